@@ -1,0 +1,1 @@
+"""Entry points: parse, wire, one call, record. The only importer of ray."""

@@ -1,0 +1,47 @@
+"""Every deliberate error, and what a job answers to it.
+
+PipelineError                exit 1 unless a child says otherwise
+├── BadRequest               exit 2   a setting, a catalogue or a path asks for what cannot be
+│   └── WrongBase            exit 2   a bundle meant for another base, or a schema that differs
+├── BadLog                   exit 1   the log does not keep the contract
+├── Corrupt                  exit 1   a published file is not what its manifest says
+├── DoesNotFit               exit 3   the job needs more than the machine has
+└── UnderTrained             exit 1   a base too weak to be a fair starting point
+
+Each error says what was seen, what was expected, where, and what to do next. They carry one
+string, so that they survive pickling between workers.
+"""
+
+
+class PipelineError(Exception):
+    """Something in the world is not as the job needs it; the message says what to do."""
+
+    exit_code = 1
+
+
+class BadRequest(PipelineError):
+    """The request cannot be met as it is written."""
+
+    exit_code = 2
+
+
+class WrongBase(BadRequest):
+    """A bundle was offered to a base it was not tuned on."""
+
+
+class BadLog(PipelineError):
+    """The log breaks its contract in a way that training must not hide."""
+
+
+class Corrupt(PipelineError):
+    """Published bytes differ from their manifest."""
+
+
+class DoesNotFit(PipelineError):
+    """The job needs more memory, disk or workers than there are."""
+
+    exit_code = 3
+
+
+class UnderTrained(PipelineError):
+    """The base has not learned what a fair base must know."""

@@ -1,0 +1,1 @@
+"""Information-aware adaptive kernels: code, bank, adapters, loss."""

@@ -1,0 +1,1 @@
+"""The base: tables, trunk, heads, and the proof that it is frozen."""

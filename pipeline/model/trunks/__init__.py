@@ -1,0 +1,1 @@
+"""Trunks: one file each, one protocol."""

@@ -1,0 +1,1 @@
+"""Bundles and the gate that lets them out."""

@@ -1,0 +1,1 @@
+"""Metrics per task and domain, with paired intervals."""

@@ -1,0 +1,1 @@
+"""Loops, state, checkpoints and evaluation."""

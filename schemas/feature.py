@@ -1,0 +1,124 @@
+"""How a column becomes ids or floats, and which embedding table the ids read.
+
+Row 0 of every table is the row of a null, row 1 the row of an id that training never saw (or saw
+fewer than `min_count` times); declared ids start at row 2.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from schemas.base import Spec
+
+NULL_ROW = 0
+UNSEEN_ROW = 1
+FIRST_ROW = 2
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
+
+
+class TableSpec(Spec):
+    """One embedding table, and how ids become its row numbers."""
+
+    encoding: Literal["vocabulary", "hash", "identity"] = "vocabulary"
+    """`vocabulary`: ids counted on the pre-training window get a row each; `hash`: ids are hashed
+    into `rows`; `identity`: the column holds integers 0 <= id < rows - 2."""
+    rows: Annotated[int, Field(ge=FIRST_ROW + 1)] | None = None
+    """Rows of the table. Required for hash and identity; for a vocabulary the most rows it may
+    take (the most frequent ids win), unlimited when absent."""
+    min_count: PositiveInt = 2
+    """A vocabulary gives a row to ids counted at least this often; rarer ids read the unseen row."""
+    width: PositiveInt | None = None
+    """Embedding dimension; the job's `model.width` when absent."""
+
+    @model_validator(mode="after")
+    def _rows_are_known(self) -> Self:
+        if self.encoding != "vocabulary" and self.rows is None:
+            raise ValueError(f"a table with encoding '{self.encoding}' needs rows = N")
+        return self
+
+
+class CategoricalSpec(Spec):
+    """One id a row."""
+
+    kind: Literal["categorical"]
+    name: Name
+    column: str | None = None
+    """Column of the log; `name` when absent."""
+    table: Name | None = None
+    """Table the ids read; a table of the feature's own name when absent."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the log this feature reads."""
+        return (self.column or self.name,)
+
+
+class ListSpec(Spec):
+    """Many ids a row: a multi-valued attribute or a history, pooled by the mean."""
+
+    kind: Literal["list"]
+    name: Name
+    column: str | None = None
+    """List column of the log, oldest first for histories; `name` when absent."""
+    table: Name | None = None
+    """Table the ids read; share it by naming the table of another feature."""
+    last: PositiveInt = 50
+    """Only the last this many values are kept."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the log this feature reads."""
+        return (self.column or self.name,)
+
+
+class CrossSpec(Spec):
+    """The combination of two or more columns as one id."""
+
+    kind: Literal["cross"]
+    name: Name
+    columns: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Columns whose values together are the id."""
+    table: Name | None = None
+
+
+class NumericSpec(Spec):
+    """A number: a dense input, or buckets that read a table."""
+
+    kind: Literal["numeric"]
+    name: Name
+    column: str | None = None
+    log: bool = False
+    """Take sign(x) * log(1 + |x|) first."""
+    standardise: bool = True
+    """Subtract the mean and divide by the deviation of the pre-training window; a null or NaN
+    becomes 0, which is the mean."""
+    clip: PositiveFloat = 10.0
+    """Standardised values are cut at plus and minus this many deviations."""
+    buckets: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    """Cut at this many quantiles of the pre-training window and read an embedding instead of a
+    dense input; nulls and NaN read the null row."""
+    boundaries: tuple[float, ...] = ()
+    """Declared cuts, instead of quantiles."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the log this feature reads."""
+        return (self.column or self.name,)
+
+    @property
+    def is_bucketed(self) -> bool:
+        """Whether the number reads a table."""
+        return self.buckets is not None or bool(self.boundaries)
+
+
+FeatureSpec = Annotated[
+    CategoricalSpec | ListSpec | CrossSpec | NumericSpec, Field(discriminator="kind")
+]
+
+
+def table_of(feature: FeatureSpec) -> str | None:
+    """Name of the table `feature` reads, None for a dense number."""
+    if isinstance(feature, NumericSpec):
+        return feature.name if feature.is_bucketed else None
+    return feature.table or feature.name

@@ -1,0 +1,197 @@
+"""The catalogue: one TOML file that declares a log, and all that onboarding a log needs."""
+
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Spec
+from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
+from schemas.task import DomainSpec, TaskSpec
+
+SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
+
+
+class SplitSpec(Spec):
+    """Which rows belong to a split; every condition given must hold."""
+
+    dates: tuple[date, date] | None = None
+    """First and last date, both included."""
+    days: tuple[int, int] | None = None
+    """The same in days of the log: 0 is its first date, -1 its last."""
+    where: dict[str, tuple[str, ...]] = {}
+    """Column -> admitted values, as text."""
+    slice: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0, 1)
+    """Rows whose hash (of `slice_by`) falls into [low, high) of the unit interval."""
+
+    @model_validator(mode="after")
+    def _is_a_window(self) -> Self:
+        if self.slice[0] >= self.slice[1]:
+            raise ValueError(f"slice {self.slice} is empty; expected low < high")
+        if self.dates and self.days:
+            raise ValueError("give dates or days, not both")
+        if self.dates and self.dates[0] > self.dates[1]:
+            raise ValueError(f"dates {self.dates[0]} to {self.dates[1]} run backwards")
+        return self
+
+
+class LogSpec(Spec):
+    """Where the rows lie and what identifies them."""
+
+    name: Name
+    path: str = "events"
+    """Folder of the log, relative to the job's `data_root`."""
+    truth: str | None = None
+    """Folder with true probabilities beside a planted log; read by evaluation alone."""
+    partition_keys: tuple[str, ...] = ()
+    """Hive partition keys, outermost first; their values are text."""
+    date_key: str | None = None
+    """The partition key that holds a date, YYYY-MM-DD."""
+    event_time: str | None = None
+    """Column with the time of the event in seconds (integer or float) or as an Arrow timestamp."""
+    time_zone: str = "UTC"
+    """Zone in which dates are cut from `event_time`."""
+    row_id: str | None = None
+    """Column that identifies a row; the row's place in its file when absent."""
+    slice_by: str | None = None
+    """Column whose hash cuts split slices (a request, a user); the row's identity when absent."""
+    user: str | None = None
+    """Column with the user, for GAUC."""
+    leak_columns: tuple[str, ...] = ()
+    """Columns that know the label; refused as features."""
+    negatives_kept: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of negatives that down-sampling kept; calibration undoes it."""
+
+
+class Catalog(Spec):
+    """A declared log: rows, features, tables, tasks, domains and splits."""
+
+    log: LogSpec
+    domain: DomainSpec
+    features: Annotated[tuple[FeatureSpec, ...], Field(min_length=1)]
+    tables: dict[Name, TableSpec] = {}
+    """Tables that need more than the defaults; others are made from the features that name them."""
+    tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
+    splits: dict[SplitName, SplitSpec]
+    as_of: date | None = None
+    """Last date whose labels were collected; the newest date of the log when absent."""
+    presets: dict[str, dict[str, str | int | float | bool]] = {}
+    """Settings that suit this log, by verb (`[presets.pretrain]`): dotted names of fields of the
+    verb's spec. A config file and the command line override them."""
+
+    @property
+    def table_specs(self) -> dict[str, TableSpec]:
+        """Every table by name, in the order in which features first read it."""
+        names = dict.fromkeys(t for t in map(table_of, self.features) if t)
+        return {name: self.tables.get(name, TableSpec()) for name in names}
+
+    @property
+    def numeric(self) -> tuple[NumericSpec, ...]:
+        """The dense inputs, in order."""
+        return tuple(
+            f for f in self.features if isinstance(f, NumericSpec) and not f.is_bucketed
+        )
+
+    @property
+    def keyed(self) -> tuple[FeatureSpec, ...]:
+        """The features that read a table, in order."""
+        return tuple(f for f in self.features if table_of(f))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the log (partition keys included) that a job reads, without repeats."""
+        log = self.log
+        wanted = [c for f in self.features for c in f.columns]
+        wanted += [t.label for t in self.tasks]
+        wanted += [*self.domain.keys, *self.domain.parent]
+        wanted += [c for c in (log.user, log.row_id, log.slice_by) if c]
+        wanted += [c for s in self.splits.values() for c in s.where]
+        if log.event_time and self.needs_event_time:
+            wanted.append(log.event_time)
+        return tuple(dict.fromkeys(wanted))
+
+    @property
+    def needs_event_time(self) -> bool:
+        """Whether a split or a maturing label must read the time of the event."""
+        dated = any(s.dates or s.days for s in self.splits.values())
+        return (dated and not self.log.date_key) or any(t.matures_after for t in self.tasks)
+
+    @model_validator(mode="after")
+    def _features_are_honest(self) -> Self:
+        labels = {t.label for t in self.tasks}
+        for feature in self.features:
+            for column in feature.columns:
+                if column in self.log.leak_columns or column in labels:
+                    what = "a label" if column in labels else "declared a leak column"
+                    raise ValueError(
+                        f"feature '{feature.name}' reads '{column}', which is {what}; "
+                        "a model must not see it. Remove the feature"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for what, names in (
+            ("feature", [f.name for f in self.features]),
+            ("task", [t.title for t in self.tasks]),
+        ):
+            repeated = sorted({n for n in names if names.count(n) > 1})
+            if repeated:
+                raise ValueError(f"{what} names must be unique; repeated: {', '.join(repeated)}")
+        orphans = sorted(set(self.tables) - set(self.table_specs))
+        if orphans:
+            raise ValueError(f"tables no feature reads: {', '.join(orphans)}")
+        return self
+
+    @model_validator(mode="after")
+    def _conversions_have_a_click(self) -> Self:
+        clicks = [t for t in self.tasks if t.kind == "click"]
+        if len(clicks) > 1:
+            raise ValueError(f"one task may be the click; found {[t.title for t in clicks]}")
+        if not clicks and any(t.kind == "conversion" for t in self.tasks):
+            raise ValueError("a conversion needs a task of kind 'click' to come after")
+        return self
+
+    @model_validator(mode="after")
+    def _dates_can_be_read(self) -> Self:
+        log = self.log
+        if log.date_key and log.date_key not in log.partition_keys:
+            raise ValueError(f"date_key '{log.date_key}' is not among partition_keys")
+        dated = [n for n, s in self.splits.items() if s.dates or s.days]
+        if dated and not (log.date_key or log.event_time):
+            raise ValueError(f"splits {dated} are cut by date, but the log has no date_key or event_time")
+        ripening = [t.title for t in self.tasks if t.matures_after]
+        if ripening and not (log.event_time or log.date_key):
+            raise ValueError(f"tasks {ripening} mature, but the log has no event_time or date_key")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_are_disjoint(self) -> Self:
+        names = list(self.splits)
+        for i, a in enumerate(names):
+            for b in names[i + 1 :]:
+                if {a, b} != {"pretrain", "tune"} and _may_share_rows(self.splits[a], self.splits[b]):
+                    raise ValueError(
+                        f"splits '{a}' and '{b}' may share rows; give them disjoint dates, "
+                        "values or slices (only pretrain and tune may overlap)"
+                    )
+        return self
+
+
+def _may_share_rows(a: SplitSpec, b: SplitSpec) -> bool:
+    """Whether the conditions of two splits leave room for a common row."""
+    if a.slice[1] <= b.slice[0] or b.slice[1] <= a.slice[0]:
+        return False
+    if any(not set(a.where[c]) & set(b.where[c]) for c in a.where.keys() & b.where.keys()):
+        return False
+    if a.dates and b.dates:
+        return a.dates[0] <= b.dates[1] and b.dates[0] <= a.dates[1]
+    if a.days and b.days:
+        return not (_ends_before(a.days, b.days) or _ends_before(b.days, a.days))
+    return True
+
+
+def _ends_before(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether window `a` ends before `b` starts, however long the log is."""
+    counted_from_the_same_end = (a[1] < 0) == (b[0] < 0)
+    return counted_from_the_same_end and a[1] < b[0]

@@ -1,0 +1,66 @@
+"""What is predicted: a label, its kind, its weight, and when it is ripe."""
+
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from schemas.base import Spec
+from schemas.feature import Name
+
+
+class TaskSpec(Spec):
+    """One binary task. A null label masks the row for this task; it is never read as 0."""
+
+    name: Name | None = None
+    """Name in metrics; `ctr` for a click, `cvr` for a conversion, else the label's name."""
+    label: str
+    """Column with 0, 1 or null."""
+    kind: Literal["click", "conversion", "binary"] = "binary"
+    """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
+    entire space as p(click) * p(conversion | click) (ESMM). `binary`: any other label."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of this task's loss."""
+    matures_after: timedelta | None = None
+    """A label younger than this at the job's `as_of` is not ripe, and masked."""
+
+    @property
+    def title(self) -> str:
+        """The task's name in metrics."""
+        return self.name or {"click": "ctr", "conversion": "cvr"}.get(self.kind, self.label)
+
+    @property
+    def entire_space_title(self) -> str | None:
+        """Name of a conversion's metric over all impressions; None for other kinds."""
+        if self.kind != "conversion":
+            return None
+        return "ctcvr" if self.title == "cvr" else f"ct_{self.title}"
+
+
+class DomainSpec(Spec):
+    """What a kernel is tuned for: the values of one column, or of a cross of several."""
+
+    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Columns (partition keys or others) whose values name the domain."""
+    parent: tuple[str, ...] = ()
+    """Columns naming the parent (district -> city), used where a domain is below its floor or has
+    no published kernel; after the parent comes the pooled kernel, then the base."""
+    min_rows: Annotated[int, Field(ge=1)] = 500
+    """Row floor: a domain with fewer tuning rows gets no kernel of its own."""
+    values: tuple[tuple[str, ...], ...] = ()
+    """The declared domains, one tuple of key values each; rows of an undeclared domain are
+    quarantined. Every domain found is welcome when empty."""
+
+    @model_validator(mode="after")
+    def _values_match_keys(self) -> Self:
+        for value in self.values:
+            if len(value) != len(self.keys):
+                raise ValueError(
+                    f"domain {value} has {len(value)} values for the {len(self.keys)} keys {self.keys}"
+                )
+        return self
+
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """Key columns per level, from the pooled kernel (no key) down to the domain."""
+        return ((), self.parent, self.keys) if self.parent else ((), self.keys)
