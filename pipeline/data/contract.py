@@ -1,0 +1,166 @@
+"""What a log must keep, and what becomes of what does not: refuse, quarantine, warn.
+
+Files are judged by their footers, rows by their values. A quarantined row keeps its place in every
+count and loses all its labels: it is read, never learned from, never ranked.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.feature import ListSpec, NumericSpec
+from schemas.log import Catalog
+
+Level = Literal["refuse", "quarantine", "warn"]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing wrong with a log."""
+
+    level: Level
+    what: str
+    file: str
+    column: str
+    count: int
+    remedy: str
+
+
+def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
+    """Why a file with this schema cannot be read under the catalogue, None when it can."""
+    inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
+    missing = [c for c in inside if c not in schema.names]
+    problems = [f"missing columns: {', '.join(missing)}"] if missing else []
+    wanted = expected_kinds(catalog)
+    for column in inside:
+        if column in missing:
+            continue
+        kind, found = wanted[column], schema.field(column).type
+        if not _is_kind(found, kind):
+            problems.append(f"{column}: {found}, expected {kind}")
+    return "; ".join(problems) or None
+
+
+def expected_kinds(catalog: Catalog) -> dict[str, str]:
+    """Column -> `id`, `list of ids`, `number`, `label` or `time`."""
+    kinds = dict.fromkeys(catalog.columns, "id")
+    for feature in catalog.features:
+        if isinstance(feature, NumericSpec):
+            kinds[feature.columns[0]] = "number"
+        if isinstance(feature, ListSpec):
+            kinds[feature.columns[0]] = "list of ids"
+    kinds |= {task.label: "label" for task in catalog.tasks}
+    if catalog.log.event_time in kinds:
+        kinds[catalog.log.event_time] = "time"
+    crossed = {c for f in catalog.features if f.kind in ("cross", "categorical") for c in f.columns}
+    return kinds | {c: "id" for c in crossed if kinds.get(c) == "number"}
+
+
+def _is_kind(found: pa.DataType, kind: str) -> bool:
+    is_ = pa.types
+    if is_.is_dictionary(found):
+        found = found.value_type
+    whole = is_.is_integer(found) or is_.is_boolean(found)
+    number = whole or is_.is_floating(found) or is_.is_decimal(found)
+    text = is_.is_string(found) or is_.is_large_string(found)
+    if kind == "number" or kind == "label":
+        return number
+    if kind == "time":
+        return number or is_.is_timestamp(found)
+    if kind == "list of ids":
+        is_list = is_.is_list(found) or is_.is_large_list(found)
+        return is_list and _is_kind(found.value_type, "id")
+    return whole or text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """Rows of one batch that must lose their labels, and what was seen."""
+
+    quarantined: Mask | None
+    counts: Mapping[str, int]
+    """`<level>: <what> in <column>` -> rows."""
+
+
+def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
+    """Judge rows by the contract; pure, the same in `iak check` and in training."""
+    counts: Counter[str] = Counter()
+    verdicts: list[Mask] = []
+
+    def quarantine(bad: Mask, what: str) -> None:
+        if bad.any():
+            counts[f"quarantine: {what}"] += int(bad.sum())
+            verdicts.append(bad)
+
+    for key in (*catalog.domain.keys, *catalog.domain.parent):
+        quarantine(_numpy(rows.column(key).is_null()), f"null domain key in {key}")
+    if catalog.log.user:
+        quarantine(_numpy(rows.column(catalog.log.user).is_null()), f"null user in {catalog.log.user}")
+    for task in catalog.tasks:
+        quarantine(_not_binary(rows.column(task.label)), f"label outside {{0, 1}} in {task.label}")
+    for bad, what in _conversions_without_click(rows, catalog):
+        quarantine(bad, what)
+    quarantine(_undeclared(rows, catalog), "undeclared domain")
+    for column, bad_values in _odd_numbers(rows, catalog):
+        counts[f"warn: NaN or infinite in {column}"] += bad_values
+    return Inspection(
+        quarantined=np.logical_or.reduce(verdicts) if verdicts else None, counts=counts
+    )
+
+
+def _numpy(mask: pa.Array) -> Mask:
+    values: Mask = mask.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _label(column: pa.Array) -> npt.NDArray[np.float64]:
+    """The label as floats, a null as NaN."""
+    values: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _not_binary(column: pa.Array) -> Mask:
+    values = _label(column)
+    bad: Mask = ~((values == 0) | (values == 1)) & _numpy(column.is_valid())
+    return bad
+
+
+def _conversions_without_click(
+    rows: pa.RecordBatch, catalog: Catalog
+) -> Iterable[tuple[Mask, str]]:
+    clicks = [t for t in catalog.tasks if t.kind == "click"]
+    for task in catalog.tasks:
+        if task.kind == "conversion":
+            clicked, converted = (_label(rows.column(t.label)) for t in (clicks[0], task))
+            yield (converted == 1) & (clicked == 0), f"{task.label} without {clicks[0].label}"
+
+
+def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
+    declared = catalog.domain.values
+    if not declared:
+        return np.zeros(len(rows), np.bool_)
+    known = np.zeros(len(rows), np.bool_)
+    columns = [rows.column(k).cast(pa.string()) for k in catalog.domain.keys]
+    for values in declared:
+        same = [
+            _numpy(pc.fill_null(pc.equal(c, v), False)) for c, v in zip(columns, values, strict=True)
+        ]
+        known |= np.logical_and.reduce(same)
+    return ~known
+
+
+def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[str, int]]:
+    for feature in catalog.features:
+        if isinstance(feature, NumericSpec):
+            column = rows.column(feature.columns[0])
+            if pa.types.is_floating(column.type):
+                count = pc.sum(pc.invert(pc.is_finite(column))).as_py() or 0
+                if count:
+                    yield feature.columns[0], int(count)

@@ -1,0 +1,94 @@
+"""Ids, rows and coin flips as 64-bit keys that never depend on order, machine or process.
+
+Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators" (the mix of
+splitmix64); Fowler, Noll, Vo (FNV-1a) for bytes.
+"""
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Keys = npt.NDArray[np.uint64]
+
+_FNV_START = np.uint64(0xCBF29CE484222325)
+_FNV_PRIME = np.uint64(0x100000001B3)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(keys: Keys) -> Keys:
+    """The finaliser of splitmix64: a bijection of 64-bit words that looks random."""
+    with np.errstate(over="ignore"):
+        x = keys + _GOLDEN
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return cast("Keys", x ^ (x >> np.uint64(31)))
+
+
+def combine(first: Keys, second: Keys) -> Keys:
+    """One key for an ordered pair of keys."""
+    with np.errstate(over="ignore"):
+        return mix(mix(first) * np.uint64(31) + second)
+
+
+def key_of_text(text: str) -> np.uint64:
+    """The key of one string, the same as `keys_of` gives it in a column."""
+    return keys_of(pa.array([text], pa.string()))[0]
+
+
+def keys_of(values: pa.Array) -> Keys:
+    """One key a value: integers by value whatever their width, text by its UTF-8 bytes.
+
+    Nulls get an arbitrary key; callers mask them.
+
+    Raises:
+        TypeError: the column holds something that is no id (floats, times, structs).
+    """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        return _keys_of_dictionary(values)
+    if pa.types.is_boolean(values.type) or pa.types.is_integer(values.type):
+        wide = values.cast(pa.int64(), safe=False).fill_null(0)
+        return mix(wide.to_numpy(zero_copy_only=False).view(np.uint64))
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return _keys_of_dictionary(values.dictionary_encode())
+    raise TypeError(f"a column of type {values.type} holds no ids; expected integers or text")
+
+
+def _keys_of_dictionary(values: pa.DictionaryArray) -> Keys:
+    keys = _keys_of_words(values.dictionary) if len(values.dictionary) else np.zeros(1, np.uint64)
+    indices = values.indices.cast(pa.int64(), safe=False).fill_null(0)
+    return keys[indices.to_numpy(zero_copy_only=False)]
+
+
+def _keys_of_words(words: pa.Array) -> Keys:
+    """FNV-1a over the bytes of each distinct word, all words a byte at a time."""
+    if not (pa.types.is_string(words.type) or pa.types.is_large_string(words.type)):
+        return keys_of(words)
+    words = words.cast(pa.large_string()).fill_null("")
+    buffers = words.buffers()
+    ends = np.frombuffer(buffers[1], np.int64)[words.offset : words.offset + len(words) + 1]
+    data = np.frombuffer(buffers[2] or b"\0", np.uint8)
+    starts, lengths = ends[:-1], np.diff(ends)
+    keys = np.full(len(words), _FNV_START)
+    order = np.argsort(-lengths, kind="stable")
+    longest_first = lengths[order]
+    with np.errstate(over="ignore"):
+        for place in range(int(longest_first[0]) if len(order) else 0):
+            live = order[: np.searchsorted(-longest_first, -place, side="left")]
+            keys[live] = (keys[live] ^ data[starts[live] + place]) * _FNV_PRIME
+    return mix(keys)
+
+
+def keys_of_places(file_key: np.uint64, first: int, count: int) -> Keys:
+    """Keys of `count` rows that start at row `first` of the file with this key."""
+    places = np.arange(first, first + count, dtype=np.uint64)
+    return combine(np.full(count, file_key), places)
+
+
+def unit_interval(keys: Keys, *, salt: int) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each key; another salt gives an independent number."""
+    salted = combine(keys, np.full(len(keys), np.uint64(salt)))
+    return (salted >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,211 @@
+"""(where, which partitions) -> Snapshot: the exact files, row groups and fingerprints of a run.
+
+Folders are pruned by their partition values before anything is opened; footers are the only bytes
+read. A file that cannot be read is quarantined here, by name, and not met at step 40,000.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from pipeline.errors import BadRequest
+
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+Partition = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFile:
+    """One readable Parquet file of the log."""
+
+    path: str
+    """Path below the log's folder, `region=a/dt=2026-10-01/part-00000.parquet`."""
+    partition: tuple[tuple[str, str | None], ...]
+    """Hive keys and values, outermost first."""
+    group_rows: tuple[int, ...]
+    """Rows of each row group."""
+    size_bytes: int
+    fingerprint: str
+    """SHA-256 of size and footer; the footer names every page's place and statistics."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.group_rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A file that is no whole Parquet file, or whose schema breaks the contract."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a run will read: fixed before it starts."""
+
+    uri: str
+    """Folder of the log."""
+    files: tuple[LogFile, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files, before splits select among them."""
+        return sum(f.rows for f in self.files)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over paths and fingerprints of the files."""
+        listing = json.dumps([(f.path, f.fingerprint) for f in self.files])
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+    def open(self, file: LogFile) -> pq.ParquetFile:
+        """The Parquet file, for reading row groups."""
+        filesystem, root = open_folder(self.uri)
+        return pq.ParquetFile(filesystem.open_input_file(f"{root}/{file.path}"))
+
+
+def open_folder(uri: str) -> tuple[pa.fs.FileSystem, str]:
+    """The file system and path of a folder given as path or URI.
+
+    Raises:
+        BadRequest: the scheme is unknown or the path is malformed.
+    """
+    try:
+        if "://" in uri:
+            filesystem, path = pa.fs.FileSystem.from_uri(uri)
+        else:
+            filesystem, path = pa.fs.LocalFileSystem(), uri
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRequest(f"data_root '{uri}' is no folder pyarrow.fs understands: {error}") from error
+    return filesystem, path.rstrip("/")
+
+
+def take_snapshot(
+    uri: str,
+    *,
+    partition_keys: tuple[str, ...],
+    admits: Callable[[Partition], bool] = lambda _: True,
+    schema_problem: Callable[[pa.Schema], str | None] = lambda _: None,
+) -> Snapshot:
+    """List and fingerprint the files whose partition is admitted.
+
+    Args:
+        uri: folder of the log, as path or URI.
+        partition_keys: hive keys, outermost first; empty for a flat folder.
+        admits: called with the partition values known so far (outer keys first); False prunes.
+        schema_problem: a file's schema -> why it must be quarantined, or None.
+
+    Raises:
+        BadRequest: the folder does not exist.
+    """
+    filesystem, root = open_folder(uri)
+    if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
+        raise BadRequest(
+            f"no folder at {uri}; expected the log's Parquet there. "
+            "Check data_root= and the catalogue's log.path"
+        )
+    found = sorted(_walk(filesystem, root, (), partition_keys, admits), key=lambda x: x[0])
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        opened = list(
+            pool.map(lambda x: _open(filesystem, root, x[0], x[1], schema_problem), found)
+        )
+    return Snapshot(
+        uri=uri,
+        files=tuple(f for f in opened if isinstance(f, LogFile)),
+        unreadable=tuple(f for f in opened if isinstance(f, Unreadable)),
+    )
+
+
+def _walk(
+    filesystem: pa.fs.FileSystem,
+    folder: str,
+    known: tuple[tuple[str, str | None], ...],
+    keys: tuple[str, ...],
+    admits: Callable[[Partition], bool],
+) -> Iterator[tuple[str, tuple[tuple[str, str | None], ...]]]:
+    """Paths of the data files below `folder` and their partition values."""
+    if len(known) == len(keys):
+        for info in filesystem.get_file_info(pa.fs.FileSelector(folder, recursive=True)):
+            if info.type == pa.fs.FileType.File and _is_data(info.base_name):
+                yield info.path, known
+        return
+    for info in filesystem.get_file_info(pa.fs.FileSelector(folder)):
+        key, is_partition, value = info.base_name.partition("=")
+        if info.type != pa.fs.FileType.Directory or not is_partition or key != keys[len(known)]:
+            continue
+        text = None if value == NULL_PARTITION else unquote(value)
+        deeper = (*known, (key, text))
+        if admits(dict(deeper)):
+            yield from _walk(filesystem, info.path, deeper, keys, admits)
+
+
+def _is_data(name: str) -> bool:
+    return name.endswith((".parquet", ".parq")) and not name.startswith((".", "_"))
+
+
+def _open(
+    filesystem: pa.fs.FileSystem,
+    root: str,
+    path: str,
+    partition: tuple[tuple[str, str | None], ...],
+    schema_problem: Callable[[pa.Schema], str | None],
+) -> LogFile | Unreadable:
+    relative = path[len(root) :].lstrip("/")
+    try:
+        size, footer = _footer(filesystem, path)
+        metadata = pq.read_metadata(pa.BufferReader(footer))
+        problem = schema_problem(metadata.schema.to_arrow_schema())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return Unreadable(path=relative, reason=f"no whole Parquet file: {error}")
+    if problem:
+        return Unreadable(path=relative, reason=problem)
+    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    digest = hashlib.sha256(size.to_bytes(8, "little") + footer).hexdigest()
+    return LogFile(
+        path=relative,
+        partition=partition,
+        group_rows=groups,
+        size_bytes=size,
+        fingerprint=digest,
+    )
+
+
+def _footer(filesystem: pa.fs.FileSystem, path: str) -> tuple[int, bytes]:
+    """Size of the file, and its footer framed so that pyarrow reads it as an empty file's."""
+    with filesystem.open_input_file(path) as file:
+        size: int = file.size()
+        if size < 12:
+            raise ValueError(f"{size} bytes are too few for Parquet")
+        file.seek(size - 8)
+        tail = file.read(8)
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != b"PAR1" or length + 12 > size:
+            raise ValueError("it does not end with a Parquet footer; was the upload cut short?")
+        file.seek(size - 8 - length)
+        return size, b"PAR1" + bytes(file.read(length)) + tail
+
+
+def describe(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot as the run record keeps it."""
+    return {
+        "uri": snapshot.uri,
+        "fingerprint": snapshot.fingerprint,
+        "rows": snapshot.rows,
+        "files": [
+            {"path": f.path, "rows": f.rows, "bytes": f.size_bytes, "fingerprint": f.fingerprint}
+            for f in snapshot.files
+        ],
+        "quarantined_files": [{"path": u.path, "reason": u.reason} for u in snapshot.unreadable],
+    }

@@ -1,0 +1,364 @@
+"""Snapshot x worker -> batches of rows: each row to exactly one worker, exactly once.
+
+The selected rows of all row groups, in the epoch's order, are one long line; worker r of W takes
+[N r / W, N (r + 1) / W) of it, whatever the file layout. A row group that a cut falls into is read
+by both neighbours, each keeping its own rows. Within a worker, neighbouring pieces form a block
+whose rows are shuffled together; `Cursor` says how far a worker has come.
+"""
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.data import contract, features, hashing, splits
+from pipeline.data.features import Encoding
+from pipeline.data.logs import LogFile, Snapshot
+from pipeline.data.splits import Selection, Split
+from pipeline.errors import BadLog
+from schemas.log import Catalog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Consecutive selected rows of one row group."""
+
+    file: int
+    group: int
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """Selected rows of the piece."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """How far a worker has come in an epoch: the block it is in, and the rows it used of it."""
+
+    epoch: int = 0
+    file: str = ""
+    """File of the block's first row group; empty at the start of an epoch."""
+    group: int = 0
+    """That row group's index in its file."""
+    row: int = 0
+    """Rows of the block already given out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRows:
+    """Selected rows of one piece as the log holds them, with their identities."""
+
+    rows: pa.RecordBatch
+    identity: hashing.Keys
+    truth: pa.RecordBatch | None = None
+
+
+def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:
+    """Count the split's rows by row group, reading only the columns that decide."""
+    columns = splits.columns_read(split, catalog)
+    groups: list[tuple[int, int, int]] = []
+    for index, file in enumerate(snapshot.files):
+        if not splits.admits(split, dict(file.partition), date_key=catalog.log.date_key):
+            continue
+        parquet: pq.ParquetFile | None = None
+        for group, rows in enumerate(file.group_rows):
+            count = rows
+            if columns or split.is_sliced:
+                parquet = parquet or snapshot.open(file)
+                chosen = _mask(parquet, file, group, split, columns, catalog)
+                count = rows if chosen is None else int(chosen.sum())
+            if count:
+                groups.append((index, group, count))
+    return Selection(split=split, snapshot=snapshot, groups=tuple(groups))
+
+
+def _mask(
+    parquet: pq.ParquetFile,
+    file: LogFile,
+    group: int,
+    split: Split,
+    columns: tuple[str, ...],
+    catalog: Catalog,
+) -> splits.Mask | None:
+    rows = _read_group(parquet, file, group, columns)
+    return splits.mask(split, rows, _identity(rows, file, group, catalog), catalog)
+
+
+def _read_group(
+    parquet: pq.ParquetFile, file: LogFile, group: int, columns: tuple[str, ...]
+) -> pa.RecordBatch:
+    """One row group's columns as one record batch, partition values added as columns."""
+    try:
+        table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise BadLog(
+            f"{file.path}, row group {group} cannot be decoded: {error}. "
+            "The footer is whole but the data are not; write the file again, or move it away"
+        ) from error
+    rows = file.group_rows[group]
+    if not columns:
+        return pa.RecordBatch.from_arrays([pa.nulls(rows)], ["_"])
+    return table.combine_chunks().to_batches()[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+
+
+def _identity(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
+    """Each row's key: its declared id, else its place in its file."""
+    row_id = catalog.log.row_id
+    if row_id and row_id in rows.schema.names:
+        return hashing.keys_of(rows.column(row_id))
+    first = sum(file.group_rows[:group])
+    return hashing.keys_of_places(hashing.key_of_text(file.path), first, len(rows))
+
+
+def pieces_of(
+    selection: Selection, *, rank: int, world: int, order: npt.NDArray[np.int64] | None = None
+) -> list[Piece]:
+    """The pieces worker `rank` reads.
+
+    Returns:
+        Pieces in `order` (the selection's own when None). Over all ranks they cover every selected
+        row once; two workers' rows differ by one at most.
+    """
+    low, high = (selection.rows * r // world for r in (rank, rank + 1))
+    pieces, passed = [], 0
+    for at in range(len(selection.groups)) if order is None else order:
+        file, group, count = selection.groups[at]
+        start, stop = max(low - passed, 0), min(high - passed, count)
+        if start < stop:
+            pieces.append(Piece(file=file, group=group, start=start, stop=stop))
+        passed += count
+    return pieces
+
+
+def rows_of_worker(selection: Selection, *, rank: int, world: int) -> int:
+    """Selected rows that worker `rank` reads in an epoch."""
+    return selection.rows * (rank + 1) // world - selection.rows * rank // world
+
+
+def blocks_of(pieces: list[Piece], *, rows: int) -> list[list[Piece]]:
+    """Neighbouring pieces in blocks of at least `rows` rows, the last one excepted."""
+    blocks: list[list[Piece]] = []
+    held = rows
+    for piece in pieces:
+        if held >= rows:
+            blocks.append([])
+            held = 0
+        blocks[-1].append(piece)
+        held += piece.rows
+    return blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Reads a selection for one worker, encoded under the contract."""
+
+    selection: Selection
+    catalog: Catalog
+    encoding: Encoding
+    rank: int
+    world: int
+    as_of: date | None = None
+    """Last date whose labels were collected; decides which labels are ripe."""
+
+    def in_order(self, seen: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Encoded rows a piece at a time, in the log's order; `seen` gathers contract counts."""
+        for piece in pieces_of(self.selection, rank=self.rank, world=self.world):
+            yield self._encoded(read_piece(self.selection, piece, self.catalog), seen)
+
+    def shuffled(
+        self,
+        *,
+        seed: int,
+        epoch: int,
+        batch_rows: int,
+        block_rows: int,
+        start: Cursor | None = None,
+        seen: Counter[str] | None = None,
+    ) -> Iterator[tuple[pa.Table, Cursor]]:
+        """Batches of exactly `batch_rows` encoded rows (the last may be short), reproducibly shuffled.
+
+        Args:
+            seed: of the shuffle; another epoch is another order.
+            epoch: number of the pass.
+            batch_rows: rows a batch.
+            block_rows: rows shuffled together.
+            start: where an interrupted epoch stood; the batches that follow are those that would
+                have followed.
+            seen: gathers contract counts.
+
+        Yields:
+            Each batch with the cursor that stands after it.
+
+        Raises:
+            BadLog: the cursor names a place that the snapshot no longer has.
+        """
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.selection.groups))
+        pieces = pieces_of(self.selection, rank=self.rank, world=self.world, order=order)
+        blocks = blocks_of(pieces, rows=block_rows)
+        at, used = self._find(blocks, start)
+        left: pa.Table | None = None
+        left_block, left_row = at, used
+        for number in range(at, len(blocks)):
+            block = self._shuffled_block(blocks[number], seed=(seed, epoch, self.rank, number), seen=seen)
+            row = used if number == at else 0
+            if left is not None:
+                need = batch_rows - len(left)
+                head = pa.concat_tables([left, block.slice(0, need)])
+                row = min(need, len(block))
+                if len(head) < batch_rows:
+                    left = head
+                    continue
+                yield head, self._cursor(blocks, number, row, epoch)
+            while row + batch_rows <= len(block):
+                row += batch_rows
+                yield block.slice(row - batch_rows, batch_rows), self._cursor(blocks, number, row, epoch)
+            left = block.slice(row) if row < len(block) else None
+            left_block, left_row = number, row
+        if left is not None:
+            del left_block, left_row
+            yield left, Cursor(epoch=epoch + 1)
+
+    def _cursor(self, blocks: list[list[Piece]], number: int, row: int, epoch: int) -> Cursor:
+        first = blocks[number][0]
+        return Cursor(
+            epoch=epoch,
+            file=self.selection.snapshot.files[first.file].path,
+            group=first.group,
+            row=row,
+        )
+
+    def _find(self, blocks: list[list[Piece]], start: Cursor | None) -> tuple[int, int]:
+        """The block a cursor stands in, and the rows used of it."""
+        if start is None or not start.file:
+            return 0, 0
+        for number, block in enumerate(blocks):
+            path = self.selection.snapshot.files[block[0].file].path
+            if (path, block[0].group) == (start.file, start.group):
+                return number, start.row
+        raise BadLog(
+            f"the cursor stands at {start.file}, row group {start.group}, which this snapshot does not "
+            "have; the log changed since the checkpoint. Start a new run"
+        )
+
+    def _shuffled_block(
+        self, block: list[Piece], *, seed: tuple[int, ...], seen: Counter[str] | None
+    ) -> pa.Table:
+        parts = [self._encoded(read_piece(self.selection, p, self.catalog), seen) for p in block]
+        table = pa.Table.from_batches(parts).unify_dictionaries()
+        return table.take(pa.array(np.random.default_rng(list(seed)).permutation(len(table))))
+
+    def _encoded(self, raw: RawRows, seen: Counter[str] | None) -> pa.RecordBatch:
+        found = contract.inspect(raw.rows, self.catalog)
+        if seen is not None:
+            seen.update(found.counts)
+        return features.encode(
+            raw.rows,
+            identity=raw.identity,
+            catalog=self.catalog,
+            encoding=self.encoding,
+            unlabelled=found.quarantined,
+            unripe=unripe(raw.rows, self.catalog, self.as_of),
+        )
+
+
+def unripe(
+    rows: pa.RecordBatch, catalog: Catalog, as_of: date | None
+) -> Mapping[str, npt.NDArray[np.bool_]]:
+    """By task, the rows whose label had not matured when labels were last collected."""
+    ripening = [t for t in catalog.tasks if t.matures_after]
+    if not ripening or as_of is None:
+        return {}
+    _, collected = splits.window_seconds(as_of, as_of, catalog.log.time_zone)
+    happened = _event_seconds(rows, catalog)
+    return {
+        t.title: happened + (t.matures_after or timedelta()).total_seconds() > collected
+        for t in ripening
+    }
+
+
+def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:
+    """When each row happened; the end of its day where the log knows only dates."""
+    log = catalog.log
+    if log.event_time:
+        return splits.seconds_of(rows.column(log.event_time))
+    days = rows.column(log.date_key).cast(pa.string()).to_pylist()
+    ends = {d: splits.window_seconds(*(date.fromisoformat(d),) * 2, log.time_zone)[1] for d in set(days)}
+    return np.array([ends[d] for d in days])
+
+
+def read_piece(
+    selection: Selection, piece: Piece, catalog: Catalog, *, truth: Snapshot | None = None
+) -> RawRows:
+    """The piece's rows with all columns the catalogue names, and the planted truth beside them."""
+    file = selection.snapshot.files[piece.file]
+    inside = tuple(c for c in catalog.columns if c not in catalog.log.partition_keys)
+    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside)
+    identity = _identity(rows, file, piece.group, catalog)
+    chosen = splits.mask(selection.split, rows, identity, catalog)
+    places = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
+    places = places[piece.start : piece.stop]
+    beside = None
+    if truth is not None:
+        twin = next(f for f in truth.files if f.path == file.path)
+        beside = _kept(_read_group(truth.open(twin), twin, piece.group, TRUTH), places)
+    rows = _with_partition(_kept(rows, places), file)
+    return RawRows(rows=rows, identity=identity[places], truth=beside)
+
+
+TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
+
+
+def _kept(rows: pa.RecordBatch, places: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """The rows at these places; a slice without a copy when they are neighbours."""
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return rows.slice(int(places[0]), len(places))
+    return rows.take(pa.array(places))
+
+
+def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
+    for key, value in file.partition:
+        indices = pa.array(np.zeros(len(rows), np.int32), mask=np.full(len(rows), value is None))
+        column = pa.DictionaryArray.from_arrays(indices, pa.array([value or ""], pa.string()))
+        rows = rows.append_column(key, column.dictionary_decode())
+    return rows
+
+
+def prefetch[T](items: Iterator[T], *, depth: int) -> Iterator[T]:
+    """The same items, produced by a thread up to `depth` ahead; its error is raised here."""
+    ready: queue.Queue[tuple[bool, object]] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if stopped.is_set():
+                    return
+                ready.put((True, item))
+            ready.put((False, None))
+        except BaseException as error:  # noqa: BLE001 - carried to the consumer, raised there
+            ready.put((False, error))
+
+    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, item = ready.get()
+            if not is_item:
+                if isinstance(item, BaseException):
+                    raise item
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        while not ready.empty():
+            ready.get_nowait()

@@ -1,0 +1,175 @@
+"""What encoding learned from the pre-training window: vocabularies and number statistics.
+
+A vocabulary is the sorted array of its ids' 64-bit keys; an id's row is its place in it plus
+`FIRST_ROW`. Rows thus lie in hash order, and frequent ids spread evenly over row-wise shards.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from safetensors.numpy import load_file, save_file
+
+from pipeline.data import hashing
+from pipeline.data.features import Encoding, raw_keys, raw_number
+from pipeline.errors import BadRequest
+from schemas.feature import FIRST_ROW, NumericSpec, table_of
+from schemas.log import Catalog
+
+_QUANTILE_SAMPLE = 200_000
+_MERGE_AT = 4_000_000
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Counts of keys, merged when the unmerged tail grows long."""
+
+    keys: hashing.Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    tail: list[hashing.Keys] = field(default_factory=list)
+    tail_length: int = 0
+
+    def add(self, keys: hashing.Keys) -> None:
+        self.tail.append(keys)
+        self.tail_length += len(keys)
+        if self.tail_length > _MERGE_AT:
+            self.merge()
+
+    def merge(self) -> None:
+        fresh, counted = np.unique(np.concatenate([self.keys[:0], *self.tail]), return_counts=True)
+        merged, places = np.unique(np.concatenate([self.keys, fresh]), return_inverse=True)
+        both = np.concatenate([self.counts, counted]).astype(np.float64)
+        self.keys = merged
+        self.counts = np.bincount(places, weights=both, minlength=len(merged)).astype(np.int64)
+        self.tail, self.tail_length = [], 0
+
+    def frequent(self, min_count: int, at_most: int | None) -> hashing.Keys:
+        """Sorted keys counted at least `min_count` times, the most frequent `at_most` of them."""
+        self.merge()
+        keep = self.counts >= min_count
+        keys, counts = self.keys[keep], self.counts[keep]
+        if at_most is not None and len(keys) > at_most:
+            keys = keys[np.lexsort((keys, -counts))[:at_most]]
+        return np.sort(keys)
+
+
+@dataclass(slots=True)
+class _Moments:
+    """Mean, deviation and a sample of one number, gathered batch by batch."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    sample: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    sampled: int = 0
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        values = values[np.isfinite(values)]
+        self.count += len(values)
+        self.total += float(values.sum())
+        self.squares += float(np.square(values).sum())
+        if self.sampled < _QUANTILE_SAMPLE:
+            self.sample.append(values)
+            self.sampled += len(values)
+
+    def statistics(self) -> tuple[float, float]:
+        """Mean, and the deviation or 1 where the number never varies."""
+        mean = self.total / max(self.count, 1)
+        deviation = np.sqrt(max(self.squares / max(self.count, 1) - mean**2, 0.0))
+        return mean, float(deviation) if deviation > 1e-12 else 1.0
+
+    def quantiles(self, buckets: int) -> npt.NDArray[np.float64]:
+        """Cuts between `buckets` equally full buckets, without repeats."""
+        values = np.concatenate(self.sample) if self.sample else np.zeros(1)
+        return np.unique(np.quantile(values, np.linspace(0, 1, buckets + 1)[1:-1]))
+
+
+def fit(batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]], catalog: Catalog) -> Encoding:
+    """One pass over the pre-training rows: what every id and number was.
+
+    Args:
+        batches: raw rows with their identities.
+        catalog: the log's catalogue.
+    """
+    tables = catalog.table_specs
+    counts = {name: _Counts() for name, table in tables.items() if table.encoding == "vocabulary"}
+    moments = {f.name: _Moments() for f in catalog.features if isinstance(f, NumericSpec)}
+    for rows, _ in batches:
+        for feature in catalog.features:
+            if isinstance(feature, NumericSpec):
+                moments[feature.name].add(raw_number(feature, rows))
+            elif (table := table_of(feature)) in counts:
+                counts[table].add(raw_keys(feature, rows))
+    return Encoding(
+        vocabularies={
+            name: counts[name].frequent(tables[name].min_count, _ids_in(tables[name].rows))
+            for name in counts
+        },
+        statistics={name: m.statistics() for name, m in moments.items()},
+        boundaries={
+            f.name: np.asarray(f.boundaries) if f.boundaries else moments[f.name].quantiles(f.buckets or 2)
+            for f in catalog.features
+            if isinstance(f, NumericSpec) and f.is_bucketed
+        },
+    )
+
+
+def _ids_in(rows: int | None) -> int | None:
+    return None if rows is None else rows - FIRST_ROW
+
+
+def save(encoding: Encoding, folder: Path) -> None:
+    """Write vocabularies and statistics; no pickle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {f"vocabulary.{k}": v.view(np.int64) for k, v in encoding.vocabularies.items()}
+    arrays |= {f"boundaries.{k}": v for k, v in encoding.boundaries.items()}
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoding.safetensors")
+    document: dict[str, Any] = {"statistics": encoding.statistics}
+    (folder / "encoding.json").write_text(json.dumps(document, indent=1, sort_keys=True))
+
+
+def load(folder: Path) -> Encoding:
+    """Read what `save` wrote.
+
+    Raises:
+        BadRequest: the folder holds no encoding.
+    """
+    try:
+        arrays = load_file(folder / "encoding.safetensors")
+        document = json.loads((folder / "encoding.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"no encoding at {folder}: {error}. Is it a published base?") from error
+    return Encoding(
+        vocabularies={
+            k.removeprefix("vocabulary."): v.view(np.uint64)
+            for k, v in arrays.items()
+            if k.startswith("vocabulary.")
+        },
+        statistics={k: (v[0], v[1]) for k, v in document["statistics"].items()},
+        boundaries={
+            k.removeprefix("boundaries."): v for k, v in arrays.items() if k.startswith("boundaries.")
+        },
+    )
+
+
+def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
+    """SHA-256 over everything that gives ids and numbers their meaning."""
+    digest = hashlib.sha256()
+    document = {
+        "features": [f.model_dump(mode="json") for f in catalog.features],
+        "tables": {k: v.model_dump(mode="json") for k, v in catalog.table_specs.items()},
+        "tasks": [t.model_dump(mode="json") for t in catalog.tasks],
+        "statistics": encoding.statistics,
+    }
+    digest.update(json.dumps(document, sort_keys=True).encode())
+    for arrays in (encoding.vocabularies, encoding.boundaries):
+        for name in sorted(arrays):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

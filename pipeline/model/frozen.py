@@ -1,0 +1,129 @@
+"""Frozen parameters: freeze them, and prove afterwards that nothing changed.
+
+The proof is a 64-bit digest that does not see how a table is cut over workers: a sum, modulo
+2^64, of every element's bits mixed and weighted by an odd number of its row and one of its
+column. Mixing is a bijection and odd numbers have inverses, so a change of any one element always
+changes the sum; two changes cancel with a chance near 2^-64. It guards against accidents; against
+malice the files' sha256 stands.
+
+Shapes: R rows, W columns of a part of a tensor.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from pipeline.model.tables import CHUNK_ELEMENTS, LocalShard, mix64
+from pipeline.process import Worker
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_SPREAD = -3335678366873096957  # 0xD1B54A32D192ED03: odd, from Steele & Vigna's multiplier tables
+_COLUMN_SALT = 1 << 62
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Digest:
+    """Hex digests: one per tensor, and one of them all."""
+
+    by_name: Mapping[str, str]
+    combined: str
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop autograd at every parameter of `module`, and leave training mode for good.
+
+    Tables inside a sharded model do not listen to this: `pipeline.sharding.shard` with no
+    tables' optimiser is what freezes those.
+    """
+    module.requires_grad_(requires_grad=False)
+    module.eval()
+
+
+def digest(
+    shards: Iterable[LocalShard] = (),
+    replicas: Mapping[str, Tensor] | None = None,
+    *,
+    worker: Worker | None = None,
+) -> Digest:
+    """Digest tables held in parts over workers, and tensors every worker holds whole.
+
+    Args:
+        shards: this worker's parts of tables. Over all workers they cover each table once.
+        replicas: tensors that are the same on every worker; each is digested here, once.
+        worker: who asks; with a world above one this is a collective call.
+
+    Returns:
+        The same digests on every worker, whatever the sharding.
+    """
+    parts: dict[str, tuple[int, str, int, int]] = {}
+    for shard in shards:
+        parts[shard.table] = _join(parts.get(shard.table), _part(shard))
+    for name, row in _gathered(parts, worker).items():
+        parts[name] = row
+    for name, tensor in (replicas or {}).items():
+        flat_RW = tensor.detach().reshape(tensor.shape[0] if tensor.ndim > 1 else 1, -1)
+        parts[name] = _part(LocalShard(table=name, row_offset=0, col_offset=0, tensor_RW=flat_RW))
+    by_name = {name: _hex(name, *parts[name]) for name in sorted(parts)}
+    listing = "\n".join(f"{name} {value}" for name, value in by_name.items())
+    return Digest(by_name=by_name, combined=hashlib.sha256(listing.encode()).hexdigest())
+
+
+def weighted_sum(tensor_RW: Tensor, *, row_offset: int = 0, col_offset: int = 0) -> int:
+    """The digest's sum over one part, in [0, 2^64): additive over disjoint parts."""
+    rows, width = tensor_RW.shape
+    device = tensor_RW.device
+    words_RW = tensor_RW.detach().view(_WORDS[tensor_RW.element_size()])
+    column_W = mix64(torch.arange(col_offset, col_offset + width, device=device) + _COLUMN_SALT) | 1
+    step = max(1, CHUNK_ELEMENTS // max(1, width))
+    total = torch.zeros((), dtype=torch.int64, device=device)
+    for first in range(0, rows, step):
+        chunk_RW = words_RW[first : first + step].to(torch.int64).mul_(_SPREAD)
+        chunk_RW.bitwise_xor_(chunk_RW >> 32).mul_(column_W)
+        start = row_offset + first
+        row_R = mix64(torch.arange(start, start + chunk_RW.shape[0], device=device)) | 1
+        total += (chunk_RW.sum(dim=1) * row_R).sum()
+    return int(total.item()) % 2**64
+
+
+def _part(shard: LocalShard) -> tuple[int, str, int, int]:
+    """(sum, dtype, rows so far, columns so far) of one part."""
+    rows, width = shard.tensor_RW.shape
+    value = weighted_sum(
+        shard.tensor_RW, row_offset=shard.row_offset, col_offset=shard.col_offset
+    )
+    dtype = str(shard.tensor_RW.dtype)
+    return value, dtype, shard.row_offset + rows, shard.col_offset + width
+
+
+def _join(
+    one: tuple[int, str, int, int] | None, other: tuple[int, str, int, int]
+) -> tuple[int, str, int, int]:
+    """Two disjoint parts of a table as one."""
+    if one is None:
+        return other
+    total = (one[0] + other[0]) % 2**64
+    return total, other[1], max(one[2], other[2]), max(one[3], other[3])
+
+
+def _gathered(
+    parts: Mapping[str, tuple[int, str, int, int]], worker: Worker | None
+) -> dict[str, tuple[int, str, int, int]]:
+    """Every table's parts, joined over workers."""
+    if worker is None or worker.world == 1:
+        return dict(parts)
+    by_rank: list[dict[str, tuple[int, str, int, int]]] = [{} for _ in range(worker.world)]
+    dist.all_gather_object(by_rank, dict(parts))
+    joined: dict[str, tuple[int, str, int, int]] = {}
+    for theirs in by_rank:
+        for name, part in theirs.items():
+            joined[name] = _join(joined.get(name), part)
+    return joined
+
+
+def _hex(name: str, total: int, dtype: str, rows: int, width: int) -> str:
+    """What a tensor's digest shows: its sum, bound to its name, type and shape."""
+    return hashlib.sha256(f"{name} {dtype} {rows}x{width} {total:016x}".encode()).hexdigest()[:32]

@@ -1,0 +1,37 @@
+"""Heads: one tower per task, kept as stacked tensors so that adapters can be added to them.
+
+Shapes: B rows, T tasks, W units a task reads, D hidden units of a tower, H = T * W.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Heads(nn.Module):
+    """Task t reads h[:, t*W:(t+1)*W] through Linear(W, D), ReLU, Linear(D, 1)."""
+
+    def __init__(self, *, tasks: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.tasks, self.width, self.hidden = tasks, width, hidden
+        self.w1_TWD = nn.Parameter(torch.empty(tasks, width, hidden))
+        self.b1_TD = nn.Parameter(torch.empty(tasks, hidden))
+        self.w2_TD = nn.Parameter(torch.empty(tasks, hidden))
+        self.b2_T = nn.Parameter(torch.empty(tasks))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as nn.Linear does: uniform within 1 / sqrt(inputs)."""
+        for weight, bias, inputs in (
+            (self.w1_TWD, self.b1_TD, self.width),
+            (self.w2_TD, self.b2_T, self.hidden),
+        ):
+            nn.init.uniform_(weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+            nn.init.uniform_(bias, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+
+    def forward(self, h_BH: Tensor) -> Tensor:
+        """One logit per task, `logits_BT`."""
+        h_BTW = h_BH.unflatten(1, (self.tasks, self.width))
+        hidden_BTD = (torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD).relu()
+        return torch.einsum("btd,td->bt", hidden_BTD, self.w2_TD) + self.b2_T

@@ -1,0 +1,123 @@
+"""Multi-task loss with label masks; a conversion is learned over all rows, not clicked ones.
+
+Shapes: B rows, T tasks.
+Source: Ma et al. 2018, "Entire space multi-task model" (ESMM), eq. 2-4: a conversion tower gives
+p(conversion | click), and its loss is on p(click) * p(conversion | click), whose label is known
+for every impression.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskShape:
+    """One task: what its logit means, and what its loss weighs.
+
+    `given` is, for a conversion, the index of the earlier task it is conditional on.
+    """
+
+    name: str
+    kind: Literal["binary", "click", "conversion"]
+    given: int | None = None
+    weight: float = 1.0
+
+
+class LogProbabilities(NamedTuple):
+    """ln p and ln (1 - p) of each task's event over all rows."""
+
+    yes_BT: Tensor
+    no_BT: Tensor
+
+
+class Probabilities(NamedTuple):
+    """Each task's own probability (a conversion's: given its click), and that over all rows."""
+
+    own_BT: Tensor
+    entire_BT: Tensor
+
+
+def check_tasks(tasks: Sequence[TaskShape]) -> None:
+    """Refuse tasks that no loss can be made of.
+
+    Raises:
+        ValueError: a conversion without an earlier task to be given, or another kind with one.
+    """
+    for index, task in enumerate(tasks):
+        if task.kind != "conversion" and task.given is not None:
+            raise ValueError(f"task {task.name} is {task.kind}; only a conversion is `given` one")
+        if task.kind == "conversion" and (task.given is None or not 0 <= task.given < index):
+            raise ValueError(
+                f"task {task.name} (index {index}) is a conversion given task {task.given}; "
+                "it needs an earlier one"
+            )
+
+
+def log_probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> LogProbabilities:
+    """ln p and ln (1 - p) of each task over all rows, exact at both ends.
+
+    A conversion happens when its click does and it does, so with p = c * v, where c is the click's
+    probability, 1 - p = (1 - c) + c * (1 - v): a sum of positive terms, with nothing to cancel.
+    """
+    yes: list[Tensor] = []
+    no: list[Tensor] = []
+    for task, logit_B in zip(tasks, logits_BT.unbind(dim=1), strict=True):
+        yes_B, no_B = logsigmoid(logit_B), logsigmoid(-logit_B)
+        if task.given is not None:
+            yes_B, no_B = yes[task.given] + yes_B, torch.logaddexp(
+                no[task.given], yes[task.given] + no_B
+            )
+        yes.append(yes_B)
+        no.append(no_B)
+    return LogProbabilities(yes_BT=torch.stack(yes, dim=1), no_BT=torch.stack(no, dim=1))
+
+
+def task_losses(
+    logits_BT: Tensor, labels_BT: Tensor, mask_BT: Tensor, tasks: Sequence[TaskShape]
+) -> Tensor:
+    """Cross-entropy in nats of each row and task, 0 where `mask_BT` is False.
+
+    Args:
+        logits_BT: the heads' output.
+        labels_BT: 0 or 1, as floats; whatever stands under a False mask (NaN too) is not read.
+        mask_BT: whether the row has the label.
+        tasks: one per column. A conversion's label is over all rows: 1 only if clicked as well.
+
+    Returns:
+        losses_BT, unweighted.
+    """
+    log_p = log_probabilities(logits_BT, tasks)
+    labels_BT = torch.where(mask_BT, labels_BT, 0.0)
+    losses_BT = -(labels_BT * log_p.yes_BT + (1.0 - labels_BT) * log_p.no_BT)
+    return torch.where(mask_BT, losses_BT, 0.0)
+
+
+def share_of_mean(
+    losses_BT: Tensor, *, counts_T: Tensor, tasks: Sequence[TaskShape], world: int = 1
+) -> Tensor:
+    """This worker's share of the weighted mean loss over the rows of all workers.
+
+    Args:
+        losses_BT: this worker's `task_losses`.
+        counts_T: labelled rows of each task, summed over all workers; 0 adds nothing.
+        tasks: for their weights.
+        world: number of workers. Gradients are averaged over them (DDP for dense parameters,
+            torchrec's gradient division for tables), so each share is scaled up by `world`.
+
+    Returns:
+        A scalar whose mean over workers is the loss of the whole batch.
+    """
+    weights_T = losses_BT.new_tensor([task.weight for task in tasks])
+    means_T = losses_BT.sum(dim=0) / counts_T.clamp(min=1)
+    return world * (weights_T * means_T).sum()
+
+
+def probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> Probabilities:
+    """Each task's own probability, and its probability over all rows."""
+    entire_BT = log_probabilities(logits_BT, tasks).yes_BT.exp()
+    return Probabilities(own_BT=logits_BT.sigmoid(), entire_BT=entire_BT)

@@ -1,0 +1,95 @@
+"""The base: tables, trunk, heads.
+
+Shapes: B rows, N numeric features, X units the trunk reads, H units of the representation,
+T tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from pipeline.model.heads import Heads
+
+
+class Representation(NamedTuple):
+    """What kernels may read: the trunk's output `h_BH` and its input `x_BX`."""
+
+    h_BH: Tensor
+    x_BX: Tensor
+
+
+class Recommender(nn.Module):
+    """The multi-task base."""
+
+    def __init__(
+        self,
+        *,
+        tables: EmbeddingBagCollection,
+        features: Sequence[str],
+        num_numeric: int,
+        trunk: nn.Module,
+        heads: Heads,
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            tables: the embedding tables; after sharding, their sharded form stands here.
+            features: the order in which features stand in x, ahead of the numeric ones.
+            num_numeric: N.
+            trunk: x_BX -> h_BH.
+            heads: h_BH -> logits_BT.
+        """
+        super().__init__()
+        self.tables, self.trunk, self.heads = tables, trunk, heads
+        self.features = tuple(features)
+        self.num_numeric = num_numeric
+        self.tables_frozen = False
+        self.attach_points: Mapping[str, int] = {
+            "h": heads.tasks * heads.width,
+            "x": embedded_width(tables, self.features) + num_numeric,
+        }
+
+    def forward(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Tensor:
+        """One logit per task, `logits_BT`."""
+        return self.heads(self.represent(ids, numeric_BN).h_BH)
+
+    def represent(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Representation:
+        """What the trunk reads, and what it makes of it."""
+        x_BX = torch.cat([*self.embed(ids), numeric_BN], dim=1)
+        return Representation(h_BH=self.trunk(x_BX), x_BX=x_BX)
+
+    def embed(self, ids: KeyedJaggedTensor) -> list[Tensor]:
+        """Each feature's pooled embedding, in declared order (sharding changes the keys' order).
+
+        Frozen tables are read without autograd, up to and with the wait for other ranks: it is
+        what spares the backward pass and its all-to-all.
+        """
+        if self.tables_frozen:
+            with torch.no_grad():
+                pooled = self.tables(ids)
+                return [pooled[feature] for feature in self.features]
+        pooled = self.tables(ids)
+        return [pooled[feature] for feature in self.features]
+
+
+def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> int:
+    """Units the embeddings of `features` take in x.
+
+    Raises:
+        ValueError: `features` is not, in some order, what the tables embed.
+    """
+    widths = {
+        feature: config.embedding_dim
+        for config in tables.embedding_bag_configs()
+        for feature in config.feature_names
+    }
+    if sorted(features) != sorted(widths):
+        unknown, unread = sorted(set(features) - set(widths)), sorted(set(widths) - set(features))
+        raise ValueError(
+            f"features and tables differ; no table embeds {unknown}, nothing reads {unread}"
+        )
+    return sum(widths[feature] for feature in features)

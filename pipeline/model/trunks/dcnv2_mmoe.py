@@ -1,0 +1,79 @@
+"""The trunk: explicit crosses beside a plain MLP, then experts that each task mixes for itself.
+
+Shapes: B rows, X input units, Z units the experts read, E experts, T tasks, W units of an expert,
+H = T * W units of the representation (task t's mixture is h[:, t*W:(t+1)*W]).
+Sources: Wang et al. 2021, "DCN V2", eq. 1-2; Ma et al. 2018, "Modeling task relationships in
+multi-task learning with multi-gate mixture-of-experts", eq. 6-7.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
+
+
+class DcnMmoe(nn.Module):
+    """Cross network beside an MLP, into a multi-gate mixture of experts."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        cross_layers: int,
+        cross_rank: int | None = None,
+        mlp: Sequence[int] = (),
+        experts: int,
+        expert_width: int,
+        tasks: int,
+        dropout: float = 0.0,
+    ) -> None:
+        """Args are sizes in units.
+
+        Args:
+            width: X, what the trunk reads.
+            cross_layers: crossing layers; 0 hands x on as it is.
+            cross_rank: rank of a crossing matrix; None for a full one.
+            mlp: widths of the parallel MLP; empty for none.
+            experts: E, one layer each.
+            expert_width: W, units of an expert.
+            tasks: T, one gate each.
+            dropout: chance that an MLP or expert unit is dropped while training.
+        """
+        super().__init__()
+        self.experts, self.expert_width, self.tasks = experts, expert_width, tasks
+        self.out_width = tasks * expert_width
+        self.cross = _cross_network(width, cross_layers, cross_rank)
+        self.mlp = _mlp(width, mlp, dropout) if mlp else None
+        joined = width + (mlp[-1] if mlp else 0)
+        self.expert = nn.Linear(joined, experts * expert_width)
+        self.gate = nn.Linear(joined, tasks * experts)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        """The tasks' mixtures side by side, `h_BH`."""
+        z_BZ = self.cross(x_BX)
+        if self.mlp is not None:
+            z_BZ = torch.cat([z_BZ, self.mlp(x_BX)], dim=1)
+        e_BEW = self.expert(z_BZ).relu().unflatten(1, (self.experts, self.expert_width))
+        gate_BTE = self.gate(z_BZ).unflatten(1, (self.tasks, self.experts)).softmax(dim=-1)
+        return (gate_BTE @ self.dropout(e_BEW)).flatten(1)
+
+
+def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:
+    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, with W_l full or the product of two thin matrices."""
+    if rank is None:
+        return CrossNet(in_features=width, num_layers=layers)
+    return LowRankCrossNet(in_features=width, num_layers=layers, low_rank=rank)
+
+
+def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear, ReLU, dropout, once per width."""
+    ins = [width, *widths[:-1]]
+    return nn.Sequential(
+        *(
+            layer
+            for before, after in zip(ins, widths, strict=True)
+            for layer in (nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
+        )
+    )

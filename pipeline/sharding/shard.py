@@ -1,0 +1,200 @@
+"""A model and a plan become a sharded model, trained or frozen.
+
+Trained tables are updated inside the backward pass by fbgemm's row-wise Adagrad. Frozen tables
+are read without autograd: they have no optimiser state, no backward and no gradient traffic.
+
+Gradients are averaged over workers, for dense parameters and tables alike; a worker's loss is
+therefore `pipeline.model.loss.share_of_mean`, which is scaled by the world.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+    WeightDecayMode,
+)
+from torch import Tensor, nn
+from torch import distributed as dist
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.embeddingbag import (
+    EmbeddingBagCollectionSharder,
+    ShardedEmbeddingBagCollection,
+)
+from torchrec.distributed.model_parallel import (
+    DefaultDataParallelWrapper,
+    DistributedModelParallel,
+    get_unwrapped_module,
+)
+from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from pipeline.model.recommender import Recommender
+from pipeline.model.tables import LocalShard, UniformStart, whole_tables
+from pipeline.process import Worker
+from pipeline.sharding.plan import check_covers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowWiseAdagrad:
+    """How trained tables learn: one running mean of squares per row.
+
+    `weight_decay` is L2, added to the gradient of the rows a batch touches and of no others.
+    """
+
+    lr: float
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+class AnySharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
+    """TorchRec's sharder, with row-wise allowed on a CPU, where it works but is not offered."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        """The types offered, and row-wise."""
+        offered: list[str] = super().sharding_types(compute_device_type)
+        return sorted({*offered, ShardingType.ROW_WISE.value})
+
+
+def shard(
+    model: Recommender,
+    plan: ShardingPlan,
+    *,
+    worker: Worker,
+    tables_optimizer: RowWiseAdagrad | None,
+    initialise: bool = True,
+) -> DistributedModelParallel:
+    """Spread `model` over the process group, as `plan` says.
+
+    Args:
+        model: the whole model. Its tables may stand on the `meta` device: each shard then starts
+            as the same rows would have in the whole table. Tables with values keep them. Dense
+            parameters become rank 0's.
+        plan: from `plan_tables`, for this world and device.
+        worker: this process; a process group is up, also in a world of one.
+        tables_optimizer: how tables learn; None freezes them.
+        initialise: False leaves the tables' memory for `read_base_weights` to fill.
+
+    Returns:
+        The sharded model. Call it to train (it averages dense gradients); for the frozen base's
+        representation use `unwrap(model).represent`.
+
+    Raises:
+        BadRequest: the plan is of other tables.
+    """
+    configs = model.tables.embedding_bag_configs()
+    check_covers(plan, {c.name: (c.num_embeddings, c.embedding_dim) for c in configs})
+    whole = None if model.tables.device.type == "meta" else model.tables
+    model.tables_frozen = tables_optimizer is None
+    group = dist.group.WORLD
+    assert group is not None, "shard() needs a process group; see pipeline.process.process_group"
+    sharder = AnySharder(fused_params=_fused_params(tables_optimizer))
+    sharded = DistributedModelParallel(
+        model,
+        env=ShardingEnv.from_process_group(group),
+        device=worker.device,
+        plan=plan,
+        sharders=[sharder],
+        init_data_parallel=False,
+        data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False),
+    )
+    if initialise:
+        _start(sharded, whole)
+    if any(parameter.requires_grad for parameter in dense_state(sharded).values()):
+        sharded.init_data_parallel()
+    return sharded
+
+
+def unwrap(model: nn.Module) -> Recommender:
+    """The recommender inside whatever wraps it."""
+    return cast(Recommender, get_unwrapped_module(model))
+
+
+def local_shards(model: nn.Module) -> list[LocalShard]:
+    """The parts of tables this process holds, live; whole tables where nothing is sharded."""
+    tables = unwrap(model).tables
+    if isinstance(tables, EmbeddingBagCollection):
+        return list(whole_tables(tables))
+    return [
+        LocalShard(
+            table=name.split(".")[-2],
+            row_offset=local.metadata.shard_offsets[0],
+            col_offset=local.metadata.shard_offsets[1],
+            tensor_RW=local.tensor.detach(),
+        )
+        for name, sharded in tables.state_dict().items()
+        for local in sharded.local_shards()
+    ]
+
+
+def table_sizes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """(rows, width) of each whole table, by name."""
+    configs = unwrap(model).tables.embedding_bag_configs()
+    return {config.name: (config.num_embeddings, config.embedding_dim) for config in configs}
+
+
+def dense_state(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer that is not a table, live, by its name in the recommender."""
+    inner = unwrap(model)
+    parameters: Iterator[tuple[str, Tensor]] = (
+        (name, parameter)
+        for part, child in inner.named_children()
+        if part != "tables"
+        for name, parameter in child.state_dict(prefix=f"{part}.", keep_vars=True).items()
+    )
+    return dict(parameters)
+
+
+def set_tables_lr(model: DistributedModelParallel, lr: float) -> None:
+    """Give the tables' fused optimiser a new rate: it has no schedule of its own."""
+    for module in table_modules(model):
+        module.set_learning_rate(lr)
+    for group in model.fused_optimizer.param_groups:
+        group["lr"] = lr
+
+
+def table_modules(model: nn.Module) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
+    """fbgemm's modules, where the tables' weights and their optimiser's state lie."""
+    tables = unwrap(model).tables
+    assert isinstance(tables, ShardedEmbeddingBagCollection)
+    return [
+        module
+        for lookup in tables._lookups  # noqa: SLF001 - torchrec has no public way in
+        for module in lookup.modules()
+        if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)
+    ]
+
+
+def _fused_params(optimizer: RowWiseAdagrad | None) -> dict[str, Any]:
+    """What fbgemm needs to know; for frozen tables, the optimiser without state, at rate 0."""
+    if optimizer is None:
+        return {"optimizer": EmbOptimType.EXACT_SGD, "learning_rate": 0.0}
+    return {
+        "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+        "learning_rate": optimizer.lr,
+        "eps": optimizer.eps,
+        "weight_decay": optimizer.weight_decay,
+        "weight_decay_mode": WeightDecayMode.L2 if optimizer.weight_decay else WeightDecayMode.NONE,
+    }
+
+
+def _start(sharded: nn.Module, whole: EmbeddingBagCollection | None) -> None:
+    """Give every shard the values its place has in the whole table."""
+    starts = _starts(sharded)
+    with torch.no_grad():
+        for shard_ in local_shards(sharded):
+            rows, width = shard_.tensor_RW.shape
+            row, col = shard_.row_offset, shard_.col_offset
+            if whole is None:
+                starts[shard_.table](shard_.tensor_RW, row, col)
+            else:
+                table_RW = whole.embedding_bags[shard_.table].weight
+                shard_.tensor_RW.copy_(table_RW[row : row + rows, col : col + width])
+
+
+def _starts(sharded: nn.Module) -> Mapping[str, UniformStart]:
+    """How each table starts."""
+    return {c.name: c.init_fn for c in unwrap(sharded).tables.embedding_bag_configs()}

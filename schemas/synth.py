@@ -1,0 +1,168 @@
+"""What a planted log is asked to be, and what it says about itself once it is written."""
+
+from datetime import date
+from typing import Annotated, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from schemas.base import Spec
+
+REGION_NAMES = (
+    "hangzhou",
+    "shanghai",
+    "nanjing",
+    "suzhou",
+    "ningbo",
+    "hefei",
+    "wuxi",
+    "jiaxing",
+    "shaoxing",
+    "huzhou",
+    "quzhou",
+    "zhoushan",
+)
+"""Names for regions asked for by number, largest first; after these come `region_13`, ..."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
+RegionName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+
+
+def region_names(count: int) -> tuple[str, ...]:
+    """The first `count` region names, largest region first."""
+    made_up = (f"region_{i + 1}" for i in range(len(REGION_NAMES), count))
+    return (*REGION_NAMES[:count], *made_up)
+
+
+class SynthSpec(Spec):
+    """A planted delivery-platform log: its size, its people, and how far its domains differ."""
+
+    rows: PositiveInt = 1_850_000
+    """Rows in the whole log, over all regions and days."""
+    days: PositiveInt = 28
+    """Days in the log; day 1 is `start_date`."""
+    start_date: date = date(2026, 10, 1)
+    """The first day, UTC."""
+    regions: Annotated[tuple[RegionName, ...], Field(min_length=1)] = region_names(10)
+    """Region names, largest first; a number asks for that many ready names."""
+    users: PositiveInt = 16_000
+    """Users in the whole log; each lives in one region."""
+    items: PositiveInt = 4_000
+    """Items (dishes) in the whole catalogue."""
+    shops: PositiveInt = 600
+    """Shops in the whole catalogue; every item belongs to one."""
+    seed: NonNegativeInt = 7
+    """Everything random follows from this number."""
+    skew: Annotated[float, Field(ge=1.0)] = 20.0
+    """Rows of the largest region over rows of the thinnest; sizes fall geometrically."""
+    base_share: Rate = 0.714
+    """Share of the days, oldest first, that a base learns from: 20 of 28."""
+    domain_difference: NonNegativeFloat = 0.5
+    """Size of the lasting differences between regions; 0 plants none."""
+    drift: NonNegativeFloat = 0.8
+    """Size of the movement of tastes away from the base's window; 0 plants none."""
+    drift_days: PositiveFloat = 30.0
+    """Days over which tastes stay alike (length scale of a Matern-3/2 process in day time)."""
+    drift_shared: Share = 0.3
+    """Share of the drift's variance that all regions have in common (season, holidays)."""
+    fresh_share: Share = 0.04
+    """Share of users and of items that appear only after the base's window."""
+    chain_share: Share = 0.3
+    """Share of shops that are chains, present in every region; the others are local."""
+    user_zipf: NonNegativeFloat = 0.7
+    """Exponent of the users' activity over their rank."""
+    item_zipf: NonNegativeFloat = 0.9
+    """Exponent of the items' popularity over their rank."""
+    favourite_share: Share = 0.35
+    """Share of rows whose item is drawn from the user's favourite category."""
+    warm_clicks: NonNegativeInt = 8
+    """Mean number of clicks a user made before the log's first day; they open the histories."""
+    click_rate: Rate = 0.12
+    """Mean click probability over the base's window."""
+    order_rate: Rate = 0.20
+    """Mean probability of an order given a click, over the base's window."""
+
+    @field_validator("regions", mode="before")
+    @classmethod
+    def _names_a_number(cls, value: object) -> object:
+        """Turn a number of regions, also the lone string a command line gives, into names."""
+        if isinstance(value, list | tuple) and len(value) == 1:
+            value = value[0] if str(value[0]).isdigit() else value
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, str):
+            return (value,)
+        return region_names(value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if len(set(self.regions)) != len(self.regions):
+            raise ValueError(f"regions repeat a name: {', '.join(self.regions)}")
+        needed = 2 * self.days * len(self.regions) * self.skew
+        if self.rows < needed:
+            raise ValueError(
+                f"rows ({self.rows:,}) leave the thinnest region without rows on some day; "
+                f"ask for at least {needed:,.0f}, or for fewer days, regions or less skew"
+            )
+        if self.items < self.shops:
+            raise ValueError(f"items ({self.items}) must not be fewer than shops ({self.shops})")
+        if self.users < 4 * len(self.regions) or self.shops < 4 * len(self.regions):
+            raise ValueError("each region needs at least 4 users and 4 shops")
+        return self
+
+    @property
+    def base_days(self) -> int:
+        """Days, oldest first, in the base's window; at least one."""
+        return max(1, round(self.days * self.base_share))
+
+
+class SynthPart(Spec):
+    """One region's day in a finished log."""
+
+    region: str
+    """The partition's region."""
+    dt: date
+    """The partition's day, UTC."""
+    rows: PositiveInt
+    """Rows in the event file, and in the truth file."""
+    clicks: NonNegativeInt
+    """Rows with a click."""
+    orders: NonNegativeInt
+    """Rows with an order; each has a click."""
+    events_bytes: PositiveInt
+    """Size of the event file."""
+    truth_bytes: PositiveInt
+    """Size of the truth file."""
+    events_sha256: str
+    """Digest of the event file's bytes, hexadecimal."""
+    truth_sha256: str
+    """Digest of the truth file's bytes, hexadecimal."""
+
+
+class SynthManifest(Spec):
+    """`manifest.json` of a finished planted log."""
+
+    version: PositiveInt
+    """Version of the generator; it changes when the same knobs would give other rows."""
+    spec: SynthSpec
+    """Every knob, the seed among them."""
+    base_days: PositiveInt
+    """Days, oldest first, in the base's window."""
+    rows: PositiveInt
+    """Rows in the whole log."""
+    clicks: NonNegativeInt
+    """Rows with a click."""
+    orders: NonNegativeInt
+    """Rows with an order."""
+    digest: str
+    """SHA-256 over the digests of all files, in the order of `parts`."""
+    parts: tuple[SynthPart, ...]
+    """Every region's every day, by region (largest first), then by day."""
