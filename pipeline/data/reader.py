@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,10 @@ from pipeline.data.logs import LogFile, Snapshot
 from pipeline.data.splits import Selection, Split
 from pipeline.errors import BadLog
 from schemas.log import Catalog
+
+T = TypeVar("T")
+TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
+"""Columns of a planted log's truth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +212,6 @@ class Reader:
         blocks = blocks_of(pieces, rows=block_rows)
         at, used = self._find(blocks, start)
         left: pa.Table | None = None
-        left_block, left_row = at, used
         for number in range(at, len(blocks)):
             block = self._shuffled_block(blocks[number], seed=(seed, epoch, self.rank, number), seen=seen)
             row = used if number == at else 0
@@ -223,9 +227,7 @@ class Reader:
                 row += batch_rows
                 yield block.slice(row - batch_rows, batch_rows), self._cursor(blocks, number, row, epoch)
             left = block.slice(row) if row < len(block) else None
-            left_block, left_row = number, row
         if left is not None:
-            del left_block, left_row
             yield left, Cursor(epoch=epoch + 1)
 
     def _cursor(self, blocks: list[list[Piece]], number: int, row: int, epoch: int) -> Cursor:
@@ -315,9 +317,6 @@ def read_piece(
     return RawRows(rows=rows, identity=identity[places], truth=beside)
 
 
-TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
-
-
 def _kept(rows: pa.RecordBatch, places: npt.NDArray[np.int64]) -> pa.RecordBatch:
     """The rows at these places; a slice without a copy when they are neighbours."""
     if len(places) and places[-1] - places[0] + 1 == len(places):
@@ -333,7 +332,7 @@ def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
     return rows
 
 
-def prefetch[T](items: Iterator[T], *, depth: int) -> Iterator[T]:
+def prefetch(items: Iterator[T], *, depth: int) -> Iterator[T]:
     """The same items, produced by a thread up to `depth` ahead; its error is raised here."""
     ready: queue.Queue[tuple[bool, object]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()

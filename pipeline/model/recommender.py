@@ -48,6 +48,10 @@ class Recommender(nn.Module):
         self.features = tuple(features)
         self.num_numeric = num_numeric
         self.tables_frozen = False
+        self.table_sizes: Mapping[str, tuple[int, int]] = {
+            config.name: (config.num_embeddings, config.embedding_dim)
+            for config in tables.embedding_bag_configs()
+        }
         self.attach_points: Mapping[str, int] = {
             "h": heads.tasks * heads.width,
             "x": embedded_width(tables, self.features) + num_numeric,
@@ -59,21 +63,25 @@ class Recommender(nn.Module):
 
     def represent(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Representation:
         """What the trunk reads, and what it makes of it."""
-        x_BX = torch.cat([*self.embed(ids), numeric_BN], dim=1)
+        embedded = self.embed(ids, rows=numeric_BN.shape[0])
+        x_BX = torch.cat([*embedded, numeric_BN], dim=1)
         return Representation(h_BH=self.trunk(x_BX), x_BX=x_BX)
 
-    def embed(self, ids: KeyedJaggedTensor) -> list[Tensor]:
-        """Each feature's pooled embedding, in declared order (sharding changes the keys' order).
+    def embed(self, ids: KeyedJaggedTensor, *, rows: int) -> list[Tensor]:
+        """Each feature's pooled embedding, in declared order, of the first `rows` rows.
 
+        Sharded tables change the order of keys, and may answer with rows of padding at the end.
         Frozen tables are read without autograd, up to and with the wait for other ranks: it is
         what spares the backward pass and its all-to-all.
         """
         if self.tables_frozen:
             with torch.no_grad():
-                pooled = self.tables(ids)
-                return [pooled[feature] for feature in self.features]
+                return self._look_up(ids, rows)
+        return self._look_up(ids, rows)
+
+    def _look_up(self, ids: KeyedJaggedTensor, rows: int) -> list[Tensor]:
         pooled = self.tables(ids)
-        return [pooled[feature] for feature in self.features]
+        return [pooled[feature][:rows] for feature in self.features]
 
 
 def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> int:

@@ -31,6 +31,7 @@ from torchrec.distributed.model_parallel import (
 )
 from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipeline.model.recommender import Recommender
 from pipeline.model.tables import LocalShard, UniformStart, whole_tables
@@ -85,8 +86,8 @@ def shard(
     Raises:
         BadRequest: the plan is of other tables.
     """
-    configs = model.tables.embedding_bag_configs()
-    check_covers(plan, {c.name: (c.num_embeddings, c.embedding_dim) for c in configs})
+    check_covers(plan, model.table_sizes)
+    starts = _take_starts(model.tables)
     whole = None if model.tables.device.type == "meta" else model.tables
     model.tables_frozen = tables_optimizer is None
     group = dist.group.WORLD
@@ -101,11 +102,22 @@ def shard(
         init_data_parallel=False,
         data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False),
     )
+    unwrap(sharded).tables.register_forward_pre_hook(_pad_to_common_rows)
     if initialise:
-        _start(sharded, whole)
+        _start(sharded, starts, whole)
     if any(parameter.requires_grad for parameter in dense_state(sharded).values()):
         sharded.init_data_parallel()
     return sharded
+
+
+def padded(ids: KeyedJaggedTensor, rows: int) -> KeyedJaggedTensor:
+    """`ids` with rows of empty bags added, up to `rows`."""
+    missing = rows - ids.stride()
+    if missing == 0:
+        return ids
+    lengths_FB = ids.lengths().reshape(len(ids.keys()), ids.stride())
+    lengths_FB = torch.nn.functional.pad(lengths_FB, (0, missing))
+    return KeyedJaggedTensor(keys=ids.keys(), values=ids.values(), lengths=lengths_FB.flatten())
 
 
 def unwrap(model: nn.Module) -> Recommender:
@@ -128,12 +140,6 @@ def local_shards(model: nn.Module) -> list[LocalShard]:
         for name, sharded in tables.state_dict().items()
         for local in sharded.local_shards()
     ]
-
-
-def table_sizes(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """(rows, width) of each whole table, by name."""
-    configs = unwrap(model).tables.embedding_bag_configs()
-    return {config.name: (config.num_embeddings, config.embedding_dim) for config in configs}
 
 
 def dense_state(model: nn.Module) -> dict[str, Tensor]:
@@ -168,6 +174,23 @@ def table_modules(model: nn.Module) -> list[SplitTableBatchedEmbeddingBagsCodege
     ]
 
 
+def _pad_to_common_rows(
+    _: nn.Module, args: tuple[KeyedJaggedTensor]
+) -> tuple[KeyedJaggedTensor]:
+    """Give every worker a batch that torchrec 1.8 can exchange; `Recommender.embed` cuts it back.
+
+    A batch without rows fails in the mean of row-wise tables ("cannot reshape tensor of 0
+    elements"). Batches of unequal rows fail in their backward pass on gloo, which gathers only
+    equal parts ("allgather: invalid tensor size"); NCCL gathers unequal ones.
+    """
+    (ids,) = args
+    if dist.get_world_size() == 1 or dist.get_backend() != "gloo":
+        return (padded(ids, max(ids.stride(), 1)),)
+    rows = torch.tensor(ids.stride())
+    dist.all_reduce(rows, op=dist.ReduceOp.MAX)
+    return (padded(ids, max(int(rows), 1)),)
+
+
 def _fused_params(optimizer: RowWiseAdagrad | None) -> dict[str, Any]:
     """What fbgemm needs to know; for frozen tables, the optimiser without state, at rate 0."""
     if optimizer is None:
@@ -181,9 +204,26 @@ def _fused_params(optimizer: RowWiseAdagrad | None) -> dict[str, Any]:
     }
 
 
-def _start(sharded: nn.Module, whole: EmbeddingBagCollection | None) -> None:
+def _take_starts(tables: EmbeddingBagCollection) -> dict[str, UniformStart]:
+    """How each table starts, taken from TorchRec: it would draw values by shard, not by row."""
+    starts: dict[str, UniformStart] = {}
+    for config in tables.embedding_bag_configs():
+        starts[config.name] = config.init_fn
+        config.init_fn = _leave
+    return starts
+
+
+def _leave(weight: Tensor) -> Tensor:
+    """Leave `weight` as it is."""
+    return weight
+
+
+def _start(
+    sharded: nn.Module,
+    starts: Mapping[str, UniformStart],
+    whole: EmbeddingBagCollection | None,
+) -> None:
     """Give every shard the values its place has in the whole table."""
-    starts = _starts(sharded)
     with torch.no_grad():
         for shard_ in local_shards(sharded):
             rows, width = shard_.tensor_RW.shape
@@ -194,7 +234,3 @@ def _start(sharded: nn.Module, whole: EmbeddingBagCollection | None) -> None:
                 table_RW = whole.embedding_bags[shard_.table].weight
                 shard_.tensor_RW.copy_(table_RW[row : row + rows, col : col + width])
 
-
-def _starts(sharded: nn.Module) -> Mapping[str, UniformStart]:
-    """How each table starts."""
-    return {c.name: c.init_fn for c in unwrap(sharded).tables.embedding_bag_configs()}

@@ -23,10 +23,11 @@ from pipeline.stats.metrics import (
     undo_sampling,
 )
 
-FIELDS = (
-    "method domain task rows positives auc gauc logloss ne calibration "
-    "delta_auc delta_auc_low delta_auc_high reasons"
-).split()
+FIELDS = [
+    *("method", "domain", "task", "rows", "positives"),
+    *("auc", "gauc", "logloss", "ne", "calibration"),
+    *("delta_auc", "delta_auc_low", "delta_auc_high", "reasons"),
+]
 
 
 def planted(seed=0, *, size=4000, num_domains=5):
@@ -246,7 +247,7 @@ def test_one_diverged_domain_leaves_the_others_alone():
 
 
 def test_a_diverged_base_costs_the_delta_only():
-    labels, _, p_base, p_tuned, domain, _ = planted()
+    _, _, p_base, p_tuned, domain, _ = planted()
     p_base = np.where(domain == 3, math.nan, p_base)
     table = table_of(probabilities={"base": {"ctr": p_base}, "kernel": {"ctr": p_tuned}})
     row = table["kernel", "region=3", "ctr"]

@@ -1,0 +1,133 @@
+"""One domain's kernel: a stochastic encoder and decoder that correct a frozen representation.
+
+    a    = standardise([h ; x])                         what the encoder reads
+    e    = ReLU(W1 a + b1)
+    mu   = Wm e + bm ;  s = clamp(Wv e + bv, -8, 4)     q(z | a) = N(mu, diag exp s)
+    z    = mu + exp(s / 2) * noise                      mu alone when predicting
+    rate = KL(q(z | a) || N(m, diag exp v))             nats a row; m, v: the domain's own prior
+    h'   = h + Wd z
+    logit_t = tower_t(h') + Ws_t z + bs_t
+
+Decoders and adapters start at zero, so a fresh kernel is the base, bit for bit.
+
+Shapes: B rows, H base units, A encoder inputs, O hidden units, C code units, T tasks, W = H / T
+units a tower reads, D hidden units of a tower, R adapter rank.
+Source: our reading of "Pre-train and Fine-tune: Recommenders as Large Models" (arXiv 2501.14268);
+the rate after Alemi et al. 2017, "Deep variational information bottleneck".
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from pipeline.model.heads import Heads
+
+Weights = Mapping[str, Tensor]
+LOGVAR_BOUNDS = (-8.0, 4.0)
+LOGVAR_START = -3.0
+ENCODER = ("encode_w", "encode_b", "mean_w", "mean_b", "logvar_w", "logvar_b")
+PRIOR = ("prior_mean", "prior_logvar")
+PROBE = ("probe_w", "probe_b")
+DECODER = ("decode_w", "skip_w", "skip_b", "lora_in", "lora_out", "tower_bias")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelShape:
+    """Sizes in units; the letters are the module's."""
+
+    base: int
+    inputs: int
+    hidden: int
+    code: int
+    tasks: int
+    tower_in: int
+    tower_hidden: int
+    rank: int
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight of one kernel."""
+        t, c, o = self.tasks, self.code, self.hidden
+        return {
+            "encode_w": (o, self.inputs),
+            "encode_b": (o,),
+            "mean_w": (c, o),
+            "mean_b": (c,),
+            "logvar_w": (c, o),
+            "logvar_b": (c,),
+            "prior_mean": (c,),
+            "prior_logvar": (c,),
+            "probe_w": (t, c),
+            "probe_b": (t,),
+            "decode_w": (self.base, c),
+            "skip_w": (t, c),
+            "skip_b": (t,),
+            "lora_in": (t, self.rank, self.tower_in),
+            "lora_out": (t, self.tower_hidden, self.rank),
+            "tower_bias": (t, self.tower_hidden),
+        }
+
+
+class KernelOutput(NamedTuple):
+    """Adapted logits, the probe's logits (compression only reads these), and the rate."""
+
+    logits_BT: Tensor
+    probe_BT: Tensor
+    rate_B: Tensor
+
+
+def fresh(shape: KernelShape, *, seed: int) -> dict[str, Tensor]:
+    """The weights of a kernel that changes nothing yet."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: torch.zeros(size) for name, size in shape.sizes().items()}
+    weights["logvar_b"] += LOGVAR_START
+    for name, fan_in in (
+        ("encode_w", shape.inputs),
+        ("mean_w", shape.hidden),
+        ("lora_in", shape.tower_in),
+    ):
+        bound = 1 / math.sqrt(fan_in)
+        weights[name].uniform_(-bound, bound, generator=generator)
+    return weights
+
+
+def run(
+    weights: Weights, heads: Heads, h_BH: Tensor, a_BA: Tensor, noise_BC: Tensor | None
+) -> KernelOutput:
+    """One kernel over rows of its domain; the reference for the bank, and the way to serve one.
+
+    Args:
+        weights: as `fresh` makes them, on one device with the rest.
+        heads: the base's towers.
+        h_BH: the base's representation.
+        a_BA: standardised encoder inputs.
+        noise_BC: standard normal noise; None to predict with the mean.
+    """
+    e_BO = linear(a_BA, weights["encode_w"], weights["encode_b"]).relu()
+    mean_BC = linear(e_BO, weights["mean_w"], weights["mean_b"])
+    logvar_BC = linear(e_BO, weights["logvar_w"], weights["logvar_b"]).clamp(*LOGVAR_BOUNDS)
+    z_BC = mean_BC if noise_BC is None else mean_BC + (0.5 * logvar_BC).exp() * noise_BC
+    h_BH = h_BH + linear(z_BC, weights["decode_w"])
+    h_BTW = h_BH.unflatten(1, (heads.tasks, heads.width))
+    narrow_BTR = torch.einsum("btw,trw->btr", h_BTW, weights["lora_in"])
+    shift_BTD = torch.einsum("btr,tdr->btd", narrow_BTR, weights["lora_out"]) + weights["tower_bias"]
+    logits_BT = tower(heads, h_BTW, shift_BTD) + linear(z_BC, weights["skip_w"], weights["skip_b"])
+    rate_B = rate(mean_BC, logvar_BC, weights["prior_mean"], weights["prior_logvar"])
+    return KernelOutput(logits_BT, linear(z_BC, weights["probe_w"], weights["probe_b"]), rate_B)
+
+
+def tower(heads: Heads, h_BTW: Tensor, shift_BTD: Tensor) -> Tensor:
+    """The base's towers with a shift added to their hidden units; no shift is the base itself."""
+    hidden_BTD = torch.einsum("btw,twd->btd", h_BTW, heads.w1_TWD) + heads.b1_TD
+    return torch.einsum("btd,td->bt", (hidden_BTD + shift_BTD).relu(), heads.w2_TD) + heads.b2_T
+
+
+def rate(mean_BC: Tensor, logvar_BC: Tensor, prior_mean: Tensor, prior_logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp logvar) || N(prior_mean, exp prior_logvar)) in nats a row."""
+    spread_BC = (logvar_BC - prior_logvar).exp()
+    distance_BC = (mean_BC - prior_mean).square() * (-prior_logvar).exp()
+    return 0.5 * (spread_BC + distance_BC - 1.0 - logvar_BC + prior_logvar).sum(dim=-1)

@@ -1,0 +1,329 @@
+"""A bundle on disk: a folder with `kernel.safetensors` and `manifest.json`, whole or not at all.
+
+The manifest names the weights by SHA-256 and itself by SHA-256, and must be spelled exactly as it
+was written: any changed byte in either file is refused. (That guards against accidents. Against
+someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+
+from pipeline.errors import BadRequest, Corrupt, WrongBase
+from schemas.manifest import BundleManifest, sha256_of
+
+WEIGHTS = "kernel.safetensors"
+MANIFEST = "manifest.json"
+POOLED = "pooled"
+"""Name of the bundle all domains start from. A domain's name has a `=`, so none can take it."""
+
+MAX_NAME = 160
+"""Longest folder name in characters; longer ones end in a hash. File systems allow 255 bytes."""
+
+_SELF = frozenset({"manifest_sha256"})
+_EXCHANGE = 2  # renameat2's RENAME_EXCHANGE
+_HERE = -100  # AT_FDCWD
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bundle:
+    """A bundle that was read and verified; tensors are on the CPU."""
+
+    manifest: BundleManifest
+    tensors: dict[str, Tensor]
+
+
+# ---------------------------------------------------------------- names
+
+
+def bundle_name(domain: Mapping[str, str] | None) -> str:
+    """The folder name of a domain's bundle: `region=a`, `region=a,daypart=b`, or `pooled`.
+
+    Args:
+        domain: value of each key, outermost first; None for the pooled kernel.
+
+    Returns:
+        A name of at most `MAX_NAME` characters from `a-z 0-9 _ - = , % ~`. Different domains
+        have different names, also where the file system folds case or Unicode; no name is
+        hidden, empty or leaves its folder. Keys in another order are another domain.
+    """
+    if domain is None:
+        return POOLED
+    if not domain:
+        raise ValueError("a domain needs at least one key; the pooled kernel's domain is None")
+    name = ",".join(f"{_escape(key)}={_escape(value)}" for key, value in domain.items())
+    if len(name) <= MAX_NAME:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return f"{name[: MAX_NAME - 33]}~{mark}"
+
+
+def _escape(text: str) -> str:
+    """`text` in lower-case ASCII: every byte but `a-z 0-9 _ -` becomes %xx."""
+    data = text.encode("utf-8", "surrogatepass")
+    return "".join(chr(b) if re.match(rb"[a-z0-9_-]", bytes([b])) else f"%{b:02x}" for b in data)
+
+
+def list_bundles(root: Path) -> list[Path]:
+    """Folders of `root` that hold a bundle, by name; half-written ones are hidden, not listed."""
+    if not root.is_dir():
+        return []
+    found = (path for path in root.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in found if (path / MANIFEST).is_file())
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_bundle(
+    root: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    domain: Mapping[str, str] | None,
+    base_fingerprint: str,
+    schema_hash: str,
+    data_window: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    verdict: Mapping[str, Any],
+    versions: Mapping[str, str],
+    created_at: datetime,
+) -> Path:
+    """Write one bundle below `root`, replacing the one of the same domain.
+
+    Args:
+        root: folder of bundles; made when missing.
+        tensors: the kernel's weights and adapters, by name.
+        domain: value of each key, outermost first; None for the pooled kernel.
+        base_fingerprint: the base it was tuned on.
+        schema_hash: of the inputs it was tuned on.
+        data_window: days and rows it was tuned on.
+        spec: the resolved settings.
+        metrics: rows of the table of metrics.
+        verdict: what the gate said.
+        versions: of the libraries that made it.
+        created_at: when, with its time zone.
+
+    Returns:
+        The bundle's folder. Until the very end it holds the old bundle, then the new one whole.
+    """
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    weights = safetensors_torch.save(own)
+    name = bundle_name(domain)
+    manifest = _sealed(
+        {
+            "name": name,
+            "level": list(domain or {}),
+            "domain": dict(domain or {}),
+            "base_fingerprint": base_fingerprint,
+            "schema_hash": schema_hash,
+            "data_window": dict(data_window),
+            "spec": dict(spec),
+            "metrics": [dict(row) for row in metrics],
+            "verdict": dict(verdict),
+            "versions": dict(versions),
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "weights_digest": weights_digest(own),
+            "shapes": {name: list(tensor.shape) for name, tensor in own.items()},
+            "created_at": created_at,
+        }
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    fresh = root / f".{name}.{secrets.token_hex(4)}"
+    try:
+        fresh.mkdir()
+        _write_durably(fresh / WEIGHTS, weights)
+        _write_durably(fresh / MANIFEST, _spelled(manifest))
+        _sync_folder(fresh)
+        _swap_in(fresh, root / name)
+        _sync_folder(root)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # what was not swapped in, or was swapped out
+    return root / name
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over every tensor's name, type, shape and bits, in order of name."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name!r} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest as JSON values, its own hash filled in; validated as a reader will."""
+    unsealed = BundleManifest(**fields, manifest_sha256="0" * 64)
+    doc = unsealed.model_dump(mode="json")
+    return doc | {"manifest_sha256": sha256_of(doc, without=_SELF)}
+
+
+def _spelled(doc: Mapping[str, Any]) -> bytes:
+    """The one spelling of a manifest on disk: sorted and indented, for people and for diffs."""
+    text = json.dumps(doc, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
+    return f"{text}\n".encode("ascii")
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap_in(fresh: Path, final: Path) -> None:
+    """Make `final` the folder `fresh`; an old `final` is left at `fresh`, to be deleted."""
+    if not final.exists():
+        fresh.rename(final)
+        return
+    if _exchange(fresh, final):
+        return
+    # A file system that cannot exchange: two renames, and back again if the second fails.
+    aside = fresh.with_name(f"{fresh.name}.old")
+    final.rename(aside)
+    try:
+        fresh.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
+    aside.rename(fresh)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step of the kernel; False where it cannot be done."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    if swap is None:
+        return False
+    return bool(swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bundle:
+    """Read a bundle and verify every byte of it.
+
+    Args:
+        folder: as `write_bundle` returned it.
+        base_fingerprint: the base it is to run on.
+        schema_hash: of the inputs it is to read.
+
+    Raises:
+        BadRequest: if there is no bundle, or it is of a kind or format this code does not read.
+        Corrupt: if any byte differs from what was written.
+        WrongBase: if it was tuned on another base or other inputs.
+    """
+    manifest = _read_manifest(folder / MANIFEST)
+    _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    return Bundle(manifest=manifest, tensors=_read_weights(folder / WEIGHTS, manifest))
+
+
+def _read_manifest(path: Path) -> BundleManifest:
+    """The manifest, if its bytes are the ones that were written."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadRequest(
+            f"{path.parent} holds no bundle that can be read: {error.strerror} ({path.name}). "
+            "Check the path, or publish the domain first"
+        ) from error
+    doc = _parsed(path, data)
+    if (doc.get("kind"), doc.get("format")) != ("iak-bundle", 1):
+        raise BadRequest(
+            f"{path} has kind {doc.get('kind')!r}, format {doc.get('format')!r}; this version "
+            "reads kind 'iak-bundle', format 1. Read it with the version that wrote it"
+        )
+    try:
+        found, spelled = sha256_of(doc, without=_SELF), _spelled(doc)
+    except ValueError as error:  # 1e999 parses, as infinity
+        raise _corrupt(path, f"it holds a number no manifest has: {error}") from error
+    claimed = doc.get("manifest_sha256")
+    if claimed != found or data != spelled:
+        raise _corrupt(path, f"it claims SHA-256 {claimed!s:.80}, its content has {found}")
+    try:
+        return BundleManifest.model_validate(doc)
+    except ValidationError as error:
+        raise _corrupt(path, f"its fields do not validate: {error}") from error
+
+
+def _parsed(path: Path, data: bytes) -> dict[str, Any]:
+    """The JSON object of a manifest; NaN and infinity are refused."""
+    try:
+        doc = json.loads(data.decode("ascii"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, f"it is not JSON as written by this code: {error}") from error
+    if not isinstance(doc, dict):
+        raise _corrupt(path, f"it holds a {type(doc).__name__}, not an object")
+    return doc
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_base(
+    folder: Path, manifest: BundleManifest, *, base_fingerprint: str, schema_hash: str
+) -> None:
+    """Refuse a bundle of another base or of other inputs."""
+    if manifest.base_fingerprint != base_fingerprint:
+        raise WrongBase(
+            f"{folder} was tuned on base {manifest.base_fingerprint}, "
+            f"but the base here is {base_fingerprint}. "
+            "Load the base it names, or tune the domain again on this one"
+        )
+    if manifest.schema_hash != schema_hash:
+        raise WrongBase(
+            f"{folder} reads inputs of schema {manifest.schema_hash}, "
+            f"but the inputs here have schema {schema_hash}. "
+            "Use the catalogue it was tuned with, or tune the domain again"
+        )
+
+
+def _read_weights(path: Path, manifest: BundleManifest) -> dict[str, Tensor]:
+    """The tensors, if the file is byte for byte the one the manifest names."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != manifest.weights_sha256:
+        raise _corrupt(path, f"it has SHA-256 {found}, the manifest says {manifest.weights_sha256}")
+    try:
+        tensors = safetensors_torch.load(data)
+    except SafetensorError as error:
+        raise _corrupt(path, f"it is not a safetensors file: {error}") from error
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != manifest.shapes:
+        raise _corrupt(path, f"it holds {shapes}, the manifest says {manifest.shapes}")
+    return tensors
+
+
+def _corrupt(path: Path, what: str) -> Corrupt:
+    return Corrupt(
+        f"{path} is not what was published: {what}. "
+        "Publish the domain again, or restore the folder from a copy"
+    )

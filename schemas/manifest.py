@@ -1,0 +1,127 @@
+"""What a published base and a published bundle say about themselves.
+
+A manifest is the only thing a reader must trust: it names every byte beside it by SHA-256. Its own
+identity is the SHA-256 of its canonical JSON.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
+
+from schemas.base import Spec
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileEntry(Spec):
+    """One file of a base: its bytes, and which block of which table they are."""
+
+    path: str
+    """Relative to the manifest."""
+    sha256: Sha256
+    bytes: NonNegativeInt
+    table: str | None = None
+    """The table whose block this is; None for the dense weights."""
+    row_offset: NonNegativeInt = 0
+    rows: NonNegativeInt = 0
+    col_offset: NonNegativeInt = 0
+    cols: NonNegativeInt = 0
+    dtype: str
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> Self:
+        parts = self.path.split("/")
+        if self.path.startswith("/") or ".." in parts or "\\" in self.path or not self.path:
+            raise ValueError(f"path {self.path!r} must be relative and stay below the manifest")
+        return self
+
+
+class TableEntry(Spec):
+    """One embedding table of a base."""
+
+    name: str
+    rows: NonNegativeInt
+    width: NonNegativeInt
+    features: list[str]
+    """Features that read it."""
+
+
+class BaseManifest(Spec):
+    """A published base: safetensors shards, and what they were made from."""
+
+    kind: Literal["iak-base"] = "iak-base"
+    format: Literal[1] = 1
+    fingerprint: Sha256
+    """`fingerprint_of` this document; bundles name their base by it."""
+    parent: str | None = None
+    """Fingerprint of the base this one was refreshed from."""
+    schema_hash: str
+    """Of the features and tables: what an input must look like."""
+    tables: list[TableEntry]
+    files: list[FileEntry]
+    digest: dict[str, str]
+    """Digest by tensor, whatever the sharding: what freezing is proved by."""
+    catalog: dict[str, Any]
+    spec: dict[str, Any]
+    snapshot: dict[str, Any]
+    versions: dict[str, str]
+    metrics: list[dict[str, Any]]
+    created_at: AwareDatetime
+
+
+class BundleManifest(Spec):
+    """A published kernel with its adapters: one domain's, or the pooled one."""
+
+    kind: Literal["iak-bundle"] = "iak-bundle"
+    format: Literal[1] = 1
+    name: str
+    """Name of the bundle's folder: the domain's, escaped, or "pooled"."""
+    level: list[str]
+    """Keys of the domain, outermost first; empty for the pooled kernel."""
+    domain: dict[str, str]
+    """Value of each key; empty for the pooled kernel."""
+    base_fingerprint: str
+    """The one base this bundle was tuned on and may be used with."""
+    schema_hash: str
+    data_window: dict[str, Any]
+    """Days and rows it was tuned on."""
+    spec: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    verdict: dict[str, Any]
+    """What the gate said, and why."""
+    versions: dict[str, str]
+    weights_sha256: Sha256
+    """Of `kernel.safetensors`, byte for byte."""
+    weights_digest: str
+    """Of the tensors' values, however they are stored."""
+    shapes: dict[str, list[int]]
+    created_at: AwareDatetime
+    manifest_sha256: Sha256
+    """`sha256_of` this document without this field."""
+
+    @model_validator(mode="after")
+    def _level_names_the_domain(self) -> Self:
+        if sorted(self.level) != sorted(self.domain):
+            raise ValueError(f"level {self.level} must list the keys of domain {self.domain}")
+        return self
+
+
+def canonical_json(doc: Mapping[str, Any]) -> bytes:
+    """The one spelling of a document: keys sorted, no spaces, ASCII, no NaN."""
+    return json.dumps(
+        doc, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode("ascii")
+
+
+def sha256_of(doc: Mapping[str, Any], *, without: frozenset[str] = frozenset()) -> str:
+    """SHA-256 of the canonical JSON of `doc`, leaving out the top-level fields `without`."""
+    kept = {key: value for key, value in doc.items() if key not in without}
+    return hashlib.sha256(canonical_json(kept)).hexdigest()
+
+
+def fingerprint_of(doc: Mapping[str, Any]) -> str:
+    """A base's identity: everything it says, but for the fingerprint itself and the time."""
+    return sha256_of(doc, without=frozenset({"fingerprint", "created_at"}))
