@@ -53,7 +53,7 @@ class SynthSpec(Spec):
     """The first day, UTC."""
     regions: Annotated[tuple[RegionName, ...], Field(min_length=1)] = region_names(10)
     """Region names, largest first; a number asks for that many ready names."""
-    users: PositiveInt = 16_000
+    users: PositiveInt = 10_000
     """Users in the whole log; each lives in one region."""
     items: PositiveInt = 4_000
     """Items (dishes) in the whole catalogue."""
@@ -65,11 +65,11 @@ class SynthSpec(Spec):
     """Rows of the largest region over rows of the thinnest; sizes fall geometrically."""
     base_share: Rate = 0.714
     """Share of the days, oldest first, that a base learns from: 20 of 28."""
-    domain_difference: NonNegativeFloat = 0.5
+    domain_difference: NonNegativeFloat = 0.4
     """Size of the lasting differences between regions; 0 plants none."""
-    drift: NonNegativeFloat = 0.8
+    drift: NonNegativeFloat = 0.7
     """Size of the movement of tastes away from the base's window; 0 plants none."""
-    drift_days: PositiveFloat = 30.0
+    drift_days: PositiveFloat = 45.0
     """Days over which tastes stay alike (length scale of a Matern-3/2 process in day time)."""
     drift_shared: Share = 0.3
     """Share of the drift's variance that all regions have in common (season, holidays)."""
@@ -85,9 +85,9 @@ class SynthSpec(Spec):
     """Share of rows whose item is drawn from the user's favourite category."""
     warm_clicks: NonNegativeInt = 8
     """Mean number of clicks a user made before the log's first day; they open the histories."""
-    click_rate: Rate = 0.12
+    click_rate: Rate = 0.14
     """Mean click probability over the base's window."""
-    order_rate: Rate = 0.20
+    order_rate: Rate = 0.22
     """Mean probability of an order given a click, over the base's window."""
 
     @field_validator("regions", mode="before")

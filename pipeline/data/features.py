@@ -87,6 +87,18 @@ def encode(
     return pa.RecordBatch.from_pydict(columns)
 
 
+def no_rows(catalog: Catalog) -> pa.Table:
+    """An encoded batch without rows, for a worker that has run out of them."""
+    ids = {f.name: pa.list_(pa.int64()) if f.kind == "list" else pa.int64() for f in catalog.keyed}
+    types: dict[str, pa.DataType] = {f"f.{name}": kind for name, kind in ids.items()}
+    types |= {f"n.{f.name}": pa.float32() for f in catalog.numeric}
+    types |= {f"y.{t.title}": pa.float32() for t in catalog.tasks}
+    names = pa.dictionary(pa.int32(), pa.string())
+    types |= {f"l.{depth}": names for depth in range(len(catalog.domain.levels))}
+    types |= {"user": pa.int64()} if catalog.log.user else {}
+    return pa.schema({**types, "row": pa.int64()}).empty_table()
+
+
 def domain_names(rows: pa.RecordBatch, keys: tuple[str, ...]) -> pa.DictionaryArray:
     """`key=value[/key=value...]` a row, `pooled` for no key; null where a key is null."""
     if not keys:

@@ -128,6 +128,16 @@ def take_snapshot(
     )
 
 
+def partition_values(uri: str, partition_keys: tuple[str, ...], key: str) -> set[str | None]:
+    """Every value of one partition key, from folder names alone."""
+    filesystem, root = open_folder(uri)
+    if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
+        return set()
+    outer = partition_keys[: partition_keys.index(key) + 1]
+    folders = _walk(filesystem, root, (), outer, lambda _: True)
+    return {dict(known)[key] for _, known in folders}
+
+
 def _walk(
     filesystem: pa.fs.FileSystem,
     folder: str,

@@ -230,6 +230,26 @@ class Reader:
         if left is not None:
             yield left, Cursor(epoch=epoch + 1)
 
+    def steps(self, batch_rows: int) -> int:
+        """Batches an epoch takes on the worker that has most; all workers make as many steps."""
+        most = max(
+            rows_of_worker(self.selection, rank=rank, world=self.world) for rank in range(self.world)
+        )
+        return -(-most // batch_rows)
+
+    def in_step(self, batch_rows: int, seen: Counter[str] | None = None) -> Iterator[pa.Table]:
+        """The worker's rows in the log's order, `steps` batches of at most `batch_rows`.
+
+        A worker that runs out first goes on with batches of no rows: nobody waits for it in a
+        collective, and nobody's rows are dropped.
+        """
+        given = 0
+        for table in rebatch(self.in_order(seen), batch_rows):
+            given += 1
+            yield table
+        for _ in range(given, self.steps(batch_rows)):
+            yield features.no_rows(self.catalog)
+
     def _cursor(self, blocks: list[list[Piece]], number: int, row: int, epoch: int) -> Cursor:
         first = blocks[number][0]
         return Cursor(
@@ -271,6 +291,23 @@ class Reader:
             unlabelled=found.quarantined,
             unripe=unripe(raw.rows, self.catalog, self.as_of),
         )
+
+
+def rebatch(parts: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
+    """The same rows in the same order, in tables of `batch_rows` (the last may be short)."""
+    held: list[pa.Table] = []
+    rows = 0
+    for part in parts:
+        held.append(pa.Table.from_batches([part]))
+        rows += len(part)
+        if rows >= batch_rows:
+            whole = pa.concat_tables(held).unify_dictionaries()
+            full = rows - rows % batch_rows
+            for start in range(0, full, batch_rows):
+                yield whole.slice(start, batch_rows)
+            held, rows = [whole.slice(full)], rows - full
+    if rows:
+        yield pa.concat_tables(held).unify_dictionaries()
 
 
 def unripe(

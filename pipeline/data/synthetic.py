@@ -56,18 +56,14 @@ CATEGORIES = (
     "noodles",
     "dumplings",
     "hotpot",
-    "barbecue",
-    "congee",
     "malatang",
     "sichuan",
-    "cantonese",
     "jiangzhe",
     "burger",
     "pizza",
     "fried_chicken",
     "sushi",
     "korean",
-    "salad",
     "milk_tea",
     "coffee",
     "dessert",
@@ -204,37 +200,37 @@ class Sizes:
 
 CLICK = Sizes(
     category=0.25,
-    shop=0.20,
-    item=0.20,
-    segment=0.15,
-    age=0.10,
-    user=0.20,
-    segment_category=0.35,
-    daypart_category=0.40,
-    price=-0.25,
-    price_spread=0.15,
-    distance=-0.30,
-    scene=(-0.20, 0.45, 0.15, 0.70),
-    weekend=0.08,
-    history=1.50,
-    factors=0.15,
-)
-ORDER = Sizes(
-    category=0.20,
-    shop=0.20,
+    shop=0.18,
     item=0.15,
     segment=0.15,
-    age=0.10,
-    user=0.15,
+    age=0.1,
+    user=0.12,
     segment_category=0.25,
-    daypart_category=0.25,
-    price=-0.30,
+    daypart_category=0.35,
+    price=-0.3,
     price_spread=0.15,
     distance=-0.35,
-    scene=(-0.25, 0.40, 0.30, 0.60),
+    scene=(-0.25, 0.45, 0.2, 0.8),
+    weekend=0.08,
+    history=1.5,
+    factors=0.08,
+)
+ORDER = Sizes(
+    category=0.25,
+    shop=0.15,
+    item=0.1,
+    segment=0.15,
+    age=0.1,
+    user=0.08,
+    segment_category=0.15,
+    daypart_category=0.2,
+    price=-0.4,
+    price_spread=0.15,
+    distance=-0.45,
+    scene=(-0.3, 0.5, 0.4, 0.8),
     weekend=0.05,
-    history=0.80,
-    factors=0.10,
+    history=1.0,
+    factors=0.05,
 )
 
 
@@ -242,12 +238,12 @@ ORDER = Sizes(
 class DomainSizes:
     """Standard deviation, in logits, of each effect of a domain's part at size 1."""
 
-    category: float = 0.50
-    daypart_category: float = 0.20
-    price: float = 0.30
-    distance: float = 0.20
-    scene: float = 0.35
-    level: float = 0.10
+    category: float
+    daypart_category: float
+    price: float
+    distance: float
+    scene: float
+    level: float
 
     @property
     def per_coefficient(self) -> F64:
@@ -261,6 +257,14 @@ class DomainSizes:
             (self.level, 1),
         )
         return np.concatenate([np.full(count, size) for size, count in groups])
+
+
+DOMAIN_CLICK = DomainSizes(
+    category=0.50, daypart_category=0.15, price=0.30, distance=0.20, scene=0.35, level=0.10
+)
+DOMAIN_ORDER = DomainSizes(
+    category=0.50, daypart_category=0.10, price=0.40, distance=0.30, scene=0.40, level=0.10
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -592,9 +596,7 @@ def _taste(catalogue: Catalogue, sizes: Sizes, rng: Generator) -> Taste:
         segment_category=rng.normal(
             0.0, sizes.segment_category, (len(SEGMENTS), len(CATEGORIES))
         ).ravel(),
-        daypart_category=rng.normal(
-            0.0, sizes.daypart_category, (len(DAYPARTS), len(CATEGORIES))
-        ),
+        daypart_category=rng.normal(0.0, sizes.daypart_category, (len(DAYPARTS), len(CATEGORIES))),
         segment_price=rng.normal(sizes.price, sizes.price_spread, len(SEGMENTS)),
         distance=sizes.distance,
         scene=np.array(sizes.scene),
@@ -658,7 +660,7 @@ def domain_coefficients(knobs: Knobs, *, task: int) -> F64:
 
     Over regions the lasting part sums to zero; over the base's days the drift sums to zero.
     """
-    sizes = DomainSizes().per_coefficient
+    sizes = (DOMAIN_CLICK, DOMAIN_ORDER)[task].per_coefficient
     regions, width = len(knobs.regions), len(sizes)
     rng = np.random.default_rng((knobs.seed, _STANDING, task))
     standing = rng.normal(size=(regions, width))
@@ -667,16 +669,22 @@ def domain_coefficients(knobs: Knobs, *, task: int) -> F64:
     white = rng.normal(size=(regions, knobs.days, width))
     common = rng.normal(size=(knobs.days, width))
     white = np.sqrt(1 - knobs.drift_shared) * white + np.sqrt(knobs.drift_shared) * common
-    path = _smooth_in_time(knobs.days, knobs.drift_days) @ white
-    path -= path[:, : knobs.base_days].mean(axis=1, keepdims=True)
+    path = _drift_in_time(knobs) @ white
     moved = knobs.domain_difference * standing[:, None, :] + knobs.drift * path
     return np.asarray(sizes * moved)
 
 
-def _smooth_in_time(days: int, length: float) -> F64:
-    """The lower factor L with L L' = Matern-3/2 covariance of unit variance over days, (D, D)."""
-    lag = np.sqrt(3.0) * np.abs(np.subtract.outer(np.arange(days), np.arange(days))) / length
-    return np.linalg.cholesky((1.0 + lag) * np.exp(-lag) + 1e-9 * np.eye(days))
+def _drift_in_time(knobs: Knobs) -> F64:
+    """A matrix F, (D, D), that turns white noise over days into drift.
+
+    F F' is the Matern-3/2 covariance with length `drift_days`, centred on the base's window and
+    scaled to unit variance on the last day.
+    """
+    day = np.arange(knobs.days)
+    lag = np.sqrt(3.0) * np.abs(np.subtract.outer(day, day)) / knobs.drift_days
+    path = np.linalg.cholesky((1.0 + lag) * np.exp(-lag) + 1e-9 * np.eye(knobs.days))
+    path -= path[: knobs.base_days].mean(axis=0)
+    return np.asarray(path / max(1e-6, float(np.linalg.norm(path[-1]))))
 
 
 def domain_taste(coefficients: F64) -> DomainTaste:
@@ -726,9 +734,7 @@ def _draw_block(
     catalogue = world.catalogue
     is_late = int(day >= world.knobs.base_days)
     user = region.users[is_late].pick(rng.random(rows))
-    item = region.items[is_late].pick(
-        _favouring(world, region.category_edges[is_late], user, rng)
-    )
+    item = region.items[is_late].pick(_favouring(world, region.category_edges[is_late], user, rng))
     discount = rng.normal(0.0, 0.12, rows).astype(np.float32)
     distance = rng.standard_gamma(2.0, rows, dtype=np.float32) * np.float32(1.1)
     return Block(
@@ -753,9 +759,7 @@ def _favouring(world: World, edges: F64, user: I64, rng: Generator) -> F64:
     return np.where(inside, low + at * (high - low), at)
 
 
-def _logits(
-    world: World, block: Block, taste: Taste, domain: DomainTaste
-) -> tuple[F64, F64]:
+def _logits(world: World, block: Block, taste: Taste, domain: DomainTaste) -> tuple[F64, F64]:
     """One task's logit with the domain's part and without it, both before the level, (B,)."""
     catalogue = world.catalogue
     category = catalogue.item_category[block.item]
@@ -773,9 +777,7 @@ def _logits(
         + taste.scene[block.scene]
         + taste.weekend * block.is_weekend
         + taste.history * history_match(block, catalogue)
-        + np.einsum(
-            "bk,bk->b", taste.user_factors[block.user], taste.item_factors[block.item]
-        )
+        + np.einsum("bk,bk->b", taste.user_factors[block.user], taste.item_factors[block.item])
     )
     own = (
         domain.daypart_category[block.daypart][category]
@@ -917,8 +919,15 @@ def _write_part(
             truth = _truth(world, region, block, day=day)
             clicked = rng.random(len(block.time)) < truth.p_click
             ordered = clicked & (rng.random(len(block.time)) < truth.p_order)
-            events = _event_table(world, region, block, clicked, ordered, weekday=dt.weekday(),
-                                  id_from=id_from + files.rows)
+            events = _event_table(
+                world,
+                region,
+                block,
+                clicked,
+                ordered,
+                weekday=dt.weekday(),
+                id_from=id_from + files.rows,
+            )
             files.add(events, _truth_table(truth))
             histories.add(block.user[clicked], block.item[clicked])
             clicks, orders = clicks + int(clicked.sum()), orders + int(ordered.sum())
@@ -977,14 +986,21 @@ class PairedFiles:
 
 _CODED = pa.dictionary(pa.int8(), pa.string())
 _STORED_SCHEMA = pa.schema(
-    [
-        pa.field(f.name, _CODED) if f.type == pa.string() else f
-        for f in EVENT_SCHEMA
-    ]
+    [pa.field(f.name, _CODED) if f.type == pa.string() else f for f in EVENT_SCHEMA]
 )
 _DICTIONARY = [
-    "user_id", "item_id", "shop_id", "category", "daypart", "scene", "weekday", "age_group",
-    "user_segment", "city_tier", "hist_item_ids.list.element", "hist_categories.list.element",
+    "user_id",
+    "item_id",
+    "shop_id",
+    "category",
+    "daypart",
+    "scene",
+    "weekday",
+    "age_group",
+    "user_segment",
+    "city_tier",
+    "hist_item_ids.list.element",
+    "hist_categories.list.element",
 ]
 
 

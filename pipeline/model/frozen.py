@@ -62,8 +62,7 @@ def digest(
     parts: dict[str, tuple[int, str, int, int]] = {}
     for shard in shards:
         parts[shard.table] = _join(parts.get(shard.table), _part(shard))
-    for name, row in _gathered(parts, worker).items():
-        parts[name] = row
+    parts = _gathered(parts, worker)
     for name, tensor in (replicas or {}).items():
         flat_RW = tensor.detach().reshape(tensor.shape[0] if tensor.ndim > 1 else 1, -1)
         parts[name] = _part(LocalShard(table=name, row_offset=0, col_offset=0, tensor_RW=flat_RW))
@@ -81,7 +80,7 @@ def weighted_sum(tensor_RW: Tensor, *, row_offset: int = 0, col_offset: int = 0)
     step = max(1, CHUNK_ELEMENTS // max(1, width))
     total = torch.zeros((), dtype=torch.int64, device=device)
     for first in range(0, rows, step):
-        chunk_RW = words_RW[first : first + step].to(torch.int64).mul_(_SPREAD)
+        chunk_RW = words_RW[first : first + step].to(torch.int64) * _SPREAD
         chunk_RW.bitwise_xor_(chunk_RW >> 32).mul_(column_W)
         start = row_offset + first
         row_R = mix64(torch.arange(start, start + chunk_RW.shape[0], device=device)) | 1
@@ -92,9 +91,7 @@ def weighted_sum(tensor_RW: Tensor, *, row_offset: int = 0, col_offset: int = 0)
 def _part(shard: LocalShard) -> tuple[int, str, int, int]:
     """(sum, dtype, rows so far, columns so far) of one part."""
     rows, width = shard.tensor_RW.shape
-    value = weighted_sum(
-        shard.tensor_RW, row_offset=shard.row_offset, col_offset=shard.col_offset
-    )
+    value = weighted_sum(shard.tensor_RW, row_offset=shard.row_offset, col_offset=shard.col_offset)
     dtype = str(shard.tensor_RW.dtype)
     return value, dtype, shard.row_offset + rows, shard.col_offset + width
 

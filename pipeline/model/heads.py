@@ -32,6 +32,6 @@ class Heads(nn.Module):
 
     def forward(self, h_BH: Tensor) -> Tensor:
         """One logit per task, `logits_BT`."""
-        h_BTW = h_BH.unflatten(1, (self.tasks, self.width))
+        h_BTW = h_BH.reshape(-1, self.tasks, self.width)
         hidden_BTD = (torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD).relu()
         return torch.einsum("btd,td->bt", hidden_BTD, self.w2_TD) + self.b2_T

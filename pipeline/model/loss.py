@@ -6,6 +6,7 @@ p(conversion | click), and its loss is on p(click) * p(conversion | click), whos
 for every impression.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,6 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+LN_2 = math.log(2.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,22 +62,33 @@ def check_tasks(tasks: Sequence[TaskShape]) -> None:
 
 
 def log_probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> LogProbabilities:
-    """ln p and ln (1 - p) of each task over all rows, exact at both ends.
+    """Logarithms of p and of 1 - p, of each task over all rows, exact at both ends.
 
     A conversion happens when its click does and it does, so with p = c * v, where c is the click's
     probability, 1 - p = (1 - c) + c * (1 - v): a sum of positive terms, with nothing to cancel.
+    Its logarithm is exact for a likely event; for a rare one ln (1 - p) is taken from p.
     """
     yes: list[Tensor] = []
     no: list[Tensor] = []
     for task, logit_B in zip(tasks, logits_BT.unbind(dim=1), strict=True):
         yes_B, no_B = logsigmoid(logit_B), logsigmoid(-logit_B)
         if task.given is not None:
-            yes_B, no_B = yes[task.given] + yes_B, torch.logaddexp(
-                no[task.given], yes[task.given] + no_B
-            )
+            no_B = torch.logaddexp(no[task.given], yes[task.given] + no_B)
+            yes_B = yes[task.given] + yes_B
+            no_B = _sharp_when_rare(yes_B, no_B)
         yes.append(yes_B)
         no.append(no_B)
     return LogProbabilities(yes_BT=torch.stack(yes, dim=1), no_BT=torch.stack(no, dim=1))
+
+
+def _sharp_when_rare(yes_B: Tensor, no_B: Tensor) -> Tensor:
+    """ln (1 - p), from `no_B` where p >= 1/2 and from p = exp(yes_B) below.
+
+    Near ln 1 = 0 the sum in `no_B` rounds to 6e-8, which is all there is of a conversion at 1e-7.
+    """
+    is_rare_B = yes_B < -LN_2
+    rare_B = torch.log1p(-torch.where(is_rare_B, yes_B, -LN_2).exp())
+    return torch.where(is_rare_B, rare_B, no_B)
 
 
 def task_losses(

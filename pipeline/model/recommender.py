@@ -59,7 +59,8 @@ class Recommender(nn.Module):
 
     def forward(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Tensor:
         """One logit per task, `logits_BT`."""
-        return self.heads(self.represent(ids, numeric_BN).h_BH)
+        logits_BT: Tensor = self.heads(self.represent(ids, numeric_BN).h_BH)
+        return logits_BT
 
     def represent(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Representation:
         """What the trunk reads, and what it makes of it."""
@@ -68,7 +69,7 @@ class Recommender(nn.Module):
         return Representation(h_BH=self.trunk(x_BX), x_BX=x_BX)
 
     def embed(self, ids: KeyedJaggedTensor, *, rows: int) -> list[Tensor]:
-        """Each feature's pooled embedding, in declared order, of the first `rows` rows.
+        """Each feature's mean embedding, in declared order, of the first `rows` rows.
 
         Sharded tables change the order of keys, and may answer with rows of padding at the end.
         Frozen tables are read without autograd, up to and with the wait for other ranks: it is
@@ -80,8 +81,11 @@ class Recommender(nn.Module):
         return self._look_up(ids, rows)
 
     def _look_up(self, ids: KeyedJaggedTensor, rows: int) -> list[Tensor]:
-        pooled = self.tables(ids)
-        return [pooled[feature][:rows] for feature in self.features]
+        sums = self.tables(ids)
+        return [
+            sums[feature][:rows] / ids[feature].lengths()[:rows, None].clamp(min=1)
+            for feature in self.features
+        ]
 
 
 def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> int:

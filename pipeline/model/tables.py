@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 CHUNK_ELEMENTS = 1 << 16
 """Elements handled at once when a table is walked: int64 scratch of half a MiB stays in cache."""
@@ -21,7 +23,7 @@ CHUNK_ELEMENTS = 1 << 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableShape:
-    """One table: `rows` x `width` in fp32, read by `features` (each its own MEAN-pooled bag)."""
+    """One table: `rows` x `width` in fp32, read by `features` (each its own bag)."""
 
     name: str
     rows: int
@@ -73,7 +75,10 @@ class UniformStart:
 def build_tables(
     shapes: Sequence[TableShape], *, init_scale: float, device: torch.device, seed: int = 0
 ) -> EmbeddingBagCollection:
-    """The unsharded tables, MEAN-pooled, fp32, uniform on [-init_scale, init_scale).
+    """The unsharded tables, fp32, uniform on [-init_scale, init_scale).
+
+    They answer with the SUM of a bag; `Recommender.embed` makes it a mean. Asked for means,
+    torchrec 1.8 divides twice whatever is not row-wise in a plan where anything is.
 
     On the `meta` device nothing is allocated: what sharding wants, which then gives every shard
     the values it would have had here.
@@ -91,19 +96,37 @@ def build_tables(
             num_embeddings=shape.rows,
             embedding_dim=shape.width,
             feature_names=list(shape.features),
-            pooling=PoolingType.MEAN,
+            pooling=PoolingType.SUM,
             data_type=DataType.FP32,
             init_fn=UniformStart(table=shape.name, seed=seed, scale=init_scale),
         )
         for shape in shapes
     ]
-    return EmbeddingBagCollection(tables=configs, device=device)
+    tables = EmbeddingBagCollection(tables=configs, device=device)
+    tables.register_forward_pre_hook(_at_least_one_row)
+    return tables
+
+
+def padded(ids: KeyedJaggedTensor, rows: int) -> KeyedJaggedTensor:
+    """`ids` with rows of empty bags added, up to `rows`."""
+    missing = rows - ids.stride()
+    if missing == 0:
+        return ids
+    lengths_FB = ids.lengths().reshape(len(ids.keys()), ids.stride())
+    lengths_FB = pad(lengths_FB, (0, missing))
+    return KeyedJaggedTensor(keys=ids.keys(), values=ids.values(), lengths=lengths_FB.flatten())
 
 
 def whole_tables(tables: EmbeddingBagCollection) -> Iterator[LocalShard]:
     """The tables of an unsharded collection, each as the one shard it is."""
     for name, bag in tables.embedding_bags.items():
         yield LocalShard(table=name, row_offset=0, col_offset=0, tensor_RW=bag.weight.detach())
+
+
+def _at_least_one_row(_: nn.Module, args: tuple[KeyedJaggedTensor]) -> tuple[KeyedJaggedTensor]:
+    """Torchrec 1.8 cannot look up a batch without rows; `Recommender.embed` cuts this one back."""
+    (ids,) = args
+    return (padded(ids, max(ids.stride(), 1)),)
 
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the golden ratio's 64 bits, as int64

@@ -121,7 +121,11 @@ def check_covers(plan: ShardingPlan, shapes: Mapping[str, tuple[int, int]]) -> N
         BadRequest: a table is missing, unknown, or of another shape.
     """
     planned = {
-        str(row["table"]): (row["rows"], row["width"], sum(cast("tuple[int]", row["bytes_per_rank"])))
+        str(row["table"]): (
+            row["rows"],
+            row["width"],
+            sum(cast("tuple[int]", row["bytes_per_rank"])),
+        )
         for row in describe(plan)
     }
     wanted = {name: (rows, width, rows * width * 4) for name, (rows, width) in shapes.items()}
@@ -146,7 +150,7 @@ def _kinds(
     names = {shape.name for shape in shapes}
     if unknown := sorted(set(overrides) - names):
         raise BadRequest(
-            f"sharding overrides name tables that do not exist: {unknown}; there are {sorted(names)}"
+            f"sharding overrides name unknown tables {unknown}; there are {sorted(names)}"
         )
     for table, kind in overrides.items():
         if kind not in get_args(ShardingKind):

@@ -7,7 +7,7 @@ Gradients are averaged over workers, for dense parameters and tables alike; a wo
 therefore `pipeline.model.loss.share_of_mean`, which is scaled by the world.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,7 +19,6 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 )
 from torch import Tensor, nn
 from torch import distributed as dist
-from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import (
     EmbeddingBagCollectionSharder,
     ShardedEmbeddingBagCollection,
@@ -33,8 +32,9 @@ from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from pipeline.model.frozen import Digest, digest
 from pipeline.model.recommender import Recommender
-from pipeline.model.tables import LocalShard, UniformStart, whole_tables
+from pipeline.model.tables import LocalShard, UniformStart, padded, whole_tables
 from pipeline.process import Worker
 from pipeline.sharding.plan import check_covers
 
@@ -110,16 +110,6 @@ def shard(
     return sharded
 
 
-def padded(ids: KeyedJaggedTensor, rows: int) -> KeyedJaggedTensor:
-    """`ids` with rows of empty bags added, up to `rows`."""
-    missing = rows - ids.stride()
-    if missing == 0:
-        return ids
-    lengths_FB = ids.lengths().reshape(len(ids.keys()), ids.stride())
-    lengths_FB = torch.nn.functional.pad(lengths_FB, (0, missing))
-    return KeyedJaggedTensor(keys=ids.keys(), values=ids.values(), lengths=lengths_FB.flatten())
-
-
 def unwrap(model: nn.Module) -> Recommender:
     """The recommender inside whatever wraps it."""
     return cast(Recommender, get_unwrapped_module(model))
@@ -145,13 +135,17 @@ def local_shards(model: nn.Module) -> list[LocalShard]:
 def dense_state(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer that is not a table, live, by its name in the recommender."""
     inner = unwrap(model)
-    parameters: Iterator[tuple[str, Tensor]] = (
-        (name, parameter)
+    return {
+        name: tensor
         for part, child in inner.named_children()
         if part != "tables"
-        for name, parameter in child.state_dict(prefix=f"{part}.", keep_vars=True).items()
-    )
-    return dict(parameters)
+        for name, tensor in child.state_dict(prefix=f"{part}.", keep_vars=True).items()
+    }
+
+
+def digest_model(model: nn.Module, worker: Worker) -> Digest:
+    """Digests of every table and dense tensor, the same for any plan; collective where sharded."""
+    return digest(local_shards(model), dense_state(model), worker=worker)
 
 
 def set_tables_lr(model: DistributedModelParallel, lr: float) -> None:
@@ -163,20 +157,18 @@ def set_tables_lr(model: DistributedModelParallel, lr: float) -> None:
 
 
 def table_modules(model: nn.Module) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
-    """fbgemm's modules, where the tables' weights and their optimiser's state lie."""
+    """The fbgemm modules, where the tables' weights and their optimiser's state lie."""
     tables = unwrap(model).tables
     assert isinstance(tables, ShardedEmbeddingBagCollection)
     return [
         module
-        for lookup in tables._lookups  # noqa: SLF001 - torchrec has no public way in
+        for lookup in tables._lookups  # torchrec has no public way in
         for module in lookup.modules()
         if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)
     ]
 
 
-def _pad_to_common_rows(
-    _: nn.Module, args: tuple[KeyedJaggedTensor]
-) -> tuple[KeyedJaggedTensor]:
+def _pad_to_common_rows(_: nn.Module, args: tuple[KeyedJaggedTensor]) -> tuple[KeyedJaggedTensor]:
     """Give every worker a batch that torchrec 1.8 can exchange; `Recommender.embed` cuts it back.
 
     A batch without rows fails in the mean of row-wise tables ("cannot reshape tensor of 0
@@ -233,4 +225,3 @@ def _start(
             else:
                 table_RW = whole.embedding_bags[shard_.table].weight
                 shard_.tensor_RW.copy_(table_RW[row : row + rows, col : col + width])
-

@@ -52,19 +52,23 @@ class DcnMmoe(nn.Module):
 
     def forward(self, x_BX: Tensor) -> Tensor:
         """The tasks' mixtures side by side, `h_BH`."""
-        z_BZ = self.cross(x_BX)
+        z_BZ: Tensor = self.cross(x_BX)
         if self.mlp is not None:
             z_BZ = torch.cat([z_BZ, self.mlp(x_BX)], dim=1)
-        e_BEW = self.expert(z_BZ).relu().unflatten(1, (self.experts, self.expert_width))
-        gate_BTE = self.gate(z_BZ).unflatten(1, (self.tasks, self.experts)).softmax(dim=-1)
-        return (gate_BTE @ self.dropout(e_BEW)).flatten(1)
+        e_BEW = self.expert(z_BZ).relu().view(-1, self.experts, self.expert_width)
+        gate_BTE = self.gate(z_BZ).view(-1, self.tasks, self.experts).softmax(dim=-1)
+        h_BTW: Tensor = gate_BTE @ self.dropout(e_BEW)
+        return h_BTW.flatten(1)
 
 
 def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:
     """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, with W_l full or the product of two thin matrices."""
-    if rank is None:
-        return CrossNet(in_features=width, num_layers=layers)
-    return LowRankCrossNet(in_features=width, num_layers=layers, low_rank=rank)
+    cross: nn.Module = (
+        CrossNet(in_features=width, num_layers=layers)
+        if rank is None
+        else LowRankCrossNet(in_features=width, num_layers=layers, low_rank=rank)
+    )
+    return cross
 
 
 def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:

@@ -1,0 +1,183 @@
+"""Where Ray is: a function and its work on W Ray Train workers, restarted when one dies.
+
+Workers compute in their own process group (gloo on CPUs, NCCL on GPUs). Worker 0 appends its
+progress to `progress.jsonl` in the run folder, which the driver shows as it grows. An error that a
+retry cannot mend is written to `refused.json` and ends the run at once.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from jobs._progress import show_progress
+from pipeline import errors
+from pipeline.errors import DoesNotFit, PipelineError
+from pipeline.process import Worker, current_worker
+
+OBJECT_STORE_BYTES = 200 * 2**20
+PROGRESS = "progress.jsonl"
+REFUSED = "refused.json"
+RESULT = "result.json"
+Report = Callable[[Mapping[str, Any]], None]
+Work = TypeVar("Work")
+
+
+@contextmanager
+def ray_cluster(workers: int) -> Iterator[None]:
+    """A Ray to work on: the one the environment names, else a local one bound to loopback."""
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    settings: dict[str, Any] = {"address": address} if address else _local(workers)
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _local(workers: int) -> dict[str, Any]:
+    return {
+        "num_cpus": max(workers + 1, os.cpu_count() or 1),
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
+
+
+def on_ray(
+    run: Callable[[Worker, Work, Report], dict[str, Any]],
+    work: Work,
+    *,
+    title: str,
+    run_dir: Path,
+    workers: int,
+    device: str,
+    max_failures: int,
+) -> dict[str, Any]:
+    """Run `run(worker, work, report)` on every worker; what worker 0 returned.
+
+    Args:
+        run: the worker's part; found by name, so defined at a module's top.
+        work: its argument, the same for every worker; it must pickle.
+        title: what the progress display calls it.
+        run_dir: folder that all workers see.
+        workers: how many.
+        device: `auto`, `cpu` or `cuda`.
+        max_failures: worker deaths after which to give up.
+
+    Raises:
+        PipelineError: as raised by a worker; or with the worker's traceback when it died of
+            something that a retry did not mend.
+    """
+    run_dir = run_dir.resolve()
+    for stale in (REFUSED, RESULT):
+        (run_dir / stale).unlink(missing_ok=True)
+    config = {"run": run, "work": work, "run_dir": str(run_dir)}
+    with ray_cluster(workers), show_progress(run_dir / PROGRESS, title):
+        use_gpu = _use_gpu(device, workers)
+        trainer = TorchTrainer(
+            _worker_loop,
+            train_loop_config=config,
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
+            ),
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
+            run_config=RunConfig(
+                name=f"attempt-{time.time_ns()}",
+                storage_path=str(run_dir / "ray"),
+                failure_config=FailureConfig(max_failures=max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as failure:
+            raise PipelineError(_story(failure, run_dir)) from failure
+    _raise_refusal(run_dir)
+    result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
+    return result
+
+
+def _worker_loop(config: dict[str, Any]) -> None:
+    """One worker's life under Ray Train."""
+    run_dir = Path(config["run_dir"])
+    if (run_dir / REFUSED).exists():
+        return
+    torch.set_num_threads(1)
+    worker = current_worker()
+    report = _reporter(run_dir / PROGRESS) if worker.rank == 0 else _silent
+    try:
+        result = config["run"](worker, config["work"], report)
+    except PipelineError as refusal:
+        _write(run_dir / REFUSED, {"kind": type(refusal).__name__, "message": str(refusal)})
+        raise
+    except Exception:
+        _write(run_dir / f"worker-{worker.rank}.error.json", {"traceback": traceback.format_exc()})
+        raise
+    if worker.rank == 0:
+        _write(run_dir / RESULT, result)
+
+
+def _reporter(path: Path) -> Report:
+    lock = threading.Lock()
+
+    def report(event: Mapping[str, Any]) -> None:
+        line = json.dumps({"at": round(time.time(), 2), **event})
+        with lock, path.open("a") as file:
+            file.write(line + "\n")
+
+    return report
+
+
+def _silent(_: Mapping[str, Any]) -> None:
+    return
+
+
+def _use_gpu(device: str, workers: int) -> bool:
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cuda" and gpus < workers:
+        raise DoesNotFit(
+            f"device=cuda with workers={workers}, but this Ray cluster has {gpus} GPUs. "
+            "Ask for fewer workers, or device=cpu"
+        )
+    return gpus >= workers and device != "cpu"
+
+
+def _raise_refusal(run_dir: Path) -> None:
+    """Raise what a worker refused, as its own kind."""
+    path = run_dir / REFUSED
+    if path.exists():
+        refusal = json.loads(path.read_text())
+        kind = getattr(errors, refusal["kind"], PipelineError)
+        raise kind(refusal["message"])
+
+
+def _story(failure: TrainingFailedError, run_dir: Path) -> str:
+    _raise_refusal(run_dir)
+    told = [json.loads(p.read_text())["traceback"] for p in run_dir.glob("worker-*.error.json")]
+    return "training failed on the workers:\n" + ("\n".join(told) or str(failure))
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(document))
+    with contextlib.suppress(FileNotFoundError):
+        part.replace(path)

@@ -1,0 +1,202 @@
+"""The record of a run: what was asked, on what it ran, what came of it; written from first to last.
+
+A run folder that holds a finished record is left alone; one that was interrupted is resumed aloud,
+under the same spec only.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BadRequest, PipelineError
+from schemas.base import Spec
+from schemas.record import RunRecord
+
+RECORD = "record.json"
+NOTHING_TO_DO = 6
+_SHOWN = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
+
+
+class AlreadyFinished(PipelineError):
+    """The run folder holds a finished run of this spec."""
+
+    exit_code = NOTHING_TO_DO
+
+
+@dataclass(slots=True)
+class OpenRecord:
+    """A record that is still being filled."""
+
+    run_dir: Path
+    record: RunRecord
+    snapshot: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    exit_code: int = 0
+    is_resumed: bool = False
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings_s[name] = round(time.monotonic() - start, 3)
+
+    def write(self, **changes: Any) -> None:
+        """Replace `record.json` with what is known now."""
+        filled = {
+            "snapshot": self.snapshot,
+            "result": self.result,
+            "timings_s": self.timings_s,
+            **changes,
+        }
+        self.record = self.record.model_copy(update=filled)
+        replace_text(self.run_dir / RECORD, self.record.model_dump_json(indent=1))
+
+
+@contextmanager
+def run_record(verb: str, spec: Spec, run_dir: Path) -> Iterator[OpenRecord]:
+    """Open the run folder for this spec, and close its record whatever happens.
+
+    Raises:
+        AlreadyFinished: it finished before, under the same spec.
+        BadRequest: the folder belongs to another run.
+    """
+    opened = _open(verb, spec, run_dir)
+    opened.write()
+    try:
+        yield opened
+    except KeyboardInterrupt:
+        opened.write(status="interrupted", ended_at=_now(), error="interrupted; run it again to resume")
+        raise
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, PipelineError) else 1
+        opened.write(status="failed", exit_code=code, ended_at=_now(), error=str(error))
+        raise
+    opened.write(status="finished", exit_code=opened.exit_code, ended_at=_now())
+
+
+def _open(verb: str, spec: Spec, run_dir: Path) -> OpenRecord:
+    document = spec.model_dump(mode="json", by_alias=True)
+    digest = spec_digest(document)
+    before = read_record(run_dir)
+    if before is not None:
+        _check_same(before, verb, digest, run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    record = RunRecord(
+        verb=verb,
+        status="running",
+        spec=document,
+        spec_digest=digest,
+        started_at=_now(),
+        commit=commit(),
+        machine=machine(),
+        versions=versions(),
+        attempts=before.attempts + 1 if before else 1,
+    )
+    return OpenRecord(run_dir=run_dir, record=record, is_resumed=before is not None)
+
+
+def _check_same(before: RunRecord, verb: str, digest: str, run_dir: Path) -> None:
+    if (before.verb, before.spec_digest) != (verb, digest):
+        raise BadRequest(
+            f"{run_dir} holds another run (iak {before.verb}, {before.status}, started "
+            f"{before.started_at:%Y-%m-%d %H:%M}); its settings differ from these. "
+            "Choose another --run-dir, or remove that one"
+        )
+    if before.status == "finished":
+        raise AlreadyFinished(
+            f"{run_dir} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC) under these very "
+            "settings; nothing was done. For a new run choose another --run-dir"
+        )
+
+
+def read_record(run_dir: Path) -> RunRecord | None:
+    """The record in a run folder, None where there is none."""
+    path = run_dir / RECORD
+    if not path.is_file():
+        return None
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise BadRequest(f"{path} is no record of a run: {error}. Choose another --run-dir") from error
+
+
+def spec_digest(document: dict[str, Any]) -> str:
+    """SHA-256 of what was asked, wherever the run folder lies."""
+    kept = {k: v for k, v in document.items() if k not in ("run_dir", "max_failures")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file's text at once: a reader sees the old or the new, never a part."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def commit() -> str | None:
+    """The commit of the code beside this file, `+` appended when the tree was changed."""
+    here = Path(__file__).resolve().parent.parent
+    try:
+        head = _git(here, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], check=True, capture_output=True, text=True, timeout=10
+    )
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on."""
+    found = {"python": platform.python_version()}
+    for name in _SHOWN:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and memory of the driver's machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,73 @@
+"""The one loader of settings: preset, file, command line -> a frozen spec. The only place that says no."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import BadRequest
+from schemas.log import Catalog
+
+
+def load_catalog(name: Path) -> Catalog:
+    """The catalogue in a TOML file, or a shipped one by its name.
+
+    Raises:
+        BadRequest: no such file or name, no TOML, or a catalogue that contradicts itself.
+    """
+    return parse_catalog(catalog_path(name))
+
+
+def catalog_path(name: Path) -> Path:
+    """Where a catalogue lies: a path that exists, else a shipped catalogue's."""
+    shipped = Path(str(resources.files("schemas") / "catalog"))
+    for path in (name, shipped / f"{name}.toml"):
+        if path.is_file():
+            return path
+    names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
+    raise BadRequest(f"no catalogue '{name}': no such file, and the shipped ones are {names}")
+
+
+def parse_catalog(path: Path) -> Catalog:
+    """The catalogue in a file."""
+    try:
+        return Catalog.model_validate(tomllib.loads(path.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequest(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise BadRequest(f"{path}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """pydantic's findings, one a line: where, what was seen, what was expected."""
+    lines = [f"{error.error_count()} thing(s) to mend in {error.title}"]
+    for found in error.errors(include_url=False):
+        where = ".".join(str(part) for part in found["loc"]) or "(whole document)"
+        seen = found.get("input")
+        told = f", seen {seen!r}" if isinstance(seen, str | int | float | bool) else ""
+        lines.append(f"  {where}: {found['msg'].removeprefix('Value error, ')}{told}")
+    return "\n".join(lines)
+
+
+def nested(dotted: dict[str, Any]) -> dict[str, Any]:
+    """`{"optim.lr": 1}` as `{"optim": {"lr": 1}}`."""
+    tree: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *outer, last = name.split(".")
+        place = tree
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return tree
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two trees of settings as one; where both speak, `above` wins."""
+    result = dict(below)
+    for key, value in above.items():
+        held = result.get(key)
+        both = isinstance(held, dict) and isinstance(value, dict)
+        result[key] = merged(held, value) if both else value  # type: ignore[arg-type]
+    return result

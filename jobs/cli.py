@@ -1,0 +1,194 @@
+"""`iak <verb>`: one grammar for every setting.
+
+Every setting is a field of the verb's spec. `--config FILE.toml`, `key=value` (nested by dots) and
+`--key value` say the same thing; the command line wins over the file, the file over the catalogue's
+presets, those over the defaults.
+"""
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Dict
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("DemoSpec", "Make a planted log, pre-train, tune, evaluate, publish: the whole way"),
+    "synth": ("SynthSpec", "Write a planted delivery-platform log whose truth is known"),
+    "check": ("CheckSpec", "Check a log against its catalogue before anything is trained"),
+    "pretrain": ("PretrainSpec", "Pre-train a base on the catalogue's `pretrain` split and publish it"),
+    "finetune": ("FinetuneSpec", "Tune every domain's kernel on a frozen base and write the bundles"),
+    "evaluate": ("EvaluateSpec", "Evaluate base and kernels on the same later rows, with intervals"),
+    "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
+}
+EPILOGUE = """
+Every setting is a field of the verb's spec, and can be given in three ways that mean the same:
+  --config FILE.toml      batch_rows = 4096, or [optim] table_lr = 0.05
+  key=value               batch_rows=4096 optim.table_lr=0.05
+  --key value             --batch-rows 4096 --optim.table-lr 0.05
+Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed, 6 nothing to do.
+"""
+
+
+def main() -> None:
+    """Parse, dispatch, and turn what happens into an exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """One command; its exit code."""
+    try:
+        if not words or words[0] not in VERBS or words[0] == "doctor":
+            return _top(list(words))
+        return _verb(words[0], list(words[1:]))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        return 130
+
+
+def _top(words: list[str]) -> int:
+    """Help, version, doctor, or a word that is no verb."""
+    app = App(
+        name="iak",
+        help="Kernels that adapt a frozen recommender every night.",
+        help_epilogue=EPILOGUE,
+        help_format="plaintext",
+        result_action="return_value",
+    )
+    for verb, (_, told) in VERBS.items():
+        app.command(_doctor if verb == "doctor" else _listed(told), name=verb)
+    try:
+        code = app(words, exit_on_error=False)
+    except CycloptsError:
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _listed(told: str) -> Callable[[], None]:
+    """A verb for the list of verbs; its own help is made when it is asked for."""
+
+    def verb() -> None:
+        return
+
+    verb.__doc__ = told
+    return verb
+
+
+def _doctor() -> int:
+    """Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together."""
+    code: int = importlib.import_module("jobs.doctor").doctor()
+    return code
+
+
+def _verb(verb: str, words: list[str]) -> int:
+    """Read the verb's spec from its words, then call its job."""
+    from pipeline.errors import PipelineError
+
+    try:
+        spec = read_spec(verb, words)
+        if spec is None:
+            return 0
+        code: int = importlib.import_module(f"jobs.{verb}").main(spec)
+        return code
+    except CycloptsError:
+        return 2
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def read_spec(verb: str, words: list[str]) -> Any:
+    """The verb's frozen spec; None when help was asked for and given.
+
+    Raises:
+        BadRequest: naming the setting, what was seen and what was expected.
+    """
+    from pydantic import ValidationError
+
+    from jobs import _spec
+    from pipeline.errors import BadRequest
+
+    kind = _spec_class(verb)
+    words, files = _without_config([_as_flag(word) for word in words])
+    settings: dict[str, Any] = {}
+    for file in files:
+        settings = _spec.merged(settings, _toml(file))
+    app = App(
+        name=f"iak {verb}",
+        help=VERBS[verb][1] + ".",
+        help_epilogue=EPILOGUE,
+        help_format="plaintext",
+        version_flags=(),
+        result_action="return_value",
+    )
+    wanted: list[Any] = []
+
+    def take(*, spec: Any) -> None:
+        wanted.append(spec)
+
+    take.__annotations__["spec"] = Annotated[kind, Parameter(name="*")]
+    app.default(take)
+    below = _spec.merged(_presets(verb, words, settings), settings)
+    app.config = Dict(below, source="--config", use_commands_as_keys=False)
+    try:
+        app(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        cause = error.__cause__ or error.__context__
+        told = _spec.explain(cause) if isinstance(cause, ValidationError) else str(error)
+        raise BadRequest(f"iak {verb}: {told}\nSee iak {verb} --help") from error
+    return wanted[0] if wanted else None
+
+
+def _spec_class(verb: str) -> type:
+    module = "schemas.synth" if verb == "synth" else "schemas.job"
+    found: type = getattr(importlib.import_module(module), VERBS[verb][0])
+    return found
+
+
+def _as_flag(word: str) -> str:
+    """`key=value` as `--key=value`."""
+    key, is_setting, _ = word.partition("=")
+    plain = key.replace("_", "").replace(".", "").replace("-", "")
+    return f"--{word}" if is_setting and plain.isalnum() and not word.startswith("-") else word
+
+
+def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:
+    """The words without `--config FILE`, and the files."""
+    kept: list[str] = []
+    files: list[Path] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--config":
+            files.append(Path(next(rest, "")))
+        elif word.startswith("--config="):
+            files.append(Path(word.removeprefix("--config=")))
+        else:
+            kept.append(word)
+    return kept, files
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    from pipeline.errors import BadRequest
+
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BadRequest(f"--config {path}: {error}") from error
+
+
+def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """What the catalogue that is named suggests for this verb."""
+    from jobs import _spec
+
+    named = settings.get("catalog")
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--catalog":
+            named = following
+        elif word.startswith("--catalog="):
+            named = word.removeprefix("--catalog=")
+    if not named or verb == "check":
+        return {}
+    return _spec.nested(dict(_spec.load_catalog(Path(named)).presets.get(verb, {})))

@@ -1,0 +1,179 @@
+"""`iak pretrain`: a log becomes a published base."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import _record
+from jobs._ray import Report, on_ray
+from jobs._record import OpenRecord, run_record
+from jobs._spec import load_catalog
+from jobs._tables import console, show_facts
+from pipeline.data import contract, hashing, logs, vocabulary
+from pipeline.data.features import Encoding
+from pipeline.data.view import LogView, open_log
+from pipeline.process import Worker
+from pipeline.training import base
+from pipeline.training.base import PublishedBase
+from pipeline.training.pretrain import Pretraining, PretrainWork
+from schemas.job import PretrainSpec
+from schemas.log import Catalog
+from schemas.manifest import BaseManifest
+
+VALIDATION = "pretrain_valid"
+
+
+def main(spec: PretrainSpec) -> int:
+    """Pre-train a base on the catalogue's `pretrain` split and publish it."""
+    catalog = load_catalog(spec.catalog)
+    with run_record("pretrain", spec, spec.run_dir) as record:
+        manifest = pretrain(spec, catalog, record)
+    show_facts(
+        f"base {manifest.fingerprint[:12]} published at {spec.run_dir / 'base'}",
+        {
+            "rows trained on": f"{record.result['rows']:,}",
+            "best validation loss": f"{record.result['best_valid_loss']:.5f} "
+            f"(step {record.result['best_step']} of {record.result['steps']})",
+            "quarantined": record.result["contract"] or "nothing",
+            "seconds": record.timings_s,
+        },
+    )
+    return 0
+
+
+def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseManifest:
+    """Fit the encoding, train on workers, publish."""
+    valid = VALIDATION if VALIDATION in catalog.splits else "valid"
+    with record.phase("snapshot"):
+        view = open_log(catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of)
+        record.snapshot = describe(view)
+    parent = base.open_base(spec.from_) if spec.from_ else None
+    with record.phase("encoding"):
+        seen: Counter[str] = Counter()
+        encoding = _encoding(spec.run_dir, view, parent, seen)
+    with record.phase("train"):
+        result = on_ray(
+            pretrain_on_worker,
+            _work(spec, view, encoding, parent),
+            title="pretrain",
+            run_dir=spec.run_dir,
+            workers=spec.workers,
+            device=spec.device,
+            max_failures=spec.max_failures,
+        )
+    with record.phase("publish"):
+        manifest = _publish(spec, view, encoding, parent, result)
+    record.result = result | {"contract": dict(seen), "fingerprint": manifest.fingerprint}
+    return manifest
+
+
+def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
+    """One worker's whole part."""
+    return Pretraining(work, worker=worker, report=report).run()
+
+
+def describe(view: LogView) -> dict[str, Any]:
+    """The view as the run record keeps it: files with fingerprints, and rows by split."""
+    splits = {
+        name: {
+            "rows": s.rows,
+            "first": str(s.split.first) if s.split.first else None,
+            "last": str(s.split.last) if s.split.last else None,
+            "row_groups": len(s.groups),
+        }
+        for name, s in view.selections.items()
+    }
+    return logs.describe(view.snapshot) | {"splits": splits, "as_of": str(view.as_of or "")}
+
+
+def _encoding(
+    run_dir: Path, view: LogView, parent: PublishedBase | None, seen: Counter[str]
+) -> Encoding:
+    """The parent's encoding, else one fitted on the pre-training rows; counts the contract."""
+    if parent is not None:
+        base.check_same_schema(parent, view.catalog)
+        for _ in _inspected(view, seen):
+            pass
+        encoding = parent.encoding
+    else:
+        encoding = vocabulary.fit(_inspected(view, seen), view.catalog)
+    vocabulary.save(encoding, run_dir / base.ENCODING)
+    return encoding
+
+
+def _inspected(
+    view: LogView, seen: Counter[str]
+) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+    for rows, identity in view.raw_rows("pretrain"):
+        seen.update(contract.inspect(rows, view.catalog).counts)
+        yield rows, identity
+
+
+def _work(
+    spec: PretrainSpec, view: LogView, encoding: Encoding, parent: PublishedBase | None
+) -> PretrainWork:
+    return PretrainWork(
+        view=view,
+        encoding=encoding,
+        model=parent.model if parent else spec.model,
+        optim=spec.optim,
+        run_dir=spec.run_dir.resolve(),
+        from_base=parent.folder.resolve() if parent else None,
+        seed=spec.seed,
+        batch_rows=spec.batch_rows,
+        epochs=spec.epochs,
+        patience=spec.patience,
+        validations_per_epoch=spec.validations_per_epoch,
+        shuffle_rows=spec.shuffle_rows,
+        bf16=spec.bf16,
+        sharding=dict(spec.sharding),
+        row_wise_from_rows=spec.row_wise_from_rows,
+        checkpoint_every_steps=spec.checkpoint_every_steps,
+    )
+
+
+def _publish(
+    spec: PretrainSpec,
+    view: LogView,
+    encoding: Encoding,
+    parent: PublishedBase | None,
+    result: Mapping[str, Any],
+) -> BaseManifest:
+    """Seal the best weights as the run's base, and move it into place at once."""
+    best = spec.run_dir / ".best"
+    weights = json.loads((best / "weights.json").read_text())
+    (best / "weights.json").unlink()
+    shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING, dirs_exist_ok=True)
+    model = parent.model if parent else spec.model
+    shapes = base.table_shapes(view.catalog, encoding, width=model.width)
+    manifest = base.seal(
+        best,
+        {
+            "parent": parent.manifest.fingerprint if parent else None,
+            "schema_hash": vocabulary.schema_hash(view.catalog, encoding),
+            "tables": [
+                {"name": s.name, "rows": s.rows, "width": s.width, "features": list(s.features)}
+                for s in shapes
+            ],
+            "files": weights["files"],
+            "digest": weights["digest"],
+            "catalog": view.catalog.model_dump(mode="json"),
+            "spec": spec.model_dump(mode="json", by_alias=True)
+            | {"model": model.model_dump(mode="json")},
+            "snapshot": {k: v for k, v in describe(view).items() if k != "files"},
+            "versions": _record.versions(),
+            "metrics": [{"name": "valid_loss", "value": result["best_valid_loss"]}],
+            "created_at": datetime.now(UTC),
+        },
+    )
+    base.move_into_place(best, spec.run_dir / "base")
+    shutil.rmtree(spec.run_dir / "checkpoints", ignore_errors=True)
+    shutil.rmtree(spec.run_dir / base.ENCODING, ignore_errors=True)
+    console.print(f"[dim]published {spec.run_dir / 'base'}[/dim]")
+    return manifest

@@ -1,0 +1,180 @@
+"""The base as a folder: built from a catalogue, published, and opened again.
+
+    base/manifest.json           what it is: schema, tables, files by SHA-256, digest, fingerprint
+    base/encoding/               vocabularies and statistics
+    base/dense.safetensors       trunk and towers
+    base/tables/<table>/*.safetensors
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from pipeline.data import vocabulary
+from pipeline.data.features import Encoding
+from pipeline.errors import BadRequest, Corrupt
+from pipeline.model.heads import Heads
+from pipeline.model.loss import TaskShape
+from pipeline.model.recommender import Recommender, embedded_width
+from pipeline.model.tables import TableShape, build_tables
+from pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
+from schemas.feature import table_of
+from schemas.job import ModelSpec
+from schemas.log import Catalog
+from schemas.manifest import BaseManifest, fingerprint_of
+
+MANIFEST = "manifest.json"
+ENCODING = "encoding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedBase:
+    """A base that was opened: its words, not yet its weights."""
+
+    folder: Path
+    manifest: BaseManifest
+    encoding: Encoding
+    catalog: Catalog
+    model: ModelSpec
+
+
+def task_shapes(catalog: Catalog) -> tuple[TaskShape, ...]:
+    """The catalogue's tasks as the loss knows them."""
+    titles = [t.title for t in catalog.tasks]
+    click = next((t.title for t in catalog.tasks if t.kind == "click"), None)
+    return tuple(
+        TaskShape(
+            name=t.title,
+            kind=t.kind,
+            given=titles.index(str(click)) if t.kind == "conversion" else None,
+            weight=t.weight,
+        )
+        for t in catalog.tasks
+    )
+
+
+def table_shapes(catalog: Catalog, encoding: Encoding, *, width: int) -> tuple[TableShape, ...]:
+    """Every table with its rows, width and readers."""
+    rows = encoding.table_rows(catalog)
+    return tuple(
+        TableShape(
+            name=name,
+            rows=rows[name],
+            width=table.width or width,
+            features=tuple(f.name for f in catalog.keyed if table_of(f) == name),
+        )
+        for name, table in catalog.table_specs.items()
+    )
+
+
+def build_model(catalog: Catalog, encoding: Encoding, spec: ModelSpec, *, seed: int) -> Recommender:
+    """The base with its dense part initialised and its tables on the meta device."""
+    torch.manual_seed(seed)
+    shapes = table_shapes(catalog, encoding, width=spec.width)
+    features = tuple(f.name for f in catalog.keyed)
+    tables = build_tables(
+        shapes, init_scale=spec.init_scale, device=torch.device("meta"), seed=seed
+    )
+    numeric, tasks = len(catalog.numeric), len(catalog.tasks)
+    trunk = DcnMmoe(
+        width=embedded_width(tables, features) + numeric,
+        cross_layers=spec.cross_layers,
+        cross_rank=spec.cross_rank or None,
+        mlp=spec.mlp,
+        experts=spec.experts,
+        expert_width=spec.expert_width,
+        tasks=tasks,
+        dropout=spec.dropout,
+    )
+    heads = Heads(tasks=tasks, width=spec.expert_width, hidden=spec.tower_width)
+    return Recommender(
+        tables=tables, features=features, num_numeric=numeric, trunk=trunk, heads=heads
+    )
+
+
+def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
+    """Write the manifest of a base whose files are in place; its fingerprint is computed here."""
+    unnamed = BaseManifest.model_validate({**document, "fingerprint": "0" * 64})
+    name = fingerprint_of(unnamed.model_dump(mode="json"))
+    manifest = unnamed.model_copy(update={"fingerprint": name})
+    part = folder / f".{MANIFEST}.part"
+    with part.open("w") as file:
+        file.write(manifest.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / MANIFEST)
+    return manifest
+
+
+def move_into_place(built: Path, published: Path) -> None:
+    """Publish a finished folder under its name; what stood there is removed afterwards."""
+    old = published.with_name(f".{published.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if published.exists():
+        published.rename(old)
+    built.rename(published)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def open_base(place: Path) -> PublishedBase:
+    """Open a published base, given its folder or its run's.
+
+    Raises:
+        BadRequest: there is no published base.
+        Corrupt: the manifest was changed, or is not one.
+    """
+    folder = next((f for f in (place, place / "base") if (f / MANIFEST).is_file()), None)
+    if folder is None:
+        raise BadRequest(
+            f"no published base at {place}; expected {place}/base/{MANIFEST}. "
+            "Did `iak pretrain` finish there?"
+        )
+    try:
+        document = json.loads((folder / MANIFEST).read_bytes())
+        manifest = BaseManifest.model_validate(document)
+    except (ValueError, ValidationError) as error:
+        raise Corrupt(f"{folder / MANIFEST} is not a base's manifest: {error}") from error
+    found = fingerprint_of(document)
+    if found != manifest.fingerprint:
+        raise Corrupt(
+            f"{folder / MANIFEST} was changed after it was written: it says fingerprint "
+            f"{manifest.fingerprint}, its content has {found}. Publish the base again"
+        )
+    catalog = Catalog.model_validate(manifest.catalog)
+    encoding = vocabulary.load(folder / ENCODING)
+    schema = vocabulary.schema_hash(catalog, encoding)
+    if schema != manifest.schema_hash:
+        raise Corrupt(
+            f"{folder / ENCODING} does not belong to this base: schema {schema}, manifest "
+            f"{manifest.schema_hash}. Publish the base again"
+        )
+    model = ModelSpec.model_validate(manifest.spec["model"])
+    return PublishedBase(
+        folder=folder, manifest=manifest, encoding=encoding, catalog=catalog, model=model
+    )
+
+
+def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
+    """Refuse a catalogue whose features or tasks are not those the base was trained on.
+
+    Raises:
+        BadRequest: naming what differs.
+    """
+    theirs, ours = base.catalog, catalog
+    differing: Sequence[str] = [
+        what
+        for what in ("features", "tasks", "tables")
+        if getattr(theirs, what) != getattr(ours, what)
+    ]
+    if differing:
+        raise BadRequest(
+            f"the catalogue's {', '.join(differing)} differ from those of the base at {base.folder}; "
+            "use the catalogue it was trained with, or pre-train again"
+        )

@@ -1,0 +1,312 @@
+"""One worker's part in pre-training the base: read, step, validate, keep the best, publish.
+
+Shapes: B rows of this worker, T tasks.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data import features, reader
+from pipeline.data.batch import Batch, to_batch
+from pipeline.data.features import Encoding
+from pipeline.data.reader import Cursor, Reader
+from pipeline.data.view import LogView
+from pipeline.model import frozen
+from pipeline.model.loss import TaskShape, share_of_mean, task_losses
+from pipeline.process import Worker
+from pipeline.sharding import published
+from pipeline.sharding.plan import describe, plan_tables
+from pipeline.sharding.shard import (
+    RowWiseAdagrad,
+    dense_state,
+    local_shards,
+    set_tables_lr,
+    shard,
+    unwrap,
+)
+from pipeline.training import base, checkpoint
+from pipeline.training.activations import total
+from schemas.job import BaseOptimSpec, ModelSpec
+from schemas.log import Catalog
+
+Report = Callable[[Mapping[str, Any]], None]
+_PREFETCHED = 4
+_REPORT_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainWork:
+    """What every worker of a pre-training run is handed."""
+
+    view: LogView
+    encoding: Encoding
+    model: ModelSpec
+    optim: BaseOptimSpec
+    run_dir: Path
+    from_base: Path | None
+    seed: int
+    batch_rows: int
+    epochs: int
+    patience: int
+    validations_per_epoch: int
+    shuffle_rows: int
+    bf16: bool
+    sharding: Mapping[str, str]
+    row_wise_from_rows: int
+    checkpoint_every_steps: int
+
+
+@dataclass(slots=True)
+class Standing:
+    """How far training has come, and how good it was."""
+
+    step: int = 0
+    cursor: Cursor = Cursor()
+    best_loss: float = math.inf
+    best_step: int = -1
+    waited: int = 0
+    validations: int = 0
+    rows: int = 0
+    is_over: bool = False
+
+
+class Pretraining:
+    """The state of one worker, from its first batch to the published weights."""
+
+    def __init__(self, work: PretrainWork, *, worker: Worker, report: Report) -> None:
+        """Build, shard and place everything; continue from the last checkpoint if there is one."""
+        self.work, self.worker, self.report = work, worker, report
+        self.catalog: Catalog = work.view.catalog
+        self.tasks: tuple[TaskShape, ...] = base.task_shapes(self.catalog)
+        self.plan = plan_tables(
+            base.table_shapes(self.catalog, work.encoding, width=work.model.width),
+            world=worker.world,
+            device=worker.device,
+            overrides=work.sharding,
+            row_wise_from_rows=work.row_wise_from_rows,
+        )
+        self.model = shard(
+            base.build_model(self.catalog, work.encoding, work.model, seed=work.seed),
+            self.plan,
+            worker=worker,
+            tables_optimizer=RowWiseAdagrad(lr=work.optim.table_lr, weight_decay=work.optim.table_l2),
+        )
+        self.dense = {n: p for n, p in dense_state(self.model).items() if isinstance(p, nn.Parameter)}
+        self.adam = torch.optim.AdamW(
+            self.dense.values(), lr=work.optim.dense_lr, weight_decay=work.optim.dense_decay
+        )
+        self.local_rows = max(work.batch_rows // worker.world, 1)
+        self.train = self._reader("pretrain")
+        self.valid = self._reader("pretrain_valid" if "pretrain_valid" in work.view.selections else "valid")
+        self.steps_per_epoch = self.train.steps(self.local_rows)
+        self.steps = self.steps_per_epoch * work.epochs
+        self.standing = Standing()
+        self._start()
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, and publish the best weights; what rank 0 records."""
+        standing = self.standing
+        while standing.step < self.steps and not standing.is_over:
+            self._epoch()
+        return {
+            "steps": standing.step,
+            "rows": standing.rows,
+            "best_step": standing.best_step,
+            "best_valid_loss": standing.best_loss,
+            "stopped_early": standing.is_over,
+            "plan": describe(self.plan),
+        }
+
+    def _epoch(self) -> None:
+        """The rest of the current epoch, from the cursor on."""
+        work, standing = self.work, self.standing
+        reported, started_rows = time.monotonic(), standing.rows
+        for batch, cursor in reader.prefetch(self._batches(), depth=_PREFETCHED):
+            loss = self._step(batch)
+            standing.step += 1
+            standing.cursor = cursor
+            now = time.monotonic()
+            if now - reported > _REPORT_EVERY_S:
+                self._report_step(loss, (standing.rows - started_rows) / (now - reported))
+                reported, started_rows = now, standing.rows
+            if standing.step % self._validate_every() == 0 or standing.step == self.steps:
+                self._validate()
+            if standing.is_over:
+                return
+            if standing.step % work.checkpoint_every_steps == 0:
+                self._save()
+        standing.cursor = Cursor(epoch=self.epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The pass that the next step belongs to."""
+        return self.standing.step // self.steps_per_epoch
+
+    def _batches(self) -> Iterator[tuple[Batch, Cursor]]:
+        """What is left of the epoch: as many batches as every other worker has, the last ones empty
+        where this worker has run out of rows."""
+        epoch, start = self.epoch, self.standing.cursor
+        left = (epoch + 1) * self.steps_per_epoch - self.standing.step
+        if start.epoch == epoch:
+            shuffled = self.train.shuffled(
+                seed=self.work.seed,
+                epoch=epoch,
+                batch_rows=self.local_rows,
+                block_rows=self.work.shuffle_rows,
+                start=start,
+            )
+            for table, cursor in shuffled:
+                left -= 1
+                yield to_batch(table, self.catalog), cursor
+        for _ in range(left):
+            yield to_batch(features.no_rows(self.catalog), self.catalog), Cursor(epoch=epoch + 1)
+
+    def _step(self, batch: Batch) -> float:
+        """One update of tables and dense parameters; the mean loss over all workers' rows."""
+        work, standing = self.work, self.standing
+        torch.manual_seed((work.seed << 32) + standing.step * self.worker.world + self.worker.rank)
+        rates = learning_rates(work.optim, standing.step, self.steps)
+        set_tables_lr(self.model, rates[0])
+        self.adam.param_groups[0]["lr"] = rates[1]
+        batch = batch.to(self.worker.device)
+        self.model.train()
+        self.adam.zero_grad(set_to_none=True)
+        with self._precision():
+            logits_BT = self.model(batch.ids, batch.numeric_BN)
+        losses_BT = task_losses(logits_BT.float(), batch.labels_BT, batch.mask_BT, self.tasks)
+        counted = torch.cat([batch.mask_BT.sum(0).float(), losses_BT.detach().sum(0)])
+        counted = total(torch.cat([counted, torch.tensor([float(batch.rows)])]), self.worker)
+        labelled_T, summed_T = counted[:-1].chunk(2)
+        loss = share_of_mean(losses_BT, counts_T=labelled_T, tasks=self.tasks, world=self.worker.world)
+        loss.backward()
+        self.adam.step()
+        standing.rows += int(counted[-1])
+        return float((summed_T / labelled_T.clamp(min=1)).sum())
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if not self.work.bf16:
+            return nullcontext()
+        return torch.autocast(self.worker.device.type, dtype=torch.bfloat16)
+
+    def _validate_every(self) -> int:
+        return max(math.ceil(self.steps_per_epoch / self.work.validations_per_epoch), 1)
+
+    def _validate(self) -> None:
+        """Keep the weights if they are the best yet; stop when patience is spent."""
+        standing = self.standing
+        loss = mean_loss(self.model, self.valid, self.tasks, self.local_rows, self.worker)
+        standing.validations += 1
+        is_best = loss < standing.best_loss
+        self.report({"event": "validated", "step": standing.step, "valid_loss": loss, "best": is_best})
+        if is_best:
+            standing.best_loss, standing.best_step, standing.waited = loss, standing.step, 0
+            self._keep()
+            return
+        standing.waited += 1
+        standing.is_over = standing.waited >= self.work.patience
+
+    def _keep(self) -> None:
+        """Write the weights in their published form, beside the best ones before."""
+        built, best = self.work.run_dir / ".best.part", self.work.run_dir / ".best"
+        if self.worker.rank == 0:
+            shutil.rmtree(built, ignore_errors=True)
+            built.mkdir(parents=True)
+        checkpoint.barrier(self.worker)
+        files = published.write_base_weights(self.model, built, self.worker)
+        proof = frozen.digest(
+            local_shards(self.model), dense_state(self.model), worker=self.worker
+        )
+        if self.worker.rank == 0:
+            (built / "weights.json").write_text(_weights_document(files, proof))
+            base.move_into_place(built, best)
+        checkpoint.barrier(self.worker)
+
+    def _report_step(self, loss: float, rows_per_s: float) -> None:
+        self.report(
+            {
+                "event": "step",
+                "step": self.standing.step,
+                "of": self.steps,
+                "loss": loss,
+                "rows_per_s": rows_per_s,
+            }
+        )
+
+    def _reader(self, split: str) -> Reader:
+        work = self.work
+        return Reader(
+            selection=work.view.selections[split],
+            catalog=self.catalog,
+            encoding=work.encoding,
+            rank=self.worker.rank,
+            world=self.worker.world,
+            as_of=work.view.as_of,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "tables": self.model.fused_optimizer.state_dict(),
+            "dense": checkpoint.optimizer_tensors(self.adam, self.dense),
+        }
+
+    def _save(self) -> None:
+        meta = asdict(self.standing)
+        folder = self.work.run_dir / "checkpoints"
+        checkpoint.save(folder, self.standing.step, self._state(), meta, worker=self.worker)
+
+    def _start(self) -> None:
+        """Continue this run from its checkpoint, or a published base, or start fresh."""
+        place = checkpoint.latest(self.work.run_dir / "checkpoints")
+        if place is not None:
+            state = self._state()
+            meta = checkpoint.load(place, state, worker=self.worker)
+            self.model.load_state_dict(state["model"])
+            self.model.fused_optimizer.load_state_dict(state["tables"])
+            self.standing = Standing(**meta | {"cursor": Cursor(**meta["cursor"])})
+            self.report({"event": "resumed", "step": self.standing.step})
+        elif self.work.from_base is not None:
+            opened = base.open_base(self.work.from_base)
+            published.read_base_weights(
+                self.model, opened.folder, opened.manifest.files, self.worker
+            )
+
+
+def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, float]:
+    """Rates of tables and dense parameters at a step of a run of `steps`."""
+    share = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    if optim.decay == "linear" and step > optim.warmup_steps:
+        share *= max(1 - (step - optim.warmup_steps) / max(steps - optim.warmup_steps, 1), 0.0)
+    return optim.table_lr * share, optim.dense_lr * share
+
+
+@torch.no_grad()
+def mean_loss(
+    model: nn.Module, rows: Reader, tasks: tuple[TaskShape, ...], batch_rows: int, worker: Worker
+) -> float:
+    """The weighted sum over tasks of mean nats a labelled row, over all workers' rows."""
+    model.eval()
+    sums: Tensor = torch.zeros(2, len(tasks), dtype=torch.float64)
+    for table in rows.in_step(batch_rows):
+        batch = to_batch(table, rows.catalog).to(worker.device)
+        logits_BT = unwrap(model)(batch.ids, batch.numeric_BN)
+        losses_BT = task_losses(logits_BT, batch.labels_BT, batch.mask_BT, tasks)
+        sums += torch.stack([losses_BT.sum(0), batch.mask_BT.sum(0)]).double().cpu()
+    losses_T, labelled_T = total(sums, worker)
+    weights_T = torch.tensor([t.weight for t in tasks], dtype=torch.float64)
+    return float((weights_T * losses_T.cpu() / labelled_T.cpu().clamp(min=1)).sum())
+
+
+def _weights_document(files: Any, proof: frozen.Digest) -> str:
+    return json.dumps({"files": files, "digest": dict(proof.by_name)})
+
