@@ -6,6 +6,7 @@ here are for plain torch: tests, torchrun, and a single process that shards over
 
 import multiprocessing
 import os
+import pickle
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -150,7 +151,7 @@ def _collect(receivers: list[Connection]) -> list[R]:
             assert isinstance(ready, Connection)
             rank = waiting.pop(id(ready))
             try:
-                error, result = ready.recv()
+                error, result = pickle.loads(ready.recv_bytes())
             except EOFError:
                 raise RuntimeError(f"worker {rank} died without a word (killed?)") from None
             if error is not None:
@@ -173,7 +174,8 @@ def _work(
         with process_group(
             rank, world, init_method=init_method, backend="gloo", threads=1
         ) as worker:
-            sender.send((None, fn(worker, *args, **kwargs)))
+            # Plain pickle: a pipe's own would lend a tensor's memory, which dies with this process.
+            sender.send_bytes(pickle.dumps((None, fn(worker, *args, **kwargs))))
     except BaseException as error:  # noqa: BLE001 - handed to the parent, which raises it
         story = f"in worker {rank} of {world}:\n{traceback.format_exc()}"
         with suppress(BrokenPipeError):
@@ -184,9 +186,11 @@ def _send_error(sender: Connection, error: BaseException, story: str) -> None:
     """Send `error` with its story, or the story alone when the error does not pickle."""
     error.add_note(story)
     try:
-        sender.send((error, None))
-    except (TypeError, AttributeError, ValueError, RuntimeError):
-        sender.send((RuntimeError(story), None))
+        message = pickle.dumps((error, None))
+        pickle.loads(message)
+    except Exception:  # noqa: BLE001 - whatever an error's own pickling raises
+        message = pickle.dumps((RuntimeError(story), None))
+    sender.send_bytes(message)
 
 
 @contextmanager

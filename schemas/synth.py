@@ -51,7 +51,7 @@ class SynthSpec(Spec):
     """Days in the log; day 1 is `start_date`."""
     start_date: date = date(2026, 10, 1)
     """The first day, UTC."""
-    regions: Annotated[tuple[RegionName, ...], Field(min_length=1)] = region_names(10)
+    regions: Annotated[tuple[RegionName, ...], Field(min_length=1)] = region_names(8)
     """Region names, largest first; a number asks for that many ready names."""
     users: PositiveInt = 10_000
     """Users in the whole log; each lives in one region."""
@@ -65,13 +65,13 @@ class SynthSpec(Spec):
     """Rows of the largest region over rows of the thinnest; sizes fall geometrically."""
     base_share: Rate = 0.714
     """Share of the days, oldest first, that a base learns from: 20 of 28."""
-    domain_difference: NonNegativeFloat = 0.4
+    domain_difference: NonNegativeFloat = 0.3
     """Size of the lasting differences between regions; 0 plants none."""
-    drift: NonNegativeFloat = 0.7
+    drift: NonNegativeFloat = 0.85
     """Size of the movement of tastes away from the base's window; 0 plants none."""
     drift_days: PositiveFloat = 45.0
     """Days over which tastes stay alike (length scale of a Matern-3/2 process in day time)."""
-    drift_shared: Share = 0.3
+    drift_shared: Share = 0.4
     """Share of the drift's variance that all regions have in common (season, holidays)."""
     fresh_share: Share = 0.04
     """Share of users and of items that appear only after the base's window."""
@@ -83,7 +83,7 @@ class SynthSpec(Spec):
     """Exponent of the items' popularity over their rank."""
     favourite_share: Share = 0.35
     """Share of rows whose item is drawn from the user's favourite category."""
-    warm_clicks: NonNegativeInt = 8
+    warm_clicks: NonNegativeInt = 16
     """Mean number of clicks a user made before the log's first day; they open the histories."""
     click_rate: Rate = 0.14
     """Mean click probability over the base's window."""

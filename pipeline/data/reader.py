@@ -174,11 +174,13 @@ class Reader:
     world: int
     as_of: date | None = None
     """Last date whose labels were collected; decides which labels are ripe."""
+    truth: Snapshot | None = None
+    """A planted log's truth, whose columns are then read beside the rows; evaluation alone asks."""
 
     def in_order(self, seen: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Encoded rows a piece at a time, in the log's order; `seen` gathers contract counts."""
         for piece in pieces_of(self.selection, rank=self.rank, world=self.world):
-            yield self._encoded(read_piece(self.selection, piece, self.catalog), seen)
+            yield self._encoded(self._read(piece), seen)
 
     def shuffled(
         self,
@@ -230,6 +232,11 @@ class Reader:
         if left is not None:
             yield left, Cursor(epoch=epoch + 1)
 
+    @property
+    def rows(self) -> int:
+        """Rows of this worker in an epoch."""
+        return rows_of_worker(self.selection, rank=self.rank, world=self.world)
+
     def steps(self, batch_rows: int) -> int:
         """Batches an epoch takes on the worker that has most; all workers make as many steps."""
         most = max(
@@ -275,15 +282,18 @@ class Reader:
     def _shuffled_block(
         self, block: list[Piece], *, seed: tuple[int, ...], seen: Counter[str] | None
     ) -> pa.Table:
-        parts = [self._encoded(read_piece(self.selection, p, self.catalog), seen) for p in block]
+        parts = [self._encoded(self._read(p), seen) for p in block]
         table = pa.Table.from_batches(parts).unify_dictionaries()
         return table.take(pa.array(np.random.default_rng(list(seed)).permutation(len(table))))
+
+    def _read(self, piece: Piece) -> RawRows:
+        return read_piece(self.selection, piece, self.catalog, truth=self.truth)
 
     def _encoded(self, raw: RawRows, seen: Counter[str] | None) -> pa.RecordBatch:
         found = contract.inspect(raw.rows, self.catalog)
         if seen is not None:
             seen.update(found.counts)
-        return features.encode(
+        encoded = features.encode(
             raw.rows,
             identity=raw.identity,
             catalog=self.catalog,
@@ -291,6 +301,9 @@ class Reader:
             unlabelled=found.quarantined,
             unripe=unripe(raw.rows, self.catalog, self.as_of),
         )
+        for name in raw.truth.schema.names if raw.truth is not None else ():
+            encoded = encoded.append_column(f"t.{name}", raw.truth.column(name))
+        return encoded
 
 
 def rebatch(parts: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:

@@ -41,7 +41,7 @@ from pydantic import ValidationError
 from pipeline.errors import BadRequest
 from schemas.synth import SynthManifest, SynthPart, SynthSpec
 
-VERSION = 1
+VERSION = 2
 """Version of the rows: raise it when the same knobs give other rows."""
 
 BLOCK_ROWS = 16_384
@@ -200,37 +200,37 @@ class Sizes:
 
 CLICK = Sizes(
     category=0.25,
-    shop=0.18,
-    item=0.15,
+    shop=0.15,
+    item=0.10,
     segment=0.15,
     age=0.1,
-    user=0.12,
-    segment_category=0.25,
-    daypart_category=0.35,
+    user=0.08,
+    segment_category=0.20,
+    daypart_category=0.30,
     price=-0.3,
     price_spread=0.15,
     distance=-0.35,
     scene=(-0.25, 0.45, 0.2, 0.8),
     weekend=0.08,
     history=1.5,
-    factors=0.08,
+    factors=0.06,
 )
 ORDER = Sizes(
     category=0.25,
-    shop=0.15,
-    item=0.1,
+    shop=0.12,
+    item=0.08,
     segment=0.15,
     age=0.1,
-    user=0.08,
-    segment_category=0.15,
-    daypart_category=0.2,
+    user=0.06,
+    segment_category=0.12,
+    daypart_category=0.15,
     price=-0.4,
     price_spread=0.15,
     distance=-0.45,
     scene=(-0.3, 0.5, 0.4, 0.8),
     weekend=0.05,
     history=1.0,
-    factors=0.05,
+    factors=0.04,
 )
 
 
@@ -260,10 +260,10 @@ class DomainSizes:
 
 
 DOMAIN_CLICK = DomainSizes(
-    category=0.50, daypart_category=0.15, price=0.30, distance=0.20, scene=0.35, level=0.10
+    category=0.50, daypart_category=0.10, price=0.30, distance=0.20, scene=0.35, level=0.10
 )
 DOMAIN_ORDER = DomainSizes(
-    category=0.50, daypart_category=0.10, price=0.40, distance=0.30, scene=0.40, level=0.10
+    category=0.40, daypart_category=0.08, price=0.40, distance=0.30, scene=0.40, level=0.10
 )
 
 
@@ -372,10 +372,22 @@ class Block:
     item: I64
     scene: NDArray[np.intp]
     price: F32
-    distance: F32
+    distance_km: F32
     history_BH: I32
     daypart: int
     is_weekend: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a block's truth depends on besides ids, (B,); price and distance about standard."""
+
+    segment: I8
+    category: I8
+    pair: NDArray[np.intp]
+    price: F32
+    distance: F32
+    match: F64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -412,7 +424,7 @@ class Histories:
 
 def build_knobs(spec: SynthSpec) -> Knobs:
     """The plain values of `spec`."""
-    return Knobs(**dict(spec))
+    return Knobs(**{name: getattr(spec, name) for name in Knobs.__slots__})
 
 
 def generate(knobs: Knobs, out: Path, progress: Callable[[int], None]) -> SynthResult:
@@ -743,7 +755,7 @@ def _draw_block(
         item=item,
         scene=np.searchsorted(np.cumsum(SCENE_SHARES)[:-1], rng.random(rows), side="right"),
         price=catalogue.item_price[item] * np.exp(discount),
-        distance=np.clip(distance, 0.1, 12.0),
+        distance_km=np.clip(distance, 0.1, 12.0),
         history_BH=histories.read(user),
         daypart=daypart,
         is_weekend=(world.knobs.start_date + timedelta(days=day)).weekday() >= 5,
@@ -759,47 +771,58 @@ def _favouring(world: World, edges: F64, user: I64, rng: Generator) -> F64:
     return np.where(inside, low + at * (high - low), at)
 
 
-def _logits(world: World, block: Block, taste: Taste, domain: DomainTaste) -> tuple[F64, F64]:
-    """One task's logit with the domain's part and without it, both before the level, (B,)."""
+def _facts(world: World, block: Block) -> Facts:
+    """What the truth depends on, from the values as the log shows them."""
     catalogue = world.catalogue
-    category = catalogue.item_category[block.item]
     segment = catalogue.user_segment[block.user]
-    price = (np.log(block.price) - np.float32(3.2)) * np.float32(2.0)
-    distance = (np.log1p(block.distance) - np.float32(1.06)) * np.float32(2.2)
-    pair = segment.astype(np.intp) * len(CATEGORIES) + category
+    category = catalogue.item_category[block.item]
+    return Facts(
+        segment=segment,
+        category=category,
+        pair=segment.astype(np.intp) * len(CATEGORIES) + category,
+        price=(np.log(block.price) - np.float32(3.2)) * np.float32(2.0),
+        distance=(np.log1p(block.distance_km) - np.float32(1.06)) * np.float32(2.2),
+        match=_history_match(catalogue, block, category),
+    )
+
+
+def _history_match(catalogue: Catalogue, block: Block, category: I8) -> F64:
+    """Share of the history in the item's category, shrunk by two clicks of no match, (B,)."""
+    category_of = np.r_[catalogue.item_category, np.int8(-1)]
+    matches = (category_of[block.history_BH] == category[:, None]).sum(axis=1)
+    clicks = (block.history_BH >= 0).sum(axis=1)
+    return np.asarray(matches / (clicks + 2.0))
+
+
+def _logits(block: Block, facts: Facts, taste: Taste, domain: DomainTaste) -> tuple[F64, F64]:
+    """One task's logit with the domain's part and without it, both before the level, (B,)."""
     common = (
         taste.item[block.item]
         + taste.user[block.user]
-        + taste.segment_category[pair]
-        + taste.daypart_category[block.daypart][category]
-        + taste.segment_price[segment] * price
-        + taste.distance * distance
+        + taste.segment_category[facts.pair]
+        + taste.daypart_category[block.daypart][facts.category]
+        + taste.segment_price[facts.segment] * facts.price
+        + taste.distance * facts.distance
         + taste.scene[block.scene]
         + taste.weekend * block.is_weekend
-        + taste.history * history_match(block, catalogue)
+        + taste.history * facts.match
         + np.einsum("bk,bk->b", taste.user_factors[block.user], taste.item_factors[block.item])
     )
     own = (
-        domain.daypart_category[block.daypart][category]
-        + domain.price * price
-        + domain.distance * distance
+        domain.daypart_category[block.daypart][facts.category]
+        + domain.price * facts.price
+        + domain.distance * facts.distance
         + domain.scene[block.scene]
         + domain.level
     )
     return common + own, common
 
 
-def history_match(block: Block, catalogue: Catalogue) -> F64:
-    """Share of the history in the item's category, shrunk by two clicks' worth of no match, (B,)."""
-    category_of = np.r_[catalogue.item_category, np.int8(-1)]
-    same = category_of[block.history_BH] == category_of[block.item][:, None]
-    return same.sum(axis=1) / ((block.history_BH >= 0).sum(axis=1) + 2.0)
-
-
 def _truth(world: World, region: Region, block: Block, *, day: int) -> Truth:
     """The block's real probabilities."""
-    click, click_global = _logits(world, block, world.click, domain_taste(region.click[day]))
-    order, order_global = _logits(world, block, world.order, domain_taste(region.order[day]))
+    facts = _facts(world, block)
+    click, click_global = _logits(block, facts, world.click, domain_taste(region.click[day]))
+    order, order_global = _logits(block, facts, world.order, domain_taste(region.order[day]))
     levels = world.levels
     return Truth(
         p_click=_sigmoid(click + levels.click),
@@ -836,8 +859,9 @@ def _levels(world: World) -> Levels:
         for day in np.linspace(0, world.knobs.base_days - 1, 5).astype(int).tolist():
             for window in _windows(0, 100 + int(12_000 * share), rng):
                 block = _draw_block(world, region, histories, rng, day=day, window=window)
-                click = _logits(world, block, world.click, domain_taste(region.click[day]))
-                order = _logits(world, block, world.order, domain_taste(region.order[day]))
+                facts = _facts(world, block)
+                click = _logits(block, facts, world.click, domain_taste(region.click[day]))
+                order = _logits(block, facts, world.order, domain_taste(region.order[day]))
                 logits.append((*click, *order))
     click, click_global, order, order_global = (
         np.concatenate(part) for part in zip(*logits, strict=True)
@@ -985,9 +1009,8 @@ class PairedFiles:
 
 
 _CODED = pa.dictionary(pa.int8(), pa.string())
-_STORED_SCHEMA = pa.schema(
-    [pa.field(f.name, _CODED) if f.type == pa.string() else f for f in EVENT_SCHEMA]
-)
+_CODED_AS = {pa.string(): _CODED, pa.list_(pa.string()): pa.list_(_CODED)}
+_STORED_SCHEMA = pa.schema([(f.name, _CODED_AS.get(f.type, f.type)) for f in EVENT_SCHEMA])
 _DICTIONARY = [
     "user_id",
     "item_id",
@@ -1039,7 +1062,7 @@ def _event_table(
         "shop_id": catalogue.item_shop[block.item].astype(np.int64) + 1,
         "category": _coded(catalogue.item_category[block.item], CATEGORIES),
         "price": block.price,
-        "distance_km": block.distance,
+        "distance_km": block.distance_km,
         "daypart": _coded(np.full(rows, block.daypart, dtype=np.int8), DAYPARTS),
         "scene": _coded(block.scene.astype(np.int8), SCENES),
         "weekday": np.full(rows, weekday, dtype=np.int8),
@@ -1048,7 +1071,7 @@ def _event_table(
         "city_tier": _coded(np.full(rows, region.city_tier, dtype=np.int8), CITY_TIERS),
         "hist_item_ids": pa.ListArray.from_arrays(ends, past.astype(np.int64) + 1),
         "hist_categories": pa.ListArray.from_arrays(
-            ends, _coded(catalogue.item_category[past], CATEGORIES).dictionary_decode()
+            ends, _coded(catalogue.item_category[past], CATEGORIES)
         ),
         "label_click": clicked.astype(np.int8),
         "label_order": ordered.astype(np.int8),

@@ -36,10 +36,12 @@ class Digest:
 def freeze(module: nn.Module) -> None:
     """Stop autograd at every parameter of `module`, and leave training mode for good.
 
-    Tables inside a sharded model do not listen to this: `pipeline.sharding.shard` with no
-    tables' optimiser is what freezes those.
+    Tables inside a sharded model do not listen to this (they are slices of fbgemm's memory, not
+    leaves): `pipeline.sharding.shard` with no tables' optimiser is what freezes those.
     """
-    module.requires_grad_(requires_grad=False)
+    for parameter in module.parameters():
+        if parameter.is_leaf:
+            parameter.requires_grad = False
     module.eval()
 
 

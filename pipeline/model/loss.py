@@ -82,7 +82,7 @@ def log_probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> LogProba
 
 
 def _sharp_when_rare(yes_B: Tensor, no_B: Tensor) -> Tensor:
-    """ln (1 - p), from `no_B` where p >= 1/2 and from p = exp(yes_B) below.
+    """The logarithm of 1 - p, from `no_B` where p >= 1/2 and from p = exp(yes_B) below.
 
     Near ln 1 = 0 the sum in `no_B` rounds to 6e-8, which is all there is of a conversion at 1e-7.
     """

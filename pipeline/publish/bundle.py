@@ -143,12 +143,17 @@ def write_bundle(
             "created_at": created_at,
         }
     )
+    return _publish(root, name, weights=weights, manifest=_spelled(manifest))
+
+
+def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
+    """Write both files into a hidden folder, make them durable, and swap it in as `name`."""
     root.mkdir(parents=True, exist_ok=True)
     fresh = root / f".{name}.{secrets.token_hex(4)}"
     try:
         fresh.mkdir()
         _write_durably(fresh / WEIGHTS, weights)
-        _write_durably(fresh / MANIFEST, _spelled(manifest))
+        _write_durably(fresh / MANIFEST, manifest)
         _sync_folder(fresh)
         _swap_in(fresh, root / name)
         _sync_folder(root)

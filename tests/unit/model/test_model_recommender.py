@@ -51,9 +51,7 @@ def test_forward_can_be_traced():
     traced = fx.GraphModule(model, TableLeaf().trace(model))
     other = small_batch(8, seed=2)
     for rows in (batch, other):
-        assert torch.equal(
-            traced(rows.ids, rows.numeric_BN), model(rows.ids, rows.numeric_BN)
-        )
+        assert torch.equal(traced(rows.ids, rows.numeric_BN), model(rows.ids, rows.numeric_BN))
 
 
 def test_an_empty_batch_has_no_logits():

@@ -18,7 +18,9 @@ def table(name, rows, width=8):
 
 
 def plan(shapes, world, **settings):
-    return plan_tables(shapes, **{"world": world, "device": CPU, "row_wise_from_rows": 50, **settings})
+    return plan_tables(
+        shapes, **{"world": world, "device": CPU, "row_wise_from_rows": 50, **settings}
+    )
 
 
 @given(

@@ -62,7 +62,9 @@ def test_a_missing_file_is_named(tmp_path):
     ("change", "says"),
     [
         pytest.param(lambda es: es[1:], "0 dense parts", id="no dense part"),
-        pytest.param(lambda es: [e for e in es if e["table"] != "hour"], "not published", id="gone"),
+        pytest.param(
+            lambda es: [e for e in es if e["table"] != "hour"], "not published", id="gone"
+        ),
         pytest.param(lambda es: es[:-1], "do not make up 101 rows", id="the last rows gone"),
         pytest.param(lambda es: [*es, es[-1]], "do not make up 101 rows", id="rows twice"),
         pytest.param(

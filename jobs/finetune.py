@@ -1,0 +1,148 @@
+"""`iak finetune`: a log and a frozen base become one judged bundle a domain."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jobs import _record
+from jobs._ray import Report, on_ray
+from jobs._record import OpenRecord, run_record
+from jobs._spec import load_catalog
+from jobs._tables import console, number, show_facts, show_table
+from jobs.pretrain import describe
+from pipeline.data.view import open_log
+from pipeline.process import Worker
+from pipeline.publish.offer import Papers, offer
+from pipeline.training import base
+from pipeline.training.finetune import CHECKPOINT, SPLITS, FinetuneWork, finetune
+from pipeline.training.tune import Stage
+from schemas.job import FinetuneSpec, StageSpec
+from schemas.log import Catalog
+
+SOME_HELD = 4
+BUNDLES = "bundles"
+
+
+def main(spec: FinetuneSpec) -> int:
+    """Tune every domain's kernel on a frozen base and write the bundles."""
+    catalog = load_catalog(spec.catalog)
+    with run_record("finetune", spec, spec.run_dir) as record:
+        tune_domains(spec, catalog, record)
+    show(record)
+    return record.exit_code
+
+
+def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> None:
+    """Open base and log, tune on workers, keep what they found in the record."""
+    opened = base.open_base(spec.base)
+    base.check_same_schema(opened, catalog)
+    with record.phase("snapshot"):
+        view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of)
+        record.snapshot = describe(view)
+    work = FinetuneWork(
+        view=view,
+        base=opened,
+        kernel=spec.kernel,
+        pooled=_stage(spec, spec.pooled),
+        domain=_stage(spec, spec.domain),
+        run_dir=spec.run_dir.resolve(),
+        keeps_activations=spec.activations == "memory",
+        encode_rows=spec.encode_rows,
+        sharding=dict(spec.sharding),
+        row_wise_from_rows=spec.row_wise_from_rows,
+    )
+    papers = Papers(
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+        data_window=record.snapshot["splits"] | {"snapshot": view.snapshot.fingerprint},
+        spec={"kernel": spec.kernel.model_dump(mode="json"), "seed": spec.seed}
+        | {level: getattr(spec, level).model_dump(mode="json") for level in ("pooled", "domain")},
+        versions=_record.versions(),
+        created_at=datetime.now(UTC),
+    )
+    with record.phase("tune"):
+        record.result = on_ray(
+            finetune_on_worker,
+            (work, papers, spec.gate.z, spec.gate.min_rows),
+            title="finetune",
+            run_dir=spec.run_dir,
+            workers=spec.workers,
+            device=spec.device,
+            max_failures=spec.max_failures,
+        )
+    (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
+    record.result["base_fingerprint"] = opened.manifest.fingerprint
+    held = [k for k in record.result["kernels"] if not k["published"]]
+    record.exit_code = SOME_HELD if held else 0
+
+
+def finetune_on_worker(
+    worker: Worker, work: tuple[FinetuneWork, Papers, float, int], report: Report
+) -> dict[str, Any]:
+    """One worker's whole part; worker 0 also judges and writes the bundles."""
+    setting, papers, z, min_rows = work
+    done = finetune(setting, worker=worker, report=report)
+    if worker.rank:
+        return {}
+    root: Path = setting.run_dir / BUNDLES
+    offers = offer(done, root, papers=papers, z=z, min_rows=min_rows)
+    return {
+        "kernels": [
+            {
+                "domain": o.domain,
+                "tuning_rows": o.rows,
+                "published": o.verdict.publish,
+                "reason": o.verdict.reason,
+                "gate": asdict(o.verdict),
+                "best_epoch": o.best_epoch,
+                "valid_gain": o.valid_gain,
+                "bundle": o.path.name,
+            }
+            for o in offers
+        ],
+        "below_floor": dict(done.below_floor),
+        "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
+        "epochs": [level.tuned.epochs for level in done.levels],
+        "contract": dict(done.contract),
+        "digest": done.digest,
+        "tables_and_trunk_unchanged": True,
+        "parameters_per_kernel": done.parameters_per_kernel,
+        "plan": list(done.plan),
+    }
+
+
+def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
+    return Stage(**stage.model_dump(), beta=spec.kernel.beta, seed=spec.seed)
+
+
+def show(record: OpenRecord) -> None:
+    """The kernels, and where they lie."""
+    result = record.result
+    show_table(
+        "kernels",
+        ("domain", "tuning rows", "best epoch", "gate gain", "verdict"),
+        [
+            (
+                k["domain"],
+                f"{k['tuning_rows']:,}",
+                str(k["best_epoch"]),
+                number(k["gate"]["gain"], 5, sign=True),
+                ("published: " if k["published"] else "held: ") + k["reason"],
+            )
+            for k in result["kernels"]
+        ],
+    )
+    show_facts(
+        f"bundles at {record.run_dir / BUNDLES}",
+        {
+            "tables and trunk": f"unchanged, digest {result['digest'][:16]}",
+            "parameters a kernel": f"{result['parameters_per_kernel']:,}",
+            "below their floor": result["below_floor"] or "none",
+            "still improving at the last epoch": result["stopped_at_cap"] or "none",
+            "quarantined": result["contract"] or "nothing",
+            "seconds": record.timings_s,
+        },
+    )
+    if record.exit_code == SOME_HELD:
+        console.print("[dim]some kernels are held (exit code 4)[/dim]")

@@ -1,0 +1,110 @@
+"""Which bundle a domain's request gets: its own, else its nearest ancestor's, else none (the base)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.data.features import POOLED
+from pipeline.errors import BadRequest
+from pipeline.iak import bank as banks
+from pipeline.iak.grouped import spread
+from pipeline.model.heads import Heads
+from pipeline.publish.bundle import Bundle, list_bundles, read_bundle
+from pipeline.publish.offer import STANDARD
+
+BASE_SLOT = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """Bundles of one base as stacked tensors, each in a slot."""
+
+    names: tuple[str, ...]
+    is_published: tuple[bool, ...]
+    weights: dict[str, Tensor]
+    mean_KA: Tensor
+    scale_KA: Tensor
+    reads_x: bool
+
+    def slot_for(self, path: Sequence[str], *, published_only: bool) -> int:
+        """The slot that serves a domain.
+
+        Args:
+            path: the domain's names, from the pooled level down to its own.
+            published_only: leave out bundles that the gate held.
+
+        Returns:
+            The slot of the most specific bundle there is; `BASE_SLOT` when there is none.
+        """
+        for name in reversed(path):
+            if name in self.names:
+                slot = self.names.index(name)
+                if self.is_published[slot] or not published_only:
+                    return slot
+        return BASE_SLOT
+
+    def logits(self, heads: Heads, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
+        """Adapted logits, each row by the bundle in its slot; the base's where it has none."""
+        order = torch.argsort(slots_B, stable=True)
+        h_BH, x_BX, sorted_B = h_BH[order], x_BX[order], slots_B[order]
+        plain = int((sorted_B == BASE_SLOT).sum())
+        bounds = torch.bincount(sorted_B[plain:], minlength=len(self.names)).cumsum(0).tolist()
+        a_BA = torch.cat([h_BH, x_BX], dim=1)[plain:] if self.reads_x else h_BH[plain:]
+        a_BA = (a_BA - spread(self.mean_KA, bounds)) / spread(self.scale_KA, bounds)
+        adapted = banks.run(self.weights, heads, h_BH[plain:], a_BA, None, bounds).logits_BT
+        logits_BT = torch.empty_like(heads(h_BH[:1])).repeat(len(slots_B), 1)
+        logits_BT[order] = torch.cat([heads(h_BH[:plain]), adapted])
+        return logits_BT
+
+
+def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> Shelf:
+    """Every bundle below `root`, verified.
+
+    Raises:
+        BadRequest: there is none, or they differ in shape.
+        WrongBase: a bundle was tuned on another base.
+        Corrupt: a file is not what its manifest says.
+    """
+    bundles = [
+        read_bundle(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+        for folder in list_bundles(root)
+    ]
+    if not bundles:
+        raise BadRequest(f"no bundle below {root}; expected the bundles/ of a `iak finetune` run")
+    _check_alike(bundles, root)
+    names = [n for n in bundles[0].tensors if n not in STANDARD]
+    return Shelf(
+        names=tuple(_domain_name(b) for b in bundles),
+        is_published=tuple(bool(b.manifest.verdict.get("publish")) for b in bundles),
+        weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
+        | _no_probe(bundles),
+        mean_KA=torch.stack([b.tensors[STANDARD[0]] for b in bundles]),
+        scale_KA=torch.stack([b.tensors[STANDARD[1]] for b in bundles]),
+        reads_x=bundles[0].manifest.spec["kernel"]["reads"] == "hx",
+    )
+
+
+def _domain_name(bundle: Bundle) -> str:
+    domain = bundle.manifest.domain
+    return "/".join(f"{k}={domain[k]}" for k in bundle.manifest.level) or POOLED
+
+
+def _no_probe(bundles: Sequence[Bundle]) -> dict[str, Tensor]:
+    """The probe served compression alone and is in no bundle; the bank is given zeros."""
+    count = len(bundles)
+    tasks, code = bundles[0].tensors["skip_w"].shape
+    return {"probe_w": torch.zeros(count, tasks, code), "probe_b": torch.zeros(count, tasks)}
+
+
+def _check_alike(bundles: Sequence[Bundle], root: Path) -> None:
+    first = bundles[0].manifest
+    for bundle in bundles[1:]:
+        manifest = bundle.manifest
+        if manifest.shapes != first.shapes or manifest.spec["kernel"] != first.spec["kernel"]:
+            raise BadRequest(
+                f"bundles below {root} differ in shape: {first.name} and {manifest.name} were not "
+                "tuned with the same kernel.* settings. Keep one run's bundles in a folder"
+            )

@@ -1,0 +1,156 @@
+"""One worker's part in evaluation: each row's probabilities under every method, to Parquet.
+
+    predictions/<split>-<rank>.parquet
+        domain        dictionary<string>
+        user          int64, where the log has users
+        y.<task>      float; null where the label is masked
+        own.<method>.<task>, all.<method>.<task>
+                      the task's own probability (a conversion's: given its click), and over all rows
+        t.<column>    the planted truth, where there is one
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.batch import to_batch
+from pipeline.data.logs import Snapshot
+from pipeline.data.reader import Reader
+from pipeline.data.view import LogView
+from pipeline.errors import PipelineError
+from pipeline.model.loss import TaskShape, probabilities
+from pipeline.process import Worker
+from pipeline.publish.choice import Shelf, read_shelf
+from pipeline.sharding.shard import unwrap
+from pipeline.training import base
+from pipeline.training.base import PublishedBase
+from pipeline.training.finetune import digest_of, frozen_base, gathered
+
+PREDICTIONS = "predictions"
+BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictWork:
+    """What every worker of an evaluation is handed."""
+
+    view: LogView
+    truth: Snapshot | None
+    base: PublishedBase
+    bundles: Path | None
+    run_dir: Path
+    splits: tuple[str, ...]
+    batch_rows: int
+    sharding: Mapping[str, str]
+    row_wise_from_rows: int
+
+
+def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, Any]:
+    """Every row of the splits under every method; a collective call.
+
+    Raises:
+        PipelineError: reading changed tables or trunk.
+    """
+    opened = work.base
+    model, _ = frozen_base(opened, work.sharding, work.row_wise_from_rows, worker)
+    before = digest_of(model, worker)
+    shelf = None
+    if work.bundles is not None:
+        shelf = read_shelf(
+            work.bundles,
+            base_fingerprint=opened.manifest.fingerprint,
+            schema_hash=opened.manifest.schema_hash,
+        )
+    seen: Counter[str] = Counter()
+    for split in work.splits:
+        _predict_split(work, split, model, shelf, worker, seen, report)
+    if digest_of(model, worker) != before:
+        raise PipelineError("tables or trunk changed while they were evaluated; the result is void")
+    return {"contract": dict(gathered(seen, worker)), "digest": before.combined}
+
+
+def _predict_split(
+    work: PredictWork,
+    split: str,
+    model: nn.Module,
+    shelf: Shelf | None,
+    worker: Worker,
+    seen: Counter[str],
+    report: Report,
+) -> None:
+    """Write this worker's rows of one split."""
+    catalog = work.view.catalog
+    reader = Reader(
+        selection=work.view.selections[split],
+        catalog=catalog,
+        encoding=work.base.encoding,
+        rank=worker.rank,
+        world=worker.world,
+        as_of=work.view.as_of,
+        truth=work.truth,
+    )
+    folder = work.run_dir / PREDICTIONS
+    folder.mkdir(parents=True, exist_ok=True)
+    writer: pq.ParquetWriter | None = None
+    done = 0
+    for rows in reader.in_step(work.batch_rows, seen):
+        table = _predicted(rows, model, shelf, work, worker)
+        done += len(rows)
+        if len(rows):
+            path = folder / f"{split}-{worker.rank}.parquet"
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table)
+        report({"event": "step", "what": f"{split} rows", "step": done, "of": reader.rows})
+    if writer is not None:
+        writer.close()
+
+
+@torch.no_grad()
+def _predicted(
+    rows: pa.Table, model: nn.Module, shelf: Shelf | None, work: PredictWork, worker: Worker
+) -> pa.Table:
+    """The rows' labels, truth and probabilities."""
+    catalog = work.view.catalog
+    batch = to_batch(rows, catalog).to(worker.device)
+    recommender = unwrap(model)
+    h_BH, x_BX = recommender.represent(batch.ids, batch.numeric_BN)
+    tasks = base.task_shapes(catalog)
+    level = len(catalog.domain.levels) - 1
+    columns: dict[str, Any] = {"domain": rows.column(f"l.{level}").cast(pa.string())}
+    columns |= {n: rows.column(n) for n in rows.schema.names if n == "user" or n[:2] in ("y.", "t.")}
+    columns |= _columns(BASE, recommender.heads(h_BH), tasks)
+    for method, published_only in ((IAK, False), (PUBLISHED, True)) if shelf else ():
+        slots_B = torch.tensor(list(_slots(rows, shelf, level, published_only)), dtype=torch.int64)
+        columns |= _columns(method, shelf.logits(recommender.heads, h_BH, x_BX, slots_B), tasks)
+    return pa.table(columns)
+
+
+def _slots(
+    rows: pa.Table, shelf: Shelf, level: int, published_only: bool
+) -> Iterator[int]:
+    """The slot that serves each row, looked up once a domain."""
+    paths = list(
+        zip(*(rows.column(f"l.{depth}").to_pylist() for depth in range(level + 1)), strict=True)
+    )
+    known: dict[Sequence[str], int] = {
+        path: shelf.slot_for([n for n in path if n], published_only=published_only)
+        for path in dict.fromkeys(paths)
+    }
+    return (known[path] for path in paths)
+
+
+def _columns(method: str, logits_BT: Tensor, tasks: Sequence[TaskShape]) -> dict[str, Any]:
+    p = probabilities(logits_BT.double(), tasks)
+    return {
+        f"{space}.{method}.{task.name}": values[:, place].numpy()
+        for space, values in (("own", p.own_BT), ("all", p.entire_BT))
+        for place, task in enumerate(tasks)
+    }
