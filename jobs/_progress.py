@@ -1,6 +1,7 @@
 """Show a run's progress file as it grows: a bar for steps, a line for what is worth keeping."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _POLL_S = 0.3
 _LINE_EVERY_S = 8.0
 _last_line = 0.0

@@ -17,7 +17,7 @@ from cyclopts.config import Dict
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("DemoSpec", "Make a planted log, pre-train, tune, evaluate, publish: the whole way"),
-    "synth": ("SynthSpec", "Write a planted delivery-platform log whose truth is known"),
+    "synth": ("SynthJobSpec", "Write a planted delivery-platform log whose truth is known"),
     "check": ("CheckSpec", "Check a log against its catalogue before anything is trained"),
     "pretrain": ("PretrainSpec", "Pre-train a base on the catalogue's `pretrain` split and publish it"),
     "finetune": ("FinetuneSpec", "Tune every domain's kernel on a frozen base and write the bundles"),

@@ -1,6 +1,7 @@
 """What a planted log is asked to be, and what it says about itself once it is written."""
 
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
@@ -67,7 +68,7 @@ class SynthSpec(Spec):
     """Share of the days, oldest first, that a base learns from: 20 of 28."""
     domain_difference: NonNegativeFloat = 0.3
     """Size of the lasting differences between regions; 0 plants none."""
-    drift: NonNegativeFloat = 0.85
+    drift: NonNegativeFloat = 0.8
     """Size of the movement of tastes away from the base's window; 0 plants none."""
     drift_days: PositiveFloat = 45.0
     """Days over which tastes stay alike (length scale of a Matern-3/2 process in day time)."""
@@ -166,3 +167,10 @@ class SynthManifest(Spec):
     """SHA-256 over the digests of all files, in the order of `parts`."""
     parts: tuple[SynthPart, ...]
     """Every region's every day, by region (largest first), then by day."""
+
+
+class SynthJobSpec(SynthSpec):
+    """`iak synth`: the knobs, and where the log goes."""
+
+    out: Path
+    """Folder of the log; absent, empty, or already holding this very log."""

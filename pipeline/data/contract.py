@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.feature import ListSpec, NumericSpec
+from schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
 from schemas.log import Catalog
 
 Level = Literal["refuse", "quarantine", "warn"]
@@ -154,6 +154,20 @@ def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
         ]
         known |= np.logical_and.reduce(same)
     return ~known
+
+
+def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
+    """Ids that an identity table has no row for; they read the unseen row."""
+    counts: Counter[str] = Counter()
+    for feature in catalog.keyed:
+        table = catalog.table_specs[table_of(feature) or feature.name]
+        if table.encoding == "identity" and table.rows:
+            column = rows.column(feature.columns[0])
+            values = column.flatten() if isinstance(feature, ListSpec) else column
+            numbers = values.cast(pa.int64())
+            bad = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, table.rows - FIRST_ROW))
+            counts[f"warn: id out of range in {feature.columns[0]}"] += pc.sum(bad).as_py() or 0
+    return +counts
 
 
 def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[str, int]]:

@@ -199,7 +199,7 @@ class Sizes:
 
 
 CLICK = Sizes(
-    category=0.25,
+    category=0.30,
     shop=0.15,
     item=0.10,
     segment=0.15,
@@ -207,16 +207,16 @@ CLICK = Sizes(
     user=0.08,
     segment_category=0.20,
     daypart_category=0.30,
-    price=-0.3,
+    price=-0.40,
     price_spread=0.15,
-    distance=-0.35,
+    distance=-0.45,
     scene=(-0.25, 0.45, 0.2, 0.8),
     weekend=0.08,
-    history=1.5,
+    history=1.8,
     factors=0.06,
 )
 ORDER = Sizes(
-    category=0.25,
+    category=0.30,
     shop=0.12,
     item=0.08,
     segment=0.15,
@@ -224,12 +224,12 @@ ORDER = Sizes(
     user=0.06,
     segment_category=0.12,
     daypart_category=0.15,
-    price=-0.4,
+    price=-0.50,
     price_spread=0.15,
-    distance=-0.45,
+    distance=-0.55,
     scene=(-0.3, 0.5, 0.4, 0.8),
     weekend=0.05,
-    history=1.0,
+    history=1.2,
     factors=0.04,
 )
 
@@ -260,10 +260,10 @@ class DomainSizes:
 
 
 DOMAIN_CLICK = DomainSizes(
-    category=0.50, daypart_category=0.10, price=0.30, distance=0.20, scene=0.35, level=0.10
+    category=0.50, daypart_category=0.10, price=0.30, distance=0.20, scene=0.30, level=0.10
 )
 DOMAIN_ORDER = DomainSizes(
-    category=0.40, daypart_category=0.08, price=0.40, distance=0.30, scene=0.40, level=0.10
+    category=0.40, daypart_category=0.08, price=0.30, distance=0.20, scene=0.35, level=0.10
 )
 
 

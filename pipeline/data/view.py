@@ -54,7 +54,7 @@ def open_log(
             f"the catalogue of log '{catalog.log.name}' declares no split {missing}; "
             f"it has {sorted(catalog.splits)}. Add [splits.{missing[0]}]"
         )
-    dates = _dates(uri, catalog)
+    dates = log_dates(uri, catalog)
     chosen = {n: splits.resolve(n, catalog.splits[n], dates=dates) for n in wanted}
 
     def admits(partition: Partition) -> bool:
@@ -96,18 +96,18 @@ def refuse_unreadable(snapshot: Snapshot) -> None:
         )
 
 
-def _dates(uri: str, catalog: Catalog) -> list[date]:
+def log_dates(uri: str, catalog: Catalog) -> list[date]:
     """Every date of the log: from partition names, else the first and last event time."""
     log = catalog.log
     if log.date_key:
         values = logs.partition_values(uri, log.partition_keys, log.date_key)
         return sorted(d for d in map(splits.parse_date, values) if d)
     if log.event_time and catalog.needs_event_time:
-        return _event_dates(uri, catalog)
+        return _eventlog_dates(uri, catalog)
     return []
 
 
-def _event_dates(uri: str, catalog: Catalog) -> list[date]:
+def _eventlog_dates(uri: str, catalog: Catalog) -> list[date]:
     log = catalog.log
     snapshot = logs.take_snapshot(uri, partition_keys=log.partition_keys)
     found: list[date] = []

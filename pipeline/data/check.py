@@ -1,0 +1,223 @@
+"""Footers and a sample -> findings: each with its file, column, count and remedy."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data import contract, features, logs, reader, splits
+from pipeline.data.contract import Finding, Level
+from pipeline.data.logs import Snapshot
+from pipeline.data.reader import Piece, Selection
+from pipeline.data.splits import Split
+from pipeline.data.view import log_dates
+from pipeline.errors import PipelineError
+from schemas.log import Catalog
+
+_REMEDIES = {
+    "null domain key": "Fill the key, or drop the rows; they are skipped",
+    "null user": "Fill the user, or take log.user out of the catalogue; they are skipped",
+    "label outside": "A label is 0, 1 or null; mend the export. They are skipped",
+    "without": "A conversion needs its click; mend the join. They are skipped",
+    "undeclared domain": "Add it to domain.values, or leave it out; its rows are skipped",
+    "NaN or infinite": "They are read as the mean; mend the export if that is not meant",
+    "id out of range": "They read the unseen row; raise the table's rows",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a check saw."""
+
+    findings: tuple[Finding, ...]
+    files: int
+    rows: int
+    sampled_rows: int
+    split_rows: dict[str, int]
+
+
+def check_log(
+    catalog: Catalog, data_root: str, *, sample_rows: int, as_of: date | None = None
+) -> Report:
+    """Judge every footer, and about `sample_rows` rows spread over the files.
+
+    Args:
+        catalog: the log's catalogue.
+        data_root: folder or URI under which `log.path` lies.
+        sample_rows: rows to look at.
+        as_of: last date whose labels were collected.
+    """
+    uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
+    snapshot = logs.take_snapshot(
+        uri,
+        partition_keys=catalog.log.partition_keys,
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+    )
+    findings = list(_file_findings(snapshot, catalog))
+    if any(f.level == "refuse" for f in findings):
+        return Report(findings=tuple(findings), files=0, rows=0, sampled_rows=0, split_rows={})
+    sample = _Sample(snapshot, catalog, sample_rows)
+    findings += sample.findings()
+    split_rows, problems = _split_rows(snapshot, catalog, uri)
+    return Report(
+        findings=(*findings, *problems),
+        files=len(snapshot.files) + len(snapshot.unreadable),
+        rows=snapshot.rows,
+        sampled_rows=sample.rows,
+        split_rows=split_rows,
+    )
+
+
+def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
+    """What footers and folder names tell."""
+    for broken in snapshot.unreadable:
+        level: Level = "quarantine" if snapshot.files else "refuse"
+        yield Finding(
+            level=level,
+            what=broken.reason,
+            file=broken.path,
+            column="-",
+            count=1,
+            remedy="Write the file again, or change the catalogue; the file is skipped",
+        )
+    if not snapshot.files and not snapshot.unreadable:
+        yield Finding(
+            level="refuse",
+            what="no Parquet file at all",
+            file=snapshot.uri,
+            column="-",
+            count=0,
+            remedy="Check data_root, log.path and log.partition_keys",
+        )
+    for file in snapshot.files:
+        key = catalog.log.date_key
+        day = splits.partition_of(file, key) if key else None
+        if key and splits.parse_date(day) is None:
+            yield Finding(
+                level="quarantine",
+                what=f"partition {key}={day} is no date",
+                file=file.path,
+                column=key,
+                count=file.rows,
+                remedy="Name the folder YYYY-MM-DD; no dated split selects it",
+            )
+        if not file.rows:
+            yield Finding(
+                level="warn",
+                what="no rows",
+                file=file.path,
+                column="-",
+                count=0,
+                remedy="Nothing to read; was the export empty?",
+            )
+
+
+class _Sample:
+    """A look at rows of every file, as training would see them."""
+
+    def __init__(self, snapshot: Snapshot, catalog: Catalog, wanted: int) -> None:
+        everything = Split(name="sample", first=None, last=None, where={}, slice=(0.0, 1.0))
+        self.catalog = catalog
+        self.selection: Selection = reader.select(snapshot, everything, catalog)
+        self.wanted = max(wanted // max(len(self.selection.groups), 1), 1)
+        self.rows = 0
+
+    def findings(self) -> list[Finding]:
+        """What the rows show, by kind, each with the first file it was seen in."""
+        counts: Counter[tuple[str, str]] = Counter()
+        first: dict[tuple[str, str], str] = {}
+        classes: dict[tuple[str, str], set[float]] = defaultdict(set)
+        found: list[Finding] = []
+        for file, group, rows in self.selection.groups:
+            piece = Piece(file=file, group=group, start=0, stop=min(rows, self.wanted))
+            path = self.selection.snapshot.files[file].path
+            try:
+                raw = reader.read_piece(self.selection, piece, self.catalog).rows
+            except PipelineError as error:
+                found.append(
+                    Finding(
+                        level="refuse",
+                        what=str(error),
+                        file=path,
+                        column="-",
+                        count=rows,
+                        remedy="Training would stop here",
+                    )
+                )
+                continue
+            self.rows += len(raw)
+            for told, count in self._seen(raw).items():
+                level, _, what = told.partition(": ")
+                counts[level, what] += count
+                first.setdefault((level, what), path)
+            self._classes(raw, classes)
+        found += [self._finding(key, count, first[key]) for key, count in counts.items()]
+        return found + list(self._one_class(classes))
+
+    def _seen(self, rows: pa.RecordBatch) -> Counter[str]:
+        return Counter(contract.inspect(rows, self.catalog).counts) + contract.out_of_range(
+            rows, self.catalog
+        )
+
+    def _finding(self, key: tuple[str, str], count: int, path: str) -> Finding:
+        level, what = key
+        remedy = next((r for start, r in _REMEDIES.items() if start in what), "")
+        column = what.rpartition(" in ")[2] if " in " in what else "-"
+        kind: Level = "quarantine" if level == "quarantine" else "warn"
+        return Finding(level=kind, what=what, file=path, column=column, count=count, remedy=remedy)
+
+    def _classes(
+        self, rows: pa.RecordBatch, classes: dict[tuple[str, str], set[float]]
+    ) -> None:
+        """Which label values each domain showed."""
+        names = features.domain_names(rows, self.catalog.domain.keys)
+        codes = names.indices.fill_null(-1).to_numpy()
+        for task in self.catalog.tasks:
+            values = rows.column(task.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            for code, name in enumerate(names.dictionary.to_pylist()):
+                seen = values[codes == code]
+                classes[str(name), task.label] |= set(np.unique(seen[~np.isnan(seen)]).tolist())
+
+    def _one_class(self, classes: dict[tuple[str, str], set[float]]) -> Iterator[Finding]:
+        for (domain, label), values in sorted(classes.items()):
+            if len(values) < 2:
+                told = f"only {values.pop():g}" if values else "no label at all"
+                yield Finding(
+                    level="warn",
+                    what=f"domain {domain} shows {told} in {label}",
+                    file="-",
+                    column=label,
+                    count=1,
+                    remedy="It cannot be ranked there: its AUC will be null, with this reason",
+                )
+
+
+def _split_rows(
+    snapshot: Snapshot, catalog: Catalog, uri: str
+) -> tuple[dict[str, int], list[Finding]]:
+    """Rows of every split, and the splits that have none."""
+    dates = log_dates(uri, catalog)
+    rows: dict[str, int] = {}
+    problems: list[Finding] = []
+    for name, spec in catalog.splits.items():
+        try:
+            split = splits.resolve(name, spec, dates=dates)
+            rows[name] = reader.select(snapshot, split, catalog).rows
+            told = "it selects no row"
+        except PipelineError as error:
+            rows[name], told = 0, str(error)
+        if not rows[name]:
+            problems.append(
+                Finding(
+                    level="warn",
+                    what=f"split '{name}': {told}",
+                    file="-",
+                    column="-",
+                    count=0,
+                    remedy="A job that needs this split will refuse; check [splits]",
+                )
+            )
+    return rows, problems
