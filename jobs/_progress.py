@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _POLL_S = 0.3
@@ -23,10 +30,18 @@ def show_progress(path: Path, title: str) -> Iterator[None]:
     """Follow a progress file, from its present end, until the block is left."""
     stop = threading.Event()
     start = path.stat().st_size if path.exists() else 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"{title}: starting workers", total=None, note="")
-        thread = threading.Thread(target=_follow, args=(path, start, title, bar, task, stop), daemon=True)
+        thread = threading.Thread(
+            target=_follow, args=(path, start, title, bar, task, stop), daemon=True
+        )
         thread.start()
         try:
             yield
@@ -64,7 +79,9 @@ def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> Non
             note=note,
         )
         if not console.is_terminal and _is_time_for_a_line():
-            bar.print(f"  {title}: {event.get('what', 'step')} {event['step']}/{event['of']}  {note}")
+            bar.print(
+                f"  {title}: {event.get('what', 'step')} {event['step']}/{event['of']}  {note}"
+            )
         return
     told = "  ".join(_told(k, v) for k, v in event.items())
     bar.print(f"  {title}: {kind}  {told}")
@@ -80,6 +97,6 @@ def _is_time_for_a_line() -> bool:
     return True
 
 
-def _told(name: str, value: Any) -> str:
+def _told(name: str, value: object) -> str:
     text = f"{value:,.5g}" if isinstance(value, float) else f"{value}"
     return f"{name}={text}"

@@ -54,7 +54,7 @@ class OpenRecord:
         finally:
             self.timings_s[name] = round(time.monotonic() - start, 3)
 
-    def write(self, **changes: Any) -> None:
+    def write(self, **changes: object) -> None:
         """Replace `record.json` with what is known now."""
         filled = {
             "snapshot": self.snapshot,
@@ -79,7 +79,9 @@ def run_record(verb: str, spec: Spec, run_dir: Path) -> Iterator[OpenRecord]:
     try:
         yield opened
     except KeyboardInterrupt:
-        opened.write(status="interrupted", ended_at=_now(), error="interrupted; run it again to resume")
+        opened.write(
+            status="interrupted", ended_at=_now(), error="interrupted; run it again to resume"
+        )
         raise
     except BaseException as error:
         code = error.exit_code if isinstance(error, PipelineError) else 1
@@ -131,7 +133,9 @@ def read_record(run_dir: Path) -> RunRecord | None:
     try:
         return RunRecord.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise BadRequest(f"{path} is no record of a run: {error}. Choose another --run-dir") from error
+        raise BadRequest(
+            f"{path} is no record of a run: {error}. Choose another --run-dir"
+        ) from error
 
 
 def spec_digest(document: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The one loader of settings: preset, file, command line -> a frozen spec. The only place that says no."""
+"""Catalogues and settings from files, and errors that a person can act on."""
 
 import tomllib
 from importlib import resources
@@ -41,7 +41,7 @@ def parse_catalog(path: Path) -> Catalog:
 
 
 def explain(error: ValidationError) -> str:
-    """pydantic's findings, one a line: where, what was seen, what was expected."""
+    """The findings of pydantic, one a line: where, what was seen, what was expected."""
     lines = [f"{error.error_count()} thing(s) to mend in {error.title}"]
     for found in error.errors(include_url=False):
         where = ".".join(str(part) for part in found["loc"]) or "(whole document)"

@@ -13,7 +13,9 @@ def show_facts(title: str, facts: Mapping[str, Any]) -> None:
     console.print(f"[bold]{title}[/bold]")
     for name, value in facts.items():
         told = (
-            "  ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
+            "  ".join(f"{k}: {v}" for k, v in value.items())
+            if isinstance(value, Mapping)
+            else value
         )
         console.print(f"  {name}: {told}")
 

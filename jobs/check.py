@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from jobs._progress import console
 from jobs._record import replace_text
 from jobs._spec import load_catalog
-from jobs._tables import console, show_facts, show_table
+from jobs._tables import show_facts, show_table
 from pipeline.data.check import Report, check_log
 from pipeline.data.contract import Finding
 from schemas.job import CheckSpec
@@ -34,9 +35,12 @@ def show(report: Report, name: str) -> None:
         show_table(
             f"findings in log '{name}'",
             ("level", "count", "column", "file", "what, and what to do"),
-            [(f.level, f"{f.count:,}", f.column, f.file, f"{f.what}. {f.remedy}") for f in findings],
+            [
+                (f.level, f"{f.count:,}", f.column, f.file, f"{f.what}. {f.remedy}")
+                for f in findings
+            ],
         )
-    counts = Counter(f.level for f in findings)
+    counts: Counter[str] = Counter(f.level for f in findings)
     told = ", ".join(f"{counts[level]} {level}" for level in order) if findings else "none"
     show_facts(
         f"log '{name}': {report.files:,} files, {report.rows:,} rows",

@@ -5,23 +5,37 @@ Every setting is a field of the verb's spec. `--config FILE.toml`, `key=value` (
 presets, those over the defaults.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("DemoSpec", "Make a planted log, pre-train, tune, evaluate, publish: the whole way"),
     "synth": ("SynthJobSpec", "Write a planted delivery-platform log whose truth is known"),
     "check": ("CheckSpec", "Check a log against its catalogue before anything is trained"),
-    "pretrain": ("PretrainSpec", "Pre-train a base on the catalogue's `pretrain` split and publish it"),
-    "finetune": ("FinetuneSpec", "Tune every domain's kernel on a frozen base and write the bundles"),
-    "evaluate": ("EvaluateSpec", "Evaluate base and kernels on the same later rows, with intervals"),
+    "pretrain": (
+        "PretrainSpec",
+        "Pre-train a base on the catalogue's `pretrain` split and publish it",
+    ),
+    "finetune": (
+        "FinetuneSpec",
+        "Tune every domain's kernel on a frozen base and write the bundles",
+    ),
+    "evaluate": (
+        "EvaluateSpec",
+        "Evaluate base and kernels on the same later rows, with intervals",
+    ),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
 }
 EPILOGUE = """
@@ -29,7 +43,8 @@ Every setting is a field of the verb's spec, and can be given in three ways that
   --config FILE.toml      batch_rows = 4096, or [optim] table_lr = 0.05
   key=value               batch_rows=4096 optim.table_lr=0.05
   --key value             --batch-rows 4096 --optim.table-lr 0.05
-Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed, 6 nothing to do.
+Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed,
+6 nothing to do.
 """
 
 
@@ -89,18 +104,13 @@ def _verb(verb: str, words: list[str]) -> int:
 
     try:
         spec = read_spec(verb, words)
-        if spec is None:
-            return 0
-        code: int = importlib.import_module(f"jobs.{verb}").main(spec)
-        return code
-    except CycloptsError:
-        return 2
+        return 0 if spec is None else int(importlib.import_module(f"jobs.{verb}").main(spec))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def read_spec(verb: str, words: list[str]) -> Any:
+def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     """The verb's frozen spec; None when help was asked for and given.
 
     Raises:
@@ -124,12 +134,14 @@ def read_spec(verb: str, words: list[str]) -> Any:
         version_flags=(),
         result_action="return_value",
     )
-    wanted: list[Any] = []
+    wanted: list[BaseModel] = []
 
-    def take(*, spec: Any) -> None:
+    def take(*, spec: BaseModel) -> None:
         wanted.append(spec)
 
     take.__annotations__["spec"] = Annotated[kind, Parameter(name="*")]
+    if not any(field.is_required() for field in kind.model_fields.values()):
+        take.__kwdefaults__ = {"spec": kind()}
     app.default(take)
     below = _spec.merged(_presets(verb, words, settings), settings)
     app.config = Dict(below, source="--config", use_commands_as_keys=False)
@@ -142,9 +154,9 @@ def read_spec(verb: str, words: list[str]) -> Any:
     return wanted[0] if wanted else None
 
 
-def _spec_class(verb: str) -> type:
+def _spec_class(verb: str) -> type[BaseModel]:
     module = "schemas.synth" if verb == "synth" else "schemas.job"
-    found: type = getattr(importlib.import_module(module), VERBS[verb][0])
+    found: type[BaseModel] = getattr(importlib.import_module(module), VERBS[verb][0])
     return found
 
 

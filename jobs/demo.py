@@ -4,15 +4,15 @@ import json
 import shutil
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jobs import synth
 from jobs._progress import console
 from jobs._ray import ray_cluster
-from jobs._record import AlreadyFinished, read_record, run_record
+from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
 from jobs._spec import load_catalog, merged, nested
 from jobs._tables import number, show_facts, show_table
 from jobs.evaluate import delta_of, evaluate
@@ -22,7 +22,11 @@ from pipeline.publish.predict import BASE, IAK
 from pipeline.stats.metrics import MetricRow
 from schemas.base import Spec
 from schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec
+from schemas.log import Catalog
 from schemas.synth import SynthJobSpec
+
+S = TypeVar("S", bound=Spec)
+R = TypeVar("R")
 
 CATALOG = Path("planted")
 
@@ -57,7 +61,12 @@ def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
     return SynthJobSpec.model_validate(knobs | {"out": out})
 
 
-def _step(verb: str, kind: type[Spec], asked: Mapping[str, Any], work: Any) -> Any:
+def _step(
+    verb: str,
+    kind: type[S],
+    asked: Mapping[str, Any],
+    work: Callable[[S, Catalog, OpenRecord], R],
+) -> R | None:
     """One verb as its own command would run it, presets included; finished steps are kept."""
     catalog = load_catalog(CATALOG)
     presets = nested(dict(catalog.presets.get(verb, {})))
@@ -70,9 +79,7 @@ def _step(verb: str, kind: type[Spec], asked: Mapping[str, Any], work: Any) -> A
         return None
 
 
-def _show(
-    spec: DemoSpec, runs: Mapping[str, Path], rows: list[MetricRow], seconds: float
-) -> int:
+def _show(spec: DemoSpec, runs: Mapping[str, Path], rows: list[MetricRow], seconds: float) -> int:
     """The table of domains, the share of the reachable gain, and where the bundles lie."""
     tuned, judged = (read_record(runs[verb]) for verb in ("finetune", "evaluate"))
     assert tuned is not None, "the demo has just tuned"
@@ -110,7 +117,8 @@ def _show(
             "base_gap": f"{gap:+.4f} AUC (a fair base stays below 0.01)",
             "tables and trunk": f"unchanged, digest {tuned.result['digest'][:16]}",
             "published": f"{runs['finetune'] / 'bundles'}",
-            "records": f"{spec.run_dir}/*/record.json, metrics at {runs['evaluate'] / 'metrics.json'}",
+            "records": f"{spec.run_dir}/*/record.json",
+            "metrics": f"{runs['evaluate'] / 'metrics.json'}",
             "seconds": f"{seconds:.0f}",
         },
     )

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
 from jobs._spec import load_catalog
-from jobs._tables import console, number, show_facts, show_table
+from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import logs
 from pipeline.data.view import LogView, open_log
@@ -40,8 +41,8 @@ def main(spec: EvaluateSpec) -> int:
         gap = record.result.get("base_gap")
         if gap is not None and gap > spec.max_base_gap:
             raise UnderTrained(
-                f"base_gap {gap:.4f} is above {spec.max_base_gap}: on held-out rows of its own days "
-                "the base ranks worse than the global taste it should know. Pre-train it longer "
+                f"base_gap {gap:.4f} is above {spec.max_base_gap}: on held-out rows of its own "
+                "days the base ranks worse than the global taste it should know. Pre-train it longer "
                 "(epochs, batch_rows, optim.*); kernels that catch up on that prove nothing"
             )
     show(record, rows, catalog)
@@ -126,7 +127,9 @@ def _read(run_dir: Path, split: str) -> pa.Table:
 def metrics_of(table: pa.Table, catalog: Catalog) -> list[MetricRow]:
     """Every method on every task, by domain and together."""
     known = table.filter(table.column("domain").is_valid())
-    names, index = np.unique(known.column("domain").to_numpy(zero_copy_only=False), return_inverse=True)
+    names, index = np.unique(
+        known.column("domain").to_numpy(zero_copy_only=False), return_inverse=True
+    )
     labels, masks, kept = _labels(known, catalog)
     return evaluate_methods(
         labels,
@@ -163,7 +166,11 @@ def _labels(
 
 def probabilities_of(table: pa.Table, catalog: Catalog) -> dict[str, dict[str, Floats]]:
     """Method -> metric task -> probabilities; the oracles where the log is planted."""
-    methods = [m for m in (BASE, IAK, PUBLISHED) if f"own.{m}.{catalog.tasks[0].title}" in table.schema.names]
+    methods = [
+        m
+        for m in (BASE, IAK, PUBLISHED)
+        if f"own.{m}.{catalog.tasks[0].title}" in table.schema.names
+    ]
     found: dict[str, dict[str, Floats]] = {}
     for method in methods:
         found[method] = {}
@@ -188,7 +195,7 @@ def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
 
 
 def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
-    """What only a planted log can tell: the share of the reachable gain, and the base's own gap."""
+    """What only a planted log can tell: the share of the reachable gain, the base's own gap."""
     p = probabilities_of(table, catalog)
     true_p = p["oracle"]["ctr"]
     facts: dict[str, Any] = {
@@ -229,7 +236,16 @@ def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> Non
         "all tasks, all rows ranked together",
         ("method", "task", "rows", "AUC", "GAUC", "log-loss", "NE", "delta [95 %]"),
         [
-            (r.method, r.task, f"{r.rows:,}", number(r.auc), number(r.gauc), number(r.logloss), number(r.ne), delta_of(r))
+            (
+                r.method,
+                r.task,
+                f"{r.rows:,}",
+                number(r.auc),
+                number(r.gauc),
+                number(r.logloss),
+                number(r.ne),
+                delta_of(r),
+            )
             for r in others
         ],
     )
@@ -240,7 +256,8 @@ def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> Non
     }
     show_facts(
         f"metrics at {record.run_dir / 'metrics.json'}",
-        planted | {"quarantined": record.result["contract"] or "nothing", "seconds": record.timings_s},
+        planted
+        | {"quarantined": record.result["contract"] or "nothing", "seconds": record.timings_s},
     )
     console.print()
 

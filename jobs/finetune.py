@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs import _record
+from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog
-from jobs._tables import console, number, show_facts, show_table
+from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data.view import open_log
 from pipeline.process import Worker

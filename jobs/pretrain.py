@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import _record
+from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog
-from jobs._tables import console, show_facts
+from jobs._tables import show_facts
 from pipeline.data import contract, hashing, logs, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.data.view import LogView, open_log
@@ -107,9 +108,7 @@ def _encoding(
     return encoding
 
 
-def _inspected(
-    view: LogView, seen: Counter[str]
-) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+def _inspected(view: LogView, seen: Counter[str]) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
     for rows, identity in view.raw_rows("pretrain"):
         seen.update(contract.inspect(rows, view.catalog).counts)
         yield rows, identity

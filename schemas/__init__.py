@@ -1,1 +1,1 @@
-"""Documents: what a log, a job, a bundle and a record say. Plain pydantic, no torch, no ray, no I/O."""
+"""Documents: what a log, a job, a bundle and a record say. No torch, no ray, no I/O."""

@@ -1,4 +1,4 @@
-"""All a job may be asked: one frozen spec a verb, every setting a field with its unit and default."""
+"""All a job may be asked: one frozen spec a verb, every setting with its unit and default."""
 
 from datetime import date
 from pathlib import Path
@@ -60,6 +60,8 @@ class ModelSpec(Spec):
     """Hidden units of a task's tower."""
     dropout: Dropout = 0.0
     """Dropout in the deep part and the experts, in pre-training."""
+    embedding_dropout: Dropout = 0.0
+    """Dropout of what the trunk reads (embeddings and numbers), in pre-training."""
 
 
 class BaseOptimSpec(Spec):

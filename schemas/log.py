@@ -88,9 +88,7 @@ class Catalog(Spec):
     @property
     def numeric(self) -> tuple[NumericSpec, ...]:
         """The dense inputs, in order."""
-        return tuple(
-            f for f in self.features if isinstance(f, NumericSpec) and not f.is_bucketed
-        )
+        return tuple(f for f in self.features if isinstance(f, NumericSpec) and not f.is_bucketed)
 
     @property
     def keyed(self) -> tuple[FeatureSpec, ...]:
@@ -159,7 +157,9 @@ class Catalog(Spec):
             raise ValueError(f"date_key '{log.date_key}' is not among partition_keys")
         dated = [n for n, s in self.splits.items() if s.dates or s.days]
         if dated and not (log.date_key or log.event_time):
-            raise ValueError(f"splits {dated} are cut by date, but the log has no date_key or event_time")
+            raise ValueError(
+                f"splits {dated} are cut by date, but the log has no date_key or event_time"
+            )
         ripening = [t.title for t in self.tasks if t.matures_after]
         if ripening and not (log.event_time or log.date_key):
             raise ValueError(f"tasks {ripening} mature, but the log has no event_time or date_key")
@@ -170,7 +170,9 @@ class Catalog(Spec):
         names = list(self.splits)
         for i, a in enumerate(names):
             for b in names[i + 1 :]:
-                if {a, b} != {"pretrain", "tune"} and _may_share_rows(self.splits[a], self.splits[b]):
+                if {a, b} != {"pretrain", "tune"} and _may_share_rows(
+                    self.splits[a], self.splits[b]
+                ):
                     raise ValueError(
                         f"splits '{a}' and '{b}' may share rows; give them disjoint dates, "
                         "values or slices (only pretrain and tune may overlap)"

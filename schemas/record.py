@@ -14,7 +14,8 @@ class RunRecord(Spec):
     status: Literal["running", "finished", "failed", "interrupted"]
     """How it ended."""
     exit_code: int | None = None
-    """0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed, 6 nothing to do."""
+    """0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed,
+    6 nothing to do."""
     spec: dict[str, Any]
     """The resolved spec: file, command line and defaults merged."""
     spec_digest: str

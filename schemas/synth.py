@@ -87,9 +87,9 @@ class SynthSpec(Spec):
     warm_clicks: NonNegativeInt = 16
     """Mean number of clicks a user made before the log's first day; they open the histories."""
     click_rate: Rate = 0.14
-    """Mean click probability over the base's window."""
+    """Mean click probability over the base's window; histories that fill raise it a little."""
     order_rate: Rate = 0.22
-    """Mean probability of an order given a click, over the base's window."""
+    """Mean probability of an order given a click over the base's window."""
 
     @field_validator("regions", mode="before")
     @classmethod

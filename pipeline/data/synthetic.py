@@ -27,7 +27,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -210,7 +210,7 @@ CLICK = Sizes(
     price=-0.40,
     price_spread=0.15,
     distance=-0.45,
-    scene=(-0.25, 0.45, 0.2, 0.8),
+    scene=(-0.30, 0.55, 0.20, 0.90),
     weekend=0.08,
     history=1.8,
     factors=0.06,
@@ -227,7 +227,7 @@ ORDER = Sizes(
     price=-0.50,
     price_spread=0.15,
     distance=-0.55,
-    scene=(-0.3, 0.5, 0.4, 0.8),
+    scene=(-0.35, 0.55, 0.40, 0.90),
     weekend=0.05,
     history=1.2,
     factors=0.04,
@@ -400,6 +400,14 @@ class Truth:
     p_order_global: F64
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labels:
+    """A block's drawn labels, (B,); `ordered` counts where the row was clicked."""
+
+    clicked: NDArray[np.bool_]
+    ordered: NDArray[np.bool_]
+
+
 class Histories:
     """The last clicks of every user: (users, H) item indices, newest last, -1 for none."""
 
@@ -514,11 +522,7 @@ def build_world(knobs: Knobs) -> World:
         rows_RD=_rows_by_region_and_day(knobs, sizes),
         levels=Levels(click=0.0, order=0.0, click_global=0.0, order_global=0.0),
     )
-    return World(**{**_fields(world), "levels": _levels(world)})
-
-
-def _fields(world: World) -> dict[str, object]:
-    return {name: getattr(world, name) for name in World.__slots__}
+    return replace(world, levels=_levels(world))
 
 
 def _region_sizes(knobs: Knobs) -> F64:
@@ -538,7 +542,7 @@ def _rows_by_region_and_day(knobs: Knobs, sizes: F64) -> I64:
     short = knobs.rows - int(rows.sum())
     most_cut = np.argsort((rows - exact).ravel(), kind="stable")[:short]
     rows.ravel()[most_cut] += 1
-    return rows
+    return np.asarray(rows, dtype=np.int64)
 
 
 def _zipf(count: int, exponent: float, rng: Generator) -> F64:
@@ -850,7 +854,11 @@ def _warm(world: World, region: Region) -> Histories:
 
 
 def _levels(world: World) -> Levels:
-    """Intercepts that give the rates asked for on a pilot drawn from the base's window."""
+    """Intercepts that give the rates asked for on a pilot drawn from the base's window.
+
+    The pilot reads histories as they stand when the log opens; as they fill, clicks come a
+    little more often (3 % with the default `warm_clicks`, more from empty ones).
+    """
     logits: list[tuple[F64, F64, F64, F64]] = []
     for region in world.regions:
         histories = _warm(world, region)
@@ -863,18 +871,15 @@ def _levels(world: World) -> Levels:
                 click = _logits(block, facts, world.click, domain_taste(region.click[day]))
                 order = _logits(block, facts, world.order, domain_taste(region.order[day]))
                 logits.append((*click, *order))
-    click, click_global, order, order_global = (
-        np.concatenate(part) for part in zip(*logits, strict=True)
-    )
+    full, common, full_order, common_order = (np.concatenate(p) for p in zip(*logits, strict=True))
     clicks, orders = world.knobs.click_rate, world.knobs.order_rate
-    level = _level_for(click, clicks, np.ones_like(click))
-    level_global = _level_for(click_global, clicks, np.ones_like(click))
-    clicked = _sigmoid(click + level)
+    level = _level_for(full, clicks, np.ones_like(full))
+    clicked = _sigmoid(full + level)
     return Levels(
         click=level,
-        click_global=level_global,
-        order=_level_for(order, orders, clicked),
-        order_global=_level_for(order_global, orders, clicked),
+        click_global=_level_for(common, clicks, np.ones_like(common)),
+        order=_level_for(full_order, orders, clicked),
+        order_global=_level_for(common_order, orders, clicked),
     )
 
 
@@ -931,34 +936,17 @@ def _write_part(
 ) -> SynthPart:
     """Write one region's day, events and truth with the same row groups."""
     dt = world.knobs.start_date + timedelta(days=day)
-    start_s = int(datetime(dt.year, dt.month, dt.day, tzinfo=UTC).timestamp())
-    rng = np.random.default_rng((world.knobs.seed, _ROWS, region.number, day))
-    rows = int(world.rows_RD[region.number, day])
     paths = [_part_path(folder, kind, region.name, dt) for kind in ("events", "truth")]
-    files = PairedFiles(events=paths[0], truth=paths[1], progress=progress)
     clicks = orders = 0
-    with files:
-        for window in _windows(start_s, rows, rng):
-            block = _draw_block(world, region, histories, rng, day=day, window=window)
-            truth = _truth(world, region, block, day=day)
-            clicked = rng.random(len(block.time)) < truth.p_click
-            ordered = clicked & (rng.random(len(block.time)) < truth.p_order)
-            events = _event_table(
-                world,
-                region,
-                block,
-                clicked,
-                ordered,
-                weekday=dt.weekday(),
-                id_from=id_from + files.rows,
-            )
-            files.add(events, _truth_table(truth))
-            histories.add(block.user[clicked], block.item[clicked])
-            clicks, orders = clicks + int(clicked.sum()), orders + int(ordered.sum())
+    with PairedFiles(events=paths[0], truth=paths[1], progress=progress) as files:
+        for events, truth in _day_tables(world, region, histories, day=day, id_from=id_from):
+            files.add(events, truth)
+            clicks += int(events["label_click"].to_numpy().sum())
+            orders += int(events["label_order"].to_numpy().sum())
     return SynthPart(
         region=region.name,
         dt=dt,
-        rows=rows,
+        rows=files.rows,
         clicks=clicks,
         orders=orders,
         events_bytes=paths[0].stat().st_size,
@@ -966,6 +954,26 @@ def _write_part(
         events_sha256=_sha256(paths[0]),
         truth_sha256=_sha256(paths[1]),
     )
+
+
+def _day_tables(
+    world: World, region: Region, histories: Histories, *, day: int, id_from: int
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Each block of one region's day as events and truth; its clicks then join the histories."""
+    dt = world.knobs.start_date + timedelta(days=day)
+    start_s = int(datetime(dt.year, dt.month, dt.day, tzinfo=UTC).timestamp())
+    rng = np.random.default_rng((world.knobs.seed, _ROWS, region.number, day))
+    for window in _windows(start_s, int(world.rows_RD[region.number, day]), rng):
+        block = _draw_block(world, region, histories, rng, day=day, window=window)
+        truth = _truth(world, region, block, day=day)
+        clicked = rng.random(len(block.time)) < truth.p_click
+        labels = Labels(clicked=clicked, ordered=rng.random(len(block.time)) < truth.p_order)
+        yield (
+            _event_table(world, region, block, labels, weekday=dt.weekday(), id_from=id_from),
+            _truth_table(truth),
+        )
+        histories.add(block.user[clicked], block.item[clicked])
+        id_from += len(block.time)
 
 
 class PairedFiles:
@@ -987,8 +995,9 @@ class PairedFiles:
     def __enter__(self) -> "PairedFiles":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
+    def __exit__(self, failure: object, *_: object) -> None:
+        if failure is None:
+            self._flush()
         self._events.close()
         self._truth.close()
 
@@ -1043,8 +1052,7 @@ def _event_table(
     world: World,
     region: Region,
     block: Block,
-    clicked: NDArray[np.bool_],
-    ordered: NDArray[np.bool_],
+    labels: Labels,
     *,
     weekday: int,
     id_from: int,
@@ -1073,8 +1081,8 @@ def _event_table(
         "hist_categories": pa.ListArray.from_arrays(
             ends, _coded(catalogue.item_category[past], CATEGORIES)
         ),
-        "label_click": clicked.astype(np.int8),
-        "label_order": ordered.astype(np.int8),
+        "label_click": labels.clicked.astype(np.int8),
+        "label_order": (labels.clicked & labels.ordered).astype(np.int8),
     }
     return pa.table(columns, schema=_STORED_SCHEMA)
 

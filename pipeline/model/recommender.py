@@ -13,6 +13,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipeline.model.heads import Heads
+from pipeline.model.tables import TWIN
 
 
 class Representation(NamedTuple):
@@ -33,6 +34,7 @@ class Recommender(nn.Module):
         num_numeric: int,
         trunk: nn.Module,
         heads: Heads,
+        embedding_dropout: float = 0.0,
     ) -> None:
         """Join the parts.
 
@@ -42,12 +44,16 @@ class Recommender(nn.Module):
             num_numeric: N.
             trunk: x_BX -> h_BH.
             heads: h_BH -> logits_BT.
+            embedding_dropout: chance that a unit of x is dropped while training.
         """
         super().__init__()
         self.tables, self.trunk, self.heads = tables, trunk, heads
+        self.dropout = nn.Dropout(embedding_dropout)
         self.features = tuple(features)
+        self.twins = tuple(f for f in tables_features(tables) if f.endswith(TWIN))
         self.num_numeric = num_numeric
         self.tables_frozen = False
+        self.tables_l2 = 0.0
         self.table_sizes: Mapping[str, tuple[int, int]] = {
             config.name: (config.num_embeddings, config.embedding_dim)
             for config in tables.embedding_bag_configs()
@@ -66,7 +72,7 @@ class Recommender(nn.Module):
         """What the trunk reads, and what it makes of it."""
         embedded = self.embed(ids, rows=numeric_BN.shape[0])
         x_BX = torch.cat([*embedded, numeric_BN], dim=1)
-        return Representation(h_BH=self.trunk(x_BX), x_BX=x_BX)
+        return Representation(h_BH=self.trunk(self.dropout(x_BX)), x_BX=x_BX)
 
     def embed(self, ids: KeyedJaggedTensor, *, rows: int) -> list[Tensor]:
         """Each feature's mean embedding, in declared order, of the first `rows` rows.
@@ -82,10 +88,35 @@ class Recommender(nn.Module):
 
     def _look_up(self, ids: KeyedJaggedTensor, rows: int) -> list[Tensor]:
         sums = self.tables(ids)
-        return [
+        means = [
             sums[feature][:rows] / ids[feature].lengths()[:rows, None].clamp(min=1)
             for feature in self.features
         ]
+        return [decayed(mean_BE, self.tables_l2) for mean_BE in means] if self.tables_l2 else means
+
+
+def decayed(embedding_BE: Tensor, l2: float) -> Tensor:
+    """`embedding_BE`, whose gradient is that of the loss and l2 / 2 * its mean square length."""
+    if not embedding_BE.requires_grad:
+        return embedding_BE
+    pull_BE = embedding_BE.detach() * (l2 / max(1, len(embedding_BE)))
+    decaying_BE = embedding_BE.view_as(embedding_BE)
+    decaying_BE.register_hook(lambda grad_BE: grad_BE + pull_BE)
+    return decaying_BE
+
+
+def tables_features(tables: EmbeddingBagCollection) -> list[str]:
+    """Every feature that some table embeds, twins included."""
+    return [f for config in tables.embedding_bag_configs() for f in config.feature_names]
+
+
+def with_twins(ids: KeyedJaggedTensor, twins: Sequence[str]) -> KeyedJaggedTensor:
+    """The same ids, and twins of features, whose bags are all empty (see tables.TWIN)."""
+    lengths = ids.lengths()
+    empty = lengths.new_zeros(len(twins) * ids.stride())
+    return KeyedJaggedTensor(
+        keys=[*ids.keys(), *twins], values=ids.values(), lengths=torch.cat([lengths, empty])
+    )
 
 
 def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> int:
@@ -98,6 +129,7 @@ def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> i
         feature: config.embedding_dim
         for config in tables.embedding_bag_configs()
         for feature in config.feature_names
+        if not feature.endswith(TWIN)
     }
     if sorted(features) != sorted(widths):
         unknown, unread = sorted(set(features) - set(widths)), sorted(set(widths) - set(features))

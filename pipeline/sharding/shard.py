@@ -15,7 +15,6 @@ import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
-    WeightDecayMode,
 )
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -43,7 +42,10 @@ from pipeline.sharding.plan import check_covers
 class RowWiseAdagrad:
     """How trained tables learn: one running mean of squares per row.
 
-    `weight_decay` is L2, added to the gradient of the rows a batch touches and of no others.
+    `weight_decay` adds weight_decay / 2 * |e|^2 to the loss of a row of the log, for each mean
+    embedding e it reads (averaged over this worker's rows, then over workers). It is computed in
+    `Recommender.embed`: fbgemm's own is dropped without a word on a CPU for any table that one
+    feature alone reads (its fast path passes weight_decay=0).
     """
 
     lr: float
@@ -90,6 +92,7 @@ def shard(
     starts = _take_starts(model.tables)
     whole = None if model.tables.device.type == "meta" else model.tables
     model.tables_frozen = tables_optimizer is None
+    model.tables_l2 = tables_optimizer.weight_decay if tables_optimizer else 0.0
     group = dist.group.WORLD
     assert group is not None, "shard() needs a process group; see pipeline.process.process_group"
     sharder = AnySharder(fused_params=_fused_params(tables_optimizer))
@@ -191,8 +194,6 @@ def _fused_params(optimizer: RowWiseAdagrad | None) -> dict[str, Any]:
         "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
         "learning_rate": optimizer.lr,
         "eps": optimizer.eps,
-        "weight_decay": optimizer.weight_decay,
-        "weight_decay_mode": WeightDecayMode.L2 if optimizer.weight_decay else WeightDecayMode.NONE,
     }
 
 

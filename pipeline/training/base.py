@@ -74,13 +74,24 @@ def table_shapes(catalog: Catalog, encoding: Encoding, *, width: int) -> tuple[T
     )
 
 
-def build_model(catalog: Catalog, encoding: Encoding, spec: ModelSpec, *, seed: int) -> Recommender:
+def build_model(
+    catalog: Catalog,
+    encoding: Encoding,
+    spec: ModelSpec,
+    *,
+    seed: int,
+    with_twins: bool = False,
+) -> Recommender:
     """The base with its dense part initialised and its tables on the meta device."""
     torch.manual_seed(seed)
     shapes = table_shapes(catalog, encoding, width=spec.width)
     features = tuple(f.name for f in catalog.keyed)
     tables = build_tables(
-        shapes, init_scale=spec.init_scale, device=torch.device("meta"), seed=seed
+        shapes,
+        init_scale=spec.init_scale,
+        device=torch.device("meta"),
+        seed=seed,
+        with_twins=with_twins,
     )
     numeric, tasks = len(catalog.numeric), len(catalog.tasks)
     trunk = DcnMmoe(
@@ -95,7 +106,12 @@ def build_model(catalog: Catalog, encoding: Encoding, spec: ModelSpec, *, seed: 
     )
     heads = Heads(tasks=tasks, width=spec.expert_width, hidden=spec.tower_width)
     return Recommender(
-        tables=tables, features=features, num_numeric=numeric, trunk=trunk, heads=heads
+        tables=tables,
+        features=features,
+        num_numeric=numeric,
+        trunk=trunk,
+        heads=heads,
+        embedding_dropout=spec.embedding_dropout,
     )
 
 

@@ -96,7 +96,13 @@ class Pretraining:
             row_wise_from_rows=work.row_wise_from_rows,
         )
         self.model = shard(
-            base.build_model(self.catalog, work.encoding, work.model, seed=work.seed),
+            base.build_model(
+                self.catalog,
+                work.encoding,
+                work.model,
+                seed=work.seed,
+                with_twins=work.optim.table_l2 > 0 and worker.device.type == "cpu",
+            ),
             self.plan,
             worker=worker,
             tables_optimizer=RowWiseAdagrad(lr=work.optim.table_lr, weight_decay=work.optim.table_l2),

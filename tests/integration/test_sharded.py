@@ -26,7 +26,8 @@ from pipeline.sharding.shard import (
 from tests.unit.model.small import SHAPES, TASKS, small_batch, small_model
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
-ADAGRAD = RowWiseAdagrad(lr=0.1, eps=1e-6, weight_decay=0.02)
+ADAGRAD = RowWiseAdagrad(lr=0.1, eps=1e-6)
+DECAYING = dataclasses.replace(ADAGRAD, weight_decay=0.2)
 PLANS = {
     "mixed": {"user": "row_wise"},
     "rows": {"user": "row_wise", "hour": "row_wise", "shop": "row_wise"},
@@ -34,6 +35,13 @@ PLANS = {
     "columns": {"user": "row_wise", "shop": "column_wise"},
 }
 CUTS = {"halves": (0, 6, 12), "uneven": (0, 5, 12), "one empty": (0, 12, 12)}
+RUNS = (  # plan, cut, whether weights decay
+    ("mixed", "halves", False),
+    ("mixed", "halves", True),
+    ("rows", "uneven", False),
+    ("tables", "one empty", False),
+    ("rows", "one empty", False),
+)
 DENSE_LR = 0.1
 STEPS = 4
 LATE_LR = 0.01  # of the tables, from step 2 on
@@ -67,8 +75,8 @@ def train(worker, model, cut):
         optimizer.step()
 
 
-def train_plain():
-    """The same steps on one plain model, row-wise Adagrad written out."""
+def train_plain(weight_decay=0.0):
+    """The same steps on one plain model, row-wise Adagrad and weight decay written out."""
     model = small_model()
     squares = [torch.zeros(shape.rows) for shape in SHAPES]
     for step in range(STEPS):
@@ -77,17 +85,19 @@ def train_plain():
             model(rows.ids, rows.numeric_BN), rows.labels_BT, rows.mask_BT, TASKS
         )
         model.zero_grad()
-        share_of_mean(losses_BT, counts_T=rows.mask_BT.sum(dim=0), tasks=TASKS).backward()
+        loss = share_of_mean(losses_BT, counts_T=rows.mask_BT.sum(dim=0), tasks=TASKS)
+        e_BE = torch.cat(model.embed(rows.ids, rows=12), dim=1)
+        (loss + weight_decay / 2 * e_BE.square().sum(dim=1).mean()).backward()
         with torch.no_grad():
             for shape, square in zip(SHAPES, squares, strict=True):
                 table = model.tables.embedding_bags[shape.name].weight
                 touched = torch.cat([rows.ids[f].values() for f in shape.features]).unique()
-                grad = table.grad[touched] + ADAGRAD.weight_decay * table[touched]
+                grad = table.grad[touched]
                 square[touched] += grad.square().mean(dim=1)
                 lr = ADAGRAD.lr if step < 2 else LATE_LR
                 table[touched] -= lr * grad / (square[touched].sqrt() + ADAGRAD.eps)[:, None]
             for parameter in dense_state(model).values():
-                parameter -= DENSE_LR * parameter.grad
+                parameter.sub_(DENSE_LR * parameter.grad)
     return weights(model)
 
 
@@ -121,11 +131,10 @@ def ask(worker, directory):
         for cut in CUTS:
             rows = my_rows(worker, cut, 7)
             answers["logits"][plan, cut] = model(rows.ids, rows.numeric_BN).detach()
-    for plan, cut in (("mixed", "halves"), ("rows", "uneven"), ("tables", "one empty"),
-                      ("rows", "one empty")):  # fmt: skip
-        model = sharded_model(worker, plan)
+    for plan, cut, decay in RUNS:
+        model = sharded_model(worker, plan, optimizer=DECAYING if decay else ADAGRAD)
         train(worker, model, cut)
-        answers["trained"][plan, cut] = weights(model)
+        answers["trained"][plan, cut, decay] = weights(model)
     answers["traffic, trained"] = gradient_traffic(worker, model)
     answers["digest"] = digest_model(model, worker)
     answers["entries"] = write_base_weights(model, directory, worker, max_file_bytes=800)
@@ -207,13 +216,9 @@ def test_sharded_tables_start_as_the_whole_ones(two):
         assert answers["start"] == dict.fromkeys(PLANS, whole)
 
 
-@pytest.mark.parametrize(
-    "run",
-    [("mixed", "halves"), ("rows", "uneven"), ("tables", "one empty"), ("rows", "one empty")],
-    ids="-".join,
-)
+@pytest.mark.parametrize("run", RUNS)
 def test_two_workers_train_as_one_on_the_whole_batch(two, run):
-    plain_shards, plain_dense = train_plain()
+    plain_shards, plain_dense = train_plain(DECAYING.weight_decay if run[2] else 0.0)
     whole = {s.table: s.tensor_RW for s in plain_shards}
     for answers in two:
         shards, dense = answers["trained"][run]

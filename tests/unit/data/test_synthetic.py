@@ -3,6 +3,7 @@
 import tomllib
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def small(**changes: object) -> Knobs:
 
 
 def write(out: Path, knobs: Knobs) -> SynthResult:
-    return generate(knobs, out, lambda rows: None)
+    return generate(knobs, out, lambda _: None)
 
 
 def read(out: Path, kind: str) -> pa.Table:
@@ -132,7 +133,7 @@ def test_refuses_a_folder_that_holds_anything_else(tmp_path, spoil, changes):
 
 
 def test_a_broken_run_leaves_nothing_behind(tmp_path):
-    def give_up(rows: int) -> None:
+    def give_up(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -263,10 +264,16 @@ def test_labels_come_at_the_rate_of_the_truth(log):
     assert abs(z_score(clicked[~high], p_click[~high])) < 4
 
 
-def test_rates_in_the_bases_window_are_those_asked_for(log):
-    early = column(log.events, "dt") < str(date(2026, 10, 1 + log.knobs.base_days))
-    for name in ("p_click", "p_click_global"):
-        assert column(log.truth, name)[early].mean() == pytest.approx(0.14, abs=0.02)
+def test_rates_in_the_bases_window_are_about_those_asked_for(tmp_path):
+    knobs = small(rows=40_000, users=2_000, items=800, warm_clicks=16)
+    write(tmp_path / "log", knobs)
+    truth = read(tmp_path / "log", "truth")
+    early = column(truth, "dt") < str(date(2026, 10, 1 + knobs.base_days))
+    p_click = column(truth, "p_click")[early]
+    assert p_click.mean() == pytest.approx(knobs.click_rate, abs=0.015)
+    assert column(truth, "p_click_global")[early].mean() == pytest.approx(p_click.mean(), abs=0.01)
+    orders = np.average(column(truth, "p_order")[early], weights=p_click)
+    assert orders == pytest.approx(knobs.order_rate, abs=0.02)
 
 
 def pairs_that_swap(out: Path) -> float:
@@ -353,7 +360,7 @@ def test_blocks_share_no_second(monkeypatch):
     assert sum(rows for *_, rows in windows) == 20_000
     assert max(rows for *_, rows in windows) <= 100
     assert windows[-1][1] == 86_400
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in pairwise(windows):
         assert before[0] < before[1] <= after[0]
 
 

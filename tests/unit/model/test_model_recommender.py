@@ -5,7 +5,7 @@ from torchrec.modules.crossnet import LowRankCrossNet
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from pipeline.model.heads import Heads
-from pipeline.model.recommender import Recommender
+from pipeline.model.recommender import Recommender, decayed
 from pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from tests.unit.model.small import FEATURES, NUMERIC, SHAPES, small_batch, small_model
 
@@ -44,6 +44,13 @@ def test_frozen_tables_take_no_part_in_autograd():
     represented = model.represent(batch.ids, batch.numeric_BN)
     assert not represented.x_BX.requires_grad
     assert represented.h_BH.requires_grad
+
+
+def test_decay_is_the_gradient_of_half_the_mean_square_length():
+    e_BE = torch.randn(5, 3, requires_grad=True)
+    (decayed(e_BE, 0.4) * 2).sum().backward()
+    expected = torch.full((5, 3), 2.0) + 0.4 * e_BE.detach() / 5
+    torch.testing.assert_close(e_BE.grad, expected)
 
 
 def test_forward_can_be_traced():
