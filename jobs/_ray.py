@@ -44,7 +44,7 @@ def ray_cluster(workers: int) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"address": address} if address else _local(workers)
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 unless told: slower than any neighbour
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     try:
         yield

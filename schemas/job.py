@@ -70,7 +70,7 @@ class BaseOptimSpec(Spec):
     table_lr: PositiveFloat = 0.05
     """Row-wise Adagrad's rate for the tables."""
     table_l2: NonNegativeFloat = 0.0
-    """L2 pull on the rows a batch touches, fused into row-wise Adagrad."""
+    """L2 pull: this / 2 times the squared length of each embedding read, as a mean over rows."""
     dense_lr: PositiveFloat = 1e-3
     """AdamW's rate for trunk and towers."""
     dense_decay: NonNegativeFloat = 0.0

@@ -38,6 +38,11 @@ class Bank:
         """A copy of one kernel's weights."""
         return {name: stacked[index].clone() for name, stacked in self.weights.items()}
 
+    def to(self, device: torch.device) -> "Bank":
+        """The same kernels on a device."""
+        weights = {name: stacked.to(device) for name, stacked in self.weights.items()}
+        return Bank(shape=self.shape, names=self.names, weights=weights)
+
     def take(self, slots: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Copies of the present slots' weights; those named are leaves that gather gradients."""
         taken = {name: stacked.index_select(0, slots) for name, stacked in self.weights.items()}

@@ -114,7 +114,8 @@ def run(
     h_BH = h_BH + linear(z_BC, weights["decode_w"])
     h_BTW = h_BH.unflatten(1, (heads.tasks, heads.width))
     narrow_BTR = torch.einsum("btw,trw->btr", h_BTW, weights["lora_in"])
-    shift_BTD = torch.einsum("btr,tdr->btd", narrow_BTR, weights["lora_out"]) + weights["tower_bias"]
+    shift_BTD = torch.einsum("btr,tdr->btd", narrow_BTR, weights["lora_out"])
+    shift_BTD = shift_BTD + weights["tower_bias"]
     logits_BT = tower(heads, h_BTW, shift_BTD) + linear(z_BC, weights["skip_w"], weights["skip_b"])
     rate_B = rate(mean_BC, logvar_BC, weights["prior_mean"], weights["prior_logvar"])
     return KernelOutput(logits_BT, linear(z_BC, weights["probe_w"], weights["probe_b"]), rate_B)

@@ -13,7 +13,6 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipeline.model.heads import Heads
-from pipeline.model.tables import TWIN
 
 
 class Representation(NamedTuple):
@@ -50,7 +49,6 @@ class Recommender(nn.Module):
         self.tables, self.trunk, self.heads = tables, trunk, heads
         self.dropout = nn.Dropout(embedding_dropout)
         self.features = tuple(features)
-        self.twins = tuple(f for f in tables_features(tables) if f.endswith(TWIN))
         self.num_numeric = num_numeric
         self.tables_frozen = False
         self.tables_l2 = 0.0
@@ -105,20 +103,6 @@ def decayed(embedding_BE: Tensor, l2: float) -> Tensor:
     return decaying_BE
 
 
-def tables_features(tables: EmbeddingBagCollection) -> list[str]:
-    """Every feature that some table embeds, twins included."""
-    return [f for config in tables.embedding_bag_configs() for f in config.feature_names]
-
-
-def with_twins(ids: KeyedJaggedTensor, twins: Sequence[str]) -> KeyedJaggedTensor:
-    """The same ids, and twins of features, whose bags are all empty (see tables.TWIN)."""
-    lengths = ids.lengths()
-    empty = lengths.new_zeros(len(twins) * ids.stride())
-    return KeyedJaggedTensor(
-        keys=[*ids.keys(), *twins], values=ids.values(), lengths=torch.cat([lengths, empty])
-    )
-
-
 def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> int:
     """Units the embeddings of `features` take in x.
 
@@ -129,7 +113,6 @@ def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> i
         feature: config.embedding_dim
         for config in tables.embedding_bag_configs()
         for feature in config.feature_names
-        if not feature.endswith(TWIN)
     }
     if sorted(features) != sorted(widths):
         unknown, unread = sorted(set(features) - set(widths)), sorted(set(widths) - set(features))

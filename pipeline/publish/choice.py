@@ -1,4 +1,4 @@
-"""Which bundle a domain's request gets: its own, else its nearest ancestor's, else none (the base)."""
+"""Which bundle serves a domain: its own, else its nearest ancestor's, else none (the base)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,16 +48,15 @@ class Shelf:
 
     def logits(self, heads: Heads, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
         """Adapted logits, each row by the bundle in its slot; the base's where it has none."""
+        logits_BT: Tensor = heads(h_BH)
         order = torch.argsort(slots_B, stable=True)
-        h_BH, x_BX, sorted_B = h_BH[order], x_BX[order], slots_B[order]
-        plain = int((sorted_B == BASE_SLOT).sum())
-        bounds = torch.bincount(sorted_B[plain:], minlength=len(self.names)).cumsum(0).tolist()
-        a_BA = torch.cat([h_BH, x_BX], dim=1)[plain:] if self.reads_x else h_BH[plain:]
+        order = order[slots_B[order] != BASE_SLOT]
+        bounds = torch.bincount(slots_B[order], minlength=len(self.names)).cumsum(0).tolist()
+        h_BH, x_BX = h_BH[order], x_BX[order]
+        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
         a_BA = (a_BA - spread(self.mean_KA, bounds)) / spread(self.scale_KA, bounds)
-        adapted = banks.run(self.weights, heads, h_BH[plain:], a_BA, None, bounds).logits_BT
-        logits_BT = torch.empty_like(heads(h_BH[:1])).repeat(len(slots_B), 1)
-        logits_BT[order] = torch.cat([heads(h_BH[:plain]), adapted])
-        return logits_BT
+        adapted = banks.run(self.weights, heads, h_BH, a_BA, None, bounds)
+        return logits_BT.index_copy(0, order, adapted.logits_BT)
 
 
 def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> Shelf:

@@ -1,12 +1,13 @@
 """One worker's part in evaluation: each row's probabilities under every method, to Parquet.
 
-    predictions/<split>-<rank>.parquet
-        domain        dictionary<string>
-        user          int64, where the log has users
-        y.<task>      float; null where the label is masked
-        own.<method>.<task>, all.<method>.<task>
-                      the task's own probability (a conversion's: given its click), and over all rows
-        t.<column>    the planted truth, where there is one
+`predictions/<split>-<rank>.parquet` has these columns:
+
+    domain        dictionary<string>
+    user          int64, where the log has users
+    y.<task>      float; null where the label is masked
+    own.<method>.<task>, all.<method>.<task>
+                  the task's own probability (a conversion's: given its click), and over all rows
+    t.<column>    the planted truth, where there is one
 """
 
 from collections import Counter
@@ -125,17 +126,18 @@ def _predicted(
     tasks = base.task_shapes(catalog)
     level = len(catalog.domain.levels) - 1
     columns: dict[str, Any] = {"domain": rows.column(f"l.{level}").cast(pa.string())}
-    columns |= {n: rows.column(n) for n in rows.schema.names if n == "user" or n[:2] in ("y.", "t.")}
+    kept = (n for n in rows.schema.names if n == "user" or n.startswith(("y.", "t.")))
+    columns |= {n: rows.column(n) for n in kept}
     columns |= _columns(BASE, recommender.heads(h_BH), tasks)
-    for method, published_only in ((IAK, False), (PUBLISHED, True)) if shelf else ():
+    if shelf is None:
+        return pa.table(columns)
+    for method, published_only in ((IAK, False), (PUBLISHED, True)):
         slots_B = torch.tensor(list(_slots(rows, shelf, level, published_only)), dtype=torch.int64)
         columns |= _columns(method, shelf.logits(recommender.heads, h_BH, x_BX, slots_B), tasks)
     return pa.table(columns)
 
 
-def _slots(
-    rows: pa.Table, shelf: Shelf, level: int, published_only: bool
-) -> Iterator[int]:
+def _slots(rows: pa.Table, shelf: Shelf, level: int, published_only: bool) -> Iterator[int]:
     """The slot that serves each row, looked up once a domain."""
     paths = list(
         zip(*(rows.column(f"l.{depth}").to_pylist() for depth in range(level + 1)), strict=True)

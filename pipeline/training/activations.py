@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,10 @@ class Recomputed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningRows:
-    """This worker's rows of one split, as the bank needs them."""
+    """This worker's rows of one split, as the bank needs them.
+
+    Activations lie where the base computes, everything else on the CPU.
+    """
 
     activations: Activations
     labels_nT: Tensor
@@ -123,7 +127,7 @@ def tuning_rows(
     )
 
 
-def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np.int64]:
     """Each row's place in `names` at this level, -1 for a domain that is not there."""
     column = rows.column(f"l.{level}").combine_chunks()
     if isinstance(column, pa.ChunkedArray):
@@ -131,7 +135,8 @@ def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> "np.ndarray[tu
     place = {name: index for index, name in enumerate(names)}
     lookup = np.array([place.get(n, -1) for n in column.dictionary.to_pylist()] + [-1], np.int64)
     indices = column.indices.fill_null(len(column.dictionary)).to_numpy().astype(np.int64)
-    return lookup[indices]
+    slots: npt.NDArray[np.int64] = lookup[indices]
+    return slots
 
 
 def most(value: int, worker: Worker) -> int:
@@ -144,8 +149,9 @@ def most(value: int, worker: Worker) -> int:
 
 
 def total(values: Tensor, worker: Worker) -> Tensor:
-    """The sum over workers."""
-    if worker.world > 1:
-        values = values.clone().to(worker.device)
-        dist.all_reduce(values)
-    return values
+    """The sum over workers, where `values` was."""
+    if worker.world == 1:
+        return values
+    summed = values.clone().to(worker.device)
+    dist.all_reduce(summed)
+    return summed.to(values.device)

@@ -1,9 +1,11 @@
 """The base as a folder: built from a catalogue, published, and opened again.
 
-    base/manifest.json           what it is: schema, tables, files by SHA-256, digest, fingerprint
-    base/encoding/               vocabularies and statistics
-    base/dense.safetensors       trunk and towers
-    base/tables/<table>/*.safetensors
+The folder `base/` of a pre-training run holds:
+
+    manifest.json           what it is: schema, tables, files by SHA-256, digest, fingerprint
+    encoding/               vocabularies and statistics
+    dense.safetensors       trunk and towers
+    tables/<table>/*.safetensors
 """
 
 import json
@@ -80,7 +82,6 @@ def build_model(
     spec: ModelSpec,
     *,
     seed: int,
-    with_twins: bool = False,
 ) -> Recommender:
     """The base with its dense part initialised and its tables on the meta device."""
     torch.manual_seed(seed)
@@ -91,7 +92,6 @@ def build_model(
         init_scale=spec.init_scale,
         device=torch.device("meta"),
         seed=seed,
-        with_twins=with_twins,
     )
     numeric, tasks = len(catalog.numeric), len(catalog.tasks)
     trunk = DcnMmoe(
@@ -191,6 +191,6 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
     ]
     if differing:
         raise BadRequest(
-            f"the catalogue's {', '.join(differing)} differ from those of the base at {base.folder}; "
-            "use the catalogue it was trained with, or pre-train again"
+            f"the catalogue's {', '.join(differing)} differ from those of the base at "
+            f"{base.folder}; use the catalogue it was trained with, or pre-train again"
         )

@@ -3,7 +3,7 @@
 torch.distributed.checkpoint holds the sharded tables with their optimiser's state; it pickles its
 metadata, so these folders are trusted, stay inside the run and are never published.
 
-    checkpoints/step-00000400/          complete: it was renamed into place after everything was written
+    checkpoints/step-00000400/          complete: renamed into place after all was written
     checkpoints/.step-00000400.part/    a worker died while writing; removed by the next attempt
 """
 
@@ -74,7 +74,9 @@ def load(place: Path, state: dict[str, Any], *, worker: Worker) -> dict[str, Any
     return metas[worker.rank]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
     """An Adam's moments and counts by parameter name, created at rest where it has not stepped."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():

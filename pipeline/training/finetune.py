@@ -149,7 +149,9 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         digest=after.combined,
         plan=describe(plan),
         parameters_per_kernel=sum(
-            int(np.prod(size)) for name, size in _shape(work, setting).sizes().items() if "probe" not in name
+            int(np.prod(size))
+            for name, size in _shape(work, setting).sizes().items()
+            if "probe" not in name
         ),
     )
 
@@ -250,8 +252,8 @@ def _names(work: FinetuneWork, rows: pa.Table, worker: Worker) -> Names:
             above = tuple(path[:level])
             if ancestors.setdefault(name, above) != above:
                 raise BadLog(
-                    f"domain {name} has two parents, {ancestors[name][-1]} and {above[-1]}; a domain "
-                    "needs one. Choose domain.parent so that it follows from domain.keys"
+                    f"domain {name} has two parents, {ancestors[name][-1]} and {above[-1]}; a "
+                    "domain needs one. Choose domain.parent so that it follows from domain.keys"
                 )
     floors = [1, *[domain.min_rows] * (depth - 1)]
     tuned = tuple(
@@ -302,9 +304,7 @@ def _shape(work: FinetuneWork, setting: Setting) -> KernelShape:
     )
 
 
-def _tune_levels(
-    work: FinetuneWork, names: Names, setting: Setting, report: Report
-) -> list[Tuned]:
+def _tune_levels(work: FinetuneWork, names: Names, setting: Setting, report: Report) -> list[Tuned]:
     """Every level from the pooled kernel down, resumed where a checkpoint stands."""
     shape = _shape(work, setting)
     saved = _load(work.run_dir / CHECKPOINT)

@@ -26,11 +26,13 @@ class BankAdam:
         self.names, self.lr = tuple(names), lr
         self.first = {name: torch.zeros_like(weights[name]) for name in names}
         self.second = {name: torch.zeros_like(weights[name]) for name in names}
-        slots = len(next(iter(weights.values())))
-        self.steps_K = torch.zeros(slots, dtype=torch.int64)
+        any_weight = next(iter(weights.values()))
+        self.steps_K = torch.zeros(len(any_weight), dtype=torch.int64, device=any_weight.device)
 
     @torch.no_grad()
-    def step(self, weights: Mapping[str, Tensor], slots: Tensor, gradients: Mapping[str, Tensor]) -> None:
+    def step(
+        self, weights: Mapping[str, Tensor], slots: Tensor, gradients: Mapping[str, Tensor]
+    ) -> None:
         """Move the present slots' weights; the others stay, and so do their step counts.
 
         Args:
@@ -55,7 +57,9 @@ class BankAdam:
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs."""
         moments = {f"first.{n}": t for n, t in self.first.items()}
-        return moments | {f"second.{n}": t for n, t in self.second.items()} | {"steps": self.steps_K}
+        return (
+            moments | {f"second.{n}": t for n, t in self.second.items()} | {"steps": self.steps_K}
+        )
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state`."""

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Standing:
     """How far training has come, and how good it was."""
 
     step: int = 0
-    cursor: Cursor = Cursor()
+    cursor: Cursor = field(default_factory=Cursor)
     best_loss: float = math.inf
     best_step: int = -1
     waited: int = 0
@@ -101,19 +101,24 @@ class Pretraining:
                 work.encoding,
                 work.model,
                 seed=work.seed,
-                with_twins=work.optim.table_l2 > 0 and worker.device.type == "cpu",
             ),
             self.plan,
             worker=worker,
-            tables_optimizer=RowWiseAdagrad(lr=work.optim.table_lr, weight_decay=work.optim.table_l2),
+            tables_optimizer=RowWiseAdagrad(
+                lr=work.optim.table_lr, weight_decay=work.optim.table_l2
+            ),
         )
-        self.dense = {n: p for n, p in dense_state(self.model).items() if isinstance(p, nn.Parameter)}
+        self.dense = {
+            n: p for n, p in dense_state(self.model).items() if isinstance(p, nn.Parameter)
+        }
         self.adam = torch.optim.AdamW(
             self.dense.values(), lr=work.optim.dense_lr, weight_decay=work.optim.dense_decay
         )
         self.local_rows = max(work.batch_rows // worker.world, 1)
         self.train = self._reader("pretrain")
-        self.valid = self._reader("pretrain_valid" if "pretrain_valid" in work.view.selections else "valid")
+        self.valid = self._reader(
+            "pretrain_valid" if "pretrain_valid" in work.view.selections else "valid"
+        )
         self.steps_per_epoch = self.train.steps(self.local_rows)
         self.steps = self.steps_per_epoch * work.epochs
         self.standing = Standing()
@@ -140,7 +145,8 @@ class Pretraining:
         for batch, cursor in reader.prefetch(self._batches(), depth=_PREFETCHED):
             loss = self._step(batch)
             standing.step += 1
-            standing.cursor = cursor
+            is_last = standing.step % self.steps_per_epoch == 0
+            standing.cursor = Cursor(epoch=self.epoch) if is_last else cursor
             now = time.monotonic()
             if now - reported > _REPORT_EVERY_S:
                 self._report_step(loss, (standing.rows - started_rows) / (now - reported))
@@ -151,7 +157,6 @@ class Pretraining:
                 return
             if standing.step % work.checkpoint_every_steps == 0:
                 self._save()
-        standing.cursor = Cursor(epoch=self.epoch)
 
     @property
     def epoch(self) -> int:
@@ -159,8 +164,10 @@ class Pretraining:
         return self.standing.step // self.steps_per_epoch
 
     def _batches(self) -> Iterator[tuple[Batch, Cursor]]:
-        """What is left of the epoch: as many batches as every other worker has, the last ones empty
-        where this worker has run out of rows."""
+        """What is left of the epoch: as many batches as every other worker has.
+
+        The last ones are empty where this worker has run out of rows.
+        """
         epoch, start = self.epoch, self.standing.cursor
         left = (epoch + 1) * self.steps_per_epoch - self.standing.step
         if start.epoch == epoch:
@@ -190,10 +197,13 @@ class Pretraining:
         with self._precision():
             logits_BT = self.model(batch.ids, batch.numeric_BN)
         losses_BT = task_losses(logits_BT.float(), batch.labels_BT, batch.mask_BT, self.tasks)
-        counted = torch.cat([batch.mask_BT.sum(0).float(), losses_BT.detach().sum(0)])
-        counted = total(torch.cat([counted, torch.tensor([float(batch.rows)])]), self.worker)
+        rows = losses_BT.new_tensor([batch.rows])
+        counted = torch.cat([batch.mask_BT.sum(0), losses_BT.detach().sum(0), rows])
+        counted = total(counted, self.worker)
         labelled_T, summed_T = counted[:-1].chunk(2)
-        loss = share_of_mean(losses_BT, counts_T=labelled_T, tasks=self.tasks, world=self.worker.world)
+        loss = share_of_mean(
+            losses_BT, counts_T=labelled_T, tasks=self.tasks, world=self.worker.world
+        )
         loss.backward()
         self.adam.step()
         standing.rows += int(counted[-1])
@@ -213,7 +223,9 @@ class Pretraining:
         loss = mean_loss(self.model, self.valid, self.tasks, self.local_rows, self.worker)
         standing.validations += 1
         is_best = loss < standing.best_loss
-        self.report({"event": "validated", "step": standing.step, "valid_loss": loss, "best": is_best})
+        self.report(
+            {"event": "validated", "step": standing.step, "valid_loss": loss, "best": is_best}
+        )
         if is_best:
             standing.best_loss, standing.best_step, standing.waited = loss, standing.step, 0
             self._keep()
@@ -229,9 +241,7 @@ class Pretraining:
             built.mkdir(parents=True)
         checkpoint.barrier(self.worker)
         files = published.write_base_weights(self.model, built, self.worker)
-        proof = frozen.digest(
-            local_shards(self.model), dense_state(self.model), worker=self.worker
-        )
+        proof = frozen.digest(local_shards(self.model), dense_state(self.model), worker=self.worker)
         if self.worker.rank == 0:
             (built / "weights.json").write_text(_weights_document(files, proof))
             base.move_into_place(built, best)
@@ -283,9 +293,8 @@ class Pretraining:
             self.report({"event": "resumed", "step": self.standing.step})
         elif self.work.from_base is not None:
             opened = base.open_base(self.work.from_base)
-            published.read_base_weights(
-                self.model, opened.folder, opened.manifest.files, self.worker
-            )
+            files = [entry.model_dump() for entry in opened.manifest.files]
+            published.read_base_weights(self.model, opened.folder, files, self.worker)
 
 
 def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, float]:
@@ -310,9 +319,8 @@ def mean_loss(
         sums += torch.stack([losses_BT.sum(0), batch.mask_BT.sum(0)]).double().cpu()
     losses_T, labelled_T = total(sums, worker)
     weights_T = torch.tensor([t.weight for t in tasks], dtype=torch.float64)
-    return float((weights_T * losses_T.cpu() / labelled_T.cpu().clamp(min=1)).sum())
+    return float((weights_T * losses_T / labelled_T.clamp(min=1)).sum())
 
 
-def _weights_document(files: Any, proof: frozen.Digest) -> str:
+def _weights_document(files: list[dict[str, object]], proof: frozen.Digest) -> str:
     return json.dumps({"files": files, "digest": dict(proof.by_name)})
-

@@ -120,7 +120,7 @@ class LevelTuner:
         self.bank, self.level, self.stage, self.setting = bank, level, stage, setting
         self.slots_n = setting.train.slots_nL[:, level]
         rows_K = torch.bincount(self.slots_n[self.slots_n >= 0], minlength=len(bank.names))
-        self.rows_K = total(rows_K, setting.worker).cpu()
+        self.rows_K = total(rows_K, setting.worker)
         self.steps_K = steps_per_epoch(self.rows_K, stage)
         self.start = {name: w.clone() for name, w in bank.weights.items()}
         self.best = {name: w.clone() for name, w in bank.weights.items()}
@@ -148,7 +148,7 @@ class LevelTuner:
                 self.adam = self._rest()
             save(self)
         if not len(self.progress.best_loss_K):
-            self._validate_untouched()
+            self._judge_untouched()
         while self.progress.epoch < self.stage.max_epochs and self.progress.is_active_K.any():
             loss = self._epoch("matching", self.progress.epoch)
             self.progress.epoch += 1
@@ -184,11 +184,17 @@ class LevelTuner:
             best_epoch_K=state["best_epoch"],
             is_active_K=state["is_active"],
         )
-        for held, prefix in ((self.bank.weights, "weights"), (self.start, "start"), (self.best, "best")):
+        for held, prefix in (
+            (self.bank.weights, "weights"),
+            (self.start, "start"),
+            (self.best, "best"),
+        ):
             for name, tensor in held.items():
                 tensor.copy_(state[f"{prefix}.{name}"])
         self.adam = self._rest()
-        self.adam.load({k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")})
+        self.adam.load(
+            {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")}
+        )
 
     def _rest(self) -> BankAdam:
         names = _TRAINED[self.progress.phase]
@@ -214,38 +220,50 @@ class LevelTuner:
 
     def _step(self, phase: Phase, step: "Step") -> float:
         """One move of the present domains, and this worker's share of their summed loss."""
-        setting, names = self.setting, _TRAINED[phase]
-        weights = self.bank.take(step.slots_P, names)
-        h_BH, x_BX = setting.train.activations.of(step.places_B)
-        noise_BC = noise.gaussian(
-            setting.train.identity_n[step.places_B], step.streams_B, self.bank.shape.code
-        )
+        names, device = _TRAINED[phase], self.setting.worker.device
+        slots_P = step.slots_P.to(device)
+        weights = self.bank.take(slots_P, names)
+        loss = self._loss(phase, step, weights)
+        gradients = torch.autograd.grad(loss, [weights[n] for n in names])
+        summed = _summed(dict(zip(names, gradients, strict=True)), self.setting.worker)
+        if self.stage.shrink and phase == "matching":
+            for name in names:
+                moved = weights[name].detach() - self.start[name][slots_P]
+                summed[name].add_(moved, alpha=2 * self.stage.shrink)
+        self.adam.step(self.bank.weights, slots_P, summed)
+        return float(loss.detach())
+
+    def _loss(self, phase: Phase, step: "Step", weights: Weights) -> Tensor:
+        """This worker's share of the present domains' summed loss."""
+        setting, rows = self.setting, self.setting.train
+        device, places_B = setting.worker.device, step.places_B
+        h_BH, x_BX = rows.activations.of(places_B)
+        noise_BC = noise.gaussian(rows.identity_n[places_B], step.streams_B, self.bank.shape.code)
         output = banks.run(
-            weights, setting.heads, h_BH, setting.standard(h_BH, x_BX), noise_BC, step.bounds
+            weights,
+            setting.heads,
+            h_BH,
+            setting.standard(h_BH, x_BX),
+            noise_BC.to(device),
+            step.bounds,
         )
-        loss = bottleneck_loss(
+        return bottleneck_loss(
             output,
             phase=phase,
             frozen_BT=setting.heads(h_BH) if phase == "compression" else None,
-            labels_BT=setting.train.labels_nT[step.places_B],
-            mask_BT=setting.train.mask_nT[step.places_B],
+            labels_BT=rows.labels_nT[places_B].to(device),
+            mask_BT=rows.mask_nT[places_B].to(device),
             tasks=setting.tasks,
-            labelled_PT=step.labelled_PT,
-            rows_P=step.rows_P,
+            labelled_PT=step.labelled_PT.to(device),
+            rows_P=step.rows_P.to(device),
             bounds=step.bounds,
             beta=self.stage.beta,
         )
-        gradients = torch.autograd.grad(loss, [weights[n] for n in names])
-        summed = _summed(dict(zip(names, gradients, strict=True)), setting.worker)
-        if self.stage.shrink and phase == "matching":
-            for name in names:
-                moved = weights[name].detach() - self.start[name][step.slots_P]
-                summed[name].add_(moved, alpha=2 * self.stage.shrink)
-        self.adam.step(self.bank.weights, step.slots_P, summed)
-        return float(loss.detach())
 
-    def _validate_untouched(self) -> None:
-        loss_K, is_known_K = valid_losses(self.bank, self.level, self.setting)
+    def _judge_untouched(self) -> None:
+        """Validate the weights from before compression: they are what `best` still holds."""
+        untouched = Bank(shape=self.bank.shape, names=self.bank.names, weights=self.start)
+        loss_K, is_known_K = valid_losses(untouched, self.level, self.setting)
         self.progress.start_loss_K = loss_K
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)
@@ -284,7 +302,9 @@ class LevelTuner:
             best_loss=progress.best_loss_K.tolist(),
             best_epoch=progress.best_epoch_K.tolist(),
             epochs=progress.epoch,
-            stopped_at_cap=[n for n, cap in zip(self.bank.names, at_cap.tolist(), strict=True) if cap],
+            stopped_at_cap=[
+                n for n, cap in zip(self.bank.names, at_cap.tolist(), strict=True) if cap
+            ],
         )
 
 
@@ -356,7 +376,8 @@ def make_schedule(
         worker: this process.
     """
     slots, count = len(steps_K), int(steps_K.max()) if len(steps_K) else 0
-    used = torch.nonzero((slots_n >= 0) & (steps_K[slots_n.clamp(min=0)] > 0)).squeeze(1)
+    used = torch.nonzero(slots_n >= 0).squeeze(1)
+    used = used[steps_K[slots_n[used]] > 0]
     slot_B = slots_n[used]
     streams_n = torch.zeros(len(slots_n), dtype=torch.int64)
     streams_n[used] = streams_K[slot_B]
@@ -376,27 +397,29 @@ def make_schedule(
         order_n=used[order],
         streams_n=streams_n,
         own_SK=own,
-        rows_SK=total(own, worker).cpu(),
-        labelled_SKT=total(labelled, worker).cpu(),
+        rows_SK=total(own, worker),
+        labelled_SKT=total(labelled, worker),
     )
 
 
 @torch.no_grad()
 def valid_losses(bank: Bank, level: int, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Each slot's validation loss (the weighted sum over tasks of mean nats a row), and whether it
-    has any labelled row there. Over all workers."""
+    """Each slot's validation loss over all workers' rows, and whether it has a labelled row there.
+
+    A loss is the weighted sum over tasks of mean nats a labelled row.
+    """
     slots = len(bank.names)
     sums_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
     counts_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
     rows = setting.valid
+    device = setting.worker.device
     for places_B, bounds in by_slot(rows.slots_nL[:, level], slots, setting.worker):
-        h_BH, x_BX = rows.activations.of(places_B)
-        output = banks.run(bank.weights, setting.heads, h_BH, setting.standard(h_BH, x_BX), None, bounds)
-        losses_BT = task_losses(
-            output.logits_BT, rows.labels_nT[places_B], rows.mask_nT[places_B], setting.tasks
-        )
-        sums_KT += slot_sums(losses_BT.double(), bounds)
-        counts_KT += slot_sums(rows.mask_nT[places_B].double(), bounds)
+        _, logits_BT = candidate_logits(bank.weights, setting, places_B, bounds, rows)
+        mask_BT = rows.mask_nT[places_B].to(device)
+        labels_BT = rows.labels_nT[places_B].to(device)
+        losses_BT = task_losses(logits_BT, labels_BT, mask_BT, setting.tasks)
+        sums_KT += slot_sums(losses_BT.double(), bounds).cpu()
+        counts_KT += slot_sums(mask_BT.double(), bounds).cpu()
     sums_KT, counts_KT = total(sums_KT, setting.worker), total(counts_KT, setting.worker)
     weights_T = torch.tensor([t.weight for t in setting.tasks], dtype=torch.float64)
     loss_K = (weights_T * sums_KT / counts_KT.clamp(min=1)).sum(dim=1)
@@ -438,11 +461,11 @@ def _summed(gradients: Mapping[str, Tensor], worker: Worker) -> dict[str, Tensor
     return {n: p.view_as(g) for (n, g), p in zip(gradients.items(), pieces, strict=True)}
 
 
+@torch.no_grad()
 def candidate_logits(
     weights: Weights, setting: Setting, places_B: Tensor, bounds: Sequence[int], rows: TuningRows
 ) -> tuple[Tensor, Tensor]:
     """The base's and the kernels' logits of the same rows, both on rows sorted by slot."""
     h_BH, x_BX = rows.activations.of(places_B)
-    with torch.no_grad():
-        output = banks.run(weights, setting.heads, h_BH, setting.standard(h_BH, x_BX), None, bounds)
-        return setting.heads(h_BH), output.logits_BT
+    output = banks.run(weights, setting.heads, h_BH, setting.standard(h_BH, x_BX), None, bounds)
+    return setting.heads(h_BH), output.logits_BT
