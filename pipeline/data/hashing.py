@@ -34,7 +34,7 @@ def combine(first: Keys, second: Keys) -> Keys:
 
 def key_of_text(text: str) -> np.uint64:
     """The key of one string, the same as `keys_of` gives it in a column."""
-    return keys_of(pa.array([text], pa.string()))[0]
+    return np.uint64(keys_of(pa.array([text], pa.string()))[0])
 
 
 def keys_of(values: pa.Array) -> Keys:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,10 +17,13 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from pipeline.errors import BadRequest
+from pipeline.errors import BadLog, BadRequest
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 Partition = Mapping[str, str | None]
+Known = tuple[tuple[str, str | None], ...]
+"""Partition keys with their values, outermost first."""
+_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,7 @@ class LogFile:
 
     path: str
     """Path below the log's folder, `region=a/dt=2026-10-01/part-00000.parquet`."""
-    partition: tuple[tuple[str, str | None], ...]
+    partition: Known
     """Hive keys and values, outermost first."""
     group_rows: tuple[int, ...]
     """Rows of each row group."""
@@ -70,12 +74,37 @@ class Snapshot:
         listing = json.dumps([(f.path, f.fingerprint) for f in self.files])
         return hashlib.sha256(listing.encode()).hexdigest()
 
-    def open(self, file: LogFile) -> pq.ParquetFile:
-        """The Parquet file, for reading row groups."""
+    def open(self, file: LogFile, *, coded: tuple[str, ...] = ()) -> pq.ParquetFile:
+        """The Parquet file, for reading row groups.
+
+        Args:
+            file: a file of this snapshot.
+            coded: text columns to hand out as dictionaries, as they usually lie in the file.
+
+        Raises:
+            BadLog: the file went away or changed after the snapshot was taken.
+        """
         filesystem, root = open_folder(self.uri)
-        return pq.ParquetFile(filesystem.open_input_file(f"{root}/{file.path}"))
+        try:
+            handle = filesystem.open_input_file(f"{root}/{file.path}")
+            parquet = pq.ParquetFile(
+                handle, read_dictionary=list(coded), page_checksum_verification=True
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise BadLog(
+                f"{file.path} cannot be opened, though it was whole when the run listed it: {error}. "
+                "Leave a log's files alone while a run reads them; start the run again"
+            ) from error
+        if handle.size() != file.size_bytes or _group_rows(parquet.metadata) != file.group_rows:
+            raise BadLog(
+                f"{file.path} changed after the run listed it ({file.size_bytes:,} bytes then, "
+                f"{handle.size():,} now). Leave a log's files alone while a run reads them; start "
+                "the run again"
+            )
+        return parquet
 
 
+@lru_cache(maxsize=16)
 def open_folder(uri: str) -> tuple[pa.fs.FileSystem, str]:
     """The file system and path of a folder given as path or URI.
 
@@ -88,7 +117,10 @@ def open_folder(uri: str) -> tuple[pa.fs.FileSystem, str]:
         else:
             filesystem, path = pa.fs.LocalFileSystem(), uri
     except (pa.ArrowInvalid, OSError) as error:
-        raise BadRequest(f"data_root '{uri}' is no folder pyarrow.fs understands: {error}") from error
+        raise BadRequest(
+            f"data_root '{uri}' is no folder pyarrow.fs understands: {error}. "
+            "Give a path, or a URI such as s3://bucket/folder"
+        ) from error
     return filesystem, path.rstrip("/")
 
 
@@ -117,10 +149,17 @@ def take_snapshot(
             "Check data_root= and the catalogue's log.path"
         )
     found = sorted(_walk(filesystem, root, (), partition_keys, admits), key=lambda x: x[0])
+
+    def judge(place: tuple[str, Known]) -> LogFile | Unreadable:
+        path, partition = place
+        relative = path[len(root) :].lstrip("/")
+        if len(partition) < len(partition_keys):
+            wanted = "/".join(f"{key}=..." for key in partition_keys)
+            return Unreadable(path=relative, reason=f"it lies outside the folders {wanted}")
+        return _open(filesystem, path, relative, partition, schema_problem)
+
     with ThreadPoolExecutor(max_workers=16) as pool:
-        opened = list(
-            pool.map(lambda x: _open(filesystem, root, x[0], x[1], schema_problem), found)
-        )
+        opened = list(pool.map(judge, found))
     return Snapshot(
         uri=uri,
         files=tuple(f for f in opened if isinstance(f, LogFile)),
@@ -135,23 +174,28 @@ def partition_values(uri: str, partition_keys: tuple[str, ...], key: str) -> set
         return set()
     outer = partition_keys[: partition_keys.index(key) + 1]
     folders = _walk(filesystem, root, (), outer, lambda _: True)
-    return {dict(known)[key] for _, known in folders}
+    return {dict(known)[key] for _, known in folders if len(known) == len(outer)}
 
 
 def _walk(
     filesystem: pa.fs.FileSystem,
     folder: str,
-    known: tuple[tuple[str, str | None], ...],
+    known: Known,
     keys: tuple[str, ...],
     admits: Callable[[Partition], bool],
-) -> Iterator[tuple[str, tuple[tuple[str, str | None], ...]]]:
-    """Paths of the data files below `folder` and their partition values."""
+) -> Iterator[tuple[str, Known]]:
+    """Paths of the data files below `folder` and their partition values.
+
+    A file that lies above the innermost partition folders has fewer values than there are keys.
+    """
     if len(known) == len(keys):
         for info in filesystem.get_file_info(pa.fs.FileSelector(folder, recursive=True)):
-            if info.type == pa.fs.FileType.File and _is_data(info.base_name):
+            if info.type == pa.fs.FileType.File and _is_data(info.path[len(folder) :]):
                 yield info.path, known
         return
     for info in filesystem.get_file_info(pa.fs.FileSelector(folder)):
+        if info.type == pa.fs.FileType.File and _is_data(info.base_name):
+            yield info.path, known
         key, is_partition, value = info.base_name.partition("=")
         if info.type != pa.fs.FileType.Directory or not is_partition or key != keys[len(known)]:
             continue
@@ -161,35 +205,59 @@ def _walk(
             yield from _walk(filesystem, info.path, deeper, keys, admits)
 
 
-def _is_data(name: str) -> bool:
-    return name.endswith((".parquet", ".parq")) and not name.startswith((".", "_"))
+def _is_data(path: str) -> bool:
+    """Whether a path is a data file's: no part of it is hidden, as a writer's own files are."""
+    is_hidden = any(part.startswith((".", "_")) for part in path.split("/"))
+    return path.endswith((".parquet", ".parq")) and not is_hidden
 
 
 def _open(
     filesystem: pa.fs.FileSystem,
-    root: str,
     path: str,
-    partition: tuple[tuple[str, str | None], ...],
+    relative: str,
+    partition: Known,
     schema_problem: Callable[[pa.Schema], str | None],
 ) -> LogFile | Unreadable:
-    relative = path[len(root) :].lstrip("/")
     try:
         size, footer = _footer(filesystem, path)
         metadata = pq.read_metadata(pa.BufferReader(footer))
         problem = schema_problem(metadata.schema.to_arrow_schema())
+        _check_chunks(metadata, data_bytes=size - len(footer) + len(_MAGIC))
     except (pa.ArrowException, OSError, ValueError) as error:
         return Unreadable(path=relative, reason=f"no whole Parquet file: {error}")
     if problem:
         return Unreadable(path=relative, reason=problem)
-    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     digest = hashlib.sha256(size.to_bytes(8, "little") + footer).hexdigest()
     return LogFile(
         path=relative,
         partition=partition,
-        group_rows=groups,
+        group_rows=_group_rows(metadata),
         size_bytes=size,
         fingerprint=digest,
     )
+
+
+def _group_rows(metadata: pq.FileMetaData) -> tuple[int, ...]:
+    return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+
+
+def _check_chunks(metadata: pq.FileMetaData, *, data_bytes: int) -> None:
+    """Refuse a footer whose column chunks do not lie in the bytes before it."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_rows < 0:
+            raise ValueError(f"row group {number} claims {group.num_rows} rows")
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            starts = [chunk.data_page_offset]
+            if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+                starts.append(chunk.dictionary_page_offset)
+            end = min(starts) + chunk.total_compressed_size
+            if min(starts) < len(_MAGIC) or not 0 <= chunk.total_compressed_size <= data_bytes or end > data_bytes:
+                raise ValueError(
+                    f"column {chunk.path_in_schema} of row group {number} ends at byte {end:,}, but "
+                    f"the data end at {data_bytes:,}; was the file cut or joined?"
+                )
 
 
 def _footer(filesystem: pa.fs.FileSystem, path: str) -> tuple[int, bytes]:
@@ -201,10 +269,10 @@ def _footer(filesystem: pa.fs.FileSystem, path: str) -> tuple[int, bytes]:
         file.seek(size - 8)
         tail = file.read(8)
         length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != b"PAR1" or length + 12 > size:
+        if tail[4:] != _MAGIC or length + 12 > size:
             raise ValueError("it does not end with a Parquet footer; was the upload cut short?")
         file.seek(size - 8 - length)
-        return size, b"PAR1" + bytes(file.read(length)) + tail
+        return size, _MAGIC + bytes(file.read(length)) + tail
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which bundle serves a domain: its own, else its nearest ancestor's, else none (the base)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,15 @@ class Shelf:
     mean_KA: Tensor
     scale_KA: Tensor
     reads_x: bool
+
+    def to(self, device: torch.device) -> "Shelf":
+        """The same bundles on a device."""
+        return replace(
+            self,
+            weights={name: stacked.to(device) for name, stacked in self.weights.items()},
+            mean_KA=self.mean_KA.to(device),
+            scale_KA=self.scale_KA.to(device),
+        )
 
     def slot_for(self, path: Sequence[str], *, published_only: bool) -> int:
         """The slot that serves a domain.

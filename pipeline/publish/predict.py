@@ -69,7 +69,7 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
             work.bundles,
             base_fingerprint=opened.manifest.fingerprint,
             schema_hash=opened.manifest.schema_hash,
-        )
+        ).to(worker.device)
     seen: Counter[str] = Counter()
     for split in work.splits:
         _predict_split(work, split, model, shelf, worker, seen, report)
@@ -132,7 +132,8 @@ def _predicted(
     if shelf is None:
         return pa.table(columns)
     for method, published_only in ((IAK, False), (PUBLISHED, True)):
-        slots_B = torch.tensor(list(_slots(rows, shelf, level, published_only)), dtype=torch.int64)
+        slots = list(_slots(rows, shelf, level, published_only))
+        slots_B = torch.tensor(slots, dtype=torch.int64, device=worker.device)
         columns |= _columns(method, shelf.logits(recommender.heads, h_BH, x_BX, slots_B), tasks)
     return pa.table(columns)
 
@@ -150,7 +151,7 @@ def _slots(rows: pa.Table, shelf: Shelf, level: int, published_only: bool) -> It
 
 
 def _columns(method: str, logits_BT: Tensor, tasks: Sequence[TaskShape]) -> dict[str, Any]:
-    p = probabilities(logits_BT.double(), tasks)
+    p = probabilities(logits_BT.double().cpu(), tasks)
     return {
         f"{space}.{method}.{task.name}": values[:, place].numpy()
         for space, values in (("own", p.own_BT), ("all", p.entire_BT))

@@ -5,9 +5,11 @@ ancestor. What comes out is every level's best kernels, with the rows a gate nee
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from pipeline.data.reader import Reader
 from pipeline.data.view import LogView
 from pipeline.errors import BadLog, PipelineError
 from pipeline.iak.bank import Bank, stack
-from pipeline.iak.kernel import KernelShape, fresh
+from pipeline.iak.kernel import PROBE, KernelShape, fresh
 from pipeline.model import frozen
 from pipeline.model.frozen import Digest
 from pipeline.model.loss import probabilities, task_losses
@@ -116,14 +118,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         split: _tuning_rows(work, model, tables[split], names.tuned, worker, report)
         for split in SPLITS
     }
-    setting = Setting(
-        heads=unwrap(model).heads,
-        tasks=base.task_shapes(work.view.catalog),
-        standard=tune.standard_of(rows["tune"], reads_x=work.kernel.reads == "hx", worker=worker),
-        train=rows["tune"],
-        valid=rows["valid"],
-        worker=worker,
-    )
+    setting = _setting(work, model, rows, worker)
     tuned = _tune_levels(work, names, setting, report)
     levels = tuple(
         Level(
@@ -134,26 +129,39 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         )
         for depth, done in enumerate(tuned)
     )
-    after = digest_of(model, worker)
-    if after != before:
-        raise PipelineError(
-            f"tables or trunk changed while kernels were tuned: digest {before.combined} before, "
-            f"{after.combined} after. Nothing is published"
-        )
+    _check_unchanged(before, digest_of(model, worker))
+    sizes = {n: size for n, size in _shape(work, setting).sizes().items() if n not in PROBE}
     return Finetuned(
         levels=levels,
         below_floor=names.below_floor,
         standard=setting.standard,
         tasks=tuple(t.name for t in setting.tasks),
         contract=seen,
-        digest=after.combined,
+        digest=before.combined,
         plan=describe(plan),
-        parameters_per_kernel=sum(
-            int(np.prod(size))
-            for name, size in _shape(work, setting).sizes().items()
-            if "probe" not in name
-        ),
+        parameters_per_kernel=sum(math.prod(size) for size in sizes.values()),
     )
+
+
+def _setting(
+    work: FinetuneWork, model: nn.Module, rows: Mapping[str, TuningRows], worker: Worker
+) -> Setting:
+    return Setting(
+        heads=unwrap(model).heads,
+        tasks=base.task_shapes(work.view.catalog),
+        standard=tune.standard_of(rows["tune"], reads_x=work.kernel.reads == "hx", worker=worker),
+        train=rows["tune"],
+        valid=rows["valid"],
+        worker=worker,
+    )
+
+
+def _check_unchanged(before: Digest, after: Digest) -> None:
+    if after != before:
+        raise PipelineError(
+            f"tables or trunk changed while kernels were tuned: digest {before.combined} before, "
+            f"{after.combined} after. Nothing is published"
+        )
 
 
 def frozen_base(
@@ -234,7 +242,7 @@ def _names(work: FinetuneWork, rows: pa.Table, worker: Worker) -> Names:
     """Count domains over all workers and decide which are tuned.
 
     Raises:
-        BadLog: no domain reaches the floor, or one domain has two parents.
+        BadLog: a domain has two parents.
     """
     domain = work.view.catalog.domain
     depth = len(domain.levels)
@@ -307,10 +315,12 @@ def _shape(work: FinetuneWork, setting: Setting) -> KernelShape:
 def _tune_levels(work: FinetuneWork, names: Names, setting: Setting, report: Report) -> list[Tuned]:
     """Every level from the pooled kernel down, resumed where a checkpoint stands."""
     shape = _shape(work, setting)
-    saved = _load(work.run_dir / CHECKPOINT)
+    snapshot = work.view.snapshot.fingerprint
+    saved = _load(work.run_dir / CHECKPOINT, snapshot=snapshot)
     tuned: list[Tuned] = []
     for depth, slots in enumerate(names.tuned):
         bank = _start(shape, depth, slots, names, tuned, seed=work.pooled.seed)
+        bank = bank.to(setting.worker.device)
         held = saved.get(depth)
         if held is not None and held.is_finished:
             tuned.append(_finished(bank, held))
@@ -321,13 +331,14 @@ def _tune_levels(work: FinetuneWork, names: Names, setting: Setting, report: Rep
         if held is not None:
             tuner.load(held.tensors)
             report({"event": "resumed", "level": depth, "epoch": tuner.progress.epoch})
-        done = tuner.run(
-            report=lambda line, depth=depth: report({"event": f"level {depth}", **line}),
-            save=lambda t: _save(work.run_dir, tuned, t, setting.worker),
-        )
-        tuned.append(done)
-        _save(work.run_dir, tuned, None, setting.worker)
+        save = partial(_save, work.run_dir, snapshot, setting.worker, tuned)
+        tuned.append(tuner.run(report=partial(_report_level, report, depth), save=save))
+        save(None)
     return tuned
+
+
+def _report_level(report: Report, depth: int, line: Mapping[str, Any]) -> None:
+    report({"event": f"level {depth}", **line})
 
 
 def _start(
@@ -360,7 +371,13 @@ class _Saved:
     summary: dict[str, Any]
 
 
-def _save(run_dir: Path, done: Sequence[Tuned], current: LevelTuner | None, worker: Worker) -> None:
+def _save(
+    run_dir: Path,
+    snapshot: str,
+    worker: Worker,
+    done: Sequence[Tuned],
+    current: LevelTuner | None,
+) -> None:
     """Replace the checkpoint: finished levels at their best, the current one as it stands."""
     if worker.rank:
         return
@@ -375,16 +392,25 @@ def _save(run_dir: Path, done: Sequence[Tuned], current: LevelTuner | None, work
     save_file(
         {n: t.contiguous().clone() for n, t in tensors.items()},
         part,
-        metadata={"finished": json.dumps(summaries)},
+        metadata={"finished": json.dumps(summaries), "snapshot": snapshot},
     )
     part.replace(run_dir / CHECKPOINT)
 
 
-def _load(path: Path) -> dict[int, _Saved]:
-    """The levels in a checkpoint, if there is one."""
+def _load(path: Path, *, snapshot: str) -> dict[int, _Saved]:
+    """The levels in a checkpoint, if there is one.
+
+    Raises:
+        BadLog: the log has changed since.
+    """
     if not path.exists():
         return {}
     with safe_open(path, framework="pt") as file:
+        if file.metadata()["snapshot"] != snapshot:
+            raise BadLog(
+                f"the log changed since {path} was written; its kernels belong to other rows. "
+                "Start a new run"
+            )
         finished = json.loads(file.metadata()["finished"])
         by_level: dict[int, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
@@ -407,7 +433,7 @@ def _summary(level: Tuned) -> dict[str, Any]:
 
 
 def _finished(bank: Bank, held: _Saved) -> Tuned:
-    weights = {name: held.tensors[name] for name in bank.weights}
+    weights = {name: held.tensors[name].to(w.device) for name, w in bank.weights.items()}
     return Tuned(bank=Bank(shape=bank.shape, names=bank.names, weights=weights), **held.summary)
 
 
@@ -417,15 +443,15 @@ def _judged(bank: Bank, depth: int, setting: Setting, rows: TuningRows) -> dict[
     parts: list[dict[str, Judged]] = []
     weights_T = torch.tensor([t.weight for t in setting.tasks])
     for places_B, bounds in tune.by_slot(rows.slots_nL[:, depth], len(bank.names), setting.worker):
-        before_BT, after_BT = tune.candidate_logits(bank.weights, setting, places_B, bounds, rows)
+        logits = tune.candidate_logits(bank.weights, setting, places_B, bounds, rows)
+        before_BT, after_BT = (logits_BT.cpu() for logits_BT in logits)
         labels_BT, mask_BT = rows.labels_nT[places_B], rows.mask_nT[places_B]
         losses = [
-            (task_losses(logits, labels_BT, mask_BT, setting.tasks) * weights_T).sum(1).double()
-            for logits in (before_BT, after_BT)
+            (task_losses(logits_BT, labels_BT, mask_BT, setting.tasks) * weights_T).sum(1).double()
+            for logits_BT in (before_BT, after_BT)
         ]
-        p = [probabilities(logits, setting.tasks).entire_BT for logits in (before_BT, after_BT)]
-        columns = (*losses, labels_BT, mask_BT, *p)
-        parts.append(_by_name(bank.names, bounds, columns))
+        p = [probabilities(x_BT, setting.tasks).entire_BT for x_BT in (before_BT, after_BT)]
+        parts.append(_by_name(bank.names, bounds, (*losses, labels_BT, mask_BT, *p)))
     everywhere: list[list[dict[str, Judged]]] = [[] for _ in range(setting.worker.world)]
     dist.gather_object(parts, everywhere if setting.worker.rank == 0 else None)
     return _joined([part for parts in everywhere for part in parts])

@@ -1,0 +1,102 @@
+"""Heads, kernels and rows small enough to check by hand, and rows to tune them on."""
+
+import torch
+from torch import nn
+
+from pipeline.iak.kernel import KernelShape, fresh
+from pipeline.model.heads import Heads
+from pipeline.model.loss import TaskShape
+from pipeline.process import Worker
+from pipeline.training.activations import Kept, TuningRows
+from pipeline.training.tune import Setting, Stage, Standard
+
+ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
+TASKS = (
+    TaskShape(name="ctr", kind="click"),
+    TaskShape(name="cvr", kind="conversion", given=0, weight=0.5),
+)
+WIDTH, X_UNITS = 6, 5
+SHAPE = KernelShape(
+    base=2 * WIDTH, inputs=2 * WIDTH + X_UNITS, hidden=7, code=3, tasks=2, tower_in=WIDTH,
+    tower_hidden=4, rank=2,
+)  # fmt: skip
+
+
+def small_heads(seed=0):
+    torch.manual_seed(seed)
+    heads = Heads(tasks=2, width=WIDTH, hidden=4)
+    for parameter in heads.parameters():
+        nn.init.normal_(parameter)
+        parameter.requires_grad_(False)
+    return heads
+
+
+def moved_kernel(seed, shape=SHAPE, size=0.3):
+    """A kernel whose every weight has left its start."""
+    draw = torch.Generator().manual_seed(seed)
+    weights = fresh(shape, seed=seed)
+    return {n: w + size * torch.randn(w.shape, generator=draw) for n, w in weights.items()}
+
+
+def normal(*size, seed=0):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def tuning_rows(count, domains, seed=0, *, first=0, last=None, slots=None):
+    """Rows [first, last) of `count` rows with two levels, some labels missing.
+
+    A domain's labels follow its own direction in h, so there is something to learn.
+    """
+    last = count if last is None else last
+    draw = torch.Generator().manual_seed(seed)
+    h = torch.randn(count, 2 * WIDTH, generator=draw).abs()
+    x = torch.randn(count, X_UNITS, generator=draw)
+    own = torch.randint(-1, domains, (count,), generator=draw) if slots is None else slots
+    taste = torch.randn(domains + 1, X_UNITS, generator=draw)
+    p_click = (x * taste[own]).sum(1).sigmoid()
+    click = (torch.rand(count, generator=draw) < p_click).float()
+    order = click * (torch.rand(count, generator=draw) < 0.4).float()
+    mask = torch.rand(count, 2, generator=draw) < 0.9
+    identity = torch.randint(-(2**62), 2**62, (count,), generator=draw)
+    part = slice(first, last)
+    return TuningRows(
+        activations=Kept(h=h[part], x=x[part]),
+        labels_nT=torch.stack([click, order], dim=1)[part],
+        mask_nT=mask[part],
+        slots_nL=torch.stack([torch.zeros_like(own), own], dim=1)[part],
+        identity_n=identity[part],
+        users_n=torch.zeros(count, dtype=torch.int64)[part],
+    )
+
+
+def only(rows, keep):
+    """Some of the rows."""
+    return TuningRows(
+        activations=Kept(h=rows.activations.h[keep], x=rows.activations.x[keep]),
+        labels_nT=rows.labels_nT[keep],
+        mask_nT=rows.mask_nT[keep],
+        slots_nL=rows.slots_nL[keep],
+        identity_n=rows.identity_n[keep],
+        users_n=rows.users_n[keep],
+    )
+
+
+def standard():
+    """A scale that is not trivial."""
+    mean = normal(SHAPE.inputs, seed=3) / 2
+    return Standard(mean_A=mean, scale_A=1 + mean.abs(), reads_x=True)
+
+
+def setting(train, valid, worker=ALONE):
+    return Setting(
+        heads=small_heads(), tasks=TASKS, standard=standard(), train=train, valid=valid,
+        worker=worker,
+    )  # fmt: skip
+
+
+def stage(**changes):
+    fields = {
+        "lr": 0.01, "compression_epochs": 2, "max_epochs": 4, "patience": 2, "shrink": 0.0,
+        "min_batch": 8, "max_batch": 64, "steps_per_epoch": 8, "beta": 1e-3, "seed": 5,
+    }  # fmt: skip
+    return Stage(**fields | changes)
