@@ -69,6 +69,8 @@ class BaseOptimSpec(Spec):
 
     table_lr: PositiveFloat = 0.05
     """Row-wise Adagrad's rate for the tables."""
+    table_eps: PositiveFloat = 1e-8
+    """Row-wise Adagrad's epsilon; a larger one calms rows whose gradients are small."""
     table_l2: NonNegativeFloat = 0.0
     """L2 pull: this / 2 times the squared length of each embedding read, as a mean over rows."""
     dense_lr: PositiveFloat = 1e-3
@@ -77,8 +79,8 @@ class BaseOptimSpec(Spec):
     """AdamW's decoupled decay."""
     warmup_steps: NonNegativeInt = 50
     """Steps over which both rates rise from zero."""
-    decay: Literal["none", "linear"] = "linear"
-    """After the warm-up: stay, or fall linearly to zero over the run."""
+    decay_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the run, at its end, over which both rates fall linearly to zero."""
 
 
 class PretrainSpec(WorkerJobSpec):

@@ -95,5 +95,6 @@ def _stacked(columns: list[Tensor], rows: int) -> Tensor:
 def _labels(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> tuple[Tensor, Tensor]:
     columns = [_column(rows, f"y.{t.title}") for t in catalog.tasks]
     mask = [torch.from_numpy(c.is_valid().to_numpy(zero_copy_only=False)) for c in columns]
-    labels = [torch.from_numpy(c.fill_null(0.0).to_numpy(zero_copy_only=False).copy()) for c in columns]
+    known = [c.fill_null(0.0).to_numpy(zero_copy_only=False) for c in columns]
+    labels = [torch.from_numpy(values.copy()) for values in known]
     return torch.stack(labels, dim=1), torch.stack(mask, dim=1)

@@ -1,18 +1,17 @@
 """Footers and a sample -> findings: each with its file, column, count and remedy."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline.data import contract, features, logs, reader, splits
 from pipeline.data.contract import Finding, Level
 from pipeline.data.logs import Snapshot
-from pipeline.data.reader import Piece, Selection
-from pipeline.data.splits import Split
+from pipeline.data.reader import Piece
+from pipeline.data.splits import Selection, Split
 from pipeline.data.view import log_dates
 from pipeline.errors import PipelineError
 from schemas.log import Catalog
@@ -25,6 +24,7 @@ _REMEDIES = {
     "undeclared domain": "Add it to domain.values, or leave it out; its rows are skipped",
     "NaN or infinite": "They are read as the mean; mend the export if that is not meant",
     "id out of range": "They read the unseen row; raise the table's rows",
+    "not ripe": "They are masked until they are ripe; collect labels later, or give as_of",
 }
 
 
@@ -59,9 +59,15 @@ def check_log(
     findings = list(_file_findings(snapshot, catalog))
     if any(f.level == "refuse" for f in findings):
         return Report(findings=tuple(findings), files=0, rows=0, sampled_rows=0, split_rows={})
-    sample = _Sample(snapshot, catalog, sample_rows)
+    try:
+        dates = log_dates(uri, catalog)
+    except PipelineError as error:
+        findings.append(_refused(str(error), snapshot.uri, snapshot.rows))
+        dates = []
+    collected = as_of or catalog.as_of or max(dates, default=None)
+    sample = _Sample(snapshot, catalog, wanted=sample_rows, as_of=collected)
     findings += sample.findings()
-    split_rows, problems = _split_rows(snapshot, catalog, uri)
+    split_rows, problems = _split_rows(snapshot, catalog, dates)
     return Report(
         findings=(*findings, *problems),
         files=len(snapshot.files) + len(snapshot.unreadable),
@@ -115,12 +121,26 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             )
 
 
+def _refused(what: str, file: str, rows: int) -> Finding:
+    """What would stop training, said before it starts."""
+    return Finding(
+        level="refuse",
+        what=what,
+        file=file,
+        column="-",
+        count=rows,
+        remedy="Training would stop here",
+    )
+
+
 class _Sample:
     """A look at rows of every file, as training would see them."""
 
-    def __init__(self, snapshot: Snapshot, catalog: Catalog, wanted: int) -> None:
+    def __init__(
+        self, snapshot: Snapshot, catalog: Catalog, *, wanted: int, as_of: date | None
+    ) -> None:
         everything = Split(name="sample", first=None, last=None, where={}, slice=(0.0, 1.0))
-        self.catalog = catalog
+        self.catalog, self.as_of = catalog, as_of
         self.selection: Selection = reader.select(snapshot, everything, catalog)
         self.wanted = max(wanted // max(len(self.selection.groups), 1), 1)
         self.rows = 0
@@ -129,7 +149,7 @@ class _Sample:
         """What the rows show, by kind, each with the first file it was seen in."""
         counts: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
-        classes: dict[tuple[str, str], set[float]] = defaultdict(set)
+        classes: dict[tuple[str, str], Counter[float]] = defaultdict(Counter)
         found: list[Finding] = []
         for file, group, rows in self.selection.groups:
             piece = Piece(file=file, group=group, start=0, stop=min(rows, self.wanted))
@@ -137,16 +157,7 @@ class _Sample:
             try:
                 raw = reader.read_piece(self.selection, piece, self.catalog).rows
             except PipelineError as error:
-                found.append(
-                    Finding(
-                        level="refuse",
-                        what=str(error),
-                        file=path,
-                        column="-",
-                        count=rows,
-                        remedy="Training would stop here",
-                    )
-                )
+                found.append(_refused(str(error), path, rows))
                 continue
             self.rows += len(raw)
             for told, count in self._seen(raw).items():
@@ -158,48 +169,55 @@ class _Sample:
         return found + list(self._one_class(classes))
 
     def _seen(self, rows: pa.RecordBatch) -> Counter[str]:
-        return Counter(contract.inspect(rows, self.catalog).counts) + contract.out_of_range(
-            rows, self.catalog
-        )
+        seen = Counter(contract.inspect(rows, self.catalog).counts)
+        seen += contract.out_of_range(rows, self.catalog)
+        unripe = reader.unripe(rows, self.catalog, self.as_of)
+        for task in self.catalog.tasks:
+            if task.title in unripe:
+                count = int(unripe[task.title].sum())
+                seen[f"warn: not ripe by {self.as_of} in {task.label}"] += count
+        return +seen
 
     def _finding(self, key: tuple[str, str], count: int, path: str) -> Finding:
         level, what = key
-        remedy = next((r for start, r in _REMEDIES.items() if start in what), "")
+        remedy = next((r for part, r in _REMEDIES.items() if part in what), "")
         column = what.rpartition(" in ")[2] if " in " in what else "-"
         kind: Level = "quarantine" if level == "quarantine" else "warn"
         return Finding(level=kind, what=what, file=path, column=column, count=count, remedy=remedy)
 
     def _classes(
-        self, rows: pa.RecordBatch, classes: dict[tuple[str, str], set[float]]
+        self, rows: pa.RecordBatch, classes: dict[tuple[str, str], Counter[float]]
     ) -> None:
-        """Which label values each domain showed."""
+        """How often each domain showed each label value."""
         names = features.domain_names(rows, self.catalog.domain.keys)
         codes = names.indices.fill_null(-1).to_numpy()
         for task in self.catalog.tasks:
-            values = rows.column(task.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            column = rows.column(task.label).cast(pa.float64(), safe=False)
+            values = column.to_numpy(zero_copy_only=False)
             for code, name in enumerate(names.dictionary.to_pylist()):
                 seen = values[codes == code]
-                classes[str(name), task.label] |= set(np.unique(seen[~np.isnan(seen)]).tolist())
+                for value in (0.0, 1.0):
+                    classes[str(name), task.label][value] += int((seen == value).sum())
 
-    def _one_class(self, classes: dict[tuple[str, str], set[float]]) -> Iterator[Finding]:
-        for (domain, label), values in sorted(classes.items()):
+    def _one_class(self, classes: dict[tuple[str, str], Counter[float]]) -> Iterator[Finding]:
+        for (domain, label), counts in sorted(classes.items()):
+            values = [value for value, count in counts.items() if count]
             if len(values) < 2:
-                told = f"only {values.pop():g}" if values else "no label at all"
+                told = f"only {values[0]:g}" if values else "no label at all"
                 yield Finding(
                     level="warn",
                     what=f"domain {domain} shows {told} in {label}",
                     file="-",
                     column=label,
-                    count=1,
+                    count=counts.total(),
                     remedy="It cannot be ranked there: its AUC will be null, with this reason",
                 )
 
 
 def _split_rows(
-    snapshot: Snapshot, catalog: Catalog, uri: str
+    snapshot: Snapshot, catalog: Catalog, dates: Sequence[date]
 ) -> tuple[dict[str, int], list[Finding]]:
     """Rows of every split, and the splits that have none."""
-    dates = log_dates(uri, catalog)
     rows: dict[str, int] = {}
     problems: list[Finding] = []
     for name, spec in catalog.splits.items():

@@ -49,7 +49,7 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
 
 
 def expected_kinds(catalog: Catalog) -> dict[str, str]:
-    """Column -> `id`, `list of ids`, `number`, `label` or `time`."""
+    """Column -> `id`, `whole number`, a list of either, `number`, `label` or `time`."""
     kinds = dict.fromkeys(catalog.columns, "id")
     for feature in catalog.features:
         if isinstance(feature, NumericSpec):
@@ -57,27 +57,38 @@ def expected_kinds(catalog: Catalog) -> dict[str, str]:
         if isinstance(feature, ListSpec):
             kinds[feature.columns[0]] = "list of ids"
     kinds |= {task.label: "label" for task in catalog.tasks}
-    if catalog.log.event_time in kinds:
-        kinds[catalog.log.event_time] = "time"
-    crossed = {c for f in catalog.features if f.kind in ("cross", "categorical") for c in f.columns}
-    return kinds | {c: "id" for c in crossed if kinds.get(c) == "number"}
+    log = catalog.log
+    if log.event_time in kinds:
+        kinds[log.event_time] = "time"
+    hashed = [c for f in catalog.features if f.kind in ("cross", "categorical") for c in f.columns]
+    hashed += [c for c in (log.user, log.row_id, log.slice_by) if c]
+    kinds |= dict.fromkeys(hashed, "id")
+    return kinds | {c: kind for c, kind in _counted(catalog)}
+
+
+def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:
+    """Columns that an identity table reads: their ids must be whole numbers."""
+    for feature in catalog.keyed:
+        table = catalog.table_specs[table_of(feature) or feature.name]
+        if table.encoding == "identity" and not isinstance(feature, NumericSpec):
+            is_list = isinstance(feature, ListSpec)
+            yield feature.columns[0], "list of whole numbers" if is_list else "whole number"
 
 
 def _is_kind(found: pa.DataType, kind: str) -> bool:
     is_ = pa.types
     if is_.is_dictionary(found):
         found = found.value_type
-    whole = is_.is_integer(found) or is_.is_boolean(found)
-    number = whole or is_.is_floating(found) or is_.is_decimal(found)
-    text = is_.is_string(found) or is_.is_large_string(found)
-    if kind == "number" or kind == "label":
+    whole = bool(is_.is_integer(found) or is_.is_boolean(found))
+    number = bool(whole or is_.is_floating(found) or is_.is_decimal(found))
+    if kind.startswith("list of "):
+        is_list = is_.is_list(found) or is_.is_large_list(found)
+        return bool(is_list) and _is_kind(found.value_type, kind.removeprefix("list of ")[:-1])
+    if kind in ("number", "label"):
         return number
     if kind == "time":
-        return number or is_.is_timestamp(found)
-    if kind == "list of ids":
-        is_list = is_.is_list(found) or is_.is_large_list(found)
-        return is_list and _is_kind(found.value_type, "id")
-    return whole or text
+        return number or bool(is_.is_timestamp(found))
+    return whole or (kind == "id" and bool(is_.is_string(found) or is_.is_large_string(found)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +112,8 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
 
     for key in (*catalog.domain.keys, *catalog.domain.parent):
         quarantine(_numpy(rows.column(key).is_null()), f"null domain key in {key}")
-    if catalog.log.user:
-        quarantine(_numpy(rows.column(catalog.log.user).is_null()), f"null user in {catalog.log.user}")
+    if user := catalog.log.user:
+        quarantine(_numpy(rows.column(user).is_null()), f"null user in {user}")
     for task in catalog.tasks:
         quarantine(_not_binary(rows.column(task.label)), f"label outside {{0, 1}} in {task.label}")
     for bad, what in _conversions_without_click(rows, catalog):
@@ -122,7 +133,9 @@ def _numpy(mask: pa.Array) -> Mask:
 
 def _label(column: pa.Array) -> npt.NDArray[np.float64]:
     """The label as floats, a null as NaN."""
-    values: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    values: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(
+        zero_copy_only=False
+    )
     return values
 
 
@@ -149,9 +162,8 @@ def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
     known = np.zeros(len(rows), np.bool_)
     columns = [rows.column(k).cast(pa.string()) for k in catalog.domain.keys]
     for values in declared:
-        same = [
-            _numpy(pc.fill_null(pc.equal(c, v), False)) for c, v in zip(columns, values, strict=True)
-        ]
+        pairs = zip(columns, values, strict=True)
+        same = [_numpy(pc.fill_null(pc.equal(c, v), False)) for c, v in pairs]
         known |= np.logical_and.reduce(same)
     return ~known
 
@@ -161,10 +173,10 @@ def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
     counts: Counter[str] = Counter()
     for feature in catalog.keyed:
         table = catalog.table_specs[table_of(feature) or feature.name]
-        if table.encoding == "identity" and table.rows:
+        if table.encoding == "identity" and table.rows and not isinstance(feature, NumericSpec):
             column = rows.column(feature.columns[0])
             values = column.flatten() if isinstance(feature, ListSpec) else column
-            numbers = values.cast(pa.int64())
+            numbers = values.cast(pa.int64(), safe=False)
             bad = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, table.rows - FIRST_ROW))
             counts[f"warn: id out of range in {feature.columns[0]}"] += pc.sum(bad).as_py() or 0
     return +counts

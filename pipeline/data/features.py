@@ -20,12 +20,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data import hashing
-from schemas.feature import FIRST_ROW, NULL_ROW, UNSEEN_ROW, FeatureSpec, ListSpec, NumericSpec, table_of
+from schemas.feature import (
+    FIRST_ROW,
+    NULL_ROW,
+    UNSEEN_ROW,
+    FeatureSpec,
+    ListSpec,
+    NumericSpec,
+    table_of,
+)
 from schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 POOLED = "pooled"
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +128,7 @@ def _decoded(column: pa.Array) -> pa.Array:
 
 
 def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:
-    values = column.cast(pa.float32())
+    values = column.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False)
     for mask in masks:
         values = pc.if_else(pa.array(mask), pa.scalar(None, pa.float32()), values)
     return values
@@ -127,40 +136,50 @@ def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:
 
 def raw_number(feature: NumericSpec, rows: pa.RecordBatch) -> Floats:
     """The number before standardising; NaN where it is null or not finite."""
-    column = _decoded(rows.column(feature.columns[0])).cast(pa.float64())
+    column = _decoded(rows.column(feature.columns[0])).cast(pa.float64(), safe=False)
     values: Floats = column.to_numpy(zero_copy_only=False)
     if feature.log:
         values = np.sign(values) * np.log1p(np.abs(values))
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _dense(feature: NumericSpec, rows: pa.RecordBatch, encoding: Encoding) -> npt.NDArray[np.float32]:
+def _dense(
+    feature: NumericSpec, rows: pa.RecordBatch, encoding: Encoding
+) -> npt.NDArray[np.float32]:
     values = raw_number(feature, rows)
     if feature.standardise:
         mean, deviation = encoding.statistics[feature.name]
         values = np.clip((values - mean) / deviation, -feature.clip, feature.clip)
-    return np.nan_to_num(values).astype(np.float32)
+    return np.clip(np.nan_to_num(values), -_LARGEST, _LARGEST).astype(np.float32)
 
 
-def raw_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> hashing.Keys:
-    """Keys of the feature's values that are not null; a list's are flattened."""
+def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Keys, Ids]:
+    """Keys of the feature's values that are not null, and how often each occurs."""
+    if feature.kind == "cross":
+        return np.unique(_crossed(feature, rows), return_counts=True)
+    column = rows.column(feature.columns[0])
     if isinstance(feature, ListSpec):
-        values, _ = _last_values(rows.column(feature.columns[0]), feature.last)
-    else:
-        values = rows.column(feature.columns[0])
-    keys = _crossed(feature, rows) if feature.kind == "cross" else hashing.keys_of(values)
-    if feature.kind == "cross" or not values.null_count:
-        return keys
-    return keys[values.is_valid().to_numpy(zero_copy_only=False)]
+        column, _ = _last_values(column, feature.last)
+    values = hashing.coded(column)
+    words = values.dictionary
+    counts = np.bincount(hashing.places_in_dictionary(values), minlength=len(words))[: len(words)]
+    counted = _known(words) & (counts > 0)
+    return hashing.keys_of_words(words)[counted], counts[counted]
+
+
+def _known(values: pa.Array) -> npt.NDArray[np.bool_]:
+    """Where the values are not null."""
+    return cast("npt.NDArray[np.bool_]", values.is_valid().to_numpy(zero_copy_only=False))
 
 
 def _crossed(feature: FeatureSpec, rows: pa.RecordBatch) -> hashing.Keys:
     """One key for the columns together; a null takes part as a value of its own."""
     keys = np.zeros(len(rows), np.uint64)
     for name in feature.columns:
-        column = rows.column(name)
-        own = hashing.keys_of(column)
-        own = np.where(column.is_valid().to_numpy(zero_copy_only=False), own, np.uint64(0))
+        values = hashing.coded(rows.column(name))
+        words = values.dictionary
+        own = np.where(_known(words), hashing.keys_of_words(words), np.uint64(0))
+        own = np.append(own, np.uint64(0))[hashing.places_in_dictionary(values)]
         keys = hashing.combine(keys, own)
     return keys
 
@@ -173,12 +192,11 @@ def _ids(
     table = table_of(feature) or feature.name
     if isinstance(feature, ListSpec):
         values, offsets = _last_values(rows.column(feature.columns[0]), feature.last)
-        ids = _rows_of(values, hashing.keys_of(values), table, catalog, encoding)
+        ids = _rows_of(values, table, catalog, encoding)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids))
     if feature.kind == "cross":
-        return pa.array(_rows_of(None, _crossed(feature, rows), table, catalog, encoding))
-    values = rows.column(feature.columns[0])
-    return pa.array(_rows_of(values, hashing.keys_of(values), table, catalog, encoding))
+        return pa.array(_rows_of_keys(_crossed(feature, rows), table, catalog, encoding))
+    return pa.array(_rows_of(rows.column(feature.columns[0]), table, catalog, encoding))
 
 
 def _bucket(values: Floats, boundaries: Floats) -> Ids:
@@ -186,24 +204,23 @@ def _bucket(values: Floats, boundaries: Floats) -> Ids:
     return np.where(np.isnan(values), NULL_ROW, ids).astype(np.int64)
 
 
-def _rows_of(
-    values: pa.Array | None,
-    keys: hashing.Keys,
-    table: str,
-    catalog: Catalog,
-    encoding: Encoding,
-) -> Ids:
-    """Table rows of values given with their keys."""
+def _rows_of(column: pa.Array, table: str, catalog: Catalog, encoding: Encoding) -> Ids:
+    """Table rows of a column's values; each distinct value is looked up once."""
+    values = hashing.coded(column)
+    words, spec = values.dictionary, catalog.table_specs[table]
+    if spec.encoding == "identity":
+        ids = _identity(words, (spec.rows or 0) - FIRST_ROW)
+    else:
+        ids = _rows_of_keys(hashing.keys_of_words(words), table, catalog, encoding)
+    ids = np.where(_known(words), ids, NULL_ROW)
+    return np.append(ids, NULL_ROW)[hashing.places_in_dictionary(values)]
+
+
+def _rows_of_keys(keys: hashing.Keys, table: str, catalog: Catalog, encoding: Encoding) -> Ids:
     spec = catalog.table_specs[table]
     if spec.encoding == "vocabulary":
-        ids = _look_up(keys, encoding.vocabularies[table])
-    elif spec.encoding == "hash":
-        ids = (keys % np.uint64((spec.rows or 0) - FIRST_ROW)).astype(np.int64) + FIRST_ROW
-    else:
-        ids = _identity(values, (spec.rows or 0) - FIRST_ROW)
-    if values is not None and values.null_count:
-        ids = np.where(values.is_valid().to_numpy(zero_copy_only=False), ids, NULL_ROW)
-    return ids
+        return _look_up(keys, encoding.vocabularies[table])
+    return (keys % np.uint64((spec.rows or 0) - FIRST_ROW)).astype(np.int64) + FIRST_ROW
 
 
 def _look_up(keys: hashing.Keys, vocabulary: hashing.Keys) -> Ids:
@@ -213,9 +230,9 @@ def _look_up(keys: hashing.Keys, vocabulary: hashing.Keys) -> Ids:
     return np.where(vocabulary[places] == keys, places + FIRST_ROW, UNSEEN_ROW).astype(np.int64)
 
 
-def _identity(values: pa.Array | None, ids_in_table: int) -> Ids:
-    assert values is not None, "an identity table is read by a column"
-    numbers = _decoded(values).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+def _identity(words: pa.Array, ids_in_table: int) -> Ids:
+    """The numbers themselves; one too large for int64 turns negative, and so is unseen."""
+    numbers = words.cast(pa.int64(), safe=False).fill_null(-1).to_numpy(zero_copy_only=False)
     inside = (numbers >= 0) & (numbers < ids_in_table)
     return np.where(inside, numbers + FIRST_ROW, UNSEEN_ROW)
 

@@ -47,25 +47,39 @@ def keys_of(values: pa.Array) -> Keys:
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if pa.types.is_dictionary(values.type):
-        return _keys_of_dictionary(values)
     if pa.types.is_boolean(values.type) or pa.types.is_integer(values.type):
         wide = values.cast(pa.int64(), safe=False).fill_null(0)
         return mix(wide.to_numpy(zero_copy_only=False).view(np.uint64))
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        return _keys_of_dictionary(values.dictionary_encode())
-    raise TypeError(f"a column of type {values.type} holds no ids; expected integers or text")
+    distinct = coded(values)
+    keys = np.append(keys_of_words(distinct.dictionary), np.uint64(0))
+    return cast("Keys", keys[places_in_dictionary(distinct)])
 
 
-def _keys_of_dictionary(values: pa.DictionaryArray) -> Keys:
-    keys = _keys_of_words(values.dictionary) if len(values.dictionary) else np.zeros(1, np.uint64)
-    indices = values.indices.cast(pa.int64(), safe=False).fill_null(0)
-    return keys[indices.to_numpy(zero_copy_only=False)]
+def coded(values: pa.Array) -> pa.DictionaryArray:
+    """The values as a dictionary of distinct words, so that each word is looked at once.
+
+    Raises:
+        TypeError: the column holds something that is no id (floats, times, structs).
+    """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    is_coded = pa.types.is_dictionary(values.type)
+    words = values.type.value_type if is_coded else values.type
+    is_text = pa.types.is_string(words) or pa.types.is_large_string(words)
+    if not (is_text or pa.types.is_integer(words) or pa.types.is_boolean(words)):
+        raise TypeError(f"a column of type {values.type} holds no ids; expected integers or text")
+    return values if is_coded else values.dictionary_encode()
 
 
-def _keys_of_words(words: pa.Array) -> Keys:
-    """FNV-1a over the bytes of each distinct word, all words a byte at a time."""
-    if not (pa.types.is_string(words.type) or pa.types.is_large_string(words.type)):
+def places_in_dictionary(values: pa.DictionaryArray) -> npt.NDArray[np.int64]:
+    """Each value's place in the dictionary; a null stands one past its end."""
+    places = values.indices.cast(pa.int64(), safe=False).fill_null(len(values.dictionary))
+    return cast("npt.NDArray[np.int64]", places.to_numpy(zero_copy_only=False))
+
+
+def keys_of_words(words: pa.Array) -> Keys:
+    """The keys of a dictionary's words: FNV-1a over the bytes, all words a byte at a time."""
+    if pa.types.is_boolean(words.type) or pa.types.is_integer(words.type):
         return keys_of(words)
     words = words.cast(pa.large_string()).fill_null("")
     buffers = words.buffers()

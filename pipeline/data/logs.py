@@ -74,12 +74,8 @@ class Snapshot:
         listing = json.dumps([(f.path, f.fingerprint) for f in self.files])
         return hashlib.sha256(listing.encode()).hexdigest()
 
-    def open(self, file: LogFile, *, coded: tuple[str, ...] = ()) -> pq.ParquetFile:
-        """The Parquet file, for reading row groups.
-
-        Args:
-            file: a file of this snapshot.
-            coded: text columns to hand out as dictionaries, as they usually lie in the file.
+    def open(self, file: LogFile) -> pq.ParquetFile:
+        """The Parquet file, for reading row groups; text comes as dictionaries, as it lies there.
 
         Raises:
             BadLog: the file went away or changed after the snapshot was taken.
@@ -87,15 +83,19 @@ class Snapshot:
         filesystem, root = open_folder(self.uri)
         try:
             handle = filesystem.open_input_file(f"{root}/{file.path}")
+            metadata = pq.read_metadata(handle)
             parquet = pq.ParquetFile(
-                handle, read_dictionary=list(coded), page_checksum_verification=True
+                handle,
+                metadata=metadata,
+                read_dictionary=_text_columns(metadata),
+                page_checksum_verification=True,
             )
         except (pa.ArrowException, OSError) as error:
             raise BadLog(
                 f"{file.path} cannot be opened, though it was whole when the run listed it: {error}. "
                 "Leave a log's files alone while a run reads them; start the run again"
             ) from error
-        if handle.size() != file.size_bytes or _group_rows(parquet.metadata) != file.group_rows:
+        if handle.size() != file.size_bytes or _group_rows(metadata) != file.group_rows:
             raise BadLog(
                 f"{file.path} changed after the run listed it ({file.size_bytes:,} bytes then, "
                 f"{handle.size():,} now). Leave a log's files alone while a run reads them; start "
@@ -241,6 +241,11 @@ def _group_rows(metadata: pq.FileMetaData) -> tuple[int, ...]:
     return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
 
 
+def _text_columns(metadata: pq.FileMetaData) -> list[str]:
+    leaves = (metadata.schema.column(place) for place in range(metadata.num_columns))
+    return [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+
+
 def _check_chunks(metadata: pq.FileMetaData, *, data_bytes: int) -> None:
     """Refuse a footer whose column chunks do not lie in the bytes before it."""
     for number in range(metadata.num_row_groups):
@@ -253,7 +258,7 @@ def _check_chunks(metadata: pq.FileMetaData, *, data_bytes: int) -> None:
             if chunk.has_dictionary_page and chunk.dictionary_page_offset:
                 starts.append(chunk.dictionary_page_offset)
             end = min(starts) + chunk.total_compressed_size
-            if min(starts) < len(_MAGIC) or not 0 <= chunk.total_compressed_size <= data_bytes or end > data_bytes:
+            if not len(_MAGIC) <= min(starts) <= end <= data_bytes:
                 raise ValueError(
                     f"column {chunk.path_in_schema} of row group {number} ends at byte {end:,}, but "
                     f"the data end at {data_bytes:,}; was the file cut or joined?"

@@ -10,7 +10,8 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TypeVar
 
@@ -57,6 +58,8 @@ class Cursor:
     """That row group's index in its file."""
     row: int = 0
     """Rows of the block already given out."""
+    selection: str = ""
+    """Fingerprint of the selection that is read; empty at the start of an epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +116,20 @@ def _read_group(
     rows = file.group_rows[group]
     if not columns:
         return pa.RecordBatch.from_arrays([pa.nulls(rows)], ["_"])
-    return table.combine_chunks().to_batches()[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+    if len(table) != rows:
+        raise BadLog(
+            f"{file.path}, row group {group} decodes to {len(table):,} rows, its footer says {rows:,}; "
+            "write the file again, or move it away"
+        )
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+
+
+def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.Array]:
+    """One column of a file, a row group at a time."""
+    parquet = snapshot.open(file)
+    for group in range(len(file.group_rows)):
+        yield _read_group(parquet, file, group, (column,)).column(0)
 
 
 def _identity(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
@@ -192,7 +208,7 @@ class Reader:
         start: Cursor | None = None,
         seen: Counter[str] | None = None,
     ) -> Iterator[tuple[pa.Table, Cursor]]:
-        """Batches of exactly `batch_rows` encoded rows (the last may be short), reproducibly shuffled.
+        """Batches of `batch_rows` encoded rows (the last may be short), reproducibly shuffled.
 
         Args:
             seed: of the shuffle; another epoch is another order.
@@ -207,15 +223,19 @@ class Reader:
             Each batch with the cursor that stands after it.
 
         Raises:
-            BadLog: the cursor names a place that the snapshot no longer has.
+            BadLog: the cursor stands in another selection than this one.
         """
+        name = self.selection.fingerprint
         order = np.random.default_rng([seed, epoch]).permutation(len(self.selection.groups))
         pieces = pieces_of(self.selection, rank=self.rank, world=self.world, order=order)
         blocks = blocks_of(pieces, rows=block_rows)
-        at, used = self._find(blocks, start)
+        at, used = self._find(blocks, start, name)
         left: pa.Table | None = None
         for number in range(at, len(blocks)):
-            block = self._shuffled_block(blocks[number], seed=(seed, epoch, self.rank, number), seen=seen)
+            block = self._shuffled_block(
+                blocks[number], seed=(seed, epoch, self.rank, number), seen=seen
+            )
+            here = self._cursor(blocks[number], epoch, name)
             row = used if number == at else 0
             if left is not None:
                 need = batch_rows - len(left)
@@ -224,10 +244,10 @@ class Reader:
                 if len(head) < batch_rows:
                     left = head
                     continue
-                yield head, self._cursor(blocks, number, row, epoch)
+                yield head, replace(here, row=row)
             while row + batch_rows <= len(block):
                 row += batch_rows
-                yield block.slice(row - batch_rows, batch_rows), self._cursor(blocks, number, row, epoch)
+                yield block.slice(row - batch_rows, batch_rows), replace(here, row=row)
             left = block.slice(row) if row < len(block) else None
         if left is not None:
             yield left, Cursor(epoch=epoch + 1)
@@ -239,9 +259,8 @@ class Reader:
 
     def steps(self, batch_rows: int) -> int:
         """Batches an epoch takes on the worker that has most; all workers make as many steps."""
-        most = max(
-            rows_of_worker(self.selection, rank=rank, world=self.world) for rank in range(self.world)
-        )
+        ranks = range(self.world)
+        most = max(rows_of_worker(self.selection, rank=r, world=self.world) for r in ranks)
         return -(-most // batch_rows)
 
     def in_step(self, batch_rows: int, seen: Counter[str] | None = None) -> Iterator[pa.Table]:
@@ -257,26 +276,26 @@ class Reader:
         for _ in range(given, self.steps(batch_rows)):
             yield features.no_rows(self.catalog)
 
-    def _cursor(self, blocks: list[list[Piece]], number: int, row: int, epoch: int) -> Cursor:
-        first = blocks[number][0]
-        return Cursor(
-            epoch=epoch,
-            file=self.selection.snapshot.files[first.file].path,
-            group=first.group,
-            row=row,
-        )
+    def _cursor(self, block: list[Piece], epoch: int, selection: str) -> Cursor:
+        """The cursor at the start of a block."""
+        path = self.selection.snapshot.files[block[0].file].path
+        return Cursor(epoch=epoch, file=path, group=block[0].group, selection=selection)
 
-    def _find(self, blocks: list[list[Piece]], start: Cursor | None) -> tuple[int, int]:
+    def _find(
+        self, blocks: list[list[Piece]], start: Cursor | None, selection: str
+    ) -> tuple[int, int]:
         """The block a cursor stands in, and the rows used of it."""
         if start is None or not start.file:
             return 0, 0
         for number, block in enumerate(blocks):
             path = self.selection.snapshot.files[block[0].file].path
-            if (path, block[0].group) == (start.file, start.group):
+            place = (path, block[0].group, selection)
+            if place == (start.file, start.group, start.selection):
                 return number, start.row
         raise BadLog(
-            f"the cursor stands at {start.file}, row group {start.group}, which this snapshot does not "
-            "have; the log changed since the checkpoint. Start a new run"
+            f"the cursor stands at {start.file}, row group {start.group} of a selection "
+            f"{start.selection[:12]}, this one is {selection[:12]}; the log, the split or the number "
+            "of workers changed since the checkpoint. Start a new run"
         )
 
     def _shuffled_block(
@@ -301,8 +320,9 @@ class Reader:
             unlabelled=found.quarantined,
             unripe=unripe(raw.rows, self.catalog, self.as_of),
         )
-        for name in raw.truth.schema.names if raw.truth is not None else ():
-            encoded = encoded.append_column(f"t.{name}", raw.truth.column(name))
+        if raw.truth is not None:
+            for name, column in zip(raw.truth.schema.names, raw.truth.columns, strict=True):
+                encoded = encoded.append_column(f"t.{name}", column)
         return encoded
 
 
@@ -339,13 +359,18 @@ def unripe(
 
 
 def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:
-    """When each row happened; the end of its day where the log knows only dates."""
+    """When each row happened; the end of its day where the log knows only dates.
+
+    A row without a time is never known to be ripe: it happened at infinity.
+    """
     log = catalog.log
     if log.event_time:
-        return splits.seconds_of(rows.column(log.event_time))
-    days = rows.column(log.date_key).cast(pa.string()).to_pylist()
-    ends = {d: splits.window_seconds(*(date.fromisoformat(d),) * 2, log.time_zone)[1] for d in set(days)}
-    return np.array([ends[d] for d in days])
+        seconds = splits.seconds_of(rows.column(log.event_time))
+        return np.where(np.isfinite(seconds), seconds, np.inf)
+    names = rows.column(log.date_key).dictionary_encode()
+    days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
+    ends = [splits.window_seconds(d, d, log.time_zone)[1] if d else np.inf for d in days]
+    return np.array([*ends, np.inf])[hashing.places_in_dictionary(names)]
 
 
 def read_piece(
@@ -361,10 +386,21 @@ def read_piece(
     places = places[piece.start : piece.stop]
     beside = None
     if truth is not None:
-        twin = next(f for f in truth.files if f.path == file.path)
+        twin = _twin(file, truth)
         beside = _kept(_read_group(truth.open(twin), twin, piece.group, TRUTH), places)
     rows = _with_partition(_kept(rows, places), file)
     return RawRows(rows=rows, identity=identity[places], truth=beside)
+
+
+def _twin(file: LogFile, truth: Snapshot) -> LogFile:
+    """The truth's file beside a file of the log."""
+    for twin in truth.files:
+        if twin.path == file.path and twin.group_rows == file.group_rows:
+            return twin
+    raise BadLog(
+        f"no truth with the same row groups lies beside {file.path}, below {truth.uri}; log and "
+        "truth were not written together. Run `iak synth` again"
+    )
 
 
 def _kept(rows: pa.RecordBatch, places: npt.NDArray[np.int64]) -> pa.RecordBatch:
@@ -378,12 +414,15 @@ def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
     for key, value in file.partition:
         indices = pa.array(np.zeros(len(rows), np.int32), mask=np.full(len(rows), value is None))
         column = pa.DictionaryArray.from_arrays(indices, pa.array([value or ""], pa.string()))
-        rows = rows.append_column(key, column.dictionary_decode())
+        rows = rows.append_column(key, column)
     return rows
 
 
 def prefetch(items: Iterator[T], *, depth: int) -> Iterator[T]:
-    """The same items, produced by a thread up to `depth` ahead; its error is raised here."""
+    """The same items, produced by a thread up to `depth` ahead; its error is raised here.
+
+    The thread is gone when the consumer has finished, however it finished.
+    """
     ready: queue.Queue[tuple[bool, object]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
 
@@ -409,5 +448,6 @@ def prefetch(items: Iterator[T], *, depth: int) -> Iterator[T]:
             yield item  # type: ignore[misc]
     finally:
         stopped.set()
-        while not ready.empty():
-            ready.get_nowait()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                ready.get(timeout=0.01)

@@ -5,6 +5,8 @@ reading just the columns they name. What comes out counts every selected row, so
 on their shares without talking.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -48,6 +50,13 @@ class Selection:
     snapshot: Snapshot
     groups: tuple[tuple[int, int, int], ...]
     """(index of the file, index of its row group, selected rows), for groups with any."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the files that hold selected rows, and the rows selected of each group."""
+        files = {index: self.snapshot.files[index] for index, _, _ in self.groups}
+        held = [(files[i].path, files[i].fingerprint, group, n) for i, group, n in self.groups]
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
     @property
     def rows(self) -> int:
@@ -142,9 +151,10 @@ def _is_in(column: pa.Array, values: tuple[str, ...]) -> Mask:
 def seconds_of(column: pa.Array) -> npt.NDArray[np.float64]:
     """Event times as Unix seconds; a null is minus infinity, and so in no window."""
     if pa.types.is_timestamp(column.type):
-        column = pc.divide(column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
+        whole = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        column = pc.divide(whole.cast(pa.float64(), safe=False), 1e6)
     values: npt.NDArray[np.float64] = (
-        column.cast(pa.float64()).fill_null(-np.inf).to_numpy(zero_copy_only=False)
+        column.cast(pa.float64(), safe=False).fill_null(-np.inf).to_numpy(zero_copy_only=False)
     )
     return values
 
@@ -159,8 +169,18 @@ def window_seconds(first: date, last: date, time_zone: str) -> tuple[float, floa
 
 
 def date_of_seconds(seconds: float, time_zone: str) -> date:
-    """The calendar date of a moment."""
-    return datetime.fromtimestamp(seconds, UTC).astimezone(ZoneInfo(time_zone)).date()
+    """The calendar date of a moment.
+
+    Raises:
+        BadLog: the moment lies outside the calendar.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone(ZoneInfo(time_zone)).date()
+    except (ValueError, OverflowError) as error:
+        raise BadLog(
+            f"an event time of {seconds:.0f} seconds is in no calendar year; expected Unix seconds "
+            "or an Arrow timestamp. Convert milliseconds when the log is written"
+        ) from error
 
 
 def partition_of(file: LogFile, key: str) -> str | None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.data import contract, hashing, logs, reader, splits
 from pipeline.data.logs import Partition, Snapshot
-from pipeline.data.reader import Selection
+from pipeline.data.splits import Selection
 from pipeline.errors import BadLog, BadRequest
 from schemas.log import Catalog
 
@@ -55,7 +55,8 @@ def open_log(
             f"it has {sorted(catalog.splits)}. Add [splits.{missing[0]}]"
         )
     dates = log_dates(uri, catalog)
-    chosen = {n: splits.resolve(n, catalog.splits[n], dates=dates) for n in wanted}
+    specs = {name: spec for name, spec in catalog.splits.items() if name in wanted}
+    chosen = {name: splits.resolve(name, spec, dates=dates) for name, spec in specs.items()}
 
     def admits(partition: Partition) -> bool:
         key = catalog.log.date_key
@@ -108,17 +109,18 @@ def log_dates(uri: str, catalog: Catalog) -> list[date]:
 
 
 def _eventlog_dates(uri: str, catalog: Catalog) -> list[date]:
+    """Dates of the first and the last event of every row group."""
     log = catalog.log
-    snapshot = logs.take_snapshot(uri, partition_keys=log.partition_keys)
-    found: list[date] = []
+    snapshot = logs.take_snapshot(
+        uri,
+        partition_keys=log.partition_keys,
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+    )
+    found: set[date] = set()
     for file in snapshot.files:
-        with snapshot.open(file) as parquet:
-            seconds = splits.seconds_of(
-                parquet.read(columns=[log.event_time]).column(0).combine_chunks()
-            )
-        bounds = pc.min_max(pa.array(seconds[seconds > 0]))
-        if bounds["min"].is_valid:
-            found += [
-                splits.date_of_seconds(bounds[end].as_py(), log.time_zone) for end in ("min", "max")
-            ]
-    return sorted(set(found))
+        for rows in reader.read_column(snapshot, file, log.event_time or ""):
+            seconds = splits.seconds_of(rows)
+            seconds = seconds[np.isfinite(seconds) & (seconds > 0)]
+            ends = (seconds.min(), seconds.max()) if len(seconds) else ()
+            found |= {splits.date_of_seconds(float(end), log.time_zone) for end in ends}
+    return sorted(found)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline.data import hashing
-from pipeline.data.features import Encoding, raw_keys, raw_number
+from pipeline.data.features import Encoding, Floats, Ids, counted_keys, raw_number
 from pipeline.errors import BadRequest
 from schemas.feature import FIRST_ROW, NumericSpec, table_of
 from schemas.log import Catalog
@@ -31,22 +32,22 @@ class _Counts:
     """Counts of keys, merged when the unmerged tail grows long."""
 
     keys: hashing.Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
-    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    tail: list[hashing.Keys] = field(default_factory=list)
+    counts: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+    tail: list[tuple[hashing.Keys, Ids]] = field(default_factory=list)
     tail_length: int = 0
 
-    def add(self, keys: hashing.Keys) -> None:
-        self.tail.append(keys)
+    def add(self, keys: hashing.Keys, counts: Ids) -> None:
+        self.tail.append((keys, counts))
         self.tail_length += len(keys)
         if self.tail_length > _MERGE_AT:
             self.merge()
 
     def merge(self) -> None:
-        fresh, counted = np.unique(np.concatenate([self.keys[:0], *self.tail]), return_counts=True)
-        merged, places = np.unique(np.concatenate([self.keys, fresh]), return_inverse=True)
-        both = np.concatenate([self.counts, counted]).astype(np.float64)
-        self.keys = merged
-        self.counts = np.bincount(places, weights=both, minlength=len(merged)).astype(np.int64)
+        keys = np.concatenate([self.keys, *(keys for keys, _ in self.tail)])
+        counts = np.concatenate([self.counts, *(counts for _, counts in self.tail)])
+        self.keys, places = np.unique(keys, return_inverse=True)
+        summed = np.bincount(places, weights=counts, minlength=len(self.keys))
+        self.counts = summed.astype(np.int64)
         self.tail, self.tail_length = [], 0
 
     def frequent(self, min_count: int, at_most: int | None) -> hashing.Keys:
@@ -61,32 +62,43 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Moments:
-    """Mean, deviation and a sample of one number, gathered batch by batch."""
+    """Mean, deviation and an even sample of one number, gathered batch by batch.
+
+    Deviations are gathered around each batch's own mean (Chan, Golub, LeVeque 1979), so that a
+    mean far from zero does not drown them.
+    """
 
     count: int = 0
-    total: float = 0.0
+    mean: float = 0.0
     squares: float = 0.0
-    sample: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    sampled: int = 0
+    """Sum of squared distances from the mean."""
+    sample: Floats = field(default_factory=lambda: np.zeros(0))
+    """Every `stride`-th value."""
+    stride: int = 1
 
-    def add(self, values: npt.NDArray[np.float64]) -> None:
+    def add(self, values: Floats) -> None:
         values = values[np.isfinite(values)]
-        self.count += len(values)
-        self.total += float(values.sum())
-        self.squares += float(np.square(values).sum())
-        if self.sampled < _QUANTILE_SAMPLE:
-            self.sample.append(values)
-            self.sampled += len(values)
+        if not len(values):
+            return
+        self.sample = np.concatenate(
+            [self.sample, values[-self.count % self.stride :: self.stride]]
+        )
+        while len(self.sample) > _QUANTILE_SAMPLE:
+            self.sample, self.stride = self.sample[::2], 2 * self.stride
+        mean, count = float(values.mean()), self.count + len(values)
+        apart = (mean - self.mean) ** 2 * self.count * len(values) / count
+        self.squares += float(np.square(values - mean).sum()) + apart
+        self.mean += (mean - self.mean) * len(values) / count
+        self.count = count
 
     def statistics(self) -> tuple[float, float]:
         """Mean, and the deviation or 1 where the number never varies."""
-        mean = self.total / max(self.count, 1)
-        deviation = np.sqrt(max(self.squares / max(self.count, 1) - mean**2, 0.0))
-        return mean, float(deviation) if deviation > 1e-12 else 1.0
+        deviation = float(np.sqrt(self.squares / max(self.count, 1)))
+        return self.mean, deviation if deviation > 1e-12 * max(abs(self.mean), 1.0) else 1.0
 
-    def quantiles(self, buckets: int) -> npt.NDArray[np.float64]:
+    def quantiles(self, buckets: int) -> Floats:
         """Cuts between `buckets` equally full buckets, without repeats."""
-        values = np.concatenate(self.sample) if self.sample else np.zeros(1)
+        values = self.sample if len(self.sample) else np.zeros(1)
         return np.unique(np.quantile(values, np.linspace(0, 1, buckets + 1)[1:-1]))
 
 
@@ -105,7 +117,7 @@ def fit(batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]], catalog: Catalog
             if isinstance(feature, NumericSpec):
                 moments[feature.name].add(raw_number(feature, rows))
             elif (table := table_of(feature)) in counts:
-                counts[table].add(raw_keys(feature, rows))
+                counts[table].add(*counted_keys(feature, rows))
     return Encoding(
         vocabularies={
             name: counts[name].frequent(tables[name].min_count, _ids_in(tables[name].rows))
@@ -113,7 +125,9 @@ def fit(batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]], catalog: Catalog
         },
         statistics={name: m.statistics() for name, m in moments.items()},
         boundaries={
-            f.name: np.asarray(f.boundaries) if f.boundaries else moments[f.name].quantiles(f.buckets or 2)
+            f.name: np.asarray(f.boundaries)
+            if f.boundaries
+            else moments[f.name].quantiles(f.buckets or 2)
             for f in catalog.features
             if isinstance(f, NumericSpec) and f.is_bucketed
         },
@@ -127,9 +141,13 @@ def _ids_in(rows: int | None) -> int | None:
 def save(encoding: Encoding, folder: Path) -> None:
     """Write vocabularies and statistics; no pickle."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {f"vocabulary.{k}": v.view(np.int64) for k, v in encoding.vocabularies.items()}
+    arrays: dict[str, npt.NDArray[Any]] = {
+        f"vocabulary.{k}": v.view(np.int64) for k, v in encoding.vocabularies.items()
+    }
     arrays |= {f"boundaries.{k}": v for k, v in encoding.boundaries.items()}
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoding.safetensors")
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoding.safetensors"
+    )
     document: dict[str, Any] = {"statistics": encoding.statistics}
     (folder / "encoding.json").write_text(json.dumps(document, indent=1, sort_keys=True))
 
@@ -143,7 +161,8 @@ def load(folder: Path) -> Encoding:
     try:
         arrays = load_file(folder / "encoding.safetensors")
         document = json.loads((folder / "encoding.json").read_text())
-    except (OSError, ValueError) as error:
+        statistics = {k: (float(mean), float(d)) for k, (mean, d) in document["statistics"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadRequest(f"no encoding at {folder}: {error}. Is it a published base?") from error
     return Encoding(
         vocabularies={
@@ -151,9 +170,11 @@ def load(folder: Path) -> Encoding:
             for k, v in arrays.items()
             if k.startswith("vocabulary.")
         },
-        statistics={k: (v[0], v[1]) for k, v in document["statistics"].items()},
+        statistics=statistics,
         boundaries={
-            k.removeprefix("boundaries."): v for k, v in arrays.items() if k.startswith("boundaries.")
+            k.removeprefix("boundaries."): v
+            for k, v in arrays.items()
+            if k.startswith("boundaries.")
         },
     )
 

@@ -129,6 +129,6 @@ def tower(heads: Heads, h_BTW: Tensor, shift_BTD: Tensor) -> Tensor:
 
 def rate(mean_BC: Tensor, logvar_BC: Tensor, prior_mean: Tensor, prior_logvar: Tensor) -> Tensor:
     """KL(N(mean, exp logvar) || N(prior_mean, exp prior_logvar)) in nats a row."""
-    spread_BC = (logvar_BC - prior_logvar).exp()
+    wider_BC = logvar_BC - prior_logvar
     distance_BC = (mean_BC - prior_mean).square() * (-prior_logvar).exp()
-    return 0.5 * (spread_BC + distance_BC - 1.0 - logvar_BC + prior_logvar).sum(dim=-1)
+    return 0.5 * (wider_BC.expm1() - wider_BC + distance_BC).sum(dim=-1)

@@ -300,8 +300,8 @@ class Pretraining:
 def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, float]:
     """Rates of tables and dense parameters at a step of a run of `steps`."""
     share = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
-    if optim.decay == "linear" and step > optim.warmup_steps:
-        share *= max(1 - (step - optim.warmup_steps) / max(steps - optim.warmup_steps, 1), 0.0)
+    if optim.decay_share:
+        share *= min(1.0, (steps - step) / (optim.decay_share * steps))
     return optim.table_lr * share, optim.dense_lr * share
 
 

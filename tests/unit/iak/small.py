@@ -45,14 +45,14 @@ def normal(*size, seed=0):
 def tuning_rows(count, domains, seed=0, *, first=0, last=None, slots=None):
     """Rows [first, last) of `count` rows with two levels, some labels missing.
 
-    A domain's labels follow its own direction in h, so there is something to learn.
+    A domain's labels follow its own direction in x, so there is something to learn.
     """
     last = count if last is None else last
     draw = torch.Generator().manual_seed(seed)
     h = torch.randn(count, 2 * WIDTH, generator=draw).abs()
     x = torch.randn(count, X_UNITS, generator=draw)
     own = torch.randint(-1, domains, (count,), generator=draw) if slots is None else slots
-    taste = torch.randn(domains + 1, X_UNITS, generator=draw)
+    taste = 2 * normal(domains + 1, X_UNITS, seed=9)
     p_click = (x * taste[own]).sum(1).sigmoid()
     click = (torch.rand(count, generator=draw) < p_click).float()
     order = click * (torch.rand(count, generator=draw) < 0.4).float()

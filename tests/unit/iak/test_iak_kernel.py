@@ -66,7 +66,7 @@ def test_the_rate_is_the_divergence_from_the_prior_and_never_negative(seed, size
     posterior = MultivariateNormal(mean, torch.diag_embed(logvar.exp()))
     prior = MultivariateNormal(prior_mean, torch.diag_embed(prior_logvar.exp()))
     torch.testing.assert_close(rate_B, kl_divergence(posterior, prior))
-    assert (rate_B >= 0).all()
+    assert (rate_B >= -1e-15).all()
 
 
 @given(st.integers(0, 2**31), st.floats(0, 3))
@@ -82,7 +82,7 @@ def test_no_kernel_has_a_rate_below_zero(seed, size):
         moved_kernel(seed % 1000, size=size), small_heads(), normal(rows, SHAPE.base),
         normal(rows, SHAPE.inputs, seed=seed), None,
     )  # fmt: skip
-    assert (output.rate_B >= -1e-5).all()
+    assert (output.rate_B >= -1e-6).all()
 
 
 def test_a_slot_is_a_copy_and_taking_leaves_the_bank_alone():

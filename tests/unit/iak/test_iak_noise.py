@@ -32,7 +32,9 @@ def test_a_rows_noise_does_not_hang_on_its_batch_or_place(rows, data):
     rows_B, own_B = torch.tensor(rows), streams(len(rows))
     whole = noise.gaussian(rows_B, own_B, CODE)
     shuffled = noise.gaussian(rows_B[order], own_B, CODE)
-    parts = [noise.gaussian(part, streams(len(part)), CODE) for part in (rows_B[:cut], rows_B[cut:])]
+    parts = [
+        noise.gaussian(part, streams(len(part)), CODE) for part in (rows_B[:cut], rows_B[cut:])
+    ]
     assert torch.equal(whole[order], shuffled)
     assert torch.equal(whole, torch.cat(parts))
     assert torch.isfinite(whole).all()
@@ -44,7 +46,7 @@ def test_a_rows_step_lies_in_the_epoch_and_hangs_on_the_row_alone(rows, steps):
     step_B = noise.steps_of(rows_B, streams(len(rows)), steps_B)
     one_by_one = [noise.steps_of(row, streams(1), steps_B[:1]) for row in rows_B.split(1)]
     assert torch.equal(step_B, torch.cat(one_by_one))
-    assert ((0 <= step_B) & (step_B < steps)).all()
+    assert ((step_B >= 0) & (step_B < steps)).all()
 
 
 def test_every_part_of_the_key_makes_other_noise():

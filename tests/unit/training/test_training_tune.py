@@ -1,0 +1,324 @@
+"""Tuning a level: together is one by one, resumed is uninterrupted, the best state is kept."""
+
+import copy
+import dataclasses
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.iak import kernel, noise
+from pipeline.iak.bank import stack
+from pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, fresh
+from pipeline.iak.loss import bottleneck_loss
+from pipeline.model.loss import task_losses
+from pipeline.training.optim import BankAdam
+from pipeline.training.tune import (
+    LevelTuner,
+    by_slot,
+    make_schedule,
+    standard_of,
+    steps_per_epoch,
+    valid_losses,
+)
+from tests.unit.iak.small import (
+    ALONE,
+    SHAPE,
+    TASKS,
+    moved_kernel,
+    normal,
+    only,
+    setting,
+    stage,
+    tuning_rows,
+)
+
+NAMES = ("a", "b", "c")
+SIZES = (90, 40, 170)
+SLOTS = torch.repeat_interleave(torch.tensor([0, 1, 2, -1]), torch.tensor([*SIZES, 20]))
+TRAIN = tuning_rows(len(SLOTS), 3, slots=SLOTS[normal(len(SLOTS)).argsort()])
+VALID = tuning_rows(150, 3, seed=0)
+
+
+def parents():
+    return {name: moved_kernel(seed) for seed, name in enumerate(NAMES)}
+
+
+def tuner(kernels=None, *, train=TRAIN, valid=VALID, level=1, **changes):
+    return LevelTuner(
+        stack(SHAPE, kernels or parents()), level=level, stage=stage(**changes),
+        setting=setting(train, valid),
+    )  # fmt: skip
+
+
+def tune(kernels=None, **changes):
+    return tuner(kernels, **changes).run(report=lambda _: None)
+
+
+def tuned_alone(name, start, *, epochs, **changes):
+    """One domain by `kernel.run` and torch's Adam, its rows and steps spelled out."""
+    how, slot, around = stage(**changes), NAMES.index(name), setting(TRAIN, VALID)
+    rows = only(TRAIN, TRAIN.slots_nL[:, 1] == slot)
+    count = int(steps_per_epoch(torch.tensor([len(rows)]), how))
+    weights = {n: w.clone() for n, w in start.items()}
+    for phase, passes in (("compression", how.compression_epochs), ("matching", epochs)):
+        trained = [*ENCODER, *PRIOR, *(PROBE if phase == "compression" else DECODER)]
+        leaves = [weights[n].requires_grad_() for n in trained]
+        adam = torch.optim.Adam(leaves, lr=how.lr)
+        for epoch in range(passes):
+            key = noise.stream(seed=how.seed, domain=name, epoch=epoch, phase=phase)
+            keys = torch.full((len(rows),), key)
+            step_n = noise.steps_of(rows.identity_n, keys, torch.full((len(rows),), count))
+            for step in range(count):
+                at = torch.nonzero(step_n == step).squeeze(1)
+                h_BH, x_BX = rows.activations.of(at)
+                draws = noise.gaussian(rows.identity_n[at], keys[at], SHAPE.code)
+                output = kernel.run(weights, around.heads, h_BH, around.standard(h_BH, x_BX), draws)
+                loss = bottleneck_loss(
+                    output, phase=phase, frozen_BT=around.heads(h_BH),
+                    labels_BT=rows.labels_nT[at], mask_BT=rows.mask_nT[at], tasks=TASKS,
+                    labelled_PT=rows.mask_nT[at].sum(0)[None], rows_P=torch.tensor([len(at)]),
+                    bounds=[len(at)], beta=how.beta,
+                )  # fmt: skip
+                if phase == "matching":
+                    moved = (leaf - start[n] for n, leaf in zip(trained, leaves, strict=True))
+                    loss = loss + how.shrink * sum(m.square().sum() for m in moved)
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+        weights = {n: w.detach() for n, w in weights.items()}
+    return weights
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="both phases"),
+        pytest.param({"compression_epochs": 0, "shrink": 0.05}, id="a delta, shrunk"),
+        pytest.param(
+            {"min_batch": 1, "max_batch": 8, "steps_per_epoch": 99}, id="many small steps"
+        ),
+    ],
+)
+def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
+    epochs = 2
+    together = tuner(**changes, max_epochs=epochs, patience=99)
+    together.run(report=lambda _: None)
+    for slot, (name, start) in enumerate(parents().items()):
+        alone = tuned_alone(name, start, epochs=epochs, **changes)
+        for weight, expected in alone.items():
+            found = together.bank.weights[weight][slot]
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+        assert not torch.equal(alone["skip_w"], start["skip_w"])
+
+
+@given(
+    steps=st.lists(st.lists(st.integers(0, 2), unique=True), min_size=1, max_size=12),
+    seed=st.integers(0, 999),
+)
+def test_adam_over_a_bank_is_torchs_adam_a_slot(steps, seed):
+    weights = {"w": normal(3, 4, seed=seed)}
+    leaves = [row.clone().requires_grad_() for row in weights["w"]]
+    alone = [torch.optim.Adam([leaf], lr=0.03) for leaf in leaves]
+    bank = BankAdam(weights, ["w"], lr=0.03)
+    for number, slots in enumerate(steps):
+        gradients = normal(len(slots), 4, seed=number)
+        bank.step(weights, torch.tensor(slots, dtype=torch.int64), {"w": gradients})
+        for slot, gradient in zip(slots, gradients, strict=True):
+            leaves[slot].grad = gradient
+            alone[slot].step()
+    torch.testing.assert_close(weights["w"], torch.stack(leaves).detach(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"compression_epochs": 0, "shrink": 0.05}])
+def test_resumed_after_any_epoch_is_uninterrupted(changes):
+    states = []
+    whole = tuner(**changes)
+    expected = whole.run(
+        report=lambda _: None, save=lambda t: states.append(copy.deepcopy(t.state()))
+    )
+    assert len(states) == expected.epochs + whole.stage.compression_epochs > 2
+    for state in states:
+        resumed = tuner(**changes)
+        resumed.load(state)
+        assert same(resumed.run(report=lambda _: None), expected)
+        assert all(torch.equal(t, whole.state()[n]) for n, t in resumed.state().items())
+
+
+def same(one, other):
+    fields = ("start_loss", "best_loss", "best_epoch", "epochs", "stopped_at_cap")
+    return all(getattr(one, f) == getattr(other, f) for f in fields) and all(
+        torch.equal(w, other.bank.weights[n]) for n, w in one.bank.weights.items()
+    )
+
+
+def test_tuning_learns_and_keeps_the_epoch_that_validated_best():
+    kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
+    done = tune(kernels, max_epochs=12, lr=0.02)
+    losses, _ = valid_losses(done.bank, 1, setting(TRAIN, VALID))
+    assert losses.tolist() == pytest.approx(done.best_loss, abs=1e-7)
+    assert all(best < start for best, start in zip(done.best_loss, done.start_loss, strict=True))
+
+
+@pytest.mark.parametrize("compression_epochs", [0, 2])
+def test_a_domain_that_never_validates_better_keeps_its_ancestors_weights_exactly(
+    compression_epochs,
+):
+    """Good ancestors, and training rows whose labels are reversed."""
+    good = tune({name: fresh(SHAPE, seed=0) for name in NAMES}, max_epochs=10, lr=0.02).bank
+    wrong = dataclasses.replace(TRAIN, labels_nT=1 - TRAIN.labels_nT)
+    ancestors = {name: good.slot(slot) for slot, name in enumerate(NAMES)}
+    done = tune(ancestors, train=wrong, compression_epochs=compression_epochs, lr=0.02)
+    assert done.best_epoch == [0, 0, 0]
+    assert done.best_loss == done.start_loss
+    for weight, stacked in good.weights.items():
+        assert torch.equal(done.bank.weights[weight], stacked)
+
+
+@pytest.mark.parametrize("compression_epochs", [0, 2])
+def test_the_untouched_loss_is_that_of_the_weights_it_stands_for(compression_epochs):
+    done = tune(compression_epochs=compression_epochs)
+    untouched, _ = valid_losses(stack(SHAPE, parents()), 1, setting(TRAIN, VALID))
+    assert done.start_loss == untouched.tolist()
+
+
+def test_a_domain_without_validation_rows_is_left_alone():
+    done = tune(valid=only(VALID, VALID.slots_nL[:, 1] != 1))
+    for weight, value in parents()["b"].items():
+        assert torch.equal(done.bank.weights[weight][1], value)
+    assert done.best_epoch[1] == 0
+
+
+def test_a_domain_without_training_rows_is_left_alone():
+    done = tune(train=only(TRAIN, TRAIN.slots_nL[:, 1] != 1))
+    for weight, value in parents()["b"].items():
+        assert torch.equal(done.bank.weights[weight][1], value)
+    assert done.best_epoch[1] == 0
+    assert max(done.best_epoch) > 0
+
+
+def test_a_finished_domain_no_longer_moves_and_the_others_do():
+    """Domain b is validated against reversed labels, so it is finished first."""
+    is_b = VALID.slots_nL[:, 1:] == 1
+    valid = dataclasses.replace(VALID, labels_nT=torch.where(is_b, 0.0, VALID.labels_nT))
+    valid = dataclasses.replace(valid, labels_nT=torch.where(is_b, 1.0, valid.labels_nT))
+    seen = []
+    around = tuner(valid=valid, max_epochs=8, patience=1, lr=0.003)
+    around.run(
+        report=lambda _: None,
+        save=lambda t: seen.append(
+            (t.progress.phase, t.progress.is_active_K.clone(), copy.deepcopy(t.bank.weights))
+        ),
+    )
+    matching = [(active, weights) for phase, active, weights in seen if phase == "matching"]
+    frozen = 0
+    for (active, before), (_, after) in pairwise(matching):
+        for slot, is_active in enumerate(active.tolist()):
+            moved = any(not torch.equal(w[slot], after[n][slot]) for n, w in before.items())
+            assert moved == is_active
+            frozen += not is_active
+    assert frozen
+
+
+def test_a_domain_still_improving_at_the_cap_is_reported():
+    kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
+    short, long = (tune(kernels, max_epochs=epochs, lr=0.002) for epochs in (1, 60))
+    assert set(short.stopped_at_cap) == {
+        name for name, best in zip(NAMES, short.best_epoch, strict=True) if best == 1
+    }
+    assert short.stopped_at_cap
+    assert not set(long.stopped_at_cap) or long.epochs == 60
+
+
+def test_a_level_without_domains_is_done_at_once():
+    empty = LevelTuner(
+        stack(SHAPE, {}), level=1, stage=stage(),
+        setting=setting(only(TRAIN, TRAIN.slots_nL[:, 1] < 0), VALID),
+    )  # fmt: skip
+    nobody = dataclasses.replace(VALID, slots_nL=torch.full_like(VALID.slots_nL, -1))
+    empty.setting = dataclasses.replace(empty.setting, valid=nobody)
+    done = empty.run(report=lambda _: None)
+    assert (done.bank.names, done.best_loss, done.epochs) == ((), [], 0)
+
+
+@given(
+    rows=st.integers(0, 60),
+    steps=st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, seed):
+    data = tuning_rows(rows, len(steps), seed)
+    slots_n = data.slots_nL[:, 1]
+    schedule = make_schedule(
+        data, slots_n, streams_K=torch.arange(len(steps)) + seed, steps_K=torch.tensor(steps),
+        worker=ALONE,
+    )  # fmt: skip
+    used = []
+    for number, step in enumerate(schedule.steps()):
+        assert step.slots_P.tolist() == [k for k, count in enumerate(steps) if count > number]
+        lengths = torch.tensor(step.bounds).diff(prepend=torch.zeros(1, dtype=torch.int64))
+        slot_B = step.slots_P.repeat_interleave(lengths)
+        assert torch.equal(slots_n[step.places_B], slot_B)
+        assert torch.equal(lengths, step.rows_P)
+        for slot, labelled_T in zip(step.slots_P, step.labelled_PT, strict=True):
+            assert torch.equal(data.mask_nT[step.places_B[slot_B == slot]].sum(0), labelled_T)
+        used += step.places_B.tolist()
+    active = [k for k, count in enumerate(steps) if count]
+    assert sorted(used) == [n for n, slot in enumerate(slots_n.tolist()) if slot in active]
+
+
+@given(rows=st.integers(0, 10**7), low=st.sampled_from([1, 8, 128]), wanted=st.integers(1, 64))
+def test_a_batch_is_the_nearest_power_of_two_within_its_bounds(rows, low, wanted):
+    how = stage(min_batch=low, max_batch=1024, steps_per_epoch=wanted)
+    steps = int(steps_per_epoch(torch.tensor([rows]), how))
+    if rows == 0:
+        assert steps == 0
+        return
+    batch = min(max(2 ** round(math.log2(max(rows / wanted, 1))), low), 1024)
+    assert steps == max(1, round(rows / batch))
+
+
+def test_validation_is_a_plain_mean_over_labelled_rows():
+    bank, around = stack(SHAPE, parents()), setting(TRAIN, VALID)
+    found, is_known = valid_losses(bank, 1, around)
+    for slot in range(3):
+        rows = only(VALID, VALID.slots_nL[:, 1] == slot)
+        h_BH, x_BX = rows.activations.of(torch.arange(len(rows)))
+        a_BA = around.standard(h_BH, x_BX)
+        logits = kernel.run(bank.slot(slot), around.heads, h_BH, a_BA, None).logits_BT
+        losses = task_losses(logits, rows.labels_nT, rows.mask_nT, TASKS).double().sum(0)
+        expected = (losses / rows.mask_nT.sum(0)) @ torch.tensor([1.0, 0.5]).double()
+        assert float(found[slot]) == pytest.approx(float(expected), rel=1e-6)
+    assert is_known.all()
+
+
+@given(rows=st.integers(0, 40), slots=st.integers(1, 4))
+def test_rows_by_slot_are_all_rows_that_have_one(rows, slots):
+    slots_n = tuning_rows(rows, slots).slots_nL[:, 1]
+    places = [(p, b) for p, b in by_slot(slots_n, slots, ALONE)]
+    joined = [n for p, _ in places for n in p.tolist()]
+    assert sorted(joined) == torch.nonzero(slots_n >= 0).flatten().tolist()
+    for p, bounds in places:
+        counts = torch.bincount(slots_n[p], minlength=slots)
+        assert bounds == counts.cumsum(0).tolist()
+        assert torch.equal(slots_n[p], slots_n[p].sort().values)
+
+
+@pytest.mark.parametrize("reads_x", [True, False])
+def test_standardised_inputs_have_mean_zero_and_deviation_one(reads_x):
+    scale = standard_of(TRAIN, reads_x=reads_x, worker=ALONE)
+    a_BA = scale(*TRAIN.activations.of(torch.arange(len(TRAIN))))
+    assert a_BA.shape[1] == (SHAPE.inputs if reads_x else SHAPE.base)
+    torch.testing.assert_close(a_BA.mean(0), torch.zeros(a_BA.shape[1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(a_BA.std(0, correction=0), torch.ones(a_BA.shape[1]))
+
+
+def test_a_constant_input_stays_finite():
+    rows = dataclasses.replace(
+        TRAIN, activations=dataclasses.replace(TRAIN.activations, x=torch.ones(len(TRAIN), 5))
+    )
+    scale = standard_of(rows, reads_x=True, worker=ALONE)
+    assert torch.equal(scale.scale_A[-5:], torch.ones(5))
