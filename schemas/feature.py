@@ -4,6 +4,7 @@ Row 0 of every table is the row of a null, row 1 the row of an id that training 
 fewer than `min_count` times); declared ids start at row 2.
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -27,7 +28,7 @@ class TableSpec(Spec):
     """Rows of the table. Required for hash and identity; for a vocabulary the most rows it may
     take (the most frequent ids win), unlimited when absent."""
     min_count: PositiveInt = 2
-    """A vocabulary gives a row to ids counted at least this often; rarer ids read the unseen row."""
+    """A vocabulary gives a row to ids counted at least this often; rarer ones are unseen."""
     width: PositiveInt | None = None
     """Embedding dimension; the job's `model.width` when absent."""
 
@@ -99,7 +100,15 @@ class NumericSpec(Spec):
     """Cut at this many quantiles of the pre-training window and read an embedding instead of a
     dense input; nulls and NaN read the null row."""
     boundaries: tuple[float, ...] = ()
-    """Declared cuts, instead of quantiles."""
+    """Declared cuts, rising, instead of quantiles; after the logarithm where one is taken."""
+
+    @model_validator(mode="after")
+    def _cuts_rise(self) -> Self:
+        if self.buckets and self.boundaries:
+            raise ValueError("give buckets or boundaries, not both")
+        if any(a >= b for a, b in pairwise(self.boundaries)):
+            raise ValueError(f"boundaries {self.boundaries} must rise; sort them, without repeats")
+        return self
 
     @property
     def columns(self) -> tuple[str, ...]:

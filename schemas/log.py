@@ -2,8 +2,9 @@
 
 from datetime import date
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Spec
 from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
@@ -62,6 +63,30 @@ class LogSpec(Spec):
     negatives_kept: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of negatives that down-sampling kept; calibration undoes it."""
 
+    @model_validator(mode="after")
+    def _keys_are_known(self) -> Self:
+        if self.date_key and self.date_key not in self.partition_keys:
+            raise ValueError(
+                f"date_key '{self.date_key}' is not among partition_keys {self.partition_keys}; "
+                "add it there, or cut dates from event_time"
+            )
+        for field, column in (("row_id", self.row_id), ("slice_by", self.slice_by)):
+            if column in self.partition_keys:
+                raise ValueError(
+                    f"{field} '{column}' is a partition key, the same for all rows of a folder; "
+                    "name a column inside the files"
+                )
+        return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_is_known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("no such time zone; expected a name such as Asia/Shanghai") from error
+        return value
+
 
 class Catalog(Spec):
     """A declared log: rows, features, tables, tasks, domains and splits."""
@@ -75,7 +100,7 @@ class Catalog(Spec):
     splits: dict[SplitName, SplitSpec]
     as_of: date | None = None
     """Last date whose labels were collected; the newest date of the log when absent."""
-    presets: dict[str, dict[str, str | int | float | bool]] = {}
+    presets: dict[str, dict[str, str | int | float | bool | tuple[int, ...]]] = {}
     """Settings that suit this log, by verb (`[presets.pretrain]`): dotted names of fields of the
     verb's spec. A config file and the command line override them."""
 
@@ -131,7 +156,7 @@ class Catalog(Spec):
     def _names_are_unique(self) -> Self:
         for what, names in (
             ("feature", [f.name for f in self.features]),
-            ("task", [t.title for t in self.tasks]),
+            ("task", [n for t in self.tasks for n in (t.title, t.entire_space_title) if n]),
         ):
             repeated = sorted({n for n in names if names.count(n) > 1})
             if repeated:
@@ -139,6 +164,27 @@ class Catalog(Spec):
         orphans = sorted(set(self.tables) - set(self.table_specs))
         if orphans:
             raise ValueError(f"tables no feature reads: {', '.join(orphans)}")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_fit_their_readers(self) -> Self:
+        readers: dict[str, list[FeatureSpec]] = {}
+        for feature in self.features:
+            if table := table_of(feature):
+                readers.setdefault(table, []).append(feature)
+        for table, features in readers.items():
+            names = ", ".join(f.name for f in features)
+            if len(features) > 1 and any(f.kind == "numeric" for f in features):
+                raise ValueError(
+                    f"features {names} share table '{table}', but the buckets of a number need a "
+                    "table of their own; rename the number"
+                )
+            is_identity = self.tables.get(table, TableSpec()).encoding == "identity"
+            if is_identity and any(f.kind not in ("categorical", "list") for f in features):
+                raise ValueError(
+                    f"features {names} read the identity table '{table}', which takes whole "
+                    "numbers from one column; a cross needs encoding 'hash' or 'vocabulary'"
+                )
         return self
 
     @model_validator(mode="after")
@@ -153,8 +199,6 @@ class Catalog(Spec):
     @model_validator(mode="after")
     def _dates_can_be_read(self) -> Self:
         log = self.log
-        if log.date_key and log.date_key not in log.partition_keys:
-            raise ValueError(f"date_key '{log.date_key}' is not among partition_keys")
         dated = [n for n, s in self.splits.items() if s.dates or s.days]
         if dated and not (log.date_key or log.event_time):
             raise ValueError(

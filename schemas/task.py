@@ -56,7 +56,8 @@ class DomainSpec(Spec):
         for value in self.values:
             if len(value) != len(self.keys):
                 raise ValueError(
-                    f"domain {value} has {len(value)} values for the {len(self.keys)} keys {self.keys}"
+                    f"domain {value} has {len(value)} values for the {len(self.keys)} keys "
+                    f"{self.keys}"
                 )
         return self
 

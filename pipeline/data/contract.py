@@ -63,7 +63,7 @@ def expected_kinds(catalog: Catalog) -> dict[str, str]:
     hashed = [c for f in catalog.features if f.kind in ("cross", "categorical") for c in f.columns]
     hashed += [c for c in (log.user, log.row_id, log.slice_by) if c]
     kinds |= dict.fromkeys(hashed, "id")
-    return kinds | {c: kind for c, kind in _counted(catalog)}
+    return kinds | dict(_counted(catalog))
 
 
 def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:

@@ -52,7 +52,7 @@ def keys_of(values: pa.Array) -> Keys:
         return mix(wide.to_numpy(zero_copy_only=False).view(np.uint64))
     distinct = coded(values)
     keys = np.append(keys_of_words(distinct.dictionary), np.uint64(0))
-    return cast("Keys", keys[places_in_dictionary(distinct)])
+    return keys[places_in_dictionary(distinct)]
 
 
 def coded(values: pa.Array) -> pa.DictionaryArray:

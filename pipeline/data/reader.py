@@ -108,6 +108,7 @@ def _read_group(
     """One row group's columns as one record batch, partition values added as columns."""
     try:
         table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+        table.validate(full=True)  # a damaged page may decode to codes outside its dictionary
     except (pa.ArrowException, OSError) as error:
         raise BadLog(
             f"{file.path}, row group {group} cannot be decoded: {error}. "
@@ -118,8 +119,8 @@ def _read_group(
         return pa.RecordBatch.from_arrays([pa.nulls(rows)], ["_"])
     if len(table) != rows:
         raise BadLog(
-            f"{file.path}, row group {group} decodes to {len(table):,} rows, its footer says {rows:,}; "
-            "write the file again, or move it away"
+            f"{file.path}, row group {group} decodes to {len(table):,} rows, its footer says "
+            f"{rows:,}; write the file again, or move it away"
         )
     batches = table.combine_chunks().to_batches()
     return batches[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
@@ -294,8 +295,8 @@ class Reader:
                 return number, start.row
         raise BadLog(
             f"the cursor stands at {start.file}, row group {start.group} of a selection "
-            f"{start.selection[:12]}, this one is {selection[:12]}; the log, the split or the number "
-            "of workers changed since the checkpoint. Start a new run"
+            f"{start.selection[:12]}, this one is {selection[:12]}; the log, the split or the "
+            "number of workers changed since the checkpoint. Start a new run"
         )
 
     def _shuffled_block(

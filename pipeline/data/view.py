@@ -69,10 +69,12 @@ def open_log(
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
     )
     refuse_unreadable(snapshot)
-    selections = {name: reader.select(snapshot, split, catalog) for name, split in chosen.items()}
+    selections: dict[str, Selection] = {
+        split.name: reader.select(snapshot, split, catalog) for split in chosen.values()
+    }
     empty = [name for name, s in selections.items() if not s.rows]
     if empty:
-        windows = {n: f"{chosen[n].first} to {chosen[n].last}" for n in empty if chosen[n].first}
+        windows = {s.name: f"{s.first} to {s.last}" for s in chosen.values() if s.name in empty}
         raise BadLog(
             f"splits {empty} select no row of {uri} ({snapshot.rows:,} rows in "
             f"{len(snapshot.files)} files). {windows or ''} Check the catalogue's [splits]"

@@ -94,7 +94,7 @@ class _Moments:
     def statistics(self) -> tuple[float, float]:
         """Mean, and the deviation or 1 where the number never varies."""
         deviation = float(np.sqrt(self.squares / max(self.count, 1)))
-        return self.mean, deviation if deviation > 1e-12 * max(abs(self.mean), 1.0) else 1.0
+        return self.mean, deviation if deviation > max(1e-12, 1e-14 * abs(self.mean)) else 1.0
 
     def quantiles(self, buckets: int) -> Floats:
         """Cuts between `buckets` equally full buckets, without repeats."""

@@ -392,7 +392,7 @@ def _save(
     save_file(
         {n: t.contiguous().clone() for n, t in tensors.items()},
         part,
-        metadata={"finished": json.dumps(summaries), "snapshot": snapshot},
+        metadata={"tuning": json.dumps({"snapshot": snapshot, "finished": summaries})},
     )
     part.replace(run_dir / CHECKPOINT)
 
@@ -406,16 +406,17 @@ def _load(path: Path, *, snapshot: str) -> dict[int, _Saved]:
     if not path.exists():
         return {}
     with safe_open(path, framework="pt") as file:
-        if file.metadata()["snapshot"] != snapshot:
+        tuning = json.loads(file.metadata()["tuning"])
+        if tuning["snapshot"] != snapshot:
             raise BadLog(
                 f"the log changed since {path} was written; its kernels belong to other rows. "
                 "Start a new run"
             )
-        finished = json.loads(file.metadata()["finished"])
         by_level: dict[int, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
             depth, _, name = key.partition("/")
             by_level.setdefault(int(depth), {})[name] = file.get_tensor(key)
+    finished = tuning["finished"]
     return {
         depth: _Saved(
             is_finished=str(depth) in finished,

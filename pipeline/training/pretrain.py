@@ -105,7 +105,9 @@ class Pretraining:
             self.plan,
             worker=worker,
             tables_optimizer=RowWiseAdagrad(
-                lr=work.optim.table_lr, weight_decay=work.optim.table_l2
+                lr=work.optim.table_lr,
+                eps=work.optim.table_eps,
+                weight_decay=work.optim.table_l2,
             ),
         )
         self.dense = {

@@ -1,0 +1,198 @@
+"""A small log and its catalogue, made to order: any rows in any layout of files and row groups."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.data import contract, hashing, logs, reader, vocabulary
+from pipeline.data.features import Encoding
+from pipeline.data.logs import Snapshot
+from pipeline.data.reader import Reader
+from pipeline.data.splits import Split
+from schemas.log import Catalog
+
+REGIONS = ("hangzhou", "ningbo")
+DAYS = ("2026-10-01", "2026-10-02", "2026-10-03")
+DAY_S = 86_400
+FIRST_S = 1_790_812_800
+"""2026-10-01 00:00 UTC."""
+
+SCHEMA = pa.schema(
+    {
+        "event_id": pa.int64(),
+        "event_time": pa.int64(),
+        "user_id": pa.string(),
+        "item_id": pa.int64(),
+        "hist": pa.list_(pa.int64()),
+        "slot": pa.int32(),
+        "price": pa.float64(),
+        "age": pa.int16(),
+        "scene": pa.string(),
+        "click": pa.int8(),
+        "order": pa.int8(),
+    }
+)
+
+FEATURES: tuple[dict[str, Any], ...] = (
+    {"kind": "categorical", "name": "user_id"},
+    {"kind": "categorical", "name": "item", "column": "item_id"},
+    {"kind": "categorical", "name": "slot"},
+    {"kind": "categorical", "name": "region"},
+    {"kind": "list", "name": "hist", "table": "item", "last": 3},
+    {"kind": "cross", "name": "user_scene", "columns": ["user_id", "scene"]},
+    {"kind": "numeric", "name": "price", "log": True},
+    {"kind": "numeric", "name": "age", "buckets": 3},
+)
+
+
+def catalog_document(**changes: Any) -> dict[str, Any]:
+    """The small log's catalogue as TOML would give it; `log__user=...` changes a nested key."""
+    document: dict[str, Any] = {
+        "log": {
+            "name": "small",
+            "partition_keys": ["region", "dt"],
+            "date_key": "dt",
+            "event_time": "event_time",
+            "row_id": "event_id",
+            "user": "user_id",
+        },
+        "domain": {"keys": ["region"]},
+        "features": [dict(feature) for feature in FEATURES],
+        "tables": {
+            "user_id": {"min_count": 1},
+            "slot": {"encoding": "identity", "rows": 6},
+            "user_scene": {"encoding": "hash", "rows": 12},
+        },
+        "tasks": [{"label": "click", "kind": "click"}, {"label": "order", "kind": "conversion"}],
+        "splits": {"pretrain": {}},
+    }
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        place = document
+        for part in outer:
+            place = place[part]
+        place[last] = value
+    return document
+
+
+def small_catalog(**changes: Any) -> Catalog:
+    return Catalog.model_validate(catalog_document(**changes))
+
+
+def draw_rows(count: int, *, first: int = 0, seed: int = 0) -> pa.Table:
+    """Rows with every kind of value that a sound log may hold, nulls among them."""
+    draw = np.random.default_rng([seed, first])
+
+    def some(values: Iterable[Any]) -> list[Any]:
+        """The values, about a tenth of them null."""
+        return [None if draw.random() < 0.1 else value for value in values]
+
+    click = draw.integers(0, 2, count)
+    columns = {
+        "event_id": np.arange(first, first + count),
+        "event_time": FIRST_S + draw.integers(0, 3 * DAY_S, count),
+        "user_id": [f"u{i}" for i in draw.integers(0, 9, count)],
+        "item_id": some(draw.integers(-5, 20, count).tolist()),
+        "hist": some([some(draw.integers(0, 20, n).tolist()) for n in draw.integers(0, 6, count)]),
+        "slot": some(draw.integers(-1, 6, count).tolist()),
+        "price": some(np.where(draw.random(count) < 0.1, np.nan, draw.gamma(2, 9, count)).tolist()),
+        "age": some(draw.integers(10, 90, count).tolist()),
+        "scene": some(draw.choice(["search", "feed", "配送"], count).tolist()),
+        "click": some(click.tolist()),
+        "order": (click * draw.integers(0, 2, count)).astype(np.int8),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def write_file(path: Path, table: pa.Table, group_rows: Sequence[int] | None = None) -> Path:
+    """A Parquet file with row groups of these sizes; a size of 0 makes an empty row group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        start = 0
+        for rows in [len(table)] if group_rows is None else group_rows:
+            writer.write_table(table.slice(start, rows))
+            start += rows
+    return path
+
+
+def partition(region: str, day: str) -> str:
+    return f"region={region}/dt={day}"
+
+
+def write_log(
+    root: Path, layout: Sequence[tuple[str, str, Sequence[int]]], seed: int = 0
+) -> pa.Table:
+    """Write one file for each (region, day, rows of its groups); all rows in the log's order.
+
+    Returns:
+        The rows with their partition columns, in the order in which a snapshot lists them.
+    """
+    first, written = 0, {}
+    for number, (region, day, groups) in enumerate(layout):
+        rows = draw_rows(sum(groups), first=first, seed=seed)
+        first += len(rows)
+        name = f"{partition(region, day)}/part-{number:05d}.parquet"
+        write_file(root / name, rows, groups)
+        rows = rows.append_column("region", pa.array([region] * len(rows), pa.string()))
+        written[name] = rows.append_column("dt", pa.array([day] * len(rows), pa.string()))
+    return pa.concat_tables([written[name] for name in sorted(written)])
+
+
+def snapshot_of(root: Path, catalog: Catalog) -> Snapshot:
+    return logs.take_snapshot(
+        str(root),
+        partition_keys=catalog.log.partition_keys,
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+    )
+
+
+EVERYTHING = Split(name="all", first=None, last=None, where={}, slice=(0.0, 1.0))
+
+
+def raw_rows(root: Path, catalog: Catalog) -> list[tuple[pa.RecordBatch, hashing.Keys]]:
+    """All rows of a log, piece by piece, as `vocabulary.fit` wants them."""
+    selection = reader.select(snapshot_of(root, catalog), EVERYTHING, catalog)
+    pieces = reader.pieces_of(selection, rank=0, world=1)
+    read = (reader.read_piece(selection, piece, catalog) for piece in pieces)
+    return [(raw.rows, raw.identity) for raw in read]
+
+
+def batch_of(rows: pa.Table | Mapping[str, Any]) -> pa.RecordBatch:
+    """One record batch of these rows."""
+    table = rows if isinstance(rows, pa.Table) else pa.table(dict(rows))
+    return table.combine_chunks().to_batches()[0]
+
+
+def encoding_of(rows: pa.RecordBatch, catalog: Catalog) -> Encoding:
+    """What these rows teach."""
+    return vocabulary.fit([(rows, np.zeros(len(rows), np.uint64))], catalog)
+
+
+def small_reader(
+    root: Path,
+    catalog: Catalog,
+    *,
+    encoding: Encoding,
+    rank: int = 0,
+    world: int = 1,
+    split: Split = EVERYTHING,
+    **rest: Any,
+) -> Reader:
+    return Reader(
+        selection=reader.select(snapshot_of(root, catalog), split, catalog),
+        catalog=catalog,
+        encoding=encoding,
+        rank=rank,
+        world=world,
+        **rest,
+    )
+
+
+def keys_to_ids(count: int) -> dict[int, int]:
+    """Row key -> event id, for reading the `row` column of encoded rows."""
+    keys = hashing.keys_of(pa.array(np.arange(count))).view(np.int64)
+    return {int(key): place for place, key in enumerate(keys)}

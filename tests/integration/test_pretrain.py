@@ -1,0 +1,262 @@
+"""Pre-training stopped after any checkpoint and resumed ends as if it had never stopped."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from pipeline.data.view import open_log
+from pipeline.errors import BadRequest
+from pipeline.process import run_on_workers
+from pipeline.sharding.shard import dense_state, digest_model, local_shards
+from pipeline.training import base as bases
+from pipeline.training.finetune import digest_of, frozen_base
+from pipeline.training.pretrain import Pretraining, learning_rates, mean_loss
+from schemas.job import BaseOptimSpec
+from schemas.log import Catalog
+from tests.integration.small_log import (
+    catalog,
+    catalog_document,
+    pretrain_spec,
+    pretrain_work,
+    publish,
+    write_log,
+)
+
+pytestmark = pytest.mark.slow
+
+RUNS = ("whole batches", "uneven")
+VALID_BATCH = 64
+
+
+class Killed(Exception):
+    """A worker's end, as far as a test can play it."""
+
+
+class Dying(Pretraining):
+    """Dies once it has written the checkpoint of a step."""
+
+    def __init__(self, *args, dies_at, **kwargs):
+        self.dies_at = dies_at
+        super().__init__(*args, **kwargs)
+
+    def _save(self):
+        super()._save()
+        if self.standing.step >= self.dies_at:
+            raise Killed
+
+
+def silent(_):
+    return
+
+
+def days_of(days, share=1.0):
+    """A catalogue whose pre-training window is so many days, or a share of their rows."""
+    document = catalog_document()
+    document["splits"] = {
+        "pretrain": {"days": [0, days - 1], "slice": [0.0, share]},
+        "valid": {"days": [days, -1]},
+    }
+    return Catalog.model_validate(document)
+
+
+def window(log, is_whole):
+    """A window, and rows a worker's batch, that end an epoch on a whole batch, or do not."""
+    for days in (4, 5):
+        for share in (1.0, 0.98, 0.96, 0.94):
+            view = open_log(days_of(days, share), str(log), wanted=["pretrain"])
+            rows = view.selections["pretrain"].rows
+            for local in range(24, 48):
+                if (rows % (2 * local) == 0) == is_whole:
+                    return days_of(days, share), local
+    raise AssertionError("no such window; try other shares")
+
+
+def weights(training):
+    shards = {(s.table, s.row_offset): s.tensor_RW.clone() for s in local_shards(training.model)}
+    dense = {n: p.detach().clone() for n, p in dense_state(training.model).items()}
+    moments = {n: t.clone() for n, t in training._state()["dense"].items()}
+    return shards | dense | moments
+
+
+def finished(training, worker):
+    """What a run came to, weights and all."""
+    result = training.run()
+    dist.barrier()
+    best = json.loads((training.work.run_dir / ".best" / "weights.json").read_text())
+    return {
+        "result": result,
+        "weights": weights(training),
+        "digest": digest_model(training.model, worker).combined,
+        "best": best["digest"],
+    }
+
+
+def copied(work, name, **changes):
+    run_dir = work.run_dir.with_name(name)
+    run_dir.mkdir(exist_ok=True)
+    return dataclasses.replace(work, run_dir=run_dir, **changes)
+
+
+def ask(worker, works):
+    """Uninterrupted, then killed at each step and resumed."""
+    answers = {}
+    for name, work in works.items():
+        whole = Pretraining(copied(work, f"{name}-whole"), worker=worker, report=silent)
+        answers[name] = {"whole": finished(whole, worker), "resumed": {}, "rows": whole.train.rows}
+        answers[name]["steps"] = (whole.steps_per_epoch, whole.steps)
+        per_epoch = whole.steps_per_epoch
+        for step in (1, 2, per_epoch - 1, per_epoch, per_epoch + 1, whole.steps - 1, whole.steps):
+            again = copied(work, f"{name}-{step}", checkpoint_every_steps=step)
+            with pytest.raises(Killed):
+                Dying(again, worker=worker, report=silent, dies_at=step).run()
+            dist.barrier()
+            events = []
+            resumed = Pretraining(again, worker=worker, report=events.append)
+            assert events == [{"event": "resumed", "step": step}]
+            answers[name]["resumed"][step] = finished(resumed, worker)
+            if worker.rank == 0:
+                shutil.rmtree(again.run_dir)
+        answers[name]["validation"] = ask_validation(whole, worker)
+    answers["continued"] = ask_continued(works["uneven"], worker)
+    return answers
+
+
+def ask_validation(training, worker):
+    """The validation loss in batches of any size, and the rows it read."""
+    losses, given = [], []
+    for batch_rows in (VALID_BATCH, 7):
+        given.append(sum(len(t) for t in training.valid.in_step(batch_rows)))
+        losses.append(mean_loss(training.model, training.valid, training.tasks, batch_rows, worker))
+    counted = torch.tensor(given)
+    dist.all_reduce(counted)
+    return losses, counted.tolist(), training.work.view.selections["valid"].rows
+
+
+def ask_continued(work, worker):
+    """A run that starts from a published base, before and after its first step."""
+    parent = work.run_dir / "parent"
+    child = copied(work, "child", from_base=parent / "base", epochs=1)
+    model, _ = frozen_base(bases.open_base(parent), {}, 100, worker)
+    training = Pretraining(child, worker=worker, report=silent)
+    start = digest_model(training.model, worker).combined
+    before = mean_loss(training.model, training.valid, training.tasks, VALID_BATCH, worker)
+    result = training.run()
+    return {
+        "parent": digest_of(model, worker).combined, "start": start, "before": before,
+        "result": result, "after": digest_model(training.model, worker).combined,
+    }  # fmt: skip
+
+
+def ask_parent(worker, spec, work):
+    result = Pretraining(work, worker=worker, report=silent).run()
+    return publish(spec, work, result), result
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory):
+    """Runs over different windows: their rows per worker are, and are not, whole batches."""
+    place = tmp_path_factory.mktemp("pretrain")
+    log = write_log(place / "log", rows=8 * 64 * 2, regions=("a",), skew=1.0, users=100)
+    works = {}
+    for name in RUNS:
+        described, local = window(log, is_whole=name == "whole batches")
+        spec = pretrain_spec(
+            log,
+            place / name / "work",
+            batch_rows=2 * local,
+            validations_per_epoch=2,
+            shuffle_rows=100,
+        )
+        works[name] = pretrain_work(spec, described)
+    spec = pretrain_spec(log, works["uneven"].run_dir / "parent", epochs=1, batch_rows=50)
+    run_on_workers(ask_parent, 1, spec, pretrain_work(spec, days_of(4)))
+    return works
+
+
+@pytest.fixture(scope="module")
+def two(works):
+    return run_on_workers(ask, 2, works)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_resumed_after_any_checkpoint_is_uninterrupted_bit_for_bit(two, name):
+    for answers in two:
+        whole = answers[name]["whole"]
+        assert len(answers[name]["resumed"]) >= 6
+        for step, resumed in answers[name]["resumed"].items():
+            assert resumed["result"] == whole["result"], step
+            assert resumed["digest"] == whole["digest"], step
+            assert resumed["best"] == whole["best"], step
+            for part, expected in whole["weights"].items():
+                assert torch.equal(resumed["weights"][part], expected), (step, part)
+
+
+def test_the_runs_are_what_they_are_meant_to_be(two, works):
+    """Epochs that end on a whole batch on both workers, and epochs that do not."""
+    for answers in two:
+        for name, work in works.items():
+            left = answers[name]["rows"] % (work.batch_rows // 2)
+            assert (left == 0) == (name == "whole batches")
+            per_epoch, steps = answers[name]["steps"]
+            assert steps == 2 * per_epoch > 12
+
+
+def test_every_row_is_trained_on_once_an_epoch(two, works):
+    for answers in two:
+        for name, work in works.items():
+            rows = work.view.selections["pretrain"].rows
+            assert answers[name]["whole"]["result"]["rows"] == 2 * rows
+            assert sum(a[name]["rows"] for a in two) == rows
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_validation_drops_no_row(two, name):
+    for answers in two:
+        losses, given, rows = answers[name]["validation"]
+        assert given == [rows, rows]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_run_from_a_base_starts_as_that_base_and_learns_on(two):
+    for answers in two:
+        continued = answers["continued"]
+        assert continued["start"] == continued["parent"] != continued["after"]
+        assert continued["result"]["best_valid_loss"] < continued["before"]
+
+
+def test_a_base_that_is_not_there_is_refused_in_words(tmp_path):
+    with pytest.raises(BadRequest, match="no published base"):
+        bases.open_base(tmp_path)
+
+
+def test_another_catalogue_cannot_use_a_base(two, works):
+    assert two
+    opened = bases.open_base(works["uneven"].run_dir / "parent")
+    bases.check_same_schema(opened, catalog())
+    document = catalog_document()
+    document["features"] = document["features"][:-1]
+    with pytest.raises(BadRequest, match="features differ"):
+        bases.check_same_schema(opened, Catalog.model_validate(document))
+
+
+@pytest.mark.parametrize(
+    ("step", "share"), [(0, 0.1), (9, 1.0), (59, 1.0), (60, 1.0), (80, 0.5), (99, 0.025)]
+)
+def test_rates_rise_and_then_fall(step, share):
+    optim = BaseOptimSpec(warmup_steps=10, decay_share=0.4, table_lr=0.5, dense_lr=0.25)
+    assert learning_rates(optim, step, 100) == pytest.approx((0.5 * share, 0.25 * share))
+
+
+def test_rates_may_stay():
+    optim = BaseOptimSpec(warmup_steps=0, decay_share=0, table_lr=0.5, dense_lr=0.25)
+    assert learning_rates(optim, 99, 100) == (0.5, 0.25)
+
+
+def test_a_log_without_the_split_is_refused(works):
+    root = works["uneven"].view.snapshot.uri.removesuffix("/events")
+    with pytest.raises(BadRequest, match="declares no split"):
+        open_log(days_of(4), root, wanted=["tune"])

@@ -1,0 +1,237 @@
+"""Splits: windows by partition or by event time, slices of the right share, and no shared rows."""
+
+import tempfile
+from datetime import UTC, date, datetime, timedelta
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.data import hashing, splits
+from pipeline.data.view import log_dates, open_log
+from pipeline.errors import BadLog, BadRequest
+from schemas.log import Catalog, SplitSpec
+from tests.builders import batch_of, draw_rows, small_catalog, write_file, write_log
+
+DAYS = [date(2026, 10, 1) + timedelta(days=n) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("days", "first", "last"),
+    [
+        pytest.param((0, 0), 0, 0, id="the first day"),
+        pytest.param((-1, -1), 9, 9, id="the last day"),
+        pytest.param((0, -4), 0, 6, id="all but the last three"),
+        pytest.param((-3, -2), 7, 8, id="from the end"),
+        pytest.param((2, 4), 2, 4, id="from the start"),
+        pytest.param((0, -1), 0, 9, id="everything"),
+    ],
+)
+def test_days_count_from_both_ends(days, first, last):
+    split = splits.resolve("any", SplitSpec(days=days), dates=DAYS)
+    assert (split.first, split.last) == (DAYS[first], DAYS[last])
+
+
+def test_a_window_that_a_short_log_leaves_empty_is_refused():
+    with pytest.raises(BadRequest, match="too short"):
+        splits.resolve("pretrain", SplitSpec(days=(0, -9)), dates=DAYS[:5])
+
+
+def test_days_of_a_log_without_dates_are_refused():
+    with pytest.raises(BadLog, match="no dated row"):
+        splits.resolve("tune", SplitSpec(days=(0, 1)), dates=[])
+
+
+def by_time(zone: str = "UTC", **split: Any) -> Catalog:
+    changes = {"log__date_key": None, "log__partition_keys": [], "log__time_zone": zone}
+    return small_catalog(
+        **changes,
+        domain__keys=["scene"],
+        features=[{"kind": "categorical", "name": "user_id"}],
+        tables={},
+        splits={"tune": split},
+    )
+
+
+def write_times(root: Path, times: pa.Array) -> None:
+    rows = draw_rows(len(times)).set_column(1, "event_time", times)
+    write_file(root / "events" / "a.parquet", rows)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "America/New_York"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.int64(),
+        pa.float64(),
+        pa.timestamp("ns"),
+        pa.timestamp("ms"),
+        pa.timestamp("us", "Asia/Tokyo"),
+    ],
+)
+def test_dates_are_cut_from_event_times_in_the_logs_zone(tmp_path, zone, kind):
+    midnight = datetime(2026, 10, 2, tzinfo=ZoneInfo(zone)).timestamp()
+    seconds = [midnight - 1, midnight, midnight + 86_399, midnight + 86_400]
+    if pa.types.is_timestamp(kind):
+        times = pa.array(
+            [datetime.fromtimestamp(s, UTC) for s in seconds], pa.timestamp("us", "UTC")
+        )
+        times = times.cast(pa.int64()).cast(pa.timestamp("us")).cast(pa.timestamp(kind.unit))
+        times = times.view(pa.int64()).cast(kind) if kind.tz else times
+    else:
+        times = pa.array([int(s) for s in seconds]).cast(kind)
+    write_times(tmp_path, times)
+    view = open_log(
+        by_time(zone, dates=["2026-10-02", "2026-10-02"]), str(tmp_path), wanted=["tune"]
+    )
+    assert view.selections["tune"].rows == 2
+    assert log_dates(str(tmp_path / "events"), by_time(zone, days=[0, 0])) == [
+        date(2026, 10, 1),
+        date(2026, 10, 3),
+    ]
+
+
+def test_nanoseconds_do_not_stop_the_reading_of_a_time():
+    times = pa.array([1_790_812_800_123_456_789, None], pa.timestamp("ns"))
+    assert splits.seconds_of(times).tolist() == [pytest.approx(1_790_812_800.123456), -np.inf]
+
+
+def test_a_row_without_a_time_is_in_no_window(tmp_path):
+    noon = int(datetime(2026, 10, 2, 12, tzinfo=UTC).timestamp())
+    write_times(tmp_path, pa.array([noon, None, noon]))
+    view = open_log(by_time(days=[0, -1]), str(tmp_path), wanted=["tune"])
+    assert view.selections["tune"].rows == 2
+
+
+def test_milliseconds_given_as_seconds_are_refused_with_the_remedy(tmp_path):
+    write_times(tmp_path, pa.array([1_790_812_800_000]))
+    with pytest.raises(BadLog, match="milliseconds"):
+        open_log(by_time(days=[0, 0]), str(tmp_path), wanted=["tune"])
+
+
+def test_a_file_without_the_time_column_is_quarantined_while_others_give_the_dates(tmp_path):
+    write_times(tmp_path, pa.array([1_790_812_800]))
+    write_file(tmp_path / "events" / "b.parquet", draw_rows(3).drop_columns(["event_time"]))
+    view = open_log(by_time(days=[0, 0]), str(tmp_path), wanted=["tune"])
+    assert view.selections["tune"].rows == 1
+    assert [u.path for u in view.snapshot.unreadable] == ["b.parquet"]
+
+
+def test_slices_are_disjoint_whole_and_about_their_share():
+    keys = hashing.keys_of(pa.array(np.arange(100_000)))
+    rows = batch_of({"event_id": pa.array(np.arange(100_000))})
+    catalog = small_catalog()
+    cuts = [0.0, 0.8, 0.9, 1.0]
+    masks = []
+    for low, high in pairwise(cuts):
+        split = splits.Split(name="s", first=None, last=None, where={}, slice=(low, high))
+        masks.append(splits.mask(split, rows, keys, catalog))
+        assert masks[-1].mean() == pytest.approx(high - low, abs=0.005)
+    assert (np.sum(masks, axis=0) == 1).all()
+
+
+def test_a_slice_by_a_column_keeps_its_values_together(tmp_path):
+    catalog = small_catalog(
+        log__slice_by="user_id", splits={"tune": {"slice": [0, 0.5]}, "gate": {"slice": [0.5, 1]}}
+    )
+    write_log(tmp_path / "events", [("ningbo", "2026-10-01", [60, 60])])
+    view = open_log(catalog, str(tmp_path), wanted=["tune", "gate"])
+    users = [
+        {u for rows, _ in view.raw_rows(name) for u in rows.column("user_id").to_pylist()}
+        for name in ("tune", "gate")
+    ]
+    assert not users[0] & users[1]
+    assert len(users[0] | users[1]) == 9
+    assert sum(view.selections[n].rows for n in ("tune", "gate")) == 120
+
+
+VALUES = st.lists(st.sampled_from(["search", "feed", "配送"]), min_size=1, max_size=2, unique=True)
+DAY = st.sampled_from([-4, -3, -2, -1, 0, 1, 2, 3])
+DATE = st.sampled_from([f"2026-10-0{n}" for n in range(1, 6)])
+PART = st.sampled_from([0.0, 0.3, 0.6, 1.0])
+SPEC = st.fixed_dictionaries(
+    {},
+    optional={
+        "where": st.fixed_dictionaries(
+            {}, optional={"scene": VALUES, "region": st.just(["ningbo"])}
+        ),
+        "days": st.tuples(DAY, DAY),
+        "slice": st.tuples(PART, PART).filter(lambda s: s[0] < s[1]),
+    },
+)
+DATED = st.fixed_dictionaries({"dates": st.tuples(DATE, DATE).filter(lambda d: d[0] <= d[1])})
+
+
+@given(
+    declared=st.dictionaries(
+        st.sampled_from(["tune", "valid", "gate", "test"]),
+        st.one_of(SPEC, DATED),
+        min_size=2,
+        max_size=4,
+    ),
+    length=st.integers(1, 6),
+)
+@settings(max_examples=300)
+def test_splits_that_the_catalogue_accepts_share_no_row_whatever_the_log(declared, length):
+    try:
+        catalog = small_catalog(splits=declared)
+    except ValidationError as error:
+        assert "may share rows" in str(error)  # noqa: PT017 - most draws are refused, and that is fine
+        return
+    dates = DAYS[:length]
+    rows = draw_rows(40)
+    keys = hashing.keys_of(rows.column("event_id"))
+    taken: dict[str, set[tuple]] = {}
+    for name, spec in catalog.splits.items():
+        try:
+            split = splits.resolve(name, spec, dates=dates)
+        except BadRequest:
+            continue
+        chosen = splits.mask(split, batch_of(rows), keys, catalog)
+        places = range(40) if chosen is None else np.flatnonzero(chosen)
+        taken[name] = {
+            (region, day, int(place))
+            for region in ("ningbo", "hangzhou")
+            for day in dates
+            if splits.admits(split, {"region": region, "dt": str(day)}, date_key="dt")
+            for place in places
+        }
+    assert all(not a & b for a, b in combinations(taken.values(), 2))
+
+
+def test_days_are_the_same_with_and_without_a_prefix_of_the_partition():
+    split = splits.resolve("t", SplitSpec(days=(0, 0), where={"region": ("ningbo",)}), dates=DAYS)
+    for known, is_admitted in (
+        ({"region": "ningbo"}, True),
+        ({"region": "hangzhou"}, False),
+        ({"region": None}, False),
+        ({"region": "ningbo", "dt": "2026-10-01"}, True),
+        ({"region": "ningbo", "dt": "2026-10-02"}, False),
+        ({"region": "ningbo", "dt": "someday"}, False),
+        ({"region": "ningbo", "dt": None}, False),
+    ):
+        assert splits.admits(split, known, date_key="dt") is is_admitted
+
+
+def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
+    with tempfile.TemporaryDirectory() as folder:
+        write_log(Path(folder) / "events", [("ningbo", str(day), [20]) for day in DAYS[:6]])
+        declared = {
+            "pretrain": {"days": [0, -4]},
+            "tune": {"days": [-3, -2], "slice": [0, 0.8]},
+            "gate": {"days": [-3, -2], "slice": [0.8, 1]},
+            "test": {"days": [-1, -1]},
+        }
+        view = open_log(small_catalog(splits=declared), folder, wanted=list(declared))
+        rows = {name: s.rows for name, s in view.selections.items()}
+        assert rows["pretrain"] == 60
+        assert rows["tune"] + rows["gate"] == 40
+        assert rows["test"] == 20
+        assert view.as_of == DAYS[5]

@@ -1,0 +1,196 @@
+"""A catalogue that contradicts itself is refused with the field and the remedy."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.log import Catalog
+from tests.builders import catalog_document, small_catalog
+
+CROSS = {"kind": "cross", "name": "x", "columns": ["user_id", "item_id"]}
+USER = {"kind": "categorical", "name": "user_id"}
+
+
+def refused(document: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Catalog.model_validate(document)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param(
+            {"log__leak_columns": ["price"]},
+            "feature 'price' reads 'price', which is declared a leak column; a model must not see "
+            "it. Remove the feature",
+            id="leak column as a feature",
+        ),
+        pytest.param(
+            {
+                "features": [{"kind": "cross", "name": "x", "columns": ["user_id", "click"]}],
+                "tables": {},
+            },
+            "feature 'x' reads 'click', which is a label",
+            id="label inside a cross",
+        ),
+        pytest.param({"log__colour": "red"}, "log.colour", id="unknown key"),
+        pytest.param(
+            {"features": [USER, USER], "tables": {}},
+            "feature names must be unique; repeated: user_id",
+            id="two features of one name",
+        ),
+        pytest.param(
+            {"tasks": [{"label": "click"}, {"label": "order", "name": "click"}]},
+            "task names must be unique; repeated: click",
+            id="two tasks of one name",
+        ),
+        pytest.param(
+            {
+                "tasks": [
+                    {"label": "click", "kind": "click"},
+                    {"label": "order", "kind": "conversion"},
+                    {"label": "age2", "name": "ctcvr"},
+                ]
+            },
+            "task names must be unique; repeated: ctcvr",
+            id="a task named like another's metric",
+        ),
+        pytest.param(
+            {"tables__user_id": {"encoding": "hash"}},
+            "a table with encoding 'hash' needs rows = N",
+            id="hash table without rows",
+        ),
+        pytest.param(
+            {"tables__ghost": {"min_count": 1}}, "tables no feature reads: ghost", id="orphan table"
+        ),
+        pytest.param(
+            {"tasks": [{"label": "order", "kind": "conversion"}]},
+            "a conversion needs a task of kind 'click' to come after",
+            id="conversion without click",
+        ),
+        pytest.param(
+            {
+                "tasks": [
+                    {"label": "click", "kind": "click"},
+                    {"label": "order", "kind": "click", "name": "o"},
+                ]
+            },
+            "one task may be the click",
+            id="two clicks",
+        ),
+        pytest.param(
+            {"log__date_key": "day"}, "date_key 'day' is not among partition_keys", id="date key"
+        ),
+        pytest.param(
+            {"log__slice_by": "region"},
+            "slice_by 'region' is a partition key",
+            id="slice by folder",
+        ),
+        pytest.param({"log__time_zone": "Mars/Base"}, "log.time_zone", id="time zone"),
+        pytest.param(
+            {"log__date_key": None, "log__event_time": None, "splits": {"tune": {"days": [0, 1]}}},
+            "splits ['tune'] are cut by date, but the log has no date_key or event_time",
+            id="dated split of an undated log",
+        ),
+        pytest.param(
+            {"splits": {"tune": {"slice": [0.5, 0.5]}}}, "expected low < high", id="empty slice"
+        ),
+        pytest.param(
+            {"splits": {"tune": {"days": [0, 1], "dates": ["2026-10-01", "2026-10-01"]}}},
+            "give dates or days, not both",
+            id="dates and days",
+        ),
+        pytest.param({"splits": {"holdout": {}}}, "splits.holdout", id="unknown split"),
+        pytest.param(
+            {"domain__values": [["a", "b"]]}, "has 2 values for the 1 keys", id="domain values"
+        ),
+        pytest.param(
+            {"features": [CROSS], "tables": {"x": {"encoding": "identity", "rows": 9}}},
+            "a cross needs encoding 'hash' or 'vocabulary'",
+            id="cross on an identity table",
+        ),
+        pytest.param(
+            {
+                "features": [
+                    {"kind": "numeric", "name": "a", "buckets": 3},
+                    {**USER, "table": "a"},
+                ],
+                "tables": {},
+            },
+            "the buckets of a number need a table of their own",
+            id="buckets share a table",
+        ),
+        pytest.param(
+            {"features": [{"kind": "numeric", "name": "a", "boundaries": [2, 1]}], "tables": {}},
+            "must rise",
+            id="falling boundaries",
+        ),
+        pytest.param(
+            {
+                "features": [{"kind": "numeric", "name": "a", "buckets": 3, "boundaries": [1]}],
+                "tables": {},
+            },
+            "give buckets or boundaries, not both",
+            id="buckets and boundaries",
+        ),
+        pytest.param(
+            {"features": [{"kind": "image", "name": "a"}], "tables": {}},
+            "features.0",
+            id="unknown kind",
+        ),
+    ],
+)
+def test_a_contradiction_is_refused_with_its_place_and_what_to_do(changes, told):
+    assert told in refused(catalog_document(**changes))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "may_share"),
+    [
+        pytest.param({}, {}, True, id="two wholes"),
+        pytest.param({"slice": [0, 0.8]}, {"slice": [0.8, 1]}, False, id="slices side by side"),
+        pytest.param({"slice": [0, 0.8]}, {"slice": [0.7, 1]}, True, id="slices overlap"),
+        pytest.param({"days": [0, 3]}, {"days": [4, 9]}, False, id="days from the start"),
+        pytest.param({"days": [0, -4]}, {"days": [-3, -1]}, False, id="days from the end"),
+        pytest.param({"days": [0, 3]}, {"days": [-3, -1]}, True, id="days from both ends"),
+        pytest.param(
+            {"days": [0, 3]}, {"dates": ["2026-10-09", "2026-10-09"]}, True, id="days, dates"
+        ),
+        pytest.param(
+            {"where": {"s": ["a"]}}, {"where": {"s": ["b", "c"]}}, False, id="other values"
+        ),
+        pytest.param({"where": {"s": ["a"]}}, {"where": {"t": ["b"]}}, True, id="other columns"),
+    ],
+)
+def test_splits_that_may_share_rows_are_refused_before_any_row_is_seen(a, b, may_share):
+    document = catalog_document(splits={"tune": a, "gate": b})
+    if may_share:
+        assert "splits 'tune' and 'gate' may share rows; give them disjoint" in refused(document)
+    else:
+        Catalog.model_validate(document)
+
+
+def test_only_pretrain_and_tune_may_overlap():
+    Catalog.model_validate(catalog_document(splits={"pretrain": {}, "tune": {}}))
+    assert "may share rows" in refused(catalog_document(splits={"pretrain": {}, "test": {}}))
+
+
+def test_tables_are_made_from_the_features_that_read_them():
+    catalog = small_catalog()
+    assert list(catalog.table_specs) == ["user_id", "item", "slot", "region", "user_scene", "age"]
+    assert [f.name for f in catalog.numeric] == ["price"]
+    assert [f.name for f in catalog.keyed][-1] == "age"
+
+
+def test_a_catalogue_names_every_column_that_a_job_reads_once():
+    catalog = small_catalog(splits={"tune": {"where": {"scene": ["feed"]}}})
+    assert len(set(catalog.columns)) == len(catalog.columns)
+    assert {"region", "scene", "click", "event_id", "user_id"} <= set(catalog.columns)
+    assert "event_time" not in catalog.columns
+
+
+def test_a_catalogue_survives_its_own_dump():
+    catalog = small_catalog(splits={"tune": {"days": [-3, -1], "slice": [0, 0.5]}})
+    assert Catalog.model_validate(catalog.model_dump(mode="json")) == catalog
