@@ -71,8 +71,10 @@ class BaseOptimSpec(Spec):
     """Row-wise Adagrad's rate for the tables."""
     table_eps: PositiveFloat = 1e-8
     """Row-wise Adagrad's epsilon; a larger one calms rows whose gradients are small."""
-    table_l2: NonNegativeFloat = 0.0
-    """L2 pull: this / 2 times the squared length of each embedding read, as a mean over rows."""
+    table_decay: NonNegativeFloat = 0.0
+    """L2 pull on each table row a batch touches, the same for rare and frequent rows."""
+    table_penalty: NonNegativeFloat = 0.0
+    """This / 2 times the squared length of each embedding read is added to a row's loss."""
     dense_lr: PositiveFloat = 1e-3
     """AdamW's rate for trunk and towers."""
     dense_decay: NonNegativeFloat = 0.0

@@ -13,6 +13,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipeline.model.heads import Heads
+from pipeline.model.tables import TWIN
 
 
 class Representation(NamedTuple):
@@ -49,6 +50,7 @@ class Recommender(nn.Module):
         self.tables, self.trunk, self.heads = tables, trunk, heads
         self.dropout = nn.Dropout(embedding_dropout)
         self.features = tuple(features)
+        self.twins = tuple(f for f in embedded_features(tables) if f.endswith(TWIN))
         self.num_numeric = num_numeric
         self.tables_frozen = False
         self.tables_l2 = 0.0
@@ -85,7 +87,7 @@ class Recommender(nn.Module):
         return self._look_up(ids, rows)
 
     def _look_up(self, ids: KeyedJaggedTensor, rows: int) -> list[Tensor]:
-        sums = self.tables(ids)
+        sums = self.tables(with_twins(ids, self.twins) if self.twins else ids)
         means = [
             sums[feature][:rows] / ids[feature].lengths()[:rows, None].clamp(min=1)
             for feature in self.features
@@ -103,6 +105,20 @@ def decayed(embedding_BE: Tensor, l2: float) -> Tensor:
     return decaying_BE
 
 
+def embedded_features(tables: EmbeddingBagCollection) -> list[str]:
+    """Every feature that some table embeds, twins included."""
+    return [f for config in tables.embedding_bag_configs() for f in config.feature_names]
+
+
+def with_twins(ids: KeyedJaggedTensor, twins: Sequence[str]) -> KeyedJaggedTensor:
+    """The same ids, and twins of features, whose bags are all empty (see tables.TWIN)."""
+    lengths = ids.lengths()
+    empty = lengths.new_zeros(len(twins) * ids.stride())
+    return KeyedJaggedTensor(
+        keys=[*ids.keys(), *twins], values=ids.values(), lengths=torch.cat([lengths, empty])
+    )
+
+
 def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> int:
     """Units the embeddings of `features` take in x.
 
@@ -113,6 +129,7 @@ def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> i
         feature: config.embedding_dim
         for config in tables.embedding_bag_configs()
         for feature in config.feature_names
+        if not feature.endswith(TWIN)
     }
     if sorted(features) != sorted(widths):
         unknown, unread = sorted(set(features) - set(widths)), sorted(set(widths) - set(features))

@@ -20,6 +20,11 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 CHUNK_ELEMENTS = 1 << 16
 """Elements handled at once when a table is walked: int64 scratch of half a MiB stays in cache."""
 
+TWIN = "~twin"
+"""Suffix of a feature whose bags are all empty. fbgemm's CPU kernel drops the weight decay of a
+table that one feature alone reads (1.8.0: its fast path passes 0); a second, empty reader takes
+the table off that path."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableShape:
@@ -73,7 +78,12 @@ class UniformStart:
 
 
 def build_tables(
-    shapes: Sequence[TableShape], *, init_scale: float, device: torch.device, seed: int = 0
+    shapes: Sequence[TableShape],
+    *,
+    init_scale: float,
+    device: torch.device,
+    seed: int = 0,
+    with_twins: bool = False,
 ) -> EmbeddingBagCollection:
     """The unsharded tables, fp32, uniform on [-init_scale, init_scale).
 
@@ -95,7 +105,7 @@ def build_tables(
             name=shape.name,
             num_embeddings=shape.rows,
             embedding_dim=shape.width,
-            feature_names=list(shape.features),
+            feature_names=_readers(shape, with_twins=with_twins),
             pooling=PoolingType.SUM,
             data_type=DataType.FP32,
             init_fn=UniformStart(table=shape.name, seed=seed, scale=init_scale),
@@ -115,6 +125,13 @@ def padded(ids: KeyedJaggedTensor, rows: int) -> KeyedJaggedTensor:
     lengths_FB = ids.lengths().reshape(len(ids.keys()), ids.stride())
     lengths_FB = pad(lengths_FB, (0, missing))
     return KeyedJaggedTensor(keys=ids.keys(), values=ids.values(), lengths=lengths_FB.flatten())
+
+
+def _readers(shape: TableShape, *, with_twins: bool) -> list[str]:
+    """The features that read a table, and the empty twin of a lone one."""
+    if with_twins and len(shape.features) == 1:
+        return [*shape.features, shape.features[0] + TWIN]
+    return list(shape.features)
 
 
 def whole_tables(tables: EmbeddingBagCollection) -> Iterator[LocalShard]:

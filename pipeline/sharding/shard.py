@@ -15,6 +15,7 @@ import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
+    WeightDecayMode,
 )
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -42,15 +43,19 @@ from pipeline.sharding.plan import check_covers
 class RowWiseAdagrad:
     """How trained tables learn: one running mean of squares per row.
 
-    `weight_decay` adds weight_decay / 2 * |e|^2 to the loss of a row of the log, for each mean
-    embedding e it reads (averaged over this worker's rows, then over workers). It is computed in
-    `Recommender.embed`: fbgemm's own is dropped without a word on a CPU for any table that one
-    feature alone reads (its fast path passes weight_decay=0).
+    `weight_decay` is L2: it is added, times the row, to the gradient of the rows a batch touches,
+    and of no others; rare rows feel it as much as frequent ones. On a CPU it needs tables built
+    `with_twins`.
+
+    `penalty` adds penalty / 2 * |e|^2 to the loss of a row of the log, for each mean embedding e
+    it reads, averaged over this worker's rows, then over workers; it acts under any plan, is in no
+    reported loss, and frequent rows feel it more.
     """
 
     lr: float
     eps: float = 1e-8
     weight_decay: float = 0.0
+    penalty: float = 0.0
 
 
 class AnySharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
@@ -92,7 +97,7 @@ def shard(
     starts = _take_starts(model.tables)
     whole = None if model.tables.device.type == "meta" else model.tables
     model.tables_frozen = tables_optimizer is None
-    model.tables_l2 = tables_optimizer.weight_decay if tables_optimizer else 0.0
+    model.tables_l2 = tables_optimizer.penalty if tables_optimizer else 0.0
     group = dist.group.WORLD
     assert group is not None, "shard() needs a process group; see pipeline.process.process_group"
     sharder = AnySharder(fused_params=_fused_params(tables_optimizer))
@@ -194,6 +199,8 @@ def _fused_params(optimizer: RowWiseAdagrad | None) -> dict[str, Any]:
         "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
         "learning_rate": optimizer.lr,
         "eps": optimizer.eps,
+        "weight_decay": optimizer.weight_decay,
+        "weight_decay_mode": WeightDecayMode.L2 if optimizer.weight_decay else WeightDecayMode.NONE,
     }
 
 

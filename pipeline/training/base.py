@@ -82,8 +82,12 @@ def build_model(
     spec: ModelSpec,
     *,
     seed: int,
+    with_twins: bool = False,
 ) -> Recommender:
-    """The base with its dense part initialised and its tables on the meta device."""
+    """The base with its dense part initialised and its tables on the meta device.
+
+    `with_twins` is for training with weight decay on a CPU (see tables.TWIN).
+    """
     torch.manual_seed(seed)
     shapes = table_shapes(catalog, encoding, width=spec.width)
     features = tuple(f.name for f in catalog.keyed)
@@ -92,6 +96,7 @@ def build_model(
         init_scale=spec.init_scale,
         device=torch.device("meta"),
         seed=seed,
+        with_twins=with_twins,
     )
     numeric, tasks = len(catalog.numeric), len(catalog.tasks)
     trunk = DcnMmoe(

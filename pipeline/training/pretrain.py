@@ -101,13 +101,15 @@ class Pretraining:
                 work.encoding,
                 work.model,
                 seed=work.seed,
+                with_twins=work.optim.table_decay > 0 and worker.device.type == "cpu",
             ),
             self.plan,
             worker=worker,
             tables_optimizer=RowWiseAdagrad(
                 lr=work.optim.table_lr,
                 eps=work.optim.table_eps,
-                weight_decay=work.optim.table_l2,
+                weight_decay=work.optim.table_decay,
+                penalty=work.optim.table_penalty,
             ),
         )
         self.dense = {

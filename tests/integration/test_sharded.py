@@ -27,7 +27,7 @@ from tests.unit.model.small import SHAPES, TASKS, small_batch, small_model
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
 ADAGRAD = RowWiseAdagrad(lr=0.1, eps=1e-6)
-DECAYING = dataclasses.replace(ADAGRAD, weight_decay=0.2)
+DECAYING = dataclasses.replace(ADAGRAD, penalty=0.2)
 PLANS = {
     "mixed": {"user": "row_wise"},
     "rows": {"user": "row_wise", "hour": "row_wise", "shop": "row_wise"},
@@ -75,7 +75,7 @@ def train(worker, model, cut):
         optimizer.step()
 
 
-def train_plain(weight_decay=0.0):
+def train_plain(penalty=0.0):
     """The same steps on one plain model, row-wise Adagrad and weight decay written out."""
     model = small_model()
     squares = [torch.zeros(shape.rows) for shape in SHAPES]
@@ -87,7 +87,7 @@ def train_plain(weight_decay=0.0):
         model.zero_grad()
         loss = share_of_mean(losses_BT, counts_T=rows.mask_BT.sum(dim=0), tasks=TASKS)
         e_BE = torch.cat(model.embed(rows.ids, rows=12), dim=1)
-        (loss + weight_decay / 2 * e_BE.square().sum(dim=1).mean()).backward()
+        (loss + penalty / 2 * e_BE.square().sum(dim=1).mean()).backward()
         with torch.no_grad():
             for shape, square in zip(SHAPES, squares, strict=True):
                 table = model.tables.embedding_bags[shape.name].weight
@@ -218,7 +218,7 @@ def test_sharded_tables_start_as_the_whole_ones(two):
 
 @pytest.mark.parametrize("run", RUNS)
 def test_two_workers_train_as_one_on_the_whole_batch(two, run):
-    plain_shards, plain_dense = train_plain(DECAYING.weight_decay if run[2] else 0.0)
+    plain_shards, plain_dense = train_plain(DECAYING.penalty if run[2] else 0.0)
     whole = {s.table: s.tensor_RW for s in plain_shards}
     for answers in two:
         shards, dense = answers["trained"][run]

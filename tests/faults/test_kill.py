@@ -1,0 +1,194 @@
+"""A worker is killed without warning; the run ends by itself as if nothing had happened.
+
+One driver process runs the real verbs under one local Ray; this process watches the run folders
+and kills a worker once there is something to resume from.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from schemas.manifest import BaseManifest, BundleManifest
+from schemas.record import RunRecord
+from tests.integration.small_log import MODEL, SHIPPED, SPLITS, write_log
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(560)]
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 500
+SOME_HELD = 4
+DRIVER = """
+import json, sys
+from jobs._ray import ray_cluster
+from jobs.cli import run
+with ray_cluster(2):
+    for words in json.loads(sys.argv[1]):
+        code = run(words)
+        if code not in (0, 4):
+            sys.exit(code)
+"""
+PRETRAIN = [
+    "batch_rows=64", "epochs=1", "patience=9", "checkpoint_every_steps=20", "shuffle_rows=2048",
+    "row_wise_from_rows=100", f"model.mlp={MODEL['mlp'][0]}",
+    *(f"model.{k}={v}" for k, v in MODEL.items() if k != "mlp"),
+]  # fmt: skip
+STAGE = ("lr=1e-3", "max_epochs=3", "patience=3", "min_batch=16", "max_batch=16")
+FINETUNE = [
+    "kernel.hidden=8", "kernel.code=3", "row_wise_from_rows=100", "gate.min_rows=50",
+    *(f"pooled.{how}" for how in (*STAGE, "compression_epochs=1", "shrink=0")),
+    *(f"domain.{how}" for how in (*STAGE, "compression_epochs=0", "shrink=0.01")),
+]  # fmt: skip
+
+
+def commands(place):
+    common = ["workers=2", "device=cpu", f"catalog={place / 'catalog.toml'}"]
+    common.append(f"data_root={place / 'log'}")
+    told = []
+    for verb, settings in (("pretrain", PRETRAIN), ("finetune", FINETUNE)):
+        for how in ("whole", "killed"):
+            words = [verb, *common, *settings, f"run_dir={place / f'{verb}-{how}'}"]
+            told.append(words + ([f"base={place / 'pretrain-whole'}"] * (verb == "finetune")))
+    return told
+
+
+def below(pid):
+    """Processes below this one, by /proc, with their command lines."""
+    parents, told = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            told[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    found, new = {}, {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found |= {child: told[child] for child in new}
+    return found
+
+
+def train_workers(driver):
+    """The Ray Train workers that live below the driver."""
+    return sorted(pid for pid, words in below(driver.pid).items() if "RayTrainWorker" in words)
+
+
+def wait_for(is_there, driver, deadline):
+    while not is_there():
+        assert driver.poll() is None, "the driver ended before it could be disturbed"
+        assert time.monotonic() < deadline, "nothing to resume from in time"
+        time.sleep(0.02)
+
+
+def kill_one(driver, place):
+    workers = train_workers(driver)
+    assert len(workers) == 2, workers
+    os.kill(workers[place], signal.SIGKILL)
+
+
+def end(driver):
+    """Stop what is left of this driver's Ray, by pid."""
+    left = below(driver.pid)
+    driver.kill()
+    driver.wait()
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def write_catalog(path):
+    """The shipped catalogue, its splits cut for a log of eight days."""
+    splits = [
+        "\n".join([f"[splits.{name}]", *(f"{key} = {value}" for key, value in split.items())])
+        for name, split in SPLITS.items()
+    ]
+    path.write_text(SHIPPED.read_text().partition("[splits.")[0] + "\n\n".join(splits))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The four runs, two of which lose a worker."""
+    place = tmp_path_factory.mktemp("kill")
+    write_log(place / "log", rows=24_000)
+    write_catalog(place / "catalog.toml")
+    deadline = time.monotonic() + DEADLINE_S
+    with (place / "driver.txt").open("wb") as told:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, json.dumps(commands(place))],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=told,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        checkpoints = place / "pretrain-killed" / "checkpoints"
+        wait_for(lambda: len([*checkpoints.glob("step-*")]) >= 2, driver, deadline)
+        kill_one(driver, 1)
+        wait_for((place / "finetune-killed" / "tune.safetensors").exists, driver, deadline)
+        kill_one(driver, 0)
+        code = driver.wait(timeout=max(deadline - time.monotonic(), 1))
+        assert code == 0, (place / "driver.txt").read_text()[-4000:]
+    finally:
+        end(driver)
+    return place
+
+
+def record(runs, name):
+    return RunRecord.model_validate_json((runs / name / "record.json").read_bytes())
+
+
+def events(runs, name):
+    lines = (runs / name / "progress.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def manifests(runs, name):
+    found = sorted((runs / name / "bundles").glob("*/manifest.json"))
+    return [BundleManifest.model_validate_json(path.read_bytes()) for path in found]
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_the_killed_run_resumed_by_itself(runs, verb):
+    resumed = [e for e in events(runs, f"{verb}-killed") if e["event"] == "resumed"]
+    assert len(resumed) == 1
+    assert resumed[0].get("step", 20) >= 20
+    assert not [e for e in events(runs, f"{verb}-whole") if e["event"] == "resumed"]
+    for how in ("whole", "killed"):
+        found = record(runs, f"{verb}-{how}")
+        assert (found.status, found.attempts) == ("finished", 1)
+
+
+def test_the_killed_pretraining_publishes_the_same_base(runs):
+    whole, killed = (
+        BaseManifest.model_validate_json((runs / name / "base/manifest.json").read_bytes())
+        for name in ("pretrain-whole", "pretrain-killed")
+    )
+    assert killed.digest == whole.digest
+    assert [f.sha256 for f in killed.files] == [f.sha256 for f in whole.files]
+    assert killed.metrics == whole.metrics
+    one, other = (record(runs, f"pretrain-{how}").result for how in ("whole", "killed"))
+    for told in ("steps", "rows", "best_step", "best_valid_loss", "contract"):
+        assert one[told] == other[told], told
+
+
+def test_the_killed_tuning_publishes_the_same_kernels_and_verdicts(runs):
+    whole, killed = manifests(runs, "finetune-whole"), manifests(runs, "finetune-killed")
+    assert [m.name for m in whole] == ["pooled", "region=a", "region=b", "region=c"]
+    assert [m.weights_digest for m in killed] == [m.weights_digest for m in whole]
+    assert [m.verdict for m in killed] == [m.verdict for m in whole]
+    assert [m.metrics for m in killed] == [m.metrics for m in whole]
+    one, other = (record(runs, f"finetune-{how}").result for how in ("whole", "killed"))
+    assert one == other
+
+
+def test_nothing_of_a_finished_run_is_left_to_resume(runs):
+    for how in ("whole", "killed"):
+        assert not (runs / f"pretrain-{how}" / "checkpoints").exists()
+        assert not (runs / f"finetune-{how}" / "tune.safetensors").exists()
