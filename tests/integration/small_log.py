@@ -57,7 +57,7 @@ def pretrain_spec(root, run_dir, **changes):
         "catalog": SHIPPED, "data_root": str(root), "run_dir": run_dir, "model": MODEL,
         "batch_rows": 128, "epochs": 2, "patience": 9, "shuffle_rows": 256,
         "row_wise_from_rows": 100, "checkpoint_every_steps": 1000, "seed": 3,
-        "optim": {"warmup_steps": 5, "table_l2": 0.01},
+        "optim": {"warmup_steps": 5, "table_decay": 0.01, "table_penalty": 0.01},
     }  # fmt: skip
     return PretrainSpec.model_validate(fields | changes)
 
