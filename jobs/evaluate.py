@@ -42,8 +42,8 @@ def main(spec: EvaluateSpec) -> int:
         if gap is not None and gap > spec.max_base_gap:
             raise UnderTrained(
                 f"base_gap {gap:.4f} is above {spec.max_base_gap}: on held-out rows of its own "
-                "days the base ranks worse than the global taste it should know. Pre-train it longer "
-                "(epochs, batch_rows, optim.*); kernels that catch up on that prove nothing"
+                "days the base ranks worse than the global taste it should know. Pre-train it "
+                "longer (epochs, batch_rows, optim.*); kernels that catch up on that prove nothing"
             )
     show(record, rows, catalog)
     return 0
@@ -112,8 +112,8 @@ def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
     for file in view.snapshot.files:
         if rows.get(file.path) != file.group_rows:
             raise BadLog(
-                f"the truth beside {file.path} has row groups {rows.get(file.path)}, the log's file "
-                f"{file.group_rows}; they were not written together. Run `iak synth` again"
+                f"the truth beside {file.path} has row groups {rows.get(file.path)}, the log's "
+                f"file {file.group_rows}; they were not written together. Run `iak synth` again"
             )
     return beside
 

@@ -1,6 +1,7 @@
 """`iak pretrain`: a log becomes a published base."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -145,10 +146,12 @@ def _publish(
     result: Mapping[str, Any],
 ) -> BaseManifest:
     """Seal the best weights as the run's base, and move it into place at once."""
-    best = spec.run_dir / ".best"
+    best = spec.run_dir / ".sealed"
+    shutil.rmtree(best, ignore_errors=True)
+    shutil.copytree(spec.run_dir / ".best", best, copy_function=_linked)
     weights = json.loads((best / "weights.json").read_text())
     (best / "weights.json").unlink()
-    shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING, dirs_exist_ok=True)
+    shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING)
     model = parent.model if parent else spec.model
     shapes = base.table_shapes(view.catalog, encoding, width=model.width)
     manifest = base.seal(
@@ -172,7 +175,19 @@ def _publish(
         },
     )
     base.move_into_place(best, spec.run_dir / "base")
-    shutil.rmtree(spec.run_dir / "checkpoints", ignore_errors=True)
-    shutil.rmtree(spec.run_dir / base.ENCODING, ignore_errors=True)
+    for scratch in ("checkpoints", ".best", base.ENCODING):
+        shutil.rmtree(spec.run_dir / scratch, ignore_errors=True)
     console.print(f"[dim]published {spec.run_dir / 'base'}[/dim]")
     return manifest
+
+
+def _linked(source: str, target: str) -> str:
+    """The same file under another name, copied where the file system has no links.
+
+    Until the base is in place the run keeps what it needs to publish again.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

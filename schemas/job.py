@@ -128,17 +128,17 @@ class KernelSpec(Spec):
 
 
 class StageSpec(Spec):
-    """How one level of kernels (the pooled one, parents, domains) is tuned."""
+    """How the pooled kernel is tuned."""
 
-    lr: PositiveFloat
+    lr: PositiveFloat = 1e-3
     """Adam's rate."""
-    compression_epochs: NonNegativeInt
+    compression_epochs: NonNegativeInt = 2
     """Epochs of knowledge compression, with a probe on the code and the base's logits fixed."""
-    max_epochs: PositiveInt
+    max_epochs: PositiveInt = 8
     """Epochs of knowledge matching at most."""
     patience: PositiveInt = 2
     """Epochs without a better validation loss after which a kernel is finished."""
-    shrink: NonNegativeFloat
+    shrink: NonNegativeFloat = 0.0
     """Weight of the squared distance to the kernel it started from."""
     min_batch: PositiveInt = 128
     """Smallest batch of a domain, in rows."""
@@ -146,6 +146,17 @@ class StageSpec(Spec):
     """Largest batch of a domain, in rows."""
     steps_per_epoch: PositiveInt = 32
     """Steps a domain's epoch aims at between those two bounds."""
+
+
+class DomainStageSpec(StageSpec):
+    """How parents and domains are tuned, each from its nearest tuned ancestor."""
+
+    lr: PositiveFloat = 5e-4
+    """Adam's rate."""
+    compression_epochs: NonNegativeInt = 0
+    """Epochs of knowledge compression; the ancestor has compressed already."""
+    shrink: NonNegativeFloat = 1e-2
+    """Weight of the squared distance to the kernel it started from."""
 
 
 class GateSpec(Spec):
@@ -163,8 +174,8 @@ class FinetuneSpec(WorkerJobSpec):
     base: Path
     """Run or folder of the published base."""
     kernel: KernelSpec = KernelSpec()
-    pooled: StageSpec = StageSpec(lr=1e-3, compression_epochs=2, max_epochs=8, shrink=0.0)
-    domain: StageSpec = StageSpec(lr=5e-4, compression_epochs=0, max_epochs=8, shrink=1e-2)
+    pooled: StageSpec = StageSpec()
+    domain: DomainStageSpec = DomainStageSpec()
     gate: GateSpec = GateSpec()
     activations: Literal["memory", "recompute"] = "memory"
     """Compute the frozen base once and keep h and x in memory, or look the tables up each step."""
