@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import ray
 import torch
+from ray._private import services
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -45,11 +46,27 @@ def ray_cluster(workers: int) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"address": address} if address else _local(workers)
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 unless told: slower than any neighbour
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+    with _loopback_stays_loopback():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _loopback_stays_loopback() -> Iterator[None]:
+    """Let a local Ray listen on 127.0.0.1 alone.
+
+    Ray replaces that address by the machine's routable one, and its servers then listen on every
+    interface; nothing public turns that off (2.60), so the one function that does it is set aside.
+    """
+    resolve = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = resolve
 
 
 def _local(workers: int) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def finetune_on_worker(
         "epochs": [level.tuned.epochs for level in done.levels],
         "contract": dict(done.contract),
         "digest": done.digest,
-        "tables_and_trunk_unchanged": True,
+        "digest_before": done.digest_before,
+        "tables_and_trunk_unchanged": done.digest == done.digest_before,
         "parameters_per_kernel": done.parameters_per_kernel,
         "plan": list(done.plan),
     }

@@ -99,7 +99,9 @@ class Finetuned:
     tasks: tuple[str, ...]
     contract: Mapping[str, int]
     digest: str
-    """Of tables and trunk, the same before and after."""
+    """Of tables and trunk after tuning."""
+    digest_before: str
+    """The same before; equal, or `finetune` has raised."""
     plan: Sequence[Mapping[str, object]]
     parameters_per_kernel: int
 
@@ -129,7 +131,8 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         )
         for depth, done in enumerate(tuned)
     )
-    _check_unchanged(before, digest_of(model, worker))
+    after = digest_of(model, worker)
+    _check_unchanged(before, after)
     sizes = {n: size for n, size in _shape(work, setting).sizes().items() if n not in PROBE}
     return Finetuned(
         levels=levels,
@@ -137,7 +140,8 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         standard=setting.standard,
         tasks=tuple(t.name for t in setting.tasks),
         contract=seen,
-        digest=before.combined,
+        digest=after.combined,
+        digest_before=before.combined,
         plan=describe(plan),
         parameters_per_kernel=sum(math.prod(size) for size in sizes.values()),
     )

@@ -1,0 +1,57 @@
+"""A local Ray listens on loopback alone: a neighbour on the network finds no open port."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).parents[2]
+DRIVER = """
+import pathlib, ray
+from jobs._ray import ray_cluster
+
+def listening():
+    "Local addresses of all listening sockets, as the kernel spells them."
+    found = set()
+    for name in ("tcp", "tcp6"):
+        for line in pathlib.Path("/proc/net", name).read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                found.add(words[1])
+    return found
+
+before = listening()
+with ray_cluster(1):
+    ray.get(ray.remote(lambda: None).remote())
+    print("\\n".join(sorted(listening() - before)))
+"""
+
+
+def is_loopback(address):
+    """Whether /proc/net spells 127.0.0.0/8, ::1 or an IPv4 loopback inside IPv6."""
+    raw = bytes.fromhex(address.partition(":")[0])
+    words = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    if len(words) == 16 and words[:12] == b"\0" * 10 + b"\xff\xff":
+        words = words[12:]
+    return (
+        words == socket.inet_pton(socket.AF_INET6, "::1") if len(words) == 16 else words[0] == 127
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net to list sockets")
+def test_a_local_ray_listens_on_loopback_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=True,
+    )
+    addresses = done.stdout.split()
+    assert len(addresses) > 3
+    assert [a for a in addresses if not is_loopback(a)] == []

@@ -1,0 +1,101 @@
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jobs import cli
+from pipeline.errors import BadRequest
+from schemas.job import FinetuneSpec, PretrainSpec
+from schemas.synth import SynthSpec
+
+ROOT = Path(__file__).parents[3]
+ASKED = ["catalog=planted", "data_root=/logs", "run_dir=r"]
+
+
+def spec(words, verb="pretrain"):
+    return cli.read_spec(verb, words)
+
+
+def test_a_file_a_pair_and_a_flag_say_the_same_thing(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text(
+        "batch_rows = 4096\n[optim]\ntable_lr = 0.07\n[sharding]\nitem_id = 'row_wise'\n"
+    )
+    by_file = spec([*ASKED, "--config", str(config)])
+    by_pair = spec([*ASKED, "batch_rows=4096", "optim.table_lr=0.07", "sharding.item_id=row_wise"])
+    flags = ["--batch-rows", "4096", "--optim.table-lr", "0.07", "--sharding.item_id", "row_wise"]
+    assert by_file == by_pair == spec([*ASKED, *flags])
+    assert by_file.optim.table_lr == 0.07
+
+
+def test_the_command_line_wins_over_the_file_the_file_over_presets_those_over_defaults(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("[optim]\ntable_lr = 0.07\ndense_lr = 0.5\n")
+    told = spec([*ASKED, f"--config={config}", "optim.dense_lr=0.25"])
+    assert told.optim.dense_lr == 0.25
+    assert told.optim.table_lr == 0.07
+    assert told.batch_rows == 1024 != PretrainSpec.model_fields["batch_rows"].default
+    assert told.epochs == 1
+
+
+def test_one_field_of_a_stage_leaves_the_others_at_their_defaults():
+    told = spec([*ASKED, "base=b", "domain.min_batch=16"], verb="finetune")
+    untouched = FinetuneSpec(catalog="planted", data_root="/logs", run_dir="r", base="b").domain
+    assert told.domain.min_batch == 16
+    assert told.domain.max_epochs == untouched.max_epochs
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param([*ASKED, "optim.table_lr=-1"], "optim.table_lr", id="out of bounds"),
+        pytest.param([*ASKED, "optim.tabel_lr=1"], "tabel", id="a misspelt field"),
+        pytest.param(["data_root=/logs", "run_dir=r"], "catalog", id="a required field is missing"),
+        pytest.param(["catalog=nope", *ASKED[1:]], "planted", id="an unknown catalogue"),
+        pytest.param([*ASKED, "--config", "/nope.toml"], "nope.toml", id="a missing file"),
+    ],
+)
+def test_a_bad_request_names_the_setting(words, told):
+    with pytest.raises(BadRequest) as refusal:
+        spec(words)
+    assert told in str(refusal.value)
+    assert cli.run(["pretrain", *words]) == 2
+
+
+def test_an_unknown_verb_is_a_bad_request():
+    assert cli.run(["zork"]) == 2
+
+
+@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v != "doctor"])
+def test_every_verb_teaches_its_settings(verb, capsys):
+    assert cli.run([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--config FILE.toml" in shown
+    assert "Exit codes" in shown
+
+
+def test_help_answers_at_once_without_torch():
+    code = "import sys, jobs.cli; jobs.cli.run(['--help']); assert 'torch' not in sys.modules"
+    best = float("inf")
+    for _ in range(3):
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+        best = min(best, time.monotonic() - start)
+    assert best < 0.5
+
+
+def test_the_shipped_demo_knobs_load():
+    knobs = tomllib.loads((ROOT / "jobs/configs/demo/synth.toml").read_text())
+    assert SynthSpec.model_validate(knobs).rows > 1_000_000
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "schemas/catalog").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_the_presets_of_every_shipped_catalogue_are_settings(path):
+    for verb in ("pretrain", "finetune"):
+        words = [f"catalog={path.stem}", "data_root=/logs", "run_dir=r"]
+        assert spec([*words, *(["base=b"] if verb == "finetune" else [])], verb=verb)

@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+from jobs._record import AlreadyFinished, read_record, run_record
+from pipeline.errors import BadLog, BadRequest
+from schemas.job import PretrainSpec
+
+
+def spec(run_dir, **other):
+    return PretrainSpec(catalog="planted", data_root="/logs", run_dir=run_dir, **other)
+
+
+def test_a_finished_run_says_so_and_is_neither_redone_nor_resumed(tmp_path):
+    with run_record("pretrain", spec(tmp_path), tmp_path) as record:
+        record.result = {"rows": 7}
+    before = (tmp_path / "record.json").read_text()
+    again = run_record("pretrain", spec(tmp_path), tmp_path)
+    with pytest.raises(AlreadyFinished, match="nothing was done") as told, again:
+        pytest.fail("a finished run was opened again")
+    assert told.value.exit_code == 6
+    assert (tmp_path / "record.json").read_text() == before
+
+
+def test_a_failed_run_records_why_and_may_be_tried_again(tmp_path):
+    with pytest.raises(BadLog), run_record("pretrain", spec(tmp_path), tmp_path):
+        raise BadLog("a hole in the log")
+    found = read_record(tmp_path)
+    assert (found.status, found.exit_code, found.error) == ("failed", 1, "a hole in the log")
+    with run_record("pretrain", spec(tmp_path), tmp_path) as record:
+        assert record.is_resumed
+    assert read_record(tmp_path).status == "finished"
+    assert read_record(tmp_path).attempts == 2
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt), run_record("pretrain", spec(tmp_path), tmp_path):
+        raise KeyboardInterrupt
+    assert read_record(tmp_path).status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("verb", "other"),
+    [
+        pytest.param("pretrain", {"seed": 1}, id="other settings"),
+        pytest.param("finetune", {}, id="other verb"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(tmp_path, verb, other):
+    with run_record("pretrain", spec(tmp_path), tmp_path):
+        pass
+    with (
+        pytest.raises(BadRequest, match="another run"),
+        run_record(verb, spec(tmp_path, **other), tmp_path),
+    ):
+        pytest.fail("another run's folder was opened")
+
+
+def test_the_record_holds_the_resolved_spec_and_the_versions(tmp_path):
+    with run_record("pretrain", spec(tmp_path, seed=3), tmp_path) as record, record.phase("train"):
+        pass
+    document = json.loads((tmp_path / "record.json").read_text())
+    assert document["spec"]["seed"] == 3
+    assert document["spec"]["optim"]["table_lr"] > 0
+    assert document["versions"]["torch"]
+    assert document["timings_s"]["train"] >= 0
+
+
+def test_a_record_that_is_no_record_is_refused(tmp_path):
+    (tmp_path / "record.json").write_text("{}")
+    with pytest.raises(BadRequest, match="no record"):
+        read_record(tmp_path)
