@@ -62,7 +62,8 @@ def offers(root):
             level(("region",), {"region=a": judged(-0.8), "region=b/c": None}),
             level(("region", "daypart"), {"region=b/c/daypart=x": judged(0.8, rows=50)}),
         ),
-        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={}, digest="d", digest_before="d",
+        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={},
+        digest="d", digest_before="d",
         plan=(), parameters_per_kernel=1,
     )  # fmt: skip
     return {o.domain: o for o in offer(done, root, papers=PAPERS, z=1.64, min_rows=200)}

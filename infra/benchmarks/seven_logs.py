@@ -1,0 +1,91 @@
+"""Run pretrain, finetune and evaluate on each public log, and keep what the records say.
+
+    .venv/bin/python infra/benchmarks/seven_logs.py DATA_ROOT RUNS OUT [LOG ...]
+
+DATA_ROOT holds the logs, RUNS takes the run folders (finished ones are kept), OUT takes one JSON a
+log and `table.md`, the table in the README. A log's settings are its catalogue's presets.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jobs._ray import ray_cluster
+from jobs.cli import run
+
+LOGS = ("coupons", "frappe", "movielens", "retailrocket", "xmrec", "open_bandit", "ipinyou")
+KEPT = ("status", "spec", "commit", "machine", "versions", "timings_s", "started_at", "ended_at")
+SHOWN = ("ctr", "cvr", "cart", "ctcvr", "ct_cart")
+
+
+def main(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
+    """Every log, then the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    with ray_cluster(2):
+        for log in logs:
+            one_log(log, data_root, runs / log)
+            (out / f"{log}.json").write_text(json.dumps(summary(runs / log), indent=1))
+    rows = [row for log in LOGS if (out / f"{log}.json").exists() for row in lines(out, log)]
+    head = (
+        "| log | task | test rows | base AUC | tuned AUC | delta, 95 % | after the gate "
+        "| calibration base → tuned | published | seconds |"
+    )
+    (out / "table.md").write_text("\n".join([head, "|---" * 10 + "|", *rows]) + "\n")
+
+
+def one_log(log: str, data_root: str, place: Path) -> None:
+    """The three verbs; a finished one says so and is kept."""
+    common = [f"catalog={log}", f"data_root={data_root}"]
+    base, tuned = place / "pretrain", place / "finetune"
+    run(["pretrain", *common, f"run_dir={base}"])
+    run(["finetune", *common, f"base={base}", f"run_dir={tuned}"])
+    words = [f"base={base}", f"bundles={tuned / 'bundles'}", f"run_dir={place / 'evaluate'}"]
+    run(["evaluate", *common, *words])
+
+
+def summary(place: Path) -> dict[str, Any]:
+    """What the three records and the metrics say, without the lists of files."""
+    verbs = ("pretrain", "finetune", "evaluate")
+    records = {v: json.loads((place / v / "record.json").read_text()) for v in verbs}
+    metrics = json.loads((place / "evaluate" / "metrics.json").read_text())
+    return {
+        **{v: {k: r[k] for k in KEPT} | {"result": r["result"]} for v, r in records.items()},
+        "splits": records["finetune"]["snapshot"]["splits"],
+        "metrics": metrics,
+    }
+
+
+def lines(out: Path, log: str) -> list[str]:
+    """The log's rows of the table: one a task, all rows ranked together."""
+    found = json.loads((out / f"{log}.json").read_text())
+    pooled = {(m["method"], m["task"]): m for m in found["metrics"] if m["domain"] == "pooled"}
+    kernels = found["finetune"]["result"]["kernels"]
+    published = f"{sum(k['published'] for k in kernels)} of {len(kernels)}"
+    seconds = sum(sum(found[v]["timings_s"].values()) for v in ("pretrain", "finetune", "evaluate"))
+    rows = []
+    for task in (t for t in SHOWN if ("base", t) in pooled):
+        base, tuned = pooled["base", task], pooled["iak", task]
+        gated = pooled["iak_published", task]
+        if base["auc"] is None:
+            continue
+        cells = [log, task, f"{base['rows']:,}", f"{base['auc']:.4f}", f"{tuned['auc']:.4f}"]
+        cells += [delta(tuned), delta(gated)]
+        cells += [
+            f"{base['calibration']:.3f} → {tuned['calibration']:.3f}",
+            published,
+            f"{seconds:.0f}",
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def delta(row: dict[str, Any]) -> str:
+    """A paired difference with its interval."""
+    if row["delta_auc"] is None:
+        return "-"
+    return f"{row['delta_auc']:+.4f} [{row['delta_auc_low']:+.4f}, {row['delta_auc_high']:+.4f}]"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), tuple(sys.argv[4:]) or LOGS)
