@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from jobs import _record
@@ -58,11 +60,12 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     parent = base.open_base(spec.from_) if spec.from_ else None
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
-        encoding = _encoding(spec.run_dir, view, parent, seen)
+        labels = LabelCounts(catalog)
+        encoding = _encoding(spec.run_dir, view, parent, seen, labels)
     with record.phase("train"):
         result = on_ray(
             pretrain_on_worker,
-            _work(spec, view, encoding, parent),
+            _work(spec, view, encoding, parent, labels),
             title="pretrain",
             run_dir=spec.run_dir,
             workers=spec.workers,
@@ -94,33 +97,82 @@ def describe(view: LogView) -> dict[str, Any]:
     return logs.describe(view.snapshot) | {"splits": splits, "as_of": str(view.as_of or "")}
 
 
+UNDECIDED = 0.5
+
+
+class LabelCounts:
+    """How often each label was known, and how often it was 1."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Nothing seen yet."""
+        self.tasks = catalog.tasks
+        self.known = dict.fromkeys((t.title for t in catalog.tasks), 0)
+        self.positive = dict(self.known)
+
+    def add(self, rows: pa.RecordBatch, quarantined: npt.NDArray[np.bool_] | None) -> None:
+        """Count a batch of raw rows."""
+        for task in self.tasks:
+            label = rows.column(task.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            known = ~np.isnan(label) if quarantined is None else ~np.isnan(label) & ~quarantined
+            self.known[task.title] += int(known.sum())
+            self.positive[task.title] += int((label[known] == 1).sum())
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Where each task starts: its rate, with half a row of either class added.
+
+        A conversion starts undecided: begun at its rate, its share of the entire-space gradient is
+        so small that it never catches up with the click (on retailrocket's validation rows cart
+        ended at an AUC of .58 instead of .74).
+        """
+        return tuple(
+            UNDECIDED
+            if t.kind == "conversion"
+            else (self.positive[t.title] + 0.5) / (self.known[t.title] + 1.0)
+            for t in self.tasks
+        )
+
+
 def _encoding(
-    run_dir: Path, view: LogView, parent: PublishedBase | None, seen: Counter[str]
+    run_dir: Path,
+    view: LogView,
+    parent: PublishedBase | None,
+    seen: Counter[str],
+    labels: LabelCounts,
 ) -> Encoding:
     """The parent's encoding, else one fitted on the pre-training rows; counts the contract."""
     if parent is not None:
         base.check_same_schema(parent, view.catalog)
-        for _ in _inspected(view, seen):
+        for _ in _inspected(view, seen, labels):
             pass
         encoding = parent.encoding
     else:
-        encoding = vocabulary.fit(_inspected(view, seen), view.catalog)
+        encoding = vocabulary.fit(_inspected(view, seen, labels), view.catalog)
     vocabulary.save(encoding, run_dir / base.ENCODING)
     return encoding
 
 
-def _inspected(view: LogView, seen: Counter[str]) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+def _inspected(
+    view: LogView, seen: Counter[str], labels: LabelCounts
+) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
     for rows, identity in view.raw_rows("pretrain"):
-        seen.update(contract.inspect(rows, view.catalog).counts)
+        found = contract.inspect(rows, view.catalog)
+        seen.update(found.counts)
+        labels.add(rows, found.quarantined)
         yield rows, identity
 
 
 def _work(
-    spec: PretrainSpec, view: LogView, encoding: Encoding, parent: PublishedBase | None
+    spec: PretrainSpec,
+    view: LogView,
+    encoding: Encoding,
+    parent: PublishedBase | None,
+    labels: LabelCounts,
 ) -> PretrainWork:
     return PretrainWork(
         view=view,
         encoding=encoding,
+        rates=None if parent else labels.rates,
         model=parent.model if parent else spec.model,
         optim=spec.optim,
         run_dir=spec.run_dir.resolve(),

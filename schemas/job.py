@@ -80,7 +80,7 @@ class BaseOptimSpec(Spec):
     dense_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled decay."""
     warmup_steps: NonNegativeInt = 50
-    """Steps over which both rates rise from zero."""
+    """Steps over which both rates rise from zero; a tenth of the run at most."""
     decay_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Share of the run, at its end, over which both rates fall linearly to zero."""
 

@@ -4,6 +4,7 @@ Shapes: B rows, T tasks, W units a task reads, D hidden units of a tower, H = T 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,11 @@ class Heads(nn.Module):
         ):
             nn.init.uniform_(weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
             nn.init.uniform_(bias, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+
+    def start_at(self, rates: Sequence[float]) -> None:
+        """Start each task near its rate, 0 < rate < 1: how rare a label is needs no learning."""
+        with torch.no_grad():
+            self.b2_T.copy_(torch.tensor(rates, dtype=torch.float64).logit())
 
     def forward(self, h_BH: Tensor) -> Tensor:
         """One logit per task, `logits_BT`."""

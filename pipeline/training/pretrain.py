@@ -50,6 +50,8 @@ class PretrainWork:
 
     view: LogView
     encoding: Encoding
+    rates: tuple[float, ...] | None
+    """Where the tasks of a fresh base start."""
     model: ModelSpec
     optim: BaseOptimSpec
     run_dir: Path
@@ -95,14 +97,17 @@ class Pretraining:
             overrides=work.sharding,
             row_wise_from_rows=work.row_wise_from_rows,
         )
+        model = base.build_model(
+            self.catalog,
+            work.encoding,
+            work.model,
+            seed=work.seed,
+            with_twins=work.optim.table_decay > 0 and worker.device.type == "cpu",
+        )
+        if work.rates:
+            model.heads.start_at(work.rates)
         self.model = shard(
-            base.build_model(
-                self.catalog,
-                work.encoding,
-                work.model,
-                seed=work.seed,
-                with_twins=work.optim.table_decay > 0 and worker.device.type == "cpu",
-            ),
+            model,
             self.plan,
             worker=worker,
             tables_optimizer=RowWiseAdagrad(
@@ -303,7 +308,8 @@ class Pretraining:
 
 def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, float]:
     """Rates of tables and dense parameters at a step of a run of `steps`."""
-    share = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    warmup = min(optim.warmup_steps, steps // 10)
+    share = min(1.0, (step + 1) / warmup) if warmup else 1.0
     if optim.decay_share:
         share *= min(1.0, (steps - step) / (optim.decay_share * steps))
     return optim.table_lr * share, optim.dense_lr * share
