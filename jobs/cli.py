@@ -196,7 +196,7 @@ def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str,
     from jobs import _spec
 
     named = settings.get("catalog")
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == "--catalog":
             named = following
         elif word.startswith("--catalog="):

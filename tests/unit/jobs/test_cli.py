@@ -8,7 +8,7 @@ import pytest
 
 from jobs import cli
 from pipeline.errors import BadRequest
-from schemas.job import FinetuneSpec, PretrainSpec
+from schemas.job import DemoSpec, FinetuneSpec, PretrainSpec
 from schemas.synth import SynthSpec
 
 ROOT = Path(__file__).parents[3]
@@ -63,6 +63,10 @@ def test_a_bad_request_names_the_setting(words, told):
         spec(words)
     assert told in str(refusal.value)
     assert cli.run(["pretrain", *words]) == 2
+
+
+def test_a_verb_whose_settings_all_have_defaults_needs_no_word():
+    assert spec([], verb="demo") == DemoSpec()
 
 
 def test_an_unknown_verb_is_a_bad_request():
