@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -142,6 +143,7 @@ def take_snapshot(
     Raises:
         BadRequest: the folder does not exist.
     """
+    uri = uri if "://" in uri else str(Path(uri).absolute())  # workers run in other folders
     filesystem, root = open_folder(uri)
     if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
         raise BadRequest(

@@ -151,6 +151,7 @@ def open_base(place: Path) -> PublishedBase:
         BadRequest: there is no published base.
         Corrupt: the manifest was changed, or is not one.
     """
+    place = place.absolute()  # workers run in other folders
     folder = next((f for f in (place, place / "base") if (f / MANIFEST).is_file()), None)
     if folder is None:
         raise BadRequest(

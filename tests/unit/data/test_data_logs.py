@@ -273,3 +273,12 @@ def test_the_record_lists_files_and_quarantine(root):
 def test_a_split_of_one_region_reads_only_its_rows(root):
     ningbo = Split(name="n", first=None, last=None, where={"region": ("ningbo",)}, slice=(0.0, 1.0))
     assert reader.select(snapshot_of(root, CATALOG), ningbo, CATALOG).rows == 12
+
+
+def test_a_relative_folder_is_kept_absolute_for_workers_that_run_elsewhere(
+    root, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    near = take_snapshot("events", partition_keys=KEYS)
+    assert near.uri == str(root)
+    assert near.fingerprint == take_snapshot(str(root), partition_keys=KEYS).fingerprint
