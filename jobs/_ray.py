@@ -128,6 +128,8 @@ def on_ray(
             trainer.fit()
         except TrainingFailedError as failure:
             raise PipelineError(_story(failure, run_dir)) from failure
+        except SystemExit as stop:  # Ray's answer to Ctrl-C while it trains
+            raise KeyboardInterrupt from stop
     _raise_refusal(run_dir)
     result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
     return result
