@@ -16,6 +16,7 @@ from jobs.cli import run
 
 LOGS = ("coupons", "frappe", "movielens", "retailrocket", "xmrec", "open_bandit", "ipinyou")
 KEPT = ("status", "spec", "commit", "machine", "versions", "timings_s", "started_at", "ended_at")
+PLACES = ("data_root", "run_dir", "base", "bundles")
 SHOWN = ("ctr", "cvr", "cart", "ctcvr", "ct_cart")
 
 
@@ -48,6 +49,8 @@ def summary(place: Path) -> dict[str, Any]:
     """What the three records and the metrics say, without the lists of files."""
     verbs = ("pretrain", "finetune", "evaluate")
     records = {v: json.loads((place / v / "record.json").read_text()) for v in verbs}
+    for record in records.values():
+        record["spec"] = {k: v for k, v in record["spec"].items() if k not in PLACES}
     metrics = json.loads((place / "evaluate" / "metrics.json").read_text())
     return {
         **{v: {k: r[k] for k in KEPT} | {"result": r["result"]} for v, r in records.items()},
