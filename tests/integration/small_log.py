@@ -68,8 +68,9 @@ def pretrain_work(spec, described):
     valid = "pretrain_valid" if "pretrain_valid" in described.splits else "valid"
     view = open_log(described, spec.data_root, wanted=["pretrain", valid])
     parent = base.open_base(spec.from_) if spec.from_ else None
-    encoding = job._encoding(spec.run_dir, view, parent, Counter())
-    return job._work(spec, view, encoding, parent)
+    labels = job.LabelCounts(view.catalog)
+    encoding = job._encoding(spec.run_dir, view, parent, Counter(), labels)
+    return job._work(spec, view, encoding, parent, labels)
 
 
 def publish(spec, work, result):
