@@ -136,11 +136,12 @@ def test_every_row_of_every_split_of_a_public_log_is_read_once(name):
     assert read_epoch(view, "pretrain", encoding) == counts[values[0]]
 
 
-@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda p: p.stem)
+PUBLIC = sorted(p for p in SHIPPED.glob("*.toml") if p.stem != "planted")
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=lambda p: p.stem)
 def test_a_shipped_catalogue_reads_every_row_of_its_splits_once(path):
     catalog = load_catalog(path)
-    if catalog.log.truth:
-        pytest.skip("a planted log is made, not found; its own tests read it")
     root = DATA if (DATA / catalog.log.path).is_dir() else DATA / catalog.log.name
     if not (root / catalog.log.path).is_dir():
         pytest.skip(f"the public log of {path.name} is not below {DATA}")
