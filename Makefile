@@ -13,7 +13,7 @@ FBGEMM_cuda := $(FBGEMM)
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo doctor test test-long lint clean
+.PHONY: help install demo doctor test test-long bench-smoke lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: .venv/.ready ## unit tests, on a CPU, in parallel
 
 test-long: .venv/.ready ## the rest: Ray, faults, whole nights (and gpu where there is one)
 	@$(PYTHON) -m pytest -m "slow or ray or night or faults or gpu"
+
+bench-smoke: .venv/.ready ## every benchmark at a size that shows that it runs (minutes)
+	@for bench in data tables sharding scaling finetune; do \
+	  .venv/bin/iak bench $$bench --smoke out=runs/bench-smoke || exit 1; done
 
 lint: .venv/.ready ## format, style, types, who imports whom
 	@.venv/bin/ruff format --check .

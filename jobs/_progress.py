@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,18 @@ def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> Non
         return
     told = "  ".join(_told(k, v) for k, v in event.items())
     bar.print(f"  {title}: {kind}  {told}")
+
+
+def print_event(title: str, event: Mapping[str, Any]) -> None:
+    """An event as a line; of steps, one now and then."""
+    told = dict(event)
+    kind = told.pop("event", "note")
+    if kind == "step" and not _is_time_for_a_line():
+        return
+    if kind == "step":
+        kind = f"{told.pop('what', 'steps')} {told.pop('step')}/{told.pop('of')}"
+    line = "  ".join(_told(k, v) for k, v in told.items())
+    console.print(f"  {title}: {kind}  {line}", markup=False)
 
 
 def _is_time_for_a_line() -> bool:

@@ -27,7 +27,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from jobs._progress import show_progress
 from pipeline import errors
 from pipeline.errors import DoesNotFit, PipelineError
-from pipeline.process import Worker, current_worker
+from pipeline.process import Worker, current_worker, keep_freed_memory
 
 OBJECT_STORE_BYTES = 200 * 2**20
 PROGRESS = "progress.jsonl"
@@ -141,6 +141,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     if (run_dir / REFUSED).exists():
         return
     torch.set_num_threads(1)
+    keep_freed_memory()
     worker = current_worker()
     report = _reporter(run_dir / PROGRESS) if worker.rank == 0 else _silent
     try:

@@ -1,7 +1,7 @@
 """The record of a run: what was asked, on what it ran, what came of it; written from first to last.
 
 A run folder that holds a finished record is left alone; one that was interrupted is resumed aloud,
-under the same spec only.
+under the same spec only. One whose request was refused holds nothing, and may be asked anything.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,14 +67,22 @@ class OpenRecord:
 
 
 @contextmanager
-def run_record(verb: str, spec: Spec, run_dir: Path) -> Iterator[OpenRecord]:
+def run_record(
+    verb: str, spec: Spec, run_dir: Path, *, may_move: Collection[str] = ()
+) -> Iterator[OpenRecord]:
     """Open the run folder for this spec, and close its record whatever happens.
+
+    Args:
+        verb: the job.
+        spec: what is asked.
+        run_dir: where.
+        may_move: settings that may be others when an unfinished run is resumed.
 
     Raises:
         AlreadyFinished: it finished before, under the same spec.
         BadRequest: the folder belongs to another run.
     """
-    opened = _open(verb, spec, run_dir)
+    opened = _open(verb, spec, run_dir, may_move)
     opened.write()
     try:
         yield opened
@@ -90,12 +98,12 @@ def run_record(verb: str, spec: Spec, run_dir: Path) -> Iterator[OpenRecord]:
     opened.write(status="finished", exit_code=opened.exit_code, ended_at=_now())
 
 
-def _open(verb: str, spec: Spec, run_dir: Path) -> OpenRecord:
+def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> OpenRecord:
     document = spec.model_dump(mode="json", by_alias=True)
     digest = spec_digest(document)
     before = read_record(run_dir)
-    if before is not None:
-        _check_same(before, verb, digest, run_dir)
+    if before is not None and before.exit_code != BadRequest.exit_code:
+        _check_same(before, verb, document, run_dir, may_move)
     run_dir.mkdir(parents=True, exist_ok=True)
     record = RunRecord(
         verb=verb,
@@ -111,8 +119,13 @@ def _open(verb: str, spec: Spec, run_dir: Path) -> OpenRecord:
     return OpenRecord(run_dir=run_dir, record=record, is_resumed=before is not None)
 
 
-def _check_same(before: RunRecord, verb: str, digest: str, run_dir: Path) -> None:
-    if (before.verb, before.spec_digest) != (verb, digest):
+def _check_same(
+    before: RunRecord, verb: str, document: dict[str, Any], run_dir: Path, may_move: Collection[str]
+) -> None:
+    is_same = before.spec_digest == spec_digest(document)
+    if before.status != "finished":
+        is_same |= _fixed(before.spec, may_move) == _fixed(document, may_move)
+    if before.verb != verb or not is_same:
         raise BadRequest(
             f"{run_dir} holds another run (iak {before.verb}, {before.status}, started "
             f"{before.started_at:%Y-%m-%d %H:%M}); its settings differ from these. "
@@ -123,6 +136,11 @@ def _check_same(before: RunRecord, verb: str, digest: str, run_dir: Path) -> Non
             f"{run_dir} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC) under these very "
             "settings; nothing was done. For a new run choose another --run-dir"
         )
+
+
+def _fixed(document: dict[str, Any], may_move: Collection[str]) -> str:
+    """Digest of what a resumed run must be asked again."""
+    return spec_digest({key: value for key, value in document.items() if key not in may_move})
 
 
 def read_record(run_dir: Path) -> RunRecord | None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import BadRequest
 from schemas.log import Catalog
+from schemas.plan import PlanDocument
 
 
 def load_catalog(name: Path) -> Catalog:
@@ -38,6 +39,20 @@ def parse_catalog(path: Path) -> Catalog:
         raise BadRequest(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         raise BadRequest(f"{path}: {explain(error)}") from error
+
+
+def load_plan(path: Path) -> PlanDocument:
+    """A plan that `iak plan save=FILE` wrote.
+
+    Raises:
+        BadRequest: no such file, or it is no plan.
+    """
+    try:
+        return PlanDocument.model_validate_json(path.read_text())
+    except OSError as error:
+        raise BadRequest(f"plan {path}: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise BadRequest(f"plan {path}: {explain(error)}") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from jobs._progress import console
@@ -27,7 +28,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         is_text = place in (0, len(columns) - 1)
         table.add_column(column, justify="left" if is_text else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))
     console.print(table)
 
 

@@ -24,6 +24,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("DemoSpec", "Make a planted log, pre-train, tune, evaluate, publish: the whole way"),
     "synth": ("SynthJobSpec", "Write a planted delivery-platform log whose truth is known"),
     "check": ("CheckSpec", "Check a log against its catalogue before anything is trained"),
+    "plan": (
+        "PlanSpec",
+        "What a job needs of a cluster: memory, time, money and where every table lies",
+    ),
     "pretrain": (
         "PretrainSpec",
         "Pre-train a base on the catalogue's `pretrain` split and publish it",
@@ -36,8 +40,27 @@ VERBS: dict[str, tuple[str, str]] = {
         "EvaluateSpec",
         "Evaluate base and kernels on the same later rows, with intervals",
     ),
+    "bench data": ("BenchDataSpec", "How fast rows become batches, against raw decoding"),
+    "bench finetune": (
+        "BenchFinetuneSpec",
+        "What a night costs on a frozen base, against what it costs today",
+    ),
+    "bench tables": (
+        "BenchTablesSpec",
+        "Whether a night costs more on a table of a billion rows than on a small one",
+    ),
+    "bench scaling": (
+        "BenchScalingSpec",
+        "What more workers make of the same work and of as much each, measured and simulated",
+    ),
+    "bench sharding": (
+        "BenchShardingSpec",
+        "What each way of cutting and holding a table costs, against the planner's estimate",
+    ),
+    "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
 }
+GROUPS = {"bench": "Measure this system on this machine; records and pictures are written"}
 EPILOGUE = """
 Every setting is a field of the verb's spec, and can be given in three ways that mean the same:
   --config FILE.toml      batch_rows = 4096, or [optim] table_lr = 0.05
@@ -56,9 +79,11 @@ def main() -> None:
 def run(words: Sequence[str]) -> int:
     """One command; its exit code."""
     try:
-        if not words or words[0] not in VERBS or words[0] == "doctor":
+        named = 2 if words and words[0] in GROUPS else 1
+        verb = " ".join(words[:named])
+        if verb not in VERBS or verb == "doctor":
             return _top(list(words))
-        return _verb(words[0], list(words[1:]))
+        return _verb(verb, list(words[named:]))
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
@@ -73,8 +98,16 @@ def _top(words: list[str]) -> int:
         help_format="plaintext",
         result_action="return_value",
     )
+    groups = {
+        name: App(name=name, help=told, help_format="plaintext", help_epilogue=EPILOGUE)
+        for name, told in GROUPS.items()
+    }
     for verb, (_, told) in VERBS.items():
-        app.command(_doctor if verb == "doctor" else _listed(told), name=verb)
+        group, _, name = verb.rpartition(" ")
+        place = groups[group] if group else app
+        place.command(_doctor if verb == "doctor" else _listed(told), name=name)
+    for group_app in groups.values():
+        app.command(group_app)
     try:
         code = app(words, exit_on_error=False)
     except CycloptsError:
@@ -104,7 +137,8 @@ def _verb(verb: str, words: list[str]) -> int:
 
     try:
         spec = read_spec(verb, words)
-        return 0 if spec is None else int(importlib.import_module(f"jobs.{verb}").main(spec))
+        job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
+        return 0 if spec is None else int(job.main(spec))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -122,9 +156,9 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     from pipeline.errors import BadRequest
 
     kind = _spec_class(verb)
-    words, files = _without_config([_as_flag(word) for word in words])
+    words, files = _without_config(_as_flags(words, kind))
     settings: dict[str, Any] = {}
-    for file in files:
+    for file in [*_shipped(verb, words), *files]:
         settings = _spec.merged(settings, _toml(file))
     app = App(
         name=f"iak {verb}",
@@ -155,9 +189,33 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
 
 
 def _spec_class(verb: str) -> type[BaseModel]:
-    module = "schemas.synth" if verb == "synth" else "schemas.job"
-    found: type[BaseModel] = getattr(importlib.import_module(module), VERBS[verb][0])
+    module = {"synth": "schemas.synth", "bench": "schemas.bench"}.get(verb.partition(" ")[0])
+    found: type[BaseModel] = getattr(
+        importlib.import_module(module or "schemas.job"), VERBS[verb][0]
+    )
     return found
+
+
+def _shipped(verb: str, words: list[str]) -> list[Path]:
+    """Settings that come with a bench: its own, and the small ones when they are asked for."""
+    group, _, name = verb.rpartition(" ")
+    if not group:
+        return []
+    folder = Path(__file__).parent / "configs" / group
+    is_smoke = any(w in ("--smoke", "--smoke=true", "--smoke=1") for w in words)
+    files = [folder / f"{name}.toml", *([folder / "smoke" / f"{name}.toml"] if is_smoke else [])]
+    return [file for file in files if file.is_file()]
+
+
+def _as_flags(words: Sequence[str], kind: type[BaseModel]) -> list[str]:
+    """Every `key=value` as `--key=value`, but where it is the value of the flag before it."""
+    flags: list[str] = []
+    for word in words:
+        before = flags[-1].removeprefix("--").replace("-", "_") if flags else ""
+        field = kind.model_fields.get(before)
+        is_value = field is not None and field.annotation is not bool and flags[-1][:2] == "--"
+        flags.append(word if is_value else _as_flag(word))
+    return flags
 
 
 def _as_flag(word: str) -> str:

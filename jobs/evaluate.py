@@ -69,6 +69,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         run_dir=spec.run_dir.resolve(),
         splits=wanted,
         batch_rows=spec.batch_rows,
+        tables=spec.tables,
         sharding=dict(spec.sharding),
         row_wise_from_rows=spec.row_wise_from_rows,
     )

@@ -14,15 +14,19 @@ from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data.view import open_log
 from pipeline.process import Worker
+from pipeline.publish.choice import live_kernels
 from pipeline.publish.offer import Papers, offer
 from pipeline.training import base
-from pipeline.training.finetune import CHECKPOINT, SPLITS, FinetuneWork, finetune
+from pipeline.training.base import PublishedBase
+from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
+from pipeline.training.levels import CHECKPOINT
 from pipeline.training.tune import Stage
 from schemas.job import FinetuneSpec, StageSpec
 from schemas.log import Catalog
 
 SOME_HELD = 4
 BUNDLES = "bundles"
+ACTIVATIONS = "activations"
 
 
 def main(spec: FinetuneSpec) -> int:
@@ -48,8 +52,10 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         pooled=_stage(spec, spec.pooled),
         domain=_stage(spec, spec.domain),
         run_dir=spec.run_dir.resolve(),
-        keeps_activations=spec.activations == "memory",
-        encode_rows=spec.encode_rows,
+        tables=spec.tables,
+        keeping=_keeping(spec, opened),
+        live=_live(spec, opened),
+        checkpoint_every_s=spec.checkpoint_every_s,
         sharding=dict(spec.sharding),
         row_wise_from_rows=spec.row_wise_from_rows,
     )
@@ -106,6 +112,7 @@ def finetune_on_worker(
         "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
         "epochs": [level.tuned.epochs for level in done.levels],
         "contract": dict(done.contract),
+        "cache": dict(done.cache),
         "digest": done.digest,
         "digest_before": done.digest_before,
         "tables_and_trunk_unchanged": done.digest == done.digest_before,
@@ -115,7 +122,40 @@ def finetune_on_worker(
 
 
 def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
-    return Stage(**stage.model_dump(), beta=spec.kernel.beta, seed=spec.seed)
+    fields = stage.model_dump() | {"beta": spec.kernel.beta}
+    return Stage(**fields, seed=spec.seed, step_rows=spec.step_rows)
+
+
+def _keeping(spec: FinetuneSpec, opened: PublishedBase) -> Keeping:
+    """Where activations are kept: beside the base, unless the spec says so."""
+    folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
+    return Keeping(
+        kind=spec.activations,
+        precision=spec.cache.precision,
+        folder=folder.absolute(),
+        budget_bytes=int(spec.cache.budget_gib * 2**30),
+        memory_bytes=int(spec.cache.memory_gib * 2**30),
+    )
+
+
+def _live(spec: FinetuneSpec, opened: PublishedBase) -> Live | None:
+    if spec.live is None:
+        return None
+    return live_kernels(
+        spec.live,
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+        reads=spec.kernel.reads,
+    )
+
+
+def _told(cache: dict[str, Any]) -> str:
+    """What the cache was used for."""
+    if not cache:
+        return "not kept on disk"
+    told = f"{cache['rows_read']:,} rows from the cache, {cache['rows_computed']:,} added to it"
+    stopped = f"; writing stopped: {cache['stopped']}" if cache["stopped"] else ""
+    return f"{told}, at {cache['folder']}{stopped}"
 
 
 def show(record: OpenRecord) -> None:
@@ -143,6 +183,7 @@ def show(record: OpenRecord) -> None:
             "below their floor": result["below_floor"] or "none",
             "still improving at the last epoch": result["stopped_at_cap"] or "none",
             "quarantined": result["contract"] or "nothing",
+            "activations": _told(result["cache"]),
             "seconds": record.timings_s,
         },
     )

@@ -12,31 +12,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
 from jobs import _record
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
-from jobs._spec import load_catalog
+from jobs._spec import load_catalog, load_plan
 from jobs._tables import show_facts
 from pipeline.data import contract, hashing, logs, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.data.view import LogView, open_log
+from pipeline.errors import BadRequest
 from pipeline.process import Worker
+from pipeline.sharding.plan import planned
 from pipeline.training import base
 from pipeline.training.base import PublishedBase
-from pipeline.training.pretrain import Pretraining, PretrainWork
+from pipeline.training.pretrain import PretrainWork
+from pipeline.training.pretrain import pretrain as pretrain_base
 from schemas.job import PretrainSpec
 from schemas.log import Catalog
 from schemas.manifest import BaseManifest
+from schemas.plan import PlanDocument
 
 VALIDATION = "pretrain_valid"
+MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan")
+"""Settings under which a checkpoint is read whatever they were when it was written."""
 
 
 def main(spec: PretrainSpec) -> int:
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
     catalog = load_catalog(spec.catalog)
-    with run_record("pretrain", spec, spec.run_dir) as record:
+    with run_record("pretrain", spec, spec.run_dir, may_move=MAY_MOVE) as record:
         manifest = pretrain(spec, catalog, record)
     show_facts(
         f"base {manifest.fingerprint[:12]} published at {spec.run_dir / 'base'}",
@@ -44,6 +51,8 @@ def main(spec: PretrainSpec) -> int:
             "rows trained on": f"{record.result['rows']:,}",
             "best validation loss": f"{record.result['best_valid_loss']:.5f} "
             f"(step {record.result['best_step']} of {record.result['steps']})",
+            "tables in low precision": _precisions(manifest),
+            "not loaded as it was": "; ".join(record.result["loaded"]) or "nothing",
             "quarantined": record.result["contract"] or "nothing",
             "seconds": record.timings_s,
         },
@@ -51,9 +60,21 @@ def main(spec: PretrainSpec) -> int:
     return 0
 
 
+def _precisions(manifest: BaseManifest) -> str:
+    """What each precision's AUC is above or below that of fp32, by task."""
+    full = {entry.task: entry.auc for entry in manifest.precisions if entry.precision == "fp32"}
+    costs: dict[str, list[str]] = {}
+    for entry in manifest.precisions:
+        before = full.get(entry.task)
+        if entry.precision != "fp32" and entry.auc is not None and before is not None:
+            costs.setdefault(entry.precision, []).append(f"{entry.task} {entry.auc - before:+.5f}")
+    return "; ".join(f"{name}: {', '.join(told)}" for name, told in costs.items()) or "no AUC"
+
+
 def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseManifest:
     """Fit the encoding, train on workers, publish."""
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
+    plan = _plan(spec)
     with record.phase("snapshot"):
         view = open_log(catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of)
         record.snapshot = describe(view)
@@ -61,11 +82,11 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
         labels = LabelCounts(catalog)
-        encoding = _encoding(spec.run_dir, view, parent, seen, labels)
+        encoding = _encoding(spec.run_dir, view, parent, seen, labels, allow=spec.allow)
     with record.phase("train"):
         result = on_ray(
             pretrain_on_worker,
-            _work(spec, view, encoding, parent, labels),
+            _work(spec, view, encoding, parent, labels, plan),
             title="pretrain",
             run_dir=spec.run_dir,
             workers=spec.workers,
@@ -78,9 +99,25 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     return manifest
 
 
+def _plan(spec: PretrainSpec) -> PlanDocument | None:
+    """The plan that is to be followed.
+
+    Raises:
+        BadRequest: it is another job's, or sharding is asked for beside it.
+    """
+    if spec.plan is None:
+        return None
+    plan = load_plan(spec.plan)
+    if plan.job != "pretrain":
+        raise BadRequest(f"plan {spec.plan} is for iak {plan.job}; plan again with job=pretrain")
+    if spec.sharding:
+        raise BadRequest("plan= says where every table lies; leave sharding.* out, or plan=")
+    return plan
+
+
 def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
     """One worker's whole part."""
-    return Pretraining(work, worker=worker, report=report).run()
+    return pretrain_base(work, worker=worker, report=report)
 
 
 def describe(view: LogView) -> dict[str, Any]:
@@ -139,15 +176,24 @@ def _encoding(
     parent: PublishedBase | None,
     seen: Counter[str],
     labels: LabelCounts,
+    *,
+    allow: tuple[str, ...] = (),
 ) -> Encoding:
-    """The parent's encoding, else one fitted on the pre-training rows; counts the contract."""
+    """An encoding fitted on the pre-training rows; counts the contract.
+
+    What a parent's encoding knows is kept: only new features are fitted, and vocabularies that are
+    allowed to grow. What of the parent's weights will not be loaded as it is, is refused here.
+    """
     if parent is not None:
-        base.check_same_schema(parent, view.catalog)
-        for _ in _inspected(view, seen, labels):
-            pass
-        encoding = parent.encoding
-    else:
-        encoding = vocabulary.fit(_inspected(view, seen, labels), view.catalog)
+        base.check_continues(parent, view.catalog)
+    encoding = vocabulary.fit(
+        _inspected(view, seen, labels),
+        view.catalog,
+        kept=parent.encoding if parent else None,
+        grown=[name for name in view.catalog.table_specs if f"table:{name}:grown" in allow],
+    )
+    if parent is not None:
+        base.check_loads(parent, view.catalog, encoding, allow)
     vocabulary.save(encoding, run_dir / base.ENCODING)
     return encoding
 
@@ -168,7 +214,13 @@ def _work(
     encoding: Encoding,
     parent: PublishedBase | None,
     labels: LabelCounts,
+    plan: PlanDocument | None,
 ) -> PretrainWork:
+    """What workers are handed; a plan for other tables or workers is refused before they start."""
+    if plan is not None:
+        width = (parent.model if parent else spec.model).width
+        shapes = base.table_shapes(view.catalog, encoding, width=width)
+        planned(plan, shapes, world=spec.workers, device=torch.device("cpu"))
     return PretrainWork(
         view=view,
         encoding=encoding,
@@ -177,6 +229,7 @@ def _work(
         optim=spec.optim,
         run_dir=spec.run_dir.resolve(),
         from_base=parent.folder.resolve() if parent else None,
+        allow=spec.allow,
         seed=spec.seed,
         batch_rows=spec.batch_rows,
         epochs=spec.epochs,
@@ -186,6 +239,7 @@ def _work(
         bf16=spec.bf16,
         sharding=dict(spec.sharding),
         row_wise_from_rows=spec.row_wise_from_rows,
+        plan=plan,
         checkpoint_every_steps=spec.checkpoint_every_steps,
     )
 
@@ -205,24 +259,17 @@ def _publish(
     (best / "weights.json").unlink()
     shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING)
     model = parent.model if parent else spec.model
-    shapes = base.table_shapes(view.catalog, encoding, width=model.width)
     manifest = base.seal(
         best,
         {
+            **base.contents(view.catalog, encoding, model, weights),
             "parent": parent.manifest.fingerprint if parent else None,
-            "schema_hash": vocabulary.schema_hash(view.catalog, encoding),
-            "tables": [
-                {"name": s.name, "rows": s.rows, "width": s.width, "features": list(s.features)}
-                for s in shapes
-            ],
-            "files": weights["files"],
-            "digest": weights["digest"],
-            "catalog": view.catalog.model_dump(mode="json"),
             "spec": spec.model_dump(mode="json", by_alias=True)
             | {"model": model.model_dump(mode="json")},
             "snapshot": {k: v for k, v in describe(view).items() if k != "files"},
             "versions": _record.versions(),
             "metrics": [{"name": "valid_loss", "value": result["best_valid_loss"]}],
+            "precisions": result.get("precisions", []),
             "created_at": datetime.now(UTC),
         },
     )

@@ -4,21 +4,36 @@ The only reader of the environment. Ray starts its own process groups (jobs/_ray
 here are for plain torch: tests, torchrun, and a single process that shards over itself.
 """
 
+import ctypes
+import logging
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import distributed as dist
 
+from pipeline.errors import PipelineError
+
 Backend = Literal["gloo", "nccl"]
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""glibc's names of two settings of `mallopt` (malloc.h)."""
+_LARGEST_INT = 2**31 - 1
+_starting = threading.Lock()
+"""Held while children start: the environment that they are given is the whole process's."""
+_LAST_SAID = 4000
+_log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -55,6 +70,24 @@ def ranks_per_host(world: int) -> int:
 def torchrun_place() -> tuple[int, int]:
     """(rank, world) as torchrun set them; (0, 1) where it did not."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory it frees, for the next step to use again.
+
+    By itself glibc maps a large buffer afresh each time and gives it back when it is freed, so that
+    every step pays for the same pages anew; PyTorch's and NumPy's buffers are of that kind. Memory
+    stays at its peak for it.
+
+    Returns:
+        Whether it does now; False where the C library has no `mallopt` (musl, macOS).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError) as error:
+        _log.debug("freed memory goes back to the system, and large buffers cost more: %s", error)
+        return False
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _LARGEST_INT))
 
 
 @contextmanager
@@ -142,6 +175,56 @@ def run_on_workers(
                     process.join()
 
 
+def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
+    """Run `python -m module WORDS` in `world` processes that torchrun starts on this machine.
+
+    They read their place with `torchrun_place` and meet in a file: the store that torchrun would
+    open for them, and they with `env://`, listens on every interface.
+
+    Args:
+        module: of this project.
+        words: its arguments.
+        world: number of processes.
+
+    Raises:
+        PipelineError: one of them failed; with the end of what they said.
+    """
+    with tempfile.TemporaryDirectory(prefix="iak-torchrun-") as meeting:
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}"),
+            *("--nnodes=1", "--max-restarts=0", "--rdzv-backend=c10d", "--local-addr=127.0.0.1"),
+            *(f"--rdzv-endpoint={meeting}/agents", "--rdzv-conf=store_type=file"),
+            *("--rdzv-id=iak", "-m", module, *words),
+        ]
+        said = Path(meeting) / "said"
+        with said.open("wb") as file:
+            agent = subprocess.Popen(
+                command, env=_torchrun_environment(), stdout=file, stderr=subprocess.STDOUT
+            )
+            try:
+                code = agent.wait()
+            finally:
+                agent.terminate()  # it ends its workers
+                agent.wait()
+        if code != 0:
+            story = said.read_text(errors="replace")[-_LAST_SAID:]
+            raise PipelineError(f"torchrun ended with {code}:\n{story}")
+
+
+def _torchrun_environment() -> dict[str, str]:
+    """This process's, with one thread a worker and loopback alone."""
+    root = str(Path(__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
+    return {
+        **os.environ,
+        **loopback,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+
+
 def _collect(receivers: list[Connection]) -> list[R]:
     """Every rank's result, or the first error any of them sent."""
     results: dict[int, R] = {}
@@ -170,6 +253,7 @@ def _work(
     kwargs: dict[str, object],
 ) -> None:
     """A child's whole life: join, run, send what came of it."""
+    keep_freed_memory()
     try:
         with process_group(
             rank, world, init_method=init_method, backend="gloo", threads=1
@@ -196,15 +280,16 @@ def _send_error(sender: Connection, error: BaseException, story: str) -> None:
 @contextmanager
 def _one_thread_in_children() -> Iterator[None]:
     """Children started inside read OMP_NUM_THREADS=1: they share this machine's cores."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+    with _starting:
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = before
 
 
 def _own_device(rank: int) -> torch.device:

@@ -2,13 +2,29 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from schemas.base import Spec
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+Allowance = Annotated[
+    str,
+    Field(
+        pattern=r"^(table:[A-Za-z0-9_.-]+:(missing|unexpected|grown|changed|dtype)"
+        r"|dense:[A-Za-z0-9_.]+:(missing|unexpected|grown|relaid|changed|dtype))$"
+    ),
+]
+"""One difference between a published base and a model: part, name, and what may differ."""
 
 
 class LogJobSpec(Spec):
@@ -40,8 +56,11 @@ class WorkerJobSpec(LogJobSpec):
 
 
 class ModelSpec(Spec):
-    """Shape of the base: embedding tables, DCN-v2 and MMoE trunk, one tower a task."""
+    """Shape of the base: embedding tables, a trunk, one tower a task."""
 
+    trunk: Literal["dcnv2_mmoe", "mlp"] = "dcnv2_mmoe"
+    """`dcnv2_mmoe`: crosses beside an MLP, into experts that each task mixes; `mlp`: the MLP alone,
+    its last width being tasks * expert_width."""
     width: PositiveInt = 16
     """Embedding dimension of tables that do not state their own."""
     init_scale: PositiveFloat = 0.01
@@ -90,6 +109,11 @@ class PretrainSpec(WorkerJobSpec):
 
     from_: Annotated[Path | None, Field(alias="from")] = None
     """Run or published base to continue; its encoding is kept, the result has a new fingerprint."""
+    allow: tuple[Allowance, ...] = ()
+    """Differences from `from` that are meant, `table:NAME:grown` or `dense:NAME:KIND`; every other
+    one is refused. Kinds: `missing` and `changed` start fresh, `unexpected` is left behind, `grown`
+    keeps all it was, `relaid` keeps what belongs to inputs that are still there, `dtype` converts.
+    A vocabulary takes in new ids only where its table is allowed to have `grown`."""
     model: ModelSpec = ModelSpec()
     optim: BaseOptimSpec = BaseOptimSpec()
     batch_rows: PositiveInt = 2048
@@ -108,8 +132,19 @@ class PretrainSpec(WorkerJobSpec):
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: PositiveInt = 10_000
     """Tables at least this long are cut by rows over all workers; shorter ones stay whole."""
+    plan: Path | None = None
+    """A plan that `iak plan save=FILE` wrote; it is followed exactly, instead of the rule."""
     checkpoint_every_steps: PositiveInt = 200
     """Steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _allows_what_is_loaded(self) -> Self:
+        if self.allow and self.from_ is None:
+            raise ValueError(
+                f"allow {list(self.allow)} is about loading a base, but `from` names none; "
+                "give from=RUN, or leave allow out"
+            )
+        return self
 
 
 class KernelSpec(Spec):
@@ -123,6 +158,10 @@ class KernelSpec(Spec):
     """Weight of the rate, in loss units a nat."""
     reads: Literal["h", "hx"] = "hx"
     """What the encoder sees: the trunk's output, or that and the embeddings."""
+    narrow: NonNegativeInt = 0
+    """Principal components to which x is narrowed before it is kept and read; 0 keeps it whole."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Type of the encoder's first product while tuning; weights and all else stay fp32."""
     adapter_rank: NonNegativeInt = 4
     """Rank of the LoRA on each task's tower, 0 for none; tower biases are tuned in any case."""
 
@@ -146,6 +185,10 @@ class StageSpec(Spec):
     """Largest batch of a domain, in rows."""
     steps_per_epoch: PositiveInt = 32
     """Steps a domain's epoch aims at between those two bounds."""
+    max_steps_per_epoch: PositiveInt = 1024
+    """Steps after which a domain is validated though it has rows left: a random part of them."""
+    slower: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of a kernel's rate after an epoch that did not better its validation loss."""
 
 
 class DomainStageSpec(StageSpec):
@@ -157,6 +200,38 @@ class DomainStageSpec(StageSpec):
     """Epochs of knowledge compression; the ancestor has compressed already."""
     shrink: NonNegativeFloat = 1e-2
     """Weight of the squared distance to the kernel it started from."""
+
+
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+
+
+class FrozenTablesSpec(Spec):
+    """How a frozen base is held by the workers that rows pass through."""
+
+    precision: Precision = "int8"
+    """Type of a table's entries; int8 and int4 carry a scale and a bias a row."""
+    precisions: dict[str, Precision] = {}
+    """Table -> type, where it shall differ."""
+    tolerance: NonNegativeFloat = 1e-3
+    """AUC that a precision may cost any task on the base's validation rows before it is refused."""
+    products: Literal["fp32", "bf16"] = "fp32"
+    """Type of the trunk's products, forward only; what it makes of a row is kept as cache.precision
+    says in any case. bf16 is several times faster where the processor multiplies it."""
+    mapped: bool = False
+    """Map every table whole from local disk, shared by a machine's workers, and send no id."""
+
+
+class CacheSpec(Spec):
+    """What the frozen base made of a row, kept over epochs, runs and nights."""
+
+    folder: Path | None = None
+    """Where it lies; `activations/` beside the base when absent."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Type in which activations are kept, on disk and in memory."""
+    budget_gib: PositiveFloat = 50.0
+    """GiB on disk; beyond it the entries that were not used for longest are removed."""
+    memory_gib: PositiveFloat = 6.0
+    """GiB of activations a worker holds in memory; beyond it they are memory-mapped from disk."""
 
 
 class GateSpec(Spec):
@@ -177,10 +252,17 @@ class FinetuneSpec(WorkerJobSpec):
     pooled: StageSpec = StageSpec()
     domain: DomainStageSpec = DomainStageSpec()
     gate: GateSpec = GateSpec()
-    activations: Literal["memory", "recompute"] = "memory"
-    """Compute the frozen base once and keep h and x in memory, or look the tables up each step."""
-    encode_rows: PositiveInt = 8192
-    """Rows a worker passes through the base at a time."""
+    tables: FrozenTablesSpec = FrozenTablesSpec()
+    activations: Literal["cache", "memory", "recompute"] = "cache"
+    """Compute each row's h and x once and keep them on disk for later runs, or in memory for this
+    run alone, or look the tables up each step."""
+    cache: CacheSpec = CacheSpec()
+    live: Path | None = None
+    """Bundles that serve now (a run, or its `bundles/`): kernels start from them."""
+    step_rows: PositiveInt = 8192
+    """Rows of a step over all workers, at which it takes no further domain in."""
+    checkpoint_every_s: NonNegativeFloat = 30.0
+    """Seconds between checkpoints."""
     sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: PositiveInt = 10_000
@@ -200,6 +282,7 @@ class EvaluateSpec(WorkerJobSpec):
     """On planted logs: AUC the base may lie below the global oracle before the run fails."""
     batch_rows: PositiveInt = 8192
     """Rows a worker evaluates at a time."""
+    tables: FrozenTablesSpec = FrozenTablesSpec(precision="fp32")
     sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: PositiveInt = 10_000
@@ -226,3 +309,78 @@ class DemoSpec(Spec):
     """Knobs of the planted log; the shipped demo knobs when absent."""
     fresh: bool = False
     """Remove what an earlier demo left in `run_dir` first."""
+
+
+class PlanSpec(Spec):
+    """What a job needs of a cluster, before anything is rented: no GPU, no log."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    catalog: Path
+    """The catalogue: a TOML file, or the name of a shipped one."""
+    job: Literal["pretrain", "finetune"] = "pretrain"
+    """Which job is planned."""
+    cluster: str = "8xH100"
+    """A shipped kind of machine (8xA100-40, 8xA100-80, 8xH100, 8xH200, 8xL40S), several of them
+    (16x8xH100), or a TOML file of your own."""
+    compare: str = ""
+    """Clusters, with commas between them: a line each instead of one answer."""
+    sweep: str = ""
+    """`gpus=8,16,32`: the same kind of machine in these numbers; says the smallest that fits."""
+    settings: Path | None = None
+    """The TOML file that the job itself is given by --config; what matters here is taken over."""
+    base: Path | None = None
+    """Run or folder of a published base: its size, and the rows of its tables."""
+    table_rows: dict[str, PositiveInt] = {}
+    """Table -> rows to plan for, where the catalogue leaves them open or you expect others."""
+    ids: dict[str, PositiveFloat] = {}
+    """Feature -> mean ids a row; of a list, the most that are kept when absent."""
+    rows: PositiveInt = 100_000_000
+    """Rows of the log that the job trains or tunes on."""
+    epochs: PositiveFloat = 1.0
+    """Passes of pre-training; of tuning, every stage's own epochs are counted instead."""
+    batch_rows: PositiveInt = 2048
+    """Rows a step, over all workers; of tuning, step_rows says it."""
+    step_rows: PositiveInt | None = None
+    """Rows a step of tuning, over all workers; 8192 as `iak finetune` when absent."""
+    bf16: bool = False
+    """Trunk and towers of pre-training under bfloat16; of tuning, tables.products says it."""
+    model: ModelSpec = ModelSpec()
+    kernel: KernelSpec = KernelSpec()
+    pooled: StageSpec = StageSpec()
+    domain: DomainStageSpec = DomainStageSpec()
+    domains: PositiveInt = 1000
+    """Kernels in the bank."""
+    parents: PositiveInt = 10
+    """Kernels of the level above, where the catalogue's domains have parents."""
+    tables: FrozenTablesSpec = FrozenTablesSpec()
+    cache: CacheSpec = CacheSpec()
+    row_wise_from_rows: PositiveInt = 10_000
+    """Tables at least this long are cut by rows, where the rule decides."""
+    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    """Table -> sharding type, where the search is not to decide."""
+    constants: dict[str, float] = {}
+    """Constants of the estimates, over the cluster's: lookup_efficiency, matmul_efficiency, ..."""
+    max_hours: PositiveFloat | None = None
+    """Exit with 3 when the job takes longer."""
+    max_cost: PositiveFloat | None = None
+    """Exit with 3 when it costs more, in the cluster's currency."""
+    save: Path | None = None
+    """Write the plan to this file, for `iak pretrain plan=FILE`."""
+    picture: Path | None = None
+    """Draw the memory of every rank into this file (PNG, SVG or PDF)."""
+    json_out: Annotated[Path | None, Field(alias="json")] = None
+    """Write everything as JSON to this file."""
+
+
+class SubmitSpec(Spec):
+    """Run a verb on a Ray cluster, follow what it prints, and fetch its record."""
+
+    command: Annotated[str, Field(min_length=1)]
+    """The verb and its settings, as they would follow `iak` there."""
+    address: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")] = "http://127.0.0.1:8265"
+    """The cluster's job server. Its token is read from RAY_AUTH_TOKEN and is no setting."""
+    out: Path = Path("runs/submitted")
+    """Folder on this machine for the record and what belongs to it."""
+    project: Path | None = None
+    """Folder of the code to send; the one this command runs from when absent."""

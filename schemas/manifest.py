@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
 
 from schemas.base import Spec
+from schemas.job import Precision
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -49,6 +50,22 @@ class TableEntry(Spec):
     """Features that read it."""
 
 
+class PrecisionEntry(Spec):
+    """How the base predicts one task with all its tables in one precision."""
+
+    precision: Precision
+    task: str
+    """A conversion counts over all rows."""
+    rows: NonNegativeInt
+    """Labelled validation rows."""
+    auc: float | None = None
+    """None where labels are of one class."""
+    log_loss: float | None = None
+    """Nats a row."""
+    reason: str = ""
+    """Why nothing could be measured."""
+
+
 class BaseManifest(Spec):
     """A published base: safetensors shards, and what they were made from."""
 
@@ -69,6 +86,8 @@ class BaseManifest(Spec):
     snapshot: dict[str, Any]
     versions: dict[str, str]
     metrics: list[dict[str, Any]]
+    precisions: list[PrecisionEntry] = []
+    """What each precision of the tables costs, on the base's own validation rows."""
     created_at: AwareDatetime
 
 

@@ -36,3 +36,37 @@ class RunRecord(Spec):
     error: str | None = None
     attempts: int = 1
     """Times the run was started, resumes included."""
+
+
+class Target(Spec):
+    """What a benchmark was to reach, and what it reached."""
+
+    name: str
+    wanted: str
+    """As a person reads it, `at least 15x`."""
+    measured: float
+    is_met: bool
+    note: str = ""
+    """Why it was missed, and what would have to change."""
+
+
+class BenchmarkRecord(Spec):
+    """What a benchmark measured: enough to run it again and to compare."""
+
+    bench: str
+    """Its name, as in `iak bench NAME`."""
+    spec: dict[str, Any]
+    is_smoke: bool
+    """Sizes for a check that it runs; its numbers say nothing."""
+    command: str
+    started_at: datetime
+    seconds: float
+    commit: str | None = None
+    machine: dict[str, Any] = {}
+    limits: dict[str, float] = {}
+    """Measured ceilings of the machine: memory bandwidth in bytes/s, matmul rate in FLOP/s."""
+    versions: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    """One line of the table each."""
+    targets: list[Target] = []
+    notes: list[str] = []

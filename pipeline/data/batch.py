@@ -7,12 +7,12 @@ The ids of B rows and F features are one KeyedJaggedTensor; feature f of row b h
     item_id   [7]        [9]      [4]          values   7 9 4 | 3 5 5
     history   [3 5]      []       [5]          lengths  1 1 1 | 2 0 1
 
-Arrow's buffers become tensors without a copy; laying the features end to end is the one copy.
+Arrow's buffers become tensors without a copy. Ids that were encoded together lie end to end
+already; those of rows that were picked or joined since are laid so, which is the one copy.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -51,10 +51,13 @@ class Batch:
 
 def to_batch(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Batch:
     """The batch of encoded rows."""
-    labels, mask = _labels(rows, catalog)
+    if isinstance(rows, pa.Table) and len(parts := rows.to_batches()) == 1:
+        rows = parts[0]
+    labels, mask = labels_of(rows, catalog)
+    numbers = [_tensor(_column(rows, f"n.{f.name}")) for f in catalog.numeric]
     return Batch(
         ids=_jagged(rows, [f.name for f in catalog.keyed]),
-        numeric_BN=_stacked([_floats(rows, f"n.{f.name}") for f in catalog.numeric], len(rows)),
+        numeric_BN=_stacked(numbers, len(rows)),
         labels_BT=labels,
         mask_BT=mask,
     )
@@ -62,7 +65,9 @@ def to_batch(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Batch:
 
 def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     column = rows.column(name)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _tensor(array: pa.Array) -> Tensor:
@@ -71,30 +76,46 @@ def _tensor(array: pa.Array) -> Tensor:
 
 
 def _jagged(rows: pa.RecordBatch | pa.Table, names: list[str]) -> KeyedJaggedTensor:
-    values, lengths = [], []
-    ones = torch.ones(len(rows), dtype=torch.int32)
-    for name in names:
+    values = []
+    lengths_FB = torch.ones(len(names), len(rows), dtype=torch.int32)
+    for place, name in enumerate(names):
         column = _column(rows, f"f.{name}")
         if pa.types.is_list(column.type):
-            values.append(_tensor(column.flatten()))
-            lengths.append(torch.from_numpy(np.diff(column.offsets.to_numpy())))
-        else:
-            values.append(_tensor(column))
-            lengths.append(ones)
-    return KeyedJaggedTensor(keys=names, values=torch.cat(values), lengths=torch.cat(lengths))
+            ends = _tensor(column.offsets)
+            torch.sub(ends[1:], ends[:-1], out=lengths_FB[place])
+            column = column.flatten()
+        values.append(column)
+    return KeyedJaggedTensor(keys=names, values=_end_to_end(values), lengths=lengths_FB.view(-1))
 
 
-def _floats(rows: pa.RecordBatch | pa.Table, name: str) -> Tensor:
-    return _tensor(_column(rows, name))
+def _end_to_end(parts: list[pa.Array]) -> Tensor:
+    """The parts as one tensor; without a copy where they are neighbours in one buffer."""
+    buffers = [part.buffers()[1] for part in parts]
+    ends = [part.offset + len(part) for part in parts]
+    are_neighbours = all(
+        buffer is not None and buffer.address == buffers[0].address for buffer in buffers
+    ) and all(end == part.offset for end, part in zip(ends, parts[1:], strict=False))
+    if not are_neighbours:
+        return torch.cat([_tensor(part) for part in parts])
+    start = parts[0].offset
+    whole = pa.Array.from_buffers(pa.int64(), ends[-1] - start, [None, buffers[0]], offset=start)
+    return _tensor(whole)
 
 
 def _stacked(columns: list[Tensor], rows: int) -> Tensor:
-    return torch.stack(columns, dim=1) if columns else torch.zeros(rows, 0)
+    stacked_BN = torch.empty(rows, len(columns))
+    for place, column in enumerate(columns):
+        stacked_BN[:, place] = column
+    return stacked_BN
 
 
-def _labels(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> tuple[Tensor, Tensor]:
+def labels_of(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> tuple[Tensor, Tensor]:
+    """Labels and their mask, `labels_BT` and `mask_BT`, of encoded rows."""
     columns = [_column(rows, f"y.{t.title}") for t in catalog.tasks]
-    mask = [torch.from_numpy(c.is_valid().to_numpy(zero_copy_only=False)) for c in columns]
-    known = [c.fill_null(0.0).to_numpy(zero_copy_only=False) for c in columns]
-    labels = [torch.from_numpy(values.copy()) for values in known]
-    return torch.stack(labels, dim=1), torch.stack(mask, dim=1)
+    labels_BT = torch.empty(len(rows), len(columns))
+    mask_BT = torch.ones(len(rows), len(columns), dtype=torch.bool)
+    for task, column in enumerate(columns):
+        if column.null_count:
+            mask_BT[:, task] = torch.from_numpy(column.is_valid().to_numpy(zero_copy_only=False))
+        labels_BT[:, task] = _tensor(column.fill_null(0.0) if column.null_count else column)
+    return labels_BT, mask_BT

@@ -7,7 +7,7 @@ count and loses all its labels: it is read, never learned from, never ranked.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -110,15 +110,20 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
             counts[f"quarantine: {what}"] += int(bad.sum())
             verdicts.append(bad)
 
+    def quarantine_nulls(column: str, what: str) -> None:
+        if rows.column(column).null_count:
+            quarantine(_numpy(rows.column(column).is_null()), f"null {what} in {column}")
+
     for key in (*catalog.domain.keys, *catalog.domain.parent):
-        quarantine(_numpy(rows.column(key).is_null()), f"null domain key in {key}")
+        quarantine_nulls(key, "domain key")
     if user := catalog.log.user:
-        quarantine(_numpy(rows.column(user).is_null()), f"null user in {user}")
+        quarantine_nulls(user, "user")
     for task in catalog.tasks:
         quarantine(_not_binary(rows.column(task.label)), f"label outside {{0, 1}} in {task.label}")
     for bad, what in _conversions_without_click(rows, catalog):
         quarantine(bad, what)
-    quarantine(_undeclared(rows, catalog), "undeclared domain")
+    if catalog.domain.values:
+        quarantine(_undeclared(rows, catalog), "undeclared domain")
     for column, bad_values in _odd_numbers(rows, catalog):
         counts[f"warn: NaN or infinite in {column}"] += bad_values
     return Inspection(
@@ -131,18 +136,17 @@ def _numpy(mask: pa.Array) -> Mask:
     return values
 
 
-def _label(column: pa.Array) -> npt.NDArray[np.float64]:
-    """The label as floats, a null as NaN."""
-    values: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(
-        zero_copy_only=False
-    )
-    return values
+def _label(column: pa.Array) -> npt.NDArray[Any]:
+    """The label as it lies where it is whole, else as floats, a null as NaN."""
+    is_whole = pa.types.is_integer(column.type) and not column.null_count
+    floats = column if is_whole else column.cast(pa.float64(), safe=False)
+    return cast("npt.NDArray[Any]", floats.to_numpy(zero_copy_only=False))
 
 
 def _not_binary(column: pa.Array) -> Mask:
     values = _label(column)
-    bad: Mask = ~((values == 0) | (values == 1)) & _numpy(column.is_valid())
-    return bad
+    bad: Mask = (values != 0) & (values != 1)
+    return bad & _numpy(column.is_valid()) if column.null_count else bad
 
 
 def _conversions_without_click(
@@ -156,12 +160,9 @@ def _conversions_without_click(
 
 
 def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
-    declared = catalog.domain.values
-    if not declared:
-        return np.zeros(len(rows), np.bool_)
     known = np.zeros(len(rows), np.bool_)
     columns = [rows.column(k).cast(pa.string()) for k in catalog.domain.keys]
-    for values in declared:
+    for values in catalog.domain.values:
         pairs = zip(columns, values, strict=True)
         same = [_numpy(pc.fill_null(pc.equal(c, v), False)) for c, v in pairs]
         known |= np.logical_and.reduce(same)

@@ -8,10 +8,14 @@ A raw record batch becomes an encoded one, a row a row:
     l.<level>     dictionary<string>     the row's domain at each level
     user          int64                  key of the user
     row           int64                  key of the row itself
+
+The ids of an encoded batch lie end to end in one buffer, feature after feature, as a
+KeyedJaggedTensor wants them; batch.py takes them as they lie.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,19 +24,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data import hashing
+from pipeline.data.ids import Fill, Ids, Memo, Table, fill_with, known, whole_numbers
 from schemas.feature import (
     FIRST_ROW,
     NULL_ROW,
-    UNSEEN_ROW,
     FeatureSpec,
     ListSpec,
     NumericSpec,
+    TableSpec,
     table_of,
 )
 from schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
 POOLED = "pooled"
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -47,6 +51,18 @@ class Encoding:
     """Number -> mean and deviation, after the logarithm."""
     boundaries: Mapping[str, Floats]
     """Bucketed number -> its cuts."""
+    memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
+    """Rows worked out before; no part of what was learned."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Encoding"], tuple[()]]:
+        """Travels without its memo."""
+        learned = partial(
+            Encoding,
+            vocabularies=self.vocabularies,
+            statistics=self.statistics,
+            boundaries=self.boundaries,
+        )
+        return learned, ()
 
     def table_rows(self, catalog: Catalog) -> dict[str, int]:
         """Rows of every table, the null and unseen rows included."""
@@ -80,9 +96,32 @@ def encode(
         unlabelled: quarantined rows, which lose every label.
         unripe: by task, rows whose label has not matured.
     """
+    (batch,) = encode_parts(
+        rows,
+        (len(rows),),
+        identity=identity,
+        catalog=catalog,
+        encoding=encoding,
+        unlabelled=unlabelled,
+        unripe=unripe,
+    )
+    return batch
+
+
+def encode_parts(
+    rows: pa.RecordBatch,
+    sizes: Sequence[int],
+    *,
+    identity: hashing.Keys,
+    catalog: Catalog,
+    encoding: Encoding,
+    unlabelled: npt.NDArray[np.bool_] | None = None,
+    unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+) -> list[pa.RecordBatch]:
+    """The same in batches of these sizes, each with its ids end to end."""
+    ends = np.cumsum([0, *sizes])
+    ids = _ids(rows, ends, catalog, encoding)
     columns: dict[str, pa.Array] = {}
-    for feature in catalog.keyed:
-        columns[f"f.{feature.name}"] = _ids(feature, rows, catalog, encoding)
     for number in catalog.numeric:
         columns[f"n.{number.name}"] = pa.array(_dense(number, rows, encoding))
     for task in catalog.tasks:
@@ -93,7 +132,13 @@ def encode(
     if catalog.log.user:
         columns["user"] = pa.array(hashing.keys_of(rows.column(catalog.log.user)).view(np.int64))
     columns["row"] = pa.array(identity.view(np.int64))
-    return pa.RecordBatch.from_pydict(columns)
+    return [
+        pa.RecordBatch.from_arrays(
+            [*own.values(), *(column.slice(start, size) for column in columns.values())],
+            [*own, *columns],
+        )
+        for own, start, size in zip(ids, ends[:-1], sizes, strict=True)
+    ]
 
 
 def no_rows(catalog: Catalog) -> pa.Table:
@@ -111,14 +156,48 @@ def no_rows(catalog: Catalog) -> pa.Table:
 def domain_names(rows: pa.RecordBatch, keys: tuple[str, ...]) -> pa.DictionaryArray:
     """`key=value[/key=value...]` a row, `pooled` for no key; null where a key is null."""
     if not keys:
-        zeros = pa.array(np.zeros(len(rows), np.int32))
-        return pa.DictionaryArray.from_arrays(zeros, pa.array([POOLED]))
+        return _repeated(pa.array([POOLED]), len(rows))
+    coded = [_as_dictionary(rows.column(key)) for key in keys]
+    if all(len(column.dictionary) == 1 and not column.null_count for column in coded):
+        name = _joined(keys, coded, np.zeros(1, np.int64))
+        if len(rows) and not name.null_count:  # as in one partition
+            return _repeated(name, len(rows))
+    combinations = _combined(coded).dictionary_encode()
+    names = _joined(keys, coded, combinations.dictionary.to_numpy())
+    named = pa.DictionaryArray.from_arrays(combinations.indices, names)
+    if names.null_count or len(names.unique()) < len(names):  # a dictionary that repeats a word
+        named = named.dictionary_decode().dictionary_encode()
+    return cast("pa.DictionaryArray", named)
+
+
+def _as_dictionary(column: pa.Array) -> pa.DictionaryArray:
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def _combined(coded: list[pa.DictionaryArray]) -> pa.Array:
+    """One number for each row's combination of words; null where a column is null."""
+    combined, missing = np.zeros(len(coded[0]), np.int64), np.zeros(len(coded[0]), np.bool_)
+    for column in coded:
+        combined = combined * len(column.dictionary) + whole_numbers(column.indices)
+        if column.null_count:
+            missing |= ~known(column)
+    return pa.array(combined, mask=missing if missing.any() else None)
+
+
+def _repeated(word: pa.Array, count: int) -> pa.DictionaryArray:
+    zeros = pa.array(np.zeros(count, np.int32))
+    return pa.DictionaryArray.from_arrays(zeros, word, safe=False)
+
+
+def _joined(keys: tuple[str, ...], coded: list[pa.DictionaryArray], numbers: Ids) -> pa.Array:
+    """The names of combinations that `_combined` numbered."""
     parts: list[Any] = []
-    for key in keys:
-        text = _decoded(rows.column(key)).cast(pa.string())
-        parts += [pa.scalar(f"{'/' if parts else ''}{key}="), text]
-    joined = pc.binary_join_element_wise(*parts, pa.scalar(""))
-    return cast("pa.DictionaryArray", joined.dictionary_encode())
+    for key, column in zip(reversed(keys), reversed(coded), strict=True):
+        count = max(len(column.dictionary), 1)
+        numbers, places = np.divmod(numbers, count)
+        text = column.dictionary.take(pa.array(places)).cast(pa.string())
+        parts = [pa.scalar(f"{key}="), text, *([pa.scalar("/"), *parts] if parts else [])]
+    return pc.binary_join_element_wise(*parts, pa.scalar(""))
 
 
 def _decoded(column: pa.Array) -> pa.Array:
@@ -139,18 +218,26 @@ def raw_number(feature: NumericSpec, rows: pa.RecordBatch) -> Floats:
     column = _decoded(rows.column(feature.columns[0])).cast(pa.float64(), safe=False)
     values: Floats = column.to_numpy(zero_copy_only=False)
     if feature.log:
-        values = np.sign(values) * np.log1p(np.abs(values))
-    return np.where(np.isfinite(values), values, np.nan)
+        sizes = np.abs(values)
+        np.log1p(sizes, out=sizes)
+        values = np.multiply(np.sign(values), sizes, out=sizes)
+    is_finite = np.isfinite(values)
+    return values if is_finite.all() else np.where(is_finite, values, np.nan)
 
 
 def _dense(
     feature: NumericSpec, rows: pa.RecordBatch, encoding: Encoding
 ) -> npt.NDArray[np.float32]:
     values = raw_number(feature, rows)
+    bound = _LARGEST
     if feature.standardise:
         mean, deviation = encoding.statistics[feature.name]
-        values = np.clip((values - mean) / deviation, -feature.clip, feature.clip)
-    return np.clip(np.nan_to_num(values), -_LARGEST, _LARGEST).astype(np.float32)
+        values = values - mean
+        values /= deviation
+        bound = min(feature.clip, bound)
+    values = np.clip(values, -bound, bound)
+    values[np.isnan(values)] = 0
+    return values.astype(np.float32)
 
 
 def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Keys, Ids]:
@@ -163,13 +250,8 @@ def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Ke
     values = hashing.coded(column)
     words = values.dictionary
     counts = np.bincount(hashing.places_in_dictionary(values), minlength=len(words))[: len(words)]
-    counted = _known(words) & (counts > 0)
+    counted = known(words) & (counts > 0)
     return hashing.keys_of_words(words)[counted], counts[counted]
-
-
-def _known(values: pa.Array) -> npt.NDArray[np.bool_]:
-    """Where the values are not null."""
-    return cast("npt.NDArray[np.bool_]", values.is_valid().to_numpy(zero_copy_only=False))
 
 
 def _crossed(feature: FeatureSpec, rows: pa.RecordBatch) -> hashing.Keys:
@@ -178,63 +260,87 @@ def _crossed(feature: FeatureSpec, rows: pa.RecordBatch) -> hashing.Keys:
     for name in feature.columns:
         values = hashing.coded(rows.column(name))
         words = values.dictionary
-        own = np.where(_known(words), hashing.keys_of_words(words), np.uint64(0))
+        own = np.where(known(words), hashing.keys_of_words(words), np.uint64(0))
         own = np.append(own, np.uint64(0))[hashing.places_in_dictionary(values)]
         keys = hashing.combine(keys, own)
     return keys
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One feature's ids, before they are written."""
+
+    fill: Fill
+    list_ends: npt.NDArray[np.int32] | None = None
+    """Where each row's list ends, after a 0; None for one id a row."""
+
+    def ends(self, row_ends: Ids) -> Ids:
+        """Where the ids of the rows up to these end."""
+        return row_ends if self.list_ends is None else self.list_ends[row_ends].astype(np.int64)
+
+    def column(self, values: pa.Buffer, offset: int, start: int, stop: int) -> pa.Array:
+        """The column of the rows from `start` to `stop`, whose ids lie at `offset`."""
+        if self.list_ends is None:
+            return pa.Array.from_buffers(pa.int64(), stop - start, [None, values], offset=offset)
+        ends = self.list_ends[start : stop + 1]
+        ids = pa.Array.from_buffers(pa.int64(), ends[-1] - ends[0], [None, values], offset=offset)
+        return pa.ListArray.from_arrays(pa.array(ends - ends[0]), ids)
+
+
 def _ids(
-    feature: FeatureSpec, rows: pa.RecordBatch, catalog: Catalog, encoding: Encoding
-) -> pa.Array:
+    rows: pa.RecordBatch, ends: Ids, catalog: Catalog, encoding: Encoding
+) -> list[dict[str, pa.Array]]:
+    """The columns of ids of each part, their values end to end in one buffer a part."""
+    tables = catalog.table_specs
+    sources = [_source(feature, rows, tables, encoding) for feature in catalog.keyed]
+    ends_FP = np.array([source.ends(ends) for source in sources], np.int64).reshape(-1, len(ends))
+    counts_PF = np.diff(ends_FP, axis=1).T
+    ends_PF = np.cumsum(counts_PF, axis=1)
+    starts_PF = ends_PF - counts_PF
+    buffers = [np.empty(count, np.int64) for count in counts_PF.sum(axis=1)]
+    for place, source in enumerate(sources):
+        bounds = zip(buffers, starts_PF[:, place], ends_PF[:, place], strict=True)
+        source.fill([buffer[start:end] for buffer, start, end in bounds])
+    names = [f"f.{feature.name}" for feature in catalog.keyed]
+    written = map(pa.py_buffer, buffers)
+    parts = zip(written, starts_PF.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+    return [
+        {
+            name: source.column(values, offset, start, stop)
+            for name, source, offset in zip(names, sources, starts_F, strict=True)
+        }
+        for values, starts_F, start, stop in parts
+    ]
+
+
+def _source(
+    feature: FeatureSpec,
+    rows: pa.RecordBatch,
+    tables: Mapping[str, TableSpec],
+    encoding: Encoding,
+) -> _Source:
     if isinstance(feature, NumericSpec):
-        return pa.array(_bucket(raw_number(feature, rows), encoding.boundaries[feature.name]))
-    table = table_of(feature) or feature.name
-    if isinstance(feature, ListSpec):
-        values, offsets = _last_values(rows.column(feature.columns[0]), feature.last)
-        ids = _rows_of(values, table, catalog, encoding)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids))
+        ids = _bucket(raw_number(feature, rows), encoding.boundaries[feature.name])
+        return _Source(partial(fill_with, ids))
+    name = table_of(feature) or feature.name
+    table = Table(
+        name=name,
+        spec=tables[name],
+        vocabulary=encoding.vocabularies.get(name),
+        memo=encoding.memo,
+    )
     if feature.kind == "cross":
-        return pa.array(_rows_of_keys(_crossed(feature, rows), table, catalog, encoding))
-    return pa.array(_rows_of(rows.column(feature.columns[0]), table, catalog, encoding))
+        return _Source(partial(fill_with, table.rows_of_keys(_crossed(feature, rows))))
+    column = rows.column(feature.columns[0])
+    if isinstance(feature, ListSpec):
+        values, list_ends = _last_values(column, feature.last)
+        return _Source(partial(table.fill, values), list_ends)
+    return _Source(partial(table.fill, column))
 
 
 def _bucket(values: Floats, boundaries: Floats) -> Ids:
     ids = np.searchsorted(boundaries, values, side="right") + FIRST_ROW
     return np.where(np.isnan(values), NULL_ROW, ids).astype(np.int64)
-
-
-def _rows_of(column: pa.Array, table: str, catalog: Catalog, encoding: Encoding) -> Ids:
-    """Table rows of a column's values; each distinct value is looked up once."""
-    values = hashing.coded(column)
-    words, spec = values.dictionary, catalog.table_specs[table]
-    if spec.encoding == "identity":
-        ids = _identity(words, (spec.rows or 0) - FIRST_ROW)
-    else:
-        ids = _rows_of_keys(hashing.keys_of_words(words), table, catalog, encoding)
-    ids = np.where(_known(words), ids, NULL_ROW)
-    return np.append(ids, NULL_ROW)[hashing.places_in_dictionary(values)]
-
-
-def _rows_of_keys(keys: hashing.Keys, table: str, catalog: Catalog, encoding: Encoding) -> Ids:
-    spec = catalog.table_specs[table]
-    if spec.encoding == "vocabulary":
-        return _look_up(keys, encoding.vocabularies[table])
-    return (keys % np.uint64((spec.rows or 0) - FIRST_ROW)).astype(np.int64) + FIRST_ROW
-
-
-def _look_up(keys: hashing.Keys, vocabulary: hashing.Keys) -> Ids:
-    if not len(vocabulary):
-        return np.full(len(keys), UNSEEN_ROW, np.int64)
-    places = np.minimum(np.searchsorted(vocabulary, keys), len(vocabulary) - 1)
-    return np.where(vocabulary[places] == keys, places + FIRST_ROW, UNSEEN_ROW).astype(np.int64)
-
-
-def _identity(words: pa.Array, ids_in_table: int) -> Ids:
-    """The numbers themselves; one too large for int64 turns negative, and so is unseen."""
-    numbers = words.cast(pa.int64(), safe=False).fill_null(-1).to_numpy(zero_copy_only=False)
-    inside = (numbers >= 0) & (numbers < ids_in_table)
-    return np.where(inside, numbers + FIRST_ROW, UNSEEN_ROW)
 
 
 def _last_values(column: pa.Array, last: int) -> tuple[pa.Array, npt.NDArray[np.int32]]:
@@ -245,8 +351,11 @@ def _last_values(column: pa.Array, last: int) -> tuple[pa.Array, npt.NDArray[np.
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    ends = column.offsets.to_numpy()[1:].astype(np.int64)
-    starts = column.offsets.to_numpy()[:-1].astype(np.int64)
+    bounds = column.offsets.to_numpy()
+    if not column.null_count and np.diff(bounds).max(initial=0) <= last:
+        values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
+        return values, (bounds - bounds[0]).astype(np.int32)
+    ends, starts = bounds[1:].astype(np.int64), bounds[:-1].astype(np.int64)
     starts = np.maximum(starts, ends - last)
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     lengths = np.where(valid, ends - starts, 1)

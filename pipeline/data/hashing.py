@@ -14,16 +14,31 @@ Keys = npt.NDArray[np.uint64]
 
 _FNV_START = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
+_BLOCK = 16_384
+"""Keys mixed together: what lies between two steps stays in the processor's cache."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix(keys: Keys) -> Keys:
     """The finaliser of splitmix64: a bijection of 64-bit words that looks random."""
+    if len(keys) <= _BLOCK:
+        return _mixed(keys)
+    mixed = np.empty(len(keys), np.uint64)
+    for start in range(0, len(keys), _BLOCK):
+        mixed[start : start + _BLOCK] = _mixed(keys[start : start + _BLOCK])
+    return mixed
+
+
+def _mixed(keys: Keys) -> Keys:
     with np.errstate(over="ignore"):
         x = keys + _GOLDEN
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return cast("Keys", x ^ (x >> np.uint64(31)))
+        high = x >> np.uint64(30)
+        x ^= high
+        x *= np.uint64(0xBF58476D1CE4E5B9)
+        x ^= np.right_shift(x, np.uint64(27), out=high)
+        x *= np.uint64(0x94D049BB133111EB)
+        x ^= np.right_shift(x, np.uint64(31), out=high)
+    return x
 
 
 def combine(first: Keys, second: Keys) -> Keys:
@@ -85,14 +100,18 @@ def keys_of_words(words: pa.Array) -> Keys:
     buffers = words.buffers()
     ends = np.frombuffer(buffers[1], np.int64)[words.offset : words.offset + len(words) + 1]
     data = np.frombuffer(buffers[2] or b"\0", np.uint8)
-    starts, lengths = ends[:-1], np.diff(ends)
-    keys = np.full(len(words), _FNV_START)
+    lengths = np.diff(ends)
     order = np.argsort(-lengths, kind="stable")
-    longest_first = lengths[order]
+    starts, lengths = ends[:-1][order], lengths[order]
+    sorted_keys = np.full(len(words), _FNV_START)
+    longest = int(lengths[0]) if len(lengths) else 0
+    live = np.searchsorted(-lengths, -np.arange(longest), side="left")  # words this long
     with np.errstate(over="ignore"):
-        for place in range(int(longest_first[0]) if len(order) else 0):
-            live = order[: np.searchsorted(-longest_first, -place, side="left")]
-            keys[live] = (keys[live] ^ data[starts[live] + place]) * _FNV_PRIME
+        for place, count in enumerate(live):
+            sorted_keys[:count] ^= data[starts[:count] + place]
+            sorted_keys[:count] *= _FNV_PRIME
+    keys = np.empty(len(words), np.uint64)
+    keys[order] = sorted_keys
     return mix(keys)
 
 

@@ -9,7 +9,7 @@ whose rows are shuffled together; `Cursor` says how far a worker has come.
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.data import contract, features, hashing, splits
@@ -30,6 +31,8 @@ from schemas.log import Catalog
 T = TypeVar("T")
 TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
 """Columns of a planted log's truth."""
+_PART_ROWS = 8_192
+"""Rows whose ids lie together where batches are smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,7 @@ def _read_group(
     """One row group's columns as one record batch, partition values added as columns."""
     try:
         table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
-        table.validate(full=True)  # a damaged page may decode to codes outside its dictionary
+        _validate(table)
     except (pa.ArrowException, OSError) as error:
         raise BadLog(
             f"{file.path}, row group {group} cannot be decoded: {error}. "
@@ -124,6 +127,22 @@ def _read_group(
         )
     batches = table.combine_chunks().to_batches()
     return batches[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+
+
+def _validate(table: pa.Table) -> None:
+    """Refuse what a damaged page may decode to: codes outside their dictionary, torn text.
+
+    Raises:
+        ArrowInvalid: as Arrow's own full validation, which looks at much that cannot be wrong here.
+    """
+    for column in table.itercolumns():
+        column.validate()
+        for chunk in column.chunks if pa.types.is_dictionary(column.type) else ():
+            chunk.dictionary.validate(full=True)
+            words, codes = len(chunk.dictionary), pc.min_max(chunk.indices)
+            lowest, highest = codes["min"].as_py(), codes["max"].as_py()
+            if lowest is not None and not 0 <= lowest <= highest < words:
+                raise pa.ArrowInvalid(f"codes {lowest} to {highest} of {words} words")
 
 
 def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.Array]:
@@ -196,8 +215,16 @@ class Reader:
 
     def in_order(self, seen: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Encoded rows a piece at a time, in the log's order; `seen` gathers contract counts."""
-        for piece in pieces_of(self.selection, rank=self.rank, world=self.world):
-            yield self._encoded(self._read(piece), seen)
+        for piece in self.pieces():
+            yield self.encoded(piece, seen)
+
+    def pieces(self) -> list[Piece]:
+        """What this worker reads, in the log's order."""
+        return pieces_of(self.selection, rank=self.rank, world=self.world)
+
+    def encoded(self, piece: Piece, seen: Counter[str] | None = None) -> pa.RecordBatch:
+        """Encoded rows of a piece; `seen` gathers contract counts."""
+        return self._encoded(self._read(piece), seen)
 
     def shuffled(
         self,
@@ -271,11 +298,21 @@ class Reader:
         collective, and nobody's rows are dropped.
         """
         given = 0
-        for table in rebatch(self.in_order(seen), batch_rows):
+        part_rows = batch_rows * max(_PART_ROWS // batch_rows, 1)
+        for table in rebatch(self._in_parts(part_rows, seen), batch_rows):
             given += 1
             yield table
         for _ in range(given, self.steps(batch_rows)):
             yield features.no_rows(self.catalog)
+
+    def _in_parts(self, part_rows: int, seen: Counter[str] | None) -> Iterator[pa.RecordBatch]:
+        """Encoded rows in the log's order, cut at multiples of `part_rows` and where pieces end."""
+        passed = 0
+        for piece in self.pieces():
+            raw = self._read(piece)
+            cuts = [0, *range(-passed % part_rows or part_rows, piece.rows, part_rows), piece.rows]
+            yield from self._encoded_parts(raw, np.diff(cuts).tolist(), seen)
+            passed += piece.rows
 
     def _cursor(self, block: list[Piece], epoch: int, selection: str) -> Cursor:
         """The cursor at the start of a block."""
@@ -310,21 +347,36 @@ class Reader:
         return read_piece(self.selection, piece, self.catalog, truth=self.truth)
 
     def _encoded(self, raw: RawRows, seen: Counter[str] | None) -> pa.RecordBatch:
+        (whole,) = self._encoded_parts(raw, (len(raw.rows),), seen)
+        return whole
+
+    def _encoded_parts(
+        self, raw: RawRows, sizes: Sequence[int], seen: Counter[str] | None
+    ) -> list[pa.RecordBatch]:
         found = contract.inspect(raw.rows, self.catalog)
         if seen is not None:
             seen.update(found.counts)
-        encoded = features.encode(
+        parts = features.encode_parts(
             raw.rows,
+            sizes,
             identity=raw.identity,
             catalog=self.catalog,
             encoding=self.encoding,
             unlabelled=found.quarantined,
             unripe=unripe(raw.rows, self.catalog, self.as_of),
         )
-        if raw.truth is not None:
-            for name, column in zip(raw.truth.schema.names, raw.truth.columns, strict=True):
-                encoded = encoded.append_column(f"t.{name}", column)
-        return encoded
+        return parts if raw.truth is None else _with_truth(parts, raw.truth)
+
+
+def _with_truth(parts: list[pa.RecordBatch], truth: pa.RecordBatch) -> list[pa.RecordBatch]:
+    """The parts with the truth of their rows beside them."""
+    beside, passed = [], 0
+    for part in parts:
+        own = truth.slice(passed, len(part))
+        names = [*part.schema.names, *(f"t.{name}" for name in truth.schema.names)]
+        beside.append(pa.RecordBatch.from_arrays([*part.columns, *own.columns], names))
+        passed += len(part)
+    return beside
 
 
 def rebatch(parts: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
@@ -332,6 +384,9 @@ def rebatch(parts: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Tab
     held: list[pa.Table] = []
     rows = 0
     for part in parts:
+        if not held and len(part) == batch_rows:
+            yield pa.Table.from_batches([part])
+            continue
         held.append(pa.Table.from_batches([part]))
         rows += len(part)
         if rows >= batch_rows:
@@ -339,7 +394,7 @@ def rebatch(parts: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Tab
             full = rows - rows % batch_rows
             for start in range(0, full, batch_rows):
                 yield whole.slice(start, batch_rows)
-            held, rows = [whole.slice(full)], rows - full
+            held, rows = [whole.slice(full)] if rows > full else [], rows - full
     if rows:
         yield pa.concat_tables(held).unify_dictionaries()
 
@@ -413,8 +468,10 @@ def _kept(rows: pa.RecordBatch, places: npt.NDArray[np.int64]) -> pa.RecordBatch
 
 def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
     for key, value in file.partition:
-        indices = pa.array(np.zeros(len(rows), np.int32), mask=np.full(len(rows), value is None))
-        column = pa.DictionaryArray.from_arrays(indices, pa.array([value or ""], pa.string()))
+        zeros = np.zeros(len(rows), np.int32)
+        indices = pa.array(zeros) if value is not None else pa.nulls(len(rows), pa.int32())
+        word = pa.array([value or ""], pa.string())
+        column = pa.DictionaryArray.from_arrays(indices, word, safe=False)
         rows = rows.append_column(key, column)
     return rows
 

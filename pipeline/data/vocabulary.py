@@ -6,7 +6,7 @@ A vocabulary is the sorted array of its ids' 64-bit keys; an id's row is its pla
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline.data import hashing
-from pipeline.data.features import Encoding, Floats, Ids, counted_keys, raw_number
+from pipeline.data.features import Encoding, Floats, counted_keys, raw_number
+from pipeline.data.ids import Ids
 from pipeline.errors import BadRequest
 from schemas.feature import FIRST_ROW, NumericSpec, table_of
 from schemas.log import Catalog
 
 _QUANTILE_SAMPLE = 200_000
 _MERGE_AT = 4_000_000
+NO_KEYS: hashing.Keys = np.zeros(0, np.uint64)
 
 
 @dataclass(slots=True)
@@ -50,14 +52,20 @@ class _Counts:
         self.counts = summed.astype(np.int64)
         self.tail, self.tail_length = [], 0
 
-    def frequent(self, min_count: int, at_most: int | None) -> hashing.Keys:
-        """Sorted keys counted at least `min_count` times, the most frequent `at_most` of them."""
+    def frequent(
+        self, min_count: int, at_most: int | None, kept: hashing.Keys = NO_KEYS
+    ) -> hashing.Keys:
+        """Sorted keys: those that are kept, and others counted at least `min_count` times.
+
+        Of others the most frequent are taken, until there are `at_most` in all.
+        """
         self.merge()
-        keep = self.counts >= min_count
+        keep = (self.counts >= min_count) & ~np.isin(self.keys, kept)
         keys, counts = self.keys[keep], self.counts[keep]
-        if at_most is not None and len(keys) > at_most:
-            keys = keys[np.lexsort((keys, -counts))[:at_most]]
-        return np.sort(keys)
+        room = None if at_most is None else max(at_most - len(kept), 0)
+        if room is not None and len(keys) > room:
+            keys = keys[np.lexsort((keys, -counts))[:room]]
+        return np.sort(np.concatenate([kept, keys]))
 
 
 @dataclass(slots=True)
@@ -102,34 +110,57 @@ class _Moments:
         return np.unique(np.quantile(values, np.linspace(0, 1, buckets + 1)[1:-1]))
 
 
-def fit(batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]], catalog: Catalog) -> Encoding:
+def fit(
+    batches: Iterable[tuple[pa.RecordBatch, hashing.Keys]],
+    catalog: Catalog,
+    *,
+    kept: Encoding | None = None,
+    grown: Collection[str] = (),
+) -> Encoding:
     """One pass over the pre-training rows: what every id and number was.
 
     Args:
         batches: raw rows with their identities.
         catalog: the log's catalogue.
+        kept: what an earlier window taught; it stands, and only what is not in it is learned.
+        grown: tables whose vocabulary in `kept` takes in this window's new ids.
     """
+    kept = kept or Encoding(vocabularies={}, statistics={}, boundaries={})
     tables = catalog.table_specs
-    counts = {name: _Counts() for name, table in tables.items() if table.encoding == "vocabulary"}
-    moments = {f.name: _Moments() for f in catalog.features if isinstance(f, NumericSpec)}
+    vocabularies = [name for name, table in tables.items() if table.encoding == "vocabulary"]
+    numbers = [f for f in catalog.features if isinstance(f, NumericSpec)]
+    counts = {n: _Counts() for n in vocabularies if n in grown or n not in kept.vocabularies}
+    moments = {f.name: _Moments() for f in numbers if f.name not in kept.statistics}
     for rows, _ in batches:
         for feature in catalog.features:
             if isinstance(feature, NumericSpec):
-                moments[feature.name].add(raw_number(feature, rows))
+                if feature.name in moments:
+                    moments[feature.name].add(raw_number(feature, rows))
             elif (table := table_of(feature)) in counts:
                 counts[table].add(*counted_keys(feature, rows))
     return Encoding(
         vocabularies={
-            name: counts[name].frequent(tables[name].min_count, _ids_in(tables[name].rows))
-            for name in counts
+            name: counts[name].frequent(
+                tables[name].min_count,
+                _ids_in(tables[name].rows),
+                kept.vocabularies.get(name, NO_KEYS),
+            )
+            if name in counts
+            else kept.vocabularies[name]
+            for name in vocabularies
         },
-        statistics={name: m.statistics() for name, m in moments.items()},
+        statistics={
+            f.name: moments[f.name].statistics() if f.name in moments else kept.statistics[f.name]
+            for f in numbers
+        },
         boundaries={
-            f.name: np.asarray(f.boundaries)
+            f.name: kept.boundaries[f.name]
+            if f.name in kept.boundaries
+            else np.asarray(f.boundaries)
             if f.boundaries
             else moments[f.name].quantiles(f.buckets or 2)
-            for f in catalog.features
-            if isinstance(f, NumericSpec) and f.is_bucketed
+            for f in numbers
+            if f.is_bucketed
         },
     )
 

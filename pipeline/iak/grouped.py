@@ -1,40 +1,106 @@
 """Matrix products in which each run of rows has its own matrix.
 
-Rows are sorted by slot; `bounds` holds where each slot's rows end. No row is padded, and a slot
-without rows costs an empty product.
+Rows are sorted by slot; `Segments` says where each slot's rows end. No row is padded, no loop over
+slots runs in Python, and a slot without rows costs an empty product.
 
 Shapes: B rows, P slots, I inputs, O outputs.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import grouped_mm, linear, pad
+
+_ALIGN_BYTES = 16
+"""What the grouped product asks of every row's stride, on any device."""
+_LONG_ROWS = 512
+"""A longer run is cut: its weights' gradient is a product over rows, a third faster in parts."""
+_GROUPED = (torch.float32, torch.bfloat16, torch.float16)
+"""What it knows; float64, in which gradients are checked, goes slot by slot."""
 
 
-def grouped_linear(
-    x_BI: Tensor, w_POI: Tensor, b_PO: Tensor | None, bounds: Sequence[int]
-) -> Tensor:
+@dataclass(frozen=True)
+class Segments:
+    """Where each slot's run of rows ends; the last end is B."""
+
+    ends_P: Tensor
+    """int32, on the rows' device."""
+    rows: int
+    """B."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int] | Tensor, device: torch.device | None = None) -> "Segments":
+        """The segments of runs with these lengths, in rows."""
+        ends_P = torch.as_tensor(lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        rows = int(ends_P[-1]) if len(ends_P) else 0
+        return cls(ends_P=ends_P.to(device or torch.device("cpu")), rows=rows)
+
+    @property
+    def slots(self) -> int:
+        """P."""
+        return len(self.ends_P)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Rows of each slot, P of them."""
+        return self.ends_P.diff(prepend=self.ends_P.new_zeros(1))
+
+    @cached_property
+    def owners(self) -> Tensor:
+        """The slot of each row, B of them."""
+        slots_P = torch.arange(self.slots, device=self.ends_P.device)
+        return slots_P.repeat_interleave(self.lengths, output_size=self.rows)
+
+    @cached_property
+    def cut(self) -> "Segments":
+        """The rows of one slot in shorter runs."""
+        runs = -(-self.rows // _LONG_ROWS)
+        ends = torch.arange(1, runs + 1, dtype=torch.int32, device=self.ends_P.device)
+        return Segments(ends_P=(ends * _LONG_ROWS).clamp(max=self.rows), rows=self.rows)
+
+
+def grouped_linear(x_BI: Tensor, w_POI: Tensor, b_PO: Tensor | None, rows: Segments) -> Tensor:
     """Row b of slot p becomes w[p] x[b] + b[p]."""
-    parts = x_BI.split(_lengths(bounds))
-    products = [x.matmul(w.t()) for x, w in zip(parts, w_POI.unbind(0), strict=True)]
-    y_BO = torch.cat(products)
-    return y_BO if b_PO is None else y_BO + spread(b_PO, bounds)
+    if rows.slots == 1 and (rows.rows <= _LONG_ROWS or x_BI.dtype not in _GROUPED):
+        return linear(x_BI, w_POI[0], None if b_PO is None else b_PO[0])
+    if rows.slots == 1:
+        y_BO = grouped_linear(x_BI, w_POI.expand(rows.cut.slots, -1, -1), None, rows.cut)
+        return y_BO if b_PO is None else y_BO + b_PO
+    if x_BI.dtype not in _GROUPED:
+        parts = zip(x_BI.split(rows.lengths.tolist()), w_POI, strict=True)
+        y_BO = torch.cat([x @ w.t() for x, w in parts])
+        return y_BO if b_PO is None else y_BO + spread(b_PO, rows)
+    inputs, outputs = (-(-size // _per_row(x_BI)) * _per_row(x_BI) for size in w_POI.shape[:0:-1])
+    x_BI, w_POI = _widened(x_BI, inputs), _widened(w_POI, inputs)
+    missing = outputs - w_POI.shape[1]
+    w_POI = pad(w_POI, (0, 0, 0, missing)) if missing else w_POI
+    y_BO = grouped_mm(x_BI, w_POI.transpose(1, 2), offs=rows.ends_P)
+    y_BO = y_BO[:, : outputs - missing] if missing else y_BO
+    return y_BO if b_PO is None else y_BO + spread(b_PO, rows)
 
 
-def spread(values_P: Tensor, bounds: Sequence[int]) -> Tensor:
-    """Each slot's value, repeated for each of its rows."""
-    lengths = torch.tensor(_lengths(bounds), device=values_P.device)
-    return values_P.repeat_interleave(lengths, dim=0, output_size=bounds[-1])
+def spread(values_P: Tensor, rows: Segments) -> Tensor:
+    """Each slot's value, for each of its rows; further dimensions stay."""
+    if rows.slots == 1:
+        return values_P.expand(rows.rows, *values_P.shape[1:])
+    return values_P.index_select(0, rows.owners)
 
 
-def slot_sums(values_B: Tensor, bounds: Sequence[int]) -> Tensor:
+def slot_sums(values_B: Tensor, rows: Segments) -> Tensor:
     """Sum over each slot's rows; further dimensions stay."""
-    lengths = torch.tensor(_lengths(bounds), device=values_B.device)
-    slot_B = torch.arange(len(bounds), device=values_B.device).repeat_interleave(lengths)
-    sums = values_B.new_zeros((len(bounds), *values_B.shape[1:]))
-    return sums.index_add_(0, slot_B, values_B)
+    sums = values_B.new_zeros((rows.slots, *values_B.shape[1:]))
+    return sums.index_add_(0, rows.owners, values_B)
 
 
-def _lengths(bounds: Sequence[int]) -> list[int]:
-    return [end - start for start, end in zip([0, *bounds], bounds, strict=False)]
+def _per_row(x: Tensor) -> int:
+    """Elements that a row's length must be a multiple of."""
+    return max(1, _ALIGN_BYTES // x.element_size())
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    """`x` with zeros behind its last dimension, up to `width`."""
+    missing = width - x.shape[-1]
+    return pad(x, (0, missing)) if missing else x

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from pipeline.model.heads import Heads
+from schemas.job import KernelSpec
 
 Weights = Mapping[str, Tensor]
 LOGVAR_BOUNDS = (-8.0, 4.0)
@@ -49,10 +50,33 @@ class KernelShape:
     tower_hidden: int
     rank: int
 
+    @classmethod
+    def on(cls, heads: Heads, spec: KernelSpec, *, inputs: int) -> "KernelShape":
+        """The kernel of `spec` on a base with these towers, its encoder reading `inputs` units."""
+        return cls(
+            base=heads.tasks * heads.width,
+            inputs=inputs,
+            hidden=spec.hidden,
+            code=spec.code,
+            tasks=heads.tasks,
+            tower_in=heads.width,
+            tower_hidden=heads.hidden,
+            rank=spec.adapter_rank,
+        )
+
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight of one kernel."""
+        """The shape of every weight of one kernel.
+
+        Decoder first, probe last: what a phase tunes stands side by side in a bank.
+        """
         t, c, o = self.tasks, self.code, self.hidden
         return {
+            "decode_w": (self.base, c),
+            "skip_w": (t, c),
+            "skip_b": (t,),
+            "lora_in": (t, self.rank, self.tower_in),
+            "lora_out": (t, self.tower_hidden, self.rank),
+            "tower_bias": (t, self.tower_hidden),
             "encode_w": (o, self.inputs),
             "encode_b": (o,),
             "mean_w": (c, o),
@@ -63,12 +87,6 @@ class KernelShape:
             "prior_logvar": (c,),
             "probe_w": (t, c),
             "probe_b": (t,),
-            "decode_w": (self.base, c),
-            "skip_w": (t, c),
-            "skip_b": (t,),
-            "lora_in": (t, self.rank, self.tower_in),
-            "lora_out": (t, self.tower_hidden, self.rank),
-            "tower_bias": (t, self.tower_hidden),
         }
 
 
@@ -116,15 +134,10 @@ def run(
     narrow_BTR = torch.einsum("btw,trw->btr", h_BTW, weights["lora_in"])
     shift_BTD = torch.einsum("btr,tdr->btd", narrow_BTR, weights["lora_out"])
     shift_BTD = shift_BTD + weights["tower_bias"]
-    logits_BT = tower(heads, h_BTW, shift_BTD) + linear(z_BC, weights["skip_w"], weights["skip_b"])
+    logits_BT = heads.read_out(heads.hidden_units(h_BH) + shift_BTD)
+    logits_BT = logits_BT + linear(z_BC, weights["skip_w"], weights["skip_b"])
     rate_B = rate(mean_BC, logvar_BC, weights["prior_mean"], weights["prior_logvar"])
     return KernelOutput(logits_BT, linear(z_BC, weights["probe_w"], weights["probe_b"]), rate_B)
-
-
-def tower(heads: Heads, h_BTW: Tensor, shift_BTD: Tensor) -> Tensor:
-    """The base's towers with a shift added to their hidden units; no shift is the base itself."""
-    hidden_BTD = torch.einsum("btw,twd->btd", h_BTW, heads.w1_TWD) + heads.b1_TD
-    return torch.einsum("btd,td->bt", (hidden_BTD + shift_BTD).relu(), heads.w2_TD) + heads.b2_T
 
 
 def rate(mean_BC: Tensor, logvar_BC: Tensor, prior_mean: Tensor, prior_logvar: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pipeline.model.tables import mix64
 
 Phase = Literal["compression", "matching"]
 _STRIDE = -7046029254386353131
+_LOW = (1 << 32) - 1
 
 
 def stream(*, seed: int, domain: str, epoch: int, phase: Phase) -> int:
@@ -27,22 +28,21 @@ def stream(*, seed: int, domain: str, epoch: int, phase: Phase) -> int:
 
 def uniform(keys_B: Tensor, units: int) -> Tensor:
     """(B, units) numbers in (0, 1), float64, from int64 keys."""
-    unit_C = torch.arange(1, units + 1, dtype=torch.int64, device=keys_B.device) * _STRIDE
-    bits_BC = mix64(mix64(keys_B)[:, None] ^ unit_C)
+    bits_BC = _bits(keys_B, units)
     return ((bits_BC >> 11 & ((1 << 53) - 1)).to(torch.float64) + 0.5) * 2.0**-53
 
 
 def gaussian(rows_B: Tensor, streams_B: Tensor, code: int) -> Tensor:
     """Standard normal noise_BC in float32 for rows with these identities, in these streams.
 
+    Two uniform numbers of 32 bits make two normal ones, the largest 6.8 deviations away.
     Source: Box and Muller 1958, both of whose normals are used.
     """
-    half = -(-code // 2)
-    u_BC = uniform(rows_B ^ streams_B, 2 * half)
-    radius = (-2.0 * u_BC[:, :half].log()).sqrt()
-    angle = 2.0 * math.pi * u_BC[:, half:]
-    both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
-    return both[:, :code].to(torch.float32)
+    bits_BC = _bits(rows_B ^ streams_B, -(-code // 2))
+    high_BC, low_BC = bits_BC >> 32 & _LOW, bits_BC & _LOW
+    radius = (-2.0 * ((high_BC + 1).to(torch.float32) * 2.0**-32).log()).clamp(min=0).sqrt()
+    angle = low_BC.to(torch.float32) * (2.0 * math.pi * 2.0**-32)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :code]
 
 
 def steps_of(rows_B: Tensor, streams_B: Tensor, steps_B: Tensor) -> Tensor:
@@ -54,3 +54,9 @@ def steps_of(rows_B: Tensor, streams_B: Tensor, steps_B: Tensor) -> Tensor:
     """
     u_B = uniform(rows_B ^ mix64(streams_B), 1).squeeze(1)
     return torch.minimum((u_B * steps_B).to(torch.int64), steps_B - 1)
+
+
+def _bits(keys_B: Tensor, units: int) -> Tensor:
+    """(B, units) words of 64 random bits."""
+    unit_C = torch.arange(1, units + 1, dtype=torch.int64, device=keys_B.device) * _STRIDE
+    return mix64(mix64(keys_B)[:, None] ^ unit_C)

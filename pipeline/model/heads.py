@@ -38,6 +38,13 @@ class Heads(nn.Module):
 
     def forward(self, h_BH: Tensor) -> Tensor:
         """One logit per task, `logits_BT`."""
+        return self.read_out(self.hidden_units(h_BH))
+
+    def hidden_units(self, h_BH: Tensor) -> Tensor:
+        """The towers' hidden units before their ReLU, `hidden_BTD`."""
         h_BTW = h_BH.reshape(-1, self.tasks, self.width)
-        hidden_BTD = (torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD).relu()
-        return torch.einsum("btd,td->bt", hidden_BTD, self.w2_TD) + self.b2_T
+        return torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD
+
+    def read_out(self, hidden_BTD: Tensor) -> Tensor:
+        """The logits that hidden units make."""
+        return torch.einsum("btd,td->bt", hidden_BTD.relu(), self.w2_TD) + self.b2_T

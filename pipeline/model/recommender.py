@@ -5,7 +5,7 @@ T tasks.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipeline.model.heads import Heads
+from pipeline.model.inputs import AlongX
 from pipeline.model.tables import TWIN
 
 
@@ -21,6 +22,13 @@ class Representation(NamedTuple):
 
     h_BH: Tensor
     x_BX: Tensor
+
+
+class ReadsX(Protocol):
+    """A trunk that says which of its parameters run along x."""
+
+    def along_x(self) -> dict[str, AlongX]:
+        """By name in the trunk."""
 
 
 class Recommender(nn.Module):
@@ -67,6 +75,11 @@ class Recommender(nn.Module):
         """One logit per task, `logits_BT`."""
         logits_BT: Tensor = self.heads(self.represent(ids, numeric_BN).h_BH)
         return logits_BT
+
+    def along_x(self) -> dict[str, AlongX]:
+        """The dense parameters that run along x, by name in this model."""
+        trunk = cast("ReadsX", self.trunk)
+        return {f"trunk.{name}": along for name, along in trunk.along_x().items()}
 
     def represent(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Representation:
         """What the trunk reads, and what it makes of it."""

@@ -10,10 +10,12 @@ from torch import Tensor
 from pipeline.data.features import POOLED
 from pipeline.errors import BadRequest
 from pipeline.iak import bank as banks
-from pipeline.iak.grouped import spread
+from pipeline.iak.grouped import Segments, grouped_linear, spread
 from pipeline.model.heads import Heads
 from pipeline.publish.bundle import Bundle, list_bundles, read_bundle
 from pipeline.publish.offer import STANDARD
+from pipeline.training.activations import Standard
+from pipeline.training.finetune import Live
 
 BASE_SLOT = -1
 
@@ -27,6 +29,7 @@ class Shelf:
     weights: dict[str, Tensor]
     mean_KA: Tensor
     scale_KA: Tensor
+    narrow_KNX: Tensor | None
     reads_x: bool
 
     def to(self, device: torch.device) -> "Shelf":
@@ -36,6 +39,7 @@ class Shelf:
             weights={name: stacked.to(device) for name, stacked in self.weights.items()},
             mean_KA=self.mean_KA.to(device),
             scale_KA=self.scale_KA.to(device),
+            narrow_KNX=None if self.narrow_KNX is None else self.narrow_KNX.to(device),
         )
 
     def slot_for(self, path: Sequence[str], *, published_only: bool) -> int:
@@ -55,16 +59,30 @@ class Shelf:
                     return slot
         return BASE_SLOT
 
+    def standard(self, slot: int) -> Standard:
+        """What a slot's kernel reads its inputs by."""
+        return Standard(
+            mean_A=self.mean_KA[slot],
+            scale_A=self.scale_KA[slot],
+            reads_x=self.reads_x,
+            narrow_XN=None if self.narrow_KNX is None else self.narrow_KNX[slot].T.contiguous(),
+        )
+
     def logits(self, heads: Heads, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
         """Adapted logits, each row by the bundle in its slot; the base's where it has none."""
         logits_BT: Tensor = heads(h_BH)
         order = torch.argsort(slots_B, stable=True)
         order = order[slots_B[order] != BASE_SLOT]
-        bounds = torch.bincount(slots_B[order], minlength=len(self.names)).cumsum(0).tolist()
+        lengths = torch.bincount(slots_B[order], minlength=len(self.names))
+        rows = Segments.of(lengths, h_BH.device)
         h_BH, x_BX = h_BH[order], x_BX[order]
         a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
-        a_BA = (a_BA - spread(self.mean_KA, bounds)) / spread(self.scale_KA, bounds)
-        adapted = banks.run(self.weights, heads, h_BH, a_BA, None, bounds)
+        a_BA = (a_BA - spread(self.mean_KA, rows)) / spread(self.scale_KA, rows)
+        if self.narrow_KNX is not None:
+            wide_BX = a_BA[:, h_BH.shape[1] :]
+            narrow_BN = grouped_linear(wide_BX, self.narrow_KNX, None, rows)
+            a_BA = torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
+        adapted = banks.run(self.weights, heads, h_BH, a_BA, None, rows)
         return logits_BT.index_copy(0, order, adapted.logits_BT)
 
 
@@ -83,14 +101,18 @@ def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> Shelf:
     if not bundles:
         raise BadRequest(f"no bundle below {root}; expected the bundles/ of a `iak finetune` run")
     _check_alike(bundles, root)
-    names = [n for n in bundles[0].tensors if n not in STANDARD]
+    names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
+    narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
     return Shelf(
         names=tuple(_domain_name(b) for b in bundles),
         is_published=tuple(bool(b.manifest.verdict.get("publish")) for b in bundles),
         weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
         | _no_probe(bundles),
-        mean_KA=torch.stack([b.tensors[STANDARD[0]] for b in bundles]),
-        scale_KA=torch.stack([b.tensors[STANDARD[1]] for b in bundles]),
+        mean_KA=torch.stack([b.tensors[f"{STANDARD}mean"] for b in bundles]),
+        scale_KA=torch.stack([b.tensors[f"{STANDARD}scale"] for b in bundles]),
+        narrow_KNX=torch.stack([n.T for n in narrow if n is not None])
+        if narrow[0] is not None
+        else None,
         reads_x=bundles[0].manifest.spec["kernel"]["reads"] == "hx",
     )
 
@@ -116,3 +138,37 @@ def _check_alike(bundles: Sequence[Bundle], root: Path) -> None:
                 f"bundles below {root} differ in shape: {first.name} and {manifest.name} were not "
                 "tuned with the same kernel.* settings. Keep one run's bundles in a folder"
             )
+
+
+def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: str) -> Live | None:
+    """The published kernels below `root` as a tuning run starts from them; None without any.
+
+    Raises:
+        BadRequest: there is no bundle, or they were not tuned together.
+        WrongBase: a bundle was tuned on another base.
+        Corrupt: a file is not what its manifest says.
+    """
+    folder = next((f for f in (root / "bundles", root) if list_bundles(f)), root)
+    shelf = read_shelf(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    serving = [slot for slot, is_published in enumerate(shelf.is_published) if is_published]
+    if not serving:
+        return None
+    if ("hx" if shelf.reads_x else "h") != reads:
+        raise BadRequest(
+            f"the bundles below {folder} do not read what kernel.reads={reads} asks for; keep that "
+            "setting, or start without live="
+        )
+    standards = [shelf.standard(slot) for slot in serving]
+    first = standards[0].tensors()
+    if any(not torch.equal(t, first[n]) for s in standards for n, t in s.tensors().items()):
+        raise BadRequest(
+            f"the bundles below {folder} differ in their input statistics; they stem from several "
+            "runs. Give the folder of one run, or start without live="
+        )
+    return Live(
+        kernels={
+            shelf.names[slot]: {n: w[slot].clone() for n, w in shelf.weights.items()}
+            for slot in serving
+        },
+        standard=standards[0],
+    )

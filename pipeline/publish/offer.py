@@ -11,9 +11,11 @@ import numpy as np
 from pipeline.publish.bundle import write_bundle
 from pipeline.publish.gate import GateRows, Verdict, judge
 from pipeline.stats.auc import PairedAuc, paired_auc
-from pipeline.training.finetune import Finetuned, Judged, Level
+from pipeline.training.finetune import Finetuned, Level
+from pipeline.training.judged import Judged
 
-STANDARD = ("standard_mean", "standard_scale")
+STANDARD = "standard_"
+"""How the names of a bundle's standardisation begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ def _offer_one(
     verdict = judge(_gate_rows(rows, compared), z=z, min_rows=min_rows)
     tensors = level.tuned.bank.slot(slot)
     tensors = {n: t for n, t in tensors.items() if not n.startswith("probe")}
-    tensors |= {STANDARD[0]: done.standard.mean_A, STANDARD[1]: done.standard.scale_A}
+    tensors |= {f"{STANDARD}{n}": t for n, t in done.standard.tensors().items()}
     path = write_bundle(
         root,
         tensors,

@@ -31,8 +31,10 @@ from pipeline.process import Worker
 from pipeline.publish.choice import Shelf, read_shelf
 from pipeline.sharding.shard import unwrap
 from pipeline.training import base
+from pipeline.training.activations import DTYPES, represent
 from pipeline.training.base import PublishedBase
 from pipeline.training.finetune import digest_of, frozen_base, gathered
+from schemas.job import FrozenTablesSpec
 
 PREDICTIONS = "predictions"
 BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
@@ -50,6 +52,7 @@ class PredictWork:
     run_dir: Path
     splits: tuple[str, ...]
     batch_rows: int
+    tables: FrozenTablesSpec
     sharding: Mapping[str, str]
     row_wise_from_rows: int
 
@@ -61,7 +64,7 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
         PipelineError: reading changed tables or trunk.
     """
     opened = work.base
-    model, _ = frozen_base(opened, work.sharding, work.row_wise_from_rows, worker)
+    model, _ = frozen_base(opened, work.sharding, work.row_wise_from_rows, worker, work.tables)
     before = digest_of(model, worker)
     shelf = None
     if work.bundles is not None:
@@ -122,7 +125,7 @@ def _predicted(
     catalog = work.view.catalog
     batch = to_batch(rows, catalog).to(worker.device)
     recommender = unwrap(model)
-    h_BH, x_BX = recommender.represent(batch.ids, batch.numeric_BN)
+    h_BH, x_BX = represent(model, batch, DTYPES[work.tables.products])
     tasks = base.task_shapes(catalog)
     level = len(catalog.domain.levels) - 1
     columns: dict[str, Any] = {"domain": rows.column(f"l.{level}").cast(pa.string())}

@@ -7,7 +7,7 @@ machines one does not have.)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -21,11 +21,10 @@ from torchrec.distributed.types import (
 
 from pipeline.errors import BadRequest
 from pipeline.model.tables import TableShape
+from schemas.plan import Job, PlanDocument, ShardDocument, ShardingType, TableDocument
 
 TABLES_PATH = "tables"
 """The name under which a model holds its tables."""
-
-ShardingKind = Literal["table_wise", "row_wise", "column_wise"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +109,97 @@ def describe(plan: ShardingPlan) -> list[dict[str, object]]:
     return [asdict(placement) for placement in placements]
 
 
+def as_document(plan: ShardingPlan, *, job: Job, world: int, cluster: str = "") -> PlanDocument:
+    """The plan as a document that `planned` reads back."""
+    tables = []
+    for line, sharding in zip(describe(plan), _tables_plan(plan).values(), strict=True):
+        shards = tuple(
+            ShardDocument(
+                rank=rank,
+                row=shard.shard_offsets[0],
+                rows=shard.shard_sizes[0],
+                col=shard.shard_offsets[1],
+                cols=shard.shard_sizes[1],
+            )
+            for rank, shard in zip(sharding.ranks, sharding.sharding_spec.shards, strict=True)
+        )
+        named = {key: line[key] for key in ("table", "type", "rows", "width")}
+        tables.append(TableDocument.model_validate({**named, "shards": shards}))
+    return PlanDocument(job=job, world=world, cluster=cluster, tables=tuple(tables))
+
+
+def planned(
+    document: PlanDocument,
+    shapes: Sequence[TableShape],
+    *,
+    world: int,
+    device: torch.device,
+    ranks_per_host: int | None = None,
+) -> ShardingPlan:
+    """Exactly the plan of the document.
+
+    Args:
+        document: as `as_document` made it, or a person.
+        shapes: the model's tables.
+        world: number of workers.
+        device: what the workers compute on.
+        ranks_per_host: workers on one machine, where that is not all of them (CUDA numbering).
+
+    Raises:
+        BadRequest: it is for another number of workers, for other tables, or cuts a table as
+            TorchRec cannot; every difference is named.
+    """
+    sizes = {shape.name: (shape.rows, shape.width) for shape in shapes}
+    found = {table.table: (table.rows, table.width) for table in document.tables}
+    problems = [] if document.world == world else [f"workers: plan {document.world}, job {world}"]
+    problems += [
+        f"table {name} (rows, width): plan {found.get(name, '-')}, model {sizes.get(name, '-')}"
+        for name in sorted(sizes.keys() | found.keys())
+        if sizes.get(name) != found.get(name)
+    ]
+    by_name = {table.table: table for table in document.tables}
+    if len(by_name) < len(document.tables):
+        problems.append("a table stands in the plan more than once")
+    pieces = {name: [_piece(s) for s in table.shards] for name, table in by_name.items()}
+    problems += [
+        f"table {name}: these shards are no {table.type} cut over {document.world} workers"
+        for name, table in sorted(by_name.items())
+        if not _is_cut(table, pieces[name], document.world)
+    ]
+    if problems:
+        told = "\n".join(f"  {problem}" for problem in problems)
+        raise BadRequest(
+            f"the saved plan is not for this job:\n{told}\n"
+            "  Plan again for these tables and workers, or give the job those of the plan."
+        )
+    module_plan = EmbeddingModuleShardingPlan()
+    for name in sizes:
+        module_plan[name] = _parameter_sharding(
+            by_name[name].type, pieces[name], device.type, ranks_per_host or world
+        )
+    return ShardingPlan(plan={TABLES_PATH: module_plan})
+
+
+def _piece(shard: ShardDocument) -> _Piece:
+    return _Piece(shard.rank, shard.row, shard.rows, shard.col, shard.cols)
+
+
+def _is_cut(table: TableDocument, pieces: Sequence[_Piece], world: int) -> bool:
+    """Whether the pieces are what TorchRec makes of a table of this type; ranks are free."""
+    rows, width = table.rows, table.width
+    ranks = [piece.rank for piece in pieces]
+    if table.type == "table_wise":
+        wanted = [_Piece(ranks[0], 0, rows, 0, width)]
+    elif table.type == "column_wise":
+        if width % len(pieces):
+            return False
+        cols = width // len(pieces)
+        wanted = [_Piece(rank, 0, rows, i * cols, cols) for i, rank in enumerate(ranks)]
+    else:
+        wanted = _blocks(rows, width, world)
+    return list(pieces) == wanted
+
+
 def check_covers(plan: ShardingPlan, shapes: Mapping[str, tuple[int, int]]) -> None:
     """Refuse a plan that does not place every table whole (torchrec#3652 drops some silently).
 
@@ -145,7 +235,7 @@ def _tables_plan(plan: ShardingPlan) -> Mapping[str, ParameterSharding]:
 
 def _kinds(
     shapes: Sequence[TableShape], world: int, overrides: Mapping[str, str], row_wise_from_rows: int
-) -> dict[str, ShardingKind]:
+) -> dict[str, ShardingType]:
     """Each table's sharding type, asked for or by the rule."""
     names = {shape.name for shape in shapes}
     if unknown := sorted(set(overrides) - names):
@@ -153,14 +243,14 @@ def _kinds(
             f"sharding overrides name unknown tables {unknown}; there are {sorted(names)}"
         )
     for table, kind in overrides.items():
-        if kind not in get_args(ShardingKind):
+        if kind not in get_args(ShardingType):
             raise BadRequest(
-                f"sharding override {table} = {kind!r}; it may be {list(get_args(ShardingKind))}"
+                f"sharding override {table} = {kind!r}; it may be {list(get_args(ShardingType))}"
             )
-    kinds: dict[str, ShardingKind] = {}
+    kinds: dict[str, ShardingType] = {}
     for shape in shapes:
         rule = "row_wise" if shape.rows >= max(row_wise_from_rows, world) else "table_wise"
-        kinds[shape.name] = cast("ShardingKind", overrides.get(shape.name, rule))
+        kinds[shape.name] = cast("ShardingType", overrides.get(shape.name, rule))
         if kinds[shape.name] == "row_wise" and shape.rows < world:
             raise BadRequest(
                 f"table {shape.name} has {shape.rows} rows, fewer than {world} workers; "
@@ -169,7 +259,7 @@ def _kinds(
     return kinds
 
 
-def _cut(shape: TableShape, kind: ShardingKind, load_bytes: Sequence[int]) -> list[_Piece]:
+def _cut(shape: TableShape, kind: ShardingType, load_bytes: Sequence[int]) -> list[_Piece]:
     """The pieces of one table, given what each rank holds already."""
     world = len(load_bytes)
     lightest = sorted(range(world), key=lambda rank: (load_bytes[rank], rank))
@@ -180,10 +270,15 @@ def _cut(shape: TableShape, kind: ShardingKind, load_bytes: Sequence[int]) -> li
         cols = shape.width // parts
         ranks = sorted(lightest[:parts])
         return [_Piece(rank, 0, shape.rows, i * cols, cols) for i, rank in enumerate(ranks)]
-    block = -(-shape.rows // world)  # TorchRec routes ids by id // ceil(rows / world)
-    starts = [min(rank * block, shape.rows) for rank in range(world + 1)]
+    return _blocks(shape.rows, shape.width, world)
+
+
+def _blocks(rows: int, width: int, world: int) -> list[_Piece]:
+    """Equal blocks of rows: TorchRec routes ids by id // ceil(rows / world)."""
+    block = -(-rows // world)
+    starts = [min(rank * block, rows) for rank in range(world + 1)]
     return [
-        _Piece(rank, starts[rank], starts[rank + 1] - starts[rank], 0, shape.width)
+        _Piece(rank, starts[rank], starts[rank + 1] - starts[rank], 0, width)
         for rank in range(world)
     ]
 
@@ -195,7 +290,7 @@ def _column_parts(width: int, world: int) -> int:
 
 
 def _parameter_sharding(
-    kind: ShardingKind, pieces: Sequence[_Piece], device_type: str, ranks_per_host: int
+    kind: ShardingType, pieces: Sequence[_Piece], device_type: str, ranks_per_host: int
 ) -> ParameterSharding:
     """The pieces in TorchRec's words."""
 

@@ -1,7 +1,8 @@
 """A model and a plan become a sharded model, trained or frozen.
 
 Trained tables are updated inside the backward pass by fbgemm's row-wise Adagrad. Frozen tables
-are read without autograd: they have no optimiser state, no backward and no gradient traffic.
+are `FrozenTables`: they have no optimiser state, no backward pass and no gradient traffic.
+(TorchRec alone freezes too, in fp32: `shard` without an optimiser. Ours are measured against it.)
 
 Gradients are averaged over workers, for dense parameters and tables alike; a worker's loss is
 therefore `pipeline.model.loss.share_of_mean`, which is scaled by the world.
@@ -9,6 +10,7 @@ therefore `pipeline.model.loss.share_of_mean`, which is scaled by the world.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -34,9 +36,18 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipeline.model.frozen import Digest, digest
 from pipeline.model.recommender import Recommender
-from pipeline.model.tables import LocalShard, UniformStart, padded, whole_tables
+from pipeline.model.tables import (
+    TWIN,
+    LocalShard,
+    TableShape,
+    UniformStart,
+    padded,
+    whole_tables,
+)
 from pipeline.process import Worker
+from pipeline.sharding.frozen import FrozenTables
 from pipeline.sharding.plan import check_covers
+from schemas.job import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,14 +129,60 @@ def shard(
     return sharded
 
 
+def freeze_tables(
+    model: Recommender,
+    plan: ShardingPlan,
+    *,
+    worker: Worker,
+    precisions: Mapping[str, Precision],
+    mapped_at: Path | None = None,
+) -> FrozenTables:
+    """Put frozen tables in the place of the model's own; `read_base_weights` fills them.
+
+    Args:
+        model: on the meta device, or its values are dropped.
+        plan: from `plan_tables`, for this world and device.
+        worker: this process.
+        precisions: the type of each table.
+        mapped_at: where each table is mapped whole from local disk, instead of the plan.
+
+    Raises:
+        BadRequest: the plan is of other tables, or a precision cannot hold one.
+    """
+    check_covers(plan, model.table_sizes)
+    shapes = shapes_of(model.tables)
+    tables = FrozenTables(shapes, plan, worker=worker, precisions=precisions, mapped_at=mapped_at)
+    model.tables, model.tables_frozen, model.tables_l2 = tables, True, 0.0
+    return tables
+
+
+def shapes_of(tables: EmbeddingBagCollection) -> list[TableShape]:
+    """The shapes of these tables."""
+    return [
+        TableShape(
+            name=config.name,
+            rows=config.num_embeddings,
+            width=config.embedding_dim,
+            features=tuple(f for f in config.feature_names if not f.endswith(TWIN)),
+        )
+        for config in tables.embedding_bag_configs()
+    ]
+
+
 def unwrap(model: nn.Module) -> Recommender:
     """The recommender inside whatever wraps it."""
     return cast(Recommender, get_unwrapped_module(model))
 
 
 def local_shards(model: nn.Module) -> list[LocalShard]:
-    """The parts of tables this process holds, live; whole tables where nothing is sharded."""
+    """The parts of tables this process holds, live; whole tables where nothing is sharded.
+
+    Over all workers they cover each table once. Frozen tables of low precision show what they
+    store: fp16 numbers, or bytes.
+    """
     tables = unwrap(model).tables
+    if isinstance(tables, FrozenTables):
+        return tables.local_shards()
     if isinstance(tables, EmbeddingBagCollection):
         return list(whole_tables(tables))
     return [

@@ -1,151 +1,334 @@
-"""What the frozen base makes of the tuning rows: h and x, kept in memory or computed at each use.
+"""What kernels read of a row: the frozen base's output, standardised, computed at its first use.
 
-Shapes: n rows of this worker, H base units, X embedding units, T tasks, L levels.
+A row stands as a = standardise([h ; x]); h itself is taken back from it. Rows are looked up in the
+base by all workers together at the first step that uses them, while training goes on, and are kept
+in `Arena`, in memory or in a file; a row that an earlier run has cached is there from the start.
+
+Shapes: n rows of this worker, B of them, H base units, X embedding units, A = H + X units that the
+encoder reads (H where it reads h alone).
 """
 
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from pipeline.data.batch import to_batch
+from pipeline.data.batch import Batch, to_batch
 from pipeline.model.recommender import Representation
 from pipeline.process import Worker
 from pipeline.sharding.shard import unwrap
 from schemas.log import Catalog
 
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
-class Activations(Protocol):
-    """h and x of this worker's rows. A collective call: every worker makes it, rows or none."""
+_LOOK_UP_ROWS = 8192
+"""Rows through the base at a time."""
 
-    def of(self, places: Tensor) -> Representation:
-        """The representation of the rows at these places."""
-        ...
+
+class Read(NamedTuple):
+    """What a kernel reads of B rows."""
+
+    h_BH: Tensor
+    a_BA: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """Activations computed once and held in memory."""
+class Standard:
+    """How h and x become what the encoder reads; fitted once, frozen, in every bundle."""
 
-    h: Tensor
-    x: Tensor
+    mean_A: Tensor
+    """Mean of [h ; x], or of h alone, over tuning rows."""
+    scale_A: Tensor
+    """Their deviation."""
+    reads_x: bool
+    narrow_XN: Tensor | None = None
+    """Standardised x to N principal components of unit variance; None leaves x as it is."""
 
-    def of(self, places: Tensor) -> Representation:
-        """The rows' stored activations; no other worker is asked."""
-        return Representation(h_BH=self.h[places], x_BX=self.x[places])
+    @property
+    def width(self) -> int:
+        """Inputs of the encoder."""
+        if self.narrow_XN is None:
+            return len(self.mean_A)
+        units, kept = self.narrow_XN.shape
+        return len(self.mean_A) - units + kept
+
+    def of(self, h_BH: Tensor, x_BX: Tensor) -> Tensor:
+        """Standardised encoder inputs a_BA."""
+        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
+        a_BA = (a_BA - self.mean_A) / self.scale_A
+        if self.narrow_XN is None:
+            return a_BA
+        h_BH, x_BX = a_BA.split([h_BH.shape[1], len(self.narrow_XN)], dim=1)
+        return torch.cat([h_BH, x_BX @ self.narrow_XN], dim=1)
+
+    def read(self, a_BA: Tensor, units: int) -> Read:
+        """The inputs as they are, and the H = `units` base units that they stand for, in fp32."""
+        h_BH = torch.addcmul(self.mean_A[:units], a_BA[:, :units].float(), self.scale_A[:units])
+        return Read(h_BH=h_BH, a_BA=a_BA)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file keeps of it, on the CPU."""
+        held = {"mean": self.mean_A, "scale": self.scale_A, "narrow": self.narrow_XN}
+        return {name: t.cpu() for name, t in held.items() if t is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, reads_x: bool) -> "Standard":
+        """The same, from a file."""
+        return cls(
+            mean_A=tensors["mean"],
+            scale_A=tensors["scale"],
+            reads_x=reads_x,
+            narrow_XN=tensors.get("narrow"),
+        )
+
+    def to(self, device: torch.device) -> "Standard":
+        """The same numbers on a device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return Standard.from_tensors(moved, reads_x=self.reads_x)
+
+
+class Activations(Protocol):
+    """What kernels read of this worker's rows. A collective call: every worker makes it."""
+
+    def of(self, places: Tensor) -> Read:
+        """What is read of the rows at these places."""
+        ...
+
+
+def represent(model: nn.Module, batch: Batch, products: torch.dtype) -> Representation:
+    """What the frozen base makes of a batch, in fp32, its trunk's products in another type.
+
+    Args:
+        model: the base, its tables frozen.
+        batch: this worker's rows; a collective call.
+        products: torch.float32, or torch.bfloat16.
+    """
+    is_lower = products != torch.float32
+    with torch.autocast(batch.numeric_BN.device.type, products, enabled=is_lower):
+        h_BH, x_BX = unwrap(model).represent(batch.ids, batch.numeric_BN)
+    return Representation(h_BH=h_BH.float(), x_BX=x_BX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenBase:
+    """The base as tuning meets it: encoded rows in, standardised activations out."""
+
+    model: nn.Module
+    catalog: Catalog
+    standard: Standard
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    """In which kernels read a row."""
+    products: torch.dtype = torch.float32
+    """Of the trunk, whose sums stay fp32."""
+
+    @property
+    def units(self) -> int:
+        """H."""
+        heads = unwrap(self.model).heads
+        return heads.tasks * heads.width
+
+    @property
+    def width(self) -> int:
+        """A."""
+        return self.standard.width
+
+    @torch.no_grad()
+    def look_up(self, rows: pa.Table) -> Tensor:
+        """The rows' standardised activations, all workers together."""
+        batch = to_batch(rows, self.catalog).to(self.device)
+        h_BH, x_BX = represent(self.model, batch, self.products)
+        return self.standard.of(h_BH, x_BX)
+
+    def read(self, a_BA: Tensor) -> Read:
+        """Kept activations as kernels read them."""
+        return self.standard.read(a_BA.to(self.device, self.dtype), self.units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recomputed:
-    """Activations looked up in the sharded base each time."""
+    """Activations looked up in the sharded base each time, as precise as those that are kept."""
 
-    model: nn.Module
+    base: FrozenBase
     rows: pa.Table
-    catalog: Catalog
-    device: torch.device
+    dtype: torch.dtype
 
-    def of(self, places: Tensor) -> Representation:
+    def of(self, places: Tensor) -> Read:
         """The rows through the frozen tables and trunk, all workers together."""
-        batch = to_batch(self.rows.take(pa.array(places.numpy())), self.catalog).to(self.device)
-        with torch.no_grad():
-            return unwrap(self.model).represent(batch.ids, batch.numeric_BN)
+        a_BA = self.base.look_up(self.rows.take(pa.array(places.numpy())))
+        return self.base.read(a_BA.to(self.dtype))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuningRows:
-    """This worker's rows of one split, as the bank needs them.
+class Arena:
+    """Activations that are computed once, a row when it is first used."""
 
-    Activations lie where the base computes, everything else on the CPU.
-    """
+    def __init__(
+        self,
+        *,
+        a_nA: Tensor,
+        is_there_n: Tensor,
+        missing: pa.Table,
+        base: FrozenBase,
+        worker: Worker,
+        filled: Callable[[Tensor], None] = lambda _: None,
+    ) -> None:
+        """Take memory whose rows are partly there.
 
-    activations: Activations
-    labels_nT: Tensor
-    mask_nT: Tensor
-    slots_nL: Tensor
-    """The row's domain at each level, as a number in that level's names; -1 where it has none."""
-    identity_n: Tensor
-    """Key of each row."""
-    users_n: Tensor
+        Args:
+            a_nA: memory for every row, in the type in which rows are kept.
+            is_there_n: which rows it holds already.
+            missing: encoded rows that it does not hold, in order.
+            base: computes those.
+            worker: this process.
+            filled: told the places of rows that have been filled in.
+        """
+        self.a_nA, self.is_there_n, self.base, self.worker = a_nA, is_there_n, base, worker
+        self.missing, self.filled = missing, filled
+        self.place_of_n = (~is_there_n).cumsum(0) - 1
+        self.left = len(missing)
+        self.is_whole = False
 
-    def __len__(self) -> int:
-        return self.labels_nT.shape[0]
+    def of(self, places: Tensor) -> Read:
+        """The rows' activations; those that nobody has computed yet go through the base now."""
+        self._fill(places)
+        held = self.a_nA
+        return self.base.read(held.index_select(0, places.to(held.device)))
+
+    def complete(self) -> None:
+        """Compute what no step has used: another run will."""
+        self._fill(torch.nonzero(~self.is_there_n).flatten())
+
+    def _fill(self, places: Tensor) -> None:
+        """Compute what is not there, in step with every other worker."""
+        if self.is_whole:
+            return
+        absent = places[~self.is_there_n[places]].unique()
+        pieces = list(absent.split(_LOOK_UP_ROWS)) if len(absent) else []
+        rounds, left = greatest((len(pieces), self.left), self.worker)
+        self.is_whole = left == 0
+        for piece in pieces + [absent[:0]] * (rounds - len(pieces)):
+            rows = self.missing.take(pa.array(self.place_of_n[piece].numpy()))
+            self.a_nA[piece.to(self.a_nA.device)] = self.base.look_up(rows).to(self.a_nA)
+            self.is_there_n[piece] = True
+            self.left -= len(piece)
+            if len(piece):
+                self.filled(piece)
+        if self.left == 0:
+            self.missing = self.missing.slice(0, 0)
 
 
-def compute(
-    model: nn.Module,
-    rows: pa.Table,
-    catalog: Catalog,
-    *,
-    worker: Worker,
-    batch_rows: int,
-    advance: Callable[[int], None],
-) -> Kept:
-    """Every row once through the frozen base.
-
-    Workers step together, so that sharded lookups meet; one that has run out of rows takes part
-    with none.
-    """
-    steps = most(-(-len(rows) // batch_rows), worker)
-    h, x = [], []
-    through = Recomputed(model=model, rows=rows, catalog=catalog, device=worker.device)
-    for step in range(steps):
-        places = torch.arange(len(rows))[step * batch_rows : (step + 1) * batch_rows]
-        seen = through.of(places)
-        h.append(seen.h_BH)
-        x.append(seen.x_BX)
-        advance(len(places))
-    return Kept(h=torch.cat(h), x=torch.cat(x))
-
-
-def tuning_rows(
-    rows: pa.Table, activations: Activations, catalog: Catalog, names: Sequence[Sequence[str]]
-) -> TuningRows:
-    """The rows with their labels and slots.
+def memory_for(
+    rows: int, width: int, dtype: torch.dtype, *, spill: Path | None, device: torch.device
+) -> Tensor:
+    """Memory for activations: the device's own, or a file's, which goes with the process.
 
     Args:
-        rows: encoded rows.
-        activations: of the same rows.
-        catalog: the log's catalogue.
-        names: domain names of each level, in slot order.
+        rows: n.
+        width: A.
+        dtype: how they are kept.
+        spill: folder on a local disk, where they shall not lie in memory.
+        device: where the base computes.
     """
-    batch = to_batch(rows, catalog)
-    slots = [slots_of(rows, level, known) for level, known in enumerate(names)]
-    users = rows.column("user").to_numpy() if catalog.log.user else np.zeros(len(rows), np.int64)
-    return TuningRows(
-        activations=activations,
-        labels_nT=batch.labels_BT,
-        mask_nT=batch.mask_BT,
-        slots_nL=torch.from_numpy(np.stack(slots, axis=1)),
-        identity_n=torch.from_numpy(rows.column("row").to_numpy().copy()),
-        users_n=torch.from_numpy(users.copy()),
-    )
+    if spill is None or not rows:
+        return torch.empty(rows, width, dtype=dtype, device=device)
+    spill.mkdir(parents=True, exist_ok=True)
+    path = spill / f".{os.getpid()}-{time.monotonic_ns()}.arena"
+    elements = rows * width
+    held = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
+    path.unlink()  # the mapping keeps the bytes as long as the tensor lives
+    return held.view(rows, width)
 
 
-def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Each row's place in `names` at this level, -1 for a domain that is not there."""
-    column = rows.column(f"l.{level}").combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.unify_dictionaries().combine_chunks()
-    place = {name: index for index, name in enumerate(names)}
-    lookup = np.array([place.get(n, -1) for n in column.dictionary.to_pylist()] + [-1], np.int64)
-    indices = column.indices.fill_null(len(column.dictionary)).to_numpy().astype(np.int64)
-    slots: npt.NDArray[np.int64] = lookup[indices]
-    return slots
+def standard_of(
+    model: nn.Module,
+    sample: pa.Table,
+    catalog: Catalog,
+    *,
+    reads_x: bool,
+    narrow: int,
+    worker: Worker,
+) -> Standard:
+    """Mean and deviation of the encoder's inputs over a sample of rows of all workers.
+
+    Args:
+        model: the frozen base.
+        sample: this worker's encoded rows of it.
+        catalog: the log's.
+        reads_x: whether kernels read x beside h.
+        narrow: principal components that x is narrowed to; 0, or as many as x has, leaves it.
+        worker: this process.
+    """
+    rounds = most(-(-len(sample) // _LOOK_UP_ROWS), worker)
+    sums: list[Tensor] = []
+    products: list[Tensor] = []
+    for start in range(0, rounds * _LOOK_UP_ROWS, _LOOK_UP_ROWS):
+        batch = to_batch(sample.slice(start, _LOOK_UP_ROWS), catalog).to(worker.device)
+        with torch.no_grad():
+            h_BH, x_BX = unwrap(model).represent(batch.ids, batch.numeric_BN)
+        a_BA = (torch.cat([h_BH, x_BX], dim=1) if reads_x else h_BH).double().cpu()
+        sums.append(torch.stack([a_BA.sum(0), a_BA.square().sum(0)]))
+        if reads_x and narrow:
+            x_BX = x_BX.double().cpu()
+            products.append(x_BX.T @ x_BX)
+    count = total(torch.tensor(float(len(sample)), dtype=torch.float64), worker).clamp(min=1)
+    mean_A, square_A = total(torch.stack(sums).sum(0), worker) / count
+    deviation_A = (square_A - mean_A.square()).clamp(min=0).sqrt()
+    scale_A = torch.where(deviation_A > 1e-6, deviation_A, torch.ones_like(deviation_A))
+    narrow_XN = None
+    if products and narrow < len(products[0]):
+        product_XX = total(torch.stack(products).sum(0), worker) / count
+        narrow_XN = _components(product_XX, mean_A, scale_A, narrow, worker).float()
+    return Standard(
+        mean_A=mean_A.float(), scale_A=scale_A.float(), reads_x=reads_x, narrow_XN=narrow_XN
+    ).to(worker.device)
+
+
+def _components(
+    product_XX: Tensor, mean_A: Tensor, scale_A: Tensor, narrow: int, worker: Worker
+) -> Tensor:
+    """Standardised x to its first principal components, each of unit variance; as worker 0 finds.
+
+    Args:
+        product_XX: mean of x times itself.
+        mean_A: of the encoder's inputs, of which x are the last.
+        scale_A: their deviation.
+        narrow: how many; those without variance stay zero.
+        worker: this process.
+    """
+    units = len(product_XX)
+    mean_X, scale_X = mean_A[-units:], scale_A[-units:]
+    covariance_XX = (product_XX - mean_X.outer(mean_X)) / scale_X.outer(scale_X)
+    variance_X, vectors_XX = torch.linalg.eigh(covariance_XX)
+    variance_N, vectors_XN = variance_X[-narrow:].flip(0), vectors_XX[:, -narrow:].flip(1)
+    is_empty_N = variance_N < 1e-6 * variance_N[0]
+    narrow_XN: Tensor = vectors_XN / variance_N.clamp(min=1e-12).sqrt()
+    narrow_XN[:, is_empty_N] = 0.0
+    if worker.world > 1:
+        shared = narrow_XN.contiguous().to(worker.device)
+        dist.broadcast(shared, src=0)
+        narrow_XN = shared.cpu()
+    return narrow_XN
 
 
 def most(value: int, worker: Worker) -> int:
     """The largest of all workers' values."""
+    return greatest((value,), worker)[0]
+
+
+def greatest(values: tuple[int, ...], worker: Worker) -> tuple[int, ...]:
+    """The largest of all workers' values, one by one."""
     if worker.world == 1:
-        return value
-    held = torch.tensor(value, device=worker.device)
+        return values
+    held = torch.tensor(values, device=worker.device)
     dist.all_reduce(held, op=dist.ReduceOp.MAX)
-    return int(held.item())
+    return tuple(held.tolist())
 
 
 def total(values: Tensor, worker: Worker) -> Tensor:

@@ -11,7 +11,7 @@ The folder `base/` of a pre-training run holds:
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,18 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from pipeline.data import vocabulary
+from pipeline.data import growth, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.errors import BadRequest, Corrupt
 from pipeline.model.heads import Heads
+from pipeline.model.inputs import Input, input_origin
 from pipeline.model.loss import TaskShape
 from pipeline.model.recommender import Recommender, embedded_width
 from pipeline.model.tables import TableShape, build_tables
 from pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
+from pipeline.model.trunks.mlp import Mlp
+from pipeline.sharding import published
+from pipeline.sharding.growth import Growth
 from schemas.feature import table_of
 from schemas.job import ModelSpec
 from schemas.log import Catalog
@@ -99,16 +103,7 @@ def build_model(
         with_twins=with_twins,
     )
     numeric, tasks = len(catalog.numeric), len(catalog.tasks)
-    trunk = DcnMmoe(
-        width=embedded_width(tables, features) + numeric,
-        cross_layers=spec.cross_layers,
-        cross_rank=spec.cross_rank or None,
-        mlp=spec.mlp,
-        experts=spec.experts,
-        expert_width=spec.expert_width,
-        tasks=tasks,
-        dropout=spec.dropout,
-    )
+    trunk = build_trunk(spec, width=embedded_width(tables, features) + numeric, tasks=tasks)
     heads = Heads(tasks=tasks, width=spec.expert_width, hidden=spec.tower_width)
     return Recommender(
         tables=tables,
@@ -118,6 +113,59 @@ def build_model(
         heads=heads,
         embedding_dropout=spec.embedding_dropout,
     )
+
+
+def build_trunk(spec: ModelSpec, *, width: int, tasks: int) -> DcnMmoe | Mlp:
+    """The trunk that `spec` asks for, reading x of `width` units.
+
+    Raises:
+        BadRequest: the widths it states do not agree.
+    """
+    if spec.trunk == "mlp":
+        try:
+            return Mlp(
+                width=width,
+                mlp=spec.mlp,
+                expert_width=spec.expert_width,
+                tasks=tasks,
+                dropout=spec.dropout,
+            )
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+    return DcnMmoe(
+        width=width,
+        cross_layers=spec.cross_layers,
+        cross_rank=spec.cross_rank or None,
+        mlp=spec.mlp,
+        experts=spec.experts,
+        expert_width=spec.expert_width,
+        tasks=tasks,
+        dropout=spec.dropout,
+    )
+
+
+def contents(
+    catalog: Catalog, encoding: Encoding, model: ModelSpec, weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a base's manifest says of what lies beside it.
+
+    Args:
+        catalog: of the log it was trained on.
+        encoding: of that log's ids and numbers.
+        model: its size.
+        weights: the files and the digest, as its training wrote them down.
+    """
+    shapes = table_shapes(catalog, encoding, width=model.width)
+    return {
+        "schema_hash": vocabulary.schema_hash(catalog, encoding),
+        "tables": [
+            {"name": s.name, "rows": s.rows, "width": s.width, "features": list(s.features)}
+            for s in shapes
+        ],
+        "files": weights["files"],
+        "digest": weights["digest"],
+        "catalog": catalog.model_dump(mode="json"),
+    }
 
 
 def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
@@ -200,3 +248,81 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
             f"the catalogue's {', '.join(differing)} differ from those of the base at "
             f"{base.folder}; use the catalogue it was trained with, or pre-train again"
         )
+
+
+def check_continues(base: PublishedBase, catalog: Catalog) -> None:
+    """Refuse a catalogue under which an id, a number or a task would mean something else.
+
+    Features and tables may come and go, be put in another order, and tables may have other rows
+    or widths: what of it is wanted, the audit asks (`allow=`).
+
+    Raises:
+        BadRequest: naming what has another meaning.
+    """
+    theirs, ours = base.catalog, catalog
+    before = {feature.name: feature for feature in theirs.features}
+    wrong = [
+        f"feature {feature.name} is defined otherwise; give the new one a name of its own"
+        for feature in ours.features
+        if before.get(feature.name, feature) != feature
+    ]
+    tables = theirs.table_specs
+    wrong += [
+        f"table {name} has encoding {spec.encoding}, the base's has {tables[name].encoding}; give "
+        "the new one a name of its own"
+        for name, spec in ours.table_specs.items()
+        if name in tables and tables[name].encoding != spec.encoding
+    ]
+    if theirs.tasks != ours.tasks:
+        wrong.append("the tasks differ; pre-train a new base for other tasks")
+    if wrong:
+        listing = "\n".join(f"  {line}" for line in wrong)
+        raise BadRequest(f"the catalogue does not continue the base at {base.folder}:\n{listing}")
+
+
+def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
+    """How x is laid out: every feature that reads a table, then every number."""
+    widths = {
+        feature: shape.width
+        for shape in table_shapes(catalog, encoding, width=width)
+        for feature in shape.features
+    }
+    return [
+        *(Input(f.name, widths[f.name]) for f in catalog.keyed),
+        *(Input(f.name, 1) for f in catalog.numeric),
+    ]
+
+
+def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Growth:
+    """Where a model of this catalogue and encoding, of the base's size, starts from the base."""
+    width = base.model.width
+    return Growth(
+        rows=growth.origins((base.catalog, base.encoding), (catalog, encoding)),
+        inputs=input_origin(
+            inputs(base.catalog, base.encoding, width=width),
+            inputs(catalog, encoding, width=width),
+        ),
+    )
+
+
+def files_of(base: PublishedBase) -> list[dict[str, Any]]:
+    """The base's files, as `published` wants them."""
+    return [entry.model_dump() for entry in base.manifest.files]
+
+
+def check_loads(
+    base: PublishedBase, catalog: Catalog, encoding: Encoding, allow: Collection[str]
+) -> list[str]:
+    """What of the base a model of this catalogue will not start from as it is, a line each.
+
+    Raises:
+        BadRequest: some of it is not in `allow`; all of it is told at once.
+        Corrupt: the dense part is not the one that was published.
+    """
+    return published.audit_base(
+        build_model(catalog, encoding, base.model, seed=0),
+        base.folder,
+        files_of(base),
+        allow=allow,
+        growth=growth_from(base, catalog, encoding),
+    )

@@ -1,13 +1,17 @@
-"""A run's own checkpoints: written by all workers, complete or not there.
-
-torch.distributed.checkpoint holds the sharded tables with their optimiser's state; it pickles its
-metadata, so these folders are trusted, stay inside the run and are never published.
+"""A run's own checkpoints: written by all workers, complete or not there, read by any workers.
 
     checkpoints/step-00000400/          complete: renamed into place after all was written
+        dense.safetensors  tables/        the weights, as they are published
+        momentum/  adam.safetensors       what the optimisers remember
+        state.json                        the files by SHA-256, and what each worker says of itself
     checkpoints/.step-00000400.part/    a worker died while writing; removed by the next attempt
+
+There is no pickle in it, and no plan: another number of workers, or another cut of the tables,
+reads it (momentum.py tells what stays behind then).
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed import checkpoint as dcp
 
+from pipeline.errors import BadRequest
 from pipeline.process import Worker
+from pipeline.sharding import momentum, published
+from pipeline.sharding.rectangles import FileEntry, opened, save_tensors, verify_file
 
 KEEP = 2
+STATE = "state.json"
+ADAM = "adam.safetensors"
 
 
 def latest(folder: Path) -> Path | None:
@@ -30,14 +38,21 @@ def latest(folder: Path) -> Path | None:
 
 
 def save(
-    folder: Path, step: int, state: Mapping[str, Any], meta: Mapping[str, Any], *, worker: Worker
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    adam: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    *,
+    worker: Worker,
 ) -> None:
     """Write a checkpoint; a collective call.
 
     Args:
         folder: of the run's checkpoints.
         step: its number.
-        state: nested tensors and sharded tensors, the same keys on every worker.
+        model: sharded, its tables trained.
+        adam: the dense optimiser's tensors, the same on every worker.
         meta: plain data of this worker; every worker's is kept.
         worker: this process.
     """
@@ -46,11 +61,21 @@ def save(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     barrier(worker)
-    dcp.save(dict(state), checkpoint_id=part)
+    weights = published.write_base_weights(model, part, worker)
+    remembered = momentum.write_momentum(model, part, worker)
     metas: list[Mapping[str, Any]] = [{} for _ in range(worker.world)]
     dist.all_gather_object(metas, dict(meta))
     if worker.rank == 0:
-        (part / "meta.json").write_text(json.dumps(metas))
+        document = {
+            "weights": weights,
+            "momentum": remembered,
+            "adam": save_tensors(adam, part, ADAM),
+            "workers": metas,
+        }
+        with (part / STATE).open("w") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
         shutil.rmtree(place, ignore_errors=True)
         part.rename(place)
         for old in sorted(folder.glob("step-*"))[:-KEEP]:
@@ -58,20 +83,33 @@ def save(
     barrier(worker)
 
 
-def load(place: Path, state: dict[str, Any], *, worker: Worker) -> dict[str, Any]:
-    """Fill `state` in place, and return this worker's meta.
+def load(
+    place: Path, model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Fill the model and the optimisers in place; a collective call.
 
-    The run's world must be the one that wrote the checkpoint: a worker's place in the log is its
-    own.
+    Returns:
+        What each worker that wrote it said of itself, by rank; and what was left behind, a line
+        each.
+
+    Raises:
+        BadRequest: it is not of this model, or was written by an earlier version.
+        Corrupt: a file is missing or not what was written.
     """
-    metas: list[dict[str, Any]] = json.loads((place / "meta.json").read_text())
-    if len(metas) != worker.world:
-        raise ValueError(
-            f"checkpoint {place} was written by {len(metas)} workers, this run has {worker.world}; "
-            "resume with the same workers="
+    if not (place / STATE).is_file():
+        raise BadRequest(
+            f"{place} has no {STATE}: an earlier version wrote it. Finish that run with the "
+            f"version that started it, or remove {place.parent} to start it again"
         )
-    dcp.load(state, checkpoint_id=place)
-    return metas[worker.rank]
+    document = json.loads((place / STATE).read_text())
+    published.read_base_weights(model, place, document["weights"], worker)
+    left = momentum.read_momentum(model, place, document["momentum"], worker)
+    entry = FileEntry(**document["adam"])
+    verify_file(place, entry)
+    with opened(place / entry.path) as file, torch.no_grad():
+        for name, tensor in adam.items():
+            tensor.copy_(file.get_tensor(name))
+    return document["workers"], left
 
 
 def optimizer_tensors(

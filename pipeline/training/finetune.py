@@ -1,50 +1,72 @@
-"""One worker's part in tuning: the frozen base over the rows, then level after level of kernels.
+"""One worker's part in tuning: rows, what the frozen base makes of them, and levels of kernels.
 
-Level 0 is the pooled kernel, the last level the domains; each kernel starts from the nearest tuned
-ancestor. What comes out is every level's best kernels, with the rows a gate needs to judge them.
+Level 0 is the pooled kernel, the last level the domains; each kernel starts from the one that
+serves now, else from the nearest tuned ancestor. What comes out is every level's best kernels, with
+the rows a gate needs to judge them.
 """
 
-import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from pipeline.data import features
-from pipeline.data.features import POOLED
 from pipeline.data.reader import Reader
 from pipeline.data.view import LogView
-from pipeline.errors import BadLog, PipelineError
-from pipeline.iak.bank import Bank, stack
-from pipeline.iak.kernel import PROBE, KernelShape, fresh
+from pipeline.errors import PipelineError
+from pipeline.iak import noise
+from pipeline.iak.kernel import PROBE, KernelShape
 from pipeline.model import frozen
 from pipeline.model.frozen import Digest
-from pipeline.model.loss import probabilities, task_losses
-from pipeline.process import Worker
+from pipeline.model.recommender import Recommender
+from pipeline.process import Worker, ranks_per_host
 from pipeline.sharding import published
-from pipeline.sharding.plan import describe, plan_tables
-from pipeline.sharding.shard import dense_state, local_shards, shard, unwrap
-from pipeline.training import activations, base, tune
-from pipeline.training.activations import Recomputed, TuningRows
+from pipeline.sharding.frozen import FrozenTables
+from pipeline.sharding.plan import plan_tables
+from pipeline.sharding.shard import dense_state, local_shards, unwrap
+from pipeline.training import activations, base, cache, precision
+from pipeline.training import rows as tuning
+from pipeline.training.activations import DTYPES, Arena, FrozenBase, Standard
 from pipeline.training.base import PublishedBase
-from pipeline.training.tune import LevelTuner, Setting, Stage, Standard, Tuned
-from schemas.job import KernelSpec
+from pipeline.training.cache import Store, Usage
+from pipeline.training.judged import Judged, gate_rows
+from pipeline.training.levels import Plan, find_domains, tune_levels
+from pipeline.training.rows import RowSource, SplitRows, TuningRows
+from pipeline.training.tune import Setting, Stage, Tuned
+from schemas.job import FrozenTablesSpec, KernelSpec
 
+log = logging.getLogger(__name__)
 Report = Callable[[Mapping[str, Any]], None]
 SPLITS = ("tune", "valid", "gate")
-CHECKPOINT = "tune.safetensors"
+_SAMPLE_ROWS = 16_384
+"""Tuning rows over which the encoder's inputs are standardised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """Where the frozen base's activations are kept, and how."""
+
+    kind: Literal["cache", "memory", "recompute"]
+    precision: Literal["bf16", "fp32"]
+    folder: Path
+    budget_bytes: int
+    memory_bytes: int
+    """A worker's activations, beyond which they lie in a file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The kernels that serve now, by domain, and the standardisation they were tuned with."""
+
+    kernels: Mapping[str, Mapping[str, Tensor]]
+    standard: Standard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +79,12 @@ class FinetuneWork:
     pooled: Stage
     domain: Stage
     run_dir: Path
-    keeps_activations: bool
-    encode_rows: int
+    tables: FrozenTablesSpec
+    keeping: Keeping
+    live: Live | None
+    checkpoint_every_s: float
     sharding: Mapping[str, str]
     row_wise_from_rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What a gate needs of one kernel: its rows on the gate slice, under base and candidate.
-
-    n rows, T tasks. The fields stand in the order in which `_judged` makes them.
-    """
-
-    base_loss: npt.NDArray[np.float64]
-    candidate_loss: npt.NDArray[np.float64]
-    labels_nT: npt.NDArray[np.float32]
-    mask_nT: npt.NDArray[np.bool_]
-    base_p_nT: npt.NDArray[np.float32]
-    candidate_p_nT: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +113,8 @@ class Finetuned:
     """The same before; equal, or `finetune` has raised."""
     plan: Sequence[Mapping[str, object]]
     parameters_per_kernel: int
+    cache: Mapping[str, Any]
+    """What the cache gave and took, over all workers."""
 
 
 def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned:
@@ -112,51 +123,199 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     Raises:
         PipelineError: tables or trunk changed, which nothing here may do.
     """
-    model, plan = frozen_base(work.base, work.sharding, work.row_wise_from_rows, worker)
+    model, _ = frozen_base(work.base, work.sharding, work.row_wise_from_rows, worker, work.tables)
     before = digest_of(model, worker)
-    tables, seen = _read(work, worker)
-    names = _names(work, tables["tune"], worker)
+    report({"event": "base", "digest": before.combined[:16]})
+    store = Store(work.keeping.folder) if work.keeping.kind == "cache" else None
+    seen: Counter[str] = Counter()
+    sources = {split: _source(work, split, store, worker, seen) for split in SPLITS}
+    known = {split: source.read() for split, source in sources.items()}
+    names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
+    through = _frozen(work, model, known["tune"], sources["tune"], store, worker)
+    row_bytes = through.width * DTYPES[work.keeping.precision].itemsize
+    is_large = sum(map(len, known.values())) * row_bytes > work.keeping.memory_bytes
     rows = {
-        split: _tuning_rows(work, model, tables[split], names.tuned, worker, report)
+        split: _tuning_rows(
+            work, sources[split], known[split], through, names.tuned, worker, is_large=is_large
+        )
         for split in SPLITS
     }
-    setting = _setting(work, model, rows, worker)
-    tuned = _tune_levels(work, names, setting, report)
+    report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_told(store)})
+    setting = Setting(
+        heads=unwrap(model).heads,
+        tasks=base.task_shapes(work.view.catalog),
+        train=rows["tune"],
+        valid=rows["valid"],
+        worker=worker,
+    )
+    plan_of_levels = _levels(work, through, setting)
+    tuned = tune_levels(plan_of_levels, names, setting, report)
     levels = tuple(
         Level(
             keys=work.view.catalog.domain.levels[depth],
             tuned=done,
             rows={n: names.rows[depth][n] for n in done.bank.names},
-            judged=_judged(done.bank, depth, setting, rows["gate"]),
+            judged=gate_rows(done.bank, depth, setting, rows["gate"]),
         )
         for depth, done in enumerate(tuned)
     )
+    usage = _close(work, store, rows, worker)
     after = digest_of(model, worker)
     _check_unchanged(before, after)
-    sizes = {n: size for n, size in _shape(work, setting).sizes().items() if n not in PROBE}
+    sizes = plan_of_levels.shape.sizes()
     return Finetuned(
         levels=levels,
         below_floor=names.below_floor,
-        standard=setting.standard,
+        standard=through.standard,
         tasks=tuple(t.name for t in setting.tasks),
-        contract=seen,
+        contract=gathered(seen, worker),
         digest=after.combined,
         digest_before=before.combined,
-        plan=describe(plan),
-        parameters_per_kernel=sum(math.prod(size) for size in sizes.values()),
+        plan=held_tables(model).describe(),
+        parameters_per_kernel=sum(math.prod(s) for n, s in sizes.items() if n not in PROBE),
+        cache=usage,
     )
 
 
-def _setting(
-    work: FinetuneWork, model: nn.Module, rows: Mapping[str, TuningRows], worker: Worker
-) -> Setting:
-    return Setting(
-        heads=unwrap(model).heads,
-        tasks=base.task_shapes(work.view.catalog),
-        standard=tune.standard_of(rows["tune"], reads_x=work.kernel.reads == "hx", worker=worker),
-        train=rows["tune"],
-        valid=rows["valid"],
+def _source(
+    work: FinetuneWork, split: str, store: Store | None, worker: Worker, seen: Counter[str]
+) -> RowSource:
+    reader = Reader(
+        selection=work.view.selections[split],
+        catalog=work.view.catalog,
+        encoding=work.base.encoding,
+        rank=worker.rank,
+        world=worker.world,
+        as_of=work.view.as_of,
+    )
+    return RowSource(reader=reader, store=store, seen=seen)
+
+
+def _frozen(
+    work: FinetuneWork,
+    model: nn.Module,
+    rows: SplitRows,
+    source: RowSource,
+    store: Store | None,
+    worker: Worker,
+) -> FrozenBase:
+    """The base with its standardisation: the live kernels', else the cache's, else a new one."""
+    reads_x = work.kernel.reads == "hx"
+    key = cache.key_of(what="standard", **_base_key(work))
+    held = store.read_standard(key) if store else None
+    if work.live is not None:
+        standard = work.live.standard
+    elif held is not None and activations.greatest((0,), worker)[0] == 0:
+        standard = Standard.from_tensors(held, reads_x=reads_x)
+    else:
+        sample = _sample(rows, source, worker)
+        standard = activations.standard_of(
+            model,
+            sample,
+            work.view.catalog,
+            reads_x=reads_x,
+            narrow=work.kernel.narrow,
+            worker=worker,
+        )
+        if store and worker.rank == 0:
+            store.write_standard(key, standard.tensors())
+    return FrozenBase(
+        model=model,
+        catalog=work.view.catalog,
+        standard=standard.to(worker.device),
+        device=worker.device,
+        dtype=DTYPES[work.kernel.precision],
+        products=DTYPES[work.tables.products],
+    )
+
+
+def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
+    """Features of a random part of the rows, the same whatever the workers."""
+    count = activations.total(torch.tensor(len(rows)), worker)
+    keys = torch.from_numpy(rows.known.column("row").to_numpy().copy())
+    chosen_n = noise.uniform(keys, 1).squeeze(1) < _SAMPLE_ROWS / count.clamp(min=1)
+    parts = [
+        source.features_of(piece).filter(
+            pa.array(chosen_n[piece.first : piece.first + piece.piece.rows].numpy())
+        )
+        for piece in rows.pieces
+    ]
+    return tuning.joined(parts, source.reader.catalog)
+
+
+def _base_key(work: FinetuneWork) -> dict[str, Any]:
+    """What activations depend on besides rows and standardisation."""
+    tables = work.tables.model_dump(include={"precision", "precisions", "products"})
+    fingerprint = work.base.manifest.fingerprint
+    kernel = work.kernel.model_dump(include={"reads", "narrow"})
+    return {"base": fingerprint, "tables": tables, **kernel}
+
+
+def _tuning_rows(
+    work: FinetuneWork,
+    source: RowSource,
+    known: SplitRows,
+    through: FrozenBase,
+    names: Sequence[Sequence[str]],
+    worker: Worker,
+    *,
+    is_large: bool,
+) -> TuningRows:
+    """The rows with their labels, slots and activations."""
+    keeping, dtype = work.keeping, DTYPES[work.keeping.precision]
+    if keeping.kind == "recompute":
+        seen = tuning.recomputed(known, source, through, dtype)
+        return tuning.tuning_rows(known.known, seen, work.view.catalog, names)
+    standard = cache.digest_of(*through.standard.tensors().values())
+    kept = tuning.activations_of(
+        known,
+        source,
+        through,
+        key={**_base_key(work), "standard": standard, "precision": keeping.precision},
+        dtype=dtype,
+        spill=keeping.folder / "spill" if is_large else None,
         worker=worker,
+    )
+    return tuning.tuning_rows(known.known, kept, work.view.catalog, names)
+
+
+def _close(
+    work: FinetuneWork, store: Store | None, rows: Mapping[str, TuningRows], worker: Worker
+) -> dict[str, Any]:
+    """Finish writing, keep to the budget, and sum up what the cache was used for."""
+    if store is None:
+        return {}
+    for split in SPLITS:
+        kept = rows[split].activations
+        assert isinstance(kept, Arena)
+        kept.complete()
+    store.close()
+    if worker.rank == 0:
+        store.evict(work.keeping.budget_bytes)
+    parts: list[Usage] = [store.usage] * worker.world
+    if worker.world > 1:
+        dist.all_gather_object(parts, store.usage)
+    numbers: Counter[str] = Counter()
+    for part in parts:
+        numbers.update({k: v for k, v in asdict(part).items() if isinstance(v, int)})
+    stopped = next((part.stopped for part in parts if part.stopped), "")
+    return {"folder": str(work.keeping.folder), **numbers, "stopped": stopped}
+
+
+def _told(store: Store | None) -> dict[str, Any]:
+    return {"from_cache": store.usage.rows_read} if store else {}
+
+
+def _levels(work: FinetuneWork, through: FrozenBase, setting: Setting) -> Plan:
+    shape = KernelShape.on(setting.heads, work.kernel, inputs=through.width)
+    return Plan(
+        shape=shape,
+        pooled=work.pooled,
+        domain=work.domain,
+        live=work.live.kernels if work.live else {},
+        run_dir=work.run_dir,
+        snapshot=work.view.snapshot.fingerprint,
+        checkpoint_every_s=work.checkpoint_every_s,
     )
 
 
@@ -169,54 +328,64 @@ def _check_unchanged(before: Digest, after: Digest) -> None:
 
 
 def frozen_base(
-    opened: PublishedBase, sharding: Mapping[str, str], row_wise_from_rows: int, worker: Worker
-) -> tuple[nn.Module, Any]:
-    """The published base, sharded over the workers and frozen; and its plan."""
+    opened: PublishedBase,
+    sharding: Mapping[str, str],
+    row_wise_from_rows: int,
+    worker: Worker,
+    tables: FrozenTablesSpec | None = None,
+    *,
+    map_folder: Path | None = None,
+) -> tuple[Recommender, Any]:
+    """The published base with its tables frozen, spread over the workers, and its plan.
+
+    Args:
+        opened: the base.
+        sharding: sharding types that are asked for, by table.
+        row_wise_from_rows: tables of at least so many rows are cut by rows.
+        worker: this process.
+        tables: the precision of the tables, what it may cost, and whether they are mapped; fp32
+            and not mapped when absent.
+        map_folder: where mapped tables lie, on a disk of this machine; beside the base when
+            absent.
+
+    Raises:
+        BadRequest: a precision costs the base more than it may, or nobody measured it.
+        Corrupt: a file is not what was published.
+    """
+    asked = tables or FrozenTablesSpec(precision="fp32")
+    for sentence in precision.check(opened.manifest, asked):
+        log.warning(sentence)
     plan = plan_tables(
         base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
         world=worker.world,
         device=worker.device,
         overrides=sharding,
         row_wise_from_rows=row_wise_from_rows,
+        ranks_per_host=ranks_per_host(worker.world),
     )
-    model = base.build_model(opened.catalog, opened.encoding, opened.model, seed=0)
-    frozen.freeze(model)
-    sharded = shard(model, plan, worker=worker, tables_optimizer=None, initialise=False)
-    published.read_base_weights(
-        sharded, opened.folder, [f.model_dump() for f in opened.manifest.files], worker
+    place = (map_folder or opened.folder.parent / "mapped") / opened.manifest.fingerprint[:16]
+    model = published.read_frozen_base(
+        base.build_model(opened.catalog, opened.encoding, opened.model, seed=0),
+        plan,
+        precisions=precision.precisions_of(opened.manifest, asked),
+        directory=opened.folder,
+        entries=[entry.model_dump() for entry in opened.manifest.files],
+        worker=worker,
+        mapped_at=place if asked.mapped else None,
     )
-    sharded.eval()
-    return sharded, plan
+    return model, plan
+
+
+def held_tables(model: nn.Module) -> FrozenTables:
+    """The frozen tables as this worker holds them."""
+    tables = unwrap(model).tables
+    assert isinstance(tables, FrozenTables)
+    return tables
 
 
 def digest_of(model: nn.Module, worker: Worker) -> Digest:
     """Digest of every table and every dense weight of the base."""
     return frozen.digest(local_shards(model), dense_state(model), worker=worker)
-
-
-def _read(work: FinetuneWork, worker: Worker) -> tuple[dict[str, pa.Table], Counter[str]]:
-    """This worker's encoded rows of each split, and what the contract found in all of them."""
-    seen: Counter[str] = Counter()
-    tables = {split: collect(work.view, work.base, split, worker, seen) for split in SPLITS}
-    return tables, gathered(seen, worker)
-
-
-def collect(
-    view: LogView, opened: PublishedBase, split: str, worker: Worker, seen: Counter[str]
-) -> pa.Table:
-    """This worker's rows of a split, encoded, in memory."""
-    reader = Reader(
-        selection=view.selections[split],
-        catalog=view.catalog,
-        encoding=opened.encoding,
-        rank=worker.rank,
-        world=worker.world,
-        as_of=view.as_of,
-    )
-    parts = [pa.Table.from_batches([part]) for part in reader.in_order(seen)]
-    if not parts:
-        return features.no_rows(view.catalog)
-    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
 
 def gathered(seen: Counter[str], worker: Worker) -> Counter[str]:
@@ -227,266 +396,3 @@ def gathered(seen: Counter[str], worker: Worker) -> Counter[str]:
     for part in parts:
         joined.update(part)
     return joined
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """The domains of every level, over all workers, in one order."""
-
-    tuned: tuple[tuple[str, ...], ...]
-    """By level, the domains with rows enough."""
-    rows: tuple[Mapping[str, int], ...]
-    """By level, tuning rows of every domain."""
-    ancestors: Mapping[str, tuple[str, ...]]
-    """Domain of a level below the pooled one -> its names at the levels above, outermost first."""
-    below_floor: Mapping[str, int]
-
-
-def _names(work: FinetuneWork, rows: pa.Table, worker: Worker) -> Names:
-    """Count domains over all workers and decide which are tuned.
-
-    Raises:
-        BadLog: a domain has two parents.
-    """
-    domain = work.view.catalog.domain
-    depth = len(domain.levels)
-    own = rows.group_by([f"l.{level}" for level in range(depth)]).aggregate([([], "count_all")])
-    parts: list[list[dict[str, Any]]] = [[] for _ in range(worker.world)]
-    dist.all_gather_object(parts, own.to_pylist())
-    counts: list[Counter[str]] = [Counter() for _ in range(depth)]
-    ancestors: dict[str, tuple[str, ...]] = {}
-    for line in (line for part in parts for line in part):
-        path = [line[f"l.{level}"] for level in range(depth)]
-        if None in path:
-            continue
-        for level, name in enumerate(path):
-            counts[level][name] += line["count_all"]
-            above = tuple(path[:level])
-            if ancestors.setdefault(name, above) != above:
-                raise BadLog(
-                    f"domain {name} has two parents, {ancestors[name][-1]} and {above[-1]}; a "
-                    "domain needs one. Choose domain.parent so that it follows from domain.keys"
-                )
-    floors = [1, *[domain.min_rows] * (depth - 1)]
-    tuned = tuple(
-        tuple(sorted(n for n, c in count.items() if c >= floor))
-        for count, floor in zip(counts, floors, strict=True)
-    )
-    thin = {n: c for n, c in counts[-1].items() if c < domain.min_rows}
-    return Names(tuned=tuned, rows=tuple(counts), ancestors=ancestors, below_floor=thin)
-
-
-def _tuning_rows(
-    work: FinetuneWork,
-    model: nn.Module,
-    rows: pa.Table,
-    names: Sequence[Sequence[str]],
-    worker: Worker,
-    report: Report,
-) -> TuningRows:
-    """The rows with their activations: computed now and kept, or looked up at each use."""
-    catalog = work.view.catalog
-    if not work.keeps_activations:
-        through = Recomputed(model=model, rows=rows, catalog=catalog, device=worker.device)
-        return activations.tuning_rows(rows, through, catalog, names)
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        report({"event": "step", "what": "rows through the base", "step": done, "of": len(rows)})
-
-    kept = activations.compute(
-        model, rows, catalog, worker=worker, batch_rows=work.encode_rows, advance=advance
-    )
-    return activations.tuning_rows(rows, kept, catalog, names)
-
-
-def _shape(work: FinetuneWork, setting: Setting) -> KernelShape:
-    heads = setting.heads
-    return KernelShape(
-        base=heads.tasks * heads.width,
-        inputs=len(setting.standard.mean_A),
-        hidden=work.kernel.hidden,
-        code=work.kernel.code,
-        tasks=heads.tasks,
-        tower_in=heads.width,
-        tower_hidden=heads.hidden,
-        rank=work.kernel.adapter_rank,
-    )
-
-
-def _tune_levels(work: FinetuneWork, names: Names, setting: Setting, report: Report) -> list[Tuned]:
-    """Every level from the pooled kernel down, resumed where a checkpoint stands."""
-    shape = _shape(work, setting)
-    snapshot = work.view.snapshot.fingerprint
-    saved = _load(work.run_dir / CHECKPOINT, snapshot=snapshot)
-    tuned: list[Tuned] = []
-    for depth, slots in enumerate(names.tuned):
-        bank = _start(shape, depth, slots, names, tuned, seed=work.pooled.seed)
-        bank = bank.to(setting.worker.device)
-        held = saved.get(depth)
-        if held is not None and held.is_finished:
-            tuned.append(_finished(bank, held))
-            continue
-        tuner = LevelTuner(
-            bank, level=depth, stage=work.domain if depth else work.pooled, setting=setting
-        )
-        if held is not None:
-            tuner.load(held.tensors)
-            report({"event": "resumed", "level": depth, "epoch": tuner.progress.epoch})
-        save = partial(_save, work.run_dir, snapshot, setting.worker, tuned)
-        tuned.append(tuner.run(report=partial(_report_level, report, depth), save=save))
-        save(None)
-    return tuned
-
-
-def _report_level(report: Report, depth: int, line: Mapping[str, Any]) -> None:
-    report({"event": f"level {depth}", **line})
-
-
-def _start(
-    shape: KernelShape,
-    depth: int,
-    slots: Sequence[str],
-    names: Names,
-    above: Sequence[Tuned],
-    *,
-    seed: int,
-) -> Bank:
-    """A level's kernels as their nearest tuned ancestors left them; the pooled one is fresh."""
-    if depth == 0:
-        return stack(shape, {POOLED: fresh(shape, seed=seed)})
-    kernels = {}
-    for name in slots:
-        for ancestor, level in reversed(list(zip(names.ancestors[name], above, strict=True))):
-            if ancestor in level.bank.names:
-                kernels[name] = level.bank.slot(level.bank.names.index(ancestor))
-                break
-    return stack(shape, kernels)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Saved:
-    """A level in the checkpoint."""
-
-    is_finished: bool
-    tensors: dict[str, Tensor]
-    summary: dict[str, Any]
-
-
-def _save(
-    run_dir: Path,
-    snapshot: str,
-    worker: Worker,
-    done: Sequence[Tuned],
-    current: LevelTuner | None,
-) -> None:
-    """Replace the checkpoint: finished levels at their best, the current one as it stands."""
-    if worker.rank:
-        return
-    tensors: dict[str, Tensor] = {}
-    summaries: dict[str, Any] = {}
-    for depth, level in enumerate(done):
-        tensors |= {f"{depth}/{n}": t for n, t in level.bank.weights.items()}
-        summaries[str(depth)] = _summary(level)
-    if current is not None:
-        tensors |= {f"{len(done)}/{n}": t for n, t in current.state().items()}
-    part = run_dir / f".{CHECKPOINT}.part"
-    save_file(
-        {n: t.contiguous().clone() for n, t in tensors.items()},
-        part,
-        metadata={"tuning": json.dumps({"snapshot": snapshot, "finished": summaries})},
-    )
-    part.replace(run_dir / CHECKPOINT)
-
-
-def _load(path: Path, *, snapshot: str) -> dict[int, _Saved]:
-    """The levels in a checkpoint, if there is one.
-
-    Raises:
-        BadLog: the log has changed since.
-    """
-    if not path.exists():
-        return {}
-    with safe_open(path, framework="pt") as file:
-        tuning = json.loads(file.metadata()["tuning"])
-        if tuning["snapshot"] != snapshot:
-            raise BadLog(
-                f"the log changed since {path} was written; its kernels belong to other rows. "
-                "Start a new run"
-            )
-        by_level: dict[int, dict[str, Tensor]] = {}
-        for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-            depth, _, name = key.partition("/")
-            by_level.setdefault(int(depth), {})[name] = file.get_tensor(key)
-    finished = tuning["finished"]
-    return {
-        depth: _Saved(
-            is_finished=str(depth) in finished,
-            tensors=tensors,
-            summary=finished.get(str(depth), {}),
-        )
-        for depth, tensors in by_level.items()
-    }
-
-
-def _summary(level: Tuned) -> dict[str, Any]:
-    """How a level got there, without its weights."""
-    names = ("start_loss", "best_loss", "best_epoch", "epochs", "stopped_at_cap")
-    return {name: getattr(level, name) for name in names}
-
-
-def _finished(bank: Bank, held: _Saved) -> Tuned:
-    weights = {name: held.tensors[name].to(w.device) for name, w in bank.weights.items()}
-    return Tuned(bank=Bank(shape=bank.shape, names=bank.names, weights=weights), **held.summary)
-
-
-@torch.no_grad()
-def _judged(bank: Bank, depth: int, setting: Setting, rows: TuningRows) -> dict[str, Judged]:
-    """Every kernel's gate rows, gathered on worker 0."""
-    parts: list[dict[str, Judged]] = []
-    weights_T = torch.tensor([t.weight for t in setting.tasks])
-    for places_B, bounds in tune.by_slot(rows.slots_nL[:, depth], len(bank.names), setting.worker):
-        logits = tune.candidate_logits(bank.weights, setting, places_B, bounds, rows)
-        before_BT, after_BT = (logits_BT.cpu() for logits_BT in logits)
-        labels_BT, mask_BT = rows.labels_nT[places_B], rows.mask_nT[places_B]
-        losses = [
-            (task_losses(logits_BT, labels_BT, mask_BT, setting.tasks) * weights_T).sum(1).double()
-            for logits_BT in (before_BT, after_BT)
-        ]
-        p = [probabilities(x_BT, setting.tasks).entire_BT for x_BT in (before_BT, after_BT)]
-        parts.append(_by_name(bank.names, bounds, (*losses, labels_BT, mask_BT, *p)))
-    everywhere: list[list[dict[str, Judged]]] = [[] for _ in range(setting.worker.world)]
-    dist.gather_object(parts, everywhere if setting.worker.rank == 0 else None)
-    return _joined([part for parts in everywhere for part in parts])
-
-
-def _by_name(
-    names: Sequence[str], bounds: Sequence[int], columns: Sequence[Tensor]
-) -> dict[str, Judged]:
-    fields = tuple(Judged.__dataclass_fields__)
-    starts = [0, *bounds]
-    return {
-        name: Judged(
-            **{
-                field: column[start:end].numpy()
-                for field, column in zip(fields, columns, strict=True)
-            }
-        )
-        for name, start, end in zip(names, starts, bounds, strict=False)
-        if end > start
-    }
-
-
-def _joined(parts: Sequence[Mapping[str, Judged]]) -> dict[str, Judged]:
-    """Every name's rows, one after the other."""
-    by_name: dict[str, list[Judged]] = {}
-    for part in parts:
-        for name, judged in part.items():
-            by_name.setdefault(name, []).append(judged)
-    fields = tuple(Judged.__dataclass_fields__)
-    return {
-        name: Judged(**{f: np.concatenate([getattr(j, f) for j in held]) for f in fields})
-        for name, held in by_name.items()
-    }

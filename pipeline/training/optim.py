@@ -1,69 +1,75 @@
-"""Adam over the slots of a bank: each kernel has its own moments and its own step count.
+"""Adam over the slots of a bank: each kernel has its own moments, step count and rate.
 
-Source: Kingma and Ba 2015, "Adam", algorithm 1, as torch.optim.Adam computes it; a bank of K
-slots moves as K separate optimisers would.
+Source: Kingma and Ba 2015, "Adam", algorithm 1, by torch's own fused kernel: a bank of K slots
+moves as K separate optimisers would.
+
+Shapes: K slots, N units of a kernel's row that are tuned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 class BankAdam:
-    """Moments of the named weights of K kernels."""
+    """Moments of the tuned units of K kernels."""
 
-    def __init__(self, weights: Mapping[str, Tensor], names: Sequence[str], *, lr: float) -> None:
+    def __init__(self, flat_KN: Tensor, *, lr: float) -> None:
         """Start at rest.
 
         Args:
-            weights: stacked weights, a first dimension of K slots each.
-            names: which of them are tuned.
-            lr: the rate.
+            flat_KN: the tuned units of the bank's rows, moved in place.
+            lr: every slot's first rate.
         """
-        self.names, self.lr = tuple(names), lr
-        self.first = {name: torch.zeros_like(weights[name]) for name in names}
-        self.second = {name: torch.zeros_like(weights[name]) for name in names}
-        any_weight = next(iter(weights.values()))
-        self.steps_K = torch.zeros(len(any_weight), dtype=torch.int64, device=any_weight.device)
+        self.flat_KN = flat_KN
+        self.first_KN, self.second_KN = (torch.zeros_like(flat_KN) for _ in range(2))
+        self.steps_K = torch.zeros(len(flat_KN), device=flat_KN.device)
+        self.lr_K = torch.full((len(flat_KN),), lr, dtype=torch.float64)
 
     @torch.no_grad()
-    def step(
-        self, weights: Mapping[str, Tensor], slots: Tensor, gradients: Mapping[str, Tensor]
-    ) -> None:
-        """Move the present slots' weights; the others stay, and so do their step counts.
+    def step(self, slots: list[int], gradients_PN: Tensor) -> None:
+        """Move the present slots; the others stay, and so do their step counts.
 
         Args:
-            weights: stacked weights of all K slots, changed in place.
             slots: P slot numbers.
-            gradients: by name, of the P present slots.
+            gradients_PN: of the tuned units of the P present slots.
         """
-        self.steps_K[slots] += 1
-        for name in self.names:
-            grad = gradients[name]
-            first = self.first[name].index_select(0, slots).lerp_(grad, 1 - BETA1)
-            second = self.second[name].index_select(0, slots)
-            second.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-            self.first[name].index_copy_(0, slots, first)
-            self.second[name].index_copy_(0, slots, second)
-            count = self.steps_K[slots].to(torch.float64).view(-1, *[1] * (grad.ndim - 1))
-            scale = (1 - BETA2**count).sqrt()
-            rate = (self.lr / (1 - BETA1**count)).to(grad.dtype)
-            denominator = (second.sqrt() / scale.to(grad.dtype)).add_(EPS)
-            weights[name].index_add_(0, slots, -rate * first / denominator)
+        by_rate: dict[float, list[int]] = {}
+        for place, slot in enumerate(slots):
+            by_rate.setdefault(float(self.lr_K[slot]), []).append(place)
+        for lr, places in by_rate.items():
+            moved = [slots[place] for place in places]
+            adam(
+                params=[self.flat_KN[slot] for slot in moved],
+                grads=[gradients_PN[place] for place in places],
+                exp_avgs=[self.first_KN[slot] for slot in moved],
+                exp_avg_sqs=[self.second_KN[slot] for slot in moved],
+                max_exp_avg_sqs=[],
+                state_steps=[self.steps_K[slot] for slot in moved],
+                fused=True,
+                amsgrad=False,
+                beta1=BETA1,
+                beta2=BETA2,
+                lr=lr,
+                weight_decay=0.0,
+                eps=EPS,
+                maximize=False,
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs."""
-        moments = {f"first.{n}": t for n, t in self.first.items()}
-        return (
-            moments | {f"second.{n}": t for n, t in self.second.items()} | {"steps": self.steps_K}
-        )
+        return {
+            "first": self.first_KN,
+            "second": self.second_KN,
+            "steps": self.steps_K,
+            "lr": self.lr_K,
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state`."""
-        for name in self.names:
-            self.first[name].copy_(state[f"first.{name}"])
-            self.second[name].copy_(state[f"second.{name}"])
-        self.steps_K.copy_(state["steps"])
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])

@@ -3,11 +3,13 @@
 Shapes: B rows of this worker, T tasks.
 """
 
+import gc
 import json
+import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,9 +25,10 @@ from pipeline.data.reader import Cursor, Reader
 from pipeline.data.view import LogView
 from pipeline.model import frozen
 from pipeline.model.loss import TaskShape, share_of_mean, task_losses
-from pipeline.process import Worker
+from pipeline.model.recommender import Recommender
+from pipeline.process import Worker, ranks_per_host
 from pipeline.sharding import published
-from pipeline.sharding.plan import describe, plan_tables
+from pipeline.sharding.plan import describe, plan_tables, planned
 from pipeline.sharding.shard import (
     RowWiseAdagrad,
     dense_state,
@@ -34,12 +37,14 @@ from pipeline.sharding.shard import (
     shard,
     unwrap,
 )
-from pipeline.training import base, checkpoint
+from pipeline.training import base, checkpoint, precision
 from pipeline.training.activations import total
-from schemas.job import BaseOptimSpec, ModelSpec
+from schemas.job import BaseOptimSpec, ModelSpec, Precision
 from schemas.log import Catalog
+from schemas.plan import PlanDocument
 
 Report = Callable[[Mapping[str, Any]], None]
+_log = logging.getLogger(__name__)
 _PREFETCHED = 4
 _REPORT_EVERY_S = 2.0
 
@@ -56,6 +61,8 @@ class PretrainWork:
     optim: BaseOptimSpec
     run_dir: Path
     from_base: Path | None
+    allow: tuple[str, ...] = ()
+    """Differences from that base that are meant (audit.py)."""
     seed: int
     batch_rows: int
     epochs: int
@@ -66,6 +73,8 @@ class PretrainWork:
     sharding: Mapping[str, str]
     row_wise_from_rows: int
     checkpoint_every_steps: int
+    plan: PlanDocument | None = None
+    """Where tables lie; by the rule when absent."""
 
 
 @dataclass(slots=True)
@@ -80,6 +89,43 @@ class Standing:
     validations: int = 0
     rows: int = 0
     is_over: bool = False
+    loaded: list[str] = field(default_factory=list)
+    """What was not loaded as it was, from a base or under another plan."""
+
+
+def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str, Any]:
+    """Train to the end, then measure what lower precision costs the best weights.
+
+    What training held is let go first: the check needs no more memory than fp32 tables.
+    """
+    training = Pretraining(work, worker=worker, report=report)
+    result, plan = training.run(), training.plan
+    del training
+    gc.collect()
+    catalog, best = work.view.catalog, work.run_dir / ".best"
+    weights = json.loads((best / "weights.json").read_text())
+
+    def base_in(kind: Precision) -> Recommender:
+        model = base.build_model(catalog, work.encoding, work.model, seed=0)
+        return published.read_frozen_base(
+            model,
+            plan,
+            precisions=dict.fromkeys(model.table_sizes, kind),
+            directory=best,
+            entries=weights["files"],
+            worker=worker,
+        )
+
+    measured = precision.measure(
+        base_in,
+        _rows_of(work, _validation(work), worker),
+        tasks=base.task_shapes(catalog),
+        titles=[task.entire_space_title or task.title for task in catalog.tasks],
+        batch_rows=_local_rows(work, worker),
+        worker=worker,
+        report=report,
+    )
+    return result | {"precisions": measured}
 
 
 class Pretraining:
@@ -90,12 +136,24 @@ class Pretraining:
         self.work, self.worker, self.report = work, worker, report
         self.catalog: Catalog = work.view.catalog
         self.tasks: tuple[TaskShape, ...] = base.task_shapes(self.catalog)
-        self.plan = plan_tables(
-            base.table_shapes(self.catalog, work.encoding, width=work.model.width),
-            world=worker.world,
-            device=worker.device,
-            overrides=work.sharding,
-            row_wise_from_rows=work.row_wise_from_rows,
+        shapes = base.table_shapes(self.catalog, work.encoding, width=work.model.width)
+        self.plan = (
+            planned(
+                work.plan,
+                shapes,
+                world=worker.world,
+                device=worker.device,
+                ranks_per_host=ranks_per_host(worker.world),
+            )
+            if work.plan
+            else plan_tables(
+                shapes,
+                world=worker.world,
+                device=worker.device,
+                overrides=work.sharding,
+                row_wise_from_rows=work.row_wise_from_rows,
+                ranks_per_host=ranks_per_host(worker.world),
+            )
         )
         model = base.build_model(
             self.catalog,
@@ -123,11 +181,9 @@ class Pretraining:
         self.adam = torch.optim.AdamW(
             self.dense.values(), lr=work.optim.dense_lr, weight_decay=work.optim.dense_decay
         )
-        self.local_rows = max(work.batch_rows // worker.world, 1)
-        self.train = self._reader("pretrain")
-        self.valid = self._reader(
-            "pretrain_valid" if "pretrain_valid" in work.view.selections else "valid"
-        )
+        self.local_rows = _local_rows(work, worker)
+        self.train = _rows_of(work, "pretrain", worker)
+        self.valid = _rows_of(work, _validation(work), worker)
         self.steps_per_epoch = self.train.steps(self.local_rows)
         self.steps = self.steps_per_epoch * work.epochs
         self.standing = Standing()
@@ -144,6 +200,7 @@ class Pretraining:
             "best_step": standing.best_step,
             "best_valid_loss": standing.best_loss,
             "stopped_early": standing.is_over,
+            "loaded": standing.loaded,
             "plan": describe(self.plan),
         }
 
@@ -267,43 +324,92 @@ class Pretraining:
             }
         )
 
-    def _reader(self, split: str) -> Reader:
-        work = self.work
-        return Reader(
-            selection=work.view.selections[split],
-            catalog=self.catalog,
-            encoding=work.encoding,
-            rank=self.worker.rank,
-            world=self.worker.world,
-            as_of=work.view.as_of,
-        )
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "tables": self.model.fused_optimizer.state_dict(),
-            "dense": checkpoint.optimizer_tensors(self.adam, self.dense),
-        }
-
     def _save(self) -> None:
-        meta = asdict(self.standing)
+        meta = asdict(self.standing) | {"steps_per_epoch": self.steps_per_epoch}
         folder = self.work.run_dir / "checkpoints"
-        checkpoint.save(folder, self.standing.step, self._state(), meta, worker=self.worker)
+        adam = checkpoint.optimizer_tensors(self.adam, self.dense)
+        checkpoint.save(folder, self.standing.step, self.model, adam, meta, worker=self.worker)
 
     def _start(self) -> None:
         """Continue this run from its checkpoint, or a published base, or start fresh."""
         place = checkpoint.latest(self.work.run_dir / "checkpoints")
         if place is not None:
-            state = self._state()
-            meta = checkpoint.load(place, state, worker=self.worker)
-            self.model.load_state_dict(state["model"])
-            self.model.fused_optimizer.load_state_dict(state["tables"])
-            self.standing = Standing(**meta | {"cursor": Cursor(**meta["cursor"])})
+            adam = checkpoint.optimizer_tensors(self.adam, self.dense)
+            metas, left = checkpoint.load(place, self.model, adam, worker=self.worker)
+            self.standing, moved = standing_of(metas, self.steps_per_epoch, self.worker)
             self.report({"event": "resumed", "step": self.standing.step})
+            self._tell([*left, *moved])
         elif self.work.from_base is not None:
             opened = base.open_base(self.work.from_base)
-            files = [entry.model_dump() for entry in opened.manifest.files]
-            published.read_base_weights(self.model, opened.folder, files, self.worker)
+            told = published.read_base_weights(
+                self.model,
+                opened.folder,
+                base.files_of(opened),
+                self.worker,
+                allow=self.work.allow,
+                growth=base.growth_from(opened, self.catalog, self.work.encoding),
+            )
+            self._tell([*told, "weights only: a base brings no optimiser's state, all start anew"])
+
+    def _tell(self, lines: Sequence[str]) -> None:
+        """Say aloud, and keep for the record, what was not loaded as it was."""
+        self.standing.loaded += lines
+        for line in lines if self.worker.rank == 0 else ():
+            _log.warning("%s", line)
+            self.report({"event": "loaded", "told": line})
+
+
+def standing_of(
+    metas: Sequence[Mapping[str, Any]], steps_per_epoch: int, worker: Worker
+) -> tuple[Standing, list[str]]:
+    """Where this worker stands, by what the workers that wrote a checkpoint said.
+
+    A place in the log is one worker's of so many. Other workers keep all that was learned, and
+    start the epoch again that had begun: its rows are dealt out anew, and each is read whole.
+
+    Args:
+        metas: what each of them said, by rank.
+        steps_per_epoch: of this run.
+        worker: this process.
+
+    Returns:
+        The standing, and what must be said aloud about it.
+    """
+    meta = dict(metas[worker.rank if worker.rank < len(metas) else 0])
+    per_epoch = meta.pop("steps_per_epoch")
+    standing = Standing(**meta | {"cursor": Cursor(**meta["cursor"])})
+    if len(metas) == worker.world:
+        return standing, []
+    epoch, begun = divmod(standing.step, per_epoch)
+    standing.step, standing.cursor = epoch * steps_per_epoch, Cursor(epoch=epoch)
+    told = f"{len(metas)} workers wrote the checkpoint, {worker.world} go on"
+    if begun:
+        told += (
+            f"; epoch {epoch} starts again, and with it {begun} steps' rows are trained on twice"
+        )
+    return standing, [told]
+
+
+def _local_rows(work: PretrainWork, worker: Worker) -> int:
+    """Rows of this worker's batch."""
+    return max(work.batch_rows // worker.world, 1)
+
+
+def _validation(work: PretrainWork) -> str:
+    """The split that tells the best weights."""
+    return "pretrain_valid" if "pretrain_valid" in work.view.selections else "valid"
+
+
+def _rows_of(work: PretrainWork, split: str, worker: Worker) -> Reader:
+    """This worker's rows of a split."""
+    return Reader(
+        selection=work.view.selections[split],
+        catalog=work.view.catalog,
+        encoding=work.encoding,
+        rank=worker.rank,
+        world=worker.world,
+        as_of=work.view.as_of,
+    )
 
 
 def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, float]:

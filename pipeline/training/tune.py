@@ -1,39 +1,40 @@
 """Tune one level of kernels together: compression, then matching, each domain at its own pace.
 
-An epoch of a domain with n rows takes about n / batch steps; which step uses a row is a function of
-the row alone (iak/noise.py). A step gathers the rows of every domain that still has steps, each
-domain's loss being the mean over its own rows. After an epoch each domain is validated; it keeps
-its best state (the untouched one is a candidate) and is finished when `patience` epochs did not
-better it. A finished domain costs nothing further.
+A step gathers the rows of a few domains, each domain's loss being the mean over its own rows. After
+an epoch each domain is validated; it keeps its best state (the untouched one is a candidate), its
+rate falls when it did not get better, and it is finished when `patience` epochs did not better it.
+A finished domain costs nothing further.
 
-Shapes: K slots of the level, P present in a step, S steps of an epoch, T tasks, L levels; the
-letters of kernel.py.
+Shapes: K slots of the level, P present in a step, T tasks, N units of a kernel's row; the letters
+of kernel.py.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from pipeline.iak import bank as banks
 from pipeline.iak import noise
 from pipeline.iak.bank import Bank
-from pipeline.iak.grouped import slot_sums
+from pipeline.iak.grouped import Segments, slot_sums
 from pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, Weights
 from pipeline.iak.loss import bottleneck_loss
 from pipeline.iak.noise import Phase
 from pipeline.model.heads import Heads
 from pipeline.model.loss import TaskShape, task_losses
 from pipeline.process import Worker
-from pipeline.training.activations import TuningRows, most, total
+from pipeline.training.activations import total
 from pipeline.training.optim import BankAdam
+from pipeline.training.rows import TuningRows
+from pipeline.training.schedule import Step, by_slot, make_schedule, steps_per_epoch
 
 _TRAINED: Mapping[Phase, tuple[str, ...]] = {
     "compression": (*ENCODER, *PRIOR, *PROBE),
-    "matching": (*ENCODER, *PRIOR, *DECODER),
+    "matching": (*DECODER, *ENCODER, *PRIOR),
 }
 _VALID_ROWS = 8192
 
@@ -43,6 +44,7 @@ class Stage:
     """How a level is tuned; fields as in schemas.job.StageSpec, with the price and the seed."""
 
     lr: float
+    slower: float
     compression_epochs: int
     max_epochs: int
     patience: int
@@ -50,22 +52,10 @@ class Stage:
     min_batch: int
     max_batch: int
     steps_per_epoch: int
+    max_steps_per_epoch: int
+    step_rows: int
     beta: float
     seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standard:
-    """Mean and deviation of the encoder's inputs over the tuning rows; frozen, in every bundle."""
-
-    mean_A: Tensor
-    scale_A: Tensor
-    reads_x: bool
-
-    def __call__(self, h_BH: Tensor, x_BX: Tensor) -> Tensor:
-        """Standardised encoder inputs a_BA."""
-        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
-        return (a_BA - self.mean_A) / self.scale_A
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +64,6 @@ class Setting:
 
     heads: Heads
     tasks: Sequence[TaskShape]
-    standard: Standard
     train: TuningRows
     valid: TuningRows
     worker: Worker
@@ -109,23 +98,29 @@ class LevelTuner:
     """Tunes the slots of one bank."""
 
     def __init__(self, bank: Bank, *, level: int, stage: Stage, setting: Setting) -> None:
-        """Start from the bank's weights, which become the untouched candidate.
+        """Start from the bank's weights, which stay as they are: they are the untouched candidate.
 
         Args:
-            bank: kernels to tune, changed in place.
+            bank: kernels to start from; where all start alike, one may stand for all of them.
             level: which column of `slots_nL` names a row's slot.
             stage: how.
             setting: data, towers and worker.
         """
-        self.bank, self.level, self.stage, self.setting = bank, level, stage, setting
+        self.start, self.bank = bank, bank.clone()
+        self.level, self.stage, self.setting = level, stage, setting
         self.slots_n = setting.train.slots_nL[:, level]
         rows_K = torch.bincount(self.slots_n[self.slots_n >= 0], minlength=len(bank.names))
         self.rows_K = total(rows_K, setting.worker)
-        self.steps_K = steps_per_epoch(self.rows_K, stage)
-        self.start = {name: w.clone() for name, w in bank.weights.items()}
-        self.best = {name: w.clone() for name, w in bank.weights.items()}
+        self.steps_K = steps_per_epoch(
+            self.rows_K,
+            wanted_steps=stage.steps_per_epoch,
+            min_batch=stage.min_batch,
+            max_batch=stage.max_batch,
+        )
+        self._bettered = bank.like()  # memory that is touched as kernels get better
         self.progress = Progress(phase="compression" if stage.compression_epochs else "matching")
         self.adam = self._rest()
+        self.gradients_PN = self.moved_PN = torch.zeros(0, 0)
 
     def run(
         self,
@@ -140,9 +135,9 @@ class LevelTuner:
             save: called after each epoch, when the tuner's state can be kept.
         """
         while self.progress.phase == "compression":
-            rate = self._epoch("compression", self.progress.epoch)
+            loss = self._epoch("compression", self.progress.epoch)
             self.progress.epoch += 1
-            report({"phase": "compression", "epoch": self.progress.epoch, "train_loss": rate})
+            report({"phase": "compression", "epoch": self.progress.epoch, "train_loss": loss})
             if self.progress.epoch == self.stage.compression_epochs:
                 self.progress = Progress(phase="matching")
                 self.adam = self._rest()
@@ -160,13 +155,11 @@ class LevelTuner:
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, as tensors."""
         progress = self.progress
-        state = {f"weights.{n}": t for n, t in self.bank.weights.items()}
-        state |= {f"start.{n}": t for n, t in self.start.items()}
-        state |= {f"best.{n}": t for n, t in self.best.items()}
-        state |= {f"adam.{n}": t for n, t in self.adam.state().items()}
-        place = torch.tensor([progress.phase == "matching", progress.epoch])
-        return state | {
-            "place": place,
+        return {
+            "bank.weights": self.bank.flat_KN,
+            "bank.best": self.best.flat_KN,
+            **{f"adam.{name}": tensor for name, tensor in self.adam.state().items()},
+            "place": torch.tensor([progress.phase == "matching", progress.epoch]),
             "best_loss": progress.best_loss_K,
             "start_loss": progress.start_loss_K,
             "best_epoch": progress.best_epoch_K,
@@ -184,102 +177,124 @@ class LevelTuner:
             best_epoch_K=state["best_epoch"],
             is_active_K=state["is_active"],
         )
-        for held, prefix in (
-            (self.bank.weights, "weights"),
-            (self.start, "start"),
-            (self.best, "best"),
-        ):
-            for name, tensor in held.items():
-                tensor.copy_(state[f"{prefix}.{name}"])
+        self.bank.flat_KN.copy_(state["bank.weights"])
+        self._bettered.flat_KN.copy_(state["bank.best"])
         self.adam = self._rest()
         self.adam.load(
             {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")}
         )
 
+    @property
+    def best(self) -> Bank:
+        """Every kernel at its best; one that never got better, as it started."""
+        epochs_K = self.progress.best_epoch_K
+        for slot in range(len(self.bank.names)):
+            if not len(epochs_K) or epochs_K[slot] == 0:
+                self._bettered.flat_KN[slot] = self.start.flat_KN[slot]
+        return self._bettered
+
     def _rest(self) -> BankAdam:
-        names = _TRAINED[self.progress.phase]
-        return BankAdam(self.bank.weights, names, lr=self.stage.lr)
+        return BankAdam(self.bank.flat_KN[:, self._tuned_units()], lr=self.stage.lr)
+
+    def _tuned_units(self) -> slice:
+        return banks.range_of(self.bank.shape, _TRAINED[self.progress.phase])
 
     def _epoch(self, phase: Phase, epoch: int) -> float:
         """One pass of every active domain; the mean training loss over domains and steps."""
+        rows = self.setting.train
         active = self.progress.is_active_K if phase == "matching" else self.rows_K > 0
         streams = [
             noise.stream(seed=self.stage.seed, domain=name, epoch=epoch, phase=phase)
             for name in self.bank.names
         ]
         schedule = make_schedule(
-            self.setting.train,
+            rows.identity_n,
+            rows.mask_nT,
             self.slots_n,
             streams_K=torch.tensor(streams, dtype=torch.int64),
             steps_K=torch.where(active, self.steps_K, 0),
+            most_steps=self.stage.max_steps_per_epoch,
+            step_rows=self.stage.step_rows,
             worker=self.setting.worker,
         )
         losses = [self._step(phase, step) for step in schedule.steps()]
         mean_loss = total(torch.tensor(sum(losses)), self.setting.worker)
         return float(mean_loss) / max(int(schedule.steps_K.sum()), 1)
 
-    def _step(self, phase: Phase, step: "Step") -> float:
+    def _step(self, phase: Phase, step: Step) -> float:
         """One move of the present domains, and this worker's share of their summed loss."""
-        names, device = _TRAINED[phase], self.setting.worker.device
-        slots_P = step.slots_P.to(device)
-        weights = self.bank.take(slots_P, names)
+        weights = banks.views(present(self.bank, step.slots), self.bank.shape)
+        tuned = {name: weights[name].requires_grad_() for name in _TRAINED[phase]}
         loss = self._loss(phase, step, weights)
-        gradients = torch.autograd.grad(loss, [weights[n] for n in names])
-        summed = _summed(dict(zip(names, gradients, strict=True)), self.setting.worker)
+        gradients = torch.autograd.grad(loss, list(tuned.values()))
+        gradients_PN = self._side_by_side(dict(zip(tuned, gradients, strict=True)))
+        if self.setting.worker.world > 1:
+            dist.all_reduce(gradients_PN)
         if self.stage.shrink and phase == "matching":
-            for name in names:
-                moved = weights[name].detach() - self.start[name][slots_P]
-                summed[name].add_(moved, alpha=2 * self.stage.shrink)
-        self.adam.step(self.bank.weights, slots_P, summed)
+            units = self._tuned_units()
+            here_PN, start_PN = (present(b, step.slots)[:, units] for b in (self.bank, self.start))
+            moved_PN = torch.sub(here_PN, start_PN, out=self.moved_PN[: len(step.slots)])
+            gradients_PN.add_(moved_PN, alpha=2 * self.stage.shrink)
+        self.adam.step(step.slots, gradients_PN)
         return float(loss.detach())
 
-    def _loss(self, phase: Phase, step: "Step", weights: Weights) -> Tensor:
+    def _side_by_side(self, gradients: Weights) -> Tensor:
+        """Gradients as the bank's rows have their weights, in memory that every step uses again."""
+        units, places = self._tuned_units(), banks.spans(self.bank.shape)
+        slots = len(next(iter(gradients.values())))
+        if len(self.gradients_PN) < slots or self.gradients_PN.shape[1] != units.stop - units.start:
+            size = (slots, units.stop - units.start)
+            self.gradients_PN, self.moved_PN = (self.bank.flat_KN.new_zeros(size) for _ in range(2))
+        for name, gradient in gradients.items():
+            start, stop = places[name].start - units.start, places[name].stop - units.start
+            self.gradients_PN[:slots, start:stop] = gradient.flatten(1)
+        return self.gradients_PN[:slots]
+
+    def _loss(self, phase: Phase, step: Step, weights: Weights) -> Tensor:
         """This worker's share of the present domains' summed loss."""
-        setting, rows = self.setting, self.setting.train
-        device, places_B = setting.worker.device, step.places_B
-        h_BH, x_BX = rows.activations.of(places_B)
+        setting, rows, places_B = self.setting, self.setting.train, step.places_B
+        device, segments = setting.worker.device, step.segments(setting.worker.device)
+        h_BH, a_BA = rows.activations.of(places_B)
         noise_BC = noise.gaussian(rows.identity_n[places_B], step.streams_B, self.bank.shape.code)
-        output = banks.run(
-            weights,
-            setting.heads,
-            h_BH,
-            setting.standard(h_BH, x_BX),
-            noise_BC.to(device),
-            step.bounds,
-        )
+        code = banks.encode(weights, a_BA, noise_BC.to(device), segments)
+        if phase == "compression":
+            logits_BT = setting.heads(h_BH) + banks.probe(weights, code.z_BC, segments)
+        else:
+            logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
         return bottleneck_loss(
-            output,
-            phase=phase,
-            frozen_BT=setting.heads(h_BH) if phase == "compression" else None,
+            logits_BT,
+            code.rate_B,
             labels_BT=rows.labels_nT[places_B].to(device),
             mask_BT=rows.mask_nT[places_B].to(device),
             tasks=setting.tasks,
             labelled_PT=step.labelled_PT.to(device),
             rows_P=step.rows_P.to(device),
-            bounds=step.bounds,
+            rows=segments,
             beta=self.stage.beta,
         )
 
     def _judge_untouched(self) -> None:
-        """Validate the weights from before compression: they are what `best` still holds."""
-        untouched = Bank(shape=self.bank.shape, names=self.bank.names, weights=self.start)
-        loss_K, is_known_K = valid_losses(untouched, self.level, self.setting)
+        """Validate the weights from before compression."""
+        everywhere_K = torch.ones(len(self.bank.names), dtype=torch.bool)
+        loss_K, is_known_K = valid_losses(self.start, self.level, self.setting, everywhere_K)
         self.progress.start_loss_K = loss_K
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)
         self.progress.is_active_K = is_known_K & (self.rows_K > 0)
 
     def _keep_the_best(self) -> None:
-        """Keep what got better; finish what has not for `patience` epochs."""
+        """Keep what got better, slow down what did not; finish what has not for long enough."""
         progress = self.progress
-        loss_K, _ = valid_losses(self.bank, self.level, self.setting)
-        better_K = progress.is_active_K & (loss_K < progress.best_loss_K)
-        for name, weights in self.bank.weights.items():
-            self.best[name][better_K] = weights[better_K]
+        active_K = progress.is_active_K
+        loss_K, _ = valid_losses(self.bank, self.level, self.setting, active_K)
+        better_K = active_K & (loss_K < progress.best_loss_K)
+        for slot in torch.nonzero(better_K).flatten().tolist():
+            self._bettered.flat_KN[slot] = self.bank.flat_KN[slot]
         progress.best_loss_K = torch.where(better_K, loss_K, progress.best_loss_K)
         progress.best_epoch_K = torch.where(better_K, progress.epoch, progress.best_epoch_K)
+        self.adam.lr_K[active_K & ~better_K] *= self.stage.slower
         waited_K = progress.epoch - progress.best_epoch_K
-        progress.is_active_K = progress.is_active_K & (waited_K < self.stage.patience)
+        progress.is_active_K = active_K & (waited_K < self.stage.patience)
 
     def _summary(self, train_loss: float) -> dict[str, Any]:
         progress = self.progress
@@ -297,7 +312,7 @@ class LevelTuner:
         progress = self.progress
         at_cap = progress.is_active_K & (progress.best_epoch_K == self.stage.max_epochs)
         return Tuned(
-            bank=Bank(shape=self.bank.shape, names=self.bank.names, weights=self.best),
+            bank=self.best,
             start_loss=progress.start_loss_K.tolist(),
             best_loss=progress.best_loss_K.tolist(),
             best_epoch=progress.best_epoch_K.tolist(),
@@ -308,164 +323,64 @@ class LevelTuner:
         )
 
 
-def steps_per_epoch(rows_K: Tensor, stage: Stage) -> Tensor:
-    """Steps of each domain's epoch: rows over a batch of clip(2^round(log2(rows / steps)))."""
-    steps = []
-    for rows in rows_K.tolist():
-        wanted = 2 ** round(math.log2(max(rows / stage.steps_per_epoch, 1)))
-        batch = min(max(wanted, stage.min_batch), stage.max_batch)
-        steps.append(max(round(rows / batch), 1) if rows else 0)
-    return torch.tensor(steps, dtype=torch.int64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """The rows of one step on this worker, sorted by slot, and their counts over all workers."""
-
-    slots_P: Tensor
-    places_B: Tensor
-    streams_B: Tensor
-    bounds: list[int]
-    rows_P: Tensor
-    labelled_PT: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """An epoch's rows in the order of their steps."""
-
-    steps_K: Tensor
-    order_n: Tensor
-    """Places of this worker's rows, by step, then slot."""
-    streams_n: Tensor
-    own_SK: Tensor
-    """Rows of this worker."""
-    rows_SK: Tensor
-    """Rows of all workers."""
-    labelled_SKT: Tensor
-    """Labelled rows of all workers."""
-
-    def steps(self) -> Iterator[Step]:
-        """The steps, the same number on every worker."""
-        done = 0
-        for step in range(self.rows_SK.shape[0]):
-            slots_P = torch.nonzero(self.steps_K > step).squeeze(1)
-            ends = self.own_SK[step][slots_P].cumsum(0).tolist()
-            places_B = self.order_n[done : done + ends[-1]]
-            done += ends[-1]
-            yield Step(
-                slots_P=slots_P,
-                places_B=places_B,
-                streams_B=self.streams_n[places_B],
-                bounds=ends,
-                rows_P=self.rows_SK[step][slots_P],
-                labelled_PT=self.labelled_SKT[step][slots_P],
-            )
-
-
-def make_schedule(
-    rows: TuningRows, slots_n: Tensor, *, streams_K: Tensor, steps_K: Tensor, worker: Worker
-) -> Schedule:
-    """Give each of this worker's rows its step, and count every step's rows over all workers.
-
-    Args:
-        rows: this worker's rows.
-        slots_n: each row's slot, -1 for none.
-        streams_K: key of each slot's draws in this epoch.
-        steps_K: steps of each slot; 0 leaves it out.
-        worker: this process.
-    """
-    slots, count = len(steps_K), int(steps_K.max()) if len(steps_K) else 0
-    used = torch.nonzero(slots_n >= 0).squeeze(1)
-    used = used[steps_K[slots_n[used]] > 0]
-    slot_B = slots_n[used]
-    streams_n = torch.zeros(len(slots_n), dtype=torch.int64)
-    streams_n[used] = streams_K[slot_B]
-    step_B = noise.steps_of(rows.identity_n[used], streams_n[used], steps_K[slot_B])
-    cell_B = step_B * slots + slot_B
-    order = torch.argsort(cell_B, stable=True)
-    own = torch.bincount(cell_B, minlength=count * slots).view(count, slots)
-    labelled = torch.stack(
-        [
-            torch.bincount(cell_B[mask[used]], minlength=count * slots).view(count, slots)
-            for mask in rows.mask_nT.unbind(1)
-        ],
-        dim=2,
-    )
-    return Schedule(
-        steps_K=steps_K,
-        order_n=used[order],
-        streams_n=streams_n,
-        own_SK=own,
-        rows_SK=total(own, worker),
-        labelled_SKT=total(labelled, worker),
-    )
+def present(bank: Bank, slots: list[int]) -> Tensor:
+    """These slots' rows of the bank; where they are neighbours, the rows themselves."""
+    first, last = slots[0], slots[-1]
+    if slots == list(range(first, last + 1)):
+        return bank.flat_KN[first : last + 1].detach()
+    return bank.flat_KN[slots]
 
 
 @torch.no_grad()
-def valid_losses(bank: Bank, level: int, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Each slot's validation loss over all workers' rows, and whether it has a labelled row there.
+def valid_losses(
+    bank: Bank, level: int, setting: Setting, wanted_K: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each wanted slot's validation loss over all workers' rows, and whether it has a labelled row.
 
     A loss is the weighted sum over tasks of mean nats a labelled row.
     """
     slots = len(bank.names)
     sums_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
     counts_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
-    rows = setting.valid
-    device = setting.worker.device
-    for places_B, bounds in by_slot(rows.slots_nL[:, level], slots, setting.worker):
-        _, logits_BT = candidate_logits(bank.weights, setting, places_B, bounds, rows)
+    rows, device = setting.valid, setting.worker.device
+    for batch in judged_batches(bank, level, setting, rows, wanted_K):
+        places_B, present, segments = batch.places_B, batch.present, batch.segments
         mask_BT = rows.mask_nT[places_B].to(device)
         labels_BT = rows.labels_nT[places_B].to(device)
-        losses_BT = task_losses(logits_BT, labels_BT, mask_BT, setting.tasks)
-        sums_KT += slot_sums(losses_BT.double(), bounds).cpu()
-        counts_KT += slot_sums(mask_BT.double(), bounds).cpu()
+        losses_BT = task_losses(batch.logits_BT, labels_BT, mask_BT, setting.tasks)
+        sums_KT[present] += slot_sums(losses_BT.double(), segments).cpu()
+        counts_KT[present] += slot_sums(mask_BT.double(), segments).cpu()
     sums_KT, counts_KT = total(sums_KT, setting.worker), total(counts_KT, setting.worker)
     weights_T = torch.tensor([t.weight for t in setting.tasks], dtype=torch.float64)
     loss_K = (weights_T * sums_KT / counts_KT.clamp(min=1)).sum(dim=1)
     return loss_K, counts_KT.sum(dim=1) > 0
 
 
-def by_slot(slots_n: Tensor, slots: int, worker: Worker) -> Iterator[tuple[Tensor, list[int]]]:
-    """Rows that have a slot, sorted by it, in batches; every worker gets as many batches."""
-    order = torch.argsort(slots_n, stable=True)
-    order = order[slots_n[order] >= 0]
-    for batch in range(most(-(-len(order) // _VALID_ROWS), worker)):
-        places_B = order[batch * _VALID_ROWS : (batch + 1) * _VALID_ROWS]
-        counts = torch.bincount(slots_n[places_B], minlength=slots)
-        yield places_B, counts.cumsum(0).tolist()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedBatch:
+    """Rows sorted by slot under their kernels."""
 
-
-def standard_of(rows: TuningRows, *, reads_x: bool, worker: Worker) -> Standard:
-    """Mean and deviation of the encoder's inputs over the rows of all workers."""
-    parts: list[Tensor] = []
-    for batch in range(most(-(-len(rows) // _VALID_ROWS), worker)):
-        places = torch.arange(len(rows))[batch * _VALID_ROWS : (batch + 1) * _VALID_ROWS]
-        h_BH, x_BX = rows.activations.of(places)
-        a_BA = (torch.cat([h_BH, x_BX], dim=1) if reads_x else h_BH).double()
-        parts.append(torch.stack([a_BA.sum(0), a_BA.square().sum(0)]))
-    sums = total(torch.stack(parts).sum(0), worker)
-    count = total(torch.tensor(float(len(rows)), dtype=torch.float64), worker).clamp(min=1)
-    mean = sums[0] / count
-    deviation = (sums[1] / count - mean.square()).clamp(min=0).sqrt()
-    scale = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
-    return Standard(mean_A=mean.float(), scale_A=scale.float(), reads_x=reads_x)
-
-
-def _summed(gradients: Mapping[str, Tensor], worker: Worker) -> dict[str, Tensor]:
-    """Gradients summed over workers, in one message."""
-    if worker.world == 1:
-        return dict(gradients)
-    flat = total(torch.cat([g.reshape(-1) for g in gradients.values()]), worker)
-    pieces = flat.split([g.numel() for g in gradients.values()])
-    return {n: p.view_as(g) for (n, g), p in zip(gradients.items(), pieces, strict=True)}
+    places_B: Tensor
+    present: slice
+    """Slots from the first to the last that has rows here."""
+    segments: Segments
+    h_BH: Tensor
+    logits_BT: Tensor
 
 
 @torch.no_grad()
-def candidate_logits(
-    weights: Weights, setting: Setting, places_B: Tensor, bounds: Sequence[int], rows: TuningRows
-) -> tuple[Tensor, Tensor]:
-    """The base's and the kernels' logits of the same rows, both on rows sorted by slot."""
-    h_BH, x_BX = rows.activations.of(places_B)
-    output = banks.run(weights, setting.heads, h_BH, setting.standard(h_BH, x_BX), None, bounds)
-    return setting.heads(h_BH), output.logits_BT
+def judged_batches(
+    bank: Bank, level: int, setting: Setting, rows: TuningRows, wanted_K: Tensor
+) -> Iterator[JudgedBatch]:
+    """The wanted slots' rows under their kernels, without noise."""
+    for places_B, present, lengths_P in by_slot(
+        rows.slots_nL[:, level], wanted_K, batch_rows=_VALID_ROWS, worker=setting.worker
+    ):
+        h_BH, a_BA = rows.activations.of(places_B)
+        segments = Segments.of(lengths_P, setting.worker.device)
+        weights = banks.views(bank.flat_KN[present].contiguous(), bank.shape)
+        code = banks.encode(weights, a_BA, None, segments)
+        logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
+        yield JudgedBatch(
+            places_B=places_B, present=present, segments=segments, h_BH=h_BH, logits_BT=logits_BT
+        )

@@ -5,10 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 from jobs import pretrain as job
+from jobs._spec import load_plan
 from pipeline.data.synthetic import build_knobs, generate
 from pipeline.data.view import open_log
 from pipeline.training import base
-from pipeline.training.pretrain import Pretraining
+from pipeline.training.pretrain import pretrain
 from schemas.job import PretrainSpec
 from schemas.log import Catalog
 from schemas.synth import SynthSpec
@@ -69,8 +70,9 @@ def pretrain_work(spec, described):
     view = open_log(described, spec.data_root, wanted=["pretrain", valid])
     parent = base.open_base(spec.from_) if spec.from_ else None
     labels = job.LabelCounts(view.catalog)
-    encoding = job._encoding(spec.run_dir, view, parent, Counter(), labels)
-    return job._work(spec, view, encoding, parent, labels)
+    encoding = job._encoding(spec.run_dir, view, parent, Counter(), labels, allow=spec.allow)
+    plan = load_plan(spec.plan) if spec.plan else None
+    return job._work(spec, view, encoding, parent, labels, plan)
 
 
 def publish(spec, work, result):
@@ -82,5 +84,5 @@ def publish_base(worker, root, run_dir, described=None):
     """A base of one worker, published as `iak pretrain` does."""
     spec = pretrain_spec(root, run_dir, epochs=1)
     work = pretrain_work(spec, described or catalog())
-    result = Pretraining(work, worker=worker, report=lambda _: None).run()
+    result = pretrain(work, worker=worker, report=lambda _: None)
     return publish(spec, work, result)

@@ -11,8 +11,11 @@ from torch import distributed as dist
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest
 from pipeline.process import run_on_workers
+from pipeline.sharding.momentum import local_momentum
+from pipeline.sharding.plan import as_document, describe, plan_tables
 from pipeline.sharding.shard import dense_state, digest_model, local_shards
 from pipeline.training import base as bases
+from pipeline.training import checkpoint
 from pipeline.training.finetune import digest_of, frozen_base
 from pipeline.training.pretrain import Pretraining, learning_rates, mean_loss
 from schemas.job import BaseOptimSpec
@@ -78,8 +81,13 @@ def window(log, is_whole):
 def weights(training):
     shards = {(s.table, s.row_offset): s.tensor_RW.clone() for s in local_shards(training.model)}
     dense = {n: p.detach().clone() for n, p in dense_state(training.model).items()}
-    moments = {n: t.clone() for n, t in training._state()["dense"].items()}
-    return shards | dense | moments
+    adam = checkpoint.optimizer_tensors(training.adam, training.dense)
+    moments = {n: t.clone() for n, t in adam.items()}
+    squares = {
+        (s.table, s.row_offset, "momentum"): s.tensor_RW.clone()
+        for s in local_momentum(training.model)
+    }
+    return shards | dense | moments | squares
 
 
 def finished(training, worker):
@@ -260,3 +268,38 @@ def test_a_log_without_the_split_is_refused(works):
     root = works["uneven"].view.snapshot.uri.removesuffix("/events")
     with pytest.raises(BadRequest, match="declares no split"):
         open_log(days_of(4), root, wanted=["tune"])
+
+
+def ask_where(worker, work):
+    training = Pretraining(work, worker=worker, report=silent)
+    shards = local_shards(training.model)
+    held = {(s.table, s.row_offset, s.col_offset, tuple(s.tensor_RW.shape)) for s in shards}
+    return describe(training.plan), held
+
+
+def test_a_saved_plan_is_followed_exactly(tmp_path):
+    log = write_log(tmp_path / "log", rows=8 * 64, regions=("a",), skew=1.0, users=100)
+    spec = pretrain_spec(log, tmp_path / "by-rule")
+    work = pretrain_work(spec, days_of(4))
+    shapes = bases.table_shapes(work.view.catalog, work.encoding, width=work.model.width)
+    kinds = ("column_wise", "table_wise", "row_wise")
+    asked = {shape.name: kind for shape, kind in zip(shapes, kinds, strict=False)}
+    made = plan_tables(
+        shapes, world=2, device=torch.device("cpu"), overrides=asked, row_wise_from_rows=10**9
+    )
+    file = tmp_path / "plan.json"
+    file.write_text(as_document(made, job="pretrain", world=2).model_dump_json())
+    planned = spec.model_copy(update={"plan": file, "workers": 2, "run_dir": tmp_path / "planned"})
+    answers = run_on_workers(ask_where, 2, pretrain_work(planned, days_of(4)))
+    assert [told for told, _ in answers] == [describe(made)] * 2
+    assert {line["table"]: line["type"] for line in answers[0][0]}.items() >= asked.items()
+    for rank, (_, held) in enumerate(answers):
+        wanted = {
+            (t.table, s.row, s.col, (s.rows, s.cols))
+            for t in as_document(made, job="pretrain", world=2).tables
+            for s in t.shards
+            if s.rank == rank
+        }
+        assert held == wanted
+    with pytest.raises(BadRequest, match="workers: plan 2, job 3"):
+        pretrain_work(planned.model_copy(update={"workers": 3}), days_of(4))

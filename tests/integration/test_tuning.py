@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from pipeline.data.reader import Reader
 from pipeline.data.view import open_log
 from pipeline.errors import BadLog, WrongBase
 from pipeline.iak.bank import stack
@@ -18,21 +20,23 @@ from pipeline.publish.offer import Papers, offer
 from pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
 from pipeline.sharding.shard import dense_state, unwrap
 from pipeline.training import base as bases
-from pipeline.training import finetune as module
-from pipeline.training.activations import compute
+from pipeline.training import rows as tuning
+from pipeline.training.activations import Arena, FrozenBase, standard_of
 from pipeline.training.finetune import (
-    CHECKPOINT,
     SPLITS,
     FinetuneWork,
-    collect,
+    Keeping,
+    Live,
     digest_of,
     finetune,
     frozen_base,
 )
-from pipeline.training.tune import LevelTuner, standard_of
-from schemas.job import KernelSpec
+from pipeline.training.levels import CHECKPOINT, _Keeper
+from pipeline.training.rows import RowSource
+from pipeline.training.tune import LevelTuner
+from schemas.job import FrozenTablesSpec, KernelSpec
 from tests.integration.small_log import catalog, publish_base, write_log
-from tests.unit.iak.small import SHAPE, moved_kernel, only, setting, stage, tuning_rows
+from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +50,7 @@ CUTS = {  # which rows the second worker holds
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 """Between sums over one worker and over two: float32 rounds them in another order."""
 PUBLISH_ALL = -1e9
+FP32 = FrozenTablesSpec(precision="fp32")
 
 
 def tuned_level(worker, cut=None):
@@ -55,11 +60,17 @@ def tuned_level(worker, cut=None):
         rows = [only(r, CUTS[cut](r) == bool(worker.rank)) for r in rows]
     bank = stack(SHAPE, {str(k): moved_kernel(k) for k in range(DOMAINS)})
     how = stage(shrink=0.01, max_epochs=4)
-    done = LevelTuner(bank, level=1, stage=how, setting=setting(*rows, worker)).run(
+    return LevelTuner(bank, level=1, stage=how, setting=setting(*rows, worker)).run(
         report=lambda _: None
     )
-    scale = standard_of(rows[0], reads_x=True, worker=worker)
-    return done, (scale.mean_A, scale.scale_A)
+
+
+def keeping(place, kind="memory", precision="fp32", **changes):
+    fields = {
+        "kind": kind, "precision": precision, "folder": place / "activations",
+        "budget_bytes": 2**30, "memory_bytes": 2**30,
+    }  # fmt: skip
+    return Keeping(**fields | changes)
 
 
 def finetune_work(place, run_dir, **changes):
@@ -69,7 +80,8 @@ def finetune_work(place, run_dir, **changes):
         "view": view, "base": bases.open_base(place / "base"),
         "kernel": KernelSpec(hidden=8, code=3, adapter_rank=2), "pooled": stage(**how),
         "domain": stage(**how, compression_epochs=0, shrink=0.01), "run_dir": run_dir,
-        "keeps_activations": True, "encode_rows": 100, "sharding": {}, "row_wise_from_rows": 100,
+        "tables": FP32, "keeping": keeping(place), "live": None, "checkpoint_every_s": 0,
+        "sharding": {}, "row_wise_from_rows": 100,
     }  # fmt: skip
     run_dir.mkdir(exist_ok=True)
     return FinetuneWork(**fields | changes)
@@ -119,42 +131,96 @@ def ask(worker, place):
     again = finetune_work(place, place / "killed")
     answers["killed"], answers["attempts"] = finetune_killed_again_and_again(again, worker)
     answers["killed file"] = checkpoint_bytes(again, worker)
-    looked_up = finetune_work(place, place / "recomputed", keeps_activations=False)
-    answers["recomputed"] = finetune(looked_up, worker=worker, report=silent)
+    answers["kept"] = {name: ask_kept(place, worker, name) for name in KEEPINGS}
+    answers["live"] = ask_live(place, answers["whole"], worker)
     answers["frozen"] = ask_frozen(work, worker)
     answers["offers"] = ask_offers(work, answers["whole"], worker, place)
     answers["few"] = ask_few(work, worker)
     return answers
 
 
+KEEPINGS = {
+    "recomputed": {"kind": "recompute"},
+    "recomputed bf16": {"kind": "recompute", "precision": "bf16"},
+    "in a file": {"kind": "cache", "memory_bytes": 1, "precision": "bf16"},
+    "cached": {"kind": "cache"},
+    "cached again": {"kind": "cache"},
+    "no budget": {"kind": "cache", "budget_bytes": 0},
+}
+
+
+def ask_kept(place, worker, name):
+    """The same run, its activations kept in another way."""
+    run_dir = place / name.replace(" ", "-")
+    work = finetune_work(place, run_dir, keeping=keeping(place, **KEEPINGS[name]))
+    done = finetune(work, worker=worker, report=silent)
+    dist.barrier()
+    return done
+
+
+def ask_live(place, done, worker):
+    """The next night, from the kernels that serve."""
+    kernels = {
+        name: level.tuned.bank.slot(slot)
+        for level in done.levels
+        for slot, name in enumerate(level.tuned.bank.names)
+    }
+    live = Live(kernels=kernels, standard=done.standard)
+    return finetune(finetune_work(place, place / "live", live=live), worker=worker, report=silent)
+
+
+def through_base(model, work, worker):
+    source = RowSource(
+        reader=reader_of(work, "gate", worker), store=None, seen=Counter()
+    )  # fmt: skip
+    rows = source.read()
+    features = [source.features_of(piece) for piece in rows.pieces]
+    catalog = work.view.catalog
+    encoded = tuning.joined(features, catalog)
+    scale = standard_of(model, encoded, catalog, reads_x=True, narrow=0, worker=worker)
+    base = FrozenBase(model=model, catalog=catalog, standard=scale, device=worker.device)
+    return base, encoded
+
+
+def reader_of(work, split, worker):
+    return Reader(
+        selection=work.view.selections[split], catalog=work.view.catalog,
+        encoding=work.base.encoding, rank=worker.rank, world=worker.world,
+    )  # fmt: skip
+
+
 def ask_frozen(work, worker):
-    model, _ = frozen_base(work.base, {}, 100, worker)
-    rows = collect(work.view, work.base, "gate", worker, Counter())
-    kept = compute(
-        model, rows, work.view.catalog, worker=worker, batch_rows=64, advance=lambda _: None
-    )
+    model, _ = frozen_base(work.base, {}, 100, worker, FP32)
+    base, rows = through_base(model, work, worker)
+    a_BA = base.look_up(rows)
+    sums = [a_BA.sum(0), a_BA.square().sum(0), torch.tensor(float(len(a_BA)))]
+    for part in sums:
+        dist.all_reduce(part)
     found = digest_of(model, worker)
     return {
         "combined": found.combined,
         "by name": dict(found.by_name),
-        "needs graph": kept.h.requires_grad or kept.x.requires_grad,
+        "needs graph": a_BA.requires_grad,
         "trainable": [n for n, p in dense_state(model).items() if p.requires_grad],
         "gradients": [n for n, p in unwrap(model).named_parameters() if p.grad is not None],
+        "moments": (sums[0] / sums[2], sums[1] / sums[2]),
     }
 
 
 def ask_few(work, worker):
     """Five rows over the workers, one at a time: at the end one worker has none left."""
-    model, _ = frozen_base(work.base, {}, 100, worker)
-    whole = collect(work.view, work.base, "gate", worker, Counter())
+    model, _ = frozen_base(work.base, {}, 100, worker, FP32)
+    base, whole = through_base(model, work, worker)
     rows = whole.slice(0, 3 if worker.rank == 0 else 0)
-    kept = compute(
-        model, rows, work.view.catalog, worker=worker, batch_rows=1, advance=lambda _: None
-    )
-    everything = compute(
-        model, whole, work.view.catalog, worker=worker, batch_rows=500, advance=lambda _: None
-    )
-    return kept.h, everything.h[: len(rows)]
+    arena = Arena(
+        a_nA=torch.empty(len(rows), base.width), is_there_n=torch.zeros(len(rows)).bool(),
+        missing=rows, base=base, worker=worker,
+    )  # fmt: skip
+    first = arena.of(torch.tensor([0, 0])[: len(rows)])
+    kept = arena.of(torch.arange(len(rows)))
+    assert torch.equal(first.a_BA, kept.a_BA[[0, 0]] if len(rows) else kept.a_BA)
+    expected = base.look_up(whole)[: len(rows)]
+    return kept.a_BA, expected, arena.is_whole
 
 
 def ask_offers(work, done, worker, place):
@@ -171,7 +237,7 @@ def ask_offers(work, done, worker, place):
     predictions = PredictWork(
         view=work.view, truth=None, base=work.base, bundles=place / "bundles",
         run_dir=place / "evaluate", splits=("test",), batch_rows=100, sharding={},
-        row_wise_from_rows=100,
+        row_wise_from_rows=100, tables=FP32,
     )  # fmt: skip
     return predict(predictions, worker=worker, report=silent)
 
@@ -218,12 +284,10 @@ def assert_close(one, other):
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_two_workers_tune_as_one_however_rows_are_split(two, alone, cut):
-    done, scale = alone[0]
+    done = alone[0]
     for answers in two:
-        found, found_scale = answers["levels"][cut]
-        assert_close(found, done)
-        torch.testing.assert_close(found_scale, scale)
-    assert same(two[0]["levels"][cut][0], two[1]["levels"][cut][0])
+        assert_close(answers["levels"][cut], done)
+    assert same(two[0]["levels"][cut], two[1]["levels"][cut])
     assert max(done.best_epoch) > 1
 
 
@@ -265,10 +329,50 @@ def test_killed_after_every_epoch_and_level_it_still_ends_with_the_same_bytes(tw
     assert two[0]["file"] == two[0]["killed file"] != b""
 
 
-def test_kept_and_recomputed_activations_tune_the_same(two):
+@pytest.mark.parametrize("name", ["recomputed", "cached", "cached again", "no budget"])
+def test_kept_cached_or_recomputed_activations_tune_the_same(two, name):
     for answers in two:
-        for a, b in zip(answers["whole"].levels, answers["recomputed"].levels, strict=True):
+        for a, b in zip(answers["whole"].levels, answers["kept"][name].levels, strict=True):
             assert_close(a.tuned, b.tuned)
+        cached, again = (answers["kept"][n] for n in ("cached", "cached again"))
+        for a, b in zip(cached.levels, again.levels, strict=True):
+            assert same(a.tuned, b.tuned)
+
+
+def test_a_lower_precision_is_the_same_however_it_is_kept(two):
+    for answers in two:
+        kept = answers["kept"]
+        for a, b in zip(kept["in a file"].levels, kept["recomputed bf16"].levels, strict=True):
+            assert_close(a.tuned, b.tuned)
+        for a, b in zip(kept["in a file"].levels, answers["whole"].levels, strict=True):
+            assert a.tuned.best_loss == pytest.approx(b.tuned.best_loss, rel=0.03)
+
+
+def test_what_one_run_computes_the_next_one_reads(two):
+    first, again, gone = (two[0]["kept"][n].cache for n in ("cached", "cached again", "no budget"))
+    assert first["rows_read"] == 0 < first["rows_computed"] == again["rows_read"]
+    assert again["rows_computed"] == again["bytes_written"] == 0 < first["bytes_written"]
+    assert gone["rows_read"] == first["rows_computed"]
+    assert gone["entries_evicted"] > 0 == again["entries_evicted"]
+    assert two[0]["kept"]["recomputed"].cache == {}
+
+
+def test_contract_and_gate_rows_are_the_same_from_the_cache(two):
+    kept = two[0]["kept"]
+    assert kept["cached again"].contract == two[0]["whole"].contract
+    for a, b in zip(kept["cached"].levels, kept["cached again"].levels, strict=True):
+        assert a.rows == b.rows
+        assert a.judged.keys() == b.judged.keys()
+        for name, judged in a.judged.items():
+            np.testing.assert_array_equal(judged.base_loss, b.judged[name].base_loss)
+
+
+def test_a_night_starts_from_the_kernels_that_serve(two):
+    whole, live = two[0]["whole"], two[0]["live"]
+    for a, b in zip(whole.levels, live.levels, strict=True):
+        assert a.tuned.bank.names == b.tuned.bank.names
+        assert b.tuned.start_loss == pytest.approx(a.tuned.best_loss, rel=1e-6)
+    torch.testing.assert_close(live.standard.mean_A, whole.standard.mean_A)
 
 
 def test_the_base_is_the_same_before_and_after_and_gathers_no_gradient(two, place):
@@ -280,19 +384,32 @@ def test_the_base_is_the_same_before_and_after_and_gathers_no_gradient(two, plac
         assert (frozen["needs graph"], frozen["trainable"], frozen["gradients"]) == (False, [], [])
 
 
+def test_what_kernels_read_has_mean_zero_and_deviation_one_over_all_workers(two):
+    for answers in two:
+        mean, square = answers["frozen"]["moments"]
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-4, rtol=0)
+        assert ((square - 1).abs() < 1e-3).logical_or(square < 1e-6).all()
+
+
 def test_a_worker_that_runs_out_of_rows_takes_part_in_the_lookups(two):
     for answers in two:
-        found, expected = answers["few"]
+        found, expected, is_whole = answers["few"]
         torch.testing.assert_close(found, expected)
+        assert not is_whole  # nobody knows yet: it is told at the next call
     assert [len(answers["few"][0]) for answers in two] == [3, 0]
 
 
 @pytest.mark.usefixtures("two")
 def test_another_log_does_not_resume_a_checkpoint(place):
     path = place / "killed" / CHECKPOINT
-    assert set(module._load(path, snapshot=finetune_work(place, place).view.snapshot.fingerprint))
+
+    def keeper(snapshot):
+        plan = SimpleNamespace(run_dir=path.parent, snapshot=snapshot, checkpoint_every_s=0)
+        return _Keeper(plan, ALONE)
+
+    assert set(keeper(finetune_work(place, place).view.snapshot.fingerprint).load())
     with pytest.raises(BadLog, match="the log changed since"):
-        module._load(path, snapshot="another")
+        keeper("another").load()
 
 
 @pytest.mark.usefixtures("two")

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
+from pipeline.model.inputs import AlongX
+
 
 class DcnMmoe(nn.Module):
     """Cross network beside an MLP, into a multi-gate mixture of experts."""
@@ -59,6 +61,24 @@ class DcnMmoe(nn.Module):
         gate_BTE = self.gate(z_BZ).view(-1, self.tasks, self.experts).softmax(dim=-1)
         h_BTW: Tensor = gate_BTE @ self.dropout(e_BEW)
         return h_BTW.flatten(1)
+
+    def along_x(self) -> dict[str, AlongX]:
+        """The parameters that run along x; z, which experts and gates read, begins with it."""
+        kinds = {
+            "cross.kernels.": AlongX(reads=1, makes=0),
+            "cross.W_kernels.": AlongX(makes=0),
+            "cross.V_kernels.": AlongX(reads=1),
+            "cross.bias.": AlongX(makes=0),
+            "mlp.0.weight": AlongX(reads=1),
+            "expert.weight": AlongX(reads=1),
+            "gate.weight": AlongX(reads=1),
+        }
+        return {
+            name: along
+            for name, _ in self.named_parameters()
+            for start, along in kinds.items()
+            if name.startswith(start)
+        }
 
 
 def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:

@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
@@ -337,3 +338,19 @@ def test_a_consumer_that_stops_early_leaves_no_thread_behind():
     assert next(ready) == 0
     ready.close()  # type: ignore[attr-defined]
     assert not [t for t in threading.enumerate() if t.name == "prefetch"]
+
+
+def test_prefetching_is_bounded_however_slow_the_consumer_is():
+    made = []
+
+    def items():
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    ahead = []
+    for number in reader.prefetch(items(), depth=3):
+        time.sleep(0.002)
+        ahead.append(len(made) - number - 1)
+    assert made == list(range(50))
+    assert 0 < max(ahead) <= 3 + 2

@@ -1,5 +1,7 @@
 """Heads, kernels and rows small enough to check by hand, and rows to tune them on."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -7,8 +9,9 @@ from pipeline.iak.kernel import KernelShape, fresh
 from pipeline.model.heads import Heads
 from pipeline.model.loss import TaskShape
 from pipeline.process import Worker
-from pipeline.training.activations import Kept, TuningRows
-from pipeline.training.tune import Setting, Stage, Standard
+from pipeline.training.activations import Read, Standard
+from pipeline.training.rows import TuningRows
+from pipeline.training.tune import Setting, Stage
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
 TASKS = (
@@ -42,6 +45,18 @@ def normal(*size, seed=0):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Activations at hand."""
+
+    h: torch.Tensor
+    x: torch.Tensor
+
+    def of(self, places):
+        h_BH, x_BX = self.h[places], self.x[places]
+        return Read(h_BH=h_BH, a_BA=standard().of(h_BH, x_BX))
+
+
 def tuning_rows(count, domains, seed=0, *, first=0, last=None, slots=None):
     """Rows [first, last) of `count` rows with two levels, some labels missing.
 
@@ -65,7 +80,6 @@ def tuning_rows(count, domains, seed=0, *, first=0, last=None, slots=None):
         mask_nT=mask[part],
         slots_nL=torch.stack([torch.zeros_like(own), own], dim=1)[part],
         identity_n=identity[part],
-        users_n=torch.zeros(count, dtype=torch.int64)[part],
     )
 
 
@@ -77,7 +91,6 @@ def only(rows, keep):
         mask_nT=rows.mask_nT[keep],
         slots_nL=rows.slots_nL[keep],
         identity_n=rows.identity_n[keep],
-        users_n=rows.users_n[keep],
     )
 
 
@@ -88,15 +101,13 @@ def standard():
 
 
 def setting(train, valid, worker=ALONE):
-    return Setting(
-        heads=small_heads(), tasks=TASKS, standard=standard(), train=train, valid=valid,
-        worker=worker,
-    )  # fmt: skip
+    return Setting(heads=small_heads(), tasks=TASKS, train=train, valid=valid, worker=worker)
 
 
 def stage(**changes):
     fields = {
         "lr": 0.01, "compression_epochs": 2, "max_epochs": 4, "patience": 2, "shrink": 0.0,
         "min_batch": 8, "max_batch": 64, "steps_per_epoch": 8, "beta": 1e-3, "seed": 5,
+        "slower": 1.0, "max_steps_per_epoch": 99, "step_rows": 64,
     }  # fmt: skip
     return Stage(**fields | changes)

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from pipeline.iak import bank as banks
 from pipeline.iak import kernel
 from pipeline.iak.bank import stack
+from pipeline.iak.grouped import Segments
 from pipeline.iak.loss import bottleneck_loss
 from pipeline.model.loss import share_of_mean, task_losses
 from tests.unit.iak.small import SHAPE, TASKS, moved_kernel, normal, small_heads, tuning_rows
 
 ROWS = 30
 COUNTS = (12, 0, 18)
-BOUNDS = [12, 12, 30]
+SEGMENTS = Segments.of(COUNTS)
 KERNELS = {str(k): moved_kernel(k) for k in range(3)}
 
 
@@ -22,12 +23,13 @@ def loss_of(weights, phase, beta, heads, dtype=torch.float32):
     rows = tuning_rows(ROWS, 3)
     h_BH = rows.activations.h.to(dtype)
     a_BA, noise_BC = (normal(ROWS, n, seed=n).to(dtype) for n in (SHAPE.inputs, SHAPE.code))
-    output = banks.run(weights, heads, h_BH, a_BA, noise_BC, BOUNDS)
+    output = banks.run(weights, heads, h_BH, a_BA, noise_BC, SEGMENTS)
     labelled = [part.sum(0) for part in rows.mask_nT.split(COUNTS)]
+    judged = heads(h_BH) + output.probe_BT if phase == "compression" else output.logits_BT
     loss = bottleneck_loss(
-        output, phase=phase, frozen_BT=heads(h_BH), labels_BT=rows.labels_nT.to(dtype),
-        mask_BT=rows.mask_nT, tasks=TASKS, labelled_PT=torch.stack(labelled),
-        rows_P=torch.tensor(COUNTS), bounds=BOUNDS, beta=beta,
+        judged, output.rate_B, labels_BT=rows.labels_nT.to(dtype), mask_BT=rows.mask_nT,
+        tasks=TASKS, labelled_PT=torch.stack(labelled), rows_P=torch.tensor(COUNTS),
+        rows=SEGMENTS, beta=beta,
     )  # fmt: skip
     return loss, output, rows
 

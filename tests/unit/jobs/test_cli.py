@@ -103,3 +103,10 @@ def test_the_presets_of_every_shipped_catalogue_are_settings(path):
     for verb in ("pretrain", "finetune"):
         words = [f"catalog={path.stem}", "data_root=/logs", "run_dir=r"]
         assert spec([*words, *(["base=b"] if verb == "finetune" else [])], verb=verb)
+
+
+def test_the_value_of_a_flag_may_hold_an_equals_sign():
+    asked = ["catalog=planted", "--sweep", "gpus=8,16", "rows=7"]
+    told = spec(asked, verb="plan")
+    assert (told.sweep, told.rows) == ("gpus=8,16", 7)
+    assert spec(["catalog=planted", "sweep=gpus=8,16"], verb="plan").sweep == "gpus=8,16"

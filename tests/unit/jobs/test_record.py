@@ -39,6 +39,14 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     assert read_record(tmp_path).status == "interrupted"
 
 
+def test_a_refused_request_may_be_put_otherwise_in_the_same_folder(tmp_path):
+    with pytest.raises(BadRequest), run_record("pretrain", spec(tmp_path), tmp_path):
+        raise BadRequest("no such base")
+    with run_record("pretrain", spec(tmp_path, seed=1), tmp_path):
+        pass
+    assert read_record(tmp_path).status == "finished"
+
+
 @pytest.mark.parametrize(
     ("verb", "other"),
     [
@@ -54,6 +62,31 @@ def test_a_folder_of_another_run_is_refused(tmp_path, verb, other):
         run_record(verb, spec(tmp_path, **other), tmp_path),
     ):
         pytest.fail("another run's folder was opened")
+
+
+def test_an_unfinished_run_may_move_to_other_workers_but_to_no_other_seed(tmp_path):
+    move = {"may_move": ("workers", "sharding")}
+    with pytest.raises(BadLog), run_record("pretrain", spec(tmp_path), tmp_path):
+        raise BadLog("two workers were too many")
+    with (
+        pytest.raises(BadRequest, match="another run"),
+        run_record("pretrain", spec(tmp_path, workers=1), tmp_path),
+    ):
+        pytest.fail("a run moved that may not")
+    with (
+        pytest.raises(BadRequest, match="another run"),
+        run_record("pretrain", spec(tmp_path, workers=1, seed=1), tmp_path, **move),
+    ):
+        pytest.fail("another run's folder was opened")
+    moved = spec(tmp_path, workers=1, sharding={"item": "table_wise"})
+    with run_record("pretrain", moved, tmp_path, **move) as record:
+        assert record.is_resumed
+    assert read_record(tmp_path).spec["workers"] == 1
+    with (
+        pytest.raises(BadRequest, match="another run"),
+        run_record("pretrain", spec(tmp_path), tmp_path, **move),
+    ):
+        pytest.fail("a finished run was opened under other settings")
 
 
 def test_the_record_holds_the_resolved_spec_and_the_versions(tmp_path):

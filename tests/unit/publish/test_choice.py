@@ -30,7 +30,8 @@ def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None):
     if hidden:
         tensors = {n: w[:hidden] if n.startswith("encode") else w for n, w in tensors.items()}
     inputs = SHAPE.inputs if reads == "hx" else SHAPE.base
-    tensors |= {STANDARD[0]: normal(inputs, seed=seed), STANDARD[1]: 1 + normal(inputs).abs()}
+    tensors |= {f"{STANDARD}mean": normal(inputs, seed=seed)}
+    tensors |= {f"{STANDARD}scale": 1 + normal(inputs).abs()}
     return write_bundle(
         root, tensors, domain=domain, base_fingerprint=base, schema_hash=SCHEMA, data_window={},
         spec={"kernel": {"reads": reads}}, metrics=[],

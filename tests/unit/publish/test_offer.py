@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import BadRequest
 from pipeline.iak.bank import Bank, stack
 from pipeline.publish.bundle import read_bundle
-from pipeline.publish.choice import read_shelf
+from pipeline.publish.choice import live_kernels, read_shelf
 from pipeline.publish.offer import Papers, offer
 from pipeline.training.finetune import Finetuned, Judged, Level
 from pipeline.training.tune import Tuned
@@ -63,7 +64,7 @@ def offers(root):
             level(("region", "daypart"), {"region=b/c/daypart=x": judged(0.8, rows=50)}),
         ),
         below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={},
-        digest="d", digest_before="d",
+        digest="d", digest_before="d", cache={},
         plan=(), parameters_per_kernel=1,
     )  # fmt: skip
     return {o.domain: o for o in offer(done, root, papers=PAPERS, z=1.64, min_rows=200)}
@@ -115,3 +116,18 @@ def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(off
     for name, weight in moved_kernel(1).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight
         assert torch.equal(shelf.weights[name][slot], expected)
+
+
+def test_the_next_night_starts_from_what_was_published_with_its_statistics(root, offers):
+    live = live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="hx")
+    assert set(live.kernels) == {n for n, o in offers.items() if o.verdict.publish} == {"pooled"}
+    for name, weight in moved_kernel(0).items():
+        expected = torch.zeros_like(weight) if name.startswith("probe") else weight
+        assert torch.equal(live.kernels["pooled"][name], expected)
+    assert torch.equal(live.standard.mean_A, standard().mean_A)
+    assert torch.equal(live.standard.scale_A, standard().scale_A)
+
+
+def test_kernels_that_read_something_else_are_refused(root, offers):  # noqa: ARG001
+    with pytest.raises(BadRequest, match=r"kernel\.reads=h"):
+        live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="h")

@@ -63,20 +63,30 @@ def test_a_missing_file_is_named(tmp_path):
     [
         pytest.param(lambda es: es[1:], "0 dense parts", id="no dense part"),
         pytest.param(
-            lambda es: [e for e in es if e["table"] != "hour"], "not published", id="gone"
+            lambda es: [e for e in es if e["table"] != "hour"],
+            "table:hour:missing: published nothing, model 7 x 8 float32",
+            id="gone",
         ),
-        pytest.param(lambda es: es[:-1], "do not make up 101 rows", id="the last rows gone"),
+        pytest.param(
+            lambda es: es[:-1],
+            "table:user:changed: published 93 x 8 float32, model 101 x 8",
+            id="the last rows gone",
+        ),
         pytest.param(lambda es: [*es, es[-1]], "do not make up 101 rows", id="rows twice"),
         pytest.param(
-            lambda es: [*es, {**es[-1], "table": "extra"}], "the model has none", id="unexpected"
+            lambda es: [*es, {**es[-1], "table": "extra"}],
+            "table:extra:unexpected: published .*, model nothing",
+            id="unexpected",
         ),
         pytest.param(
             lambda es: [{**e, "cols": 4} if e["table"] == "user" else e for e in es],
-            "do not make up 8",
+            "table:user:changed: published 101 x 4 float32, model 101 x 8",
             id="narrower",
         ),
         pytest.param(
-            lambda es: [{**e, "dtype": "float16"} for e in es], "holds float16", id="another type"
+            lambda es: [{**e, "dtype": "float16"} for e in es],
+            "table:user:dtype: published 101 x 8 float16",
+            id="another type",
         ),
         pytest.param(
             lambda es: [{**e, "path": "../x"} if e["table"] else e for e in es],
@@ -98,7 +108,9 @@ def test_another_trunk_is_refused(published):
     directory, entries = published
     model = small_model()
     model.trunk.gate = torch.nn.Linear(7, 9)
-    with pytest.raises(BadRequest, match=re.escape("trunk.gate.weight: published [9, 59] float32")):
+    with pytest.raises(
+        BadRequest, match=r"dense:trunk\.gate\.weight:changed: published 9 x 59 float32"
+    ):
         read_base_weights(model, directory, entries, ALONE)
 
 

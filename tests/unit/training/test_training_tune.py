@@ -12,18 +12,13 @@ from hypothesis import strategies as st
 
 from pipeline.iak import kernel, noise
 from pipeline.iak.bank import stack
+from pipeline.iak.grouped import Segments
 from pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, fresh
 from pipeline.iak.loss import bottleneck_loss
 from pipeline.model.loss import task_losses
 from pipeline.training.optim import BankAdam
-from pipeline.training.tune import (
-    LevelTuner,
-    by_slot,
-    make_schedule,
-    standard_of,
-    steps_per_epoch,
-    valid_losses,
-)
+from pipeline.training.schedule import blocks_of, by_slot, make_schedule, steps_per_epoch
+from pipeline.training.tune import LevelTuner, valid_losses
 from tests.unit.iak.small import (
     ALONE,
     SHAPE,
@@ -58,11 +53,23 @@ def tune(kernels=None, **changes):
     return tuner(kernels, **changes).run(report=lambda _: None)
 
 
+def steps_of(rows, how):
+    steps = steps_per_epoch(
+        torch.tensor([rows]), wanted_steps=how.steps_per_epoch, min_batch=how.min_batch,
+        max_batch=how.max_batch,
+    )  # fmt: skip
+    return int(steps)
+
+
+def all_losses(bank, around):
+    return valid_losses(bank, 1, around, torch.ones(len(bank.names), dtype=torch.bool))
+
+
 def tuned_alone(name, start, *, epochs, **changes):
     """One domain by `kernel.run` and torch's Adam, its rows and steps spelled out."""
     how, slot, around = stage(**changes), NAMES.index(name), setting(TRAIN, VALID)
     rows = only(TRAIN, TRAIN.slots_nL[:, 1] == slot)
-    count = int(steps_per_epoch(torch.tensor([len(rows)]), how))
+    count = steps_of(len(rows), how)
     weights = {n: w.clone() for n, w in start.items()}
     for phase, passes in (("compression", how.compression_epochs), ("matching", epochs)):
         trained = [*ENCODER, *PRIOR, *(PROBE if phase == "compression" else DECODER)]
@@ -74,14 +81,15 @@ def tuned_alone(name, start, *, epochs, **changes):
             step_n = noise.steps_of(rows.identity_n, keys, torch.full((len(rows),), count))
             for step in range(count):
                 at = torch.nonzero(step_n == step).squeeze(1)
-                h_BH, x_BX = rows.activations.of(at)
+                h_BH, a_BA = rows.activations.of(at)
                 draws = noise.gaussian(rows.identity_n[at], keys[at], SHAPE.code)
-                output = kernel.run(weights, around.heads, h_BH, around.standard(h_BH, x_BX), draws)
+                output = kernel.run(weights, around.heads, h_BH, a_BA, draws)
+                probed = around.heads(h_BH) + output.probe_BT
                 loss = bottleneck_loss(
-                    output, phase=phase, frozen_BT=around.heads(h_BH),
+                    probed if phase == "compression" else output.logits_BT, output.rate_B,
                     labels_BT=rows.labels_nT[at], mask_BT=rows.mask_nT[at], tasks=TASKS,
                     labelled_PT=rows.mask_nT[at].sum(0)[None], rows_P=torch.tensor([len(at)]),
-                    bounds=[len(at)], beta=how.beta,
+                    rows=Segments.of([len(at)]), beta=how.beta,
                 )  # fmt: skip
                 if phase == "matching":
                     moved = (leaf - start[n] for n, leaf in zip(trained, leaves, strict=True))
@@ -120,17 +128,17 @@ def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
     seed=st.integers(0, 999),
 )
 def test_adam_over_a_bank_is_torchs_adam_a_slot(steps, seed):
-    weights = {"w": normal(3, 4, seed=seed)}
-    leaves = [row.clone().requires_grad_() for row in weights["w"]]
+    flat_KN = normal(3, 4, seed=seed)
+    leaves = [row.clone().requires_grad_() for row in flat_KN]
     alone = [torch.optim.Adam([leaf], lr=0.03) for leaf in leaves]
-    bank = BankAdam(weights, ["w"], lr=0.03)
+    bank = BankAdam(flat_KN, lr=0.03)
     for number, slots in enumerate(steps):
         gradients = normal(len(slots), 4, seed=number)
-        bank.step(weights, torch.tensor(slots, dtype=torch.int64), {"w": gradients})
+        bank.step(slots, gradients)
         for slot, gradient in zip(slots, gradients, strict=True):
             leaves[slot].grad = gradient
             alone[slot].step()
-    torch.testing.assert_close(weights["w"], torch.stack(leaves).detach(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(flat_KN, torch.stack(leaves).detach(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{}, {"compression_epochs": 0, "shrink": 0.05}])
@@ -158,7 +166,7 @@ def same(one, other):
 def test_tuning_learns_and_keeps_the_epoch_that_validated_best():
     kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
     done = tune(kernels, max_epochs=12, lr=0.02)
-    losses, _ = valid_losses(done.bank, 1, setting(TRAIN, VALID))
+    losses, _ = all_losses(done.bank, setting(TRAIN, VALID))
     assert losses.tolist() == pytest.approx(done.best_loss, abs=1e-7)
     assert all(best < start for best, start in zip(done.best_loss, done.start_loss, strict=True))
 
@@ -168,7 +176,8 @@ def test_a_domain_that_never_validates_better_keeps_its_ancestors_weights_exactl
     compression_epochs,
 ):
     """Good ancestors, and training rows whose labels are reversed."""
-    good = tune({name: fresh(SHAPE, seed=0) for name in NAMES}, max_epochs=10, lr=0.02).bank
+    kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
+    good = tune(kernels, max_epochs=40, patience=9, lr=0.02).bank
     wrong = dataclasses.replace(TRAIN, labels_nT=1 - TRAIN.labels_nT)
     ancestors = {name: good.slot(slot) for slot, name in enumerate(NAMES)}
     done = tune(ancestors, train=wrong, compression_epochs=compression_epochs, lr=0.02)
@@ -181,7 +190,7 @@ def test_a_domain_that_never_validates_better_keeps_its_ancestors_weights_exactl
 @pytest.mark.parametrize("compression_epochs", [0, 2])
 def test_the_untouched_loss_is_that_of_the_weights_it_stands_for(compression_epochs):
     done = tune(compression_epochs=compression_epochs)
-    untouched, _ = valid_losses(stack(SHAPE, parents()), 1, setting(TRAIN, VALID))
+    untouched, _ = all_losses(stack(SHAPE, parents()), setting(TRAIN, VALID))
     assert done.start_loss == untouched.tolist()
 
 
@@ -245,34 +254,54 @@ def test_a_level_without_domains_is_done_at_once():
 
 @given(
     rows=st.integers(0, 60),
-    steps=st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    steps=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    step_rows=st.sampled_from([1, 10, 1000]),
+    most_steps=st.sampled_from([2, 99]),
     seed=st.integers(0, 99),
 )
-def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, seed):
+def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, step_rows, most_steps, seed):
     data = tuning_rows(rows, len(steps), seed)
     slots_n = data.slots_nL[:, 1]
     schedule = make_schedule(
-        data, slots_n, streams_K=torch.arange(len(steps)) + seed, steps_K=torch.tensor(steps),
-        worker=ALONE,
+        data.identity_n, data.mask_nT, slots_n, streams_K=torch.arange(len(steps)) + seed,
+        steps_K=torch.tensor(steps), most_steps=most_steps, step_rows=step_rows, worker=ALONE,
     )  # fmt: skip
-    used = []
-    for number, step in enumerate(schedule.steps()):
-        assert step.slots_P.tolist() == [k for k, count in enumerate(steps) if count > number]
-        lengths = torch.tensor(step.bounds).diff(prepend=torch.zeros(1, dtype=torch.int64))
-        slot_B = step.slots_P.repeat_interleave(lengths)
+    used, met = [], {k: 0 for k, count in enumerate(steps) if count}
+    for step in schedule.steps():
+        slot_B = torch.tensor(step.slots).repeat_interleave(step.lengths_P)
         assert torch.equal(slots_n[step.places_B], slot_B)
-        assert torch.equal(lengths, step.rows_P)
-        for slot, labelled_T in zip(step.slots_P, step.labelled_PT, strict=True):
+        assert torch.equal(step.lengths_P, step.rows_P)
+        for slot, labelled_T in zip(step.slots, step.labelled_PT, strict=True):
             assert torch.equal(data.mask_nT[step.places_B[slot_B == slot]].sum(0), labelled_T)
+            met[slot] += 1
         used += step.places_B.tolist()
-    active = [k for k, count in enumerate(steps) if count]
-    assert sorted(used) == [n for n, slot in enumerate(slots_n.tolist()) if slot in active]
+    assert met == {k: min(steps[k], most_steps) for k in met}
+    active = [n for n, slot in enumerate(slots_n.tolist()) if slot in met]
+    assert sorted(used) == active if max(steps) <= most_steps else set(used) <= set(active)
+    assert len(set(used)) == len(used)
+
+
+@given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=20), step_rows=st.integers(1, 500))
+def test_a_step_takes_no_further_domain_when_it_is_full(sizes, step_rows):
+    steps_K = torch.tensor([-(-size // 50) for size in sizes])
+    rows_SK = torch.zeros(int(steps_K.max()), len(sizes), dtype=torch.int64)
+    for slot, size in enumerate(sizes):
+        rows_SK[: steps_K[slot], slot] = torch.tensor(size) // steps_K[slot]
+    blocks = blocks_of(steps_K, rows_SK, step_rows)
+    assert sorted(torch.cat(blocks).tolist()) == list(range(len(sizes)))
+    a_step = rows_SK.sum(0) / steps_K
+    for block in blocks:
+        assert steps_K[block].tolist() == sorted(steps_K[block].tolist(), reverse=True)
+        assert float(a_step[block[:-1]].sum()) < step_rows
+    for block, following in pairwise(blocks):
+        held, next_one = float(a_step[block].sum()), float(a_step[following[0]])
+        assert held + next_one / 2 >= step_rows
 
 
 @given(rows=st.integers(0, 10**7), low=st.sampled_from([1, 8, 128]), wanted=st.integers(1, 64))
 def test_a_batch_is_the_nearest_power_of_two_within_its_bounds(rows, low, wanted):
     how = stage(min_batch=low, max_batch=1024, steps_per_epoch=wanted)
-    steps = int(steps_per_epoch(torch.tensor([rows]), how))
+    steps = steps_of(rows, how)
     if rows == 0:
         assert steps == 0
         return
@@ -282,11 +311,10 @@ def test_a_batch_is_the_nearest_power_of_two_within_its_bounds(rows, low, wanted
 
 def test_validation_is_a_plain_mean_over_labelled_rows():
     bank, around = stack(SHAPE, parents()), setting(TRAIN, VALID)
-    found, is_known = valid_losses(bank, 1, around)
+    found, is_known = all_losses(bank, around)
     for slot in range(3):
         rows = only(VALID, VALID.slots_nL[:, 1] == slot)
-        h_BH, x_BX = rows.activations.of(torch.arange(len(rows)))
-        a_BA = around.standard(h_BH, x_BX)
+        h_BH, a_BA = rows.activations.of(torch.arange(len(rows)))
         logits = kernel.run(bank.slot(slot), around.heads, h_BH, a_BA, None).logits_BT
         losses = task_losses(logits, rows.labels_nT, rows.mask_nT, TASKS).double().sum(0)
         expected = (losses / rows.mask_nT.sum(0)) @ torch.tensor([1.0, 0.5]).double()
@@ -297,27 +325,28 @@ def test_validation_is_a_plain_mean_over_labelled_rows():
 @given(rows=st.integers(0, 40), slots=st.integers(1, 4))
 def test_rows_by_slot_are_all_rows_that_have_one(rows, slots):
     slots_n = tuning_rows(rows, slots).slots_nL[:, 1]
-    places = [(p, b) for p, b in by_slot(slots_n, slots, ALONE)]
-    joined = [n for p, _ in places for n in p.tolist()]
-    assert sorted(joined) == torch.nonzero(slots_n >= 0).flatten().tolist()
-    for p, bounds in places:
-        counts = torch.bincount(slots_n[p], minlength=slots)
-        assert bounds == counts.cumsum(0).tolist()
-        assert torch.equal(slots_n[p], slots_n[p].sort().values)
+    wanted_K = torch.arange(slots) != 1
+    batches = list(by_slot(slots_n, wanted_K, batch_rows=7, worker=ALONE))
+    joined = [n for places, _, _ in batches for n in places.tolist()]
+    expected = (slots_n >= 0) & (slots_n != 1)
+    assert sorted(joined) == torch.nonzero(expected).flatten().tolist()
+    for places, present, lengths_P in batches:
+        owners = torch.arange(slots)[present].repeat_interleave(lengths_P)
+        assert torch.equal(slots_n[places], owners)
 
 
-@pytest.mark.parametrize("reads_x", [True, False])
-def test_standardised_inputs_have_mean_zero_and_deviation_one(reads_x):
-    scale = standard_of(TRAIN, reads_x=reads_x, worker=ALONE)
-    a_BA = scale(*TRAIN.activations.of(torch.arange(len(TRAIN))))
-    assert a_BA.shape[1] == (SHAPE.inputs if reads_x else SHAPE.base)
-    torch.testing.assert_close(a_BA.mean(0), torch.zeros(a_BA.shape[1]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(a_BA.std(0, correction=0), torch.ones(a_BA.shape[1]))
-
-
-def test_a_constant_input_stays_finite():
-    rows = dataclasses.replace(
-        TRAIN, activations=dataclasses.replace(TRAIN.activations, x=torch.ones(len(TRAIN), 5))
+def test_a_kernel_that_does_not_get_better_is_slowed_down_alone():
+    around = tuner(max_epochs=4, patience=4, slower=0.5)
+    rates, losses = [], []
+    around.run(
+        report=lambda _: None,
+        save=lambda t: (
+            rates.append(t.adam.lr_K.clone()),
+            losses.append(t.progress.best_epoch_K.clone()),
+        ),
     )
-    scale = standard_of(rows, reads_x=True, worker=ALONE)
-    assert torch.equal(scale.scale_A[-5:], torch.ones(5))
+    rates, best = rates[2:], losses[2:]  # after compression
+    for epoch, (rate_K, best_K) in enumerate(zip(rates, best, strict=True), start=1):
+        before = rates[epoch - 2] if epoch > 1 else torch.full((3,), 0.01, dtype=torch.float64)
+        assert torch.equal(rate_K, torch.where(best_K == epoch, before, before * 0.5))
+    assert len(set(rates[-1].tolist())) > 1

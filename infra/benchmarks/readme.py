@@ -1,0 +1,289 @@
+"""Write the records of a folder into README.md, between its two markers.
+
+    python infra/benchmarks/readme.py infra/benchmarks/xeon-2-cores
+
+A number of a benchmark stands in the README because a record holds it, and for no other reason.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- benches -->", "<!-- /benches -->"
+Record = dict[str, Any]
+_OWN = ("input", "compute", "waiting")
+
+
+def written(readme: str, folder: Path) -> str:
+    """The README with the folder's records in it."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{chapter(folder)}\n{END}{after}"
+
+
+def chapter(folder: Path) -> str:
+    """Every record that the folder holds, as Markdown."""
+    parts = {
+        "finetune": _finetune,
+        "finetune-2": _finetune_again,
+        "tables": _tables,
+        "data": _data,
+        "sharding": _sharding,
+        "scaling": _scaling,
+    }
+    found = {name: folder / f"{name}.json" for name in parts}
+    records = {name: json.loads(p.read_text()) for name, p in found.items() if p.is_file()}
+    told = [parts[name](record, _place(folder)) for name, record in records.items()]
+    return "\n".join(told).rstrip()
+
+
+def _place(folder: Path) -> str:
+    return folder.resolve().relative_to(ROOT).as_posix()
+
+
+def _head(record: Record, place: str, title: str, said: str) -> list[str]:
+    """What was run, where, and its picture."""
+    machine, name = record["machine"], record["bench"]
+    return [
+        f"**{title}** (`{record['command']}`, {record['seconds'] / 60:.0f} minutes on "
+        f"{machine.get('cores')} cores, {machine.get('processor')}, commit {record['commit']}). "
+        f"{said}",
+        "",
+        f"![{title}]({place}/{name}.png)",
+        "",
+    ]
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
+
+
+def _of(record: Record, table: str) -> list[Record]:
+    return [row for row in record["rows"] if row.get("table", table) == table]
+
+
+def _targets(record: Record) -> list[str]:
+    """Targets, and under them why some were missed."""
+    targets = record["targets"]
+    rows = [
+        [t["name"], t["wanted"], f"{t['measured']:.4g}", "met" if t["is_met"] else "**missed**"]
+        for t in targets
+    ]
+    notes = [f"- *{t['name']}*: {t['note']}." for t in targets if not t["is_met"] and t["note"]]
+    told = _table(["target", "wanted", "measured", ""], rows)
+    return [*told, *(["Where a target was missed:", "", *notes, ""] if notes else [])]
+
+
+def _finetune(record: Record, place: str) -> str:
+    lines = _head(
+        record,
+        place,
+        "What a night costs on a frozen base",
+        "The base: 26 ids and 2 histories of dimension 64, 20 M rows of tables, an MLP "
+        "1024-512-256; 2 M rows of log, 2 gloo workers of one thread, fp32, 8,192 rows a step.",
+    )
+    lines += _table(
+        ["variant", "rows/s", "times (a)", "with the cache pass", "tables + optimiser, MiB",
+         "sent a step, KiB", "times its floor"],
+        [
+            [
+                f"{r['variant']}: {r['what']}",
+                f"{r['rows_per_s']:,}",
+                f"{r['times_a']:.2f}",
+                f"{r['times_a_with_cache_pass']:.1f}" if r["times_a_with_cache_pass"] else "",
+                f"{r['tables_mib'] + r['optimiser_mib']:,.0f}",
+                f"{r['sent_kib_a_step']:,.0f}",
+                f"{r['times_the_floor']:.1f}",
+            ]
+            for r in _of(record, "variants")
+        ],
+    )  # fmt: skip
+    lines += _table(
+        ["a night", "seconds", "of continued training", "gain, nats a row"],
+        [
+            [r["what"], f"{r['seconds']:.1f}", f"{r['of_continued']:.3f}",
+             f"{r['gain_nats_a_row']:+.4f}"]
+            for r in _of(record, "nights")
+        ],
+    )  # fmt: skip
+    lines += _table(
+        ["domains", "bank, an epoch", "one kernel, same rows", "one by one, an epoch",
+         "bank, whole tuning", "one by one, whole"],
+        [
+            [f"{r['domains']:,}"]
+            + [
+                f"{r[name]:.1f} s"
+                for name in ("bank_epoch_s", "bank_of_1_same_rows_epoch_s", "separate_epoch_s",
+                             "bank_whole_s", "separate_whole_s")
+            ]
+            for r in _of(record, "domains")
+        ],
+    )  # fmt: skip
+    lines += _targets(record)
+    return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
+
+
+def _finetune_again(record: Record, _place: str) -> str:
+    """A second run of it: its nights with the lean ones, and what came out otherwise."""
+    spreads = [r["slowest_over_fastest_slice"] for r in _of(record, "variants")]
+    lines = [
+        f"A second run (`finetune-2.json`, commit {record['commit']}) also has a trunk that "
+        "multiplies in bf16 and lean nights. Other work disturbed its first minutes (a variant's "
+        f"slowest slice took up to {max(spreads):.1f} times its fastest), so read its nights, "
+        "which came later, rather than its steps.",
+        "",
+    ]
+    lines += _table(
+        ["variant of the second run", "rows/s", "times (a)", "slowest over fastest slice"],
+        [
+            [f"{r['variant']}: {r['what']}", f"{r['rows_per_s']:,}", f"{r['times_a']:.2f}",
+             f"{r['slowest_over_fastest_slice']:.1f}"]
+            for r in _of(record, "variants")
+            if r["variant"][0] in "ad"
+        ],
+    )  # fmt: skip
+    lines += _table(
+        ["a night of the second run", "seconds", "of continued training", "gain, nats a row",
+         "seconds of"],
+        [
+            [r["what"], f"{r['seconds']:.1f}", f"{r['of_continued']:.3f}",
+             f"{r['gain_nats_a_row']:+.4f}",
+             ", ".join(f"{k} {v:.1f}" for k, v in r.get("seconds_of", {}).items())]
+            for r in _of(record, "nights")
+        ],
+    )  # fmt: skip
+    measured = "; ".join(f"{t['name']} {t['measured']:.4g}" for t in record["targets"])
+    return "\n".join([*lines, f"The same targets in that run: {measured}.", ""])
+
+
+def _tables(record: Record, place: str) -> str:
+    lines = _head(
+        record,
+        place,
+        "A billion rows",
+        "Dimension 8, int8, every row distinct, over 2 workers; half of a step's lookups fall "
+        "evenly over the table, half as Zipf's; the three sizes take turns.",
+    )
+    lines += _table(
+        ["rows", "step, median", "90 %", "against 1 M", "lookups/s, uniform", "Zipf"],
+        [
+            [
+                f"{r['rows']:,}",
+                f"{r['step_p50_ms']:.1f} ms",
+                f"{r['step_p90_ms']:.1f} ms",
+                f"{r['ratio']:.2f}",
+                f"{r['uniform_through_all_workers_per_s'] / 1e6:.1f} M",
+                f"{r['zipf_through_all_workers_per_s'] / 1e6:.1f} M",
+            ]
+            for r in _of(record, "tables")
+            if "step_p50_ms" in r
+        ],
+    )
+    return "\n".join([*lines, *_targets(record)])
+
+
+def _data(record: Record, place: str) -> str:
+    lines = _head(
+        record,
+        place,
+        "From Parquet to batches",
+        "20 columns, two of them histories, zstd, one thread; ids are mixed.",
+    )
+    lines += _table(
+        ["stage", "rows/s", "of raw decode"],
+        [
+            [r["stage"], f"{r['rows_per_s']:,}", f"{r['of_raw_decode']:.2f}"]
+            for r in _of(record, "stages")
+            if r["encoding"] == "mixed"
+        ],
+    )
+    return "\n".join([*lines, *_targets(record)])
+
+
+def _sharding(record: Record, place: str) -> str:
+    launchers = " and ".join(row["launcher"] for row in _of(record, "launchers"))
+    lines = _head(
+        record,
+        place,
+        "Every way to cut and hold a table",
+        f"Two workers, under {launchers}; `planner` is TorchRec's estimate by its own constants, "
+        "`here` the same by this machine's measured ones (none for what it cannot count).",
+    )
+    titles = dict.fromkeys(row["table"] for row in record["rows"] if "way" in row)
+    for title in titles:
+        lines += _table(
+            [title, "launcher", "step p50, ms", "p90", "M lookups/s", "sent, KiB", "held, MiB",
+             "planner, ms", "here, ms"],
+            [_way(row) for row in _of(record, title)],
+        )  # fmt: skip
+    lines += _table(
+        ["launcher", "seconds in all", "measuring", "start and end"],
+        [
+            [r["launcher"], f"{r['whole_s']:.1f}", f"{r['measuring_s']:.1f}",
+             f"{r['start_and_end_s']:.1f}"]
+            for r in _of(record, "launchers")
+        ],
+    )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _way(row: Record) -> list[str]:
+    """A combination that was measured, or its error."""
+    if row.get("error"):
+        return [row["way"], row["launcher"], row["error"], *[""] * 6]
+    return [
+        row["way"],
+        row["launcher"],
+        f"{row['p50_ms']:.2f}",
+        f"{row['p90_ms']:.2f}",
+        f"{row['lookups_per_s'] / 1e6:.2f}",
+        f"{row['wire_kib']:,.0f}",
+        f"{row['held_mib']:,.1f}",
+        *(f"{row[name]:.3f}" if row.get(name) else "" for name in ("planner_ms", "here_ms")),
+    ]
+
+
+def _scaling(record: Record, place: str) -> str:
+    lines = _head(
+        record,
+        place,
+        "More workers",
+        "The same rows a step over all workers (strong), and as many on each (weak). Efficiency "
+        "is rows/s over as many lone workers'. Simulated lines are not measurements.",
+    )
+    shares = {
+        tuple(r[k] for k in ("workload", "scaling", "workers")): r
+        for r in _of(record, "shares of a measured step")
+    }
+    measured = []
+    for r in _of(record, "measured"):
+        share = shares[r["workload"], r["scaling"], r["workers"]]
+        away = [v for k, v in share.items() if isinstance(v, float) and k not in _OWN]
+        measured.append(
+            [r["workload"], r["scaling"], str(r["workers"]), f"{r['step_ms']:.1f}",
+             f"{r['rows_per_s']:,}", f"{r['efficiency']:.2f}", f"{share['input']:.0%}",
+             f"{share['compute']:.0%}", f"{share['waiting']:.0%}", f"{sum(away):.0%}"]
+        )  # fmt: skip
+    heads = ["measured", "", "workers", "step, ms", "rows/s", "efficiency", "input", "compute",
+             "waiting", "collectives"]  # fmt: skip
+    lines += _table(heads, measured)
+    simulated = _of(record, "simulated")
+    counts = sorted({r["workers"] for r in simulated})
+    keys = dict.fromkeys((r["workload"], r["scaling"], r["link_gb_per_s"]) for r in simulated)
+    found = {
+        (r["workload"], r["scaling"], r["link_gb_per_s"], r["workers"]): f"{r['efficiency']:.2f}"
+        for r in simulated
+    }
+    lines += _table(
+        ["simulated efficiency", "", "link, GB/s", *(f"{n} workers" for n in counts)],
+        [[w, law, f"{link:g}", *(found[w, law, link, n] for n in counts)] for w, law, link in keys],
+    )
+    return "\n".join([*lines, *_targets(record)])
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(written(path.read_text(), Path(sys.argv[1])))

@@ -1,0 +1,99 @@
+"""Clusters by name, by number, or from a file."""
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from jobs._spec import explain
+from pipeline.errors import BadRequest
+from schemas.cluster import ClusterSpec
+
+_PART = re.compile(r"(?P<devices>[1-9]\d*)x(?P<kind>[A-Z].*)")
+_MANY = re.compile(r"(?P<nodes>\d+)x(?P<kind>\d+x.+)")
+
+
+def load_cluster(name: str) -> ClusterSpec:
+    """A shipped cluster (`8xH100`), several of its machines (`16x8xH100`), or a TOML file's.
+
+    Raises:
+        BadRequest: there is none, or its file is nonsense.
+    """
+    if Path(name).suffix == ".toml":
+        return _parse(Path(name))
+    shipped = shipped_clusters()
+    if part := _PART.fullmatch(name):
+        wholes = [kind for kind in shipped if kind.partition("x")[2] == part["kind"]]
+        if name not in shipped and wholes:
+            return with_devices(_parse(shipped[wholes[0]]), int(part["devices"]))
+    found = _MANY.fullmatch(name)
+    nodes, kind = (int(found["nodes"]), found["kind"]) if found else (1, name)
+    if kind not in shipped or nodes < 1:
+        raise BadRequest(
+            f"no cluster '{name}'. Shipped are {', '.join(shipped)}; put a number before one for "
+            "several machines (4x8xH100), or name a TOML file of your own"
+        )
+    return _parse(shipped[kind]).model_copy(update={"name": name, "nodes": nodes})
+
+
+def shipped_clusters() -> dict[str, Path]:
+    """The clusters that come with iak, by name."""
+    folder = Path(str(resources.files("jobs") / "configs" / "clusters"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def with_constants(cluster: ClusterSpec, constants: dict[str, float]) -> ClusterSpec:
+    """The cluster, some of its constants as they are asked for."""
+    if not constants:
+        return cluster
+    held = cluster.model_dump()
+    held["constants"] = held["constants"] | constants | {"measured": "given by hand"}
+    try:
+        return ClusterSpec.model_validate(held)
+    except ValidationError as error:
+        raise BadRequest(f"constants: {explain(error)}") from error
+
+
+def with_devices(cluster: ClusterSpec, devices: int) -> ClusterSpec:
+    """As many devices: whole machines, or a part of one, at its part of the price and memory.
+
+    Raises:
+        BadRequest: more than one machine, and not whole ones.
+    """
+    per_node = cluster.devices_per_node
+    kind = cluster.name.rpartition(f"{per_node}x")[2]
+    is_shipped = f"{per_node}x{kind}" in shipped_clusters()
+    if devices < per_node:
+        share = devices / per_node
+        return cluster.model_copy(
+            update={
+                "name": f"{devices}x{kind}" if is_shipped else f"{devices} of {cluster.name}",
+                "nodes": 1,
+                "devices_per_node": devices,
+                "host_memory_gib": cluster.host_memory_gib * share,
+                "cores_per_node": max(1, round(cluster.cores_per_node * share)),
+                "price_per_hour": cluster.price_per_hour * share,
+            }
+        )
+    nodes, rest = divmod(devices, per_node)
+    if rest:
+        raise BadRequest(
+            f"{devices} devices are no whole number of machines with {per_node}; "
+            f"take {nodes * per_node} or {(nodes + 1) * per_node}"
+        )
+    prefix = f"{nodes}x" if nodes > 1 else ""
+    name = f"{prefix}{per_node}x{kind}" if is_shipped else f"{kind} with nodes={nodes}"
+    return cluster.model_copy(update={"name": name, "nodes": nodes})
+
+
+def _parse(path: Path) -> ClusterSpec:
+    try:
+        return ClusterSpec.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise BadRequest(f"cluster {path}: {error.strerror or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequest(f"cluster {path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise BadRequest(f"cluster {path}: {explain(error)}") from error

@@ -1,0 +1,318 @@
+"""One picture a benchmark: what a person looks at before reading the record."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.planning.estimate import Estimate
+from schemas.record import BenchmarkRecord
+
+Line = Mapping[str, Any]
+_GIB = 2**30
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+}
+_BLUE, _GREY, _ORANGE, _GREEN = "#3465a4", "#b0b4ba", "#d9822b", "#4e9a51"
+_STACK = (_BLUE, _ORANGE, _GREEN, _GREY, "#8f6bb3", "#6c7a89", "#c4a000", "#a40000")
+_KINDS = {
+    "tables": _BLUE,
+    "optimiser": _ORANGE,
+    "kernels": _GREEN,
+    "cache": "#8f6bb3",
+    "activations": _GREY,
+}
+_WANTED_OF_A = {
+    "ours uncached": "d[fp32]",
+    "cached [h;x]": "e[hx]",
+    "cached h,": "e[h]",
+}
+"""How a target of `finetune` begins, and the variant it is about."""
+_MOST_PANELS = 3
+_HELD = {
+    ("trained", "fp32"): _ORANGE,
+    ("frozen", "fp32"): "#204a87",
+    ("frozen", "fp16"): _BLUE,
+    ("frozen", "int8"): "#7ba3d4",
+    ("frozen", "int4"): "#bcd0ea",
+}
+
+
+def draw(record: BenchmarkRecord, path: Path) -> None:
+    """Draw a record; a bench without a picture of its own gets none."""
+    panels = {
+        "data": (_data, 1),
+        "finetune": (_finetune, 3),
+        "scaling": (_scaling, 3),
+        "sharding": (_sharding, max(1, min(_MOST_PANELS, len(_measured_tables(record))))),
+        "tables": (_tables, 2),
+    }
+    if record.bench not in panels:
+        return
+    fill, count = panels[record.bench]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.8 * count + 2.2 * (count == 1), 3.9), layout="constrained")
+        axes = figure.subplots(1, count, squeeze=False)[0]
+        fill(record, axes)
+        where = f"{record.machine.get('cores', '?')} cores, {record.machine.get('processor', '?')}"
+        smoke = "smoke sizes: the numbers say nothing · " if record.is_smoke else ""
+        figure.suptitle(
+            f"{smoke}iak bench {record.bench} · {where} · {record.started_at:%Y-%m-%d} · "
+            f"commit {record.commit or '?'}",
+            fontsize=8,
+            color="dimgrey",
+            x=0.01,
+            ha="left",
+        )
+        figure.savefig(path, dpi=140)
+
+
+def draw_plan(told: Estimate, path: Path) -> None:
+    """The memory of every rank, stacked by kind, under what is planned into."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(max(6.0, min(16.0, 0.35 * len(told.memory))), 4.2))
+        figure.set_layout_engine("constrained")
+        ax = figure.subplots()
+        below = [0.0] * len(told.memory)
+        for colour, kind in zip(cycle(_STACK), told.memory[0], strict=False):
+            held = [memory[kind] / _GIB for memory in told.memory]
+            ax.bar(range(len(held)), held, bottom=below, width=0.85, color=colour, label=kind)
+            below = [b + h for b, h in zip(below, held, strict=True)]
+        cluster = told.cluster
+        ax.axhline(told.usable_bytes / _GIB, color=_ORANGE, linestyle="--", label="planned into")
+        ax.axhline(cluster.device_memory_gib, color="black", linewidth=0.8, label="a device's")
+        ax.set_xlabel("rank")
+        ax.set_ylabel("GiB")
+        ax.set_title(f"{told.document.job} on {cluster.name}: memory of a rank (counted)")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=140)
+
+
+def _of_table(record: BenchmarkRecord, name: str) -> list[dict[str, Any]]:
+    return [row for row in record.rows if row.get("table", name) == name]
+
+
+def _data(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """Rows a second against raw decode, with the target's line."""
+    (ax,) = axes
+    lines = [row for row in _of_table(record, "stages") if row["encoding"] == "mixed"]
+    names = [row["stage"] for row in lines][::-1]
+    rates = [row["rows_per_s"] / 1e6 for row in lines][::-1]
+    raw = next(row["rows_per_s"] for row in lines if row["stage"] == "raw decode") / 1e6
+    colours = [_GREY if "decode" in name and "+" not in name else _BLUE for name in names]
+    bars = ax.barh(names, rates, color=colours)
+    ax.bar_label(bars, [f"{rate:.2f} M/s  {rate / raw:.0%}" for rate in rates], padding=4)
+    ax.axvline(0.7 * raw, color=_ORANGE, linestyle="--", label="70 % of raw decode")
+    ax.set_xlim(0, max(rates) * 1.25)
+    ax.set_xlabel("million rows a second, one worker")
+    ax.set_title("From Parquet to batches")
+    ax.legend(loc="lower right")
+
+
+def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """Rows a second, memory, and time against the number of domains."""
+    variants = _of_table(record, "variants")
+    _speeds(record, variants, axes[0])
+    _memory(variants, axes[1])
+    _domains(_of_table(record, "domains"), axes[2])
+
+
+def _speeds(record: BenchmarkRecord, variants: Sequence[Line], ax: Axes) -> None:
+    names = [row["variant"] for row in variants]
+    rates = [row["rows_per_s"] for row in variants]
+    bars = ax.bar(names, rates, color=[_GREY if name in "abc" else _BLUE for name in names])
+    ax.bar_label(bars, [f"{row['times_a']:g}x" for row in variants], padding=8)
+    by_name = dict(zip(names, rates, strict=True))
+    wanted = [
+        (variant, float(target.wanted.removeprefix("at least ").removesuffix("x")) * by_name["a"])
+        for target in record.targets
+        for begins, variant in _WANTED_OF_A.items()
+        if target.name.startswith(begins) and variant in by_name
+    ]
+    if wanted:
+        places, heights = [names.index(name) for name, _ in wanted], [h for _, h in wanted]
+        ends = [(place - 0.45, place + 0.45) for place in places]
+        starts, stops = zip(*ends, strict=True)
+        ax.hlines(heights, starts, stops, color=_ORANGE, linestyle="--", label="target")
+        ax.legend(loc="upper left")
+    ax.set_yscale("log")
+    ax.margins(y=0.2)
+    ax.set_ylabel("rows a second (log)")
+    ax.set_title("Speed, and times (a)")
+    ax.tick_params(axis="x", rotation=45)
+
+
+def _memory(variants: Sequence[Line], ax: Axes) -> None:
+    names = [row["variant"] for row in variants]
+    below = [0.0] * len(names)
+    for kind, colour in _KINDS.items():
+        held = [row.get(f"{kind}_mib") or 0.0 for row in variants]
+        ax.bar(names, held, bottom=below, color=colour, label=kind)
+        below = [b + h for b, h in zip(below, held, strict=True)]
+    ax.set_ylabel("MiB a worker")
+    ax.set_title("Peak memory of a worker")
+    ax.tick_params(axis="x", rotation=45)
+    ax.legend(loc="upper right")
+
+
+def _domains(lines: Sequence[Line], ax: Axes) -> None:
+    counts = [row["domains"] for row in lines]
+    ways = (
+        ("separate_epoch_s", "one after the other", _GREY),
+        ("bank_epoch_s", "bank", _BLUE),
+        ("bank_of_1_same_rows_epoch_s", "bank of 1, same rows", _GREEN),
+    )
+    for name, told, colour in ways:
+        ax.plot(counts, [row[name] for row in lines], "o-", color=colour, label=told)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("domains (log)")
+    ax.set_ylabel("seconds an epoch (log)")
+    ax.set_title("Many domains in one pass")
+    ax.legend()
+
+
+def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """Time of a step and lookups a second against the rows of the table."""
+    lines = sorted(record.rows, key=lambda row: int(row["rows"]))
+    rows = [row["rows"] for row in lines]
+    for name, colour in (("step_p50_ms", _BLUE), ("lookup_p50_ms", _GREY)):
+        told = name.removesuffix("_p50_ms")
+        axes[0].plot(rows, [row[name] for row in lines], "o-", color=colour, label=told)
+    axes[0].axhline(
+        1.5 * lines[0]["step_p50_ms"], color=_ORANGE, linestyle="--", label="1.5 x the smallest"
+    )
+    axes[0].set_ylabel("ms, median")
+    axes[0].set_title("A tuning step, and its lookups")
+    rates = [name for name in lines[0] if name.endswith("_per_s")]
+    for name in rates:
+        told = name.removesuffix("_per_s").replace("_", " ")
+        axes[1].plot(rows, [row[name] / 1e6 for row in lines], "o-", label=told)
+    axes[1].set_ylabel("million lookups a second, all workers")
+    axes[1].set_title("Lookups alone")
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_xlabel("rows of the table (log)")
+        ax.set_ylim(bottom=0)
+        ax.legend()
+
+
+def _scaling(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """Efficiency against workers, measured and simulated, and where a measured step's time goes."""
+    for scaling, ax in zip(("strong", "weak"), axes, strict=False):
+        _efficiencies(record, scaling, ax)
+    axes[0].set_title("The same work in all (strong)")
+    axes[1].set_title("As much work each (weak)")
+    axes[0].legend(fontsize=7)
+    _shares_of_steps(_of_table(record, "shares of a measured step"), axes[2])
+
+
+def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
+    """Measured solid, simulated dashed: a line a workload, and a shade a link."""
+    measured, simulated = (
+        [row for row in _of_table(record, name) if row["scaling"] == scaling]
+        for name in ("measured", "simulated")
+    )
+    names = list(dict.fromkeys(row["workload"] for row in measured))
+    links = sorted({row["link_gb_per_s"] for row in simulated})
+    for name, colour in zip(names, (_BLUE, _ORANGE, _GREEN), strict=False):
+        own = [row for row in measured if row["workload"] == name]
+        _efficiency_line(own, ax, "o-", color=colour, label=name)
+        for place, link in enumerate(links):
+            foreseen = [
+                row for row in simulated if (row["workload"], row["link_gb_per_s"]) == (name, link)
+            ]
+            _efficiency_line(foreseen, ax, ".--", color=colour, alpha=(place + 1) / len(links))
+    for place, link in enumerate(links):
+        told, shade = f"simulated, {link:g} GB/s", (place + 1) / len(links)
+        ax.plot([], [], "--", color="black", alpha=shade, label=told)
+    ax.axhline(1.0, color=_GREY, linewidth=0.8)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("workers (log)")
+    ax.set_ylabel("efficiency: of as many lone workers")
+
+
+def _efficiency_line(rows: Sequence[Line], ax: Axes, style: str, **looks: Any) -> None:  # noqa: ANN401
+    ax.plot([row["workers"] for row in rows], [row["efficiency"] for row in rows], style, **looks)
+
+
+def _shares_of_steps(lines: Sequence[Line], ax: Axes) -> None:
+    """Stacked shares of a measured step, a bar a workload, law and number of workers."""
+    told = {"table", "kind", "workload", "scaling", "workers"}
+    kinds = [name for name in lines[0] if name not in told]
+    names = [f"{row['workload']}\n{row['scaling']}, {row['workers']}" for row in lines][::-1]
+    before = [0.0] * len(names)
+    colours = (_GREEN, _BLUE, _GREY, _ORANGE, "#8f6bb3", "#c4483b", "#57b0b0", "#777777")
+    for kind, colour in zip(kinds, colours, strict=False):
+        shares = [row[kind] for row in lines][::-1]
+        ax.barh(names, shares, left=before, color=colour, label=kind)
+        before = [b + share for b, share in zip(before, shares, strict=True)]
+    ax.set_xlim(0, 1)
+    ax.tick_params(axis="y", labelsize=6)
+    ax.set_xlabel("share of a measured step")
+    ax.set_title("Where the time goes")
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.3, -0.14), ncols=4)
+
+
+def _measured_tables(record: BenchmarkRecord) -> list[str]:
+    """Titles of the tables of `sharding` that something was measured on."""
+    return list(dict.fromkeys(row["table"] for row in record.rows if row.get("p50_ms")))
+
+
+def _sharding(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """A step's time by sharding type and precision, one panel a table, with the estimates."""
+    for ax, title in zip(axes, _measured_tables(record), strict=False):
+        lines = [row for row in record.rows if row["table"] == title]
+        launchers = list(dict.fromkeys(row["launcher"] for row in lines))
+        kinds = list(dict.fromkeys(row["sharding"] for row in lines))
+        for place, (held, colour) in enumerate(_HELD.items()):
+            shown = [row for row in lines if (row["held"], row["precision"]) == held]
+            _bars(ax, shown, kinds, launchers, (place - 2) * 0.16, colour, " ".join(held))
+        ax.set_xticks(range(len(kinds)), [kind.replace("_", "-") for kind in kinds])
+        ax.set_xlim(-0.5, len(kinds) - 0.5)
+        ax.set_yscale("log")
+        ax.set_ylabel("ms a step, median (log)")
+        ax.set_title(title)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure = axes[0].get_figure()
+    assert isinstance(figure, Figure)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
+
+
+def _bars(
+    ax: Axes,
+    lines: Sequence[Line],
+    kinds: Sequence[str],
+    launchers: Sequence[str],
+    shift: float,
+    colour: str,
+    told: str,
+) -> None:
+    """One precision's bars: the first launcher's; other launchers and estimates as marks."""
+    done = [row for row in lines if row.get("p50_ms")]
+    first = [row for row in done if row["launcher"] == launchers[0]]
+    places = [kinds.index(row["sharding"]) + shift for row in first]
+    ax.bar(places, [row["p50_ms"] for row in first], width=0.15, color=colour, label=told)
+    is_first = told == " ".join(next(iter(_HELD)))  # marks need one label each
+    for name, mark, what in (("planner_ms", "_", "planner"), ("here_ms", "d", "planner, measured")):
+        found = [(at, row[name]) for at, row in zip(places, first, strict=True) if row.get(name)]
+        if found:
+            label = what if is_first else None
+            ax.plot(*zip(*found, strict=True), mark, color="black", markersize=4, label=label)
+    for launcher in launchers[1:]:
+        other = [row for row in done if row["launcher"] == launcher]
+        at = [kinds.index(row["sharding"]) + shift for row in other]
+        label = launcher if is_first else None
+        ax.plot(at, [row["p50_ms"] for row in other], "x", color="firebrick", label=label)

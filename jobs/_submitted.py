@@ -1,0 +1,56 @@
+"""The other end of `iak submit`: one command on the cluster, its documents printed at its end."""
+
+import sys
+from pathlib import Path
+
+from jobs import cli
+from pipeline.errors import PipelineError
+
+BEGIN, END = "-----BEGIN IAK DOCUMENT ", "-----END IAK DOCUMENT-----"
+_DASHES = "-----"
+
+
+def main() -> None:
+    """Run the command; print its record, and end with its exit code."""
+    words = sys.argv[1:]
+    code = cli.run(words)
+    for path in _documents(words):
+        print(f"{BEGIN}{path.name}{_DASHES}")
+        print(path.read_text().rstrip("\n"))
+        print(END, flush=True)
+    sys.exit(code)
+
+
+def documents_in(logs: str) -> dict[str, str]:
+    """The documents in a job's logs, by name; one that was cut short is left out."""
+    found: dict[str, str] = {}
+    name, lines = "", list[str]()
+    for line in logs.splitlines():
+        if line.startswith(BEGIN):
+            name, lines = line.removeprefix(BEGIN).removesuffix(_DASHES), []
+        elif line == END and name:
+            found[name], name = "\n".join(lines) + "\n", ""
+        elif name:
+            lines.append(line)
+    return found
+
+
+def _documents(words: list[str]) -> list[Path]:
+    """The record that a command leaves, and what belongs to it; none where it left none."""
+    named = 2 if words and words[0] in cli.GROUPS else 1
+    verb = " ".join(words[:named])
+    try:
+        spec = cli.read_spec(verb, words[named:])
+    except PipelineError:
+        return []
+    name = verb.rpartition(" ")[2]
+    out, run_dir = getattr(spec, "out", None), getattr(spec, "run_dir", None)
+    if isinstance(out, Path):
+        wanted = [out / f"{name}.json", out / f"{name}.cluster.toml"]
+    else:
+        wanted = [run_dir / "record.json"] if isinstance(run_dir, Path) else []
+    return [path for path in wanted if path.is_file()]
+
+
+if __name__ == "__main__":
+    main()

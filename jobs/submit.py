@@ -1,0 +1,192 @@
+"""`iak submit`: run a verb on a Ray cluster, follow it, fetch its record; the job's exit code.
+
+The code of this project is sent along; libraries must be on the cluster's machines. What the job
+writes stays there, but for its record and small documents beside it, which it prints at its end.
+"""
+
+import asyncio
+import logging
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from jobs._progress import console
+from jobs._record import replace_text
+from jobs._submitted import BEGIN, END, documents_in
+from jobs.cli import GROUPS, VERBS
+from pipeline.errors import BadRequest, PipelineError
+from schemas.job import SubmitSpec
+from schemas.record import BenchmarkRecord, RunRecord
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_EXCLUDED = [
+    ".git/", ".venv/", "runs/", "build/", "__pycache__/", "*.egg-info/", ".mypy_cache/",
+    ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".import_linter_cache/",
+]  # fmt: skip
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+_NOT_SENT = ("submit", "doctor")
+_FAILED, _INTERRUPTED = 1, 130
+
+
+def main(spec: SubmitSpec) -> int:
+    """Submit, follow, fetch."""
+    words = shlex.split(spec.command)
+    _check_verb(words)
+    project = _project(spec)
+    spec.out.mkdir(parents=True, exist_ok=True)
+    client = _connected(spec.address)
+    job = client.submit_job(
+        entrypoint=shlex.join(["python", "-m", "jobs._submitted", *words]),
+        runtime_env={
+            "working_dir": str(project),
+            "excludes": _EXCLUDED,
+            "env_vars": {"OMP_NUM_THREADS": "1"},
+        },
+    )
+    console.print(f"job {job} on {spec.address}", markup=False)
+    try:
+        asyncio.run(_follow(client, job))
+    except KeyboardInterrupt:
+        client.stop_job(job)
+        console.print(f"job {job} was told to stop", markup=False)
+        return _INTERRUPTED
+    except RuntimeError as error:  # Ray's word for a connection that broke
+        raise PipelineError(
+            f"the connection to {spec.address} broke while job {job} ran: {error}. It may still "
+            f"run: ray job logs --address {spec.address} {job}"
+        ) from error
+    kept = _keep(client.get_job_logs(job), spec.out)
+    for path in kept:
+        console.print(f"fetched: {path}", markup=False)
+    return _exit_code(client.get_job_info(job))
+
+
+def _check_verb(words: list[str]) -> None:
+    """Refuse what is no verb, or makes no sense elsewhere.
+
+    Raises:
+        BadRequest: naming the verbs.
+    """
+    named = 2 if words and words[0] in GROUPS else 1
+    verb = " ".join(words[:named])
+    if verb not in VERBS or verb in _NOT_SENT:
+        known = ", ".join(name for name in VERBS if name not in _NOT_SENT)
+        raise BadRequest(f"command={verb!r} is not a verb that can be submitted; there are {known}")
+
+
+def _project(spec: SubmitSpec) -> Path:
+    """The folder of code to send.
+
+    Raises:
+        BadRequest: it is not this project's.
+    """
+    folder = (spec.project or Path(__file__).parents[1]).resolve()
+    if not all((folder / name).exists() for name in ("pyproject.toml", "jobs/cli.py")):
+        raise BadRequest(
+            f"{folder} is not a checkout of this project: no pyproject.toml and jobs/ in it. "
+            "Name one with project="
+        )
+    return folder
+
+
+def _connected(address: str) -> "JobSubmissionClient":
+    """The job server's client; Ray takes its token from the environment.
+
+    Raises:
+        PipelineError: nobody answers, or not to us.
+    """
+    parts = urlsplit(address)
+    has_token = any(os.environ.get(name) for name in _TOKENS)
+    if has_token and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        console.print(
+            f"warning: the token goes to {parts.hostname} unencrypted; "
+            "https:// or a tunnel to 127.0.0.1 would hide it",
+            markup=False,
+        )
+    if has_token:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray.exceptions import AuthenticationError  # Ray reads its mode when it is imported
+    from ray.job_submission import JobSubmissionClient
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("ray."):  # each file that is packed is a line of its log
+            logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with _address_as_asked():
+            return JobSubmissionClient(address.rstrip("/"))
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        raise PipelineError(
+            f"no Ray job server answers at {address}: {error}. Is it up, does the tunnel stand, "
+            "and is RAY_AUTH_TOKEN set where it wants one?"
+        ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _address_as_asked() -> Iterator[None]:
+    """Keep Ray from taking another address out of the environment than the one that was asked."""
+    held = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(held)
+
+
+async def _follow(client: "JobSubmissionClient", job: str) -> None:
+    """Show what the job prints, its documents left out."""
+    held, is_inside = "", False
+    async for chunk in client.tail_job_logs(job):
+        held += chunk
+        *lines, held = held.split("\n")
+        for line in lines:
+            is_inside = line.startswith(BEGIN) or (is_inside and line != END)
+            if not is_inside and line != END:
+                console.print(line, markup=False)
+    if held and not is_inside and held != END:
+        console.print(held, markup=False)
+
+
+def _keep(logs: str, out: Path) -> list[Path]:
+    """Write the documents that the job printed.
+
+    Raises:
+        PipelineError: one of them is not what it should be.
+    """
+    kept = []
+    for name, text in documents_in(logs).items():
+        if Path(name).name != name or name.startswith("."):
+            raise PipelineError(f"the job printed a document named {name!r}, which is no file name")
+        if name.endswith(".json"):
+            kind = RunRecord if name == "record.json" else BenchmarkRecord
+            try:
+                kind.model_validate_json(text)
+            except ValidationError as error:
+                raise PipelineError(f"the job's {name} is not a record: {error}") from error
+        replace_text(out / name, text)
+        kept.append(out / name)
+    return kept
+
+
+def _exit_code(details: Any) -> int:  # noqa: ANN401 - Ray's JobDetails
+    """The job's own, or 1 where it ended without one."""
+    if details.status == "SUCCEEDED":
+        return 0
+    told = (details.message or "").partition("\n")[0]  # its logs follow, which were shown
+    console.print(f"the job ended as {details.status}: {told}", markup=False)
+    return details.driver_exit_code or _FAILED

@@ -1,0 +1,1 @@
+"""What `iak bench NAME` measures; one module a bench."""

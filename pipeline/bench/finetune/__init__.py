@@ -1,0 +1,54 @@
+"""`iak bench finetune`: what a night costs on a frozen base, against what it costs today.
+
+prepare   the wide log and a base, kept between runs
+plain     (a) full fine-tune, (b) continued training, (c) frozen trunk the plain way
+ours      (d) frozen tables and a bank, nothing kept; (e) from kept activations; nights
+steps     a step of each of them, interleaved; (a) and (b) to their best step
+sweep     (f) K separate fine-tunes against a bank of K
+must      the floor under a step; `rates` the machine's ceilings
+told      lines, targets, notes
+"""
+
+from typing import Any
+
+from pipeline.bench.finetune import nights, prepare, rates, steps, sweep, told
+from pipeline.bench.progress import Report, followed
+from pipeline.process import run_on_workers
+from pipeline.training import base
+from schemas.bench import BenchFinetuneSpec
+from schemas.record import Target
+
+
+def measure(
+    spec: BenchFinetuneSpec, report: Report
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    """The table's lines, the targets, notes, and the machine's ceilings."""
+    progress = spec.out / "finetune.progress.jsonl"
+    with followed(progress, report):
+        ground = prepare.prepare(spec, progress, report)
+        ceilings = run_on_workers(rates.rates_on_worker, spec.workers)[0]
+        measured = run_on_workers(steps.steps_on_worker, spec.workers, ground)[0]
+        first, steady, lean_first, lean_steady = (
+            night
+            for way in (nights.EQUAL, nights.LEAN)
+            for night in run_on_workers(nights.nights_on_worker, spec.workers, ground, way)[0]
+        )
+        by_domains = run_on_workers(sweep.sweep_on_worker, 1, ground)[0]
+    progress.unlink(missing_ok=True)
+    found = told.Findings(
+        spec=spec,
+        rates=ceilings,
+        steps=measured,
+        first=first,
+        steady=steady,
+        lean=(lean_first, lean_steady),
+        sweep=by_domains,
+        window_rows=ground.view("tune").selections["tune"].rows,
+        auc_costs=told.auc_costs(base.open_base(ground.base).manifest.precisions),
+    )
+    return (
+        told.rows_of(found),
+        told.targets_of(found),
+        told.notes_of(found),
+        dict(told.limits_of(ceilings)),
+    )

@@ -1,0 +1,80 @@
+"""`iak bench scaling`: what more workers make of the same work, and of as much work each.
+
+workloads  what is scaled: pre-training, tuning through the base, tuning from kept activations
+turns      1, 2, ... workers live at once and measure slice by slice in turns
+timeline   where a step's time goes
+measured   what the workers found, together
+links      the simulation of more workers, and its formulas
+told       lines, the model's error, notes
+"""
+
+import os
+from typing import Any
+
+from pipeline.bench.finetune import prepare
+from pipeline.bench.progress import Report, followed
+from pipeline.bench.scaling import measured, told
+from pipeline.bench.scaling.links import link_of
+from pipeline.errors import BadRequest
+from schemas.bench import BenchFinetuneSpec, BenchScalingSpec
+from schemas.record import Target
+
+_DOMAINS = 1000
+"""Of the log; passes of tuning take some of them, and one kernel serves them all."""
+
+
+def measure(
+    spec: BenchScalingSpec, report: Report
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    """The table's lines, the target, notes, and what the loopback gives.
+
+    Raises:
+        BadRequest: more workers than cores would be measured, or the log is too short.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if spec.workers[-1] > cores and not spec.smoke:
+        raise BadRequest(
+            f"{spec.workers[-1]} workers cannot be measured on {cores} cores: they would take from "
+            "each other. Leave them to `counted` and `simulated`, or take a larger machine"
+        )
+    progress = spec.out / "scaling.progress.jsonl"
+    with followed(progress, report):
+        ground = prepare.prepare(ground_spec(spec), progress, report)
+        by_count = measured.measure_in_turns(spec, ground)
+        counted = {}
+        for workers in spec.counted:
+            report({"event": "counting bytes", "workers": workers})
+            counted[workers] = measured.count_on_workers(spec, ground, workers)
+    progress.unlink(missing_ok=True)
+    found = told.Findings(
+        spec=spec,
+        measured=measured.together(by_count),
+        counted=counted,
+        link=link_of(measured.slowest(by_count[spec.workers[-1]])),
+    )
+    rows = told.rows_of(found)
+    return (
+        rows,
+        told.targets_of(found, rows),
+        told.notes_of(found, cores),
+        told.limits_of(found.link),
+    )
+
+
+def ground_spec(spec: BenchScalingSpec) -> BenchFinetuneSpec:
+    """The same log and base as `iak bench finetune` makes, at this bench's sizes."""
+    return BenchFinetuneSpec(
+        smoke=spec.smoke,
+        out=spec.out,
+        seed=spec.seed,
+        cache=spec.cache,
+        rows=spec.rows,
+        days=spec.days,
+        table_rows=spec.table_rows,
+        domains=(_DOMAINS,),
+        workers=spec.workers[-1],
+        batch_rows=spec.batch_rows,
+        slice_steps=spec.slice_steps,
+        model=spec.model,
+        kernel=spec.kernel,
+    )

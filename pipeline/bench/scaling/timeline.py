@@ -1,0 +1,116 @@
+"""Where a step's time goes: input, each collective, waiting for other workers, and the rest.
+
+The rest is called compute; it holds everything that is not the others, Python included.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import distributed as dist
+
+from pipeline.bench.finetune.counters import Wire, name_of
+
+INPUT, COMPUTE, WAITING = "input", "compute", "waiting"
+
+
+class Timeline(Wire):
+    """Times every collective while it is entered, and counts its bytes by name.
+
+    Before a collective all workers meet, so that waiting for the slower ones is told apart from
+    moving bytes; and it is waited for where it is issued, DDP's in the backward pass as well. What
+    would have overlapped with compute thus stands in the open.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting_s = 0.0
+        self.moving_s: defaultdict[str, float] = defaultdict(float)
+        self.sent_by: defaultdict[str, float] = defaultdict(float)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - torch's own signature
+        types: Any,  # noqa: ANN401
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Time what is a collective, and run it in any case."""
+        if func.namespace != "c10d":
+            return func(*args, **(kwargs or {}))
+        name, before = name_of(func), self.sent
+        self._count(name, args)
+        self.sent_by[name] += self.sent - before
+        started = time.perf_counter()
+        dist.barrier()
+        met = time.perf_counter()
+        result = func(*args, **(kwargs or {}))
+        work = result[-1] if isinstance(result, list | tuple) else result
+        work.wait()
+        self.waiting_s += met - started
+        self.moving_s[name] += time.perf_counter() - met
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Of one step on one worker, its collectives in the open."""
+
+    step_s: float
+    input_s: float
+    waiting_s: float
+    moving_s: Mapping[str, float]
+    """Seconds by collective, once all workers were there."""
+    sent: Mapping[str, float]
+    """Bytes out of this worker by collective."""
+    calls: Mapping[str, float]
+
+
+def profile_of(timeline: Timeline, *, seconds: float, input_s: float, steps: int) -> Profile:
+    """What a timeline saw in so many steps, a step."""
+    return Profile(
+        step_s=seconds / steps,
+        input_s=input_s / steps,
+        waiting_s=timeline.waiting_s / steps,
+        moving_s={name: s / steps for name, s in timeline.moving_s.items()},
+        sent={name: sent / steps for name, sent in timeline.sent_by.items()},
+        calls={name: calls / steps for name, calls in timeline.calls.items()},
+    )
+
+
+def parts_of(profiles: Sequence[Profile], *, step_s: float, input_s: float) -> dict[str, float]:
+    """A measured step's seconds by part.
+
+    Collectives take what they took in the profile; what is left beside them and input is compute
+    and waiting, in the profile's proportion, since watching slows both. Where collectives in the
+    open took longer than the whole undisturbed step (tiny steps; much that overlaps), all three
+    take the profile's proportion.
+
+    Args:
+        profiles: of every worker, whose mean is taken.
+        step_s: of the measured, undisturbed step.
+        input_s: what it waited for its rows, measured in it.
+
+    Returns:
+        Seconds that add up to `step_s`.
+    """
+    workers, input_s = len(profiles), min(input_s, step_s)
+    names = list(dict.fromkeys(name for p in profiles for name in p.moving_s))
+    moving = {n: sum(p.moving_s.get(n, 0.0) for p in profiles) / workers for n in names}
+    all_moving = sum(moving.values())
+    waiting = sum(p.waiting_s for p in profiles) / workers
+    beside = sum(p.step_s - p.input_s for p in profiles) / workers - all_moving
+    waiting_share = min(waiting / beside, 1.0) if beside > 0 else 0.0
+    working_s = step_s - input_s
+    moved_s = all_moving
+    if all_moving >= working_s:
+        moved_s = working_s * all_moving / (all_moving + beside) if all_moving else 0.0
+    left = working_s - moved_s
+    return {
+        INPUT: input_s,
+        COMPUTE: left * (1 - waiting_share),
+        WAITING: left * waiting_share,
+        **{n: s * moved_s / all_moving if all_moving else 0.0 for n, s in moving.items()},
+    }

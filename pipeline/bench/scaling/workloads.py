@@ -1,0 +1,220 @@
+"""What is scaled: pre-training, tuning through the frozen base, tuning from kept activations.
+
+Each takes slices of steps, and tells how long its steps waited for their rows. Pre-training reads,
+encodes and batches its rows as `iak pretrain` does, ahead of the steps; tuning has read its rows
+beforehand, as `iak finetune` has, and its input is gathering those of a step.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import pyarrow as pa
+from torch import Tensor
+
+from pipeline.bench.finetune import ours
+from pipeline.bench.finetune.ours import Eyes, Slices
+from pipeline.bench.finetune.plain import Continued
+from pipeline.bench.finetune.prepare import Ground
+from pipeline.bench.progress import Report
+from pipeline.data.batch import Batch, to_batch
+from pipeline.data.reader import prefetch
+from pipeline.errors import BadRequest
+from pipeline.process import Worker
+from pipeline.training import base
+from pipeline.training.activations import Activations, Read, Recomputed
+
+PRETRAINING, UNCACHED, CACHED = "pre-training", "tuning, nothing kept", "tuning, kept"
+NAMES = (PRETRAINING, UNCACHED, CACHED)
+_EYES = {
+    UNCACHED: Eyes(reads="hx", keeps="recompute"),
+    CACHED: Eyes(reads="hx", keeps="bf16"),
+}
+_PREFETCHED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """A slice on one worker."""
+
+    steps: int
+    rows: int
+    """Over all workers."""
+    seconds: float
+    input_s: float
+
+
+class Workload(Protocol):
+    """Something to be scaled, at a number of rows a step of each worker."""
+
+    def warm_up(self) -> None:
+        """Steps that are not measured."""
+        ...
+
+    def take(self) -> Took:
+        """A slice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A workload at a size."""
+
+    name: str
+    rows: int
+    """Wanted of each worker in a step."""
+    work: Workload
+
+
+def open_cases(
+    ground: Ground, grid: Sequence[int], *, pass_steps: int, worker: Worker, report: Report
+) -> list[Case]:
+    """Every workload at every size of the grid, rows a worker's step.
+
+    A pass of tuning has about as many rows as `pass_steps` workers' steps.
+    """
+    return [
+        *_pretraining(ground, grid, worker, report),
+        *_tuning(ground, grid, pass_steps, worker),
+    ]
+
+
+def _pretraining(
+    ground: Ground, grid: Sequence[int], worker: Worker, report: Report
+) -> Iterator[Case]:
+    place = Continued(ground, worker=worker, report=report)
+    for rows in grid:
+        work = PretrainSteps(place, rows=rows, steps=ground.spec.slice_steps)
+        yield Case(name=PRETRAINING, rows=rows, work=work)
+
+
+class PretrainSteps:
+    """Steps of `iak pretrain` on rows that a thread reads and encodes ahead of them."""
+
+    def __init__(self, place: Continued, *, rows: int, steps: int) -> None:
+        """Start reading; all sizes train the one sharded model of `place`.
+
+        Raises:
+            BadRequest: the log is too short for a single batch.
+        """
+        if place.train.rows < rows:
+            raise BadRequest(
+                f"a worker has {place.train.rows:,} rows of the tuning window and would need "
+                f"{rows:,} for a step; ask for more rows or smaller batch_rows"
+            )
+        self.place, self.rows, self.steps = place, rows, steps
+        self.batches = prefetch(_whole_batches(place, rows), depth=_PREFETCHED)
+
+    def warm_up(self) -> None:
+        """As many steps as rows lay ready before them, and one."""
+        self._take(_PREFETCHED + 1)
+
+    def take(self) -> Took:
+        """A slice of steps."""
+        started = time.perf_counter()
+        waited = self._take(self.steps)
+        return Took(
+            steps=self.steps,
+            rows=self.steps * self.rows * self.place.worker.world,
+            seconds=time.perf_counter() - started,
+            input_s=waited,
+        )
+
+    def _take(self, steps: int) -> float:
+        """Seconds that the steps waited for their batches."""
+        waited = 0.0
+        for _ in range(steps):
+            asked = time.perf_counter()
+            batch = next(self.batches)
+            waited += time.perf_counter() - asked
+            self.place.step(batch)
+        return waited
+
+
+def _whole_batches(place: Continued, rows: int) -> Iterator[Batch]:
+    """Batches of one size, epoch after epoch, each in another order."""
+    for epoch in itertools.count():
+        tables = place.train.shuffled(
+            seed=place.work.seed,
+            epoch=epoch,
+            batch_rows=rows,
+            block_rows=place.work.shuffle_rows,
+        )
+        for table, _ in tables:
+            if len(table) == rows:
+                yield to_batch(table, place.catalog)
+
+
+def _tuning(ground: Ground, grid: Sequence[int], pass_steps: int, worker: Worker) -> Iterator[Case]:
+    """One pooled kernel on int8 tables, its rows through the base each time, or kept in bf16."""
+    view = ground.view("tune")
+    whole = ours.read_split(base.open_base(ground.base), view, "tune", worker)
+    model = ours.open_frozen(ground, worker, "int8")
+    for name, eyes in _EYES.items():
+        for size in grid:
+            known = ours.only(whole, ours.some_of(whole, pass_steps * size))
+            through = ours.through_base(model, known, view, eyes, worker)
+            rows = ours.tuning_rows(through, known, eyes, worker)
+            gathered = Gathered(rows.activations)
+            slices = ours.slices_of(
+                _with_step_rows(ground, size * worker.world),
+                through,
+                replace(rows, activations=gathered),
+                known.domains,
+                worker,
+                pooled=True,
+            )
+            yield Case(name=name, rows=size, work=TuneSteps(slices, gathered))
+
+
+def _with_step_rows(ground: Ground, rows: int) -> Ground:
+    """The same ground for steps of so many rows over all workers."""
+    return replace(ground, spec=ground.spec.model_copy(update={"batch_rows": rows}))
+
+
+class Gathered:
+    """Activations whose rows are timed as they are gathered, before anything is computed."""
+
+    def __init__(self, inner: Activations) -> None:
+        self.inner, self.seconds = inner, 0.0
+
+    def of(self, places: Tensor) -> Read:
+        """What is read of the rows at these places."""
+        started = time.perf_counter()
+        if isinstance(self.inner, Recomputed):
+            rows = self.inner.rows.take(pa.array(places.numpy()))
+            self.seconds += time.perf_counter() - started
+            through = self.inner.base
+            return through.read(through.look_up(rows).to(self.inner.dtype))
+        read = self.inner.of(places)
+        self.seconds += time.perf_counter() - started
+        return read
+
+
+class TuneSteps:
+    """Passes of tuning over the rows that this worker holds."""
+
+    def __init__(self, slices: Slices, gathered: Gathered) -> None:
+        self.slices, self.gathered = slices, gathered
+        self.is_warm = False
+
+    def warm_up(self) -> None:
+        """A step; the first time a pass, in which rows that are kept come to be there."""
+        if self.is_warm:
+            self.slices.some_steps(1)
+        else:
+            self.slices.epoch()
+        self.is_warm = True
+
+    def take(self) -> Took:
+        """A pass over the rows."""
+        started, waited = time.perf_counter(), self.gathered.seconds
+        steps = self.slices.epoch()
+        return Took(
+            steps=steps,
+            rows=self.slices.rows,
+            seconds=time.perf_counter() - started,
+            input_s=self.gathered.seconds - waited,
+        )

@@ -1,0 +1,76 @@
+"""`iak bench sharding`: what each way of cutting and holding a table costs, and should cost.
+
+sizes      which tables: given sizes, or a catalogue's
+ways       one table in one way: trained or frozen, by rows, columns or whole; a step on it
+worker     a worker's part: all ways of a table in turns; the same under any launcher
+launch     spawned, torchrun, Ray
+constants  what the machine gives, and the cluster file that `iak plan` reads
+told       lines, beside the planner's estimates
+baseline   what became worse since an earlier record
+"""
+
+import time
+import tomllib
+from typing import Any
+
+from pipeline.bench.progress import Report
+from pipeline.bench.sharding import baseline, constants, told
+from pipeline.bench.sharding.launch import Launch, launchers
+from pipeline.bench.sharding.sizes import sizes_of
+from pipeline.bench.sharding.worker import Work
+from schemas.bench import BenchShardingSpec
+from schemas.cluster import ClusterSpec
+from schemas.log import Catalog
+from schemas.record import Target
+
+RECORD, CLUSTER, PROGRESS = "sharding.json", "sharding.cluster.toml", "sharding.progress.jsonl"
+
+
+def measure(
+    spec: BenchShardingSpec,
+    report: Report,
+    *,
+    catalog: Catalog | None = None,
+    on_ray: Launch | None = None,
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    """The table's lines, what became worse, notes, and the machine's constants.
+
+    `sharding.cluster.toml` is written beside the record.
+
+    Args:
+        spec: what is asked.
+        report: told how far it is.
+        catalog: what `spec.catalog` names.
+        on_ray: runs the work under Ray; needed for `spec.as_ray`.
+
+    Raises:
+        BadRequest: the baseline or a table cannot be used.
+        PipelineError: workers could not be started.
+    """
+    before = baseline.read(spec.check_baseline) if spec.check_baseline else None
+    progress = (spec.out / PROGRESS).resolve()
+    work = Work(spec=spec, sizes=sizes_of(spec, catalog), progress=str(progress))
+    found, whole_s = {}, {}
+    for name, launch in launchers(spec, on_ray).items():
+        report({"event": "launcher", "name": name, "workers": spec.workers})
+        started = time.perf_counter()
+        found[name] = launch(work, report)
+        whole_s[name] = time.perf_counter() - started
+    lines = told.lines_of(work, found)
+    targets = []
+    if before is not None and spec.check_baseline is not None:
+        targets = baseline.compared(
+            lines, before, threshold=spec.threshold, source=spec.check_baseline
+        )
+    first = next(iter(found.values()))
+    _write_cluster(spec, first)
+    rows = [*lines, *told.launchers_of(found, whole_s)]
+    return rows, targets, told.notes_of(work, lines), first["constants"]
+
+
+def _write_cluster(spec: BenchShardingSpec, found: dict[str, Any]) -> None:
+    """The machine as a cluster file, which is read back before it counts."""
+    cluster = constants.cluster_of(spec, found["constants"], found["hosts"], spec.out / RECORD)
+    text = constants.toml_of(cluster)
+    assert ClusterSpec.model_validate(tomllib.loads(text)) == cluster
+    (spec.out / CLUSTER).write_text(text)

@@ -1,0 +1,93 @@
+"""This run against an earlier one: what became slower, larger, or fails where it did not."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import BadRequest
+from schemas.record import BenchmarkRecord, Target
+
+Line = Mapping[str, Any]
+_COMPARED = {"p50_ms": "step time", "wire_kib": "bytes on the wire", "held_mib": "memory held"}
+_KEY = ("table", "launcher", "sharding", "held", "precision")
+
+
+def read(path: Path) -> BenchmarkRecord:
+    """The record of an earlier `iak bench sharding`.
+
+    Raises:
+        BadRequest: there is none, or it is another bench's.
+    """
+    try:
+        record = BenchmarkRecord.model_validate_json(path.read_text())
+    except (OSError, ValidationError) as error:
+        raise BadRequest(f"check_baseline={path} is no benchmark's record: {error}") from error
+    if record.bench != "sharding":
+        raise BadRequest(f"check_baseline={path} is a record of bench {record.bench!r}")
+    return record
+
+
+def compared(
+    lines: Sequence[Line], before: BenchmarkRecord, *, threshold: float, source: Path
+) -> list[Target]:
+    """A target for each number, and one for the combinations that ran: met when nothing is worse.
+
+    Raises:
+        BadRequest: the two have no combination in common.
+    """
+    then = {_key(line): line for line in before.rows if "sharding" in line}
+    now = {_key(line): line for line in lines if "sharding" in line}
+    common = [key for key in now if key in then and not then[key]["error"]]
+    if not common:
+        raise BadRequest(
+            f"check_baseline={source} has no combination in common with this run: other tables, "
+            "launchers or workers"
+        )
+    ran = [key for key in common if not now[key]["error"]]
+    return [_runs(common, now, source)] + [
+        _target(name, [(key, _ratio(now[key][name], then[key][name])) for key in ran], threshold)
+        for name in _COMPARED
+        if ran
+    ]
+
+
+def _key(line: Line) -> tuple[str, ...]:
+    return tuple(str(line[name]) for name in _KEY)
+
+
+def _ratio(now: float, then: float) -> float:
+    if then > 0:
+        return now / then
+    return 1.0 if now <= 0 else float("inf")
+
+
+def _runs(
+    common: Sequence[tuple[str, ...]], now: Mapping[tuple[str, ...], Line], source: Path
+) -> Target:
+    """Whether all that ran then runs now."""
+    failed = [key for key in common if now[key]["error"]]
+    return Target(
+        name=f"combinations of {source} that fail now",
+        wanted="at most 0",
+        measured=len(failed),
+        is_met=not failed,
+        note="; ".join(f"{_told(key)}: {now[key]['whole_error'][0]}" for key in failed),
+    )
+
+
+def _target(name: str, ratios: Sequence[tuple[tuple[str, ...], float]], threshold: float) -> Target:
+    """The worst ratio of one number, and all that lie beyond the threshold."""
+    worse = sorted((pair for pair in ratios if pair[1] > threshold), key=lambda pair: -pair[1])
+    return Target(
+        name=f"{_COMPARED[name]} against the baseline, worst of {len(ratios)}",
+        wanted=f"at most {threshold:g}x",
+        measured=round(max(ratio for _, ratio in ratios), 3),
+        is_met=not worse,
+        note="; ".join(f"{_told(key)}: {ratio:.2f}x" for key, ratio in worse),
+    )
+
+
+def _told(key: tuple[str, ...]) -> str:
+    return " ".join(key)

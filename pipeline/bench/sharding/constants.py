@@ -1,0 +1,258 @@
+"""What this machine gives each worker while all of them ask, and the cluster that `iak plan` reads.
+
+    copy_bytes_per_s          bytes read and written by a copy
+    matmul_fp32_flops_per_s   of a large product
+    matmul_bf16_flops_per_s
+    trunk_flops_per_s         of a product as a trunk has it, in fp32
+    link_bytes_per_s          out of one worker to all others, in an all-to-all
+    collective_s              of a collective that carries next to nothing
+    lookup_bytes_per_s        rows read, and read and written again, at random
+    step_s                    of a trained step without rows to speak of, collectives left out
+
+Rates are the slowest worker's, seconds the longest's.
+"""
+
+import json
+import os
+import platform
+import socket
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from pipeline.bench.finetune.counters import Wire
+from pipeline.bench.ids import drawn
+from pipeline.bench.sharding.ways import Place, ids_of, settle
+from pipeline.process import Worker
+from schemas.bench import BenchShardingSpec
+from schemas.cluster import ClusterSpec, ConstantsSpec
+
+_ROUNDS = 7
+_COPIED_ELEMENTS = 1 << 24
+_SIDE = 1024
+_TRUNK = (2048, 256, 256)
+_MOVED_TIMES = 3
+"""A row that is trained is read for its sum, and read and written for its update."""
+_SMALL_ROWS = 1
+_RESERVE = ConstantsSpec().reserve_share
+
+
+def of_machine(worker: Worker, *, link_bytes: int) -> dict[str, float]:
+    """Memory, products and links; a collective call."""
+    device = worker.device
+    source = torch.ones(_COPIED_ELEMENTS, device=device)
+    target = torch.empty_like(source)
+    copied = 2 * source.numel() * source.element_size()
+    found = {"copy_bytes_per_s": copied / _best_s(lambda: target.copy_(source), worker)}
+    for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
+        rate = _flops_per_s((_SIDE, _SIDE, _SIDE), dtype, worker)
+        found[f"matmul_{name}_flops_per_s"] = rate
+    found["trunk_flops_per_s"] = _flops_per_s(_TRUNK, torch.float32, worker)
+    one = torch.ones(1, device=device)
+    found["collective_s"] = _median_s(lambda: dist.all_reduce(one), worker)
+    if worker.world > 1:
+        sent = torch.ones(max(link_bytes // 4 // worker.world, 1) * worker.world, device=device)
+        received = torch.empty_like(sent)
+        leaving = 4 * sent.numel() * (worker.world - 1) / worker.world
+        seconds = _best_s(lambda: dist.all_to_all_single(received, sent), worker)
+        found["link_bytes_per_s"] = leaving / seconds
+    return found
+
+
+def of_steps(place: Place, worker: Worker, *, rows: int) -> dict[str, float]:
+    """How a trained table moves its rows, and what a step costs besides; a collective call.
+
+    Args:
+        place: trained, cut by rows.
+        worker: this worker.
+        rows: rows of the log in this worker's step.
+    """
+    size = place.size
+    draw = torch.Generator().manual_seed(worker.rank)
+    per_row = size.ids_per_row
+    ids_I = drawn("uniform", rows * per_row, place.own_rows, draw).to(worker.device)
+    offsets_B1 = torch.arange(0, len(ids_I) + 1, per_row, device=worker.device)
+    seconds = _median_s(lambda: place.update_own_rows(ids_I, offsets_B1), worker)
+    small = ids_of(size, rows=_SMALL_ROWS, worker=worker, seed=0)
+    wire = Wire()
+    with wire:
+        place.step(small)
+    step_s = _median_s(lambda: place.step(small), worker)
+    return {
+        "lookup_bytes_per_s": _MOVED_TIMES * len(ids_I) * size.width * 4 / seconds,
+        "step_s": step_s,
+        "step_collectives": float(sum(wire.calls.values())),
+    }
+
+
+def agreed(found: Mapping[str, float], worker: Worker) -> dict[str, float]:
+    """Of all workers, the slowest rate and the longest time; a collective call."""
+    told: list[Any] = [None] * worker.world
+    dist.all_gather_object(told, dict(found))
+    result = {}
+    for name in found:
+        of_all = [constants[name] for constants in told]
+        result[name] = min(of_all) if name.endswith("_per_s") else max(of_all)
+    collectives = result.pop("step_collectives", 0.0)
+    if "step_s" in result:
+        beside = result["step_s"] - collectives * result["collective_s"]
+        result["step_s"] = max(beside, 0.0)
+    return result
+
+
+def hosts(worker: Worker) -> list[dict[str, Any]]:
+    """Each machine, its workers, and what it holds; a collective call."""
+    told: list[Any] = [None] * worker.world
+    dist.all_gather_object(told, _host(worker))
+    workers = Counter(host["name"] for host in told)
+    by_name = {host["name"]: host for host in told}
+    return [host | {"workers": workers[name]} for name, host in by_name.items()]
+
+
+def cluster_of(
+    spec: BenchShardingSpec,
+    constants: Mapping[str, float],
+    machines: list[dict[str, Any]],
+    record: Path,
+) -> ClusterSpec:
+    """These machines as `iak plan` reads them.
+
+    Args:
+        spec: the bench's.
+        constants: as `agreed` tells them.
+        machines: as `hosts` tells them.
+        record: where the bench's record lies.
+    """
+    here, default = machines[0], ConstantsSpec()
+    copied = constants["copy_bytes_per_s"]
+    link = constants.get("link_bytes_per_s", copied)
+    looked_up = constants.get("lookup_bytes_per_s", copied * default.lookup_efficiency)
+    trunk = constants["trunk_flops_per_s"] / constants["matmul_fp32_flops_per_s"]
+    step_s = constants.get("step_s", default.step_ms / 1e3)
+    return ClusterSpec(
+        name="measured",
+        device=here["device"],
+        accelerator=here["accelerator"],
+        nodes=len(machines),
+        devices_per_node=here["workers"],
+        device_memory_gib=_rounded(
+            (here["device_bytes"] or here["bytes"] / here["workers"]) / 2**30
+        ),
+        host_memory_gib=_rounded(here["bytes"] / 2**30),
+        cores_per_node=here["cores"],
+        device_gb_per_s=_rounded(copied / 1e9),
+        intra_gb_per_s=_rounded(link / 1e9),
+        inter_gb_per_s=_rounded(link / 1e9),
+        tflops_fp32=_rounded(constants["matmul_fp32_flops_per_s"] / 1e12),
+        tflops_bf16=_rounded(constants["matmul_bf16_flops_per_s"] / 1e12),
+        constants=ConstantsSpec(
+            lookup_efficiency=_rounded(min(looked_up / copied, 1.0)),
+            matmul_efficiency=_rounded(min(trunk, 1.0)),
+            network_efficiency=1.0,
+            collective_us=_rounded(1e6 * constants["collective_s"]),
+            step_ms=_rounded(1e3 * step_s),
+            reserve_share=_RESERVE,
+            measured=str(record),
+        ),
+        note=_note(spec, constants, machines),
+    )
+
+
+def toml_of(cluster: ClusterSpec) -> str:
+    """The cluster as a settings file."""
+    document = cluster.model_dump(exclude_none=True)
+    constants = document.pop("constants")
+    head = "# Measured by `iak bench sharding`; `iak plan` reads it as a cluster."
+    lines = [head, "", *_settings(document), "", "[constants]", *_settings(constants)]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(document: Mapping[str, Any]) -> list[str]:
+    """Strings and numbers are written in TOML as in JSON."""
+    return [f"{name} = {json.dumps(value)}" for name, value in document.items()]
+
+
+def _note(
+    spec: BenchShardingSpec, constants: Mapping[str, float], machines: list[dict[str, Any]]
+) -> str:
+    """What was measured how, and what was not."""
+    told = [
+        f"measured by {spec.workers} workers at once: bandwidths are the slowest worker's, a link "
+        f"is its share of an all-to-all of {spec.link_mib:g} MiB, so network_efficiency is 1"
+    ]
+    if len(machines) > 1:
+        told.append("links within and between machines were not told apart")
+    elif spec.workers > 1:
+        told.append("one machine: inter_gb_per_s is that of its own workers, set it for more")
+    if "link_bytes_per_s" not in constants:
+        told.append("one worker has no link: its memory's bandwidth stands for it")
+    if "lookup_bytes_per_s" not in constants:
+        told.append("no trained table cut by rows ran: lookup_efficiency and step_ms are assumed")
+    if machines[0]["bytes_are_assumed"]:
+        told.append("the machine's memory is unknown, 1 GiB is written")
+    told.append("rows_per_s_core and reserve_share are assumed")
+    return "; ".join(told)
+
+
+def _host(worker: Worker) -> dict[str, Any]:
+    """This worker's machine."""
+    is_cuda = worker.device.type == "cuda"
+    held = _host_bytes()
+    card = torch.cuda.get_device_properties(worker.device) if is_cuda else None
+    return {
+        "name": socket.gethostname(),
+        "device": worker.device.type,
+        "accelerator": card.name if card else platform.processor() or platform.machine(),
+        "device_bytes": card.total_memory if card else None,
+        "bytes": held or 2**30,
+        "bytes_are_assumed": held is None,
+        "cores": os.cpu_count() or 1,
+    }
+
+
+def _host_bytes() -> int | None:
+    """Memory of this machine, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _flops_per_s(sides: tuple[int, int, int], dtype: torch.dtype, worker: Worker) -> float:
+    rows, inner, outer = sides
+    left = torch.ones(rows, inner, dtype=dtype, device=worker.device)
+    right = torch.ones(inner, outer, dtype=dtype, device=worker.device)
+    out = torch.empty(rows, outer, dtype=dtype, device=worker.device)
+    return 2 * rows * inner * outer / _best_s(lambda: torch.mm(left, right, out=out), worker)
+
+
+def _best_s(work: Callable[[], object], worker: Worker) -> float:
+    return min(_rounds_s(work, worker))
+
+
+def _median_s(work: Callable[[], object], worker: Worker) -> float:
+    return statistics.median(_rounds_s(work, worker))
+
+
+def _rounds_s(work: Callable[[], object], worker: Worker) -> list[float]:
+    """Seconds of each round but the first, all workers starting together."""
+    seconds = []
+    for _ in range(_ROUNDS + 1):
+        settle(worker)
+        dist.barrier()
+        started = time.perf_counter()
+        work()
+        settle(worker)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
+
+
+def _rounded(value: float) -> float:
+    """Four digits: the rest is noise."""
+    return float(f"{value:.4g}")

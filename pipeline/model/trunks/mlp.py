@@ -1,0 +1,59 @@
+"""The trunk as a plain MLP: no crosses, no experts; the last layer holds every task's units.
+
+Shapes: B rows, X input units, T tasks, W units a task reads, H = T * W units of the representation
+(task t reads h[:, t*W:(t+1)*W]).
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pipeline.model.inputs import AlongX
+
+
+class Mlp(nn.Module):
+    """Linear, ReLU, dropout, once per width."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        mlp: Sequence[int],
+        expert_width: int,
+        tasks: int,
+        dropout: float = 0.0,
+    ) -> None:
+        """Args are sizes in units.
+
+        Args:
+            width: X, what the trunk reads.
+            mlp: widths of the layers; the last one is H.
+            expert_width: W, units of each task's part of h.
+            tasks: T.
+            dropout: chance that a unit before h is dropped while training.
+
+        Raises:
+            ValueError: the last width is not tasks * expert_width.
+        """
+        super().__init__()
+        if not mlp or mlp[-1] != tasks * expert_width:
+            raise ValueError(
+                f"trunk 'mlp' with widths {tuple(mlp)} ends in {mlp[-1] if mlp else 'nothing'}; "
+                f"{tasks} tasks of expert_width {expert_width} read {tasks * expert_width} units. "
+                f"Let the last of model.mlp be tasks * model.expert_width"
+            )
+        self.expert_width, self.tasks = expert_width, tasks
+        self.out_width = tasks * expert_width
+        layers: list[nn.Module] = []
+        for before, after in zip([width, *mlp[:-1]], mlp, strict=True):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        """The tasks' units side by side, `h_BH`."""
+        h_BH: Tensor = self.layers(x_BX)
+        return h_BH
+
+    def along_x(self) -> dict[str, AlongX]:
+        """The parameters that run along x."""
+        return {"layers.0.weight": AlongX(reads=1)}

@@ -1,0 +1,353 @@
+"""Frozen tables, held in pieces by the workers: ids go out, rows or sums of rows come back.
+
+There is no optimiser state, no backward pass and no gradient traffic. A lookup takes the three
+collective calls of `exchange`, and none where a worker holds everything: alone, or because every
+table is mapped whole from local disk.
+
+Shapes: B bags of a feature, I ids, R rows, W columns, N bytes of a row.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torchrec.distributed.types import ShardingPlan
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from pipeline.errors import BadRequest
+from pipeline.model.tables import LocalShard, TableShape
+from pipeline.process import Worker
+from pipeline.sharding import quantised
+from pipeline.sharding.exchange import Question, Store, exchange, offsets_of, refuse
+from pipeline.sharding.mapped import mapped
+from pipeline.sharding.quantised import SCALE_BYTES, Lookup, has_scale, row_bytes
+from pipeline.sharding.stacks import (
+    INT32_ROWS,
+    Piece,
+    Stack,
+    planned_pieces,
+    stacks_of,
+    whole_pieces,
+)
+from schemas.job import Precision
+
+BUFFER_BYTES = 16 * 2**20
+"""Rows in fp32 that are read before they are turned into bytes."""
+
+
+class ReadRows(Protocol):
+    """Fills `out_RW` with the part of a table that starts at (row, col)."""
+
+    def __call__(self, out_RW: Tensor, *, table: str, row: int, col: int) -> None:
+        """Read."""
+
+
+class Bags(NamedTuple):
+    """A feature's ids, bag after bag, and how many each bag has."""
+
+    ids_I: Tensor
+    lengths_B: Tensor
+
+
+class FrozenTables(nn.Module):
+    """What stands in `Recommender.tables` of a frozen base."""
+
+    def __init__(
+        self,
+        shapes: Sequence[TableShape],
+        plan: ShardingPlan,
+        *,
+        worker: Worker,
+        precisions: Mapping[str, Precision],
+        mapped_at: Path | None = None,
+    ) -> None:
+        """Lay out the tables; `fill` gives them their values.
+
+        Args:
+            shapes: the tables.
+            plan: where each lies, from `plan_tables` for this world.
+            worker: this process.
+            precisions: the type of each table.
+            mapped_at: a folder on this machine's disk, named for the base's content: every worker
+                maps every table whole from files in it, and the plan is not used.
+
+        Raises:
+            BadRequest: a table cannot be held in its precision, or a GPU shall map it.
+        """
+        super().__init__()
+        if mapped_at is not None and worker.device.type != "cpu":
+            raise BadRequest(
+                f"tables.mapped maps tables into a CPU's memory; worker {worker.rank} computes on "
+                f"{worker.device}. Leave it out, or set device=cpu"
+            )
+        for shape in shapes:
+            quantised.check_width(shape.name, precisions[shape.name], shape.width)
+        self.worker, self.precisions, self.mapped_at = worker, dict(precisions), mapped_at
+        self.shapes = {shape.name: shape for shape in shapes}
+        self.is_shared = worker.world > 1 and mapped_at is None
+        self.rank = worker.rank if self.is_shared else 0
+        pieces = planned_pieces(plan) if self.is_shared else whole_pieces(shapes)
+        self.stacks = stacks_of(shapes, list(pieces), precisions)
+        self.stores = [self._store(stack) for stack in self.stacks]
+        longest = max(s.rows_on(piece.rank) for s in self.stacks for piece in s.pieces)
+        row_type = torch.int32 if longest <= INT32_ROWS else torch.int64
+        self._no_rows = torch.empty(0, dtype=row_type, device=worker.device)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of rows that this worker holds, or maps."""
+        return sum(store.bytes_RN.numel() for store in self.stores)
+
+    def fill(self, read: ReadRows) -> None:
+        """Give the tables their values; a bounded buffer is all it takes besides them.
+
+        Raises:
+            BadRequest: a value cannot be held in its table's precision.
+            Corrupt: a mapped file is not whole.
+        """
+        if self.mapped_at is not None:
+            self._map(self.mapped_at, read)
+            return
+        for stack, store in zip(self.stacks, self.stores, strict=True):
+
+            def keep(first: int, bytes_RN: Tensor, store: Store = store) -> None:
+                rows, width = bytes_RN.shape
+                store.bytes_RN[first : first + rows, :width].copy_(bytes_RN)
+
+            self._encode(stack, read, keep)
+
+    @torch.no_grad()
+    def forward(self, ids: KeyedJaggedTensor) -> dict[str, Tensor]:
+        """The SUM of every bag: feature -> (B, width), fp32.
+
+        A collective call where tables are sharded; workers may bring any numbers of rows.
+
+        Raises:
+            ValueError: an id is outside its table, here or on another worker.
+        """
+        return self._sums(_bags_of(ids))
+
+    @torch.no_grad()
+    def sequences(self, ids: KeyedJaggedTensor) -> dict[str, Tensor]:
+        """The row of every id, in the order of `ids`: feature -> (its ids, width), fp32.
+
+        Collective, and raising, as `forward`.
+        """
+        return self._sums(
+            {
+                feature: Bags(bags.ids_I, torch.ones_like(bags.ids_I))
+                for feature, bags in _bags_of(ids).items()
+            }
+        )
+
+    def local_shards(self) -> list[LocalShard]:
+        """The parts of tables this worker answers for, live, each element on one worker alone.
+
+        fp32 and fp16 as numbers; int8 and int4 as bytes, scale and bias first. Of mapped tables,
+        which every worker holds, each shows a share of the rows.
+        """
+        return [
+            self._shard(stack, store, piece)
+            for stack, store in zip(self.stacks, self.stores, strict=True)
+            for piece in self._shown(stack)
+        ]
+
+    def describe(self) -> list[dict[str, object]]:
+        """Where each table lies, and in what: a line each, as a person or JSON can hold it."""
+        lines: list[dict[str, object]] = []
+        for name, shape in self.shapes.items():
+            pieces = [p for stack in self.stacks for p in stack.pieces if p.table == name]
+            precision = self.precisions[name]
+            lines.append(
+                {
+                    "table": name,
+                    "type": "mapped" if self.mapped_at else _sharding_type(pieces, shape),
+                    "precision": precision,
+                    "ranks": [piece.rank for piece in pieces],
+                    "rows": shape.rows,
+                    "width": shape.width,
+                    "bytes_per_rank": [p.rows * row_bytes(precision, p.cols) for p in pieces],
+                }
+            )
+        return lines
+
+    def _store(self, stack: Stack) -> Store:
+        """The stack's memory on this worker, not yet written; none of it for one that is mapped."""
+        device = self.worker.device
+        stride = quantised.stride_bytes(stack.precision, stack.width, device)
+        rows = 0 if self.mapped_at else stack.rows_on(self.rank)
+        return Store(
+            bytes_RN=quantised.room_for(rows, stride, device),
+            lookup=Lookup(stack.precision, stack.width, device),
+            partial=Lookup("fp32", stack.width, device),
+        )
+
+    def _encode(self, stack: Stack, read: ReadRows, keep: Callable[[int, Tensor], object]) -> None:
+        """Hand this worker's rows of a stack to `keep`, as bytes, some at a time and in order.
+
+        What is handed over is freed when `keep` returns, before the next rows are read.
+        """
+        whole = has_scale(stack.precision)
+        for piece in (p for p in stack.pieces if p.rank == self.rank):
+            width = self.shapes[piece.table].width if whole else piece.cols
+            buffer_RW = torch.empty(min(piece.rows, max(1, BUFFER_BYTES // (4 * width))), width)
+            for done in range(0, piece.rows, max(1, len(buffer_RW))):
+                row, rows_RW = piece.row + done, buffer_RW[: piece.rows - done]
+                read(rows_RW, table=piece.table, row=row, col=0 if whole else piece.col)
+                keep(piece.first + done, self._bytes_of(rows_RW, stack, piece, row))
+
+    @staticmethod
+    def _bytes_of(rows_RW: Tensor, stack: Stack, piece: Piece, row: int) -> Tensor:
+        """Rows as a piece of the stack holds them; `row` is the table's number of the first."""
+        precision = stack.precision
+        bytes_RN = quantised.to_bytes(rows_RW, precision, table=piece.table, first_row=row)
+        if has_scale(precision) and piece.cols < rows_RW.shape[1]:
+            return quantised.columns_of(bytes_RN, precision, piece.col, piece.cols)
+        return bytes_RN
+
+    def _map(self, folder: Path, read: ReadRows) -> None:
+        """Map every stack from its file; write the files first where this machine has none."""
+        layout = [
+            (stack.precision, stack.width, [(p.table, p.rows) for p in stack.pieces])
+            for stack in self.stacks
+        ]
+        key = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:12]
+        names = [f"{stack.precision}-{stack.width}" for stack in self.stacks]
+        strides = [store.bytes_RN.shape[1] for store in self.stores]
+
+        def write(part: Path) -> None:
+            for name, stack in zip(names, self.stacks, strict=True):
+                with (part / name).open("wb") as file:
+                    self._encode(stack, read, lambda _, bytes_RN: file.write(bytes_RN.numpy().data))
+
+        sizes = {
+            name: stack.rows_on(0) * stride
+            for name, stack, stride in zip(names, self.stacks, strides, strict=True)
+        }
+        found = mapped(folder / key, sizes, write)
+        for name, store, stride in zip(names, self.stores, strides, strict=True):
+            store.bytes_RN = found[name].view(-1, stride)
+
+    def _sums(self, bags: Mapping[str, Bags]) -> dict[str, Tensor]:
+        """Every feature's sums, wherever its rows lie."""
+        try:
+            asked = [
+                pair
+                for stack, store in zip(self.stacks, self.stores, strict=True)
+                for pair in self._questions(stack, store, bags)
+            ]
+        except ValueError:
+            if self.is_shared:
+                refuse(2 * len(self.stacks), self.worker)
+            raise
+        questions = [question for _, question in asked]
+        if self.is_shared:
+            sums = exchange(questions, self.worker)
+        else:
+            sums = [q.store.sums(q.rows_I, q.offsets_G1) for q in questions]
+        parts: dict[str, list[tuple[int, Tensor]]] = {}
+        for (stack, lanes), part_GW in zip((key for key, _ in asked), sums, strict=True):
+            sizes = [len(bags[stack.lanes[number].feature].lengths_B) for number in lanes]
+            for number, sums_BW in zip(lanes, part_GW.split(sizes), strict=True):
+                lane = stack.lanes[number]
+                parts.setdefault(lane.feature, []).append((lane.col, sums_BW))
+        return {feature: _joined(bands) for feature, bands in parts.items()}
+
+    def _questions(
+        self, stack: Stack, store: Store, bags: Mapping[str, Bags]
+    ) -> Iterator[tuple[tuple[Stack, list[int]], Question]]:
+        """What to ask of a stack, with the lanes that ask: as stored, and where shared, summed."""
+        numbers = list(range(len(stack.lanes)))
+        if not self.is_shared:
+            yield (stack, numbers), self._question(stack, store, bags, numbers, is_summed=False)
+            return
+        stored, summed = (store.answer_bytes(is_summed=is_summed) for is_summed in (False, True))
+        for is_summed in (False, True):
+            lanes = []
+            for number in numbers:
+                ids_I, lengths_B = bags[stack.lanes[number].feature]
+                is_long = len(ids_I) * stored > int(lengths_B.count_nonzero()) * summed
+                if is_long == is_summed:
+                    lanes.append(number)
+            yield (stack, lanes), self._question(stack, store, bags, lanes, is_summed=is_summed)
+
+    def _question(
+        self,
+        stack: Stack,
+        store: Store,
+        bags: Mapping[str, Bags],
+        lanes: list[int],
+        *,
+        is_summed: bool,
+    ) -> Question:
+        """The bags of some lanes as rows of stacks."""
+        read = [bags[stack.lanes[number].feature] for number in lanes]
+        owners_I, rows_I = stack.address(lanes, [part.ids_I for part in read], self._no_rows)
+        lengths = [part.lengths_B for part in read]
+        offsets_G1 = offsets_of(torch.cat(lengths) if lengths else rows_I[:0])
+        return Question(
+            store=store,
+            is_summed=is_summed,
+            owners_I=owners_I,
+            rows_I=rows_I,
+            offsets_G1=offsets_G1,
+        )
+
+    def _shown(self, stack: Stack) -> Iterator[Piece]:
+        """The pieces whose elements this worker answers for."""
+        for piece in stack.pieces:
+            if self.mapped_at is not None:
+                share = -(-piece.rows // self.worker.world)
+                row = min(self.worker.rank * share, piece.rows)
+                rows = min(share, piece.rows - row)
+                yield replace(piece, row=row, rows=rows, first=piece.first + row)
+            elif piece.rank == self.rank:
+                yield piece
+
+    def _shard(self, stack: Stack, store: Store, piece: Piece) -> LocalShard:
+        """A piece as what its precision holds: numbers, or bytes."""
+        bytes_RN = store.bytes_RN[piece.first : piece.first + piece.rows]
+        bytes_RN = bytes_RN[:, : row_bytes(stack.precision, piece.cols)]
+        tensor_RW, col = bytes_RN, piece.col
+        if not has_scale(stack.precision):
+            tensor_RW = bytes_RN.view(torch.float32 if stack.precision == "fp32" else torch.float16)
+        elif piece.col > 0:  # the first columns' piece shows the scale and bias of all
+            tensor_RW = bytes_RN[:, SCALE_BYTES:]
+            col = SCALE_BYTES + quantised.column_bytes(stack.precision, piece.col)
+        return LocalShard(
+            table=piece.table, row_offset=piece.row, col_offset=col, tensor_RW=tensor_RW
+        )
+
+
+def _bags_of(ids: KeyedJaggedTensor) -> dict[str, Bags]:
+    """Every feature's bags.
+
+    Raises:
+        ValueError: lengths and ids do not belong together.
+    """
+    keys, values = ids.keys(), ids.values()
+    lengths_FB = ids.lengths().view(len(keys), -1) if keys else ids.lengths().view(0, 0)
+    counts = lengths_FB.sum(dim=1).tolist()
+    if sum(counts) != len(values):
+        raise ValueError(f"lengths add up to {sum(counts)} ids, but there are {len(values)}")
+    parts = values.split(counts)
+    return {key: Bags(parts[i], lengths_FB[i]) for i, key in enumerate(keys)}
+
+
+def _joined(bands: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """A feature's columns, band after band."""
+    if len(bands) == 1:
+        return bands[0][1]
+    return torch.cat([sums for _, sums in sorted(bands, key=lambda band: band[0])], dim=1)
+
+
+def _sharding_type(pieces: Sequence[Piece], shape: TableShape) -> str:
+    """In the words of the plan."""
+    if len(pieces) == 1:
+        return "table_wise"
+    return "row_wise" if pieces[0].cols == shape.width else "column_wise"

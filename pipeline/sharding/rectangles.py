@@ -1,0 +1,294 @@
+"""Matrices that workers hold in parts, as rectangles in safetensors files that any plan reads.
+
+    <folder>/<table>/r<row>-c<col>.safetensors   a rectangle of a matrix, from (row, col)
+
+A reader takes from each file the rectangle it needs. Every file is checked against its sha256
+before a byte of it is used.
+
+Shapes: R rows, W columns of a part.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch import distributed as dist
+
+from pipeline.errors import BadRequest, Corrupt, PipelineError
+from pipeline.model.tables import LocalShard
+from pipeline.process import Worker
+from pipeline.sharding.audit import Entry
+
+MAX_FILE_BYTES = 256 * 2**20
+"""Weights in one file: small enough to read whole, large enough that a terabyte is few files."""
+WEIGHTS = "tables"
+"""Folder of the tables' weights."""
+
+R = TypeVar("R")
+_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """One file: which rectangle of which table (None: whole tensors), and its bytes."""
+
+    path: str
+    table: str | None
+    row_offset: int
+    rows: int
+    col_offset: int
+    cols: int
+    dtype: str
+    sha256: str
+    bytes: int
+
+
+def verify_file(directory: Path, entry: FileEntry) -> None:
+    """Refuse a file whose bytes are not those of its entry.
+
+    Raises:
+        Corrupt: it is missing, or its sha256 differs.
+    """
+    path = directory / entry.path
+    if not path.is_file():
+        raise Corrupt(f"{path} is missing; its manifest lists it. Restore it, or publish again.")
+    found = _sha256(path)
+    if found != entry.sha256:
+        raise Corrupt(
+            f"{path} is not the file that was published.\n"
+            f"  sha256 found:    {found} ({path.stat().st_size} bytes)\n"
+            f"  sha256 expected: {entry.sha256} ({entry.bytes} bytes)\n"
+            "  Restore the file, or publish the base again."
+        )
+
+
+def together(work: Callable[[], R], worker: Worker) -> list[R]:
+    """Do `work` on every rank and share the results; what one rank raises, all ranks raise."""
+    outcome: R | PipelineError
+    try:
+        outcome = work()
+    except PipelineError as error:
+        outcome = error
+    except OSError as error:
+        outcome = BadRequest(f"the weights' directory: {error}")
+    by_rank: list[R | PipelineError] = [outcome] * worker.world
+    if worker.world > 1:
+        dist.all_gather_object(by_rank, outcome)
+    results: list[R] = []
+    for rank_outcome in by_rank:
+        if isinstance(rank_outcome, PipelineError):
+            raise rank_outcome
+        results.append(rank_outcome)
+    return results
+
+
+def _pieces(shard: LocalShard, max_file_bytes: int) -> Iterator[LocalShard]:
+    """A shard by bands of rows, none above `max_file_bytes`; an empty shard has none."""
+    rows, width = shard.tensor_RW.shape
+    row_bytes = width * shard.tensor_RW.element_size()
+    step = max(1, max_file_bytes // max(1, row_bytes))
+    for first in range(0, rows, step):
+        yield LocalShard(
+            table=shard.table,
+            row_offset=shard.row_offset + first,
+            col_offset=shard.col_offset,
+            tensor_RW=shard.tensor_RW[first : first + step],
+        )
+
+
+def write_rectangles(
+    shards: Iterable[LocalShard],
+    directory: Path,
+    *,
+    folder: str = WEIGHTS,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> list[FileEntry]:
+    """Write parts of matrices, in files of at most so many bytes of values.
+
+    Raises:
+        BadRequest: a table's name cannot be a path.
+    """
+    return [
+        _write_rectangle(piece, directory, folder)
+        for shard in shards
+        for piece in _pieces(shard, max_file_bytes)
+    ]
+
+
+def _write_rectangle(piece: LocalShard, directory: Path, folder: str) -> FileEntry:
+    """One rectangle to its file."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", piece.table):
+        raise BadRequest(
+            f"table name {piece.table!r} cannot be a directory; use letters, digits, '_', '-', '.'"
+        )
+    path = _path_of(folder, piece.table, piece.row_offset, piece.col_offset)
+    sha256, num_bytes = _save({"weight": piece.tensor_RW}, directory / path)
+    return FileEntry(
+        path=path,
+        table=piece.table,
+        row_offset=piece.row_offset,
+        rows=piece.tensor_RW.shape[0],
+        col_offset=piece.col_offset,
+        cols=piece.tensor_RW.shape[1],
+        dtype=dtype_of(piece.tensor_RW),
+        sha256=sha256,
+        bytes=num_bytes,
+    )
+
+
+def _path_of(folder: str, table: str, row_offset: int, col_offset: int) -> str:
+    """Where a rectangle lies under the directory."""
+    return f"{folder}/{table}/r{row_offset}-c{col_offset}.safetensors"
+
+
+def save_tensors(tensors: Mapping[str, Tensor], directory: Path, path: str) -> dict[str, Any]:
+    """Write whole tensors, by name, to one file; the fields of its `FileEntry`."""
+    sha256, num_bytes = _save(tensors, directory / path)
+    entry = FileEntry(
+        path=path,
+        table=None,
+        row_offset=0,
+        rows=0,
+        col_offset=0,
+        cols=0,
+        dtype="mixed",
+        sha256=sha256,
+        bytes=num_bytes,
+    )
+    return asdict(entry)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, int]:
+    """Write a safetensors file, through to the disk; its sha256 and its size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(cpu, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _sha256(path), path.stat().st_size
+
+
+def matrix_of(entries: Sequence[FileEntry]) -> Entry:
+    """The matrix that files make up."""
+    rows = max(entry.row_offset + entry.rows for entry in entries)
+    width = max(entry.col_offset + entry.cols for entry in entries)
+    return Entry(shape=(rows, width), dtype=entries[0].dtype)
+
+
+def cover_problems(
+    name: str, table: Entry, entries: Sequence[FileEntry], *, folder: str = WEIGHTS
+) -> Iterator[str]:
+    """What keeps `entries` from tiling a table: bands of columns, cut by rows; all of one type."""
+    rows, width = table.shape
+    for entry in entries:
+        if entry.path != (path := _path_of(folder, name, entry.row_offset, entry.col_offset)):
+            yield f"{entry.path} should be {path}"
+        if entry.dtype != table.dtype:
+            yield f"{entry.path} holds {entry.dtype}, other files of the table {table.dtype}"
+    bands: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for entry in entries:
+        spans = bands.setdefault((entry.col_offset, entry.cols), [])
+        spans.append((entry.row_offset, entry.rows))
+    if not _tiles(bands, width):
+        yield f"table {name}: columns {sorted(bands)} do not make up {width} (offset, columns)"
+    for band, spans in sorted(bands.items()):
+        if not _tiles(spans, rows):
+            yield (
+                f"table {name}, columns {band}: {len(spans)} files do not make up {rows} rows; "
+                f"they end at {max(row + n for row, n in spans)}"
+            )
+
+
+def _tiles(spans: Iterable[tuple[int, int]], length: int) -> bool:
+    """Whether (offset, length) spans lie end to end from 0 to `length`."""
+    end = 0
+    for offset, size in sorted(spans):
+        if offset != end or size <= 0:
+            return False
+        end += size
+    return end == length
+
+
+class Source:
+    """Matrices in files, read by rectangles; a file is verified when it is first needed."""
+
+    def __init__(self, directory: Path, files: Sequence[FileEntry]) -> None:
+        """Nothing is read yet."""
+        self.directory = directory
+        self._verified: set[str] = set()
+        self._by_table: dict[str, list[FileEntry]] = {}
+        for entry in files:
+            if entry.table is not None:
+                self._by_table.setdefault(entry.table, []).append(entry)
+
+    def read(self, out_RW: Tensor, *, table: str, row: int, col: int) -> None:
+        """Fill `out_RW` with the part of a table that starts at (row, col), from all its files.
+
+        A file's pages stay in memory while it is read, and no copy is made but into `out_RW`.
+        """
+        rows, cols = out_RW.shape
+        for entry in self._by_table[table]:
+            top, bottom = _common(entry.row_offset, entry.rows, row, rows)
+            left, right = _common(entry.col_offset, entry.cols, col, cols)
+            if top >= bottom or left >= right:
+                continue
+            if entry.path not in self._verified:
+                verify_file(self.directory, entry)
+                self._verified.add(entry.path)
+            part_RW = self._part(entry, (top, bottom), (left, right))
+            with torch.no_grad():
+                out_RW[top - row : bottom - row, left - col : right - col].copy_(part_RW)
+
+    def _part(self, entry: FileEntry, rows: tuple[int, int], cols: tuple[int, int]) -> Tensor:
+        """A rectangle of a file, given by rows and columns of its table."""
+        with opened(self.directory / entry.path) as file:
+            weight = file.get_slice("weight")
+            if tuple(weight.get_shape()) != (entry.rows, entry.cols):
+                raise Corrupt(
+                    f"{self.directory / entry.path} holds {weight.get_shape()}; "
+                    f"its entry says {[entry.rows, entry.cols]}"
+                )
+            top, bottom = (row - entry.row_offset for row in rows)
+            left, right = (col - entry.col_offset for col in cols)
+            part_RW: Tensor = weight[top:bottom, left:right]
+            return part_RW
+
+
+def _common(offset: int, length: int, other: int, other_length: int) -> tuple[int, int]:
+    """Where two spans overlap, as (start, end); they do not where end <= start."""
+    return max(offset, other), min(offset + length, other + other_length)
+
+
+def opened(path: Path) -> safe_open:
+    """A safetensors file, ready to be read in parts."""
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise Corrupt(f"{path} is not a safetensors file: {error}") from error
+
+
+def type_named(word: str) -> str:
+    """A type in safetensors' words, as torch names it."""
+    return _TYPES.get(word, word)
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """A tensor's type, as torch names it."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes, read a little at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,78 @@
+"""A cluster as `iak plan` sees it: what its machines hold, how fast they move it, what they cost.
+
+Every number is a data sheet's or a price list's until `iak bench sharding` has measured it; the
+estimates that follow from them say which.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from schemas.base import Spec
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class ConstantsSpec(Spec):
+    """What share of a data sheet's number a training step sees; measured ones take their place."""
+
+    lookup_efficiency: Share = 0.3
+    """Of the memory bandwidth, where embedding rows are read and updated at random."""
+    matmul_efficiency: Share = 0.4
+    """Of the matrix rate, in trunks and towers."""
+    network_efficiency: Share = 0.6
+    """Of a link's bandwidth, in collectives."""
+    collective_us: NonNegativeFloat = 50.0
+    """Microseconds that a collective costs before its first byte, on one node."""
+    step_ms: NonNegativeFloat = 2.0
+    """Milliseconds a step spends beside memory, products and links: launches, Python, the loop."""
+    rows_per_s_core: PositiveFloat = 100_000.0
+    """Rows of a wide log that one CPU core reads, encodes and batches a second."""
+    cached_rows_per_s: PositiveFloat | None = None
+    """Rows a second that one worker tunes from kept activations, where it was measured."""
+    reserve_share: Annotated[float, Field(ge=0, lt=0.9)] = 0.12
+    """Of the device's memory: the runtime, fragments, workspaces; nothing is planned into it."""
+    measured: str = ""
+    """The record that measured them; empty where they are assumptions."""
+
+
+class ClusterSpec(Spec):
+    """Machines of one kind."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    """As `cluster=` names it."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """What a worker computes on; a CPU machine has one worker a core or a few."""
+    accelerator: str = ""
+    """The device's name, for people."""
+    nodes: PositiveInt = 1
+    """Machines."""
+    devices_per_node: PositiveInt
+    """Workers on each: one a GPU."""
+    device_memory_gib: PositiveFloat
+    """GiB of one device; on a CPU, of one worker."""
+    host_memory_gib: PositiveFloat
+    """GiB of a machine, beside its devices'; where activations are kept."""
+    cores_per_node: PositiveInt
+    """CPU cores that read and encode rows."""
+    device_gb_per_s: PositiveFloat
+    """Bandwidth of a device's memory, 1e9 bytes/s."""
+    intra_gb_per_s: PositiveFloat
+    """Out of one device to others of its machine, 1e9 bytes/s, one direction."""
+    inter_gb_per_s: PositiveFloat
+    """Out of one device to other machines, 1e9 bytes/s, one direction."""
+    tflops_fp32: PositiveFloat
+    """Matrix products of one device in fp32, 1e12 FLOP/s."""
+    tflops_bf16: PositiveFloat
+    """Matrix products of one device in bfloat16, 1e12 FLOP/s."""
+    price_per_hour: NonNegativeFloat = 0.0
+    """Of one machine; 0 where nobody asks for money."""
+    currency: str = "USD"
+    constants: ConstantsSpec = ConstantsSpec()
+    note: str = ""
+    """Where the numbers come from."""
+
+    @property
+    def world(self) -> int:
+        """Workers in all."""
+        return self.nodes * self.devices_per_node

@@ -1,0 +1,53 @@
+"""Where every table lies: what `iak plan save=FILE` writes and `iak pretrain plan=FILE` follows."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from schemas.base import Spec
+
+Job = Literal["pretrain", "finetune"]
+ShardingType = Literal["table_wise", "row_wise", "column_wise"]
+
+
+class ShardDocument(Spec):
+    """A rectangle of a table, on a rank."""
+
+    rank: NonNegativeInt
+    row: NonNegativeInt
+    rows: NonNegativeInt
+    col: NonNegativeInt
+    cols: PositiveInt
+
+
+class TableDocument(Spec):
+    """One table."""
+
+    table: str
+    type: ShardingType
+    rows: PositiveInt
+    width: PositiveInt
+    precision: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
+    """As the job holds it: fp32 where tables are trained."""
+    shards: Annotated[tuple[ShardDocument, ...], Field(min_length=1)]
+
+
+class PlanDocument(Spec):
+    """A sharding plan, apart from any machine."""
+
+    job: Job
+    world: PositiveInt
+    """Workers it is made for."""
+    cluster: str = ""
+    """What it was made for, for people."""
+    tables: Annotated[tuple[TableDocument, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ranks_exist(self) -> Self:
+        for table in self.tables:
+            beyond = sorted({s.rank for s in table.shards if s.rank >= self.world})
+            if beyond:
+                raise ValueError(
+                    f"table {table.table} lies on ranks {beyond}; there are {self.world} workers"
+                )
+        return self

@@ -1,0 +1,415 @@
+"""Frozen tables over gloo workers, against whole ones. One spawn answers many questions: `ask`."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import distributed as dist
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from pipeline.errors import BadRequest, Corrupt
+from pipeline.model.tables import TableShape, build_tables
+from pipeline.process import Worker, run_on_workers
+from pipeline.sharding.frozen import BUFFER_BYTES, FrozenTables
+from pipeline.sharding.plan import plan_tables
+from pipeline.sharding.published import read_frozen_base, write_base_weights
+from pipeline.sharding.quantised import PRECISIONS, row_bytes
+from pipeline.sharding.shard import dense_state, digest_model, unwrap
+from tests.unit.model.small import FEATURES, SHAPES, small_batch, small_model
+from tests.unit.sharding.test_sharding_frozen import MIXED, all_in, batches, planned, reader
+
+pytestmark = pytest.mark.slow
+
+ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
+PLANS = {
+    "mixed": {"user": "row_wise"},
+    "rows": {"user": "row_wise", "hour": "row_wise", "shop": "row_wise"},
+    "tables": {"user": "table_wise"},
+    "columns": {"user": "row_wise", "shop": "column_wise"},
+}
+HELD = {precision: all_in(precision) for precision in PRECISIONS} | {"one each": MIXED}
+COLLECTIVES = (
+    "all_to_all_single", "all_to_all", "all_gather", "all_gather_into_tensor", "all_gather_object",
+    "all_reduce", "reduce_scatter", "reduce_scatter_tensor", "broadcast", "broadcast_object_list",
+    "gather", "gather_object", "scatter", "reduce", "barrier", "send", "recv", "isend", "irecv",
+    "batch_isend_irecv",
+)  # fmt: skip
+NAN_ROW = 77
+BIG = TableShape(name="big", rows=800_000, width=64, features=("f",))
+FILE_BYTES = 4 * 2**20
+
+
+class Calls(list):
+    """The names of torch.distributed's functions that are called while it is open."""
+
+    def __enter__(self):
+        self.kept = {name: getattr(dist, name) for name in COLLECTIVES}
+        for name, call in self.kept.items():
+            setattr(dist, name, self.counted(name, call))
+        return self
+
+    def counted(self, name, call):
+        def then(*args, **settings):
+            self.append(name)
+            return call(*args, **settings)
+
+        return then
+
+    def __exit__(self, *_):
+        for name, call in self.kept.items():
+            setattr(dist, name, call)
+
+
+def base_of(worker, plan, precisions, directory, entries, **settings):
+    return read_frozen_base(
+        small_model("meta"), planned(worker.world, **PLANS[plan]), precisions=precisions,
+        directory=directory, entries=entries, worker=worker, **settings,
+    )  # fmt: skip
+
+
+def part_of(ids, rank, world):
+    """The rows of a batch that fall to a rank: uneven, and of small batches often none."""
+    ends = [ids.stride() * (r * r) // (world * world) for r in range(world + 1)]
+    return rows_between(ids, ends[rank], ends[rank + 1])
+
+
+def rows_between(ids, first, last):
+    keys = ids.keys()
+    lengths = [ids[key].lengths()[first:last] for key in keys]
+    values = []
+    for key in keys:
+        ends = [0, *ids[key].lengths().cumsum(0).tolist()]
+        values.append(ids[key].values()[ends[first] : ends[last]])
+    return KeyedJaggedTensor(keys, torch.cat(values), lengths=torch.cat(lengths))
+
+
+def ask(worker, directory, entries, examples):
+    """Everything the tests below look at."""
+    answers = {"sums": {}, "rows": {}, "digest": {}, "calls": {}}
+    for plan in PLANS:
+        for held, precisions in HELD.items():
+            model = base_of(worker, plan, precisions, directory, entries)
+            answers["digest"][plan, held] = digest_model(model, worker)
+            tables = unwrap(model).tables
+            parts = [part_of(ids, worker.rank, worker.world) for ids in examples]
+            answers["sums"][plan, held] = [tables(ids) for ids in parts]
+            answers["rows"][plan, held] = [tables.sequences(ids) for ids in parts]
+    answers["calls"] = ask_calls(worker, model)
+    answers["step"] = ask_step(worker, directory, entries)
+    answers["outside"] = ask_outside(worker, unwrap(model).tables)
+    answers["mapped"] = ask_mapped(worker, directory, entries, parts)
+    answers |= ask_refusals(worker, directory, entries)
+    return answers
+
+
+def ask_calls(worker, model):
+    """What a forward and a backward pass call, the trunk being trained."""
+    for parameter in model.trunk.parameters():
+        parameter.requires_grad_()
+    rows = small_batch(9, 1, 3 * worker.rank, 3 * worker.rank + 3)
+    with Calls() as forward:
+        loss = model(rows.ids, rows.numeric_BN).sum()
+    with Calls() as backward:
+        loss.backward()
+    with Calls() as sequences:
+        model.tables.sequences(rows.ids)
+    trained = all(p.grad is not None for p in model.trunk.parameters())
+    return {
+        "forward": list(forward), "backward": list(backward), "sequences": list(sequences),
+        "trained": trained,
+    }  # fmt: skip
+
+
+def ask_step(worker, directory, entries):
+    """The digest before and after a step of the trunk on every precision."""
+    found = {}
+    for held, precisions in HELD.items():
+        model = base_of(worker, "mixed", precisions, directory, entries)
+        before = digest_model(model, worker)
+        for parameter in dense_state(model).values():
+            parameter.requires_grad_()
+        rows = small_batch(9, worker.rank)
+        model(rows.ids, rows.numeric_BN).square().sum().backward()
+        torch.optim.SGD(dense_state(model).values(), lr=0.1).step()
+        found[held] = before, digest_model(model, worker)
+    return found
+
+
+def ask_outside(worker, tables):
+    """Rank 1 asks for a row that is not there; all must hear, and go on afterwards."""
+    rows = small_batch(4, 3)
+    good = tables(rows.ids)
+    if worker.rank == 1:
+        rows.ids.values()[0] = 101
+    try:
+        tables(rows.ids)
+    except ValueError as error:
+        heard = str(error)
+    again = tables(small_batch(4, 3).ids)
+    return heard, all(torch.equal(good[f], again[f]) for f in FEATURES)
+
+
+def ask_mapped(worker, directory, entries, parts):
+    """Tables mapped from disk: no call, the same sums, and pages that are shared."""
+    found = {}
+    for held, precisions in HELD.items():
+        with Calls() as loading:
+            model = base_of(
+                worker, "mixed", precisions, directory, entries, mapped_at=directory / "mapped"
+            )
+        with Calls() as calls:
+            sums = [unwrap(model).tables(ids) for ids in parts]
+            rows = [unwrap(model).tables.sequences(ids) for ids in parts]
+        found[held] = {
+            "sums": sums, "rows": rows, "calls": list(calls), "loading": list(loading),
+            "digest": digest_model(model, worker),
+        }  # fmt: skip
+    return found
+
+
+def ask_refusals(worker, directory, entries):
+    """A flipped byte, and a value that int8 cannot hold, each in a row that one rank reads."""
+    path = directory / "tables/user/r51-c0.safetensors"
+    good = path.read_bytes() if worker.rank == 0 else b""
+    if worker.rank == 0:
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    dist.barrier()
+    found = {"flipped": refusal(Corrupt, worker, directory, entries, "int8")}
+    dist.barrier()
+    if worker.rank == 0:
+        path.write_bytes(good)
+        broken = small_model()
+        broken.tables.embedding_bags["user"].weight.data[NAN_ROW, 2] = torch.nan
+        written = write_base_weights(broken, directory / "broken", ALONE)
+    held = [written if worker.rank == 0 else None]
+    dist.broadcast_object_list(held)
+    for precision in ("int8", "fp16"):
+        found[f"nan in {precision}"] = refusal(
+            BadRequest, worker, directory / "broken", held[0], precision
+        )
+    model = base_of(worker, "mixed", all_in("fp32"), directory / "broken", held[0])
+    found["nan in fp32"] = digest_model(model, worker).combined
+    return found
+
+
+def refusal(kind, worker, directory, entries, precision):
+    try:
+        base_of(worker, "mixed", all_in(precision), directory, entries)
+    except kind as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("base")
+
+
+@pytest.fixture(scope="module")
+def entries(directory):
+    return write_base_weights(small_model(), directory, ALONE, max_file_bytes=51 * 8 * 4)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    drawn = [small_batch(40, 5).ids]
+
+    @settings(max_examples=25)
+    @given(ids=batches())
+    def draw(ids):
+        drawn.append(ids)
+
+    draw()
+    return drawn
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def workers(request, directory, entries, examples):
+    return run_on_workers(ask, request.param, directory, entries, examples)
+
+
+def whole(held):
+    """The tables of one worker."""
+    tables = FrozenTables(SHAPES, planned(1), worker=ALONE, precisions=HELD[held])
+    tables.fill(reader(small_model()))
+    return tables
+
+
+def assert_same(found, expected, **tolerance):
+    """Every feature of every batch, over workers one after the other."""
+    for number, batch in enumerate(expected):
+        for feature in FEATURES:
+            parts = torch.cat([worker[number][feature] for worker in found])
+            torch.testing.assert_close(parts, batch[feature], **tolerance)
+
+
+@pytest.mark.parametrize("held", HELD)
+@pytest.mark.parametrize("plan", PLANS)
+def test_sharded_is_whole(workers, examples, plan, held):
+    tables = whole(held)
+    found = [answers["sums"][plan, held] for answers in workers]
+    assert_same(found, [tables(ids) for ids in examples], atol=2e-6, rtol=2e-6)
+    in_order = [{f: rows_of(ids, tables, f, len(workers)) for f in FEATURES} for ids in examples]
+    assert_same([a["rows"][plan, held] for a in workers], in_order, atol=0, rtol=0)
+
+
+def rows_of(ids, tables, feature, world):
+    parts = [tables.sequences(part_of(ids, rank, world))[feature] for rank in range(world)]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_mapped_is_whole_without_a_call(workers, examples, held):
+    tables = whole(held)
+    expected = [tables(ids) for ids in examples]
+    found = [answers["mapped"][held] for answers in workers]
+    assert all(len(answers["mapped"][held]["calls"]) == 0 for answers in workers)
+    assert all(
+        set(answers["mapped"][held]["loading"]) <= {"all_gather_object"} for answers in workers
+    )
+    assert_same([part["sums"] for part in found], expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_the_digest_hangs_on_no_plan(workers, held):
+    digests = {a["digest"][plan, held].combined for a in workers for plan in PLANS}
+    digests |= {answers["mapped"][held]["digest"].combined for answers in workers}
+    assert len(digests) == 1
+    if held == "fp32":
+        assert digests == {digest_model(small_model(), ALONE).combined}
+
+
+def test_a_lookup_is_three_calls_and_its_backward_pass_none(workers):
+    for answers in workers:
+        calls = answers["calls"]
+        assert calls["forward"] == calls["sequences"] == 3 * ["all_to_all_single"]
+        assert calls["backward"] == []
+        assert calls["trained"]
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_a_step_changes_the_trunk_and_no_table(workers, held):
+    tables = {shape.name for shape in SHAPES}
+    for answers in workers:
+        before, after = answers["step"][held]
+        changed = {n for n in before.by_name if before.by_name[n] != after.by_name[n]}
+        assert changed
+        assert not changed & tables
+
+
+def test_an_id_that_is_no_row_is_refused_on_every_worker(workers):
+    for rank, answers in enumerate(workers):
+        heard, goes_on = answers["outside"]
+        says = "asks for ids" if rank == 1 else "worker 1 cannot take part"
+        assert says in heard
+        assert goes_on
+
+
+def test_a_broken_file_is_refused_on_every_worker(workers):
+    for answers in workers:
+        assert "r51-c0.safetensors is not the file that was published" in answers["flipped"]
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_value_that_has_no_place_is_refused_on_every_worker(workers, precision):
+    for answers in workers:
+        assert re.search(
+            rf"user, row {NAN_ROW}, column 2 holds nan", answers[f"nan in {precision}"]
+        )
+
+
+def test_fp32_holds_the_same_value(workers):
+    broken = small_model()
+    broken.tables.embedding_bags["user"].weight.data[NAN_ROW, 2] = torch.nan
+    for answers in workers:
+        assert answers["nan in fp32"] == digest_model(broken, ALONE).combined
+
+
+def big_model(device="meta"):
+    model = small_model("meta")
+    model.tables = build_tables([BIG], init_scale=0.1, device=torch.device(device))
+    model.table_sizes = {"big": (BIG.rows, BIG.width)}
+    return model
+
+
+def ask_memory(worker, place, written):
+    """Memory that loading takes, by precision; and what of the mapped pages is shared."""
+    base_of(worker, "mixed", all_in("int8"), place / "small", written["small"])  # warms up
+    found = {held: ask_loading(worker, place, written, held) for held in PRECISIONS}
+    return found | {"mapped": ask_loading(worker, place, written, "int8", place / "mapped")}
+
+
+def ask_loading(worker, place, written, precision, mapped_at=None):
+    plan = plan_tables([BIG], world=worker.world, device=worker.device, row_wise_from_rows=1000)
+    model = big_model()
+    before = forget_peak()
+    read_frozen_base(
+        model, plan, precisions={"big": precision}, directory=place / "big",
+        entries=written["big"], worker=worker, mapped_at=mapped_at,
+    )  # fmt: skip
+    peak = memory("VmHWM") - before
+    (store,) = unwrap(model).tables.stores
+    store.bytes_RN.flatten()[::4096].sum()  # reads every page
+    dist.barrier()
+    pages = shared_pages(str(mapped_at)) if mapped_at else {}
+    dist.barrier()
+    return {"peak": peak, "held": 0 if mapped_at else store.bytes_RN.numel(), "pages": pages}
+
+
+def forget_peak():
+    """Make VmHWM start anew, from the memory that is resident now; which is returned."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return memory("VmRSS")
+
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
+
+
+def shared_pages(folder):
+    """Bytes of the files below a folder that are mapped here: resident, and our share of them."""
+    found = {"Rss": 0, "Pss": 0}
+    is_ours = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_ours = folder in line
+        elif is_ours and (name := line.split(":")[0]) in found:
+            found[name] += 1024 * int(line.split()[1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory):
+    place = tmp_path_factory.mktemp("big")
+    if not (os.access("/proc/self/clear_refs", os.W_OK) and os.access("/proc/self/smaps", os.R_OK)):
+        pytest.skip("this system does not tell a process its peak memory and its shared pages")
+    written = {
+        "small": write_base_weights(small_model(), place / "small", ALONE),
+        "big": write_base_weights(
+            big_model("cpu"), place / "big", ALONE, max_file_bytes=FILE_BYTES
+        ),
+    }
+    return run_on_workers(ask_memory, 2, place, written)
+
+
+@pytest.mark.parametrize("held", [*PRECISIONS, "mapped"])
+def test_loading_takes_a_buffer_besides_what_is_held(loading, held):
+    """A worker's half of the table is 102 MB in fp32; the buffer holds 16 MiB of it."""
+    half = BIG.rows // 2 * BIG.width * 4
+    for answers in loading:
+        found = answers[held]
+        assert found["held"] == (0 if held == "mapped" else BIG.rows // 2 * row_bytes(held, 64))
+        assert found["peak"] - found["held"] < 2 * BUFFER_BYTES + FILE_BYTES + 8 * 2**20
+        assert half / 2 > 2 * BUFFER_BYTES + FILE_BYTES + 8 * 2**20
+
+
+def test_workers_share_the_pages_they_map(loading):
+    for answers in loading:
+        pages = answers["mapped"]["pages"]
+        assert pages["Rss"] >= BIG.rows * row_bytes("int8", 64)
+        assert pages["Pss"] < 0.6 * pages["Rss"]

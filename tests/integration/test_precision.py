@@ -1,0 +1,165 @@
+"""A published base in low precision: what it was measured to cost, and how it is opened."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pipeline.data.batch import to_batch
+from pipeline.data.reader import Reader
+from pipeline.errors import BadRequest
+from pipeline.model.loss import probabilities
+from pipeline.process import run_on_workers
+from pipeline.sharding.quantised import PRECISIONS
+from pipeline.sharding.shard import unwrap
+from pipeline.stats.auc import auc
+from pipeline.training import base as bases
+from pipeline.training.finetune import digest_of, frozen_base
+from pipeline.training.pretrain import pretrain
+from schemas.job import FrozenTablesSpec
+from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
+
+pytestmark = pytest.mark.slow
+
+ANY = 1.0
+ROW_WISE_FROM = 100
+
+
+def ask(worker, spec, work):
+    """Train, publish, and open the base in every precision."""
+    events = []
+    result = pretrain(work, worker=worker, report=events.append)
+    if worker.rank == 0:
+        publish(spec, work, result)
+    torch.distributed.barrier()
+    opened = bases.open_base(spec.run_dir)
+    answers = {"result": result, "events": [e for e in events if "precision" in e.get("what", "")]}
+    answers |= {precision: ask_opened(worker, opened, precision) for precision in PRECISIONS}
+    answers["refused"] = ask_refused(worker, opened)
+    return answers
+
+
+def ask_opened(worker, opened, precision):
+    found = {}
+    for mapped in (False, True):
+        spec = FrozenTablesSpec(precision=precision, mapped=mapped, tolerance=ANY)
+        model, _ = frozen_base(opened, {}, ROW_WISE_FROM, worker, spec)
+        found["mapped" if mapped else "sharded"] = digest_of(model, worker)
+        found["precisions"] = unwrap(model).tables.precisions
+    return found
+
+
+def ask_refused(worker, opened):
+    """A base whose int8 was measured to cost .1 of AUC, and one that nobody measured."""
+    entries = [
+        entry.model_copy(update={"auc": entry.auc - 0.1}) if entry.precision == "int8" else entry
+        for entry in opened.manifest.precisions
+    ]
+    heard = []
+    for held in (entries, []):
+        manifest = opened.manifest.model_copy(update={"precisions": held})
+        dear = dataclasses.replace(opened, manifest=manifest)
+        try:
+            frozen_base(dear, {}, ROW_WISE_FROM, worker, FrozenTablesSpec(precision="int8"))
+        except BadRequest as error:
+            heard.append(str(error))
+    return heard
+
+
+def ask_alone(worker, place):
+    """One worker's digests, and its own measure of fp32."""
+    opened = bases.open_base(place)
+    digests = {
+        precision: digest_of(
+            frozen_base(
+                opened, {}, 10**9, worker, FrozenTablesSpec(precision=precision, tolerance=ANY)
+            )[0],
+            worker,
+        )
+        for precision in PRECISIONS
+    }
+    model, _ = frozen_base(opened, {}, 10**9, worker)
+    return opened.manifest, digests, model
+
+
+def own_auc(model, work, tasks):
+    """AUC over all rows of the validation split, computed here."""
+    rows = Reader(
+        selection=work.view.selections["pretrain_valid"], catalog=work.view.catalog,
+        encoding=work.encoding, rank=0, world=1, as_of=work.view.as_of,
+    )  # fmt: skip
+    p, labels, mask = [], [], []
+    for table in rows.in_step(50):
+        batch = to_batch(table, work.view.catalog)
+        with torch.no_grad():
+            logits_BT = model(batch.ids, batch.numeric_BN)
+        p.append(probabilities(logits_BT.double(), tasks).entire_BT)
+        labels.append(batch.labels_BT)
+        mask.append(batch.mask_BT)
+    p, labels, mask = (torch.cat(parts) for parts in (p, labels, mask))
+    return [auc(labels[m, t].numpy(), p[m, t].numpy()) for t, m in enumerate(mask.unbind(1))]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    place = tmp_path_factory.mktemp("precision")
+    spec = pretrain_spec(write_log(place / "log"), place / "run", epochs=1)
+    return spec, pretrain_work(spec, catalog())
+
+
+@pytest.fixture(scope="module")
+def two(job):
+    return run_on_workers(ask, 2, *job)
+
+
+@pytest.fixture(scope="module")
+def one(two, job):
+    assert two
+    (found,) = run_on_workers(ask_alone, 1, job[0].run_dir)
+    return found
+
+
+def test_every_precision_is_in_the_manifest_and_the_record(two, one):
+    manifest, _, _ = one
+    assert two[0]["result"] == two[1]["result"]
+    measured = [entry.model_dump() for entry in manifest.precisions]
+    assert [(e["precision"], e["task"]) for e in measured] == [
+        (precision, task) for precision in PRECISIONS for task in ("ctr", "ctcvr")
+    ]
+    assert measured == [{"reason": ""} | entry for entry in two[0]["result"]["precisions"]]
+    by_task = {(e.precision, e.task): e.auc for e in manifest.precisions}
+    for task in ("ctr", "ctcvr"):
+        assert by_task["fp16", task] == pytest.approx(by_task["fp32", task], abs=1e-3)
+        assert by_task["int8", task] == pytest.approx(by_task["fp32", task], abs=1e-2)
+        losses = {e.precision: e.log_loss for e in manifest.precisions if e.task == task}
+        assert len(set(losses.values())) == len(PRECISIONS)
+
+
+def test_the_numbers_are_those_of_the_published_base(one, job):
+    manifest, _, model = one
+    tasks = bases.task_shapes(job[1].view.catalog)
+    told = [entry.auc for entry in manifest.precisions if entry.precision == "fp32"]
+    assert told == pytest.approx(own_auc(model, job[1], tasks), abs=1e-6)
+
+
+def test_progress_is_told(two):
+    events = two[0]["events"]
+    assert [event["step"] for event in events] == list(range(1, events[-1]["of"] + 1))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_base_in_any_precision_has_one_digest(two, one, precision):
+    manifest, digests, _ = one
+    for answers in two:
+        found = answers[precision]
+        assert set(found["precisions"].values()) == {precision}
+        assert found["sharded"] == found["mapped"] == digests[precision]
+    if precision == "fp32":
+        assert dict(digests[precision].by_name) == manifest.digest
+
+
+def test_a_precision_that_costs_too_much_or_was_not_measured_is_refused(two):
+    for answers in two:
+        dear, unknown = answers["refused"]
+        assert "int8 tables cost 0.10" in dear
+        assert "nobody measured what int8 costs" in unknown

@@ -1,0 +1,37 @@
+"""The README's numbers are those of the records."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+RECORDS = ROOT / "infra" / "benchmarks" / "xeon-2-cores"
+
+
+@pytest.fixture(scope="module")
+def readme():
+    place = importlib.util.spec_from_file_location("readme", ROOT / "infra/benchmarks/readme.py")
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module
+
+
+def test_what_the_readme_says_of_benchmarks_is_what_the_records_hold(readme):
+    text = (ROOT / "README.md").read_text()
+    assert readme.written(text, RECORDS) == text
+
+
+def test_another_number_in_a_record_is_another_readme(readme):
+    record = json.loads((RECORDS / "tables.json").read_text())
+    before = readme._tables(record, "x")
+    record["rows"][0]["step_p50_ms"] += 1
+    assert readme._tables(record, "x") != before
+
+
+def test_every_picture_that_the_readme_shows_is_there():
+    shown = [part.partition(")")[0] for part in (ROOT / "README.md").read_text().split("](")[1:]]
+    pictures = [name for name in shown if name.endswith(".png")]
+    assert len(pictures) == 5
+    assert all((ROOT / name).is_file() for name in pictures)

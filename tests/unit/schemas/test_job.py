@@ -1,0 +1,47 @@
+import pytest
+from pydantic import ValidationError
+
+from jobs.cli import read_spec
+from schemas.job import PretrainSpec
+
+ASKED = {"catalog": "planted", "data_root": "/logs", "run_dir": "/runs/r"}
+WORDS = (
+    "table:item:grown",
+    "table:new_feature:missing",
+    "table:a-b.c:changed",
+    "dense:trunk.mlp.0.weight:grown",
+    "dense:trunk.cross.kernels.0:relaid",
+    "dense:heads.b2_T:dtype",
+)
+
+
+def test_an_allowance_is_part_name_and_kind():
+    spec = PretrainSpec.model_validate(ASKED | {"from": "/runs/base", "allow": WORDS})
+    assert spec.allow == WORDS
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "item",
+        "table:item",
+        "table:item:larger",
+        "table:item:relaid",
+        "tower:item:grown",
+        "table::grown",
+    ],
+)
+def test_other_words_are_no_allowance(word):
+    with pytest.raises(ValidationError, match="should match pattern"):
+        PretrainSpec.model_validate(ASKED | {"from": "/runs/base", "allow": [word]})
+
+
+def test_an_allowance_needs_a_base():
+    with pytest.raises(ValidationError, match="`from` names none"):
+        PretrainSpec.model_validate(ASKED | {"allow": WORDS[:1]})
+
+
+def test_the_command_line_takes_one_allowance_a_word():
+    words = ["catalog=planted", "data_root=/logs", "run_dir=/r", "from=/base"]
+    spec = read_spec("pretrain", [*words, f"allow={WORDS[0]}", f"allow={WORDS[3]}"])
+    assert spec.allow == (WORDS[0], WORDS[3])
