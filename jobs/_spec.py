@@ -1,6 +1,7 @@
 """Catalogues and settings from files, and errors that a person can act on."""
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import BadRequest
 from schemas.log import Catalog
-from schemas.plan import PlanDocument
+from schemas.plan import Job, PlanDocument
 
 
 def load_catalog(name: Path) -> Catalog:
@@ -41,18 +42,30 @@ def parse_catalog(path: Path) -> Catalog:
         raise BadRequest(f"{path}: {explain(error)}") from error
 
 
-def load_plan(path: Path) -> PlanDocument:
-    """A plan that `iak plan save=FILE` wrote.
+def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> PlanDocument | None:
+    """The plan that a job is to follow: what `iak plan save=FILE` wrote, or none.
+
+    Args:
+        path: the file.
+        job: which job asks.
+        sharding: types that the job was asked for, by table; a plan leaves no room for them.
 
     Raises:
-        BadRequest: no such file, or it is no plan.
+        BadRequest: no such file, it is no plan or another job's, or it is not all that is asked.
     """
+    if path is None:
+        return None
     try:
-        return PlanDocument.model_validate_json(path.read_text())
+        plan = PlanDocument.model_validate_json(path.read_text())
     except OSError as error:
         raise BadRequest(f"plan {path}: {error.strerror or error}") from error
     except ValidationError as error:
         raise BadRequest(f"plan {path}: {explain(error)}") from error
+    if plan.job != job:
+        raise BadRequest(f"plan {path} is for iak {plan.job}; plan again with job={job}")
+    if sharding:
+        raise BadRequest("plan= says where every table lies; leave sharding.* out, or plan=")
+    return plan
 
 
 def explain(error: ValidationError) -> str:

@@ -5,24 +5,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs import _record
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
-from jobs._spec import load_catalog
+from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data.view import open_log
+from pipeline.errors import BadRequest
 from pipeline.process import Worker
 from pipeline.publish.choice import live_kernels
 from pipeline.publish.offer import Papers, offer
-from pipeline.training import base
+from pipeline.sharding.plan import planned
+from pipeline.training import base, precision
 from pipeline.training.base import PublishedBase
 from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
 from pipeline.training.levels import CHECKPOINT
 from pipeline.training.tune import Stage
 from schemas.job import FinetuneSpec, StageSpec
 from schemas.log import Catalog
+from schemas.plan import PlanDocument
 
 SOME_HELD = 4
 BUNDLES = "bundles"
@@ -42,6 +47,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     """Open base and log, tune on workers, keep what they found in the record."""
     opened = base.open_base(spec.base)
     base.check_same_schema(opened, catalog)
+    plan = _plan(spec, opened)
     with record.phase("snapshot"):
         view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of)
         record.snapshot = describe(view)
@@ -58,6 +64,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         checkpoint_every_s=spec.checkpoint_every_s,
         sharding=dict(spec.sharding),
         row_wise_from_rows=spec.row_wise_from_rows,
+        plan=plan,
     )
     papers = Papers(
         base_fingerprint=opened.manifest.fingerprint,
@@ -82,6 +89,29 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     record.result["base_fingerprint"] = opened.manifest.fingerprint
     held = [k for k in record.result["kernels"] if not k["published"]]
     record.exit_code = SOME_HELD if held else 0
+
+
+def _plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
+    """The plan that is to be followed; one that is not for this job is refused before it starts.
+
+    Raises:
+        BadRequest: naming what differs.
+    """
+    plan = load_plan(spec.plan, job="finetune", sharding=spec.sharding)
+    if plan is None:
+        return None
+    if spec.tables.mapped:
+        raise BadRequest(
+            "tables.mapped holds every table whole on every machine; leave it out, or plan="
+        )
+    planned(
+        plan,
+        base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
+        world=spec.workers,
+        device=torch.device("cpu"),
+        precisions=precision.precisions_of(opened.manifest, spec.tables),
+    )
+    return plan
 
 
 def finetune_on_worker(

@@ -203,8 +203,6 @@ def _show(question: Question, found: Answer) -> None:
             f"{told.money:,.2f} {cluster.currency}",
             "TorchRec's planner": f"{told.planner_ms:.2f} ms a step in tables, by its own constants"
             if told.planner_ms
-            else "was not asked, tuning follows the rule"
-            if job == "finetune"
             else "found no plan; what follows is the rule's",
         },
     )

@@ -23,7 +23,6 @@ from jobs._tables import show_facts
 from pipeline.data import contract, hashing, logs, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.data.view import LogView, open_log
-from pipeline.errors import BadRequest
 from pipeline.process import Worker
 from pipeline.sharding.plan import planned
 from pipeline.training import base
@@ -74,7 +73,7 @@ def _precisions(manifest: BaseManifest) -> str:
 def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseManifest:
     """Fit the encoding, train on workers, publish."""
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
-    plan = _plan(spec)
+    plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
     with record.phase("snapshot"):
         view = open_log(catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of)
         record.snapshot = describe(view)
@@ -97,22 +96,6 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         manifest = _publish(spec, view, encoding, parent, result)
     record.result = result | {"contract": dict(seen), "fingerprint": manifest.fingerprint}
     return manifest
-
-
-def _plan(spec: PretrainSpec) -> PlanDocument | None:
-    """The plan that is to be followed.
-
-    Raises:
-        BadRequest: it is another job's, or sharding is asked for beside it.
-    """
-    if spec.plan is None:
-        return None
-    plan = load_plan(spec.plan)
-    if plan.job != "pretrain":
-        raise BadRequest(f"plan {spec.plan} is for iak {plan.job}; plan again with job=pretrain")
-    if spec.sharding:
-        raise BadRequest("plan= says where every table lies; leave sharding.* out, or plan=")
-    return plan
 
 
 def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:

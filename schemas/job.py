@@ -267,6 +267,8 @@ class FinetuneSpec(WorkerJobSpec):
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: PositiveInt = 10_000
     """Tables at least this long are cut by rows over all workers."""
+    plan: Path | None = None
+    """A plan that `iak plan job=finetune save=FILE` wrote; followed exactly, not the rule."""
 
 
 class EvaluateSpec(WorkerJobSpec):
@@ -366,7 +368,7 @@ class PlanSpec(Spec):
     max_cost: PositiveFloat | None = None
     """Exit with 3 when it costs more, in the cluster's currency."""
     save: Path | None = None
-    """Write the plan to this file, for `iak pretrain plan=FILE`."""
+    """Write the plan to this file, for plan=FILE of the job that it is for."""
     picture: Path | None = None
     """Draw the memory of every rank into this file (PNG, SVG or PDF)."""
     json_out: Annotated[Path | None, Field(alias="json")] = None

@@ -1,4 +1,4 @@
-"""Where every table lies: what `iak plan save=FILE` writes and `iak pretrain plan=FILE` follows."""
+"""Where every table lies: what `iak plan save=FILE` writes, and the job follows with plan=FILE."""
 
 from typing import Annotated, Literal, Self
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pipeline.errors import BadRequest, DoesNotFit
-from pipeline.planning.estimate import Asked, Estimate, estimate, reserved
+from pipeline.planning.estimate import LOOKED_UP_ROWS, Asked, Estimate, estimate, reserved
 from pipeline.planning.workload import Workload
 from pipeline.sharding.plan import as_document, plan_tables
 from pipeline.sharding.quantised import check_width
@@ -42,7 +42,7 @@ class Question:
     frozen: Frozen | None
     """None where tables are trained."""
     row_wise_from_rows: int
-    """Of the rule by which tuning places its tables."""
+    """Of the rule, which places tables where no search is made."""
     max_hours: float | None = None
     max_cost: float | None = None
 
@@ -65,26 +65,34 @@ class Answer:
 def answer(question: Question, cluster: ClusterSpec) -> Answer:
     """The plan for a cluster, and our account of it.
 
-    Pre-training has the best plan that TorchRec's planner finds, or the rule's where it finds none;
-    tuning follows the rule.
+    It is the best one that TorchRec's planner finds, or the rule's where that finds none.
 
     Raises:
         BadRequest: a sharding type is asked for that a table cannot have.
     """
     asked, work = question.asked, question.work
     refused: list[str] = []
-    if question.frozen is None:
-        reserved_bytes = reserved(work, asked, cluster, is_trained=True)
-        try:
-            found = search(question.wanted, cluster, reserved_bytes=reserved_bytes)
-            told = estimate(work, asked, cluster, found.document, found.planner_ms)
-        except DoesNotFit as error:
-            refused.append(str(error))
-            told = _by_rule(question, cluster)
-    else:
+    reserved_bytes = reserved(work, asked, cluster, is_trained=question.frozen is None)
+    try:
+        found = search(_wanted(question, cluster), cluster, reserved_bytes=reserved_bytes)
+        told = estimate(work, asked, cluster, found.document, found.planner_ms)
+    except DoesNotFit as error:
+        refused.append(str(error))
         told = _by_rule(question, cluster)
     problems = told.problems(max_hours=question.max_hours, max_cost=question.max_cost)
     return Answer(cluster=cluster, estimate=told, problems=(*problems, *refused))
+
+
+def _wanted(question: Question, cluster: ClusterSpec) -> Wanted:
+    """What the planner is asked: of frozen tables, about the steps in which they are read."""
+    wanted, frozen = question.wanted, question.frozen
+    if frozen is None:
+        return wanted
+    return replace(
+        wanted,
+        batch_rows=cluster.world * LOOKED_UP_ROWS,
+        precisions={shape.name: frozen.of(shape.name) for shape in wanted.shapes},
+    )
 
 
 def by_rule(question: Question, cluster: ClusterSpec) -> PlanDocument:

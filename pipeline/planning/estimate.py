@@ -9,7 +9,8 @@ Bytes out of a rank in a step of B rows over W ranks, with A = (W - 1) / W:
     table-wise    4 * width * B * A for a rank's own tables   pooled rows, and gradients back
     row-wise      4 * width * B * A on every rank             partial sums, and gradients back
     column-wise   as table-wise, a rank's own columns
-    frozen        row bytes * ids * B / W * A, or summed rows where those are fewer; nothing back
+    frozen        row bytes * ids * B * A for a rank's part of the tables, or summed rows where
+                  those are fewer; nothing back
     dense         2 * 4 * parameters * A                      all-reduce
 
 Shapes: W ranks; all sizes are bytes unless a name says otherwise.
@@ -31,7 +32,7 @@ from schemas.plan import PlanDocument, ShardDocument, TableDocument
 _FP32, _ID_BYTES = 4, 8
 _PREFETCHED = 4
 """Batches that the reader may be ahead."""
-_LOOKED_UP_ROWS = 8192
+LOOKED_UP_ROWS = 8192
 """Rows that a worker passes through the frozen base, or validates, at a time."""
 _COPIES_OF_DENSE = 5
 """Weight, gradient, DDP's bucket, two moments."""
@@ -213,7 +214,7 @@ def _besides_tables(
     else:
         bank = work.kernels
         weights = bank.domains * bank.units * _FP32
-        rows = max(rows, _LOOKED_UP_ROWS)
+        rows = max(rows, LOOKED_UP_ROWS)
         held = {
             "dense": _FP32 * work.dense.parameters,
             "activations": int(rows * (2 * embedded + 4 * _FP32 * bank.kept_units)),
@@ -261,7 +262,7 @@ def _phases(
         return {
             "steps": (_train_step(work, asked, cluster, document), per, asked.rows * asked.passes)
         }
-    base_rows = cluster.world * _LOOKED_UP_ROWS
+    base_rows = cluster.world * LOOKED_UP_ROWS
     base = _base_step(work, asked, cluster, document, base_rows)
     phases = {"the base, once": (base, base_rows, float(asked.rows))}
     for level in asked.levels:
@@ -322,10 +323,10 @@ def _base_step(
 ) -> Step:
     """Rows are read, looked up in frozen tables and go forward; nothing comes back."""
     away = _away(cluster)
-    answers = sum(_answer_bytes(table, work, cluster) for table in document.tables)
+    answers = [_answered_bytes(work, document, cluster, rank) for rank in range(cluster.world)]
     sent = {
         "ids": _ID_BYTES * work.ids_a_row * batch / cluster.world * away,
-        "rows": answers * batch / cluster.world * away,
+        "rows": max(answers) * batch * away,
     }
     read = max(_read_bytes(work, document, cluster, rank, batch) for rank in range(cluster.world))
     return Step(
@@ -374,6 +375,18 @@ def _pooled_bytes(work: Workload, document: PlanDocument, rank: int, batch: int)
         if shard.rank == rank and shard.rows
     )
     return float(_FP32 * cols * batch)
+
+
+def _answered_bytes(
+    work: Workload, document: PlanDocument, cluster: ClusterSpec, rank: int
+) -> float:
+    """Bytes a row with which a rank answers for its shards; ids fall evenly over a table."""
+    return sum(
+        _answer_bytes(table, work, cluster) * shard.rows * shard.cols / (table.rows * table.width)
+        for table in document.tables
+        for shard in table.shards
+        if shard.rank == rank
+    )
 
 
 def _answer_bytes(table: TableDocument, work: Workload, cluster: ClusterSpec) -> float:

@@ -21,6 +21,8 @@ from torchrec.distributed.types import (
 
 from pipeline.errors import BadRequest
 from pipeline.model.tables import TableShape
+from pipeline.process import Worker, ranks_per_host
+from schemas.job import Precision
 from schemas.plan import Job, PlanDocument, ShardDocument, ShardingType, TableDocument
 
 TABLES_PATH = "tables"
@@ -48,6 +50,40 @@ class _Piece:
     rows: int
     col: int
     cols: int
+
+
+def lay_out(
+    shapes: Sequence[TableShape],
+    *,
+    worker: Worker,
+    document: PlanDocument | None,
+    precisions: Mapping[str, Precision] | None = None,
+    overrides: Mapping[str, str],
+    row_wise_from_rows: int,
+) -> ShardingPlan:
+    """A job's plan: the document's where it was given one, else the rule's.
+
+    Raises:
+        BadRequest: as `planned`, or as `plan_tables`.
+    """
+    hosted = ranks_per_host(worker.world)
+    if document is not None:
+        return planned(
+            document,
+            shapes,
+            world=worker.world,
+            device=worker.device,
+            precisions=precisions,
+            ranks_per_host=hosted,
+        )
+    return plan_tables(
+        shapes,
+        world=worker.world,
+        device=worker.device,
+        overrides=overrides,
+        row_wise_from_rows=row_wise_from_rows,
+        ranks_per_host=hosted,
+    )
 
 
 def plan_tables(
@@ -134,6 +170,7 @@ def planned(
     *,
     world: int,
     device: torch.device,
+    precisions: Mapping[str, Precision] | None = None,
     ranks_per_host: int | None = None,
 ) -> ShardingPlan:
     """Exactly the plan of the document.
@@ -143,11 +180,12 @@ def planned(
         shapes: the model's tables.
         world: number of workers.
         device: what the workers compute on.
+        precisions: what each table is held in; fp32, as trained tables are, when absent.
         ranks_per_host: workers on one machine, where that is not all of them (CUDA numbering).
 
     Raises:
-        BadRequest: it is for another number of workers, for other tables, or cuts a table as
-            TorchRec cannot; every difference is named.
+        BadRequest: it is for another number of workers, for other tables or precisions, or cuts a
+            table as TorchRec cannot; every difference is named.
     """
     sizes = {shape.name: (shape.rows, shape.width) for shape in shapes}
     found = {table.table: (table.rows, table.width) for table in document.tables}
@@ -156,6 +194,13 @@ def planned(
         f"table {name} (rows, width): plan {found.get(name, '-')}, model {sizes.get(name, '-')}"
         for name in sorted(sizes.keys() | found.keys())
         if sizes.get(name) != found.get(name)
+    ]
+    held = {table.table: table.precision for table in document.tables}
+    wanted: dict[str, Precision] = {**dict.fromkeys(sizes, "fp32"), **(precisions or {})}
+    problems += [
+        f"table {name} (held in): plan {held[name]}, job {wanted[name]}"
+        for name in sorted(sizes.keys() & held.keys())
+        if held[name] != wanted[name]
     ]
     by_name = {table.table: table for table in document.tables}
     if len(by_name) < len(document.tables):
@@ -266,7 +311,7 @@ def _cut(shape: TableShape, kind: ShardingType, load_bytes: Sequence[int]) -> li
     if kind == "table_wise":
         return [_Piece(lightest[0], 0, shape.rows, 0, shape.width)]
     if kind == "column_wise":
-        parts = _column_parts(shape.width, world)
+        parts = column_parts(shape.width, world)
         cols = shape.width // parts
         ranks = sorted(lightest[:parts])
         return [_Piece(rank, 0, shape.rows, i * cols, cols) for i, rank in enumerate(ranks)]
@@ -283,7 +328,7 @@ def _blocks(rows: int, width: int, world: int) -> list[_Piece]:
     ]
 
 
-def _column_parts(width: int, world: int) -> int:
+def column_parts(width: int, world: int) -> int:
     """The most equal parts `width` splits into over `world` ranks; fbgemm wants multiples of 4."""
     fitting = [n for n in range(1, world + 1) if width % n == 0 and (width // n) % 4 == 0]
     return max(fitting, default=1)

@@ -1,19 +1,27 @@
 """Where tables should lie on machines one does not have: TorchRec's planner, asked without a GPU.
 
 The planner searches over sharding types and ranks, with its own constants for lookups and links.
-What it leaves out (the dense part, activations) is handed to it as memory that is taken already. It
-is asked about tables that are trained; frozen ones lie as jobs put them, by `plan.plan_tables`.
+What it leaves out (the dense part, activations) is handed to it as memory that is taken already.
+
+It counts neither half bytes nor the scale and bias of a row. A frozen table therefore has a
+stand-in: fp32 columns that are as many bytes as a row is, so that memory, lookups and answers (rows
+as they are stored) come out as they are; only answers of summed bags are other than it believes.
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import nn
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+from torchrec.distributed.planner.shard_estimators import (
+    EmbeddingPerfEstimator,
+    EmbeddingStorageEstimator,
+)
 from torchrec.distributed.planner.storage_reservations import FixedAbsoluteStorageReservation
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding
@@ -21,13 +29,16 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from pipeline.errors import DoesNotFit
 from pipeline.model.tables import TableShape, build_tables
-from pipeline.sharding.plan import TABLES_PATH
+from pipeline.sharding.plan import TABLES_PATH, column_parts
+from pipeline.sharding.quantised import stride_bytes
 from pipeline.sharding.shard import AnySharder
 from schemas.cluster import ClusterSpec
+from schemas.job import Precision
 from schemas.plan import PlanDocument, ShardDocument, ShardingType, TableDocument
 
 GIB = 2**30
 TYPES: tuple[ShardingType, ...] = ("table_wise", "row_wise", "column_wise")
+_FP32 = 4
 _WORD_COLS = 4  # fbgemm wants widths that are multiples of 4
 
 
@@ -42,6 +53,8 @@ class Wanted:
     """Types that are asked for, by table."""
     batch_rows: int
     """Rows a step, over all workers."""
+    precisions: Mapping[str, Precision] | None = None
+    """What frozen tables are held in; None where tables are trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +63,8 @@ class Found:
 
     document: PlanDocument
     planner_ms: float
-    """Its estimate of a step's time in tables on the slowest rank: a constant's, never a card's."""
+    """Its estimate of a step's time in tables on the slowest rank: a constant's, never a card's.
+    A step of frozen tables is one in which rows go through the base."""
 
 
 def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Found:
@@ -65,16 +79,31 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Foun
         DoesNotFit: there is none; the planner's reason is in the message.
     """
     logging.getLogger("torchrec").setLevel(logging.ERROR)  # it warns of topologies made by hand
+    is_frozen = wanted.precisions is not None
+    stand_ins = [_stand_in(shape, wanted, cluster) for shape in wanted.shapes]
     holder = nn.Module()
     holder.add_module(
-        TABLES_PATH, build_tables(wanted.shapes, init_scale=0.01, device=torch.device("meta"))
+        TABLES_PATH, build_tables(stand_ins, init_scale=0.01, device=torch.device("meta"))
     )
-    for weight in holder.parameters():  # the planner counts its state, and reads no more of it
-        weight._optimizer_classes = [RowWiseAdagrad]  # type: ignore[attr-defined]
+    if not is_frozen:
+        for weight in holder.parameters():  # the planner counts its state, and reads no more of it
+            weight._optimizer_classes = [RowWiseAdagrad]  # type: ignore[attr-defined]
+    topology = _topology(cluster, reserved_bytes)
+    batch_rows = max(1, wanted.batch_rows // cluster.world)
+    constraints = {shape.name: _constraints(shape, wanted, cluster) for shape in wanted.shapes}
     planner = EmbeddingShardingPlanner(
-        topology=_topology(cluster, reserved_bytes),
-        batch_size=max(1, wanted.batch_rows // cluster.world),
-        constraints={shape.name: _constraints(shape, wanted) for shape in wanted.shapes},
+        topology=topology,
+        batch_size=batch_rows,
+        constraints=constraints,
+        enumerator=EmbeddingEnumerator(
+            topology=topology,
+            batch_size=batch_rows,
+            constraints=constraints,
+            estimator=[
+                kind(topology=topology, constraints=constraints, is_inference=is_frozen)
+                for kind in (EmbeddingPerfEstimator, EmbeddingStorageEstimator)
+            ],
+        ),
         storage_reservation=FixedAbsoluteStorageReservation(reserved_bytes),
         stats=[],
         debug=False,
@@ -87,9 +116,12 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Foun
             f"TorchRec's planner finds no plan for {cluster.name}: {reason}"
         ) from error
     module_plan = cast("EmbeddingModuleShardingPlan", plan.plan[TABLES_PATH])
-    tables = tuple(_placed(shape, module_plan.get(shape.name)) for shape in wanted.shapes)
+    tables = tuple(
+        _placed(shape, stand_in.width, wanted, module_plan.get(shape.name))
+        for shape, stand_in in zip(wanted.shapes, stand_ins, strict=True)
+    )
     document = PlanDocument(
-        job="pretrain",
+        job="finetune" if is_frozen else "pretrain",
         world=cluster.world,
         cluster=cluster.name,
         tables=tables,
@@ -119,19 +151,52 @@ def _topology(cluster: ClusterSpec, reserved_bytes: int) -> Topology:
     )
 
 
-def _constraints(shape: TableShape, wanted: Wanted) -> ParameterConstraints:
-    asked = wanted.sharding.get(shape.name)
-    kinds = (asked,) if asked else TYPES
+def _kinds(shape: TableShape, wanted: Wanted) -> tuple[ShardingType, ...]:
+    """The types among which is chosen; columns of frozen rows are cut only where that is asked."""
+    if shape.name in wanted.sharding:
+        return (wanted.sharding[shape.name],)
+    return TYPES if wanted.precisions is None else TYPES[:2]
+
+
+def _stand_in(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> TableShape:
+    """The table itself where it is trained; else fp32 columns of as many bytes as its rows are."""
+    if wanted.precisions is None:
+        return shape
+    parts = _parts(shape, wanted, cluster)
+    device, precision = torch.device(cluster.device), wanted.precisions[shape.name]
+    part_bytes = stride_bytes(precision, shape.width // parts, device)
+    return replace(shape, width=parts * -(-part_bytes // _FP32))
+
+
+def _parts(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> int:
+    """Bands of columns into which a frozen table is cut: as many as the rule makes of it."""
+    is_cut = _kinds(shape, wanted) == ("column_wise",)
+    return column_parts(shape.width, cluster.world) if is_cut else 1
+
+
+def _constraints(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> ParameterConstraints:
+    if wanted.precisions is None:
+        least_cols = max(_WORD_COLS, shape.width // 8)
+    else:
+        least_cols = _stand_in(shape, wanted, cluster).width // _parts(shape, wanted, cluster)
     return ParameterConstraints(
-        sharding_types=list(kinds),
+        sharding_types=list(_kinds(shape, wanted)),
         compute_kernels=[EmbeddingComputeKernel.FUSED.value],
         pooling_factors=[wanted.ids[feature] for feature in shape.features],
-        min_partition=max(_WORD_COLS, shape.width // 8),
+        min_partition=least_cols,
     )
 
 
-def _placed(shape: TableShape, sharding: ParameterSharding | None) -> TableDocument:
+def _placed(
+    shape: TableShape, planned_width: int, wanted: Wanted, sharding: ParameterSharding | None
+) -> TableDocument:
     """A table of the plan; TorchRec has been seen to drop one (its #3652).
+
+    Args:
+        shape: the table.
+        planned_width: the columns that the planner saw in its place.
+        wanted: what was asked.
+        sharding: what the planner says.
 
     Raises:
         DoesNotFit: the planner dropped it.
@@ -146,8 +211,8 @@ def _placed(shape: TableShape, sharding: ParameterSharding | None) -> TableDocum
             rank=rank,
             row=min(shard.shard_offsets[0], shape.rows),
             rows=shard.shard_sizes[0],
-            col=shard.shard_offsets[1],
-            cols=shard.shard_sizes[1],
+            col=shard.shard_offsets[1] * shape.width // planned_width,
+            cols=shard.shard_sizes[1] * shape.width // planned_width,
         )
         for rank, shard in zip(sharding.ranks, sharding.sharding_spec.shards, strict=True)
     )
@@ -162,6 +227,7 @@ def _placed(shape: TableShape, sharding: ParameterSharding | None) -> TableDocum
         type=cast("ShardingType", sharding.sharding_type),
         rows=shape.rows,
         width=shape.width,
+        precision=wanted.precisions[shape.name] if wanted.precisions else "fp32",
         shards=shards,
     )
 

@@ -1,8 +1,8 @@
 """What kernels read of a row: the frozen base's output, standardised, computed at its first use.
 
 A row stands as a = standardise([h ; x]); h itself is taken back from it. Rows are looked up in the
-base by all workers together at the first step that uses them, while training goes on, and are kept
-in `Arena`, in memory or in a file; a row that an earlier run has cached is there from the start.
+base by all workers together, a block of them at the first step that uses one, and are kept in
+`Arena`, in memory or in a file; what an earlier run has cached is there from the start.
 
 Shapes: n rows of this worker, B of them, H base units, X embedding units, A = H + X units that the
 encoder reads (H where it reads h alone).
@@ -10,7 +10,7 @@ encoder reads (H where it reads h alone).
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from pipeline.data import features
 from pipeline.data.batch import Batch, to_batch
 from pipeline.model.recommender import Representation
 from pipeline.process import Worker
@@ -166,62 +167,96 @@ class Recomputed:
         return self.base.read(a_BA.to(self.dtype))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """Rows [first, stop) of an arena that nobody has computed yet."""
+
+    first: int
+    stop: int
+    rows: pa.Table
+    """Encoded."""
+    key: str = ""
+    """The name of their content, where they are to be kept for others."""
+
+
 class Arena:
-    """Activations that are computed once, a row when it is first used."""
+    """Activations that are computed once: a block of rows when one of them is first used.
+
+    Always by the same blocks, since a matrix product may round a row by where it stands among
+    others: what is computed hangs on no step, and a resumed run sees what an uninterrupted one saw.
+    """
 
     def __init__(
         self,
         *,
         a_nA: Tensor,
-        is_there_n: Tensor,
-        missing: pa.Table,
+        absent: Sequence[Absent],
         base: FrozenBase,
         worker: Worker,
-        filled: Callable[[Tensor], None] = lambda _: None,
+        filled: Callable[[str, Tensor], None] = lambda _key, _a_BA: None,
     ) -> None:
         """Take memory whose rows are partly there.
 
         Args:
             a_nA: memory for every row, in the type in which rows are kept.
-            is_there_n: which rows it holds already.
-            missing: encoded rows that it does not hold, in order.
+            absent: the blocks that it does not hold, in order.
             base: computes those.
             worker: this process.
-            filled: told the places of rows that have been filled in.
+            filled: told the key and the memory of a block that was computed.
         """
-        self.a_nA, self.is_there_n, self.base, self.worker = a_nA, is_there_n, base, worker
-        self.missing, self.filled = missing, filled
-        self.place_of_n = (~is_there_n).cumsum(0) - 1
-        self.left = len(missing)
+        self.a_nA, self.base, self.worker, self.filled = a_nA, base, worker, filled
+        self.absent: list[Absent | None] = list(absent)
+        self.starts = torch.tensor([block.first for block in absent], dtype=torch.int64)
+        self.stops = torch.tensor([block.stop for block in absent], dtype=torch.int64)
         self.is_whole = False
 
     def of(self, places: Tensor) -> Read:
-        """The rows' activations; those that nobody has computed yet go through the base now."""
-        self._fill(places)
+        """The rows' activations; blocks that nobody has computed yet go through the base now."""
+        if not self.is_whole:
+            self._fill(self._needed(places))
         held = self.a_nA
         return self.base.read(held.index_select(0, places.to(held.device)))
 
     def complete(self) -> None:
         """Compute what no step has used: another run will."""
-        self._fill(torch.nonzero(~self.is_there_n).flatten())
+        if not self.is_whole:
+            self._fill([index for index, block in enumerate(self.absent) if block is not None])
 
-    def _fill(self, places: Tensor) -> None:
-        """Compute what is not there, in step with every other worker."""
-        if self.is_whole:
-            return
-        absent = places[~self.is_there_n[places]].unique()
-        pieces = list(absent.split(_LOOK_UP_ROWS)) if len(absent) else []
-        rounds, left = greatest((len(pieces), self.left), self.worker)
-        self.is_whole = left == 0
-        for piece in pieces + [absent[:0]] * (rounds - len(pieces)):
-            rows = self.missing.take(pa.array(self.place_of_n[piece].numpy()))
-            self.a_nA[piece.to(self.a_nA.device)] = self.base.look_up(rows).to(self.a_nA)
-            self.is_there_n[piece] = True
-            self.left -= len(piece)
-            if len(piece):
-                self.filled(piece)
-        if self.left == 0:
-            self.missing = self.missing.slice(0, 0)
+    def seen_by(self, base: FrozenBase) -> "Arena":
+        """The same memory, as kernels on this base read it."""
+        other = Arena(a_nA=self.a_nA, absent=(), base=base, worker=self.worker, filled=self.filled)
+        other.absent, other.starts, other.stops = self.absent, self.starts, self.stops
+        return other
+
+    def _needed(self, places: Tensor) -> list[int]:
+        """The absent blocks in which these rows lie."""
+        if not len(self.starts):
+            return []
+        at = torch.searchsorted(self.starts, places, right=True) - 1
+        at = at[(at >= 0) & (places < self.stops[at])]
+        return [index for index in at.unique().tolist() if self.absent[index] is not None]
+
+    def _fill(self, needed: Sequence[int]) -> None:
+        """Compute these blocks, in step with every other worker."""
+        left = sum(block is not None for block in self.absent)
+        pieces = [piece for index in needed for piece in self._pieces(index)]
+        rounds, most_left = greatest((len(pieces), left), self.worker)
+        self.is_whole = most_left == 0
+        for index, first, rows in pieces:
+            self.a_nA[first : first + len(rows)] = self.base.look_up(rows).to(self.a_nA)
+            block = self.absent[index]
+            if block is not None and first + len(rows) == block.stop:
+                self.absent[index] = None
+                self.filled(block.key, self.a_nA[block.first : block.stop])
+        for _ in range(rounds - len(pieces)):
+            self.base.look_up(features.no_rows(self.base.catalog))
+
+    def _pieces(self, index: int) -> Iterator[tuple[int, int, pa.Table]]:
+        """A block by what goes through the base at a time: its number, where, which rows."""
+        block = self.absent[index]
+        assert block is not None
+        for start in range(0, len(block.rows), _LOOK_UP_ROWS):
+            yield index, block.first + start, block.rows.slice(start, _LOOK_UP_ROWS)
 
 
 def memory_for(

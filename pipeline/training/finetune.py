@@ -26,10 +26,10 @@ from pipeline.iak.kernel import PROBE, KernelShape
 from pipeline.model import frozen
 from pipeline.model.frozen import Digest
 from pipeline.model.recommender import Recommender
-from pipeline.process import Worker, ranks_per_host
+from pipeline.process import Worker
 from pipeline.sharding import published
 from pipeline.sharding.frozen import FrozenTables
-from pipeline.sharding.plan import plan_tables
+from pipeline.sharding.plan import lay_out
 from pipeline.sharding.shard import dense_state, local_shards, unwrap
 from pipeline.training import activations, base, cache, precision
 from pipeline.training import rows as tuning
@@ -41,6 +41,7 @@ from pipeline.training.levels import Plan, find_domains, tune_levels
 from pipeline.training.rows import RowSource, SplitRows, TuningRows
 from pipeline.training.tune import Setting, Stage, Tuned
 from schemas.job import FrozenTablesSpec, KernelSpec
+from schemas.plan import PlanDocument
 
 log = logging.getLogger(__name__)
 Report = Callable[[Mapping[str, Any]], None]
@@ -85,6 +86,8 @@ class FinetuneWork:
     checkpoint_every_s: float
     sharding: Mapping[str, str]
     row_wise_from_rows: int
+    plan: PlanDocument | None = None
+    """Where tables lie; by the rule when absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +126,14 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     Raises:
         PipelineError: tables or trunk changed, which nothing here may do.
     """
-    model, _ = frozen_base(work.base, work.sharding, work.row_wise_from_rows, worker, work.tables)
+    model, _ = frozen_base(
+        work.base,
+        work.sharding,
+        work.row_wise_from_rows,
+        worker,
+        work.tables,
+        document=work.plan,
+    )
     before = digest_of(model, worker)
     report({"event": "base", "digest": before.combined[:16]})
     store = Store(work.keeping.folder) if work.keeping.kind == "cache" else None
@@ -334,6 +344,7 @@ def frozen_base(
     worker: Worker,
     tables: FrozenTablesSpec | None = None,
     *,
+    document: PlanDocument | None = None,
     map_folder: Path | None = None,
 ) -> tuple[Recommender, Any]:
     """The published base with its tables frozen, spread over the workers, and its plan.
@@ -345,29 +356,32 @@ def frozen_base(
         worker: this process.
         tables: the precision of the tables, what it may cost, and whether they are mapped; fp32
             and not mapped when absent.
+        document: the plan that is followed, in the place of the rule and of `sharding`.
         map_folder: where mapped tables lie, on a disk of this machine; beside the base when
             absent.
 
     Raises:
-        BadRequest: a precision costs the base more than it may, or nobody measured it.
+        BadRequest: a precision costs the base more than it may, or nobody measured it; or the plan
+            is not for this base, these workers or these precisions.
         Corrupt: a file is not what was published.
     """
     asked = tables or FrozenTablesSpec(precision="fp32")
     for sentence in precision.check(opened.manifest, asked):
         log.warning(sentence)
-    plan = plan_tables(
+    held = precision.precisions_of(opened.manifest, asked)
+    plan = lay_out(
         base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
-        world=worker.world,
-        device=worker.device,
+        worker=worker,
+        document=document,
+        precisions=held,
         overrides=sharding,
         row_wise_from_rows=row_wise_from_rows,
-        ranks_per_host=ranks_per_host(worker.world),
     )
     place = (map_folder or opened.folder.parent / "mapped") / opened.manifest.fingerprint[:16]
     model = published.read_frozen_base(
         base.build_model(opened.catalog, opened.encoding, opened.model, seed=0),
         plan,
-        precisions=precision.precisions_of(opened.manifest, asked),
+        precisions=held,
         directory=opened.folder,
         entries=[entry.model_dump() for entry in opened.manifest.files],
         worker=worker,

@@ -26,9 +26,9 @@ from pipeline.data.view import LogView
 from pipeline.model import frozen
 from pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from pipeline.model.recommender import Recommender
-from pipeline.process import Worker, ranks_per_host
+from pipeline.process import Worker
 from pipeline.sharding import published
-from pipeline.sharding.plan import describe, plan_tables, planned
+from pipeline.sharding.plan import describe, lay_out
 from pipeline.sharding.shard import (
     RowWiseAdagrad,
     dense_state,
@@ -137,23 +137,12 @@ class Pretraining:
         self.catalog: Catalog = work.view.catalog
         self.tasks: tuple[TaskShape, ...] = base.task_shapes(self.catalog)
         shapes = base.table_shapes(self.catalog, work.encoding, width=work.model.width)
-        self.plan = (
-            planned(
-                work.plan,
-                shapes,
-                world=worker.world,
-                device=worker.device,
-                ranks_per_host=ranks_per_host(worker.world),
-            )
-            if work.plan
-            else plan_tables(
-                shapes,
-                world=worker.world,
-                device=worker.device,
-                overrides=work.sharding,
-                row_wise_from_rows=work.row_wise_from_rows,
-                ranks_per_host=ranks_per_host(worker.world),
-            )
+        self.plan = lay_out(
+            shapes,
+            worker=worker,
+            document=work.plan,
+            overrides=work.sharding,
+            row_wise_from_rows=work.row_wise_from_rows,
         )
         model = base.build_model(
             self.catalog,

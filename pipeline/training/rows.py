@@ -25,12 +25,20 @@ from pipeline.data import features
 from pipeline.data.batch import labels_of
 from pipeline.data.reader import Piece, Reader
 from pipeline.process import Worker
-from pipeline.training.activations import Activations, Arena, FrozenBase, Recomputed, memory_for
+from pipeline.training.activations import (
+    Absent,
+    Activations,
+    Arena,
+    FrozenBase,
+    Recomputed,
+    memory_for,
+)
 from pipeline.training.cache import Store, key_of
 from schemas.log import Catalog
 
 CHUNK_ROWS = 16_384
-"""Rows of one entry of the cache; entries begin at multiples of it within a row group's rows."""
+"""Rows that are computed together, and kept as one entry of the cache; they begin at multiples of
+it within a row group's rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,28 +164,34 @@ def activations_of(
         spill: folder for them where they are not to lie in memory.
         worker: this process.
     """
+    store = source.store
     a_nA = memory_for(len(rows), base.width, dtype, spill=spill, device=worker.device)
-    is_there_n = torch.zeros(len(rows), dtype=torch.bool)
-    chunks = list(_chunks(rows, source, key)) if source.store else []
-    for chunk in chunks:
-        assert source.store is not None
-        span = slice(chunk.first, chunk.stop)
-        is_there_n[span] = source.store.read_into(chunk.key, a_nA[span])
-    missing: list[pa.RecordBatch] = []
-    for piece in rows.pieces:
-        span_n = is_there_n[piece.first : piece.first + piece.piece.rows]
-        if not span_n.all():
-            batch = source.features_of(piece)
-            missing.append(batch.filter(pa.array(~span_n.numpy())))
-        piece.features = None
-    return Arena(
-        a_nA=a_nA,
-        is_there_n=is_there_n,
-        missing=joined(missing, source.reader.catalog),
-        base=base,
-        worker=worker,
-        filled=_Keeper(chunks, a_nA, is_there_n, source.store) if source.store else _forget,
-    )
+    absent: list[Absent] = []
+    for read in rows.pieces:
+        lacking = [
+            chunk
+            for chunk in _chunks(rows, read, source, key)
+            if store is None or not store.read_into(chunk.key, a_nA[chunk.first : chunk.stop])
+        ]
+        encoded = source.features_of(read) if lacking else None
+        read.features = None
+        for chunk in lacking:
+            assert encoded is not None
+            part = encoded.slice(chunk.first - read.first, chunk.stop - chunk.first)
+            absent.append(
+                Absent(
+                    first=chunk.first,
+                    stop=chunk.stop,
+                    rows=pa.Table.from_batches([part]),
+                    key=chunk.key,
+                )
+            )
+
+    def keep(name: str, a_BA: Tensor) -> None:
+        if store is not None:
+            store.write(name, a_BA.cpu())
+
+    return Arena(a_nA=a_nA, absent=absent, base=base, worker=worker, filled=keep)
 
 
 def recomputed(
@@ -224,57 +238,32 @@ def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Rows [first, stop) of a split, kept together under a key."""
+    """Rows [first, stop) of a split, computed together, and kept under a key."""
 
     first: int
     stop: int
     key: str
 
 
-class _Keeper:
-    """Writes a chunk when the last of its rows has been computed."""
-
-    def __init__(
-        self, chunks: Sequence[_Chunk], a_nA: Tensor, is_there_n: Tensor, store: Store
-    ) -> None:
-        self.chunks, self.a_nA, self.store = chunks, a_nA, store
-        starts = [chunk.first for chunk in chunks]
-        self.starts = torch.tensor(starts, dtype=torch.int64)
-        self.left = [int((~is_there_n[c.first : c.stop]).sum()) for c in chunks]
-
-    def __call__(self, places: Tensor) -> None:
-        at, counts = (torch.searchsorted(self.starts, places, right=True) - 1).unique(
-            return_counts=True
-        )
-        for index, count in zip(at.tolist(), counts.tolist(), strict=True):
-            self.left[index] -= count
-            if self.left[index] == 0:
-                chunk = self.chunks[index]
-                self.store.write(chunk.key, self.a_nA[chunk.first : chunk.stop].cpu())
-
-
-def _forget(_: Tensor) -> None:
-    return
-
-
-def _chunks(rows: SplitRows, source: RowSource, key: Mapping[str, Any]) -> Iterator[_Chunk]:
-    """The split's rows in chunks, each with the name of its content."""
-    identity = rows.known.column("row").to_numpy()
-    for read in rows.pieces:
-        piece = read.piece
-        file = source.reader.selection.snapshot.files[piece.file]
-        cuts = range(piece.start - piece.start % CHUNK_ROWS, piece.stop, CHUNK_ROWS)
-        for cut in cuts:
-            start, stop = max(cut, piece.start), min(cut + CHUNK_ROWS, piece.stop)
-            first, last = (read.first + at - piece.start for at in (start, stop))
-            who = np.ascontiguousarray(identity[first:last]).tobytes()
+def _chunks(
+    rows: SplitRows, read: ReadPiece, source: RowSource, key: Mapping[str, Any]
+) -> Iterator[_Chunk]:
+    """A piece's rows in chunks, each with the name of its content where it may be kept."""
+    piece = read.piece
+    file = source.reader.selection.snapshot.files[piece.file]
+    for cut in range(piece.start - piece.start % CHUNK_ROWS, piece.stop, CHUNK_ROWS):
+        start, stop = max(cut, piece.start), min(cut + CHUNK_ROWS, piece.stop)
+        first, last = (read.first + at - piece.start for at in (start, stop))
+        name = ""
+        if source.store is not None:
+            who = rows.known.column("row").slice(first, last - first).to_numpy()
             name = key_of(
                 what="activations",
                 **key,
                 file=file.fingerprint,
-                rows=hashlib.sha256(who).hexdigest(),
+                rows=hashlib.sha256(np.ascontiguousarray(who).tobytes()).hexdigest(),
             )
-            yield _Chunk(first, last, name)
+        yield _Chunk(first, last, name)
 
 
 def _known_columns(rows: pa.Table) -> pa.Table:

@@ -71,7 +71,7 @@ def pretrain_work(spec, described):
     parent = base.open_base(spec.from_) if spec.from_ else None
     labels = job.LabelCounts(view.catalog)
     encoding = job._encoding(spec.run_dir, view, parent, Counter(), labels, allow=spec.allow)
-    plan = load_plan(spec.plan) if spec.plan else None
+    plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
     return job._work(spec, view, encoding, parent, labels, plan)
 
 

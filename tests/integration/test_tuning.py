@@ -10,18 +10,20 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from jobs.finetune import _plan as asked_plan
 from pipeline.data.reader import Reader
 from pipeline.data.view import open_log
-from pipeline.errors import BadLog, WrongBase
+from pipeline.errors import BadLog, BadRequest, WrongBase
 from pipeline.iak.bank import stack
 from pipeline.process import run_on_workers
 from pipeline.publish.choice import read_shelf
 from pipeline.publish.offer import Papers, offer
 from pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
+from pipeline.sharding.plan import as_document, plan_tables
 from pipeline.sharding.shard import dense_state, unwrap
 from pipeline.training import base as bases
 from pipeline.training import rows as tuning
-from pipeline.training.activations import Arena, FrozenBase, standard_of
+from pipeline.training.activations import Absent, Arena, FrozenBase, standard_of
 from pipeline.training.finetune import (
     SPLITS,
     FinetuneWork,
@@ -34,7 +36,7 @@ from pipeline.training.finetune import (
 from pipeline.training.levels import CHECKPOINT, _Keeper
 from pipeline.training.rows import RowSource
 from pipeline.training.tune import LevelTuner
-from schemas.job import FrozenTablesSpec, KernelSpec
+from schemas.job import FinetuneSpec, FrozenTablesSpec, KernelSpec
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
 
@@ -136,6 +138,7 @@ def ask(worker, place):
     answers["frozen"] = ask_frozen(work, worker)
     answers["offers"] = ask_offers(work, answers["whole"], worker, place)
     answers["few"] = ask_few(work, worker)
+    answers["planned"] = finetune(planned_work(place), worker=worker, report=silent)
     return answers
 
 
@@ -147,6 +150,21 @@ KEEPINGS = {
     "cached again": {"kind": "cache"},
     "no budget": {"kind": "cache", "budget_bytes": 0},
 }
+
+
+def plan_of_a_person(place):
+    """What the rule would cut by rows lies whole, and the other way round."""
+    opened = bases.open_base(place / "base")
+    shapes = bases.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
+    asked = {shape.name: "table_wise" if shape.rows >= 100 else "row_wise" for shape in shapes}
+    made = plan_tables(
+        shapes, world=2, device=torch.device("cpu"), overrides=asked, row_wise_from_rows=100
+    )
+    return as_document(made, job="finetune", world=2)
+
+
+def planned_work(place):
+    return finetune_work(place, place / "planned", plan=plan_of_a_person(place))
 
 
 def ask_kept(place, worker, name):
@@ -212,10 +230,8 @@ def ask_few(work, worker):
     model, _ = frozen_base(work.base, {}, 100, worker, FP32)
     base, whole = through_base(model, work, worker)
     rows = whole.slice(0, 3 if worker.rank == 0 else 0)
-    arena = Arena(
-        a_nA=torch.empty(len(rows), base.width), is_there_n=torch.zeros(len(rows)).bool(),
-        missing=rows, base=base, worker=worker,
-    )  # fmt: skip
+    blocks = [Absent(first=at, stop=at + 1, rows=rows.slice(at, 1)) for at in range(len(rows))]
+    arena = Arena(a_nA=torch.empty(len(rows), base.width), absent=blocks, base=base, worker=worker)
     first = arena.of(torch.tensor([0, 0])[: len(rows)])
     kept = arena.of(torch.arange(len(rows)))
     assert torch.equal(first.a_BA, kept.a_BA[[0, 0]] if len(rows) else kept.a_BA)
@@ -303,6 +319,43 @@ def test_two_workers_finetune_as_one(two, alone):
                 wanted = np.sort(getattr(expected.judged[name], field))
                 np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert whole.below_floor == alone[1].below_floor
+
+
+def test_a_saved_plan_is_followed_and_changes_no_kernel(two, place):
+    wanted = {t.table: (t.type, [s.rank for s in t.shards]) for t in plan_of_a_person(place).tables}
+    assert {kind for kind, _ in wanted.values()} == {"table_wise", "row_wise"}
+    for answers in two:
+        planned, whole = answers["planned"], answers["whole"]
+        assert {t["table"]: (t["type"], t["ranks"]) for t in planned.plan} == wanted
+        by_rule = {t["table"]: t["type"] for t in whole.plan}
+        assert all(by_rule[name] != kind for name, (kind, _) in wanted.items())
+        assert planned.digest == whole.digest
+        for a, b in zip(whole.levels, planned.levels, strict=True):
+            assert_close(a.tuned, b.tuned)
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, None),
+        ({"workers": 3}, "workers: plan 2, job 3"),
+        ({"tables": FrozenTablesSpec(precision="int8")}, r"\(held in\): plan fp32, job int8"),
+        ({"tables": FrozenTablesSpec(precision="fp32", mapped=True)}, "holds every table whole"),
+        ({"sharding": {"item_id": "row_wise"}}, "leave sharding"),
+    ],
+)
+def test_a_plan_that_is_not_for_this_tuning_says_what_differs(place, tmp_path, changes, says):
+    file = tmp_path / "plan.json"
+    file.write_text(plan_of_a_person(place).model_dump_json())
+    asked = {"catalog": "x", "data_root": "x", "run_dir": tmp_path, "base": place, "tables": FP32}
+    spec = FinetuneSpec(**asked | {"plan": file} | changes)
+    opened = bases.open_base(place / "base")
+    if says is None:
+        assert asked_plan(spec, opened) == plan_of_a_person(place)
+        return
+    with pytest.raises(BadRequest, match=says):
+        asked_plan(spec, opened)
 
 
 def test_every_level_is_tuned_and_thin_domains_are_not(two):

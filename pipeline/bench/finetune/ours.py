@@ -194,14 +194,7 @@ def with_eyes(rows: TuningRows, base_: FrozenBase) -> TuningRows:
     seen = rows.activations
     if not isinstance(seen, Arena):
         return rows
-    shared = Arena(
-        a_nA=seen.a_nA,
-        is_there_n=seen.is_there_n,
-        missing=seen.missing,
-        base=base_,
-        worker=seen.worker,
-    )
-    return replace(rows, activations=shared)
+    return replace(rows, activations=seen.seen_by(base_))
 
 
 def frozen_bytes(model: nn.Module) -> int:

@@ -163,9 +163,10 @@ def test_collectives_take_what_they_took_and_watching_slows_the_rest():
     )
 
 
-def test_collectives_longer_than_the_step_fill_it():
+def test_where_collectives_took_longer_than_the_step_all_take_the_profiles_proportion():
     parts = parts_of([profile()], step_s=0.2, input_s=0.05)
-    assert parts == pytest.approx({INPUT: 0.05, COMPUTE: 0.0, WAITING: 0.0, "allreduce": 0.15})
+    wanted = {INPUT: 0.05, COMPUTE: 0.4 / 6, WAITING: 0.2 / 6, "allreduce": 0.3 / 6}
+    assert parts == pytest.approx(wanted)
 
 
 def test_a_step_that_only_waits_for_rows_has_no_other_part():

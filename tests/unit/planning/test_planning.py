@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import cli
@@ -23,6 +23,7 @@ from pipeline.planning.workload import workload
 from pipeline.sharding.plan import TABLES_PATH, as_document, describe, plan_tables, planned
 from pipeline.sharding.quantised import stride_bytes
 from pipeline.sharding.search import Wanted, search
+from pipeline.sharding.stacks import planned_pieces, stacks_of
 from pipeline.training.schedule import blocks_of, steps_per_epoch
 from schemas.job import DomainStageSpec, KernelSpec, ModelSpec, PlanSpec, StageSpec
 from schemas.plan import PlanDocument
@@ -81,7 +82,9 @@ def test_every_element_is_held_once_and_every_byte_counted(precision, cluster):
             s.rows * stride_bytes(precision, s.width, cuda) for s in shapes
         )
         assert held["table optimiser"] == 0
-        assert found.estimate.planner_ms == 0
+        assert {t.precision for t in document.tables} == {precision}
+        assert {t.type for t in document.tables} <= {"row_wise", "table_wise"}
+        assert found.estimate.planner_ms > 0
         return
     assert held["tables"] == sum(4 * s.rows * s.width for s in shapes)
     cuts = {t.table: len(t.shards) if t.type == "column_wise" else 1 for t in document.tables}
@@ -153,6 +156,40 @@ def test_a_saved_plan_is_the_plan(rows, world, kinds):
         assert one.compute_kernel == other.compute_kernel
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    tables=st.lists(
+        st.tuples(st.integers(8, 10**7), st.sampled_from([2, 8, 20, 64, 128]),
+                  st.sampled_from(["fp32", "fp16", "int8", "int4"]),
+                  st.sampled_from([None, "table_wise", "row_wise", "column_wise"])),
+        min_size=1, max_size=4,
+    ),
+    cluster=st.sampled_from(["2xH100", "8xL40S", "2x8xA100-40"]),
+)  # fmt: skip
+def test_the_planner_places_frozen_tables_as_they_can_be_held(tables, cluster):
+    cluster = load_cluster(cluster)
+    sized = [
+        (max(rows, cluster.world), width, precision, kind)
+        for rows, width, precision, kind in tables
+        if kind != "column_wise" or width >= 4 * cluster.world
+    ] or [(100, 8, "int8", None)]
+    shapes = tuple(
+        TableShape(name=f"t{i}", rows=rows, width=width, features=(f"f{i}", f"g{i}"))
+        for i, (rows, width, _, _) in enumerate(sized)
+    )
+    precisions = {f"t{i}": precision for i, (_, _, precision, _) in enumerate(sized)}
+    asked = {f"t{i}": kind for i, (_, _, _, kind) in enumerate(sized) if kind}
+    ids = {feature: 2.5 for shape in shapes for feature in shape.features}
+    wanted = Wanted(shapes=shapes, ids=ids, sharding=asked, batch_rows=1000, precisions=precisions)
+    document = search(wanted, cluster, reserved_bytes=0).document
+    assert document.job == "finetune"
+    assert {t.table: t.type for t in document.tables}.items() >= asked.items()
+    made = planned(document, shapes, world=cluster.world, device=CPU, precisions=precisions)
+    stacks = stacks_of(shapes, list(planned_pieces(made)), precisions)
+    held = sum(piece.rows * piece.cols for stack in stacks for piece in stack.pieces)
+    assert held == sum(shape.rows * shape.width for shape in shapes)
+
+
 def saved(world=2):
     shapes = [TableShape(name=n, rows=100, width=8, features=(n,)) for n in ("a", "b")]
     made = plan_tables(shapes, world=world, device=CPU, row_wise_from_rows=50)
@@ -168,6 +205,13 @@ def test_a_plan_for_other_tables_or_workers_names_every_difference():
     for part in ("workers: plan 2, job 3", "table b (rows, width): plan (100, 8), model -"):
         assert part in told
     assert "table c (rows, width): plan -, model (7, 8)" in told
+
+
+def test_a_plan_for_other_precisions_is_refused():
+    shapes, document = saved()
+    with pytest.raises(BadRequest, match=r"table b \(held in\): plan fp32, job int8") as error:
+        planned(document, shapes, world=2, device=CPU, precisions={"b": "int8"})
+    assert "table a" not in str(error.value)
 
 
 def test_a_plan_that_cuts_a_table_wrongly_is_refused():

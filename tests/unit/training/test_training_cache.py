@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.training import activations
 from pipeline.training import rows as tuning
 from pipeline.training.activations import Read, Standard
 from pipeline.training.cache import Store, key_of
@@ -172,10 +173,12 @@ class PlainBase:
 
     def __init__(self):
         self.looked_up = []
+        self.blocks = set()
 
     def look_up(self, rows):
         keys = rows.column("row").to_numpy()
         self.looked_up += keys.tolist()
+        self.blocks.add(tuple(keys.tolist()))
         return torch.from_numpy((keys % 1000).copy()).float()[:, None].repeat(1, WIDTH)
 
     def read(self, a_BA):
@@ -226,6 +229,38 @@ def test_a_second_night_computes_nothing_and_opens_no_file(log, tmp_path, monkey
     assert rows == looked_up == sum(sum(groups) for _, _, groups in LAYOUT)
     assert opened == 2 * len(LAYOUT)
     assert night(log, tmp_path / "cache")[:3] == (rows, 0, 0)
+
+
+@given(st.data())
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_are_computed_by_the_same_blocks_whatever_steps_ask_for(log, monkeypatch, data):
+    monkeypatch.setattr(tuning, "CHUNK_ROWS", data.draw(st.integers(1, 12), label="chunk"))
+    monkeypatch.setattr(activations, "_LOOK_UP_ROWS", data.draw(st.integers(1, 9), label="piece"))
+    seen = []
+    for _ in range(2):
+        arena, through, rows = unread_arena(log)
+        for _ in range(data.draw(st.integers(0, 4))):
+            places = data.draw(st.lists(st.integers(0, rows - 1), max_size=6))
+            arena.of(torch.tensor(places, dtype=torch.int64))
+        arena.complete()
+        arena.complete()
+        assert arena.is_whole
+        assert len(through.looked_up) == rows
+        seen.append((through.blocks, arena.a_nA))
+    assert seen[0][0] == seen[1][0]
+    assert torch.equal(seen[0][1], seen[1][1])
+
+
+def unread_arena(log):
+    catalog = small_catalog()
+    encoding = encoding_of(raw_rows(log, catalog)[0][0], catalog)
+    reader = small_reader(log, catalog, encoding=encoding, rank=0, world=1, as_of=None)
+    source, through = RowSource(reader=reader, store=None, seen=Counter()), PlainBase()
+    rows = source.read()
+    arena = tuning.activations_of(
+        rows, source, through, key={}, dtype=torch.float32, spill=None, worker=ALONE
+    )
+    return arena, through, len(rows)
 
 
 def test_rows_that_no_step_used_are_computed_at_the_end(log, tmp_path):
