@@ -22,6 +22,7 @@ from jobs._record import replace_text
 from jobs._submitted import BEGIN, END, documents_in
 from jobs.cli import GROUPS, VERBS
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.process import WORKER_ENVIRONMENT
 from schemas.job import SubmitSpec
 from schemas.record import BenchmarkRecord, RunRecord
 
@@ -50,7 +51,7 @@ def main(spec: SubmitSpec) -> int:
         runtime_env={
             "working_dir": str(project),
             "excludes": _EXCLUDED,
-            "env_vars": {"OMP_NUM_THREADS": "1"},
+            "env_vars": WORKER_ENVIRONMENT,
         },
     )
     console.print(f"job {job} on {spec.address}", markup=False)
