@@ -64,7 +64,7 @@ GROUPS = {"bench": "Measure this system on this machine; records and pictures ar
 EPILOGUE = """
 Every setting is a field of the verb's spec, and can be given in three ways that mean the same:
   --config FILE.toml      batch_rows = 4096, or [optim] table_lr = 0.05
-  key=value               batch_rows=4096 optim.table_lr=0.05
+  key=value               batch_rows=4096 optim.table_lr=0.05 model.mlp=[256,128]
   --key value             --batch-rows 4096 --optim.table-lr 0.05
 Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed,
 6 nothing to do.
@@ -213,9 +213,22 @@ def _as_flags(words: Sequence[str], kind: type[BaseModel]) -> list[str]:
     for word in words:
         before = flags[-1].removeprefix("--").replace("-", "_") if flags else ""
         field = kind.model_fields.get(before)
-        is_value = field is not None and field.annotation is not bool and flags[-1][:2] == "--"
-        flags.append(word if is_value else _as_flag(word))
-    return flags
+        is_value = bool(flags) and flags[-1][:2] == "--" and "=" not in flags[-1]
+        is_value &= word[:1] == "[" or (field is not None and field.annotation is not bool)
+        flags.append(f"{flags.pop()}={word}" if is_value else _as_flag(word))
+    return [one for flag in flags for one in _one_by_one(flag)]
+
+
+def _one_by_one(flag: str) -> list[str]:
+    """`--key=[1, 2]`, a list as TOML spells it, as `--key=1 --key=2`."""
+    key, _, value = flag.partition("=")
+    if not (key.startswith("--") and value.startswith("[") and value.endswith("]")):
+        return [flag]
+    try:
+        items = tomllib.loads(f"items = {value}")["items"]
+    except tomllib.TOMLDecodeError:
+        return [flag]
+    return [f"{key}={item}" for item in items] or [f"--empty-{key.removeprefix('--')}"]
 
 
 def _as_flag(word: str) -> str:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -110,3 +111,23 @@ def test_the_value_of_a_flag_may_hold_an_equals_sign():
     told = spec(asked, verb="plan")
     assert (told.sweep, told.rows) == ("gpus=8,16", 7)
     assert spec(["catalog=planted", "sweep=gpus=8,16"], verb="plan").sweep == "gpus=8,16"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.mlp=[256, 128]"], ["--model.mlp=[256,128]"], ["--model.mlp", "[256, 1_28]"],
+        ["model.mlp=256", "model.mlp=128"], ["--workers", "2", "model.mlp=[256,128]"],
+    ],
+)  # fmt: skip
+def test_a_list_is_said_as_in_toml_or_one_by_one(words):
+    assert spec([*ASKED, *words]).model.mlp == (256, 128)
+
+
+def test_a_list_of_words_may_be_long_or_empty():
+    kinds = ["table:a:grown", "dense:b:changed"]
+    asked = spec([*ASKED, "from=b", f"allow={json.dumps(kinds)}"])
+    assert asked.allow == tuple(kinds)
+    assert spec([*ASKED, "allow=[]"]).allow == ()
+    with pytest.raises(BadRequest, match=r"model\.mlp"):
+        spec([*ASKED, "model.mlp=[1, x"])
