@@ -56,6 +56,11 @@ def _head(record: Record, place: str, title: str, said: str) -> list[str]:
     ]
 
 
+def _share(value: float | None) -> str:
+    """Of continued training, where that bettered anything."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
     lines = [heads, ["---"] * len(heads), *rows]
     return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
@@ -104,7 +109,7 @@ def _finetune(record: Record, place: str) -> str:
     lines += _table(
         ["a night", "seconds", "of continued training", "gain, nats a row"],
         [
-            [r["what"], f"{r['seconds']:.1f}", f"{r['of_continued']:.3f}",
+            [r["what"], f"{r['seconds']:.1f}", _share(r["of_continued"]),
              f"{r['gain_nats_a_row']:+.4f}"]
             for r in _of(record, "nights")
         ],
@@ -149,7 +154,7 @@ def _finetune_again(record: Record, _place: str) -> str:
         ["a night of the second run", "seconds", "of continued training", "gain, nats a row",
          "seconds of"],
         [
-            [r["what"], f"{r['seconds']:.1f}", f"{r['of_continued']:.3f}",
+            [r["what"], f"{r['seconds']:.1f}", _share(r["of_continued"]),
              f"{r['gain_nats_a_row']:+.4f}",
              ", ".join(f"{k} {v:.1f}" for k, v in r.get("seconds_of", {}).items())]
             for r in _of(record, "nights")

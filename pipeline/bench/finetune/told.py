@@ -116,7 +116,7 @@ def _night_rows(found: Findings) -> list[dict[str, Any]]:
             "table": "nights",
             "what": what,
             "seconds": round(seconds, 2),
-            "of_continued": round(seconds / max(continued.best_s, 1e-9), 3),
+            "of_continued": round(seconds / continued.best_s, 3) if continued.best_s else None,
             **_night(night),
             **_run(run),
         }
@@ -180,17 +180,18 @@ def targets_of(found: Findings) -> list[Target]:
             _at_least(name, wanted, found.variant(v).rows_per_s / a.rows_per_s, _why(found, v))
             for name, wanted, v in rows_per_s
         ),
-        _at_most(
-            "steady night over continued training, each to its best step",
-            1 / 8,
-            found.steady.to_best_s / max(continued.best_s, 1e-9),
-            _why_night(found, found.steady),
-        ),
-        _at_most(
-            "first night over continued training, each to its best step",
-            1 / 2,
-            found.first.to_best_s / max(continued.best_s, 1e-9),
-            _why_night(found, found.first),
+        *(
+            _at_most(
+                f"{which} night over continued training, each to its best step",
+                wanted,
+                night.to_best_s / continued.best_s,
+                _why_night(found, night),
+            )
+            for which, wanted, night in (
+                ("steady", 1 / 8, found.steady),
+                ("first", 1 / 2, found.first),
+            )
+            if continued.best_s  # else it never bettered its start, as a note tells
         ),
         *_memory_targets(found),
         _at_most(

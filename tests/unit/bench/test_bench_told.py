@@ -107,6 +107,15 @@ def test_targets_are_met_at_their_bound_and_missed_beyond_it_with_a_reason():
     assert targets["cached h, rows/s over full fine-tune"].measured == 24.0
 
 
+def test_nothing_is_a_share_of_training_that_never_bettered_its_start():
+    steps = dataclasses.replace(FOUND.steps, continued=trajectory(0.4, 0.5, 0.6))
+    found = dataclasses.replace(FOUND, steps=steps)
+    nights = [row for row in told.rows_of(found) if row["table"] == "nights"]
+    assert {row["of_continued"] for row in nights} == {None}
+    assert not [t for t in told.targets_of(found) if "continued training" in t.name]
+    assert len(told.targets_of(found)) == len(told.targets_of(FOUND)) - 2
+
+
 def test_a_kernels_moments_count_against_the_memory_target():
     heavy = dataclasses.replace(
         FOUND, steps=dataclasses.replace(FOUND.steps, parameters_per_kernel=1)
