@@ -9,7 +9,7 @@ as they are stored) come out as they are; only answers of summed bags are other 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -79,37 +79,11 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Foun
         DoesNotFit: there is none; the planner's reason is in the message.
     """
     logging.getLogger("torchrec").setLevel(logging.ERROR)  # it warns of topologies made by hand
+    asked = [_asked(shape, wanted, cluster) for shape in wanted.shapes]
     is_frozen = wanted.precisions is not None
-    stand_ins = [_stand_in(shape, wanted, cluster) for shape in wanted.shapes]
-    holder = nn.Module()
-    holder.add_module(
-        TABLES_PATH, build_tables(stand_ins, init_scale=0.01, device=torch.device("meta"))
-    )
-    if not is_frozen:
-        for weight in holder.parameters():  # the planner counts its state, and reads no more of it
-            weight._optimizer_classes = [RowWiseAdagrad]  # type: ignore[attr-defined]
-    topology = _topology(cluster, reserved_bytes)
-    batch_rows = max(1, wanted.batch_rows // cluster.world)
-    constraints = {shape.name: _constraints(shape, wanted, cluster) for shape in wanted.shapes}
-    planner = EmbeddingShardingPlanner(
-        topology=topology,
-        batch_size=batch_rows,
-        constraints=constraints,
-        enumerator=EmbeddingEnumerator(
-            topology=topology,
-            batch_size=batch_rows,
-            constraints=constraints,
-            estimator=[
-                kind(topology=topology, constraints=constraints, is_inference=is_frozen)
-                for kind in (EmbeddingPerfEstimator, EmbeddingStorageEstimator)
-            ],
-        ),
-        storage_reservation=FixedAbsoluteStorageReservation(reserved_bytes),
-        stats=[],
-        debug=False,
-    )
+    planner = _planner(wanted, asked, cluster, reserved_bytes)
     try:
-        plan = planner.plan(holder, [AnySharder()])
+        plan = planner.plan(_on_meta(asked, is_trained=not is_frozen), [AnySharder()])
     except PlannerError as error:
         reason = str(error).strip().splitlines()[0]
         raise DoesNotFit(
@@ -117,8 +91,8 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Foun
         ) from error
     module_plan = cast("EmbeddingModuleShardingPlan", plan.plan[TABLES_PATH])
     tables = tuple(
-        _placed(shape, stand_in.width, wanted, module_plan.get(shape.name))
-        for shape, stand_in in zip(wanted.shapes, stand_ins, strict=True)
+        _placed(shape, table.shape.width, wanted, module_plan.get(shape.name))
+        for shape, table in zip(wanted.shapes, asked, strict=True)
     )
     document = PlanDocument(
         job="finetune" if is_frozen else "pretrain",
@@ -127,6 +101,77 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Foun
         tables=tables,
     )
     return Found(document=document, planner_ms=_slowest_ms(planner, cluster.world))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A table as the planner sees it."""
+
+    shape: TableShape
+    """Its own where it is trained; else with fp32 columns of as many bytes as its rows are."""
+    kinds: tuple[ShardingType, ...]
+    least_cols: int
+    """Of a band of columns."""
+
+
+def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
+    """Columns of frozen rows are cut only where that is asked, and then as the rule cuts them."""
+    kinds = TYPES if wanted.precisions is None else TYPES[:2]
+    if shape.name in wanted.sharding:
+        kinds = (wanted.sharding[shape.name],)
+    if wanted.precisions is None:
+        return _Asked(shape, kinds, max(_WORD_COLS, shape.width // 8))
+    bands = column_parts(shape.width, cluster.world) if kinds == ("column_wise",) else 1
+    device, precision = torch.device(cluster.device), wanted.precisions[shape.name]
+    cols = -(-stride_bytes(precision, shape.width // bands, device) // _FP32)
+    return _Asked(replace(shape, width=bands * cols), kinds, cols)
+
+
+def _on_meta(asked: Sequence[_Asked], *, is_trained: bool) -> nn.Module:
+    """What holds the tables, without their memory."""
+    holder, shapes = nn.Module(), [table.shape for table in asked]
+    tables = build_tables(shapes, init_scale=0.01, device=torch.device("meta"))
+    holder.add_module(TABLES_PATH, tables)
+    if is_trained:
+        for weight in tables.parameters():  # the planner counts its state, and reads no more of it
+            weight._optimizer_classes = [RowWiseAdagrad]
+    return holder
+
+
+def _planner(
+    wanted: Wanted, asked: Sequence[_Asked], cluster: ClusterSpec, reserved_bytes: int
+) -> EmbeddingShardingPlanner:
+    """TorchRec's planner for this cluster; of frozen tables it counts no state and no way back."""
+    is_frozen = wanted.precisions is not None
+    topology = _topology(cluster, reserved_bytes)
+    batch_rows = max(1, wanted.batch_rows // cluster.world)
+    constraints = {
+        table.shape.name: ParameterConstraints(
+            sharding_types=list(table.kinds),
+            compute_kernels=[EmbeddingComputeKernel.FUSED.value],
+            pooling_factors=[wanted.ids[feature] for feature in table.shape.features],
+            min_partition=table.least_cols,
+        )
+        for table in asked
+    }
+    estimators = [
+        kind(topology=topology, constraints=constraints, is_inference=is_frozen)
+        for kind in (EmbeddingPerfEstimator, EmbeddingStorageEstimator)
+    ]
+    return EmbeddingShardingPlanner(
+        topology=topology,
+        batch_size=batch_rows,
+        constraints=constraints,
+        enumerator=EmbeddingEnumerator(
+            topology=topology,
+            batch_size=batch_rows,
+            constraints=constraints,
+            estimator=estimators,
+        ),
+        storage_reservation=FixedAbsoluteStorageReservation(reserved_bytes),
+        stats=[],
+        debug=False,
+    )
 
 
 def _topology(cluster: ClusterSpec, reserved_bytes: int) -> Topology:
@@ -148,42 +193,6 @@ def _topology(cluster: ClusterSpec, reserved_bytes: int) -> Topology:
         ddr_mem_bw=memory_bw,
         intra_host_bw=cluster.intra_gb_per_s * 1e6 * constants.network_efficiency,
         inter_host_bw=cluster.inter_gb_per_s * 1e6 * constants.network_efficiency,
-    )
-
-
-def _kinds(shape: TableShape, wanted: Wanted) -> tuple[ShardingType, ...]:
-    """The types among which is chosen; columns of frozen rows are cut only where that is asked."""
-    if shape.name in wanted.sharding:
-        return (wanted.sharding[shape.name],)
-    return TYPES if wanted.precisions is None else TYPES[:2]
-
-
-def _stand_in(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> TableShape:
-    """The table itself where it is trained; else fp32 columns of as many bytes as its rows are."""
-    if wanted.precisions is None:
-        return shape
-    parts = _parts(shape, wanted, cluster)
-    device, precision = torch.device(cluster.device), wanted.precisions[shape.name]
-    part_bytes = stride_bytes(precision, shape.width // parts, device)
-    return replace(shape, width=parts * -(-part_bytes // _FP32))
-
-
-def _parts(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> int:
-    """Bands of columns into which a frozen table is cut: as many as the rule makes of it."""
-    is_cut = _kinds(shape, wanted) == ("column_wise",)
-    return column_parts(shape.width, cluster.world) if is_cut else 1
-
-
-def _constraints(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> ParameterConstraints:
-    if wanted.precisions is None:
-        least_cols = max(_WORD_COLS, shape.width // 8)
-    else:
-        least_cols = _stand_in(shape, wanted, cluster).width // _parts(shape, wanted, cluster)
-    return ParameterConstraints(
-        sharding_types=list(_kinds(shape, wanted)),
-        compute_kernels=[EmbeddingComputeKernel.FUSED.value],
-        pooling_factors=[wanted.ids[feature] for feature in shape.features],
-        min_partition=least_cols,
     )
 
 
