@@ -7,6 +7,7 @@ A number of a benchmark stands in the README because a record holds it, and for 
 
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,49 @@ def chapter(folder: Path) -> str:
         "sharding": _sharding,
         "scaling": _scaling,
     }
-    found = {name: folder / f"{name}.json" for name in parts}
-    records = {name: json.loads(p.read_text()) for name, p in found.items() if p.is_file()}
+    records = _records(folder, parts)
     told = [parts[name](record, _place(folder)) for name, record in records.items()]
-    return "\n".join(told).rstrip()
+    elsewhere = [_records(place, parts) for place in sorted(folder.parent.iterdir())]
+    others = [found for found in elsewhere if found and found != records]
+    return "\n".join([*told, *_elsewhere(records, others)]).rstrip()
+
+
+def _records(folder: Path, names: Iterable[str]) -> dict[str, Record]:
+    found = {name: folder / f"{name}.json" for name in names}
+    return {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
+
+
+def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]]) -> list[str]:
+    """What the targets came to on other machines."""
+    lines: list[str] = []
+    for records in others:
+        commands = [
+            f"`{record['command']}`, commit {record['commit']}" for record in records.values()
+        ]
+        machine = next(iter(records.values()))["machine"]
+        lines += [
+            f"**The same targets on another machine**, {machine.get('cores')} cores, "
+            f"{machine.get('processor')} ({'; '.join(commands)}):",
+            "",
+        ]
+        known = {t["name"]: t for name in records if name in here for t in here[name]["targets"]}
+        lines += _table(
+            ["target", "wanted", "there", "here"],
+            [
+                [t["name"], t["wanted"], _measured(t), _measured(known.get(t["name"]))]
+                for record in records.values()
+                for t in record["targets"]
+            ],
+        )
+    return lines
+
+
+def _measured(target: Record | None) -> str:
+    """A number, emphasised where it misses its target."""
+    if target is None:
+        return "-"
+    told = f"{target['measured']:.4g}"
+    return told if target["is_met"] else f"**{told}**"
 
 
 def _place(folder: Path) -> str:
