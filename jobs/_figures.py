@@ -130,8 +130,8 @@ def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 def _speeds(record: BenchmarkRecord, variants: Sequence[Line], ax: Axes) -> None:
     names = [row["variant"] for row in variants]
     rates = [row["rows_per_s"] for row in variants]
-    bars = ax.bar(names, rates, color=[_GREY if name in "abc" else _BLUE for name in names])
-    ax.bar_label(bars, [f"{row['times_a']:g}x" for row in variants], padding=8)
+    bars = ax.barh(names, rates, color=[_GREY if name in "abc" else _BLUE for name in names])
+    ax.bar_label(bars, [f"{row['times_a']:g}x" for row in variants], padding=4)
     by_name = dict(zip(names, rates, strict=True))
     wanted = [
         (variant, float(target.wanted.removeprefix("at least ").removesuffix("x")) * by_name["a"])
@@ -140,29 +140,29 @@ def _speeds(record: BenchmarkRecord, variants: Sequence[Line], ax: Axes) -> None
         if target.name.startswith(begins) and variant in by_name
     ]
     if wanted:
-        places, heights = [names.index(name) for name, _ in wanted], [h for _, h in wanted]
+        places, rates_wanted = [names.index(name) for name, _ in wanted], [r for _, r in wanted]
         ends = [(place - 0.45, place + 0.45) for place in places]
         starts, stops = zip(*ends, strict=True)
-        ax.hlines(heights, starts, stops, color=_ORANGE, linestyle="--", label="target")
-        ax.legend(loc="upper left")
-    ax.set_yscale("log")
-    ax.margins(y=0.2)
-    ax.set_ylabel("rows a second (log)")
+        ax.vlines(rates_wanted, starts, stops, color=_ORANGE, linestyle="--", label="target")
+        ax.legend(loc="lower right")
+    ax.set_xscale("log")
+    ax.margins(x=0.2)
+    ax.invert_yaxis()
+    ax.set_xlabel("rows a second (log)")
     ax.set_title("Speed, and times (a)")
-    ax.tick_params(axis="x", rotation=45)
 
 
 def _memory(variants: Sequence[Line], ax: Axes) -> None:
     names = [row["variant"] for row in variants]
-    below = [0.0] * len(names)
+    before = [0.0] * len(names)
     for kind, colour in _KINDS.items():
         held = [row.get(f"{kind}_mib") or 0.0 for row in variants]
-        ax.bar(names, held, bottom=below, color=colour, label=kind)
-        below = [b + h for b, h in zip(below, held, strict=True)]
-    ax.set_ylabel("MiB a worker")
+        ax.barh(names, held, left=before, color=colour, label=kind)
+        before = [b + h for b, h in zip(before, held, strict=True)]
+    ax.invert_yaxis()
+    ax.set_xlabel("MiB a worker")
     ax.set_title("Peak memory of a worker")
-    ax.tick_params(axis="x", rotation=45)
-    ax.legend(loc="upper right")
+    ax.legend(loc="center right")
 
 
 def _domains(lines: Sequence[Line], ax: Axes) -> None:

@@ -1,6 +1,6 @@
 """Write the records of a folder into README.md, between its two markers.
 
-    python infra/benchmarks/readme.py infra/benchmarks/xeon-2-cores
+    python infra/benchmarks/readme.py infra/benchmarks/epyc-2-cores
 
 A number of a benchmark stands in the README because a record holds it, and for no other reason.
 """
@@ -59,12 +59,12 @@ def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]
             f"{machine.get('processor')} ({'; '.join(commands)}):",
             "",
         ]
-        known = {t["name"]: t for name in records if name in here for t in here[name]["targets"]}
+        known = {t["name"]: t for record in here.values() for t in record["targets"]}
         lines += _table(
-            ["target", "wanted", "there", "here"],
+            ["record", "target", "wanted", "there", "here"],
             [
-                [t["name"], t["wanted"], _measured(t), _measured(known.get(t["name"]))]
-                for record in records.values()
+                [name, t["name"], t["wanted"], _measured(t), _measured(known.get(t["name"]))]
+                for name, record in records.items()
                 for t in record["targets"]
             ],
         )

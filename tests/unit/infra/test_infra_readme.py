@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-RECORDS = ROOT / "infra" / "benchmarks" / "xeon-2-cores"
+RECORDS = ROOT / "infra" / "benchmarks" / "epyc-2-cores"
 
 
 @pytest.fixture(scope="module")
