@@ -73,7 +73,7 @@ def ray_cluster(workers: int) -> Iterator[None]:
 def _without_log_monitor() -> Iterator[None]:
     """Start no process that carries workers' logs to this one, which does not listen to them.
 
-    `log_to_driver=False` leaves it running, at a hundredth of a core; nothing public does not.
+    `log_to_driver=False` leaves it running, and it takes its time; nothing public stops it (2.60).
     """
     start = Node.start_log_monitor
     Node.start_log_monitor = lambda _: None  # type: ignore[method-assign]

@@ -63,6 +63,8 @@ def read_grown(
 def _place(to_RW: Tensor, where_R: np.ndarray, held_RW: Tensor, from_R: Ids) -> None:
     """Copy held rows to where they are wanted."""
     (places,) = np.nonzero(where_R)
-    if len(places):
+    if len(places) == len(to_RW) and to_RW.is_contiguous() and to_RW.device == held_RW.device:
+        torch.index_select(held_RW, 0, torch.from_numpy(from_R), out=to_RW)  # without a copy
+    elif len(places):
         rows_RW = held_RW[torch.from_numpy(from_R[places])]
         to_RW[torch.from_numpy(places).to(to_RW.device)] = rows_RW.to(to_RW.device)

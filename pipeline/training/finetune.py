@@ -37,7 +37,7 @@ from pipeline.training.activations import DTYPES, Arena, FrozenBase, Standard
 from pipeline.training.base import PublishedBase
 from pipeline.training.cache import Store, Usage
 from pipeline.training.judged import Judged, gate_rows
-from pipeline.training.levels import Plan, find_domains, tune_levels
+from pipeline.training.levels import Names, Plan, find_domains, tune_levels
 from pipeline.training.rows import RowSource, SplitRows, TuningRows
 from pipeline.training.tune import Setting, Stage, Tuned
 from schemas.job import FrozenTablesSpec, KernelSpec
@@ -160,15 +160,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     )
     plan_of_levels = _levels(work, through, setting)
     tuned = tune_levels(plan_of_levels, names, setting, report)
-    levels = tuple(
-        Level(
-            keys=work.view.catalog.domain.levels[depth],
-            tuned=done,
-            rows={n: names.rows[depth][n] for n in done.bank.names},
-            judged=gate_rows(done.bank, depth, setting, rows["gate"]),
-        )
-        for depth, done in enumerate(tuned)
-    )
+    levels = _judged(work, names, tuned, setting, rows["gate"])
     usage = _close(work, store, rows, worker)
     after = digest_of(model, worker)
     _check_unchanged(before, after)
@@ -184,6 +176,25 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         plan=held_tables(model).describe(),
         parameters_per_kernel=sum(math.prod(s) for n, s in sizes.items() if n not in PROBE),
         cache=usage,
+    )
+
+
+def _judged(
+    work: FinetuneWork,
+    names: Names,
+    tuned: Sequence[Tuned],
+    setting: Setting,
+    gate: TuningRows,
+) -> tuple[Level, ...]:
+    """Every level with its gate rows; a collective call."""
+    return tuple(
+        Level(
+            keys=work.view.catalog.domain.levels[depth],
+            tuned=done,
+            rows={n: names.rows[depth][n] for n in done.bank.names},
+            judged=gate_rows(done.bank, depth, setting, gate),
+        )
+        for depth, done in enumerate(tuned)
     )
 
 
