@@ -38,6 +38,9 @@ from schemas.job import Precision
 
 BUFFER_BYTES = 16 * 2**20
 """Rows in fp32 that are read before they are turned into bytes."""
+BLOCK_BYTES = 2**20
+"""Rows in fp32 that are turned into bytes at a time. What that takes fits into any hole of the
+heap; the aligned blocks of many megabytes that whole buffers take leave holes that none fills."""
 
 
 class ReadRows(Protocol):
@@ -199,7 +202,10 @@ class FrozenTables(nn.Module):
             for done in range(0, piece.rows, max(1, len(buffer_RW))):
                 row, rows_RW = piece.row + done, buffer_RW[: piece.rows - done]
                 read(rows_RW, table=piece.table, row=row, col=0 if whole else piece.col)
-                keep(piece.first + done, self._bytes_of(rows_RW, stack, piece, row))
+                for block_RW in rows_RW.split(max(1, BLOCK_BYTES // (4 * width))):
+                    bytes_RN = self._bytes_of(block_RW, stack, piece, row)
+                    keep(piece.first + row - piece.row, bytes_RN)
+                    row += len(block_RW)
 
     @staticmethod
     def _bytes_of(rows_RW: Tensor, stack: Stack, piece: Piece, row: int) -> Tensor:

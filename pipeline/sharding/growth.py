@@ -39,16 +39,17 @@ def read_grown(
     first_RW = torch.empty(min(FIRST_ROW, origin.rows_before), cols)
     read(first_RW, table=table, row=0, col=col)
     most = max(1, BUFFER_BYTES // (4 * max(1, cols)))
+    buffer_RW = torch.empty(min(most, origin.rows_before), cols)
 
     def gather(to_RW: Tensor, from_R: Ids) -> None:
         ids_R = from_R[from_R >= FIRST_ROW]
         low, high = (int(ids_R.min()), int(ids_R.max()) + 1) if len(ids_R) else (0, 0)
-        if high - low > most:  # as where a fold of a hash table ends
+        if high - low > len(buffer_RW):  # as where a fold of a hash table ends
             half = len(from_R) // 2
             gather(to_RW[:half], from_R[:half])
             gather(to_RW[half:], from_R[half:])
             return
-        held_RW = torch.empty(high - low, cols)
+        held_RW = buffer_RW[: high - low]
         read(held_RW, table=table, row=low, col=col)
         is_id = from_R >= FIRST_ROW
         _place(to_RW, is_id, held_RW, from_R - low)
