@@ -158,8 +158,9 @@ class KernelSpec(Spec):
     """Weight of the rate, in loss units a nat."""
     reads: Literal["h", "hx"] = "hx"
     """What the encoder sees: the trunk's output, or that and the embeddings."""
-    narrow: NonNegativeInt = 0
-    """Principal components to which x is narrowed before it is kept and read; 0 keeps it whole."""
+    narrow: NonNegativeInt = 256
+    """Principal components to which x is narrowed before it is kept and read, where it is wider; 0
+    keeps it whole."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of the encoder's first product while tuning; weights and all else stay fp32."""
     adapter_rank: NonNegativeInt = 4
@@ -170,11 +171,14 @@ class StageSpec(Spec):
     """How the pooled kernel is tuned."""
 
     lr: PositiveFloat = 1e-3
-    """Adam's rate."""
-    compression_epochs: NonNegativeInt = 2
+    """Adam's rate in matching until it falls, and in compression."""
+    decay_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of a kernel's steps, at their end, over which its rate falls linearly to zero; with 0
+    it stays, and `max_epochs` should be so many that few kernels reach it."""
+    compression_epochs: NonNegativeInt = 1
     """Epochs of knowledge compression, with a probe on the code and the base's logits fixed."""
-    max_epochs: PositiveInt = 8
-    """Epochs of knowledge matching at most."""
+    max_epochs: PositiveInt = 4
+    """Epochs of knowledge matching at most, over which the rate falls."""
     patience: PositiveInt = 2
     """Epochs without a better validation loss after which a kernel is finished."""
     shrink: NonNegativeFloat = 0.0
@@ -187,15 +191,15 @@ class StageSpec(Spec):
     """Steps a domain's epoch aims at between those two bounds."""
     max_steps_per_epoch: PositiveInt = 1024
     """Steps after which a domain is validated though it has rows left: a random part of them."""
-    slower: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of a kernel's rate after an epoch that did not better its validation loss."""
 
 
 class DomainStageSpec(StageSpec):
     """How parents and domains are tuned, each from its nearest tuned ancestor."""
 
     lr: PositiveFloat = 5e-4
-    """Adam's rate."""
+    """Adam's rate in matching until it falls, and in compression."""
+    max_epochs: PositiveInt = 2
+    """Epochs of knowledge matching at most, over which the rate falls."""
     compression_epochs: NonNegativeInt = 0
     """Epochs of knowledge compression; the ancestor has compressed already."""
     shrink: NonNegativeFloat = 1e-2

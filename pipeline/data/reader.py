@@ -162,23 +162,54 @@ def _identity(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog)
 
 
 def pieces_of(
-    selection: Selection, *, rank: int, world: int, order: npt.NDArray[np.int64] | None = None
+    selection: Selection,
+    *,
+    rank: int,
+    world: int,
+    order: npt.NDArray[np.int64] | None = None,
+    chunk_rows: int = 0,
 ) -> list[Piece]:
     """The pieces worker `rank` reads.
 
+    Args:
+        selection: the rows to share out.
+        rank: of the worker.
+        world: workers.
+        order: of the row groups; the selection's own when None.
+        chunk_rows: where rows are wanted in chunks, begun at multiples of it in each row group, a
+            share ends where a chunk does, if that moves its end by an eighth of a share at most.
+
     Returns:
-        Pieces in `order` (the selection's own when None). Over all ranks they cover every selected
-        row once; two workers' rows differ by one at most.
+        Over all ranks they cover every selected row once; two workers' rows differ by one at most
+        where no chunks are wanted.
     """
+    groups = selection.groups if order is None else [selection.groups[at] for at in order]
     low, high = (selection.rows * r // world for r in (rank, rank + 1))
+    if chunk_rows:
+        most = selection.rows / (8 * world)
+        low, high = (_chunk_end(groups, at, chunk_rows, most) for at in (low, high))
     pieces, passed = [], 0
-    for at in range(len(selection.groups)) if order is None else order:
-        file, group, count = selection.groups[at]
+    for file, group, count in groups:
         start, stop = max(low - passed, 0), min(high - passed, count)
         if start < stop:
             pieces.append(Piece(file=file, group=group, start=start, stop=stop))
         passed += count
     return pieces
+
+
+def _chunk_end(
+    groups: Sequence[tuple[int, int, int]], at: int, chunk_rows: int, most: float
+) -> int:
+    """The end of a chunk that is nearest to a row, or the row where that is further than `most`."""
+    first = 0
+    for _, _, count in groups:
+        if at <= first + count:
+            below = first + (at - first) // chunk_rows * chunk_rows
+            above = min(below + chunk_rows, first + count)
+            nearest = below if at - below <= above - at else above
+            return nearest if abs(nearest - at) <= most else at
+        first += count
+    return at
 
 
 def rows_of_worker(selection: Selection, *, rank: int, world: int) -> int:
@@ -218,9 +249,9 @@ class Reader:
         for piece in self.pieces():
             yield self.encoded(piece, seen)
 
-    def pieces(self) -> list[Piece]:
-        """What this worker reads, in the log's order."""
-        return pieces_of(self.selection, rank=self.rank, world=self.world)
+    def pieces(self, *, chunk_rows: int = 0) -> list[Piece]:
+        """What this worker reads, in the log's order; `chunk_rows` as `pieces_of` has it."""
+        return pieces_of(self.selection, rank=self.rank, world=self.world, chunk_rows=chunk_rows)
 
     def encoded(self, piece: Piece, seen: Counter[str] | None = None) -> pa.RecordBatch:
         """Encoded rows of a piece; `seen` gathers contract counts."""

@@ -66,6 +66,10 @@ class Bank:
         """The same kernels on a device."""
         return Bank(shape=self.shape, names=self.names, flat_KN=self.flat_KN.to(device))
 
+    def part(self, slots: slice) -> "Bank":
+        """Neighbouring kernels, in the memory that they have here."""
+        return Bank(shape=self.shape, names=self.names[slots], flat_KN=self.flat_KN[slots])
+
     def clone(self) -> "Bank":
         """The same kernels, each in memory of its own."""
         flat_KN = self.flat_KN.clone(memory_format=torch.contiguous_format)

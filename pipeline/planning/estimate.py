@@ -213,14 +213,14 @@ def _besides_tables(
         }
     else:
         bank = work.kernels
-        weights = bank.domains * bank.units * _FP32
+        kernel, at_once = bank.units * _FP32, _at_once(asked)
         rows = max(rows, LOOKED_UP_ROWS)
         held = {
             "dense": _FP32 * work.dense.parameters,
             "activations": int(rows * (2 * embedded + 4 * _FP32 * bank.kept_units)),
             "exchange": int(2 * rows * work.ids_a_row * _FP32 * _mean_width(work)),
-            "bank": 3 * weights,  # as they are, were and are best
-            "moments": 2 * weights,
+            "bank": 2 * (bank.domains + at_once) * kernel,  # as they start and end; now and best
+            "moments": 2 * at_once * kernel,
             "kept activations": _kept_bytes(work, asked, cluster),
         }
     return {**held, "input": int(_batch_bytes(work, rows))}
@@ -284,12 +284,18 @@ class Pace:
     """Of all its epochs."""
 
 
+def _at_once(asked: Asked) -> int:
+    """Kernels of the largest cohort: those of a step, as pipeline.training.cohorts makes them."""
+    return max(_pace(level, asked).present for level in asked.levels)
+
+
 def _pace(level: Level, asked: Asked) -> Pace:
     stage, own = level.stage, asked.rows / level.kernels
     batch = 2 ** round(math.log2(max(own / stage.steps_per_epoch, 1)))
     steps = max(round(own / min(max(batch, stage.min_batch), stage.max_batch)), 1)
     rows = own / steps
-    present = min(level.kernels, max(1, round(asked.batch_rows / rows)))
+    fill = max(1, round(asked.batch_rows / rows))
+    present = min(level.kernels, fill, max(1, asked.batch_rows // stage.min_batch))
     used = min(steps, stage.max_steps_per_epoch) * rows
     epochs = stage.compression_epochs + stage.max_epochs
     return Pace(present=present, rows=present * rows, all_rows=level.kernels * used * epochs)

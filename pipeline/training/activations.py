@@ -167,6 +167,19 @@ class Recomputed:
         return self.base.read(a_BA.to(self.dtype))
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Some rows of others, as if they were all."""
+
+    whole: Activations
+    places_n: Tensor
+    """Where each one lies in the whole."""
+
+    def of(self, places: Tensor) -> Read:
+        """What is read of the rows at these places among the chosen."""
+        return self.whole.of(self.places_n[places])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absent:
     """Rows [first, stop) of an arena that nobody has computed yet."""

@@ -1,7 +1,7 @@
 """The levels of a tuning run, from the pooled kernel down to the domains, and their checkpoint.
 
-A kernel starts from the one that serves its domain now, else from its nearest tuned ancestor; the
-pooled one, where nothing serves yet, is fresh.
+A domain's kernel starts from the one that serves it now or from its nearest tuned ancestor,
+whichever validates better; the pooled one from what serves, and fresh where nothing does yet.
 """
 
 import json
@@ -24,7 +24,8 @@ from pipeline.errors import BadLog, BadRequest
 from pipeline.iak.bank import Bank, repeated, stack
 from pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
 from pipeline.process import Worker
-from pipeline.training.tune import LevelTuner, Setting, Stage, Tuned
+from pipeline.training.cohorts import tune_level
+from pipeline.training.tune import CohortTuner, Setting, Stage, Tuned
 from schemas.task import DomainSpec
 
 CHECKPOINT = "tune.safetensors"
@@ -99,21 +100,27 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
     saved = keeper.load()
     tuned: list[Tuned] = []
     for depth, slots in enumerate(names.tuned):
-        bank = _start(plan, depth, slots, names, tuned).to(setting.worker.device)
+        parent = _inherited(plan, depth, slots, names, tuned).to(setting.worker.device)
+        live = _serving(plan, slots, parent)
+        start = parent if live is None else live
         held = saved.get(depth)
+        done = _restored(start, held) if held else Tuned.nothing(start)
         if held is not None and held.is_finished:
-            tuned.append(_finished(bank, held))
+            tuned.append(done)
             continue
-        tuner = LevelTuner(bank, level=depth, stage=_stage(plan, depth, slots), setting=setting)
-        if held is not None:
-            tuner.load(held.tensors)
-            report({"event": "resumed", "level": depth, "epoch": tuner.progress.epoch})
-
-        def told(line: Mapping[str, Any], depth: int = depth) -> None:
-            report({"event": f"level {depth}", **line})
-
-        tuned.append(tuner.run(report=told, save=lambda tuner: keeper.save(tuned, tuner)))
-        keeper.save(tuned, None)
+        tune_level(
+            start,
+            level=depth,
+            stage=_stage(plan, depth, slots),
+            setting=setting,
+            report=report,
+            save=lambda level, tuner: keeper.save(tuned, level, tuner),
+            rival=parent if depth and live is not None else None,
+            tuned=done,
+            current=held.tuner if held else None,
+        )
+        tuned.append(done)
+        keeper.save(tuned, is_time=True)  # not before: other workers may be reading it still
     return tuned
 
 
@@ -124,26 +131,35 @@ def _stage(plan: Plan, depth: int, slots: Sequence[str]) -> Stage:
     return replace(stage, compression_epochs=0) if is_live else stage
 
 
-def _start(
+def _inherited(
     plan: Plan, depth: int, slots: Sequence[str], names: Names, above: Sequence[Tuned]
 ) -> Bank:
-    """A level's kernels as they serve, or as their nearest tuned ancestors left them."""
-    kernels: dict[str, Weights] = {}
+    """A level's kernels as their nearest tuned ancestors left them; the pooled one is fresh."""
+    if depth == 0:
+        return stack(plan.shape, {name: fresh(plan.shape, seed=plan.pooled.seed) for name in slots})
     ancestors: dict[str, Weights] = {}
+    kernels: dict[str, Weights] = {}
     for name in slots:
-        if name in plan.live:
-            kernels[name] = _live(plan, name)
-        elif depth == 0:
-            kernels[name] = fresh(plan.shape, seed=plan.pooled.seed)
-        else:
-            ancestor, level = _ancestor(name, names, above)
-            if ancestor not in ancestors:
-                ancestors[ancestor] = level.bank.slot(level.bank.names.index(ancestor))
-            kernels[name] = ancestors[ancestor]
-    distinct = {id(kernel): kernel for kernel in kernels.values()}
-    if len(distinct) == 1:
-        return repeated(plan.shape, next(iter(distinct.values())), slots)
+        ancestor, level = _ancestor(name, names, above)
+        if ancestor not in ancestors:
+            ancestors[ancestor] = level.bank.slot(level.bank.names.index(ancestor))
+        kernels[name] = ancestors[ancestor]
+    if len(ancestors) == 1:
+        return repeated(plan.shape, next(iter(ancestors.values())), slots)
     return stack(plan.shape, kernels)
+
+
+def _serving(plan: Plan, slots: Sequence[str], parent: Bank) -> Bank | None:
+    """A level's kernels as they serve, those that do not as inherited; None where none does."""
+    live = {name: _live(plan, name) for name in slots if name in plan.live}
+    if not live:
+        return None
+    bank = parent.clone()
+    for name, stacked in bank.weights.items():
+        for slot, domain in enumerate(slots):
+            if domain in live:
+                stacked[slot] = live[domain][name]
+    return bank
 
 
 def _ancestor(name: str, names: Names, above: Sequence[Tuned]) -> tuple[str, Tuned]:
@@ -177,8 +193,11 @@ class _Saved:
     """A level in the checkpoint."""
 
     is_finished: bool
-    tensors: dict[str, Tensor]
-    summary: dict[str, Any]
+    flat_KN: Tensor
+    """Of the kernels that are tuned."""
+    how: dict[str, Any]
+    tuner: dict[str, Tensor] | None
+    """State of the cohort that follows them, if it had begun."""
 
 
 class _Keeper:
@@ -189,22 +208,39 @@ class _Keeper:
         self.path = plan.run_dir / CHECKPOINT
         self.written_at = time.monotonic()
 
-    def save(self, done: Sequence[Tuned], current: LevelTuner | None) -> None:
-        """Replace the checkpoint: finished levels at their best, the current one as it stands."""
-        is_time = time.monotonic() - self.written_at >= self.plan.checkpoint_every_s
-        if self.worker.rank or not (is_time or current is None):
+    def save(
+        self,
+        finished: Sequence[Tuned],
+        current: Tuned | None = None,
+        tuner: CohortTuner | None = None,
+        *,
+        is_time: bool = False,
+    ) -> None:
+        """Replace the checkpoint when it is time: levels at their best, and a cohort as it stands.
+
+        Args:
+            finished: levels that are.
+            current: the level that follows them.
+            tuner: of the cohort that it is at.
+            is_time: whatever the clock says.
+        """
+        is_time = is_time or time.monotonic() - self.written_at >= self.plan.checkpoint_every_s
+        if self.worker.rank or not is_time:
             return
-        tensors: dict[str, Tensor] = {}
-        for depth, level in enumerate(done):
-            tensors[f"{depth}/flat"] = level.bank.flat_KN
-        if current is not None:
-            tensors |= {f"{len(done)}/{n}": t for n, t in current.state().items()}
-        finished = {str(depth): _summary(level) for depth, level in enumerate(done)}
+        levels = [*finished, *([current] if current else [])]
+        tensors = {f"{d}/flat": t.bank.flat_KN[: t.kernels] for d, t in enumerate(levels)}
+        if tuner is not None:
+            tensors |= {f"{len(finished)}/tuner.{n}": t for n, t in tuner.state().items()}
+        told = {
+            "snapshot": self.plan.snapshot,
+            "finished": len(finished),
+            "levels": [level.how() for level in levels],
+        }
         part = self.path.with_name(f".{CHECKPOINT}.part")
         save_file(
             {n: t.contiguous() for n, t in tensors.items()},
             part,
-            metadata={"tuning": json.dumps({"snapshot": self.plan.snapshot, "finished": finished})},
+            metadata={"tuning": json.dumps(told)},
         )
         part.replace(self.path)
         self.written_at = time.monotonic()
@@ -218,33 +254,31 @@ class _Keeper:
         if not self.path.exists():
             return {}
         with safe_open(self.path, framework="pt") as file:
-            tuning = json.loads(file.metadata()["tuning"])
-            if tuning["snapshot"] != self.plan.snapshot:
+            told = json.loads(file.metadata()["tuning"])
+            if told["snapshot"] != self.plan.snapshot:
                 raise BadLog(
                     f"the log changed since {self.path} was written; its kernels belong to other "
                     "rows. Start a new run"
                 )
-            by_level: dict[int, dict[str, Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                depth, _, name = key.partition("/")
-                by_level.setdefault(int(depth), {})[name] = file.get_tensor(key)
-        finished = tuning["finished"]
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return {
             depth: _Saved(
-                is_finished=str(depth) in finished,
-                tensors=tensors,
-                summary=finished.get(str(depth), {}),
+                is_finished=depth < told["finished"],
+                flat_KN=tensors[f"{depth}/flat"],
+                how=how,
+                tuner=_below(tensors, f"{depth}/tuner."),
             )
-            for depth, tensors in by_level.items()
+            for depth, how in enumerate(told["levels"])
         }
 
 
-def _summary(level: Tuned) -> dict[str, Any]:
-    """How a level got there, without its weights."""
-    names = ("start_loss", "best_loss", "best_epoch", "epochs", "stopped_at_cap")
-    return {name: getattr(level, name) for name in names}
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
+    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return found or None
 
 
-def _finished(bank: Bank, held: _Saved) -> Tuned:
-    flat_KN = held.tensors["flat"].to(bank.flat_KN.device)
-    return Tuned(bank=replace(bank, flat_KN=flat_KN), **held.summary)
+def _restored(start: Bank, held: _Saved) -> Tuned:
+    """A level as the checkpoint has it."""
+    tuned = Tuned(bank=start.like(), **held.how)
+    tuned.bank.flat_KN[: tuned.kernels] = held.flat_KN.to(start.flat_KN.device)
+    return tuned

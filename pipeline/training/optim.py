@@ -6,7 +6,7 @@ moves as K separate optimisers would.
 Shapes: K slots, N units of a kernel's row that are tuned.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -31,16 +31,20 @@ class BankAdam:
         self.lr_K = torch.full((len(flat_KN),), lr, dtype=torch.float64)
 
     @torch.no_grad()
-    def step(self, slots: list[int], gradients_PN: Tensor) -> None:
+    def step(
+        self, slots: list[int], gradients_PN: Tensor, shares_P: Sequence[float] | None = None
+    ) -> None:
         """Move the present slots; the others stay, and so do their step counts.
 
         Args:
             slots: P slot numbers.
             gradients_PN: of the tuned units of the P present slots.
+            shares_P: how much of its rate each one moves by; all of it when absent.
         """
+        shares_P = shares_P or [1.0] * len(slots)
         by_rate: dict[float, list[int]] = {}
-        for place, slot in enumerate(slots):
-            by_rate.setdefault(float(self.lr_K[slot]), []).append(place)
+        for place, (lr, share) in enumerate(zip(self.lr_K[slots].tolist(), shares_P, strict=True)):
+            by_rate.setdefault(lr * share, []).append(place)
         for lr, places in by_rate.items():
             moved = [slots[place] for place in places]
             adam(

@@ -4,6 +4,7 @@ A domain with n rows takes about n / batch steps an epoch; which of them uses a 
 the row alone (iak/noise.py). Domains do not touch each other, so a step may hold any of them: they
 are taken in blocks, each of as many domains as fill a step with rows, and a block is run to its
 last step before the next begins. What the step then reads and moves are the block's weights alone.
+A cohort (cohorts.py) is one block as a rule; an epoch of a whole level has many.
 
 Shapes: K slots of the level, P present in a step, S steps of an epoch, T tasks, n rows of this
 worker.

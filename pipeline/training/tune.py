@@ -1,16 +1,15 @@
-"""Tune one level of kernels together: compression, then matching, each domain at its own pace.
+"""Tune a cohort of kernels together: compression, then matching, each domain at its own pace.
 
 A step gathers the rows of a few domains, each domain's loss being the mean over its own rows. After
-an epoch each domain is validated; it keeps its best state (the untouched one is a candidate), its
-rate falls when it did not get better, and it is finished when `patience` epochs did not better it.
-A finished domain costs nothing further.
+an epoch each domain is validated; it keeps its best state (the untouched one is a candidate), and
+is finished when `patience` epochs did not better it. A finished domain costs nothing further.
 
-Shapes: K slots of the level, P present in a step, T tasks, N units of a kernel's row; the letters
+Shapes: K slots of the cohort, P present in a step, T tasks, N units of a kernel's row; the letters
 of kernel.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -41,13 +40,13 @@ _VALID_ROWS = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """How a level is tuned; fields as in schemas.job.StageSpec, with the price and the seed."""
+    """How kernels are tuned; fields as in schemas.job.StageSpec, with the price and the seed."""
 
     lr: float
-    slower: float
     compression_epochs: int
     max_epochs: int
     patience: int
+    decay_share: float
     shrink: float
     min_batch: int
     max_batch: int
@@ -60,7 +59,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What stays the same over all levels of a run."""
+    """What kernels are tuned with; all but the rows stays the same over a run."""
 
     heads: Heads
     tasks: Sequence[TaskShape]
@@ -71,7 +70,7 @@ class Setting:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a level stands; everything that a resumed run needs besides the adapted weights."""
+    """Where a cohort stands; everything that a resumed run needs besides the adapted weights."""
 
     phase: Phase = "compression"
     epoch: int = 0
@@ -81,21 +80,53 @@ class Progress:
     is_active_K: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Tuned:
-    """A level's kernels at their best, and how they got there (one number a slot)."""
+    """Kernels at their best, and how they got there: one number a slot, of those tuned so far."""
 
     bank: Bank
     start_loss: list[float]
     best_loss: list[float]
     best_epoch: list[int]
     epochs: int
+    """Of the kernel that took most."""
     stopped_at_cap: list[str]
     """Domains still improving when the epochs ran out."""
 
+    @classmethod
+    def nothing(cls, start: Bank) -> "Tuned":
+        """None of these kernels, whose memory is not yet written."""
+        return cls(
+            bank=start.like(),
+            start_loss=[],
+            best_loss=[],
+            best_epoch=[],
+            epochs=0,
+            stopped_at_cap=[],
+        )
 
-class LevelTuner:
-    """Tunes the slots of one bank."""
+    @property
+    def kernels(self) -> int:
+        """How many are tuned."""
+        return len(self.best_epoch)
+
+    def take(self, following: "Tuned") -> None:
+        """Kernels that were tuned after these."""
+        done = self.kernels
+        self.bank.flat_KN[done : done + following.kernels] = following.bank.flat_KN
+        self.start_loss += following.start_loss
+        self.best_loss += following.best_loss
+        self.best_epoch += following.best_epoch
+        self.epochs = max(self.epochs, following.epochs)
+        self.stopped_at_cap += following.stopped_at_cap
+
+    def how(self) -> dict[str, Any]:
+        """All but the weights, as JSON can hold it."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bank"}
+
+
+class CohortTuner:
+    """Tunes the kernels of one bank."""
 
     def __init__(self, bank: Bank, *, level: int, stage: Stage, setting: Setting) -> None:
         """Start from the bank's weights, which stay as they are: they are the untouched candidate.
@@ -104,7 +135,7 @@ class LevelTuner:
             bank: kernels to start from; where all start alike, one may stand for all of them.
             level: which column of `slots_nL` names a row's slot.
             stage: how.
-            setting: data, towers and worker.
+            setting: the rows of these slots, towers and worker.
         """
         self.start, self.bank = bank, bank.clone()
         self.level, self.stage, self.setting = level, stage, setting
@@ -126,7 +157,7 @@ class LevelTuner:
         self,
         *,
         report: Callable[[dict[str, Any]], None],
-        save: Callable[["LevelTuner"], None] = lambda _: None,
+        save: Callable[["CohortTuner"], None] = lambda _: None,
     ) -> Tuned:
         """Both phases to their end.
 
@@ -235,8 +266,17 @@ class LevelTuner:
             here_PN, start_PN = (present(b, step.slots)[:, units] for b in (self.bank, self.start))
             moved_PN = torch.sub(here_PN, start_PN, out=self.moved_PN[: len(step.slots)])
             gradients_PN.add_(moved_PN, alpha=2 * self.stage.shrink)
-        self.adam.step(step.slots, gradients_PN)
+        self.adam.step(step.slots, gradients_PN, self._falling(phase, step.slots))
         return float(loss.detach())
+
+    def _falling(self, phase: Phase, slots: list[int]) -> list[float]:
+        """What is left of each slot's rate, by the steps that it has done of all it may do."""
+        stage = self.stage
+        if not stage.decay_share or phase == "compression":
+            return [1.0] * len(slots)
+        steps_P = self.steps_K[slots].clamp(max=stage.max_steps_per_epoch)
+        left_P = 1 - self.adam.steps_K[slots].cpu() / (steps_P * stage.max_epochs)
+        return (left_P / stage.decay_share).clamp(0, 1).tolist()
 
     def _side_by_side(self, gradients: Weights) -> Tensor:
         """Gradients as the bank's rows have their weights, in memory that every step uses again."""
@@ -283,7 +323,7 @@ class LevelTuner:
         self.progress.is_active_K = is_known_K & (self.rows_K > 0)
 
     def _keep_the_best(self) -> None:
-        """Keep what got better, slow down what did not; finish what has not for long enough."""
+        """Keep what got better, and finish what has not for long enough."""
         progress = self.progress
         active_K = progress.is_active_K
         loss_K, _ = valid_losses(self.bank, self.level, self.setting, active_K)
@@ -292,7 +332,6 @@ class LevelTuner:
             self._bettered.flat_KN[slot] = self.bank.flat_KN[slot]
         progress.best_loss_K = torch.where(better_K, loss_K, progress.best_loss_K)
         progress.best_epoch_K = torch.where(better_K, progress.epoch, progress.best_epoch_K)
-        self.adam.lr_K[active_K & ~better_K] *= self.stage.slower
         waited_K = progress.epoch - progress.best_epoch_K
         progress.is_active_K = active_K & (waited_K < self.stage.patience)
 
@@ -304,6 +343,7 @@ class LevelTuner:
             "epoch": progress.epoch,
             "train_loss": train_loss,
             "mean_valid_gain": float(gain.mean()),
+            "bettered": int((progress.best_epoch_K == progress.epoch).sum()),
             "active": int(progress.is_active_K.sum()),
             "kernels": len(self.bank.names),
         }
@@ -311,6 +351,7 @@ class LevelTuner:
     def _tuned(self) -> Tuned:
         progress = self.progress
         at_cap = progress.is_active_K & (progress.best_epoch_K == self.stage.max_epochs)
+        at_cap &= self.stage.decay_share == 0  # a rate that ended at zero improves no further
         return Tuned(
             bank=self.best,
             start_loss=progress.start_loss_K.tolist(),

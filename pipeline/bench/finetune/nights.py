@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch import distributed as dist
 
 from pipeline.bench.finetune.ours import ROW_WISE_FROM_ROWS, stage_of
@@ -20,6 +21,7 @@ from pipeline.bench.progress import Report, writer
 from pipeline.process import Worker
 from pipeline.training import base
 from pipeline.training.finetune import Finetuned, FinetuneWork, Keeping, Live, finetune
+from pipeline.training.judged import Judged
 from pipeline.training.precision import ANYTHING
 from schemas.job import FrozenTablesSpec
 
@@ -33,12 +35,10 @@ class Way:
     name: str
     products: Literal["fp32", "bf16"] = "fp32"
     """Of the trunk, and of the encoder's first layer."""
-    narrow: int | None = None
-    """Components of x; as the spec has it when absent."""
 
 
 EQUAL = Way(name="")
-LEAN = Way(name="x to 128, products in bf16", products="bf16", narrow=128)
+LEAN = Way(name="products in bf16", products="bf16")
 
 
 def nights_on_worker(worker: Worker, ground: Ground, way: Way) -> tuple["Night", "Night"]:
@@ -71,8 +71,14 @@ class Night:
     """Rows that passed through kernels up to each one's best step, all levels together."""
     epochs: tuple[int, ...]
     gain: float
-    """Nats a row by which the validation loss fell, over both levels, weighted by rows."""
+    """Nats a row by which the domains' kernels better the base, on rows that nothing else used."""
+    pooled_gain: float
+    """The same of the pooled kernel."""
     stopped_at_cap: int
+    at_once: int
+    """Kernels that had moments at the same time, at most."""
+    moment_bytes: int
+    """Of these moments, on every worker."""
     parts: Mapping[str, float]
     """Seconds by what the night was at; together, `seconds`."""
 
@@ -82,39 +88,55 @@ class _Clock:
     """Notes when the run said what, and hands it on."""
 
     report: Report
-    told: list[tuple[float, str]] = field(default_factory=list)
+    told: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        self.told.append((time.perf_counter(), str(event.get("event"))))
+        self.told.append((time.perf_counter(), event))
         self.report(event)
 
     def seconds(self) -> float:
         """From the base to the end of the last level."""
-        return max(at for at, what in self.told if what.startswith("level")) - self._start()
+        return self._of_level(1)[-1][0] - self._start()
 
     def parts(self) -> dict[str, float]:
-        """Seconds of reading, and of each level's first epoch and its later ones.
+        """Seconds of reading, of the pooled kernel's first and later epochs, and of the domains.
 
-        A level's first epoch has what comes before it as well: its kernels' memory, and of the
-        pooled one the base's pass over rows that the cache lacks.
+        The first epoch has what comes before it as well: the base's pass over rows that the cache
+        lacks.
         """
-        read = next(at for at, what in self.told if what == "rows")
-        found, before = {"reading": read - self._start()}, read
-        for depth, name in enumerate(("pooled", "domains")):
-            ends = [at for at, what in self.told if what == f"level {depth}"]
-            if ends:
-                found[f"{name}, first epoch"] = ends[0] - before
-                found[f"{name}, later epochs"] = ends[-1] - ends[0]
-                before = ends[-1]
-        return found
+        read = next(at for at, event in self.told if event["event"] == "rows")
+        pooled = [at for at, _ in self._of_level(0)]
+        return {
+            "reading": read - self._start(),
+            "pooled, first epoch": pooled[0] - read,
+            "pooled, later epochs": pooled[-1] - pooled[0],
+            "domains": self._of_level(1)[-1][0] - pooled[-1],
+        }
 
-    def idle_s(self, level: int, *, used: int) -> float:
-        """What a level's epochs took after its first `used` ones."""
-        ends = [at for at, what in self.told if what == f"level {level}"]
-        return ends[-1] - ends[min(max(used, 1), len(ends)) - 1] if ends else 0.0
+    def idle_s(self, level: int) -> float:
+        """What the epochs took that came after the last one that bettered a kernel of a cohort."""
+        cohorts: dict[int, list[tuple[float, int]]] = {}
+        for at, event in self._of_level(level):
+            if "epoch" in event:
+                ends = cohorts.setdefault(event.get("step", 0), [])
+                ends.append((at, event.get("bettered", 0)))
+        idle_s = 0.0
+        for ends in cohorts.values():
+            used = max((i for i, (_, bettered) in enumerate(ends) if bettered), default=0)
+            idle_s += ends[-1][0] - ends[used][0]
+        return idle_s
+
+    def at_once(self) -> int:
+        """Kernels of the largest cohort."""
+        return max(int(e.get("at_once", 0)) for _, e in self._of_level(0) + self._of_level(1))
+
+    def _of_level(self, level: int) -> list[tuple[float, Mapping[str, Any]]]:
+        """What was said of a level, its epochs and its end."""
+        name = f"level {level}"
+        return [(at, e) for at, e in self.told if name in (e["event"], e.get("what"))]
 
     def _start(self) -> float:
-        return next(at for at, what in self.told if what in ("base", "rows"))
+        return next(at for at, event in self.told if event["event"] in ("base", "rows"))
 
 
 def night(
@@ -131,11 +153,10 @@ def night(
     spec, clock = ground.spec, _Clock(report)
     run_dir = folder / f"night-{nights_ago}"
     run_dir.mkdir(parents=True, exist_ok=True)
-    changes = {"precision": way.products} | ({"narrow": way.narrow} if way.narrow else {})
     work = FinetuneWork(
         view=ground.view("tune", "valid", "gate", nights_ago=nights_ago),
         base=base.open_base(ground.base),
-        kernel=spec.kernel.model_copy(update=changes),
+        kernel=spec.kernel.model_copy(update={"precision": way.products}),
         pooled=stage_of(ground, spec.pooled),
         domain=stage_of(ground, spec.domain),
         run_dir=run_dir,
@@ -163,15 +184,14 @@ def night(
 
 
 def _told(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
-    seen = gain = idle_s = 0.0
+    seen = idle_s = 0.0
     for depth, level in enumerate(done.levels):
         stage = work.domain if depth else work.pooled
         tuned, rows = level.tuned, [level.rows[name] for name in level.tuned.bank.names]
         before = 0 if work.live else stage.compression_epochs
         seen += sum(n * (best + before) for n, best in zip(rows, tuned.best_epoch, strict=True))
-        idle_s += clock.idle_s(depth, used=before + max(tuned.best_epoch, default=0))
-        won = zip(rows, tuned.start_loss, tuned.best_loss, strict=True)
-        gain += sum(n * (start - best) for n, start, best in won) / max(sum(rows), 1)
+        idle_s += clock.idle_s(depth)
+    pooled_gain, gain = (_gain(level.judged) for level in (done.levels[0], done.levels[-1]))
     return Night(
         seconds=clock.seconds(),
         to_best_s=clock.seconds() - idle_s,
@@ -180,6 +200,15 @@ def _told(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
         rows_to_best=seen,
         epochs=tuple(level.tuned.epochs for level in done.levels),
         gain=gain,
+        pooled_gain=pooled_gain,
         stopped_at_cap=sum(len(level.tuned.stopped_at_cap) for level in done.levels),
+        at_once=clock.at_once(),
+        moment_bytes=clock.at_once() * 2 * 4 * done.parameters_per_kernel,
         parts=clock.parts(),
     )
+
+
+def _gain(judged: Mapping[str, Judged]) -> float:
+    """Mean over all gate rows, on worker 0, which has them; 0 elsewhere."""
+    gains = [rows.base_loss - rows.candidate_loss for rows in judged.values()]
+    return float(np.concatenate(gains).mean()) if gains else 0.0

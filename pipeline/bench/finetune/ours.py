@@ -1,6 +1,6 @@
 """The variants of this project: frozen tables, a trunk without autograd, a bank of kernels.
 
-Slices are epochs of `LevelTuner` over some of the domains; nothing of the tuning itself is written
+Slices are epochs of `CohortTuner` over some of the domains; nothing of the tuning itself is written
 a second time here.
 """
 
@@ -34,7 +34,7 @@ from pipeline.training.finetune import frozen_base, held_tables
 from pipeline.training.levels import find_domains
 from pipeline.training.rows import ReadPiece, RowSource, SplitRows, TuningRows
 from pipeline.training.schedule import Step
-from pipeline.training.tune import LevelTuner, Setting, Stage
+from pipeline.training.tune import CohortTuner, Setting, Stage
 from schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
 from schemas.log import Catalog
 
@@ -213,7 +213,7 @@ class _Enough(Exception):
     """As many steps as were asked for."""
 
 
-class Slices(LevelTuner):
+class Slices(CohortTuner):
     """A level that is tuned an epoch at a time, for as long as one likes; nothing is validated."""
 
     def __init__(
@@ -225,7 +225,7 @@ class Slices(LevelTuner):
         setting: Setting,
         twin: "Slices | None" = None,
     ) -> None:
-        """As a LevelTuner in its second phase, every slot active.
+        """As a CohortTuner in its second phase, every slot active.
 
         A `twin` has a bank of the same kernels: both tune that one, in the same memory.
         """
@@ -257,7 +257,7 @@ class Slices(LevelTuner):
             self._epoch("matching", self.passes)
         return self.taken
 
-    def _step(self, phase: Any, step: Step) -> float:  # noqa: ANN401 - as LevelTuner has it
+    def _step(self, phase: Any, step: Step) -> float:  # noqa: ANN401 - as CohortTuner has it
         if self.taken == self.most:
             raise _Enough
         self.taken += 1

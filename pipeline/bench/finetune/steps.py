@@ -38,7 +38,7 @@ _KEPT = {
     "e[hx]": Eyes(reads="hx", keeps="bf16"),
     "e[hx] kept in fp32": Eyes(reads="hx", keeps="fp32"),
     "e[hx] encoded in bf16": Eyes(reads="hx", keeps="bf16", product="bf16"),
-    "e[h, x to 128]": Eyes(reads="hx", keeps="bf16", narrow=128),
+    "e[h, x to 256]": Eyes(reads="hx", keeps="bf16", narrow=256),
     "e[h]": Eyes(reads="h", keeps="bf16"),
     "e[h] kept in fp32": Eyes(reads="h", keeps="fp32"),
 }

@@ -41,8 +41,9 @@ from pipeline.process import Worker
 from pipeline.sharding.shard import unwrap
 from pipeline.training import base
 from pipeline.training.activations import Activations, FrozenBase
+from pipeline.training.cohorts import tune_level
 from pipeline.training.rows import TuningRows, tuning_rows
-from pipeline.training.tune import LevelTuner, Setting
+from pipeline.training.tune import Setting
 
 _SPLITS = ("tune", "valid")
 _REPEATS = 3
@@ -178,13 +179,13 @@ def _whole(
         valid=rows[1],
         worker=worker,
     )
-    tuner = LevelTuner(
+    tuned = tune_level(
         ours.fresh_bank(through, spec.kernel, known.domains, seed=spec.seed),
         level=1,
         stage=ours.stage_of(ground, spec.domain, compression_epochs=0),
         setting=setting,
+        report=lambda _: None,
     )
-    tuned = tuner.run(report=lambda _: None)
     at_most = min(spec.domain.max_epochs, tuned.epochs)
     epochs_K = [min(best + spec.domain.patience, at_most) for best in tuned.best_epoch]
     return epochs_K, time.perf_counter() - started

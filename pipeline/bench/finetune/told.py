@@ -27,7 +27,7 @@ class Findings:
     first: Night
     steady: Night
     lean: tuple[Night, Night]
-    """Both once more, with x narrowed and products in bf16."""
+    """Both once more, with products in bf16."""
     sweep: tuple[AtK, ...]
     window_rows: int
     """Tuning rows of a night."""
@@ -129,10 +129,13 @@ def _night(night: Night | None) -> dict[str, Any]:
         return {}
     return {
         "gain_nats_a_row": round(night.gain, 5),
+        "pooled_gain_nats_a_row": round(night.pooled_gain, 5),
         "rows_from_cache": night.rows_from_cache,
         "rows_through_base": night.rows_computed,
         "epochs": list(night.epochs),
         "kernels_stopped_at_cap": night.stopped_at_cap,
+        "kernels_at_once": night.at_once,
+        "moments_mib": round(night.moment_bytes / MIB, 2),
         "seconds_of": {name: round(seconds, 2) for name, seconds in night.parts.items()},
     }
 
@@ -218,24 +221,30 @@ def targets_of(found: Findings) -> list[Target]:
 
 
 def _memory_targets(found: Findings) -> list[Target]:
-    """Tables and optimisers, with one kernel as (a) has one model, and with every domain's."""
+    """Tables and optimisers, with one kernel that reads [h;x] as (a) has one model, and with many.
+
+    Many as the first night tunes them: its largest cohort has moments, nobody else.
+    """
     theirs = _held(found.variant("a"))
-    moments = 2 * 4 * found.steps.parameters_per_kernel
     wanted = (("int8", 0.27), ("int4", 0.14))
-    banks = dict.fromkeys((1, found.spec.domains[-1]))
+    night = found.first
+    moments = {
+        1: 2 * 4 * found.steps.parameters_per_kernel,
+        found.spec.domains[-1]: night.moment_bytes,
+    }
 
     def target(precision: str, most: float, kernels: int) -> Target:
         tables = found.variant(f"d[{precision}]").memory["tables"]
         return _at_most(
             f"bytes of tables ({precision}) and optimiser of {kernels} kernels over (a)'s",
             most,
-            (tables + kernels * moments) / theirs,
-            f"tables alone are {tables / theirs:.4f}; a kernel's two moments are "
-            f"{moments / MIB:.2f} MiB on every worker: sharding them over workers, keeping them in "
-            "bf16, or narrower inputs would shrink them",
+            (tables + moments[kernels]) / theirs,
+            f"tables alone are {tables / theirs:.4f}; {night.at_once} kernels at once have "
+            f"{night.moment_bytes / MIB:.2f} MiB of moments on every worker: fewer rows a step, "
+            "sharding them over workers, or narrower inputs would shrink them",
         )
 
-    return [target(*each, kernels) for each in wanted for kernels in banks]
+    return [target(*each, kernels) for each in wanted for kernels in moments]
 
 
 def _held(v: Measured) -> int:
@@ -287,8 +296,8 @@ def _why_night(found: Findings, night: Night) -> str:
         f"{night.rows_computed:,} rows went through the base, {night.rows_from_cache:,} came from "
         f"the cache; levels took {list(night.epochs)} epochs ({per_row:.1f} passes to the best "
         f"steps in the first night), {night.stopped_at_cap} kernels stopped at their cap. A lower "
-        f"precision of the trunk, fewer passes and smaller kernels would shorten it: see the lean "
-        f"nights. {_why(found, 'e[hx]')}"
+        f"precision of the trunk and fewer passes would shorten it: see the lean nights. "
+        f"{_why(found, 'e[hx]')}"
     )
 
 
@@ -305,6 +314,10 @@ def notes_of(found: Findings) -> list[str]:
         "Bytes on the wire are counted at the c10d operators, out of and into one worker.",
         "Activations are the most that a step allocated beyond what stood before it.",
         "Seconds to the best step leave validations out, for every variant.",
+        f"A night's kernels read h and {spec.kernel.narrow or 'all'} components of x, as `iak "
+        "finetune` has it. Its gain is that of the domains' own kernels over the base, on gate "
+        "rows, which nothing else used; of continued training, on the validation rows that its "
+        "best step was chosen on.",
         f"The nights with {LEAN.name} are not at equal precision: no target is about them.",
         "A night is timed from the loaded base to the end of its last level: reading, the base "
         "for rows that the cache lacks, validations; not the gate's rows. Continued training is "

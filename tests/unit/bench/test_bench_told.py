@@ -51,7 +51,8 @@ def trajectory(*losses):
 def night(seconds):
     return Night(
         seconds=seconds, to_best_s=seconds, rows_from_cache=6, rows_computed=1,
-        rows_to_best=9_000.0, epochs=(2, 3), gain=0.01, stopped_at_cap=0,
+        rows_to_best=9_000.0, epochs=(2, 3), gain=0.01, pooled_gain=0.02, stopped_at_cap=0,
+        at_once=4, moment_bytes=0,
         parts={"reading": 1.0},
     )  # fmt: skip
 
@@ -117,9 +118,7 @@ def test_nothing_is_a_share_of_training_that_never_bettered_its_start():
 
 
 def test_a_kernels_moments_count_against_the_memory_target():
-    heavy = dataclasses.replace(
-        FOUND, steps=dataclasses.replace(FOUND.steps, parameters_per_kernel=1)
-    )
+    heavy = dataclasses.replace(FOUND, first=dataclasses.replace(FOUND.first, moment_bytes=32))
     by_name = {t.name: t for t in told.targets_of(heavy)}
     assert by_name["bytes of tables (int8) and optimiser of 4 kernels over (a)'s"].measured == 0.58
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipeline.data import hashing, reader, splits
 from pipeline.data.features import Encoding
 from pipeline.data.reader import Cursor, Reader
-from pipeline.data.splits import Split
+from pipeline.data.splits import Selection, Split
 from pipeline.errors import BadLog
 from schemas.log import Catalog
 from tests.builders import (
@@ -251,6 +251,50 @@ def test_a_row_without_declared_id_is_known_by_its_place(tmp_path):
     ]
     assert len(set(whole)) == 12
     assert whole == split
+
+
+@given(
+    groups=st.lists(st.integers(1, 300), min_size=1, max_size=12),
+    world=st.integers(1, 7),
+    chunk_rows=st.integers(1, 120),
+)
+def test_shares_of_chunks_are_every_row_once_and_end_where_chunks_do(groups, world, chunk_rows):
+    selection = selection_of(groups)
+    shares = [
+        reader.pieces_of(selection, rank=rank, world=world, chunk_rows=chunk_rows)
+        for rank in range(world)
+    ]
+    rows = [(p.group, row) for share in shares for p in share for row in range(p.start, p.stop)]
+    assert rows == [(group, row) for group, count in enumerate(groups) for row in range(count)]
+    eighth = sum(groups) / (8 * world)
+    for share in shares:
+        own = sum(p.rows for p in share)
+        assert abs(own - sum(groups) / world) <= 2 * eighth + 1
+        if share and min(chunk_rows, max(groups)) / 2 <= eighth:
+            last = share[-1]
+            assert last.stop == groups[last.group] or last.stop % chunk_rows == 0
+
+
+def test_a_day_later_most_chunks_are_those_of_the_day_before():
+    """Seven files of 57 rows; the window moves by one; 2 workers; chunks of 16 rows."""
+
+    def chunks(first):
+        held = set()
+        for rank in (0, 1):
+            for p in reader.pieces_of(selection_of([57] * 7), rank=rank, world=2, chunk_rows=16):
+                cuts = range(p.start - p.start % 16, p.stop, 16)
+                held |= {(first + p.group, max(c, p.start), min(c + 16, p.stop)) for c in cuts}
+        return held
+
+    assert chunks(1) - chunks(0) == {(7, c, min(c + 16, 57)) for c in range(0, 57, 16)}
+
+
+def selection_of(groups):
+    return Selection(
+        split=EVERYTHING,
+        snapshot=None,
+        groups=tuple((0, group, count) for group, count in enumerate(groups)),
+    )
 
 
 def test_damaged_pages_are_named_with_their_file_and_row_group(log):

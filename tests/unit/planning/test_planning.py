@@ -24,7 +24,9 @@ from pipeline.sharding.plan import TABLES_PATH, as_document, describe, plan_tabl
 from pipeline.sharding.quantised import stride_bytes
 from pipeline.sharding.search import Wanted, search
 from pipeline.sharding.stacks import planned_pieces, stacks_of
+from pipeline.training.cohorts import cohorts_of
 from pipeline.training.schedule import blocks_of, steps_per_epoch
+from pipeline.training.tune import Stage
 from schemas.job import DomainStageSpec, KernelSpec, ModelSpec, PlanSpec, StageSpec
 from schemas.plan import PlanDocument
 
@@ -109,11 +111,15 @@ def test_a_row_of_the_dense_part_costs_what_its_layers_cost():
 def test_the_bank_is_as_large_as_the_one_that_is_tuned():
     work = question(precision="int8").work
     heads = Heads(tasks=work.tasks, width=64, hidden=32)
-    shape = KernelShape.on(heads, KernelSpec(), inputs=work.h_units + work.x_units)
+    assert work.x_units > 256  # components of x are what a kernel reads by itself
+    shape = KernelShape.on(heads, KernelSpec(), inputs=work.h_units + 256)
     assert work.kernels.units == bank.units(shape)
     held = answer(question(precision="int8"), load_cluster("8xH100")).estimate.memory[0]
-    assert held["bank"] == 3 * 1000 * 4 * bank.units(shape)
-    assert held["moments"] == 2 * 1000 * 4 * bank.units(shape)
+    stage = Stage(**DomainStageSpec().model_dump(), step_rows=65_536, beta=1e-3, seed=0)
+    at_once = max(part.stop - part.start for part in cohorts_of([10**7 // 1000] * 1000, stage))
+    assert 1 < at_once < 1000
+    assert held["bank"] == 2 * (1000 + at_once) * 4 * bank.units(shape)
+    assert held["moments"] == 2 * at_once * 4 * bank.units(shape)
 
 
 def test_more_bandwidth_is_never_slower_and_names_what_binds():

@@ -269,14 +269,23 @@ def test_rows_that_no_step_used_are_computed_at_the_end(log, tmp_path):
     assert night(log, tmp_path / "cache")[1] == 0
 
 
+@pytest.mark.parametrize(
+    ("chunk_rows", "anew"),
+    [
+        pytest.param(4, range(1), id="small ones are shared out whole"),
+        pytest.param(
+            20, range(1, 41), id="large ones are cut, which the shares' evenness is worth"
+        ),
+    ],
+)
 def test_another_number_of_workers_finds_the_chunks_that_no_cut_goes_through(
-    log, tmp_path, monkeypatch
+    log, tmp_path, monkeypatch, chunk_rows, anew
 ):
-    monkeypatch.setattr(tuning, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(tuning, "CHUNK_ROWS", chunk_rows)
     rows, *_ = night(log, tmp_path / "cache")
     parts = [night(log, tmp_path / "cache", rank=rank, world=3) for rank in range(3)]
     assert sum(part[0] for part in parts) == rows
-    assert 0 < sum(part[1] for part in parts) <= 2 * 4
+    assert sum(part[1] for part in parts) in anew
 
 
 def test_a_new_day_is_the_only_one_that_is_computed(log, tmp_path):

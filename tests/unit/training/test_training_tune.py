@@ -18,7 +18,7 @@ from pipeline.iak.loss import bottleneck_loss
 from pipeline.model.loss import task_losses
 from pipeline.training.optim import BankAdam
 from pipeline.training.schedule import blocks_of, by_slot, make_schedule, steps_per_epoch
-from pipeline.training.tune import LevelTuner, valid_losses
+from pipeline.training.tune import CohortTuner, valid_losses
 from tests.unit.iak.small import (
     ALONE,
     SHAPE,
@@ -43,7 +43,7 @@ def parents():
 
 
 def tuner(kernels=None, *, train=TRAIN, valid=VALID, level=1, **changes):
-    return LevelTuner(
+    return CohortTuner(
         stack(SHAPE, kernels or parents()), level=level, stage=stage(**changes),
         setting=setting(train, valid),
     )  # fmt: skip
@@ -96,6 +96,9 @@ def tuned_alone(name, start, *, epochs, **changes):
                     loss = loss + how.shrink * sum(m.square().sum() for m in moved)
                 adam.zero_grad()
                 loss.backward()
+                if phase == "matching" and how.decay_share:
+                    left = 1 - (epoch * count + step) / (passes * count)
+                    adam.param_groups[0]["lr"] = how.lr * min(left / how.decay_share, 1)
                 adam.step()
         weights = {n: w.detach() for n, w in weights.items()}
     return weights
@@ -109,6 +112,7 @@ def tuned_alone(name, start, *, epochs, **changes):
         pytest.param(
             {"min_batch": 1, "max_batch": 8, "steps_per_epoch": 99}, id="many small steps"
         ),
+        pytest.param({"decay_share": 0.7}, id="a rate that falls"),
     ],
 )
 def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
@@ -141,7 +145,9 @@ def test_adam_over_a_bank_is_torchs_adam_a_slot(steps, seed):
     torch.testing.assert_close(flat_KN, torch.stack(leaves).detach(), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"compression_epochs": 0, "shrink": 0.05}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"compression_epochs": 0, "shrink": 0.05}, {"decay_share": 1.0}]
+)
 def test_resumed_after_any_epoch_is_uninterrupted(changes):
     states = []
     whole = tuner(**changes)
@@ -241,8 +247,22 @@ def test_a_domain_still_improving_at_the_cap_is_reported():
     assert not set(long.stopped_at_cap) or long.epochs == 60
 
 
+def test_a_rate_that_fell_to_zero_leaves_nothing_to_improve():
+    kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
+    assert tune(kernels, max_epochs=1, lr=0.002, decay_share=1.0).stopped_at_cap == []
+    around = tuner(max_epochs=2, patience=9, decay_share=0.5, compression_epochs=0)
+    around.run(report=lambda _: None)
+    steps = [steps_of(rows, around.stage) for rows in SIZES]
+    assert around.adam.steps_K.tolist() == [2 * count for count in steps]
+    slots = [0, 1, 2]
+    for done, left in ((0.0, 1.0), (0.5, 1.0), (0.75, 0.5), (1.0, 0.0)):
+        around.adam.steps_K = torch.tensor([done * 2 * count for count in steps])
+        assert around._falling("matching", slots) == pytest.approx([left] * 3)
+        assert around._falling("compression", slots) == [1.0] * 3
+
+
 def test_a_level_without_domains_is_done_at_once():
-    empty = LevelTuner(
+    empty = CohortTuner(
         stack(SHAPE, {}), level=1, stage=stage(),
         setting=setting(only(TRAIN, TRAIN.slots_nL[:, 1] < 0), VALID),
     )  # fmt: skip
@@ -333,20 +353,3 @@ def test_rows_by_slot_are_all_rows_that_have_one(rows, slots):
     for places, present, lengths_P in batches:
         owners = torch.arange(slots)[present].repeat_interleave(lengths_P)
         assert torch.equal(slots_n[places], owners)
-
-
-def test_a_kernel_that_does_not_get_better_is_slowed_down_alone():
-    around = tuner(max_epochs=4, patience=4, slower=0.5)
-    rates, losses = [], []
-    around.run(
-        report=lambda _: None,
-        save=lambda t: (
-            rates.append(t.adam.lr_K.clone()),
-            losses.append(t.progress.best_epoch_K.clone()),
-        ),
-    )
-    rates, best = rates[2:], losses[2:]  # after compression
-    for epoch, (rate_K, best_K) in enumerate(zip(rates, best, strict=True), start=1):
-        before = rates[epoch - 2] if epoch > 1 else torch.full((3,), 0.01, dtype=torch.float64)
-        assert torch.equal(rate_K, torch.where(best_K == epoch, before, before * 0.5))
-    assert len(set(rates[-1].tolist())) > 1
