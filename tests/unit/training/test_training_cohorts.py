@@ -12,7 +12,7 @@ from pipeline.iak.bank import stack
 from pipeline.training import cohorts
 from pipeline.training.cohorts import cohorts_of, tune_level
 from pipeline.training.schedule import steps_per_epoch
-from pipeline.training.tune import Tuned
+from pipeline.training.tune import Tuned, valid_losses
 from tests.unit.iak.small import SHAPE, moved_kernel, normal, setting, stage, tuning_rows
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -126,3 +126,21 @@ def test_nothing_tuned_yet_takes_kernels_in_their_order():
     assert torch.equal(tuned.bank.flat_KN, bank.flat_KN)
     assert (tuned.kernels, tuned.epochs) == (5, 3)
     assert tuned.best_epoch == [0, 0, 2, 2, 2]
+
+
+@pytest.mark.parametrize("step_rows", [20, 10**6])
+def test_a_kernel_starts_where_it_validates_better(step_rows):
+    one, other = start(), stack(SHAPE, {name: moved_kernel(13) for name in NAMES})
+    around = setting(TRAIN, VALID)
+    everywhere_K = torch.ones(5, dtype=torch.bool)
+    one_K, other_K = (valid_losses(b, 1, around, everywhere_K)[0] for b in (one, other))
+    is_other_K = other_K < one_K
+    assert 0 < int(is_other_K.sum()) < 5
+    found = tune_level(
+        one, level=1, stage=stage(step_rows=step_rows, lr=1e-12), setting=around,
+        report=lambda _: None, rival=other,
+    )  # fmt: skip
+    assert found.start_loss == pytest.approx(torch.minimum(one_K, other_K).tolist(), rel=1e-6)
+    expected_KN = torch.where(is_other_K[:, None], other.flat_KN, one.flat_KN)
+    torch.testing.assert_close(found.bank.flat_KN, expected_KN, atol=1e-9, rtol=0)
+    assert torch.equal(one.flat_KN, start().flat_KN)
