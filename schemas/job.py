@@ -170,7 +170,7 @@ class KernelSpec(Spec):
 class StageSpec(Spec):
     """How the pooled kernel is tuned."""
 
-    lr: PositiveFloat = 1e-3
+    lr: PositiveFloat = 2e-3
     """Adam's rate in matching until it falls, and in compression."""
     decay_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of a kernel's steps, at their end, over which its rate falls linearly to zero; with 0
@@ -179,6 +179,9 @@ class StageSpec(Spec):
     """Epochs of knowledge compression, with a probe on the code and the base's logits fixed."""
     max_epochs: PositiveInt = 4
     """Epochs of knowledge matching at most, over which the rate falls."""
+    live_epochs: PositiveInt = 2
+    """The same where kernels of the level serve already: they have seen most of the window, and are
+    not compressed again."""
     patience: PositiveInt = 2
     """Epochs without a better validation loss after which a kernel is finished."""
     shrink: NonNegativeFloat = 0.0
@@ -196,10 +199,12 @@ class StageSpec(Spec):
 class DomainStageSpec(StageSpec):
     """How parents and domains are tuned, each from its nearest tuned ancestor."""
 
-    lr: PositiveFloat = 5e-4
+    lr: PositiveFloat = 1e-3
     """Adam's rate in matching until it falls, and in compression."""
     max_epochs: PositiveInt = 2
     """Epochs of knowledge matching at most, over which the rate falls."""
+    live_epochs: PositiveInt = 1
+    """The same where kernels of the level serve already: they have seen most of the window."""
     compression_epochs: NonNegativeInt = 0
     """Epochs of knowledge compression; the ancestor has compressed already."""
     shrink: NonNegativeFloat = 1e-2

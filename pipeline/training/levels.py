@@ -125,10 +125,11 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
 
 
 def _stage(plan: Plan, depth: int, slots: Sequence[str]) -> Stage:
-    """A level's stage; what serves already has compressed already."""
+    """A level's stage; what serves already has compressed, and seen most of the window."""
     stage = plan.domain if depth else plan.pooled
-    is_live = any(name in plan.live for name in slots)
-    return replace(stage, compression_epochs=0) if is_live else stage
+    if any(name in plan.live for name in slots):
+        return replace(stage, compression_epochs=0, max_epochs=stage.live_epochs)
+    return stage
 
 
 def _inherited(

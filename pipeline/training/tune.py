@@ -45,6 +45,7 @@ class Stage:
     lr: float
     compression_epochs: int
     max_epochs: int
+    live_epochs: int
     patience: int
     decay_share: float
     shrink: float

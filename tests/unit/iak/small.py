@@ -106,8 +106,8 @@ def setting(train, valid, worker=ALONE):
 
 def stage(**changes):
     fields = {
-        "lr": 0.01, "compression_epochs": 2, "max_epochs": 4, "patience": 2, "shrink": 0.0,
-        "min_batch": 8, "max_batch": 64, "steps_per_epoch": 8, "beta": 1e-3, "seed": 5,
-        "decay_share": 0.0, "max_steps_per_epoch": 99, "step_rows": 64,
+        "lr": 0.01, "compression_epochs": 2, "max_epochs": 4, "live_epochs": 4, "patience": 2,
+        "shrink": 0.0, "min_batch": 8, "max_batch": 64, "steps_per_epoch": 8, "beta": 1e-3,
+        "seed": 5, "decay_share": 0.0, "max_steps_per_epoch": 99, "step_rows": 64,
     }  # fmt: skip
     return Stage(**fields | changes)
