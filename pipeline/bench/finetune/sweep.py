@@ -3,7 +3,8 @@
 A separate fine-tune is what one would run today: a kernel on the frozen base, its rows through the
 base every epoch, torch's own Adam, in whichever of a few batch sizes is fastest, everything loaded
 and encoded before the clock starts. The bank has the same rows, kernels and start; it looks every
-row up once and keeps it. A separate fine-tune is granted the epochs of the same domain in the bank,
+row up once and keeps it. No pooled kernel comes before: each one starts fresh and may take the
+pooled one's epochs. A separate fine-tune is granted the epochs of the same domain in the bank,
 though its larger batches may need more.
 
 Separate fine-tunes of many domains are measured on some of them, from the largest to the smallest;
@@ -182,11 +183,13 @@ def _whole(
     tuned = tune_level(
         ours.fresh_bank(through, spec.kernel, known.domains, seed=spec.seed),
         level=1,
-        stage=ours.stage_of(ground, spec.domain, compression_epochs=0),
+        stage=ours.stage_of(
+            ground, spec.domain, compression_epochs=0, max_epochs=spec.pooled.max_epochs
+        ),
         setting=setting,
         report=lambda _: None,
     )
-    at_most = min(spec.domain.max_epochs, tuned.epochs)
+    at_most = min(spec.pooled.max_epochs, tuned.epochs)
     epochs_K = [min(best + spec.domain.patience, at_most) for best in tuned.best_epoch]
     return epochs_K, time.perf_counter() - started
 
