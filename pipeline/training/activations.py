@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
+import scipy.linalg
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -314,47 +315,50 @@ def standard_of(
         worker: this process.
     """
     rounds = most(-(-len(sample) // _LOOK_UP_ROWS), worker)
-    sums: list[Tensor] = []
-    products: list[Tensor] = []
-    for start in range(0, rounds * _LOOK_UP_ROWS, _LOOK_UP_ROWS):
-        batch = to_batch(sample.slice(start, _LOOK_UP_ROWS), catalog).to(worker.device)
-        with torch.no_grad():
-            h_BH, x_BX = unwrap(model).represent(batch.ids, batch.numeric_BN)
-        a_BA = (torch.cat([h_BH, x_BX], dim=1) if reads_x else h_BH).double().cpu()
-        sums.append(torch.stack([a_BA.sum(0), a_BA.square().sum(0)]))
-        if reads_x and narrow:
-            x_BX = x_BX.double().cpu()
-            products.append(x_BX.T @ x_BX)
+    seen = [
+        _represented(model, sample.slice(start, _LOOK_UP_ROWS), catalog, worker)
+        for start in range(0, rounds * _LOOK_UP_ROWS, _LOOK_UP_ROWS)
+    ]
+    h_nH, x_nX = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    a_nA = (torch.cat([h_nH, x_nX], dim=1) if reads_x else h_nH).double().cpu()
     count = total(torch.tensor(float(len(sample)), dtype=torch.float64), worker).clamp(min=1)
-    mean_A, square_A = total(torch.stack(sums).sum(0), worker) / count
-    deviation_A = (square_A - mean_A.square()).clamp(min=0).sqrt()
+    mean_A = total(a_nA.sum(0), worker) / count
+    a_nA -= mean_A
+    deviation_A = (total(a_nA.square().sum(0), worker) / count).sqrt()
     scale_A = torch.where(deviation_A > 1e-6, deviation_A, torch.ones_like(deviation_A))
     narrow_XN = None
-    if products and narrow < len(products[0]):
-        product_XX = total(torch.stack(products).sum(0), worker) / count
-        narrow_XN = _components(product_XX, mean_A, scale_A, narrow, worker).float()
+    if reads_x and 0 < narrow < x_nX.shape[1]:
+        x = a_nA.div_(scale_A)[:, h_nH.shape[1] :].numpy()
+        # numpy computes half of a matrix times itself, in half the time
+        covariance_XX = total(torch.from_numpy(x.T @ x), worker) / count
+        narrow_XN = _components(covariance_XX, narrow, worker).float()
     return Standard(
         mean_A=mean_A.float(), scale_A=scale_A.float(), reads_x=reads_x, narrow_XN=narrow_XN
     ).to(worker.device)
 
 
-def _components(
-    product_XX: Tensor, mean_A: Tensor, scale_A: Tensor, narrow: int, worker: Worker
-) -> Tensor:
+@torch.no_grad()
+def _represented(
+    model: nn.Module, rows: pa.Table, catalog: Catalog, worker: Worker
+) -> Representation:
+    batch = to_batch(rows, catalog).to(worker.device)
+    return represent(model, batch, torch.float32)
+
+
+def _components(covariance_XX: Tensor, narrow: int, worker: Worker) -> Tensor:
     """Standardised x to its first principal components, each of unit variance; as worker 0 finds.
 
+    A component's largest weight is positive: rounding does not turn it round.
+
     Args:
-        product_XX: mean of x times itself.
-        mean_A: of the encoder's inputs, of which x are the last.
-        scale_A: their deviation.
-        narrow: how many; those without variance stay zero.
+        covariance_XX: of standardised x.
+        narrow: N, how many; those without variance stay zero.
         worker: this process.
     """
-    units = len(product_XX)
-    mean_X, scale_X = mean_A[-units:], scale_A[-units:]
-    covariance_XX = (product_XX - mean_X.outer(mean_X)) / scale_X.outer(scale_X)
-    variance_X, vectors_XX = torch.linalg.eigh(covariance_XX)
-    variance_N, vectors_XN = variance_X[-narrow:].flip(0), vectors_XX[:, -narrow:].flip(1)
+    units = len(covariance_XX)
+    found = scipy.linalg.eigh(covariance_XX.numpy(), subset_by_index=[units - narrow, units - 1])
+    variance_N, vectors_XN = (torch.from_numpy(part).flip(-1) for part in found)
+    vectors_XN = vectors_XN * vectors_XN.take_along_dim(vectors_XN.abs().argmax(0)[None], 0).sign()
     is_empty_N = variance_N < 1e-6 * variance_N[0]
     narrow_XN: Tensor = vectors_XN / variance_N.clamp(min=1e-12).sqrt()
     narrow_XN[:, is_empty_N] = 0.0

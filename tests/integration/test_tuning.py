@@ -80,7 +80,7 @@ def finetune_work(place, run_dir, **changes):
     how = {"min_batch": 16, "max_batch": 64, "max_epochs": 3}
     fields = {
         "view": view, "base": bases.open_base(place / "base"),
-        "kernel": KernelSpec(hidden=8, code=3, adapter_rank=2), "pooled": stage(**how),
+        "kernel": KernelSpec(hidden=8, code=3, adapter_rank=2, narrow=8), "pooled": stage(**how),
         "domain": stage(**how, compression_epochs=0, shrink=0.01), "run_dir": run_dir,
         "tables": FP32, "keeping": keeping(place), "live": None, "checkpoint_every_s": 0,
         "sharding": {}, "row_wise_from_rows": 100,
