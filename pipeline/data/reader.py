@@ -2,8 +2,9 @@
 
 The selected rows of all row groups, in the epoch's order, are one long line; worker r of W takes
 [N r / W, N (r + 1) / W) of it, whatever the file layout. A row group that a cut falls into is read
-by both neighbours, each keeping its own rows. Within a worker, neighbouring pieces form a block
-whose rows are shuffled together; `Cursor` says how far a worker has come.
+by both neighbours, each keeping its own rows. In tuning, where a row costs more the first time than
+again, every day is such a line: a new day is everybody's work. Within a worker, neighbouring pieces
+form a block whose rows are shuffled together; `Cursor` says how far a worker has come.
 """
 
 import queue
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +31,8 @@ from pipeline.errors import BadLog
 from schemas.log import Catalog
 
 T = TypeVar("T")
+Group = tuple[int, int, int]
+"""File, row group, selected rows."""
 TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
 """Columns of a planted log's truth."""
 _PART_ROWS = 8_192
@@ -167,7 +171,6 @@ def pieces_of(
     rank: int,
     world: int,
     order: npt.NDArray[np.int64] | None = None,
-    chunk_rows: int = 0,
 ) -> list[Piece]:
     """The pieces worker `rank` reads.
 
@@ -176,17 +179,44 @@ def pieces_of(
         rank: of the worker.
         world: workers.
         order: of the row groups; the selection's own when None.
-        chunk_rows: where rows are wanted in chunks, begun at multiples of it in each row group, a
-            share ends where a chunk does, if that moves its end by an eighth of a share at most.
 
     Returns:
-        Over all ranks they cover every selected row once; two workers' rows differ by one at most
-        where no chunks are wanted.
+        Over all ranks they cover every selected row once; two workers' rows differ by one at most.
     """
     groups = selection.groups if order is None else [selection.groups[at] for at in order]
-    low, high = (selection.rows * r // world for r in (rank, rank + 1))
+    return _share(groups, rank=rank, world=world)
+
+
+def pieces_by_day(
+    selection: Selection, *, rank: int, world: int, date_key: str | None, chunk_rows: int
+) -> list[Piece]:
+    """The pieces worker `rank` reads where it has its share of every day, a new one's as well.
+
+    Args:
+        selection: the rows to share out.
+        rank: of the worker.
+        world: workers.
+        date_key: partition key of a file's day; without one the log is as one day.
+        chunk_rows: rows are wanted in chunks, begun at multiples of it in each row group; a share
+            ends where a chunk does, if that moves its end by an eighth of a day's share at most.
+
+    Returns:
+        In the log's order; over all ranks they cover every selected row once.
+    """
+    days: dict[str | None, list[Group]] = {}
+    for found in selection.groups:
+        partition = dict(selection.snapshot.files[found[0]].partition)
+        days.setdefault(partition.get(date_key or ""), []).append(found)
+    shares = (_share(day, rank=rank, world=world, chunk_rows=chunk_rows) for day in days.values())
+    return sorted(chain.from_iterable(shares), key=lambda piece: (piece.file, piece.group))
+
+
+def _share(groups: Sequence[Group], *, rank: int, world: int, chunk_rows: int = 0) -> list[Piece]:
+    """A worker's part of the line that row groups make, in chunks where they are wanted."""
+    rows = sum(count for _, _, count in groups)
+    low, high = (rows * r // world for r in (rank, rank + 1))
     if chunk_rows:
-        most = selection.rows / (8 * world)
+        most = rows / (8 * world)
         low, high = (_chunk_end(groups, at, chunk_rows, most) for at in (low, high))
     pieces, passed = [], 0
     for file, group, count in groups:
@@ -197,9 +227,7 @@ def pieces_of(
     return pieces
 
 
-def _chunk_end(
-    groups: Sequence[tuple[int, int, int]], at: int, chunk_rows: int, most: float
-) -> int:
+def _chunk_end(groups: Sequence[Group], at: int, chunk_rows: int, most: float) -> int:
     """The end of a chunk that is nearest to a row, or the row where that is further than `most`."""
     first = 0
     for _, _, count in groups:
@@ -249,9 +277,19 @@ class Reader:
         for piece in self.pieces():
             yield self.encoded(piece, seen)
 
-    def pieces(self, *, chunk_rows: int = 0) -> list[Piece]:
-        """What this worker reads, in the log's order; `chunk_rows` as `pieces_of` has it."""
-        return pieces_of(self.selection, rank=self.rank, world=self.world, chunk_rows=chunk_rows)
+    def pieces(self) -> list[Piece]:
+        """What this worker reads, in the log's order."""
+        return pieces_of(self.selection, rank=self.rank, world=self.world)
+
+    def pieces_by_day(self, *, chunk_rows: int) -> list[Piece]:
+        """The same where it reads its share of every day, as `pieces_by_day` has it."""
+        return pieces_by_day(
+            self.selection,
+            rank=self.rank,
+            world=self.world,
+            date_key=self.catalog.log.date_key,
+            chunk_rows=chunk_rows,
+        )
 
     def encoded(self, piece: Piece, seen: Counter[str] | None = None) -> pa.RecordBatch:
         """Encoded rows of a piece; `seen` gathers contract counts."""

@@ -95,7 +95,7 @@ class RowSource:
         pieces: list[ReadPiece] = []
         tables: list[pa.Table] = []
         first = 0
-        for piece in self.reader.pieces(chunk_rows=CHUNK_ROWS):
+        for piece in self.reader.pieces_by_day(chunk_rows=CHUNK_ROWS):
             known, batch = self._known(piece)
             pieces.append(ReadPiece(piece=piece, first=first, features=batch))
             tables.append(known)

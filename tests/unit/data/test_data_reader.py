@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -253,48 +254,81 @@ def test_a_row_without_declared_id_is_known_by_its_place(tmp_path):
     assert whole == split
 
 
+def shares_of(days, *, world, chunk_rows, first=0):
+    """What each worker reads of files with one row group each, by the days that they belong to."""
+    selection = selection_of(days, first=first)
+    return [
+        reader.pieces_by_day(
+            selection, rank=rank, world=world, date_key="dt", chunk_rows=chunk_rows
+        )
+        for rank in range(world)
+    ]
+
+
+def selection_of(days, *, first=0):
+    """Region by region, as hive partitions are sorted: days lie apart."""
+    placed = sorted(
+        (region, f"2026-01-{first + day:02}", rows)
+        for day, files in enumerate(days, start=1)
+        for region, rows in enumerate(files)
+    )
+    files = [SimpleNamespace(partition=(("region", r), ("dt", day))) for r, day, _ in placed]
+    return Selection(
+        split=EVERYTHING,
+        snapshot=SimpleNamespace(files=files),
+        groups=tuple((file, 0, rows) for file, (_, _, rows) in enumerate(placed)),
+    )
+
+
 @given(
-    groups=st.lists(st.integers(1, 300), min_size=1, max_size=12),
+    days=st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=4), min_size=1, max_size=5),
     world=st.integers(1, 7),
     chunk_rows=st.integers(1, 120),
 )
-def test_shares_of_chunks_are_every_row_once_and_end_where_chunks_do(groups, world, chunk_rows):
-    selection = selection_of(groups)
-    shares = [
-        reader.pieces_of(selection, rank=rank, world=world, chunk_rows=chunk_rows)
-        for rank in range(world)
-    ]
-    rows = [(p.group, row) for share in shares for p in share for row in range(p.start, p.stop)]
-    assert rows == [(group, row) for group, count in enumerate(groups) for row in range(count)]
-    eighth = sum(groups) / (8 * world)
+def test_shares_by_day_are_every_row_once_and_a_part_of_every_day(days, world, chunk_rows):
+    selection = selection_of(days)
+    day_of = [dict(file.partition)["dt"] for file in selection.snapshot.files]
+    rows_of_day = Counter()
+    for file, _, rows in selection.groups:
+        rows_of_day[day_of[file]] += rows
+    shares = shares_of(days, world=world, chunk_rows=chunk_rows)
+    rows = [(p.file, row) for share in shares for p in share for row in range(p.start, p.stop)]
+    everything = [(file, row) for file, _, n in selection.groups for row in range(n)]
+    assert sorted(rows) == everything
     for share in shares:
-        own = sum(p.rows for p in share)
-        assert abs(own - sum(groups) / world) <= 2 * eighth + 1
-        if share and min(chunk_rows, max(groups)) / 2 <= eighth:
-            last = share[-1]
-            assert last.stop == groups[last.group] or last.stop % chunk_rows == 0
+        assert [p.file for p in share] == sorted(p.file for p in share)
+        own = Counter()
+        for piece in share:
+            own[day_of[piece.file]] += piece.rows
+        for day, count in rows_of_day.items():
+            assert abs(own[day] - count / world) <= 2 * count / (8 * world) + 1
 
 
-def test_a_day_later_most_chunks_are_those_of_the_day_before():
-    """Seven files of 57 rows; the window moves by one; 2 workers; chunks of 16 rows."""
+@given(rows=st.integers(1, 300), world=st.integers(1, 7), chunk_rows=st.integers(1, 120))
+def test_a_share_ends_where_a_chunk_does_unless_that_is_far(rows, world, chunk_rows):
+    for share in shares_of([[rows]], world=world, chunk_rows=chunk_rows):
+        for piece in share:
+            if chunk_rows / 2 <= rows / (8 * world):
+                assert piece.stop == rows or piece.stop % chunk_rows == 0
+
+
+def test_a_day_later_only_the_new_days_chunks_are_new_and_everybody_has_some():
+    """Seven days of 57 rows; the window moves by one; 2 workers; chunks of 16 rows."""
 
     def chunks(first):
-        held = set()
-        for rank in (0, 1):
-            for p in reader.pieces_of(selection_of([57] * 7), rank=rank, world=2, chunk_rows=16):
-                cuts = range(p.start - p.start % 16, p.stop, 16)
-                held |= {(first + p.group, max(c, p.start), min(c + 16, p.stop)) for c in cuts}
-        return held
+        return [
+            {
+                (first + p.file, max(c, p.start), min(c + 16, p.stop))
+                for p in share
+                for c in range(p.start - p.start % 16, p.stop, 16)
+            }
+            for share in shares_of([[57]] * 7, world=2, chunk_rows=16, first=first)
+        ]
 
-    assert chunks(1) - chunks(0) == {(7, c, min(c + 16, 57)) for c in range(0, 57, 16)}
-
-
-def selection_of(groups):
-    return Selection(
-        split=EVERYTHING,
-        snapshot=None,
-        groups=tuple((0, group, count) for group, count in enumerate(groups)),
-    )
+    before, after = chunks(0), chunks(1)
+    new = [here - set.union(*before) for here in after]
+    assert set.union(*new) == {(7, 0, 16), (7, 16, 28), (7, 28, 32), (7, 32, 48), (7, 48, 57)}
+    assert all(new)
 
 
 def test_damaged_pages_are_named_with_their_file_and_row_group(log):
