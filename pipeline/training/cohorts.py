@@ -18,7 +18,14 @@ from pipeline.iak.bank import Bank
 from pipeline.training.activations import Chosen, total
 from pipeline.training.rows import TuningRows
 from pipeline.training.schedule import steps_per_epoch
-from pipeline.training.tune import CohortTuner, Setting, Stage, Tuned, valid_losses
+from pipeline.training.tune import (
+    CohortTuner,
+    Setting,
+    Stage,
+    Tuned,
+    Validated,
+    valid_losses,
+)
 
 Report = Callable[[Mapping[str, Any]], None]
 Save = Callable[[Tuned, CohortTuner | None], None]
@@ -59,10 +66,10 @@ def tune_level(
         if cohort.start < tuned.kernels:
             continue
         part = replace(setting, train=train.of(cohort), valid=valid.of(cohort))
-        first = start.part(cohort)
+        first, judged = start.part(cohort), None
         if rival is not None:
-            first = _better(first, rival.part(cohort), level, part)
-        tuner = CohortTuner(first, level=level, stage=stage, setting=part)
+            first, judged = _better(first, rival.part(cohort), level, part)
+        tuner = CohortTuner(first, level=level, stage=stage, setting=part, judged=judged)
         if current is not None:
             tuner.load(current)
             current = None
@@ -99,12 +106,16 @@ def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
     return cohorts
 
 
-def _better(one: Bank, other: Bank, level: int, setting: Setting) -> Bank:
-    """Each kernel as it validates better, as in `one` where neither does."""
+def _better(one: Bank, other: Bank, level: int, setting: Setting) -> tuple[Bank, Validated]:
+    """Each kernel as it validates better, as in `one` where neither does; and how it does."""
     everywhere_K = torch.ones(len(one.names), dtype=torch.bool)
-    one_K, other_K = (valid_losses(b, level, setting, everywhere_K)[0] for b in (one, other))
-    is_other_K1 = (other_K < one_K).unsqueeze(1).to(one.flat_KN.device)
-    return replace(one, flat_KN=torch.where(is_other_K1, other.flat_KN, one.flat_KN))
+    (one_K, is_known_K), (other_K, _) = (
+        valid_losses(bank, level, setting, everywhere_K) for bank in (one, other)
+    )
+    is_other_K = other_K < one_K
+    is_other_K1 = is_other_K.unsqueeze(1).to(one.flat_KN.device)
+    better = replace(one, flat_KN=torch.where(is_other_K1, other.flat_KN, one.flat_KN))
+    return better, Validated(torch.where(is_other_K, other_K, one_K), is_known_K)
 
 
 class _BySlot:

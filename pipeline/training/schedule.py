@@ -113,14 +113,11 @@ def make_schedule(
     slot_B = slots_n[used]
     cell_B = step_B * slots + slot_B
     own = torch.bincount(cell_B, minlength=count * slots).view(count, slots)
-    labelled = torch.stack(
-        [
-            torch.bincount(cell_B[mask[used]], minlength=count * slots).view(count, slots)
-            for mask in mask_nT.unbind(1)
-        ],
-        dim=2,
-    )
-    rows_SK = total(own, worker)
+    labelled = [
+        torch.bincount(cell_B[mask[used]], minlength=count * slots).view(count, slots)
+        for mask in mask_nT.unbind(1)
+    ]
+    rows_SK, *labelled_TSK = total(torch.stack([own, *labelled]), worker)
     blocks = blocks_of(run_K, rows_SK, step_rows)
     return Schedule(
         blocks=blocks,
@@ -129,7 +126,7 @@ def make_schedule(
         streams_n=streams_n,
         own_SK=own,
         rows_SK=rows_SK,
-        labelled_SKT=total(labelled, worker),
+        labelled_SKT=torch.stack(labelled_TSK, dim=2),
     )
 
 

@@ -10,7 +10,7 @@ of kernel.py.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,6 +67,15 @@ class Setting:
     train: TuningRows
     valid: TuningRows
     worker: Worker
+
+
+class Validated(NamedTuple):
+    """How each slot of a bank validates."""
+
+    loss_K: Tensor
+    """Weighted sum over tasks of mean nats a labelled row."""
+    is_known_K: Tensor
+    """Whether it has a labelled row."""
 
 
 @dataclass(slots=True)
@@ -129,7 +138,15 @@ class Tuned:
 class CohortTuner:
     """Tunes the kernels of one bank."""
 
-    def __init__(self, bank: Bank, *, level: int, stage: Stage, setting: Setting) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        *,
+        level: int,
+        stage: Stage,
+        setting: Setting,
+        judged: "Validated | None" = None,
+    ) -> None:
         """Start from the bank's weights, which stay as they are: they are the untouched candidate.
 
         Args:
@@ -137,9 +154,10 @@ class CohortTuner:
             level: which column of `slots_nL` names a row's slot.
             stage: how.
             setting: the rows of these slots, towers and worker.
+            judged: how the bank validates, where that is known already.
         """
         self.start, self.bank = bank, bank.clone()
-        self.level, self.stage, self.setting = level, stage, setting
+        self.level, self.stage, self.setting, self.judged = level, stage, setting, judged
         self.slots_n = setting.train.slots_nL[:, level]
         rows_K = torch.bincount(self.slots_n[self.slots_n >= 0], minlength=len(bank.names))
         self.rows_K = total(rows_K, setting.worker)
@@ -317,7 +335,9 @@ class CohortTuner:
     def _judge_untouched(self) -> None:
         """Validate the weights from before compression."""
         everywhere_K = torch.ones(len(self.bank.names), dtype=torch.bool)
-        loss_K, is_known_K = valid_losses(self.start, self.level, self.setting, everywhere_K)
+        loss_K, is_known_K = self.judged or valid_losses(
+            self.start, self.level, self.setting, everywhere_K
+        )
         self.progress.start_loss_K = loss_K
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)
@@ -374,13 +394,8 @@ def present(bank: Bank, slots: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def valid_losses(
-    bank: Bank, level: int, setting: Setting, wanted_K: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Each wanted slot's validation loss over all workers' rows, and whether it has a labelled row.
-
-    A loss is the weighted sum over tasks of mean nats a labelled row.
-    """
+def valid_losses(bank: Bank, level: int, setting: Setting, wanted_K: Tensor) -> Validated:
+    """Each wanted slot's validation over all workers' rows."""
     slots = len(bank.names)
     sums_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
     counts_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
@@ -392,10 +407,10 @@ def valid_losses(
         losses_BT = task_losses(batch.logits_BT, labels_BT, mask_BT, setting.tasks)
         sums_KT[present] += slot_sums(losses_BT.double(), segments).cpu()
         counts_KT[present] += slot_sums(mask_BT.double(), segments).cpu()
-    sums_KT, counts_KT = total(sums_KT, setting.worker), total(counts_KT, setting.worker)
+    sums_KT, counts_KT = total(torch.stack([sums_KT, counts_KT]), setting.worker)
     weights_T = torch.tensor([t.weight for t in setting.tasks], dtype=torch.float64)
     loss_K = (weights_T * sums_KT / counts_KT.clamp(min=1)).sum(dim=1)
-    return loss_K, counts_KT.sum(dim=1) > 0
+    return Validated(loss_K, counts_KT.sum(dim=1) > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
