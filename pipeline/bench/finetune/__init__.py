@@ -28,11 +28,13 @@ def measure(
         ground = prepare.prepare(spec, progress, report)
         ceilings = run_on_workers(rates.rates_on_worker, spec.workers)[0]
         measured = run_on_workers(steps.steps_on_worker, spec.workers, ground)[0]
-        first, steady, lean_first, lean_steady = (
-            night
-            for way in (nights.EQUAL, nights.LEAN)
-            for night in run_on_workers(nights.nights_on_worker, spec.workers, ground, way)[0]
-        )
+        first, steady = run_on_workers(nights.nights_on_worker, spec.workers, ground, nights.EQUAL)[
+            0
+        ]
+        others = {
+            way.name: run_on_workers(nights.nights_on_worker, spec.workers, ground, way)[0]
+            for way in nights.OTHERS
+        }
         by_domains = run_on_workers(sweep.sweep_on_worker, 1, ground)[0]
     progress.unlink(missing_ok=True)
     found = told.Findings(
@@ -41,7 +43,7 @@ def measure(
         steps=measured,
         first=first,
         steady=steady,
-        lean=(lean_first, lean_steady),
+        others=others,
         sweep=by_domains,
         window_rows=ground.view("tune").selections["tune"].rows,
         auc_costs=told.auc_costs(base.open_base(ground.base).manifest.precisions),

@@ -35,10 +35,13 @@ class Way:
     name: str
     products: Literal["fp32", "bf16"] = "fp32"
     """Of the trunk, and of the encoder's first layer."""
+    narrow: int | None = None
+    """Components of x that kernels read; as the spec says when absent."""
 
 
 EQUAL = Way(name="")
-LEAN = Way(name="products in bf16", products="bf16")
+OTHERS = (Way(name="products in bf16", products="bf16"), Way(name="x whole", narrow=0))
+"""Ways that no target is about: a lower precision, and kernels that read all of x."""
 
 
 def nights_on_worker(worker: Worker, ground: Ground, way: Way) -> tuple["Night", "Night"]:
@@ -151,12 +154,13 @@ def night(
 ) -> tuple[Night, Live]:
     """`iak finetune` of one night, and the kernels that serve after it."""
     spec, clock = ground.spec, _Clock(report)
+    narrow = spec.kernel.narrow if way.narrow is None else way.narrow
     run_dir = folder / f"night-{nights_ago}"
     run_dir.mkdir(parents=True, exist_ok=True)
     work = FinetuneWork(
         view=ground.view("tune", "valid", "gate", nights_ago=nights_ago),
         base=base.open_base(ground.base),
-        kernel=spec.kernel.model_copy(update={"precision": way.products}),
+        kernel=spec.kernel.model_copy(update={"precision": way.products, "narrow": narrow}),
         pooled=stage_of(ground, spec.pooled),
         domain=stage_of(ground, spec.domain),
         run_dir=run_dir,

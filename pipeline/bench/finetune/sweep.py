@@ -2,10 +2,12 @@
 
 A separate fine-tune is what one would run today: a kernel on the frozen base, its rows through the
 base every epoch, torch's own Adam, in whichever of a few batch sizes is fastest, everything loaded
-and encoded before the clock starts. The bank has the same rows, kernels and start; it looks every
-row up once and keeps it. No pooled kernel comes before: each one starts fresh and may take the
-pooled one's epochs. A separate fine-tune is granted the epochs of the same domain in the bank,
-though its larger batches may need more.
+and encoded before the clock starts. The bank has the same rows and start; it looks every row up
+once and keeps what `iak finetune` keeps: h, and x narrowed to its first components. Projecting x in
+every epoch would cost a separate fine-tune more than it saves, so that one reads x whole. No pooled
+kernel comes before: each one starts fresh and may take the pooled one's epochs. A separate
+fine-tune is granted the epochs of the same domain in the bank, though its larger batches may need
+more.
 
 Separate fine-tunes of many domains are measured on some of them, from the largest to the smallest;
 the time of the others follows from their rows and steps (least squares, no less than zero).
@@ -49,7 +51,6 @@ from pipeline.training.tune import Setting
 _SPLITS = ("tune", "valid")
 _REPEATS = 3
 """At most: an epoch of every number of domains is long."""
-EYES = Eyes(reads="hx", keeps="bf16")
 _MEASURED_ROWS = 16_384
 """Rows of a domain that are timed at most; a larger one takes more of the same."""
 _VALID_ROWS = 8192
@@ -91,7 +92,8 @@ def sweep_on_worker(worker: Worker, ground: Ground) -> tuple[AtK, ...]:
         opened = base.open_base(ground.base)
         known = ours.read_split(opened, view, "tune", worker)
         valid = ours.read_split(opened, view, "valid", worker, known.domains)
-        seen = seen or _look(model, known, valid, view, worker)
+        narrow = ground.spec.kernel.narrow
+        seen = seen or _look(model, known, valid, view, worker, narrow=narrow)
         found.append(_at(ground, worker, seen, known, valid))
     return tuple(found)
 
@@ -101,24 +103,29 @@ class Seen:
     """What the base makes of the rows: the same whatever the domains are."""
 
     through: FrozenBase
+    whole: FrozenBase
+    """The same with all of x."""
     train: Activations
     valid: Activations
     seconds: float
-    """That looking at all of them took."""
+    """That fitting what is read of them, and looking at all of them, took."""
 
 
-def _look(model: nn.Module, known: Known, valid: Known, view: LogView, worker: Worker) -> Seen:
-    """Every row once through the base."""
-    through = ours.through_base(model, known, view, EYES, worker)
-    started = time.perf_counter()
-    kept = []
+def _look(
+    model: nn.Module, known: Known, valid: Known, view: LogView, worker: Worker, *, narrow: int
+) -> Seen:
+    """Every row once through the base; what is kept of it is what a night's kernels read."""
+    eyes = Eyes(reads="hx", keeps="bf16", narrow=narrow)
+    whole = ours.through_base(model, known, view, replace(eyes, narrow=0), worker)
+    kept, started = [], time.perf_counter()
+    through = ours.through_base(model, known, view, eyes, worker)
     for split in (known, valid):
-        rows = ours.tuning_rows(through, split, EYES, worker)
+        rows = ours.tuning_rows(through, split, eyes, worker)
         for places in torch.arange(len(rows)).split(_VALID_ROWS):
             rows.activations.of(places)
         kept.append(rows.activations)
     seconds = time.perf_counter() - started
-    return Seen(through=through, train=kept[0], valid=kept[1], seconds=seconds)
+    return Seen(through=through, whole=whole, train=kept[0], valid=kept[1], seconds=seconds)
 
 
 def _at(ground: Ground, worker: Worker, seen: Seen, known: Known, valid: Known) -> AtK:
@@ -128,7 +135,7 @@ def _at(ground: Ground, worker: Worker, seen: Seen, known: Known, valid: Known) 
     train = tuning_rows(known.rows.known, seen.train, known.catalog, names)
     slices = ours.slices_of(ground, through, train, known.domains, worker)
     alone = _alone(ground, slices)
-    separate = _Separate(ground, through, known, valid)
+    separate = _Separate(ground, seen.whole, known, valid)
     best = min(spec.separate_batches, key=lambda rows: separate.epoch_s(rows, ()))
     for warm_up in (slices, alone):
         warm_up.epoch()

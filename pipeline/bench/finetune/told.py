@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.bench.finetune.nights import LEAN, Night
+from pipeline.bench.finetune.nights import Night
 from pipeline.bench.finetune.plain import Trajectory
 from pipeline.bench.finetune.rates import Rates
 from pipeline.bench.finetune.steps import Measured, Steps
@@ -26,8 +26,8 @@ class Findings:
     steps: Steps
     first: Night
     steady: Night
-    lean: tuple[Night, Night]
-    """Both once more, with products in bf16."""
+    others: Mapping[str, tuple[Night, Night]]
+    """Both once more, each of the other ways."""
     sweep: tuple[AtK, ...]
     window_rows: int
     """Tuning rows of a night."""
@@ -107,8 +107,9 @@ def _night_rows(found: Findings) -> list[dict[str, Any]]:
         ("steady night, to its best steps", found.steady.to_best_s, found.steady, None),
         ("steady night, to its end", found.steady.seconds, found.steady, None),
         *(
-            (f"{which} night, {LEAN.name}, to its best steps", lean.to_best_s, lean, None)
-            for which, lean in zip(("first", "steady"), found.lean, strict=True)
+            (f"{which} night, {way}, to its best steps", night.to_best_s, night, None)
+            for way, both in found.others.items()
+            for which, night in zip(("first", "steady"), both, strict=True)
         ),
     ]
     return [
@@ -296,7 +297,7 @@ def _why_night(found: Findings, night: Night) -> str:
         f"{night.rows_computed:,} rows went through the base, {night.rows_from_cache:,} came from "
         f"the cache; levels took {list(night.epochs)} epochs ({per_row:.1f} passes to the best "
         f"steps in the first night), {night.stopped_at_cap} kernels stopped at their cap. A lower "
-        f"precision of the trunk and fewer passes would shorten it: see the lean nights. "
+        f"precision of the trunk and fewer passes would shorten it: see the other nights. "
         f"{_why(found, 'e[hx]')}"
     )
 
@@ -318,7 +319,10 @@ def notes_of(found: Findings) -> list[str]:
         "finetune` has it. Its gain is that of the domains' own kernels over the base, on gate "
         "rows, which nothing else used; of continued training, on the validation rows that its "
         "best step was chosen on.",
-        f"The nights with {LEAN.name} are not at equal precision: no target is about them.",
+        "The nights with products in bf16 are not at equal precision, those with x whole show what "
+        "narrowing it costs or brings: no target is about them.",
+        "(f)'s bank reads what a night's kernels read; separate fine-tunes read h and all of x, "
+        "since projecting it anew in every epoch would cost them more than it saves.",
         "A night is timed from the loaded base to the end of its last level: reading, the base "
         "for rows that the cache lacks, validations; not the gate's rows. Continued training is "
         "timed without validations and without writing the result.",

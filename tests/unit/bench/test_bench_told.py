@@ -79,7 +79,7 @@ FOUND = Findings(
     ),
     first=night(51.0),
     steady=night(12.5),
-    lean=(night(40.0), night(10.0)),
+    others={"in bf16": (night(40.0), night(10.0))},
     sweep=(at(1), at(4)),
     window_rows=1_000,
     auc_costs={"int8": 0.0001},
