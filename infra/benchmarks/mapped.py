@@ -1,0 +1,126 @@
+"""Hold a published base's tables in shares, or map them whole from disk: start, memory, lookups.
+
+    .venv/bin/python infra/benchmarks/mapped.py BASE OUT
+
+BASE is a run of `iak pretrain` (or the folder of its base); OUT takes mapped.json and mapped.md,
+the table in the README. Each way starts in processes of its own. A worker's part of the machine's
+memory counts a page that two workers share as half a page for each (Pss).
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from jobs._record import commit, machine
+from pipeline.bench.limits import kib_of
+from pipeline.model.tables import TableShape
+from pipeline.process import Worker, run_on_workers
+from pipeline.training import base
+from pipeline.training.finetune import frozen_base, held_tables
+from pipeline.training.precision import ANYTHING
+from schemas.job import FrozenTablesSpec, Precision
+
+WAYS = ("in shares", "mapped, not yet written", "mapped, there already")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+WORKERS, ROWS, BATCHES = 2, 4096, 20
+_PAGE, _MIB = 4096, 2**20
+
+
+def main(place: Path, out: Path) -> None:
+    """Every precision and way, then the table."""
+    found = []
+    for precision in PRECISIONS:
+        with tempfile.TemporaryDirectory(dir=out) as folder:
+            for way in WAYS:
+                parts = run_on_workers(on_worker, WORKERS, place, precision, way, Path(folder))
+                found.append({"precision": precision, "way": way, **together(parts)})
+    told = {"commit": commit(), "machine": machine(), "base": str(place), "rows": found}
+    (out / "mapped.json").write_text(json.dumps(told, indent=1))
+    (out / "mapped.md").write_text(table(found))
+
+
+def on_worker(
+    worker: Worker, place: Path, precision: Precision, way: str, folder: Path
+) -> dict[str, float]:
+    """One worker's seconds, bytes and lookups."""
+    opened = base.open_base(place)
+    asked = FrozenTablesSpec(precision=precision, mapped=way != WAYS[0], tolerance=ANYTHING)
+    before = memory()
+    dist.barrier()
+    started = time.perf_counter()
+    model, _ = frozen_base(opened, {}, 10_000, worker, asked, map_folder=folder)
+    dist.barrier()
+    ready_s = time.perf_counter() - started
+    tables = held_tables(model)
+    for store in tables.stores:
+        store.bytes_RN.flatten()[::_PAGE].sum()  # a mapped page counts once it was read
+    dist.barrier()
+    after = memory()
+    dist.barrier()
+    shapes = base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
+    seconds = []
+    for batch in range(BATCHES):
+        ids = drawn(shapes, seed=batch * worker.world + worker.rank)
+        dist.barrier()
+        started = time.perf_counter()
+        tables(ids)
+        seconds.append(time.perf_counter() - started)
+    grown = {name: after[name] - before[name] for name in before}
+    return {"ready_s": ready_s, "step_s": statistics.median(seconds), **grown}
+
+
+def memory() -> dict[str, int]:
+    """Bytes of this process that are resident, and its part of the machine's."""
+    rollup = Path("/proc/self/smaps_rollup")
+    return {name: kib_of(rollup, name) or 0 for name in ("Rss", "Pss")}
+
+
+def drawn(shapes: tuple[TableShape, ...], *, seed: int) -> KeyedJaggedTensor:
+    """Rows of one id a feature, uniform over its table."""
+    draw = torch.Generator().manual_seed(seed)
+    keys = {feature: shape.rows for shape in shapes for feature in shape.features}
+    values = [torch.randint(rows, (ROWS,), generator=draw) for rows in keys.values()]
+    return KeyedJaggedTensor(
+        keys=list(keys),
+        values=torch.cat(values),
+        lengths=torch.ones(len(keys) * ROWS, dtype=torch.int32),
+    )
+
+
+def together(parts: list[dict[str, float]]) -> dict[str, Any]:
+    """The slowest worker's seconds, the machine's memory."""
+    return {
+        "ready_s": round(max(part["ready_s"] for part in parts), 2),
+        "step_ms": round(1e3 * max(part["step_s"] for part in parts), 2),
+        "resident_mib": [round(part["Rss"] / _MIB) for part in parts],
+        "machine_mib": round(sum(part["Pss"] for part in parts) / _MIB),
+    }
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """A line a way."""
+    heads = ["precision", "tables", "ready, s", "resident, MiB a worker", "of the machine, MiB"]
+    heads.append("a lookup of 4,096 rows, ms")
+    lines = [heads, ["---"] * len(heads)]
+    for line in found:
+        resident = " and ".join(f"{mib:,}" for mib in line["resident_mib"])
+        lines.append(
+            [
+                *(line["precision"], line["way"], f"{line['ready_s']:.1f}", resident),
+                *(f"{line['machine_mib']:,}", f"{line['step_ms']:.1f}"),
+            ]
+        )
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).mkdir(parents=True, exist_ok=True)
+    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute())
