@@ -154,6 +154,7 @@ def _finetune(record: Record, place: str) -> str:
             for r in _of(record, "nights")
         ],
     )  # fmt: skip
+    lines += [_on_its_way(_of(record, "nights")[0]), ""]
     lines += _table(
         ["domains", "bank, an epoch", "one kernel, same rows", "one by one, an epoch",
          "bank, whole tuning", "one by one, whole"],
@@ -169,6 +170,16 @@ def _finetune(record: Record, place: str) -> str:
     )  # fmt: skip
     lines += _targets(record)
     return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
+
+
+def _on_its_way(continued: Record) -> str:
+    """What continued training had gained before its best step, which kernels are to be held to."""
+    (_, start), *later = continued["losses"]
+    gains = ", ".join(f"{start - loss:+.4f} at step {step}" for step, loss in later)
+    return (
+        f"A speed is not a gain: on this log continued training gains more than kernels do, and "
+        f"sooner ({gains}). It moves every embedding; kernels leave the base as it is."
+    )
 
 
 def _finetune_again(record: Record, _place: str) -> str:
