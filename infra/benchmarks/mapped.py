@@ -20,6 +20,7 @@ from torch import distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from jobs._record import commit, machine
+from pipeline.bench import ids
 from pipeline.bench.limits import kib_of
 from pipeline.model.tables import TableShape
 from pipeline.process import Worker, run_on_workers
@@ -68,10 +69,10 @@ def on_worker(
     shapes = base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
     seconds = []
     for batch in range(BATCHES):
-        ids = drawn(shapes, seed=batch * worker.world + worker.rank)
+        rows = drawn(shapes, seed=batch * worker.world + worker.rank)
         dist.barrier()
         started = time.perf_counter()
-        tables(ids)
+        tables(rows)
         seconds.append(time.perf_counter() - started)
     grown = {name: after[name] - before[name] for name in before}
     return {"ready_s": ready_s, "step_s": statistics.median(seconds), **grown}
@@ -87,7 +88,7 @@ def drawn(shapes: tuple[TableShape, ...], *, seed: int) -> KeyedJaggedTensor:
     """Rows of one id a feature, uniform over its table."""
     draw = torch.Generator().manual_seed(seed)
     keys = {feature: shape.rows for shape in shapes for feature in shape.features}
-    values = [torch.randint(rows, (ROWS,), generator=draw) for rows in keys.values()]
+    values = [ids.drawn("uniform", ROWS, rows, draw) for rows in keys.values()]
     return KeyedJaggedTensor(
         keys=list(keys),
         values=torch.cat(values),

@@ -154,10 +154,10 @@ def _finetune(record: Record, place: str) -> str:
             for r in _of(record, "nights")
         ],
     )  # fmt: skip
-    lines += [_on_its_way(_of(record, "nights")[0]), ""]
+    lines += [_bought(_of(record, "nights")), ""]
     lines += _table(
         ["domains", "bank, an epoch", "one kernel, same rows", "one by one, an epoch",
-         "bank, whole tuning", "one by one, whole"],
+         "bank, whole tuning", "one by one, whole", "of the bank's, not epochs"],
         [
             [f"{r['domains']:,}"]
             + [
@@ -165,6 +165,7 @@ def _finetune(record: Record, place: str) -> str:
                 for name in ("bank_epoch_s", "bank_of_1_same_rows_epoch_s", "separate_epoch_s",
                              "bank_whole_s", "separate_whole_s")
             ]
+            + [f"{r['bank_whole_s'] - r['epochs_of_mean_row'] * r['bank_epoch_s']:.1f} s"]
             for r in _of(record, "domains")
         ],
     )  # fmt: skip
@@ -172,13 +173,15 @@ def _finetune(record: Record, place: str) -> str:
     return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
 
 
-def _on_its_way(continued: Record) -> str:
-    """What continued training had gained before its best step, which kernels are to be held to."""
-    (_, start), *later = continued["losses"]
+def _bought(nights: list[Record]) -> str:
+    """What continued training gains step by step, and kernels in a night."""
+    (_, start), *later = nights[0]["losses"]
     gains = ", ".join(f"{start - loss:+.4f} at step {step}" for step, loss in later)
+    first, _, steady = (r["gain_nats_a_row"] for r in nights[2:5])
     return (
-        f"A speed is not a gain: on this log continued training gains more than kernels do, and "
-        f"sooner ({gains}). It moves every embedding; kernels leave the base as it is."
+        f"A speed is not a gain. Continued training comes to {gains}; kernels to "
+        f"{first:+.4f} in the first night and {steady:+.4f} in a steady one. "
+        "It moves every embedding; they leave the base as it is."
     )
 
 

@@ -74,31 +74,24 @@ def table(found: list[dict[str, Any]], logs: tuple[str, ...]) -> str:
     lines = ["| log | kernels | " + f"{new} | {old} | difference, 95 % over seeds | seconds |"]
     lines.append("|---" * 6 + "|")
     for log in logs:
+        seconds = " against ".join(
+            f"{column(found, log, s, 'tune_s').mean():.0f}" for s in (new, old)
+        )
         for level in ("pooled", "domains"):
-            mine, other = (
-                np.array(
-                    [f[level] for f in found if (f["log"], f["schedule"]) == (log, name)], float
-                )
-                for name in SCHEDULES
-            )
+            mine, other = (column(found, log, schedule, level) for schedule in (new, old))
             if np.isnan(mine).any() or np.isnan(other).any():
                 continue
-            low, high = stats.t.interval(0.95, len(mine) - 1, *mean_and_error(mine - other))
-            seconds = (
-                np.mean([f["tune_s"] for f in found if (f["log"], f["schedule"]) == (log, name)])
-                for name in SCHEDULES
-            )
+            low, high = stats.ttest_rel(mine, other).confidence_interval(0.95)
             lines.append(
                 f"| {log} | {level} | {mine.mean():+.5f} | {other.mean():+.5f} "
-                f"| {(mine - other).mean():+.5f} [{low:+.5f}, {high:+.5f}] "
-                f"| {' against '.join(f'{s:.0f}' for s in seconds)} |"
+                f"| {(mine - other).mean():+.5f} [{low:+.5f}, {high:+.5f}] | {seconds} |"
             )
     return "\n".join(lines) + "\n"
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean, and its standard error."""
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+def column(found: list[dict[str, Any]], log: str, schedule: str, name: str) -> np.ndarray:
+    """One number of every seed; none where it has none."""
+    return np.array([f[name] for f in found if (f["log"], f["schedule"]) == (log, schedule)], float)
 
 
 if __name__ == "__main__":

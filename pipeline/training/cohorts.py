@@ -18,14 +18,7 @@ from pipeline.iak.bank import Bank
 from pipeline.training.activations import Chosen, total
 from pipeline.training.rows import TuningRows
 from pipeline.training.schedule import steps_per_epoch
-from pipeline.training.tune import (
-    CohortTuner,
-    Setting,
-    Stage,
-    Tuned,
-    Validated,
-    valid_losses,
-)
+from pipeline.training.tune import CohortTuner, Setting, Stage, Tuned, Validated, valid_losses
 
 Report = Callable[[Mapping[str, Any]], None]
 Save = Callable[[Tuned, CohortTuner | None], None]
@@ -69,7 +62,7 @@ def tune_level(
         first, judged = start.part(cohort), None
         if rival is not None:
             first, judged = _better(first, rival.part(cohort), level, part)
-        tuner = CohortTuner(first, level=level, stage=stage, setting=part, judged=judged)
+        tuner = CohortTuner(first, level=level, stage=stage, setting=part)
         if current is not None:
             tuner.load(current)
             current = None
@@ -77,6 +70,7 @@ def tune_level(
         done = tuner.run(
             report=_reporter(report, level, cohort, slots),
             save=lambda tuner: save(tuned, tuner),
+            judged=judged,
         )
         tuned.take(done)
         save(tuned, None)

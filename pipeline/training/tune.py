@@ -138,15 +138,7 @@ class Tuned:
 class CohortTuner:
     """Tunes the kernels of one bank."""
 
-    def __init__(
-        self,
-        bank: Bank,
-        *,
-        level: int,
-        stage: Stage,
-        setting: Setting,
-        judged: "Validated | None" = None,
-    ) -> None:
+    def __init__(self, bank: Bank, *, level: int, stage: Stage, setting: Setting) -> None:
         """Start from the bank's weights, which stay as they are: they are the untouched candidate.
 
         Args:
@@ -154,10 +146,9 @@ class CohortTuner:
             level: which column of `slots_nL` names a row's slot.
             stage: how.
             setting: the rows of these slots, towers and worker.
-            judged: how the bank validates, where that is known already.
         """
         self.start, self.bank = bank, bank.clone()
-        self.level, self.stage, self.setting, self.judged = level, stage, setting, judged
+        self.level, self.stage, self.setting = level, stage, setting
         self.slots_n = setting.train.slots_nL[:, level]
         rows_K = torch.bincount(self.slots_n[self.slots_n >= 0], minlength=len(bank.names))
         self.rows_K = total(rows_K, setting.worker)
@@ -177,12 +168,14 @@ class CohortTuner:
         *,
         report: Callable[[dict[str, Any]], None],
         save: Callable[["CohortTuner"], None] = lambda _: None,
+        judged: Validated | None = None,
     ) -> Tuned:
         """Both phases to their end.
 
         Args:
             report: given what each epoch came to.
             save: called after each epoch, when the tuner's state can be kept.
+            judged: how the untouched bank validates, where that is known already.
         """
         while self.progress.phase == "compression":
             loss = self._epoch("compression", self.progress.epoch)
@@ -193,7 +186,7 @@ class CohortTuner:
                 self.adam = self._rest()
             save(self)
         if not len(self.progress.best_loss_K):
-            self._judge_untouched()
+            self._judge_untouched(judged)
         while self.progress.epoch < self.stage.max_epochs and self.progress.is_active_K.any():
             loss = self._epoch("matching", self.progress.epoch)
             self.progress.epoch += 1
@@ -332,12 +325,12 @@ class CohortTuner:
             beta=self.stage.beta,
         )
 
-    def _judge_untouched(self) -> None:
+    def _judge_untouched(self, judged: Validated | None) -> None:
         """Validate the weights from before compression."""
         everywhere_K = torch.ones(len(self.bank.names), dtype=torch.bool)
-        loss_K, is_known_K = self.judged or valid_losses(
-            self.start, self.level, self.setting, everywhere_K
-        )
+        if judged is None:
+            judged = valid_losses(self.start, self.level, self.setting, everywhere_K)
+        loss_K, is_known_K = judged
         self.progress.start_loss_K = loss_K
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)

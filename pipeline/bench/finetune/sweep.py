@@ -92,8 +92,7 @@ def sweep_on_worker(worker: Worker, ground: Ground) -> tuple[AtK, ...]:
         opened = base.open_base(ground.base)
         known = ours.read_split(opened, view, "tune", worker)
         valid = ours.read_split(opened, view, "valid", worker, known.domains)
-        narrow = ground.spec.kernel.narrow
-        seen = seen or _look(model, known, valid, view, worker, narrow=narrow)
+        seen = seen or _look(model, known, valid, view, worker, narrow=ground.spec.kernel.narrow)
         found.append(_at(ground, worker, seen, known, valid))
     return tuple(found)
 

@@ -35,3 +35,14 @@ def test_every_picture_that_the_readme_shows_is_there():
     pictures = [name for name in shown if name.endswith(".png")]
     assert len(pictures) == 5
     assert all((ROOT / name).is_file() for name in pictures)
+
+
+@pytest.mark.parametrize(
+    "name", ["cpu-2-cores/table", "cpu-2-cores/schedules", "epyc-2-cores/mapped"]
+)
+def test_a_scripts_table_stands_in_the_readme_line_by_line(name):
+    table = (ROOT / f"infra/benchmarks/{name}.md").read_text().splitlines()
+    said = (ROOT / "README.md").read_text().splitlines()
+    _, _, *lines = table
+    assert lines
+    assert [line for line in lines if line not in said] == []
