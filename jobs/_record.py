@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.files import put_file
 from pipeline.formats import current_document, unchanged
 from schemas.base import Spec
 from schemas.record import RunRecord
@@ -67,7 +68,7 @@ class OpenRecord:
             **changes,
         }
         self.record = self.record.model_copy(update=filled)
-        replace_text(self.run_dir / RECORD, self.record.model_dump_json(indent=1))
+        put_file(self.run_dir / RECORD, self.record.model_dump_json(indent=1))
 
 
 @contextmanager
@@ -206,16 +207,6 @@ def spec_digest(document: dict[str, Any]) -> str:
     """SHA-256 of what was asked, wherever the run folder lies."""
     kept = {k: v for k, v in document.items() if k not in _ANYWHERE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Replace a file's text at once: a reader sees the old or the new, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def commit() -> str | None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from jobs._progress import console
-from jobs._record import replace_text
 from jobs._spec import load_catalog
 from jobs._tables import show_facts, show_table
 from pipeline.data.check import Report, check_log
 from pipeline.data.contract import Finding
+from pipeline.files import put_file
 from schemas.job import CheckSpec
 
 REFUSED, WARNED = 1, 0
@@ -23,7 +23,7 @@ def main(spec: CheckSpec) -> int:
     show(report, catalog.log.name)
     if spec.json_out:
         document = {"findings": [asdict(f) for f in report.findings], "splits": report.split_rows}
-        replace_text(spec.json_out, json.dumps(document, indent=1))
+        put_file(spec.json_out, json.dumps(document, indent=1))
     return REFUSED if any(f.level == "refuse" for f in report.findings) else WARNED
 
 

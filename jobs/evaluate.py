@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 
 from jobs._progress import console
 from jobs._ray import Report, on_ray
-from jobs._record import OpenRecord, replace_text, run_record
+from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import logs
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
+from pipeline.files import put_file
 from pipeline.process import Worker
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from pipeline.stats.auc import auc
@@ -191,7 +192,7 @@ def probabilities_of(table: pa.Table, catalog: Catalog) -> dict[str, dict[str, F
 def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
     """metrics.json and metrics.parquet, the same rows."""
     documents = [asdict(row) for row in rows]
-    replace_text(run_dir / "metrics.json", json.dumps(documents, indent=1))
+    put_file(run_dir / "metrics.json", json.dumps(documents, indent=1))
     flat = [d | {"reasons": json.dumps(d["reasons"])} for d in documents]
     pq.write_table(pa.Table.from_pylist(flat), run_dir / "metrics.parquet")
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jobs._progress import console
-from jobs._record import replace_text, run_record_of
+from jobs._record import run_record_of
 from jobs._submitted import BEGIN, END, documents_in
 from jobs.cli import GROUPS, VERBS
 from pipeline.bench.sharding.baseline import benchmark_record_of
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.files import put_file
 from pipeline.process import WORKER_ENVIRONMENT
 from schemas.job import SubmitSpec
 
@@ -178,7 +179,7 @@ def _keep(logs: str, out: Path) -> list[Path]:
                 read(json.loads(text), Path(name))
             except ValueError as error:
                 raise PipelineError(f"the job's {name} is not a record: {error}") from error
-        replace_text(out / name, text)
+        put_file(out / name, text)
         kept.append(out / name)
     return kept
 
