@@ -21,12 +21,13 @@ from typing import Any
 from pipeline.errors import BadRequest, PipelineError
 from pipeline.files import put_file
 from pipeline.formats import current_document, unchanged
+from pipeline.lock import one_writer
 from schemas.base import Spec
 from schemas.record import RunRecord
 
 RECORD = "record.json"
 NOTHING_TO_DO = 6
-_ANYWHERE = ("run_dir", "max_failures")
+_ANYWHERE = ("run_dir", "max_failures", "if_busy")
 """Settings that do not belong to what a run is."""
 _SETTINGS_SHOWN = 5
 _SHOWN = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
@@ -86,8 +87,14 @@ def run_record(
     Raises:
         AlreadyFinished: it finished before, under the same spec.
         BadRequest: the folder belongs to another run.
+        Busy: another process works in it.
     """
-    opened = _open(verb, spec, run_dir, may_move)
+    with one_writer(run_dir, waits=getattr(spec, "if_busy", "leave") == "wait"):
+        yield from _recorded(_open(verb, spec, run_dir, may_move))
+
+
+def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
+    """Write the record when the run begins and when it ends, however it ends."""
     opened.write()
     try:
         yield opened

@@ -53,6 +53,8 @@ class WorkerJobSpec(LogJobSpec):
     """Worker deaths after which the run gives up; each one resumes from the last checkpoint."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
+    if_busy: Literal["leave", "wait"] = "leave"
+    """What to do when another process works in `run_dir`: say who and leave, or wait for it."""
 
 
 class ModelSpec(Spec):
