@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import BadRequest
 from pipeline.formats import current_document, unchanged
+from schemas.base import redacted
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
 
@@ -93,7 +94,7 @@ def explain(error: ValidationError) -> str:
         seen = found.get("input")
         told = f", seen {seen!r}" if isinstance(seen, str | int | float | bool) else ""
         lines.append(f"  {where}: {found['msg'].removeprefix('Value error, ')}{told}")
-    return "\n".join(lines)
+    return redacted("\n".join(lines))
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:

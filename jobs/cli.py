@@ -134,13 +134,14 @@ def _doctor() -> int:
 def _verb(verb: str, words: list[str]) -> int:
     """Read the verb's spec from its words, then call its job."""
     from pipeline.errors import PipelineError
+    from schemas.base import redacted
 
     try:
         spec = read_spec(verb, words)
         job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
         return 0 if spec is None else int(job.main(spec))
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
 
 

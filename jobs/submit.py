@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shlex
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from jobs._packed import pack, summary
 from jobs._progress import console
 from jobs._record import run_record_of
 from jobs._submitted import BEGIN, END, documents_in
@@ -29,10 +31,6 @@ from schemas.job import SubmitSpec
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_EXCLUDED = [
-    ".git/", ".venv/", "runs/", "build/", "__pycache__/", "*.egg-info/", ".mypy_cache/",
-    ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".import_linter_cache/",
-]  # fmt: skip
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _NOT_SENT = ("submit", "doctor")
@@ -46,14 +44,13 @@ def main(spec: SubmitSpec) -> int:
     project = _project(spec)
     spec.out.mkdir(parents=True, exist_ok=True)
     client = _connected(spec.address)
-    job = client.submit_job(
-        entrypoint=shlex.join(["python", "-m", "jobs._submitted", *words]),
-        runtime_env={
-            "working_dir": str(project),
-            "excludes": _EXCLUDED,
-            "env_vars": WORKER_ENVIRONMENT,
-        },
-    )
+    with tempfile.TemporaryDirectory(prefix="iak-submit-") as packed:
+        sent = pack(project, spec.include, Path(packed))
+        console.print(summary(sent, project), markup=False)
+        job = client.submit_job(  # uploads the folder before it returns (Ray 2.60)
+            entrypoint=shlex.join(["python", "-m", "jobs._submitted", *words]),
+            runtime_env={"working_dir": packed, "env_vars": WORKER_ENVIRONMENT},
+        )
     console.print(f"job {job} on {spec.address}", markup=False)
     try:
         asyncio.run(_follow(client, job))
