@@ -135,7 +135,7 @@ def test_a_list_of_words_may_be_long_or_empty():
 
 def test_a_uri_with_a_password_is_refused_and_the_password_is_not_said(tmp_path, capsys):
     words = ["catalog=planted", "data_root=s3://KEY:hunter2@bucket/logs", f"run_dir={tmp_path}"]
-    assert run(["pretrain", *words]) == 2
+    assert cli.run(["pretrain", *words]) == 2
     said = capsys.readouterr().err
     assert "data_root" in said
     assert "AWS_SECRET_ACCESS_KEY" in said
