@@ -83,8 +83,7 @@ def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> Non
                 f"  {title}: {event.get('what', 'step')} {event['step']}/{event['of']}  {note}"
             )
         return
-    told = "  ".join(_told(k, v) for k, v in event.items())
-    bar.print(f"  {title}: {kind}  {told}")
+    bar.print(f"  {title}: {kind}  {_line(event)}")
 
 
 def print_event(title: str, event: Mapping[str, Any]) -> None:
@@ -95,8 +94,7 @@ def print_event(title: str, event: Mapping[str, Any]) -> None:
         return
     if kind == "step":
         kind = f"{told.pop('what', 'steps')} {told.pop('step')}/{told.pop('of')}"
-    line = "  ".join(_told(k, v) for k, v in told.items())
-    console.print(f"  {title}: {kind}  {line}", markup=False)
+    console.print(f"  {title}: {kind}  {_line(told)}", markup=False)
 
 
 def _is_time_for_a_line() -> bool:
@@ -107,6 +105,16 @@ def _is_time_for_a_line() -> bool:
         return False
     _last_line = now
     return True
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    """Return what an event says, and of each task it measured the log-loss and the AUC."""
+    words = [_told(name, value) for name, value in event.items() if name != "tasks"]
+    for task in event.get("tasks", ()):
+        auc = "no AUC" if task["auc"] is None else f"AUC {task['auc']:.4f}"
+        loss = "no loss" if task["log_loss"] is None else f"{task['log_loss']:.5f}"
+        words.append(f"{task['task']}: {loss}, {auc}")
+    return "  ".join(words)
 
 
 def _told(name: str, value: object) -> str:

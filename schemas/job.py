@@ -83,25 +83,41 @@ class ModelSpec(Spec):
     """Dropout of what the trunk reads (embeddings and numbers), in pre-training."""
 
 
-class BaseOptimSpec(Spec):
-    """How the base is trained."""
+class _OptimSpec(Spec):
+    """What fixed and open settings of the base's optimisers share."""
 
-    table_lr: PositiveFloat = 0.05
-    """Row-wise Adagrad's rate for the tables."""
     table_eps: PositiveFloat = 1e-8
     """Row-wise Adagrad's epsilon; a larger one calms rows whose gradients are small."""
     table_decay: NonNegativeFloat = 0.0
     """L2 pull on each table row a batch touches, the same for rare and frequent rows."""
     table_penalty: NonNegativeFloat = 0.0
     """This / 2 times the squared length of each embedding read is added to a row's loss."""
-    dense_lr: PositiveFloat = 1e-3
-    """AdamW's rate for trunk and towers."""
     dense_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled decay."""
-    warmup_steps: NonNegativeInt = 50
-    """Steps over which both rates rise from zero; a tenth of the run at most."""
     decay_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Share of the run, at its end, over which both rates fall linearly to zero."""
+
+
+class BaseOptimSpec(_OptimSpec):
+    """How the base is trained, every setting fixed."""
+
+    table_lr: PositiveFloat = 0.05
+    """Row-wise Adagrad's rate for the tables."""
+    dense_lr: PositiveFloat = 1e-3
+    """AdamW's rate for trunk and towers."""
+    warmup_steps: NonNegativeInt = 50
+    """Steps over which both rates rise from zero; a tenth of the run at most."""
+
+
+class PretrainOptimSpec(_OptimSpec):
+    """How `iak pretrain` trains the base; what is left open follows from the training rows."""
+
+    table_lr: PositiveFloat | None = None
+    """Row-wise Adagrad's rate for the tables. Open: 0.1."""
+    dense_lr: PositiveFloat | None = None
+    """AdamW's rate for trunk and towers. Open: 0.001."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps over which both rates rise from zero; a tenth of the run at most. Open: 50."""
 
 
 class PretrainSpec(WorkerJobSpec):
@@ -115,15 +131,26 @@ class PretrainSpec(WorkerJobSpec):
     keeps all it was, `relaid` keeps what belongs to inputs that are still there, `dtype` converts.
     A vocabulary takes in new ids only where its table is allowed to have `grown`."""
     model: ModelSpec = ModelSpec()
-    optim: BaseOptimSpec = BaseOptimSpec()
-    batch_rows: PositiveInt = 2048
-    """Rows a step, over all workers."""
-    epochs: PositiveInt = 1
-    """Passes over the window at most; these models overfit from the second on."""
-    patience: PositiveInt = 1
-    """Validations without improvement after which training stops."""
-    validations_per_epoch: PositiveInt = 2
-    """How often an epoch stops to validate; the best state is the one that is published."""
+    optim: PretrainOptimSpec = PretrainOptimSpec()
+    from_rates: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on both rates where `from` continues a base. Open: 1 with the base's optimiser state,
+    0.1 without it."""
+    batch_rows: PositiveInt | None = None
+    """Rows a step, over all workers. Open: the power of two that gives an epoch 256 to 512 steps,
+    but 64 at least and 2048 at most."""
+    epochs: PositiveInt | None = None
+    """Passes over the window at most. Open: as many as make up four million rows, 8 at most."""
+    patience: PositiveInt | None = None
+    """Validations without improvement after which training stops. Open: 3."""
+    validations_per_epoch: PositiveInt | None = None
+    """How often an epoch stops to validate; the best state is the one that is published.
+    Open: 2."""
+    early_stop: Literal["sum", "per_task"] = "sum"
+    """What the best state is judged by. `sum`: the weighted validation loss of all tasks.
+    `per_task`: that, and then each task's tower is trained on alone, on the frozen tables and
+    trunk of that state, and kept at its own best validation."""
+    task_weights: dict[str, NonNegativeFloat] = {}
+    """Task -> weight of its loss, over the catalogue's (`task_weights.cvr=0.5`)."""
     shuffle_rows: PositiveInt = 262_144
     """Rows shuffled together by a worker; row groups are shuffled first."""
     bf16: bool = False

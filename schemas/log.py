@@ -104,6 +104,26 @@ class Catalog(Spec):
     """Settings that suit this log, by verb (`[presets.pretrain]`): dotted names of fields of the
     verb's spec. A config file and the command line override them."""
 
+    @field_validator("tasks")
+    @classmethod
+    def _one_click_at_most(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        """Refuse two clicks; without any, read a conversion as a plain label over all rows.
+
+        Such a task keeps its name (`cvr`) and has no second metric over all impressions, so that
+        every reader of the catalogue treats it alike.
+        """
+        clicks = [t.title for t in tasks if t.kind == "click"]
+        if len(clicks) > 1:
+            raise ValueError(f"one task may be the click; found {clicks}")
+        if clicks:
+            return tasks
+        return tuple(
+            t.model_copy(update={"kind": "binary", "name": t.title})
+            if t.kind == "conversion"
+            else t
+            for t in tasks
+        )
+
     @property
     def table_specs(self) -> dict[str, TableSpec]:
         """Every table by name, in the order in which features first read it."""
@@ -185,15 +205,6 @@ class Catalog(Spec):
                     f"features {names} read the identity table '{table}', which takes whole "
                     "numbers from one column; a cross needs encoding 'hash' or 'vocabulary'"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _conversions_have_a_click(self) -> Self:
-        clicks = [t for t in self.tasks if t.kind == "click"]
-        if len(clicks) > 1:
-            raise ValueError(f"one task may be the click; found {[t.title for t in clicks]}")
-        if not clicks and any(t.kind == "conversion" for t in self.tasks):
-            raise ValueError("a conversion needs a task of kind 'click' to come after")
         return self
 
     @model_validator(mode="after")

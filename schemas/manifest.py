@@ -70,7 +70,8 @@ class BaseManifest(Spec):
     """A published base: safetensors shards, and what they were made from."""
 
     kind: Literal["iak-base"] = "iak-base"
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
+    """1: written before bases kept their optimiser's state; it is read as one without."""
     fingerprint: Sha256
     """`fingerprint_of` this document; bundles name their base by it."""
     parent: str | None = None
@@ -79,6 +80,9 @@ class BaseManifest(Spec):
     """Of the features and tables: what an input must look like."""
     tables: list[TableEntry]
     files: list[FileEntry]
+    optimizer: list[FileEntry] = []
+    """What the optimisers remember: read only to continue the base, and no part of its identity.
+    The folder `optimizer/` may be removed."""
     digest: dict[str, str]
     """Digest by tensor, whatever the sharding: what freezing is proved by."""
     catalog: dict[str, Any]
@@ -142,5 +146,5 @@ def sha256_of(doc: Mapping[str, Any], *, without: frozenset[str] = frozenset()) 
 
 
 def fingerprint_of(doc: Mapping[str, Any]) -> str:
-    """A base's identity: everything it says, but for the fingerprint itself and the time."""
-    return sha256_of(doc, without=frozenset({"fingerprint", "created_at"}))
+    """Return a base's identity: all that it says but itself, the time and the optimiser's state."""
+    return sha256_of(doc, without=frozenset({"fingerprint", "created_at", "optimizer"}))

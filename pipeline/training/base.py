@@ -6,6 +6,7 @@ The folder `base/` of a pre-training run holds:
     encoding/               vocabularies and statistics
     dense.safetensors       trunk and towers
     tables/<table>/*.safetensors
+    optimizer/              what continued training needs; may be removed (optimizer_state.py)
 """
 
 import json
@@ -51,8 +52,15 @@ class PublishedBase:
     model: ModelSpec
 
 
-def task_shapes(catalog: Catalog) -> tuple[TaskShape, ...]:
-    """The catalogue's tasks as the loss knows them."""
+def task_shapes(
+    catalog: Catalog, weights: Mapping[str, float] | None = None
+) -> tuple[TaskShape, ...]:
+    """The catalogue's tasks as the loss knows them.
+
+    Args:
+        catalog: of the log.
+        weights: by task, where they shall differ from the catalogue's.
+    """
     titles = [t.title for t in catalog.tasks]
     click = next((t.title for t in catalog.tasks if t.kind == "click"), None)
     return tuple(
@@ -60,7 +68,8 @@ def task_shapes(catalog: Catalog) -> tuple[TaskShape, ...]:
             name=t.title,
             kind=t.kind,
             given=titles.index(str(click)) if t.kind == "conversion" else None,
-            weight=t.weight,
+            weight=(weights or {}).get(t.title, t.weight),
+            entire=t.entire_space_title or "",
         )
         for t in catalog.tasks
     )
@@ -204,7 +213,7 @@ def open_base(place: Path) -> PublishedBase:
     if folder is None:
         raise BadRequest(
             f"no published base at {place}; expected {place}/base/{MANIFEST}. "
-            "Did `iak pretrain` finish there?"
+            + (_no_better_child(place) or "Did `iak pretrain` finish there?")
         )
     try:
         document = json.loads((folder / MANIFEST).read_bytes())
@@ -229,6 +238,15 @@ def open_base(place: Path) -> PublishedBase:
     return PublishedBase(
         folder=folder, manifest=manifest, encoding=encoding, catalog=catalog, model=model
     )
+
+
+def _no_better_child(place: Path) -> str:
+    """Return what a run says that continued a base and found nothing better; empty elsewhere."""
+    path = place / "record.json"
+    try:
+        return str(json.loads(path.read_text())["result"]["not_published"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:

@@ -264,3 +264,9 @@ def test_damaged_pages_are_found_before_training_meets_them(root):
     path.write_bytes(held)
     found = finding(check(root), "row group 0 cannot be decoded")
     assert (found.level, found.file) == ("refuse", "region=ningbo/dt=2026-10-01/bad.parquet")
+
+
+def test_a_conversion_is_sound_without_a_click_task():
+    catalog = small_catalog(tasks=[{"label": "order", "kind": "conversion"}])
+    rows = batch_of(draw_rows(50).append_column("region", pa.array(["ningbo"] * 50)))
+    assert not [name for name in contract.inspect(rows, catalog).counts if "without" in name]
