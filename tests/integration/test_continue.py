@@ -22,7 +22,12 @@ from pipeline.training.pretrain import Pretraining, pretrain
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
 from tests.integration.test_pretrain import silent, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # torchrec passes it to torch, which deprecates it in 2.13; workers of their own do not mind.
+    pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
+]
 
 K, MORE = 5, 6
 CONSTANT = {"warmup_steps": 0, "decay_share": 0.0, "table_decay": 0.01, "table_lr": 0.1}
@@ -33,7 +38,8 @@ def batches_of(training, count):
         seed=0, epoch=0, batch_rows=training.local_rows, block_rows=10_000
     )
     return [
-        to_batch(table, training.catalog) for table, _ in zip(tables, range(count), strict=False)
+        to_batch(table, training.catalog)
+        for (table, _), _ in zip(tables, range(count), strict=False)
     ]
 
 
@@ -116,12 +122,6 @@ def test_continued_with_its_state_is_uninterrupted(log, tmp_path, world):
         assert without[1:] != pytest.approx(whole[1:], rel=1e-3), "the next steps are not"
         assert "weights only" in answer["told"][0]
         assert not answer["has_state"]
-
-
-def alone(tmp_path_factory_dir, log, **changes):
-    """A published base of K steps, in a process group of one."""
-    spec, work = work_of(log, tmp_path_factory_dir / "parent", **changes)
-    return spec, work
 
 
 def test_a_flipped_byte_of_the_state_is_refused_and_a_base_without_it_opens(log, tmp_path):
