@@ -14,7 +14,8 @@ from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
 from schemas.base import Spec
 from schemas.job import Precision
 
-BASE_FORMAT = 1
+BASE_FORMAT = 2
+"""1: written before bases kept their optimiser's state; it is read as one without."""
 BUNDLE_FORMAT = 1
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -72,8 +73,7 @@ class BaseManifest(Spec):
     """A published base: safetensors shards, and what they were made from."""
 
     kind: Literal["iak-base"] = "iak-base"
-    format: Literal[1, 2] = 2
-    """1: written before bases kept their optimiser's state; it is read as one without."""
+    format: Literal[2] = 2
     fingerprint: Sha256
     """`fingerprint_of` this document; bundles name their base by it."""
     parent: str | None = None

@@ -22,7 +22,7 @@ import torch
 from pipeline.data import growth, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.errors import BadRequest, Corrupt
-from pipeline.formats import current_document
+from pipeline.formats import current_document, unchanged
 from pipeline.model.heads import Heads
 from pipeline.model.inputs import Input, input_origin
 from pipeline.model.loss import TaskShape
@@ -223,6 +223,7 @@ def open_base(place: Path) -> PublishedBase:
             current=BASE_FORMAT,
             where=folder / MANIFEST,
             mend="Publish the base again with `iak pretrain`",
+            migrations={1: unchanged},
         )
         manifest = BaseManifest.model_validate(current)
     except ValueError as error:
