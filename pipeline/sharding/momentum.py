@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -127,29 +128,16 @@ def read_momentum(
     before = sizes if sizes_before is None else sizes_before
 
     def read() -> list[str]:
-        bands_before = {
-            name: _bands(name, rows, by_table.get(name, []), folder)
-            for name, (rows, _) in before.items()
+        was = {
+            name: _Held(rows, width, _bands(name, rows, by_table.get(name, []), folder))
+            for name, (rows, width) in before.items()
             if name in sizes
         }
-        source, anew = Source(directory, files), []
-        bands = _bands_held(model)
+        source, bands, anew = Source(directory, files), _bands_held(model), []
         for part in local_momentum(model):
             name = part.table
-            origin = growth.rows.get(name)
-            why = _starts_anew(name, before.get(name), sizes[name], origin)
-            if not why and bands_before[name] != bands[name]:
-                why = (
-                    f"it was kept for {bands_before[name]} band(s) of columns, this plan cuts the "
-                    f"table into {bands[name]}"
-                )
-            if why:
-                part.tensor_RW.zero_()
-                anew.append(f"table {name}: weights only, its momentum starts anew; {why}")
-            elif isinstance(origin, RowOrigin):
-                anew += _read_grown_momentum(part, source, origin)
-            else:
-                source.read(part.tensor_RW, table=name, row=part.row_offset, col=part.col_offset)
+            now = _Held(*sizes[name], bands[name])
+            anew += _read_part(part, source, was.get(name), now, growth.rows.get(name))
         return anew
 
     told = sorted({line for lines in together(read, worker) for line in lines})
@@ -158,19 +146,41 @@ def read_momentum(
     return told
 
 
-def _starts_anew(
-    name: str,
-    before: tuple[int, int] | None,
-    now: tuple[int, int],
-    origin: RowOrigin | str | None,
-) -> str:
+class _Held(NamedTuple):
+    """A table's size, and the bands of columns that its momentum is kept for."""
+
+    rows: int
+    width: int
+    bands: int
+
+
+def _read_part(
+    part: LocalShard, source: Source, was: _Held | None, now: _Held, origin: RowOrigin | str | None
+) -> list[str]:
+    """Fill one part of a table's momentum; a line where it starts anew."""
+    why = _starts_anew(part.table, was, now, origin)
+    if why:
+        part.tensor_RW.zero_()
+        return [f"table {part.table}: weights only, its momentum starts anew; {why}"]
+    if isinstance(origin, RowOrigin):
+        return _read_grown_momentum(part, source, origin)
+    source.read(part.tensor_RW, table=part.table, row=part.row_offset, col=part.col_offset)
+    return []
+
+
+def _starts_anew(name: str, was: _Held | None, now: _Held, origin: RowOrigin | str | None) -> str:
     """Return why no row of a table has a memory to continue; empty where rows have one."""
-    if before is None:
+    if was is None:
         return "the base had no such table"
-    has_rows = before[0] == now[0] or isinstance(origin, RowOrigin)
-    if before[1] == now[1] and has_rows:
-        return ""
-    return f"{name} was {before[0]} rows of {before[1]}, and is {now[0]} of {now[1]}"
+    has_rows = was.rows == now.rows or isinstance(origin, RowOrigin)
+    if was.width != now.width or not has_rows:
+        return f"{name} was {was.rows} rows of {was.width}, and is {now.rows} of {now.width}"
+    if was.bands != now.bands:
+        return (
+            f"it was kept for {was.bands} band(s) of columns, this plan cuts the table into "
+            f"{now.bands}"
+        )
+    return ""
 
 
 @torch.no_grad()

@@ -347,8 +347,12 @@ class Pretraining:
             }
         )
 
-    def keep(self) -> None:
-        """Write the weights in their published form, beside the best ones before."""
+    def keep(self, **facts: object) -> None:
+        """Write the weights in their published form, in the place of the best ones before.
+
+        Args:
+            facts: plain data to keep with them.
+        """
         built, best = self.work.run_dir / ".best.part", self.work.run_dir / ".best"
         if self.worker.rank == 0:
             shutil.rmtree(built, ignore_errors=True)
@@ -360,17 +364,23 @@ class Pretraining:
         proof = frozen.digest(local_shards(self.model), dense_state(self.model), worker=self.worker)
         if self.worker.rank == 0:
             document = {"files": files, "optimizer": optimizer, "digest": dict(proof.by_name)}
+            document |= facts
             (built / WEIGHTS).write_text(json.dumps(document))
             base.move_into_place(built, best)
         checkpoint.barrier(self.worker)
 
-    def to_the_best(self) -> None:
-        """Go back to the best state, optimisers included; a collective call."""
+    def to_the_best(self) -> dict[str, Any]:
+        """Go back to the best state, optimisers included; a collective call.
+
+        Returns:
+            What was written down with it.
+        """
         best = self.work.run_dir / ".best"
-        document = json.loads((best / WEIGHTS).read_text())
+        document: dict[str, Any] = json.loads((best / WEIGHTS).read_text())
         published.read_base_weights(self.model, best, document["files"], self.worker)
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
         optimizer_state.read_state(self.model, adam, best, document["optimizer"], self.worker)
+        return document
 
     def _report_step(self, loss: float, rows_per_s: float) -> None:
         self.report(

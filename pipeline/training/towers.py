@@ -69,7 +69,10 @@ def tune_towers(training: "Pretraining") -> dict[str, Any]:
         What the run's result changes by.
     """
     worker, tasks = training.worker, training.tasks
-    training.to_the_best()
+    document = training.to_the_best()
+    if "tuned" in document:  # a worker died between this and the publishing
+        tuned: dict[str, Any] = document["tuned"]
+        return tuned
     model = unwrap(training.model)
     model.eval()
     heads = copy.deepcopy(model.heads).requires_grad_(True)
@@ -102,8 +105,9 @@ def tune_towers(training: "Pretraining") -> dict[str, Any]:
             tasks, best.steps_T, best.start_T, best.losses_T, strict=True
         )
     ]
-    training.keep()
-    return {"towers": towers, "best_valid_loss": found.loss, "best_tasks": found.as_documents()}
+    changes = {"towers": towers, "best_valid_loss": found.loss, "best_tasks": found.as_documents()}
+    training.keep(tuned=changes)
+    return changes
 
 
 def copy_tower(source: Heads, target: Heads, task: int) -> None:
