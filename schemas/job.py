@@ -134,7 +134,7 @@ class PretrainSpec(WorkerJobSpec):
     optim: PretrainOptimSpec = PretrainOptimSpec()
     from_rates: Annotated[float, Field(gt=0, le=1)] | None = None
     """Factor on both rates where `from` continues a base. Open: 1 with the base's optimiser state,
-    0.1 without it."""
+    0.3 without it."""
     batch_rows: PositiveInt | None = None
     """Rows a step, over all workers. Open: the power of two that gives an epoch 256 to 512 steps,
     but 64 at least and 2048 at most."""

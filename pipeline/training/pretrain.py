@@ -363,7 +363,11 @@ class Pretraining:
         optimizer = optimizer_state.write_state(self.model, adam, built, self.worker)
         proof = frozen.digest(local_shards(self.model), dense_state(self.model), worker=self.worker)
         if self.worker.rank == 0:
-            document = {"files": files, "optimizer": optimizer, "digest": dict(proof.by_name)}
+            document: dict[str, object] = {
+                "files": files,
+                "optimizer": optimizer,
+                "digest": dict(proof.by_name),
+            }
             document |= facts
             (built / WEIGHTS).write_text(json.dumps(document))
             base.move_into_place(built, best)
