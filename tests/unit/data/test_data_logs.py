@@ -12,7 +12,7 @@ from pipeline.data import logs, reader
 from pipeline.data.logs import take_snapshot
 from pipeline.data.reader import Reader
 from pipeline.data.splits import Split
-from pipeline.data.view import log_dates, open_log
+from pipeline.data.view import open_log, read_dates
 from pipeline.errors import BadLog, BadRequest, PipelineError
 from tests.builders import (
     DAYS,
@@ -125,7 +125,7 @@ def test_a_file_outside_the_partitions_is_named(root):
     snapshot = snapshot_of(root, CATALOG)
     assert [u.path for u in snapshot.unreadable] == ["region=ningbo/stray.parquet", "stray.parquet"]
     assert all("outside the folders region=.../dt=..." in u.reason for u in snapshot.unreadable)
-    assert log_dates(str(root), CATALOG)
+    assert read_dates(str(root), CATALOG)[0].counted
 
 
 def test_a_flat_log_may_nest_its_files_as_it_likes(tmp_path):
