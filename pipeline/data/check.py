@@ -78,14 +78,14 @@ def check_log(
     findings = list(_file_findings(snapshot, catalog))
     if any(f.level == "refuse" for f in findings):
         return Report(findings=tuple(findings), files=0, rows=0, sampled_rows=0, split_rows={})
-    dates, days_by_file = LogDates(), NO_DAYS
+    dates, days_by_file, collected = LogDates(), NO_DAYS, None
     try:
         dates, days_by_file = read_dates(uri, catalog, today)
         refuse_time_unit(snapshot, catalog)
+        collected = dates.collected_by(as_of or catalog.as_of)
     except PipelineError as error:
         findings.append(_refused(str(error), snapshot.uri, snapshot.rows))
     findings += date_findings(dates, catalog, snapshot.uri, as_of)
-    collected = dates.collected_by(as_of or catalog.as_of)
     sample = _Sample(snapshot, catalog, wanted=sample_rows, as_of=collected)
     findings += sample.findings()
     findings += _repeated_ids(sample.selection, catalog, all_ids=all_ids)

@@ -166,7 +166,7 @@ def _without_strays(
                 break
             stray |= rows
             runs.pop(end)
-    return [day for run in runs for day in run], stray
+    return [day for run in runs for day in run], dict(sorted(stray.items()))
 
 
 def _runs(dates: Sequence[date]) -> list[list[date]]:

@@ -204,6 +204,8 @@ def seconds_of(
                 instants, time_zone, ambiguous="earliest", nonexistent="latest"
             )
         column, unit = instants.cast(pa.int64()), "us"
+    if unit == "ns" and pa.types.is_integer(column.type):  # a float holds no nanoseconds of today
+        column, unit = pc.divide(column, 1000), "us"
     numbers = column.cast(pa.float64(), safe=False)
     if unit != "s":
         numbers = pc.divide(numbers, PER_SECOND[unit])
