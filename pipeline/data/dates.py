@@ -74,13 +74,13 @@ class LogDates:
             column: partition key or column that holds the date.
         """
         doubts = (
-            (self.stray, "lie far from the other dates"),
-            (self.future, f"lie beyond today, {self.today}"),
+            (self.stray, "dates far from the others"),
+            (self.future, f"dates beyond today, {self.today}"),
         )
         found = [
             Finding(
                 level="warn",
-                what=f"{_listed(dates)} {what}",
+                what=f"{what}: {_listed(dates)}",
                 file=where,
                 column=column,
                 count=sum(dates.values()),

@@ -37,9 +37,10 @@ class SkippedFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowLoss:
-    """What a split's window loses to skipped files, before slices are cut."""
+    """What a window loses to skipped files, before its splits cut their slices."""
 
-    split: str
+    splits: tuple[str, ...]
+    """The splits that share the window."""
     lost: int
     """Rows of the window that cannot be read."""
     rows: int
@@ -59,10 +60,9 @@ class WindowLoss:
         """Return what is lost, in one line."""
         about = "about " if self.is_estimated else ""
         days = f", and all of {days_listed(self.whole_days)}" if self.whole_days else ""
-        return (
-            f"split '{self.split}' loses {about}{self.lost:,} of {self.rows:,} rows of its window "
-            f"({self.share:.1%}){days}"
-        )
+        names = ", ".join(f"'{name}'" for name in self.splits)
+        who = f"split {names} loses" if len(self.splits) == 1 else f"splits {names} lose"
+        return f"{who} {about}{self.lost:,} of {self.rows:,} rows ({self.share:.1%}){days}"
 
     @property
     def message(self) -> str:
@@ -77,7 +77,7 @@ class Skipped:
     files: tuple[SkippedFiles, ...] = ()
     """One entry a reason, most rows first."""
     windows: tuple[WindowLoss, ...] = ()
-    """The splits that lose something."""
+    """The windows that lose something."""
 
 
 def find_skipped(
@@ -100,13 +100,13 @@ def find_skipped(
         days = days_of(file.path)
         return {None: rows} if days is None else dict(days.items())
 
+    windows: dict[str, list[Split]] = defaultdict(list)
+    for split in wanted:
+        windows[f"{split.first} {split.last} {sorted(split.where.items())}"].append(split)
+    losses = (_loss(own, snapshot, log, rows_by_day) for own in windows.values())
     return Skipped(
         files=_by_reason(snapshot.unreadable, rows_by_day),
-        windows=tuple(
-            loss
-            for split in wanted
-            if (loss := _loss(split, snapshot, log, rows_by_day)) is not None
-        ),
+        windows=tuple(loss for loss in losses if loss is not None),
     )
 
 
@@ -157,8 +157,10 @@ def reason_of(file: Unreadable) -> str:
 
 
 def _loss(
-    split: Split, snapshot: Snapshot, log: LogSpec, rows_by_day: RowsByDay
+    sharing: Sequence[Split], snapshot: Snapshot, log: LogSpec, rows_by_day: RowsByDay
 ) -> WindowLoss | None:
+    """What splits of the same window lose, None where that is nothing."""
+    split = sharing[0]
     kept: Counter[date | None] = Counter()
     for file in snapshot.files:
         kept.update(_in_window(split, file, log, rows_by_day))
@@ -173,7 +175,7 @@ def _loss(
     for _, rows in broken:
         lost.update(rows)
     return WindowLoss(
-        split=split.name,
+        splits=tuple(split.name for split in sharing),
         lost=lost.total(),
         rows=lost.total() + kept.total(),
         is_estimated=any(file.rows is None for file, _ in broken),

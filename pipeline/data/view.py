@@ -160,11 +160,12 @@ def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Ski
         return
     snapshot = empty[0].snapshot
     windows = "; ".join(told_window(selection.split, days) for selection in empty)
+    names = [selection.split.name for selection in empty]
     reasons = "".join(
-        f". {loss.message}" for loss in lost.windows if loss.split in {s.split.name for s in empty}
+        f". {loss.message}" for loss in lost.windows if not set(names).isdisjoint(loss.splits)
     )
     raise BadLog(
-        f"splits {[s.split.name for s in empty]} select no row of {snapshot.uri} "
+        f"splits {names} select no row of {snapshot.uri} "
         f"({snapshot.rows:,} rows in {len(snapshot.files)} files). {windows}{reasons}. "
         "Check the catalogue's [splits]"
     )

@@ -116,14 +116,15 @@ def test_days_of_another_id_type_are_refused_with_files_days_and_rows():
     (group,) = view.skipped.files
     assert (group.files, group.rows, group.is_estimated) == (6, 2_400, False)
     assert group.days == (date(2026, 10, 2), date(2026, 10, 8))
-    losses = {loss.split: loss for loss in view.skipped.windows}
-    assert "test" not in losses
-    assert losses["tune"].whole_days == (date(2026, 10, 8),)
-    assert (losses["tune"].lost, losses["tune"].rows) == (1_200, 3_600)
+    losses = {loss.splits: loss for loss in view.skipped.windows}
+    recent = ("tune", "valid", "gate")
+    assert set(losses) == {("pretrain", "pretrain_valid"), recent}
+    assert losses[recent].whole_days == (date(2026, 10, 8),)
+    assert (losses[recent].lost, losses[recent].rows) == (1_200, 3_600)
     with pytest.raises(BadLog) as error:
         skipped.refuse_skipped(view.skipped, max_share=1.0, where=view.snapshot.uri)
     for told in (
-        "split 'tune' loses 1,200 of 3,600 rows",
+        "splits 'tune', 'valid', 'gate' lose 1,200 of 3,600 rows",
         "all of 2026-10-08",
         "user_id: double, expected id",
         "region=north/dt=2026-10-02/part-00000.parquet",

@@ -68,7 +68,10 @@ def test_a_date_beyond_today_moves_no_window_however_full_it_is():
     found = sorted_out(TEN, today=days(6)[0])
     assert found.counted == tuple(days(*range(7)))
     assert found.future == dict.fromkeys(days(7, 8, 9), 1_000)
-    assert "lie beyond today, 2026-10-07" in found.findings("log", "dt")[0].what
+    assert (
+        "dates beyond today, 2026-10-07: 2026-10-08 (1,000 rows), "
+        in found.findings("log", "dt")[0].what
+    )
 
 
 def test_a_log_that_lies_beyond_today_as_a_whole_shows_a_wrong_clock():

@@ -63,7 +63,7 @@ def test_files_are_grouped_by_reason_with_their_rows_and_days(root, how, reason,
     assert group.days == (FIRST,)
     assert group.examples[0] == f"{partition('hangzhou', DAYS[0])}/part-0.parquet"
     (loss,) = view.skipped.windows
-    assert (loss.split, loss.whole_days) == ("pretrain", (FIRST,))
+    assert (loss.splits, loss.whole_days) == (("pretrain",), (FIRST,))
     assert loss.share == pytest.approx(0.5, rel=0.1)
     assert ("about" in loss.message) == is_estimated
 
@@ -138,8 +138,8 @@ def test_days_of_a_log_without_date_folders_come_from_the_lost_files_own_times(t
         splits={"pretrain": {"days": [0, 1]}, "test": {"days": [2, 3]}},
     )
     view = open_log(catalog, str(tmp_path), wanted=["pretrain", "test"])
-    losses = {loss.split: (loss.lost, loss.rows, loss.whole_days) for loss in view.skipped.windows}
+    losses = {loss.splits: (loss.lost, loss.rows, loss.whole_days) for loss in view.skipped.windows}
     if has_time:
-        assert losses == {"pretrain": (50, 100, (date(2026, 10, 2),))}
+        assert losses == {("pretrain",): (50, 100, (date(2026, 10, 2),))}
     else:  # it may belong to either window
-        assert losses == {"pretrain": (50, 100, ()), "test": (50, 150, ())}
+        assert losses == {("pretrain",): (50, 100, ()), ("test",): (50, 150, ())}
