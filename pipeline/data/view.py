@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ _UNIT_FILES = 32
 DaysByFile = Mapping[str, Mapping[date, int]]
 """A file's path -> its rows by date, where it is not its folder that names its day."""
 NO_DAYS: DaysByFile = {}
+
+
+_FOLDER_MAY_DIFFER = timedelta(days=366)
+"""Between an event and the day of its folder: a folder may be named for the day of the export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,7 @@ def open_log(
     uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
     _refuse_undeclared(catalog, wanted)
     days, days_by_file = read_dates(uri, catalog, today)
+    _refuse_undated(catalog, days, wanted)
     chosen = [
         splits.resolve(name, spec, dates=days.counted)
         for name, spec in catalog.splits.items()
@@ -142,6 +147,19 @@ def _refuse_undeclared(catalog: Catalog, wanted: Sequence[str]) -> None:
         )
 
 
+def _refuse_undated(catalog: Catalog, days: LogDates, wanted: Sequence[str]) -> None:
+    """Refuse to count days of a log whose folders name none, with what they name."""
+    counting = [name for name, spec in catalog.splits.items() if name in wanted and spec.days]
+    if not counting or days.counted or not days.unread:
+        return
+    key = catalog.log.date_key
+    raise BadLog(
+        f"splits {counting} count days, but no folder of '{key}' names a date: "
+        f"{', '.join(f'{key}={name}' for name in sorted(days.unread)[:3])}. Expected "
+        f"{key}=YYYY-MM-DD; name another log.date_key, or cut dates from log.event_time"
+    )
+
+
 def refuse_unreadable(snapshot: Snapshot) -> None:
     """Refuse a log without a single readable file; a few unreadable ones are quarantined."""
     if not snapshot.files:
@@ -179,20 +197,32 @@ def told_window(split: Split, days: LogDates) -> str:
 
 
 def refuse_time_unit(snapshot: Snapshot, catalog: Catalog) -> None:
-    """Refuse event times in another unit than the declared one, by a look at some files.
+    """Refuse event times that do not fit the declared unit or their folders' days.
 
-    Every other row is looked at when it is read. Where dates are cut from event times, all rows
-    have been looked at before.
+    Labels would ripen at the wrong time, in silence. Some files are looked at; every other row is
+    looked at when it is read. Where dates are cut from event times, all rows have been looked at
+    before.
 
     Raises:
         BadLog: naming the file, the values and the setting.
     """
-    column = catalog.log.event_time
-    if not (column and catalog.needs_event_time and catalog.log.date_key):
+    log = catalog.log
+    if not (log.event_time and catalog.needs_event_time and log.date_key):
         return
     step = -(-len(snapshot.files) // _UNIT_FILES) or 1
     for file in snapshot.files[::step]:
-        next(_event_seconds(snapshot, file, catalog), None)
+        day = splits.parse_date(splits.partition_of(file, log.date_key))
+        seconds = next(_event_seconds(snapshot, file, catalog), None)
+        known = seconds[np.isfinite(seconds)] if seconds is not None else ()
+        if day is None or not len(known):
+            continue
+        happened = splits.date_of_seconds(float(np.median(known)), log.time_zone)
+        if abs(happened - day) > _FOLDER_MAY_DIFFER:
+            raise BadLog(
+                f"{file.path}: {log.event_time} says {happened}, its folder {day}. Set "
+                f'event_time_unit under [log], which is "{log.event_time_unit}"; or leave '
+                "event_time out, so that labels ripen by their folder's day"
+            )
 
 
 def date_findings(
@@ -255,8 +285,8 @@ def _folder_dates(uri: str, catalog: Catalog, key: str, today: date | None) -> L
             counts[known[name]] += rows
         return counts
 
-    unread: Counter[str] = Counter()
-    if known and len(known) < len(names):
+    unread = Counter({str(name): 0 for name in names if name not in known})
+    if known and unread:
         for name, rows in _rows_by_folder(uri, catalog, key, lambda n: n not in known):
             unread[str(name)] += rows
     return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)

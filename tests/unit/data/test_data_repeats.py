@@ -98,3 +98,14 @@ def test_the_newest_rows_are_looked_at_until_there_are_enough_and_all_when_asked
     assert some == Repeats(column="event_id", rows=200, repeated=0)
     assert everything == Repeats(column="event_id", rows=300, repeated=100)
     assert repeats.count_repeats([selection], small_catalog(log__row_id=None)) is None
+
+
+def test_check_looks_at_all_ids_when_asked(tmp_path, monkeypatch):
+    write_days(tmp_path, 0, 0, 200)
+    monkeypatch.setattr(repeats, "LOOKED_AT_ROWS", 150)
+    catalog = small_catalog()
+    levels = {}
+    for all_ids in (False, True):
+        report = check_log(catalog, str(tmp_path), sample_rows=10, all_ids=all_ids)
+        levels[all_ids] = [f.level for f in report.findings if "repeated id" in f.what]
+    assert levels == {False: [], True: ["refuse"]}

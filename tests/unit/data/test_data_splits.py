@@ -406,3 +406,21 @@ def test_null_row_ids_get_keys_of_their_own_and_leave_the_others_as_they_are(tmp
     assert len(set(keys.tolist())) == 40
     known = np.arange(40) % 3 != 0
     assert (keys[known] == hashing.keys_of(pa.array(np.arange(40)))[known]).all()
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_that_contradict_their_folders_days_are_refused(tmp_path, unit):
+    write_log(tmp_path / "events", [("ningbo", str(DAYS[0]), [20])])
+    tasks = [{"label": "click", "kind": "click", "matures_after": "P1D"}]
+    catalog = small_catalog(
+        log__event_time_unit=unit, tasks=tasks, splits={"tune": {"days": [0, 0]}}
+    )
+    with pytest.raises(BadLog, match=r"event_time says 1970-01-.*its folder 2026-10-01"):
+        open_log(catalog, str(tmp_path), wanted=["tune"])
+
+
+def test_folders_of_hours_are_no_days_and_are_named(tmp_path):
+    write_file(tmp_path / "events/region=a/dt=2026-10-01 05%3A00%3A00/a.parquet", draw_rows(3))
+    catalog = small_catalog(splits={"tune": {"days": [0, 0]}})
+    with pytest.raises(BadLog, match="no folder of 'dt' names a date: dt=2026-10-01 05:00:00"):
+        open_log(catalog, str(tmp_path), wanted=["tune"])

@@ -8,6 +8,8 @@ import pytest
 
 from jobs import _skipped, pretrain
 from jobs._record import read_record
+from pipeline.data.domains import nearest_of
+from pipeline.data.view import open_log
 from pipeline.errors import BadLog
 from schemas.job import CheckSpec, PretrainSpec
 from tests.builders import DAYS, catalog_document, draw_rows, partition, small_catalog, write_file
@@ -131,3 +133,14 @@ def test_today_is_what_is_asked_else_the_clocks_and_none_where_dates_are_made_up
     clock = _skipped.today_of(plain, real)
     assert clock is not None
     assert clock >= date.today()
+
+
+def test_domains_without_tuning_rows_are_printed_with_what_serves_them(log, capsys):
+    write_file(log / "events" / partition("hefei", DAYS[2]) / "a.parquet", draw_rows(30, first=900))
+    catalog = small_catalog(splits={"tune": {"days": [0, 0]}, "test": {"days": [2, 2]}})
+    opened = open_log(catalog, str(log), wanted=["tune"])
+    found = _skipped.report_untuned(opened, nearest_of({"pooled"}))
+    assert found == [{"domain": "region=hefei", "split": "test", "rows": 30, "served_by": "pooled"}]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1 domain has 30 rows in test and none in tune: region=hefei (30 rows, " in shown
+    assert _skipped.report_untuned(opened, nearest_of({"pooled"}), judged=["gate"]) == []
