@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.data import features, reader
 from pipeline.data.splits import Selection
+from schemas.domain import POOLED
 from schemas.log import Catalog
 from schemas.task import DomainSpec
 
@@ -59,8 +60,8 @@ def count_domains(selections: Mapping[str, Selection], catalog: Catalog) -> Doma
 
 
 def _count(selection: Selection, catalog: Catalog) -> Counter[Path]:
-    keys = tuple(dict.fromkeys((*catalog.domain.parent, *catalog.domain.keys)))
-    inside = tuple(key for key in keys if key not in catalog.log.partition_keys)
+    partition_keys = catalog.log.partition_keys
+    inside = tuple(key for key in catalog.domain.all_keys if key not in partition_keys)
     counts: Counter[Path] = Counter()
     for file, group, rows in selection.groups:
         columns = reader.selected_columns(selection, file, group, inside, catalog)
@@ -114,5 +115,5 @@ def untuned_message(found: Sequence[UntunedDomain], split: str) -> str | None:
 
 
 def _kernel(domain: UntunedDomain) -> str:
-    names = {BASE: "the base", features.POOLED: "the pooled kernel"}
+    names = {BASE: "the base", POOLED: "the pooled kernel"}
     return names.get(domain.served_by, f"the kernel '{domain.served_by}'")
