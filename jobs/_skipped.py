@@ -52,6 +52,8 @@ def report_skipped(opened: LogView, spec: LogJobSpec) -> None:
         )
     for loss in opened.skipped.windows:
         console.print(f"[yellow]{escape(loss.message)}[/yellow]")
+    if opened.skipped.undated:
+        console.print(f"[yellow]{skipped.undated_message(opened.skipped)}[/yellow]")
     for found in opened.findings:
         console.print(f"[yellow]{escape(f'{found.what}. {found.remedy}')}[/yellow]")
     if not spec.allow_skipped:
@@ -96,6 +98,7 @@ def document(opened: LogView) -> dict[str, Any]:
                 asdict(loss) | {"whole_days": _text(loss.whole_days), "share": loss.share}
                 for loss in opened.skipped.windows
             ],
+            "rows_without_a_time": opened.skipped.undated,
             "folders_without_a_date": dict(opened.dates.unread),
         },
         "dates": {

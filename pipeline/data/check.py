@@ -24,7 +24,7 @@ from pipeline.data.view import (
     told_window,
 )
 from pipeline.errors import PipelineError
-from schemas.log import Catalog
+from schemas.log import Catalog, LogSpec
 
 _REMEDIES = {
     "null domain key": "Fill the key, or drop the rows; they are skipped",
@@ -242,8 +242,17 @@ def _repeated_ids(selection: Selection, catalog: Catalog, *, all_ids: bool) -> I
             yield found
 
 
-def _losses(lost: Skipped) -> Iterator[Finding]:
-    """What splits lose to files that cannot be read."""
+def _losses(lost: Skipped, log: LogSpec) -> Iterator[Finding]:
+    """What splits lose to files that cannot be read, and to rows without a time."""
+    if lost.undated:
+        yield Finding(
+            level="warn",
+            what=skipped.undated_message(lost),
+            file="-",
+            column=log.event_time or "-",
+            count=lost.undated,
+            remedy="Fill the time; jobs refuse more than max_skipped_share of such rows",
+        )
     for loss in lost.windows:
         yield Finding(
             level="warn",
@@ -302,7 +311,7 @@ def _split_rows(
             )
     chosen = [selection.split for selection in selections.values()]
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
-    problems += _losses(lost)
+    problems += _losses(lost, catalog.log)
     judged = {n: s for n, s in selections.items() if n == "tune" or n in domains.JUDGED}
     with suppress(PipelineError):
         problems += _untuned_domains(judged, catalog)

@@ -6,7 +6,7 @@ would move every window. Two kinds of date are left out, and warned of:
 - beyond today: no event has happened there yet. Where every date lies beyond today the clock is
   what is wrong, or the log is made up, and today bounds nothing;
 - stray: one date, or a run of dates, at the log's start or end that is far from the rest and
-  nearly empty. Far is a gap of more than a week and of more than ten times the log's usual step
+  nearly empty. Far is a gap of more than a week and of more than five times the log's usual step
   between dates. Nearly empty is a tenth at most of the rows of a usual date, date by date.
 
 The usual step is the median over all dates. A usual date is the median over the longest run without
@@ -22,7 +22,7 @@ from statistics import median
 from pipeline.data.contract import Finding
 
 FAR_DAYS = 7
-FAR_STEPS = 10
+FAR_STEPS = 5
 NEARLY_EMPTY = 0.1
 _USUAL_DATES = 3
 """Dates from which on a run tells what is usual."""

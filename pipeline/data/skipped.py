@@ -78,6 +78,15 @@ class Skipped:
     """One entry a reason, most rows first."""
     windows: tuple[WindowLoss, ...] = ()
     """The windows that lose something."""
+    undated: int = 0
+    """Rows of readable files that no window holds, since they have no event time."""
+    rows: int = 0
+    """Rows of readable files."""
+
+    @property
+    def undated_share(self) -> float:
+        """Return the share of the readable rows that have no event time."""
+        return self.undated / self.rows if self.rows else 0.0
 
 
 def find_skipped(
@@ -107,6 +116,8 @@ def find_skipped(
     return Skipped(
         files=_by_reason(snapshot.unreadable, rows_by_day),
         windows=tuple(loss for loss in losses if loss is not None),
+        undated=sum(file.rows - sum(rows_by_day(file).values()) for file in snapshot.files),
+        rows=snapshot.rows,
     )
 
 
@@ -200,25 +211,37 @@ def _in_window(
 
 
 def refuse_skipped(skipped: Skipped, *, max_share: float, where: str) -> None:
-    """Refuse a log of which a window loses a whole day, or more than a share of its rows.
+    """Refuse a log of which a window loses a whole day, or too great a share of its rows.
 
     Args:
         skipped: what is lost.
-        max_share: share of a window's rows that may be.
+        max_share: share of a window's rows that may be lost, and of all rows that may have no event
+            time.
         where: folder of the log.
 
     Raises:
         BadLog: naming splits, days, rows, reasons and the setting.
     """
     grave = [loss for loss in skipped.windows if loss.whole_days or loss.share > max_share]
-    if not grave:
+    lines = [loss.message for loss in grave]
+    if skipped.undated_share > max_share:
+        lines.append(undated_message(skipped))
+    if not lines:
         return
-    lines = "\n".join(f"  {loss.message}" for loss in grave)
     examples = ", ".join(path for group in skipped.files for path in group.examples[:1])
+    seen = f" (for one, {examples})" if examples else ""
     raise BadLog(
-        f"too much of {where} cannot be read (for one, {examples}):\n{lines}\n"
+        f"too much of {where} cannot be read{seen}:\n  " + "\n  ".join(lines) + "\n"
         f"A window may lose no whole day, and {max_share:.1%} of its rows (max_skipped_share). "
         "Write those files again or change the catalogue; or run without them: allow_skipped=true"
+    )
+
+
+def undated_message(skipped: Skipped) -> str:
+    """Return how many rows have no event time, in one line."""
+    return (
+        f"{skipped.undated:,} of {skipped.rows:,} rows ({skipped.undated_share:.1%}) have no event "
+        "time; no window of days holds them"
     )
 
 

@@ -85,7 +85,7 @@ def open_log(
     ]
 
     snapshot = _snapshot(uri, catalog, chosen)
-    refuse_unreadable(snapshot)
+    refuse_unreadable(snapshot, "; ".join(told_window(split, days) for split in chosen))
     refuse_time_unit(snapshot, catalog)
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
     selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
@@ -160,14 +160,23 @@ def _refuse_undated(catalog: Catalog, days: LogDates, wanted: Sequence[str]) -> 
     )
 
 
-def refuse_unreadable(snapshot: Snapshot) -> None:
-    """Refuse a log without a single readable file; a few unreadable ones are quarantined."""
+def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
+    """Refuse a log without a single readable file; a few unreadable ones are quarantined.
+
+    Args:
+        snapshot: what the job would read.
+        windows: its splits' windows beside the days that the log has.
+
+    Raises:
+        BadLog: there is none.
+    """
     if not snapshot.files:
         reasons = Counter(u.reason for u in snapshot.unreadable).most_common(3)
         told = "; ".join(f"{reason} ({count} files)" for reason, count in reasons)
         raise BadLog(
             f"no readable Parquet file below {snapshot.uri}: {told or 'no file at all'}. "
-            "Check data_root=, log.partition_keys and the columns that the catalogue names"
+            f"{windows}. Check data_root=, log.partition_keys and the columns that the catalogue "
+            "names"
         )
 
 

@@ -35,8 +35,8 @@ TEN = dict.fromkeys(days(*range(10)), 1_000)
         pytest.param({92: 1_000}, [], id="a day as full as the others, later"),
         pytest.param({92: 101}, [], id="more than a tenth of a usual day"),
         pytest.param({92: 1, 400: 1_000}, [], id="a thin day before a full one"),
-        pytest.param({19: 1}, [], id="ten days later is a pause"),
-        pytest.param({20: 1}, [20], id="eleven days later is far"),
+        pytest.param({16: 1}, [], id="seven days later is a pause"),
+        pytest.param({17: 1}, [17], id="eight days later is far"),
     ],
 )
 def test_a_nearly_empty_date_far_from_the_others_moves_no_window(more, stray):
@@ -48,8 +48,8 @@ def test_a_nearly_empty_date_far_from_the_others_moves_no_window(more, stray):
 
 def test_far_is_measured_by_the_logs_own_step():
     weekly = dict.fromkeys(days(*range(0, 70, 7)), 1_000)
-    assert not sorted_out(weekly | {days(63 + 70)[0]: 1}).stray
-    assert sorted_out(weekly | {days(63 + 71)[0]: 1}).stray
+    assert not sorted_out(weekly | {days(63 + 35)[0]: 1}).stray
+    assert sorted_out(weekly | {days(63 + 36)[0]: 1}).stray
 
 
 def test_two_dates_tell_of_nothing_usual():

@@ -42,7 +42,7 @@ def spoil(root: Path, region: str, day: str, how: str) -> None:
 
 def test_a_whole_log_loses_nothing(root):
     view = opened(root)
-    assert view.skipped == skipped.Skipped()
+    assert view.skipped == skipped.Skipped(rows=600)
     skipped.refuse_skipped(view.skipped, max_share=0.0, where="log")
 
 
@@ -143,3 +143,26 @@ def test_days_of_a_log_without_date_folders_come_from_the_lost_files_own_times(t
         assert losses == {("pretrain",): (50, 100, (date(2026, 10, 2),))}
     else:  # it may belong to either window
         assert losses == {("pretrain",): (50, 100, ()), ("test",): (50, 150, ())}
+
+
+def test_rows_without_a_time_are_counted_and_too_many_refused(tmp_path):
+    times = [FIRST_S + 60 * n if n % 4 else None for n in range(40)]
+    rows = draw_rows(40).set_column(1, "event_time", pa.array(times, pa.int64()))
+    write_file(tmp_path / "events" / "a.parquet", rows)
+    catalog = small_catalog(
+        log__date_key=None,
+        log__partition_keys=[],
+        domain__keys=["scene"],
+        features=[{"kind": "numeric", "name": "price"}],
+        tables={},
+        splits={"pretrain": {"days": [0, 0]}},
+    )
+    view = open_log(catalog, str(tmp_path), wanted=["pretrain"])
+    assert view.selections["pretrain"].rows == 30
+    assert (view.skipped.undated, view.skipped.undated_share) == (10, 0.25)
+    skipped.refuse_skipped(view.skipped, max_share=0.25, where="log")
+    with pytest.raises(BadLog, match=r"10 of 40 rows \(25.0%\) have no event time"):
+        skipped.refuse_skipped(view.skipped, max_share=0.24, where="log")
+    report = check_log(catalog, str(tmp_path), sample_rows=1_000)
+    (found,) = [f for f in report.findings if "no event time" in f.what]
+    assert (found.column, found.count) == ("event_time", 10)
