@@ -14,6 +14,7 @@ from pipeline.data import domains, skipped, view
 from pipeline.data.domains import Serving
 from pipeline.data.skipped import SkippedFiles, days_listed
 from pipeline.data.view import LogView
+from pipeline.errors import PipelineError
 from schemas.job import LogJobSpec
 from schemas.log import Catalog
 
@@ -144,10 +145,15 @@ def report_untuned(
     Returns:
         The domains, for the record.
     """
-    selections = view.select_also(opened, ("tune", *judged))
+    try:
+        selections = view.select_also(opened, ("tune", *judged))
+        rows = domains.count_domains(selections, opened.catalog)
+    except PipelineError as error:  # of a split that the job itself does not read
+        console.print(f"[yellow]domains were not counted: {escape(str(error))}[/yellow]")
+        return []
     if "tune" not in selections:
         return []
-    found = domains.find_untuned(domains.count_domains(selections, opened.catalog), serving)
+    found = domains.find_untuned(rows, serving)
     for split in judged:
         if message := domains.untuned_message(found, split):
             console.print(f"[yellow]{escape(message)}[/yellow]")

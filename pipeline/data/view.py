@@ -24,8 +24,6 @@ _UNIT_FILES = 32
 DaysByFile = Mapping[str, Mapping[date, int]]
 """A file's path -> its rows by date, where it is not its folder that names its day."""
 NO_DAYS: DaysByFile = {}
-
-
 _FOLDER_MAY_DIFFER = timedelta(days=366)
 """Between an event and the day of its folder: a folder may be named for the day of the export."""
 
@@ -83,7 +81,6 @@ def open_log(
         for name, spec in catalog.splits.items()
         if name in wanted
     ]
-
     snapshot = _snapshot(uri, catalog, chosen)
     refuse_unreadable(snapshot, "; ".join(told_window(split, days) for split in chosen))
     refuse_time_unit(snapshot, catalog)

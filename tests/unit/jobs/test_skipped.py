@@ -144,3 +144,16 @@ def test_domains_without_tuning_rows_are_printed_with_what_serves_them(log, caps
     shown = " ".join(capsys.readouterr().out.split())
     assert "1 domain has 30 rows in test and none in tune: region=hefei (30 rows, " in shown
     assert _skipped.report_untuned(opened, nearest_of({"pooled"}), judged=["gate"]) == []
+
+
+def test_a_split_that_the_job_does_not_read_stops_nothing(log, capsys):
+    scenes = small_catalog(
+        domain__keys=["scene"], splits={"tune": {"days": [0, 0]}, "test": {"days": [2, 2]}}
+    )
+    opened = open_log(scenes, str(log), wanted=["tune"])
+    path = log / "events" / partition("ningbo", DAYS[2]) / "a.parquet"
+    held = path.read_bytes()
+    footer = 8 + int.from_bytes(held[-8:-4], "little")
+    path.write_bytes(b"PAR1" + held[-footer:])  # a footer whose pages are gone
+    assert _skipped.report_untuned(opened, nearest_of({"pooled"})) == []
+    assert "domains were not counted: " in capsys.readouterr().out
