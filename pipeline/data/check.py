@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError
 from schemas.log import Catalog
 
 _REMEDIES = {
+    "differs from the folder's": "The file's counts; Iceberg writes a space as +, null as null",
     "null domain key": "Fill the key, or drop the rows; they are skipped",
     "null user": "Fill the user, or take log.user out of the catalogue; they are skipped",
     "label outside": "A label is 0, 1 or null; mend the export. They are skipped",
@@ -55,6 +56,7 @@ def check_log(
         uri,
         partition_keys=catalog.log.partition_keys,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=logs.table_version(uri, catalog.log.version),
     )
     findings = list(_file_findings(snapshot, catalog))
     if any(f.level == "refuse" for f in findings):
@@ -79,15 +81,26 @@ def check_log(
 
 def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     """What footers and folder names tell."""
-    for broken in snapshot.unreadable:
+    for problem in logs.file_problems(snapshot):
         level: Level = "quarantine" if snapshot.files else "refuse"
         yield Finding(
-            level=level,
-            what=broken.reason,
-            file=broken.path,
+            level="warn" if problem.is_ignored else level,
+            what=problem.message,
+            file=", ".join(problem.examples),
             column="-",
-            count=1,
-            remedy="Write the file again, or change the catalogue; the file is skipped",
+            count=problem.files,
+            remedy="Rename it or move it away; it is not read"
+            if problem.is_ignored
+            else "Write the files again, or change the catalogue; they are skipped",
+        )
+    for named, rows in logs.null_words(snapshot).items():
+        yield Finding(
+            level="warn",
+            what=f"folder {named}=null is read as the word null",
+            file="-",
+            column=named,
+            count=rows,
+            remedy="If it is the null value, name it __HIVE_DEFAULT_PARTITION__",
         )
     if not snapshot.files and not snapshot.unreadable:
         yield Finding(
@@ -101,7 +114,7 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     for file in snapshot.files:
         key = catalog.log.date_key
         day = splits.partition_of(file, key) if key else None
-        if key and splits.parse_date(day) is None:
+        if key and key not in file.inside and splits.parse_date(day) is None:
             yield Finding(
                 level="quarantine",
                 what=f"partition {key}={day} is no date",
@@ -155,12 +168,13 @@ class _Sample:
             piece = Piece(file=file, group=group, start=0, stop=min(rows, self.wanted))
             path = self.selection.snapshot.files[file].path
             try:
-                raw = reader.read_piece(self.selection, piece, self.catalog).rows
+                read = reader.read_piece(self.selection, piece, self.catalog)
             except PipelineError as error:
                 found.append(_refused(str(error), path, rows))
                 continue
+            raw = read.rows
             self.rows += len(raw)
-            for told, count in self._seen(raw).items():
+            for told, count in (self._seen(raw) + Counter(read.counts)).items():
                 level, _, what = told.partition(": ")
                 counts[level, what] += count
                 first.setdefault((level, what), path)
