@@ -404,7 +404,7 @@ def test_equality_deletes_are_refused_by_name(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_each_row_that_is_not_deleted_is_read_once_and_keeps_its_key(tmp_path_factory, data):
     """Over row groups of any size, any deleted rows, any number of workers and any slice."""
     folder = tmp_path_factory.mktemp("table")
