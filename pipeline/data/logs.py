@@ -97,16 +97,17 @@ class LogFile:
         """Columns that are not in the file, and the value that all its rows have."""
         return dict(self.projection.constants) if self.projection else {}
 
-    def stored_name(self, column: str) -> str:
-        """Return the name that a column has in the file."""
-        names = self.projection.columns if self.projection else None
-        return column if names is None else _by_name(names)[column]
+    def stored_names(self, columns: Iterable[str]) -> dict[str, str]:
+        """Return the names that columns have in the file; those that it surely lacks are left out.
 
-    def columns_in(self, stored: pa.Schema) -> frozenset[str]:
-        """Return the columns that rows of this file have, given its schema."""
+        Without a table's names every column may be in the file, under its own name.
+        """
         names = self.projection.columns if self.projection else None
-        own = stored.names if names is None else [name for name, _ in names]
-        return frozenset(own) | frozenset(self.constants)
+        wanted = [column for column in columns if column not in self.constants]
+        if names is None:
+            return {column: column for column in wanted}
+        own = _by_name(names)
+        return {column: own[column] for column in wanted if column in own}
 
     def kept(self, group: int) -> npt.NDArray[np.bool_] | None:
         """Return which rows of a row group are not deleted; None where none is."""
@@ -392,7 +393,7 @@ def values_inside(snapshot: Snapshot, file: LogFile) -> list[dict[str, str | Non
     """
     parquet = snapshot.open(file)
     folder = dict(file.partition)
-    names = {key: file.stored_name(key) for key in file.inside}
+    names = file.stored_names(file.inside)
     try:
         table = parquet.read(list(names.values()), use_threads=False)
         columns = {

@@ -116,10 +116,10 @@ def _read_group(
 ) -> pa.RecordBatch:
     """One row group's columns as one record batch, without a table's deleted rows.
 
-    Partition keys inside the file come as partition values; other partition values are not added.
+    Partition keys inside the file come as partition values; other partition values are not added,
+    nor columns that the file lacks.
     """
-    constants = file.constants
-    names = {column: file.stored_name(column) for column in columns if column not in constants}
+    names = file.stored_names(columns)
     try:
         table = parquet.read_row_group(group, columns=list(names.values()), use_threads=False)
         _validate(table)
@@ -131,18 +131,16 @@ def _read_group(
     if not columns:
         return pa.RecordBatch.from_arrays([pa.nulls(file.group_rows[group])], ["_"])
     rows = file.stored_rows[group]
-    if names and len(table) != rows:
+    if table.num_columns and len(table) != rows:
         raise BadLog(
             f"{file.path}, row group {group} decodes to {len(table):,} rows, its footer says "
             f"{rows:,}; write the file again, or move it away"
         )
-    batches = table.combine_chunks().to_batches()
-    batch = batches[0] if rows and names else pa.RecordBatch.from_pylist([], table.schema)
-    return _as_logged(batch, file, group, names)
+    return _as_logged(table.combine_chunks(), file, group, names)
 
 
 def _as_logged(
-    stored: pa.RecordBatch, file: LogFile, group: int, names: Mapping[str, str]
+    stored: pa.Table, file: LogFile, group: int, names: Mapping[str, str]
 ) -> pa.RecordBatch:
     """Return the rows that a row group of the file holds, under the log's names.
 
@@ -154,12 +152,13 @@ def _as_logged(
     """
     rows = file.stored_rows[group]
     folder = dict(file.partition)
-    columns = {
-        name: partitions.resolve(stored.column(own), folder.get(name))
-        if name in file.inside
-        else stored.column(own)
-        for name, own in names.items()
-    }
+    columns: dict[str, pa.Array] = {} if stored.num_columns else {"_": pa.nulls(rows)}
+    for name, own in names.items():
+        if own in stored.column_names:
+            chunks = stored.column(own).chunks
+            column = chunks[0] if chunks else pa.array([], stored.schema.field(own).type)
+            is_key = name in file.inside
+            columns[name] = partitions.resolve(column, folder.get(name)) if is_key else column
     for name, value in file.constants.items():
         columns[name] = pa.repeat(value, rows) if value.is_valid else pa.nulls(rows, value.type)
     batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))

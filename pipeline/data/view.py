@@ -93,9 +93,10 @@ def open_log(
 def refuse_unreadable(snapshot: Snapshot) -> None:
     """Refuse a log without a single readable file; a few unreadable ones are quarantined."""
     if not snapshot.files:
+        problems = _problems(snapshot)
+        seen = f"no file of these splits can be read: {problems}"
         raise BadLog(
-            f"no readable Parquet file below {snapshot.uri}: "
-            f"{_problems(snapshot) or 'no file at all. '}"
+            f"{snapshot.uri}: {seen if problems else 'there is no file at all for these splits. '}"
             "Check data_root=, log.partition_keys and the columns that the catalogue names"
         )
 
