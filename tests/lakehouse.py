@@ -6,6 +6,7 @@ written here as the formats' specifications say.
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -143,6 +144,7 @@ def delete_iceberg_rows(
     table: Table,
     deleted: Mapping[str, Sequence[int]],
     content: DataFileContent = DataFileContent.POSITION_DELETES,
+    kind: FileFormat = FileFormat.PARQUET,
 ) -> None:
     """Commit a delete file for each data file: its path as the table names it -> rows of it."""
     parent = table.current_snapshot()
@@ -162,7 +164,7 @@ def delete_iceberg_rows(
                     sequence_number=None,
                     file_sequence_number=None,
                     data_file=_delete_file(
-                        table, f"{number}-{at}", path, rows, partitions[path], content
+                        table, f"{number}-{at}", path, rows, partitions[path], content, kind
                     ),
                 )
             )
@@ -199,8 +201,9 @@ def _delete_file(
     rows: Sequence[int],
     partition: Record,
     content: DataFileContent,
+    kind: FileFormat,
 ) -> DataFile:
-    place = f"{table.location()}/data/deletes-{name}.parquet"
+    place = f"{table.location()}/data/deletes-{name}.{kind.value.lower()}"
     schema = pa.schema(
         [
             pa.field("file_path", pa.string(), False, {"PARQUET:field_id": "2147483546"}),
@@ -209,11 +212,14 @@ def _delete_file(
     )
     columns = {"file_path": [path] * len(rows), "pos": list(rows)}
     with table.io.new_output(place).create() as out:
-        pq.write_table(pa.table(columns, schema=schema), out)
+        if kind == FileFormat.PUFFIN:
+            out.write(_puffin(path, rows))
+        else:
+            pq.write_table(pa.table(columns, schema=schema), out)
     file = DataFile.from_args(
         content=content,
         file_path=place,
-        file_format=FileFormat.PARQUET,
+        file_format=kind,
         partition=partition,
         record_count=len(rows),
         file_size_in_bytes=len(table.io.new_input(place)),
@@ -221,3 +227,26 @@ def _delete_file(
     )
     file.spec_id = table.spec().spec_id
     return file
+
+
+def _puffin(path: str, rows: Sequence[int]) -> bytes:
+    """A Puffin file with one deletion vector.
+
+    Source: the Puffin specification, blob type deletion-vector-v1.
+    """
+    bitmap = struct.pack("<qi", 1, 0) + BitMap(rows).serialize()
+    body = bytes.fromhex("d1d33964") + bitmap
+    blob = struct.pack(">i", len(body)) + body + struct.pack(">I", zlib.crc32(body))
+    properties = {"referenced-data-file": path, "cardinality": str(len(rows))}
+    described = {
+        "type": "deletion-vector-v1",
+        "fields": [],
+        "snapshot-id": -1,
+        "sequence-number": -1,
+        "offset": 4,
+        "length": len(blob),
+        "properties": properties,
+    }
+    footer = json.dumps({"blobs": [described]}).encode()
+    ending = struct.pack("<i", len(footer)) + b"\0\0\0\0" + b"PFA1"
+    return b"PFA1" + blob + b"PFA1" + footer + ending

@@ -7,6 +7,7 @@ folder is a table of a lakehouse, the table's metadata names the files instead o
 
 import hashlib
 import json
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -444,8 +445,8 @@ def partition_values(
     filesystem, root = open_folder(uri)
     if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
         return set()
-    if _place(_whole(uri)):
-        return _values_of_table(uri, partition_keys, key, version)
+    if place := _place(_whole(uri)):
+        return _values_of_table(place, partition_keys, key, version)
     outer = partition_keys[: partition_keys.index(key) + 1]
     values: set[str | None] = set()
     for path, known in _walk(filesystem, root, (), outer, lambda _: True, []):
@@ -456,13 +457,19 @@ def partition_values(
 
 
 def _values_of_table(
-    uri: str, partition_keys: tuple[str, ...], key: str, version: int | None
+    place: lakehouse.Place, keys: tuple[str, ...], key: str, version: int | None
 ) -> set[str | None]:
-    snapshot = take_snapshot(uri, partition_keys=partition_keys, version=version)
-    values: set[str | None] = set()
-    for file in snapshot.files:
-        rows = values_inside(snapshot, file) if key in file.inside else [file.exact_partition]
-        values |= {row[key] for row in rows if file.rows}
+    """Read what the metadata leaves open: files that have the column, or may have no row left."""
+    table = _resolved(place, version)
+    judge = _Judge(uri=place.uri, keys=keys, schema_problem=lambda _: None, table=table)
+    is_told = [key in f.partition and not len(f.deleted) for f in table.files]
+    values = {f.partition[key] for f, told in zip(table.files, is_told, strict=True) if told}
+    others = [f for f, told in zip(table.files, is_told, strict=True) if not told]
+    for file in _in_parallel(judge.file_of_table, others):
+        if isinstance(file, LogFile) and file.rows:
+            snapshot = Snapshot(uri=place.uri, files=(file,))
+            rows = values_inside(snapshot, file) if key in file.inside else [file.exact_partition]
+            values |= {row[key] for row in rows}
     return values
 
 
@@ -576,7 +583,11 @@ class _Judge:
             rows = _rows_of(projection, schema)
             problem = self.schema_problem(rows)
         except (pa.ArrowException, OSError, ValueError) as error:
-            reason = f"no whole Parquet file: {error}"
+            gone = (
+                "it is not there, though the table names it. Was the version vacuumed or expired?"
+            )
+            is_gone = isinstance(error, FileNotFoundError) and file is not None
+            reason = gone if is_gone else f"no whole Parquet file: {error}"
             return Unreadable(path=path, reason=reason, partition=partition)
         if file is None:
             _refuse_paimon(self.uri, path, schema)
@@ -721,18 +732,18 @@ def file_problems(snapshot: Snapshot) -> tuple[FileProblem, ...]:
     found: list[FileProblem] = []
     for is_ignored, files in ((False, snapshot.unreadable), (True, snapshot.ignored)):
         by_reason: dict[str, list[Unreadable | Ignored]] = defaultdict(list)
-        for file in files:
-            by_reason[file.reason].append(file)
+        for file in files:  # sizes and offsets in a reason are no reason of their own
+            by_reason[re.sub(r"\d[\d,.]*", "#", file.reason)].append(file)
         found += [
             FileProblem(
-                reason=reason,
+                reason=same[0].reason,
                 files=len(same),
                 of=len(snapshot.files) + len(snapshot.unreadable),
                 rows=sum(f.rows for f in same if isinstance(f, Unreadable)),
                 examples=tuple(f.path for f in same[:3]),
                 is_ignored=is_ignored,
             )
-            for reason, same in sorted(by_reason.items(), key=lambda x: -len(x[1]))
+            for same in sorted(by_reason.values(), key=len, reverse=True)
         ]
     return tuple(found)
 

@@ -16,7 +16,8 @@ import pytest
 from deltalake import DeltaTable
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pyiceberg.manifest import DataFile, DataFileContent
+from pyarrow.fs import LocalFileSystem
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform, VoidTransform
@@ -24,6 +25,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, NestedField, StringType, TimestampType
 
 from pipeline.data import iceberg, logs, reader
+from pipeline.data.lakehouse import Place, below, locate
 from pipeline.data.logs import Snapshot, take_snapshot
 from pipeline.data.splits import Split
 from pipeline.data.view import log_dates, open_log
@@ -372,6 +374,49 @@ def test_rows_deleted_by_position_are_not_read(tmp_path, write):
     assert pickle.loads(pickle.dumps(snapshot)) == snapshot
 
 
+@pytest.mark.parametrize("kind", [FileFormat.PARQUET, FileFormat.PUFFIN])
+def test_delete_files_and_deletion_vectors_of_iceberg_name_the_same_rows(tmp_path, kind):
+    table = iceberg_table(tmp_path, log_rows(20), ["region"])
+    path = min(t.file.file_path for t in table.scan().plan_files())
+    delete_iceberg_rows(table, {path: [0, 2, 5]}, kind=kind)
+    expected = table.catalog.load_table(table.name()).scan().to_arrow()
+    snapshot = take_snapshot(str(tmp_path), partition_keys=("region",))
+    catalog = small_catalog(log__partition_keys=["region"], log__date_key=None)
+    columns = ("event_id", "region")
+    assert events(read(snapshot, catalog), columns) == events(expected, columns)
+    assert len(expected) == 17
+
+
+def test_deletes_by_a_file_of_another_format_are_refused_by_name(tmp_path):
+    table = iceberg_table(tmp_path, log_rows(), KEYS)
+    path = next(iter(table.scan().plan_files())).file.file_path
+    delete_iceberg_rows(table, {path: [0]}, kind=FileFormat.ORC)
+    with pytest.raises(BadLog, match=r"in a file of format ORC, which is not read"):
+        take_snapshot(str(tmp_path), partition_keys=KEYS)
+
+
+def test_a_mapped_delta_table_may_have_deletion_vectors(tmp_path):
+    delta_table(tmp_path, log_rows(20), ["region"], configuration=MAPPED)
+    path = on_disk(tmp_path)[0]
+    delete_delta_rows(tmp_path, {path: [0, 4]})
+    expected = delta_rows(tmp_path)
+    snapshot = take_snapshot(str(tmp_path), partition_keys=("region",))
+    catalog = small_catalog(log__partition_keys=["region"], log__date_key=None)
+    columns = ("event_id", "region")
+    assert events(read(snapshot, catalog), columns) == events(expected, columns)
+    assert len(expected) == 18
+
+
+def test_a_version_whose_files_are_gone_is_refused_with_the_reason(tmp_path):
+    delta_at(tmp_path / "events")
+    table = DeltaTable(str(tmp_path / "events"))
+    table.create_checkpoint()
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    assert open_log(CATALOG, str(tmp_path), wanted=["pretrain"]).snapshot.rows == 9
+    with pytest.raises(BadLog, match=r"6 of 6 files: it is not there, .*Was the version vacuumed"):
+        open_log(small_catalog(log__version=0), str(tmp_path), wanted=["pretrain"])
+
+
 def test_deleting_a_row_changes_the_fingerprint_of_its_file_alone(tmp_path):
     delta_table(tmp_path, log_rows(20), ["region"])
     before = take_snapshot(str(tmp_path), partition_keys=("region",))
@@ -458,6 +503,34 @@ def test_each_row_that_is_not_deleted_is_read_once_and_keeps_its_key(tmp_path_fa
 
 
 # Where the metadata lies
+
+
+@pytest.mark.parametrize(
+    ("path", "uri", "root", "expected"),
+    [
+        ("a/b.parquet", "/t", "/t", "a/b.parquet"),
+        ("file:///t/a.parquet", "/t", "/t", "a.parquet"),
+        ("file:/t/a.parquet", "/moved/t", "file:///t", "a.parquet"),
+        ("/t/a.parquet", "file:///t", "/elsewhere", "a.parquet"),
+        ("s3a://bucket/t/a=b%2Bc/x", "s3://bucket/t", "s3://bucket/t/", "a=b%2Bc/x"),
+        ("s3://bucket/t/x", "s3://bucket/t?region=eu", "s3://old/t", "x"),
+        ("s3://bucket/t2/x", "s3://bucket/t", "s3://bucket/t", "s3://bucket/t2/x"),
+        ("/other/x", "/t", "/t", "file:///other/x"),
+    ],
+)
+def test_a_tables_files_are_named_below_its_folder_however_its_metadata_spell_it(
+    path, uri, root, expected
+):
+    place = Place(format="delta", uri=uri, filesystem=LocalFileSystem(), root=uri)
+    assert below(path, place, root=root) == expected
+
+
+def test_a_file_elsewhere_is_found_without_decoding_its_name(tmp_path):
+    (tmp_path / "a%2Bb").write_bytes(b"x")
+    filesystem, path = locate(f"file://{tmp_path}/a%2Bb")
+    assert filesystem.open_input_file(path).read() == b"x"
+    with pytest.raises(BadLog, match=r"no place that pyarrow\.fs understands"):
+        locate("nope://bucket/x")
 
 
 def test_an_iceberg_table_is_found_from_its_data_folder_and_after_a_move(tmp_path):
@@ -558,3 +631,19 @@ def test_the_librarys_rows_and_ours_are_the_same_after_a_compaction(tmp_path):
     expected = delta_rows(tmp_path)
     assert pc.count_distinct(expected.column("event_id")).as_py() == snapshot.rows == 36
     assert events(read(snapshot)) == events(expected)
+
+
+@pytest.mark.parametrize("keys", [("region", "dt"), ("region",)])
+def test_a_date_whose_rows_are_all_deleted_is_no_date_of_the_log(tmp_path, keys):
+    """A table that is partitioned by its dates, and one that is not."""
+    rows = log_rows().sort_by("dt")
+    delta_table(tmp_path, rows.slice(0, 6), keys)
+    delta_table(tmp_path, rows.slice(6), keys, mode="append")
+    last = [
+        path
+        for path in on_disk(tmp_path)
+        if min(pq.read_table(tmp_path / path, columns=["event_id"]).column(0).to_pylist()) % 2
+    ]
+    assert len(last) == 3
+    delete_delta_rows(tmp_path, {path: range(2) for path in last})
+    assert [str(day) for day in log_dates(str(tmp_path), CATALOG)] == [DAYS[0]]
