@@ -58,7 +58,7 @@ def check_log(
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
         version=logs.table_version(uri, catalog.log.version),
     )
-    findings = list(_file_findings(snapshot, catalog))
+    findings = [*_file_findings(snapshot, catalog), *_folder_findings(snapshot)]
     if any(f.level == "refuse" for f in findings):
         return Report(findings=tuple(findings), files=0, rows=0, sampled_rows=0, split_rows={})
     try:
@@ -81,26 +81,15 @@ def check_log(
 
 def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     """What footers and folder names tell."""
-    for problem in logs.file_problems(snapshot):
+    for broken in snapshot.unreadable:
         level: Level = "quarantine" if snapshot.files else "refuse"
         yield Finding(
-            level="warn" if problem.is_ignored else level,
-            what=problem.message,
-            file=", ".join(problem.examples),
+            level=level,
+            what=broken.reason,
+            file=broken.path,
             column="-",
-            count=problem.files,
-            remedy="Rename it or move it away; it is not read"
-            if problem.is_ignored
-            else "Write the files again, or change the catalogue; they are skipped",
-        )
-    for named, rows in logs.null_words(snapshot).items():
-        yield Finding(
-            level="warn",
-            what=f"folder {named}=null is read as the word null",
-            file="-",
-            column=named,
-            count=rows,
-            remedy="If it is the null value, name it __HIVE_DEFAULT_PARTITION__",
+            count=1,
+            remedy="Write the file again, or change the catalogue; the file is skipped",
         )
     if not snapshot.files and not snapshot.unreadable:
         yield Finding(
@@ -132,6 +121,29 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
                 count=0,
                 remedy="Nothing to read; was the export empty?",
             )
+
+
+def _folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find files and folders that are no part of the log, and folders that may be the null's."""
+    for problem in logs.file_problems(snapshot):
+        if problem.is_ignored:
+            yield Finding(
+                level="warn",
+                what=problem.message,
+                file=", ".join(problem.examples),
+                column="-",
+                count=problem.files,
+                remedy="It is not read; move it away, or name its folder as the others",
+            )
+    for key, rows in logs.null_words(snapshot).items():
+        yield Finding(
+            level="warn",
+            what=f"folder {key}=null is read as the word null",
+            file="-",
+            column=key,
+            count=rows,
+            remedy="If it is the null value, name it __HIVE_DEFAULT_PARTITION__",
+        )
 
 
 def _refused(what: str, file: str, rows: int) -> Finding:
