@@ -55,10 +55,7 @@ def delete_delta_rows(folder: Path, deleted: Mapping[str, Sequence[int]]) -> Non
 
     Source: Delta's protocol, "Deletion Vector Format" (inline, a portable 64-bit roaring bitmap).
     """
-    table = DeltaTable(str(folder))
-    log = folder / "_delta_log"
-    lines = [p.read_text().splitlines() for p in sorted(log.glob("*.json"))]
-    actions = [json.loads(line) for line in chain.from_iterable(lines)]
+    actions = _actions(folder)
     features = ["deletionVectors"]
     metadata = next(a for a in reversed(actions) if "metaData" in a)
     metadata["metaData"]["configuration"]["delta.enableDeletionVectors"] = "true"
@@ -75,8 +72,29 @@ def delete_delta_rows(folder: Path, deleted: Mapping[str, Sequence[int]]) -> Non
         add = next(a["add"] for a in actions if "add" in a and unquote(a["add"]["path"]) == path)
         commit.append({"remove": {"path": add["path"], "dataChange": True, "deletionTimestamp": 1}})
         commit.append({"add": add | {"deletionVector": _vector(rows)}})
-    name = f"{table.version() + 1:020}.json"
-    (log / name).write_text("\n".join(json.dumps(action) for action in commit))
+    _commit(folder, commit)
+
+
+def rename_delta_columns(folder: Path, names: Mapping[str, str]) -> None:
+    """Commit new names for columns of a mapped table; old name -> new name."""
+    metadata = next(a for a in reversed(_actions(folder)) if "metaData" in a)
+    schema = json.loads(metadata["metaData"]["schemaString"])
+    for field in schema["fields"]:
+        field["name"] = names.get(field["name"], field["name"])
+    keys = [names.get(key, key) for key in metadata["metaData"]["partitionColumns"]]
+    metadata["metaData"] |= {"schemaString": json.dumps(schema), "partitionColumns": keys}
+    _commit(folder, [metadata])
+
+
+def _actions(folder: Path) -> list[dict[str, Any]]:
+    lines = [p.read_text().splitlines() for p in sorted((folder / "_delta_log").glob("*.json"))]
+    return [json.loads(line) for line in chain.from_iterable(lines)]
+
+
+def _commit(folder: Path, actions: Sequence[Mapping[str, Any]]) -> None:
+    name = f"{DeltaTable(str(folder)).version() + 1:020}.json"
+    text = "\n".join(json.dumps(action) for action in actions)
+    (folder / "_delta_log" / name).write_text(text)
 
 
 def _vector(rows: Sequence[int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +24,16 @@ Positions = npt.NDArray[np.int64]
 Names = tuple[tuple[str, str], ...]
 """Columns of the table that a file has: the table's name, the file's name."""
 _METADATA = ".metadata.json"
-_REFUSED = {
-    "a Hudi table": (
-        (".hoodie",),
-        "Read-optimised or not, older versions of its rows lie beside the newest. Export a plain "
-        "Parquet copy (Spark: read the table, write it as Parquet) and point log.path at that",
-    ),
-    "a Paimon table": (
-        ("snapshot", "schema", "manifest"),
-        "Updated rows lie in it in every version. Export a plain Parquet copy (Spark or Flink: "
-        "read the table, or its read-optimised view `name$ro`, write it as Parquet) and point "
-        "log.path at that",
-    ),
+_HUDI = "a Hudi table"
+_PAIMON = "a Paimon table"
+_REFUSED = {_HUDI: (".hoodie",), _PAIMON: ("snapshot", "schema", "manifest")}
+"""Formats that are not read, with the folders that tell of them."""
+_REMEDIES = {
+    _HUDI: "Older versions of its rows lie beside the newest. Export a plain Parquet copy (Spark: "
+    "read the table, write it as Parquet) and point log.path at that",
+    _PAIMON: "Updated rows lie in it in every version. Export a plain Parquet copy (Spark or "
+    "Flink: read the table, or its read-optimised view `name$ro`, write it as Parquet) and point "
+    "log.path at that",
 }
 
 
@@ -97,13 +95,10 @@ def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | Non
     above = root.rpartition("/")[0]
     marked = _marks(filesystem, root)
     around = _marks(filesystem, above) if above else frozenset[str]()
-    for what, (marks, remedy) in _REFUSED.items():
-        for place, seen in ((root, marked), (above, around)):
+    for what, marks in _REFUSED.items():
+        for folder, seen in ((root, marked), (above, around)):
             if seen.issuperset(marks):
-                raise BadLog(
-                    f"{place} is {what} ({', '.join(f'{mark}/' for mark in marks)} lie in it), and "
-                    f"its Parquet files are not its rows. {remedy}"
-                )
+                _refuse(folder, what, ", ".join(f"{mark}/" for mark in marks))
     if "_delta_log" in marked:
         return Place(format="delta", uri=uri, filesystem=filesystem, root=root)
     if "_delta_log" in around:
@@ -119,9 +114,34 @@ def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | Non
     return None
 
 
+def refuse_hudi(folder: str, mark: str) -> NoReturn:
+    """Refuse a partition of a Hudi table, told by a file of the format's own.
+
+    Raises:
+        BadLog: always.
+    """
+    _refuse(folder, _HUDI, mark)
+
+
+def refuse_paimon(folder: str, mark: str) -> NoReturn:
+    """Refuse files of a Paimon table, told by the format's own columns in them.
+
+    Raises:
+        BadLog: always.
+    """
+    _refuse(folder, _PAIMON, mark)
+
+
+def _refuse(folder: str, what: str, marks: str) -> NoReturn:
+    raise BadLog(
+        f"{folder} is {what}, or a part of one (there is {marks}), and its Parquet files are not "
+        f"its rows. {_REMEDIES[what]}"
+    )
+
+
 def _marks(filesystem: pa.fs.FileSystem, folder: str) -> frozenset[str]:
     """Return the folders of table formats that lie in this one."""
-    names = ("_delta_log", "metadata", *chain(*(marks for marks, _ in _REFUSED.values())))
+    names = ("_delta_log", "metadata", *chain(*_REFUSED.values()))
     try:
         found = filesystem.get_file_info([f"{folder}/{name}" for name in names])
     except OSError:  # a folder above the log may be closed to us

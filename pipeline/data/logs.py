@@ -325,7 +325,7 @@ def _resolved(place: lakehouse.Place, version: int | None) -> TableSnapshot:
 def _plain_snapshot(judge: "_Judge", admits: Admits) -> Snapshot:
     """Return the snapshot of a plain folder of files."""
     filesystem, root = open_folder(judge.uri)
-    strangers: list[Ignored] = []
+    strangers: list[tuple[str, str]] = []
     pruned: list[Partition] = []
 
     def admitted(partition: Partition) -> bool:
@@ -343,7 +343,10 @@ def _plain_snapshot(judge: "_Judge", admits: Admits) -> Snapshot:
         uri=judge.uri,
         files=tuple(sorted(files, key=lambda f: f.path)),
         unreadable=tuple(f for f in judged if isinstance(f, Unreadable)),
-        ignored=(*(f for f in judged if isinstance(f, Ignored)), *strangers),
+        ignored=(
+            *(f for f in judged if isinstance(f, Ignored)),
+            *(Ignored(path=f"{judge.relative(p)}/", reason=reason) for p, reason in strangers),
+        ),
     )
 
 
@@ -479,12 +482,12 @@ def _walk(
     known: Known,
     keys: tuple[str, ...],
     admits: Admits,
-    strangers: list[Ignored],
+    strangers: list[tuple[str, str]],
 ) -> Iterator[tuple[str, Known]]:
     """Paths of the files below `folder`, hidden ones excepted, and their partition values.
 
     A file that lies above the innermost partition folders has fewer values than there are keys.
-    Folders that belong to no partition are appended to `strangers`.
+    Folders that belong to no partition are appended to `strangers`, each with the reason.
     """
     if len(known) == len(keys):
         for info in filesystem.get_file_info(pa.fs.FileSelector(folder, recursive=True)):
@@ -501,9 +504,7 @@ def _walk(
             continue
         key, is_partition, value = info.base_name.partition("=")
         if not is_partition or key != keys[len(known)]:
-            outer = [f"{name}={value}" for name, value in known]
-            place = "/".join([*outer, info.base_name])
-            strangers.append(Ignored(path=f"{place}/", reason=f"no folder {keys[len(known)]}=..."))
+            strangers.append((info.path, f"no folder {keys[len(known)]}=..."))
             continue
         deeper = (*known, (key, partitions.value_of(value)))
         if admits(dict(deeper)):
@@ -518,6 +519,8 @@ def _is_hidden(path: str) -> bool:
 def _refuse_table_below(folder: str, path: str) -> None:
     """Refuse a table further down, whose files would be read as if they were its rows."""
     outer, _, name = path.rpartition("/")
+    if name.startswith(".hoodie_partition_metadata"):
+        lakehouse.refuse_hudi(folder, name)
     is_iceberg = name.endswith(".metadata.json") and outer.endswith("metadata")
     if (name in ("_delta_log", ".hoodie") or is_iceberg) and not _is_hidden(outer):
         table = f"{folder}/{outer.removesuffix('metadata') if is_iceberg else outer}".rstrip("/")
@@ -654,18 +657,10 @@ def _kept_rows(projection: Projection | None, stored: tuple[int, ...]) -> tuple[
 
 
 def _refuse_paimon(uri: str, path: str, schema: pa.Schema) -> None:
-    """Refuse the files of a primary-key table, of which a row has one for every change.
-
-    Raises:
-        BadLog: they are such files.
-    """
-    if {"_VALUE_KIND", "_SEQUENCE_NUMBER"} <= set(schema.names):
-        raise BadLog(
-            f"{path} below {uri} is a data file of a Paimon table with a primary key (it has the "
-            "columns _VALUE_KIND and _SEQUENCE_NUMBER): updated rows lie in it in every version. "
-            "Export a plain Parquet copy (Spark or Flink: read the table, or its read-optimised "
-            "view `name$ro`, write it as Parquet) and point log.path at that"
-        )
+    """Refuse the files of a primary-key table, of which a row has one for every change."""
+    own = [name for name in ("_VALUE_KIND", "_SEQUENCE_NUMBER") if name in schema.names]
+    if len(own) == 2:
+        lakehouse.refuse_paimon(uri, f"{path} with the columns {' and '.join(own)}")
 
 
 def _group_rows(metadata: pq.FileMetaData) -> tuple[int, ...]:

@@ -137,12 +137,12 @@ def test_delta_colmap_is_read_by_names_with_values():
 
 def test_paimon_pk_is_refused_by_name_with_what_to_do(tmp_path):
     catalog = catalog_of("paimon_pk")
-    with pytest.raises(BadLog, match=r"is a Paimon table .*plain Parquet copy"):
+    with pytest.raises(BadLog, match=r"is a Paimon table.*plain Parquet copy"):
         open_log(catalog, str(CASES / "paimon_pk"), wanted=["pretrain"])
     # the data folders alone, without the metadata beside them
     for folder in (CASES / "paimon_pk" / "events").glob("region=*"):
         (tmp_path / folder.name).symlink_to(folder)
-    with pytest.raises(BadLog, match=r"Paimon table with a primary key \(it has the columns"):
+    with pytest.raises(BadLog, match=r"Paimon table.* with the columns _VALUE_KIND"):
         take_snapshot(str(tmp_path), partition_keys=catalog.log.partition_keys)
 
 

@@ -39,6 +39,7 @@ from tests.lakehouse import (
     delta_rows,
     delta_table,
     iceberg_table,
+    rename_delta_columns,
 )
 
 CATALOG = small_catalog()
@@ -218,6 +219,20 @@ def test_mapped_columns_of_a_delta_table_are_read_by_the_tables_names(tmp_path, 
     columns = ("event_id", "price", "click", "region", "dt", "user_id")
     found = read(snapshot).replace_schema_metadata()
     assert repr(events(found, columns)) == repr(events(rows, columns))  # NaN is not NaN
+
+
+def test_a_renamed_column_of_a_delta_table_is_read_by_its_new_name(tmp_path):
+    rows = log_rows()
+    old = rows.rename_columns(
+        [{"price": "cost", "region": "land"}.get(n, n) for n in rows.schema.names]
+    )
+    delta_table(tmp_path, old, ["land", "dt"], configuration=MAPPED)
+    rename_delta_columns(tmp_path, {"cost": "price", "land": "region"})
+    snapshot = take_snapshot(str(tmp_path), partition_keys=KEYS)
+    assert len(snapshot.files) == 6
+    columns = ("event_id", "price", "region", "dt")
+    assert repr(events(read(snapshot), columns)) == repr(events(rows, columns))
+    assert [str(day) for day in log_dates(str(tmp_path), CATALOG)] == list(DAYS[:2])
 
 
 def test_a_renamed_column_of_an_iceberg_table_is_read_by_its_new_name(tmp_path):
@@ -577,10 +592,10 @@ def make(folder: Path, *names: str) -> Path:
 @pytest.mark.parametrize(
     ("marks", "path", "message"),
     [
-        pytest.param([".hoodie"], "", r"is a Hudi table .*Export a plain Parquet copy", id="hudi"),
+        pytest.param([".hoodie"], "", r"is a Hudi table.*Export a plain Parquet copy", id="hudi"),
         pytest.param([".hoodie"], "region=a", "is a Hudi table", id="in hudi"),
         pytest.param(
-            ["snapshot", "schema", "manifest"], "", r"is a Paimon table .*name\$ro", id="paimon"
+            ["snapshot", "schema", "manifest"], "", r"is a Paimon table.*name\$ro", id="paimon"
         ),
         pytest.param(
             ["snapshot", "schema", "manifest"], "bucket-0", "is a Paimon table", id="in paimon"
@@ -596,6 +611,14 @@ def test_formats_and_places_that_cannot_be_read_are_refused_by_name(tmp_path, ma
     write_file(folder / "part.parquet", draw_rows(3))
     with pytest.raises(BadLog, match=message):
         take_snapshot(str(folder), partition_keys=())
+
+
+def test_a_copied_partition_of_a_hudi_table_is_refused_by_its_own_file(tmp_path):
+    write_file(tmp_path / "region=a" / "f_0_1.parquet", draw_rows(3))
+    (tmp_path / "region=a" / ".hoodie_partition_metadata").write_text("commitTime=1")
+    for keys in ((), ("region",)):
+        with pytest.raises(BadLog, match=r"Hudi table.*\.hoodie_partition_metadata"):
+            take_snapshot(str(tmp_path), partition_keys=keys)
 
 
 def test_an_iceberg_table_further_down_is_refused(tmp_path):
@@ -617,7 +640,7 @@ def test_files_of_a_paimon_primary_key_table_are_refused_wherever_they_lie(tmp_p
     for name in ("_SEQUENCE_NUMBER", "_VALUE_KIND"):
         rows = rows.append_column(name, pa.array(np.zeros(3, np.int64)))
     write_file(tmp_path / "bucket-0" / "data-1.parquet", rows)
-    with pytest.raises(BadLog, match=r"data-1\.parquet .*Paimon table with a primary key"):
+    with pytest.raises(BadLog, match=r"Paimon table.*data-1\.parquet with the columns"):
         take_snapshot(str(tmp_path), partition_keys=())
 
 
