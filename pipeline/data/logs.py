@@ -150,9 +150,16 @@ class Unreadable:
 
     path: str
     reason: str
-    rows: int = 0
-    """Rows that its footer tells of; 0 where it has no readable footer."""
     partition: Known = ()
+    """Hive keys and values as far as the folders name them, outermost first."""
+    size_bytes: int = 0
+    group_rows: tuple[int, ...] | None = None
+    """Rows of each row group; None where the footer cannot be read."""
+
+    @property
+    def rows(self) -> int | None:
+        """Return the rows that its footer counts, None where it cannot be read."""
+        return None if self.group_rows is None else sum(self.group_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -563,13 +570,17 @@ class _Judge:
         try:
             reason = _stranger(open_folder(self.uri)[0], path)
         except OSError as error:
-            return Unreadable(path=relative, reason=f"no whole Parquet file: {error}")
+            return self._unreadable(relative, f"no whole Parquet file: {error}", partition)
         if reason:
             return Ignored(path=relative, reason=reason)
         if len(partition) < len(self.keys):
             wanted = "/".join(f"{key}=..." for key in self.keys)
-            return Unreadable(path=relative, reason=f"it lies outside the folders {wanted}")
+            return self._unreadable(relative, f"it lies outside the folders {wanted}", partition)
         return self._open(relative, partition, None)
+
+    def _unreadable(self, path: str, reason: str, partition: Known) -> Unreadable:
+        size = _size(*Snapshot(uri=self.uri, files=()).place_of(path))
+        return Unreadable(path=path, reason=reason, partition=partition, size_bytes=size)
 
     def file_of_table(self, file: TableFile) -> Judged:
         """Judge a file that a table's metadata names."""
@@ -591,12 +602,14 @@ class _Judge:
             )
             is_gone = isinstance(error, FileNotFoundError) and file is not None
             reason = gone if is_gone else f"no whole Parquet file: {error}"
-            return Unreadable(path=path, reason=reason, partition=partition)
+            return self._unreadable(path, reason, partition)
         if file is None:
             _refuse_paimon(self.uri, path, schema)
         kept = _kept_rows(projection, stored)
         if problem:
-            return Unreadable(path=path, reason=problem, rows=sum(kept), partition=partition)
+            return Unreadable(
+                path=path, reason=problem, partition=partition, size_bytes=size, group_rows=kept
+            )
         digest = hashlib.sha256(size.to_bytes(8, "little") + footer)
         if projection:
             digest.update(json.dumps(partition).encode() + projection.digest.encode())
@@ -661,6 +674,11 @@ def _refuse_paimon(uri: str, path: str, schema: pa.Schema) -> None:
     own = [name for name in ("_VALUE_KIND", "_SEQUENCE_NUMBER") if name in schema.names]
     if len(own) == 2:
         lakehouse.refuse_paimon(uri, f"{path} with the columns {' and '.join(own)}")
+
+
+def _size(filesystem: pa.fs.FileSystem, path: str) -> int:
+    """Bytes of a file that could not be opened, 0 where it went away."""
+    return int(filesystem.get_file_info(path).size or 0)
 
 
 def _group_rows(metadata: pq.FileMetaData) -> tuple[int, ...]:
@@ -734,7 +752,7 @@ def file_problems(snapshot: Snapshot) -> tuple[FileProblem, ...]:
                 reason=same[0].reason,
                 files=len(same),
                 of=len(snapshot.files) + len(snapshot.unreadable),
-                rows=sum(f.rows for f in same if isinstance(f, Unreadable)),
+                rows=sum(f.rows or 0 for f in same if isinstance(f, Unreadable)),
                 examples=tuple(f.path for f in same[:3]),
                 is_ignored=is_ignored,
             )
@@ -770,6 +788,9 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
             | ({"deleted_rows": lost} if (lost := sum(f.stored_rows) - f.rows) else {})
             for f in snapshot.files
         ],
-        "quarantined_files": [{"path": u.path, "reason": u.reason} for u in snapshot.unreadable],
+        "quarantined_files": [
+            {"path": u.path, "reason": u.reason, "rows": u.rows, "bytes": u.size_bytes}
+            for u in snapshot.unreadable
+        ],
         "ignored_files": [{"path": i.path, "reason": i.reason} for i in snapshot.ignored],
     }
