@@ -22,7 +22,7 @@ from pipeline.data.lakehouse import (
     metadata_files,
     not_installed,
 )
-from pipeline.errors import BadLog, BadRequest
+from pipeline.errors import BadLog, BadRequest, PipelineError
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO, InputFile, OutputFile
@@ -45,7 +45,6 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
     """
     try:
         import pyiceberg
-        from pyiceberg.exceptions import ValidationError
     except ImportError as error:
         raise not_installed(place, "pyiceberg") from error
     try:
@@ -56,7 +55,9 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
             schema = table.schemas()[snapshot.schema_id]
         files = tuple(_files(place, table, version, schema)) if snapshot else ()
         mapping = table.name_mapping()
-    except (ValidationError, OSError, ValueError, KeyError, NotImplementedError) as error:
+    except PipelineError:
+        raise
+    except Exception as error:  # pyiceberg 0.12 decodes what lies behind a damaged manifest's end
         raise BadLog(
             f"the Iceberg table {place.uri} cannot be read with pyiceberg "
             f"{pyiceberg.__version__}: {error}. Is a file of its metadata missing? For a feature "
