@@ -121,6 +121,13 @@ class LogFile:
         mask[positions[low:high] - first] = False
         return mask
 
+    def kept_rows(self) -> npt.NDArray[np.bool_]:
+        """Return which rows of the whole file are not deleted."""
+        mask = np.ones(sum(self.stored_rows), np.bool_)
+        if self.projection:
+            mask[_unpacked(self.projection.deleted)] = False
+        return mask
+
 
 @lru_cache(maxsize=64)
 def _by_name(names: lakehouse.Names) -> dict[str, str]:
@@ -393,11 +400,11 @@ def _holds_admitted_rows(uri: str, file: LogFile, admits: Admits) -> bool:
         values = values_inside(Snapshot(uri=uri, files=(file,)), file)
     except BadLog:
         return True  # the job meets it, and names it
-    return any(admits(file.exact_partition | found) for found in values)
+    return any(admits(file.exact_partition | found) for found, _ in values)
 
 
-def values_inside(snapshot: Snapshot, file: LogFile) -> list[dict[str, str | None]]:
-    """Return every combination of the partition values that lie inside a file.
+def values_inside(snapshot: Snapshot, file: LogFile) -> list[tuple[dict[str, str | None], int]]:
+    """Return every combination of the partition values that lie inside a file, with its rows.
 
     Raises:
         BadLog: the file cannot be decoded.
@@ -412,10 +419,13 @@ def values_inside(snapshot: Snapshot, file: LogFile) -> list[dict[str, str | Non
             for key, own in names.items()
         }
         texts = pa.table({key: column.cast(pa.string()) for key, column in columns.items()})
+        texts = texts.filter(pa.array(file.kept_rows()))
     except (pa.ArrowException, OSError) as error:
         raise BadLog(f"{file.path} cannot be decoded: {error}. Write the file again") from error
-    rows: list[dict[str, str | None]] = texts.group_by(list(names)).aggregate([]).to_pylist()
-    return rows
+    counted = texts.group_by(list(names)).aggregate([([], "count_all")])
+    rows: list[int] = counted.column("count_all").to_pylist()
+    values: list[dict[str, str | None]] = counted.select(list(names)).to_pylist()
+    return list(zip(values, rows, strict=True))
 
 
 def _table_snapshot(judge: "_Judge", table: TableSnapshot, admits: Admits) -> Snapshot:
@@ -478,8 +488,9 @@ def _values_of_table(
     for file in _in_parallel(judge.file_of_table, others):
         if isinstance(file, LogFile) and file.rows:
             snapshot = Snapshot(uri=place.uri, files=(file,))
-            rows = values_inside(snapshot, file) if key in file.inside else [file.exact_partition]
-            values |= {row[key] for row in rows}
+            is_inside = key in file.inside
+            rows = [v for v, _ in values_inside(snapshot, file)] if is_inside else []
+            values |= {row[key] for row in rows or [file.exact_partition]}
     return values
 
 
