@@ -32,6 +32,8 @@ T = TypeVar("T")
 Partition = Mapping[str, str | None]
 Known = tuple[tuple[str, str | None], ...]
 """Partition keys with their values, outermost first."""
+Columns = tuple[tuple[str, pa.DataType], ...]
+"""Names with their Arrow types."""
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 _MISSING = "missing columns: "
@@ -73,6 +75,9 @@ class LogFile:
     fingerprint: str
     """SHA-256 of size and footer; the footer names every page's place and statistics. In a table,
     also of its partition and projection."""
+    columns: Columns = ()
+    """Columns of its rows, as its footer says; of a table, under the table's names. Empty where
+    nobody asked the footer."""
     inside: tuple[str, ...] = ()
     """Partition keys that are columns of the file as well. The file's values count, row by row."""
     projection: Projection | None = None
@@ -98,15 +103,13 @@ class LogFile:
         """Columns that are not in the file, and the value that all its rows have."""
         return dict(self.projection.constants) if self.projection else {}
 
-    def stored_names(self, columns: Iterable[str]) -> dict[str, str]:
-        """Return the names that columns have in the file; those that it surely lacks are left out.
-
-        Without a table's names every column may be in the file, under its own name.
-        """
-        names = self.projection.columns if self.projection else None
+    def stored_names(self, columns: Sequence[str]) -> dict[str, str]:
+        """Return the names that columns have in the file; those that it lacks are left out."""
         wanted = [column for column in columns if column not in self.constants]
+        names = self.projection.columns if self.projection else None
         if names is None:
-            return {column: column for column in wanted}
+            there = dict(self.columns)
+            return {column: column for column in wanted if column in there or not there}
         own = _by_name(names)
         return {column: own[column] for column in wanted if column in own}
 
@@ -162,6 +165,8 @@ class Unreadable:
     size_bytes: int = 0
     group_rows: tuple[int, ...] | None = None
     """Rows of each row group; None where the footer cannot be read."""
+    columns: Columns = ()
+    """Columns of its rows, where its footer could be read."""
 
     @property
     def rows(self) -> int | None:
@@ -306,6 +311,11 @@ def table_version(uri: str, version: int | None) -> int | None:
         _refuse_version(uri, version)
         return None
     return version if version is not None else _resolved(place, None).table.version
+
+
+def is_table(uri: str) -> bool:
+    """Tell whether a log's folder is a table, whose columns its metadata names, not its folders."""
+    return _place(_whole(uri)) is not None
 
 
 def _whole(uri: str) -> str:
@@ -619,7 +629,12 @@ class _Judge:
         kept = _kept_rows(projection, stored)
         if problem:
             return Unreadable(
-                path=path, reason=problem, partition=partition, size_bytes=size, group_rows=kept
+                path=path,
+                reason=problem,
+                partition=partition,
+                size_bytes=size,
+                group_rows=kept,
+                columns=_columns_of(rows.remove_metadata()),
             )
         digest = hashlib.sha256(size.to_bytes(8, "little") + footer)
         if projection:
@@ -633,6 +648,7 @@ class _Judge:
             group_rows=kept,
             size_bytes=size,
             fingerprint=digest.hexdigest(),
+            columns=_columns_of(rows.remove_metadata()),
             inside=tuple(k for k in inside if partitions.is_comparable(rows.field(k).type)),
             projection=projection,
         )
@@ -690,6 +706,15 @@ def _refuse_paimon(uri: str, path: str, schema: pa.Schema) -> None:
 def _size(filesystem: pa.fs.FileSystem, path: str) -> int:
     """Bytes of a file that could not be opened, 0 where it went away."""
     return int(filesystem.get_file_info(path).size or 0)
+
+
+@lru_cache(maxsize=1024)
+def _columns_of(schema: pa.Schema) -> Columns:
+    """Return the columns of a schema, as one object for all the files that share it.
+
+    A log has many files and few schemas: so its snapshot travels to workers as a few of them.
+    """
+    return tuple((field.name, field.type) for field in schema)
 
 
 def _group_rows(metadata: pq.FileMetaData) -> tuple[int, ...]:

@@ -186,7 +186,7 @@ def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.A
     """One column of a file, a row group at a time."""
     parquet = snapshot.open(file)
     for group in range(len(file.group_rows)):
-        yield _read_group(parquet, file, group, (column,)).column(0)
+        yield _read_group(parquet, file, group, (column,)).column(column)
 
 
 def _identity(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:

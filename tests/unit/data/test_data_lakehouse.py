@@ -116,6 +116,7 @@ def test_the_newest_version_is_read_or_the_pinned_one_and_never_both(tmp_path, w
         assert [e[0] for e in events(read(view.snapshot))] == list(ids)
         told = logs.describe(view.snapshot)["table"]
         assert told["version"] == (versions[1] if version is None else version)
+        assert logs.is_table(str(tmp_path / "events"))
         assert told["format"] == ("delta" if write is delta_at else "iceberg")
         assert (tmp_path / "events" / told["metadata"]).exists()
         assert json.loads(json.dumps(told)) == told
@@ -294,6 +295,10 @@ def test_partition_columns_that_are_no_keys_of_the_catalogue_are_columns(tmp_pat
         partition_keys=(),
         schema_problem=lambda s: None if s.field("slot").type == pa.int32() else "no slot",
     )
+    slots = [
+        s for f in snapshot.files for part in reader.read_column(snapshot, f, "slot") for s in part
+    ]
+    assert sorted(slots, key=str) == sorted(rows.column("slot"), key=str)
     found = read(snapshot, catalog)
     columns = ("event_id", "slot", "region")
     assert events(found, columns) == events(rows, columns)
@@ -633,6 +638,7 @@ def test_folders_that_merely_share_a_name_with_a_formats_are_plain(tmp_path):
     (tmp_path / "log" / "metadata" / "notes.json").write_text("{}")
     snapshot = take_snapshot(str(tmp_path / "log"), partition_keys=())
     assert (snapshot.rows, snapshot.table) == (3, None)
+    assert not logs.is_table(str(tmp_path / "log"))
 
 
 def test_files_of_a_paimon_primary_key_table_are_refused_wherever_they_lie(tmp_path):
