@@ -1,19 +1,17 @@
 """Footers and a sample -> findings: each with its file, column, count and remedy."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
 import pyarrow as pa
 
-from pipeline.data import contract, domains, features, logs, reader, repeats, skipped, splits
+from pipeline.data import contract, features, logs, reader, splits
 from pipeline.data.contract import Finding, Level
 from pipeline.data.dates import LogDates
 from pipeline.data.logs import Snapshot
 from pipeline.data.reader import Piece
-from pipeline.data.skipped import Skipped
 from pipeline.data.splits import Selection, Split
 from pipeline.data.view import (
     NO_DAYS,
@@ -23,8 +21,9 @@ from pipeline.data.view import (
     refuse_time_unit,
     told_window,
 )
+from pipeline.data.window_findings import find_in_windows, find_repeated_ids
 from pipeline.errors import PipelineError
-from schemas.log import Catalog, LogSpec
+from schemas.log import Catalog
 
 _REMEDIES = {
     "differs from the folder's": "The file's counts; Iceberg writes a space as +, null as null",
@@ -90,7 +89,7 @@ def check_log(
     findings += date_findings(dates, catalog, snapshot.uri, as_of)
     sample = _Sample(snapshot, catalog, wanted=sample_rows, as_of=collected)
     findings += sample.findings()
-    findings += _repeated_ids(sample.selection, catalog, all_ids=all_ids)
+    findings += find_repeated_ids(sample.selection, catalog, all_ids=all_ids)
     split_rows, problems = _split_rows(snapshot, catalog, dates, days_by_file)
     return Report(
         findings=(*findings, *problems),
@@ -259,56 +258,6 @@ class _Sample:
                 )
 
 
-def _repeated_ids(selection: Selection, catalog: Catalog, *, all_ids: bool) -> Iterator[Finding]:
-    """Whether row ids repeat; files that cannot be decoded are found by the sample."""
-    with suppress(PipelineError):
-        rows = None if all_ids else repeats.LOOKED_AT_ROWS
-        counted = repeats.count_repeats([selection], catalog, rows=rows)
-        if counted and (found := counted.finding(catalog.log, selection.snapshot.uri)):
-            yield found
-
-
-def _losses(lost: Skipped, log: LogSpec) -> Iterator[Finding]:
-    """What splits lose to files that cannot be read, and to rows without a time."""
-    if lost.undated:
-        yield Finding(
-            level="warn",
-            what=skipped.undated_message(lost),
-            file="-",
-            column=log.event_time or "-",
-            count=lost.undated,
-            remedy="Fill the time; jobs refuse more than max_skipped_share of such rows",
-        )
-    for loss in lost.windows:
-        yield Finding(
-            level="warn",
-            what=loss.amount,
-            file="-",
-            column="-",
-            count=loss.lost,
-            remedy="Jobs refuse to lose a whole day, or more than max_skipped_share of a window, "
-            "unless allow_skipped=true",
-        )
-
-
-def _untuned_domains(selections: Mapping[str, Selection], catalog: Catalog) -> Iterator[Finding]:
-    """Domains of gate and test without tuning rows, and what will serve them; a line a split."""
-    if "tune" not in selections:
-        return
-    rows = domains.count_domains(selections, catalog)
-    found = domains.find_untuned(rows, domains.expected_serving(rows, catalog.domain))
-    for split in domains.JUDGED:
-        if message := domains.untuned_message(found, split):
-            yield Finding(
-                level="warn",
-                what=message,
-                file="-",
-                column=", ".join(catalog.domain.keys),
-                count=sum(domain.rows for domain in found if domain.split == split),
-                remedy="Widen the tune window, or accept that the named kernel serves them",
-            )
-
-
 def _split_rows(
     snapshot: Snapshot, catalog: Catalog, dates: LogDates, days_by_file: DaysByFile
 ) -> tuple[dict[str, int], list[Finding]]:
@@ -335,10 +284,5 @@ def _split_rows(
                     remedy="A job that needs this split will refuse; check [splits]",
                 )
             )
-    chosen = [selection.split for selection in selections.values()]
-    lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
-    problems += _losses(lost, catalog.log)
-    judged = {n: s for n, s in selections.items() if n == "tune" or n in domains.JUDGED}
-    with suppress(PipelineError):
-        problems += _untuned_domains(judged, catalog)
+    problems += find_in_windows(snapshot, selections, catalog, days_by_file)
     return rows, problems

@@ -14,6 +14,7 @@ from pipeline.data import contract, dates, hashing, logs, reader, repeats, skipp
 from pipeline.data.contract import Finding
 from pipeline.data.dates import LogDates
 from pipeline.data.logs import LogFile, Snapshot, Unreadable
+from pipeline.data.notice import notice
 from pipeline.data.skipped import Skipped
 from pipeline.data.splits import Selection, Split
 from pipeline.errors import BadLog, BadRequest, PipelineError
@@ -250,10 +251,8 @@ def date_findings(
     wanted = as_of or catalog.as_of
     if wanted and wanted != days.collected_by(wanted):
         found.append(
-            Finding(
-                level="warn",
-                what=f"as_of {wanted} lies beyond today; {days.today} is taken",
-                file="-",
+            notice(
+                f"as_of {wanted} lies beyond today; {days.today} is taken",
                 column="-",
                 count=0,
                 remedy="No label was collected later than today",
