@@ -1,7 +1,7 @@
 """A catalogue and a place -> the log as a job sees it: dates, snapshot, selected rows by split."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -75,14 +75,15 @@ def open_log(
     """
     uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
     _refuse_undeclared(catalog, wanted)
-    days, days_by_file = read_dates(uri, catalog, today)
+    version = logs.table_version(uri, catalog.log.version)
+    days, days_by_file = read_dates(uri, catalog, today, version=version)
     _refuse_undated(catalog, days, wanted)
     chosen = [
         splits.resolve(name, spec, dates=days.counted)
         for name, spec in catalog.splits.items()
         if name in wanted
     ]
-    snapshot = _snapshot(uri, catalog, chosen)
+    snapshot = _snapshot(uri, catalog, chosen, version)
     refuse_unreadable(snapshot, "; ".join(told_window(split, days) for split in chosen))
     refuse_time_unit(snapshot, catalog)
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
@@ -121,11 +122,13 @@ def select_also(view: LogView, names: Sequence[str]) -> dict[str, Selection]:
                 others.append(splits.resolve(name, spec, dates=view.dates.counted))
     if not others:
         return found
-    snapshot = _snapshot(view.snapshot.uri, view.catalog, others)
+    table = view.snapshot.table
+    version = table.version if table else None
+    snapshot = _snapshot(view.snapshot.uri, view.catalog, others, version)
     return found | {s.name: reader.select(snapshot, s, view.catalog) for s in others}
 
 
-def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split]) -> Snapshot:
+def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:
     """The files that may hold rows of these splits."""
     key = catalog.log.date_key
     return logs.take_snapshot(
@@ -133,6 +136,7 @@ def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split]) -> Snapshot:
         partition_keys=catalog.log.partition_keys,
         admits=lambda partition: any(splits.admits(s, partition, date_key=key) for s in chosen),
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
 
 
@@ -169,13 +173,19 @@ def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
         BadLog: there is none.
     """
     if not snapshot.files:
-        reasons = Counter(u.reason for u in snapshot.unreadable).most_common(3)
-        told = "; ".join(f"{reason} ({count} files)" for reason, count in reasons)
+        problems = _problems(snapshot)
+        seen = f"no file of these splits can be read: {problems}"
         raise BadLog(
-            f"no readable Parquet file below {snapshot.uri}: {told or 'no file at all'}. "
+            f"{snapshot.uri}: {seen if problems else 'there is no file at all for these splits. '}"
             f"{windows}. Check data_root=, log.partition_keys and the columns that the catalogue "
             "names"
         )
+
+
+def _problems(snapshot: Snapshot) -> str:
+    """Return the commonest reasons for which files are not read, as a sentence."""
+    told = "; ".join(problem.message for problem in logs.file_problems(snapshot)[:4])
+    return f"{told}. " if told else ""
 
 
 def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Skipped) -> None:
@@ -186,13 +196,13 @@ def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Ski
     snapshot = empty[0].snapshot
     windows = "; ".join(told_window(selection.split, days) for selection in empty)
     names = [selection.split.name for selection in empty]
-    reasons = "".join(
-        f". {loss.message}" for loss in lost.windows if not set(names).isdisjoint(loss.splits)
+    losses = "".join(
+        f". {loss.amount}" for loss in lost.windows if not set(names).isdisjoint(loss.splits)
     )
     raise BadLog(
         f"splits {names} select no row of {snapshot.uri} "
-        f"({snapshot.rows:,} rows in {len(snapshot.files)} files). {windows}{reasons}. "
-        "Check the catalogue's [splits]"
+        f"({snapshot.rows:,} rows in {len(snapshot.files)} files). {windows}{losses}. "
+        f"{_problems(snapshot)}Check the catalogue's [splits]"
     )
 
 
@@ -252,7 +262,7 @@ def date_findings(
 
 
 def read_dates(
-    uri: str, catalog: Catalog, today: date | None = None
+    uri: str, catalog: Catalog, today: date | None = None, *, version: int | None = None
 ) -> tuple[LogDates, DaysByFile]:
     """Read the log's dates, and sort them out.
 
@@ -260,6 +270,7 @@ def read_dates(
         uri: folder of the log.
         catalog: its catalogue.
         today: the date that no row can lie beyond, None where no clock bounds the log.
+        version: of a table, where the job has pinned one.
 
     Returns:
         The dates: none where the log has neither a date key nor an event time that a split needs.
@@ -268,43 +279,52 @@ def read_dates(
     Raises:
         BadLog: event times are in another unit than the declared one.
     """
+    version = catalog.log.version if version is None else version
     if catalog.log.date_key:
-        return _folder_dates(uri, catalog, catalog.log.date_key, today), NO_DAYS
+        return _folder_dates(uri, catalog, catalog.log.date_key, today, version), NO_DAYS
     if not (catalog.log.event_time and catalog.needs_event_time):
         return LogDates(), NO_DAYS
-    by_file = _event_dates(uri, catalog)
+    by_file = _event_dates(uri, catalog, version)
     total: Counter[date] = Counter()
     for rows in by_file.values():
         total.update(rows)
     return dates.sort_out(list(total), rows_of=lambda _: total, today=today), by_file
 
 
-def _folder_dates(uri: str, catalog: Catalog, key: str, today: date | None) -> LogDates:
+def _folder_dates(
+    uri: str, catalog: Catalog, key: str, today: date | None, version: int | None
+) -> LogDates:
     """Dates from the names of folders; rows are counted only where a date is in doubt."""
-    names = logs.partition_values(uri, catalog.log.partition_keys, key)
+    names = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
     known = {name: day for name in names if (day := splits.parse_date(name))}
 
     def rows_of(days: Container[date]) -> Mapping[date, int]:
         counts: Counter[date] = Counter()
-        for name, rows in _rows_by_folder(uri, catalog, key, lambda n: known.get(n) in days):
+        wanted = {name for name, day in known.items() if day in days}
+        for name, rows in _rows_by_folder(uri, catalog, key, wanted, version):
             counts[known[name]] += rows
         return counts
 
     unread = Counter({str(name): 0 for name in names if name not in known})
     if known and unread:
-        for name, rows in _rows_by_folder(uri, catalog, key, lambda n: n not in known):
+        for name, rows in _rows_by_folder(uri, catalog, key, names - set(known), version):
             unread[str(name)] += rows
     return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
 
 
 def _rows_by_folder(
-    uri: str, catalog: Catalog, key: str, is_wanted: Callable[[str | None], bool]
+    uri: str,
+    catalog: Catalog,
+    key: str,
+    wanted: Container[str | None],
+    version: int | None,
 ) -> Iterator[tuple[str | None, int]]:
     """Rows of the files below some folders of one partition key, from their footers alone."""
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
-        admits=lambda partition: key not in partition or is_wanted(partition[key]),
+        admits=lambda partition: key not in partition or partition[key] in wanted,
+        version=version,
     )
     files: tuple[LogFile | Unreadable, ...] = (*snapshot.files, *snapshot.unreadable)
     for file in files:
@@ -312,12 +332,13 @@ def _rows_by_folder(
             yield dict(file.partition)[key], file.rows or 0
 
 
-def _event_dates(uri: str, catalog: Catalog) -> DaysByFile:
+def _event_dates(uri: str, catalog: Catalog, version: int | None) -> DaysByFile:
     """Rows by date of every file, also of those whose schema alone makes them unreadable."""
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
     found = {file.path: _days_of(snapshot, file, catalog) for file in snapshot.files}
     for broken in snapshot.unreadable:
@@ -331,7 +352,7 @@ def _days_of_unreadable(
     snapshot: Snapshot, broken: Unreadable, catalog: Catalog
 ) -> dict[date, int] | None:
     """Rows by date of a file that breaks the catalogue; None where its event times are unknown."""
-    if broken.group_rows is None:
+    if broken.group_rows is None or snapshot.table is not None:  # a table's names are not known
         return None
     file = LogFile(
         path=broken.path,
