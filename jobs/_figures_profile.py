@@ -132,7 +132,7 @@ def _rates_by_split(ax: Axes, profiles: Sequence[SplitProfile]) -> None:
 def _rate_axis(ax: Axes) -> None:
     ax.set_ylim(bottom=0)
     top = ax.get_ylim()[1]
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2 if top < 0.02 else 0))  # noqa: PLR2004
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2 if top < 0.02 else 0))
     ax.grid(axis="y", color=_GRID, linewidth=0.8)
     ax.set_axisbelow(True)
 
@@ -142,9 +142,7 @@ def _most_moved(drift: Sequence[Drift]) -> Mapping[str, list[Drift]]:
     names = list(dict.fromkeys(d.feature for d in drift))[:_MOST_FEATURES]
     order = {"pretrain": 0, "tune": 1}
     return {
-        name: sorted(
-            (d for d in drift if d.feature == name), key=lambda d: order.get(d.before, 2)
-        )
+        name: sorted((d for d in drift if d.feature == name), key=lambda d: order.get(d.before, 2))
         for name in names
     }
 
@@ -153,7 +151,9 @@ def _drift(ax: Axes, drifts: Mapping[str, Sequence[Drift]]) -> None:
     """Two bars a feature, its two windows, with the bounds of the index."""
     pairs = sorted({(d.before, d.after) for held in drifts.values() for d in held})
     height = 0.8 / len(pairs)
-    for at, ((before, after), colour) in enumerate(zip(pairs, ("#d9822b", "#4e9a51"), strict=False)):
+    for at, ((before, after), colour) in enumerate(
+        zip(pairs, ("#d9822b", "#4e9a51"), strict=False)
+    ):
         index = [
             next((d.index for d in held if (d.before, d.after) == (before, after)), 0.0)
             for held in drifts.values()
@@ -168,9 +168,7 @@ def _drift(ax: Axes, drifts: Mapping[str, Sequence[Drift]]) -> None:
     ax.set_xlim(right=max(ax.get_xlim()[1], 1.25 * CHANGED))
     ax.set_xlabel("population stability index")
     ax.set_title("Drift of features")
-    ax.legend(
-        fontsize=8, loc="lower right", frameon=True, facecolor="white", edgecolor="white"
-    )
+    ax.legend(fontsize=8, loc="lower right", frameon=True, facecolor="white", edgecolor="white")
 
 
 def _day_ticks(ax: Axes, days: Sequence[str]) -> None:

@@ -4,8 +4,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class Announcement:
         return f"{told}, {seconds:.0f} s" if seconds >= 1 else told
 
 
+_current: list[Announcement] = []
+
+
+def tell(detail: str) -> None:
+    """Update what was announced last, where something was: rows read so far."""
+    if _current:
+        _current[-1].update(detail)
+
+
 @contextmanager
 def announce(what: str, detail: str = "") -> Iterator[Announcement]:
     """Say that something begins, and every few seconds that it is not finished.
@@ -65,25 +75,24 @@ def announce(what: str, detail: str = "") -> Iterator[Announcement]:
     """
     made = Announcement(what, detail)
     stop = threading.Event()
+    _current.append(made)
+    with ExitStack() as stack:
+        keep: Callable[[], None] = partial(_keep_saying, made, stop)
+        if console.is_terminal:
+            status = stack.enter_context(console.status(escape(f"{made.line()} ...")))
+            keep = partial(_keep_turning, made, stop, status)
+        else:
+            console.print(f"{made.line()} ...", markup=False, style="dim")
+        thread = threading.Thread(target=keep, daemon=True)
+        thread.start()
+        try:
+            yield made
+        finally:
+            stop.set()
+            thread.join()
+            _current.remove(made)
     if console.is_terminal:
-        with console.status(escape(f"{made.line()} ...")) as status:
-            turn = threading.Thread(target=_keep_turning, args=(made, stop, status), daemon=True)
-            turn.start()
-            try:
-                yield made
-            finally:
-                stop.set()
-                turn.join()
-        console.print(f"[dim]{escape(made.line())}[/dim]")
-        return
-    console.print(f"{made.line()} ...", markup=False, style="dim")
-    thread = threading.Thread(target=_keep_saying, args=(made, stop), daemon=True)
-    thread.start()
-    try:
-        yield made
-    finally:
-        stop.set()
-        thread.join()
+        console.print(made.line(), markup=False, style="dim")
 
 
 def _keep_turning(made: Announcement, stop: threading.Event, status: Status) -> None:

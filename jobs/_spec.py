@@ -1,7 +1,7 @@
 """Catalogues and settings from files, and errors that a person can act on."""
 
-import json
 import difflib
+import json
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
@@ -170,7 +170,7 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, verb: str) ->
 
 
 def near_settings(name: str, names: Collection[str]) -> str:
-    """What a setting that there is not may have meant: whole names, or last parts, that are near."""
+    """Say what an unknown setting may have meant: whole names, or last parts, that are near."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     last = name.rpartition(".")[2]
     near += [

@@ -46,7 +46,7 @@ def main(spec: CheckSpec) -> int:
     show(report, catalog.log.name)
     profile = _profile(spec, catalog, report)
     if profile:
-        show_profile(profile, catalog)
+        show_profile(profile)
     if profile and spec.picture:
         spec.picture.parent.mkdir(parents=True, exist_ok=True)
         draw_profile(profile, catalog, spec.picture)
@@ -75,6 +75,8 @@ def _profile(spec: CheckSpec, catalog: Catalog, report: Report) -> Profile | Non
             top_domains=spec.top_domains,
             say=progress.update,
         )
+
+
 def show(report: Report, name: str) -> None:
     """The findings, worst first, and what each split holds."""
     order = ("refuse", "quarantine", "warn")
@@ -102,7 +104,7 @@ def show(report: Report, name: str) -> None:
         console.print("[red]this log cannot be trained on until that is mended[/red]")
 
 
-def show_profile(profile: Profile, catalog: Catalog) -> None:
+def show_profile(profile: Profile) -> None:
     """Rows and positives by split and domain, what the gate can decide, new ids and drift."""
     _show_splits(profile.splits)
     _show_domains(profile)
@@ -125,9 +127,7 @@ def show_profile(profile: Profile, catalog: Catalog) -> None:
 def _show_splits(profiles: Sequence[SplitProfile]) -> None:
     """A line a split; labelled rows where they are not all rows."""
     tasks = [labels.task for labels in profiles[0].labels]
-    masked = [
-        at for at in range(len(tasks)) if any(p.labels[at].rows != p.rows for p in profiles)
-    ]
+    masked = [at for at in range(len(tasks)) if any(p.labels[at].rows != p.rows for p in profiles)]
     show_table(
         "rows and positives by split",
         (

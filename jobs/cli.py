@@ -66,8 +66,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
 }
-POSITIONAL = {"init": ("log",), "show": ("path",)}
-"""Settings of a verb that may be said without their name, in this order."""
+POSITIONAL: dict[str, tuple[str, ...]] = {"init": ("log",), "show": ("path",)}
+"""Settings that a verb takes without their names, in this order, before all others."""
 EXAMPLES = {
     "demo": "iak demo",
     "synth": "iak synth out=/data/planted rows=1000000",
@@ -228,16 +228,6 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     return wanted[0] if wanted else None
 
 
-def _named(verb: str, words: list[str]) -> list[str]:
-    """The words, those that stand first and alone given the names of the verb's first settings."""
-    named = list(words)
-    for place, key in enumerate(POSITIONAL.get(verb, ())):
-        if place >= len(named) or named[place].startswith("-") or _is_setting(named[place]):
-            break
-        named[place] = f"--{key}={named[place]}"
-    return named
-
-
 def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:
     """Dotted names of every setting that is asked for, by flag, file or preset."""
     from jobs import _spec
@@ -263,6 +253,16 @@ def _shipped(verb: str, words: list[str]) -> list[Path]:
     is_smoke = any(w in ("--smoke", "--smoke=true", "--smoke=1") for w in words)
     files = [folder / f"{name}.toml", *([folder / "smoke" / f"{name}.toml"] if is_smoke else [])]
     return [file for file in files if file.is_file()]
+
+
+def _named(verb: str, words: list[str]) -> list[str]:
+    """The words with a name for each leading one that has none."""
+    named: list[str] = []
+    for name, word in zip(POSITIONAL.get(verb, ()), words, strict=False):
+        if word.startswith("-") or "=" in word:
+            break
+        named.append(f"--{name}={word}")
+    return [*named, *words[len(named) :]]
 
 
 def _as_flags(words: Sequence[str], kind: type[BaseModel]) -> list[str]:
@@ -291,14 +291,9 @@ def _one_by_one(flag: str) -> list[str]:
 
 def _as_flag(word: str) -> str:
     """`key=value` as `--key=value`."""
-    return f"--{word}" if _is_setting(word) else word
-
-
-def _is_setting(word: str) -> bool:
-    """Whether a word reads `key=value`."""
     key, is_setting, _ = word.partition("=")
     plain = key.replace("_", "").replace(".", "").replace("-", "")
-    return bool(is_setting) and plain.isalnum() and not word.startswith("-")
+    return f"--{word}" if is_setting and plain.isalnum() and not word.startswith("-") else word
 
 
 def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs._preflight import bundles_folder, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
@@ -25,7 +26,6 @@ from pipeline.process import Worker
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from pipeline.stats.auc import auc
 from pipeline.stats.metrics import MetricRow, evaluate_methods, expected_log_loss, reachable_share
-from pipeline.training import base
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
 
@@ -52,8 +52,9 @@ def main(spec: EvaluateSpec) -> int:
 
 def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[MetricRow]:
     """Predict on workers, then rank, compare and write metrics.json and metrics.parquet."""
-    opened = base.open_base(spec.base)
-    base.check_same_schema(opened, catalog)
+    check_workers(spec)
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    bundles = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
     truth = catalog.log.truth
     gap_split = _gap_split(catalog) if truth else None
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
@@ -66,7 +67,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         view=view,
         truth=beside,
         base=opened,
-        bundles=spec.bundles.resolve() if spec.bundles else None,
+        bundles=bundles,
         run_dir=spec.run_dir.resolve(),
         splits=wanted,
         batch_rows=spec.batch_rows,

@@ -174,9 +174,9 @@ def _feature(feature: FeatureGuess, names: Mapping[str, str]) -> Iterator[str]:
     if feature.padding is not None and "padding" in ListSpec.model_fields:
         yield _pair("padding", feature.padding)
     if feature.log:
-        yield _pair("log", True)  # noqa: FBT003 - a TOML value
+        yield _pair("log", True)
     if feature.is_optional and "optional" in CategoricalSpec.model_fields:
-        yield _pair("optional", True)  # noqa: FBT003
+        yield _pair("optional", True)
     yield ""
 
 

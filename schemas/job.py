@@ -337,6 +337,8 @@ class InitSpec(Spec):
 class ShowSpec(Spec):
     """Show what a run, a published base or a folder of bundles holds."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     path: Path
     """The folder; said first, without a name: `iak show RUN`."""
     json_out: Annotated[Path | None, Field(alias="json")] = None

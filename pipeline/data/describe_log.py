@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,16 +20,16 @@ from pipeline.data.guess_labels import (
     guess_leaks,
     words_of,
 )
-from pipeline.data.log_sample import LogSample, kind_of, numbers
+from pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
 from pipeline.errors import BadLog
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
 """1990 and 2038: whole numbers between them may be Unix seconds."""
 _DAY = 86_400
-_TIME_WORDS = frozenset("time ts timestamp date at datetime when unixtime".split())
-_ROW_WORDS = frozenset("event row impression record log show exposure uuid guid".split())
-_REQUEST_WORDS = frozenset("request session query search auction slate pageview".split())
+_TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
+_ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
+_REQUEST_WORDS = words_of("request session query search auction slate pageview")
 _USER = re.compile(
     r"^(.*_)?(user|uid|member|visitor|customer|consumer|buyer|viewer|account|profile|cookie)"
     r"(_?(id|key|no|hash|uuid|pk|code))?$"
@@ -40,10 +39,10 @@ _SPLIT_WORDS = {
     "valid": ("valid", "val", "validation", "dev", "vali"),
     "test": ("test", "testing", "eval", "holdout", "te"),
 }
-_DATE_PARTS = frozenset("year month day hour yyyy mm dd hh y m d h week minute".split())
-_DOMAIN_WORDS = frozenset(
-    "region country market city province state segment scene channel site daypart platform tenant "
-    "locale language store app domain".split()
+_DATE_PARTS = words_of("year month day hour yyyy mm dd hh y m d h week minute")
+_DOMAIN_WORDS = words_of(
+    "region country market city province state segment scene channel site daypart platform "
+    "tenant locale language store app domain"
 )
 _MOST_DOMAIN_VALUES = 50
 _STRAY_DAYS = 30
@@ -190,7 +189,7 @@ def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
 
 def _event_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
     """The column that is the event's time: by type or size, by name, and by the folders' dates."""
-    best: tuple[tuple[float, ...], str, str, npt.NDArray[np.float64]] | None = None
+    best: tuple[tuple[float, ...], str, str, Floats] | None = None
     rows = sample.rows
     days = _days_of(rows, date_key)
     for name in rows.schema.names:
@@ -221,7 +220,7 @@ def _event_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
     )
 
 
-def _ends(seconds: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _ends(seconds: Floats) -> tuple[float, float]:
     return float(np.nanmin(seconds)), float(np.nanmax(seconds))
 
 
@@ -229,7 +228,7 @@ def _is_zoned(rows: pa.Table, name: str, unit: str) -> bool:
     return unit != "timestamp" or rows.schema.field(name).type.tz is not None
 
 
-def _seconds(column: pa.ChunkedArray) -> tuple[str, npt.NDArray[np.float64]] | None:
+def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
     """A column's unit and its values as Unix seconds, None where they cannot be times."""
     kind = kind_of(column.type)
     if kind not in ("time", "whole", "float"):
@@ -248,13 +247,13 @@ def _seconds(column: pa.ChunkedArray) -> tuple[str, npt.NDArray[np.float64]] | N
     return None
 
 
-def _varies_like_time(seconds: npt.NDArray[np.float64]) -> bool:
+def _varies_like_time(seconds: Floats) -> bool:
     """Whether unnamed numbers lie as times do: many, over an hour to thirty years."""
     low, high = _ends(seconds)
-    return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * _DAY  # noqa: PLR2004
+    return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * _DAY
 
 
-def _days_of(rows: pa.Table, date_key: Guess | None) -> npt.NDArray[np.float64] | None:
+def _days_of(rows: pa.Table, date_key: Guess | None) -> Floats | None:
     """Each row's day by its folder, as days since 1970; NaN where the folder has no date."""
     if date_key is None:
         return None
@@ -262,12 +261,11 @@ def _days_of(rows: pa.Table, date_key: Guess | None) -> npt.NDArray[np.float64] 
     parsed = [splits.parse_date(v) for v in coded.dictionary.to_pylist()]
     days = [(d - date(1970, 1, 1)).days if d else np.nan for d in parsed]
     places = coded.indices.fill_null(len(days)).to_numpy(zero_copy_only=False)
-    return np.array([*days, np.nan])[places]
+    found: Floats = np.array([*days, np.nan])[places]
+    return found
 
 
-def _agreement(
-    seconds: npt.NDArray[np.float64], days: npt.NDArray[np.float64]
-) -> tuple[int, float]:
+def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
     """The offset from UTC in hours under which times fall on their folders' dates, and the share.
 
     Offsets near zero come first, so that one that is as good as UTC does not win.
@@ -283,9 +281,7 @@ def _agreement(
     return best, shares[best]
 
 
-def _zone(
-    seconds: npt.NDArray[np.float64], days: npt.NDArray[np.float64] | None, *, is_zoned: bool
-) -> tuple[str, str]:
+def _zone(seconds: Floats, days: Floats | None, *, is_zoned: bool) -> tuple[str, str]:
     if days is None:
         return "UTC", "no date of the folders tells; name your city's zone, Asia/Shanghai"
     hours, share = _agreement(seconds, days)
@@ -312,7 +308,7 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
         known = rows.column(name).drop_null()
         if len(known) >= len(rows) / 2 and pc.count_distinct(known).as_py() == len(known):
             unique.append(name)
-    if not unique or len(rows) < 100:  # noqa: PLR2004 - few rows repeat nothing by chance
+    if not unique or len(rows) < 100:
         return None
     named = [n for n in unique if words_of(n) & _ROW_WORDS]
     name = (named or unique)[0]
@@ -360,7 +356,7 @@ def _domain(
         if feature.kind != "categorical":
             continue
         counts = pc.value_counts(column).field("counts").to_numpy()
-        is_few = 2 <= len(counts) <= _MOST_DOMAIN_VALUES  # noqa: PLR2004
+        is_few = 2 <= len(counts) <= _MOST_DOMAIN_VALUES
         is_named = bool(words_of(feature.column) & _DOMAIN_WORDS)
         spread = float(counts.max() / counts.sum()) if len(counts) else 1.0
         rank = (is_few and not column.null_count, is_named, -spread, feature.column)
@@ -376,9 +372,7 @@ def _domain(
     return Guess(column=name, why=why), (name,)
 
 
-def _min_rows(
-    sample: LogSample, keys: Sequence[str], cut: Mapping[str, Mapping[str, Any]]
-) -> int:
+def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, Mapping[str, Any]]) -> int:
     """Half the tuning rows of a middling domain, between 50 and 500."""
     counts = sample.rows.group_by(list(keys)).aggregate([([], "count_all")]).column("count_all")
     scale = sample.snapshot.rows / len(sample.rows)
@@ -398,14 +392,14 @@ def _splits(
         Split -> its settings, and `share` of the log's rows that it about holds; and why.
     """
     by_day = _rows_by_day(sample, date_key, None)
-    if len(by_day) > 2:  # noqa: PLR2004
+    if len(by_day) > 2:
         return _by_days(by_day)
     if columns:
         whole = [n for n, parts in columns.items() if len(parts) == len(_SPLIT_WORDS)]
         name = next(iter(whole or columns))
         return _by_column(name, columns[name], sample.rows)
     by_day = _rows_by_day(sample, None, time)
-    if len(by_day) > 2:  # noqa: PLR2004
+    if len(by_day) > 2:
         return _by_days(by_day)
     cuts = (0.0, 0.6, 0.65, 0.8, 0.85, 0.9, 1.0)
     names = ("pretrain", "pretrain_valid", "tune", "valid", "gate", "test")
@@ -453,8 +447,8 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str
     def held(first: int, end: int) -> float:
         return sum(by_day[d] for d in days[first:end]) / total
 
-    test = next(at for at in range(len(days) - 1, 1, -1) if held(at, len(days)) >= 0.1 or at == 2)  # noqa: PLR2004
-    tune = next(at for at in range(test - 1, 0, -1) if held(at, test) >= 0.2 or at == 1)  # noqa: PLR2004
+    test = next(at for at in range(len(days) - 1, 1, -1) if held(at, len(days)) >= 0.1 or at == 2)
+    tune = next(at for at in range(test - 1, 0, -1) if held(at, test) >= 0.2 or at == 1)
     back = {at: (days[at] - last).days - 1 for at in (tune, test)}
     windows = {
         "pretrain": (0, back[tune] - 1),
@@ -517,8 +511,9 @@ def _notes(
     notes = []
     if len(labels) > 1 and not any(label.kind == "click" for label in labels):
         notes.append("no label is implied by the others: no task is the click")
+    notes += [f"{name} is left out or optional: {told}" for name, told in sample.uneven.items()]
     notes += [f"{g.column} may know a label: {g.why}" for g in leaks]
-    few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]  # noqa: PLR2004
+    few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]
     notes += [f"{g.column} has few positives: {g.positives:,} in the sample" for g in few]
     if user is None:
         notes.append("no user column was recognised: no GAUC, and rows count as independent")

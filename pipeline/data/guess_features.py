@@ -11,23 +11,24 @@ import pyarrow.compute as pc
 from pipeline.data.guess_labels import Guess, words_of
 from pipeline.data.log_sample import MISSING, kind_of, numbers
 
-ID_WORDS = frozenset(
-    "id ids key code hash uid sku spu asin brand category categories cat cate city shop store type "
-    "zip zipcode os device hour weekday day month position slot user item product goods ad creative "
-    "campaign channel region country page site app tag tags".split()
+ID_WORDS = words_of(
+    "id ids key code hash uid sku spu asin brand category categories cat cate city shop store "
+    "type zip zipcode os device hour weekday day month position slot user item product goods "
+    "ad creative campaign channel region country page site app tag tags"
 )
-NUMBER_WORDS = frozenset(
+NUMBER_WORDS = words_of(
     "price amount amt count cnt num age score year qty quantity duration length len size rank "
-    "distance dist rate ratio width height temperature temp avg mean sum total share value days "
-    "seconds budget bid ctr cvr affinity weight sales stock rating".split()
+    "distance dist rate ratio width height temperature temp avg mean sum total share value "
+    "days seconds budget bid ctr cvr affinity weight sales stock rating"
 )
 _FEW = 50
 _MANY_ROWS = 1_000
-_NEARLY_UNIQUE = 0.5
+_NEARLY_UNIQUE = 0.8
 _HASHED = 2**31
 _LONG_TEXT = 60
 _SKEWED = 10.0
-_OVERLAP = 0.5
+_OVERLAP = {"text": 0.2, "whole": 0.5}
+"""Share of a list's values that are an id column's; small numbers coincide more easily."""
 _LEAST_SHARED = 20
 _PADDED_SHARE = 0.05
 _PADDINGS = (0, -1, "0", "-1", "", "pad", "PAD", "<pad>", "[PAD]", "null", "None")
@@ -63,22 +64,44 @@ def guess_features(
     """
     features: list[FeatureGuess] = []
     left_out: list[Guess] = []
-    for name in rows.schema.names:
-        if name in skipped:
-            continue
-        found = _feature(name, rows.column(name))
+    names = [name for name in rows.schema.names if name not in skipped]
+    owners = _owners(rows, names)
+    owning = {owner for owner, _ in owners.values()}
+    for name in names:
+        found = _feature(name, rows.column(name), owns_lists=name in owning)
         told = uneven.get(name)
         if isinstance(found, Guess) or (told and not told.endswith(MISSING)):
             why = found.why if isinstance(found, Guess) else f"{told}"
             left_out.append(Guess(column=name, why=why))
-        elif told:
-            features.append(replace(found, why=f"{found.why}; {told}", is_optional=True))
-        else:
-            features.append(found)
-    return _with_tables(features, rows), tuple(left_out)
+            continue
+        if told:
+            found = replace(found, why=f"{found.why}; {told}", is_optional=True)
+        if name in owners:
+            owner, share = owners[name]
+            why = f"{found.why}; {share:.0%} of its values are values of {owner}"
+            found = replace(found, why=why, table_of=owner)
+        features.append(found)
+    held = {feature.column for feature in features if feature.kind == "categorical"}
+    return tuple(
+        replace(feature, table_of=None) if feature.table_of not in held else feature
+        for feature in features
+    ), tuple(left_out)
 
 
-def _feature(name: str, column: pa.ChunkedArray) -> FeatureGuess | Guess:
+def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Each list whose values are mostly those of an id column -> that column, and the share."""
+    kinds = {name: kind_of(rows.schema.field(name).type) for name in names}
+    lists = [name for name, kind in kinds.items() if kind in ("list of whole", "list of text")]
+    distinct = {
+        name: pc.unique(rows.column(name).drop_null())
+        for name, kind in kinds.items()
+        if lists and kind in ("whole", "text")
+    }
+    found = {name: _owner(rows.column(name), distinct) for name in lists}
+    return {name: owner for name, owner in found.items() if owner}
+
+
+def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> FeatureGuess | Guess:
     kind = kind_of(column.type)
     known = column.drop_null()
     if not len(known):
@@ -93,8 +116,12 @@ def _feature(name: str, column: pa.ChunkedArray) -> FeatureGuess | Guess:
     if kind == "float":
         return _number(name, known, "a column of fractions")
     told = f"{distinct:,} distinct values in {len(known):,} sampled rows"
+    if owns_lists:
+        return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {told}")
+    if kind != "float" and len(known) >= _MANY_ROWS and distinct > _NEARLY_UNIQUE * len(known):
+        return Guess(column=name, why=f"nearly every row has its own value ({told})")
     if kind == "text":
-        return _text(name, known, distinct, told)
+        return _text(name, known, told)
     return _whole(name, known, distinct, told)
 
 
@@ -115,7 +142,7 @@ def _padding(lists: pa.ChunkedArray) -> int | str | None:
     """Return the id that fills lists up to one length; None where their lengths differ."""
     lengths = pc.list_value_length(lists)
     ends = pc.min_max(lengths)
-    if ends["min"] != ends["max"] or ends["max"].as_py() < 2:  # noqa: PLR2004
+    if ends["min"] != ends["max"] or ends["max"].as_py() < 2:
         return None
     for at in (-1, 0):
         edge = pc.list_element(lists, at % ends["max"].as_py())
@@ -135,10 +162,8 @@ def _mode(values: pa.ChunkedArray) -> dict[str, Any] | None:
     return {"mode": most["values"], "count": most["counts"]}
 
 
-def _text(name: str, known: pa.ChunkedArray, distinct: int, told: str) -> FeatureGuess | Guess:
+def _text(name: str, known: pa.ChunkedArray, told: str) -> FeatureGuess | Guess:
     length = pc.mean(pc.utf8_length(known)).as_py()
-    if len(known) >= _MANY_ROWS and distinct > _NEARLY_UNIQUE * len(known):
-        return Guess(column=name, why=f"nearly every row has its own value ({told})")
     if length > _LONG_TEXT:
         return Guess(column=name, why=f"free text, {length:.0f} characters a row")
     return FeatureGuess(column=name, kind="categorical", why=f"text, {told}")
@@ -147,9 +172,7 @@ def _text(name: str, known: pa.ChunkedArray, distinct: int, told: str) -> Featur
 def _whole(name: str, known: pa.ChunkedArray, distinct: int, told: str) -> FeatureGuess | Guess:
     """Tell ids from numbers: by name, then by how values lie."""
     words = words_of(name)
-    if len(known) >= _MANY_ROWS and distinct > _NEARLY_UNIQUE * len(known):
-        return Guess(column=name, why=f"nearly every row has its own value ({told})")
-    if words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"} and distinct > 2:  # noqa: PLR2004
+    if words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"} and distinct > 2:
         return _number(name, known, f"its name; {told}")
     if words & ID_WORDS or distinct <= _FEW:
         return FeatureGuess(column=name, kind="categorical", why=f"whole numbers, {told}")
@@ -185,25 +208,7 @@ def _is_skewed(known: pa.ChunkedArray) -> bool:
     return bool((tail - middle) / spread > _SKEWED)
 
 
-def _with_tables(features: Sequence[FeatureGuess], rows: pa.Table) -> tuple[FeatureGuess, ...]:
-    """Let a list read the table of the id column that its values are mostly of."""
-    single = [f.column for f in features if f.kind == "categorical"]
-    distinct = {name: pc.unique(rows.column(name).drop_null()) for name in single}
-    found: list[FeatureGuess] = []
-    for feature in features:
-        owner = _owner(rows.column(feature.column), distinct) if feature.kind == "list" else None
-        if owner is None:
-            found.append(feature)
-            continue
-        name, share = owner
-        why = f"{feature.why}; {share:.0%} of its values are values of {name}"
-        found.append(replace(feature, why=why, table_of=name))
-    return tuple(found)
-
-
-def _owner(
-    lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]
-) -> tuple[str, float] | None:
+def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[str, float] | None:
     """The id column that holds most of the lists' values, and the share that it holds."""
     values = pc.list_flatten(lists.drop_null()).drop_null()
     own = pc.unique(values)
@@ -214,6 +219,6 @@ def _owner(
         share = pc.mean(pc.is_in(values, value_set=others).cast(pa.float64())).as_py()
         shared = pc.sum(pc.is_in(own, value_set=others)).as_py() or 0
         alike = shared / (len(own) + len(others) - shared)
-        if share >= _OVERLAP and shared >= min(_LEAST_SHARED, len(others)):
+        if share >= _OVERLAP[kind_of(own.type)] and shared >= min(_LEAST_SHARED, len(others)):
             best = max(best or (0.0, "", 0.0), (alike, name, float(share)))
     return best[1:] if best and best[1] else None

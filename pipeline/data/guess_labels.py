@@ -10,20 +10,26 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.stats import rankdata
 
-from pipeline.data.log_sample import kind_of, numbers
+from pipeline.data.log_sample import Floats, kind_of, numbers
 
-Floats = npt.NDArray[np.float64]
-CLICK = frozenset({"click", "clicked", "clicks", "clk", "ctr", "tap", "tapped"})
-CONVERSION = frozenset(
+
+def words_of(name: str) -> frozenset[str]:
+    """Split a column's name into its lower-case words, at underscores, dots and capitals."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return frozenset(w for w in re.split(r"[^a-z0-9]+", spaced.lower()) if w)
+
+
+CLICK = words_of("click clicked clicks clk ctr tap tapped")
+CONVERSION = words_of(
     "conversion converted convert conv cvr ctcvr order ordered orders cart addtocart purchase "
-    "purchased buy bought pay paid payment install installed checkout booking booked lead signup "
-    "register registered subscribe subscribed deal transaction".split()
+    "purchased buy bought pay paid payment install installed checkout booking booked lead "
+    "signup register registered subscribe subscribed deal transaction"
 )
-OTHER = frozenset(
-    "label target y like liked share shared follow followed favorite favourite outcome response "
-    "finish finished complete completed engaged".split()
+OTHER = words_of(
+    "label target y like liked share shared follow followed favorite favourite outcome "
+    "response finish finished complete completed engaged"
 )
-NOT_A_LABEL = frozenset("before prev previous hist history past last ever first prior count".split())
+NOT_A_LABEL = words_of("before prev previous hist history past last ever first prior count")
 _PURE = 0.995
 _PURE_ROWS = 30
 _PURE_SHARE = 0.3
@@ -52,12 +58,6 @@ class LabelGuess:
     why: str
 
 
-def words_of(name: str) -> frozenset[str]:
-    """Split a column's name into its lower-case words, at underscores, dots and capitals."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return frozenset(w for w in re.split(r"[^a-z0-9]+", spaced.lower()) if w)
-
-
 def guess_labels(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[LabelGuess, ...]:
     """Return the labels, the click first.
 
@@ -80,7 +80,11 @@ def _binary_columns(rows: pa.Table, skipped: Collection[str]) -> dict[str, Float
     """Columns of 0, 1 and nulls alone; constant ones only where the name says label."""
     found: dict[str, Floats] = {}
     for name in rows.schema.names:
-        if name in skipped or kind_of(rows.schema.field(name).type) not in ("bool", "whole", "float"):
+        if name in skipped or kind_of(rows.schema.field(name).type) not in (
+            "bool",
+            "whole",
+            "float",
+        ):
             continue
         values = numbers(rows.column(name))
         seen = np.unique(values[~np.isnan(values)])
@@ -108,13 +112,24 @@ def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
     order = rows.schema.names
     run = [free[-1]]
     for name in reversed(free[:-1]):
-        is_next = order.index(run[0]) - order.index(name) == 1
-        tied = any(_implies(values[a], values[b]) for a, b in ((name, run[-1]), (run[-1], name)))
-        tied |= any(_implies(values[other], values[name]) for other in run)
-        if not (is_next and tied):
+        if order.index(run[0]) - order.index(name) != 1:
             break
         run.insert(0, name)
-    return run
+    return _tied_to_the_last(run, values)
+
+
+def _tied_to_the_last(run: Sequence[str], values: Mapping[str, Floats]) -> list[str]:
+    """Keep neighbours that imply the last one or follow from it, directly or over others."""
+    tied = {run[-1]}
+    for _ in run:
+        tied |= {
+            name
+            for name in run
+            if any(
+                _implies(values[name], values[o]) or _implies(values[o], values[name]) for o in tied
+            )
+        }
+    return [name for name in run if name in tied]
 
 
 def _are_complements(a: Floats, b: Floats) -> bool:
@@ -136,9 +151,7 @@ def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess,
         n
         for n in values
         if any(
-            _implies(values[o], values[n]) and positives[o] < positives[n]
-            for o in values
-            if o != n
+            _implies(values[o], values[n]) and positives[o] < positives[n] for o in values if o != n
         )
     ]
     candidates = by_name or implied
@@ -211,7 +224,7 @@ def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | 
     hits = np.bincount(codes[known], weights=y[known], minlength=count)
     pure = (counts >= _PURE_ROWS) & (hits >= _PURE * counts)
     share = float(hits[pure].sum() / hits.sum())
-    if share >= _PURE_SHARE and rate < 0.7:  # noqa: PLR2004 - a rare label is hard to meet purely
+    if share >= _PURE_SHARE and rate < 0.7:
         return f"{share:.0%} of the positives of {label.column} have values that no negative has"
     return None
 
@@ -221,7 +234,7 @@ def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
     codes, count = codes_of(column)
     known = ~np.isnan(y)
     codes, y = codes[known], y[known]
-    # Every other run of 64 rows, not every other row: neighbours of one request are not independent.
+    # Every other run of 64 rows, not every other row: rows of one request are not independent.
     is_fit = np.arange(len(y)) // 64 % 2 == 0
     if len(y) < 2 * _PURE_ROWS or is_fit.all():
         return False

@@ -18,6 +18,7 @@ from pipeline.data import logs
 from pipeline.data.logs import LogFile, Snapshot
 from pipeline.errors import BadLog, BadRequest
 
+Floats = npt.NDArray[np.float64]
 MISSING = "lack it"
 """How the reason ends where some files lack a column."""
 _BATCH_ROWS = 65_536
@@ -132,10 +133,13 @@ def _values(snapshot: Snapshot, key: str) -> tuple[str | None, ...]:
 def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict[str, str]]:
     """Type of each column as most files have it, and the columns that are not alike everywhere."""
     types: dict[str, Counter[pa.DataType]] = {}
+    twice: set[str] = set()
     for schema in schemas:
+        twice |= {name for name, count in Counter(schema.names).items() if count > 1}
         for field in schema:
             types.setdefault(field.name, Counter())[field.type] += 1
-    uneven: dict[str, str] = {}
+    uneven = dict.fromkeys(sorted(twice), "a file holds two columns of this name")
+    types = {name: counts for name, counts in types.items() if name not in twice}
     for name, counts in types.items():
         missing = len(schemas) - counts.total()
         kinds = {kind_of(found) for found in counts}
@@ -248,7 +252,7 @@ def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+def numbers(column: pa.ChunkedArray) -> Floats:
     """A column of numbers, booleans or times as floats; null, NaN and infinity are NaN."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())

@@ -5,8 +5,9 @@ drift are judged on sampled rows. Labels are counted as training sees them: quar
 null ones are no labels.
 
 Sources: the population stability index and its bounds .1 and .25 are those of Siddiqi 2006, Credit
-Risk Scorecards; its noise under no change, (1/n + 1/m) chi-squared with bins - 1 degrees of freedom,
-is from Yurdakul and Naranjo 2020, Statistical properties of the population stability index.
+Risk Scorecards. Its noise under no change, (1/n + 1/m) chi-squared with bins - 1 degrees of
+freedom, is from Yurdakul and Naranjo 2020, Statistical properties of the population stability
+index.
 """
 
 from collections import Counter, defaultdict
@@ -274,9 +275,7 @@ def _narrow(catalog: Catalog) -> Catalog:
     )
 
 
-def _count(
-    selection: Selection, narrow: Catalog, as_of: date | None, count_rows: int
-) -> _Counts:
+def _count(selection: Selection, narrow: Catalog, as_of: date | None, count_rows: int) -> _Counts:
     """Count a split's labels by domain and day, from evenly spread row groups if it is too long."""
     counts = _Counts(selection.split.name, narrow)
     counted = 0
@@ -300,9 +299,7 @@ def _spread(selection: Selection, most_rows: int) -> Iterator[Piece]:
         yield Piece(file=file, group=group, start=0, stop=rows)
 
 
-def _labels(
-    rows: pa.RecordBatch, catalog: Catalog, as_of: date | None
-) -> npt.NDArray[np.float64]:
+def _labels(rows: pa.RecordBatch, catalog: Catalog, as_of: date | None) -> npt.NDArray[np.float64]:
     """Labels by task, NaN where training masks them; a conversion counts over all rows."""
     quarantined = contract.inspect(rows, catalog).quarantined
     unripe = reader.unripe(rows, catalog, as_of)
@@ -349,15 +346,15 @@ def _top(counts: Mapping[str, _Counts], most: int) -> Iterator[SplitProfile]:
     listed = [name for name, _ in total.most_common(most)]
     for count in counts.values():
         for name in listed:
-            yield count.profile(name, count.domains[name] if name in count.domains else count._cell())  # noqa: SLF001
+            yield count.profile(
+                name, count.domains[name] if name in count.domains else count._cell()
+            )
         rest = [cell for name, cell in count.domains.items() if name not in listed]
         if rest:
             yield count.profile(REST, *rest)
 
 
-def _undecided(
-    counts: Mapping[str, _Counts], catalog: Catalog
-) -> dict[str, dict[str, int]]:
+def _undecided(counts: Mapping[str, _Counts], catalog: Catalog) -> dict[str, dict[str, int]]:
     """By task, the domains with gate rows and those of them that are too few to be judged."""
     gate = counts.get("gate")
     if gate is None:
@@ -550,7 +547,7 @@ def _number_bins(
 def _id_bins(
     feature: FeatureSpec, old: Sequence[pa.RecordBatch], new: Sequence[pa.RecordBatch]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Occurrences of the commonest ids of both windows together, the rest as one bin, then nulls."""
+    """Occurrences of the commonest ids of both windows, the rest as one bin, then nulls."""
     before, after = (_tally(feature, held) for held in (old, new))
     together = before[0] + after[0]
     top = [key for key, _ in together.most_common(_TOP_VALUES)]
