@@ -63,7 +63,7 @@ def tell(detail: str) -> None:
 
 
 @contextmanager
-def announce(what: str, detail: str = "") -> Iterator[Announcement]:
+def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[Announcement]:
     """Say that something begins, and every few seconds that it is not finished.
 
     On a terminal a spinner turns until the block is left; elsewhere a plain line is written at
@@ -72,13 +72,16 @@ def announce(what: str, detail: str = "") -> Iterator[Announcement]:
     Args:
         what: what begins, `reading the log`.
         detail: rows, bytes or workers, where they are known.
+        after_s: seconds below which nothing is said at all, for what is mostly quick.
     """
     made = Announcement(what, detail)
     stop = threading.Event()
     _current.append(made)
     with ExitStack() as stack:
         keep: Callable[[], None] = partial(_keep_saying, made, stop)
-        if console.is_terminal:
+        if after_s:
+            keep = partial(_keep_saying, made, stop, after_s)
+        elif console.is_terminal:
             status = stack.enter_context(console.status(escape(f"{made.line()} ...")))
             keep = partial(_keep_turning, made, stop, status)
         else:
@@ -91,7 +94,7 @@ def announce(what: str, detail: str = "") -> Iterator[Announcement]:
             stop.set()
             thread.join()
             _current.remove(made)
-    if console.is_terminal:
+    if console.is_terminal and not after_s:
         console.print(made.line(), markup=False, style="dim")
 
 
@@ -100,7 +103,11 @@ def _keep_turning(made: Announcement, stop: threading.Event, status: Status) -> 
         status.update(escape(f"{made.line()} ..."))
 
 
-def _keep_saying(made: Announcement, stop: threading.Event) -> None:
+def _keep_saying(made: Announcement, stop: threading.Event, first_s: float = 0.0) -> None:
+    if first_s:
+        if stop.wait(first_s):
+            return
+        console.print(f"{made.line()} ...", markup=False, style="dim")
     while not stop.wait(_LINE_EVERY_S):
         console.print(f"  still {made.line()}", markup=False, style="dim")
 

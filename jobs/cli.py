@@ -171,12 +171,16 @@ def _doctor() -> int:
 
 def _verb(verb: str, words: list[str]) -> int:
     """Read the verb's spec from its words, then call its job."""
+    from jobs._progress import announce
     from pipeline.errors import PipelineError
 
     try:
         spec = read_spec(verb, words)
-        job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
-        return 0 if spec is None else int(job.main(spec))
+        if spec is None:
+            return 0
+        with announce("loading libraries", after_s=2.0):  # torch and ray, from a cold disk
+            job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
+        return int(job.main(spec))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -24,12 +24,13 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 def main(spec: ShowSpec) -> int:
     """Show what a run, a published base or a folder of bundles holds."""
     found = read_folder(spec.path)
-    if record := found.get("record"):
+    record = found.get("record")
+    if record:
         _show_record(record, spec.path)
     if base := found.get("base"):
-        _show_base(base, Path(found["base_folder"]))
+        _show_base(base, Path(found["base_folder"]), record)
     if bundles := found.get("bundles"):
-        _show_bundles(bundles, Path(found["bundles_folder"]))
+        _show_bundles(bundles, Path(found["bundles_folder"]), record)
     if spec.json_out:
         replace_text(spec.json_out, json.dumps(found, indent=1))
     return 0
@@ -143,13 +144,18 @@ def _show_window(snapshot: Document) -> None:
         {
             "snapshot": f"{str(snapshot.get('fingerprint', '?'))[:12]}, {count}"
             f"{snapshot.get('rows', 0):,} rows, labels as of {snapshot.get('as_of') or '-'}",
-            **{
-                f"split {name}": f"{s.get('rows', 0):,} rows, "
-                + (f"{s['first']} to {s['last']}" if s.get("first") else "no dates")
-                for name, s in _dict(snapshot.get("splits")).items()
-            },
+            **_window_lines(_dict(snapshot.get("splits"))),
         },
     )
+
+
+def _window_lines(splits: Mapping[str, Any]) -> dict[str, str]:
+    """A line a split: its rows and its days."""
+    return {
+        f"split {name}": f"{s.get('rows', 0):,} rows, "
+        + (f"{s['first']} to {s['last']}" if s.get("first") else "no dates")
+        for name, s in splits.items()
+    }
 
 
 def _show_kernels(kernels: Sequence[Document]) -> None:
@@ -202,7 +208,8 @@ def _show_metrics(rows: Sequence[Document]) -> None:
 # ---------------------------------------------------------------- a base
 
 
-def _show_base(manifest: Document, folder: Path) -> None:
+def _show_base(manifest: Document, folder: Path, record: Document | None) -> None:
+    """The base's manifest; what the run's record says already is left out."""
     tables = manifest.get("tables") or []
     files = manifest.get("files") or []
     catalog = _dict(manifest.get("catalog"))
@@ -219,10 +226,11 @@ def _show_base(manifest: Document, folder: Path) -> None:
             "tasks": ", ".join(str(t.get("label")) for t in catalog.get("tasks") or []),
             "size": f"{bytes_text(size)} in {len(files):,} files",
             "metrics": metrics or "none",
-            "versions": manifest.get("versions") or "unknown",
+            **({} if record else {"versions": manifest.get("versions") or "unknown"}),
         },
     )
-    _show_window(_dict(manifest.get("snapshot")))
+    if not record:
+        _show_window(_dict(manifest.get("snapshot")))
     held: dict[str | None, int] = {}
     for file in files:
         held[file.get("table")] = held.get(file.get("table"), 0) + int(file.get("bytes", 0))
@@ -268,7 +276,8 @@ def _show_precisions(entries: Sequence[Document]) -> None:
 # ---------------------------------------------------------------- bundles
 
 
-def _show_bundles(bundles: Sequence[Document], folder: Path) -> None:
+def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | None) -> None:
+    """The bundles' manifests; what the run's record says already is left out."""
     published = sum(bool(_dict(b.get("verdict")).get("publish")) for b in bundles)
     bases = {str(b.get("base_fingerprint")) for b in bundles}
     size = sum(int(b.get("bytes", 0)) for b in bundles)
@@ -279,9 +288,11 @@ def _show_bundles(bundles: Sequence[Document], folder: Path) -> None:
             "base": ", ".join(sorted(bases)),
             "size": bytes_text(size),
             "created": max(str(b.get("created_at")) for b in bundles),
-            "versions": bundles[0].get("versions") or "unknown",
+            **({} if record else {"versions": bundles[0].get("versions") or "unknown"}),
         },
     )
+    if record and _dict(record.get("result")).get("kernels"):
+        return
     show_table(
         "kernels",
         ("domain", "tuning rows", "gate rows", "gain", "verdict"),
@@ -289,7 +300,10 @@ def _show_bundles(bundles: Sequence[Document], folder: Path) -> None:
     )
     _say_rest(len(bundles))
     window = _dict(bundles[0].get("data_window"))
-    _show_window({"splits": {k: v for k, v in window.items() if isinstance(v, dict)}} | window)
+    splits = {name: split for name, split in window.items() if isinstance(split, dict)}
+    show_facts(
+        f"tuned on snapshot {str(window.get('snapshot', 'unknown'))[:12]}", _window_lines(splits)
+    )
 
 
 def _bundle_line(bundle: Document) -> tuple[str, str, str, str, str]:

@@ -50,6 +50,15 @@ def test_nothing_is_said_after_the_end(said):
     assert said() == before
 
 
+def test_what_is_mostly_quick_is_announced_only_when_it_is_not(said):
+    with announce("loading", after_s=60):
+        pass
+    assert not said()
+    with announce("loading", after_s=0.01):
+        wait_for("still loading", said)
+    assert "loading ..." in said()
+
+
 def test_an_error_ends_the_announcement(said):
     with pytest.raises(KeyError), announce("reading"):
         raise KeyError
