@@ -130,7 +130,7 @@ def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
     return found
 
 
-def setting_names(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
+def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
     """Dotted name of every setting of a spec, by alias -> whether any name may follow it.
 
     A dictionary takes keys of its own: `sharding.item_id` is one of `sharding`.
@@ -140,7 +140,7 @@ def setting_names(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
         name = f"{below}{field.alias or field_name}"
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names |= setting_names(inner, f"{name}.")
+            names |= known_settings(inner, f"{name}.")
         else:
             names[name] = get_origin(inner) is dict
     return names
@@ -157,7 +157,7 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, verb: str) ->
     Raises:
         BadRequest: naming the setting and its neighbours.
     """
-    names = setting_names(kind)
+    names = known_settings(kind)
     for name in asked:
         plain = name.replace("-", "_")
         plain = plain.removeprefix("no_") if plain not in names else plain
