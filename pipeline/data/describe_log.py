@@ -39,6 +39,8 @@ _SPLIT_WORDS = {
     "valid": ("valid", "val", "validation", "dev", "vali"),
     "test": ("test", "testing", "eval", "holdout", "te"),
 }
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
+"""How a value begins that is a date, whatever follows it."""
 _DATE_PARTS = words_of("year month day hour yyyy mm dd hh y m d h week minute")
 _DOMAIN_WORDS = words_of(
     "region country market city province state segment scene channel site daypart platform "
@@ -142,7 +144,7 @@ def _no_label(rows: pa.Table) -> str:
         n
         for n in rows.schema.names
         if kind_of(rows.schema.field(n).type) == "text"
-        and set(pc.unique(rows.column(n).drop_null()).to_pylist()[:3]) <= {"0", "1"}
+        and set(pc.unique(rows.column(n).drop_null()).to_pylist()) == {"0", "1"}
     ]
     hint = f" Columns {texts} hold '0' and '1' as text; write them as numbers." if texts else ""
     return (
@@ -168,7 +170,9 @@ def _date_key(sample: LogSample) -> Guess | None:
 def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
     if (date_key and key == date_key.column) or words_of(key) & _DATE_PARTS:
         return False
-    return len(sample.partitions[key]) > 1
+    values = [value for value in sample.partitions[key] if value is not None]
+    is_dated = sum(bool(_DATED.match(value)) for value in values) > len(values) / 2
+    return len(values) > 1 and not is_dated
 
 
 def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -306,7 +310,8 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
     unique = []
     for name in _ids(rows, taken):
         known = rows.column(name).drop_null()
-        if len(known) >= len(rows) / 2 and pc.count_distinct(known).as_py() == len(known):
+        least = len(rows) / (10 if words_of(name) & _ROW_WORDS else 2)
+        if len(known) >= least and pc.count_distinct(known).as_py() == len(known):
             unique.append(name)
     if not unique or len(rows) < 100:
         return None

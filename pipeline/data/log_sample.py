@@ -200,8 +200,9 @@ def _rows(
     ]
     if not parts:
         raise BadLog(
-            f"no row group below {snapshot.uri} can be decoded though footers are whole; "
-            "write the files again"
+            f"no row group below {snapshot.uri} can be described though footers are whole: the "
+            "data are damaged, or the files name their columns otherwise than their table does. "
+            "Write the files again, or write the catalogue by hand (schemas/README.md)"
         )
     return pa.concat_tables(parts)
 
@@ -217,6 +218,8 @@ def _strided(
     """Every `stride`-th run of a row group; nothing where it cannot be decoded (check says so)."""
     parquet = snapshot.open(file)
     present = [name for name in types if name in parquet.schema_arrow.names]
+    if not present:  # a table format that maps its columns' names; rows of nulls would mislead
+        return
     try:
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=present):
             places = np.arange(len(batch))

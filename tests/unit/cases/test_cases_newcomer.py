@@ -120,6 +120,9 @@ def test_init_describes_a_case_and_finds_its_labels(case):
         ("label_click", "click"),
         ("label_order", "conversion"),
     ]
+    if case in ("base", "nullid"):
+        assert guess.row_id
+        assert guess.row_id.column == "event_id"
     assert guess.user or any(note.startswith("user_id") for note in guess.notes)
     assert "region" in catalog.domain.keys
     assert guess.date_key or guess.time

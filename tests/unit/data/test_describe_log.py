@@ -266,6 +266,12 @@ def test_a_log_without_a_label_says_what_was_seen(tmp_path):
         described(tmp_path)
 
 
+def test_a_folder_of_midnights_names_no_domain(tmp_path):
+    for day in (1, 2, 3):
+        write(tmp_path, shop(100, seed=day), folder=f"at=2026-10-0{day} 00%3A00%3A00")
+    assert "at" not in described(tmp_path).domain_keys
+
+
 def test_request_user_and_row_are_told_apart(tmp_path):
     requests = np.arange(2_000) // 4
     write(tmp_path, shop(request_id=requests))
