@@ -25,7 +25,7 @@ from pipeline.data.profile import (
     profile_log,
 )
 from pipeline.data.view import open_log
-from pipeline.errors import BadRequest
+from pipeline.errors import BadRequest, PipelineError
 from schemas.job import CheckSpec
 from schemas.log import Catalog
 
@@ -66,15 +66,19 @@ def _profile(spec: CheckSpec, catalog: Catalog, report: Report) -> Profile | Non
     held = [name for name, rows in report.split_rows.items() if rows]
     if not spec.profile or not held:
         return None
-    with announce("profiling", f"{report.rows:,} rows") as progress:
-        view = open_log(catalog, spec.data_root, wanted=held, as_of=spec.as_of)
-        return profile_log(
-            view,
-            sample_rows=spec.sample_rows,
-            count_rows=spec.count_rows,
-            top_domains=spec.top_domains,
-            say=progress.update,
-        )
+    try:
+        with announce("profiling", f"{report.rows:,} rows") as progress:
+            view = open_log(catalog, spec.data_root, wanted=held, as_of=spec.as_of)
+            return profile_log(
+                view,
+                sample_rows=spec.sample_rows,
+                count_rows=spec.count_rows,
+                top_domains=spec.top_domains,
+                say=progress.update,
+            )
+    except PipelineError as error:  # a job would be refused so; the findings stand
+        console.print(f"no profile: {error}", markup=False)
+        return None
 
 
 def show(report: Report, name: str) -> None:

@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from jobs._progress import announce, console
 from jobs._record import replace_text
+from jobs._spec import explain
 from jobs._tables import show_facts
 from pipeline.data.describe_log import LogDescription, describe_log
 from pipeline.data.guess_features import HISTORY, FeatureGuess
 from pipeline.data.log_sample import LogSample, read_sample
-from pipeline.errors import BadRequest
+from pipeline.errors import BadRequest, PipelineError
 from schemas.feature import CategoricalSpec, ListSpec
 from schemas.job import InitSpec
 from schemas.log import Catalog, LogSpec
@@ -39,11 +42,26 @@ def main(spec: InitSpec) -> int:
     with announce("describing", f"{len(sample.rows):,} sampled rows"):
         guess = describe_log(sample)
     text = catalog_text(guess, sample, name=name, path=path)
-    Catalog.model_validate(tomllib.loads(text))
+    _refuse_contradictions(text)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_text(out, text)
     _show(guess, sample, out, data_root or "/")
     return 0
+
+
+def _refuse_contradictions(text: str) -> None:
+    """Refuse to write what `iak check` would not load.
+
+    Raises:
+        PipelineError: naming what contradicts what; the guesses do not fit together.
+    """
+    try:
+        Catalog.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise PipelineError(
+            f"the guesses contradict each other: {explain(error)}\nNothing was written. Write the "
+            "catalogue by hand (schemas/README.md), and report the log's columns as a fault of init"
+        ) from error
 
 
 def _absolute(place: str) -> str:
