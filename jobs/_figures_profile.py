@@ -69,7 +69,7 @@ def draw_profile(profile: Profile, catalog: Catalog, path: Path) -> None:
 
 
 def _rows_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str]) -> None:
-    """Stacked bars: a day's rows, coloured by split."""
+    """Draw stacked bars: a day's rows, coloured by split."""
     by = {(p.split, p.part): p.rows for p in profiles}
     below = [0] * len(days)
     for split in dict.fromkeys(p.split for p in profiles):
@@ -86,7 +86,7 @@ def _rows_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str]
 
 
 def _rates_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str]) -> None:
-    """A line a task: positives among labelled rows, over all splits of a day."""
+    """Draw a line a task: positives among labelled rows, over all splits of a day."""
     lines: dict[str, list[float]] = {}
     for at, task in enumerate(labels.task for labels in profiles[0].labels):
         lines[task] = []
@@ -115,7 +115,7 @@ def _rows_by_split(ax: Axes, profiles: Sequence[SplitProfile]) -> None:
 
 
 def _rates_by_split(ax: Axes, profiles: Sequence[SplitProfile]) -> None:
-    """A group of bars a split, one a task."""
+    """Draw a group of bars a split, one a task."""
     tasks = [labels.task for labels in profiles[0].labels]
     width = 0.8 / len(tasks)
     for at, (task, colour) in enumerate(zip(tasks, _TASKS, strict=False)):
@@ -138,7 +138,7 @@ def _rate_axis(ax: Axes) -> None:
 
 
 def _most_moved(drift: Sequence[Drift]) -> Mapping[str, list[Drift]]:
-    """The features that moved most, each with its windows in order."""
+    """Return the features that moved most, each with its windows in order."""
     names = list(dict.fromkeys(d.feature for d in drift))[:_MOST_FEATURES]
     order = {"pretrain": 0, "tune": 1}
     return {
@@ -148,7 +148,7 @@ def _most_moved(drift: Sequence[Drift]) -> Mapping[str, list[Drift]]:
 
 
 def _drift(ax: Axes, drifts: Mapping[str, Sequence[Drift]]) -> None:
-    """Two bars a feature, its two windows, with the bounds of the index."""
+    """Draw two bars a feature, its two windows, with the bounds of the index."""
     pairs = sorted({(d.before, d.after) for held in drifts.values() for d in held})
     height = 0.8 / len(pairs)
     for at, ((before, after), colour) in enumerate(
@@ -183,7 +183,7 @@ def _day_ticks(ax: Axes, days: Sequence[str]) -> None:
 
 
 def _short(value: float, _: int) -> str:
-    """A count as it is read: 12k, 3.4M."""
+    """Return a count as it is read: 12k, 3.4M."""
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{sign}"

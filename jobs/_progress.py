@@ -47,7 +47,7 @@ class Announcement:
         self.detail = detail
 
     def line(self) -> str:
-        """The work, its detail, and the seconds it has taken."""
+        """Return the work, its detail, and the seconds it has taken."""
         seconds = time.monotonic() - self.start
         told = f"{self.what} ({self.detail})" if self.detail else self.what
         return f"{told}, {seconds:.0f} s" if seconds >= 1 else told

@@ -122,7 +122,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
-    """Every leaf of a tree of settings by its dotted name."""
+    """Return every leaf of a tree of settings by its dotted name."""
     found: list[str] = []
     for key, value in tree.items():
         inner = isinstance(value, Mapping) and bool(value)
@@ -131,7 +131,7 @@ def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
 
 
 def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
-    """Dotted name of every setting of a spec, by alias -> whether any name may follow it.
+    """Return dotted name of every setting of a spec, by alias -> whether any name may follow it.
 
     A dictionary takes keys of its own: `sharding.item_id` is one of `sharding`.
     """

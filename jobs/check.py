@@ -62,7 +62,7 @@ def main(spec: CheckSpec) -> int:
 
 
 def _profile(spec: CheckSpec, catalog: Catalog, report: Report) -> Profile | None:
-    """The profile of the splits that have rows; None where the log cannot be read at all."""
+    """Return the profile of the splits that have rows; None where the log cannot be read at all."""
     held = [name for name, rows in report.split_rows.items() if rows]
     if not spec.profile or not held:
         return None
@@ -82,7 +82,7 @@ def _profile(spec: CheckSpec, catalog: Catalog, report: Report) -> Profile | Non
 
 
 def show(report: Report, name: str) -> None:
-    """The findings, worst first, and what each split holds."""
+    """Show the findings, worst first, and what each split holds."""
     order = ("refuse", "quarantine", "warn")
     findings: Sequence[Finding] = sorted(report.findings, key=lambda f: order.index(f.level))
     if findings:
@@ -109,7 +109,7 @@ def show(report: Report, name: str) -> None:
 
 
 def show_profile(profile: Profile) -> None:
-    """Rows and positives by split and domain, what the gate can decide, new ids and drift."""
+    """Show rows and positives by split and domain, what the gate can decide, new ids and drift."""
     _show_splits(profile.splits)
     _show_domains(profile)
     _show_power(profile)
@@ -129,7 +129,7 @@ def show_profile(profile: Profile) -> None:
 
 
 def _show_splits(profiles: Sequence[SplitProfile]) -> None:
-    """A line a split; labelled rows where they are not all rows."""
+    """Show a line a split; labelled rows where they are not all rows."""
     tasks = [labels.task for labels in profiles[0].labels]
     masked = [at for at in range(len(tasks)) if any(p.labels[at].rows != p.rows for p in profiles)]
     show_table(
@@ -160,7 +160,7 @@ def _positives(labels: Labels) -> str:
 
 
 def _show_domains(profile: Profile) -> None:
-    """A line a domain: rows by split, and the first task's positives in the gate."""
+    """Show a line a domain: rows by split, and the first task's positives in the gate."""
     names = list(dict.fromkeys(p.part for p in profile.domains))
     splits = [p.split for p in profile.splits]
     by = {(p.split, p.part): p for p in profile.domains}
@@ -181,7 +181,7 @@ def _show_domains(profile: Profile) -> None:
 
 
 def _show_power(profile: Profile) -> None:
-    """What the gate and the test can decide, in words."""
+    """Show what the gate and the test can decide, in words."""
     facts = {
         f"{labels.task} in {p.split}": power(labels)
         for p in profile.splits
@@ -219,7 +219,7 @@ def _show_new_ids(new_ids: Sequence[NewIds]) -> None:
 
 
 def _show_drift(drift: Sequence[Drift]) -> None:
-    """The features that moved most; how many stayed."""
+    """Show the features that moved most; how many stayed."""
     pairs = sorted({(d.before, d.after) for d in drift})
     by = {(d.feature, d.before, d.after): d for d in drift}
     names = list(dict.fromkeys(d.feature for d in drift))

@@ -120,7 +120,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _unknown_verb(word: str) -> str:
-    """What to say of a verb that there is not."""
+    """Return what to say of a verb that there is not."""
     names = [*VERBS, *GROUPS]
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     told = f"did you mean {' or '.join(near)}?" if near else f"the verbs are {', '.join(names)}"
@@ -233,7 +233,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
 
 
 def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:
-    """Dotted names of every setting that is asked for, by flag, file or preset."""
+    """Return dotted names of every setting that is asked for, by flag, file or preset."""
     from jobs import _spec
 
     flags = [w.partition("=")[0].removeprefix("--") for w in words if w.startswith("--")]
@@ -260,7 +260,7 @@ def _shipped(verb: str, words: list[str]) -> list[Path]:
 
 
 def _named(verb: str, words: list[str]) -> list[str]:
-    """The words with a name for each leading one that has none."""
+    """Return the words with a name for each leading one that has none."""
     named: list[str] = []
     for name, word in zip(POSITIONAL.get(verb, ()), words, strict=False):
         if word.startswith("-") or "=" in word:

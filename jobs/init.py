@@ -70,19 +70,19 @@ def _absolute(place: str) -> str:
 
 
 def _log_name(data_root: str, path: str) -> str:
-    """The folder's name; its parent's where it is one that says nothing."""
+    """Return the folder's name; its parent's where it is one that says nothing."""
     says_nothing = path.lower() in ("events", "data", "log", "logs", "parquet", "part", "train")
     return data_root.rpartition("/")[2] if says_nothing and data_root else path
 
 
 def _identifier(name: str) -> str:
-    """A name as a catalogue takes it: letters, digits and underscores, a letter first."""
+    """Return a name as a catalogue takes it: letters, digits and underscores, a letter first."""
     plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "x"
     return (plain if plain[0].isalpha() else f"c_{plain}")[:_NAME_LENGTH]
 
 
 def catalog_text(guess: LogDescription, sample: LogSample, *, name: str, path: str) -> str:
-    """The catalogue as commented TOML.
+    """Return the catalogue as commented TOML.
 
     Args:
         guess: what the log looks like.
@@ -168,7 +168,7 @@ def _features(guess: LogDescription) -> Iterator[str]:
 
 
 def _unique_names(columns: Sequence[str]) -> dict[str, str]:
-    """Column -> feature name; columns that read alike without their signs are numbered."""
+    """Return column -> feature name; columns that read alike without their signs are numbered."""
     names: dict[str, str] = {}
     for column in columns:
         name, number = _identifier(column), 2
@@ -237,7 +237,7 @@ def _pair(key: str, value: object, why: str = "") -> str:
 
 
 def _value(value: object) -> str:
-    """A value as TOML spells it."""
+    """Return a value as TOML spells it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -249,12 +249,12 @@ def _value(value: object) -> str:
 
 
 def _comment(text: str) -> str:
-    """A text that may stand in a comment: one line, no control characters."""
+    """Return a text that may stand in a comment: one line, no control characters."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _show(guess: LogDescription, sample: LogSample, out: Path, data_root: str) -> None:
-    """What was found, what to look at, and what to run next."""
+    """Show what was found, what to look at, and what to run next."""
     time = guess.time
     facts: dict[str, Any] = {
         "files": f"{len(sample.snapshot.files):,} with {sample.snapshot.rows:,} rows",

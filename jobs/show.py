@@ -86,7 +86,7 @@ def _read(path: Path) -> Document:
 
 
 def _bundle(folder: Path) -> Document:
-    """A bundle's manifest, and the bytes of its folder."""
+    """Return a bundle's manifest, and the bytes of its folder."""
     size = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
     return _read(folder / MANIFEST) | {"bytes": size}
 
@@ -134,7 +134,7 @@ def _machine(machine: Document) -> str:
 
 
 def _show_window(snapshot: Document) -> None:
-    """The rows that a run read, by split."""
+    """Show the rows that a run read, by split."""
     if not snapshot:
         return
     files = snapshot.get("files")
@@ -150,7 +150,7 @@ def _show_window(snapshot: Document) -> None:
 
 
 def _window_lines(splits: Mapping[str, Any]) -> dict[str, str]:
-    """A line a split: its rows and its days."""
+    """Return a line a split: its rows and its days."""
     return {
         f"split {name}": f"{s.get('rows', 0):,} rows, "
         + (f"{s['first']} to {s['last']}" if s.get("first") else "no dates")
@@ -183,7 +183,7 @@ def _gate_rows(gate: Document) -> str:
 
 
 def _show_metrics(rows: Sequence[Document]) -> None:
-    """AUC and log-loss of every method and task, over all rows."""
+    """Show AUC and log-loss of every method and task, over all rows."""
     shown = [r for r in rows if r.get("domain") == "pooled"] or list(rows)
     domains = {str(r.get("domain")) for r in rows} - {"all", "pooled"}
     show_table(
@@ -209,7 +209,7 @@ def _show_metrics(rows: Sequence[Document]) -> None:
 
 
 def _show_base(manifest: Document, folder: Path, record: Document | None) -> None:
-    """The base's manifest; what the run's record says already is left out."""
+    """Show the base's manifest; what the run's record says already is left out."""
     tables = manifest.get("tables") or []
     files = manifest.get("files") or []
     catalog = _dict(manifest.get("catalog"))
@@ -252,7 +252,7 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
 
 
 def _show_precisions(entries: Sequence[Document]) -> None:
-    """What each precision of the tables costs, by task."""
+    """Show what each precision of the tables costs, by task."""
     full = {e.get("task"): e for e in entries if e.get("precision") == "fp32"}
     lines = []
     for entry in entries:
@@ -277,7 +277,7 @@ def _show_precisions(entries: Sequence[Document]) -> None:
 
 
 def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | None) -> None:
-    """The bundles' manifests; what the run's record says already is left out."""
+    """Show the bundles' manifests; what the run's record says already is left out."""
     published = sum(bool(_dict(b.get("verdict")).get("publish")) for b in bundles)
     bases = {str(b.get("base_fingerprint")) for b in bundles}
     size = sum(int(b.get("bytes", 0)) for b in bundles)
@@ -321,7 +321,7 @@ def _bundle_line(bundle: Document) -> tuple[str, str, str, str, str]:
 
 
 def _task_verdicts(verdict: Document) -> str:
-    """What the gate says of each task, where it says so."""
+    """Return what the gate says of each task, where it says so."""
     tasks = verdict.get("tasks")
     told = [_task_verdict(_dict(task)) for task in tasks] if isinstance(tasks, list) else []
     return f" ({'; '.join(told)})" if told else ""
@@ -343,7 +343,7 @@ def _say_rest(count: int) -> None:
 
 
 def bytes_text(size: float) -> str:
-    """A number of bytes as it is read: 1.2 MiB."""
+    """Return a number of bytes as it is read: 1.2 MiB."""
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"

@@ -219,7 +219,7 @@ def _row(document: type[BaseModel], name: str, field: FieldInfo) -> str:
 
 
 def _fallback(document: type[BaseModel], name: str) -> str:
-    """What to say of the few fields whose name says it all."""
+    """Return what to say of the few fields whose name says it all."""
     if (document, name) == (LogSpec, "name"):
         return "Name of the log in messages and records."
     return {
@@ -256,7 +256,7 @@ def _tuple_name(inner: tuple[Any, ...]) -> str:
 
 
 def _bounds(metadata: list[Any]) -> list[str]:
-    """Bounds of a value in words."""
+    """Return bounds of a value in words."""
     found: list[str] = []
     for entry in metadata:
         for kind, attribute, word in _BOUNDS:
@@ -273,7 +273,7 @@ def _bounds(metadata: list[Any]) -> list[str]:
 
 
 def _inner_bounds(found: Any) -> list[str]:  # noqa: ANN401
-    """Bounds that stand inside a union or a tuple: `Annotated[int, Field(ge=2)] | None`."""
+    """Return bounds that stand inside a union or a tuple: `Annotated[int, Field(ge=2)] | None`."""
     bounds: list[str] = []
     for inner in get_args(found):
         if get_origin(inner) is Annotated:

@@ -157,7 +157,7 @@ def _no_label(rows: pa.Table) -> str:
 
 
 def _date_key(sample: LogSample) -> Guess | None:
-    """The partition key whose values are dates."""
+    """Return the partition key whose values are dates."""
     for key in sample.partition_keys:
         values = [v for v in sample.partitions[key] if v is not None]
         dates = [d for d in map(splits.parse_date, values) if d]
@@ -176,7 +176,7 @@ def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
 
 
 def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Columns that say train, valid or test: column -> part -> its values."""
+    """Return columns that say train, valid or test: column -> part -> its values."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in rows.schema.names:
         if kind_of(rows.schema.field(name).type) != "text":
@@ -192,7 +192,7 @@ def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def _event_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
-    """The column that is the event's time: by type or size, by name, and by the folders' dates."""
+    """Find the event's time by type or size, by name, and by the folders' dates."""
     best: tuple[tuple[float, ...], str, str, Floats] | None = None
     rows = sample.rows
     days = _days_of(rows, date_key)
@@ -233,7 +233,7 @@ def _is_zoned(rows: pa.Table, name: str, unit: str) -> bool:
 
 
 def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
-    """A column's unit and its values as Unix seconds, None where they cannot be times."""
+    """Return a column's unit and its values as Unix seconds, None where they cannot be times."""
     kind = kind_of(column.type)
     if kind not in ("time", "whole", "float"):
         return None
@@ -252,13 +252,13 @@ def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
 
 
 def _varies_like_time(seconds: Floats) -> bool:
-    """Whether unnamed numbers lie as times do: many, over an hour to thirty years."""
+    """Return whether unnamed numbers lie as times do: many, over an hour to thirty years."""
     low, high = _ends(seconds)
     return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * _DAY
 
 
 def _days_of(rows: pa.Table, date_key: Guess | None) -> Floats | None:
-    """Each row's day by its folder, as days since 1970; NaN where the folder has no date."""
+    """Return each row's day by its folder, as days since 1970; NaN where the folder has no date."""
     if date_key is None:
         return None
     coded = rows.column(date_key.column).combine_chunks().dictionary_encode()
@@ -270,7 +270,7 @@ def _days_of(rows: pa.Table, date_key: Guess | None) -> Floats | None:
 
 
 def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
-    """The offset from UTC in hours under which times fall on their folders' dates, and the share.
+    """Return the hours from UTC at which times fall on their folders' dates, and the share.
 
     Offsets near zero come first, so that one that is as good as UTC does not win.
     """
@@ -306,7 +306,7 @@ def _ids(rows: pa.Table, taken: set[str]) -> list[str]:
 
 
 def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
-    """The id column of which no value repeats; one that is named so, if there are several."""
+    """Return the id column that never repeats; one that is named so, if there are several."""
     unique = []
     for name in _ids(rows, taken):
         known = rows.column(name).drop_null()
@@ -323,7 +323,7 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
 
 
 def _request(rows: pa.Table, taken: set[str]) -> Guess | None:
-    """The id of a request or session, whose rows belong into one slice."""
+    """Return the id of a request or session, whose rows belong into one slice."""
     for name in _ids(rows, taken):
         column = rows.column(name)
         if words_of(name) & _REQUEST_WORDS and not column.null_count:
@@ -350,7 +350,7 @@ def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
 def _domain(
     sample: LogSample, date_key: Guess | None, features: Sequence[FeatureGuess]
 ) -> tuple[Guess, tuple[str, ...]]:
-    """Partition keys that are no dates, else a column of few values."""
+    """Return partition keys that are no dates, else a column of few values."""
     keys = tuple(k for k in sample.partition_keys if _is_domain_key(sample, k, date_key))
     if keys:
         told = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
@@ -378,7 +378,7 @@ def _domain(
 
 
 def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, Mapping[str, Any]]) -> int:
-    """Half the tuning rows of a middling domain, between 50 and 500."""
+    """Return half the tuning rows of a middling domain, between 50 and 500."""
     counts = sample.rows.group_by(list(keys)).aggregate([([], "count_all")]).column("count_all")
     scale = sample.snapshot.rows / len(sample.rows)
     typical = float(np.median(counts.to_numpy())) * scale * cut["tune"]["share"]
@@ -417,7 +417,7 @@ def _splits(
 def _rows_by_day(
     sample: LogSample, date_key: Guess | None, time: TimeGuess | None
 ) -> dict[date, int]:
-    """Rows of each date, a lone date far from the others left out."""
+    """Return rows of each date, a lone date far from the others left out."""
     counts: Counter[date] = Counter()
     if date_key:
         for file in sample.snapshot.files:
@@ -445,7 +445,7 @@ def _rows_by_day(
 
 
 def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str]:
-    """The last tenth of the rows tests, the quarter before it tunes, all before it pre-trains."""
+    """Cut days: a last tenth of the rows to test, a fifth before it to tune, the rest before."""
     days, total = list(by_day), sum(by_day.values())
     last = days[-1]
 
@@ -478,7 +478,7 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str
 def _by_column(
     name: str, parts: Mapping[str, tuple[str, ...]], rows: pa.Table
 ) -> tuple[dict[str, dict[str, Any]], str]:
-    """The parts that a column names; what is missing is a slice of the training rows."""
+    """Cut as a column says; a part that it lacks is a slice of the training rows."""
     counts = dict(Counter(rows.column(name).to_pylist()))
     share = {p: sum(counts[v] for v in values) / len(rows) for p, values in parts.items()}
     cuts: tuple[tuple[str, str, float, float], ...] = (
@@ -512,7 +512,7 @@ def _notes(
     user: Guess | None,
     split_columns: Mapping[str, Any],
 ) -> list[str]:
-    """What a person should look at first, worst first."""
+    """Return what a person should look at first, worst first."""
     notes = []
     if len(labels) > 1 and not any(label.kind == "click" for label in labels):
         notes.append("no label is implied by the others: no task is the click")

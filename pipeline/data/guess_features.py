@@ -89,7 +89,7 @@ def guess_features(
 
 
 def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Each list whose values are mostly those of an id column -> that column, and the share."""
+    """Map each list that holds values of an id column to that column, and the share."""
     kinds = {name: kind_of(rows.schema.field(name).type) for name in names}
     lists = [name for name, kind in kinds.items() if kind in ("list of whole", "list of text")]
     distinct = {
@@ -198,7 +198,7 @@ def _number(name: str, known: pa.ChunkedArray, why: str) -> FeatureGuess | Guess
 
 
 def _is_skewed(known: pa.ChunkedArray) -> bool:
-    """Whether a long tail lies far beyond the middle half, as counts and prices do."""
+    """Return whether a long tail lies far beyond the middle half, as counts and prices do."""
     values = numbers(known)
     values = values[~np.isnan(values)]
     if not len(values) or values.min() < 0:
@@ -209,7 +209,7 @@ def _is_skewed(known: pa.ChunkedArray) -> bool:
 
 
 def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[str, float] | None:
-    """The id column that holds most of the lists' values, and the share that it holds."""
+    """Return the id column that holds most of the lists' values, and the share that it holds."""
     values = pc.list_flatten(lists.drop_null()).drop_null()
     own = pc.unique(values)
     best: tuple[float, str, float] | None = None

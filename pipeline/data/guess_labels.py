@@ -77,7 +77,7 @@ def _is_named_a_label(name: str) -> bool:
 
 
 def _binary_columns(rows: pa.Table, skipped: Collection[str]) -> dict[str, Floats]:
-    """Columns of 0, 1 and nulls alone; constant ones only where the name says label."""
+    """Return columns of 0, 1 and nulls alone; constant ones only where the name says label."""
     found: dict[str, Floats] = {}
     for name in rows.schema.names:
         if name in skipped or kind_of(rows.schema.field(name).type) not in (
@@ -138,7 +138,7 @@ def _are_complements(a: Floats, b: Floats) -> bool:
 
 
 def _implies(a: Floats, b: Floats) -> bool:
-    """Whether a positive of `a` is one of `b`, but for a few; equal columns imply each other."""
+    """Return whether positives of `a` are positives of `b`, but for a few."""
     positive = (a == 1) & ~np.isnan(b)
     return bool(positive.any() and (b[positive] == 1).mean() >= 1 - _EXCEPTIONS)
 
@@ -202,7 +202,7 @@ def guess_leaks(
 
 
 def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | None:
-    """Why a column must be one that knows the label, None where it need not."""
+    """Return why a column must be one that knows the label, None where it need not."""
     kind = kind_of(column.type)
     if kind not in ("bool", "whole", "float", "text"):
         return None
@@ -230,7 +230,7 @@ def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | 
 
 
 def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
-    """Whether a column's value alone ranks `y` this well on rows its rates were not taken from."""
+    """Return whether a column's value alone ranks `y` this well, on rows kept out of its rates."""
     codes, count = codes_of(column)
     known = ~np.isnan(y)
     codes, y = codes[known], y[known]

@@ -131,7 +131,7 @@ def _values(snapshot: Snapshot, key: str) -> tuple[str | None, ...]:
 
 
 def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict[str, str]]:
-    """Type of each column as most files have it, and the columns that are not alike everywhere."""
+    """Return each column's type in most files, and the columns that differ over files."""
     types: dict[str, Counter[pa.DataType]] = {}
     twice: set[str] = set()
     for schema in schemas:
@@ -181,7 +181,7 @@ def kind_of(found: pa.DataType) -> str:
 def _rows(
     snapshot: Snapshot, inside: Mapping[str, pa.DataType], keys: Sequence[str], *, wanted: int
 ) -> pa.Table:
-    """About `wanted` rows, spread over row groups and within them."""
+    """Return about `wanted` rows, spread over row groups and within them."""
     groups = [
         (file, group, count)
         for file in snapshot.files
@@ -215,7 +215,7 @@ def _strided(
     keys: Sequence[str],
     stride: int,
 ) -> Iterator[pa.Table]:
-    """Every `stride`-th run of a row group; nothing where it cannot be decoded (check says so)."""
+    """Return every `stride`-th run of a row group; nothing where it cannot be decoded."""
     parquet = snapshot.open(file)
     present = [name for name in types if name in parquet.schema_arrow.names]
     if not present:  # a table format that maps its columns' names; rows of nulls would mislead
@@ -234,7 +234,7 @@ def _strided(
 
 
 def _plain(rows: pa.RecordBatch, name: str, wanted: pa.DataType) -> pa.Array:
-    """A column in one simple type over all files; null where a file has it otherwise."""
+    """Return a column in one simple type over all files; null where a file has it otherwise."""
     simple = _simple(wanted)
     if name not in rows.schema.names or kind_of(rows.column(name).type) != kind_of(wanted):
         return pa.nulls(len(rows), simple)
@@ -251,12 +251,12 @@ def _simple(found: pa.DataType) -> pa.DataType:
 
 
 def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most `most` places out of `count`, spread evenly, the last one among them."""
+    """Return at most `most` places out of `count`, spread evenly, the last one among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def numbers(column: pa.ChunkedArray) -> Floats:
-    """A column of numbers, booleans or times as floats; null, NaN and infinity are NaN."""
+    """Return a column of numbers, booleans or times as floats; null, NaN and infinity are NaN."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         column = pc.divide(column.cast(pa.float64(), safe=False), 1e6)

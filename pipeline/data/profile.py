@@ -236,7 +236,7 @@ class _Counts:
         cell.positives += np.reshape(positives, -1)
 
     def profile(self, part: str, *cells: _Cell) -> SplitProfile:
-        """Cells as one profile, scaled up to the whole split where only some rows were counted."""
+        """Return cells as one profile, scaled up where only some rows were counted."""
         rows = sum(cell.rows for cell in cells)
         labelled = sum((cell.labelled for cell in cells), np.zeros(len(self.catalog.tasks)))
         positives = sum((cell.positives for cell in cells), np.zeros(len(self.catalog.tasks)))
@@ -258,7 +258,7 @@ class _Counts:
 def _sums(
     labels_TB: npt.NDArray[np.float64], place: npt.NDArray[np.int64], size: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """By task and place: labelled rows, and positives."""
+    """Return labelled rows and positives, by task and place."""
     known = ~np.isnan(labels_TB)
     labelled = [np.bincount(place[k], minlength=size) for k in known]
     positives = [
@@ -269,7 +269,7 @@ def _sums(
 
 
 def _narrow(catalog: Catalog) -> Catalog:
-    """The catalogue without its features: the columns that counting needs."""
+    """Return the catalogue without its features: the columns that counting needs."""
     return catalog.model_copy(
         update={"features": (), "log": catalog.log.model_copy(update={"user": None})}
     )
@@ -291,7 +291,7 @@ def _count(selection: Selection, narrow: Catalog, as_of: date | None, count_rows
 
 
 def _spread(selection: Selection, most_rows: int) -> Iterator[Piece]:
-    """Whole row groups, all of them or evenly spread ones of about so many rows."""
+    """Return whole row groups, all of them or evenly spread ones of about so many rows."""
     groups = selection.groups
     wanted = max(int(len(groups) * min(most_rows / max(selection.rows, 1), 1.0)), 1)
     for at in evenly(len(groups), wanted) if groups else ():
@@ -300,7 +300,7 @@ def _spread(selection: Selection, most_rows: int) -> Iterator[Piece]:
 
 
 def _labels(rows: pa.RecordBatch, catalog: Catalog, as_of: date | None) -> npt.NDArray[np.float64]:
-    """Labels by task, NaN where training masks them; a conversion counts over all rows."""
+    """Return labels by task, NaN where training masks them; a conversion counts over all rows."""
     quarantined = contract.inspect(rows, catalog).quarantined
     unripe = reader.unripe(rows, catalog, as_of)
     found = np.empty((len(catalog.tasks), len(rows)))
@@ -316,7 +316,7 @@ def _labels(rows: pa.RecordBatch, catalog: Catalog, as_of: date | None) -> npt.N
 
 
 def _days(rows: pa.RecordBatch, catalog: Catalog) -> pa.Array | None:
-    """Each row's day as text, None where the columns at hand do not tell."""
+    """Return each row's day as text, None where the columns at hand do not tell."""
     log = catalog.log
     if log.date_key:
         coded = rows.column(log.date_key).dictionary_encode()
@@ -338,7 +338,7 @@ def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.flo
 
 
 def _top(counts: Mapping[str, _Counts], most: int) -> Iterator[SplitProfile]:
-    """Every split's profile of the domains with most rows over all splits, and of the rest."""
+    """Profile the domains with most rows over all splits, and the rest together, by split."""
     total: Counter[str] = Counter()
     for count in counts.values():
         for name, cell in count.domains.items():
@@ -355,7 +355,7 @@ def _top(counts: Mapping[str, _Counts], most: int) -> Iterator[SplitProfile]:
 
 
 def _undecided(counts: Mapping[str, _Counts], catalog: Catalog) -> dict[str, dict[str, int]]:
-    """By task, the domains with gate rows and those of them that are too few to be judged."""
+    """Count by task the domains with gate rows, and those of them that cannot be judged."""
     gate = counts.get("gate")
     if gate is None:
         return {}
@@ -382,13 +382,13 @@ class _Sampler:
         self.held: dict[str, list[pa.RecordBatch]] = {}
 
     def batches(self, split: str) -> list[pa.RecordBatch]:
-        """Sampled rows of a split."""
+        """Return sampled rows of a split."""
         if split not in self.held:
             self.held[split] = list(self._read(self.view.selections[split]))
         return self.held[split]
 
     def rows_of(self, split: str) -> int:
-        """Rows that were sampled of a split."""
+        """Return rows that were sampled of a split."""
         return sum(len(batch) for batch in self.batches(split))
 
     def _read(self, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -406,7 +406,7 @@ class _Sampler:
 def _new_ids(
     view: LogView, sampler: _Sampler, count_rows: int, say: Say
 ) -> tuple[list[NewIds], float]:
-    """By table and later split, the share of id occurrences that pre-training does not hold."""
+    """Return the share of id occurrences that pre-training lacks, by table and later split."""
     selection = view.selections.get("pretrain")
     tables = list(view.catalog.table_specs)
     later = [name for name in view.selections if name not in ("pretrain", "pretrain_valid")]
@@ -432,7 +432,7 @@ def _new_ids(
 def _seen_ids(
     view: LogView, selection: Selection, count_rows: int, say: Say
 ) -> tuple[dict[str, hashing.Keys], float]:
-    """Keys of every id of the pre-training rows by table, and the share of rows they were read of.
+    """Return the keys of all pre-training ids by table, and the share of rows that was read.
 
     A batch's keys wait until as many as are known have gathered, so that merging stays linear.
     """
@@ -463,7 +463,7 @@ def _seen_ids(
 def _keys(
     catalog: Catalog, rows: pa.RecordBatch
 ) -> Iterator[tuple[str, hashing.Keys, npt.NDArray[np.int64]]]:
-    """Table, keys and counts of every feature that reads ids."""
+    """Return table, keys and counts of every feature that reads ids."""
     for feature in catalog.features:
         table = table_of(feature)
         if table and not isinstance(feature, NumericSpec):
@@ -472,7 +472,7 @@ def _keys(
 
 
 def _drifts(catalog: Catalog, sampler: _Sampler) -> Iterator[Drift]:
-    """Every feature, from pretrain to tune and from tune to test, most moved first."""
+    """Return every feature, from pretrain to tune and from tune to test, most moved first."""
     held = sampler.view.selections
     pairs = [
         (before, after)
@@ -525,7 +525,7 @@ def stability_index(old: npt.NDArray[np.float64], new: npt.NDArray[np.float64]) 
 def _number_bins(
     feature: FeatureSpec, old: Sequence[pa.RecordBatch], new: Sequence[pa.RecordBatch]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Rows in tenths of the older window, the last bin for nulls."""
+    """Return rows in tenths of the older window, the last bin for nulls."""
     if not isinstance(feature, NumericSpec):
         raise TypeError(f"feature {feature.name} is no number")
     before, after = (
@@ -547,7 +547,7 @@ def _number_bins(
 def _id_bins(
     feature: FeatureSpec, old: Sequence[pa.RecordBatch], new: Sequence[pa.RecordBatch]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Occurrences of the commonest ids of both windows, the rest as one bin, then nulls."""
+    """Return occurrences of the commonest ids of both windows, the rest as one bin, then nulls."""
     before, after = (_tally(feature, held) for held in (old, new))
     together = before[0] + after[0]
     top = [key for key, _ in together.most_common(_TOP_VALUES)]
@@ -561,7 +561,7 @@ def _id_bins(
 
 
 def _tally(feature: FeatureSpec, held: Sequence[pa.RecordBatch]) -> tuple[Counter[int], int]:
-    """Occurrences by key, and rows without a value."""
+    """Return occurrences by key, and rows without a value."""
     counts: Counter[int] = Counter()
     nulls = 0
     for rows in held:
