@@ -9,6 +9,7 @@ from typing import Any
 from jobs._figures_profile import draw_profile
 from jobs._progress import announce, console
 from jobs._record import replace_text
+from jobs._skipped import today_of
 from jobs._spec import load_catalog
 from jobs._tables import show_facts, show_table
 from pipeline.data.check import Report, check_log
@@ -42,7 +43,14 @@ def main(spec: CheckSpec) -> int:
     if spec.picture and not spec.profile:
         raise BadRequest("picture= draws the profile; leave profile=false out, or picture=")
     with announce("checking the log", f"{spec.data_root}/{catalog.log.path}"):
-        report = check_log(catalog, spec.data_root, sample_rows=spec.sample_rows, as_of=spec.as_of)
+        report = check_log(
+            catalog,
+            spec.data_root,
+            sample_rows=spec.sample_rows,
+            as_of=spec.as_of,
+            today=today_of(spec, catalog),
+            all_ids=spec.all_ids,
+        )
     show(report, catalog.log.name)
     profile = _profile(spec, catalog, report)
     if profile:
@@ -68,7 +76,13 @@ def _profile(spec: CheckSpec, catalog: Catalog, report: Report) -> Profile | Non
         return None
     try:
         with announce("profiling", f"{report.rows:,} rows") as progress:
-            view = open_log(catalog, spec.data_root, wanted=held, as_of=spec.as_of)
+            view = open_log(
+                catalog,
+                spec.data_root,
+                wanted=held,
+                as_of=spec.as_of,
+                today=today_of(spec, catalog),
+            )
             return profile_log(
                 view,
                 sample_rows=spec.sample_rows,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs import _skipped
 from jobs._preflight import bundles_folder, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
@@ -20,12 +21,15 @@ from jobs._spec import load_catalog
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import logs
+from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
 from pipeline.process import Worker
+from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from pipeline.stats.auc import auc
 from pipeline.stats.metrics import MetricRow, evaluate_methods, expected_log_loss, reachable_share
+from pipeline.training.base import PublishedBase
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
 
@@ -36,7 +40,7 @@ ORACLES = ("oracle", "oracle_global")
 def main(spec: EvaluateSpec) -> int:
     """Evaluate base and kernels on the same later rows, with paired intervals."""
     catalog = load_catalog(spec.catalog)
-    with run_record("evaluate", spec, spec.run_dir) as record:
+    with run_record("evaluate", spec, spec.run_dir, may_move=_skipped.MAY_MOVE) as record:
         rows = evaluate(spec, catalog, record)
         gap = record.result.get("base_gap")
         if gap is not None and spec.max_base_gap is not None and gap > spec.max_base_gap:
@@ -59,9 +63,12 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     gap_split = _gap_split(catalog) if truth else None
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
         beside = _truth(view, spec.data_root, truth) if truth else None
+    untuned = _skipped.report_untuned(view, _serving(bundles, opened), judged=[spec.split])
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = PredictWork(
         view=view,
@@ -90,10 +97,23 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         rows = metrics_of(table, catalog)
         write_metrics(rows, spec.run_dir)
     record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
-    record.result |= {"rows": len(table)}
+    record.result |= {"rows": len(table), "untuned_domains": untuned}
     if beside is not None:
         record.result |= planted_facts(table, _read(spec.run_dir, str(gap_split)), catalog)
     return rows
+
+
+def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
+    """Which published kernel serves a domain, as workers will choose it."""
+    if bundles is None:
+        return nearest_of(set())
+    shelf = read_shelf(
+        bundles,
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+    )
+    published = zip(shelf.names, shelf.is_published, strict=True)
+    return nearest_of({name for name, is_published in published if is_published})
 
 
 def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
@@ -260,7 +280,14 @@ def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> Non
     show_facts(
         f"metrics at {record.run_dir / 'metrics.json'}",
         planted
-        | {"quarantined": record.result["contract"] or "nothing", "seconds": record.timings_s},
+        | {
+            "quarantined": record.result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                record.result["contract"],
+                sum(s["rows"] for s in record.snapshot["splits"].values()),
+            ),
+            "seconds": record.timings_s,
+        },
     )
     console.print()
 

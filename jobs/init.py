@@ -23,7 +23,7 @@ from pipeline.data.log_sample import LogSample, read_sample
 from pipeline.errors import BadRequest, PipelineError
 from schemas.feature import CategoricalSpec, ListSpec
 from schemas.job import InitSpec
-from schemas.log import Catalog, LogSpec
+from schemas.log import Catalog
 
 _NAME_LENGTH = 64
 
@@ -142,7 +142,7 @@ def _time(guess: LogDescription) -> Iterator[str]:
     if time is None:
         return
     yield _pair("event_time", time.column, time.why)
-    if time.unit not in ("s", "timestamp") and "event_time_unit" in LogSpec.model_fields:
+    if time.unit not in ("s", "timestamp"):
         yield _pair("event_time_unit", time.unit, "their size")
     yield _pair("time_zone", time.time_zone, time.zone_why)
 
