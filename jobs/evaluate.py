@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs import _skipped
+from jobs._preflight import bundles_folder, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
@@ -28,7 +29,6 @@ from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from pipeline.stats.auc import auc
 from pipeline.stats.metrics import MetricRow, evaluate_methods, expected_log_loss, reachable_share
-from pipeline.training import base
 from pipeline.training.base import PublishedBase
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
@@ -56,8 +56,9 @@ def main(spec: EvaluateSpec) -> int:
 
 def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[MetricRow]:
     """Predict on workers, then rank, compare and write metrics.json and metrics.parquet."""
-    opened = base.open_base(spec.base)
-    base.check_same_schema(opened, catalog)
+    check_workers(spec)
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    bundles = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
     truth = catalog.log.truth
     gap_split = _gap_split(catalog) if truth else None
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
@@ -67,13 +68,13 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)
         beside = _truth(view, spec.data_root, truth) if truth else None
-    untuned = _skipped.report_untuned(view, _serving(spec, opened), judged=[spec.split])
+    untuned = _skipped.report_untuned(view, _serving(bundles, opened), judged=[spec.split])
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = PredictWork(
         view=view,
         truth=beside,
         base=opened,
-        bundles=spec.bundles.resolve() if spec.bundles else None,
+        bundles=bundles,
         run_dir=spec.run_dir.resolve(),
         splits=wanted,
         batch_rows=spec.batch_rows,
@@ -102,12 +103,12 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     return rows
 
 
-def _serving(spec: EvaluateSpec, opened: PublishedBase) -> Serving:
+def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
     """Which published kernel serves a domain, as workers will choose it."""
-    if spec.bundles is None:
+    if bundles is None:
         return nearest_of(set())
     shelf = read_shelf(
-        spec.bundles,
+        bundles,
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from jobs import _record, _skipped
+from jobs._preflight import bundles_folder, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -46,9 +47,10 @@ def main(spec: FinetuneSpec) -> int:
 
 def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> None:
     """Open base and log, tune on workers, keep what they found in the record."""
-    opened = base.open_base(spec.base)
-    base.check_same_schema(opened, catalog)
+    check_workers(spec)
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
     plan = _plan(spec, opened)
+    live = _live(spec, opened)
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
         view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of, today=today)
@@ -63,7 +65,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         run_dir=spec.run_dir.resolve(),
         tables=spec.tables,
         keeping=_keeping(spec, opened),
-        live=_live(spec, opened),
+        live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
         sharding=dict(spec.sharding),
         row_wise_from_rows=spec.row_wise_from_rows,
@@ -177,7 +179,7 @@ def _live(spec: FinetuneSpec, opened: PublishedBase) -> Live | None:
     if spec.live is None:
         return None
     return live_kernels(
-        spec.live,
+        bundles_folder(spec.live, opened, setting="live"),
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
         reads=spec.kernel.reads,

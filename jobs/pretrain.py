@@ -15,7 +15,8 @@ import pyarrow as pa
 import torch
 
 from jobs import _record, _skipped
-from jobs._progress import console
+from jobs._preflight import check_workers
+from jobs._progress import console, tell
 from jobs._ray import Report, on_ray
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
 from jobs._spec import load_catalog, load_plan
@@ -127,6 +128,10 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     _check_weights(spec, catalog)
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
     plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
+    check_workers(spec)
+    parent = base.open_base(spec.from_) if spec.from_ else None
+    if parent is not None:
+        base.check_continues(parent, catalog)
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
         view = open_log(
@@ -134,7 +139,6 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         )
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)
-    parent = base.open_base(spec.from_) if spec.from_ else None
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
         labels = LabelCounts(catalog)
@@ -308,8 +312,6 @@ def _encoding(
     What a parent's encoding knows is kept: only new features are fitted, and vocabularies that are
     allowed to grow. What of the parent's weights will not be loaded as it is, is refused here.
     """
-    if parent is not None:
-        base.check_continues(parent, view.catalog)
     encoding = vocabulary.fit(
         _inspected(view, seen, labels),
         view.catalog,
@@ -325,7 +327,10 @@ def _encoding(
 def _inspected(
     view: LogView, seen: Counter[str], labels: LabelCounts
 ) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+    read = 0
     for rows, identity in view.raw_rows("pretrain"):
+        read += len(rows)
+        tell(f"{read:,} of {view.selections['pretrain'].rows:,} rows")
         found = contract.inspect(rows, view.catalog)
         seen.update(found.counts)
         young = reader.unripe(rows, view.catalog, view.as_of)

@@ -343,8 +343,43 @@ class CheckSpec(LogJobSpec):
     """Rows looked at, spread over the files; 0 findings in a sample is not a proof."""
     all_ids: bool = False
     """Look for repeated row ids among all rows, instead of the newest million."""
+    count_rows: PositiveInt = 20_000_000
+    """Rows of a split up to which its labels are counted exactly; of more, evenly spread row groups
+    are counted and scaled up."""
+    profile: bool = True
+    """Also profile the log: rows and positives by split and domain, new ids, drift."""
+    top_domains: PositiveInt = 12
+    """Domains that the profile lists, those with most rows first; the rest is summed."""
     json_out: Annotated[Path | None, Field(alias="json")] = None
-    """Also write the findings as JSON to this file."""
+    """Also write findings and profile as JSON to this file."""
+    picture: Path | None = None
+    """Draw the profile into this file (PNG, SVG or PDF)."""
+
+
+class InitSpec(Spec):
+    """Look at a Parquet folder and write a commented starting catalogue."""
+
+    log: str
+    """Folder or URI of the log; said first, without a name: `iak init LOG`."""
+    out: Path | None = None
+    """The TOML file to write; NAME.toml in this folder when absent."""
+    name: str | None = None
+    """Name of the log; its folder's when absent."""
+    overwrite: bool = False
+    """Replace `out` where it exists."""
+    sample_rows: PositiveInt = 200_000
+    """Rows to look at, spread over the files."""
+
+
+class ShowSpec(Spec):
+    """Show what a run, a published base or a folder of bundles holds."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    path: Path
+    """The folder; said first, without a name: `iak show RUN`."""
+    json_out: Annotated[Path | None, Field(alias="json")] = None
+    """Also write what is shown as JSON to this file."""
 
 
 class DemoSpec(Spec):

@@ -248,6 +248,27 @@ def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bun
     return Bundle(manifest=manifest, tensors=_read_weights(folder / WEIGHTS, manifest))
 
 
+def verify_bundles(root: Path, *, base_fingerprint: str, schema_hash: str) -> list[BundleManifest]:
+    """Read the manifests of every bundle below `root`, and none of the weights.
+
+    Args:
+        root: folder of bundles.
+        base_fingerprint: the base they are to run on.
+        schema_hash: of the inputs they are to read.
+
+    Raises:
+        BadRequest: if one is of a kind or format this code does not read.
+        Corrupt: if a manifest differs from what was written.
+        WrongBase: if one was tuned on another base or other inputs.
+    """
+    manifests = []
+    for folder in list_bundles(root):
+        manifest = _read_manifest(folder / MANIFEST)
+        _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+        manifests.append(manifest)
+    return manifests
+
+
 def _read_manifest(path: Path) -> BundleManifest:
     """The manifest, if its bytes are the ones that were written."""
     try:
