@@ -21,12 +21,33 @@ def show_facts(title: str, facts: Mapping[str, Any]) -> None:
         console.print(f"  {name}: {told}")
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table; all columns but the first and the last are numbers, and stand right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+def show_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    text: Sequence[str] = (),
+) -> None:
+    """Print a table.
+
+    Args:
+        title: above it.
+        columns: their heads; all but the first and the last are numbers, and stand right.
+        rows: cells as text.
+        caption: sentences below it.
+        text: further columns that are text, and stand left.
+    """
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        header_style="bold",
+        caption=escape(caption) or None,
+        caption_justify="left",
+    )
     for place, column in enumerate(columns):
-        is_text = place in (0, len(columns) - 1)
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold")
+        is_text = place in (0, len(columns) - 1) or column in text
+        table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)

@@ -40,6 +40,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "EvaluateSpec",
         "Evaluate base and kernels on the same later rows, with intervals",
     ),
+    "compare": (
+        "CompareSpec",
+        "Compare two evaluations on the same rows, with intervals: iak compare RUN RUN [SPLIT]",
+    ),
     "bench data": ("BenchDataSpec", "How fast rows become batches, against raw decoding"),
     "bench finetune": (
         "BenchFinetuneSpec",
@@ -60,6 +64,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
 }
+POSITIONAL: dict[str, tuple[str, ...]] = {"compare": ("first", "second", "split")}
+"""Settings that a verb takes without their names, in this order, before all others."""
 GROUPS = {"bench": "Measure this system on this machine; records and pictures are written"}
 EPILOGUE = """
 Every setting is a field of the verb's spec, and can be given in three ways that mean the same:
@@ -156,7 +162,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     from pipeline.errors import BadRequest
 
     kind = _spec_class(verb)
-    words, files = _without_config(_as_flags(words, kind))
+    words, files = _without_config(_as_flags(_named(verb, words), kind))
     settings: dict[str, Any] = {}
     for file in [*_shipped(verb, words), *files]:
         settings = _spec.merged(settings, _toml(file))
@@ -205,6 +211,16 @@ def _shipped(verb: str, words: list[str]) -> list[Path]:
     is_smoke = any(w in ("--smoke", "--smoke=true", "--smoke=1") for w in words)
     files = [folder / f"{name}.toml", *([folder / "smoke" / f"{name}.toml"] if is_smoke else [])]
     return [file for file in files if file.is_file()]
+
+
+def _named(verb: str, words: list[str]) -> list[str]:
+    """The words with a name for each leading one that has none."""
+    named: list[str] = []
+    for name, word in zip(POSITIONAL.get(verb, ()), words, strict=False):
+        if word.startswith("-") or "=" in word:
+            break
+        named.append(f"--{name}={word}")
+    return [*named, *words[len(named) :]]
 
 
 def _as_flags(words: Sequence[str], kind: type[BaseModel]) -> list[str]:

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
-from pipeline.stats.auc import CONFIDENCE, Bools, Floats, Ints, count_per_group, ratio
+from pipeline.stats.auc import CONFIDENCE, HALF_WIDTH, Bools, Floats, Ints, count_per_group, ratio
 
 ClusterKind = Literal["user", "row"]
 
@@ -45,15 +44,14 @@ class Clusters:
         """Return the sum of influences in each cluster, shape (K,)."""
         return count_per_group(self.of_row_N, self.group_K.size, weights=influence_N)
 
-    @property
-    def is_present_K(self) -> Bools:
-        """Whether the cluster has a row."""
+    def present(self) -> Bools:
+        """Return whether each cluster has a row, shape (K,)."""
         present: Bools = np.bincount(self.of_row_N, minlength=self.group_K.size) > 0
         return present
 
     def counts(self) -> Ints:
         """Return the clusters with rows of each group, shape (G,)."""
-        return np.bincount(self.group_K[self.is_present_K], minlength=self.num_groups)
+        return np.bincount(self.group_K[self.present()], minlength=self.num_groups)
 
     def errors(self, sums_K: Floats) -> Floats:
         """Return the standard error in each group, shape (G,); NaN with fewer than two clusters."""
@@ -70,7 +68,7 @@ class Clusters:
             sums_K: influence of each cluster on its own group's statistic.
             weights_G: each group's weight in the sum; a group of weight 0 takes no part.
         """
-        weight_K = np.where(self.is_present_K, weights_G[self.group_K], 0.0)
+        weight_K = np.where(self.present(), weights_G[self.group_K], 0.0)
         takes_part_K = weight_K > 0
         owners, owner_K = np.unique(self.owner_K[takes_part_K], return_inverse=True)
         total = weight_K[takes_part_K] * sums_K[takes_part_K]
@@ -94,9 +92,9 @@ def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
     DeLong does.
     """
     if kind == "row":
-        return np.full(np.shape(clusters), float(norm.ppf(0.5 + CONFIDENCE / 2)))
-    degrees = np.maximum(np.asarray(clusters) - 1, 1)
-    return np.asarray(student.ppf(0.5 + CONFIDENCE / 2, degrees), dtype=np.float64)
+        return np.full(np.shape(clusters), HALF_WIDTH)
+    degrees = np.maximum(np.asarray(clusters, dtype=np.float64) - 1, 1)
+    return np.asarray(stdtrit(degrees, 0.5 + CONFIDENCE / 2), dtype=np.float64)
 
 
 def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
@@ -107,7 +105,7 @@ def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
     """
     if kind == "row" or clusters < 2:
         return z
-    return float(student.isf(norm.sf(z), clusters - 1))
+    return float(stdtrit(clusters - 1, ndtr(z)))
 
 
 def mean_and_error(values_N: Floats, users_N: Ints | None) -> tuple[float, float, int]:

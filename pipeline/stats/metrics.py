@@ -7,9 +7,9 @@ Each metric is compared with the base's on the same rows, with a 95 % interval t
 of one user as dependent (clusters.py). With weights w (1 / kept for a negative, else 1), losses l,
 probabilities p and labels y, the influences of row i are
 
-    log-loss      L = sum w l / sum w          w_i (l_i - L) / sum w
-    its ratio     L_a / L_b                    (influence on L_a - (L_a / L_b) influence on L_b) / L_b
-    calibration   c = sum w p / sum y          (w_i p_i - c y_i) / sum y
+    log-loss      L = sum w l / sum w      w_i (l_i - L) / sum w
+    its ratio     r = L_a / L_b            (influence on L_a - r times influence on L_b) / L_b
+    calibration   c = sum w p / sum y      (w_i p_i - c y_i) / sum y
 
 by the delta method for ratios (Cochran 1977, "Sampling Techniques", 6.3).
 

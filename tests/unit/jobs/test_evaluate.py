@@ -108,4 +108,7 @@ def test_metrics_are_written_twice_and_say_the_same(tmp_path):
     assert list(documents[0]) == [
         "method", "domain", "task", "rows", "positives", "auc", "gauc", "logloss", "ne",
         "calibration", "delta_auc", "delta_auc_low", "delta_auc_high", "reasons",
+        "delta_logloss", "delta_logloss_low", "delta_logloss_high",
+        "delta_calibration", "delta_calibration_low", "delta_calibration_high",
+        "cluster", "clusters", "se_ratio",
     ]  # fmt: skip
