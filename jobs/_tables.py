@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from jobs._progress import console
+
+_WIDEST = 180
+"""Characters of a line that a file or a pipe is given at most."""
 
 
 def show_facts(title: str, facts: Mapping[str, Any]) -> None:
@@ -50,7 +54,21 @@ def show_table(
         table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    _print_wide(table)
+
+
+def _print_wide(table: Table) -> None:
+    """Print a table; where no terminal folds the lines, as wide as its cells ask for, up to 180."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    asked = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    before = console.width
+    console.width = max(before, asked)  # print() takes no width beyond the console's own
+    try:
+        console.print(table)
+    finally:
+        console.width = before
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:

@@ -14,6 +14,7 @@ from pipeline.publish.offer import Papers, offer
 from pipeline.stats.auc import auc
 from pipeline.training.finetune import Finetuned, Judged, Level
 from pipeline.training.tune import Tuned
+from schemas.domain import Domain
 from schemas.job import GateSpec
 from schemas.predictions import metric_tasks
 from schemas.task import TaskSpec
@@ -60,7 +61,15 @@ def judged(better, rows=ROWS, seed=0, *, order=None):
     return Judged(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
 
 
+A = Domain((("region", "a"),))
+SLASH = Domain((("region", "b/c"),))
+CROSS = Domain((("region", "b/c"), ("daypart", "x")))
+OTHER = Domain((("region", "b/c"), ("daypart", "y")))
+
+
 def level(keys, gate_rows):
+    domains = {domain.name: domain for domain in gate_rows}
+    gate_rows = {domain.name: rows for domain, rows in gate_rows.items()}
     kernels = {name: moved_kernel(seed) for seed, name in enumerate(gate_rows)}
     bank: Bank = stack(SHAPE, kernels)
     count = len(kernels)
@@ -69,7 +78,8 @@ def level(keys, gate_rows):
         epochs=4, stopped_at_cap=[],
     )  # fmt: skip
     found = {name: rows for name, rows in gate_rows.items() if rows is not None}
-    return Level(keys=keys, tuned=tuned, rows=dict.fromkeys(kernels, 1234), judged=found)
+    rows = dict.fromkeys(kernels, 1234)
+    return Level(keys=keys, tuned=tuned, rows=rows, judged=found, domains=domains)
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +91,11 @@ def root(tmp_path_factory):
 def offers(root):
     done = Finetuned(
         levels=(
-            level((), {"pooled": judged(0.8)}),
-            level(("region",), {"region=a": judged(-0.8), "region=b/c": None}),
+            level((), {Domain(): judged(0.8)}),
+            level(("region",), {A: judged(-0.8), SLASH: None}),
             level(
                 ("region", "daypart"),
-                {
-                    "region=b/c/daypart=x": judged(0.8, rows=50),
-                    "region=b/c/daypart=y": judged(0.8, rows=3000, order=-2.0),
-                },
+                {CROSS: judged(0.8, rows=50), OTHER: judged(0.8, rows=3000, order=-2.0)},
             ),
         ),
         below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={},
@@ -103,9 +110,9 @@ def offers(root):
     [
         ("pooled", True, " of 300 users: beyond 1.65 standard errors"),
         ("region=a", False, "ctr holds it: "),
-        ("region=b/c", False, "no gate row has a label"),
-        ("region=b/c/daypart=x", False, "no task is judged: ctr has "),
-        ("region=b/c/daypart=y", False, "cvr holds it: AUC "),
+        (SLASH.name, False, "no gate row has a label"),
+        (CROSS.name, False, "no task is judged: ctr has "),
+        (OTHER.name, False, "cvr holds it: AUC "),
     ],
 )
 def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, published, reason):
@@ -120,7 +127,7 @@ def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, publis
 
 def test_a_name_with_a_slash_in_a_value_keeps_its_keys(offers):
     manifest = read_bundle(
-        offers["region=b/c/daypart=x"].path, base_fingerprint=BASE, schema_hash=SCHEMA
+        offers[CROSS.name].path, base_fingerprint=BASE, schema_hash=SCHEMA
     ).manifest
     assert manifest.domain == {"region": "b/c", "daypart": "x"}
 
@@ -149,7 +156,7 @@ def test_the_gain_is_what_tuning_sums(offers):
     rows = judged(0.8)
     gain = (rows.base_loss - rows.candidate_loss).mean()
     assert offers["pooled"].verdict.gain == pytest.approx(gain)
-    assert offers["region=b/c/daypart=y"].verdict.holding == ("cvr", "ctcvr")
+    assert offers[OTHER.name].verdict.holding == ("cvr", "ctcvr")
 
 
 def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(offers, root):
@@ -157,7 +164,7 @@ def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(off
     assert set(shelf.names) == set(offers)
     verdicts = dict(zip(shelf.names, shelf.verdicts, strict=True))
     assert verdicts == {name: o.verdict for name, o in offers.items()}
-    slot = shelf.names.index("region=b/c")
+    slot = shelf.names.index(SLASH.name)
     for name, weight in moved_kernel(1).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight
         assert torch.equal(shelf.weights[name][slot], expected)
