@@ -1,6 +1,6 @@
 """What a job says at its end: a few facts, or a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -69,6 +69,19 @@ def _print_wide(table: Table) -> None:
         console.print(table)
     finally:
         console.width = before
+
+
+def largest(rows: Mapping[str, int], most: int, *, always: Collection[str]) -> list[str]:
+    """Return the names with most rows, in their order, and those that are always shown.
+
+    Args:
+        rows: by name, how many rows it has.
+        most: names returned at most, beside `always`.
+        always: names of summaries.
+    """
+    named = sorted((name for name in rows if name not in always), key=lambda name: -rows[name])
+    shown = {*named[:most], *always}
+    return [name for name in rows if name in shown]
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jobs._progress import console
 from jobs._record import replace_text
-from jobs._tables import number, show_facts, show_table
+from jobs._tables import largest, number, show_facts, show_table
 from pipeline.errors import BadRequest
 from pipeline.publish.predictions import (
     Ints,
@@ -131,7 +131,9 @@ def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -
         lines = []
         for method, found in rows.items():
             by = {(row.method, row.domain): row for row in found if row.task == task}
-            lines += [_line(method, by, domain) for domain in _shown(by)]
+            domains = {domain: row.rows for (_, domain), row in by.items()}
+            shown = largest(domains, MOST_DOMAINS, always=(ALL, POOLED))
+            lines += [_line(method, by, domain) for domain in shown]
         show_table(
             f"{task} on {document['split']}",
             ("method", "domain", "rows", "AUC", "delta [95 %]", "log-loss", "calibration"),
@@ -152,14 +154,6 @@ def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -
         },
     )
     console.print()
-
-
-def _shown(by: Mapping[tuple[str, str], MetricRow]) -> list[str]:
-    """The domains with most rows, in their order, and the two summaries."""
-    domains = [domain for method, domain in by if method == SECOND]
-    named = [d for d in domains if d not in (ALL, POOLED)]
-    largest = set(sorted(named, key=lambda d: -by[SECOND, d].rows)[:MOST_DOMAINS])
-    return [d for d in domains if d in largest or d in (ALL, POOLED)]
 
 
 def _line(method: str, by: Mapping[tuple[str, str], MetricRow], domain: str) -> list[str]:

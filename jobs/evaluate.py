@@ -16,7 +16,7 @@ from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
 from jobs._spec import load_catalog
-from jobs._tables import number, show_facts, show_table
+from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import logs
 from pipeline.data.features import POOLED
@@ -251,8 +251,8 @@ def show_task(result: Mapping[str, Any], rows: Sequence[MetricRow], task: str) -
     """Print one task: a line a domain, the base beside the kernels before and after the gate."""
     by = {(r.method, r.domain): r for r in rows if r.task == task}
     has_kernels, has_oracle = ((m, ALL) in by for m in (IAK, ORACLES[0]))
-    domains = [domain for method, domain in by if method == BASE]
-    shown = _largest(domains, by)
+    domains = {domain: row.rows for (method, domain), row in by.items() if method == BASE}
+    shown = largest(domains, MOST_DOMAINS, always=(ALL, TOGETHER))
     columns = ["domain", "rows", "positives", "base AUC"]
     columns += ["tuned AUC", "published AUC"] if has_kernels else []
     columns += ["oracle AUC"] if has_oracle else []
@@ -278,13 +278,6 @@ def show_task(result: Mapping[str, Any], rows: Sequence[MetricRow], task: str) -
         caption=caption_of(by, has_kernels=has_kernels, more=more),
         text=("gate",),
     )
-
-
-def _largest(domains: Sequence[str], by: Mapping[tuple[str, str], MetricRow]) -> list[str]:
-    """The domains with most rows, in their order, and the two summaries."""
-    named = [d for d in domains if d not in (ALL, TOGETHER)]
-    largest = set(sorted(named, key=lambda d: -by[BASE, d].rows)[:MOST_DOMAINS])
-    return [d for d in domains if d in largest or d in (ALL, TOGETHER)]
 
 
 def _arrow(values: Sequence[float | None], digits: int) -> str:

@@ -96,7 +96,7 @@ def judge(gate: GateRows, spec: GateSpec | None = None) -> Verdict:
         return Verdict(publish=False, reason=reason, rows=rows)
     tasks = tuple(_judge_task(task, gate.users_n, spec) for task in gate.tasks)
     judged = [t for t, verdict in zip(gate.tasks, tasks, strict=True) if verdict.judged]
-    if not judged:
+    if not any(task.gain_n is not None for task in judged):
         return Verdict(publish=False, reason=_why_none(tasks, rows), rows=rows, tasks=tasks)
     gain = _gain(judged, gate.users_n, spec.z)
     publish, reason = _decide(gain, tasks)
