@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jobs._progress import console
 
-_WIDEST = 180
+_WIDEST = 200
 """Characters of a line that a file or a pipe is given at most."""
 
 
@@ -58,7 +58,7 @@ def show_table(
 
 
 def _print_wide(table: Table) -> None:
-    """Print a table; where no terminal folds the lines, as wide as its cells ask for, up to 180."""
+    """Print a table; where no terminal folds the lines, as wide as its cells ask for, up to 200."""
     if console.is_terminal:
         console.print(table)
         return

@@ -19,7 +19,6 @@ from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import logs
-from pipeline.data.features import POOLED
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
 from pipeline.process import Worker
@@ -35,6 +34,7 @@ from pipeline.stats.metrics import (
 )
 from pipeline.stats.metrics import POOLED as TOGETHER
 from pipeline.training import base
+from schemas.domain import POOLED
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
 from schemas.predictions import MetricTask, metric_tasks
