@@ -188,7 +188,6 @@ def test_the_killed_tuning_publishes_the_same_kernels_and_verdicts(runs):
     assert [m.name for m in whole] == ["pooled", "region=a", "region=b", "region=c"]
     assert [m.weights_digest for m in killed] == [m.weights_digest for m in whole]
     assert [m.verdict for m in killed] == [m.verdict for m in whole]
-    assert [m.metrics for m in killed] == [m.metrics for m in whole]
     one, other = (record(runs, f"finetune-{how}").result for how in ("whole", "killed"))
     first, then = one.pop("cache"), other.pop("cache")
     assert one == other
