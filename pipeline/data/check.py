@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError
 from schemas.log import Catalog
 
 _REMEDIES = {
+    "differs from the folder's": "The file's counts; Iceberg writes a space as +, null as null",
     "null domain key": "Fill the key, or drop the rows; they are skipped",
     "null user": "Fill the user, or take log.user out of the catalogue; they are skipped",
     "label outside": "A label is 0, 1 or null; mend the export. They are skipped",
@@ -55,8 +56,9 @@ def check_log(
         uri,
         partition_keys=catalog.log.partition_keys,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=logs.table_version(uri, catalog.log.version),
     )
-    findings = list(_file_findings(snapshot, catalog))
+    findings = [*_file_findings(snapshot, catalog), *_folder_findings(snapshot)]
     if any(f.level == "refuse" for f in findings):
         return Report(findings=tuple(findings), files=0, rows=0, sampled_rows=0, split_rows={})
     try:
@@ -101,7 +103,7 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     for file in snapshot.files:
         key = catalog.log.date_key
         day = splits.partition_of(file, key) if key else None
-        if key and splits.parse_date(day) is None:
+        if key and key not in file.inside and splits.parse_date(day) is None:
             yield Finding(
                 level="quarantine",
                 what=f"partition {key}={day} is no date",
@@ -119,6 +121,29 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
                 count=0,
                 remedy="Nothing to read; was the export empty?",
             )
+
+
+def _folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find files and folders that are no part of the log, and folders that may be the null's."""
+    for problem in logs.file_problems(snapshot):
+        if problem.is_ignored:
+            yield Finding(
+                level="warn",
+                what=problem.message,
+                file=", ".join(problem.examples),
+                column="-",
+                count=problem.files,
+                remedy="It is not read; move it away, or name its folder as the others",
+            )
+    for key, rows in logs.null_words(snapshot).items():
+        yield Finding(
+            level="warn",
+            what=f"folder {key}=null is read as the word null",
+            file="-",
+            column=key,
+            count=rows,
+            remedy="If it is the null value, name it __HIVE_DEFAULT_PARTITION__",
+        )
 
 
 def _refused(what: str, file: str, rows: int) -> Finding:
@@ -155,12 +180,13 @@ class _Sample:
             piece = Piece(file=file, group=group, start=0, stop=min(rows, self.wanted))
             path = self.selection.snapshot.files[file].path
             try:
-                raw = reader.read_piece(self.selection, piece, self.catalog).rows
+                read = reader.read_piece(self.selection, piece, self.catalog)
             except PipelineError as error:
                 found.append(_refused(str(error), path, rows))
                 continue
+            raw = read.rows
             self.rows += len(raw)
-            for told, count in self._seen(raw).items():
+            for told, count in (self._seen(raw) + Counter(read.counts)).items():
                 level, _, what = told.partition(": ")
                 counts[level, what] += count
                 first.setdefault((level, what), path)

@@ -1,6 +1,5 @@
 """A catalogue and a place -> the log as a job sees it: dates, snapshot, selected rows by split."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -54,7 +53,8 @@ def open_log(
             f"the catalogue of log '{catalog.log.name}' declares no split {missing}; "
             f"it has {sorted(catalog.splits)}. Add [splits.{missing[0]}]"
         )
-    dates = log_dates(uri, catalog)
+    version = logs.table_version(uri, catalog.log.version)
+    dates = log_dates(uri, catalog, version=version)
     specs = {name: spec for name, spec in catalog.splits.items() if name in wanted}
     chosen = {name: splits.resolve(name, spec, dates=dates) for name, spec in specs.items()}
 
@@ -67,6 +67,7 @@ def open_log(
         partition_keys=catalog.log.partition_keys,
         admits=admits,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
     refuse_unreadable(snapshot)
     selections: dict[str, Selection] = {
@@ -77,7 +78,8 @@ def open_log(
         windows = {s.name: f"{s.first} to {s.last}" for s in chosen.values() if s.name in empty}
         raise BadLog(
             f"splits {empty} select no row of {uri} ({snapshot.rows:,} rows in "
-            f"{len(snapshot.files)} files). {windows or ''} Check the catalogue's [splits]"
+            f"{len(snapshot.files)} files). {windows or ''} {_problems(snapshot)}"
+            "Check the catalogue's [splits]"
         )
     newest = max(dates) if dates else None
     return LogView(
@@ -91,32 +93,46 @@ def open_log(
 def refuse_unreadable(snapshot: Snapshot) -> None:
     """Refuse a log without a single readable file; a few unreadable ones are quarantined."""
     if not snapshot.files:
-        reasons = Counter(u.reason for u in snapshot.unreadable).most_common(3)
-        told = "; ".join(f"{reason} ({count} files)" for reason, count in reasons)
+        problems = _problems(snapshot)
+        seen = f"no file of these splits can be read: {problems}"
         raise BadLog(
-            f"no readable Parquet file below {snapshot.uri}: {told or 'no file at all'}. "
+            f"{snapshot.uri}: {seen if problems else 'there is no file at all for these splits. '}"
             "Check data_root=, log.partition_keys and the columns that the catalogue names"
         )
 
 
-def log_dates(uri: str, catalog: Catalog) -> list[date]:
-    """Every date of the log: from partition names, else the first and last event time."""
+def _problems(snapshot: Snapshot) -> str:
+    """Return the commonest reasons for which files are not read, as a sentence."""
+    told = "; ".join(problem.message for problem in logs.file_problems(snapshot)[:4])
+    return f"{told}. " if told else ""
+
+
+def log_dates(uri: str, catalog: Catalog, *, version: int | None = None) -> list[date]:
+    """Every date of the log: from partition names, else the first and last event time.
+
+    Args:
+        uri: folder of the log.
+        catalog: its catalogue.
+        version: of a table, where the job has pinned one.
+    """
     log = catalog.log
+    version = log.version if version is None else version
     if log.date_key:
-        values = logs.partition_values(uri, log.partition_keys, log.date_key)
+        values = logs.partition_values(uri, log.partition_keys, log.date_key, version=version)
         return sorted(d for d in map(splits.parse_date, values) if d)
     if log.event_time and catalog.needs_event_time:
-        return _eventlog_dates(uri, catalog)
+        return _eventlog_dates(uri, catalog, version)
     return []
 
 
-def _eventlog_dates(uri: str, catalog: Catalog) -> list[date]:
+def _eventlog_dates(uri: str, catalog: Catalog, version: int | None) -> list[date]:
     """Dates of the first and the last event of every row group."""
     log = catalog.log
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=log.partition_keys,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
     found: set[date] = set()
     for file in snapshot.files:
