@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs import _skipped
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
@@ -19,9 +20,11 @@ from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import logs
+from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
 from pipeline.process import Worker
+from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from pipeline.publish.predictions import probabilities_of, read_predictions, task_columns
 from pipeline.stats.auc import auc
@@ -34,6 +37,7 @@ from pipeline.stats.metrics import (
 )
 from pipeline.stats.metrics import POOLED as TOGETHER
 from pipeline.training import base
+from pipeline.training.base import PublishedBase
 from schemas.domain import POOLED
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
@@ -48,7 +52,7 @@ MOST_DOMAINS = 40
 def main(spec: EvaluateSpec) -> int:
     """Evaluate base and kernels on the same later rows, with paired intervals."""
     catalog = load_catalog(spec.catalog)
-    with run_record("evaluate", spec, spec.run_dir) as record:
+    with run_record("evaluate", spec, spec.run_dir, may_move=_skipped.MAY_MOVE) as record:
         rows = evaluate(spec, catalog, record)
         gap = record.result.get("base_gap")
         if gap is not None and spec.max_base_gap is not None and gap > spec.max_base_gap:
@@ -70,9 +74,12 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     gap_split = _gap_split(catalog) if truth else None
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
         beside = _truth(view, spec.data_root, truth) if truth else None
+    untuned = _skipped.report_untuned(view, _serving(spec, opened), judged=[spec.split])
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = PredictWork(
         view=view,
@@ -101,12 +108,25 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         rows = metrics_of(table, catalog)
         write_metrics(rows, spec.run_dir)
     record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
-    record.result |= {"rows": len(table), "served": served_by(table)}
-    record.result |= {"intervals": intervals_of(rows)}
+    record.result |= {"rows": len(table), "untuned_domains": untuned}
+    record.result |= {"served": served_by(table), "intervals": intervals_of(rows)}
     if beside is not None:
         held_out = read_predictions(spec.run_dir, str(gap_split)).table
         record.result |= planted_facts(table, held_out, catalog)
     return rows
+
+
+def _serving(spec: EvaluateSpec, opened: PublishedBase) -> Serving:
+    """Which published kernel serves a domain, as workers will choose it."""
+    if spec.bundles is None:
+        return nearest_of(set())
+    shelf = read_shelf(
+        spec.bundles,
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+    )
+    decided = zip(shelf.names, shelf.verdicts, strict=True)
+    return nearest_of({name for name, verdict in decided if verdict.publish})
 
 
 def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
@@ -241,8 +261,15 @@ def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> Non
         f"metrics at {record.run_dir / 'metrics.json'}",
         planted
         | pooled
-        | {"predictions": f"{record.run_dir / PREDICTIONS}"}
-        | {"quarantined": record.result["contract"] or "nothing", "seconds": record.timings_s},
+        | {
+            "predictions": f"{record.run_dir / PREDICTIONS}",
+            "quarantined": record.result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                record.result["contract"],
+                sum(s["rows"] for s in record.snapshot["splits"].values()),
+            ),
+            "seconds": record.timings_s,
+        },
     )
     console.print()
 

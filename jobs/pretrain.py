@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from jobs import _record
+from jobs import _record, _skipped
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import show_facts
-from pipeline.data import contract, hashing, logs, vocabulary
+from pipeline.data import contract, hashing, logs, reader, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.data.view import LogView, open_log
 from pipeline.process import Worker
@@ -35,7 +35,7 @@ from schemas.manifest import BaseManifest
 from schemas.plan import PlanDocument
 
 VALIDATION = "pretrain_valid"
-MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan")
+MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan", *_skipped.MAY_MOVE)
 """Settings under which a checkpoint is read whatever they were when it was written."""
 
 
@@ -53,6 +53,9 @@ def main(spec: PretrainSpec) -> int:
             "tables in low precision": _precisions(manifest),
             "not loaded as it was": "; ".join(record.result["loaded"]) or "nothing",
             "quarantined": record.result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                record.result["contract"], record.snapshot["splits"]["pretrain"]["rows"]
+            ),
             "seconds": record.timings_s,
         },
     )
@@ -75,8 +78,12 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
     plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(
+            catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of, today=today
+        )
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
     parent = base.open_base(spec.from_) if spec.from_ else None
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
@@ -114,7 +121,11 @@ def describe(view: LogView) -> dict[str, Any]:
         }
         for name, s in view.selections.items()
     }
-    return logs.describe(view.snapshot) | {"splits": splits, "as_of": str(view.as_of or "")}
+    return (
+        logs.describe(view.snapshot)
+        | {"splits": splits, "as_of": str(view.as_of or "")}
+        | _skipped.document(view)
+    )
 
 
 UNDECIDED = 0.5
@@ -129,11 +140,18 @@ class LabelCounts:
         self.known = dict.fromkeys((t.title for t in catalog.tasks), 0)
         self.positive = dict(self.known)
 
-    def add(self, rows: pa.RecordBatch, quarantined: npt.NDArray[np.bool_] | None) -> None:
-        """Count a batch of raw rows."""
+    def add(
+        self,
+        rows: pa.RecordBatch,
+        quarantined: npt.NDArray[np.bool_] | None,
+        unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    ) -> None:
+        """Count a batch of raw rows, without labels that quarantine or age masks."""
         for task in self.tasks:
             label = rows.column(task.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
             known = ~np.isnan(label) if quarantined is None else ~np.isnan(label) & ~quarantined
+            young = (unripe or {}).get(task.title)
+            known = known if young is None else known & ~young
             self.known[task.title] += int(known.sum())
             self.positive[task.title] += int((label[known] == 1).sum())
 
@@ -187,7 +205,9 @@ def _inspected(
     for rows, identity in view.raw_rows("pretrain"):
         found = contract.inspect(rows, view.catalog)
         seen.update(found.counts)
-        labels.add(rows, found.quarantined)
+        young = reader.unripe(rows, view.catalog, view.as_of)
+        seen.update(reader.unripe_counts(young, view.catalog, view.as_of))
+        labels.add(rows, found.quarantined, young)
         yield rows, identity
 
 

@@ -1,7 +1,7 @@
 """Footers and a sample -> findings: each with its file, column, count and remedy."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -9,10 +9,19 @@ import pyarrow as pa
 
 from pipeline.data import contract, features, logs, reader, splits
 from pipeline.data.contract import Finding, Level
+from pipeline.data.dates import LogDates
 from pipeline.data.logs import Snapshot
 from pipeline.data.reader import Piece
 from pipeline.data.splits import Selection, Split
-from pipeline.data.view import log_dates
+from pipeline.data.view import (
+    NO_DAYS,
+    DaysByFile,
+    date_findings,
+    read_dates,
+    refuse_time_unit,
+    told_window,
+)
+from pipeline.data.window_findings import find_in_windows, find_repeated_ids
 from pipeline.errors import PipelineError
 from schemas.log import Catalog
 
@@ -25,6 +34,7 @@ _REMEDIES = {
     "undeclared domain": "Add it to domain.values, or leave it out; its rows are skipped",
     "NaN or infinite": "They are read as the mean; mend the export if that is not meant",
     "id out of range": "They read the unseen row; raise the table's rows",
+    "null id": "Such a row goes by its place in its file; fill the id if files are written anew",
     "not ripe": "They are masked until they are ripe; collect labels later, or give as_of",
 }
 
@@ -41,7 +51,13 @@ class Report:
 
 
 def check_log(
-    catalog: Catalog, data_root: str, *, sample_rows: int, as_of: date | None = None
+    catalog: Catalog,
+    data_root: str,
+    *,
+    sample_rows: int,
+    as_of: date | None = None,
+    today: date | None = None,
+    all_ids: bool = False,
 ) -> Report:
     """Judge every footer, and about `sample_rows` rows spread over the files.
 
@@ -50,6 +66,8 @@ def check_log(
         data_root: folder or URI under which `log.path` lies.
         sample_rows: rows to look at.
         as_of: last date whose labels were collected.
+        today: the date that no row can lie beyond, None where no clock bounds the log.
+        all_ids: look for repeated row ids among all rows, not the newest million.
     """
     uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
     snapshot = logs.take_snapshot(
@@ -61,15 +79,18 @@ def check_log(
     findings = [*_file_findings(snapshot, catalog), *_folder_findings(snapshot)]
     if any(f.level == "refuse" for f in findings):
         return Report(findings=tuple(findings), files=0, rows=0, sampled_rows=0, split_rows={})
+    dates, days_by_file, collected = LogDates(), NO_DAYS, None
     try:
-        dates = log_dates(uri, catalog)
+        dates, days_by_file = read_dates(uri, catalog, today)
+        refuse_time_unit(snapshot, catalog)
+        collected = dates.collected_by(as_of or catalog.as_of)
     except PipelineError as error:
         findings.append(_refused(str(error), snapshot.uri, snapshot.rows))
-        dates = []
-    collected = as_of or catalog.as_of or max(dates, default=None)
+    findings += date_findings(dates, catalog, snapshot.uri, as_of)
     sample = _Sample(snapshot, catalog, wanted=sample_rows, as_of=collected)
     findings += sample.findings()
-    split_rows, problems = _split_rows(snapshot, catalog, dates)
+    findings += find_repeated_ids(sample.selection, catalog, all_ids=all_ids)
+    split_rows, problems = _split_rows(snapshot, catalog, dates, days_by_file)
     return Report(
         findings=(*findings, *problems),
         files=len(snapshot.files) + len(snapshot.unreadable),
@@ -181,12 +202,13 @@ class _Sample:
             path = self.selection.snapshot.files[file].path
             try:
                 read = reader.read_piece(self.selection, piece, self.catalog)
+                seen = self._seen(read.rows) + Counter(read.counts)
             except PipelineError as error:
                 found.append(_refused(str(error), path, rows))
                 continue
             raw = read.rows
             self.rows += len(raw)
-            for told, count in (self._seen(raw) + Counter(read.counts)).items():
+            for told, count in seen.items():
                 level, _, what = told.partition(": ")
                 counts[level, what] += count
                 first.setdefault((level, what), path)
@@ -197,12 +219,8 @@ class _Sample:
     def _seen(self, rows: pa.RecordBatch) -> Counter[str]:
         seen = Counter(contract.inspect(rows, self.catalog).counts)
         seen += contract.out_of_range(rows, self.catalog)
-        unripe = reader.unripe(rows, self.catalog, self.as_of)
-        for task in self.catalog.tasks:
-            if task.title in unripe:
-                count = int(unripe[task.title].sum())
-                seen[f"warn: not ripe by {self.as_of} in {task.label}"] += count
-        return +seen
+        young = reader.unripe(rows, self.catalog, self.as_of)
+        return +(seen + reader.unripe_counts(young, self.catalog, self.as_of))
 
     def _finding(self, key: tuple[str, str], count: int, path: str) -> Finding:
         level, what = key
@@ -241,16 +259,18 @@ class _Sample:
 
 
 def _split_rows(
-    snapshot: Snapshot, catalog: Catalog, dates: Sequence[date]
+    snapshot: Snapshot, catalog: Catalog, dates: LogDates, days_by_file: DaysByFile
 ) -> tuple[dict[str, int], list[Finding]]:
-    """Rows of every split, and the splits that have none."""
+    """Rows of every split, what each loses or lacks, and domains that nothing tunes."""
     rows: dict[str, int] = {}
     problems: list[Finding] = []
+    selections: dict[str, Selection] = {}
     for name, spec in catalog.splits.items():
         try:
-            split = splits.resolve(name, spec, dates=dates)
-            rows[name] = reader.select(snapshot, split, catalog).rows
-            told = "it selects no row"
+            split = splits.resolve(name, spec, dates=dates.counted)
+            selections[name] = reader.select(snapshot, split, catalog)
+            rows[name] = selections[name].rows
+            told = f"it selects no row; {told_window(split, dates)}"
         except PipelineError as error:
             rows[name], told = 0, str(error)
         if not rows[name]:
@@ -264,4 +284,5 @@ def _split_rows(
                     remedy="A job that needs this split will refuse; check [splits]",
                 )
             )
+    problems += find_in_windows(snapshot, selections, catalog, days_by_file)
     return rows, problems

@@ -108,7 +108,7 @@ def _mask(
     catalog: Catalog,
 ) -> splits.Mask | None:
     rows = _read_group(parquet, file, group, columns)
-    return splits.mask(split, rows, _identity(rows, file, group, catalog), catalog)
+    return splits.mask(split, rows, _slice_keys(rows, file, group, catalog), catalog)
 
 
 def _read_group(
@@ -189,15 +189,61 @@ def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.A
         yield _read_group(parquet, file, group, (column,)).column(column)
 
 
+def row_keys(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
+    """Return the keys of a row group's rows, reading the row id alone."""
+    columns = (catalog.log.row_id,) if catalog.log.row_id else ()
+    return _identity(_read_group(snapshot.open(file), file, group, columns), file, group, catalog)
+
+
+def selected_columns(
+    selection: Selection, file: int, group: int, columns: tuple[str, ...], catalog: Catalog
+) -> pa.RecordBatch:
+    """Return some columns of a row group's selected rows, and the partition's values.
+
+    Args:
+        selection: the rows.
+        file: index of the file in the snapshot.
+        group: index of its row group.
+        columns: wanted. Where the partition of the file names all their values, nothing is read,
+            and one row stands for all.
+        catalog: the log's catalogue.
+    """
+    held = selection.snapshot.files[file]
+    inside = [column for column in columns if column not in held.exact_partition]
+    if not inside:
+        return _with_partition(pa.RecordBatch.from_arrays([pa.nulls(1)], ["_"]), held)
+    deciding = splits.columns_read(selection.split, catalog, inside=held.inside)
+    wanted = tuple(dict.fromkeys((*inside, *deciding)))
+    rows = _read_group(selection.snapshot.open(held), held, group, wanted)
+    slice_keys = _slice_keys(rows, held, group, catalog)
+    chosen = splits.mask(selection.split, rows, slice_keys, catalog)
+    return _with_partition(rows if chosen is None else rows.filter(pa.array(chosen)), held)
+
+
 def _identity(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
-    """Each row's key: its declared id, else its place in its file."""
-    row_id = catalog.log.row_id
-    if row_id and row_id in rows.schema.names:
-        return hashing.keys_of(rows.column(row_id))
+    """Return each row's key: its declared id, else (absent or null) its place in its file."""
+    return _keys_or_places(rows, file, group, catalog.log.row_id)
+
+
+def _slice_keys(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
+    """Return the key by which each row is sliced; where it is null, the row's place counts."""
+    return _keys_or_places(rows, file, group, catalog.log.slice_by or catalog.log.row_id)
+
+
+def _keys_or_places(
+    rows: pa.RecordBatch, file: LogFile, group: int, column: str | None
+) -> hashing.Keys:
+    ids = rows.column(column) if column and column in rows.schema.names else None
+    if ids is not None and not ids.null_count:
+        return hashing.keys_of(ids)
     first, stored = sum(file.stored_rows[:group]), file.stored_rows[group]
-    keys = hashing.keys_of_places(hashing.key_of_text(file.path), first, stored)
-    kept = file.kept(group)  # a row keeps its key where its neighbours are deleted
-    return keys if kept is None else keys[kept]
+    places = hashing.keys_of_places(hashing.key_of_text(file.path), first, stored)
+    kept = file.kept(group)  # a row keeps its place where its neighbours are deleted
+    places = places if kept is None else places[kept]
+    if ids is None:
+        return places
+    is_null = ids.is_null().to_numpy(zero_copy_only=False)
+    return np.where(is_null, places, hashing.keys_of(ids))
 
 
 def pieces_of(
@@ -460,8 +506,10 @@ class Reader:
         self, raw: RawRows, sizes: Sequence[int], seen: Counter[str] | None
     ) -> list[pa.RecordBatch]:
         found = contract.inspect(raw.rows, self.catalog)
+        young = unripe(raw.rows, self.catalog, self.as_of)
         if seen is not None:
             seen.update(found.counts)
+            seen.update(unripe_counts(young, self.catalog, self.as_of))
             seen.update(raw.counts)
         parts = features.encode_parts(
             raw.rows,
@@ -470,7 +518,7 @@ class Reader:
             catalog=self.catalog,
             encoding=self.encoding,
             unlabelled=found.quarantined,
-            unripe=unripe(raw.rows, self.catalog, self.as_of),
+            unripe=young,
         )
         beside: dict[str, pa.Array] = {}
         if self.with_ids and self.catalog.log.row_id:
@@ -536,6 +584,16 @@ def unripe(
     }
 
 
+def unripe_counts(
+    young: Mapping[str, npt.NDArray[np.bool_]], catalog: Catalog, as_of: date | None
+) -> Counter[str]:
+    """Return how many rows of each label `unripe` masks, as the contract's counts have it."""
+    labels = {task.title: task.label for task in catalog.tasks}
+    found = {title: int(rows.sum()) for title, rows in young.items()}
+    counts = {f"warn: not ripe by {as_of} in {labels[t]}": n for t, n in found.items()}
+    return +Counter(counts)
+
+
 def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:
     """When each row happened; the end of its day where the log knows only dates.
 
@@ -543,7 +601,7 @@ def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.flo
     """
     log = catalog.log
     if log.event_time:
-        seconds = splits.seconds_of(rows.column(log.event_time))
+        seconds = splits.event_seconds(rows.column(log.event_time), log)
         return np.where(np.isfinite(seconds), seconds, np.inf)
     names = rows.column(log.date_key).dictionary_encode()
     days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
@@ -561,7 +619,8 @@ def read_piece(
     inside += tuple(key for key in file.inside if key not in inside)
     rows = _read_group(selection.snapshot.open(file), file, piece.group, inside)
     identity = _identity(rows, file, piece.group, catalog)
-    chosen = splits.mask(selection.split, rows, identity, catalog)
+    slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
+    chosen = splits.mask(selection.split, rows, slice_keys, catalog)
     places = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
     places = places[piece.start : piece.stop]
     beside = None

@@ -28,7 +28,7 @@ from pipeline.data import iceberg, logs, reader
 from pipeline.data.lakehouse import Place, below, locate
 from pipeline.data.logs import Snapshot, take_snapshot
 from pipeline.data.splits import Split
-from pipeline.data.view import log_dates, open_log
+from pipeline.data.view import open_log, read_dates
 from pipeline.errors import BadLog, BadRequest
 from schemas.log import Catalog
 from tests.builders import DAYS, EVERYTHING, draw_rows, small_catalog, write_file
@@ -140,7 +140,9 @@ def test_splits_prune_a_table_by_its_exact_partition_values(tmp_path, write):
     expected = [e for e in events(log_rows(9, first=100)) if e[1] == "a b" and e[2] == DAYS[0]]
     split = Split(name="t", first=None, last=None, where={"region": ("a b",)}, slice=(0.0, 1.0))
     assert events(read(view.snapshot, catalog, split)) == expected
-    assert [str(day) for day in log_dates(str(tmp_path / "events"), catalog)] == list(DAYS[:2])
+    assert [str(day) for day in read_dates(str(tmp_path / "events"), catalog)[0].counted] == list(
+        DAYS[:2]
+    )
 
 
 @pytest.mark.parametrize("write", [delta_at, iceberg_at])
@@ -151,7 +153,9 @@ def test_a_table_that_is_not_partitioned_by_a_key_is_read_by_the_column(tmp_path
     else:
         iceberg_table(tmp_path / "events", rows, ["region"])
     catalog = small_catalog(splits={"tune": {"days": [1, 1]}})
-    assert [str(day) for day in log_dates(str(tmp_path / "events"), catalog)] == list(DAYS[:2])
+    assert [str(day) for day in read_dates(str(tmp_path / "events"), catalog)[0].counted] == list(
+        DAYS[:2]
+    )
     view = open_log(catalog, str(tmp_path), wanted=["tune"])
     assert view.selections["tune"].rows == 6
     piece = reader.pieces_of(view.selections["tune"], rank=0, world=1)[0]
@@ -233,7 +237,7 @@ def test_a_renamed_column_of_a_delta_table_is_read_by_its_new_name(tmp_path):
     assert len(snapshot.files) == 6
     columns = ("event_id", "price", "region", "dt")
     assert repr(events(read(snapshot), columns)) == repr(events(rows, columns))
-    assert [str(day) for day in log_dates(str(tmp_path), CATALOG)] == list(DAYS[:2])
+    assert [str(day) for day in read_dates(str(tmp_path), CATALOG)[0].counted] == list(DAYS[:2])
 
 
 def test_a_renamed_column_of_an_iceberg_table_is_read_by_its_new_name(tmp_path):
@@ -675,4 +679,4 @@ def test_a_date_whose_rows_are_all_deleted_is_no_date_of_the_log(tmp_path, keys)
     ]
     assert len(last) == 3
     delete_delta_rows(tmp_path, {path: range(2) for path in last})
-    assert [str(day) for day in log_dates(str(tmp_path), CATALOG)] == [DAYS[0]]
+    assert [str(day) for day in read_dates(str(tmp_path), CATALOG)[0].counted] == [DAYS[0]]

@@ -14,7 +14,7 @@ from pipeline.data.check import check_log
 from pipeline.data.logs import take_snapshot
 from pipeline.data.reader import Reader
 from pipeline.data.splits import Split
-from pipeline.data.view import log_dates, open_log
+from pipeline.data.view import open_log, read_dates
 from pipeline.errors import BadLog, BadRequest, PipelineError
 from tests.builders import (
     DAYS,
@@ -127,7 +127,7 @@ def test_a_file_outside_the_partitions_is_named(root):
     snapshot = snapshot_of(root, CATALOG)
     assert [u.path for u in snapshot.unreadable] == ["region=ningbo/stray.parquet", "stray.parquet"]
     assert all("outside the folders region=.../dt=..." in u.reason for u in snapshot.unreadable)
-    assert log_dates(str(root), CATALOG)
+    assert read_dates(str(root), CATALOG)[0].counted
 
 
 def test_a_flat_log_may_nest_its_files_as_it_likes(tmp_path):
@@ -298,7 +298,7 @@ def test_a_file_that_begins_as_parquet_is_read_whatever_its_name(root, new):
     after = take_snapshot(str(root), partition_keys=KEYS)
     assert (after.rows, after.ignored) == (18, ())
     assert [f.fingerprint for f in after.files] == [f.fingerprint for f in before.files]
-    assert log_dates(str(root), CATALOG) == [date(2026, 10, 1), date(2026, 10, 2)]
+    assert read_dates(str(root), CATALOG)[0].counted == (date(2026, 10, 1), date(2026, 10, 2))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_other_files_are_ignored_by_name_with_the_reason(root, name, start, reas
     path = f"region=ningbo/dt=2026-10-03/{name}"
     assert [(i.path, i.reason) for i in snapshot.ignored] == [(path, reason)]
     assert logs.describe(snapshot)["ignored_files"] == [{"path": path, "reason": reason}]
-    assert log_dates(str(root), CATALOG) == [date(2026, 10, 1), date(2026, 10, 2)]
+    assert read_dates(str(root), CATALOG)[0].counted == (date(2026, 10, 1), date(2026, 10, 2))
     report = check_log(CATALOG, str(root.parent), sample_rows=100)
     (found,) = [f for f in report.findings if "ignored" in f.what]
     assert (found.level, found.what, found.file, found.count) == (

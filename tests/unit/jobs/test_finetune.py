@@ -31,7 +31,11 @@ def told(capsys, *kernels):
         "kernels": list(kernels), "digest": "d" * 64, "parameters_per_kernel": 7, "cache": {},
         "below_floor": {}, "stopped_at_cap": [], "contract": {},
     }  # fmt: skip
-    show(SimpleNamespace(result=result, run_dir=Path("r"), timings_s={}, exit_code=4))
+    show(
+        SimpleNamespace(
+            result=result, run_dir=Path("r"), timings_s={}, exit_code=4, snapshot={"splits": {}}
+        )
+    )
     return " ".join(capsys.readouterr().out.split())
 
 
