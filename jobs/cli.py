@@ -45,6 +45,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "EvaluateSpec",
         "Evaluate base and kernels on the same later rows, with intervals",
     ),
+    "compare": (
+        "CompareSpec",
+        "Compare two evaluations on the same rows, with intervals: iak compare RUN RUN [SPLIT]",
+    ),
     "bench data": ("BenchDataSpec", "How fast rows become batches, against raw decoding"),
     "bench finetune": (
         "BenchFinetuneSpec",
@@ -66,7 +70,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
 }
-POSITIONAL: dict[str, tuple[str, ...]] = {"init": ("log",), "show": ("path",)}
+POSITIONAL: dict[str, tuple[str, ...]] = {
+    "init": ("log",),
+    "show": ("path",),
+    "compare": ("first", "second", "split"),
+}
 """Settings that a verb takes without their names, in this order, before all others."""
 EXAMPLES = {
     "demo": "iak demo",
@@ -84,6 +92,7 @@ EXAMPLES = {
     "bench scaling": "iak bench scaling --smoke",
     "bench sharding": "iak bench sharding --smoke",
     "show": "iak show R2",
+    "compare": "iak compare R3 R4",
     "submit": 'iak submit command="pretrain catalog=planted data_root=/logs --run-dir /runs/R1"',
 }
 """One command a verb, as its help shows it."""

@@ -1,8 +1,9 @@
 """`iak finetune`: a log and a frozen base become one judged bundle a domain."""
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -27,9 +28,10 @@ from pipeline.training.base import PublishedBase
 from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
 from pipeline.training.levels import CHECKPOINT
 from pipeline.training.tune import Stage
-from schemas.job import FinetuneSpec, StageSpec
+from schemas.job import FinetuneSpec, GateSpec, StageSpec
 from schemas.log import Catalog
 from schemas.plan import PlanDocument
+from schemas.predictions import metric_tasks
 
 SOME_HELD = 4
 BUNDLES = "bundles"
@@ -83,7 +85,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     with record.phase("tune"):
         record.result = on_ray(
             finetune_on_worker,
-            (work, papers, spec.gate.z, spec.gate.min_rows),
+            (work, papers, spec.gate),
             title="finetune",
             run_dir=spec.run_dir,
             workers=spec.workers,
@@ -122,15 +124,17 @@ def _plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
 
 
 def finetune_on_worker(
-    worker: Worker, work: tuple[FinetuneWork, Papers, float, int], report: Report
+    worker: Worker, work: tuple[FinetuneWork, Papers, GateSpec], report: Report
 ) -> dict[str, Any]:
     """One worker's whole part; worker 0 also judges and writes the bundles."""
-    setting, papers, z, min_rows = work
+    setting, papers, gate = work
     done = finetune(setting, worker=worker, report=report)
     if worker.rank:
         return {}
     root: Path = setting.run_dir / BUNDLES
-    offers = offer(done, root, papers=papers, z=z, min_rows=min_rows)
+    catalog = setting.view.catalog
+    tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
+    offers = offer(done, root, papers=papers, tasks=tasks, gate=gate)
     return {
         "kernels": [
             {
@@ -138,7 +142,7 @@ def finetune_on_worker(
                 "tuning_rows": o.rows,
                 "published": o.verdict.publish,
                 "reason": o.verdict.reason,
-                "gate": asdict(o.verdict),
+                "gate": o.verdict.model_dump(mode="json"),
                 "best_epoch": o.best_epoch,
                 "valid_gain": o.valid_gain,
                 "bundle": o.path.name,
@@ -204,22 +208,63 @@ def _at_cap(result: dict[str, Any]) -> str:
     return f"{len(at_cap)} of {kernels} ({names}); pooled.max_epochs, domain.max_epochs give more"
 
 
+def task_cells(gate: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+    """What the gate rows say of each task: the AUC's difference, harm, or why it is not judged."""
+    by = {task["task"]: task for task in gate["tasks"]}
+    return [_task_cell(by[name]) if name in by else "-" for name in tasks]
+
+
+def _task_cell(task: Mapping[str, Any]) -> str:
+    if not task["judged"]:
+        return f"not judged: {task['reason']}"
+    auc = task["auc"]
+    told = f"{auc['delta']:+.4f} [{auc['low']:+.4f}, {auc['high']:+.4f}]"
+    return f"HOLDS {told}" if task["holds"] else told
+
+
+def _intervals(kernels: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the intervals take as independent, and what that makes of them."""
+    judged = [t for k in kernels for t in k["gate"]["tasks"] if t["judged"]]
+    if not judged:
+        return "No task of any kernel has gate rows enough to be judged."
+    if judged[0]["cluster"] == "row":
+        return "Differences to the base; rows are taken as independent: the log declares no user."
+    by: dict[str, list[float]] = {}
+    for task in judged:
+        by.setdefault(task["task"], []).extend([task["se_ratio"]] * (task["se_ratio"] is not None))
+    ratios = ", ".join(f"{name} {median(values):.2f}" for name, values in by.items() if values)
+    return (
+        "Differences to the base; rows of one user count as dependent. Standard errors over those "
+        f"of independent rows, median over kernels: {ratios or 'none known'}."
+    )
+
+
 def show(record: OpenRecord) -> None:
     """The kernels, and where they lie."""
     result = record.result
+    tasks = list(dict.fromkeys(t["task"] for k in result["kernels"] for t in k["gate"]["tasks"]))
     show_table(
         "kernels",
-        ("domain", "tuning rows", "best epoch", "gate gain", "verdict"),
+        (
+            "domain",
+            "tuning rows",
+            "best epoch",
+            "gate gain",
+            *(f"{task} AUC [95 %]" for task in tasks),
+            "verdict",
+        ),
         [
             (
                 k["domain"],
                 f"{k['tuning_rows']:,}",
                 str(k["best_epoch"]),
                 number(k["gate"]["gain"], 5, sign=True),
+                *task_cells(k["gate"], tasks),
                 ("published: " if k["published"] else "held: ") + k["reason"],
             )
             for k in result["kernels"]
         ],
+        caption=_intervals(result["kernels"]),
     )
     show_facts(
         f"bundles at {record.run_dir / BUNDLES}",

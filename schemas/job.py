@@ -265,6 +265,13 @@ class FrozenTablesSpec(Spec):
     """Map every table whole from local disk, shared by a machine's workers, and send no id."""
 
 
+class EvaluatedTablesSpec(FrozenTablesSpec):
+    """How an evaluated base is held: in full precision, unless another one is asked for."""
+
+    precision: Precision = "fp32"
+    """Type of a table's entries; int8 and int4 carry a scale and a bias a row."""
+
+
 class CacheSpec(Spec):
     """What the frozen base made of a row, kept over epochs, runs and nights."""
 
@@ -282,9 +289,21 @@ class GateSpec(Spec):
     """When a tuned kernel may be published."""
 
     z: NonNegativeFloat = 1.64
-    """Standard errors by which the paired gain must exceed zero."""
-    min_rows: PositiveInt = 200
-    """Gate rows below which nothing can be said."""
+    """Standard errors by which the paired gain in nats must exceed zero; more where it rests on few
+    users, by Student's distribution."""
+    min_positives: PositiveInt = 30
+    """Positives among a task's gate rows below which the task is not judged."""
+    min_negatives: PositiveInt = 30
+    """Negatives among a task's gate rows below which the task is not judged."""
+    auc_margin: NonNegativeFloat = 0.002
+    """AUC that a task may lose: it holds a kernel whose 95 % interval lies wholly below minus
+    this."""
+    logloss_margin: NonNegativeFloat = 0.005
+    """Share by which a task's log-loss may rise: it holds a kernel whose interval lies wholly
+    above."""
+    calibration_margin: NonNegativeFloat = 0.05
+    """How much further a task's calibration may move away from 1: it holds a kernel whose interval
+    lies wholly above."""
 
 
 class FinetuneSpec(WorkerJobSpec):
@@ -329,11 +348,28 @@ class EvaluateSpec(WorkerJobSpec):
     reported and never fails when absent."""
     batch_rows: PositiveInt = 8192
     """Rows a worker evaluates at a time."""
-    tables: FrozenTablesSpec = FrozenTablesSpec(precision="fp32")
+    tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
     sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: PositiveInt = 10_000
     """Tables at least this long are cut by rows over all workers."""
+
+
+class CompareSpec(Spec):
+    """Compare two evaluations on the same rows, method by method."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    first: Path
+    """Run folder of an evaluation: what the other one is compared with."""
+    second: Path
+    """Run folder of the other evaluation; differences are second minus first."""
+    split: str = "test"
+    """Split that both evaluated."""
+    common: bool = False
+    """Compare on the rows that both have, where they differ; refused when absent."""
+    json_out: Annotated[Path | None, Field(alias="json")] = None
+    """Also write every line as JSON to this file."""
 
 
 class CheckSpec(LogJobSpec):

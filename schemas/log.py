@@ -67,7 +67,8 @@ class LogSpec(Spec):
     """Column whose hash cuts split slices (a request, a user); the row's identity when absent. A
     row where it is null is cut by its place in its file."""
     user: str | None = None
-    """Column with the user, for GAUC."""
+    """Column with the user: for GAUC, and for intervals, which count the rows of one user as
+    dependent."""
     leak_columns: tuple[str, ...] = ()
     """Columns that know the label; refused as features."""
     negatives_kept: Annotated[float, Field(gt=0, le=1)] = 1.0

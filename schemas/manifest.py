@@ -13,10 +13,11 @@ from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
 
 from schemas.base import Spec
 from schemas.job import Precision
+from schemas.verdict import Verdict
 
 BASE_FORMAT = 2
 """1: written before bases kept their optimiser's state; it is read as one without."""
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -101,7 +102,7 @@ class BundleManifest(Spec):
     """A published kernel with its adapters: one domain's, or the pooled one."""
 
     kind: Literal["iak-bundle"] = "iak-bundle"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: str
     """Name of the bundle's folder: the domain's, escaped, or "pooled"."""
     level: list[str]
@@ -114,9 +115,8 @@ class BundleManifest(Spec):
     data_window: dict[str, Any]
     """Days and rows it was tuned on."""
     spec: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    verdict: dict[str, Any]
-    """What the gate said, and why."""
+    verdict: Verdict
+    """What the gate decided, and each task's numbers on the gate rows."""
     versions: dict[str, str]
     weights_sha256: Sha256
     """Of `kernel.safetensors`, byte for byte."""

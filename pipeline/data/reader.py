@@ -352,6 +352,8 @@ class Reader:
     """Last date whose labels were collected; decides which labels are ripe."""
     truth: Snapshot | None = None
     """A planted log's truth, whose columns are then read beside the rows; evaluation alone asks."""
+    with_ids: bool = False
+    """Keep the declared `row_id` as text in a column `id`; evaluation alone asks."""
 
     def in_order(self, seen: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Encoded rows a piece at a time, in the log's order; `seen` gathers contract counts."""
@@ -518,18 +520,33 @@ class Reader:
             unlabelled=found.quarantined,
             unripe=young,
         )
-        return parts if raw.truth is None else _with_truth(parts, raw.truth)
+        beside: dict[str, pa.Array] = {}
+        if self.with_ids and self.catalog.log.row_id:
+            beside["id"] = as_text(raw.rows.column(self.catalog.log.row_id))
+        if raw.truth is not None:
+            beside |= {f"t.{name}": raw.truth.column(name) for name in raw.truth.schema.names}
+        return _with_columns(parts, beside) if beside else parts
 
 
-def _with_truth(parts: list[pa.RecordBatch], truth: pa.RecordBatch) -> list[pa.RecordBatch]:
-    """The parts with the truth of their rows beside them."""
+def _with_columns(
+    parts: list[pa.RecordBatch], columns: Mapping[str, pa.Array]
+) -> list[pa.RecordBatch]:
+    """The parts with more columns of their rows beside them."""
     beside, passed = [], 0
     for part in parts:
-        own = truth.slice(passed, len(part))
-        names = [*part.schema.names, *(f"t.{name}" for name in truth.schema.names)]
-        beside.append(pa.RecordBatch.from_arrays([*part.columns, *own.columns], names))
+        own = [column.slice(passed, len(part)) for column in columns.values()]
+        beside.append(
+            pa.RecordBatch.from_arrays([*part.columns, *own], [*part.schema.names, *columns])
+        )
         passed += len(part)
     return beside
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Ids as text, whatever type a file gives them: one type over all files."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string())
 
 
 def rebatch(parts: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Tensor
 from pipeline.errors import BadRequest, Corrupt, WrongBase
 from pipeline.formats import current_document
 from schemas.manifest import BUNDLE_FORMAT, BundleManifest, sha256_of
+from schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
 MANIFEST = "manifest.json"
@@ -100,8 +101,7 @@ def write_bundle(
     schema_hash: str,
     data_window: Mapping[str, Any],
     spec: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    verdict: Mapping[str, Any],
+    verdict: Verdict,
     versions: Mapping[str, str],
     created_at: datetime,
 ) -> Path:
@@ -115,8 +115,7 @@ def write_bundle(
         schema_hash: of the inputs it was tuned on.
         data_window: days and rows it was tuned on.
         spec: the resolved settings.
-        metrics: rows of the table of metrics.
-        verdict: what the gate said.
+        verdict: what the gate decided.
         versions: of the libraries that made it.
         created_at: when, with its time zone.
 
@@ -135,8 +134,7 @@ def write_bundle(
             "schema_hash": schema_hash,
             "data_window": dict(data_window),
             "spec": dict(spec),
-            "metrics": [dict(row) for row in metrics],
-            "verdict": dict(verdict),
+            "verdict": verdict,
             "versions": dict(versions),
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "weights_digest": weights_digest(own),

@@ -254,6 +254,32 @@ def test_a_row_without_declared_id_is_known_by_its_place(tmp_path):
     assert whole == split
 
 
+def test_declared_ids_come_along_as_text_where_they_are_asked_for(log):
+    asked = small_reader(log, CATALOG, encoding=ENCODING, with_ids=True)
+    tables = [t for t in asked.in_step(7) if len(t)]
+    keys, ids = ([x for t in tables for x in t.column(n).to_pylist()] for n in ("row", "id"))
+    assert ids
+    assert all(str(keys_to_ids(10_000)[key]) == word for key, word in zip(keys, ids, strict=True))
+    plain = small_reader(log, CATALOG, encoding=ENCODING)
+    assert "id" not in next(plain.in_step(7)).schema.names
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([7, None, -1], pa.int32()), ["7", None, "-1"]),
+        (pa.array([2**63], pa.uint64()), [str(2**63)]),
+        (pa.array(["a", None, ""]).dictionary_encode(), ["a", None, ""]),
+        (pa.array(["a"], pa.large_string()), ["a"]),
+        (pa.array(["a"], pa.string_view()), ["a"]),
+        (pa.array([True, None]), ["true", None]),
+    ],
+)
+def test_ids_of_every_type_become_one_type_of_text(column, words):
+    found = reader.as_text(column)
+    assert (found.type, found.to_pylist()) == (pa.string(), words)
+
+
 def shares_of(days, *, world, chunk_rows, first=0):
     """What each worker reads of files with one row group each, by the days that they belong to."""
     selection = selection_of(days, first=first)
