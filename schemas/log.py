@@ -134,6 +134,16 @@ class Catalog(Spec):
         return tuple(dict.fromkeys(wanted))
 
     @property
+    def optional_columns(self) -> frozenset[str]:
+        """Return the columns that a file may lack: only optional features read them."""
+        log = self.log
+        required = {c for f in self.features if not f.optional for c in f.columns}
+        required |= {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
+        required |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
+        required |= {c for s in self.splits.values() for c in s.where}
+        return frozenset(c for f in self.features for c in f.columns) - required
+
+    @property
     def needs_event_time(self) -> bool:
         """Whether a split or a maturing label must read the time of the event."""
         dated = any(s.dates or s.days for s in self.splits.values())
