@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.formats import current_document, unchanged
 from schemas.base import Spec
 from schemas.record import RunRecord
 
@@ -149,11 +150,33 @@ def read_record(run_dir: Path) -> RunRecord | None:
     if not path.is_file():
         return None
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        return run_record_of(json.loads(path.read_bytes()), path)
     except ValueError as error:
         raise BadRequest(
             f"{path} is no record of a run: {error}. Choose another --run-dir"
         ) from error
+
+
+def run_record_of(document: Mapping[str, Any], where: Path) -> RunRecord:
+    """Return a run record in the current format.
+
+    Args:
+        document: as it was read.
+        where: the file it was read from, for messages.
+
+    Raises:
+        OtherFormat: another version wrote it.
+        ValueError: it is no run record.
+    """
+    current = current_document(
+        document,
+        kind="run record",
+        current=1,
+        where=where,
+        mend="Choose another --run-dir",
+        migrations={0: unchanged},
+    )
+    return RunRecord.model_validate(current)
 
 
 def spec_digest(document: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Catalogues and settings from files, and errors that a person can act on."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import BadRequest
+from pipeline.formats import current_document, unchanged
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
 
@@ -56,16 +58,31 @@ def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> Pl
     if path is None:
         return None
     try:
-        plan = PlanDocument.model_validate_json(path.read_text())
+        plan = _plan_of(json.loads(path.read_text()), path)
     except OSError as error:
         raise BadRequest(f"plan {path}: {error.strerror or error}") from error
     except ValidationError as error:
         raise BadRequest(f"plan {path}: {explain(error)}") from error
+    except ValueError as error:
+        raise BadRequest(f"plan {path} is no JSON: {error}") from error
     if plan.job != job:
         raise BadRequest(f"plan {path} is for iak {plan.job}; plan again with job={job}")
     if sharding:
         raise BadRequest("plan= says where every table lies; leave sharding.* out, or plan=")
     return plan
+
+
+def _plan_of(document: Mapping[str, Any], where: Path) -> PlanDocument:
+    """Return a plan in the current format."""
+    current = current_document(
+        document,
+        kind="plan",
+        current=1,
+        where=where,
+        mend="Make it again: iak plan save=FILE",
+        migrations={0: unchanged},
+    )
+    return PlanDocument.model_validate(current)
 
 
 def explain(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ writes stays there, but for its record and small documents beside it, which it p
 """
 
 import asyncio
+import json
 import logging
 import os
 import shlex
@@ -15,16 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from jobs._progress import console
-from jobs._record import replace_text
+from jobs._record import replace_text, run_record_of
 from jobs._submitted import BEGIN, END, documents_in
 from jobs.cli import GROUPS, VERBS
+from pipeline.bench.sharding.baseline import benchmark_record_of
 from pipeline.errors import BadRequest, PipelineError
 from pipeline.process import WORKER_ENVIRONMENT
 from schemas.job import SubmitSpec
-from schemas.record import BenchmarkRecord, RunRecord
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -174,10 +173,10 @@ def _keep(logs: str, out: Path) -> list[Path]:
         if Path(name).name != name or name.startswith("."):
             raise PipelineError(f"the job printed a document named {name!r}, which is no file name")
         if name.endswith(".json"):
-            kind = RunRecord if name == "record.json" else BenchmarkRecord
+            read = run_record_of if name == "record.json" else benchmark_record_of
             try:
-                kind.model_validate_json(text)
-            except ValidationError as error:
+                read(json.loads(text), Path(name))
+            except ValueError as error:
                 raise PipelineError(f"the job's {name} is not a record: {error}") from error
         replace_text(out / name, text)
         kept.append(out / name)

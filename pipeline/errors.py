@@ -2,7 +2,8 @@
 
 PipelineError                exit 1 unless a child says otherwise
 ├── BadRequest               exit 2   a setting, a catalogue or a path asks for what cannot be
-│   └── WrongBase            exit 2   a bundle meant for another base, or a schema that differs
+│   ├── WrongBase            exit 2   a bundle meant for another base, or a schema that differs
+│   └── OtherFormat          exit 2   a document that an older or a newer version wrote
 ├── BadLog                   exit 1   the log does not keep the contract
 ├── Corrupt                  exit 1   a published file is not what its manifest says
 ├── DoesNotFit               exit 3   the job needs more than the machine has
@@ -27,6 +28,10 @@ class BadRequest(PipelineError):
 
 class WrongBase(BadRequest):
     """A bundle was offered to a base it was not tuned on."""
+
+
+class OtherFormat(BadRequest):
+    """A document of a format that this version neither reads nor migrates."""
 
 
 class BadLog(PipelineError):

@@ -14,6 +14,8 @@ from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
 from schemas.base import Spec
 from schemas.job import Precision
 
+BASE_FORMAT = 1
+BUNDLE_FORMAT = 1
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -35,6 +35,8 @@ class TableDocument(Spec):
 class PlanDocument(Spec):
     """A sharding plan, apart from any machine."""
 
+    format: Literal[1] = 1
+    """Number of this document's format."""
     job: Job
     world: PositiveInt
     """Workers it is made for."""

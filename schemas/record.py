@@ -9,13 +9,15 @@ from schemas.base import Spec
 class RunRecord(Spec):
     """`record.json`: enough to know what ran, on what, and what came of it."""
 
+    format: Literal[1] = 1
+    """Number of this document's format."""
     verb: str
     """The job."""
     status: Literal["running", "finished", "failed", "interrupted"]
     """How it ended."""
     exit_code: int | None = None
-    """0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed,
-    6 nothing to do."""
+    """0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed, 6 nothing to do,
+    130 interrupted."""
     spec: dict[str, Any]
     """The resolved spec: file, command line and defaults merged."""
     spec_digest: str
@@ -53,6 +55,8 @@ class Target(Spec):
 class BenchmarkRecord(Spec):
     """What a benchmark measured: enough to run it again and to compare."""
 
+    format: Literal[1] = 1
+    """Number of this document's format."""
     bench: str
     """Its name, as in `iak bench NAME`."""
     spec: dict[str, Any]

@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -151,6 +151,8 @@ class SynthPart(Spec):
 class SynthManifest(Spec):
     """`manifest.json` of a finished planted log."""
 
+    format: Literal[1] = 1
+    """Number of this document's format."""
     version: PositiveInt
     """Version of the generator; it changes when the same knobs would give other rows."""
     spec: SynthSpec

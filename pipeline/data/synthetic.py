@@ -24,6 +24,7 @@ Sources: the ruler of known probabilities follows Open Bandit Pipeline's synthet
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -36,9 +37,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.random import Generator
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from pipeline.errors import BadRequest
+from pipeline.formats import current_document, unchanged
 from schemas.synth import SynthManifest, SynthPart, SynthSpec
 
 VERSION = 2
@@ -475,13 +476,26 @@ def _finished(knobs: Knobs, out: Path) -> SynthManifest | None:
         f"{VERSION}, every file whole).\n  Name another folder, or remove this one."
     )
     try:
-        manifest = SynthManifest.model_validate_json((out / "manifest.json").read_bytes())
-    except (OSError, ValidationError):
+        manifest = _manifest_of(out / "manifest.json")
+    except (OSError, ValueError):
         raise refusal from None
     same = manifest.version == VERSION and build_knobs(manifest.spec) == knobs
     if not (same and all(_is_whole(part, out) for part in manifest.parts)):
         raise refusal
     return manifest
+
+
+def _manifest_of(path: Path) -> SynthManifest:
+    """Return the manifest of a planted log, in the current format."""
+    current = current_document(
+        json.loads(path.read_bytes()),
+        kind="planted log's manifest",
+        current=1,
+        where=path,
+        mend="Remove the log, and run `iak synth` again",
+        migrations={0: unchanged},
+    )
+    return SynthManifest.model_validate(current)
 
 
 def _is_whole(part: SynthPart, out: Path) -> bool:

@@ -25,7 +25,8 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from pipeline.errors import BadRequest, Corrupt, WrongBase
-from schemas.manifest import BundleManifest, sha256_of
+from pipeline.formats import current_document
+from schemas.manifest import BUNDLE_FORMAT, BundleManifest, sha256_of
 
 WEIGHTS = "kernel.safetensors"
 MANIFEST = "manifest.json"
@@ -257,11 +258,18 @@ def _read_manifest(path: Path) -> BundleManifest:
             "Check the path, or publish the domain first"
         ) from error
     doc = _parsed(path, data)
-    if (doc.get("kind"), doc.get("format")) != ("iak-bundle", 1):
+    if doc.get("kind") != "iak-bundle":
         raise BadRequest(
-            f"{path} has kind {doc.get('kind')!r}, format {doc.get('format')!r}; this version "
-            "reads kind 'iak-bundle', format 1. Read it with the version that wrote it"
+            f"{path} has kind {doc.get('kind')!r}; expected 'iak-bundle'. Give the bundles/ folder "
+            "of an `iak finetune` run"
         )
+    current = current_document(
+        doc,
+        kind="bundle manifest",
+        current=BUNDLE_FORMAT,
+        where=path,
+        mend="Tune the domain again with `iak finetune`",
+    )
     try:
         found, spelled = sha256_of(doc, without=_SELF), _spelled(doc)
     except ValueError as error:  # 1e999 parses, as infinity
@@ -270,7 +278,7 @@ def _read_manifest(path: Path) -> BundleManifest:
     if claimed != found or data != spelled:
         raise _corrupt(path, f"it claims SHA-256 {claimed!s:.80}, its content has {found}")
     try:
-        return BundleManifest.model_validate(doc)
+        return BundleManifest.model_validate(current)
     except ValidationError as error:
         raise _corrupt(path, f"its fields do not validate: {error}") from error
 

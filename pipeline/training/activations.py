@@ -362,6 +362,7 @@ def _components(covariance_XX: Tensor, narrow: int, worker: Worker) -> Tensor:
     is_empty_N = variance_N < 1e-6 * variance_N[0]
     narrow_XN: Tensor = vectors_XN / variance_N.clamp(min=1e-12).sqrt()
     narrow_XN[:, is_empty_N] = 0.0
+    narrow_XN = narrow_XN.contiguous()  # eigh gives columns end to end; safetensors refuses such
     if worker.world > 1:
         shared = narrow_XN.contiguous().to(worker.device)
         dist.broadcast(shared, src=0)

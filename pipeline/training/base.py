@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from pipeline.data import growth, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.errors import BadRequest, Corrupt
+from pipeline.formats import current_document
 from pipeline.model.heads import Heads
 from pipeline.model.inputs import Input, input_origin
 from pipeline.model.loss import TaskShape
@@ -34,7 +34,7 @@ from pipeline.sharding.growth import Growth
 from schemas.feature import table_of
 from schemas.job import ModelSpec
 from schemas.log import Catalog
-from schemas.manifest import BaseManifest, fingerprint_of
+from schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of
 
 MANIFEST = "manifest.json"
 ENCODING = "encoding"
@@ -208,8 +208,15 @@ def open_base(place: Path) -> PublishedBase:
         )
     try:
         document = json.loads((folder / MANIFEST).read_bytes())
-        manifest = BaseManifest.model_validate(document)
-    except (ValueError, ValidationError) as error:
+        current = current_document(
+            document,
+            kind="base manifest",
+            current=BASE_FORMAT,
+            where=folder / MANIFEST,
+            mend="Publish the base again with `iak pretrain`",
+        )
+        manifest = BaseManifest.model_validate(current)
+    except ValueError as error:
         raise Corrupt(f"{folder / MANIFEST} is not a base's manifest: {error}") from error
     found = fingerprint_of(document)
     if found != manifest.fingerprint:

@@ -7,7 +7,8 @@
 A key is the SHA-256 of all that the bytes depend on: the base and how its tables are held, the
 file and row group they come from, the identities of the rows, the standardisation. A base, file or
 row that changes has other keys; nothing is ever overwritten or invalidated in place. A file gets
-its name when it is whole; one that is damaged is removed and counts as absent.
+its name when it is whole; one that is damaged is removed and counts as absent. The format's number
+is in every key, so that what another version wrote is computed anew, and in every entry.
 """
 
 import hashlib
@@ -68,10 +69,12 @@ class Store:
         path = self._path(key, "activations")
         try:
             with safe_open(path, framework="pt") as file:
-                kept, wanted = file.get_tensor("a"), (file.metadata() or {}).get("sum")
+                told = file.metadata() or {}
+                kept, wanted = file.get_tensor("a"), told.get("sum")
         except (OSError, SafetensorError):
             return self._is_damaged(path)
-        if kept.shape != a_BA.shape or kept.dtype != a_BA.dtype or str(_sum(kept)) != wanted:
+        is_ours = told.get("format") == str(FORMAT) and str(_sum(kept)) == wanted
+        if not is_ours or kept.shape != a_BA.shape or kept.dtype != a_BA.dtype:
             return self._is_damaged(path)
         a_BA.copy_(kept)
         _touch(path)
@@ -82,7 +85,7 @@ class Store:
         """Keep activations, in the background; `a_BA` must not change until `close`."""
 
         def save(path: Path) -> None:
-            save_file({"a": a_BA.contiguous()}, path, metadata={"sum": str(_sum(a_BA))})
+            save_file({"a": a_BA.contiguous()}, path, metadata=_told(sum=_sum(a_BA)))
 
         self.usage.rows_computed += len(a_BA)
         self._later(key, "activations", save)
@@ -99,12 +102,16 @@ class Store:
             self._is_damaged(path)
             return None
         table = pa.ipc.open_file(pa.py_buffer(body)).read_all()
+        told = table.schema.metadata or {}
+        if told.get(b"format") != str(FORMAT).encode():
+            self._is_damaged(path)
+            return None
         _touch(path)
-        return table, Counter(json.loads(table.schema.metadata[b"contract"]))
+        return table, Counter(json.loads(told[b"contract"]))
 
     def write_rows(self, key: str, rows: pa.Table, contract: Mapping[str, int]) -> None:
         """Keep rows without features, in the background."""
-        rows = rows.replace_schema_metadata({"contract": json.dumps(dict(contract))})
+        rows = rows.replace_schema_metadata(_told(contract=json.dumps(dict(contract))))
 
         def save(path: Path) -> None:
             sink = pa.BufferOutputStream()
@@ -120,13 +127,16 @@ class Store:
         path = self._path(key, "standard")
         try:
             with safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get("format") != str(FORMAT):
+                    return None
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError):
             return None
 
     def write_standard(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a standardisation."""
-        self._later(key, "standard", lambda path: save_file(dict(tensors), path))
+        """Keep a standardisation, whatever the strides of its tensors."""
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        self._later(key, "standard", lambda path: save_file(whole, path, metadata=_told()))
 
     def close(self) -> None:
         """Wait until everything is written."""
@@ -191,6 +201,11 @@ def key_of(**parts: object) -> str:
     """SHA-256 of everything an entry depends on."""
     text = json.dumps({"format": FORMAT, **parts}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _told(**parts: object) -> dict[str, str]:
+    """The metadata of an entry: its format, and what else is said of it."""
+    return {"format": str(FORMAT), **{name: str(part) for name, part in parts.items()}}
 
 
 def digest_of(*tensors: Tensor) -> str:

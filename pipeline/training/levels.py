@@ -21,6 +21,7 @@ from torch import distributed as dist
 
 from pipeline.data.features import POOLED
 from pipeline.errors import BadLog, BadRequest
+from pipeline.formats import current_document
 from pipeline.iak.bank import Bank, repeated, stack
 from pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
 from pipeline.process import Worker
@@ -29,6 +30,7 @@ from pipeline.training.tune import CohortTuner, Setting, Stage, Tuned
 from schemas.task import DomainSpec
 
 CHECKPOINT = "tune.safetensors"
+CHECKPOINT_FORMAT = 1
 Report = Callable[[Mapping[str, Any]], None]
 Kernels = Mapping[str, Weights]
 
@@ -233,6 +235,7 @@ class _Keeper:
         if tuner is not None:
             tensors |= {f"{len(finished)}/tuner.{n}": t for n, t in tuner.state().items()}
         told = {
+            "format": CHECKPOINT_FORMAT,
             "snapshot": self.plan.snapshot,
             "finished": len(finished),
             "levels": [level.how() for level in levels],
@@ -255,7 +258,13 @@ class _Keeper:
         if not self.path.exists():
             return {}
         with safe_open(self.path, framework="pt") as file:
-            told = json.loads(file.metadata()["tuning"])
+            told = current_document(
+                json.loads((file.metadata() or {}).get("tuning", "{}")),
+                kind="tuning checkpoint",
+                current=CHECKPOINT_FORMAT,
+                where=self.path,
+                mend="Remove it to start the run again, or choose another --run-dir",
+            )
             if told["snapshot"] != self.plan.snapshot:
                 raise BadLog(
                     f"the log changed since {self.path} was written; its kernels belong to other "

@@ -1,12 +1,12 @@
 """This run against an earlier one: what became slower, larger, or fails where it did not."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.errors import BadRequest
+from pipeline.formats import current_document, unchanged
 from schemas.record import BenchmarkRecord, Target
 
 Line = Mapping[str, Any]
@@ -21,12 +21,34 @@ def read(path: Path) -> BenchmarkRecord:
         BadRequest: there is none, or it is another bench's.
     """
     try:
-        record = BenchmarkRecord.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as error:
+        record = benchmark_record_of(json.loads(path.read_text()), path)
+    except (OSError, ValueError) as error:
         raise BadRequest(f"check_baseline={path} is no benchmark's record: {error}") from error
     if record.bench != "sharding":
         raise BadRequest(f"check_baseline={path} is a record of bench {record.bench!r}")
     return record
+
+
+def benchmark_record_of(document: Line, where: Path) -> BenchmarkRecord:
+    """Return a benchmark record in the current format.
+
+    Args:
+        document: as it was read.
+        where: the file it was read from, for messages.
+
+    Raises:
+        OtherFormat: another version wrote it.
+        ValueError: it is no benchmark record.
+    """
+    current = current_document(
+        document,
+        kind="benchmark record",
+        current=1,
+        where=where,
+        mend="Run the benchmark again",
+        migrations={0: unchanged},
+    )
+    return BenchmarkRecord.model_validate(current)
 
 
 def compared(

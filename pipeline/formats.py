@@ -1,0 +1,65 @@
+"""The rule for what is written: every document carries the number of its format.
+
+A reader knows one number, the current one. An older document is migrated, one step a number, or
+refused with the command that mends it. A newer one is refused: a later version wrote it. Documents
+from before the rule carry no number and count as format 0.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import OtherFormat
+
+Document = Mapping[str, Any]
+Migration = Callable[[Document], dict[str, Any]]
+
+
+def current_document(
+    document: object,
+    *,
+    kind: str,
+    current: int,
+    where: Path,
+    mend: str,
+    migrations: Mapping[int, Migration] | None = None,
+) -> dict[str, Any]:
+    """Return `document` in its current format.
+
+    Args:
+        document: as it was read; its `format` is a whole number, absent before the rule.
+        kind: what it is, for the message: `run record`, `bundle manifest`.
+        current: the number this version writes.
+        where: the file it was read from.
+        mend: the command or step that makes a current one, as a sentence without its full stop.
+        migrations: a format -> the step from it to the next one.
+
+    Raises:
+        OtherFormat: it is newer, or older and a step is missing.
+        ValueError: it is no JSON object.
+    """
+    if not isinstance(document, Mapping):
+        raise ValueError(f"it holds a {type(document).__name__}, expected an object")  # noqa: TRY004
+    found = document.get("format", 0)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        raise OtherFormat(f"{where} is a {kind} of format {found!r}, which is no number. {mend}")
+    if found > current:
+        raise OtherFormat(
+            f"{where} is a {kind} of format {found}, written by a newer version; this one reads "
+            f"format {current}. Read it with the version that wrote it"
+        )
+    migrated = dict(document)
+    for number in range(found, current):
+        step = (migrations or {}).get(number)
+        if step is None:
+            raise OtherFormat(
+                f"{where} is a {kind} of format {found}, written by an older version; this one "
+                f"reads format {current}. {mend}"
+            )
+        migrated = step(migrated) | {"format": number + 1}
+    return migrated
+
+
+def unchanged(document: Document) -> dict[str, Any]:
+    """Migrate a document whose fields stayed the same: only the number is new."""
+    return dict(document)
