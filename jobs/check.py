@@ -9,6 +9,7 @@ from jobs._progress import console
 from jobs._record import replace_text
 from jobs._spec import load_catalog
 from jobs._tables import show_facts, show_table
+from pipeline.data import unseen
 from pipeline.data.check import Report, check_log
 from pipeline.data.contract import Finding
 from schemas.job import CheckSpec
@@ -22,9 +23,19 @@ def main(spec: CheckSpec) -> int:
     report = check_log(catalog, spec.data_root, sample_rows=spec.sample_rows, as_of=spec.as_of)
     show(report, catalog.log.name)
     if spec.json_out:
-        document = {"findings": [asdict(f) for f in report.findings], "splits": report.split_rows}
+        document = {
+            "findings": [asdict(f) for f in report.findings],
+            "splits": report.split_rows,
+            "unseen": report.unseen,
+        }
         replace_text(spec.json_out, json.dumps(document, indent=1))
     return REFUSED if any(f.level == "refuse" for f in report.findings) else WARNED
+
+
+def _told(finding: Finding) -> str:
+    """Return what was found, what to do, and where it shows."""
+    where = f" [{'; '.join(finding.examples)}]" if finding.examples else ""
+    return f"{finding.what}. {finding.remedy}{where}"
 
 
 def show(report: Report, name: str) -> None:
@@ -34,9 +45,9 @@ def show(report: Report, name: str) -> None:
     if findings:
         show_table(
             f"findings in log '{name}'",
-            ("level", "count", "column", "file", "what, and what to do"),
+            ("level", "count", "share", "column", "what, what to do, and where"),
             [
-                (f.level, f"{f.count:,}", f.column, f.file, f"{f.what}. {f.remedy}")
+                (f.level, f"{f.count:,} {f.unit}", f"{f.share:.1%}", f.column, _told(f))
                 for f in findings
             ],
         )
@@ -48,6 +59,7 @@ def show(report: Report, name: str) -> None:
             "looked at": f"{report.sampled_rows:,} rows",
             "findings": told,
             "rows by split": {k: f"{v:,}" for k, v in report.split_rows.items()},
+            "unseen ids": {k: unseen.describe(shares) for k, shares in report.unseen.items()},
         },
     )
     if counts["refuse"]:

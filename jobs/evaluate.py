@@ -17,8 +17,8 @@ from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
 from jobs._spec import load_catalog
 from jobs._tables import number, show_facts, show_table
-from jobs.pretrain import describe
-from pipeline.data import logs
+from jobs.pretrain import describe, usual_unseen
+from pipeline.data import kinds, logs, unseen
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
 from pipeline.process import Worker
@@ -59,6 +59,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     with record.phase("snapshot"):
         view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of)
         record.snapshot = describe(view)
+        kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
         beside = _truth(view, spec.data_root, truth) if truth else None
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = PredictWork(
@@ -88,7 +89,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         rows = metrics_of(table, catalog)
         write_metrics(rows, spec.run_dir)
     record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
-    record.result |= {"rows": len(table)}
+    record.result |= {"rows": len(table), "unseen_usual": usual_unseen(opened.manifest)}
     if beside is not None:
         record.result |= planted_facts(table, _read(spec.run_dir, str(gap_split)), catalog)
     return rows
@@ -258,7 +259,14 @@ def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> Non
     show_facts(
         f"metrics at {record.run_dir / 'metrics.json'}",
         planted
-        | {"quarantined": record.result["contract"] or "nothing", "seconds": record.timings_s},
+        | {
+            "unseen ids": "; ".join(
+                f"{split}: {unseen.describe(shares, record.result['unseen_usual'])}"
+                for split, shares in record.result["unseen"].items()
+            ),
+            "quarantined": record.result["contract"] or "nothing",
+            "seconds": record.timings_s,
+        },
     )
     console.print()
 

@@ -14,6 +14,7 @@ from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
+from pipeline.data import kinds
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
@@ -51,6 +52,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     with record.phase("snapshot"):
         view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of)
         record.snapshot = describe(view)
+        kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     work = FinetuneWork(
         view=view,
         base=opened,
@@ -142,6 +144,7 @@ def finetune_on_worker(
         "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
         "epochs": [level.tuned.epochs for level in done.levels],
         "contract": dict(done.contract),
+        "labels": dict(done.labels),
         "cache": dict(done.cache),
         "digest": done.digest,
         "digest_before": done.digest_before,

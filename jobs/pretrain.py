@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -20,8 +18,9 @@ from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import show_facts
-from pipeline.data import contract, hashing, logs, vocabulary
+from pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
 from pipeline.data.features import Encoding
+from pipeline.data.labels import LabelCounts
 from pipeline.data.view import LogView, open_log
 from pipeline.process import Worker
 from pipeline.sharding.plan import planned
@@ -35,6 +34,8 @@ from schemas.manifest import BaseManifest
 from schemas.plan import PlanDocument
 
 VALIDATION = "pretrain_valid"
+UNSEEN_SHARE = "unseen_share"
+"""Metric of a base: share of its validation rows' ids of a table that training never saw."""
 MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan")
 """Settings under which a checkpoint is read whatever they were when it was written."""
 
@@ -47,7 +48,12 @@ def main(spec: PretrainSpec) -> int:
     show_facts(
         f"base {manifest.fingerprint[:12]} published at {spec.run_dir / 'base'}",
         {
-            "rows trained on": f"{record.result['rows']:,}",
+            "rows trained on": f"{record.result['rows']:,} in all epochs; labelled rows of an "
+            f"epoch: {record.result['labels_told']}",
+            "unseen ids": "; ".join(
+                f"{split}: {unseen.describe(shares)}"
+                for split, shares in record.result["unseen"].items()
+            ),
             "best validation loss": f"{record.result['best_valid_loss']:.5f} "
             f"(step {record.result['best_step']} of {record.result['steps']})",
             "tables in low precision": _precisions(manifest),
@@ -82,6 +88,8 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         seen: Counter[str] = Counter()
         labels = LabelCounts(catalog)
         encoding = _encoding(spec.run_dir, view, parent, seen, labels, allow=spec.allow)
+        labels.refuse_untrainable("pretrain")
+        unseen_shares = reader.unseen_ids(view.selections[valid], catalog, encoding).shares()
     with record.phase("train"):
         result = on_ray(
             pretrain_on_worker,
@@ -93,9 +101,16 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
             max_failures=spec.max_failures,
         )
     with record.phase("publish"):
-        manifest = _publish(spec, view, encoding, parent, result)
+        manifest = _publish(spec, view, encoding, parent, result | {"unseen": unseen_shares})
     record.result = result | {"contract": dict(seen), "fingerprint": manifest.fingerprint}
+    record.result |= {"labels": labels.counts(), "labels_told": labels.describe()}
+    record.result |= {"unseen": {valid: unseen_shares}}
     return manifest
+
+
+def usual_unseen(manifest: BaseManifest) -> dict[str, float]:
+    """Return, by table, the share of unseen ids on the base's validation rows; older bases: {}."""
+    return {m["table"]: m["value"] for m in manifest.metrics if m["name"] == UNSEEN_SHARE}
 
 
 def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
@@ -117,42 +132,6 @@ def describe(view: LogView) -> dict[str, Any]:
     return logs.describe(view.snapshot) | {"splits": splits, "as_of": str(view.as_of or "")}
 
 
-UNDECIDED = 0.5
-
-
-class LabelCounts:
-    """How often each label was known, and how often it was 1."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        """Nothing seen yet."""
-        self.tasks = catalog.tasks
-        self.known = dict.fromkeys((t.title for t in catalog.tasks), 0)
-        self.positive = dict(self.known)
-
-    def add(self, rows: pa.RecordBatch, quarantined: npt.NDArray[np.bool_] | None) -> None:
-        """Count a batch of raw rows."""
-        for task in self.tasks:
-            label = rows.column(task.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
-            known = ~np.isnan(label) if quarantined is None else ~np.isnan(label) & ~quarantined
-            self.known[task.title] += int(known.sum())
-            self.positive[task.title] += int((label[known] == 1).sum())
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """Where each task starts: its rate, with half a row of either class added.
-
-        A conversion starts undecided: begun at its rate, its share of the entire-space gradient is
-        so small that it never catches up with the click (on retailrocket's validation rows cart
-        ended at an AUC of .58 instead of .74).
-        """
-        return tuple(
-            UNDECIDED
-            if t.kind == "conversion"
-            else (self.positive[t.title] + 0.5) / (self.known[t.title] + 1.0)
-            for t in self.tasks
-        )
-
-
 def _encoding(
     run_dir: Path,
     view: LogView,
@@ -169,6 +148,7 @@ def _encoding(
     """
     if parent is not None:
         base.check_continues(parent, view.catalog)
+        kinds.refuse_other_kinds(view.snapshot, view.catalog, parent.encoding.kinds)
     encoding = vocabulary.fit(
         _inspected(view, seen, labels),
         view.catalog,
@@ -187,7 +167,8 @@ def _inspected(
     for rows, identity in view.raw_rows("pretrain"):
         found = contract.inspect(rows, view.catalog)
         seen.update(found.counts)
-        labels.add(rows, found.quarantined)
+        unripe = reader.unripe(rows, view.catalog, view.as_of)
+        labels.add(rows, found.quarantined, found.without(unripe))
         yield rows, identity
 
 
@@ -251,7 +232,13 @@ def _publish(
             | {"model": model.model_dump(mode="json")},
             "snapshot": {k: v for k, v in describe(view).items() if k != "files"},
             "versions": _record.versions(),
-            "metrics": [{"name": "valid_loss", "value": result["best_valid_loss"]}],
+            "metrics": [
+                {"name": "valid_loss", "value": result["best_valid_loss"]},
+                *(
+                    {"name": UNSEEN_SHARE, "table": table, "value": share}
+                    for table, share in result["unseen"].items()
+                ),
+            ],
             "precisions": result.get("precisions", []),
             "created_at": datetime.now(UTC),
         },

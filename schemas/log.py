@@ -134,14 +134,19 @@ class Catalog(Spec):
         return tuple(dict.fromkeys(wanted))
 
     @property
-    def optional_columns(self) -> frozenset[str]:
-        """Return the columns that a file may lack: only optional features read them."""
+    def feature_columns(self) -> frozenset[str]:
+        """Return the columns that nothing but features read."""
         log = self.log
+        others = {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
+        others |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
+        others |= {c for s in self.splits.values() for c in s.where} | {*log.partition_keys}
+        return frozenset(c for f in self.features for c in f.columns) - others
+
+    @property
+    def optional_columns(self) -> frozenset[str]:
+        """Return the columns that a file may lack: nothing but optional features read them."""
         required = {c for f in self.features if not f.optional for c in f.columns}
-        required |= {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
-        required |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
-        required |= {c for s in self.splits.values() for c in s.where}
-        return frozenset(c for f in self.features for c in f.columns) - required
+        return self.feature_columns - required
 
     @property
     def needs_event_time(self) -> bool:

@@ -38,7 +38,9 @@ from schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
 POOLED = "pooled"
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers of this size or more are read as missing: no dense input can hold them, and what writes
+them (1.797e308, 3.4e38) means no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Encoding:
     """Number -> mean and deviation, after the logarithm."""
     boundaries: Mapping[str, Floats]
     """Bucketed number -> its cuts."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Table -> kind of its ids (see kinds.py); without an entry where it is not known."""
     memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
     """Rows worked out before; no part of what was learned."""
 
@@ -61,6 +65,7 @@ class Encoding:
             vocabularies=self.vocabularies,
             statistics=self.statistics,
             boundaries=self.boundaries,
+            kinds=self.kinds,
         )
         return learned, ()
 
@@ -214,22 +219,22 @@ def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:
 
 
 def raw_number(feature: NumericSpec, rows: pa.RecordBatch) -> Floats:
-    """The number before standardising; NaN where it is null or not finite."""
+    """Return the number before standardising; NaN where it is null, not finite, or `LARGEST`."""
     column = _decoded(rows.column(feature.columns[0])).cast(pa.float64(), safe=False)
     values: Floats = column.to_numpy(zero_copy_only=False)
+    sizes = np.abs(values)
+    is_usable = sizes < LARGEST
     if feature.log:
-        sizes = np.abs(values)
         np.log1p(sizes, out=sizes)
         values = np.multiply(np.sign(values), sizes, out=sizes)
-    is_finite = np.isfinite(values)
-    return values if is_finite.all() else np.where(is_finite, values, np.nan)
+    return values if is_usable.all() else np.where(is_usable, values, np.nan)
 
 
 def _dense(
     feature: NumericSpec, rows: pa.RecordBatch, encoding: Encoding
 ) -> npt.NDArray[np.float32]:
     values = raw_number(feature, rows)
-    bound = _LARGEST
+    bound = LARGEST
     if feature.standardise:
         mean, deviation = encoding.statistics[feature.name]
         values = values - mean
@@ -246,7 +251,7 @@ def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Ke
         return np.unique(_crossed(feature, rows), return_counts=True)
     column = rows.column(feature.columns[0])
     if isinstance(feature, ListSpec):
-        column, _ = _last_values(column, feature.last)
+        column, _ = _last_values(column, feature)
     values = hashing.coded(column)
     words = values.dictionary
     counts = np.bincount(hashing.places_in_dictionary(values), minlength=len(words))[: len(words)]
@@ -333,7 +338,7 @@ def _source(
         return _Source(partial(fill_with, table.rows_of_keys(_crossed(feature, rows))))
     column = rows.column(feature.columns[0])
     if isinstance(feature, ListSpec):
-        values, list_ends = _last_values(column, feature.last)
+        values, list_ends = _last_values(column, feature)
         return _Source(partial(table.fill, values), list_ends)
     return _Source(partial(table.fill, column))
 
@@ -343,14 +348,38 @@ def _bucket(values: Floats, boundaries: Floats) -> Ids:
     return np.where(np.isnan(values), NULL_ROW, ids).astype(np.int64)
 
 
-def _last_values(column: pa.Array, last: int) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+def is_padding(values: pa.Array, padding: int | str) -> npt.NDArray[np.bool_]:
+    """Return where the values are the id that fills short lists up; a null is none."""
+    coded = hashing.coded(values)
+    words = [str(word) == str(padding) for word in coded.dictionary.to_pylist()]
+    return np.array([*words, False])[hashing.places_in_dictionary(coded)]
+
+
+def _without_padding(column: pa.Array, padding: int | str) -> pa.Array:
+    """Return the lists without their padding; null lists stay null."""
+    bounds = column.offsets.to_numpy()
+    values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
+    is_item = ~is_padding(values, padding)
+    if is_item.all():
+        return column
+    kept = np.concatenate([[0], np.cumsum(is_item)])[bounds - bounds[0]]
+    mask = pa.array(~known(column)) if column.null_count else None
+    return pa.ListArray.from_arrays(
+        pa.array(kept.astype(np.int32)), values.filter(pa.array(is_item)), mask=mask
+    )
+
+
+def _last_values(column: pa.Array, feature: ListSpec) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     """The last values of each list, flattened, and where each list starts and ends.
 
     A null list becomes one null value, and so reads the null row; an empty list stays empty, and
-    pools to zeros.
+    pools to zeros. Padding is dropped first: a list of nothing else is an empty one.
     """
+    last = feature.last
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    if feature.padding is not None:
+        column = _without_padding(column, feature.padding)
     bounds = column.offsets.to_numpy()
     if not column.null_count and np.diff(bounds).max(initial=0) <= last:
         values = column.values.slice(bounds[0], bounds[-1] - bounds[0])

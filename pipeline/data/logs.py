@@ -24,6 +24,8 @@ NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 Partition = Mapping[str, str | None]
 Known = tuple[tuple[str, str | None], ...]
 """Partition keys with their values, outermost first."""
+Columns = tuple[tuple[str, pa.DataType], ...]
+"""Names with their Arrow types."""
 _MAGIC = b"PAR1"
 
 
@@ -40,6 +42,8 @@ class LogFile:
     size_bytes: int
     fingerprint: str
     """SHA-256 of size and footer; the footer names every page's place and statistics."""
+    columns: Columns = ()
+    """Columns inside the file, as its footer says."""
 
     @property
     def rows(self) -> int:
@@ -53,6 +57,10 @@ class Unreadable:
 
     path: str
     reason: str
+    columns: Columns = ()
+    """Columns inside the file, where its footer could be read."""
+    rows: int = 0
+    """Rows that are lost with it, where its footer could be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,12 +231,14 @@ def _open(
     try:
         size, footer = _footer(filesystem, path)
         metadata = pq.read_metadata(pa.BufferReader(footer))
-        problem = schema_problem(metadata.schema.to_arrow_schema())
+        schema = metadata.schema.to_arrow_schema()
+        problem = schema_problem(schema)
         groups = _group_rows(metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         return Unreadable(path=relative, reason=f"no whole Parquet file: {error}")
+    columns = _columns_of(schema.remove_metadata())
     if problem:
-        return Unreadable(path=relative, reason=problem)
+        return Unreadable(path=relative, reason=problem, columns=columns, rows=sum(groups))
     digest = hashlib.sha256(size.to_bytes(8, "little") + footer).hexdigest()
     return LogFile(
         path=relative,
@@ -236,7 +246,17 @@ def _open(
         group_rows=groups,
         size_bytes=size,
         fingerprint=digest,
+        columns=columns,
     )
+
+
+@lru_cache(maxsize=1024)
+def _columns_of(schema: pa.Schema) -> Columns:
+    """Return the columns of a schema, as one object for all the files that share it.
+
+    A log has many files and few schemas: so its snapshot travels to workers as a few of them.
+    """
+    return tuple((field.name, field.type) for field in schema)
 
 
 def _group_rows(metadata: pq.FileMetaData) -> tuple[int, ...]:

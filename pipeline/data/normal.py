@@ -142,10 +142,15 @@ def _plain_text(values: pa.Array) -> pa.Array:
     is_, found = pa.types, values.type
     if isinstance(found, pa.UuidType):
         return _uuid_text(values.storage)
-    is_binary = is_.is_binary(found) or is_.is_large_binary(found) or is_.is_fixed_size_binary(found)
-    if is_binary or is_.is_binary_view(found) or is_.is_string_view(found) or is_.is_date(found):
-        return values.cast(pa.string())
-    return values
+    checks = (
+        is_.is_string_view,
+        is_.is_binary,
+        is_.is_large_binary,
+        is_.is_binary_view,
+        is_.is_fixed_size_binary,
+        is_.is_date,
+    )
+    return values.cast(pa.string()) if any(check(found) for check in checks) else values
 
 
 def _uuid_text(values: pa.FixedSizeBinaryArray) -> pa.Array:

@@ -27,6 +27,7 @@ from pipeline.data import contract, features, hashing, splits
 from pipeline.data.features import Encoding
 from pipeline.data.logs import LogFile, Snapshot
 from pipeline.data.splits import Selection, Split
+from pipeline.data.unseen import UnseenIds
 from pipeline.errors import BadLog
 from schemas.log import Catalog
 
@@ -35,6 +36,9 @@ Group = tuple[int, int, int]
 """File, row group, selected rows."""
 TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
 """Columns of a planted log's truth."""
+UNSEEN_ROWS = 100_000
+"""Rows in which ids that training never saw are counted."""
+_SAMPLED_GROUPS = 200
 _PART_ROWS = 8_192
 """Rows whose ids lie together where batches are smaller."""
 
@@ -105,14 +109,18 @@ def _mask(
     columns: tuple[str, ...],
     catalog: Catalog,
 ) -> splits.Mask | None:
-    rows = _read_group(parquet, file, group, columns)
+    rows = _read_group(parquet, file, group, columns, catalog)
     return splits.mask(split, rows, _identity(rows, file, group, catalog), catalog)
 
 
 def _read_group(
-    parquet: pq.ParquetFile, file: LogFile, group: int, columns: tuple[str, ...]
+    parquet: pq.ParquetFile,
+    file: LogFile,
+    group: int,
+    columns: tuple[str, ...],
+    catalog: Catalog | None = None,
 ) -> pa.RecordBatch:
-    """One row group's columns as one record batch, partition values added as columns."""
+    """One row group's columns as one record batch, in the types that encoding reads."""
     try:
         table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
         _validate(table)
@@ -130,7 +138,11 @@ def _read_group(
             f"{rows:,}; write the file again, or move it away"
         )
     batches = table.combine_chunks().to_batches()
-    return batches[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+    batch = batches[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+    try:
+        return contract.normalised(batch, columns, catalog)
+    except pa.ArrowException as error:
+        raise BadLog(f"{file.path}, row group {group}: {error}. Mend the export") from error
 
 
 def _validate(table: pa.Table) -> None:
@@ -147,6 +159,13 @@ def _validate(table: pa.Table) -> None:
             lowest, highest = codes["min"].as_py(), codes["max"].as_py()
             if lowest is not None and not 0 <= lowest <= highest < words:
                 raise pa.ArrowInvalid(f"codes {lowest} to {highest} of {words} words")
+
+
+def read_columns(
+    snapshot: Snapshot, file: LogFile, group: int, columns: tuple[str, ...], catalog: Catalog
+) -> pa.RecordBatch:
+    """Return any columns of one row group, declared or not."""
+    return _read_group(snapshot.open(file), file, group, columns, catalog)
 
 
 def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.Array]:
@@ -432,7 +451,7 @@ class Reader:
             catalog=self.catalog,
             encoding=self.encoding,
             unlabelled=found.quarantined,
-            unripe=unripe(raw.rows, self.catalog, self.as_of),
+            unripe=found.without(unripe(raw.rows, self.catalog, self.as_of)),
         )
         return parts if raw.truth is None else _with_truth(parts, raw.truth)
 
@@ -504,7 +523,7 @@ def read_piece(
     """The piece's rows with all columns the catalogue names, and the planted truth beside them."""
     file = selection.snapshot.files[piece.file]
     inside = tuple(c for c in catalog.columns if c not in catalog.log.partition_keys)
-    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside)
+    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside, catalog)
     identity = _identity(rows, file, piece.group, catalog)
     chosen = splits.mask(selection.split, rows, identity, catalog)
     places = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
@@ -543,6 +562,32 @@ def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
         column = pa.DictionaryArray.from_arrays(indices, word, safe=False)
         rows = rows.append_column(key, column)
     return rows
+
+
+def unseen_ids(
+    selection: Selection, catalog: Catalog, encoding: Encoding, *, rows: int = UNSEEN_ROWS
+) -> UnseenIds:
+    """Count the ids that `encoding` never saw, in about `rows` rows spread over the row groups."""
+    counted = UnseenIds()
+    for piece in spread_pieces(selection, rows=rows):
+        raw = read_piece(selection, piece, catalog)
+        counted.add(
+            features.encode(raw.rows, identity=raw.identity, catalog=catalog, encoding=encoding),
+            catalog,
+        )
+    return counted
+
+
+def spread_pieces(selection: Selection, *, rows: int) -> Iterator[Piece]:
+    """Return pieces of row groups spread evenly over a selection, about `rows` rows in all.
+
+    Of at most `_SAMPLED_GROUPS` row groups the first rows are taken, as many of each.
+    """
+    stride = -(-len(selection.groups) // _SAMPLED_GROUPS) or 1
+    groups = selection.groups[::stride]
+    most = max(rows // max(len(groups), 1), 1)
+    for file, group, count in groups:
+        yield Piece(file=file, group=group, start=0, stop=min(count, most))
 
 
 def prefetch(items: Iterator[T], *, depth: int) -> Iterator[T]:

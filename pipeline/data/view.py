@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data import contract, hashing, logs, reader, splits
+from pipeline.data import contract, hashing, kinds, logs, names, reader, splits
 from pipeline.data.logs import Partition, Snapshot
 from pipeline.data.splits import Selection
 from pipeline.errors import BadLog, BadRequest
@@ -54,6 +54,7 @@ def open_log(
             f"the catalogue of log '{catalog.log.name}' declares no split {missing}; "
             f"it has {sorted(catalog.splits)}. Add [splits.{missing[0]}]"
         )
+    names.refuse_unknown_partition_keys(uri, catalog)
     dates = log_dates(uri, catalog)
     specs = {name: spec for name, spec in catalog.splits.items() if name in wanted}
     chosen = {name: splits.resolve(name, spec, dates=dates) for name, spec in specs.items()}
@@ -68,7 +69,9 @@ def open_log(
         admits=admits,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
     )
+    names.refuse_unknown_columns(snapshot, catalog)
     refuse_unreadable(snapshot)
+    kinds.refuse_mixtures(snapshot, catalog)
     selections: dict[str, Selection] = {
         split.name: reader.select(snapshot, split, catalog) for split in chosen.values()
     }

@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -30,24 +31,6 @@ def rows(**columns: Any) -> pa.RecordBatch:
     ("columns", "lost", "told"),
     [
         pytest.param({}, None, {}, id="sound rows"),
-        pytest.param(
-            {"click": pa.array([0, 2, -1, 1])},
-            [False, True, True, False],
-            {"quarantine: label outside {0, 1} in click": 2},
-            id="a label of 2",
-        ),
-        pytest.param(
-            {"click": pa.array([0.0, 0.5, None, 1.0])},
-            [False, True, False, False],
-            {"quarantine: label outside {0, 1} in click": 1},
-            id="half a click; a null is none",
-        ),
-        pytest.param(
-            {"click": pa.array([2**60 + 1, 1, 0, 1])},
-            [True, False, False, False],
-            {"quarantine: label outside {0, 1} in click": 1},
-            id="a label too large for a float",
-        ),
         pytest.param(
             {"click": pa.array([False, True, None, True])}, None, {}, id="booleans are labels"
         ),
@@ -83,6 +66,51 @@ def test_rows_that_break_the_contract_lose_their_labels(columns, lost, told):
     assert dict(found.counts) == told
 
 
+@pytest.mark.parametrize(
+    ("click", "lost", "seen"),
+    [
+        pytest.param(
+            pa.array([0, 2, -1, 1]), [False, True, True, False], {"2": 1, "-1": 1}, id="a 2"
+        ),
+        pytest.param(
+            pa.array([0.0, 0.5, None, 1.0]), [False, True, False, False], {"0.5": 1}, id="a half"
+        ),
+        pytest.param(
+            pa.array([2**60 + 1, 1, 0, 1]),
+            [True, False, False, False],
+            {"1.2e+18": 1},
+            id="too large for a float",
+        ),
+        pytest.param(
+            pa.array([float("nan"), 3.0, 3.0, 1.0]), [False, True, True, False], {"3": 2}, id="NaN"
+        ),
+    ],
+)
+def test_a_row_with_an_impossible_label_loses_that_label_alone(click, lost, seen):
+    found = contract.inspect(rows(click=click, order=pa.array([0] * 4)), CATALOG)
+    assert found.quarantined is None
+    assert {task: mask.tolist() for task, mask in found.masked.items()} == {"ctr": lost}
+    told = {f"quarantine: label outside {{0, 1}}: {value} in click": n for value, n in seen.items()}
+    assert dict(found.counts) == told
+
+
+def test_a_label_of_many_values_is_counted_under_few_names():
+    many = draw_rows(300).append_column("region", pa.array(["ningbo"] * 300))
+    place = many.schema.get_field_index("click")
+    seconds = batch_of(many.set_column(place, "click", pa.array(range(300), pa.int64())))
+    counts = contract.inspect(seconds, CATALOG).counts
+    named = [what for what in counts if contract.ODD_LABEL in what]
+    assert len(named) == contract.NAMED_LABELS + 1
+    assert sum(counts[what] for what in named) == 298
+
+
+def test_labels_that_are_lost_join_those_that_are_not_ripe():
+    found = contract.inspect(rows(click=pa.array([0, 2, 1, 1])), CATALOG)
+    unripe = {"ctr": np.array([True, False, False, False]), "cvr": np.array([False] * 4)}
+    joined = {task: mask.tolist() for task, mask in found.without(unripe).items()}
+    assert joined == {"ctr": [True, True, False, False], "cvr": [False] * 4}
+
+
 def test_rows_of_undeclared_domains_lose_their_labels():
     catalog = small_catalog(
         domain__keys=["region", "slot"], domain__values=[["ningbo", "1"], ["hefei", "2"]]
@@ -94,7 +122,7 @@ def test_rows_of_undeclared_domains_lose_their_labels():
 
 
 def test_a_row_with_two_faults_is_counted_under_both_and_quarantined_once():
-    both = rows(user_id=pa.array([None, "a", "b", "c"]), click=pa.array([7, 1, 0, 1]))
+    both = rows(user_id=pa.array([None, "a", "b", "c"]), region=pa.array([None, "a", "b", "c"]))
     found = contract.inspect(both, CATALOG)
     assert found.quarantined.tolist() == [True, False, False, False]
     assert sum(found.counts.values()) == 2
@@ -202,8 +230,9 @@ def test_a_domain_with_one_class_is_found(root):
     for path in (root / "events" / "region=ningbo").rglob("*.parquet"):
         path.unlink()
     write_file(place(root), with_column("click", pa.array([0, 0, 7, None], pa.int8())))
-    found = finding(check(root), "domain region=ningbo shows only 0 in click")
-    assert (found.level, found.column, found.count) == ("warn", "click", 2)
+    found = finding(check(root), "1 of 2 domains show one class or no label in click")
+    assert (found.level, found.column, found.count, found.unit) == ("warn", "click", 1, "domains")
+    assert found.examples == ("region=ningbo (only 0 in 2 labels)",)
     assert "AUC" in found.remedy
 
 
