@@ -2,15 +2,18 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from pipeline.data.nearest import refuse_unknown_settings
 from pipeline.errors import BadRequest
 from pipeline.formats import current_document, unchanged
+from schemas.base import Spec
+from schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
 
@@ -37,11 +40,50 @@ def catalog_path(name: Path) -> Path:
 def parse_catalog(path: Path) -> Catalog:
     """The catalogue in a file."""
     try:
-        return Catalog.model_validate(tomllib.loads(path.read_text()))
+        catalog = Catalog.model_validate(tomllib.loads(path.read_text()))
     except tomllib.TOMLDecodeError as error:
         raise BadRequest(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         raise BadRequest(f"{path}: {explain(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} cannot be read: {error}") from error
+    refuse_unknown_presets(catalog)
+    return catalog
+
+
+SPECS: Mapping[str, type[BaseModel]] = {
+    "check": CheckSpec,
+    "pretrain": PretrainSpec,
+    "finetune": FinetuneSpec,
+    "evaluate": EvaluateSpec,
+    "plan": PlanSpec,
+}
+"""The verbs that read a catalogue, by what they may be asked."""
+
+
+def refuse_unknown_presets(catalog: Catalog) -> None:
+    """Refuse a catalogue's presets for a verb or a setting that does not exist.
+
+    Raises:
+        BadRequest: naming the table, the setting and the nearest that exist.
+    """
+    refuse_unknown_settings(list(catalog.presets), SPECS, "[presets]")
+    for verb, settings in catalog.presets.items():
+        there = list(setting_names(SPECS[verb]))
+        refuse_unknown_settings(list(settings), there, f"[presets.{verb}]")
+
+
+def setting_names(spec: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Return every setting of a spec by its dotted name; a free table's ends with a dot."""
+    for name, held in spec.model_fields.items():
+        dotted = f"{above}{held.alias or name}"
+        kinds = [held.annotation, *get_args(held.annotation)]
+        nested_spec = next((k for k in kinds if isinstance(k, type) and issubclass(k, Spec)), None)
+        if nested_spec is not None:
+            yield from setting_names(nested_spec, f"{dotted}.")
+        elif get_origin(held.annotation) is dict:
+            yield f"{dotted}."
+        yield dotted
 
 
 def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> PlanDocument | None:

@@ -27,6 +27,7 @@ def main(spec: CheckSpec) -> int:
             "findings": [asdict(f) for f in report.findings],
             "splits": report.split_rows,
             "unseen": report.unseen,
+            "counted_rows": report.counted_rows,
         }
         replace_text(spec.json_out, json.dumps(document, indent=1))
     return REFUSED if any(f.level == "refuse" for f in report.findings) else WARNED
@@ -59,7 +60,9 @@ def show(report: Report, name: str) -> None:
             "looked at": f"{report.sampled_rows:,} rows",
             "findings": told,
             "rows by split": {k: f"{v:,}" for k, v in report.split_rows.items()},
-            "unseen ids": {k: unseen.describe(shares) for k, shares in report.unseen.items()},
+            f"unseen ids, against those of {report.counted_rows:,} pretrain rows": {
+                k: unseen.describe(shares) for k, shares in report.unseen.items()
+            },
         },
     )
     if counts["refuse"]:

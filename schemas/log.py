@@ -168,6 +168,56 @@ class Catalog(Spec):
         return self
 
     @model_validator(mode="after")
+    def _columns_have_one_part(self) -> Self:
+        """Refuse a label, a list or a leak column in a part that it cannot play."""
+        log = self.log
+        settings: dict[str, tuple[str | None, ...]] = {
+            "domain.keys": self.domain.keys,
+            "domain.parent": self.domain.parent,
+            "log.user": (log.user,),
+            "log.row_id": (log.row_id,),
+            "log.slice_by": (log.slice_by,),
+            "log.event_time": (log.event_time,),
+            "log.partition_keys": log.partition_keys,
+        }
+        labels = {t.label for t in self.tasks}
+        lists = {f.columns[0] for f in self.features if f.kind == "list"}
+        for setting, columns in settings.items():
+            for column in columns:
+                if column in labels:
+                    raise ValueError(
+                        f"{setting} names '{column}', which is a label; it is not known when a "
+                        "row is served. Name another column"
+                    )
+                if column in lists:
+                    raise ValueError(
+                        f"{setting} names '{column}', which feature lists read; a list has no one "
+                        "value. Name another column"
+                    )
+        leaking = sorted({*self.domain.keys, *self.domain.parent} & {*log.leak_columns})
+        if leaking:
+            raise ValueError(
+                f"domain keys {leaking} are leak columns; a row's domain must be known before "
+                "its label. Take them out of log.leak_columns, or of [domain]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_list_is_read_as_a_list(self) -> Self:
+        lists = {f.columns[0]: f.name for f in self.features if f.kind == "list"}
+        for feature in self.features:
+            shared = [c for c in feature.columns if c in lists and feature.kind != "list"]
+            if shared:
+                raise ValueError(
+                    f"feature '{feature.name}' reads '{shared[0]}' as one value a row, feature "
+                    f"'{lists[shared[0]]}' as a list; a column is one or the other"
+                )
+        for name, split in self.splits.items():
+            if listed := sorted(set(split.where) & set(lists)):
+                raise ValueError(f"splits.{name}.where names {listed}, which hold lists")
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, names in (
             ("feature", [f.name for f in self.features]),

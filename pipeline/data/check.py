@@ -11,10 +11,12 @@ import pyarrow as pa
 from pipeline.data import (
     contract,
     features,
+    hashing,
     kinds,
     leaks,
     logs,
     names,
+    nearest,
     reader,
     splits,
     unseen,
@@ -28,7 +30,7 @@ from pipeline.data.reader import Piece
 from pipeline.data.splits import Selection, Split
 from pipeline.data.view import log_dates
 from pipeline.errors import PipelineError
-from schemas.feature import NumericSpec
+from schemas.feature import ListSpec, NumericSpec
 from schemas.log import Catalog
 
 EXAMPLES = 3
@@ -61,6 +63,9 @@ class Report:
     split_rows: dict[str, int]
     unseen: dict[str, dict[str, float]] = field(default_factory=dict)
     """Split -> table -> share of its ids that the sample of the pretrain split does not have."""
+    counted_rows: int = 0
+    """Rows of the pretrain split whose ids were counted for that; fewer than the split has make
+    ids look unseen that are not."""
 
 
 def check_log(
@@ -100,13 +105,14 @@ def check_log(
     findings += problems
     split_sample = _SplitSample(catalog, chosen, sample_rows, sample.as_of)
     findings += split_sample.findings()
-    rows = {name: chosen[name].rows if name in chosen else 0 for name in catalog.splits}
+    rows = {str(name): chosen[name].rows if name in chosen else 0 for name in catalog.splits}
     return _report(
         snapshot,
         findings,
         sampled_rows=sample.rows,
         split_rows=rows,
         unseen=split_sample.shares,
+        counted_rows=split_sample.counted_rows,
     )
 
 
@@ -117,6 +123,7 @@ def _report(
     sampled_rows: int = 0,
     split_rows: dict[str, int] | None = None,
     unseen: dict[str, dict[str, float]] | None = None,
+    counted_rows: int = 0,
 ) -> Report:
     return Report(
         findings=tuple(findings),
@@ -125,6 +132,7 @@ def _report(
         sampled_rows=sampled_rows,
         split_rows=split_rows or {},
         unseen=unseen or {},
+        counted_rows=counted_rows,
     )
 
 
@@ -137,7 +145,7 @@ def _name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     there = names.columns_there(snapshot)
     if not there:
         return
-    has = f"The files have: {names.listed(there)}"
+    has = f"The files have: {nearest.listed(there)}"
     for setting, column, line in names.unknown_columns(catalog, there):
         yield Finding(
             level="refuse",
@@ -154,7 +162,7 @@ def _name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             column=column,
             count=len(snapshot.files),
             unit="files",
-            remedy=f"It is null everywhere.{names.nearest(column, there)} {has}",
+            remedy=f"It is null everywhere.{nearest.nearest(column, there)} {has}",
         )
 
 
@@ -474,8 +482,10 @@ class _SplitSample:
         as_of: date | None,
     ) -> None:
         self.catalog, self.chosen, self.as_of = catalog, chosen, as_of
-        self.wanted = max(wanted // max(len(chosen), 1), 1)
+        self.wanted = wanted
+        self.wanted_of_others = max(wanted // max(len(chosen), 1), 1)
         self.shares: dict[str, dict[str, float]] = {}
+        self.counted_rows = 0
 
     def findings(self) -> Iterator[Finding]:
         """Return what the splits show; a log that cannot be read has been told of already."""
@@ -485,6 +495,7 @@ class _SplitSample:
                     yield from self._labels(name)
             if "pretrain" in self.chosen:
                 yield from self._wild_numbers()
+                yield from self._padded_lists()
                 yield from self._unseen()
         except PipelineError:
             return
@@ -536,10 +547,28 @@ class _SplitSample:
                     remedy=_remedy("wild number"),
                 )
 
+    def _padded_lists(self) -> Iterator[Finding]:
+        """Find lists that are filled up to one length, where no padding is declared."""
+        lists = [f for f in self.catalog.features if isinstance(f, ListSpec) and f.padding is None]
+        ends = {f.columns[0]: features.ListEnds() for f in lists}
+        for raw in self._raw("pretrain"):
+            for column, gathered in ends.items():
+                gathered.add(raw.rows.column(column))
+        for column, gathered in ends.items():
+            if padding := gathered.padding():
+                word, lists_count = padding
+                yield Finding(
+                    level="warn",
+                    what=f"all lists of {column} are {gathered.length} long, and "
+                    f"{lists_count / gathered.lists:.0%} end or begin with {word} twice",
+                    column=column,
+                    count=lists_count,
+                    remedy=f"If {word} only fills them up, declare padding = {word} for the "
+                    "feature; else it is read as an id like the others",
+                )
+
     def _unseen(self) -> Iterator[Finding]:
-        encoding = vocabulary.fit(
-            ((raw.rows, raw.identity) for raw in self._raw("pretrain")), self.catalog
-        )
+        encoding = vocabulary.fit(self._counted_rows(), self.catalog)
         counted = {
             name: self._counted(name, encoding) for name in self.chosen if name != "pretrain"
         }
@@ -560,5 +589,11 @@ class _SplitSample:
                 remedy="Did its ids change their spelling, or is it a table of new ids by nature?",
             )
 
+    def _counted_rows(self) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+        for raw in self._raw("pretrain"):
+            self.counted_rows += len(raw.rows)
+            yield raw.rows, raw.identity
+
     def _counted(self, split: str, encoding: Encoding) -> unseen.UnseenIds:
-        return reader.unseen_ids(self.chosen[split], self.catalog, encoding, rows=self.wanted)
+        rows = self.wanted_of_others
+        return reader.unseen_ids(self.chosen[split], self.catalog, encoding, rows=rows)

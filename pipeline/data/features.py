@@ -13,6 +13,7 @@ The ids of an encoded batch lie end to end in one buffer, feature after feature,
 KeyedJaggedTensor wants them; batch.py takes them as they lie.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -367,6 +368,49 @@ def _without_padding(column: pa.Array, padding: int | str) -> pa.Array:
     return pa.ListArray.from_arrays(
         pa.array(kept.astype(np.int32)), values.filter(pa.array(is_item)), mask=mask
     )
+
+
+PADDED_SHARE = 0.2
+"""Share of lists that must end, or begin, with the same value twice to look padded."""
+
+
+@dataclass(slots=True)
+class ListEnds:
+    """What lists of one length end and begin with, gathered batch by batch."""
+
+    lists: int = 0
+    length: int | None = None
+    """Length of every list so far; -1 where they differ."""
+    ends: Counter[object] = field(default_factory=Counter)
+    starts: Counter[object] = field(default_factory=Counter)
+
+    def add(self, column: pa.Array) -> None:
+        """Take more lists in."""
+        column = column.drop_null()
+        sizes = np.diff(column.offsets.to_numpy())
+        if not len(sizes) or self.length == -1:
+            return
+        self.lists += len(sizes)
+        if sizes.min() != sizes.max() or self.length not in (None, int(sizes[0])):
+            self.length = -1
+            return
+        self.length = length = int(sizes[0])
+        if length < 3:
+            return
+        first = column.offsets.to_numpy()[:-1]
+        for counter, at in ((self.ends, length - 2), (self.starts, 0)):
+            pairs = [column.values.take(pa.array(first + at + shift)) for shift in (0, 1)]
+            pairs = [_decoded(pair) for pair in pairs]
+            twice = pairs[0].filter(pc.fill_null(pc.equal(*pairs), False))
+            counter.update({v["values"]: v["counts"] for v in pc.value_counts(twice).to_pylist()})
+
+    def padding(self) -> tuple[object, int] | None:
+        """Return the value that seems to fill lists up, and in how many; None where none does."""
+        most = [counter.most_common(1)[0] for counter in (self.ends, self.starts) if counter]
+        best = max(most, key=lambda pair: pair[1], default=None)
+        if self.length in (None, -1) or best is None or best[1] < PADDED_SHARE * self.lists:
+            return None
+        return best
 
 
 def _last_values(column: pa.Array, feature: ListSpec) -> tuple[pa.Array, npt.NDArray[np.int32]]:
