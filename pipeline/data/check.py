@@ -100,7 +100,7 @@ def check_log(
     sample = _Sample(catalog, as_of=as_of or catalog.as_of or max(dates, default=None))
     sample.look(_everything(snapshot, catalog), wanted=sample_rows)
     findings += sample.findings()
-    findings += _leak_findings(snapshot, catalog)
+    findings += leak_findings(snapshot, catalog)
     chosen, problems = _selections(snapshot, catalog, dates)
     findings += problems
     split_sample = _SplitSample(catalog, chosen, sample_rows, sample.as_of)
@@ -401,7 +401,7 @@ class _Classes:
                 )
 
 
-def _leak_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
+def leak_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     """Find columns, declared or not, that predict a label nearly alone."""
     labels = {t.label for t in catalog.tasks}
     read = {c for f in catalog.features for c in f.columns}

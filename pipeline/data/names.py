@@ -1,5 +1,6 @@
 """Names that a catalogue uses and a log does not have: found early, with the nearest that exist."""
 
+import json
 from collections.abc import Collection, Iterator
 
 import pyarrow.fs
@@ -88,11 +89,11 @@ def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
         f"log.partition_keys names '{key}', which no folder has.{nearest(key, there)}"
         for key in declared
         if key not in there
-    ] or [f"log.partition_keys are {list(declared)}, in this order"]
+    ] or [f"log.partition_keys are {json.dumps(declared)}, in this order"]
     listing = "\n".join(f"  {line}" for line in lines)
     raise BadRequest(
         f"the folders below {uri} are named {'/'.join(f'{key}=...' for key in there)}:\n{listing}\n"
-        f"  Write partition_keys = {list(there)}".replace("'", '"')
+        f"  Write partition_keys = {json.dumps(there)}"
     )
 
 

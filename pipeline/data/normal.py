@@ -105,7 +105,7 @@ def _plain_dictionary(values: pa.DictionaryArray, kind: str) -> pa.Array:
 def _plain_list(values: pa.Array, kind: str) -> pa.Array:
     is_, found = pa.types, values.type
     if is_.is_list_view(found) or is_.is_large_list_view(found):
-        values = _without_views(values)
+        values = _without_views(values, kind)
     elif is_.is_fixed_size_list(found):
         values = values.cast(pa.list_(found.value_type))
     if not (is_.is_list(values.type) or is_.is_large_list(values.type)):
@@ -123,7 +123,7 @@ def _plain_list(values: pa.Array, kind: str) -> pa.Array:
     )
 
 
-def _without_views(values: pa.Array) -> pa.ListArray:
+def _without_views(values: pa.Array, kind: str) -> pa.ListArray:
     """Return a list view as a list.
 
     pyarrow 26.0.1's own cast makes an offsets buffer that is one entry short.
@@ -133,7 +133,7 @@ def _without_views(values: pa.Array) -> pa.ListArray:
     starts = values.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     positions = np.repeat(starts - ends[:-1], sizes) + np.arange(ends[-1])
-    items = values.values.take(pa.array(positions))
+    items = plain(values.values, kind).take(pa.array(positions))  # string views cannot be taken
     mask = None if valid.all() else pa.array(~valid)
     return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), items, mask=mask)
 
