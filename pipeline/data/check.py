@@ -89,8 +89,9 @@ def check_log(
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
     )
     findings = [*_name_findings(snapshot, catalog), *_file_findings(snapshot, catalog)]
-    if not snapshot.files:
-        return _report(snapshot, findings)
+    odd_folders = list(_partition_findings(snapshot, catalog))
+    if odd_folders or not snapshot.files:
+        return _report(snapshot, [*findings, *odd_folders])
     findings += _kind_findings(snapshot, catalog)
     try:
         dates = log_dates(uri, catalog)
@@ -166,7 +167,16 @@ def _name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
         )
 
 
+def _partition_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
+    """Find folder names that features read as numbers and that are none."""
+    partitions = (dict(file.partition) for file in snapshot.files)
+    for key, text in contract.partition_problems(partitions, catalog).items():
+        told = f"a folder says {key}={text}, and a feature reads {key} as a number"
+        yield _refused(told, snapshot.uri, snapshot.rows)
+
+
 def _kind_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
+    """Find ids of two kinds."""
     for mixture in kinds.mixtures(snapshot, catalog):
         least = min(mixture.parts.values(), key=len)
         yield Finding(

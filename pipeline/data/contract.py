@@ -55,17 +55,42 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
     absent = [c for c in inside if c not in schema.names]
     missing = [c for c in absent if c not in catalog.optional_columns]
     problems = [f"missing columns: {', '.join(missing)}"] if missing else []
-    wanted = expected_kinds(catalog)
+    wanted, uses = expected_kinds(catalog), list(_uses(catalog))
     for column in inside:
         if column in absent:
             continue
         if schema.names.count(column) > 1:
             problems.append(f"{column}: {schema.names.count(column)} columns have this name")
             continue
-        kind, found = wanted[column], schema.field(column).type
-        if not _is_kind(normal.plain_type(found, kind), kind):
-            problems.append(f"{column}: {found}, expected {kind}")
+        found = schema.field(column).type
+        plain = normal.plain_type(found, wanted[column])
+        kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
+        if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
+            problems.append(f"{column}: {found}, expected {' and '.join(wrong)}")
     return "; ".join(problems) or None
+
+
+def partition_problems(
+    partitions: Iterable[Mapping[str, str | None]], catalog: Catalog
+) -> dict[str, str]:
+    """Return, by partition key that is read as numbers, a folder's value that is none."""
+    whole = {column for column, kind in _counted(catalog) if kind == normal.WHOLE}
+    numbers = {f.columns[0] for f in catalog.features if isinstance(f, NumericSpec)}
+    found: dict[str, str] = {}
+    for partition in partitions:
+        for key in (whole | numbers) & partition.keys():
+            text = partition[key]
+            if text is not None and not _parses(text, pa.int64() if key in whole else pa.float64()):
+                found.setdefault(key, text)
+    return found
+
+
+def _parses(text: str, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(text).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def normalised(
@@ -82,21 +107,29 @@ def normalised(
 
 
 def expected_kinds(catalog: Catalog) -> dict[str, str]:
-    """Column -> `id`, `whole number`, a list of either, `number`, `label` or `time`."""
-    kinds = dict.fromkeys(catalog.columns, "id")
+    """Column -> `id`, `whole number`, a list of either, `number`, `label` or `time`.
+
+    Of a column that is read in several ways it is the strictest one.
+    """
+    return dict.fromkeys(catalog.columns, "id") | dict(_uses(catalog))
+
+
+def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
+    """Return every column with each kind that it is read as, the strictest last."""
+    log = catalog.log
     for feature in catalog.features:
         if isinstance(feature, NumericSpec):
-            kinds[feature.columns[0]] = "number"
+            yield feature.columns[0], "number"
         if isinstance(feature, ListSpec):
-            kinds[feature.columns[0]] = "list of ids"
-    kinds |= {task.label: "label" for task in catalog.tasks}
-    log = catalog.log
-    if log.event_time in kinds:
-        kinds[log.event_time] = "time"
-    hashed = [c for f in catalog.features if f.kind in ("cross", "categorical") for c in f.columns]
-    hashed += [c for c in (log.user, log.row_id, log.slice_by) if c]
-    kinds |= dict.fromkeys(hashed, "id")
-    return kinds | dict(_counted(catalog))
+            yield feature.columns[0], "list of ids"
+    yield from ((task.label, "label") for task in catalog.tasks)
+    if log.event_time in catalog.columns:
+        yield str(log.event_time), "time"
+    for feature in catalog.features:
+        if feature.kind in ("cross", "categorical"):
+            yield from ((column, "id") for column in feature.columns)
+    yield from ((c, "id") for c in (log.user, log.row_id, log.slice_by) if c)
+    yield from _counted(catalog)
 
 
 def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:

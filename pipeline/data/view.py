@@ -72,6 +72,7 @@ def open_log(
     names.refuse_unknown_columns(snapshot, catalog)
     refuse_unreadable(snapshot)
     kinds.refuse_mixtures(snapshot, catalog)
+    refuse_odd_partitions(snapshot, catalog)
     selections: dict[str, Selection] = {
         split.name: reader.select(snapshot, split, catalog) for split in chosen.values()
     }
@@ -89,6 +90,21 @@ def open_log(
         selections=selections,
         as_of=as_of or catalog.as_of or newest,
     )
+
+
+def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse folder names that features read as numbers and that are none.
+
+    Raises:
+        BadLog: naming the key and a value.
+    """
+    partitions = (dict(file.partition) for file in snapshot.files)
+    if problems := contract.partition_problems(partitions, catalog):
+        listing = "; ".join(f"{key}={text}" for key, text in problems.items())
+        raise BadLog(
+            f"folders below {snapshot.uri} say {listing}, and features read these keys as numbers. "
+            "Make them categorical, or name the folders by numbers"
+        )
 
 
 def refuse_unreadable(snapshot: Snapshot) -> None:

@@ -12,6 +12,8 @@ import pytest
 from pipeline.data import contract
 from pipeline.data.check import Report, check_log
 from pipeline.data.contract import Finding
+from pipeline.data.view import open_log
+from pipeline.errors import BadLog
 from schemas.log import Catalog
 from tests.builders import batch_of, draw_rows, small_catalog, write_file, write_log
 
@@ -293,3 +295,86 @@ def test_damaged_pages_are_found_before_training_meets_them(root):
     path.write_bytes(held)
     found = finding(check(root), "row group 0 cannot be decoded")
     assert (found.level, found.file) == ("refuse", "region=ningbo/dt=2026-10-01/bad.parquet")
+
+
+@pytest.mark.parametrize(
+    ("feature", "table"),
+    [
+        ({"kind": "numeric", "name": "region"}, {}),
+        (
+            {"kind": "categorical", "name": "region"},
+            {"region": {"encoding": "identity", "rows": 9}},
+        ),
+    ],
+)
+def test_folder_names_that_are_read_as_numbers_and_are_none_are_refused(root, feature, table):
+    catalog = small_catalog(features=[feature], tables=table)
+    assert finding(check(root, catalog), "a folder says region=").level == "refuse"
+    with pytest.raises(BadLog, match="features read these keys as numbers"):
+        open_log(catalog, str(root), wanted=["pretrain"])
+    hours = [{"kind": "numeric", "name": "hour"}]
+    days = small_catalog(features=hours, tables={}, log__partition_keys=["dt", "hour"])
+    assert (
+        contract.partition_problems([{"hour": "07"}, {"hour": None}, {"hour": "1.5"}], days) == {}
+    )
+
+
+def test_a_column_that_is_read_in_two_ways_must_allow_both():
+    catalog = small_catalog(
+        features=[
+            {"kind": "categorical", "name": "item_id"},
+            {"kind": "numeric", "name": "item_number", "column": "item_id"},
+        ],
+        tables={},
+    )
+    schema = draw_rows(1).schema
+    assert contract.schema_problem(schema, catalog) is None
+    place = schema.get_field_index("item_id")
+    for kind, told in ((pa.string(), "expected number"), (pa.float64(), "expected id")):
+        problem = contract.schema_problem(schema.set(place, pa.field("item_id", kind)), catalog)
+        assert problem == f"item_id: {kind}, {told}"
+
+
+def test_four_thousand_domains_of_one_class_are_one_line(tmp_path):
+    rows = draw_rows(4_000)
+    changed = {"scene": pa.array([f"s{n}" for n in range(4_000)])}
+    for name, column in changed.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    write_file(place(tmp_path), rows)
+    report = check(tmp_path, small_catalog(domain__keys=["scene"]))
+    found = finding(report, "4,000 of 4,000 domains show one class or no label in click")
+    assert (found.count, found.unit, len(found.examples)) == (4_000, "domains", 3)
+    assert len(report.findings) < 10
+
+
+def test_many_files_with_one_fault_are_one_line_with_rows_and_examples(root):
+    for number in range(9):
+        write_file(place(root, f"bad{number}.parquet"), draw_rows(3).drop_columns(["age"]))
+        write_file(place(root, f"none{number}.parquet"), draw_rows(3)).write_bytes(b"PAR1" * number)
+    report = check(root)
+    lacking = finding(report, "missing columns: age")
+    assert (lacking.count, lacking.unit, len(lacking.examples)) == (9, "files", 3)
+    assert lacking.share == pytest.approx(27 / 107)
+    assert len([f for f in report.findings if f.level == "quarantine"]) <= 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        pytest.param(
+            {"splits": {"pretrain": {"where": {"scene": ["nowhere"]}}}},
+            "split 'pretrain': it selects no row",
+            id="nothing to train on",
+        ),
+        pytest.param(
+            {"domain__values": [["hefei"]]}, "all 80 rows looked at are quarantined", id="no domain"
+        ),
+        pytest.param(
+            {"tasks": [{"label": "click", "matures_after": "P90D"}]},
+            "task click cannot be trained on split 'pretrain'",
+            id="nothing is ripe",
+        ),
+    ],
+)
+def test_a_log_on_which_no_job_could_run_is_refused(root, changes, what):
+    assert finding(check(root, small_catalog(**changes)), what).level == "refuse"

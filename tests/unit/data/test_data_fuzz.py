@@ -64,6 +64,15 @@ NEW = ("optional", "padding", "column", "table", "log", "buckets", "boundaries",
 MORE = ("slice_by", "leak_columns", "truth", "negatives_kept", "where", "dates", "weight", "width")
 
 
+def like(value: Any) -> st.SearchStrategy[Any]:
+    """Values that may stand where this one stands, and so get past the catalogue's types."""
+    if isinstance(value, str) and value in COLUMNS:
+        return st.sampled_from(COLUMNS)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return values
+    return st.sampled_from([0, 1, -1, 2, 3, 5, 0.25, 0.5, 1.0])
+
+
 def mutate(tree: Any, data: st.DataObject) -> None:
     """Change one entry somewhere in the tree: another value, none, or one more."""
     place = tree
@@ -73,12 +82,12 @@ def mutate(tree: Any, data: st.DataObject) -> None:
             break
         key = data.draw(st.sampled_from(keys))
         inner = place[key]
-        if isinstance(inner, dict | list) and inner and data.draw(st.booleans()):
+        if isinstance(inner, dict | list) and inner and data.draw(st.integers(0, 4)):
             place = inner
             continue
-        kind = data.draw(st.sampled_from(["replace", "remove", "add"]))
-        if kind == "replace":
-            place[key] = data.draw(values)
+        kind = data.draw(st.sampled_from(["like", "like", "like", "replace", "remove", "add"]))
+        if kind in ("like", "replace"):
+            place[key] = data.draw(like(inner) if kind == "like" else values)
         elif kind == "remove":
             del place[key]
         elif isinstance(place, dict):
