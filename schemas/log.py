@@ -194,6 +194,11 @@ class Catalog(Spec):
                         f"{setting} names '{column}', which feature lists read; a list has no one "
                         "value. Name another column"
                     )
+        if log.event_time in log.partition_keys:
+            raise ValueError(
+                f"log.event_time '{log.event_time}' is a partition key, whose values are text; "
+                "name it as log.date_key, or name a column inside the files"
+            )
         leaking = sorted({*self.domain.keys, *self.domain.parent} & {*log.leak_columns})
         if leaking:
             raise ValueError(

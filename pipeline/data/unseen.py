@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from schemas.feature import NULL_ROW, UNSEEN_ROW, NumericSpec, table_of
+from schemas.feature import FIRST_ROW, NumericSpec, table_of
 from schemas.log import Catalog
 
 JUMP = 0.2
@@ -30,10 +30,12 @@ class UnseenIds:
     def add(self, rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> None:
         """Count encoded rows. Hashed tables have no unseen ids, and buckets none either."""
         for table, rows_V in _ids_by_table(rows, catalog):
-            known = len(rows_V) - int(np.count_nonzero(rows_V == NULL_ROW))
-            self.ids[table] = self.ids.get(table, 0) + known
-            met = int(np.count_nonzero(rows_V == UNSEEN_ROW))
-            self.unseen[table] = self.unseen.get(table, 0) + met
+            # One comparison over all ids: those without a row of their own are few, and nulls are
+            # the zeros.
+            odd = int(np.count_nonzero(rows_V < FIRST_ROW))
+            nulls = len(rows_V) - int(np.count_nonzero(rows_V)) if odd else 0
+            self.ids[table] = self.ids.get(table, 0) + len(rows_V) - nulls
+            self.unseen[table] = self.unseen.get(table, 0) + odd - nulls
 
     def counts(self) -> dict[str, int]:
         """Return both counts as one mapping of words, as workers gather them."""
