@@ -215,6 +215,7 @@ def show(record: OpenRecord) -> None:
             "parameters a kernel": f"{result['parameters_per_kernel']:,}",
             "below their floor": result["below_floor"] or "none",
             "still improving at the last epoch": result["stopped_at_cap"] or "none",
+            "labelled tuning rows": result["labels"],
             "quarantined": result["contract"] or "nothing",
             "activations": _told(result["cache"]),
             "seconds": record.timings_s,
