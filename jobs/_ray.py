@@ -1,17 +1,15 @@
 """Where Ray is: a function and its work on W Ray Train workers, restarted when one dies.
 
 Workers compute in their own process group (gloo on CPUs, NCCL on GPUs). Worker 0 appends its
-progress to `progress.jsonl` in the run folder, which the driver shows as it grows. An error that a
-retry cannot mend is written to `refused.json` and ends the run at once.
+progress to `progress.jsonl` in the run folder, which the driver shows as it grows. What becomes of
+an error on a worker stands in _failures.py.
 """
 
-import contextlib
 import json
 import logging
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +22,19 @@ from ray._private.node import Node
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
+from torch import distributed as dist
 
+from jobs._failures import (
+    announce_restart,
+    cause_of_failure,
+    forget_failures,
+    is_refused,
+    keep_failure,
+    raise_refusal,
+    tracebacks,
+    write_document,
+)
 from jobs._progress import show_progress
-from pipeline import errors
 from pipeline.errors import DoesNotFit, PipelineError
 from pipeline.process import WORKER_ENVIRONMENT, Worker, current_worker, keep_freed_memory
 
@@ -43,7 +51,6 @@ _QUIET = {
 """A local Ray shares the workers' cores; this leaves out statistics that nobody reads, and
 processes that nobody needs on one machine."""
 PROGRESS = "progress.jsonl"
-REFUSED = "refused.json"
 RESULT = "result.json"
 Report = Callable[[Mapping[str, Any]], None]
 Work = TypeVar("Work")
@@ -133,8 +140,8 @@ def on_ray(
             something that a retry did not mend.
     """
     run_dir = run_dir.resolve()
-    for stale in (REFUSED, RESULT):
-        (run_dir / stale).unlink(missing_ok=True)
+    forget_failures(run_dir)
+    (run_dir / RESULT).unlink(missing_ok=True)
     config = {"run": run, "work": work, "run_dir": str(run_dir)}
     with ray_cluster(workers), show_progress(run_dir / PROGRESS, title):
         use_gpu = _use_gpu(device, workers)
@@ -159,30 +166,31 @@ def on_ray(
             raise PipelineError(_story(failure, run_dir)) from failure
         except SystemExit as stop:  # Ray's answer to Ctrl-C while it trains
             raise KeyboardInterrupt from stop
-    _raise_refusal(run_dir)
+    raise_refusal(run_dir)
     result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
+    forget_failures(run_dir)
     return result
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
     """One worker's life under Ray Train."""
     run_dir = Path(config["run_dir"])
-    if (run_dir / REFUSED).exists():
+    if is_refused(run_dir):
         return
     torch.set_num_threads(1)
     keep_freed_memory()
     worker = current_worker()
     report = _reporter(run_dir / PROGRESS) if worker.rank == 0 else _silent
+    if worker.rank == 0:
+        announce_restart(run_dir, report)
+    dist.barrier()  # nobody fails anew before rank 0 has told of the attempt before
     try:
         result = config["run"](worker, config["work"], report)
-    except PipelineError as refusal:
-        _write(run_dir / REFUSED, {"kind": type(refusal).__name__, "message": str(refusal)})
-        raise
-    except Exception:
-        _write(run_dir / f"worker-{worker.rank}.error.json", {"traceback": traceback.format_exc()})
+    except Exception as error:
+        keep_failure(run_dir, worker.rank, error)
         raise
     if worker.rank == 0:
-        _write(run_dir / RESULT, result)
+        write_document(run_dir / RESULT, result)
 
 
 def _reporter(path: Path) -> Report:
@@ -210,23 +218,11 @@ def _use_gpu(device: str, workers: int) -> bool:
     return gpus >= workers and device != "cpu"
 
 
-def _raise_refusal(run_dir: Path) -> None:
-    """Raise what a worker refused, as its own kind."""
-    path = run_dir / REFUSED
-    if path.exists():
-        refusal = json.loads(path.read_text())
-        kind = getattr(errors, refusal["kind"], PipelineError)
-        raise kind(refusal["message"])
-
-
 def _story(failure: TrainingFailedError, run_dir: Path) -> str:
-    _raise_refusal(run_dir)
-    told = [json.loads(p.read_text())["traceback"] for p in run_dir.glob("worker-*.error.json")]
-    return "training failed on the workers:\n" + ("\n".join(told) or str(failure))
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(document))
-    with contextlib.suppress(FileNotFoundError):
-        part.replace(path)
+    """Say what ended the run: the refusal of a worker, or the error that no retry mended."""
+    raise_refusal(run_dir)
+    files = tracebacks(run_dir)
+    if not files:
+        return f"training failed on the workers, which left no word: {failure}"
+    told = ", ".join(map(str, files))
+    return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {told}"

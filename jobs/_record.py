@@ -25,6 +25,9 @@ from schemas.record import RunRecord
 
 RECORD = "record.json"
 NOTHING_TO_DO = 6
+_ANYWHERE = ("run_dir", "max_failures")
+"""Settings that do not belong to what a run is."""
+_SETTINGS_SHOWN = 5
 _SHOWN = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
 
 
@@ -129,7 +132,7 @@ def _check_same(
     if before.verb != verb or not is_same:
         raise BadRequest(
             f"{run_dir} holds another run (iak {before.verb}, {before.status}, started "
-            f"{before.started_at:%Y-%m-%d %H:%M}); its settings differ from these. "
+            f"{before.started_at:%Y-%m-%d %H:%M}); {_difference(before, verb, document)}. "
             "Choose another --run-dir, or remove that one"
         )
     if before.status == "finished":
@@ -137,6 +140,26 @@ def _check_same(
             f"{run_dir} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC) under these very "
             "settings; nothing was done. For a new run choose another --run-dir"
         )
+
+
+def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> str:
+    """Say in which settings two requests differ, with both values of each."""
+    if before.verb != verb:
+        return f"this is iak {verb}"
+    then, now = (dict(_settings(spec)) for spec in (before.spec, document))
+    names = [n for n in (then | now) if n not in _ANYWHERE and then.get(n) != now.get(n)]
+    shown = [f"{n} was {then.get(n)!r}, is {now.get(n)!r}" for n in names[:_SETTINGS_SHOWN]]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return f"its settings differ: {'; '.join(shown)}{more}"
+
+
+def _settings(spec: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting with its dotted name."""
+    for name, value in spec.items():
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, f"{outer}{name}.")
+        else:
+            yield f"{outer}{name}", value
 
 
 def _fixed(document: dict[str, Any], may_move: Collection[str]) -> str:
@@ -181,7 +204,7 @@ def run_record_of(document: Mapping[str, Any], where: Path) -> RunRecord:
 
 def spec_digest(document: dict[str, Any]) -> str:
     """SHA-256 of what was asked, wherever the run folder lies."""
-    kept = {k: v for k, v in document.items() if k not in ("run_dir", "max_failures")}
+    kept = {k: v for k, v in document.items() if k not in _ANYWHERE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -196,9 +219,14 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def commit() -> str | None:
-    """The commit of the code beside this file, `+` appended when the tree was changed."""
+    """Return the commit of this package's own checkout, `+` appended when the tree was changed.
+
+    An installed package has none: a repository that happens to surround it says nothing of it.
+    """
     here = Path(__file__).resolve().parent.parent
     try:
+        if Path(_git(here, "rev-parse", "--show-toplevel")).resolve() != here:
+            return None
         head = _git(here, "rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git(here, "status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):

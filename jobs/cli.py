@@ -67,7 +67,7 @@ Every setting is a field of the verb's spec, and can be given in three ways that
   key=value               batch_rows=4096 optim.table_lr=0.05 model.mlp=[256,128]
   --key value             --batch-rows 4096 --optim.table-lr 0.05
 Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed,
-6 nothing to do.
+6 nothing to do, 130 interrupted.
 """
 
 

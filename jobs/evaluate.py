@@ -39,11 +39,12 @@ def main(spec: EvaluateSpec) -> int:
     with run_record("evaluate", spec, spec.run_dir) as record:
         rows = evaluate(spec, catalog, record)
         gap = record.result.get("base_gap")
-        if gap is not None and gap > spec.max_base_gap:
+        if gap is not None and spec.max_base_gap is not None and gap > spec.max_base_gap:
             raise UnderTrained(
-                f"base_gap {gap:.4f} is above {spec.max_base_gap}: on held-out rows of its own "
-                "days the base ranks worse than the global taste it should know. Pre-train it "
-                "longer (epochs, batch_rows, optim.*); kernels that catch up on that prove nothing"
+                f"base_gap {gap:.4f} is above max_base_gap={spec.max_base_gap}: on held-out rows "
+                "of its own days the base ranks worse than the global taste it should know. "
+                "Pre-train it longer (epochs, batch_rows, optim.*); kernels that catch up on that "
+                "prove nothing"
             )
     show(record, rows, catalog)
     return 0

@@ -191,6 +191,15 @@ def _told(cache: dict[str, Any]) -> str:
     return f"{told}, at {cache['folder']}{stopped}"
 
 
+def _at_cap(result: dict[str, Any]) -> str:
+    """Say which kernels had their best epoch last, and what lets them go on."""
+    at_cap, kernels = result["stopped_at_cap"], len(result["kernels"])
+    if not at_cap:
+        return f"none of {kernels}"
+    names = ", ".join(at_cap[:5]) + (", ..." if len(at_cap) > 5 else "")
+    return f"{len(at_cap)} of {kernels} ({names}); pooled.max_epochs, domain.max_epochs give more"
+
+
 def show(record: OpenRecord) -> None:
     """The kernels, and where they lie."""
     result = record.result
@@ -214,7 +223,7 @@ def show(record: OpenRecord) -> None:
             "tables and trunk": f"unchanged, digest {result['digest'][:16]}",
             "parameters a kernel": f"{result['parameters_per_kernel']:,}",
             "below their floor": result["below_floor"] or "none",
-            "still improving at the last epoch": result["stopped_at_cap"] or "none",
+            "best at the last epoch": _at_cap(result),
             "labelled tuning rows": result["labels"],
             "quarantined": result["contract"] or "nothing",
             "activations": _told(result["cache"]),

@@ -236,7 +236,7 @@ def _publish(
                 {"name": "valid_loss", "value": result["best_valid_loss"]},
                 *(
                     {"name": UNSEEN_SHARE, "table": table, "value": share}
-                    for table, share in result["unseen"].items()
+                    for table, share in result.get("unseen", {}).items()
                 ),
             ],
             "precisions": result.get("precisions", []),

@@ -62,6 +62,11 @@ class DomainSpec(Spec):
         return self
 
     @property
+    def all_keys(self) -> tuple[str, ...]:
+        """Every key column of any level, without repeats."""
+        return tuple(dict.fromkeys((*self.parent, *self.keys)))
+
+    @property
     def levels(self) -> tuple[tuple[str, ...], ...]:
         """Key columns per level, from the pooled kernel (no key) down to the domain."""
         return ((), self.parent, self.keys) if self.parent else ((), self.keys)

@@ -5,7 +5,8 @@ A raw record batch becomes an encoded one, a row a row:
     f.<feature>   int64 or list<int64>   rows of the feature's table
     n.<feature>   float                  dense input
     y.<task>      float                  label; null where it is missing, unripe or quarantined
-    l.<level>     dictionary<string>     the row's domain at each level
+    l.<level>     dictionary<string>     name of the row's domain at each level
+    k.<key>       dictionary<string>     the row's value of each key of its domain
     user          int64                  key of the user
     row           int64                  key of the row itself
 
@@ -26,6 +27,7 @@ import pyarrow.compute as pc
 
 from pipeline.data import hashing
 from pipeline.data.ids import Fill, Ids, Memo, Table, fill_with, known, whole_numbers
+from schemas.domain import ESCAPES, POOLED, escaped
 from schemas.feature import (
     FIRST_ROW,
     NULL_ROW,
@@ -38,7 +40,6 @@ from schemas.feature import (
 from schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
-POOLED = "pooled"
 LARGEST = float(np.finfo(np.float32).max)
 """Numbers of this size or more are read as missing: no dense input can hold them, and what writes
 them (1.797e308, 3.4e38) means no number."""
@@ -135,6 +136,8 @@ def encode_parts(
         columns[f"y.{task.title}"] = _label(rows.column(task.label), masks)
     for depth, keys in enumerate(catalog.domain.levels):
         columns[f"l.{depth}"] = domain_names(rows, keys)
+    for key in catalog.domain.all_keys:
+        columns[f"k.{key}"] = _key_values(rows.column(key))
     if catalog.log.user:
         columns["user"] = pa.array(hashing.keys_of(rows.column(catalog.log.user)).view(np.int64))
     columns["row"] = pa.array(identity.view(np.int64))
@@ -155,12 +158,13 @@ def no_rows(catalog: Catalog) -> pa.Table:
     types |= {f"y.{t.title}": pa.float32() for t in catalog.tasks}
     names = pa.dictionary(pa.int32(), pa.string())
     types |= {f"l.{depth}": names for depth in range(len(catalog.domain.levels))}
+    types |= {f"k.{key}": names for key in catalog.domain.all_keys}
     types |= {"user": pa.int64()} if catalog.log.user else {}
     return pa.schema({**types, "row": pa.int64()}).empty_table()
 
 
 def domain_names(rows: pa.RecordBatch, keys: tuple[str, ...]) -> pa.DictionaryArray:
-    """`key=value[/key=value...]` a row, `pooled` for no key; null where a key is null."""
+    """Return each row's `Domain.name` at the level of these keys; null where a key is null."""
     if not keys:
         return _repeated(pa.array([POOLED]), len(rows))
     coded = [_as_dictionary(rows.column(key)) for key in keys]
@@ -174,6 +178,15 @@ def domain_names(rows: pa.RecordBatch, keys: tuple[str, ...]) -> pa.DictionaryAr
     if names.null_count or len(names.unique()) < len(names):  # a dictionary that repeats a word
         named = named.dictionary_decode().dictionary_encode()
     return cast("pa.DictionaryArray", named)
+
+
+def _key_values(column: pa.Array) -> pa.DictionaryArray:
+    """Return a key's values as text, each word once."""
+    coded = _as_dictionary(column)
+    words = coded.dictionary.cast(pa.string())
+    if len(words) == 1 and not coded.null_count:  # as in one partition
+        return _repeated(words, len(coded))
+    return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), words)
 
 
 def _as_dictionary(column: pa.Array) -> pa.DictionaryArray:
@@ -202,7 +215,9 @@ def _joined(keys: tuple[str, ...], coded: list[pa.DictionaryArray], numbers: Ids
         count = max(len(column.dictionary), 1)
         numbers, places = np.divmod(numbers, count)
         text = column.dictionary.take(pa.array(places)).cast(pa.string())
-        parts = [pa.scalar(f"{key}="), text, *([pa.scalar("/"), *parts] if parts else [])]
+        for character, code in ESCAPES:
+            text = pc.replace_substring(text, character, code)
+        parts = [pa.scalar(f"{escaped(key)}="), text, *([pa.scalar("/"), *parts] if parts else [])]
     return pc.binary_join_element_wise(*parts, pa.scalar(""))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.data.features import POOLED
 from pipeline.errors import BadRequest
 from pipeline.iak import bank as banks
 from pipeline.iak.grouped import Segments, grouped_linear, spread
@@ -16,6 +15,7 @@ from pipeline.publish.bundle import Bundle, list_bundles, read_bundle
 from pipeline.publish.offer import STANDARD
 from pipeline.training.activations import Standard
 from pipeline.training.finetune import Live
+from schemas.domain import Domain
 
 BASE_SLOT = -1
 
@@ -104,7 +104,7 @@ def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> Shelf:
     names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
     return Shelf(
-        names=tuple(_domain_name(b) for b in bundles),
+        names=tuple(_domain_of(b).name for b in bundles),
         is_published=tuple(bool(b.manifest.verdict.get("publish")) for b in bundles),
         weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
         | _no_probe(bundles),
@@ -117,9 +117,9 @@ def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> Shelf:
     )
 
 
-def _domain_name(bundle: Bundle) -> str:
-    domain = bundle.manifest.domain
-    return "/".join(f"{k}={domain[k]}" for k in bundle.manifest.level) or POOLED
+def _domain_of(bundle: Bundle) -> Domain:
+    """Return the domain of a bundle, its keys in the order of the level."""
+    return Domain(tuple((key, bundle.manifest.domain[key]) for key in bundle.manifest.level))
 
 
 def _no_probe(bundles: Sequence[Bundle]) -> dict[str, Tensor]:

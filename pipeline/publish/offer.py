@@ -79,7 +79,7 @@ def _offer_one(
     path = write_bundle(
         root,
         tensors,
-        domain=dict(part.split("=", 1) for part in _parts(name, level.keys)) or None,
+        domain=level.domains[name].as_dict() or None,
         base_fingerprint=papers.base_fingerprint,
         schema_hash=papers.schema_hash,
         data_window=dict(papers.data_window) | {"tuning_rows": level.rows.get(name, 0)},
@@ -98,17 +98,6 @@ def _offer_one(
         best_epoch=tuned.best_epoch[slot],
         valid_gain=tuned.start_loss[slot] - tuned.best_loss[slot],
     )
-
-
-def _parts(name: str, keys: tuple[str, ...]) -> list[str]:
-    """`region=a/daypart=b` as its parts; values may hold a slash, keys tell where one begins."""
-    parts: list[str] = []
-    rest = name
-    for key, following in zip(keys, (*keys[1:], None), strict=False):
-        end = rest.index(f"/{following}=", len(key) + 1) if following else len(rest)
-        parts.append(rest[:end])
-        rest = rest[end + 1 :]
-    return parts
 
 
 def _gate_rows(rows: Judged | None, compared: PairedAuc | None) -> GateRows:

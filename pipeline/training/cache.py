@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 _SPARE_BYTES = 2 * 2**30
 """Disk that is left to others."""
 _PART_AGE_S = 24 * 3600

@@ -41,6 +41,7 @@ from pipeline.training.judged import Judged, gate_rows
 from pipeline.training.levels import Names, Plan, find_domains, tune_levels
 from pipeline.training.rows import RowSource, SplitRows, TuningRows
 from pipeline.training.tune import Setting, Stage, Tuned
+from schemas.domain import Domain
 from schemas.job import FrozenTablesSpec, KernelSpec
 from schemas.log import Catalog
 from schemas.plan import PlanDocument
@@ -100,6 +101,8 @@ class Level:
     tuned: Tuned
     rows: Mapping[str, int]
     judged: Mapping[str, Judged]
+    domains: Mapping[str, Domain]
+    """Name of each kernel -> its domain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +215,7 @@ def _judged(
             tuned=done,
             rows={n: names.rows[depth][n] for n in done.bank.names},
             judged=gate_rows(done.bank, depth, setting, gate),
+            domains={n: names.domains[n] for n in done.bank.names},
         )
         for depth, done in enumerate(tuned)
     )

@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 
-from pipeline.data.features import POOLED
 from pipeline.errors import BadLog, BadRequest
 from pipeline.formats import current_document
 from pipeline.iak.bank import Bank, repeated, stack
@@ -27,6 +26,7 @@ from pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
 from pipeline.process import Worker
 from pipeline.training.cohorts import tune_level
 from pipeline.training.tune import CohortTuner, Setting, Stage, Tuned
+from schemas.domain import POOLED, Domain
 from schemas.task import DomainSpec
 
 CHECKPOINT = "tune.safetensors"
@@ -61,6 +61,8 @@ class Names:
     ancestors: Mapping[str, tuple[str, ...]]
     """Domain of a level below the pooled one -> its names at the levels above, outermost first."""
     below_floor: Mapping[str, int]
+    domains: Mapping[str, Domain]
+    """Name -> the domain it is the name of, at any level."""
 
 
 def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
@@ -70,17 +72,20 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
         BadLog: a domain has two parents.
     """
     depth = len(domain.levels)
-    own = rows.group_by([f"l.{level}" for level in range(depth)]).aggregate([([], "count_all")])
+    columns = [f"l.{level}" for level in range(depth)] + [f"k.{key}" for key in domain.all_keys]
+    own = rows.group_by(columns).aggregate([([], "count_all")])
     parts: list[list[dict[str, Any]]] = [[] for _ in range(worker.world)]
     dist.all_gather_object(parts, own.to_pylist())
     counts: list[Counter[str]] = [Counter() for _ in range(depth)]
     ancestors: dict[str, tuple[str, ...]] = {}
+    domains: dict[str, Domain] = {}
     for line in (line for part in parts for line in part):
         path = [line[f"l.{level}"] for level in range(depth)]
         if None in path:
             continue
         for level, name in enumerate(path):
             counts[level][name] += line["count_all"]
+            domains[name] = Domain(tuple((k, line[f"k.{k}"]) for k in domain.levels[level]))
             above = tuple(path[:level])
             if ancestors.setdefault(name, above) != above:
                 raise BadLog(
@@ -93,7 +98,9 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
         for count, floor in zip(counts, floors, strict=True)
     )
     thin = {n: c for n, c in counts[-1].items() if c < domain.min_rows}
-    return Names(tuned=tuned, rows=tuple(counts), ancestors=ancestors, below_floor=thin)
+    return Names(
+        tuned=tuned, rows=tuple(counts), ancestors=ancestors, below_floor=thin, domains=domains
+    )
 
 
 def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> list[Tuned]:

@@ -101,7 +101,7 @@ class Tuned:
     epochs: int
     """Of the kernel that took most."""
     stopped_at_cap: list[str]
-    """Domains still improving when the epochs ran out."""
+    """Domains whose last epoch was their best: more of them may serve these better."""
 
     @classmethod
     def nothing(cls, start: Bank) -> "Tuned":
@@ -365,7 +365,6 @@ class CohortTuner:
     def _tuned(self) -> Tuned:
         progress = self.progress
         at_cap = progress.is_active_K & (progress.best_epoch_K == self.stage.max_epochs)
-        at_cap &= self.stage.decay_share == 0  # a rate that ended at zero improves no further
         return Tuned(
             bank=self.best,
             start_loss=progress.start_loss_K.tolist(),

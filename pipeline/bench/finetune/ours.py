@@ -17,7 +17,6 @@ from torch import nn
 
 from pipeline.bench.finetune.plain import kernel_shape
 from pipeline.bench.finetune.prepare import Ground
-from pipeline.data.features import POOLED
 from pipeline.data.reader import Reader
 from pipeline.data.view import LogView
 from pipeline.iak.bank import Bank, stack
@@ -35,6 +34,7 @@ from pipeline.training.levels import find_domains
 from pipeline.training.rows import ReadPiece, RowSource, SplitRows, TuningRows
 from pipeline.training.schedule import Step
 from pipeline.training.tune import CohortTuner, Setting, Stage
+from schemas.domain import POOLED
 from schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
 from schemas.log import Catalog
 

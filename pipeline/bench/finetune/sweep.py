@@ -34,7 +34,6 @@ from pipeline.bench.finetune.plain import kernel_shape
 from pipeline.bench.finetune.prepare import Ground
 from pipeline.bench.progress import writer
 from pipeline.data.batch import to_batch
-from pipeline.data.features import POOLED
 from pipeline.data.view import LogView
 from pipeline.iak import kernel
 from pipeline.iak.bank import Bank
@@ -47,6 +46,7 @@ from pipeline.training.activations import Activations, FrozenBase
 from pipeline.training.cohorts import tune_level
 from pipeline.training.rows import TuningRows, tuning_rows
 from pipeline.training.tune import Setting
+from schemas.domain import POOLED
 
 _SPLITS = ("tune", "valid")
 _REPEATS = 3

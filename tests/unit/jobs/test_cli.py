@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -82,14 +81,22 @@ def test_every_verb_teaches_its_settings(verb, capsys):
     assert "Exit codes" in shown
 
 
-def test_help_answers_at_once_without_torch():
-    code = "import sys, jobs.cli; jobs.cli.run(['--help']); assert 'torch' not in sys.modules"
-    best = float("inf")
-    for _ in range(3):
-        start = time.monotonic()
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
-        best = min(best, time.monotonic() - start)
-    assert best < 0.5
+IMPORTED_BY_HELP = """
+import sys
+import jobs.cli
+jobs.cli.run(["--help"])
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+def test_help_imports_nothing_that_takes_long():
+    told = subprocess.run(
+        [sys.executable, "-c", IMPORTED_BY_HELP], check=True, cwd=ROOT, capture_output=True
+    )
+    imported = set(told.stderr.decode().split())
+    slow = {"torch", "torchrec", "ray", "pyarrow", "numpy", "scipy", "matplotlib", "pydantic"}
+    assert not imported & (slow | {"pipeline", "schemas"})
+    assert "cyclopts" in imported
 
 
 def test_the_shipped_demo_knobs_load():

@@ -1,7 +1,9 @@
 import json
+import subprocess
 
 import pytest
 
+from jobs import _record
 from jobs._record import AlreadyFinished, read_record, run_record
 from pipeline.errors import BadLog, BadRequest
 from schemas.job import PretrainSpec
@@ -103,3 +105,28 @@ def test_a_record_that_is_no_record_is_refused(tmp_path):
     (tmp_path / "record.json").write_text("{}")
     with pytest.raises(BadRequest, match="no record"):
         read_record(tmp_path)
+
+
+def test_a_folder_of_another_run_names_the_settings_that_differ(tmp_path):
+    with run_record("pretrain", spec(tmp_path), tmp_path):
+        pass
+    other = spec(tmp_path, seed=7, optim={"table_lr": 0.5})
+    with (
+        pytest.raises(BadRequest, match=r"optim\.table_lr was 0\.05, is 0\.5") as told,
+        run_record("pretrain", other, tmp_path),
+    ):
+        pytest.fail("another run's folder was opened")
+    assert "seed was 0, is 7" in str(told.value)
+    assert "run_dir" not in str(told.value).partition("settings differ")[2].partition(". ")[0]
+
+
+def test_a_package_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "jobs"
+    package.mkdir(parents=True)
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
+        subprocess.run(["git", "-C", str(tmp_path), *author, *words], check=True)
+    monkeypatch.setattr(_record, "__file__", str(package / "_record.py"))
+    assert _record.commit() is None
+    monkeypatch.setattr(_record, "__file__", str(tmp_path / "jobs" / "_record.py"))
+    assert _record.commit()

@@ -13,6 +13,7 @@ from pipeline.publish.choice import live_kernels, read_shelf
 from pipeline.publish.offer import Papers, offer
 from pipeline.training.finetune import Finetuned, Judged, Level
 from pipeline.training.tune import Tuned
+from schemas.domain import Domain
 from tests.unit.iak.small import SHAPE, moved_kernel, standard
 
 BASE, SCHEMA = "b" * 64, "c" * 64
@@ -38,7 +39,14 @@ def judged(better, rows=ROWS, seed=0):
     )  # fmt: skip
 
 
+A = Domain((("region", "a"),))
+SLASH = Domain((("region", "b/c"),))
+CROSS = Domain((("region", "b/c"), ("daypart", "x")))
+
+
 def level(keys, gate_rows):
+    domains = {domain.name: domain for domain in gate_rows}
+    gate_rows = {domain.name: rows for domain, rows in gate_rows.items()}
     kernels = {name: moved_kernel(seed) for seed, name in enumerate(gate_rows)}
     bank: Bank = stack(SHAPE, kernels)
     count = len(kernels)
@@ -47,7 +55,8 @@ def level(keys, gate_rows):
         epochs=4, stopped_at_cap=[],
     )  # fmt: skip
     found = {name: rows for name, rows in gate_rows.items() if rows is not None}
-    return Level(keys=keys, tuned=tuned, rows=dict.fromkeys(kernels, 1234), judged=found)
+    rows = dict.fromkeys(kernels, 1234)
+    return Level(keys=keys, tuned=tuned, rows=rows, judged=found, domains=domains)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +68,9 @@ def root(tmp_path_factory):
 def offers(root):
     done = Finetuned(
         levels=(
-            level((), {"pooled": judged(0.8)}),
-            level(("region",), {"region=a": judged(-0.8), "region=b/c": None}),
-            level(("region", "daypart"), {"region=b/c/daypart=x": judged(0.8, rows=50)}),
+            level((), {Domain(): judged(0.8)}),
+            level(("region",), {A: judged(-0.8), SLASH: None}),
+            level(("region", "daypart"), {CROSS: judged(0.8, rows=50)}),
         ),
         below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={},
         digest="d", digest_before="d", cache={},
@@ -75,8 +84,8 @@ def offers(root):
     [
         ("pooled", True, "beyond 1.64 standard errors"),
         ("region=a", False, "not beyond 1.64 standard errors"),
-        ("region=b/c", False, "gate slice has 0 rows, fewer than 200"),
-        ("region=b/c/daypart=x", False, "gate slice has 50 rows, fewer than 200"),
+        (SLASH.name, False, "gate slice has 0 rows, fewer than 200"),
+        (CROSS.name, False, "gate slice has 50 rows, fewer than 200"),
     ],
 )
 def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, published, reason):
@@ -92,7 +101,7 @@ def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, publis
 
 def test_a_name_with_a_slash_in_a_value_keeps_its_keys(offers):
     manifest = read_bundle(
-        offers["region=b/c/daypart=x"].path, base_fingerprint=BASE, schema_hash=SCHEMA
+        offers[CROSS.name].path, base_fingerprint=BASE, schema_hash=SCHEMA
     ).manifest
     assert manifest.domain == {"region": "b/c", "daypart": "x"}
 
@@ -112,7 +121,7 @@ def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(off
     assert set(shelf.names) == set(offers)
     published = dict(zip(shelf.names, shelf.is_published, strict=True))
     assert published == {name: o.verdict.publish for name, o in offers.items()}
-    slot = shelf.names.index("region=b/c")
+    slot = shelf.names.index(SLASH.name)
     for name, weight in moved_kernel(1).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight
         assert torch.equal(shelf.weights[name][slot], expected)

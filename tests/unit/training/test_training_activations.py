@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.model.recommender import Representation
 from pipeline.training import activations
 from pipeline.training.activations import Standard, standard_of
+from pipeline.training.cache import Store, key_of
 from tests.unit.iak.small import ALONE, normal
 
 ROWS, H, X = 400, 3, 6
@@ -130,3 +131,26 @@ def test_products_in_bf16_change_h_a_little_and_x_not_at_all(monkeypatch):
     assert lower.h_BH.dtype == torch.float32
     assert not torch.equal(lower.h_BH, full.h_BH)
     torch.testing.assert_close(lower.h_BH, full.h_BH, atol=0.1, rtol=0.02)
+
+
+def test_a_narrowed_standard_is_kept_in_the_cache_and_read_back(fitted, tmp_path):
+    """One worker broadcasts nothing, so its components come straight from LAPACK, by columns."""
+    standard = fitted(narrow=2)
+    store = Store(tmp_path)
+    store.write_standard(key_of(what="standard"), standard.tensors())
+    store.close()
+    assert store.usage.stopped == ""
+    found = Store(tmp_path).read_standard(key_of(what="standard"))
+    assert found.keys() == standard.tensors().keys()
+    for name, tensor in standard.tensors().items():
+        assert tensor.is_contiguous()
+        assert torch.equal(found[name], tensor)
+
+
+def test_tensors_that_lie_by_columns_are_kept_all_the_same(tmp_path):
+    by_columns = torch.arange(6.0).reshape(2, 3).T
+    store = Store(tmp_path)
+    store.write_standard(key_of(what="standard"), {"narrow": by_columns})
+    store.close()
+    found = Store(tmp_path).read_standard(key_of(what="standard"))
+    assert torch.equal(found["narrow"], by_columns)

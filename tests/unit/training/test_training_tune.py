@@ -247,9 +247,15 @@ def test_a_domain_still_improving_at_the_cap_is_reported():
     assert not set(long.stopped_at_cap) or long.epochs == 60
 
 
-def test_a_rate_that_fell_to_zero_leaves_nothing_to_improve():
+def test_a_best_last_epoch_is_reported_although_the_rate_has_fallen_to_zero():
     kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
-    assert tune(kernels, max_epochs=1, lr=0.002, decay_share=1.0).stopped_at_cap == []
+    found = tune(kernels, max_epochs=1, lr=0.002, decay_share=1.0)
+    best = dict(zip(NAMES, found.best_epoch, strict=True))
+    assert found.stopped_at_cap == [name for name, epoch in best.items() if epoch == 1]
+    assert found.stopped_at_cap
+
+
+def test_a_rate_falls_over_the_last_share_of_its_steps():
     around = tuner(max_epochs=2, patience=9, decay_share=0.5, compression_epochs=0)
     around.run(report=lambda _: None)
     steps = [steps_of(rows, around.stage) for rows in SIZES]

@@ -1,0 +1,117 @@
+"""What becomes of an error on a worker: refused at once, or tried again and said aloud.
+
+A lost peer, a lost connection or a failing disk may be gone at the next attempt. Any other error
+comes again with the same rows and settings, so it ends the run at the first attempt. Each failing
+worker leaves its traceback in the run folder; a success removes it.
+"""
+
+import contextlib
+import json
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import distributed as dist
+
+from pipeline import errors
+from pipeline.errors import PipelineError
+
+REFUSED = "refused.json"
+STARTED = "started.json"
+_GLOO = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
+_ERRORS = "worker-*.error.json"
+_KILLED = "a worker ended without a word: killed, or out of memory"
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def forget_failures(run_dir: Path) -> None:
+    """Remove what earlier attempts left, before a run starts and after it succeeded."""
+    for path in (run_dir / REFUSED, run_dir / STARTED, *run_dir.glob(_ERRORS)):
+        path.unlink(missing_ok=True)
+
+
+def is_worth_a_retry(error: Exception) -> bool:
+    """Return whether another attempt may do without this error.
+
+    torch names its own network errors `DistError`; gloo raises a plain RuntimeError that begins
+    with the path of its source (torch 2.13).
+    """
+    is_lost_peer = isinstance(error, dist.DistError) or _GLOO.search(str(error)) is not None
+    return is_lost_peer or isinstance(error, OSError)
+
+
+def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
+    """Write what a worker died of, and refuse the run where it would die of it again.
+
+    Args:
+        run_dir: folder of the run.
+        rank: of the worker.
+        error: as it is being handled: the traceback is the current one.
+    """
+    if isinstance(error, PipelineError):
+        refusal = {"kind": type(error).__name__, "message": str(error)}
+        write_document(run_dir / REFUSED, refusal)
+        return
+    path = run_dir / f"worker-{rank}.error.json"
+    sentence = f"{type(error).__name__}: {error}"
+    write_document(path, {"error": sentence, "traceback": traceback.format_exc()})
+    if not is_worth_a_retry(error):
+        told = (
+            f"worker {rank} failed with {sentence}\nThe same rows and settings would fail again, "
+            f"so nothing was tried a second time. The traceback is in {path}"
+        )
+        write_document(run_dir / REFUSED, {"kind": "PipelineError", "message": told})
+
+
+def is_refused(run_dir: Path) -> bool:
+    """Return whether a worker refused to go on."""
+    return (run_dir / REFUSED).exists()
+
+
+def raise_refusal(run_dir: Path) -> None:
+    """Raise what a worker refused, as its own kind; do nothing where none did."""
+    path = run_dir / REFUSED
+    if path.exists():
+        refusal = json.loads(path.read_text())
+        kind = getattr(errors, refusal["kind"], PipelineError)
+        raise kind(refusal["message"])
+
+
+def announce_restart(run_dir: Path, report: Report) -> None:
+    """Report a restart with its cause; the first attempt only leaves its mark."""
+    path = run_dir / STARTED
+    attempt = json.loads(path.read_text())["attempt"] + 1 if path.exists() else 1
+    write_document(path, {"attempt": attempt})
+    if attempt > 1:
+        report({"event": "restarted", "attempt": attempt, "cause": cause_of_failure(run_dir)})
+    for stale in run_dir.glob(_ERRORS):
+        stale.unlink(missing_ok=True)
+
+
+def cause_of_failure(run_dir: Path) -> str:
+    """Return why the attempt before ended, in a line: the first error that is no lost peer."""
+    told = [document["error"] for document in _failures(run_dir)]
+    own = [line for line in told if _GLOO.search(line) is None]
+    return own[0] if own else _KILLED
+
+
+def tracebacks(run_dir: Path) -> list[Path]:
+    """Return the files in which workers left their tracebacks."""
+    return sorted(run_dir.glob(_ERRORS))
+
+
+def _failures(run_dir: Path) -> Iterator[Mapping[str, str]]:
+    for path in tracebacks(run_dir):
+        with contextlib.suppress(OSError, ValueError):
+            yield json.loads(path.read_text())
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace a JSON file at once; workers of one run may write it at the same time."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(document))
+    with contextlib.suppress(FileNotFoundError):
+        part.replace(path)

@@ -1,0 +1,88 @@
+"""An error on a worker ends the run at once, unless another attempt may do without it."""
+
+import json
+import os
+
+import pytest
+from torch import distributed as dist
+
+from jobs import _failures
+from pipeline.errors import BadLog, PipelineError
+from pipeline.process import run_on_workers
+
+
+def failed(run_dir, error, rank=0):
+    _failures.keep_failure(run_dir, rank, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_retried"),
+    [
+        pytest.param(OSError("connection reset"), True, id="a disk or a network"),
+        pytest.param(dist.DistNetworkError("no route"), True, id="torch's network"),
+        pytest.param(
+            RuntimeError("[/p/gloo/transport/tcp/pair.cc:1] Connection closed by peer"),
+            True,
+            id="a lost peer",
+        ),
+        pytest.param(ValueError("save a non contiguous tensor"), False, id="a bug"),
+        pytest.param(RuntimeError("shapes differ, see gloo/"), False, id="torch's own refusal"),
+        pytest.param(MemoryError("no room"), False, id="memory"),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(tmp_path, error, is_retried):
+    failed(tmp_path, error)
+    assert _failures.is_refused(tmp_path) != is_retried
+    told = json.loads((tmp_path / "worker-0.error.json").read_text())
+    assert told["error"] == f"{type(error).__name__}: {error}"
+
+
+def test_a_bug_is_told_in_a_sentence_with_the_file_of_its_traceback(tmp_path):
+    failed(tmp_path, KeyError("narrow"), rank=1)
+    with pytest.raises(PipelineError, match=r"worker 1 failed with KeyError: 'narrow'") as told:
+        _failures.raise_refusal(tmp_path)
+    assert str(tmp_path / "worker-1.error.json") in str(told.value)
+    assert "Traceback" not in str(told.value)
+
+
+def test_a_deliberate_error_keeps_its_kind(tmp_path):
+    failed(tmp_path, BadLog("a hole in the log"))
+    with pytest.raises(BadLog, match="a hole in the log"):
+        _failures.raise_refusal(tmp_path)
+
+
+def test_the_first_attempt_is_silent_and_every_other_says_why(tmp_path):
+    told = []
+    _failures.announce_restart(tmp_path, told.append)
+    assert told == []
+    failed(tmp_path, RuntimeError("[/p/gloo/pair.cc:1] Connection closed by peer"), rank=0)
+    failed(tmp_path, OSError("stale file handle"), rank=1)
+    _failures.announce_restart(tmp_path, told.append)
+    _failures.announce_restart(tmp_path, told.append)
+    assert told == [
+        {"event": "restarted", "attempt": 2, "cause": "OSError: stale file handle"},
+        {"event": "restarted", "attempt": 3, "cause": _failures._KILLED},
+    ]
+
+
+def test_a_success_leaves_no_failure_behind(tmp_path):
+    failed(tmp_path, OSError("stale file handle"))
+    _failures.announce_restart(tmp_path, lambda _: None)
+    _failures.forget_failures(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def lose_a_peer(worker, place):
+    """Let rank 1 go away without a word, and keep what rank 0 then sees."""
+    if worker.rank == 1:
+        os._exit(0)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever gloo raises
+        dist.barrier()
+    place.write_text(str(_failures.is_worth_a_retry(caught.value)))
+
+
+@pytest.mark.slow
+def test_what_gloo_raises_for_a_lost_peer_is_worth_a_retry(tmp_path):
+    with pytest.raises(RuntimeError, match="without a word"):
+        run_on_workers(lose_a_peer, 2, tmp_path / "told")
+    assert (tmp_path / "told").read_text() == "True"
