@@ -169,7 +169,7 @@ def changed_tables(draw: Any) -> pa.Table:
     return table
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(table=changed_tables(), is_beside=st.booleans(), optional=st.booleans())
 def test_a_file_with_other_columns_is_skipped_refused_or_checked(table, is_beside, optional):
     document = copy.deepcopy(DOCUMENT)
