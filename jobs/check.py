@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from jobs._progress import console
 from jobs._record import replace_text
+from jobs._skipped import today_of
 from jobs._spec import load_catalog
 from jobs._tables import show_facts, show_table
 from pipeline.data import unseen
@@ -20,7 +21,14 @@ REFUSED, WARNED = 1, 0
 def main(spec: CheckSpec) -> int:
     """Check a log against its catalogue before anything is trained."""
     catalog = load_catalog(spec.catalog)
-    report = check_log(catalog, spec.data_root, sample_rows=spec.sample_rows, as_of=spec.as_of)
+    report = check_log(
+        catalog,
+        spec.data_root,
+        sample_rows=spec.sample_rows,
+        as_of=spec.as_of,
+        today=today_of(spec, catalog),
+        all_ids=spec.all_ids,
+    )
     show(report, catalog.log.name)
     if spec.json_out:
         document = {

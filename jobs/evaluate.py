@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs import _skipped
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
@@ -19,13 +20,16 @@ from jobs._spec import load_catalog
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe, usual_unseen
 from pipeline.data import kinds, logs, unseen
+from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
 from pipeline.process import Worker
+from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from pipeline.stats.auc import auc
 from pipeline.stats.metrics import MetricRow, evaluate_methods, expected_log_loss, reachable_share
 from pipeline.training import base
+from pipeline.training.base import PublishedBase
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
 
@@ -36,7 +40,7 @@ ORACLES = ("oracle", "oracle_global")
 def main(spec: EvaluateSpec) -> int:
     """Evaluate base and kernels on the same later rows, with paired intervals."""
     catalog = load_catalog(spec.catalog)
-    with run_record("evaluate", spec, spec.run_dir) as record:
+    with run_record("evaluate", spec, spec.run_dir, may_move=_skipped.MAY_MOVE) as record:
         rows = evaluate(spec, catalog, record)
         gap = record.result.get("base_gap")
         if gap is not None and spec.max_base_gap is not None and gap > spec.max_base_gap:
@@ -58,10 +62,13 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     gap_split = _gap_split(catalog) if truth else None
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
         beside = _truth(view, spec.data_root, truth) if truth else None
+    untuned = _skipped.report_untuned(view, _serving(spec, opened), judged=[spec.split])
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = PredictWork(
         view=view,
@@ -90,10 +97,24 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         rows = metrics_of(table, catalog)
         write_metrics(rows, spec.run_dir)
     record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
-    record.result |= {"rows": len(table), "unseen_usual": usual_unseen(opened.manifest)}
+    record.result |= {"rows": len(table), "untuned_domains": untuned}
+    record.result |= {"unseen_usual": usual_unseen(opened.manifest)}
     if beside is not None:
         record.result |= planted_facts(table, _read(spec.run_dir, str(gap_split)), catalog)
     return rows
+
+
+def _serving(spec: EvaluateSpec, opened: PublishedBase) -> Serving:
+    """Which published kernel serves a domain, as workers will choose it."""
+    if spec.bundles is None:
+        return nearest_of(set())
+    shelf = read_shelf(
+        spec.bundles,
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+    )
+    published = zip(shelf.names, shelf.is_published, strict=True)
+    return nearest_of({name for name, is_published in published if is_published})
 
 
 def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
@@ -266,6 +287,10 @@ def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> Non
                 for split, shares in record.result["unseen"].items()
             ),
             "quarantined": record.result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                record.result["contract"],
+                sum(s["rows"] for s in record.snapshot["splits"].values()),
+            ),
             "seconds": record.timings_s,
         },
     )

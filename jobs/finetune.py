@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from jobs import _record
+from jobs import _record, _skipped
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -15,6 +15,7 @@ from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import kinds
+from pipeline.data.domains import nearest_of
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
@@ -38,7 +39,7 @@ ACTIVATIONS = "activations"
 def main(spec: FinetuneSpec) -> int:
     """Tune every domain's kernel on a frozen base and write the bundles."""
     catalog = load_catalog(spec.catalog)
-    with run_record("finetune", spec, spec.run_dir) as record:
+    with run_record("finetune", spec, spec.run_dir, may_move=_skipped.MAY_MOVE) as record:
         tune_domains(spec, catalog, record)
     show(record)
     return record.exit_code
@@ -50,8 +51,10 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     base.check_same_schema(opened, catalog)
     plan = _plan(spec, opened)
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     work = FinetuneWork(
         view=view,
@@ -89,6 +92,8 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         )
     (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
     record.result["base_fingerprint"] = opened.manifest.fingerprint
+    published = {k["domain"] for k in record.result["kernels"] if k["published"]}
+    record.result["untuned_domains"] = _skipped.report_untuned(view, nearest_of(published))
     held = [k for k in record.result["kernels"] if not k["published"]]
     record.exit_code = SOME_HELD if held else 0
 
@@ -226,6 +231,9 @@ def show(record: OpenRecord) -> None:
             "best at the last epoch": _at_cap(result),
             "labelled tuning rows": result["labels"],
             "quarantined": result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                result["contract"], sum(s["rows"] for s in record.snapshot["splits"].values())
+            ),
             "activations": _told(result["cache"]),
             "seconds": record.timings_s,
         },

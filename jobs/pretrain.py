@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from jobs import _record
+from jobs import _record, _skipped
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -36,7 +36,7 @@ from schemas.plan import PlanDocument
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
 """Metric of a base: share of its validation rows' ids of a table that training never saw."""
-MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan")
+MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan", *_skipped.MAY_MOVE)
 """Settings under which a checkpoint is read whatever they were when it was written."""
 
 
@@ -59,6 +59,9 @@ def main(spec: PretrainSpec) -> int:
             "tables in low precision": _precisions(manifest),
             "not loaded as it was": "; ".join(record.result["loaded"]) or "nothing",
             "quarantined": record.result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                record.result["contract"], record.snapshot["splits"]["pretrain"]["rows"]
+            ),
             "seconds": record.timings_s,
         },
     )
@@ -81,8 +84,12 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
     plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(
+            catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of, today=today
+        )
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
     parent = base.open_base(spec.from_) if spec.from_ else None
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
@@ -129,7 +136,11 @@ def describe(view: LogView) -> dict[str, Any]:
         }
         for name, s in view.selections.items()
     }
-    return logs.describe(view.snapshot) | {"splits": splits, "as_of": str(view.as_of or "")}
+    return (
+        logs.describe(view.snapshot)
+        | {"splits": splits, "as_of": str(view.as_of or "")}
+        | _skipped.document(view)
+    )
 
 
 def _encoding(
@@ -167,8 +178,9 @@ def _inspected(
     for rows, identity in view.raw_rows("pretrain"):
         found = contract.inspect(rows, view.catalog)
         seen.update(found.counts)
-        unripe = reader.unripe(rows, view.catalog, view.as_of)
-        labels.add(rows, found.quarantined, found.without(unripe))
+        young = reader.unripe(rows, view.catalog, view.as_of)
+        seen.update(reader.unripe_counts(young, view.catalog, view.as_of))
+        labels.add(rows, found.quarantined, found.without(young))
         yield rows, identity
 
 

@@ -37,7 +37,15 @@ class LogJobSpec(Spec):
     data_root: str
     """Folder or URI under which the catalogue's paths lie (a path, s3://, gs://, ...)."""
     as_of: date | None = None
-    """Last date whose labels were collected; the catalogue's, else the newest date of the log."""
+    """Last date whose labels were collected; the catalogue's, else the newest date of the log that
+    is neither stray nor beyond today. Never later than today."""
+    today: date | None = None
+    """Today's date, which a row of the log cannot lie beyond; from the machine's clock when absent.
+    A planted log's dates are made up: no clock bounds them."""
+    max_skipped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of a split window's rows that may lie in files that cannot be read."""
+    allow_skipped: bool = False
+    """Run although more rows than that, or a whole day of a window, cannot be read."""
 
 
 class WorkerJobSpec(LogJobSpec):
@@ -306,6 +314,8 @@ class CheckSpec(LogJobSpec):
 
     sample_rows: PositiveInt = 200_000
     """Rows looked at, spread over the files; 0 findings in a sample is not a proof."""
+    all_ids: bool = False
+    """Look for repeated row ids among all rows, instead of the newest million."""
     json_out: Annotated[Path | None, Field(alias="json")] = None
     """Also write the findings as JSON to this file."""
 

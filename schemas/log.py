@@ -10,6 +10,7 @@ from schemas.base import Spec
 from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
 from schemas.task import DomainSpec, TaskSpec
 
+TimeUnit = Literal["s", "ms", "us", "ns"]
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
 
 
@@ -47,15 +48,22 @@ class LogSpec(Spec):
     partition_keys: tuple[str, ...] = ()
     """Hive partition keys, outermost first; their values are text."""
     date_key: str | None = None
-    """The partition key that holds a date, YYYY-MM-DD."""
+    """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight."""
     event_time: str | None = None
-    """Column with the time of the event in seconds (integer or float) or as an Arrow timestamp."""
+    """Column with the time of the event: Unix time as a number, or an Arrow timestamp. A timestamp
+    with a zone is an instant; one without is wall clock in `time_zone`."""
+    event_time_unit: TimeUnit = "s"
+    """Unit of an `event_time` that is a number; an Arrow timestamp carries its own."""
     time_zone: str = "UTC"
-    """Zone in which dates are cut from `event_time`."""
+    """Zone in which dates are cut from `event_time`, and of timestamps without a zone."""
     row_id: str | None = None
-    """Column that identifies a row; the row's place in its file when absent."""
+    """Column that identifies a row; the row's place in its file when absent, or where it is
+    null."""
+    max_repeated_ids: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of rows that may repeat the `row_id` of another row before the log is refused."""
     slice_by: str | None = None
-    """Column whose hash cuts split slices (a request, a user); the row's identity when absent."""
+    """Column whose hash cuts split slices (a request, a user); the row's identity when absent. A
+    row where it is null is cut by its place in its file."""
     user: str | None = None
     """Column with the user, for GAUC."""
     leak_columns: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.data import (
     contract,
+    domains,
     features,
     hashing,
     kinds,
@@ -18,20 +20,31 @@ from pipeline.data import (
     names,
     nearest,
     reader,
+    repeats,
+    skipped,
     splits,
     unseen,
     vocabulary,
 )
 from pipeline.data.contract import Finding, Level
+from pipeline.data.dates import LogDates
 from pipeline.data.features import Encoding
 from pipeline.data.labels import LabelCounts
 from pipeline.data.logs import Snapshot, Unreadable
 from pipeline.data.reader import Piece
+from pipeline.data.skipped import Skipped
 from pipeline.data.splits import Selection, Split
-from pipeline.data.view import log_dates
+from pipeline.data.view import (
+    NO_DAYS,
+    DaysByFile,
+    date_findings,
+    read_dates,
+    refuse_time_unit,
+    told_window,
+)
 from pipeline.errors import PipelineError
 from schemas.feature import ListSpec, NumericSpec
-from schemas.log import Catalog
+from schemas.log import Catalog, LogSpec
 
 EXAMPLES = 3
 _LEAK_GROUPS, _LEAK_ROWS = 8, 10_000
@@ -45,6 +58,7 @@ _REMEDIES = {
     "NaN or infinite": "They are read as the mean; mend the export if that is not meant",
     "beyond float32": "They are read as the mean, as a missing number is; mend the export",
     "id out of range": "They read the unseen row; raise the table's rows",
+    "null id": "Such a row goes by its place in its file; fill the id if files are written anew",
     "not ripe": "They are masked until they are ripe; collect labels later, or give as_of",
     "wild number": "They are cut at the feature's clip and left out of its mean and deviation",
     "missing columns": "Write the files again, or say optional = true where only features read "
@@ -69,7 +83,13 @@ class Report:
 
 
 def check_log(
-    catalog: Catalog, data_root: str, *, sample_rows: int, as_of: date | None = None
+    catalog: Catalog,
+    data_root: str,
+    *,
+    sample_rows: int,
+    as_of: date | None = None,
+    today: date | None = None,
+    all_ids: bool = False,
 ) -> Report:
     """Judge every footer, and about `sample_rows` rows spread over the files.
 
@@ -78,6 +98,8 @@ def check_log(
         data_root: folder or URI under which `log.path` lies.
         sample_rows: rows to look at.
         as_of: last date whose labels were collected.
+        today: the date that no row can lie beyond, None where no clock bounds the log.
+        all_ids: look for repeated row ids among all rows, not the newest million.
 
     Raises:
         BadRequest: the folder does not exist.
@@ -93,16 +115,20 @@ def check_log(
     if odd_folders or not snapshot.files:
         return _report(snapshot, [*findings, *odd_folders])
     findings += _kind_findings(snapshot, catalog)
+    dates, days_by_file, collected = LogDates(), NO_DAYS, None
     try:
-        dates = log_dates(uri, catalog)
+        dates, days_by_file = read_dates(uri, catalog, today)
+        refuse_time_unit(snapshot, catalog)
+        collected = dates.collected_by(as_of or catalog.as_of)
     except PipelineError as error:
         findings.append(_refused(str(error), snapshot.uri, snapshot.rows))
-        dates = []
-    sample = _Sample(catalog, as_of=as_of or catalog.as_of or max(dates, default=None))
-    sample.look(_everything(snapshot, catalog), wanted=sample_rows)
+    findings += date_findings(dates, catalog, snapshot.uri, as_of)
+    sample, whole = _Sample(catalog, as_of=collected), _everything(snapshot, catalog)
+    sample.look(whole, wanted=sample_rows)
     findings += sample.findings()
+    findings += _repeated_ids(whole, catalog, all_ids=all_ids)
     findings += leak_findings(snapshot, catalog)
-    chosen, problems = _selections(snapshot, catalog, dates)
+    chosen, problems = _selections(snapshot, catalog, dates, days_by_file)
     findings += problems
     split_sample = _SplitSample(catalog, chosen, sample_rows, sample.as_of)
     findings += split_sample.findings()
@@ -192,10 +218,10 @@ def _kind_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
 
 def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     """Find what footers and folder names tell."""
-    lost = sum(u.rows for u in snapshot.unreadable)
+    lost = sum(u.rows or 0 for u in snapshot.unreadable)
     total = snapshot.rows + lost
     for files in _alike(snapshot.unreadable):
-        rows = sum(u.rows for u in files)
+        rows = sum(u.rows or 0 for u in files)
         reason = files[0].reason
         told = f"; {rows:,} rows lost" if rows else ""
         yield Finding(
@@ -289,20 +315,15 @@ class _Sample:
             piece = Piece(file=file, group=group, start=0, stop=min(rows, most))
             path = selection.snapshot.files[file].path
             try:
-                raw = reader.read_piece(selection, piece, self.catalog).rows
+                self._add(reader.read_piece(selection, piece, self.catalog).rows, path)
             except PipelineError as error:
                 self.broken.append((str(error), path, rows))
-                continue
-            self._add(raw, path)
 
     def _add(self, rows: pa.RecordBatch, path: str) -> None:
         found = contract.inspect(rows, self.catalog)
         seen = Counter(found.counts) + contract.out_of_range(rows, self.catalog)
-        unripe = reader.unripe(rows, self.catalog, self.as_of)
-        for task in self.catalog.tasks:
-            if task.title in unripe:
-                count = int(unripe[task.title].sum())
-                seen[f"warn: not ripe by {self.as_of} in {task.label}"] += count
+        young = reader.unripe(rows, self.catalog, self.as_of)
+        seen += reader.unripe_counts(young, self.catalog, self.as_of)
         for told, count in (+seen).items():
             level, _, what = told.partition(": ")
             self.counts[level, what] += count
@@ -446,23 +467,71 @@ def leak_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
         )
 
 
+def _repeated_ids(selection: Selection, catalog: Catalog, *, all_ids: bool) -> Iterator[Finding]:
+    """Whether row ids repeat; files that cannot be decoded are found by the sample."""
+    with suppress(PipelineError):
+        rows = None if all_ids else repeats.LOOKED_AT_ROWS
+        counted = repeats.count_repeats([selection], catalog, rows=rows)
+        if counted and (found := counted.finding(catalog.log, selection.snapshot.uri)):
+            yield found
+
+
+def _losses(lost: Skipped, log: LogSpec) -> Iterator[Finding]:
+    """What splits lose to files that cannot be read, and to rows without a time."""
+    if lost.undated:
+        yield Finding(
+            level="warn",
+            what=skipped.undated_message(lost),
+            column=log.event_time or "-",
+            count=lost.undated,
+            remedy="Fill the time; jobs refuse more than max_skipped_share of such rows",
+        )
+    for loss in lost.windows:
+        yield Finding(
+            level="warn",
+            what=loss.amount,
+            column="-",
+            count=loss.lost,
+            remedy="Jobs refuse to lose a whole day, or more than max_skipped_share of a window, "
+            "unless allow_skipped=true",
+        )
+
+
+def _untuned_domains(selections: Mapping[str, Selection], catalog: Catalog) -> Iterator[Finding]:
+    """Domains of gate and test without tuning rows, and what will serve them; a line a split."""
+    if "tune" not in selections:
+        return
+    rows = domains.count_domains(selections, catalog)
+    found = domains.find_untuned(rows, domains.expected_serving(rows, catalog.domain))
+    for split in domains.JUDGED:
+        if message := domains.untuned_message(found, split):
+            yield Finding(
+                level="warn",
+                what=message,
+                column=", ".join(catalog.domain.keys),
+                count=sum(domain.rows for domain in found if domain.split == split),
+                remedy="Widen the tune window, or accept that the named kernel serves them",
+            )
+
+
 def _selections(
-    snapshot: Snapshot, catalog: Catalog, dates: Sequence[date]
+    snapshot: Snapshot, catalog: Catalog, dates: LogDates, days_by_file: DaysByFile
 ) -> tuple[dict[str, Selection], list[Finding]]:
-    """Return the splits that have rows, and findings on the others."""
+    """Return the splits that have rows; find what the others lack, and what all of them lose."""
     chosen: dict[str, Selection] = {}
+    resolved: list[Split] = []
     problems: list[Finding] = []
     trained_on = ("pretrain", "pretrain_valid" if "pretrain_valid" in catalog.splits else "valid")
     for name, spec in catalog.splits.items():
         told = "it selects no row"
         try:
-            split = splits.resolve(name, spec, dates=dates)
+            split = splits.resolve(name, spec, dates=dates.counted)
+            resolved.append(split)
             selection = reader.select(snapshot, split, catalog)
             if selection.rows:
                 chosen[name] = selection
                 continue
-            if split.first:
-                told += f" from {split.first} to {split.last}; the log has {_days(dates)}"
+            told += f"; {told_window(split, dates)}"
         except PipelineError as error:
             told = str(error)
         problems.append(
@@ -474,11 +543,12 @@ def _selections(
                 remedy="A job that needs this split will refuse; check [splits]",
             )
         )
+    lost = skipped.find_skipped(snapshot, resolved, log=catalog.log, days_of=days_by_file.get)
+    problems += _losses(lost, catalog.log)
+    judged = {n: s for n, s in chosen.items() if n == "tune" or n in domains.JUDGED}
+    with suppress(PipelineError):
+        problems += _untuned_domains(judged, catalog)
     return chosen, problems
-
-
-def _days(dates: Sequence[date]) -> str:
-    return f"{min(dates)} to {max(dates)}" if dates else "no dates"
 
 
 class _SplitSample:

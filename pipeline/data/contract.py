@@ -205,6 +205,9 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
         quarantine(bad, what)
     if catalog.domain.values:
         quarantine(_undeclared(rows, catalog), "undeclared domain")
+    for column in dict.fromkeys((catalog.log.row_id, catalog.log.slice_by)):
+        if column and (nulls := rows.column(column).null_count):
+            counts[f"warn: null id in {column}"] += nulls
     for what, bad_values in _odd_numbers(rows, catalog):
         counts[f"warn: {what}"] += bad_values
     return Inspection(

@@ -59,8 +59,16 @@ class Unreadable:
     reason: str
     columns: Columns = ()
     """Columns inside the file, where its footer could be read."""
-    rows: int = 0
-    """Rows that are lost with it, where its footer could be read."""
+    partition: Known = ()
+    """Hive keys and values as far as the folders name them, outermost first."""
+    size_bytes: int = 0
+    group_rows: tuple[int, ...] | None = None
+    """Rows of each row group; None where the footer cannot be read."""
+
+    @property
+    def rows(self) -> int | None:
+        """Return the rows that its footer counts, None where it cannot be read."""
+        return None if self.group_rows is None else sum(self.group_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +173,12 @@ def take_snapshot(
         relative = path[len(root) :].lstrip("/")
         if len(partition) < len(partition_keys):
             wanted = "/".join(f"{key}=..." for key in partition_keys)
-            return Unreadable(path=relative, reason=f"it lies outside the folders {wanted}")
+            return Unreadable(
+                path=relative,
+                reason=f"it lies outside the folders {wanted}",
+                partition=partition,
+                size_bytes=_size(filesystem, path),
+            )
         return _open(filesystem, path, relative, partition, schema_problem)
 
     with ThreadPoolExecutor(max_workers=16) as pool:
@@ -235,10 +248,22 @@ def _open(
         problem = schema_problem(schema)
         groups = _group_rows(metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
-        return Unreadable(path=relative, reason=f"no whole Parquet file: {error}")
+        return Unreadable(
+            path=relative,
+            reason=f"no whole Parquet file: {error}",
+            partition=partition,
+            size_bytes=_size(filesystem, path),
+        )
     columns = _columns_of(schema.remove_metadata())
     if problem:
-        return Unreadable(path=relative, reason=problem, columns=columns, rows=sum(groups))
+        return Unreadable(
+            path=relative,
+            reason=problem,
+            columns=columns,
+            partition=partition,
+            size_bytes=size,
+            group_rows=groups,
+        )
     digest = hashlib.sha256(size.to_bytes(8, "little") + footer).hexdigest()
     return LogFile(
         path=relative,
@@ -257,6 +282,11 @@ def _columns_of(schema: pa.Schema) -> Columns:
     A log has many files and few schemas: so its snapshot travels to workers as a few of them.
     """
     return tuple((field.name, field.type) for field in schema)
+
+
+def _size(filesystem: pa.fs.FileSystem, path: str) -> int:
+    """Bytes of a file that could not be opened, 0 where it went away."""
+    return int(filesystem.get_file_info(path).size or 0)
 
 
 def _group_rows(metadata: pq.FileMetaData) -> tuple[int, ...]:
@@ -301,5 +331,8 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
             {"path": f.path, "rows": f.rows, "bytes": f.size_bytes, "fingerprint": f.fingerprint}
             for f in snapshot.files
         ],
-        "quarantined_files": [{"path": u.path, "reason": u.reason} for u in snapshot.unreadable],
+        "quarantined_files": [
+            {"path": u.path, "reason": u.reason, "rows": u.rows, "bytes": u.size_bytes}
+            for u in snapshot.unreadable
+        ],
     }

@@ -110,7 +110,7 @@ def _mask(
     catalog: Catalog,
 ) -> splits.Mask | None:
     rows = _read_group(parquet, file, group, columns, catalog)
-    return splits.mask(split, rows, _identity(rows, file, group, catalog), catalog)
+    return splits.mask(split, rows, _slice_keys(rows, file, group, catalog), catalog)
 
 
 def _read_group(
@@ -175,13 +175,58 @@ def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.A
         yield _read_group(parquet, file, group, (column,)).column(0)
 
 
+def row_keys(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
+    """Return the keys of a row group's rows, reading the row id alone."""
+    columns = (catalog.log.row_id,) if catalog.log.row_id else ()
+    return _identity(_read_group(snapshot.open(file), file, group, columns), file, group, catalog)
+
+
+def selected_columns(
+    selection: Selection, file: int, group: int, columns: tuple[str, ...], catalog: Catalog
+) -> pa.RecordBatch:
+    """Return some columns of a row group's selected rows, and the partition's values.
+
+    Args:
+        selection: the rows.
+        file: index of the file in the snapshot.
+        group: index of its row group.
+        columns: to read; where there are none, nothing is read, and one row with the partition's
+            values stands for all.
+        catalog: the log's catalogue.
+    """
+    held = selection.snapshot.files[file]
+    if not columns:
+        return _with_partition(pa.RecordBatch.from_arrays([pa.nulls(1)], ["_"]), held)
+    deciding = splits.columns_read(selection.split, catalog)
+    wanted = tuple(dict.fromkeys((*columns, *deciding)))
+    rows = _read_group(selection.snapshot.open(held), held, group, wanted)
+    slice_keys = _slice_keys(rows, held, group, catalog)
+    chosen = splits.mask(selection.split, rows, slice_keys, catalog)
+    return _with_partition(rows if chosen is None else rows.filter(pa.array(chosen)), held)
+
+
 def _identity(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
-    """Each row's key: its declared id, else its place in its file."""
-    row_id = catalog.log.row_id
-    if row_id and row_id in rows.schema.names:
-        return hashing.keys_of(rows.column(row_id))
+    """Return each row's key: its declared id, else (absent or null) its place in its file."""
+    return _keys_or_places(rows, file, group, catalog.log.row_id)
+
+
+def _slice_keys(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
+    """Return the key by which each row is sliced; where it is null, the row's place counts."""
+    return _keys_or_places(rows, file, group, catalog.log.slice_by or catalog.log.row_id)
+
+
+def _keys_or_places(
+    rows: pa.RecordBatch, file: LogFile, group: int, column: str | None
+) -> hashing.Keys:
+    ids = rows.column(column) if column and column in rows.schema.names else None
+    if ids is not None and not ids.null_count:
+        return hashing.keys_of(ids)
     first = sum(file.group_rows[:group])
-    return hashing.keys_of_places(hashing.key_of_text(file.path), first, len(rows))
+    places = hashing.keys_of_places(hashing.key_of_text(file.path), first, len(rows))
+    if ids is None:
+        return places
+    is_null = ids.is_null().to_numpy(zero_copy_only=False)
+    return np.where(is_null, places, hashing.keys_of(ids))
 
 
 def pieces_of(
@@ -442,8 +487,10 @@ class Reader:
         self, raw: RawRows, sizes: Sequence[int], seen: Counter[str] | None
     ) -> list[pa.RecordBatch]:
         found = contract.inspect(raw.rows, self.catalog)
+        young = unripe(raw.rows, self.catalog, self.as_of)
         if seen is not None:
             seen.update(found.counts)
+            seen.update(unripe_counts(young, self.catalog, self.as_of))
         parts = features.encode_parts(
             raw.rows,
             sizes,
@@ -451,7 +498,7 @@ class Reader:
             catalog=self.catalog,
             encoding=self.encoding,
             unlabelled=found.quarantined,
-            unripe=found.without(unripe(raw.rows, self.catalog, self.as_of)),
+            unripe=found.without(young),
         )
         return parts if raw.truth is None else _with_truth(parts, raw.truth)
 
@@ -502,6 +549,16 @@ def unripe(
     }
 
 
+def unripe_counts(
+    young: Mapping[str, npt.NDArray[np.bool_]], catalog: Catalog, as_of: date | None
+) -> Counter[str]:
+    """Return how many rows of each label `unripe` masks, as the contract's counts have it."""
+    labels = {task.title: task.label for task in catalog.tasks}
+    found = {title: int(rows.sum()) for title, rows in young.items()}
+    counts = {f"warn: not ripe by {as_of} in {labels[t]}": n for t, n in found.items()}
+    return +Counter(counts)
+
+
 def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:
     """When each row happened; the end of its day where the log knows only dates.
 
@@ -509,7 +566,7 @@ def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.flo
     """
     log = catalog.log
     if log.event_time:
-        seconds = splits.seconds_of(rows.column(log.event_time))
+        seconds = splits.event_seconds(rows.column(log.event_time), log)
         return np.where(np.isfinite(seconds), seconds, np.inf)
     names = rows.column(log.date_key).dictionary_encode()
     days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
@@ -525,7 +582,8 @@ def read_piece(
     inside = tuple(c for c in catalog.columns if c not in catalog.log.partition_keys)
     rows = _read_group(selection.snapshot.open(file), file, piece.group, inside, catalog)
     identity = _identity(rows, file, piece.group, catalog)
-    chosen = splits.mask(selection.split, rows, identity, catalog)
+    slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
+    chosen = splits.mask(selection.split, rows, slice_keys, catalog)
     places = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
     places = places[piece.start : piece.stop]
     beside = None

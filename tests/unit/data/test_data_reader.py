@@ -388,6 +388,32 @@ def test_labels_ripen_by_the_end_of_their_day_where_only_dates_are_known(tmp_pat
         assert table.column("y.ctr").to_pylist() == (ripe if is_ripe else [None] * 4)
 
 
+def test_labels_that_are_not_ripe_are_counted_where_they_are_masked(tmp_path):
+    catalog = small_catalog(
+        log__event_time=None,
+        tasks=[{"label": "click", "kind": "click", "matures_after": "P1D"}, {"label": "order"}],
+    )
+    write_log(tmp_path, [("ningbo", day, [4, 3]) for day in DAYS])
+    worker = small_reader(
+        tmp_path, catalog, encoding=encoding_for(catalog), as_of=date(2026, 10, 2)
+    )
+    seen: Counter[str] = Counter()
+    masked = sum(t.column("y.ctr").null_count for t in worker.in_order(seen))
+    assert seen["warn: not ripe by 2026-10-02 in click"] == 14
+    assert masked >= 14
+    assert not [what for what in seen if what.endswith("in order")]
+
+
+def test_rows_without_an_id_are_counted(tmp_path):
+    ids = pa.array([None, 1, None, 3], pa.int64())
+    rows = draw_rows(4).set_column(0, "event_id", ids)
+    write_file(tmp_path / "region=ningbo/dt=2026-10-01/a.parquet", rows)
+    seen: Counter[str] = Counter()
+    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(seen)
+    assert seen["warn: null id in event_id"] == 2
+    assert len(set(table.column("row").to_pylist())) == 4
+
+
 def test_quarantined_rows_keep_their_place_and_lose_their_labels(tmp_path):
     rows = draw_rows(6).set_column(9, "click", pa.array([0, 1, 2, 0, 1, None], pa.int8()))
     rows = rows.set_column(10, "order", pa.array([0, 0, 0, 1, 1, 0], pa.int8()))
