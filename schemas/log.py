@@ -43,6 +43,8 @@ class LogSpec(Spec):
     name: Name
     path: str = "events"
     """Folder of the log, relative to the job's `data_root`."""
+    version: int | None = None
+    """Version of a Delta table, or snapshot id of an Iceberg table; the newest when absent."""
     truth: str | None = None
     """Folder with true probabilities beside a planted log; read by evaluation alone."""
     partition_keys: tuple[str, ...] = ()

@@ -50,6 +50,7 @@ EXAMPLES = 3
 _LEAK_GROUPS, _LEAK_ROWS = 8, 10_000
 """Row groups that are looked at for leaks, and rows of each."""
 _REMEDIES = {
+    "differs from the folder's": "The file's counts; Iceberg writes a space as +, null as null",
     "null domain key": "Fill the key, or drop the rows; they are skipped",
     "null user": "Fill the user, or take log.user out of the catalogue; they are skipped",
     "label outside": "A label is 0, 1 or null; mend the export. The rows lose this label alone",
@@ -105,19 +106,22 @@ def check_log(
         BadRequest: the folder does not exist.
     """
     uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
+    version = logs.table_version(uri, catalog.log.version)
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
     findings = [*_name_findings(snapshot, catalog), *_file_findings(snapshot, catalog)]
+    findings += _folder_findings(snapshot)
     odd_folders = list(_partition_findings(snapshot, catalog))
     if odd_folders or not snapshot.files:
         return _report(snapshot, [*findings, *odd_folders])
     findings += _kind_findings(snapshot, catalog)
     dates, days_by_file, collected = LogDates(), NO_DAYS, None
     try:
-        dates, days_by_file = read_dates(uri, catalog, today)
+        dates, days_by_file = read_dates(uri, catalog, today, version=version)
         refuse_time_unit(snapshot, catalog)
         collected = dates.collected_by(as_of or catalog.as_of)
     except PipelineError as error:
@@ -238,7 +242,9 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
         yield _refused("no Parquet file at all", snapshot.uri, 0)
     key = catalog.log.date_key
     undated = [
-        f for f in snapshot.files if key and splits.parse_date(splits.partition_of(f, key)) is None
+        f
+        for f in snapshot.files
+        if key and key not in f.inside and splits.parse_date(splits.partition_of(f, key)) is None
     ]
     days = dict.fromkeys(str(splits.partition_of(f, key or "")) for f in undated)
     if undated:
@@ -261,6 +267,29 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             count=0,
             examples=tuple(empty[:EXAMPLES]),
             remedy=f"Nothing to read in {len(empty):,} files; was the export empty?",
+        )
+
+
+def _folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
+    """Find files and folders that are no part of the log, and folders that may be the null's."""
+    for problem in logs.file_problems(snapshot):
+        if problem.is_ignored:
+            yield Finding(
+                level="warn",
+                what=problem.message,
+                examples=problem.examples,
+                column="-",
+                count=problem.files,
+                unit="files",
+                remedy="It is not read; move it away, or name its folder as the others",
+            )
+    for key, rows in logs.null_words(snapshot).items():
+        yield Finding(
+            level="warn",
+            what=f"folder {key}=null is read as the word null",
+            column=key,
+            count=rows,
+            remedy="If it is the null value, name it __HIVE_DEFAULT_PARTITION__",
         )
 
 
@@ -315,13 +344,16 @@ class _Sample:
             piece = Piece(file=file, group=group, start=0, stop=min(rows, most))
             path = selection.snapshot.files[file].path
             try:
-                self._add(reader.read_piece(selection, piece, self.catalog).rows, path)
+                self._add(reader.read_piece(selection, piece, self.catalog), path)
             except PipelineError as error:
                 self.broken.append((str(error), path, rows))
 
-    def _add(self, rows: pa.RecordBatch, path: str) -> None:
+    def _add(self, raw: reader.RawRows, path: str) -> None:
+        rows = raw.rows
         found = contract.inspect(rows, self.catalog)
-        seen = Counter(found.counts) + contract.out_of_range(rows, self.catalog)
+        seen = (
+            Counter(found.counts) + Counter(raw.counts) + contract.out_of_range(rows, self.catalog)
+        )
         young = reader.unripe(rows, self.catalog, self.as_of)
         seen += reader.unripe_counts(young, self.catalog, self.as_of)
         for told, count in (+seen).items():

@@ -67,7 +67,9 @@ def _count(selection: Selection, catalog: Catalog) -> Counter[Path]:
         columns = reader.selected_columns(selection, file, group, inside, catalog)
         levels = [features.domain_names(columns, level) for level in catalog.domain.levels]
         paths = Counter(zip(*(names.to_pylist() for names in levels), strict=True))
-        if not inside:  # one row stands for all of the folder's
+        if not (
+            inside or selection.snapshot.files[file].inside
+        ):  # one row stands for all of the folder's
             paths = Counter(dict.fromkeys(paths, rows))
         counts.update({path: count for path, count in paths.items() if None not in path})
     return counts

@@ -77,11 +77,14 @@ def columns_there(snapshot: Snapshot) -> frozenset[str]:
 def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
     """Refuse partition keys that the log's folders do not have.
 
-    Follows one way down, so that it costs as many listings as there are keys.
+    Follows one way down, so that it costs as many listings as there are keys. A table's metadata
+    names its keys, whatever its folders are called.
 
     Raises:
         BadRequest: naming the keys that the folders have, in their order.
     """
+    if logs.is_table(uri):
+        return
     declared, there = catalog.log.partition_keys, _folder_keys(uri, catalog.log.partition_keys)
     if not declared or not there or declared == there[: len(declared)]:
         return

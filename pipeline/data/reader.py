@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import chain
 from typing import TypeVar
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.data import contract, features, hashing, splits
+from pipeline.data import contract, features, hashing, partitions, splits
 from pipeline.data.features import Encoding
 from pipeline.data.logs import LogFile, Snapshot
 from pipeline.data.splits import Selection, Split
@@ -80,15 +80,17 @@ class RawRows:
     rows: pa.RecordBatch
     identity: hashing.Keys
     truth: pa.RecordBatch | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """`<level>: <what> in <column>` -> rows: what reading them showed."""
 
 
 def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:
     """Count the split's rows by row group, reading only the columns that decide."""
-    columns = splits.columns_read(split, catalog)
     groups: list[tuple[int, int, int]] = []
     for index, file in enumerate(snapshot.files):
-        if not splits.admits(split, dict(file.partition), date_key=catalog.log.date_key):
+        if not splits.admits(split, file.exact_partition, date_key=catalog.log.date_key):
             continue
+        columns = splits.columns_read(split, catalog, inside=file.inside)
         parquet: pq.ParquetFile | None = None
         for group, rows in enumerate(file.group_rows):
             count = rows
@@ -120,29 +122,60 @@ def _read_group(
     columns: tuple[str, ...],
     catalog: Catalog | None = None,
 ) -> pa.RecordBatch:
-    """One row group's columns as one record batch, in the types that encoding reads."""
+    """One row group's columns in the types that encoding reads, without a table's deleted rows.
+
+    Partition keys inside the file come as partition values; other partition values are not added.
+    Optional columns that the file lacks are null.
+    """
+    names = file.stored_names(columns)
     try:
-        table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+        table = parquet.read_row_group(group, columns=list(names.values()), use_threads=False)
         _validate(table)
     except (pa.ArrowException, OSError) as error:
         raise BadLog(
             f"{file.path}, row group {group} cannot be decoded: {error}. "
             "The footer is whole but the data are not; write the file again, or move it away"
         ) from error
-    rows = file.group_rows[group]
     if not columns:
-        return pa.RecordBatch.from_arrays([pa.nulls(rows)], ["_"])
-    if len(table) != rows:
+        return pa.RecordBatch.from_arrays([pa.nulls(file.group_rows[group])], ["_"])
+    rows = file.stored_rows[group]
+    if table.num_columns and len(table) != rows:
         raise BadLog(
             f"{file.path}, row group {group} decodes to {len(table):,} rows, its footer says "
             f"{rows:,}; write the file again, or move it away"
         )
-    batches = table.combine_chunks().to_batches()
-    batch = batches[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+    batch = _as_logged(table.combine_chunks(), file, group, names)
     try:
         return contract.normalised(batch, columns, catalog)
     except pa.ArrowException as error:
         raise BadLog(f"{file.path}, row group {group}: {error}. Mend the export") from error
+
+
+def _as_logged(
+    stored: pa.Table, file: LogFile, group: int, names: Mapping[str, str]
+) -> pa.RecordBatch:
+    """Return the rows that a row group of the file holds, under the log's names.
+
+    Args:
+        stored: its columns as the file has them.
+        file: the file.
+        group: the row group.
+        names: column of the log -> column of the file.
+    """
+    rows = file.stored_rows[group]
+    folder = dict(file.partition)
+    columns: dict[str, pa.Array] = {} if stored.num_columns else {"_": pa.nulls(rows)}
+    for name, own in names.items():
+        if own in stored.column_names:
+            chunks = stored.column(own).chunks
+            column = chunks[0] if chunks else pa.array([], stored.schema.field(own).type)
+            is_key = name in file.inside
+            columns[name] = partitions.resolve(column, folder.get(name)) if is_key else column
+    for name, value in file.constants.items():
+        columns[name] = pa.repeat(value, rows) if value.is_valid else pa.nulls(rows, value.type)
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+    kept = file.kept(group)
+    return batch if kept is None else batch.filter(pa.array(kept))
 
 
 def _validate(table: pa.Table) -> None:
@@ -172,7 +205,7 @@ def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.A
     """One column of a file, a row group at a time."""
     parquet = snapshot.open(file)
     for group in range(len(file.group_rows)):
-        yield _read_group(parquet, file, group, (column,)).column(0)
+        yield _read_group(parquet, file, group, (column,)).column(column)
 
 
 def row_keys(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
@@ -195,11 +228,11 @@ def selected_columns(
         catalog: the log's catalogue.
     """
     held = selection.snapshot.files[file]
-    if not columns:
+    if not columns and not held.inside:
         return _with_partition(pa.RecordBatch.from_arrays([pa.nulls(1)], ["_"]), held)
-    deciding = splits.columns_read(selection.split, catalog)
-    wanted = tuple(dict.fromkeys((*columns, *deciding)))
-    rows = _read_group(selection.snapshot.open(held), held, group, wanted)
+    deciding = splits.columns_read(selection.split, catalog, inside=held.inside)
+    wanted = tuple(dict.fromkeys((*columns, *held.inside, *deciding)))
+    rows = _read_group(selection.snapshot.open(held), held, group, wanted, catalog)
     slice_keys = _slice_keys(rows, held, group, catalog)
     chosen = splits.mask(selection.split, rows, slice_keys, catalog)
     return _with_partition(rows if chosen is None else rows.filter(pa.array(chosen)), held)
@@ -221,8 +254,10 @@ def _keys_or_places(
     ids = rows.column(column) if column and column in rows.schema.names else None
     if ids is not None and not ids.null_count:
         return hashing.keys_of(ids)
-    first = sum(file.group_rows[:group])
-    places = hashing.keys_of_places(hashing.key_of_text(file.path), first, len(rows))
+    first, stored = sum(file.stored_rows[:group]), file.stored_rows[group]
+    places = hashing.keys_of_places(hashing.key_of_text(file.path), first, stored)
+    kept = file.kept(group)  # a row keeps its place where its neighbours are deleted
+    places = places if kept is None else places[kept]
     if ids is None:
         return places
     is_null = ids.is_null().to_numpy(zero_copy_only=False)
@@ -491,6 +526,7 @@ class Reader:
         if seen is not None:
             seen.update(found.counts)
             seen.update(unripe_counts(young, self.catalog, self.as_of))
+            seen.update(raw.counts)
         parts = features.encode_parts(
             raw.rows,
             sizes,
@@ -579,7 +615,9 @@ def read_piece(
 ) -> RawRows:
     """The piece's rows with all columns the catalogue names, and the planted truth beside them."""
     file = selection.snapshot.files[piece.file]
-    inside = tuple(c for c in catalog.columns if c not in catalog.log.partition_keys)
+    keys = catalog.log.partition_keys
+    inside = tuple(c for c in catalog.columns if c not in keys)
+    inside += tuple(key for key in file.inside if key not in inside)
     rows = _read_group(selection.snapshot.open(file), file, piece.group, inside, catalog)
     identity = _identity(rows, file, piece.group, catalog)
     slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
@@ -591,7 +629,21 @@ def read_piece(
         twin = _twin(file, truth)
         beside = _kept(_read_group(truth.open(twin), twin, piece.group, TRUTH), places)
     rows = _with_partition(_kept(rows, places), file)
-    return RawRows(rows=rows, identity=identity[places], truth=beside)
+    return RawRows(
+        rows=rows, identity=identity[places], truth=beside, counts=_disagreements(rows, file)
+    )
+
+
+def _disagreements(rows: pa.RecordBatch, file: LogFile) -> dict[str, int]:
+    """Count the rows whose partition value inside the file is not that of the file's folder."""
+    counts = {
+        f"warn: value inside the file differs from the folder's in {key}": partitions.disagreements(
+            rows.column(key), value
+        )
+        for key, value in file.partition
+        if key in file.inside
+    }
+    return {told: count for told, count in counts.items() if count}
 
 
 def _twin(file: LogFile, truth: Snapshot) -> LogFile:
@@ -613,7 +665,7 @@ def _kept(rows: pa.RecordBatch, places: npt.NDArray[np.int64]) -> pa.RecordBatch
 
 
 def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
-    for key, value in file.partition:
+    for key, value in file.exact_partition.items():
         zeros = np.zeros(len(rows), np.int32)
         indices = pa.array(zeros) if value is not None else pa.nulls(len(rows), pa.int32())
         word = pa.array([value or ""], pa.string())

@@ -128,15 +128,26 @@ def parse_date(value: str | None) -> date | None:
     return moment.date() if moment.time() == time.min else None
 
 
-def columns_read(split: Split, catalog: Catalog) -> tuple[str, ...]:
-    """Columns inside the files that decide whether a row belongs to the split."""
+def columns_read(
+    split: Split, catalog: Catalog, *, inside: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Columns inside a file that decide whether a row belongs to the split.
+
+    Args:
+        split: the split.
+        catalog: the log's catalogue.
+        inside: partition keys that are columns of the file as well.
+    """
     log = catalog.log
-    columns = [c for c in split.where if c not in log.partition_keys]
+    columns = [key for key in inside if key in split.where]
+    columns += [key for key in inside if key == log.date_key and split.first]
+    columns += [c for c in split.where if c not in log.partition_keys]
     if split.first and not log.date_key and log.event_time:
         columns.append(log.event_time)
     if split.is_sliced and (log.slice_by or log.row_id):
         columns.append(log.slice_by or log.row_id or "")
-    return tuple(c for c in dict.fromkeys(columns) if c not in log.partition_keys)
+    unknown = set(log.partition_keys) - set(inside)
+    return tuple(c for c in dict.fromkeys(columns) if c not in unknown)
 
 
 def mask(
@@ -153,8 +164,10 @@ def mask(
     log = catalog.log
     verdicts: list[Mask] = []
     for column, values in split.where.items():
-        if column not in log.partition_keys:
+        if column not in log.partition_keys or column in rows.schema.names:
             verdicts.append(_is_in(rows.column(column), values))
+    if split.first and split.last and log.date_key in rows.schema.names:
+        verdicts.append(_is_dated(rows.column(log.date_key), split.first, split.last))
     if split.first and split.last and not log.date_key and log.event_time:
         seconds = event_seconds(rows.column(log.event_time), log)
         low, high = window_seconds(split.first, split.last, log.time_zone)
@@ -163,6 +176,13 @@ def mask(
         place = hashing.unit_interval(slice_keys, salt=SLICE_SALT)
         verdicts.append((place >= split.slice[0]) & (place < split.slice[1]))
     return np.logical_and.reduce(verdicts) if verdicts else None
+
+
+def _is_dated(column: pa.DictionaryArray, first: date, last: date) -> Mask:
+    """Whether rows' values of the date key, which lie inside their file, are in a window."""
+    days = [parse_date(word) for word in column.dictionary.to_pylist()]
+    within = [day is not None and first <= day <= last for day in days]
+    return np.array([*within, False])[hashing.places_in_dictionary(column)]
 
 
 def _is_in(column: pa.Array, values: tuple[str, ...]) -> Mask:

@@ -86,15 +86,16 @@ def open_log(
     uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
     _refuse_undeclared(catalog, wanted)
     names.refuse_unknown_partition_keys(uri, catalog)
-    days, days_by_file = read_dates(uri, catalog, today)
+    version = logs.table_version(uri, catalog.log.version)
+    days, days_by_file = read_dates(uri, catalog, today, version=version)
     _refuse_undated(catalog, days, wanted)
     chosen = [
         splits.resolve(name, spec, dates=days.counted)
         for name, spec in catalog.splits.items()
         if name in wanted
     ]
-    snapshot = _snapshot(uri, catalog, chosen)
-    names.refuse_unknown_columns(snapshot, catalog)
+    snapshot = _snapshot(uri, catalog, chosen, version)
+    _refuse_unknown_columns(snapshot, catalog, version)
     refuse_unreadable(snapshot, "; ".join(told_window(split, days) for split in chosen))
     kinds.refuse_mixtures(snapshot, catalog)
     refuse_odd_partitions(snapshot, catalog)
@@ -135,11 +136,12 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
                 others.append(splits.resolve(name, spec, dates=view.dates.counted))
     if not others:
         return found
-    snapshot = _snapshot(view.snapshot.uri, view.catalog, others)
+    version = view.snapshot.table.version if view.snapshot.table else None
+    snapshot = _snapshot(view.snapshot.uri, view.catalog, others, version)
     return found | {s.name: reader.select(snapshot, s, view.catalog) for s in others}
 
 
-def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split]) -> Snapshot:
+def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:
     """The files that may hold rows of these splits."""
     key = catalog.log.date_key
     return logs.take_snapshot(
@@ -147,6 +149,7 @@ def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split]) -> Snapshot:
         partition_keys=catalog.log.partition_keys,
         admits=lambda partition: any(splits.admits(s, partition, date_key=key) for s in chosen),
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
 
 
@@ -157,6 +160,18 @@ def _refuse_undeclared(catalog: Catalog, wanted: Sequence[str]) -> None:
             f"the catalogue of log '{catalog.log.name}' declares no split {missing}; "
             f"it has {sorted(catalog.splits)}. Add [splits.{missing[0]}]"
         )
+
+
+def _refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog, version: int | None) -> None:
+    """Refuse columns that no file has; what these splits' files lack, others may have."""
+    if names.unknown_columns(catalog, names.columns_there(snapshot)):
+        whole = logs.take_snapshot(
+            snapshot.uri,
+            partition_keys=catalog.log.partition_keys,
+            schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+            version=version,
+        )
+        names.refuse_unknown_columns(whole, catalog)
 
 
 def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
@@ -198,13 +213,19 @@ def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
         BadLog: there is none.
     """
     if not snapshot.files:
-        reasons = Counter(u.reason for u in snapshot.unreadable).most_common(3)
-        told = "; ".join(f"{reason} ({count} files)" for reason, count in reasons)
+        problems = _problems(snapshot)
+        seen = f"no file of these splits can be read: {problems}"
         raise BadLog(
-            f"no readable Parquet file below {snapshot.uri}: {told or 'no file at all'}. "
+            f"{snapshot.uri}: {seen if problems else 'there is no file at all for these splits. '}"
             f"{windows}. Check data_root=, log.partition_keys and the columns that the catalogue "
             "names"
         )
+
+
+def _problems(snapshot: Snapshot) -> str:
+    """Return the commonest reasons for which files are not read, as a sentence."""
+    told = "; ".join(problem.message for problem in logs.file_problems(snapshot)[:4])
+    return f"{told}. " if told else ""
 
 
 def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Skipped) -> None:
@@ -221,7 +242,7 @@ def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Ski
     raise BadLog(
         f"splits {names} select no row of {snapshot.uri} "
         f"({snapshot.rows:,} rows in {len(snapshot.files)} files). {windows}{reasons}. "
-        "Check the catalogue's [splits]"
+        f"{_problems(snapshot)}Check the catalogue's [splits]"
     )
 
 
@@ -282,7 +303,7 @@ def date_findings(
 
 
 def read_dates(
-    uri: str, catalog: Catalog, today: date | None = None
+    uri: str, catalog: Catalog, today: date | None = None, *, version: int | None = None
 ) -> tuple[LogDates, DaysByFile]:
     """Read the log's dates, and sort them out.
 
@@ -290,6 +311,7 @@ def read_dates(
         uri: folder of the log.
         catalog: its catalogue.
         today: the date that no row can lie beyond, None where no clock bounds the log.
+        version: of a table, where the job has pinned one.
 
     Returns:
         The dates: none where the log has neither a date key nor an event time that a split needs.
@@ -299,42 +321,51 @@ def read_dates(
         BadLog: event times are in another unit than the declared one.
     """
     if catalog.log.date_key:
-        return _folder_dates(uri, catalog, catalog.log.date_key, today), NO_DAYS
+        return _folder_dates(uri, catalog, catalog.log.date_key, today, version), NO_DAYS
     if not (catalog.log.event_time and catalog.needs_event_time):
         return LogDates(), NO_DAYS
-    by_file = _event_dates(uri, catalog)
+    by_file = _event_dates(uri, catalog, version)
     total: Counter[date] = Counter()
     for rows in by_file.values():
         total.update(rows)
     return dates.sort_out(list(total), rows_of=lambda _: total, today=today), by_file
 
 
-def _folder_dates(uri: str, catalog: Catalog, key: str, today: date | None) -> LogDates:
+def _folder_dates(
+    uri: str, catalog: Catalog, key: str, today: date | None, version: int | None
+) -> LogDates:
     """Dates from the names of folders; rows are counted only where a date is in doubt."""
-    names = logs.partition_values(uri, catalog.log.partition_keys, key)
-    known = {name: day for name in names if (day := splits.parse_date(name))}
+    values = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
+    known = {name: day for name in values if (day := splits.parse_date(name))}
 
     def rows_of(days: Container[date]) -> Mapping[date, int]:
         counts: Counter[date] = Counter()
-        for name, rows in _rows_by_folder(uri, catalog, key, lambda n: known.get(n) in days):
+        for name, rows in _rows_by_folder(
+            uri, catalog, key, lambda n: known.get(n) in days, version
+        ):
             counts[known[name]] += rows
         return counts
 
-    unread = Counter({str(name): 0 for name in names if name not in known})
+    unread = Counter({str(name): 0 for name in values if name not in known})
     if known and unread:
-        for name, rows in _rows_by_folder(uri, catalog, key, lambda n: n not in known):
+        for name, rows in _rows_by_folder(uri, catalog, key, lambda n: n not in known, version):
             unread[str(name)] += rows
     return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
 
 
 def _rows_by_folder(
-    uri: str, catalog: Catalog, key: str, is_wanted: Callable[[str | None], bool]
+    uri: str,
+    catalog: Catalog,
+    key: str,
+    is_wanted: Callable[[str | None], bool],
+    version: int | None,
 ) -> Iterator[tuple[str | None, int]]:
     """Rows of the files below some folders of one partition key, from their footers alone."""
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
         admits=lambda partition: key not in partition or is_wanted(partition[key]),
+        version=version,
     )
     files: tuple[LogFile | Unreadable, ...] = (*snapshot.files, *snapshot.unreadable)
     for file in files:
@@ -342,12 +373,13 @@ def _rows_by_folder(
             yield dict(file.partition)[key], file.rows or 0
 
 
-def _event_dates(uri: str, catalog: Catalog) -> DaysByFile:
+def _event_dates(uri: str, catalog: Catalog, version: int | None) -> DaysByFile:
     """Rows by date of every file, also of those whose schema alone makes them unreadable."""
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
     found = {file.path: _days_of(snapshot, file, catalog) for file in snapshot.files}
     for broken in snapshot.unreadable:
