@@ -69,7 +69,7 @@ def open_log(
         admits=admits,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
     )
-    names.refuse_unknown_columns(snapshot, catalog)
+    _refuse_unknown_columns(snapshot, catalog)
     refuse_unreadable(snapshot)
     kinds.refuse_mixtures(snapshot, catalog)
     refuse_odd_partitions(snapshot, catalog)
@@ -90,6 +90,17 @@ def open_log(
         selections=selections,
         as_of=as_of or catalog.as_of or newest,
     )
+
+
+def _refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse columns that no file has; what these splits' files lack, others may have."""
+    if names.unknown_columns(catalog, names.columns_there(snapshot)):
+        whole = logs.take_snapshot(
+            snapshot.uri,
+            partition_keys=catalog.log.partition_keys,
+            schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        )
+        names.refuse_unknown_columns(whole, catalog)
 
 
 def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
