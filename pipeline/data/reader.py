@@ -211,7 +211,8 @@ def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.A
 def row_keys(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
     """Return the keys of a row group's rows, reading the row id alone."""
     columns = (catalog.log.row_id,) if catalog.log.row_id else ()
-    return _identity(_read_group(snapshot.open(file), file, group, columns), file, group, catalog)
+    rows = _read_group(snapshot.open(file), file, group, columns, catalog)
+    return _identity(rows, file, group, catalog)
 
 
 def selected_columns(
