@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from jobs._progress import console
 from jobs._tables import show_table
-from pipeline.data import domains, skipped, view
+from pipeline.data import domains, logs, skipped, view
 from pipeline.data.domains import Serving
 from pipeline.data.skipped import SkippedFiles, days_listed
 from pipeline.data.view import LogView
@@ -44,7 +44,8 @@ def report_skipped(opened: LogView, spec: LogJobSpec) -> None:
         BadLog: a window loses a whole day, or more than `max_skipped_share` of its rows, and
             `allow_skipped` is not set.
     """
-    rows = [_line(group) for group in opened.skipped.files] + _unread_folders(opened)
+    rows = [_line(group) for group in opened.skipped.files]
+    rows += _unread_folders(opened) + _ignored(opened)
     if rows:
         show_table(
             f"not read of log '{opened.catalog.log.name}'",
@@ -85,6 +86,15 @@ def _unread_folders(opened: LogView) -> list[tuple[str, ...]]:
     rows = f"{sum(unread.values()):,}"
     return [
         (f"its folder's {key} is no date, so that no window holds it", "-", rows, "-", examples)
+    ]
+
+
+def _ignored(opened: LogView) -> list[tuple[str, ...]]:
+    """Files and folders that are no part of the log, by reason."""
+    return [
+        (problem.message, f"{problem.files:,}", "-", "-", ", ".join(problem.examples))
+        for problem in logs.file_problems(opened.snapshot)
+        if problem.is_ignored
     ]
 
 

@@ -3,7 +3,8 @@
     .venv/bin/python infra/benchmarks/seven_logs.py DATA_ROOT RUNS OUT [LOG ...]
 
 DATA_ROOT holds the logs, RUNS takes the run folders (finished ones are kept), OUT takes one JSON a
-log and `table.md`, the table in the README. A log's settings are its catalogue's presets.
+log and `table.md`, the table in README.md beside this file. A log's settings are the presets of its
+catalogue.
 """
 
 import json

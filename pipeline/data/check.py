@@ -3,7 +3,6 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -11,7 +10,6 @@ import pyarrow as pa
 
 from pipeline.data import (
     contract,
-    domains,
     features,
     hashing,
     kinds,
@@ -20,8 +18,6 @@ from pipeline.data import (
     names,
     nearest,
     reader,
-    repeats,
-    skipped,
     splits,
     unseen,
     vocabulary,
@@ -32,7 +28,6 @@ from pipeline.data.features import Encoding
 from pipeline.data.labels import LabelCounts
 from pipeline.data.logs import Snapshot, Unreadable
 from pipeline.data.reader import Piece
-from pipeline.data.skipped import Skipped
 from pipeline.data.splits import Selection, Split
 from pipeline.data.view import (
     NO_DAYS,
@@ -42,9 +37,10 @@ from pipeline.data.view import (
     refuse_time_unit,
     told_window,
 )
+from pipeline.data.window_findings import find_in_windows, find_repeated_ids
 from pipeline.errors import PipelineError
 from schemas.feature import ListSpec, NumericSpec
-from schemas.log import Catalog, LogSpec
+from schemas.log import Catalog
 
 EXAMPLES = 3
 _LEAK_GROUPS, _LEAK_ROWS = 8, 10_000
@@ -130,7 +126,7 @@ def check_log(
     sample, whole = _Sample(catalog, as_of=collected), _everything(snapshot, catalog)
     sample.look(whole, wanted=sample_rows)
     findings += sample.findings()
-    findings += _repeated_ids(whole, catalog, all_ids=all_ids)
+    findings += find_repeated_ids(whole, catalog, all_ids=all_ids)
     findings += leak_findings(snapshot, catalog)
     chosen, problems = _selections(snapshot, catalog, dates, days_by_file)
     findings += problems
@@ -499,67 +495,19 @@ def leak_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
         )
 
 
-def _repeated_ids(selection: Selection, catalog: Catalog, *, all_ids: bool) -> Iterator[Finding]:
-    """Whether row ids repeat; files that cannot be decoded are found by the sample."""
-    with suppress(PipelineError):
-        rows = None if all_ids else repeats.LOOKED_AT_ROWS
-        counted = repeats.count_repeats([selection], catalog, rows=rows)
-        if counted and (found := counted.finding(catalog.log, selection.snapshot.uri)):
-            yield found
-
-
-def _losses(lost: Skipped, log: LogSpec) -> Iterator[Finding]:
-    """What splits lose to files that cannot be read, and to rows without a time."""
-    if lost.undated:
-        yield Finding(
-            level="warn",
-            what=skipped.undated_message(lost),
-            column=log.event_time or "-",
-            count=lost.undated,
-            remedy="Fill the time; jobs refuse more than max_skipped_share of such rows",
-        )
-    for loss in lost.windows:
-        yield Finding(
-            level="warn",
-            what=loss.amount,
-            column="-",
-            count=loss.lost,
-            remedy="Jobs refuse to lose a whole day, or more than max_skipped_share of a window, "
-            "unless allow_skipped=true",
-        )
-
-
-def _untuned_domains(selections: Mapping[str, Selection], catalog: Catalog) -> Iterator[Finding]:
-    """Domains of gate and test without tuning rows, and what will serve them; a line a split."""
-    if "tune" not in selections:
-        return
-    rows = domains.count_domains(selections, catalog)
-    found = domains.find_untuned(rows, domains.expected_serving(rows, catalog.domain))
-    for split in domains.JUDGED:
-        if message := domains.untuned_message(found, split):
-            yield Finding(
-                level="warn",
-                what=message,
-                column=", ".join(catalog.domain.keys),
-                count=sum(domain.rows for domain in found if domain.split == split),
-                remedy="Widen the tune window, or accept that the named kernel serves them",
-            )
-
-
 def _selections(
     snapshot: Snapshot, catalog: Catalog, dates: LogDates, days_by_file: DaysByFile
 ) -> tuple[dict[str, Selection], list[Finding]]:
     """Return the splits that have rows; find what the others lack, and what all of them lose."""
     chosen: dict[str, Selection] = {}
-    resolved: list[Split] = []
+    selections: dict[str, Selection] = {}
     problems: list[Finding] = []
     trained_on = ("pretrain", "pretrain_valid" if "pretrain_valid" in catalog.splits else "valid")
     for name, spec in catalog.splits.items():
         told = "it selects no row"
         try:
             split = splits.resolve(name, spec, dates=dates.counted)
-            resolved.append(split)
-            selection = reader.select(snapshot, split, catalog)
+            selection = selections[name] = reader.select(snapshot, split, catalog)
             if selection.rows:
                 chosen[name] = selection
                 continue
@@ -575,11 +523,7 @@ def _selections(
                 remedy="A job that needs this split will refuse; check [splits]",
             )
         )
-    lost = skipped.find_skipped(snapshot, resolved, log=catalog.log, days_of=days_by_file.get)
-    problems += _losses(lost, catalog.log)
-    judged = {n: s for n, s in chosen.items() if n == "tune" or n in domains.JUDGED}
-    with suppress(PipelineError):
-        problems += _untuned_domains(judged, catalog)
+    problems += find_in_windows(snapshot, selections, catalog, days_by_file)
     return chosen, problems
 
 

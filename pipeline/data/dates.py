@@ -20,6 +20,7 @@ from itertools import pairwise
 from statistics import median
 
 from pipeline.data.contract import Finding
+from pipeline.data.notice import notice
 
 FAR_DAYS = 7
 FAR_STEPS = 5
@@ -78,26 +79,24 @@ class LogDates:
             (self.future, f"dates beyond today, {self.today}"),
         )
         found = [
-            Finding(
-                level="warn",
-                what=f"{what}: {_listed(dates)}",
-                examples=(where,),
+            notice(
+                f"{what}: {_listed(dates)}",
                 column=column,
                 count=sum(dates.values()),
                 remedy="No window is counted from them; mend or remove the rows",
+                where=where,
             )
             for dates, what in doubts
             if dates
         ]
         if self.is_beyond_today:
             found.append(
-                Finding(
-                    level="warn",
-                    what=f"every date of the log lies beyond this machine's: {self.span}",
-                    examples=(where,),
+                notice(
+                    f"every date of the log lies beyond this machine's: {self.span}",
                     column=column,
                     count=0,
                     remedy="The clock bounds nothing now; set the clock right, or give today=",
+                    where=where,
                 )
             )
         return found

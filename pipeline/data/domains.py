@@ -60,16 +60,13 @@ def count_domains(selections: Mapping[str, Selection], catalog: Catalog) -> Doma
 
 
 def _count(selection: Selection, catalog: Catalog) -> Counter[Path]:
-    partition_keys = catalog.log.partition_keys
-    inside = tuple(key for key in catalog.domain.all_keys if key not in partition_keys)
+    keys = catalog.domain.all_keys
     counts: Counter[Path] = Counter()
     for file, group, rows in selection.groups:
-        columns = reader.selected_columns(selection, file, group, inside, catalog)
+        columns = reader.selected_columns(selection, file, group, keys, catalog)
         levels = [features.domain_names(columns, level) for level in catalog.domain.levels]
         paths = Counter(zip(*(names.to_pylist() for names in levels), strict=True))
-        if not (
-            inside or selection.snapshot.files[file].inside
-        ):  # one row stands for all of the folder's
+        if set(keys) <= set(selection.snapshot.files[file].exact_partition):  # one row for all
             paths = Counter(dict.fromkeys(paths, rows))
         counts.update({path: count for path, count in paths.items() if None not in path})
     return counts

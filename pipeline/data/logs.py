@@ -37,6 +37,8 @@ Columns = tuple[tuple[str, pa.DataType], ...]
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 _MISSING = "missing columns: "
+OUTSIDE = "it lies outside the folders"
+"""How the reason begins for which a file in no partition's folder is not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -596,7 +598,7 @@ class _Judge:
             return Ignored(path=relative, reason=reason)
         if len(partition) < len(self.keys):
             wanted = "/".join(f"{key}=..." for key in self.keys)
-            return self._unreadable(relative, f"it lies outside the folders {wanted}", partition)
+            return self._unreadable(relative, f"{OUTSIDE} {wanted}", partition)
         return self._open(relative, partition, None)
 
     def _unreadable(self, path: str, reason: str, partition: Known) -> Unreadable:

@@ -224,15 +224,16 @@ def selected_columns(
         selection: the rows.
         file: index of the file in the snapshot.
         group: index of its row group.
-        columns: to read; where there are none, nothing is read, and one row with the partition's
-            values stands for all.
+        columns: wanted. Where the partition of the file names all their values, nothing is read,
+            and one row stands for all.
         catalog: the log's catalogue.
     """
     held = selection.snapshot.files[file]
-    if not columns and not held.inside:
+    inside = [column for column in columns if column not in held.exact_partition]
+    if not inside:
         return _with_partition(pa.RecordBatch.from_arrays([pa.nulls(1)], ["_"]), held)
     deciding = splits.columns_read(selection.split, catalog, inside=held.inside)
-    wanted = tuple(dict.fromkeys((*columns, *held.inside, *deciding)))
+    wanted = tuple(dict.fromkeys((*inside, *deciding)))
     rows = _read_group(selection.snapshot.open(held), held, group, wanted, catalog)
     slice_keys = _slice_keys(rows, held, group, catalog)
     chosen = splits.mask(selection.split, rows, slice_keys, catalog)

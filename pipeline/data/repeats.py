@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pipeline.data import hashing, reader
 from pipeline.data.contract import Finding
+from pipeline.data.notice import notice
 from pipeline.data.splits import Selection
 from pipeline.errors import BadLog
 from schemas.log import Catalog, LogSpec
@@ -45,15 +46,15 @@ class Repeats:
         if not self.repeated:
             return None
         about = "about " if self.is_estimated else ""
-        return Finding(
-            level="refuse" if self.share > log.max_repeated_ids else "warn",
-            what=f"repeated id in {self.column}: {about}{self.repeated:,} of {self.rows:,} rows "
-            f"looked at ({self.share:.2%}; log.max_repeated_ids allows {log.max_repeated_ids:.2%})",
-            examples=(where,),
+        return notice(
+            f"repeated id in {self.column}: {about}{self.repeated:,} of {self.rows:,} rows looked "
+            f"at ({self.share:.2%}; log.max_repeated_ids allows {log.max_repeated_ids:.2%})",
             column=self.column,
             count=self.repeated,
             remedy="Write each row once; a column that is the same for several rows (a request, a "
             "user) is slice_by, not row_id; or raise log.max_repeated_ids",
+            where=where,
+            level="refuse" if self.share > log.max_repeated_ids else "warn",
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from pipeline.data import splits
-from pipeline.data.logs import LogFile, Snapshot, Unreadable
+from pipeline.data.logs import OUTSIDE, LogFile, Snapshot, Unreadable
 from pipeline.data.splits import Split
 from pipeline.errors import BadLog
 from schemas.log import LogSpec
@@ -199,9 +199,11 @@ def _in_window(
     split: Split, file: LogFile | Unreadable, log: LogSpec, rows_by_day: RowsByDay
 ) -> dict[date | None, int]:
     """A file's rows that fall into the split's window, by date; a row of no known date may."""
-    partition = dict(file.partition)
-    is_outside = len(partition) < len(log.partition_keys)  # in no folder, and so in no window
-    if is_outside or not splits.admits(split, partition, date_key=log.date_key):
+    partition = file.exact_partition if isinstance(file, LogFile) else dict(file.partition)
+    is_outside = isinstance(file, Unreadable) and file.reason.startswith(OUTSIDE)
+    if is_outside:  # in no folder, and so in no window
+        return {}
+    if not splits.admits(split, partition, date_key=log.date_key):
         return {}
     return {
         day: rows

@@ -1,7 +1,7 @@
 """A catalogue and a place -> the log as a job sees it: dates, snapshot, selected rows by split."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,6 +25,7 @@ from pipeline.data import (
 from pipeline.data.contract import Finding
 from pipeline.data.dates import LogDates
 from pipeline.data.logs import LogFile, Snapshot, Unreadable
+from pipeline.data.notice import notice
 from pipeline.data.skipped import Skipped
 from pipeline.data.splits import Selection, Split
 from pipeline.errors import BadLog, BadRequest, PipelineError
@@ -136,7 +137,8 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
                 others.append(splits.resolve(name, spec, dates=view.dates.counted))
     if not others:
         return found
-    version = view.snapshot.table.version if view.snapshot.table else None
+    table = view.snapshot.table
+    version = table.version if table else None
     snapshot = _snapshot(view.snapshot.uri, view.catalog, others, version)
     return found | {s.name: reader.select(snapshot, s, view.catalog) for s in others}
 
@@ -236,12 +238,12 @@ def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Ski
     snapshot = empty[0].snapshot
     windows = "; ".join(told_window(selection.split, days) for selection in empty)
     names = [selection.split.name for selection in empty]
-    reasons = "".join(
-        f". {loss.message}" for loss in lost.windows if not set(names).isdisjoint(loss.splits)
+    losses = "".join(
+        f". {loss.amount}" for loss in lost.windows if not set(names).isdisjoint(loss.splits)
     )
     raise BadLog(
         f"splits {names} select no row of {snapshot.uri} "
-        f"({snapshot.rows:,} rows in {len(snapshot.files)} files). {windows}{reasons}. "
+        f"({snapshot.rows:,} rows in {len(snapshot.files)} files). {windows}{losses}. "
         f"{_problems(snapshot)}Check the catalogue's [splits]"
     )
 
@@ -291,9 +293,8 @@ def date_findings(
     wanted = as_of or catalog.as_of
     if wanted and wanted != days.collected_by(wanted):
         found.append(
-            Finding(
-                level="warn",
-                what=f"as_of {wanted} lies beyond today; {days.today} is taken",
+            notice(
+                f"as_of {wanted} lies beyond today; {days.today} is taken",
                 column="-",
                 count=0,
                 remedy="No label was collected later than today",
@@ -320,6 +321,7 @@ def read_dates(
     Raises:
         BadLog: event times are in another unit than the declared one.
     """
+    version = catalog.log.version if version is None else version
     if catalog.log.date_key:
         return _folder_dates(uri, catalog, catalog.log.date_key, today, version), NO_DAYS
     if not (catalog.log.event_time and catalog.needs_event_time):
@@ -335,20 +337,19 @@ def _folder_dates(
     uri: str, catalog: Catalog, key: str, today: date | None, version: int | None
 ) -> LogDates:
     """Dates from the names of folders; rows are counted only where a date is in doubt."""
-    values = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
-    known = {name: day for name in values if (day := splits.parse_date(name))}
+    found = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
+    known = {name: day for name in found if (day := splits.parse_date(name))}
 
     def rows_of(days: Container[date]) -> Mapping[date, int]:
         counts: Counter[date] = Counter()
-        for name, rows in _rows_by_folder(
-            uri, catalog, key, lambda n: known.get(n) in days, version
-        ):
+        wanted = {name for name, day in known.items() if day in days}
+        for name, rows in _rows_by_folder(uri, catalog, key, wanted, version):
             counts[known[name]] += rows
         return counts
 
-    unread = Counter({str(name): 0 for name in values if name not in known})
+    unread = Counter({str(name): 0 for name in found if name not in known})
     if known and unread:
-        for name, rows in _rows_by_folder(uri, catalog, key, lambda n: n not in known, version):
+        for name, rows in _rows_by_folder(uri, catalog, key, found - set(known), version):
             unread[str(name)] += rows
     return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
 
@@ -357,14 +358,14 @@ def _rows_by_folder(
     uri: str,
     catalog: Catalog,
     key: str,
-    is_wanted: Callable[[str | None], bool],
+    wanted: Container[str | None],
     version: int | None,
 ) -> Iterator[tuple[str | None, int]]:
     """Rows of the files below some folders of one partition key, from their footers alone."""
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
-        admits=lambda partition: key not in partition or is_wanted(partition[key]),
+        admits=lambda partition: key not in partition or partition[key] in wanted,
         version=version,
     )
     files: tuple[LogFile | Unreadable, ...] = (*snapshot.files, *snapshot.unreadable)
@@ -393,7 +394,7 @@ def _days_of_unreadable(
     snapshot: Snapshot, broken: Unreadable, catalog: Catalog
 ) -> dict[date, int] | None:
     """Rows by date of a file that breaks the catalogue; None where its event times are unknown."""
-    if broken.group_rows is None:
+    if broken.group_rows is None or snapshot.table is not None:  # a table's names are not known
         return None
     file = LogFile(
         path=broken.path,

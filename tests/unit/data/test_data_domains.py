@@ -146,3 +146,19 @@ def test_a_row_without_a_domain_is_left_out(tmp_path):
     view = open_log(catalog, str(tmp_path), wanted=["tune"])
     found = domains.count_domains(view.selections, catalog)
     assert found.by_split["tune"] == {("pooled", "scene=feed"): 2}
+
+
+def test_a_key_inside_the_files_is_counted_by_its_rows_and_not_by_its_folder(tmp_path):
+    regions = ["a b"] * 3 + ["other"] + [None]
+    rows = draw_rows(5).append_column("region", pa.array(regions))
+    write_file(tmp_path / "events" / partition("a+b", DAYS[0]) / "a.parquet", rows)
+    catalog = small_catalog(splits={"tune": {"days": [0, 0]}})
+    view = open_log(catalog, str(tmp_path), wanted=["tune"])
+    found = domains.count_domains(view.selections, catalog)
+    read: dict[tuple[str, ...], int] = {}
+    for batch, _ in view.raw_rows("tune"):
+        for name in features.domain_names(batch, ("region",)).to_pylist():
+            if name is not None:
+                read["pooled", name] = read.get(("pooled", name), 0) + 1
+    assert found.by_split["tune"] == read
+    assert read["pooled", "region=a b"] == 3

@@ -109,7 +109,8 @@ def test_a_split_that_loses_all_its_rows_says_why(root):
     with pytest.raises(BadLog) as error:
         opened(root)
     assert "the window of split 'test' is 2026-10-03 to 2026-10-03" in str(error.value)
-    assert "all of 2026-10-03: missing columns: price" in str(error.value)
+    assert "split 'test' loses 200 of 200 rows (100.0%), and all of 2026-10-03" in str(error.value)
+    assert "2 of 6 files lack price (200 rows)" in str(error.value)
 
 
 def test_check_says_what_a_job_would_refuse(root):
