@@ -10,8 +10,10 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.data.nearest import refuse_unknown_settings
 from pipeline.errors import BadRequest
 from pipeline.formats import current_document, unchanged
+from schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
 
@@ -40,11 +42,38 @@ def catalog_path(name: Path) -> Path:
 def parse_catalog(path: Path) -> Catalog:
     """The catalogue in a file."""
     try:
-        return Catalog.model_validate(tomllib.loads(path.read_text()))
+        catalog = Catalog.model_validate(tomllib.loads(path.read_text()))
     except tomllib.TOMLDecodeError as error:
         raise BadRequest(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         raise BadRequest(f"{path}: {explain(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} cannot be read: {error}") from error
+    refuse_unknown_presets(catalog)
+    return catalog
+
+
+SPECS: Mapping[str, type[BaseModel]] = {
+    "check": CheckSpec,
+    "pretrain": PretrainSpec,
+    "finetune": FinetuneSpec,
+    "evaluate": EvaluateSpec,
+    "plan": PlanSpec,
+}
+"""The verbs that read a catalogue, by what they may be asked."""
+
+
+def refuse_unknown_presets(catalog: Catalog) -> None:
+    """Refuse a catalogue's presets for a verb or a setting that does not exist.
+
+    Raises:
+        BadRequest: naming the table, the setting and the nearest that exist.
+    """
+    refuse_unknown_settings(list(catalog.presets), SPECS, "[presets]")
+    for verb, settings in catalog.presets.items():
+        names = known_settings(SPECS[verb])
+        there = [*names, *(f"{name}." for name, is_open in names.items() if is_open)]
+        refuse_unknown_settings(list(settings), there, f"[presets.{verb}]")
 
 
 def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> PlanDocument | None:

@@ -12,6 +12,7 @@ from jobs._record import replace_text
 from jobs._skipped import today_of
 from jobs._spec import load_catalog
 from jobs._tables import show_facts, show_table
+from pipeline.data import unseen
 from pipeline.data.check import Report, check_log
 from pipeline.data.contract import Finding
 from pipeline.data.profile import (
@@ -63,6 +64,8 @@ def main(spec: CheckSpec) -> int:
         document: dict[str, Any] = {
             "findings": [asdict(f) for f in report.findings],
             "splits": report.split_rows,
+            "unseen": report.unseen,
+            "counted_rows": report.counted_rows,
             "profile": asdict(profile) if profile else None,
         }
         replace_text(spec.json_out, json.dumps(document, indent=1))
@@ -95,6 +98,12 @@ def _profile(spec: CheckSpec, catalog: Catalog, report: Report) -> Profile | Non
         return None
 
 
+def _told(finding: Finding) -> str:
+    """Return what was found, what to do, and where it shows."""
+    where = f" [{'; '.join(finding.examples)}]" if finding.examples else ""
+    return f"{finding.what}. {finding.remedy}{where}"
+
+
 def show(report: Report, name: str) -> None:
     """Show the findings, worst first, and what each split holds."""
     order = ("refuse", "quarantine", "warn")
@@ -102,9 +111,9 @@ def show(report: Report, name: str) -> None:
     if findings:
         show_table(
             f"findings in log '{name}'",
-            ("level", "count", "column", "file", "what, and what to do"),
+            ("level", "count", "share", "column", "what, what to do, and where"),
             [
-                (f.level, f"{f.count:,}", f.column, f.file, f"{f.what}. {f.remedy}")
+                (f.level, f"{f.count:,} {f.unit}", f"{f.share:.1%}", f.column, _told(f))
                 for f in findings
             ],
         )
@@ -116,6 +125,9 @@ def show(report: Report, name: str) -> None:
             "looked at": f"{report.sampled_rows:,} rows",
             "findings": told,
             "rows by split": {k: f"{v:,}" for k, v in report.split_rows.items()},
+            f"unseen ids, against those of {report.counted_rows:,} pretrain rows": {
+                k: unseen.describe(shares) for k, shares in report.unseen.items()
+            },
         },
     )
     if counts["refuse"]:

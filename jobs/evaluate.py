@@ -19,8 +19,8 @@ from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, replace_text, run_record
 from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
-from jobs.pretrain import describe
-from pipeline.data import logs
+from jobs.pretrain import describe, usual_unseen
+from pipeline.data import kinds, logs, unseen
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
@@ -79,6 +79,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)
+        kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
         beside = _truth(view, spec.data_root, truth) if truth else None
     untuned = _skipped.report_untuned(view, _serving(bundles, opened), judged=[spec.split])
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
@@ -111,6 +112,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
     record.result |= {"rows": len(table), "untuned_domains": untuned}
     record.result |= {"served": served_by(table), "intervals": intervals_of(rows)}
+    record.result |= {"unseen_usual": usual_unseen(opened.manifest)}
     if beside is not None:
         held_out = read_predictions(spec.run_dir, str(gap_split)).table
         record.result |= planted_facts(table, held_out, catalog)
@@ -264,6 +266,10 @@ def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> Non
         | pooled
         | {
             "predictions": f"{record.run_dir / PREDICTIONS}",
+            "unseen ids": "; ".join(
+                f"{split}: {unseen.describe(shares, record.result['unseen_usual'])}"
+                for split, shares in record.result["unseen"].items()
+            ),
             "quarantined": record.result["contract"] or "nothing",
             "labels not ripe": _skipped.not_ripe(
                 record.result["contract"],

@@ -16,6 +16,7 @@ from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
+from pipeline.data import kinds
 from pipeline.data.domains import nearest_of
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest
@@ -58,6 +59,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)
+        kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     work = FinetuneWork(
         view=view,
         base=opened,
@@ -153,6 +155,7 @@ def finetune_on_worker(
         "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
         "epochs": [level.tuned.epochs for level in done.levels],
         "contract": dict(done.contract),
+        "labels": dict(done.labels),
         "cache": dict(done.cache),
         "digest": done.digest,
         "digest_before": done.digest_before,
@@ -273,6 +276,7 @@ def show(record: OpenRecord) -> None:
             "parameters a kernel": f"{result['parameters_per_kernel']:,}",
             "below their floor": result["below_floor"] or "none",
             "best at the last epoch": _at_cap(result),
+            "labelled tuning rows": result["labels"],
             "quarantined": result["contract"] or "nothing",
             "labels not ripe": _skipped.not_ripe(
                 result["contract"], sum(s["rows"] for s in record.snapshot["splits"].values())

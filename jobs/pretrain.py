@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -21,8 +19,9 @@ from jobs._ray import Report, on_ray
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
-from pipeline.data import contract, hashing, logs, reader, vocabulary
+from pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
 from pipeline.data.features import Encoding
+from pipeline.data.labels import LabelCounts
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
@@ -39,6 +38,8 @@ from schemas.manifest import BaseManifest
 from schemas.plan import PlanDocument
 
 VALIDATION = "pretrain_valid"
+UNSEEN_SHARE = "unseen_share"
+"""Metric of a base: share of its validation rows' ids of a table that training never saw."""
 MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan", *_skipped.MAY_MOVE)
 """Settings under which a checkpoint is read whatever they were when it was written."""
 
@@ -80,11 +81,14 @@ def show(record: OpenRecord, manifest: BaseManifest | None) -> None:
     title = "no base published"
     if manifest is not None:
         title = f"base {manifest.fingerprint[:12]} published at {record.run_dir / 'base'}"
-    labelled = ", ".join(f"{task} {rows:,}" for task, rows in result["labelled"].items())
     show_facts(
         title,
         {
-            "rows trained on": f"{result['rows']:,}, labelled: {labelled}",
+            "rows trained on": f"{result['rows']:,} in all epochs",
+            "labelled rows of an epoch": result["labels_told"],
+            "unseen ids": "; ".join(
+                f"{split}: {unseen.describe(shares)}" for split, shares in result["unseen"].items()
+            ),
             "settings that followed from the rows": _settings(result["settings"]),
             "best validation loss": f"{result['best_valid_loss']:.5f} "
             f"(step {result['best_step']} of {result['steps']})",
@@ -143,6 +147,8 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         seen: Counter[str] = Counter()
         labels = LabelCounts(catalog)
         encoding = _encoding(spec.run_dir, view, parent, seen, labels, allow=spec.allow)
+        labels.refuse_untrainable("pretrain")
+        unseen_shares = reader.unseen_ids(view.selections[valid], catalog, encoding).shares()
     recipe = recipe_of(spec, view, parent)
     settings = {"used": recipe.described(), "followed": list(recipe.followed)}
     console.print(f"  settings that follow from the rows: {_settings(settings)}", markup=False)
@@ -160,6 +166,9 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         "contract": dict(seen),
         "settings": settings,
         "advice": advice(result, recipe),
+        "labels": labels.counts(),
+        "labels_told": labels.describe(),
+        "unseen": {valid: unseen_shares},
     }
     if result["is_parent_best"]:
         assert parent is not None, "only a continued base has a parent"
@@ -168,7 +177,7 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         _remove_scratch(spec.run_dir)
         return None
     with record.phase("publish"):
-        manifest = _publish(spec, view, encoding, parent, result)
+        manifest = _publish(spec, view, encoding, parent, result | {"unseen": unseen_shares})
     record.result["fingerprint"] = manifest.fingerprint
     return manifest
 
@@ -225,6 +234,11 @@ def advice(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
     return lines
 
 
+def usual_unseen(manifest: BaseManifest) -> dict[str, float]:
+    """Return, by table, the share of unseen ids on the base's validation rows; older bases: {}."""
+    return {m["table"]: m["value"] for m in manifest.metrics if m.get("name") == UNSEEN_SHARE}
+
+
 def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
     """One worker's whole part."""
     return pretrain_base(work, worker=worker, report=report)
@@ -248,7 +262,6 @@ def describe(view: LogView) -> dict[str, Any]:
     )
 
 
-UNDECIDED = 0.5
 HELD = 4
 """Exit code of a run whose child was not better than its parent."""
 MISCALIBRATED = 0.1
@@ -256,46 +269,6 @@ MISCALIBRATED = 0.1
 deviations of the positives as well."""
 FEW_STEPS = 300
 """Steps below which a task off its rate has most likely not come down to it yet."""
-
-
-class LabelCounts:
-    """How often each label was known, and how often it was 1."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        """Nothing seen yet."""
-        self.tasks = catalog.tasks
-        self.known = dict.fromkeys((t.title for t in catalog.tasks), 0)
-        self.positive = dict(self.known)
-
-    def add(
-        self,
-        rows: pa.RecordBatch,
-        quarantined: npt.NDArray[np.bool_] | None,
-        unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
-    ) -> None:
-        """Count a batch of raw rows, without labels that quarantine or age masks."""
-        for task in self.tasks:
-            label = rows.column(task.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
-            known = ~np.isnan(label) if quarantined is None else ~np.isnan(label) & ~quarantined
-            young = (unripe or {}).get(task.title)
-            known = known if young is None else known & ~young
-            self.known[task.title] += int(known.sum())
-            self.positive[task.title] += int((label[known] == 1).sum())
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """Where each task starts: its rate, with half a row of either class added.
-
-        A conversion starts undecided: begun at its rate, its share of the entire-space gradient is
-        so small that it never catches up with the click (on retailrocket's validation rows cart
-        ended at an AUC of .58 instead of .74).
-        """
-        return tuple(
-            UNDECIDED
-            if t.kind == "conversion"
-            else (self.positive[t.title] + 0.5) / (self.known[t.title] + 1.0)
-            for t in self.tasks
-        )
 
 
 def _encoding(
@@ -312,6 +285,8 @@ def _encoding(
     What a parent's encoding knows is kept: only new features are fitted, and vocabularies that are
     allowed to grow. What of the parent's weights will not be loaded as it is, is refused here.
     """
+    if parent is not None:
+        kinds.refuse_other_kinds(view.snapshot, view.catalog, parent.encoding.kinds)
     encoding = vocabulary.fit(
         _inspected(view, seen, labels),
         view.catalog,
@@ -335,7 +310,7 @@ def _inspected(
         seen.update(found.counts)
         young = reader.unripe(rows, view.catalog, view.as_of)
         seen.update(reader.unripe_counts(young, view.catalog, view.as_of))
-        labels.add(rows, found.quarantined, young)
+        labels.add(rows, found.quarantined, found.without(young))
         yield rows, identity
 
 
@@ -406,6 +381,10 @@ def _publish(
             "metrics": [
                 {"name": "valid_loss", "value": result["best_valid_loss"]},
                 *result["best_tasks"],
+                *(
+                    {"name": UNSEEN_SHARE, "table": table, "value": share}
+                    for table, share in result.get("unseen", {}).items()
+                ),
             ],
             "precisions": result.get("precisions", []),
             "created_at": datetime.now(UTC),

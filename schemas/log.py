@@ -165,6 +165,21 @@ class Catalog(Spec):
         return tuple(dict.fromkeys(wanted))
 
     @property
+    def feature_columns(self) -> frozenset[str]:
+        """Return the columns that nothing but features read."""
+        log = self.log
+        others = {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
+        others |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
+        others |= {c for s in self.splits.values() for c in s.where} | {*log.partition_keys}
+        return frozenset(c for f in self.features for c in f.columns) - others
+
+    @property
+    def optional_columns(self) -> frozenset[str]:
+        """Return the columns that a file may lack: nothing but optional features read them."""
+        required = {c for f in self.features if not f.optional for c in f.columns}
+        return self.feature_columns - required
+
+    @property
     def needs_event_time(self) -> bool:
         """Whether a split or a maturing label must read the time of the event."""
         dated = any(s.dates or s.days for s in self.splits.values())
@@ -181,6 +196,61 @@ class Catalog(Spec):
                         f"feature '{feature.name}' reads '{column}', which is {what}; "
                         "a model must not see it. Remove the feature"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_have_one_part(self) -> Self:
+        """Refuse a label, a list or a leak column in a part that it cannot play."""
+        log = self.log
+        settings: dict[str, tuple[str | None, ...]] = {
+            "domain.keys": self.domain.keys,
+            "domain.parent": self.domain.parent,
+            "log.user": (log.user,),
+            "log.row_id": (log.row_id,),
+            "log.slice_by": (log.slice_by,),
+            "log.event_time": (log.event_time,),
+            "log.partition_keys": log.partition_keys,
+        }
+        labels = {t.label for t in self.tasks}
+        lists = {f.columns[0] for f in self.features if f.kind == "list"}
+        for setting, columns in settings.items():
+            for column in columns:
+                if column in labels:
+                    raise ValueError(
+                        f"{setting} names '{column}', which is a label; it is not known when a "
+                        "row is served. Name another column"
+                    )
+                if column in lists:
+                    raise ValueError(
+                        f"{setting} names '{column}', which feature lists read; a list has no one "
+                        "value. Name another column"
+                    )
+        if log.event_time in log.partition_keys:
+            raise ValueError(
+                f"log.event_time '{log.event_time}' is a partition key, whose values are text; "
+                "name it as log.date_key, or name a column inside the files"
+            )
+        leaking = sorted({*self.domain.keys, *self.domain.parent} & {*log.leak_columns})
+        if leaking:
+            raise ValueError(
+                f"domain keys {leaking} are leak columns; a row's domain must be known before "
+                "its label. Take them out of log.leak_columns, or of [domain]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_list_is_read_as_a_list(self) -> Self:
+        lists = {f.columns[0]: f.name for f in self.features if f.kind == "list"}
+        for feature in self.features:
+            shared = [c for c in feature.columns if c in lists and feature.kind != "list"]
+            if shared:
+                raise ValueError(
+                    f"feature '{feature.name}' reads '{shared[0]}' as one value a row, feature "
+                    f"'{lists[shared[0]]}' as a list; a column is one or the other"
+                )
+        for name, split in self.splits.items():
+            if listed := sorted(set(split.where) & set(lists)):
+                raise ValueError(f"splits.{name}.where names {listed}, which hold lists")
         return self
 
     @model_validator(mode="after")

@@ -16,4 +16,11 @@ def notice(
         where: the log's folder, `-` where the sentence names the place.
         level: how bad it is.
     """
-    return Finding(level=level, what=what, file=where, column=column, count=count, remedy=remedy)
+    return Finding(
+        level=level,
+        what=what,
+        examples=() if where == "-" else (where,),
+        column=column,
+        count=count,
+        remedy=remedy,
+    )

@@ -27,6 +27,7 @@ from pipeline.data import contract, features, hashing, partitions, splits
 from pipeline.data.features import Encoding
 from pipeline.data.logs import LogFile, Snapshot
 from pipeline.data.splits import Selection, Split
+from pipeline.data.unseen import UnseenIds
 from pipeline.errors import BadLog
 from schemas.log import Catalog
 
@@ -35,6 +36,9 @@ Group = tuple[int, int, int]
 """File, row group, selected rows."""
 TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
 """Columns of a planted log's truth."""
+UNSEEN_ROWS = 100_000
+"""Rows in which ids that training never saw are counted."""
+_SAMPLED_GROUPS = 200
 _PART_ROWS = 8_192
 """Rows whose ids lie together where batches are smaller."""
 
@@ -107,17 +111,21 @@ def _mask(
     columns: tuple[str, ...],
     catalog: Catalog,
 ) -> splits.Mask | None:
-    rows = _read_group(parquet, file, group, columns)
+    rows = _read_group(parquet, file, group, columns, catalog)
     return splits.mask(split, rows, _slice_keys(rows, file, group, catalog), catalog)
 
 
 def _read_group(
-    parquet: pq.ParquetFile, file: LogFile, group: int, columns: tuple[str, ...]
+    parquet: pq.ParquetFile,
+    file: LogFile,
+    group: int,
+    columns: tuple[str, ...],
+    catalog: Catalog | None = None,
 ) -> pa.RecordBatch:
-    """One row group's columns as one record batch, without a table's deleted rows.
+    """One row group's columns in the types that encoding reads, without a table's deleted rows.
 
-    Partition keys inside the file come as partition values; other partition values are not added,
-    nor columns that the file lacks.
+    Partition keys inside the file come as partition values; other partition values are not added.
+    Optional columns that the file lacks are null.
     """
     names = file.stored_names(columns)
     try:
@@ -136,7 +144,11 @@ def _read_group(
             f"{file.path}, row group {group} decodes to {len(table):,} rows, its footer says "
             f"{rows:,}; write the file again, or move it away"
         )
-    return _as_logged(table.combine_chunks(), file, group, names)
+    batch = _as_logged(table.combine_chunks(), file, group, names)
+    try:
+        return contract.normalised(batch, columns, catalog)
+    except pa.ArrowException as error:
+        raise BadLog(f"{file.path}, row group {group}: {error}. Mend the export") from error
 
 
 def _as_logged(
@@ -182,6 +194,13 @@ def _validate(table: pa.Table) -> None:
                 raise pa.ArrowInvalid(f"codes {lowest} to {highest} of {words} words")
 
 
+def read_columns(
+    snapshot: Snapshot, file: LogFile, group: int, columns: tuple[str, ...], catalog: Catalog
+) -> pa.RecordBatch:
+    """Return any columns of one row group, declared or not."""
+    return _read_group(snapshot.open(file), file, group, columns, catalog)
+
+
 def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.Array]:
     """One column of a file, a row group at a time."""
     parquet = snapshot.open(file)
@@ -192,7 +211,8 @@ def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.A
 def row_keys(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
     """Return the keys of a row group's rows, reading the row id alone."""
     columns = (catalog.log.row_id,) if catalog.log.row_id else ()
-    return _identity(_read_group(snapshot.open(file), file, group, columns), file, group, catalog)
+    rows = _read_group(snapshot.open(file), file, group, columns, catalog)
+    return _identity(rows, file, group, catalog)
 
 
 def selected_columns(
@@ -214,7 +234,7 @@ def selected_columns(
         return _with_partition(pa.RecordBatch.from_arrays([pa.nulls(1)], ["_"]), held)
     deciding = splits.columns_read(selection.split, catalog, inside=held.inside)
     wanted = tuple(dict.fromkeys((*inside, *deciding)))
-    rows = _read_group(selection.snapshot.open(held), held, group, wanted)
+    rows = _read_group(selection.snapshot.open(held), held, group, wanted, catalog)
     slice_keys = _slice_keys(rows, held, group, catalog)
     chosen = splits.mask(selection.split, rows, slice_keys, catalog)
     return _with_partition(rows if chosen is None else rows.filter(pa.array(chosen)), held)
@@ -518,7 +538,7 @@ class Reader:
             catalog=self.catalog,
             encoding=self.encoding,
             unlabelled=found.quarantined,
-            unripe=young,
+            unripe=found.without(young),
         )
         beside: dict[str, pa.Array] = {}
         if self.with_ids and self.catalog.log.row_id:
@@ -617,7 +637,7 @@ def read_piece(
     keys = catalog.log.partition_keys
     inside = tuple(c for c in catalog.columns if c not in keys)
     inside += tuple(key for key in file.inside if key not in inside)
-    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside)
+    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside, catalog)
     identity = _identity(rows, file, piece.group, catalog)
     slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
     chosen = splits.mask(selection.split, rows, slice_keys, catalog)
@@ -671,6 +691,32 @@ def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
         column = pa.DictionaryArray.from_arrays(indices, word, safe=False)
         rows = rows.append_column(key, column)
     return rows
+
+
+def unseen_ids(
+    selection: Selection, catalog: Catalog, encoding: Encoding, *, rows: int = UNSEEN_ROWS
+) -> UnseenIds:
+    """Count the ids that `encoding` never saw, in about `rows` rows spread over the row groups."""
+    counted = UnseenIds()
+    for piece in spread_pieces(selection, rows=rows):
+        raw = read_piece(selection, piece, catalog)
+        counted.add(
+            features.encode(raw.rows, identity=raw.identity, catalog=catalog, encoding=encoding),
+            catalog,
+        )
+    return counted
+
+
+def spread_pieces(selection: Selection, *, rows: int) -> Iterator[Piece]:
+    """Return pieces of row groups spread evenly over a selection, about `rows` rows in all.
+
+    Of at most `_SAMPLED_GROUPS` row groups the first rows are taken, as many of each.
+    """
+    stride = -(-len(selection.groups) // _SAMPLED_GROUPS) or 1
+    groups = selection.groups[::stride]
+    most = max(rows // max(len(groups), 1), 1)
+    for file, group, count in groups:
+        yield Piece(file=file, group=group, start=0, stop=min(count, most))
 
 
 def prefetch(items: Iterator[T], *, depth: int) -> Iterator[T]:

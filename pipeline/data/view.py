@@ -10,7 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import contract, dates, hashing, logs, reader, repeats, skipped, splits
+from pipeline.data import (
+    contract,
+    dates,
+    hashing,
+    kinds,
+    logs,
+    names,
+    reader,
+    repeats,
+    skipped,
+    splits,
+)
 from pipeline.data.contract import Finding
 from pipeline.data.dates import LogDates
 from pipeline.data.logs import LogFile, Snapshot, Unreadable
@@ -75,6 +86,7 @@ def open_log(
     """
     uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
     _refuse_undeclared(catalog, wanted)
+    names.refuse_unknown_partition_keys(uri, catalog)
     version = logs.table_version(uri, catalog.log.version)
     days, days_by_file = read_dates(uri, catalog, today, version=version)
     _refuse_undated(catalog, days, wanted)
@@ -84,7 +96,10 @@ def open_log(
         if name in wanted
     ]
     snapshot = _snapshot(uri, catalog, chosen, version)
+    _refuse_unknown_columns(snapshot, catalog, version)
     refuse_unreadable(snapshot, "; ".join(told_window(split, days) for split in chosen))
+    kinds.refuse_mixtures(snapshot, catalog)
+    refuse_odd_partitions(snapshot, catalog)
     refuse_time_unit(snapshot, catalog)
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
     selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
@@ -106,16 +121,16 @@ def open_log(
     )
 
 
-def select_also(view: LogView, names: Sequence[str]) -> dict[str, Selection]:
+def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
     """Return selections of a view and of further splits, for a look at them beside the job's own.
 
     Args:
         view: what the job reads.
-        names: splits; those that are not declared or cannot be cut from this log are left out.
+        wanted: splits; those that are not declared or cannot be cut from this log are left out.
     """
-    found = {name: view.selections[name] for name in names if name in view.selections}
+    found = {name: view.selections[name] for name in wanted if name in view.selections}
     others = []
-    for name in names:
+    for name in wanted:
         if name in view.catalog.splits and name not in found:
             with suppress(PipelineError):
                 spec = view.catalog.splits[name]
@@ -146,6 +161,33 @@ def _refuse_undeclared(catalog: Catalog, wanted: Sequence[str]) -> None:
         raise BadRequest(
             f"the catalogue of log '{catalog.log.name}' declares no split {missing}; "
             f"it has {sorted(catalog.splits)}. Add [splits.{missing[0]}]"
+        )
+
+
+def _refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog, version: int | None) -> None:
+    """Refuse columns that no file has; what these splits' files lack, others may have."""
+    if names.unknown_columns(catalog, names.columns_there(snapshot)):
+        whole = logs.take_snapshot(
+            snapshot.uri,
+            partition_keys=catalog.log.partition_keys,
+            schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+            version=version,
+        )
+        names.refuse_unknown_columns(whole, catalog)
+
+
+def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse folder names that features read as numbers and that are none.
+
+    Raises:
+        BadLog: naming the key and a value.
+    """
+    partitions = (dict(file.partition) for file in snapshot.files)
+    if problems := contract.partition_problems(partitions, catalog):
+        listing = "; ".join(f"{key}={text}" for key, text in problems.items())
+        raise BadLog(
+            f"folders below {snapshot.uri} say {listing}, and features read these keys as numbers. "
+            "Make them categorical, or name the folders by numbers"
         )
 
 
@@ -295,8 +337,8 @@ def _folder_dates(
     uri: str, catalog: Catalog, key: str, today: date | None, version: int | None
 ) -> LogDates:
     """Dates from the names of folders; rows are counted only where a date is in doubt."""
-    names = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
-    known = {name: day for name in names if (day := splits.parse_date(name))}
+    found = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
+    known = {name: day for name in found if (day := splits.parse_date(name))}
 
     def rows_of(days: Container[date]) -> Mapping[date, int]:
         counts: Counter[date] = Counter()
@@ -305,9 +347,9 @@ def _folder_dates(
             counts[known[name]] += rows
         return counts
 
-    unread = Counter({str(name): 0 for name in names if name not in known})
+    unread = Counter({str(name): 0 for name in found if name not in known})
     if known and unread:
-        for name, rows in _rows_by_folder(uri, catalog, key, names - set(known), version):
+        for name, rows in _rows_by_folder(uri, catalog, key, found - set(known), version):
             unread[str(name)] += rows
     return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.data.batch import to_batch
 from pipeline.data.logs import Snapshot
 from pipeline.data.reader import Reader
+from pipeline.data.unseen import UnseenIds
 from pipeline.data.view import LogView
 from pipeline.errors import PipelineError
 from pipeline.model.loss import TaskShape, probabilities
@@ -72,11 +73,20 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
             schema_hash=opened.manifest.schema_hash,
         ).to(worker.device)
     seen: Counter[str] = Counter()
+    unseen = {split: UnseenIds() for split in work.splits}
     for split in work.splits:
-        _predict_split(work, split, model, shelf, worker, seen, report)
+        _predict_split(work, split, model, shelf, worker, seen, unseen[split], report)
     if digest_of(model, worker) != before:
         raise PipelineError("tables or trunk changed while they were evaluated; the result is void")
-    found = {"contract": dict(gathered(seen, worker)), "digest": before.combined}
+    shares = {
+        split: UnseenIds.of_counts(gathered(Counter(counted.counts()), worker)).shares()
+        for split, counted in unseen.items()
+    }
+    found = {
+        "contract": dict(gathered(seen, worker)),
+        "digest": before.combined,
+        "unseen": shares,
+    }
     if shelf is not None:
         verdicts = zip(shelf.names, shelf.verdicts, strict=True)
         found["gate"] = {name: _shortly(verdict) for name, verdict in verdicts}
@@ -112,6 +122,7 @@ def _predict_split(
     shelf: Shelf | None,
     worker: Worker,
     seen: Counter[str],
+    unseen: UnseenIds,
     report: Report,
 ) -> None:
     """Write this worker's rows of one split."""
@@ -132,6 +143,7 @@ def _predict_split(
     writer: pq.ParquetWriter | None = None
     done = 0
     for rows in reader.in_step(work.batch_rows, seen):
+        unseen.add(rows, catalog)
         table = _predicted(rows, model, shelf, work, worker).replace_schema_metadata(metadata)
         done += len(rows)
         if len(rows):

@@ -32,7 +32,7 @@ from pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from pipeline.model.trunks.mlp import Mlp
 from pipeline.sharding import published
 from pipeline.sharding.growth import Growth
-from schemas.feature import table_of
+from schemas.feature import meaning_of, table_of
 from schemas.job import ModelSpec
 from schemas.log import Catalog
 from schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of
@@ -265,15 +265,19 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
     """
     theirs, ours = base.catalog, catalog
     differing: Sequence[str] = [
-        what
-        for what in ("features", "tasks", "tables")
-        if getattr(theirs, what) != getattr(ours, what)
+        *(["features"] if _meanings(theirs) != _meanings(ours) else []),
+        *(what for what in ("tasks", "tables") if getattr(theirs, what) != getattr(ours, what)),
     ]
     if differing:
         raise BadRequest(
             f"the catalogue's {', '.join(differing)} differ from those of the base at "
             f"{base.folder}; use the catalogue it was trained with, or pre-train again"
         )
+
+
+def _meanings(catalog: Catalog) -> list[dict[str, Any]]:
+    """Return what the features mean, in order; which of them are optional is no part of it."""
+    return [meaning_of(feature) for feature in catalog.features]
 
 
 def check_continues(base: PublishedBase, catalog: Catalog) -> None:
@@ -286,11 +290,11 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
         BadRequest: naming what has another meaning.
     """
     theirs, ours = base.catalog, catalog
-    before = {feature.name: feature for feature in theirs.features}
+    before = {feature.name: meaning_of(feature) for feature in theirs.features}
     wrong = [
         f"feature {feature.name} is defined otherwise; give the new one a name of its own"
         for feature in ours.features
-        if before.get(feature.name, feature) != feature
+        if before.get(feature.name, meaning_of(feature)) != meaning_of(feature)
     ]
     tables = theirs.table_specs
     wrong += [
