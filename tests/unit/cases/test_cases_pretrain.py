@@ -7,7 +7,7 @@ import pytest
 from jobs import pretrain as job
 from jobs._record import read_record
 from schemas.job import PretrainSpec
-from tests.unit.jobs.test_pretrain import here, pytestmark  # noqa: F401 - the same warnings
+from tests.unit.jobs.test_jobs_pretrain import here, pytestmark  # noqa: F401 - the same warnings
 
 REPOSITORY = Path(__file__).parents[3]
 CASE = REPOSITORY.parent / "shared" / "cases" / "base"

@@ -29,7 +29,7 @@ def kernel(domain, verdict):
 def told(capsys, *kernels):
     result = {
         "kernels": list(kernels), "digest": "d" * 64, "parameters_per_kernel": 7, "cache": {},
-        "below_floor": {}, "stopped_at_cap": [], "contract": {},
+        "below_floor": {}, "stopped_at_cap": [], "contract": {}, "labels": {"known ctr": 9},
     }  # fmt: skip
     show(
         SimpleNamespace(

@@ -85,22 +85,19 @@ def test_a_share_alone_is_allowed_by_its_setting(log):
         pretrain.main(spec_of(log, document, max_skipped_share=0.34))
 
 
-def test_labels_that_have_not_matured_are_counted_and_not_among_the_known(log, monkeypatch):
+def test_a_task_whose_labels_have_all_not_matured_is_refused(log, monkeypatch):
     document = catalog_document(
         splits={"pretrain": {"days": [0, 0]}, "valid": {"days": [2, 2]}},
         tasks=[{"label": "click", "kind": "click", "matures_after": "P9D"}],
         log__event_time=None,
     )
-    seen = {}
 
-    def keep(_worker: object, work: object, **__: object) -> None:
-        seen["rates"] = work.rates
+    def start(*_: object, **__: object) -> None:
         raise Started
 
-    monkeypatch.setattr(pretrain, "on_ray", keep)
-    with pytest.raises(Started):
+    monkeypatch.setattr(pretrain, "on_ray", start)
+    with pytest.raises(BadLog, match=r"ctr \(click\): no row has a label"):
         pretrain.main(spec_of(log, document))
-    assert seen["rates"] == (0.5,)  # no label is known: half a row of either class
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def offers(root):
                 {CROSS: judged(0.8, rows=50), OTHER: judged(0.8, rows=3000, order=-2.0)},
             ),
         ),
-        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={},
+        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={}, labels={},
         digest="d", digest_before="d", cache={},
         plan=(), parameters_per_kernel=1,
     )  # fmt: skip
