@@ -179,6 +179,8 @@ def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> Non
                 f"  {title}: {event.get('what', 'step')} {event['step']}/{event['of']}  {note}"
             )
         return
+    # What was waited for is over: what follows has no count yet, but a name.
+    bar.update(task, description=f"{title}: working, the last word was {kind}", total=None)
     bar.print(f"  {title}: {kind}  {_line(event)}")
 
 

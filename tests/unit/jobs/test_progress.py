@@ -73,3 +73,11 @@ def test_workers_that_say_nothing_are_still_spoken_for(said, tmp_path):
         wait_for("pretrain: starting workers, ", said)
         path.write_text(json.dumps({"event": "step", "what": "steps", "step": 3, "of": 9}) + "\n")
         wait_for("pretrain: steps 3/9", said)
+
+
+def test_workers_that_have_spoken_are_no_longer_starting(said, tmp_path):
+    path = tmp_path / "progress.jsonl"
+    with show_progress(path, "finetune"):
+        path.write_text(json.dumps({"event": "rows", "tune": 7}) + "\n")
+        wait_for("finetune: working, the last word was rows", said)
+        assert "starting workers" not in said().rpartition("rows")[2]
