@@ -52,7 +52,7 @@ def main(spec: CheckSpec) -> int:
             today=today_of(spec, catalog),
             all_ids=spec.all_ids,
         )
-    show(report, catalog.log.name)
+    show(report, catalog.log.name, has_profile=spec.profile)
     profile = _profile(spec, catalog, report)
     if profile:
         show_profile(profile)
@@ -104,8 +104,14 @@ def _told(finding: Finding) -> str:
     return f"{finding.what}. {finding.remedy}{where}"
 
 
-def show(report: Report, name: str) -> None:
-    """Show the findings, worst first, and what each split holds."""
+def show(report: Report, name: str, *, has_profile: bool = False) -> None:
+    """Show the findings, worst first, and what each split holds.
+
+    Args:
+        report: of the check.
+        name: of the log.
+        has_profile: a profile follows, whose table of new ids says more than the line here.
+    """
     order = ("refuse", "quarantine", "warn")
     findings: Sequence[Finding] = sorted(report.findings, key=lambda f: order.index(f.level))
     if findings:
@@ -119,17 +125,16 @@ def show(report: Report, name: str) -> None:
         )
     counts: Counter[str] = Counter(f.level for f in findings)
     told = ", ".join(f"{counts[level]} {level}" for level in order) if findings else "none"
-    show_facts(
-        f"log '{name}': {report.files:,} files, {report.rows:,} rows",
-        {
-            "looked at": f"{report.sampled_rows:,} rows",
-            "findings": told,
-            "rows by split": {k: f"{v:,}" for k, v in report.split_rows.items()},
-            f"unseen ids, against those of {report.counted_rows:,} pretrain rows": {
-                k: unseen.describe(shares) for k, shares in report.unseen.items()
-            },
-        },
-    )
+    facts: dict[str, Any] = {
+        "looked at": f"{report.sampled_rows:,} rows",
+        "findings": told,
+        "rows by split": {k: f"{v:,}" for k, v in report.split_rows.items()},
+    }
+    if not has_profile:
+        facts[f"unseen ids, against those of {report.counted_rows:,} pretrain rows"] = {
+            k: unseen.describe(shares) for k, shares in report.unseen.items()
+        }
+    show_facts(f"log '{name}': {report.files:,} files, {report.rows:,} rows", facts)
     if counts["refuse"]:
         console.print("[red]this log cannot be trained on until that is mended[/red]")
 
