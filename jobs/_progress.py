@@ -4,12 +4,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,11 +20,96 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.status import Status
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _POLL_S = 0.3
-_LINE_EVERY_S = 8.0
+_LINE_EVERY_S = 4.5
+"""Seconds after which something is said where no bar is to be seen; nobody waits for five."""
 _last_line = 0.0
+
+
+class Announcement:
+    """What is being done, and how far it is."""
+
+    def __init__(self, what: str, detail: str) -> None:
+        """Nothing is done yet.
+
+        Args:
+            what: the work, as it follows "starting" or stands alone.
+            detail: its size, where that is known.
+        """
+        self.what, self.detail = what, detail
+        self.start = time.monotonic()
+
+    def update(self, detail: str) -> None:
+        """Replace the detail; it is shown with the next line or turn of the spinner."""
+        self.detail = detail
+
+    def line(self) -> str:
+        """Return the work, its detail, and the seconds it has taken."""
+        seconds = time.monotonic() - self.start
+        told = f"{self.what} ({self.detail})" if self.detail else self.what
+        return f"{told}, {seconds:.0f} s" if seconds >= 1 else told
+
+
+_current: list[Announcement] = []
+
+
+def tell(detail: str) -> None:
+    """Update what was announced last, where something was: rows read so far."""
+    if _current:
+        _current[-1].update(detail)
+
+
+@contextmanager
+def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[Announcement]:
+    """Say that something begins, and every few seconds that it is not finished.
+
+    On a terminal a spinner turns until the block is left; elsewhere a plain line is written at
+    once, and another one whenever nothing was said for a while.
+
+    Args:
+        what: what begins, `reading the log`.
+        detail: rows, bytes or workers, where they are known.
+        after_s: seconds below which nothing is said at all, for what is mostly quick.
+    """
+    made = Announcement(what, detail)
+    stop = threading.Event()
+    _current.append(made)
+    with ExitStack() as stack:
+        keep: Callable[[], None] = partial(_keep_saying, made, stop)
+        if after_s:
+            keep = partial(_keep_saying, made, stop, after_s)
+        elif console.is_terminal:
+            status = stack.enter_context(console.status(escape(f"{made.line()} ...")))
+            keep = partial(_keep_turning, made, stop, status)
+        else:
+            console.print(f"{made.line()} ...", markup=False, style="dim")
+        thread = threading.Thread(target=keep, daemon=True)
+        thread.start()
+        try:
+            yield made
+        finally:
+            stop.set()
+            thread.join()
+            _current.remove(made)
+    if console.is_terminal and not after_s:
+        console.print(made.line(), markup=False, style="dim")
+
+
+def _keep_turning(made: Announcement, stop: threading.Event, status: Status) -> None:
+    while not stop.wait(_POLL_S):
+        status.update(escape(f"{made.line()} ..."))
+
+
+def _keep_saying(made: Announcement, stop: threading.Event, first_s: float = 0.0) -> None:
+    if first_s:
+        if stop.wait(first_s):
+            return
+        console.print(f"{made.line()} ...", markup=False, style="dim")
+    while not stop.wait(_LINE_EVERY_S):
+        console.print(f"  still {made.line()}", markup=False, style="dim")
 
 
 @contextmanager
@@ -39,6 +126,8 @@ def show_progress(path: Path, title: str) -> Iterator[None]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"{title}: starting workers", total=None, note="")
+        if not console.is_terminal:
+            bar.print(f"  {title}: starting workers ...")
         thread = threading.Thread(
             target=_follow, args=(path, start, title, bar, task, stop), daemon=True
         )
@@ -53,8 +142,15 @@ def show_progress(path: Path, title: str) -> Iterator[None]:
 def _follow(
     path: Path, place: int, title: str, bar: Progress, task: TaskID, stop: threading.Event
 ) -> None:
+    """Show new lines of the file; where there is no bar, say now and then what is waited for."""
+    start, said = time.monotonic(), time.monotonic()
     while True:
         is_last = stop.wait(_POLL_S)
+        now = time.monotonic()
+        said = max(said, _last_line)
+        if not (is_last or console.is_terminal) and now - said >= _LINE_EVERY_S:
+            said = now
+            bar.print(f"  {escape(bar.tasks[0].description)}, {now - start:.0f} s")
         if path.exists():
             with path.open() as file:
                 file.seek(place)
@@ -83,8 +179,9 @@ def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> Non
                 f"  {title}: {event.get('what', 'step')} {event['step']}/{event['of']}  {note}"
             )
         return
-    told = "  ".join(_told(k, v) for k, v in event.items())
-    bar.print(f"  {title}: {kind}  {told}")
+    # What was waited for is over: what follows has no count yet, but a name.
+    bar.update(task, description=f"{title}: working, the last word was {kind}", total=None)
+    bar.print(f"  {title}: {kind}  {_line(event)}")
 
 
 def print_event(title: str, event: Mapping[str, Any]) -> None:
@@ -95,8 +192,7 @@ def print_event(title: str, event: Mapping[str, Any]) -> None:
         return
     if kind == "step":
         kind = f"{told.pop('what', 'steps')} {told.pop('step')}/{told.pop('of')}"
-    line = "  ".join(_told(k, v) for k, v in told.items())
-    console.print(f"  {title}: {kind}  {line}", markup=False)
+    console.print(f"  {title}: {kind}  {_line(told)}", markup=False)
 
 
 def _is_time_for_a_line() -> bool:
@@ -107,6 +203,16 @@ def _is_time_for_a_line() -> bool:
         return False
     _last_line = now
     return True
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    """Return what an event says, and of each task it measured the log-loss and the AUC."""
+    words = [_told(name, value) for name, value in event.items() if name != "tasks"]
+    for task in event.get("tasks", ()):
+        auc = "no AUC" if task["auc"] is None else f"AUC {task['auc']:.4f}"
+        loss = "no loss" if task["log_loss"] is None else f"{task['log_loss']:.5f}"
+        words.append(f"{task['task']}: {loss}, {auc}")
+    return "  ".join(words)
 
 
 def _told(name: str, value: object) -> str:

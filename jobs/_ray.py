@@ -34,7 +34,7 @@ from jobs._failures import (
     tracebacks,
     write_document,
 )
-from jobs._progress import show_progress
+from jobs._progress import announce, show_progress
 from pipeline.errors import DoesNotFit, PipelineError
 from pipeline.process import WORKER_ENVIRONMENT, Worker, current_worker, keep_freed_memory
 
@@ -68,7 +68,12 @@ def ray_cluster(workers: int) -> Iterator[None]:
     if not address:  # another cluster's processes are started already
         for name, value in {**WORKER_ENVIRONMENT, **_QUIET}.items():
             os.environ.setdefault(name, value)
-    with _loopback_stays_loopback(), _without_log_monitor():
+    starting = f"{workers} workers" + (f", at {address}" if address else "")
+    with (
+        announce("starting Ray", starting),
+        _loopback_stays_loopback(),
+        _without_log_monitor(),
+    ):
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     try:
         yield

@@ -11,13 +11,14 @@ import platform
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jobs._progress import announce
 from pipeline.errors import BadRequest, PipelineError
 from pipeline.files import put_file
 from pipeline.formats import current_document, unchanged
@@ -30,6 +31,13 @@ NOTHING_TO_DO = 6
 _ANYWHERE = ("run_dir", "max_failures", "if_busy")
 """Settings that do not belong to what a run is."""
 _SETTINGS_SHOWN = 5
+_ANNOUNCED = {
+    "snapshot": "listing the log's files and counting rows",
+    "encoding": "reading the pre-training rows for ids and numbers",
+    "publish": "publishing the base",
+    "metrics": "computing metrics",
+}
+"""Phases of a job on the driver; those on workers are followed by their progress file."""
 _SHOWN = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
 
 
@@ -53,10 +61,12 @@ class OpenRecord:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase."""
+        """Time a phase, and announce it where nothing else shows that it goes on."""
         start = time.monotonic()
+        told = _ANNOUNCED.get(name)
         try:
-            yield
+            with announce(told) if told else nullcontext():
+                yield
         finally:
             self.timings_s[name] = round(time.monotonic() - start, 3)
 

@@ -1,19 +1,24 @@
 """Catalogues and settings from files, and errors that a person can act on."""
 
+import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from pipeline.data.nearest import refuse_unknown_settings
 from pipeline.errors import BadRequest
 from pipeline.formats import current_document, unchanged
 from schemas.base import redacted
+from schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
+
+_ALIKE = 0.8
 
 
 def load_catalog(name: Path) -> Catalog:
@@ -38,11 +43,38 @@ def catalog_path(name: Path) -> Path:
 def parse_catalog(path: Path) -> Catalog:
     """The catalogue in a file."""
     try:
-        return Catalog.model_validate(tomllib.loads(path.read_text()))
+        catalog = Catalog.model_validate(tomllib.loads(path.read_text()))
     except tomllib.TOMLDecodeError as error:
         raise BadRequest(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         raise BadRequest(f"{path}: {explain(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} cannot be read: {error}") from error
+    refuse_unknown_presets(catalog)
+    return catalog
+
+
+SPECS: Mapping[str, type[BaseModel]] = {
+    "check": CheckSpec,
+    "pretrain": PretrainSpec,
+    "finetune": FinetuneSpec,
+    "evaluate": EvaluateSpec,
+    "plan": PlanSpec,
+}
+"""The verbs that read a catalogue, by what they may be asked."""
+
+
+def refuse_unknown_presets(catalog: Catalog) -> None:
+    """Refuse a catalogue's presets for a verb or a setting that does not exist.
+
+    Raises:
+        BadRequest: naming the table, the setting and the nearest that exist.
+    """
+    refuse_unknown_settings(list(catalog.presets), SPECS, "[presets]")
+    for verb, settings in catalog.presets.items():
+        names = known_settings(SPECS[verb])
+        there = [*names, *(f"{name}." for name, is_open in names.items() if is_open)]
+        refuse_unknown_settings(list(settings), there, f"[presets.{verb}]")
 
 
 def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> PlanDocument | None:
@@ -117,3 +149,64 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(held, dict) and isinstance(value, dict)
         result[key] = merged(held, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
+    """Return every leaf of a tree of settings by its dotted name."""
+    found: list[str] = []
+    for key, value in tree.items():
+        inner = isinstance(value, Mapping) and bool(value)
+        found += dotted(value, f"{below}{key}.") if inner else [f"{below}{key}"]
+    return found
+
+
+def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
+    """Return dotted name of every setting of a spec, by alias -> whether any name may follow it.
+
+    A dictionary takes keys of its own: `sharding.item_id` is one of `sharding`.
+    """
+    names: dict[str, bool] = {}
+    for field_name, field in kind.model_fields.items():
+        name = f"{below}{field.alias or field_name}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names |= known_settings(inner, f"{name}.")
+        else:
+            names[name] = get_origin(inner) is dict
+    return names
+
+
+def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, verb: str) -> None:
+    """Refuse a setting that the spec does not have, and name those that are spelled alike.
+
+    Args:
+        kind: the verb's spec.
+        asked: dotted names, dashes read as underscores.
+        verb: who asks.
+
+    Raises:
+        BadRequest: naming the setting and its neighbours.
+    """
+    names = known_settings(kind)
+    for name in asked:
+        plain = name.replace("-", "_")
+        plain = plain.removeprefix("no_") if plain not in names else plain
+        plain = plain.removeprefix("empty_") if plain not in names else plain
+        if plain in names or any(n.startswith(f"{plain}.") for n in names):
+            continue
+        if any(plain.startswith(f"{n}.") for n, is_open in names.items() if is_open):
+            continue
+        raise BadRequest(f"iak {verb}: there is no setting {name!r}. {near_settings(plain, names)}")
+
+
+def near_settings(name: str, names: Collection[str]) -> str:
+    """Say what an unknown setting may have meant: whole names, or last parts, that are near."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    last = name.rpartition(".")[2]
+    near += [
+        n
+        for n in names
+        if difflib.SequenceMatcher(None, last, n.rpartition(".")[2]).ratio() > _ALIKE
+    ]
+    told = list(dict.fromkeys(near))[:4]
+    return f"Did you mean {' or '.join(told)}?" if told else "iak VERB --help lists them all"

@@ -1,12 +1,16 @@
 """What a job says at its end: a few facts, or a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from jobs._progress import console
+
+_WIDEST = 200
+"""Characters of a line that a file or a pipe is given at most."""
 
 
 def show_facts(title: str, facts: Mapping[str, Any]) -> None:
@@ -21,15 +25,63 @@ def show_facts(title: str, facts: Mapping[str, Any]) -> None:
         console.print(f"  {name}: {told}")
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table; all columns but the first and the last are numbers, and stand right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+def show_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    text: Sequence[str] = (),
+) -> None:
+    """Print a table.
+
+    Args:
+        title: above it.
+        columns: their heads; all but the first and the last are numbers, and stand right.
+        rows: cells as text.
+        caption: sentences below it.
+        text: further columns that are text, and stand left.
+    """
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        header_style="bold",
+        caption=escape(caption) or None,
+        caption_justify="left",
+    )
     for place, column in enumerate(columns):
-        is_text = place in (0, len(columns) - 1)
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold")
+        is_text = place in (0, len(columns) - 1) or column in text
+        table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    _print_wide(table)
+
+
+def _print_wide(table: Table) -> None:
+    """Print a table; where no terminal folds the lines, as wide as its cells ask for, up to 200."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    asked = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    before = console.width
+    console.width = max(before, asked)  # print() takes no width beyond the console's own
+    try:
+        console.print(table)
+    finally:
+        console.width = before
+
+
+def largest(rows: Mapping[str, int], most: int, *, always: Collection[str]) -> list[str]:
+    """Return the names with most rows, in their order, and those that are always shown.
+
+    Args:
+        rows: by name, how many rows it has.
+        most: names returned at most, beside `always`.
+        always: names of summaries.
+    """
+    named = sorted((name for name in rows if name not in always), key=lambda name: -rows[name])
+    shown = {*named[:most], *always}
+    return [name for name in rows if name in shown]
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:

@@ -7,6 +7,7 @@ presets, those over the defaults.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 import tomllib
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("DemoSpec", "Make a planted log, pre-train, tune, evaluate, publish: the whole way"),
     "synth": ("SynthJobSpec", "Write a planted delivery-platform log whose truth is known"),
-    "check": ("CheckSpec", "Check a log against its catalogue before anything is trained"),
+    "init": ("InitSpec", "Look at a Parquet folder and write a commented starting catalogue"),
+    "check": (
+        "CheckSpec",
+        "Check and profile a log by its catalogue before anything is trained",
+    ),
     "plan": (
         "PlanSpec",
         "What a job needs of a cluster: memory, time, money and where every table lies",
@@ -39,6 +44,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": (
         "EvaluateSpec",
         "Evaluate base and kernels on the same later rows, with intervals",
+    ),
+    "compare": (
+        "CompareSpec",
+        "Compare two evaluations on the same rows, with intervals: iak compare RUN RUN [SPLIT]",
     ),
     "bench data": ("BenchDataSpec", "How fast rows become batches, against raw decoding"),
     "bench finetune": (
@@ -57,9 +66,36 @@ VERBS: dict[str, tuple[str, str]] = {
         "BenchShardingSpec",
         "What each way of cutting and holding a table costs, against the planner's estimate",
     ),
+    "show": ("ShowSpec", "Show what a run, a published base or a folder of bundles holds"),
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
 }
+POSITIONAL: dict[str, tuple[str, ...]] = {
+    "init": ("log",),
+    "show": ("path",),
+    "compare": ("first", "second", "split"),
+}
+"""Settings that a verb takes without their names, in this order, before all others."""
+EXAMPLES = {
+    "demo": "iak demo",
+    "synth": "iak synth out=/data/planted rows=1000000",
+    "init": "iak init /data/shop/events out=shop.toml",
+    "check": "iak check catalog=shop.toml data_root=/data/shop picture=shop.png",
+    "plan": "iak plan catalog=planted cluster=8xH100 rows=1000000000",
+    "pretrain": "iak pretrain catalog=shop.toml data_root=/data/shop --run-dir R1",
+    "finetune": "iak finetune catalog=shop.toml data_root=/data/shop base=R1 --run-dir R2",
+    "evaluate": "iak evaluate catalog=shop.toml data_root=/data/shop base=R1 "
+    "bundles=R2/bundles --run-dir R3",
+    "bench data": "iak bench data --smoke",
+    "bench finetune": "iak bench finetune --smoke",
+    "bench tables": "iak bench tables --smoke",
+    "bench scaling": "iak bench scaling --smoke",
+    "bench sharding": "iak bench sharding --smoke",
+    "show": "iak show R2",
+    "compare": "iak compare R3 R4",
+    "submit": 'iak submit command="pretrain catalog=planted data_root=/logs --run-dir /runs/R1"',
+}
+"""One command a verb, as its help shows it."""
 GROUPS = {"bench": "Measure this system on this machine; records and pictures are written"}
 EPILOGUE = """
 Every setting is a field of the verb's spec, and can be given in three ways that mean the same:
@@ -82,11 +118,22 @@ def run(words: Sequence[str]) -> int:
         named = 2 if words and words[0] in GROUPS else 1
         verb = " ".join(words[:named])
         if verb not in VERBS or verb == "doctor":
+            if words and words[0] not in (*VERBS, *GROUPS) and not words[0].startswith("-"):
+                print(f"error: {_unknown_verb(words[0])}", file=sys.stderr)
+                return 2
             return _top(list(words))
         return _verb(verb, list(words[named:]))
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+
+
+def _unknown_verb(word: str) -> str:
+    """Return what to say of a verb that there is not."""
+    names = [*VERBS, *GROUPS]
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    told = f"did you mean {' or '.join(near)}?" if near else f"the verbs are {', '.join(names)}"
+    return f"'{word}' is no verb of iak; {told} See iak --help"
 
 
 def _top(words: list[str]) -> int:
@@ -133,13 +180,17 @@ def _doctor() -> int:
 
 def _verb(verb: str, words: list[str]) -> int:
     """Read the verb's spec from its words, then call its job."""
+    from jobs._progress import announce
     from pipeline.errors import PipelineError
     from schemas.base import redacted
 
     try:
         spec = read_spec(verb, words)
-        job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
-        return 0 if spec is None else int(job.main(spec))
+        if spec is None:
+            return 0
+        with announce("loading libraries", after_s=2.0):  # torch and ray, from a cold disk
+            job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
+        return int(job.main(spec))
     except PipelineError as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -157,14 +208,14 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     from pipeline.errors import BadRequest
 
     kind = _spec_class(verb)
-    words, files = _without_config(_as_flags(words, kind))
+    words, files = _without_config(_as_flags(_named(verb, words), kind))
     settings: dict[str, Any] = {}
     for file in [*_shipped(verb, words), *files]:
         settings = _spec.merged(settings, _toml(file))
     app = App(
         name=f"iak {verb}",
         help=VERBS[verb][1] + ".",
-        help_epilogue=EPILOGUE,
+        help_epilogue=f"\nExample: {EXAMPLES[verb]}\n{EPILOGUE}" if verb in EXAMPLES else EPILOGUE,
         help_format="plaintext",
         version_flags=(),
         result_action="return_value",
@@ -180,6 +231,8 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     app.default(take)
     below = _spec.merged(_presets(verb, words, settings), settings)
     app.config = Dict(below, source="--config", use_commands_as_keys=False)
+    if not {"--help", "-h"} & {*words}:
+        _spec.refuse_unknown(kind, _asked(words, below), verb=verb)
     try:
         app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -187,6 +240,14 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
         told = _spec.explain(cause) if isinstance(cause, ValidationError) else str(error)
         raise BadRequest(f"iak {verb}: {told}\nSee iak {verb} --help") from error
     return wanted[0] if wanted else None
+
+
+def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:
+    """Return dotted names of every setting that is asked for, by flag, file or preset."""
+    from jobs import _spec
+
+    flags = [w.partition("=")[0].removeprefix("--") for w in words if w.startswith("--")]
+    return [*flags, *_spec.dotted(below)]
 
 
 def _spec_class(verb: str) -> type[BaseModel]:
@@ -206,6 +267,16 @@ def _shipped(verb: str, words: list[str]) -> list[Path]:
     is_smoke = any(w in ("--smoke", "--smoke=true", "--smoke=1") for w in words)
     files = [folder / f"{name}.toml", *([folder / "smoke" / f"{name}.toml"] if is_smoke else [])]
     return [file for file in files if file.is_file()]
+
+
+def _named(verb: str, words: list[str]) -> list[str]:
+    """Return the words with a name for each leading one that has none."""
+    named: list[str] = []
+    for name, word in zip(POSITIONAL.get(verb, ()), words, strict=False):
+        if word.startswith("-") or "=" in word:
+            break
+        named.append(f"--{name}={word}")
+    return [*named, *words[len(named) :]]
 
 
 def _as_flags(words: Sequence[str], kind: type[BaseModel]) -> list[str]:

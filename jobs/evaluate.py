@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,32 +12,48 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs import _skipped
+from jobs._preflight import bundles_folder, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog
-from jobs._tables import number, show_facts, show_table
-from jobs.pretrain import describe
-from pipeline.data import logs
+from jobs._tables import largest, number, show_facts, show_table
+from jobs.pretrain import describe, usual_unseen
+from pipeline.data import kinds, logs, unseen
+from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
 from pipeline.files import put_file
 from pipeline.process import Worker
+from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
+from pipeline.publish.predictions import probabilities_of, read_predictions, task_columns
 from pipeline.stats.auc import auc
-from pipeline.stats.metrics import MetricRow, evaluate_methods, expected_log_loss, reachable_share
-from pipeline.training import base
+from pipeline.stats.metrics import (
+    ALL,
+    MetricRow,
+    evaluate_methods,
+    expected_log_loss,
+    reachable_share,
+)
+from pipeline.stats.metrics import POOLED as TOGETHER
+from pipeline.training.base import PublishedBase
+from schemas.domain import POOLED
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
+from schemas.predictions import MetricTask, metric_tasks
 
 Floats = npt.NDArray[np.float64]
 ORACLES = ("oracle", "oracle_global")
+MOST_DOMAINS = 40
+"""Domains shown, those with most rows; metrics.json has all."""
 
 
 def main(spec: EvaluateSpec) -> int:
     """Evaluate base and kernels on the same later rows, with paired intervals."""
     catalog = load_catalog(spec.catalog)
-    with run_record("evaluate", spec, spec.run_dir) as record:
+    with run_record("evaluate", spec, spec.run_dir, may_move=_skipped.MAY_MOVE) as record:
         rows = evaluate(spec, catalog, record)
         gap = record.result.get("base_gap")
         if gap is not None and spec.max_base_gap is not None and gap > spec.max_base_gap:
@@ -53,21 +69,26 @@ def main(spec: EvaluateSpec) -> int:
 
 def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[MetricRow]:
     """Predict on workers, then rank, compare and write metrics.json and metrics.parquet."""
-    opened = base.open_base(spec.base)
-    base.check_same_schema(opened, catalog)
+    check_workers(spec)
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    bundles = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
     truth = catalog.log.truth
     gap_split = _gap_split(catalog) if truth else None
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
+        kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
         beside = _truth(view, spec.data_root, truth) if truth else None
+    untuned = _skipped.report_untuned(view, _serving(bundles, opened), judged=[spec.split])
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = PredictWork(
         view=view,
         truth=beside,
         base=opened,
-        bundles=spec.bundles.resolve() if spec.bundles else None,
+        bundles=bundles,
         run_dir=spec.run_dir.resolve(),
         splits=wanted,
         batch_rows=spec.batch_rows,
@@ -86,14 +107,30 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
             max_failures=spec.max_failures,
         )
     with record.phase("metrics"):
-        table = _read(spec.run_dir, spec.split)
+        table = read_predictions(spec.run_dir, spec.split).table
         rows = metrics_of(table, catalog)
         write_metrics(rows, spec.run_dir)
     record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
-    record.result |= {"rows": len(table)}
+    record.result |= {"rows": len(table), "untuned_domains": untuned}
+    record.result |= {"served": served_by(table), "intervals": intervals_of(rows)}
+    record.result |= {"unseen_usual": usual_unseen(opened.manifest)}
     if beside is not None:
-        record.result |= planted_facts(table, _read(spec.run_dir, str(gap_split)), catalog)
+        held_out = read_predictions(spec.run_dir, str(gap_split)).table
+        record.result |= planted_facts(table, held_out, catalog)
     return rows
+
+
+def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
+    """Which published kernel serves a domain, as workers will choose it."""
+    if bundles is None:
+        return nearest_of(set())
+    shelf = read_shelf(
+        bundles,
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+    )
+    decided = zip(shelf.names, shelf.verdicts, strict=True)
+    return nearest_of({name for name, verdict in decided if verdict.publish})
 
 
 def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
@@ -121,72 +158,66 @@ def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
     return beside
 
 
-def _read(run_dir: Path, split: str) -> pa.Table:
-    """All workers' predictions of a split."""
-    parts = sorted((run_dir / PREDICTIONS).glob(f"{split}-*.parquet"))
-    return pa.concat_tables([pq.read_table(p) for p in parts])
-
-
 def metrics_of(table: pa.Table, catalog: Catalog) -> list[MetricRow]:
     """Every method on every task, by domain and together."""
     known = table.filter(table.column("domain").is_valid())
     names, index = np.unique(
         known.column("domain").to_numpy(zero_copy_only=False), return_inverse=True
     )
-    labels, masks, kept = _labels(known, catalog)
+    columns = task_columns(known, tasks_of(catalog))
     return evaluate_methods(
-        labels,
-        probabilities_of(known, catalog),
+        columns.labels,
+        probabilities(known, catalog),
         domain_index=index,
         domain_names=[str(n) for n in names],
         users=known.column("user").to_numpy() if catalog.log.user else None,
-        masks=masks,
-        kept=kept,
+        masks=columns.masks,
+        kept=columns.kept,
     )
 
 
-def _labels(
-    table: pa.Table, catalog: Catalog
-) -> tuple[dict[str, Floats], dict[str, npt.NDArray[np.bool_]], dict[str, float]]:
-    """By metric task: labels, which rows count, and the kept share of negatives."""
-    labels: dict[str, Floats] = {}
-    masks: dict[str, npt.NDArray[np.bool_]] = {}
-    kept: dict[str, float] = {}
-    clicked = np.zeros(len(table), np.bool_)
-    for task in catalog.tasks:
-        column = table.column(f"y.{task.title}")
-        valid = column.is_valid().to_numpy(zero_copy_only=False)
-        values = column.fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64)
-        clicked = (values == 1) & valid if task.kind == "click" else clicked
-        entire = task.entire_space_title
-        labels[task.title], kept[task.title] = values, catalog.log.negatives_kept
-        masks[task.title] = valid
-        if entire:
-            labels[entire], masks[entire], kept[entire] = values, valid, kept[task.title]
-            masks[task.title], kept[task.title] = valid & clicked, 1.0
-    return labels, masks, kept
+def tasks_of(catalog: Catalog) -> tuple[MetricTask, ...]:
+    """What metrics judge."""
+    return metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
 
 
-def probabilities_of(table: pa.Table, catalog: Catalog) -> dict[str, dict[str, Floats]]:
+def probabilities(table: pa.Table, catalog: Catalog) -> dict[str, dict[str, Floats]]:
     """Method -> metric task -> probabilities; the oracles where the log is planted."""
-    methods = [
-        m
-        for m in (BASE, IAK, PUBLISHED)
-        if f"own.{m}.{catalog.tasks[0].title}" in table.schema.names
-    ]
-    found: dict[str, dict[str, Floats]] = {}
-    for method in methods:
-        found[method] = {}
-        for task in catalog.tasks:
-            found[method][task.title] = table.column(f"own.{method}.{task.title}").to_numpy()
-            if task.entire_space_title:
-                column = table.column(f"all.{method}.{task.title}")
-                found[method][task.entire_space_title] = column.to_numpy()
+    first = catalog.tasks[0].title
+    methods = [m for m in (BASE, IAK, PUBLISHED) if f"own.{m}.{first}" in table.schema.names]
+    found = probabilities_of(table, tasks_of(catalog), methods)
     if "t.p_click" in table.schema.names:
         for oracle, suffix in zip(ORACLES, ("", "_global"), strict=True):
             click, order = (table.column(f"t.p_{e}{suffix}").to_numpy() for e in ("click", "order"))
             found[oracle] = {"ctr": click, "cvr": order, "ctcvr": click * order}
     return found
+
+
+def served_by(table: pa.Table) -> dict[str, str]:
+    """Domain -> the published kernels that serve its rows, `base` where there is none."""
+    if "served" not in table.schema.names:
+        return {}
+    pairs = table.group_by(["domain", "served"]).aggregate([]).to_pylist()
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair["domain"] is not None:
+            found.setdefault(pair["domain"], []).append(str(pair["served"]))
+    return {domain: ", ".join(sorted(names)) for domain, names in sorted(found.items())}
+
+
+def intervals_of(rows: Sequence[MetricRow]) -> dict[str, Any]:
+    """What intervals take as independent; by task, how much wider that makes a standard error.
+
+    The ratio is that of the tuned kernels' AUC difference over all domains; where no user is
+    declared, rows are the clusters and there is none.
+    """
+    method = IAK if any(row.method == IAK for row in rows) else BASE
+    summed = [row for row in rows if row.method == method and row.domain == ALL]
+    return {
+        "cluster": summed[0].cluster if summed else "row",
+        "clusters": {row.task: row.clusters for row in summed},
+        "se_over_delong": {row.task: row.se_ratio for row in summed},
+    }
 
 
 def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
@@ -199,7 +230,7 @@ def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
 
 def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
     """What only a planted log can tell: the share of the reachable gain, the base's own gap."""
-    p = probabilities_of(table, catalog)
+    p = probabilities(table, catalog)
     true_p = p["oracle"]["ctr"]
     facts: dict[str, Any] = {
         "expected_log_loss": {m: expected_log_loss(true_p, p[m]["ctr"]) for m in p},
@@ -208,10 +239,11 @@ def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict
         if method in p:
             name = "reachable_share" if method == IAK else "reachable_share_published"
             facts[name] = reachable_share(true_p, p[BASE]["ctr"], p[method]["ctr"])
-    labels, masks, _ = _labels(held_out, catalog)
-    mask, own = masks["ctr"], probabilities_of(held_out, catalog)
-    base_auc = auc(labels["ctr"][mask], own[BASE]["ctr"][mask])
-    global_auc = auc(labels["ctr"][mask], own["oracle_global"]["ctr"][mask])
+    columns, own = task_columns(held_out, tasks_of(catalog)), probabilities(held_out, catalog)
+    mask = columns.masks["ctr"]
+    labels = columns.labels["ctr"][mask]
+    base_auc = auc(labels, own[BASE]["ctr"][mask])
+    global_auc = auc(labels, own["oracle_global"]["ctr"][mask])
     if base_auc is not None and global_auc is not None:
         facts["base_gap"] = global_auc - base_auc
         facts["base_auc_on_its_own_days"] = base_auc
@@ -219,50 +251,128 @@ def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict
 
 
 def show(record: OpenRecord, rows: Sequence[MetricRow], catalog: Catalog) -> None:
-    """A line a domain: base against kernels on the first task, and the other tasks together."""
-    task = catalog.tasks[0].title
-    by = {(r.method, r.task, r.domain): r for r in rows}
-    shown = IAK if (IAK, task, "all") in by else BASE
-    oracle = ("oracle", task, "all") in by
-    columns = ["domain", "rows", "base AUC", *(["tuned AUC"] if shown == IAK else [])]
-    columns += [*(["oracle AUC"] if oracle else []), "delta [95 %]", "base NE", "calibration"]
-    lines = []
-    for row in (r for r in rows if r.method == shown and r.task == task):
-        base_row = by[BASE, task, row.domain]
-        line = [row.domain, f"{row.rows:,}", number(base_row.auc)]
-        line += [number(row.auc)] if shown == IAK else []
-        line += [number(by["oracle", task, row.domain].auc)] if oracle else []
-        lines.append([*line, delta_of(row), number(base_row.ne), number(row.calibration, 3)])
-    show_table(f"{task} on {record.result['split']}", columns, lines)
-    others = [r for r in rows if r.domain == "pooled" and r.method in (BASE, IAK, PUBLISHED)]
-    show_table(
-        "all tasks, all rows ranked together",
-        ("method", "task", "rows", "AUC", "GAUC", "log-loss", "NE", "delta [95 %]"),
-        [
-            (
-                r.method,
-                r.task,
-                f"{r.rows:,}",
-                number(r.auc),
-                number(r.gauc),
-                number(r.logloss),
-                number(r.ne),
-                delta_of(r),
-            )
-            for r in others
-        ],
-    )
+    """Print a block a task, then what holds for all of them."""
+    for task in tasks_of(catalog):
+        show_task(record.result, rows, task.name)
     planted = {
         k: number(record.result[k], 4)
         for k in ("reachable_share", "reachable_share_published", "base_gap")
         if k in record.result
     }
+    gate = record.result.get("gate", {}).get(POOLED)
+    pooled = {} if gate is None else {"pooled kernel": "published" if gate["publish"] else "held"}
     show_facts(
         f"metrics at {record.run_dir / 'metrics.json'}",
         planted
-        | {"quarantined": record.result["contract"] or "nothing", "seconds": record.timings_s},
+        | pooled
+        | {
+            "predictions": f"{record.run_dir / PREDICTIONS}",
+            "unseen ids": "; ".join(
+                f"{split}: {unseen.describe(shares, record.result['unseen_usual'])}"
+                for split, shares in record.result["unseen"].items()
+            ),
+            "quarantined": record.result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                record.result["contract"],
+                sum(s["rows"] for s in record.snapshot["splits"].values()),
+            ),
+            "seconds": record.timings_s,
+        },
     )
     console.print()
+
+
+def show_task(result: Mapping[str, Any], rows: Sequence[MetricRow], task: str) -> None:
+    """Print one task: a line a domain, the base beside the kernels before and after the gate."""
+    by = {(r.method, r.domain): r for r in rows if r.task == task}
+    has_kernels, has_oracle = ((m, ALL) in by for m in (IAK, ORACLES[0]))
+    domains = {domain: row.rows for (method, domain), row in by.items() if method == BASE}
+    shown = largest(domains, MOST_DOMAINS, always=(ALL, TOGETHER))
+    columns = ["domain", "rows", "positives", "base AUC"]
+    columns += ["tuned AUC", "published AUC"] if has_kernels else []
+    columns += ["oracle AUC"] if has_oracle else []
+    columns += ["delta [95 %]"] if has_kernels else []
+    columns += ["log-loss", "calibration", *(["gate", "served by"] if has_kernels else [])]
+    lines = []
+    for domain in shown:
+        base_row = by[BASE, domain]
+        methods = [by[m, domain] for m in (BASE, IAK, PUBLISHED) if (m, domain) in by]
+        line = [domain, f"{base_row.rows:,}", f"{base_row.positives:,}"]
+        line += [number(row.auc) for row in methods]
+        line += [number(by[ORACLES[0], domain].auc)] if has_oracle else []
+        line += [delta_of(by[IAK, domain])] if has_kernels else []
+        line += [_arrow([row.logloss for row in methods[:2]], 4)]
+        line += [_arrow([row.calibration for row in methods[:2]], 3)]
+        line += [gate_word(result, domain, task), served_word(result, domain)] * has_kernels
+        lines.append(line)
+    more = len(domains) - len(shown)
+    show_table(
+        f"{task} on {result['split']}",
+        columns,
+        lines,
+        caption=caption_of(by, has_kernels=has_kernels, more=more),
+        text=("gate",),
+    )
+
+
+def _arrow(values: Sequence[float | None], digits: int) -> str:
+    """The base's value, and the kernels' after an arrow."""
+    return " -> ".join(number(value, digits) for value in values)
+
+
+def caption_of(by: Mapping[tuple[str, str], MetricRow], *, has_kernels: bool, more: int) -> str:
+    """Say what the summaries are, what the columns compare, and what the intervals count on."""
+    told = [
+        "all: mean over the domains, each weighted by its rows, so that only rows of one domain "
+        "are ranked against each other.",
+        "pooled: all rows ranked together, so that differences between domains count too.",
+    ]
+    if more:
+        told.append(f"{more:,} smaller domains are in metrics.json.")
+    if has_kernels:
+        told.append(
+            "tuned: every kernel, held or not. published: after the gate, with the kernel that "
+            "serves the domain. delta: tuned minus base AUC. log-loss, calibration: base -> tuned."
+        )
+        summed = by[IAK, ALL]
+        if summed.cluster == "user":
+            wider = (
+                ""
+                if summed.se_ratio is None
+                else (
+                    f"; the standard error of `all` is {summed.se_ratio:.2f} times that of "
+                    "independent rows"
+                )
+            )
+            told.append(f"Intervals count the rows of one user as dependent{wider}.")
+        else:
+            told.append("Intervals take rows as independent: the log declares no user.")
+    return " ".join(told)
+
+
+def gate_word(result: Mapping[str, Any], domain: str, task: str) -> str:
+    """What the gate decided of a domain's own kernel, and this task's part in it."""
+    if domain in (ALL, TOGETHER):
+        return "-"
+    gate = result.get("gate", {}).get(domain)
+    if gate is None:
+        return "no kernel"
+    decided = "published" if gate["publish"] else "held"
+    if task in gate["holding"]:
+        return "held by this task"
+    if gate["holding"]:
+        return f"held by {', '.join(gate['holding'])}"
+    if task in gate["not_judged"]:
+        return f"{decided}; {task} not judged: {gate['not_judged'][task]}"
+    return decided if gate["publish"] else "held: gain within noise"
+
+
+def served_word(result: Mapping[str, Any], domain: str) -> str:
+    """Which published kernel serves a domain: its own, a parent's, the pooled one, or the base."""
+    name = result.get("served", {}).get(domain)
+    if domain in (ALL, TOGETHER) or name is None:
+        return "-"
+    return "own" if name == domain else name if name in (POOLED, BASE) else f"parent: {name}"
 
 
 def delta_of(row: MetricRow) -> str:

@@ -1,19 +1,23 @@
 """`iak finetune`: a log and a frozen base become one judged bundle a domain."""
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
-from jobs import _record
+from jobs import _record, _skipped
+from jobs._preflight import bundles_folder, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
+from pipeline.data import kinds
+from pipeline.data.domains import nearest_of
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
@@ -25,9 +29,10 @@ from pipeline.training.base import PublishedBase
 from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
 from pipeline.training.levels import CHECKPOINT
 from pipeline.training.tune import Stage
-from schemas.job import FinetuneSpec, StageSpec
+from schemas.job import FinetuneSpec, GateSpec, StageSpec
 from schemas.log import Catalog
 from schemas.plan import PlanDocument
+from schemas.predictions import metric_tasks
 
 SOME_HELD = 4
 BUNDLES = "bundles"
@@ -37,7 +42,7 @@ ACTIVATIONS = "activations"
 def main(spec: FinetuneSpec) -> int:
     """Tune every domain's kernel on a frozen base and write the bundles."""
     catalog = load_catalog(spec.catalog)
-    with run_record("finetune", spec, spec.run_dir) as record:
+    with run_record("finetune", spec, spec.run_dir, may_move=_skipped.MAY_MOVE) as record:
         tune_domains(spec, catalog, record)
     show(record)
     return record.exit_code
@@ -45,12 +50,16 @@ def main(spec: FinetuneSpec) -> int:
 
 def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> None:
     """Open base and log, tune on workers, keep what they found in the record."""
-    opened = base.open_base(spec.base)
-    base.check_same_schema(opened, catalog)
+    check_workers(spec)
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
     plan = _plan(spec, opened)
+    live = _live(spec, opened)
     with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of)
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of, today=today)
         record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
+        kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     work = FinetuneWork(
         view=view,
         base=opened,
@@ -60,7 +69,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         run_dir=spec.run_dir.resolve(),
         tables=spec.tables,
         keeping=_keeping(spec, opened),
-        live=_live(spec, opened),
+        live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
         sharding=dict(spec.sharding),
         row_wise_from_rows=spec.row_wise_from_rows,
@@ -78,7 +87,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     with record.phase("tune"):
         record.result = on_ray(
             finetune_on_worker,
-            (work, papers, spec.gate.z, spec.gate.min_rows),
+            (work, papers, spec.gate),
             title="finetune",
             run_dir=spec.run_dir,
             workers=spec.workers,
@@ -87,6 +96,8 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         )
     (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
     record.result["base_fingerprint"] = opened.manifest.fingerprint
+    published = {k["domain"] for k in record.result["kernels"] if k["published"]}
+    record.result["untuned_domains"] = _skipped.report_untuned(view, nearest_of(published))
     held = [k for k in record.result["kernels"] if not k["published"]]
     record.exit_code = SOME_HELD if held else 0
 
@@ -115,15 +126,17 @@ def _plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
 
 
 def finetune_on_worker(
-    worker: Worker, work: tuple[FinetuneWork, Papers, float, int], report: Report
+    worker: Worker, work: tuple[FinetuneWork, Papers, GateSpec], report: Report
 ) -> dict[str, Any]:
     """One worker's whole part; worker 0 also judges and writes the bundles."""
-    setting, papers, z, min_rows = work
+    setting, papers, gate = work
     done = finetune(setting, worker=worker, report=report)
     if worker.rank:
         return {}
     root: Path = setting.run_dir / BUNDLES
-    offers = offer(done, root, papers=papers, z=z, min_rows=min_rows)
+    catalog = setting.view.catalog
+    tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
+    offers = offer(done, root, papers=papers, tasks=tasks, gate=gate)
     return {
         "kernels": [
             {
@@ -131,7 +144,7 @@ def finetune_on_worker(
                 "tuning_rows": o.rows,
                 "published": o.verdict.publish,
                 "reason": o.verdict.reason,
-                "gate": asdict(o.verdict),
+                "gate": o.verdict.model_dump(mode="json"),
                 "best_epoch": o.best_epoch,
                 "valid_gain": o.valid_gain,
                 "bundle": o.path.name,
@@ -142,6 +155,7 @@ def finetune_on_worker(
         "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
         "epochs": [level.tuned.epochs for level in done.levels],
         "contract": dict(done.contract),
+        "labels": dict(done.labels),
         "cache": dict(done.cache),
         "digest": done.digest,
         "digest_before": done.digest_before,
@@ -172,7 +186,7 @@ def _live(spec: FinetuneSpec, opened: PublishedBase) -> Live | None:
     if spec.live is None:
         return None
     return live_kernels(
-        spec.live,
+        bundles_folder(spec.live, opened, setting="live"),
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
         reads=spec.kernel.reads,
@@ -197,22 +211,63 @@ def _at_cap(result: dict[str, Any]) -> str:
     return f"{len(at_cap)} of {kernels} ({names}); pooled.max_epochs, domain.max_epochs give more"
 
 
+def task_cells(gate: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+    """What the gate rows say of each task: the AUC's difference, harm, or why it is not judged."""
+    by = {task["task"]: task for task in gate["tasks"]}
+    return [_task_cell(by[name]) if name in by else "-" for name in tasks]
+
+
+def _task_cell(task: Mapping[str, Any]) -> str:
+    if not task["judged"]:
+        return f"not judged: {task['reason']}"
+    auc = task["auc"]
+    told = f"{auc['delta']:+.4f} [{auc['low']:+.4f}, {auc['high']:+.4f}]"
+    return f"HOLDS {told}" if task["holds"] else told
+
+
+def _intervals(kernels: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the intervals take as independent, and what that makes of them."""
+    judged = [t for k in kernels for t in k["gate"]["tasks"] if t["judged"]]
+    if not judged:
+        return "No task of any kernel has gate rows enough to be judged."
+    if judged[0]["cluster"] == "row":
+        return "Differences to the base; rows are taken as independent: the log declares no user."
+    by: dict[str, list[float]] = {}
+    for task in judged:
+        by.setdefault(task["task"], []).extend([task["se_ratio"]] * (task["se_ratio"] is not None))
+    ratios = ", ".join(f"{name} {median(values):.2f}" for name, values in by.items() if values)
+    return (
+        "Differences to the base; rows of one user count as dependent. Standard errors over those "
+        f"of independent rows, median over kernels: {ratios or 'none known'}."
+    )
+
+
 def show(record: OpenRecord) -> None:
     """The kernels, and where they lie."""
     result = record.result
+    tasks = list(dict.fromkeys(t["task"] for k in result["kernels"] for t in k["gate"]["tasks"]))
     show_table(
         "kernels",
-        ("domain", "tuning rows", "best epoch", "gate gain", "verdict"),
+        (
+            "domain",
+            "tuning rows",
+            "best epoch",
+            "gate gain",
+            *(f"{task} AUC [95 %]" for task in tasks),
+            "verdict",
+        ),
         [
             (
                 k["domain"],
                 f"{k['tuning_rows']:,}",
                 str(k["best_epoch"]),
                 number(k["gate"]["gain"], 5, sign=True),
+                *task_cells(k["gate"], tasks),
                 ("published: " if k["published"] else "held: ") + k["reason"],
             )
             for k in result["kernels"]
         ],
+        caption=_intervals(result["kernels"]),
     )
     show_facts(
         f"bundles at {record.run_dir / BUNDLES}",
@@ -221,7 +276,11 @@ def show(record: OpenRecord) -> None:
             "parameters a kernel": f"{result['parameters_per_kernel']:,}",
             "below their floor": result["below_floor"] or "none",
             "best at the last epoch": _at_cap(result),
+            "labelled tuning rows": result["labels"],
             "quarantined": result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                result["contract"], sum(s["rows"] for s in record.snapshot["splits"].values())
+            ),
             "activations": _told(result["cache"]),
             "seconds": record.timings_s,
         },

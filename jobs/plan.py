@@ -20,8 +20,9 @@ from pipeline.sharding.quantised import check_width
 from pipeline.sharding.search import GIB, Wanted
 from pipeline.training import base
 from pipeline.training.base import PublishedBase
+from pipeline.training.defaults import batch_rows_for
 from schemas.cluster import ClusterSpec
-from schemas.job import FinetuneSpec, PlanSpec, PretrainSpec
+from schemas.job import FinetuneSpec, PlanSpec
 from schemas.log import Catalog
 
 FITS, DOES_NOT_FIT = 0, 3
@@ -68,12 +69,11 @@ def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
 
 def _resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
     """The plan's settings over the job's file, the catalogue's presets for it, the base's size."""
-    of_job = (
-        FinetuneSpec.model_fields["step_rows"]
+    held: dict[str, Any] = {
+        "batch_rows": FinetuneSpec.model_fields["step_rows"].default
         if spec.job == "finetune"
-        else PretrainSpec.model_fields["batch_rows"]
-    )
-    held: dict[str, Any] = {"batch_rows": of_job.default}
+        else batch_rows_for(spec.rows)
+    }
     for settings in (dict(catalog.presets.get(spec.job, {})), _job_settings(spec.settings)):
         flat = {k: v for k, v in settings.items() if k.partition(".")[0] in (*_TAKEN, "sharding")}
         held = merged(held, nested(flat))

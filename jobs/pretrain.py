@@ -9,54 +9,107 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from jobs import _record
-from jobs._progress import console
+from jobs import _record, _skipped
+from jobs._preflight import check_workers
+from jobs._progress import console, tell
 from jobs._ray import Report, on_ray
-from jobs._record import OpenRecord, run_record
+from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
 from jobs._spec import load_catalog, load_plan
-from jobs._tables import show_facts
-from pipeline.data import contract, hashing, logs, vocabulary
+from jobs._tables import number, show_facts, show_table
+from pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
 from pipeline.data.features import Encoding
+from pipeline.data.labels import LabelCounts
 from pipeline.data.view import LogView, open_log
+from pipeline.errors import BadRequest
 from pipeline.process import Worker
 from pipeline.sharding.plan import planned
-from pipeline.training import base
+from pipeline.training import base, defaults, optimizer_state
 from pipeline.training.base import PublishedBase
-from pipeline.training.pretrain import PretrainWork
+from pipeline.training.defaults import Recipe
+from pipeline.training.pretrain import WEIGHTS, PretrainWork
 from pipeline.training.pretrain import pretrain as pretrain_base
+from pipeline.training.validation import TaskQuality
 from schemas.job import PretrainSpec
 from schemas.log import Catalog
 from schemas.manifest import BaseManifest
 from schemas.plan import PlanDocument
 
 VALIDATION = "pretrain_valid"
-MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan")
+UNSEEN_SHARE = "unseen_share"
+"""Metric of a base: share of its validation rows' ids of a table that training never saw."""
+MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan", *_skipped.MAY_MOVE)
 """Settings under which a checkpoint is read whatever they were when it was written."""
 
 
 def main(spec: PretrainSpec) -> int:
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
     catalog = load_catalog(spec.catalog)
-    with run_record("pretrain", spec, spec.run_dir, may_move=MAY_MOVE) as record:
-        manifest = pretrain(spec, catalog, record)
+    try:
+        with run_record("pretrain", spec, spec.run_dir, may_move=MAY_MOVE) as record:
+            manifest = pretrain(spec, catalog, record)
+    except AlreadyFinished as finished:
+        before = read_record(spec.run_dir)
+        told = before.result.get("not_published") if before else None
+        raise AlreadyFinished(f"{finished}. {told}" if told else str(finished)) from finished
+    show(record, manifest)
+    return record.exit_code
+
+
+def show(record: OpenRecord, manifest: BaseManifest | None) -> None:
+    """What came of it: the base, each task on validation rows, and what to set next time."""
+    result = record.result
+    tasks = [TaskQuality(**found) for found in result["best_tasks"]]
+    show_table(
+        "on validation rows, " + ("the parent" if manifest is None else "the published base"),
+        ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed", ""),
+        [
+            (
+                quality.task,
+                f"{quality.rows:,}",
+                f"{quality.positives:,}",
+                number(quality.log_loss, 5),
+                number(quality.auc),
+                number(quality.calibration, 3),
+                quality.reason,
+            )
+            for quality in tasks
+        ],
+    )
+    title = "no base published"
+    if manifest is not None:
+        title = f"base {manifest.fingerprint[:12]} published at {record.run_dir / 'base'}"
     show_facts(
-        f"base {manifest.fingerprint[:12]} published at {spec.run_dir / 'base'}",
+        title,
         {
-            "rows trained on": f"{record.result['rows']:,}",
-            "best validation loss": f"{record.result['best_valid_loss']:.5f} "
-            f"(step {record.result['best_step']} of {record.result['steps']})",
-            "tables in low precision": _precisions(manifest),
-            "not loaded as it was": "; ".join(record.result["loaded"]) or "nothing",
-            "quarantined": record.result["contract"] or "nothing",
+            "rows trained on": f"{result['rows']:,} in all epochs",
+            "labelled rows of an epoch": result["labels_told"],
+            "unseen ids": "; ".join(
+                f"{split}: {unseen.describe(shares)}" for split, shares in result["unseen"].items()
+            ),
+            "settings that followed from the rows": _settings(result["settings"]),
+            "best validation loss": f"{result['best_valid_loss']:.5f} "
+            f"(step {result['best_step']} of {result['steps']})",
+            **({"tables in low precision": _precisions(manifest)} if manifest else {}),
+            "not loaded as it was": "; ".join(result["loaded"]) or "nothing",
+            "quarantined": result["contract"] or "nothing",
+            "labels not ripe": _skipped.not_ripe(
+                result["contract"], record.snapshot["splits"]["pretrain"]["rows"]
+            ),
             "seconds": record.timings_s,
         },
     )
-    return 0
+    for line in (result.get("not_published"), *result["advice"]):
+        if line:
+            console.print(line, markup=False)
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """The settings that were left open, as they were used."""
+    used = {name: settings["used"][name] for name in settings["followed"]}
+    return "  ".join(f"{name}={value:g}" for name, value in used.items()) or "none"
 
 
 def _precisions(manifest: BaseManifest) -> str:
@@ -70,18 +123,35 @@ def _precisions(manifest: BaseManifest) -> str:
     return "; ".join(f"{name}: {', '.join(told)}" for name, told in costs.items()) or "no AUC"
 
 
-def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseManifest:
-    """Fit the encoding, train on workers, publish."""
+def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseManifest | None:
+    """Fit the encoding, train on workers, publish.
+
+    Returns:
+        The base's manifest; None where no state was better than the base that was continued.
+    """
+    _check_weights(spec, catalog)
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
     plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
-    with record.phase("snapshot"):
-        view = open_log(catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of)
-        record.snapshot = describe(view)
+    check_workers(spec)
     parent = base.open_base(spec.from_) if spec.from_ else None
+    if parent is not None:
+        base.check_continues(parent, catalog)
+    with record.phase("snapshot"):
+        today = _skipped.today_of(spec, catalog)
+        view = open_log(
+            catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of, today=today
+        )
+        record.snapshot = describe(view)
+        _skipped.report_skipped(view, spec)
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
         labels = LabelCounts(catalog)
         encoding = _encoding(spec.run_dir, view, parent, seen, labels, allow=spec.allow)
+        labels.refuse_untrainable("pretrain")
+        unseen_shares = reader.unseen_ids(view.selections[valid], catalog, encoding).shares()
+    recipe = recipe_of(spec, view, parent)
+    settings = {"used": recipe.described(), "followed": list(recipe.followed)}
+    console.print(f"  settings that follow from the rows: {_settings(settings)}", markup=False)
     with record.phase("train"):
         result = on_ray(
             pretrain_on_worker,
@@ -92,10 +162,81 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
             device=spec.device,
             max_failures=spec.max_failures,
         )
+    record.result = result | {
+        "contract": dict(seen),
+        "settings": settings,
+        "advice": advice(result, recipe),
+        "labels": labels.counts(),
+        "labels_told": labels.describe(),
+        "unseen": {valid: unseen_shares},
+    }
+    if result["is_parent_best"]:
+        assert parent is not None, "only a continued base has a parent"
+        record.result["not_published"] = _not_better(result, parent)
+        record.exit_code = HELD
+        _remove_scratch(spec.run_dir)
+        return None
     with record.phase("publish"):
-        manifest = _publish(spec, view, encoding, parent, result)
-    record.result = result | {"contract": dict(seen), "fingerprint": manifest.fingerprint}
+        manifest = _publish(spec, view, encoding, parent, result | {"unseen": unseen_shares})
+    record.result["fingerprint"] = manifest.fingerprint
     return manifest
+
+
+def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -> Recipe:
+    """The settings of this run, those that were left open filled in."""
+    return defaults.recipe(
+        spec,
+        rows=view.selections["pretrain"].rows,
+        continues=parent is not None,
+        has_state=parent is not None and optimizer_state.has_state(parent),
+    )
+
+
+def _check_weights(spec: PretrainSpec, catalog: Catalog) -> None:
+    """Refuse a weight for a task that is not there."""
+    titles = [task.title for task in catalog.tasks]
+    if unknown := sorted(set(spec.task_weights) - set(titles)):
+        raise BadRequest(f"task_weights names unknown tasks {unknown}; there are {titles}")
+
+
+def _not_better(result: Mapping[str, Any], parent: PublishedBase) -> str:
+    """Why nothing was published."""
+    return (
+        f"No base was published: on validation rows the best of {result['steps']} steps has loss "
+        f"{result['best_child_loss']:.5f}, the untouched parent {result['parent_valid_loss']:.5f}. "
+        f"Go on with {parent.folder}, or continue it on newer rows or at other from_rates="
+    )
+
+
+def advice(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What to set next time, a line each: a run that stopped too early, a task off its rate."""
+    lines = []
+    if result["improving_at_the_end"]:
+        lines.append(
+            f"Still improving at the last validation (step {result['best_step']}): raise epochs= "
+            f"(now {recipe.epochs})"
+        )
+    for found in result["best_tasks"]:
+        ratio, positives = found["calibration"], found["positives"]
+        if ratio is None or abs(ratio - 1) <= max(MISCALIBRATED, 2 / positives**0.5):
+            continue
+        if result["improving_at_the_end"] or result["steps"] < FEW_STEPS:
+            mend = f"take more steps: batch_rows={max(recipe.batch_rows // 2, 1)}, or more epochs="
+        else:
+            mend = (
+                f"lower optim.table_lr= (now {recipe.optim.table_lr:g}), or weigh the task more by "
+                "task_weights.TASK="
+            )
+        lines.append(
+            f"{found['task']} is miscalibrated on validation rows: predicted/observed = "
+            f"{ratio:.2f} on {positives:,} positives; {mend}"
+        )
+    return lines
+
+
+def usual_unseen(manifest: BaseManifest) -> dict[str, float]:
+    """Return, by table, the share of unseen ids on the base's validation rows; older bases: {}."""
+    return {m["table"]: m["value"] for m in manifest.metrics if m.get("name") == UNSEEN_SHARE}
 
 
 def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
@@ -114,43 +255,20 @@ def describe(view: LogView) -> dict[str, Any]:
         }
         for name, s in view.selections.items()
     }
-    return logs.describe(view.snapshot) | {"splits": splits, "as_of": str(view.as_of or "")}
+    return (
+        logs.describe(view.snapshot)
+        | {"splits": splits, "as_of": str(view.as_of or "")}
+        | _skipped.document(view)
+    )
 
 
-UNDECIDED = 0.5
-
-
-class LabelCounts:
-    """How often each label was known, and how often it was 1."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        """Nothing seen yet."""
-        self.tasks = catalog.tasks
-        self.known = dict.fromkeys((t.title for t in catalog.tasks), 0)
-        self.positive = dict(self.known)
-
-    def add(self, rows: pa.RecordBatch, quarantined: npt.NDArray[np.bool_] | None) -> None:
-        """Count a batch of raw rows."""
-        for task in self.tasks:
-            label = rows.column(task.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
-            known = ~np.isnan(label) if quarantined is None else ~np.isnan(label) & ~quarantined
-            self.known[task.title] += int(known.sum())
-            self.positive[task.title] += int((label[known] == 1).sum())
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """Where each task starts: its rate, with half a row of either class added.
-
-        A conversion starts undecided: begun at its rate, its share of the entire-space gradient is
-        so small that it never catches up with the click (on retailrocket's validation rows cart
-        ended at an AUC of .58 instead of .74).
-        """
-        return tuple(
-            UNDECIDED
-            if t.kind == "conversion"
-            else (self.positive[t.title] + 0.5) / (self.known[t.title] + 1.0)
-            for t in self.tasks
-        )
+HELD = 4
+"""Exit code of a run whose child was not better than its parent."""
+MISCALIBRATED = 0.1
+"""Distance of predicted over observed from 1 that is told, where it is beyond two standard
+deviations of the positives as well."""
+FEW_STEPS = 300
+"""Steps below which a task off its rate has most likely not come down to it yet."""
 
 
 def _encoding(
@@ -168,7 +286,7 @@ def _encoding(
     allowed to grow. What of the parent's weights will not be loaded as it is, is refused here.
     """
     if parent is not None:
-        base.check_continues(parent, view.catalog)
+        kinds.refuse_other_kinds(view.snapshot, view.catalog, parent.encoding.kinds)
     encoding = vocabulary.fit(
         _inspected(view, seen, labels),
         view.catalog,
@@ -184,10 +302,15 @@ def _encoding(
 def _inspected(
     view: LogView, seen: Counter[str], labels: LabelCounts
 ) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+    read = 0
     for rows, identity in view.raw_rows("pretrain"):
+        read += len(rows)
+        tell(f"{read:,} of {view.selections['pretrain'].rows:,} rows")
         found = contract.inspect(rows, view.catalog)
         seen.update(found.counts)
-        labels.add(rows, found.quarantined)
+        young = reader.unripe(rows, view.catalog, view.as_of)
+        seen.update(reader.unripe_counts(young, view.catalog, view.as_of))
+        labels.add(rows, found.quarantined, found.without(young))
         yield rows, identity
 
 
@@ -204,26 +327,29 @@ def _work(
         width = (parent.model if parent else spec.model).width
         shapes = base.table_shapes(view.catalog, encoding, width=width)
         planned(plan, shapes, world=spec.workers, device=torch.device("cpu"))
+    recipe = recipe_of(spec, view, parent)
     return PretrainWork(
         view=view,
         encoding=encoding,
         rates=None if parent else labels.rates,
         model=parent.model if parent else spec.model,
-        optim=spec.optim,
+        optim=recipe.optim,
         run_dir=spec.run_dir.resolve(),
         from_base=parent.folder.resolve() if parent else None,
         allow=spec.allow,
         seed=spec.seed,
-        batch_rows=spec.batch_rows,
-        epochs=spec.epochs,
-        patience=spec.patience,
-        validations_per_epoch=spec.validations_per_epoch,
+        batch_rows=recipe.batch_rows,
+        epochs=recipe.epochs,
+        patience=recipe.patience,
+        validations_per_epoch=recipe.validations_per_epoch,
         shuffle_rows=spec.shuffle_rows,
         bf16=spec.bf16,
         sharding=dict(spec.sharding),
         row_wise_from_rows=spec.row_wise_from_rows,
         plan=plan,
         checkpoint_every_steps=spec.checkpoint_every_steps,
+        task_weights=dict(spec.task_weights),
+        early_stop=spec.early_stop,
     )
 
 
@@ -238,29 +364,42 @@ def _publish(
     best = spec.run_dir / ".sealed"
     shutil.rmtree(best, ignore_errors=True)
     shutil.copytree(spec.run_dir / ".best", best, copy_function=_linked)
-    weights = json.loads((best / "weights.json").read_text())
-    (best / "weights.json").unlink()
+    weights = json.loads((best / WEIGHTS).read_text())
+    (best / WEIGHTS).unlink()
     shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING)
     model = parent.model if parent else spec.model
     manifest = base.seal(
         best,
         {
             **base.contents(view.catalog, encoding, model, weights),
+            "optimizer": weights["optimizer"],
             "parent": parent.manifest.fingerprint if parent else None,
             "spec": spec.model_dump(mode="json", by_alias=True)
             | {"model": model.model_dump(mode="json")},
             "snapshot": {k: v for k, v in describe(view).items() if k != "files"},
             "versions": _record.versions(),
-            "metrics": [{"name": "valid_loss", "value": result["best_valid_loss"]}],
+            "metrics": [
+                {"name": "valid_loss", "value": result["best_valid_loss"]},
+                *result["best_tasks"],
+                *(
+                    {"name": UNSEEN_SHARE, "table": table, "value": share}
+                    for table, share in result.get("unseen", {}).items()
+                ),
+            ],
             "precisions": result.get("precisions", []),
             "created_at": datetime.now(UTC),
         },
     )
     base.move_into_place(best, spec.run_dir / "base")
-    for scratch in ("checkpoints", ".best", base.ENCODING):
-        shutil.rmtree(spec.run_dir / scratch, ignore_errors=True)
+    _remove_scratch(spec.run_dir)
     console.print(f"[dim]published {spec.run_dir / 'base'}[/dim]")
     return manifest
+
+
+def _remove_scratch(run_dir: Path) -> None:
+    """Remove what a run needs until it is over."""
+    for scratch in ("checkpoints", ".best", base.ENCODING):
+        shutil.rmtree(run_dir / scratch, ignore_errors=True)
 
 
 def _linked(source: str, target: str) -> str:

@@ -5,7 +5,7 @@ fewer than `min_count` times); declared ids start at row 2.
 """
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -48,6 +48,8 @@ class CategoricalSpec(Spec):
     """Column of the log; `name` when absent."""
     table: Name | None = None
     """Table the ids read; a table of the feature's own name when absent."""
+    optional: bool = False
+    """A file without the column reads as null there; otherwise such a file is skipped."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -66,6 +68,10 @@ class ListSpec(Spec):
     """Table the ids read; share it by naming the table of another feature."""
     last: PositiveInt = 50
     """Only the last this many values are kept."""
+    padding: int | str | None = None
+    """Id that fills short lists up; it is dropped before the last values are taken."""
+    optional: bool = False
+    """A file without the column reads as null there; otherwise such a file is skipped."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -81,6 +87,8 @@ class CrossSpec(Spec):
     columns: Annotated[tuple[str, ...], Field(min_length=2)]
     """Columns whose values together are the id."""
     table: Name | None = None
+    optional: bool = False
+    """A file without the column reads as null there; otherwise such a file is skipped."""
 
 
 class NumericSpec(Spec):
@@ -101,6 +109,8 @@ class NumericSpec(Spec):
     dense input; nulls and NaN read the null row."""
     boundaries: tuple[float, ...] = ()
     """Declared cuts, rising, instead of quantiles; after the logarithm where one is taken."""
+    optional: bool = False
+    """A file without the column reads as null there; otherwise such a file is skipped."""
 
     @model_validator(mode="after")
     def _cuts_rise(self) -> Self:
@@ -124,6 +134,16 @@ class NumericSpec(Spec):
 FeatureSpec = Annotated[
     CategoricalSpec | ListSpec | CrossSpec | NumericSpec, Field(discriminator="kind")
 ]
+
+
+def meaning_of(feature: FeatureSpec) -> dict[str, Any]:
+    """Return what gives the feature's ids and numbers their meaning, as JSON.
+
+    `optional` is left out: it says which files may be read, and not what a value means. A padding
+    that is not declared is left out too, so that features of older bases keep their meaning.
+    """
+    document = feature.model_dump(mode="json", exclude={"optional"})
+    return {k: v for k, v in document.items() if k != "padding" or v is not None}
 
 
 def table_of(feature: FeatureSpec) -> str | None:

@@ -38,7 +38,15 @@ class LogJobSpec(Spec):
     data_root: Annotated[str, AfterValidator(without_userinfo)]
     """Folder or URI under which the catalogue's paths lie (a path, s3://, gs://, ...)."""
     as_of: date | None = None
-    """Last date whose labels were collected; the catalogue's, else the newest date of the log."""
+    """Last date whose labels were collected; the catalogue's, else the newest date of the log that
+    is neither stray nor beyond today. Never later than today."""
+    today: date | None = None
+    """Today's date, which a row of the log cannot lie beyond; from the machine's clock when absent.
+    A planted log's dates are made up: no clock bounds them."""
+    max_skipped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of a split window's rows that may lie in files that cannot be read."""
+    allow_skipped: bool = False
+    """Run although more rows than that, or a whole day of a window, cannot be read."""
 
 
 class WorkerJobSpec(LogJobSpec):
@@ -86,25 +94,41 @@ class ModelSpec(Spec):
     """Dropout of what the trunk reads (embeddings and numbers), in pre-training."""
 
 
-class BaseOptimSpec(Spec):
-    """How the base is trained."""
+class _OptimSpec(Spec):
+    """What fixed and open settings of the base's optimisers share."""
 
-    table_lr: PositiveFloat = 0.05
-    """Row-wise Adagrad's rate for the tables."""
     table_eps: PositiveFloat = 1e-8
     """Row-wise Adagrad's epsilon; a larger one calms rows whose gradients are small."""
     table_decay: NonNegativeFloat = 0.0
     """L2 pull on each table row a batch touches, the same for rare and frequent rows."""
     table_penalty: NonNegativeFloat = 0.0
     """This / 2 times the squared length of each embedding read is added to a row's loss."""
-    dense_lr: PositiveFloat = 1e-3
-    """AdamW's rate for trunk and towers."""
     dense_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled decay."""
-    warmup_steps: NonNegativeInt = 50
-    """Steps over which both rates rise from zero; a tenth of the run at most."""
     decay_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Share of the run, at its end, over which both rates fall linearly to zero."""
+
+
+class BaseOptimSpec(_OptimSpec):
+    """How the base is trained, every setting fixed."""
+
+    table_lr: PositiveFloat = 0.05
+    """Row-wise Adagrad's rate for the tables."""
+    dense_lr: PositiveFloat = 1e-3
+    """AdamW's rate for trunk and towers."""
+    warmup_steps: NonNegativeInt = 50
+    """Steps over which both rates rise from zero; a tenth of the run at most."""
+
+
+class PretrainOptimSpec(_OptimSpec):
+    """How `iak pretrain` trains the base; what is left open follows from the training rows."""
+
+    table_lr: PositiveFloat | None = None
+    """Row-wise Adagrad's rate for the tables. Open: 0.1."""
+    dense_lr: PositiveFloat | None = None
+    """AdamW's rate for trunk and towers. Open: 0.001."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps over which both rates rise from zero; a tenth of the run at most. Open: 50."""
 
 
 class PretrainSpec(WorkerJobSpec):
@@ -118,15 +142,26 @@ class PretrainSpec(WorkerJobSpec):
     keeps all it was, `relaid` keeps what belongs to inputs that are still there, `dtype` converts.
     A vocabulary takes in new ids only where its table is allowed to have `grown`."""
     model: ModelSpec = ModelSpec()
-    optim: BaseOptimSpec = BaseOptimSpec()
-    batch_rows: PositiveInt = 2048
-    """Rows a step, over all workers."""
-    epochs: PositiveInt = 1
-    """Passes over the window at most; these models overfit from the second on."""
-    patience: PositiveInt = 1
-    """Validations without improvement after which training stops."""
-    validations_per_epoch: PositiveInt = 2
-    """How often an epoch stops to validate; the best state is the one that is published."""
+    optim: PretrainOptimSpec = PretrainOptimSpec()
+    from_rates: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on both rates where `from` continues a base. Open: 1 with the base's optimiser state,
+    0.3 without it."""
+    batch_rows: PositiveInt | None = None
+    """Rows a step, over all workers. Open: the power of two that gives an epoch 256 to 512 steps,
+    but 64 at least and 2048 at most."""
+    epochs: PositiveInt | None = None
+    """Passes over the window at most. Open: as many as make up four million rows, 8 at most."""
+    patience: PositiveInt | None = None
+    """Validations without improvement after which training stops. Open: 3."""
+    validations_per_epoch: PositiveInt | None = None
+    """How often an epoch stops to validate; the best state is the one that is published.
+    Open: 2."""
+    early_stop: Literal["sum", "per_task"] = "sum"
+    """What the best state is judged by. `sum`: the weighted validation loss of all tasks.
+    `per_task`: that, and then each task's tower is trained on alone, on the frozen tables and
+    trunk of that state, and kept at its own best validation."""
+    task_weights: dict[str, NonNegativeFloat] = {}
+    """Task -> weight of its loss, over the catalogue's (`task_weights.cvr=0.5`)."""
     shuffle_rows: PositiveInt = 262_144
     """Rows shuffled together by a worker; row groups are shuffled first."""
     bf16: bool = False
@@ -233,6 +268,13 @@ class FrozenTablesSpec(Spec):
     """Map every table whole from local disk, shared by a machine's workers, and send no id."""
 
 
+class EvaluatedTablesSpec(FrozenTablesSpec):
+    """How an evaluated base is held: in full precision, unless another one is asked for."""
+
+    precision: Precision = "fp32"
+    """Type of a table's entries; int8 and int4 carry a scale and a bias a row."""
+
+
 class CacheSpec(Spec):
     """What the frozen base made of a row, kept over epochs, runs and nights."""
 
@@ -250,9 +292,21 @@ class GateSpec(Spec):
     """When a tuned kernel may be published."""
 
     z: NonNegativeFloat = 1.64
-    """Standard errors by which the paired gain must exceed zero."""
-    min_rows: PositiveInt = 200
-    """Gate rows below which nothing can be said."""
+    """Standard errors by which the paired gain in nats must exceed zero; more where it rests on few
+    users, by Student's distribution."""
+    min_positives: PositiveInt = 30
+    """Positives among a task's gate rows below which the task is not judged."""
+    min_negatives: PositiveInt = 30
+    """Negatives among a task's gate rows below which the task is not judged."""
+    auc_margin: NonNegativeFloat = 0.002
+    """AUC that a task may lose: it holds a kernel whose 95 % interval lies wholly below minus
+    this."""
+    logloss_margin: NonNegativeFloat = 0.005
+    """Share by which a task's log-loss may rise: it holds a kernel whose interval lies wholly
+    above."""
+    calibration_margin: NonNegativeFloat = 0.05
+    """How much further a task's calibration may move away from 1: it holds a kernel whose interval
+    lies wholly above."""
 
 
 class FinetuneSpec(WorkerJobSpec):
@@ -297,11 +351,28 @@ class EvaluateSpec(WorkerJobSpec):
     reported and never fails when absent."""
     batch_rows: PositiveInt = 8192
     """Rows a worker evaluates at a time."""
-    tables: FrozenTablesSpec = FrozenTablesSpec(precision="fp32")
+    tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
     sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: PositiveInt = 10_000
     """Tables at least this long are cut by rows over all workers."""
+
+
+class CompareSpec(Spec):
+    """Compare two evaluations on the same rows, method by method."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    first: Path
+    """Run folder of an evaluation: what the other one is compared with."""
+    second: Path
+    """Run folder of the other evaluation; differences are second minus first."""
+    split: str = "test"
+    """Split that both evaluated."""
+    common: bool = False
+    """Compare on the rows that both have, where they differ; refused when absent."""
+    json_out: Annotated[Path | None, Field(alias="json")] = None
+    """Also write every line as JSON to this file."""
 
 
 class CheckSpec(LogJobSpec):
@@ -309,8 +380,45 @@ class CheckSpec(LogJobSpec):
 
     sample_rows: PositiveInt = 200_000
     """Rows looked at, spread over the files; 0 findings in a sample is not a proof."""
+    all_ids: bool = False
+    """Look for repeated row ids among all rows, instead of the newest million."""
+    count_rows: PositiveInt = 20_000_000
+    """Rows of a split up to which its labels are counted exactly; of more, evenly spread row groups
+    are counted and scaled up."""
+    profile: bool = True
+    """Also profile the log: rows and positives by split and domain, new ids, drift."""
+    top_domains: PositiveInt = 12
+    """Domains that the profile lists, those with most rows first; the rest is summed."""
     json_out: Annotated[Path | None, Field(alias="json")] = None
-    """Also write the findings as JSON to this file."""
+    """Also write findings and profile as JSON to this file."""
+    picture: Path | None = None
+    """Draw the profile into this file (PNG, SVG or PDF)."""
+
+
+class InitSpec(Spec):
+    """Look at a Parquet folder and write a commented starting catalogue."""
+
+    log: str
+    """Folder or URI of the log; said first, without a name: `iak init LOG`."""
+    out: Path | None = None
+    """The TOML file to write; NAME.toml in this folder when absent."""
+    name: str | None = None
+    """Name of the log; its folder's when absent."""
+    overwrite: bool = False
+    """Replace `out` where it exists."""
+    sample_rows: PositiveInt = 200_000
+    """Rows to look at, spread over the files."""
+
+
+class ShowSpec(Spec):
+    """Show what a run, a published base or a folder of bundles holds."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    path: Path
+    """The folder; said first, without a name: `iak show RUN`."""
+    json_out: Annotated[Path | None, Field(alias="json")] = None
+    """Also write what is shown as JSON to this file."""
 
 
 class DemoSpec(Spec):

@@ -10,6 +10,7 @@ from schemas.base import Spec
 from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
 from schemas.task import DomainSpec, TaskSpec
 
+TimeUnit = Literal["s", "ms", "us", "ns"]
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
 
 
@@ -42,22 +43,32 @@ class LogSpec(Spec):
     name: Name
     path: str = "events"
     """Folder of the log, relative to the job's `data_root`."""
+    version: int | None = None
+    """Version of a Delta table, or snapshot id of an Iceberg table; the newest when absent."""
     truth: str | None = None
     """Folder with true probabilities beside a planted log; read by evaluation alone."""
     partition_keys: tuple[str, ...] = ()
     """Hive partition keys, outermost first; their values are text."""
     date_key: str | None = None
-    """The partition key that holds a date, YYYY-MM-DD."""
+    """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight."""
     event_time: str | None = None
-    """Column with the time of the event in seconds (integer or float) or as an Arrow timestamp."""
+    """Column with the time of the event: Unix time as a number, or an Arrow timestamp. A timestamp
+    with a zone is an instant; one without is wall clock in `time_zone`."""
+    event_time_unit: TimeUnit = "s"
+    """Unit of an `event_time` that is a number; an Arrow timestamp carries its own."""
     time_zone: str = "UTC"
-    """Zone in which dates are cut from `event_time`."""
+    """Zone in which dates are cut from `event_time`, and of timestamps without a zone."""
     row_id: str | None = None
-    """Column that identifies a row; the row's place in its file when absent."""
+    """Column that identifies a row; the row's place in its file when absent, or where it is
+    null."""
+    max_repeated_ids: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of rows that may repeat the `row_id` of another row before the log is refused."""
     slice_by: str | None = None
-    """Column whose hash cuts split slices (a request, a user); the row's identity when absent."""
+    """Column whose hash cuts split slices (a request, a user); the row's identity when absent. A
+    row where it is null is cut by its place in its file."""
     user: str | None = None
-    """Column with the user, for GAUC."""
+    """Column with the user: for GAUC, and for intervals, which count the rows of one user as
+    dependent."""
     leak_columns: tuple[str, ...] = ()
     """Columns that know the label; refused as features."""
     negatives_kept: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -104,6 +115,26 @@ class Catalog(Spec):
     """Settings that suit this log, by verb (`[presets.pretrain]`): dotted names of fields of the
     verb's spec. A config file and the command line override them."""
 
+    @field_validator("tasks")
+    @classmethod
+    def _one_click_at_most(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        """Refuse two clicks; without any, read a conversion as a plain label over all rows.
+
+        Such a task keeps its name (`cvr`) and has no second metric over all impressions, so that
+        every reader of the catalogue treats it alike.
+        """
+        clicks = [t.title for t in tasks if t.kind == "click"]
+        if len(clicks) > 1:
+            raise ValueError(f"one task may be the click; found {clicks}")
+        if clicks:
+            return tasks
+        return tuple(
+            t.model_copy(update={"kind": "binary", "name": t.title})
+            if t.kind == "conversion"
+            else t
+            for t in tasks
+        )
+
     @property
     def table_specs(self) -> dict[str, TableSpec]:
         """Every table by name, in the order in which features first read it."""
@@ -134,6 +165,21 @@ class Catalog(Spec):
         return tuple(dict.fromkeys(wanted))
 
     @property
+    def feature_columns(self) -> frozenset[str]:
+        """Return the columns that nothing but features read."""
+        log = self.log
+        others = {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
+        others |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
+        others |= {c for s in self.splits.values() for c in s.where} | {*log.partition_keys}
+        return frozenset(c for f in self.features for c in f.columns) - others
+
+    @property
+    def optional_columns(self) -> frozenset[str]:
+        """Return the columns that a file may lack: nothing but optional features read them."""
+        required = {c for f in self.features if not f.optional for c in f.columns}
+        return self.feature_columns - required
+
+    @property
     def needs_event_time(self) -> bool:
         """Whether a split or a maturing label must read the time of the event."""
         dated = any(s.dates or s.days for s in self.splits.values())
@@ -150,6 +196,61 @@ class Catalog(Spec):
                         f"feature '{feature.name}' reads '{column}', which is {what}; "
                         "a model must not see it. Remove the feature"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_have_one_part(self) -> Self:
+        """Refuse a label, a list or a leak column in a part that it cannot play."""
+        log = self.log
+        settings: dict[str, tuple[str | None, ...]] = {
+            "domain.keys": self.domain.keys,
+            "domain.parent": self.domain.parent,
+            "log.user": (log.user,),
+            "log.row_id": (log.row_id,),
+            "log.slice_by": (log.slice_by,),
+            "log.event_time": (log.event_time,),
+            "log.partition_keys": log.partition_keys,
+        }
+        labels = {t.label for t in self.tasks}
+        lists = {f.columns[0] for f in self.features if f.kind == "list"}
+        for setting, columns in settings.items():
+            for column in columns:
+                if column in labels:
+                    raise ValueError(
+                        f"{setting} names '{column}', which is a label; it is not known when a "
+                        "row is served. Name another column"
+                    )
+                if column in lists:
+                    raise ValueError(
+                        f"{setting} names '{column}', which feature lists read; a list has no one "
+                        "value. Name another column"
+                    )
+        if log.event_time in log.partition_keys:
+            raise ValueError(
+                f"log.event_time '{log.event_time}' is a partition key, whose values are text; "
+                "name it as log.date_key, or name a column inside the files"
+            )
+        leaking = sorted({*self.domain.keys, *self.domain.parent} & {*log.leak_columns})
+        if leaking:
+            raise ValueError(
+                f"domain keys {leaking} are leak columns; a row's domain must be known before "
+                "its label. Take them out of log.leak_columns, or of [domain]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_list_is_read_as_a_list(self) -> Self:
+        lists = {f.columns[0]: f.name for f in self.features if f.kind == "list"}
+        for feature in self.features:
+            shared = [c for c in feature.columns if c in lists and feature.kind != "list"]
+            if shared:
+                raise ValueError(
+                    f"feature '{feature.name}' reads '{shared[0]}' as one value a row, feature "
+                    f"'{lists[shared[0]]}' as a list; a column is one or the other"
+                )
+        for name, split in self.splits.items():
+            if listed := sorted(set(split.where) & set(lists)):
+                raise ValueError(f"splits.{name}.where names {listed}, which hold lists")
         return self
 
     @model_validator(mode="after")
@@ -185,15 +286,6 @@ class Catalog(Spec):
                     f"features {names} read the identity table '{table}', which takes whole "
                     "numbers from one column; a cross needs encoding 'hash' or 'vocabulary'"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _conversions_have_a_click(self) -> Self:
-        clicks = [t for t in self.tasks if t.kind == "click"]
-        if len(clicks) > 1:
-            raise ValueError(f"one task may be the click; found {[t.title for t in clicks]}")
-        if not clicks and any(t.kind == "conversion" for t in self.tasks):
-            raise ValueError("a conversion needs a task of kind 'click' to come after")
         return self
 
     @model_validator(mode="after")

@@ -13,9 +13,11 @@ from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
 
 from schemas.base import Spec
 from schemas.job import Precision
+from schemas.verdict import Verdict
 
-BASE_FORMAT = 1
-BUNDLE_FORMAT = 1
+BASE_FORMAT = 2
+"""1: written before bases kept their optimiser's state; it is read as one without."""
+BUNDLE_FORMAT = 2
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -72,7 +74,7 @@ class BaseManifest(Spec):
     """A published base: safetensors shards, and what they were made from."""
 
     kind: Literal["iak-base"] = "iak-base"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     fingerprint: Sha256
     """`fingerprint_of` this document; bundles name their base by it."""
     parent: str | None = None
@@ -81,6 +83,9 @@ class BaseManifest(Spec):
     """Of the features and tables: what an input must look like."""
     tables: list[TableEntry]
     files: list[FileEntry]
+    optimizer: list[FileEntry] = []
+    """What the optimisers remember: read only to continue the base, and no part of its identity.
+    The folder `optimizer/` may be removed."""
     digest: dict[str, str]
     """Digest by tensor, whatever the sharding: what freezing is proved by."""
     catalog: dict[str, Any]
@@ -97,7 +102,7 @@ class BundleManifest(Spec):
     """A published kernel with its adapters: one domain's, or the pooled one."""
 
     kind: Literal["iak-bundle"] = "iak-bundle"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: str
     """Name of the bundle's folder: the domain's, escaped, or "pooled"."""
     level: list[str]
@@ -110,9 +115,8 @@ class BundleManifest(Spec):
     data_window: dict[str, Any]
     """Days and rows it was tuned on."""
     spec: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    verdict: dict[str, Any]
-    """What the gate said, and why."""
+    verdict: Verdict
+    """What the gate decided, and each task's numbers on the gate rows."""
     versions: dict[str, str]
     weights_sha256: Sha256
     """Of `kernel.safetensors`, byte for byte."""
@@ -144,5 +148,5 @@ def sha256_of(doc: Mapping[str, Any], *, without: frozenset[str] = frozenset()) 
 
 
 def fingerprint_of(doc: Mapping[str, Any]) -> str:
-    """A base's identity: everything it says, but for the fingerprint itself and the time."""
-    return sha256_of(doc, without=frozenset({"fingerprint", "created_at"}))
+    """Return a base's identity: all that it says but itself, the time and the optimiser's state."""
+    return sha256_of(doc, without=frozenset({"fingerprint", "created_at", "optimizer"}))

@@ -18,7 +18,8 @@ class TaskSpec(Spec):
     """Column with 0, 1 or null."""
     kind: Literal["click", "conversion", "binary"] = "binary"
     """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
-    entire space as p(click) * p(conversion | click) (ESMM). `binary`: any other label."""
+    entire space as p(click) * p(conversion | click) (ESMM); in a log without a click task it is
+    a plain label over all rows. `binary`: any other label."""
     weight: NonNegativeFloat = 1.0
     """Weight of this task's loss."""
     matures_after: timedelta | None = None

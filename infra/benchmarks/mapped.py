@@ -3,8 +3,8 @@
     .venv/bin/python infra/benchmarks/mapped.py BASE OUT
 
 BASE is a run of `iak pretrain` (or the folder of its base); OUT takes mapped.json and mapped.md,
-the table in the README. Each way starts in processes of its own. A worker's part of the machine's
-memory counts a page that two workers share as half a page for each (Pss).
+the table in README.md beside this file. Each way starts in processes of its own. A worker's part of
+the machine's memory counts a page that two workers share as half a page for each (Pss).
 """
 
 import json

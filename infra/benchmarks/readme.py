@@ -1,8 +1,8 @@
-"""Write the records of a folder into README.md, between its two markers.
+"""Write the records of a folder into README.md beside this file, between its two markers.
 
     python infra/benchmarks/readme.py infra/benchmarks/epyc-2-cores
 
-A number of a benchmark stands in the README because a record holds it, and for no other reason.
+A number of a benchmark stands on the page because a record holds it, and for no other reason.
 """
 
 import json
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- benches -->", "<!-- /benches -->"
 Record = dict[str, Any]
 _OWN = ("input", "compute", "waiting")
 
 
 def written(readme: str, folder: Path) -> str:
-    """The README with the folder's records in it."""
+    """Return the page with the folder's records in it."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{chapter(folder)}\n{END}{after}"
@@ -80,7 +80,7 @@ def _measured(target: Record | None) -> str:
 
 
 def _place(folder: Path) -> str:
-    return folder.resolve().relative_to(ROOT).as_posix()
+    return folder.resolve().relative_to(HERE).as_posix()
 
 
 def _head(record: Record, place: str, title: str, said: str) -> list[str]:
@@ -344,5 +344,5 @@ def _scaling(record: Record, place: str) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
+    path = HERE / "README.md"
     path.write_text(written(path.read_text(), Path(sys.argv[1])))

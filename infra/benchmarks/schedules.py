@@ -3,8 +3,8 @@
     .venv/bin/python infra/benchmarks/schedules.py DATA_ROOT RUNS OUT [LOG ...]
 
 RUNS holds the bases that seven_logs.py made (or takes them); OUT takes schedules.json and
-schedules.md, the table in the README. Gate rows decide: neither training nor early stops use them,
-and no test row is read.
+schedules.md, the table in README.md beside this file. Gate rows decide: neither training nor early
+stops use them, and no test row is read.
 """
 
 import json

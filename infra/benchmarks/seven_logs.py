@@ -3,7 +3,8 @@
     .venv/bin/python infra/benchmarks/seven_logs.py DATA_ROOT RUNS OUT [LOG ...]
 
 DATA_ROOT holds the logs, RUNS takes the run folders (finished ones are kept), OUT takes one JSON a
-log and `table.md`, the table in the README. A log's settings are its catalogue's presets.
+log and `table.md`, the table in README.md beside this file. A log's settings are the presets of its
+catalogue.
 """
 
 import json
@@ -30,9 +31,10 @@ def main(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
     rows = [row for log in LOGS if (out / f"{log}.json").exists() for row in lines(out, log)]
     head = (
         "| log | task | test rows | base AUC | tuned AUC | delta, 95 % | after the gate "
-        "| calibration base → tuned | published | seconds |"
+        "| calibration base → tuned | error over DeLong's | gate of this task "
+        "| published | seconds |"
     )
-    (out / "table.md").write_text("\n".join([head, "|---" * 10 + "|", *rows]) + "\n")
+    (out / "table.md").write_text("\n".join([head, "|---" * 12 + "|", *rows]) + "\n")
 
 
 def one_log(log: str, data_root: str, place: Path) -> None:
@@ -76,11 +78,20 @@ def lines(out: Path, log: str) -> list[str]:
         cells += [delta(tuned), delta(gated)]
         cells += [
             f"{base['calibration']:.3f} → {tuned['calibration']:.3f}",
+            "-" if tuned["se_ratio"] is None else f"{tuned['se_ratio']:.2f}",
+            gate_of(kernels, task),
             published,
             f"{seconds:.0f}",
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
+
+
+def gate_of(kernels: list[dict[str, Any]], task: str) -> str:
+    """In how many kernels the gate judged a task, and how many it held for harm shown there."""
+    told = [t for k in kernels for t in k["gate"]["tasks"] if t["task"] == task]
+    judged, holds = (sum(t[what] for t in told) for what in ("judged", "holds"))
+    return f"judged {judged} of {len(kernels)}, holds {holds}"
 
 
 def delta(row: dict[str, Any]) -> str:

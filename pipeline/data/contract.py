@@ -1,12 +1,13 @@
 """What a log must keep, and what becomes of what does not: refuse, quarantine, warn.
 
 Files are judged by their footers, rows by their values. A quarantined row keeps its place in every
-count and loses all its labels: it is read, never learned from, never ranked.
+count and loses all its labels: it is read, never learned from, never ranked. A row with an
+impossible value in one label loses that label alone.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -14,56 +15,121 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.data import normal
+from pipeline.data.features import LARGEST, is_padding
 from schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
 from schemas.log import Catalog
 
 Level = Literal["refuse", "quarantine", "warn"]
 Mask = npt.NDArray[np.bool_]
+ODD_LABEL = "label outside {0, 1}"
+NAMED_LABELS = 5
+"""Values that a label may not have, of which as many are named in a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing wrong with a log."""
+    """One kind of thing that is wrong with a log, however often it was seen."""
 
     level: Level
     what: str
-    file: str
     column: str
     count: int
+    """How many `unit`s it was seen in."""
     remedy: str
+    unit: Literal["rows", "values", "files", "domains"] = "rows"
+    share: float = 0.0
+    """Share of the rows looked at that show it; where files are lost, of the log's rows."""
+    examples: tuple[str, ...] = ()
+    """Up to three files or domains that show it."""
+
+    @property
+    def file(self) -> str:
+        """The first example, or a dash."""
+        return self.examples[0] if self.examples else "-"
 
 
 def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
-    """Why a file with this schema cannot be read under the catalogue, None when it can."""
+    """Return why a file with this schema cannot be read under the catalogue, None when it can."""
     inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
-    missing = [c for c in inside if c not in schema.names]
+    absent = [c for c in inside if c not in schema.names]
+    missing = [c for c in absent if c not in catalog.optional_columns]
     problems = [f"missing columns: {', '.join(missing)}"] if missing else []
-    wanted = expected_kinds(catalog)
+    wanted, uses = expected_kinds(catalog), list(_uses(catalog))
     for column in inside:
-        if column in missing:
+        if column in absent:
             continue
-        kind, found = wanted[column], schema.field(column).type
-        if not _is_kind(found, kind):
-            problems.append(f"{column}: {found}, expected {kind}")
+        if schema.names.count(column) > 1:
+            problems.append(f"{column}: {schema.names.count(column)} columns have this name")
+            continue
+        found = schema.field(column).type
+        plain = normal.plain_type(found, wanted[column])
+        kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
+        if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
+            problems.append(f"{column}: {found}, expected {' and '.join(wrong)}")
     return "; ".join(problems) or None
 
 
+def partition_problems(
+    partitions: Iterable[Mapping[str, str | None]], catalog: Catalog
+) -> dict[str, str]:
+    """Return, by partition key that is read as numbers, a folder's value that is none."""
+    whole = {column for column, kind in _counted(catalog) if kind == normal.WHOLE}
+    numbers = {f.columns[0] for f in catalog.features if isinstance(f, NumericSpec)}
+    found: dict[str, str] = {}
+    for partition in partitions:
+        for key in (whole | numbers) & partition.keys():
+            text = partition[key]
+            if text is not None and not _parses(text, pa.int64() if key in whole else pa.float64()):
+                found.setdefault(key, text)
+    return found
+
+
+def _parses(text: str, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(text).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def normalised(
+    rows: pa.RecordBatch, columns: Sequence[str], catalog: Catalog | None
+) -> pa.RecordBatch:
+    """Return these columns of a file's rows in the few types that all that follows reads.
+
+    An optional column that the file lacks is null. Without a catalogue only spellings change.
+
+    Raises:
+        ArrowInvalid: a column of text holds bytes that are no UTF-8.
+    """
+    return normal.normalised(rows, columns, expected_kinds(catalog) if catalog else {})
+
+
 def expected_kinds(catalog: Catalog) -> dict[str, str]:
-    """Column -> `id`, `whole number`, a list of either, `number`, `label` or `time`."""
-    kinds = dict.fromkeys(catalog.columns, "id")
+    """Column -> `id`, `whole number`, a list of either, `number`, `label` or `time`.
+
+    Of a column that is read in several ways it is the strictest one.
+    """
+    return dict.fromkeys(catalog.columns, "id") | dict(_uses(catalog))
+
+
+def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
+    """Return every column with each kind that it is read as, the strictest last."""
+    log = catalog.log
     for feature in catalog.features:
         if isinstance(feature, NumericSpec):
-            kinds[feature.columns[0]] = "number"
+            yield feature.columns[0], "number"
         if isinstance(feature, ListSpec):
-            kinds[feature.columns[0]] = "list of ids"
-    kinds |= {task.label: "label" for task in catalog.tasks}
-    log = catalog.log
-    if log.event_time in kinds:
-        kinds[log.event_time] = "time"
-    hashed = [c for f in catalog.features if f.kind in ("cross", "categorical") for c in f.columns]
-    hashed += [c for c in (log.user, log.row_id, log.slice_by) if c]
-    kinds |= dict.fromkeys(hashed, "id")
-    return kinds | dict(_counted(catalog))
+            yield feature.columns[0], "list of ids"
+    yield from ((task.label, "label") for task in catalog.tasks)
+    if log.event_time in catalog.columns:
+        yield str(log.event_time), "time"
+    for feature in catalog.features:
+        if feature.kind in ("cross", "categorical"):
+            yield from ((column, "id") for column in feature.columns)
+    yield from ((c, "id") for c in (log.user, log.row_id, log.slice_by) if c)
+    yield from _counted(catalog)
 
 
 def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:
@@ -93,17 +159,28 @@ def _is_kind(found: pa.DataType, kind: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """Rows of one batch that must lose their labels, and what was seen."""
+    """Rows of one batch that must lose labels, and what was seen."""
 
     quarantined: Mask | None
+    """Rows that lose every label."""
     counts: Mapping[str, int]
     """`<level>: <what> in <column>` -> rows."""
+    masked: Mapping[str, Mask] = field(default_factory=dict)
+    """Task -> rows that lose its label alone, where there are any."""
+
+    def without(self, unripe: Mapping[str, Mask]) -> dict[str, Mask]:
+        """Return, by task, the rows without a label: those that lose it here, and unripe ones."""
+        joined = dict(unripe)
+        for task, mask in self.masked.items():
+            joined[task] = joined[task] | mask if task in joined else mask
+        return joined
 
 
 def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
     """Judge rows by the contract; pure, the same in `iak check` and in training."""
     counts: Counter[str] = Counter()
     verdicts: list[Mask] = []
+    masked: dict[str, Mask] = {}
 
     def quarantine(bad: Mask, what: str) -> None:
         if bad.any():
@@ -119,15 +196,24 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
     if user := catalog.log.user:
         quarantine_nulls(user, "user")
     for task in catalog.tasks:
-        quarantine(_not_binary(rows.column(task.label)), f"label outside {{0, 1}} in {task.label}")
+        values = _label(rows.column(task.label))
+        bad = _not_binary(values)
+        if bad.any():
+            masked[task.title] = bad
+            counts.update(_odd_labels(values[bad], task.label))
     for bad, what in _conversions_without_click(rows, catalog):
         quarantine(bad, what)
     if catalog.domain.values:
         quarantine(_undeclared(rows, catalog), "undeclared domain")
-    for column, bad_values in _odd_numbers(rows, catalog):
-        counts[f"warn: NaN or infinite in {column}"] += bad_values
+    for column in dict.fromkeys((catalog.log.row_id, catalog.log.slice_by)):
+        if column and (nulls := rows.column(column).null_count):
+            counts[f"warn: null id in {column}"] += nulls
+    for what, bad_values in _odd_numbers(rows, catalog):
+        counts[f"warn: {what}"] += bad_values
     return Inspection(
-        quarantined=np.logical_or.reduce(verdicts) if verdicts else None, counts=counts
+        quarantined=np.logical_or.reduce(verdicts) if verdicts else None,
+        counts=counts,
+        masked=masked,
     )
 
 
@@ -143,10 +229,25 @@ def _label(column: pa.Array) -> npt.NDArray[Any]:
     return cast("npt.NDArray[Any]", floats.to_numpy(zero_copy_only=False))
 
 
-def _not_binary(column: pa.Array) -> Mask:
-    values = _label(column)
+def _not_binary(values: npt.NDArray[Any]) -> Mask:
     bad: Mask = (values != 0) & (values != 1)
-    return bad & _numpy(column.is_valid()) if column.null_count else bad
+    return bad & ~np.isnan(values) if values.dtype.kind == "f" else bad
+
+
+def _odd_labels(values: npt.NDArray[Any], column: str) -> Counter[str]:
+    """Count the label values that are not 0 or 1, the most frequent ones by name."""
+    distinct, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    found: Counter[str] = Counter()
+    for place, at in enumerate(order):
+        shown = _shown(float(distinct[at])) if place < NAMED_LABELS else "others"
+        found[f"quarantine: {ODD_LABEL}: {shown} in {column}"] += int(counts[at])
+    return found
+
+
+def _shown(value: float) -> str:
+    """Return a label value as people read it; long ones are rounded, so that few words arise."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 100 else f"{value:.2g}"
 
 
 def _conversions_without_click(
@@ -154,7 +255,7 @@ def _conversions_without_click(
 ) -> Iterable[tuple[Mask, str]]:
     clicks = [t for t in catalog.tasks if t.kind == "click"]
     for task in catalog.tasks:
-        if task.kind == "conversion":
+        if task.kind == "conversion" and clicks:
             clicked, converted = (_label(rows.column(t.label)) for t in (clicks[0], task))
             yield (converted == 1) & (clicked == 0), f"{task.label} without {clicks[0].label}"
 
@@ -179,15 +280,23 @@ def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
             values = column.flatten() if isinstance(feature, ListSpec) else column
             numbers = values.cast(pa.int64(), safe=False)
             bad = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, table.rows - FIRST_ROW))
+            if isinstance(feature, ListSpec) and feature.padding is not None:
+                bad = pc.and_(bad, pa.array(~is_padding(values, feature.padding)))
             counts[f"warn: id out of range in {feature.columns[0]}"] += pc.sum(bad).as_py() or 0
     return +counts
 
 
 def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[str, int]]:
+    """Count, by feature column, the numbers that are read as missing."""
     for feature in catalog.features:
-        if isinstance(feature, NumericSpec):
-            column = rows.column(feature.columns[0])
-            if pa.types.is_floating(column.type):
-                count = pc.sum(pc.invert(pc.is_finite(column))).as_py() or 0
-                if count:
-                    yield feature.columns[0], int(count)
+        column = rows.column(feature.columns[0])
+        if not (isinstance(feature, NumericSpec) and pa.types.is_floating(column.type)):
+            continue
+        sizes = np.abs(column.to_numpy(zero_copy_only=False))
+        if (sizes < LARGEST).all():
+            continue
+        beyond = int((np.isfinite(sizes) & (sizes >= LARGEST)).sum())
+        odd = len(sizes) - int((sizes < LARGEST).sum()) - column.null_count - beyond
+        for what, count in (("NaN or infinite", odd), ("beyond float32", beyond)):
+            if count:
+                yield f"{what} in {feature.columns[0]}", count

@@ -14,6 +14,7 @@ The ids of an encoded batch lie end to end in one buffer, feature after feature,
 KeyedJaggedTensor wants them; batch.py takes them as they lie.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +40,9 @@ from schemas.feature import (
 from schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers of this size or more are read as missing: no dense input can hold them, and what writes
+them (1.797e308, 3.4e38) means no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Encoding:
     """Number -> mean and deviation, after the logarithm."""
     boundaries: Mapping[str, Floats]
     """Bucketed number -> its cuts."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Table -> kind of its ids (see kinds.py); without an entry where it is not known."""
     memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
     """Rows worked out before; no part of what was learned."""
 
@@ -62,6 +67,7 @@ class Encoding:
             vocabularies=self.vocabularies,
             statistics=self.statistics,
             boundaries=self.boundaries,
+            kinds=self.kinds,
         )
         return learned, ()
 
@@ -229,22 +235,22 @@ def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:
 
 
 def raw_number(feature: NumericSpec, rows: pa.RecordBatch) -> Floats:
-    """The number before standardising; NaN where it is null or not finite."""
+    """Return the number before standardising; NaN where it is null, not finite, or `LARGEST`."""
     column = _decoded(rows.column(feature.columns[0])).cast(pa.float64(), safe=False)
     values: Floats = column.to_numpy(zero_copy_only=False)
+    sizes = np.abs(values)
+    is_usable = sizes < LARGEST
     if feature.log:
-        sizes = np.abs(values)
         np.log1p(sizes, out=sizes)
         values = np.multiply(np.sign(values), sizes, out=sizes)
-    is_finite = np.isfinite(values)
-    return values if is_finite.all() else np.where(is_finite, values, np.nan)
+    return values if is_usable.all() else np.where(is_usable, values, np.nan)
 
 
 def _dense(
     feature: NumericSpec, rows: pa.RecordBatch, encoding: Encoding
 ) -> npt.NDArray[np.float32]:
     values = raw_number(feature, rows)
-    bound = _LARGEST
+    bound = LARGEST
     if feature.standardise:
         mean, deviation = encoding.statistics[feature.name]
         values = values - mean
@@ -261,7 +267,7 @@ def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Ke
         return np.unique(_crossed(feature, rows), return_counts=True)
     column = rows.column(feature.columns[0])
     if isinstance(feature, ListSpec):
-        column, _ = _last_values(column, feature.last)
+        column, _ = _last_values(column, feature)
     values = hashing.coded(column)
     words = values.dictionary
     counts = np.bincount(hashing.places_in_dictionary(values), minlength=len(words))[: len(words)]
@@ -348,7 +354,7 @@ def _source(
         return _Source(partial(fill_with, table.rows_of_keys(_crossed(feature, rows))))
     column = rows.column(feature.columns[0])
     if isinstance(feature, ListSpec):
-        values, list_ends = _last_values(column, feature.last)
+        values, list_ends = _last_values(column, feature)
         return _Source(partial(table.fill, values), list_ends)
     return _Source(partial(table.fill, column))
 
@@ -358,14 +364,81 @@ def _bucket(values: Floats, boundaries: Floats) -> Ids:
     return np.where(np.isnan(values), NULL_ROW, ids).astype(np.int64)
 
 
-def _last_values(column: pa.Array, last: int) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+def is_padding(values: pa.Array, padding: int | str) -> npt.NDArray[np.bool_]:
+    """Return where the values are the id that fills short lists up; a null is none."""
+    coded = hashing.coded(values)
+    words = [str(word) == str(padding) for word in coded.dictionary.to_pylist()]
+    return np.array([*words, False])[hashing.places_in_dictionary(coded)]
+
+
+def _without_padding(column: pa.Array, padding: int | str) -> pa.Array:
+    """Return the lists without their padding; null lists stay null."""
+    bounds = column.offsets.to_numpy()
+    values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
+    is_item = ~is_padding(values, padding)
+    if is_item.all():
+        return column
+    kept = np.concatenate([[0], np.cumsum(is_item)])[bounds - bounds[0]]
+    mask = pa.array(~known(column)) if column.null_count else None
+    return pa.ListArray.from_arrays(
+        pa.array(kept.astype(np.int32)), values.filter(pa.array(is_item)), mask=mask
+    )
+
+
+PADDED_SHARE = 0.2
+"""Share of lists that must end, or begin, with the same value twice to look padded."""
+
+
+@dataclass(slots=True)
+class ListEnds:
+    """What lists of one length end and begin with, gathered batch by batch."""
+
+    lists: int = 0
+    length: int | None = None
+    """Length of every list so far; -1 where they differ."""
+    ends: Counter[object] = field(default_factory=Counter)
+    starts: Counter[object] = field(default_factory=Counter)
+
+    def add(self, column: pa.Array) -> None:
+        """Take more lists in."""
+        column = column.drop_null()
+        sizes = np.diff(column.offsets.to_numpy())
+        if not len(sizes) or self.length == -1:
+            return
+        self.lists += len(sizes)
+        if sizes.min() != sizes.max() or self.length not in (None, int(sizes[0])):
+            self.length = -1
+            return
+        self.length = length = int(sizes[0])
+        if length < 3:
+            return
+        first = column.offsets.to_numpy()[:-1]
+        for counter, at in ((self.ends, length - 2), (self.starts, 0)):
+            pairs = [column.values.take(pa.array(first + at + shift)) for shift in (0, 1)]
+            pairs = [_decoded(pair) for pair in pairs]
+            twice = pairs[0].filter(pc.fill_null(pc.equal(*pairs), False))
+            counter.update({v["values"]: v["counts"] for v in pc.value_counts(twice).to_pylist()})
+
+    def padding(self) -> tuple[object, int] | None:
+        """Return the value that seems to fill lists up, and in how many; None where none does."""
+        most = [counter.most_common(1)[0] for counter in (self.ends, self.starts) if counter]
+        best = max(most, key=lambda pair: pair[1], default=None)
+        if self.length in (None, -1) or best is None or best[1] < PADDED_SHARE * self.lists:
+            return None
+        return best
+
+
+def _last_values(column: pa.Array, feature: ListSpec) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     """The last values of each list, flattened, and where each list starts and ends.
 
     A null list becomes one null value, and so reads the null row; an empty list stays empty, and
-    pools to zeros.
+    pools to zeros. Padding is dropped first: a list of nothing else is an empty one.
     """
+    last = feature.last
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    if feature.padding is not None:
+        column = _without_padding(column, feature.padding)
     bounds = column.offsets.to_numpy()
     if not column.null_count and np.diff(bounds).max(initial=0) <= last:
         values = column.values.slice(bounds[0], bounds[-1] - bounds[0])

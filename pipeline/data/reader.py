@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import chain
 from typing import TypeVar
@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.data import contract, features, hashing, splits
+from pipeline.data import contract, features, hashing, partitions, splits
 from pipeline.data.features import Encoding
 from pipeline.data.logs import LogFile, Snapshot
 from pipeline.data.splits import Selection, Split
+from pipeline.data.unseen import UnseenIds
 from pipeline.errors import BadLog
 from schemas.log import Catalog
 
@@ -35,6 +36,9 @@ Group = tuple[int, int, int]
 """File, row group, selected rows."""
 TRUTH = ("p_click", "p_order", "p_click_global", "p_order_global")
 """Columns of a planted log's truth."""
+UNSEEN_ROWS = 100_000
+"""Rows in which ids that training never saw are counted."""
+_SAMPLED_GROUPS = 200
 _PART_ROWS = 8_192
 """Rows whose ids lie together where batches are smaller."""
 
@@ -76,15 +80,17 @@ class RawRows:
     rows: pa.RecordBatch
     identity: hashing.Keys
     truth: pa.RecordBatch | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """`<level>: <what> in <column>` -> rows: what reading them showed."""
 
 
 def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:
     """Count the split's rows by row group, reading only the columns that decide."""
-    columns = splits.columns_read(split, catalog)
     groups: list[tuple[int, int, int]] = []
     for index, file in enumerate(snapshot.files):
-        if not splits.admits(split, dict(file.partition), date_key=catalog.log.date_key):
+        if not splits.admits(split, file.exact_partition, date_key=catalog.log.date_key):
             continue
+        columns = splits.columns_read(split, catalog, inside=file.inside)
         parquet: pq.ParquetFile | None = None
         for group, rows in enumerate(file.group_rows):
             count = rows
@@ -105,32 +111,71 @@ def _mask(
     columns: tuple[str, ...],
     catalog: Catalog,
 ) -> splits.Mask | None:
-    rows = _read_group(parquet, file, group, columns)
-    return splits.mask(split, rows, _identity(rows, file, group, catalog), catalog)
+    rows = _read_group(parquet, file, group, columns, catalog)
+    return splits.mask(split, rows, _slice_keys(rows, file, group, catalog), catalog)
 
 
 def _read_group(
-    parquet: pq.ParquetFile, file: LogFile, group: int, columns: tuple[str, ...]
+    parquet: pq.ParquetFile,
+    file: LogFile,
+    group: int,
+    columns: tuple[str, ...],
+    catalog: Catalog | None = None,
 ) -> pa.RecordBatch:
-    """One row group's columns as one record batch, partition values added as columns."""
+    """One row group's columns in the types that encoding reads, without a table's deleted rows.
+
+    Partition keys inside the file come as partition values; other partition values are not added.
+    Optional columns that the file lacks are null.
+    """
+    names = file.stored_names(columns)
     try:
-        table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+        table = parquet.read_row_group(group, columns=list(names.values()), use_threads=False)
         _validate(table)
     except (pa.ArrowException, OSError) as error:
         raise BadLog(
             f"{file.path}, row group {group} cannot be decoded: {error}. "
             "The footer is whole but the data are not; write the file again, or move it away"
         ) from error
-    rows = file.group_rows[group]
     if not columns:
-        return pa.RecordBatch.from_arrays([pa.nulls(rows)], ["_"])
-    if len(table) != rows:
+        return pa.RecordBatch.from_arrays([pa.nulls(file.group_rows[group])], ["_"])
+    rows = file.stored_rows[group]
+    if table.num_columns and len(table) != rows:
         raise BadLog(
             f"{file.path}, row group {group} decodes to {len(table):,} rows, its footer says "
             f"{rows:,}; write the file again, or move it away"
         )
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if rows else pa.RecordBatch.from_pylist([], table.schema)
+    batch = _as_logged(table.combine_chunks(), file, group, names)
+    try:
+        return contract.normalised(batch, columns, catalog)
+    except pa.ArrowException as error:
+        raise BadLog(f"{file.path}, row group {group}: {error}. Mend the export") from error
+
+
+def _as_logged(
+    stored: pa.Table, file: LogFile, group: int, names: Mapping[str, str]
+) -> pa.RecordBatch:
+    """Return the rows that a row group of the file holds, under the log's names.
+
+    Args:
+        stored: its columns as the file has them.
+        file: the file.
+        group: the row group.
+        names: column of the log -> column of the file.
+    """
+    rows = file.stored_rows[group]
+    folder = dict(file.partition)
+    columns: dict[str, pa.Array] = {} if stored.num_columns else {"_": pa.nulls(rows)}
+    for name, own in names.items():
+        if own in stored.column_names:
+            chunks = stored.column(own).chunks
+            column = chunks[0] if chunks else pa.array([], stored.schema.field(own).type)
+            is_key = name in file.inside
+            columns[name] = partitions.resolve(column, folder.get(name)) if is_key else column
+    for name, value in file.constants.items():
+        columns[name] = pa.repeat(value, rows) if value.is_valid else pa.nulls(rows, value.type)
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+    kept = file.kept(group)
+    return batch if kept is None else batch.filter(pa.array(kept))
 
 
 def _validate(table: pa.Table) -> None:
@@ -149,20 +194,76 @@ def _validate(table: pa.Table) -> None:
                 raise pa.ArrowInvalid(f"codes {lowest} to {highest} of {words} words")
 
 
+def read_columns(
+    snapshot: Snapshot, file: LogFile, group: int, columns: tuple[str, ...], catalog: Catalog
+) -> pa.RecordBatch:
+    """Return any columns of one row group, declared or not."""
+    return _read_group(snapshot.open(file), file, group, columns, catalog)
+
+
 def read_column(snapshot: Snapshot, file: LogFile, column: str) -> Iterator[pa.Array]:
     """One column of a file, a row group at a time."""
     parquet = snapshot.open(file)
     for group in range(len(file.group_rows)):
-        yield _read_group(parquet, file, group, (column,)).column(0)
+        yield _read_group(parquet, file, group, (column,)).column(column)
+
+
+def row_keys(snapshot: Snapshot, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
+    """Return the keys of a row group's rows, reading the row id alone."""
+    columns = (catalog.log.row_id,) if catalog.log.row_id else ()
+    rows = _read_group(snapshot.open(file), file, group, columns, catalog)
+    return _identity(rows, file, group, catalog)
+
+
+def selected_columns(
+    selection: Selection, file: int, group: int, columns: tuple[str, ...], catalog: Catalog
+) -> pa.RecordBatch:
+    """Return some columns of a row group's selected rows, and the partition's values.
+
+    Args:
+        selection: the rows.
+        file: index of the file in the snapshot.
+        group: index of its row group.
+        columns: wanted. Where the partition of the file names all their values, nothing is read,
+            and one row stands for all.
+        catalog: the log's catalogue.
+    """
+    held = selection.snapshot.files[file]
+    inside = [column for column in columns if column not in held.exact_partition]
+    if not inside:
+        return _with_partition(pa.RecordBatch.from_arrays([pa.nulls(1)], ["_"]), held)
+    deciding = splits.columns_read(selection.split, catalog, inside=held.inside)
+    wanted = tuple(dict.fromkeys((*inside, *deciding)))
+    rows = _read_group(selection.snapshot.open(held), held, group, wanted, catalog)
+    slice_keys = _slice_keys(rows, held, group, catalog)
+    chosen = splits.mask(selection.split, rows, slice_keys, catalog)
+    return _with_partition(rows if chosen is None else rows.filter(pa.array(chosen)), held)
 
 
 def _identity(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
-    """Each row's key: its declared id, else its place in its file."""
-    row_id = catalog.log.row_id
-    if row_id and row_id in rows.schema.names:
-        return hashing.keys_of(rows.column(row_id))
-    first = sum(file.group_rows[:group])
-    return hashing.keys_of_places(hashing.key_of_text(file.path), first, len(rows))
+    """Return each row's key: its declared id, else (absent or null) its place in its file."""
+    return _keys_or_places(rows, file, group, catalog.log.row_id)
+
+
+def _slice_keys(rows: pa.RecordBatch, file: LogFile, group: int, catalog: Catalog) -> hashing.Keys:
+    """Return the key by which each row is sliced; where it is null, the row's place counts."""
+    return _keys_or_places(rows, file, group, catalog.log.slice_by or catalog.log.row_id)
+
+
+def _keys_or_places(
+    rows: pa.RecordBatch, file: LogFile, group: int, column: str | None
+) -> hashing.Keys:
+    ids = rows.column(column) if column and column in rows.schema.names else None
+    if ids is not None and not ids.null_count:
+        return hashing.keys_of(ids)
+    first, stored = sum(file.stored_rows[:group]), file.stored_rows[group]
+    places = hashing.keys_of_places(hashing.key_of_text(file.path), first, stored)
+    kept = file.kept(group)  # a row keeps its place where its neighbours are deleted
+    places = places if kept is None else places[kept]
+    if ids is None:
+        return places
+    is_null = ids.is_null().to_numpy(zero_copy_only=False)
+    return np.where(is_null, places, hashing.keys_of(ids))
 
 
 def pieces_of(
@@ -271,6 +372,8 @@ class Reader:
     """Last date whose labels were collected; decides which labels are ripe."""
     truth: Snapshot | None = None
     """A planted log's truth, whose columns are then read beside the rows; evaluation alone asks."""
+    with_ids: bool = False
+    """Keep the declared `row_id` as text in a column `id`; evaluation alone asks."""
 
     def in_order(self, seen: Counter[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Encoded rows a piece at a time, in the log's order; `seen` gathers contract counts."""
@@ -423,8 +526,11 @@ class Reader:
         self, raw: RawRows, sizes: Sequence[int], seen: Counter[str] | None
     ) -> list[pa.RecordBatch]:
         found = contract.inspect(raw.rows, self.catalog)
+        young = unripe(raw.rows, self.catalog, self.as_of)
         if seen is not None:
             seen.update(found.counts)
+            seen.update(unripe_counts(young, self.catalog, self.as_of))
+            seen.update(raw.counts)
         parts = features.encode_parts(
             raw.rows,
             sizes,
@@ -432,20 +538,35 @@ class Reader:
             catalog=self.catalog,
             encoding=self.encoding,
             unlabelled=found.quarantined,
-            unripe=unripe(raw.rows, self.catalog, self.as_of),
+            unripe=found.without(young),
         )
-        return parts if raw.truth is None else _with_truth(parts, raw.truth)
+        beside: dict[str, pa.Array] = {}
+        if self.with_ids and self.catalog.log.row_id:
+            beside["id"] = as_text(raw.rows.column(self.catalog.log.row_id))
+        if raw.truth is not None:
+            beside |= {f"t.{name}": raw.truth.column(name) for name in raw.truth.schema.names}
+        return _with_columns(parts, beside) if beside else parts
 
 
-def _with_truth(parts: list[pa.RecordBatch], truth: pa.RecordBatch) -> list[pa.RecordBatch]:
-    """The parts with the truth of their rows beside them."""
+def _with_columns(
+    parts: list[pa.RecordBatch], columns: Mapping[str, pa.Array]
+) -> list[pa.RecordBatch]:
+    """The parts with more columns of their rows beside them."""
     beside, passed = [], 0
     for part in parts:
-        own = truth.slice(passed, len(part))
-        names = [*part.schema.names, *(f"t.{name}" for name in truth.schema.names)]
-        beside.append(pa.RecordBatch.from_arrays([*part.columns, *own.columns], names))
+        own = [column.slice(passed, len(part)) for column in columns.values()]
+        beside.append(
+            pa.RecordBatch.from_arrays([*part.columns, *own], [*part.schema.names, *columns])
+        )
         passed += len(part)
     return beside
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Ids as text, whatever type a file gives them: one type over all files."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string())
 
 
 def rebatch(parts: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
@@ -483,6 +604,16 @@ def unripe(
     }
 
 
+def unripe_counts(
+    young: Mapping[str, npt.NDArray[np.bool_]], catalog: Catalog, as_of: date | None
+) -> Counter[str]:
+    """Return how many rows of each label `unripe` masks, as the contract's counts have it."""
+    labels = {task.title: task.label for task in catalog.tasks}
+    found = {title: int(rows.sum()) for title, rows in young.items()}
+    counts = {f"warn: not ripe by {as_of} in {labels[t]}": n for t, n in found.items()}
+    return +Counter(counts)
+
+
 def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:
     """When each row happened; the end of its day where the log knows only dates.
 
@@ -490,7 +621,7 @@ def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.flo
     """
     log = catalog.log
     if log.event_time:
-        seconds = splits.seconds_of(rows.column(log.event_time))
+        seconds = splits.event_seconds(rows.column(log.event_time), log)
         return np.where(np.isfinite(seconds), seconds, np.inf)
     names = rows.column(log.date_key).dictionary_encode()
     days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
@@ -503,10 +634,13 @@ def read_piece(
 ) -> RawRows:
     """The piece's rows with all columns the catalogue names, and the planted truth beside them."""
     file = selection.snapshot.files[piece.file]
-    inside = tuple(c for c in catalog.columns if c not in catalog.log.partition_keys)
-    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside)
+    keys = catalog.log.partition_keys
+    inside = tuple(c for c in catalog.columns if c not in keys)
+    inside += tuple(key for key in file.inside if key not in inside)
+    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside, catalog)
     identity = _identity(rows, file, piece.group, catalog)
-    chosen = splits.mask(selection.split, rows, identity, catalog)
+    slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
+    chosen = splits.mask(selection.split, rows, slice_keys, catalog)
     places = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
     places = places[piece.start : piece.stop]
     beside = None
@@ -514,7 +648,21 @@ def read_piece(
         twin = _twin(file, truth)
         beside = _kept(_read_group(truth.open(twin), twin, piece.group, TRUTH), places)
     rows = _with_partition(_kept(rows, places), file)
-    return RawRows(rows=rows, identity=identity[places], truth=beside)
+    return RawRows(
+        rows=rows, identity=identity[places], truth=beside, counts=_disagreements(rows, file)
+    )
+
+
+def _disagreements(rows: pa.RecordBatch, file: LogFile) -> dict[str, int]:
+    """Count the rows whose partition value inside the file is not that of the file's folder."""
+    counts = {
+        f"warn: value inside the file differs from the folder's in {key}": partitions.disagreements(
+            rows.column(key), value
+        )
+        for key, value in file.partition
+        if key in file.inside
+    }
+    return {told: count for told, count in counts.items() if count}
 
 
 def _twin(file: LogFile, truth: Snapshot) -> LogFile:
@@ -536,13 +684,39 @@ def _kept(rows: pa.RecordBatch, places: npt.NDArray[np.int64]) -> pa.RecordBatch
 
 
 def _with_partition(rows: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
-    for key, value in file.partition:
+    for key, value in file.exact_partition.items():
         zeros = np.zeros(len(rows), np.int32)
         indices = pa.array(zeros) if value is not None else pa.nulls(len(rows), pa.int32())
         word = pa.array([value or ""], pa.string())
         column = pa.DictionaryArray.from_arrays(indices, word, safe=False)
         rows = rows.append_column(key, column)
     return rows
+
+
+def unseen_ids(
+    selection: Selection, catalog: Catalog, encoding: Encoding, *, rows: int = UNSEEN_ROWS
+) -> UnseenIds:
+    """Count the ids that `encoding` never saw, in about `rows` rows spread over the row groups."""
+    counted = UnseenIds()
+    for piece in spread_pieces(selection, rows=rows):
+        raw = read_piece(selection, piece, catalog)
+        counted.add(
+            features.encode(raw.rows, identity=raw.identity, catalog=catalog, encoding=encoding),
+            catalog,
+        )
+    return counted
+
+
+def spread_pieces(selection: Selection, *, rows: int) -> Iterator[Piece]:
+    """Return pieces of row groups spread evenly over a selection, about `rows` rows in all.
+
+    Of at most `_SAMPLED_GROUPS` row groups the first rows are taken, as many of each.
+    """
+    stride = -(-len(selection.groups) // _SAMPLED_GROUPS) or 1
+    groups = selection.groups[::stride]
+    most = max(rows // max(len(groups), 1), 1)
+    for file, group, count in groups:
+        yield Piece(file=file, group=group, start=0, stop=min(count, most))
 
 
 def prefetch(items: Iterator[T], *, depth: int) -> Iterator[T]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,9 +20,13 @@ import pyarrow.compute as pc
 from pipeline.data import hashing
 from pipeline.data.logs import LogFile, Partition, Snapshot
 from pipeline.errors import BadLog, BadRequest
-from schemas.log import Catalog, SplitSpec
+from schemas.log import Catalog, LogSpec, SplitSpec, TimeUnit
 
 SLICE_SALT = 0x51_1CE
+PER_SECOND: Mapping[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_PLAUSIBLE_S = (631_152_000.0, 4_102_444_800.0)
+"""1990 and 2100: the Unix seconds between which events of a log happened."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -70,7 +74,11 @@ def resolve(name: str, spec: SplitSpec, *, dates: Sequence[date]) -> Split:
     Args:
         name: the split's name.
         spec: its declaration.
-        dates: every date of the log, for windows counted in days.
+        dates: the dates that windows are counted from; none that is stray or beyond today.
+
+    Raises:
+        BadLog: it counts days, and the log has no date.
+        BadRequest: its window is empty.
     """
     first, last = spec.dates or (None, None)
     if spec.days:
@@ -83,8 +91,9 @@ def resolve(name: str, spec: SplitSpec, *, dates: Sequence[date]) -> Split:
         )
         if first > last:
             raise BadRequest(
-                f"split '{name}': days {spec.days} of a log from {start} to {end} give the window "
-                f"{first} to {last}, which is empty. The log is too short for this catalogue"
+                f"split '{name}': days {list(spec.days)} of a log whose first day is {start} and "
+                f"last day {end} give the window {first} to {last}, which is empty. The log is too "
+                "short for this catalogue"
             )
     return Split(name=name, first=first, last=last, where=dict(spec.where), slice=spec.slice)
 
@@ -102,42 +111,78 @@ def admits(split: Split, partition: Partition, *, date_key: str | None) -> bool:
 
 
 def parse_date(value: str | None) -> date | None:
-    """The date of a partition value, None when it is none."""
+    """Return the date of a partition value, None when it names none.
+
+    Every ISO 8601 spelling of a date counts, and a midnight (`2026-10-01 00:00:00`), which is how
+    writers spell a date column that they hold as a timestamp. An hour of a day is no date.
+    """
+    text = (value or "").strip()
     try:
-        return date.fromisoformat(value or "")
+        return date.fromisoformat(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
+    return moment.date() if moment.time() == time.min else None
 
 
-def columns_read(split: Split, catalog: Catalog) -> tuple[str, ...]:
-    """Columns inside the files that decide whether a row belongs to the split."""
+def columns_read(
+    split: Split, catalog: Catalog, *, inside: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Columns inside a file that decide whether a row belongs to the split.
+
+    Args:
+        split: the split.
+        catalog: the log's catalogue.
+        inside: partition keys that are columns of the file as well.
+    """
     log = catalog.log
-    columns = [c for c in split.where if c not in log.partition_keys]
+    columns = [key for key in inside if key in split.where]
+    columns += [key for key in inside if key == log.date_key and split.first]
+    columns += [c for c in split.where if c not in log.partition_keys]
     if split.first and not log.date_key and log.event_time:
         columns.append(log.event_time)
     if split.is_sliced and (log.slice_by or log.row_id):
         columns.append(log.slice_by or log.row_id or "")
-    return tuple(c for c in dict.fromkeys(columns) if c not in log.partition_keys)
+    unknown = set(log.partition_keys) - set(inside)
+    return tuple(c for c in dict.fromkeys(columns) if c not in unknown)
 
 
 def mask(
-    split: Split, rows: pa.RecordBatch, identity: hashing.Keys, catalog: Catalog
+    split: Split, rows: pa.RecordBatch, slice_keys: hashing.Keys, catalog: Catalog
 ) -> Mask | None:
-    """Which rows belong to the split; None when all of the admitted partition do."""
+    """Return which rows belong to the split, None when all of the admitted partition do.
+
+    Args:
+        split: the split.
+        rows: columns of `columns_read` at least.
+        slice_keys: the key of each row by which slices are cut.
+        catalog: the log's catalogue.
+    """
     log = catalog.log
     verdicts: list[Mask] = []
     for column, values in split.where.items():
-        if column not in log.partition_keys:
+        if column not in log.partition_keys or column in rows.schema.names:
             verdicts.append(_is_in(rows.column(column), values))
+    if split.first and split.last and log.date_key in rows.schema.names:
+        verdicts.append(_is_dated(rows.column(log.date_key), split.first, split.last))
     if split.first and split.last and not log.date_key and log.event_time:
-        days = seconds_of(rows.column(log.event_time))
+        seconds = event_seconds(rows.column(log.event_time), log)
         low, high = window_seconds(split.first, split.last, log.time_zone)
-        verdicts.append((days >= low) & (days < high))
+        verdicts.append((seconds >= low) & (seconds < high))
     if split.is_sliced:
-        keys = hashing.keys_of(rows.column(log.slice_by)) if log.slice_by else identity
-        place = hashing.unit_interval(keys, salt=SLICE_SALT)
+        place = hashing.unit_interval(slice_keys, salt=SLICE_SALT)
         verdicts.append((place >= split.slice[0]) & (place < split.slice[1]))
     return np.logical_and.reduce(verdicts) if verdicts else None
+
+
+def _is_dated(column: pa.DictionaryArray, first: date, last: date) -> Mask:
+    """Whether rows' values of the date key, which lie inside their file, are in a window."""
+    days = [parse_date(word) for word in column.dictionary.to_pylist()]
+    within = [day is not None and first <= day <= last for day in days]
+    return np.array([*within, False])[hashing.places_in_dictionary(column)]
 
 
 def _is_in(column: pa.Array, values: tuple[str, ...]) -> Mask:
@@ -148,15 +193,69 @@ def _is_in(column: pa.Array, values: tuple[str, ...]) -> Mask:
     return found
 
 
-def seconds_of(column: pa.Array) -> npt.NDArray[np.float64]:
-    """Event times as Unix seconds; a null is minus infinity, and so in no window."""
+def event_seconds(column: pa.Array, log: LogSpec) -> npt.NDArray[np.float64]:
+    """Return the event times of a log's column as `seconds_of` has them.
+
+    Raises:
+        BadLog: the numbers make sense in another unit only.
+    """
+    seconds = seconds_of(column, unit=log.event_time_unit, time_zone=log.time_zone)
+    if not pa.types.is_timestamp(column.type):
+        refuse_other_unit(seconds, log)
+    return seconds
+
+
+def seconds_of(
+    column: pa.Array, *, unit: TimeUnit = "s", time_zone: str = "UTC"
+) -> npt.NDArray[np.float64]:
+    """Return event times as Unix seconds; a null is minus infinity, and so in no window.
+
+    Args:
+        column: numbers in `unit`, or timestamps, which carry their own.
+        unit: of numbers.
+        time_zone: whose wall clock a timestamp without a zone shows. A wall time that a clock
+            change repeats is the first of the two; one that it skips is the first instant after
+            it. So the date of a wall time is always the date that it shows.
+    """
     if pa.types.is_timestamp(column.type):
-        whole = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-        column = pc.divide(whole.cast(pa.float64(), safe=False), 1e6)
-    values: npt.NDArray[np.float64] = (
-        column.cast(pa.float64(), safe=False).fill_null(-np.inf).to_numpy(zero_copy_only=False)
-    )
+        instants = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        if column.type.tz is None and time_zone != "UTC":
+            instants = pc.assume_timezone(
+                instants, time_zone, ambiguous="earliest", nonexistent="latest"
+            )
+        column, unit = instants.cast(pa.int64()), "us"
+    if unit == "ns" and pa.types.is_integer(column.type):  # a float holds no nanoseconds of today
+        column, unit = pc.divide(column, 1000), "us"
+    numbers = column.cast(pa.float64(), safe=False)
+    if unit != "s":
+        numbers = pc.divide(numbers, PER_SECOND[unit])
+    values: npt.NDArray[np.float64] = numbers.fill_null(-np.inf).to_numpy(zero_copy_only=False)
     return values
+
+
+def refuse_other_unit(seconds: npt.NDArray[np.float64], log: LogSpec) -> None:
+    """Refuse event times that lie between 1990 and 2100 in a finer unit than the declared one.
+
+    The median decides: a few wild values are no unit. Times counted from the log's own start are
+    small in every unit, and pass.
+
+    Raises:
+        BadLog: naming the value, both units and the setting.
+    """
+    low, high = _PLAUSIBLE_S
+    if not len(seconds) or seconds.max() <= high:  # NaN compares as False, and is looked at
+        return
+    known = seconds[np.isfinite(seconds) & (seconds > 0)]
+    middle = float(np.median(known)) if len(known) else 0.0
+    raw = middle * PER_SECOND[log.event_time_unit]
+    for unit, per_second in PER_SECOND.items():
+        if middle > high and low <= raw / per_second <= high:
+            day = date_of_seconds(raw / per_second, log.time_zone)
+            raise BadLog(
+                f"{log.event_time} holds values about {raw:,.0f}. In {_UNIT_NAMES[unit]} that is "
+                f"{day}; in {_UNIT_NAMES[log.event_time_unit]}, the unit that the catalogue "
+                f'declares, it is no date of our time. Set event_time_unit = "{unit}" under [log]'
+            )
 
 
 def window_seconds(first: date, last: date, time_zone: str) -> tuple[float, float]:
@@ -178,9 +277,32 @@ def date_of_seconds(seconds: float, time_zone: str) -> date:
         return datetime.fromtimestamp(seconds, UTC).astimezone(ZoneInfo(time_zone)).date()
     except (ValueError, OverflowError) as error:
         raise BadLog(
-            f"an event time of {seconds:.0f} seconds is in no calendar year; expected Unix seconds "
-            "or an Arrow timestamp. Convert milliseconds when the log is written"
+            f"an event time of {seconds:.0f} seconds is in no calendar year; expected Unix time in "
+            'the unit that [log] event_time_unit names (milliseconds are "ms"), or an Arrow '
+            "timestamp"
         ) from error
+
+
+def days_of(seconds: npt.NDArray[np.float64], time_zone: str) -> dict[date, int]:
+    """Return how many moments lie on each calendar date, in that zone.
+
+    Args:
+        seconds: Unix seconds; those that are not finite, or not after 1970 began, are left out.
+        time_zone: whose dates are meant.
+
+    Raises:
+        BadLog: a moment lies outside the calendar.
+    """
+    known = seconds[np.isfinite(seconds) & (seconds > 0)]
+    if not len(known):
+        return {}
+    date_of_seconds(float(known.max()), time_zone)
+    instants = pa.array((known * 1e6).astype(np.int64)).cast(pa.timestamp("us", time_zone))
+    wall = pc.local_timestamp(instants).cast(pa.int64()).to_numpy()
+    days, counts = np.unique(wall // 86_400_000_000, return_counts=True)
+    epoch = date(1970, 1, 1).toordinal()
+    pairs = zip(days.tolist(), counts.tolist(), strict=True)
+    return {date.fromordinal(epoch + day): count for day, count in pairs}
 
 
 def partition_of(file: LogFile, key: str) -> str | None:

@@ -1,18 +1,43 @@
 """A catalogue and a place -> the log as a job sees it: dates, snapshot, selected rows by split."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import contract, hashing, logs, reader, splits
-from pipeline.data.logs import Partition, Snapshot
-from pipeline.data.splits import Selection
-from pipeline.errors import BadLog, BadRequest
+from pipeline.data import (
+    contract,
+    dates,
+    hashing,
+    kinds,
+    logs,
+    names,
+    reader,
+    repeats,
+    skipped,
+    splits,
+)
+from pipeline.data.contract import Finding
+from pipeline.data.dates import LogDates
+from pipeline.data.logs import LogFile, Snapshot, Unreadable
+from pipeline.data.notice import notice
+from pipeline.data.skipped import Skipped
+from pipeline.data.splits import Selection, Split
+from pipeline.errors import BadLog, BadRequest, PipelineError
 from schemas.log import Catalog
+
+_UNIT_FILES = 32
+"""Files whose event times are looked at before a job starts, where it need not read them all."""
+DaysByFile = Mapping[str, Mapping[date, int]]
+"""A file's path -> its rows by date, where it is not its folder that names its day."""
+NO_DAYS: DaysByFile = {}
+_FOLDER_MAY_DIFFER = timedelta(days=366)
+"""Between an event and the day of its folder: a folder may be named for the day of the export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +47,12 @@ class LogView:
     catalog: Catalog
     snapshot: Snapshot
     selections: dict[str, Selection]
+    dates: LogDates
     as_of: date | None
+    skipped: Skipped
+    """What of the log cannot be read."""
+    findings: tuple[Finding, ...] = ()
+    """What to warn of: dates and row ids."""
 
     def raw_rows(self, split: str) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
         """Every raw row of a split, a piece at a time."""
@@ -33,7 +63,12 @@ class LogView:
 
 
 def open_log(
-    catalog: Catalog, data_root: str, *, wanted: Sequence[str], as_of: date | None = None
+    catalog: Catalog,
+    data_root: str,
+    *,
+    wanted: Sequence[str],
+    as_of: date | None = None,
+    today: date | None = None,
 ) -> LogView:
     """Fix what a job will read.
 
@@ -42,87 +77,353 @@ def open_log(
         data_root: folder or URI under which `log.path` lies.
         wanted: splits the job reads; each must be declared.
         as_of: last date whose labels were collected, where the job says so.
+        today: the date that no row can lie beyond, None where no clock bounds the log.
 
     Raises:
         BadRequest: a split is not declared, or the folder does not exist.
-        BadLog: no file is readable, or a wanted split has no row.
+        BadLog: no file is readable, a wanted split has no row, event times are in another unit than
+            the declared one, or too many row ids repeat.
     """
     uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
+    _refuse_undeclared(catalog, wanted)
+    names.refuse_unknown_partition_keys(uri, catalog)
+    version = logs.table_version(uri, catalog.log.version)
+    days, days_by_file = read_dates(uri, catalog, today, version=version)
+    _refuse_undated(catalog, days, wanted)
+    chosen = [
+        splits.resolve(name, spec, dates=days.counted)
+        for name, spec in catalog.splits.items()
+        if name in wanted
+    ]
+    snapshot = _snapshot(uri, catalog, chosen, version)
+    _refuse_unknown_columns(snapshot, catalog, version)
+    refuse_unreadable(snapshot, "; ".join(told_window(split, days) for split in chosen))
+    kinds.refuse_mixtures(snapshot, catalog)
+    refuse_odd_partitions(snapshot, catalog)
+    refuse_time_unit(snapshot, catalog)
+    lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
+    selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
+    _refuse_empty(selections, days, lost)
+    repeated = repeats.count_repeats(selections.values(), catalog)
+    repeats.refuse_repeats(repeated, catalog.log, snapshot.uri)
+    found = repeated.finding(catalog.log, snapshot.uri) if repeated else None
+    return LogView(
+        catalog=catalog,
+        snapshot=snapshot,
+        selections=selections,
+        dates=days,
+        as_of=days.collected_by(as_of or catalog.as_of),
+        skipped=lost,
+        findings=(
+            *date_findings(days, catalog, snapshot.uri, as_of),
+            *([found] if found else []),
+        ),
+    )
+
+
+def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
+    """Return selections of a view and of further splits, for a look at them beside the job's own.
+
+    Args:
+        view: what the job reads.
+        wanted: splits; those that are not declared or cannot be cut from this log are left out.
+    """
+    found = {name: view.selections[name] for name in wanted if name in view.selections}
+    others = []
+    for name in wanted:
+        if name in view.catalog.splits and name not in found:
+            with suppress(PipelineError):
+                spec = view.catalog.splits[name]
+                others.append(splits.resolve(name, spec, dates=view.dates.counted))
+    if not others:
+        return found
+    table = view.snapshot.table
+    version = table.version if table else None
+    snapshot = _snapshot(view.snapshot.uri, view.catalog, others, version)
+    return found | {s.name: reader.select(snapshot, s, view.catalog) for s in others}
+
+
+def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:
+    """The files that may hold rows of these splits."""
+    key = catalog.log.date_key
+    return logs.take_snapshot(
+        uri,
+        partition_keys=catalog.log.partition_keys,
+        admits=lambda partition: any(splits.admits(s, partition, date_key=key) for s in chosen),
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
+    )
+
+
+def _refuse_undeclared(catalog: Catalog, wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in catalog.splits]
     if missing:
         raise BadRequest(
             f"the catalogue of log '{catalog.log.name}' declares no split {missing}; "
             f"it has {sorted(catalog.splits)}. Add [splits.{missing[0]}]"
         )
-    dates = log_dates(uri, catalog)
-    specs = {name: spec for name, spec in catalog.splits.items() if name in wanted}
-    chosen = {name: splits.resolve(name, spec, dates=dates) for name, spec in specs.items()}
 
-    def admits(partition: Partition) -> bool:
-        key = catalog.log.date_key
-        return any(splits.admits(s, partition, date_key=key) for s in chosen.values())
 
+def _refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog, version: int | None) -> None:
+    """Refuse columns that no file has; what these splits' files lack, others may have."""
+    if names.unknown_columns(catalog, names.columns_there(snapshot)):
+        whole = logs.take_snapshot(
+            snapshot.uri,
+            partition_keys=catalog.log.partition_keys,
+            schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+            version=version,
+        )
+        names.refuse_unknown_columns(whole, catalog)
+
+
+def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse folder names that features read as numbers and that are none.
+
+    Raises:
+        BadLog: naming the key and a value.
+    """
+    partitions = (dict(file.partition) for file in snapshot.files)
+    if problems := contract.partition_problems(partitions, catalog):
+        listing = "; ".join(f"{key}={text}" for key, text in problems.items())
+        raise BadLog(
+            f"folders below {snapshot.uri} say {listing}, and features read these keys as numbers. "
+            "Make them categorical, or name the folders by numbers"
+        )
+
+
+def _refuse_undated(catalog: Catalog, days: LogDates, wanted: Sequence[str]) -> None:
+    """Refuse to count days of a log whose folders name none, with what they name."""
+    counting = [name for name, spec in catalog.splits.items() if name in wanted and spec.days]
+    if not counting or days.counted or not days.unread:
+        return
+    key = catalog.log.date_key
+    raise BadLog(
+        f"splits {counting} count days, but no folder of '{key}' names a date: "
+        f"{', '.join(f'{key}={name}' for name in sorted(days.unread)[:3])}. Expected "
+        f"{key}=YYYY-MM-DD; name another log.date_key, or cut dates from log.event_time"
+    )
+
+
+def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
+    """Refuse a log without a single readable file; a few unreadable ones are quarantined.
+
+    Args:
+        snapshot: what the job would read.
+        windows: its splits' windows beside the days that the log has.
+
+    Raises:
+        BadLog: there is none.
+    """
+    if not snapshot.files:
+        problems = _problems(snapshot)
+        seen = f"no file of these splits can be read: {problems}"
+        raise BadLog(
+            f"{snapshot.uri}: {seen if problems else 'there is no file at all for these splits. '}"
+            f"{windows}. Check data_root=, log.partition_keys and the columns that the catalogue "
+            "names"
+        )
+
+
+def _problems(snapshot: Snapshot) -> str:
+    """Return the commonest reasons for which files are not read, as a sentence."""
+    told = "; ".join(problem.message for problem in logs.file_problems(snapshot)[:4])
+    return f"{told}. " if told else ""
+
+
+def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Skipped) -> None:
+    """Refuse splits without a row, each with its window, and what the log has instead."""
+    empty = [selection for selection in selections.values() if not selection.rows]
+    if not empty:
+        return
+    snapshot = empty[0].snapshot
+    windows = "; ".join(told_window(selection.split, days) for selection in empty)
+    names = [selection.split.name for selection in empty]
+    losses = "".join(
+        f". {loss.amount}" for loss in lost.windows if not set(names).isdisjoint(loss.splits)
+    )
+    raise BadLog(
+        f"splits {names} select no row of {snapshot.uri} "
+        f"({snapshot.rows:,} rows in {len(snapshot.files)} files). {windows}{losses}. "
+        f"{_problems(snapshot)}Check the catalogue's [splits]"
+    )
+
+
+def told_window(split: Split, days: LogDates) -> str:
+    """Return a split's window beside the days that the log has."""
+    if not (split.first and split.last):
+        return f"split '{split.name}' has no window of days: its where and slice leave nothing"
+    return f"the window of split '{split.name}' is {split.first} to {split.last}; {days.span}"
+
+
+def refuse_time_unit(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse event times that do not fit the declared unit or their folders' days.
+
+    Labels would ripen at the wrong time, in silence. Some files are looked at; every other row is
+    looked at when it is read. Where dates are cut from event times, all rows have been looked at
+    before.
+
+    Raises:
+        BadLog: naming the file, the values and the setting.
+    """
+    log = catalog.log
+    if not (log.event_time and catalog.needs_event_time and log.date_key):
+        return
+    step = -(-len(snapshot.files) // _UNIT_FILES) or 1
+    for file in snapshot.files[::step]:
+        day = splits.parse_date(splits.partition_of(file, log.date_key))
+        seconds = next(_event_seconds(snapshot, file, catalog), None)
+        known = seconds[np.isfinite(seconds)] if seconds is not None else ()
+        if day is None or not len(known):
+            continue
+        happened = splits.date_of_seconds(float(np.median(known)), log.time_zone)
+        if abs(happened - day) > _FOLDER_MAY_DIFFER:
+            raise BadLog(
+                f"{file.path}: {log.event_time} says {happened}, its folder {day}. Set "
+                f'event_time_unit under [log], which is "{log.event_time_unit}"; or leave '
+                "event_time out, so that labels ripen by their folder's day"
+            )
+
+
+def date_findings(
+    days: LogDates, catalog: Catalog, where: str, as_of: date | None
+) -> list[Finding]:
+    """Return what to warn of about the log's dates, and about an `as_of` that today cuts short."""
+    column = catalog.log.date_key or catalog.log.event_time or "-"
+    found = days.findings(where, column)
+    wanted = as_of or catalog.as_of
+    if wanted and wanted != days.collected_by(wanted):
+        found.append(
+            notice(
+                f"as_of {wanted} lies beyond today; {days.today} is taken",
+                column="-",
+                count=0,
+                remedy="No label was collected later than today",
+            )
+        )
+    return found
+
+
+def read_dates(
+    uri: str, catalog: Catalog, today: date | None = None, *, version: int | None = None
+) -> tuple[LogDates, DaysByFile]:
+    """Read the log's dates, and sort them out.
+
+    Args:
+        uri: folder of the log.
+        catalog: its catalogue.
+        today: the date that no row can lie beyond, None where no clock bounds the log.
+        version: of a table, where the job has pinned one.
+
+    Returns:
+        The dates: none where the log has neither a date key nor an event time that a split needs.
+        And the rows by date of each file, where it is not its folder that names its day.
+
+    Raises:
+        BadLog: event times are in another unit than the declared one.
+    """
+    version = catalog.log.version if version is None else version
+    if catalog.log.date_key:
+        return _folder_dates(uri, catalog, catalog.log.date_key, today, version), NO_DAYS
+    if not (catalog.log.event_time and catalog.needs_event_time):
+        return LogDates(), NO_DAYS
+    by_file = _event_dates(uri, catalog, version)
+    total: Counter[date] = Counter()
+    for rows in by_file.values():
+        total.update(rows)
+    return dates.sort_out(list(total), rows_of=lambda _: total, today=today), by_file
+
+
+def _folder_dates(
+    uri: str, catalog: Catalog, key: str, today: date | None, version: int | None
+) -> LogDates:
+    """Dates from the names of folders; rows are counted only where a date is in doubt."""
+    found = logs.partition_values(uri, catalog.log.partition_keys, key, version=version)
+    known = {name: day for name in found if (day := splits.parse_date(name))}
+
+    def rows_of(days: Container[date]) -> Mapping[date, int]:
+        counts: Counter[date] = Counter()
+        wanted = {name for name, day in known.items() if day in days}
+        for name, rows in _rows_by_folder(uri, catalog, key, wanted, version):
+            counts[known[name]] += rows
+        return counts
+
+    unread = Counter({str(name): 0 for name in found if name not in known})
+    if known and unread:
+        for name, rows in _rows_by_folder(uri, catalog, key, found - set(known), version):
+            unread[str(name)] += rows
+    return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
+
+
+def _rows_by_folder(
+    uri: str,
+    catalog: Catalog,
+    key: str,
+    wanted: Container[str | None],
+    version: int | None,
+) -> Iterator[tuple[str | None, int]]:
+    """Rows of the files below some folders of one partition key, from their footers alone."""
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
-        admits=admits,
-        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        admits=lambda partition: key not in partition or partition[key] in wanted,
+        version=version,
     )
-    refuse_unreadable(snapshot)
-    selections: dict[str, Selection] = {
-        split.name: reader.select(snapshot, split, catalog) for split in chosen.values()
-    }
-    empty = [name for name, s in selections.items() if not s.rows]
-    if empty:
-        windows = {s.name: f"{s.first} to {s.last}" for s in chosen.values() if s.name in empty}
-        raise BadLog(
-            f"splits {empty} select no row of {uri} ({snapshot.rows:,} rows in "
-            f"{len(snapshot.files)} files). {windows or ''} Check the catalogue's [splits]"
-        )
-    newest = max(dates) if dates else None
-    return LogView(
-        catalog=catalog,
-        snapshot=snapshot,
-        selections=selections,
-        as_of=as_of or catalog.as_of or newest,
-    )
+    files: tuple[LogFile | Unreadable, ...] = (*snapshot.files, *snapshot.unreadable)
+    for file in files:
+        if key in dict(file.partition):
+            yield dict(file.partition)[key], file.rows or 0
 
 
-def refuse_unreadable(snapshot: Snapshot) -> None:
-    """Refuse a log without a single readable file; a few unreadable ones are quarantined."""
-    if not snapshot.files:
-        reasons = Counter(u.reason for u in snapshot.unreadable).most_common(3)
-        told = "; ".join(f"{reason} ({count} files)" for reason, count in reasons)
-        raise BadLog(
-            f"no readable Parquet file below {snapshot.uri}: {told or 'no file at all'}. "
-            "Check data_root=, log.partition_keys and the columns that the catalogue names"
-        )
-
-
-def log_dates(uri: str, catalog: Catalog) -> list[date]:
-    """Every date of the log: from partition names, else the first and last event time."""
-    log = catalog.log
-    if log.date_key:
-        values = logs.partition_values(uri, log.partition_keys, log.date_key)
-        return sorted(d for d in map(splits.parse_date, values) if d)
-    if log.event_time and catalog.needs_event_time:
-        return _eventlog_dates(uri, catalog)
-    return []
-
-
-def _eventlog_dates(uri: str, catalog: Catalog) -> list[date]:
-    """Dates of the first and the last event of every row group."""
-    log = catalog.log
+def _event_dates(uri: str, catalog: Catalog, version: int | None) -> DaysByFile:
+    """Rows by date of every file, also of those whose schema alone makes them unreadable."""
     snapshot = logs.take_snapshot(
         uri,
-        partition_keys=log.partition_keys,
+        partition_keys=catalog.log.partition_keys,
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
     )
-    found: set[date] = set()
-    for file in snapshot.files:
-        for rows in reader.read_column(snapshot, file, log.event_time or ""):
-            seconds = splits.seconds_of(rows)
-            seconds = seconds[np.isfinite(seconds) & (seconds > 0)]
-            ends = (seconds.min(), seconds.max()) if len(seconds) else ()
-            found |= {splits.date_of_seconds(float(end), log.time_zone) for end in ends}
-    return sorted(found)
+    found = {file.path: _days_of(snapshot, file, catalog) for file in snapshot.files}
+    for broken in snapshot.unreadable:
+        days = _days_of_unreadable(snapshot, broken, catalog)
+        if days is not None:
+            found[broken.path] = days
+    return found
+
+
+def _days_of_unreadable(
+    snapshot: Snapshot, broken: Unreadable, catalog: Catalog
+) -> dict[date, int] | None:
+    """Rows by date of a file that breaks the catalogue; None where its event times are unknown."""
+    if broken.group_rows is None or snapshot.table is not None:  # a table's names are not known
+        return None
+    file = LogFile(
+        path=broken.path,
+        partition=broken.partition,
+        group_rows=broken.group_rows,
+        size_bytes=broken.size_bytes,
+        fingerprint="",
+    )
+    try:
+        has_times = catalog.log.event_time in snapshot.open(file).schema_arrow.names
+        return _days_of(snapshot, file, catalog) if has_times else None
+    except (PipelineError, pa.ArrowException):
+        return None  # the time itself may be what the catalogue does not expect
+
+
+def _days_of(snapshot: Snapshot, file: LogFile, catalog: Catalog) -> dict[date, int]:
+    counts: Counter[date] = Counter()
+    for seconds in _event_seconds(snapshot, file, catalog):
+        counts.update(splits.days_of(seconds, catalog.log.time_zone))
+    return dict(counts)
+
+
+def _event_seconds(
+    snapshot: Snapshot, file: LogFile, catalog: Catalog
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Event times of each row group; an error names the file."""
+    for rows in reader.read_column(snapshot, file, catalog.log.event_time or ""):
+        try:
+            seconds = splits.event_seconds(rows, catalog.log)
+        except BadLog as error:
+            raise BadLog(f"{file.path}: {error}") from error
+        yield seconds

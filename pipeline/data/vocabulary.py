@@ -6,7 +6,7 @@ A vocabulary is the sorted array of its ids' 64-bit keys; an id's row is its pla
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,21 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline.data import hashing
+from pipeline.data import hashing, kinds
 from pipeline.data.features import Encoding, Floats, counted_keys, raw_number
 from pipeline.data.ids import Ids
 from pipeline.errors import BadRequest
-from schemas.feature import FIRST_ROW, NumericSpec, table_of
+from pipeline.formats import current_document
+from schemas.feature import FIRST_ROW, NumericSpec, meaning_of, table_of
 from schemas.log import Catalog
 
 _QUANTILE_SAMPLE = 200_000
 _MERGE_AT = 4_000_000
+FENCE = 10.0
+"""Spans of the central values beyond which a value is wild."""
+FLATTENED = 10.0
+"""Times that wild values must enlarge the deviation before they are left out of it."""
+FORMAT = 1
 NO_KEYS: hashing.Keys = np.zeros(0, np.uint64)
 
 
@@ -69,7 +75,7 @@ class _Counts:
 
 
 @dataclass(slots=True)
-class _Moments:
+class Moments:
     """Mean, deviation and an even sample of one number, gathered batch by batch.
 
     Deviations are gathered around each batch's own mean (Chan, Golub, LeVeque 1979), so that a
@@ -85,6 +91,7 @@ class _Moments:
     stride: int = 1
 
     def add(self, values: Floats) -> None:
+        """Take more values in; those that are no finite number are left out."""
         values = values[np.isfinite(values)]
         if not len(values):
             return
@@ -100,9 +107,40 @@ class _Moments:
         self.count = count
 
     def statistics(self) -> tuple[float, float]:
-        """Mean, and the deviation or 1 where the number never varies."""
-        deviation = float(np.sqrt(self.squares / max(self.count, 1)))
-        return self.mean, deviation if deviation > max(1e-12, 1e-14 * abs(self.mean)) else 1.0
+        """Return the mean, and the deviation or 1 where the number never varies.
+
+        A few wild values can make the deviation so large that all others look alike. Where values
+        beyond the fence are what most of the deviation comes from, the sample within the fence says
+        both; a log without such values keeps its exact moments.
+        """
+        mean, deviation = self.mean, float(np.sqrt(self.squares / max(self.count, 1)))
+        tame = self._tame()
+        if len(tame) and deviation > FLATTENED * float(tame.std()):
+            mean, deviation = float(tame.mean()), float(tame.std())
+        return mean, deviation if deviation > max(1e-12, 1e-14 * abs(mean)) else 1.0
+
+    def wild(self) -> int:
+        """Return how many values of the sample the statistics leave out."""
+        tame = self._tame()
+        if not len(tame) or self.statistics()[1] == float(np.sqrt(self.squares / self.count)):
+            return 0
+        return len(self.sample) - len(tame)
+
+    def _tame(self) -> Floats:
+        low, high = self.fence()
+        return self.sample[(self.sample >= low) & (self.sample <= high)]
+
+    def fence(self) -> tuple[float, float]:
+        """Return the bounds beyond which a value is wild; infinite where the number hardly varies.
+
+        They lie `FENCE` times the span of the central values beyond that span. The center is the
+        middle 98 % of the sample, or more of it where those values are all the same.
+        """
+        for tail in (0.01, 0.001, 0.0001):
+            low, high = np.quantile(self.sample, [tail, 1 - tail]) if len(self.sample) else (0, 0)
+            if high > low:
+                return float(low - FENCE * (high - low)), float(high + FENCE * (high - low))
+        return -np.inf, np.inf
 
     def quantiles(self, buckets: int) -> Floats:
         """Cuts between `buckets` equally full buckets, without repeats."""
@@ -130,8 +168,12 @@ def fit(
     vocabularies = [name for name, table in tables.items() if table.encoding == "vocabulary"]
     numbers = [f for f in catalog.features if isinstance(f, NumericSpec)]
     counts = {n: _Counts() for n in vocabularies if n in grown or n not in kept.vocabularies}
-    moments = {f.name: _Moments() for f in numbers if f.name not in kept.statistics}
+    moments = {f.name: Moments() for f in numbers if f.name not in kept.statistics}
+    learned = dict(kept.kinds)
     for rows, _ in batches:
+        found = kinds.kinds_of(rows, catalog)
+        kinds.refuse_change(found, learned)
+        learned |= found
         for feature in catalog.features:
             if isinstance(feature, NumericSpec):
                 if feature.name in moments:
@@ -162,6 +204,7 @@ def fit(
             for f in numbers
             if f.is_bucketed
         },
+        kinds={name: learned[name] for name in tables if name in learned},
     )
 
 
@@ -179,7 +222,11 @@ def save(encoding: Encoding, folder: Path) -> None:
     save_file(
         {k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoding.safetensors"
     )
-    document: dict[str, Any] = {"statistics": encoding.statistics}
+    document = {
+        "format": FORMAT,
+        "statistics": encoding.statistics,
+        "kinds": dict(encoding.kinds),
+    }
     (folder / "encoding.json").write_text(json.dumps(document, indent=1, sort_keys=True))
 
 
@@ -189,9 +236,18 @@ def load(folder: Path) -> Encoding:
     Raises:
         BadRequest: the folder holds no encoding.
     """
+    place = folder / "encoding.json"
     try:
         arrays = load_file(folder / "encoding.safetensors")
-        document = json.loads((folder / "encoding.json").read_text())
+        document = current_document(
+            json.loads(place.read_text()),
+            kind="encoding",
+            current=FORMAT,
+            where=place,
+            mend="Publish the base again: iak pretrain",
+            migrations={0: _with_unknown_kinds},
+        )
+        kinds_learned = {str(k): str(v) for k, v in document["kinds"].items()}
         statistics = {k: (float(mean), float(d)) for k, (mean, d) in document["statistics"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadRequest(f"no encoding at {folder}: {error}. Is it a published base?") from error
@@ -207,18 +263,26 @@ def load(folder: Path) -> Encoding:
             for k, v in arrays.items()
             if k.startswith("boundaries.")
         },
+        kinds=kinds_learned,
     )
+
+
+def _with_unknown_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Migrate an encoding from before the kinds of ids were kept: they are not known."""
+    return {**document, "kinds": {}}
 
 
 def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
     """SHA-256 over everything that gives ids and numbers their meaning."""
     digest = hashlib.sha256()
     document = {
-        "features": [f.model_dump(mode="json") for f in catalog.features],
+        "features": [meaning_of(f) for f in catalog.features],
         "tables": {k: v.model_dump(mode="json") for k, v in catalog.table_specs.items()},
         "tasks": [t.model_dump(mode="json") for t in catalog.tasks],
         "statistics": encoding.statistics,
     }
+    if encoding.kinds:  # a base from before they were kept has its hash still
+        document["kinds"] = dict(encoding.kinds)
     digest.update(json.dumps(document, sort_keys=True).encode())
     for arrays in (encoding.vocabularies, encoding.boundaries):
         for name in sorted(arrays):

@@ -29,6 +29,8 @@ class TaskShape:
     kind: Literal["binary", "click", "conversion"]
     given: int | None = None
     weight: float = 1.0
+    entire: str = ""
+    """A conversion's name over all rows."""
 
 
 class LogProbabilities(NamedTuple):

@@ -5,14 +5,10 @@ was written: any changed byte in either file is refused. (That guards against ac
 someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled.
 """
 
-import ctypes
 import hashlib
 import json
-import os
 import re
-import secrets
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +21,10 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from pipeline.errors import BadRequest, Corrupt, WrongBase
+from pipeline.files import put_file, putting_folder
 from pipeline.formats import current_document
 from schemas.manifest import BUNDLE_FORMAT, BundleManifest, sha256_of
+from schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
 MANIFEST = "manifest.json"
@@ -37,8 +35,6 @@ MAX_NAME = 160
 """Longest folder name in characters; longer ones end in a hash. File systems allow 255 bytes."""
 
 _SELF = frozenset({"manifest_sha256"})
-_EXCHANGE = 2  # renameat2's RENAME_EXCHANGE
-_HERE = -100  # AT_FDCWD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +96,7 @@ def write_bundle(
     schema_hash: str,
     data_window: Mapping[str, Any],
     spec: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    verdict: Mapping[str, Any],
+    verdict: Verdict,
     versions: Mapping[str, str],
     created_at: datetime,
 ) -> Path:
@@ -115,8 +110,7 @@ def write_bundle(
         schema_hash: of the inputs it was tuned on.
         data_window: days and rows it was tuned on.
         spec: the resolved settings.
-        metrics: rows of the table of metrics.
-        verdict: what the gate said.
+        verdict: what the gate decided.
         versions: of the libraries that made it.
         created_at: when, with its time zone.
 
@@ -135,8 +129,7 @@ def write_bundle(
             "schema_hash": schema_hash,
             "data_window": dict(data_window),
             "spec": dict(spec),
-            "metrics": [dict(row) for row in metrics],
-            "verdict": dict(verdict),
+            "verdict": verdict,
             "versions": dict(versions),
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "weights_digest": weights_digest(own),
@@ -149,17 +142,9 @@ def write_bundle(
 
 def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
     """Write both files into a hidden folder, make them durable, and swap it in as `name`."""
-    root.mkdir(parents=True, exist_ok=True)
-    fresh = root / f".{name}.{secrets.token_hex(4)}"
-    try:
-        fresh.mkdir()
-        _write_durably(fresh / WEIGHTS, weights)
-        _write_durably(fresh / MANIFEST, manifest)
-        _sync_folder(fresh)
-        _swap_in(fresh, root / name)
-        _sync_folder(root)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # what was not swapped in, or was swapped out
+    with putting_folder(root / name) as fresh:
+        put_file(fresh / WEIGHTS, weights)
+        put_file(fresh / MANIFEST, manifest)
     return root / name
 
 
@@ -186,47 +171,6 @@ def _spelled(doc: Mapping[str, Any]) -> bytes:
     return f"{text}\n".encode("ascii")
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _swap_in(fresh: Path, final: Path) -> None:
-    """Make `final` the folder `fresh`; an old `final` is left at `fresh`, to be deleted."""
-    if not final.exists():
-        fresh.rename(final)
-        return
-    if _exchange(fresh, final):
-        return
-    # A file system that cannot exchange: two renames, and back again if the second fails.
-    aside = fresh.with_name(f"{fresh.name}.old")
-    final.rename(aside)
-    try:
-        fresh.rename(final)
-    except OSError:
-        aside.rename(final)
-        raise
-    aside.rename(fresh)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step of the kernel; False where it cannot be done."""
-    swap = getattr(ctypes.CDLL(None), "renameat2", None)
-    if swap is None:
-        return False
-    return bool(swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
-
-
 # ---------------------------------------------------------------- reading
 
 
@@ -246,6 +190,27 @@ def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bun
     manifest = _read_manifest(folder / MANIFEST)
     _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
     return Bundle(manifest=manifest, tensors=_read_weights(folder / WEIGHTS, manifest))
+
+
+def verify_bundles(root: Path, *, base_fingerprint: str, schema_hash: str) -> list[BundleManifest]:
+    """Read the manifests of every bundle below `root`, and none of the weights.
+
+    Args:
+        root: folder of bundles.
+        base_fingerprint: the base they are to run on.
+        schema_hash: of the inputs they are to read.
+
+    Raises:
+        BadRequest: if one is of a kind or format this code does not read.
+        Corrupt: if a manifest differs from what was written.
+        WrongBase: if one was tuned on another base or other inputs.
+    """
+    manifests = []
+    for folder in list_bundles(root):
+        manifest = _read_manifest(folder / MANIFEST)
+        _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+        manifests.append(manifest)
+    return manifests
 
 
 def _read_manifest(path: Path) -> BundleManifest:

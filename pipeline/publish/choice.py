@@ -16,6 +16,7 @@ from pipeline.publish.offer import STANDARD
 from pipeline.training.activations import Standard
 from pipeline.training.finetune import Live
 from schemas.domain import Domain
+from schemas.verdict import Verdict
 
 BASE_SLOT = -1
 
@@ -25,7 +26,8 @@ class Shelf:
     """Bundles of one base as stacked tensors, each in a slot."""
 
     names: tuple[str, ...]
-    is_published: tuple[bool, ...]
+    verdicts: tuple[Verdict, ...]
+    """What the gate decided of each."""
     weights: dict[str, Tensor]
     mean_KA: Tensor
     scale_KA: Tensor
@@ -55,7 +57,7 @@ class Shelf:
         for name in reversed(path):
             if name in self.names:
                 slot = self.names.index(name)
-                if self.is_published[slot] or not published_only:
+                if self.verdicts[slot].publish or not published_only:
                     return slot
         return BASE_SLOT
 
@@ -105,7 +107,7 @@ def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> Shelf:
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
     return Shelf(
         names=tuple(_domain_of(b).name for b in bundles),
-        is_published=tuple(bool(b.manifest.verdict.get("publish")) for b in bundles),
+        verdicts=tuple(b.manifest.verdict for b in bundles),
         weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
         | _no_probe(bundles),
         mean_KA=torch.stack([b.tensors[f"{STANDARD}mean"] for b in bundles]),
@@ -150,7 +152,7 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
     """
     folder = next((f for f in (root / "bundles", root) if list_bundles(f)), root)
     shelf = read_shelf(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
-    serving = [slot for slot, is_published in enumerate(shelf.is_published) if is_published]
+    serving = [slot for slot, verdict in enumerate(shelf.verdicts) if verdict.publish]
     if not serving:
         return None
     if ("hx" if shelf.reads_x else "h") != reads:

@@ -1,7 +1,7 @@
 """Tuned kernels before the gate: judge each, and write each as a bundle with its verdict."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.publish.bundle import write_bundle
-from pipeline.publish.gate import GateRows, Verdict, judge
-from pipeline.stats.auc import PairedAuc, paired_auc
+from pipeline.publish.gate import GateRows, TaskRows, judge
 from pipeline.training.finetune import Finetuned, Level
 from pipeline.training.judged import Judged
+from schemas.job import GateSpec
+from schemas.predictions import MetricTask
+from schemas.verdict import Verdict
 
 STANDARD = "standard_"
 """How the names of a bundle's standardisation begin."""
@@ -42,20 +44,24 @@ class Offer:
     valid_gain: float
 
 
-def offer(done: Finetuned, root: Path, *, papers: Papers, z: float, min_rows: int) -> list[Offer]:
+def offer(
+    done: Finetuned, root: Path, *, papers: Papers, tasks: Sequence[MetricTask], gate: GateSpec
+) -> list[Offer]:
     """Judge every kernel on its gate rows and write its bundle, published or held.
 
     Args:
         done: the tuned levels.
         root: folder of the bundles.
         papers: what all bundles share.
-        z: standard errors a gain must exceed.
-        min_rows: gate rows below which a kernel is held.
+        tasks: what metrics judge.
+        gate: floors, margins and the standard errors that a gain must exceed.
     """
     offers = []
     for level in done.levels:
         for slot, name in enumerate(level.tuned.bank.names):
-            offers.append(_offer_one(done, level, slot, name, root, papers, z=z, min_rows=min_rows))
+            rows = _gate_rows(level.judged.get(name), done.tasks, tasks)
+            verdict = judge(rows, gate)
+            offers.append(_offer_one(done, level, slot, name, root, papers, verdict))
     return offers
 
 
@@ -66,13 +72,9 @@ def _offer_one(
     name: str,
     root: Path,
     papers: Papers,
-    *,
-    z: float,
-    min_rows: int,
+    verdict: Verdict,
 ) -> Offer:
-    rows = level.judged.get(name)
-    compared = _paired(rows) if rows is not None else None
-    verdict = judge(_gate_rows(rows, compared), z=z, min_rows=min_rows)
+    """Write one kernel's bundle with its verdict."""
     tensors = level.tuned.bank.slot(slot)
     tensors = {n: t for n, t in tensors.items() if not n.startswith("probe")}
     tensors |= {f"{STANDARD}{n}": t for n, t in done.standard.tensors().items()}
@@ -84,8 +86,7 @@ def _offer_one(
         schema_hash=papers.schema_hash,
         data_window=dict(papers.data_window) | {"tuning_rows": level.rows.get(name, 0)},
         spec=papers.spec,
-        metrics=_metrics(done, rows),
-        verdict=asdict(verdict),
+        verdict=verdict,
         versions=papers.versions,
         created_at=papers.created_at,
     )
@@ -100,41 +101,52 @@ def _offer_one(
     )
 
 
-def _gate_rows(rows: Judged | None, compared: PairedAuc | None) -> GateRows:
+def _gate_rows(rows: Judged | None, titles: Sequence[str], tasks: Sequence[MetricTask]) -> GateRows:
+    """Return a kernel's gate rows, task by task as metrics judge them.
+
+    Args:
+        rows: under base and candidate; None where the kernel has none.
+        titles: the catalogue's tasks, in the order of the rows' columns.
+        tasks: what metrics judge.
+    """
     if rows is None:
-        return GateRows(base_loss=np.zeros(0), candidate_loss=np.zeros(0))
-    labelled = rows.mask_nT.any(axis=1)
+        rows = _no_rows(len(titles))
+    column = {title: place for place, title in enumerate(titles)}
     return GateRows(
-        base_loss=rows.base_loss[labelled],
-        candidate_loss=rows.candidate_loss[labelled],
-        auc=compared,
+        tasks=tuple(_task_rows(rows, task, column) for task in tasks), users_n=rows.user_n
     )
 
 
-def _paired(rows: Judged, task: int = 0) -> PairedAuc | None:
-    mask = rows.mask_nT[:, task]
-    labels = rows.labels_nT[mask, task]
-    return paired_auc(labels, rows.candidate_p_nT[mask, task], rows.base_p_nT[mask, task])
+def _task_rows(rows: Judged, task: MetricTask, column: Mapping[str, int]) -> TaskRows:
+    """Return one task's columns of the gate rows."""
+    place = column[task.task]
+    mask_n = rows.mask_nT[:, place]
+    if task.given:
+        given = column[task.given]
+        mask_n = mask_n & rows.mask_nT[:, given] & (rows.labels_nT[:, given] == 1)
+    gain_n = rows.base_loss_nT[:, place].astype(np.float64) - rows.candidate_loss_nT[:, place]
+    is_own = task.space == "own"
+    return TaskRows(
+        task=task.name,
+        mask_n=mask_n,
+        labels_n=rows.labels_nT[:, place],
+        base_p_n=(rows.base_own_nT if is_own else rows.base_entire_nT)[:, place],
+        kernel_p_n=(rows.candidate_own_nT if is_own else rows.candidate_entire_nT)[:, place],
+        gain_n=gain_n if task.has_loss else None,
+        kept=task.kept,
+    )
 
 
-def _metrics(done: Finetuned, rows: Judged | None) -> list[dict[str, Any]]:
-    """AUC of base and candidate on the gate slice, by task, over all rows."""
-    if rows is None:
-        return []
-    lines = []
-    for task, name in enumerate(done.tasks):
-        found = _paired(rows, task)
-        if found is not None:
-            lines.append(
-                {
-                    "split": "gate",
-                    "task": name,
-                    "rows": int(rows.mask_nT[:, task].sum()),
-                    "auc": found.auc_a,
-                    "base_auc": found.auc_b,
-                    "delta_auc": found.delta,
-                    "delta_auc_low": found.low,
-                    "delta_auc_high": found.high,
-                }
-            )
-    return lines
+def _no_rows(tasks: int) -> Judged:
+    """Return the gate rows of a kernel that has none."""
+    floats = np.zeros((0, tasks), np.float32)
+    return Judged(
+        base_loss_nT=floats,
+        candidate_loss_nT=floats,
+        labels_nT=floats,
+        mask_nT=np.zeros((0, tasks), np.bool_),
+        base_own_nT=floats,
+        base_entire_nT=floats,
+        candidate_own_nT=floats,
+        candidate_entire_nT=floats,
+    )

@@ -1,13 +1,7 @@
 """One worker's part in evaluation: each row's probabilities under every method, to Parquet.
 
-`predictions/<split>-<rank>.parquet` has these columns:
-
-    domain        dictionary<string>
-    user          int64, where the log has users
-    y.<task>      float; null where the label is masked
-    own.<method>.<task>, all.<method>.<task>
-                  the task's own probability (a conversion's: given its click), and over all rows
-    t.<column>    the planted truth, where there is one
+`predictions/<split>-<rank>.parquet` has the columns that `schemas.predictions.PredictionsDocument`
+lists; that document stands in each file's metadata under `iak`.
 """
 
 from collections import Counter
@@ -24,19 +18,24 @@ from torch import Tensor, nn
 from pipeline.data.batch import to_batch
 from pipeline.data.logs import Snapshot
 from pipeline.data.reader import Reader
+from pipeline.data.unseen import UnseenIds
 from pipeline.data.view import LogView
 from pipeline.errors import PipelineError
 from pipeline.model.loss import TaskShape, probabilities
 from pipeline.process import Worker
-from pipeline.publish.choice import Shelf, read_shelf
+from pipeline.publish.choice import BASE_SLOT, Shelf, read_shelf
 from pipeline.sharding.shard import unwrap
 from pipeline.training import base
 from pipeline.training.activations import DTYPES, represent
 from pipeline.training.base import PublishedBase
 from pipeline.training.finetune import digest_of, frozen_base, gathered
 from schemas.job import FrozenTablesSpec
+from schemas.predictions import PredictionsDocument, metric_tasks
+from schemas.verdict import Verdict
 
 PREDICTIONS = "predictions"
+DOCUMENT = b"iak"
+"""Key of the document in a predictions file's metadata."""
 BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -74,11 +73,46 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
             schema_hash=opened.manifest.schema_hash,
         ).to(worker.device)
     seen: Counter[str] = Counter()
+    unseen = {split: UnseenIds() for split in work.splits}
     for split in work.splits:
-        _predict_split(work, split, model, shelf, worker, seen, report)
+        _predict_split(work, split, model, shelf, worker, seen, unseen[split], report)
     if digest_of(model, worker) != before:
         raise PipelineError("tables or trunk changed while they were evaluated; the result is void")
-    return {"contract": dict(gathered(seen, worker)), "digest": before.combined}
+    shares = {
+        split: UnseenIds.of_counts(gathered(Counter(counted.counts()), worker)).shares()
+        for split, counted in unseen.items()
+    }
+    found = {
+        "contract": dict(gathered(seen, worker)),
+        "digest": before.combined,
+        "unseen": shares,
+    }
+    if shelf is not None:
+        verdicts = zip(shelf.names, shelf.verdicts, strict=True)
+        found["gate"] = {name: _shortly(verdict) for name, verdict in verdicts}
+    return found
+
+
+def _shortly(verdict: Verdict) -> dict[str, Any]:
+    """Whether a kernel is published, and what each task had to say to it."""
+    return {
+        "publish": verdict.publish,
+        "holding": list(verdict.holding),
+        "not_judged": {t.task: t.reason for t in verdict.tasks if not t.judged},
+    }
+
+
+def document_of(work: PredictWork, split: str) -> PredictionsDocument:
+    """Return what a file of predictions says of itself."""
+    log = work.view.catalog.log
+    return PredictionsDocument(
+        split=split,
+        row_id=log.row_id,
+        has_users=log.user is not None,
+        tasks=metric_tasks(work.view.catalog.tasks, negatives_kept=log.negatives_kept),
+        methods=(BASE,) if work.bundles is None else (BASE, IAK, PUBLISHED),
+        base_fingerprint=work.base.manifest.fingerprint,
+    )
 
 
 def _predict_split(
@@ -88,6 +122,7 @@ def _predict_split(
     shelf: Shelf | None,
     worker: Worker,
     seen: Counter[str],
+    unseen: UnseenIds,
     report: Report,
 ) -> None:
     """Write this worker's rows of one split."""
@@ -100,13 +135,16 @@ def _predict_split(
         world=worker.world,
         as_of=work.view.as_of,
         truth=work.truth,
+        with_ids=True,
     )
+    metadata = {DOCUMENT: document_of(work, split).model_dump_json()}
     folder = work.run_dir / PREDICTIONS
     folder.mkdir(parents=True, exist_ok=True)
     writer: pq.ParquetWriter | None = None
     done = 0
     for rows in reader.in_step(work.batch_rows, seen):
-        table = _predicted(rows, model, shelf, work, worker)
+        unseen.add(rows, catalog)
+        table = _predicted(rows, model, shelf, work, worker).replace_schema_metadata(metadata)
         done += len(rows)
         if len(rows):
             path = folder / f"{split}-{worker.rank}.parquet"
@@ -129,16 +167,25 @@ def _predicted(
     tasks = base.task_shapes(catalog)
     level = len(catalog.domain.levels) - 1
     columns: dict[str, Any] = {"domain": rows.column(f"l.{level}").cast(pa.string())}
-    kept = (n for n in rows.schema.names if n == "user" or n.startswith(("y.", "t.")))
+    kept = (n for n in rows.schema.names if n in ("row", "id", "user") or n[:2] in ("y.", "t."))
     columns |= {n: rows.column(n) for n in kept}
     columns |= _columns(BASE, recommender.heads(h_BH), tasks)
     if shelf is None:
         return pa.table(columns)
     for method, published_only in ((IAK, False), (PUBLISHED, True)):
         slots = list(_slots(rows, shelf, level, published_only))
+        if published_only:
+            columns["served"] = _served(slots, shelf)
         slots_B = torch.tensor(slots, dtype=torch.int64, device=worker.device)
         columns |= _columns(method, shelf.logits(recommender.heads, h_BH, x_BX, slots_B), tasks)
     return pa.table(columns)
+
+
+def _served(slots: Sequence[int], shelf: Shelf) -> pa.Array:
+    """The name of the kernel in each row's slot, `base` where it has none."""
+    indices = pa.array([len(shelf.names) if slot == BASE_SLOT else slot for slot in slots])
+    names = pa.array([*shelf.names, BASE])
+    return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), names)
 
 
 def _slots(rows: pa.Table, shelf: Shelf, level: int, published_only: bool) -> Iterator[int]:

@@ -11,12 +11,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import nn
 
+from pipeline.data.growth import RowOrigin
 from pipeline.errors import BadRequest
 from pipeline.model.tables import LocalShard
 from pipeline.process import Worker
+from pipeline.sharding.growth import Growth, read_grown
 from pipeline.sharding.rectangles import (
     MAX_FILE_BYTES,
     FileEntry,
@@ -27,8 +32,10 @@ from pipeline.sharding.rectangles import (
     write_rectangles,
 )
 from pipeline.sharding.shard import local_shards, table_modules, unwrap
+from schemas.feature import FIRST_ROW
 
 FOLDER = "momentum"
+NOTHING_GROWN = Growth()
 _log = logging.getLogger(__name__)
 
 
@@ -59,9 +66,14 @@ def local_momentum(model: nn.Module) -> list[LocalShard]:
 
 
 def write_momentum(
-    model: nn.Module, directory: Path, worker: Worker, *, max_file_bytes: int = MAX_FILE_BYTES
+    model: nn.Module,
+    directory: Path,
+    worker: Worker,
+    *,
+    folder: str = FOLDER,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> list[dict[str, object]]:
-    """Write it under `directory`; a collective call.
+    """Write it under `directory`, in `folder`; a collective call.
 
     Returns:
         On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
@@ -71,7 +83,7 @@ def write_momentum(
     """
     by_rank = together(
         lambda: write_rectangles(
-            local_momentum(model), directory, folder=FOLDER, max_file_bytes=max_file_bytes
+            local_momentum(model), directory, folder=folder, max_file_bytes=max_file_bytes
         ),
         worker,
     )
@@ -80,18 +92,29 @@ def write_momentum(
 
 
 def read_momentum(
-    model: nn.Module, directory: Path, entries: Sequence[Mapping[str, object]], worker: Worker
+    model: nn.Module,
+    directory: Path,
+    entries: Sequence[Mapping[str, object]],
+    worker: Worker,
+    *,
+    folder: str = FOLDER,
+    sizes_before: Mapping[str, tuple[int, int]] | None = None,
+    growth: Growth = NOTHING_GROWN,
 ) -> list[str]:
     """Fill the model's from files, whatever plan wrote them; a collective call.
 
     Args:
-        model: sharded, its tables trained, of the tables that were written.
+        model: sharded, its tables trained.
         directory: where the files lie.
         entries: what `write_momentum` returned, on every rank.
         worker: this process.
+        folder: as it was written.
+        sizes_before: rows and width of every table that was written; the model's own when absent.
+        growth: which row of before each row of a grown table continues.
 
     Returns:
-        A line for each table whose momentum starts anew, the same on every rank.
+        A line for each table whose momentum starts anew, wholly or for the rows of new ids; the
+        same on every rank.
 
     Raises:
         BadRequest: a table's momentum is not there, or not of as many rows.
@@ -101,32 +124,82 @@ def read_momentum(
     by_table: dict[str, list[FileEntry]] = {}
     for entry in files:
         by_table.setdefault(str(entry.table), []).append(entry)
+    sizes = unwrap(model).table_sizes
+    before = sizes if sizes_before is None else sizes_before
 
     def read() -> list[str]:
-        sizes = unwrap(model).table_sizes
-        bands_before = {
-            name: _bands(name, rows, by_table.get(name, [])) for name, (rows, _) in sizes.items()
+        was = {
+            name: _Held(rows, width, _bands(name, rows, by_table.get(name, []), folder))
+            for name, (rows, width) in before.items()
+            if name in sizes
         }
-        source, anew = Source(directory, files), []
-        bands = _bands_held(model)
+        source, bands, anew = Source(directory, files), _bands_held(model), []
         for part in local_momentum(model):
-            before, now = bands_before[part.table], bands[part.table]
-            if before == now:
-                source.read(
-                    part.tensor_RW, table=part.table, row=part.row_offset, col=part.col_offset
-                )
-            else:
-                part.tensor_RW.zero_()
-                anew.append(
-                    f"table {part.table}: weights only, its momentum starts anew; it was kept for "
-                    f"{before} band(s) of columns, this plan cuts the table into {now}"
-                )
+            name = part.table
+            now = _Held(*sizes[name], bands[name])
+            anew += _read_part(part, source, was.get(name), now, growth.rows.get(name))
         return anew
 
     told = sorted({line for lines in together(read, worker) for line in lines})
     for line in told if worker.rank == 0 else []:
         _log.warning(line)
     return told
+
+
+class _Held(NamedTuple):
+    """A table's size, and the bands of columns that its momentum is kept for."""
+
+    rows: int
+    width: int
+    bands: int
+
+
+def _read_part(
+    part: LocalShard, source: Source, was: _Held | None, now: _Held, origin: RowOrigin | str | None
+) -> list[str]:
+    """Fill one part of a table's momentum; a line where it starts anew."""
+    why = _starts_anew(part.table, was, now, origin)
+    if why:
+        part.tensor_RW.zero_()
+        return [f"table {part.table}: weights only, its momentum starts anew; {why}"]
+    if isinstance(origin, RowOrigin):
+        return _read_grown_momentum(part, source, origin)
+    source.read(part.tensor_RW, table=part.table, row=part.row_offset, col=part.col_offset)
+    return []
+
+
+def _starts_anew(name: str, was: _Held | None, now: _Held, origin: RowOrigin | str | None) -> str:
+    """Return why no row of a table has a memory to continue; empty where rows have one."""
+    if was is None:
+        return "the base had no such table"
+    has_rows = was.rows == now.rows or isinstance(origin, RowOrigin)
+    if was.width != now.width or not has_rows:
+        return f"{name} was {was.rows} rows of {was.width}, and is {now.rows} of {now.width}"
+    if was.bands != now.bands:
+        return (
+            f"it was kept for {was.bands} band(s) of columns, this plan cuts the table into "
+            f"{now.bands}"
+        )
+    return ""
+
+
+@torch.no_grad()
+def _read_grown_momentum(part: LocalShard, source: Source, origin: RowOrigin) -> list[str]:
+    """Give each row the memory of the row its id used before, and new ids' rows none.
+
+    A new id starts with the weights of unseen ids, as growth wants it. With their memory too, which
+    many ids share, its steps would be too small to leave them.
+    """
+    read_grown(
+        part.tensor_RW, source.read, origin,
+        table=part.table, row=part.row_offset, col=part.col_offset,
+    )  # fmt: skip
+    rows_R = np.arange(part.row_offset, part.row_offset + len(part.tensor_RW), dtype=np.int64)
+    is_new_R = (rows_R >= FIRST_ROW) & (origin.of(rows_R) < FIRST_ROW)
+    if not is_new_R.any():
+        return []
+    part.tensor_RW[torch.from_numpy(is_new_R).to(part.tensor_RW.device)] = 0.0
+    return [f"table {part.table}: the momentum of its new rows starts anew"]
 
 
 def _bands_held(model: nn.Module) -> dict[str, int]:
@@ -139,12 +212,12 @@ def _bands_held(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _bands(name: str, rows: int, entries: Sequence[FileEntry]) -> int:
+def _bands(name: str, rows: int, entries: Sequence[FileEntry], folder: str) -> int:
     """Bands of columns that a table's momentum was kept for."""
     if not entries:
         raise BadRequest(f"no momentum of table {name} was written; start a new run")
     matrix = matrix_of(entries)
-    problems = list(cover_problems(name, matrix, entries, folder=FOLDER))
+    problems = list(cover_problems(name, matrix, entries, folder=folder))
     if problems or matrix.shape[0] != rows or matrix.dtype != "float32":
         raise BadRequest(
             f"the momentum of table {name} is {matrix}, the table has {rows} rows; "

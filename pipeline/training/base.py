@@ -6,10 +6,10 @@ The folder `base/` of a pre-training run holds:
     encoding/               vocabularies and statistics
     dense.safetensors       trunk and towers
     tables/<table>/*.safetensors
+    optimizer/              what continued training needs; may be removed (optimizer_state.py)
 """
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ import torch
 from pipeline.data import growth, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.errors import BadRequest, Corrupt
-from pipeline.formats import current_document
+from pipeline.files import put_file, put_folder
+from pipeline.formats import current_document, unchanged
 from pipeline.model.heads import Heads
 from pipeline.model.inputs import Input, input_origin
 from pipeline.model.loss import TaskShape
@@ -31,7 +32,7 @@ from pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from pipeline.model.trunks.mlp import Mlp
 from pipeline.sharding import published
 from pipeline.sharding.growth import Growth
-from schemas.feature import table_of
+from schemas.feature import meaning_of, table_of
 from schemas.job import ModelSpec
 from schemas.log import Catalog
 from schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of
@@ -51,8 +52,15 @@ class PublishedBase:
     model: ModelSpec
 
 
-def task_shapes(catalog: Catalog) -> tuple[TaskShape, ...]:
-    """The catalogue's tasks as the loss knows them."""
+def task_shapes(
+    catalog: Catalog, weights: Mapping[str, float] | None = None
+) -> tuple[TaskShape, ...]:
+    """The catalogue's tasks as the loss knows them.
+
+    Args:
+        catalog: of the log.
+        weights: by task, where they shall differ from the catalogue's.
+    """
     titles = [t.title for t in catalog.tasks]
     click = next((t.title for t in catalog.tasks if t.kind == "click"), None)
     return tuple(
@@ -60,7 +68,8 @@ def task_shapes(catalog: Catalog) -> tuple[TaskShape, ...]:
             name=t.title,
             kind=t.kind,
             given=titles.index(str(click)) if t.kind == "conversion" else None,
-            weight=t.weight,
+            weight=(weights or {}).get(t.title, t.weight),
+            entire=t.entire_space_title or "",
         )
         for t in catalog.tasks
     )
@@ -173,23 +182,14 @@ def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
     unnamed = BaseManifest.model_validate({**document, "fingerprint": "0" * 64})
     name = fingerprint_of(unnamed.model_dump(mode="json"))
     manifest = unnamed.model_copy(update={"fingerprint": name})
-    part = folder / f".{MANIFEST}.part"
-    with part.open("w") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / MANIFEST)
+    put_file(folder / MANIFEST, manifest.model_dump_json(indent=1))
     return manifest
 
 
 def move_into_place(built: Path, published: Path) -> None:
     """Publish a finished folder under its name; what stood there is removed afterwards."""
-    old = published.with_name(f".{published.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if published.exists():
-        published.rename(old)
-    built.rename(published)
-    shutil.rmtree(old, ignore_errors=True)
+    put_folder(built, published)
+    shutil.rmtree(built, ignore_errors=True)
 
 
 def open_base(place: Path) -> PublishedBase:
@@ -204,7 +204,7 @@ def open_base(place: Path) -> PublishedBase:
     if folder is None:
         raise BadRequest(
             f"no published base at {place}; expected {place}/base/{MANIFEST}. "
-            "Did `iak pretrain` finish there?"
+            + (_no_better_child(place) or "Did `iak pretrain` finish there?")
         )
     try:
         document = json.loads((folder / MANIFEST).read_bytes())
@@ -214,6 +214,7 @@ def open_base(place: Path) -> PublishedBase:
             current=BASE_FORMAT,
             where=folder / MANIFEST,
             mend="Publish the base again with `iak pretrain`",
+            migrations={1: unchanged},
         )
         manifest = BaseManifest.model_validate(current)
     except ValueError as error:
@@ -238,6 +239,15 @@ def open_base(place: Path) -> PublishedBase:
     )
 
 
+def _no_better_child(place: Path) -> str:
+    """Return what a run says that continued a base and found nothing better; empty elsewhere."""
+    path = place / "record.json"
+    try:
+        return str(json.loads(path.read_text())["result"]["not_published"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
     """Refuse a catalogue whose features or tasks are not those the base was trained on.
 
@@ -246,15 +256,19 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
     """
     theirs, ours = base.catalog, catalog
     differing: Sequence[str] = [
-        what
-        for what in ("features", "tasks", "tables")
-        if getattr(theirs, what) != getattr(ours, what)
+        *(["features"] if _meanings(theirs) != _meanings(ours) else []),
+        *(what for what in ("tasks", "tables") if getattr(theirs, what) != getattr(ours, what)),
     ]
     if differing:
         raise BadRequest(
             f"the catalogue's {', '.join(differing)} differ from those of the base at "
             f"{base.folder}; use the catalogue it was trained with, or pre-train again"
         )
+
+
+def _meanings(catalog: Catalog) -> list[dict[str, Any]]:
+    """Return what the features mean, in order; which of them are optional is no part of it."""
+    return [meaning_of(feature) for feature in catalog.features]
 
 
 def check_continues(base: PublishedBase, catalog: Catalog) -> None:
@@ -267,11 +281,11 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
         BadRequest: naming what has another meaning.
     """
     theirs, ours = base.catalog, catalog
-    before = {feature.name: feature for feature in theirs.features}
+    before = {feature.name: meaning_of(feature) for feature in theirs.features}
     wrong = [
         f"feature {feature.name} is defined otherwise; give the new one a name of its own"
         for feature in ours.features
-        if before.get(feature.name, feature) != feature
+        if before.get(feature.name, meaning_of(feature)) != meaning_of(feature)
     ]
     tables = theirs.table_specs
     wrong += [

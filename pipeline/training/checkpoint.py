@@ -11,7 +11,6 @@ reads it (momentum.py tells what stays behind then).
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +21,15 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from pipeline.errors import BadRequest
+from pipeline.files import put_file, put_folder
+from pipeline.formats import current_document, unchanged
 from pipeline.process import Worker
 from pipeline.sharding import momentum, published
 from pipeline.sharding.rectangles import FileEntry, opened, save_tensors, verify_file
 
 KEEP = 2
 STATE = "state.json"
+CHECKPOINT_FORMAT = 1
 ADAM = "adam.safetensors"
 
 
@@ -67,17 +69,15 @@ def save(
     dist.all_gather_object(metas, dict(meta))
     if worker.rank == 0:
         document = {
+            "format": CHECKPOINT_FORMAT,
             "weights": weights,
             "momentum": remembered,
             "adam": save_tensors(adam, part, ADAM),
             "workers": metas,
         }
-        with (part / STATE).open("w") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
+        put_file(part / STATE, json.dumps(document))
+        put_folder(part, place)
+        shutil.rmtree(part, ignore_errors=True)
         for old in sorted(folder.glob("step-*"))[:-KEEP]:
             shutil.rmtree(old, ignore_errors=True)
     barrier(worker)
@@ -101,7 +101,14 @@ def load(
             f"{place} has no {STATE}: an earlier version wrote it. Finish that run with the "
             f"version that started it, or remove {place.parent} to start it again"
         )
-    document = json.loads((place / STATE).read_text())
+    document = current_document(
+        json.loads((place / STATE).read_text()),
+        kind="checkpoint",
+        current=CHECKPOINT_FORMAT,
+        where=place / STATE,
+        mend=f"Finish that run with the version that started it, or remove {place.parent}",
+        migrations={0: unchanged},
+    )
     published.read_base_weights(model, place, document["weights"], worker)
     left = momentum.read_momentum(model, place, document["momentum"], worker)
     entry = FileEntry(**document["adam"])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from pipeline.data.labels import LabelCounts
 from pipeline.data.reader import Reader
 from pipeline.data.view import LogView
 from pipeline.errors import PipelineError
@@ -42,6 +43,7 @@ from pipeline.training.rows import RowSource, SplitRows, TuningRows
 from pipeline.training.tune import Setting, Stage, Tuned
 from schemas.domain import Domain
 from schemas.job import FrozenTablesSpec, KernelSpec
+from schemas.log import Catalog
 from schemas.plan import PlanDocument
 
 log = logging.getLogger(__name__)
@@ -113,6 +115,8 @@ class Finetuned:
     standard: Standard
     tasks: tuple[str, ...]
     contract: Mapping[str, int]
+    labels: Mapping[str, int]
+    """`known TASK` and `positive TASK` -> tuning rows."""
     digest: str
     """Of tables and trunk after tuning."""
     digest_before: str
@@ -143,6 +147,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     seen: Counter[str] = Counter()
     sources = {split: _source(work, split, store, worker, seen) for split in SPLITS}
     known = {split: source.read() for split, source in sources.items()}
+    labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
     through = _frozen(work, model, known["tune"], sources["tune"], store, worker)
     row_bytes = through.width * DTYPES[work.keeping.precision].itemsize
@@ -174,12 +179,26 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         standard=through.standard,
         tasks=tuple(t.name for t in setting.tasks),
         contract=gathered(seen, worker),
+        labels=labels.counts(),
         digest=after.combined,
         digest_before=before.combined,
         plan=held_tables(model).describe(),
         parameters_per_kernel=sum(math.prod(s) for n, s in sizes.items() if n not in PROBE),
         cache=usage,
     )
+
+
+def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCounts:
+    """Count the labels of all workers' tuning rows; a collective call.
+
+    Raises:
+        BadLog: a task has no label there, or labels of one class.
+    """
+    labels = LabelCounts(catalog)
+    labels.add_encoded(rows)
+    labels.update(gathered(Counter(labels.counts()), worker))
+    labels.refuse_untrainable("tune")
+    return labels
 
 
 def _judged(

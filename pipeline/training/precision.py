@@ -81,9 +81,9 @@ def measure(
             done = {"step": number * steps + step + 1, "of": steps * len(_PASSES)}
             report({"event": "step", "what": "batches in each precision", **done})
     seen = {"labels": labels, "mask": masks, **p}
-    gathered = _gathered({name: torch.cat(parts).numpy() for name, parts in seen.items()}, worker)
-    measured = list(_entries(gathered, titles, refused)) if gathered else []
-    return _everywhere(measured, worker)
+    found = gathered({name: torch.cat(parts).numpy() for name, parts in seen.items()}, worker)
+    measured = list(_entries(found, titles, refused)) if found else []
+    return everywhere(measured, worker)
 
 
 def check(manifest: BaseManifest, tables: FrozenTablesSpec) -> list[str]:
@@ -156,7 +156,7 @@ def _predicted(model: Recommender, batch: Batch, tasks: Sequence[TaskShape]) -> 
     return probabilities(logits_BT.double(), tasks).entire_BT.cpu()
 
 
-def _gathered(
+def gathered(
     own: Mapping[str, npt.NDArray[Any]], worker: Worker
 ) -> dict[str, npt.NDArray[Any]] | None:
     """All workers' rows on worker 0, nothing elsewhere."""
@@ -189,7 +189,7 @@ def _entries(
             yield found | {"auc": auc(labels_N, p_N), "log_loss": log_loss(labels_N, p_N)}
 
 
-def _everywhere(measured: list[dict[str, Any]], worker: Worker) -> list[dict[str, Any]]:
+def everywhere(measured: list[dict[str, Any]], worker: Worker) -> list[dict[str, Any]]:
     """Worker 0's numbers on every worker."""
     if worker.world > 1:
         held = [measured]

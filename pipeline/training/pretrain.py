@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.data import features, reader
 from pipeline.data.batch import Batch, to_batch
 from pipeline.data.features import Encoding
 from pipeline.data.reader import Cursor, Reader
 from pipeline.data.view import LogView
+from pipeline.errors import UnderTrained
+from pipeline.files import put_file
 from pipeline.model import frozen
 from pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from pipeline.model.recommender import Recommender
@@ -35,10 +37,11 @@ from pipeline.sharding.shard import (
     local_shards,
     set_tables_lr,
     shard,
-    unwrap,
 )
-from pipeline.training import base, checkpoint, precision
+from pipeline.training import base, checkpoint, optimizer_state, precision, towers
 from pipeline.training.activations import total
+from pipeline.training.base import PublishedBase
+from pipeline.training.validation import Validation, validate
 from schemas.job import BaseOptimSpec, ModelSpec, Precision
 from schemas.log import Catalog
 from schemas.plan import PlanDocument
@@ -46,6 +49,7 @@ from schemas.plan import PlanDocument
 Report = Callable[[Mapping[str, Any]], None]
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
+WEIGHTS = "weights.json"
 _REPORT_EVERY_S = 2.0
 
 
@@ -73,6 +77,9 @@ class PretrainWork:
     sharding: Mapping[str, str]
     row_wise_from_rows: int
     checkpoint_every_steps: int
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    """By task, where they differ from the catalogue's."""
+    early_stop: Literal["sum", "per_task"] = "sum"
     plan: PlanDocument | None = None
     """Where tables lie; by the rule when absent."""
 
@@ -88,6 +95,14 @@ class Standing:
     waited: int = 0
     validations: int = 0
     rows: int = 0
+    labelled: list[int] = field(default_factory=list)
+    """Rows trained on that have the label, by task."""
+    child_loss: float = math.inf
+    """Best validation loss after a step."""
+    parent_loss: float | None = None
+    """Validation loss of the base that is continued, before the first step."""
+    best_tasks: list[dict[str, Any]] = field(default_factory=list)
+    """Each task on validation rows, at the best step."""
     is_over: bool = False
     loaded: list[str] = field(default_factory=list)
     """What was not loaded as it was, from a base or under another plan."""
@@ -100,10 +115,14 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str,
     """
     training = Pretraining(work, worker=worker, report=report)
     result, plan = training.run(), training.plan
+    if result["is_parent_best"]:
+        return result
+    if work.early_stop == "per_task":
+        result |= towers.tune_towers(training)
     del training
     gc.collect()
     catalog, best = work.view.catalog, work.run_dir / ".best"
-    weights = json.loads((best / "weights.json").read_text())
+    weights = json.loads((best / WEIGHTS).read_text())
 
     def base_in(kind: Precision) -> Recommender:
         model = base.build_model(catalog, work.encoding, work.model, seed=0)
@@ -135,7 +154,7 @@ class Pretraining:
         """Build, shard and place everything; continue from the last checkpoint if there is one."""
         self.work, self.worker, self.report = work, worker, report
         self.catalog: Catalog = work.view.catalog
-        self.tasks: tuple[TaskShape, ...] = base.task_shapes(self.catalog)
+        self.tasks: tuple[TaskShape, ...] = base.task_shapes(self.catalog, work.task_weights)
         shapes = base.table_shapes(self.catalog, work.encoding, width=work.model.width)
         self.plan = lay_out(
             shapes,
@@ -181,14 +200,28 @@ class Pretraining:
     def run(self) -> dict[str, Any]:
         """Train to the end, and publish the best weights; what rank 0 records."""
         standing = self.standing
+        if self.work.from_base is not None and standing.validations == 0:
+            self._judge_parent()
         while standing.step < self.steps and not standing.is_over:
             self._epoch()
+        if standing.best_step < 0:
+            raise UnderTrained(
+                f"the validation loss was never a number in {standing.validations} validations; "
+                "lower optim.table_lr and optim.dense_lr, and look for extreme values in the log"
+            )
         return {
             "steps": standing.step,
+            "steps_planned": self.steps,
             "rows": standing.rows,
+            "labelled": dict(zip((t.name for t in self.tasks), standing.labelled, strict=False)),
             "best_step": standing.best_step,
             "best_valid_loss": standing.best_loss,
+            "best_tasks": standing.best_tasks,
+            "parent_valid_loss": standing.parent_loss,
+            "is_parent_best": standing.parent_loss is not None and standing.best_step == 0,
+            "best_child_loss": standing.child_loss,
             "stopped_early": standing.is_over,
+            "improving_at_the_end": standing.best_step == standing.step,
             "loaded": standing.loaded,
             "plan": describe(self.plan),
         }
@@ -197,7 +230,7 @@ class Pretraining:
         """The rest of the current epoch, from the cursor on."""
         work, standing = self.work, self.standing
         reported, started_rows = time.monotonic(), standing.rows
-        for batch, cursor in reader.prefetch(self._batches(), depth=_PREFETCHED):
+        for batch, cursor in reader.prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
             loss = self._step(batch)
             standing.step += 1
             is_last = standing.step % self.steps_per_epoch == 0
@@ -206,7 +239,7 @@ class Pretraining:
             if now - reported > _REPORT_EVERY_S:
                 self._report_step(loss, (standing.rows - started_rows) / (now - reported))
                 reported, started_rows = now, standing.rows
-            if standing.step % self._validate_every() == 0 or standing.step == self.steps:
+            if standing.step % self.validate_every() == 0 or standing.step == self.steps:
                 self._validate()
             if standing.is_over:
                 return
@@ -218,7 +251,7 @@ class Pretraining:
         """The pass that the next step belongs to."""
         return self.standing.step // self.steps_per_epoch
 
-    def _batches(self) -> Iterator[tuple[Batch, Cursor]]:
+    def rest_of_epoch(self) -> Iterator[tuple[Batch, Cursor]]:
         """What is left of the epoch: as many batches as every other worker has.
 
         The last ones are empty where this worker has run out of rows.
@@ -262,6 +295,8 @@ class Pretraining:
         loss.backward()
         self.adam.step()
         standing.rows += int(counted[-1])
+        before = standing.labelled or [0] * len(self.tasks)
+        standing.labelled = [a + int(b) for a, b in zip(before, labelled_T, strict=True)]
         return float((summed_T / labelled_T.clamp(min=1)).sum())
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -269,38 +304,88 @@ class Pretraining:
             return nullcontext()
         return torch.autocast(self.worker.device.type, dtype=torch.bfloat16)
 
-    def _validate_every(self) -> int:
+    def validate_every(self) -> int:
+        """Return the steps between two validations."""
         return max(math.ceil(self.steps_per_epoch / self.work.validations_per_epoch), 1)
 
     def _validate(self) -> None:
         """Keep the weights if they are the best yet; stop when patience is spent."""
-        standing = self.standing
-        loss = mean_loss(self.model, self.valid, self.tasks, self.local_rows, self.worker)
+        standing, found = self.standing, self.measured()
         standing.validations += 1
-        is_best = loss < standing.best_loss
-        self.report(
-            {"event": "validated", "step": standing.step, "valid_loss": loss, "best": is_best}
-        )
+        standing.child_loss = min(standing.child_loss, found.loss)
+        is_best = found.loss < standing.best_loss
+        self._report_validation("validated", found, best=is_best)
         if is_best:
-            standing.best_loss, standing.best_step, standing.waited = loss, standing.step, 0
-            self._keep()
+            standing.best_loss, standing.best_step, standing.waited = found.loss, standing.step, 0
+            standing.best_tasks = found.as_documents()
+            self.keep()
             return
         standing.waited += 1
         standing.is_over = standing.waited >= self.work.patience
 
-    def _keep(self) -> None:
-        """Write the weights in their published form, beside the best ones before."""
+    def _judge_parent(self) -> None:
+        """Let the untouched parent be the first state that may be the best."""
+        standing, found = self.standing, self.measured()
+        standing.validations += 1
+        standing.best_loss, standing.best_step = found.loss, 0
+        standing.best_tasks, standing.parent_loss = found.as_documents(), found.loss
+        self._report_validation("parent", found, best=True)
+
+    def measured(self) -> Validation:
+        """Look at the validation rows; a collective call."""
+        return validate(
+            self.model, self.valid, self.tasks, batch_rows=self.local_rows, worker=self.worker
+        )
+
+    def _report_validation(self, event: str, found: Validation, *, best: bool) -> None:
+        self.report(
+            {
+                "event": event,
+                "step": self.standing.step,
+                "valid_loss": found.loss,
+                "best": best,
+                "tasks": found.as_documents(),
+            }
+        )
+
+    def keep(self, **facts: object) -> None:
+        """Write the weights in their published form, in the place of the best ones before.
+
+        Args:
+            facts: plain data to keep with them.
+        """
         built, best = self.work.run_dir / ".best.part", self.work.run_dir / ".best"
         if self.worker.rank == 0:
             shutil.rmtree(built, ignore_errors=True)
             built.mkdir(parents=True)
         checkpoint.barrier(self.worker)
         files = published.write_base_weights(self.model, built, self.worker)
+        adam = checkpoint.optimizer_tensors(self.adam, self.dense)
+        optimizer = optimizer_state.write_state(self.model, adam, built, self.worker)
         proof = frozen.digest(local_shards(self.model), dense_state(self.model), worker=self.worker)
         if self.worker.rank == 0:
-            (built / "weights.json").write_text(_weights_document(files, proof))
+            document: dict[str, object] = {
+                "files": files,
+                "optimizer": optimizer,
+                "digest": dict(proof.by_name),
+            }
+            document |= facts
+            put_file(built / WEIGHTS, json.dumps(document))
             base.move_into_place(built, best)
         checkpoint.barrier(self.worker)
+
+    def to_the_best(self) -> dict[str, Any]:
+        """Go back to the best state, optimisers included; a collective call.
+
+        Returns:
+            What was written down with it.
+        """
+        best = self.work.run_dir / ".best"
+        document: dict[str, Any] = json.loads((best / WEIGHTS).read_text())
+        published.read_base_weights(self.model, best, document["files"], self.worker)
+        adam = checkpoint.optimizer_tensors(self.adam, self.dense)
+        optimizer_state.read_state(self.model, adam, best, document["optimizer"], self.worker)
+        return document
 
     def _report_step(self, loss: float, rows_per_s: float) -> None:
         self.report(
@@ -329,16 +414,35 @@ class Pretraining:
             self.report({"event": "resumed", "step": self.standing.step})
             self._tell([*left, *moved])
         elif self.work.from_base is not None:
-            opened = base.open_base(self.work.from_base)
-            told = published.read_base_weights(
+            self._start_from(base.open_base(self.work.from_base))
+
+    def _start_from(self, opened: PublishedBase) -> None:
+        """Take a published base's weights, and its optimisers' state where it brings it."""
+        growth = base.growth_from(opened, self.catalog, self.work.encoding)
+        told = published.read_base_weights(
+            self.model,
+            opened.folder,
+            base.files_of(opened),
+            self.worker,
+            allow=self.work.allow,
+            growth=growth,
+        )
+        if optimizer_state.has_state(opened):
+            adam = checkpoint.optimizer_tensors(self.adam, self.dense)
+            told += optimizer_state.read_state(
                 self.model,
+                adam,
                 opened.folder,
-                base.files_of(opened),
+                [entry.model_dump() for entry in opened.manifest.optimizer],
                 self.worker,
-                allow=self.work.allow,
-                growth=base.growth_from(opened, self.catalog, self.work.encoding),
+                sizes_before={t.name: (t.rows, t.width) for t in opened.manifest.tables},
+                growth=growth,
             )
-            self._tell([*told, "weights only: a base brings no optimiser's state, all start anew"])
+        else:
+            told.append(
+                "weights only: the base brings no optimiser's state, so Adagrad and Adam start anew"
+            )
+        self._tell(told)
 
     def _tell(self, lines: Sequence[str]) -> None:
         """Say aloud, and keep for the record, what was not loaded as it was."""
@@ -408,24 +512,3 @@ def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, 
     if optim.decay_share:
         share *= min(1.0, (steps - step) / (optim.decay_share * steps))
     return optim.table_lr * share, optim.dense_lr * share
-
-
-@torch.no_grad()
-def mean_loss(
-    model: nn.Module, rows: Reader, tasks: tuple[TaskShape, ...], batch_rows: int, worker: Worker
-) -> float:
-    """The weighted sum over tasks of mean nats a labelled row, over all workers' rows."""
-    model.eval()
-    sums: Tensor = torch.zeros(2, len(tasks), dtype=torch.float64)
-    for table in rows.in_step(batch_rows):
-        batch = to_batch(table, rows.catalog).to(worker.device)
-        logits_BT = unwrap(model)(batch.ids, batch.numeric_BN)
-        losses_BT = task_losses(logits_BT, batch.labels_BT, batch.mask_BT, tasks)
-        sums += torch.stack([losses_BT.sum(0), batch.mask_BT.sum(0)]).double().cpu()
-    losses_T, labelled_T = total(sums, worker)
-    weights_T = torch.tensor([t.weight for t in tasks], dtype=torch.float64)
-    return float((weights_T * losses_T / labelled_T.clamp(min=1)).sum())
-
-
-def _weights_document(files: list[dict[str, object]], proof: frozen.Digest) -> str:
-    return json.dumps({"files": files, "digest": dict(proof.by_name)})

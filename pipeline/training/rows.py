@@ -55,6 +55,8 @@ class TuningRows:
     """The row's domain at each level, as a number in that level's names; -1 where it has none."""
     identity_n: Tensor
     """Key of each row."""
+    user_n: Tensor | None = None
+    """Key of each row's user; None where the log declares none."""
 
     def __len__(self) -> int:
         return self.labels_nT.shape[0]
@@ -215,12 +217,14 @@ def tuning_rows(
     """
     labels_nT, mask_nT = labels_of(known, catalog)
     slots = [slots_of(known, level, names_) for level, names_ in enumerate(names)]
+    users = known.column("user").to_numpy().copy() if catalog.log.user else None
     return TuningRows(
         activations=activations,
         labels_nT=labels_nT,
         mask_nT=mask_nT,
         slots_nL=torch.from_numpy(np.stack(slots, axis=1)),
         identity_n=torch.from_numpy(known.column("row").to_numpy().copy()),
+        user_n=None if users is None else torch.from_numpy(users),
     )
 
 

@@ -41,7 +41,7 @@ PRETRAIN = [
 ]  # fmt: skip
 STAGE = ("lr=1e-3", "max_epochs=3", "patience=3", "min_batch=16", "max_batch=16")
 FINETUNE = [
-    "kernel.hidden=8", "kernel.code=3", "row_wise_from_rows=100", "gate.min_rows=50",
+    "kernel.hidden=8", "kernel.code=3", "row_wise_from_rows=100", "gate.min_positives=5",
     "checkpoint_every_s=0",
     *(f"pooled.{how}" for how in (*STAGE, "compression_epochs=1", "shrink=0")),
     *(f"domain.{how}" for how in (*STAGE, "compression_epochs=0", "shrink=0.01")),
@@ -188,7 +188,6 @@ def test_the_killed_tuning_publishes_the_same_kernels_and_verdicts(runs):
     assert [m.name for m in whole] == ["pooled", "region=a", "region=b", "region=c"]
     assert [m.weights_digest for m in killed] == [m.weights_digest for m in whole]
     assert [m.verdict for m in killed] == [m.verdict for m in whole]
-    assert [m.metrics for m in killed] == [m.metrics for m in whole]
     one, other = (record(runs, f"finetune-{how}").result for how in ("whole", "killed"))
     first, then = one.pop("cache"), other.pop("cache")
     assert one == other

@@ -29,7 +29,8 @@ from pipeline.sharding.plan import plan_tables
 from pipeline.sharding.published import read_base_weights, write_base_weights
 from pipeline.sharding.shard import digest_model, local_shards, set_tables_lr, shard
 from pipeline.training import base, checkpoint
-from pipeline.training.pretrain import Pretraining, mean_loss
+from pipeline.training.pretrain import Pretraining
+from pipeline.training.validation import mean_loss
 from schemas.log import Catalog
 from tests.integration.small_log import (
     catalog,

@@ -17,7 +17,8 @@ from pipeline.sharding.shard import dense_state, digest_model, local_shards
 from pipeline.training import base as bases
 from pipeline.training import checkpoint
 from pipeline.training.finetune import digest_of, frozen_base
-from pipeline.training.pretrain import Pretraining, learning_rates, mean_loss
+from pipeline.training.pretrain import Pretraining, learning_rates
+from pipeline.training.validation import mean_loss
 from schemas.job import BaseOptimSpec
 from schemas.log import Catalog
 from tests.integration.small_log import (

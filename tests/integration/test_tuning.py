@@ -19,6 +19,7 @@ from pipeline.process import run_on_workers
 from pipeline.publish.choice import read_shelf
 from pipeline.publish.offer import Papers, offer
 from pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
+from pipeline.publish.predictions import read_predictions
 from pipeline.sharding.plan import as_document, plan_tables
 from pipeline.sharding.shard import dense_state, unwrap
 from pipeline.training import base as bases
@@ -36,7 +37,8 @@ from pipeline.training.finetune import (
 from pipeline.training.levels import CHECKPOINT, _Keeper
 from pipeline.training.rows import RowSource
 from pipeline.training.tune import CohortTuner
-from schemas.job import FinetuneSpec, FrozenTablesSpec, KernelSpec
+from schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
+from schemas.predictions import metric_tasks
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
 
@@ -51,7 +53,10 @@ CUTS = {  # which rows the second worker holds
 }
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 """Between sums over one worker and over two: float32 rounds them in another order."""
-PUBLISH_ALL = -1e9
+PUBLISH_SOME = GateSpec(
+    z=0, min_positives=5, min_negatives=5, auc_margin=1, logloss_margin=9, calibration_margin=9
+)
+"""A gate that any gain passes on a few rows."""
 FP32 = FrozenTablesSpec(precision="fp32")
 
 
@@ -248,7 +253,8 @@ def ask_offers(work, done, worker, place):
             data_window={}, spec={"kernel": {"reads": "hx"}}, versions={},
             created_at=datetime.now(UTC),
         )  # fmt: skip
-        offer(done, place / "bundles", papers=papers, z=PUBLISH_ALL, min_rows=30)
+        tasks = metric_tasks(work.view.catalog.tasks, negatives_kept=1.0)
+        offer(done, place / "bundles", papers=papers, tasks=tasks, gate=PUBLISH_SOME)
     dist.barrier()
     predictions = PredictWork(
         view=work.view, truth=None, base=work.base, bundles=place / "bundles",
@@ -318,6 +324,9 @@ def test_two_workers_finetune_as_one(two, alone):
                 found = np.sort(getattr(judged, field))
                 wanted = np.sort(getattr(expected.judged[name], field))
                 np.testing.assert_allclose(found, wanted, atol=1e-5)
+            np.testing.assert_array_equal(
+                np.sort(judged.user_n), np.sort(expected.judged[name].user_n)
+            )
     assert whole.below_floor == alone[1].below_floor
 
 
@@ -487,6 +496,25 @@ def test_rows_are_predicted_by_their_own_bundle_or_their_ancestors(place):
     np.testing.assert_allclose(iak[~is_held], published[~is_held], rtol=1e-5)
     assert (iak[is_held] != published[is_held]).any()
     assert (iak != base).mean() > 0.9
+    served = np.array([*shelf.names, BASE])[published_slots]
+    assert rows.column("served").to_pylist() == served.tolist()
+
+
+@pytest.mark.usefixtures("two")
+def test_predictions_carry_each_rows_key_and_id_and_say_what_they_are(place):
+    found = read_predictions(place / "evaluate", "test")
+    log = pq.read_table(place / "log" / "events").to_pydict()
+    ids = dict(zip(log["event_id"], log["label_click"], strict=True))
+    table = found.table
+    assert (
+        len(set(table.column("row").to_pylist())) == len(table) == len(set(table["id"].to_pylist()))
+    )
+    clicks = dict(zip(table["id"].to_pylist(), table["y.ctr"].to_pylist(), strict=True))
+    assert all(ids[int(i)] == click for i, click in clicks.items() if click is not None)
+    document = found.document
+    assert (document.split, document.row_id, document.has_users) == ("test", "event_id", True)
+    assert [t.name for t in document.tasks] == ["ctr", "cvr", "ctcvr"]
+    assert document.methods == (BASE, IAK, PUBLISHED)
 
 
 def opened(place):

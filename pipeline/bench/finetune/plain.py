@@ -35,8 +35,8 @@ from pipeline.training.pretrain import (
     Report,
     Standing,
     learning_rates,
-    mean_loss,
 )
+from pipeline.training.validation import mean_loss
 from schemas.job import KernelSpec
 
 _PATIENCE = 2
@@ -124,6 +124,9 @@ class Continued(Pretraining):
         self.run()
         return self.trajectory
 
+    def _judge_parent(self) -> None:
+        """Do nothing: the trajectory has measured the base already, off the clock."""
+
     def _validate(self) -> None:
         dist.barrier()
         trajectory, standing = self.trajectory, self.standing
@@ -147,10 +150,10 @@ class Continued(Pretraining):
 
     def _passed(self, full: "FullFineTune") -> bool:
         """One pass of (a), validated now and then; whether its patience is spent."""
-        trajectory, every = self.trajectory, self._validate_every()
+        trajectory, every = self.trajectory, self.validate_every()
         dist.barrier()
         started = time.perf_counter()
-        for batch, _ in prefetch(self._batches(), depth=_PREFETCHED):
+        for batch, _ in prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
             full.set_rates(*learning_rates(self.work.optim, trajectory.steps, self.steps))
             full.step(batch)
             self.standing.step = trajectory.steps = trajectory.steps + 1

@@ -5,12 +5,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.data import contract
 from pipeline.data.check import Report, check_log
 from pipeline.data.contract import Finding
+from pipeline.data.view import open_log
+from pipeline.errors import BadLog
 from schemas.log import Catalog
 from tests.builders import batch_of, draw_rows, small_catalog, write_file, write_log
 
@@ -30,24 +33,6 @@ def rows(**columns: Any) -> pa.RecordBatch:
     ("columns", "lost", "told"),
     [
         pytest.param({}, None, {}, id="sound rows"),
-        pytest.param(
-            {"click": pa.array([0, 2, -1, 1])},
-            [False, True, True, False],
-            {"quarantine: label outside {0, 1} in click": 2},
-            id="a label of 2",
-        ),
-        pytest.param(
-            {"click": pa.array([0.0, 0.5, None, 1.0])},
-            [False, True, False, False],
-            {"quarantine: label outside {0, 1} in click": 1},
-            id="half a click; a null is none",
-        ),
-        pytest.param(
-            {"click": pa.array([2**60 + 1, 1, 0, 1])},
-            [True, False, False, False],
-            {"quarantine: label outside {0, 1} in click": 1},
-            id="a label too large for a float",
-        ),
         pytest.param(
             {"click": pa.array([False, True, None, True])}, None, {}, id="booleans are labels"
         ),
@@ -83,6 +68,51 @@ def test_rows_that_break_the_contract_lose_their_labels(columns, lost, told):
     assert dict(found.counts) == told
 
 
+@pytest.mark.parametrize(
+    ("click", "lost", "seen"),
+    [
+        pytest.param(
+            pa.array([0, 2, -1, 1]), [False, True, True, False], {"2": 1, "-1": 1}, id="a 2"
+        ),
+        pytest.param(
+            pa.array([0.0, 0.5, None, 1.0]), [False, True, False, False], {"0.5": 1}, id="a half"
+        ),
+        pytest.param(
+            pa.array([2**60 + 1, 1, 0, 1]),
+            [True, False, False, False],
+            {"1.2e+18": 1},
+            id="too large for a float",
+        ),
+        pytest.param(
+            pa.array([float("nan"), 3.0, 3.0, 1.0]), [False, True, True, False], {"3": 2}, id="NaN"
+        ),
+    ],
+)
+def test_a_row_with_an_impossible_label_loses_that_label_alone(click, lost, seen):
+    found = contract.inspect(rows(click=click, order=pa.array([0] * 4)), CATALOG)
+    assert found.quarantined is None
+    assert {task: mask.tolist() for task, mask in found.masked.items()} == {"ctr": lost}
+    told = {f"quarantine: label outside {{0, 1}}: {value} in click": n for value, n in seen.items()}
+    assert dict(found.counts) == told
+
+
+def test_a_label_of_many_values_is_counted_under_few_names():
+    many = draw_rows(300).append_column("region", pa.array(["ningbo"] * 300))
+    place = many.schema.get_field_index("click")
+    seconds = batch_of(many.set_column(place, "click", pa.array(range(300), pa.int64())))
+    counts = contract.inspect(seconds, CATALOG).counts
+    named = [what for what in counts if contract.ODD_LABEL in what]
+    assert len(named) == contract.NAMED_LABELS + 1
+    assert sum(counts[what] for what in named) == 298
+
+
+def test_labels_that_are_lost_join_those_that_are_not_ripe():
+    found = contract.inspect(rows(click=pa.array([0, 2, 1, 1])), CATALOG)
+    unripe = {"ctr": np.array([True, False, False, False]), "cvr": np.array([False] * 4)}
+    joined = {task: mask.tolist() for task, mask in found.without(unripe).items()}
+    assert joined == {"ctr": [True, True, False, False], "cvr": [False] * 4}
+
+
 def test_rows_of_undeclared_domains_lose_their_labels():
     catalog = small_catalog(
         domain__keys=["region", "slot"], domain__values=[["ningbo", "1"], ["hefei", "2"]]
@@ -94,7 +124,7 @@ def test_rows_of_undeclared_domains_lose_their_labels():
 
 
 def test_a_row_with_two_faults_is_counted_under_both_and_quarantined_once():
-    both = rows(user_id=pa.array([None, "a", "b", "c"]), click=pa.array([7, 1, 0, 1]))
+    both = rows(user_id=pa.array([None, "a", "b", "c"]), region=pa.array([None, "a", "b", "c"]))
     found = contract.inspect(both, CATALOG)
     assert found.quarantined.tolist() == [True, False, False, False]
     assert sum(found.counts.values()) == 2
@@ -202,8 +232,9 @@ def test_a_domain_with_one_class_is_found(root):
     for path in (root / "events" / "region=ningbo").rglob("*.parquet"):
         path.unlink()
     write_file(place(root), with_column("click", pa.array([0, 0, 7, None], pa.int8())))
-    found = finding(check(root), "domain region=ningbo shows only 0 in click")
-    assert (found.level, found.column, found.count) == ("warn", "click", 2)
+    found = finding(check(root), "1 of 2 domains show one class or no label in click")
+    assert (found.level, found.column, found.count, found.unit) == ("warn", "click", 1, "domains")
+    assert found.examples == ("region=ningbo (only 0 in 2 labels)",)
     assert "AUC" in found.remedy
 
 
@@ -264,3 +295,92 @@ def test_damaged_pages_are_found_before_training_meets_them(root):
     path.write_bytes(held)
     found = finding(check(root), "row group 0 cannot be decoded")
     assert (found.level, found.file) == ("refuse", "region=ningbo/dt=2026-10-01/bad.parquet")
+
+
+def test_a_conversion_is_sound_without_a_click_task():
+    catalog = small_catalog(tasks=[{"label": "order", "kind": "conversion"}])
+    rows = batch_of(draw_rows(50).append_column("region", pa.array(["ningbo"] * 50)))
+    assert not [name for name in contract.inspect(rows, catalog).counts if "without" in name]
+
+
+@pytest.mark.parametrize(
+    ("feature", "table"),
+    [
+        ({"kind": "numeric", "name": "region"}, {}),
+        (
+            {"kind": "categorical", "name": "region"},
+            {"region": {"encoding": "identity", "rows": 9}},
+        ),
+    ],
+)
+def test_folder_names_that_are_read_as_numbers_and_are_none_are_refused(root, feature, table):
+    catalog = small_catalog(features=[feature], tables=table)
+    assert finding(check(root, catalog), "a folder says region=").level == "refuse"
+    with pytest.raises(BadLog, match="features read these keys as numbers"):
+        open_log(catalog, str(root), wanted=["pretrain"])
+    hours = [{"kind": "numeric", "name": "hour"}]
+    days = small_catalog(features=hours, tables={}, log__partition_keys=["dt", "hour"])
+    assert (
+        contract.partition_problems([{"hour": "07"}, {"hour": None}, {"hour": "1.5"}], days) == {}
+    )
+
+
+def test_a_column_that_is_read_in_two_ways_must_allow_both():
+    catalog = small_catalog(
+        features=[
+            {"kind": "categorical", "name": "item_id"},
+            {"kind": "numeric", "name": "item_number", "column": "item_id"},
+        ],
+        tables={},
+    )
+    schema = draw_rows(1).schema
+    assert contract.schema_problem(schema, catalog) is None
+    place = schema.get_field_index("item_id")
+    for kind, told in ((pa.string(), "expected number"), (pa.float64(), "expected id")):
+        problem = contract.schema_problem(schema.set(place, pa.field("item_id", kind)), catalog)
+        assert problem == f"item_id: {kind}, {told}"
+
+
+def test_four_thousand_domains_of_one_class_are_one_line(tmp_path):
+    rows = draw_rows(4_000)
+    changed = {"scene": pa.array([f"s{n}" for n in range(4_000)])}
+    for name, column in changed.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    write_file(place(tmp_path), rows)
+    report = check(tmp_path, small_catalog(domain__keys=["scene"]))
+    found = finding(report, "4,000 of 4,000 domains show one class or no label in click")
+    assert (found.count, found.unit, len(found.examples)) == (4_000, "domains", 3)
+    assert len(report.findings) < 10
+
+
+def test_many_files_with_one_fault_are_one_line_with_rows_and_examples(root):
+    for number in range(9):
+        write_file(place(root, f"bad{number}.parquet"), draw_rows(3).drop_columns(["age"]))
+        write_file(place(root, f"none{number}.parquet"), draw_rows(3)).write_bytes(b"PAR1" * number)
+    report = check(root)
+    lacking = finding(report, "missing columns: age")
+    assert (lacking.count, lacking.unit, len(lacking.examples)) == (9, "files", 3)
+    assert lacking.share == pytest.approx(27 / 107)
+    assert len([f for f in report.findings if f.level == "quarantine"]) <= 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        pytest.param(
+            {"splits": {"pretrain": {"where": {"scene": ["nowhere"]}}}},
+            "split 'pretrain': it selects no row",
+            id="nothing to train on",
+        ),
+        pytest.param(
+            {"domain__values": [["hefei"]]}, "all 80 rows looked at are quarantined", id="no domain"
+        ),
+        pytest.param(
+            {"tasks": [{"label": "click", "matures_after": "P90D"}]},
+            "task click cannot be trained on split 'pretrain'",
+            id="nothing is ripe",
+        ),
+    ],
+)
+def test_a_log_on_which_no_job_could_run_is_refused(root, changes, what):
+    assert finding(check(root, small_catalog(**changes)), what).level == "refuse"

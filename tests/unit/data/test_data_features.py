@@ -248,3 +248,56 @@ def test_keys_do_not_depend_on_how_a_value_is_stored(words, numbers):
     for kind in (pa.int16(), pa.uint8(), pa.int64()):
         assert (hashing.keys_of(small) == hashing.keys_of(small.cast(kind))).all()
     assert len(set(hashing.keys_of(pa.array(numbers, pa.int64())).tolist())) == len(set(numbers))
+
+
+@pytest.mark.parametrize(
+    ("padding", "lists"),
+    [
+        pytest.param(0, pa.array([[5, 6, 0, 0], [0, 0, 0, 0], None, [0, 7, 0, 8]]), id="numbers"),
+        pytest.param("0", pa.array([[5, 6, 0, 0], [0, 0, 0, 0], None, [0, 7, 0, 8]]), id="as text"),
+        pytest.param(
+            "-",
+            pa.array([["5", "6", "-", "-"], ["-"] * 4, None, ["-", "7", "-", "8"]]),
+            id="text",
+        ),
+        pytest.param(
+            -1,
+            pa.array([[9], [5, 6, -1], [], None, [7, 8]], pa.large_list(pa.int32())).slice(1),
+            id="a slice of a large list",
+        ),
+    ],
+)
+def test_padding_is_dropped_before_the_last_values_are_taken(padding, lists):
+    feature = {"kind": "list", "name": "f", "column": "c", "last": 2, "padding": padding}
+    catalog = one_feature(feature, {"min_count": 1})
+    clean = [
+        None if v is None else [i for i in v if str(i) != str(padding)] for v in lists.to_pylist()
+    ]
+    plain = pa.array(clean, pa.list_(lists.type.value_type))
+    assert ids(catalog, lists, taught=plain) == ids(catalog, plain, taught=plain)
+    assert ids(catalog, lists, taught=lists) == ids(catalog, plain, taught=plain)
+
+
+@given(
+    st.lists(st.none() | st.lists(st.none() | st.integers(0, 3), max_size=6), min_size=1),
+    st.integers(0, 3),
+)
+def test_padding_is_dropped_and_all_else_stays(values, padding):
+    feature = {"kind": "list", "name": "f", "column": "c", "last": 3, "padding": padding}
+    catalog = one_feature(feature, {"encoding": "identity", "rows": 9})
+    found = ids(catalog, pa.array(values, pa.list_(pa.int64())))
+    for row, value in zip(found, values, strict=True):
+        kept = [None] if value is None else [v for v in value if v != padding][-3:]
+        assert row == [NULL_ROW if v is None else v + FIRST_ROW for v in kept]
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+@pytest.mark.parametrize("more", [{}, {"standardise": False}, {"buckets": 2}])
+def test_numbers_that_float32_cannot_hold_are_read_as_missing(has_log, more):
+    catalog = one_feature({"kind": "numeric", "name": "f", "column": "c", "log": has_log, **more})
+    taught = pa.array([1.0, 2.0, 3.0, 4.0])
+    odd = pa.array([1.797e308, -1e300, 3.4028234663852886e38, float("inf"), float("nan"), None])
+    (missing,) = {*ids(catalog, odd, taught=taught)}
+    assert missing == (NULL_ROW if "buckets" in more else 0)
+    large = ids(catalog, pa.array([1e30]), taught=taught)
+    assert large != [missing]

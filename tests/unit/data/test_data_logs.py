@@ -1,5 +1,6 @@
 """A snapshot names exactly what a run will read, and everything that it cannot."""
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import logs, reader
+from pipeline.data.check import check_log
 from pipeline.data.logs import take_snapshot
 from pipeline.data.reader import Reader
 from pipeline.data.splits import Split
-from pipeline.data.view import log_dates, open_log
+from pipeline.data.view import open_log, read_dates
 from pipeline.errors import BadLog, BadRequest, PipelineError
 from tests.builders import (
     DAYS,
@@ -125,7 +127,7 @@ def test_a_file_outside_the_partitions_is_named(root):
     snapshot = snapshot_of(root, CATALOG)
     assert [u.path for u in snapshot.unreadable] == ["region=ningbo/stray.parquet", "stray.parquet"]
     assert all("outside the folders region=.../dt=..." in u.reason for u in snapshot.unreadable)
-    assert log_dates(str(root), CATALOG)
+    assert read_dates(str(root), CATALOG)[0].counted
 
 
 def test_a_flat_log_may_nest_its_files_as_it_likes(tmp_path):
@@ -246,9 +248,11 @@ def test_a_file_that_breaks_the_schema_is_quarantined_by_name_while_others_are_r
 
 
 def test_a_log_without_a_readable_file_is_refused_with_the_reasons(root):
+    rows = draw_rows(3)
+    place = rows.schema.get_field_index("price")
     for path in root.rglob("*.parquet"):
-        write_file(path, draw_rows(3).drop_columns(["price"]))
-    with pytest.raises(BadLog, match=r"missing columns: price \(3 files\)"):
+        write_file(path, rows.set_column(place, "price", pa.array(["dear"] * 3)))
+    with pytest.raises(BadLog, match=r"3 of 3 files: price: string, expected number \(9 rows\)"):
         open_log(CATALOG, str(root.parent), wanted=["pretrain"])
 
 
@@ -282,3 +286,80 @@ def test_a_relative_folder_is_kept_absolute_for_workers_that_run_elsewhere(
     near = take_snapshot("events", partition_keys=KEYS)
     assert near.uri == str(root)
     assert near.fingerprint == take_snapshot(str(root), partition_keys=KEYS).fingerprint
+
+
+def rename(root: Path, new: str = "{}-c000") -> None:
+    for path in list(root.rglob("*.parquet")):
+        path.rename(path.with_name(new.format(path.stem)))
+
+
+@pytest.mark.parametrize("new", ["{}-c000", "{}", "{}.snappy", "{}.PARQUET", "000000_0"])
+def test_a_file_that_begins_as_parquet_is_read_whatever_its_name(root, new):
+    before = take_snapshot(str(root), partition_keys=KEYS)
+    rename(root, new)
+    after = take_snapshot(str(root), partition_keys=KEYS)
+    assert (after.rows, after.ignored) == (18, ())
+    assert [f.fingerprint for f in after.files] == [f.fingerprint for f in before.files]
+    assert read_dates(str(root), CATALOG)[0].counted == (date(2026, 10, 1), date(2026, 10, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "reason"),
+    [
+        ("part-0.csv", b"a,b\n1,2\n", "no Parquet: it begins with b'a,b\\n', not PAR1"),
+        ("part-0.orc", b"ORC\x08", "no Parquet: it begins with b'ORC\\x08', not PAR1"),
+        ("part-0", b"", "an empty file"),
+        ("part-0", b"PA", "no Parquet: it begins with b'PA', not PAR1"),
+        ("part-0", b"PARE....PARE", "an encrypted Parquet file"),
+    ],
+)
+def test_other_files_are_ignored_by_name_with_the_reason(root, name, start, reason):
+    (root / "region=ningbo/dt=2026-10-03").mkdir()
+    (root / "region=ningbo/dt=2026-10-03" / name).write_bytes(start)
+    snapshot = snapshot_of(root, CATALOG)
+    path = f"region=ningbo/dt=2026-10-03/{name}"
+    assert [(i.path, i.reason) for i in snapshot.ignored] == [(path, reason)]
+    assert logs.describe(snapshot)["ignored_files"] == [{"path": path, "reason": reason}]
+    assert read_dates(str(root), CATALOG)[0].counted == (date(2026, 10, 1), date(2026, 10, 2))
+    report = check_log(CATALOG, str(root.parent), sample_rows=100)
+    (found,) = [f for f in report.findings if "ignored" in f.what]
+    assert (found.level, found.what, found.file, found.count) == (
+        "warn",
+        f"1 ignored: {reason}",
+        path,
+        1,
+    )
+
+
+def test_folders_that_are_no_partition_are_ignored_by_name(root):
+    write_file(root / "d5" / "part.parquet", draw_rows(2))
+    write_file(root / "region=ningbo" / "hour=3" / "part.parquet", draw_rows(2))
+    snapshot = snapshot_of(root, CATALOG)
+    assert [(i.path, i.reason) for i in sorted(snapshot.ignored, key=lambda i: i.path)] == [
+        ("d5/", "no folder region=..."),
+        ("region=ningbo/hour=3/", "no folder dt=..."),
+    ]
+
+
+def test_a_log_whose_files_are_all_ignored_is_refused_with_their_number_and_why(root):
+    for path in root.rglob("*.parquet"):
+        path.with_suffix(".csv").write_text("a,b")
+        path.unlink()
+    with pytest.raises(BadLog, match=r"3 ignored: no Parquet: it begins with b'a,b'"):
+        open_log(CATALOG, str(root.parent), wanted=["pretrain"])
+
+
+def test_files_are_not_read_for_one_reason_a_line_with_their_rows(root):
+    for number in (1, 2):
+        write_file(
+            root / f"region=ningbo/dt=2026-10-02/late-{number}.parquet",
+            draw_rows(5).drop_columns(["price"]),
+        )
+    (root / "region=ningbo/dt=2026-10-02/cut.parquet").write_bytes(b"PAR1")
+    (root / "region=ningbo/dt=2026-10-02/notes.txt").write_text("note")
+    messages = [p.message for p in logs.file_problems(snapshot_of(root, CATALOG))]
+    assert messages == [
+        "2 of 6 files lack price (10 rows)",
+        "1 of 6 files: no whole Parquet file: 4 bytes are too few for Parquet",
+        "1 ignored: no Parquet: it begins with b'note', not PAR1",
+    ]

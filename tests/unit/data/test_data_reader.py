@@ -254,6 +254,32 @@ def test_a_row_without_declared_id_is_known_by_its_place(tmp_path):
     assert whole == split
 
 
+def test_declared_ids_come_along_as_text_where_they_are_asked_for(log):
+    asked = small_reader(log, CATALOG, encoding=ENCODING, with_ids=True)
+    tables = [t for t in asked.in_step(7) if len(t)]
+    keys, ids = ([x for t in tables for x in t.column(n).to_pylist()] for n in ("row", "id"))
+    assert ids
+    assert all(str(keys_to_ids(10_000)[key]) == word for key, word in zip(keys, ids, strict=True))
+    plain = small_reader(log, CATALOG, encoding=ENCODING)
+    assert "id" not in next(plain.in_step(7)).schema.names
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([7, None, -1], pa.int32()), ["7", None, "-1"]),
+        (pa.array([2**63], pa.uint64()), [str(2**63)]),
+        (pa.array(["a", None, ""]).dictionary_encode(), ["a", None, ""]),
+        (pa.array(["a"], pa.large_string()), ["a"]),
+        (pa.array(["a"], pa.string_view()), ["a"]),
+        (pa.array([True, None]), ["true", None]),
+    ],
+)
+def test_ids_of_every_type_become_one_type_of_text(column, words):
+    found = reader.as_text(column)
+    assert (found.type, found.to_pylist()) == (pa.string(), words)
+
+
 def shares_of(days, *, world, chunk_rows, first=0):
     """What each worker reads of files with one row group each, by the days that they belong to."""
     selection = selection_of(days, first=first)
@@ -388,6 +414,32 @@ def test_labels_ripen_by_the_end_of_their_day_where_only_dates_are_known(tmp_pat
         assert table.column("y.ctr").to_pylist() == (ripe if is_ripe else [None] * 4)
 
 
+def test_labels_that_are_not_ripe_are_counted_where_they_are_masked(tmp_path):
+    catalog = small_catalog(
+        log__event_time=None,
+        tasks=[{"label": "click", "kind": "click", "matures_after": "P1D"}, {"label": "order"}],
+    )
+    write_log(tmp_path, [("ningbo", day, [4, 3]) for day in DAYS])
+    worker = small_reader(
+        tmp_path, catalog, encoding=encoding_for(catalog), as_of=date(2026, 10, 2)
+    )
+    seen: Counter[str] = Counter()
+    masked = sum(t.column("y.ctr").null_count for t in worker.in_order(seen))
+    assert seen["warn: not ripe by 2026-10-02 in click"] == 14
+    assert masked >= 14
+    assert not [what for what in seen if what.endswith("in order")]
+
+
+def test_rows_without_an_id_are_counted(tmp_path):
+    ids = pa.array([None, 1, None, 3], pa.int64())
+    rows = draw_rows(4).set_column(0, "event_id", ids)
+    write_file(tmp_path / "region=ningbo/dt=2026-10-01/a.parquet", rows)
+    seen: Counter[str] = Counter()
+    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(seen)
+    assert seen["warn: null id in event_id"] == 2
+    assert len(set(table.column("row").to_pylist())) == 4
+
+
 def test_quarantined_rows_keep_their_place_and_lose_their_labels(tmp_path):
     rows = draw_rows(6).set_column(9, "click", pa.array([0, 1, 2, 0, 1, None], pa.int8()))
     rows = rows.set_column(10, "order", pa.array([0, 0, 0, 1, 1, 0], pa.int8()))
@@ -395,8 +447,8 @@ def test_quarantined_rows_keep_their_place_and_lose_their_labels(tmp_path):
     seen: Counter[str] = Counter()
     (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(seen)
     assert table.column("y.ctr").to_pylist() == [0, 1, None, None, 1, None]
-    assert table.column("y.cvr").to_pylist() == [0, 0, None, None, 1, 0]
-    assert seen["quarantine: label outside {0, 1} in click"] == 1
+    assert table.column("y.cvr").to_pylist() == [0, 0, 0, None, 1, 0]
+    assert seen["quarantine: label outside {0, 1}: 2 in click"] == 1
     assert seen["quarantine: order without click"] == 1
 
 

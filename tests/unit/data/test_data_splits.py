@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.data import hashing, splits
-from pipeline.data.view import log_dates, open_log
+from pipeline.data.view import open_log, read_dates
 from pipeline.errors import BadLog, BadRequest
 from schemas.log import Catalog, SplitSpec
 from tests.builders import batch_of, draw_rows, small_catalog, write_file, write_log
@@ -79,12 +79,9 @@ def write_times(root: Path, times: pa.Array) -> None:
 def test_dates_are_cut_from_event_times_in_the_logs_zone(tmp_path, zone, kind):
     midnight = datetime(2026, 10, 2, tzinfo=ZoneInfo(zone)).timestamp()
     seconds = [midnight - 1, midnight, midnight + 86_399, midnight + 86_400]
-    if pa.types.is_timestamp(kind):
-        times = pa.array(
-            [datetime.fromtimestamp(s, UTC) for s in seconds], pa.timestamp("us", "UTC")
-        )
-        times = times.cast(pa.int64()).cast(pa.timestamp("us")).cast(pa.timestamp(kind.unit))
-        times = times.view(pa.int64()).cast(kind) if kind.tz else times
+    if pa.types.is_timestamp(kind):  # without a zone it is what the wall clock showed
+        moments = [datetime.fromtimestamp(s, ZoneInfo(kind.tz or zone)) for s in seconds]
+        times = pa.array([m if kind.tz else m.replace(tzinfo=None) for m in moments], kind)
     else:
         times = pa.array([int(s) for s in seconds]).cast(kind)
     write_times(tmp_path, times)
@@ -92,10 +89,11 @@ def test_dates_are_cut_from_event_times_in_the_logs_zone(tmp_path, zone, kind):
         by_time(zone, dates=["2026-10-02", "2026-10-02"]), str(tmp_path), wanted=["tune"]
     )
     assert view.selections["tune"].rows == 2
-    assert log_dates(str(tmp_path / "events"), by_time(zone, days=[0, 0])) == [
+    assert read_dates(str(tmp_path / "events"), by_time(zone, days=[0, 0]))[0].counted == (
         date(2026, 10, 1),
+        date(2026, 10, 2),
         date(2026, 10, 3),
-    ]
+    )
 
 
 def test_nanoseconds_do_not_stop_the_reading_of_a_time():
@@ -235,3 +233,194 @@ def test_a_log_on_disk_is_cut_the_same_by_any_accepted_splits():
         assert rows["tune"] + rows["gate"] == 40
         assert rows["test"] == 20
         assert view.as_of == DAYS[5]
+
+
+@pytest.mark.parametrize(
+    ("value", "day"),
+    [
+        ("2026-10-01", date(2026, 10, 1)),
+        ("20261001", date(2026, 10, 1)),
+        ("2026-10-01 00:00:00", date(2026, 10, 1)),
+        ("2026-10-01T00:00:00", date(2026, 10, 1)),
+        ("2026-10-01 00:00:00.000000", date(2026, 10, 1)),
+        ("2026-10-01T00:00:00Z", date(2026, 10, 1)),
+        ("2026-10-01 00:00:00+08:00", date(2026, 10, 1)),
+        ("20261001T000000", date(2026, 10, 1)),
+        ("2026-W40-4", date(2026, 10, 1)),
+        (" 2026-10-01 ", date(2026, 10, 1)),
+        ("2026-10-01 05:00:00", None),
+        ("2026-10", None),
+        ("someday", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_date_partition_may_be_spelled_as_any_iso_date_or_midnight(value, day):
+    assert splits.parse_date(value) == day
+
+
+ZONES = st.sampled_from(
+    ["UTC", "Asia/Shanghai", "America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe"]
+)
+UNITS = st.sampled_from(["s", "ms", "us", "ns"])
+MOMENTS = st.integers(1_500_000_000, 1_800_000_000)
+
+
+@given(MOMENTS, ZONES, UNITS, UNITS)
+def test_an_event_has_one_time_whatever_the_unit_or_zone_it_is_written_in(
+    moment, zone, unit, written
+):
+    per_second = int(splits.PER_SECOND[unit])
+    number = pa.array([moment * per_second])
+    stamped = pa.array([moment * int(splits.PER_SECOND[written])]).cast(pa.timestamp(written, zone))
+    found = [
+        splits.seconds_of(number, unit=unit, time_zone=zone),
+        splits.seconds_of(stamped, unit=unit, time_zone=zone),
+        splits.seconds_of(stamped.cast(pa.timestamp(written, "Asia/Tokyo")), time_zone=zone),
+    ]
+    assert [seconds.tolist() for seconds in found] == [[moment]] * 3
+    float_number = number.cast(pa.float64(), safe=False)
+    assert splits.seconds_of(float_number, unit=unit) == pytest.approx([moment], abs=1e-6)
+
+
+def test_the_last_nanosecond_of_a_day_belongs_to_that_day():
+    midnight = 1_790_899_200
+    late = pa.array([midnight * 10**9 - 1])
+    assert splits.seconds_of(late, unit="ns")[0] < midnight
+    assert splits.seconds_of(late.cast(pa.timestamp("ns")))[0] < midnight
+
+
+@given(
+    st.datetimes(datetime(2010, 1, 1), datetime(2030, 1, 1)),
+    ZONES,
+    UNITS,
+)
+def test_a_wall_time_falls_on_the_date_that_it_shows_whatever_the_clock_did(wall, zone, unit):
+    wall = wall.replace(microsecond=0)
+    seconds = splits.seconds_of(pa.array([wall], pa.timestamp(unit)), time_zone=zone)
+    low, high = splits.window_seconds(wall.date(), wall.date(), zone)
+    assert low <= seconds[0] < high
+    assert splits.days_of(seconds, zone) == {wall.date(): 1}
+    assert splits.date_of_seconds(float(seconds[0]), zone) == wall.date()
+
+
+@pytest.mark.parametrize(
+    ("wall", "zone", "instant"),
+    [
+        pytest.param(
+            datetime(2026, 11, 1, 1, 30),
+            "America/New_York",
+            datetime(2026, 11, 1, 5, 30, tzinfo=UTC),
+            id="a time that occurs twice is the first",
+        ),
+        pytest.param(
+            datetime(2026, 3, 8, 2, 30),
+            "America/New_York",
+            datetime(2026, 3, 8, 7, 0, tzinfo=UTC),
+            id="a time that is skipped is the end of the gap",
+        ),
+        pytest.param(
+            datetime(2018, 11, 4, 0, 30),
+            "America/Sao_Paulo",
+            datetime(2018, 11, 4, 3, 0, tzinfo=UTC),
+            id="a gap at midnight leaves the date",
+        ),
+    ],
+)
+def test_a_clock_change_is_resolved_in_one_way(wall, zone, instant):
+    assert splits.seconds_of(pa.array([wall]), time_zone=zone).tolist() == [instant.timestamp()]
+
+
+@pytest.mark.parametrize("declared", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("written", ["s", "ms", "us", "ns"])
+def test_times_in_a_finer_unit_than_the_declared_one_are_refused_by_name(declared, written):
+    log = small_catalog(log__event_time_unit=declared).log
+    times = pa.array([1_790_812_800 * int(splits.PER_SECOND[written])] * 3)
+    units = list(splits.PER_SECOND)
+    if units.index(written) <= units.index(declared):
+        assert np.isfinite(splits.event_seconds(times, log)).all()
+        return
+    with pytest.raises(BadLog, match=f'Set event_time_unit = "{written}"') as error:
+        splits.event_seconds(times, log)
+    assert "2026-10-01" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param(pa.array([], pa.int64()), id="none"),
+        pytest.param(pa.array([None, None], pa.int64()), id="nulls"),
+        pytest.param(pa.array([0, 5, 1_000_000]), id="counted from the log's start"),
+        pytest.param(pa.array([float("nan"), 1_790_812_800.0]), id="NaN"),
+        pytest.param(pa.array([1_790_812_800] * 3 + [1_790_812_800_000]), id="one wild value"),
+        pytest.param(pa.array([-1, 1_790_812_800]), id="before 1970"),
+    ],
+)
+def test_a_few_odd_times_are_no_other_unit(times):
+    assert len(splits.event_seconds(times, small_catalog().log)) == len(times)
+
+
+def test_milliseconds_of_some_files_only_are_refused_where_they_are_read(tmp_path):
+    times = pa.array([1_790_812_800] * 3)
+    rows = draw_rows(3)
+    place = tmp_path / "events" / "region=ningbo"
+    write_file(place / "dt=2026-10-01/a.parquet", rows.set_column(1, "event_time", times))
+    late = pa.array([1_790_899_200_000] * 3)
+    write_file(place / "dt=2026-10-02/a.parquet", rows.set_column(1, "event_time", late))
+    tasks = [{"label": "click", "kind": "click", "matures_after": "P1D"}]
+    catalog = small_catalog(tasks=tasks, splits={"tune": {"days": [0, 1]}})
+    with pytest.raises(BadLog, match=r"dt=2026-10-02/a\.parquet: event_time .*milliseconds"):
+        open_log(catalog, str(tmp_path), wanted=["tune"])
+
+
+def test_a_row_without_a_slice_key_is_cut_by_its_place(tmp_path):
+    rows = draw_rows(2_000)
+    none = pa.nulls(2_000, pa.string())
+    write_file(
+        tmp_path / "events/region=ningbo/dt=2026-10-01/a.parquet",
+        rows.set_column(2, "user_id", none),
+        [700, 1_300],
+    )
+    catalog = small_catalog(
+        log__slice_by="user_id", splits={"tune": {"slice": [0, 0.5]}, "gate": {"slice": [0.5, 1]}}
+    )
+    view = open_log(catalog, str(tmp_path), wanted=["tune", "gate"])
+    read = {
+        name: [i for rows, _ in view.raw_rows(name) for i in rows.column("event_id").to_pylist()]
+        for name in ("tune", "gate")
+    }
+    assert {name: len(ids) for name, ids in read.items()} == {
+        name: selection.rows for name, selection in view.selections.items()
+    }
+    assert sorted(read["tune"] + read["gate"]) == list(range(2_000))
+    assert len(read["tune"]) == pytest.approx(1_000, abs=100)
+
+
+def test_null_row_ids_get_keys_of_their_own_and_leave_the_others_as_they_are(tmp_path):
+    rows = draw_rows(40)
+    ids = pa.array([i if i % 3 else None for i in range(40)], pa.int64())
+    root = tmp_path / "events/region=ningbo/dt=2026-10-01"
+    write_file(root / "a.parquet", rows.set_column(0, "event_id", ids), [25, 15])
+    view = open_log(small_catalog(), str(tmp_path), wanted=["pretrain"])
+    keys = np.concatenate([keys for _, keys in view.raw_rows("pretrain")])
+    assert len(set(keys.tolist())) == 40
+    known = np.arange(40) % 3 != 0
+    assert (keys[known] == hashing.keys_of(pa.array(np.arange(40)))[known]).all()
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_that_contradict_their_folders_days_are_refused(tmp_path, unit):
+    write_log(tmp_path / "events", [("ningbo", str(DAYS[0]), [20])])
+    tasks = [{"label": "click", "kind": "click", "matures_after": "P1D"}]
+    catalog = small_catalog(
+        log__event_time_unit=unit, tasks=tasks, splits={"tune": {"days": [0, 0]}}
+    )
+    with pytest.raises(BadLog, match=r"event_time says 1970-01-.*its folder 2026-10-01"):
+        open_log(catalog, str(tmp_path), wanted=["tune"])
+
+
+def test_folders_of_hours_are_no_days_and_are_named(tmp_path):
+    write_file(tmp_path / "events/region=a/dt=2026-10-01 05%3A00%3A00/a.parquet", draw_rows(3))
+    catalog = small_catalog(splits={"tune": {"days": [0, 0]}})
+    with pytest.raises(BadLog, match="no folder of 'dt' names a date: dt=2026-10-01 05:00:00"):
+        open_log(catalog, str(tmp_path), wanted=["tune"])

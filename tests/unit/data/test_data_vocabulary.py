@@ -1,6 +1,7 @@
 """What encoding learns from a window, and that its identity covers all that gives ids meaning."""
 
 import itertools
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.data import hashing, vocabulary
 from pipeline.data.features import Encoding
-from pipeline.errors import BadRequest
+from pipeline.errors import BadRequest, OtherFormat, WrongBase
 from schemas.log import Catalog
-from tests.builders import batch_of, draw_rows, encoding_of, small_catalog
+from tests.builders import FEATURES, batch_of, draw_rows, encoding_of, small_catalog
 
 ROWS = batch_of(draw_rows(90).append_column("region", pa.array(["ningbo"] * 90)))
 
@@ -78,6 +79,105 @@ def test_the_deviation_survives_a_mean_far_from_zero():
 
 def test_a_number_that_never_varies_has_deviation_1():
     assert numbers(np.full(1_000, 0.1), parts=3).statistics["c"] == (pytest.approx(0.1), 1.0)
+
+
+PRICES = np.random.default_rng(3).lognormal(2.0, 0.7, 20_000)
+
+
+def with_wild(values: np.ndarray, wild: list[float]) -> np.ndarray:
+    """The values with some of them, spread evenly, replaced."""
+    changed = values.copy()
+    changed[:: len(values) // len(wild)][: len(wild)] = wild
+    return changed
+
+
+@pytest.mark.parametrize(
+    "wild",
+    [
+        pytest.param([1.797e308], id="the largest double"),
+        pytest.param([3.4028235e38, -3.4028235e38], id="the largest float"),
+        pytest.param([1e300, -1e300, float("inf"), float("nan")], id="many kinds"),
+        pytest.param([1e30], id="one far beyond all"),
+        pytest.param([999_999_999.0] * 20, id="a sentinel"),
+        pytest.param([-999_999.0] * 150, id="a sentinel in less than a hundredth"),
+    ],
+)
+@pytest.mark.parametrize("parts", [1, 7])
+def test_a_few_wild_values_do_not_flatten_a_number(wild, parts):
+    mean, deviation = numbers(with_wild(PRICES, wild), parts).statistics["c"]
+    assert mean == pytest.approx(PRICES.mean(), rel=0.05)
+    assert deviation == pytest.approx(PRICES.std(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param(PRICES, id="prices"),
+        pytest.param(np.random.default_rng(1).lognormal(0, 2.0, 50_000), id="a heavy tail"),
+        pytest.param((np.arange(20_000) % 200 == 0).astype(float), id="a rare flag"),
+        pytest.param(np.random.default_rng(2).geometric(0.01, 20_000) * 1.0, id="counts"),
+        pytest.param((np.arange(20_000) == 77) * 1.0, id="one row of its own"),
+    ],
+)
+def test_the_moments_of_a_number_without_wild_values_are_those_of_all_its_values(values):
+    mean, deviation = numbers(values, parts=1).statistics["c"]
+    assert mean == values.mean()
+    assert deviation == np.sqrt(np.square(values - values.mean()).sum() / len(values))
+
+
+def test_wild_values_are_counted_and_others_are_not():
+    for values, wild in ((PRICES, 0), (with_wild(PRICES, [1e12] * 3), 3)):
+        moments = vocabulary.Moments()
+        moments.add(values)
+        assert moments.wild() == wild
+
+
+def test_an_encoding_keeps_the_kind_of_its_ids(tmp_path):
+    encoding = encoding_of(ROWS, small_catalog())
+    assert encoding.kinds == {
+        "user_id": "text",
+        "item": "whole numbers",
+        "slot": "whole numbers",
+        "region": "text",
+        "user_scene": "text x text",
+    }
+    vocabulary.save(encoding, tmp_path)
+    assert vocabulary.load(tmp_path).kinds == encoding.kinds
+
+
+def test_an_encoding_from_before_kinds_is_read_and_a_newer_one_refused(tmp_path):
+    vocabulary.save(encoding_of(ROWS, small_catalog()), tmp_path)
+    place = tmp_path / "encoding.json"
+    document = json.loads(place.read_text())
+    old = {"statistics": document["statistics"]}
+    place.write_text(json.dumps(old))
+    assert vocabulary.load(tmp_path).kinds == {}
+    place.write_text(json.dumps({**document, "format": document["format"] + 1}))
+    with pytest.raises(OtherFormat, match="newer version"):
+        vocabulary.load(tmp_path)
+
+
+def test_a_window_of_another_kind_of_ids_does_not_continue_an_encoding():
+    catalog = one_table()
+    kept = encoding_of(batch_of({"c": pa.array([7, 7])}), catalog)
+    rows = batch_of({"c": pa.array(["7", "7"])})
+    with pytest.raises(WrongBase, match="table c: the log has text, the base learned whole"):
+        vocabulary.fit([(rows, np.zeros(2, np.uint64))], catalog, kept=kept, grown=["c"])
+    nothing = batch_of({"c": pa.array([None, None], pa.string())})
+    same = vocabulary.fit([(nothing, np.zeros(2, np.uint64))], catalog, kept=kept)
+    assert same.kinds == kept.kinds
+
+
+def test_an_optional_feature_and_an_undeclared_padding_change_no_meaning():
+    plain = small_catalog()
+    encoding = encoding_of(ROWS, plain)
+    features = [dict(f) for f in FEATURES]
+    features[0]["optional"] = True
+    optional = small_catalog(features=features)
+    assert vocabulary.schema_hash(optional, encoding) == vocabulary.schema_hash(plain, encoding)
+    features[4]["padding"] = 0
+    padded = small_catalog(features=features)
+    assert vocabulary.schema_hash(padded, encoding) != vocabulary.schema_hash(plain, encoding)
 
 
 def test_quantiles_look_at_the_whole_window_and_not_at_its_start():

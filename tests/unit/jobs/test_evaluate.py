@@ -2,7 +2,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.evaluate import metrics_of, planted_facts, write_metrics
+from jobs.evaluate import (
+    gate_word,
+    intervals_of,
+    metrics_of,
+    planted_facts,
+    served_by,
+    served_word,
+    show_task,
+    write_metrics,
+)
 from schemas.log import Catalog
 
 CATALOG = Catalog.model_validate(
@@ -108,4 +117,73 @@ def test_metrics_are_written_twice_and_say_the_same(tmp_path):
     assert list(documents[0]) == [
         "method", "domain", "task", "rows", "positives", "auc", "gauc", "logloss", "ne",
         "calibration", "delta_auc", "delta_auc_low", "delta_auc_high", "reasons",
+        "delta_logloss", "delta_logloss_low", "delta_logloss_high",
+        "delta_calibration", "delta_calibration_low", "delta_calibration_high",
+        "cluster", "clusters", "se_ratio",
     ]  # fmt: skip
+
+
+GATE = {
+    "region=a": {"publish": False, "holding": ["cvr"], "not_judged": {}},
+    "region=b": {
+        "publish": True,
+        "holding": [],
+        "not_judged": {"cvr": "5 positives, fewer than 30"},
+    },
+    "region=c": {"publish": False, "holding": [], "not_judged": {}},
+}
+SERVED = {"region=a": "pooled", "region=b": "region=b", "region=c": "base", "region=d": "country=x"}
+TOLD = {"gate": GATE, "served": SERVED, "split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "task", "gate", "served"),
+    [
+        ("region=a", "cvr", "held by this task", "pooled"),
+        ("region=a", "ctr", "held by cvr", "pooled"),
+        ("region=b", "ctr", "published", "own"),
+        ("region=b", "cvr", "published; cvr not judged: 5 positives, fewer than 30", "own"),
+        ("region=c", "ctr", "held: gain within noise", "base"),
+        ("region=d", "ctr", "no kernel", "parent: country=x"),
+        ("all", "ctr", "-", "-"),
+        ("pooled", "ctr", "-", "-"),
+    ],
+)
+def test_the_table_says_what_the_gate_decided_and_which_kernel_serves(domain, task, gate, served):
+    assert (gate_word(TOLD, domain, task), served_word(TOLD, domain)) == (gate, served)
+
+
+def test_which_kernel_serves_a_domain_is_read_from_the_predictions():
+    table = predictions(rows=60)
+    names = pa.array(["region=a" if i % 2 else "pooled" for i in range(60)]).dictionary_encode()
+    found = served_by(table.append_column("served", names))
+    assert found == {"region=a": "pooled, region=a", "region=b": "pooled, region=a"}
+    assert served_by(table) == {}
+
+
+def test_the_record_says_what_intervals_take_as_independent():
+    found = intervals_of(metrics_of(predictions(), CATALOG))
+    assert found["cluster"] == "user"
+    assert found["clusters"]["ctr"] == 50
+    assert set(found["se_over_delong"]) == {"ctr", "cvr", "ctcvr"}
+    ratio = found["se_over_delong"]
+    assert 0.5 < ratio["ctr"] < 2
+    assert ratio["cvr"] is None  # kernel and base say the same of it
+    without = Catalog.model_validate(
+        CATALOG.model_dump() | {"log": {"name": "small", "partition_keys": ["region"]}}
+    )
+    found = intervals_of(metrics_of(predictions(), without))
+    assert (found["cluster"], found["se_over_delong"]["ctr"]) == ("row", None)
+
+
+@pytest.mark.parametrize("with_kernels", [True, False])
+def test_a_block_a_task_shows_base_and_kernels_and_explains_its_summaries(with_kernels, capsys):
+    rows = metrics_of(predictions(), CATALOG)
+    kept = [r for r in rows if with_kernels or not r.method.startswith("iak")]
+    show_task(TOLD, kept, "ctr")
+    told = " ".join(capsys.readouterr().out.split())
+    for words in ("ctr on test", "all: mean over the domains", "pooled: all rows ranked together"):
+        assert words in told
+    assert ("served by" in told) == ("rows of one user as dependent" in told) == with_kernels
+    line = next(r for r in rows if (r.method, r.domain, r.task) == ("base", "all", "ctr"))
+    assert f"{line.positives:,}" in told

@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 
-from jobs.pretrain import UNDECIDED, LabelCounts
+from pipeline.data.labels import UNDECIDED, LabelCounts
 from schemas.log import Catalog
 
 CATALOG = Catalog.model_validate(

@@ -96,7 +96,7 @@ def test_the_record_holds_the_resolved_spec_and_the_versions(tmp_path):
         pass
     document = json.loads((tmp_path / "record.json").read_text())
     assert document["spec"]["seed"] == 3
-    assert document["spec"]["optim"]["table_lr"] > 0
+    assert document["spec"]["optim"]["decay_share"] > 0
     assert document["versions"]["torch"]
     assert document["timings_s"]["train"] >= 0
 
@@ -110,9 +110,9 @@ def test_a_record_that_is_no_record_is_refused(tmp_path):
 def test_a_folder_of_another_run_names_the_settings_that_differ(tmp_path):
     with run_record("pretrain", spec(tmp_path), tmp_path):
         pass
-    other = spec(tmp_path, seed=7, optim={"table_lr": 0.5})
+    other = spec(tmp_path, seed=7, optim={"decay_share": 0.5})
     with (
-        pytest.raises(BadRequest, match=r"optim\.table_lr was 0\.05, is 0\.5") as told,
+        pytest.raises(BadRequest, match=r"optim\.decay_share was 0\.4, is 0\.5") as told,
         run_record("pretrain", other, tmp_path),
     ):
         pytest.fail("another run's folder was opened")

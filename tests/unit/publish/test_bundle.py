@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import BadRequest, Corrupt, WrongBase
-from pipeline.publish import bundle as bundle_module
+from pipeline import files
+from pipeline.errors import BadRequest, Corrupt, OtherFormat, WrongBase
 from pipeline.publish.bundle import (
     MANIFEST,
     MAX_NAME,
@@ -20,8 +20,19 @@ from pipeline.publish.bundle import (
     weights_digest,
     write_bundle,
 )
+from schemas.verdict import Comparison, TaskVerdict, Verdict
 
 BASE, SCHEMA = "b" * 64, "c" * 64
+VERDICT = Verdict(
+    publish=True, reason="gain", gain=0.1, gain_low=0.05, rows=900,
+    tasks=(
+        TaskVerdict(
+            task="ctr", rows=900, positives=90, negatives=810, cluster="user", clusters=300,
+            se_ratio=1.4, auc=Comparison(kernel=0.71, base=0.7, delta=0.01, low=0.0, high=0.02),
+            judged=True, holds=False, reason="",
+        ),
+    ),
+)  # fmt: skip
 
 
 def tensors(seed=0):
@@ -41,8 +52,7 @@ def write(root, *, seed=0, domain=None, **changes):
         "schema_hash": SCHEMA,
         "data_window": {"days": ["2026-11-01", "2026-11-19"], "rows": 1000},
         "spec": {"beta": 1e-05, "note": "ü"},
-        "metrics": [{"auc": 0.71, "gauc": None}],
-        "verdict": {"publish": True, "reason": "gain"},
+        "verdict": VERDICT,
         "versions": {"torch": "2.13.0"},
         "created_at": datetime(2026, 11, 20, 3, tzinfo=UTC),
     } | changes
@@ -82,7 +92,7 @@ def test_a_bundle_comes_back_bit_for_bit(published):
     assert (found.manifest.level, found.manifest.domain) == (["region"], {"region": "a"})
     assert found.manifest.shapes["turned"] == [5, 3]
     assert found.manifest.weights_digest == weights_digest(tensors()) != weights_digest(tensors(1))
-    assert found.manifest.metrics == [{"auc": 0.71, "gauc": None}]
+    assert found.manifest.verdict == VERDICT
 
 
 def test_equal_contents_make_equal_bytes(tmp_path):
@@ -143,14 +153,15 @@ def test_a_file_of_another_length_is_refused(tmp_path, name, change):
     [
         ("[]", Corrupt),
         ("null", Corrupt),
-        ('{"kind": "iak-bundle", "format": 1, "x": NaN}', Corrupt),
-        ('{"kind": "iak-bundle", "format": 1, "x": 1e999}', Corrupt),
+        ('{"kind": "iak-bundle", "format": 2, "x": NaN}', Corrupt),
+        ('{"kind": "iak-bundle", "format": 2, "x": 1e999}', Corrupt),
         ("[" * 100_000, Corrupt),
         ('{"kind": "iak-base", "format": 1}', BadRequest),
-        ('{"kind": "iak-bundle", "format": 2}', BadRequest),
+        ('{"kind": "iak-bundle", "format": 1}', OtherFormat),
+        ('{"kind": "iak-bundle", "format": 3}', OtherFormat),
         ("{}", BadRequest),
     ],
-    ids=["list", "null", "nan", "infinity", "deep", "base", "future", "empty"],
+    ids=["list", "null", "nan", "infinity", "deep", "base", "before verdicts", "future", "empty"],
 )
 def test_another_document_is_refused_in_words(tmp_path, text, error):
     folder = write(tmp_path)
@@ -182,12 +193,12 @@ def test_publishing_again_replaces_the_bundle_and_leaves_nothing_behind(tmp_path
     assert names_in(tmp_path) == ["region=a"]
 
 
-@pytest.mark.parametrize("step", ["_write_durably", "_sync_folder", "_swap_in"])
+@pytest.mark.parametrize("step", ["sync_file", "sync_folder", "put_folder", "_exchange"])
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, call):
     folder = write(tmp_path, seed=1)
     calls = []
-    real = getattr(bundle_module, step)
+    real = getattr(files, step)
 
     def dies(*args):
         calls.append(args)
@@ -195,7 +206,7 @@ def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, 
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(bundle_module, step, dies)
+    monkeypatch.setattr(files, step, dies)
     with suppress(KeyboardInterrupt):
         write(tmp_path, seed=2)
     monkeypatch.undo()
@@ -206,7 +217,7 @@ def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, 
 
 
 def test_without_exchange_the_folder_is_still_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_module, "_exchange", lambda _one, _other: False)
+    monkeypatch.setattr(files, "_exchange", lambda _one, _other: False)
     write(tmp_path, seed=1)
     folder = write(tmp_path, seed=2)
     assert same(read(folder).tensors, tensors(2))

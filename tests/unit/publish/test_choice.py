@@ -12,6 +12,7 @@ from pipeline.iak import kernel
 from pipeline.publish.bundle import write_bundle
 from pipeline.publish.choice import BASE_SLOT, read_shelf
 from pipeline.publish.offer import STANDARD
+from schemas.verdict import Verdict
 from tests.unit.iak.small import SHAPE, X_UNITS, moved_kernel, normal, small_heads
 
 BASE, SCHEMA = "b" * 64, "c" * 64
@@ -34,8 +35,10 @@ def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None):
     tensors |= {f"{STANDARD}scale": 1 + normal(inputs).abs()}
     return write_bundle(
         root, tensors, domain=domain, base_fingerprint=base, schema_hash=SCHEMA, data_window={},
-        spec={"kernel": {"reads": reads}}, metrics=[],
-        verdict={"publish": is_published if published is None else published}, versions={},
+        spec={"kernel": {"reads": reads}}, versions={},
+        verdict=Verdict(
+            publish=is_published if published is None else published, reason="", rows=0
+        ),
         created_at=datetime(2026, 11, 20, 3, tzinfo=UTC),
     )  # fmt: skip
 

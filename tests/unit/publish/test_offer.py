@@ -11,9 +11,13 @@ from pipeline.iak.bank import Bank, stack
 from pipeline.publish.bundle import read_bundle
 from pipeline.publish.choice import live_kernels, read_shelf
 from pipeline.publish.offer import Papers, offer
+from pipeline.stats.auc import auc
 from pipeline.training.finetune import Finetuned, Judged, Level
 from pipeline.training.tune import Tuned
 from schemas.domain import Domain
+from schemas.job import GateSpec
+from schemas.predictions import metric_tasks
+from schemas.task import TaskSpec
 from tests.unit.iak.small import SHAPE, moved_kernel, standard
 
 BASE, SCHEMA = "b" * 64, "c" * 64
@@ -24,24 +28,43 @@ PAPERS = Papers(
 ROWS = 600
 
 
-def judged(better, rows=ROWS, seed=0):
-    """Gate rows whose candidate is `better` by so much in logit; negative is worse."""
+TASKS = metric_tasks(
+    (
+        TaskSpec(label="click", kind="click"),
+        TaskSpec(label="order", kind="conversion"),
+    ),
+    negatives_kept=1.0,
+)
+
+
+def judged(better, rows=ROWS, seed=0, *, order=None):
+    """Gate rows whose candidate is `better` by so much in logit; negative is worse.
+
+    `order` is the same of the conversion given its click, where it differs.
+    """
     draw = np.random.default_rng(seed)
     logit = draw.normal(size=(rows, 2))
-    labels = (draw.random((rows, 2)) < 1 / (1 + np.exp(-2 * logit))).astype(np.float32)
-    before, after = (1 / (1 + np.exp(-size * logit)) for size in (1.0, 1.0 + better))
-    nudged = 1 / (1 + np.exp(-(1.0 + better) * logit - 0.01 * draw.normal(size=logit.shape)))
-    loss = [-(labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum(1) for p in (before, after)]
-    return Judged(
-        base_loss=loss[0], candidate_loss=loss[1], labels_nT=labels,
-        mask_nT=np.ones((rows, 2), np.bool_), base_p_nT=before.astype(np.float32),
-        candidate_p_nT=nudged.astype(np.float32),
-    )  # fmt: skip
+    chance = 1 / (1 + np.exp(-2 * logit))
+    labels = (draw.random((rows, 2)) < chance).astype(np.float32)
+    labels[:, 1] *= labels[:, 0]
+    sizes = (1.0 + better, 1.0 + (better if order is None else order))
+    noise = 0.01 * draw.normal(size=logit.shape)
+    own = [1 / (1 + np.exp(-size * logit - noise)) for size in (np.ones(2), np.array(sizes))]
+    entire = [np.stack([p[:, 0], p[:, 0] * p[:, 1]], axis=1) for p in own]
+    loss = [-(labels * np.log(p) + (1 - labels) * np.log1p(-p)) for p in entire]
+    columns = {
+        f"{who}_{what}_nT": values.astype(np.float32)
+        for what, pair in (("own", own), ("entire", entire), ("loss", loss))
+        for who, values in zip(("base", "candidate"), pair, strict=True)
+    }
+    mask = np.ones((rows, 2), np.bool_)
+    return Judged(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
 
 
 A = Domain((("region", "a"),))
 SLASH = Domain((("region", "b/c"),))
 CROSS = Domain((("region", "b/c"), ("daypart", "x")))
+OTHER = Domain((("region", "b/c"), ("daypart", "y")))
 
 
 def level(keys, gate_rows):
@@ -70,22 +93,26 @@ def offers(root):
         levels=(
             level((), {Domain(): judged(0.8)}),
             level(("region",), {A: judged(-0.8), SLASH: None}),
-            level(("region", "daypart"), {CROSS: judged(0.8, rows=50)}),
+            level(
+                ("region", "daypart"),
+                {CROSS: judged(0.8, rows=50), OTHER: judged(0.8, rows=3000, order=-2.0)},
+            ),
         ),
-        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={},
+        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={}, labels={},
         digest="d", digest_before="d", cache={},
         plan=(), parameters_per_kernel=1,
     )  # fmt: skip
-    return {o.domain: o for o in offer(done, root, papers=PAPERS, z=1.64, min_rows=200)}
+    return {o.domain: o for o in offer(done, root, papers=PAPERS, tasks=TASKS, gate=GateSpec())}
 
 
 @pytest.mark.parametrize(
     ("domain", "published", "reason"),
     [
-        ("pooled", True, "beyond 1.64 standard errors"),
-        ("region=a", False, "not beyond 1.64 standard errors"),
-        (SLASH.name, False, "gate slice has 0 rows, fewer than 200"),
-        (CROSS.name, False, "gate slice has 50 rows, fewer than 200"),
+        ("pooled", True, " of 300 users: beyond 1.65 standard errors"),
+        ("region=a", False, "ctr holds it: "),
+        (SLASH.name, False, "no gate row has a label"),
+        (CROSS.name, False, "no task is judged: ctr has "),
+        (OTHER.name, False, "cvr holds it: AUC "),
     ],
 )
 def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, published, reason):
@@ -94,8 +121,7 @@ def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, publis
     assert reason in found.verdict.reason
     assert found.valid_gain == pytest.approx(0.1)
     manifest = read_bundle(found.path, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
-    assert manifest.verdict["publish"] == published
-    assert manifest.verdict["reason"] == found.verdict.reason
+    assert manifest.verdict == found.verdict
     assert manifest.data_window == {"rows": 7, "tuning_rows": 1234}
 
 
@@ -106,21 +132,38 @@ def test_a_name_with_a_slash_in_a_value_keeps_its_keys(offers):
     assert manifest.domain == {"region": "b/c", "daypart": "x"}
 
 
-def test_metrics_say_how_many_rows_and_how_much_better(offers):
-    manifest = read_bundle(
-        offers["pooled"].path, base_fingerprint=BASE, schema_hash=SCHEMA
-    ).manifest
-    assert [(m["task"], m["rows"]) for m in manifest.metrics] == [("ctr", ROWS), ("cvr", ROWS)]
-    assert all(
-        m["delta_auc_low"] <= m["delta_auc"] <= m["delta_auc_high"] for m in manifest.metrics
+def test_the_verdict_tells_every_task_as_evaluation_counts_it(offers):
+    rows = judged(0.8)
+    tasks = offers["pooled"].verdict.tasks
+    clicked = int(rows.labels_nT[:, 0].sum())
+    bought = int(rows.labels_nT[:, 1].sum())
+    counts = [(t.task, t.rows, t.positives) for t in tasks]
+    assert counts == [("ctr", ROWS, clicked), ("cvr", clicked, bought), ("ctcvr", ROWS, bought)]
+    for task in tasks:
+        assert task.judged
+        assert not task.holds
+        assert task.auc.low <= task.auc.delta <= task.auc.high
+        assert task.cluster == "user"
+        assert 0 < task.clusters <= ROWS // 2
+    cvr = tasks[1]
+    mask = rows.labels_nT[:, 0] == 1
+    assert cvr.auc.kernel == pytest.approx(
+        auc(rows.labels_nT[mask, 1], rows.candidate_own_nT[mask, 1])
     )
+
+
+def test_the_gain_is_what_tuning_sums(offers):
+    rows = judged(0.8)
+    gain = (rows.base_loss - rows.candidate_loss).mean()
+    assert offers["pooled"].verdict.gain == pytest.approx(gain)
+    assert offers[OTHER.name].verdict.holding == ("cvr", "ctcvr")
 
 
 def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(offers, root):
     shelf = read_shelf(root, base_fingerprint=BASE, schema_hash=SCHEMA)
     assert set(shelf.names) == set(offers)
-    published = dict(zip(shelf.names, shelf.is_published, strict=True))
-    assert published == {name: o.verdict.publish for name, o in offers.items()}
+    verdicts = dict(zip(shelf.names, shelf.verdicts, strict=True))
+    assert verdicts == {name: o.verdict for name, o in offers.items()}
     slot = shelf.names.index(SLASH.name)
     for name, weight in moved_kernel(1).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight

@@ -66,11 +66,6 @@ def refused(document: dict[str, Any]) -> str:
             {"tables__ghost": {"min_count": 1}}, "tables no feature reads: ghost", id="orphan table"
         ),
         pytest.param(
-            {"tasks": [{"label": "order", "kind": "conversion"}]},
-            "a conversion needs a task of kind 'click' to come after",
-            id="conversion without click",
-        ),
-        pytest.param(
             {
                 "tasks": [
                     {"label": "click", "kind": "click"},
@@ -193,4 +188,12 @@ def test_a_catalogue_names_every_column_that_a_job_reads_once():
 
 def test_a_catalogue_survives_its_own_dump():
     catalog = small_catalog(splits={"tune": {"days": [-3, -1], "slice": [0, 0.5]}})
+    assert Catalog.model_validate(catalog.model_dump(mode="json")) == catalog
+
+
+def test_a_conversion_without_a_click_is_a_plain_label_over_all_rows_for_every_reader():
+    catalog = small_catalog(tasks=[{"label": "order", "kind": "conversion", "weight": 0.5}])
+    (task,) = catalog.tasks
+    assert (task.kind, task.title, task.weight) == ("binary", "cvr", 0.5)
+    assert task.entire_space_title is None
     assert Catalog.model_validate(catalog.model_dump(mode="json")) == catalog

@@ -45,3 +45,27 @@ def test_the_command_line_takes_one_allowance_a_word():
     words = ["catalog=planted", "data_root=/logs", "run_dir=/r", "from=/base"]
     spec = read_spec("pretrain", [*words, f"allow={WORDS[0]}", f"allow={WORDS[3]}"])
     assert spec.allow == (WORDS[0], WORDS[3])
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "precision"),
+    [
+        ("evaluate", [], "fp32"),
+        ("evaluate", ["tables.tolerance=0.01"], "fp32"),
+        ("evaluate", ["tables.precision=int8"], "int8"),
+        ("finetune", ["tables.tolerance=0.01"], "int8"),
+    ],
+)
+def test_evaluation_looks_tables_up_in_fp32_unless_told_otherwise(verb, words, precision):
+    asked = ["catalog=planted", "data_root=/logs", "run_dir=/r", "base=/base"]
+    assert read_spec(verb, [*asked, *words]).tables.precision == precision
+
+
+def test_the_gates_floors_and_margins_have_one_default():
+    gate = read_spec(
+        "finetune", ["catalog=planted", "data_root=/l", "run_dir=/r", "base=/b", "gate.z=2"]
+    ).gate
+    assert gate.model_dump() == {
+        "z": 2.0, "min_positives": 30, "min_negatives": 30, "auc_margin": 0.002,
+        "logloss_margin": 0.005, "calibration_margin": 0.05,
+    }  # fmt: skip

@@ -12,7 +12,7 @@ from schemas.manifest import BaseManifest, FileEntry, canonical_json, fingerprin
 def base(**changes):
     doc = {
         "kind": "iak-base",
-        "format": 1,
+        "format": 2,
         "parent": None,
         "schema_hash": "s",
         "tables": [{"name": "item", "rows": 10, "width": 4, "features": ["item"]}],
@@ -42,11 +42,12 @@ def test_a_base_survives_json():
         ({"created_at": "2027-01-01T00:00:00Z"}, True),
         ({"catalog": {"a": 2, "b": 1}}, True),
         ({"fingerprint": "x"}, True),
+        ({"optimizer": [{"path": "optimizer/adam.safetensors"}]}, True),
         ({"digest": {"item": "fe"}}, False),
         ({"parent": "p"}, False),
         ({"metrics": []}, False),
     ],
-    ids=["time", "order of keys", "itself", "digest", "parent", "metrics"],
+    ids=["time", "order of keys", "itself", "optimiser's state", "digest", "parent", "metrics"],
 )
 def test_a_fingerprint_is_of_everything_but_itself_and_the_time(changes, same):
     assert (fingerprint_of(base() | changes) == fingerprint_of(base())) is same

@@ -27,7 +27,13 @@ FIELDS = [
     *("method", "domain", "task", "rows", "positives"),
     *("auc", "gauc", "logloss", "ne", "calibration"),
     *("delta_auc", "delta_auc_low", "delta_auc_high", "reasons"),
+    *("delta_logloss", "delta_logloss_low", "delta_logloss_high"),
+    *("delta_calibration", "delta_calibration_low", "delta_calibration_high"),
+    *("cluster", "clusters", "se_ratio"),
 ]
+
+
+ENDS = ("", "_low", "_high")
 
 
 def planted(seed=0, *, size=4000, num_domains=5):
@@ -124,7 +130,7 @@ def test_every_method_task_and_domain_has_its_row_in_order():
 
 def test_each_row_equals_the_metrics_of_its_own_rows():
     labels, _, p_base, p_tuned, domain, users = planted()
-    table = table_of()
+    table, alike = table_of(), table_of(users=None)
     for name, mine in [(f"region={i}", domain == i) for i in range(5)] + [("pooled", domain >= 0)]:
         row = table["kernel", name, "ctr"]
         paired = paired_auc(labels[mine], p_tuned[mine], p_base[mine])
@@ -137,9 +143,12 @@ def test_each_row_equals_the_metrics_of_its_own_rows():
             "ne": normalized_entropy(labels[mine], p_tuned[mine]),
             "calibration": calibration(labels[mine], p_tuned[mine]),
             "delta_auc": paired.delta,
-            "delta_auc_low": paired.low,
-            "delta_auc_high": paired.high,
         }
+        independent = alike["kernel", name, "ctr"]
+        delong = (paired.delta, paired.low, paired.high)
+        assert delong == tuple(getattr(independent, f"delta_auc{end}") for end in ENDS)
+        assert (independent.cluster, independent.clusters) == ("row", mine.sum())
+        assert (row.cluster, row.clusters) == ("user", np.unique(users[mine]).size)
         found = {key: getattr(row, key) for key in expected}
         assert found == pytest.approx(expected, rel=1e-9), name
         assert row.reasons == {}
@@ -156,11 +165,11 @@ def test_each_row_equals_the_metrics_of_its_own_rows():
 
 
 def test_all_is_the_row_weighted_mean_and_its_interval_is_narrower_than_its_parts():
-    table = table_of()
+    table = table_of(users=None)
     parts = [table["kernel", f"region={i}", "ctr"] for i in range(5)]
     weights = np.array([part.rows for part in parts]) / sum(part.rows for part in parts)
     row = table["kernel", "all", "ctr"]
-    for metric in ("auc", "gauc", "logloss", "ne", "calibration", "delta_auc"):
+    for metric in ("auc", "logloss", "ne", "calibration", "delta_auc"):
         expected = weights @ [getattr(part, metric) for part in parts]
         assert getattr(row, metric) == pytest.approx(expected), metric
     errors = [(part.delta_auc_high - part.delta_auc_low) / 2 for part in parts]
@@ -205,8 +214,22 @@ def test_all_leaves_out_domains_without_the_metric():
             [0, 0, 1],
             [1, 1, 1],
             [0.1, 0.2, 0.3],
+            {"delta_auc_low": "all 3 rows are one user's"},
+            id="one user",
+        ),
+        pytest.param(
+            [0, 0, 1],
+            [1, 2, 3],
+            [0.1, 0.2, 0.3],
             {"delta_auc_low": "fewer than two rows of a class: 1 of 3 are positive"},
             id="one positive",
+        ),
+        pytest.param(
+            [0, 0, 1, 1],
+            [1, 2, 3, 3],
+            [0.1, 0.2, 0.3, 0.4],
+            {"delta_auc_low": "all rows of a class are one user's"},
+            id="one user's positives",
         ),
         pytest.param(
             [0, 1],
@@ -231,7 +254,7 @@ def test_a_metric_that_cannot_be_computed_is_none_and_says_why(labels, users, p,
         assert getattr(row, metric) is None
         assert row.reasons[metric] == reason
     none = {field for field in FIELDS if getattr(row, field) is None}
-    assert none == set(row.reasons)
+    assert none - {"se_ratio"} == set(row.reasons)
 
 
 def test_one_diverged_domain_leaves_the_others_alone():
@@ -252,7 +275,8 @@ def test_a_diverged_base_costs_the_delta_only():
     table = table_of(probabilities={"base": {"ctr": p_base}, "kernel": {"ctr": p_tuned}})
     row = table["kernel", "region=3", "ctr"]
     assert row.auc is not None
-    assert set(row.reasons) == {"delta_auc", "delta_auc_low", "delta_auc_high"}
+    deltas = ("delta_auc", "delta_logloss", "delta_calibration")
+    assert set(row.reasons) == {f"{delta}{end}" for delta in deltas for end in ENDS}
     assert "of the base's" in row.reasons["delta_auc"]
 
 
@@ -262,7 +286,7 @@ def test_all_says_when_no_domain_has_both_classes():
         probabilities={"base": {"ctr": np.array([0.1, 0.2, 0.3, 0.4])}},
         domain_index=np.array([0, 0, 1, 1]),
         domain_names=["a", "b"],
-        users=np.array([1, 1, 1, 1]),
+        users=np.array([1, 2, 3, 4]),
     )
     assert table["base", "all", "ctr"].reasons["auc"] == "no domain has rows of both classes"
     delta = table["base", "all", "ctr"].reasons["delta_auc"]

@@ -1,5 +1,6 @@
 """A base that grew scores exactly as before, until it learns on."""
 
+import json
 import re
 from datetime import UTC, datetime
 
@@ -16,8 +17,9 @@ from pipeline.model.tables import build_tables
 from pipeline.process import Worker
 from pipeline.sharding.published import read_base_weights, write_base_weights
 from pipeline.sharding.shard import digest_model
-from pipeline.training import base
+from pipeline.training import base, optimizer_state
 from schemas.job import ModelSpec
+from schemas.manifest import fingerprint_of
 from tests.builders import FEATURES, batch_of, draw_rows, small_catalog
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
@@ -193,3 +195,16 @@ def test_another_meaning_is_refused_however_it_is_allowed(tmp_path, changes, say
     opened, _ = published(tmp_path, "mlp")
     with pytest.raises(BadRequest, match=says):
         base.check_continues(opened, small_catalog(**{"tables": SIZES} | changes))
+
+
+def test_a_base_from_before_bases_kept_their_optimiser_opens_without_a_state(tmp_path):
+    opened, _ = published(tmp_path, "mlp")
+    path = tmp_path / base.MANIFEST
+    document = json.loads(path.read_text()) | {"format": 1}
+    del document["optimizer"]
+    name = fingerprint_of(document)
+    path.write_text(json.dumps(document | {"fingerprint": name}))
+    older = base.open_base(tmp_path)
+    assert (older.manifest.format, older.manifest.fingerprint) == (2, name)
+    assert older.manifest.files == opened.manifest.files
+    assert not optimizer_state.has_state(older)

@@ -1,0 +1,79 @@
+"""What can be refused before Ray starts: documents and devices that do not belong together.
+
+Starting Ray and its workers takes tens of seconds, a snapshot of a long log minutes. Only documents
+are read here, no weights.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+from jobs._progress import console
+from pipeline.errors import BadRequest, DoesNotFit
+from pipeline.publish.bundle import list_bundles, verify_bundles
+from pipeline.training import base, precision
+from pipeline.training.base import PublishedBase
+from schemas.job import FrozenTablesSpec, WorkerJobSpec
+from schemas.log import Catalog
+
+
+def check_workers(spec: WorkerJobSpec) -> None:
+    """Refuse a device that a local Ray cannot give; warn of more workers than cores.
+
+    A cluster that the environment names is not judged: its machines are not this one.
+
+    Raises:
+        DoesNotFit: device=cuda with more workers than this machine has GPUs.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    gpus = torch.cuda.device_count()
+    if spec.device == "cuda" and gpus < spec.workers:
+        raise DoesNotFit(
+            f"device=cuda with workers={spec.workers}, but this machine has {gpus} GPUs that torch "
+            "sees. Ask for fewer workers, or device=cpu"
+        )
+    cores = os.cpu_count() or 1
+    if spec.workers > cores and not gpus:
+        console.print(
+            f"workers={spec.workers} share {cores} cores; fewer would be as fast", markup=False
+        )
+
+
+def open_frozen_base(place: Path, catalog: Catalog, tables: FrozenTablesSpec) -> PublishedBase:
+    """Open a base that workers will freeze, and refuse tables in a precision it cannot be held in.
+
+    Raises:
+        BadRequest: there is no base, its catalogue is another one, or a precision costs too much.
+        Corrupt: its manifest was changed.
+    """
+    opened = base.open_base(place)
+    base.check_same_schema(opened, catalog)
+    precision.check(opened.manifest, tables)
+    return opened
+
+
+def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> Path:
+    """Return the folder of bundles at a run's folder or at its own, every manifest verified.
+
+    Args:
+        place: as the setting gives it.
+        opened: the base that the bundles must have been tuned on.
+        setting: what gave it, for the message.
+
+    Raises:
+        BadRequest: there is no bundle.
+        WrongBase: a bundle was tuned on another base.
+        Corrupt: a manifest was changed.
+    """
+    folder = next((f for f in (place, place / "bundles") if list_bundles(f)), None)
+    if folder is None:
+        what = "is empty of bundles" if place.is_dir() else "does not exist"
+        raise BadRequest(
+            f"{setting}={place} {what}; expected the run folder of an `iak finetune`, or its "
+            "bundles/"
+        )
+    manifest = opened.manifest
+    verify_bundles(folder, base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash)
+    return folder.resolve()

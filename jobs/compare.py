@@ -1,0 +1,199 @@
+"""`iak compare RUN RUN [SPLIT]`: two evaluations on the same rows, method by method."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from jobs._progress import console
+from jobs._tables import largest, number, show_facts, show_table
+from pipeline.errors import BadRequest
+from pipeline.files import put_file
+from pipeline.publish.predictions import (
+    Ints,
+    Predictions,
+    paired_rows,
+    probabilities_of,
+    read_predictions,
+    task_columns,
+)
+from pipeline.stats.metrics import ALL, POOLED, MetricRow, evaluate_methods
+from schemas.job import CompareSpec
+from schemas.predictions import MetricTask
+
+FIRST, SECOND = "first", "second"
+FORMAT = 1
+MOST_DOMAINS = 20
+"""Domains shown, those with most rows; the JSON has all."""
+
+
+def main(spec: CompareSpec) -> int:
+    """Compare every method that both runs have, on every task that both judge."""
+    first, second = (read_predictions(run, spec.split) for run in (spec.first, spec.second))
+    places = paired_rows(first, second, common=spec.common)
+    rows = compare(first, second, places)
+    document = report_of(spec, first, second, places, rows)
+    if spec.json_out:
+        put_file(spec.json_out, json.dumps(document, indent=1))
+    show(document, rows)
+    return 0
+
+
+def compare(
+    first: Predictions, second: Predictions, places: tuple[Ints, Ints]
+) -> dict[str, list[MetricRow]]:
+    """Return method -> the second run's rows of the table, whose base is the first run.
+
+    Args:
+        first: one run.
+        second: the other.
+        places: the same rows in each, as `paired_rows` gives them.
+
+    Raises:
+        BadRequest: the runs share no method or no task.
+    """
+    methods = [m for m in first.document.methods if m in second.document.methods]
+    tasks = [t for t in first.document.tasks if t in second.document.tasks]
+    if not tasks:
+        raise BadRequest(
+            f"{first.run_dir} judges {_names(first)}, {second.run_dir} {_names(second)}: they have "
+            "no task in common. Compare runs of one catalogue's tasks"
+        )
+    # The domains are the first run's: kernels may be cut otherwise in the second.
+    ours = first.table.take(places[0])
+    theirs = second.table.take(places[1])
+    is_known = ours.column("domain").is_valid()
+    ours, theirs = ours.filter(is_known), theirs.filter(is_known)
+    names, index = np.unique(
+        ours.column("domain").to_numpy(zero_copy_only=False), return_inverse=True
+    )
+    columns = task_columns(ours, tasks)
+    before, after = (probabilities_of(run, tasks, methods) for run in (ours, theirs))
+    found: dict[str, list[MetricRow]] = {}
+    for method in methods:
+        found[method] = evaluate_methods(
+            columns.labels,
+            {FIRST: before[method], SECOND: after[method]},
+            domain_index=index,
+            domain_names=[str(name) for name in names],
+            users=ours.column("user").to_numpy() if first.document.has_users else None,
+            masks=columns.masks,
+            kept=columns.kept,
+            base=FIRST,
+        )
+    return found
+
+
+def _names(run: Predictions) -> list[str]:
+    return [task.name for task in run.document.tasks]
+
+
+def report_of(
+    spec: CompareSpec,
+    first: Predictions,
+    second: Predictions,
+    places: tuple[Ints, Ints],
+    rows: Mapping[str, Sequence[MetricRow]],
+) -> dict[str, Any]:
+    """Return all that was compared, as JSON values."""
+    runs = (first, second)
+    alone = [
+        sorted(set(run.document.methods) - set(other.document.methods))
+        for run, other in (runs, runs[::-1])
+    ]
+    return {
+        "kind": "iak-comparison",
+        "format": FORMAT,
+        "split": spec.split,
+        "runs": [str(run.run_dir) for run in runs],
+        "bases": [run.document.base_fingerprint for run in runs],
+        "rows": [len(run.table) for run in runs],
+        "rows_compared": int(places[0].size),
+        "methods_of_one_run": alone,
+        "tasks": [_document(task) for task in first.document.tasks],
+        "lines": [
+            {"compared": method, **asdict(row)} for method, found in rows.items() for row in found
+        ],
+    }
+
+
+def _document(task: MetricTask) -> dict[str, Any]:
+    return task.model_dump(mode="json")
+
+
+def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -> None:
+    """Print a block a task: every method in both runs, by domain and together."""
+    tasks = dict.fromkeys(row.task for found in rows.values() for row in found)
+    for task in tasks:
+        lines = []
+        for method, found in rows.items():
+            by = {(row.method, row.domain): row for row in found if row.task == task}
+            domains = {domain: row.rows for (_, domain), row in by.items()}
+            shown = largest(domains, MOST_DOMAINS, always=(ALL, POOLED))
+            lines += [_line(method, by, domain) for domain in shown]
+        show_table(
+            f"{task} on {document['split']}",
+            ("method", "domain", "rows", "AUC", "delta [95 %]", "log-loss", "calibration"),
+            lines,
+            caption=_caption(rows, task),
+            text=("domain",),
+        )
+    first, second = document["rows"]
+    show_facts(
+        f"{document['rows_compared']:,} rows compared",
+        {
+            "first": f"{document['runs'][0]}, {first:,} rows, base {document['bases'][0][:12]}",
+            "second": f"{document['runs'][1]}, {second:,} rows, base {document['bases'][1][:12]}",
+            "methods of one run alone": ", ".join(
+                chain.from_iterable(document["methods_of_one_run"])
+            )
+            or "none",
+        },
+    )
+    console.print()
+
+
+def _line(method: str, by: Mapping[tuple[str, str], MetricRow], domain: str) -> list[str]:
+    before, after = by[FIRST, domain], by[SECOND, domain]
+    return [
+        method,
+        domain,
+        f"{after.rows:,}",
+        f"{number(before.auc)} -> {number(after.auc)}",
+        _delta(after, "delta_auc", 1.0, 4),
+        f"{number(before.logloss)}, {_delta(after, 'delta_logloss', 100.0, 2)} %",
+        f"{number(before.calibration, 3)} -> {number(after.calibration, 3)}, "
+        f"{_delta(after, 'delta_calibration', 1.0, 3)}",
+    ]
+
+
+def _delta(row: MetricRow, name: str, scale: float, digits: int) -> str:
+    """A difference with its interval."""
+    values = [getattr(row, f"{name}{end}") for end in ("", "_low", "_high")]
+    if any(value is None for value in values):
+        return "-"
+    value, low, high = (f"{scale * value:+.{digits}f}" for value in values)
+    return f"{value} [{low}, {high}]"
+
+
+def _caption(rows: Mapping[str, Sequence[MetricRow]], task: str) -> str:
+    """Say what is compared, and what the intervals count on."""
+    summed = next(
+        row
+        for found in rows.values()
+        for row in found
+        if (row.method, row.task, row.domain) == (SECOND, task, ALL)
+    )
+    dependent = (
+        f"rows of one user count as dependent ({summed.clusters:,} users)"
+        if summed.cluster == "user"
+        else "rows are taken as independent: the log declares no user"
+    )
+    return (
+        f"second minus first, 95 % intervals; {dependent}. log-loss: the first's, then the change "
+        "in per cent. calibration: first -> second, then how much further from 1. all: mean over "
+        "the domains, weighted by rows. pooled: all rows ranked together."
+    )

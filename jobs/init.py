@@ -1,0 +1,277 @@
+"""`iak init LOG`: look at a Parquet folder and write the catalogue that describes it to begin with.
+
+Every guess stands in the file with its reason; a person reads it once and mends what is wrong.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs._progress import announce, console
+from jobs._spec import explain
+from jobs._tables import show_facts
+from pipeline.data.describe_log import LogDescription, describe_log
+from pipeline.data.guess_features import HISTORY, FeatureGuess
+from pipeline.data.log_sample import LogSample, read_sample
+from pipeline.errors import BadRequest, PipelineError
+from pipeline.files import put_file
+from schemas.feature import CategoricalSpec, ListSpec
+from schemas.job import InitSpec
+from schemas.log import Catalog
+
+_NAME_LENGTH = 64
+
+
+def main(spec: InitSpec) -> int:
+    """Write a commented starting catalogue for a log, every guess marked with its reason."""
+    with announce("reading footers and a sample", spec.log):
+        sample = read_sample(_absolute(spec.log), rows=spec.sample_rows)
+    data_root, _, path = sample.uri.rstrip("/").rpartition("/")
+    name = _identifier(spec.name or _log_name(data_root, path))
+    out = spec.out or Path(f"{name}.toml")
+    if out.exists() and not spec.overwrite:
+        raise BadRequest(
+            f"{out} exists and is left as it is; give out=OTHER.toml, or overwrite=true"
+        )
+    with announce("describing", f"{len(sample.rows):,} sampled rows"):
+        guess = describe_log(sample)
+    text = catalog_text(guess, sample, name=name, path=path)
+    _refuse_contradictions(text)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    put_file(out, text)
+    _show(guess, sample, out, data_root or "/")
+    return 0
+
+
+def _refuse_contradictions(text: str) -> None:
+    """Refuse to write what `iak check` would not load.
+
+    Raises:
+        PipelineError: naming what contradicts what; the guesses do not fit together.
+    """
+    try:
+        Catalog.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise PipelineError(
+            f"the guesses contradict each other: {explain(error)}\nNothing was written. Write the "
+            "catalogue by hand (schemas/README.md), and report the log's columns as a fault of init"
+        ) from error
+
+
+def _absolute(place: str) -> str:
+    # normpath takes the ".." out as a shell does; resolve() would follow links as well.
+    return place if "://" in place else os.path.normpath(Path(place).absolute())
+
+
+def _log_name(data_root: str, path: str) -> str:
+    """Return the folder's name; its parent's where it is one that says nothing."""
+    says_nothing = path.lower() in ("events", "data", "log", "logs", "parquet", "part", "train")
+    return data_root.rpartition("/")[2] if says_nothing and data_root else path
+
+
+def _identifier(name: str) -> str:
+    """Return a name as a catalogue takes it: letters, digits and underscores, a letter first."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "x"
+    return (plain if plain[0].isalpha() else f"c_{plain}")[:_NAME_LENGTH]
+
+
+def catalog_text(guess: LogDescription, sample: LogSample, *, name: str, path: str) -> str:
+    """Return the catalogue as commented TOML.
+
+    Args:
+        guess: what the log looks like.
+        sample: what the guess rests on.
+        name: of the log.
+        path: of its folder below data_root.
+    """
+    sections = (
+        _head(sample),
+        _log(guess, name, path),
+        _domain(guess),
+        _features(guess),
+        _tasks(guess),
+        _splits(guess),
+    )
+    return "\n".join(line for section in sections for line in section) + "\n"
+
+
+def _head(sample: LogSample) -> Iterator[str]:
+    snapshot = sample.snapshot
+    yield "# A starting catalogue, written by `iak init`: every `guessed:` is one, with its reason."
+    seen = f"{len(snapshot.files):,} files, {snapshot.rows:,} rows"
+    yield f"# Seen: {seen}; {len(sample.rows):,} rows were looked at."
+    yield "# Read it once, mend what is wrong, then run `iak check`."
+    yield "# Every key is explained in schemas/README.md."
+    yield ""
+
+
+def _log(guess: LogDescription, name: str, path: str) -> Iterator[str]:
+    yield "[log]"
+    yield _pair("name", name)
+    yield _pair("path", path)
+    if guess.partition_keys:
+        yield _pair("partition_keys", guess.partition_keys, "the folders' names")
+    if guess.date_key:
+        yield _pair("date_key", guess.date_key.column, guess.date_key.why)
+    if guess.time:
+        yield from _time(guess)
+    for key, found in (
+        ("row_id", guess.row_id), ("slice_by", guess.slice_by), ("user", guess.user)
+    ):  # fmt: skip
+        if found:
+            yield _pair(key, found.column, found.why)
+    if guess.row_id is None:
+        yield '# row_id = "..."   # no column was unique: a row is its place in its file'
+    if guess.leaks:
+        yield "leak_columns = ["
+        for leak in guess.leaks:
+            yield f"    {_value(leak.column)},  # guessed: {_comment(leak.why)}"
+        yield "]"
+    yield "# negatives_kept = 0.1   # set it where negatives were sampled down before this log"
+    yield ""
+
+
+def _time(guess: LogDescription) -> Iterator[str]:
+    time = guess.time
+    if time is None:
+        return
+    yield _pair("event_time", time.column, time.why)
+    if time.unit not in ("s", "timestamp"):
+        yield _pair("event_time_unit", time.unit, "their size")
+    yield _pair("time_zone", time.time_zone, time.zone_why)
+
+
+def _domain(guess: LogDescription) -> Iterator[str]:
+    yield "[domain]"
+    yield _pair("keys", guess.domain_keys, guess.domain.why)
+    if guess.domain_parent:
+        yield _pair("parent", guess.domain_parent, "the outermost key")
+    yield _pair("min_rows", guess.min_rows, "half the tuning rows of a middling domain, 50 to 500")
+    yield ""
+
+
+def _features(guess: LogDescription) -> Iterator[str]:
+    names = _unique_names([feature.column for feature in guess.features])
+    for feature in guess.features:
+        yield from _feature(feature, names)
+    if guess.left_out:
+        yield "# Left out:"
+        for left in guess.left_out:
+            yield f"#   {_comment(left.column)}: {_comment(left.why)}"
+        yield ""
+
+
+def _unique_names(columns: Sequence[str]) -> dict[str, str]:
+    """Return column -> feature name; columns that read alike without their signs are numbered."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name, number = _identifier(column), 2
+        while name in names.values():
+            name, number = f"{_identifier(column)[: _NAME_LENGTH - 4]}_{number}", number + 1
+        names[column] = name
+    return names
+
+
+def _feature(feature: FeatureGuess, names: Mapping[str, str]) -> Iterator[str]:
+    name = names[feature.column]
+    yield "[[features]]"
+    yield _pair("kind", feature.kind, feature.why)
+    yield _pair("name", name)
+    if name != feature.column:
+        yield _pair("column", feature.column)
+    if feature.table_of:
+        yield _pair("table", names[feature.table_of])
+    if feature.kind == "list":
+        yield _pair("last", HISTORY)
+    if feature.padding is not None and "padding" in ListSpec.model_fields:
+        yield _pair("padding", feature.padding)
+    if feature.log:
+        yield _pair("log", True)
+    if feature.is_optional and "optional" in CategoricalSpec.model_fields:
+        yield _pair("optional", True)
+    yield ""
+
+
+def _tasks(guess: LogDescription) -> Iterator[str]:
+    conversions = [task.column for task in guess.tasks if task.kind == "conversion"]
+    for task in guess.tasks:
+        yield "[[tasks]]"
+        rate = task.positives / max(task.rows, 1)
+        yield _pair("label", task.column, f"{task.why}; {task.positives:,} positives ({rate:.2%})")
+        yield _pair("kind", task.kind)
+        if len(conversions) > 1 and task.kind == "conversion":
+            yield _pair("name", _task_name(task.column, conversions))
+        yield '# matures_after = "P7D"   # set it where a label may still turn from 0 to 1'
+        yield ""
+
+
+def _task_name(column: str, conversions: Sequence[str]) -> str:
+    short = {c: _identifier(re.sub(r"^(label|is|has|y)_", "", c.lower())) for c in conversions}
+    is_short_unique = list(short.values()).count(short[column]) == 1
+    return short[column] if is_short_unique else _unique_names(conversions)[column]
+
+
+def _splits(guess: LogDescription) -> Iterator[str]:
+    yield f"# guessed: {_comment(guess.splits_why)}"
+    for name, cut in guess.splits.items():
+        yield f"[splits.{name}]"
+        if "days" in cut:
+            yield _pair("days", cut["days"])
+        if "where" in cut:
+            pairs = ", ".join(f"{_value(c)} = {_value(v)}" for c, v in cut["where"].items())
+            yield f"where = {{ {pairs} }}"
+        if "slice" in cut:
+            yield _pair("slice", cut["slice"])
+        yield ""
+
+
+def _pair(key: str, value: object, why: str = "") -> str:
+    line = f"{key} = {_value(value)}"
+    return f"{line:<40} # guessed: {_comment(why)}" if why else line
+
+
+def _value(value: object) -> str:
+    """Return a value as TOML spells it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but for the delete character, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_value, value))}]"
+    return repr(value)
+
+
+def _comment(text: str) -> str:
+    """Return a text that may stand in a comment: one line, no control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _show(guess: LogDescription, sample: LogSample, out: Path, data_root: str) -> None:
+    """Show what was found, what to look at, and what to run next."""
+    time = guess.time
+    facts: dict[str, Any] = {
+        "files": f"{len(sample.snapshot.files):,} with {sample.snapshot.rows:,} rows",
+        "partition keys": ", ".join(guess.partition_keys) or "none",
+        "dates": guess.date_key.column if guess.date_key else (time.column if time else "none"),
+        "event time": f"{time.column} ({time.unit})" if time else "none",
+        "row id": guess.row_id.column if guess.row_id else "its place in its file",
+        "user": guess.user.column if guess.user else "none",
+        "labels": ", ".join(f"{t.column} ({t.kind})" for t in guess.tasks),
+        "leak columns": ", ".join(g.column for g in guess.leaks) or "none suspected",
+        "domains": " x ".join(guess.domain_keys),
+        "splits": guess.splits_why,
+        "features": f"{len(guess.features)} of {len(sample.rows.schema.names)} columns",
+    }
+    show_facts(f"wrote {out}", facts)
+    for note in guess.notes:
+        console.print(f"  look at: {note}", markup=False)
+    console.print(
+        f"next: iak check catalog={out} data_root={data_root}", markup=False, soft_wrap=True
+    )

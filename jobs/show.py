@@ -1,0 +1,362 @@
+"""`iak show PATH`: what a run, a published base or a folder of bundles holds.
+
+Documents are read as they lie, field by field: a folder of an older or newer format is shown as far
+as it can be, and nothing is verified beyond that it is a document of its kind.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs._progress import console
+from jobs._record import RECORD
+from jobs._tables import number, show_facts, show_table
+from pipeline.errors import BadRequest, Corrupt
+from pipeline.files import put_file
+from schemas.job import ShowSpec
+
+MANIFEST = "manifest.json"
+Document = dict[str, Any]
+_MOST_DOMAINS = 40
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def main(spec: ShowSpec) -> int:
+    """Show what a run, a published base or a folder of bundles holds."""
+    found = read_folder(spec.path)
+    record = found.get("record")
+    if record:
+        _show_record(record, spec.path)
+    if base := found.get("base"):
+        _show_base(base, Path(found["base_folder"]), record)
+    if bundles := found.get("bundles"):
+        _show_bundles(bundles, Path(found["bundles_folder"]), record)
+    if spec.json_out:
+        put_file(spec.json_out, json.dumps(found, indent=1))
+    return 0
+
+
+def read_folder(place: Path) -> Document:
+    """Read the documents of a folder: its record, base manifest and bundle manifests.
+
+    Args:
+        place: a run folder, a published base, a folder of bundles, or one bundle.
+
+    Raises:
+        BadRequest: the folder is missing, or none of these.
+        Corrupt: a document is not JSON.
+    """
+    if not place.is_dir():
+        raise BadRequest(f"no folder at {place}; give a run folder, a base or a bundles folder")
+    found: Document = {}
+    if (place / RECORD).is_file():
+        found["record"] = _read(place / RECORD)
+    for folder in (place, place / "base"):
+        if _kind(folder) == "iak-base" and "base" not in found:
+            found |= {"base": _read(folder / MANIFEST), "base_folder": str(folder)}
+    if _kind(place) == "iak-bundle":
+        found |= {"bundles": [_bundle(place)], "bundles_folder": str(place)}
+    for folder in (place, place / "bundles"):
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        kept = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
+        if kept and "bundles" not in found:
+            found |= {"bundles": [_bundle(f) for f in kept], "bundles_folder": str(folder)}
+    if not found:
+        held = ", ".join(sorted(p.name for p in place.iterdir())[:10]) or "nothing"
+        raise BadRequest(
+            f"{place} is no run, base or bundles folder: it holds no {RECORD}, no {MANIFEST} of a "
+            f"base or a bundle (here, in base/, in bundles/ or one folder down). It holds {held}"
+        )
+    return found
+
+
+def _kind(folder: Path) -> str | None:
+    path = folder / MANIFEST
+    return str(_read(path).get("kind")) if path.is_file() else None
+
+
+def _read(path: Path) -> Document:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Corrupt(f"{path} cannot be read as JSON: {error}. Restore it from a copy") from error
+    if not isinstance(document, dict):
+        raise Corrupt(f"{path} holds a {type(document).__name__}, not a document")
+    return document
+
+
+def _bundle(folder: Path) -> Document:
+    """Return a bundle's manifest, and the bytes of its folder."""
+    size = sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
+    return _read(folder / MANIFEST) | {"bytes": size}
+
+
+# ---------------------------------------------------------------- a run
+
+
+def _show_record(record: Document, place: Path) -> None:
+    result = _dict(record.get("result"))
+    spec = _dict(record.get("spec"))
+    asked = ("catalog", "data_root", "base", "bundles", "live", "from", "split", "workers", "seed")
+    show_facts(
+        f"run {place}: iak {record.get('verb')}, {record.get('status')}",
+        {
+            "exit code": record.get("exit_code", "-"),
+            "started": f"{record.get('started_at')}, attempt {record.get('attempts', 1)}",
+            "ended": record.get("ended_at") or "-",
+            "commit": record.get("commit") or "unknown",
+            "versions": record.get("versions") or "unknown",
+            "machine": _machine(_dict(record.get("machine"))),
+            "asked": {k: spec[k] for k in asked if spec.get(k) is not None},
+            "seconds": record.get("timings_s") or "-",
+        }
+        | ({"error": record["error"]} if record.get("error") else {}),
+    )
+    _show_window(_dict(record.get("snapshot")))
+    if kernels := result.get("kernels"):
+        _show_kernels(kernels)
+    facts = {
+        name.replace("_", " "): _short(value)
+        for name, value in result.items()
+        if isinstance(value, str | int | float | bool) or (name == "contract" and value)
+    }
+    if facts:
+        show_facts("result", facts)
+    if (place / "metrics.json").is_file():
+        _show_metrics(json.loads((place / "metrics.json").read_text()))
+
+
+def _machine(machine: Document) -> str:
+    return (
+        f"{machine.get('processor', '?')}, {machine.get('cores', '?')} cores, "
+        f"{machine.get('memory_gib', '?')} GiB"
+    )
+
+
+def _show_window(snapshot: Document) -> None:
+    """Show the rows that a run read, by split."""
+    if not snapshot:
+        return
+    files = snapshot.get("files")
+    count = f"{len(files):,} files, " if isinstance(files, list) else ""
+    show_facts(
+        f"log {snapshot.get('uri', '?')}",
+        {
+            "snapshot": f"{str(snapshot.get('fingerprint', '?'))[:12]}, {count}"
+            f"{snapshot.get('rows', 0):,} rows, labels as of {snapshot.get('as_of') or '-'}",
+            **_window_lines(_dict(snapshot.get("splits"))),
+        },
+    )
+
+
+def _window_lines(splits: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line a split: its rows and its days."""
+    return {
+        f"split {name}": f"{s.get('rows', 0):,} rows, "
+        + (f"{s['first']} to {s['last']}" if s.get("first") else "no dates")
+        for name, s in splits.items()
+    }
+
+
+def _show_kernels(kernels: Sequence[Document]) -> None:
+    lines = [
+        (
+            str(k.get("domain")),
+            f"{k.get('tuning_rows', 0):,}",
+            _gate_rows(_dict(k.get("gate"))),
+            number(_dict(k.get("gate")).get("gain"), 5, sign=True),
+            ("published: " if k.get("published") else "held: ")
+            + str(k.get("reason", ""))
+            + _task_verdicts(_dict(k.get("gate"))),
+        )
+        for k in kernels[:_MOST_DOMAINS]
+    ]
+    published = sum(bool(k.get("published")) for k in kernels)
+    title = f"kernels: {published:,} of {len(kernels):,} published"
+    show_table(title, ("domain", "tuning rows", "gate rows", "gain", "verdict"), lines)
+    _say_rest(len(kernels))
+
+
+def _gate_rows(gate: Document) -> str:
+    rows = gate.get("rows")
+    return f"{rows:,}" if isinstance(rows, int) else "-"
+
+
+def _show_metrics(rows: Sequence[Document]) -> None:
+    """Show AUC and log-loss of every method and task, over all rows."""
+    shown = [r for r in rows if r.get("domain") == "pooled"] or list(rows)
+    domains = {str(r.get("domain")) for r in rows} - {"all", "pooled"}
+    show_table(
+        f"metrics over all rows ({len(domains):,} domains in metrics.json)",
+        ("method", "task", "rows", "positives", "AUC", "log-loss", "calibration", ""),
+        [
+            (
+                str(r.get("method")),
+                str(r.get("task")),
+                f"{r.get('rows', 0):,}",
+                f"{r['positives']:,.0f}" if r.get("positives") is not None else "-",
+                number(r.get("auc")),
+                number(r.get("logloss")),
+                number(r.get("calibration"), 3),
+                "",
+            )
+            for r in shown
+        ],
+    )
+
+
+# ---------------------------------------------------------------- a base
+
+
+def _show_base(manifest: Document, folder: Path, record: Document | None) -> None:
+    """Show the base's manifest; what the run's record says already is left out."""
+    tables = manifest.get("tables") or []
+    files = manifest.get("files") or []
+    catalog = _dict(manifest.get("catalog"))
+    size = sum(int(f.get("bytes", 0)) for f in files)
+    parent = manifest.get("parent")
+    metrics = {m["name"]: _short(m["value"]) for m in manifest.get("metrics") or [] if "name" in m}
+    show_facts(
+        f"base {folder}",
+        {
+            "fingerprint": manifest.get("fingerprint"),
+            "parent": parent or "none: it was trained from the beginning",
+            "created": manifest.get("created_at"),
+            "log": _dict(catalog.get("log")).get("name", "?"),
+            "tasks": ", ".join(str(t.get("label")) for t in catalog.get("tasks") or []),
+            "size": f"{bytes_text(size)} in {len(files):,} files",
+            "metrics": metrics or "none",
+            **({} if record else {"versions": manifest.get("versions") or "unknown"}),
+        },
+    )
+    if not record:
+        _show_window(_dict(manifest.get("snapshot")))
+    held: dict[str | None, int] = {}
+    for file in files:
+        held[file.get("table")] = held.get(file.get("table"), 0) + int(file.get("bytes", 0))
+    show_table(
+        "tables",
+        ("table", "rows", "width", "bytes", "read by"),
+        [
+            (
+                str(t.get("name")),
+                f"{t.get('rows', 0):,}",
+                str(t.get("width")),
+                bytes_text(held.get(t.get("name"), 0)),
+                ", ".join(t.get("features") or []),
+            )
+            for t in tables
+        ],
+    )
+    _show_precisions(manifest.get("precisions") or [])
+
+
+def _show_precisions(entries: Sequence[Document]) -> None:
+    """Show what each precision of the tables costs, by task."""
+    full = {e.get("task"): e for e in entries if e.get("precision") == "fp32"}
+    lines = []
+    for entry in entries:
+        before = _dict(full.get(entry.get("task"))).get("auc")
+        auc = entry.get("auc")
+        cost = auc - before if auc is not None and before is not None else None
+        lines.append(
+            (
+                str(entry.get("precision")),
+                str(entry.get("task")),
+                f"{entry.get('rows', 0):,}",
+                number(auc, 5),
+                number(cost, 5, sign=True) if cost is not None else entry.get("reason") or "-",
+            )
+        )
+    if lines:
+        columns = ("precision", "task", "rows", "AUC", "AUC against fp32")
+        show_table("what a precision of the tables costs", columns, lines)
+
+
+# ---------------------------------------------------------------- bundles
+
+
+def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | None) -> None:
+    """Show the bundles' manifests; what the run's record says already is left out."""
+    published = sum(bool(_dict(b.get("verdict")).get("publish")) for b in bundles)
+    bases = {str(b.get("base_fingerprint")) for b in bundles}
+    size = sum(int(b.get("bytes", 0)) for b in bundles)
+    show_facts(
+        f"bundles {folder}",
+        {
+            "kernels": f"{len(bundles):,}, {published:,} of them published",
+            "base": ", ".join(sorted(bases)),
+            "size": bytes_text(size),
+            "created": max(str(b.get("created_at")) for b in bundles),
+            **({} if record else {"versions": bundles[0].get("versions") or "unknown"}),
+        },
+    )
+    if record and _dict(record.get("result")).get("kernels"):
+        return
+    show_table(
+        "kernels",
+        ("domain", "tuning rows", "gate rows", "gain", "verdict"),
+        [_bundle_line(b) for b in bundles[:_MOST_DOMAINS]],
+    )
+    _say_rest(len(bundles))
+    window = _dict(bundles[0].get("data_window"))
+    splits = {name: split for name, split in window.items() if isinstance(split, dict)}
+    show_facts(
+        f"tuned on snapshot {str(window.get('snapshot', 'unknown'))[:12]}", _window_lines(splits)
+    )
+
+
+def _bundle_line(bundle: Document) -> tuple[str, str, str, str, str]:
+    verdict = _dict(bundle.get("verdict"))
+    domain = _dict(bundle.get("domain"))
+    tuned = _dict(bundle.get("data_window")).get("tuning_rows")
+    word = "published" if verdict.get("publish") else "held"
+    return (
+        "/".join(f"{k}={domain.get(k)}" for k in bundle.get("level") or domain) or "pooled",
+        f"{tuned:,}" if isinstance(tuned, int) else "-",
+        _gate_rows(verdict),
+        number(verdict.get("gain"), 5, sign=True),
+        f"{word}: {verdict.get('reason', '')}{_task_verdicts(verdict)}",
+    )
+
+
+def _task_verdicts(verdict: Document) -> str:
+    """Return what the gate says of each task, where it says so."""
+    tasks = verdict.get("tasks")
+    told = [_task_verdict(_dict(task)) for task in tasks] if isinstance(tasks, list) else []
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _task_verdict(task: Document) -> str:
+    name = f"{task.get('task', '?')}, {task.get('positives', '?')} positives"
+    if task.get("holds"):
+        return f"{name}: HOLDS, {task.get('reason', '')}"
+    if task.get("judged") is False:
+        return f"{name}: not judged, {task.get('reason', '')}"
+    auc = _dict(task.get("auc"))
+    return f"{name}: AUC {number(auc.get('delta'), sign=True)}"
+
+
+def _say_rest(count: int) -> None:
+    if count > _MOST_DOMAINS:
+        console.print(f"  and {count - _MOST_DOMAINS:,} more; json=FILE writes them all")
+
+
+def bytes_text(size: float) -> str:
+    """Return a number of bytes as it is read: 1.2 MiB."""
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1024
+    raise AssertionError("the last unit takes what is left")
+
+
+def _dict(value: object) -> Document:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.5g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"

@@ -1,0 +1,529 @@
+"""A sample of an undeclared log -> what its catalogue should say, each guess with its reason."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.data import splits
+from pipeline.data.guess_features import FeatureGuess, guess_features
+from pipeline.data.guess_labels import (
+    Guess,
+    LabelGuess,
+    guess_labels,
+    guess_leaks,
+    words_of,
+)
+from pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
+from pipeline.errors import BadLog
+
+UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0
+"""1990 and 2038: whole numbers between them may be Unix seconds."""
+_DAY = 86_400
+_TIME_WORDS = words_of("time ts timestamp date at datetime when unixtime")
+_ROW_WORDS = words_of("event row impression record log show exposure uuid guid")
+_REQUEST_WORDS = words_of("request session query search auction slate pageview")
+_USER = re.compile(
+    r"^(.*_)?(user|uid|member|visitor|customer|consumer|buyer|viewer|account|profile|cookie)"
+    r"(_?(id|key|no|hash|uuid|pk|code))?$"
+)
+_SPLIT_WORDS = {
+    "train": ("train", "training", "tr"),
+    "valid": ("valid", "val", "validation", "dev", "vali"),
+    "test": ("test", "testing", "eval", "holdout", "te"),
+}
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
+"""How a value begins that is a date, whatever follows it."""
+_DATE_PARTS = words_of("year month day hour yyyy mm dd hh y m d h week minute")
+_DOMAIN_WORDS = words_of(
+    "region country market city province state segment scene channel site daypart platform "
+    "tenant locale language store app domain"
+)
+_MOST_DOMAIN_VALUES = 50
+_STRAY_DAYS = 30
+_STRAY_SHARE = 0.001
+_NULLS = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeGuess:
+    """The column of the event's time, its unit, and the zone its dates are cut in."""
+
+    column: str
+    unit: str
+    """`timestamp`, or what a number counts: s, ms, us, ns."""
+    time_zone: str
+    why: str
+    zone_why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogDescription:
+    """What the catalogue of a log should say."""
+
+    partition_keys: tuple[str, ...]
+    tasks: tuple[LabelGuess, ...]
+    features: tuple[FeatureGuess, ...]
+    domain: Guess
+    domain_keys: tuple[str, ...]
+    domain_parent: tuple[str, ...]
+    min_rows: int
+    splits: Mapping[str, Mapping[str, Any]]
+    splits_why: str
+    date_key: Guess | None = None
+    time: TimeGuess | None = None
+    row_id: Guess | None = None
+    slice_by: Guess | None = None
+    user: Guess | None = None
+    leaks: tuple[Guess, ...] = ()
+    left_out: tuple[Guess, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What a person should look at."""
+
+
+def describe_log(sample: LogSample) -> LogDescription:
+    """Guess every part of a catalogue from folder names, footers and sampled rows.
+
+    Raises:
+        BadLog: no column can be a label, or none a feature or a domain.
+    """
+    rows = sample.rows
+    date_key = _date_key(sample)
+    split_columns = _split_columns(rows)
+    time = _event_time(sample, date_key)
+    no_label = {*sample.partition_keys, *split_columns, *([time.column] if time else [])}
+    labels = guess_labels(rows, skipped=no_label | set(sample.uneven))
+    if not labels:
+        raise BadLog(_no_label(rows))
+    taken = no_label | {label.column for label in labels}
+    row_id = _row_id(rows, taken | set(sample.uneven))
+    taken |= {row_id.column} if row_id else set()
+    slice_by = _request(rows, taken | set(sample.uneven))
+    user = _user(rows, taken | set(sample.uneven))
+    leaks = guess_leaks(rows, labels, skipped=taken)
+    taken |= {leak.column for leak in leaks} | ({slice_by.column} if slice_by else set())
+    keys = {k for k in sample.partition_keys if _is_domain_key(sample, k, date_key)}
+    features, left_out = guess_features(rows, skipped=taken - keys, uneven=sample.uneven)
+    if not features:
+        raise BadLog(
+            f"no column below {sample.uri} can be a feature: "
+            + "; ".join(f"{g.column}: {g.why}" for g in left_out)
+        )
+    cut, splits_why = _splits(sample, date_key, time, split_columns)
+    domain, domain_keys = _domain(sample, date_key, [f for f in features if not f.is_optional])
+    return LogDescription(
+        partition_keys=sample.partition_keys,
+        tasks=labels,
+        features=features,
+        domain=domain,
+        domain_keys=domain_keys,
+        domain_parent=domain_keys[:1] if len(domain_keys) > 1 else (),
+        min_rows=_min_rows(sample, domain_keys, cut),
+        splits=cut,
+        splits_why=splits_why,
+        date_key=date_key,
+        time=time,
+        row_id=row_id,
+        slice_by=slice_by,
+        user=user,
+        leaks=leaks,
+        left_out=left_out,
+        notes=tuple(_notes(sample, labels, leaks, user, split_columns)),
+    )
+
+
+def _no_label(rows: pa.Table) -> str:
+    texts = [
+        n
+        for n in rows.schema.names
+        if kind_of(rows.schema.field(n).type) == "text"
+        and set(pc.unique(rows.column(n).drop_null()).to_pylist()) == {"0", "1"}
+    ]
+    hint = f" Columns {texts} hold '0' and '1' as text; write them as numbers." if texts else ""
+    return (
+        "no column holds 0 and 1 alone, so none can be a label; a task learns from a numeric or "
+        f"boolean column of 0, 1 and null.{hint} Columns seen: {', '.join(rows.schema.names)}"
+    )
+
+
+# ---------------------------------------------------------------- keys and time
+
+
+def _date_key(sample: LogSample) -> Guess | None:
+    """Return the partition key whose values are dates."""
+    for key in sample.partition_keys:
+        values = [v for v in sample.partitions[key] if v is not None]
+        dates = [d for d in map(splits.parse_date, values) if d]
+        if values and len(dates) >= 0.9 * len(values):
+            why = f"{len(dates):,} of {len(values):,} folder names are dates"
+            return Guess(column=key, why=why)
+    return None
+
+
+def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
+    if (date_key and key == date_key.column) or words_of(key) & _DATE_PARTS:
+        return False
+    values = [value for value in sample.partitions[key] if value is not None]
+    is_dated = sum(bool(_DATED.match(value)) for value in values) > len(values) / 2
+    return len(values) > 1 and not is_dated
+
+
+def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return columns that say train, valid or test: column -> part -> its values."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name in rows.schema.names:
+        if kind_of(rows.schema.field(name).type) != "text":
+            continue
+        values = [v for v in pc.unique(rows.column(name)).to_pylist() if v is not None]
+        parts = {
+            part: tuple(sorted(v for v in values if v.lower() in names))
+            for part, names in _SPLIT_WORDS.items()
+        }
+        if parts["train"] and parts["test"] and sum(map(len, parts.values())) == len(values):
+            found[name] = {part: held for part, held in parts.items() if held}
+    return found
+
+
+def _event_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
+    """Find the event's time by type or size, by name, and by the folders' dates."""
+    best: tuple[tuple[float, ...], str, str, Floats] | None = None
+    rows = sample.rows
+    days = _days_of(rows, date_key)
+    for name in rows.schema.names:
+        if name in sample.partition_keys or name in sample.uneven:
+            continue
+        found = _seconds(rows.column(name))
+        if found is None:
+            continue
+        unit, seconds = found
+        words = words_of(name)
+        is_named = bool(words & _TIME_WORDS) or any(w.endswith("time") for w in words)
+        agrees = _agreement(seconds, days)[1] if days is not None else 0.0
+        is_sure = unit == "timestamp" or is_named or agrees > 0.9
+        if not is_sure and not _varies_like_time(seconds):
+            continue
+        is_event = bool(words & {"event", "request", "impression", "log", "click", "ts"})
+        rank = (agrees, is_named, is_event, float(len(np.unique(seconds))))
+        if best is None or rank > best[0]:
+            best = (rank, name, unit, seconds)
+    if best is None:
+        return None
+    _, name, unit, seconds = best
+    zone, zone_why = _zone(seconds, days, is_zoned=_is_zoned(rows, name, unit))
+    told = "a timestamp" if unit == "timestamp" else f"numbers that are Unix times in {unit}"
+    first, last = (datetime.fromtimestamp(s, UTC).date() for s in _ends(seconds))
+    return TimeGuess(
+        column=name, unit=unit, time_zone=zone, why=f"{told}, {first} to {last}", zone_why=zone_why
+    )
+
+
+def _ends(seconds: Floats) -> tuple[float, float]:
+    return float(np.nanmin(seconds)), float(np.nanmax(seconds))
+
+
+def _is_zoned(rows: pa.Table, name: str, unit: str) -> bool:
+    return unit != "timestamp" or rows.schema.field(name).type.tz is not None
+
+
+def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
+    """Return a column's unit and its values as Unix seconds, None where they cannot be times."""
+    kind = kind_of(column.type)
+    if kind not in ("time", "whole", "float"):
+        return None
+    values = numbers(column)
+    values = np.where(values > 0, values, np.nan)
+    if np.isnan(values).all():
+        return None
+    low, high = _ends(values)
+    if kind == "time":
+        is_possible = low > -_LAST_SECOND and high < 4 * _LAST_SECOND
+        return ("timestamp", values) if is_possible else None
+    for unit, per_second in UNITS.items():
+        if _FIRST_SECOND * per_second <= low and high <= _LAST_SECOND * per_second:
+            return unit, values / per_second
+    return None
+
+
+def _varies_like_time(seconds: Floats) -> bool:
+    """Return whether unnamed numbers lie as times do: many, over an hour to thirty years."""
+    low, high = _ends(seconds)
+    return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * _DAY
+
+
+def _days_of(rows: pa.Table, date_key: Guess | None) -> Floats | None:
+    """Return each row's day by its folder, as days since 1970; NaN where the folder has no date."""
+    if date_key is None:
+        return None
+    coded = rows.column(date_key.column).combine_chunks().dictionary_encode()
+    parsed = [splits.parse_date(v) for v in coded.dictionary.to_pylist()]
+    days = [(d - date(1970, 1, 1)).days if d else np.nan for d in parsed]
+    places = coded.indices.fill_null(len(days)).to_numpy(zero_copy_only=False)
+    found: Floats = np.array([*days, np.nan])[places]
+    return found
+
+
+def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
+    """Return the hours from UTC at which times fall on their folders' dates, and the share.
+
+    Offsets near zero come first, so that one that is as good as UTC does not win.
+    """
+    known = ~np.isnan(seconds) & ~np.isnan(days)
+    shares = {
+        hours: float((np.floor((seconds[known] + 3600 * hours) / _DAY) == days[known]).mean())
+        if known.any()
+        else 0.0
+        for hours in sorted(range(-12, 15), key=abs)
+    }
+    best = max(shares, key=lambda hours: round(shares[hours], 3))
+    return best, shares[best]
+
+
+def _zone(seconds: Floats, days: Floats | None, *, is_zoned: bool) -> tuple[str, str]:
+    if days is None:
+        return "UTC", "no date of the folders tells; name your city's zone, Asia/Shanghai"
+    hours, share = _agreement(seconds, days)
+    if not is_zoned:
+        return "UTC", "times without a zone are wall clock in it; name your city's zone"
+    told = f"{share:.1%} of the times fall on their folders' dates there"
+    # POSIX turns the sign round: Etc/GMT-9 is nine hours ahead of UTC.
+    zone = "UTC" if hours == 0 else f"Etc/GMT{-hours:+d}"
+    return zone, told if hours == 0 else f"{told}; your city's own zone knows summer time"
+
+
+# ---------------------------------------------------------------- identities
+
+
+def _ids(rows: pa.Table, taken: set[str]) -> list[str]:
+    kinds = {n: kind_of(rows.schema.field(n).type) for n in rows.schema.names}
+    return [n for n, kind in kinds.items() if kind in ("whole", "text") and n not in taken]
+
+
+def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
+    """Return the id column that never repeats; one that is named so, if there are several."""
+    unique = []
+    for name in _ids(rows, taken):
+        known = rows.column(name).drop_null()
+        least = len(rows) / (10 if words_of(name) & _ROW_WORDS else 2)
+        if len(known) >= least and pc.count_distinct(known).as_py() == len(known):
+            unique.append(name)
+    if not unique or len(rows) < 100:
+        return None
+    named = [n for n in unique if words_of(n) & _ROW_WORDS]
+    name = (named or unique)[0]
+    nulls = rows.column(name).null_count
+    told = f"no value repeats in {len(rows) - nulls:,} sampled rows"
+    return Guess(column=name, why=f"{told}; {nulls:,} are null" if nulls else told)
+
+
+def _request(rows: pa.Table, taken: set[str]) -> Guess | None:
+    """Return the id of a request or session, whose rows belong into one slice."""
+    for name in _ids(rows, taken):
+        column = rows.column(name)
+        if words_of(name) & _REQUEST_WORDS and not column.null_count:
+            each = len(rows) / max(pc.count_distinct(column).as_py(), 1)
+            if each > 1:
+                return Guess(column=name, why=f"its name; {each:.1f} sampled rows share a value")
+    return None
+
+
+def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
+    for name in _ids(rows, taken):
+        plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+        column = rows.column(name)
+        if _USER.match(plain) and column.null_count <= _NULLS * len(rows):
+            users = pc.count_distinct(column).as_py()
+            if users > 1:
+                return Guess(column=name, why=f"its name; {users:,} users in the sample")
+    return None
+
+
+# ---------------------------------------------------------------- domains and splits
+
+
+def _domain(
+    sample: LogSample, date_key: Guess | None, features: Sequence[FeatureGuess]
+) -> tuple[Guess, tuple[str, ...]]:
+    """Return partition keys that are no dates, else a column of few values."""
+    keys = tuple(k for k in sample.partition_keys if _is_domain_key(sample, k, date_key))
+    if keys:
+        told = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
+        return Guess(column=keys[0], why=f"the folders are cut by {told}"), keys
+    best: tuple[bool, bool, float, str] | None = None
+    for feature in features:
+        column = sample.rows.column(feature.column)
+        if feature.kind != "categorical":
+            continue
+        counts = pc.value_counts(column).field("counts").to_numpy()
+        is_few = 2 <= len(counts) <= _MOST_DOMAIN_VALUES
+        is_named = bool(words_of(feature.column) & _DOMAIN_WORDS)
+        spread = float(counts.max() / counts.sum()) if len(counts) else 1.0
+        rank = (is_few and not column.null_count, is_named, -spread, feature.column)
+        best = max(best or rank, rank)
+    if best is None:
+        raise BadLog(
+            f"no column below {sample.uri} can name a domain; a kernel is tuned for each value of "
+            "a column of text or whole numbers, such as a region"
+        )
+    name = best[3]
+    count = pc.count_distinct(sample.rows.column(name)).as_py()
+    why = f"no folder names a domain; {name} has {count:,} values"
+    return Guess(column=name, why=why), (name,)
+
+
+def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return half the tuning rows of a middling domain, between 50 and 500."""
+    counts = sample.rows.group_by(list(keys)).aggregate([([], "count_all")]).column("count_all")
+    scale = sample.snapshot.rows / len(sample.rows)
+    typical = float(np.median(counts.to_numpy())) * scale * cut["tune"]["share"]
+    return int(np.clip(typical / 2, 50, 500) // 10 * 10)
+
+
+def _splits(
+    sample: LogSample,
+    date_key: Guess | None,
+    time: TimeGuess | None,
+    columns: Mapping[str, Mapping[str, tuple[str, ...]]],
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """Cut windows of days where folders are dated, else by a split column, times, or hashes.
+
+    Returns:
+        Split -> its settings, and `share` of the log's rows that it about holds; and why.
+    """
+    by_day = _rows_by_day(sample, date_key, None)
+    if len(by_day) > 2:
+        return _by_days(by_day)
+    if columns:
+        whole = [n for n, parts in columns.items() if len(parts) == len(_SPLIT_WORDS)]
+        name = next(iter(whole or columns))
+        return _by_column(name, columns[name], sample.rows)
+    by_day = _rows_by_day(sample, None, time)
+    if len(by_day) > 2:
+        return _by_days(by_day)
+    cuts = (0.0, 0.6, 0.65, 0.8, 0.85, 0.9, 1.0)
+    names = ("pretrain", "pretrain_valid", "tune", "valid", "gate", "test")
+    return {
+        name: {"slice": (low, high), "share": high - low}
+        for name, low, high in zip(names, cuts, cuts[1:], strict=False)
+    }, "no dates and no split column were found: slices of the rows' hash"
+
+
+def _rows_by_day(
+    sample: LogSample, date_key: Guess | None, time: TimeGuess | None
+) -> dict[date, int]:
+    """Return rows of each date, a lone date far from the others left out."""
+    counts: Counter[date] = Counter()
+    if date_key:
+        for file in sample.snapshot.files:
+            day = splits.parse_date(dict(file.partition).get(date_key.column))
+            if day:
+                counts[day] += file.rows
+    elif time:
+        found = _seconds(sample.rows.column(time.column))
+        seconds = found[1] if found else np.zeros(0)
+        days, rows = np.unique(
+            np.floor(seconds[~np.isnan(seconds)] / _DAY).astype(int), return_counts=True
+        )
+        for day, count in zip(days.tolist(), rows.tolist(), strict=True):
+            counts[date(1970, 1, 1) + timedelta(days=day)] = count
+    ordered = sorted(counts)
+    total = counts.total()
+    while len(ordered) > 1:
+        gaps = ((0, ordered[1] - ordered[0]), (-1, ordered[-1] - ordered[-2]))
+        stray = [ordered[at] for at, gap in gaps if gap.days > _STRAY_DAYS]
+        stray = [day for day in stray if counts[day] <= max(_STRAY_SHARE * total, 1)]
+        if not stray:
+            break
+        ordered.remove(stray[0])
+    return {day: counts[day] for day in ordered}
+
+
+def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str]:
+    """Cut days: a last tenth of the rows to test, a fifth before it to tune, the rest before."""
+    days, total = list(by_day), sum(by_day.values())
+    last = days[-1]
+
+    def held(first: int, end: int) -> float:
+        return sum(by_day[d] for d in days[first:end]) / total
+
+    test = next(at for at in range(len(days) - 1, 1, -1) if held(at, len(days)) >= 0.1 or at == 2)
+    tune = next(at for at in range(test - 1, 0, -1) if held(at, test) >= 0.2 or at == 1)
+    back = {at: (days[at] - last).days - 1 for at in (tune, test)}
+    windows = {
+        "pretrain": (0, back[tune] - 1),
+        "tune": (back[tune], back[test] - 1),
+        "test": (back[test], -1),
+    }
+    shares = {"pretrain": held(0, tune), "tune": held(tune, test), "test": held(test, len(days))}
+    found: dict[str, dict[str, Any]] = {}
+    for name, window, low, high in (
+        ("pretrain", "pretrain", 0.0, 0.95),
+        ("pretrain_valid", "pretrain", 0.95, 1.0),
+        ("tune", "tune", 0.0, 0.7),
+        ("valid", "tune", 0.7, 0.85),
+        ("gate", "tune", 0.85, 1.0),
+        ("test", "test", 0.0, 1.0),
+    ):
+        cut = {"days": windows[window], "share": shares[window] * (high - low)}
+        found[name] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
+    return found, f"{len(days):,} days from {days[0]} to {last}"
+
+
+def _by_column(
+    name: str, parts: Mapping[str, tuple[str, ...]], rows: pa.Table
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """Cut as a column says; a part that it lacks is a slice of the training rows."""
+    counts = dict(Counter(rows.column(name).to_pylist()))
+    share = {p: sum(counts[v] for v in values) / len(rows) for p, values in parts.items()}
+    cuts: tuple[tuple[str, str, float, float], ...] = (
+        ("pretrain", "train", 0.0, 0.7),
+        ("pretrain_valid", "train", 0.7, 0.75),
+        ("tune", "train", 0.75, 0.9),
+        ("valid", "train", 0.9, 0.95),
+        ("gate", "train", 0.95, 1.0),
+        ("test", "test", 0.0, 1.0),
+    )
+    if "valid" in parts:
+        cuts = (
+            ("pretrain", "train", 0.0, 0.95),
+            ("pretrain_valid", "train", 0.95, 1.0),
+            ("tune", "valid", 0.0, 0.5),
+            ("valid", "valid", 0.5, 0.75),
+            ("gate", "valid", 0.75, 1.0),
+            ("test", "test", 0.0, 1.0),
+        )
+    found: dict[str, dict[str, Any]] = {}
+    for split, part, low, high in cuts:
+        cut = {"where": {name: parts[part]}, "share": share[part] * (high - low)}
+        found[split] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
+    return found, f"the column {name} says " + ", ".join(parts)
+
+
+def _notes(
+    sample: LogSample,
+    labels: Sequence[LabelGuess],
+    leaks: Sequence[Guess],
+    user: Guess | None,
+    split_columns: Mapping[str, Any],
+) -> list[str]:
+    """Return what a person should look at first, worst first."""
+    notes = []
+    if len(labels) > 1 and not any(label.kind == "click" for label in labels):
+        notes.append("no label is implied by the others: no task is the click")
+    notes += [f"{name} is left out or optional: {told}" for name, told in sample.uneven.items()]
+    notes += [f"{g.column} may know a label: {g.why}" for g in leaks]
+    few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]
+    notes += [f"{g.column} has few positives: {g.positives:,} in the sample" for g in few]
+    if user is None:
+        notes.append("no user column was recognised: no GAUC, and rows count as independent")
+    if len(split_columns) > 1:
+        notes.append(f"several columns say train and test: {', '.join(split_columns)}")
+    skipped = sample.snapshot.unreadable
+    notes += [f"{len(skipped):,} files were not read, {skipped[0].path} first"] if skipped else []
+    return notes

@@ -1,0 +1,118 @@
+"""Rows of each domain in each split, and the domains that are served without having been tuned.
+
+Only the columns of the domain's keys are read, and those that decide what a split holds; keys that
+are partition keys cost nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.data import features, reader
+from pipeline.data.splits import Selection
+from schemas.domain import POOLED
+from schemas.log import Catalog
+from schemas.task import DomainSpec
+
+BASE = "base"
+"""What serves where no kernel does."""
+JUDGED = ("gate", "test")
+Path = tuple[str, ...]
+"""A domain's names, from the pooled level down to its own."""
+Serving = Callable[[Path], str]
+"""A domain's names -> the name of the kernel that serves it, `base` for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainRows:
+    """Rows of every domain in some splits; rows without a domain are left out."""
+
+    by_split: Mapping[str, Mapping[Path, int]]
+
+    def at_level(self, split: str, depth: int) -> Counter[str]:
+        """Return the rows of a split by domain of one level, 0 being the pooled one."""
+        counts: Counter[str] = Counter()
+        for path, rows in self.by_split.get(split, {}).items():
+            counts[path[depth]] += rows
+        return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UntunedDomain:
+    """A domain that is judged or served without a single tuning row."""
+
+    domain: str
+    split: str
+    rows: int
+    served_by: str
+
+
+def count_domains(selections: Mapping[str, Selection], catalog: Catalog) -> DomainRows:
+    """Count each split's rows by domain.
+
+    Args:
+        selections: by name of the split.
+        catalog: the log's catalogue.
+    """
+    return DomainRows(
+        by_split={name: _count(selection, catalog) for name, selection in selections.items()}
+    )
+
+
+def _count(selection: Selection, catalog: Catalog) -> Counter[Path]:
+    keys = catalog.domain.all_keys
+    counts: Counter[Path] = Counter()
+    for file, group, rows in selection.groups:
+        columns = reader.selected_columns(selection, file, group, keys, catalog)
+        levels = [features.domain_names(columns, level) for level in catalog.domain.levels]
+        paths = Counter(zip(*(names.to_pylist() for names in levels), strict=True))
+        if set(keys) <= set(selection.snapshot.files[file].exact_partition):  # one row for all
+            paths = Counter(dict.fromkeys(paths, rows))
+        counts.update({path: count for path, count in paths.items() if None not in path})
+    return counts
+
+
+def expected_serving(rows: DomainRows, domain: DomainSpec) -> Serving:
+    """Return which kernel will serve a domain if the gate publishes every one that is tuned."""
+    floors = [1, *[domain.min_rows] * (len(domain.levels) - 1)]
+    tuned = {
+        name
+        for depth, floor in enumerate(floors)
+        for name, count in rows.at_level("tune", depth).items()
+        if count >= floor
+    }
+    return nearest_of(tuned)
+
+
+def nearest_of(names: set[str]) -> Serving:
+    """Return a rule by which the most specific of these kernels serves a domain."""
+    return lambda path: next((name for name in reversed(path) if name in names), BASE)
+
+
+def find_untuned(rows: DomainRows, serving: Serving) -> tuple[UntunedDomain, ...]:
+    """Find the domains of any split that have no tuning row, those with most rows first."""
+    tuned = {path[-1] for path in rows.by_split.get("tune", {})}
+    found = [
+        UntunedDomain(domain=path[-1], split=split, rows=count, served_by=serving(path))
+        for split, domains in rows.by_split.items()
+        for path, count in domains.items()
+        if path[-1] not in tuned
+    ]
+    return tuple(sorted(found, key=lambda d: (d.split, -d.rows, d.domain)))
+
+
+def untuned_message(found: Sequence[UntunedDomain], split: str) -> str | None:
+    """Return one line about the untuned domains of a split, None where it has none."""
+    own = [domain for domain in found if domain.split == split]
+    if not own:
+        return None
+    shown = "; ".join(f"{d.domain} ({d.rows:,} rows, served by {_kernel(d)})" for d in own[:3])
+    more = f"; and {len(own) - 3:,} more" if len(own) > 3 else ""
+    rows = sum(domain.rows for domain in own)
+    domains = "1 domain has" if len(own) == 1 else f"{len(own):,} domains have"
+    return f"{domains} {rows:,} rows in {split} and none in tune: {shown}{more}"
+
+
+def _kernel(domain: UntunedDomain) -> str:
+    names = {BASE: "the base", POOLED: "the pooled kernel"}
+    return names.get(domain.served_by, f"the kernel '{domain.served_by}'")

@@ -1,0 +1,224 @@
+"""Which columns of an undeclared log are features, of what kind, and which tables they share."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.data.guess_labels import Guess, words_of
+from pipeline.data.log_sample import MISSING, kind_of, numbers
+
+ID_WORDS = words_of(
+    "id ids key code hash uid sku spu asin brand category categories cat cate city shop store "
+    "type zip zipcode os device hour weekday day month position slot user item product goods "
+    "ad creative campaign channel region country page site app tag tags"
+)
+NUMBER_WORDS = words_of(
+    "price amount amt count cnt num age score year qty quantity duration length len size rank "
+    "distance dist rate ratio width height temperature temp avg mean sum total share value "
+    "days seconds budget bid ctr cvr affinity weight sales stock rating"
+)
+_FEW = 50
+_MANY_ROWS = 1_000
+_NEARLY_UNIQUE = 0.8
+_HASHED = 2**31
+_LONG_TEXT = 60
+_SKEWED = 10.0
+_OVERLAP = {"text": 0.2, "whole": 0.5}
+"""Share of a list's values that are an id column's; small numbers coincide more easily."""
+_LEAST_SHARED = 20
+_PADDED_SHARE = 0.05
+_PADDINGS = (0, -1, "0", "-1", "", "pad", "PAD", "<pad>", "[PAD]", "null", "None")
+HISTORY = 20
+"""Values of a list that are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureGuess:
+    """A feature, and why it is read as it is."""
+
+    column: str
+    kind: Literal["categorical", "list", "numeric"]
+    why: str
+    table_of: str | None = None
+    """Column whose table a list reads as well."""
+    log: bool = False
+    padding: int | str | None = None
+    """Id that fills the lists up."""
+    is_optional: bool = False
+    """Whether some files lack the column."""
+
+
+def guess_features(
+    rows: pa.Table, *, skipped: Collection[str], uneven: Mapping[str, str]
+) -> tuple[tuple[FeatureGuess, ...], tuple[Guess, ...]]:
+    """Return the features, and the columns that are left out with the reason.
+
+    Args:
+        rows: sampled rows.
+        skipped: columns that are no features: labels, leaks, row ids, dates.
+        uneven: columns that not every file holds alike; one of several types is left out.
+    """
+    features: list[FeatureGuess] = []
+    left_out: list[Guess] = []
+    names = [name for name in rows.schema.names if name not in skipped]
+    owners = _owners(rows, names)
+    owning = {owner for owner, _ in owners.values()}
+    for name in names:
+        found = _feature(name, rows.column(name), owns_lists=name in owning)
+        told = uneven.get(name)
+        if isinstance(found, Guess) or (told and not told.endswith(MISSING)):
+            why = found.why if isinstance(found, Guess) else f"{told}"
+            left_out.append(Guess(column=name, why=why))
+            continue
+        if told:
+            found = replace(found, why=f"{found.why}; {told}", is_optional=True)
+        if name in owners:
+            owner, share = owners[name]
+            why = f"{found.why}; {share:.0%} of its values are values of {owner}"
+            found = replace(found, why=why, table_of=owner)
+        features.append(found)
+    held = {feature.column for feature in features if feature.kind == "categorical"}
+    return tuple(
+        replace(feature, table_of=None) if feature.table_of not in held else feature
+        for feature in features
+    ), tuple(left_out)
+
+
+def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Map each list that holds values of an id column to that column, and the share."""
+    kinds = {name: kind_of(rows.schema.field(name).type) for name in names}
+    lists = [name for name, kind in kinds.items() if kind in ("list of whole", "list of text")]
+    distinct = {
+        name: pc.unique(rows.column(name).drop_null())
+        for name, kind in kinds.items()
+        if lists and kind in ("whole", "text")
+    }
+    found = {name: _owner(rows.column(name), distinct) for name in lists}
+    return {name: owner for name, owner in found.items() if owner}
+
+
+def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> FeatureGuess | Guess:
+    kind = kind_of(column.type)
+    known = column.drop_null()
+    if not len(known):
+        return Guess(column=name, why="it is null in every sampled row")
+    if kind.startswith("list of "):
+        return _list(name, known, kind.removeprefix("list of "))
+    if kind not in ("bool", "whole", "float", "text"):
+        return Guess(column=name, why=f"no feature reads a column of type {column.type}")
+    distinct = pc.count_distinct(known).as_py()
+    if distinct == 1 and not column.null_count:
+        return Guess(column=name, why=f"it has one value alone, {known[0].as_py()!r}")
+    if kind == "float":
+        return _number(name, known, "a column of fractions")
+    told = f"{distinct:,} distinct values in {len(known):,} sampled rows"
+    if owns_lists:
+        return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {told}")
+    if kind != "float" and len(known) >= _MANY_ROWS and distinct > _NEARLY_UNIQUE * len(known):
+        return Guess(column=name, why=f"nearly every row has its own value ({told})")
+    if kind == "text":
+        return _text(name, known, told)
+    return _whole(name, known, distinct, told)
+
+
+def _list(name: str, known: pa.ChunkedArray, inner: str) -> FeatureGuess | Guess:
+    if inner not in ("whole", "text"):
+        return Guess(column=name, why=f"a list of {inner}s; a list feature reads ids")
+    values = pc.list_flatten(known)
+    if not len(values):
+        return Guess(column=name, why="its lists are all empty")
+    why = f"{len(values) / len(known):.1f} ids a list"
+    padding = _padding(known)
+    if padding is not None:
+        why += f"; lists are filled up to one length with {padding!r}"
+    return FeatureGuess(column=name, kind="list", why=why, padding=padding)
+
+
+def _padding(lists: pa.ChunkedArray) -> int | str | None:
+    """Return the id that fills lists up to one length; None where their lengths differ."""
+    lengths = pc.list_value_length(lists)
+    ends = pc.min_max(lengths)
+    if ends["min"] != ends["max"] or ends["max"].as_py() < 2:
+        return None
+    for at in (-1, 0):
+        edge = pc.list_element(lists, at % ends["max"].as_py())
+        found = pc.mode(edge)[0].as_py() if pa.types.is_integer(edge.type) else _mode(edge)
+        value = found["mode"] if found else None
+        if value in _PADDINGS and found and found["count"] >= len(lists) * _PADDED_SHARE:
+            padding: int | str = value
+            return padding
+    return None
+
+
+def _mode(values: pa.ChunkedArray) -> dict[str, Any] | None:
+    counts = pc.value_counts(values.drop_null())
+    if not len(counts):
+        return None
+    most = counts[int(np.argmax(counts.field("counts").to_numpy()))].as_py()
+    return {"mode": most["values"], "count": most["counts"]}
+
+
+def _text(name: str, known: pa.ChunkedArray, told: str) -> FeatureGuess | Guess:
+    length = pc.mean(pc.utf8_length(known)).as_py()
+    if length > _LONG_TEXT:
+        return Guess(column=name, why=f"free text, {length:.0f} characters a row")
+    return FeatureGuess(column=name, kind="categorical", why=f"text, {told}")
+
+
+def _whole(name: str, known: pa.ChunkedArray, distinct: int, told: str) -> FeatureGuess | Guess:
+    """Tell ids from numbers: by name, then by how values lie."""
+    words = words_of(name)
+    if words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"} and distinct > 2:
+        return _number(name, known, f"its name; {told}")
+    if words & ID_WORDS or distinct <= _FEW:
+        return FeatureGuess(column=name, kind="categorical", why=f"whole numbers, {told}")
+    ends = pc.min_max(known)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    if high >= _HASHED or low < -_HASHED:
+        why = f"numbers as large as hashes, {told}"
+        return FeatureGuess(column=name, kind="categorical", why=why)
+    if distinct > (high - low + 1) / 2 and not _is_skewed(known):
+        why = f"nearly all numbers from {low} to {high} occur, as ids do; {told}"
+        return FeatureGuess(column=name, kind="categorical", why=why)
+    return _number(name, known, f"whole numbers from {low} to {high} with gaps, {told}")
+
+
+def _number(name: str, known: pa.ChunkedArray, why: str) -> FeatureGuess | Guess:
+    values = numbers(known)
+    values = values[~np.isnan(values)]
+    if not len(values) or values.min() == values.max():
+        return Guess(column=name, why="it never varies in the sample")
+    is_skewed = _is_skewed(known)
+    told = f"{why}; a few values are far larger than the rest" if is_skewed else why
+    return FeatureGuess(column=name, kind="numeric", why=told, log=is_skewed)
+
+
+def _is_skewed(known: pa.ChunkedArray) -> bool:
+    """Return whether a long tail lies far beyond the middle half, as counts and prices do."""
+    values = numbers(known)
+    values = values[~np.isnan(values)]
+    if not len(values) or values.min() < 0:
+        return False
+    low, middle, high, tail = np.quantile(values, [0.25, 0.5, 0.75, 0.99])
+    spread = max(high - low, abs(middle) * 0.1, 1e-12)
+    return bool((tail - middle) / spread > _SKEWED)
+
+
+def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[str, float] | None:
+    """Return the id column that holds most of the lists' values, and the share that it holds."""
+    values = pc.list_flatten(lists.drop_null()).drop_null()
+    own = pc.unique(values)
+    best: tuple[float, str, float] | None = None
+    for name, others in distinct.items():
+        if kind_of(others.type) != kind_of(own.type) or not len(own):
+            continue
+        share = pc.mean(pc.is_in(values, value_set=others).cast(pa.float64())).as_py()
+        shared = pc.sum(pc.is_in(own, value_set=others)).as_py() or 0
+        alike = shared / (len(own) + len(others) - shared)
+        if share >= _OVERLAP[kind_of(own.type)] and shared >= min(_LEAST_SHARED, len(others)):
+            best = max(best or (0.0, "", 0.0), (alike, name, float(share)))
+    return best[1:] if best and best[1] else None

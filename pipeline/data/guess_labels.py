@@ -1,0 +1,268 @@
+"""Which columns of an undeclared log are labels, of what kind, and which columns know them."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.stats import rankdata
+
+from pipeline.data.log_sample import Floats, kind_of, numbers
+
+
+def words_of(name: str) -> frozenset[str]:
+    """Split a column's name into its lower-case words, at underscores, dots and capitals."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return frozenset(w for w in re.split(r"[^a-z0-9]+", spaced.lower()) if w)
+
+
+CLICK = words_of("click clicked clicks clk ctr tap tapped")
+CONVERSION = words_of(
+    "conversion converted convert conv cvr ctcvr order ordered orders cart addtocart purchase "
+    "purchased buy bought pay paid payment install installed checkout booking booked lead "
+    "signup register registered subscribe subscribed deal transaction"
+)
+OTHER = words_of(
+    "label target y like liked share shared follow followed favorite favourite outcome "
+    "response finish finished complete completed engaged"
+)
+NOT_A_LABEL = words_of("before prev previous hist history past last ever first prior count")
+_PURE = 0.995
+_PURE_ROWS = 30
+_PURE_SHARE = 0.3
+_PERFECT_AUC = 0.99
+_PROPERTY_AUC = 0.97
+_FEW_VALUES = 100
+_EXCEPTIONS = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """A column, and why it is taken for what it is taken for."""
+
+    column: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelGuess:
+    """A label, its kind, and why."""
+
+    column: str
+    kind: Literal["click", "conversion", "binary"]
+    positives: int
+    rows: int
+    why: str
+
+
+def guess_labels(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[LabelGuess, ...]:
+    """Return the labels, the click first.
+
+    Args:
+        rows: sampled rows.
+        skipped: columns that are something else already.
+    """
+    values = _binary_columns(rows, skipped)
+    named = [name for name in values if _is_named_a_label(name)]
+    chosen = named or _by_structure(rows, values)
+    return _kinds({name: values[name] for name in chosen}, is_named=bool(named))
+
+
+def _is_named_a_label(name: str) -> bool:
+    words = words_of(name)
+    return bool(words & (CLICK | CONVERSION | OTHER)) and not words & NOT_A_LABEL
+
+
+def _binary_columns(rows: pa.Table, skipped: Collection[str]) -> dict[str, Floats]:
+    """Return columns of 0, 1 and nulls alone; constant ones only where the name says label."""
+    found: dict[str, Floats] = {}
+    for name in rows.schema.names:
+        if name in skipped or kind_of(rows.schema.field(name).type) not in (
+            "bool",
+            "whole",
+            "float",
+        ):
+            continue
+        values = numbers(rows.column(name))
+        seen = np.unique(values[~np.isnan(values)])
+        is_binary = len(seen) == 2 or (len(seen) == 1 and _is_named_a_label(name))
+        if is_binary and np.isin(seen, (0.0, 1.0)).all():
+            found[name] = values
+    return found
+
+
+def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
+    """Choose labels where no name tells: late binary columns that are no property of an id.
+
+    A binary feature is mostly a property of something that has an id (an item is free, a user has
+    children) or the complement of another one; a label is not. Writers put labels last.
+    """
+    texts = [n for n in rows.schema.names if kind_of(rows.schema.field(n).type) == "text"]
+    free = [
+        name
+        for name in values
+        if not any(_are_complements(values[name], values[o]) for o in values if o != name)
+        and not any(_separates(rows.column(text), values[name], _PROPERTY_AUC) for text in texts)
+    ]
+    if not free:
+        return list(values)[-1:]
+    order = rows.schema.names
+    run = [free[-1]]
+    for name in reversed(free[:-1]):
+        if order.index(run[0]) - order.index(name) != 1:
+            break
+        run.insert(0, name)
+    return _tied_to_the_last(run, values)
+
+
+def _tied_to_the_last(run: Sequence[str], values: Mapping[str, Floats]) -> list[str]:
+    """Keep neighbours that imply the last one or follow from it, directly or over others."""
+    tied = {run[-1]}
+    for _ in run:
+        tied |= {
+            name
+            for name in run
+            if any(
+                _implies(values[name], values[o]) or _implies(values[o], values[name]) for o in tied
+            )
+        }
+    return [name for name in run if name in tied]
+
+
+def _are_complements(a: Floats, b: Floats) -> bool:
+    known = ~np.isnan(a) & ~np.isnan(b)
+    return bool(known.any() and (a[known] + b[known] == 1).mean() > 1 - _EXCEPTIONS / 10)
+
+
+def _implies(a: Floats, b: Floats) -> bool:
+    """Return whether positives of `a` are positives of `b`, but for a few."""
+    positive = (a == 1) & ~np.isnan(b)
+    return bool(positive.any() and (b[positive] == 1).mean() >= 1 - _EXCEPTIONS)
+
+
+def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess, ...]:
+    """Find the click (by name, else the label that others imply), and what happens after it."""
+    positives = {name: int((v == 1).sum()) for name, v in values.items()}
+    by_name = [n for n in values if words_of(n) & CLICK and not words_of(n) & CONVERSION]
+    implied = [
+        n
+        for n in values
+        if any(
+            _implies(values[o], values[n]) and positives[o] < positives[n] for o in values if o != n
+        )
+    ]
+    candidates = by_name or implied
+    click = max(candidates, key=lambda n: positives[n], default=None)
+    if click is None and len(values) == 1 and not words_of(next(iter(values))) & CONVERSION:
+        click = next(iter(values))
+    told = "its name and its values 0 and 1" if is_named else "the last column of 0 and 1 alone"
+    found: list[LabelGuess] = []
+    for name, column in values.items():
+        kind: Literal["click", "conversion", "binary"] = "binary"
+        why = told
+        if name == click:
+            kind = "click"
+            after = [o for o in values if o != name and _implies(values[o], column)]
+            why += f"; {', '.join(after)} happen only where it is 1" if after else ""
+        elif click is not None and _implies(column, values[click]):
+            kind, why = "conversion", f"{told}; it is 1 only where {click} is 1"
+        known = int((~np.isnan(column)).sum())
+        found.append(
+            LabelGuess(column=name, kind=kind, positives=positives[name], rows=known, why=why)
+        )
+    return tuple(sorted(found, key=lambda label: label.kind != "click"))
+
+
+def guess_leaks(
+    rows: pa.Table, labels: Sequence[LabelGuess], *, skipped: Collection[str] = ()
+) -> tuple[Guess, ...]:
+    """Return columns that know a label: near-perfect alone, or of values that only positives have.
+
+    Ids of many values are left alone: what an item's own rate tells is no leak.
+
+    Args:
+        rows: sampled rows.
+        labels: what they might know.
+        skipped: columns that no feature will read.
+    """
+    found: list[Guess] = []
+    own = {label.column for label in labels} | set(skipped)
+    for name in rows.schema.names:
+        if name in own:
+            continue
+        why = next(filter(None, (_leaks(rows.column(name), rows, label) for label in labels)), None)
+        if why is None and words_of(name) & {"propensity", "ips"}:
+            why = "its name: a probability that the serving policy logged"
+        if why:
+            found.append(Guess(column=name, why=why))
+    return tuple(found)
+
+
+def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | None:
+    """Return why a column must be one that knows the label, None where it need not."""
+    kind = kind_of(column.type)
+    if kind not in ("bool", "whole", "float", "text"):
+        return None
+    y = numbers(rows.column(label.column))
+    known = ~np.isnan(y)
+    rate = float(y[known].mean()) if known.any() else 0.0
+    if min(y[known].sum(), (1 - y[known]).sum()) < _PURE_ROWS:
+        return None
+    codes, count = codes_of(column)
+    if kind != "text" and count > _FEW_VALUES:
+        score = _auc(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
+        if max(score, 1 - score) >= _PERFECT_AUC:
+            return f"alone it ranks {label.column} with an AUC of {max(score, 1 - score):.3f}"
+    elif count > _FEW_VALUES:
+        return None
+    if count <= _FEW_VALUES and _separates(column, y, _PERFECT_AUC):
+        return f"its value alone says {label.column} (AUC at least {_PERFECT_AUC})"
+    counts = np.bincount(codes[known], minlength=count)
+    hits = np.bincount(codes[known], weights=y[known], minlength=count)
+    pure = (counts >= _PURE_ROWS) & (hits >= _PURE * counts)
+    share = float(hits[pure].sum() / hits.sum())
+    if share >= _PURE_SHARE and rate < 0.7:
+        return f"{share:.0%} of the positives of {label.column} have values that no negative has"
+    return None
+
+
+def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
+    """Return whether a column's value alone ranks `y` this well, on rows kept out of its rates."""
+    codes, count = codes_of(column)
+    known = ~np.isnan(y)
+    codes, y = codes[known], y[known]
+    # Every other run of 64 rows, not every other row: rows of one request are not independent.
+    is_fit = np.arange(len(y)) // 64 % 2 == 0
+    if len(y) < 2 * _PURE_ROWS or is_fit.all():
+        return False
+    counts = np.bincount(codes[is_fit], minlength=count)
+    hits = np.bincount(codes[is_fit], weights=y[is_fit], minlength=count)
+    rate = float(y[is_fit].mean())
+    scores = (hits + rate) / (counts + 1)
+    return _auc(y[~is_fit], scores[codes[~is_fit]]) >= least
+
+
+def _auc(y: Floats, scores: Floats) -> float:
+    """Return the AUC, ties counting one half; 0.5 where one class is missing.
+
+    The room of statistics, which has the project's own, is no room that data may ask.
+    """
+    positives = float(y.sum())
+    negatives = len(y) - positives
+    if not (positives and negatives):
+        return 0.5
+    ranks = float(rankdata(scores)[y == 1].sum())
+    return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def codes_of(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], int]:
+    """Number a column's values from 0 on, a null as the last; and how many numbers there are."""
+    coded = column.combine_chunks().dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks() if coded.num_chunks != 1 else coded.chunk(0)
+    words = len(coded.dictionary)
+    codes = coded.indices.cast(pa.int64()).fill_null(words).to_numpy(zero_copy_only=False)
+    return codes, words + 1

@@ -1,0 +1,183 @@
+"""Ids are whole numbers or text, and the two share nothing: 7 and "7" read different rows.
+
+So all ids that read one table must be of one kind, over all files and over all features that share
+the table. Footers say the kind, and a base keeps the kinds that it learned.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.data import normal
+from pipeline.data.logs import LogFile, Snapshot
+from pipeline.errors import BadLog, WrongBase
+from schemas.feature import FeatureSpec, NumericSpec, table_of
+from schemas.log import Catalog
+
+WHOLE, TEXT = "whole numbers", "text"
+Kinds = Mapping[str, str]
+"""Table -> kind of the ids that read it; a cross has the kind of each of its columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """Ids that should be of one kind and are of several."""
+
+    name: str
+    """`column user_id`, or `table item_id`."""
+    column: str
+    parts: Mapping[str, tuple[str, ...]]
+    """Kind, with the column where several share a table -> the files of that kind."""
+
+    def __str__(self) -> str:
+        seen = [
+            f"{kind} in {len(files):,} file{'s' if len(files) > 1 else ''} ({files[0]}"
+            f"{', ...' if len(files) > 1 else ''})"
+            for kind, files in self.parts.items()
+        ]
+        return f"ids of {self.name} are {' and '.join(seen)}; they share no row of a table"
+
+
+def id_kind(found: pa.DataType) -> str | None:
+    """Return the kind of ids in a column of this type; None where it holds only nulls."""
+    is_ = pa.types
+    if is_.is_null(found):
+        return None
+    plain = normal.plain_type(found, _expected(found))
+    if is_.is_list(plain) or is_.is_large_list(plain):
+        return id_kind(plain.value_type)
+    if is_.is_dictionary(plain):
+        plain = plain.value_type
+    return WHOLE if is_.is_integer(plain) or is_.is_boolean(plain) else TEXT
+
+
+def _expected(found: pa.DataType) -> str:
+    """Return how the contract would read a column of this type as ids."""
+    is_ = pa.types
+    lists = (is_.is_list, is_.is_large_list, is_.is_list_view, is_.is_large_list_view)
+    is_list = is_.is_fixed_size_list(found) or any(check(found) for check in lists)
+    return f"{normal.LIST_OF}ids" if is_list else normal.ID
+
+
+def mixtures(snapshot: Snapshot, catalog: Catalog) -> Iterator[Mixture]:
+    """Find the columns, and then the tables, whose ids are of more than one kind."""
+    log = catalog.log
+    files = {column: _files_by_kind(snapshot.files, column) for column in _id_columns(catalog)}
+    files |= {
+        key: {TEXT: tuple(f.path for f in snapshot.files)} for key in log.partition_keys if key
+    }
+    mixed = {column for column, kinds in files.items() if len(kinds) > 1}
+    for column in sorted(mixed):
+        yield Mixture(name=column, column=column, parts=files[column])
+    for table, features in _readers(catalog).items():
+        columns = list(dict.fromkeys(c for f in features for c in f.columns))
+        parts = {
+            f"{kind} in {column}": paths
+            for column in columns
+            if column not in mixed
+            for kind, paths in files.get(column, {}).items()
+            if paths
+        }
+        if len({part.rpartition(" in ")[0] for part in parts}) > 1:
+            yield Mixture(name=f"table {table}", column=", ".join(columns), parts=parts)
+
+
+def _id_columns(catalog: Catalog) -> Iterable[str]:
+    """Return the columns inside the files whose ids must be of one kind."""
+    log = catalog.log
+    columns = [c for f in catalog.features if not isinstance(f, NumericSpec) for c in f.columns]
+    columns += [c for c in (log.user, log.slice_by) if c]
+    return [c for c in dict.fromkeys(columns) if c not in log.partition_keys]
+
+
+def _files_by_kind(files: Sequence[LogFile], column: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    kinds: dict[pa.DataType, str | None] = {}
+    for file in files:
+        for name, kind in file.columns:
+            if name == column:
+                if kind not in kinds:
+                    kinds[kind] = id_kind(kind)
+                if word := kinds[kind]:
+                    found.setdefault(word, []).append(file.path)
+    return {kind: tuple(paths) for kind, paths in found.items()}
+
+
+def _readers(catalog: Catalog) -> dict[str, list[FeatureSpec]]:
+    """Return, by table, the features whose ids are one column each."""
+    readers: dict[str, list[FeatureSpec]] = {}
+    for feature in catalog.keyed:
+        if feature.kind in ("categorical", "list"):
+            readers.setdefault(table_of(feature) or feature.name, []).append(feature)
+    return readers
+
+
+def refuse_mixtures(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse a log whose ids of one column or one table are of two kinds.
+
+    Raises:
+        BadLog: naming the columns, the kinds and how many files have which.
+    """
+    if found := [str(mixture) for mixture in mixtures(snapshot, catalog)]:
+        listing = "\n".join(f"  {line}" for line in found)
+        raise BadLog(
+            f"ids of the log '{catalog.log.name}' change their kind:\n{listing}\n"
+            "Write all of them as one kind, or give columns of different kinds tables of their own"
+        )
+
+
+def kinds_of(rows: pa.RecordBatch, catalog: Catalog) -> dict[str, str]:
+    """Return the kind of the ids of each table in these normalised rows.
+
+    A column of nothing but nulls says nothing: it may be one that its file lacks.
+    """
+    columns = {c for f in catalog.features for c in f.columns}
+    held = {c: rows.column(c) for c in columns}
+    kinds = {c: id_kind(v.type) for c, v in held.items() if v.null_count < len(v)}
+    return dict(_by_table(catalog, kinds))
+
+
+def _by_table(catalog: Catalog, kinds: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
+    for feature in catalog.keyed:
+        if isinstance(feature, NumericSpec):
+            continue
+        own = [kinds.get(column) for column in feature.columns]
+        if all(own):
+            yield table_of(feature) or feature.name, " x ".join(str(kind) for kind in own)
+
+
+def refuse_other_kinds(snapshot: Snapshot, catalog: Catalog, learned: Kinds) -> None:
+    """Refuse a log whose ids are of another kind than those that a base learned.
+
+    Args:
+        snapshot: the files that would be read.
+        catalog: the log's catalogue.
+        learned: the base's kinds; empty where it was published before they were kept.
+
+    Raises:
+        WrongBase: naming the tables, both kinds, and what to do.
+    """
+    columns = {c: _files_by_kind(snapshot.files, c) for c in _id_columns(catalog)}
+    kinds: dict[str, str | None] = {c: next(iter(files), None) for c, files in columns.items()}
+    kinds |= dict.fromkeys(catalog.log.partition_keys, TEXT)
+    refuse_change(dict(_by_table(catalog, kinds)), learned)
+
+
+def refuse_change(found: Kinds, learned: Kinds) -> None:
+    """Refuse tables whose ids are of another kind than was learned.
+
+    Raises:
+        WrongBase: naming the tables and both kinds.
+    """
+    wrong = [
+        f"table {name}: the log has {kind}, the base learned {learned[name]}"
+        for name, kind in found.items()
+        if learned.get(name, kind) != kind
+    ]
+    if wrong:
+        listing = "\n".join(f"  {line}" for line in wrong)
+        raise WrongBase(
+            f"ids are of another kind than those the base was trained on:\n{listing}\n"
+            "None of them would be found. Write them as before, or pre-train a new base"
+        )

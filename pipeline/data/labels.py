@@ -1,0 +1,123 @@
+"""Labels that a task learns from: how many are known, and how many are 1."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import BadLog
+from schemas.log import Catalog
+from schemas.task import TaskSpec
+
+Mask = npt.NDArray[np.bool_]
+
+UNDECIDED = 0.5
+
+
+class LabelCounts:
+    """How often each label was known, and how often it was 1."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Start with nothing seen."""
+        self.tasks = catalog.tasks
+        self.known = dict.fromkeys((t.title for t in catalog.tasks), 0)
+        self.positive = dict(self.known)
+
+    def add(
+        self,
+        rows: pa.RecordBatch,
+        quarantined: Mask | None,
+        masked: Mapping[str, Mask] | None = None,
+    ) -> None:
+        """Count raw rows.
+
+        Args:
+            rows: with the label columns of the log.
+            quarantined: rows that lose every label.
+            masked: task -> rows that lose its label, or whose label is not ripe.
+        """
+        for task in self.tasks:
+            label = rows.column(task.label).cast(pa.float64(), safe=False)
+            values = label.to_numpy(zero_copy_only=False)
+            counts = ~np.isnan(values)
+            for mask in (quarantined, (masked or {}).get(task.title)):
+                if mask is not None:
+                    counts &= ~mask
+            self._add(task, values[counts])
+
+    def add_encoded(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Count encoded rows: a label that does not count is null there."""
+        for task in self.tasks:
+            column = rows.column(f"y.{task.title}").drop_null()
+            self._add(task, column.to_numpy(zero_copy_only=False))
+
+    def _add(self, task: TaskSpec, values: npt.NDArray[np.floating[Any]]) -> None:
+        self.known[task.title] += len(values)
+        self.positive[task.title] += int((values == 1).sum())
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Return where each task starts: its rate, with half a row of either class added.
+
+        A conversion starts undecided: begun at its rate, its share of the entire-space gradient is
+        so small that it never catches up with the click (on retailrocket's validation rows cart
+        ended at an AUC of .58 instead of .74).
+        """
+        return tuple(
+            UNDECIDED
+            if t.kind == "conversion"
+            else (self.positive[t.title] + 0.5) / (self.known[t.title] + 1.0)
+            for t in self.tasks
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return both counts as one mapping of words, as workers gather them."""
+        known = {f"known {task}": count for task, count in self.known.items()}
+        return known | {f"positive {task}": count for task, count in self.positive.items()}
+
+    def update(self, counts: Mapping[str, int]) -> None:
+        """Take over what `counts` wrote, summed over workers."""
+        for task in self.known:
+            self.known[task] = counts[f"known {task}"]
+            self.positive[task] = counts[f"positive {task}"]
+
+    def describe(self) -> str:
+        """Return the rows each task learns from, as a job prints them."""
+        return ", ".join(
+            f"{task} {known:,} ({self.positive[task]:,} positive)"
+            for task, known in self.known.items()
+        )
+
+    def problems(self) -> dict[str, str]:
+        """Return, by task that cannot be trained, what its labels lack."""
+        found: dict[str, str] = {}
+        for task in self.tasks:
+            known, positive = self.known[task.title], self.positive[task.title]
+            if not known:
+                found[task.title] = "no row has a label"
+            elif not positive or positive == known:
+                lacking = "negative" if positive else "positive"
+                found[task.title] = f"none of its {known:,} labelled rows is {lacking}"
+        return found
+
+    def refuse_untrainable(self, window: str) -> None:
+        """Refuse tasks that could only be trained on nothing or on one class.
+
+        Args:
+            window: split that was counted, for the message.
+
+        Raises:
+            BadLog: naming the tasks, what their labels lack, and what to do.
+        """
+        weights = {task.title: task.weight for task in self.tasks}
+        labels = {task.title: task.label for task in self.tasks}
+        found = {t: told for t, told in self.problems().items() if weights[t]}
+        if found:
+            listing = "\n".join(f"  {t} ({labels[t]}): {told}" for t, told in found.items())
+            raise BadLog(
+                f"tasks that cannot be trained on split '{window}':\n{listing}\n"
+                "Check the label columns, matures_after with as_of, and the split's window; "
+                "or take the task out of [[tasks]]"
+            )

@@ -1,0 +1,162 @@
+"""Columns that alone predict a label almost perfectly: written after the event, most often.
+
+Each column is scored by the AUC of its own values: a number as it stands, a word by the label's
+mean among the other half of the rows, and both by whether there is a value at all. A conversion is
+judged on clicked rows, so that what predicts the click is not blamed twice.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.data import hashing, normal
+from schemas.log import Catalog
+from schemas.task import TaskSpec
+
+SUSPECT_AUC = 0.98
+"""AUC of a single column from which on it is suspected."""
+MIN_OF_CLASS = 30
+"""Positives, and negatives, below which a column is not judged."""
+_ROWS_PER_WORD = 10
+"""Mean rows of a word below which words are no classes but names of rows."""
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A column that predicts a label nearly by itself."""
+
+    column: str
+    task: str
+    auc: float
+    rows: int
+    """Labelled rows it was judged on."""
+
+
+def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspect]:
+    """Find the columns of these rows that predict a task too well.
+
+    Args:
+        rows: batches with every label, and any other columns; a column that some lack is skipped.
+        catalog: the log's catalogue; its labels, leak columns and row ids are not judged.
+    """
+    if not rows:
+        return
+    known = {c for c in rows[0].schema.names if all(c in part.schema.names for part in rows)}
+    skipped = {t.label for t in catalog.tasks} | {*catalog.log.leak_columns, catalog.log.row_id}
+    labels = {t.label: _joined_numbers(rows, t.label) for t in catalog.tasks}
+    for column in sorted(known - skipped):
+        values = [normal.plain(part.column(column), normal.ID) for part in rows]
+        for task in catalog.tasks:
+            counted, positive = _judged_rows(task, catalog, labels)
+            if min(positive.sum(), (~positive).sum()) < MIN_OF_CLASS:
+                continue
+            score = _score(values, counted, positive)
+            if score >= SUSPECT_AUC:
+                yield Suspect(column=column, task=task.title, auc=score, rows=len(positive))
+
+
+def is_judged(kind: pa.DataType) -> bool:
+    """Return whether a column of this type can be judged: one number, time or word a row."""
+    is_ = pa.types
+    plain = normal.plain_type(kind, normal.ID)
+    if is_.is_dictionary(plain):
+        plain = plain.value_type
+    checks = (
+        is_.is_integer,
+        is_.is_boolean,
+        is_.is_floating,
+        is_.is_decimal,
+        is_.is_timestamp,
+        is_.is_string,
+        is_.is_large_string,
+    )
+    return any(check(plain) for check in checks)
+
+
+def _joined_numbers(rows: Sequence[pa.RecordBatch], column: str) -> Floats:
+    return np.concatenate([_numbers(part.column(column)) for part in rows])
+
+
+def _judged_rows(
+    task: TaskSpec, catalog: Catalog, labels: Mapping[str, Floats]
+) -> tuple[Mask, Mask]:
+    """Return the rows that count for a task, and which of those are positive."""
+    label = labels[task.label]
+    counted = (label == 0) | (label == 1)
+    click = next((t.label for t in catalog.tasks if t.kind == "click"), None)
+    if task.kind == "conversion" and click is not None:
+        counted &= labels[click] == 1
+    return counted, label[counted] == 1
+
+
+def _score(values: Sequence[pa.Array], counted: Mask, positive: Mask) -> float:
+    """Return the best AUC that the values of one column reach alone."""
+    missing = np.concatenate([~_valid(part) for part in values])[counted]
+    scores = [_two_sided(missing.astype(np.float64), positive)] if missing.any() else []
+    if all(_is_number(part.type) for part in values):
+        numbers = np.concatenate([_numbers(part) for part in values])[counted]
+        fills = (-np.inf, np.inf) if np.isnan(numbers).any() else (0.0,)
+        scores += [_two_sided(np.nan_to_num(numbers, nan=f), positive) for f in fills]
+    if all(_is_word(part.type) for part in values):
+        keys = np.concatenate([hashing.keys_of(part) for part in values])[counted]
+        scores.append(_auc_of_words(np.where(missing, np.uint64(0), keys), positive))
+    return max(scores, default=0.5)
+
+
+def _valid(values: pa.Array) -> Mask:
+    valid: Mask = values.is_valid().to_numpy(zero_copy_only=False)
+    return valid
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    is_ = pa.types
+    checks = (is_.is_integer, is_.is_boolean, is_.is_floating, is_.is_decimal, is_.is_timestamp)
+    return any(check(kind) for check in checks)
+
+
+def _is_word(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_ = pa.types
+    checks = (is_.is_integer, is_.is_boolean, is_.is_string, is_.is_large_string)
+    return any(check(kind) for check in checks)
+
+
+def _numbers(values: pa.Array) -> Floats:
+    if pa.types.is_timestamp(values.type):
+        values = values.cast(pa.int64())
+    numbers: Floats = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _auc_of_words(keys: hashing.Keys, positive: Mask) -> float:
+    """Return the AUC of each word's mean label, taken from the rows of the other half."""
+    words, places = np.unique(keys, return_inverse=True)
+    if len(words) * _ROWS_PER_WORD > len(keys):
+        return 0.5
+    half = np.arange(len(keys)) % 2 == 0
+    rate = float(positive.mean())
+    means = np.empty(len(keys))
+    for own in (half, ~half):
+        counts = np.bincount(places[~own], minlength=len(words))
+        sums = np.bincount(places[~own], weights=positive[~own], minlength=len(words))
+        means[own] = ((sums + rate) / (counts + 1.0))[places[own]]
+    return _auc(means, positive)
+
+
+def _two_sided(values: Floats, positive: Mask) -> float:
+    score = _auc(values, positive)
+    return max(score, 1.0 - score)
+
+
+def _auc(values: Floats, positive: Mask) -> float:
+    """Return the probability that a positive's value is above a negative's; ties count half."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    midranks = np.cumsum(counts) - (counts - 1) / 2.0
+    count = int(positive.sum())
+    above = midranks[places[positive]].sum() - count * (count + 1) / 2.0
+    return float(above / (count * (len(positive) - count)))

@@ -1,0 +1,265 @@
+"""Footers and a bounded sample of an undeclared Parquet folder: what there is to describe it by.
+
+Nothing is known of the log yet: its partition keys are read off its folder names, its columns off
+its footers, and the values off rows that are spread evenly over its row groups.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs
+
+from pipeline.data import logs
+from pipeline.data.logs import LogFile, Snapshot
+from pipeline.errors import BadLog, BadRequest
+
+Floats = npt.NDArray[np.float64]
+MISSING = "lack it"
+"""How the reason ends where some files lack a column."""
+_BATCH_ROWS = 65_536
+_MOST_GROUPS = 64
+_RUN_ROWS = 64
+"""Neighbours that are kept together: what repeats within a request must show that it repeats."""
+_DECODED_ROWS = 4_000_000
+"""Rows that are decoded at most to draw the sample from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSample:
+    """Rows of a log, its footers and its folder names."""
+
+    uri: str
+    snapshot: Snapshot
+    partition_keys: tuple[str, ...]
+    partitions: Mapping[str, tuple[str | None, ...]]
+    """Values of each partition key, sorted, a null last."""
+    rows: pa.Table
+    """Sampled rows, partition keys among the columns as text."""
+    uneven: Mapping[str, str]
+    """Columns that not every file holds, or holds in several types -> what was seen."""
+
+
+def read_sample(uri: str, *, rows: int) -> LogSample:
+    """Read footers, folder names and about `rows` rows of a Parquet folder.
+
+    Args:
+        uri: folder of the log, as path or URI.
+        rows: rows to keep.
+
+    Raises:
+        BadRequest: there is no such folder.
+        BadLog: no Parquet file below it can be read, or all are empty.
+    """
+    uri = innermost_folder(uri)
+    keys = partition_keys_of(uri)
+    schemas: list[pa.Schema] = []
+
+    def collect(schema: pa.Schema) -> None:
+        schemas.append(schema)
+
+    snapshot = logs.take_snapshot(uri, partition_keys=keys, schema_problem=collect)
+    if not snapshot.rows:
+        told = "; ".join(f"{u.path}: {u.reason}" for u in snapshot.unreadable[:3])
+        raise BadLog(
+            f"no row of Parquet can be read below {uri}: {told or 'no Parquet file'}. "
+            "Give the folder that holds the log's files"
+        )
+    types, uneven = _columns(schemas)
+    inside = {name: found for name, found in types.items() if name not in keys}
+    return LogSample(
+        uri=uri,
+        snapshot=snapshot,
+        partition_keys=keys,
+        partitions={key: _values(snapshot, key) for key in keys},
+        rows=_rows(snapshot, inside, keys, wanted=rows),
+        uneven={name: told for name, told in uneven.items() if name not in keys},
+    )
+
+
+def innermost_folder(uri: str) -> str:
+    """Return the first folder at or below `uri` that holds files, partitions or several folders.
+
+    A data set is often shipped as a folder of notes around the folder of its events.
+    """
+    filesystem, root = logs.open_folder(uri)
+    if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
+        raise BadRequest(f"no folder at {uri}; give the folder that holds the log's Parquet files")
+    found = filesystem.get_file_info(pa.fs.FileSelector(root))
+    shown = [info for info in found if not info.base_name.startswith((".", "_"))]
+    folders = [info for info in shown if info.type == pa.fs.FileType.Directory]
+    has_data = any(
+        info.type == pa.fs.FileType.File and info.base_name.endswith((".parquet", ".parq"))
+        for info in shown
+    )
+    marked = any(info.base_name.startswith((".hoodie", "_delta_log")) for info in found)
+    if has_data or marked or len(folders) != 1 or "=" in folders[0].base_name:
+        return uri
+    return innermost_folder(f"{uri.rstrip('/')}/{folders[0].base_name}")
+
+
+def partition_keys_of(uri: str) -> tuple[str, ...]:
+    """Read the hive keys off the folder names, outermost first; those of most files win."""
+    filesystem, root = logs.open_folder(uri)
+    counts: Counter[tuple[str, ...]] = Counter()
+    for info in filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)):
+        folders = info.path[len(root) :].strip("/").split("/")[:-1]
+        if info.type != pa.fs.FileType.File or any(f.startswith((".", "_")) for f in folders):
+            continue
+        if not info.base_name.startswith((".", "_")):
+            counts[_leading_keys(folders)] += 1
+    return max(counts, key=lambda keys: (counts[keys], len(keys)), default=())
+
+
+def _leading_keys(folders: Sequence[str]) -> tuple[str, ...]:
+    keys: list[str] = []
+    for folder in folders:
+        key, is_partition, _ = folder.partition("=")
+        if not is_partition or not key or key in keys:
+            break
+        keys.append(key)
+    return tuple(keys)
+
+
+def _values(snapshot: Snapshot, key: str) -> tuple[str | None, ...]:
+    found = {dict(file.partition).get(key) for file in snapshot.files}
+    return tuple(sorted(found, key=lambda value: (value is None, value or "")))
+
+
+def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict[str, str]]:
+    """Return each column's type in most files, and the columns that differ over files."""
+    types: dict[str, Counter[pa.DataType]] = {}
+    twice: set[str] = set()
+    for schema in schemas:
+        twice |= {name for name, count in Counter(schema.names).items() if count > 1}
+        for field in schema:
+            types.setdefault(field.name, Counter())[field.type] += 1
+    uneven = dict.fromkeys(sorted(twice), "a file holds two columns of this name")
+    types = {name: counts for name, counts in types.items() if name not in twice}
+    for name, counts in types.items():
+        missing = len(schemas) - counts.total()
+        kinds = {kind_of(found) for found in counts}
+        if missing and len(kinds) == 1:
+            uneven[name] = f"{missing:,} of {len(schemas):,} files {MISSING}"
+        elif len(kinds) > 1:
+            told = ", ".join(f"{found} in {count:,}" for found, count in counts.most_common())
+            uneven[name] = f"its type differs over files: {told}"
+    return {name: counts.most_common(1)[0][0] for name, counts in types.items()}, uneven
+
+
+def kind_of(found: pa.DataType) -> str:
+    """Name what a type may serve as: bool, whole, float, text, time, a list of one, or other."""
+    is_ = pa.types
+    if is_.is_dictionary(found):
+        return kind_of(found.value_type)
+    if isinstance(found, pa.BaseExtensionType):
+        return kind_of(found.storage_type)
+    named = (
+        ("bool", is_.is_boolean),
+        ("whole", is_.is_integer),
+        ("float", is_.is_floating),
+        ("float", is_.is_decimal),
+        ("text", is_.is_string),
+        ("text", is_.is_large_string),
+        ("text", is_.is_string_view),
+        ("time", is_.is_timestamp),
+        ("null", is_.is_null),
+    )
+    for name, test in named:
+        if test(found):
+            return name
+    lists = (is_.is_list, is_.is_large_list, is_.is_fixed_size_list, is_.is_list_view)
+    if any(test(found) for test in lists) or is_.is_large_list_view(found):
+        return f"list of {kind_of(found.value_type)}"
+    return "other"
+
+
+def _rows(
+    snapshot: Snapshot, inside: Mapping[str, pa.DataType], keys: Sequence[str], *, wanted: int
+) -> pa.Table:
+    """Return about `wanted` rows, spread over row groups and within them."""
+    groups = [
+        (file, group, count)
+        for file in snapshot.files
+        for group, count in enumerate(file.group_rows)
+        if count
+    ]
+    mean = sum(count for _, _, count in groups) / len(groups)
+    most = int(np.clip(_DECODED_ROWS / mean, 1, _MOST_GROUPS))
+    picked = [groups[at] for at in evenly(len(groups), most)]
+    stride = max(sum(count for _, _, count in picked) // wanted, 1)
+    held = {n: t for n, t in inside.items() if not kind_of(t).endswith(("other", "null"))}
+    parts = [
+        part
+        for file, group, _ in picked
+        for part in _strided(snapshot, file, group, held, keys, stride)
+    ]
+    if not parts:
+        raise BadLog(
+            f"no row group below {snapshot.uri} can be described though footers are whole: the "
+            "data are damaged, or the files name their columns otherwise than their table does. "
+            "Write the files again, or write the catalogue by hand (schemas/README.md)"
+        )
+    return pa.concat_tables(parts)
+
+
+def _strided(
+    snapshot: Snapshot,
+    file: LogFile,
+    group: int,
+    types: Mapping[str, pa.DataType],
+    keys: Sequence[str],
+    stride: int,
+) -> Iterator[pa.Table]:
+    """Return every `stride`-th run of a row group; nothing where it cannot be decoded."""
+    parquet = snapshot.open(file)
+    present = [name for name in types if name in parquet.schema_arrow.names]
+    if not present:  # a table format that maps its columns' names; rows of nulls would mislead
+        return
+    try:
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=present):
+            places = np.arange(len(batch))
+            rows = batch.take(pa.array(places[places // _RUN_ROWS % stride == 0]))
+            columns = {name: _plain(rows, name, types[name]) for name in types}
+            for key in keys:
+                value = dict(file.partition).get(key)
+                columns[key] = pa.array([value] * len(rows), pa.string())
+            yield pa.table(columns)
+    except (pa.ArrowException, OSError):
+        return
+
+
+def _plain(rows: pa.RecordBatch, name: str, wanted: pa.DataType) -> pa.Array:
+    """Return a column in one simple type over all files; null where a file has it otherwise."""
+    simple = _simple(wanted)
+    if name not in rows.schema.names or kind_of(rows.column(name).type) != kind_of(wanted):
+        return pa.nulls(len(rows), simple)
+    return rows.column(name).cast(simple, safe=False)
+
+
+def _simple(found: pa.DataType) -> pa.DataType:
+    kind = kind_of(found)
+    if kind.startswith("list of "):
+        value = found.value_type if not pa.types.is_dictionary(found) else pa.null()
+        return pa.list_(_simple(value))
+    simple = {"bool": pa.bool_(), "whole": pa.int64(), "float": pa.float64(), "text": pa.string()}
+    return simple.get(kind, found)
+
+
+def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return at most `most` places out of `count`, spread evenly, the last one among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def numbers(column: pa.ChunkedArray) -> Floats:
+    """Return a column of numbers, booleans or times as floats; null, NaN and infinity are NaN."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        column = pc.divide(column.cast(pa.float64(), safe=False), 1e6)
+    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(values), values, np.nan)

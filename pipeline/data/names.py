@@ -1,0 +1,121 @@
+"""Names that a catalogue uses and a log does not have: found early, with the nearest that exist."""
+
+import json
+from collections.abc import Collection, Iterator
+
+import pyarrow.fs
+
+from pipeline.data import logs
+from pipeline.data.logs import Snapshot
+from pipeline.data.nearest import listed, nearest
+from pipeline.errors import BadRequest
+from schemas.log import Catalog
+
+
+def settings_with_columns(catalog: Catalog) -> Iterator[tuple[str, str]]:
+    """Return every setting of the catalogue that names a column, with the name."""
+    log = catalog.log
+    for feature in catalog.features:
+        for column in feature.columns:
+            yield f"feature '{feature.name}'", column
+    for task in catalog.tasks:
+        yield f"label of task '{task.title}'", task.label
+    for setting, columns in (
+        ("domain.keys", catalog.domain.keys),
+        ("domain.parent", catalog.domain.parent),
+        ("log.leak_columns", log.leak_columns),
+        ("log.user", [log.user]),
+        ("log.row_id", [log.row_id]),
+        ("log.slice_by", [log.slice_by]),
+        ("log.event_time", [log.event_time] if catalog.needs_event_time else []),
+        *((f"splits.{name}.where", split.where) for name, split in catalog.splits.items()),
+    ):
+        yield from ((setting, column) for column in columns if column)
+
+
+def unknown_columns(catalog: Catalog, there: Collection[str]) -> list[tuple[str, str, str]]:
+    """Return the columns that the catalogue needs or rules out, and no file has.
+
+    Returns:
+        The setting that asks, the column, and a sentence with the nearest ones, for each.
+    """
+    known = {*there, *catalog.log.partition_keys}
+    return [
+        (setting, column, nearest(column, known))
+        for setting, column in dict.fromkeys(settings_with_columns(catalog))
+        if column not in known and column not in catalog.optional_columns
+    ]
+
+
+def refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse a catalogue that names columns which no file of the log has.
+
+    A file that could not be read for its schema counts as well: that is how a column that is
+    misspelt shows.
+
+    Raises:
+        BadRequest: naming the settings, the nearest columns, and all there are.
+    """
+    there = columns_there(snapshot)
+    if there and (unknown := unknown_columns(catalog, there)):
+        listing = "\n".join(
+            f"  {setting} names the column '{column}', which no file has.{near}"
+            for setting, column, near in unknown
+        )
+        raise BadRequest(
+            f"the catalogue of log '{catalog.log.name}' names columns that are not there:\n"
+            f"{listing}\n  The files have: {listed(there)}"
+        )
+
+
+def columns_there(snapshot: Snapshot) -> frozenset[str]:
+    """Return the columns inside the files, readable or not under the contract."""
+    held = {file.columns for file in snapshot.files} | {u.columns for u in snapshot.unreadable}
+    return frozenset(name for columns in held for name, _ in columns)
+
+
+def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
+    """Refuse partition keys that the log's folders do not have.
+
+    Follows one way down, so that it costs as many listings as there are keys. A table's metadata
+    names its keys, whatever its folders are called.
+
+    Raises:
+        BadRequest: naming the keys that the folders have, in their order.
+    """
+    if logs.is_table(uri):
+        return
+    declared, there = catalog.log.partition_keys, _folder_keys(uri, catalog.log.partition_keys)
+    if not declared or not there or declared == there[: len(declared)]:
+        return
+    lines = [
+        f"log.partition_keys names '{key}', which no folder has.{nearest(key, there)}"
+        for key in declared
+        if key not in there
+    ] or [f"log.partition_keys are {json.dumps(declared)}, in this order"]
+    listing = "\n".join(f"  {line}" for line in lines)
+    raise BadRequest(
+        f"the folders below {uri} are named {'/'.join(f'{key}=...' for key in there)}:\n{listing}\n"
+        f"  Write partition_keys = {json.dumps(there)}"
+    )
+
+
+def _folder_keys(uri: str, declared: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the keys of nested `key=value` folders, outermost first.
+
+    At each depth a folder of the declared key is followed where there is one.
+    """
+    filesystem, folder = logs.open_folder(uri)
+    keys: list[str] = []
+    while True:
+        wanted = declared[len(keys)] if len(keys) < len(declared) else None
+        found = filesystem.get_file_info(pyarrow.fs.FileSelector(folder, allow_not_found=True))
+        folders = {
+            info.path: info.base_name.partition("=")[0]
+            for info in found
+            if info.type == pyarrow.fs.FileType.Directory and "=" in info.base_name
+        }
+        if not folders:
+            return tuple(keys)
+        folder = min(folders, key=lambda path: (folders[path] != wanted, path))
+        keys.append(folders[folder])

@@ -1,0 +1,201 @@
+"""Arrow's many spellings of a column -> the few that encoding knows.
+
+Writers spell the same values in many types. Behind `plain` a column of ids is integers or text
+(plain or as a dictionary), a list has offsets, and a number is an integer or a float:
+
+    string_view, binary, binary_view, fixed_size_binary     text; the bytes must be UTF-8
+    uuid                                                    text, as 8-4-4-4-12
+    date32, date64                                          text, YYYY-MM-DD
+    list_view, large_list_view, fixed_size_list             list
+    decimal of scale 0                                      int64; see `_whole_decimals`
+    any other decimal, float16                              float64
+    null                                                    nulls of the expected type
+    NaN in a label                                          null
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.data import hashing
+
+ID, NUMBER, LABEL, TIME, WHOLE = "id", "number", "label", "time", "whole number"
+LIST_OF = "list of "
+_DIGITS_OF_INT64 = 18
+"""Digits that always fit into int64."""
+
+
+def normalised(
+    rows: pa.RecordBatch, columns: Sequence[str], kinds: Mapping[str, str]
+) -> pa.RecordBatch:
+    """Return these columns of the rows in plain types; a column that is absent is null.
+
+    Args:
+        rows: as a file holds them.
+        columns: wanted names, in the order of the result.
+        kinds: column -> what the catalogue expects there (see `contract.expected_kinds`); a column
+            without an entry is read as a time, which changes nothing but its spelling.
+
+    Raises:
+        ArrowInvalid: a column of text holds bytes that are no UTF-8.
+    """
+    plain_columns = []
+    for name in columns:
+        kind = kinds.get(name, TIME)
+        if name in rows.schema.names:
+            plain_columns.append(plain(rows.column(name), kind))
+        else:
+            plain_columns.append(pa.nulls(len(rows), null_type(kind)))
+    return pa.RecordBatch.from_arrays(plain_columns, list(columns))
+
+
+def null_type(kind: str) -> pa.DataType:
+    """Return the type of a column of this kind that holds nothing but nulls."""
+    if kind.startswith(LIST_OF):
+        return pa.list_(null_type(_item(kind)))
+    return {ID: pa.string(), WHOLE: pa.int64()}.get(kind, pa.float64())
+
+
+def plain_type(found: pa.DataType, kind: str) -> pa.DataType:
+    """Return the type that `plain` gives values of type `found`.
+
+    A type that it cannot change comes back as it is; the contract refuses it there.
+    """
+    return plain(pa.nulls(0, found), kind).type
+
+
+def plain(values: pa.Array, kind: str) -> pa.Array:
+    """Return the values in a plain type; idempotent."""
+    is_, found = pa.types, values.type
+    if is_.is_null(found):
+        return pa.nulls(len(values), null_type(kind))
+    if is_.is_dictionary(found):
+        return _plain_dictionary(values, kind)
+    if kind.startswith(LIST_OF):
+        return _plain_list(values, _item(kind))
+    if is_.is_decimal(found):
+        return _plain_decimal(values, is_id=kind in (ID, WHOLE))
+    if is_.is_float16(found):
+        values = values.cast(pa.float64())
+    if kind == ID:
+        return _plain_text(values)
+    if kind == LABEL and is_.is_floating(values.type):
+        return _without_nan(values)
+    return values
+
+
+def _item(kind: str) -> str:
+    """Return the kind of a list's items: `list of ids` -> `id`."""
+    return kind.removeprefix(LIST_OF).removesuffix("s")
+
+
+def _plain_dictionary(values: pa.DictionaryArray, kind: str) -> pa.Array:
+    words = plain(values.dictionary, kind)
+    if words.type == values.type.value_type and kind != LABEL:
+        return values
+    if pa.types.is_string(words.type):
+        return pa.DictionaryArray.from_arrays(values.indices, words)
+    return words.take(values.indices)
+
+
+def _plain_list(values: pa.Array, kind: str) -> pa.Array:
+    is_, found = pa.types, values.type
+    if is_.is_list_view(found) or is_.is_large_list_view(found):
+        values = _without_views(values, kind)
+    elif is_.is_fixed_size_list(found):
+        values = values.cast(pa.list_(found.value_type))
+    if not (is_.is_list(values.type) or is_.is_large_list(values.type)):
+        return values
+    items = plain(values.values, kind)
+    if items.type == values.type.value_type:
+        return values
+    make = pa.large_list if is_.is_large_list(values.type) else pa.list_
+    return pa.Array.from_buffers(
+        make(items.type),
+        len(values),
+        values.buffers()[:2],
+        offset=values.offset,
+        children=[items],
+    )
+
+
+def _without_views(values: pa.Array, kind: str) -> pa.ListArray:
+    """Return a list view as a list.
+
+    pyarrow 26.0.1's own cast makes an offsets buffer that is one entry short.
+    """
+    valid = values.is_valid().to_numpy(zero_copy_only=False)
+    sizes = np.where(valid, values.sizes.to_numpy(zero_copy_only=False), 0)
+    starts = values.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    positions = np.repeat(starts - ends[:-1], sizes) + np.arange(ends[-1])
+    items = plain(values.values, kind).take(pa.array(positions))  # string views cannot be taken
+    mask = None if valid.all() else pa.array(~valid)
+    return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), items, mask=mask)
+
+
+def _plain_text(values: pa.Array) -> pa.Array:
+    is_, found = pa.types, values.type
+    if isinstance(found, pa.UuidType):
+        return _uuid_text(values.storage)
+    checks = (
+        is_.is_string_view,
+        is_.is_binary,
+        is_.is_large_binary,
+        is_.is_binary_view,
+        is_.is_fixed_size_binary,
+        is_.is_date,
+    )
+    return values.cast(pa.string()) if any(check(found) for check in checks) else values
+
+
+def _uuid_text(values: pa.FixedSizeBinaryArray) -> pa.Array:
+    texts = [None if v is None else v.hex() for v in values.to_pylist()]
+    cuts = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+    return pa.array([t and "-".join(t[a:b] for a, b in cuts) for t in texts], pa.string())
+
+
+def _plain_decimal(values: pa.Array, *, is_id: bool) -> pa.Array:
+    if pa.types.is_decimal32(values.type) or pa.types.is_decimal64(values.type):
+        # pyarrow 26.0.1 refuses to cast a decimal32 of 5 to int64 ("out of bounds").
+        values = values.cast(pa.decimal128(values.type.precision, values.type.scale))
+    if values.type.scale:
+        return values if is_id else values.cast(pa.float64())
+    if values.type.precision <= _DIGITS_OF_INT64:
+        return values.cast(pa.int64())
+    return _whole_decimals(values) if is_id else values.cast(pa.float64())
+
+
+def _whole_decimals(values: pa.Array) -> pa.Array:
+    """Return ids as int64: a value of up to 64 bits as it is, a wider one as a hash of its digits.
+
+    `NUMBER(38, 0)` is how some warehouses write every id, so the declared width says little about
+    the values. As int64 they meet the same ids of other files.
+    """
+    width = values.type.byte_width // 8
+    count = (values.offset + len(values)) * width  # the buffer may be padded
+    whole = np.frombuffer(values.buffers()[1] or b"", np.uint64, count).reshape(-1, width)
+    words = whole[values.offset :]
+    low, high = words[:, 0], words[:, 1:]
+    sign = np.where(low >> np.uint64(63), np.uint64(2**64 - 1), np.uint64(0))
+    fits = (high == sign[:, None]).all(1) | (high == 0).all(1)
+    ids = low.copy()
+    if not fits.all():
+        wide = words[~fits]
+        folded = wide[:, 0].copy()
+        for place in range(1, width):
+            folded = hashing.combine(folded, wide[:, place])
+        ids[~fits] = folded
+    mask = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
+    return pa.array(ids.view(np.int64), mask=mask)
+
+
+def _without_nan(values: pa.Array) -> pa.Array:
+    numbers = cast("npt.NDArray[np.floating[Any]]", values.to_numpy(zero_copy_only=False))
+    if not np.isnan(numbers).any():
+        return values
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)

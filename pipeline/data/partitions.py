@@ -1,0 +1,75 @@
+"""Partition values: from folder names, and from the same column inside a file.
+
+A folder's name is text that a writer escaped in its own way. Where the file has the column too, the
+file's value counts, row by row.
+"""
+
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NULL_FOLDERS = frozenset({"__HIVE_DEFAULT_PARTITION__", "__DEFAULT_PARTITION__"})
+"""Names that Hive, Spark and Delta, and Paimon, give to the folder of the null value."""
+NULL_WORD = "null"
+"""The name that Iceberg gives to it; a word, unless the column inside the file is null."""
+
+
+def value_of(name: str) -> str | None:
+    """Return the value that a folder's `key=name` stands for."""
+    return None if name in NULL_FOLDERS else unquote(name)
+
+
+def is_comparable(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can be compared with a folder's name."""
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind))
+
+
+def resolve(column: pa.Array, folder: str | None) -> pa.DictionaryArray:
+    """Return the column's values as partition values.
+
+    Args:
+        column: the partition key's column inside the file.
+        folder: the value of the file's folder.
+
+    Returns:
+        Text, null where the column is. Where a value is the folder's, written otherwise (1 in the
+        folder `01`), it is the folder's text, so that a catalogue's values keep their meaning.
+    """
+    codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    words = codes.dictionary
+    texts = text_of(words)
+    if folder is not None:
+        same = _equals(words, folder)
+        texts = texts if same is None else pc.if_else(same, pa.scalar(folder), texts)
+    return pa.DictionaryArray.from_arrays(codes.indices.cast(pa.int32()), texts)
+
+
+def text_of(values: pa.Array) -> pa.Array:
+    """Return values as text; a timestamp without the fraction of a second, if it has none."""
+    if pa.types.is_timestamp(values.type):
+        utc = values.cast(pa.timestamp(values.type.unit))
+        try:
+            return utc.cast(pa.timestamp("s")).cast(pa.string())
+        except pa.ArrowInvalid:
+            return utc.cast(pa.string())
+    return values.cast(pa.string())
+
+
+def _equals(words: pa.Array, folder: str) -> pa.Array | None:
+    """Return which words are the folder's value; None where the folder's name is no such value."""
+    try:
+        wanted = pa.scalar(folder).cast(words.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return pc.fill_null(pc.equal(words, wanted), False)
+
+
+def disagreements(column: pa.DictionaryArray, folder: str | None) -> int:
+    """Count the rows whose value, as `resolve` returns it, is not the folder's."""
+    if folder is None:
+        return int(len(column) - column.null_count)
+    nulls = 0 if folder == NULL_WORD else int(column.null_count)
+    others = np.array([word != folder for word in column.dictionary.to_pylist()], np.bool_)
+    return nulls + int(others[column.indices.drop_null().to_numpy()].sum())

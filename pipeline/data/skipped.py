@@ -1,0 +1,254 @@
+"""What a job cannot read of its log: which files, days and rows, and what each split loses.
+
+Rows of a file with a whole footer are counted there. Of a file without one they are estimated from
+its bytes, at the readable files' bytes a row, and called "about".
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from pipeline.data import splits
+from pipeline.data.logs import OUTSIDE, LogFile, Snapshot, Unreadable
+from pipeline.data.splits import Split
+from pipeline.errors import BadLog
+from schemas.log import LogSpec
+
+_EXAMPLES = 3
+DaysOf = Callable[[str], Mapping[date, int] | None]
+"""A file's path -> its rows by date, None where its dates are unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedFiles:
+    """Files that are skipped for one reason."""
+
+    reason: str
+    files: int
+    rows: int
+    is_estimated: bool
+    """Whether some of these files have no footer that counts their rows."""
+    days: tuple[date, ...]
+    """Days that rows of theirs belong to, where these are known."""
+    examples: tuple[str, ...]
+    """Paths of the first few."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowLoss:
+    """What a window loses to skipped files, before its splits cut their slices."""
+
+    splits: tuple[str, ...]
+    """The splits that share the window."""
+    lost: int
+    """Rows of the window that cannot be read."""
+    rows: int
+    """All rows of the window, the lost ones among them."""
+    is_estimated: bool
+    whole_days: tuple[date, ...]
+    """Days of the window of which no row can be read."""
+    reasons: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Return the share of the window's rows that is lost."""
+        return self.lost / self.rows if self.rows else float(bool(self.reasons))
+
+    @property
+    def amount(self) -> str:
+        """Return what is lost, in one line."""
+        about = "about " if self.is_estimated else ""
+        days = f", and all of {days_listed(self.whole_days)}" if self.whole_days else ""
+        names = ", ".join(f"'{name}'" for name in self.splits)
+        who = f"split {names} loses" if len(self.splits) == 1 else f"splits {names} lose"
+        return f"{who} {about}{self.lost:,} of {self.rows:,} rows ({self.share:.1%}){days}"
+
+    @property
+    def message(self) -> str:
+        """Return what is lost, and why, in one line."""
+        return f"{self.amount}: {'; '.join(self.reasons)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """What a job cannot read of its log."""
+
+    files: tuple[SkippedFiles, ...] = ()
+    """One entry a reason, most rows first."""
+    windows: tuple[WindowLoss, ...] = ()
+    """The windows that lose something."""
+    undated: int = 0
+    """Rows of readable files that no window holds, since they have no event time."""
+    rows: int = 0
+    """Rows of readable files."""
+
+    @property
+    def undated_share(self) -> float:
+        """Return the share of the readable rows that have no event time."""
+        return self.undated / self.rows if self.rows else 0.0
+
+
+def find_skipped(
+    snapshot: Snapshot, wanted: Iterable[Split], *, log: LogSpec, days_of: DaysOf
+) -> Skipped:
+    """Find what is skipped, by reason and by split.
+
+    Args:
+        snapshot: the files that a job would read, and those it cannot.
+        wanted: the splits it reads.
+        log: what the catalogue says of the log.
+        days_of: rows by date of a file whose folder does not name its day.
+    """
+    estimate = _row_estimate(snapshot)
+
+    def rows_by_day(file: LogFile | Unreadable) -> Mapping[date | None, int]:
+        rows = estimate(file)
+        if log.date_key:
+            return {splits.parse_date(dict(file.partition).get(log.date_key)): rows}
+        days = days_of(file.path)
+        return {None: rows} if days is None else dict(days.items())
+
+    windows: dict[str, list[Split]] = defaultdict(list)
+    for split in wanted:
+        windows[f"{split.first} {split.last} {sorted(split.where.items())}"].append(split)
+    losses = (_loss(own, snapshot, log, rows_by_day) for own in windows.values())
+    return Skipped(
+        files=_by_reason(snapshot.unreadable, rows_by_day),
+        windows=tuple(loss for loss in losses if loss is not None),
+        undated=sum(file.rows - sum(rows_by_day(file).values()) for file in snapshot.files),
+        rows=snapshot.rows,
+    )
+
+
+RowsByDay = Callable[[LogFile | Unreadable], Mapping[date | None, int]]
+
+
+def _row_estimate(snapshot: Snapshot) -> Callable[[LogFile | Unreadable], int]:
+    """Rows of a file: its footer's count, else its bytes over the readable files' bytes a row."""
+    size = sum(file.size_bytes for file in snapshot.files)
+    per_byte = snapshot.rows / size if size else 0.0
+
+    def rows(file: LogFile | Unreadable) -> int:
+        if file.rows is None:
+            return max(round(file.size_bytes * per_byte), 1)  # an empty file was to hold some
+        return file.rows
+
+    return rows
+
+
+def _by_reason(
+    unreadable: Sequence[Unreadable], rows_by_day: RowsByDay
+) -> tuple[SkippedFiles, ...]:
+    groups: dict[str, list[Unreadable]] = defaultdict(list)
+    for file in unreadable:
+        groups[reason_of(file)].append(file)
+    found = []
+    for reason, files in groups.items():
+        counts: Counter[date | None] = Counter()
+        for file in files:
+            counts.update(rows_by_day(file))
+        found.append(
+            SkippedFiles(
+                reason=reason,
+                files=len(files),
+                rows=counts.total(),
+                is_estimated=any(file.rows is None for file in files),
+                days=tuple(sorted(day for day in counts if day)),
+                examples=tuple(file.path for file in files[:_EXAMPLES]),
+            )
+        )
+    return tuple(sorted(found, key=lambda group: -group.rows))
+
+
+def reason_of(file: Unreadable) -> str:
+    """Return why a file is skipped, without what is its own alone (sizes, offsets)."""
+    kind, _, _ = file.reason.partition(": ")
+    return kind if file.rows is None else file.reason
+
+
+def _loss(
+    sharing: Sequence[Split], snapshot: Snapshot, log: LogSpec, rows_by_day: RowsByDay
+) -> WindowLoss | None:
+    """What splits of the same window lose, None where that is nothing."""
+    split = sharing[0]
+    kept: Counter[date | None] = Counter()
+    for file in snapshot.files:
+        kept.update(_in_window(split, file, log, rows_by_day))
+    broken = [
+        (file, rows)
+        for file in snapshot.unreadable
+        if (rows := _in_window(split, file, log, rows_by_day))
+    ]
+    if not broken:
+        return None
+    lost: Counter[date | None] = Counter()
+    for _, rows in broken:
+        lost.update(rows)
+    return WindowLoss(
+        splits=tuple(split.name for split in sharing),
+        lost=lost.total(),
+        rows=lost.total() + kept.total(),
+        is_estimated=any(file.rows is None for file, _ in broken),
+        whole_days=tuple(sorted(day for day in lost if day and lost[day] and not kept[day])),
+        reasons=tuple(dict.fromkeys(reason_of(file) for file, _ in broken)),
+    )
+
+
+def _in_window(
+    split: Split, file: LogFile | Unreadable, log: LogSpec, rows_by_day: RowsByDay
+) -> dict[date | None, int]:
+    """A file's rows that fall into the split's window, by date; a row of no known date may."""
+    partition = file.exact_partition if isinstance(file, LogFile) else dict(file.partition)
+    is_outside = isinstance(file, Unreadable) and file.reason.startswith(OUTSIDE)
+    if is_outside:  # in no folder, and so in no window
+        return {}
+    if not splits.admits(split, partition, date_key=log.date_key):
+        return {}
+    return {
+        day: rows
+        for day, rows in rows_by_day(file).items()
+        if not (day and split.first and split.last) or split.first <= day <= split.last
+    }
+
+
+def refuse_skipped(skipped: Skipped, *, max_share: float, where: str) -> None:
+    """Refuse a log of which a window loses a whole day, or too great a share of its rows.
+
+    Args:
+        skipped: what is lost.
+        max_share: share of a window's rows that may be lost, and of all rows that may have no event
+            time.
+        where: folder of the log.
+
+    Raises:
+        BadLog: naming splits, days, rows, reasons and the setting.
+    """
+    grave = [loss for loss in skipped.windows if loss.whole_days or loss.share > max_share]
+    lines = [loss.message for loss in grave]
+    if skipped.undated_share > max_share:
+        lines.append(undated_message(skipped))
+    if not lines:
+        return
+    examples = ", ".join(path for group in skipped.files for path in group.examples[:1])
+    seen = f" (for one, {examples})" if examples else ""
+    raise BadLog(
+        f"too much of {where} cannot be read{seen}:\n  " + "\n  ".join(lines) + "\n"
+        f"A window may lose no whole day, and {max_share:.1%} of its rows (max_skipped_share). "
+        "Write those files again or change the catalogue; or run without them: allow_skipped=true"
+    )
+
+
+def undated_message(skipped: Skipped) -> str:
+    """Return how many rows have no event time, in one line."""
+    return (
+        f"{skipped.undated:,} of {skipped.rows:,} rows ({skipped.undated_share:.1%}) have no event "
+        "time; no window of days holds them"
+    )
+
+
+def days_listed(days: Sequence[date]) -> str:
+    """Return days as a message says them: up to three, and how many more."""
+    more = len(days) - _EXAMPLES
+    listed = ", ".join(str(day) for day in days[:_EXAMPLES])
+    return listed + (f" and {more:,} more days" if more > 0 else "")

@@ -1,0 +1,101 @@
+"""How many ids a split shows that training never saw: counted over encoded rows, table by table.
+
+Such ids read one shared row, so a split with many of them is predicted from the other columns. A
+share that is much higher than on the base's own validation rows says that ids changed: another
+kind, another prefix, a new catalogue of items.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.feature import FIRST_ROW, NumericSpec, table_of
+from schemas.log import Catalog
+
+JUMP = 0.2
+"""Rise of a share above the one it is compared with, from which on it is warned of."""
+
+
+@dataclass(slots=True)
+class UnseenIds:
+    """Ids met in some rows, and how many of them had no row of their own."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    """Table -> ids that are not null."""
+    unseen: dict[str, int] = field(default_factory=dict)
+    """Table -> those that read the row of unseen ids."""
+
+    def add(self, rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> None:
+        """Count encoded rows. Hashed tables have no unseen ids, and buckets none either."""
+        for table, rows_V in _ids_by_table(rows, catalog):
+            # One comparison over all ids: those without a row of their own are few, and nulls are
+            # the zeros.
+            odd = int(np.count_nonzero(rows_V < FIRST_ROW))
+            nulls = len(rows_V) - int(np.count_nonzero(rows_V)) if odd else 0
+            self.ids[table] = self.ids.get(table, 0) + len(rows_V) - nulls
+            self.unseen[table] = self.unseen.get(table, 0) + odd - nulls
+
+    def counts(self) -> dict[str, int]:
+        """Return both counts as one mapping of words, as workers gather them."""
+        counts = {f"ids {table}": count for table, count in self.ids.items()}
+        return counts | {f"unseen {table}": count for table, count in self.unseen.items()}
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, int]) -> "UnseenIds":
+        """Return what `counts` wrote, summed over workers."""
+        whole = cls()
+        for name, count in counts.items():
+            what, _, table = name.partition(" ")
+            (whole.unseen if what == "unseen" else whole.ids)[table] = count
+        return whole
+
+    def shares(self) -> dict[str, float]:
+        """Return, by table that was met, the share of its ids that are unseen."""
+        return {t: self.unseen.get(t, 0) / ids for t, ids in sorted(self.ids.items()) if ids}
+
+
+def _ids_by_table(
+    rows: pa.RecordBatch | pa.Table, catalog: Catalog
+) -> Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
+    tables = catalog.table_specs
+    for feature in catalog.keyed:
+        table = table_of(feature) or feature.name
+        if isinstance(feature, NumericSpec) or tables[table].encoding == "hash":
+            continue
+        column = rows.column(f"f.{feature.name}")
+        for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            flat = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
+            yield table, flat.to_numpy()
+
+
+def unseen_of(rows: Iterable[pa.RecordBatch | pa.Table], catalog: Catalog) -> UnseenIds:
+    """Return the counts of encoded rows."""
+    counted = UnseenIds()
+    for part in rows:
+        counted.add(part, catalog)
+    return counted
+
+
+def jumps(
+    shares: Mapping[str, float], usual: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Return the tables whose share lies more than `JUMP` above the usual one, with both."""
+    return {
+        table: (share, usual[table])
+        for table, share in shares.items()
+        if table in usual and share > usual[table] + JUMP
+    }
+
+
+def describe(shares: Mapping[str, float], usual: Mapping[str, float] | None = None) -> str:
+    """Return the shares as a job prints them, those that jumped first."""
+    jumped = jumps(shares, usual or {})
+    order = sorted(shares, key=lambda table: (table not in jumped, -shares[table]))
+    words = [
+        f"{table} {shares[table]:.1%}"
+        + (f" (was {jumped[table][1]:.1%}: its ids changed?)" if table in jumped else "")
+        for table in order
+    ]
+    return ", ".join(words) or "no table with a vocabulary"

@@ -1,0 +1,71 @@
+"""What `iak finetune` prints of its kernels: every task, and which one held."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jobs.finetune import show
+from schemas.verdict import Comparison, TaskVerdict, Verdict
+
+FELL = Comparison(kernel=0.622, base=0.689, delta=-0.067, low=-0.121, high=-0.013, harm=True)
+ROSE = Comparison(kernel=0.72, base=0.70, delta=0.02, low=0.01, high=0.03)
+
+
+def task(name, auc, *, holds=False, reason="", judged=True, ratio=1.4):
+    return TaskVerdict(
+        task=name, rows=900, positives=90, negatives=810, cluster="user" if ratio else "row",
+        clusters=300, se_ratio=ratio, auc=auc, judged=judged, holds=holds, reason=reason,
+    )  # fmt: skip
+
+
+def kernel(domain, verdict):
+    return {
+        "domain": domain, "tuning_rows": 1234, "published": verdict.publish, "best_epoch": 2,
+        "reason": verdict.reason, "gate": verdict.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def told(capsys, *kernels):
+    result = {
+        "kernels": list(kernels), "digest": "d" * 64, "parameters_per_kernel": 7, "cache": {},
+        "below_floor": {}, "stopped_at_cap": [], "contract": {}, "labels": {"known ctr": 9},
+    }  # fmt: skip
+    show(
+        SimpleNamespace(
+            result=result, run_dir=Path("r"), timings_s={}, exit_code=4, snapshot={"splits": {}}
+        )
+    )
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_table_says_which_task_held_and_which_was_not_judged(capsys):
+    held = Verdict(
+        publish=False, reason="cvr holds it: AUC fell", gain=0.01, gain_low=0.005, rows=900,
+        tasks=(
+            task("ctr", ROSE),
+            task("cvr", FELL, holds=True, reason="AUC fell"),
+            task("ctcvr", Comparison(), judged=False, reason="5 positives, fewer than 30"),
+        ),
+    )  # fmt: skip
+    words = told(capsys, kernel("region=a", held))
+    assert "+0.0200 [+0.0100, +0.0300]" in words
+    assert "HOLDS -0.0670 [-0.1210, -0.0130]" in words
+    assert "not judged" in words
+    assert "cvr holds it" in words
+    assert "rows of one user count as dependent" in words
+    assert "median over kernels: ctr 1.40, cvr 1.40" in words
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ((task("ctr", ROSE, ratio=None),), "rows are taken as independent"),
+        ((task("ctr", ROSE, judged=False, reason="few"),), "No task of any kernel has gate rows"),
+        ((), "No task of any kernel has gate rows"),
+    ],
+    ids=["no user", "nothing judged", "diverged"],
+)
+def test_the_caption_says_what_the_intervals_count_on(tasks, words, capsys):
+    verdict = Verdict(publish=False, reason="why", rows=9, tasks=tasks)
+    assert words in told(capsys, kernel("pooled", verdict))

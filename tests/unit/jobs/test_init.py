@@ -1,0 +1,101 @@
+"""`iak init`: the file it writes, and what it leaves alone."""
+
+import tomllib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import cli, init
+from pipeline.data.check import check_log
+from schemas.log import Catalog
+
+ODD = ("item id", "item-id", "价格", "2nd", 'quo"te', "back\\slash", "_under")
+
+
+def write_log(root, **columns):
+    draw = np.random.default_rng(0)
+    click = draw.integers(0, 2, 600)
+    rows = {
+        "event_id": np.arange(600),
+        "user_id": draw.integers(0, 40, 600),
+        "scene": draw.choice(["a", "b"], 600),
+        "click": click,
+        "order": click * draw.integers(0, 2, 600),
+        "cart": click,
+    } | columns
+    for day in range(1, 6):
+        path = root / "shop" / "events" / f"dt=2026-10-0{day}" / "p.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(rows | {"event_id": np.arange(600) + 600 * day}), path)
+    return root / "shop"
+
+
+def test_the_written_file_is_a_catalogue_that_check_takes(tmp_path, capsys):
+    log, out = write_log(tmp_path), tmp_path / "new" / "shop.toml"
+    assert cli.run(["init", str(log), f"out={out}"]) == 0
+    catalog = Catalog.model_validate(tomllib.loads(out.read_text()))
+    assert (catalog.log.name, catalog.log.path) == ("shop", "events")
+    assert [t.title for t in catalog.tasks] == ["ctr", "order", "cart"]
+    report = check_log(catalog, str(log), sample_rows=5_000)
+    assert not [f for f in report.findings if f.level == "refuse"]
+    assert f"data_root={log}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_every_guess_is_marked_with_its_reason(tmp_path):
+    out = tmp_path / "shop.toml"
+    cli.run(["init", str(write_log(tmp_path)), f"out={out}"])
+    lines = out.read_text().splitlines()
+    for key in ("date_key", "row_id", "user", "keys", 'kind = "categorical"', "label"):
+        marked = [line for line in lines if line.startswith(key)]
+        assert marked
+        assert all("# guessed: " in line for line in marked)
+
+
+def test_an_existing_file_is_left_alone_unless_it_may_be_overwritten(tmp_path, capsys):
+    log, out = write_log(tmp_path), tmp_path / "shop.toml"
+    out.write_text("mine")
+    assert cli.run(["init", str(log), f"out={out}"]) == 2
+    assert "overwrite=true" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert cli.run(["init", str(log), f"out={out}", "overwrite=true"]) == 0
+    assert out.read_text() != "mine"
+
+
+def test_names_that_no_feature_may_bear_are_columns_of_others(tmp_path):
+    odd = {name: np.arange(600) % (5 + at) for at, name in enumerate(ODD)}
+    out = tmp_path / "shop.toml"
+    assert cli.run(["init", str(write_log(tmp_path, **odd)), f"out={out}"]) == 0
+    catalog = Catalog.model_validate(tomllib.loads(out.read_text()))
+    assert set(ODD) <= {column for f in catalog.features for column in f.columns}
+    report = check_log(catalog, str(tmp_path / "shop"), sample_rows=5_000)
+    assert not [f for f in report.findings if f.level == "refuse"]
+
+
+def test_a_missing_folder_is_a_bad_request(tmp_path, capsys):
+    assert cli.run(["init", str(tmp_path / "nope"), f"out={tmp_path / 'x.toml'}"]) == 2
+    assert "no folder at" in capsys.readouterr().err
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_any_text_survives_toml(text):
+    assert tomllib.loads(f"x = {init._value(text)}") == {"x": text}
+    assert tomllib.loads(f"x = 1 # {init._comment(text)}") == {"x": 1}
+
+
+@given(st.lists(st.text(max_size=80), unique=True, max_size=8))
+def test_feature_names_are_distinct_and_allowed(columns):
+    names = init._unique_names(columns)
+    assert len(set(names.values())) == len(columns)
+    assert all(n[0].isascii() and n[0].isalpha() and len(n) <= 64 for n in names.values())
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("/data/shop", "events"), ("/data", "shop")],
+)
+def test_a_log_is_named_by_the_folder_that_says_something(folder, name):
+    assert init._log_name(folder, name) == "shop"

@@ -1,0 +1,101 @@
+"""What is refused before Ray starts, and before a log is listed."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from jobs import _preflight, cli, evaluate, finetune, pretrain
+from pipeline.errors import BadRequest, DoesNotFit, WrongBase
+from schemas.job import EvaluateSpec
+from tests.unit.publish.test_bundle import BASE, SCHEMA, write
+
+OPENED = SimpleNamespace(manifest=SimpleNamespace(fingerprint=BASE, schema_hash=SCHEMA))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_starts(monkeypatch):
+    """Fail the test where a job lists a log or starts Ray."""
+
+    def started(*_, **__):
+        pytest.fail("the request should have been refused before this")
+
+    for job in (evaluate, finetune, pretrain):
+        monkeypatch.setattr(job, "on_ray", started)
+        monkeypatch.setattr(job, "open_log", started)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def asked(verb, tmp_path, *words):
+    log = ["catalog=frappe", f"data_root={tmp_path}", f"run_dir={tmp_path / 'run'}"]
+    return cli.run([verb, *log, *words])
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("evaluate", ["base={tmp}/nope"]),
+        ("finetune", ["base={tmp}/nope"]),
+        ("pretrain", ["from={tmp}/nope"]),
+        ("pretrain", ["plan={tmp}/nope"]),
+    ],
+)
+def test_a_missing_base_or_plan_is_refused_at_once(verb, words, tmp_path, capsys):
+    assert asked(verb, tmp_path, *(word.format(tmp=tmp_path) for word in words)) == 2
+    assert "nope" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "setting"), [("evaluate", "bundles"), ("finetune", "live")])
+def test_a_wrong_bundles_folder_is_refused_at_once(verb, setting, tmp_path, monkeypatch, capsys):
+    job = {"evaluate": evaluate, "finetune": finetune}[verb]
+    monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
+    assert asked(verb, tmp_path, "base=b", f"{setting}={tmp_path / 'nope'}") == 2
+    told = capsys.readouterr().err
+    assert f"{setting}={tmp_path / 'nope'} does not exist" in told
+
+
+def test_bundles_of_another_base_are_refused_by_their_manifests(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "bundles", base_fingerprint="d" * 64)
+    monkeypatch.setattr(evaluate, "open_frozen_base", lambda *_: OPENED)
+    assert asked("evaluate", tmp_path, "base=b", f"bundles={tmp_path / 'bundles'}") == 2
+    assert "was tuned on base dddd" in capsys.readouterr().err
+
+
+def test_a_run_folder_stands_for_its_bundles(tmp_path):
+    write(tmp_path / "run" / "bundles")
+    for place in (tmp_path / "run", tmp_path / "run" / "bundles"):
+        found = _preflight.bundles_folder(place, OPENED, setting="bundles")
+        assert found == (tmp_path / "run" / "bundles").resolve()
+    with pytest.raises(BadRequest, match="is empty of bundles"):
+        _preflight.bundles_folder(tmp_path, OPENED, setting="bundles")
+
+
+def test_no_weights_are_read(tmp_path):
+    folder = write(tmp_path / "bundles")
+    (folder / "kernel.safetensors").unlink()
+    _preflight.bundles_folder(tmp_path / "bundles", OPENED, setting="bundles")
+    other = SimpleNamespace(manifest=SimpleNamespace(fingerprint="e" * 64, schema_hash=SCHEMA))
+    with pytest.raises(WrongBase):
+        _preflight.bundles_folder(tmp_path / "bundles", other, setting="bundles")
+
+
+def spec(**changes):
+    return EvaluateSpec(catalog="frappe", data_root="d", run_dir="r", base="b", **changes)
+
+
+def test_a_device_that_is_not_there_is_refused_unless_a_cluster_is_asked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    _preflight.check_workers(spec(device="cuda", workers=1))
+    with pytest.raises(DoesNotFit, match="1 GPUs"):
+        _preflight.check_workers(spec(device="cuda", workers=2))
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    _preflight.check_workers(spec(device="cuda", workers=2))
+
+
+def test_more_workers_than_cores_are_warned_of(monkeypatch, capsys):
+    monkeypatch.setattr(_preflight.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    _preflight.check_workers(spec(workers=2))
+    assert not capsys.readouterr().out
+    _preflight.check_workers(spec(workers=3))
+    assert "share 2 cores" in capsys.readouterr().out

@@ -1,0 +1,121 @@
+"""`iak show`: what lies in a folder, told as far as its documents say it."""
+
+import json
+
+import pytest
+
+from jobs import cli, show
+
+BASE = {
+    "kind": "iak-base", "format": 1, "fingerprint": "f" * 64, "parent": "a" * 64,
+    "tables": [{"name": "item_id", "rows": 4_000, "width": 16, "features": ["item_id", "hist"]}],
+    "files": [{"path": "t", "bytes": 256_000, "table": "item_id"}, {"path": "d", "bytes": 10}],
+    "catalog": {"log": {"name": "shop"}, "tasks": [{"label": "label_click"}]},
+    "snapshot": {"uri": "/data/shop", "rows": 9, "fingerprint": "c" * 64, "as_of": "2026-10-12",
+                 "splits": {"pretrain": {"rows": 7_000, "first": "2026-10-01",
+                                         "last": "2026-10-09"}}},
+    "versions": {"torch": "2.13.0"}, "metrics": [{"name": "valid_loss", "value": 0.51}],
+    "precisions": [
+        {"precision": "fp32", "task": "ctr", "rows": 500, "auc": 0.75},
+        {"precision": "int8", "task": "ctr", "rows": 500, "auc": 0.7493},
+    ],
+    "created_at": "2026-10-12T03:00:00Z",
+}  # fmt: skip
+
+
+def bundle(region, *, publish, **verdict):
+    return {
+        "kind": "iak-bundle", "format": 1, "level": ["region"], "domain": {"region": region},
+        "base_fingerprint": "f" * 64, "data_window": {"tuning_rows": 812},
+        "verdict": {"publish": publish, "reason": "because", "gain": 0.003, "rows": 77} | verdict,
+        "versions": {"torch": "2.13.0"}, "created_at": "2026-10-12T04:00:00Z", "metrics": [],
+    }  # fmt: skip
+
+
+RECORD = {
+    "verb": "finetune", "status": "finished", "exit_code": 4, "attempts": 2, "spec": {"base": "R1"},
+    "started_at": "2026-10-12T03:00:00Z", "ended_at": "2026-10-12T04:00:00Z", "commit": "abc+",
+    "machine": {"processor": "x", "cores": 2, "memory_gib": 24}, "versions": {"ray": "2.60.0"},
+    "snapshot": {"uri": "/data/shop", "rows": 9, "fingerprint": "c" * 64, "files": [{}, {}]},
+    "result": {"digest": "5d09", "kernels": [
+        {"domain": "region=north", "tuning_rows": 812, "published": True, "reason": "gain",
+         "gate": {"rows": 77, "gain": 0.003}}]},
+}  # fmt: skip
+TASKS = [
+    {"task": "ctr", "positives": 120, "judged": True, "holds": False, "auc": {"delta": 0.004}},
+    {"task": "cvr", "positives": 50, "judged": True, "holds": True, "reason": "AUC fell"},
+    {"task": "ctcvr", "positives": 3, "judged": False, "holds": False, "reason": "3 positives"},
+]
+
+
+def put(folder, name, document):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(document))
+
+
+def shown(place, capsys):
+    assert cli.run(["show", str(place)]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_base_shows_its_parent_tables_sizes_window_and_precisions(tmp_path, capsys):
+    put(tmp_path / "base", "manifest.json", BASE)
+    text = shown(tmp_path, capsys)
+    for told in ("a" * 64, "4,000", "250.0 KiB", "2026-10-01 to 2026-10-09", "-0.00070", "shop"):
+        assert told in text
+
+
+def test_bundles_show_every_domain_with_its_verdict(tmp_path, capsys):
+    put(tmp_path / "north", "manifest.json", bundle("north", publish=True))
+    put(tmp_path / "south", "manifest.json", bundle("south", publish=False, tasks=TASKS))
+    put(tmp_path / ".half", "manifest.json", bundle("half", publish=True))
+    text = shown(tmp_path, capsys)
+    assert "2, 1 of them published" in text
+    assert "region=half" not in text
+    for told in ("region=north", "published: because", "held: because", "812", "HOLDS", "AUC fell"):
+        assert told in text
+    assert "not judged, 3 positives" in " ".join(text.replace("│", " ").split())
+
+
+def test_a_run_shows_its_record_and_the_bundles_below_it(tmp_path, capsys):
+    put(tmp_path, "record.json", RECORD)
+    put(tmp_path / "bundles" / "north", "manifest.json", bundle("north", publish=True))
+    text = shown(tmp_path, capsys)
+    for told in ("iak finetune, finished", "exit code: 4", "abc+", "2.60.0", "1 of 1 published"):
+        assert told in text
+
+
+def test_an_evaluation_shows_its_metrics(tmp_path, capsys):
+    put(tmp_path, "record.json", RECORD | {"verb": "evaluate", "result": {"split": "test"}})
+    metric = {"method": "base", "task": "ctr", "domain": "pooled", "rows": 9, "positives": 4,
+              "auc": 0.7312, "logloss": 0.5, "calibration": 1.01}  # fmt: skip
+    (tmp_path / "metrics.json").write_text(json.dumps([metric]))
+    assert "0.7312" in shown(tmp_path, capsys)
+
+
+def test_a_document_of_unknown_fields_is_shown_as_far_as_it_goes(tmp_path, capsys):
+    put(tmp_path / "x", "manifest.json", {"kind": "iak-bundle", "format": 99, "tasks": "later"})
+    assert "1, 0 of them published" in shown(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+def test_another_folder_is_refused_by_what_was_looked_for(name, tmp_path, capsys):
+    put(tmp_path, name, {"kind": "something else"})
+    assert cli.run(["show", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "record.json" in told
+    assert name in told
+
+
+def test_json_holds_all_that_was_read(tmp_path):
+    put(tmp_path / "bundles" / "north", "manifest.json", bundle("north", publish=True))
+    out = tmp_path / "out.json"
+    assert cli.run(["show", str(tmp_path), f"json={out}"]) == 0
+    assert json.loads(out.read_text())["bundles"][0]["domain"] == {"region": "north"}
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(0, "0 B"), (1_023, "1,023 B"), (1_024, "1.0 KiB"), (5 * 2**40, "5.0 TiB")]
+)
+def test_bytes_are_said_as_they_are_read(size, told):
+    assert show.bytes_text(size) == told
