@@ -181,7 +181,7 @@ def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> Non
         return
     # What was waited for is over: what follows has no count yet, but a name.
     bar.update(task, description=f"{title}: working, the last word was {kind}", total=None)
-    bar.print(f"  {title}: {kind}  {_line(event)}")
+    bar.print(f"  {title}: {kind}  {_line(event)}", markup=False)  # errors quote brackets
 
 
 def print_event(title: str, event: Mapping[str, Any]) -> None:

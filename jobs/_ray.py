@@ -68,7 +68,8 @@ def ray_cluster(workers: int) -> Iterator[None]:
     if not address:  # another cluster's processes are started already
         for name, value in {**WORKER_ENVIRONMENT, **_QUIET}.items():
             os.environ.setdefault(name, value)
-    starting = f"{workers} workers" + (f", at {address}" if address else "")
+    starting = "1 worker" if workers == 1 else f"{workers} workers"
+    starting += f", at {address}" if address else ""
     with (
         announce("starting Ray", starting),
         _loopback_stays_loopback(),

@@ -55,7 +55,7 @@ def report_skipped(opened: LogView, spec: LogJobSpec) -> None:
     for loss in opened.skipped.windows:
         console.print(f"[yellow]{escape(loss.message)}[/yellow]")
     if opened.skipped.undated:
-        console.print(f"[yellow]{skipped.undated_message(opened.skipped)}[/yellow]")
+        console.print(f"[yellow]{escape(skipped.undated_message(opened.skipped))}[/yellow]")
     for found in opened.findings:
         console.print(f"[yellow]{escape(f'{found.what}. {found.remedy}')}[/yellow]")
     if not spec.allow_skipped:

@@ -120,7 +120,8 @@ def _plan_of(document: Mapping[str, Any], where: Path) -> PlanDocument:
 
 def explain(error: ValidationError) -> str:
     """The findings of pydantic, one a line: where, what was seen, what was expected."""
-    lines = [f"{error.error_count()} thing(s) to mend in {error.title}"]
+    count = error.error_count()
+    lines = ["one thing to mend:" if count == 1 else f"{count} things to mend:"]
     for found in error.errors(include_url=False):
         where = ".".join(str(part) for part in found["loc"]) or "(whole document)"
         seen = found.get("input")

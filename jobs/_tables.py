@@ -15,14 +15,15 @@ _WIDEST = 200
 
 def show_facts(title: str, facts: Mapping[str, Any]) -> None:
     """A title and its facts, one a line."""
-    console.print(f"[bold]{title}[/bold]")
+    console.print(f"[bold]{escape(title)}[/bold]")
     for name, value in facts.items():
         told = (
             "  ".join(f"{k}: {v}" for k, v in value.items())
             if isinstance(value, Mapping)
             else value
         )
-        console.print(f"  {name}: {told}")
+        # Names of domains and paths may hold brackets, which are no style here.
+        console.print(f"  {name}: {told}", markup=False)
 
 
 def show_table(

@@ -36,6 +36,7 @@ JUDGED = ("gate", "test")
 """Splits whose rows decide something."""
 _MOST_DRIFTS = 12
 _LEAST_NEW = 0.0005
+_LEAST_SHARE = 0.001
 
 
 def main(spec: CheckSpec) -> int:
@@ -104,6 +105,13 @@ def _told(finding: Finding) -> str:
     return f"{finding.what}. {finding.remedy}{where}"
 
 
+def share_text(share: float) -> str:
+    """Return a share as it is read; a dash where no rows are counted."""
+    if not share:
+        return "-"
+    return f"{share:.1%}" if share >= _LEAST_SHARE else f"under {_LEAST_SHARE:.1%}"
+
+
 def show(report: Report, name: str, *, has_profile: bool = False) -> None:
     """Show the findings, worst first, and what each split holds.
 
@@ -119,7 +127,7 @@ def show(report: Report, name: str, *, has_profile: bool = False) -> None:
             f"findings in log '{name}'",
             ("level", "count", "share", "column", "what, what to do, and where"),
             [
-                (f.level, f"{f.count:,} {f.unit}", f"{f.share:.1%}", f.column, _told(f))
+                (f.level, f"{f.count:,} {f.unit}", share_text(f.share), f.column, _told(f))
                 for f in findings
             ],
         )

@@ -175,7 +175,7 @@ def _delta(row: MetricRow, name: str, scale: float, digits: int) -> str:
     values = [getattr(row, f"{name}{end}") for end in ("", "_low", "_high")]
     if any(value is None for value in values):
         return "-"
-    value, low, high = (f"{scale * value:+.{digits}f}" for value in values)
+    value, low, high = (f"{scale * value + 0.0:+.{digits}f}" for value in values)  # -0.0 is 0.0
     return f"{value} [{low}, {high}]"
 
 

@@ -193,6 +193,15 @@ def _live(spec: FinetuneSpec, opened: PublishedBase) -> Live | None:
     )
 
 
+def labelled_rows(counts: Mapping[str, int]) -> str:
+    """Return the rows each task learns from, of counts as `LabelCounts` writes them."""
+    known = {n.removeprefix("known "): c for n, c in counts.items() if n.startswith("known ")}
+    return ", ".join(
+        f"{task} {count:,} ({counts[f'positive {task}']:,} positive)"
+        for task, count in known.items()
+    )
+
+
 def _told(cache: dict[str, Any]) -> str:
     """What the cache was used for."""
     if not cache:
@@ -276,7 +285,7 @@ def show(record: OpenRecord) -> None:
             "parameters a kernel": f"{result['parameters_per_kernel']:,}",
             "below their floor": result["below_floor"] or "none",
             "best at the last epoch": _at_cap(result),
-            "labelled tuning rows": result["labels"],
+            "labelled tuning rows": labelled_rows(result["labels"]),
             "quarantined": result["contract"] or "nothing",
             "labels not ripe": _skipped.not_ripe(
                 result["contract"], sum(s["rows"] for s in record.snapshot["splits"].values())

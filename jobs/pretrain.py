@@ -62,9 +62,11 @@ def show(record: OpenRecord, manifest: BaseManifest | None) -> None:
     """What came of it: the base, each task on validation rows, and what to set next time."""
     result = record.result
     tasks = [TaskQuality(**found) for found in result["best_tasks"]]
+    has_reasons = any(quality.reason for quality in tasks)
+    columns = ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed")
     show_table(
         "on validation rows, " + ("the parent" if manifest is None else "the published base"),
-        ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed", ""),
+        (*columns, "why none") if has_reasons else columns,
         [
             (
                 quality.task,
@@ -73,7 +75,7 @@ def show(record: OpenRecord, manifest: BaseManifest | None) -> None:
                 number(quality.log_loss, 5),
                 number(quality.auc),
                 number(quality.calibration, 3),
-                quality.reason,
+                *([quality.reason] if has_reasons else []),
             )
             for quality in tasks
         ],
@@ -85,7 +87,7 @@ def show(record: OpenRecord, manifest: BaseManifest | None) -> None:
         title,
         {
             "rows trained on": f"{result['rows']:,} in all epochs",
-            "labelled rows of an epoch": result["labels_told"],
+            "labelled rows of an epoch": result["labelled_rows"],
             "unseen ids": "; ".join(
                 f"{split}: {unseen.describe(shares)}" for split, shares in result["unseen"].items()
             ),
@@ -167,7 +169,7 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         "settings": settings,
         "advice": advice(result, recipe),
         "labels": labels.counts(),
-        "labels_told": labels.describe(),
+        "labelled_rows": labels.describe(),
         "unseen": {valid: unseen_shares},
     }
     if result["is_parent_best"]:
@@ -392,7 +394,7 @@ def _publish(
     )
     base.move_into_place(best, spec.run_dir / "base")
     _remove_scratch(spec.run_dir)
-    console.print(f"[dim]published {spec.run_dir / 'base'}[/dim]")
+    console.print(f"published {spec.run_dir / 'base'}", markup=False, style="dim")
     return manifest
 
 

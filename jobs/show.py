@@ -102,7 +102,7 @@ def _show_record(record: Document, place: Path) -> None:
     show_facts(
         f"run {place}: iak {record.get('verb')}, {record.get('status')}",
         {
-            "exit code": record.get("exit_code", "-"),
+            "exit code": "-" if record.get("exit_code") is None else record["exit_code"],
             "started": f"{record.get('started_at')}, attempt {record.get('attempts', 1)}",
             "ended": record.get("ended_at") or "-",
             "commit": record.get("commit") or "unknown",
@@ -116,6 +116,8 @@ def _show_record(record: Document, place: Path) -> None:
     _show_window(_dict(record.get("snapshot")))
     if kernels := result.get("kernels"):
         _show_kernels(kernels)
+    whose = "the untouched parent" if result.get("is_parent_best") else "the best state"
+    _show_tasks(result.get("best_tasks") or [], whose)
     facts = {
         name.replace("_", " "): _short(value)
         for name, value in result.items()
@@ -189,7 +191,7 @@ def _show_metrics(rows: Sequence[Document]) -> None:
     domains = {str(r.get("domain")) for r in rows} - {"all", "pooled"}
     show_table(
         f"metrics over all rows ({len(domains):,} domains in metrics.json)",
-        ("method", "task", "rows", "positives", "AUC", "log-loss", "calibration", ""),
+        ("method", "task", "rows", "positives", "AUC", "log-loss", "calibration"),
         [
             (
                 str(r.get("method")),
@@ -199,7 +201,6 @@ def _show_metrics(rows: Sequence[Document]) -> None:
                 number(r.get("auc")),
                 number(r.get("logloss")),
                 number(r.get("calibration"), 3),
-                "",
             )
             for r in shown
         ],
@@ -216,7 +217,13 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
     catalog = _dict(manifest.get("catalog"))
     size = sum(int(f.get("bytes", 0)) for f in files)
     parent = manifest.get("parent")
-    metrics = {m["name"]: _short(m["value"]) for m in manifest.get("metrics") or [] if "name" in m}
+    metrics = manifest.get("metrics") or []
+    # The name alone is not one: the unseen share is kept for every table.
+    named = {
+        m["name"] + (f" of {m['table']}" if m.get("table") else ""): _short(m.get("value"))
+        for m in metrics
+        if "name" in m
+    }
     show_facts(
         f"base {folder}",
         {
@@ -226,12 +233,13 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
             "log": _dict(catalog.get("log")).get("name", "?"),
             "tasks": ", ".join(str(t.get("label")) for t in catalog.get("tasks") or []),
             "size": f"{bytes_text(size)} in {len(files):,} files",
-            "metrics": metrics or "none",
+            "metrics": named or "none",
             **({} if record else {"versions": manifest.get("versions") or "unknown"}),
         },
     )
     if not record:
         _show_window(_dict(manifest.get("snapshot")))
+        _show_tasks([m for m in metrics if m.get("task")])
     held: dict[str | None, int] = {}
     for file in files:
         held[file.get("table")] = held.get(file.get("table"), 0) + int(file.get("bytes", 0))
@@ -250,6 +258,26 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
         ],
     )
     _show_precisions(manifest.get("precisions") or [])
+
+
+def _show_tasks(tasks: Sequence[Document], whose: str = "this base") -> None:
+    """Show log-loss, AUC and calibration of each task."""
+    if tasks:
+        show_table(
+            f"on validation rows, {whose}",
+            ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed"),
+            [
+                (
+                    str(task["task"]),
+                    f"{task.get('rows', 0):,}",
+                    f"{task.get('positives', 0):,}",
+                    number(task.get("log_loss"), 5),
+                    number(task.get("auc")),
+                    number(task.get("calibration"), 3),
+                )
+                for task in tasks
+            ],
+        )
 
 
 def _show_precisions(entries: Sequence[Document]) -> None:
@@ -329,11 +357,11 @@ def _task_verdicts(verdict: Document) -> str:
 
 
 def _task_verdict(task: Document) -> str:
+    if task.get("judged") is False:
+        return f"{task.get('task', '?')}: not judged, {task.get('reason', '')}"
     name = f"{task.get('task', '?')}, {task.get('positives', '?')} positives"
     if task.get("holds"):
         return f"{name}: HOLDS, {task.get('reason', '')}"
-    if task.get("judged") is False:
-        return f"{name}: not judged, {task.get('reason', '')}"
     auc = _dict(task.get("auc"))
     return f"{name}: AUC {number(auc.get('delta'), sign=True)}"
 

@@ -203,6 +203,7 @@ def _partition_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Findin
 
 def _kind_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     """Find ids of two kinds."""
+    rows = {file.path: file.rows for file in snapshot.files}
     for mixture in kinds.mixtures(snapshot, catalog):
         least = min(mixture.parts.values(), key=len)
         yield Finding(
@@ -211,6 +212,7 @@ def _kind_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             column=mixture.column,
             count=len(least),
             unit="files",
+            share=sum(rows.get(path, 0) for path in least) / max(snapshot.rows, 1),
             examples=least[:EXAMPLES],
             remedy="Write all of them as one kind, or give other columns tables of their own",
         )

@@ -166,7 +166,7 @@ def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess,
         if name == click:
             kind = "click"
             after = [o for o in values if o != name and _implies(values[o], column)]
-            why += f"; {', '.join(after)} happen only where it is 1" if after else ""
+            why += f"; only where it is 1 happens {', '.join(after)}" if after else ""
         elif click is not None and _implies(column, values[click]):
             kind, why = "conversion", f"{told}; it is 1 only where {click} is 1"
         known = int((~np.isnan(column)).sum())

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import cli
+from jobs import check, cli
 
 CATALOG = """
 [log]
@@ -86,3 +86,19 @@ def test_a_log_that_cannot_be_read_has_findings_and_no_profile(shop, capsys):
 def test_a_picture_of_no_profile_is_a_bad_request(shop, capsys):
     assert run(shop, "profile=false", f"picture={shop / 'x.png'}") == 2
     assert "profile=false" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.0, "-"), (0.0002, "under 0.1%"), (0.001, "0.1%"), (0.4, "40.0%")]
+)
+def test_a_share_is_said_where_rows_were_counted_and_never_rounded_to_none(share, said):
+    assert check.share_text(share) == said
+
+
+def test_ids_of_two_kinds_say_the_share_of_rows_in_the_fewer_files(shop, capsys):
+    for path in (shop / "events").glob("*/dt=2026-10-03/p.parquet"):
+        rows = pq.ParquetFile(path).read()
+        pq.write_table(rows.set_column(0, "item", rows["item"].cast(pa.string())), path)
+    assert run(shop, "profile=false") == 1
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "refuse 2 files 33.3% item" in text

@@ -122,6 +122,21 @@ def test_a_verb_whose_settings_all_have_defaults_needs_no_word():
     assert spec([], verb="demo") == DemoSpec()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["pretrain", *ASKED[:2]], "one thing to mend: run_dir: Field required"),
+        (["finetune", *ASKED[:2]], "2 things to mend: run_dir: Field required base: Field req"),
+        (["compare", "R1"], "one thing to mend: second: Field required"),
+    ],
+)
+def test_what_is_to_be_mended_is_said_in_words_of_settings_not_of_classes(words, told, capsys):
+    assert cli.run(words) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert told in error
+    assert "Spec" not in error
+
+
 def test_an_unknown_verb_is_a_bad_request():
     assert cli.run(["zork"]) == 2
 

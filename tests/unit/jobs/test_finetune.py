@@ -29,7 +29,9 @@ def kernel(domain, verdict):
 def told(capsys, *kernels):
     result = {
         "kernels": list(kernels), "digest": "d" * 64, "parameters_per_kernel": 7, "cache": {},
-        "below_floor": {}, "stopped_at_cap": [], "contract": {}, "labels": {"known ctr": 9},
+        "below_floor": {}, "stopped_at_cap": [], "contract": {},
+        "labels": {"known ctr": 9_000, "known cvr": 9_000, "positive ctr": 3_100,
+                   "positive cvr": 40},
     }  # fmt: skip
     show(
         SimpleNamespace(
@@ -69,3 +71,8 @@ def test_the_table_says_which_task_held_and_which_was_not_judged(capsys):
 def test_the_caption_says_what_the_intervals_count_on(tasks, words, capsys):
     verdict = Verdict(publish=False, reason="why", rows=9, tasks=tasks)
     assert words in told(capsys, kernel("pooled", verdict))
+
+
+def test_the_rows_that_each_task_learns_from_are_said_as_pretrain_says_them(capsys):
+    text = told(capsys, kernel("pooled", Verdict(publish=True, reason="gain", rows=900)))
+    assert "ctr 9,000 (3,100 positive), cvr 9,000 (40 positive)" in text

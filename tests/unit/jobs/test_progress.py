@@ -75,6 +75,14 @@ def test_workers_that_say_nothing_are_still_spoken_for(said, tmp_path):
         wait_for("pretrain: steps 3/9", said)
 
 
+def test_a_cause_of_failure_keeps_its_brackets(said, tmp_path):
+    path = tmp_path / "progress.jsonl"
+    with show_progress(path, "pretrain"):
+        cause = "[enforce fail at alloc.cpp:1] no memory"
+        path.write_text(json.dumps({"event": "restart", "cause": cause}) + "\n")
+        wait_for("[enforce fail at alloc.cpp:1]", said)
+
+
 def test_workers_that_have_spoken_are_no_longer_starting(said, tmp_path):
     path = tmp_path / "progress.jsonl"
     with show_progress(path, "finetune"):

@@ -65,6 +65,36 @@ def test_a_base_shows_its_parent_tables_sizes_window_and_precisions(tmp_path, ca
         assert told in text
 
 
+MEASURED = {"task": "cvr", "rows": 61, "positives": 9, "log_loss": 0.61234, "auc": 0.5615,
+            "calibration": 1.059, "reason": ""}  # fmt: skip
+
+
+def test_a_base_shows_each_task_and_the_unseen_share_of_each_table(tmp_path, capsys):
+    unseen = [{"name": "unseen_share", "table": t, "value": v} for t, v in (("a", 0.1), ("b", 0.2))]
+    put(tmp_path, "manifest.json", BASE | {"metrics": [*BASE["metrics"], MEASURED, *unseen]})
+    text = shown(tmp_path, capsys)
+    for told in ("unseen_share of a: 0.1", "unseen_share of b: 0.2", "0.61234", "0.5615", "1.059"):
+        assert told in text
+
+
+def test_a_run_that_published_no_base_shows_its_parent_s_tasks(tmp_path, capsys):
+    result = {"is_parent_best": True, "best_tasks": [MEASURED]}
+    put(tmp_path, "record.json", RECORD | {"verb": "pretrain", "exit_code": 4, "result": result})
+    text = shown(tmp_path, capsys)
+    assert "on validation rows, the untouched parent" in text
+    assert "0.61234" in text
+
+
+def test_a_run_that_did_not_end_has_no_exit_code(tmp_path, capsys):
+    put(tmp_path, "record.json", RECORD | {"status": "running", "exit_code": None})
+    assert "exit code: - started" in shown(tmp_path, capsys)
+
+
+def test_brackets_in_what_a_document_says_are_no_style(tmp_path, capsys):
+    put(tmp_path, "record.json", RECORD | {"error": "[enforce fail at x.cc:1] no room"})
+    assert "[enforce fail at x.cc:1]" in shown(tmp_path, capsys)
+
+
 def test_bundles_show_every_domain_with_its_verdict(tmp_path, capsys):
     put(tmp_path / "north", "manifest.json", bundle("north", publish=True))
     put(tmp_path / "south", "manifest.json", bundle("south", publish=False, tasks=TASKS))
@@ -74,7 +104,7 @@ def test_bundles_show_every_domain_with_its_verdict(tmp_path, capsys):
     assert "region=half" not in text
     for told in ("region=north", "published: because", "held: because", "812", "HOLDS", "AUC fell"):
         assert told in text
-    assert "not judged, 3 positives" in " ".join(text.replace("│", " ").split())
+    assert "ctcvr: not judged, 3 positives" in " ".join(text.replace("│", " ").split())
 
 
 def test_a_run_shows_its_record_and_the_bundles_below_it(tmp_path, capsys):
