@@ -196,6 +196,17 @@ def _verb(verb: str, words: list[str]) -> int:
         return error.exit_code
 
 
+def _usage(verb: str, kind: type[BaseModel]) -> str | None:
+    """Return a usage line with what a verb takes without names; None where it takes no such."""
+    if verb not in POSITIONAL:
+        return None
+    told = [
+        name.upper() if kind.model_fields[name].is_required() else f"[{name.upper()}]"
+        for name in POSITIONAL[verb]
+    ]
+    return f"Usage: iak {verb} {' '.join(told)} [OPTIONS]"
+
+
 def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     """The verb's frozen spec; None when help was asked for and given.
 
@@ -215,6 +226,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     app = App(
         name=f"iak {verb}",
         help=VERBS[verb][1] + ".",
+        usage=_usage(verb, kind),
         help_epilogue=f"\nExample: {EXAMPLES[verb]}\n{EPILOGUE}" if verb in EXAMPLES else EPILOGUE,
         help_format="plaintext",
         version_flags=(),

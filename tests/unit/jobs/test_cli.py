@@ -113,6 +113,20 @@ def test_every_verb_s_help_shows_one_command_that_the_verb_takes(verb, capsys):
     assert spec(words, verb=verb) is not None
 
 
+@pytest.mark.parametrize(
+    ("verb", "usage"),
+    [
+        ("init", "iak init LOG [OPTIONS]"),
+        ("show", "iak show PATH [OPTIONS]"),
+        ("compare", "iak compare FIRST SECOND [SPLIT] [OPTIONS]"),
+        ("check", "iak check --catalog PATH --data-root STR [OPTIONS]"),
+    ],
+)
+def test_the_usage_shows_what_needs_no_name(verb, usage, capsys):
+    assert cli.run([verb, "--help"]) == 0
+    assert usage in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_first_setting_of_init_and_show_needs_no_name():
     assert spec(["/data/shop", "out=x.toml"], verb="init").log == "/data/shop"
     assert spec(["R1"], verb="show") == spec(["path=R1"], verb="show")
