@@ -96,6 +96,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         )
     (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
     record.result["base_fingerprint"] = opened.manifest.fingerprint
+    record.result["live"] = sorted(live.kernels) if live else []
     published = {k["domain"] for k in record.result["kernels"] if k["published"]}
     record.result["untuned_domains"] = _skipped.report_untuned(view, nearest_of(published))
     held = [k for k in record.result["kernels"] if not k["published"]]
@@ -211,13 +212,16 @@ def _told(cache: dict[str, Any]) -> str:
     return f"{told}, at {cache['folder']}{stopped}"
 
 
-def _at_cap(result: dict[str, Any]) -> str:
+def at_cap(result: dict[str, Any]) -> str:
     """Say which kernels had their best epoch last, and what lets them go on."""
-    at_cap, kernels = result["stopped_at_cap"], len(result["kernels"])
-    if not at_cap:
+    stopped, kernels = result["stopped_at_cap"], len(result["kernels"])
+    if not stopped:
         return f"none of {kernels}"
-    names = ", ".join(at_cap[:5]) + (", ..." if len(at_cap) > 5 else "")
-    return f"{len(at_cap)} of {kernels} ({names}); pooled.max_epochs, domain.max_epochs give more"
+    names = ", ".join(stopped[:5]) + (", ..." if len(stopped) > 5 else "")
+    give = "pooled.max_epochs, domain.max_epochs give more"
+    if result.get("live"):  # levels.py: a level that starts from live kernels has its own cap
+        give += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
+    return f"{len(stopped)} of {kernels} ({names}); {give}"
 
 
 def task_cells(gate: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
@@ -284,7 +288,7 @@ def show(record: OpenRecord) -> None:
             "tables and trunk": f"unchanged, digest {result['digest'][:16]}",
             "parameters a kernel": f"{result['parameters_per_kernel']:,}",
             "below their floor": result["below_floor"] or "none",
-            "best at the last epoch": _at_cap(result),
+            "best at the last epoch": at_cap(result),
             "labelled tuning rows": labelled_rows(result["labels"]),
             "quarantined": result["contract"] or "nothing",
             "labels not ripe": _skipped.not_ripe(

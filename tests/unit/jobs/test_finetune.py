@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.finetune import show
+from jobs.finetune import at_cap, show
 from schemas.verdict import Comparison, TaskVerdict, Verdict
 
 FELL = Comparison(kernel=0.622, base=0.689, delta=-0.067, low=-0.121, high=-0.013, harm=True)
@@ -76,3 +76,12 @@ def test_the_caption_says_what_the_intervals_count_on(tasks, words, capsys):
 def test_the_rows_that_each_task_learns_from_are_said_as_pretrain_says_them(capsys):
     text = told(capsys, kernel("pooled", Verdict(publish=True, reason="gain", rows=900)))
     assert "ctr 9,000 (3,100 positive), cvr 9,000 (40 positive)" in text
+
+
+@pytest.mark.parametrize(
+    ("live", "is_said"), [(["region=a"], True), ([], False)], ids=["a next night", "a first night"]
+)
+def test_what_gives_more_epochs_is_the_setting_that_stopped_them(live, is_said):
+    said = at_cap({"stopped_at_cap": ["region=a"], "kernels": [{}, {}], "live": live})
+    assert said.startswith("1 of 2 (region=a); pooled.max_epochs, domain.max_epochs give more")
+    assert ("domain.live_epochs" in said) == is_said
