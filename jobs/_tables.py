@@ -33,6 +33,7 @@ def show_table(
     *,
     caption: str = "",
     text: Sequence[str] = (),
+    ends_in_number: bool = False,
 ) -> None:
     """Print a table.
 
@@ -42,6 +43,7 @@ def show_table(
         rows: cells as text.
         caption: sentences below it.
         text: further columns that are text, and stand left.
+        ends_in_number: whether the last column is a number too.
     """
     table = Table(
         title=escape(title),
@@ -51,7 +53,8 @@ def show_table(
         caption_justify="left",
     )
     for place, column in enumerate(columns):
-        is_text = place in (0, len(columns) - 1) or column in text
+        is_last_text = place == len(columns) - 1 and not ends_in_number
+        is_text = place == 0 or is_last_text or column in text
         table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))

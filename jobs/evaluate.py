@@ -331,9 +331,9 @@ def caption_of(by: Mapping[tuple[str, str], MetricRow], *, has_kernels: bool, mo
         told.append(f"{more:,} smaller domains are in metrics.json.")
     if has_kernels:
         told.append(
-            "tuned: every kernel, held or not; a domain without one takes its parent's or the pooled "
-            "one. published: after the gate, with the kernel that "
-            "serves the domain. delta: tuned minus base AUC. log-loss, calibration: base -> tuned."
+            "tuned: every kernel, held or not; a domain without one takes its parent's or the "
+            "pooled one. published: after the gate, with the kernel that serves the domain. delta: "
+            "tuned minus base AUC. log-loss, calibration: base -> tuned."
         )
         summed = by[IAK, ALL]
         if summed.cluster == "user":

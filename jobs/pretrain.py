@@ -79,6 +79,7 @@ def show(record: OpenRecord, manifest: BaseManifest | None) -> None:
             )
             for quality in tasks
         ],
+        ends_in_number=not has_reasons,
     )
     title = "no base published"
     if manifest is not None:

@@ -204,6 +204,7 @@ def _show_metrics(rows: Sequence[Document]) -> None:
             )
             for r in shown
         ],
+        ends_in_number=True,
     )
 
 
@@ -277,6 +278,7 @@ def _show_tasks(tasks: Sequence[Document], whose: str = "this base") -> None:
                 )
                 for task in tasks
             ],
+            ends_in_number=True,
         )
 
 

@@ -149,3 +149,9 @@ def test_json_holds_all_that_was_read(tmp_path):
 )
 def test_bytes_are_said_as_they_are_read(size, told):
     assert show.bytes_text(size) == told
+
+
+@pytest.mark.parametrize(("ends_in_number", "line"), [(True, "│  1.0 │"), (False, "│ 1.0  │")])
+def test_the_last_column_of_a_table_stands_right_where_it_is_a_number(ends_in_number, line, capsys):
+    show.show_table("t", ("a", "b"), [("x", "1.0"), ("y", "12.0")], ends_in_number=ends_in_number)
+    assert line in capsys.readouterr().out
