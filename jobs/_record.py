@@ -28,6 +28,7 @@ from schemas.record import RunRecord
 
 RECORD = "record.json"
 NOTHING_TO_DO = 6
+INTERRUPTED = 130
 _ANYWHERE = ("run_dir", "max_failures", "if_busy")
 """Settings that do not belong to what a run is."""
 _SETTINGS_SHOWN = 5
@@ -110,7 +111,10 @@ def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
         yield opened
     except KeyboardInterrupt:
         opened.write(
-            status="interrupted", ended_at=_now(), error="interrupted; run it again to resume"
+            status="interrupted",
+            exit_code=INTERRUPTED,
+            ended_at=_now(),
+            error="interrupted; run it again to resume",
         )
         raise
     except BaseException as error:

@@ -38,7 +38,8 @@ def test_a_failed_run_records_why_and_may_be_tried_again(tmp_path):
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     with pytest.raises(KeyboardInterrupt), run_record("pretrain", spec(tmp_path), tmp_path):
         raise KeyboardInterrupt
-    assert read_record(tmp_path).status == "interrupted"
+    found = read_record(tmp_path)
+    assert (found.status, found.exit_code) == ("interrupted", 130)
 
 
 def test_a_refused_request_may_be_put_otherwise_in_the_same_folder(tmp_path):
