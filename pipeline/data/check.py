@@ -35,7 +35,8 @@ from pipeline.data.view import (
     date_findings,
     read_dates,
     refuse_time_unit,
-    told_window,
+    told_conditions,
+    told_windows,
 )
 from pipeline.data.window_findings import find_in_windows, find_repeated_ids
 from pipeline.errors import PipelineError
@@ -116,8 +117,10 @@ def check_log(
         return _report(snapshot, [*findings, *odd_folders])
     findings += _kind_findings(snapshot, catalog)
     dates, days_by_file, collected = LogDates(), NO_DAYS, None
+    are_dates_known = False
     try:
         dates, days_by_file = read_dates(uri, catalog, today, version=version)
+        are_dates_known = True
         refuse_time_unit(snapshot, catalog)
         collected = dates.collected_by(as_of or catalog.as_of)
     except PipelineError as error:
@@ -129,7 +132,7 @@ def check_log(
     findings += find_repeated_ids(whole, catalog, all_ids=all_ids)
     findings += leak_findings(snapshot, catalog)
     chosen, problems = _selections(snapshot, catalog, dates, days_by_file)
-    findings += problems
+    findings += [f for f in problems if are_dates_known or "counts days" not in f.what]
     split_sample = _SplitSample(catalog, chosen, sample_rows, sample.as_of)
     findings += split_sample.findings()
     rows = {str(name): chosen[name].rows if name in chosen else 0 for name in catalog.splits}
@@ -173,7 +176,7 @@ def _name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     if not there:
         return
     has = f"The files have: {nearest.listed(there)}"
-    for setting, column, line in names.unknown_columns(catalog, there):
+    for setting, column, line in names.unknown_columns(catalog, there, uri=snapshot.uri):
         yield Finding(
             level="refuse",
             what=f"{setting} names the column '{column}', which no file has",
@@ -235,7 +238,11 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             remedy=_remedy(reason, "Write the file again, or change the catalogue; it is skipped"),
         )
     if not snapshot.files and not snapshot.unreadable:
-        yield _refused("no Parquet file at all", snapshot.uri, 0)
+        ignored = len(snapshot.ignored)
+        told = f"none of {ignored:,} files and folders there is read" if ignored else "at all"
+        yield _refused(
+            f"no Parquet file {'of the log: ' if ignored else ''}{told}", snapshot.uri, 0
+        )
     key = catalog.log.date_key
     undated = [
         f
@@ -302,7 +309,8 @@ def _alike(files: Sequence[Unreadable]) -> list[list[Unreadable]]:
 
 
 def _remedy(what: str, otherwise: str = "") -> str:
-    return next((remedy for part, remedy in _REMEDIES.items() if part in what), otherwise)
+    told = next((remedy for part, remedy in _REMEDIES.items() if part in what), otherwise)
+    return f"{contract.type_advice(what)} {told}".strip()
 
 
 def _refused(what: str, file: str, rows: int) -> Finding:
@@ -511,9 +519,9 @@ def _selections(
             if selection.rows:
                 chosen[name] = selection
                 continue
-            told += f"; {told_window(split, dates)}"
+            told += f"; {told_windows([split], dates)}{told_conditions([split], snapshot, catalog)}"
         except PipelineError as error:
-            told = str(error)
+            told = str(error).removeprefix(f"split '{name}': ").removeprefix(f"split '{name}' ")
         problems.append(
             Finding(
                 level="refuse" if name in trained_on else "warn",
