@@ -1,5 +1,6 @@
 """Footers and a sample -> findings: one a kind, with count, share, examples and remedy."""
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -249,7 +250,7 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
         for f in snapshot.files
         if key and key not in f.inside and splits.parse_date(splits.partition_of(f, key)) is None
     ]
-    days = dict.fromkeys(str(splits.partition_of(f, key or "")) for f in undated)
+    days = dict.fromkeys(splits.partition_of(f, key or "") or "null" for f in undated)
     if undated:
         yield Finding(
             level="quarantine",
@@ -620,7 +621,8 @@ class _SplitSample:
                 gathered.add(raw.rows.column(column))
         for column, gathered in ends.items():
             if padding := gathered.padding():
-                word, lists_count = padding
+                value, lists_count = padding
+                word = json.dumps(value, ensure_ascii=False)
                 yield Finding(
                     level="warn",
                     what=f"all lists of {column} are {gathered.length} long, and "

@@ -257,7 +257,8 @@ def refuse_other_unit(seconds: npt.NDArray[np.float64], log: LogSpec) -> None:
             raise BadLog(
                 f"{log.event_time} holds values about {raw:,.0f}. In {_UNIT_NAMES[unit]} that is "
                 f"{day}; in {_UNIT_NAMES[log.event_time_unit]}, the unit that the catalogue "
-                f'declares, it is no date of our time. Set event_time_unit = "{unit}" under [log]'
+                f'declares, it is no date of our time. Set event_time_unit = "{unit}" under [log]; '
+                "where some files only are so, write all in one unit"
             )
 
 

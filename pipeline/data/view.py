@@ -39,6 +39,7 @@ _UNIT_FILES = 32
 DaysByFile = Mapping[str, Mapping[date, int]]
 """A file's path -> its rows by date, where it is not its folder that names its day."""
 NO_DAYS: DaysByFile = {}
+_FIRST_PLAUSIBLE = date(1990, 1, 1)
 _FOLDER_MAY_DIFFER = timedelta(days=366)
 """Between an event and the day of its folder: a folder may be named for the day of the export."""
 
@@ -108,9 +109,9 @@ def open_log(
     refuse_time_unit(snapshot, catalog)
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
     selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
-    _refuse_empty(selections, days, lost, catalog)
     repeated = repeats.count_repeats(selections.values(), catalog)
     repeats.refuse_repeats(repeated, catalog.log, snapshot.uri)
+    _refuse_empty(selections, days, lost, catalog)
     found = repeated.finding(catalog.log, snapshot.uri) if repeated else None
     return LogView(
         catalog=catalog,
@@ -424,10 +425,10 @@ def _folder_dates(
             counts[known[name]] += rows
         return counts
 
-    unread = Counter({str(name): 0 for name in found if name not in known})
+    unread = Counter({name or "null": 0 for name in found if name not in known})
     if known and unread:
         for name, rows in _rows_by_folder(uri, catalog, key, found - set(known), version):
-            unread[str(name)] += rows
+            unread[name or "null"] += rows
     return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
 
 
@@ -465,7 +466,29 @@ def _event_dates(uri: str, catalog: Catalog, version: int | None) -> DaysByFile:
         days = _days_of_unreadable(snapshot, broken, catalog)
         if days is not None:
             found[broken.path] = days
+    _refuse_mixed_units(found, catalog)
     return found
+
+
+def _refuse_mixed_units(found: DaysByFile, catalog: Catalog) -> None:
+    """Refuse files whose event times are all of another age than the others'.
+
+    A number that is seconds in some files and read as milliseconds everywhere lies in January 1970.
+
+    Raises:
+        BadLog: naming a file of either kind.
+    """
+    if catalog.log.event_time_unit == "s":  # there is no coarser unit
+        return
+    dated = {path: days for path, days in found.items() if days}
+    old = [path for path, days in dated.items() if max(days) < _FIRST_PLAUSIBLE]
+    if old and len(old) < len(dated):
+        new = next(path for path in dated if path not in set(old))
+        raise BadLog(
+            f"{catalog.log.event_time} says {max(dated[old[0]])} in {old[0]} ({len(old):,} of "
+            f"{len(dated):,} files are so) and {max(dated[new])} in {new}. Are they of two units? "
+            f'event_time_unit is "{catalog.log.event_time_unit}" for all; write them in one unit'
+        )
 
 
 def _refuse_coarser_unit(snapshot: Snapshot, catalog: Catalog) -> None:

@@ -368,6 +368,21 @@ def test_times_counted_from_the_logs_own_start_are_no_other_unit(tmp_path, unit)
     assert len(days.counted) == 40
 
 
+def test_files_of_two_units_are_refused_whichever_of_them_is_declared(tmp_path):
+    rows = draw_rows(40)
+    at = rows.schema.get_field_index("event_time")
+    in_ms = pa.compute.multiply(rows.column("event_time"), 1000)
+    write_file(tmp_path / "events/seconds.parquet", rows)
+    write_file(tmp_path / "events/millis.parquet", rows.set_column(at, "event_time", in_ms))
+    catalog = by_time(days=[0, 0])
+    with pytest.raises(BadLog, match=r"millis.parquet: .*some files only are so, write all in one"):
+        read_dates(str(tmp_path / "events"), catalog)
+    log = catalog.log.model_copy(update={"event_time_unit": "ms"})
+    told = r"1970-01-21 in seconds.parquet \(1 of 2 files are so\) and 2026-10-03 in millis.parquet"
+    with pytest.raises(BadLog, match=told):
+        read_dates(str(tmp_path / "events"), catalog.model_copy(update={"log": log}))
+
+
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64()], ids=str)
 def test_a_date_column_is_an_event_time_of_whole_days(tmp_path, kind):
     rows = draw_rows(60)
