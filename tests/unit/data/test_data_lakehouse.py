@@ -256,6 +256,27 @@ def test_a_renamed_column_of_an_iceberg_table_is_read_by_its_new_name(tmp_path):
     assert repr(events(read(snapshot), columns)) == repr(events(both, columns))
 
 
+def test_a_job_reads_an_iceberg_table_by_todays_names_and_an_older_snapshot_by_its_own(tmp_path):
+    """A rename alone makes no snapshot, and a job pins the newest one's id."""
+    old = log_rows().rename_columns(
+        [{"price": "cost"}.get(name, name) for name in log_rows().schema.names]
+    )
+    table = iceberg_table(tmp_path / "events", old, KEYS)
+    first = table.history()[0].snapshot_id
+    with table.update_schema() as update:
+        update.rename_column("cost", "price")
+    for version in (None, first):
+        catalog = small_catalog(log__version=version)
+        assert open_log(catalog, str(tmp_path), wanted=["pretrain"]).snapshot.rows == len(old)
+    table.append(log_rows(6, first=50))
+    view = open_log(small_catalog(), str(tmp_path), wanted=["pretrain"])
+    assert view.snapshot.rows == len(old) + 6
+    with pytest.raises(
+        BadRequest, match=r"(?s)names the column 'price', which no file has.* cost,"
+    ):
+        open_log(small_catalog(log__version=first), str(tmp_path), wanted=["pretrain"])
+
+
 def test_a_dropped_column_does_not_come_back_under_a_new_column_of_its_name(tmp_path):
     rows = log_rows()
     table = iceberg_table(tmp_path, rows, KEYS)
