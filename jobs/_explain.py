@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from pipeline.data.nearest import listed, nearest
+from schemas.base import redacted
 from schemas.reference import type_name
 
 _SECTIONS = {
@@ -45,7 +46,7 @@ def explain(
         path, there, wanted = _follow(found["loc"], kind)
         where = _where(path, document)
         lines[f"  {where}: {_told(found, path, there, wanted)}"] = None
-    return "\n".join([f"{len(lines)} thing(s) to mend in {error.title}", *lines])
+    return redacted("\n".join([f"{len(lines)} thing(s) to mend in {error.title}", *lines]))
 
 
 def _follow(

@@ -7,7 +7,6 @@ worker leaves its traceback in the run folder; a success removes it.
 
 import contextlib
 import json
-import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from torch import distributed as dist
 
 from pipeline import errors
 from pipeline.errors import PipelineError
+from pipeline.files import put_file
 
 REFUSED = "refused.json"
 STARTED = "started.json"
@@ -111,7 +111,4 @@ def _failures(run_dir: Path) -> Iterator[Mapping[str, str]]:
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Replace a JSON file at once; workers of one run may write it at the same time."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(document))
-    with contextlib.suppress(FileNotFoundError):
-        part.replace(path)
+    put_file(path, json.dumps(document))

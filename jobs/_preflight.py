@@ -17,14 +17,18 @@ from pipeline.training.base import PublishedBase
 from schemas.job import FrozenTablesSpec, WorkerJobSpec
 from schemas.log import Catalog
 
+WORKER_GIB = 0.5
+"""What a worker holds before it has a row: torch, torchrec and Ray loaded (470 MiB, torch 2.13)."""
+
 
 def check_workers(spec: WorkerJobSpec) -> None:
-    """Refuse a device that a local Ray cannot give; warn of more workers than cores.
+    """Refuse what a local Ray cannot give: GPUs, memory; warn of more workers than cores.
 
     A cluster that the environment names is not judged: its machines are not this one.
 
     Raises:
-        DoesNotFit: device=cuda with more workers than this machine has GPUs.
+        DoesNotFit: device=cuda with more workers than this machine has GPUs, or more workers than
+            its memory holds with nothing but their libraries.
     """
     if os.environ.get("RAY_ADDRESS"):
         return
@@ -33,6 +37,13 @@ def check_workers(spec: WorkerJobSpec) -> None:
         raise DoesNotFit(
             f"device=cuda with workers={spec.workers}, but this machine has {gpus} GPUs that torch "
             "sees. Ask for fewer workers, or device=cpu"
+        )
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if spec.workers * WORKER_GIB > memory_gib:
+        raise DoesNotFit(
+            f"workers={spec.workers} need about {spec.workers * WORKER_GIB:.0f} GiB for their "
+            f"libraries alone, and this machine has {memory_gib:.0f} GiB. Ask for as many workers "
+            "as it has cores or GPUs, or for a cluster by RAY_ADDRESS"
         )
     cores = os.cpu_count() or 1
     if spec.workers > cores and not gpus:

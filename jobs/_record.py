@@ -20,13 +20,15 @@ from typing import Any
 
 from jobs._progress import announce
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.files import put_file
 from pipeline.formats import current_document, unchanged
+from pipeline.lock import one_writer
 from schemas.base import Spec
 from schemas.record import RunRecord
 
 RECORD = "record.json"
 NOTHING_TO_DO = 6
-_ANYWHERE = ("run_dir", "max_failures")
+_ANYWHERE = ("run_dir", "max_failures", "if_busy")
 """Settings that do not belong to what a run is."""
 _SETTINGS_SHOWN = 5
 _ANNOUNCED = {
@@ -77,7 +79,7 @@ class OpenRecord:
             **changes,
         }
         self.record = self.record.model_copy(update=filled)
-        replace_text(self.run_dir / RECORD, self.record.model_dump_json(indent=1))
+        put_file(self.run_dir / RECORD, self.record.model_dump_json(indent=1))
 
 
 @contextmanager
@@ -95,8 +97,14 @@ def run_record(
     Raises:
         AlreadyFinished: it finished before, under the same spec.
         BadRequest: the folder belongs to another run.
+        Busy: another process works in it.
     """
-    opened = _open(verb, spec, run_dir, may_move)
+    with one_writer(run_dir, waits=getattr(spec, "if_busy", "leave") == "wait"):
+        yield from _recorded(_open(verb, spec, run_dir, may_move))
+
+
+def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
+    """Write the record when the run begins and when it ends, however it ends."""
     opened.write()
     try:
         yield opened
@@ -216,16 +224,6 @@ def spec_digest(document: dict[str, Any]) -> str:
     """SHA-256 of what was asked, wherever the run folder lies."""
     kept = {k: v for k, v in document.items() if k not in _ANYWHERE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Replace a file's text at once: a reader sees the old or the new, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def commit() -> str | None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from jobs import _figures, _record
 from jobs._progress import console, print_event
-from jobs._record import replace_text
 from jobs._spec import load_catalog
 from jobs._tables import show_facts, show_table
+from pipeline.files import put_file
 from schemas.bench import (
     BenchDataSpec,
     BenchFinetuneSpec,
@@ -43,7 +43,7 @@ def main(spec: BenchSpec) -> int:
     spec.out.mkdir(parents=True, exist_ok=True)
     record = measured(name, spec)
     place, picture = spec.out / f"{name}.json", spec.out / f"{name}.png"
-    replace_text(place, record.model_dump_json(indent=1) + "\n")
+    put_file(place, record.model_dump_json(indent=1) + "\n")
     _figures.draw(record, picture)
     show(record)
     console.print(f"record: {place}\npicture: {picture}")

@@ -8,7 +8,6 @@ from typing import Any
 
 from jobs._figures_profile import draw_profile
 from jobs._progress import announce, console
-from jobs._record import replace_text
 from jobs._skipped import today_of
 from jobs._spec import load_catalog
 from jobs._tables import show_facts, show_table
@@ -28,6 +27,7 @@ from pipeline.data.profile import (
 )
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.files import put_file
 from schemas.job import CheckSpec
 from schemas.log import Catalog
 
@@ -68,7 +68,7 @@ def main(spec: CheckSpec) -> int:
             "counted_rows": report.counted_rows,
             "profile": asdict(profile) if profile else None,
         }
-        replace_text(spec.json_out, json.dumps(document, indent=1))
+        put_file(spec.json_out, json.dumps(document, indent=1))
     return REFUSED if any(f.level == "refuse" for f in report.findings) else WARNED
 
 

@@ -182,6 +182,7 @@ def _verb(verb: str, words: list[str]) -> int:
     """Read the verb's spec from its words, then call its job."""
     from jobs._progress import announce
     from pipeline.errors import PipelineError
+    from schemas.base import redacted
 
     try:
         spec = read_spec(verb, words)
@@ -191,7 +192,7 @@ def _verb(verb: str, words: list[str]) -> int:
             job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
         return int(job.main(spec))
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
 
 

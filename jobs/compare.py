@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jobs._progress import console
-from jobs._record import replace_text
 from jobs._tables import largest, number, show_facts, show_table
 from pipeline.errors import BadRequest
+from pipeline.files import put_file
 from pipeline.publish.predictions import (
     Ints,
     Predictions,
@@ -37,7 +37,7 @@ def main(spec: CompareSpec) -> int:
     rows = compare(first, second, places)
     document = report_of(spec, first, second, places, rows)
     if spec.json_out:
-        replace_text(spec.json_out, json.dumps(document, indent=1))
+        put_file(spec.json_out, json.dumps(document, indent=1))
     show(document, rows)
     return 0
 

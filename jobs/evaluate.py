@@ -16,7 +16,7 @@ from jobs import _skipped
 from jobs._preflight import bundles_folder, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
-from jobs._record import OpenRecord, replace_text, run_record
+from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe, usual_unseen
@@ -24,6 +24,7 @@ from pipeline.data import kinds, logs, unseen
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
+from pipeline.files import put_file
 from pipeline.process import Worker
 from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
@@ -222,7 +223,7 @@ def intervals_of(rows: Sequence[MetricRow]) -> dict[str, Any]:
 def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
     """metrics.json and metrics.parquet, the same rows."""
     documents = [asdict(row) for row in rows]
-    replace_text(run_dir / "metrics.json", json.dumps(documents, indent=1))
+    put_file(run_dir / "metrics.json", json.dumps(documents, indent=1))
     flat = [d | {"reasons": json.dumps(d["reasons"])} for d in documents]
     pq.write_table(pa.Table.from_pylist(flat), run_dir / "metrics.parquet")
 

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from jobs._explain import explain
 from jobs._progress import announce, console
-from jobs._record import replace_text
 from jobs._tables import show_facts
 from pipeline.data.describe_log import LogDescription, describe_log
 from pipeline.data.guess_features import HISTORY, FeatureGuess
 from pipeline.data.log_sample import LogSample, read_sample
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.files import put_file
 from schemas.feature import CategoricalSpec, ListSpec
 from schemas.job import InitSpec
 from schemas.log import Catalog
@@ -44,7 +44,7 @@ def main(spec: InitSpec) -> int:
     text = catalog_text(guess, sample, name=name, path=path)
     _refuse_contradictions(text)
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(out, text)
+    put_file(out, text)
     _show(guess, sample, out, data_root or "/")
     return 0
 

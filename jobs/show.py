@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs._progress import console
-from jobs._record import RECORD, replace_text
+from jobs._record import RECORD
 from jobs._tables import number, show_facts, show_table
 from pipeline.errors import BadRequest, Corrupt
+from pipeline.files import put_file
 from schemas.job import ShowSpec
 
 MANIFEST = "manifest.json"
@@ -32,7 +33,7 @@ def main(spec: ShowSpec) -> int:
     if bundles := found.get("bundles"):
         _show_bundles(bundles, Path(found["bundles_folder"]), record)
     if spec.json_out:
-        replace_text(spec.json_out, json.dumps(found, indent=1))
+        put_file(spec.json_out, json.dumps(found, indent=1))
     return 0
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shlex
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -16,22 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from jobs._packed import pack, summary
 from jobs._progress import console
-from jobs._record import replace_text, run_record_of
+from jobs._record import run_record_of
 from jobs._submitted import BEGIN, END, documents_in
 from jobs.cli import GROUPS, VERBS
 from pipeline.bench.sharding.baseline import benchmark_record_of
 from pipeline.errors import BadRequest, PipelineError
+from pipeline.files import put_file
 from pipeline.process import WORKER_ENVIRONMENT
 from schemas.job import SubmitSpec
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_EXCLUDED = [
-    ".git/", ".venv/", "runs/", "build/", "__pycache__/", "*.egg-info/", ".mypy_cache/",
-    ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".import_linter_cache/",
-]  # fmt: skip
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _NOT_SENT = ("submit", "doctor")
@@ -45,14 +44,13 @@ def main(spec: SubmitSpec) -> int:
     project = _project(spec)
     spec.out.mkdir(parents=True, exist_ok=True)
     client = _connected(spec.address)
-    job = client.submit_job(
-        entrypoint=shlex.join(["python", "-m", "jobs._submitted", *words]),
-        runtime_env={
-            "working_dir": str(project),
-            "excludes": _EXCLUDED,
-            "env_vars": WORKER_ENVIRONMENT,
-        },
-    )
+    with tempfile.TemporaryDirectory(prefix="iak-submit-") as packed:
+        sent = pack(project, spec.include, Path(packed))
+        console.print(summary(sent, project), markup=False)
+        job = client.submit_job(  # uploads the folder before it returns (Ray 2.60)
+            entrypoint=shlex.join(["python", "-m", "jobs._submitted", *words]),
+            runtime_env={"working_dir": packed, "env_vars": WORKER_ENVIRONMENT},
+        )
     console.print(f"job {job} on {spec.address}", markup=False)
     try:
         asyncio.run(_follow(client, job))
@@ -178,7 +176,7 @@ def _keep(logs: str, out: Path) -> list[Path]:
                 read(json.loads(text), Path(name))
             except ValueError as error:
                 raise PipelineError(f"the job's {name} is not a record: {error}") from error
-        replace_text(out / name, text)
+        put_file(out / name, text)
         kept.append(out / name)
     return kept
 

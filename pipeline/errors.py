@@ -5,6 +5,7 @@ PipelineError                exit 1 unless a child says otherwise
 │   ├── WrongBase            exit 2   a bundle meant for another base, or a schema that differs
 │   └── OtherFormat          exit 2   a document that an older or a newer version wrote
 ├── BadLog                   exit 1   the log does not keep the contract
+├── Busy                     exit 1   another process holds the folder
 ├── Corrupt                  exit 1   a published file is not what its manifest says
 ├── DoesNotFit               exit 3   the job needs more than the machine has
 └── UnderTrained             exit 1   a base too weak to be a fair starting point
@@ -36,6 +37,10 @@ class OtherFormat(BadRequest):
 
 class BadLog(PipelineError):
     """The log breaks its contract in a way that training must not hide."""
+
+
+class Busy(PipelineError):
+    """Another process works in the folder."""
 
 
 class Corrupt(PipelineError):

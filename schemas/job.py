@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -14,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import Spec
+from schemas.base import Spec, without_userinfo
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Allowance = Annotated[
@@ -34,7 +35,7 @@ class LogJobSpec(Spec):
 
     catalog: Path
     """The catalogue: a TOML file, or the name of a shipped one (`planted`, `frappe`, ...)."""
-    data_root: str
+    data_root: Annotated[str, AfterValidator(without_userinfo)]
     """Folder or URI under which the catalogue's paths lie (a path, s3://, gs://, ...)."""
     as_of: date | None = None
     """Last date whose labels were collected; the catalogue's, else the newest date of the log that
@@ -61,6 +62,8 @@ class WorkerJobSpec(LogJobSpec):
     """Worker deaths after which the run gives up; each one resumes from the last checkpoint."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
+    if_busy: Literal["leave", "wait"] = "leave"
+    """What to do when another process works in `run_dir`: say who and leave, or wait for it."""
 
 
 class ModelSpec(Spec):
@@ -504,3 +507,6 @@ class SubmitSpec(Spec):
     """Folder on this machine for the record and what belongs to it."""
     project: Path | None = None
     """Folder of the code to send; the one this command runs from when absent."""
+    include: tuple[str, ...] = ()
+    """Files and folders of it to send besides pipeline/, jobs/, schemas/ and pyproject.toml: a
+    catalogue, a settings file. Hidden files and names of secrets never travel."""

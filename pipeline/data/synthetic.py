@@ -25,8 +25,6 @@ Sources: the ruler of known probabilities follows Open Bandit Pipeline's synthet
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -39,6 +37,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from pipeline.errors import BadRequest
+from pipeline.files import put_file, putting_folder
 from pipeline.formats import current_document, unchanged
 from schemas.synth import SynthManifest, SynthPart, SynthSpec
 
@@ -454,16 +453,9 @@ def generate(knobs: Knobs, out: Path, progress: Callable[[int], None]) -> SynthR
     found = _finished(knobs, out)
     if found is not None:
         return _result(found, out, was_there=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    partial.mkdir()
-    try:
+    with putting_folder(out) as partial:
         manifest = _write_log(build_world(knobs), partial, progress)
-        (partial / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        put_file(partial / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
     return _result(manifest, out, was_there=False)
 
 

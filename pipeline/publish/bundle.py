@@ -5,13 +5,9 @@ was written: any changed byte in either file is refused. (That guards against ac
 someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled.
 """
 
-import ctypes
 import hashlib
 import json
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +21,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from pipeline.errors import BadRequest, Corrupt, WrongBase
+from pipeline.files import put_file, putting_folder
 from pipeline.formats import current_document
 from schemas.manifest import BUNDLE_FORMAT, BundleManifest, sha256_of
 from schemas.verdict import Verdict
@@ -38,8 +35,6 @@ MAX_NAME = 160
 """Longest folder name in characters; longer ones end in a hash. File systems allow 255 bytes."""
 
 _SELF = frozenset({"manifest_sha256"})
-_EXCHANGE = 2  # renameat2's RENAME_EXCHANGE
-_HERE = -100  # AT_FDCWD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,17 +142,9 @@ def write_bundle(
 
 def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
     """Write both files into a hidden folder, make them durable, and swap it in as `name`."""
-    root.mkdir(parents=True, exist_ok=True)
-    fresh = root / f".{name}.{secrets.token_hex(4)}"
-    try:
-        fresh.mkdir()
-        _write_durably(fresh / WEIGHTS, weights)
-        _write_durably(fresh / MANIFEST, manifest)
-        _sync_folder(fresh)
-        _swap_in(fresh, root / name)
-        _sync_folder(root)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # what was not swapped in, or was swapped out
+    with putting_folder(root / name) as fresh:
+        put_file(fresh / WEIGHTS, weights)
+        put_file(fresh / MANIFEST, manifest)
     return root / name
 
 
@@ -182,47 +169,6 @@ def _spelled(doc: Mapping[str, Any]) -> bytes:
     """The one spelling of a manifest on disk: sorted and indented, for people and for diffs."""
     text = json.dumps(doc, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
     return f"{text}\n".encode("ascii")
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _swap_in(fresh: Path, final: Path) -> None:
-    """Make `final` the folder `fresh`; an old `final` is left at `fresh`, to be deleted."""
-    if not final.exists():
-        fresh.rename(final)
-        return
-    if _exchange(fresh, final):
-        return
-    # A file system that cannot exchange: two renames, and back again if the second fails.
-    aside = fresh.with_name(f"{fresh.name}.old")
-    final.rename(aside)
-    try:
-        fresh.rename(final)
-    except OSError:
-        aside.rename(final)
-        raise
-    aside.rename(fresh)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step of the kernel; False where it cannot be done."""
-    swap = getattr(ctypes.CDLL(None), "renameat2", None)
-    if swap is None:
-        return False
-    return bool(swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
 # ---------------------------------------------------------------- reading

@@ -6,7 +6,6 @@ and lie in memory once, however many workers map them.
 
 import fcntl
 import mmap
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import Corrupt
+from pipeline.files import put_folder, sync_file
 
 
 def mapped(
@@ -44,7 +44,7 @@ def mapped(
             write(part)
             for name in sizes:
                 _flush(part / name)
-            part.rename(folder)
+            put_folder(part, folder)
         return {name: _map(folder / name, size) for name, size in sizes.items()}
 
 
@@ -58,8 +58,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _flush(path: Path) -> None:
     """Wait until a file is on disk, and let nobody write to it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(path)
     path.chmod(0o400)
 
 

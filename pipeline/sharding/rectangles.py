@@ -9,7 +9,6 @@ Shapes: R rows, W columns of a part.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from pipeline.errors import BadRequest, Corrupt, PipelineError
+from pipeline.files import putting_file
 from pipeline.model.tables import LocalShard
 from pipeline.process import Worker
 from pipeline.sharding.audit import Entry
@@ -173,9 +173,8 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, int]:
     """Write a safetensors file, through to the disk; its sha256 and its size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(cpu, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    with putting_file(path) as part:
+        save_file(cpu, part)
     return _sha256(path), path.stat().st_size
 
 

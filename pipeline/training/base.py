@@ -10,7 +10,6 @@ The folder `base/` of a pre-training run holds:
 """
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch
 from pipeline.data import growth, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.errors import BadRequest, Corrupt
+from pipeline.files import put_file, put_folder
 from pipeline.formats import current_document, unchanged
 from pipeline.model.heads import Heads
 from pipeline.model.inputs import Input, input_origin
@@ -182,23 +182,14 @@ def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
     unnamed = BaseManifest.model_validate({**document, "fingerprint": "0" * 64})
     name = fingerprint_of(unnamed.model_dump(mode="json"))
     manifest = unnamed.model_copy(update={"fingerprint": name})
-    part = folder / f".{MANIFEST}.part"
-    with part.open("w") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / MANIFEST)
+    put_file(folder / MANIFEST, manifest.model_dump_json(indent=1))
     return manifest
 
 
 def move_into_place(built: Path, published: Path) -> None:
     """Publish a finished folder under its name; what stood there is removed afterwards."""
-    old = published.with_name(f".{published.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if published.exists():
-        published.rename(old)
-    built.rename(published)
-    shutil.rmtree(old, ignore_errors=True)
+    put_folder(built, published)
+    shutil.rmtree(built, ignore_errors=True)
 
 
 def open_base(place: Path) -> PublishedBase:

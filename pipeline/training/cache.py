@@ -29,6 +29,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.files import is_part, putting_file
+
 FORMAT = 2
 _SPARE_BYTES = 2 * 2**30
 """Disk that is left to others."""
@@ -152,7 +154,7 @@ class Store:
                 stat = path.stat()
             except FileNotFoundError:
                 continue
-            if path.name.startswith("."):
+            if is_part(path):
                 if time.time() - stat.st_mtime > _PART_AGE_S:
                     path.unlink(missing_ok=True)
                 continue
@@ -173,17 +175,15 @@ class Store:
         path = self._path(key, kind)
         if self.usage.stopped or path.is_file():
             return
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(path.parent).free < _SPARE_BYTES:
                 self.usage.stopped = f"less than {_SPARE_BYTES / 2**30:.0f} GiB free on the disk"
                 return
-            save(part)
-            self.usage.bytes_written += part.stat().st_size
-            part.replace(path)
+            with putting_file(path, is_durable=False) as part:  # verified when it is read
+                save(part)
+            self.usage.bytes_written += path.stat().st_size
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             self.usage.stopped = f"{self.folder}: {error}"
 
     def _is_damaged(self, path: Path) -> bool:

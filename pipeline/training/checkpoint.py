@@ -11,7 +11,6 @@ reads it (momentum.py tells what stays behind then).
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from pipeline.errors import BadRequest
+from pipeline.files import put_file, put_folder
 from pipeline.formats import current_document, unchanged
 from pipeline.process import Worker
 from pipeline.sharding import momentum, published
@@ -75,12 +75,9 @@ def save(
             "adam": save_tensors(adam, part, ADAM),
             "workers": metas,
         }
-        with (part / STATE).open("w") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
+        put_file(part / STATE, json.dumps(document))
+        put_folder(part, place)
+        shutil.rmtree(part, ignore_errors=True)
         for old in sorted(folder.glob("step-*"))[:-KEEP]:
             shutil.rmtree(old, ignore_errors=True)
     barrier(worker)

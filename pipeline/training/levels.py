@@ -20,6 +20,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from pipeline.errors import BadLog, BadRequest
+from pipeline.files import putting_file
 from pipeline.formats import current_document
 from pipeline.iak.bank import Bank, repeated, stack
 from pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
@@ -247,13 +248,9 @@ class _Keeper:
             "finished": len(finished),
             "levels": [level.how() for level in levels],
         }
-        part = self.path.with_name(f".{CHECKPOINT}.part")
-        save_file(
-            {n: t.contiguous() for n, t in tensors.items()},
-            part,
-            metadata={"tuning": json.dumps(told)},
-        )
-        part.replace(self.path)
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        with putting_file(self.path) as part:
+            save_file(whole, part, metadata={"tuning": json.dumps(told)})
         self.written_at = time.monotonic()
 
     def load(self) -> dict[int, _Saved]:

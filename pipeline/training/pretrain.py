@@ -24,6 +24,7 @@ from pipeline.data.features import Encoding
 from pipeline.data.reader import Cursor, Reader
 from pipeline.data.view import LogView
 from pipeline.errors import UnderTrained
+from pipeline.files import put_file
 from pipeline.model import frozen
 from pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from pipeline.model.recommender import Recommender
@@ -369,7 +370,7 @@ class Pretraining:
                 "digest": dict(proof.by_name),
             }
             document |= facts
-            (built / WEIGHTS).write_text(json.dumps(document))
+            put_file(built / WEIGHTS, json.dumps(document))
             base.move_into_place(built, best)
         checkpoint.barrier(self.worker)
 

@@ -191,3 +191,14 @@ def test_a_list_of_words_may_be_long_or_empty():
     assert spec([*ASKED, "allow=[]"]).allow == ()
     with pytest.raises(BadRequest, match=r"model\.mlp"):
         spec([*ASKED, "model.mlp=[1, x"])
+
+
+def test_a_uri_with_a_password_is_refused_and_the_password_is_not_said(tmp_path, capsys):
+    words = ["catalog=planted", "data_root=s3://KEY:hunter2@bucket/logs", f"run_dir={tmp_path}"]
+    assert cli.run(["pretrain", *words]) == 2
+    said = capsys.readouterr().err
+    assert "data_root" in said
+    assert "AWS_SECRET_ACCESS_KEY" in said
+    assert "hunter2" not in said
+    assert "KEY:" not in said
+    assert list(tmp_path.iterdir()) == []

@@ -99,3 +99,12 @@ def test_more_workers_than_cores_are_warned_of(monkeypatch, capsys):
     assert not capsys.readouterr().out
     _preflight.check_workers(spec(workers=3))
     assert "share 2 cores" in capsys.readouterr().out
+
+
+def test_workers_whose_libraries_fill_the_machine_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DoesNotFit, match=r"workers=10000 need about 5000 GiB") as told:
+        _preflight.check_workers(spec(workers=10_000))
+    assert told.value.exit_code == 3
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    _preflight.check_workers(spec(workers=10_000))

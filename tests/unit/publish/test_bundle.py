@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline import files
 from pipeline.errors import BadRequest, Corrupt, OtherFormat, WrongBase
-from pipeline.publish import bundle as bundle_module
 from pipeline.publish.bundle import (
     MANIFEST,
     MAX_NAME,
@@ -193,12 +193,12 @@ def test_publishing_again_replaces_the_bundle_and_leaves_nothing_behind(tmp_path
     assert names_in(tmp_path) == ["region=a"]
 
 
-@pytest.mark.parametrize("step", ["_write_durably", "_sync_folder", "_swap_in"])
+@pytest.mark.parametrize("step", ["sync_file", "sync_folder", "put_folder", "_exchange"])
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, call):
     folder = write(tmp_path, seed=1)
     calls = []
-    real = getattr(bundle_module, step)
+    real = getattr(files, step)
 
     def dies(*args):
         calls.append(args)
@@ -206,7 +206,7 @@ def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, 
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(bundle_module, step, dies)
+    monkeypatch.setattr(files, step, dies)
     with suppress(KeyboardInterrupt):
         write(tmp_path, seed=2)
     monkeypatch.undo()
@@ -217,7 +217,7 @@ def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, 
 
 
 def test_without_exchange_the_folder_is_still_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_module, "_exchange", lambda _one, _other: False)
+    monkeypatch.setattr(files, "_exchange", lambda _one, _other: False)
     write(tmp_path, seed=1)
     folder = write(tmp_path, seed=2)
     assert same(read(folder).tensors, tensors(2))

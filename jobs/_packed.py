@@ -1,0 +1,89 @@
+"""What `iak submit` sends to a cluster: the code and what is named, nothing that lies beside it.
+
+A list of what goes, not of what stays: a key, a `.env` or a log in the checkout never travels
+because nobody thought of its name.
+"""
+
+import fnmatch
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.errors import BadRequest
+
+SOURCE_FOLDERS = ("pipeline", "jobs", "schemas")
+SOURCE_FILES = ("*.py", "*.toml", "py.typed")
+ALWAYS = ("pyproject.toml",)
+SECRETS = (".*", "*.pem", "*.key", "*.p12", "*.pfx", "*.crt", "id_*", "*credential*", "*secret*")
+"""Names that are left out of a folder that `include` names, and refused where it names them."""
+
+
+def pack(project: Path, include: Sequence[str], target: Path) -> dict[str, list[Path]]:
+    """Copy what is sent into an empty folder.
+
+    Args:
+        project: folder of the checkout.
+        include: further files and folders, relative to it.
+        target: empty folder.
+
+    Returns:
+        The files that were copied, relative to the project, by the entry that named them.
+
+    Raises:
+        BadRequest: an included path leaves the project, is not there, or looks like a secret.
+    """
+    packed: dict[str, list[Path]] = {}
+    for entry in (*ALWAYS, *SOURCE_FOLDERS, *include):
+        files = sorted(_included(project, entry) if entry in include else _sources(project, entry))
+        for path in files:
+            place = target / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(project / path, place)
+        packed[entry] = files
+    return packed
+
+
+def summary(packed: dict[str, list[Path]], project: Path) -> str:
+    """Return what was packed, in a line."""
+    files = {path for paths in packed.values() for path in paths}
+    size = sum((project / path).stat().st_size for path in files)
+    told = ", ".join(f"{entry} ({len(paths)})" for entry, paths in packed.items())
+    return f"sending {len(files)} files, {size / 2**20:.1f} MiB: {told}"
+
+
+def _sources(project: Path, entry: str) -> Iterator[Path]:
+    """Yield the source files of a file or folder that is always sent."""
+    path = project / entry
+    if path.is_file():
+        yield Path(entry)
+    for file in path.rglob("*"):
+        relative = file.relative_to(project)
+        is_source = any(fnmatch.fnmatch(file.name, pattern) for pattern in SOURCE_FILES)
+        if file.is_file() and is_source and not any(map(_is_secret, relative.parts)):
+            yield relative
+
+
+def _included(project: Path, entry: str) -> Iterator[Path]:
+    """Yield the files that an `include` entry names."""
+    path = (project / entry).resolve()
+    if not path.is_relative_to(project) or not path.exists():
+        raise BadRequest(
+            f"include={entry!r} is no file or folder below {project}. Name what the job needs by "
+            "its path in the checkout; data belongs on storage that the cluster sees"
+        )
+    if any(map(_is_secret, path.relative_to(project).parts)):
+        raise BadRequest(
+            f"include={entry!r} has the name of a secret or a hidden file ({', '.join(SECRETS)}), "
+            "and these never travel. Give secrets to the cluster itself"
+        )
+    if path.is_file():
+        yield path.relative_to(project)
+    for file in path.rglob("*"):
+        relative = file.relative_to(project)
+        if file.is_file() and not file.is_symlink() and not any(map(_is_secret, relative.parts)):
+            yield relative
+
+
+def _is_secret(name: str) -> bool:
+    """Return whether a file or folder of this name stays at home."""
+    return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in SECRETS)

@@ -1,0 +1,150 @@
+"""Put files and folders in place: whole and durable, or not at all.
+
+Everything that this project writes under a name that others read comes through here:
+
+    write       under a hidden name beside the target, `.NAME.PID.part`
+    sync        the bytes, then the name, to the disk
+    rename      at once; a reader sees the old content or the new, never a part
+
+A process that dies leaves a hidden part file that nobody reads. Files have the mode that the user's
+umask gives them, also where a library made them for the user alone (safetensors 0.8 makes 0600).
+"""
+
+import ctypes
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART = ".part"
+_EXCHANGE = 2  # renameat2's RENAME_EXCHANGE
+_HERE = -100  # AT_FDCWD
+
+
+def put_file(path: Path, content: bytes | str) -> None:
+    """Replace a file's content at once.
+
+    Args:
+        path: of the file; its folder exists.
+        content: bytes, or text that is written as UTF-8.
+    """
+    with putting_file(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def putting_file(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
+    """Yield a path to write to; what stands there when the block ends becomes `path`.
+
+    Nothing changes when the block raises, or when it writes nothing.
+
+    Args:
+        path: of the file; its folder exists.
+        is_durable: wait for the disk. Without, a machine that stops may leave an empty file: for
+            what is verified when it is read and made again where it is damaged.
+    """
+    part = _beside(path)
+    try:
+        yield part
+        if part.exists():
+            part.chmod(0o666 & ~_umask())
+            if is_durable:
+                sync_file(part)
+            part.replace(path)
+            if is_durable:
+                sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def putting_folder(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder; when the block ends it becomes `path`, an old one is removed.
+
+    Nothing changes when the block raises. Files in the folder are synced by whoever writes them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path)
+    part.mkdir()
+    try:
+        yield part
+        put_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # what was not put in place, or was taken out
+
+
+def put_folder(built: Path, path: Path) -> None:
+    """Move a finished folder to its name; an old one there is left at `built`, to be removed.
+
+    Args:
+        built: on the same file system, hidden from readers.
+        path: the name that readers know. Until the very end it is the old folder, then the new.
+    """
+    sync_folder(built)
+    if not path.exists():
+        built.rename(path)
+    elif not _exchange(built, path):
+        _rename_both(built, path)
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until a folder's names are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_part(path: Path) -> bool:
+    """Return whether a path is one that was never put in place."""
+    return path.name.startswith(".") and path.name.endswith(PART)
+
+
+def _beside(path: Path) -> Path:
+    """Return a hidden name beside `path` that no other process or thread takes."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{PART}")
+
+
+def _umask() -> int:
+    """Return the mode bits that the user takes from new files.
+
+    Linux tells without changing it; elsewhere it is set and put back, which is not safe while
+    another thread makes files.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step of the kernel; False where it cannot be done."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    if swap is None:
+        return False
+    return bool(swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
+def _rename_both(built: Path, path: Path) -> None:
+    """Swap two folders by three renames, and undo the first if the second fails."""
+    aside = _beside(path)
+    path.rename(aside)
+    try:
+        built.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    aside.rename(built)

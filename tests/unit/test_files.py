@@ -1,0 +1,114 @@
+"""Files and folders appear whole or not at all, with the mode that the umask gives."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from pipeline import files
+
+
+def listed(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def half_written(path):
+    """Begin to write, then fail."""
+    path.write_text("half")
+    (path.parent / "absent").read_text()
+
+
+def test_content_is_replaced_and_nothing_else_is_left(tmp_path):
+    target = tmp_path / "record.json"
+    files.put_file(target, "old")
+    files.put_file(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert listed(tmp_path) == ["record.json"]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_no_part(tmp_path):
+    target = tmp_path / "weights"
+    files.put_file(target, "old")
+    with pytest.raises(FileNotFoundError), files.putting_file(target) as part:
+        half_written(part)
+    assert target.read_text() == "old"
+    assert listed(tmp_path) == ["weights"]
+
+
+def test_a_writer_that_writes_nothing_changes_nothing(tmp_path):
+    with files.putting_file(tmp_path / "weights"):
+        pass
+    assert listed(tmp_path) == []
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_mode_is_what_the_umask_gives_whoever_made_the_file(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        with files.putting_file(tmp_path / "a.safetensors") as part:
+            save_file({"a": torch.zeros(1)}, part)  # mode 0600 by itself
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    target = tmp_path / "base"
+    for content in ("old", "new"):
+        with files.putting_folder(target) as part:
+            assert not target.exists() or (target / "a").read_text() == "old"
+            (part / "a").write_text(content)
+    assert (target / "a").read_text() == "new"
+    assert listed(tmp_path) == ["base"]
+
+
+def test_a_folder_whose_builder_fails_is_never_there(tmp_path):
+    with pytest.raises(FileNotFoundError), files.putting_folder(tmp_path / "base") as part:
+        half_written(part / "a")
+    assert listed(tmp_path) == []
+
+
+def test_a_second_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "a").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        files._rename_both(tmp_path / "absent", tmp_path / "base")
+    assert (tmp_path / "base" / "a").read_text() == "old"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline import files
+with files.putting_file(Path(sys.argv[1])) as part:
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_dies_while_it_writes_leaves_a_part_that_is_known_as_one(tmp_path):
+    files.put_file(tmp_path / "weights", "old")
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "weights")], check=False)
+    assert (tmp_path / "weights").read_text() == "old"
+    left = [path for path in tmp_path.iterdir() if path.name != "weights"]
+    assert len(left) == 1
+    assert files.is_part(left[0])
+
+
+@given(contents=st.lists(st.binary(max_size=20), min_size=1, max_size=5))
+@settings(deadline=None)
+def test_the_last_content_stands(tmp_path_factory, contents):
+    target = tmp_path_factory.mktemp("files") / "target"
+    for content in contents:
+        files.put_file(target, content)
+    assert target.read_bytes() == contents[-1]
