@@ -117,15 +117,9 @@ def check_log(
     if odd_folders or not snapshot.files:
         return _report(snapshot, [*findings, *odd_folders])
     findings += _kind_findings(snapshot, catalog)
-    dates, days_by_file, collected = LogDates(), NO_DAYS, None
-    are_dates_known = False
-    try:
-        dates, days_by_file = read_dates(uri, catalog, today, version=version)
-        are_dates_known = True
-        refuse_time_unit(snapshot, catalog)
-        collected = dates.collected_by(as_of or catalog.as_of)
-    except PipelineError as error:
-        findings.append(_refused(str(error), snapshot.uri, snapshot.rows))
+    dates, days_by_file, refusal = _dates(snapshot, catalog, today)
+    collected = None if refusal else dates.collected_by(as_of or catalog.as_of)
+    findings += [refusal] if refusal else []
     findings += date_findings(dates, catalog, snapshot.uri, as_of)
     sample, whole = _Sample(catalog, as_of=collected), _everything(snapshot, catalog)
     sample.look(whole, wanted=sample_rows)
@@ -133,7 +127,7 @@ def check_log(
     findings += find_repeated_ids(whole, catalog, all_ids=all_ids)
     findings += leak_findings(snapshot, catalog)
     chosen, problems = _selections(snapshot, catalog, dates, days_by_file)
-    findings += [f for f in problems if are_dates_known or "counts days" not in f.what]
+    findings += [f for f in problems if not refusal or "counts days" not in f.what]
     split_sample = _SplitSample(catalog, chosen, sample_rows, sample.as_of)
     findings += split_sample.findings()
     rows = {str(name): chosen[name].rows if name in chosen else 0 for name in catalog.splits}
@@ -145,6 +139,20 @@ def check_log(
         unseen=split_sample.shares,
         counted_rows=split_sample.counted_rows,
     )
+
+
+def _dates(
+    snapshot: Snapshot, catalog: Catalog, today: date | None
+) -> tuple[LogDates, DaysByFile, Finding | None]:
+    """Return the log's dates as far as they can be read, and what would stop a job there."""
+    dates, days_by_file = LogDates(), NO_DAYS
+    version = snapshot.table.version if snapshot.table else None
+    try:
+        dates, days_by_file = read_dates(snapshot.uri, catalog, today, version=version)
+        refuse_time_unit(snapshot, catalog)
+    except PipelineError as error:
+        return dates, days_by_file, _refused(str(error), snapshot.uri, snapshot.rows)
+    return dates, days_by_file, None
 
 
 def _report(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.data import hashing, splits
+from pipeline.data.check import check_log
 from pipeline.data.view import open_log, read_dates
 from pipeline.errors import BadLog, BadRequest
 from schemas.log import Catalog, SplitSpec
@@ -351,6 +352,17 @@ def test_times_in_a_coarser_unit_than_the_declared_one_are_refused_by_name(tmp_p
     log = catalog.log.model_copy(update={"event_time_unit": "ms"})
     with pytest.raises(BadLog, match=r'2026-10-01; in milliseconds.*1970.*event_time_unit = "s"'):
         read_dates(str(tmp_path / "events"), catalog.model_copy(update={"log": log}))
+
+
+def test_check_tells_of_a_wrong_unit_once_and_not_again_for_each_split(tmp_path):
+    write_file(tmp_path / "events/a.parquet", draw_rows(40))
+    catalog = by_time(days=[0, 0])
+    log = catalog.log.model_copy(update={"event_time_unit": "ms"})
+    found = check_log(
+        catalog.model_copy(update={"log": log}), str(tmp_path), sample_rows=100
+    ).findings
+    assert [f.level for f in found if "in milliseconds, the unit" in f.what] == ["refuse"]
+    assert not [f for f in found if f.what.startswith("split")]
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
