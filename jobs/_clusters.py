@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from jobs._spec import explain
+from jobs._explain import explain
 from pipeline.errors import BadRequest
 from schemas.cluster import ClusterSpec
 

@@ -10,10 +10,10 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from jobs._explain import explain
 from pipeline.data.nearest import refuse_unknown_settings
 from pipeline.errors import BadRequest
 from pipeline.formats import current_document, unchanged
-from schemas.base import redacted
 from schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
@@ -43,15 +43,26 @@ def catalog_path(name: Path) -> Path:
 def parse_catalog(path: Path) -> Catalog:
     """The catalogue in a file."""
     try:
-        catalog = Catalog.model_validate(tomllib.loads(path.read_text()))
+        document = tomllib.loads(path.read_text())
+        catalog = Catalog.model_validate(document)
     except tomllib.TOMLDecodeError as error:
-        raise BadRequest(f"{path} is not TOML: {error}") from error
+        raise BadRequest(f"{path} is not TOML: {error}{_toml_hint(str(error))}") from error
     except ValidationError as error:
-        raise BadRequest(f"{path}: {explain(error)}") from error
+        raise BadRequest(f"{path}: {explain(error, Catalog, document)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"{path} cannot be read: {error}") from error
     refuse_unknown_presets(catalog)
     return catalog
+
+
+def _toml_hint(problem: str) -> str:
+    """Return what TOML's commonest errors mean in a catalogue."""
+    if "twice" in problem or "overwrite" in problem:
+        return (
+            ". A section or a key is there once only; features and tasks are lists, whose entries "
+            "each begin with [[features]] or [[tasks]], in two brackets"
+        )
+    return ". Text stands in quotes" if "Invalid value" in problem else ""
 
 
 SPECS: Mapping[str, type[BaseModel]] = {
@@ -116,18 +127,6 @@ def _plan_of(document: Mapping[str, Any], where: Path) -> PlanDocument:
         migrations={0: unchanged},
     )
     return PlanDocument.model_validate(current)
-
-
-def explain(error: ValidationError) -> str:
-    """The findings of pydantic, one a line: where, what was seen, what was expected."""
-    count = error.error_count()
-    lines = ["one thing to mend:" if count == 1 else f"{count} things to mend:"]
-    for found in error.errors(include_url=False):
-        where = ".".join(str(part) for part in found["loc"]) or "(whole document)"
-        seen = found.get("input")
-        told = f", seen {seen!r}" if isinstance(seen, str | int | float | bool) else ""
-        lines.append(f"  {where}: {found['msg'].removeprefix('Value error, ')}{told}")
-    return redacted("\n".join(lines))
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:

@@ -216,6 +216,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     from pydantic import ValidationError
 
     from jobs import _spec
+    from jobs._explain import explain
     from pipeline.errors import BadRequest
 
     kind = _spec_class(verb)
@@ -249,7 +250,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
         app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         cause = error.__cause__ or error.__context__
-        told = _spec.explain(cause) if isinstance(cause, ValidationError) else str(error)
+        told = explain(cause) if isinstance(cause, ValidationError) else str(error)
         raise BadRequest(f"iak {verb}: {told}\nSee iak {verb} --help") from error
     return wanted[0] if wanted else None
 

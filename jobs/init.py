@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobs._explain import explain
 from jobs._progress import announce, console
-from jobs._spec import explain
 from jobs._tables import show_facts
 from pipeline.data.describe_log import LogDescription, describe_log
 from pipeline.data.guess_features import HISTORY, FeatureGuess

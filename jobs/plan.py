@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
+from jobs._explain import explain
 from jobs._progress import console, print_event
-from jobs._spec import explain, load_catalog, merged, nested
+from jobs._spec import load_catalog, merged, nested
 from jobs._tables import show_facts, show_table
 from pipeline.errors import BadRequest
 from pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change

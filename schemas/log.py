@@ -26,6 +26,17 @@ class SplitSpec(Spec):
     slice: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0, 1)
     """Rows whose hash (of `slice_by`) falls into [low, high) of the unit interval."""
 
+    @property
+    def told(self) -> str:
+        """Return the conditions as a message says them."""
+        given = {
+            "dates": self.dates and [str(day) for day in self.dates],
+            "days": self.days and list(self.days),
+            "where": {column: list(values) for column, values in self.where.items()},
+            "slice": list(self.slice) if self.slice != (0, 1) else None,
+        }
+        return ", ".join(f"{k} {v}" for k, v in given.items() if v) or "no condition"
+
     @model_validator(mode="after")
     def _is_a_window(self) -> Self:
         if self.slice[0] >= self.slice[1]:
@@ -34,6 +45,10 @@ class SplitSpec(Spec):
             raise ValueError("give dates or days, not both")
         if self.dates and self.dates[0] > self.dates[1]:
             raise ValueError(f"dates {self.dates[0]} to {self.dates[1]} run backwards")
+        if self.days and (self.days[0] < 0) == (self.days[1] < 0) and self.days[0] > self.days[1]:
+            raise ValueError(
+                f"days {list(self.days)} run backwards; expected the earlier one first"
+            )
         return self
 
 
@@ -73,6 +88,13 @@ class LogSpec(Spec):
     """Columns that know the label; refused as features."""
     negatives_kept: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of negatives that down-sampling kept; calibration undoes it."""
+
+    @field_validator("date_key", "event_time", "row_id", "slice_by", "user")
+    @classmethod
+    def _column_has_a_name(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError("an empty text names no column; leave the key out")
+        return value
 
     @model_validator(mode="after")
     def _keys_are_known(self) -> Self:
@@ -264,7 +286,10 @@ class Catalog(Spec):
                 raise ValueError(f"{what} names must be unique; repeated: {', '.join(repeated)}")
         orphans = sorted(set(self.tables) - set(self.table_specs))
         if orphans:
-            raise ValueError(f"tables no feature reads: {', '.join(orphans)}")
+            raise ValueError(
+                f"tables no feature reads: {', '.join(orphans)}. Features read: "
+                f"{', '.join(self.table_specs)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -311,7 +336,8 @@ class Catalog(Spec):
                 ):
                     raise ValueError(
                         f"splits '{a}' and '{b}' may share rows; give them disjoint dates, "
-                        "values or slices (only pretrain and tune may overlap)"
+                        "values or slices (only pretrain and tune may overlap). "
+                        f"'{a}' has {self.splits[a].told}; '{b}' has {self.splits[b].told}"
                     )
         return self
 

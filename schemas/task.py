@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from schemas.base import Spec
 from schemas.feature import Name
@@ -24,6 +24,16 @@ class TaskSpec(Spec):
     """Weight of this task's loss."""
     matures_after: timedelta | None = None
     """A label younger than this at the job's `as_of` is not ripe, and masked."""
+
+    @field_validator("matures_after", mode="before")
+    @classmethod
+    def _has_a_unit(cls, value: object) -> object:
+        """Refuse a bare number, which would be read as seconds."""
+        if isinstance(value, int | float):
+            raise ValueError(  # noqa: TRY004 - pydantic reports no TypeError
+                f'a number has no unit; write "P{value}D" for {value} days'
+            )
+        return value
 
     @property
     def title(self) -> str:
@@ -51,6 +61,13 @@ class DomainSpec(Spec):
     values: tuple[tuple[str, ...], ...] = ()
     """The declared domains, one tuple of key values each; rows of an undeclared domain are
     quarantined. Every domain found is welcome when empty."""
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Self:
+        for keys in (self.keys, self.parent):
+            if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+                raise ValueError(f"keys {repeated} are named twice; name each column once")
+        return self
 
     @model_validator(mode="after")
     def _values_match_keys(self) -> Self:

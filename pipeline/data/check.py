@@ -1,5 +1,6 @@
 """Footers and a sample -> findings: one a kind, with count, share, examples and remedy."""
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +36,8 @@ from pipeline.data.view import (
     date_findings,
     read_dates,
     refuse_time_unit,
-    told_window,
+    told_conditions,
+    told_windows,
 )
 from pipeline.data.window_findings import find_in_windows, find_repeated_ids
 from pipeline.errors import PipelineError
@@ -115,13 +117,9 @@ def check_log(
     if odd_folders or not snapshot.files:
         return _report(snapshot, [*findings, *odd_folders])
     findings += _kind_findings(snapshot, catalog)
-    dates, days_by_file, collected = LogDates(), NO_DAYS, None
-    try:
-        dates, days_by_file = read_dates(uri, catalog, today, version=version)
-        refuse_time_unit(snapshot, catalog)
-        collected = dates.collected_by(as_of or catalog.as_of)
-    except PipelineError as error:
-        findings.append(_refused(str(error), snapshot.uri, snapshot.rows))
+    dates, days_by_file, refusal = _dates(snapshot, catalog, today)
+    collected = None if refusal else dates.collected_by(as_of or catalog.as_of)
+    findings += [refusal] if refusal else []
     findings += date_findings(dates, catalog, snapshot.uri, as_of)
     sample, whole = _Sample(catalog, as_of=collected), _everything(snapshot, catalog)
     sample.look(whole, wanted=sample_rows)
@@ -129,7 +127,7 @@ def check_log(
     findings += find_repeated_ids(whole, catalog, all_ids=all_ids)
     findings += leak_findings(snapshot, catalog)
     chosen, problems = _selections(snapshot, catalog, dates, days_by_file)
-    findings += problems
+    findings += [f for f in problems if not refusal or "counts days" not in f.what]
     split_sample = _SplitSample(catalog, chosen, sample_rows, sample.as_of)
     findings += split_sample.findings()
     rows = {str(name): chosen[name].rows if name in chosen else 0 for name in catalog.splits}
@@ -141,6 +139,20 @@ def check_log(
         unseen=split_sample.shares,
         counted_rows=split_sample.counted_rows,
     )
+
+
+def _dates(
+    snapshot: Snapshot, catalog: Catalog, today: date | None
+) -> tuple[LogDates, DaysByFile, Finding | None]:
+    """Return the log's dates as far as they can be read, and what would stop a job there."""
+    dates, days_by_file = LogDates(), NO_DAYS
+    version = snapshot.table.version if snapshot.table else None
+    try:
+        dates, days_by_file = read_dates(snapshot.uri, catalog, today, version=version)
+        refuse_time_unit(snapshot, catalog)
+    except PipelineError as error:
+        return dates, days_by_file, _refused(str(error), snapshot.uri, snapshot.rows)
+    return dates, days_by_file, None
 
 
 def _report(
@@ -173,7 +185,7 @@ def _name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     if not there:
         return
     has = f"The files have: {nearest.listed(there)}"
-    for setting, column, line in names.unknown_columns(catalog, there):
+    for setting, column, line in names.unknown_columns(catalog, there, uri=snapshot.uri):
         yield Finding(
             level="refuse",
             what=f"{setting} names the column '{column}', which no file has",
@@ -237,14 +249,18 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             remedy=_remedy(reason, "Write the file again, or change the catalogue; it is skipped"),
         )
     if not snapshot.files and not snapshot.unreadable:
-        yield _refused("no Parquet file at all", snapshot.uri, 0)
+        ignored = len(snapshot.ignored)
+        told = f"none of {ignored:,} files and folders there is read" if ignored else "at all"
+        yield _refused(
+            f"no Parquet file {'of the log: ' if ignored else ''}{told}", snapshot.uri, 0
+        )
     key = catalog.log.date_key
     undated = [
         f
         for f in snapshot.files
         if key and key not in f.inside and splits.parse_date(splits.partition_of(f, key)) is None
     ]
-    days = dict.fromkeys(str(splits.partition_of(f, key or "")) for f in undated)
+    days = dict.fromkeys(splits.partition_of(f, key or "") or "null" for f in undated)
     if undated:
         yield Finding(
             level="quarantine",
@@ -304,7 +320,8 @@ def _alike(files: Sequence[Unreadable]) -> list[list[Unreadable]]:
 
 
 def _remedy(what: str, otherwise: str = "") -> str:
-    return next((remedy for part, remedy in _REMEDIES.items() if part in what), otherwise)
+    told = next((remedy for part, remedy in _REMEDIES.items() if part in what), otherwise)
+    return f"{contract.type_advice(what)} {told}".strip()
 
 
 def _refused(what: str, file: str, rows: int) -> Finding:
@@ -513,9 +530,9 @@ def _selections(
             if selection.rows:
                 chosen[name] = selection
                 continue
-            told += f"; {told_window(split, dates)}"
+            told += f"; {told_windows([split], dates)}{told_conditions([split], snapshot, catalog)}"
         except PipelineError as error:
-            told = str(error)
+            told = str(error).removeprefix(f"split '{name}': ").removeprefix(f"split '{name}' ")
         problems.append(
             Finding(
                 level="refuse" if name in trained_on else "warn",
@@ -614,7 +631,8 @@ class _SplitSample:
                 gathered.add(raw.rows.column(column))
         for column, gathered in ends.items():
             if padding := gathered.padding():
-                word, lists_count = padding
+                value, lists_count = padding
+                word = json.dumps(value, ensure_ascii=False)
                 yield Finding(
                     level="warn",
                     what=f"all lists of {column} are {gathered.length} long, and "

@@ -27,6 +27,19 @@ NAMED_LABELS = 5
 """Values that a label may not have, of which as many are named in a batch."""
 
 
+_ADVICE = {
+    "id": "An id is a whole number or text; write ids that are doubles as int64 (pandas: Int64).",
+    "list of ids": "A list of ids holds whole numbers or text, one list a row.",
+    "whole number": "An identity table reads whole numbers; for text leave its encoding out.",
+    "list of whole numbers": "An identity table reads whole numbers; for text leave its encoding "
+    "out.",
+    "number": "A number is an integer, a float, a decimal or a boolean; read text as categorical.",
+    "label": "A label is 0, 1 or null, as a number or a boolean.",
+    "time": "A time is Unix time as a number, an Arrow timestamp or a date; text is none.",
+}
+"""Kind of column that a file should hold -> what that is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One kind of thing that is wrong with a log, however often it was seen."""
@@ -68,6 +81,11 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
         if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
             problems.append(f"{column}: {found}, expected {' and '.join(wrong)}")
     return "; ".join(problems) or None
+
+
+def type_advice(reason: str) -> str:
+    """Return what the kinds are that a schema problem says were expected; empty for others."""
+    return " ".join(told for kind, told in _ADVICE.items() if f"expected {kind}" in reason)
 
 
 def partition_problems(
@@ -153,7 +171,7 @@ def _is_kind(found: pa.DataType, kind: str) -> bool:
     if kind in ("number", "label"):
         return number
     if kind == "time":
-        return number or bool(is_.is_timestamp(found))
+        return number or bool(is_.is_timestamp(found) or is_.is_date(found))
     return whole or (kind == "id" and bool(is_.is_string(found) or is_.is_large_string(found)))
 
 

@@ -66,13 +66,14 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
 def _unreadable(
     place: Place, version: int | None, library: str, error: Exception
 ) -> BadLog | BadRequest:
-    if version is not None and "version" in str(error):
+    told = str(error).partition("\n")[0]  # deltalake 1.6.6 adds a backtrace of its own
+    if version is not None and "version" in told:
         return BadRequest(
-            f"the Delta table {place.uri} has no version {version} to read: {error}. Leave "
+            f"the Delta table {place.uri} has no version {version} to read: {told}. Leave "
             "log.version out for the newest"
         )
     return BadLog(
-        f"the Delta table {place.uri} cannot be read with deltalake {library}: {error}. An object "
+        f"the Delta table {place.uri} cannot be read with deltalake {library}: {told}. An object "
         "store is opened by deltalake's own settings (AWS_... and the like in the environment). "
         "For a feature that it does not read, export a plain Parquet copy"
     )

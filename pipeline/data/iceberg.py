@@ -49,9 +49,12 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
         raise not_installed(place, "pyiceberg") from error
     try:
         name, table = _load(place, version)
-        snapshot = table.current_snapshot() if version is None else table.snapshot_by_id(version)
+        newest = table.current_snapshot()
+        snapshot = newest if version is None else table.snapshot_by_id(version)
         schema = table.schema()
-        if version is not None and snapshot and snapshot.schema_id is not None:
+        # The newest rows go by today's names: a rename makes no snapshot. A job pins their id.
+        is_older = snapshot is not None and newest is not None and snapshot != newest
+        if snapshot and is_older and snapshot.schema_id is not None:
             schema = table.schemas()[snapshot.schema_id]
         files = tuple(_files(place, table, version, schema)) if snapshot else ()
         mapping = table.name_mapping()

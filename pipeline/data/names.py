@@ -33,17 +33,33 @@ def settings_with_columns(catalog: Catalog) -> Iterator[tuple[str, str]]:
         yield from ((setting, column) for column in columns if column)
 
 
-def unknown_columns(catalog: Catalog, there: Collection[str]) -> list[tuple[str, str, str]]:
+def unknown_columns(
+    catalog: Catalog, there: Collection[str], *, uri: str | None = None
+) -> list[tuple[str, str, str]]:
     """Return the columns that the catalogue needs or rules out, and no file has.
+
+    Args:
+        catalog: the log's catalogue.
+        there: columns inside the files.
+        uri: folder of the log, whose folders' keys may be what is meant; None looks at none.
 
     Returns:
         The setting that asks, the column, and a sentence with the nearest ones, for each.
     """
     known = {*there, *catalog.log.partition_keys}
-    return [
-        (setting, column, nearest(column, known))
+    unknown = [
+        (setting, column)
         for setting, column in dict.fromkeys(settings_with_columns(catalog))
         if column not in known and column not in catalog.optional_columns
+    ]
+    folders = _folder_keys(uri, catalog.log.partition_keys) if uri and unknown else ()
+    is_key = (
+        f" Folders of the log are named so: write partition_keys = {json.dumps(folders)} under "
+        "[log]."
+    )
+    return [
+        (setting, column, is_key if column in folders else nearest(column, known))
+        for setting, column in unknown
     ]
 
 
@@ -57,7 +73,7 @@ def refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog) -> None:
         BadRequest: naming the settings, the nearest columns, and all there are.
     """
     there = columns_there(snapshot)
-    if there and (unknown := unknown_columns(catalog, there)):
+    if there and (unknown := unknown_columns(catalog, there, uri=snapshot.uri)):
         listing = "\n".join(
             f"  {setting} names the column '{column}', which no file has.{near}"
             for setting, column, near in unknown

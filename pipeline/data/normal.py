@@ -47,10 +47,20 @@ def normalised(
     for name in columns:
         kind = kinds.get(name, TIME)
         if name in rows.schema.names:
-            plain_columns.append(plain(rows.column(name), kind))
+            plain_columns.append(_plain_column(name, rows.column(name), kind))
         else:
             plain_columns.append(pa.nulls(len(rows), null_type(kind)))
     return pa.RecordBatch.from_arrays(plain_columns, list(columns))
+
+
+def _plain_column(name: str, values: pa.Array, kind: str) -> pa.Array:
+    """Return a column's values in a plain type; an error names the column."""
+    try:
+        return plain(values, kind)
+    except pa.ArrowInvalid as error:
+        is_text = "UTF8" in str(error)
+        hint = ". Text is UTF-8; write other bytes as hexadecimal text" if is_text else ""
+        raise pa.ArrowInvalid(f"{name} ({values.type}): {error}{hint}") from error
 
 
 def null_type(kind: str) -> pa.DataType:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from statistics import median
 
 from pipeline.data import splits
 from pipeline.data.logs import OUTSIDE, LogFile, Snapshot, Unreadable
@@ -125,13 +126,17 @@ RowsByDay = Callable[[LogFile | Unreadable], Mapping[date | None, int]]
 
 
 def _row_estimate(snapshot: Snapshot) -> Callable[[LogFile | Unreadable], int]:
-    """Rows of a file: its footer's count, else its bytes over the readable files' bytes a row."""
+    """Rows of a file: its footer's count, else its bytes over the readable files' bytes a row.
+
+    A file without a byte, or one that a table names and that is gone, counts as a usual file.
+    """
     size = sum(file.size_bytes for file in snapshot.files)
     per_byte = snapshot.rows / size if size else 0.0
+    usual = median([file.rows for file in snapshot.files if file.rows] or [1])
 
     def rows(file: LogFile | Unreadable) -> int:
         if file.rows is None:
-            return max(round(file.size_bytes * per_byte), 1)  # an empty file was to hold some
+            return max(round(file.size_bytes * per_byte if file.size_bytes else usual), 1)
         return file.rows
 
     return rows

@@ -200,7 +200,7 @@ def event_seconds(column: pa.Array, log: LogSpec) -> npt.NDArray[np.float64]:
         BadLog: the numbers make sense in another unit only.
     """
     seconds = seconds_of(column, unit=log.event_time_unit, time_zone=log.time_zone)
-    if not pa.types.is_timestamp(column.type):
+    if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
         refuse_other_unit(seconds, log)
     return seconds
 
@@ -211,12 +211,15 @@ def seconds_of(
     """Return event times as Unix seconds; a null is minus infinity, and so in no window.
 
     Args:
-        column: numbers in `unit`, or timestamps, which carry their own.
+        column: numbers in `unit`, or timestamps, which carry their own, or dates, which are their
+            midnights without a zone.
         unit: of numbers.
         time_zone: whose wall clock a timestamp without a zone shows. A wall time that a clock
             change repeats is the first of the two; one that it skips is the first instant after
             it. So the date of a wall time is always the date that it shows.
     """
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms"))
     if pa.types.is_timestamp(column.type):
         instants = column.cast(pa.timestamp("us", column.type.tz), safe=False)
         if column.type.tz is None and time_zone != "UTC":
@@ -254,7 +257,34 @@ def refuse_other_unit(seconds: npt.NDArray[np.float64], log: LogSpec) -> None:
             raise BadLog(
                 f"{log.event_time} holds values about {raw:,.0f}. In {_UNIT_NAMES[unit]} that is "
                 f"{day}; in {_UNIT_NAMES[log.event_time_unit]}, the unit that the catalogue "
-                f'declares, it is no date of our time. Set event_time_unit = "{unit}" under [log]'
+                f'declares, it is no date of our time. Set event_time_unit = "{unit}" under [log]; '
+                "where some files only are so, write all in one unit"
+            )
+
+
+def refuse_coarser_unit(lowest: float, highest: float, log: LogSpec) -> None:
+    """Refuse event times that lie between 1990 and 2100 in a coarser unit than the declared one.
+
+    Args:
+        lowest: the earliest event time of all that were looked at, in seconds by the declared unit.
+        highest: the latest one. Times that are counted from the log's own start begin near 0.
+        log: the catalogue's log.
+
+    Raises:
+        BadLog: naming the values, both units and the setting.
+    """
+    low, high = _PLAUSIBLE_S
+    declared = PER_SECOND[log.event_time_unit]
+    for unit, per_second in PER_SECOND.items():
+        scale = declared / per_second
+        if scale > 1 and low <= lowest * scale and highest * scale <= high:
+            day = date_of_seconds(lowest * scale, log.time_zone)
+            raise BadLog(
+                f"{log.event_time} holds values from {lowest * declared:,.0f}. In "
+                f"{_UNIT_NAMES[unit]} that is {day}; in {_UNIT_NAMES[log.event_time_unit]}, the "
+                f"unit that the catalogue declares, it is "
+                f'{date_of_seconds(lowest, log.time_zone)}. Set event_time_unit = "{unit}" '
+                "under [log]"
             )
 
 

@@ -1,7 +1,7 @@
 """A catalogue and a place -> the log as a job sees it: dates, snapshot, selected rows by split."""
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,17 +25,21 @@ from pipeline.data import (
 from pipeline.data.contract import Finding
 from pipeline.data.dates import LogDates
 from pipeline.data.logs import LogFile, Snapshot, Unreadable
+from pipeline.data.nearest import nearest
 from pipeline.data.notice import notice
 from pipeline.data.skipped import Skipped
 from pipeline.data.splits import Selection, Split
 from pipeline.errors import BadLog, BadRequest, PipelineError
 from schemas.log import Catalog
 
+_SHOWN_VALUES = 6
+"""Values of a column that a message names."""
 _UNIT_FILES = 32
 """Files whose event times are looked at before a job starts, where it need not read them all."""
 DaysByFile = Mapping[str, Mapping[date, int]]
 """A file's path -> its rows by date, where it is not its folder that names its day."""
 NO_DAYS: DaysByFile = {}
+_FIRST_PLAUSIBLE = date(1990, 1, 1)
 _FOLDER_MAY_DIFFER = timedelta(days=366)
 """Between an event and the day of its folder: a folder may be named for the day of the export."""
 
@@ -89,7 +93,7 @@ def open_log(
     names.refuse_unknown_partition_keys(uri, catalog)
     version = logs.table_version(uri, catalog.log.version)
     days, days_by_file = read_dates(uri, catalog, today, version=version)
-    _refuse_undated(catalog, days, wanted)
+    _refuse_undated(uri, catalog, days, wanted, version)
     chosen = [
         splits.resolve(name, spec, dates=days.counted)
         for name, spec in catalog.splits.items()
@@ -97,15 +101,17 @@ def open_log(
     ]
     snapshot = _snapshot(uri, catalog, chosen, version)
     _refuse_unknown_columns(snapshot, catalog, version)
-    refuse_unreadable(snapshot, "; ".join(told_window(split, days) for split in chosen))
+    if not snapshot.files:
+        conditions = told_conditions(chosen, snapshot, catalog)
+        refuse_unreadable(snapshot, f"{told_windows(chosen, days)}{conditions}")
     kinds.refuse_mixtures(snapshot, catalog)
     refuse_odd_partitions(snapshot, catalog)
     refuse_time_unit(snapshot, catalog)
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
     selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
-    _refuse_empty(selections, days, lost)
     repeated = repeats.count_repeats(selections.values(), catalog)
     repeats.refuse_repeats(repeated, catalog.log, snapshot.uri)
+    _refuse_empty(selections, days, lost, catalog)
     found = repeated.finding(catalog.log, snapshot.uri) if repeated else None
     return LogView(
         catalog=catalog,
@@ -191,11 +197,35 @@ def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
         )
 
 
-def _refuse_undated(catalog: Catalog, days: LogDates, wanted: Sequence[str]) -> None:
+def _refuse_undated_rows(
+    uri: str, catalog: Catalog, version: int | None, counting: Sequence[str]
+) -> None:
+    """Refuse a log without a date, with what keeps its files or its event times from being read."""
+    snapshot = logs.take_snapshot(
+        uri,
+        partition_keys=catalog.log.partition_keys,
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=version,
+    )
+    names.refuse_unknown_columns(snapshot, catalog)
+    told = f"splits {counting} count days, and the log has no dated row"
+    refuse_unreadable(snapshot, told)
+    source = catalog.log.date_key or catalog.log.event_time
+    raise BadLog(
+        f"{uri}: {told}: {source} is null in all {snapshot.rows:,} rows of "
+        f"{len(snapshot.files):,} files. Fill it, or cut the splits by where and slice"
+    )
+
+
+def _refuse_undated(
+    uri: str, catalog: Catalog, days: LogDates, wanted: Sequence[str], version: int | None
+) -> None:
     """Refuse to count days of a log whose folders name none, with what they name."""
     counting = [name for name, spec in catalog.splits.items() if name in wanted and spec.days]
-    if not counting or days.counted or not days.unread:
+    if not counting or days.counted:
         return
+    if not days.unread:
+        _refuse_undated_rows(uri, catalog, version, counting)
     key = catalog.log.date_key
     raise BadLog(
         f"splits {counting} count days, but no folder of '{key}' names a date: "
@@ -217,10 +247,11 @@ def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
     if not snapshot.files:
         problems = _problems(snapshot)
         seen = f"no file of these splits can be read: {problems}"
+        advice = f"{contract.type_advice(problems)} ".lstrip()
         raise BadLog(
             f"{snapshot.uri}: {seen if problems else 'there is no file at all for these splits. '}"
-            f"{windows}. Check data_root=, log.partition_keys and the columns that the catalogue "
-            "names"
+            f"{windows}. {advice}Check data_root=, log.partition_keys and the columns that the "
+            "catalogue names"
         )
 
 
@@ -230,13 +261,16 @@ def _problems(snapshot: Snapshot) -> str:
     return f"{told}. " if told else ""
 
 
-def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Skipped) -> None:
+def _refuse_empty(
+    selections: Mapping[str, Selection], days: LogDates, lost: Skipped, catalog: Catalog
+) -> None:
     """Refuse splits without a row, each with its window, and what the log has instead."""
     empty = [selection for selection in selections.values() if not selection.rows]
     if not empty:
         return
     snapshot = empty[0].snapshot
-    windows = "; ".join(told_window(selection.split, days) for selection in empty)
+    windows = told_windows([selection.split for selection in empty], days)
+    windows += told_conditions([selection.split for selection in empty], snapshot, catalog)
     names = [selection.split.name for selection in empty]
     losses = "".join(
         f". {loss.amount}" for loss in lost.windows if not set(names).isdisjoint(loss.splits)
@@ -248,11 +282,55 @@ def _refuse_empty(selections: Mapping[str, Selection], days: LogDates, lost: Ski
     )
 
 
-def told_window(split: Split, days: LogDates) -> str:
-    """Return a split's window beside the days that the log has."""
-    if not (split.first and split.last):
-        return f"split '{split.name}' has no window of days: its where and slice leave nothing"
-    return f"the window of split '{split.name}' is {split.first} to {split.last}; {days.span}"
+def told_windows(chosen: Sequence[Split], days: LogDates) -> str:
+    """Return the windows of some splits beside the days that the log has."""
+    by_window: dict[str, list[str]] = {}
+    for split in chosen:
+        window = f"{split.first} to {split.last}" if split.first else "all days"
+        by_window.setdefault(window, []).append(f"'{split.name}'")
+    told = [
+        f"the window of split{'s' if names[1:] else ''} {', '.join(names)} is {window}"
+        for window, names in by_window.items()
+    ]
+    return "; ".join([*told, days.span] if days.counted else told)
+
+
+def told_conditions(chosen: Sequence[Split], snapshot: Snapshot, catalog: Catalog) -> str:
+    """Return what splits without a row ask of columns beside values that the log has."""
+    told = ""
+    for column in dict.fromkeys(column for split in chosen for column in split.where):
+        wanted = dict.fromkeys(word for split in chosen for word in split.where.get(column, ()))
+        seen = _some_values(snapshot, column, catalog)
+        if wanted.keys() <= seen.keys():
+            continue
+        told += f". They ask for {column} = {', '.join(map(repr, wanted))}"
+        if seen:
+            shown = ", ".join(repr(word) for word in [*seen][:_SHOWN_VALUES])
+            told += f", and values of {column} are {shown}{_nearest_of(wanted, seen)}"
+    return told
+
+
+def _nearest_of(wanted: Collection[str], seen: Collection[str]) -> str:
+    """Return a sentence with the value that the first unknown one may have meant."""
+    unknown = next(word for word in wanted if word not in seen)
+    near = nearest(unknown, seen).strip()
+    return f" (d{near[1:]})" if near else ""
+
+
+def _some_values(snapshot: Snapshot, column: str, catalog: Catalog) -> dict[str, None]:
+    """Return all values of a partition key, or those of a column in some files, as text."""
+    keys = catalog.log.partition_keys
+    if column in keys:
+        version = snapshot.table.version if snapshot.table else None
+        found = logs.partition_values(snapshot.uri, keys, column, version=version)
+        return dict.fromkeys(sorted(word for word in found if word is not None))
+    step = -(-len(snapshot.files) // _UNIT_FILES) or 1
+    seen: dict[str, None] = {}
+    for file in snapshot.files[::step]:
+        with suppress(PipelineError, pa.ArrowException):
+            values = next(reader.read_column(snapshot, file, column)).unique()
+            seen |= dict.fromkeys(filter(None, values.cast(pa.string()).to_pylist()))
+    return dict.fromkeys(sorted(seen))
 
 
 def refuse_time_unit(snapshot: Snapshot, catalog: Catalog) -> None:
@@ -347,10 +425,10 @@ def _folder_dates(
             counts[known[name]] += rows
         return counts
 
-    unread = Counter({str(name): 0 for name in found if name not in known})
+    unread = Counter({name or "null": 0 for name in found if name not in known})
     if known and unread:
         for name, rows in _rows_by_folder(uri, catalog, key, found - set(known), version):
-            unread[str(name)] += rows
+            unread[name or "null"] += rows
     return dates.sort_out(list(known.values()), rows_of=rows_of, today=today, unread=unread)
 
 
@@ -382,12 +460,54 @@ def _event_dates(uri: str, catalog: Catalog, version: int | None) -> DaysByFile:
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
         version=version,
     )
+    _refuse_coarser_unit(snapshot, catalog)
     found = {file.path: _days_of(snapshot, file, catalog) for file in snapshot.files}
     for broken in snapshot.unreadable:
         days = _days_of_unreadable(snapshot, broken, catalog)
         if days is not None:
             found[broken.path] = days
+    _refuse_mixed_units(found, catalog)
     return found
+
+
+def _refuse_mixed_units(found: DaysByFile, catalog: Catalog) -> None:
+    """Refuse files whose event times are all of another age than the others'.
+
+    A number that is seconds in some files and read as milliseconds everywhere lies in January 1970.
+
+    Raises:
+        BadLog: naming a file of either kind.
+    """
+    if catalog.log.event_time_unit == "s":  # there is no coarser unit
+        return
+    dated = {path: days for path, days in found.items() if days}
+    old = [path for path, days in dated.items() if max(days) < _FIRST_PLAUSIBLE]
+    if old and len(old) < len(dated):
+        new = next(path for path in dated if path not in set(old))
+        raise BadLog(
+            f"{catalog.log.event_time} says {max(dated[old[0]])} in {old[0]} ({len(old):,} of "
+            f"{len(dated):,} files are so) and {max(dated[new])} in {new}. Are they of two units? "
+            f'event_time_unit is "{catalog.log.event_time_unit}" for all; write them in one unit'
+        )
+
+
+def _refuse_coarser_unit(snapshot: Snapshot, catalog: Catalog) -> None:
+    """Refuse event times that make sense in a coarser unit only, by the first rows of some files.
+
+    Raises:
+        BadLog: naming the values and the setting.
+    """
+    lowest, highest = np.inf, -np.inf
+    step = -(-len(snapshot.files) // _UNIT_FILES) or 1
+    for file in snapshot.files[::step]:
+        if pa.types.is_temporal(dict(file.columns)[catalog.log.event_time or ""]):
+            return  # an Arrow type carries its unit
+        seconds = next(_event_seconds(snapshot, file, catalog), np.empty(0))
+        known = seconds[np.isfinite(seconds) & (seconds > 0)]
+        if len(known):
+            lowest, highest = min(lowest, float(known.min())), max(highest, float(known.max()))
+    if np.isfinite(lowest):
+        splits.refuse_coarser_unit(lowest, highest, catalog.log)
 
 
 def _days_of_unreadable(

@@ -384,3 +384,16 @@ def test_many_files_with_one_fault_are_one_line_with_rows_and_examples(root):
 )
 def test_a_log_on_which_no_job_could_run_is_refused(root, changes, what):
     assert finding(check(root, small_catalog(**changes)), what).level == "refuse"
+
+
+@pytest.mark.parametrize(("padding", "written"), [("", '""'), ("<pad>", '"<pad>"'), (0, "0")])
+def test_undeclared_padding_is_told_as_the_catalogue_would_write_it(tmp_path, padding, written):
+    rows = draw_rows(40)
+    items = [[str(n) if isinstance(padding, str) else n + 1, *[padding] * 3] for n in range(40)]
+    at = rows.schema.get_field_index("hist")
+    write_file(place(tmp_path), rows.set_column(at, "hist", pa.array(items)))
+    user = {"kind": "categorical", "name": "user_id"}
+    catalog = small_catalog(features=[user, {"kind": "list", "name": "hist"}], tables={})
+    (found,) = [f for f in check(tmp_path, catalog).findings if "all lists of hist" in f.what]
+    assert f"end or begin with {written} twice" in found.what
+    assert f"declare padding = {written} for the feature" in found.remedy

@@ -256,6 +256,27 @@ def test_a_renamed_column_of_an_iceberg_table_is_read_by_its_new_name(tmp_path):
     assert repr(events(read(snapshot), columns)) == repr(events(both, columns))
 
 
+def test_a_job_reads_an_iceberg_table_by_todays_names_and_an_older_snapshot_by_its_own(tmp_path):
+    """A rename alone makes no snapshot, and a job pins the newest one's id."""
+    old = log_rows().rename_columns(
+        [{"price": "cost"}.get(name, name) for name in log_rows().schema.names]
+    )
+    table = iceberg_table(tmp_path / "events", old, KEYS)
+    first = table.history()[0].snapshot_id
+    with table.update_schema() as update:
+        update.rename_column("cost", "price")
+    for version in (None, first):
+        catalog = small_catalog(log__version=version)
+        assert open_log(catalog, str(tmp_path), wanted=["pretrain"]).snapshot.rows == len(old)
+    table.append(log_rows(6, first=50))
+    view = open_log(small_catalog(), str(tmp_path), wanted=["pretrain"])
+    assert view.snapshot.rows == len(old) + 6
+    with pytest.raises(
+        BadRequest, match=r"(?s)names the column 'price', which no file has.* cost,"
+    ):
+        open_log(small_catalog(log__version=first), str(tmp_path), wanted=["pretrain"])
+
+
 def test_a_dropped_column_does_not_come_back_under_a_new_column_of_its_name(tmp_path):
     rows = log_rows()
     table = iceberg_table(tmp_path, rows, KEYS)
@@ -680,3 +701,24 @@ def test_a_date_whose_rows_are_all_deleted_is_no_date_of_the_log(tmp_path, keys)
     assert len(last) == 3
     delete_delta_rows(tmp_path, {path: range(2) for path in last})
     assert [str(day) for day in read_dates(str(tmp_path), CATALOG)[0].counted] == [DAYS[0]]
+
+
+def test_a_file_that_a_table_names_and_that_is_gone_counts_as_many_rows_as_a_usual_one(tmp_path):
+    folder = tmp_path / "events"
+    for at, (region, day) in enumerate((r, d) for r in ("hangzhou", "ningbo") for d in DAYS[:2]):
+        rows = draw_rows(100, first=100 * at).append_column("region", pa.array([region] * 100))
+        delta_table(folder, rows.append_column("dt", pa.array([day] * 100)), KEYS, mode="append")
+    next(folder.glob(f"region=ningbo/dt={DAYS[1]}/*.parquet")).unlink()
+    catalog = small_catalog(splits={"pretrain": {"days": [0, 1]}})
+    (loss,) = open_log(catalog, str(tmp_path), wanted=["pretrain"]).skipped.windows
+    assert (loss.lost, loss.rows) == (100, 400)
+
+
+@pytest.mark.parametrize("version", [None, 7])
+def test_what_deltalake_says_is_told_without_its_backtrace(tmp_path, version):
+    folder = tmp_path / "events"
+    delta_table(folder, log_rows(), KEYS)
+    (folder / "_delta_log" / f"{0:020}.json").write_text("{broken")
+    with pytest.raises((BadLog, BadRequest), match=r"the Delta table .*: ") as refused:
+        take_snapshot(str(folder), partition_keys=KEYS, version=version)
+    assert "\n" not in str(refused.value)

@@ -256,6 +256,42 @@ def test_a_log_without_a_readable_file_is_refused_with_the_reasons(root):
         open_log(CATALOG, str(root.parent), wanted=["pretrain"])
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "advice"),
+    [
+        ("user_id", [1.5] * 3, "write ids that are doubles as int64"),
+        ("price", ["dear"] * 3, "read text as categorical"),
+        ("click", ["yes"] * 3, "A label is 0, 1 or null, as a number or a boolean."),
+        ("hist", [1] * 3, "one list a row"),
+        ("slot", ["x"] * 3, "for text leave its encoding out"),
+    ],
+)
+def test_a_column_of_another_type_is_refused_with_what_would_be_read(root, column, values, advice):
+    rows = draw_rows(3)
+    for path in root.rglob("*.parquet"):
+        at = rows.schema.get_field_index(column)
+        write_file(path, rows.set_column(at, column, pa.array(values)))
+    with pytest.raises(BadLog, match=r"3 of 3 files: .*, expected ") as refused:
+        open_log(CATALOG, str(root.parent), wanted=["pretrain"])
+    assert advice in str(refused.value)
+    findings = check_log(CATALOG, str(root.parent), sample_rows=100).findings
+    assert [advice in f.remedy for f in findings if "expected" in f.what] == [True]
+
+
+def test_windows_of_one_kind_are_told_once(root):
+    days = {"days": [0, 0]}
+    splits = {
+        name: {**days, "slice": [at / 4, (at + 1) / 4], "where": {"region": ["xian"]}}
+        for at, name in enumerate(("tune", "valid", "gate"))
+    }
+    catalog = small_catalog(splits=splits)
+    with pytest.raises(BadLog) as refused:
+        open_log(catalog, str(root.parent), wanted=list(splits))
+    message = str(refused.value)
+    assert "the window of splits 'tune', 'valid', 'gate' is 2026-10-01 to 2026-10-01" in message
+    assert message.count("the log's first day") == 1
+
+
 def test_an_undeclared_split_is_refused_with_what_to_add(root):
     with pytest.raises(BadRequest, match=r"Add \[splits.gate\]"):
         open_log(CATALOG, str(root.parent), wanted=["gate"])

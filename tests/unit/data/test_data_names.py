@@ -9,7 +9,7 @@ from jobs._spec import parse_catalog
 from pipeline.data import names, nearest
 from pipeline.data.check import check_log
 from pipeline.data.view import open_log
-from pipeline.errors import BadRequest
+from pipeline.errors import BadLog, BadRequest
 from tests.builders import catalog_document, small_catalog, write_log
 
 
@@ -136,3 +136,52 @@ def test_nearest_names_do_not_depend_on_capitals():
     assert nearest.nearest("Item_ID", ["item_id", "price"]) == " Did you mean 'item_id'?"
     assert nearest.nearest("zzz", ["item_id", "price"]) == ""
     assert nearest.listed([f"c{n:02}" for n in range(50)]).endswith("c39, and 10 more")
+
+
+def test_a_column_that_only_folders_have_is_told_to_be_a_partition_key(root):
+    catalog = small_catalog(log__partition_keys=[], log__date_key=None)
+    told = 'write partition_keys = ["region", "dt"] under [log]'
+    (found, *_) = [
+        f
+        for f in check_log(catalog, str(root), sample_rows=100).findings
+        if f.what.startswith("domain.keys names the column 'region'")
+    ]
+    assert told in found.remedy
+    with pytest.raises(BadRequest) as refused:
+        open_log(catalog, str(root), wanted=["pretrain"])
+    assert told in str(refused.value)
+
+
+def test_folders_that_are_named_otherwise_are_not_called_no_parquet_at_all(root):
+    catalog = small_catalog(log__partition_keys=["dt", "region"])
+    told = [f.what for f in check_log(catalog, str(root), sample_rows=100).findings]
+    assert "no Parquet file of the log: none of 2 files and folders there is read" in told
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        pytest.param(
+            {"region": ["Ningbo"]},
+            "region = 'Ningbo', and values of region are 'hangzhou', 'ningbo' (did you mean "
+            "'ningbo'?)",
+            id="a folder's value",
+        ),
+        pytest.param(
+            {"scene": ["fed"]}, "They ask for scene = 'fed', and values of scene are", id="a column"
+        ),
+        pytest.param({"slot": ["9"]}, "They ask for slot = '9', and values of", id="a number"),
+    ],
+)
+def test_a_split_without_a_row_names_values_that_no_row_has(root, where, told):
+    splits = {"pretrain": {"days": [0, 0]}, "test": {"days": [1, 1], "where": where}}
+    catalog = small_catalog(splits=splits)
+    (found,) = [
+        f.what
+        for f in check_log(catalog, str(root), sample_rows=100).findings
+        if f.what.startswith("split 'test'")
+    ]
+    assert told in found
+    with pytest.raises(BadLog) as refused:
+        open_log(catalog, str(root), wanted=["pretrain", "test"])
+    assert told in str(refused.value)

@@ -100,6 +100,14 @@ def test_text_that_is_no_utf8_is_refused_and_not_read_as_something_else():
         plain(pa.array([b"\xff"], pa.binary()), IDS)
 
 
+def test_a_column_that_cannot_be_read_is_named_with_what_to_write():
+    rows = pa.record_batch(
+        {"a": pa.array([b"b"]), "event_id": pa.array([b"\xff" * 16], pa.binary(16))}
+    )
+    with pytest.raises(pa.ArrowInvalid, match=r"^event_id \(fixed_size_binary\[16\]\): .*hexadec"):
+        normal.normalised(rows, ["a", "event_id"], {"a": "id", "event_id": "id"})
+
+
 @pytest.mark.parametrize(
     ("found", "kind"),
     [

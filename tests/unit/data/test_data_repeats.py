@@ -11,7 +11,15 @@ from pipeline.data.check import check_log
 from pipeline.data.repeats import KeyCounter, Repeats
 from pipeline.data.view import open_log
 from pipeline.errors import BadLog
-from tests.builders import DAYS, EVERYTHING, draw_rows, small_catalog, snapshot_of, write_file
+from tests.builders import (
+    DAYS,
+    EVERYTHING,
+    draw_rows,
+    partition,
+    small_catalog,
+    snapshot_of,
+    write_file,
+)
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=20), max_size=8), st.integers(60, 200))
@@ -75,6 +83,16 @@ def test_a_log_whose_ids_repeat_too_often_is_refused_by_jobs_and_check(
         return
     with pytest.raises(BadLog, match=r"repeated id in event_id: .*log\.max_repeated_ids"):
         open_log(catalog, str(tmp_path), wanted=["pretrain"])
+
+
+def test_ids_that_are_all_the_same_are_told_as_such_and_not_as_empty_slices(tmp_path):
+    rows = draw_rows(40)
+    at = rows.schema.get_field_index("event_id")
+    path = tmp_path / "events" / partition("ningbo", DAYS[0]) / "a.parquet"
+    write_file(path, rows.set_column(at, "event_id", pa.array(["x"] * 40)))
+    halves = {"tune": {"slice": [0.0, 0.5]}, "gate": {"slice": [0.5, 1.0]}}
+    with pytest.raises(BadLog, match="repeated id in event_id: 39 of 40 rows"):
+        open_log(small_catalog(splits=halves), str(tmp_path), wanted=list(halves))
 
 
 def test_a_row_that_two_splits_hold_is_no_repeat(tmp_path):

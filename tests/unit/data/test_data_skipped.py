@@ -68,6 +68,13 @@ def test_files_are_grouped_by_reason_with_their_rows_and_days(root, how, reason,
     assert ("about" in loss.message) == is_estimated
 
 
+def test_a_file_without_a_byte_counts_as_many_rows_as_a_usual_one(root):
+    spoil(root, "ningbo", DAYS[1], "empty")
+    (loss,) = opened(root).skipped.windows
+    assert (loss.lost, loss.rows) == (100, 400)
+    assert "loses about 100 of 400 rows (25.0%)" in loss.amount
+
+
 def test_a_day_of_which_another_file_is_left_is_no_whole_day(root):
     spoil(root, "ningbo", DAYS[1], "schema")
     (loss,) = opened(root).skipped.windows
@@ -100,7 +107,7 @@ def test_folders_that_name_no_date_are_counted(root):
         root / "events" / partition("ningbo", "__HIVE_DEFAULT_PARTITION__") / "a.parquet",
         draw_rows(8),
     )
-    assert opened(root).dates.unread == {"someday": 7, "None": 8}
+    assert opened(root).dates.unread == {"someday": 7, "null": 8}
 
 
 def test_a_split_that_loses_all_its_rows_says_why(root):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.data import hashing, splits
+from pipeline.data.check import check_log
 from pipeline.data.view import open_log, read_dates
 from pipeline.errors import BadLog, BadRequest
 from schemas.log import Catalog, SplitSpec
@@ -160,7 +161,7 @@ SPEC = st.fixed_dictionaries(
         "where": st.fixed_dictionaries(
             {}, optional={"scene": VALUES, "region": st.just(["ningbo"])}
         ),
-        "days": st.tuples(DAY, DAY),
+        "days": st.tuples(DAY, DAY).filter(lambda d: d[0] <= d[1] or (d[0] < 0) != (d[1] < 0)),
         "slice": st.tuples(PART, PART).filter(lambda s: s[0] < s[1]),
     },
 )
@@ -343,6 +344,89 @@ def test_times_in_a_finer_unit_than_the_declared_one_are_refused_by_name(declare
     with pytest.raises(BadLog, match=f'Set event_time_unit = "{written}"') as error:
         splits.event_seconds(times, log)
     assert "2026-10-01" in str(error.value)
+
+
+def test_times_in_a_coarser_unit_than_the_declared_one_are_refused_by_name(tmp_path):
+    write_file(tmp_path / "events/a.parquet", draw_rows(40))
+    catalog = by_time(days=[0, 0])
+    log = catalog.log.model_copy(update={"event_time_unit": "ms"})
+    with pytest.raises(BadLog, match=r'2026-10-01; in milliseconds.*1970.*event_time_unit = "s"'):
+        read_dates(str(tmp_path / "events"), catalog.model_copy(update={"log": log}))
+
+
+def test_check_tells_of_a_wrong_unit_once_and_not_again_for_each_split(tmp_path):
+    write_file(tmp_path / "events/a.parquet", draw_rows(40))
+    catalog = by_time(days=[0, 0])
+    log = catalog.log.model_copy(update={"event_time_unit": "ms"})
+    found = check_log(
+        catalog.model_copy(update={"log": log}), str(tmp_path), sample_rows=100
+    ).findings
+    assert [f.level for f in found if "in milliseconds, the unit" in f.what] == ["refuse"]
+    assert not [f for f in found if f.what.startswith("split")]
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_counted_from_the_logs_own_start_are_no_other_unit(tmp_path, unit):
+    rows = draw_rows(40)
+    since = pa.array(np.arange(1, 41) * 86_400 * int(splits.PER_SECOND[unit]))
+    write_file(
+        tmp_path / "events/a.parquet",
+        rows.set_column(rows.schema.get_field_index("event_time"), "event_time", since),
+    )
+    catalog = by_time(days=[0, 0])
+    log = catalog.log.model_copy(update={"event_time_unit": unit})
+    days, _ = read_dates(str(tmp_path / "events"), catalog.model_copy(update={"log": log}))
+    assert days.counted[0] == date(1970, 1, 2)
+    assert len(days.counted) == 40
+
+
+def test_files_of_two_units_are_refused_whichever_of_them_is_declared(tmp_path):
+    rows = draw_rows(40)
+    at = rows.schema.get_field_index("event_time")
+    in_ms = pa.compute.multiply(rows.column("event_time"), 1000)
+    write_file(tmp_path / "events/seconds.parquet", rows)
+    write_file(tmp_path / "events/millis.parquet", rows.set_column(at, "event_time", in_ms))
+    catalog = by_time(days=[0, 0])
+    with pytest.raises(BadLog, match=r"millis.parquet: .*some files only are so, write all in one"):
+        read_dates(str(tmp_path / "events"), catalog)
+    log = catalog.log.model_copy(update={"event_time_unit": "ms"})
+    told = r"1970-01-21 in seconds.parquet \(1 of 2 files are so\) and 2026-10-03 in millis.parquet"
+    with pytest.raises(BadLog, match=told):
+        read_dates(str(tmp_path / "events"), catalog.model_copy(update={"log": log}))
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()], ids=str)
+def test_a_date_column_is_an_event_time_of_whole_days(tmp_path, kind):
+    rows = draw_rows(60)
+    times = rows.column("event_time").cast(pa.timestamp("s")).cast(pa.date32()).cast(kind)
+    write_file(
+        tmp_path / "events/a.parquet",
+        rows.set_column(rows.schema.get_field_index("event_time"), "event_time", times),
+    )
+    catalog = by_time("Asia/Shanghai", days=[1, 1])
+    view = open_log(catalog, str(tmp_path), wanted=["tune"])
+    assert view.dates.counted == tuple(DAYS[:3])
+    assert view.selections["tune"].rows == times.to_pylist().count(DAYS[1])
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        pytest.param(["2026-10-01"] * 4, "string, expected time .*an Arrow timestamp", id="text"),
+        pytest.param([None] * 4, "event_time is null in all 4 rows of 1 files", id="nulls"),
+    ],
+)
+def test_a_log_without_a_date_says_what_its_times_are(tmp_path, times, told):
+    rows = draw_rows(4)
+    kind = pa.string() if times[0] else pa.int64()
+    write_file(
+        tmp_path / "events/a.parquet",
+        rows.set_column(
+            rows.schema.get_field_index("event_time"), "event_time", pa.array(times, kind)
+        ),
+    )
+    with pytest.raises(BadLog, match=told):
+        open_log(by_time(days=[0, 0]), str(tmp_path), wanted=["tune"])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,32 @@ def refused(document: dict[str, Any]) -> str:
             id="hash table without rows",
         ),
         pytest.param(
-            {"tables__ghost": {"min_count": 1}}, "tables no feature reads: ghost", id="orphan table"
+            {"tables__ghost": {"min_count": 1}},
+            "tables no feature reads: ghost. Features read: user_id, item, slot",
+            id="orphan table",
+        ),
+        pytest.param(
+            {"log__user": ""}, "an empty text names no column; leave the key out", id="no column"
+        ),
+        pytest.param(
+            {"domain__keys": ["region", "region"]},
+            "keys ['region'] are named twice",
+            id="a domain key twice",
+        ),
+        pytest.param(
+            {"tasks": [{"label": "click", "matures_after": 7}]},
+            'a number has no unit; write "P7D" for 7 days',
+            id="days without a unit",
+        ),
+        pytest.param(
+            {"splits": {"tune": {"days": [-1, -3]}}},
+            "days [-1, -3] run backwards; expected the earlier one first",
+            id="days run backwards",
+        ),
+        pytest.param(
+            {"splits": {"tune": {"days": [0, 3]}, "test": {"days": [-3, -1]}}},
+            "'tune' has days [0, 3]; 'test' has days [-3, -1]",
+            id="two windows that may meet",
         ),
         pytest.param(
             {

@@ -1,0 +1,176 @@
+"""What pydantic found in a document, as a person who wrote it can act on."""
+
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.data.nearest import listed, nearest
+from schemas.base import redacted
+from schemas.reference import type_name
+
+_SECTIONS = {
+    "log": "[log]",
+    "domain": "[domain]",
+    "features": "[[features]]",
+    "tasks": "[[tasks]]",
+    "splits": "[splits.NAME]",
+    "tables": "[tables.NAME]",
+    "presets": "[presets.VERB]",
+}
+"""How the parts of a catalogue are written in TOML."""
+
+
+def explain(
+    error: ValidationError,
+    kind: type[BaseModel] | None = None,
+    document: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the findings of pydantic, one a line: where, what was seen, what was expected.
+
+    Args:
+        error: the findings.
+        kind: type of the document, where keys that are alike are to be named.
+        document: what was read, so that a feature or a task is named and not counted.
+    """
+    lines: dict[str, None] = {}
+    errors = error.errors(include_url=False)
+    for found in errors:
+        depth = len(found["loc"])
+        if found["type"] == "too_short" and any(
+            len(other["loc"]) > depth and other["loc"][:depth] == found["loc"] for other in errors
+        ):
+            continue  # its entries are there, and do not count since they are wrong
+        path, there, wanted = _follow(found["loc"], kind)
+        where = _where(path, document)
+        lines[f"  {where}: {_told(found, path, there, wanted)}"] = None
+    head = "one thing to mend:" if len(lines) == 1 else f"{len(lines)} things to mend:"
+    return redacted("\n".join([head, *lines]))
+
+
+def _follow(
+    loc: Sequence[int | str], kind: type[BaseModel] | None
+) -> tuple[list[int | str], Any, Any]:
+    """Follow a location into the types of a document.
+
+    Returns:
+        The location without pydantic's own steps, which name a member of a union; the last document
+        type or dictionary on the way; and the type of the value, None where it is unknown.
+    """
+    path: list[int | str] = []
+    found: Any = kind
+    there: Any = None
+    for step in loc:
+        found = _without_none(found)
+        origin, inner = get_origin(found), get_args(found)
+        if origin in (Union, types.UnionType):
+            chosen = [m for m in inner if _tag_of(m) == step]
+            if not chosen:
+                return path, there, found
+            found = chosen[0]
+            continue
+        path.append(step)
+        there = found
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields.get(str(step))
+            found = field.annotation if field else None
+        elif origin is tuple:
+            found = inner[0]
+        elif origin is dict:
+            found = inner[1]
+        else:
+            found = None
+    return path, there, _without_none(found)
+
+
+def _without_none(found: Any) -> Any:  # noqa: ANN401 - any annotation
+    """Return an annotation without its bounds, and without a None that it also takes."""
+    while get_origin(found) is Annotated:
+        found = get_args(found)[0]
+    if get_origin(found) in (Union, types.UnionType):
+        members = [m for m in get_args(found) if m is not type(None)]
+        return _without_none(members[0]) if len(members) == 1 else found
+    return found
+
+
+def _tag_of(member: Any) -> str | None:  # noqa: ANN401
+    """Return the `kind` that a member of a tagged union is known by."""
+    fields = getattr(member, "model_fields", {})
+    return get_args(fields["kind"].annotation)[0] if "kind" in fields else None
+
+
+def _where(path: Sequence[int | str], document: Mapping[str, Any] | None) -> str:
+    """Return a location as it was written, with the name of the feature or task it lies in."""
+    where = ".".join(str(part) for part in path if part != "[key]") or "(whole document)"
+    held: Any = document
+    for step in path[:2]:
+        try:
+            held = held[step]
+        except (KeyError, IndexError, TypeError):
+            return where
+    if len(path) > 1 and isinstance(path[1], int) and isinstance(held, Mapping):
+        name = held.get("name") or held.get("label")
+        return f"{where} ('{name}')" if name else where
+    return where
+
+
+def _told(found: Any, path: Sequence[int | str], there: Any, wanted: Any) -> str:  # noqa: ANN401
+    """Return what is wrong with one value."""
+    seen, problem = found.get("input"), found["type"]
+    if problem == "extra_forbidden" and isinstance(there, type) and issubclass(there, BaseModel):
+        keys = list(there.model_fields)
+        return f"there is no such key.{nearest(str(path[-1]), keys)} Keys here: {listed(keys)}"
+    if problem == "missing":
+        section = _SECTIONS.get(str(path[0])) if len(path) == 1 else None
+        return f"it is missing; add {section}" if section else "it is required, and missing"
+    if problem in ("union_tag_not_found", "union_tag_invalid"):
+        return _kind_told(found["ctx"], problem)
+    told = found["msg"].removeprefix("Value error, ")
+    if problem == "literal_error" and isinstance(seen, str):
+        near = nearest(seen, list(_words(found))).strip()
+        told += f" (d{near[1:]})" if near else ""
+    elif path[:1] == ["presets"]:
+        told = _preset_told(path)
+    elif wanted is not None and problem not in ("value_error", "literal_error"):
+        told = f"expected {type_name(wanted)}" if _is_kind_error(problem) else told
+        told += _as_list(seen, wanted)
+    return f"{told}, seen {_shown(seen)}" if isinstance(seen, str | int | float | bool) else told
+
+
+def _is_kind_error(problem: str) -> bool:
+    """Return whether a value is of another type; of a date, pydantic says more."""
+    return problem.endswith(("_type", "_parsing", "_from_float")) and "date" not in problem
+
+
+def _as_list(seen: Any, wanted: Any) -> str:  # noqa: ANN401
+    """Return how one text is written where a list is expected."""
+    is_open = get_origin(wanted) is tuple and get_args(wanted)[-1] is Ellipsis
+    return f"; write [{json.dumps(seen)}]" if is_open and isinstance(seen, str) else ""
+
+
+def _kind_told(context: Mapping[str, Any], problem: str) -> str:
+    words = [word.strip(" '") for word in context.get("expected_tags", "").split(",") if word]
+    if problem == "union_tag_not_found":
+        return 'kind is missing; write kind = "categorical", "list", "numeric" or "cross"'
+    tag = str(context["tag"])
+    return f'kind = "{tag}" is none of {", ".join(words)}.{nearest(tag, words)}'.rstrip(".")
+
+
+def _preset_told(path: Sequence[int | str]) -> str:
+    name = ".".join(str(part) for part in path[2:])
+    return (
+        "a setting is a number, a text, true or false, or a list of whole numbers. One of a group "
+        f'is written under [presets.{path[1]}] as a dotted name in quotes: "{name}.NAME" = ...'
+    )
+
+
+def _words(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the words of a literal."""
+    for word in found["ctx"]["expected"].replace(" or ", ", ").split(", "):
+        yield word.strip("'")
+
+
+def _shown(seen: str | float) -> str:
+    return repr(seen) if isinstance(seen, str) else json.dumps(seen)
