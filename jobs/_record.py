@@ -21,7 +21,7 @@ from typing import Any
 from jobs._progress import announce
 from pipeline.errors import BadRequest, PipelineError
 from pipeline.files import put_file
-from pipeline.formats import current_document, unchanged
+from pipeline.formats import first_format
 from pipeline.lock import one_writer
 from schemas.base import Spec
 from schemas.record import RunRecord
@@ -213,15 +213,9 @@ def run_record_of(document: Mapping[str, Any], where: Path) -> RunRecord:
         OtherFormat: another version wrote it.
         ValueError: it is no run record.
     """
-    current = current_document(
-        document,
-        kind="run record",
-        current=1,
-        where=where,
-        mend="Choose another --run-dir",
-        migrations={0: unchanged},
+    return first_format(
+        RunRecord, document, kind="run record", where=where, mend="Choose another --run-dir"
     )
-    return RunRecord.model_validate(current)
 
 
 def spec_digest(document: dict[str, Any]) -> str:

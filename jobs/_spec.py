@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from jobs._explain import explain
 from pipeline.data.nearest import refuse_unknown_settings
 from pipeline.errors import BadRequest
-from pipeline.formats import current_document, unchanged
+from pipeline.formats import first_format
 from schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
@@ -118,15 +118,9 @@ def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> Pl
 
 def _plan_of(document: Mapping[str, Any], where: Path) -> PlanDocument:
     """Return a plan in the current format."""
-    current = current_document(
-        document,
-        kind="plan",
-        current=1,
-        where=where,
-        mend="Make it again: iak plan save=FILE",
-        migrations={0: unchanged},
+    return first_format(
+        PlanDocument, document, kind="plan", where=where, mend="Make it again: iak plan save=FILE"
     )
-    return PlanDocument.model_validate(current)
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,13 @@ from before the rule carry no number and count as format 0.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from pipeline.errors import OtherFormat
 
+M = TypeVar("M", bound=BaseModel)
 Document = Mapping[str, Any]
 Migration = Callable[[Document], dict[str, Any]]
 
@@ -58,6 +61,27 @@ def current_document(
             )
         migrated = step(migrated) | {"format": number + 1}
     return migrated
+
+
+def first_format(model: type[M], document: object, *, kind: str, where: Path, mend: str) -> M:
+    """Return a document of a kind that has known one format only, numbered or not.
+
+    Args:
+        model: what it is validated as.
+        document: as it was read.
+        kind: what it is, for messages.
+        where: the file it was read from.
+        mend: the command or step that makes a current one.
+
+    Raises:
+        OtherFormat: a newer version wrote it.
+        ValueError: it is no such document.
+    """
+    steps = {0: unchanged}
+    current = current_document(
+        document, kind=kind, current=1, where=where, mend=mend, migrations=steps
+    )
+    return model.model_validate(current)
 
 
 def unchanged(document: Document) -> dict[str, Any]:

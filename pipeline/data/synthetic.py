@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BadRequest
 from pipeline.files import put_file, putting_folder
-from pipeline.formats import current_document, unchanged
+from pipeline.formats import first_format
 from schemas.synth import SynthManifest, SynthPart, SynthSpec
 
 VERSION = 2
@@ -479,15 +479,13 @@ def _finished(knobs: Knobs, out: Path) -> SynthManifest | None:
 
 def _manifest_of(path: Path) -> SynthManifest:
     """Return the manifest of a planted log, in the current format."""
-    current = current_document(
+    return first_format(
+        SynthManifest,
         json.loads(path.read_bytes()),
         kind="planted log's manifest",
-        current=1,
         where=path,
         mend="Remove the log, and run `iak synth` again",
-        migrations={0: unchanged},
     )
-    return SynthManifest.model_validate(current)
 
 
 def _is_whole(part: SynthPart, out: Path) -> bool:

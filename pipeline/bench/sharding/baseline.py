@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadRequest
-from pipeline.formats import current_document, unchanged
+from pipeline.formats import first_format
 from schemas.record import BenchmarkRecord, Target
 
 Line = Mapping[str, Any]
@@ -40,15 +40,13 @@ def benchmark_record_of(document: Line, where: Path) -> BenchmarkRecord:
         OtherFormat: another version wrote it.
         ValueError: it is no benchmark record.
     """
-    current = current_document(
+    return first_format(
+        BenchmarkRecord,
         document,
         kind="benchmark record",
-        current=1,
         where=where,
         mend="Run the benchmark again",
-        migrations={0: unchanged},
     )
-    return BenchmarkRecord.model_validate(current)
 
 
 def compared(
