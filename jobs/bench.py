@@ -15,6 +15,7 @@ from jobs._tables import show_facts, show_table
 from pipeline.files import put_file
 from schemas.bench import (
     BenchDataSpec,
+    BenchFaultsSpec,
     BenchFinetuneSpec,
     BenchScalingSpec,
     BenchShardingSpec,
@@ -29,6 +30,7 @@ NAMES: dict[type[BenchSpec], str] = {
     BenchShardingSpec: "sharding",
     BenchTablesSpec: "tables",
     BenchScalingSpec: "scaling",
+    BenchFaultsSpec: "faults",
 }
 MISSED = 1
 _IN_THE_RECORD = {
@@ -80,7 +82,11 @@ def measured(name: str, spec: BenchSpec) -> BenchmarkRecord:
 
 
 def _brought(spec: BenchSpec) -> dict[str, Any]:
-    """What a body cannot reach by itself: a catalogue by its name, and Ray."""
+    """What a body cannot reach by itself: a catalogue by its name, verbs, and Ray."""
+    if isinstance(spec, BenchFaultsSpec):
+        from jobs._faults import attempt
+
+        return {"attempt": attempt}
     if not isinstance(spec, BenchShardingSpec):
         return {}
     brought: dict[str, Any] = {"catalog": load_catalog(spec.catalog) if spec.catalog else None}

@@ -66,6 +66,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "BenchShardingSpec",
         "What each way of cutting and holding a table costs, against the planner's estimate",
     ),
+    "bench faults": (
+        "BenchFaultsSpec",
+        "What becomes of a run when a file, a disk or a process under it is damaged",
+    ),
     "show": ("ShowSpec", "Show what a run, a published base or a folder of bundles holds"),
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
@@ -91,6 +95,7 @@ EXAMPLES = {
     "bench tables": "iak bench tables --smoke",
     "bench scaling": "iak bench scaling --smoke",
     "bench sharding": "iak bench sharding --smoke",
+    "bench faults": "iak bench faults --smoke",
     "show": "iak show R2",
     "compare": "iak compare R3 R4",
     "submit": 'iak submit command="pretrain catalog=planted data_root=/logs --run-dir /runs/R1"',

@@ -17,7 +17,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
@@ -176,6 +178,22 @@ def run_on_workers(
                 if process.is_alive():
                     process.kill()
                     process.join()
+
+
+def fork_server(modules: Sequence[str]) -> ForkServerContext:
+    """Return a context whose processes are forked from one that has imported some modules.
+
+    A fork takes milliseconds, where a fresh process imports torch and ray for seconds. The server
+    has a single thread, so that forking it is safe. It ends with this process.
+
+    Args:
+        modules: names of what it imports. The first call decides: there is one server a process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    with _environment_of_workers():
+        forkserver.ensure_running()
+    return context
 
 
 def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
