@@ -1,5 +1,6 @@
 """One picture a benchmark: what a person looks at before reading the record."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -38,6 +39,7 @@ _WANTED_OF_A = {
 }
 """How a target of `finetune` begins, and the variant it is about."""
 _MOST_PANELS = 3
+_VERDICTS = {"survived": _GREEN, "refused_by_name": _BLUE, "wrong": "#a40000"}
 _HELD = {
     ("trained", "fp32"): _ORANGE,
     ("frozen", "fp32"): "#204a87",
@@ -51,6 +53,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
     """Draw a record; a bench without a picture of its own gets none."""
     panels = {
         "data": (_data, 1),
+        "faults": (_faults, 1),
         "finetune": (_finetune, 3),
         "scaling": (_scaling, 3),
         "sharding": (_sharding, max(1, min(_MOST_PANELS, len(_measured_tables(record))))),
@@ -116,6 +119,24 @@ def _data(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     ax.set_xlim(0, max(rates) * 1.25)
     ax.set_xlabel("million rows a second, one worker")
     ax.set_title("From Parquet to batches")
+    ax.legend(loc="lower right")
+
+
+def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """What came of the faults, by the first word of their classes' names."""
+    (ax,) = axes
+    groups: dict[str, Counter[str]] = {}
+    for row in record.rows:
+        told = "bad inputs" if row["table"] == "bad inputs" else str(row["fault"]).split()[0]
+        groups.setdefault(told, Counter()).update({name: row[name] for name in _VERDICTS})
+    names = list(groups)[::-1]
+    before = [0] * len(names)
+    for verdict, colour in _VERDICTS.items():
+        counts = [groups[name][verdict] for name in names]
+        ax.barh(names, counts, left=before, color=colour, label=verdict.replace("_", " "))
+        before = [b + c for b, c in zip(before, counts, strict=True)]
+    ax.set_xlabel("faults injected")
+    ax.set_title("What came of them")
     ax.legend(loc="lower right")
 
 

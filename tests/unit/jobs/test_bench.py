@@ -12,6 +12,7 @@ import jobs
 from jobs import bench, cli
 from schemas.bench import (
     BenchDataSpec,
+    BenchFaultsSpec,
     BenchFinetuneSpec,
     BenchScalingSpec,
     BenchShardingSpec,
@@ -26,7 +27,10 @@ SPECS = {
     "tables": BenchTablesSpec,
     "scaling": BenchScalingSpec,
     "sharding": BenchShardingSpec,
+    "faults": BenchFaultsSpec,
 }
+SIZES = {"faults": "per_class"}
+"""The setting that a smoke run makes smaller, where it is not batch_rows."""
 LINES = {
     "data": [
         {"table": "stages", "encoding": "mixed", "stage": stage, "rows_per_s": speed,
@@ -69,6 +73,12 @@ LINES = {
              "link_gb_per_s": 1.25, "efficiency": 0.5},
         )
     ],
+    "faults": [
+        {"table": table, "fault": "base file flipped", "where": "manifest", "injected": 3,
+         "survived": 1, "refused_by_name": 1, "wrong": 1, "lost": 0, "rows_lost": None,
+         "rows_repeated": None, "seconds_to_recover": 0.5, "times_undamaged": 1.0}
+        for table in ("faults", "bad inputs")
+    ],
 }  # fmt: skip
 
 
@@ -79,8 +89,10 @@ def test_every_shipped_file_is_a_bench_and_smoke_is_smaller(name):
     assert isinstance(whole, SPECS[name])
     assert small.smoke
     assert small.seed == 7
-    assert small.batch_rows < whole.batch_rows
-    for file in (CONFIGS / f"{name}.toml", CONFIGS / "smoke" / f"{name}.toml"):
+    size = SIZES.get(name, "batch_rows")
+    assert getattr(small, size) < getattr(whole, size)
+    own = [CONFIGS / f"{name}.toml"] if name != "faults" else []  # the defaults are its size
+    for file in (*own, CONFIGS / "smoke" / f"{name}.toml"):
         assert set(tomllib.loads(file.read_text())) <= set(SPECS[name].model_fields)
 
 

@@ -1,0 +1,43 @@
+"""A small sample of every class of faults: nothing comes out wrong, nothing published is lost."""
+
+import pytest
+
+from jobs._faults import attempt
+from pipeline.bench.faults import CLASSES, ClassResult, line_of, notes_of, play
+from pipeline.bench.faults.place import prepare
+from pipeline.process import fork_server
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(560)]
+TURNS = 2
+SEED = 20
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("faults")
+    for folder in (scratch, *scratch.parents[:2]):  # another user's night must find its place
+        folder.chmod(0o755)
+    server = fork_server(["jobs._faults", "pipeline.bench.faults"])
+    return prepare(server, attempt, scratch, repeats=2, threads=2, report=lambda _: None)
+
+
+@pytest.mark.parametrize("known", CLASSES, ids=lambda known: f"{known.name}: {known.where}")
+def test_nothing_comes_out_wrong_and_nothing_is_lost(ground, known):
+    result = ClassResult(fault=known.name, where=known.where)
+    for number in range(min(TURNS, len(known.plays))):
+        found = play(ground, known, number, f"{SEED}-{known.name}-{number}")
+        if isinstance(found, str):
+            result.skipped = found
+        else:
+            result.judged.append(found)
+    if not result.judged:
+        pytest.skip(result.skipped)
+    line = line_of(result)
+    assert (line["wrong"], line["lost"]) == (0, 0), "\n".join(notes_of([result], []))
+
+
+def test_an_undamaged_attempt_meets_every_row_once(ground):
+    for name, answer in ground.undamaged.items():
+        assert answer.ended.repeated == 0, name
+        if "night" in name and answer.ended.rows:
+            assert answer.ended.rows == ground.undamaged["night"].ended.rows
