@@ -196,7 +196,7 @@ def _register() -> None:
     register("killed, then served from", "night, at bundles", KilledThenServed())
     live = KilledThenDamaged("next night", "tune.safetensors", _remove_live, ("live", "N1"))
     register("killed, live bundle removed, resumed", "next night", live)
-    log = KilledThenDamaged("night", "tune.safetensors", InLog(restated, TUNED), ())
+    log = KilledThenDamaged("night", "tune.safetensors", InLog(restated, TUNED), ("the log",))
     register("killed, labels restated, resumed", "night", log)
     register("two writers", "a run folder, a cache", Together(("night", "night")))
     shared = (("run_dir", "N4"),)

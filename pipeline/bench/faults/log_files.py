@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.bench.faults.damage import delete, empty, truncate
 from pipeline.bench.faults.outcome import Fault
+from pipeline.bench.faults.place import write_log_file
 from pipeline.bench.faults.registry import Accepts, Damaging, Vacuous, damage, register
 
 EVENTS = "log/events"
@@ -70,7 +71,7 @@ class _Rewritten:
         changed = before
         for _ in range(_TRIES):
             changed = self.rewrite(before, random)
-            write_like(changed, path)
+            write_log_file(changed, path)
             if path.stat().st_size == stat.st_size and not changed.equals(before):
                 break
         if changed.equals(before):
@@ -78,18 +79,6 @@ class _Rewritten:
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         kept = "its size kept" if path.stat().st_size == stat.st_size else "another size"
         return f"{self.what}, {kept}, its times kept"
-
-
-def write_like(table: pa.Table, path: Path) -> None:
-    """Write a table with page checksums, as the log's own writer does, in place of a file."""
-    pq.write_table(
-        table,
-        path,
-        compression="zstd",
-        write_statistics=["event_id", "event_time"],
-        store_schema=False,
-        write_page_checksum=True,
-    )
 
 
 def restate(rows: pa.Table, random: Random) -> pa.Table:

@@ -21,6 +21,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 import schemas
 from pipeline.bench.faults.child import SAID, Attempt, Request, run
 from pipeline.bench.faults.outcome import Answer
@@ -214,6 +217,18 @@ def _half(ground: Ground, name: str, kill: tuple[str, int]) -> None:
         raise PipelineError(f"'{name}' was to be killed at {kill}, and was not: {answer}")
 
 
+def write_log_file(table: pa.Table, path: Path) -> None:
+    """Write a file of the log: the same writer for all, so that other rows may have its size."""
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        write_statistics=["event_id", "event_time"],
+        store_schema=False,
+        write_page_checksum=True,
+    )
+
+
 def _moved(request: Request, **settings: object) -> Request:
     """Return a request with other settings."""
     return replace(request, settings={**request.settings, **settings})
@@ -226,6 +241,8 @@ def _write_given(ready: Path) -> None:
         drift=2.0,
     )  # fmt: skip
     generate(build_knobs(knobs), ready / "log", lambda _: None)
+    for path in (ready / "log/events").rglob("*.parquet"):
+        write_log_file(pq.read_table(path, partitioning=None), path)
     shipped = Path(schemas.__file__).parent / "catalog" / "planted.toml"
     told = shipped.read_text().partition("[splits.")[0].replace("min_rows = 500", "min_rows = 20")
     splits = [f"[splits.{name}]\n{told_split}\n" for name, told_split in _SPLITS.items()]
