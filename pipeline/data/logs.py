@@ -486,9 +486,7 @@ def _files_of_other_folders(
         return admits({key: value for key, value in partition.items() if key not in inside})
 
     seen = {f.path for f in judged}
-    found, _ = _once(
-        filesystem, root, _walk(filesystem, root, (), judge.keys, may_hold, []), names
-    )
+    found, _ = _once(filesystem, root, _walk(filesystem, root, (), judge.keys, may_hold, []), names)
     more = ((path, known) for path, known in found if judge.relative(path) not in seen)
     files = [f for f in _in_parallel(judge.file_of_folder, more) if isinstance(f, LogFile)]
     return [f for f in files if f.inside and _holds_admitted_rows(judge.uri, f, admits)]
