@@ -21,6 +21,7 @@ from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe, usual_unseen
 from pipeline.data import kinds, logs, unseen
+from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
@@ -77,7 +78,14 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
-        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
+        view = open_log(
+            catalog,
+            spec.data_root,
+            wanted=wanted,
+            as_of=spec.as_of,
+            today=today,
+            kept=KeptContents(opened.folder.parent / DIGESTS),
+        )
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)

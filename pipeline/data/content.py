@@ -26,6 +26,8 @@ import xxhash
 from pipeline.data import footer
 from pipeline.errors import BadLog
 
+DIGESTS = "digests.sqlite"
+"""Name of the file in which jobs keep contents, beside the base."""
 _PIECE_BYTES = 4 * 2**20
 """Bytes that are read and hashed at a time: they stay in the processor's cache."""
 _SETTLED_NS = 3 * 10**9
