@@ -25,7 +25,7 @@ from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
-from pipeline.files import put_file
+from pipeline.files import put_file, putting_file
 from pipeline.process import Worker
 from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
@@ -233,7 +233,8 @@ def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
     documents = [asdict(row) for row in rows]
     put_file(run_dir / "metrics.json", json.dumps(documents, indent=1))
     flat = [d | {"reasons": json.dumps(d["reasons"])} for d in documents]
-    pq.write_table(pa.Table.from_pylist(flat), run_dir / "metrics.parquet")
+    with putting_file(run_dir / "metrics.parquet") as part:
+        pq.write_table(pa.Table.from_pylist(flat), part, write_page_checksum=True)
 
 
 def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
