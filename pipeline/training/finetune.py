@@ -21,9 +21,10 @@ from torch import distributed as dist
 from pipeline.data.labels import LabelCounts
 from pipeline.data.reader import Reader
 from pipeline.data.view import LogView
-from pipeline.errors import PipelineError
+from pipeline.errors import Busy, PipelineError
 from pipeline.iak import noise
 from pipeline.iak.kernel import PROBE, KernelShape
+from pipeline.lock import one_writer
 from pipeline.model import frozen
 from pipeline.model.frozen import Digest
 from pipeline.model.recommender import Recommender
@@ -355,7 +356,7 @@ def _close(
         kept.complete()
     store.close()
     if worker.rank == 0:
-        store.evict(work.keeping.budget_bytes)
+        _evict(store, work.keeping.budget_bytes)
     parts: list[Usage] = [store.usage] * worker.world
     if worker.world > 1:
         dist.all_gather_object(parts, store.usage)
@@ -364,6 +365,15 @@ def _close(
         numbers.update({k: v for k, v in asdict(part).items() if isinstance(v, int)})
     stopped = next((part.stopped for part in parts if part.stopped), "")
     return {"folder": str(work.keeping.folder), **numbers, "stopped": stopped}
+
+
+def _evict(store: Store, budget_bytes: int) -> None:
+    """Keep the cache to its budget, unless another run does so now, or this one may not."""
+    try:
+        with one_writer(store.folder, waits=False):
+            store.evict(budget_bytes)
+    except (Busy, OSError) as error:
+        log.info("the activation cache is not kept to its budget now: %s", error)
 
 
 def _told(store: Store | None) -> dict[str, Any]:
