@@ -26,8 +26,12 @@ import xxhash
 from pipeline.data import footer
 from pipeline.errors import BadLog
 
+DIGESTS = "digests.sqlite"
+"""Name of the file in which jobs keep contents, beside the base."""
 _PIECE_BYTES = 4 * 2**20
 """Bytes that are read and hashed at a time: they stay in the processor's cache."""
+_PAGE_HEADER_BYTES = 64 * 1024
+"""More than a page's header takes, which holds values of any length as statistics."""
 _SETTLED_NS = 3 * 10**9
 """Age of a change beyond which any later one has another time: file systems count in steps of up to
 two seconds."""
@@ -147,18 +151,17 @@ def read_content(
 
 
 def lacks_checksums(handle: pa.NativeFile, footer_bytes: bytes, *, file_bytes: int) -> bool:
-    """Return whether any column chunk of a file begins with a page that has no checksum.
+    """Return whether the first page of a file has no checksum: writers write all or none.
 
     Raises:
-        ValueError: footer or page headers are no whole structures.
+        ValueError: footer or page header are no whole structures.
     """
-    header_bytes = 64 * 1024  # a header holds statistics, which hold values of any length
-    for chunks in footer.chunks_of(footer_bytes, file_bytes=file_bytes):
-        for chunk in chunks:
-            start = handle.read_at(min(header_bytes, chunk.length), chunk.start)
-            if chunk.length and not footer.has_checksum(bytes(start)):
-                return True
-    return False
+    groups = footer.chunks_of(footer_bytes, file_bytes=file_bytes)
+    chunk = next((c for group in groups for c in group if c.start and c.length), None)
+    if chunk is None:
+        return False
+    start = handle.read_at(min(_PAGE_HEADER_BYTES, chunk.length), chunk.start)
+    return not footer.has_checksum(bytes(start))
 
 
 def _ranges(chunks: Sequence[footer.Chunk], wanted: frozenset[str]) -> tuple[Range, ...]:

@@ -12,6 +12,7 @@ from pipeline.data.content import (
     FileContent,
     KeptContents,
     Wanted,
+    lacks_checksums,
     read_content,
     stamp_of,
     version_of,
@@ -71,6 +72,27 @@ def content_columns(catalog: Catalog) -> ContentColumns:
     return ContentColumns(features=features, others=frozenset(every) - features)
 
 
+def files_without_checksums(snapshot: Snapshot) -> list[LogFile]:
+    """Return the files whose pages carry no checksum: damage in them may be read as values."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        lacking = pool.map(lambda file: _lacks_checksums(snapshot, file), snapshot.files)
+        return [file for file, lacks in zip(snapshot.files, lacking, strict=True) if lacks]
+
+
+def _lacks_checksums(snapshot: Snapshot, file: LogFile) -> bool:
+    filesystem, path = snapshot.place_of(file.path)
+    try:
+        size, framed = read_footer(filesystem, path)
+        with filesystem.open_input_file(path) as handle:
+            return lacks_checksums(handle, _unframed(framed), file_bytes=size)
+    except (pa.ArrowException, OSError, ValueError):
+        return False  # another finding says what is wrong with it
+
+
+def _unframed(framed: bytes) -> bytes:
+    return framed[_FRAME : -_FRAME - _LENGTH]
+
+
 def _wanted(snapshot: Snapshot, file: LogFile, columns: ContentColumns) -> Wanted:
     filesystem, path = snapshot.place_of(file.path)
     try:
@@ -98,9 +120,7 @@ def _read(snapshot: Snapshot, file: LogFile, wanted: Wanted) -> FileContent | Un
             if version := version_of(handle):
                 return FileContent(version=version)
             size, framed = read_footer(filesystem, path)
-            content = read_content(
-                handle, framed[_FRAME : -_FRAME - _LENGTH], wanted.columns, file_bytes=size
-            )
+            content = read_content(handle, _unframed(framed), wanted.columns, file_bytes=size)
     except (pa.ArrowException, OSError, ValueError) as error:
         return Unreadable(
             path=file.path,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import content, fingerprints, footer, logs
+from pipeline.data.check import check_log
 from pipeline.data.content import KeptContents
 from pipeline.data.logs import file_problems
 from pipeline.data.view import open_log
@@ -314,3 +315,14 @@ def test_a_partition_on_another_disk_is_read(root, tmp_path_factory):
     (root / "events" / "region=ningbo").rename(elsewhere)
     (root / "events" / "region=ningbo").symlink_to(elsewhere, target_is_directory=True)
     assert opened(root).selections["pretrain"].rows == 18
+
+
+# ---------------------------------------------------------------- checksums
+
+
+def test_files_without_page_checksums_are_named(root):
+    path = root / "events" / FILE
+    pq.write_table(pq.read_table(path, partitioning=None), path, write_page_checksum=True)
+    report = check_log(CATALOG, str(root), sample_rows=100)
+    assert len(report.without_checksums) == 2
+    assert FILE not in report.without_checksums
