@@ -34,7 +34,7 @@ _Disk = namedtuple("_Disk", "total used free")
 
 def entries(place: Path, kind: str = "*") -> list[Path]:
     """Return the cache's entries of one kind, in order."""
-    return sorted((place / CACHE).glob(f"??/*.{kind}"))
+    return sorted(path for path in (place / CACHE).rglob(f"*.{kind}") if path.is_file())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Swapped:
         found = entries(place, self.kind)
         if len(found) == 1:
             (own,) = found
-            other = next(iter(sorted((place / "B2/activations").glob(f"??/*.{self.kind}"))))
+            other = next(iter(sorted((place / "B2/activations").rglob(f"*.{self.kind}"))))
             shutil.copy2(other, own)
             return unnamed_fault(f"an entry .{self.kind} replaced by another base's")
         sizes = Counter(path.stat().st_size for path in found)

@@ -1,4 +1,4 @@
-"""Faults in what a killed run resumes from, in mapped tables, and in a run's own record."""
+"""Faults in what a killed run resumes from, and in what runs keep for later ones."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from random import Random
 from pipeline.bench.faults.damage import hurt
 from pipeline.bench.faults.outcome import Fault
 from pipeline.bench.faults.registry import CannotInject, Damaging, register
+from pipeline.data.content import DIGESTS
 
 _HOWS = ("flipped", "truncated", "emptied", "deleted")
 
@@ -96,6 +97,10 @@ def _register() -> None:
             if (how, request) != ("deleted", "record"):  # there is nothing to show, then
                 record = InFiles(f"{run}/record.json", how, (run,))
                 register(f"record {how}", "record.json", Damaging(record, request))
+    for how in ("flipped", "truncated", "emptied"):
+        kept = InFiles(f"R1/{DIGESTS}", how)
+        play = Damaging(kept, "night", is_warm=True)
+        register(f"kept digests {how}", DIGESTS, play)
     every = InCheckpoint("**/*", "flipped", every=True)
     register("checkpoint flipped", where, Damaging(every, "resumed pre-training"))
     register("checkpoint deleted", where, Damaging(_no_checkpoints, "resumed pre-training"))

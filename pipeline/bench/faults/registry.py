@@ -13,6 +13,7 @@ What cannot be said so - kills, two writers - registers a `Play` of its own.
 
 import hashlib
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ Accepts = Literal["undamaged", "fresh", "either", "left out"]
 """Which honest run's result is right: one before the fault, or one over the inputs after it, or
 either of them; `left out` is an input that may be left out of the run, if its name is printed."""
 _RERUN = "honest"
+_SETTLED_S = 3.1
+"""Age at which a file counts as settled, so that its digests are kept (content.py)."""
 
 
 class Vacuous(Exception):
@@ -59,8 +62,8 @@ class Stage:
         """
         place = self.place.with_name(f"{self.place.name}-{_RERUN}")
         shutil.copytree(self.place, place, symlinks=True)
-        for entry in (place / CACHE).glob("??/*"):
-            if entry.suffix != ".standard":
+        for entry in (place / CACHE).rglob("*"):
+            if entry.is_file() and entry.suffix != ".standard":
                 entry.unlink()
         answer = self.ground.ask(place, elsewhere(REQUESTS[request], _RERUN))
         shutil.rmtree(place)
@@ -139,6 +142,7 @@ class Damaging:
         """Play it once."""
         asked = REQUESTS[self.request]
         if self.is_warm:
+            time.sleep(_SETTLED_S)
             stage.ground.ask(stage.place, elsewhere(asked, "W1"))
         if self.moment is None:
             fault = self.inject(stage.place, stage.random)
