@@ -125,6 +125,7 @@ class _Watch:
             return
         paths = arguments[:2] if event in ("os.rename", "os.link") else arguments[:1]
         below = " ".join(self._below(path) for path in paths)
+        below += below.replace("/.", " /")  # `.bundles.PID.part` is written to become `bundles`
         for name in WATCHED:
             if name in below:
                 self.writes[name] += 1
