@@ -9,7 +9,17 @@ from typing import Any
 import torch
 
 from jobs import _record, _skipped
-from jobs._preflight import bundles_folder, check_workers, open_frozen_base
+from jobs._inputs import inputs_of
+from jobs._outputs import bundles_output
+from jobs._preflight import (
+    BundlesFolder,
+    base_inputs,
+    bundles_folder,
+    bundles_inputs,
+    check_workers,
+    open_frozen_base,
+    plan_inputs,
+)
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -19,7 +29,7 @@ from jobs.pretrain import describe
 from pipeline.data import kinds
 from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import nearest_of
-from pipeline.data.view import open_log
+from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
 from pipeline.publish.choice import live_kernels
@@ -55,7 +65,8 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     check_workers(spec)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     plan = _plan(spec, opened)
-    live = _live(spec, opened)
+    serving = bundles_folder(spec.live, opened, setting="live") if spec.live else None
+    live = _live(spec, opened, serving)
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
         view = open_log(
@@ -66,10 +77,40 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
             today=today,
             kept=KeptContents((spec.cache.folder or opened.folder.parent) / DIGESTS),
         )
-        record.snapshot = describe(view)
+        others = base_inputs(opened) | bundles_inputs(serving, name="live bundles")
+        record.settle_inputs(inputs_of(catalog, describe(view), others | plan_inputs(plan)))
         _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
-    work = FinetuneWork(
+    work = _work(spec, view, opened, live, plan)
+    with record.phase("tune"):
+        record.result = on_ray(
+            finetune_on_worker,
+            (work, _papers(spec, opened, record), spec.gate),
+            title="finetune",
+            run_dir=spec.run_dir,
+            workers=spec.workers,
+            device=spec.device,
+            max_failures=spec.max_failures,
+        )
+    (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
+    record.result["base_fingerprint"] = opened.manifest.fingerprint
+    record.result["live"] = sorted(live.kernels) if live else []
+    published = {k["domain"] for k in record.result["kernels"] if k["published"]}
+    record.result["untuned_domains"] = _skipped.report_untuned(view, nearest_of(published))
+    held = [k for k in record.result["kernels"] if not k["published"]]
+    record.exit_code = SOME_HELD if held else 0
+    record.outputs = {BUNDLES: bundles_output(spec.run_dir / BUNDLES)}
+
+
+def _work(
+    spec: FinetuneSpec,
+    view: LogView,
+    opened: PublishedBase,
+    live: Live | None,
+    plan: PlanDocument | None,
+) -> FinetuneWork:
+    """What workers are handed."""
+    return FinetuneWork(
         view=view,
         base=opened,
         kernel=spec.kernel,
@@ -84,32 +125,20 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         row_wise_from_rows=spec.row_wise_from_rows,
         plan=plan,
     )
-    papers = Papers(
+
+
+def _papers(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Papers:
+    """What every bundle of the run says besides its own kernel."""
+    snapshot = record.snapshot
+    return Papers(
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
-        data_window=record.snapshot["splits"] | {"snapshot": view.snapshot.fingerprint},
+        data_window=snapshot["splits"] | {"snapshot": snapshot["fingerprint"]},
         spec={"kernel": spec.kernel.model_dump(mode="json"), "seed": spec.seed}
         | {level: getattr(spec, level).model_dump(mode="json") for level in ("pooled", "domain")},
         versions=_record.versions(),
         created_at=datetime.now(UTC),
     )
-    with record.phase("tune"):
-        record.result = on_ray(
-            finetune_on_worker,
-            (work, papers, spec.gate),
-            title="finetune",
-            run_dir=spec.run_dir,
-            workers=spec.workers,
-            device=spec.device,
-            max_failures=spec.max_failures,
-        )
-    (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
-    record.result["base_fingerprint"] = opened.manifest.fingerprint
-    record.result["live"] = sorted(live.kernels) if live else []
-    published = {k["domain"] for k in record.result["kernels"] if k["published"]}
-    record.result["untuned_domains"] = _skipped.report_untuned(view, nearest_of(published))
-    held = [k for k in record.result["kernels"] if not k["published"]]
-    record.exit_code = SOME_HELD if held else 0
 
 
 def _plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
@@ -196,11 +225,12 @@ def _keeping(spec: FinetuneSpec, opened: PublishedBase) -> Keeping:
     )
 
 
-def _live(spec: FinetuneSpec, opened: PublishedBase) -> Live | None:
-    if spec.live is None:
+def _live(spec: FinetuneSpec, opened: PublishedBase, serving: BundlesFolder | None) -> Live | None:
+    """The kernels that serve now, where the spec names their folder."""
+    if serving is None:
         return None
     return live_kernels(
-        bundles_folder(spec.live, opened, setting="live"),
+        serving.path,
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
         reads=spec.kernel.reads,

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import pyarrow as pa
 import torch
 
 from jobs import _record, _skipped
-from jobs._preflight import check_workers
+from jobs._inputs import inputs_of
+from jobs._outputs import base_output
+from jobs._preflight import check_workers, parent_inputs, plan_inputs
 from jobs._progress import console, tell
 from jobs._ray import Report, on_ray
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
@@ -141,16 +143,9 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     if parent is not None:
         base.check_continues(parent, catalog)
     with record.phase("snapshot"):
-        today = _skipped.today_of(spec, catalog)
-        view = open_log(
-            catalog,
-            spec.data_root,
-            wanted=["pretrain", valid],
-            as_of=spec.as_of,
-            today=today,
-            kept=KeptContents(spec.run_dir / DIGESTS),
-        )
-        record.snapshot = describe(view)
+        view = _log(spec, catalog, wanted=["pretrain", valid])
+        others = parent_inputs(parent) | plan_inputs(plan)
+        record.settle_inputs(inputs_of(catalog, describe(view), others))
         _skipped.report_skipped(view, spec)
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
@@ -188,7 +183,20 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     with record.phase("publish"):
         manifest = _publish(spec, view, encoding, parent, result | {"unseen": unseen_shares})
     record.result["fingerprint"] = manifest.fingerprint
+    record.outputs = {"base": base_output(spec.run_dir / "base")}
     return manifest
+
+
+def _log(spec: PretrainSpec, catalog: Catalog, *, wanted: Sequence[str]) -> LogView:
+    """The log as this run reads it; digests of its files are kept in the run folder."""
+    return open_log(
+        catalog,
+        spec.data_root,
+        wanted=wanted,
+        as_of=spec.as_of,
+        today=_skipped.today_of(spec, catalog),
+        kept=KeptContents(spec.run_dir / DIGESTS),
+    )
 
 
 def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -> Recipe:

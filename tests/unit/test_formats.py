@@ -14,6 +14,8 @@ from pipeline.errors import OtherFormat
 from pipeline.formats import current_document, unchanged
 from pipeline.training.cache import Store
 from schemas.job import PretrainSpec
+from schemas.record import RECORD_FORMAT
+from tests.builders import run_inputs
 
 MEND = "Make it again: iak plan save=FILE"
 
@@ -66,16 +68,20 @@ def rewritten(path, **changes):
     path.write_text(json.dumps({k: v for k, v in document.items() if v is not None}))
 
 
-def test_a_run_record_from_before_the_rule_is_read(tmp_path):
-    with run_record("pretrain", spec(tmp_path), tmp_path):
-        pass
-    rewritten(tmp_path / "record.json", format=None)
-    assert read_record(tmp_path).format == 1
+def recorded(run_dir):
+    with run_record("pretrain", spec(run_dir), run_dir) as record:
+        record.settle_inputs(run_inputs())
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_a_run_record_of_an_older_format_is_read(tmp_path, number):
+    recorded(tmp_path)
+    rewritten(tmp_path / "record.json", format=number, record_sha256=None)
+    assert read_record(tmp_path).format == RECORD_FORMAT
 
 
 def test_a_run_record_of_a_newer_version_is_refused(tmp_path):
-    with run_record("pretrain", spec(tmp_path), tmp_path):
-        pass
+    recorded(tmp_path)
     rewritten(tmp_path / "record.json", format=99)
     with pytest.raises(OtherFormat, match="run record of format 99"):
         read_record(tmp_path)
