@@ -56,7 +56,7 @@ def republished(place: Path, _random: Random) -> Fault:
     exchange(place / BASE, place / OTHER)
     shutil.rmtree(place / OTHER)
     shutil.copytree(place / BASE, place / OTHER)
-    return Fault(what=f"{BASE} replaced by another base", names=("R1",))
+    return Fault(what=f"{BASE} replaced by another base", names=("R1", "base changed"))
 
 
 damage(

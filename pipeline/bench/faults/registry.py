@@ -148,12 +148,13 @@ class Damaging:
         asked = REQUESTS[self.request]
         if self.is_warm:
             stage.ground.ask(stage.place, replace(elsewhere(asked, "W1"), before=an_hour_later))
+        run_dir = stage.place / RUN_DIRS[self.request]
         if self.moment is None:
             fault = self.inject(stage.place, stage.random)
-            before = published(stage.place)
+            offered, before = offers(run_dir), published(stage.place)
             answer = stage.ground.ask(stage.place, asked)
         else:
-            before = published(stage.place)
+            offered, before = offers(run_dir), published(stage.place)
             asked = replace(asked, damage=self.inject, moment=self.moment, seed=stage.seed)
             answer = stage.ground.ask(stage.place, asked)
             if answer.fault is None:
@@ -163,7 +164,7 @@ class Damaging:
             answer,
             fault,
             honest=list(self._honest(stage, answer)),
-            has_published=has_published(stage, self.request),
+            has_published=bool(offers(run_dir) - offered),
             lost=lost(before, stage.place, RUN_DIRS[self.request]),
         )
         if judged.verdict == "wrong" and self.accepts == "left out":
@@ -226,17 +227,8 @@ def lost(before: dict[str, str], place: Path, run_dir: str = "") -> list[str]:
     ]
 
 
-def has_published(stage: Stage, request: str) -> bool:
-    """Return whether a request's run folder holds bundles or a base that the ready place lacks."""
-    run_dir = RUN_DIRS[request]
-    if not run_dir:
-        return False
-    before, now = (_offered(place / run_dir) for place in (stage.ground.ready, stage.place))
-    return bool(now - before)
-
-
-def _offered(run_dir: Path) -> set[str]:
-    """Return names of what a run folder offers to others."""
+def offers(run_dir: Path) -> set[str]:
+    """Return names of what a run folder offers to others: its bundles, its base."""
     has_base = (run_dir / "base" / MANIFEST).is_file()
     return {folder.name for folder in list_bundles(run_dir / "bundles")} | {
         name for name in ("base",) if has_base
