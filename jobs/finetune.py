@@ -27,8 +27,8 @@ from pipeline.sharding.plan import planned
 from pipeline.training import base, precision
 from pipeline.training.base import PublishedBase
 from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
-from pipeline.training.levels import CHECKPOINT
 from pipeline.training.tune import Stage
+from pipeline.training.tuning_checkpoint import remove_checkpoint
 from schemas.job import FinetuneSpec, GateSpec, StageSpec
 from schemas.log import Catalog
 from schemas.plan import PlanDocument
@@ -94,7 +94,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
             device=spec.device,
             max_failures=spec.max_failures,
         )
-    (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
+    remove_checkpoint(spec.run_dir)
     record.result["base_fingerprint"] = opened.manifest.fingerprint
     record.result["live"] = sorted(live.kernels) if live else []
     published = {k["domain"] for k in record.result["kernels"] if k["published"]}

@@ -6,7 +6,6 @@ someone who can rewrite both files, guard the folder.) Nothing here is ever unpi
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from torch import Tensor
 from pipeline.errors import BadRequest, Corrupt, WrongBase
 from pipeline.files import put_file, putting_folder
 from pipeline.formats import current_document
-from schemas.manifest import BUNDLE_FORMAT, BundleManifest, sha256_of
+from pipeline.sealed import check_seal, parsed, seal, spelled
+from schemas.manifest import BUNDLE_FORMAT, BundleManifest
 from schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
@@ -34,7 +34,7 @@ POOLED = "pooled"
 MAX_NAME = 160
 """Longest folder name in characters; longer ones end in a hash. File systems allow 255 bytes."""
 
-_SELF = frozenset({"manifest_sha256"})
+_SEAL = "manifest_sha256"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +137,7 @@ def write_bundle(
             "created_at": created_at,
         }
     )
-    return _publish(root, name, weights=weights, manifest=_spelled(manifest))
+    return _publish(root, name, weights=weights, manifest=spelled(manifest))
 
 
 def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
@@ -161,14 +161,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 def _sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest as JSON values, its own hash filled in; validated as a reader will."""
     unsealed = BundleManifest(**fields, manifest_sha256="0" * 64)
-    doc = unsealed.model_dump(mode="json")
-    return doc | {"manifest_sha256": sha256_of(doc, without=_SELF)}
-
-
-def _spelled(doc: Mapping[str, Any]) -> bytes:
-    """The one spelling of a manifest on disk: sorted and indented, for people and for diffs."""
-    text = json.dumps(doc, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
-    return f"{text}\n".encode("ascii")
+    return seal(unsealed.model_dump(mode="json"), by=_SEAL)
 
 
 # ---------------------------------------------------------------- reading
@@ -222,7 +215,10 @@ def _read_manifest(path: Path) -> BundleManifest:
             f"{path.parent} holds no bundle that can be read: {error.strerror} ({path.name}). "
             "Check the path, or publish the domain first"
         ) from error
-    doc = _parsed(path, data)
+    try:
+        doc = parsed(data)
+    except ValueError as error:
+        raise _corrupt(path, str(error)) from error
     if doc.get("kind") != "iak-bundle":
         raise BadRequest(
             f"{path} has kind {doc.get('kind')!r}; expected 'iak-bundle'. Give the bundles/ folder "
@@ -236,31 +232,13 @@ def _read_manifest(path: Path) -> BundleManifest:
         mend="Tune the domain again with `iak finetune`",
     )
     try:
-        found, spelled = sha256_of(doc, without=_SELF), _spelled(doc)
-    except ValueError as error:  # 1e999 parses, as infinity
-        raise _corrupt(path, f"it holds a number no manifest has: {error}") from error
-    claimed = doc.get("manifest_sha256")
-    if claimed != found or data != spelled:
-        raise _corrupt(path, f"it claims SHA-256 {claimed!s:.80}, its content has {found}")
+        check_seal(doc, data, by=_SEAL)
+    except ValueError as error:
+        raise _corrupt(path, str(error)) from error
     try:
         return BundleManifest.model_validate(current)
     except ValidationError as error:
         raise _corrupt(path, f"its fields do not validate: {error}") from error
-
-
-def _parsed(path: Path, data: bytes) -> dict[str, Any]:
-    """The JSON object of a manifest; NaN and infinity are refused."""
-    try:
-        doc = json.loads(data.decode("ascii"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(path, f"it is not JSON as written by this code: {error}") from error
-    if not isinstance(doc, dict):
-        raise _corrupt(path, f"it holds a {type(doc).__name__}, not an object")
-    return doc
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _check_base(
