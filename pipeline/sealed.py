@@ -14,8 +14,9 @@ SEAL = "sha256"
 
 
 def seal(document: Mapping[str, Any], *, by: str = SEAL) -> dict[str, Any]:
-    """Return a document with its digest in the field `by`."""
-    return {**document, by: digest(document, by=by)}
+    """Return a document, as JSON will hold it, with its digest in the field `by`."""
+    plain = json.loads(json.dumps(dict(document)))
+    return {**plain, by: digest(plain, by=by)}
 
 
 def spelled(document: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
