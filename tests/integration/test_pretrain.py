@@ -32,7 +32,7 @@ from tests.integration.small_log import (
     write_log,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
 
 RUNS = ("whole batches", "uneven")
 VALID_BATCH = 64
