@@ -11,9 +11,10 @@ import torch
 
 from jobs._progress import console
 from pipeline.errors import BadRequest, DoesNotFit
-from pipeline.publish.bundle import list_bundles, verify_bundles
+from pipeline.publish.bundle_index import check_index, find_bundles
 from pipeline.training import base, precision
 from pipeline.training.base import PublishedBase
+from pipeline.training.tuning_checkpoint import CHECKPOINT
 from schemas.job import FrozenTablesSpec, WorkerJobSpec
 from schemas.log import Catalog
 
@@ -66,7 +67,7 @@ def open_frozen_base(place: Path, catalog: Catalog, tables: FrozenTablesSpec) ->
 
 
 def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> Path:
-    """Return the folder of bundles at a run's folder or at its own, every manifest verified.
+    """Return the folder of bundles at a run's folder or at its own, its index verified.
 
     Args:
         place: as the setting gives it.
@@ -74,17 +75,22 @@ def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> Path:
         setting: what gave it, for the message.
 
     Raises:
-        BadRequest: there is no bundle.
-        WrongBase: a bundle was tuned on another base.
-        Corrupt: a manifest was changed.
+        BadRequest: there is no bundle, or no index that names them.
+        WrongBase: they were tuned on another base.
+        Corrupt: they are not those that the index names.
     """
-    folder = next((f for f in (place, place / "bundles") if list_bundles(f)), None)
+    folder = find_bundles(place)
     if folder is None:
         what = "is empty of bundles" if place.is_dir() else "does not exist"
+        if (place / CHECKPOINT).exists():
+            what = (
+                "is of a night that was killed before it was published; run its `iak finetune` "
+                "again with the same settings, it resumes"
+            )
         raise BadRequest(
-            f"{setting}={place} {what}; expected the run folder of an `iak finetune`, or its "
+            f"{setting}={place} {what}. Expected: the run folder of an `iak finetune`, or its "
             "bundles/"
         )
     manifest = opened.manifest
-    verify_bundles(folder, base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash)
+    check_index(folder, base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash)
     return folder.resolve()

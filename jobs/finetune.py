@@ -21,6 +21,7 @@ from pipeline.data.domains import nearest_of
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
+from pipeline.publish.bundle_index import BUNDLES
 from pipeline.publish.choice import live_kernels
 from pipeline.publish.offer import Papers, offer
 from pipeline.sharding.plan import planned
@@ -35,7 +36,6 @@ from schemas.plan import PlanDocument
 from schemas.predictions import metric_tasks
 
 SOME_HELD = 4
-BUNDLES = "bundles"
 ACTIVATIONS = "activations"
 
 

@@ -2,7 +2,8 @@
 
 The manifest names the weights by SHA-256 and itself by SHA-256, and must be spelled exactly as it
 was written: any changed byte in either file is refused. (That guards against accidents. Against
-someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled.
+someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled. A night's
+bundles are named together by an index (bundle_index.py).
 """
 
 import hashlib
@@ -20,10 +21,10 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from pipeline.errors import BadRequest, Corrupt, WrongBase
-from pipeline.files import put_file, putting_folder
+from pipeline.files import not_permitted, put_file, putting_folder
 from pipeline.formats import current_document
 from pipeline.sealed import check_seal, parsed, seal, spelled
-from schemas.manifest import BUNDLE_FORMAT, BundleManifest
+from schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex
 from schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
@@ -180,36 +181,24 @@ def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bun
         Corrupt: if any byte differs from what was written.
         WrongBase: if it was tuned on another base or other inputs.
     """
-    manifest = _read_manifest(folder / MANIFEST)
-    _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    manifest = read_manifest(folder)
+    check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
     return Bundle(manifest=manifest, tensors=_read_weights(folder / WEIGHTS, manifest))
 
 
-def verify_bundles(root: Path, *, base_fingerprint: str, schema_hash: str) -> list[BundleManifest]:
-    """Read the manifests of every bundle below `root`, and none of the weights.
-
-    Args:
-        root: folder of bundles.
-        base_fingerprint: the base they are to run on.
-        schema_hash: of the inputs they are to read.
+def read_manifest(folder: Path) -> BundleManifest:
+    """Return a bundle's manifest, if its bytes are the ones that were written.
 
     Raises:
-        BadRequest: if one is of a kind or format this code does not read.
-        Corrupt: if a manifest differs from what was written.
-        WrongBase: if one was tuned on another base or other inputs.
+        BadRequest: there is none, or it is of a kind or format this code does not read.
+        Corrupt: a byte differs, or it is of another domain than the folder's.
+        NotPermitted: this user may not read it.
     """
-    manifests = []
-    for folder in list_bundles(root):
-        manifest = _read_manifest(folder / MANIFEST)
-        _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
-        manifests.append(manifest)
-    return manifests
-
-
-def _read_manifest(path: Path) -> BundleManifest:
-    """The manifest, if its bytes are the ones that were written."""
+    path = folder / MANIFEST
     try:
         data = path.read_bytes()
+    except PermissionError as error:
+        raise not_permitted(path, error) from error
     except OSError as error:
         raise BadRequest(
             f"{path.parent} holds no bundle that can be read: {error.strerror} ({path.name}). "
@@ -236,15 +225,35 @@ def _read_manifest(path: Path) -> BundleManifest:
     except ValueError as error:
         raise _corrupt(path, str(error)) from error
     try:
-        return BundleManifest.model_validate(current)
+        manifest = BundleManifest.model_validate(current)
     except ValidationError as error:
         raise _corrupt(path, f"its fields do not validate: {error}") from error
+    _check_name(folder, manifest)
+    return manifest
 
 
-def _check_base(
-    folder: Path, manifest: BundleManifest, *, base_fingerprint: str, schema_hash: str
+def _check_name(folder: Path, manifest: BundleManifest) -> None:
+    """Refuse a bundle that lies in a folder of another domain."""
+    name = bundle_name({key: manifest.domain[key] for key in manifest.level} or None)
+    if not name == manifest.name == folder.absolute().name:
+        raise _corrupt(
+            folder / MANIFEST,
+            f"it is the manifest of domain {name}, in a folder named {folder.absolute().name}",
+        )
+
+
+def check_base(
+    folder: Path,
+    manifest: BundleManifest | BundlesIndex,
+    *,
+    base_fingerprint: str,
+    schema_hash: str,
 ) -> None:
-    """Refuse a bundle of another base or of other inputs."""
+    """Refuse a bundle, or a night's bundles, of another base or of other inputs.
+
+    Raises:
+        WrongBase: naming both.
+    """
     if manifest.base_fingerprint != base_fingerprint:
         raise WrongBase(
             f"{folder} was tuned on base {manifest.base_fingerprint}, "
@@ -263,6 +272,8 @@ def _read_weights(path: Path, manifest: BundleManifest) -> dict[str, Tensor]:
     """The tensors, if the file is byte for byte the one the manifest names."""
     try:
         data = path.read_bytes()
+    except PermissionError as error:
+        raise not_permitted(path, error) from error
     except OSError as error:
         raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
     found = hashlib.sha256(data).hexdigest()
