@@ -21,10 +21,11 @@ from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe, usual_unseen
 from pipeline.data import kinds, logs, unseen
+from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
-from pipeline.files import put_file
+from pipeline.files import put_file, putting_file
 from pipeline.process import Worker
 from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
@@ -77,7 +78,14 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
-        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
+        view = open_log(
+            catalog,
+            spec.data_root,
+            wanted=wanted,
+            as_of=spec.as_of,
+            today=today,
+            kept=KeptContents(opened.folder.parent / DIGESTS),
+        )
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
@@ -225,7 +233,8 @@ def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
     documents = [asdict(row) for row in rows]
     put_file(run_dir / "metrics.json", json.dumps(documents, indent=1))
     flat = [d | {"reasons": json.dumps(d["reasons"])} for d in documents]
-    pq.write_table(pa.Table.from_pylist(flat), run_dir / "metrics.parquet")
+    with putting_file(run_dir / "metrics.parquet") as part:
+        pq.write_table(pa.Table.from_pylist(flat), part, write_page_checksum=True)
 
 
 def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:

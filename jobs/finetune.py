@@ -17,6 +17,7 @@ from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import kinds
+from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import nearest_of
 from pipeline.data.view import open_log
 from pipeline.errors import BadRequest
@@ -27,6 +28,7 @@ from pipeline.publish.offer import Papers, offer
 from pipeline.sharding.plan import planned
 from pipeline.training import base, precision
 from pipeline.training.base import PublishedBase
+from pipeline.training.cache import digest_of
 from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
 from pipeline.training.tune import Stage
 from pipeline.training.tuning_checkpoint import remove_checkpoint
@@ -56,7 +58,14 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     live = _live(spec, opened)
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
-        view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of, today=today)
+        view = open_log(
+            catalog,
+            spec.data_root,
+            wanted=SPLITS,
+            as_of=spec.as_of,
+            today=today,
+            kept=KeptContents((spec.cache.folder or opened.folder.parent) / DIGESTS),
+        )
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
@@ -158,6 +167,10 @@ def finetune_on_worker(
         "contract": dict(done.contract),
         "labels": dict(done.labels),
         "cache": dict(done.cache),
+        "standardisation": {
+            "from": done.standard_from,
+            "digest": digest_of(*done.standard.tensors().values()),
+        },
         "digest": done.digest,
         "digest_before": done.digest_before,
         "tables_and_trunk_unchanged": done.digest == done.digest_before,

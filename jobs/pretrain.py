@@ -20,6 +20,7 @@ from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
+from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.features import Encoding
 from pipeline.data.labels import LabelCounts
 from pipeline.data.view import LogView, open_log
@@ -142,7 +143,12 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
         view = open_log(
-            catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of, today=today
+            catalog,
+            spec.data_root,
+            wanted=["pretrain", valid],
+            as_of=spec.as_of,
+            today=today,
+            kept=KeptContents(spec.run_dir / DIGESTS),
         )
         record.snapshot = describe(view)
         _skipped.report_skipped(view, spec)

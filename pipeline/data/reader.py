@@ -637,7 +637,10 @@ def read_piece(
     keys = catalog.log.partition_keys
     inside = tuple(c for c in catalog.columns if c not in keys)
     inside += tuple(key for key in file.inside if key not in inside)
-    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside, catalog)
+    opened = selection.snapshot.open_file(file)
+    rows = _read_group(opened.parquet, file, piece.group, inside, catalog)
+    if file.content is not None:  # after decoding: a file that is written meanwhile is noticed
+        file.content.check(opened.handle, file.path, piece.group)
     identity = _identity(rows, file, piece.group, catalog)
     slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
     chosen = splits.mask(selection.split, rows, slice_keys, catalog)

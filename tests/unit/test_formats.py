@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from jobs._record import read_record, run_record
 from pipeline.errors import OtherFormat
 from pipeline.formats import current_document, unchanged
-from pipeline.training.cache import Store, key_of
+from pipeline.training.cache import Store
 from schemas.job import PretrainSpec
 
 MEND = "Make it again: iak plan save=FILE"
@@ -81,14 +82,15 @@ def test_a_run_record_of_a_newer_version_is_refused(tmp_path):
 
 
 def test_a_cache_entry_under_this_formats_key_that_claims_another_is_damaged(tmp_path):
-    store, key, a_BA = Store(tmp_path), key_of(rows="these"), torch.ones(3, 2)
-    store.write(key, a_BA)
+    store, a_BA = Store(tmp_path), torch.ones(3, 2)
+    keys = np.arange(6, dtype=np.uint64).reshape(3, 2)
+    store.write("scope", keys, a_BA, computed=3)
     store.close()
     (path,) = tmp_path.rglob("*.activations")
     with safe_open(path, framework="pt") as file:
-        told = file.metadata()
-    save_file({"a": a_BA}, path, metadata=told | {"format": "0"})
+        told, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("a", "keys")}
+    save_file(tensors, path, metadata=told | {"format": "0"})
     again = Store(tmp_path)
-    assert not again.read_into(key, torch.zeros(3, 2))
+    assert not again.read_into("scope", keys, torch.zeros(3, 2))
     assert again.usage.entries_damaged == 1
     assert not path.exists()
