@@ -30,7 +30,15 @@ from schemas.manifest import sha256_of
 from schemas.record import RECORD_FORMAT, Output, RunRecord
 
 RECORD = "record.json"
-WORK = ("checkpoints", ".best", "tune.safetensors", "base", "bundles", "predictions")
+WORK = (
+    "checkpoints",
+    ".best",
+    "tune.safetensors",
+    "tune.previous.safetensors",
+    "base",
+    "bundles",
+    "predictions",
+)
 """What workers leave in a run folder that a later attempt would go on from, or mix with its own."""
 NOTHING_TO_DO = 6
 INTERRUPTED = 130

@@ -1,7 +1,8 @@
 """`iak show PATH`: what a run, a published base or a folder of bundles holds.
 
 Documents are read as they lie, field by field: a folder of an older or newer format is shown as far
-as it can be, and nothing is verified beyond that it is a document of its kind.
+as it can be. Then bundles are compared with their index: those of a night that was not published,
+and a folder from which one was lost, are shown and refused.
 """
 
 import json
@@ -16,7 +17,7 @@ from pipeline.errors import BadRequest, Corrupt
 from pipeline.files import put_file
 from schemas.job import ShowSpec
 
-MANIFEST = "manifest.json"
+MANIFEST, INDEX = "manifest.json", "index.json"
 Document = dict[str, Any]
 _MOST_DOMAINS = 40
 _MOST_OUTPUTS = 8
@@ -35,6 +36,10 @@ def main(spec: ShowSpec) -> int:
         _show_bundles(bundles, Path(found["bundles_folder"]), record)
     if spec.json_out:
         put_file(spec.json_out, json.dumps(found, indent=1))
+    if folder := found.get("index_folder"):
+        from pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
+
+        read_index(Path(folder))
     return 0
 
 
@@ -61,8 +66,9 @@ def read_folder(place: Path) -> Document:
     for folder in (place, place / "bundles"):
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         kept = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
-        if kept and "bundles" not in found:
+        if (kept or (folder / INDEX).is_file()) and "bundles" not in found:
             found |= {"bundles": [_bundle(f) for f in kept], "bundles_folder": str(folder)}
+            found["index_folder"] = str(folder)
     if not found:
         held = ", ".join(sorted(p.name for p in place.iterdir())[:10]) or "nothing"
         raise BadRequest(
