@@ -15,6 +15,7 @@ from jobs._record import AlreadyFinished
 from pipeline.bench.faults.outcome import Ended
 from pipeline.process import Worker, process_group
 from pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
+from pipeline.publish.bundle_index import BUNDLES
 from pipeline.publish.predict import PREDICTIONS
 from pipeline.training.finetune import SPLITS
 from schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
@@ -72,7 +73,7 @@ def _without_ray(job: ModuleType, worker: Worker, at: Moment, rows: dict[str, in
 def _kernels(spec: FinetuneSpec, rows: Mapping[str, int]) -> Ended:
     """Digest every bundle as it lies there: weights, verdict, and the rows it was tuned on."""
     things = {}
-    for folder in list_bundles(spec.run_dir / finetune.BUNDLES):
+    for folder in list_bundles(spec.run_dir / BUNDLES):
         told = json.loads((folder / MANIFEST).read_bytes())
         kept = [told["verdict"], told["domain"], told["data_window"]["tuning_rows"]]
         weights = weights_digest(load_file(folder / WEIGHTS))

@@ -33,6 +33,22 @@ class InFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class InEvery:
+    """Damages every one of some files."""
+
+    files: str
+    how: str
+
+    def __call__(self, place: Path, random: Random) -> Fault:
+        """Damage them."""
+        done = [hurt(place, path, self.how, random) for path in sorted(place.glob(self.files))]
+        return Fault(
+            what="; ".join(fault.what for fault in done),
+            names=tuple(name for fault in done for name in fault.names),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class InCheckpoint:
     """Damages one file of the newest checkpoint, or one of each."""
 
@@ -88,6 +104,7 @@ def _register() -> None:
     for how in _HOWS:
         name = f"checkpoint {how}"
         register(name, where, Damaging(InFiles("N2/tune.safetensors", how), "resumed night"))
+        register(name, where, Damaging(InEvery("N2/tune*.safetensors", how), "resumed night"))
         for files in ("**/*.safetensors", "state.json"):
             newest = InCheckpoint(files, how)
             register(name, where, Damaging(newest, "resumed pre-training"))
