@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs._progress import console
-from jobs._record import RECORD
+from jobs._record import RECORD, check_unchanged
 from jobs._tables import number, show_facts, show_table
 from pipeline.errors import BadRequest, Corrupt
 from pipeline.files import put_file
@@ -51,13 +51,14 @@ def read_folder(place: Path) -> Document:
 
     Raises:
         BadRequest: the folder is missing, or none of these.
-        Corrupt: a document is not JSON.
+        Corrupt: a document is not JSON, or the record is not what was written.
     """
     if not place.is_dir():
         raise BadRequest(f"no folder at {place}; give a run folder, a base or a bundles folder")
     found: Document = {}
     if (place / RECORD).is_file():
         found["record"] = _read(place / RECORD)
+        check_unchanged(found["record"], place / RECORD)
     for folder in (place, place / "base"):
         if _kind(folder) == "iak-base" and "base" not in found:
             found |= {"base": _read(folder / MANIFEST), "base_folder": str(folder)}

@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 from jobs import cli, show
+from jobs._record import run_record
 from pipeline.publish.bundle_index import write_index
+from schemas.job import PretrainSpec
+from tests.builders import run_inputs
 from tests.unit.publish.test_bundle import write
 
 BASE = {
@@ -196,3 +199,16 @@ def test_bytes_are_said_as_they_are_read(size, told):
 def test_the_last_column_of_a_table_stands_right_where_it_is_a_number(ends_in_number, line, capsys):
     show.show_table("t", ("a", "b"), [("x", "1.0"), ("y", "12.0")], ends_in_number=ends_in_number)
     assert line in capsys.readouterr().out
+
+
+def test_an_edited_record_is_not_shown_as_if_it_were_true(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    spec = PretrainSpec(catalog="small", data_root="/data", run_dir=run_dir)
+    with run_record("pretrain", spec, run_dir) as record:
+        record.settle_inputs(run_inputs())
+        record.result = {"rows": 1000}
+    assert "pretrain, finished" in shown(run_dir, capsys)
+    path = run_dir / "record.json"
+    path.write_text(path.read_text().replace("1000", "2000"))
+    assert cli.run(["show", str(run_dir)]) == 1
+    assert f"{path} was changed after it was written" in capsys.readouterr().err
