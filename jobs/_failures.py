@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import distributed as dist
 
 from pipeline import errors
@@ -22,6 +23,7 @@ from pipeline.files import put_file
 REFUSED = "refused.json"
 STARTED = "started.json"
 _GLOO = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
 _KILLED = "a worker ended without a word: killed, or out of memory"
 Report = Callable[[Mapping[str, Any]], None]
@@ -43,6 +45,17 @@ def is_worth_a_retry(error: Exception) -> bool:
     return is_lost_peer or isinstance(error, OSError)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed.
+
+    torch raises a class of its own on GPUs and a plain RuntimeError on CPUs (2.13); numpy and
+    pyarrow raise MemoryErrors.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+
+
 def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
     """Write what a worker died of, and refuse the run where it would die of it again.
 
@@ -56,14 +69,26 @@ def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
         write_document(run_dir / REFUSED, refusal)
         return
     path = run_dir / f"worker-{rank}.error.json"
-    sentence = f"{type(error).__name__}: {error}"
+    sentence = f"{type(error).__name__}: {_first_line(error)}"
     write_document(path, {"error": sentence, "traceback": traceback.format_exc()})
-    if not is_worth_a_retry(error):
+    if is_out_of_memory(error):
+        told = (
+            f"worker {rank} ran out of memory: {_first_line(error)}. Take "
+            "smaller batches (batch_rows, step_rows), smaller or fewer tables, or more workers, "
+            f"which share the tables' rows. The traceback is in {path}"
+        )
+        write_document(run_dir / REFUSED, {"kind": "DoesNotFit", "message": told})
+    elif not is_worth_a_retry(error):
         told = (
             f"worker {rank} failed with {sentence}\nThe same rows and settings would fail again, "
             f"so nothing was tried a second time. The traceback is in {path}"
         )
         write_document(run_dir / REFUSED, {"kind": "PipelineError", "message": told})
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without the call stack that torch appends to it."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def is_refused(run_dir: Path) -> bool:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs import _skipped
-from jobs._preflight import bundles_folder, check_workers, open_frozen_base
+from jobs._preflight import bundles_folder, check_frozen_fits, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -71,6 +71,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     """Predict on workers, then rank, compare and write metrics.json and metrics.parquet."""
     check_workers(spec)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
+    check_frozen_fits(spec, opened, spec.tables)
     bundles = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
     truth = catalog.log.truth
     gap_split = _gap_split(catalog) if truth else None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from jobs import _record, _skipped
-from jobs._preflight import bundles_folder, check_workers, open_frozen_base
+from jobs._preflight import bundles_folder, check_frozen_fits, check_workers, open_frozen_base
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -52,6 +52,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     """Open base and log, tune on workers, keep what they found in the record."""
     check_workers(spec)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
+    check_frozen_fits(spec, opened, spec.tables)
     plan = _plan(spec, opened)
     live = _live(spec, opened)
     with record.phase("snapshot"):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from jobs import _record, _skipped
-from jobs._preflight import check_workers
+from jobs._preflight import check_training_fits, check_workers, declared_rows
 from jobs._progress import console, tell
 from jobs._ray import Report, on_ray
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
@@ -139,6 +139,8 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     parent = base.open_base(spec.from_) if spec.from_ else None
     if parent is not None:
         base.check_continues(parent, catalog)
+    model = parent.model if parent else spec.model
+    check_training_fits(spec, catalog, model, rows=declared_rows(catalog))
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
         view = open_log(
@@ -151,6 +153,7 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         labels = LabelCounts(catalog)
         encoding = _encoding(spec.run_dir, view, parent, seen, labels, allow=spec.allow)
         labels.refuse_untrainable("pretrain")
+        check_training_fits(spec, catalog, model, rows=encoding.table_rows(catalog))
         unseen_shares = reader.unseen_ids(view.selections[valid], catalog, encoding).shares()
     recipe = recipe_of(spec, view, parent)
     settings = {"used": recipe.described(), "followed": list(recipe.followed)}

@@ -11,7 +11,9 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 class Spec(BaseModel):
     """A frozen document; the string under a field is that field's help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def redacted(text: str) -> str:

@@ -11,6 +11,8 @@ from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
 from schemas.task import DomainSpec, TaskSpec
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+Day = Annotated[int, Field(ge=-100_000, le=100_000)]
+"""A day of the log, counted from its first one; from its last one where it is negative."""
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
 
 
@@ -19,7 +21,7 @@ class SplitSpec(Spec):
 
     dates: tuple[date, date] | None = None
     """First and last date, both included."""
-    days: tuple[int, int] | None = None
+    days: tuple[Day, Day] | None = None
     """The same in days of the log: 0 is its first date, -1 its last."""
     where: dict[str, tuple[str, ...]] = {}
     """Column -> admitted values, as text."""
@@ -58,7 +60,7 @@ class LogSpec(Spec):
     name: Name
     path: str = "events"
     """Folder of the log, relative to the job's `data_root`."""
-    version: int | None = None
+    version: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """Version of a Delta table, or snapshot id of an Iceberg table; the newest when absent."""
     truth: str | None = None
     """Folder with true probabilities beside a planted log; read by evaluation alone."""

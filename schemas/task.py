@@ -3,10 +3,14 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Spec
 from schemas.feature import Name
+from schemas.numbers import Count, Weight
+
+MOST_DAYS = timedelta(days=3_660)
+"""After which a label is ripe at the latest."""
 
 
 class TaskSpec(Spec):
@@ -20,9 +24,9 @@ class TaskSpec(Spec):
     """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
     entire space as p(click) * p(conversion | click) (ESMM); in a log without a click task it is
     a plain label over all rows. `binary`: any other label."""
-    weight: NonNegativeFloat = 1.0
+    weight: Weight = 1.0
     """Weight of this task's loss."""
-    matures_after: timedelta | None = None
+    matures_after: Annotated[timedelta, Field(ge=timedelta(0), le=MOST_DAYS)] | None = None
     """A label younger than this at the job's `as_of` is not ripe, and masked."""
 
     @field_validator("matures_after", mode="before")
@@ -56,7 +60,7 @@ class DomainSpec(Spec):
     parent: tuple[str, ...] = ()
     """Columns naming the parent (district -> city), used where a domain is below its floor or has
     no published kernel; after the parent comes the pooled kernel, then the base."""
-    min_rows: Annotated[int, Field(ge=1)] = 500
+    min_rows: Count = 500
     """Row floor: a domain with fewer tuning rows gets no kernel of its own."""
     values: tuple[tuple[str, ...], ...] = ()
     """The declared domains, one tuple of key values each; rows of an undeclared domain are

@@ -3,11 +3,13 @@
 import json
 import os
 
+import pyarrow as pa
 import pytest
+import torch
 from torch import distributed as dist
 
 from jobs import _failures
-from pipeline.errors import BadLog, PipelineError
+from pipeline.errors import BadLog, DoesNotFit, PipelineError
 from pipeline.process import run_on_workers
 
 
@@ -49,6 +51,39 @@ def test_a_deliberate_error_keeps_its_kind(tmp_path):
     failed(tmp_path, BadLog("a hole in the log"))
     with pytest.raises(BadLog, match="a hole in the log"):
         _failures.raise_refusal(tmp_path)
+
+
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)\nframe #0: c10"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(MemoryError(), id="Python"),
+        pytest.param(pa.ArrowMemoryError("realloc of size 9 failed"), id="pyarrow"),
+        pytest.param(RuntimeError(CPU), id="torch on a CPU"),
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried ..."), id="torch on a GPU"),
+        pytest.param(RuntimeError("CUDA error: out of memory"), id="CUDA itself"),
+    ],
+)
+def test_a_worker_without_memory_is_a_run_that_does_not_fit(tmp_path, error):
+    failed(tmp_path, error, rank=3)
+    with pytest.raises(DoesNotFit, match=r"worker 3 ran out of memory: ") as told:
+        _failures.raise_refusal(tmp_path)
+    assert told.value.exit_code == 3
+    assert "\n" not in str(told.value)
+    assert str(tmp_path / "worker-3.error.json") in str(told.value)
+    assert "frame #0" not in str(told.value)
+
+
+def test_what_torch_really_raises_is_known_as_out_of_memory():
+    with pytest.raises(RuntimeError) as told:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert _failures.is_out_of_memory(told.value)
+    assert not _failures.is_out_of_memory(RuntimeError("shapes differ"))
 
 
 def test_the_first_attempt_is_silent_and_every_other_says_why(tmp_path):
