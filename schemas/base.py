@@ -1,11 +1,55 @@
 """`Spec`, the ancestor of every document: frozen, and a key it does not know is refused."""
 
 import re
+import unicodedata
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+T = TypeVar("T")
 
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 """The `user:password` of a URI."""
+
+
+def printable(text: str) -> str:
+    """Return a text as it is.
+
+    Raises:
+        ValueError: it holds a control character, or bytes that are no UTF-8: the first cannot stand
+            in a path or a column's name, the second in no document.
+    """
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("it holds a control character (NUL, a line's end, ...); remove it")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("it holds bytes that are no UTF-8; write it in UTF-8")
+    return text
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty; name something, or leave the setting out")
+    return text
+
+
+def without_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
+    """Return names as they are.
+
+    Raises:
+        ValueError: one is there twice.
+    """
+    seen = list(names)
+    if repeated := sorted({str(name) for name in seen if seen.count(name) > 1}):
+        raise ValueError(f"{', '.join(repeated)}: named twice; name each once")
+    return names
+
+
+Value = Annotated[str, AfterValidator(printable)]
+"""A value of a column, as text."""
+Column = Annotated[str, AfterValidator(printable), AfterValidator(_not_empty)]
+"""Name of a column."""
+FolderText = Annotated[str, AfterValidator(printable)]
+"""A folder below another one, or its URI; empty for that one itself."""
 
 
 class Spec(BaseModel):

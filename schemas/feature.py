@@ -7,9 +7,9 @@ fewer than `min_count` times); declared ids start at row 2.
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from schemas.base import Spec
+from schemas.base import Column, Spec, Value, without_repeats
 from schemas.numbers import Count, Size, TableRows, Width
 
 NULL_ROW = 0
@@ -45,7 +45,7 @@ class CategoricalSpec(Spec):
 
     kind: Literal["categorical"]
     name: Name
-    column: str | None = None
+    column: Column | None = None
     """Column of the log; `name` when absent."""
     table: Name | None = None
     """Table the ids read; a table of the feature's own name when absent."""
@@ -63,13 +63,13 @@ class ListSpec(Spec):
 
     kind: Literal["list"]
     name: Name
-    column: str | None = None
+    column: Column | None = None
     """List column of the log, oldest first for histories; `name` when absent."""
     table: Name | None = None
     """Table the ids read; share it by naming the table of another feature."""
     last: Annotated[int, Field(gt=0, le=1_000_000)] = 50
     """Only the last this many values are kept."""
-    padding: int | str | None = None
+    padding: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | Value | None = None
     """Id that fills short lists up; it is dropped before the last values are taken."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""
@@ -85,7 +85,7 @@ class CrossSpec(Spec):
 
     kind: Literal["cross"]
     name: Name
-    columns: Annotated[tuple[str, ...], Field(min_length=2)]
+    columns: Annotated[tuple[Column, ...], Field(min_length=2), AfterValidator(without_repeats)]
     """Columns whose values together are the id."""
     table: Name | None = None
     optional: bool = False
@@ -97,7 +97,7 @@ class NumericSpec(Spec):
 
     kind: Literal["numeric"]
     name: Name
-    column: str | None = None
+    column: Column | None = None
     log: bool = False
     """Take sign(x) * log(1 + |x|) first."""
     standardise: bool = True
