@@ -1,12 +1,12 @@
 """Clusters by name, by number, or from a file."""
 
 import re
-import tomllib
 from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from jobs._documents import read_toml
 from jobs._explain import explain
 from pipeline.errors import BadRequest
 from schemas.cluster import ClusterSpec
@@ -89,11 +89,8 @@ def with_devices(cluster: ClusterSpec, devices: int) -> ClusterSpec:
 
 
 def _parse(path: Path) -> ClusterSpec:
+    document = read_toml(path, setting="cluster")
     try:
-        return ClusterSpec.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise BadRequest(f"cluster {path}: {error.strerror or error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadRequest(f"cluster {path} is not TOML: {error}") from error
+        return ClusterSpec.model_validate(document)
     except ValidationError as error:
         raise BadRequest(f"cluster {path}: {explain(error)}") from error

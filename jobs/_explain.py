@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from pipeline.data.nearest import listed, nearest
-from schemas.base import redacted
+from schemas.base import redacted, shortened
 from schemas.reference import type_name
 
 _SECTIONS = {
@@ -173,4 +173,4 @@ def _words(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shown(seen: str | float) -> str:
-    return repr(seen) if isinstance(seen, str) else json.dumps(seen)
+    return shortened(repr(seen) if isinstance(seen, str) else json.dumps(seen))

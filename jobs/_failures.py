@@ -25,6 +25,8 @@ STARTED = "started.json"
 _GLOO = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
+UNSEEN = "worker-any.error.json"
+"""What Ray says of workers that left no file of their own."""
 _KILLED = "a worker ended without a word: killed, or out of memory"
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -121,6 +123,18 @@ def cause_of_failure(run_dir: Path) -> str:
     told = [document["error"] for document in _failures(run_dir)]
     own = [line for line in told if _GLOO.search(line) is None]
     return own[0] if own else _KILLED
+
+
+def story_without_words(run_dir: Path, failure: Exception) -> str:
+    """Return what to say of workers that left no error: a sentence, and the file with the rest.
+
+    Args:
+        run_dir: folder of the run.
+        failure: what Ray says of it, in many lines.
+    """
+    path = run_dir / UNSEEN
+    write_document(path, {"error": _KILLED, "traceback": str(failure)})
+    return f"training failed on the workers: {_KILLED}. All that Ray says of it is in {path}"
 
 
 def tracebacks(run_dir: Path) -> list[Path]:

@@ -31,6 +31,7 @@ from jobs._failures import (
     is_refused,
     keep_failure,
     raise_refusal,
+    story_without_words,
     tracebacks,
     write_document,
 )
@@ -229,6 +230,6 @@ def _story(failure: TrainingFailedError, run_dir: Path) -> str:
     raise_refusal(run_dir)
     files = tracebacks(run_dir)
     if not files:
-        return f"training failed on the workers, which left no word: {failure}"
+        return story_without_words(run_dir, failure)
     told = ", ".join(map(str, files))
     return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {told}"

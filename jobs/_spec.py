@@ -1,8 +1,6 @@
 """Catalogues and settings from files, and errors that a person can act on."""
 
 import difflib
-import json
-import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from jobs._documents import read_json, read_toml
 from jobs._explain import explain
 from pipeline.data.nearest import refuse_unknown_settings
 from pipeline.errors import BadRequest
@@ -42,27 +41,13 @@ def catalog_path(name: Path) -> Path:
 
 def parse_catalog(path: Path) -> Catalog:
     """The catalogue in a file."""
+    document = read_toml(path, setting="catalog")
     try:
-        document = tomllib.loads(path.read_text())
         catalog = Catalog.model_validate(document)
-    except tomllib.TOMLDecodeError as error:
-        raise BadRequest(f"{path} is not TOML: {error}{_toml_hint(str(error))}") from error
     except ValidationError as error:
         raise BadRequest(f"{path}: {explain(error, Catalog, document)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{path} cannot be read: {error}") from error
     refuse_unknown_presets(catalog)
     return catalog
-
-
-def _toml_hint(problem: str) -> str:
-    """Return what TOML's commonest errors mean in a catalogue."""
-    if "twice" in problem or "overwrite" in problem:
-        return (
-            ". A section or a key is there once only; features and tasks are lists, whose entries "
-            "each begin with [[features]] or [[tasks]], in two brackets"
-        )
-    return ". Text stands in quotes" if "Invalid value" in problem else ""
 
 
 SPECS: Mapping[str, type[BaseModel]] = {
@@ -101,14 +86,13 @@ def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> Pl
     """
     if path is None:
         return None
+    document = read_json(path, setting="plan")
     try:
-        plan = _plan_of(json.loads(path.read_text()), path)
-    except OSError as error:
-        raise BadRequest(f"plan {path}: {error.strerror or error}") from error
+        plan = _plan_of(document, path)
     except ValidationError as error:
         raise BadRequest(f"plan {path}: {explain(error)}") from error
     except ValueError as error:
-        raise BadRequest(f"plan {path} is no JSON: {error}") from error
+        raise BadRequest(f"plan {path}: {error}") from error
     if plan.job != job:
         raise BadRequest(f"plan {path} is for iak {plan.job}; plan again with job={job}")
     if sharding:
@@ -184,8 +168,10 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, verb: str) ->
     names = known_settings(kind)
     for name in asked:
         plain = name.replace("-", "_")
-        plain = plain.removeprefix("no_") if plain not in names else plain
-        plain = plain.removeprefix("empty_") if plain not in names else plain
+        outer, dot, last = plain.rpartition(".")
+        for prefix in ("no_", "empty_"):
+            if plain not in names:
+                plain = f"{outer}{dot}{last.removeprefix(prefix)}"
         if plain in names or any(n.startswith(f"{plain}.") for n in names):
             continue
         if any(plain.startswith(f"{n}.") for n, is_open in names.items() if is_open):

@@ -3,13 +3,13 @@
 import json
 import shutil
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jobs import synth
+from jobs._documents import read_toml
 from jobs._progress import console
 from jobs._ray import ray_cluster
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
@@ -57,7 +57,7 @@ def main(spec: DemoSpec) -> int:
 def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
     """The frozen demo knobs, or those of a file."""
     shipped = Path(str(resources.files("jobs") / "configs" / "demo" / "synth.toml"))
-    knobs = tomllib.loads((spec.synth or shipped).read_text())
+    knobs = read_toml(spec.synth or shipped, setting="synth")
     return SynthJobSpec.model_validate(knobs | {"out": out})
 
 

@@ -20,7 +20,7 @@ from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe, usual_unseen
-from pipeline.data import kinds, logs, unseen
+from pipeline.data import kinds, logs, stores, unseen
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
@@ -147,7 +147,7 @@ def _gap_split(catalog: Catalog) -> str | None:
 def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
     """The side files with true probabilities, one beside every file of the log."""
     beside = logs.take_snapshot(
-        f"{data_root.rstrip('/')}/{folder}", partition_keys=view.catalog.log.partition_keys
+        stores.below(data_root, folder), partition_keys=view.catalog.log.partition_keys
     )
     rows = {f.path: f.group_rows for f in beside.files}
     for file in view.snapshot.files:

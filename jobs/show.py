@@ -33,6 +33,7 @@ def main(spec: ShowSpec) -> int:
     if bundles := found.get("bundles"):
         _show_bundles(bundles, Path(found["bundles_folder"]), record)
     if spec.json_out:
+        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(found, indent=1))
     return 0
 

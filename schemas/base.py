@@ -26,7 +26,12 @@ def printable(text: str) -> str:
     return text
 
 
-def _not_empty(text: str) -> str:
+def not_empty(text: str) -> str:
+    """Return a text as it is.
+
+    Raises:
+        ValueError: it is empty, or blanks alone.
+    """
     if not text.strip():
         raise ValueError("it is empty; name something, or leave the setting out")
     return text
@@ -46,7 +51,7 @@ def without_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
 
 Value = Annotated[str, AfterValidator(printable)]
 """A value of a column, as text."""
-Column = Annotated[str, AfterValidator(printable), AfterValidator(_not_empty)]
+Column = Annotated[str, AfterValidator(printable), AfterValidator(not_empty)]
 """Name of a column."""
 FolderText = Annotated[str, AfterValidator(printable)]
 """A folder below another one, or its URI; empty for that one itself."""
@@ -60,17 +65,29 @@ class Spec(BaseModel):
     )
 
 
+MOST_SHOWN = 200
+
+
 def redacted(text: str) -> str:
     """Return the text without the user and password of any URI in it."""
     return _USERINFO.sub("***", text)
+
+
+def shortened(text: str) -> str:
+    """Return a text as a message shows it: of a very long one the beginning and the length."""
+    if len(text) <= MOST_SHOWN:
+        return text
+    return f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
 
 
 def without_userinfo(uri: str) -> str:
     """Return a URI as it is.
 
     Raises:
-        ValueError: it holds a user or a password, which would be written wherever the URI is.
+        ValueError: it is empty, or holds a user or a password, which would be written wherever the
+            URI is.
     """
+    not_empty(printable(uri))
     if _USERINFO.search(uri):
         raise ValueError(
             "a URI must not hold a user or a password, which would stand in every record. Leave "

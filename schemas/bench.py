@@ -29,6 +29,7 @@ from schemas.numbers import (
     Width,
     Workers,
 )
+from schemas.paths import FileToRead, FolderToRead, FolderToWrite, NamedPath
 
 
 class BenchSpec(Spec):
@@ -36,7 +37,7 @@ class BenchSpec(Spec):
 
     smoke: bool = False
     """Use the shipped small sizes, to see that it runs; its numbers say nothing."""
-    out: Path = Path("runs/bench")
+    out: FolderToWrite = Path("runs/bench")
     """Folder of NAME.json (the record) and NAME.png (the picture)."""
     check_targets: bool = False
     """Exit with 1 when a target is missed; it is recorded in any case."""
@@ -64,7 +65,7 @@ class BenchDataSpec(BenchSpec):
 class BenchFinetuneSpec(BenchSpec):
     """What a night costs on a frozen base, against what it costs today."""
 
-    cache: Path = Path("runs/bench/cache")
+    cache: FolderToWrite = Path("runs/bench/cache")
     """Folder of the log and the base, which later runs of the same sizes find again."""
     rows: Annotated[int, Field(gt=0, le=10_000_000_000)] = 2_000_000
     """Rows of the log."""
@@ -133,7 +134,7 @@ class BenchTablesSpec(BenchSpec):
 class BenchScalingSpec(BenchSpec):
     """What 1, 2, ... workers make of the same work, and of as much each; what more would."""
 
-    cache: Path = Path("runs/bench/cache")
+    cache: FolderToWrite = Path("runs/bench/cache")
     """Folder of the log and the base, which later runs of the same sizes find again."""
     workers: Annotated[tuple[Workers, ...], Field(min_length=2)] = (1, 2)
     """Numbers of gloo workers that are measured, one thread each, from 1 rising to a core each."""
@@ -180,9 +181,9 @@ class BenchShardingSpec(BenchSpec):
 
     tables: Annotated[tuple[TableSize, ...], Field(min_length=1)] = ("100_000x16", "1_000_000x64")
     """Tables as ROWSxWIDTH; not read where `catalog` or `base` names others."""
-    catalog: Path | None = None
+    catalog: NamedPath | None = None
     """Measure this catalogue's tables: a TOML file, or the name of a shipped one."""
-    base: Path | None = None
+    base: FolderToRead | None = None
     """Run or folder of a published base: the rows its vocabularies came to, and its catalogue
     where none is named."""
     width: Width = 16
@@ -206,7 +207,7 @@ class BenchShardingSpec(BenchSpec):
     """Steps ahead of each slice that are not counted."""
     link_mib: Annotated[float, Field(gt=0, le=1_000_000)] = 8.0
     """MiB that each worker sends to all others where links are measured."""
-    check_baseline: Path | None = None
+    check_baseline: FileToRead | None = None
     """Record of an earlier run; exit with 1 when a combination is slower, moves more bytes, holds
     more or fails where it did not."""
     threshold: Annotated[float, Field(gt=1, le=1_000)] = 1.25

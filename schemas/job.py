@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from schemas.base import Spec, without_userinfo
+from schemas.feature import Name
 from schemas.numbers import (
     BatchRows,
     Ceiling,
@@ -32,6 +33,7 @@ from schemas.numbers import (
     Width,
     Workers,
 )
+from schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath, Picture
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Allowance = Annotated[
@@ -49,7 +51,7 @@ class LogJobSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    catalog: Path
+    catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one (`planted`, `frappe`, ...)."""
     data_root: Annotated[str, AfterValidator(without_userinfo)]
     """Folder or URI under which the catalogue's paths lie (a path, s3://, gs://, ...)."""
@@ -68,7 +70,7 @@ class LogJobSpec(Spec):
 class WorkerJobSpec(LogJobSpec):
     """What every job that runs on workers is told."""
 
-    run_dir: Path
+    run_dir: FolderToWrite
     """Folder of the run: record, progress, checkpoints, results. On a cluster, a shared folder."""
     workers: Workers = 2
     """Ray Train workers."""
@@ -150,7 +152,7 @@ class PretrainOptimSpec(_OptimSpec):
 class PretrainSpec(WorkerJobSpec):
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
 
-    from_: Annotated[Path | None, Field(alias="from")] = None
+    from_: Annotated[FolderToRead | None, Field(alias="from")] = None
     """Run or published base to continue; its encoding is kept, the result has a new fingerprint."""
     allow: tuple[Allowance, ...] = ()
     """Differences from `from` that are meant, `table:NAME:grown` or `dense:NAME:KIND`; every other
@@ -186,7 +188,7 @@ class PretrainSpec(WorkerJobSpec):
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers; shorter ones stay whole."""
-    plan: Path | None = None
+    plan: FileToRead | None = None
     """A plan that `iak plan save=FILE` wrote; it is followed exactly, instead of the rule."""
     checkpoint_every_steps: Count = 200
     """Steps between checkpoints."""
@@ -294,7 +296,7 @@ class EvaluatedTablesSpec(FrozenTablesSpec):
 class CacheSpec(Spec):
     """What the frozen base made of a row, kept over epochs, runs and nights."""
 
-    folder: Path | None = None
+    folder: FolderToWrite | None = None
     """Where it lies; `activations/` beside the base when absent."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Type in which activations are kept, on disk and in memory."""
@@ -328,7 +330,7 @@ class GateSpec(Spec):
 class FinetuneSpec(WorkerJobSpec):
     """Tune every domain's kernel on a frozen base and write the bundles."""
 
-    base: Path
+    base: FolderToRead
     """Run or folder of the published base."""
     kernel: KernelSpec = KernelSpec()
     pooled: StageSpec = StageSpec()
@@ -339,7 +341,7 @@ class FinetuneSpec(WorkerJobSpec):
     """Compute each row's h and x once and keep them on disk for later runs, or in memory for this
     run alone, or look the tables up each step."""
     cache: CacheSpec = CacheSpec()
-    live: Path | None = None
+    live: FolderToRead | None = None
     """Bundles that serve now (a run, or its `bundles/`): kernels start from them."""
     step_rows: BatchRows = 8192
     """Rows of a step over all workers, at which it takes no further domain in."""
@@ -349,16 +351,16 @@ class FinetuneSpec(WorkerJobSpec):
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers."""
-    plan: Path | None = None
+    plan: FileToRead | None = None
     """A plan that `iak plan job=finetune save=FILE` wrote; followed exactly, not the rule."""
 
 
 class EvaluateSpec(WorkerJobSpec):
     """Evaluate base and kernels on the same later rows, with paired intervals."""
 
-    base: Path
+    base: FolderToRead
     """Run or folder of the published base."""
-    bundles: Path | None = None
+    bundles: FolderToRead | None = None
     """Folder of bundles; the base alone is evaluated when absent."""
     split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split to evaluate."""
@@ -379,15 +381,15 @@ class CompareSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    first: Path
+    first: FolderToRead
     """Run folder of an evaluation: what the other one is compared with."""
-    second: Path
+    second: FolderToRead
     """Run folder of the other evaluation; differences are second minus first."""
-    split: str = "test"
+    split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split that both evaluated."""
     common: bool = False
     """Compare on the rows that both have, where they differ; refused when absent."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write every line as JSON to this file."""
 
 
@@ -405,20 +407,20 @@ class CheckSpec(LogJobSpec):
     """Also profile the log: rows and positives by split and domain, new ids, drift."""
     top_domains: Count = 12
     """Domains that the profile lists, those with most rows first; the rest is summed."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write findings and profile as JSON to this file."""
-    picture: Path | None = None
+    picture: Picture | None = None
     """Draw the profile into this file (PNG, SVG or PDF)."""
 
 
 class InitSpec(Spec):
     """Look at a Parquet folder and write a commented starting catalogue."""
 
-    log: str
+    log: Annotated[str, AfterValidator(without_userinfo)]
     """Folder or URI of the log; said first, without a name: `iak init LOG`."""
-    out: Path | None = None
+    out: FileToWrite | None = None
     """The TOML file to write; NAME.toml in this folder when absent."""
-    name: str | None = None
+    name: Name | None = None
     """Name of the log; its folder's when absent."""
     overwrite: bool = False
     """Replace `out` where it exists."""
@@ -431,20 +433,20 @@ class ShowSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    path: Path
+    path: FolderToRead
     """The folder; said first, without a name: `iak show RUN`."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write what is shown as JSON to this file."""
 
 
 class DemoSpec(Spec):
     """Make a planted log, pre-train, tune, evaluate, publish."""
 
-    run_dir: Path = Path("runs/demo")
+    run_dir: FolderToWrite = Path("runs/demo")
     """Folder for the log and the three runs."""
     workers: Workers = 2
     """Ray Train workers."""
-    synth: Path | None = None
+    synth: FileToRead | None = None
     """Knobs of the planted log; the shipped demo knobs when absent."""
     fresh: bool = False
     """Remove what an earlier demo left in `run_dir` first."""
@@ -455,7 +457,7 @@ class PlanSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    catalog: Path
+    catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one."""
     job: Literal["pretrain", "finetune"] = "pretrain"
     """Which job is planned."""
@@ -466,9 +468,9 @@ class PlanSpec(Spec):
     """Clusters, with commas between them: a line each instead of one answer."""
     sweep: str = ""
     """`gpus=8,16,32`: the same kind of machine in these numbers; says the smallest that fits."""
-    settings: Path | None = None
+    settings: FileToRead | None = None
     """The TOML file that the job itself is given by --config; what matters here is taken over."""
-    base: Path | None = None
+    base: FolderToRead | None = None
     """Run or folder of a published base: its size, and the rows of its tables."""
     table_rows: dict[str, TableRows] = {}
     """Table -> rows to plan for, where the catalogue leaves them open or you expect others."""
@@ -504,11 +506,11 @@ class PlanSpec(Spec):
     """Exit with 3 when the job takes longer."""
     max_cost: Ceiling | None = None
     """Exit with 3 when it costs more, in the cluster's currency."""
-    save: Path | None = None
+    save: FileToWrite | None = None
     """Write the plan to this file, for plan=FILE of the job that it is for."""
-    picture: Path | None = None
+    picture: Picture | None = None
     """Draw the memory of every rank into this file (PNG, SVG or PDF)."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Write everything as JSON to this file."""
 
 
@@ -519,9 +521,9 @@ class SubmitSpec(Spec):
     """The verb and its settings, as they would follow `iak` there."""
     address: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")] = "http://127.0.0.1:8265"
     """The cluster's job server. Its token is read from RAY_AUTH_TOKEN and is no setting."""
-    out: Path = Path("runs/submitted")
+    out: FolderToWrite = Path("runs/submitted")
     """Folder on this machine for the record and what belongs to it."""
-    project: Path | None = None
+    project: FolderToRead | None = None
     """Folder of the code to send; the one this command runs from when absent."""
     include: tuple[str, ...] = ()
     """Files and folders of it to send besides pipeline/, jobs/, schemas/ and pyproject.toml: a

@@ -1,7 +1,6 @@
 """What a planted log is asked to be, and what it says about itself once it is written."""
 
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -14,6 +13,7 @@ from pydantic import (
 
 from schemas.base import Spec
 from schemas.numbers import Count, Margin, Seed, Size
+from schemas.paths import FolderToWrite
 
 REGION_NAMES = (
     "hangzhou",
@@ -180,5 +180,5 @@ class SynthManifest(Spec):
 class SynthJobSpec(SynthSpec):
     """`iak synth`: the knobs, and where the log goes."""
 
-    out: Path
+    out: FolderToWrite
     """Folder of the log; absent, empty, or already holding this very log."""

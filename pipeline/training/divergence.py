@@ -31,8 +31,8 @@ def refuse_diverged(loss: float, *, where: str, rates: Mapping[str, float]) -> N
     names = list(rates)
     order = f"{names[0]} first, then {' and '.join(names[1:])}" if names[1:] else names[0]
     raise Diverged(
-        f"{where} is {loss:g} under {asked}. Lower {order}, by a factor of ten, in another run_dir. "
-        "Where that does not help, look for extreme numbers in the log: iak check"
+        f"{where} is {loss:g} under {asked}. Lower {order}, by a factor of ten, in another "
+        "run_dir. Where that does not help, look for extreme numbers in the log: iak check"
     )
 
 

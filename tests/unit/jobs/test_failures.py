@@ -107,6 +107,17 @@ def test_a_success_leaves_no_failure_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_workers_that_left_no_word_are_a_sentence_and_a_file_that_a_success_removes(tmp_path):
+    told = _failures.story_without_words(tmp_path, RuntimeError("Traceback\n  a\n  b"))
+    assert told.startswith("training failed on the workers: a worker ended without a word")
+    assert "\n" not in told
+    (path,) = _failures.tracebacks(tmp_path)
+    assert told.endswith(str(path))
+    assert json.loads(path.read_text())["traceback"] == "Traceback\n  a\n  b"
+    _failures.forget_failures(tmp_path)
+    assert not path.exists()
+
+
 def lose_a_peer(worker, place):
     """Let rank 1 go away without a word, and keep what rank 0 then sees."""
     if worker.rank == 1:
