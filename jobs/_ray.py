@@ -36,6 +36,7 @@ from jobs._failures import (
     write_document,
 )
 from jobs._progress import announce, show_progress
+from jobs._session import private_folder
 from pipeline.errors import DoesNotFit, PipelineError
 from pipeline.process import WORKER_ENVIRONMENT, Worker, current_worker, keep_freed_memory
 
@@ -118,6 +119,7 @@ def _local(workers: int) -> dict[str, Any]:
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
+        "_temp_dir": str(private_folder() / "ray"),
     }
 
 
