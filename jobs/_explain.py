@@ -131,7 +131,7 @@ def _told(found: Any, path: Sequence[int | str], there: Any, wanted: Any) -> str
     if problem == "literal_error" and isinstance(seen, str):
         near = nearest(seen, list(_words(found))).strip()
         told += f" (d{near[1:]})" if near else ""
-    elif path[:1] == ["presets"]:
+    elif path[:1] == ["presets"] and len(path) > 1:
         told = _preset_told(path)
     elif wanted is not None and problem not in ("value_error", "literal_error"):
         told = f"expected {type_name(wanted)}" if _is_kind_error(problem) else told

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -268,17 +269,28 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     if not any(field.is_required() for field in kind.model_fields.values()):
         take.__kwdefaults__ = {"spec": kind()}
     app.default(take)
+    _spec.refuse_other_than_text(kind, settings, verb=verb)
     below = _spec.merged(_presets(verb, words, settings), settings)
     app.config = Dict(below, source="--config", use_commands_as_keys=False)
     if not {"--help", "-h"} & {*words}:
         _spec.refuse_unknown(kind, _asked(words, below), verb=verb)
+        _spec.refuse_other_than_text(kind, below, verb=verb)
     try:
         app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         cause = error.__cause__ or error.__context__
-        told = explain(cause) if isinstance(cause, ValidationError) else str(error)
+        told = explain(cause) if isinstance(cause, ValidationError) else _dotted(str(error))
         raise BadRequest(f"iak {verb}: {told}\nSee iak {verb} --help") from error
     return wanted[0] if wanted else None
+
+
+def _dotted(message: str) -> str:
+    """Return a message that calls a setting of a file by its dotted name."""
+    return re.sub(
+        r"((?:\[[^\[\]]+\])+)(?= from --config)",
+        lambda found: found[1].strip("[]").replace("][", "."),
+        message,
+    )
 
 
 def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:

@@ -40,8 +40,8 @@ def main(spec: PlanSpec) -> int:
     opened = base.open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows
     spec = _resolved(spec, catalog, opened)
-    question = _question(spec, catalog, rows)
     clusters = _clusters(spec)
+    question = _question(spec, catalog, rows)
     found = []
     for place, cluster in enumerate(clusters):
         if len(clusters) > 1:

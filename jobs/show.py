@@ -80,7 +80,7 @@ def _kind(folder: Path) -> str | None:
 def _read(path: Path) -> Document:
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Corrupt(f"{path} cannot be read as JSON: {error}. Restore it from a copy") from error
     if not isinstance(document, dict):
         raise Corrupt(f"{path} holds a {type(document).__name__}, not a document")

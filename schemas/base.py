@@ -49,6 +49,17 @@ def without_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
     return names
 
 
+def with_names(by_name: dict[str, T]) -> dict[str, T]:
+    """Return what stands under names, as it is.
+
+    Raises:
+        ValueError: a name is empty, or holds what no text may.
+    """
+    for name in by_name:
+        not_empty(printable(name))
+    return by_name
+
+
 Value = Annotated[str, AfterValidator(printable)]
 """A value of a column, as text."""
 Column = Annotated[str, AfterValidator(printable), AfterValidator(not_empty)]

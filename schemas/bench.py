@@ -21,11 +21,13 @@ from schemas.numbers import (
     BatchRows,
     Count,
     CountOrZero,
+    Number,
     Seconds,
     Seed,
     Speed,
     TableRows,
     Units,
+    Whole,
     Width,
     Workers,
 )
@@ -50,7 +52,7 @@ class BenchSpec(Spec):
 class BenchDataSpec(BenchSpec):
     """How fast rows become batches, against what decoding their columns costs at least."""
 
-    rows: Annotated[int, Field(gt=0, le=10_000_000_000)] = 524_288
+    rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 524_288
     """Rows of the wide log: 20 columns, two of them histories."""
     row_group_rows: BatchRows = 65_536
     """Rows of a Parquet row group."""
@@ -58,7 +60,7 @@ class BenchDataSpec(BenchSpec):
     """Rows of a batch."""
     compression: Literal["zstd", "snappy", "lz4", "none"] = "zstd"
     """Codec of the Parquet pages; what costs less to decode leaves encoding less to hide behind."""
-    prefetch: Annotated[int, Field(gt=0, le=10_000)] = 4
+    prefetch: Annotated[Whole, Field(gt=0, le=10_000)] = 4
     """Batches that the background thread may be ahead."""
 
 
@@ -67,9 +69,9 @@ class BenchFinetuneSpec(BenchSpec):
 
     cache: FolderToWrite = Path("runs/bench/cache")
     """Folder of the log and the base, which later runs of the same sizes find again."""
-    rows: Annotated[int, Field(gt=0, le=10_000_000_000)] = 2_000_000
+    rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 2_000_000
     """Rows of the log."""
-    days: Annotated[int, Field(ge=12, le=10_000)] = 28
+    days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
     """Days of the log; the last eight but one are tuned on, what lies before them is the base's."""
     table_rows: TableRows = 20_000_000
     """Rows of all embedding tables together."""
@@ -147,9 +149,9 @@ class BenchScalingSpec(BenchSpec):
     """Bandwidths of the simulated links, 1e9 bytes/s out of a worker; 1.25 is 10 Gbit/s."""
     latency_us: Seconds = 20.0
     """Microseconds a message takes on a simulated link, beside what software costs a round."""
-    rows: Annotated[int, Field(gt=0, le=10_000_000_000)] = 400_000
+    rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 400_000
     """Rows of the log."""
-    days: Annotated[int, Field(ge=12, le=10_000)] = 28
+    days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
     """Days of the log; the last eight but one are what is read here."""
     table_rows: TableRows = 4_000_000
     """Rows of all embedding tables together."""
@@ -205,10 +207,10 @@ class BenchShardingSpec(BenchSpec):
     """Steps of one measured slice."""
     warmup_steps: CountOrZero = 3
     """Steps ahead of each slice that are not counted."""
-    link_mib: Annotated[float, Field(gt=0, le=1_000_000)] = 8.0
+    link_mib: Annotated[Number, Field(gt=0, le=1_000_000)] = 8.0
     """MiB that each worker sends to all others where links are measured."""
     check_baseline: FileToRead | None = None
     """Record of an earlier run; exit with 1 when a combination is slower, moves more bytes, holds
     more or fails where it did not."""
-    threshold: Annotated[float, Field(gt=1, le=1_000)] = 1.25
+    threshold: Annotated[Number, Field(gt=1, le=1_000)] = 1.25
     """Times the baseline's number beyond which a combination is a regression."""

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Spec
-from schemas.numbers import Gib, Money, Seconds, Speed, Workers
+from schemas.numbers import Gib, Money, Number, Seconds, Speed, Workers
 
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 class ConstantsSpec(Spec):
@@ -31,7 +31,7 @@ class ConstantsSpec(Spec):
     """Rows of a wide log that one CPU core reads, encodes and batches a second."""
     cached_rows_per_s: Speed | None = None
     """Rows a second that one worker tunes from kept activations, where it was measured."""
-    reserve_share: Annotated[float, Field(ge=0, lt=0.9)] = 0.12
+    reserve_share: Annotated[Number, Field(ge=0, lt=0.9)] = 0.12
     """Of the device's memory: the runtime, fragments, workspaces; nothing is planned into it."""
     measured: str = ""
     """The record that measured them; empty where they are assumptions."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import Column, Spec, Value, without_repeats
-from schemas.numbers import Count, Size, TableRows, Width
+from schemas.numbers import Count, Number, Size, TableRows, Whole, Width
 
 NULL_ROW = 0
 UNSEEN_ROW = 1
@@ -67,9 +67,9 @@ class ListSpec(Spec):
     """List column of the log, oldest first for histories; `name` when absent."""
     table: Name | None = None
     """Table the ids read; share it by naming the table of another feature."""
-    last: Annotated[int, Field(gt=0, le=1_000_000)] = 50
+    last: Annotated[Whole, Field(gt=0, le=1_000_000)] = 50
     """Only the last this many values are kept."""
-    padding: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | Value | None = None
+    padding: Annotated[Whole, Field(ge=-(2**63), le=2**63 - 1)] | Value | None = None
     """Id that fills short lists up; it is dropped before the last values are taken."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""
@@ -105,10 +105,10 @@ class NumericSpec(Spec):
     becomes 0, which is the mean."""
     clip: Size = 10.0
     """Standardised values are cut at plus and minus this many deviations."""
-    buckets: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    buckets: Annotated[Whole, Field(ge=2, le=10_000)] | None = None
     """Cut at this many quantiles of the pre-training window and read an embedding instead of a
     dense input; nulls and NaN read the null row."""
-    boundaries: tuple[float, ...] = ()
+    boundaries: tuple[Number, ...] = ()
     """Declared cuts, rising, instead of quantiles; after the logarithm where one is taken."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""

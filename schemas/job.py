@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import Spec, without_userinfo
+from schemas.base import Spec, Value, with_names, without_userinfo
 from schemas.feature import Name
 from schemas.numbers import (
     BatchRows,
@@ -21,6 +21,7 @@ from schemas.numbers import (
     Gib,
     Layers,
     Margin,
+    Number,
     Rate,
     Rows,
     Seconds,
@@ -30,12 +31,13 @@ from schemas.numbers import (
     Units,
     UnitsOrZero,
     Weight,
+    Whole,
     Width,
     Workers,
 )
 from schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath, Picture
 
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+Dropout = Annotated[Number, Field(ge=0, lt=1)]
 Allowance = Annotated[
     str,
     Field(
@@ -44,6 +46,12 @@ Allowance = Annotated[
     ),
 ]
 """One difference between a published base and a model: part, name, and what may differ."""
+
+
+ByTable = Annotated[
+    dict[str, Literal["row_wise", "table_wise", "column_wise"]], AfterValidator(with_names)
+]
+"""Table -> sharding type."""
 
 
 class LogJobSpec(Spec):
@@ -61,7 +69,7 @@ class LogJobSpec(Spec):
     today: date | None = None
     """Today's date, which a row of the log cannot lie beyond; from the machine's clock when absent.
     A planted log's dates are made up: no clock bounds them."""
-    max_skipped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_skipped_share: Annotated[Number, Field(ge=0, le=1)] = 0.05
     """Share of a split window's rows that may lie in files that cannot be read."""
     allow_skipped: bool = False
     """Run although more rows than that, or a whole day of a window, cannot be read."""
@@ -100,7 +108,7 @@ class ModelSpec(Spec):
     """Rank of a cross layer's matrix; 0 is full rank."""
     mlp: Annotated[tuple[Units, ...], Field(min_length=1, max_length=64)] = (128,)
     """Widths of the deep part beside the cross network."""
-    experts: Annotated[int, Field(gt=0, le=1_024)] = 4
+    experts: Annotated[Whole, Field(gt=0, le=1_024)] = 4
     """MMoE experts."""
     expert_width: Units = 64
     """Units of an expert, and so of each task's representation."""
@@ -123,7 +131,7 @@ class _OptimSpec(Spec):
     """This / 2 times the squared length of each embedding read is added to a row's loss."""
     dense_decay: Weight = 0.0
     """AdamW's decoupled decay."""
-    decay_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    decay_share: Annotated[Number, Field(ge=0, le=1)] = 0.4
     """Share of the run, at its end, over which both rates fall linearly to zero."""
 
 
@@ -161,7 +169,7 @@ class PretrainSpec(WorkerJobSpec):
     A vocabulary takes in new ids only where its table is allowed to have `grown`."""
     model: ModelSpec = ModelSpec()
     optim: PretrainOptimSpec = PretrainOptimSpec()
-    from_rates: Annotated[float, Field(gt=0, le=1)] | None = None
+    from_rates: Annotated[Number, Field(gt=0, le=1)] | None = None
     """Factor on both rates where `from` continues a base. Open: 1 with the base's optimiser state,
     0.3 without it."""
     batch_rows: BatchRows | None = None
@@ -178,13 +186,13 @@ class PretrainSpec(WorkerJobSpec):
     """What the best state is judged by. `sum`: the weighted validation loss of all tasks.
     `per_task`: that, and then each task's tower is trained on alone, on the frozen tables and
     trunk of that state, and kept at its own best validation."""
-    task_weights: dict[str, Weight] = {}
+    task_weights: Annotated[dict[str, Weight], AfterValidator(with_names)] = {}
     """Task -> weight of its loss, over the catalogue's (`task_weights.cvr=0.5`)."""
     shuffle_rows: Count = 262_144
     """Rows shuffled together by a worker; row groups are shuffled first."""
     bf16: bool = False
     """Run trunk and towers under bfloat16 autocast."""
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers; shorter ones stay whole."""
@@ -228,7 +236,7 @@ class StageSpec(Spec):
 
     lr: Rate = 2e-3
     """Adam's rate in matching until it falls, and in compression."""
-    decay_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    decay_share: Annotated[Number, Field(ge=0, le=1)] = 1.0
     """Share of a kernel's steps, at their end, over which its rate falls linearly to zero; with 0
     it stays, and `max_epochs` should be so many that few kernels reach it."""
     compression_epochs: CountOrZero = 1
@@ -275,7 +283,7 @@ class FrozenTablesSpec(Spec):
 
     precision: Precision = "int8"
     """Type of a table's entries; int8 and int4 carry a scale and a bias a row."""
-    precisions: dict[str, Precision] = {}
+    precisions: Annotated[dict[str, Precision], AfterValidator(with_names)] = {}
     """Table -> type, where it shall differ."""
     tolerance: Margin = 1e-3
     """AUC that a precision may cost any task on the base's validation rows before it is refused."""
@@ -347,7 +355,7 @@ class FinetuneSpec(WorkerJobSpec):
     """Rows of a step over all workers, at which it takes no further domain in."""
     checkpoint_every_s: Seconds = 30.0
     """Seconds between checkpoints."""
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers."""
@@ -364,13 +372,13 @@ class EvaluateSpec(WorkerJobSpec):
     """Folder of bundles; the base alone is evaluated when absent."""
     split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split to evaluate."""
-    max_base_gap: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_base_gap: Annotated[Number, Field(gt=0, le=1)] | None = None
     """On planted logs: AUC the base may lie below the global oracle before the run fails; it is
     reported and never fails when absent."""
     batch_rows: BatchRows = 8192
     """Rows a worker evaluates at a time."""
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the default is not wanted."""
     row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers."""
@@ -461,20 +469,20 @@ class PlanSpec(Spec):
     """The catalogue: a TOML file, or the name of a shipped one."""
     job: Literal["pretrain", "finetune"] = "pretrain"
     """Which job is planned."""
-    cluster: str = "8xH100"
+    cluster: Value = "8xH100"
     """A shipped kind of machine (8xA100-40, 8xA100-80, 8xH100, 8xH200, 8xL40S), several of them
     (16x8xH100), or a TOML file of your own."""
-    compare: str = ""
+    compare: Value = ""
     """Clusters, with commas between them: a line each instead of one answer."""
-    sweep: str = ""
+    sweep: Value = ""
     """`gpus=8,16,32`: the same kind of machine in these numbers; says the smallest that fits."""
     settings: FileToRead | None = None
     """The TOML file that the job itself is given by --config; what matters here is taken over."""
     base: FolderToRead | None = None
     """Run or folder of a published base: its size, and the rows of its tables."""
-    table_rows: dict[str, TableRows] = {}
+    table_rows: Annotated[dict[str, TableRows], AfterValidator(with_names)] = {}
     """Table -> rows to plan for, where the catalogue leaves them open or you expect others."""
-    ids: dict[str, Size] = {}
+    ids: Annotated[dict[str, Size], AfterValidator(with_names)] = {}
     """Feature -> mean ids a row; of a list, the most that are kept when absent."""
     rows: Rows = 100_000_000
     """Rows of the log that the job trains or tunes on."""
@@ -498,9 +506,9 @@ class PlanSpec(Spec):
     cache: CacheSpec = CacheSpec()
     row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows, where the rule decides."""
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the search is not to decide."""
-    constants: dict[str, float] = {}
+    constants: dict[str, Annotated[Number, Field(ge=0, le=1_000_000_000)]] = {}
     """Constants of the estimates, over the cluster's: lookup_efficiency, matmul_efficiency, ..."""
     max_hours: Ceiling | None = None
     """Exit with 3 when the job takes longer."""
@@ -517,7 +525,7 @@ class PlanSpec(Spec):
 class SubmitSpec(Spec):
     """Run a verb on a Ray cluster, follow what it prints, and fetch its record."""
 
-    command: Annotated[str, Field(min_length=1)]
+    command: Annotated[Value, Field(min_length=1)]
     """The verb and its settings, as they would follow `iak` there."""
     address: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")] = "http://127.0.0.1:8265"
     """The cluster's job server. Its token is read from RAY_AUTH_TOKEN and is no setting."""
@@ -525,6 +533,6 @@ class SubmitSpec(Spec):
     """Folder on this machine for the record and what belongs to it."""
     project: FolderToRead | None = None
     """Folder of the code to send; the one this command runs from when absent."""
-    include: tuple[str, ...] = ()
+    include: tuple[Value, ...] = ()
     """Files and folders of it to send besides pipeline/, jobs/, schemas/ and pyproject.toml: a
     catalogue, a settings file. Hidden files and names of secrets never travel."""

@@ -8,10 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Column, FolderText, Spec, Value, without_repeats
 from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
+from schemas.numbers import Number, Share, Whole
 from schemas.task import DomainSpec, TaskSpec
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
-Day = Annotated[int, Field(ge=-100_000, le=100_000)]
+Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
 """A day of the log, counted from its first one; from its last one where it is negative."""
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
 
@@ -28,7 +29,10 @@ class SplitSpec(Spec):
     """The same in days of the log: 0 is its first date, -1 its last."""
     where: dict[Column, Annotated[tuple[Value, ...], Field(min_length=1)]] = {}
     """Column -> admitted values, as text."""
-    slice: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0, 1)
+    slice: tuple[Annotated[Number, Field(ge=0, le=1)], Annotated[Number, Field(ge=0, le=1)]] = (
+        0,
+        1,
+    )
     """Rows whose hash (of `slice_by`) falls into [low, high) of the unit interval."""
 
     @property
@@ -63,7 +67,7 @@ class LogSpec(Spec):
     name: Name
     path: FolderText = "events"
     """Folder of the log, relative to the job's `data_root`."""
-    version: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    version: Annotated[Whole, Field(ge=0, le=2**63 - 1)] | None = None
     """Version of a Delta table, or snapshot id of an Iceberg table; the newest when absent."""
     truth: FolderText | None = None
     """Folder with true probabilities beside a planted log; read by evaluation alone."""
@@ -81,7 +85,7 @@ class LogSpec(Spec):
     row_id: Column | None = None
     """Column that identifies a row; the row's place in its file when absent, or where it is
     null."""
-    max_repeated_ids: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_repeated_ids: Share = 0.01
     """Share of rows that may repeat the `row_id` of another row before the log is refused."""
     slice_by: Column | None = None
     """Column whose hash cuts split slices (a request, a user); the row's identity when absent. A
@@ -91,7 +95,7 @@ class LogSpec(Spec):
     dependent."""
     leak_columns: tuple[Column, ...] = ()
     """Columns that know the label; refused as features."""
-    negatives_kept: Annotated[float, Field(gt=0, le=1)] = 1.0
+    negatives_kept: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Share of negatives that down-sampling kept; calibration undoes it."""
 
     @field_validator("partition_keys", "leak_columns")

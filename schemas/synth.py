@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from schemas.base import Spec
-from schemas.numbers import Count, Margin, Seed, Size
+from schemas.numbers import Count, Margin, Number, Seed, Size, Whole
 from schemas.paths import FolderToWrite
 
 REGION_NAMES = (
@@ -31,8 +31,8 @@ REGION_NAMES = (
 )
 """Names for regions asked for by number, largest first; after these come `region_13`, ..."""
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
+Share = Annotated[Number, Field(ge=0.0, le=1.0)]
+Rate = Annotated[Number, Field(gt=0.0, lt=1.0)]
 MOST_REGIONS = 1_000
 RegionName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
@@ -46,9 +46,9 @@ def region_names(count: int) -> tuple[str, ...]:
 class SynthSpec(Spec):
     """A planted delivery-platform log: its size, its people, and how far its domains differ."""
 
-    rows: Annotated[int, Field(gt=0, le=100_000_000_000)] = 1_850_000
+    rows: Annotated[Whole, Field(gt=0, le=100_000_000_000)] = 1_850_000
     """Rows in the whole log, over all regions and days."""
-    days: Annotated[int, Field(gt=0, le=10_000)] = 28
+    days: Annotated[Whole, Field(gt=0, le=10_000)] = 28
     """Days in the log; day 1 is `start_date`."""
     start_date: date = date(2026, 10, 1)
     """The first day, UTC."""
@@ -64,7 +64,7 @@ class SynthSpec(Spec):
     """Shops in the whole catalogue; every item belongs to one."""
     seed: Seed = 7
     """Everything random follows from this number."""
-    skew: Annotated[float, Field(ge=1.0, le=1_000_000)] = 20.0
+    skew: Annotated[Number, Field(ge=1.0, le=1_000_000)] = 20.0
     """Rows of the largest region over rows of the thinnest; sizes fall geometrically."""
     base_share: Rate = 0.714
     """Share of the days, oldest first, that a base learns from: 20 of 28."""
@@ -86,7 +86,7 @@ class SynthSpec(Spec):
     """Exponent of the items' popularity over their rank."""
     favourite_share: Share = 0.35
     """Share of rows whose item is drawn from the user's favourite category."""
-    warm_clicks: Annotated[int, Field(ge=0, le=100_000)] = 16
+    warm_clicks: Annotated[Whole, Field(ge=0, le=100_000)] = 16
     """Mean number of clicks a user made before the log's first day; they open the histories."""
     click_rate: Rate = 0.14
     """Mean click probability over the base's window; histories that fill raise it a little."""
