@@ -53,7 +53,7 @@ def test_a_wrong_bundles_folder_is_refused_at_once(verb, setting, tmp_path, monk
     job = {"evaluate": evaluate, "finetune": finetune}[verb]
     monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
     monkeypatch.setattr(job, "check_frozen_fits", lambda *_: None)
-    assert asked(verb, tmp_path, "base=b", f"{setting}={tmp_path / 'nope'}") == 2
+    assert asked(verb, tmp_path, f"base={tmp_path}", f"{setting}={tmp_path / 'nope'}") == 2
     told = capsys.readouterr().err
     assert f"{setting}={tmp_path / 'nope'} does not exist" in told
 
@@ -62,7 +62,7 @@ def test_bundles_of_another_base_are_refused_by_their_manifests(tmp_path, monkey
     write(tmp_path / "bundles", base_fingerprint="d" * 64)
     monkeypatch.setattr(evaluate, "open_frozen_base", lambda *_: OPENED)
     monkeypatch.setattr(evaluate, "check_frozen_fits", lambda *_: None)
-    assert asked("evaluate", tmp_path, "base=b", f"bundles={tmp_path / 'bundles'}") == 2
+    assert asked("evaluate", tmp_path, f"base={tmp_path}", f"bundles={tmp_path / 'bundles'}") == 2
     assert "was tuned on base dddd" in capsys.readouterr().err
 
 
