@@ -6,20 +6,24 @@ are read here, no weights.
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from jobs._outputs import bundles_digest
 from jobs._progress import console
 from pipeline.errors import BadRequest, DoesNotFit
 from pipeline.model.heads import Heads
 from pipeline.publish.bundle import list_bundles, verify_bundles
 from pipeline.sharding.quantised import row_bytes
-from pipeline.training import base, precision
+from pipeline.training import base, optimizer_state, precision
 from pipeline.training.base import PublishedBase
 from schemas.feature import table_of
 from schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
 from schemas.log import Catalog
+from schemas.manifest import sha256_of
+from schemas.plan import PlanDocument
 
 WORKER_GIB = 0.5
 """What a worker holds before it has a row: torch, torchrec and Ray loaded (470 MiB, torch 2.13)."""
@@ -177,7 +181,16 @@ def open_frozen_base(place: Path, catalog: Catalog, tables: FrozenTablesSpec) ->
     return opened
 
 
-def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundlesFolder:
+    """A folder of bundles whose manifests were verified."""
+
+    path: Path
+    digest: str
+    """Over all manifests, each of which names its weights by SHA-256."""
+
+
+def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> BundlesFolder:
     """Return the folder of bundles at a run's folder or at its own, every manifest verified.
 
     Args:
@@ -197,6 +210,41 @@ def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> Path:
             f"{setting}={place} {what}; expected the run folder of an `iak finetune`, or its "
             "bundles/"
         )
+    known = {
+        "base_fingerprint": opened.manifest.fingerprint,
+        "schema_hash": opened.manifest.schema_hash,
+    }
+    manifests = verify_bundles(folder, **known)
+    return BundlesFolder(path=folder.resolve(), digest=bundles_digest(manifests))
+
+
+# ---------------------------------------------------------------- what a run reads, by content
+
+
+def base_inputs(opened: PublishedBase, *, name: str = "base") -> dict[str, str]:
+    """Return the digests of a published base and of its encoding."""
     manifest = opened.manifest
-    verify_bundles(folder, base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash)
-    return folder.resolve()
+    return {name: manifest.fingerprint, f"encoding of the {name}": manifest.schema_hash}
+
+
+def parent_inputs(parent: PublishedBase | None) -> dict[str, str]:
+    """Return the digests of a base that is continued, and of its optimisers' state.
+
+    The state is no part of a base's fingerprint, and decides the rates of the run that goes on.
+    """
+    if parent is None:
+        return {}
+    entries = parent.manifest.optimizer if optimizer_state.has_state(parent) else []
+    state = sha256_of({"files": [entry.model_dump(mode="json") for entry in entries]})
+    name = "base that is continued"
+    return base_inputs(parent, name=name) | {f"optimisers' state of the {name}": state}
+
+
+def plan_inputs(plan: PlanDocument | None) -> dict[str, str]:
+    """Return the digest of a sharding plan, where one is followed."""
+    return {} if plan is None else {"plan": sha256_of(plan.model_dump(mode="json"))}
+
+
+def bundles_inputs(bundles: BundlesFolder | None, *, name: str) -> dict[str, str]:
+    """Return the digest of a folder of bundles, where one is read."""
+    return {} if bundles is None else {name: bundles.digest}

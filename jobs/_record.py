@@ -1,7 +1,8 @@
 """The record of a run: what was asked, on what it ran, what came of it; written from first to last.
 
-A run folder that holds a finished record is left alone; one that was interrupted is resumed aloud,
-under the same spec only. One whose request was refused holds nothing, and may be asked anything.
+A run is its settings and its inputs. A folder that holds a finished run of the same ones is left
+alone once its results are verified. One that was interrupted is resumed, under the same settings
+and on the same inputs only. One that holds no work yet may be asked anything.
 """
 
 import hashlib
@@ -18,15 +19,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs._progress import announce
-from pipeline.errors import BadRequest, PipelineError
+from jobs._inputs import Inputs, describe_changes, flattened
+from jobs._progress import announce, console
+from pipeline.errors import BadRequest, Corrupt, PipelineError
 from pipeline.files import put_file
-from pipeline.formats import first_format
+from pipeline.formats import current_document, unchanged
 from pipeline.lock import one_writer
 from schemas.base import Spec
-from schemas.record import RunRecord
+from schemas.manifest import sha256_of
+from schemas.record import RECORD_FORMAT, Output, RunRecord
 
 RECORD = "record.json"
+WORK = ("checkpoints", ".best", "tune.safetensors", "base", "bundles", "predictions")
+"""What workers leave in a run folder that a later attempt would go on from, or mix with its own."""
 NOTHING_TO_DO = 6
 INTERRUPTED = 130
 _ANYWHERE = ("run_dir", "max_failures", "if_busy")
@@ -43,7 +48,7 @@ _SHOWN = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
 
 
 class AlreadyFinished(PipelineError):
-    """The run folder holds a finished run of this spec."""
+    """The run folder holds a finished run of these settings and inputs, its results verified."""
 
     exit_code = NOTHING_TO_DO
 
@@ -54,11 +59,23 @@ class OpenRecord:
 
     run_dir: Path
     record: RunRecord
+    held: RunRecord | None = None
+    """The run that the folder holds; None where it holds none."""
+    may_move: Collection[str] = ()
+    """Settings and inputs that may be others when an unfinished run is resumed."""
     snapshot: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Output] = field(default_factory=dict)
+    """What the run leaves, by its path below the run folder."""
     timings_s: dict[str, float] = field(default_factory=dict)
     exit_code: int = 0
-    is_resumed: bool = False
+    is_written: bool = False
+    """Whether the folder's record is this one: until the inputs are known, it may be another's."""
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the run began before."""
+        return self.held is not None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -71,6 +88,49 @@ class OpenRecord:
         finally:
             self.timings_s[name] = round(time.monotonic() - start, 3)
 
+    def settle_inputs(self, inputs: Inputs) -> None:
+        """Say what the run reads, as soon as it is known and before anything expensive.
+
+        Raises:
+            AlreadyFinished: the folder holds this very run, finished; its results are verified.
+            BadRequest: the folder holds a run of other inputs.
+            Corrupt: it is finished, and a result is not what the run wrote.
+        """
+        self.snapshot = dict(inputs.snapshot)
+        if self.held is not None and self.held.inputs:
+            self._compare(self.held, inputs)
+        self.write(inputs=dict(inputs.digests), catalog=dict(inputs.catalog))
+
+    def _compare(self, held: RunRecord, inputs: Inputs) -> None:
+        is_finished = held.status == "finished"
+        changed = describe_changes(held, inputs, may_move=() if is_finished else self.may_move)
+        listing = "\n".join(f"  {line}" for line in changed)
+        if is_finished and changed:
+            raise BadRequest(
+                f"{_named(self.run_dir, held)} that read other inputs:\n{listing}\n"
+                "Choose another --run-dir for these inputs; its results belong to the old ones"
+            )
+        if is_finished:
+            from jobs._outputs import verify_outputs  # torch takes seconds; readers need none
+
+            with announce("verifying the results of the finished run", after_s=2.0):
+                verify_outputs(self.run_dir, held.outputs)
+            raise AlreadyFinished(
+                f"{self.run_dir} is finished since {held.ended_at:%Y-%m-%d %H:%M} (UTC) under "
+                "these very settings and inputs, and its results are as it wrote them; nothing "
+                "was done. For a new run choose another --run-dir"
+            )
+        if changed and (work := work_left(self.run_dir)):
+            raise BadRequest(
+                f"{_named(self.run_dir, held)} that read other inputs:\n{listing}\n"
+                f"It left {', '.join(work)}, which belong to the old ones. Choose another "
+                "--run-dir for these inputs, or restore the old ones to resume it"
+            )
+        for line in changed:
+            console.print(
+                f"  the attempt before left no work; this one starts anew: {line}", markup=False
+            )
+
     def write(self, **changes: object) -> None:
         """Replace `record.json` with what is known now."""
         filled = {
@@ -79,8 +139,11 @@ class OpenRecord:
             "timings_s": self.timings_s,
             **changes,
         }
-        self.record = self.record.model_copy(update=filled)
+        self.record = self.record.model_copy(update=filled | {"record_sha256": None})
+        document = json.loads(self.record.model_dump_json())
+        self.record = self.record.model_copy(update={"record_sha256": _digest(document)})
         put_file(self.run_dir / RECORD, self.record.model_dump_json(indent=1))
+        self.is_written = True
 
 
 @contextmanager
@@ -89,6 +152,9 @@ def run_record(
 ) -> Iterator[OpenRecord]:
     """Open the run folder for this spec, and close its record whatever happens.
 
+    The job says what it reads by `settle_inputs`. Until then the record of a run that has inputs
+    stands as it was, whatever happens.
+
     Args:
         verb: the job.
         spec: what is asked.
@@ -96,9 +162,10 @@ def run_record(
         may_move: settings that may be others when an unfinished run is resumed.
 
     Raises:
-        AlreadyFinished: it finished before, under the same spec.
+        AlreadyFinished: it finished before, under the same spec and on the same inputs.
         BadRequest: the folder belongs to another run.
         Busy: another process works in it.
+        Corrupt: the folder's record was changed, or a result of a finished run.
     """
     with one_writer(run_dir, waits=getattr(spec, "if_busy", "leave") == "wait"):
         yield from _recorded(_open(verb, spec, run_dir, may_move))
@@ -106,82 +173,110 @@ def run_record(
 
 def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
     """Write the record when the run begins and when it ends, however it ends."""
-    opened.write()
+    if opened.held is None or not opened.held.inputs:
+        opened.write()
     try:
         yield opened
-    except KeyboardInterrupt:
-        opened.write(
-            status="interrupted",
-            exit_code=INTERRUPTED,
-            ended_at=_now(),
-            error="interrupted; run it again to resume",
-        )
-        raise
     except BaseException as error:
-        code = error.exit_code if isinstance(error, PipelineError) else 1
-        opened.write(status="failed", exit_code=code, ended_at=_now(), error=str(error))
+        if opened.is_written:
+            opened.write(**_ending(error), ended_at=_now())
         raise
-    opened.write(status="finished", exit_code=opened.exit_code, ended_at=_now())
+    assert opened.record.inputs, f"iak {opened.record.verb} must say what it reads"
+    opened.write(
+        status="finished",
+        exit_code=opened.exit_code,
+        outputs=opened.outputs,
+        ended_at=_now(),
+    )
+
+
+def _ending(error: BaseException) -> dict[str, Any]:
+    """Return how an error ends a run, as its record says it."""
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted; run it again to resume"
+        return {"status": "interrupted", "exit_code": INTERRUPTED, "error": message}
+    code = error.exit_code if isinstance(error, PipelineError) else 1
+    return {"status": "failed", "exit_code": code, "error": str(error)}
 
 
 def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> OpenRecord:
     document = spec.model_dump(mode="json", by_alias=True)
-    digest = spec_digest(document)
-    before = read_record(run_dir)
-    if before is not None and before.exit_code != BadRequest.exit_code:
-        _check_same(before, verb, document, run_dir, may_move)
+    before, work = read_record(run_dir), work_left(run_dir)
+    if before is None and work:
+        raise BadRequest(
+            f"{run_dir} holds {', '.join(work)}, but no {RECORD} that says of which run. Restore "
+            "it from a copy, remove the folder, or choose another --run-dir"
+        )
+    is_refused = before is not None and before.exit_code == BadRequest.exit_code
+    held = None if is_refused and not work else before
+    if held is not None:
+        _check_same(held, verb, document, run_dir, may_move)
     run_dir.mkdir(parents=True, exist_ok=True)
     record = RunRecord(
         verb=verb,
         status="running",
         spec=document,
-        spec_digest=digest,
+        spec_digest=spec_digest(document),
         started_at=_now(),
         commit=commit(),
         machine=machine(),
         versions=versions(),
         attempts=before.attempts + 1 if before else 1,
     )
-    return OpenRecord(run_dir=run_dir, record=record, is_resumed=before is not None)
+    return OpenRecord(run_dir=run_dir, record=record, held=held, may_move=may_move)
+
+
+def work_left(run_dir: Path) -> list[str]:
+    """Return what earlier attempts left in a run folder: checkpoints and results, by name."""
+    return [name for name in WORK if _is_work(run_dir / name)]
+
+
+def _is_work(path: Path) -> bool:
+    """Whether there is a file, or a folder with something in it that is not half written."""
+    if path.is_dir():
+        return any(not inside.name.startswith(".") for inside in path.iterdir())
+    return path.exists()
 
 
 def _check_same(
-    before: RunRecord, verb: str, document: dict[str, Any], run_dir: Path, may_move: Collection[str]
+    held: RunRecord, verb: str, document: dict[str, Any], run_dir: Path, may_move: Collection[str]
 ) -> None:
-    is_same = before.spec_digest == spec_digest(document)
-    if before.status != "finished":
-        is_same |= _fixed(before.spec, may_move) == _fixed(document, may_move)
-    if before.verb != verb or not is_same:
+    is_same = held.spec_digest == spec_digest(document)
+    if held.status != "finished":
+        is_same |= _fixed(held.spec, may_move) == _fixed(document, may_move)
+    if held.verb != verb or not is_same:
         raise BadRequest(
-            f"{run_dir} holds another run (iak {before.verb}, {before.status}, started "
-            f"{before.started_at:%Y-%m-%d %H:%M}); {_difference(before, verb, document)}. "
+            f"{run_dir} holds another run (iak {held.verb}, {held.status}, started "
+            f"{held.started_at:%Y-%m-%d %H:%M}); {_difference(held, verb, document)}. "
             "Choose another --run-dir, or remove that one"
         )
-    if before.status == "finished":
+    if held.status == "finished" and not held.inputs:
         raise AlreadyFinished(
-            f"{run_dir} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC) under these very "
-            "settings; nothing was done. For a new run choose another --run-dir"
+            f"{run_dir} is finished since {held.ended_at:%Y-%m-%d %H:%M} (UTC) under these very "
+            "settings; nothing was done. An earlier version wrote its record, which names no "
+            "inputs and no results to compare. For a new run choose another --run-dir"
         )
+
+
+def _named(run_dir: Path, held: RunRecord) -> str:
+    """Say which run a folder holds."""
+    started = f"started {held.started_at:%Y-%m-%d %H:%M}"
+    if held.status == "finished":
+        return f"{run_dir} holds a finished iak {held.verb} ({started})"
+    # This process has the folder's lock: whoever wrote `running` is gone.
+    status = "killed" if held.status == "running" else held.status
+    return f"{run_dir} holds an unfinished iak {held.verb} ({status}, {started})"
 
 
 def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> str:
     """Say in which settings two requests differ, with both values of each."""
     if before.verb != verb:
         return f"this is iak {verb}"
-    then, now = (dict(_settings(spec)) for spec in (before.spec, document))
+    then, now = (dict(flattened(spec)) for spec in (before.spec, document))
     names = [n for n in (then | now) if n not in _ANYWHERE and then.get(n) != now.get(n)]
     shown = [f"{n} was {then.get(n)!r}, is {now.get(n)!r}" for n in names[:_SETTINGS_SHOWN]]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return f"its settings differ: {'; '.join(shown)}{more}"
-
-
-def _settings(spec: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting with its dotted name."""
-    for name, value in spec.items():
-        if isinstance(value, Mapping) and value:
-            yield from _settings(value, f"{outer}{name}.")
-        else:
-            yield f"{outer}{name}", value
 
 
 def _fixed(document: dict[str, Any], may_move: Collection[str]) -> str:
@@ -190,7 +285,12 @@ def _fixed(document: dict[str, Any], may_move: Collection[str]) -> str:
 
 
 def read_record(run_dir: Path) -> RunRecord | None:
-    """The record in a run folder, None where there is none."""
+    """Return the record in a run folder, None where there is none.
+
+    Raises:
+        BadRequest: it is no record, or another version's.
+        Corrupt: it was changed after it was written.
+    """
     path = run_dir / RECORD
     if not path.is_file():
         return None
@@ -198,11 +298,12 @@ def read_record(run_dir: Path) -> RunRecord | None:
         return run_record_of(json.loads(path.read_bytes()), path)
     except (ValueError, RecursionError) as error:
         raise BadRequest(
-            f"{path} is no record of a run: {error}. Choose another --run-dir"
+            f"{path} is no record of a run: {error}. Restore it from a copy, or choose another "
+            "--run-dir"
         ) from error
 
 
-def run_record_of(document: Mapping[str, Any], where: Path) -> RunRecord:
+def run_record_of(document: object, where: Path) -> RunRecord:
     """Return a run record in the current format.
 
     Args:
@@ -210,12 +311,32 @@ def run_record_of(document: Mapping[str, Any], where: Path) -> RunRecord:
         where: the file it was read from, for messages.
 
     Raises:
+        Corrupt: it was changed after it was written.
         OtherFormat: another version wrote it.
         ValueError: it is no run record.
     """
-    return first_format(
-        RunRecord, document, kind="run record", where=where, mend="Choose another --run-dir"
+    current = current_document(
+        document,
+        kind="run record",
+        current=RECORD_FORMAT,
+        where=where,
+        mend="Choose another --run-dir",
+        migrations={0: unchanged, 1: unchanged},
     )
+    assert isinstance(document, Mapping), "current_document refuses anything else"
+    if document.get("format") == RECORD_FORMAT:
+        found, claimed = _digest(document), document.get("record_sha256")
+        if found != claimed:
+            raise Corrupt(
+                f"{where} was changed after it was written: it says SHA-256 {claimed!s:.12}, its "
+                f"content has {found[:12]}. Restore it from a copy, or choose another --run-dir"
+            )
+    return RunRecord.model_validate(current)
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a record without the field that holds it."""
+    return sha256_of(document, without=frozenset({"record_sha256"}))
 
 
 def spec_digest(document: dict[str, Any]) -> str:

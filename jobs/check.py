@@ -138,6 +138,7 @@ def show(report: Report, name: str, *, has_profile: bool = False) -> None:
         "looked at": f"{report.sampled_rows:,} rows",
         "findings": told,
         "rows by split": {k: f"{v:,}" for k, v in report.split_rows.items()},
+        "page checksums": _checksums(report),
     }
     if not has_profile:
         facts[f"unseen ids, against those of {report.counted_rows:,} pretrain rows"] = {
@@ -146,6 +147,18 @@ def show(report: Report, name: str, *, has_profile: bool = False) -> None:
     show_facts(f"log '{name}': {report.files:,} files, {report.rows:,} rows", facts)
     if counts["refuse"]:
         console.print("[red]this log cannot be trained on until that is mended[/red]")
+
+
+def _checksums(report: Report) -> str:
+    """Say which files carry no page checksums, and what adds them."""
+    lacking = report.without_checksums
+    if not lacking:
+        return "in every file"
+    names = ", ".join(lacking[:2]) + (", ..." if len(lacking) > 2 else "")
+    return (
+        f"none in {len(lacking):,} of {report.files:,} files ({names}): damage in them may be read "
+        "as values. The writer adds them (pyarrow: write_page_checksum=True)"
+    )
 
 
 def show_profile(profile: Profile) -> None:

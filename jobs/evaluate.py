@@ -13,7 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs import _skipped
-from jobs._preflight import bundles_folder, check_frozen_fits, check_workers, open_frozen_base
+from jobs._inputs import inputs_of
+from jobs._outputs import file_output
+from jobs._preflight import (
+    base_inputs,
+    bundles_folder,
+    bundles_inputs,
+    check_frozen_fits,
+    check_workers,
+    open_frozen_base,
+)
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -21,10 +30,11 @@ from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe, usual_unseen
 from pipeline.data import kinds, logs, stores, unseen
+from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadLog, UnderTrained
-from pipeline.files import put_file
+from pipeline.files import put_file, putting_file
 from pipeline.process import Worker
 from pipeline.publish.choice import read_shelf
 from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
@@ -43,8 +53,10 @@ from schemas.domain import POOLED
 from schemas.job import EvaluateSpec
 from schemas.log import Catalog
 from schemas.predictions import MetricTask, metric_tasks
+from schemas.record import Output
 
 Floats = npt.NDArray[np.float64]
+METRICS, METRICS_TABLE = "metrics.json", "metrics.parquet"
 ORACLES = ("oracle", "oracle_global")
 MOST_DOMAINS = 40
 """Domains shown, those with most rows; metrics.json has all."""
@@ -72,17 +84,19 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     check_workers(spec)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables)
-    bundles = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
+    found = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
+    bundles = found.path if found else None
     truth = catalog.log.truth
     gap_split = _gap_split(catalog) if truth else None
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
     with record.phase("snapshot"):
-        today = _skipped.today_of(spec, catalog)
-        view = open_log(catalog, spec.data_root, wanted=wanted, as_of=spec.as_of, today=today)
-        record.snapshot = describe(view)
+        view = _log(spec, catalog, opened, wanted=wanted)
+        beside = _truth(view, spec.data_root, truth) if truth else None
+        others = base_inputs(opened) | bundles_inputs(found, name="bundles")
+        others |= {"truth": beside.fingerprint} if beside else {}
+        record.settle_inputs(inputs_of(catalog, describe(view), others))
         _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
-        beside = _truth(view, spec.data_root, truth) if truth else None
     untuned = _skipped.report_untuned(view, _serving(bundles, opened), judged=[spec.split])
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = PredictWork(
@@ -118,7 +132,28 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     if beside is not None:
         held_out = read_predictions(spec.run_dir, str(gap_split)).table
         record.result |= planted_facts(table, held_out, catalog)
+    record.outputs = outputs_of(spec.run_dir)
     return rows
+
+
+def _log(
+    spec: EvaluateSpec, catalog: Catalog, opened: PublishedBase, *, wanted: Sequence[str]
+) -> LogView:
+    """The log as this run reads it; digests of its files are kept beside the base."""
+    return open_log(
+        catalog,
+        spec.data_root,
+        wanted=wanted,
+        as_of=spec.as_of,
+        today=_skipped.today_of(spec, catalog),
+        kept=KeptContents(opened.folder.parent / DIGESTS),
+    )
+
+
+def outputs_of(run_dir: Path) -> dict[str, Output]:
+    """Return what an evaluation leaves: its metrics, and every worker's predictions."""
+    paths = [run_dir / METRICS, run_dir / METRICS_TABLE, *(run_dir / PREDICTIONS).glob("*.parquet")]
+    return {str(path.relative_to(run_dir)): file_output(path) for path in sorted(paths)}
 
 
 def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
@@ -224,9 +259,10 @@ def intervals_of(rows: Sequence[MetricRow]) -> dict[str, Any]:
 def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
     """metrics.json and metrics.parquet, the same rows."""
     documents = [asdict(row) for row in rows]
-    put_file(run_dir / "metrics.json", json.dumps(documents, indent=1))
+    put_file(run_dir / METRICS, json.dumps(documents, indent=1))
     flat = [d | {"reasons": json.dumps(d["reasons"])} for d in documents]
-    pq.write_table(pa.Table.from_pylist(flat), run_dir / "metrics.parquet")
+    with putting_file(run_dir / METRICS_TABLE) as part:
+        pq.write_table(pa.Table.from_pylist(flat), part, write_page_checksum=True)
 
 
 def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:

@@ -9,7 +9,18 @@ from typing import Any
 import torch
 
 from jobs import _record, _skipped
-from jobs._preflight import bundles_folder, check_frozen_fits, check_workers, open_frozen_base
+from jobs._inputs import inputs_of
+from jobs._outputs import bundles_output
+from jobs._preflight import (
+    BundlesFolder,
+    base_inputs,
+    bundles_folder,
+    bundles_inputs,
+    check_frozen_fits,
+    check_workers,
+    open_frozen_base,
+    plan_inputs,
+)
 from jobs._progress import console
 from jobs._ray import Report, on_ray
 from jobs._record import OpenRecord, run_record
@@ -17,8 +28,9 @@ from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from jobs.pretrain import describe
 from pipeline.data import kinds
+from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import nearest_of
-from pipeline.data.view import open_log
+from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
 from pipeline.publish.choice import live_kernels
@@ -26,6 +38,7 @@ from pipeline.publish.offer import Papers, offer
 from pipeline.sharding.plan import planned
 from pipeline.training import base, precision
 from pipeline.training.base import PublishedBase
+from pipeline.training.cache import digest_of
 from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
 from pipeline.training.levels import CHECKPOINT
 from pipeline.training.tune import Stage
@@ -54,14 +67,52 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables)
     plan = _plan(spec, opened)
-    live = _live(spec, opened)
+    serving = bundles_folder(spec.live, opened, setting="live") if spec.live else None
+    live = _live(spec, opened, serving)
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
-        view = open_log(catalog, spec.data_root, wanted=SPLITS, as_of=spec.as_of, today=today)
-        record.snapshot = describe(view)
+        view = open_log(
+            catalog,
+            spec.data_root,
+            wanted=SPLITS,
+            as_of=spec.as_of,
+            today=today,
+            kept=KeptContents((spec.cache.folder or opened.folder.parent) / DIGESTS),
+        )
+        others = base_inputs(opened) | bundles_inputs(serving, name="live bundles")
+        record.settle_inputs(inputs_of(catalog, describe(view), others | plan_inputs(plan)))
         _skipped.report_skipped(view, spec)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
-    work = FinetuneWork(
+    work = _work(spec, view, opened, live, plan)
+    with record.phase("tune"):
+        record.result = on_ray(
+            finetune_on_worker,
+            (work, _papers(spec, opened, record), spec.gate),
+            title="finetune",
+            run_dir=spec.run_dir,
+            workers=spec.workers,
+            device=spec.device,
+            max_failures=spec.max_failures,
+        )
+    (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
+    record.result["base_fingerprint"] = opened.manifest.fingerprint
+    record.result["live"] = sorted(live.kernels) if live else []
+    published = {k["domain"] for k in record.result["kernels"] if k["published"]}
+    record.result["untuned_domains"] = _skipped.report_untuned(view, nearest_of(published))
+    held = [k for k in record.result["kernels"] if not k["published"]]
+    record.exit_code = SOME_HELD if held else 0
+    record.outputs = {BUNDLES: bundles_output(spec.run_dir / BUNDLES)}
+
+
+def _work(
+    spec: FinetuneSpec,
+    view: LogView,
+    opened: PublishedBase,
+    live: Live | None,
+    plan: PlanDocument | None,
+) -> FinetuneWork:
+    """What workers are handed."""
+    return FinetuneWork(
         view=view,
         base=opened,
         kernel=spec.kernel,
@@ -76,32 +127,20 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
         row_wise_from_rows=spec.row_wise_from_rows,
         plan=plan,
     )
-    papers = Papers(
+
+
+def _papers(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Papers:
+    """What every bundle of the run says besides its own kernel."""
+    snapshot = record.snapshot
+    return Papers(
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
-        data_window=record.snapshot["splits"] | {"snapshot": view.snapshot.fingerprint},
+        data_window=snapshot["splits"] | {"snapshot": snapshot["fingerprint"]},
         spec={"kernel": spec.kernel.model_dump(mode="json"), "seed": spec.seed}
         | {level: getattr(spec, level).model_dump(mode="json") for level in ("pooled", "domain")},
         versions=_record.versions(),
         created_at=datetime.now(UTC),
     )
-    with record.phase("tune"):
-        record.result = on_ray(
-            finetune_on_worker,
-            (work, papers, spec.gate),
-            title="finetune",
-            run_dir=spec.run_dir,
-            workers=spec.workers,
-            device=spec.device,
-            max_failures=spec.max_failures,
-        )
-    (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
-    record.result["base_fingerprint"] = opened.manifest.fingerprint
-    record.result["live"] = sorted(live.kernels) if live else []
-    published = {k["domain"] for k in record.result["kernels"] if k["published"]}
-    record.result["untuned_domains"] = _skipped.report_untuned(view, nearest_of(published))
-    held = [k for k in record.result["kernels"] if not k["published"]]
-    record.exit_code = SOME_HELD if held else 0
 
 
 def _plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
@@ -159,6 +198,10 @@ def finetune_on_worker(
         "contract": dict(done.contract),
         "labels": dict(done.labels),
         "cache": dict(done.cache),
+        "standardisation": {
+            "from": done.standard_from,
+            "digest": digest_of(*done.standard.tensors().values()),
+        },
         "digest": done.digest,
         "digest_before": done.digest_before,
         "tables_and_trunk_unchanged": done.digest == done.digest_before,
@@ -184,11 +227,12 @@ def _keeping(spec: FinetuneSpec, opened: PublishedBase) -> Keeping:
     )
 
 
-def _live(spec: FinetuneSpec, opened: PublishedBase) -> Live | None:
-    if spec.live is None:
+def _live(spec: FinetuneSpec, opened: PublishedBase, serving: BundlesFolder | None) -> Live | None:
+    """The kernels that serve now, where the spec names their folder."""
+    if serving is None:
         return None
     return live_kernels(
-        bundles_folder(spec.live, opened, setting="live"),
+        serving.path,
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
         reads=spec.kernel.reads,

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,22 @@ import pyarrow as pa
 import torch
 
 from jobs import _record, _skipped
-from jobs._preflight import check_training_fits, check_workers, declared_rows
+from jobs._inputs import inputs_of
+from jobs._outputs import base_output
+from jobs._preflight import (
+    check_training_fits,
+    check_workers,
+    declared_rows,
+    parent_inputs,
+    plan_inputs,
+)
 from jobs._progress import console, tell
 from jobs._ray import Report, on_ray
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
 from jobs._spec import load_catalog, load_plan
 from jobs._tables import number, show_facts, show_table
 from pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
+from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.features import Encoding
 from pipeline.data.labels import LabelCounts
 from pipeline.data.view import LogView, open_log
@@ -142,11 +151,9 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     model = parent.model if parent else spec.model
     check_training_fits(spec, catalog, model, rows=declared_rows(catalog))
     with record.phase("snapshot"):
-        today = _skipped.today_of(spec, catalog)
-        view = open_log(
-            catalog, spec.data_root, wanted=["pretrain", valid], as_of=spec.as_of, today=today
-        )
-        record.snapshot = describe(view)
+        view = _log(spec, catalog, wanted=["pretrain", valid])
+        others = parent_inputs(parent) | plan_inputs(plan)
+        record.settle_inputs(inputs_of(catalog, describe(view), others))
         _skipped.report_skipped(view, spec)
     with record.phase("encoding"):
         seen: Counter[str] = Counter()
@@ -185,7 +192,20 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     with record.phase("publish"):
         manifest = _publish(spec, view, encoding, parent, result | {"unseen": unseen_shares})
     record.result["fingerprint"] = manifest.fingerprint
+    record.outputs = {"base": base_output(spec.run_dir / "base")}
     return manifest
+
+
+def _log(spec: PretrainSpec, catalog: Catalog, *, wanted: Sequence[str]) -> LogView:
+    """The log as this run reads it; digests of its files are kept in the run folder."""
+    return open_log(
+        catalog,
+        spec.data_root,
+        wanted=wanted,
+        as_of=spec.as_of,
+        today=_skipped.today_of(spec, catalog),
+        kept=KeptContents(spec.run_dir / DIGESTS),
+    )
 
 
 def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -> Recipe:

@@ -19,6 +19,7 @@ from schemas.job import ShowSpec
 MANIFEST = "manifest.json"
 Document = dict[str, Any]
 _MOST_DOMAINS = 40
+_MOST_OUTPUTS = 8
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -99,6 +100,7 @@ def _bundle(folder: Path) -> Document:
 def _show_record(record: Document, place: Path) -> None:
     result = _dict(record.get("result"))
     spec = _dict(record.get("spec"))
+    outputs = _outputs(_dict(record.get("outputs")))
     asked = ("catalog", "data_root", "base", "bundles", "live", "from", "split", "workers", "seed")
     show_facts(
         f"run {place}: iak {record.get('verb')}, {record.get('status')}",
@@ -110,8 +112,10 @@ def _show_record(record: Document, place: Path) -> None:
             "versions": record.get("versions") or "unknown",
             "machine": _machine(_dict(record.get("machine"))),
             "asked": {k: spec[k] for k in asked if spec.get(k) is not None},
+            "inputs": _digests(_dict(record.get("inputs"))) or "unknown",
             "seconds": record.get("timings_s") or "-",
         }
+        | ({"outputs": outputs} if outputs else {})
         | ({"error": record["error"]} if record.get("error") else {}),
     )
     _show_window(_dict(record.get("snapshot")))
@@ -128,6 +132,22 @@ def _show_record(record: Document, place: Path) -> None:
         show_facts("result", facts)
     if (place / "metrics.json").is_file():
         _show_metrics(json.loads((place / "metrics.json").read_text()))
+
+
+def _digests(inputs: Document) -> dict[str, str]:
+    """Return what a run read, by digests that are short enough to compare by eye."""
+    return {name: str(digest)[:12] for name, digest in inputs.items()}
+
+
+def _outputs(outputs: Document) -> dict[str, str]:
+    """Return what a run left: path -> bytes and the short digest that covers them."""
+    shown = {name: _dict(output) for name, output in [*outputs.items()][:_MOST_OUTPUTS]}
+    lines = {
+        name: f"{bytes_text(output.get('bytes', 0))}, {str(output.get('sha256'))[:12]}"
+        for name, output in shown.items()
+    }
+    more = len(outputs) - len(shown)
+    return lines | ({"more": f"{more:,}"} if more else {})
 
 
 def _machine(machine: Document) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field
 from schemas.base import Spec
 from schemas.task import TaskSpec
 
-PREDICTIONS_FORMAT = 1
+PREDICTIONS_FORMAT = 2
 
 
 class MetricTask(Spec):
@@ -48,10 +48,12 @@ class PredictionsDocument(Spec):
     METHOD is `base`, `iak` (every tuned kernel) or `iak_published` (those that the gate let out).
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     """Number of this document's format."""
     split: str
     """Split of the rows."""
+    rows: Annotated[int, Field(ge=0)] | None = None
+    """Rows of the split in the files of all workers; unknown in files of format 1."""
     row_id: str | None = None
     """Column of the log that `id` holds."""
     has_users: bool

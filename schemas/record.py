@@ -3,13 +3,30 @@
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import NonNegativeInt
+
 from schemas.base import Spec
+from schemas.manifest import Sha256
+
+RECORD_FORMAT = 2
+"""1: written before a record named inputs and outputs; it is read as one that names none."""
+
+
+class Output(Spec):
+    """One result of a run, with the digest that covers every byte of it."""
+
+    kind: Literal["file", "base", "bundles"]
+    """What the digest is of. `file`: its bytes. `base`: its manifest, which names every file by
+    SHA-256. `bundles`: the manifests of all bundles, each of which names its weights."""
+    sha256: Sha256
+    bytes: NonNegativeInt
+    """Bytes of the file, or of all files that the digest covers."""
 
 
 class RunRecord(Spec):
     """`record.json`: enough to know what ran, on what, and what came of it."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     """Number of this document's format."""
     verb: str
     """The job."""
@@ -22,6 +39,11 @@ class RunRecord(Spec):
     """The resolved spec: file, command line and defaults merged."""
     spec_digest: str
     """SHA-256 of the spec without its run folder; a run is only resumed under the same spec."""
+    inputs: dict[str, Sha256] = {}
+    """What the run reads -> SHA-256 of its content; a run is only resumed on the same inputs. Empty
+    until they are known."""
+    catalog: dict[str, Any] = {}
+    """The catalogue as it was parsed, without its presets, which stand in `spec`."""
     started_at: datetime
     ended_at: datetime | None = None
     commit: str | None = None
@@ -35,9 +57,13 @@ class RunRecord(Spec):
     """Seconds by phase."""
     result: dict[str, Any] = {}
     """What the job found."""
+    outputs: dict[str, Output] = {}
+    """Path below the run folder -> what lies there; of a finished run."""
     error: str | None = None
     attempts: int = 1
     """Times the run was started, resumes included."""
+    record_sha256: Sha256 | None = None
+    """SHA-256 of this document without this field; None in one of an older format."""
 
 
 class Target(Spec):

@@ -1,5 +1,6 @@
 """A small log and its catalogue, made to order: any rows in any layout of files and row groups."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs._inputs import Inputs, inputs_of
 from pipeline.data import contract, hashing, logs, reader, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.data.logs import Snapshot
@@ -196,3 +198,27 @@ def keys_to_ids(count: int) -> dict[int, int]:
     """Row key -> event id, for reading the `row` column of encoded rows."""
     keys = hashing.keys_of(pa.array(np.arange(count))).view(np.int64)
     return {int(key): place for place, key in enumerate(keys)}
+
+
+def digest_of(word: str) -> str:
+    """A SHA-256 that differs from word to word."""
+    return hashlib.sha256(word.encode()).hexdigest()
+
+
+def run_inputs(files: Mapping[str, str] | None = None, as_of: str = "", **changes: Any) -> Inputs:
+    """What a run of the small log reads: files by their content, and a base; all in words.
+
+    Args:
+        files: path -> what is in it.
+        as_of: last date of labels.
+        changes: of the catalogue, as `catalog_document` takes them; `base=` names another base.
+    """
+    held = {"a.parquet": "rows", "b.parquet": "rows"} if files is None else dict(files)
+    others = {"base": digest_of(changes.pop("base", "base"))}
+    snapshot = {
+        "fingerprint": digest_of(str(held)),
+        "files": [{"path": path, "fingerprint": digest_of(said)} for path, said in held.items()],
+        "splits": {"tune": {"first": "2026-10-01", "last": "2026-10-03", "rows": 9}},
+        "as_of": as_of,
+    }
+    return inputs_of(small_catalog(**changes), snapshot, others)

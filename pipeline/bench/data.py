@@ -40,6 +40,9 @@ Report = Callable[[Mapping[str, Any]], None]
 WANTED = 0.70
 RAW, OWN = "raw decode", "decode as the reader asks"
 ENCODED, BATCHED = "decode + encode", "decode + encode + batch"
+HASHED = "content hashed before a run"
+UNVERIFIED = "decode + encode, content not verified"
+CONTENT_WANTED = 0.03
 PREFETCHED, SHUFFLED = "the same, prefetched", "the same, shuffled"
 
 _CONSUMER_WIDTH = 512
@@ -61,7 +64,8 @@ def measure(
         overlap = _overlap_lines(spec, mixed, report)
         profile = profile_of(mixed)
     ratio = _ratio(times["mixed"], BATCHED, RAW)
-    return stages + overlap, [_target(ratio, profile)], _notes(spec, mixed, profile), limits
+    targets = [_target(ratio, profile), *_content_targets(times["mixed"])]
+    return stages + overlap, targets, _notes(spec, mixed, profile), limits
 
 
 # Ways to read it
@@ -88,6 +92,15 @@ class Case:
         selection = self.reader.selection
         one = replace(selection, groups=(selection.groups[place],))
         return replace(self, reader=replace(self.reader, selection=one))
+
+    def unverified(self) -> "Case":
+        """The case of a reader that does not compare what it reads with the files' content."""
+        selection = self.reader.selection
+        files = tuple(replace(file, content=None) for file in selection.snapshot.files)
+        snapshot = replace(selection.snapshot, files=files)
+        return replace(
+            self, reader=replace(self.reader, selection=replace(selection, snapshot=snapshot))
+        )
 
     def batches(self) -> Iterator[Batch]:
         """Batches in the log's order."""
@@ -139,6 +152,15 @@ def _decode_as_asked(case: Case) -> None:
         parquet.read_row_group(group, columns=case.columns, use_threads=False)
 
 
+def _hash(case: Case) -> None:
+    """The bytes of row groups through the hash that names their content."""
+    selection = case.reader.selection
+    for place, group, _ in selection.groups:
+        file = selection.snapshot.files[place]
+        if file.content is not None:
+            file.content.check(selection.snapshot.open_file(file).handle, file.path, group)
+
+
 def _used_up(items: Iterator[object]) -> None:
     for _ in items:
         pass
@@ -147,6 +169,8 @@ def _used_up(items: Iterator[object]) -> None:
 WAYS: dict[str, Callable[[Case], None]] = {
     RAW: _decode,
     OWN: _decode_as_asked,
+    HASHED: _hash,
+    UNVERIFIED: lambda case: _used_up(case.unverified().reader.in_step(case.batch_rows)),
     ENCODED: lambda case: _used_up(case.reader.in_step(case.batch_rows)),
     BATCHED: lambda case: _used_up(case.batches()),
     PREFETCHED: lambda case: _used_up(prefetch(case.batches(), depth=case.depth)),
@@ -334,6 +358,33 @@ def _target(ratio: float, profile: list[str]) -> Target:
         is_met=is_met,
         note="" if is_met else note,
     )
+
+
+def _content_targets(times: Times) -> list[Target]:
+    """What it costs to name files by their content, and to compare it when they are read."""
+    before = median(h / r for h, r in zip(times[HASHED], times[UNVERIFIED], strict=True))
+    whole = [(h + e) / u for h, e, u in _columns_of(times)]
+    shares = {
+        "naming a file by its content, share of decode + encode": before,
+        "verifying the content of what is read, share of decode + encode": (
+            1 / _ratio(times, ENCODED, UNVERIFIED) - 1
+        ),
+        "both, where a run reads its rows once": median(whole) - 1,
+    }
+    return [
+        Target(
+            name=name,
+            wanted=f"at most {CONTENT_WANTED:.2f}",
+            measured=round(share, 4),
+            is_met=share <= CONTENT_WANTED,
+            note="" if share <= CONTENT_WANTED else "the stored bytes are read once more for it",
+        )
+        for name, share in shares.items()
+    ]
+
+
+def _columns_of(times: Times) -> Iterator[tuple[float, float, float]]:
+    yield from zip(times[HASHED], times[ENCODED], times[UNVERIFIED], strict=True)
 
 
 def _notes(spec: BenchDataSpec, case: Case, profile: list[str]) -> list[str]:

@@ -203,7 +203,12 @@ def _write(rows: pa.Table, path: Path) -> None:
     """One file; ids of large tables have nothing to gain from a dictionary."""
     names = [n for n in rows.schema.names if pa.types.is_dictionary(rows.schema.field(n).type)]
     pq.write_table(
-        rows, path, row_group_size=GROUP_ROWS, compression="lz4", use_dictionary=names or False
+        rows,
+        path,
+        row_group_size=GROUP_ROWS,
+        compression="lz4",
+        use_dictionary=names or False,
+        write_page_checksum=True,
     )
 
 

@@ -27,6 +27,7 @@ from pipeline.data import (
 from pipeline.data.contract import Finding, Level
 from pipeline.data.dates import LogDates
 from pipeline.data.features import Encoding
+from pipeline.data.fingerprints import files_without_checksums
 from pipeline.data.labels import LabelCounts
 from pipeline.data.logs import Snapshot, Unreadable
 from pipeline.data.reader import Piece
@@ -80,6 +81,8 @@ class Report:
     counted_rows: int = 0
     """Rows of the pretrain split whose ids were counted for that; fewer than the split has make
     ids look unseen that are not."""
+    without_checksums: tuple[str, ...] = ()
+    """Paths of files whose pages carry no checksum: damage in them may be read as values."""
 
 
 def check_log(
@@ -139,6 +142,7 @@ def check_log(
         split_rows=rows,
         unseen=split_sample.shares,
         counted_rows=split_sample.counted_rows,
+        without_checksums=tuple(file.path for file in files_without_checksums(snapshot)),
     )
 
 
@@ -164,6 +168,7 @@ def _report(
     split_rows: dict[str, int] | None = None,
     unseen: dict[str, dict[str, float]] | None = None,
     counted_rows: int = 0,
+    without_checksums: tuple[str, ...] = (),
 ) -> Report:
     return Report(
         findings=tuple(findings),
@@ -173,6 +178,7 @@ def _report(
         split_rows=split_rows or {},
         unseen=unseen or {},
         counted_rows=counted_rows,
+        without_checksums=without_checksums,
     )
 
 

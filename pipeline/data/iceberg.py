@@ -221,7 +221,7 @@ def _deletes(place: Place, table: "StaticTable", file: "DataFile") -> dict[str, 
                 f"{file.file_path} deletes rows of the Iceberg table {place.uri} in a file of "
                 f"format {kind}, which is not read. Compact the table, or export a plain copy"
             )
-        rows = pq.read_table(source, columns=["file_path", "pos"])
+        rows = pq.read_table(source, columns=["file_path", "pos"], page_checksum_verification=True)
     paths = rows.column("file_path").combine_chunks().dictionary_encode()
     codes, positions = paths.indices.to_numpy(), rows.column("pos").to_numpy()
     return {name: positions[codes == at] for at, name in enumerate(paths.dictionary.to_pylist())}

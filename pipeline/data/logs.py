@@ -7,6 +7,7 @@ folder is a table of a lakehouse, the table's metadata names the files instead o
 
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections import defaultdict
@@ -25,6 +26,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from pipeline.data import delta, iceberg, lakehouse, partitions, stores
+from pipeline.data.content import FileContent, version_of
 from pipeline.data.lakehouse import Table, TableFile, TableSnapshot
 from pipeline.errors import BadLog, BadRequest
 
@@ -34,9 +36,12 @@ Known = tuple[tuple[str, str | None], ...]
 """Partition keys with their values, outermost first."""
 Columns = tuple[tuple[str, pa.DataType], ...]
 """Names with their Arrow types."""
+FileName = tuple[int, int]
+"""Device and inode: what is the same for all paths of a local file."""
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 _MISSING = "missing columns: "
+_LINK = "a link to"
 OUTSIDE = "it lies outside the folders"
 """How the reason begins for which a file in no partition's folder is not read."""
 
@@ -74,9 +79,8 @@ class LogFile:
     group_rows: tuple[int, ...]
     """Rows of each row group."""
     size_bytes: int
-    fingerprint: str
-    """SHA-256 of size and footer; the footer names every page's place and statistics. In a table,
-    also of its partition and projection."""
+    listed: str
+    """SHA-256 of what a listing shows: size and footer; of a table also partition, projection."""
     columns: Columns = ()
     """Columns of its rows, as its footer says; of a table, under the table's names. Empty where
     nobody asked the footer."""
@@ -84,11 +88,27 @@ class LogFile:
     """Partition keys that are columns of the file as well. The file's values count, row by row."""
     projection: Projection | None = None
     """How its rows become a table's; None in a plain folder."""
+    content: FileContent | None = None
+    """What the columns hold that a job reads; None where nobody asked."""
 
     @property
     def rows(self) -> int:
         """Rows of the file."""
         return sum(self.group_rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return SHA-256 of the content and of how it is read.
+
+        Where nobody asked for the content, of what the listing shows.
+        """
+        if self.content is None:
+            return self.listed
+        types = [(name, str(kind)) for name, kind in self.columns]
+        how = [types, self.inside, self.partition, self.stored_rows]
+        table = self.projection.digest if self.projection else None
+        told = [self.content.features, self.content.others, how, table]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     @property
     def exact_partition(self) -> dict[str, str | None]:
@@ -212,7 +232,11 @@ class Snapshot:
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def open(self, file: LogFile) -> pq.ParquetFile:
-        """The Parquet file, for reading row groups; text comes as dictionaries, as it lies there.
+        """Return the Parquet file, as `open_file` opens it."""
+        return self.open_file(file).parquet
+
+    def open_file(self, file: LogFile) -> "OpenFile":
+        """Open a file for reading row groups; text comes as dictionaries, as it lies there.
 
         Raises:
             BadLog: the file went away or changed after the snapshot was taken.
@@ -238,12 +262,27 @@ class Snapshot:
                 f"{handle.size():,} now). Leave a log's files alone while a run reads them; start "
                 "the run again"
             )
-        return parquet
+        if file.content is not None and file.content.version not in ("", version_of(handle)):
+            raise BadLog(
+                f"{file.path} is another version ({version_of(handle)}) than the run listed "
+                f"({file.content.version}). Leave a log's files alone while a run reads them; "
+                "start the run again"
+            )
+        return OpenFile(parquet=parquet, handle=handle)
 
     def place_of(self, path: str) -> tuple[pa.fs.FileSystem, str]:
         """Return the file system and path of one of its files."""
         filesystem, root = open_folder(self.uri)
         return lakehouse.locate(path) if "://" in path else (filesystem, f"{root}/{path}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """A file that is being read."""
+
+    parquet: pq.ParquetFile
+    handle: pa.NativeFile
+    """The same file's bytes."""
 
 
 @lru_cache(maxsize=16)
@@ -351,9 +390,11 @@ def _plain_snapshot(judge: "_Judge", admits: Admits) -> Snapshot:
         return False
 
     found = _walk(filesystem, root, (), judge.keys, admitted, strangers)
-    judged = _in_parallel(judge.file_of_folder, found)
+    names: dict[FileName, str] = {}
+    paths, repeated = _once(filesystem, root, found, names)
+    judged = _in_parallel(judge.file_of_folder, paths)
     if pruned:
-        judged += _files_of_other_folders(judge, judged, admits)
+        judged += _files_of_other_folders(judge, judged, admits, names)
     files = [f for f in judged if isinstance(f, LogFile)]
     return Snapshot(
         uri=judge.uri,
@@ -362,12 +403,57 @@ def _plain_snapshot(judge: "_Judge", admits: Admits) -> Snapshot:
         ignored=(
             *(f for f in judged if isinstance(f, Ignored)),
             *(Ignored(path=f"{judge.relative(p)}/", reason=reason) for p, reason in strangers),
+            *(Ignored(path=judge.relative(p), reason=reason) for p, reason in repeated),
         ),
     )
 
 
+def _once(
+    filesystem: pa.fs.FileSystem,
+    root: str,
+    found: Iterable[tuple[str, Known]],
+    names: dict[FileName, str],
+) -> tuple[list[tuple[str, Known]], list[tuple[str, str]]]:
+    """Keep one path of each file: the same rows must not count twice.
+
+    A link to a place inside the log is left out, whatever it is called: its target is read where it
+    lies. Of several names of one file (hard links, or links to a place outside) the first counts.
+
+    Args:
+        filesystem: of the log.
+        root: its folder.
+        found: paths of files.
+        names: the path of each file that was kept before; those kept now are added.
+
+    Returns:
+        The paths that are read, and those left out with the reason.
+    """
+    if not isinstance(filesystem, pa.fs.LocalFileSystem):
+        return list(found), []
+    inside = f"{os.path.realpath(root)}/"
+    kept: list[tuple[str, Known]] = []
+    repeated: list[tuple[str, str]] = []
+    for path, known in sorted(found, key=lambda file: file[0]):
+        real = os.path.realpath(path)
+        if real.startswith(inside) and real != inside + path[len(root) :].lstrip("/"):
+            repeated.append((path, f"{_LINK} {real.removeprefix(inside)}, whose rows count there"))
+            continue
+        try:
+            told = os.stat(path)  # noqa: PTH116 - a path as pyarrow has it
+        except OSError:
+            kept.append((path, known))  # it is judged where it is opened
+            continue
+        name = (told.st_dev, told.st_ino)
+        if name in names:
+            repeated.append((path, f"{_LINK} {names[name]}, whose rows count there"))
+            continue
+        names[name] = path[len(root) :].lstrip("/")
+        kept.append((path, known))
+    return kept, repeated
+
+
 def _files_of_other_folders(
-    judge: "_Judge", judged: Sequence[Judged], admits: Admits
+    judge: "_Judge", judged: Sequence[Judged], admits: Admits, names: dict[FileName, str]
 ) -> list[LogFile]:
     """Return files with admitted rows from folders whose names are not admitted.
 
@@ -390,7 +476,7 @@ def _files_of_other_folders(
         return admits({key: value for key, value in partition.items() if key not in inside})
 
     seen = {f.path for f in judged}
-    found = _walk(filesystem, root, (), judge.keys, may_hold, [])
+    found, _ = _once(filesystem, root, _walk(filesystem, root, (), judge.keys, may_hold, []), names)
     more = ((path, known) for path, known in found if judge.relative(path) not in seen)
     files = [f for f in _in_parallel(judge.file_of_folder, more) if isinstance(f, LogFile)]
     return [f for f in files if f.inside and _holds_admitted_rows(judge.uri, f, admits)]
@@ -602,7 +688,7 @@ class _Judge:
 
     def _open(self, path: str, partition: Known, file: TableFile | None) -> LogFile | Unreadable:
         try:
-            size, footer = _footer(*Snapshot(uri=self.uri, files=()).place_of(path))
+            size, footer = read_footer(*Snapshot(uri=self.uri, files=()).place_of(path))
             metadata = pq.read_metadata(pa.BufferReader(footer))
             schema = metadata.schema.to_arrow_schema()
             stored = _group_rows(metadata)
@@ -639,7 +725,7 @@ class _Judge:
             partition=(*partition, *absent),
             group_rows=kept,
             size_bytes=size,
-            fingerprint=digest.hexdigest(),
+            listed=digest.hexdigest(),
             columns=_columns_of(rows.remove_metadata()),
             inside=tuple(k for k in inside if partitions.is_comparable(rows.field(k).type)),
             projection=projection,
@@ -726,8 +812,8 @@ def _text_columns(metadata: pq.FileMetaData) -> list[str]:
     return [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
 
 
-def _footer(filesystem: pa.fs.FileSystem, path: str) -> tuple[int, bytes]:
-    """Size of the file, and its footer framed so that pyarrow reads it as an empty file's."""
+def read_footer(filesystem: pa.fs.FileSystem, path: str) -> tuple[int, bytes]:
+    """Return the file's size, and its footer framed so that pyarrow reads it as an empty file's."""
     with filesystem.open_input_file(path) as file:
         size: int = file.size()
         if size < 12:
@@ -813,6 +899,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "rows": snapshot.rows,
         "files": [
             {"path": f.path, "rows": f.rows, "bytes": f.size_bytes, "fingerprint": f.fingerprint}
+            | ({"features": f.content.features, "others": f.content.others} if f.content else {})
             | ({"deleted_rows": lost} if (lost := sum(f.stored_rows) - f.rows) else {})
             for f in snapshot.files
         ],

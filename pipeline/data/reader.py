@@ -7,6 +7,8 @@ again, every day is such a line: a new day is everybody's work. Within a worker,
 form a block whose rows are shuffled together; `Cursor` says how far a worker has come.
 """
 
+import hashlib
+import json
 import queue
 import threading
 from collections import Counter
@@ -70,7 +72,9 @@ class Cursor:
     row: int = 0
     """Rows of the block already given out."""
     selection: str = ""
-    """Fingerprint of the selection that is read; empty at the start of an epoch."""
+    """SHA-256 over all that decides which rows are read; empty before anything was read."""
+    worker: str = ""
+    """Whose share the block is of, `0 of 2`; empty at the start of an epoch, which has no block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,17 +429,17 @@ class Reader:
         Raises:
             BadLog: the cursor stands in another selection than this one.
         """
-        name = self.selection.fingerprint
+        fresh = self.start_of(epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(self.selection.groups))
         pieces = pieces_of(self.selection, rank=self.rank, world=self.world, order=order)
         blocks = blocks_of(pieces, rows=block_rows)
-        at, used = self._find(blocks, start, name)
+        at, used = self._find(blocks, start or fresh, fresh.selection)
         left: pa.Table | None = None
         for number in range(at, len(blocks)):
             block = self._shuffled_block(
                 blocks[number], seed=(seed, epoch, self.rank, number), seen=seen
             )
-            here = self._cursor(blocks[number], epoch, name)
+            here = self._cursor(blocks[number], fresh)
             row = used if number == at else 0
             if left is not None:
                 need = batch_rows - len(left)
@@ -450,7 +454,34 @@ class Reader:
                 yield block.slice(row - batch_rows, batch_rows), replace(here, row=row)
             left = block.slice(row) if row < len(block) else None
         if left is not None:
-            yield left, Cursor(epoch=epoch + 1)
+            yield left, replace(fresh, epoch=epoch + 1)
+
+    def start_of(self, epoch: int) -> Cursor:
+        """Return the cursor that stands before the first row of an epoch."""
+        return Cursor(epoch=epoch, selection=self._selection_id())
+
+    def _selection_id(self) -> str:
+        """SHA-256 over all that decides which rows are read: files, conditions, their columns.
+
+        The files count by their fingerprints and by the rows selected of each row group. Two splits
+        may select as many rows of each, and other ones: so their conditions count as well.
+        """
+        split, log = self.selection.split, self.catalog.log
+        conditions = [str(split.first), str(split.last), sorted(split.where.items()), split.slice]
+        columns = log.model_dump(
+            mode="json",
+            include={
+                "partition_keys",
+                "date_key",
+                "event_time",
+                "event_time_unit",
+                "time_zone",
+                "row_id",
+                "slice_by",
+            },
+        )
+        decides = json.dumps([self.selection.fingerprint, conditions, columns], sort_keys=True)
+        return hashlib.sha256(decides.encode()).hexdigest()
 
     @property
     def rows(self) -> int:
@@ -486,26 +517,30 @@ class Reader:
             yield from self._encoded_parts(raw, np.diff(cuts).tolist(), seen)
             passed += piece.rows
 
-    def _cursor(self, block: list[Piece], epoch: int, selection: str) -> Cursor:
-        """The cursor at the start of a block."""
+    def _cursor(self, block: list[Piece], start: Cursor) -> Cursor:
+        """The cursor at the start of a block, given the one at the start of its epoch."""
         path = self.selection.snapshot.files[block[0].file].path
-        return Cursor(epoch=epoch, file=path, group=block[0].group, selection=selection)
+        return replace(start, file=path, group=block[0].group, worker=self._worker)
 
-    def _find(
-        self, blocks: list[list[Piece]], start: Cursor | None, selection: str
-    ) -> tuple[int, int]:
+    @property
+    def _worker(self) -> str:
+        return f"{self.rank} of {self.world}"
+
+    def _find(self, blocks: list[list[Piece]], start: Cursor, selection: str) -> tuple[int, int]:
         """The block a cursor stands in, and the rows used of it."""
-        if start is None or not start.file:
+        is_same = start.selection == selection
+        if not start.file and (is_same or not start.selection):
             return 0, 0
-        for number, block in enumerate(blocks):
+        is_ours = is_same and start.worker == self._worker
+        for number, block in enumerate(blocks if is_ours else ()):
             path = self.selection.snapshot.files[block[0].file].path
-            place = (path, block[0].group, selection)
-            if place == (start.file, start.group, start.selection):
+            if (path, block[0].group) == (start.file, start.group):
                 return number, start.row
         raise BadLog(
-            f"the cursor stands at {start.file}, row group {start.group} of a selection "
-            f"{start.selection[:12]}, this one is {selection[:12]}; the log, the split or the "
-            "number of workers changed since the checkpoint. Start a new run"
+            f"the cursor stands at {start.file or 'the start'}, row group {start.group}, worker "
+            f"{start.worker or '-'}, of a selection {start.selection[:12]}; this one is "
+            f"{selection[:12]}, worker {self._worker}. The log, the split or the number of workers "
+            "changed since the checkpoint, or another version wrote it. Start a new run"
         )
 
     def _shuffled_block(
@@ -637,7 +672,10 @@ def read_piece(
     keys = catalog.log.partition_keys
     inside = tuple(c for c in catalog.columns if c not in keys)
     inside += tuple(key for key in file.inside if key not in inside)
-    rows = _read_group(selection.snapshot.open(file), file, piece.group, inside, catalog)
+    opened = selection.snapshot.open_file(file)
+    rows = _read_group(opened.parquet, file, piece.group, inside, catalog)
+    if file.content is not None:  # after decoding: a file that is written meanwhile is noticed
+        file.content.check(opened.handle, file.path, piece.group)
     identity = _identity(rows, file, piece.group, catalog)
     slice_keys = _slice_keys(rows, file, piece.group, catalog) if catalog.log.slice_by else identity
     chosen = splits.mask(selection.split, rows, slice_keys, catalog)

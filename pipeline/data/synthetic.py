@@ -1049,6 +1049,7 @@ def _writer(path: Path, schema: pa.Schema, *, dictionary: list[str]) -> pq.Parqu
         use_dictionary=dictionary,
         write_statistics=["event_id", "event_time"] if dictionary else False,
         store_schema=False,
+        write_page_checksum=True,
     )
 
 

@@ -23,8 +23,10 @@ from pipeline.data import (
     splits,
     stores,
 )
+from pipeline.data.content import KeptContents
 from pipeline.data.contract import Finding
 from pipeline.data.dates import LogDates
+from pipeline.data.fingerprints import with_contents
 from pipeline.data.logs import LogFile, Snapshot, Unreadable
 from pipeline.data.nearest import nearest
 from pipeline.data.notice import notice
@@ -74,6 +76,7 @@ def open_log(
     wanted: Sequence[str],
     as_of: date | None = None,
     today: date | None = None,
+    kept: KeptContents | None = None,
 ) -> LogView:
     """Fix what a job will read.
 
@@ -83,6 +86,7 @@ def open_log(
         wanted: splits the job reads; each must be declared.
         as_of: last date whose labels were collected, where the job says so.
         today: the date that no row can lie beyond, None where no clock bounds the log.
+        kept: digests of files that were read before; all files are hashed where there are none.
 
     Raises:
         BadRequest: a split is not declared, or the folder does not exist.
@@ -108,6 +112,8 @@ def open_log(
     kinds.refuse_mixtures(snapshot, catalog)
     refuse_odd_partitions(snapshot, catalog)
     refuse_time_unit(snapshot, catalog)
+    snapshot = with_contents(snapshot, catalog, kept or KeptContents(None))
+    refuse_unreadable(snapshot, told_windows(chosen, days))
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
     selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
     repeated = repeats.count_repeats(selections.values(), catalog)
@@ -522,7 +528,7 @@ def _days_of_unreadable(
         partition=broken.partition,
         group_rows=broken.group_rows,
         size_bytes=broken.size_bytes,
-        fingerprint="",
+        listed="",
     )
     try:
         has_times = catalog.log.event_time in snapshot.open(file).schema_arrow.names

@@ -6,6 +6,7 @@ lists; that document stands in each file's metadata under `iak`.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.data.reader import Reader
 from pipeline.data.unseen import UnseenIds
 from pipeline.data.view import LogView
 from pipeline.errors import PipelineError
+from pipeline.files import putting_file
 from pipeline.model.loss import TaskShape, probabilities
 from pipeline.process import Worker
 from pipeline.publish.choice import BASE_SLOT, Shelf, read_shelf
@@ -107,6 +109,7 @@ def document_of(work: PredictWork, split: str) -> PredictionsDocument:
     log = work.view.catalog.log
     return PredictionsDocument(
         split=split,
+        rows=work.view.selections[split].rows,
         row_id=log.row_id,
         has_users=log.user is not None,
         tasks=metric_tasks(work.view.catalog.tasks, negatives_kept=log.negatives_kept),
@@ -140,19 +143,40 @@ def _predict_split(
     metadata = {DOCUMENT: document_of(work, split).model_dump_json()}
     folder = work.run_dir / PREDICTIONS
     folder.mkdir(parents=True, exist_ok=True)
-    writer: pq.ParquetWriter | None = None
     done = 0
-    for rows in reader.in_step(work.batch_rows, seen):
-        unseen.add(rows, catalog)
-        table = _predicted(rows, model, shelf, work, worker).replace_schema_metadata(metadata)
-        done += len(rows)
-        if len(rows):
-            path = folder / f"{split}-{worker.rank}.parquet"
-            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-            writer.write_table(table)
-        report({"event": "step", "what": f"{split} rows", "step": done, "of": reader.rows})
-    if writer is not None:
-        writer.close()
+    with _writing(folder / f"{split}-{worker.rank}.parquet") as write:
+        for rows in reader.in_step(work.batch_rows, seen):
+            unseen.add(rows, catalog)
+            table = _predicted(rows, model, shelf, work, worker).replace_schema_metadata(metadata)
+            done += len(rows)
+            if len(rows):
+                write(table)
+            report({"event": "step", "what": f"{split} rows", "step": done, "of": reader.rows})
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield what appends rows to a Parquet file, which appears whole; without rows, there is none.
+
+    Pages carry checksums.
+    """
+    with putting_file(path) as part:
+        writers: list[pq.ParquetWriter] = []
+
+        def write(table: pa.Table) -> None:
+            if not writers:
+                writers.append(
+                    pq.ParquetWriter(
+                        part, table.schema, compression="zstd", write_page_checksum=True
+                    )
+                )
+            writers[0].write_table(table)
+
+        try:
+            yield write
+        finally:
+            for writer in writers:
+                writer.close()
 
 
 @torch.no_grad()

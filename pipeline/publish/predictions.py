@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.errors import BadRequest, Corrupt
-from pipeline.formats import current_document
+from pipeline.formats import current_document, unchanged
 from pipeline.publish.predict import DOCUMENT, PREDICTIONS
 from schemas.predictions import PREDICTIONS_FORMAT, MetricTask, PredictionsDocument
 
@@ -52,7 +52,7 @@ def read_predictions(run_dir: Path, split: str) -> Predictions:
     Raises:
         BadRequest: the folder holds no predictions of that split.
         OtherFormat: another version wrote them.
-        Corrupt: a file says nothing of itself that can be read.
+        Corrupt: a file is damaged or missing, or says nothing of itself that can be read.
     """
     parts = _parts(run_dir)
     if split not in parts:
@@ -62,12 +62,28 @@ def read_predictions(run_dir: Path, split: str) -> Predictions:
             f"run folder of an `iak evaluate`, or run one with split={split}"
         )
     paths = [parts[split][rank] for rank in sorted(parts[split])]
-    tables = [pq.read_table(path) for path in paths]
+    tables = [_read(path) for path in paths]
     document = _document(tables[0].schema.metadata or {}, paths[0])
     table = pa.concat_tables([part.replace_schema_metadata(None) for part in tables])
+    if document.rows not in (None, len(table)):
+        raise Corrupt(
+            f"the predictions of split '{split}' in {run_dir / PREDICTIONS} have {len(table):,} "
+            f"rows, and {document.rows:,} were written; a worker's file is missing or was "
+            "exchanged. Evaluate again with `iak evaluate`"
+        )
     return Predictions(
         table=table.unify_dictionaries().combine_chunks(), document=document, run_dir=run_dir
     )
+
+
+def _read(path: Path) -> pa.Table:
+    """Return one worker's rows; a page with another content than its checksum is refused."""
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise Corrupt(
+            f"{path} cannot be read: {error}. Evaluate again with `iak evaluate`"
+        ) from error
 
 
 def _parts(run_dir: Path) -> dict[str, dict[int, Path]]:
@@ -89,6 +105,7 @@ def _document(metadata: Mapping[bytes, bytes], path: Path) -> PredictionsDocumen
             current=PREDICTIONS_FORMAT,
             where=path,
             mend="Evaluate again with `iak evaluate`",
+            migrations={1: unchanged},
         )
         return PredictionsDocument.model_validate(current)
     except (ValueError, ValidationError) as error:

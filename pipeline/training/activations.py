@@ -8,7 +8,10 @@ Shapes: n rows of this worker, B of them, H base units, X embedding units, A = H
 encoder reads (H where it reads h alone).
 """
 
+import errno
+import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ from torch import distributed as dist
 
 from pipeline.data import features
 from pipeline.data.batch import Batch, to_batch
+from pipeline.data.feature_keys import FeatureKeys
+from pipeline.errors import DoesNotFit
 from pipeline.model.recommender import Representation
 from pipeline.process import Worker
 from pipeline.sharding.shard import unwrap
@@ -30,6 +35,7 @@ from schemas.log import Catalog
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
+_log = logging.getLogger(__name__)
 _LOOK_UP_ROWS = 8192
 """Rows through the base at a time."""
 
@@ -183,14 +189,25 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absent:
-    """Rows [first, stop) of an arena that nobody has computed yet."""
+    """A block [first, stop) of an arena that nobody has computed yet, or not all of it."""
 
     first: int
     stop: int
     rows: pa.Table
-    """Encoded."""
-    key: str = ""
-    """The name of their content, where they are to be kept for others."""
+    """Encoded: those that the base must be asked for, in order."""
+    places_r: Tensor | None = None
+    """Where each of them lies in the arena; None where they are the whole block."""
+    keys: FeatureKeys | None = None
+    """Keys of the whole block's rows, where they are to be kept for others."""
+
+    def put(self, a_nA: Tensor, start: int, a_BA: Tensor) -> None:
+        """Put the activations of rows that begin at `start` among the block's into the arena."""
+        if self.places_r is None:
+            first = self.first + start
+            a_nA[first : first + len(a_BA)] = a_BA.to(a_nA)
+            return
+        places = self.places_r[start : start + len(a_BA)]
+        a_nA[places.to(a_nA.device)] = a_BA.to(a_nA)
 
 
 class Arena:
@@ -207,7 +224,7 @@ class Arena:
         absent: Sequence[Absent],
         base: FrozenBase,
         worker: Worker,
-        filled: Callable[[str, Tensor], None] = lambda _key, _a_BA: None,
+        filled: Callable[[Absent, Tensor], None] = lambda _block, _a_BA: None,
     ) -> None:
         """Take memory whose rows are partly there.
 
@@ -216,7 +233,7 @@ class Arena:
             absent: the blocks that it does not hold, in order.
             base: computes those.
             worker: this process.
-            filled: told the key and the memory of a block that was computed.
+            filled: called with a block that was computed, and its memory.
         """
         self.a_nA, self.base, self.worker, self.filled = a_nA, base, worker, filled
         self.absent: list[Absent | None] = list(absent)
@@ -256,21 +273,22 @@ class Arena:
         pieces = [piece for index in needed for piece in self._pieces(index)]
         rounds, most_left = greatest((len(pieces), left), self.worker)
         self.is_whole = most_left == 0
-        for index, first, rows in pieces:
-            self.a_nA[first : first + len(rows)] = self.base.look_up(rows).to(self.a_nA)
+        for index, start, rows in pieces:
             block = self.absent[index]
-            if block is not None and first + len(rows) == block.stop:
+            assert block is not None
+            block.put(self.a_nA, start, self.base.look_up(rows))
+            if start + len(rows) == len(block.rows):
                 self.absent[index] = None
-                self.filled(block.key, self.a_nA[block.first : block.stop])
+                self.filled(block, self.a_nA[block.first : block.stop])
         for _ in range(rounds - len(pieces)):
             self.base.look_up(features.no_rows(self.base.catalog))
 
     def _pieces(self, index: int) -> Iterator[tuple[int, int, pa.Table]]:
-        """A block by what goes through the base at a time: its number, where, which rows."""
+        """A block by what goes through the base at a time: its number, first row, which rows."""
         block = self.absent[index]
         assert block is not None
         for start in range(0, len(block.rows), _LOOK_UP_ROWS):
-            yield index, block.first + start, block.rows.slice(start, _LOOK_UP_ROWS)
+            yield index, start, block.rows.slice(start, _LOOK_UP_ROWS)
 
 
 def memory_for(
@@ -287,12 +305,42 @@ def memory_for(
     """
     if spill is None or not rows:
         return torch.empty(rows, width, dtype=dtype, device=device)
-    spill.mkdir(parents=True, exist_ok=True)
-    path = spill / f".{os.getpid()}-{time.monotonic_ns()}.arena"
     elements = rows * width
+    path = _reserved(spill, elements * dtype.itemsize)
     held = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
     path.unlink()  # the mapping keeps the bytes as long as the tensor lives
     return held.view(rows, width)
+
+
+def _reserved(spill: Path, num_bytes: int) -> Path:
+    """Return a new file whose bytes the disk has set aside: writing to a mapping cannot fail then.
+
+    Where the folder cannot be written, the file lies in the folder for temporary files.
+
+    Raises:
+        DoesNotFit: the disk is too full.
+    """
+    for folder in (spill, Path(tempfile.gettempdir())):
+        path = folder / f".{os.getpid()}-{time.monotonic_ns()}.arena"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise DoesNotFit(
+                    f"activations take {num_bytes / 2**30:.1f} GiB in {folder}, and the disk has "
+                    f"no room for them ({error.strerror}). Free some, choose another cache.folder, "
+                    "or set activations=recompute"
+                ) from error
+            _log.warning("%s cannot hold activations (%s)", folder, error)
+            continue
+        return path
+    raise DoesNotFit(
+        f"neither {spill} nor {tempfile.gettempdir()} can hold activations; choose another "
+        "cache.folder, or raise cache.memory_gib"
+    )
 
 
 def standard_of(

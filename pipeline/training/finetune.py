@@ -21,9 +21,10 @@ from torch import distributed as dist
 from pipeline.data.labels import LabelCounts
 from pipeline.data.reader import Reader
 from pipeline.data.view import LogView
-from pipeline.errors import PipelineError
+from pipeline.errors import Busy, PipelineError
 from pipeline.iak import noise
 from pipeline.iak.kernel import PROBE, KernelShape
+from pipeline.lock import one_writer
 from pipeline.model import frozen
 from pipeline.model.frozen import Digest
 from pipeline.model.recommender import Recommender
@@ -123,6 +124,8 @@ class Finetuned:
     """The same before; equal, or `finetune` has raised."""
     plan: Sequence[Mapping[str, object]]
     parameters_per_kernel: int
+    standard_from: str
+    """Where the standardisation comes from: `live kernels`, `the cache`, or `this run's rows`."""
     cache: Mapping[str, Any]
     """What the cache gave and took, over all workers."""
 
@@ -143,13 +146,14 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     )
     before = digest_of(model, worker)
     report({"event": "base", "digest": before.combined[:16]})
-    store = Store(work.keeping.folder) if work.keeping.kind == "cache" else None
+    is_kept = work.keeping.kind == "cache"
+    store = Store(work.keeping.folder, run=str(work.run_dir)) if is_kept else None
     seen: Counter[str] = Counter()
     sources = {split: _source(work, split, store, worker, seen) for split in SPLITS}
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
-    through = _frozen(work, model, known["tune"], sources["tune"], store, worker)
+    through, standard_from = _frozen(work, model, known["tune"], sources["tune"], store, worker)
     row_bytes = through.width * DTYPES[work.keeping.precision].itemsize
     is_large = sum(map(len, known.values())) * row_bytes > work.keeping.memory_bytes
     rows = {
@@ -184,6 +188,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         digest_before=before.combined,
         plan=held_tables(model).describe(),
         parameters_per_kernel=sum(math.prod(s) for n, s in sizes.items() if n not in PROBE),
+        standard_from=standard_from,
         cache=usage,
     )
 
@@ -232,7 +237,9 @@ def _source(
         world=worker.world,
         as_of=work.view.as_of,
     )
-    return RowSource(reader=reader, store=store, seen=seen)
+    return RowSource(
+        reader=reader, store=store, seen=seen, schema_hash=work.base.manifest.schema_hash
+    )
 
 
 def _frozen(
@@ -242,16 +249,21 @@ def _frozen(
     source: RowSource,
     store: Store | None,
     worker: Worker,
-) -> FrozenBase:
-    """The base with its standardisation: the live kernels', else the cache's, else a new one."""
+) -> tuple[FrozenBase, str]:
+    """The base with its standardisation: the live kernels', else the cache's, else a new one.
+
+    Returns:
+        The base, and where its standardisation comes from.
+    """
     reads_x = work.kernel.reads == "hx"
     key = cache.key_of(what="standard", **_base_key(work))
-    held = store.read_standard(key) if store else None
+    held = _kept_standard(store, key, worker) if work.live is None else None
     if work.live is not None:
-        standard = work.live.standard
-    elif held is not None and activations.greatest((0,), worker)[0] == 0:
-        standard = Standard.from_tensors(held, reads_x=reads_x)
+        standard, source_of_it = work.live.standard, "live kernels"
+    elif held is not None:
+        standard, source_of_it = Standard.from_tensors(held, reads_x=reads_x), "the cache"
     else:
+        source_of_it = "this run's rows"
         sample = _sample(rows, source, worker)
         standard = activations.standard_of(
             model,
@@ -263,7 +275,7 @@ def _frozen(
         )
         if store and worker.rank == 0:
             store.write_standard(key, standard.tensors())
-    return FrozenBase(
+    through = FrozenBase(
         model=model,
         catalog=work.view.catalog,
         standard=standard.to(worker.device),
@@ -271,6 +283,15 @@ def _frozen(
         dtype=DTYPES[work.kernel.precision],
         products=DTYPES[work.tables.products],
     )
+    return through, source_of_it
+
+
+def _kept_standard(store: Store | None, key: str, worker: Worker) -> dict[str, Tensor] | None:
+    """Return the standardisation that worker 0 finds in the cache, so that all have the same."""
+    found = [store.read_standard(key) if store is not None and worker.rank == 0 else None]
+    if worker.world > 1:
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
@@ -335,7 +356,7 @@ def _close(
         kept.complete()
     store.close()
     if worker.rank == 0:
-        store.evict(work.keeping.budget_bytes)
+        _evict(store, work.keeping.budget_bytes)
     parts: list[Usage] = [store.usage] * worker.world
     if worker.world > 1:
         dist.all_gather_object(parts, store.usage)
@@ -344,6 +365,15 @@ def _close(
         numbers.update({k: v for k, v in asdict(part).items() if isinstance(v, int)})
     stopped = next((part.stopped for part in parts if part.stopped), "")
     return {"folder": str(work.keeping.folder), **numbers, "stopped": stopped}
+
+
+def _evict(store: Store, budget_bytes: int) -> None:
+    """Keep the cache to its budget, unless another run does so now, or this one may not."""
+    try:
+        with one_writer(store.folder, waits=False):
+            store.evict(budget_bytes)
+    except (Busy, OSError) as error:
+        log.info("the activation cache is not kept to its budget now: %s", error)
 
 
 def _told(store: Store | None) -> dict[str, Any]:

@@ -230,7 +230,7 @@ class Pretraining:
             standing.step += 1
             self._refuse_diverged(loss, "training")
             is_last = standing.step % self.steps_per_epoch == 0
-            standing.cursor = Cursor(epoch=self.epoch) if is_last else cursor
+            standing.cursor = self.train.start_of(self.epoch) if is_last else cursor
             now = time.monotonic()
             if now - reported > _REPORT_EVERY_S:
                 self._report_step(loss, (standing.rows - started_rows) / (now - reported))
@@ -265,8 +265,9 @@ class Pretraining:
             for table, cursor in shuffled:
                 left -= 1
                 yield to_batch(table, self.catalog), cursor
+        following = self.train.start_of(epoch + 1)
         for _ in range(left):
-            yield to_batch(features.no_rows(self.catalog), self.catalog), Cursor(epoch=epoch + 1)
+            yield to_batch(features.no_rows(self.catalog), self.catalog), following
 
     def _step(self, batch: Batch) -> float:
         """One update of tables and dense parameters; the mean loss over all workers' rows."""
@@ -485,7 +486,8 @@ def standing_of(
     if len(metas) == worker.world:
         return standing, []
     epoch, begun = divmod(standing.step, per_epoch)
-    standing.step, standing.cursor = epoch * steps_per_epoch, Cursor(epoch=epoch)
+    standing.step = epoch * steps_per_epoch
+    standing.cursor = Cursor(epoch=epoch, selection=standing.cursor.selection)
     told = f"{len(metas)} workers wrote the checkpoint, {worker.world} go on"
     if begun:
         told += (

@@ -1,14 +1,14 @@
 """The rows of a split as tuning needs them: labels, domains, identities, and activations.
 
 A worker's share of the log comes in pieces (reader.py). What is known of a piece without the base
-- labels, domains, identities - is kept in the cache under the file's fingerprint, so that a night
-opens only files it has not met; its activations are kept in chunks of rows, under the rows' own
-identities, so that every split, window and number of workers that meets a row finds it.
+- labels, domains, identities, keys of the features - is kept in the cache under the file's
+fingerprint, so that a night opens only files it has not met. Its activations are kept in chunks of
+rows under the keys of their features, so that rows are found again whatever became of their labels,
+files and row groups, in every split, window and number of workers.
 
 Shapes: n rows of this worker, A encoder inputs, T tasks, L levels.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pipeline.data import features
 from pipeline.data.batch import labels_of
+from pipeline.data.feature_keys import FeatureKeys, feature_keys
 from pipeline.data.reader import Piece, Reader
 from pipeline.process import Worker
 from pipeline.training.activations import (
@@ -36,6 +37,8 @@ from pipeline.training.activations import (
 from pipeline.training.cache import Store, key_of
 from schemas.log import Catalog
 
+KEYS = ("c.0", "c.1")
+"""Columns of the keys of rows' features."""
 CHUNK_ROWS = 16_384
 """Rows that are computed together, and kept as one entry of the cache; they begin at multiples of
 it within a row group's rows."""
@@ -91,6 +94,8 @@ class RowSource:
     store: Store | None
     seen: Counter[str]
     """Gathers what the contract finds."""
+    schema_hash: str = ""
+    """Of the encoding under which rows are read."""
 
     def read(self) -> SplitRows:
         """What is known of every row; the features of pieces the cache does not know come along."""
@@ -103,7 +108,10 @@ class RowSource:
             tables.append(known)
             first += len(known)
         if not tables:
-            return SplitRows(known=_known_columns(features.no_rows(self.reader.catalog)), pieces=())
+            (no_rows,) = features.no_rows(self.reader.catalog).combine_chunks().to_batches() or [
+                pa.RecordBatch.from_pylist([], features.no_rows(self.reader.catalog).schema)
+            ]
+            return SplitRows(known=self._known_columns(no_rows), pieces=())
         known = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         return SplitRows(known=known, pieces=tuple(pieces))
 
@@ -120,10 +128,19 @@ class RowSource:
         found: Counter[str] = Counter()
         batch = self.reader.encoded(piece, found)
         self.seen.update(found)
-        known = _known_columns(pa.Table.from_batches([batch]))
+        known = self._known_columns(batch)
         if self.store:
             self.store.write_rows(key, known, found)
         return known, batch
+
+    def _known_columns(self, batch: pa.RecordBatch) -> pa.Table:
+        """Return what is known of rows without the base; keys of features where they are kept."""
+        names = [n for n in batch.schema.names if not n.startswith(("f.", "n."))]
+        known = pa.Table.from_batches([batch]).select(names)
+        if self.store is not None:
+            for name, column in zip(KEYS, feature_keys(batch).T, strict=True):
+                known = known.append_column(name, pa.array(column))
+        return known
 
     def _rows_key(self, piece: Piece) -> str:
         """Of everything that labels, domains and the choice of rows depend on."""
@@ -138,6 +155,7 @@ class RowSource:
         return key_of(
             what="rows",
             catalog=told,
+            encoding=self.schema_hash,
             as_of=reader.as_of if ripens else None,
             file=[file.path, file.fingerprint],
             rows=[piece.group, piece.start, piece.stop],
@@ -161,39 +179,47 @@ def activations_of(
         rows: of one split.
         source: where they were read from.
         base: computes what is missing.
-        key: what the activations depend on besides the rows.
+        key: what the activations depend on besides the rows' features.
         dtype: how they are kept.
         spill: folder for them where they are not to lie in memory.
         worker: this process.
     """
-    store = source.store
     a_nA = memory_for(len(rows), base.width, dtype, spill=spill, device=worker.device)
+    kept = _Kept(rows, source.store, key_of(what="activations", **key)[:16])
+    lacking = {index: kept.lacking_chunks(read, a_nA) for index, read in enumerate(rows.pieces)}
+    is_found_n = kept.find_rows([c for chunks in lacking.values() for c in chunks], a_nA)
     absent: list[Absent] = []
-    for read in rows.pieces:
-        lacking = [
-            chunk
-            for chunk in _chunks(rows, read, source, key)
-            if store is None or not store.read_into(chunk.key, a_nA[chunk.first : chunk.stop])
-        ]
-        encoded = source.features_of(read) if lacking else None
+    for index, read in enumerate(rows.pieces):
+        whole = [c for c in lacking[index] if is_found_n[c.first : c.stop].all()]
+        for chunk in whole:
+            kept.write(chunk.keys, a_nA[chunk.first : chunk.stop], computed=0)
+        partly = [c for c in lacking[index] if c not in whole]
+        encoded = source.features_of(read) if partly else None
         read.features = None
-        for chunk in lacking:
+        for chunk in partly:
             assert encoded is not None
             part = encoded.slice(chunk.first - read.first, chunk.stop - chunk.first)
-            absent.append(
-                Absent(
-                    first=chunk.first,
-                    stop=chunk.stop,
-                    rows=pa.Table.from_batches([part]),
-                    key=chunk.key,
-                )
-            )
+            absent.append(_absent(chunk, part, is_found_n[chunk.first : chunk.stop]))
 
-    def keep(name: str, a_BA: Tensor) -> None:
-        if store is not None:
-            store.write(name, a_BA.cpu())
+    def keep(block: Absent, a_BA: Tensor) -> None:
+        kept.write(block.keys, a_BA, computed=len(block.rows))
 
     return Arena(a_nA=a_nA, absent=absent, base=base, worker=worker, filled=keep)
+
+
+def _absent(chunk: "_Chunk", rows: pa.RecordBatch, is_found_B: npt.NDArray[np.bool_]) -> Absent:
+    """Return a chunk as a block of an arena, of which some rows may be there."""
+    places = None
+    if is_found_B.any():
+        rows = rows.filter(pa.array(~is_found_B))
+        places = torch.from_numpy(np.flatnonzero(~is_found_B) + chunk.first)
+    return Absent(
+        first=chunk.first,
+        stop=chunk.stop,
+        rows=pa.Table.from_batches([rows]),
+        places_r=places,
+        keys=chunk.keys,
+    )
 
 
 def recomputed(
@@ -240,39 +266,64 @@ def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np
     return slots
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Chunk:
-    """Rows [first, stop) of a split, computed together, and kept under a key."""
+    """Rows [first, stop) of a split, computed together."""
 
     first: int
     stop: int
-    key: str
+    keys: FeatureKeys | None
+    """Of their features; None where nothing is kept."""
 
 
-def _chunks(
-    rows: SplitRows, read: ReadPiece, source: RowSource, key: Mapping[str, Any]
-) -> Iterator[_Chunk]:
-    """A piece's rows in chunks, each with the name of its content where it may be kept."""
-    piece = read.piece
-    file = source.reader.selection.snapshot.files[piece.file]
-    for cut in range(piece.start - piece.start % CHUNK_ROWS, piece.stop, CHUNK_ROWS):
-        start, stop = max(cut, piece.start), min(cut + CHUNK_ROWS, piece.stop)
-        first, last = (read.first + at - piece.start for at in (start, stop))
-        name = ""
-        if source.store is not None:
-            who = rows.known.column("row").slice(first, last - first).to_numpy()
-            name = key_of(
-                what="activations",
-                **key,
-                file=file.fingerprint,
-                rows=hashlib.sha256(np.ascontiguousarray(who).tobytes()).hexdigest(),
-            )
-        yield _Chunk(first, last, name)
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The part of the cache in which the activations of a split lie."""
 
+    rows: SplitRows
+    store: Store | None
+    scope: str
 
-def _known_columns(rows: pa.Table) -> pa.Table:
-    """What is known of rows without the base."""
-    return rows.select([n for n in rows.schema.names if not n.startswith(("f.", "n."))])
+    def lacking_chunks(self, read: ReadPiece, a_nA: Tensor) -> list[_Chunk]:
+        """Read a piece's chunks into memory, and return those that are not there as a whole."""
+        return [
+            chunk
+            for chunk in self._chunks(read)
+            if self.store is None
+            or chunk.keys is None
+            or not self.store.read_into(self.scope, chunk.keys, a_nA[chunk.first : chunk.stop])
+        ]
+
+    def find_rows(self, chunks: Sequence[_Chunk], a_nA: Tensor) -> npt.NDArray[np.bool_]:
+        """Read single rows of chunks into memory, and return which of all rows were found."""
+        is_found_n = np.zeros(len(self.rows), np.bool_)
+        keys = [chunk.keys for chunk in chunks if chunk.keys is not None]
+        if self.store is None or not keys:
+            return is_found_n
+        places_m = np.concatenate([np.arange(chunk.first, chunk.stop) for chunk in chunks])
+        for found, a_BA in self.store.find_rows(self.scope, np.concatenate(keys)):
+            at = torch.from_numpy(places_m[found])
+            a_nA[at.to(a_nA.device)] = a_BA.to(a_nA.device)
+            is_found_n[places_m[found]] = True
+        return is_found_n
+
+    def write(self, keys: FeatureKeys | None, a_BA: Tensor, *, computed: int) -> None:
+        """Keep a chunk under the keys of its rows."""
+        if self.store is not None and keys is not None:
+            self.store.write(self.scope, keys, a_BA.cpu(), computed=computed)
+
+    def _chunks(self, read: ReadPiece) -> Iterator[_Chunk]:
+        """Return a piece's rows in chunks that begin at multiples of CHUNK_ROWS in its group."""
+        piece = read.piece
+        for cut in range(piece.start - piece.start % CHUNK_ROWS, piece.stop, CHUNK_ROWS):
+            start, stop = max(cut, piece.start), min(cut + CHUNK_ROWS, piece.stop)
+            first, last = (read.first + at - piece.start for at in (start, stop))
+            keys = None
+            if self.store is not None:
+                part = self.rows.known.slice(first, last - first)
+                columns = [part.column(name).to_numpy() for name in KEYS]
+                keys = np.stack(columns, axis=1)
+            yield _Chunk(first, last, keys)
 
 
 def joined(parts: Sequence[pa.RecordBatch], catalog: Catalog) -> pa.Table:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs._outputs import verify_outputs
 from schemas.manifest import BaseManifest, BundleManifest
 from schemas.record import RunRecord
 from tests.integration.small_log import MODEL, SHIPPED, SPLITS, write_log
@@ -190,8 +191,19 @@ def test_the_killed_tuning_publishes_the_same_kernels_and_verdicts(runs):
     assert [m.verdict for m in killed] == [m.verdict for m in whole]
     one, other = (record(runs, f"finetune-{how}").result for how in ("whole", "killed"))
     first, then = one.pop("cache"), other.pop("cache")
+    assert one["standardisation"].pop("from") == "this run's rows"
+    assert other["standardisation"].pop("from") == "the cache"
     assert one == other
     assert then["rows_read"] == first["rows_computed"] > 0 == then["rows_computed"]
+
+
+def test_the_killed_runs_read_what_the_whole_ones_read_and_their_results_verify(runs):
+    for verb in ("pretrain", "finetune"):
+        whole, killed = (record(runs, f"{verb}-{how}") for how in ("whole", "killed"))
+        assert whole.inputs == killed.inputs
+        for how, found in (("whole", whole), ("killed", killed)):
+            assert [*found.outputs] == [{"pretrain": "base", "finetune": "bundles"}[verb]]
+            verify_outputs(runs / f"{verb}-{how}", found.outputs)
 
 
 def test_nothing_of_a_finished_run_is_left_to_resume(runs):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -11,8 +12,10 @@ from safetensors.torch import save_file
 from jobs._record import read_record, run_record
 from pipeline.errors import OtherFormat
 from pipeline.formats import current_document, unchanged
-from pipeline.training.cache import Store, key_of
+from pipeline.training.cache import Store
 from schemas.job import PretrainSpec
+from schemas.record import RECORD_FORMAT
+from tests.builders import run_inputs
 
 MEND = "Make it again: iak plan save=FILE"
 
@@ -65,30 +68,35 @@ def rewritten(path, **changes):
     path.write_text(json.dumps({k: v for k, v in document.items() if v is not None}))
 
 
-def test_a_run_record_from_before_the_rule_is_read(tmp_path):
-    with run_record("pretrain", spec(tmp_path), tmp_path):
-        pass
-    rewritten(tmp_path / "record.json", format=None)
-    assert read_record(tmp_path).format == 1
+def recorded(run_dir):
+    with run_record("pretrain", spec(run_dir), run_dir) as record:
+        record.settle_inputs(run_inputs())
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_a_run_record_of_an_older_format_is_read(tmp_path, number):
+    recorded(tmp_path)
+    rewritten(tmp_path / "record.json", format=number, record_sha256=None)
+    assert read_record(tmp_path).format == RECORD_FORMAT
 
 
 def test_a_run_record_of_a_newer_version_is_refused(tmp_path):
-    with run_record("pretrain", spec(tmp_path), tmp_path):
-        pass
+    recorded(tmp_path)
     rewritten(tmp_path / "record.json", format=99)
     with pytest.raises(OtherFormat, match="run record of format 99"):
         read_record(tmp_path)
 
 
 def test_a_cache_entry_under_this_formats_key_that_claims_another_is_damaged(tmp_path):
-    store, key, a_BA = Store(tmp_path), key_of(rows="these"), torch.ones(3, 2)
-    store.write(key, a_BA)
+    store, a_BA = Store(tmp_path), torch.ones(3, 2)
+    keys = np.arange(6, dtype=np.uint64).reshape(3, 2)
+    store.write("scope", keys, a_BA, computed=3)
     store.close()
     (path,) = tmp_path.rglob("*.activations")
     with safe_open(path, framework="pt") as file:
-        told = file.metadata()
-    save_file({"a": a_BA}, path, metadata=told | {"format": "0"})
+        told, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("a", "keys")}
+    save_file(tensors, path, metadata=told | {"format": "0"})
     again = Store(tmp_path)
-    assert not again.read_into(key, torch.zeros(3, 2))
+    assert not again.read_into("scope", keys, torch.zeros(3, 2))
     assert again.usage.entries_damaged == 1
     assert not path.exists()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +188,55 @@ def test_a_cursor_is_refused_when_the_file_it_stands_in_is_gone(log):
     (log / cursor.file).unlink()
     with pytest.raises(BadLog, match="Start a new run"):
         next(shuffle(small_reader(log, CATALOG, encoding=ENCODING), start=cursor))
+
+
+def test_a_cursor_is_refused_by_a_split_of_as_many_other_rows(tmp_path):
+    """The halves of a slice: files, row groups and counts are the same, and no row is."""
+    write_log(tmp_path, [("ningbo", DAYS[0], [20])])
+    halves = [
+        small_reader(tmp_path, CATALOG, encoding=ENCODING, split=replace(EVERYTHING, slice=part))
+        for part in halved(list(range(20)))
+    ]
+    first, second = (worker.selection for worker in halves)
+    assert first.fingerprint == second.fingerprint
+    _, cursor = next(shuffle(halves[0]))
+    with pytest.raises(BadLog, match="the split or the number of workers changed"):
+        next(shuffle(halves[1], start=cursor))
+
+
+def halved(ids):
+    """Two slices with the same number of these rows each."""
+    places = np.sort(hashing.unit_interval(hashing.keys_of(pa.array(ids)), salt=splits.SLICE_SALT))
+    middle = float(places[len(ids) // 2])
+    return (0.0, middle), (middle, 1.0)
+
+
+@pytest.mark.parametrize("changes", [{"log__slice_by": "user_id"}, {"log__row_id": None}])
+def test_a_cursor_is_refused_when_another_column_decides_which_rows_are_read(log, changes):
+    _, cursor = next(shuffle(small_reader(log, CATALOG, encoding=ENCODING)))
+    other = small_reader(log, small_catalog(**changes), encoding=ENCODING)
+    with pytest.raises(BadLog, match="changed since the checkpoint"):
+        next(shuffle(other, start=cursor))
+
+
+def test_a_cursor_is_one_worker_s_of_so_many(log):
+    worker = small_reader(log, CATALOG, encoding=ENCODING, rank=0, world=2)
+    _, cursor = next(shuffle(worker))
+    for rank, world in ((1, 2), (0, 1), (0, 3)):
+        other = small_reader(log, CATALOG, encoding=ENCODING, rank=rank, world=world)
+        with pytest.raises(BadLog, match=f"worker 0 of 2.*worker {rank} of {world}"):
+            next(shuffle(other, start=cursor))
+
+
+def test_a_cursor_at_the_start_of_an_epoch_belongs_to_its_selection_too(log):
+    worker = small_reader(log, CATALOG, encoding=ENCODING)
+    *_, (_, last) = shuffle(worker)
+    assert last == worker.start_of(1)
+    write_file(next(log.rglob("part-00000.parquet")), draw_rows(50, first=500), [20, 30])
+    changed = small_reader(log, CATALOG, encoding=ENCODING)
+    with pytest.raises(BadLog, match="changed since the checkpoint"):
+        next(shuffle(changed, epoch=1, start=last))
+    assert next(shuffle(changed, epoch=1, start=Cursor(epoch=1))), "before anything was read"
 
 
 def test_a_cursor_still_holds_when_only_unselected_files_are_added(log):

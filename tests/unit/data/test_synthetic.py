@@ -13,6 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.data import synthetic
+from pipeline.data.fingerprints import files_without_checksums
+from pipeline.data.logs import take_snapshot
 from pipeline.data.synthetic import (
     BLOCK_ROWS,
     CATEGORIES,
@@ -403,3 +405,11 @@ def test_the_spec_refuses_what_cannot_be(changes, message):
 
 def test_the_demos_knobs_are_the_defaults():
     assert SynthSpec.model_validate(tomllib.loads(DEMO.read_text())) == SynthSpec()
+
+
+def test_every_page_of_a_planted_log_carries_a_checksum(tmp_path):
+    write(tmp_path, small())
+    for kind in ("events", "truth"):
+        snapshot = take_snapshot(str(tmp_path / kind), partition_keys=("region", "dt"))
+        assert snapshot.files
+        assert not files_without_checksums(snapshot)

@@ -70,7 +70,7 @@ def test_a_run_folder_stands_for_its_bundles(tmp_path):
     write(tmp_path / "run" / "bundles")
     for place in (tmp_path / "run", tmp_path / "run" / "bundles"):
         found = _preflight.bundles_folder(place, OPENED, setting="bundles")
-        assert found == (tmp_path / "run" / "bundles").resolve()
+        assert found.path == (tmp_path / "run" / "bundles").resolve()
     with pytest.raises(BadRequest, match="is empty of bundles"):
         _preflight.bundles_folder(tmp_path, OPENED, setting="bundles")
 

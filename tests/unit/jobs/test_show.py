@@ -115,6 +115,26 @@ def test_a_run_shows_its_record_and_the_bundles_below_it(tmp_path, capsys):
         assert told in text
 
 
+def test_a_run_shows_what_it_read_and_left_in_short(tmp_path, capsys):
+    outputs = {
+        f"{n}.json": {"kind": "file", "sha256": "d" * 64, "bytes": 2048 + n} for n in range(9)
+    }
+    inputs = {"catalogue": "a" * 64, "live bundles": "b" * 64}
+    put(tmp_path, "record.json", RECORD | {"inputs": inputs, "outputs": outputs})
+    text = shown(tmp_path, capsys)
+    assert f"inputs: catalogue: {'a' * 12} live bundles: {'b' * 12} " in text
+    assert f"outputs: 0.json: 2.0 KiB, {'d' * 12} 1.json" in text
+    assert "8.json" not in text
+    assert "more: 1" in text
+
+
+def test_a_run_of_an_older_version_shows_no_inputs(tmp_path, capsys):
+    put(tmp_path, "record.json", RECORD)
+    text = shown(tmp_path, capsys)
+    assert "inputs: unknown" in text
+    assert "outputs" not in text
+
+
 def test_an_evaluation_shows_its_metrics(tmp_path, capsys):
     put(tmp_path, "record.json", RECORD | {"verb": "evaluate", "result": {"split": "test"}})
     metric = {"method": "base", "task": "ctr", "domain": "pooled", "rows": 9, "positives": 4,

@@ -99,7 +99,7 @@ def offers(root):
             ),
         ),
         below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={}, labels={},
-        digest="d", digest_before="d", cache={},
+        digest="d", digest_before="d", cache={}, standard_from="the cache",
         plan=(), parameters_per_kernel=1,
     )  # fmt: skip
     return {o.domain: o for o in offer(done, root, papers=PAPERS, tasks=TASKS, gate=GateSpec())}

@@ -55,7 +55,8 @@ def write(run_dir, split, parts, said=None):
     text = (said or document(split=split)).model_dump_json() if not isinstance(said, str) else said
     for rank, part in parts.items():
         path = folder / f"{split}-{rank}.parquet"
-        pq.write_table(part.replace_schema_metadata({DOCUMENT: text}), path)
+        whole = part.replace_schema_metadata({DOCUMENT: text})
+        pq.write_table(whole, path, write_page_checksum=True)
     return run_dir
 
 
@@ -103,9 +104,29 @@ def test_another_split_names_those_that_are_there(tmp_path):
         read_predictions(tmp_path / "nowhere", "test")
 
 
+def test_a_missing_file_of_a_worker_is_noticed(tmp_path):
+    said = document().model_copy(update={"rows": 3}).model_dump_json()
+    folder = write(tmp_path, "test", {rank: table_of([rank]) for rank in range(3)}, said)
+    assert len(read_predictions(folder, "test").table) == 3
+    next(folder.rglob("test-1.parquet")).unlink()
+    with pytest.raises(Corrupt, match=r"have 2 rows, and 3 were written"):
+        read_predictions(folder, "test")
+
+
+def test_a_damaged_page_is_refused_by_name(tmp_path):
+    folder = write(tmp_path, "test", {0: table_of([1, 2, 3])})
+    path = next(folder.rglob("test-0.parquet"))
+    content = bytearray(path.read_bytes())
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    content[4 + chunk.total_compressed_size - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Corrupt, match=r"test-0.parquet cannot be read"):
+        read_predictions(folder, "test")
+
+
 @pytest.mark.parametrize(
     ("said", "error"),
-    [("{}", OtherFormat), ('{"format": 2}', OtherFormat), ("[]", Corrupt), ("{", Corrupt)],
+    [("{}", OtherFormat), ('{"format": 9}', OtherFormat), ("[]", Corrupt), ("{", Corrupt)],
     ids=["before the rule", "newer", "a list", "torn"],
 )
 def test_files_that_say_something_else_are_refused(tmp_path, said, error):

@@ -1,0 +1,185 @@
+"""What a run reads, by content, and what differs between the inputs of two attempts."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.log import Catalog
+from schemas.manifest import sha256_of
+from schemas.record import RunRecord
+
+CATALOGUE, LOG, DATES = "catalogue", "log", "dates"
+ABSENT = "absent"
+_KEYS_SHOWN = 5
+_FILES_SHOWN = 3
+_VALUE_CHARACTERS = 80
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a run reads."""
+
+    digests: Mapping[str, str]
+    """Name -> SHA-256 of the content."""
+    catalog: Document
+    """The catalogue as it was parsed, to name the keys that differ."""
+    snapshot: Document
+    """The log as the record describes it, to name the files that differ."""
+
+
+def inputs_of(catalog: Catalog, snapshot: Document, others: Mapping[str, str]) -> Inputs:
+    """Return the inputs of a run.
+
+    Args:
+        catalog: the log's catalogue.
+        snapshot: what the run reads of the log, as its record describes it.
+        others: further names with their digests.
+    """
+    parsed = catalog_document(catalog)
+    digests = {
+        CATALOGUE: sha256_of(parsed),
+        **others,
+        LOG: str(snapshot["fingerprint"]),
+        DATES: sha256_of(_dates(snapshot)),
+    }
+    return Inputs(digests=digests, catalog=parsed, snapshot=snapshot)
+
+
+def catalog_document(catalog: Catalog) -> dict[str, Any]:
+    """Return the catalogue as JSON, whatever comments its file has.
+
+    Presets are left out: they are settings, and count where a verb's spec has taken them.
+    """
+    document: dict[str, Any] = json.loads(catalog.model_dump_json(exclude={"presets"}))
+    return document
+
+
+def describe_changes(before: RunRecord, now: Inputs, *, may_move: Collection[str]) -> list[str]:
+    """Say which inputs differ from those of a record, a line each.
+
+    Args:
+        before: the record; it names its inputs.
+        now: what lies there now.
+        may_move: inputs that may be others.
+    """
+    names = [*before.inputs, *(name for name in now.digests if name not in before.inputs)]
+    changed = [n for n in names if before.inputs.get(n) != now.digests.get(n) and n not in may_move]
+    return [_sentence(name, before, now) for name in changed]
+
+
+def _sentence(name: str, before: RunRecord, now: Inputs) -> str:
+    """Say that one input differs: both digests, and what of it is another."""
+    details = {
+        CATALOGUE: lambda: describe_keys(before.catalog, now.catalog),
+        LOG: lambda: _describe_log(before, now),
+        DATES: lambda: describe_keys(_dates(before.snapshot), _dates(now.snapshot)),
+    }
+    then, here = (_short(digests.get(name)) for digests in (before.inputs, now.digests))
+    detail = details[name]() if name in details else ""
+    return f"{name} changed from {then} to {here}" + (f": {detail}" if detail else "")
+
+
+def _describe_log(before: RunRecord, now: Inputs) -> str:
+    """Say which files of the log are others.
+
+    A file's fingerprint covers the columns that the catalogue reads (fingerprints.py). Where these
+    are others, it tells nothing of the file.
+    """
+    if _columns_of(before.catalog) == _columns_of(now.catalog):
+        return describe_files(before.snapshot, now.snapshot)
+    files = describe_files(before.snapshot, now.snapshot, kinds=("added", "removed"))
+    columns = "it is known by the columns that the catalogue reads"
+    return f"{files}, {columns}" if files else columns
+
+
+def _columns_of(catalog: Document) -> str:
+    """Return a name of the columns whose content the fingerprints of files cover."""
+    from pipeline.data.fingerprints import content_columns  # pyarrow, which readers do not need
+
+    try:
+        return content_columns(Catalog.model_validate(catalog)).digest
+    except ValueError:  # of a version that knew other keys
+        return ""
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else ABSENT
+
+
+def describe_keys(then: Document, now: Document) -> str:
+    """Say which dotted keys of two documents differ, with both values of each."""
+    old, new = (dict(flattened(document)) for document in (then, now))
+    names = [name for name in (old | new) if old.get(name) != new.get(name)]
+    shown = [
+        f"{name} was {_value(old, name)}, is {_value(new, name)}" for name in names[:_KEYS_SHOWN]
+    ]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return "; ".join(shown) + more
+
+
+def _value(document: Document, name: str) -> str:
+    if name not in document:
+        return ABSENT
+    text = repr(document[name])
+    return text if len(text) <= _VALUE_CHARACTERS else f"{text[: _VALUE_CHARACTERS - 3]}..."
+
+
+def flattened(document: Document, outer: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of a tree with its dotted name.
+
+    An entry of a list of tables, a feature or a task, stands under its own name; the order of the
+    names is a value of the list's.
+    """
+    for key, value in document.items():
+        name = f"{outer}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{name}.")
+        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+            entries = {_title(entry): entry for entry in value}
+            yield from flattened(entries, f"{name}.")
+            yield name, list(entries)
+        else:
+            yield name, value
+
+
+def _title(entry: Document) -> str:
+    return str(entry.get("name") or entry.get("label"))
+
+
+def describe_files(
+    then: Document, now: Document, *, kinds: Collection[str] = ("changed", "added", "removed")
+) -> str:
+    """Say which files of two snapshots differ, some of each kind by name."""
+    old, new = (
+        {file["path"]: file["fingerprint"] for file in snapshot.get("files", ())}
+        for snapshot in (then, now)
+    )
+    found = {
+        "changed": [path for path in old if path in new and old[path] != new[path]],
+        "added": [path for path in new if path not in old],
+        "removed": [path for path in old if path not in new],
+    }
+    parts = [
+        f"{len(paths):,} {'file' if len(paths) == 1 else 'files'} {what} ({_some(paths)})"
+        for what, paths in found.items()
+        if paths and what in kinds
+    ]
+    return ", ".join(parts)
+
+
+def _some(paths: Sequence[str]) -> str:
+    more = [f"{len(paths) - _FILES_SHOWN:,} more"] if len(paths) > _FILES_SHOWN else []
+    return ", ".join([*paths[:_FILES_SHOWN], *more])
+
+
+def _dates(snapshot: Document) -> dict[str, Any]:
+    """Return the dates that a run reads: both depend on today where the catalogue counts days."""
+    return {
+        "as_of": snapshot.get("as_of"),
+        "splits": {
+            name: [split.get("first"), split.get("last")]
+            for name, split in snapshot.get("splits", {}).items()
+        },
+    }

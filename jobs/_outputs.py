@@ -1,0 +1,138 @@
+"""The results of a run: listed with their digests when it ends, and verified before it is believed.
+
+A file is read whole. Of a folder of bundles every manifest and every weight is read. Of a base the
+manifest, the encoding, the dense part and the size of every file are compared. The content of its
+tables is read up to `TABLE_BYTES`; of larger bases evenly spread files are read. Whoever loads a
+base reads each file against the manifest again (rectangles.py), so none is used unverified.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.errors import BadRequest, Corrupt, PipelineError
+from pipeline.publish.bundle import MANIFEST, list_bundles, read_bundle
+from pipeline.sharding import rectangles
+from pipeline.training import base, optimizer_state
+from schemas.manifest import BundleManifest, FileEntry, sha256_of
+from schemas.record import Output
+
+TABLE_BYTES = 8 * 2**30
+"""Bytes of a base's tables that are read again: some seconds."""
+
+
+def file_output(path: Path) -> Output:
+    """Return what a file holds."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Output(kind="file", sha256=digest, bytes=path.stat().st_size)
+
+
+def base_output(folder: Path) -> Output:
+    """Return what a published base holds, by its manifest."""
+    manifest = base.open_base(folder).manifest
+    digest = hashlib.sha256((folder / base.MANIFEST).read_bytes()).hexdigest()
+    return Output(kind="base", sha256=digest, bytes=sum(entry.bytes for entry in manifest.files))
+
+
+def bundles_output(folder: Path) -> Output:
+    """Return what a folder of bundles holds, every byte of it verified.
+
+    Raises:
+        BadRequest: it holds no bundle.
+        Corrupt: a file is not what its manifest says.
+    """
+    folders = list_bundles(folder)
+    if not folders:
+        raise BadRequest(f"{folder} is {'empty of bundles' if folder.is_dir() else 'missing'}")
+    written_for = _base_named(folders[0] / MANIFEST)
+    manifests = [read_bundle(bundle, **written_for).manifest for bundle in folders]
+    size = sum(file.stat().st_size for bundle in folders for file in bundle.iterdir())
+    return Output(kind="bundles", sha256=bundles_digest(manifests), bytes=size)
+
+
+def bundles_digest(manifests: Iterable[BundleManifest]) -> str:
+    """Return the digest over a folder of bundles: each manifest names its weights by SHA-256."""
+    return sha256_of({manifest.name: manifest.manifest_sha256 for manifest in manifests})
+
+
+def _base_named(manifest: Path) -> dict[str, str]:
+    """Return the base that a bundle says it was tuned on; the bundle itself is verified later."""
+    try:
+        document = json.loads(manifest.read_bytes())
+    except (OSError, ValueError):
+        document = {}
+    return {name: str(document.get(name)) for name in ("base_fingerprint", "schema_hash")}
+
+
+def verify_outputs(run_dir: Path, outputs: Mapping[str, Output]) -> None:
+    """Compare the results of a finished run with what its record says of them.
+
+    Raises:
+        BadRequest: this user may not read one of them.
+        Corrupt: one is missing, empty or changed; all of them are named.
+    """
+    problems = [line for name, output in outputs.items() for line in _wrong(run_dir / name, output)]
+    if problems:
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        raise Corrupt(
+            f"{run_dir} is recorded as finished, but its results are not those that it wrote:\n"
+            f"{listing}\nRestore them from a copy, or remove {run_dir} to make them again"
+        )
+
+
+def _wrong(path: Path, written: Output) -> Iterator[str]:
+    """Yield what is wrong with one result."""
+    describe = {"file": file_output, "base": base_output, "bundles": bundles_output}
+    if not path.exists():
+        yield f"{path} is missing"
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        yield f"{path} is empty"
+        return
+    try:
+        found = describe[written.kind](path)
+    except PermissionError as error:
+        raise BadRequest(f"{path} cannot be read: {error}. Ask its owner for access") from error
+    except (PipelineError, OSError) as error:
+        yield _first_line(error)
+        return
+    if found.sha256 != written.sha256:
+        yield (
+            f"{path} was changed: SHA-256 {written.sha256[:12]} ({written.bytes:,} bytes) was "
+            f"written, {found.sha256[:12]} ({found.bytes:,} bytes) is there"
+        )
+    elif written.kind == "base":
+        yield from _wrong_in_base(path)
+
+
+def _wrong_in_base(folder: Path) -> Iterator[str]:
+    """Yield which files of a base are missing or not what its manifest says."""
+    manifest = base.open_base(folder).manifest
+    has_state = (folder / optimizer_state.FOLDER).is_dir()  # it may have been removed
+    entries = [*manifest.files, *(manifest.optimizer if has_state else [])]
+    is_read = {entry.path for entry in _read_again(entries)}
+    for entry in entries:
+        path = folder / entry.path
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            yield f"{path} is missing"
+        elif size != entry.bytes:
+            yield f"{path} has {size:,} bytes, its manifest says {entry.bytes:,}"
+        elif entry.path in is_read:
+            try:
+                rectangles.verify_file(folder, rectangles.FileEntry(**entry.model_dump()))
+            except Corrupt as error:
+                yield _first_line(error)
+
+
+def _read_again(entries: Sequence[FileEntry]) -> list[FileEntry]:
+    """Return the files of a base whose content is read: all, or the dense part and a sample."""
+    tables = [entry for entry in entries if entry.table is not None]
+    step = -(-sum(entry.bytes for entry in tables) // TABLE_BYTES) or 1
+    return [entry for entry in entries if entry.table is None] + tables[::step]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
