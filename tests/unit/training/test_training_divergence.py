@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import _failures
+from pipeline.data.reader import Cursor
 from pipeline.errors import Diverged
 from pipeline.iak.bank import stack
 from pipeline.training.cohorts import tune_level
@@ -69,6 +70,7 @@ class FromStep(Pretraining):
         self.first, self.broken = first, broken
         self.standing = Standing()
         self.steps, self.steps_per_epoch = 8, 4
+        self.train = SimpleNamespace(start_of=lambda epoch: Cursor(epoch=epoch))
         self.work = SimpleNamespace(
             optim=BaseOptimSpec(),
             from_base=None,
