@@ -1,16 +1,17 @@
 """Clusters by name, by number, or from a file."""
 
 import re
-import tomllib
 from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from jobs._documents import read_toml
 from jobs._explain import explain
 from pipeline.errors import BadRequest
 from schemas.cluster import ClusterSpec
 
+MOST_NODES = 100_000
 _PART = re.compile(r"(?P<devices>[1-9]\d*)x(?P<kind>[A-Z].*)")
 _MANY = re.compile(r"(?P<nodes>\d+)x(?P<kind>\d+x.+)")
 
@@ -35,7 +36,15 @@ def load_cluster(name: str) -> ClusterSpec:
             f"no cluster '{name}'. Shipped are {', '.join(shipped)}; put a number before one for "
             "several machines (4x8xH100), or name a TOML file of your own"
         )
+    _refuse_more_than_exist(nodes)
     return _parse(shipped[kind]).model_copy(update={"name": name, "nodes": nodes})
+
+
+def _refuse_more_than_exist(nodes: int) -> None:
+    if nodes > MOST_NODES:
+        raise BadRequest(
+            f"cluster= and sweep= ask for {nodes:,} machines; plan for {MOST_NODES:,} at most"
+        )
 
 
 def shipped_clusters() -> dict[str, Path]:
@@ -63,6 +72,7 @@ def with_devices(cluster: ClusterSpec, devices: int) -> ClusterSpec:
         BadRequest: more than one machine, and not whole ones.
     """
     per_node = cluster.devices_per_node
+    _refuse_more_than_exist(devices // per_node)
     kind = cluster.name.rpartition(f"{per_node}x")[2]
     is_shipped = f"{per_node}x{kind}" in shipped_clusters()
     if devices < per_node:
@@ -89,11 +99,8 @@ def with_devices(cluster: ClusterSpec, devices: int) -> ClusterSpec:
 
 
 def _parse(path: Path) -> ClusterSpec:
+    document = read_toml(path, setting="cluster")
     try:
-        return ClusterSpec.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise BadRequest(f"cluster {path}: {error.strerror or error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadRequest(f"cluster {path} is not TOML: {error}") from error
+        return ClusterSpec.model_validate(document)
     except ValidationError as error:
         raise BadRequest(f"cluster {path}: {explain(error)}") from error

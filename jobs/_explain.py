@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from pipeline.data.nearest import listed, nearest
-from schemas.base import redacted
+from schemas.base import redacted, shortened
 from schemas.reference import type_name
 
 _SECTIONS = {
@@ -131,7 +131,7 @@ def _told(found: Any, path: Sequence[int | str], there: Any, wanted: Any) -> str
     if problem == "literal_error" and isinstance(seen, str):
         near = nearest(seen, list(_words(found))).strip()
         told += f" (d{near[1:]})" if near else ""
-    elif path[:1] == ["presets"]:
+    elif path[:1] == ["presets"] and len(path) > 1:
         told = _preset_told(path)
     elif wanted is not None and problem not in ("value_error", "literal_error"):
         told = f"expected {type_name(wanted)}" if _is_kind_error(problem) else told
@@ -173,4 +173,4 @@ def _words(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shown(seen: str | float) -> str:
-    return repr(seen) if isinstance(seen, str) else json.dumps(seen)
+    return shortened(repr(seen) if isinstance(seen, str) else json.dumps(seen))

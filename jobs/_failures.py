@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import distributed as dist
 
 from pipeline import errors
@@ -22,7 +23,10 @@ from pipeline.files import put_file
 REFUSED = "refused.json"
 STARTED = "started.json"
 _GLOO = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
+UNSEEN = "worker-any.error.json"
+"""What Ray says of workers that left no file of their own."""
 _KILLED = "a worker ended without a word: killed, or out of memory"
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -43,6 +47,17 @@ def is_worth_a_retry(error: Exception) -> bool:
     return is_lost_peer or isinstance(error, OSError)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed.
+
+    torch raises a class of its own on GPUs and a plain RuntimeError on CPUs (2.13); numpy and
+    pyarrow raise MemoryErrors.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+
+
 def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
     """Write what a worker died of, and refuse the run where it would die of it again.
 
@@ -56,14 +71,26 @@ def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
         write_document(run_dir / REFUSED, refusal)
         return
     path = run_dir / f"worker-{rank}.error.json"
-    sentence = f"{type(error).__name__}: {error}"
+    sentence = f"{type(error).__name__}: {_first_line(error)}"
     write_document(path, {"error": sentence, "traceback": traceback.format_exc()})
-    if not is_worth_a_retry(error):
+    if is_out_of_memory(error):
+        told = (
+            f"worker {rank} ran out of memory: {_first_line(error)}. Take "
+            "smaller batches (batch_rows, step_rows), smaller or fewer tables, or more workers, "
+            f"which share the tables' rows. The traceback is in {path}"
+        )
+        write_document(run_dir / REFUSED, {"kind": "DoesNotFit", "message": told})
+    elif not is_worth_a_retry(error):
         told = (
             f"worker {rank} failed with {sentence}\nThe same rows and settings would fail again, "
             f"so nothing was tried a second time. The traceback is in {path}"
         )
         write_document(run_dir / REFUSED, {"kind": "PipelineError", "message": told})
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without the call stack that torch appends to it."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def is_refused(run_dir: Path) -> bool:
@@ -96,6 +123,18 @@ def cause_of_failure(run_dir: Path) -> str:
     told = [document["error"] for document in _failures(run_dir)]
     own = [line for line in told if _GLOO.search(line) is None]
     return own[0] if own else _KILLED
+
+
+def story_without_words(run_dir: Path, failure: Exception) -> str:
+    """Return what to say of workers that left no error: a sentence, and the file with the rest.
+
+    Args:
+        run_dir: folder of the run.
+        failure: what Ray says of it, in many lines.
+    """
+    path = run_dir / UNSEEN
+    write_document(path, {"error": _KILLED, "traceback": str(failure)})
+    return f"training failed on the workers: {_KILLED}. All that Ray says of it is in {path}"
 
 
 def tracebacks(run_dir: Path) -> list[Path]:

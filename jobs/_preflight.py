@@ -5,6 +5,7 @@ are read here, no weights.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +13,26 @@ import torch
 
 from jobs._progress import console
 from pipeline.errors import BadRequest, DoesNotFit
+from pipeline.model.heads import Heads
 from pipeline.publish.bundle_index import check_index, find_bundles
+from pipeline.sharding.quantised import row_bytes
 from pipeline.training import base, optimizer_state, precision
 from pipeline.training.base import PublishedBase
 from pipeline.training.tuning_checkpoint import CHECKPOINT
-from schemas.job import FrozenTablesSpec, WorkerJobSpec
+from schemas.feature import table_of
+from schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
 from schemas.log import Catalog
 from schemas.manifest import sha256_of
 from schemas.plan import PlanDocument
 
 WORKER_GIB = 0.5
 """What a worker holds before it has a row: torch, torchrec and Ray loaded (470 MiB, torch 2.13)."""
+_GIB = 2**30
+_STATE_BYTES = 4
+"""Row-wise Adagrad's accumulator of a row."""
+_DENSE_BYTES = 4 * 4
+"""Of a dense weight on every worker: itself, its gradient and AdamW's two moments, in fp32."""
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def check_workers(spec: WorkerJobSpec) -> None:
@@ -42,7 +52,7 @@ def check_workers(spec: WorkerJobSpec) -> None:
             f"device=cuda with workers={spec.workers}, but this machine has {gpus} GPUs that torch "
             "sees. Ask for fewer workers, or device=cpu"
         )
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory_gib = memory_bytes() / _GIB
     if spec.workers * WORKER_GIB > memory_gib:
         raise DoesNotFit(
             f"workers={spec.workers} need about {spec.workers * WORKER_GIB:.0f} GiB for their "
@@ -54,6 +64,108 @@ def check_workers(spec: WorkerJobSpec) -> None:
         console.print(
             f"workers={spec.workers} share {cores} cores; fewer would be as fast", markup=False
         )
+
+
+def memory_bytes() -> int:
+    """Return this machine's memory, or what its container may take of it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = _CGROUP.read_text().strip()
+    except OSError:
+        return memory
+    return min(memory, int(limit)) if limit.isdigit() else memory
+
+
+def check_training_fits(
+    spec: WorkerJobSpec, catalog: Catalog, model: ModelSpec, *, rows: Mapping[str, int]
+) -> None:
+    """Refuse tables, trunk and towers that all workers' memory cannot hold while they are trained.
+
+    A lower bound: what is certainly needed, without batches and activations. A cluster that the
+    environment names is not judged.
+
+    Args:
+        spec: the job.
+        catalog: the log's.
+        model: of the base.
+        rows: of each table; of one that nobody has counted yet, none.
+
+    Raises:
+        DoesNotFit: naming the largest table, or the trunk.
+    """
+    tables = {
+        name: rows.get(name, 0) * ((table.width or model.width) * 4 + _STATE_BYTES)
+        for name, table in catalog.table_specs.items()
+    }
+    dense = _dense_weights(catalog, model) * _DENSE_BYTES * spec.workers
+    room, where = _room(spec)
+    if sum(tables.values()) + dense <= room:
+        return
+    if dense > sum(tables.values()):
+        raise DoesNotFit(
+            f"trunk and towers of {spec.workers} workers need {dense / _GIB:,.0f} GiB with AdamW's "
+            f"state, and {where}. Lower model.mlp (now {list(model.mlp)}), model.expert_width, "
+            "model.experts, model.tower_width or model.cross_layers"
+        )
+    largest = max(tables, key=lambda name: tables[name])
+    width = catalog.table_specs[largest].width or model.width
+    raise DoesNotFit(
+        f"the tables need {sum(tables.values()) / _GIB:,.0f} GiB in fp32 with Adagrad's state, and "
+        f"{where}. The largest is tables.{largest}: {rows[largest]:,} rows of width {width:,}, "
+        f"{tables[largest] / _GIB:,.0f} GiB. Lower its rows or its width (model.width where it "
+        "states none), or run on a cluster by RAY_ADDRESS; iak plan says on which"
+    )
+
+
+def declared_rows(catalog: Catalog) -> dict[str, int]:
+    """Return the rows of the tables whose size no log can change."""
+    return {
+        name: table.rows
+        for name, table in catalog.table_specs.items()
+        if table.rows is not None and table.encoding != "vocabulary"
+    }
+
+
+def check_frozen_fits(spec: WorkerJobSpec, opened: PublishedBase, tables: FrozenTablesSpec) -> None:
+    """Refuse frozen tables that all workers' memory cannot hold; mapped ones stay on disk.
+
+    Raises:
+        DoesNotFit: naming the size, and the precision that is asked for.
+    """
+    held = precision.precisions_of(opened.manifest, tables)
+    needed = sum(t.rows * row_bytes(held[t.name], t.width) for t in opened.manifest.tables)
+    room, where = _room(spec)
+    if needed > room and not tables.mapped:
+        raise DoesNotFit(
+            f"the base's tables need {needed / _GIB:,.0f} GiB in tables.precision="
+            f"{tables.precision}, and {where}. Take a lower precision, tables.mapped=true, or a "
+            "cluster by RAY_ADDRESS"
+        )
+
+
+def _room(spec: WorkerJobSpec) -> tuple[float, str]:
+    """Return the bytes that all workers have for tables and weights, and a sentence that says so.
+
+    On a cluster that the environment names there is no telling from here.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return float("inf"), ""
+    if spec.device != "cpu" and torch.cuda.device_count() >= spec.workers:
+        room = torch.cuda.get_device_properties(0).total_memory * spec.workers
+        return room, f"{spec.workers} GPUs have {room / _GIB:,.0f} GiB"
+    room = memory_bytes()
+    return room, f"this machine has {room / _GIB:,.0f} GiB of memory"
+
+
+def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
+    """Count the weights of trunk and towers without making them."""
+    specs, tasks = catalog.table_specs, len(catalog.tasks)
+    names = [table_of(feature) or feature.name for feature in catalog.keyed]
+    width = sum(specs[name].width or model.width for name in names) + len(catalog.numeric)
+    with torch.device("meta"):
+        trunk = base.build_trunk(model, width=width, tasks=tasks)
+        heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
+    return sum(p.numel() for module in (trunk, heads) for p in module.parameters())
 
 
 def open_frozen_base(place: Path, catalog: Catalog, tables: FrozenTablesSpec) -> PublishedBase:

@@ -31,10 +31,12 @@ from jobs._failures import (
     is_refused,
     keep_failure,
     raise_refusal,
+    story_without_words,
     tracebacks,
     write_document,
 )
 from jobs._progress import announce, show_progress
+from jobs._session import private_folder
 from pipeline.errors import DoesNotFit, PipelineError
 from pipeline.process import WORKER_ENVIRONMENT, Worker, current_worker, keep_freed_memory
 
@@ -117,6 +119,7 @@ def _local(workers: int) -> dict[str, Any]:
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
+        "_temp_dir": str(private_folder() / "ray"),
     }
 
 
@@ -229,6 +232,6 @@ def _story(failure: TrainingFailedError, run_dir: Path) -> str:
     raise_refusal(run_dir)
     files = tracebacks(run_dir)
     if not files:
-        return f"training failed on the workers, which left no word: {failure}"
+        return story_without_words(run_dir, failure)
     told = ", ".join(map(str, files))
     return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {told}"

@@ -304,7 +304,7 @@ def read_record(run_dir: Path) -> RunRecord | None:
         return None
     try:
         return run_record_of(json.loads(path.read_bytes()), path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(
             f"{path} is no record of a run: {error}. Restore it from a copy, or choose another "
             "--run-dir"

@@ -1,19 +1,20 @@
 """Catalogues and settings from files, and errors that a person can act on."""
 
 import difflib
-import json
-import tomllib
+import types
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from jobs._documents import read_json, read_toml
 from jobs._explain import explain
 from pipeline.data.nearest import refuse_unknown_settings
 from pipeline.errors import BadRequest
 from pipeline.formats import first_format
+from schemas.base import shortened
 from schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from schemas.log import Catalog
 from schemas.plan import Job, PlanDocument
@@ -33,36 +34,28 @@ def load_catalog(name: Path) -> Catalog:
 def catalog_path(name: Path) -> Path:
     """Where a catalogue lies: a path that exists, else a shipped catalogue's."""
     shipped = Path(str(resources.files("schemas") / "catalog"))
-    for path in (name, shipped / f"{name}.toml"):
-        if path.is_file():
-            return path
+    try:
+        for path in (name, shipped / f"{name}.toml"):
+            if path.is_file():
+                return path
+    except OSError as error:  # a name too long
+        where = shortened(str(name))
+        raise BadRequest(f"catalog {where} cannot be read: {error.strerror or error}") from error
     names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-    raise BadRequest(f"no catalogue '{name}': no such file, and the shipped ones are {names}")
+    raise BadRequest(
+        f"no catalogue '{name}' (catalog=): no such file, and the shipped ones are {names}"
+    )
 
 
 def parse_catalog(path: Path) -> Catalog:
     """The catalogue in a file."""
+    document = read_toml(path, setting="catalog")
     try:
-        document = tomllib.loads(path.read_text())
         catalog = Catalog.model_validate(document)
-    except tomllib.TOMLDecodeError as error:
-        raise BadRequest(f"{path} is not TOML: {error}{_toml_hint(str(error))}") from error
     except ValidationError as error:
         raise BadRequest(f"{path}: {explain(error, Catalog, document)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{path} cannot be read: {error}") from error
     refuse_unknown_presets(catalog)
     return catalog
-
-
-def _toml_hint(problem: str) -> str:
-    """Return what TOML's commonest errors mean in a catalogue."""
-    if "twice" in problem or "overwrite" in problem:
-        return (
-            ". A section or a key is there once only; features and tasks are lists, whose entries "
-            "each begin with [[features]] or [[tasks]], in two brackets"
-        )
-    return ". Text stands in quotes" if "Invalid value" in problem else ""
 
 
 SPECS: Mapping[str, type[BaseModel]] = {
@@ -101,14 +94,13 @@ def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> Pl
     """
     if path is None:
         return None
+    document = read_json(path, setting="plan")
     try:
-        plan = _plan_of(json.loads(path.read_text()), path)
-    except OSError as error:
-        raise BadRequest(f"plan {path}: {error.strerror or error}") from error
+        plan = _plan_of(document, path)
     except ValidationError as error:
         raise BadRequest(f"plan {path}: {explain(error)}") from error
     except ValueError as error:
-        raise BadRequest(f"plan {path} is no JSON: {error}") from error
+        raise BadRequest(f"plan {path}: {error}") from error
     if plan.job != job:
         raise BadRequest(f"plan {path} is for iak {plan.job}; plan again with job={job}")
     if sharding:
@@ -184,13 +176,59 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, verb: str) ->
     names = known_settings(kind)
     for name in asked:
         plain = name.replace("-", "_")
-        plain = plain.removeprefix("no_") if plain not in names else plain
-        plain = plain.removeprefix("empty_") if plain not in names else plain
+        outer, dot, last = plain.rpartition(".")
+        for prefix in ("no_", "empty_"):
+            if plain not in names:
+                plain = f"{outer}{dot}{last.removeprefix(prefix)}"
         if plain in names or any(n.startswith(f"{plain}.") for n in names):
             continue
         if any(plain.startswith(f"{n}.") for n, is_open in names.items() if is_open):
             continue
         raise BadRequest(f"iak {verb}: there is no setting {name!r}. {near_settings(plain, names)}")
+
+
+def refuse_other_than_text(
+    kind: type[BaseModel], settings: Mapping[str, Any], *, verb: str, below: str = ""
+) -> None:
+    """Refuse a number or a truth of a file where a setting takes text: `out = 1` is no path.
+
+    Args:
+        kind: the spec.
+        settings: as files and presets give them, with their types.
+        verb: who asks.
+        below: dotted name of what they are settings of, with a dot at its end.
+
+    Raises:
+        BadRequest: naming the setting.
+    """
+    for name, field in kind.model_fields.items():
+        value, inner = settings.get(field.alias or name), field.annotation
+        setting = f"{below}{field.alias or name}"
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            if isinstance(value, Mapping):
+                refuse_other_than_text(inner, value, verb=verb, below=f"{setting}.")
+        elif value is not None and not _is_text(value, inner):
+            raise BadRequest(f"iak {verb}: {setting}: expected text in quotes, seen {value!r}")
+
+
+def _is_text(value: object, annotation: object) -> bool:
+    """Return whether a value is text where its setting takes text, or a list of it; else True."""
+    if _takes_text(annotation):
+        return isinstance(value, str)
+    if get_origin(annotation) is tuple and _takes_text(get_args(annotation)[0]):
+        is_count = isinstance(value, int) and not isinstance(value, bool)  # `regions = 8`
+        entries = value if isinstance(value, list) else [value]
+        return is_count or all(isinstance(entry, str) for entry in entries)
+    return True
+
+
+def _takes_text(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
+    """Return whether a setting is a text or a path, and nothing else."""
+    if get_origin(annotation) is Annotated:
+        return _takes_text(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return all(_takes_text(m) for m in get_args(annotation) if m is not type(None))
+    return annotation in (str, Path)
 
 
 def near_settings(name: str, names: Collection[str]) -> str:

@@ -69,6 +69,7 @@ def main(spec: CheckSpec) -> int:
             "counted_rows": report.counted_rows,
             "profile": asdict(profile) if profile else None,
         }
+        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(document, indent=1))
     return REFUSED if any(f.level == "refuse" for f in report.findings) else WARNED
 

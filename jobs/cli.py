@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from cyclopts.config import Dict
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    Start = Callable[[str, BaseModel], int]
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("DemoSpec", "Make a planted log, pre-train, tune, evaluate, publish: the whole way"),
@@ -117,8 +120,13 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(words: Sequence[str]) -> int:
-    """One command; its exit code."""
+def run(words: Sequence[str], *, start: Start | None = None) -> int:
+    """One command; its exit code.
+
+    Args:
+        words: as they follow `iak`.
+        start: called with the verb and its spec, in the place of the verb's job.
+    """
     try:
         named = 2 if words and words[0] in GROUPS else 1
         verb = " ".join(words[:named])
@@ -127,7 +135,7 @@ def run(words: Sequence[str]) -> int:
                 print(f"error: {_unknown_verb(words[0])}", file=sys.stderr)
                 return 2
             return _top(list(words))
-        return _verb(verb, list(words[named:]))
+        return _verb(verb, list(words[named:]), start or _start)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
@@ -183,22 +191,40 @@ def _doctor() -> int:
     return code
 
 
-def _verb(verb: str, words: list[str]) -> int:
+def _verb(verb: str, words: list[str], start: Start) -> int:
     """Read the verb's spec from its words, then call its job."""
-    from jobs._progress import announce
-    from pipeline.errors import PipelineError
+    from jobs._paths import check_paths, setting_of
+    from pipeline.errors import DoesNotFit, PipelineError
     from schemas.base import redacted
 
+    spec: BaseModel | None = None
     try:
         spec = read_spec(verb, words)
         if spec is None:
             return 0
-        with announce("loading libraries", after_s=2.0):  # torch and ray, from a cold disk
-            job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
-        return int(job.main(spec))
+        check_paths(spec)
+        return start(verb, spec)
     except PipelineError as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        told = f"{setting_of(spec, error.filename)}{error.filename}: {error.strerror or error}"
+        print(f"error: iak {verb}: {redacted(told)}", file=sys.stderr)
+        return PipelineError.exit_code
+    except MemoryError as error:
+        print(f"error: iak {verb} ran out of memory: {error or 'no more'}", file=sys.stderr)
+        return DoesNotFit.exit_code
+
+
+def _start(verb: str, spec: BaseModel) -> int:
+    """Call a verb's job."""
+    from jobs._progress import announce
+
+    with announce("loading libraries", after_s=2.0):  # torch and ray, from a cold disk
+        job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
+    return int(job.main(spec))
 
 
 def _usage(verb: str, kind: type[BaseModel]) -> str | None:
@@ -221,6 +247,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     from pydantic import ValidationError
 
     from jobs import _spec
+    from jobs._documents import read_toml
     from jobs._explain import explain
     from pipeline.errors import BadRequest
 
@@ -228,7 +255,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     words, files = _without_config(_as_flags(_named(verb, words), kind))
     settings: dict[str, Any] = {}
     for file in [*_shipped(verb, words), *files]:
-        settings = _spec.merged(settings, _toml(file))
+        settings = _spec.merged(settings, read_toml(file, setting="--config"))
     app = App(
         name=f"iak {verb}",
         help=VERBS[verb][1] + ".",
@@ -247,17 +274,28 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     if not any(field.is_required() for field in kind.model_fields.values()):
         take.__kwdefaults__ = {"spec": kind()}
     app.default(take)
+    _spec.refuse_other_than_text(kind, settings, verb=verb)
     below = _spec.merged(_presets(verb, words, settings), settings)
     app.config = Dict(below, source="--config", use_commands_as_keys=False)
     if not {"--help", "-h"} & {*words}:
         _spec.refuse_unknown(kind, _asked(words, below), verb=verb)
+        _spec.refuse_other_than_text(kind, below, verb=verb)
     try:
         app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         cause = error.__cause__ or error.__context__
-        told = explain(cause) if isinstance(cause, ValidationError) else str(error)
+        told = explain(cause) if isinstance(cause, ValidationError) else _dotted(str(error))
         raise BadRequest(f"iak {verb}: {told}\nSee iak {verb} --help") from error
     return wanted[0] if wanted else None
+
+
+def _dotted(message: str) -> str:
+    """Return a message that calls a setting of a file by its dotted name."""
+    return re.sub(
+        r"((?:\[[^\[\]]+\])+)(?= from --config)",
+        lambda found: found[1].strip("[]").replace("][", "."),
+        message,
+    )
 
 
 def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:
@@ -318,7 +356,8 @@ def _one_by_one(flag: str) -> list[str]:
         items = tomllib.loads(f"items = {value}")["items"]
     except tomllib.TOMLDecodeError:
         return [flag]
-    return [f"{key}={item}" for item in items] or [f"--empty-{key.removeprefix('--')}"]
+    outer, dot, last = key.removeprefix("--").rpartition(".")
+    return [f"{key}={item}" for item in items] or [f"--{outer}{dot}empty-{last}"]
 
 
 def _as_flag(word: str) -> str:
@@ -341,15 +380,6 @@ def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:
         else:
             kept.append(word)
     return kept, files
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    from pipeline.errors import BadRequest
-
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise BadRequest(f"--config {path}: {error}") from error
 
 
 def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:

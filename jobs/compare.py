@@ -37,6 +37,7 @@ def main(spec: CompareSpec) -> int:
     rows = compare(first, second, places)
     document = report_of(spec, first, second, places, rows)
     if spec.json_out:
+        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(document, indent=1))
     show(document, rows)
     return 0

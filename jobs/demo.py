@@ -3,13 +3,16 @@
 import json
 import shutil
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from jobs import synth
+from jobs._documents import read_toml
+from jobs._explain import explain
 from jobs._progress import console
 from jobs._ray import ray_cluster
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
@@ -18,6 +21,7 @@ from jobs._tables import number, show_facts, show_table
 from jobs.evaluate import delta_of, evaluate
 from jobs.finetune import tune_domains
 from jobs.pretrain import pretrain
+from pipeline.errors import BadRequest
 from pipeline.publish.predict import BASE, IAK
 from pipeline.stats.metrics import MetricRow
 from schemas.base import Spec
@@ -57,8 +61,12 @@ def main(spec: DemoSpec) -> int:
 def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
     """The frozen demo knobs, or those of a file."""
     shipped = Path(str(resources.files("jobs") / "configs" / "demo" / "synth.toml"))
-    knobs = tomllib.loads((spec.synth or shipped).read_text())
-    return SynthJobSpec.model_validate(knobs | {"out": out})
+    file = spec.synth or shipped
+    knobs = read_toml(file, setting="synth")
+    try:
+        return SynthJobSpec.model_validate(knobs | {"out": out})
+    except ValidationError as error:
+        raise BadRequest(f"synth {file}: {explain(error, SynthJobSpec)}") from error
 
 
 def _step(

@@ -19,6 +19,7 @@ from jobs._preflight import (
     base_inputs,
     bundles_folder,
     bundles_inputs,
+    check_frozen_fits,
     check_workers,
     open_frozen_base,
 )
@@ -28,7 +29,7 @@ from jobs._record import OpenRecord, run_record
 from jobs._spec import load_catalog
 from jobs._tables import largest, number, show_facts, show_table
 from jobs.pretrain import describe, usual_unseen
-from pipeline.data import kinds, logs, unseen
+from pipeline.data import kinds, logs, stores, unseen
 from pipeline.data.content import DIGESTS, KeptContents
 from pipeline.data.domains import Serving, nearest_of
 from pipeline.data.view import LogView, open_log
@@ -82,6 +83,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     """Predict on workers, then rank, compare and write metrics.json and metrics.parquet."""
     check_workers(spec)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
+    check_frozen_fits(spec, opened, spec.tables)
     found = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
     bundles = found.path if found else None
     truth = catalog.log.truth
@@ -180,7 +182,7 @@ def _gap_split(catalog: Catalog) -> str | None:
 def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
     """The side files with true probabilities, one beside every file of the log."""
     beside = logs.take_snapshot(
-        f"{data_root.rstrip('/')}/{folder}", partition_keys=view.catalog.log.partition_keys
+        stores.below(data_root, folder), partition_keys=view.catalog.log.partition_keys
     )
     rows = {f.path: f.group_rows for f in beside.files}
     for file in view.snapshot.files:

@@ -16,6 +16,7 @@ from jobs._preflight import (
     base_inputs,
     bundles_folder,
     bundles_inputs,
+    check_frozen_fits,
     check_workers,
     open_frozen_base,
     plan_inputs,
@@ -64,6 +65,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     """Open base and log, tune on workers, keep what they found in the record."""
     check_workers(spec)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
+    check_frozen_fits(spec, opened, spec.tables)
     plan = _plan(spec, opened)
     serving = bundles_folder(spec.live, opened, setting="live") if spec.live else None
     live = _live(spec, opened, serving)

@@ -1,7 +1,6 @@
 """`iak plan`: does a job fit a cluster, how long would it take, what would it cost."""
 
 import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
+from jobs._documents import read_toml
 from jobs._explain import explain
 from jobs._progress import console, print_event
 from jobs._spec import load_catalog, merged, nested
@@ -41,8 +41,8 @@ def main(spec: PlanSpec) -> int:
     opened = base.open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows
     spec = _resolved(spec, catalog, opened)
-    question = _question(spec, catalog, rows)
     clusters = _clusters(spec)
+    question = _question(spec, catalog, rows)
     found = []
     for place, cluster in enumerate(clusters):
         if len(clusters) > 1:
@@ -95,12 +95,7 @@ def _resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) ->
 
 
 def _job_settings(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise BadRequest(f"settings {path}: {error}") from error
+    return {} if path is None else read_toml(path, setting="settings")
 
 
 def _question(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> Question:

@@ -15,7 +15,13 @@ import torch
 from jobs import _record, _skipped
 from jobs._inputs import inputs_of
 from jobs._outputs import base_output
-from jobs._preflight import check_workers, parent_inputs, plan_inputs
+from jobs._preflight import (
+    check_training_fits,
+    check_workers,
+    declared_rows,
+    parent_inputs,
+    plan_inputs,
+)
 from jobs._progress import console, tell
 from jobs._ray import Report, on_ray
 from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
@@ -142,6 +148,8 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     parent = base.open_base(spec.from_) if spec.from_ else None
     if parent is not None:
         base.check_continues(parent, catalog)
+    model = parent.model if parent else spec.model
+    check_training_fits(spec, catalog, model, rows=declared_rows(catalog))
     with record.phase("snapshot"):
         view = _log(spec, catalog, wanted=["pretrain", valid])
         others = parent_inputs(parent) | plan_inputs(plan)
@@ -152,6 +160,7 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         labels = LabelCounts(catalog)
         encoding = _encoding(spec.run_dir, view, parent, seen, labels, allow=spec.allow)
         labels.refuse_untrainable("pretrain")
+        check_training_fits(spec, catalog, model, rows=encoding.table_rows(catalog))
         unseen_shares = reader.unseen_ids(view.selections[valid], catalog, encoding).shares()
     recipe = recipe_of(spec, view, parent)
     settings = {"used": recipe.described(), "followed": list(recipe.followed)}

@@ -35,6 +35,7 @@ def main(spec: ShowSpec) -> int:
     if bundles := found.get("bundles"):
         _show_bundles(bundles, Path(found["bundles_folder"]), record)
     if spec.json_out:
+        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(found, indent=1))
     if folder := found.get("index_folder"):
         from pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
@@ -87,7 +88,7 @@ def _kind(folder: Path) -> str | None:
 def _read(path: Path) -> Document:
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Corrupt(f"{path} cannot be read as JSON: {error}. Restore it from a copy") from error
     if not isinstance(document, dict):
         raise Corrupt(f"{path} holds a {type(document).__name__}, not a document")

@@ -39,7 +39,7 @@ _FAILED, _INTERRUPTED = 1, 130
 
 def main(spec: SubmitSpec) -> int:
     """Submit, follow, fetch."""
-    words = shlex.split(spec.command)
+    words = _words(spec.command)
     _check_verb(words)
     project = _project(spec)
     spec.out.mkdir(parents=True, exist_ok=True)
@@ -67,6 +67,13 @@ def main(spec: SubmitSpec) -> int:
     for path in kept:
         console.print(f"fetched: {path}", markup=False)
     return _exit_code(client.get_job_info(job))
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:  # a quotation without an end
+        raise BadRequest(f"command={command!r} cannot be read as a shell would: {error}") from error
 
 
 def _check_verb(words: list[str]) -> None:

@@ -8,6 +8,7 @@ PipelineError                exit 1 unless a child says otherwise
 ├── BadLog                   exit 1   the log does not keep the contract
 ├── Busy                     exit 1   another process holds the folder
 ├── Corrupt                  exit 1   a published file is not what its manifest says
+├── Diverged                 exit 1   the loss became infinite or no number
 ├── DoesNotFit               exit 3   the job needs more than the machine has
 └── UnderTrained             exit 1   a base too weak to be a fair starting point
 
@@ -50,6 +51,10 @@ class Busy(PipelineError):
 
 class Corrupt(PipelineError):
     """Published bytes differ from their manifest."""
+
+
+class Diverged(PipelineError):
+    """The loss became infinite or no number; the same settings would come to it again."""
 
 
 class DoesNotFit(PipelineError):

@@ -5,10 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     field_validator,
 )
 
@@ -21,6 +17,21 @@ from schemas.job import (
     Precision,
     StageSpec,
 )
+from schemas.numbers import (
+    BatchRows,
+    Count,
+    CountOrZero,
+    Number,
+    Seconds,
+    Seed,
+    Speed,
+    TableRows,
+    Units,
+    Whole,
+    Width,
+    Workers,
+)
+from schemas.paths import FileToRead, FolderToRead, FolderToWrite, NamedPath
 
 
 class BenchSpec(Spec):
@@ -28,49 +39,49 @@ class BenchSpec(Spec):
 
     smoke: bool = False
     """Use the shipped small sizes, to see that it runs; its numbers say nothing."""
-    out: Path = Path("runs/bench")
+    out: FolderToWrite = Path("runs/bench")
     """Folder of NAME.json (the record) and NAME.png (the picture)."""
     check_targets: bool = False
     """Exit with 1 when a target is missed; it is recorded in any case."""
-    repeats: PositiveInt = 5
+    repeats: Count = 5
     """Times each variant is measured, interleaved with the others; medians are reported."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
 
 class BenchDataSpec(BenchSpec):
     """How fast rows become batches, against what decoding their columns costs at least."""
 
-    rows: PositiveInt = 524_288
+    rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 524_288
     """Rows of the wide log: 20 columns, two of them histories."""
-    row_group_rows: PositiveInt = 65_536
+    row_group_rows: BatchRows = 65_536
     """Rows of a Parquet row group."""
-    batch_rows: PositiveInt = 8_192
+    batch_rows: BatchRows = 8_192
     """Rows of a batch."""
     compression: Literal["zstd", "snappy", "lz4", "none"] = "zstd"
     """Codec of the Parquet pages; what costs less to decode leaves encoding less to hide behind."""
-    prefetch: PositiveInt = 4
+    prefetch: Annotated[Whole, Field(gt=0, le=10_000)] = 4
     """Batches that the background thread may be ahead."""
 
 
 class BenchFinetuneSpec(BenchSpec):
     """What a night costs on a frozen base, against what it costs today."""
 
-    cache: Path = Path("runs/bench/cache")
+    cache: FolderToWrite = Path("runs/bench/cache")
     """Folder of the log and the base, which later runs of the same sizes find again."""
-    rows: PositiveInt = 2_000_000
+    rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 2_000_000
     """Rows of the log."""
-    days: Annotated[int, Field(ge=12)] = 28
+    days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
     """Days of the log; the last eight but one are tuned on, what lies before them is the base's."""
-    table_rows: PositiveInt = 20_000_000
+    table_rows: TableRows = 20_000_000
     """Rows of all embedding tables together."""
-    domains: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 10, 100, 1000)
+    domains: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 10, 100, 1000)
     """Numbers of domains, rising; the last is that of every variant but the sweep."""
-    workers: PositiveInt = 2
+    workers: Workers = 2
     """gloo workers, one thread each."""
-    batch_rows: PositiveInt = 8192
+    batch_rows: BatchRows = 8192
     """Rows a step over all workers, the same for every variant."""
-    slice_steps: PositiveInt = 10
+    slice_steps: Count = 10
     """Steps of one measured slice."""
     model: ModelSpec = ModelSpec(
         trunk="mlp", width=64, mlp=(1024, 512, 256), expert_width=128, tower_width=32
@@ -78,10 +89,10 @@ class BenchFinetuneSpec(BenchSpec):
     """The base."""
     optim: BaseOptimSpec = BaseOptimSpec()
     """How the base is trained, and continued."""
-    continued_epochs: PositiveInt = 2
+    continued_epochs: Count = 2
     """Passes over the tuning window that full fine-tune and continued training may take; they stop
     when two validations were no better than the best."""
-    continued_validations: PositiveInt = 4
+    continued_validations: Count = 4
     """Validations in each of them."""
     kernel: KernelSpec = KernelSpec()
     """The kernels."""
@@ -89,36 +100,36 @@ class BenchFinetuneSpec(BenchSpec):
     """How the pooled kernel is tuned."""
     domain: DomainStageSpec = DomainStageSpec()
     """How the domains' kernels are tuned."""
-    separate_sample: PositiveInt = 24
+    separate_sample: Count = 24
     """Domains that are tuned one by one to tell what all of them would take."""
-    separate_batches: tuple[PositiveInt, ...] = (256, 1024, 4096)
+    separate_batches: tuple[BatchRows, ...] = (256, 1024, 4096)
     """Batch sizes of which a separate fine-tune takes the fastest."""
 
 
 class BenchTablesSpec(BenchSpec):
     """Whether a night costs more on a frozen table of a billion rows than on a small one."""
 
-    rows: PositiveInt = 1_000_000_000
+    rows: TableRows = 1_000_000_000
     """Rows of the table; all workers together need its bytes and those of the smaller ones."""
-    smaller: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1_000_000, 100_000_000)
+    smaller: Annotated[tuple[TableRows, ...], Field(min_length=1)] = (1_000_000, 100_000_000)
     """Rows of the tables it is measured against, step by step; the first is the yardstick."""
-    dim: PositiveInt = 8
+    dim: Width = 8
     """Columns."""
     precision: Precision = "int8"
     """Type of its entries."""
-    workers: PositiveInt = 2
+    workers: Workers = 2
     """gloo workers, one thread each."""
-    batch_rows: PositiveInt = 8192
+    batch_rows: BatchRows = 8192
     """Rows of a tuning step over all workers; each looks up 40 ids, half of them uniform."""
-    domains: PositiveInt = 100
+    domains: Count = 100
     """Kernels in the bank."""
-    domains_per_step: PositiveInt = 8
+    domains_per_step: Count = 8
     """Kernels that have rows in a step."""
-    slice_steps: PositiveInt = 20
+    slice_steps: Count = 20
     """Steps of one measured slice."""
-    lookups: PositiveInt = 500_000
+    lookups: BatchRows = 500_000
     """Ids a worker asks for at once, where lookups alone are timed."""
-    checked_rows: PositiveInt = 1_000
+    checked_rows: Count = 1_000
     """Rows that are recomputed and compared, of each table and by each worker."""
 
 
@@ -144,29 +155,29 @@ class BenchFaultsSpec(BenchSpec):
 class BenchScalingSpec(BenchSpec):
     """What 1, 2, ... workers make of the same work, and of as much each; what more would."""
 
-    cache: Path = Path("runs/bench/cache")
+    cache: FolderToWrite = Path("runs/bench/cache")
     """Folder of the log and the base, which later runs of the same sizes find again."""
-    workers: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (1, 2)
+    workers: Annotated[tuple[Workers, ...], Field(min_length=2)] = (1, 2)
     """Numbers of gloo workers that are measured, one thread each, from 1 rising to a core each."""
-    counted: tuple[PositiveInt, ...] = (4,)
+    counted: tuple[Workers, ...] = (4,)
     """Further numbers of workers whose bytes are counted: as processes that share the cores, so
     that their time says nothing."""
-    simulated: tuple[PositiveInt, ...] = (4, 8, 16, 64)
+    simulated: tuple[Workers, ...] = (4, 8, 16, 64)
     """Numbers of workers that are simulated, each on a machine of its own."""
-    link_gb_per_s: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.25, 12.5)
+    link_gb_per_s: Annotated[tuple[Speed, ...], Field(min_length=1)] = (1.25, 12.5)
     """Bandwidths of the simulated links, 1e9 bytes/s out of a worker; 1.25 is 10 Gbit/s."""
-    latency_us: NonNegativeFloat = 20.0
+    latency_us: Seconds = 20.0
     """Microseconds a message takes on a simulated link, beside what software costs a round."""
-    rows: PositiveInt = 400_000
+    rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 400_000
     """Rows of the log."""
-    days: Annotated[int, Field(ge=12)] = 28
+    days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
     """Days of the log; the last eight but one are what is read here."""
-    table_rows: PositiveInt = 4_000_000
+    table_rows: TableRows = 4_000_000
     """Rows of all embedding tables together."""
-    batch_rows: PositiveInt = 4096
+    batch_rows: BatchRows = 4096
     """Rows a step: of all workers together where the work is the same (strong), of each of them
     where it grows with the workers (weak)."""
-    slice_steps: PositiveInt = 6
+    slice_steps: Count = 6
     """Steps of one measured slice, warm-up excluded; tuning takes a pass of about as many rows."""
     model: ModelSpec = ModelSpec(
         trunk="mlp", width=64, mlp=(1024, 512, 256), expert_width=128, tower_width=32
@@ -191,14 +202,14 @@ class BenchShardingSpec(BenchSpec):
 
     tables: Annotated[tuple[TableSize, ...], Field(min_length=1)] = ("100_000x16", "1_000_000x64")
     """Tables as ROWSxWIDTH; not read where `catalog` or `base` names others."""
-    catalog: Path | None = None
+    catalog: NamedPath | None = None
     """Measure this catalogue's tables: a TOML file, or the name of a shipped one."""
-    base: Path | None = None
+    base: FolderToRead | None = None
     """Run or folder of a published base: the rows its vocabularies came to, and its catalogue
     where none is named."""
-    width: PositiveInt = 16
+    width: Width = 16
     """Width of a catalogue's tables that state none."""
-    workers: PositiveInt = 2
+    workers: Workers = 2
     """Workers: gloo processes of one thread, or GPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute; `auto` takes GPUs under Ray and torchrun where there are enough."""
@@ -206,19 +217,19 @@ class BenchShardingSpec(BenchSpec):
     """Start the workers with Ray Train: on the cluster that RAY_ADDRESS names, or a local one."""
     as_torchrun: bool = False
     """Start them with torchrun, on this machine; with `as_ray`, measure under both."""
-    batch_rows: PositiveInt = 8192
+    batch_rows: BatchRows = 8192
     """Rows of a step, over all workers."""
-    ids_per_row: PositiveInt = 8
+    ids_per_row: Units = 8
     """Ids a row looks up in a given table, every other one uniform, the others Zipf's; a
     catalogue's tables are asked for what their features read."""
-    slice_steps: PositiveInt = 10
+    slice_steps: Count = 10
     """Steps of one measured slice."""
-    warmup_steps: NonNegativeInt = 3
+    warmup_steps: CountOrZero = 3
     """Steps ahead of each slice that are not counted."""
-    link_mib: PositiveFloat = 8.0
+    link_mib: Annotated[Number, Field(gt=0, le=1_000_000)] = 8.0
     """MiB that each worker sends to all others where links are measured."""
-    check_baseline: Path | None = None
+    check_baseline: FileToRead | None = None
     """Record of an earlier run; exit with 1 when a combination is slower, moves more bytes, holds
     more or fails where it did not."""
-    threshold: Annotated[float, Field(gt=1)] = 1.25
+    threshold: Annotated[Number, Field(gt=1, le=1_000)] = 1.25
     """Times the baseline's number beyond which a combination is a regression."""

@@ -6,11 +6,12 @@ estimates that follow from them say which.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from schemas.base import Spec
+from schemas.numbers import Gib, Money, Number, Seconds, Speed, Workers
 
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 class ConstantsSpec(Spec):
@@ -22,15 +23,15 @@ class ConstantsSpec(Spec):
     """Of the matrix rate, in trunks and towers."""
     network_efficiency: Share = 0.6
     """Of a link's bandwidth, in collectives."""
-    collective_us: NonNegativeFloat = 50.0
+    collective_us: Seconds = 50.0
     """Microseconds that a collective costs before its first byte, on one node."""
-    step_ms: NonNegativeFloat = 2.0
+    step_ms: Seconds = 2.0
     """Milliseconds a step spends beside memory, products and links: launches, Python, the loop."""
-    rows_per_s_core: PositiveFloat = 100_000.0
+    rows_per_s_core: Speed = 100_000.0
     """Rows of a wide log that one CPU core reads, encodes and batches a second."""
-    cached_rows_per_s: PositiveFloat | None = None
+    cached_rows_per_s: Speed | None = None
     """Rows a second that one worker tunes from kept activations, where it was measured."""
-    reserve_share: Annotated[float, Field(ge=0, lt=0.9)] = 0.12
+    reserve_share: Annotated[Number, Field(ge=0, lt=0.9)] = 0.12
     """Of the device's memory: the runtime, fragments, workspaces; nothing is planned into it."""
     measured: str = ""
     """The record that measured them; empty where they are assumptions."""
@@ -45,27 +46,27 @@ class ClusterSpec(Spec):
     """What a worker computes on; a CPU machine has one worker a core or a few."""
     accelerator: str = ""
     """The device's name, for people."""
-    nodes: PositiveInt = 1
+    nodes: Workers = 1
     """Machines."""
-    devices_per_node: PositiveInt
+    devices_per_node: Workers
     """Workers on each: one a GPU."""
-    device_memory_gib: PositiveFloat
+    device_memory_gib: Gib
     """GiB of one device; on a CPU, of one worker."""
-    host_memory_gib: PositiveFloat
+    host_memory_gib: Gib
     """GiB of a machine, beside its devices'; where activations are kept."""
-    cores_per_node: PositiveInt
+    cores_per_node: Workers
     """CPU cores that read and encode rows."""
-    device_gb_per_s: PositiveFloat
+    device_gb_per_s: Speed
     """Bandwidth of a device's memory, 1e9 bytes/s."""
-    intra_gb_per_s: PositiveFloat
+    intra_gb_per_s: Speed
     """Out of one device to others of its machine, 1e9 bytes/s, one direction."""
-    inter_gb_per_s: PositiveFloat
+    inter_gb_per_s: Speed
     """Out of one device to other machines, 1e9 bytes/s, one direction."""
-    tflops_fp32: PositiveFloat
+    tflops_fp32: Speed
     """Matrix products of one device in fp32, 1e12 FLOP/s."""
-    tflops_bf16: PositiveFloat
+    tflops_bf16: Speed
     """Matrix products of one device in bfloat16, 1e12 FLOP/s."""
-    price_per_hour: NonNegativeFloat = 0.0
+    price_per_hour: Money = 0.0
     """Of one machine; 0 where nobody asks for money."""
     currency: str = "USD"
     constants: ConstantsSpec = ConstantsSpec()

@@ -7,9 +7,10 @@ fewer than `min_count` times); declared ids start at row 2.
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from schemas.base import Spec
+from schemas.base import Column, Spec, Value, without_repeats
+from schemas.numbers import Count, Number, Size, TableRows, Whole, Width
 
 NULL_ROW = 0
 UNSEEN_ROW = 1
@@ -24,12 +25,12 @@ class TableSpec(Spec):
     encoding: Literal["vocabulary", "hash", "identity"] = "vocabulary"
     """`vocabulary`: ids counted on the pre-training window get a row each; `hash`: ids are hashed
     into `rows`; `identity`: the column holds integers 0 <= id < rows - 2."""
-    rows: Annotated[int, Field(ge=FIRST_ROW + 1)] | None = None
+    rows: Annotated[TableRows, Field(ge=FIRST_ROW + 1)] | None = None
     """Rows of the table. Required for hash and identity; for a vocabulary the most rows it may
     take (the most frequent ids win), unlimited when absent."""
-    min_count: PositiveInt = 2
+    min_count: Count = 2
     """A vocabulary gives a row to ids counted at least this often; rarer ones are unseen."""
-    width: PositiveInt | None = None
+    width: Width | None = None
     """Embedding dimension; the job's `model.width` when absent."""
 
     @model_validator(mode="after")
@@ -44,7 +45,7 @@ class CategoricalSpec(Spec):
 
     kind: Literal["categorical"]
     name: Name
-    column: str | None = None
+    column: Column | None = None
     """Column of the log; `name` when absent."""
     table: Name | None = None
     """Table the ids read; a table of the feature's own name when absent."""
@@ -62,13 +63,13 @@ class ListSpec(Spec):
 
     kind: Literal["list"]
     name: Name
-    column: str | None = None
+    column: Column | None = None
     """List column of the log, oldest first for histories; `name` when absent."""
     table: Name | None = None
     """Table the ids read; share it by naming the table of another feature."""
-    last: PositiveInt = 50
+    last: Annotated[Whole, Field(gt=0, le=1_000_000)] = 50
     """Only the last this many values are kept."""
-    padding: int | str | None = None
+    padding: Annotated[Whole, Field(ge=-(2**63), le=2**63 - 1)] | Value | None = None
     """Id that fills short lists up; it is dropped before the last values are taken."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""
@@ -84,7 +85,7 @@ class CrossSpec(Spec):
 
     kind: Literal["cross"]
     name: Name
-    columns: Annotated[tuple[str, ...], Field(min_length=2)]
+    columns: Annotated[tuple[Column, ...], Field(min_length=2), AfterValidator(without_repeats)]
     """Columns whose values together are the id."""
     table: Name | None = None
     optional: bool = False
@@ -96,18 +97,18 @@ class NumericSpec(Spec):
 
     kind: Literal["numeric"]
     name: Name
-    column: str | None = None
+    column: Column | None = None
     log: bool = False
     """Take sign(x) * log(1 + |x|) first."""
     standardise: bool = True
     """Subtract the mean and divide by the deviation of the pre-training window; a null or NaN
     becomes 0, which is the mean."""
-    clip: PositiveFloat = 10.0
+    clip: Size = 10.0
     """Standardised values are cut at plus and minus this many deviations."""
-    buckets: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    buckets: Annotated[Whole, Field(ge=2, le=10_000)] | None = None
     """Cut at this many quantiles of the pre-training window and read an embedding instead of a
     dense input; nulls and NaN read the null row."""
-    boundaries: tuple[float, ...] = ()
+    boundaries: tuple[Number, ...] = ()
     """Declared cuts, rising, instead of quantiles; after the logarithm where one is taken."""
     optional: bool = False
     """A file without the column reads as null there; otherwise such a file is skipped."""

@@ -8,16 +8,37 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
-from schemas.base import Spec, without_userinfo
+from schemas.base import Spec, Value, with_names, without_userinfo
+from schemas.feature import Name
+from schemas.numbers import (
+    BatchRows,
+    Ceiling,
+    Count,
+    CountOrZero,
+    Days,
+    Gib,
+    Layers,
+    Margin,
+    Number,
+    Rate,
+    Rows,
+    Seconds,
+    Seed,
+    Size,
+    TableRows,
+    Units,
+    UnitsOrZero,
+    Weight,
+    Whole,
+    Width,
+    Workers,
+)
+from schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath, Picture
 
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+Dropout = Annotated[Number, Field(ge=0, lt=1)]
 Allowance = Annotated[
     str,
     Field(
@@ -28,12 +49,18 @@ Allowance = Annotated[
 """One difference between a published base and a model: part, name, and what may differ."""
 
 
+ByTable = Annotated[
+    dict[str, Literal["row_wise", "table_wise", "column_wise"]], AfterValidator(with_names)
+]
+"""Table -> sharding type."""
+
+
 class LogJobSpec(Spec):
     """What every job that reads a log is told."""
 
     model_config = ConfigDict(populate_by_name=True)
 
-    catalog: Path
+    catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one (`planted`, `frappe`, ...)."""
     data_root: Annotated[str, AfterValidator(without_userinfo)]
     """Folder or URI under which the catalogue's paths lie (a path, s3://, gs://, ...)."""
@@ -43,7 +70,7 @@ class LogJobSpec(Spec):
     today: date | None = None
     """Today's date, which a row of the log cannot lie beyond; from the machine's clock when absent.
     A planted log's dates are made up: no clock bounds them."""
-    max_skipped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_skipped_share: Annotated[Number, Field(ge=0, le=1)] = 0.05
     """Share of a split window's rows that may lie in files that cannot be read."""
     allow_skipped: bool = False
     """Run although more rows than that, or a whole day of a window, cannot be read."""
@@ -52,15 +79,15 @@ class LogJobSpec(Spec):
 class WorkerJobSpec(LogJobSpec):
     """What every job that runs on workers is told."""
 
-    run_dir: Path
+    run_dir: FolderToWrite
     """Folder of the run: record, progress, checkpoints, results. On a cluster, a shared folder."""
-    workers: PositiveInt = 2
+    workers: Workers = 2
     """Ray Train workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute; `auto` takes GPUs when the cluster has enough of them."""
-    max_failures: NonNegativeInt = 3
+    max_failures: CountOrZero = 3
     """Worker deaths after which the run gives up; each one resumes from the last checkpoint."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of everything random."""
     if_busy: Literal["leave", "wait"] = "leave"
     """What to do when another process works in `run_dir`: say who and leave, or wait for it."""
@@ -72,21 +99,21 @@ class ModelSpec(Spec):
     trunk: Literal["dcnv2_mmoe", "mlp"] = "dcnv2_mmoe"
     """`dcnv2_mmoe`: crosses beside an MLP, into experts that each task mixes; `mlp`: the MLP alone,
     its last width being tasks * expert_width."""
-    width: PositiveInt = 16
+    width: Width = 16
     """Embedding dimension of tables that do not state their own."""
-    init_scale: PositiveFloat = 0.01
+    init_scale: Size = 0.01
     """Table entries start uniform in plus and minus this."""
-    cross_layers: NonNegativeInt = 2
+    cross_layers: Layers = 2
     """DCN-v2 cross layers."""
-    cross_rank: NonNegativeInt = 0
+    cross_rank: UnitsOrZero = 0
     """Rank of a cross layer's matrix; 0 is full rank."""
-    mlp: tuple[PositiveInt, ...] = (128,)
+    mlp: Annotated[tuple[Units, ...], Field(min_length=1, max_length=64)] = (128,)
     """Widths of the deep part beside the cross network."""
-    experts: PositiveInt = 4
+    experts: Annotated[Whole, Field(gt=0, le=1_024)] = 4
     """MMoE experts."""
-    expert_width: PositiveInt = 64
+    expert_width: Units = 64
     """Units of an expert, and so of each task's representation."""
-    tower_width: PositiveInt = 32
+    tower_width: Units = 32
     """Hidden units of a task's tower."""
     dropout: Dropout = 0.0
     """Dropout in the deep part and the experts, in pre-training."""
@@ -97,44 +124,44 @@ class ModelSpec(Spec):
 class _OptimSpec(Spec):
     """What fixed and open settings of the base's optimisers share."""
 
-    table_eps: PositiveFloat = 1e-8
+    table_eps: Size = 1e-8
     """Row-wise Adagrad's epsilon; a larger one calms rows whose gradients are small."""
-    table_decay: NonNegativeFloat = 0.0
+    table_decay: Weight = 0.0
     """L2 pull on each table row a batch touches, the same for rare and frequent rows."""
-    table_penalty: NonNegativeFloat = 0.0
+    table_penalty: Weight = 0.0
     """This / 2 times the squared length of each embedding read is added to a row's loss."""
-    dense_decay: NonNegativeFloat = 0.0
+    dense_decay: Weight = 0.0
     """AdamW's decoupled decay."""
-    decay_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    decay_share: Annotated[Number, Field(ge=0, le=1)] = 0.4
     """Share of the run, at its end, over which both rates fall linearly to zero."""
 
 
 class BaseOptimSpec(_OptimSpec):
     """How the base is trained, every setting fixed."""
 
-    table_lr: PositiveFloat = 0.05
+    table_lr: Rate = 0.05
     """Row-wise Adagrad's rate for the tables."""
-    dense_lr: PositiveFloat = 1e-3
+    dense_lr: Rate = 1e-3
     """AdamW's rate for trunk and towers."""
-    warmup_steps: NonNegativeInt = 50
+    warmup_steps: CountOrZero = 50
     """Steps over which both rates rise from zero; a tenth of the run at most."""
 
 
 class PretrainOptimSpec(_OptimSpec):
     """How `iak pretrain` trains the base; what is left open follows from the training rows."""
 
-    table_lr: PositiveFloat | None = None
+    table_lr: Rate | None = None
     """Row-wise Adagrad's rate for the tables. Open: 0.1."""
-    dense_lr: PositiveFloat | None = None
+    dense_lr: Rate | None = None
     """AdamW's rate for trunk and towers. Open: 0.001."""
-    warmup_steps: NonNegativeInt | None = None
+    warmup_steps: CountOrZero | None = None
     """Steps over which both rates rise from zero; a tenth of the run at most. Open: 50."""
 
 
 class PretrainSpec(WorkerJobSpec):
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
 
-    from_: Annotated[Path | None, Field(alias="from")] = None
+    from_: Annotated[FolderToRead | None, Field(alias="from")] = None
     """Run or published base to continue; its encoding is kept, the result has a new fingerprint."""
     allow: tuple[Allowance, ...] = ()
     """Differences from `from` that are meant, `table:NAME:grown` or `dense:NAME:KIND`; every other
@@ -143,36 +170,36 @@ class PretrainSpec(WorkerJobSpec):
     A vocabulary takes in new ids only where its table is allowed to have `grown`."""
     model: ModelSpec = ModelSpec()
     optim: PretrainOptimSpec = PretrainOptimSpec()
-    from_rates: Annotated[float, Field(gt=0, le=1)] | None = None
+    from_rates: Annotated[Number, Field(gt=0, le=1)] | None = None
     """Factor on both rates where `from` continues a base. Open: 1 with the base's optimiser state,
     0.3 without it."""
-    batch_rows: PositiveInt | None = None
+    batch_rows: BatchRows | None = None
     """Rows a step, over all workers. Open: the power of two that gives an epoch 256 to 512 steps,
     but 64 at least and 2048 at most."""
-    epochs: PositiveInt | None = None
+    epochs: Count | None = None
     """Passes over the window at most. Open: as many as make up four million rows, 8 at most."""
-    patience: PositiveInt | None = None
+    patience: Count | None = None
     """Validations without improvement after which training stops. Open: 3."""
-    validations_per_epoch: PositiveInt | None = None
+    validations_per_epoch: Count | None = None
     """How often an epoch stops to validate; the best state is the one that is published.
     Open: 2."""
     early_stop: Literal["sum", "per_task"] = "sum"
     """What the best state is judged by. `sum`: the weighted validation loss of all tasks.
     `per_task`: that, and then each task's tower is trained on alone, on the frozen tables and
     trunk of that state, and kept at its own best validation."""
-    task_weights: dict[str, NonNegativeFloat] = {}
+    task_weights: Annotated[dict[str, Weight], AfterValidator(with_names)] = {}
     """Task -> weight of its loss, over the catalogue's (`task_weights.cvr=0.5`)."""
-    shuffle_rows: PositiveInt = 262_144
+    shuffle_rows: Count = 262_144
     """Rows shuffled together by a worker; row groups are shuffled first."""
     bf16: bool = False
     """Run trunk and towers under bfloat16 autocast."""
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the default is not wanted."""
-    row_wise_from_rows: PositiveInt = 10_000
+    row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers; shorter ones stay whole."""
-    plan: Path | None = None
+    plan: FileToRead | None = None
     """A plan that `iak plan save=FILE` wrote; it is followed exactly, instead of the rule."""
-    checkpoint_every_steps: PositiveInt = 200
+    checkpoint_every_steps: Count = 200
     """Steps between checkpoints."""
 
     @model_validator(mode="after")
@@ -188,64 +215,64 @@ class PretrainSpec(WorkerJobSpec):
 class KernelSpec(Spec):
     """Shape of a kernel and the price it pays for information."""
 
-    hidden: PositiveInt = 64
+    hidden: Units = 64
     """Units of the encoder's hidden layer."""
-    code: PositiveInt = 16
+    code: Units = 16
     """Units of the Gaussian code z."""
-    beta: NonNegativeFloat = 1e-3
+    beta: Weight = 1e-3
     """Weight of the rate, in loss units a nat."""
     reads: Literal["h", "hx"] = "hx"
     """What the encoder sees: the trunk's output, or that and the embeddings."""
-    narrow: NonNegativeInt = 256
+    narrow: UnitsOrZero = 256
     """Principal components to which x is narrowed before it is kept and read, where it is wider; 0
     keeps it whole."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of the encoder's first product while tuning; weights and all else stay fp32."""
-    adapter_rank: NonNegativeInt = 4
+    adapter_rank: UnitsOrZero = 4
     """Rank of the LoRA on each task's tower, 0 for none; tower biases are tuned in any case."""
 
 
 class StageSpec(Spec):
     """How the pooled kernel is tuned."""
 
-    lr: PositiveFloat = 2e-3
+    lr: Rate = 2e-3
     """Adam's rate in matching until it falls, and in compression."""
-    decay_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    decay_share: Annotated[Number, Field(ge=0, le=1)] = 1.0
     """Share of a kernel's steps, at their end, over which its rate falls linearly to zero; with 0
     it stays, and `max_epochs` should be so many that few kernels reach it."""
-    compression_epochs: NonNegativeInt = 1
+    compression_epochs: CountOrZero = 1
     """Epochs of knowledge compression, with a probe on the code and the base's logits fixed."""
-    max_epochs: PositiveInt = 4
+    max_epochs: Count = 4
     """Epochs of knowledge matching at most, over which the rate falls."""
-    live_epochs: PositiveInt = 2
+    live_epochs: Count = 2
     """The same where kernels of the level serve already: they have seen most of the window, and are
     not compressed again."""
-    patience: PositiveInt = 2
+    patience: Count = 2
     """Epochs without a better validation loss after which a kernel is finished."""
-    shrink: NonNegativeFloat = 0.0
+    shrink: Weight = 0.0
     """Weight of the squared distance to the kernel it started from."""
-    min_batch: PositiveInt = 128
+    min_batch: BatchRows = 128
     """Smallest batch of a domain, in rows."""
-    max_batch: PositiveInt = 1024
+    max_batch: BatchRows = 1024
     """Largest batch of a domain, in rows."""
-    steps_per_epoch: PositiveInt = 32
+    steps_per_epoch: Count = 32
     """Steps a domain's epoch aims at between those two bounds."""
-    max_steps_per_epoch: PositiveInt = 1024
+    max_steps_per_epoch: Count = 1024
     """Steps after which a domain is validated though it has rows left: a random part of them."""
 
 
 class DomainStageSpec(StageSpec):
     """How parents and domains are tuned, each from its nearest tuned ancestor."""
 
-    lr: PositiveFloat = 1e-3
+    lr: Rate = 1e-3
     """Adam's rate in matching until it falls, and in compression."""
-    max_epochs: PositiveInt = 2
+    max_epochs: Count = 2
     """Epochs of knowledge matching at most, over which the rate falls."""
-    live_epochs: PositiveInt = 1
+    live_epochs: Count = 1
     """The same where kernels of the level serve already: they have seen most of the window."""
-    compression_epochs: NonNegativeInt = 0
+    compression_epochs: CountOrZero = 0
     """Epochs of knowledge compression; the ancestor has compressed already."""
-    shrink: NonNegativeFloat = 1e-2
+    shrink: Weight = 1e-2
     """Weight of the squared distance to the kernel it started from."""
 
 
@@ -257,9 +284,9 @@ class FrozenTablesSpec(Spec):
 
     precision: Precision = "int8"
     """Type of a table's entries; int8 and int4 carry a scale and a bias a row."""
-    precisions: dict[str, Precision] = {}
+    precisions: Annotated[dict[str, Precision], AfterValidator(with_names)] = {}
     """Table -> type, where it shall differ."""
-    tolerance: NonNegativeFloat = 1e-3
+    tolerance: Margin = 1e-3
     """AUC that a precision may cost any task on the base's validation rows before it is refused."""
     products: Literal["fp32", "bf16"] = "fp32"
     """Type of the trunk's products, forward only; what it makes of a row is kept as cache.precision
@@ -269,7 +296,7 @@ class FrozenTablesSpec(Spec):
     verify_mapped: bool = False
     """Compare every byte of mapped tables with their digests when they are mapped, instead of a
     sample."""
-    mapped_days: NonNegativeFloat = 14.0
+    mapped_days: Days = 14.0
     """Days after which mapped tables that no process has mapped since are removed."""
 
 
@@ -283,33 +310,33 @@ class EvaluatedTablesSpec(FrozenTablesSpec):
 class CacheSpec(Spec):
     """What the frozen base made of a row, kept over epochs, runs and nights."""
 
-    folder: Path | None = None
+    folder: FolderToWrite | None = None
     """Where it lies; `activations/` beside the base when absent."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Type in which activations are kept, on disk and in memory."""
-    budget_gib: PositiveFloat = 50.0
+    budget_gib: Gib = 50.0
     """GiB on disk; beyond it the entries that were not used for longest are removed."""
-    memory_gib: PositiveFloat = 6.0
+    memory_gib: Gib = 6.0
     """GiB of activations a worker holds in memory; beyond it they are memory-mapped from disk."""
 
 
 class GateSpec(Spec):
     """When a tuned kernel may be published."""
 
-    z: NonNegativeFloat = 1.64
+    z: Margin = 1.64
     """Standard errors by which the paired gain in nats must exceed zero; more where it rests on few
     users, by Student's distribution."""
-    min_positives: PositiveInt = 30
+    min_positives: Count = 30
     """Positives among a task's gate rows below which the task is not judged."""
-    min_negatives: PositiveInt = 30
+    min_negatives: Count = 30
     """Negatives among a task's gate rows below which the task is not judged."""
-    auc_margin: NonNegativeFloat = 0.002
+    auc_margin: Margin = 0.002
     """AUC that a task may lose: it holds a kernel whose 95 % interval lies wholly below minus
     this."""
-    logloss_margin: NonNegativeFloat = 0.005
+    logloss_margin: Margin = 0.005
     """Share by which a task's log-loss may rise: it holds a kernel whose interval lies wholly
     above."""
-    calibration_margin: NonNegativeFloat = 0.05
+    calibration_margin: Margin = 0.05
     """How much further a task's calibration may move away from 1: it holds a kernel whose interval
     lies wholly above."""
 
@@ -317,7 +344,7 @@ class GateSpec(Spec):
 class FinetuneSpec(WorkerJobSpec):
     """Tune every domain's kernel on a frozen base and write the bundles."""
 
-    base: Path
+    base: FolderToRead
     """Run or folder of the published base."""
     kernel: KernelSpec = KernelSpec()
     pooled: StageSpec = StageSpec()
@@ -328,38 +355,38 @@ class FinetuneSpec(WorkerJobSpec):
     """Compute each row's h and x once and keep them on disk for later runs, or in memory for this
     run alone, or look the tables up each step."""
     cache: CacheSpec = CacheSpec()
-    live: Path | None = None
+    live: FolderToRead | None = None
     """Bundles that serve now (a run, or its `bundles/`): kernels start from them."""
-    step_rows: PositiveInt = 8192
+    step_rows: BatchRows = 8192
     """Rows of a step over all workers, at which it takes no further domain in."""
-    checkpoint_every_s: NonNegativeFloat = 30.0
+    checkpoint_every_s: Seconds = 30.0
     """Seconds between checkpoints."""
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the default is not wanted."""
-    row_wise_from_rows: PositiveInt = 10_000
+    row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers."""
-    plan: Path | None = None
+    plan: FileToRead | None = None
     """A plan that `iak plan job=finetune save=FILE` wrote; followed exactly, not the rule."""
 
 
 class EvaluateSpec(WorkerJobSpec):
     """Evaluate base and kernels on the same later rows, with paired intervals."""
 
-    base: Path
+    base: FolderToRead
     """Run or folder of the published base."""
-    bundles: Path | None = None
+    bundles: FolderToRead | None = None
     """Folder of bundles; the base alone is evaluated when absent."""
     split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split to evaluate."""
-    max_base_gap: PositiveFloat | None = None
+    max_base_gap: Annotated[Number, Field(gt=0, le=1)] | None = None
     """On planted logs: AUC the base may lie below the global oracle before the run fails; it is
     reported and never fails when absent."""
-    batch_rows: PositiveInt = 8192
+    batch_rows: BatchRows = 8192
     """Rows a worker evaluates at a time."""
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the default is not wanted."""
-    row_wise_from_rows: PositiveInt = 10_000
+    row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows over all workers."""
 
 
@@ -368,50 +395,50 @@ class CompareSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    first: Path
+    first: FolderToRead
     """Run folder of an evaluation: what the other one is compared with."""
-    second: Path
+    second: FolderToRead
     """Run folder of the other evaluation; differences are second minus first."""
-    split: str = "test"
+    split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split that both evaluated."""
     common: bool = False
     """Compare on the rows that both have, where they differ; refused when absent."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write every line as JSON to this file."""
 
 
 class CheckSpec(LogJobSpec):
     """Check a log against its catalogue before anything is trained."""
 
-    sample_rows: PositiveInt = 200_000
+    sample_rows: Rows = 200_000
     """Rows looked at, spread over the files; 0 findings in a sample is not a proof."""
     all_ids: bool = False
     """Look for repeated row ids among all rows, instead of the newest million."""
-    count_rows: PositiveInt = 20_000_000
+    count_rows: Rows = 20_000_000
     """Rows of a split up to which its labels are counted exactly; of more, evenly spread row groups
     are counted and scaled up."""
     profile: bool = True
     """Also profile the log: rows and positives by split and domain, new ids, drift."""
-    top_domains: PositiveInt = 12
+    top_domains: Count = 12
     """Domains that the profile lists, those with most rows first; the rest is summed."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write findings and profile as JSON to this file."""
-    picture: Path | None = None
+    picture: Picture | None = None
     """Draw the profile into this file (PNG, SVG or PDF)."""
 
 
 class InitSpec(Spec):
     """Look at a Parquet folder and write a commented starting catalogue."""
 
-    log: str
+    log: Annotated[str, AfterValidator(without_userinfo)]
     """Folder or URI of the log; said first, without a name: `iak init LOG`."""
-    out: Path | None = None
+    out: FileToWrite | None = None
     """The TOML file to write; NAME.toml in this folder when absent."""
-    name: str | None = None
+    name: Name | None = None
     """Name of the log; its folder's when absent."""
     overwrite: bool = False
     """Replace `out` where it exists."""
-    sample_rows: PositiveInt = 200_000
+    sample_rows: Rows = 200_000
     """Rows to look at, spread over the files."""
 
 
@@ -420,20 +447,20 @@ class ShowSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    path: Path
+    path: FolderToRead
     """The folder; said first, without a name: `iak show RUN`."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write what is shown as JSON to this file."""
 
 
 class DemoSpec(Spec):
     """Make a planted log, pre-train, tune, evaluate, publish."""
 
-    run_dir: Path = Path("runs/demo")
+    run_dir: FolderToWrite = Path("runs/demo")
     """Folder for the log and the three runs."""
-    workers: PositiveInt = 2
+    workers: Workers = 2
     """Ray Train workers."""
-    synth: Path | None = None
+    synth: FileToRead | None = None
     """Knobs of the planted log; the shipped demo knobs when absent."""
     fresh: bool = False
     """Remove what an earlier demo left in `run_dir` first."""
@@ -444,32 +471,32 @@ class PlanSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    catalog: Path
+    catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one."""
     job: Literal["pretrain", "finetune"] = "pretrain"
     """Which job is planned."""
-    cluster: str = "8xH100"
+    cluster: Value = "8xH100"
     """A shipped kind of machine (8xA100-40, 8xA100-80, 8xH100, 8xH200, 8xL40S), several of them
     (16x8xH100), or a TOML file of your own."""
-    compare: str = ""
+    compare: Value = ""
     """Clusters, with commas between them: a line each instead of one answer."""
-    sweep: str = ""
+    sweep: Value = ""
     """`gpus=8,16,32`: the same kind of machine in these numbers; says the smallest that fits."""
-    settings: Path | None = None
+    settings: FileToRead | None = None
     """The TOML file that the job itself is given by --config; what matters here is taken over."""
-    base: Path | None = None
+    base: FolderToRead | None = None
     """Run or folder of a published base: its size, and the rows of its tables."""
-    table_rows: dict[str, PositiveInt] = {}
+    table_rows: Annotated[dict[str, TableRows], AfterValidator(with_names)] = {}
     """Table -> rows to plan for, where the catalogue leaves them open or you expect others."""
-    ids: dict[str, PositiveFloat] = {}
+    ids: Annotated[dict[str, Size], AfterValidator(with_names)] = {}
     """Feature -> mean ids a row; of a list, the most that are kept when absent."""
-    rows: PositiveInt = 100_000_000
+    rows: Rows = 100_000_000
     """Rows of the log that the job trains or tunes on."""
-    epochs: PositiveFloat = 1.0
+    epochs: Size = 1.0
     """Passes of pre-training; of tuning, every stage's own epochs are counted instead."""
-    batch_rows: PositiveInt = 2048
+    batch_rows: BatchRows = 2048
     """Rows a step, over all workers; of tuning, step_rows says it."""
-    step_rows: PositiveInt | None = None
+    step_rows: BatchRows | None = None
     """Rows a step of tuning, over all workers; 8192 as `iak finetune` when absent."""
     bf16: bool = False
     """Trunk and towers of pre-training under bfloat16; of tuning, tables.products says it."""
@@ -477,41 +504,41 @@ class PlanSpec(Spec):
     kernel: KernelSpec = KernelSpec()
     pooled: StageSpec = StageSpec()
     domain: DomainStageSpec = DomainStageSpec()
-    domains: PositiveInt = 1000
+    domains: Count = 1000
     """Kernels in the bank."""
-    parents: PositiveInt = 10
+    parents: Count = 10
     """Kernels of the level above, where the catalogue's domains have parents."""
     tables: FrozenTablesSpec = FrozenTablesSpec()
     cache: CacheSpec = CacheSpec()
-    row_wise_from_rows: PositiveInt = 10_000
+    row_wise_from_rows: TableRows = 10_000
     """Tables at least this long are cut by rows, where the rule decides."""
-    sharding: dict[str, Literal["row_wise", "table_wise", "column_wise"]] = {}
+    sharding: ByTable = {}
     """Table -> sharding type, where the search is not to decide."""
-    constants: dict[str, float] = {}
+    constants: dict[str, Annotated[Number, Field(ge=0, le=1_000_000_000)]] = {}
     """Constants of the estimates, over the cluster's: lookup_efficiency, matmul_efficiency, ..."""
-    max_hours: PositiveFloat | None = None
+    max_hours: Ceiling | None = None
     """Exit with 3 when the job takes longer."""
-    max_cost: PositiveFloat | None = None
+    max_cost: Ceiling | None = None
     """Exit with 3 when it costs more, in the cluster's currency."""
-    save: Path | None = None
+    save: FileToWrite | None = None
     """Write the plan to this file, for plan=FILE of the job that it is for."""
-    picture: Path | None = None
+    picture: Picture | None = None
     """Draw the memory of every rank into this file (PNG, SVG or PDF)."""
-    json_out: Annotated[Path | None, Field(alias="json")] = None
+    json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Write everything as JSON to this file."""
 
 
 class SubmitSpec(Spec):
     """Run a verb on a Ray cluster, follow what it prints, and fetch its record."""
 
-    command: Annotated[str, Field(min_length=1)]
+    command: Annotated[Value, Field(min_length=1)]
     """The verb and its settings, as they would follow `iak` there."""
     address: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")] = "http://127.0.0.1:8265"
     """The cluster's job server. Its token is read from RAY_AUTH_TOKEN and is no setting."""
-    out: Path = Path("runs/submitted")
+    out: FolderToWrite = Path("runs/submitted")
     """Folder on this machine for the record and what belongs to it."""
-    project: Path | None = None
+    project: FolderToRead | None = None
     """Folder of the code to send; the one this command runs from when absent."""
-    include: tuple[str, ...] = ()
+    include: tuple[Value, ...] = ()
     """Files and folders of it to send besides pipeline/, jobs/, schemas/ and pyproject.toml: a
     catalogue, a settings file. Hidden files and names of secrets never travel."""

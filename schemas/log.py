@@ -6,12 +6,18 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Spec
+from schemas.base import Column, FolderText, Spec, Value, without_repeats
 from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
+from schemas.numbers import Number, Share, Whole
 from schemas.task import DomainSpec, TaskSpec
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
+"""A day of the log, counted from its first one; from its last one where it is negative."""
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
+
+_MAY_LEAK = ("log.user", "log.row_id", "log.partition_keys")
+"""Settings whose column may know the label: it names the row, and decides nothing."""
 
 
 class SplitSpec(Spec):
@@ -19,11 +25,14 @@ class SplitSpec(Spec):
 
     dates: tuple[date, date] | None = None
     """First and last date, both included."""
-    days: tuple[int, int] | None = None
+    days: tuple[Day, Day] | None = None
     """The same in days of the log: 0 is its first date, -1 its last."""
-    where: dict[str, tuple[str, ...]] = {}
+    where: dict[Column, Annotated[tuple[Value, ...], Field(min_length=1)]] = {}
     """Column -> admitted values, as text."""
-    slice: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0, 1)
+    slice: tuple[Annotated[Number, Field(ge=0, le=1)], Annotated[Number, Field(ge=0, le=1)]] = (
+        0,
+        1,
+    )
     """Rows whose hash (of `slice_by`) falls into [low, high) of the unit interval."""
 
     @property
@@ -56,45 +65,43 @@ class LogSpec(Spec):
     """Where the rows lie and what identifies them."""
 
     name: Name
-    path: str = "events"
+    path: FolderText = "events"
     """Folder of the log, relative to the job's `data_root`."""
-    version: int | None = None
+    version: Annotated[Whole, Field(ge=0, le=2**63 - 1)] | None = None
     """Version of a Delta table, or snapshot id of an Iceberg table; the newest when absent."""
-    truth: str | None = None
+    truth: FolderText | None = None
     """Folder with true probabilities beside a planted log; read by evaluation alone."""
-    partition_keys: tuple[str, ...] = ()
+    partition_keys: tuple[Column, ...] = ()
     """Hive partition keys, outermost first; their values are text."""
-    date_key: str | None = None
+    date_key: Column | None = None
     """The partition key that holds a date: YYYY-MM-DD, another ISO spelling, or a midnight."""
-    event_time: str | None = None
+    event_time: Column | None = None
     """Column with the time of the event: Unix time as a number, or an Arrow timestamp. A timestamp
     with a zone is an instant; one without is wall clock in `time_zone`."""
     event_time_unit: TimeUnit = "s"
     """Unit of an `event_time` that is a number; an Arrow timestamp carries its own."""
     time_zone: str = "UTC"
     """Zone in which dates are cut from `event_time`, and of timestamps without a zone."""
-    row_id: str | None = None
+    row_id: Column | None = None
     """Column that identifies a row; the row's place in its file when absent, or where it is
     null."""
-    max_repeated_ids: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_repeated_ids: Share = 0.01
     """Share of rows that may repeat the `row_id` of another row before the log is refused."""
-    slice_by: str | None = None
+    slice_by: Column | None = None
     """Column whose hash cuts split slices (a request, a user); the row's identity when absent. A
     row where it is null is cut by its place in its file."""
-    user: str | None = None
+    user: Column | None = None
     """Column with the user: for GAUC, and for intervals, which count the rows of one user as
     dependent."""
-    leak_columns: tuple[str, ...] = ()
+    leak_columns: tuple[Column, ...] = ()
     """Columns that know the label; refused as features."""
-    negatives_kept: Annotated[float, Field(gt=0, le=1)] = 1.0
+    negatives_kept: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Share of negatives that down-sampling kept; calibration undoes it."""
 
-    @field_validator("date_key", "event_time", "row_id", "slice_by", "user")
+    @field_validator("partition_keys", "leak_columns")
     @classmethod
-    def _column_has_a_name(cls, value: str | None) -> str | None:
-        if value == "":
-            raise ValueError("an empty text names no column; leave the key out")
-        return value
+    def _columns_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return without_repeats(value)
 
     @model_validator(mode="after")
     def _keys_are_known(self) -> Self:
@@ -220,9 +227,9 @@ class Catalog(Spec):
                     )
         return self
 
-    @model_validator(mode="after")
-    def _columns_have_one_part(self) -> Self:
-        """Refuse a label, a list or a leak column in a part that it cannot play."""
+    @property
+    def _columns_by_setting(self) -> dict[str, tuple[str, ...]]:
+        """Return the columns that decide what a row is and where it belongs, by setting."""
         log = self.log
         settings: dict[str, tuple[str | None, ...]] = {
             "domain.keys": self.domain.keys,
@@ -231,32 +238,74 @@ class Catalog(Spec):
             "log.row_id": (log.row_id,),
             "log.slice_by": (log.slice_by,),
             "log.event_time": (log.event_time,),
+            "log.date_key": (log.date_key,),
             "log.partition_keys": log.partition_keys,
+            **{f"splits.{name}.where": tuple(split.where) for name, split in self.splits.items()},
         }
+        return {name: tuple(c for c in columns if c) for name, columns in settings.items()}
+
+    @model_validator(mode="after")
+    def _columns_have_one_part(self) -> Self:
+        """Refuse a label, a list or a leak column in a part that it cannot play.
+
+        A label plays no other part at all. A leak column may name a row, a user or a folder: those
+        decide neither what a model reads nor which rows it learns from and is judged on.
+        """
         labels = {t.label for t in self.tasks}
         lists = {f.columns[0] for f in self.features if f.kind == "list"}
-        for setting, columns in settings.items():
+        leaks = set(self.log.leak_columns)
+        for setting, columns in self._columns_by_setting.items():
             for column in columns:
                 if column in labels:
                     raise ValueError(
                         f"{setting} names '{column}', which is a label; it is not known when a "
                         "row is served. Name another column"
                     )
-                if column in lists:
+                if column in lists and not setting.endswith(".where"):
                     raise ValueError(
                         f"{setting} names '{column}', which feature lists read; a list has no one "
                         "value. Name another column"
                     )
-        if log.event_time in log.partition_keys:
+                if column in leaks and setting not in _MAY_LEAK:
+                    raise ValueError(
+                        f"{setting} names '{column}', which is declared a leak column; what a row "
+                        "belongs to must be known before its label. Take it out of "
+                        f"log.leak_columns, or out of {setting}"
+                    )
+        if both := sorted(labels & leaks):
+            raise ValueError(f"log.leak_columns names {both}, which are labels; leave them out")
+        if self.log.event_time in self.log.partition_keys:
             raise ValueError(
-                f"log.event_time '{log.event_time}' is a partition key, whose values are text; "
-                "name it as log.date_key, or name a column inside the files"
+                f"log.event_time '{self.log.event_time}' is a partition key, whose values are "
+                "text; name it as log.date_key, or name a column inside the files"
             )
-        leaking = sorted({*self.domain.keys, *self.domain.parent} & {*log.leak_columns})
-        if leaking:
+        return self
+
+    @model_validator(mode="after")
+    def _domains_are_no_rows(self) -> Self:
+        """Refuse a domain that has one row, or none above it that holds several."""
+        singles = {"log.row_id": self.log.row_id, "log.event_time": self.log.event_time}
+        for setting in ("domain.keys", "domain.parent"):
+            for single, column in singles.items():
+                if column and column in self._columns_by_setting[setting]:
+                    raise ValueError(
+                        f"{setting} names '{column}', which is {single} too: a domain would be a "
+                        "single row. Name a column that many rows share"
+                    )
+        if self.domain.parent and set(self.domain.keys) <= set(self.domain.parent):
             raise ValueError(
-                f"domain keys {leaking} are leak columns; a row's domain must be known before "
-                "its label. Take them out of log.leak_columns, or of [domain]"
+                f"domain.parent {list(self.domain.parent)} holds all of domain.keys "
+                f"{list(self.domain.keys)}; a parent is coarser. Name fewer columns, or leave "
+                "parent out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_have_labels_of_their_own(self) -> Self:
+        labels = [t.label for t in self.tasks]
+        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(
+                f"label columns {repeated} belong to several tasks each; a task has its own label"
             )
         return self
 

@@ -7,6 +7,7 @@ import re
 import sys
 import types
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -261,7 +262,7 @@ def _bounds(metadata: list[Any]) -> list[str]:
     for entry in metadata:
         for kind, attribute, word in _BOUNDS:
             if isinstance(entry, kind):
-                found.append(f"{word} {getattr(entry, attribute):,}")
+                found.append(f"{word} {_bound(getattr(entry, attribute))}")
         if isinstance(entry, MinLen):
             found.append(f"at least {entry.min_length} of them")
         if isinstance(entry, MaxLen):
@@ -270,6 +271,10 @@ def _bounds(metadata: list[Any]) -> list[str]:
         if pattern:
             found.append(f"matches `{pattern}`")
     return found
+
+
+def _bound(value: float | timedelta) -> str:
+    return f"{value.days:,} days" if isinstance(value, timedelta) else f"{value:,}"
 
 
 def _inner_bounds(found: Any) -> list[str]:  # noqa: ANN401

@@ -1,20 +1,19 @@
 """What a planted log is asked to be, and what it says about itself once it is written."""
 
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
 )
 
 from schemas.base import Spec
+from schemas.numbers import Count, Margin, Number, Seed, Size, Whole
+from schemas.paths import FolderToWrite
 
 REGION_NAMES = (
     "hangzhou",
@@ -32,8 +31,9 @@ REGION_NAMES = (
 )
 """Names for regions asked for by number, largest first; after these come `region_13`, ..."""
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
+Share = Annotated[Number, Field(ge=0.0, le=1.0)]
+Rate = Annotated[Number, Field(gt=0.0, lt=1.0)]
+MOST_REGIONS = 1_000
 RegionName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
@@ -46,31 +46,33 @@ def region_names(count: int) -> tuple[str, ...]:
 class SynthSpec(Spec):
     """A planted delivery-platform log: its size, its people, and how far its domains differ."""
 
-    rows: PositiveInt = 1_850_000
+    rows: Annotated[Whole, Field(gt=0, le=100_000_000_000)] = 1_850_000
     """Rows in the whole log, over all regions and days."""
-    days: PositiveInt = 28
+    days: Annotated[Whole, Field(gt=0, le=10_000)] = 28
     """Days in the log; day 1 is `start_date`."""
     start_date: date = date(2026, 10, 1)
     """The first day, UTC."""
-    regions: Annotated[tuple[RegionName, ...], Field(min_length=1)] = region_names(8)
+    regions: Annotated[tuple[RegionName, ...], Field(min_length=1, max_length=MOST_REGIONS)] = (
+        region_names(8)
+    )
     """Region names, largest first; a number asks for that many ready names."""
-    users: PositiveInt = 10_000
+    users: Count = 10_000
     """Users in the whole log; each lives in one region."""
-    items: PositiveInt = 4_000
+    items: Count = 4_000
     """Items (dishes) in the whole catalogue."""
-    shops: PositiveInt = 600
+    shops: Count = 600
     """Shops in the whole catalogue; every item belongs to one."""
-    seed: NonNegativeInt = 7
+    seed: Seed = 7
     """Everything random follows from this number."""
-    skew: Annotated[float, Field(ge=1.0)] = 20.0
+    skew: Annotated[Number, Field(ge=1.0, le=1_000_000)] = 20.0
     """Rows of the largest region over rows of the thinnest; sizes fall geometrically."""
     base_share: Rate = 0.714
     """Share of the days, oldest first, that a base learns from: 20 of 28."""
-    domain_difference: NonNegativeFloat = 0.3
+    domain_difference: Margin = 0.3
     """Size of the lasting differences between regions; 0 plants none."""
-    drift: NonNegativeFloat = 0.8
+    drift: Margin = 0.8
     """Size of the movement of tastes away from the base's window; 0 plants none."""
-    drift_days: PositiveFloat = 45.0
+    drift_days: Size = 45.0
     """Days over which tastes stay alike (length scale of a Matern-3/2 process in day time)."""
     drift_shared: Share = 0.4
     """Share of the drift's variance that all regions have in common (season, holidays)."""
@@ -78,13 +80,13 @@ class SynthSpec(Spec):
     """Share of users and of items that appear only after the base's window."""
     chain_share: Share = 0.3
     """Share of shops that are chains, present in every region; the others are local."""
-    user_zipf: NonNegativeFloat = 0.7
+    user_zipf: Margin = 0.7
     """Exponent of the users' activity over their rank."""
-    item_zipf: NonNegativeFloat = 0.9
+    item_zipf: Margin = 0.9
     """Exponent of the items' popularity over their rank."""
     favourite_share: Share = 0.35
     """Share of rows whose item is drawn from the user's favourite category."""
-    warm_clicks: NonNegativeInt = 16
+    warm_clicks: Annotated[Whole, Field(ge=0, le=100_000)] = 16
     """Mean number of clicks a user made before the log's first day; they open the histories."""
     click_rate: Rate = 0.14
     """Mean click probability over the base's window; histories that fill raise it a little."""
@@ -101,12 +103,16 @@ class SynthSpec(Spec):
             value = int(value)
         if isinstance(value, str):
             return (value,)
-        return region_names(value) if isinstance(value, int) else value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return region_names(min(value, MOST_REGIONS + 1))
+        return value
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         if len(set(self.regions)) != len(self.regions):
             raise ValueError(f"regions repeat a name: {', '.join(self.regions)}")
+        if self.days > (date.max - self.start_date).days:
+            raise ValueError(f"days ({self.days}) from {self.start_date} on end after {date.max}")
         needed = 2 * self.days * len(self.regions) * self.skew
         if self.rows < needed:
             raise ValueError(
@@ -174,5 +180,5 @@ class SynthManifest(Spec):
 class SynthJobSpec(SynthSpec):
     """`iak synth`: the knobs, and where the log goes."""
 
-    out: Path
+    out: FolderToWrite
     """Folder of the log; absent, empty, or already holding this very log."""

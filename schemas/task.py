@@ -1,12 +1,16 @@
 """What is predicted: a label, its kind, its weight, and when it is ripe."""
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Spec
+from schemas.base import Column, Spec, Value, without_repeats
 from schemas.feature import Name
+from schemas.numbers import Count, Weight
+
+MOST_DAYS = timedelta(days=3_660)
+"""After which a label is ripe at the latest."""
 
 
 class TaskSpec(Spec):
@@ -14,15 +18,15 @@ class TaskSpec(Spec):
 
     name: Name | None = None
     """Name in metrics; `ctr` for a click, `cvr` for a conversion, else the label's name."""
-    label: str
+    label: Column
     """Column with 0, 1 or null."""
     kind: Literal["click", "conversion", "binary"] = "binary"
     """`click`: rows are impressions. `conversion`: happens only after a click, learned over the
     entire space as p(click) * p(conversion | click) (ESMM); in a log without a click task it is
     a plain label over all rows. `binary`: any other label."""
-    weight: NonNegativeFloat = 1.0
+    weight: Weight = 1.0
     """Weight of this task's loss."""
-    matures_after: timedelta | None = None
+    matures_after: Annotated[timedelta, Field(ge=timedelta(0), le=MOST_DAYS)] | None = None
     """A label younger than this at the job's `as_of` is not ripe, and masked."""
 
     @field_validator("matures_after", mode="before")
@@ -51,23 +55,21 @@ class TaskSpec(Spec):
 class DomainSpec(Spec):
     """What a kernel is tuned for: the values of one column, or of a cross of several."""
 
-    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+    keys: Annotated[tuple[Column, ...], Field(min_length=1)]
     """Columns (partition keys or others) whose values name the domain."""
-    parent: tuple[str, ...] = ()
+    parent: tuple[Column, ...] = ()
     """Columns naming the parent (district -> city), used where a domain is below its floor or has
     no published kernel; after the parent comes the pooled kernel, then the base."""
-    min_rows: Annotated[int, Field(ge=1)] = 500
+    min_rows: Count = 500
     """Row floor: a domain with fewer tuning rows gets no kernel of its own."""
-    values: tuple[tuple[str, ...], ...] = ()
+    values: tuple[tuple[Value, ...], ...] = ()
     """The declared domains, one tuple of key values each; rows of an undeclared domain are
     quarantined. Every domain found is welcome when empty."""
 
-    @model_validator(mode="after")
-    def _keys_differ(self) -> Self:
-        for keys in (self.keys, self.parent):
-            if repeated := sorted({key for key in keys if keys.count(key) > 1}):
-                raise ValueError(f"keys {repeated} are named twice; name each column once")
-        return self
+    @field_validator("keys", "parent", "values")
+    @classmethod
+    def _names_differ(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return without_repeats(value)
 
     @model_validator(mode="after")
     def _values_match_keys(self) -> Self:

@@ -20,6 +20,7 @@ from pipeline.data import (
     nearest,
     reader,
     splits,
+    stores,
     unseen,
     vocabulary,
 )
@@ -106,7 +107,7 @@ def check_log(
     Raises:
         BadRequest: the folder does not exist.
     """
-    uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
+    uri = stores.below(data_root, catalog.log.path)
     version = logs.table_version(uri, catalog.log.version)
     snapshot = logs.take_snapshot(
         uri,

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from pipeline.data import delta, iceberg, lakehouse, partitions
+from pipeline.data import delta, iceberg, lakehouse, partitions, stores
 from pipeline.data.content import FileContent, version_of
 from pipeline.data.lakehouse import Table, TableFile, TableSnapshot
 from pipeline.errors import BadLog, BadRequest
@@ -292,17 +292,7 @@ def open_folder(uri: str) -> tuple[pa.fs.FileSystem, str]:
     Raises:
         BadRequest: the scheme is unknown or the path is malformed.
     """
-    try:
-        if "://" in uri:
-            filesystem, path = pa.fs.FileSystem.from_uri(uri)
-        else:
-            filesystem, path = pa.fs.LocalFileSystem(), uri
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadRequest(
-            f"data_root '{uri}' is no folder pyarrow.fs understands: {error}. "
-            "Give a path, or a URI such as s3://bucket/folder"
-        ) from error
-    return filesystem, path.rstrip("/")
+    return stores.open_uri(uri)
 
 
 def take_snapshot(
@@ -365,7 +355,7 @@ def _whole(uri: str) -> str:
 
 def _place(uri: str) -> lakehouse.Place | None:
     filesystem, root = open_folder(uri)
-    if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
+    if stores.kind_of(filesystem, root, uri) != pa.fs.FileType.Directory:
         raise BadRequest(
             f"no folder at {uri}; expected the log's Parquet there. "
             "Check data_root= and the catalogue's log.path"
@@ -561,7 +551,7 @@ def partition_values(
     A table that is not partitioned by the key has it as a column, which is read.
     """
     filesystem, root = open_folder(uri)
-    if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
+    if stores.kind_of(filesystem, root, uri) != pa.fs.FileType.Directory:
         return set()
     if place := _place(_whole(uri)):
         return _values_of_table(place, partition_keys, key, version)

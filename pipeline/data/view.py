@@ -21,6 +21,7 @@ from pipeline.data import (
     repeats,
     skipped,
     splits,
+    stores,
 )
 from pipeline.data.content import KeptContents
 from pipeline.data.contract import Finding
@@ -92,7 +93,7 @@ def open_log(
         BadLog: no file is readable, a wanted split has no row, event times are in another unit than
             the declared one, or too many row ids repeat.
     """
-    uri = f"{data_root.rstrip('/')}/{catalog.log.path}"
+    uri = stores.below(data_root, catalog.log.path)
     _refuse_undeclared(catalog, wanted)
     names.refuse_unknown_partition_keys(uri, catalog)
     version = logs.table_version(uri, catalog.log.version)

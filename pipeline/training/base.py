@@ -222,7 +222,7 @@ def open_base(place: Path) -> PublishedBase:
             migrations={1: unchanged},
         )
         manifest = BaseManifest.model_validate(current)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt(f"{folder / MANIFEST} is not a base's manifest: {error}") from error
     found = fingerprint_of(document)
     if found != manifest.fingerprint:
@@ -230,7 +230,11 @@ def open_base(place: Path) -> PublishedBase:
             f"{folder / MANIFEST} was changed after it was written: it says fingerprint "
             f"{manifest.fingerprint}, its content has {found}. Publish the base again"
         )
-    catalog = Catalog.model_validate(manifest.catalog)
+    try:
+        catalog = Catalog.model_validate(manifest.catalog)
+        model = ModelSpec.model_validate(manifest.spec["model"])
+    except ValueError as error:  # an older version took what this one refuses
+        raise BadRequest(f"{folder / MANIFEST} holds what is refused by now: {error}") from error
     encoding = vocabulary.load(folder / ENCODING)
     schema = vocabulary.schema_hash(catalog, encoding)
     if schema != manifest.schema_hash:
@@ -238,7 +242,6 @@ def open_base(place: Path) -> PublishedBase:
             f"{folder / ENCODING} does not belong to this base: schema {schema}, manifest "
             f"{manifest.schema_hash}. Publish the base again"
         )
-    model = ModelSpec.model_validate(manifest.spec["model"])
     return PublishedBase(
         folder=folder, manifest=manifest, encoding=encoding, catalog=catalog, model=model
     )

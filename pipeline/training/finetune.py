@@ -44,7 +44,7 @@ from pipeline.training.levels import Names, Plan, find_domains, tune_levels
 from pipeline.training.rows import RowSource, SplitRows, TuningRows
 from pipeline.training.tune import Setting, Stage, Tuned
 from schemas.domain import Domain
-from schemas.job import FrozenTablesSpec, KernelSpec
+from schemas.job import EvaluatedTablesSpec, FrozenTablesSpec, KernelSpec
 from schemas.log import Catalog
 from schemas.plan import PlanDocument
 
@@ -432,7 +432,7 @@ def frozen_base(
             is not for this base, these workers or these precisions.
         Corrupt: a file is not what was published.
     """
-    asked = tables or FrozenTablesSpec(precision="fp32")
+    asked = tables or EvaluatedTablesSpec()
     for sentence in precision.check(opened.manifest, asked):
         log.warning(sentence)
     held = precision.precisions_of(opened.manifest, asked)

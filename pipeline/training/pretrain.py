@@ -23,7 +23,6 @@ from pipeline.data.batch import Batch, to_batch
 from pipeline.data.features import Encoding
 from pipeline.data.reader import Cursor, Reader
 from pipeline.data.view import LogView
-from pipeline.errors import UnderTrained
 from pipeline.files import put_file
 from pipeline.model import frozen
 from pipeline.model.loss import TaskShape, share_of_mean, task_losses
@@ -41,6 +40,7 @@ from pipeline.sharding.shard import (
 from pipeline.training import base, checkpoint, optimizer_state, precision, towers
 from pipeline.training.activations import total
 from pipeline.training.base import PublishedBase
+from pipeline.training.divergence import refuse_diverged
 from pipeline.training.validation import Validation, validate
 from schemas.job import BaseOptimSpec, ModelSpec, Precision
 from schemas.log import Catalog
@@ -204,11 +204,6 @@ class Pretraining:
             self._judge_parent()
         while standing.step < self.steps and not standing.is_over:
             self._epoch()
-        if standing.best_step < 0:
-            raise UnderTrained(
-                f"the validation loss was never a number in {standing.validations} validations; "
-                "lower optim.table_lr and optim.dense_lr, and look for extreme values in the log"
-            )
         return {
             "steps": standing.step,
             "steps_planned": self.steps,
@@ -233,6 +228,7 @@ class Pretraining:
         for batch, cursor in reader.prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
             loss = self._step(batch)
             standing.step += 1
+            self._refuse_diverged(loss, "training")
             is_last = standing.step % self.steps_per_epoch == 0
             standing.cursor = self.train.start_of(self.epoch) if is_last else cursor
             now = time.monotonic()
@@ -333,9 +329,24 @@ class Pretraining:
         self._report_validation("parent", found, best=True)
 
     def measured(self) -> Validation:
-        """Look at the validation rows; a collective call."""
-        return validate(
+        """Look at the validation rows; a collective call.
+
+        Raises:
+            Diverged: the loss on them is infinite or no number.
+        """
+        found = validate(
             self.model, self.valid, self.tasks, batch_rows=self.local_rows, worker=self.worker
+        )
+        self._refuse_diverged(found.loss, "validation")
+        return found
+
+    def _refuse_diverged(self, loss: float, which: str) -> None:
+        """Stop on every worker alike: the loss is that of all workers' rows."""
+        step, optim = self.standing.step, self.work.optim
+        refuse_diverged(
+            loss,
+            where=f"the {which} loss at step {step} of {self.steps}",
+            rates={"optim.table_lr": optim.table_lr, "optim.dense_lr": optim.dense_lr},
         )
 
     def _report_validation(self, event: str, found: Validation, *, best: bool) -> None:

@@ -24,6 +24,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from pipeline.sharding.shard import unwrap
 from pipeline.training.activations import total
+from pipeline.training.divergence import refuse_diverged
 
 if TYPE_CHECKING:
     from pipeline.training.pretrain import Pretraining
@@ -91,6 +92,11 @@ def tune_towers(training: "Pretraining") -> dict[str, Any]:
             step += 1
             if step % every == 0:
                 losses_T = _validation_losses(training, heads)
+                refuse_diverged(
+                    float(losses_T.sum()),
+                    where=f"the towers' validation loss at step {step} of their own",
+                    rates={"optim.dense_lr": training.work.optim.dense_lr},
+                )
                 goes_on = best.judge(heads, losses_T, step, patience=training.work.patience)
                 _report(training, step, losses_T)
             if not goes_on:

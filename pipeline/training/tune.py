@@ -8,6 +8,7 @@ Shapes: K slots of the cohort, P present in a step, T tasks, N units of a kernel
 of kernel.py.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.loss import TaskShape, task_losses
 from pipeline.process import Worker
 from pipeline.training.activations import total
+from pipeline.training.divergence import broken_names, first_broken, refuse_diverged
 from pipeline.training.optim import BankAdam
 from pipeline.training.rows import TuningRows
 from pipeline.training.schedule import Step, by_slot, make_schedule, steps_per_epoch
@@ -261,8 +263,16 @@ class CohortTuner:
             worker=self.setting.worker,
         )
         losses = [self._step(phase, step) for step in schedule.steps()]
-        mean_loss = total(torch.tensor(sum(losses)), self.setting.worker)
-        return float(mean_loss) / max(int(schedule.steps_K.sum()), 1)
+        summed = float(total(torch.tensor(sum(losses)), self.setting.worker))
+        if not math.isfinite(summed):  # on every worker alike
+            step = first_broken(losses, self.setting.worker) + 1
+            told = f"the training loss of {phase}, at step {step} of epoch {epoch + 1},"
+            self._refuse_diverged(summed, told)
+        return summed / max(int(schedule.steps_K.sum()), 1)
+
+    def _refuse_diverged(self, loss: float, where: str) -> None:
+        name = "domain.lr" if self.level else "pooled.lr"
+        refuse_diverged(loss, where=where, rates={name: self.stage.lr})
 
     def _step(self, phase: Phase, step: Step) -> float:
         """One move of the present domains, and this worker's share of their summed loss."""
@@ -341,6 +351,9 @@ class CohortTuner:
         progress = self.progress
         active_K = progress.is_active_K
         loss_K, _ = valid_losses(self.bank, self.level, self.setting, active_K)
+        names = broken_names(loss_K, active_K, self.bank.names)
+        where = f"the validation loss of {names} after epoch {progress.epoch}"
+        self._refuse_diverged(float(loss_K[active_K].sum()), where)
         better_K = active_K & (loss_K < progress.best_loss_K)
         for slot in torch.nonzero(better_K).flatten().tolist():
             self._bettered.flat_KN[slot] = self.bank.flat_KN[slot]

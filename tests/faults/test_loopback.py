@@ -1,6 +1,8 @@
-"""A local Ray listens on loopback alone: a neighbour on the network finds no open port."""
+"""A local Ray is its user's: it listens on loopback alone, and nobody may enter its folders."""
 
+import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,7 @@ def listening():
 before = listening()
 with ray_cluster(1):
     ray.get(ray.remote(lambda: None).remote())
+    print("session:", ray._private.worker.global_worker.node.get_session_dir_path())
     print("listening:", *sorted(listening() - before))
 """
 
@@ -42,8 +45,8 @@ def is_loopback(address):
     )
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net to list sockets")
-def test_a_local_ray_listens_on_loopback_alone():
+@pytest.fixture(scope="module")
+def told():
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=ROOT,
@@ -52,6 +55,21 @@ def test_a_local_ray_listens_on_loopback_alone():
         timeout=150,
         check=True,
     )
-    addresses = done.stdout.partition("listening:")[2].split()
+    return done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net to list sockets")
+def test_a_local_ray_listens_on_loopback_alone(told):
+    addresses = told.partition("listening:")[2].split()
     assert len(addresses) > 3
     assert [a for a in addresses if not is_loopback(a)] == []
+
+
+def test_nobody_else_may_enter_a_local_rays_session(told):
+    session = Path(told.partition("session:")[2].split()[0])
+    assert (session / "logs").is_dir()
+    private = session.parents[1]
+    assert private.name.startswith("iak-")
+    found = private.stat()
+    assert stat.S_IMODE(found.st_mode) == 0o700
+    assert found.st_uid == os.getuid()

@@ -3,11 +3,13 @@
 import json
 import os
 
+import pyarrow as pa
 import pytest
+import torch
 from torch import distributed as dist
 
 from jobs import _failures
-from pipeline.errors import BadLog, PipelineError
+from pipeline.errors import BadLog, DoesNotFit, PipelineError
 from pipeline.process import run_on_workers
 
 
@@ -51,6 +53,39 @@ def test_a_deliberate_error_keeps_its_kind(tmp_path):
         _failures.raise_refusal(tmp_path)
 
 
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)\nframe #0: c10"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(MemoryError(), id="Python"),
+        pytest.param(pa.ArrowMemoryError("realloc of size 9 failed"), id="pyarrow"),
+        pytest.param(RuntimeError(CPU), id="torch on a CPU"),
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried ..."), id="torch on a GPU"),
+        pytest.param(RuntimeError("CUDA error: out of memory"), id="CUDA itself"),
+    ],
+)
+def test_a_worker_without_memory_is_a_run_that_does_not_fit(tmp_path, error):
+    failed(tmp_path, error, rank=3)
+    with pytest.raises(DoesNotFit, match=r"worker 3 ran out of memory: ") as told:
+        _failures.raise_refusal(tmp_path)
+    assert told.value.exit_code == 3
+    assert "\n" not in str(told.value)
+    assert str(tmp_path / "worker-3.error.json") in str(told.value)
+    assert "frame #0" not in str(told.value)
+
+
+def test_what_torch_really_raises_is_known_as_out_of_memory():
+    with pytest.raises(RuntimeError) as told:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert _failures.is_out_of_memory(told.value)
+    assert not _failures.is_out_of_memory(RuntimeError("shapes differ"))
+
+
 def test_the_first_attempt_is_silent_and_every_other_says_why(tmp_path):
     told = []
     _failures.announce_restart(tmp_path, told.append)
@@ -70,6 +105,17 @@ def test_a_success_leaves_no_failure_behind(tmp_path):
     _failures.announce_restart(tmp_path, lambda _: None)
     _failures.forget_failures(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_that_left_no_word_are_a_sentence_and_a_file_that_a_success_removes(tmp_path):
+    told = _failures.story_without_words(tmp_path, RuntimeError("Traceback\n  a\n  b"))
+    assert told.startswith("training failed on the workers: a worker ended without a word")
+    assert "\n" not in told
+    (path,) = _failures.tracebacks(tmp_path)
+    assert told.endswith(str(path))
+    assert json.loads(path.read_text())["traceback"] == "Traceback\n  a\n  b"
+    _failures.forget_failures(tmp_path)
+    assert not path.exists()
 
 
 def lose_a_peer(worker, place):

@@ -1,14 +1,17 @@
 """What is refused before Ray starts, and before a log is listed."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from jobs import _preflight, cli, evaluate, finetune, pretrain
+from jobs._spec import catalog_path
 from pipeline.errors import BadRequest, DoesNotFit, WrongBase
 from pipeline.publish.bundle_index import write_index
-from schemas.job import EvaluateSpec
+from schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
+from tests.builders import small_catalog
 from tests.unit.publish.test_bundle import BASE, SCHEMA, write
 
 OPENED = SimpleNamespace(manifest=SimpleNamespace(fingerprint=BASE, schema_hash=SCHEMA))
@@ -50,7 +53,8 @@ def test_a_missing_base_or_plan_is_refused_at_once(verb, words, tmp_path, capsys
 def test_a_wrong_bundles_folder_is_refused_at_once(verb, setting, tmp_path, monkeypatch, capsys):
     job = {"evaluate": evaluate, "finetune": finetune}[verb]
     monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
-    assert asked(verb, tmp_path, "base=b", f"{setting}={tmp_path / 'nope'}") == 2
+    monkeypatch.setattr(job, "check_frozen_fits", lambda *_: None)
+    assert asked(verb, tmp_path, f"base={tmp_path}", f"{setting}={tmp_path / 'nope'}") == 2
     told = capsys.readouterr().err
     assert f"{setting}={tmp_path / 'nope'} does not exist" in told
 
@@ -59,7 +63,8 @@ def test_bundles_of_another_base_are_refused_by_their_manifests(tmp_path, monkey
     write(tmp_path / "bundles", base_fingerprint="d" * 64)
     write_index(tmp_path / "bundles")
     monkeypatch.setattr(evaluate, "open_frozen_base", lambda *_: OPENED)
-    assert asked("evaluate", tmp_path, "base=b", f"bundles={tmp_path / 'bundles'}") == 2
+    monkeypatch.setattr(evaluate, "check_frozen_fits", lambda *_: None)
+    assert asked("evaluate", tmp_path, f"base={tmp_path}", f"bundles={tmp_path / 'bundles'}") == 2
     assert "was tuned on base dddd" in capsys.readouterr().err
 
 
@@ -89,12 +94,13 @@ def test_a_night_that_was_not_published_is_refused_at_once(
 ):
     job = {"evaluate": evaluate, "finetune": finetune}[verb]
     monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
+    monkeypatch.setattr(job, "check_frozen_fits", lambda *_: None)
     killed, half = tmp_path / "killed", tmp_path / "half"
     killed.mkdir()
     (killed / "tune.safetensors").write_bytes(b"")
     write(half / "bundles")
     for place in (killed, half):
-        assert asked(verb, tmp_path, "base=b", f"{setting}={place}") == 2
+        assert asked(verb, tmp_path, f"base={tmp_path}", f"{setting}={place}") == 2
         told = " ".join(capsys.readouterr().err.split())
         assert "a night that was killed before it was published" in told
         assert "`iak finetune` again with the same settings" in told
@@ -129,3 +135,68 @@ def test_workers_whose_libraries_fill_the_machine_are_refused(monkeypatch):
     assert told.value.exit_code == 3
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     _preflight.check_workers(spec(workers=10_000))
+
+
+def test_tables_that_no_memory_holds_are_refused_before_the_log_is_read(tmp_path, capsys):
+    text = catalog_path(Path("frappe")).read_text()
+    path = tmp_path / "c.toml"
+    path.write_text(text + '\n[tables.city_id]\nencoding = "hash"\nrows = 90_000_000_000\n')
+    assert (
+        cli.run(
+            ["pretrain", f"catalog={path}", f"data_root={tmp_path}", f"run_dir={tmp_path / 'r'}"]
+        )
+        == 3
+    )
+    told = capsys.readouterr().err
+    assert "The largest is tables.city_id: 90,000,000,000 rows of width" in told
+    assert "run on a cluster by RAY_ADDRESS" in told
+
+
+def test_a_table_that_its_vocabulary_made_large_is_refused_by_name():
+    catalog = small_catalog()
+    rows = {"item": 10**11, "user_id": 5}
+    with pytest.raises(DoesNotFit, match=r"The largest is tables\.item: 100,000,000,000 rows"):
+        _preflight.check_training_fits(spec(), catalog, ModelSpec(), rows=rows)
+    _preflight.check_training_fits(spec(), catalog, ModelSpec(), rows={"item": 1000})
+
+
+def test_a_trunk_that_no_memory_holds_is_refused_by_its_widths():
+    wide = ModelSpec(mlp=(65_536,) * 64)
+    with pytest.raises(DoesNotFit, match=r"trunk and towers of 2 workers need .* Lower model\.mlp"):
+        _preflight.check_training_fits(spec(), small_catalog(), wide, rows={})
+
+
+def test_what_a_cluster_holds_is_not_judged_from_here(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    _preflight.check_training_fits(spec(), small_catalog(), ModelSpec(), rows={"item": 10**11})
+
+
+@pytest.mark.parametrize(
+    ("tables", "fits"),
+    [
+        ({"precision": "fp32"}, False),
+        ({"precision": "int8"}, True),
+        ({"precision": "fp32", "mapped": True}, True),
+    ],
+)
+def test_frozen_tables_are_measured_in_the_precision_they_are_held_in(tables, fits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(_preflight, "memory_bytes", lambda: 10**9)
+    table = SimpleNamespace(name="item", rows=5_000_000, width=64)
+    opened = SimpleNamespace(manifest=SimpleNamespace(tables=[table]))
+    asked = FrozenTablesSpec(**tables)
+    if fits:
+        _preflight.check_frozen_fits(spec(), opened, asked)
+        return
+    with pytest.raises(DoesNotFit, match=r"need 1 GiB in tables\.precision=fp32"):
+        _preflight.check_frozen_fits(spec(), opened, asked)
+
+
+def test_a_containers_limit_is_the_memory(monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(_preflight, "_CGROUP", limit)
+    whole = _preflight.memory_bytes()
+    limit.write_text("1000000\n")
+    assert _preflight.memory_bytes() == 1_000_000
+    limit.write_text("max\n")
+    assert _preflight.memory_bytes() == whole

@@ -25,7 +25,7 @@ def test_h_itself_is_never_dropped():
     assert not torch.equal(deeper(x_BX), deeper(x_BX))
 
 
-@pytest.mark.parametrize("mlp", [(), (6, 5)])
+@pytest.mark.parametrize("mlp", [(5,), (6, 5)])
 def test_widths_that_do_not_agree_are_refused_with_what_to_do(mlp):
     spec = ModelSpec(trunk="mlp", mlp=mlp, expert_width=3)
     with pytest.raises(BadRequest, match=r"2 tasks of expert_width 3 read 6 units.*model\.mlp"):

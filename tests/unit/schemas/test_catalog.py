@@ -68,11 +68,13 @@ def refused(document: dict[str, Any]) -> str:
             id="orphan table",
         ),
         pytest.param(
-            {"log__user": ""}, "an empty text names no column; leave the key out", id="no column"
+            {"log__user": ""},
+            "it is empty; name something, or leave the setting out",
+            id="no column",
         ),
         pytest.param(
             {"domain__keys": ["region", "region"]},
-            "keys ['region'] are named twice",
+            "region: named twice; name each once",
             id="a domain key twice",
         ),
         pytest.param(
@@ -222,3 +224,74 @@ def test_a_conversion_without_a_click_is_a_plain_label_over_all_rows_for_every_r
     assert (task.kind, task.title, task.weight) == ("binary", "cvr", 0.5)
     assert task.entire_space_title is None
     assert Catalog.model_validate(catalog.model_dump(mode="json")) == catalog
+
+
+LABEL_OR_LEAK = {
+    "log.slice_by": {"log__slice_by": "click"},
+    "log.user": {"log__user": "click"},
+    "log.row_id": {"log__row_id": "click"},
+    "log.event_time": {"log__event_time": "click", "log__date_key": None},
+    "log.date_key": {"log__date_key": "click", "log__partition_keys": ["region", "click"]},
+    "log.partition_keys": {"log__date_key": None, "log__partition_keys": ["region", "click"]},
+    "domain.keys": {"domain__keys": ["region", "click"]},
+    "domain.parent": {"domain": {"keys": ["region", "slot"], "parent": ["click"]}},
+    "splits.tune.where": {"splits": {"tune": {"where": {"click": ["1"]}}}},
+}
+HARMLESS = ("log.user", "log.row_id", "log.partition_keys")
+"""Settings whose column may be a leak: it names the row, and decides nothing."""
+
+
+@pytest.mark.parametrize("setting", LABEL_OR_LEAK)
+def test_a_label_plays_no_other_part(setting):
+    changes = LABEL_OR_LEAK[setting]
+    assert f"{setting} names 'click', which is a label" in refused(catalog_document(**changes))
+
+
+@pytest.mark.parametrize("setting", LABEL_OR_LEAK)
+def test_a_leak_column_decides_nothing(setting):
+    changes = LABEL_OR_LEAK[setting] | {"log__leak_columns": ["click"]}
+    document = catalog_document(**changes, tasks=[{"label": "order"}])
+    if setting in HARMLESS:
+        Catalog.model_validate(document)
+        return
+    told = f"{setting} names 'click', which is declared a leak column"
+    assert told in refused(document)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"domain__keys": ["region", "event_id"]},
+            "'event_id', which is log.row_id too",
+        ),
+        ({"domain__keys": ["event_time"]}, "which is log.event_time too"),
+        ({"domain": {"keys": ["region"], "parent": ["region"]}}, "a parent is coarser"),
+        ({"domain": {"keys": ["region"], "parent": ["slot", "region"]}}, "a parent is coarser"),
+        ({"domain__values": [["a"], ["a"]]}, "named twice"),
+        ({"log__partition_keys": ["dt", "dt"]}, "dt: named twice"),
+        ({"log__leak_columns": ["x", "x"]}, "x: named twice"),
+        ({"log__leak_columns": ["click"]}, "log.leak_columns names ['click'], which are labels"),
+        ({"tasks": [{"label": "click"}, {"label": "click", "name": "b"}]}, "several tasks each"),
+        ({"features": [{**CROSS, "columns": ["a", "a"]}], "tables": {}}, "a: named twice"),
+        ({"splits": {"tune": {"where": {"scene": []}}}}, "splits.tune.where.scene"),
+        ({"domain__keys": [""]}, "it is empty"),
+        ({"log__user": "us\0er"}, "control character"),
+        ({"log__path": "ev\nents"}, "control character"),
+        ({"splits": {"tune": {"days": [0, 10**6]}}}, "splits.tune.days.1"),
+        ({"tasks": [{"label": "click", "matures_after": "-P7D"}]}, "tasks.0.matures_after"),
+        ({"tasks": [{"label": "click", "matures_after": "P99999D"}]}, "tasks.0.matures_after"),
+        ({"tasks": [{"label": "click", "weight": float("nan")}]}, "tasks.0.weight"),
+        ({"tables__slot__rows": 10**12}, "tables.slot.rows"),
+        ({"tables__slot__width": 10**9}, "tables.slot.width"),
+    ],
+)
+def test_what_no_catalogue_means_is_refused_with_its_key(changes, told):
+    assert told in refused(catalog_document(**changes))
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_boundaries_are_numbers(broken):
+    feature = {"kind": "numeric", "name": "price", "boundaries": [1.0, broken]}
+    told = refused(catalog_document(features=[feature], tables={}))
+    assert "features.0.numeric.boundaries.1" in told

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.cli import read_spec
-from schemas.job import PretrainSpec
+from schemas.job import EvaluatedTablesSpec, PretrainSpec
 
 ASKED = {"catalog": "planted", "data_root": "/logs", "run_dir": "/runs/r"}
 WORDS = (
@@ -69,3 +69,35 @@ def test_the_gates_floors_and_margins_have_one_default():
         "z": 2.0, "min_positives": 30, "min_negatives": 30, "auc_margin": 0.002,
         "logloss_margin": 0.005, "calibration_margin": 0.05,
     }  # fmt: skip
+
+
+TABLES = {
+    "tolerance": "0.01",
+    "products": "bf16",
+    "mapped": "true",
+    "verify_mapped": "true",
+    "mapped_days": "3",
+    "precisions.item_id": "int8",
+}
+
+
+@pytest.mark.parametrize("way", ["key=value", "--key value", "--config"])
+@pytest.mark.parametrize("key", TABLES)
+def test_no_key_of_tables_turns_an_evaluation_into_low_precision(key, way, tmp_path):
+    assert {name.partition(".")[0] for name in TABLES} | {"precision"} == set(
+        EvaluatedTablesSpec.model_fields
+    )
+    value = TABLES[key]
+    text = value if value in ("true", "0.01", "3") else f'"{value}"'
+    config = tmp_path / "c.toml"
+    config.write_text(f"[tables]\n{key} = {text}\n")
+    words = {
+        "key=value": [f"tables.{key}={value}"],
+        "--key value": [f"--tables.{key}", value] if value != "true" else [f"--tables.{key}"],
+        "--config": ["--config", str(config)],
+    }[way]
+    asked = ["catalog=planted", "data_root=/logs", "run_dir=/r", "base=/base"]
+    tables = read_spec("evaluate", [*asked, *words]).tables
+    assert tables.precision == "fp32"
+    assert tables != EvaluatedTablesSpec(), "the key itself was heard"
+    assert read_spec("finetune", [*asked, *words]).tables.precision == "int8"

@@ -1,0 +1,145 @@
+"""TOML and JSON that a person wrote or moved: read whole, or refused in one sentence.
+
+Every file that a setting names is read here, so that a BOM, a NUL, a lost byte or brackets without
+an end are words and not a traceback.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BadRequest
+
+MOST_BYTES = 64 * 2**20
+"""Size beyond which a file is no document that a person wrote."""
+MOST_DEPTH = 32
+"""Tables inside tables; no document of this project has a quarter of it."""
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_toml(path: Path, *, setting: str) -> dict[str, Any]:
+    """Return the document in a TOML file.
+
+    Args:
+        path: of the file.
+        setting: what names it, for messages: `catalog`, `--config`.
+
+    Raises:
+        BadRequest: there is no such file, or it is no TOML.
+    """
+    text = read_text(path, setting=setting)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequest(f"{setting} {path} is not TOML: {error}{_hint(str(error))}") from error
+    except RecursionError as error:
+        raise BadRequest(_too_deep(setting, path)) from error
+    except ValueError as error:  # a number of thousands of digits, a date that there is not
+        raise BadRequest(f"{setting} {path} is not TOML: {error}") from error
+    _refuse_deep(document, setting, path)
+    return document
+
+
+def read_json(path: Path, *, setting: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the value in a JSON file, whose objects name each key once.
+
+    Args:
+        path: of the file.
+        setting: what names it, for messages.
+
+    Raises:
+        BadRequest: there is no such file, or it is no JSON.
+    """
+    text = read_text(path, setting=setting)
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    except RecursionError as error:
+        raise BadRequest(_too_deep(setting, path)) from error
+    except ValueError as error:
+        raise BadRequest(f"{setting} {path} is no JSON: {error}") from error
+    _refuse_deep(value, setting, path)
+    return value
+
+
+def read_text(path: Path, *, setting: str) -> str:
+    """Return a file's text.
+
+    Raises:
+        BadRequest: it is not there, is no plain file, is too large, or holds no plain UTF-8.
+    """
+    try:
+        if path.is_dir():
+            raise BadRequest(f"{setting} {path} is a folder, expected a file")
+        if path.exists() and not path.is_file():
+            raise BadRequest(f"{setting} {path} is no plain file")
+        if path.stat().st_size > MOST_BYTES:
+            raise BadRequest(
+                f"{setting} {path} has {path.stat().st_size / 2**20:,.0f} MiB; that is no document "
+                "of this kind"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"{setting} {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the name
+        raise BadRequest(f"{setting} {str(path)!r} is no path: {error}") from error
+    if content.startswith(_BOM):
+        raise BadRequest(
+            f"{setting} {path} begins with a byte order mark (BOM); save it as UTF-8 without one"
+        )
+    if b"\0" in content:
+        raise BadRequest(
+            f"{setting} {path} holds a NUL at byte {content.index(0):,}, so it is no text in "
+            "UTF-8; save it as UTF-8"
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadRequest(
+            f"{setting} {path} is not UTF-8: byte {error.start:,}, in line {line:,}, is "
+            f"0x{content[error.start]:02x}; save it as UTF-8"
+        ) from error
+
+
+def _refuse_deep(value: object, setting: str, path: Path) -> None:
+    """Refuse what is nested deeper than any document; without recursion, which has an end."""
+    level: list[object] = [value]
+    for _ in range(MOST_DEPTH):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, Mapping):
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+        level = inner
+    if level:
+        raise BadRequest(_too_deep(setting, path))
+
+
+def _too_deep(setting: str, path: Path) -> str:
+    return f"{setting} {path} is nested deeper than {MOST_DEPTH} levels; no document of ours is"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _hint(problem: str) -> str:
+    """Return what TOML's commonest errors mean in a catalogue."""
+    if "twice" in problem or "overwrite" in problem:
+        return (
+            ". A section or a key is there once only; features and tasks are lists, whose entries "
+            "each begin with [[features]] or [[tasks]], in two brackets"
+        )
+    return ". Text stands in quotes" if "Invalid value" in problem else ""

@@ -1,0 +1,86 @@
+"""Look at every path that a job is given, before it starts: is it what the setting needs?"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pipeline.errors import BadRequest
+from schemas.base import shortened
+from schemas.paths import Role
+
+
+def check_paths(spec: BaseModel) -> None:
+    """Refuse a path that cannot be what its setting needs; nothing is made or changed.
+
+    Raises:
+        BadRequest: naming the setting, the path and what it is.
+    """
+    for setting, path, role in paths_of(spec):
+        try:
+            problem = _written(path, role) if role.is_written else _read(path, role)
+        except OSError as error:  # a name too long, links in a circle, a folder one may not enter
+            problem = f": {error.strerror or error}"
+        if problem:
+            raise BadRequest(f"{setting}={shortened(str(path))}{problem}")
+
+
+def setting_of(spec: BaseModel | None, file: str | bytes) -> str:
+    """Return `run_dir=/runs: ` where a file lies at, above or below the path of a setting."""
+    here = Path(os.fsdecode(file)).absolute()
+    for setting, path, _ in paths_of(spec) if spec else ():
+        there = path.absolute()
+        if there == here or there in here.parents or here in there.parents:
+            return f"{setting}={shortened(str(path))}: "
+    return ""
+
+
+def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role]]:
+    """Yield every path of a spec that says what it is for, with the name of its setting."""
+    for name, field in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        setting = f"{below}{field.alias or name}"
+        if isinstance(value, BaseModel):
+            yield from paths_of(value, f"{setting}.")
+        for role in roles_of(field.metadata, field.annotation):
+            if isinstance(value, Path):
+                yield setting, value, role
+
+
+def roles_of(metadata: list[object], annotation: object) -> Iterator[Role]:
+    """Yield the role of a field, which stands inside a union where the path may be absent."""
+    inner = [m for a in getattr(annotation, "__args__", ()) for m in getattr(a, "__metadata__", ())]
+    yield from (entry for entry in [*metadata, *inner] if isinstance(entry, Role))
+
+
+def _read(path: Path, role: Role) -> str | None:
+    """Return what keeps a path from being read."""
+    wanted = "a folder" if role.is_folder else "a file"
+    if not path.exists():
+        if path.is_symlink():
+            return f" is a link to {path.readlink()}, which does not exist; expected {wanted}"
+        return f" does not exist; expected {wanted}"
+    if path.is_dir() != role.is_folder:
+        return f" is {'a folder' if path.is_dir() else 'a file'}, expected {wanted}"
+    if not os.access(path, os.R_OK | (os.X_OK if role.is_folder else 0)):
+        return f" may not be read by this user; expected {wanted} that may"
+    return None
+
+
+def _written(path: Path, role: Role) -> str | None:
+    """Return what keeps a path from being written, or made where it is missing."""
+    if path.is_symlink() and not path.exists():
+        return f" is a link to {path.readlink()}, which does not exist"
+    if path.exists():
+        if path.is_dir() != role.is_folder:
+            wanted = "a folder" if role.is_folder else "a file"
+            return f" is {'a folder' if path.is_dir() else 'a file'}, expected {wanted}"
+        folder = path if role.is_folder else path.parent
+    else:
+        folder = next(above for above in path.absolute().parents if above.exists())
+        if not folder.is_dir():
+            return f" lies below {folder}, which is a file"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f": {folder} may not be written to by this user, or lies on a read-only disk"
+    return None

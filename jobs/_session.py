@@ -1,0 +1,51 @@
+"""A folder for Ray's session that nobody else on the machine may enter.
+
+Ray keeps logs, sockets and what it spills of objects below `/tmp/ray`, and gives every folder that
+it makes the mode 0777, whatever the umask (2.60, `try_to_create_directory`). So a local Ray is
+given a folder inside one of mode 0700: what lies there may have any mode. A cluster that the
+environment names was started by somebody else, with a folder of their choice: there, start Ray with
+`ray start --temp-dir=FOLDER` below a private folder.
+"""
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path on Linux."""
+_BELOW = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.123")
+"""Bytes that Ray's sockets take below the private folder, at most."""
+
+
+def private_folder() -> Path:
+    """Return a folder of this user alone, made where it is missing.
+
+    It lies where Ray's own would: below RAY_TMPDIR, TMPDIR or /tmp, the first that leaves room for
+    the path of a socket.
+    """
+    for parent in (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR")):
+        if parent and Path(parent).is_dir() and _has_room(Path(parent)):
+            return _own(Path(parent))
+    return _own(Path("/tmp"))
+
+
+def _name() -> str:
+    return f"iak-{os.getuid()}"
+
+
+def _has_room(parent: Path) -> bool:
+    return len(os.fsencode(parent.absolute() / _name())) + _BELOW <= LONGEST_SOCKET
+
+
+def _own(parent: Path) -> Path:
+    """Return the user's folder; a new one of a random name where somebody else holds that name."""
+    folder = parent.absolute() / _name()
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return Path(tempfile.mkdtemp(prefix="iak-", dir=parent))
+    folder.chmod(0o700)
+    return folder

@@ -1,0 +1,66 @@
+"""Where a log lies, by path or URI: its file system, and an end to waiting for an absent one."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from pipeline.errors import BadRequest
+
+CONNECT_TIMEOUT_S = 5.0
+"""After which a connection to an object store is given up; the first of `ATTEMPTS`."""
+ATTEMPTS = 3
+"""Tries of a request to an object store: about a second where nobody listens, 20 s where nothing
+answers. The AWS SDK's own default is ten tries."""
+
+
+def open_uri(uri: str) -> tuple[pa.fs.FileSystem, str]:
+    """Return the file system and path of a folder given as path or URI.
+
+    Raises:
+        BadRequest: the scheme is unknown, the path is malformed, or the store does not answer.
+    """
+    if "://" not in uri:
+        return pa.fs.LocalFileSystem(), uri.rstrip("/")
+    try:
+        filesystem, path = pa.fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRequest(
+            f"data_root '{uri}' is no folder pyarrow.fs understands: {error}. "
+            "Give a path, or a URI such as s3://bucket/folder"
+        ) from error
+    return _impatient(filesystem), path.rstrip("/")
+
+
+def kind_of(filesystem: pa.fs.FileSystem, path: str, uri: str) -> pa.fs.FileType:
+    """Return what lies at a path: a folder, a file or nothing.
+
+    Raises:
+        BadRequest: the store does not answer, or does not let this user look.
+    """
+    try:
+        return filesystem.get_file_info(path).type
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRequest(
+            f"data_root: {uri} cannot be reached: {error}. Check the address, the network and the "
+            "credentials in the environment"
+        ) from error
+
+
+def below(root: str, path: str) -> str:
+    """Return a folder below another one, also where that is a URI with options behind a `?`."""
+    head, mark, options = root.partition("?") if "://" in root else (root, "", "")
+    return f"{head.rstrip('/')}/{path}{mark}{options}"
+
+
+def _impatient(filesystem: pa.fs.FileSystem) -> pa.fs.FileSystem:
+    """Return the same store with bounds on waiting; a URI has no words for them (pyarrow 26)."""
+    if not isinstance(filesystem, pa.fs.S3FileSystem):
+        return filesystem
+    settings: dict[str, Any] = dict(filesystem.__reduce__()[1][0])
+    if settings["connect_timeout"] < 0:
+        settings["connect_timeout"] = CONNECT_TIMEOUT_S
+    if not settings["proxy_options"]["host"]:
+        settings["proxy_options"] = None
+    retries = pa.fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    return pa.fs.S3FileSystem(**settings, retry_strategy=retries)

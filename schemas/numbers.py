@@ -1,0 +1,64 @@
+"""Numbers as settings take them: each kind with the bounds beyond which it is a slip of the pen.
+
+The bounds are far from what anybody runs. They keep `1e23`, a missing dot or a unit that was taken
+for another one from reaching a library, which would fail without naming the setting.
+"""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+
+def _no_truth(value: object) -> object:
+    """Refuse true and false, which Python would take for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("it is true or false, expected a number")  # noqa: TRY004 - pydantic's kind
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Seed = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
+"""What random numbers follow from."""
+Count = Annotated[Whole, Field(gt=0, le=1_000_000_000)]
+"""Steps, epochs, files, machines: things that are counted."""
+CountOrZero = Annotated[Whole, Field(ge=0, le=1_000_000_000)]
+"""The same, where zero is an answer."""
+Rows = Annotated[Whole, Field(gt=0, le=1_000_000_000_000_000)]
+"""Rows of a log."""
+BatchRows = Annotated[Whole, Field(gt=0, le=100_000_000)]
+"""Rows that are held and worked on at once."""
+TableRows = Annotated[Whole, Field(gt=0, le=100_000_000_000)]
+"""Rows of an embedding table; with width 64 in fp32 the most are 25 TB."""
+Width = Annotated[Whole, Field(gt=0, le=8_192)]
+"""Columns of an embedding table."""
+Units = Annotated[Whole, Field(gt=0, le=65_536)]
+"""Units of a layer."""
+UnitsOrZero = Annotated[Whole, Field(ge=0, le=65_536)]
+"""The same, where zero is an answer."""
+Layers = Annotated[Whole, Field(ge=0, le=64)]
+"""Layers, one upon the other."""
+Workers = Annotated[Whole, Field(gt=0, le=100_000)]
+"""Processes that work on a job."""
+Rate = Annotated[Number, Field(gt=0, le=1_000)]
+"""A learning rate."""
+Weight = Annotated[Number, Field(ge=0, le=1_000_000)]
+"""Factor on a term of a loss."""
+Margin = Annotated[Number, Field(ge=0, le=1_000)]
+"""How far a measured number may lie from another one."""
+Size = Annotated[Number, Field(gt=0, le=1_000_000)]
+"""A number that has no unit of its own: a scale, a mean, a factor."""
+Ceiling = Annotated[Number, Field(gt=0, le=1e15)]
+"""What a number may come to at most, in a unit that the field names."""
+Gib = Annotated[Number, Field(gt=0, le=1_000_000_000)]
+"""Memory or disk in GiB."""
+Seconds = Annotated[Number, Field(ge=0, le=1_000_000_000)]
+"""A time; the most are 31 years."""
+Days = Annotated[Number, Field(ge=0, le=100_000)]
+"""Days that something lasts."""
+Speed = Annotated[Number, Field(gt=0, le=1_000_000_000)]
+"""Bytes, products or rows a second, in a unit that the field names."""
+Money = Annotated[Number, Field(ge=0, le=1_000_000_000)]
+"""In the cluster's currency."""
+Share = Annotated[Number, Field(ge=0, le=1)]
+"""A part of a whole."""

@@ -1,0 +1,50 @@
+"""Paths as settings take them: each says whether it is read or written, a file or a folder.
+
+A job looks at them before it starts (jobs/_paths.py), so that a run that took hours does not end at
+a folder that is a file.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+from schemas.base import not_empty, printable
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a path is for."""
+
+    is_folder: bool
+    is_written: bool
+
+
+def _path_text(value: object) -> object:
+    """Refuse a text that no file system takes; an empty one would mean the folder at hand."""
+    text = str(value) if isinstance(value, Path) else value
+    if isinstance(text, str):
+        not_empty(printable(text))
+    return value
+
+
+def _picture(path: Path) -> Path:
+    """Refuse a picture of a kind that nobody draws."""
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"a picture's name ends in {', '.join(PICTURES)}, not '{path.suffix}'")
+    return path
+
+
+_TEXT = BeforeValidator(_path_text)
+NamedPath = Annotated[Path, _TEXT]
+"""A path that the job itself looks for: a file, or something shipped by its name."""
+FileToRead = Annotated[Path, _TEXT, Role(is_folder=False, is_written=False)]
+FolderToRead = Annotated[Path, _TEXT, Role(is_folder=True, is_written=False)]
+FileToWrite = Annotated[Path, _TEXT, Role(is_folder=False, is_written=True)]
+"""Its folder is made where it is missing."""
+Picture = Annotated[FileToWrite, AfterValidator(_picture)]
+FolderToWrite = Annotated[Path, _TEXT, Role(is_folder=True, is_written=True)]
+"""Made where it is missing."""
