@@ -84,9 +84,10 @@ def measured(name: str, spec: BenchSpec) -> BenchmarkRecord:
 def _brought(spec: BenchSpec) -> dict[str, Any]:
     """What a body cannot reach by itself: a catalogue by its name, verbs, and Ray."""
     if isinstance(spec, BenchFaultsSpec):
+        from jobs._bad_inputs import run_bad_inputs
         from jobs._faults import attempt
 
-        return {"attempt": attempt}
+        return {"attempt": attempt, "bad_inputs": run_bad_inputs}
     if not isinstance(spec, BenchShardingSpec):
         return {}
     brought: dict[str, Any] = {"catalog": load_catalog(spec.catalog) if spec.catalog else None}

@@ -136,19 +136,19 @@ class BenchTablesSpec(BenchSpec):
 class BenchFaultsSpec(BenchSpec):
     """What becomes of a run when a file, a disk or a process under it is damaged."""
 
-    per_play: PositiveInt = 3
+    per_play: Count = 3
     """Faults of each way in which a class injects, at other seeded positions."""
-    per_class: PositiveInt = 24
+    per_class: Count = 24
     """Faults of a class at most, over all its ways."""
-    bad_inputs: PositiveInt = 600
+    bad_inputs: Count = 600
     """Bad files, catalogues, settings and paths that are tried."""
-    fewest_faults: PositiveInt = 400
+    fewest_faults: Count = 400
     """Target: faults that are injected at least."""
-    fewest_inputs: PositiveInt = 600
+    fewest_inputs: Count = 600
     """Target: bad inputs that are tried at least."""
-    undamaged: Annotated[int, Field(ge=2)] = 3
+    undamaged: Annotated[Whole, Field(ge=2, le=100)] = 3
     """Undamaged runs of each attempt, which must agree; seconds are compared with their median."""
-    workers: PositiveInt = 2
+    workers: Workers = 2
     """Faults that are played at the same time, each by a process of one thread."""
 
 
