@@ -1,21 +1,22 @@
 """The results of a run: listed with their digests when it ends, and verified before it is believed.
 
-A file is read whole. Of a folder of bundles every manifest and every weight is read. Of a base the
-manifest, the encoding, the dense part and the size of every file are compared. The content of its
-tables is read up to `TABLE_BYTES`; of larger bases evenly spread files are read. Whoever loads a
-base reads each file against the manifest again (rectangles.py), so none is used unverified.
+A file is read whole. Of a folder of bundles the index, every manifest and every weight are read. Of
+a base the manifest, the encoding, the dense part and the size of every file are compared. The
+content of its tables is read up to `TABLE_BYTES`; of larger bases evenly spread files are read.
+Whoever loads a base reads each file against the manifest again (rectangles.py), so none is used
+unverified.
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import BadRequest, Corrupt, PipelineError
-from pipeline.publish.bundle import MANIFEST, list_bundles, read_bundle
+from pipeline.publish.bundle import read_bundle
+from pipeline.publish.bundle_index import read_index
 from pipeline.sharding import rectangles
 from pipeline.training import base, optimizer_state
-from schemas.manifest import BundleManifest, FileEntry, sha256_of
+from schemas.manifest import FileEntry
 from schemas.record import Output
 
 TABLE_BYTES = 8 * 2**30
@@ -40,30 +41,15 @@ def bundles_output(folder: Path) -> Output:
     """Return what a folder of bundles holds, every byte of it verified.
 
     Raises:
-        BadRequest: it holds no bundle.
-        Corrupt: a file is not what its manifest says.
+        BadRequest: it holds no bundle, or no index.
+        Corrupt: a file is not what the index or its manifest says.
     """
-    folders = list_bundles(folder)
-    if not folders:
-        raise BadRequest(f"{folder} is {'empty of bundles' if folder.is_dir() else 'missing'}")
-    written_for = _base_named(folders[0] / MANIFEST)
-    manifests = [read_bundle(bundle, **written_for).manifest for bundle in folders]
-    size = sum(file.stat().st_size for bundle in folders for file in bundle.iterdir())
-    return Output(kind="bundles", sha256=bundles_digest(manifests), bytes=size)
-
-
-def bundles_digest(manifests: Iterable[BundleManifest]) -> str:
-    """Return the digest over a folder of bundles: each manifest names its weights by SHA-256."""
-    return sha256_of({manifest.name: manifest.manifest_sha256 for manifest in manifests})
-
-
-def _base_named(manifest: Path) -> dict[str, str]:
-    """Return the base that a bundle says it was tuned on; the bundle itself is verified later."""
-    try:
-        document = json.loads(manifest.read_bytes())
-    except (OSError, ValueError):
-        document = {}
-    return {name: str(document.get(name)) for name in ("base_fingerprint", "schema_hash")}
+    index = read_index(folder)
+    written_for = {"base_fingerprint": index.base_fingerprint, "schema_hash": index.schema_hash}
+    for entry in index.bundles:
+        read_bundle(folder / entry.folder, **written_for)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Output(kind="bundles", sha256=index.sha256, bytes=size)
 
 
 def verify_outputs(run_dir: Path, outputs: Mapping[str, Output]) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from jobs._outputs import bundles_digest
 from jobs._progress import console
 from pipeline.errors import BadRequest, DoesNotFit
 from pipeline.model.heads import Heads
-from pipeline.publish.bundle import list_bundles, verify_bundles
+from pipeline.publish.bundle_index import check_index, find_bundles
 from pipeline.sharding.quantised import row_bytes
 from pipeline.training import base, optimizer_state, precision
 from pipeline.training.base import PublishedBase
+from pipeline.training.tuning_checkpoint import CHECKPOINT
 from schemas.feature import table_of
 from schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
 from schemas.log import Catalog
@@ -183,15 +183,15 @@ def open_frozen_base(place: Path, catalog: Catalog, tables: FrozenTablesSpec) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundlesFolder:
-    """A folder of bundles whose manifests were verified."""
+    """A folder of bundles whose index was verified."""
 
     path: Path
     digest: str
-    """Over all manifests, each of which names its weights by SHA-256."""
+    """Of the index, which names every manifest and its weights by SHA-256."""
 
 
 def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> BundlesFolder:
-    """Return the folder of bundles at a run's folder or at its own, every manifest verified.
+    """Return the folder of bundles at a run's folder or at its own, its index verified.
 
     Args:
         place: as the setting gives it.
@@ -199,23 +199,28 @@ def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> Bundl
         setting: what gave it, for the message.
 
     Raises:
-        BadRequest: there is no bundle.
-        WrongBase: a bundle was tuned on another base.
-        Corrupt: a manifest was changed.
+        BadRequest: there is no bundle, or no index that names them.
+        WrongBase: they were tuned on another base.
+        Corrupt: they are not those that the index names.
     """
-    folder = next((f for f in (place, place / "bundles") if list_bundles(f)), None)
+    folder = find_bundles(place)
     if folder is None:
         what = "is empty of bundles" if place.is_dir() else "does not exist"
+        if (place / CHECKPOINT).exists():
+            what = (
+                "is of a night that was killed before it was published; run its `iak finetune` "
+                "again with the same settings, it resumes"
+            )
         raise BadRequest(
-            f"{setting}={place} {what}; expected the run folder of an `iak finetune`, or its "
+            f"{setting}={place} {what}. Expected: the run folder of an `iak finetune`, or its "
             "bundles/"
         )
-    known = {
-        "base_fingerprint": opened.manifest.fingerprint,
-        "schema_hash": opened.manifest.schema_hash,
-    }
-    manifests = verify_bundles(folder, **known)
-    return BundlesFolder(path=folder.resolve(), digest=bundles_digest(manifests))
+    index = check_index(
+        folder,
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+    )
+    return BundlesFolder(path=folder.resolve(), digest=index.sha256)
 
 
 # ---------------------------------------------------------------- what a run reads, by content

@@ -30,7 +30,15 @@ from schemas.manifest import sha256_of
 from schemas.record import RECORD_FORMAT, Output, RunRecord
 
 RECORD = "record.json"
-WORK = ("checkpoints", ".best", "tune.safetensors", "base", "bundles", "predictions")
+WORK = (
+    "checkpoints",
+    ".best",
+    "tune.safetensors",
+    "tune.previous.safetensors",
+    "base",
+    "bundles",
+    "predictions",
+)
 """What workers leave in a run folder that a later attempt would go on from, or mix with its own."""
 NOTHING_TO_DO = 6
 INTERRUPTED = 130
@@ -324,14 +332,24 @@ def run_record_of(document: object, where: Path) -> RunRecord:
         migrations={0: unchanged, 1: unchanged},
     )
     assert isinstance(document, Mapping), "current_document refuses anything else"
-    if document.get("format") == RECORD_FORMAT:
-        found, claimed = _digest(document), document.get("record_sha256")
-        if found != claimed:
-            raise Corrupt(
-                f"{where} was changed after it was written: it says SHA-256 {claimed!s:.12}, its "
-                f"content has {found[:12]}. Restore it from a copy, or choose another --run-dir"
-            )
+    check_unchanged(document, where)
     return RunRecord.model_validate(current)
+
+
+def check_unchanged(document: Mapping[str, Any], where: Path) -> None:
+    """Compare a record with the digest in it; records of older formats carry none.
+
+    Raises:
+        Corrupt: it was changed after it was written.
+    """
+    if document.get("format") != RECORD_FORMAT:
+        return
+    found, claimed = _digest(document), document.get("record_sha256")
+    if found != claimed:
+        raise Corrupt(
+            f"{where} was changed after it was written: it says SHA-256 {claimed!s:.12}, its "
+            f"content has {found[:12]}. Restore it from a copy, or choose another --run-dir"
+        )
 
 
 def _digest(document: Mapping[str, Any]) -> str:

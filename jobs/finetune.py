@@ -33,6 +33,7 @@ from pipeline.data.domains import nearest_of
 from pipeline.data.view import LogView, open_log
 from pipeline.errors import BadRequest
 from pipeline.process import Worker
+from pipeline.publish.bundle_index import BUNDLES
 from pipeline.publish.choice import live_kernels
 from pipeline.publish.offer import Papers, offer
 from pipeline.sharding.plan import planned
@@ -40,15 +41,14 @@ from pipeline.training import base, precision
 from pipeline.training.base import PublishedBase
 from pipeline.training.cache import digest_of
 from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
-from pipeline.training.levels import CHECKPOINT
 from pipeline.training.tune import Stage
+from pipeline.training.tuning_checkpoint import remove_checkpoint
 from schemas.job import FinetuneSpec, GateSpec, StageSpec
 from schemas.log import Catalog
 from schemas.plan import PlanDocument
 from schemas.predictions import metric_tasks
 
 SOME_HELD = 4
-BUNDLES = "bundles"
 ACTIVATIONS = "activations"
 
 
@@ -94,7 +94,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
             device=spec.device,
             max_failures=spec.max_failures,
         )
-    (spec.run_dir / CHECKPOINT).unlink(missing_ok=True)
+    remove_checkpoint(spec.run_dir)
     record.result["base_fingerprint"] = opened.manifest.fingerprint
     record.result["live"] = sorted(live.kernels) if live else []
     published = {k["domain"] for k in record.result["kernels"] if k["published"]}

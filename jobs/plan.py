@@ -14,6 +14,7 @@ from jobs._progress import console, print_event
 from jobs._spec import load_catalog, merged, nested
 from jobs._tables import show_facts, show_table
 from pipeline.errors import BadRequest
+from pipeline.files import put_file
 from pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change
 from pipeline.planning.estimate import Asked, Estimate, Level, as_rows
 from pipeline.planning.workload import Workload, workload
@@ -313,7 +314,7 @@ def _write(spec: PlanSpec, work: Workload, found: Sequence[Answer]) -> None:
 
 def _to_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
+    put_file(path, text + "\n")
     console.print(f"written: {path}", highlight=False)
 
 

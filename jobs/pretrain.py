@@ -392,7 +392,7 @@ def _publish(
     shutil.copytree(spec.run_dir / ".best", best, copy_function=_linked)
     weights = json.loads((best / WEIGHTS).read_text())
     (best / WEIGHTS).unlink()
-    shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING)
+    shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING, copy_function=_linked)
     model = parent.model if parent else spec.model
     manifest = base.seal(
         best,

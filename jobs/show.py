@@ -1,7 +1,8 @@
 """`iak show PATH`: what a run, a published base or a folder of bundles holds.
 
 Documents are read as they lie, field by field: a folder of an older or newer format is shown as far
-as it can be, and nothing is verified beyond that it is a document of its kind.
+as it can be. Then bundles are compared with their index: those of a night that was not published,
+and a folder from which one was lost, are shown and refused.
 """
 
 import json
@@ -10,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs._progress import console
-from jobs._record import RECORD
+from jobs._record import RECORD, check_unchanged
 from jobs._tables import number, show_facts, show_table
 from pipeline.errors import BadRequest, Corrupt
 from pipeline.files import put_file
 from schemas.job import ShowSpec
 
-MANIFEST = "manifest.json"
+MANIFEST, INDEX = "manifest.json", "index.json"
 Document = dict[str, Any]
 _MOST_DOMAINS = 40
 _MOST_OUTPUTS = 8
@@ -36,6 +37,10 @@ def main(spec: ShowSpec) -> int:
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(found, indent=1))
+    if folder := found.get("index_folder"):
+        from pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
+
+        read_index(Path(folder))
     return 0
 
 
@@ -47,13 +52,14 @@ def read_folder(place: Path) -> Document:
 
     Raises:
         BadRequest: the folder is missing, or none of these.
-        Corrupt: a document is not JSON.
+        Corrupt: a document is not JSON, or the record is not what was written.
     """
     if not place.is_dir():
         raise BadRequest(f"no folder at {place}; give a run folder, a base or a bundles folder")
     found: Document = {}
     if (place / RECORD).is_file():
         found["record"] = _read(place / RECORD)
+        check_unchanged(found["record"], place / RECORD)
     for folder in (place, place / "base"):
         if _kind(folder) == "iak-base" and "base" not in found:
             found |= {"base": _read(folder / MANIFEST), "base_folder": str(folder)}
@@ -62,8 +68,9 @@ def read_folder(place: Path) -> Document:
     for folder in (place, place / "bundles"):
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         kept = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
-        if kept and "bundles" not in found:
+        if (kept or (folder / INDEX).is_file()) and "bundles" not in found:
             found |= {"bundles": [_bundle(f) for f in kept], "bundles_folder": str(folder)}
+            found["index_folder"] = str(folder)
     if not found:
         held = ", ".join(sorted(p.name for p in place.iterdir())[:10]) or "nothing"
         raise BadRequest(

@@ -3,7 +3,8 @@
 PipelineError                exit 1 unless a child says otherwise
 ├── BadRequest               exit 2   a setting, a catalogue or a path asks for what cannot be
 │   ├── WrongBase            exit 2   a bundle meant for another base, or a schema that differs
-│   └── OtherFormat          exit 2   a document that an older or a newer version wrote
+│   ├── OtherFormat          exit 2   a document that an older or a newer version wrote
+│   └── NotPermitted         exit 2   a file or folder that this user may not read or write
 ├── BadLog                   exit 1   the log does not keep the contract
 ├── Busy                     exit 1   another process holds the folder
 ├── Corrupt                  exit 1   a published file is not what its manifest says
@@ -34,6 +35,10 @@ class WrongBase(BadRequest):
 
 class OtherFormat(BadRequest):
     """A document of a format that this version neither reads nor migrates."""
+
+
+class NotPermitted(BadRequest):
+    """A file or folder belongs to a user who keeps it from this one; its bytes are not in doubt."""
 
 
 class BadLog(PipelineError):

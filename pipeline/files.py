@@ -11,12 +11,16 @@ umask gives them, also where a library made them for the user alone (safetensors
 """
 
 import ctypes
+import glob
 import os
+import pwd
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pipeline.errors import NotPermitted
 
 PART = ".part"
 _EXCHANGE = 2  # renameat2's RENAME_EXCHANGE
@@ -82,7 +86,8 @@ def put_folder(built: Path, path: Path) -> None:
         built: on the same file system, hidden from readers.
         path: the name that readers know. Until the very end it is the old folder, then the new.
     """
-    sync_folder(built)
+    for folder, _, _ in os.walk(built):
+        sync_folder(Path(folder))
     if not path.exists():
         built.rename(path)
     elif not _exchange(built, path):
@@ -108,6 +113,50 @@ def sync_folder(path: Path) -> None:
 def is_part(path: Path) -> bool:
     """Return whether a path is one that was never put in place."""
     return path.name.startswith(".") and path.name.endswith(PART)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what processes that died left while they wrote `path`.
+
+    Args:
+        path: of a file or folder whose only writer is the caller.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def not_permitted(path: Path, error: PermissionError) -> NotPermitted:
+    """Return what to raise of a path that this user may not read or write.
+
+    Args:
+        path: the file or folder that was asked for.
+        error: what the system answered.
+    """
+    return NotPermitted(
+        f"{path}: {error.strerror or error}. It belongs to {_owner_of(path)}, this process runs as "
+        f"{_name_of(os.geteuid())}. Ask its owner for access (chmod -R g+rX lets the group read "
+        "it), or give a folder of your own"
+    )
+
+
+def _owner_of(path: Path) -> str:
+    """Return the user to whom a path belongs, or what can be seen of it."""
+    for seen in (path, *path.parents):
+        try:
+            return _name_of(seen.stat().st_uid)
+        except OSError:
+            continue
+    return "another user"
+
+
+def _name_of(user: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"user {user}"
 
 
 def _beside(path: Path) -> Path:

@@ -292,6 +292,11 @@ class FrozenTablesSpec(Spec):
     says in any case. bf16 is several times faster where the processor multiplies it."""
     mapped: bool = False
     """Map every table whole from local disk, shared by a machine's workers, and send no id."""
+    verify_mapped: bool = False
+    """Compare every byte of mapped tables with their digests when they are mapped, instead of a
+    sample."""
+    mapped_days: Annotated[Number, Field(ge=0, le=100_000)] = 14.0
+    """Days after which mapped tables that no process has mapped since are removed."""
 
 
 class EvaluatedTablesSpec(FrozenTablesSpec):

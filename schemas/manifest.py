@@ -18,6 +18,8 @@ from schemas.verdict import Verdict
 BASE_FORMAT = 2
 """1: written before bases kept their optimiser's state; it is read as one without."""
 BUNDLE_FORMAT = 2
+BUNDLES_FORMAT = 1
+"""Of the index of a folder of bundles."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -132,6 +134,35 @@ class BundleManifest(Spec):
         if sorted(self.level) != sorted(self.domain):
             raise ValueError(f"level {self.level} must list the keys of domain {self.domain}")
         return self
+
+
+class BundleEntry(Spec):
+    """One bundle of a night, as the index names it."""
+
+    folder: str
+    """Name of its folder: the domain's, escaped, or "pooled"."""
+    domain: list[tuple[str, str]]
+    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    manifest_sha256: Sha256
+    """Of `manifest.json`, byte for byte."""
+    weights_sha256: Sha256
+    """Of `kernel.safetensors`, byte for byte."""
+    published: bool
+    """Whether the gate let it through; it is held otherwise."""
+
+
+class BundlesIndex(Spec):
+    """All bundles of a night, written after the last of them."""
+
+    kind: Literal["iak-bundles"] = "iak-bundles"
+    format: Literal[1] = 1
+    base_fingerprint: str
+    """The one base they were tuned on."""
+    schema_hash: str
+    bundles: Annotated[list[BundleEntry], Field(min_length=1)]
+    """By name of folder."""
+    sha256: Sha256
+    """Of this document without this field."""
 
 
 def canonical_json(doc: Mapping[str, Any]) -> bytes:

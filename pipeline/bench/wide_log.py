@@ -18,8 +18,6 @@ the median.
 import hashlib
 import json
 import math
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -31,6 +29,8 @@ import pyarrow.parquet as pq
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from pipeline.files import putting_folder, remove_parts
+from pipeline.lock import one_writer
 from schemas.feature import FIRST_ROW
 from schemas.log import Catalog
 
@@ -182,20 +182,17 @@ def ensure_wide_log(knobs: WideKnobs, cache: Path) -> Path:
     root = cache / f"wide-{knobs.key}"
     if root.exists():
         return root
-    part = cache / f".wide-{knobs.key}.{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    truth = Truth(knobs)
-    rows = np.diff(np.linspace(0, knobs.rows, knobs.days + 1).astype(np.int64)).tolist()
-    for day, count in enumerate(rows):
-        folder = part / "events" / f"dt={FIRST_DAY + timedelta(days=day)}"
-        folder.mkdir(parents=True)
-        _write(truth.day(day, count), folder / "part-00000.parquet")
-    try:
-        part.rename(root)
-    except OSError:  # another process was first; its rows are the same
-        shutil.rmtree(part)
-        if not root.exists():
-            raise
+    with one_writer(cache, waits=True):
+        if root.exists():  # another process was first
+            return root
+        remove_parts(root)
+        with putting_folder(root) as part:
+            truth = Truth(knobs)
+            ends = np.linspace(0, knobs.rows, knobs.days + 1).astype(np.int64)
+            for day, count in enumerate(np.diff(ends).tolist()):
+                folder = part / "events" / f"dt={FIRST_DAY + timedelta(days=day)}"
+                folder.mkdir(parents=True)
+                _write(truth.day(day, count), folder / "part-00000.parquet")
     return root
 
 

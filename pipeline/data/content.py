@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ class Stamp:
     size: int
     written: str
     """Times of the last writing and of the last change, and the inode where there is one."""
-    is_settled: bool
+    is_settled: bool = field(compare=False)
     """The last change is so old that a later one must have another time."""
 
 

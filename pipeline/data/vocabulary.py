@@ -21,6 +21,7 @@ from pipeline.data import hashing, kinds
 from pipeline.data.features import Encoding, Floats, counted_keys, raw_number
 from pipeline.data.ids import Ids
 from pipeline.errors import BadRequest
+from pipeline.files import not_permitted, put_file, putting_file
 from pipeline.formats import current_document
 from schemas.feature import FIRST_ROW, NumericSpec, meaning_of, table_of
 from schemas.log import Catalog
@@ -219,15 +220,14 @@ def save(encoding: Encoding, folder: Path) -> None:
         f"vocabulary.{k}": v.view(np.int64) for k, v in encoding.vocabularies.items()
     }
     arrays |= {f"boundaries.{k}": v for k, v in encoding.boundaries.items()}
-    save_file(
-        {k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "encoding.safetensors"
-    )
+    with putting_file(folder / "encoding.safetensors") as part:
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part)
     document = {
         "format": FORMAT,
         "statistics": encoding.statistics,
         "kinds": dict(encoding.kinds),
     }
-    (folder / "encoding.json").write_text(json.dumps(document, indent=1, sort_keys=True))
+    put_file(folder / "encoding.json", json.dumps(document, indent=1, sort_keys=True))
 
 
 def load(folder: Path) -> Encoding:
@@ -235,9 +235,11 @@ def load(folder: Path) -> Encoding:
 
     Raises:
         BadRequest: the folder holds no encoding.
+        NotPermitted: this user may not read it.
     """
     place = folder / "encoding.json"
     try:
+        (folder / "encoding.safetensors").open("rb").close()  # safetensors: closed is missing
         arrays = load_file(folder / "encoding.safetensors")
         document = current_document(
             json.loads(place.read_text()),
@@ -249,6 +251,8 @@ def load(folder: Path) -> Encoding:
         )
         kinds_learned = {str(k): str(v) for k, v in document["kinds"].items()}
         statistics = {k: (float(mean), float(d)) for k, (mean, d) in document["statistics"].items()}
+    except PermissionError as error:
+        raise not_permitted(folder, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadRequest(f"no encoding at {folder}: {error}. Is it a published base?") from error
     return Encoding(

@@ -2,11 +2,11 @@
 
 The manifest names the weights by SHA-256 and itself by SHA-256, and must be spelled exactly as it
 was written: any changed byte in either file is refused. (That guards against accidents. Against
-someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled.
+someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled. A night's
+bundles are named together by an index (bundle_index.py).
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from pipeline.errors import BadRequest, Corrupt, WrongBase
-from pipeline.files import put_file, putting_folder
+from pipeline.files import not_permitted, put_file, putting_folder
 from pipeline.formats import current_document
-from schemas.manifest import BUNDLE_FORMAT, BundleManifest, sha256_of
+from pipeline.sealed import check_seal, parsed, seal, spelled
+from schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex
 from schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
@@ -34,7 +35,7 @@ POOLED = "pooled"
 MAX_NAME = 160
 """Longest folder name in characters; longer ones end in a hash. File systems allow 255 bytes."""
 
-_SELF = frozenset({"manifest_sha256"})
+_SEAL = "manifest_sha256"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +138,7 @@ def write_bundle(
             "created_at": created_at,
         }
     )
-    return _publish(root, name, weights=weights, manifest=_spelled(manifest))
+    return _publish(root, name, weights=weights, manifest=spelled(manifest))
 
 
 def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
@@ -161,14 +162,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 def _sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest as JSON values, its own hash filled in; validated as a reader will."""
     unsealed = BundleManifest(**fields, manifest_sha256="0" * 64)
-    doc = unsealed.model_dump(mode="json")
-    return doc | {"manifest_sha256": sha256_of(doc, without=_SELF)}
-
-
-def _spelled(doc: Mapping[str, Any]) -> bytes:
-    """The one spelling of a manifest on disk: sorted and indented, for people and for diffs."""
-    text = json.dumps(doc, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
-    return f"{text}\n".encode("ascii")
+    return seal(unsealed.model_dump(mode="json"), by=_SEAL)
 
 
 # ---------------------------------------------------------------- reading
@@ -187,42 +181,33 @@ def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bun
         Corrupt: if any byte differs from what was written.
         WrongBase: if it was tuned on another base or other inputs.
     """
-    manifest = _read_manifest(folder / MANIFEST)
-    _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    manifest = read_manifest(folder)
+    check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
     return Bundle(manifest=manifest, tensors=_read_weights(folder / WEIGHTS, manifest))
 
 
-def verify_bundles(root: Path, *, base_fingerprint: str, schema_hash: str) -> list[BundleManifest]:
-    """Read the manifests of every bundle below `root`, and none of the weights.
-
-    Args:
-        root: folder of bundles.
-        base_fingerprint: the base they are to run on.
-        schema_hash: of the inputs they are to read.
+def read_manifest(folder: Path) -> BundleManifest:
+    """Return a bundle's manifest, if its bytes are the ones that were written.
 
     Raises:
-        BadRequest: if one is of a kind or format this code does not read.
-        Corrupt: if a manifest differs from what was written.
-        WrongBase: if one was tuned on another base or other inputs.
+        BadRequest: there is none, or it is of a kind or format this code does not read.
+        Corrupt: a byte differs, or it is of another domain than the folder's.
+        NotPermitted: this user may not read it.
     """
-    manifests = []
-    for folder in list_bundles(root):
-        manifest = _read_manifest(folder / MANIFEST)
-        _check_base(folder, manifest, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
-        manifests.append(manifest)
-    return manifests
-
-
-def _read_manifest(path: Path) -> BundleManifest:
-    """The manifest, if its bytes are the ones that were written."""
+    path = folder / MANIFEST
     try:
         data = path.read_bytes()
+    except PermissionError as error:
+        raise not_permitted(path, error) from error
     except OSError as error:
         raise BadRequest(
             f"{path.parent} holds no bundle that can be read: {error.strerror} ({path.name}). "
             "Check the path, or publish the domain first"
         ) from error
-    doc = _parsed(path, data)
+    try:
+        doc = parsed(data)
+    except ValueError as error:
+        raise _corrupt(path, str(error)) from error
     if doc.get("kind") != "iak-bundle":
         raise BadRequest(
             f"{path} has kind {doc.get('kind')!r}; expected 'iak-bundle'. Give the bundles/ folder "
@@ -236,37 +221,39 @@ def _read_manifest(path: Path) -> BundleManifest:
         mend="Tune the domain again with `iak finetune`",
     )
     try:
-        found, spelled = sha256_of(doc, without=_SELF), _spelled(doc)
-    except ValueError as error:  # 1e999 parses, as infinity
-        raise _corrupt(path, f"it holds a number no manifest has: {error}") from error
-    claimed = doc.get("manifest_sha256")
-    if claimed != found or data != spelled:
-        raise _corrupt(path, f"it claims SHA-256 {claimed!s:.80}, its content has {found}")
+        check_seal(doc, data, by=_SEAL)
+    except ValueError as error:
+        raise _corrupt(path, str(error)) from error
     try:
-        return BundleManifest.model_validate(current)
+        manifest = BundleManifest.model_validate(current)
     except ValidationError as error:
         raise _corrupt(path, f"its fields do not validate: {error}") from error
+    _check_name(folder, manifest)
+    return manifest
 
 
-def _parsed(path: Path, data: bytes) -> dict[str, Any]:
-    """The JSON object of a manifest; NaN and infinity are refused."""
-    try:
-        doc = json.loads(data.decode("ascii"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(path, f"it is not JSON as written by this code: {error}") from error
-    if not isinstance(doc, dict):
-        raise _corrupt(path, f"it holds a {type(doc).__name__}, not an object")
-    return doc
+def _check_name(folder: Path, manifest: BundleManifest) -> None:
+    """Refuse a bundle that lies in a folder of another domain."""
+    name = bundle_name({key: manifest.domain[key] for key in manifest.level} or None)
+    if not name == manifest.name == folder.absolute().name:
+        raise _corrupt(
+            folder / MANIFEST,
+            f"it is the manifest of domain {name}, in a folder named {folder.absolute().name}",
+        )
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_base(
-    folder: Path, manifest: BundleManifest, *, base_fingerprint: str, schema_hash: str
+def check_base(
+    folder: Path,
+    manifest: BundleManifest | BundlesIndex,
+    *,
+    base_fingerprint: str,
+    schema_hash: str,
 ) -> None:
-    """Refuse a bundle of another base or of other inputs."""
+    """Refuse a bundle, or a night's bundles, of another base or of other inputs.
+
+    Raises:
+        WrongBase: naming both.
+    """
     if manifest.base_fingerprint != base_fingerprint:
         raise WrongBase(
             f"{folder} was tuned on base {manifest.base_fingerprint}, "
@@ -285,6 +272,8 @@ def _read_weights(path: Path, manifest: BundleManifest) -> dict[str, Tensor]:
     """The tensors, if the file is byte for byte the one the manifest names."""
     try:
         data = path.read_bytes()
+    except PermissionError as error:
+        raise not_permitted(path, error) from error
     except OSError as error:
         raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
     found = hashlib.sha256(data).hexdigest()

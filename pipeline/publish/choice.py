@@ -11,7 +11,8 @@ from pipeline.errors import BadRequest
 from pipeline.iak import bank as banks
 from pipeline.iak.grouped import Segments, grouped_linear, spread
 from pipeline.model.heads import Heads
-from pipeline.publish.bundle import Bundle, list_bundles, read_bundle
+from pipeline.publish.bundle import Bundle, read_bundle
+from pipeline.publish.bundle_index import check_index, find_bundles
 from pipeline.publish.offer import STANDARD
 from pipeline.training.activations import Standard
 from pipeline.training.finetune import Live
@@ -89,19 +90,16 @@ class Shelf:
 
 
 def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> Shelf:
-    """Every bundle below `root`, verified.
+    """Every bundle of a night, verified.
 
     Raises:
-        BadRequest: there is none, or they differ in shape.
-        WrongBase: a bundle was tuned on another base.
-        Corrupt: a file is not what its manifest says.
+        BadRequest: there is none, no index names them, or they differ in shape.
+        WrongBase: they were tuned on another base.
+        Corrupt: they are not those that the index names, or a file is not what its manifest says.
     """
-    bundles = [
-        read_bundle(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
-        for folder in list_bundles(root)
-    ]
-    if not bundles:
-        raise BadRequest(f"no bundle below {root}; expected the bundles/ of a `iak finetune` run")
+    wanted = {"base_fingerprint": base_fingerprint, "schema_hash": schema_hash}
+    index = check_index(root, **wanted)
+    bundles = [read_bundle(root / entry.folder, **wanted) for entry in index.bundles]
     _check_alike(bundles, root)
     names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
@@ -146,11 +144,11 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
     """The published kernels below `root` as a tuning run starts from them; None without any.
 
     Raises:
-        BadRequest: there is no bundle, or they were not tuned together.
-        WrongBase: a bundle was tuned on another base.
-        Corrupt: a file is not what its manifest says.
+        BadRequest: there is no bundle, no index names them, or they were not tuned together.
+        WrongBase: they were tuned on another base.
+        Corrupt: they are not those that the index names, or a file is not what its manifest says.
     """
-    folder = next((f for f in (root / "bundles", root) if list_bundles(f)), root)
+    folder = find_bundles(root) or root
     shelf = read_shelf(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
     serving = [slot for slot, verdict in enumerate(shelf.verdicts) if verdict.publish]
     if not serving:

@@ -1,7 +1,7 @@
 """Tuned kernels before the gate: judge each, and write each as a bundle with its verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.publish.bundle import write_bundle
+from pipeline.publish.bundle_index import publishing_bundles
 from pipeline.publish.gate import GateRows, TaskRows, judge
 from pipeline.training.finetune import Finetuned, Level
 from pipeline.training.judged import Judged
@@ -47,22 +48,23 @@ class Offer:
 def offer(
     done: Finetuned, root: Path, *, papers: Papers, tasks: Sequence[MetricTask], gate: GateSpec
 ) -> list[Offer]:
-    """Judge every kernel on its gate rows and write its bundle, published or held.
+    """Judge every kernel on its gate rows and publish the night's bundles, all of them at once.
 
     Args:
         done: the tuned levels.
-        root: folder of the bundles.
+        root: folder of the bundles; what stood there is replaced when all are written.
         papers: what all bundles share.
         tasks: what metrics judge.
         gate: floors, margins and the standard errors that a gain must exceed.
     """
     offers = []
-    for level in done.levels:
-        for slot, name in enumerate(level.tuned.bank.names):
-            rows = _gate_rows(level.judged.get(name), done.tasks, tasks)
-            verdict = judge(rows, gate)
-            offers.append(_offer_one(done, level, slot, name, root, papers, verdict))
-    return offers
+    with publishing_bundles(root) as built:
+        for level in done.levels:
+            for slot, name in enumerate(level.tuned.bank.names):
+                rows = _gate_rows(level.judged.get(name), done.tasks, tasks)
+                verdict = judge(rows, gate)
+                offers.append(_offer_one(done, level, slot, name, built, papers, verdict))
+    return [replace(one, path=root / one.path.name) for one in offers]
 
 
 def _offer_one(

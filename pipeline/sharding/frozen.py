@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -24,7 +23,7 @@ from pipeline.model.tables import LocalShard, TableShape
 from pipeline.process import Worker
 from pipeline.sharding import quantised
 from pipeline.sharding.exchange import Question, Store, exchange, offsets_of, refuse
-from pipeline.sharding.mapped import mapped
+from pipeline.sharding.mapped import Append, MapFolder, Mapped, map_files, remove_unused
 from pipeline.sharding.quantised import SCALE_BYTES, Lookup, has_scale, row_bytes
 from pipeline.sharding.stacks import (
     INT32_ROWS,
@@ -67,7 +66,7 @@ class FrozenTables(nn.Module):
         *,
         worker: Worker,
         precisions: Mapping[str, Precision],
-        mapped_at: Path | None = None,
+        mapped_at: MapFolder | None = None,
     ) -> None:
         """Lay out the tables; `fill` gives them their values.
 
@@ -76,8 +75,8 @@ class FrozenTables(nn.Module):
             plan: where each lies, from `plan_tables` for this world.
             worker: this process.
             precisions: the type of each table.
-            mapped_at: a folder on this machine's disk, named for the base's content: every worker
-                maps every table whole from files in it, and the plan is not used.
+            mapped_at: the base's folder on this machine's disk: every worker maps every table
+                whole from files in it, and the plan is not used.
 
         Raises:
             BadRequest: a table cannot be held in its precision, or a GPU shall map it.
@@ -91,6 +90,7 @@ class FrozenTables(nn.Module):
         for shape in shapes:
             quantised.check_width(shape.name, precisions[shape.name], shape.width)
         self.worker, self.precisions, self.mapped_at = worker, dict(precisions), mapped_at
+        self._mapped: Mapped | None = None
         self.shapes = {shape.name: shape for shape in shapes}
         self.is_shared = worker.world > 1 and mapped_at is None
         self.rank = worker.rank if self.is_shared else 0
@@ -111,7 +111,7 @@ class FrozenTables(nn.Module):
 
         Raises:
             BadRequest: a value cannot be held in its table's precision.
-            Corrupt: a mapped file is not whole.
+            Corrupt: a mapped file is not what was written.
         """
         if self.mapped_at is not None:
             self._map(self.mapped_at, read)
@@ -216,7 +216,7 @@ class FrozenTables(nn.Module):
             return quantised.columns_of(bytes_RN, precision, piece.col, piece.cols)
         return bytes_RN
 
-    def _map(self, folder: Path, read: ReadRows) -> None:
+    def _map(self, where: MapFolder, read: ReadRows) -> None:
         """Map every stack from its file; write the files first where this machine has none."""
         layout = [
             (stack.precision, stack.width, [(p.table, p.rows) for p in stack.pieces])
@@ -225,19 +225,19 @@ class FrozenTables(nn.Module):
         key = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:12]
         names = [f"{stack.precision}-{stack.width}" for stack in self.stacks]
         strides = [store.bytes_RN.shape[1] for store in self.stores]
+        named = dict(zip(names, self.stacks, strict=True))
 
-        def write(part: Path) -> None:
-            for name, stack in zip(names, self.stacks, strict=True):
-                with (part / name).open("wb") as file:
-                    self._encode(stack, read, lambda _, bytes_RN: file.write(bytes_RN.numpy().data))
+        def write(name: str, append: Append) -> None:
+            self._encode(named[name], read, lambda _, bytes_RN: append(bytes_RN.numpy().data))
 
         sizes = {
             name: stack.rows_on(0) * stride
             for name, stack, stride in zip(names, self.stacks, strides, strict=True)
         }
-        found = mapped(folder / key, sizes, write)
+        self._mapped = map_files(where, key, sizes, write)
         for name, store, stride in zip(names, self.stores, strides, strict=True):
-            store.bytes_RN = found[name].view(-1, stride)
+            store.bytes_RN = self._mapped.files[name].view(-1, stride)
+        remove_unused(where.path.parent, days=where.days)
 
     def _sums(self, bags: Mapping[str, Bags]) -> dict[str, Tensor]:
         """Every feature's sums, wherever its rows lie."""

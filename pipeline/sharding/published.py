@@ -28,6 +28,7 @@ from pipeline.sharding import audit
 from pipeline.sharding.audit import FRESH, Entry, Finding, Kind
 from pipeline.sharding.frozen import FrozenTables
 from pipeline.sharding.growth import Growth, read_grown
+from pipeline.sharding.mapped import MapFolder
 from pipeline.sharding.rectangles import (
     MAX_FILE_BYTES,
     FileEntry,
@@ -154,7 +155,7 @@ def read_frozen_base(
     directory: Path,
     entries: Sequence[Mapping[str, object]],
     worker: Worker,
-    mapped_at: Path | None = None,
+    mapped_at: MapFolder | None = None,
 ) -> Recommender:
     """The published base with frozen tables; a collective call.
 
@@ -165,8 +166,7 @@ def read_frozen_base(
         directory: where the base's files lie.
         entries: of these files.
         worker: this process.
-        mapped_at: where tables are mapped whole from local disk, instead of the plan; a folder
-            named for the base.
+        mapped_at: where tables are mapped whole from local disk, instead of the plan.
 
     Raises:
         BadRequest: as `read_base_weights`, or a precision cannot hold a table.

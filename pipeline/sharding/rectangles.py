@@ -22,7 +22,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from pipeline.errors import BadRequest, Corrupt, PipelineError
-from pipeline.files import putting_file
+from pipeline.files import not_permitted, putting_file
 from pipeline.model.tables import LocalShard
 from pipeline.process import Worker
 from pipeline.sharding.audit import Entry
@@ -59,11 +59,17 @@ def verify_file(directory: Path, entry: FileEntry) -> None:
 
     Raises:
         Corrupt: it is missing, or its sha256 differs.
+        NotPermitted: this user may not read it.
     """
     path = directory / entry.path
-    if not path.is_file():
-        raise Corrupt(f"{path} is missing; its manifest lists it. Restore it, or publish again.")
-    found = _sha256(path)
+    try:
+        if not path.is_file():
+            raise Corrupt(
+                f"{path} is missing; its manifest lists it. Restore it, or publish again."
+            )
+        found = _sha256(path)
+    except PermissionError as error:
+        raise not_permitted(path, error) from error
     if found != entry.sha256:
         raise Corrupt(
             f"{path} is not the file that was published.\n"
@@ -80,6 +86,8 @@ def together(work: Callable[[], R], worker: Worker) -> list[R]:
         outcome = work()
     except PipelineError as error:
         outcome = error
+    except PermissionError as error:
+        outcome = not_permitted(Path(error.filename or "the weights' directory"), error)
     except OSError as error:
         outcome = BadRequest(f"the weights' directory: {error}")
     by_rank: list[R | PipelineError] = [outcome] * worker.world

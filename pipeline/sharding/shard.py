@@ -10,7 +10,6 @@ therefore `pipeline.model.loss.share_of_mean`, which is scaled by the world.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -46,6 +45,7 @@ from pipeline.model.tables import (
 )
 from pipeline.process import Worker
 from pipeline.sharding.frozen import FrozenTables
+from pipeline.sharding.mapped import MapFolder
 from pipeline.sharding.plan import check_covers
 from schemas.job import Precision
 
@@ -135,7 +135,7 @@ def freeze_tables(
     *,
     worker: Worker,
     precisions: Mapping[str, Precision],
-    mapped_at: Path | None = None,
+    mapped_at: MapFolder | None = None,
 ) -> FrozenTables:
     """Put frozen tables in the place of the model's own; `read_base_weights` fills them.
 

@@ -21,7 +21,7 @@ import torch
 from pipeline.data import growth, vocabulary
 from pipeline.data.features import Encoding
 from pipeline.errors import BadRequest, Corrupt
-from pipeline.files import put_file, put_folder
+from pipeline.files import not_permitted, put_file, put_folder
 from pipeline.formats import current_document, unchanged
 from pipeline.model.heads import Heads
 from pipeline.model.inputs import Input, input_origin
@@ -198,16 +198,21 @@ def open_base(place: Path) -> PublishedBase:
     Raises:
         BadRequest: there is no published base.
         Corrupt: the manifest was changed, or is not one.
+        NotPermitted: this user may not read it.
     """
     place = place.absolute()  # workers run in other folders
-    folder = next((f for f in (place, place / "base") if (f / MANIFEST).is_file()), None)
+    try:
+        folder = next((f for f in (place, place / "base") if (f / MANIFEST).is_file()), None)
+        data = (folder / MANIFEST).read_bytes() if folder else b""
+    except PermissionError as error:
+        raise not_permitted(Path(error.filename or place), error) from error
     if folder is None:
         raise BadRequest(
             f"no published base at {place}; expected {place}/base/{MANIFEST}. "
             + (_no_better_child(place) or "Did `iak pretrain` finish there?")
         )
     try:
-        document = json.loads((folder / MANIFEST).read_bytes())
+        document = json.loads(data)
         current = current_document(
             document,
             kind="base manifest",

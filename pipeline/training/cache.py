@@ -229,7 +229,7 @@ class Store:
 
     def _put(self, path: Path, save: Callable[[Path], None]) -> None:
         """Write an entry under another name, then give it its own; a full disk ends the writing."""
-        if self.usage.stopped or path.is_file():
+        if self.usage.stopped or _is_there(path):
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,13 +288,17 @@ class Store:
         return keys if keys.ndim == 2 else None
 
     def _note_unreadable(self, path: Path, error: OSError) -> None:
-        """Note that an entry may not be read; one that is not there is no matter."""
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            self._stop(f"{path}: {error.strerror or error}")
+        """Note that an entry may not be read; one that is not there is no matter.
+
+        safetensors 0.8 raises FileNotFoundError for a file that may not be read as well.
+        """
+        is_absence = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if not is_absence or _is_there(path):
+            self._stop(f"{path} cannot be read: {error.strerror or error}")
 
     def _is_damaged(self, path: Path) -> bool:
         """Remove an entry that is there but cannot be used; always False."""
-        if path.exists():
+        if _is_there(path):
             self.usage.entries_damaged += 1
             _remove(path)
         return False
@@ -407,6 +411,17 @@ def _touch(path: Path) -> None:
         os.utime(path)
     except OSError:
         return
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a file is there; below a folder that may not be entered, nobody knows."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> bool:

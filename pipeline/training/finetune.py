@@ -31,6 +31,7 @@ from pipeline.model.recommender import Recommender
 from pipeline.process import Worker
 from pipeline.sharding import published
 from pipeline.sharding.frozen import FrozenTables
+from pipeline.sharding.mapped import MapFolder
 from pipeline.sharding.plan import lay_out
 from pipeline.sharding.shard import dense_state, local_shards, unwrap
 from pipeline.training import activations, base, cache, precision
@@ -50,6 +51,8 @@ from schemas.plan import PlanDocument
 log = logging.getLogger(__name__)
 Report = Callable[[Mapping[str, Any]], None]
 SPLITS = ("tune", "valid", "gate")
+MAPPED = "mapped"
+"""Folder of mapped tables, beside the base."""
 _SAMPLE_ROWS = 16_384
 """Tuning rows over which the encoder's inputs are standardised."""
 
@@ -441,7 +444,13 @@ def frozen_base(
         overrides=sharding,
         row_wise_from_rows=row_wise_from_rows,
     )
-    place = (map_folder or opened.folder.parent / "mapped") / opened.manifest.fingerprint[:16]
+    fingerprint = opened.manifest.fingerprint
+    mapped_at = MapFolder(
+        path=(map_folder or opened.folder.parent / MAPPED) / fingerprint[:16],
+        base_fingerprint=fingerprint,
+        is_verified=asked.verify_mapped,
+        days=asked.mapped_days,
+    )
     model = published.read_frozen_base(
         base.build_model(opened.catalog, opened.encoding, opened.model, seed=0),
         plan,
@@ -449,7 +458,7 @@ def frozen_base(
         directory=opened.folder,
         entries=[entry.model_dump() for entry in opened.manifest.files],
         worker=worker,
-        mapped_at=place if asked.mapped else None,
+        mapped_at=mapped_at if asked.mapped else None,
     )
     return model, plan
 

@@ -1,11 +1,9 @@
-"""The levels of a tuning run, from the pooled kernel down to the domains, and their checkpoint.
+"""The levels of a tuning run, from the pooled kernel down to the domains.
 
 A domain's kernel starts from the one that serves it now or from its nearest tuned ancestor,
 whichever validates better; the pooled one from what serves, and fresh where nothing does yet.
 """
 
-import json
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,24 +12,18 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 from torch import distributed as dist
 
 from pipeline.errors import BadLog, BadRequest
-from pipeline.files import putting_file
-from pipeline.formats import current_document
 from pipeline.iak.bank import Bank, repeated, stack
 from pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
 from pipeline.process import Worker
 from pipeline.training.cohorts import tune_level
-from pipeline.training.tune import CohortTuner, Setting, Stage, Tuned
+from pipeline.training.tune import Setting, Stage, Tuned
+from pipeline.training.tuning_checkpoint import Saved, TuningCheckpoint
 from schemas.domain import POOLED, Domain
 from schemas.task import DomainSpec
 
-CHECKPOINT = "tune.safetensors"
-CHECKPOINT_FORMAT = 1
 Report = Callable[[Mapping[str, Any]], None]
 Kernels = Mapping[str, Weights]
 
@@ -106,8 +98,14 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
 
 def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> list[Tuned]:
     """Every level from the pooled kernel down, resumed where a checkpoint stands."""
-    keeper = _Keeper(plan, setting.worker)
-    saved = keeper.load()
+    checkpoint = TuningCheckpoint(
+        plan.run_dir,
+        snapshot=plan.snapshot,
+        every_s=plan.checkpoint_every_s,
+        worker=setting.worker,
+        report=report,
+    )
+    saved = checkpoint.load()
     tuned: list[Tuned] = []
     for depth, slots in enumerate(names.tuned):
         parent = _inherited(plan, depth, slots, names, tuned).to(setting.worker.device)
@@ -124,13 +122,13 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
             stage=_stage(plan, depth, slots),
             setting=setting,
             report=report,
-            save=lambda level, tuner: keeper.save(tuned, level, tuner),
+            save=lambda level, tuner: checkpoint.save(tuned, level, tuner),
             rival=parent if depth and live is not None else None,
             tuned=done,
             current=held.tuner if held else None,
         )
         tuned.append(done)
-        keeper.save(tuned, is_time=True)  # not before: other workers may be reading it still
+        checkpoint.save(tuned, is_time=True)
     return tuned
 
 
@@ -199,99 +197,7 @@ def _live(plan: Plan, name: str) -> Weights:
     return kernel
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Saved:
-    """A level in the checkpoint."""
-
-    is_finished: bool
-    flat_KN: Tensor
-    """Of the kernels that are tuned."""
-    how: dict[str, Any]
-    tuner: dict[str, Tensor] | None
-    """State of the cohort that follows them, if it had begun."""
-
-
-class _Keeper:
-    """Writes the checkpoint now and then, on worker 0; an older one replays the same steps."""
-
-    def __init__(self, plan: Plan, worker: Worker) -> None:
-        self.plan, self.worker = plan, worker
-        self.path = plan.run_dir / CHECKPOINT
-        self.written_at = time.monotonic()
-
-    def save(
-        self,
-        finished: Sequence[Tuned],
-        current: Tuned | None = None,
-        tuner: CohortTuner | None = None,
-        *,
-        is_time: bool = False,
-    ) -> None:
-        """Replace the checkpoint when it is time: levels at their best, and a cohort as it stands.
-
-        Args:
-            finished: levels that are.
-            current: the level that follows them.
-            tuner: of the cohort that it is at.
-            is_time: whatever the clock says.
-        """
-        is_time = is_time or time.monotonic() - self.written_at >= self.plan.checkpoint_every_s
-        if self.worker.rank or not is_time:
-            return
-        levels = [*finished, *([current] if current else [])]
-        tensors = {f"{d}/flat": t.bank.flat_KN[: t.kernels] for d, t in enumerate(levels)}
-        if tuner is not None:
-            tensors |= {f"{len(finished)}/tuner.{n}": t for n, t in tuner.state().items()}
-        told = {
-            "format": CHECKPOINT_FORMAT,
-            "snapshot": self.plan.snapshot,
-            "finished": len(finished),
-            "levels": [level.how() for level in levels],
-        }
-        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with putting_file(self.path) as part:
-            save_file(whole, part, metadata={"tuning": json.dumps(told)})
-        self.written_at = time.monotonic()
-
-    def load(self) -> dict[int, _Saved]:
-        """The levels in the checkpoint, if there is one.
-
-        Raises:
-            BadLog: the log has changed since.
-        """
-        if not self.path.exists():
-            return {}
-        with safe_open(self.path, framework="pt") as file:
-            told = current_document(
-                json.loads((file.metadata() or {}).get("tuning", "{}")),
-                kind="tuning checkpoint",
-                current=CHECKPOINT_FORMAT,
-                where=self.path,
-                mend="Remove it to start the run again, or choose another --run-dir",
-            )
-            if told["snapshot"] != self.plan.snapshot:
-                raise BadLog(
-                    f"the log changed since {self.path} was written; its kernels belong to other "
-                    "rows. Start a new run"
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return {
-            depth: _Saved(
-                is_finished=depth < told["finished"],
-                flat_KN=tensors[f"{depth}/flat"],
-                how=how,
-                tuner=_below(tensors, f"{depth}/tuner."),
-            )
-            for depth, how in enumerate(told["levels"])
-        }
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
-    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return found or None
-
-
-def _restored(start: Bank, held: _Saved) -> Tuned:
+def _restored(start: Bank, held: Saved) -> Tuned:
     """A level as the checkpoint has it."""
     tuned = Tuned(bank=start.like(), **held.how)
     tuned.bank.flat_KN[: tuned.kernels] = held.flat_KN.to(start.flat_KN.device)

@@ -417,11 +417,12 @@ class Pretraining:
         checkpoint.save(folder, self.standing.step, self.model, adam, meta, worker=self.worker)
 
     def _start(self) -> None:
-        """Continue this run from its checkpoint, or a published base, or start fresh."""
-        place = checkpoint.latest(self.work.run_dir / "checkpoints")
-        if place is not None:
+        """Continue this run from its newest sound checkpoint, or a published base, or fresh."""
+        folder = self.work.run_dir / "checkpoints"
+        places = checkpoint.found_in(folder, worker=self.worker)
+        if places:
             adam = checkpoint.optimizer_tensors(self.adam, self.dense)
-            metas, left = checkpoint.load(place, self.model, adam, worker=self.worker)
+            metas, left = checkpoint.resume(places, self.model, adam, worker=self.worker)
             self.standing, moved = standing_of(metas, self.steps_per_epoch, self.worker)
             self.report({"event": "resumed", "step": self.standing.step})
             self._tell([*left, *moved])

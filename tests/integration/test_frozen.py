@@ -14,6 +14,7 @@ from pipeline.errors import BadRequest, Corrupt
 from pipeline.model.tables import TableShape, build_tables
 from pipeline.process import Worker, run_on_workers
 from pipeline.sharding.frozen import BUFFER_BYTES, FrozenTables
+from pipeline.sharding.mapped import MapFolder
 from pipeline.sharding.plan import plan_tables
 from pipeline.sharding.published import read_frozen_base, write_base_weights
 from pipeline.sharding.quantised import PRECISIONS, row_bytes
@@ -152,13 +153,17 @@ def ask_outside(worker, tables):
     return heard, all(torch.equal(good[f], again[f]) for f in FEATURES)
 
 
+def at(place):
+    return MapFolder(path=place, base_fingerprint="b", is_verified=True)
+
+
 def ask_mapped(worker, directory, entries, parts):
     """Tables mapped from disk: no call, the same sums, and pages that are shared."""
     found = {}
     for held, precisions in HELD.items():
         with Calls() as loading:
             model = base_of(
-                worker, "mixed", precisions, directory, entries, mapped_at=directory / "mapped"
+                worker, "mixed", precisions, directory, entries, mapped_at=at(directory / "mapped")
             )
         with Calls() as calls:
             sums = [unwrap(model).tables(ids) for ids in parts]
@@ -178,6 +183,11 @@ def ask_refusals(worker, directory, entries):
         path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     dist.barrier()
     found = {"flipped": refusal(Corrupt, worker, directory, entries, "int8")}
+    found["flipped, mapped"] = refusal(
+        Corrupt, worker, directory, entries, "int8", mapped_at=at(directory / "refused")
+    )
+    dist.barrier()
+    found["left"] = [p.name for p in (directory / "refused").iterdir() if p.suffix != ".lock"]
     dist.barrier()
     if worker.rank == 0:
         path.write_bytes(good)
@@ -195,9 +205,9 @@ def ask_refusals(worker, directory, entries):
     return found
 
 
-def refusal(kind, worker, directory, entries, precision):
+def refusal(kind, worker, directory, entries, precision, **settings):
     try:
-        base_of(worker, "mixed", all_in(precision), directory, entries)
+        base_of(worker, "mixed", all_in(precision), directory, entries, **settings)
     except kind as error:
         return str(error)
     return ""
@@ -310,7 +320,9 @@ def test_an_id_that_is_no_row_is_refused_on_every_worker(workers):
 
 def test_a_broken_file_is_refused_on_every_worker(workers):
     for answers in workers:
-        assert "r51-c0.safetensors is not the file that was published" in answers["flipped"]
+        for way in ("flipped", "flipped, mapped"):
+            assert "r51-c0.safetensors is not the file that was published" in answers[way]
+        assert answers["left"] == []
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
@@ -339,7 +351,7 @@ def ask_memory(worker, place, written):
     """Memory that loading takes, by precision; and what of the mapped pages is shared."""
     base_of(worker, "mixed", all_in("int8"), place / "small", written["small"])  # warms up
     found = {held: ask_loading(worker, place, written, held) for held in PRECISIONS}
-    return found | {"mapped": ask_loading(worker, place, written, "int8", place / "mapped")}
+    return found | {"mapped": ask_loading(worker, place, written, "int8", at(place / "mapped"))}
 
 
 def ask_loading(worker, place, written, precision, mapped_at=None):
@@ -354,7 +366,7 @@ def ask_loading(worker, place, written, precision, mapped_at=None):
     (store,) = unwrap(model).tables.stores
     store.bytes_RN.flatten()[::4096].sum()  # reads every page
     dist.barrier()
-    pages = shared_pages(str(mapped_at)) if mapped_at else {}
+    pages = shared_pages(str(mapped_at.path)) if mapped_at else {}
     dist.barrier()
     return {"peak": peak, "held": 0 if mapped_at else store.bytes_RN.numel(), "pages": pages}
 

@@ -290,7 +290,7 @@ def ask_until_killed(worker, work, step):
 def ask_resumed(worker, work):
     """The run as it stands once it has been loaded, and its end."""
     events = []
-    place = checkpoint.latest(work.run_dir / "checkpoints")
+    place = checkpoint.complete(work.run_dir / "checkpoints")[0]
     training = Pretraining(work, worker=worker, report=events.append)
     standing = dataclasses.replace(training.standing)
     digest = digest_model(training.model, worker).combined

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import shutil
+from unittest import mock
 
 import pytest
 import torch
 from torch import distributed as dist
 
 from pipeline.data.view import open_log
-from pipeline.errors import BadRequest
+from pipeline.errors import BadRequest, Corrupt
 from pipeline.process import run_on_workers
+from pipeline.sharding import rectangles
 from pipeline.sharding.momentum import local_momentum
 from pipeline.sharding.plan import as_document, describe, plan_tables
 from pipeline.sharding.shard import dense_state, digest_model, local_shards
@@ -30,7 +32,7 @@ from tests.integration.small_log import (
     write_log,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
 
 RUNS = ("whole batches", "uneven")
 VALID_BATCH = 64
@@ -131,7 +133,82 @@ def ask(worker, works):
                 shutil.rmtree(again.run_dir)
         answers[name]["validation"] = ask_validation(whole, worker)
     answers["continued"] = ask_continued(works["uneven"], worker)
+    answers["damaged"] = ask_damaged(works["uneven"], worker)
     return answers
+
+
+def flipped(data):
+    return data[:-5] + bytes([data[-5] ^ 2]) + data[-4:]
+
+
+DAMAGES = {  # what becomes of a file of the newest checkpoint
+    "state.json, a byte": ("state.json", flipped),
+    "state.json, missing": ("state.json", None),
+    "dense part": ("dense.safetensors", flipped),
+    "a table, torn": ("tables/user_id/*", lambda data: data[:-1]),
+    "a table, missing": ("tables/user_id/*", None),
+    "momentum": ("momentum/user_id/*", flipped),
+    "adam": ("adam.safetensors", flipped),
+}
+
+
+def damage(place, name):
+    """Damage the last of the files of a name."""
+    pattern, change = DAMAGES[name]
+    path = max(place.glob(pattern))
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes()))
+
+
+def ask_damaged(work, worker):
+    """Two checkpoints; what a run comes to whose newest, or whose every one, is damaged."""
+    kept = copied(work, "kept", checkpoint_every_steps=2)
+    with pytest.raises(Killed):
+        Dying(kept, worker=worker, report=silent, dies_at=4).run()
+    dist.barrier()
+
+    def resumed(name, change, view=None):
+        again = copied(kept, f"damaged-{name}")
+        if worker.rank == 0:
+            shutil.copytree(kept.run_dir, again.run_dir, dirs_exist_ok=True)
+            change(again.run_dir / "checkpoints")
+        dist.barrier()
+        events = []
+        with view or mock.MagicMock():
+            training = Pretraining(again, worker=worker, report=events.append)
+        dist.barrier()
+        left = sorted(p.name for p in (again.run_dir / "checkpoints").iterdir())
+        return training, {"events": events, "weights": weights(training), "left": left}
+
+    newest, before = "step-00000004", "step-00000002"
+    found = {"expected": resumed("not", lambda place: shutil.rmtree(place / newest))[1]}
+    for name in DAMAGES:
+        training, found[name] = resumed(name, lambda place, name=name: damage(place / newest, name))
+        assert training.standing.step == 2
+    training, found["seen by one"] = resumed("one", lambda _: None, unreadable_for_one(worker))
+    found["to the end"] = finished(training, worker)
+
+    def damage_all(place):
+        for step in (newest, before):
+            damage(place / step, "adam")
+
+    with pytest.raises(Corrupt) as refused:
+        resumed("all", damage_all)
+    return found | {"all": str(refused.value)}
+
+
+def unreadable_for_one(worker):
+    """Worker 1 alone cannot read a table of the newest checkpoint."""
+    real = rectangles.verify_file
+
+    def verify(directory, entry):
+        if worker.rank == 1 and directory.name == "step-00000004" and entry.table:
+            raise Corrupt(f"{entry.path} as worker 1 sees it")
+        real(directory, entry)
+
+    return mock.patch.object(rectangles, "verify_file", verify)
 
 
 def ask_validation(training, worker):
@@ -202,6 +279,39 @@ def test_resumed_after_any_checkpoint_is_uninterrupted_bit_for_bit(two, name):
             assert resumed["best"] == whole["best"], step
             for part, expected in whole["weights"].items():
                 assert torch.equal(resumed["weights"][part], expected), (step, part)
+
+
+@pytest.mark.parametrize("name", [*DAMAGES, "seen by one"])
+def test_of_a_damaged_checkpoint_all_workers_go_back_to_the_one_before(two, name):
+    for answers in two:
+        found, expected = answers["damaged"][name], answers["damaged"]["expected"]
+        assert found["weights"].keys() == expected["weights"].keys()
+        assert all(torch.equal(found["weights"][n], w) for n, w in expected["weights"].items())
+        assert found["left"] == ["step-00000002"]
+    resumed, *told = two[0]["damaged"][name]["events"]
+    assert resumed == {"event": "resumed", "step": 2}
+    path = DAMAGES[name][0].rstrip("*") if name in DAMAGES else "as worker 1 sees it"
+    assert "step-00000004 is damaged" in told[0]["told"]
+    assert path in told[0]["told"]
+    assert "goes on from step-00000002" in told[1]["told"]
+
+
+def test_resumed_from_the_checkpoint_before_it_ends_as_uninterrupted_bit_for_bit(two):
+    for answers in two:
+        found, whole = answers["damaged"]["to the end"], answers["uneven"]["whole"]
+        assert (found["digest"], found["best"]) == (whole["digest"], whole["best"])
+        told = found["result"].pop("loaded")
+        assert len(told) == 2
+        assert found["result"] | {"loaded": []} == whole["result"]
+        for part, expected in whole["weights"].items():
+            assert torch.equal(found["weights"][part], expected), part
+
+
+def test_where_all_checkpoints_are_damaged_the_run_is_refused_with_what_to_do(two):
+    for answers in two:
+        told = answers["damaged"]["all"]
+        for words in ("step-00000004", "step-00000002", "adam.safetensors", "or remove"):
+            assert words in told
 
 
 def test_the_runs_are_what_they_are_meant_to_be(two, works):

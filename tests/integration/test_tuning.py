@@ -1,8 +1,9 @@
 """Tuning by two workers, killed and resumed, kept or recomputed: always the same kernels."""
 
 from collections import Counter
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from torch import distributed as dist
 from jobs.finetune import _plan as asked_plan
 from pipeline.data.reader import Reader
 from pipeline.data.view import open_log
-from pipeline.errors import BadLog, BadRequest, WrongBase
+from pipeline.errors import BadLog, BadRequest, Corrupt, WrongBase
 from pipeline.iak.bank import stack
 from pipeline.process import run_on_workers
 from pipeline.publish.choice import read_shelf
@@ -24,6 +25,7 @@ from pipeline.sharding.plan import as_document, plan_tables
 from pipeline.sharding.shard import dense_state, unwrap
 from pipeline.training import base as bases
 from pipeline.training import rows as tuning
+from pipeline.training import tuning_checkpoint
 from pipeline.training.activations import Absent, Arena, FrozenBase, standard_of
 from pipeline.training.finetune import (
     SPLITS,
@@ -34,9 +36,9 @@ from pipeline.training.finetune import (
     finetune,
     frozen_base,
 )
-from pipeline.training.levels import CHECKPOINT, _Keeper
 from pipeline.training.rows import RowSource
 from pipeline.training.tune import CohortTuner
+from pipeline.training.tuning_checkpoint import CHECKPOINT, PREVIOUS, TuningCheckpoint
 from schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
 from schemas.predictions import metric_tasks
 from tests.integration.small_log import catalog, publish_base, write_log
@@ -101,12 +103,14 @@ class Killed(Exception):
 class Impatient:
     """Dies at the second epoch it hears of: one epoch, or one level, is in the checkpoint."""
 
-    def __init__(self):
-        self.heard = 0
+    def __init__(self, dies_at=2, told=None):
+        self.heard, self.dies_at = 0, dies_at
+        self.told = [] if told is None else told
 
     def __call__(self, event):
+        self.told.append(event)
         self.heard += str(event.get("event", "")).startswith("level")
-        if self.heard == 2:
+        if self.heard == self.dies_at:
             raise Killed
 
 
@@ -124,6 +128,37 @@ def finetune_killed_again_and_again(work, worker):
     raise AssertionError("100 attempts did not do it")
 
 
+def finetune_killed_and_damaged(work, worker):
+    """Attempts of two epochs, whose newest checkpoint is damaged, or seems so to worker 1 alone."""
+    told = []
+    for attempt in range(100):
+        seems = worker.rank == 1 and attempt % 2
+        with unreadable_newest() if seems else nullcontext():
+            try:
+                report = Impatient(dies_at=3, told=told)
+                return finetune(work, worker=worker, report=report), told
+            except Killed:
+                dist.barrier()
+        if worker.rank == 0 and attempt % 2:
+            path = work.run_dir / CHECKPOINT
+            data = path.read_bytes()
+            path.write_bytes(data[:-3] + bytes([data[-3] ^ 4]) + data[-2:])
+        dist.barrier()
+    raise AssertionError("100 attempts did not do it")
+
+
+def unreadable_newest():
+    """This process cannot read the newest checkpoint, whatever others see."""
+    real = tuning_checkpoint._read
+
+    def read(path, snapshot):
+        if path.name == CHECKPOINT:
+            raise Corrupt("it is damaged, as this worker sees it")
+        return real(path, snapshot)
+
+    return mock.patch.object(tuning_checkpoint, "_read", read)
+
+
 def checkpoint_bytes(work, worker):
     dist.barrier()
     return (work.run_dir / CHECKPOINT).read_bytes() if worker.rank == 0 else b""
@@ -138,6 +173,9 @@ def ask(worker, place):
     again = finetune_work(place, place / "killed")
     answers["killed"], answers["attempts"] = finetune_killed_again_and_again(again, worker)
     answers["killed file"] = checkpoint_bytes(again, worker)
+    damaged = finetune_work(place, place / "damaged")
+    answers["damaged"], answers["damage told"] = finetune_killed_and_damaged(damaged, worker)
+    answers["damaged file"] = checkpoint_bytes(damaged, worker)
     answers["kept"] = {name: ask_kept(place, worker, name) for name in KEEPINGS}
     answers["live"] = ask_live(place, answers["whole"], worker)
     answers["frozen"] = ask_frozen(work, worker)
@@ -391,6 +429,20 @@ def test_killed_after_every_epoch_and_level_it_still_ends_with_the_same_bytes(tw
     assert two[0]["file"] == two[0]["killed file"] != b""
 
 
+def test_resumed_from_the_checkpoint_before_a_damaged_one_it_ends_with_the_same_bytes(two):
+    for answers in two:
+        whole, damaged = answers["whole"], answers["damaged"]
+        assert all(
+            same(a.tuned, b.tuned) for a, b in zip(whole.levels, damaged.levels, strict=True)
+        )
+    assert two[0]["file"] == two[0]["damaged file"]
+    told = [e["told"] for e in two[0]["damage told"] if e.get("event") == "loaded"]
+    seen = [sum(word in line for line in told) for word in ("digest", "as this worker sees it")]
+    assert min(seen) >= 1
+    assert all(PREVIOUS in line for line in told)
+    assert not [e for e in two[1]["damage told"] if e.get("event") == "loaded"]
+
+
 @pytest.mark.parametrize("name", ["recomputed", "cached", "cached again", "no budget"])
 def test_kept_cached_or_recomputed_activations_tune_the_same(two, name):
     for answers in two:
@@ -466,15 +518,14 @@ def test_a_worker_that_runs_out_of_rows_takes_part_in_the_lookups(two):
 
 @pytest.mark.usefixtures("two")
 def test_another_log_does_not_resume_a_checkpoint(place):
-    path = place / "killed" / CHECKPOINT
+    def checkpoint(snapshot):
+        return TuningCheckpoint(
+            place / "killed", snapshot=snapshot, every_s=0, worker=ALONE, report=silent
+        )
 
-    def keeper(snapshot):
-        plan = SimpleNamespace(run_dir=path.parent, snapshot=snapshot, checkpoint_every_s=0)
-        return _Keeper(plan, ALONE)
-
-    assert set(keeper(finetune_work(place, place).view.snapshot.fingerprint).load())
+    assert set(checkpoint(finetune_work(place, place).view.snapshot.fingerprint).load())
     with pytest.raises(BadLog, match="the log changed since"):
-        keeper("another").load()
+        checkpoint("another").load()
 
 
 @pytest.mark.usefixtures("two")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pipeline import files
+from pipeline.errors import NotPermitted
 
 
 def listed(folder):
@@ -90,6 +91,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline import files
+from pipeline.errors import NotPermitted
 with files.putting_file(Path(sys.argv[1])) as part:
     part.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -103,6 +105,25 @@ def test_a_process_that_dies_while_it_writes_leaves_a_part_that_is_known_as_one(
     left = [path for path in tmp_path.iterdir() if path.name != "weights"]
     assert len(left) == 1
     assert files.is_part(left[0])
+
+
+def test_parts_of_dead_writers_are_removed_and_nothing_else(tmp_path):
+    others = [".other.1.ab.part", "weights", ".weights.lock"]
+    for name in others:
+        (tmp_path / name).write_text("kept")
+    (tmp_path / ".weights.77.abcd.part").write_text("half")
+    (tmp_path / ".weights.78.abcd.part").mkdir()
+    (tmp_path / ".weights.78.abcd.part" / "a").write_text("half")
+    files.remove_parts(tmp_path / "weights")
+    assert listed(tmp_path) == sorted(others)
+
+
+def test_a_permission_error_says_whose_the_file_is_and_what_to_do(tmp_path):
+    (tmp_path / "a").write_text("")
+    error = files.not_permitted(tmp_path / "a", PermissionError(13, "Permission denied"))
+    assert isinstance(error, NotPermitted)
+    for words in (str(tmp_path / "a"), "Permission denied", "belongs to user", "chmod -R g+rX"):
+        assert words in str(error)
 
 
 @given(contents=st.lists(st.binary(max_size=20), min_size=1, max_size=5))

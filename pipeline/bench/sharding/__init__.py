@@ -18,6 +18,7 @@ from pipeline.bench.sharding import baseline, constants, told
 from pipeline.bench.sharding.launch import Launch, launchers
 from pipeline.bench.sharding.sizes import sizes_of
 from pipeline.bench.sharding.worker import Work
+from pipeline.files import put_file
 from schemas.bench import BenchShardingSpec
 from schemas.cluster import ClusterSpec
 from schemas.log import Catalog
@@ -73,4 +74,4 @@ def _write_cluster(spec: BenchShardingSpec, found: dict[str, Any]) -> None:
     cluster = constants.cluster_of(spec, found["constants"], found["hosts"], spec.out / RECORD)
     text = constants.toml_of(cluster)
     assert ClusterSpec.model_validate(tomllib.loads(text)) == cluster
-    (spec.out / CLUSTER).write_text(text)
+    put_file(spec.out / CLUSTER, text)

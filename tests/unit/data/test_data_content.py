@@ -203,6 +203,12 @@ def test_an_unchanged_file_is_read_once_for_its_content(root, read_files):
     assert len(read_files) == 4, "times of writing are set back, the time of change is not"
 
 
+def test_a_file_that_settles_while_it_is_listed_has_not_changed(root, monkeypatch):
+    ages = iter([False, True] * 100)
+    monkeypatch.setattr(content, "_is_settled", lambda _: next(ages))
+    assert opened(root).snapshot.rows == 18
+
+
 def test_a_file_that_changed_a_moment_ago_is_read_again(root, read_files, monkeypatch):
     monkeypatch.setattr(content, "_SETTLED_NS", 10**15)
     for _ in range(2):

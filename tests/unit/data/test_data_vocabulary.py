@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.data import hashing, vocabulary
 from pipeline.data.features import Encoding
-from pipeline.errors import BadRequest, OtherFormat, WrongBase
+from pipeline.errors import BadRequest, NotPermitted, OtherFormat, WrongBase
 from schemas.log import Catalog
 from tests.builders import FEATURES, batch_of, draw_rows, encoding_of, small_catalog
 
@@ -214,6 +214,23 @@ def test_an_encoding_that_cannot_be_read_is_refused_by_its_folder(tmp_path, dama
     else:
         document.write_text("{" if damage == "no json" else "{}")
     with pytest.raises(BadRequest, match="no encoding at"):
+        vocabulary.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["encoding.safetensors", "encoding.json"])
+def test_an_encoding_that_may_not_be_read_is_no_missing_one(tmp_path, monkeypatch, name):
+    vocabulary.save(encoding_of(ROWS, small_catalog()), tmp_path)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert len(modes) == 1, "all files follow the umask"
+    real = type(tmp_path).open
+
+    def denied(path, *args, **how):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **how)
+
+    monkeypatch.setattr(type(tmp_path), "open", denied)
+    with pytest.raises(NotPermitted, match=r"Permission denied. It belongs to user"):
         vocabulary.load(tmp_path)
 
 

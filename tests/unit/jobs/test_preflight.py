@@ -9,6 +9,7 @@ import torch
 from jobs import _preflight, cli, evaluate, finetune, pretrain
 from jobs._spec import catalog_path
 from pipeline.errors import BadRequest, DoesNotFit, WrongBase
+from pipeline.publish.bundle_index import write_index
 from schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
 from tests.builders import small_catalog
 from tests.unit.publish.test_bundle import BASE, SCHEMA, write
@@ -60,6 +61,7 @@ def test_a_wrong_bundles_folder_is_refused_at_once(verb, setting, tmp_path, monk
 
 def test_bundles_of_another_base_are_refused_by_their_manifests(tmp_path, monkeypatch, capsys):
     write(tmp_path / "bundles", base_fingerprint="d" * 64)
+    write_index(tmp_path / "bundles")
     monkeypatch.setattr(evaluate, "open_frozen_base", lambda *_: OPENED)
     monkeypatch.setattr(evaluate, "check_frozen_fits", lambda *_: None)
     assert asked("evaluate", tmp_path, f"base={tmp_path}", f"bundles={tmp_path / 'bundles'}") == 2
@@ -68,6 +70,7 @@ def test_bundles_of_another_base_are_refused_by_their_manifests(tmp_path, monkey
 
 def test_a_run_folder_stands_for_its_bundles(tmp_path):
     write(tmp_path / "run" / "bundles")
+    write_index(tmp_path / "run" / "bundles")
     for place in (tmp_path / "run", tmp_path / "run" / "bundles"):
         found = _preflight.bundles_folder(place, OPENED, setting="bundles")
         assert found.path == (tmp_path / "run" / "bundles").resolve()
@@ -77,11 +80,30 @@ def test_a_run_folder_stands_for_its_bundles(tmp_path):
 
 def test_no_weights_are_read(tmp_path):
     folder = write(tmp_path / "bundles")
+    write_index(tmp_path / "bundles")
     (folder / "kernel.safetensors").unlink()
     _preflight.bundles_folder(tmp_path / "bundles", OPENED, setting="bundles")
     other = SimpleNamespace(manifest=SimpleNamespace(fingerprint="e" * 64, schema_hash=SCHEMA))
     with pytest.raises(WrongBase):
         _preflight.bundles_folder(tmp_path / "bundles", other, setting="bundles")
+
+
+@pytest.mark.parametrize(("verb", "setting"), [("evaluate", "bundles"), ("finetune", "live")])
+def test_a_night_that_was_not_published_is_refused_at_once(
+    verb, setting, tmp_path, monkeypatch, capsys
+):
+    job = {"evaluate": evaluate, "finetune": finetune}[verb]
+    monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
+    monkeypatch.setattr(job, "check_frozen_fits", lambda *_: None)
+    killed, half = tmp_path / "killed", tmp_path / "half"
+    killed.mkdir()
+    (killed / "tune.safetensors").write_bytes(b"")
+    write(half / "bundles")
+    for place in (killed, half):
+        assert asked(verb, tmp_path, f"base={tmp_path}", f"{setting}={place}") == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "a night that was killed before it was published" in told
+        assert "`iak finetune` again with the same settings" in told
 
 
 def spec(**changes):

@@ -11,8 +11,9 @@ from jobs import _record
 from jobs._outputs import file_output
 from jobs._record import AlreadyFinished, read_record, run_record
 from jobs.evaluate import PREDICTIONS
-from jobs.finetune import BUNDLES, CHECKPOINT
 from pipeline.errors import BadLog, BadRequest, Corrupt
+from pipeline.publish.bundle_index import BUNDLES
+from pipeline.training.tuning_checkpoint import CHECKPOINT
 from schemas.job import PretrainSpec
 from schemas.manifest import sha256_of
 from tests.builders import run_inputs

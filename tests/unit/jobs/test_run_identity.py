@@ -17,7 +17,9 @@ from jobs import evaluate, finetune, pretrain
 from jobs._record import AlreadyFinished, read_record
 from pipeline.errors import BadRequest, Corrupt
 from pipeline.publish.bundle import read_bundle, write_bundle
+from pipeline.publish.bundle_index import write_index
 from pipeline.training import base
+from pipeline.training.tuning_checkpoint import CHECKPOINT
 from schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec
 from tests.builders import draw_rows, write_file, write_log
 from tests.unit.jobs.test_jobs_pretrain import MODEL, here, pytestmark  # noqa: F401 - the same
@@ -156,6 +158,7 @@ def tune_a_bundle_again():
         domain=None, data_window=fields.data_window, spec=fields.spec, verdict=fields.verdict,
         versions=fields.versions, created_at=fields.created_at, **known,
     )  # fmt: skip
+    write_index(Path("finetune/bundles"))
 
 
 CHANGES = {
@@ -215,7 +218,7 @@ RESULTS = {
     "a base table's file": ("pretrain", "base/tables", "is missing"),
     "the base": ("pretrain", "base", "base is missing"),
     "bundles": ("finetune", "bundles", "bundles is missing"),
-    "a bundle": ("finetune", "bundles/pooled", "bundles was changed"),
+    "a bundle": ("finetune", "bundles/pooled", "lacks bundles that its index.json names: pooled"),
     "predictions": ("evaluate", "predictions", "predictions/test-0.parquet is missing"),
     "metrics": ("evaluate", "metrics.json", "metrics.json is missing"),
 }
@@ -254,7 +257,7 @@ def unfinished(place, monkeypatch):
     shutil.rmtree(place / "night")
 
     def start(*_, run_dir, **__):
-        (run_dir / finetune.CHECKPOINT).write_bytes(b"so far")
+        (run_dir / CHECKPOINT).write_bytes(b"so far")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -282,14 +285,14 @@ def test_an_unfinished_run_is_not_resumed_on_other_inputs(unfinished, change, to
             run("night")
         assert told in str(refused.value)
     assert (unfinished / "record.json").read_bytes() == before
-    assert (unfinished / finetune.CHECKPOINT).read_bytes() == b"so far"
+    assert (unfinished / CHECKPOINT).read_bytes() == b"so far"
 
 
 def test_an_unfinished_run_is_resumed_on_the_same_inputs(unfinished, monkeypatch):
     seen = SimpleNamespace(is_there=False)
 
     def start(*_, run_dir, **__):
-        seen.is_there = (run_dir / finetune.CHECKPOINT).exists()
+        seen.is_there = (run_dir / CHECKPOINT).exists()
         raise KeyboardInterrupt
 
     play_workers(monkeypatch, start)

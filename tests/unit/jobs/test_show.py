@@ -1,10 +1,16 @@
 """`iak show`: what lies in a folder, told as far as its documents say it."""
 
 import json
+import shutil
 
 import pytest
 
 from jobs import cli, show
+from jobs._record import run_record
+from pipeline.publish.bundle_index import write_index
+from schemas.job import PretrainSpec
+from tests.builders import run_inputs
+from tests.unit.publish.test_bundle import write
 
 BASE = {
     "kind": "iak-base", "format": 1, "fingerprint": "f" * 64, "parent": "a" * 64,
@@ -48,13 +54,17 @@ TASKS = [
 ]
 
 
+NO_INDEX = 2
+"""The exit code where bundles are shown and no index names them."""
+
+
 def put(folder, name, document):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(document))
 
 
-def shown(place, capsys):
-    assert cli.run(["show", str(place)]) == 0
+def shown(place, capsys, code=0):
+    assert cli.run(["show", str(place)]) == code
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -99,7 +109,7 @@ def test_bundles_show_every_domain_with_its_verdict(tmp_path, capsys):
     put(tmp_path / "north", "manifest.json", bundle("north", publish=True))
     put(tmp_path / "south", "manifest.json", bundle("south", publish=False, tasks=TASKS))
     put(tmp_path / ".half", "manifest.json", bundle("half", publish=True))
-    text = shown(tmp_path, capsys)
+    text = shown(tmp_path, capsys, NO_INDEX)
     assert "2, 1 of them published" in text
     assert "region=half" not in text
     for told in ("region=north", "published: because", "held: because", "812", "HOLDS", "AUC fell"):
@@ -110,7 +120,7 @@ def test_bundles_show_every_domain_with_its_verdict(tmp_path, capsys):
 def test_a_run_shows_its_record_and_the_bundles_below_it(tmp_path, capsys):
     put(tmp_path, "record.json", RECORD)
     put(tmp_path / "bundles" / "north", "manifest.json", bundle("north", publish=True))
-    text = shown(tmp_path, capsys)
+    text = shown(tmp_path, capsys, NO_INDEX)
     for told in ("iak finetune, finished", "exit code: 4", "abc+", "2.60.0", "1 of 1 published"):
         assert told in text
 
@@ -135,6 +145,20 @@ def test_a_run_of_an_older_version_shows_no_inputs(tmp_path, capsys):
     assert "outputs" not in text
 
 
+def test_bundles_are_shown_and_then_compared_with_their_index(tmp_path, capsys):
+    for region in ("north", "south"):
+        write(tmp_path / "bundles", domain={"region": region})
+    assert cli.run(["show", str(tmp_path)]) == NO_INDEX
+    assert "a night that was killed before it was published" in capsys.readouterr().err
+    write_index(tmp_path / "bundles")
+    assert "2, 2 of them published" in shown(tmp_path, capsys)
+    shutil.rmtree(tmp_path / "bundles" / "region=south")
+    assert cli.run(["show", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert "region=north" in told.out
+    assert "lacks bundles that its index.json names: region=south" in told.err
+
+
 def test_an_evaluation_shows_its_metrics(tmp_path, capsys):
     put(tmp_path, "record.json", RECORD | {"verb": "evaluate", "result": {"split": "test"}})
     metric = {"method": "base", "task": "ctr", "domain": "pooled", "rows": 9, "positives": 4,
@@ -145,7 +169,7 @@ def test_an_evaluation_shows_its_metrics(tmp_path, capsys):
 
 def test_a_document_of_unknown_fields_is_shown_as_far_as_it_goes(tmp_path, capsys):
     put(tmp_path / "x", "manifest.json", {"kind": "iak-bundle", "format": 99, "tasks": "later"})
-    assert "1, 0 of them published" in shown(tmp_path, capsys)
+    assert "1, 0 of them published" in shown(tmp_path, capsys, NO_INDEX)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
@@ -160,7 +184,7 @@ def test_another_folder_is_refused_by_what_was_looked_for(name, tmp_path, capsys
 def test_json_holds_all_that_was_read(tmp_path):
     put(tmp_path / "bundles" / "north", "manifest.json", bundle("north", publish=True))
     out = tmp_path / "out.json"
-    assert cli.run(["show", str(tmp_path), f"json={out}"]) == 0
+    assert cli.run(["show", str(tmp_path), f"json={out}"]) == NO_INDEX
     assert json.loads(out.read_text())["bundles"][0]["domain"] == {"region": "north"}
 
 
@@ -175,3 +199,16 @@ def test_bytes_are_said_as_they_are_read(size, told):
 def test_the_last_column_of_a_table_stands_right_where_it_is_a_number(ends_in_number, line, capsys):
     show.show_table("t", ("a", "b"), [("x", "1.0"), ("y", "12.0")], ends_in_number=ends_in_number)
     assert line in capsys.readouterr().out
+
+
+def test_an_edited_record_is_not_shown_as_if_it_were_true(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    spec = PretrainSpec(catalog="small", data_root="/data", run_dir=run_dir)
+    with run_record("pretrain", spec, run_dir) as record:
+        record.settle_inputs(run_inputs())
+        record.result = {"rows": 1000}
+    assert "pretrain, finished" in shown(run_dir, capsys)
+    path = run_dir / "record.json"
+    path.write_text(path.read_text().replace("1000", "2000"))
+    assert cli.run(["show", str(run_dir)]) == 1
+    assert f"{path} was changed after it was written" in capsys.readouterr().err

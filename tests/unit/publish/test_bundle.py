@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import files
-from pipeline.errors import BadRequest, Corrupt, OtherFormat, WrongBase
+from pipeline.errors import BadRequest, Corrupt, NotPermitted, OtherFormat, WrongBase
 from pipeline.publish.bundle import (
     MANIFEST,
     MAX_NAME,
@@ -110,7 +110,7 @@ def test_equal_contents_make_equal_bytes(tmp_path):
 @example(name=MANIFEST, place=0.0, flip=1)
 @example(name=MANIFEST, place=0.999999, flip=ord("\n") ^ ord(" "))
 def test_any_flipped_byte_is_refused(published, tmp_path, name, place, flip):
-    copy = tmp_path / "copy"
+    copy = tmp_path / published.name
     copy.mkdir(exist_ok=True)
     for file in (WEIGHTS, MANIFEST):
         (copy / file).write_bytes((published / file).read_bytes())
@@ -124,15 +124,17 @@ def test_any_flipped_byte_is_refused(published, tmp_path, name, place, flip):
 @pytest.mark.slow
 def test_no_byte_of_the_manifest_may_become_any_other_digit_or_blank(published, tmp_path):
     data = (published / MANIFEST).read_bytes()
-    (tmp_path / WEIGHTS).write_bytes((published / WEIGHTS).read_bytes())
+    copy = tmp_path / published.name
+    copy.mkdir()
+    (copy / WEIGHTS).write_bytes((published / WEIGHTS).read_bytes())
     for place in range(len(data)):
         for byte in b' \n0195-"e{':
             if data[place] == byte:
                 continue
             changed = data[:place] + bytes([byte]) + data[place + 1 :]
-            (tmp_path / MANIFEST).write_bytes(changed)
+            (copy / MANIFEST).write_bytes(changed)
             with pytest.raises((Corrupt, BadRequest)):
-                read(tmp_path)
+                read(copy)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, MANIFEST])
@@ -176,6 +178,28 @@ def test_a_missing_bundle_or_file_is_refused_in_words(tmp_path):
     folder = write(tmp_path)
     (folder / WEIGHTS).unlink()
     with pytest.raises(Corrupt, match="cannot be read"):
+        read(folder)
+
+
+def test_a_bundle_in_a_folder_of_another_domain_is_refused(tmp_path):
+    folder = write(tmp_path, domain={"region": "a"})
+    moved = folder.rename(folder.with_name("region=b"))
+    with pytest.raises(Corrupt, match="manifest of domain region=a, in a folder named region=b"):
+        read(moved)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
+def test_a_permission_error_is_no_damage(tmp_path, monkeypatch, name):
+    folder = write(tmp_path)
+    real = type(tmp_path).read_bytes
+
+    def denied(path):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", denied)
+    with pytest.raises(NotPermitted, match=f"{name}: Permission denied"):
         read(folder)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.errors import BadRequest, WrongBase
 from pipeline.iak import kernel
 from pipeline.publish.bundle import write_bundle
+from pipeline.publish.bundle_index import write_index
 from pipeline.publish.choice import BASE_SLOT, read_shelf
 from pipeline.publish.offer import STANDARD
 from schemas.verdict import Verdict
@@ -46,6 +47,7 @@ def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None):
 def shelf_of(root, names, **changes):
     for name in names:
         write(root, name, **changes)
+    write_index(root)
     return read_shelf(root, base_fingerprint=BASE, schema_hash=SCHEMA)
 
 
@@ -107,8 +109,8 @@ def test_no_bundle_is_refused(tmp_path):
 
 
 def test_a_bundle_of_another_base_is_refused(tmp_path):
-    write(tmp_path, "pooled")
-    write(tmp_path, "region=a", base="d" * 64)
+    write(tmp_path, "pooled", base="d" * 64)
+    write_index(tmp_path)
     with pytest.raises(WrongBase):
         read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
 
@@ -116,5 +118,6 @@ def test_a_bundle_of_another_base_is_refused(tmp_path):
 def test_bundles_of_different_shapes_are_refused(tmp_path):
     write(tmp_path, "pooled")
     write(tmp_path, "region=a", hidden=3)
+    write_index(tmp_path)
     with pytest.raises(BadRequest, match="differ in shape: pooled and region=a"):
         read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)

@@ -12,6 +12,7 @@ from pipeline.model.frozen import digest, freeze
 from pipeline.model.tables import TableShape
 from pipeline.process import Worker
 from pipeline.sharding.frozen import FrozenTables
+from pipeline.sharding.mapped import MapFolder
 from pipeline.sharding.plan import plan_tables
 from pipeline.sharding.quantised import PRECISIONS, Lookup, row_bytes, to_bytes
 from pipeline.sharding.shard import (
@@ -144,8 +145,9 @@ def test_a_gpu_cannot_map_tables(tmp_path):
     worker = Worker(rank=0, world=1, device=torch.device("cuda", 0))
     with pytest.raises(BadRequest, match="worker 0 computes on cuda:0"):
         FrozenTables(
-            SHAPES, planned(1), worker=worker, precisions=all_in("int8"), mapped_at=tmp_path
-        )
+            SHAPES, planned(1), worker=worker, precisions=all_in("int8"),
+            mapped_at=MapFolder(path=tmp_path, base_fingerprint="b"),
+        )  # fmt: skip
 
 
 def frozen_model(precisions):

@@ -12,7 +12,7 @@ import torch
 from pipeline.data import vocabulary
 from pipeline.data.batch import to_batch
 from pipeline.data.features import encode
-from pipeline.errors import BadRequest
+from pipeline.errors import BadRequest, NotPermitted
 from pipeline.model.tables import build_tables
 from pipeline.process import Worker
 from pipeline.sharding.published import read_base_weights, write_base_weights
@@ -208,3 +208,16 @@ def test_a_base_from_before_bases_kept_their_optimiser_opens_without_a_state(tmp
     assert (older.manifest.format, older.manifest.fingerprint) == (2, name)
     assert older.manifest.files == opened.manifest.files
     assert not optimizer_state.has_state(older)
+
+
+def test_a_base_that_may_not_be_read_is_no_missing_or_damaged_one(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text("{}")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for method in ("is_file", "read_bytes"):
+        with monkeypatch.context() as closed:
+            closed.setattr(type(tmp_path), method, denied)
+            with pytest.raises(NotPermitted, match=r"manifest.json: Permission denied"):
+                base.open_base(tmp_path)

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections import Counter
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -279,6 +280,29 @@ def test_a_folder_that_is_a_file_holds_nothing(tmp_path):
     assert not store.read_into(SCOPE, keys_of(), torch.zeros_like(some()))
     assert not list(store.find_rows(SCOPE, keys_of()))
     store.evict(0)
+
+
+def test_a_folder_that_may_not_be_entered_is_said_once_and_the_run_goes_on(
+    tmp_path, monkeypatch, caplog
+):
+    kept(tmp_path, some())
+    scope = entry(tmp_path).parent
+    lstat = Path.lstat
+
+    def refused(path):
+        if path.parent == scope:
+            raise PermissionError(13, "Permission denied", str(path))
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    monkeypatch.setattr("pipeline.training.cache.safe_open", refuse)
+    store = Store(tmp_path)
+    assert not store.read_into(SCOPE, keys_of(), torch.zeros_like(some()))
+    assert not list(store.find_rows(SCOPE, keys_of()))
+    store.write(SCOPE, keys_of(seed=1), some(), computed=9)
+    store.close()
+    store.evict(10**9)
+    assert caplog.text.count("is not written any more") == 1
 
 
 def looked_up(store, keys):
