@@ -18,6 +18,7 @@ from schemas.numbers import (
     Ceiling,
     Count,
     CountOrZero,
+    Days,
     Gib,
     Layers,
     Margin,
@@ -295,7 +296,7 @@ class FrozenTablesSpec(Spec):
     verify_mapped: bool = False
     """Compare every byte of mapped tables with their digests when they are mapped, instead of a
     sample."""
-    mapped_days: Annotated[Number, Field(ge=0, le=100_000)] = 14.0
+    mapped_days: Days = 14.0
     """Days after which mapped tables that no process has mapped since are removed."""
 
 

@@ -54,6 +54,8 @@ Gib = Annotated[Number, Field(gt=0, le=1_000_000_000)]
 """Memory or disk in GiB."""
 Seconds = Annotated[Number, Field(ge=0, le=1_000_000_000)]
 """A time; the most are 31 years."""
+Days = Annotated[Number, Field(ge=0, le=100_000)]
+"""Days that something lasts."""
 Speed = Annotated[Number, Field(gt=0, le=1_000_000_000)]
 """Bytes, products or rows a second, in a unit that the field names."""
 Money = Annotated[Number, Field(ge=0, le=1_000_000_000)]

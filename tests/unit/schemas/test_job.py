@@ -76,7 +76,7 @@ TABLES = {
     "products": "bf16",
     "mapped": "true",
     "verify_mapped": "true",
-    "mapped_days": "7",
+    "mapped_days": "3",
     "precisions.item_id": "int8",
 }
 
@@ -88,7 +88,7 @@ def test_no_key_of_tables_turns_an_evaluation_into_low_precision(key, way, tmp_p
         EvaluatedTablesSpec.model_fields
     )
     value = TABLES[key]
-    text = value if value in ("true", "0.01", "7") else f'"{value}"'
+    text = value if value in ("true", "0.01", "3") else f'"{value}"'
     config = tmp_path / "c.toml"
     config.write_text(f"[tables]\n{key} = {text}\n")
     words = {
