@@ -17,7 +17,14 @@ from pipeline.data.content import (
     stamp_of,
     version_of,
 )
-from pipeline.data.logs import LogFile, Snapshot, Unreadable, read_footer
+from pipeline.data.logs import (
+    LogFile,
+    Snapshot,
+    Unreadable,
+    footer_digest,
+    footer_of,
+    read_footer,
+)
 from pipeline.errors import BadLog
 from schemas.log import Catalog
 
@@ -119,7 +126,7 @@ def _read(snapshot: Snapshot, file: LogFile, wanted: Wanted) -> FileContent | Un
         with filesystem.open_input_file(path) as handle:
             if version := version_of(handle):
                 return FileContent(version=version)
-            size, framed = read_footer(filesystem, path)
+            size, framed = footer_of(handle)
             content = read_content(handle, _unframed(framed), wanted.columns, file_bytes=size)
     except (pa.ArrowException, OSError, ValueError) as error:
         return Unreadable(
@@ -130,7 +137,7 @@ def _read(snapshot: Snapshot, file: LogFile, wanted: Wanted) -> FileContent | Un
             group_rows=file.group_rows,
             columns=file.columns,
         )
-    if len(content.groups) != len(file.stored_rows) or stamp_of(filesystem, path) != wanted.stamp:
+    if footer_digest(framed) != file.footer or stamp_of(filesystem, path) != wanted.stamp:
         raise BadLog(
             f"{file.path} changed while the log was listed. Leave a log's files alone while a run "
             "reads them; start the run again"

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+import xxhash
 
 from pipeline.data import delta, iceberg, lakehouse, partitions, stores
 from pipeline.data.content import FileContent, version_of
@@ -81,6 +82,9 @@ class LogFile:
     size_bytes: int
     listed: str
     """SHA-256 of what a listing shows: size and footer; of a table also partition, projection."""
+    footer: str = ""
+    """XXH3 of its footer, in hexadecimal; it must be the same when the file is opened. Empty where
+    nobody asked."""
     columns: Columns = ()
     """Columns of its rows, as its footer says; of a table, under the table's names. Empty where
     nobody asked the footer."""
@@ -244,7 +248,8 @@ class Snapshot:
         filesystem, path = self.place_of(file.path)
         try:
             handle = filesystem.open_input_file(path)
-            metadata = pq.read_metadata(handle)
+            _, footer = footer_of(handle)
+            metadata = pq.read_metadata(pa.BufferReader(footer))
             parquet = pq.ParquetFile(
                 handle,
                 metadata=metadata,
@@ -256,11 +261,13 @@ class Snapshot:
                 f"{file.path} cannot be opened, though it was whole when the run listed it: "
                 f"{error}. Leave a log's files alone while a run reads them; start the run again"
             ) from error
-        if handle.size() != file.size_bytes or _group_rows(metadata) != file.stored_rows:
+        is_same = file.footer in ("", footer_digest(footer))
+        is_same &= handle.size() == file.size_bytes and _group_rows(metadata) == file.stored_rows
+        if not is_same:
             raise BadLog(
                 f"{file.path} changed after the run listed it ({file.size_bytes:,} bytes then, "
-                f"{handle.size():,} now). Leave a log's files alone while a run reads them; start "
-                "the run again"
+                f"{handle.size():,} now, or another footer). Leave a log's files alone while a run "
+                "reads them; start the run again"
             )
         if file.content is not None and file.content.version not in ("", version_of(handle)):
             raise BadLog(
@@ -726,6 +733,7 @@ class _Judge:
             group_rows=kept,
             size_bytes=size,
             listed=digest.hexdigest(),
+            footer=footer_digest(footer),
             columns=_columns_of(rows.remove_metadata()),
             inside=tuple(k for k in inside if partitions.is_comparable(rows.field(k).type)),
             projection=projection,
@@ -813,18 +821,30 @@ def _text_columns(metadata: pq.FileMetaData) -> list[str]:
 
 
 def read_footer(filesystem: pa.fs.FileSystem, path: str) -> tuple[int, bytes]:
-    """Return the file's size, and its footer framed so that pyarrow reads it as an empty file's."""
+    """Return the size and footer of a file, as `footer_of` does."""
     with filesystem.open_input_file(path) as file:
-        size: int = file.size()
-        if size < 12:
-            raise ValueError(f"{size} bytes are too few for Parquet")
-        file.seek(size - 8)
-        tail = file.read(8)
-        length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != _MAGIC or length + 12 > size:
-            raise ValueError("it does not end with a Parquet footer; was the upload cut short?")
-        file.seek(size - 8 - length)
-        return size, _MAGIC + bytes(file.read(length)) + tail
+        return footer_of(file)
+
+
+def footer_of(file: pa.NativeFile) -> tuple[int, bytes]:
+    """Return the file's size, and its footer framed so that pyarrow reads it as an empty file's.
+
+    Raises:
+        ValueError: the file does not end as Parquet does.
+    """
+    size: int = file.size()
+    if size < 12:
+        raise ValueError(f"{size} bytes are too few for Parquet")
+    tail = bytes(file.read_at(8, size - 8))
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MAGIC or length + 12 > size:
+        raise ValueError("it does not end with a Parquet footer; was the upload cut short?")
+    return size, _MAGIC + bytes(file.read_at(length, size - 8 - length)) + tail
+
+
+def footer_digest(footer: bytes) -> str:
+    """Return the digest by which a footer is known again when its file is opened."""
+    return xxhash.xxh3_128(footer).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
