@@ -113,7 +113,7 @@ class Store:
             Places among the n rows, and the activations of the rows there. A row comes once.
         """
         wanted = _Wanted(keys)
-        for path in sorted((self.folder / scope).glob("*.activations")):
+        for path in _files_in(self.folder / scope, suffix=".activations"):
             if not wanted.left:
                 return
             found = self._matches(path, wanted)
@@ -207,7 +207,7 @@ class Store:
     def evict(self, budget_bytes: int) -> None:
         """Remove what was not used for longest, until the rest fits the budget."""
         held = []
-        for path in self.folder.glob("*/*"):
+        for path in self._all_files():
             try:
                 stat = path.stat()
             except OSError:
@@ -223,6 +223,11 @@ class Store:
             if _remove(path):
                 excess -= size
                 self.usage.entries_evicted += 1
+
+    def _all_files(self) -> Iterator[Path]:
+        """Yield every file one folder down, unfinished ones as well."""
+        for folder in _files_in(self.folder, suffix=""):
+            yield from _files_in(folder, suffix="")
 
     def _later(self, path: Path, save: Callable[[Path], None]) -> None:
         self._pending.append(self._writer.submit(self._put, path, save))
@@ -294,7 +299,7 @@ class Store:
         """
         is_absence = isinstance(error, FileNotFoundError | NotADirectoryError)
         if not is_absence or _is_there(path):
-            self._stop(f"{path} cannot be read: {error.strerror or error}")
+            self._stop(f"{path} may not be read: {error.strerror or 'permission denied'}")
 
     def _is_damaged(self, path: Path) -> bool:
         """Remove an entry that is there but cannot be used; always False."""
@@ -411,6 +416,14 @@ def _touch(path: Path) -> None:
         os.utime(path)
     except OSError:
         return
+
+
+def _files_in(folder: Path, *, suffix: str) -> list[Path]:
+    """Return the files of a folder by name; none where it is missing or may not be entered."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
+    except OSError:
+        return []
 
 
 def _is_there(path: Path) -> bool:

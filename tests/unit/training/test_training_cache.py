@@ -294,7 +294,13 @@ def test_a_folder_that_may_not_be_entered_is_said_once_and_the_run_goes_on(
             raise PermissionError(13, "Permission denied", str(path))
         return lstat(path)
 
+    listdir = os.listdir
+
+    def not_listed(folder):
+        return refuse() if Path(folder) == scope else listdir(folder)
+
     monkeypatch.setattr(Path, "lstat", refused)
+    monkeypatch.setattr(os, "listdir", not_listed)
     monkeypatch.setattr("pipeline.training.cache.safe_open", refuse)
     store = Store(tmp_path)
     assert not store.read_into(SCOPE, keys_of(), torch.zeros_like(some()))
