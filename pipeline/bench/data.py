@@ -31,6 +31,9 @@ from pipeline.bench.limits import measured_limits, one_torch_thread
 from pipeline.bench.platform_log import ENCODINGS, HISTORY, catalog_with, write_log
 from pipeline.data import view, vocabulary
 from pipeline.data.batch import Batch, to_batch
+from pipeline.data.content import read_content
+from pipeline.data.fingerprints import content_columns, unframed
+from pipeline.data.logs import footer_of
 from pipeline.data.reader import Reader, prefetch
 from pipeline.process import keep_freed_memory
 from schemas.bench import BenchDataSpec
@@ -153,12 +156,14 @@ def _decode_as_asked(case: Case) -> None:
 
 
 def _hash(case: Case) -> None:
-    """The bytes of row groups through the hash that names their content."""
-    selection = case.reader.selection
-    for place, group, _ in selection.groups:
-        file = selection.snapshot.files[place]
-        if file.content is not None:
-            file.content.check(selection.snapshot.open_file(file).handle, file.path, group)
+    """Whole files through the hash that names them, each with its first row group."""
+    snapshot, columns = case.reader.selection.snapshot, content_columns(case.reader.catalog)
+    for place, group, _ in case.reader.selection.groups:
+        if group == 0:
+            filesystem, path = snapshot.place_of(snapshot.files[place].path)
+            with filesystem.open_input_file(path) as handle:
+                size, footer = footer_of(handle)
+                read_content(handle, unframed(footer), columns, file_bytes=size)
 
 
 def _used_up(items: Iterator[object]) -> None:

@@ -91,12 +91,13 @@ def _lacks_checksums(snapshot: Snapshot, file: LogFile) -> bool:
     try:
         size, framed = read_footer(filesystem, path)
         with filesystem.open_input_file(path) as handle:
-            return lacks_checksums(handle, _unframed(framed), file_bytes=size)
+            return lacks_checksums(handle, unframed(framed), file_bytes=size)
     except (pa.ArrowException, OSError, ValueError):
         return False  # another finding says what is wrong with it
 
 
-def _unframed(framed: bytes) -> bytes:
+def unframed(framed: bytes) -> bytes:
+    """Return a footer without the frame that `footer_of` leaves around it."""
     return framed[_FRAME : -_FRAME - _LENGTH]
 
 
@@ -127,7 +128,7 @@ def _read(snapshot: Snapshot, file: LogFile, wanted: Wanted) -> FileContent | Un
             if version := version_of(handle):
                 return FileContent(version=version)
             size, framed = footer_of(handle)
-            content = read_content(handle, _unframed(framed), wanted.columns, file_bytes=size)
+            content = read_content(handle, unframed(framed), wanted.columns, file_bytes=size)
     except (pa.ArrowException, OSError, ValueError) as error:
         return Unreadable(
             path=file.path,
