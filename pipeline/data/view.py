@@ -104,15 +104,8 @@ def open_log(
         for name, spec in catalog.splits.items()
         if name in wanted
     ]
-    snapshot = _snapshot(uri, catalog, chosen, version)
-    _refuse_unknown_columns(snapshot, catalog, version)
-    if not snapshot.files:
-        conditions = told_conditions(chosen, snapshot, catalog)
-        refuse_unreadable(snapshot, f"{told_windows(chosen, days)}{conditions}")
-    kinds.refuse_mixtures(snapshot, catalog)
-    refuse_odd_partitions(snapshot, catalog)
-    refuse_time_unit(snapshot, catalog)
-    snapshot = with_contents(snapshot, catalog, kept or KeptContents(None))
+    listed = _listed(uri, catalog, chosen, days, version)
+    snapshot = with_contents(listed, catalog, kept or KeptContents(None))
     refuse_unreadable(snapshot, told_windows(chosen, days))
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
     selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
@@ -132,6 +125,21 @@ def open_log(
             *([found] if found else []),
         ),
     )
+
+
+def _listed(
+    uri: str, catalog: Catalog, chosen: Sequence[Split], days: LogDates, version: int | None
+) -> Snapshot:
+    """List the files of some splits, and refuse what their footers show to be wrong."""
+    snapshot = _snapshot(uri, catalog, chosen, version)
+    _refuse_unknown_columns(snapshot, catalog, version)
+    if not snapshot.files:
+        conditions = told_conditions(chosen, snapshot, catalog)
+        refuse_unreadable(snapshot, f"{told_windows(chosen, days)}{conditions}")
+    kinds.refuse_mixtures(snapshot, catalog)
+    refuse_odd_partitions(snapshot, catalog)
+    refuse_time_unit(snapshot, catalog)
+    return snapshot
 
 
 def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:

@@ -149,8 +149,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     )
     before = digest_of(model, worker)
     report({"event": "base", "digest": before.combined[:16]})
-    is_kept = work.keeping.kind == "cache"
-    store = Store(work.keeping.folder, run=str(work.run_dir)) if is_kept else None
+    store = _store(work)
     seen: Counter[str] = Counter()
     sources = {split: _source(work, split, store, worker, seen) for split in SPLITS}
     known = {split: source.read() for split, source in sources.items()}
@@ -194,6 +193,13 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         standard_from=standard_from,
         cache=usage,
     )
+
+
+def _store(work: FinetuneWork) -> Store | None:
+    """Return the activation cache, None where nothing is kept on disk."""
+    if work.keeping.kind != "cache":
+        return None
+    return Store(work.keeping.folder, run=str(work.run_dir))
 
 
 def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCounts:
