@@ -28,7 +28,7 @@ from pipeline.errors import BadLog
 
 DIGESTS = "digests.sqlite"
 """Name of the file in which jobs keep contents, beside the base."""
-_PIECE_BYTES = 4 * 2**20
+_PIECE_BYTES = 2**19
 """Bytes that are read and hashed at a time: they stay in the processor's cache."""
 _PAGE_HEADER_BYTES = 64 * 1024
 """More than a page's header takes, which holds values of any length as statistics."""
