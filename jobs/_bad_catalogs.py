@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jobs._bad_items import BadInput
-from jobs._bad_settings import Leaf, bad_literals, leaves, plain_type
-from schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
-from schemas.log import Catalog, LogSpec, SplitSpec
-from schemas.task import DomainSpec, TaskSpec
+from iak.jobs._bad_items import BadInput
+from iak.jobs._bad_settings import Leaf, bad_literals, leaves, plain_type
+from iak.schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
+from iak.schemas.log import Catalog, LogSpec, SplitSpec
+from iak.schemas.task import DomainSpec, TaskSpec
 
 Document = dict[str, Any]
 Change = Callable[[Document], None]

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs._bad_catalogs import Change, document, set_key, text_of
-from jobs._bad_items import BadInput
-from jobs._bad_settings import HUGE, NEEDED
+from iak.jobs._bad_catalogs import Change, document, set_key, text_of
+from iak.jobs._bad_items import BadInput
+from iak.jobs._bad_settings import HUGE, NEEDED
 
 DAYS = ("2026-10-01", "2026-10-02", "2026-10-03", "2026-10-04", "2026-10-05")
 FIRST_S = 1_790_812_800

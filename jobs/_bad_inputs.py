@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from jobs import cli
-from jobs._bad_catalogs import bad_catalogs
-from jobs._bad_files import bad_files
-from jobs._bad_items import BadInput, Outcome, Verdict
-from jobs._bad_settings import bad_paths, bad_settings
+from iak.jobs import cli
+from iak.jobs._bad_catalogs import bad_catalogs
+from iak.jobs._bad_files import bad_files
+from iak.jobs._bad_items import BadInput, Outcome, Verdict
+from iak.jobs._bad_settings import bad_paths, bad_settings
 
 REFUSED_CODES = (1, 2, 3)
 _ACCEPTED = 99

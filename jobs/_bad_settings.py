@@ -11,10 +11,10 @@ from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs._bad_items import BadInput
-from jobs._paths import roles_of
-from jobs.cli import VERBS, _spec_class
-from schemas.paths import Role
+from iak.jobs._bad_items import BadInput
+from iak.jobs._paths import roles_of
+from iak.jobs.cli import VERBS, _spec_class
+from iak.schemas.paths import Role
 
 HUGE = "1" + "0" * 30
 NEEDED: dict[str, dict[str, str]] = {

@@ -10,15 +10,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jobs._ray import on_ray
-from pipeline.bench.finetune import prepare
-from pipeline.bench.finetune.loop import loop_on_worker
-from pipeline.bench.finetune.prepare import Ground
-from pipeline.bench.progress import Report, writer
-from pipeline.bench.sharding.worker import Work, on_worker
-from pipeline.process import Worker, run_on_workers
-from schemas.bench import BenchFinetuneSpec
-from schemas.record import Target
+from iak.jobs._ray import on_ray
+from iak.pipeline.bench.finetune import prepare
+from iak.pipeline.bench.finetune.loop import loop_on_worker
+from iak.pipeline.bench.finetune.prepare import BenchSetup
+from iak.pipeline.bench.progress import Report, writer
+from iak.pipeline.bench.sharding.worker import Work, on_worker
+from iak.pipeline.process import Worker, run_on_workers
+from iak.schemas.bench import BenchFinetuneSpec
+from iak.schemas.record import Target
 
 MOST = 0.025
 _ROUNDS = 3
@@ -52,7 +52,7 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
     )
 
 
-def _round(ground: Ground, passes: int, run_dir: Path, number: int) -> dict[str, float]:
+def _round(ground: BenchSetup, passes: int, run_dir: Path, number: int) -> dict[str, float]:
     """Seconds of both, one after the other, in another order each time."""
     runs = {
         "plain": lambda: _plain(ground, passes)["seconds"],
@@ -62,16 +62,16 @@ def _round(ground: Ground, passes: int, run_dir: Path, number: int) -> dict[str,
     return {side: float(runs[side]()) for side in order}
 
 
-def _plain(ground: Ground, passes: int) -> dict[str, Any]:
+def _plain(ground: BenchSetup, passes: int) -> dict[str, Any]:
     return run_on_workers(plain_on_worker, ground.spec.workers, ground, passes)[0]
 
 
-def plain_on_worker(worker: Worker, ground: Ground, passes: int) -> dict[str, Any]:
+def plain_on_worker(worker: Worker, ground: BenchSetup, passes: int) -> dict[str, Any]:
     """The loop without Ray."""
     return loop_on_worker(worker, (ground, passes), writer(ground.progress, worker))
 
 
-def _ray(ground: Ground, passes: int, run_dir: Path) -> dict[str, Any]:
+def _ray(ground: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
     run_dir.mkdir()
     return on_ray(
         loop_on_worker,

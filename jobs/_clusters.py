@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from jobs._documents import read_toml
-from jobs._explain import explain
-from pipeline.errors import BadRequest
-from schemas.cluster import ClusterSpec
+from iak.jobs._documents import read_toml
+from iak.jobs._explain import explain
+from iak.pipeline.errors import BadRequest
+from iak.schemas.cluster import ClusterSpec
 
 MOST_NODES = 100_000
 _PART = re.compile(r"(?P<devices>[1-9]\d*)x(?P<kind>[A-Z].*)")
@@ -49,7 +49,7 @@ def _refuse_more_than_exist(nodes: int) -> None:
 
 def shipped_clusters() -> dict[str, Path]:
     """The clusters that come with iak, by name."""
-    folder = Path(str(resources.files("jobs") / "configs" / "clusters"))
+    folder = Path(str(resources.files("iak.jobs") / "configs" / "clusters"))
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest
 
 MOST_BYTES = 64 * 2**20
 """Size beyond which a file is no document that a person wrote."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.data.nearest import listed, nearest
-from schemas.base import redacted, shortened
-from schemas.reference import type_name
+from iak.pipeline.data.nearest import listed, nearest
+from iak.schemas.base import redacted, shortened
+from iak.schemas.reference import type_name
 
 _SECTIONS = {
     "log": "[log]",

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from pipeline import errors
-from pipeline.errors import PipelineError
-from pipeline.files import put_file
+from iak.pipeline import errors
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.files import put_file
 
 REFUSED = "refused.json"
 STARTED = "started.json"

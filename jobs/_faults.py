@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
-from jobs import evaluate, finetune, pretrain, show
-from jobs._record import AlreadyFinished
-from pipeline.bench.faults.outcome import Ended
-from pipeline.process import Worker, process_group
-from pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
-from pipeline.publish.bundle_index import BUNDLES
-from pipeline.publish.predict import PREDICTIONS
-from pipeline.training.finetune import SPLITS
-from schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
+from iak.jobs import evaluate, finetune, pretrain, show
+from iak.jobs._record import AlreadyFinished
+from iak.pipeline.bench.faults.outcome import Ended
+from iak.pipeline.process import Worker, process_group
+from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
+from iak.pipeline.publish.bundle_index import BUNDLES
+from iak.pipeline.publish.predict import PREDICTIONS
+from iak.pipeline.tuning.finetune import SPLITS
+from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
 
 Moment = Callable[[str], None]
 _SPECS: dict[str, tuple[ModuleType, Any]] = {

@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.planning.estimate import Estimate
-from schemas.record import BenchmarkRecord
+from iak.pipeline.planning.estimate import Estimate
+from iak.schemas.record import BenchmarkRecord
 
 Line = Mapping[str, Any]
 _GIB = 2**30

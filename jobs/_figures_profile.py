@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from pipeline.data.profile import CHANGED, MOVED, UNKNOWN_DAY, Drift, Profile, SplitProfile
-from schemas.log import Catalog
+from iak.pipeline.data.profile import CHANGED, MOVED, UNKNOWN_DAY, Drift, Profile, SplitProfile
+from iak.schemas.log import Catalog
 
 _STYLE: Any = {
     "font.size": 9,

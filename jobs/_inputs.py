@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.log import Catalog
-from schemas.manifest import sha256_of
-from schemas.record import RunRecord
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import sha256_of
+from iak.schemas.record import RunRecord
 
 CATALOGUE, LOG, DATES = "catalogue", "log", "dates"
 ABSENT = "absent"
@@ -96,7 +96,7 @@ def _describe_log(before: RunRecord, now: Inputs) -> str:
 
 def _columns_of(catalog: Document) -> str:
     """Return a name of the columns whose content the fingerprints of files cover."""
-    from pipeline.data.fingerprints import content_columns  # pyarrow, which readers do not need
+    from iak.pipeline.data.fingerprints import content_columns  # pyarrow, which readers do not need
 
     try:
         return content_columns(Catalog.model_validate(catalog)).digest

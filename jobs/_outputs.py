@@ -11,13 +11,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import BadRequest, Corrupt, PipelineError
-from pipeline.publish.bundle import read_bundle
-from pipeline.publish.bundle_index import read_index
-from pipeline.sharding import rectangles
-from pipeline.training import base, optimizer_state
-from schemas.manifest import FileEntry
-from schemas.record import Output
+from iak.pipeline.base import optimizer_state, published_base
+from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
+from iak.pipeline.publish.bundle import read_bundle
+from iak.pipeline.publish.bundle_index import read_index
+from iak.pipeline.sharding import rectangles
+from iak.schemas.manifest import FileEntry
+from iak.schemas.record import Output
 
 TABLE_BYTES = 8 * 2**30
 """Bytes of a base's tables that are read again: some seconds."""
@@ -32,8 +32,8 @@ def file_output(path: Path) -> Output:
 
 def base_output(folder: Path) -> Output:
     """Return what a published base holds, by its manifest."""
-    manifest = base.open_base(folder).manifest
-    digest = hashlib.sha256((folder / base.MANIFEST).read_bytes()).hexdigest()
+    manifest = published_base.open_base(folder).manifest
+    digest = hashlib.sha256((folder / published_base.MANIFEST).read_bytes()).hexdigest()
     return Output(kind="base", sha256=digest, bytes=sum(entry.bytes for entry in manifest.files))
 
 
@@ -95,7 +95,7 @@ def _wrong(path: Path, written: Output) -> Iterator[str]:
 
 def _wrong_in_base(folder: Path) -> Iterator[str]:
     """Yield which files of a base are missing or not what its manifest says."""
-    manifest = base.open_base(folder).manifest
+    manifest = published_base.open_base(folder).manifest
     has_state = (folder / optimizer_state.FOLDER).is_dir()  # it may have been removed
     entries = [*manifest.files, *(manifest.optimizer if has_state else [])]
     is_read = {entry.path for entry in _read_again(entries)}

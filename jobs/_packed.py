@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest
 
+PACKAGE = Path("infra/package/iak")
+"""The package as it stands in a checkout: its own file, and links to the source folders."""
 SOURCE_FOLDERS = ("pipeline", "jobs", "schemas")
 SOURCE_FILES = ("*.py", "*.toml", "py.typed")
-ALWAYS = ("pyproject.toml",)
+ALWAYS = ("pyproject.toml", f"{PACKAGE}/__init__.py")
 SECRETS = (".*", "*.pem", "*.key", "*.p12", "*.pfx", "*.crt", "id_*", "*credential*", "*secret*")
 """Names that are left out of a folder that `include` names, and refused where it names them."""
 
@@ -36,11 +38,18 @@ def pack(project: Path, include: Sequence[str], target: Path) -> dict[str, list[
     for entry in (*ALWAYS, *SOURCE_FOLDERS, *include):
         files = sorted(_included(project, entry) if entry in include else _sources(project, entry))
         for path in files:
-            place = target / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / path, place)
+            copy = target / _sent_as(path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(project / path, copy)
         packed[entry] = files
     return packed
+
+
+def _sent_as(path: Path) -> Path:
+    """Return where a file of the checkout lies in what is sent: sources are one package there."""
+    if path.parts[0] in SOURCE_FOLDERS:
+        return PACKAGE.name / path
+    return path.relative_to(PACKAGE.parent) if path.is_relative_to(PACKAGE) else path
 
 
 def summary(packed: dict[str, list[Path]], project: Path) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pipeline.errors import BadRequest
-from schemas.base import shortened
-from schemas.paths import Role
+from iak.pipeline.errors import BadRequest
+from iak.schemas.base import shortened
+from iak.schemas.paths import Role
 
 
 def check_paths(spec: BaseModel) -> None:

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import torch
 
-from jobs._progress import console
-from pipeline.errors import BadRequest, DoesNotFit
-from pipeline.model.heads import Heads
-from pipeline.publish.bundle_index import check_index, find_bundles
-from pipeline.sharding.quantised import row_bytes
-from pipeline.training import base, optimizer_state, precision
-from pipeline.training.base import PublishedBase
-from pipeline.training.tuning_checkpoint import CHECKPOINT
-from schemas.feature import table_of
-from schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
-from schemas.log import Catalog
-from schemas.manifest import sha256_of
-from schemas.plan import PlanDocument
+from iak.jobs._progress import console
+from iak.pipeline.base import optimizer_state, precision, published_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.errors import BadRequest, DoesNotFit
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.publish.bundle_index import check_index, find_bundles
+from iak.pipeline.sharding.quantised import row_bytes
+from iak.pipeline.tuning.checkpoint import CHECKPOINT
+from iak.schemas.feature import table_of
+from iak.schemas.job import FrozenTablesSpec, ModelSpec, WorkerJobSpec
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import sha256_of
+from iak.schemas.plan import PlanDocument
 
 WORKER_GIB = 0.5
 """What a worker holds before it has a row: torch, torchrec and Ray loaded (470 MiB, torch 2.13)."""
@@ -163,7 +163,7 @@ def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
     names = [table_of(feature) or feature.name for feature in catalog.keyed]
     width = sum(specs[name].width or model.width for name in names) + len(catalog.numeric)
     with torch.device("meta"):
-        trunk = base.build_trunk(model, width=width, tasks=tasks)
+        trunk = published_base.build_trunk(model, width=width, tasks=tasks)
         heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
     return sum(p.numel() for module in (trunk, heads) for p in module.parameters())
 
@@ -175,8 +175,8 @@ def open_frozen_base(place: Path, catalog: Catalog, tables: FrozenTablesSpec) ->
         BadRequest: there is no base, its catalogue is another one, or a precision costs too much.
         Corrupt: its manifest was changed.
     """
-    opened = base.open_base(place)
-    base.check_same_schema(opened, catalog)
+    opened = published_base.open_base(place)
+    published_base.check_same_schema(opened, catalog)
     precision.check(opened.manifest, tables)
     return opened
 

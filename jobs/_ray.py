@@ -24,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import distributed as dist
 
-from jobs._failures import (
+from iak.jobs._failures import (
     announce_restart,
     cause_of_failure,
     forget_failures,
@@ -35,10 +35,10 @@ from jobs._failures import (
     tracebacks,
     write_document,
 )
-from jobs._progress import announce, show_progress
-from jobs._session import private_folder
-from pipeline.errors import DoesNotFit, PipelineError
-from pipeline.process import WORKER_ENVIRONMENT, Worker, current_worker, keep_freed_memory
+from iak.jobs._progress import announce, show_progress
+from iak.jobs._session import private_folder
+from iak.pipeline.errors import DoesNotFit, PipelineError
+from iak.pipeline.process import WORKER_ENVIRONMENT, Worker, current_worker, keep_freed_memory
 
 OBJECT_STORE_BYTES = 200 * 2**20
 _QUIET = {

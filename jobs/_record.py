@@ -19,15 +19,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs._inputs import Inputs, describe_changes, flattened
-from jobs._progress import announce, console
-from pipeline.errors import BadRequest, Corrupt, PipelineError
-from pipeline.files import put_file
-from pipeline.formats import current_document, unchanged
-from pipeline.lock import one_writer
-from schemas.base import Spec
-from schemas.manifest import sha256_of
-from schemas.record import RECORD_FORMAT, Output, RunRecord
+from iak.jobs._inputs import Inputs, describe_changes, flattened
+from iak.jobs._progress import announce, console
+from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
+from iak.pipeline.files import put_file
+from iak.pipeline.formats import current_document, unchanged
+from iak.pipeline.lock import one_writer
+from iak.schemas.base import Spec
+from iak.schemas.manifest import sha256_of
+from iak.schemas.record import RECORD_FORMAT, Output, RunRecord
 
 RECORD = "record.json"
 WORK = (
@@ -119,7 +119,7 @@ class OpenRecord:
                 "Choose another --run-dir for these inputs; its results belong to the old ones"
             )
         if is_finished:
-            from jobs._outputs import verify_outputs  # torch takes seconds; readers need none
+            from iak.jobs._outputs import verify_outputs  # torch takes seconds; readers need none
 
             with announce("verifying the results of the finished run", after_s=2.0):
                 verify_outputs(self.run_dir, held.outputs)

@@ -8,15 +8,15 @@ from typing import Any
 
 from rich.markup import escape
 
-from jobs._progress import console
-from jobs._tables import show_table
-from pipeline.data import domains, logs, skipped, view
-from pipeline.data.domains import Serving
-from pipeline.data.skipped import SkippedFiles, days_listed
-from pipeline.data.view import LogView
-from pipeline.errors import PipelineError
-from schemas.job import LogJobSpec
-from schemas.log import Catalog
+from iak.jobs._progress import console
+from iak.jobs._tables import show_table
+from iak.pipeline.data import domains, logs, skipped, view
+from iak.pipeline.data.domains import Serving
+from iak.pipeline.data.skipped import SkippedFiles, days_listed
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import PipelineError
+from iak.schemas.job import LogJobSpec
+from iak.schemas.log import Catalog
 
 MAY_MOVE = ("allow_skipped", "max_skipped_share")
 """Settings that change nothing that is read; a refused run is resumed under others."""

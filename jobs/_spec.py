@@ -9,15 +9,15 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from jobs._documents import read_json, read_toml
-from jobs._explain import explain
-from pipeline.data.nearest import refuse_unknown_settings
-from pipeline.errors import BadRequest
-from pipeline.formats import first_format
-from schemas.base import shortened
-from schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
-from schemas.log import Catalog
-from schemas.plan import Job, PlanDocument
+from iak.jobs._documents import read_json, read_toml
+from iak.jobs._explain import explain
+from iak.pipeline.data.nearest import refuse_unknown_settings
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.formats import first_format
+from iak.schemas.base import shortened
+from iak.schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
+from iak.schemas.log import Catalog
+from iak.schemas.plan import Job, PlanDocument
 
 _ALIKE = 0.8
 
@@ -33,7 +33,7 @@ def load_catalog(name: Path) -> Catalog:
 
 def catalog_path(name: Path) -> Path:
     """Where a catalogue lies: a path that exists, else a shipped catalogue's."""
-    shipped = Path(str(resources.files("schemas") / "catalog"))
+    shipped = Path(str(resources.files("iak.schemas") / "catalog"))
     try:
         for path in (name, shipped / f"{name}.toml"):
             if path.is_file():

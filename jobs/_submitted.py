@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from jobs import cli
-from pipeline.errors import PipelineError
+from iak.jobs import cli
+from iak.pipeline.errors import PipelineError
 
 BEGIN, END = "-----BEGIN IAK DOCUMENT ", "-----END IAK DOCUMENT-----"
 _DASHES = "-----"

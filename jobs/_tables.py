@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from jobs._progress import console
+from iak.jobs._progress import console
 
 _WIDEST = 200
 """Characters of a line that a file or a pipe is given at most."""

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs import _figures, _record
-from jobs._progress import console, print_event
-from jobs._spec import load_catalog
-from jobs._tables import show_facts, show_table
-from pipeline.files import put_file
-from schemas.bench import (
+from iak.jobs import _figures, _record
+from iak.jobs._progress import console, print_event
+from iak.jobs._spec import load_catalog
+from iak.jobs._tables import show_facts, show_table
+from iak.pipeline.files import put_file
+from iak.schemas.bench import (
     BenchDataSpec,
     BenchFaultsSpec,
     BenchFinetuneSpec,
@@ -22,7 +22,7 @@ from schemas.bench import (
     BenchSpec,
     BenchTablesSpec,
 )
-from schemas.record import BenchmarkRecord, Target
+from iak.schemas.record import BenchmarkRecord, Target
 
 NAMES: dict[type[BenchSpec], str] = {
     BenchDataSpec: "data",
@@ -57,10 +57,10 @@ def main(spec: BenchSpec) -> int:
 def measured(name: str, spec: BenchSpec) -> BenchmarkRecord:
     """What the bench found on this machine."""
     started_at, started = datetime.now(UTC).replace(microsecond=0), time.monotonic()
-    body = importlib.import_module(f"pipeline.bench.{name}")
+    body = importlib.import_module(f"iak.pipeline.bench.{name}")
     rows, targets, notes, limits = body.measure(spec, _report, **_brought(spec))
     if isinstance(spec, BenchFinetuneSpec):
-        from jobs import _bench_ray
+        from iak.jobs import _bench_ray
 
         lines, target = _bench_ray.ray_share(spec, _report)
         rows, targets = [*rows, *lines], [*targets, target]
@@ -84,15 +84,15 @@ def measured(name: str, spec: BenchSpec) -> BenchmarkRecord:
 def _brought(spec: BenchSpec) -> dict[str, Any]:
     """What a body cannot reach by itself: a catalogue by its name, verbs, and Ray."""
     if isinstance(spec, BenchFaultsSpec):
-        from jobs._bad_inputs import run_bad_inputs
-        from jobs._faults import attempt
+        from iak.jobs._bad_inputs import run_bad_inputs
+        from iak.jobs._faults import attempt
 
         return {"attempt": attempt, "bad_inputs": run_bad_inputs}
     if not isinstance(spec, BenchShardingSpec):
         return {}
     brought: dict[str, Any] = {"catalog": load_catalog(spec.catalog) if spec.catalog else None}
     if spec.as_ray:
-        from jobs import _bench_ray
+        from iak.jobs import _bench_ray
 
         brought["on_ray"] = _bench_ray.sharding_on_ray
     return brought

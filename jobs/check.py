@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from jobs._figures_profile import draw_profile
-from jobs._progress import announce, console
-from jobs._skipped import today_of
-from jobs._spec import load_catalog
-from jobs._tables import show_facts, show_table
-from pipeline.data import unseen
-from pipeline.data.check import Report, check_log
-from pipeline.data.contract import Finding
-from pipeline.data.profile import (
+from iak.jobs._figures_profile import draw_profile
+from iak.jobs._progress import announce, console
+from iak.jobs._skipped import today_of
+from iak.jobs._spec import load_catalog
+from iak.jobs._tables import show_facts, show_table
+from iak.pipeline.data import unseen
+from iak.pipeline.data.check import Report, check_log
+from iak.pipeline.data.contract import Finding
+from iak.pipeline.data.profile import (
     LEAST_NEGATIVES,
     LEAST_POSITIVES,
     Drift,
@@ -25,11 +25,11 @@ from pipeline.data.profile import (
     power,
     profile_log,
 )
-from pipeline.data.view import open_log
-from pipeline.errors import BadRequest, PipelineError
-from pipeline.files import put_file
-from schemas.job import CheckSpec
-from schemas.log import Catalog
+from iak.pipeline.data.view import open_log
+from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.files import put_file
+from iak.schemas.job import CheckSpec
+from iak.schemas.log import Catalog
 
 REFUSED, WARNED = 1, 0
 JUDGED = ("gate", "test")

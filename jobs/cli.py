@@ -187,15 +187,15 @@ def _listed(told: str) -> Callable[[], None]:
 
 def _doctor() -> int:
     """Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together."""
-    code: int = importlib.import_module("jobs.doctor").doctor()
+    code: int = importlib.import_module("iak.jobs.doctor").doctor()
     return code
 
 
 def _verb(verb: str, words: list[str], start: Start) -> int:
     """Read the verb's spec from its words, then call its job."""
-    from jobs._paths import check_paths, setting_of
-    from pipeline.errors import DoesNotFit, PipelineError
-    from schemas.base import redacted
+    from iak.jobs._paths import check_paths, setting_of
+    from iak.pipeline.errors import DoesNotFit, PipelineError
+    from iak.schemas.base import redacted
 
     spec: BaseModel | None = None
     try:
@@ -220,10 +220,10 @@ def _verb(verb: str, words: list[str], start: Start) -> int:
 
 def _start(verb: str, spec: BaseModel) -> int:
     """Call a verb's job."""
-    from jobs._progress import announce
+    from iak.jobs._progress import announce
 
     with announce("loading libraries", after_s=2.0):  # torch and ray, from a cold disk
-        job = importlib.import_module(f"jobs.{verb.partition(' ')[0]}")
+        job = importlib.import_module(f"iak.jobs.{verb.partition(' ')[0]}")
     return int(job.main(spec))
 
 
@@ -246,10 +246,10 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     """
     from pydantic import ValidationError
 
-    from jobs import _spec
-    from jobs._documents import read_toml
-    from jobs._explain import explain
-    from pipeline.errors import BadRequest
+    from iak.jobs import _spec
+    from iak.jobs._documents import read_toml
+    from iak.jobs._explain import explain
+    from iak.pipeline.errors import BadRequest
 
     kind = _spec_class(verb)
     words, files = _without_config(_as_flags(_named(verb, words), kind))
@@ -300,16 +300,18 @@ def _dotted(message: str) -> str:
 
 def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:
     """Return dotted names of every setting that is asked for, by flag, file or preset."""
-    from jobs import _spec
+    from iak.jobs import _spec
 
     flags = [w.partition("=")[0].removeprefix("--") for w in words if w.startswith("--")]
     return [*flags, *_spec.dotted(below)]
 
 
 def _spec_class(verb: str) -> type[BaseModel]:
-    module = {"synth": "schemas.synth", "bench": "schemas.bench"}.get(verb.partition(" ")[0])
+    module = {"synth": "iak.schemas.synth", "bench": "iak.schemas.bench"}.get(
+        verb.partition(" ")[0]
+    )
     found: type[BaseModel] = getattr(
-        importlib.import_module(module or "schemas.job"), VERBS[verb][0]
+        importlib.import_module(module or "iak.schemas.job"), VERBS[verb][0]
     )
     return found
 
@@ -384,7 +386,7 @@ def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:
 
 def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """What the catalogue that is named suggests for this verb."""
-    from jobs import _spec
+    from iak.jobs import _spec
 
     named = settings.get("catalog")
     for word, following in zip(words, [*words[1:], ""], strict=False):

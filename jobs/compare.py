@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs._progress import console
-from jobs._tables import largest, number, show_facts, show_table
-from pipeline.errors import BadRequest
-from pipeline.files import put_file
-from pipeline.publish.predictions import (
+from iak.jobs._progress import console
+from iak.jobs._tables import largest, number, show_facts, show_table
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.files import put_file
+from iak.pipeline.publish.predictions import (
     Ints,
     Predictions,
     paired_rows,
@@ -20,9 +20,9 @@ from pipeline.publish.predictions import (
     read_predictions,
     task_columns,
 )
-from pipeline.stats.metrics import ALL, POOLED, MetricRow, evaluate_methods
-from schemas.job import CompareSpec
-from schemas.predictions import MetricTask
+from iak.pipeline.stats.metrics import ALL, POOLED, MetricRow, evaluate_methods
+from iak.schemas.job import CompareSpec
+from iak.schemas.predictions import MetricTask
 
 FIRST, SECOND = "first", "second"
 FORMAT = 1

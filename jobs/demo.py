@@ -10,24 +10,24 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from jobs import synth
-from jobs._documents import read_toml
-from jobs._explain import explain
-from jobs._progress import console
-from jobs._ray import ray_cluster
-from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
-from jobs._spec import load_catalog, merged, nested
-from jobs._tables import number, show_facts, show_table
-from jobs.evaluate import delta_of, evaluate
-from jobs.finetune import tune_domains
-from jobs.pretrain import pretrain
-from pipeline.errors import BadRequest
-from pipeline.publish.predict import BASE, IAK
-from pipeline.stats.metrics import MetricRow
-from schemas.base import Spec
-from schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec
-from schemas.log import Catalog
-from schemas.synth import SynthJobSpec
+from iak.jobs import synth
+from iak.jobs._documents import read_toml
+from iak.jobs._explain import explain
+from iak.jobs._progress import console
+from iak.jobs._ray import ray_cluster
+from iak.jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
+from iak.jobs._spec import load_catalog, merged, nested
+from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.evaluate import delta_of, evaluate
+from iak.jobs.finetune import tune_domains
+from iak.jobs.pretrain import pretrain
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.publish.predict import BASE, IAK
+from iak.pipeline.stats.metrics import MetricRow
+from iak.schemas.base import Spec
+from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec
+from iak.schemas.log import Catalog
+from iak.schemas.synth import SynthJobSpec
 
 S = TypeVar("S", bound=Spec)
 R = TypeVar("R")
@@ -60,7 +60,7 @@ def main(spec: DemoSpec) -> int:
 
 def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
     """The frozen demo knobs, or those of a file."""
-    shipped = Path(str(resources.files("jobs") / "configs" / "demo" / "synth.toml"))
+    shipped = Path(str(resources.files("iak.jobs") / "configs" / "demo" / "synth.toml"))
     file = spec.synth or shipped
     knobs = read_toml(file, setting="synth")
     try:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs import _skipped
-from jobs._inputs import inputs_of
-from jobs._outputs import file_output
-from jobs._preflight import (
+from iak.jobs import _skipped
+from iak.jobs._inputs import inputs_of
+from iak.jobs._outputs import file_output
+from iak.jobs._preflight import (
     base_inputs,
     bundles_folder,
     bundles_inputs,
@@ -23,37 +23,37 @@ from jobs._preflight import (
     check_workers,
     open_frozen_base,
 )
-from jobs._progress import console
-from jobs._ray import Report, on_ray
-from jobs._record import OpenRecord, run_record
-from jobs._spec import load_catalog
-from jobs._tables import largest, number, show_facts, show_table
-from jobs.pretrain import describe, usual_unseen
-from pipeline.data import kinds, logs, stores, unseen
-from pipeline.data.content import DIGESTS, KeptContents
-from pipeline.data.domains import Serving, nearest_of
-from pipeline.data.view import LogView, open_log
-from pipeline.errors import BadLog, UnderTrained
-from pipeline.files import put_file, putting_file
-from pipeline.process import Worker
-from pipeline.publish.choice import read_shelf
-from pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
-from pipeline.publish.predictions import probabilities_of, read_predictions, task_columns
-from pipeline.stats.auc import auc
-from pipeline.stats.metrics import (
+from iak.jobs._progress import console
+from iak.jobs._ray import Report, on_ray
+from iak.jobs._record import OpenRecord, run_record
+from iak.jobs._spec import load_catalog
+from iak.jobs._tables import largest, number, show_facts, show_table
+from iak.jobs.pretrain import describe, usual_unseen
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.data import kinds, logs, stores, unseen
+from iak.pipeline.data.content import DIGESTS, KeptContents
+from iak.pipeline.data.domains import Serving, nearest_of
+from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.errors import BadLog, UnderTrained
+from iak.pipeline.files import put_file, putting_file
+from iak.pipeline.process import Worker
+from iak.pipeline.publish.bundle_set import read_shelf
+from iak.pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
+from iak.pipeline.publish.predictions import probabilities_of, read_predictions, task_columns
+from iak.pipeline.stats.auc import auc
+from iak.pipeline.stats.metrics import (
     ALL,
     MetricRow,
     evaluate_methods,
     expected_log_loss,
     reachable_share,
 )
-from pipeline.stats.metrics import POOLED as TOGETHER
-from pipeline.training.base import PublishedBase
-from schemas.domain import POOLED
-from schemas.job import EvaluateSpec
-from schemas.log import Catalog
-from schemas.predictions import MetricTask, metric_tasks
-from schemas.record import Output
+from iak.pipeline.stats.metrics import POOLED as TOGETHER
+from iak.schemas.domain import POOLED
+from iak.schemas.job import EvaluateSpec
+from iak.schemas.log import Catalog
+from iak.schemas.predictions import MetricTask, metric_tasks
+from iak.schemas.record import Output
 
 Floats = npt.NDArray[np.float64]
 METRICS, METRICS_TABLE = "metrics.json", "metrics.parquet"

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from jobs import _record, _skipped
-from jobs._inputs import inputs_of
-from jobs._outputs import bundles_output
-from jobs._preflight import (
+from iak.jobs import _record, _skipped
+from iak.jobs._inputs import inputs_of
+from iak.jobs._outputs import bundles_output
+from iak.jobs._preflight import (
     BundlesFolder,
     base_inputs,
     bundles_folder,
@@ -21,32 +21,32 @@ from jobs._preflight import (
     open_frozen_base,
     plan_inputs,
 )
-from jobs._progress import console
-from jobs._ray import Report, on_ray
-from jobs._record import OpenRecord, run_record
-from jobs._spec import load_catalog, load_plan
-from jobs._tables import number, show_facts, show_table
-from jobs.pretrain import describe
-from pipeline.data import kinds
-from pipeline.data.content import DIGESTS, KeptContents
-from pipeline.data.domains import nearest_of
-from pipeline.data.view import LogView, open_log
-from pipeline.errors import BadRequest
-from pipeline.process import Worker
-from pipeline.publish.bundle_index import BUNDLES
-from pipeline.publish.choice import live_kernels
-from pipeline.publish.offer import Papers, offer
-from pipeline.sharding.plan import planned
-from pipeline.training import base, precision
-from pipeline.training.base import PublishedBase
-from pipeline.training.cache import digest_of
-from pipeline.training.finetune import SPLITS, FinetuneWork, Keeping, Live, finetune
-from pipeline.training.tune import Stage
-from pipeline.training.tuning_checkpoint import remove_checkpoint
-from schemas.job import FinetuneSpec, GateSpec, StageSpec
-from schemas.log import Catalog
-from schemas.plan import PlanDocument
-from schemas.predictions import metric_tasks
+from iak.jobs._progress import console
+from iak.jobs._ray import Report, on_ray
+from iak.jobs._record import OpenRecord, run_record
+from iak.jobs._spec import load_catalog, load_plan
+from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.pretrain import describe
+from iak.pipeline.activations.cache import digest_of
+from iak.pipeline.base import precision, published_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.data import kinds
+from iak.pipeline.data.content import DIGESTS, KeptContents
+from iak.pipeline.data.domains import nearest_of
+from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.process import Worker
+from iak.pipeline.publish.bundle_index import BUNDLES
+from iak.pipeline.publish.bundle_set import live_kernels
+from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.sharding.placement_rule import planned
+from iak.pipeline.tuning.checkpoint import remove_checkpoint
+from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
+from iak.pipeline.tuning.tune import Stage
+from iak.schemas.job import FinetuneSpec, GateSpec, StageSpec
+from iak.schemas.log import Catalog
+from iak.schemas.plan import PlanDocument
+from iak.schemas.predictions import metric_tasks
 
 SOME_HELD = 4
 ACTIVATIONS = "activations"
@@ -129,10 +129,10 @@ def _work(
     )
 
 
-def _papers(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Papers:
+def _papers(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Provenance:
     """What every bundle of the run says besides its own kernel."""
     snapshot = record.snapshot
-    return Papers(
+    return Provenance(
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
         data_window=snapshot["splits"] | {"snapshot": snapshot["fingerprint"]},
@@ -158,7 +158,7 @@ def _plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
         )
     planned(
         plan,
-        base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
+        published_base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
         world=spec.workers,
         device=torch.device("cpu"),
         precisions=precision.precisions_of(opened.manifest, spec.tables),
@@ -167,7 +167,7 @@ def _plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
 
 
 def finetune_on_worker(
-    worker: Worker, work: tuple[FinetuneWork, Papers, GateSpec], report: Report
+    worker: Worker, work: tuple[FinetuneWork, Provenance, GateSpec], report: Report
 ) -> dict[str, Any]:
     """One worker's whole part; worker 0 also judges and writes the bundles."""
     setting, papers, gate = work
@@ -215,10 +215,10 @@ def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
     return Stage(**fields, seed=spec.seed, step_rows=spec.step_rows)
 
 
-def _keeping(spec: FinetuneSpec, opened: PublishedBase) -> Keeping:
+def _keeping(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:
     """Where activations are kept: beside the base, unless the spec says so."""
     folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
-    return Keeping(
+    return ActivationCacheConfig(
         kind=spec.activations,
         precision=spec.cache.precision,
         folder=folder.absolute(),

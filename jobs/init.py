@@ -13,17 +13,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs._explain import explain
-from jobs._progress import announce, console
-from jobs._tables import show_facts
-from pipeline.data.describe_log import LogDescription, describe_log
-from pipeline.data.guess_features import HISTORY, FeatureGuess
-from pipeline.data.log_sample import LogSample, read_sample
-from pipeline.errors import BadRequest, PipelineError
-from pipeline.files import put_file
-from schemas.feature import CategoricalSpec, ListSpec
-from schemas.job import InitSpec
-from schemas.log import Catalog
+from iak.jobs._explain import explain
+from iak.jobs._progress import announce, console
+from iak.jobs._tables import show_facts
+from iak.pipeline.data.describe_log import LogDescription, describe_log
+from iak.pipeline.data.guess_features import HISTORY, FeatureGuess
+from iak.pipeline.data.log_sample import LogSample, read_sample
+from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.files import put_file
+from iak.schemas.feature import CategoricalSpec, ListSpec
+from iak.schemas.job import InitSpec
+from iak.schemas.log import Catalog
 
 _NAME_LENGTH = 64
 

@@ -7,25 +7,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
-from jobs._documents import read_toml
-from jobs._explain import explain
-from jobs._progress import console, print_event
-from jobs._spec import load_catalog, merged, nested
-from jobs._tables import show_facts, show_table
-from pipeline.errors import BadRequest
-from pipeline.files import put_file
-from pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change
-from pipeline.planning.estimate import Asked, Estimate, Level, as_rows
-from pipeline.planning.workload import Workload, workload
-from pipeline.sharding.quantised import check_width
-from pipeline.sharding.search import GIB, Wanted
-from pipeline.training import base
-from pipeline.training.base import PublishedBase
-from pipeline.training.defaults import batch_rows_for
-from schemas.cluster import ClusterSpec
-from schemas.job import FinetuneSpec, PlanSpec
-from schemas.log import Catalog
+from iak.jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
+from iak.jobs._documents import read_toml
+from iak.jobs._explain import explain
+from iak.jobs._progress import console, print_event
+from iak.jobs._spec import load_catalog, merged, nested
+from iak.jobs._tables import show_facts, show_table
+from iak.pipeline.base import published_base
+from iak.pipeline.base.defaults import batch_rows_for
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.files import put_file
+from iak.pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change
+from iak.pipeline.planning.estimate import Asked, Estimate, Level, as_rows
+from iak.pipeline.planning.workload import Workload, workload
+from iak.pipeline.sharding.placement_search import GIB, Wanted
+from iak.pipeline.sharding.quantised import check_width
+from iak.schemas.cluster import ClusterSpec
+from iak.schemas.job import FinetuneSpec, PlanSpec
+from iak.schemas.log import Catalog
 
 FITS, DOES_NOT_FIT = 0, 3
 _TAKEN = (
@@ -38,7 +38,7 @@ _TAKEN = (
 def main(spec: PlanSpec) -> int:
     """Answer for one cluster, or a line for each of several; 0 when it fits, 3 when it does not."""
     catalog = load_catalog(spec.catalog)
-    opened = base.open_base(spec.base) if spec.base else None
+    opened = published_base.open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows
     spec = _resolved(spec, catalog, opened)
     clusters = _clusters(spec)
@@ -306,7 +306,7 @@ def _write(spec: PlanSpec, work: Workload, found: Sequence[Answer]) -> None:
         }
         _to_file(spec.json_out, json.dumps(document, indent=1))
     if spec.picture:
-        from jobs._figures import draw_plan
+        from iak.jobs._figures import draw_plan
 
         draw_plan(found[0].estimate, spec.picture)
         console.print(f"picture: {spec.picture}", highlight=False)

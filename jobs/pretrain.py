@@ -12,39 +12,39 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from jobs import _record, _skipped
-from jobs._inputs import inputs_of
-from jobs._outputs import base_output
-from jobs._preflight import (
+from iak.jobs import _record, _skipped
+from iak.jobs._inputs import inputs_of
+from iak.jobs._outputs import base_output
+from iak.jobs._preflight import (
     check_training_fits,
     check_workers,
     declared_rows,
     parent_inputs,
     plan_inputs,
 )
-from jobs._progress import console, tell
-from jobs._ray import Report, on_ray
-from jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
-from jobs._spec import load_catalog, load_plan
-from jobs._tables import number, show_facts, show_table
-from pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
-from pipeline.data.content import DIGESTS, KeptContents
-from pipeline.data.features import Encoding
-from pipeline.data.labels import LabelCounts
-from pipeline.data.view import LogView, open_log
-from pipeline.errors import BadRequest
-from pipeline.process import Worker
-from pipeline.sharding.plan import planned
-from pipeline.training import base, defaults, optimizer_state
-from pipeline.training.base import PublishedBase
-from pipeline.training.defaults import Recipe
-from pipeline.training.pretrain import WEIGHTS, PretrainWork
-from pipeline.training.pretrain import pretrain as pretrain_base
-from pipeline.training.validation import TaskQuality
-from schemas.job import PretrainSpec
-from schemas.log import Catalog
-from schemas.manifest import BaseManifest
-from schemas.plan import PlanDocument
+from iak.jobs._progress import console, tell
+from iak.jobs._ray import Report, on_ray
+from iak.jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
+from iak.jobs._spec import load_catalog, load_plan
+from iak.jobs._tables import number, show_facts, show_table
+from iak.pipeline.base import defaults, optimizer_state, published_base
+from iak.pipeline.base.defaults import Recipe
+from iak.pipeline.base.pretrain import WEIGHTS, PretrainWork
+from iak.pipeline.base.pretrain import pretrain as pretrain_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.validation import TaskQuality
+from iak.pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
+from iak.pipeline.data.content import DIGESTS, KeptContents
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.labels import LabelCounts
+from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.placement_rule import planned
+from iak.schemas.job import PretrainSpec
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import BaseManifest
+from iak.schemas.plan import PlanDocument
 
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
@@ -145,9 +145,9 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
     plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
     check_workers(spec)
-    parent = base.open_base(spec.from_) if spec.from_ else None
+    parent = published_base.open_base(spec.from_) if spec.from_ else None
     if parent is not None:
-        base.check_continues(parent, catalog)
+        published_base.check_continues(parent, catalog)
     model = parent.model if parent else spec.model
     check_training_fits(spec, catalog, model, rows=declared_rows(catalog))
     with record.phase("snapshot"):
@@ -320,8 +320,8 @@ def _encoding(
         grown=[name for name in view.catalog.table_specs if f"table:{name}:grown" in allow],
     )
     if parent is not None:
-        base.check_loads(parent, view.catalog, encoding, allow)
-    vocabulary.save(encoding, run_dir / base.ENCODING)
+        published_base.check_loads(parent, view.catalog, encoding, allow)
+    vocabulary.save(encoding, run_dir / published_base.ENCODING)
     return encoding
 
 
@@ -351,7 +351,7 @@ def _work(
     """What workers are handed; a plan for other tables or workers is refused before they start."""
     if plan is not None:
         width = (parent.model if parent else spec.model).width
-        shapes = base.table_shapes(view.catalog, encoding, width=width)
+        shapes = published_base.table_shapes(view.catalog, encoding, width=width)
         planned(plan, shapes, world=spec.workers, device=torch.device("cpu"))
     recipe = recipe_of(spec, view, parent)
     return PretrainWork(
@@ -392,12 +392,16 @@ def _publish(
     shutil.copytree(spec.run_dir / ".best", best, copy_function=_linked)
     weights = json.loads((best / WEIGHTS).read_text())
     (best / WEIGHTS).unlink()
-    shutil.copytree(spec.run_dir / base.ENCODING, best / base.ENCODING, copy_function=_linked)
+    shutil.copytree(
+        spec.run_dir / published_base.ENCODING,
+        best / published_base.ENCODING,
+        copy_function=_linked,
+    )
     model = parent.model if parent else spec.model
-    manifest = base.seal(
+    manifest = published_base.seal(
         best,
         {
-            **base.contents(view.catalog, encoding, model, weights),
+            **published_base.contents(view.catalog, encoding, model, weights),
             "optimizer": weights["optimizer"],
             "parent": parent.manifest.fingerprint if parent else None,
             "spec": spec.model_dump(mode="json", by_alias=True)
@@ -416,7 +420,7 @@ def _publish(
             "created_at": datetime.now(UTC),
         },
     )
-    base.move_into_place(best, spec.run_dir / "base")
+    published_base.move_into_place(best, spec.run_dir / "base")
     _remove_scratch(spec.run_dir)
     console.print(f"published {spec.run_dir / 'base'}", markup=False, style="dim")
     return manifest
@@ -424,7 +428,7 @@ def _publish(
 
 def _remove_scratch(run_dir: Path) -> None:
     """Remove what a run needs until it is over."""
-    for scratch in ("checkpoints", ".best", base.ENCODING):
+    for scratch in ("checkpoints", ".best", published_base.ENCODING):
         shutil.rmtree(run_dir / scratch, ignore_errors=True)
 
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs._progress import console
-from jobs._record import RECORD, check_unchanged
-from jobs._tables import number, show_facts, show_table
-from pipeline.errors import BadRequest, Corrupt
-from pipeline.files import put_file
-from schemas.job import ShowSpec
+from iak.jobs._progress import console
+from iak.jobs._record import RECORD, check_unchanged
+from iak.jobs._tables import number, show_facts, show_table
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.files import put_file
+from iak.schemas.job import ShowSpec
 
 MANIFEST, INDEX = "manifest.json", "index.json"
 Document = dict[str, Any]
@@ -38,7 +38,7 @@ def main(spec: ShowSpec) -> int:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(found, indent=1))
     if folder := found.get("index_folder"):
-        from pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
+        from iak.pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
 
         read_index(Path(folder))
     return 0

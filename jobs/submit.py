@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from jobs._packed import pack, summary
-from jobs._progress import console
-from jobs._record import run_record_of
-from jobs._submitted import BEGIN, END, documents_in
-from jobs.cli import GROUPS, VERBS
-from pipeline.bench.sharding.baseline import benchmark_record_of
-from pipeline.errors import BadRequest, PipelineError
-from pipeline.files import put_file
-from pipeline.process import WORKER_ENVIRONMENT
-from schemas.job import SubmitSpec
+from iak.jobs._packed import pack, summary
+from iak.jobs._progress import console
+from iak.jobs._record import run_record_of
+from iak.jobs._submitted import BEGIN, END, documents_in
+from iak.jobs.cli import GROUPS, VERBS
+from iak.pipeline.bench.sharding.baseline import benchmark_record_of
+from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.files import put_file
+from iak.pipeline.process import WORKER_ENVIRONMENT
+from iak.schemas.job import SubmitSpec
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -48,7 +48,7 @@ def main(spec: SubmitSpec) -> int:
         sent = pack(project, spec.include, Path(packed))
         console.print(summary(sent, project), markup=False)
         job = client.submit_job(  # uploads the folder before it returns (Ray 2.60)
-            entrypoint=shlex.join(["python", "-m", "jobs._submitted", *words]),
+            entrypoint=shlex.join(["python", "-m", "iak.jobs._submitted", *words]),
             runtime_env={"working_dir": packed, "env_vars": WORKER_ENVIRONMENT},
         )
     console.print(f"job {job} on {spec.address}", markup=False)
@@ -95,7 +95,7 @@ def _project(spec: SubmitSpec) -> Path:
     Raises:
         BadRequest: it is not this project's.
     """
-    folder = (spec.project or Path(__file__).parents[1]).resolve()
+    folder = (spec.project or Path(__file__).resolve().parents[1]).resolve()
     if not all((folder / name).exists() for name in ("pyproject.toml", "jobs/cli.py")):
         raise BadRequest(
             f"{folder} is not a checkout of this project: no pyproject.toml and jobs/ in it. "

@@ -4,10 +4,10 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from jobs._progress import console
-from jobs._tables import show_facts
-from pipeline.data.synthetic import SynthResult, build_knobs, generate
-from schemas.synth import SynthJobSpec
+from iak.jobs._progress import console
+from iak.jobs._tables import show_facts
+from iak.pipeline.data.synthetic import SynthResult, build_knobs, generate
+from iak.schemas.synth import SynthJobSpec
 
 
 def main(spec: SynthJobSpec) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import NotPermitted
+from iak.pipeline.errors import NotPermitted
 
 PART = ".part"
 _EXCHANGE = 2  # renameat2's RENAME_EXCHANGE

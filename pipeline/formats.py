@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from pipeline.errors import OtherFormat
+from iak.pipeline.errors import OtherFormat
 
 M = TypeVar("M", bound=BaseModel)
 Document = Mapping[str, Any]

@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import Busy
-from pipeline.files import put_file
+from iak.pipeline.errors import Busy
+from iak.pipeline.files import put_file
 
 LOCK, OWNER = ".lock", ".lock.json"
 _FOREVER = -1.0

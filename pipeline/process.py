@@ -26,7 +26,7 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 import torch
 from torch import distributed as dist
 
-from pipeline.errors import PipelineError
+from iak.pipeline.errors import PipelineError
 
 Backend = Literal["gloo", "nccl"]
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -234,7 +234,7 @@ def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
 
 def _torchrun_environment() -> dict[str, str]:
     """This process's, with one thread a worker and loopback alone."""
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])  # the folder that holds the package `iak`
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     loopback = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
     return {

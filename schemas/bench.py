@@ -8,8 +8,8 @@ from pydantic import (
     field_validator,
 )
 
-from schemas.base import Spec
-from schemas.job import (
+from iak.schemas.base import Spec
+from iak.schemas.job import (
     BaseOptimSpec,
     DomainStageSpec,
     KernelSpec,
@@ -17,7 +17,7 @@ from schemas.job import (
     Precision,
     StageSpec,
 )
-from schemas.numbers import (
+from iak.schemas.numbers import (
     BatchRows,
     Count,
     CountOrZero,
@@ -31,7 +31,7 @@ from schemas.numbers import (
     Width,
     Workers,
 )
-from schemas.paths import FileToRead, FolderToRead, FolderToWrite, NamedPath
+from iak.schemas.paths import FileToRead, FolderToRead, FolderToWrite, NamedPath
 
 
 class BenchSpec(Spec):

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Spec
-from schemas.numbers import Gib, Money, Number, Seconds, Speed, Workers
+from iak.schemas.base import Spec
+from iak.schemas.numbers import Gib, Money, Number, Seconds, Speed, Workers
 
 Share = Annotated[Number, Field(gt=0, le=1)]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.base import Column, Spec, Value, without_repeats
-from schemas.numbers import Count, Number, Size, TableRows, Whole, Width
+from iak.schemas.base import Column, Spec, Value, without_repeats
+from iak.schemas.numbers import Count, Number, Size, TableRows, Whole, Width
 
 NULL_ROW = 0
 UNSEEN_ROW = 1

@@ -11,9 +11,9 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import Spec, Value, with_names, without_userinfo
-from schemas.feature import Name
-from schemas.numbers import (
+from iak.schemas.base import Spec, Value, with_names, without_userinfo
+from iak.schemas.feature import Name
+from iak.schemas.numbers import (
     BatchRows,
     Ceiling,
     Count,
@@ -36,7 +36,14 @@ from schemas.numbers import (
     Width,
     Workers,
 )
-from schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath, Picture
+from iak.schemas.paths import (
+    FileToRead,
+    FileToWrite,
+    FolderToRead,
+    FolderToWrite,
+    NamedPath,
+    Picture,
+)
 
 Dropout = Annotated[Number, Field(ge=0, lt=1)]
 Allowance = Annotated[

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Column, FolderText, Spec, Value, without_repeats
-from schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
-from schemas.numbers import Number, Share, Whole
-from schemas.task import DomainSpec, TaskSpec
+from iak.schemas.base import Column, FolderText, Spec, Value, without_repeats
+from iak.schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
+from iak.schemas.numbers import Number, Share, Whole
+from iak.schemas.task import DomainSpec, TaskSpec
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]

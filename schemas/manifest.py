@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
 
-from schemas.base import Spec
-from schemas.job import Precision
-from schemas.verdict import Verdict
+from iak.schemas.base import Spec
+from iak.schemas.job import Precision
+from iak.schemas.verdict import Verdict
 
 BASE_FORMAT = 2
 """1: written before bases kept their optimiser's state; it is read as one without."""

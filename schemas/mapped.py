@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from schemas.base import Spec
-from schemas.manifest import Sha256
+from iak.schemas.base import Spec
+from iak.schemas.manifest import Sha256
 
 MAPPED_FORMAT = 1
 BlockDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]

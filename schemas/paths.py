@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from schemas.base import not_empty, printable
+from iak.schemas.base import not_empty, printable
 
 PICTURES = (".png", ".svg", ".pdf")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from schemas.base import Spec
+from iak.schemas.base import Spec
 
 Job = Literal["pretrain", "finetune"]
 ShardingType = Literal["table_wise", "row_wise", "column_wise"]

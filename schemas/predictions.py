@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Spec
-from schemas.task import TaskSpec
+from iak.schemas.base import Spec
+from iak.schemas.task import TaskSpec
 
 PREDICTIONS_FORMAT = 2
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt
 
-from schemas.base import Spec
-from schemas.manifest import Sha256
+from iak.schemas.base import Spec
+from iak.schemas.manifest import Sha256
 
 RECORD_FORMAT = 2
 """1: written before a record named inputs and outputs; it is read as one that names none."""

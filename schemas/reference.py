@@ -1,6 +1,6 @@
 """The reference of every catalogue key, made from the documents' own types, docstrings and bounds.
 
-python -m schemas.reference > schemas/README.md
+python -m iak.schemas.reference > schemas/README.md
 """
 
 import re
@@ -15,9 +15,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
-from schemas.log import Catalog, LogSpec, SplitName, SplitSpec
-from schemas.task import DomainSpec, TaskSpec
+from iak.schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
+from iak.schemas.log import Catalog, LogSpec, SplitName, SplitSpec
+from iak.schemas.task import DomainSpec, TaskSpec
 
 SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("[log]", "Where the rows lie, and which columns are what.", LogSpec),
@@ -158,7 +158,7 @@ HEAD = """\
 One TOML file declares a log; nothing else is edited to onboard one. `iak init LOG` writes a first
 one from a Parquet folder, `iak check catalog=FILE data_root=FOLDER` judges and profiles a log by
 it. A key that is not listed here is refused. This page is made from the documents' own types
-(`python -m schemas.reference > schemas/README.md`).
+(`python -m iak.schemas.reference > schemas/README.md`).
 
 A catalogue has the sections `[log]`, `[domain]`, `[[features]]`, `[tables.NAME]`, `[[tasks]]`,
 `[splits.NAME]` and `[presets.VERB]`, and one key of its own:

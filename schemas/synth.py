@@ -11,9 +11,9 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import Spec
-from schemas.numbers import Count, Margin, Number, Seed, Size, Whole
-from schemas.paths import FolderToWrite
+from iak.schemas.base import Spec
+from iak.schemas.numbers import Count, Margin, Number, Seed, Size, Whole
+from iak.schemas.paths import FolderToWrite
 
 REGION_NAMES = (
     "hangzhou",

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Column, Spec, Value, without_repeats
-from schemas.feature import Name
-from schemas.numbers import Count, Weight
+from iak.schemas.base import Column, Spec, Value, without_repeats
+from iak.schemas.feature import Name
+from iak.schemas.numbers import Count, Weight
 
 MOST_DAYS = timedelta(days=3_660)
 """After which a label is ripe at the latest."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt
 
-from schemas.base import Spec
+from iak.schemas.base import Spec
 
 
 class Comparison(Spec):

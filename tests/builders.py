@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs._inputs import Inputs, inputs_of
-from pipeline.data import contract, hashing, logs, reader, vocabulary
-from pipeline.data.features import Encoding
-from pipeline.data.logs import Snapshot
-from pipeline.data.reader import Reader
-from pipeline.data.splits import Split
-from schemas.log import Catalog
+from iak.jobs._inputs import Inputs, inputs_of
+from iak.pipeline.data import contract, hashing, logs, reader, vocabulary
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.splits import Split
+from iak.schemas.log import Catalog
 
 REGIONS = ("hangzhou", "ningbo")
 DAYS = ("2026-10-01", "2026-10-02", "2026-10-03")

@@ -19,15 +19,15 @@ import torch
 from torch import distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from jobs._record import commit, machine
-from pipeline.bench import ids
-from pipeline.bench.limits import kib_of
-from pipeline.model.tables import TableShape
-from pipeline.process import Worker, run_on_workers
-from pipeline.training import base
-from pipeline.training.finetune import frozen_base, held_tables
-from pipeline.training.precision import ANYTHING
-from schemas.job import FrozenTablesSpec, Precision
+from iak.jobs._record import commit, machine
+from iak.pipeline.base import published_base
+from iak.pipeline.base.precision import ANYTHING
+from iak.pipeline.bench import ids
+from iak.pipeline.bench.limits import kib_of
+from iak.pipeline.model.tables import TableShape
+from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.tuning.finetune import frozen_base, held_tables
+from iak.schemas.job import FrozenTablesSpec, Precision
 
 WAYS = ("in shares", "mapped, not yet written", "mapped, there already")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -52,7 +52,7 @@ def on_worker(
     worker: Worker, place: Path, precision: Precision, way: str, folder: Path
 ) -> dict[str, float]:
     """One worker's seconds, bytes and lookups."""
-    opened = base.open_base(place)
+    opened = published_base.open_base(place)
     asked = FrozenTablesSpec(precision=precision, mapped=way != WAYS[0], tolerance=ANYTHING)
     before = memory()
     dist.barrier()
@@ -66,7 +66,7 @@ def on_worker(
     dist.barrier()
     after = memory()
     dist.barrier()
-    shapes = base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
+    shapes = published_base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
     seconds = []
     for batch in range(BATCHES):
         rows = drawn(shapes, seed=batch * worker.world + worker.rank)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jobs._ray import ray_cluster
-from jobs.cli import run
+from iak.jobs._ray import ray_cluster
+from iak.jobs.cli import run
 
 LOGS = ("frappe", "movielens", "retailrocket", "coupons", "xmrec")
 SEEDS = range(3)

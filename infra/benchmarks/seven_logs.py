@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobs._ray import ray_cluster
-from jobs.cli import run
+from iak.jobs._ray import ray_cluster
+from iak.jobs.cli import run
 
 LOGS = ("coupons", "frappe", "movielens", "retailrocket", "xmrec", "open_bandit", "ipinyou")
 KEPT = ("status", "spec", "commit", "machine", "versions", "timings_s", "started_at", "ended_at")

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.errors import BadRequest
-from pipeline.sharding.quantised import SCALE_BYTES
-from schemas.job import Precision
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.sharding.quantised import SCALE_BYTES
+from iak.schemas.job import Precision
 
 _CHUNK_ROWS = 1 << 16
 _WORD_BITS = 64

@@ -27,17 +27,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.bench.limits import measured_limits, one_torch_thread
-from pipeline.bench.platform_log import ENCODINGS, HISTORY, catalog_with, write_log
-from pipeline.data import view, vocabulary
-from pipeline.data.batch import Batch, to_batch
-from pipeline.data.content import read_content
-from pipeline.data.fingerprints import content_columns, unframed
-from pipeline.data.logs import footer_of
-from pipeline.data.reader import Reader, prefetch
-from pipeline.process import keep_freed_memory
-from schemas.bench import BenchDataSpec
-from schemas.record import Target
+from iak.pipeline.bench.limits import measured_limits, one_torch_thread
+from iak.pipeline.bench.platform_log import ENCODINGS, HISTORY, catalog_with, write_log
+from iak.pipeline.data import view, vocabulary
+from iak.pipeline.data.batch import Batch, to_batch
+from iak.pipeline.data.content import read_content
+from iak.pipeline.data.fingerprints import content_columns, unframed
+from iak.pipeline.data.logs import footer_of
+from iak.pipeline.data.reader import Reader, prefetch
+from iak.pipeline.process import keep_freed_memory
+from iak.schemas.bench import BenchDataSpec
+from iak.schemas.record import Target
 
 Report = Callable[[Mapping[str, Any]], None]
 WANTED = 0.70

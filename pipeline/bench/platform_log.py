@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.random import Generator
 
-from pipeline.data import hashing
-from schemas.bench import BenchDataSpec
-from schemas.feature import FIRST_ROW
-from schemas.log import Catalog
+from iak.pipeline.data import hashing
+from iak.schemas.bench import BenchDataSpec
+from iak.schemas.feature import FIRST_ROW
+from iak.schemas.log import Catalog
 
 ENCODINGS = ("mixed", "identity", "hash", "vocabulary")
 HISTORY = 20

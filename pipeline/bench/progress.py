@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.process import Worker
+from iak.pipeline.process import Worker
 
 Report = Callable[[Mapping[str, Any]], None]
 _POLL_S = 0.5

@@ -19,30 +19,30 @@ from torch import Tensor
 from torch import distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from pipeline.bench import counted
-from pipeline.bench.ids import drawn
-from pipeline.bench.limits import free_bytes, kib_of
-from pipeline.bench.progress import followed, writer
-from pipeline.errors import Corrupt, DoesNotFit
-from pipeline.iak import bank as banks
-from pipeline.iak.grouped import Segments
-from pipeline.iak.kernel import KernelShape
-from pipeline.iak.loss import bottleneck_loss
-from pipeline.model.frozen import freeze
-from pipeline.model.heads import Heads
-from pipeline.model.loss import TaskShape
-from pipeline.model.recommender import Recommender
-from pipeline.model.tables import TableShape, build_tables
-from pipeline.model.trunks.mlp import Mlp
-from pipeline.process import Worker, run_on_workers
-from pipeline.sharding.frozen import FrozenTables
-from pipeline.sharding.plan import plan_tables
-from pipeline.sharding.quantised import row_bytes
-from pipeline.sharding.shard import freeze_tables
-from pipeline.training.optim import BankAdam
-from schemas.bench import BenchTablesSpec
-from schemas.job import KernelSpec
-from schemas.record import Target
+from iak.pipeline.bench import counted
+from iak.pipeline.bench.ids import drawn
+from iak.pipeline.bench.limits import free_bytes, kib_of
+from iak.pipeline.bench.progress import followed, writer
+from iak.pipeline.errors import Corrupt, DoesNotFit
+from iak.pipeline.iak import bank as banks
+from iak.pipeline.iak.grouped import Segments
+from iak.pipeline.iak.kernel import KernelShape
+from iak.pipeline.iak.loss import bottleneck_loss
+from iak.pipeline.model.frozen import freeze
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.loss import TaskShape
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.trunks.mlp import Mlp
+from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.placement_rule import plan_tables
+from iak.pipeline.sharding.quantised import row_bytes
+from iak.pipeline.sharding.shard import freeze_tables
+from iak.pipeline.tuning.optim import BankAdam
+from iak.schemas.bench import BenchTablesSpec
+from iak.schemas.job import KernelSpec
+from iak.schemas.record import Target
 
 Report = Callable[[Mapping[str, Any]], None]
 MOST = 1.5
@@ -246,7 +246,7 @@ def _step_rows(place: Place, step: int) -> StepRows:
 def _tuning_step(place: Place, batch: StepRows) -> float:
     """Move the kernels of a step's domains; the seconds of the lookups alone.
 
-    What `pipeline.training.tune` does in a step, on rows that are looked up in it.
+    What `iak.pipeline.tuning.tune` does in a step, on rows that are looked up in it.
     """
     model, bank = place.model, place.bank
     started = time.perf_counter()

@@ -29,10 +29,10 @@ import pyarrow.parquet as pq
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.files import putting_folder, remove_parts
-from pipeline.lock import one_writer
-from schemas.feature import FIRST_ROW
-from schemas.log import Catalog
+from iak.pipeline.files import putting_folder, remove_parts
+from iak.pipeline.lock import one_writer
+from iak.schemas.feature import FIRST_ROW
+from iak.schemas.log import Catalog
 
 VERSION = 1
 """Version of the rows: raise it when the same knobs give other rows."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from schemas.log import Catalog
+from iak.schemas.log import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from datetime import date
 
 import pyarrow as pa
 
-from pipeline.data import (
+from iak.pipeline.data import (
     contract,
     features,
     hashing,
@@ -24,15 +24,15 @@ from pipeline.data import (
     unseen,
     vocabulary,
 )
-from pipeline.data.contract import Finding, Level
-from pipeline.data.dates import LogDates
-from pipeline.data.features import Encoding
-from pipeline.data.fingerprints import files_without_checksums
-from pipeline.data.labels import LabelCounts
-from pipeline.data.logs import Snapshot, Unreadable
-from pipeline.data.reader import Piece
-from pipeline.data.splits import Selection, Split
-from pipeline.data.view import (
+from iak.pipeline.data.contract import Finding, Level
+from iak.pipeline.data.dates import LogDates
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.fingerprints import files_without_checksums
+from iak.pipeline.data.labels import LabelCounts
+from iak.pipeline.data.logs import Snapshot, Unreadable
+from iak.pipeline.data.reader import Piece
+from iak.pipeline.data.splits import Selection, Split
+from iak.pipeline.data.view import (
     NO_DAYS,
     DaysByFile,
     date_findings,
@@ -41,10 +41,10 @@ from pipeline.data.view import (
     told_conditions,
     told_windows,
 )
-from pipeline.data.window_findings import find_in_windows, find_repeated_ids
-from pipeline.errors import PipelineError
-from schemas.feature import ListSpec, NumericSpec
-from schemas.log import Catalog
+from iak.pipeline.data.window_findings import find_in_windows, find_repeated_ids
+from iak.pipeline.errors import PipelineError
+from iak.schemas.feature import ListSpec, NumericSpec
+from iak.schemas.log import Catalog
 
 EXAMPLES = 3
 _LEAK_GROUPS, _LEAK_ROWS = 8, 10_000

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.fs
 import xxhash
 
-from pipeline.data import footer
-from pipeline.errors import BadLog
+from iak.pipeline.data import footer
+from iak.pipeline.errors import BadLog
 
 DIGESTS = "digests.sqlite"
 """Name of the file in which jobs keep contents, beside the base."""

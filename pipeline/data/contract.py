@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import normal
-from pipeline.data.features import LARGEST, is_padding
-from schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
-from schemas.log import Catalog
+from iak.pipeline.data import normal
+from iak.pipeline.data.features import LARGEST, is_padding
+from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
+from iak.schemas.log import Catalog
 
 Level = Literal["refuse", "quarantine", "warn"]
 Mask = npt.NDArray[np.bool_]

@@ -19,8 +19,8 @@ from datetime import date
 from itertools import pairwise
 from statistics import median
 
-from pipeline.data.contract import Finding
-from pipeline.data.notice import notice
+from iak.pipeline.data.contract import Finding
+from iak.pipeline.data.notice import notice
 
 FAR_DAYS = 7
 FAR_STEPS = 5

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from pipeline.data import partitions
-from pipeline.data.lakehouse import (
+from iak.pipeline.data import partitions
+from iak.pipeline.data.lakehouse import (
     Names,
     Place,
     Positions,
@@ -24,7 +24,7 @@ from pipeline.data.lakehouse import (
     not_installed,
     plain,
 )
-from pipeline.errors import BadLog, BadRequest
+from iak.pipeline.errors import BadLog, BadRequest
 
 
 def resolve(place: Place, version: int | None) -> TableSnapshot:

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import splits
-from pipeline.data.guess_features import FeatureGuess, guess_features
-from pipeline.data.guess_labels import (
+from iak.pipeline.data import splits
+from iak.pipeline.data.guess_features import FeatureGuess, guess_features
+from iak.pipeline.data.guess_labels import (
     Guess,
     LabelGuess,
     guess_labels,
     guess_leaks,
     words_of,
 )
-from pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
-from pipeline.errors import BadLog
+from iak.pipeline.data.log_sample import Floats, LogSample, kind_of, numbers
+from iak.pipeline.errors import BadLog
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _FIRST_SECOND, _LAST_SECOND = 631_152_000.0, 2_145_916_800.0

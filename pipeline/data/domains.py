@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.data import features, reader
-from pipeline.data.splits import Selection
-from schemas.domain import POOLED
-from schemas.log import Catalog
-from schemas.task import DomainSpec
+from iak.pipeline.data import features, reader
+from iak.pipeline.data.splits import Selection
+from iak.schemas.domain import POOLED
+from iak.schemas.log import Catalog
+from iak.schemas.task import DomainSpec
 
 BASE = "base"
 """What serves where no kernel does."""

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import hashing
-from pipeline.data.hashing import Keys
+from iak.pipeline.data import hashing
+from iak.pipeline.data.hashing import Keys
 
 LANES = 2
 FeatureKeys = npt.NDArray[np.uint64]

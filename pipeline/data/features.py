@@ -25,10 +25,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import hashing
-from pipeline.data.ids import Fill, Ids, Memo, Table, fill_with, known, whole_numbers
-from schemas.domain import ESCAPES, POOLED, escaped
-from schemas.feature import (
+from iak.pipeline.data import hashing
+from iak.pipeline.data.ids import Fill, Ids, Memo, Table, fill_with, known, whole_numbers
+from iak.schemas.domain import ESCAPES, POOLED, escaped
+from iak.schemas.feature import (
     FIRST_ROW,
     NULL_ROW,
     FeatureSpec,
@@ -37,7 +37,7 @@ from schemas.feature import (
     TableSpec,
     table_of,
 )
-from schemas.log import Catalog
+from iak.schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
 LARGEST = float(np.finfo(np.float32).max)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from pipeline.data.content import (
+from iak.pipeline.data.content import (
     ContentColumns,
     FileContent,
     KeptContents,
@@ -17,7 +17,7 @@ from pipeline.data.content import (
     stamp_of,
     version_of,
 )
-from pipeline.data.logs import (
+from iak.pipeline.data.logs import (
     LogFile,
     Snapshot,
     Unreadable,
@@ -25,8 +25,8 @@ from pipeline.data.logs import (
     footer_of,
     read_footer,
 )
-from pipeline.errors import BadLog
-from schemas.log import Catalog
+from iak.pipeline.errors import BadLog
+from iak.schemas.log import Catalog
 
 _FRAME = 4
 """Bytes of Parquet's magic word."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data import hashing
-from pipeline.data.features import Encoding
-from pipeline.data.ids import Ids
-from schemas.feature import FIRST_ROW, UNSEEN_ROW
-from schemas.log import Catalog
+from iak.pipeline.data import hashing
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.ids import Ids
+from iak.schemas.feature import FIRST_ROW, UNSEEN_ROW
+from iak.schemas.log import Catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

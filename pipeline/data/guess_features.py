@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data.guess_labels import Guess, words_of
-from pipeline.data.log_sample import MISSING, kind_of, numbers
+from iak.pipeline.data.guess_labels import Guess, words_of
+from iak.pipeline.data.log_sample import MISSING, kind_of, numbers
 
 ID_WORDS = words_of(
     "id ids key code hash uid sku spu asin brand category categories cat cate city shop store "

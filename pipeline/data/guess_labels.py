@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.stats import rankdata
 
-from pipeline.data.log_sample import Floats, kind_of, numbers
+from iak.pipeline.data.log_sample import Floats, kind_of, numbers
 
 
 def words_of(name: str) -> frozenset[str]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from pipeline.data.lakehouse import (
+from iak.pipeline.data.lakehouse import (
     Names,
     Place,
     Positions,
@@ -22,7 +22,7 @@ from pipeline.data.lakehouse import (
     metadata_files,
     not_installed,
 )
-from pipeline.errors import BadLog, BadRequest, PipelineError
+from iak.pipeline.errors import BadLog, BadRequest, PipelineError
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO, InputFile, OutputFile

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import hashing
-from schemas.feature import FIRST_ROW, NULL_ROW, UNSEEN_ROW, TableSpec
+from iak.pipeline.data import hashing
+from iak.schemas.feature import FIRST_ROW, NULL_ROW, UNSEEN_ROW, TableSpec
 
 T = TypeVar("T", bound=np.generic)
 Ids = npt.NDArray[np.int64]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.data import normal
-from pipeline.data.logs import LogFile, Snapshot
-from pipeline.errors import BadLog, WrongBase
-from schemas.feature import FeatureSpec, NumericSpec, table_of
-from schemas.log import Catalog
+from iak.pipeline.data import normal
+from iak.pipeline.data.logs import LogFile, Snapshot
+from iak.pipeline.errors import BadLog, WrongBase
+from iak.schemas.feature import FeatureSpec, NumericSpec, table_of
+from iak.schemas.log import Catalog
 
 WHOLE, TEXT = "whole numbers", "text"
 Kinds = Mapping[str, str]

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.errors import BadLog
-from schemas.log import Catalog
-from schemas.task import TaskSpec
+from iak.pipeline.errors import BadLog
+from iak.schemas.log import Catalog
+from iak.schemas.task import TaskSpec
 
 Mask = npt.NDArray[np.bool_]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs
 
-from pipeline.errors import BadLog, BadRequest
+from iak.pipeline.errors import BadLog, BadRequest
 
 Format = Literal["delta", "iceberg"]
 Positions = npt.NDArray[np.int64]

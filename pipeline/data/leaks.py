@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import hashing, normal
-from schemas.log import Catalog
-from schemas.task import TaskSpec
+from iak.pipeline.data import hashing, normal
+from iak.schemas.log import Catalog
+from iak.schemas.task import TaskSpec
 
 SUSPECT_AUC = 0.98
 """AUC of a single column from which on it is suspected."""

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from pipeline.data import logs
-from pipeline.data.logs import LogFile, Snapshot
-from pipeline.errors import BadLog, BadRequest
+from iak.pipeline.data import logs
+from iak.pipeline.data.logs import LogFile, Snapshot
+from iak.pipeline.errors import BadLog, BadRequest
 
 Floats = npt.NDArray[np.float64]
 MISSING = "lack it"

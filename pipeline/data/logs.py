@@ -26,10 +26,10 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import xxhash
 
-from pipeline.data import delta, iceberg, lakehouse, partitions, stores
-from pipeline.data.content import FileContent, version_of
-from pipeline.data.lakehouse import Table, TableFile, TableSnapshot
-from pipeline.errors import BadLog, BadRequest
+from iak.pipeline.data import delta, iceberg, lakehouse, partitions, stores
+from iak.pipeline.data.content import FileContent, version_of
+from iak.pipeline.data.lakehouse import Table, TableFile, TableSnapshot
+from iak.pipeline.errors import BadLog, BadRequest
 
 T = TypeVar("T")
 Partition = Mapping[str, str | None]

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterator
 
 import pyarrow.fs
 
-from pipeline.data import logs
-from pipeline.data.logs import Snapshot
-from pipeline.data.nearest import listed, nearest
-from pipeline.errors import BadRequest
-from schemas.log import Catalog
+from iak.pipeline.data import logs
+from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.nearest import listed, nearest
+from iak.pipeline.errors import BadRequest
+from iak.schemas.log import Catalog
 
 
 def settings_with_columns(catalog: Catalog) -> Iterator[tuple[str, str]]:

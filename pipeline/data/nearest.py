@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Sequence
 
-from pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest
 
 _SHOWN = 40
 """Names that a message lists at most."""

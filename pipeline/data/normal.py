@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import hashing
+from iak.pipeline.data import hashing
 
 ID, NUMBER, LABEL, TIME, WHOLE = "id", "number", "label", "time", "whole number"
 LIST_OF = "list of "

@@ -1,6 +1,6 @@
 """Findings on a log as a whole: its dates, ids, windows and domains, not one of its files."""
 
-from pipeline.data.contract import Finding, Level
+from iak.pipeline.data.contract import Finding, Level
 
 
 def notice(

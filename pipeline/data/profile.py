@@ -22,14 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import chi2
 
-from pipeline.data import contract, features, hashing, reader, splits
-from pipeline.data.log_sample import evenly
-from pipeline.data.reader import Piece
-from pipeline.data.splits import Selection
-from pipeline.data.view import LogView
-from pipeline.errors import PipelineError
-from schemas.feature import FeatureSpec, NumericSpec, table_of
-from schemas.log import Catalog
+from iak.pipeline.data import contract, features, hashing, reader, splits
+from iak.pipeline.data.log_sample import evenly
+from iak.pipeline.data.reader import Piece
+from iak.pipeline.data.splits import Selection
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import PipelineError
+from iak.schemas.feature import FeatureSpec, NumericSpec, table_of
+from iak.schemas.log import Catalog
 
 LEAST_POSITIVES = 30
 LEAST_NEGATIVES = 30

@@ -25,13 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.data import contract, features, hashing, partitions, splits
-from pipeline.data.features import Encoding
-from pipeline.data.logs import LogFile, Snapshot
-from pipeline.data.splits import Selection, Split
-from pipeline.data.unseen import UnseenIds
-from pipeline.errors import BadLog
-from schemas.log import Catalog
+from iak.pipeline.data import contract, features, hashing, partitions, splits
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.logs import LogFile, Snapshot
+from iak.pipeline.data.splits import Selection, Split
+from iak.pipeline.data.unseen import UnseenIds
+from iak.pipeline.errors import BadLog
+from iak.schemas.log import Catalog
 
 T = TypeVar("T")
 Group = tuple[int, int, int]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data import hashing, reader
-from pipeline.data.contract import Finding
-from pipeline.data.notice import notice
-from pipeline.data.splits import Selection
-from pipeline.errors import BadLog
-from schemas.log import Catalog, LogSpec
+from iak.pipeline.data import hashing, reader
+from iak.pipeline.data.contract import Finding
+from iak.pipeline.data.notice import notice
+from iak.pipeline.data.splits import Selection
+from iak.pipeline.errors import BadLog
+from iak.schemas.log import Catalog, LogSpec
 
 KEPT_KEYS = 1 << 22
 """Keys held at most, 32 MiB."""

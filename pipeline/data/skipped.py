@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import date
 from statistics import median
 
-from pipeline.data import splits
-from pipeline.data.logs import OUTSIDE, LogFile, Snapshot, Unreadable
-from pipeline.data.splits import Split
-from pipeline.errors import BadLog
-from schemas.log import LogSpec
+from iak.pipeline.data import splits
+from iak.pipeline.data.logs import OUTSIDE, LogFile, Snapshot, Unreadable
+from iak.pipeline.data.splits import Split
+from iak.pipeline.errors import BadLog
+from iak.schemas.log import LogSpec
 
 _EXAMPLES = 3
 DaysOf = Callable[[str], Mapping[date, int] | None]

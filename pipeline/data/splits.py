@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import hashing
-from pipeline.data.logs import LogFile, Partition, Snapshot
-from pipeline.errors import BadLog, BadRequest
-from schemas.log import Catalog, LogSpec, SplitSpec, TimeUnit
+from iak.pipeline.data import hashing
+from iak.pipeline.data.logs import LogFile, Partition, Snapshot
+from iak.pipeline.errors import BadLog, BadRequest
+from iak.schemas.log import Catalog, LogSpec, SplitSpec, TimeUnit
 
 SLICE_SALT = 0x51_1CE
 PER_SECOND: Mapping[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}

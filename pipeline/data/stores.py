@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest
 
 CONNECT_TIMEOUT_S = 5.0
 """After which a connection to an object store is given up; the first of `ATTEMPTS`."""

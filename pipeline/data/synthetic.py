@@ -36,10 +36,10 @@ import pyarrow.parquet as pq
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.errors import BadRequest
-from pipeline.files import put_file, putting_folder
-from pipeline.formats import first_format
-from schemas.synth import SynthManifest, SynthPart, SynthSpec
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.files import put_file, putting_folder
+from iak.pipeline.formats import first_format
+from iak.schemas.synth import SynthManifest, SynthPart, SynthSpec
 
 VERSION = 2
 """Version of the rows: raise it when the same knobs give other rows."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from schemas.feature import FIRST_ROW, NumericSpec, table_of
-from schemas.log import Catalog
+from iak.schemas.feature import FIRST_ROW, NumericSpec, table_of
+from iak.schemas.log import Catalog
 
 JUMP = 0.2
 """Rise of a share above the one it is compared with, from which on it is warned of."""

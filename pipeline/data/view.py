@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import (
+from iak.pipeline.data import (
     contract,
     dates,
     hashing,
@@ -23,17 +23,17 @@ from pipeline.data import (
     splits,
     stores,
 )
-from pipeline.data.content import KeptContents
-from pipeline.data.contract import Finding
-from pipeline.data.dates import LogDates
-from pipeline.data.fingerprints import with_contents
-from pipeline.data.logs import LogFile, Snapshot, Unreadable
-from pipeline.data.nearest import nearest
-from pipeline.data.notice import notice
-from pipeline.data.skipped import Skipped
-from pipeline.data.splits import Selection, Split
-from pipeline.errors import BadLog, BadRequest, PipelineError
-from schemas.log import Catalog
+from iak.pipeline.data.content import KeptContents
+from iak.pipeline.data.contract import Finding
+from iak.pipeline.data.dates import LogDates
+from iak.pipeline.data.fingerprints import with_contents
+from iak.pipeline.data.logs import LogFile, Snapshot, Unreadable
+from iak.pipeline.data.nearest import nearest
+from iak.pipeline.data.notice import notice
+from iak.pipeline.data.skipped import Skipped
+from iak.pipeline.data.splits import Selection, Split
+from iak.pipeline.errors import BadLog, BadRequest, PipelineError
+from iak.schemas.log import Catalog
 
 _SHOWN_VALUES = 6
 """Values of a column that a message names."""

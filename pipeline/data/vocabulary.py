@@ -17,14 +17,14 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline.data import hashing, kinds
-from pipeline.data.features import Encoding, Floats, counted_keys, raw_number
-from pipeline.data.ids import Ids
-from pipeline.errors import BadRequest
-from pipeline.files import not_permitted, put_file, putting_file
-from pipeline.formats import current_document
-from schemas.feature import FIRST_ROW, NumericSpec, meaning_of, table_of
-from schemas.log import Catalog
+from iak.pipeline.data import hashing, kinds
+from iak.pipeline.data.features import Encoding, Floats, counted_keys, raw_number
+from iak.pipeline.data.ids import Ids
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.files import not_permitted, put_file, putting_file
+from iak.pipeline.formats import current_document
+from iak.schemas.feature import FIRST_ROW, NumericSpec, meaning_of, table_of
+from iak.schemas.log import Catalog
 
 _QUANTILE_SAMPLE = 200_000
 _MERGE_AT = 4_000_000

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from pipeline.data import domains, repeats, skipped
-from pipeline.data.contract import Finding
-from pipeline.data.logs import Snapshot
-from pipeline.data.notice import notice
-from pipeline.data.splits import Selection
-from pipeline.data.view import DaysByFile
-from pipeline.errors import PipelineError
-from schemas.log import Catalog
+from iak.pipeline.data import domains, repeats, skipped
+from iak.pipeline.data.contract import Finding
+from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.notice import notice
+from iak.pipeline.data.splits import Selection
+from iak.pipeline.data.view import DaysByFile
+from iak.pipeline.errors import PipelineError
+from iak.schemas.log import Catalog
 
 
 def find_in_windows(

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.iak.grouped import Segments, grouped_linear, spread
-from pipeline.iak.kernel import (
+from iak.pipeline.iak.grouped import Segments, grouped_linear, spread
+from iak.pipeline.iak.kernel import (
     LOGVAR_BOUNDS,
     KernelOutput,
     KernelShape,
@@ -24,7 +24,7 @@ from pipeline.iak.kernel import (
     fresh,
     rate,
 )
-from pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads
 
 _ALIGN = 16
 """Units at multiples of which a weight begins: 64 bytes of fp32, which grouped products ask for."""

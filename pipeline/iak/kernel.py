@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from pipeline.model.heads import Heads
-from schemas.job import KernelSpec
+from iak.pipeline.model.heads import Heads
+from iak.schemas.job import KernelSpec
 
 Weights = Mapping[str, Tensor]
 LOGVAR_BOUNDS = (-8.0, 4.0)

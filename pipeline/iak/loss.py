@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.iak.grouped import Segments, spread
-from pipeline.model.loss import TaskShape, task_losses
+from iak.pipeline.iak.grouped import Segments, spread
+from iak.pipeline.model.loss import TaskShape, task_losses
 
 
 def bottleneck_loss(

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.model.tables import mix64
+from iak.pipeline.model.tables import mix64
 
 Phase = Literal["compression", "matching"]
 _STRIDE = -7046029254386353131

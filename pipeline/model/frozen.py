@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from pipeline.model.tables import CHUNK_ELEMENTS, LocalShard, mix64
-from pipeline.process import Worker
+from iak.pipeline.model.tables import CHUNK_ELEMENTS, LocalShard, mix64
+from iak.pipeline.process import Worker
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SPREAD = -3335678366873096957  # 0xD1B54A32D192ED03: odd, from Steele & Vigna's multiplier tables
@@ -37,7 +37,7 @@ def freeze(module: nn.Module) -> None:
     """Stop autograd at every parameter of `module`, and leave training mode for good.
 
     Tables inside a sharded model do not listen to this (they are slices of fbgemm's memory, not
-    leaves): `pipeline.sharding.shard` with no tables' optimiser is what freezes those.
+    leaves): `iak.pipeline.sharding.shard` with no tables' optimiser is what freezes those.
     """
     for parameter in module.parameters():
         if parameter.is_leaf:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from pipeline.model.heads import Heads
-from pipeline.model.inputs import AlongX
-from pipeline.model.tables import TWIN
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.inputs import AlongX
+from iak.pipeline.model.tables import TWIN
 
 
 class Representation(NamedTuple):

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pipeline.errors import BadRequest, DoesNotFit
-from pipeline.planning.estimate import LOOKED_UP_ROWS, Asked, Estimate, estimate, reserved
-from pipeline.planning.workload import Workload
-from pipeline.sharding.plan import as_document, plan_tables
-from pipeline.sharding.quantised import check_width
-from pipeline.sharding.search import Wanted, search
-from schemas.cluster import ClusterSpec
-from schemas.job import Precision
-from schemas.plan import Job, PlanDocument
+from iak.pipeline.errors import BadRequest, DoesNotFit
+from iak.pipeline.planning.estimate import LOOKED_UP_ROWS, Asked, Estimate, estimate, reserved
+from iak.pipeline.planning.workload import Workload
+from iak.pipeline.sharding.placement_rule import as_document, plan_tables
+from iak.pipeline.sharding.placement_search import Wanted, search
+from iak.pipeline.sharding.quantised import check_width
+from iak.schemas.cluster import ClusterSpec
+from iak.schemas.job import Precision
+from iak.schemas.plan import Job, PlanDocument
 
 _SMALLER: Mapping[Precision, Precision] = {"fp32": "int8", "fp16": "int8", "int8": "int4"}
 _MOST_MACHINES = 128

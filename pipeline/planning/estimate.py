@@ -22,12 +22,12 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.planning.workload import Workload
-from pipeline.sharding.quantised import stride_bytes
-from pipeline.sharding.search import GIB
-from schemas.cluster import ClusterSpec
-from schemas.job import StageSpec
-from schemas.plan import PlanDocument, ShardDocument, TableDocument
+from iak.pipeline.planning.workload import Workload
+from iak.pipeline.sharding.placement_search import GIB
+from iak.pipeline.sharding.quantised import stride_bytes
+from iak.schemas.cluster import ClusterSpec
+from iak.schemas.job import StageSpec
+from iak.schemas.plan import PlanDocument, ShardDocument, TableDocument
 
 _FP32, _ID_BYTES = 4, 8
 _PREFETCHED = 4

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.errors import BadRequest
-from pipeline.iak import bank
-from pipeline.iak.kernel import KernelShape
-from pipeline.model.heads import Heads
-from pipeline.model.tables import TableShape
-from pipeline.training.base import build_trunk
-from schemas.feature import FIRST_ROW, ListSpec, table_of
-from schemas.job import KernelSpec, ModelSpec
-from schemas.log import Catalog
+from iak.pipeline.base.published_base import build_trunk
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.iak import bank
+from iak.pipeline.iak.kernel import KernelShape
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.tables import TableShape
+from iak.schemas.feature import FIRST_ROW, ListSpec, table_of
+from iak.schemas.job import KernelSpec, ModelSpec
+from iak.schemas.log import Catalog
 
 _ROWS = (64, 128)
 """The dense part is run on both; their difference is what a row costs, without what a run does."""

@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from pipeline.errors import BadRequest, Corrupt, WrongBase
-from pipeline.files import not_permitted, put_file, putting_folder
-from pipeline.formats import current_document
-from pipeline.sealed import check_seal, parsed, seal, spelled
-from schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex
-from schemas.verdict import Verdict
+from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
+from iak.pipeline.files import not_permitted, put_file, putting_folder
+from iak.pipeline.formats import current_document
+from iak.pipeline.sealed import check_seal, parsed, seal, spelled
+from iak.schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex
+from iak.schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
 MANIFEST = "manifest.json"

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.errors import BadRequest, Corrupt
-from pipeline.files import not_permitted, put_file, putting_folder, remove_parts
-from pipeline.formats import current_document
-from pipeline.publish.bundle import MANIFEST, check_base, list_bundles, read_manifest
-from pipeline.sealed import check_seal, parsed, seal, spelled
-from schemas.manifest import BUNDLES_FORMAT, BundleEntry, BundleManifest, BundlesIndex
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.files import not_permitted, put_file, putting_folder, remove_parts
+from iak.pipeline.formats import current_document
+from iak.pipeline.publish.bundle import MANIFEST, check_base, list_bundles, read_manifest
+from iak.pipeline.sealed import check_seal, parsed, seal, spelled
+from iak.schemas.manifest import BUNDLES_FORMAT, BundleEntry, BundleManifest, BundlesIndex
 
 BUNDLES = "bundles"
 INDEX = "index.json"

@@ -25,13 +25,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.stats import metrics
-from pipeline.stats.auc import Array, Bools, Floats
-from pipeline.stats.auc import auc as auc_of
-from pipeline.stats.clusters import mean_and_error, one_sided
-from pipeline.stats.metrics import MetricRow, metric_row
-from schemas.job import GateSpec
-from schemas.verdict import Comparison, TaskVerdict, Verdict
+from iak.pipeline.stats import metrics
+from iak.pipeline.stats.auc import Array, Bools, Floats
+from iak.pipeline.stats.auc import auc as auc_of
+from iak.pipeline.stats.clusters import mean_and_error, one_sided
+from iak.pipeline.stats.metrics import MetricRow, metric_row
+from iak.schemas.job import GateSpec
+from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """One worker's part in evaluation: each row's probabilities under every method, to Parquet.
 
-`predictions/<split>-<rank>.parquet` has the columns that `schemas.predictions.PredictionsDocument`
-lists; that document stands in each file's metadata under `iak`.
+`predictions/<split>-<rank>.parquet` has the columns that `PredictionsDocument` lists
+(schemas/predictions.py); that document stands in each file's metadata under `iak`.
 """
 
 from collections import Counter
@@ -16,24 +16,24 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from pipeline.data.batch import to_batch
-from pipeline.data.logs import Snapshot
-from pipeline.data.reader import Reader
-from pipeline.data.unseen import UnseenIds
-from pipeline.data.view import LogView
-from pipeline.errors import PipelineError
-from pipeline.files import putting_file
-from pipeline.model.loss import TaskShape, probabilities
-from pipeline.process import Worker
-from pipeline.publish.choice import BASE_SLOT, Shelf, read_shelf
-from pipeline.sharding.shard import unwrap
-from pipeline.training import base
-from pipeline.training.activations import DTYPES, represent
-from pipeline.training.base import PublishedBase
-from pipeline.training.finetune import digest_of, frozen_base, gathered
-from schemas.job import FrozenTablesSpec
-from schemas.predictions import PredictionsDocument, metric_tasks
-from schemas.verdict import Verdict
+from iak.pipeline.activations.represent import DTYPES, represent
+from iak.pipeline.base import published_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.unseen import UnseenIds
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.files import putting_file
+from iak.pipeline.model.loss import TaskShape, probabilities
+from iak.pipeline.process import Worker
+from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_shelf
+from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.tuning.finetune import digest_of, frozen_base, gathered
+from iak.schemas.job import FrozenTablesSpec
+from iak.schemas.predictions import PredictionsDocument, metric_tasks
+from iak.schemas.verdict import Verdict
 
 PREDICTIONS = "predictions"
 DOCUMENT = b"iak"
@@ -122,7 +122,7 @@ def _predict_split(
     work: PredictWork,
     split: str,
     model: nn.Module,
-    shelf: Shelf | None,
+    shelf: BundleSet | None,
     worker: Worker,
     seen: Counter[str],
     unseen: UnseenIds,
@@ -181,14 +181,14 @@ def _writing(path: Path) -> Iterator[Callable[[pa.Table], None]]:
 
 @torch.no_grad()
 def _predicted(
-    rows: pa.Table, model: nn.Module, shelf: Shelf | None, work: PredictWork, worker: Worker
+    rows: pa.Table, model: nn.Module, shelf: BundleSet | None, work: PredictWork, worker: Worker
 ) -> pa.Table:
     """The rows' labels, truth and probabilities."""
     catalog = work.view.catalog
     batch = to_batch(rows, catalog).to(worker.device)
     recommender = unwrap(model)
     h_BH, x_BX = represent(model, batch, DTYPES[work.tables.products])
-    tasks = base.task_shapes(catalog)
+    tasks = published_base.task_shapes(catalog)
     level = len(catalog.domain.levels) - 1
     columns: dict[str, Any] = {"domain": rows.column(f"l.{level}").cast(pa.string())}
     kept = (n for n in rows.schema.names if n in ("row", "id", "user") or n[:2] in ("y.", "t."))
@@ -205,14 +205,14 @@ def _predicted(
     return pa.table(columns)
 
 
-def _served(slots: Sequence[int], shelf: Shelf) -> pa.Array:
+def _served(slots: Sequence[int], shelf: BundleSet) -> pa.Array:
     """The name of the kernel in each row's slot, `base` where it has none."""
     indices = pa.array([len(shelf.names) if slot == BASE_SLOT else slot for slot in slots])
     names = pa.array([*shelf.names, BASE])
     return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), names)
 
 
-def _slots(rows: pa.Table, shelf: Shelf, level: int, published_only: bool) -> Iterator[int]:
+def _slots(rows: pa.Table, shelf: BundleSet, level: int, published_only: bool) -> Iterator[int]:
     """The slot that serves each row, looked up once a domain."""
     paths = list(
         zip(*(rows.column(f"l.{depth}").to_pylist() for depth in range(level + 1)), strict=True)

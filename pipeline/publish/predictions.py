@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline.errors import BadRequest, Corrupt
-from pipeline.formats import current_document, unchanged
-from pipeline.publish.predict import DOCUMENT, PREDICTIONS
-from schemas.predictions import PREDICTIONS_FORMAT, MetricTask, PredictionsDocument
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.formats import current_document, unchanged
+from iak.pipeline.publish.predict import DOCUMENT, PREDICTIONS
+from iak.schemas.predictions import PREDICTIONS_FORMAT, MetricTask, PredictionsDocument
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.data.growth import RowOrigin
-from pipeline.errors import BadRequest
+from iak.pipeline.data.growth import RowOrigin
+from iak.pipeline.errors import BadRequest
 
 Part = Literal["table", "dense"]
 Kind = Literal["missing", "unexpected", "grown", "relaid", "changed", "dtype"]

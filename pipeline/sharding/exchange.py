@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from pipeline.process import Worker
-from pipeline.sharding.quantised import Lookup
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.quantised import Lookup
 
 _FP32_BYTES = 4
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torchrec.distributed.types import ShardingPlan
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from pipeline.errors import BadRequest
-from pipeline.model.tables import LocalShard, TableShape
-from pipeline.process import Worker
-from pipeline.sharding import quantised
-from pipeline.sharding.exchange import Question, Store, exchange, offsets_of, refuse
-from pipeline.sharding.mapped import Append, MapFolder, Mapped, map_files, remove_unused
-from pipeline.sharding.quantised import SCALE_BYTES, Lookup, has_scale, row_bytes
-from pipeline.sharding.stacks import (
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.tables import LocalShard, TableShape
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding import quantised
+from iak.pipeline.sharding.exchange import Question, Store, exchange, offsets_of, refuse
+from iak.pipeline.sharding.mapped import Append, MapFolder, Mapped, map_files, remove_unused
+from iak.pipeline.sharding.quantised import SCALE_BYTES, Lookup, has_scale, row_bytes
+from iak.pipeline.sharding.stacks import (
     INT32_ROWS,
     Piece,
     Stack,
@@ -33,7 +33,7 @@ from pipeline.sharding.stacks import (
     stacks_of,
     whole_pieces,
 )
-from schemas.job import Precision
+from iak.schemas.job import Precision
 
 BUFFER_BYTES = 16 * 2**20
 """Rows in fp32 that are read before they are turned into bytes."""

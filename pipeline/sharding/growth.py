@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.growth import RowOrigin
-from pipeline.data.ids import Ids
-from pipeline.model.inputs import InputOrigin
-from pipeline.sharding.frozen import BUFFER_BYTES, ReadRows
-from schemas.feature import FIRST_ROW
+from iak.pipeline.data.growth import RowOrigin
+from iak.pipeline.data.ids import Ids
+from iak.pipeline.model.inputs import InputOrigin
+from iak.pipeline.sharding.frozen import BUFFER_BYTES, ReadRows
+from iak.schemas.feature import FIRST_ROW
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

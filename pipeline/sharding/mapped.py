@@ -31,11 +31,11 @@ from pydantic import ValidationError
 from torch import Tensor
 from xxhash import xxh3_128
 
-from pipeline.errors import Corrupt
-from pipeline.files import not_permitted, put_file, put_folder, sync_file
-from pipeline.formats import current_document
-from pipeline.sealed import check_seal, parsed, seal, spelled
-from schemas.mapped import MAPPED_FORMAT, MappedFile, MappedIndex
+from iak.pipeline.errors import Corrupt
+from iak.pipeline.files import not_permitted, put_file, put_folder, sync_file
+from iak.pipeline.formats import current_document
+from iak.pipeline.sealed import check_seal, parsed, seal, spelled
+from iak.schemas.mapped import MAPPED_FORMAT, MappedFile, MappedIndex
 
 INDEX = "index.json"
 BLOCK_BYTES = 4 * 2**20

@@ -28,8 +28,8 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
 )
 from torch import Tensor
 
-from pipeline.errors import BadRequest
-from schemas.job import Precision
+from iak.pipeline.errors import BadRequest
+from iak.schemas.job import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SCALE_BYTES = 4

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 
-from pipeline.errors import BadRequest, Corrupt, PipelineError
-from pipeline.files import not_permitted, putting_file
-from pipeline.model.tables import LocalShard
-from pipeline.process import Worker
-from pipeline.sharding.audit import Entry
+from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
+from iak.pipeline.files import not_permitted, putting_file
+from iak.pipeline.model.tables import LocalShard
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.audit import Entry
 
 MAX_FILE_BYTES = 256 * 2**20
 """Weights in one file: small enough to read whole, large enough that a terabyte is few files."""

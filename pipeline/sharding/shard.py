@@ -5,7 +5,7 @@ are `FrozenTables`: they have no optimiser state, no backward pass and no gradie
 (TorchRec alone freezes too, in fp32: `shard` without an optimiser. Ours are measured against it.)
 
 Gradients are averaged over workers, for dense parameters and tables alike; a worker's loss is
-therefore `pipeline.model.loss.share_of_mean`, which is scaled by the world.
+therefore `iak.pipeline.model.loss.share_of_mean`, which is scaled by the world.
 """
 
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from pipeline.model.frozen import Digest, digest
-from pipeline.model.recommender import Recommender
-from pipeline.model.tables import (
+from iak.pipeline.model.frozen import Digest, digest
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.model.tables import (
     TWIN,
     LocalShard,
     TableShape,
@@ -43,11 +43,11 @@ from pipeline.model.tables import (
     padded,
     whole_tables,
 )
-from pipeline.process import Worker
-from pipeline.sharding.frozen import FrozenTables
-from pipeline.sharding.mapped import MapFolder
-from pipeline.sharding.plan import check_covers
-from schemas.job import Precision
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.mapped import MapFolder
+from iak.pipeline.sharding.placement_rule import check_covers
+from iak.schemas.job import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torchrec.distributed.types import ShardingPlan
 
-from pipeline.model.tables import TableShape
-from pipeline.sharding.plan import TABLES_PATH
-from schemas.job import Precision
+from iak.pipeline.model.tables import TableShape
+from iak.pipeline.sharding.placement_rule import TABLES_PATH
+from iak.schemas.job import Precision
 
 INT32_ROWS = 2**31 - 1
 """Row numbers that travel as int32 stay below this."""

@@ -22,7 +22,15 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from pipeline.stats.auc import CONFIDENCE, HALF_WIDTH, Bools, Floats, Ints, count_per_group, ratio
+from iak.pipeline.stats.auc import (
+    CONFIDENCE,
+    HALF_WIDTH,
+    Bools,
+    Floats,
+    Ints,
+    count_per_group,
+    ratio,
+)
 
 ClusterKind = Literal["user", "row"]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.stats.auc import (
+from iak.pipeline.stats.auc import (
     Array,
     Bools,
     Floats,
@@ -37,7 +37,7 @@ from pipeline.stats.auc import (
     placements,
     ratio,
 )
-from pipeline.stats.clusters import ClusterKind, Clusters, auc_influence, critical_value
+from iak.pipeline.stats.clusters import ClusterKind, Clusters, auc_influence, critical_value
 
 CLIP = 1e-7
 """Probabilities are held in [CLIP, 1 - CLIP] inside a logarithm: about what float32 can tell from

@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from pipeline.bench.faults.outcome import Ended, Fault
-from pipeline.errors import Corrupt
+from iak.pipeline.bench.faults.outcome import Ended, Fault
+from iak.pipeline.errors import Corrupt
 
 
 def end(verb, settings, at):

@@ -5,7 +5,7 @@ All of them, some 5,000, are tried by `iak bench faults bad_inputs=10_000`.
 
 import pytest
 
-from jobs._bad_inputs import run_bad_inputs
+from iak.jobs._bad_inputs import run_bad_inputs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1200)]
 TRIED = 1_000

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs._faults import attempt
-from pipeline.bench.faults import CLASSES, ClassResult, line_of, notes_of, play
-from pipeline.bench.faults.place import prepare
-from pipeline.process import fork_server
+from iak.jobs._faults import attempt
+from iak.pipeline.bench.faults import CLASSES, ClassResult, line_of, notes_of, play
+from iak.pipeline.bench.faults.place import prepare
+from iak.pipeline.process import fork_server
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(560)]
 TURNS = 2
@@ -18,7 +18,7 @@ SEED = 20
 @pytest.fixture(scope="module")
 def ground():
     """A place outside pytest's own folders, which pytest keeps from other users."""
-    server = fork_server(["jobs._faults", "pipeline.bench.faults"])
+    server = fork_server(["iak.jobs._faults", "iak.pipeline.bench.faults"])
     with tempfile.TemporaryDirectory(prefix="iak-faults-") as folder:
         scratch = Path(folder).resolve()
         scratch.chmod(0o755)

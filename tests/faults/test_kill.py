@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs._outputs import verify_outputs
-from schemas.manifest import BaseManifest, BundleManifest
-from schemas.record import RunRecord
+from iak.jobs._outputs import verify_outputs
+from iak.schemas.manifest import BaseManifest, BundleManifest
+from iak.schemas.record import RunRecord
 from tests.integration.small_log import MODEL, SHIPPED, SPLITS, write_log
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(560)]
@@ -27,8 +27,8 @@ DEADLINE_S = 500
 SOME_HELD = 4
 DRIVER = """
 import json, sys
-from jobs._ray import ray_cluster
-from jobs.cli import run
+from iak.jobs._ray import ray_cluster
+from iak.jobs.cli import run
 with ray_cluster(2):
     for words in json.loads(sys.argv[1]):
         code = run(words)
@@ -125,7 +125,7 @@ def runs(tmp_path_factory):
         driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, json.dumps(commands(place))],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": str(ROOT / "infra/package"), "OMP_NUM_THREADS": "1"},
             stdout=told,
             stderr=subprocess.STDOUT,
         )

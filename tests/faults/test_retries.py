@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 DRIVER = """
 import sys
 from pathlib import Path
-from jobs._ray import on_ray
-from pipeline.errors import PipelineError
+from iak.jobs._ray import on_ray
+from iak.pipeline.errors import PipelineError
 from tests.faults.failing import fail
 
 place = Path(sys.argv[1])
@@ -28,7 +28,11 @@ def test_an_error_that_would_come_again_ends_the_run_at_its_first_attempt(tmp_pa
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path)],
         cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": str(ROOT / "infra/package"),
+            "OMP_NUM_THREADS": "1",
+            "PATH": "/usr/bin:/bin",
+        },
         capture_output=True,
         text=True,
         timeout=200,

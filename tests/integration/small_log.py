@@ -4,15 +4,15 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-from jobs import pretrain as job
-from jobs._spec import load_plan
-from pipeline.data.synthetic import build_knobs, generate
-from pipeline.data.view import open_log
-from pipeline.training import base
-from pipeline.training.pretrain import pretrain
-from schemas.job import PretrainSpec
-from schemas.log import Catalog
-from schemas.synth import SynthSpec
+from iak.jobs import pretrain as job
+from iak.jobs._spec import load_plan
+from iak.pipeline.base import published_base
+from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.data.synthetic import build_knobs, generate
+from iak.pipeline.data.view import open_log
+from iak.schemas.job import PretrainSpec
+from iak.schemas.log import Catalog
+from iak.schemas.synth import SynthSpec
 
 SHIPPED = Path(__file__).parents[2] / "schemas" / "catalog" / "planted.toml"
 SPLITS = {
@@ -68,7 +68,7 @@ def pretrain_work(spec, described):
     spec.run_dir.mkdir(parents=True, exist_ok=True)
     valid = "pretrain_valid" if "pretrain_valid" in described.splits else "valid"
     view = open_log(described, spec.data_root, wanted=["pretrain", valid])
-    parent = base.open_base(spec.from_) if spec.from_ else None
+    parent = published_base.open_base(spec.from_) if spec.from_ else None
     labels = job.LabelCounts(view.catalog)
     encoding = job._encoding(spec.run_dir, view, parent, Counter(), labels, allow=spec.allow)
     plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
@@ -76,7 +76,7 @@ def pretrain_work(spec, described):
 
 
 def publish(spec, work, result):
-    parent = base.open_base(spec.from_) if spec.from_ else None
+    parent = published_base.open_base(spec.from_) if spec.from_ else None
     return job._publish(spec, work.view, work.encoding, parent, result)
 
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from pipeline.bench import finetune as bench
-from pipeline.bench.finetune import ours, plain, prepare
-from pipeline.bench.finetune.counters import cost_of
-from pipeline.bench.finetune.ours import Eyes
-from pipeline.bench.finetune.plain import Continued, FullFineTune, PlainKernel
-from pipeline.process import run_on_workers
-from pipeline.sharding.shard import dense_state, digest_model, local_shards
-from pipeline.training import base as bases
-from schemas.bench import BenchFinetuneSpec
+from iak.pipeline.base import published_base as bases
+from iak.pipeline.bench import finetune as bench
+from iak.pipeline.bench.finetune import iak_variants, prepare, torchrec_variants
+from iak.pipeline.bench.finetune.counters import cost_of
+from iak.pipeline.bench.finetune.iak_variants import KernelInputs
+from iak.pipeline.bench.finetune.torchrec_variants import Continued, FullFineTune, PlainKernel
+from iak.pipeline.process import run_on_workers
+from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
+from iak.schemas.bench import BenchFinetuneSpec
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def ask_plain(worker, ground):
     answers["learns"] = all(p.requires_grad for p in place.dense.values())
     answers["cost a"] = cost_of(lambda: trainers["a"].step(batches[0]))
     answers["cost c"] = cost_of(lambda: trainers["c"].step(batches[0]))
-    answers["tables"] = plain.tables_bytes(place.model)
+    answers["tables"] = torchrec_variants.tables_bytes(place.model)
     place.to_the_base()
     answers["run"] = place.fine_tune()
     return answers
@@ -72,18 +72,18 @@ def ask_plain(worker, ground):
 def ask_ours(worker, ground):
     """Slices of the same kernels, from rows computed anew and kept."""
     view = ground.view("tune")
-    whole = ours.read_split(bases.open_base(ground.base), view, "tune", worker)
-    names = ours.some_of(whole, 1_000)
-    known = ours.only(whole, names)
-    model = ours.open_frozen(ground, worker, "fp32")
+    whole = iak_variants.read_split(bases.open_base(ground.base), view, "tune", worker)
+    names = iak_variants.some_of(whole, 1_000)
+    known = iak_variants.only(whole, names)
+    model = iak_variants.open_frozen(ground, worker, "fp32")
     before = digest_model(model, worker).combined
     answers = {"names": names, "counts": whole.counts, "rows": 0}
     for keeps in ("recompute", "fp32"):
-        eyes = Eyes(reads="hx", keeps=keeps)
-        through = ours.through_base(model, known, view, eyes, worker)
-        rows = ours.tuning_rows(through, known, eyes, worker)
-        slices = ours.slices_of(ground, through, rows, known.domains, worker)
-        twin = ours.slices_of(ground, through, rows, known.domains, worker, twin=slices)
+        eyes = KernelInputs(reads="hx", keeps=keeps)
+        through = iak_variants.through_base(model, known, view, eyes, worker)
+        rows = iak_variants.tuning_rows(through, known, eyes, worker)
+        slices = iak_variants.slices_of(ground, through, rows, known.domains, worker)
+        twin = iak_variants.slices_of(ground, through, rows, known.domains, worker, twin=slices)
         steps = slices.epoch()
         answers[keeps] = {
             "bank": slices.bank.flat_KN.clone(),
@@ -95,7 +95,7 @@ def ask_ours(worker, ground):
         }
         answers["rows"] = slices.rows
     answers["unchanged"] = digest_model(model, worker).combined == before
-    answers["frozen bytes"] = ours.frozen_bytes(model)
+    answers["frozen bytes"] = iak_variants.frozen_bytes(model)
     shards = [s.tensor_RW for s in local_shards(model)]
     answers["shards"] = sum(t.numel() * t.element_size() for t in shards)
     dist.barrier()

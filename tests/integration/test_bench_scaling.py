@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bench import scaling
-from pipeline.bench.scaling.workloads import NAMES
-from pipeline.errors import BadRequest
-from schemas.bench import BenchScalingSpec
+from iak.pipeline.bench import scaling
+from iak.pipeline.bench.scaling.workloads import NAMES
+from iak.pipeline.errors import BadRequest
+from iak.schemas.bench import BenchScalingSpec
 
 pytestmark = pytest.mark.slow
 

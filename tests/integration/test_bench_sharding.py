@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from jobs import bench, cli
-from pipeline.bench import sharding
-from pipeline.bench.sharding.launch import spawned, with_torchrun
-from pipeline.bench.sharding.sizes import sizes_of
-from pipeline.bench.sharding.ways import WAYS
-from pipeline.bench.sharding.worker import Work
-from pipeline.sharding.quantised import row_bytes
-from schemas.bench import BenchShardingSpec
-from schemas.cluster import ClusterSpec
-from schemas.record import BenchmarkRecord
+from iak.jobs import bench, cli
+from iak.pipeline.bench import sharding
+from iak.pipeline.bench.sharding.launch import spawned, with_torchrun
+from iak.pipeline.bench.sharding.layouts import WAYS
+from iak.pipeline.bench.sharding.sizes import sizes_of
+from iak.pipeline.bench.sharding.worker import Work
+from iak.pipeline.sharding.quantised import row_bytes
+from iak.schemas.bench import BenchShardingSpec
+from iak.schemas.cluster import ClusterSpec
+from iak.schemas.record import BenchmarkRecord
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_a_regression_fails_the_command(tmp_path, capsys):
 @pytest.mark.ray
 def test_ray_and_torchrun_are_lines_of_one_table(tmp_path):
     words = ["--smoke", "tables=200x8", "repeats=1", "--as-ray", "--as-torchrun"]
-    code = "import sys; from jobs.cli import run; sys.exit(run(sys.argv[1:]))"
+    code = "import sys; from iak.jobs.cli import run; sys.exit(run(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "bench", "sharding", *words, f"out={tmp_path}"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=240)
     record = BenchmarkRecord.model_validate(json.loads((tmp_path / "sharding.json").read_text()))

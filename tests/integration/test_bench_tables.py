@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bench import tables
-from pipeline.errors import BadRequest, DoesNotFit
-from pipeline.sharding.quantised import row_bytes
-from schemas.bench import BenchTablesSpec
+from iak.pipeline.bench import tables
+from iak.pipeline.errors import BadRequest, DoesNotFit
+from iak.pipeline.sharding.quantised import row_bytes
+from iak.schemas.bench import BenchTablesSpec
 
 pytestmark = pytest.mark.slow
 

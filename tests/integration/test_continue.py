@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from pipeline.data.batch import to_batch
-from pipeline.data.growth import RowOrigin
-from pipeline.errors import Corrupt
-from pipeline.model.inputs import Input, input_origin
-from pipeline.process import process_group, run_on_workers
-from pipeline.sharding.growth import Growth
-from pipeline.sharding.momentum import local_momentum
-from pipeline.training import base as bases
-from pipeline.training import checkpoint, optimizer_state
-from pipeline.training.pretrain import Pretraining, pretrain
+from iak.pipeline.base import checkpoint, optimizer_state
+from iak.pipeline.base import published_base as bases
+from iak.pipeline.base.pretrain import Pretraining, pretrain
+from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.growth import RowOrigin
+from iak.pipeline.errors import Corrupt
+from iak.pipeline.model.inputs import Input, input_origin
+from iak.pipeline.process import process_group, run_on_workers
+from iak.pipeline.sharding.adagrad_state import local_momentum
+from iak.pipeline.sharding.growth import Growth
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
 from tests.integration.test_pretrain import silent, weights
 
@@ -183,8 +183,8 @@ def shortened(folder, opened, rows):
 
     from safetensors.torch import load_file
 
-    from pipeline.model.tables import LocalShard
-    from pipeline.sharding.rectangles import write_rectangles
+    from iak.pipeline.model.tables import LocalShard
+    from iak.pipeline.sharding.rectangles import write_rectangles
 
     kept = [e.model_dump() for e in opened.manifest.optimizer if e.table != "user_id"]
     (entry,) = (e for e in opened.manifest.optimizer if e.table == "user_id")

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from pipeline.errors import Diverged
-from pipeline.process import run_on_workers
-from pipeline.training.pretrain import pretrain
+from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.errors import Diverged
+from iak.pipeline.process import run_on_workers
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, write_log
 
 pytestmark = pytest.mark.slow

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from torch import distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from pipeline.errors import BadRequest, Corrupt
-from pipeline.model.tables import TableShape, build_tables
-from pipeline.process import Worker, run_on_workers
-from pipeline.sharding.frozen import BUFFER_BYTES, FrozenTables
-from pipeline.sharding.mapped import MapFolder
-from pipeline.sharding.plan import plan_tables
-from pipeline.sharding.published import read_frozen_base, write_base_weights
-from pipeline.sharding.quantised import PRECISIONS, row_bytes
-from pipeline.sharding.shard import dense_state, digest_model, unwrap
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.sharding.base_weights import read_frozen_base, write_base_weights
+from iak.pipeline.sharding.frozen import BUFFER_BYTES, FrozenTables
+from iak.pipeline.sharding.mapped import MapFolder
+from iak.pipeline.sharding.placement_rule import plan_tables
+from iak.pipeline.sharding.quantised import PRECISIONS, row_bytes
+from iak.pipeline.sharding.shard import dense_state, digest_model, unwrap
 from tests.unit.model.small import FEATURES, SHAPES, small_batch, small_model
-from tests.unit.sharding.test_sharding_frozen import MIXED, all_in, batches, planned, reader
+from tests.unit.sharding.test_frozen import MIXED, all_in, batches, planned, reader
 
 pytestmark = pytest.mark.slow
 

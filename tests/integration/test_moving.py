@@ -18,20 +18,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed as dist
 
-from pipeline.data.growth import RowOrigin
-from pipeline.errors import BadRequest
-from pipeline.model.tables import TableShape, build_tables
-from pipeline.process import Worker, run_on_workers
-from pipeline.sharding import growth as growing
-from pipeline.sharding.growth import Growth
-from pipeline.sharding.momentum import local_momentum, read_momentum, write_momentum
-from pipeline.sharding.plan import plan_tables
-from pipeline.sharding.published import read_base_weights, write_base_weights
-from pipeline.sharding.shard import digest_model, local_shards, set_tables_lr, shard
-from pipeline.training import base, checkpoint
-from pipeline.training.pretrain import Pretraining
-from pipeline.training.validation import mean_loss
-from schemas.log import Catalog
+from iak.pipeline.base import checkpoint, published_base
+from iak.pipeline.base.pretrain import Pretraining
+from iak.pipeline.base.validation import mean_loss
+from iak.pipeline.data.growth import RowOrigin
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.sharding import growth as growing
+from iak.pipeline.sharding.adagrad_state import local_momentum, read_momentum, write_momentum
+from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights
+from iak.pipeline.sharding.growth import Growth
+from iak.pipeline.sharding.placement_rule import plan_tables
+from iak.pipeline.sharding.shard import digest_model, local_shards, set_tables_lr, shard
+from iak.schemas.log import Catalog
 from tests.integration.small_log import (
     catalog,
     catalog_document,
@@ -306,8 +306,8 @@ def written_at(place, training):
     """The digest of a checkpoint's weights, as a plain model reads them."""
     work = training.work
     state = json.loads((place / checkpoint.STATE).read_text())
-    model = base.build_model(training.catalog, work.encoding, work.model, seed=8)
-    shapes = base.table_shapes(training.catalog, work.encoding, width=work.model.width)
+    model = published_base.build_model(training.catalog, work.encoding, work.model, seed=8)
+    shapes = published_base.table_shapes(training.catalog, work.encoding, width=work.model.width)
     model.tables = build_tables(shapes, init_scale=1.0, device=torch.device("cpu"))
     read_base_weights(model, place, state["weights"], ALONE)
     return digest_model(model, ALONE).combined

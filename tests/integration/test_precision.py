@@ -5,18 +5,18 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.data.batch import to_batch
-from pipeline.data.reader import Reader
-from pipeline.errors import BadRequest
-from pipeline.model.loss import probabilities
-from pipeline.process import run_on_workers
-from pipeline.sharding.quantised import PRECISIONS
-from pipeline.sharding.shard import unwrap
-from pipeline.stats.auc import auc
-from pipeline.training import base as bases
-from pipeline.training.finetune import digest_of, frozen_base
-from pipeline.training.pretrain import pretrain
-from schemas.job import FrozenTablesSpec
+from iak.pipeline.base import published_base as bases
+from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.loss import probabilities
+from iak.pipeline.process import run_on_workers
+from iak.pipeline.sharding.quantised import PRECISIONS
+from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.stats.auc import auc
+from iak.pipeline.tuning.finetune import digest_of, frozen_base
+from iak.schemas.job import FrozenTablesSpec
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
 
 pytestmark = pytest.mark.slow

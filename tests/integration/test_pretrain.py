@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from pipeline.data.view import open_log
-from pipeline.errors import BadRequest, Corrupt
-from pipeline.process import run_on_workers
-from pipeline.sharding import rectangles
-from pipeline.sharding.momentum import local_momentum
-from pipeline.sharding.plan import as_document, describe, plan_tables
-from pipeline.sharding.shard import dense_state, digest_model, local_shards
-from pipeline.training import base as bases
-from pipeline.training import checkpoint
-from pipeline.training.finetune import digest_of, frozen_base
-from pipeline.training.pretrain import Pretraining, learning_rates
-from pipeline.training.validation import mean_loss
-from schemas.job import BaseOptimSpec
-from schemas.log import Catalog
+from iak.pipeline.base import checkpoint
+from iak.pipeline.base import published_base as bases
+from iak.pipeline.base.pretrain import Pretraining, learning_rates
+from iak.pipeline.base.validation import mean_loss
+from iak.pipeline.data.view import open_log
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.process import run_on_workers
+from iak.pipeline.sharding import rectangles
+from iak.pipeline.sharding.adagrad_state import local_momentum
+from iak.pipeline.sharding.placement_rule import as_document, describe, plan_tables
+from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
+from iak.pipeline.tuning.finetune import digest_of, frozen_base
+from iak.schemas.job import BaseOptimSpec
+from iak.schemas.log import Catalog
 from tests.integration.small_log import (
     catalog,
     catalog_document,

@@ -5,8 +5,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.process import run_on_workers
-from pipeline.training.finetune import finetune
+from iak.pipeline.process import run_on_workers
+from iak.pipeline.tuning.finetune import finetune
 from tests.integration.small_log import publish_base, write_log
 from tests.integration.test_tuning import finetune_work, keeping, silent
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from pipeline.errors import Corrupt
-from pipeline.model.frozen import freeze
-from pipeline.model.loss import share_of_mean, task_losses
-from pipeline.process import Worker, process_group, run_on_workers
-from pipeline.sharding.plan import plan_tables
-from pipeline.sharding.published import read_base_weights, write_base_weights
-from pipeline.sharding.shard import (
+from iak.pipeline.errors import Corrupt
+from iak.pipeline.model.frozen import freeze
+from iak.pipeline.model.loss import share_of_mean, task_losses
+from iak.pipeline.process import Worker, process_group, run_on_workers
+from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights
+from iak.pipeline.sharding.placement_rule import plan_tables
+from iak.pipeline.sharding.shard import (
     RowWiseAdagrad,
     dense_state,
     digest_model,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.cluster import ClusterSpec
-from schemas.record import BenchmarkRecord
+from iak.schemas.cluster import ClusterSpec
+from iak.schemas.record import BenchmarkRecord
 
 pytestmark = [
     pytest.mark.ray,
@@ -23,7 +23,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 HEAD = """
 import os, sys, ray
-from jobs._ray import _local
+from iak.jobs._ray import _local
 os.environ["RAY_worker_niceness"] = "0"
 ray.init(log_to_driver=False, **_local(2) | {
     "_node_ip_address": "127.0.0.2", "include_dashboard": True,
@@ -45,7 +45,10 @@ def cluster():
         port = free.getsockname()[1]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": str(ROOT)}
+    environment |= {
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "PYTHONPATH": str(ROOT / "infra/package"),
+    }
     head = subprocess.Popen(
         [sys.executable, "-c", HEAD, str(port)],
         cwd=ROOT,
@@ -66,7 +69,7 @@ def submitted(cluster, command, out, **environment):
     """The exit code, and what was said."""
     address, known = cluster
     words = ["submit", f"address={address}", f"command={command}", f"out={out}"]
-    code = "import sys; from jobs.cli import run; sys.exit(run(sys.argv[1:]))"
+    code = "import sys; from iak.jobs.cli import run; sys.exit(run(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", code, *words],
         cwd=out.parent,

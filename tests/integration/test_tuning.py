@@ -11,36 +11,37 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from jobs.finetune import _plan as asked_plan
-from pipeline.data.reader import Reader
-from pipeline.data.view import open_log
-from pipeline.errors import BadLog, BadRequest, Corrupt, WrongBase
-from pipeline.iak.bank import stack
-from pipeline.process import run_on_workers
-from pipeline.publish.choice import read_shelf
-from pipeline.publish.offer import Papers, offer
-from pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
-from pipeline.publish.predictions import read_predictions
-from pipeline.sharding.plan import as_document, plan_tables
-from pipeline.sharding.shard import dense_state, unwrap
-from pipeline.training import base as bases
-from pipeline.training import rows as tuning
-from pipeline.training import tuning_checkpoint
-from pipeline.training.activations import Absent, Arena, FrozenBase, standard_of
-from pipeline.training.finetune import (
+from iak.jobs.finetune import _plan as asked_plan
+from iak.pipeline.activations import rows as tuning
+from iak.pipeline.activations.buffer import Absent, ActivationBuffer, FrozenBase
+from iak.pipeline.activations.rows import RowSource
+from iak.pipeline.activations.standardizer import fit_standardizer
+from iak.pipeline.base import published_base as bases
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.view import open_log
+from iak.pipeline.errors import BadLog, BadRequest, Corrupt, WrongBase
+from iak.pipeline.iak.bank import stack
+from iak.pipeline.process import run_on_workers
+from iak.pipeline.publish.bundle_set import read_shelf
+from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
+from iak.pipeline.publish.predictions import read_predictions
+from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.sharding.placement_rule import as_document, plan_tables
+from iak.pipeline.sharding.shard import dense_state, unwrap
+from iak.pipeline.tuning import checkpoint
+from iak.pipeline.tuning.checkpoint import CHECKPOINT, PREVIOUS, TuningCheckpoint
+from iak.pipeline.tuning.finetune import (
     SPLITS,
+    ActivationCacheConfig,
     FinetuneWork,
-    Keeping,
     Live,
     digest_of,
     finetune,
     frozen_base,
 )
-from pipeline.training.rows import RowSource
-from pipeline.training.tune import CohortTuner
-from pipeline.training.tuning_checkpoint import CHECKPOINT, PREVIOUS, TuningCheckpoint
-from schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
-from schemas.predictions import metric_tasks
+from iak.pipeline.tuning.tune import CohortTuner
+from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
+from iak.schemas.predictions import metric_tasks
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
 
@@ -79,7 +80,7 @@ def keeping(place, kind="memory", precision="fp32", **changes):
         "kind": kind, "precision": precision, "folder": place / "activations",
         "budget_bytes": 2**30, "memory_bytes": 2**30,
     }  # fmt: skip
-    return Keeping(**fields | changes)
+    return ActivationCacheConfig(**fields | changes)
 
 
 def finetune_work(place, run_dir, **changes):
@@ -149,7 +150,7 @@ def finetune_killed_and_damaged(work, worker):
 
 def unreadable_newest():
     """This process cannot read the newest checkpoint, whatever others see."""
-    real = tuning_checkpoint._read
+    real = checkpoint._read
 
     def read(path, snapshot):
         if path.name == CHECKPOINT:
@@ -238,7 +239,7 @@ def through_base(model, work, worker):
     features = [source.features_of(piece) for piece in rows.pieces]
     catalog = work.view.catalog
     encoded = tuning.joined(features, catalog)
-    scale = standard_of(model, encoded, catalog, reads_x=True, narrow=0, worker=worker)
+    scale = fit_standardizer(model, encoded, catalog, reads_x=True, narrow=0, worker=worker)
     base = FrozenBase(model=model, catalog=catalog, standard=scale, device=worker.device)
     return base, encoded
 
@@ -274,7 +275,9 @@ def ask_few(work, worker):
     base, whole = through_base(model, work, worker)
     rows = whole.slice(0, 3 if worker.rank == 0 else 0)
     blocks = [Absent(first=at, stop=at + 1, rows=rows.slice(at, 1)) for at in range(len(rows))]
-    arena = Arena(a_nA=torch.empty(len(rows), base.width), absent=blocks, base=base, worker=worker)
+    arena = ActivationBuffer(
+        a_nA=torch.empty(len(rows), base.width), absent=blocks, base=base, worker=worker
+    )
     first = arena.of(torch.tensor([0, 0])[: len(rows)])
     kept = arena.of(torch.arange(len(rows)))
     assert torch.equal(first.a_BA, kept.a_BA[[0, 0]] if len(rows) else kept.a_BA)
@@ -286,7 +289,7 @@ def ask_offers(work, done, worker, place):
     """Bundles of which some are published, and every test row's probabilities under them."""
     manifest = work.base.manifest
     if worker.rank == 0:
-        papers = Papers(
+        papers = Provenance(
             base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash,
             data_window={}, spec={"kernel": {"reads": "hx"}}, versions={},
             created_at=datetime.now(UTC),

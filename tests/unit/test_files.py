@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pipeline import files
-from pipeline.errors import NotPermitted
+from iak.pipeline import files
+from iak.pipeline.errors import NotPermitted
 
 
 def listed(folder):
@@ -90,8 +90,8 @@ def test_a_second_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline import files
-from pipeline.errors import NotPermitted
+from iak.pipeline import files
+from iak.pipeline.errors import NotPermitted
 with files.putting_file(Path(sys.argv[1])) as part:
     part.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

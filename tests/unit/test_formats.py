@@ -9,12 +9,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from jobs._record import read_record, run_record
-from pipeline.errors import OtherFormat
-from pipeline.formats import current_document, unchanged
-from pipeline.training.cache import Store
-from schemas.job import PretrainSpec
-from schemas.record import RECORD_FORMAT
+from iak.jobs._record import read_record, run_record
+from iak.pipeline.activations.cache import Store
+from iak.pipeline.errors import OtherFormat
+from iak.pipeline.formats import current_document, unchanged
+from iak.schemas.job import PretrainSpec
+from iak.schemas.record import RECORD_FORMAT
 from tests.builders import run_inputs
 
 MEND = "Make it again: iak plan save=FILE"

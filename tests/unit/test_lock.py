@@ -9,15 +9,15 @@ import threading
 
 import pytest
 
-from jobs._record import run_record
-from pipeline import lock
-from pipeline.errors import Busy
-from schemas.job import PretrainSpec
+from iak.jobs._record import run_record
+from iak.pipeline import lock
+from iak.pipeline.errors import Busy
+from iak.schemas.job import PretrainSpec
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.lock import one_writer
+from iak.pipeline.lock import one_writer
 with one_writer(Path(sys.argv[1]), waits=False):
     print("held", flush=True)
     sys.stdin.read()

@@ -2,7 +2,7 @@
 
 import os
 
-from pipeline.process import WORKER_ENVIRONMENT, run_on_workers
+from iak.pipeline.process import WORKER_ENVIRONMENT, run_on_workers
 
 
 def ask_environment(_):

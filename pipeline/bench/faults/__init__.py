@@ -20,7 +20,7 @@ from random import Random
 from statistics import median
 from typing import Any, Protocol
 
-from pipeline.bench.faults import (  # noqa: F401 - each registers its classes
+from iak.pipeline.bench.faults import (  # noqa: F401 - each registers its classes
     base_files,
     bundle_files,
     cache_entries,
@@ -28,13 +28,13 @@ from pipeline.bench.faults import (  # noqa: F401 - each registers its classes
     kills,
     log_files,
 )
-from pipeline.bench.faults.child import Attempt
-from pipeline.bench.faults.outcome import Judgement
-from pipeline.bench.faults.place import Ground, prepare
-from pipeline.bench.faults.registry import CLASSES, CannotInject, FaultClass, Stage, Vacuous
-from pipeline.process import fork_server
-from schemas.bench import BenchFaultsSpec
-from schemas.record import Target
+from iak.pipeline.bench.faults.child import Attempt
+from iak.pipeline.bench.faults.outcome import Judgement
+from iak.pipeline.bench.faults.place import BenchSetup, prepare
+from iak.pipeline.bench.faults.registry import CLASSES, CannotInject, FaultClass, Stage, Vacuous
+from iak.pipeline.process import fork_server
+from iak.schemas.bench import BenchFaultsSpec
+from iak.schemas.record import Target
 
 Report = Callable[[Mapping[str, Any]], None]
 FEWEST_FAULTS, FEWEST_INPUTS = 400, 600
@@ -119,7 +119,7 @@ def measure(
 
 
 def play_all(
-    ground: Ground, classes: Sequence[FaultClass], spec: BenchFaultsSpec, report: Report
+    ground: BenchSetup, classes: Sequence[FaultClass], spec: BenchFaultsSpec, report: Report
 ) -> list[ClassResult]:
     """Let every class take its turns; several faults at once, each in a copy of its own."""
     results = [ClassResult(fault=known.name, where=known.where) for known in classes]
@@ -158,7 +158,7 @@ def turns_of(
     ]
 
 
-def play(ground: Ground, known: FaultClass, number: int, seed: str) -> Judgement | str:
+def play(ground: BenchSetup, known: FaultClass, number: int, seed: str) -> Judgement | str:
     """Play a class's turn; why not, where there was nothing to hit."""
     reason = ""
     first = Random(known.name).randrange(len(known.plays))  # a small run meets various ways

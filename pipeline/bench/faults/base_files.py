@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from pipeline.bench.faults.damage import exchange, hurt, replace_by
-from pipeline.bench.faults.outcome import Fault
-from pipeline.bench.faults.registry import Damaging, Vacuous, damage, register
+from iak.pipeline.bench.faults.damage import exchange, hurt, replace_by
+from iak.pipeline.bench.faults.outcome import Fault
+from iak.pipeline.bench.faults.registry import Damaging, Vacuous, damage, register
 
 BASE, OTHER = "R1/base", "B2/base"
 _PARTS = {

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from pipeline.bench.faults.damage import exchange, hurt
-from pipeline.bench.faults.outcome import Fault
-from pipeline.bench.faults.registry import CannotInject, Damaging, register
-from pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles
+from iak.pipeline.bench.faults.damage import exchange, hurt
+from iak.pipeline.bench.faults.outcome import Fault
+from iak.pipeline.bench.faults.registry import CannotInject, Damaging, register
+from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles
 
 BUNDLES = "N1/bundles"
 _PARTS = {"manifest": f"*/{MANIFEST}", "weights": f"*/{WEIGHTS}", "index": "*.json"}

@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pipeline.bench.faults.damage import HURTS, exchange
-from pipeline.bench.faults.outcome import Fault, Judgement, judge
-from pipeline.bench.faults.place import CACHE, REQUESTS
-from pipeline.bench.faults.registry import (
+from iak.pipeline.bench.faults.damage import HURTS, exchange
+from iak.pipeline.bench.faults.outcome import Fault, Judgement, judge
+from iak.pipeline.bench.faults.place import CACHE, REQUESTS
+from iak.pipeline.bench.faults.registry import (
     CannotInject,
     Damaging,
     Stage,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from pipeline.bench.faults.damage import hurt
-from pipeline.bench.faults.outcome import Fault
-from pipeline.bench.faults.registry import CannotInject, Damaging, register
-from pipeline.data.content import DIGESTS
+from iak.pipeline.bench.faults.damage import hurt
+from iak.pipeline.bench.faults.outcome import Fault
+from iak.pipeline.bench.faults.registry import CannotInject, Damaging, register
+from iak.pipeline.data.content import DIGESTS
 
 _HOWS = ("flipped", "truncated", "emptied", "deleted")
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
-from pipeline.bench.faults.outcome import Answer, Ended, Ending, Fault
-from pipeline.errors import PipelineError
+from iak.pipeline.bench.faults.outcome import Answer, Ended, Ending, Fault
+from iak.pipeline.errors import PipelineError
 
 Damage = Callable[[Path, Random], Fault]
 """Damages something below a place, at positions that the random numbers choose."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
-from pipeline.bench.faults.outcome import Fault
+from iak.pipeline.bench.faults.outcome import Fault
 
 Hurt = Callable[[Path, Random], str]
 """Damages one file; says what was done."""

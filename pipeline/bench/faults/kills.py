@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from pipeline.bench.faults.bundle_files import remove
-from pipeline.bench.faults.child import Damage
-from pipeline.bench.faults.log_files import TUNED, InLog, restated
-from pipeline.bench.faults.outcome import Fault, Judgement, judge
-from pipeline.bench.faults.place import REQUESTS, RUN_DIRS
-from pipeline.bench.faults.registry import (
+from iak.pipeline.base.published_base import MANIFEST, open_base
+from iak.pipeline.bench.faults.bundle_files import remove
+from iak.pipeline.bench.faults.child import Damage
+from iak.pipeline.bench.faults.log_files import TUNED, InLog, restated
+from iak.pipeline.bench.faults.outcome import Fault, Judgement, judge
+from iak.pipeline.bench.faults.place import REQUESTS, RUN_DIRS
+from iak.pipeline.bench.faults.registry import (
     Stage,
     Vacuous,
     lost,
     published,
     register,
 )
-from pipeline.errors import PipelineError
-from pipeline.publish.bundle import list_bundles, read_bundle
-from pipeline.sharding.rectangles import FileEntry, verify_file
-from pipeline.training.base import MANIFEST, open_base
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.publish.bundle import list_bundles, read_bundle
+from iak.pipeline.sharding.rectangles import FileEntry, verify_file
 
 
 def killed(stage: Stage, request: str, watched: str) -> Fault:

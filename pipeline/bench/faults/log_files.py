@@ -10,10 +10,10 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.bench.faults.damage import delete, empty, truncate
-from pipeline.bench.faults.outcome import Fault
-from pipeline.bench.faults.place import write_log_file
-from pipeline.bench.faults.registry import Accepts, Damaging, Vacuous, damage, register
+from iak.pipeline.bench.faults.damage import delete, empty, truncate
+from iak.pipeline.bench.faults.outcome import Fault
+from iak.pipeline.bench.faults.place import write_log_file
+from iak.pipeline.bench.faults.registry import Accepts, Damaging, Vacuous, damage, register
 
 EVENTS = "log/events"
 _LABELS = ("label_click", "label_order")

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import resources
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from statistics import median
@@ -24,13 +25,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline.bench.faults.child import SAID, Attempt, Request, run
-from pipeline.bench.faults.outcome import Answer
-from pipeline.data.synthetic import build_knobs, generate
-from pipeline.errors import PipelineError
-from pipeline.files import put_file
-from schemas.synth import SynthSpec
+from iak.pipeline.bench.faults.child import SAID, Attempt, Request, run
+from iak.pipeline.bench.faults.outcome import Answer
+from iak.pipeline.data.synthetic import build_knobs, generate
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.files import put_file
+from iak.schemas.synth import SynthSpec
 
 LOG_ROWS = 2_000
 CACHE = "R1/activations"
@@ -111,7 +111,7 @@ PUBLISHED = ("R1/base", "B2/base", "N1/bundles", "N5/bundles", "M1/bundles", "N1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class BenchSetup:
     """A place that is ready, and what undamaged attempts come to in it."""
 
     server: ForkServerContext
@@ -141,7 +141,7 @@ def prepare(
     repeats: int,
     threads: int,
     report: Callable[[Mapping[str, Any]], None],
-) -> Ground:
+) -> BenchSetup:
     """Make the ready place, and learn what undamaged attempts come to.
 
     Args:
@@ -159,7 +159,7 @@ def prepare(
     ready.mkdir()
     report({"event": "log, bases, nights"})
     _write_given(ready)
-    ground = Ground(server=server, attempt=attempt, ready=ready, scratch=scratch, undamaged={})
+    ground = BenchSetup(server=server, attempt=attempt, ready=ready, scratch=scratch, undamaged={})
     night, pretraining = REQUESTS["night"], REQUESTS["pre-training"]
     steps = (
         _moved(pretraining, run_dir="R1"),
@@ -179,7 +179,7 @@ def prepare(
     return replace(ground, undamaged=_undamaged(ground, repeats, threads))
 
 
-def _undamaged(ground: Ground, repeats: int, threads: int) -> dict[str, Answer]:
+def _undamaged(ground: BenchSetup, repeats: int, threads: int) -> dict[str, Answer]:
     """Return what every request comes to without a fault, the same each time."""
     names = [name for name in REQUESTS for _ in range(repeats)]
 
@@ -210,7 +210,7 @@ def _must_end(answer: Answer, place: Path) -> None:
         raise PipelineError(f"an undamaged attempt {answer.ending}: {answer.message}\n{said}")
 
 
-def _half(ground: Ground, name: str, kill: tuple[str, int]) -> None:
+def _half(ground: BenchSetup, name: str, kill: tuple[str, int]) -> None:
     """Kill a run of the ready place, so that it leaves something to resume from."""
     answer = ground.ask(ground.ready, replace(REQUESTS[name], kill=kill))
     if not answer.signal:
@@ -243,7 +243,7 @@ def _write_given(ready: Path) -> None:
     generate(build_knobs(knobs), ready / "log", lambda _: None)
     for path in (ready / "log/events").rglob("*.parquet"):
         write_log_file(pq.read_table(path, partitioning=None), path)
-    shipped = Path(schemas.__file__).parent / "catalog" / "planted.toml"
+    shipped = resources.files("iak.schemas") / "catalog" / "planted.toml"
     told = shipped.read_text().partition("[splits.")[0].replace("min_rows = 500", "min_rows = 20")
     splits = [f"[splits.{name}]\n{told_split}\n" for name, told_split in _SPLITS.items()]
     put_file(ready / "catalog.toml", told + "\n".join(splits))

@@ -20,11 +20,11 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from pipeline.bench.faults.child import SAID, Damage, Request
-from pipeline.bench.faults.outcome import Answer, Fault, Judgement, judge, row_losses
-from pipeline.bench.faults.place import CACHE, PUBLISHED, REQUESTS, RUN_DIRS, Ground
-from pipeline.publish.bundle import list_bundles
-from pipeline.training.base import MANIFEST
+from iak.pipeline.base.published_base import MANIFEST
+from iak.pipeline.bench.faults.child import SAID, Damage, Request
+from iak.pipeline.bench.faults.outcome import Answer, Fault, Judgement, judge, row_losses
+from iak.pipeline.bench.faults.place import CACHE, PUBLISHED, REQUESTS, RUN_DIRS, BenchSetup
+from iak.pipeline.publish.bundle import list_bundles
 
 Accepts = Literal["undamaged", "fresh", "either", "left out"]
 """Which honest run's result is right: one before the fault, or one over the inputs after it, or
@@ -45,7 +45,7 @@ class CannotInject(Exception):
 class Stage:
     """One copy of the ready place, for one fault."""
 
-    ground: Ground
+    ground: BenchSetup
     place: Path
     random: Random
     seed: str

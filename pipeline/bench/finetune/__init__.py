@@ -11,12 +11,12 @@ told      lines, targets, notes
 
 from typing import Any
 
-from pipeline.bench.finetune import nights, prepare, rates, steps, sweep, told
-from pipeline.bench.progress import Report, followed
-from pipeline.process import run_on_workers
-from pipeline.training import base
-from schemas.bench import BenchFinetuneSpec
-from schemas.record import Target
+from iak.pipeline.base import published_base
+from iak.pipeline.bench.finetune import findings, nights, prepare, rates, steps, sweep
+from iak.pipeline.bench.progress import Report, followed
+from iak.pipeline.process import run_on_workers
+from iak.schemas.bench import BenchFinetuneSpec
+from iak.schemas.record import Target
 
 
 def measure(
@@ -37,7 +37,7 @@ def measure(
         }
         by_domains = run_on_workers(sweep.sweep_on_worker, 1, ground)[0]
     progress.unlink(missing_ok=True)
-    found = told.Findings(
+    found = findings.Findings(
         spec=spec,
         rates=ceilings,
         steps=measured,
@@ -46,11 +46,11 @@ def measure(
         others=others,
         sweep=by_domains,
         window_rows=ground.view("tune").selections["tune"].rows,
-        auc_costs=told.auc_costs(base.open_base(ground.base).manifest.precisions),
+        auc_costs=findings.auc_costs(published_base.open_base(ground.base).manifest.precisions),
     )
     return (
-        told.rows_of(found),
-        told.targets_of(found),
-        told.notes_of(found),
-        dict(told.limits_of(ceilings)),
+        findings.rows_of(found),
+        findings.targets_of(found),
+        findings.notes_of(found),
+        dict(findings.limits_of(ceilings)),
     )

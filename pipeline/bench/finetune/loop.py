@@ -10,37 +10,37 @@ from typing import Any
 
 from torch import distributed as dist
 
-from pipeline.bench.finetune import ours
-from pipeline.bench.finetune.ours import Eyes
-from pipeline.bench.finetune.prepare import Ground
-from pipeline.bench.progress import Report
-from pipeline.process import Worker
-from pipeline.training import base
+from iak.pipeline.base import published_base
+from iak.pipeline.bench.finetune import iak_variants
+from iak.pipeline.bench.finetune.iak_variants import KernelInputs
+from iak.pipeline.bench.finetune.prepare import BenchSetup
+from iak.pipeline.bench.progress import Report
+from iak.pipeline.process import Worker
 
 SECONDS = 20.0
 """How long the loop runs, about."""
-_EYES = Eyes(reads="hx", keeps="recompute")
+_EYES = KernelInputs(reads="hx", keeps="recompute")
 
 
-def loop_on_worker(worker: Worker, work: tuple[Ground, int], report: Report) -> dict[str, Any]:
+def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
     """Passes over the tuning rows, as many as are asked for, or as take SECONDS where 0 are.
 
     Returns:
         `passes`, and the `seconds` between the first one's start and the last one's end.
     """
     ground, wanted = work
-    model = ours.open_frozen(ground, worker, "int8")
+    model = iak_variants.open_frozen(ground, worker, "int8")
     view = ground.view("tune")
-    known = ours.read_split(base.open_base(ground.base), view, "tune", worker)
-    through = ours.through_base(model, known, view, _EYES, worker)
-    rows = ours.tuning_rows(through, known, _EYES, worker)
-    slices = ours.slices_of(ground, through, rows, known.domains, worker)
+    known = iak_variants.read_split(published_base.open_base(ground.base), view, "tune", worker)
+    through = iak_variants.through_base(model, known, view, _EYES, worker)
+    rows = iak_variants.tuning_rows(through, known, _EYES, worker)
+    slices = iak_variants.slices_of(ground, through, rows, known.domains, worker)
     warm_up_s = _seconds(slices, 1, report)
     passes = wanted or _agreed(round(SECONDS / warm_up_s))
     return {"passes": passes, "seconds": _seconds(slices, passes, report)}
 
 
-def _seconds(slices: ours.Slices, passes: int, report: Report) -> float:
+def _seconds(slices: iak_variants.Slices, passes: int, report: Report) -> float:
     dist.barrier()
     started = time.perf_counter()
     for done in range(passes):

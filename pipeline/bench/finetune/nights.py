@@ -15,15 +15,21 @@ from typing import Any, Literal
 import numpy as np
 from torch import distributed as dist
 
-from pipeline.bench.finetune.ours import ROW_WISE_FROM_ROWS, stage_of
-from pipeline.bench.finetune.prepare import Ground
-from pipeline.bench.progress import Report, writer
-from pipeline.process import Worker
-from pipeline.training import base
-from pipeline.training.finetune import Finetuned, FinetuneWork, Keeping, Live, finetune
-from pipeline.training.judged import Judged
-from pipeline.training.precision import ANYTHING
-from schemas.job import FrozenTablesSpec
+from iak.pipeline.base import published_base
+from iak.pipeline.base.precision import ANYTHING
+from iak.pipeline.bench.finetune.iak_variants import ROW_WISE_FROM_ROWS, stage_of
+from iak.pipeline.bench.finetune.prepare import BenchSetup
+from iak.pipeline.bench.progress import Report, writer
+from iak.pipeline.process import Worker
+from iak.pipeline.tuning.finetune import (
+    ActivationCacheConfig,
+    Finetuned,
+    FinetuneWork,
+    Live,
+    finetune,
+)
+from iak.pipeline.tuning.gate_rows import Judged
+from iak.schemas.job import FrozenTablesSpec
 
 _GIB = 2**30
 
@@ -44,7 +50,7 @@ OTHERS = (Way(name="products in bf16", products="bf16"), Way(name="x whole", nar
 """Ways that no target is about: a lower precision, and kernels that read all of x."""
 
 
-def nights_on_worker(worker: Worker, ground: Ground, way: Way) -> tuple["Night", "Night"]:
+def nights_on_worker(worker: Worker, ground: BenchSetup, way: Way) -> tuple["Night", "Night"]:
     """The first night and the steady one after it."""
     folder, report = ground.base.parent / "nights", writer(ground.progress, worker)
     if worker.rank == 0:
@@ -143,7 +149,7 @@ class _Clock:
 
 
 def night(
-    ground: Ground,
+    ground: BenchSetup,
     worker: Worker,
     *,
     nights_ago: int,
@@ -159,13 +165,13 @@ def night(
     run_dir.mkdir(parents=True, exist_ok=True)
     work = FinetuneWork(
         view=ground.view("tune", "valid", "gate", nights_ago=nights_ago),
-        base=base.open_base(ground.base),
+        base=published_base.open_base(ground.base),
         kernel=spec.kernel.model_copy(update={"precision": way.products, "narrow": narrow}),
         pooled=stage_of(ground, spec.pooled),
         domain=stage_of(ground, spec.domain),
         run_dir=run_dir,
         tables=FrozenTablesSpec(tolerance=ANYTHING, products=way.products),
-        keeping=Keeping(
+        keeping=ActivationCacheConfig(
             kind="cache",
             precision="bf16",
             folder=folder / "activations",

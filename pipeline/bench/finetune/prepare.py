@@ -13,21 +13,21 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.bench.progress import Report, writer
-from pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
-from pipeline.data import vocabulary
-from pipeline.data.features import Encoding
-from pipeline.data.view import LogView, open_log
-from pipeline.process import Worker, run_on_workers
-from pipeline.training import base
-from pipeline.training.pretrain import PretrainWork, pretrain
-from schemas.bench import BenchFinetuneSpec
+from iak.pipeline.base import published_base
+from iak.pipeline.base.pretrain import PretrainWork, pretrain
+from iak.pipeline.bench.progress import Report, writer
+from iak.pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
+from iak.pipeline.data import vocabulary
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.process import Worker, run_on_workers
+from iak.schemas.bench import BenchFinetuneSpec
 
 NEVER = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class BenchSetup:
     """What every worker of the bench is handed."""
 
     spec: BenchFinetuneSpec
@@ -45,7 +45,7 @@ class Ground:
         return open_log(catalog, self.data_root, wanted=splits)
 
 
-def prepare(spec: BenchFinetuneSpec, progress: Path, report: Report) -> Ground:
+def prepare(spec: BenchFinetuneSpec, progress: Path, report: Report) -> BenchSetup:
     """The log and the base, made now unless an earlier run left them."""
     knobs = WideKnobs(
         rows=spec.rows,
@@ -56,14 +56,14 @@ def prepare(spec: BenchFinetuneSpec, progress: Path, report: Report) -> Ground:
     )
     report({"event": "log", "rows": spec.rows, "key": knobs.key})
     root = ensure_wide_log(knobs, spec.cache)
-    ground = Ground(
+    ground = BenchSetup(
         spec=spec,
         knobs=knobs,
         data_root=str(root.absolute()),
         base=_base_folder(spec, knobs).absolute(),
         progress=progress.absolute(),
     )
-    if not (ground.base / base.MANIFEST).is_file():
+    if not (ground.base / published_base.MANIFEST).is_file():
         report({"event": "base", "table_rows": spec.table_rows})
         _train_base(ground)
     return ground
@@ -81,7 +81,7 @@ def no_encoding(view: LogView) -> Encoding:
 
 
 def pretrain_work(
-    ground: Ground,
+    ground: BenchSetup,
     view: LogView,
     run_dir: Path,
     *,
@@ -112,7 +112,7 @@ def pretrain_work(
     )
 
 
-def _rates(ground: Ground) -> tuple[float, float]:
+def _rates(ground: BenchSetup) -> tuple[float, float]:
     """How often a row of the log is clicked, and a clicked one ordered."""
     first = next(Path(ground.data_root).rglob("*.parquet"))
     labels = pq.read_table(first, columns=["click", "order"])
@@ -120,7 +120,7 @@ def _rates(ground: Ground) -> tuple[float, float]:
     return clicks / len(labels), orders / clicks
 
 
-def _train_base(ground: Ground) -> None:
+def _train_base(ground: BenchSetup) -> None:
     """One pass over the older days, sealed as a published base."""
     run_dir = ground.base.parent
     shutil.rmtree(run_dir, ignore_errors=True)
@@ -131,11 +131,11 @@ def _train_base(ground: Ground) -> None:
     weights_file = run_dir / ".best" / "weights.json"
     weights = json.loads(weights_file.read_text())
     weights_file.unlink()
-    vocabulary.save(work.encoding, run_dir / ".best" / base.ENCODING)
-    base.seal(
+    vocabulary.save(work.encoding, run_dir / ".best" / published_base.ENCODING)
+    published_base.seal(
         run_dir / ".best",
         {
-            **base.contents(view.catalog, work.encoding, work.model, weights),
+            **published_base.contents(view.catalog, work.encoding, work.model, weights),
             "parent": None,
             "spec": {"model": work.model.model_dump(mode="json")},
             "snapshot": {"fingerprint": view.snapshot.fingerprint},
@@ -145,7 +145,7 @@ def _train_base(ground: Ground) -> None:
             "created_at": datetime.now(UTC),
         },
     )
-    base.move_into_place(run_dir / ".best", ground.base)
+    published_base.move_into_place(run_dir / ".best", ground.base)
 
 
 def train_on_worker(worker: Worker, work: PretrainWork, progress: Path) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import distributed as dist
 
-from pipeline.process import Worker
+from iak.pipeline.process import Worker
 
 _ROUNDS = 5
 _PRODUCT = (4096, 1024, 1024)

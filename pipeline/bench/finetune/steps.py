@@ -17,30 +17,35 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from pipeline.bench.finetune import must, ours, plain
-from pipeline.bench.finetune.counters import Cost, cost_of
-from pipeline.bench.finetune.must import Floor, Sizes
-from pipeline.bench.finetune.ours import Eyes, Slices
-from pipeline.bench.finetune.plain import Continued, FullFineTune, PlainKernel, Trajectory
-from pipeline.bench.finetune.prepare import Ground
-from pipeline.bench.progress import writer
-from pipeline.data.batch import Batch
-from pipeline.process import Worker
-from pipeline.sharding.shard import unwrap
-from pipeline.training import base
-from pipeline.training.rows import TuningRows
-from schemas.job import Precision
+from iak.pipeline.activations.rows import TuningRows
+from iak.pipeline.base import published_base
+from iak.pipeline.bench.finetune import iak_variants, roofline, torchrec_variants
+from iak.pipeline.bench.finetune.counters import Cost, cost_of
+from iak.pipeline.bench.finetune.iak_variants import KernelInputs, Slices
+from iak.pipeline.bench.finetune.prepare import BenchSetup
+from iak.pipeline.bench.finetune.roofline import Floor, Sizes
+from iak.pipeline.bench.finetune.torchrec_variants import (
+    Continued,
+    FullFineTune,
+    PlainKernel,
+    Trajectory,
+)
+from iak.pipeline.bench.progress import writer
+from iak.pipeline.data.batch import Batch
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.shard import unwrap
+from iak.schemas.job import Precision
 
 _COUNTED_STEPS = 2
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int4")
 _ENTRY_BYTES = {"fp32": 4.0, "int8": 1.0, "int4": 0.5}
 _KEPT = {
-    "e[hx]": Eyes(reads="hx", keeps="bf16"),
-    "e[hx] kept in fp32": Eyes(reads="hx", keeps="fp32"),
-    "e[hx] encoded in bf16": Eyes(reads="hx", keeps="bf16", product="bf16"),
-    "e[h, x to 256]": Eyes(reads="hx", keeps="bf16", narrow=256),
-    "e[h]": Eyes(reads="h", keeps="bf16"),
-    "e[h] kept in fp32": Eyes(reads="h", keeps="fp32"),
+    "e[hx]": KernelInputs(reads="hx", keeps="bf16"),
+    "e[hx] kept in fp32": KernelInputs(reads="hx", keeps="fp32"),
+    "e[hx] encoded in bf16": KernelInputs(reads="hx", keeps="bf16", product="bf16"),
+    "e[h, x to 256]": KernelInputs(reads="hx", keeps="bf16", narrow=256),
+    "e[h]": KernelInputs(reads="h", keeps="bf16"),
+    "e[h] kept in fp32": KernelInputs(reads="h", keeps="fp32"),
 }
 
 
@@ -91,7 +96,7 @@ class Steps:
     """Domains in a slice."""
 
 
-def steps_on_worker(worker: Worker, ground: Ground) -> Steps:
+def steps_on_worker(worker: Worker, ground: BenchSetup) -> Steps:
     """One worker's part of the whole comparison."""
     report = writer(ground.progress, worker)
     place = Continued(ground, worker=worker, report=report)
@@ -168,21 +173,23 @@ def _plain(place: Continued) -> list[Variant]:
     batches = place.batches(spec.slice_steps)
     full, kernel = FullFineTune(place), PlainKernel(place, spec.kernel, seed=spec.seed)
     sizes = _sizes(place, batches)
-    everything = must.lookups(sizes, row_bytes=sizes.width * must.FP32, trained=True) + must.trunk(
-        sizes, passes=("forward", "inputs", "weights")
-    )
-    under_kernel = must.lookups(
-        sizes, row_bytes=sizes.width * must.FP32, trained=True
-    ) + must.trunk(sizes, passes=("forward", "inputs"))
-    on_top = must.kernels(
+    everything = roofline.lookups(
+        sizes, row_bytes=sizes.width * roofline.FP32, trained=True
+    ) + roofline.trunk(sizes, passes=("forward", "inputs", "weights"))
+    under_kernel = roofline.lookups(
+        sizes, row_bytes=sizes.width * roofline.FP32, trained=True
+    ) + roofline.trunk(sizes, passes=("forward", "inputs"))
+    on_top = roofline.kernels(
         kernel.shape, rows=sizes.rows, present=1, inputs_have_gradients=True, kept_bytes=0
     )
 
     def held(adam: torch.optim.Optimizer) -> dict[str, int]:
-        state = sum(t.numel() * t.element_size() for t in plain.tables_state(place.model))
+        state = sum(
+            t.numel() * t.element_size() for t in torchrec_variants.tables_state(place.model)
+        )
         return {
-            "tables": plain.tables_bytes(place.model),
-            "optimiser": state + plain.state_bytes(adam),
+            "tables": torchrec_variants.tables_bytes(place.model),
+            "optimiser": state + torchrec_variants.state_bytes(adam),
             "kernels": 0,
             "cache": 0,
         }
@@ -241,20 +248,22 @@ def _per_row(floor: Floor, rows: int) -> Floor:
 class _Ours:
     """(d) and (e): the same domains and rows, computed anew or kept."""
 
-    def __init__(self, ground: Ground, place: Continued, worker: Worker) -> None:
+    def __init__(self, ground: BenchSetup, place: Continued, worker: Worker) -> None:
         spec = ground.spec
         self.ground, self.worker = ground, worker
         self.view = ground.view("tune")
-        known = ours.read_split(base.open_base(ground.base), self.view, "tune", worker)
-        self.domains = ours.some_of(known, spec.slice_steps * spec.batch_rows)
-        self.known = ours.only(known, self.domains)
+        known = iak_variants.read_split(
+            published_base.open_base(ground.base), self.view, "tune", worker
+        )
+        self.domains = iak_variants.some_of(known, spec.slice_steps * spec.batch_rows)
+        self.known = iak_variants.only(known, self.domains)
         self.sizes = _sizes(place, place.batches(1))
         self.first_pass_s: dict[str, float] = {}
         self.twins: dict[str, Slices] = {}
-        self.rows: dict[Eyes, TuningRows] = {}
+        self.rows: dict[KernelInputs, TuningRows] = {}
         self.variants = []
         for precision in PRECISIONS:
-            model = ours.open_frozen(ground, worker, precision)
+            model = iak_variants.open_frozen(ground, worker, precision)
             self.variants.append(self._uncached(model, precision))
             if precision == "int8":
                 self.variants.append(self._uncached(model, precision, trunk="bf16"))
@@ -266,20 +275,20 @@ class _Ours:
     def _uncached(
         self, model: nn.Module, precision: Precision, *, trunk: Literal["fp32", "bf16"] = "fp32"
     ) -> Variant:
-        slices = self._slices(model, Eyes(reads="hx", keeps="recompute", trunk=trunk))
+        slices = self._slices(model, KernelInputs(reads="hx", keeps="recompute", trunk=trunk))
         is_lower = trunk != "fp32"
         row_bytes = _ENTRY_BYTES[precision] * self.sizes.width
-        floor = must.lookups(self.sizes, row_bytes=row_bytes, trained=False)
-        floor += must.trunk(self.sizes, passes=("forward",))
+        floor = roofline.lookups(self.sizes, row_bytes=row_bytes, trained=False)
+        floor += roofline.trunk(self.sizes, passes=("forward",))
         return self._variant(
             f"d[{precision}] trunk in {trunk}" if is_lower else f"d[{precision}]",
             f"ours, nothing kept, tables in {precision}, trunk's products in {trunk}",
             slices,
             floor + self._kernels(slices, kept_bytes=0),
-            tables=ours.frozen_bytes(model),
+            tables=iak_variants.frozen_bytes(model),
         )
 
-    def _cached(self, name: str, model: nn.Module, eyes: Eyes) -> Variant:
+    def _cached(self, name: str, model: nn.Module, eyes: KernelInputs) -> Variant:
         slices = self._slices(model, eyes)
         seconds, _ = _timed(slices.epoch)
         is_first = eyes.product == "fp32"
@@ -295,9 +304,9 @@ class _Ours:
     def _bank(self, model: nn.Module) -> Variant:
         """The domains' own kernels, where the others tune the one that all of them share."""
         eyes, name = _KEPT["e[hx]"], "e[hx], a kernel a domain"
-        through = ours.through_base(model, self.known, self.view, eyes, self.worker)
-        rows = ours.with_eyes(self.rows[eyes], through)
-        slices = ours.slices_of(self.ground, through, rows, self.domains, self.worker)
+        through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
+        rows = iak_variants.with_eyes(self.rows[eyes], through)
+        slices = iak_variants.slices_of(self.ground, through, rows, self.domains, self.worker)
         self.first_pass_s[name], _ = _timed(slices.epoch)
         return self._variant(
             name,
@@ -307,19 +316,19 @@ class _Ours:
             tables=0,
         )
 
-    def _slices(self, model: nn.Module, eyes: Eyes) -> Slices:
+    def _slices(self, model: nn.Module, eyes: KernelInputs) -> Slices:
         """Kernels with these eyes.
 
         All that read the same share one bank, and all that keep the same one memory of it.
         """
-        through = ours.through_base(model, self.known, self.view, eyes, self.worker)
+        through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
         kept = replace(eyes, product="fp32")
         if eyes == kept:
-            rows = ours.tuning_rows(through, self.known, eyes, self.worker)
+            rows = iak_variants.tuning_rows(through, self.known, eyes, self.worker)
             self.rows[kept] = rows
         else:
-            rows = ours.with_eyes(self.rows[kept], through)
-        slices = ours.slices_of(
+            rows = iak_variants.with_eyes(self.rows[kept], through)
+        slices = iak_variants.slices_of(
             self.ground,
             through,
             rows,
@@ -335,7 +344,7 @@ class _Ours:
         """Of one worker's step; the optimiser moves every kernel that is present on each worker."""
         rows = self.sizes.rows
         present = max(1.0, len(slices.bank.names) * rows * self.worker.world / slices.rows)
-        return must.kernels(
+        return roofline.kernels(
             slices.bank.shape,
             rows=rows,
             present=present,

@@ -28,25 +28,25 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from pipeline.bench.finetune import ours
-from pipeline.bench.finetune.ours import Eyes, Known, Slices
-from pipeline.bench.finetune.plain import kernel_shape
-from pipeline.bench.finetune.prepare import Ground
-from pipeline.bench.progress import writer
-from pipeline.data.batch import to_batch
-from pipeline.data.view import LogView
-from pipeline.iak import kernel
-from pipeline.iak.bank import Bank
-from pipeline.iak.kernel import PROBE
-from pipeline.model.loss import task_losses
-from pipeline.process import Worker
-from pipeline.sharding.shard import unwrap
-from pipeline.training import base
-from pipeline.training.activations import Activations, FrozenBase
-from pipeline.training.cohorts import tune_level
-from pipeline.training.rows import TuningRows, tuning_rows
-from pipeline.training.tune import Setting
-from schemas.domain import POOLED
+from iak.pipeline.activations.buffer import Activations, FrozenBase
+from iak.pipeline.activations.rows import TuningRows, tuning_rows
+from iak.pipeline.base import published_base
+from iak.pipeline.bench.finetune import iak_variants
+from iak.pipeline.bench.finetune.iak_variants import KernelInputs, Known, Slices
+from iak.pipeline.bench.finetune.prepare import BenchSetup
+from iak.pipeline.bench.finetune.torchrec_variants import kernel_shape
+from iak.pipeline.bench.progress import writer
+from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.view import LogView
+from iak.pipeline.iak import kernel
+from iak.pipeline.iak.bank import Bank
+from iak.pipeline.iak.kernel import PROBE
+from iak.pipeline.model.loss import task_losses
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.tuning.cohorts import tune_level
+from iak.pipeline.tuning.tune import Setting
+from iak.schemas.domain import POOLED
 
 _SPLITS = ("tune", "valid")
 _REPEATS = 3
@@ -80,18 +80,18 @@ class AtK:
     measured_domains: int
 
 
-def sweep_on_worker(worker: Worker, ground: Ground) -> tuple[AtK, ...]:
+def sweep_on_worker(worker: Worker, ground: BenchSetup) -> tuple[AtK, ...]:
     """Every K, in one process, on the same rows."""
     report = writer(ground.progress, worker)
-    model = ours.open_frozen(ground, worker, "fp32")
+    model = iak_variants.open_frozen(ground, worker, "fp32")
     seen: Seen | None = None
     found = []
     for domains in ground.spec.domains:
         report({"event": "sweep", "domains": domains})
         view = ground.view(*_SPLITS, domains=domains)
-        opened = base.open_base(ground.base)
-        known = ours.read_split(opened, view, "tune", worker)
-        valid = ours.read_split(opened, view, "valid", worker, known.domains)
+        opened = published_base.open_base(ground.base)
+        known = iak_variants.read_split(opened, view, "tune", worker)
+        valid = iak_variants.read_split(opened, view, "valid", worker, known.domains)
         seen = seen or _look(model, known, valid, view, worker, narrow=ground.spec.kernel.narrow)
         found.append(_at(ground, worker, seen, known, valid))
     return tuple(found)
@@ -114,12 +114,12 @@ def _look(
     model: nn.Module, known: Known, valid: Known, view: LogView, worker: Worker, *, narrow: int
 ) -> Seen:
     """Every row once through the base; what is kept of it is what a night's kernels read."""
-    eyes = Eyes(reads="hx", keeps="bf16", narrow=narrow)
-    whole = ours.through_base(model, known, view, replace(eyes, narrow=0), worker)
+    eyes = KernelInputs(reads="hx", keeps="bf16", narrow=narrow)
+    whole = iak_variants.through_base(model, known, view, replace(eyes, narrow=0), worker)
     kept, started = [], time.perf_counter()
-    through = ours.through_base(model, known, view, eyes, worker)
+    through = iak_variants.through_base(model, known, view, eyes, worker)
     for split in (known, valid):
-        rows = ours.tuning_rows(through, split, eyes, worker)
+        rows = iak_variants.tuning_rows(through, split, eyes, worker)
         for places in torch.arange(len(rows)).split(_VALID_ROWS):
             rows.activations.of(places)
         kept.append(rows.activations)
@@ -127,12 +127,12 @@ def _look(
     return Seen(through=through, whole=whole, train=kept[0], valid=kept[1], seconds=seconds)
 
 
-def _at(ground: Ground, worker: Worker, seen: Seen, known: Known, valid: Known) -> AtK:
+def _at(ground: BenchSetup, worker: Worker, seen: Seen, known: Known, valid: Known) -> AtK:
     """One number of domains."""
     spec, through = ground.spec, seen.through
     names = [(POOLED,), known.domains]
     train = tuning_rows(known.rows.known, seen.train, known.catalog, names)
-    slices = ours.slices_of(ground, through, train, known.domains, worker)
+    slices = iak_variants.slices_of(ground, through, train, known.domains, worker)
     alone = _alone(ground, slices)
     separate = _Separate(ground, seen.whole, known, valid)
     best = min(spec.separate_batches, key=lambda rows: separate.epoch_s(rows, ()))
@@ -171,7 +171,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _whole(
-    ground: Ground,
+    ground: BenchSetup,
     through: FrozenBase,
     known: Known,
     rows: tuple[TuningRows, TuningRows],
@@ -181,15 +181,15 @@ def _whole(
     spec, started = ground.spec, time.perf_counter()
     setting = Setting(
         heads=unwrap(through.model).heads,
-        tasks=base.task_shapes(known.catalog),
+        tasks=published_base.task_shapes(known.catalog),
         train=rows[0],
         valid=rows[1],
         worker=worker,
     )
     tuned = tune_level(
-        ours.fresh_bank(through, spec.kernel, known.domains, seed=spec.seed),
+        iak_variants.fresh_bank(through, spec.kernel, known.domains, seed=spec.seed),
         level=1,
-        stage=ours.stage_of(
+        stage=iak_variants.stage_of(
             ground, spec.domain, compression_epochs=0, max_epochs=spec.pooled.max_epochs
         ),
         setting=setting,
@@ -200,7 +200,7 @@ def _whole(
     return epochs_K, time.perf_counter() - started
 
 
-def _alone(ground: Ground, slices: Slices) -> Slices:
+def _alone(ground: BenchSetup, slices: Slices) -> Slices:
     """One kernel on the rows of `slices`, in steps of as many rows."""
     train = slices.setting.train
     one = replace(train, slots_nL=torch.zeros_like(train.slots_nL))
@@ -210,7 +210,7 @@ def _alone(ground: Ground, slices: Slices) -> Slices:
         names=slices.bank.names[:1],
         flat_KN=slices.bank.flat_KN[:1].clone(),
     )
-    stage = ours.stage_of(
+    stage = iak_variants.stage_of(
         ground, ground.spec.domain, compression_epochs=0, min_batch=rows, max_batch=rows
     )
     alone = replace(slices.setting, train=one, valid=one)
@@ -225,7 +225,7 @@ def _mean_epochs(known: Known, epochs_K: Sequence[int]) -> float:
 class _Separate:
     """One domain's fine-tune after the other's."""
 
-    def __init__(self, ground: Ground, through: FrozenBase, known: Known, valid: Known) -> None:
+    def __init__(self, ground: BenchSetup, through: FrozenBase, known: Known, valid: Known) -> None:
         spec = ground.spec
         self.spec, self.through = spec, through
         self.counts = [known.counts[name] for name in known.domains]
@@ -236,7 +236,7 @@ class _Separate:
         self.rows = _by_domain(known, names)
         self.valid_share = len(valid.rows) / max(sum(self.counts), 1)
         inner = unwrap(through.model)
-        self.heads, self.tasks = inner.heads, base.task_shapes(through.catalog)
+        self.heads, self.tasks = inner.heads, published_base.task_shapes(through.catalog)
         self.shape = kernel_shape(inner.heads, spec.kernel, x_units=inner.attach_points["x"])
 
     def epoch_s(self, batch_rows: int, epochs_K: Sequence[int]) -> float:
@@ -291,7 +291,7 @@ class _Separate:
 
 def _by_domain(known: Known, names: Sequence[str]) -> list[pa.Table]:
     """The encoded rows of each of these domains, _MEASURED_ROWS at most."""
-    whole = ours.only(known, names)
+    whole = iak_variants.only(known, names)
     table = pa.Table.from_batches(
         [p.features for p in whole.rows.pieces if p.features is not None]
     ).unify_dictionaries()

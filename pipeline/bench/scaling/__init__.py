@@ -11,13 +11,13 @@ told       lines, the model's error, notes
 import os
 from typing import Any
 
-from pipeline.bench.finetune import prepare
-from pipeline.bench.progress import Report, followed
-from pipeline.bench.scaling import measured, told
-from pipeline.bench.scaling.links import link_of
-from pipeline.errors import BadRequest
-from schemas.bench import BenchFinetuneSpec, BenchScalingSpec
-from schemas.record import Target
+from iak.pipeline.bench.finetune import prepare
+from iak.pipeline.bench.progress import Report, followed
+from iak.pipeline.bench.scaling import findings, measured
+from iak.pipeline.bench.scaling.links import link_of
+from iak.pipeline.errors import BadRequest
+from iak.schemas.bench import BenchFinetuneSpec, BenchScalingSpec
+from iak.schemas.record import Target
 
 _DOMAINS = 1000
 """Of the log; passes of tuning take some of them, and one kernel serves them all."""
@@ -46,18 +46,18 @@ def measure(
             report({"event": "counting bytes", "workers": workers})
             counted[workers] = measured.count_on_workers(spec, ground, workers)
     progress.unlink(missing_ok=True)
-    found = told.Findings(
+    found = findings.Findings(
         spec=spec,
         measured=measured.together(by_count),
         counted=counted,
         link=link_of(measured.slowest(by_count[spec.workers[-1]])),
     )
-    rows = told.rows_of(found)
+    rows = findings.rows_of(found)
     return (
         rows,
-        told.targets_of(found, rows),
-        told.notes_of(found, cores),
-        told.limits_of(found.link),
+        findings.targets_of(found, rows),
+        findings.notes_of(found, cores),
+        findings.limits_of(found.link),
     )
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import nnls
 
-from pipeline.bench.scaling.timeline import COMPUTE, INPUT
+from iak.pipeline.bench.scaling.timeline import COMPUTE, INPUT
 
 Owners = Callable[[int], float]
 _GROWING = ("alltoall", "alltoall_base")

@@ -10,14 +10,14 @@ from functools import partial
 import torch
 from torch import distributed as dist
 
-from pipeline.bench.finetune.prepare import Ground
-from pipeline.bench.progress import writer
-from pipeline.bench.scaling.links import Counted, Timed, share_sent
-from pipeline.bench.scaling.timeline import Profile, Timeline, parts_of, profile_of
-from pipeline.bench.scaling.turns import Turns
-from pipeline.bench.scaling.workloads import Case, Took, open_cases
-from pipeline.process import Worker, run_on_workers
-from schemas.bench import BenchScalingSpec
+from iak.pipeline.bench.finetune.prepare import BenchSetup
+from iak.pipeline.bench.progress import writer
+from iak.pipeline.bench.scaling.links import Counted, Timed, share_sent
+from iak.pipeline.bench.scaling.timeline import Profile, Timeline, parts_of, profile_of
+from iak.pipeline.bench.scaling.turns import Turns
+from iak.pipeline.bench.scaling.workloads import Case, Took, open_cases
+from iak.pipeline.process import Worker, run_on_workers
+from iak.schemas.bench import BenchScalingSpec
 
 _MESSAGE_BYTES = (2**10, 2**14, 2**18, 2**22, 2**24)
 _ROUNDS = 7
@@ -79,7 +79,7 @@ def grid_of(spec: BenchScalingSpec) -> list[int]:
     return list(dict.fromkeys(max(spec.batch_rows // workers, 1) for workers in counts))
 
 
-def measure_in_turns(spec: BenchScalingSpec, ground: Ground) -> dict[int, list[Found]]:
+def measure_in_turns(spec: BenchScalingSpec, ground: BenchSetup) -> dict[int, list[Found]]:
     """Every number of workers at the same time, slices in turns: by number, what each one found."""
     turns = Turns(len(spec.workers))
     with ThreadPoolExecutor(len(spec.workers)) as pool:
@@ -96,7 +96,7 @@ def measure_in_turns(spec: BenchScalingSpec, ground: Ground) -> dict[int, list[F
 
 
 def _on_worker(
-    worker: Worker, spec: BenchScalingSpec, ground: Ground, turns: Turns, group: int
+    worker: Worker, spec: BenchScalingSpec, ground: BenchSetup, turns: Turns, group: int
 ) -> Found:
     """One worker's whole part."""
     report = writer(ground.progress, worker)
@@ -172,7 +172,7 @@ def _median_s(call: Callable[[], object]) -> float:
 
 
 def count_on_workers(
-    spec: BenchScalingSpec, ground: Ground, workers: int
+    spec: BenchScalingSpec, ground: BenchSetup, workers: int
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """Bytes of each workload on more workers than are timed, at the most workers' strong rows.
 
@@ -194,7 +194,7 @@ def count_on_workers(
 
 
 def _counting_worker(
-    worker: Worker, spec: BenchScalingSpec, ground: Ground
+    worker: Worker, spec: BenchScalingSpec, ground: BenchSetup
 ) -> dict[str, tuple[float, dict[str, float]]]:
     rows = max(spec.batch_rows // spec.workers[-1], 1)
     report = writer(ground.progress, worker)

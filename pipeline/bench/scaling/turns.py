@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from torch import distributed as dist
 
-from pipeline.process import Worker
+from iak.pipeline.process import Worker
 
 
 class Turns:

@@ -14,23 +14,24 @@ from typing import Protocol
 import pyarrow as pa
 from torch import Tensor
 
-from pipeline.bench.finetune import ours
-from pipeline.bench.finetune.ours import Eyes, Slices
-from pipeline.bench.finetune.plain import Continued
-from pipeline.bench.finetune.prepare import Ground
-from pipeline.bench.progress import Report
-from pipeline.data.batch import Batch, to_batch
-from pipeline.data.reader import prefetch
-from pipeline.errors import BadRequest
-from pipeline.process import Worker
-from pipeline.training import base
-from pipeline.training.activations import Activations, Read, Recomputed
+from iak.pipeline.activations.buffer import Activations, Recomputed
+from iak.pipeline.activations.standardizer import Read
+from iak.pipeline.base import published_base
+from iak.pipeline.bench.finetune import iak_variants
+from iak.pipeline.bench.finetune.iak_variants import KernelInputs, Slices
+from iak.pipeline.bench.finetune.prepare import BenchSetup
+from iak.pipeline.bench.finetune.torchrec_variants import Continued
+from iak.pipeline.bench.progress import Report
+from iak.pipeline.data.batch import Batch, to_batch
+from iak.pipeline.data.reader import prefetch
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.process import Worker
 
 PRETRAINING, UNCACHED, CACHED = "pre-training", "tuning, nothing kept", "tuning, kept"
 NAMES = (PRETRAINING, UNCACHED, CACHED)
 _EYES = {
-    UNCACHED: Eyes(reads="hx", keeps="recompute"),
-    CACHED: Eyes(reads="hx", keeps="bf16"),
+    UNCACHED: KernelInputs(reads="hx", keeps="recompute"),
+    CACHED: KernelInputs(reads="hx", keeps="bf16"),
 }
 _PREFETCHED = 4
 
@@ -69,7 +70,7 @@ class Case:
 
 
 def open_cases(
-    ground: Ground, grid: Sequence[int], *, pass_steps: int, worker: Worker, report: Report
+    ground: BenchSetup, grid: Sequence[int], *, pass_steps: int, worker: Worker, report: Report
 ) -> list[Case]:
     """Every workload at every size of the grid, rows a worker's step.
 
@@ -82,7 +83,7 @@ def open_cases(
 
 
 def _pretraining(
-    ground: Ground, grid: Sequence[int], worker: Worker, report: Report
+    ground: BenchSetup, grid: Sequence[int], worker: Worker, report: Report
 ) -> Iterator[Case]:
     place = Continued(ground, worker=worker, report=report)
     for rows in grid:
@@ -147,18 +148,20 @@ def _whole_batches(place: Continued, rows: int) -> Iterator[Batch]:
                 yield to_batch(table, place.catalog)
 
 
-def _tuning(ground: Ground, grid: Sequence[int], pass_steps: int, worker: Worker) -> Iterator[Case]:
+def _tuning(
+    ground: BenchSetup, grid: Sequence[int], pass_steps: int, worker: Worker
+) -> Iterator[Case]:
     """One pooled kernel on int8 tables, its rows through the base each time, or kept in bf16."""
     view = ground.view("tune")
-    whole = ours.read_split(base.open_base(ground.base), view, "tune", worker)
-    model = ours.open_frozen(ground, worker, "int8")
+    whole = iak_variants.read_split(published_base.open_base(ground.base), view, "tune", worker)
+    model = iak_variants.open_frozen(ground, worker, "int8")
     for name, eyes in _EYES.items():
         for size in grid:
-            known = ours.only(whole, ours.some_of(whole, pass_steps * size))
-            through = ours.through_base(model, known, view, eyes, worker)
-            rows = ours.tuning_rows(through, known, eyes, worker)
+            known = iak_variants.only(whole, iak_variants.some_of(whole, pass_steps * size))
+            through = iak_variants.through_base(model, known, view, eyes, worker)
+            rows = iak_variants.tuning_rows(through, known, eyes, worker)
             gathered = Gathered(rows.activations)
-            slices = ours.slices_of(
+            slices = iak_variants.slices_of(
                 _with_step_rows(ground, size * worker.world),
                 through,
                 replace(rows, activations=gathered),
@@ -169,7 +172,7 @@ def _tuning(ground: Ground, grid: Sequence[int], pass_steps: int, worker: Worker
             yield Case(name=name, rows=size, work=TuneSteps(slices, gathered))
 
 
-def _with_step_rows(ground: Ground, rows: int) -> Ground:
+def _with_step_rows(ground: BenchSetup, rows: int) -> BenchSetup:
     """The same ground for steps of so many rows over all workers."""
     return replace(ground, spec=ground.spec.model_copy(update={"batch_rows": rows}))
 

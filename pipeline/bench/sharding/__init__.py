@@ -13,16 +13,16 @@ import time
 import tomllib
 from typing import Any
 
-from pipeline.bench.progress import Report
-from pipeline.bench.sharding import baseline, constants, told
-from pipeline.bench.sharding.launch import Launch, launchers
-from pipeline.bench.sharding.sizes import sizes_of
-from pipeline.bench.sharding.worker import Work
-from pipeline.files import put_file
-from schemas.bench import BenchShardingSpec
-from schemas.cluster import ClusterSpec
-from schemas.log import Catalog
-from schemas.record import Target
+from iak.pipeline.bench.progress import Report
+from iak.pipeline.bench.sharding import baseline, constants, findings
+from iak.pipeline.bench.sharding.launch import Launch, launchers
+from iak.pipeline.bench.sharding.sizes import sizes_of
+from iak.pipeline.bench.sharding.worker import Work
+from iak.pipeline.files import put_file
+from iak.schemas.bench import BenchShardingSpec
+from iak.schemas.cluster import ClusterSpec
+from iak.schemas.log import Catalog
+from iak.schemas.record import Target
 
 RECORD, CLUSTER, PROGRESS = "sharding.json", "sharding.cluster.toml", "sharding.progress.jsonl"
 
@@ -57,7 +57,7 @@ def measure(
         started = time.perf_counter()
         found[name] = launch(work, report)
         whole_s[name] = time.perf_counter() - started
-    lines = told.lines_of(work, found)
+    lines = findings.lines_of(work, found)
     targets = []
     if before is not None and spec.check_baseline is not None:
         targets = baseline.compared(
@@ -65,8 +65,8 @@ def measure(
         )
     first = next(iter(found.values()))
     _write_cluster(spec, first)
-    rows = [*lines, *told.launchers_of(found, whole_s)]
-    return rows, targets, told.notes_of(work, lines), first["constants"]
+    rows = [*lines, *findings.launchers_of(found, whole_s)]
+    return rows, targets, findings.notes_of(work, lines), first["constants"]
 
 
 def _write_cluster(spec: BenchShardingSpec, found: dict[str, Any]) -> None:

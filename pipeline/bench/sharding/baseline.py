@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import BadRequest
-from pipeline.formats import first_format
-from schemas.record import BenchmarkRecord, Target
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.formats import first_format
+from iak.schemas.record import BenchmarkRecord, Target
 
 Line = Mapping[str, Any]
 _COMPARED = {"p50_ms": "step time", "wire_kib": "bytes on the wire", "held_mib": "memory held"}

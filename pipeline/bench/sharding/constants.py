@@ -26,12 +26,12 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from pipeline.bench.finetune.counters import Wire
-from pipeline.bench.ids import drawn
-from pipeline.bench.sharding.ways import Place, ids_of, settle
-from pipeline.process import Worker
-from schemas.bench import BenchShardingSpec
-from schemas.cluster import ClusterSpec, ConstantsSpec
+from iak.pipeline.bench.finetune.counters import Wire
+from iak.pipeline.bench.ids import drawn
+from iak.pipeline.bench.sharding.layouts import Place, ids_of, settle
+from iak.pipeline.process import Worker
+from iak.schemas.bench import BenchShardingSpec
+from iak.schemas.cluster import ClusterSpec, ConstantsSpec
 
 _ROUNDS = 7
 _COPIED_ELEMENTS = 1 << 24

@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from pipeline.bench.progress import Report, followed, writer
-from pipeline.bench.sharding.worker import Work, on_worker
-from pipeline.errors import BadRequest, DoesNotFit
-from pipeline.process import (
+from iak.pipeline.bench.progress import Report, followed, writer
+from iak.pipeline.bench.sharding.worker import Work, on_worker
+from iak.pipeline.errors import BadRequest, DoesNotFit
+from iak.pipeline.process import (
     Backend,
     Worker,
     run_on_workers,
     run_with_torchrun,
 )
-from schemas.bench import BenchShardingSpec
+from iak.schemas.bench import BenchShardingSpec
 
 Launch = Callable[[Work, Report], dict[str, Any]]
 WORK, RESULT = "work.pickle", "result.json"

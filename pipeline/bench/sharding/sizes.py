@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from pipeline.errors import BadRequest
-from pipeline.model.tables import TableShape
-from pipeline.training.base import open_base
-from schemas.bench import BenchShardingSpec
-from schemas.feature import ListSpec, table_of
-from schemas.log import Catalog
+from iak.pipeline.base.published_base import open_base
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.tables import TableShape
+from iak.schemas.bench import BenchShardingSpec
+from iak.schemas.feature import ListSpec, table_of
+from iak.schemas.log import Catalog
 
 FEATURE = "f"
 

@@ -5,10 +5,10 @@ import pickle
 import sys
 from pathlib import Path
 
-from pipeline.bench.progress import writer
-from pipeline.bench.sharding.launch import RESULT, WORK, backend_of
-from pipeline.bench.sharding.worker import Work, on_worker
-from pipeline.process import keep_freed_memory, process_group, torchrun_place
+from iak.pipeline.bench.progress import writer
+from iak.pipeline.bench.sharding.launch import RESULT, WORK, backend_of
+from iak.pipeline.bench.sharding.worker import Work, on_worker
+from iak.pipeline.process import keep_freed_memory, process_group, torchrun_place
 
 
 def main() -> None:

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 from torch import distributed as dist
 
-from pipeline.bench.finetune.counters import Wire
-from pipeline.bench.progress import Report
-from pipeline.bench.sharding import constants
-from pipeline.bench.sharding.sizes import Size
-from pipeline.bench.sharding.ways import WAYS, Place, Way, check, ids_of
-from pipeline.process import Worker
-from schemas.bench import BenchShardingSpec
+from iak.pipeline.bench.finetune.counters import Wire
+from iak.pipeline.bench.progress import Report
+from iak.pipeline.bench.sharding import constants
+from iak.pipeline.bench.sharding.layouts import WAYS, Place, Way, check, ids_of
+from iak.pipeline.bench.sharding.sizes import Size
+from iak.pipeline.process import Worker
+from iak.schemas.bench import BenchShardingSpec
 
 R = TypeVar("R")
 _COUNTED_STEP = 10**6

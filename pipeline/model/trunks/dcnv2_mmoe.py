@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
-from pipeline.model.inputs import AlongX
+from iak.pipeline.model.inputs import AlongX
 
 
 class DcnMmoe(nn.Module):

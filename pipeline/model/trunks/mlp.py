@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pipeline.model.inputs import AlongX
+from iak.pipeline.model.inputs import AlongX
 
 
 class Mlp(nn.Module):

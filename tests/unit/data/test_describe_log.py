@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data.describe_log import describe_log
-from pipeline.data.guess_features import guess_features
-from pipeline.data.guess_labels import guess_labels, guess_leaks, words_of
-from pipeline.data.log_sample import innermost_folder, partition_keys_of, read_sample
-from pipeline.errors import BadLog, BadRequest
+from iak.pipeline.data.describe_log import describe_log
+from iak.pipeline.data.guess_features import guess_features
+from iak.pipeline.data.guess_labels import guess_labels, guess_leaks, words_of
+from iak.pipeline.data.log_sample import innermost_folder, partition_keys_of, read_sample
+from iak.pipeline.errors import BadLog, BadRequest
 
 DAY = 86_400
 START = 1_790_812_800

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.feature_keys import LANES, feature_keys
+from iak.pipeline.data.feature_keys import LANES, feature_keys
 
 
 def batch(ids, numbers, lists):

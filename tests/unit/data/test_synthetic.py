@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data import synthetic
-from pipeline.data.fingerprints import files_without_checksums
-from pipeline.data.logs import take_snapshot
-from pipeline.data.synthetic import (
+from iak.pipeline.data import synthetic
+from iak.pipeline.data.fingerprints import files_without_checksums
+from iak.pipeline.data.logs import take_snapshot
+from iak.pipeline.data.synthetic import (
     BLOCK_ROWS,
     CATEGORIES,
     EVENT_SCHEMA,
@@ -28,8 +28,8 @@ from pipeline.data.synthetic import (
     domain_taste,
     generate,
 )
-from pipeline.errors import BadRequest
-from schemas.synth import SynthManifest, SynthSpec
+from iak.pipeline.errors import BadRequest
+from iak.schemas.synth import SynthManifest, SynthSpec
 
 DEMO = Path(__file__).parents[3] / "jobs" / "configs" / "demo" / "synth.toml"
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pipeline.iak.kernel import KernelShape, fresh
-from pipeline.model.heads import Heads
-from pipeline.model.loss import TaskShape
-from pipeline.process import Worker
-from pipeline.training.activations import Read, Standard
-from pipeline.training.rows import TuningRows
-from pipeline.training.tune import Setting, Stage
+from iak.pipeline.activations.rows import TuningRows
+from iak.pipeline.activations.standardizer import Read, Standardizer
+from iak.pipeline.iak.kernel import KernelShape, fresh
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.loss import TaskShape
+from iak.pipeline.process import Worker
+from iak.pipeline.tuning.tune import Setting, Stage
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
 TASKS = (
@@ -97,7 +97,7 @@ def only(rows, keep):
 def standard():
     """A scale that is not trivial."""
     mean = normal(SHAPE.inputs, seed=3) / 2
-    return Standard(mean_A=mean, scale_A=1 + mean.abs(), reads_x=True)
+    return Standardizer(mean_A=mean, scale_A=1 + mean.abs(), reads_x=True)
 
 
 def setting(train, valid, worker=ALONE):

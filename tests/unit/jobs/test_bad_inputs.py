@@ -5,10 +5,10 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import cli
-from jobs._bad_files import damaged_file, write_log
-from jobs._bad_inputs import all_bad_inputs, run_bad_inputs, table_of, try_one
-from jobs._bad_items import BadInput
+from iak.jobs import cli
+from iak.jobs._bad_files import damaged_file, write_log
+from iak.jobs._bad_inputs import all_bad_inputs, run_bad_inputs, table_of, try_one
+from iak.jobs._bad_items import BadInput
 
 SAMPLE, SEED = 120, 11
 

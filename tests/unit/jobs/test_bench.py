@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import jobs
-from jobs import bench, cli
-from schemas.bench import (
+from iak.jobs import bench, cli
+from iak.schemas.bench import (
     BenchDataSpec,
     BenchFaultsSpec,
     BenchFinetuneSpec,
@@ -18,7 +17,7 @@ from schemas.bench import (
     BenchShardingSpec,
     BenchTablesSpec,
 )
-from schemas.record import BenchmarkRecord, Target
+from iak.schemas.record import BenchmarkRecord, Target
 
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs" / "bench"
 SPECS = {
@@ -114,7 +113,7 @@ def test_a_bench_keeps_its_record_and_picture_and_says_whether_targets_are_met(
             return LINES[name], [target], ["a note about [x]"], {"bytes_per_s": 1e9}
 
     monkeypatch.setattr(bench, "importlib", SimpleNamespace(import_module=lambda _: Body))
-    monkeypatch.setitem(sys.modules, "jobs._bench_ray", SimpleNamespace(ray_share=no_ray))
+    monkeypatch.setitem(sys.modules, "iak.jobs._bench_ray", SimpleNamespace(ray_share=no_ray))
     monkeypatch.setattr(jobs, "_bench_ray", SimpleNamespace(ray_share=no_ray), raising=False)
     spec = SPECS[name](out=tmp_path, check_targets=True)
     assert bench.main(spec) == (0 if is_met else 1)

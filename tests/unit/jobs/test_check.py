@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import check, cli
+from iak.jobs import check, cli
 
 CATALOG = """
 [log]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
-from pipeline.errors import BadRequest
-from schemas.job import DemoSpec, FinetuneSpec, PretrainSpec
-from schemas.synth import SynthSpec
+from iak.jobs import cli
+from iak.pipeline.errors import BadRequest
+from iak.schemas.job import DemoSpec, FinetuneSpec, PretrainSpec
+from iak.schemas.synth import SynthSpec
 
 ROOT = Path(__file__).parents[3]
 ASKED = ["catalog=planted", "data_root=/logs", "run_dir=r"]
@@ -165,7 +165,7 @@ def test_every_verb_teaches_its_settings(verb, capsys):
 
 IMPORTED_BY_HELP = """
 import sys
-import jobs.cli
+import iak.jobs.cli
 jobs.cli.run(["--help"])
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """

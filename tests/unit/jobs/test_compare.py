@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import read_spec, run
-from pipeline.publish.predict import DOCUMENT, PREDICTIONS
-from pipeline.stats.metrics import metric_row
-from schemas.predictions import PredictionsDocument, metric_tasks
-from schemas.task import TaskSpec
+from iak.jobs.cli import read_spec, run
+from iak.pipeline.publish.predict import DOCUMENT, PREDICTIONS
+from iak.pipeline.stats.metrics import metric_row
+from iak.schemas.predictions import PredictionsDocument, metric_tasks
+from iak.schemas.task import TaskSpec
 
 TASKS = metric_tasks(
     (TaskSpec(label="click", kind="click"), TaskSpec(label="order", kind="conversion")),

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from jobs import doctor
-from jobs.doctor import Check, Probe, diagnose, judge_versions, run_probe
+from iak.jobs import doctor
+from iak.jobs.doctor import Check, Probe, diagnose, judge_versions, run_probe
 
 GOOD = {
     "python": "3.11.7",

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
-from jobs._documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
-from jobs._paths import check_paths, paths_of, setting_of
-from pipeline.data import stores
-from pipeline.data.view import open_log
-from pipeline.errors import BadRequest
-from schemas.job import CheckSpec, FinetuneSpec, PretrainSpec
+from iak.jobs import cli
+from iak.jobs._documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
+from iak.jobs._paths import check_paths, paths_of, setting_of
+from iak.pipeline.data import stores
+from iak.pipeline.data.view import open_log
+from iak.pipeline.errors import BadRequest
+from iak.schemas.job import CheckSpec, FinetuneSpec, PretrainSpec
 from tests.builders import small_catalog
 
 BROKEN = {

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.evaluate import (
+from iak.jobs.evaluate import (
     gate_word,
     intervals_of,
     metrics_of,
@@ -12,7 +12,7 @@ from jobs.evaluate import (
     show_task,
     write_metrics,
 )
-from schemas.log import Catalog
+from iak.schemas.log import Catalog
 
 CATALOG = Catalog.model_validate(
     {

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs._explain import explain
-from jobs._spec import parse_catalog
-from pipeline.errors import BadRequest
-from schemas.job import PretrainSpec
-from schemas.log import Catalog
+from iak.jobs._explain import explain
+from iak.jobs._spec import parse_catalog
+from iak.pipeline.errors import BadRequest
+from iak.schemas.job import PretrainSpec
+from iak.schemas.log import Catalog
 from tests.builders import catalog_document
 
 HIST = 4

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from jobs import _failures
-from pipeline.errors import BadLog, DoesNotFit, PipelineError
-from pipeline.process import run_on_workers
+from iak.jobs import _failures
+from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
+from iak.pipeline.process import run_on_workers
 
 
 def failed(run_dir, error, rank=0):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.finetune import at_cap, show
-from schemas.verdict import Comparison, TaskVerdict, Verdict
+from iak.jobs.finetune import at_cap, show
+from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 FELL = Comparison(kernel=0.622, base=0.689, delta=-0.067, low=-0.121, high=-0.013, harm=True)
 ROSE = Comparison(kernel=0.72, base=0.70, delta=0.02, low=0.01, high=0.03)

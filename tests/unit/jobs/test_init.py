@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import cli, init
-from pipeline.data.check import check_log
-from schemas.log import Catalog
+from iak.jobs import cli, init
+from iak.pipeline.data.check import check_log
+from iak.schemas.log import Catalog
 
 ODD = ("item id", "item-id", "价格", "2nd", 'quo"te', "back\\slash", "_under")
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.labels import UNDECIDED, LabelCounts
-from schemas.log import Catalog
+from iak.pipeline.data.labels import UNDECIDED, LabelCounts
+from iak.schemas.log import Catalog
 
 CATALOG = Catalog.model_validate(
     {

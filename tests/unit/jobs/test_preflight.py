@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from jobs import _preflight, cli, evaluate, finetune, pretrain
-from jobs._spec import catalog_path
-from pipeline.errors import BadRequest, DoesNotFit, WrongBase
-from pipeline.publish.bundle_index import write_index
-from schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
+from iak.jobs import _preflight, cli, evaluate, finetune, pretrain
+from iak.jobs._spec import catalog_path
+from iak.pipeline.errors import BadRequest, DoesNotFit, WrongBase
+from iak.pipeline.publish.bundle_index import write_index
+from iak.schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
 from tests.builders import small_catalog
 from tests.unit.publish.test_bundle import BASE, SCHEMA, write
 

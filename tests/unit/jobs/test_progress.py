@@ -6,8 +6,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from jobs import _progress
-from jobs._progress import announce, show_progress, tell
+from iak.jobs import _progress
+from iak.jobs._progress import announce, show_progress, tell
 
 
 @pytest.fixture

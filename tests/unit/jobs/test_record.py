@@ -7,15 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs import _record
-from jobs._outputs import file_output
-from jobs._record import AlreadyFinished, read_record, run_record
-from jobs.evaluate import PREDICTIONS
-from pipeline.errors import BadLog, BadRequest, Corrupt
-from pipeline.publish.bundle_index import BUNDLES
-from pipeline.training.tuning_checkpoint import CHECKPOINT
-from schemas.job import PretrainSpec
-from schemas.manifest import sha256_of
+from iak.jobs import _record
+from iak.jobs._outputs import file_output
+from iak.jobs._record import AlreadyFinished, read_record, run_record
+from iak.jobs.evaluate import PREDICTIONS
+from iak.pipeline.errors import BadLog, BadRequest, Corrupt
+from iak.pipeline.publish.bundle_index import BUNDLES
+from iak.pipeline.tuning.checkpoint import CHECKPOINT
+from iak.schemas.job import PretrainSpec
+from iak.schemas.manifest import sha256_of
 from tests.builders import run_inputs
 
 

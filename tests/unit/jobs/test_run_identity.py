@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import evaluate, finetune, pretrain
-from jobs._record import AlreadyFinished, read_record
-from pipeline.errors import BadRequest, Corrupt
-from pipeline.publish.bundle import read_bundle, write_bundle
-from pipeline.publish.bundle_index import write_index
-from pipeline.training import base
-from pipeline.training.tuning_checkpoint import CHECKPOINT
-from schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec
+from iak.jobs import evaluate, finetune, pretrain
+from iak.jobs._record import AlreadyFinished, read_record
+from iak.pipeline.base import published_base
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.publish.bundle import read_bundle, write_bundle
+from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.tuning.checkpoint import CHECKPOINT
+from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec
 from tests.builders import draw_rows, write_file, write_log
-from tests.unit.jobs.test_jobs_pretrain import MODEL, here, pytestmark  # noqa: F401 - the same
+from tests.unit.jobs.test_pretrain import MODEL, here, pytestmark  # noqa: F401 - the same
 
 CATALOG = """
 [log]
@@ -142,11 +142,13 @@ def edit_catalog(old, new):
 def publish_base_again():
     """The same weights under another manifest, as another training would have left them."""
     document = json.loads(Path("pretrain/base/manifest.json").read_text())
-    base.seal(Path("pretrain/base"), document | {"metrics": [{"name": "valid_loss", "value": 9.0}]})
+    published_base.seal(
+        Path("pretrain/base"), document | {"metrics": [{"name": "valid_loss", "value": 9.0}]}
+    )
 
 
 def tune_a_bundle_again():
-    opened = base.open_base(Path("pretrain"))
+    opened = published_base.open_base(Path("pretrain"))
     known = {
         "base_fingerprint": opened.manifest.fingerprint,
         "schema_hash": opened.manifest.schema_hash,

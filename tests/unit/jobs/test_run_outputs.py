@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
-from jobs import _outputs
-from jobs._outputs import base_output, bundles_output, file_output, verify_outputs
-from pipeline.errors import BadRequest, Corrupt
-from pipeline.publish.bundle import WEIGHTS
-from pipeline.publish.bundle_index import write_index
+from iak.jobs import _outputs
+from iak.jobs._outputs import base_output, bundles_output, file_output, verify_outputs
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.publish.bundle import WEIGHTS
+from iak.pipeline.publish.bundle_index import write_index
+from tests.unit.base.test_published_base import published
 from tests.unit.publish.test_bundle import write
-from tests.unit.training.test_training_base import published
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import _session
+from iak.jobs import _session
 
 
 def mode(path):

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from jobs import cli, show
-from jobs._record import run_record
-from pipeline.publish.bundle_index import write_index
-from schemas.job import PretrainSpec
+from iak.jobs import cli, show
+from iak.jobs._record import run_record
+from iak.pipeline.publish.bundle_index import write_index
+from iak.schemas.job import PretrainSpec
 from tests.builders import run_inputs
 from tests.unit.publish.test_bundle import write
 

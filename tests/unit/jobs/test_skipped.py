@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs import _skipped, pretrain
-from jobs._record import read_record
-from pipeline.data.domains import nearest_of
-from pipeline.data.view import open_log
-from pipeline.errors import BadLog
-from schemas.job import CheckSpec, PretrainSpec
+from iak.jobs import _skipped, pretrain
+from iak.jobs._record import read_record
+from iak.pipeline.data.domains import nearest_of
+from iak.pipeline.data.view import open_log
+from iak.pipeline.errors import BadLog
+from iak.schemas.job import CheckSpec, PretrainSpec
 from tests.builders import DAYS, catalog_document, draw_rows, partition, small_catalog, write_file
 
 SPLITS = {"pretrain": {"days": [0, 1]}, "valid": {"days": [2, 2]}}

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from pipeline.model.heads import Heads
-from pipeline.model.loss import TaskShape
-from pipeline.model.recommender import Recommender
-from pipeline.model.tables import TableShape, build_tables
-from pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.loss import TaskShape
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 
 SHAPES = (
     TableShape(name="user", rows=101, width=8, features=("user", "friends")),

@@ -8,27 +8,33 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import cli
-from jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
-from jobs._spec import load_catalog
-from jobs.plan import _resolved
-from pipeline.errors import BadRequest
-from pipeline.iak import bank
-from pipeline.iak.kernel import KernelShape
-from pipeline.model.heads import Heads
-from pipeline.model.tables import TableShape
-from pipeline.planning.answer import Frozen, Question, answer
-from pipeline.planning.estimate import Asked, Level
-from pipeline.planning.workload import workload
-from pipeline.sharding.plan import TABLES_PATH, as_document, describe, plan_tables, planned
-from pipeline.sharding.quantised import stride_bytes
-from pipeline.sharding.search import Wanted, search
-from pipeline.sharding.stacks import planned_pieces, stacks_of
-from pipeline.training.cohorts import cohorts_of
-from pipeline.training.schedule import blocks_of, steps_per_epoch
-from pipeline.training.tune import Stage
-from schemas.job import DomainStageSpec, KernelSpec, ModelSpec, PlanSpec, StageSpec
-from schemas.plan import PlanDocument
+from iak.jobs import cli
+from iak.jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
+from iak.jobs._spec import load_catalog
+from iak.jobs.plan import _resolved
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.iak import bank
+from iak.pipeline.iak.kernel import KernelShape
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.tables import TableShape
+from iak.pipeline.planning.answer import Frozen, Question, answer
+from iak.pipeline.planning.estimate import Asked, Level
+from iak.pipeline.planning.workload import workload
+from iak.pipeline.sharding.placement_rule import (
+    TABLES_PATH,
+    as_document,
+    describe,
+    plan_tables,
+    planned,
+)
+from iak.pipeline.sharding.placement_search import Wanted, search
+from iak.pipeline.sharding.quantised import stride_bytes
+from iak.pipeline.sharding.stacks import planned_pieces, stacks_of
+from iak.pipeline.tuning.cohorts import cohorts_of
+from iak.pipeline.tuning.schedule import blocks_of, steps_per_epoch
+from iak.pipeline.tuning.tune import Stage
+from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec, PlanSpec, StageSpec
+from iak.schemas.plan import PlanDocument
 
 CPU = torch.device("cpu")
 SMALL = {"category": 1000, "region": 100, "daypart": 10, "scene": 10, "weekday": 9}
@@ -397,7 +403,7 @@ def test_shipped_clusters_are_whole_and_named_as_their_files():
 
 def test_a_table_the_planner_drops_is_not_overlooked(monkeypatch):
     asked, cluster = question(), load_cluster("8xH100")
-    from pipeline.sharding import search as searching
+    from iak.pipeline.sharding import placement_search as searching
 
     real = searching.EmbeddingShardingPlanner.plan
 

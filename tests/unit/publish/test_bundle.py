@@ -8,9 +8,9 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import files
-from pipeline.errors import BadRequest, Corrupt, NotPermitted, OtherFormat, WrongBase
-from pipeline.publish.bundle import (
+from iak.pipeline import files
+from iak.pipeline.errors import BadRequest, Corrupt, NotPermitted, OtherFormat, WrongBase
+from iak.pipeline.publish.bundle import (
     MANIFEST,
     MAX_NAME,
     WEIGHTS,
@@ -20,7 +20,7 @@ from pipeline.publish.bundle import (
     weights_digest,
     write_bundle,
 )
-from schemas.verdict import Comparison, TaskVerdict, Verdict
+from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 BASE, SCHEMA = "b" * 64, "c" * 64
 VERDICT = Verdict(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import BadRequest, Corrupt, NotPermitted, OtherFormat, WrongBase
-from pipeline.publish.bundle import MANIFEST, WEIGHTS
-from pipeline.publish.bundle_index import (
+from iak.pipeline.errors import BadRequest, Corrupt, NotPermitted, OtherFormat, WrongBase
+from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS
+from iak.pipeline.publish.bundle_index import (
     INDEX,
     check_index,
     find_bundles,
@@ -20,8 +20,8 @@ from pipeline.publish.bundle_index import (
     read_index,
     write_index,
 )
-from pipeline.publish.choice import live_kernels, read_shelf
-from pipeline.sealed import parsed, seal, spelled
+from iak.pipeline.publish.bundle_set import live_kernels, read_shelf
+from iak.pipeline.sealed import parsed, seal, spelled
 from tests.unit.publish.test_bundle import BASE, SCHEMA, VERDICT, write
 
 DOMAINS = (None, {"region": "a"}, {"region": "a", "daypart": "b"})
@@ -191,7 +191,7 @@ def test_a_night_that_fails_changes_nothing(night):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.publish.bundle_index import publishing_bundles
+from iak.pipeline.publish.bundle_index import publishing_bundles
 from tests.unit.publish.test_bundle import write
 with publishing_bundles(Path(sys.argv[1])) as built:
     write(built, seed=1)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.publish.gate import GateRows, TaskRows, judge
-from pipeline.stats.metrics import cross_entropy
-from schemas.job import GateSpec
+from iak.pipeline.publish.gate import GateRows, TaskRows, judge
+from iak.pipeline.stats.metrics import cross_entropy
+from iak.schemas.job import GateSpec
 
 
 def sigmoid(logit):

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import BadRequest, Corrupt, OtherFormat
-from pipeline.publish.predict import DOCUMENT, PREDICTIONS
-from pipeline.publish.predictions import (
+from iak.pipeline.errors import BadRequest, Corrupt, OtherFormat
+from iak.pipeline.publish.predict import DOCUMENT, PREDICTIONS
+from iak.pipeline.publish.predictions import (
     Predictions,
     paired_rows,
     probabilities_of,
     read_predictions,
     task_columns,
 )
-from schemas.predictions import PredictionsDocument, metric_tasks
-from schemas.task import TaskSpec
+from iak.schemas.predictions import PredictionsDocument, metric_tasks
+from iak.schemas.task import TaskSpec
 
 CLICK, ORDER = TaskSpec(label="click", kind="click"), TaskSpec(label="order", kind="conversion")
 LIKE = TaskSpec(label="like")

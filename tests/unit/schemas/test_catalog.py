@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.log import Catalog
+from iak.schemas.log import Catalog
 from tests.builders import catalog_document, small_catalog
 
 CROSS = {"kind": "cross", "name": "x", "columns": ["user_id", "item_id"]}

@@ -4,8 +4,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.features import domain_names
-from schemas.domain import POOLED, Domain
+from iak.pipeline.data.features import domain_names
+from iak.schemas.domain import POOLED, Domain
 
 texts = st.text(alphabet="ab=/%2F,", max_size=6)
 keys = st.lists(st.sampled_from(["a", "b", "a=b", "c/d", "%2F"]), unique=True, max_size=3)

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from jobs.cli import read_spec
-from schemas.job import EvaluatedTablesSpec, PretrainSpec
+from iak.jobs.cli import read_spec
+from iak.schemas.job import EvaluatedTablesSpec, PretrainSpec
 
 ASKED = {"catalog": "planted", "data_root": "/logs", "run_dir": "/runs/r"}
 WORDS = (

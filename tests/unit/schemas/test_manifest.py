@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from schemas.manifest import BaseManifest, FileEntry, canonical_json, fingerprint_of
+from iak.schemas.manifest import BaseManifest, FileEntry, canonical_json, fingerprint_of
 
 
 def base(**changes):

@@ -2,7 +2,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from schemas.log import Catalog
+from iak.schemas.log import Catalog
 
 README = Path(__file__).parents[3] / "README.md"
 

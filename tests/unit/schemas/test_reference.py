@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from schemas.log import Catalog
-from schemas.reference import EXAMPLE, EXAMPLES, SECTIONS, reference, type_name
+from iak.schemas.log import Catalog
+from iak.schemas.reference import EXAMPLE, EXAMPLES, SECTIONS, reference, type_name
 
 PAGE = Path(__file__).parents[3] / "schemas" / "README.md"
 DOCUMENTS: tuple[type[BaseModel], ...] = tuple(document for _, _, document in SECTIONS)
 
 
 def test_the_committed_page_is_what_the_documents_say():
-    assert PAGE.read_text() == reference(), "run python -m schemas.reference > schemas/README.md"
+    assert PAGE.read_text() == reference(), (
+        "run python -m iak.schemas.reference > schemas/README.md"
+    )
 
 
 def test_the_whole_example_is_a_catalogue():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from pipeline.stats.auc import auc, dense_ranks, gauc, paired_auc, placements
+from iak.pipeline.stats.auc import auc, dense_ranks, gauc, paired_auc, placements
 
 # Few distinct scores make many ties.
 rows = st.lists(st.tuples(st.integers(0, 1), st.integers(-4, 4), st.integers(0, 3)), max_size=60)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from pipeline.stats.auc import auc, gauc, paired_auc
-from pipeline.stats.metrics import (
+from iak.pipeline.stats.auc import auc, gauc, paired_auc
+from iak.pipeline.stats.metrics import (
     MetricRow,
     calibration,
     evaluate_methods,

@@ -1,0 +1,1 @@
+"""Kernels per domain on a large frozen recommender, tuned every night."""

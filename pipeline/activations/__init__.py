@@ -1,0 +1,1 @@
+"""What the base makes of rows: standardised, buffered for a run, cached on disk."""

@@ -1,0 +1,446 @@
+"""What the frozen base made of rows, on disk, for later epochs, runs and nights.
+
+    <folder>/<scope>/<key>.activations   safetensors: `a`, rows x inputs, and `keys`, rows x 2
+    <folder>/<2 hex>/<key>.rows          digest, then Arrow IPC: identity, labels, domains, user
+    <folder>/<2 hex>/<key>.standard      safetensors: mean and deviation of the inputs
+
+A scope is what activations depend on besides the rows: the base, how its tables are held, the
+standardisation, the precision. Within it an entry is named by the keys of its rows' features
+(feature_keys.py), so labels, files and row groups do not matter: a block of the same rows is found
+by its name, and rows that lie in other blocks today are found by their keys.
+
+Nothing is overwritten or invalidated in place. A file gets its name when it is whole, and carries a
+digest of all its bytes in their order. One that is damaged is removed and counts as absent; one
+that may not be read is left alone. The format's number is in every key, so that what another
+version wrote is computed anew, and in every entry.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from iak.pipeline.data.feature_keys import FeatureKeys
+from iak.pipeline.files import is_part, putting_file
+
+FORMAT = 3
+KINDS = (".activations", ".rows", ".standard")
+_SPARE_BYTES = 2 * 2**30
+"""Disk that is left to others."""
+_PART_AGE_S = 24 * 3600
+"""Age at which an unfinished file belongs to nobody any more."""
+_DIGEST_BYTES = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run got from the cache, and gave to it."""
+
+    rows_read: int = 0
+    """Rows whose activations were there."""
+    rows_moved: int = 0
+    """Those among them that lie in other blocks today than when they were computed."""
+    rows_computed: int = 0
+    bytes_written: int = 0
+    entries_evicted: int = 0
+    entries_damaged: int = 0
+    stopped: str = ""
+    """Why reading or writing stopped, if it did."""
+
+
+class Store:
+    """Entries below one folder; any number of processes read and write it at once."""
+
+    def __init__(self, folder: Path, *, run: str = "") -> None:
+        """Use `folder`; it is made when something is written.
+
+        Args:
+            folder: of the cache.
+            run: name of the run, the same when it is resumed. It does not look for single rows in
+                entries that it wrote itself: an attempt that is resumed would find rows there that
+                the first one computed in another block, where a matrix product rounds otherwise.
+        """
+        self.folder, self.run = folder, run
+        self.usage = Usage()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache")
+        self._pending: list[Future[None]] = []
+
+    def read_into(self, scope: str, keys: FeatureKeys, a_BA: Tensor) -> bool:
+        """Copy the activations of a block of rows into `a_BA`; False where the block is absent.
+
+        Args:
+            scope: what activations depend on besides the rows.
+            keys: of the rows' features, B x 2.
+            a_BA: memory for them.
+        """
+        entry = self._read(self._path_of_block(scope, keys))
+        if entry is None:
+            return False
+        is_ours = np.array_equal(entry.keys, keys)
+        if not is_ours or entry.a_BA.shape != a_BA.shape or entry.a_BA.dtype != a_BA.dtype:
+            return self._is_damaged(self._path_of_block(scope, keys))
+        a_BA.copy_(entry.a_BA)
+        self.usage.rows_read += len(a_BA)
+        return True
+
+    def find_rows(
+        self, scope: str, keys: FeatureKeys
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+        """Look for single rows in all blocks of a scope, one block after another.
+
+        Args:
+            scope: what activations depend on besides the rows.
+            keys: of the rows' features, n x 2.
+
+        Yields:
+            Places among the n rows, and the activations of the rows there. A row comes once.
+        """
+        wanted = _Wanted(keys)
+        for path in _files_in(self.folder / scope, suffix=".activations"):
+            if not wanted.left:
+                return
+            found = self._matches(path, wanted)
+            if found is None:
+                continue
+            places, rows, entry = found
+            self.usage.rows_read += len(places)
+            self.usage.rows_moved += len(places)
+            yield places, entry.a_BA[torch.from_numpy(rows)]
+
+    def _matches(
+        self, path: Path, wanted: "_Wanted"
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], "_Entry"] | None:
+        """Return which wanted rows an entry holds, and where; None where it holds none."""
+        keys = self._keys_in(path)
+        if keys is None or not wanted.is_any_in(keys):
+            return None
+        entry = self._read(path)
+        if entry is None:
+            return None
+        places, rows = wanted.take(entry.keys)
+        return places, rows, entry
+
+    def write(self, scope: str, keys: FeatureKeys, a_BA: Tensor, *, computed: int) -> None:
+        """Keep a block of rows, in the background; `a_BA` must not change until `close`.
+
+        Args:
+            scope: what activations depend on besides the rows.
+            keys: of the rows' features, B x 2.
+            a_BA: their activations.
+            computed: rows among them that the base was asked for now.
+        """
+
+        def save(path: Path) -> None:
+            tensors = {"a": a_BA.contiguous(), "keys": torch.from_numpy(keys.view(np.int64))}
+            _save(tensors, path, scope=scope, run=self.run)
+
+        self.usage.rows_computed += computed
+        self._later(self._path_of_block(scope, keys), save)
+
+    def read_rows(self, key: str) -> tuple[pa.Table, Counter[str]] | None:
+        """Rows without features, and what the contract found in them; None where absent."""
+        path = self._path(key, "rows")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            self._note_unreadable(path, error)
+            return None
+        digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if _digest(key.encode(), body) != digest:
+            self._is_damaged(path)
+            return None
+        table = pa.ipc.open_file(pa.py_buffer(body)).read_all()
+        _touch(path)
+        return table, Counter(json.loads(table.schema.metadata[b"contract"]))
+
+    def write_rows(self, key: str, rows: pa.Table, contract: Mapping[str, int]) -> None:
+        """Keep rows without features, in the background."""
+        told = {"format": str(FORMAT), "contract": json.dumps(dict(contract))}
+        rows = rows.replace_schema_metadata(told)
+
+        def save(path: Path) -> None:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_file(sink, rows.schema) as writer:
+                writer.write_table(rows)
+            body = sink.getvalue().to_pybytes()
+            path.write_bytes(_digest(key.encode(), body) + body)
+
+        self._later(self._path(key, "rows"), save)
+
+    def read_standard(self, key: str) -> dict[str, Tensor] | None:
+        """Return the standardisation kept under a key, None where there is none."""
+        path = self._path(key, "standard")
+        tensors = self._tensors(path)
+        if tensors is None or tensors[1].get("key") == key:
+            return tensors[0] if tensors else None
+        self._is_damaged(path)
+        return None
+
+    def write_standard(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep a standardisation, whatever the strides of its tensors."""
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        self._later(self._path(key, "standard"), lambda path: _save(whole, path, key=key))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._writer.shutdown(wait=True)
+        for done in self._pending:
+            done.result()
+
+    def evict(self, budget_bytes: int) -> None:
+        """Remove what was not used for longest, until the rest fits the budget."""
+        held = []
+        for path in self._all_files():
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            if is_part(path) and time.time() - stat.st_mtime > _PART_AGE_S:
+                _remove(path)
+            if path.suffix in KINDS:
+                held.append((stat.st_mtime, stat.st_size, path))
+        excess = sum(size for _, size, _ in held) - budget_bytes
+        for _, size, path in sorted(held):
+            if excess <= 0:
+                return
+            if _remove(path):
+                excess -= size
+                self.usage.entries_evicted += 1
+
+    def _all_files(self) -> Iterator[Path]:
+        """Yield every file one folder down, unfinished ones as well."""
+        for folder in _files_in(self.folder, suffix=""):
+            yield from _files_in(folder, suffix="")
+
+    def _later(self, path: Path, save: Callable[[Path], None]) -> None:
+        self._pending.append(self._writer.submit(self._put, path, save))
+
+    def _put(self, path: Path, save: Callable[[Path], None]) -> None:
+        """Write an entry under another name, then give it its own; a full disk ends the writing."""
+        if self.usage.stopped or _is_there(path):
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(path.parent).free < _SPARE_BYTES:
+                self._stop(f"less than {_SPARE_BYTES / 2**30:.0f} GiB free on the disk")
+                return
+            with putting_file(path, is_durable=False) as part:  # verified when it is read
+                save(part)
+            self.usage.bytes_written += path.stat().st_size
+        except (OSError, SafetensorError) as error:
+            self._stop(str(error))
+
+    def _read(self, path: Path) -> "_Entry | None":
+        """Return a block of rows, None where it is absent or damaged."""
+        found = self._tensors(path)
+        if found is None:
+            return None
+        tensors, told = found
+        if told.get("scope") != path.parent.name or tensors.keys() != {"a", "keys"}:
+            self._is_damaged(path)
+            return None
+        return _Entry(keys=tensors["keys"].numpy().view(np.uint64), a_BA=tensors["a"])
+
+    def _tensors(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """Return an entry's tensors and metadata, None where it is absent or damaged."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                told = dict(file.metadata() or {})
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except OSError as error:
+            self._note_unreadable(path, error)
+            return None
+        except SafetensorError:
+            self._is_damaged(path)
+            return None
+        if told.pop("digest", "") != _digest_of_entry(tensors, told):
+            self._is_damaged(path)
+            return None
+        _touch(path)
+        return tensors, told
+
+    def _keys_in(self, path: Path) -> FeatureKeys | None:
+        """Return an entry's keys, not yet verified; None where this run must not look into it."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                told = file.metadata() or {}
+                if told.get("run") == self.run and self.run:
+                    return None
+                keys: FeatureKeys = file.get_tensor("keys").numpy().view(np.uint64)
+        except OSError as error:
+            self._note_unreadable(path, error)
+            return None
+        except SafetensorError:
+            self._is_damaged(path)
+            return None
+        return keys if keys.ndim == 2 else None
+
+    def _note_unreadable(self, path: Path, error: OSError) -> None:
+        """Note that an entry may not be read; one that is not there is no matter.
+
+        safetensors 0.8 raises FileNotFoundError for a file that may not be read as well.
+        """
+        is_absence = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if not is_absence or _is_there(path):
+            self._stop(f"{path} may not be read: {error.strerror or 'permission denied'}")
+
+    def _is_damaged(self, path: Path) -> bool:
+        """Remove an entry that is there but cannot be used; always False."""
+        if _is_there(path):
+            self.usage.entries_damaged += 1
+            _remove(path)
+        return False
+
+    def _stop(self, why: str) -> None:
+        """Write no more, and say so once; the run goes on without."""
+        if not self.usage.stopped:
+            self.usage.stopped = f"{self.folder}: {why}"
+            _log.warning("the activation cache is not written any more: %s", self.usage.stopped)
+
+    def _path_of_block(self, scope: str, keys: FeatureKeys) -> Path:
+        return self.folder / scope / f"{_digest(keys.tobytes()).hex()}.activations"
+
+    def _path(self, key: str, kind: str) -> Path:
+        return self.folder / key[:2] / f"{key}.{kind}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A verified block of rows."""
+
+    keys: FeatureKeys
+    a_BA: Tensor
+
+
+class _Wanted:
+    """Rows that are looked for by their keys; rows with equal keys are found together."""
+
+    def __init__(self, keys: FeatureKeys) -> None:
+        """Sort the keys, so that a block's are looked up in all of them at once."""
+        self.order = np.lexsort((keys[:, 1], keys[:, 0]))
+        ordered = keys[self.order]
+        is_first = np.ones(len(ordered), np.bool_)
+        is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+        self.starts = np.append(np.flatnonzero(is_first), len(ordered))
+        self.keys = ordered[is_first]
+        self.is_left = np.ones(len(self.keys), np.bool_)
+
+    @property
+    def left(self) -> int:
+        """Different keys that nobody has found yet."""
+        return int(self.is_left.sum())
+
+    def is_any_in(self, keys: FeatureKeys) -> bool:
+        """Return whether a block has any of them."""
+        return len(self._found(keys)[0]) > 0
+
+    def take(self, keys: FeatureKeys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the wanted rows that a block has, and where in it; they are wanted no more."""
+        numbers, rows = self._found(keys)
+        self.is_left[numbers] = False
+        counts = self.starts[numbers + 1] - self.starts[numbers]
+        firsts = np.repeat(self.starts[numbers] - np.cumsum(counts) + counts, counts)
+        return self.order[firsts + np.arange(counts.sum())], np.repeat(rows, counts)
+
+    def _found(self, keys: FeatureKeys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return numbers of different wanted keys, and a row of the block for each."""
+        at = np.searchsorted(self.keys[:, 0], keys[:, 0])
+        at = np.minimum(at, len(self.keys) - 1)
+        rows = np.flatnonzero((self.keys[at] == keys).all(axis=1) & self.is_left[at])
+        numbers, first = np.unique(at[rows], return_index=True)
+        return numbers, rows[first]
+
+
+def key_of(**parts: object) -> str:
+    """SHA-256 of everything an entry depends on."""
+    text = json.dumps({"format": FORMAT, **parts}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of(*tensors: Tensor) -> str:
+    """SHA-256 of the tensors' bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, **told: str) -> None:
+    """Write an entry with its digest."""
+    metadata = {"format": str(FORMAT), **told}
+    digest = _digest_of_entry(tensors, metadata)
+    save_file(dict(tensors), path, metadata={**metadata, "digest": digest})
+
+
+def _digest_of_entry(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
+    """Return the digest over an entry's metadata, and its tensors' names, types, shapes, bytes."""
+    parts: list[bytes | memoryview] = [json.dumps(dict(told), sort_keys=True).encode()]
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        parts += [f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), _bytes_of(tensor)]
+    return _digest(*parts).hex()
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    """Return XXH3 of 128 bits: it notices accidents, as a cache must, at the speed of reading."""
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _touch(path: Path) -> None:
+    """Mark an entry as used now."""
+    try:
+        os.utime(path)
+    except OSError:
+        return
+
+
+def _files_in(folder: Path, *, suffix: str) -> list[Path]:
+    """Return the files of a folder by name; none where it is missing or may not be entered."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
+    except OSError:
+        return []
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a file is there; below a folder that may not be entered, nobody knows."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file; False where this user may not."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,159 @@
+"""Standardise what the frozen base makes of rows: a = standardise([h ; x]), what an encoder reads.
+
+Shapes: n rows of this worker, B of them, H base units, X embedding units, A = H + X units that the
+encoder reads (H where it reads h alone), N principal components of x.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent
+from iak.pipeline.collectives import most, total
+from iak.pipeline.data.batch import to_batch
+from iak.pipeline.model.recommender import Representation
+from iak.pipeline.process import Worker
+from iak.schemas.log import Catalog
+
+
+class Read(NamedTuple):
+    """What a kernel reads of B rows."""
+
+    h_BH: Tensor
+    a_BA: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standardizer:
+    """How h and x become what the encoder reads; fitted once, frozen, in every bundle."""
+
+    mean_A: Tensor
+    """Mean of [h ; x], or of h alone, over tuning rows."""
+    scale_A: Tensor
+    """Their deviation."""
+    reads_x: bool
+    narrow_XN: Tensor | None = None
+    """Standardised x to N principal components of unit variance; None leaves x as it is."""
+
+    @property
+    def width(self) -> int:
+        """Inputs of the encoder."""
+        if self.narrow_XN is None:
+            return len(self.mean_A)
+        units, kept = self.narrow_XN.shape
+        return len(self.mean_A) - units + kept
+
+    def of(self, h_BH: Tensor, x_BX: Tensor) -> Tensor:
+        """Standardised encoder inputs a_BA."""
+        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
+        a_BA = (a_BA - self.mean_A) / self.scale_A
+        if self.narrow_XN is None:
+            return a_BA
+        h_BH, x_BX = a_BA.split([h_BH.shape[1], len(self.narrow_XN)], dim=1)
+        return torch.cat([h_BH, x_BX @ self.narrow_XN], dim=1)
+
+    def read(self, a_BA: Tensor, units: int) -> Read:
+        """The inputs as they are, and the H = `units` base units that they stand for, in fp32."""
+        h_BH = torch.addcmul(self.mean_A[:units], a_BA[:, :units].float(), self.scale_A[:units])
+        return Read(h_BH=h_BH, a_BA=a_BA)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file keeps of it, on the CPU."""
+        held = {"mean": self.mean_A, "scale": self.scale_A, "narrow": self.narrow_XN}
+        return {name: t.cpu() for name, t in held.items() if t is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, reads_x: bool) -> "Standardizer":
+        """The same, from a file."""
+        return cls(
+            mean_A=tensors["mean"],
+            scale_A=tensors["scale"],
+            reads_x=reads_x,
+            narrow_XN=tensors.get("narrow"),
+        )
+
+    def to(self, device: torch.device) -> "Standardizer":
+        """The same numbers on a device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return Standardizer.from_tensors(moved, reads_x=self.reads_x)
+
+
+def fit_standardizer(
+    model: nn.Module,
+    sample: pa.Table,
+    catalog: Catalog,
+    *,
+    reads_x: bool,
+    narrow: int,
+    worker: Worker,
+) -> Standardizer:
+    """Mean and deviation of the encoder's inputs over a sample of rows of all workers.
+
+    Args:
+        model: the frozen base.
+        sample: this worker's encoded rows of it.
+        catalog: the log's.
+        reads_x: whether kernels read x beside h.
+        narrow: principal components that x is narrowed to; 0, or as many as x has, leaves it.
+        worker: this process.
+    """
+    rounds = most(-(-len(sample) // LOOK_UP_ROWS), worker)
+    seen = [
+        _represented(model, sample.slice(start, LOOK_UP_ROWS), catalog, worker)
+        for start in range(0, rounds * LOOK_UP_ROWS, LOOK_UP_ROWS)
+    ]
+    h_nH, x_nX = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    a_nA = (torch.cat([h_nH, x_nX], dim=1) if reads_x else h_nH).double().cpu()
+    count = total(torch.tensor(float(len(sample)), dtype=torch.float64), worker).clamp(min=1)
+    mean_A = total(a_nA.sum(0), worker) / count
+    a_nA -= mean_A
+    deviation_A = (total(a_nA.square().sum(0), worker) / count).sqrt()
+    scale_A = torch.where(deviation_A > 1e-6, deviation_A, torch.ones_like(deviation_A))
+    narrow_XN = None
+    if reads_x and 0 < narrow < x_nX.shape[1]:
+        x = a_nA.div_(scale_A)[:, h_nH.shape[1] :].numpy()
+        # numpy computes half of a matrix times itself, in half the time
+        covariance_XX = total(torch.from_numpy(x.T @ x), worker) / count
+        narrow_XN = _components(covariance_XX, narrow, worker).float()
+    return Standardizer(
+        mean_A=mean_A.float(), scale_A=scale_A.float(), reads_x=reads_x, narrow_XN=narrow_XN
+    ).to(worker.device)
+
+
+@torch.no_grad()
+def _represented(
+    model: nn.Module, rows: pa.Table, catalog: Catalog, worker: Worker
+) -> Representation:
+    batch = to_batch(rows, catalog).to(worker.device)
+    return represent(model, batch, torch.float32)
+
+
+def _components(covariance_XX: Tensor, narrow: int, worker: Worker) -> Tensor:
+    """Standardised x to its first principal components, each of unit variance; as worker 0 finds.
+
+    A component's largest weight is positive: rounding does not turn it round.
+
+    Args:
+        covariance_XX: of standardised x.
+        narrow: N, how many; those without variance stay zero.
+        worker: this process.
+    """
+    units = len(covariance_XX)
+    found = scipy.linalg.eigh(covariance_XX.numpy(), subset_by_index=[units - narrow, units - 1])
+    variance_N, vectors_XN = (torch.from_numpy(part).flip(-1) for part in found)
+    vectors_XN = vectors_XN * vectors_XN.take_along_dim(vectors_XN.abs().argmax(0)[None], 0).sign()
+    is_empty_N = variance_N < 1e-6 * variance_N[0]
+    narrow_XN: Tensor = vectors_XN / variance_N.clamp(min=1e-12).sqrt()
+    narrow_XN[:, is_empty_N] = 0.0
+    narrow_XN = narrow_XN.contiguous()  # eigh gives columns end to end; safetensors refuses such
+    if worker.world > 1:
+        shared = narrow_XN.contiguous().to(worker.device)
+        dist.broadcast(shared, src=0)
+        narrow_XN = shared.cpu()
+    return narrow_XN

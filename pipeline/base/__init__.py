@@ -1,0 +1,1 @@
+"""The frozen recommender's life: pre-trained, checkpointed, published, opened."""

@@ -1,0 +1,357 @@
+"""The base as a folder: built from a catalogue, published, and opened again.
+
+The folder `base/` of a pre-training run holds:
+
+    manifest.json           what it is: schema, tables, files by SHA-256, digest, fingerprint
+    encoding/               vocabularies and statistics
+    dense.safetensors       trunk and towers
+    tables/<table>/*.safetensors
+    optimizer/              what continued training needs; may be removed (optimizer_state.py)
+"""
+
+import json
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iak.pipeline.data import growth, vocabulary
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.files import not_permitted, put_file, put_folder
+from iak.pipeline.formats import current_document, unchanged
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.inputs import Input, input_origin
+from iak.pipeline.model.loss import TaskShape
+from iak.pipeline.model.recommender import Recommender, embedded_width
+from iak.pipeline.model.tables import TableShape, build_tables
+from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
+from iak.pipeline.model.trunks.mlp import Mlp
+from iak.pipeline.sharding import base_weights
+from iak.pipeline.sharding.growth import Growth
+from iak.schemas.feature import meaning_of, table_of
+from iak.schemas.job import ModelSpec
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of
+
+MANIFEST = "manifest.json"
+ENCODING = "encoding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedBase:
+    """A base that was opened: its words, not yet its weights."""
+
+    folder: Path
+    manifest: BaseManifest
+    encoding: Encoding
+    catalog: Catalog
+    model: ModelSpec
+
+
+def task_shapes(
+    catalog: Catalog, weights: Mapping[str, float] | None = None
+) -> tuple[TaskShape, ...]:
+    """The catalogue's tasks as the loss knows them.
+
+    Args:
+        catalog: of the log.
+        weights: by task, where they shall differ from the catalogue's.
+    """
+    titles = [t.title for t in catalog.tasks]
+    click = next((t.title for t in catalog.tasks if t.kind == "click"), None)
+    return tuple(
+        TaskShape(
+            name=t.title,
+            kind=t.kind,
+            given=titles.index(str(click)) if t.kind == "conversion" else None,
+            weight=(weights or {}).get(t.title, t.weight),
+            entire=t.entire_space_title or "",
+        )
+        for t in catalog.tasks
+    )
+
+
+def table_shapes(catalog: Catalog, encoding: Encoding, *, width: int) -> tuple[TableShape, ...]:
+    """Every table with its rows, width and readers."""
+    rows = encoding.table_rows(catalog)
+    return tuple(
+        TableShape(
+            name=name,
+            rows=rows[name],
+            width=table.width or width,
+            features=tuple(f.name for f in catalog.keyed if table_of(f) == name),
+        )
+        for name, table in catalog.table_specs.items()
+    )
+
+
+def build_model(
+    catalog: Catalog,
+    encoding: Encoding,
+    spec: ModelSpec,
+    *,
+    seed: int,
+    with_twins: bool = False,
+) -> Recommender:
+    """The base with its dense part initialised and its tables on the meta device.
+
+    `with_twins` is for training with weight decay on a CPU (see tables.TWIN).
+    """
+    torch.manual_seed(seed)
+    shapes = table_shapes(catalog, encoding, width=spec.width)
+    features = tuple(f.name for f in catalog.keyed)
+    tables = build_tables(
+        shapes,
+        init_scale=spec.init_scale,
+        device=torch.device("meta"),
+        seed=seed,
+        with_twins=with_twins,
+    )
+    numeric, tasks = len(catalog.numeric), len(catalog.tasks)
+    trunk = build_trunk(spec, width=embedded_width(tables, features) + numeric, tasks=tasks)
+    heads = Heads(tasks=tasks, width=spec.expert_width, hidden=spec.tower_width)
+    return Recommender(
+        tables=tables,
+        features=features,
+        num_numeric=numeric,
+        trunk=trunk,
+        heads=heads,
+        embedding_dropout=spec.embedding_dropout,
+    )
+
+
+def build_trunk(spec: ModelSpec, *, width: int, tasks: int) -> DcnMmoe | Mlp:
+    """The trunk that `spec` asks for, reading x of `width` units.
+
+    Raises:
+        BadRequest: the widths it states do not agree.
+    """
+    if spec.trunk == "mlp":
+        try:
+            return Mlp(
+                width=width,
+                mlp=spec.mlp,
+                expert_width=spec.expert_width,
+                tasks=tasks,
+                dropout=spec.dropout,
+            )
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+    return DcnMmoe(
+        width=width,
+        cross_layers=spec.cross_layers,
+        cross_rank=spec.cross_rank or None,
+        mlp=spec.mlp,
+        experts=spec.experts,
+        expert_width=spec.expert_width,
+        tasks=tasks,
+        dropout=spec.dropout,
+    )
+
+
+def contents(
+    catalog: Catalog, encoding: Encoding, model: ModelSpec, weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a base's manifest says of what lies beside it.
+
+    Args:
+        catalog: of the log it was trained on.
+        encoding: of that log's ids and numbers.
+        model: its size.
+        weights: the files and the digest, as its training wrote them down.
+    """
+    shapes = table_shapes(catalog, encoding, width=model.width)
+    return {
+        "schema_hash": vocabulary.schema_hash(catalog, encoding),
+        "tables": [
+            {"name": s.name, "rows": s.rows, "width": s.width, "features": list(s.features)}
+            for s in shapes
+        ],
+        "files": weights["files"],
+        "digest": weights["digest"],
+        "catalog": catalog.model_dump(mode="json"),
+    }
+
+
+def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
+    """Write the manifest of a base whose files are in place; its fingerprint is computed here."""
+    unnamed = BaseManifest.model_validate({**document, "fingerprint": "0" * 64})
+    name = fingerprint_of(unnamed.model_dump(mode="json"))
+    manifest = unnamed.model_copy(update={"fingerprint": name})
+    put_file(folder / MANIFEST, manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def move_into_place(built: Path, published: Path) -> None:
+    """Publish a finished folder under its name; what stood there is removed afterwards."""
+    put_folder(built, published)
+    shutil.rmtree(built, ignore_errors=True)
+
+
+def open_base(place: Path) -> PublishedBase:
+    """Open a published base, given its folder or its run's.
+
+    Raises:
+        BadRequest: there is no published base.
+        Corrupt: the manifest was changed, or is not one.
+        NotPermitted: this user may not read it.
+    """
+    place = place.absolute()  # workers run in other folders
+    try:
+        folder = next((f for f in (place, place / "base") if (f / MANIFEST).is_file()), None)
+        data = (folder / MANIFEST).read_bytes() if folder else b""
+    except PermissionError as error:
+        raise not_permitted(Path(error.filename or place), error) from error
+    if folder is None:
+        raise BadRequest(
+            f"no published base at {place}; expected {place}/base/{MANIFEST}. "
+            + (_no_better_child(place) or "Did `iak pretrain` finish there?")
+        )
+    try:
+        document = json.loads(data)
+        current = current_document(
+            document,
+            kind="base manifest",
+            current=BASE_FORMAT,
+            where=folder / MANIFEST,
+            mend="Publish the base again with `iak pretrain`",
+            migrations={1: unchanged},
+        )
+        manifest = BaseManifest.model_validate(current)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{folder / MANIFEST} is not a base's manifest: {error}") from error
+    found = fingerprint_of(document)
+    if found != manifest.fingerprint:
+        raise Corrupt(
+            f"{folder / MANIFEST} was changed after it was written: it says fingerprint "
+            f"{manifest.fingerprint}, its content has {found}. Publish the base again"
+        )
+    try:
+        catalog = Catalog.model_validate(manifest.catalog)
+        model = ModelSpec.model_validate(manifest.spec["model"])
+    except ValueError as error:  # an older version took what this one refuses
+        raise BadRequest(f"{folder / MANIFEST} holds what is refused by now: {error}") from error
+    encoding = vocabulary.load(folder / ENCODING)
+    schema = vocabulary.schema_hash(catalog, encoding)
+    if schema != manifest.schema_hash:
+        raise Corrupt(
+            f"{folder / ENCODING} does not belong to this base: schema {schema}, manifest "
+            f"{manifest.schema_hash}. Publish the base again"
+        )
+    return PublishedBase(
+        folder=folder, manifest=manifest, encoding=encoding, catalog=catalog, model=model
+    )
+
+
+def _no_better_child(place: Path) -> str:
+    """Return what a run says that continued a base and found nothing better; empty elsewhere."""
+    path = place / "record.json"
+    try:
+        return str(json.loads(path.read_text())["result"]["not_published"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
+    """Refuse a catalogue whose features or tasks are not those the base was trained on.
+
+    Raises:
+        BadRequest: naming what differs.
+    """
+    theirs, ours = base.catalog, catalog
+    differing: Sequence[str] = [
+        *(["features"] if _meanings(theirs) != _meanings(ours) else []),
+        *(what for what in ("tasks", "tables") if getattr(theirs, what) != getattr(ours, what)),
+    ]
+    if differing:
+        raise BadRequest(
+            f"the catalogue's {', '.join(differing)} differ from those of the base at "
+            f"{base.folder}; use the catalogue it was trained with, or pre-train again"
+        )
+
+
+def _meanings(catalog: Catalog) -> list[dict[str, Any]]:
+    """Return what the features mean, in order; which of them are optional is no part of it."""
+    return [meaning_of(feature) for feature in catalog.features]
+
+
+def check_continues(base: PublishedBase, catalog: Catalog) -> None:
+    """Refuse a catalogue under which an id, a number or a task would mean something else.
+
+    Features and tables may come and go, be put in another order, and tables may have other rows
+    or widths: what of it is wanted, the audit asks (`allow=`).
+
+    Raises:
+        BadRequest: naming what has another meaning.
+    """
+    theirs, ours = base.catalog, catalog
+    before = {feature.name: meaning_of(feature) for feature in theirs.features}
+    wrong = [
+        f"feature {feature.name} is defined otherwise; give the new one a name of its own"
+        for feature in ours.features
+        if before.get(feature.name, meaning_of(feature)) != meaning_of(feature)
+    ]
+    tables = theirs.table_specs
+    wrong += [
+        f"table {name} has encoding {spec.encoding}, the base's has {tables[name].encoding}; give "
+        "the new one a name of its own"
+        for name, spec in ours.table_specs.items()
+        if name in tables and tables[name].encoding != spec.encoding
+    ]
+    if theirs.tasks != ours.tasks:
+        wrong.append("the tasks differ; pre-train a new base for other tasks")
+    if wrong:
+        listing = "\n".join(f"  {line}" for line in wrong)
+        raise BadRequest(f"the catalogue does not continue the base at {base.folder}:\n{listing}")
+
+
+def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
+    """How x is laid out: every feature that reads a table, then every number."""
+    widths = {
+        feature: shape.width
+        for shape in table_shapes(catalog, encoding, width=width)
+        for feature in shape.features
+    }
+    return [
+        *(Input(f.name, widths[f.name]) for f in catalog.keyed),
+        *(Input(f.name, 1) for f in catalog.numeric),
+    ]
+
+
+def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Growth:
+    """Where a model of this catalogue and encoding, of the base's size, starts from the base."""
+    width = base.model.width
+    return Growth(
+        rows=growth.origins((base.catalog, base.encoding), (catalog, encoding)),
+        inputs=input_origin(
+            inputs(base.catalog, base.encoding, width=width),
+            inputs(catalog, encoding, width=width),
+        ),
+    )
+
+
+def files_of(base: PublishedBase) -> list[dict[str, Any]]:
+    """The base's files, as `published` wants them."""
+    return [entry.model_dump() for entry in base.manifest.files]
+
+
+def check_loads(
+    base: PublishedBase, catalog: Catalog, encoding: Encoding, allow: Collection[str]
+) -> list[str]:
+    """What of the base a model of this catalogue will not start from as it is, a line each.
+
+    Raises:
+        BadRequest: some of it is not in `allow`; all of it is told at once.
+        Corrupt: the dense part is not the one that was published.
+    """
+    return base_weights.audit_base(
+        build_model(catalog, encoding, base.model, seed=0),
+        base.folder,
+        files_of(base),
+        allow=allow,
+        growth=growth_from(base, catalog, encoding),
+    )

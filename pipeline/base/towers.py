@@ -1,0 +1,174 @@
+"""Let each task keep its own best tower, on the frozen tables and trunk of the best step.
+
+Two tasks may be best at different steps. A tower of one step does not fit the trunk of another, so
+towers are not picked from the past: tables and trunk are frozen at the step whose summed loss is
+best, and each tower is trained on from there, by its own loss and to its own early stop. A
+conversion is multiplied by the click as the best step gives it, so that no tower moves another's
+loss.
+
+Shapes: B rows of a batch, T tasks.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from iak.pipeline.collectives import total
+from iak.pipeline.data.batch import Batch, to_batch
+from iak.pipeline.data.reader import Cursor, prefetch
+from iak.pipeline.divergence import refuse_diverged
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
+from iak.pipeline.sharding.shard import unwrap
+
+if TYPE_CHECKING:
+    from iak.pipeline.base.pretrain import Pretraining
+
+MAX_EPOCHS = 2
+"""Passes over the training rows at most; a pass takes no backward step below the towers."""
+_PREFETCHED = 4
+
+
+@dataclass(slots=True)
+class Best:
+    """The best tower of every task so far."""
+
+    heads: Heads
+    losses_T: Tensor
+    """Validation loss of each task with that tower, in nats a row."""
+    start_T: Tensor
+    """The same with the tower of the best step."""
+    waited_T: Tensor
+    steps_T: list[int] = field(default_factory=list)
+    """Step at which each tower was best; 0 is the tower of the best step."""
+
+    def judge(self, heads: Heads, losses_T: Tensor, step: int, *, patience: int) -> bool:
+        """Keep the towers that are better than before; whether any may still improve."""
+        is_better_T = losses_T < self.losses_T
+        for task, is_better in enumerate(is_better_T.tolist()):
+            if is_better and int(self.waited_T[task]) < patience:
+                copy_tower(heads, self.heads, task)
+                self.steps_T[task] = step
+                self.losses_T[task] = losses_T[task]
+        self.waited_T = torch.where(is_better_T & (self.waited_T < patience), 0, self.waited_T + 1)
+        return bool((self.waited_T < patience).any())
+
+
+def tune_towers(training: "Pretraining") -> dict[str, Any]:
+    """Train every tower on from the best state, and keep the best of each; a collective call.
+
+    Args:
+        training: a run that is over; its best state is read back, and written again with the
+            towers that were better on validation rows.
+
+    Returns:
+        What the run's result changes by.
+    """
+    worker, tasks = training.worker, training.tasks
+    document = training.to_the_best()
+    if "tuned" in document:  # a worker died between this and the publishing
+        tuned: dict[str, Any] = document["tuned"]
+        return tuned
+    model = unwrap(training.model)
+    model.eval()
+    heads = copy.deepcopy(model.heads).requires_grad_(True)
+    adam = torch.optim.Adam(heads.parameters(), lr=training.work.optim.dense_lr)
+    start_T = _validation_losses(training, heads)
+    best = Best(
+        copy.deepcopy(heads), start_T.clone(), start_T, torch.zeros(len(tasks)), [0] * len(tasks)
+    )
+    every = training.validate_every()
+    step, goes_on = 0, True
+    for epoch in range(MAX_EPOCHS):
+        training.standing.step = epoch * training.steps_per_epoch
+        training.standing.cursor = Cursor(epoch=epoch)
+        for batch, _ in prefetch(training.rest_of_epoch(), depth=_PREFETCHED) if goes_on else ():
+            _step(training, heads, adam, batch.to(worker.device))
+            step += 1
+            if step % every == 0:
+                losses_T = _validation_losses(training, heads)
+                refuse_diverged(
+                    float(losses_T.sum()),
+                    where=f"the towers' validation loss at step {step} of their own",
+                    rates={"optim.dense_lr": training.work.optim.dense_lr},
+                )
+                goes_on = best.judge(heads, losses_T, step, patience=training.work.patience)
+                _report(training, step, losses_T)
+            if not goes_on:
+                break
+    with torch.no_grad():
+        for task in range(len(tasks)):
+            copy_tower(best.heads, model.heads, task)
+    found = training.measured()
+    towers = [
+        {"task": task.name, "step": at, "loss_before": float(before), "loss": float(loss)}
+        for task, at, before, loss in zip(
+            tasks, best.steps_T, best.start_T, best.losses_T, strict=True
+        )
+    ]
+    changes = {"towers": towers, "best_valid_loss": found.loss, "best_tasks": found.as_documents()}
+    training.keep(tuned=changes)
+    return changes
+
+
+def copy_tower(source: Heads, target: Heads, task: int) -> None:
+    """Give one task of `target` the tower that it has in `source`."""
+    with torch.no_grad():
+        for name, parameter in target.named_parameters():
+            parameter[task].copy_(source.get_parameter(name)[task])
+
+
+def losses_of_towers(
+    heads: Heads, fixed: Heads, h_BH: Tensor, batch: Batch, tasks: Sequence[TaskShape]
+) -> Tensor:
+    """Return each tower's loss of each row, a conversion's with the click of the fixed towers."""
+    logits_BT = heads(h_BH)
+    with torch.no_grad():
+        fixed_BT = fixed(h_BH)
+    is_conversion_T = torch.tensor([t.given is not None for t in tasks], device=h_BH.device)
+    mixed_BT = torch.where(is_conversion_T, logits_BT, fixed_BT)
+    own_BT = task_losses(logits_BT, batch.labels_BT, batch.mask_BT, tasks)
+    given_BT = task_losses(mixed_BT, batch.labels_BT, batch.mask_BT, tasks)
+    return torch.where(is_conversion_T, given_BT, own_BT)
+
+
+def _step(training: "Pretraining", heads: Heads, adam: torch.optim.Optimizer, batch: Batch) -> None:
+    """One update of the towers alone."""
+    worker, model = training.worker, unwrap(training.model)
+    with torch.no_grad():
+        h_BH = model.represent(batch.ids, batch.numeric_BN).h_BH
+    losses_BT = losses_of_towers(heads, model.heads, h_BH, batch, training.tasks)
+    counts_T = total(batch.mask_BT.sum(0), worker)
+    loss = share_of_mean(losses_BT, counts_T=counts_T, tasks=training.tasks, world=worker.world)
+    adam.zero_grad(set_to_none=True)
+    loss.backward()
+    if worker.world > 1:
+        for parameter in heads.parameters():
+            dist.all_reduce(parameter.grad)
+            assert parameter.grad is not None
+            parameter.grad /= worker.world
+    adam.step()
+
+
+@torch.no_grad()
+def _validation_losses(training: "Pretraining", heads: Heads) -> Tensor:
+    """Each tower's mean loss on validation rows, over all workers."""
+    model = unwrap(training.model)
+    sums = torch.zeros(2, len(training.tasks), dtype=torch.float64)
+    for table in training.valid.in_step(training.local_rows):
+        batch = to_batch(table, training.catalog).to(training.worker.device)
+        h_BH = model.represent(batch.ids, batch.numeric_BN).h_BH
+        losses_BT = losses_of_towers(heads, model.heads, h_BH, batch, training.tasks)
+        sums += torch.stack([losses_BT.sum(0), batch.mask_BT.sum(0)]).double().cpu()
+    means_T: Tensor = torch.div(*total(sums, training.worker).clamp(min=1e-30))
+    return means_T
+
+
+def _report(training: "Pretraining", step: int, losses_T: Tensor) -> None:
+    losses = {task.name: float(loss) for task, loss in zip(training.tasks, losses_T, strict=True)}
+    training.report({"event": "towers", "step": step, **losses})

@@ -1,0 +1,287 @@
+"""What was measured and what was simulated, as lines that are told apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from iak.pipeline.bench.scaling.links import Counted as CountedBytes
+from iak.pipeline.bench.scaling.links import (
+    Curve,
+    Link,
+    Model,
+    efficiency,
+    every_worker,
+    owners_of_history,
+    traffic_of,
+)
+from iak.pipeline.bench.scaling.measured import Measured, counted_of
+from iak.pipeline.bench.scaling.timeline import COMPUTE, INPUT, WAITING
+from iak.pipeline.bench.scaling.workloads import NAMES, PRETRAINING
+from iak.pipeline.bench.wide_log import MEAN_HISTORY
+from iak.schemas.bench import BenchScalingSpec
+from iak.schemas.record import Target
+
+Scaling = Literal["strong", "weak"]
+SCALINGS: tuple[Scaling, ...] = ("strong", "weak")
+MOST_ERROR = 0.25
+"""Of a measured step, by which the model may miss it and still be believed."""
+_KIB = 1024
+Sent = Mapping[int, Mapping[str, tuple[float, Mapping[str, float]]]]
+"""By number of workers and workload: rows of a worker's step, bytes it sent by collective."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything that the bench measured and counted."""
+
+    spec: BenchScalingSpec
+    measured: Sequence[Measured]
+    counted: Sent
+    """On more workers than were timed."""
+    link: Link
+    """Of this machine's own loopback."""
+
+    def at(self, name: str, workers: int, wanted_rows: int) -> Measured:
+        """A workload on so many workers of so many rows each."""
+        key = (name, workers, wanted_rows)
+        return next(m for m in self.measured if (m.name, m.workers, m.wanted_rows) == key)
+
+    def of(self, name: str, scaling: Scaling, workers: int) -> Measured:
+        """A workload under a law of scaling."""
+        return self.at(name, workers, rows_of_worker(self.spec, scaling, workers))
+
+    def alone(self, name: str) -> float:
+        """Rows a second of one worker."""
+        return self.at(name, 1, self.spec.batch_rows).rows_per_s
+
+
+def rows_of_worker(spec: BenchScalingSpec, scaling: Scaling, workers: int) -> int:
+    """Rows of a worker's step: its part of the same work, or as much as one alone has."""
+    return max(spec.batch_rows // workers, 1) if scaling == "strong" else spec.batch_rows
+
+
+def model_of(found: Findings, name: str) -> Model:
+    """The simulation of a workload: one worker's times, several workers' bytes."""
+    own = [m for m in found.measured if m.name == name]
+    lone = [m for m in own if m.workers == 1]
+    most = max(own, key=lambda m: (m.workers, m.rows))
+    owners = every_worker if name == PRETRAINING else owners_of_history(MEAN_HISTORY)
+    traffic = []
+    for collective, calls in most.calls.items():
+        points = counted_of(own, name, collective)
+        for workers, sent in found.counted.items():
+            rows, by_name = sent[name]
+            points.append(
+                CountedBytes(workers=workers, rows=rows, sent=by_name.get(collective, 0.0))
+            )
+        traffic.append(traffic_of(collective, points, calls=calls, owners=owners))
+    return Model(
+        compute=Curve.through([(m.rows, m.step_s - m.parts[INPUT]) for m in lone]),
+        input=Curve.through([(m.rows, m.parts[INPUT]) for m in lone]),
+        traffic=traffic,
+    )
+
+
+def rows_of(found: Findings) -> list[dict[str, Any]]:
+    """Every line, the measured ones first."""
+    models = {name: model_of(found, name) for name in NAMES}
+    return [
+        *(_measured_row(found, n, s, w) for n, s, w in _cases(found.spec.workers)),
+        *(_shares_row(found, n, s, w) for n, s, w in _cases(found.spec.workers)),
+        *_bytes_rows(found, models),
+        *(_error_row(found, models[n], n, s, w) for n, s, w in _cases(found.spec.workers[1:])),
+        *_simulated_rows(found, models),
+    ]
+
+
+def _cases(workers: Sequence[int]) -> list[tuple[str, Scaling, int]]:
+    return [(name, scaling, count) for name in NAMES for scaling in SCALINGS for count in workers]
+
+
+def _measured_row(found: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
+    m = found.of(name, scaling, workers)
+    reached = efficiency(m.rows_per_s, alone=found.alone(name), workers=workers)
+    return {
+        "table": "measured",
+        "kind": "measured",
+        "workload": name,
+        "scaling": scaling,
+        "workers": workers,
+        "rows_a_worker": round(m.rows, 1),
+        "step_ms": round(1e3 * m.step_s, 3),
+        "rows_per_s": round(m.rows_per_s),
+        "efficiency": round(reached, 4),
+        "slowest_over_fastest_slice": round(m.spread, 2),
+        "sent_kib_a_step": round(sum(m.sent.values()) / _KIB, 1),
+        "sent_kib_by_collective": {n: round(sent / _KIB, 2) for n, sent in m.sent.items()},
+        "collectives_a_step": {n: round(calls, 2) for n, calls in m.calls.items()},
+        "profiled_step_ms": round(1e3 * m.profiled_s, 3),
+    }
+
+
+def _shares_row(found: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
+    m = found.of(name, scaling, workers)
+    kinds = dict.fromkeys([INPUT, COMPUTE, WAITING, *(n for o in found.measured for n in o.parts)])
+    return {
+        "table": "shares of a measured step",
+        "kind": "measured",
+        "workload": name,
+        "scaling": scaling,
+        "workers": workers,
+        **{kind: round(m.parts.get(kind, 0.0) / m.step_s, 4) for kind in kinds},
+    }
+
+
+def _bytes_rows(found: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
+    """What was counted, beside what the simulation takes for it."""
+    points = [(m.name, m.workers, m.rows, m.sent) for m in found.measured if m.workers > 1] + [
+        (name, workers, *found.counted[workers][name])
+        for workers in found.counted
+        for name in NAMES
+    ]
+    return [
+        {
+            "table": "bytes a worker sends in a step",
+            "kind": "measured",
+            "workload": name,
+            "workers": workers,
+            "rows_a_worker": round(rows, 1),
+            "collective": traffic.name,
+            "counted_kib": round(sent.get(traffic.name, 0.0) / _KIB, 2),
+            "simulated_kib": round(traffic.sent(workers, rows) / _KIB, 2),
+        }
+        for name, workers, rows, sent in points
+        for traffic in models[name].traffic
+    ]
+
+
+def _error_row(
+    found: Findings, model: Model, name: str, scaling: Scaling, workers: int
+) -> dict[str, Any]:
+    """The simulation of what was also measured, over this machine's own loopback."""
+    m = found.of(name, scaling, workers)
+    parts = model.parts(found.link, workers=workers, rows=m.rows)
+    predicted_s = sum(parts.values())
+    collectives_s = predicted_s - parts[INPUT] - parts[COMPUTE]
+    seen_s = sum(s for n, s in m.parts.items() if n not in (INPUT, COMPUTE, WAITING))
+    return {
+        "table": "model's error",
+        "kind": "simulated",
+        "workload": name,
+        "scaling": scaling,
+        "workers": workers,
+        "simulated_ms": round(1e3 * predicted_s, 3),
+        "measured_ms": round(1e3 * m.step_s, 3),
+        "error": round(predicted_s / m.step_s - 1, 4),
+        "simulated_compute_ms": round(1e3 * parts[COMPUTE], 3),
+        "measured_compute_ms": round(1e3 * m.parts[COMPUTE], 3),
+        "simulated_collectives_ms": round(1e3 * collectives_s, 3),
+        "measured_collectives_ms": round(1e3 * seen_s, 3),
+        "measured_waiting_ms": round(1e3 * m.parts[WAITING], 3),
+    }
+
+
+def _simulated_rows(found: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
+    spec = found.spec
+    return [
+        _simulated_row(found, models[name], name, scaling, workers, gb_per_s)
+        for gb_per_s in spec.link_gb_per_s
+        for name, scaling, workers in _cases(spec.simulated)
+    ]
+
+
+def _simulated_row(
+    found: Findings, model: Model, name: str, scaling: Scaling, workers: int, gb_per_s: float
+) -> dict[str, Any]:
+    spec = found.spec
+    rows = rows_of_worker(spec, scaling, workers)
+    link = found.link.behind(gb_per_s=gb_per_s, latency_us=spec.latency_us)
+    parts = model.parts(link, workers=workers, rows=rows)
+    step_s = sum(parts.values())
+    rate = model.rows_per_s(link, workers=workers, rows=rows)
+    alone = model.rows_per_s(link, workers=1, rows=spec.batch_rows)
+    sent = sum(model.sent(workers=workers, rows=rows).values())
+    return {
+        "table": "simulated",
+        "kind": "simulated",
+        "workload": name,
+        "scaling": scaling,
+        "link_gb_per_s": gb_per_s,
+        "workers": workers,
+        "rows_a_worker": rows,
+        "step_ms": round(1e3 * step_s, 3),
+        "rows_per_s": round(rate),
+        "efficiency": round(efficiency(rate, alone=alone, workers=workers), 4),
+        INPUT: round(parts[INPUT] / step_s, 4),
+        COMPUTE: round(parts[COMPUTE] / step_s, 4),
+        "collectives": round(1 - (parts[INPUT] + parts[COMPUTE]) / step_s, 4),
+        "shares": {kind: round(s / step_s, 4) for kind, s in parts.items()},
+        "sent_kib_a_step": round(sent / _KIB, 1),
+        "link_beats_loopback": link.byte_s < found.link.byte_s,
+    }
+
+
+def targets_of(found: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Target]:
+    """Whether the simulation foresees what was measured; nothing else was promised."""
+    errors = [row for row in rows if row["table"] == "model's error"]
+    worst = max(errors, key=lambda row: abs(row["error"]))
+    error = abs(float(worst["error"]))
+    note = ""
+    if error > MOST_ERROR:
+        note = (
+            f"{worst['workload']}, {worst['scaling']}, {worst['workers']} workers: "
+            f"{worst['simulated_ms']:g} ms foreseen, {worst['measured_ms']:g} measured; compute "
+            f"{worst['simulated_compute_ms']:g} against {worst['measured_compute_ms']:g}, "
+            f"collectives {worst['simulated_collectives_ms']:g} against "
+            f"{worst['measured_collectives_ms']:g}, waiting 0 against "
+            f"{worst['measured_waiting_ms']:g}. Workers of one machine share its memory and caches "
+            "and wait for the slower one; the model lets each have a machine of its own"
+        )
+    return [
+        Target(
+            name=f"largest error of the model on {found.spec.workers[-1]} measured workers",
+            wanted=f"at most {MOST_ERROR:g}",
+            measured=round(error, 4),
+            is_met=error <= MOST_ERROR,
+            note=note,
+        )
+    ]
+
+
+def notes_of(found: Findings, cores: int) -> list[str]:
+    """What a reader must know to read the numbers."""
+    spec = found.spec
+    return [
+        f"Measured: {' and '.join(map(str, spec.workers))} gloo workers of one thread on {cores} "
+        f"cores, over loopback; medians of {spec.repeats} slices, which all numbers of workers "
+        f"take in turns. strong: {spec.batch_rows:,} rows a step over all workers; weak: "
+        f"{spec.batch_rows:,} rows a step on each.",
+        "Input is what a step waits for its rows: pre-training reads, encodes and batches them in "
+        "a thread ahead of the steps, which takes from the same cores; tuning has read them and "
+        "gathers them. Compute is everything that is not told apart.",
+        "Shares come from a profile of their own, in which workers meet before each collective "
+        "(waiting) and none overlaps with compute: what overlaps in truth is told as the "
+        "collective's. Watching slows compute, so that it is what is left of the undisturbed step.",
+        "Tuning moves one pooled kernel on int8 tables; its rows are cut into whole steps, which "
+        "hold a little more or less than was asked for. A step on P domains' kernels sends P times "
+        "as many bytes of gradients.",
+        "Simulated: compute and input are curves through what one lone worker was measured to "
+        "take, a machine and a link for each, and efficiency is of the simulation's own lone "
+        "worker; bytes follow from those counted on "
+        f"{', '.join(map(str, [*spec.workers[1:], *found.counted]))} workers, beside which the "
+        "table of bytes shows what the simulation takes for them. A round of messages costs this "
+        f"machine's software ({1e6 * found.link.wake_s:.0f} us), a message and its bytes the link.",
+        f"gloo moves {1e-9 / max(found.link.byte_s, 1e-15):.2f} GB/s through this machine's "
+        "loopback. Where `link_beats_loopback`, the simulation asks for a transport that costs the "
+        "processors less (RDMA, NCCL).",
+        "The simulation leaves out: stragglers and jitter, congestion and shared uplinks, storage "
+        "that many readers share, cores that reading and neighbours take, overlap of collectives "
+        "with compute, work that grows with the number of workers (sorting by owner, sums of "
+        "partial sums), uneven shards, failures.",
+    ]
+
+
+def limits_of(link: Link) -> dict[str, float]:
+    """What the loopback gives a worker, for the record."""
+    held = {"loopback_wake_s": link.wake_s}
+    return held | ({"loopback_bytes_per_s": 1 / link.byte_s} if link.byte_s else {})

@@ -1,0 +1,195 @@
+"""What the workers saw, as lines of a table, beside what the planner expects."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+
+from iak.pipeline.bench.sharding.layouts import WAYS
+from iak.pipeline.bench.sharding.sizes import Size
+from iak.pipeline.bench.sharding.worker import Work
+from iak.pipeline.sharding.cost_model import Bandwidths, Estimate, expected
+from iak.schemas.job import Precision
+from iak.schemas.plan import ShardingType
+
+Seen = Mapping[str, Any]
+
+
+def lines_of(work: Work, found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each table, way and launcher; those of one way stand together."""
+    return [
+        _line(work, launcher, size, [seen[table][way] for seen in told["workers"]], told)
+        for table, size in enumerate(work.sizes)
+        for way in range(len(WAYS))
+        for launcher, told in found.items()
+    ]
+
+
+def launchers_of(
+    found: Mapping[str, Mapping[str, Any]], whole_s: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """A line for each launcher: what starting and ending the workers took beside measuring."""
+    return [
+        {
+            "table": "launchers",
+            "launcher": name,
+            "whole_s": round(whole_s[name], 2),
+            "measuring_s": round(told["seconds"], 2),
+            "start_and_end_s": round(whole_s[name] - told["seconds"], 2),
+        }
+        for name, told in found.items()
+    ]
+
+
+def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know to read the numbers."""
+    spec = work.spec
+    notes = [
+        f"All ways of a table are held at once by {spec.workers} workers and step in slices of "
+        f"{spec.slice_steps}, in turns, {spec.repeats} times, {spec.warmup_steps} steps ahead of "
+        "each slice not counted; a step is as long as its slowest worker's.",
+        f"A step has {spec.batch_rows:,} rows over all workers; every other id is uniform, the "
+        "others Zipf's. Trained: lookup, backward pass, row-wise Adagrad. Frozen: the lookup.",
+        "wire_kib leaves all workers in a step; held_mib is of the worker that holds most, "
+        "optimiser included.",
+        "planner_ms is TorchRec's estimate with its own constants, here_ms with this machine's "
+        "measured ones; it knows TorchRec's exchange, which frozen tables do not use, and counts "
+        "ids and sums under way as memory of trained ones. It cannot count int4.",
+        *_failures(lines),
+    ]
+    if spec.as_ray and spec.as_torchrun:
+        notes.append(_ray_against_torchrun(lines))
+    return notes
+
+
+def _failures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each error once, with what met it."""
+    met: dict[str, list[str]] = {}
+    for line in lines:
+        if line["error"]:
+            where = f"{line['way']} ({line['launcher']}, {line['table']})"
+            met.setdefault(line["whole_error"][0], []).append(where)
+    return [f"Not measured: {', '.join(ways)}: {error}" for error, ways in met.items()]
+
+
+def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
+    """The same steps under both."""
+    by_launcher: dict[str, dict[tuple[str, ...], float]] = {"ray": {}, "torchrun": {}}
+    for line in lines:
+        if not line["error"]:
+            way = tuple(str(line[n]) for n in ("table", "sharding", "held", "precision"))
+            by_launcher[line["launcher"]][way] = line["p50_ms"]
+    ray, torchrun = by_launcher["ray"], by_launcher["torchrun"]
+    ratios = [ray[way] / torchrun[way] for way in ray if way in torchrun]
+    if not ratios:
+        return "No combination ran under both launchers."
+    return (
+        f"The same steps under Ray take {statistics.median(ratios):.3f} of their time under "
+        f"torchrun (median of {len(ratios)}; from {min(ratios):.2f} to {max(ratios):.2f})."
+    )
+
+
+def _line(
+    work: Work, launcher: str, size: Size, parts: Sequence[Seen], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A way of holding a table, over all workers."""
+    first = parts[0]
+    line: dict[str, Any] = {
+        "table": size.title,
+        "way": f"{first['kind'].removesuffix('_wise')} {first['mode']} {first['precision']}",
+        "launcher": launcher,
+        "sharding": first["kind"],
+        "held": first["mode"],
+        "precision": first["precision"],
+    }
+    if first["error"]:
+        error = str(first["error"])
+        return line | {"error": error.partition(":")[0], "whole_error": [error]}
+    line |= _measured(work, size, parts)
+    kind, precision = cast("ShardingType", first["kind"]), cast("Precision", first["precision"])
+    device_type = str(found["hosts"][0]["device"])
+    is_trained = first["mode"] == "trained"
+    bandwidths = _bandwidths(found["constants"])
+    plain, here = (
+        _expected(work, size, kind, precision, is_trained, device_type, measured)
+        for measured in (None, bandwidths)
+    )
+    return line | _against(line, plain, here) | {"error": ""}
+
+
+def _measured(work: Work, size: Size, parts: Sequence[Seen]) -> dict[str, Any]:
+    """Times, bytes and memory; a step is as long as its slowest worker's."""
+    slices = [
+        [max(step) for step in zip(*by_worker, strict=True)]
+        for by_worker in zip(*(part["step_s"] for part in parts), strict=True)
+    ]
+    steps = [seconds for slice_ in slices for seconds in slice_]
+    p50, p90 = _quantile(steps, 0.5), _quantile(steps, 0.9)
+    rows = max(work.spec.batch_rows // work.spec.workers, 1) * work.spec.workers
+    return {
+        "p50_ms": round(1e3 * p50, 3),
+        "p90_ms": round(1e3 * p90, 3),
+        "lookups_per_s": round(rows * size.ids_per_row / p50),
+        "wire_kib": round(sum(part["sent_bytes"] for part in parts) / 2**10, 1),
+        "held_mib": round(max(part["held_bytes"] for part in parts) / 2**20, 3),
+        "slice_p50_ms": [round(1e3 * _quantile(slice_, 0.5), 3) for slice_ in slices],
+        "held_bytes_per_worker": [part["held_bytes"] for part in parts],
+        "sent_bytes_per_worker": [round(part["sent_bytes"]) for part in parts],
+        "received_bytes_per_worker": [round(part["received_bytes"]) for part in parts],
+        "collectives": [f"{name} {count}" for name, count in parts[0]["collectives"].items()],
+    }
+
+
+def _expected(
+    work: Work,
+    size: Size,
+    kind: ShardingType,
+    precision: Precision,
+    is_trained: bool,
+    device_type: str,
+    measured: Bandwidths | None,
+) -> Estimate | None:
+    """The planner's word, where it has one."""
+    return expected(
+        size.shape,
+        kind,
+        precision,
+        is_trained=is_trained,
+        world=work.spec.workers,
+        device_type=device_type,
+        local_rows=max(work.spec.batch_rows // work.spec.workers, 1),
+        ids_per_row=size.ids_per_row,
+        measured=measured,
+    )
+
+
+def _against(
+    line: Mapping[str, Any], plain: Estimate | None, here: Estimate | None
+) -> dict[str, Any]:
+    """The planner's numbers, and the measured ones as multiples of them."""
+    told: dict[str, Any] = {}
+    for name, estimate in (("planner", plain), ("here", here)):
+        told[f"{name}_ms"] = None if estimate is None else _rounded(estimate.step_ms)
+        told[f"times_{name}"] = _times(line["p50_ms"], told[f"{name}_ms"])
+    mib = None if plain is None else round(plain.held_bytes / 2**20, 3)
+    return told | {"planner_mib": mib, "times_planner_mib": _times(line["held_mib"], mib)}
+
+
+def _times(measured: float, estimate: float | None) -> float | None:
+    return _rounded(measured / estimate) if estimate else None
+
+
+def _rounded(value: float) -> float:
+    """Four digits: the rest is noise."""
+    return float(f"{value:.4g}")
+
+
+def _bandwidths(constants: Mapping[str, float]) -> Bandwidths:
+    """Measured; a single worker's link is its memory."""
+    memory = constants["copy_bytes_per_s"]
+    return Bandwidths(memory=memory, link=constants.get("link_bytes_per_s", memory))
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(share))

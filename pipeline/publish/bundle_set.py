@@ -1,0 +1,174 @@
+"""Which bundle serves a domain: its own, else its nearest ancestor's, else none (the base)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from iak.pipeline.activations.standardizer import Standardizer
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.iak import bank as banks
+from iak.pipeline.iak.grouped import Segments, grouped_linear, spread
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.publish.bundle import Bundle, read_bundle
+from iak.pipeline.publish.bundle_index import check_index, find_bundles
+from iak.pipeline.publish.publish_bundles import STANDARD
+from iak.pipeline.tuning.finetune import Live
+from iak.schemas.domain import Domain
+from iak.schemas.verdict import Verdict
+
+BASE_SLOT = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleSet:
+    """Bundles of one base as stacked tensors, each in a slot."""
+
+    names: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    """What the gate decided of each."""
+    weights: dict[str, Tensor]
+    mean_KA: Tensor
+    scale_KA: Tensor
+    narrow_KNX: Tensor | None
+    reads_x: bool
+
+    def to(self, device: torch.device) -> "BundleSet":
+        """The same bundles on a device."""
+        return replace(
+            self,
+            weights={name: stacked.to(device) for name, stacked in self.weights.items()},
+            mean_KA=self.mean_KA.to(device),
+            scale_KA=self.scale_KA.to(device),
+            narrow_KNX=None if self.narrow_KNX is None else self.narrow_KNX.to(device),
+        )
+
+    def slot_for(self, path: Sequence[str], *, published_only: bool) -> int:
+        """The slot that serves a domain.
+
+        Args:
+            path: the domain's names, from the pooled level down to its own.
+            published_only: leave out bundles that the gate held.
+
+        Returns:
+            The slot of the most specific bundle there is; `BASE_SLOT` when there is none.
+        """
+        for name in reversed(path):
+            if name in self.names:
+                slot = self.names.index(name)
+                if self.verdicts[slot].publish or not published_only:
+                    return slot
+        return BASE_SLOT
+
+    def standard(self, slot: int) -> Standardizer:
+        """What a slot's kernel reads its inputs by."""
+        return Standardizer(
+            mean_A=self.mean_KA[slot],
+            scale_A=self.scale_KA[slot],
+            reads_x=self.reads_x,
+            narrow_XN=None if self.narrow_KNX is None else self.narrow_KNX[slot].T.contiguous(),
+        )
+
+    def logits(self, heads: Heads, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
+        """Adapted logits, each row by the bundle in its slot; the base's where it has none."""
+        logits_BT: Tensor = heads(h_BH)
+        order = torch.argsort(slots_B, stable=True)
+        order = order[slots_B[order] != BASE_SLOT]
+        lengths = torch.bincount(slots_B[order], minlength=len(self.names))
+        rows = Segments.of(lengths, h_BH.device)
+        h_BH, x_BX = h_BH[order], x_BX[order]
+        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
+        a_BA = (a_BA - spread(self.mean_KA, rows)) / spread(self.scale_KA, rows)
+        if self.narrow_KNX is not None:
+            wide_BX = a_BA[:, h_BH.shape[1] :]
+            narrow_BN = grouped_linear(wide_BX, self.narrow_KNX, None, rows)
+            a_BA = torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
+        adapted = banks.run(self.weights, heads, h_BH, a_BA, None, rows)
+        return logits_BT.index_copy(0, order, adapted.logits_BT)
+
+
+def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> BundleSet:
+    """Every bundle of a night, verified.
+
+    Raises:
+        BadRequest: there is none, no index names them, or they differ in shape.
+        WrongBase: they were tuned on another base.
+        Corrupt: they are not those that the index names, or a file is not what its manifest says.
+    """
+    wanted = {"base_fingerprint": base_fingerprint, "schema_hash": schema_hash}
+    index = check_index(root, **wanted)
+    bundles = [read_bundle(root / entry.folder, **wanted) for entry in index.bundles]
+    _check_alike(bundles, root)
+    names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
+    narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
+    return BundleSet(
+        names=tuple(_domain_of(b).name for b in bundles),
+        verdicts=tuple(b.manifest.verdict for b in bundles),
+        weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
+        | _no_probe(bundles),
+        mean_KA=torch.stack([b.tensors[f"{STANDARD}mean"] for b in bundles]),
+        scale_KA=torch.stack([b.tensors[f"{STANDARD}scale"] for b in bundles]),
+        narrow_KNX=torch.stack([n.T for n in narrow if n is not None])
+        if narrow[0] is not None
+        else None,
+        reads_x=bundles[0].manifest.spec["kernel"]["reads"] == "hx",
+    )
+
+
+def _domain_of(bundle: Bundle) -> Domain:
+    """Return the domain of a bundle, its keys in the order of the level."""
+    return Domain(tuple((key, bundle.manifest.domain[key]) for key in bundle.manifest.level))
+
+
+def _no_probe(bundles: Sequence[Bundle]) -> dict[str, Tensor]:
+    """The probe served compression alone and is in no bundle; the bank is given zeros."""
+    count = len(bundles)
+    tasks, code = bundles[0].tensors["skip_w"].shape
+    return {"probe_w": torch.zeros(count, tasks, code), "probe_b": torch.zeros(count, tasks)}
+
+
+def _check_alike(bundles: Sequence[Bundle], root: Path) -> None:
+    first = bundles[0].manifest
+    for bundle in bundles[1:]:
+        manifest = bundle.manifest
+        if manifest.shapes != first.shapes or manifest.spec["kernel"] != first.spec["kernel"]:
+            raise BadRequest(
+                f"bundles below {root} differ in shape: {first.name} and {manifest.name} were not "
+                "tuned with the same kernel.* settings. Keep one run's bundles in a folder"
+            )
+
+
+def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: str) -> Live | None:
+    """The published kernels below `root` as a tuning run starts from them; None without any.
+
+    Raises:
+        BadRequest: there is no bundle, no index names them, or they were not tuned together.
+        WrongBase: they were tuned on another base.
+        Corrupt: they are not those that the index names, or a file is not what its manifest says.
+    """
+    folder = find_bundles(root) or root
+    shelf = read_shelf(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    serving = [slot for slot, verdict in enumerate(shelf.verdicts) if verdict.publish]
+    if not serving:
+        return None
+    if ("hx" if shelf.reads_x else "h") != reads:
+        raise BadRequest(
+            f"the bundles below {folder} do not read what kernel.reads={reads} asks for; keep that "
+            "setting, or start without live="
+        )
+    standards = [shelf.standard(slot) for slot in serving]
+    first = standards[0].tensors()
+    if any(not torch.equal(t, first[n]) for s in standards for n, t in s.tensors().items()):
+        raise BadRequest(
+            f"the bundles below {folder} differ in their input statistics; they stem from several "
+            "runs. Give the folder of one run, or start without live="
+        )
+    return Live(
+        kernels={
+            shelf.names[slot]: {n: w[slot].clone() for n, w in shelf.weights.items()}
+            for slot in serving
+        },
+        standard=standards[0],
+    )

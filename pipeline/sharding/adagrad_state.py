@@ -1,0 +1,226 @@
+"""What the tables' row-wise Adagrad remembers, written and read under any plan.
+
+It is a mean of squares a row, over the columns a worker holds of it: of a table cut into B bands
+of columns, a matrix of rows x B. It moves between workers and between cuts by rows. Between cuts
+by columns it cannot: a band's memory is not another band's. There it starts anew, said aloud.
+
+    momentum/<table>/r<row>-c<band>.safetensors
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from iak.pipeline.data.growth import RowOrigin
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.tables import LocalShard
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.growth import Growth, read_grown
+from iak.pipeline.sharding.rectangles import (
+    MAX_FILE_BYTES,
+    FileEntry,
+    Source,
+    cover_problems,
+    matrix_of,
+    together,
+    write_rectangles,
+)
+from iak.pipeline.sharding.shard import local_shards, table_modules, unwrap
+from iak.schemas.feature import FIRST_ROW
+
+FOLDER = "momentum"
+NOTHING_GROWN = Growth()
+_log = logging.getLogger(__name__)
+
+
+def local_momentum(model: nn.Module) -> list[LocalShard]:
+    """This worker's parts of it, live: one column each, at the number of its band.
+
+    Args:
+        model: sharded, its tables trained.
+    """
+    kept = {
+        weights_RW.data_ptr(): states[0]
+        for module in table_modules(model)
+        for weights_RW, states in zip(
+            module.split_embedding_weights(), module.split_optimizer_states(), strict=True
+        )
+        if weights_RW.numel()
+    }
+    return [
+        LocalShard(
+            table=shard.table,
+            row_offset=shard.row_offset,
+            col_offset=shard.col_offset // shard.tensor_RW.shape[1],
+            tensor_RW=kept[shard.tensor_RW.data_ptr()].view(-1, 1),
+        )
+        for shard in local_shards(model)
+        if shard.tensor_RW.numel()
+    ]
+
+
+def write_momentum(
+    model: nn.Module,
+    directory: Path,
+    worker: Worker,
+    *,
+    folder: str = FOLDER,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> list[dict[str, object]]:
+    """Write it under `directory`, in `folder`; a collective call.
+
+    Returns:
+        On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
+
+    Raises:
+        BadRequest: the disk refuses; on every rank alike.
+    """
+    by_rank = together(
+        lambda: write_rectangles(
+            local_momentum(model), directory, folder=folder, max_file_bytes=max_file_bytes
+        ),
+        worker,
+    )
+    entries = sorted((entry for part in by_rank for entry in part), key=lambda entry: entry.path)
+    return [] if worker.rank else [asdict(entry) for entry in entries]
+
+
+def read_momentum(
+    model: nn.Module,
+    directory: Path,
+    entries: Sequence[Mapping[str, object]],
+    worker: Worker,
+    *,
+    folder: str = FOLDER,
+    sizes_before: Mapping[str, tuple[int, int]] | None = None,
+    growth: Growth = NOTHING_GROWN,
+) -> list[str]:
+    """Fill the model's from files, whatever plan wrote them; a collective call.
+
+    Args:
+        model: sharded, its tables trained.
+        directory: where the files lie.
+        entries: what `write_momentum` returned, on every rank.
+        worker: this process.
+        folder: as it was written.
+        sizes_before: rows and width of every table that was written; the model's own when absent.
+        growth: which row of before each row of a grown table continues.
+
+    Returns:
+        A line for each table whose momentum starts anew, wholly or for the rows of new ids; the
+        same on every rank.
+
+    Raises:
+        BadRequest: a table's momentum is not there, or not of as many rows.
+        Corrupt: a file is missing or not what its entry says. All reach every rank.
+    """
+    files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
+    by_table: dict[str, list[FileEntry]] = {}
+    for entry in files:
+        by_table.setdefault(str(entry.table), []).append(entry)
+    sizes = unwrap(model).table_sizes
+    before = sizes if sizes_before is None else sizes_before
+
+    def read() -> list[str]:
+        was = {
+            name: _Held(rows, width, _bands(name, rows, by_table.get(name, []), folder))
+            for name, (rows, width) in before.items()
+            if name in sizes
+        }
+        source, bands, anew = Source(directory, files), _bands_held(model), []
+        for part in local_momentum(model):
+            name = part.table
+            now = _Held(*sizes[name], bands[name])
+            anew += _read_part(part, source, was.get(name), now, growth.rows.get(name))
+        return anew
+
+    told = sorted({line for lines in together(read, worker) for line in lines})
+    for line in told if worker.rank == 0 else []:
+        _log.warning(line)
+    return told
+
+
+class _Held(NamedTuple):
+    """A table's size, and the bands of columns that its momentum is kept for."""
+
+    rows: int
+    width: int
+    bands: int
+
+
+def _read_part(
+    part: LocalShard, source: Source, was: _Held | None, now: _Held, origin: RowOrigin | str | None
+) -> list[str]:
+    """Fill one part of a table's momentum; a line where it starts anew."""
+    why = _starts_anew(part.table, was, now, origin)
+    if why:
+        part.tensor_RW.zero_()
+        return [f"table {part.table}: weights only, its momentum starts anew; {why}"]
+    if isinstance(origin, RowOrigin):
+        return _read_grown_momentum(part, source, origin)
+    source.read(part.tensor_RW, table=part.table, row=part.row_offset, col=part.col_offset)
+    return []
+
+
+def _starts_anew(name: str, was: _Held | None, now: _Held, origin: RowOrigin | str | None) -> str:
+    """Return why no row of a table has a memory to continue; empty where rows have one."""
+    if was is None:
+        return "the base had no such table"
+    has_rows = was.rows == now.rows or isinstance(origin, RowOrigin)
+    if was.width != now.width or not has_rows:
+        return f"{name} was {was.rows} rows of {was.width}, and is {now.rows} of {now.width}"
+    if was.bands != now.bands:
+        return (
+            f"it was kept for {was.bands} band(s) of columns, this plan cuts the table into "
+            f"{now.bands}"
+        )
+    return ""
+
+
+@torch.no_grad()
+def _read_grown_momentum(part: LocalShard, source: Source, origin: RowOrigin) -> list[str]:
+    """Give each row the memory of the row its id used before, and new ids' rows none.
+
+    A new id starts with the weights of unseen ids, as growth wants it. With their memory too, which
+    many ids share, its steps would be too small to leave them.
+    """
+    read_grown(
+        part.tensor_RW, source.read, origin,
+        table=part.table, row=part.row_offset, col=part.col_offset,
+    )  # fmt: skip
+    rows_R = np.arange(part.row_offset, part.row_offset + len(part.tensor_RW), dtype=np.int64)
+    is_new_R = (rows_R >= FIRST_ROW) & (origin.of(rows_R) < FIRST_ROW)
+    if not is_new_R.any():
+        return []
+    part.tensor_RW[torch.from_numpy(is_new_R).to(part.tensor_RW.device)] = 0.0
+    return [f"table {part.table}: the momentum of its new rows starts anew"]
+
+
+def _bands_held(model: nn.Module) -> dict[str, int]:
+    """Into how many bands of columns each table is cut, of which this worker holds a part."""
+    sizes = unwrap(model).table_sizes
+    return {
+        shard.table: sizes[shard.table][1] // shard.tensor_RW.shape[1]
+        for shard in local_shards(model)
+        if shard.tensor_RW.numel()
+    }
+
+
+def _bands(name: str, rows: int, entries: Sequence[FileEntry], folder: str) -> int:
+    """Bands of columns that a table's momentum was kept for."""
+    if not entries:
+        raise BadRequest(f"no momentum of table {name} was written; start a new run")
+    matrix = matrix_of(entries)
+    problems = list(cover_problems(name, matrix, entries, folder=folder))
+    if problems or matrix.shape[0] != rows or matrix.dtype != "float32":
+        raise BadRequest(
+            f"the momentum of table {name} is {matrix}, the table has {rows} rows; "
+            + "; ".join([*problems, "start a new run"])
+        )
+    return matrix.shape[1]

@@ -1,0 +1,275 @@
+"""The published base: safetensors files that any number of workers can write and read.
+
+    dense.safetensors                       everything but tables, by name
+    tables/<table>/r<row>-c<col>.safetensors  a rectangle of a table, from (row, col), as `weight`
+
+The plan that wrote them does not bind the plan that reads them: a reader takes from each file the
+rectangle it needs. Every file is checked against its sha256 before a byte of it is used, and
+base and model are compared entry by entry before a value changes (audit.py).
+
+Shapes: R rows, W columns of a shard.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchrec.distributed.types import ShardingPlan
+
+from iak.pipeline.data.growth import RowOrigin
+from iak.pipeline.model.frozen import freeze
+from iak.pipeline.model.inputs import carry_over
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.model.tables import LocalShard
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding import audit
+from iak.pipeline.sharding.audit import FRESH, Entry, Finding, Kind
+from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.growth import Growth, read_grown
+from iak.pipeline.sharding.mapped import MapFolder
+from iak.pipeline.sharding.rectangles import (
+    MAX_FILE_BYTES,
+    FileEntry,
+    Source,
+    cover_problems,
+    dtype_of,
+    matrix_of,
+    opened,
+    save_tensors,
+    together,
+    type_named,
+    verify_file,
+    write_rectangles,
+)
+from iak.pipeline.sharding.shard import dense_state, freeze_tables, local_shards, unwrap
+from iak.schemas.job import Precision
+
+DENSE_PATH = "dense.safetensors"
+NOTHING_GROWN = Growth()
+
+
+def write_base_weights(
+    model: nn.Module, directory: Path, worker: Worker, *, max_file_bytes: int = MAX_FILE_BYTES
+) -> list[dict[str, object]]:
+    """Write the model's weights under `directory`; a collective call where it is sharded.
+
+    Args:
+        model: sharded, or a plain `Recommender` in a world of one.
+        directory: seen by every worker; files of the same name are overwritten.
+        worker: this process. Every rank writes its own shards, rank 0 the dense part.
+        max_file_bytes: weights in one table file, at most.
+
+    Returns:
+        On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
+
+    Raises:
+        BadRequest: a table's name cannot be a path, or the disk refuses; on every rank alike.
+    """
+
+    def write() -> list[FileEntry]:
+        entries = write_rectangles(local_shards(model), directory, max_file_bytes=max_file_bytes)
+        if worker.rank == 0:
+            dense = save_tensors(dense_state(model), directory, DENSE_PATH)
+            entries.append(FileEntry(**dense))
+        return entries
+
+    by_rank = together(write, worker)
+    entries = sorted((entry for part in by_rank for entry in part), key=lambda entry: entry.path)
+    return [] if worker.rank else [asdict(entry) for entry in entries]
+
+
+def read_base_weights(
+    model: nn.Module,
+    directory: Path,
+    entries: Sequence[Mapping[str, object]],
+    worker: Worker,
+    *,
+    allow: Collection[str] = (),
+    growth: Growth = NOTHING_GROWN,
+) -> list[str]:
+    """Fill `model` from published files, whatever plan wrote them; collective where sharded.
+
+    Every difference between the base and the model is refused before a value changes, but for
+    those that an allowance names; what starts fresh keeps the values it has.
+
+    Args:
+        model: sharded in any way, its tables frozen or not, or a plain `Recommender`; its values
+            are overwritten in place.
+        directory: where the files lie.
+        entries: what `write_base_weights` returned, on every rank.
+        worker: this process; it reads only files that overlap its shards, and the dense part.
+        allow: differences that are meant, in the words of audit.py; none for frozen tables.
+        growth: where grown tables and moved inputs start from.
+
+    Returns:
+        The differences that were let through, a line each, the same on every rank.
+
+    Raises:
+        BadRequest: the base and the model differ in a way no allowance names, the files do not
+            make up whole tables, or a value has no place in a frozen table's precision.
+        Corrupt: a file is missing or not what its entry says. All reach every rank.
+    """
+    files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
+
+    def read() -> list[str]:
+        tables, source = unwrap(model).tables, Source(directory, files)
+        is_frozen = isinstance(tables, FrozenTables)
+        findings, told = _audited(model, directory, files, () if is_frozen else allow, growth)
+        kinds = {(finding.part, finding.name): finding.kind for finding in reversed(findings)}
+        if isinstance(tables, FrozenTables):
+            tables.fill(source.read)
+        else:
+            for shard in local_shards(model):
+                _fill_shard(shard, source, kinds.get(("table", shard.table)), growth)
+        _fill_dense(model, directory / DENSE_PATH, kinds, growth)
+        return told
+
+    return together(read, worker)[0]
+
+
+def audit_base(
+    model: nn.Module,
+    directory: Path,
+    entries: Sequence[Mapping[str, object]],
+    *,
+    allow: Collection[str] = (),
+    growth: Growth = NOTHING_GROWN,
+) -> list[str]:
+    """What `read_base_weights` would say of this model, whose tables may be on the meta device.
+
+    Raises:
+        BadRequest: as `read_base_weights`.
+        Corrupt: the dense part is missing or not what its entry says.
+    """
+    files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
+    return _audited(model, directory, files, allow, growth)[1]
+
+
+def read_frozen_base(
+    model: Recommender,
+    plan: ShardingPlan,
+    *,
+    precisions: Mapping[str, Precision],
+    directory: Path,
+    entries: Sequence[Mapping[str, object]],
+    worker: Worker,
+    mapped_at: MapFolder | None = None,
+) -> Recommender:
+    """The published base with frozen tables; a collective call.
+
+    Args:
+        model: of the base's shape, its tables on the meta device; it is changed and returned.
+        plan: where each table lies.
+        precisions: the type of each table.
+        directory: where the base's files lie.
+        entries: of these files.
+        worker: this process.
+        mapped_at: where tables are mapped whole from local disk, instead of the plan.
+
+    Raises:
+        BadRequest: as `read_base_weights`, or a precision cannot hold a table.
+        Corrupt: as `read_base_weights`.
+    """
+    freeze(model)
+    freeze_tables(model, plan, worker=worker, precisions=precisions, mapped_at=mapped_at)
+    model.to(worker.device)
+    read_base_weights(model, directory, entries, worker)
+    return model
+
+
+def _audited(
+    model: nn.Module,
+    directory: Path,
+    files: Sequence[FileEntry],
+    allow: Collection[str],
+    growth: Growth,
+) -> tuple[list[Finding], list[str]]:
+    """What differs between files and model, and the lines that tell it, once all of it is allowed.
+
+    Raises:
+        BadRequest: some of it is not.
+        Corrupt: the dense part is not what its entry says.
+    """
+    by_table: dict[str | None, list[FileEntry]] = {}
+    for entry in files:
+        by_table.setdefault(entry.table, []).append(entry)
+    dense = by_table.pop(None, [])
+    is_whole = [entry.path for entry in dense] == [DENSE_PATH]
+    broken = [] if is_whole else [f"{len(dense)} dense parts; expected 1, {DENSE_PATH}"]
+    published = {str(name): matrix_of(entries) for name, entries in by_table.items()}
+    for name, entries in by_table.items():
+        broken += cover_problems(str(name), published[str(name)], entries)
+    wanted = {
+        name: Entry(shape=size, dtype="float32") for name, size in unwrap(model).table_sizes.items()
+    }
+    findings = list(audit.tables(published, wanted, origins=growth.rows))
+    names: dict[audit.Part, set[str]] = {"table": published.keys() | wanted.keys(), "dense": set()}
+    if is_whole:
+        tensors = _dense_entries(directory, dense[0])
+        own = {n: Entry(shape=tuple(t.shape), dtype=dtype_of(t)) for n, t in _state(model)}
+        moved = _moved(model, tensors, own, growth)
+        findings += audit.dense(tensors, own, relaid=moved)
+        names["dense"] = tensors.keys() | own.keys()
+    told = audit.refuse_unnamed(findings, allow, broken=broken, names=names, where=str(directory))
+    return findings, told
+
+
+def _dense_entries(directory: Path, entry: FileEntry) -> dict[str, Entry]:
+    """The tensors of the dense part, from its header."""
+    verify_file(directory, entry)
+    with opened(directory / entry.path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {
+            name: Entry(shape=tuple(part.get_shape()), dtype=type_named(part.get_dtype()))
+            for name, part in slices.items()
+        }
+
+
+def _moved(
+    model: nn.Module, published: Mapping[str, Entry], own: Mapping[str, Entry], growth: Growth
+) -> dict[str, Kind]:
+    """Dense tensors that run along x, where x is laid out otherwise than in the base."""
+    origin = growth.inputs
+    if origin is None or origin.is_same:
+        return {}
+    is_longer = len(origin.unit_before) > origin.units_before
+    kind: Kind = "grown" if origin.keeps_all and is_longer else "relaid"
+    return {
+        name: kind
+        for name, along in unwrap(model).along_x().items()
+        if name in published
+        and name in own
+        and origin.fits(along, own[name].shape, published[name].shape)
+    }
+
+
+def _fill_shard(shard: LocalShard, source: Source, kind: Kind | None, growth: Growth) -> None:
+    """Give this worker's part of a table its values."""
+    table, row, col = shard.table, shard.row_offset, shard.col_offset
+    if kind == "grown":
+        origin = growth.rows[table]
+        assert isinstance(origin, RowOrigin), f"{table} grew without a rule"
+        read_grown(shard.tensor_RW, source.read, origin, table=table, row=row, col=col)
+    elif kind not in FRESH:
+        source.read(shard.tensor_RW, table=table, row=row, col=col)
+
+
+def _fill_dense(
+    model: nn.Module, path: Path, kinds: Mapping[tuple[audit.Part, str], Kind], growth: Growth
+) -> None:
+    """Copy the dense part into the model, name by name."""
+    along = unwrap(model).along_x() if growth.inputs else {}
+    with opened(path) as file, torch.no_grad():
+        for name, tensor in _state(model):
+            kind = kinds.get(("dense", name))
+            if kind in {"grown", "relaid"} and growth.inputs:
+                carry_over(tensor, file.get_tensor(name), along[name], growth.inputs)
+            elif kind not in FRESH:
+                tensor.copy_(file.get_tensor(name))
+
+
+def _state(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """The dense part, by name."""
+    return dense_state(model).items()

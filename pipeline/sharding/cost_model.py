@@ -1,0 +1,147 @@
+"""What TorchRec's planner expects of a table that is cut in a given way: time and memory.
+
+Its milliseconds follow from constants of a machine. Left alone, those are the planner's own, of
+cards and links that are not named; given measured ones, they are this machine's.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+from torchrec.distributed.planner.shard_estimators import (
+    EmbeddingPerfEstimator,
+    EmbeddingStorageEstimator,
+)
+from torchrec.distributed.planner.types import (
+    HardwareConfig,
+    KernelConfig,
+    ParameterConstraints,
+    Topology,
+    TopologyFactory,
+    TrainerConfig,
+)
+from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from iak.pipeline.model.tables import TableShape
+from iak.pipeline.sharding.shard import AnySharder
+from iak.schemas.job import Precision
+from iak.schemas.plan import ShardingType
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+}
+"""Of the entries that the planner counts; it has none of half a byte."""
+_MS = 1e3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bandwidths:
+    """What a machine was measured to give each worker, in bytes/s."""
+
+    memory: float
+    link: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """Of one table."""
+
+    step_ms: float
+    """Milliseconds of a step on the worker that takes longest."""
+    held_bytes: int
+    """Bytes of the worker that holds most; of a trained table, ids and sums under way included."""
+
+
+def expected(
+    shape: TableShape,
+    kind: ShardingType,
+    precision: Precision,
+    *,
+    is_trained: bool,
+    world: int,
+    device_type: str,
+    local_rows: int,
+    ids_per_row: int,
+    measured: Bandwidths | None = None,
+) -> Estimate | None:
+    """The planner's estimate for this one way of cutting the table.
+
+    Args:
+        shape: the table; each of its features reads `ids_per_row` ids a row.
+        kind: how it is cut.
+        precision: the type of its entries.
+        is_trained: with row-wise Adagrad and a backward pass; else it is looked up alone.
+        world: number of workers, all on one machine.
+        device_type: `cpu` or `cuda`.
+        local_rows: rows of the log in a worker's step.
+        ids_per_row: ids of a bag.
+        measured: this machine's bandwidths, in the place of the planner's.
+
+    Returns:
+        The estimate; scales and biases of int8 rows are not in it. None for int4, which the
+        planner cannot count.
+    """
+    if precision not in _DTYPES:
+        return None
+    tables = _on_meta(shape, _DTYPES[precision])
+    if is_trained:
+        weight_RW = tables.embedding_bags[shape.name].weight
+        weight_RW._optimizer_classes = [RowWiseAdagrad]  # where the planner looks for it
+    constraints = {
+        shape.name: ParameterConstraints(
+            sharding_types=[kind],
+            compute_kernels=[EmbeddingComputeKernel.FUSED.value],
+            min_partition=shape.width // world if kind == "column_wise" else None,
+            pooling_factors=[float(ids_per_row)] * len(shape.features),
+            output_dtype=DataType.FP32,
+        )
+    }
+    topology = _topology(world, device_type, measured)
+    estimators = [
+        kind_of(topology=topology, constraints=constraints, is_inference=not is_trained)
+        for kind_of in (EmbeddingPerfEstimator, EmbeddingStorageEstimator)
+    ]
+    enumerator = EmbeddingEnumerator(
+        topology=topology, batch_size=local_rows, constraints=constraints, estimator=estimators
+    )
+    (option,) = enumerator.enumerate(tables, [AnySharder()])
+    return Estimate(
+        step_ms=max(float(shard.perf.total) for shard in option.shards),
+        held_bytes=max(int(shard.storage.hbm + shard.storage.ddr) for shard in option.shards),
+    )
+
+
+def _on_meta(shape: TableShape, dtype: torch.dtype) -> EmbeddingBagCollection:
+    """The table without its memory."""
+    config = EmbeddingBagConfig(
+        name=shape.name,
+        num_embeddings=shape.rows,
+        embedding_dim=shape.width,
+        feature_names=list(shape.features),
+    )
+    tables = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
+    if dtype != torch.float32:  # torchrec itself would make fp16 of whatever is not fp32
+        weight_RW = torch.empty(shape.rows, shape.width, dtype=dtype, device="meta")
+        tables.embedding_bags[shape.name].weight = nn.Parameter(weight_RW, requires_grad=False)
+    return tables
+
+
+def _topology(world: int, device_type: str, measured: Bandwidths | None) -> Topology:
+    """The machine as the planner sees it; its bandwidths are in bytes a millisecond."""
+    hardware = HardwareConfig()
+    if measured is not None:
+        memory, link = measured.memory / _MS, measured.link / _MS
+        hardware = HardwareConfig(
+            hbm_mem_bw=memory, ddr_mem_bw=memory, intra_host_bw=link, inter_host_bw=link
+        )
+    return TopologyFactory.create_topology(
+        TrainerConfig(world_size=world, local_world_size=world),
+        hardware,
+        KernelConfig(compute_device=device_type, use_hardware_based_bandwidth=measured is not None),
+    )

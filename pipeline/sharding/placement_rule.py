@@ -1,0 +1,359 @@
+"""Where each table lives: a TorchRec plan made of a few rules that a person can check.
+
+Big tables are cut by rows over all workers; every other table goes whole to the worker that
+holds the least so far. (`iak plan` asks TorchRec's planner as well, for memory and time on
+machines one does not have.)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import cast, get_args
+
+import torch
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.types import (
+    EmbeddingModuleShardingPlan,
+    EnumerableShardingSpec,
+    ParameterSharding,
+    ShardingPlan,
+    ShardMetadata,
+)
+
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.tables import TableShape
+from iak.pipeline.process import Worker, ranks_per_host
+from iak.schemas.job import Precision
+from iak.schemas.plan import Job, PlanDocument, ShardDocument, ShardingType, TableDocument
+
+TABLES_PATH = "tables"
+"""The name under which a model holds its tables."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where one table lies: a line of the plan as a person reads it."""
+
+    table: str
+    type: str
+    ranks: tuple[int, ...]
+    rows: int
+    width: int
+    bytes_per_rank: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A rectangle of a table, on a rank."""
+
+    rank: int
+    row: int
+    rows: int
+    col: int
+    cols: int
+
+
+def lay_out(
+    shapes: Sequence[TableShape],
+    *,
+    worker: Worker,
+    document: PlanDocument | None,
+    precisions: Mapping[str, Precision] | None = None,
+    overrides: Mapping[str, str],
+    row_wise_from_rows: int,
+) -> ShardingPlan:
+    """A job's plan: the document's where it was given one, else the rule's.
+
+    Raises:
+        BadRequest: as `planned`, or as `plan_tables`.
+    """
+    hosted = ranks_per_host(worker.world)
+    if document is not None:
+        return planned(
+            document,
+            shapes,
+            world=worker.world,
+            device=worker.device,
+            precisions=precisions,
+            ranks_per_host=hosted,
+        )
+    return plan_tables(
+        shapes,
+        world=worker.world,
+        device=worker.device,
+        overrides=overrides,
+        row_wise_from_rows=row_wise_from_rows,
+        ranks_per_host=hosted,
+    )
+
+
+def plan_tables(
+    shapes: Sequence[TableShape],
+    *,
+    world: int,
+    device: torch.device,
+    overrides: Mapping[str, str] | None = None,
+    row_wise_from_rows: int,
+    ranks_per_host: int | None = None,
+) -> ShardingPlan:
+    """Place every table.
+
+    Args:
+        shapes: the tables.
+        world: number of workers.
+        device: what the workers compute on; its type is what counts.
+        overrides: sharding type by table name, where the rule is not to decide.
+        row_wise_from_rows: tables of at least so many rows are cut by rows.
+        ranks_per_host: workers on one machine, where that is not all of them (CUDA numbering).
+
+    Returns:
+        A plan in which every element of every table lies on exactly one rank. The compute kernel
+        is named `fused`: left to itself TorchRec picks `dense` on a CPU, ten times slower.
+
+    Raises:
+        BadRequest: an override names an unknown table or type, or a cut that cannot be made.
+    """
+    kinds = _kinds(shapes, world, overrides or {}, row_wise_from_rows)
+    load_bytes = [0] * world
+    placed: dict[str, ParameterSharding] = {}
+    for shape in sorted(shapes, key=lambda shape: (-shape.num_bytes, shape.name)):
+        pieces = _cut(shape, kinds[shape.name], load_bytes)
+        for piece in pieces:
+            load_bytes[piece.rank] += piece.rows * piece.cols * 4
+        placed[shape.name] = _parameter_sharding(
+            kinds[shape.name], pieces, device.type, ranks_per_host or world
+        )
+    module_plan = EmbeddingModuleShardingPlan()
+    module_plan.update({shape.name: placed[shape.name] for shape in shapes})
+    return ShardingPlan(plan={TABLES_PATH: module_plan})
+
+
+def describe(plan: ShardingPlan) -> list[dict[str, object]]:
+    """The plan as rows a person, or JSON, can hold: one per table, in declared order."""
+    placements = []
+    for table, sharding in _tables_plan(plan).items():
+        shards = sharding.sharding_spec.shards
+        placements.append(
+            Placement(
+                table=table,
+                type=sharding.sharding_type,
+                ranks=tuple(sharding.ranks),
+                rows=max(s.shard_offsets[0] + s.shard_sizes[0] for s in shards),
+                width=max(s.shard_offsets[1] + s.shard_sizes[1] for s in shards),
+                bytes_per_rank=tuple(4 * s.shard_sizes[0] * s.shard_sizes[1] for s in shards),
+            )
+        )
+    return [asdict(placement) for placement in placements]
+
+
+def as_document(plan: ShardingPlan, *, job: Job, world: int, cluster: str = "") -> PlanDocument:
+    """The plan as a document that `planned` reads back."""
+    tables = []
+    for line, sharding in zip(describe(plan), _tables_plan(plan).values(), strict=True):
+        shards = tuple(
+            ShardDocument(
+                rank=rank,
+                row=shard.shard_offsets[0],
+                rows=shard.shard_sizes[0],
+                col=shard.shard_offsets[1],
+                cols=shard.shard_sizes[1],
+            )
+            for rank, shard in zip(sharding.ranks, sharding.sharding_spec.shards, strict=True)
+        )
+        named = {key: line[key] for key in ("table", "type", "rows", "width")}
+        tables.append(TableDocument.model_validate({**named, "shards": shards}))
+    return PlanDocument(job=job, world=world, cluster=cluster, tables=tuple(tables))
+
+
+def planned(
+    document: PlanDocument,
+    shapes: Sequence[TableShape],
+    *,
+    world: int,
+    device: torch.device,
+    precisions: Mapping[str, Precision] | None = None,
+    ranks_per_host: int | None = None,
+) -> ShardingPlan:
+    """Exactly the plan of the document.
+
+    Args:
+        document: as `as_document` made it, or a person.
+        shapes: the model's tables.
+        world: number of workers.
+        device: what the workers compute on.
+        precisions: what each table is held in; fp32, as trained tables are, when absent.
+        ranks_per_host: workers on one machine, where that is not all of them (CUDA numbering).
+
+    Raises:
+        BadRequest: it is for another number of workers, for other tables or precisions, or cuts a
+            table as TorchRec cannot; every difference is named.
+    """
+    sizes = {shape.name: (shape.rows, shape.width) for shape in shapes}
+    found = {table.table: (table.rows, table.width) for table in document.tables}
+    problems = [] if document.world == world else [f"workers: plan {document.world}, job {world}"]
+    problems += [
+        f"table {name} (rows, width): plan {found.get(name, '-')}, model {sizes.get(name, '-')}"
+        for name in sorted(sizes.keys() | found.keys())
+        if sizes.get(name) != found.get(name)
+    ]
+    held = {table.table: table.precision for table in document.tables}
+    wanted: dict[str, Precision] = {**dict.fromkeys(sizes, "fp32"), **(precisions or {})}
+    problems += [
+        f"table {name} (held in): plan {held[name]}, job {wanted[name]}"
+        for name in sorted(sizes.keys() & held.keys())
+        if held[name] != wanted[name]
+    ]
+    by_name = {table.table: table for table in document.tables}
+    if len(by_name) < len(document.tables):
+        problems.append("a table stands in the plan more than once")
+    pieces = {name: [_piece(s) for s in table.shards] for name, table in by_name.items()}
+    problems += [
+        f"table {name}: these shards are no {table.type} cut over {document.world} workers"
+        for name, table in sorted(by_name.items())
+        if not _is_cut(table, pieces[name], document.world)
+    ]
+    if problems:
+        told = "\n".join(f"  {problem}" for problem in problems)
+        raise BadRequest(
+            f"the saved plan is not for this job:\n{told}\n"
+            "  Plan again for these tables and workers, or give the job those of the plan."
+        )
+    module_plan = EmbeddingModuleShardingPlan()
+    for name in sizes:
+        module_plan[name] = _parameter_sharding(
+            by_name[name].type, pieces[name], device.type, ranks_per_host or world
+        )
+    return ShardingPlan(plan={TABLES_PATH: module_plan})
+
+
+def _piece(shard: ShardDocument) -> _Piece:
+    return _Piece(shard.rank, shard.row, shard.rows, shard.col, shard.cols)
+
+
+def _is_cut(table: TableDocument, pieces: Sequence[_Piece], world: int) -> bool:
+    """Whether the pieces are what TorchRec makes of a table of this type; ranks are free."""
+    rows, width = table.rows, table.width
+    ranks = [piece.rank for piece in pieces]
+    if table.type == "table_wise":
+        wanted = [_Piece(ranks[0], 0, rows, 0, width)]
+    elif table.type == "column_wise":
+        if width % len(pieces):
+            return False
+        cols = width // len(pieces)
+        wanted = [_Piece(rank, 0, rows, i * cols, cols) for i, rank in enumerate(ranks)]
+    else:
+        wanted = _blocks(rows, width, world)
+    return list(pieces) == wanted
+
+
+def check_covers(plan: ShardingPlan, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse a plan that does not place every table whole (torchrec#3652 drops some silently).
+
+    Args:
+        plan: the plan.
+        shapes: (rows, width) of every table of the model, by name.
+
+    Raises:
+        BadRequest: a table is missing, unknown, or of another shape.
+    """
+    planned = {
+        str(row["table"]): (
+            row["rows"],
+            row["width"],
+            sum(cast("tuple[int]", row["bytes_per_rank"])),
+        )
+        for row in describe(plan)
+    }
+    wanted = {name: (rows, width, rows * width * 4) for name, (rows, width) in shapes.items()}
+    wrong = sorted(name for name in planned | wanted if planned.get(name) != wanted.get(name))
+    if wrong:
+        story = "\n".join(f"  {n}: model {wanted.get(n)}, plan {planned.get(n)}" for n in wrong)
+        raise BadRequest(
+            f"the sharding plan does not place this model's tables (rows, width, bytes):\n{story}\n"
+            "  Make the plan from the same table shapes as the model."
+        )
+
+
+def _tables_plan(plan: ShardingPlan) -> Mapping[str, ParameterSharding]:
+    """The one module's plan in it."""
+    return cast("Mapping[str, ParameterSharding]", plan.plan[TABLES_PATH])
+
+
+def _kinds(
+    shapes: Sequence[TableShape], world: int, overrides: Mapping[str, str], row_wise_from_rows: int
+) -> dict[str, ShardingType]:
+    """Each table's sharding type, asked for or by the rule."""
+    names = {shape.name for shape in shapes}
+    if unknown := sorted(set(overrides) - names):
+        raise BadRequest(
+            f"sharding overrides name unknown tables {unknown}; there are {sorted(names)}"
+        )
+    for table, kind in overrides.items():
+        if kind not in get_args(ShardingType):
+            raise BadRequest(
+                f"sharding override {table} = {kind!r}; it may be {list(get_args(ShardingType))}"
+            )
+    kinds: dict[str, ShardingType] = {}
+    for shape in shapes:
+        rule = "row_wise" if shape.rows >= max(row_wise_from_rows, world) else "table_wise"
+        kinds[shape.name] = cast("ShardingType", overrides.get(shape.name, rule))
+        if kinds[shape.name] == "row_wise" and shape.rows < world:
+            raise BadRequest(
+                f"table {shape.name} has {shape.rows} rows, fewer than {world} workers; "
+                "it cannot be row_wise: use table_wise"
+            )
+    return kinds
+
+
+def _cut(shape: TableShape, kind: ShardingType, load_bytes: Sequence[int]) -> list[_Piece]:
+    """The pieces of one table, given what each rank holds already."""
+    world = len(load_bytes)
+    lightest = sorted(range(world), key=lambda rank: (load_bytes[rank], rank))
+    if kind == "table_wise":
+        return [_Piece(lightest[0], 0, shape.rows, 0, shape.width)]
+    if kind == "column_wise":
+        parts = column_parts(shape.width, world)
+        cols = shape.width // parts
+        ranks = sorted(lightest[:parts])
+        return [_Piece(rank, 0, shape.rows, i * cols, cols) for i, rank in enumerate(ranks)]
+    return _blocks(shape.rows, shape.width, world)
+
+
+def _blocks(rows: int, width: int, world: int) -> list[_Piece]:
+    """Equal blocks of rows: TorchRec routes ids by id // ceil(rows / world)."""
+    block = -(-rows // world)
+    starts = [min(rank * block, rows) for rank in range(world + 1)]
+    return [
+        _Piece(rank, starts[rank], starts[rank + 1] - starts[rank], 0, width)
+        for rank in range(world)
+    ]
+
+
+def column_parts(width: int, world: int) -> int:
+    """The most equal parts `width` splits into over `world` ranks; fbgemm wants multiples of 4."""
+    fitting = [n for n in range(1, world + 1) if width % n == 0 and (width // n) % 4 == 0]
+    return max(fitting, default=1)
+
+
+def _parameter_sharding(
+    kind: ShardingType, pieces: Sequence[_Piece], device_type: str, ranks_per_host: int
+) -> ParameterSharding:
+    """The pieces in TorchRec's words."""
+
+    def place(rank: int) -> str:
+        on_cuda = device_type == "cuda"
+        return f"rank:{rank}/cuda:{rank % ranks_per_host}" if on_cuda else f"rank:{rank}/cpu"
+
+    shards = [
+        ShardMetadata(
+            shard_offsets=[piece.row, piece.col],
+            shard_sizes=[piece.rows, piece.cols],
+            placement=place(piece.rank),
+        )
+        for piece in pieces
+    ]
+    return ParameterSharding(
+        sharding_spec=EnumerableShardingSpec(shards),
+        sharding_type=kind,
+        compute_kernel=EmbeddingComputeKernel.FUSED.value,
+        ranks=[piece.rank for piece in pieces],
+    )

@@ -1,1 +1,0 @@
-"""Loops, state, checkpoints and evaluation."""

@@ -1,0 +1,1 @@
+"""A night's kernels: levels, cohorts, schedules, optimiser, checkpoints, gate rows."""

@@ -1,0 +1,495 @@
+"""One worker's part in tuning: rows, what the frozen base makes of them, and levels of kernels.
+
+Level 0 is the pooled kernel, the last level the domains; each kernel starts from the one that
+serves now, else from the nearest tuned ancestor. What comes out is every level's best kernels, with
+the rows a gate needs to judge them.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from iak.pipeline.activations import cache
+from iak.pipeline.activations import rows as tuning
+from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase
+from iak.pipeline.activations.cache import Store, Usage
+from iak.pipeline.activations.represent import DTYPES
+from iak.pipeline.activations.rows import RowSource, SplitRows, TuningRows
+from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
+from iak.pipeline.base import precision, published_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.collectives import total
+from iak.pipeline.data.labels import LabelCounts
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import Busy, PipelineError
+from iak.pipeline.iak import noise
+from iak.pipeline.iak.kernel import PROBE, KernelShape
+from iak.pipeline.lock import one_writer
+from iak.pipeline.model import frozen
+from iak.pipeline.model.frozen import Digest
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding import base_weights
+from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.mapped import MapFolder
+from iak.pipeline.sharding.placement_rule import lay_out
+from iak.pipeline.sharding.shard import dense_state, local_shards, unwrap
+from iak.pipeline.tuning.gate_rows import Judged, gate_rows
+from iak.pipeline.tuning.levels import Names, Plan, find_domains, tune_levels
+from iak.pipeline.tuning.tune import Setting, Stage, Tuned
+from iak.schemas.domain import Domain
+from iak.schemas.job import EvaluatedTablesSpec, FrozenTablesSpec, KernelSpec
+from iak.schemas.log import Catalog
+from iak.schemas.plan import PlanDocument
+
+log = logging.getLogger(__name__)
+Report = Callable[[Mapping[str, Any]], None]
+SPLITS = ("tune", "valid", "gate")
+MAPPED = "mapped"
+"""Folder of mapped tables, beside the base."""
+_SAMPLE_ROWS = 16_384
+"""Tuning rows over which the encoder's inputs are standardised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationCacheConfig:
+    """Where the frozen base's activations are kept, and how."""
+
+    kind: Literal["cache", "memory", "recompute"]
+    precision: Literal["bf16", "fp32"]
+    folder: Path
+    budget_bytes: int
+    memory_bytes: int
+    """A worker's activations, beyond which they lie in a file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The kernels that serve now, by domain, and the standardisation they were tuned with."""
+
+    kernels: Mapping[str, Mapping[str, Tensor]]
+    standard: Standardizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneWork:
+    """What every worker of a tuning run is handed."""
+
+    view: LogView
+    base: PublishedBase
+    kernel: KernelSpec
+    pooled: Stage
+    domain: Stage
+    run_dir: Path
+    tables: FrozenTablesSpec
+    keeping: ActivationCacheConfig
+    live: Live | None
+    checkpoint_every_s: float
+    sharding: Mapping[str, str]
+    row_wise_from_rows: int
+    plan: PlanDocument | None = None
+    """Where tables lie; by the rule when absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One level's kernels, and their gate rows (on worker 0 alone)."""
+
+    keys: tuple[str, ...]
+    tuned: Tuned
+    rows: Mapping[str, int]
+    judged: Mapping[str, Judged]
+    domains: Mapping[str, Domain]
+    """Name of each kernel -> its domain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuned:
+    """What a tuning run came to."""
+
+    levels: tuple[Level, ...]
+    below_floor: Mapping[str, int]
+    """Domains with fewer tuning rows than their floor, and how many they have."""
+    standard: Standardizer
+    tasks: tuple[str, ...]
+    contract: Mapping[str, int]
+    labels: Mapping[str, int]
+    """`known TASK` and `positive TASK` -> tuning rows."""
+    digest: str
+    """Of tables and trunk after tuning."""
+    digest_before: str
+    """The same before; equal, or `finetune` has raised."""
+    plan: Sequence[Mapping[str, object]]
+    parameters_per_kernel: int
+    standard_from: str
+    """Where the standardisation comes from: `live kernels`, `the cache`, or `this run's rows`."""
+    cache: Mapping[str, Any]
+    """What the cache gave and took, over all workers."""
+
+
+def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned:
+    """Tune every level; a collective call.
+
+    Raises:
+        PipelineError: tables or trunk changed, which nothing here may do.
+    """
+    model, _ = frozen_base(
+        work.base,
+        work.sharding,
+        work.row_wise_from_rows,
+        worker,
+        work.tables,
+        document=work.plan,
+    )
+    before = digest_of(model, worker)
+    report({"event": "base", "digest": before.combined[:16]})
+    store = _store(work)
+    seen: Counter[str] = Counter()
+    sources = {split: _source(work, split, store, worker, seen) for split in SPLITS}
+    known = {split: source.read() for split, source in sources.items()}
+    labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
+    names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
+    through, standard_from = _frozen(work, model, known["tune"], sources["tune"], store, worker)
+    row_bytes = through.width * DTYPES[work.keeping.precision].itemsize
+    is_large = sum(map(len, known.values())) * row_bytes > work.keeping.memory_bytes
+    rows = {
+        split: _tuning_rows(
+            work, sources[split], known[split], through, names.tuned, worker, is_large=is_large
+        )
+        for split in SPLITS
+    }
+    report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_told(store)})
+    setting = Setting(
+        heads=unwrap(model).heads,
+        tasks=published_base.task_shapes(work.view.catalog),
+        train=rows["tune"],
+        valid=rows["valid"],
+        worker=worker,
+    )
+    plan_of_levels = _levels(work, through, setting)
+    tuned = tune_levels(plan_of_levels, names, setting, report)
+    levels = _judged(work, names, tuned, setting, rows["gate"])
+    usage = _close(work, store, rows, worker)
+    after = digest_of(model, worker)
+    _check_unchanged(before, after)
+    sizes = plan_of_levels.shape.sizes()
+    return Finetuned(
+        levels=levels,
+        below_floor=names.below_floor,
+        standard=through.standard,
+        tasks=tuple(t.name for t in setting.tasks),
+        contract=gathered(seen, worker),
+        labels=labels.counts(),
+        digest=after.combined,
+        digest_before=before.combined,
+        plan=held_tables(model).describe(),
+        parameters_per_kernel=sum(math.prod(s) for n, s in sizes.items() if n not in PROBE),
+        standard_from=standard_from,
+        cache=usage,
+    )
+
+
+def _store(work: FinetuneWork) -> Store | None:
+    """Return the activation cache, None where nothing is kept on disk."""
+    if work.keeping.kind != "cache":
+        return None
+    return Store(work.keeping.folder, run=str(work.run_dir))
+
+
+def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCounts:
+    """Count the labels of all workers' tuning rows; a collective call.
+
+    Raises:
+        BadLog: a task has no label there, or labels of one class.
+    """
+    labels = LabelCounts(catalog)
+    labels.add_encoded(rows)
+    labels.update(gathered(Counter(labels.counts()), worker))
+    labels.refuse_untrainable("tune")
+    return labels
+
+
+def _judged(
+    work: FinetuneWork,
+    names: Names,
+    tuned: Sequence[Tuned],
+    setting: Setting,
+    gate: TuningRows,
+) -> tuple[Level, ...]:
+    """Every level with its gate rows; a collective call."""
+    return tuple(
+        Level(
+            keys=work.view.catalog.domain.levels[depth],
+            tuned=done,
+            rows={n: names.rows[depth][n] for n in done.bank.names},
+            judged=gate_rows(done.bank, depth, setting, gate),
+            domains={n: names.domains[n] for n in done.bank.names},
+        )
+        for depth, done in enumerate(tuned)
+    )
+
+
+def _source(
+    work: FinetuneWork, split: str, store: Store | None, worker: Worker, seen: Counter[str]
+) -> RowSource:
+    reader = Reader(
+        selection=work.view.selections[split],
+        catalog=work.view.catalog,
+        encoding=work.base.encoding,
+        rank=worker.rank,
+        world=worker.world,
+        as_of=work.view.as_of,
+    )
+    return RowSource(
+        reader=reader, store=store, seen=seen, schema_hash=work.base.manifest.schema_hash
+    )
+
+
+def _frozen(
+    work: FinetuneWork,
+    model: nn.Module,
+    rows: SplitRows,
+    source: RowSource,
+    store: Store | None,
+    worker: Worker,
+) -> tuple[FrozenBase, str]:
+    """The base with its standardisation: the live kernels', else the cache's, else a new one.
+
+    Returns:
+        The base, and where its standardisation comes from.
+    """
+    reads_x = work.kernel.reads == "hx"
+    key = cache.key_of(what="standard", **_base_key(work))
+    held = _kept_standard(store, key, worker) if work.live is None else None
+    if work.live is not None:
+        standard, source_of_it = work.live.standard, "live kernels"
+    elif held is not None:
+        standard, source_of_it = Standardizer.from_tensors(held, reads_x=reads_x), "the cache"
+    else:
+        source_of_it = "this run's rows"
+        sample = _sample(rows, source, worker)
+        standard = fit_standardizer(
+            model,
+            sample,
+            work.view.catalog,
+            reads_x=reads_x,
+            narrow=work.kernel.narrow,
+            worker=worker,
+        )
+        if store and worker.rank == 0:
+            store.write_standard(key, standard.tensors())
+    through = FrozenBase(
+        model=model,
+        catalog=work.view.catalog,
+        standard=standard.to(worker.device),
+        device=worker.device,
+        dtype=DTYPES[work.kernel.precision],
+        products=DTYPES[work.tables.products],
+    )
+    return through, source_of_it
+
+
+def _kept_standard(store: Store | None, key: str, worker: Worker) -> dict[str, Tensor] | None:
+    """Return the standardisation that worker 0 finds in the cache, so that all have the same."""
+    found = [store.read_standard(key) if store is not None and worker.rank == 0 else None]
+    if worker.world > 1:
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
+    """Features of a random part of the rows, the same whatever the workers."""
+    count = total(torch.tensor(len(rows)), worker)
+    keys = torch.from_numpy(rows.known.column("row").to_numpy().copy())
+    chosen_n = noise.uniform(keys, 1).squeeze(1) < _SAMPLE_ROWS / count.clamp(min=1)
+    parts = [
+        source.features_of(piece).filter(
+            pa.array(chosen_n[piece.first : piece.first + piece.piece.rows].numpy())
+        )
+        for piece in rows.pieces
+    ]
+    return tuning.joined(parts, source.reader.catalog)
+
+
+def _base_key(work: FinetuneWork) -> dict[str, Any]:
+    """What activations depend on besides rows and standardisation."""
+    tables = work.tables.model_dump(include={"precision", "precisions", "products"})
+    fingerprint = work.base.manifest.fingerprint
+    kernel = work.kernel.model_dump(include={"reads", "narrow"})
+    return {"base": fingerprint, "tables": tables, **kernel}
+
+
+def _tuning_rows(
+    work: FinetuneWork,
+    source: RowSource,
+    known: SplitRows,
+    through: FrozenBase,
+    names: Sequence[Sequence[str]],
+    worker: Worker,
+    *,
+    is_large: bool,
+) -> TuningRows:
+    """The rows with their labels, slots and activations."""
+    keeping, dtype = work.keeping, DTYPES[work.keeping.precision]
+    if keeping.kind == "recompute":
+        seen = tuning.recomputed(known, source, through, dtype)
+        return tuning.tuning_rows(known.known, seen, work.view.catalog, names)
+    standard = cache.digest_of(*through.standard.tensors().values())
+    kept = tuning.activations_of(
+        known,
+        source,
+        through,
+        key={**_base_key(work), "standard": standard, "precision": keeping.precision},
+        dtype=dtype,
+        spill=keeping.folder / "spill" if is_large else None,
+        worker=worker,
+    )
+    return tuning.tuning_rows(known.known, kept, work.view.catalog, names)
+
+
+def _close(
+    work: FinetuneWork, store: Store | None, rows: Mapping[str, TuningRows], worker: Worker
+) -> dict[str, Any]:
+    """Finish writing, keep to the budget, and sum up what the cache was used for."""
+    if store is None:
+        return {}
+    for split in SPLITS:
+        kept = rows[split].activations
+        assert isinstance(kept, ActivationBuffer)
+        kept.complete()
+    store.close()
+    if worker.rank == 0:
+        _evict(store, work.keeping.budget_bytes)
+    parts: list[Usage] = [store.usage] * worker.world
+    if worker.world > 1:
+        dist.all_gather_object(parts, store.usage)
+    numbers: Counter[str] = Counter()
+    for part in parts:
+        numbers.update({k: v for k, v in asdict(part).items() if isinstance(v, int)})
+    stopped = next((part.stopped for part in parts if part.stopped), "")
+    return {"folder": str(work.keeping.folder), **numbers, "stopped": stopped}
+
+
+def _evict(store: Store, budget_bytes: int) -> None:
+    """Keep the cache to its budget, unless another run does so now, or this one may not."""
+    try:
+        with one_writer(store.folder, waits=False):
+            store.evict(budget_bytes)
+    except (Busy, OSError) as error:
+        log.info("the activation cache is not kept to its budget now: %s", error)
+
+
+def _told(store: Store | None) -> dict[str, Any]:
+    return {"from_cache": store.usage.rows_read} if store else {}
+
+
+def _levels(work: FinetuneWork, through: FrozenBase, setting: Setting) -> Plan:
+    shape = KernelShape.on(setting.heads, work.kernel, inputs=through.width)
+    return Plan(
+        shape=shape,
+        pooled=work.pooled,
+        domain=work.domain,
+        live=work.live.kernels if work.live else {},
+        run_dir=work.run_dir,
+        snapshot=work.view.snapshot.fingerprint,
+        checkpoint_every_s=work.checkpoint_every_s,
+    )
+
+
+def _check_unchanged(before: Digest, after: Digest) -> None:
+    if after != before:
+        raise PipelineError(
+            f"tables or trunk changed while kernels were tuned: digest {before.combined} before, "
+            f"{after.combined} after. Nothing is published"
+        )
+
+
+def frozen_base(
+    opened: PublishedBase,
+    sharding: Mapping[str, str],
+    row_wise_from_rows: int,
+    worker: Worker,
+    tables: FrozenTablesSpec | None = None,
+    *,
+    document: PlanDocument | None = None,
+    map_folder: Path | None = None,
+) -> tuple[Recommender, Any]:
+    """The published base with its tables frozen, spread over the workers, and its plan.
+
+    Args:
+        opened: the base.
+        sharding: sharding types that are asked for, by table.
+        row_wise_from_rows: tables of at least so many rows are cut by rows.
+        worker: this process.
+        tables: the precision of the tables, what it may cost, and whether they are mapped; fp32
+            and not mapped when absent.
+        document: the plan that is followed, in the place of the rule and of `sharding`.
+        map_folder: where mapped tables lie, on a disk of this machine; beside the base when
+            absent.
+
+    Raises:
+        BadRequest: a precision costs the base more than it may, or nobody measured it; or the plan
+            is not for this base, these workers or these precisions.
+        Corrupt: a file is not what was published.
+    """
+    asked = tables or EvaluatedTablesSpec()
+    for sentence in precision.check(opened.manifest, asked):
+        log.warning(sentence)
+    held = precision.precisions_of(opened.manifest, asked)
+    plan = lay_out(
+        published_base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
+        worker=worker,
+        document=document,
+        precisions=held,
+        overrides=sharding,
+        row_wise_from_rows=row_wise_from_rows,
+    )
+    fingerprint = opened.manifest.fingerprint
+    mapped_at = MapFolder(
+        path=(map_folder or opened.folder.parent / MAPPED) / fingerprint[:16],
+        base_fingerprint=fingerprint,
+        is_verified=asked.verify_mapped,
+        days=asked.mapped_days,
+    )
+    model = base_weights.read_frozen_base(
+        published_base.build_model(opened.catalog, opened.encoding, opened.model, seed=0),
+        plan,
+        precisions=held,
+        directory=opened.folder,
+        entries=[entry.model_dump() for entry in opened.manifest.files],
+        worker=worker,
+        mapped_at=mapped_at if asked.mapped else None,
+    )
+    return model, plan
+
+
+def held_tables(model: nn.Module) -> FrozenTables:
+    """The frozen tables as this worker holds them."""
+    tables = unwrap(model).tables
+    assert isinstance(tables, FrozenTables)
+    return tables
+
+
+def digest_of(model: nn.Module, worker: Worker) -> Digest:
+    """Digest of every table and every dense weight of the base."""
+    return frozen.digest(local_shards(model), dense_state(model), worker=worker)
+
+
+def gathered(seen: Counter[str], worker: Worker) -> Counter[str]:
+    """Counts over all workers."""
+    parts: list[dict[str, int]] = [{} for _ in range(worker.world)]
+    dist.all_gather_object(parts, dict(seen))
+    joined: Counter[str] = Counter()
+    for part in parts:
+        joined.update(part)
+    return joined

@@ -1,0 +1,91 @@
+"""What a checkpoint says of itself is read as it was written, or counts as damaged."""
+
+import json
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iak.pipeline.base.checkpoint import (
+    CHECKPOINT_FORMAT,
+    STATE,
+    complete,
+    read_state,
+    write_state,
+)
+from iak.pipeline.errors import Corrupt, NotPermitted, OtherFormat
+
+DOCUMENT = {
+    "format": CHECKPOINT_FORMAT, "step": 400, "weights": [{"path": "dense.safetensors"}],
+    "workers": [{"best_loss": math.inf, "cursor": {"epoch": 1}}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = tmp_path / "step-00000400"
+    place.mkdir()
+    write_state(place, DOCUMENT)
+    return place
+
+
+def test_it_comes_back_infinity_and_all(place):
+    found = read_state(place)
+    assert {name: found[name] for name in DOCUMENT} == DOCUMENT
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
+def test_any_flipped_byte_is_refused(place, at, mask):
+    sound = (place / STATE).read_bytes()
+    data = bytearray(sound)
+    data[int(at * len(data))] ^= mask
+    (place / STATE).write_bytes(data)
+    try:
+        with pytest.raises(Corrupt):
+            read_state(place)
+    finally:
+        (place / STATE).write_bytes(sound)
+
+
+def test_one_of_another_step_is_refused(place):
+    with pytest.raises(Corrupt, match="of step 400, in a folder named step-00000900"):
+        read_state(place.rename(place.with_name("step-00000900")))
+
+
+@pytest.mark.parametrize("format_", [{}, {"format": 1}], ids=["none", "1"])
+def test_one_from_before_digests_is_read_as_it_is(place, format_):
+    document = {"weights": [], "workers": []} | format_
+    (place / STATE).write_text(json.dumps(document))
+    assert read_state(place)["workers"] == []
+
+
+def test_one_of_a_newer_version_is_refused(place):
+    write_state(place, DOCUMENT | {"format": 99})
+    with pytest.raises(OtherFormat, match="written by a newer version"):
+        read_state(place)
+
+
+def test_a_missing_one_says_what_may_have_become_of_it(place):
+    (place / STATE).unlink()
+    with pytest.raises(Corrupt, match=r"has no state.json: it was lost, or an earlier version"):
+        read_state(place)
+
+
+def test_a_permission_error_is_no_damage(place, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(place), "read_bytes", denied)
+    with pytest.raises(NotPermitted, match=r"state.json: Permission denied"):
+        read_state(place)
+
+
+def test_checkpoints_are_listed_newest_first_and_nothing_else_is(tmp_path):
+    for name in ("step-00000200", "step-100000000", "step-00000400", ".step-00000600.part",
+                 "step-old"):  # fmt: skip
+        (tmp_path / name).mkdir()
+    assert [p.name for p in complete(tmp_path)] == [
+        "step-100000000", "step-00000400", "step-00000200",
+    ]  # fmt: skip

@@ -1,0 +1,72 @@
+"""A pre-training's checkpoint goes on with the log that it was written on, and with no other."""
+
+import dataclasses
+import tomllib
+
+import pytest
+
+from iak.pipeline.base.pretrain import Pretraining, standing_of
+from iak.pipeline.errors import BadLog
+from iak.pipeline.process import process_group
+from iak.schemas.job import PretrainSpec
+from iak.schemas.log import Catalog
+from tests.builders import draw_rows, write_file, write_log
+from tests.integration.small_log import pretrain_work
+from tests.unit.jobs.test_pretrain import CATALOG, MODEL, pytestmark  # noqa: F401 - the same
+
+DESCRIBED = Catalog.model_validate(tomllib.loads(CATALOG.format(label="click", kind="click")))
+
+
+class Killed(Exception):
+    """A worker's end."""
+
+
+class Dying(Pretraining):
+    """Dies once it has written a checkpoint."""
+
+    def _save(self):
+        super()._save()
+        raise Killed
+
+
+def work_of(root, **changes):
+    spec = PretrainSpec.model_validate(
+        {
+            "catalog": "small", "data_root": str(root), "run_dir": root / "run", "model": MODEL,
+            "workers": 1, "epochs": 2, "batch_rows": 32,
+        }
+    )  # fmt: skip
+    return dataclasses.replace(pretrain_work(spec, DESCRIBED), **changes)
+
+
+@pytest.mark.parametrize("is_whole_epoch", [False, True], ids=["within an epoch", "after one"])
+def test_a_checkpoint_is_resumed_on_its_own_log_alone(tmp_path, is_whole_epoch):
+    write_log(tmp_path / "events", [("ningbo", "2026-10-01", [150]), ("wuxi", "2026-10-02", [150])])
+    with process_group(0, 1, backend="gloo") as worker:
+        per_epoch = Pretraining(work_of(tmp_path), worker=worker, report=print).steps_per_epoch
+        every = per_epoch if is_whole_epoch else 2
+        with pytest.raises(Killed):
+            Dying(
+                work_of(tmp_path, checkpoint_every_steps=every), worker=worker, report=print
+            ).run()
+        same = Pretraining(work_of(tmp_path), worker=worker, report=print)
+        assert same.standing.step == every
+        assert next(same.rest_of_epoch())[0].rows > 0
+        path = next((tmp_path / "events").rglob("part-00000.parquet"))
+        write_file(path, draw_rows(150, first=1_000))
+        other = Pretraining(work_of(tmp_path), worker=worker, report=print)
+        with pytest.raises(BadLog, match="changed since the checkpoint"):
+            next(other.rest_of_epoch())
+
+
+def test_other_workers_take_an_epoch_up_from_its_start_and_on_the_same_rows(tmp_path):
+    write_log(tmp_path / "events", [("ningbo", "2026-10-01", [150])])
+    with process_group(0, 1, backend="gloo") as worker:
+        training = Pretraining(work_of(tmp_path), worker=worker, report=print)
+        cursor = {"epoch": 0, "file": "a", "selection": "b" * 64, "worker": "0 of 2"}
+        meta = {"step": 3, "cursor": cursor, "steps_per_epoch": 2}
+        moved, _ = standing_of([meta, meta], training.steps_per_epoch, worker)
+        assert (moved.cursor.epoch, moved.cursor.file) == (1, "")
+        training.standing = moved
+        with pytest.raises(BadLog, match="changed since the checkpoint"):
+            next(training.rest_of_epoch())

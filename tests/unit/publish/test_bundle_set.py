@@ -1,0 +1,123 @@
+"""The shelf: a row gets its own bundle, else its nearest ancestor's, else the base itself."""
+
+from datetime import UTC, datetime
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iak.pipeline.errors import BadRequest, WrongBase
+from iak.pipeline.iak import kernel
+from iak.pipeline.publish.bundle import write_bundle
+from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.publish.bundle_set import BASE_SLOT, read_shelf
+from iak.pipeline.publish.publish_bundles import STANDARD
+from iak.schemas.verdict import Verdict
+from tests.unit.iak.small import SHAPE, X_UNITS, moved_kernel, normal, small_heads
+
+BASE, SCHEMA = "b" * 64, "c" * 64
+BUNDLES = {  # name -> domain, seed, published
+    "pooled": (None, 0, True),
+    "region=a": ({"region": "a"}, 1, False),
+    "region=b": ({"region": "b"}, 2, True),
+    "region=a/daypart=x": ({"region": "a", "daypart": "x"}, 3, True),
+    "region=b/daypart=x": ({"region": "b", "daypart": "x"}, 4, False),
+}
+
+
+def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None):
+    domain, seed, is_published = BUNDLES[name]
+    tensors = {n: w for n, w in moved_kernel(seed).items() if not n.startswith("probe")}
+    if hidden:
+        tensors = {n: w[:hidden] if n.startswith("encode") else w for n, w in tensors.items()}
+    inputs = SHAPE.inputs if reads == "hx" else SHAPE.base
+    tensors |= {f"{STANDARD}mean": normal(inputs, seed=seed)}
+    tensors |= {f"{STANDARD}scale": 1 + normal(inputs).abs()}
+    return write_bundle(
+        root, tensors, domain=domain, base_fingerprint=base, schema_hash=SCHEMA, data_window={},
+        spec={"kernel": {"reads": reads}}, versions={},
+        verdict=Verdict(
+            publish=is_published if published is None else published, reason="", rows=0
+        ),
+        created_at=datetime(2026, 11, 20, 3, tzinfo=UTC),
+    )  # fmt: skip
+
+
+def shelf_of(root, names, **changes):
+    for name in names:
+        write(root, name, **changes)
+    write_index(root)
+    return read_shelf(root, base_fingerprint=BASE, schema_hash=SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    return shelf_of(tmp_path_factory.mktemp("bundles"), BUNDLES)
+
+
+@pytest.mark.parametrize(
+    ("path", "any_bundle", "published"),
+    [
+        pytest.param("ax", "region=a/daypart=x", "region=a/daypart=x", id="its own"),
+        pytest.param("bx", "region=b/daypart=x", "region=b", id="held: its parent's"),
+        pytest.param("ay", "region=a", "pooled", id="none, and the parent's is held: the pooled"),
+        pytest.param("by", "region=b", "region=b", id="none: its parent's"),
+        pytest.param("cx", "pooled", "pooled", id="an unknown parent: the pooled"),
+    ],
+)
+def test_a_domain_is_served_by_its_nearest_bundle(shelf, path, any_bundle, published):
+    region, daypart = path
+    names = ["pooled", f"region={region}", f"region={region}/daypart={daypart}"]
+    for expected, published_only in ((any_bundle, False), (published, True)):
+        slot = shelf.slot_for(names, published_only=published_only)
+        assert shelf.names[slot] == expected
+
+
+def test_without_a_published_ancestor_the_base_serves(tmp_path):
+    shelf = shelf_of(tmp_path, ["pooled", "region=a"], published=False)
+    assert shelf.slot_for(["pooled", "region=a"], published_only=True) == BASE_SLOT
+    assert shelf.slot_for(["pooled", "region=a"], published_only=False) != BASE_SLOT
+    assert shelf.slot_for([], published_only=False) == BASE_SLOT
+
+
+@given(slots=st.lists(st.integers(-1, len(BUNDLES) - 1), max_size=60))
+def test_each_row_is_served_by_its_slot_and_the_bases_rows_are_the_bases_bit_for_bit(shelf, slots):
+    heads, rows = small_heads(), len(slots)
+    h_BH, x_BX = normal(rows, SHAPE.base), normal(rows, X_UNITS, seed=1)
+    slots_B = torch.tensor(slots, dtype=torch.int64)
+    served_BT = shelf.logits(heads, h_BH, x_BX, slots_B)
+    assert torch.equal(served_BT[slots_B == BASE_SLOT], heads(h_BH)[slots_B == BASE_SLOT])
+    for slot, name in enumerate(shelf.names):
+        mine = slots_B == slot
+        seed = BUNDLES[name][1]
+        a_BA = torch.cat([h_BH, x_BX], dim=1)[mine]
+        a_BA = (a_BA - normal(SHAPE.inputs, seed=seed)) / (1 + normal(SHAPE.inputs).abs())
+        alone = kernel.run(moved_kernel(seed), heads, h_BH[mine], a_BA, None).logits_BT
+        torch.testing.assert_close(served_BT[mine], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_kernel_that_reads_h_alone_is_served_so(tmp_path):
+    shelf = shelf_of(tmp_path, ["pooled"], reads="h")
+    assert not shelf.reads_x
+    assert shelf.mean_KA.shape == (1, SHAPE.base)
+
+
+def test_no_bundle_is_refused(tmp_path):
+    with pytest.raises(BadRequest, match="no bundle below"):
+        read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
+
+
+def test_a_bundle_of_another_base_is_refused(tmp_path):
+    write(tmp_path, "pooled", base="d" * 64)
+    write_index(tmp_path)
+    with pytest.raises(WrongBase):
+        read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
+
+
+def test_bundles_of_different_shapes_are_refused(tmp_path):
+    write(tmp_path, "pooled")
+    write(tmp_path, "region=a", hidden=3)
+    write_index(tmp_path)
+    with pytest.raises(BadRequest, match="differ in shape: pooled and region=a"):
+        read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)

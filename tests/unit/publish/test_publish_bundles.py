@@ -1,0 +1,185 @@
+"""The offer: every tuned kernel is judged on its own rows and written with its verdict."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.iak.bank import Bank, stack
+from iak.pipeline.publish.bundle import read_bundle
+from iak.pipeline.publish.bundle_set import live_kernels, read_shelf
+from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.stats.auc import auc
+from iak.pipeline.tuning.finetune import Finetuned, Judged, Level
+from iak.pipeline.tuning.tune import Tuned
+from iak.schemas.domain import Domain
+from iak.schemas.job import GateSpec
+from iak.schemas.predictions import metric_tasks
+from iak.schemas.task import TaskSpec
+from tests.unit.iak.small import SHAPE, moved_kernel, standard
+
+BASE, SCHEMA = "b" * 64, "c" * 64
+PAPERS = Provenance(
+    base_fingerprint=BASE, schema_hash=SCHEMA, data_window={"rows": 7},
+    spec={"kernel": {"reads": "hx"}}, versions={}, created_at=datetime(2026, 11, 20, tzinfo=UTC),
+)  # fmt: skip
+ROWS = 600
+
+
+TASKS = metric_tasks(
+    (
+        TaskSpec(label="click", kind="click"),
+        TaskSpec(label="order", kind="conversion"),
+    ),
+    negatives_kept=1.0,
+)
+
+
+def judged(better, rows=ROWS, seed=0, *, order=None):
+    """Gate rows whose candidate is `better` by so much in logit; negative is worse.
+
+    `order` is the same of the conversion given its click, where it differs.
+    """
+    draw = np.random.default_rng(seed)
+    logit = draw.normal(size=(rows, 2))
+    chance = 1 / (1 + np.exp(-2 * logit))
+    labels = (draw.random((rows, 2)) < chance).astype(np.float32)
+    labels[:, 1] *= labels[:, 0]
+    sizes = (1.0 + better, 1.0 + (better if order is None else order))
+    noise = 0.01 * draw.normal(size=logit.shape)
+    own = [1 / (1 + np.exp(-size * logit - noise)) for size in (np.ones(2), np.array(sizes))]
+    entire = [np.stack([p[:, 0], p[:, 0] * p[:, 1]], axis=1) for p in own]
+    loss = [-(labels * np.log(p) + (1 - labels) * np.log1p(-p)) for p in entire]
+    columns = {
+        f"{who}_{what}_nT": values.astype(np.float32)
+        for what, pair in (("own", own), ("entire", entire), ("loss", loss))
+        for who, values in zip(("base", "candidate"), pair, strict=True)
+    }
+    mask = np.ones((rows, 2), np.bool_)
+    return Judged(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
+
+
+A = Domain((("region", "a"),))
+SLASH = Domain((("region", "b/c"),))
+CROSS = Domain((("region", "b/c"), ("daypart", "x")))
+OTHER = Domain((("region", "b/c"), ("daypart", "y")))
+
+
+def level(keys, gate_rows):
+    domains = {domain.name: domain for domain in gate_rows}
+    gate_rows = {domain.name: rows for domain, rows in gate_rows.items()}
+    kernels = {name: moved_kernel(seed) for seed, name in enumerate(gate_rows)}
+    bank: Bank = stack(SHAPE, kernels)
+    count = len(kernels)
+    tuned = Tuned(
+        bank=bank, start_loss=[0.5] * count, best_loss=[0.4] * count, best_epoch=[3] * count,
+        epochs=4, stopped_at_cap=[],
+    )  # fmt: skip
+    found = {name: rows for name, rows in gate_rows.items() if rows is not None}
+    rows = dict.fromkeys(kernels, 1234)
+    return Level(keys=keys, tuned=tuned, rows=rows, judged=found, domains=domains)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="module")
+def offers(root):
+    done = Finetuned(
+        levels=(
+            level((), {Domain(): judged(0.8)}),
+            level(("region",), {A: judged(-0.8), SLASH: None}),
+            level(
+                ("region", "daypart"),
+                {CROSS: judged(0.8, rows=50), OTHER: judged(0.8, rows=3000, order=-2.0)},
+            ),
+        ),
+        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={}, labels={},
+        digest="d", digest_before="d", cache={}, standard_from="the cache",
+        plan=(), parameters_per_kernel=1,
+    )  # fmt: skip
+    return {o.domain: o for o in offer(done, root, papers=PAPERS, tasks=TASKS, gate=GateSpec())}
+
+
+@pytest.mark.parametrize(
+    ("domain", "published", "reason"),
+    [
+        ("pooled", True, " of 300 users: beyond 1.65 standard errors"),
+        ("region=a", False, "ctr holds it: "),
+        (SLASH.name, False, "no gate row has a label"),
+        (CROSS.name, False, "no task is judged: ctr has "),
+        (OTHER.name, False, "cvr holds it: AUC "),
+    ],
+)
+def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, published, reason):
+    found = offers[domain]
+    assert (found.verdict.publish, found.rows) == (published, 1234)
+    assert reason in found.verdict.reason
+    assert found.valid_gain == pytest.approx(0.1)
+    manifest = read_bundle(found.path, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
+    assert manifest.verdict == found.verdict
+    assert manifest.data_window == {"rows": 7, "tuning_rows": 1234}
+
+
+def test_a_name_with_a_slash_in_a_value_keeps_its_keys(offers):
+    manifest = read_bundle(
+        offers[CROSS.name].path, base_fingerprint=BASE, schema_hash=SCHEMA
+    ).manifest
+    assert manifest.domain == {"region": "b/c", "daypart": "x"}
+
+
+def test_the_verdict_tells_every_task_as_evaluation_counts_it(offers):
+    rows = judged(0.8)
+    tasks = offers["pooled"].verdict.tasks
+    clicked = int(rows.labels_nT[:, 0].sum())
+    bought = int(rows.labels_nT[:, 1].sum())
+    counts = [(t.task, t.rows, t.positives) for t in tasks]
+    assert counts == [("ctr", ROWS, clicked), ("cvr", clicked, bought), ("ctcvr", ROWS, bought)]
+    for task in tasks:
+        assert task.judged
+        assert not task.holds
+        assert task.auc.low <= task.auc.delta <= task.auc.high
+        assert task.cluster == "user"
+        assert 0 < task.clusters <= ROWS // 2
+    cvr = tasks[1]
+    mask = rows.labels_nT[:, 0] == 1
+    assert cvr.auc.kernel == pytest.approx(
+        auc(rows.labels_nT[mask, 1], rows.candidate_own_nT[mask, 1])
+    )
+
+
+def test_the_gain_is_what_tuning_sums(offers):
+    rows = judged(0.8)
+    gain = (rows.base_loss - rows.candidate_loss).mean()
+    assert offers["pooled"].verdict.gain == pytest.approx(gain)
+    assert offers[OTHER.name].verdict.holding == ("cvr", "ctcvr")
+
+
+def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(offers, root):
+    shelf = read_shelf(root, base_fingerprint=BASE, schema_hash=SCHEMA)
+    assert set(shelf.names) == set(offers)
+    verdicts = dict(zip(shelf.names, shelf.verdicts, strict=True))
+    assert verdicts == {name: o.verdict for name, o in offers.items()}
+    slot = shelf.names.index(SLASH.name)
+    for name, weight in moved_kernel(1).items():
+        expected = torch.zeros_like(weight) if name.startswith("probe") else weight
+        assert torch.equal(shelf.weights[name][slot], expected)
+
+
+def test_the_next_night_starts_from_what_was_published_with_its_statistics(root, offers):
+    live = live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="hx")
+    assert set(live.kernels) == {n for n, o in offers.items() if o.verdict.publish} == {"pooled"}
+    for name, weight in moved_kernel(0).items():
+        expected = torch.zeros_like(weight) if name.startswith("probe") else weight
+        assert torch.equal(live.kernels["pooled"][name], expected)
+    assert torch.equal(live.standard.mean_A, standard().mean_A)
+    assert torch.equal(live.standard.scale_A, standard().scale_A)
+
+
+def test_kernels_that_read_something_else_are_refused(root, offers):  # noqa: ARG001
+    with pytest.raises(BadRequest, match=r"kernel\.reads=h"):
+        live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="h")

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.model.tables import TableShape
+from iak.pipeline.sharding.placement_rule import TABLES_PATH, check_covers, describe, plan_tables
+
+CPU = torch.device("cpu")
+KINDS = ["table_wise", "row_wise", "column_wise"]
+
+
+def table(name, rows, width=8):
+    return TableShape(name=name, rows=rows, width=width, features=(name,))
+
+
+def plan(shapes, world, **settings):
+    return plan_tables(
+        shapes, **{"world": world, "device": CPU, "row_wise_from_rows": 50, **settings}
+    )
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(8, 200), st.sampled_from([4, 8, 24])), max_size=6),
+    world=st.integers(1, 8),
+    kinds=st.lists(st.sampled_from([*KINDS, None]), min_size=6, max_size=6),
+)
+def test_every_element_lies_on_exactly_one_rank(sizes, world, kinds):
+    shapes = [table(f"t{i}", rows, width) for i, (rows, width) in enumerate(sizes)]
+    overrides = {s.name: k for s, k in zip(shapes, kinds, strict=False) if k}
+    made = plan(shapes, world, overrides=overrides)
+    for shape in shapes:
+        seen = torch.zeros(shape.rows, shape.width)
+        for shard in made.plan[TABLES_PATH][shape.name].sharding_spec.shards:
+            (row, col), (rows, cols) = shard.shard_offsets, shard.shard_sizes
+            seen[row : row + rows, col : col + cols] += 1
+        assert (seen == 1).all()
+        assert made.plan[TABLES_PATH][shape.name].compute_kernel == "fused"
+    check_covers(made, {s.name: (s.rows, s.width) for s in shapes})
+
+
+@given(rows=st.lists(st.integers(1, 49), min_size=1, max_size=12), world=st.integers(1, 5))
+def test_no_rank_holds_more_than_the_lightest_and_one_table(rows, world):
+    shapes = [table(f"t{i}", n) for i, n in enumerate(rows)]
+    load = [0] * world
+    for line in describe(plan(shapes, world)):
+        (rank,) = line["ranks"]
+        load[rank] += line["rows"]
+    assert max(load) <= min(load) + max(rows)
+
+
+def test_big_tables_are_cut_by_rows_and_small_ones_are_not():
+    lines = describe(plan([table("small", 49), table("big", 50)], 2))
+    assert [(line["table"], line["type"]) for line in lines] == [
+        ("small", "table_wise"),
+        ("big", "row_wise"),
+    ]
+    assert json.loads(json.dumps(lines))[1]["bytes_per_rank"] == [800, 800]
+
+
+def test_cards_are_numbered_by_host():
+    made = plan([table("t", 64)], 4, device=torch.device("cuda"), ranks_per_host=2)
+    shards = made.plan[TABLES_PATH]["t"].sharding_spec.shards
+    assert [str(s.placement) for s in shards] == [
+        f"rank:{rank}/cuda:{rank % 2}" for rank in range(4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        pytest.param({"absent": "row_wise"}, r"unknown tables \['absent'\]", id="no such table"),
+        pytest.param({"t": "grid"}, "t = 'grid'; it may be", id="no such type"),
+        pytest.param({"t": "row_wise"}, "fewer than 4 workers", id="fewer rows than workers"),
+    ],
+)
+def test_refuses_overrides_that_cannot_be(overrides, says):
+    with pytest.raises(BadRequest, match=says):
+        plan([table("t", 3)], 4, overrides=overrides)
+
+
+def test_refuses_a_plan_of_other_tables():
+    with pytest.raises(BadRequest, match="dropped: model"):
+        check_covers(plan([table("t", 3)], 1), {"t": (3, 8), "dropped": (9, 8)})

@@ -1,0 +1,191 @@
+"""A tuning's checkpoint: every byte of it counts, and the one before it stands in for it."""
+
+import json
+import logging
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from iak.pipeline.errors import BadLog, NotPermitted, OtherFormat
+from iak.pipeline.iak.bank import stack
+from iak.pipeline.tuning import checkpoint
+from iak.pipeline.tuning.checkpoint import (
+    CHECKPOINT,
+    PREVIOUS,
+    TuningCheckpoint,
+    remove_checkpoint,
+)
+from iak.pipeline.tuning.tune import Tuned
+from tests.unit.iak.small import ALONE, SHAPE, moved_kernel
+
+
+def tuned(seed):
+    bank = stack(SHAPE, {name: moved_kernel(seed + k) for k, name in enumerate("ab")})
+    return Tuned(
+        bank=bank, start_loss=[0.5, 0.1 * seed], best_loss=[0.4, 0.3], best_epoch=[1, seed],
+        epochs=2, stopped_at_cap=["a"],
+    )  # fmt: skip
+
+
+def checkpoint_in(folder, told=None, snapshot="log"):
+    report = (told if told is not None else []).append
+    return TuningCheckpoint(folder, snapshot=snapshot, every_s=0, worker=ALONE, report=report)
+
+
+def read(folder, told=None):
+    """The second loss of the level that is loaded, which tells the generations apart."""
+    found = checkpoint_in(folder, told).load()
+    return {depth: (s.how["best_epoch"][1], s.flat_KN) for depth, s in found.items()}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two generations: the first with seed 1, the newest with seed 2."""
+    writer = checkpoint_in(tmp_path)
+    for seed in (1, 2):
+        writer.save([tuned(seed)])
+    return tmp_path
+
+
+def is_of(found, seed):
+    return found[0][0] == seed and torch.equal(found[0][1], tuned(seed).bank.flat_KN)
+
+
+def flip(path, place, mask=1):
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= mask
+    path.write_bytes(data)
+
+
+def test_the_newest_is_read_and_the_one_before_it_is_kept(two):
+    told = []
+    assert is_of(read(two, told), 2)
+    assert told == []
+    assert sorted(p.name for p in two.iterdir()) == [PREVIOUS, CHECKPOINT]
+
+
+def test_without_a_checkpoint_nothing_is_said(tmp_path):
+    told = []
+    assert read(tmp_path, told) == {}
+    assert told == []
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
+def test_of_any_flipped_byte_the_workers_go_back_or_read_the_very_content(two, place, mask):
+    sound = (two / CHECKPOINT).read_bytes()
+    told = []
+    try:
+        flip(two / CHECKPOINT, place, mask)
+        found = read(two, told)
+    finally:
+        (two / CHECKPOINT).write_bytes(sound)
+    # A blank of the header may become another blank, which changes nothing.
+    assert is_of(found, 1) if told else is_of(found, 2)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda _: b"",
+        lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:],
+        lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+        None,
+    ],
+    ids=["torn", "a byte short", "empty", "metadata", "weights", "missing"],
+)
+def test_a_damaged_newest_one_falls_back_aloud_to_the_one_before_it(two, caplog, damage):
+    newest = two / CHECKPOINT
+    if damage is None:
+        newest.unlink()
+    else:
+        newest.write_bytes(damage(newest.read_bytes()))
+    told = []
+    with caplog.at_level(logging.WARNING):
+        assert is_of(read(two, told), 1)
+    (event,) = told
+    for words in (str(newest), PREVIOUS, "a few more steps are replayed"):
+        assert words in event["told"]
+        assert words in caplog.text
+
+
+def test_a_damaged_newest_one_never_takes_the_place_of_the_one_before_it(two, monkeypatch):
+    flip(two / CHECKPOINT, 0.99)
+    again = checkpoint_in(two)
+    assert again.load()[0].how["best_epoch"][1] == 1
+
+    def dies(*_args, **_how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        again.save([tuned(3)])
+    monkeypatch.undo()
+    assert is_of(read(two), 1)
+    again.save([tuned(3)])
+    flip(two / CHECKPOINT, 0.99)
+    assert is_of(read(two), 1)
+    again = checkpoint_in(two)
+    again.load()
+    again.save([tuned(3)])
+    again.save([tuned(4)])
+    flip(two / CHECKPOINT, 0.99)
+    assert is_of(read(two), 3)
+
+
+def test_a_process_that_dies_between_the_two_renames_leaves_the_one_before(two):
+    (two / CHECKPOINT).replace(two / PREVIOUS)
+    assert is_of(read(two), 2)
+
+
+def test_where_both_are_damaged_tuning_starts_from_the_beginning_aloud(two, caplog):
+    for name in (CHECKPOINT, PREVIOUS):
+        flip(two / name, 0.99)
+    told = []
+    with caplog.at_level(logging.WARNING):
+        assert read(two, told) == {}
+    (event,) = told
+    for words in ("from the beginning", CHECKPOINT, PREVIOUS):
+        assert words in event["told"]
+        assert words in caplog.text
+
+
+def test_another_log_is_refused(two):
+    with pytest.raises(BadLog, match="the log changed since"):
+        checkpoint_in(two, snapshot="another").load()
+
+
+@pytest.mark.parametrize("number", [1, 99])
+def test_another_format_is_refused_with_what_to_do(two, number):
+    with safe_open(two / CHECKPOINT, framework="pt") as file:
+        document = json.loads(file.metadata()["tuning"]) | {"format": number}
+    del document["content"]
+    save_file({}, two / CHECKPOINT, metadata={"tuning": json.dumps(document)})
+    with pytest.raises(OtherFormat, match=f"format {number}"):
+        checkpoint_in(two).load()
+
+
+def test_a_permission_error_is_no_damage(two, monkeypatch):
+    real = type(two).open
+
+    def denied(path, *args, **how):
+        if path.name == CHECKPOINT:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **how)
+
+    monkeypatch.setattr(type(two), "open", denied)
+    with pytest.raises(NotPermitted, match=f"{CHECKPOINT}: Permission denied. It belongs to user"):
+        checkpoint_in(two).load()
+
+
+def test_nothing_is_left_when_a_run_is_over(two):
+    (two / f".{CHECKPOINT}.77.ab.part").write_bytes(b"half")
+    (two / "record.json").write_text("{}")
+    remove_checkpoint(two)
+    assert [p.name for p in two.iterdir()] == ["record.json"]
