@@ -166,7 +166,7 @@ def test_every_verb_teaches_its_settings(verb, capsys):
 IMPORTED_BY_HELP = """
 import sys
 import iak.jobs.cli
-jobs.cli.run(["--help"])
+iak.jobs.cli.run(["--help"])
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
 
