@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from iak.jobs._ray import on_ray
+from iak.jobs._ray import RayLauncher
+from iak.jobs._report import console_report
 from iak.pipeline.bench.finetune import prepare
 from iak.pipeline.bench.finetune.loop import loop_on_worker
 from iak.pipeline.bench.finetune.prepare import BenchSetup
@@ -73,15 +74,17 @@ def plain_on_worker(worker: Worker, ground: BenchSetup, passes: int) -> dict[str
 
 def _ray(ground: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
     run_dir.mkdir()
-    return on_ray(
-        loop_on_worker,
-        (ground, passes),
-        title="loop",
-        run_dir=run_dir,
-        workers=ground.spec.workers,
-        device="cpu",
-        max_failures=0,
-    )
+    with console_report() as report:
+        return RayLauncher().run(
+            loop_on_worker,
+            (ground, passes),
+            report,
+            title="loop",
+            run_dir=run_dir,
+            workers=ground.spec.workers,
+            device="cpu",
+            max_failures=0,
+        )
 
 
 def sharding_on_ray(work: Work, report: Report) -> dict[str, Any]:
@@ -90,10 +93,14 @@ def sharding_on_ray(work: Work, report: Report) -> dict[str, Any]:
     Its run folder lies in `out`, which on a cluster of several machines is a shared folder.
     """
     report({"event": "ray", "workers": work.spec.workers})
-    with tempfile.TemporaryDirectory(dir=work.spec.out, prefix=".ray-") as run_dir:
-        return on_ray(
+    with (
+        tempfile.TemporaryDirectory(dir=work.spec.out, prefix=".ray-") as run_dir,
+        console_report() as on_console,
+    ):
+        return RayLauncher().run(
             on_worker,
             work,
+            on_console,
             title="sharding",
             run_dir=Path(run_dir),
             workers=work.spec.workers,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from iak.jobs._documents import read_toml
-from iak.jobs._explain import explain
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.runs.documents import read_toml
+from iak.pipeline.runs.explain import explain
 from iak.schemas.cluster import ClusterSpec
 
 MOST_NODES = 100_000

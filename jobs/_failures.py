@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import distributed as dist
 
 from iak.pipeline import errors
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import Report
 from iak.pipeline.files import put_file
 
 REFUSED = "refused.json"
@@ -28,7 +29,6 @@ _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
 """What Ray says of workers that left no file of their own."""
 _KILLED = "a worker ended without a word: killed, or out of memory"
-Report = Callable[[Mapping[str, Any]], None]
 
 
 def forget_failures(run_dir: Path) -> None:
@@ -120,8 +120,8 @@ def announce_restart(run_dir: Path, report: Report) -> None:
 
 def cause_of_failure(run_dir: Path) -> str:
     """Return why the attempt before ended, in a line: the first error that is no lost peer."""
-    told = [document["error"] for document in _failures(run_dir)]
-    own = [line for line in told if _GLOO.search(line) is None]
+    errors_seen = [document["error"] for document in _failures(run_dir)]
+    own = [line for line in errors_seen if _GLOO.search(line) is None]
     return own[0] if own else _KILLED
 
 

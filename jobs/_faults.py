@@ -3,79 +3,79 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
-from iak.jobs import evaluate, finetune, pretrain, show
-from iak.jobs._record import AlreadyFinished
+from iak.jobs import show
 from iak.pipeline.bench.faults.outcome import Ended
-from iak.pipeline.process import Worker, process_group
+from iak.pipeline.events import Event, LogListed
+from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.predict import PREDICTIONS
+from iak.pipeline.runs.evaluate import evaluate
+from iak.pipeline.runs.load import load_catalog
+from iak.pipeline.runs.night import tune_night
+from iak.pipeline.runs.pretrain import pretrain_base
+from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.tuning.finetune import SPLITS
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
+from iak.schemas.results import PretrainResult
 
 Moment = Callable[[str], None]
-_SPECS: dict[str, tuple[ModuleType, Any]] = {
-    "finetune": (finetune, FinetuneSpec),
-    "pretrain": (pretrain, PretrainSpec),
-    "evaluate": (evaluate, EvaluateSpec),
-    "show": (show, ShowSpec),
+_SPECS: dict[str, Any] = {
+    "finetune": FinetuneSpec,
+    "pretrain": PretrainSpec,
+    "evaluate": EvaluateSpec,
+    "show": ShowSpec,
+}
+_USE_CASES: dict[str, Callable[..., object]] = {
+    "finetune": tune_night,
+    "pretrain": pretrain_base,
+    "evaluate": evaluate,
 }
 
 
 def attempt(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
-    """Run a verb, and read what it published; moments are `listed` and what workers report."""
-    job, kind = _SPECS[verb]
-    spec = kind.model_validate(settings)
-    rows: dict[str, int] = {}
-    with process_group(0, 1, backend="gloo", threads=1) as worker:
-        _without_ray(job, worker, at, rows)
-        try:
-            job.main(spec)
-        except AlreadyFinished:
-            rows.clear()
-    return _PUBLISHED[verb](spec, rows)
+    """Run a verb, and read what it published.
 
-
-def _without_ray(job: ModuleType, worker: Worker, at: Moment, rows: dict[str, int]) -> None:
-    """Let a job's workers be this process, and tell when its log has been listed.
-
-    The process is an attempt's own, and ends with it: what is replaced stays replaced.
+    Args:
+        verb: `finetune`, `pretrain`, `evaluate` or `show`.
+        settings: of the verb.
+        at: gets the name of each moment: `listed`, and the events of the workers.
     """
+    spec = _SPECS[verb].model_validate(settings)
+    if verb == "show":
+        show.main(spec)
+        return _shown(spec, {})
+    rows: dict[str, int] = {}
 
     def report(event: Mapping[str, Any]) -> None:
-        if event.get("event") == "rows":
-            rows.update({k: v for k, v in event.items() if k in SPLITS})
-        at(str(event.get("event")))
+        if isinstance(event, LogListed):
+            at("listed")
+        elif not isinstance(event, Event):
+            if event.get("event") == "rows":
+                rows.update({k: v for k, v in event.items() if k in SPLITS})
+            at(str(event.get("event")))
 
-    def here(run: Any, work: Any, **_: object) -> Any:  # noqa: ANN401
-        found = run(worker, work, report)
-        if "rows" in found:
-            rows["trained"] = found["rows"]
-        return json.loads(json.dumps(found, default=str))
-
-    def listing(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
-        opened = open_log(*arguments, **named)
-        at("listed")
-        return opened
-
-    if hasattr(job, "on_ray"):
-        open_log = job.open_log
-        job.on_ray, job.open_log = here, listing  # type: ignore[attr-defined]
+    try:
+        result = _USE_CASES[verb](spec, load_catalog(spec.catalog), ProcessLauncher(), report)
+        if isinstance(result, PretrainResult):
+            rows["trained"] = result.measured["rows"]
+    except AlreadyFinished:
+        rows.clear()
+    return _PUBLISHED[verb](spec, rows)
 
 
 def _kernels(spec: FinetuneSpec, rows: Mapping[str, int]) -> Ended:
     """Digest every bundle as it lies there: weights, verdict, and the rows it was tuned on."""
     things = {}
     for folder in list_bundles(spec.run_dir / BUNDLES):
-        told = json.loads((folder / MANIFEST).read_bytes())
-        kept = [told["verdict"], told["domain"], told["data_window"]["tuning_rows"]]
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        kept = [manifest["verdict"], manifest["domain"], manifest["data_window"]["tuning_rows"]]
         weights = weights_digest(load_file(folder / WEIGHTS))
         things[folder.name] = _digest(json.dumps([kept, weights]).encode())
     return Ended(things=things, rows=rows or None)
@@ -84,14 +84,14 @@ def _kernels(spec: FinetuneSpec, rows: Mapping[str, int]) -> Ended:
 def _base(spec: PretrainSpec, rows: Mapping[str, int]) -> Ended:
     """Digest every file of the published base."""
     folder = spec.run_dir / "base"
-    told = json.loads((folder / MANIFEST).read_bytes())
+    manifest = json.loads((folder / MANIFEST).read_bytes())
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     things = {
         str(path.relative_to(folder)): _digest(path.read_bytes())
         for path in files
         if path.name != MANIFEST
     }
-    return Ended(things=things | {"digest": str(told["digest"])}, rows=rows or None)
+    return Ended(things=things | {"digest": str(manifest["digest"])}, rows=rows or None)
 
 
 def _predictions(spec: EvaluateSpec, _rows: Mapping[str, int]) -> Ended:
@@ -113,8 +113,8 @@ def _predictions(spec: EvaluateSpec, _rows: Mapping[str, int]) -> Ended:
 def _shown(spec: ShowSpec, _rows: Mapping[str, int]) -> Ended:
     """Digest what is shown of a run."""
     assert spec.json_out is not None
-    told = json.loads(spec.json_out.read_bytes())
-    return Ended(things={str(spec.path): _digest(json.dumps(told, sort_keys=True).encode())})
+    document = json.loads(spec.json_out.read_bytes())
+    return Ended(things={str(spec.path): _digest(json.dumps(document, sort_keys=True).encode())})
 
 
 _PUBLISHED: dict[str, Callable[[Any, Mapping[str, int]], Ended]] = {

@@ -1,6 +1,5 @@
-"""Show a run's progress file as it grows: a bar for steps, a line for what is worth keeping."""
+"""Show on the console that long work goes on: a spinner, a bar for steps, or a line at times."""
 
-import json
 import sys
 import threading
 import time
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +20,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.status import Status
+
+from iak.pipeline.progress import following
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _POLL_S = 0.3
@@ -49,8 +50,8 @@ class Announcement:
     def line(self) -> str:
         """Return the work, its detail, and the seconds it has taken."""
         seconds = time.monotonic() - self.start
-        told = f"{self.what} ({self.detail})" if self.detail else self.what
-        return f"{told}, {seconds:.0f} s" if seconds >= 1 else told
+        text = f"{self.what} ({self.detail})" if self.detail else self.what
+        return f"{text}, {seconds:.0f} s" if seconds >= 1 else text
 
 
 _current: list[Announcement] = []
@@ -112,61 +113,75 @@ def _keep_saying(made: Announcement, stop: threading.Event, first_s: float = 0.0
         console.print(f"  still {made.line()}", markup=False, style="dim")
 
 
+class WorkersBar:
+    """A bar for the steps of workers, and a line for each other event of theirs.
+
+    Without a terminal there is no bar: now and then a line says what is waited for.
+    """
+
+    def __init__(self, title: str) -> None:
+        """Prepare a bar for workers that are being started.
+
+        Args:
+            title: what the workers do: `pretrain`.
+        """
+        self.title = title
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task(f"{title}: starting workers", total=None, note="")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_saying, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._bar.start()
+        if not console.is_terminal:
+            self._bar.print(f"  {self.title}: starting workers ...")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
+        self._stop.set()
+        self._thread.join()
+        self._bar.stop()
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Show an event of a worker."""
+        _show_line(dict(event), self.title, self._bar, self._task)
+
+    def _keep_saying(self) -> None:
+        if console.is_terminal:
+            return
+        start = said = time.monotonic()
+        while not self._stop.wait(_POLL_S):
+            now = time.monotonic()
+            said = max(said, _last_line)
+            if now - said >= _LINE_EVERY_S:
+                said = now
+                waited_for = escape(self._bar.tasks[0].description)
+                self._bar.print(f"  {waited_for}, {now - start:.0f} s")
+
+
 @contextmanager
 def show_progress(path: Path, title: str) -> Iterator[None]:
-    """Follow a progress file, from its present end, until the block is left."""
-    stop = threading.Event()
-    start = path.stat().st_size if path.exists() else 0
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"{title}: starting workers", total=None, note="")
-        if not console.is_terminal:
-            bar.print(f"  {title}: starting workers ...")
-        thread = threading.Thread(
-            target=_follow, args=(path, start, title, bar, task, stop), daemon=True
-        )
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    """Show what is appended to a progress file until the block is left."""
+    with WorkersBar(title) as bar, following(path, bar.show):
+        yield
 
 
-def _follow(
-    path: Path, place: int, title: str, bar: Progress, task: TaskID, stop: threading.Event
-) -> None:
-    """Show new lines of the file; where there is no bar, say now and then what is waited for."""
-    start, said = time.monotonic(), time.monotonic()
-    while True:
-        is_last = stop.wait(_POLL_S)
-        now = time.monotonic()
-        said = max(said, _last_line)
-        if not (is_last or console.is_terminal) and now - said >= _LINE_EVERY_S:
-            said = now
-            bar.print(f"  {escape(bar.tasks[0].description)}, {now - start:.0f} s")
-        if path.exists():
-            with path.open() as file:
-                file.seek(place)
-                for line in file:
-                    if line.endswith("\n"):
-                        place += len(line.encode())
-                        _show(json.loads(line), title, bar, task)
-        if is_last:
-            return
-
-
-def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> None:
+def _show_line(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> None:
     kind = event.pop("event", "note")
-    event.pop("at", None)
     if kind == "step":
-        note = "  ".join(_told(k, v) for k, v in event.items() if k not in ("step", "of", "what"))
+        note = "  ".join(
+            _field_text(k, v) for k, v in event.items() if k not in ("step", "of", "what")
+        )
         bar.update(
             task,
             description=f"{title}: {event.get('what', 'steps')}",
@@ -185,18 +200,18 @@ def _show(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> Non
 
 
 def print_event(title: str, event: Mapping[str, Any]) -> None:
-    """An event as a line; of steps, one now and then."""
-    told = dict(event)
-    kind = told.pop("event", "note")
+    """Print an event as a line; of steps, one now and then."""
+    fields = dict(event)
+    kind = fields.pop("event", "note")
     if kind == "step" and not _is_time_for_a_line():
         return
     if kind == "step":
-        kind = f"{told.pop('what', 'steps')} {told.pop('step')}/{told.pop('of')}"
-    console.print(f"  {title}: {kind}  {_line(told)}", markup=False)
+        kind = f"{fields.pop('what', 'steps')} {fields.pop('step')}/{fields.pop('of')}"
+    console.print(f"  {title}: {kind}  {_line(fields)}", markup=False)
 
 
 def _is_time_for_a_line() -> bool:
-    """Without a terminal there is no bar to watch, but a line now and then."""
+    """Tell whether a line about steps is due; without a terminal there is no bar to watch."""
     global _last_line  # noqa: PLW0603 - one display a process
     now = time.monotonic()
     if now - _last_line < _LINE_EVERY_S:
@@ -207,7 +222,7 @@ def _is_time_for_a_line() -> bool:
 
 def _line(event: Mapping[str, Any]) -> str:
     """Return what an event says, and of each task it measured the log-loss and the AUC."""
-    words = [_told(name, value) for name, value in event.items() if name != "tasks"]
+    words = [_field_text(name, value) for name, value in event.items() if name != "tasks"]
     for task in event.get("tasks", ()):
         auc = "no AUC" if task["auc"] is None else f"AUC {task['auc']:.4f}"
         loss = "no loss" if task["log_loss"] is None else f"{task['log_loss']:.5f}"
@@ -215,6 +230,6 @@ def _line(event: Mapping[str, Any]) -> str:
     return "  ".join(words)
 
 
-def _told(name: str, value: object) -> str:
+def _field_text(name: str, value: object) -> str:
     text = f"{value:,.5g}" if isinstance(value, float) else f"{value}"
     return f"{name}={text}"

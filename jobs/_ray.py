@@ -1,19 +1,18 @@
-"""Where Ray is: a function and its work on W Ray Train workers, restarted when one dies.
+"""Run a function on the workers of Ray Train, which are restarted when one dies.
 
 Workers compute in their own process group (gloo on CPUs, NCCL on GPUs). Worker 0 appends its
-progress to `progress.jsonl` in the run folder, which the driver shows as it grows. What becomes of
-an error on a worker stands in _failures.py.
+progress to `progress.jsonl` in the run folder, which the driver reports as it grows. _failures.py
+decides what becomes of an error on a worker.
 """
 
 import json
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 import torch
@@ -35,10 +34,13 @@ from iak.jobs._failures import (
     tracebacks,
     write_document,
 )
-from iak.jobs._progress import announce, show_progress
+from iak.jobs._progress import announce
 from iak.jobs._session import private_folder
 from iak.pipeline.errors import DoesNotFit, PipelineError
-from iak.pipeline.process import WORKER_ENVIRONMENT, Worker, current_worker, keep_freed_memory
+from iak.pipeline.events import Report, WorkersEnded, WorkersStarted, silent
+from iak.pipeline.launcher import Work, WorkerFunction
+from iak.pipeline.process import WORKER_ENVIRONMENT, current_worker, keep_freed_memory
+from iak.pipeline.progress import PROGRESS, following, line_writer
 
 OBJECT_STORE_BYTES = 200 * 2**20
 _QUIET = {
@@ -52,21 +54,20 @@ _QUIET = {
 }
 """A local Ray shares the workers' cores; this leaves out statistics that nobody reads, and
 processes that nobody needs on one machine."""
-PROGRESS = "progress.jsonl"
 RESULT = "result.json"
-Report = Callable[[Mapping[str, Any]], None]
-Work = TypeVar("Work")
 
 
 @contextmanager
 def ray_cluster(workers: int) -> Iterator[None]:
-    """A Ray to work on: the one the environment names, else a local one bound to loopback."""
+    """Provide a Ray: the one that the environment names, else a local one bound to loopback."""
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"address": address} if address else _local(workers)
-    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 unless told: slower than any neighbour
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # its default is 15: slower than any neighbour
     if not address:  # another cluster's processes are started already
         for name, value in {**WORKER_ENVIRONMENT, **_QUIET}.items():
             os.environ.setdefault(name, value)
@@ -123,76 +124,99 @@ def _local(workers: int) -> dict[str, Any]:
     }
 
 
-def on_ray(
-    run: Callable[[Worker, Work, Report], dict[str, Any]],
-    work: Work,
-    *,
-    title: str,
-    run_dir: Path,
-    workers: int,
-    device: str,
-    max_failures: int,
-) -> dict[str, Any]:
-    """Run `run(worker, work, report)` on every worker; what worker 0 returned.
+class RayLauncher:
+    """Start workers by Ray Train, on the cluster of the environment or on a local Ray."""
 
-    Args:
-        run: the worker's part; found by name, so defined at a module's top.
-        work: its argument, the same for every worker; it must pickle.
-        title: what the progress display calls it.
-        run_dir: folder that all workers see.
-        workers: how many.
-        device: `auto`, `cpu` or `cuda`.
-        max_failures: worker deaths after which to give up.
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the environment names a cluster, whose machines are not this one."""
+        return bool(os.environ.get("RAY_ADDRESS"))
+
+    def run(
+        self,
+        function: WorkerFunction[Work],
+        work: Work,
+        report: Report,
+        *,
+        title: str,
+        run_dir: Path,
+        workers: int,
+        device: str,
+        max_failures: int,
+    ) -> dict[str, Any]:
+        """Run a function on every worker; restart all of them when one dies. See `Launcher.run`.
+
+        Raises:
+            PipelineError: as a worker raised it; or with the worker's traceback when it died of
+                something that a retry did not mend.
+        """
+        run_dir = run_dir.resolve()
+        forget_failures(run_dir)
+        (run_dir / RESULT).unlink(missing_ok=True)
+        config = {"run": function, "work": work, "run_dir": str(run_dir)}
+        with ray_cluster(workers), _reported(run_dir / PROGRESS, title, report):
+            trainer = _trainer(config, run_dir, workers, device, max_failures)
+            try:
+                trainer.fit()
+            except TrainingFailedError as failure:
+                raise PipelineError(_story(failure, run_dir)) from failure
+            except SystemExit as stop:  # Ray's answer to Ctrl-C while it trains
+                raise KeyboardInterrupt from stop
+        raise_refusal(run_dir)
+        result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
+        forget_failures(run_dir)
+        return result
+
+
+@contextmanager
+def _reported(path: Path, title: str, report: Report) -> Iterator[None]:
+    """Report the workers' start and end, and between them every line of their progress file."""
+    report(WorkersStarted(title))
+    try:
+        with following(path, report):
+            yield
+    finally:
+        report(WorkersEnded(title))
+
+
+def _trainer(
+    config: dict[str, Any], run_dir: Path, workers: int, device: str, max_failures: int
+) -> TorchTrainer:
+    """Return Ray's trainer for a run.
 
     Raises:
-        PipelineError: as raised by a worker; or with the worker's traceback when it died of
-            something that a retry did not mend.
+        DoesNotFit: the cluster has fewer GPUs than workers that ask for one.
     """
-    run_dir = run_dir.resolve()
-    forget_failures(run_dir)
-    (run_dir / RESULT).unlink(missing_ok=True)
-    config = {"run": run, "work": work, "run_dir": str(run_dir)}
-    with ray_cluster(workers), show_progress(run_dir / PROGRESS, title):
-        use_gpu = _use_gpu(device, workers)
-        trainer = TorchTrainer(
-            _worker_loop,
-            train_loop_config=config,
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=use_gpu,
-                resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
-            ),
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
-            run_config=RunConfig(
-                name=f"attempt-{time.time_ns()}",
-                storage_path=str(run_dir / "ray"),
-                failure_config=FailureConfig(max_failures=max_failures),
-            ),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as failure:
-            raise PipelineError(_story(failure, run_dir)) from failure
-        except SystemExit as stop:  # Ray's answer to Ctrl-C while it trains
-            raise KeyboardInterrupt from stop
-    raise_refusal(run_dir)
-    result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
-    forget_failures(run_dir)
-    return result
+    use_gpu = _use_gpu(device, workers)
+    return TorchTrainer(
+        _worker_loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
+        ),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
+        run_config=RunConfig(
+            name=f"attempt-{time.time_ns()}",
+            storage_path=str(run_dir / "ray"),
+            failure_config=FailureConfig(max_failures=max_failures),
+        ),
+    )
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
-    """One worker's life under Ray Train."""
+    """Do everything that one worker does under Ray Train."""
     run_dir = Path(config["run_dir"])
     if is_refused(run_dir):
         return
     torch.set_num_threads(1)
     keep_freed_memory()
     worker = current_worker()
-    report = _reporter(run_dir / PROGRESS) if worker.rank == 0 else _silent
+    report = line_writer(run_dir / PROGRESS) if worker.rank == 0 else silent
     if worker.rank == 0:
         announce_restart(run_dir, report)
-    dist.barrier()  # nobody fails anew before rank 0 has told of the attempt before
+    dist.barrier()  # nobody fails anew before rank 0 has reported the last attempt
     try:
         result = config["run"](worker, config["work"], report)
     except Exception as error:
@@ -200,21 +224,6 @@ def _worker_loop(config: dict[str, Any]) -> None:
         raise
     if worker.rank == 0:
         write_document(run_dir / RESULT, result)
-
-
-def _reporter(path: Path) -> Report:
-    lock = threading.Lock()
-
-    def report(event: Mapping[str, Any]) -> None:
-        line = json.dumps({"at": round(time.time(), 2), **event})
-        with lock, path.open("a") as file:
-            file.write(line + "\n")
-
-    return report
-
-
-def _silent(_: Mapping[str, Any]) -> None:
-    return
 
 
 def _use_gpu(device: str, workers: int) -> bool:
@@ -233,5 +242,5 @@ def _story(failure: TrainingFailedError, run_dir: Path) -> str:
     files = tracebacks(run_dir)
     if not files:
         return story_without_words(run_dir, failure)
-    told = ", ".join(map(str, files))
-    return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {told}"
+    paths = ", ".join(map(str, files))
+    return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {paths}"

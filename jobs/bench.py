@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from iak.jobs import _figures, _record
+from iak.jobs import _figures
 from iak.jobs._progress import console, print_event
-from iak.jobs._spec import load_catalog
 from iak.jobs._tables import show_facts, show_table
 from iak.pipeline.files import put_file
+from iak.pipeline.runs.load import load_catalog
+from iak.pipeline.runs.record import commit, machine, versions
 from iak.schemas.bench import (
     BenchDataSpec,
     BenchFaultsSpec,
@@ -71,10 +72,10 @@ def measured(name: str, spec: BenchSpec) -> BenchmarkRecord:
         command=shlex.join(["iak", *sys.argv[1:]]),
         started_at=started_at,
         seconds=round(time.monotonic() - started, 1),
-        commit=_record.commit(),
-        machine=_record.machine(),
+        commit=commit(),
+        machine=machine(),
         limits=limits,
-        versions=_record.versions(),
+        versions=versions(),
         rows=rows,
         targets=targets,
         notes=notes,

@@ -247,15 +247,16 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     from pydantic import ValidationError
 
     from iak.jobs import _spec
-    from iak.jobs._documents import read_toml
-    from iak.jobs._explain import explain
     from iak.pipeline.errors import BadRequest
+    from iak.pipeline.runs import load
+    from iak.pipeline.runs.documents import read_toml
+    from iak.pipeline.runs.explain import explain
 
     kind = _spec_class(verb)
     words, files = _without_config(_as_flags(_named(verb, words), kind))
     settings: dict[str, Any] = {}
     for file in [*_shipped(verb, words), *files]:
-        settings = _spec.merged(settings, read_toml(file, setting="--config"))
+        settings = load.merged(settings, read_toml(file, setting="--config"))
     app = App(
         name=f"iak {verb}",
         help=VERBS[verb][1] + ".",
@@ -275,7 +276,7 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
         take.__kwdefaults__ = {"spec": kind()}
     app.default(take)
     _spec.refuse_other_than_text(kind, settings, verb=verb)
-    below = _spec.merged(_presets(verb, words, settings), settings)
+    below = load.merged(_presets(verb, words, settings), settings)
     app.config = Dict(below, source="--config", use_commands_as_keys=False)
     if not {"--help", "-h"} & {*words}:
         _spec.refuse_unknown(kind, _asked(words, below), verb=verb)
@@ -386,7 +387,7 @@ def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:
 
 def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """What the catalogue that is named suggests for this verb."""
-    from iak.jobs import _spec
+    from iak.pipeline.runs import load
 
     named = settings.get("catalog")
     for word, following in zip(words, [*words[1:], ""], strict=False):
@@ -396,4 +397,4 @@ def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str,
             named = word.removeprefix("--catalog=")
     if not named or verb == "check":
         return {}
-    return _spec.nested(dict(_spec.load_catalog(Path(named)).presets.get(verb, {})))
+    return load.nested(dict(load.load_catalog(Path(named)).presets.get(verb, {})))

@@ -11,18 +11,23 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from iak.jobs import synth
-from iak.jobs._documents import read_toml
-from iak.jobs._explain import explain
 from iak.jobs._progress import console
-from iak.jobs._ray import ray_cluster
-from iak.jobs._record import AlreadyFinished, OpenRecord, read_record, run_record
-from iak.jobs._spec import load_catalog, merged, nested
+from iak.jobs._ray import RayLauncher, ray_cluster
+from iak.jobs._report import console_report
 from iak.jobs._tables import number, show_facts, show_table
-from iak.jobs.evaluate import delta_of, evaluate
-from iak.jobs.finetune import tune_domains
-from iak.jobs.pretrain import pretrain
+from iak.jobs.evaluate import delta_of
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Report
+from iak.pipeline.launcher import Launcher
 from iak.pipeline.publish.predict import BASE, IAK
+from iak.pipeline.runs.documents import read_toml
+from iak.pipeline.runs.evaluate import evaluate
+from iak.pipeline.runs.explain import explain
+from iak.pipeline.runs.load import load_catalog, spec_with_presets
+from iak.pipeline.runs.metrics import METRICS
+from iak.pipeline.runs.night import tune_night
+from iak.pipeline.runs.pretrain import pretrain_base
+from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.base import Spec
 from iak.schemas.job import DemoSpec, EvaluateSpec, FinetuneSpec, PretrainSpec
@@ -30,13 +35,12 @@ from iak.schemas.log import Catalog
 from iak.schemas.synth import SynthJobSpec
 
 S = TypeVar("S", bound=Spec)
-R = TypeVar("R")
 
 CATALOG = Path("planted")
 
 
 def main(spec: DemoSpec) -> int:
-    """The whole way on a planted log, and what came of it."""
+    """Go the whole way on a planted log, and show what came of it."""
     start = time.monotonic()
     if spec.fresh:
         shutil.rmtree(spec.run_dir, ignore_errors=True)
@@ -47,19 +51,20 @@ def main(spec: DemoSpec) -> int:
     runs = {verb: spec.run_dir / verb for verb in ("pretrain", "finetune", "evaluate")}
     with ray_cluster(spec.workers):
         console.rule("2 of 4  pre-train the base on the older days")
-        _step("pretrain", PretrainSpec, common | {"run_dir": runs["pretrain"]}, pretrain)
+        asked = common | {"run_dir": runs["pretrain"]}
+        _step("pretrain", PretrainSpec, asked, pretrain_base)
         console.rule("3 of 4  freeze it, and tune every domain's kernel on the recent week")
         asked = common | {"run_dir": runs["finetune"], "base": runs["pretrain"]}
-        _step("finetune", FinetuneSpec, asked, tune_domains)
+        _step("finetune", FinetuneSpec, asked, tune_night)
         console.rule("4 of 4  evaluate on the days after")
         asked = common | {"run_dir": runs["evaluate"], "base": runs["pretrain"]}
         asked |= {"bundles": runs["finetune"] / "bundles"}
-        rows = _step("evaluate", EvaluateSpec, asked, evaluate)
-    return _show(spec, runs, rows or [], time.monotonic() - start)
+        _step("evaluate", EvaluateSpec, asked, evaluate)
+    return _show(spec, runs, time.monotonic() - start)
 
 
 def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
-    """The frozen demo knobs, or those of a file."""
+    """Return the frozen demo knobs, or those of a file."""
     shipped = Path(str(resources.files("iak.jobs") / "configs" / "demo" / "synth.toml"))
     file = spec.synth or shipped
     knobs = read_toml(file, setting="synth")
@@ -73,32 +78,30 @@ def _step(
     verb: str,
     kind: type[S],
     asked: Mapping[str, Any],
-    work: Callable[[S, Catalog, OpenRecord], R],
-) -> R | None:
-    """One verb as its own command would run it, presets included; finished steps are kept."""
+    use_case: Callable[[S, Catalog, Launcher, Report], object],
+) -> None:
+    """Do one verb as its own command would, presets included; keep a step that is finished."""
     catalog = load_catalog(CATALOG)
-    presets = nested(dict(catalog.presets.get(verb, {})))
-    spec = kind.model_validate(merged(presets, dict(asked)))
+    spec = spec_with_presets(kind, verb, catalog, asked)
     try:
-        with run_record(verb, spec, asked["run_dir"]) as record:
-            return work(spec, catalog, record)
+        with console_report() as report:
+            use_case(spec, catalog, RayLauncher(), report)
     except AlreadyFinished:
         console.print(f"  {verb}: finished before, kept ({asked['run_dir']}); --fresh starts over")
-        return None
 
 
-def _show(spec: DemoSpec, runs: Mapping[str, Path], rows: list[MetricRow], seconds: float) -> int:
-    """The table of domains, the share of the reachable gain, and where the bundles lie."""
+def _show(spec: DemoSpec, runs: Mapping[str, Path], seconds: float) -> int:
+    """Show the table of domains, the share of the reachable gain, and where the bundles lie."""
     tuned, judged = (read_record(runs[verb]) for verb in ("finetune", "evaluate"))
     assert tuned is not None, "the demo has just tuned"
     assert judged is not None, "the demo has just evaluated"
-    rows = rows or _stored(runs["evaluate"])
+    rows = _stored(runs["evaluate"])
     by = {(r.method, r.domain): r for r in rows if r.task == "ctr"}
     verdicts = {k["domain"]: k for k in tuned.result["kernels"]}
     lines = []
     for domain in (d for m, d in by if m == IAK):
         verdict = verdicts.get(domain)
-        told = "-" if verdict is None else _told(verdict)
+        decision = "-" if verdict is None else _decision(verdict)
         lines.append(
             (
                 domain,
@@ -107,7 +110,7 @@ def _show(spec: DemoSpec, runs: Mapping[str, Path], rows: list[MetricRow], secon
                 number(by[IAK, domain].auc),
                 number(by["oracle", domain].auc),
                 delta_of(by[IAK, domain]),
-                told,
+                decision,
             )
         )
     console.rule()
@@ -133,7 +136,7 @@ def _show(spec: DemoSpec, runs: Mapping[str, Path], rows: list[MetricRow], secon
     return 0 if gap <= 0.01 else 1
 
 
-def _told(verdict: Mapping[str, Any]) -> str:
+def _decision(verdict: Mapping[str, Any]) -> str:
     gate = verdict["gate"]
     if not verdict["published"]:
         return f"held: {verdict['reason']}"
@@ -141,6 +144,6 @@ def _told(verdict: Mapping[str, Any]) -> str:
 
 
 def _stored(run_dir: Path) -> list[MetricRow]:
-    """The metrics of a finished evaluation."""
-    documents = json.loads((run_dir / "metrics.json").read_text())
+    """Return the metrics of a finished evaluation."""
+    documents = json.loads((run_dir / METRICS).read_text())
     return [MetricRow(**d) for d in documents]

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from iak.jobs._explain import explain
 from iak.jobs._progress import announce, console
 from iak.jobs._tables import show_facts
 from iak.pipeline.data.describe_log import LogDescription, describe_log
@@ -21,6 +20,7 @@ from iak.pipeline.data.guess_features import HISTORY, FeatureGuess
 from iak.pipeline.data.log_sample import LogSample, read_sample
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
+from iak.pipeline.runs.explain import explain
 from iak.schemas.feature import CategoricalSpec, ListSpec
 from iak.schemas.job import InitSpec
 from iak.schemas.log import Catalog

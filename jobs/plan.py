@@ -8,10 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from iak.jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
-from iak.jobs._documents import read_toml
-from iak.jobs._explain import explain
 from iak.jobs._progress import console, print_event
-from iak.jobs._spec import load_catalog, merged, nested
 from iak.jobs._tables import show_facts, show_table
 from iak.pipeline.base import published_base
 from iak.pipeline.base.defaults import batch_rows_for
@@ -21,6 +18,9 @@ from iak.pipeline.files import put_file
 from iak.pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change
 from iak.pipeline.planning.estimate import Asked, Estimate, Level, as_rows
 from iak.pipeline.planning.workload import Workload, workload
+from iak.pipeline.runs.documents import read_toml
+from iak.pipeline.runs.explain import explain
+from iak.pipeline.runs.load import load_catalog, merged, nested
 from iak.pipeline.sharding.placement_search import GIB, Wanted
 from iak.pipeline.sharding.quantised import check_width
 from iak.schemas.cluster import ClusterSpec

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from iak.jobs._progress import console
-from iak.jobs._record import RECORD, check_unchanged
 from iak.jobs._tables import number, show_facts, show_table
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_file
+from iak.pipeline.runs.record import RECORD, check_unchanged
 from iak.schemas.job import ShowSpec
 
 MANIFEST, INDEX = "manifest.json", "index.json"

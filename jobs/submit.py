@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 from iak.jobs._packed import pack, summary
 from iak.jobs._progress import console
-from iak.jobs._record import run_record_of
 from iak.jobs._submitted import BEGIN, END, documents_in
 from iak.jobs.cli import GROUPS, VERBS
 from iak.pipeline.bench.sharding.baseline import benchmark_record_of
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.process import WORKER_ENVIRONMENT
+from iak.pipeline.runs.record import run_record_of
 from iak.schemas.job import SubmitSpec
 
 if TYPE_CHECKING:

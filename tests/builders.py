@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iak.jobs._inputs import Inputs, inputs_of
 from iak.pipeline.data import contract, hashing, logs, reader, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.logs import Snapshot
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.splits import Split
+from iak.pipeline.runs.inputs import Inputs, inputs_of
 from iak.schemas.log import Catalog
 
 REGIONS = ("hangzhou", "ningbo")

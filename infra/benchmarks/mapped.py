@@ -19,13 +19,13 @@ import torch
 from torch import distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from iak.jobs._record import commit, machine
 from iak.pipeline.base import published_base
 from iak.pipeline.base.precision import ANYTHING
 from iak.pipeline.bench import ids
 from iak.pipeline.bench.limits import kib_of
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.runs.record import commit, machine
 from iak.pipeline.tuning.finetune import frozen_base, held_tables
 from iak.schemas.job import FrozenTablesSpec, Precision
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs._outputs import verify_outputs
+from iak.pipeline.runs.outputs import verify_outputs
 from iak.schemas.manifest import BaseManifest, BundleManifest
 from iak.schemas.record import RunRecord
 from tests.integration.small_log import MODEL, SHIPPED, SPLITS, write_log

@@ -12,13 +12,17 @@ ROOT = Path(__file__).parents[2]
 DRIVER = """
 import sys
 from pathlib import Path
-from iak.jobs._ray import on_ray
+from iak.jobs._ray import RayLauncher
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import silent
 from tests.faults.failing import fail
 
 place = Path(sys.argv[1])
 try:
-    on_ray(fail, str(place), title="fails", run_dir=place, workers=1, device="cpu", max_failures=3)
+    RayLauncher().run(
+        fail, str(place), silent, title="fails", run_dir=place,
+        workers=1, device="cpu", max_failures=3,
+    )
 except PipelineError as error:
     print(error)
 """

@@ -4,12 +4,13 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-from iak.jobs import pretrain as job
-from iak.jobs._spec import load_plan
 from iak.pipeline.base import published_base
 from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.synthetic import build_knobs, generate
 from iak.pipeline.data.view import open_log
+from iak.pipeline.runs import pretrain as use_case
+from iak.pipeline.runs.load import load_plan
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.synth import SynthSpec
@@ -69,15 +70,15 @@ def pretrain_work(spec, described):
     valid = "pretrain_valid" if "pretrain_valid" in described.splits else "valid"
     view = open_log(described, spec.data_root, wanted=["pretrain", valid])
     parent = published_base.open_base(spec.from_) if spec.from_ else None
-    labels = job.LabelCounts(view.catalog)
-    encoding = job._encoding(spec.run_dir, view, parent, Counter(), labels, allow=spec.allow)
+    labels = LabelCounts(view.catalog)
+    encoding = use_case.fit_encoding(spec, view, parent, labels=labels, counts=Counter())
     plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
-    return job._work(spec, view, encoding, parent, labels, plan)
+    return use_case.pretrain_work(spec, view, encoding, parent=parent, labels=labels, plan=plan)
 
 
 def publish(spec, work, result):
     parent = published_base.open_base(spec.from_) if spec.from_ else None
-    return job._publish(spec, work.view, work.encoding, parent, result)
+    return use_case.publish_base(spec, work, parent, result)
 
 
 def publish_base(worker, root, run_dir, described=None):

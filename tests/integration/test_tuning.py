@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from iak.jobs.finetune import _plan as asked_plan
 from iak.pipeline.activations import rows as tuning
 from iak.pipeline.activations.buffer import Absent, ActivationBuffer, FrozenBase
 from iak.pipeline.activations.rows import RowSource
@@ -26,6 +25,7 @@ from iak.pipeline.publish.bundle_set import read_shelf
 from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
 from iak.pipeline.publish.predictions import read_predictions
 from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.runs.night import night_plan
 from iak.pipeline.sharding.placement_rule import as_document, plan_tables
 from iak.pipeline.sharding.shard import dense_state, unwrap
 from iak.pipeline.tuning import checkpoint
@@ -402,10 +402,10 @@ def test_a_plan_that_is_not_for_this_tuning_says_what_differs(place, tmp_path, c
     spec = FinetuneSpec(**asked | {"plan": file} | changes)
     opened = bases.open_base(place / "base")
     if says is None:
-        assert asked_plan(spec, opened) == plan_of_a_person(place)
+        assert night_plan(spec, opened) == plan_of_a_person(place)
         return
     with pytest.raises(BadRequest, match=says):
-        asked_plan(spec, opened)
+        night_plan(spec, opened)
 
 
 def test_every_level_is_tuned_and_thin_domains_are_not(two):

@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from iak.jobs._record import read_record, run_record
 from iak.pipeline.activations.cache import Store
 from iak.pipeline.errors import OtherFormat
 from iak.pipeline.formats import current_document, unchanged
+from iak.pipeline.runs.record import read_record, run_record
 from iak.schemas.job import PretrainSpec
 from iak.schemas.record import RECORD_FORMAT
 from tests.builders import run_inputs

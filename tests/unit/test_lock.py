@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from iak.jobs._record import run_record
 from iak.pipeline import lock
 from iak.pipeline.errors import Busy
+from iak.pipeline.runs.record import run_record
 from iak.schemas.job import PretrainSpec
 
 HOLD = """

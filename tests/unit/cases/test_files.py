@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iak.jobs._spec import load_catalog
 from iak.pipeline.data import logs, partitions, reader
 from iak.pipeline.data.check import Report, check_log
 from iak.pipeline.data.logs import take_snapshot
@@ -14,6 +13,7 @@ from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.data.vocabulary import fit
 from iak.pipeline.errors import BadLog
+from iak.pipeline.runs.load import load_catalog
 from iak.schemas.log import Catalog
 from tests.builders import EVERYTHING
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import pretrain as job
-from iak.jobs._record import read_record
+from iak.jobs._ray import RayLauncher
+from iak.pipeline.runs.record import read_record
 from iak.schemas.job import PretrainSpec
 from tests.unit.jobs.test_pretrain import here, pytestmark  # noqa: F401 - the same warnings
 
@@ -15,7 +16,7 @@ CASE = REPOSITORY.parent / "shared" / "cases" / "base"
 
 @pytest.mark.skipif(not CASE.is_dir(), reason=f"no case at {CASE}")
 def test_base_without_presets_comes_out_ranked_and_calibrated(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "on_ray", here)
+    monkeypatch.setattr(RayLauncher, "run", here)
     described = (CASE / "shop.toml").read_text().partition("[presets.")[0]
     catalog = tmp_path / "shop.toml"
     catalog.write_text(described)

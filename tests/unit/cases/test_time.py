@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from iak.jobs._spec import parse_catalog
 from iak.pipeline.data import skipped
 from iak.pipeline.data.check import Report, check_log
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.errors import BadLog
+from iak.pipeline.runs.load import parse_catalog
 from iak.schemas.log import Catalog
 
 REPOSITORY = Path(__file__).parents[3]

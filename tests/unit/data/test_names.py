@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from iak.jobs._spec import parse_catalog
 from iak.pipeline.data import names, nearest
 from iak.pipeline.data.check import check_log
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.runs.load import parse_catalog
 from tests.builders import catalog_document, small_catalog, write_log
 
 

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 
-from iak.jobs._spec import load_catalog
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.runs.load import load_catalog
 from iak.schemas.log import Catalog
 
 HIVE = ds.partitioning(flavor="hive")

@@ -2,14 +2,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from iak.jobs.evaluate import (
-    gate_word,
+from iak.jobs.evaluate import gate_word, served_word, show_task
+from iak.pipeline.runs.metrics import (
     intervals_of,
     metrics_of,
     planted_facts,
     served_by,
-    served_word,
-    show_task,
     write_metrics,
 )
 from iak.schemas.log import Catalog

@@ -35,9 +35,10 @@ def told(capsys, *kernels):
     }  # fmt: skip
     show(
         SimpleNamespace(
-            result=result, run_dir=Path("r"), timings_s={}, exit_code=4, snapshot={"splits": {}}
+            measured=result, bundles=Path("r/bundles"), exit_code=4,
+            record=SimpleNamespace(timings_s={}, exit_code=4, snapshot={"splits": {}}),
         )
-    )
+    )  # fmt: skip
     return " ".join(capsys.readouterr().out.split())
 
 

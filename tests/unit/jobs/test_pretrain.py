@@ -1,16 +1,17 @@
 """What `iak pretrain` says and answers, its workers played by this process."""
 
-import json
 import re
 
 import pytest
 
 from iak.jobs import pretrain as job
-from iak.jobs._record import AlreadyFinished, read_record
+from iak.jobs._ray import RayLauncher
 from iak.pipeline.base import defaults, published_base
 from iak.pipeline.base.validation import TaskQuality
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.process import process_group
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.runs.pretrain import advice
+from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.schemas.job import PretrainSpec
 from tests.builders import write_log
 
@@ -45,15 +46,14 @@ slice = [0.8, 1.0]
 MODEL = {"width": 4, "mlp": [8], "cross_layers": 1, "experts": 2, "expert_width": 4}
 
 
-def here(run, work, **_):
-    """`on_ray` of one worker, in this process."""
-    with process_group(0, 1, backend="gloo") as worker:
-        return json.loads(json.dumps(run(worker, work, lambda _: None)))
+def here(_launcher, function, work, report, **settings):
+    """Stand for `RayLauncher.run`: the only worker is this process."""
+    return ProcessLauncher().run(function, work, report, **settings)
 
 
 @pytest.fixture
 def spec(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "on_ray", here)
+    monkeypatch.setattr(RayLauncher, "run", here)
     write_log(
         tmp_path / "events", [("ningbo", "2026-10-01", [150, 150]), ("wuxi", "2026-10-02", [300])]
     )
@@ -137,7 +137,7 @@ def result_with(calibration=1.0, positives=10_000, improving=False, steps=1_000)
 )
 def test_what_to_set_next_time_is_said_when_something_is_off(spec, changes, told):
     recipe = defaults.recipe(spec("any"), rows=10_000, continues=False, has_state=False)
-    lines = job.advice(result_with(**changes), recipe)
+    lines = advice(result_with(**changes), recipe)
     if told is None:
         assert lines == []
     else:

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from iak.jobs import cli, show
-from iak.jobs._record import run_record
 from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.runs.record import run_record
 from iak.schemas.job import PretrainSpec
 from tests.builders import run_inputs
 from tests.unit.publish.test_bundle import write

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from iak.jobs import cli
 from iak.jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
-from iak.jobs._spec import load_catalog
 from iak.jobs.plan import _resolved
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak import bank
@@ -20,6 +19,7 @@ from iak.pipeline.model.tables import TableShape
 from iak.pipeline.planning.answer import Frozen, Question, answer
 from iak.pipeline.planning.estimate import Asked, Level
 from iak.pipeline.planning.workload import workload
+from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.sharding.placement_rule import (
     TABLES_PATH,
     as_document,

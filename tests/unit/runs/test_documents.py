@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import cli
-from iak.jobs._documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
+from iak.pipeline.runs.documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
 from iak.jobs._paths import check_paths, paths_of, setting_of
 from iak.pipeline.data import stores
 from iak.pipeline.data.view import open_log

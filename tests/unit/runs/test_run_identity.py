@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from iak.jobs import evaluate, finetune, pretrain
-from iak.jobs._record import AlreadyFinished, read_record
+from iak.jobs._ray import RayLauncher
+from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.base import published_base
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.publish.bundle import read_bundle, write_bundle
@@ -83,8 +84,7 @@ def run(verb):
 
 
 def play_workers(monkeypatch, play):
-    for job in JOBS.values():
-        monkeypatch.setattr(job, "on_ray", play)
+    monkeypatch.setattr(RayLauncher, "run", play)
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,19 @@ import platform
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from iak.jobs._inputs import Inputs, describe_changes, flattened
-from iak.jobs._progress import announce, console
 from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
+from iak.pipeline.events import Notice, PhaseEnded, PhaseStarted, Report, silent
 from iak.pipeline.files import put_file
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.lock import one_writer
+from iak.pipeline.runs.inputs import Inputs, describe_changes, flattened
 from iak.schemas.base import Spec
 from iak.schemas.manifest import sha256_of
 from iak.schemas.record import RECORD_FORMAT, Output, RunRecord
@@ -43,16 +43,16 @@ WORK = (
 NOTHING_TO_DO = 6
 INTERRUPTED = 130
 _ANYWHERE = ("run_dir", "max_failures", "if_busy")
-"""Settings that do not belong to what a run is."""
+"""Settings that are no part of a run's identity."""
 _SETTINGS_SHOWN = 5
-_ANNOUNCED = {
+_PHASES = {
     "snapshot": "listing the log's files and counting rows",
     "encoding": "reading the pre-training rows for ids and numbers",
     "publish": "publishing the base",
     "metrics": "computing metrics",
 }
-"""Phases of a job on the driver; those on workers are followed by their progress file."""
-_SHOWN = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
+"""Phases of a run on the driver; those on workers are followed by their progress file."""
+_PACKAGES = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
 
 
 class AlreadyFinished(PipelineError):
@@ -67,8 +67,8 @@ class OpenRecord:
 
     run_dir: Path
     record: RunRecord
-    held: RunRecord | None = None
-    """The run that the folder holds; None where it holds none."""
+    before: RunRecord | None = None
+    """Record of the run that the folder has already; None where it has none."""
     may_move: Collection[str] = ()
     """Settings and inputs that may be others when an unfinished run is resumed."""
     snapshot: dict[str, Any] = field(default_factory=dict)
@@ -77,27 +77,30 @@ class OpenRecord:
     """What the run leaves, by its path below the run folder."""
     timings_s: dict[str, float] = field(default_factory=dict)
     exit_code: int = 0
+    report: Report = silent
+    """Gets an event when a phase begins and ends."""
     is_written: bool = False
     """Whether the folder's record is this one: until the inputs are known, it may be another's."""
 
     @property
     def is_resumed(self) -> bool:
-        """Whether the run began before."""
-        return self.held is not None
+        """Tell whether an earlier attempt began this run."""
+        return self.before is not None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase, and announce it where nothing else shows that it goes on."""
+        """Time a phase of the run and report its beginning and end."""
         start = time.monotonic()
-        told = _ANNOUNCED.get(name)
         try:
-            with announce(told) if told else nullcontext():
+            with reported_phase(self.report, name, _PHASES.get(name, "")):
                 yield
         finally:
             self.timings_s[name] = round(time.monotonic() - start, 3)
 
     def settle_inputs(self, inputs: Inputs) -> None:
-        """Say what the run reads, as soon as it is known and before anything expensive.
+        """Compare what the run reads with what it read before, and write it to the record.
+
+        Call it as soon as the inputs are known and before anything expensive.
 
         Raises:
             AlreadyFinished: the folder holds this very run, finished; its results are verified.
@@ -105,42 +108,43 @@ class OpenRecord:
             Corrupt: it is finished, and a result is not what the run wrote.
         """
         self.snapshot = dict(inputs.snapshot)
-        if self.held is not None and self.held.inputs:
-            self._compare(self.held, inputs)
+        if self.before is not None and self.before.inputs:
+            self._compare(self.before, inputs)
         self.write(inputs=dict(inputs.digests), catalog=dict(inputs.catalog))
 
-    def _compare(self, held: RunRecord, inputs: Inputs) -> None:
-        is_finished = held.status == "finished"
-        changed = describe_changes(held, inputs, may_move=() if is_finished else self.may_move)
+    def _compare(self, before: RunRecord, inputs: Inputs) -> None:
+        is_finished = before.status == "finished"
+        changed = describe_changes(before, inputs, may_move=() if is_finished else self.may_move)
         listing = "\n".join(f"  {line}" for line in changed)
         if is_finished and changed:
             raise BadRequest(
-                f"{_named(self.run_dir, held)} that read other inputs:\n{listing}\n"
+                f"{_named(self.run_dir, before)} that read other inputs:\n{listing}\n"
                 "Choose another --run-dir for these inputs; its results belong to the old ones"
             )
         if is_finished:
-            from iak.jobs._outputs import verify_outputs  # torch takes seconds; readers need none
+            # It imports torch, which takes seconds, and whoever only reads records needs none.
+            from iak.pipeline.runs.outputs import verify_outputs
 
-            with announce("verifying the results of the finished run", after_s=2.0):
-                verify_outputs(self.run_dir, held.outputs)
+            verifying = "verifying the results of the finished run"
+            with reported_phase(self.report, "verify", verifying, show_after_s=2.0):
+                verify_outputs(self.run_dir, before.outputs)
             raise AlreadyFinished(
-                f"{self.run_dir} is finished since {held.ended_at:%Y-%m-%d %H:%M} (UTC) under "
+                f"{self.run_dir} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC) under "
                 "these very settings and inputs, and its results are as it wrote them; nothing "
                 "was done. For a new run choose another --run-dir"
             )
         if changed and (work := work_left(self.run_dir)):
             raise BadRequest(
-                f"{_named(self.run_dir, held)} that read other inputs:\n{listing}\n"
+                f"{_named(self.run_dir, before)} that read other inputs:\n{listing}\n"
                 f"It left {', '.join(work)}, which belong to the old ones. Choose another "
                 "--run-dir for these inputs, or restore the old ones to resume it"
             )
         for line in changed:
-            console.print(
-                f"  the attempt before left no work; this one starts anew: {line}", markup=False
-            )
+            text = f"the attempt before left no work; this one starts anew: {line}"
+            self.report(Notice(text))
 
     def write(self, **changes: object) -> None:
-        """Replace `record.json` with what is known now."""
+        """Replace `record.json` by what is known now."""
         filled = {
             "snapshot": self.snapshot,
             "result": self.result,
@@ -155,19 +159,37 @@ class OpenRecord:
 
 
 @contextmanager
+def reported_phase(
+    report: Report, phase: str, description: str, *, detail: str = "", show_after_s: float = 0.0
+) -> Iterator[None]:
+    """Report that a phase begins and, when the block is left, that it ended."""
+    report(PhaseStarted(phase, description, detail, show_after_s))
+    try:
+        yield
+    finally:
+        report(PhaseEnded(phase))
+
+
+@contextmanager
 def run_record(
-    verb: str, spec: Spec, run_dir: Path, *, may_move: Collection[str] = ()
+    verb: str,
+    spec: Spec,
+    run_dir: Path,
+    *,
+    may_move: Collection[str] = (),
+    report: Report = silent,
 ) -> Iterator[OpenRecord]:
     """Open the run folder for this spec, and close its record whatever happens.
 
-    The job says what it reads by `settle_inputs`. Until then the record of a run that has inputs
-    stands as it was, whatever happens.
+    The run names what it reads by `settle_inputs`. Until then the record of an earlier run that has
+    inputs stays as it is.
 
     Args:
-        verb: the job.
-        spec: what is asked.
-        run_dir: where.
-        may_move: settings that may be others when an unfinished run is resumed.
+        verb: the verb that runs: `pretrain`, `finetune`, `evaluate`.
+        spec: what is asked of it.
+        run_dir: the run folder; made where it is missing.
+        may_move: settings and inputs that may differ when an unfinished run is resumed.
+        report: gets an event when a phase begins and ends.
 
     Raises:
         AlreadyFinished: it finished before, under the same spec and on the same inputs.
@@ -176,12 +198,14 @@ def run_record(
         Corrupt: the folder's record was changed, or a result of a finished run.
     """
     with one_writer(run_dir, waits=getattr(spec, "if_busy", "leave") == "wait"):
-        yield from _recorded(_open(verb, spec, run_dir, may_move))
+        opened = _open(verb, spec, run_dir, may_move)
+        opened.report = report
+        yield from _recorded(opened)
 
 
 def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
     """Write the record when the run begins and when it ends, however it ends."""
-    if opened.held is None or not opened.held.inputs:
+    if opened.before is None or not opened.before.inputs:
         opened.write()
     try:
         yield opened
@@ -216,9 +240,9 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> Op
             "it from a copy, remove the folder, or choose another --run-dir"
         )
     is_refused = before is not None and before.exit_code == BadRequest.exit_code
-    held = None if is_refused and not work else before
-    if held is not None:
-        _check_same(held, verb, document, run_dir, may_move)
+    resumed = None if is_refused and not work else before
+    if resumed is not None:
+        _check_same(resumed, verb, document, run_dir, may_move)
     run_dir.mkdir(parents=True, exist_ok=True)
     record = RunRecord(
         verb=verb,
@@ -231,7 +255,7 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> Op
         versions=versions(),
         attempts=before.attempts + 1 if before else 1,
     )
-    return OpenRecord(run_dir=run_dir, record=record, held=held, may_move=may_move)
+    return OpenRecord(run_dir=run_dir, record=record, before=resumed, may_move=may_move)
 
 
 def work_left(run_dir: Path) -> list[str]:
@@ -240,40 +264,40 @@ def work_left(run_dir: Path) -> list[str]:
 
 
 def _is_work(path: Path) -> bool:
-    """Whether there is a file, or a folder with something in it that is not half written."""
+    """Tell whether there is a file, or a folder with something in it that is not half written."""
     if path.is_dir():
         return any(not inside.name.startswith(".") for inside in path.iterdir())
     return path.exists()
 
 
 def _check_same(
-    held: RunRecord, verb: str, document: dict[str, Any], run_dir: Path, may_move: Collection[str]
+    before: RunRecord, verb: str, document: dict[str, Any], run_dir: Path, may_move: Collection[str]
 ) -> None:
-    is_same = held.spec_digest == spec_digest(document)
-    if held.status != "finished":
-        is_same |= _fixed(held.spec, may_move) == _fixed(document, may_move)
-    if held.verb != verb or not is_same:
+    is_same = before.spec_digest == spec_digest(document)
+    if before.status != "finished":
+        is_same |= _fixed(before.spec, may_move) == _fixed(document, may_move)
+    if before.verb != verb or not is_same:
         raise BadRequest(
-            f"{run_dir} holds another run (iak {held.verb}, {held.status}, started "
-            f"{held.started_at:%Y-%m-%d %H:%M}); {_difference(held, verb, document)}. "
+            f"{run_dir} holds another run (iak {before.verb}, {before.status}, started "
+            f"{before.started_at:%Y-%m-%d %H:%M}); {_difference(before, verb, document)}. "
             "Choose another --run-dir, or remove that one"
         )
-    if held.status == "finished" and not held.inputs:
+    if before.status == "finished" and not before.inputs:
         raise AlreadyFinished(
-            f"{run_dir} is finished since {held.ended_at:%Y-%m-%d %H:%M} (UTC) under these very "
+            f"{run_dir} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC) under these very "
             "settings; nothing was done. An earlier version wrote its record, which names no "
             "inputs and no results to compare. For a new run choose another --run-dir"
         )
 
 
-def _named(run_dir: Path, held: RunRecord) -> str:
-    """Say which run a folder holds."""
-    started = f"started {held.started_at:%Y-%m-%d %H:%M}"
-    if held.status == "finished":
-        return f"{run_dir} holds a finished iak {held.verb} ({started})"
+def _named(run_dir: Path, before: RunRecord) -> str:
+    """Return which run a folder holds, for messages."""
+    started = f"started {before.started_at:%Y-%m-%d %H:%M}"
+    if before.status == "finished":
+        return f"{run_dir} holds a finished iak {before.verb} ({started})"
     # This process has the folder's lock: whoever wrote `running` is gone.
-    status = "killed" if held.status == "running" else held.status
-    return f"{run_dir} holds an unfinished iak {held.verb} ({status}, {started})"
+    status = "killed" if before.status == "running" else before.status
+    return f"{run_dir} holds an unfinished iak {before.verb} ({status}, {started})"
 
 
 def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> str:
@@ -288,7 +312,7 @@ def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> st
 
 
 def _fixed(document: dict[str, Any], may_move: Collection[str]) -> str:
-    """Digest of what a resumed run must be asked again."""
+    """Return a digest of the settings that must be the same when a run is resumed."""
     return spec_digest({key: value for key, value in document.items() if key not in may_move})
 
 
@@ -344,21 +368,21 @@ def check_unchanged(document: Mapping[str, Any], where: Path) -> None:
     """
     if document.get("format") != RECORD_FORMAT:
         return
-    found, claimed = _digest(document), document.get("record_sha256")
-    if found != claimed:
+    actual, claimed = _digest(document), document.get("record_sha256")
+    if actual != claimed:
         raise Corrupt(
             f"{where} was changed after it was written: it says SHA-256 {claimed!s:.12}, its "
-            f"content has {found[:12]}. Restore it from a copy, or choose another --run-dir"
+            f"content has {actual[:12]}. Restore it from a copy, or choose another --run-dir"
         )
 
 
 def _digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a record without the field that holds it."""
+    """Return the SHA-256 of a record without the field that holds it."""
     return sha256_of(document, without=frozenset({"record_sha256"}))
 
 
 def spec_digest(document: dict[str, Any]) -> str:
-    """SHA-256 of what was asked, wherever the run folder lies."""
+    """Return the SHA-256 of the settings, wherever the run folder lies."""
     kept = {k: v for k, v in document.items() if k not in _ANYWHERE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -368,7 +392,7 @@ def commit() -> str | None:
 
     An installed package has none: a repository that happens to surround it says nothing of it.
     """
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]  # the folder that holds pipeline/
     try:
         if Path(_git(here, "rev-parse", "--show-toplevel")).resolve() != here:
             return None
@@ -386,18 +410,18 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the results depend on."""
-    found = {"python": platform.python_version()}
-    for name in _SHOWN:
+    """Return the versions of Python and of the packages that the results depend on."""
+    result = {"python": platform.python_version()}
+    for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and memory of the driver's machine."""
+    """Return processor, cores and memory of the machine that drives the run."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": _processor(),

@@ -1,7 +1,7 @@
-"""What can be refused before Ray starts: documents and devices that do not belong together.
+"""Refuse before workers start what cannot work: documents and devices that do not fit together.
 
-Starting Ray and its workers takes tens of seconds, a snapshot of a long log minutes. Only documents
-are read here, no weights.
+Starting Ray and its workers takes tens of seconds, a snapshot of a long log minutes. These checks
+read documents only, no weights.
 """
 
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from iak.jobs._progress import console
 from iak.pipeline.base import optimizer_state, precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest, DoesNotFit
+from iak.pipeline.events import Notice, Report
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.sharding.quantised import row_bytes
@@ -35,16 +35,19 @@ _DENSE_BYTES = 4 * 4
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-def check_workers(spec: WorkerJobSpec) -> None:
-    """Refuse what a local Ray cannot give: GPUs, memory; warn of more workers than cores.
+def check_workers(spec: WorkerJobSpec, report: Report, *, is_elsewhere: bool) -> None:
+    """Refuse workers that this machine has no GPUs or no memory for; warn of more than its cores.
 
-    A cluster that the environment names is not judged: its machines are not this one.
+    Args:
+        spec: names the workers and their device.
+        report: gets the warning.
+        is_elsewhere: whether workers run on other machines; nothing is judged then.
 
     Raises:
         DoesNotFit: device=cuda with more workers than this machine has GPUs, or more workers than
             its memory holds with nothing but their libraries.
     """
-    if os.environ.get("RAY_ADDRESS"):
+    if is_elsewhere:
         return
     gpus = torch.cuda.device_count()
     if spec.device == "cuda" and gpus < spec.workers:
@@ -61,9 +64,7 @@ def check_workers(spec: WorkerJobSpec) -> None:
         )
     cores = os.cpu_count() or 1
     if spec.workers > cores and not gpus:
-        console.print(
-            f"workers={spec.workers} share {cores} cores; fewer would be as fast", markup=False
-        )
+        report(Notice(f"workers={spec.workers} share {cores} cores; fewer would be as fast"))
 
 
 def memory_bytes() -> int:
@@ -77,18 +78,23 @@ def memory_bytes() -> int:
 
 
 def check_training_fits(
-    spec: WorkerJobSpec, catalog: Catalog, model: ModelSpec, *, rows: Mapping[str, int]
+    spec: WorkerJobSpec,
+    catalog: Catalog,
+    model: ModelSpec,
+    *,
+    rows: Mapping[str, int],
+    is_elsewhere: bool,
 ) -> None:
     """Refuse tables, trunk and towers that all workers' memory cannot hold while they are trained.
 
-    A lower bound: what is certainly needed, without batches and activations. A cluster that the
-    environment names is not judged.
+    The bytes are a lower bound: weights and optimiser state, without batches and activations.
 
     Args:
-        spec: the job.
-        catalog: the log's.
-        model: of the base.
-        rows: of each table; of one that nobody has counted yet, none.
+        spec: names the workers and their device.
+        catalog: the log's catalogue.
+        model: shape of the base.
+        rows: rows of each table; a table whose rows nobody has counted yet is left out.
+        is_elsewhere: whether workers run on other machines; nothing is judged then.
 
     Raises:
         DoesNotFit: naming the largest table, or the trunk.
@@ -98,6 +104,8 @@ def check_training_fits(
         for name, table in catalog.table_specs.items()
     }
     dense = _dense_weights(catalog, model) * _DENSE_BYTES * spec.workers
+    if is_elsewhere:
+        return
     room, where = _room(spec)
     if sum(tables.values()) + dense <= room:
         return
@@ -126,14 +134,24 @@ def declared_rows(catalog: Catalog) -> dict[str, int]:
     }
 
 
-def check_frozen_fits(spec: WorkerJobSpec, opened: PublishedBase, tables: FrozenTablesSpec) -> None:
+def check_frozen_fits(
+    spec: WorkerJobSpec, opened: PublishedBase, tables: FrozenTablesSpec, *, is_elsewhere: bool
+) -> None:
     """Refuse frozen tables that all workers' memory cannot hold; mapped ones stay on disk.
+
+    Args:
+        spec: names the workers and their device.
+        opened: the base whose tables are frozen.
+        tables: the precision of the tables, and whether they are mapped.
+        is_elsewhere: whether workers run on other machines; nothing is judged then.
 
     Raises:
         DoesNotFit: naming the size, and the precision that is asked for.
     """
-    held = precision.precisions_of(opened.manifest, tables)
-    needed = sum(t.rows * row_bytes(held[t.name], t.width) for t in opened.manifest.tables)
+    if is_elsewhere:
+        return
+    precisions = precision.precisions_of(opened.manifest, tables)
+    needed = sum(t.rows * row_bytes(precisions[t.name], t.width) for t in opened.manifest.tables)
     room, where = _room(spec)
     if needed > room and not tables.mapped:
         raise DoesNotFit(
@@ -144,12 +162,7 @@ def check_frozen_fits(spec: WorkerJobSpec, opened: PublishedBase, tables: Frozen
 
 
 def _room(spec: WorkerJobSpec) -> tuple[float, str]:
-    """Return the bytes that all workers have for tables and weights, and a sentence that says so.
-
-    On a cluster that the environment names there is no telling from here.
-    """
-    if os.environ.get("RAY_ADDRESS"):
-        return float("inf"), ""
+    """Return the bytes that all workers have for tables and weights, and a clause that says so."""
     if spec.device != "cpu" and torch.cuda.device_count() >= spec.workers:
         room = torch.cuda.get_device_properties(0).total_memory * spec.workers
         return room, f"{spec.workers} GPUs have {room / _GIB:,.0f} GiB"
@@ -168,14 +181,19 @@ def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
     return sum(p.numel() for module in (trunk, heads) for p in module.parameters())
 
 
-def open_frozen_base(place: Path, catalog: Catalog, tables: FrozenTablesSpec) -> PublishedBase:
-    """Open a base that workers will freeze, and refuse tables in a precision it cannot be held in.
+def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> PublishedBase:
+    """Open a base that workers will freeze.
+
+    Args:
+        path: run folder or published base.
+        catalog: the log's catalogue; it must read what the base was trained on.
+        tables: the precision of its tables.
 
     Raises:
         BadRequest: there is no base, its catalogue is another one, or a precision costs too much.
         Corrupt: its manifest was changed.
     """
-    opened = published_base.open_base(place)
+    opened = published_base.open_base(path)
     published_base.check_same_schema(opened, catalog)
     precision.check(opened.manifest, tables)
     return opened
@@ -190,29 +208,29 @@ class BundlesFolder:
     """Of the index, which names every manifest and its weights by SHA-256."""
 
 
-def bundles_folder(place: Path, opened: PublishedBase, *, setting: str) -> BundlesFolder:
-    """Return the folder of bundles at a run's folder or at its own, its index verified.
+def bundles_folder(path: Path, opened: PublishedBase, *, setting: str) -> BundlesFolder:
+    """Return the folder of bundles at or below a path, its index verified.
 
     Args:
-        place: as the setting gives it.
+        path: run folder of an `iak finetune`, or its bundles/.
         opened: the base that the bundles must have been tuned on.
-        setting: what gave it, for the message.
+        setting: name of the setting that gave the path, for messages.
 
     Raises:
         BadRequest: there is no bundle, or no index that names them.
         WrongBase: they were tuned on another base.
         Corrupt: they are not those that the index names.
     """
-    folder = find_bundles(place)
+    folder = find_bundles(path)
     if folder is None:
-        what = "is empty of bundles" if place.is_dir() else "does not exist"
-        if (place / CHECKPOINT).exists():
+        what = "is empty of bundles" if path.is_dir() else "does not exist"
+        if (path / CHECKPOINT).exists():
             what = (
                 "is of a night that was killed before it was published; run its `iak finetune` "
                 "again with the same settings, it resumes"
             )
         raise BadRequest(
-            f"{setting}={place} {what}. Expected: the run folder of an `iak finetune`, or its "
+            f"{setting}={path} {what}. Expected: the run folder of an `iak finetune`, or its "
             "bundles/"
         )
     index = check_index(

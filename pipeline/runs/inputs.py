@@ -84,8 +84,8 @@ def _sentence(name: str, before: RunRecord, now: Inputs) -> str:
 def _describe_log(before: RunRecord, now: Inputs) -> str:
     """Say which files of the log are others.
 
-    A file's fingerprint covers the columns that the catalogue reads (fingerprints.py). Where these
-    are others, it tells nothing of the file.
+    A file's fingerprint covers the columns that the catalogue reads (fingerprints.py). Where the
+    columns differ, two fingerprints cannot be compared.
     """
     if _columns_of(before.catalog) == _columns_of(now.catalog):
         return describe_files(before.snapshot, now.snapshot)
@@ -156,14 +156,14 @@ def describe_files(
         {file["path"]: file["fingerprint"] for file in snapshot.get("files", ())}
         for snapshot in (then, now)
     )
-    found = {
+    differences = {
         "changed": [path for path in old if path in new and old[path] != new[path]],
         "added": [path for path in new if path not in old],
         "removed": [path for path in old if path not in new],
     }
     parts = [
         f"{len(paths):,} {'file' if len(paths) == 1 else 'files'} {what} ({_some(paths)})"
-        for what, paths in found.items()
+        for what, paths in differences.items()
         if paths and what in kinds
     ]
     return ", ".join(parts)

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from iak.jobs import _outputs
-from iak.jobs._outputs import base_output, bundles_output, file_output, verify_outputs
+from iak.pipeline.runs import outputs as run_outputs
+from iak.pipeline.runs.outputs import base_output, bundles_output, file_output, verify_outputs
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.publish.bundle import WEIGHTS
 from iak.pipeline.publish.bundle_index import write_index
@@ -125,7 +125,7 @@ def test_other_files_may_lie_beside_the_results(run):
 
 def test_of_a_large_base_all_sizes_and_some_tables_are_read(run, monkeypatch):
     run_dir, outputs = run
-    monkeypatch.setattr(_outputs, "TABLE_BYTES", 1)
+    monkeypatch.setattr(run_outputs, "TABLE_BYTES", 1)
     first, *_, last = sorted((run_dir / "base").glob("tables/*/*.safetensors"))
     flip(last)
     verify_outputs(run_dir, outputs)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.jobs._inputs import catalog_document, describe_files, describe_keys
-from iak.jobs._spec import load_catalog
+from iak.pipeline.runs.inputs import catalog_document, describe_files, describe_keys
+from iak.pipeline.runs.load import load_catalog
 from tests.builders import FEATURES, small_catalog
 
 ITEM = {"kind": "categorical", "name": "item", "column": "item_id", "table": "shared"}

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from iak.jobs._explain import explain
-from iak.jobs._spec import parse_catalog
+from iak.pipeline.runs.explain import explain
+from iak.pipeline.runs.load import parse_catalog
 from iak.pipeline.errors import BadRequest
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from iak.jobs import _preflight, cli, evaluate, finetune, pretrain
-from iak.jobs._spec import catalog_path
+from iak.jobs import cli
+from iak.jobs._ray import RayLauncher
+from iak.pipeline.events import silent
+from iak.pipeline.runs import evaluate, log, night, preflight
+from iak.pipeline.runs.load import catalog_path
 from iak.pipeline.errors import BadRequest, DoesNotFit, WrongBase
 from iak.pipeline.publish.bundle_index import write_index
 from iak.schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
@@ -24,9 +27,8 @@ def _nothing_starts(monkeypatch):
     def started(*_, **__):
         pytest.fail("the request should have been refused before this")
 
-    for job in (evaluate, finetune, pretrain):
-        monkeypatch.setattr(job, "on_ray", started)
-        monkeypatch.setattr(job, "open_log", started)
+    monkeypatch.setattr(RayLauncher, "run", started)
+    monkeypatch.setattr(log, "open_log", started)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -51,9 +53,9 @@ def test_a_missing_base_or_plan_is_refused_at_once(verb, words, tmp_path, capsys
 
 @pytest.mark.parametrize(("verb", "setting"), [("evaluate", "bundles"), ("finetune", "live")])
 def test_a_wrong_bundles_folder_is_refused_at_once(verb, setting, tmp_path, monkeypatch, capsys):
-    job = {"evaluate": evaluate, "finetune": finetune}[verb]
+    job = {"evaluate": evaluate, "finetune": night}[verb]
     monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
-    monkeypatch.setattr(job, "check_frozen_fits", lambda *_: None)
+    monkeypatch.setattr(job, "check_frozen_fits", lambda *_, **__: None)
     assert asked(verb, tmp_path, f"base={tmp_path}", f"{setting}={tmp_path / 'nope'}") == 2
     told = capsys.readouterr().err
     assert f"{setting}={tmp_path / 'nope'} does not exist" in told
@@ -63,7 +65,7 @@ def test_bundles_of_another_base_are_refused_by_their_manifests(tmp_path, monkey
     write(tmp_path / "bundles", base_fingerprint="d" * 64)
     write_index(tmp_path / "bundles")
     monkeypatch.setattr(evaluate, "open_frozen_base", lambda *_: OPENED)
-    monkeypatch.setattr(evaluate, "check_frozen_fits", lambda *_: None)
+    monkeypatch.setattr(evaluate, "check_frozen_fits", lambda *_, **__: None)
     assert asked("evaluate", tmp_path, f"base={tmp_path}", f"bundles={tmp_path / 'bundles'}") == 2
     assert "was tuned on base dddd" in capsys.readouterr().err
 
@@ -72,29 +74,29 @@ def test_a_run_folder_stands_for_its_bundles(tmp_path):
     write(tmp_path / "run" / "bundles")
     write_index(tmp_path / "run" / "bundles")
     for place in (tmp_path / "run", tmp_path / "run" / "bundles"):
-        found = _preflight.bundles_folder(place, OPENED, setting="bundles")
+        found = preflight.bundles_folder(place, OPENED, setting="bundles")
         assert found.path == (tmp_path / "run" / "bundles").resolve()
     with pytest.raises(BadRequest, match="is empty of bundles"):
-        _preflight.bundles_folder(tmp_path, OPENED, setting="bundles")
+        preflight.bundles_folder(tmp_path, OPENED, setting="bundles")
 
 
 def test_no_weights_are_read(tmp_path):
     folder = write(tmp_path / "bundles")
     write_index(tmp_path / "bundles")
     (folder / "kernel.safetensors").unlink()
-    _preflight.bundles_folder(tmp_path / "bundles", OPENED, setting="bundles")
+    preflight.bundles_folder(tmp_path / "bundles", OPENED, setting="bundles")
     other = SimpleNamespace(manifest=SimpleNamespace(fingerprint="e" * 64, schema_hash=SCHEMA))
     with pytest.raises(WrongBase):
-        _preflight.bundles_folder(tmp_path / "bundles", other, setting="bundles")
+        preflight.bundles_folder(tmp_path / "bundles", other, setting="bundles")
 
 
 @pytest.mark.parametrize(("verb", "setting"), [("evaluate", "bundles"), ("finetune", "live")])
 def test_a_night_that_was_not_published_is_refused_at_once(
     verb, setting, tmp_path, monkeypatch, capsys
 ):
-    job = {"evaluate": evaluate, "finetune": finetune}[verb]
+    job = {"evaluate": evaluate, "finetune": night}[verb]
     monkeypatch.setattr(job, "open_frozen_base", lambda *_: OPENED)
-    monkeypatch.setattr(job, "check_frozen_fits", lambda *_: None)
+    monkeypatch.setattr(job, "check_frozen_fits", lambda *_, **__: None)
     killed, half = tmp_path / "killed", tmp_path / "half"
     killed.mkdir()
     (killed / "tune.safetensors").write_bytes(b"")
@@ -112,29 +114,28 @@ def spec(**changes):
 
 def test_a_device_that_is_not_there_is_refused_unless_a_cluster_is_asked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    _preflight.check_workers(spec(device="cuda", workers=1))
+    preflight.check_workers(spec(device="cuda", workers=1), silent, is_elsewhere=False)
     with pytest.raises(DoesNotFit, match="1 GPUs"):
-        _preflight.check_workers(spec(device="cuda", workers=2))
-    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
-    _preflight.check_workers(spec(device="cuda", workers=2))
+        preflight.check_workers(spec(device="cuda", workers=2), silent, is_elsewhere=False)
+    preflight.check_workers(spec(device="cuda", workers=2), silent, is_elsewhere=True)
 
 
-def test_more_workers_than_cores_are_warned_of(monkeypatch, capsys):
-    monkeypatch.setattr(_preflight.os, "cpu_count", lambda: 2)
+def test_more_workers_than_cores_are_warned_of(monkeypatch):
+    monkeypatch.setattr(preflight.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    _preflight.check_workers(spec(workers=2))
-    assert not capsys.readouterr().out
-    _preflight.check_workers(spec(workers=3))
-    assert "share 2 cores" in capsys.readouterr().out
+    events = []
+    preflight.check_workers(spec(workers=2), events.append, is_elsewhere=False)
+    assert not events
+    preflight.check_workers(spec(workers=3), events.append, is_elsewhere=False)
+    assert "share 2 cores" in events[0].text
 
 
 def test_workers_whose_libraries_fill_the_machine_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(DoesNotFit, match=r"workers=10000 need about 5000 GiB") as told:
-        _preflight.check_workers(spec(workers=10_000))
+        preflight.check_workers(spec(workers=10_000), silent, is_elsewhere=False)
     assert told.value.exit_code == 3
-    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
-    _preflight.check_workers(spec(workers=10_000))
+    preflight.check_workers(spec(workers=10_000), silent, is_elsewhere=True)
 
 
 def test_tables_that_no_memory_holds_are_refused_before_the_log_is_read(tmp_path, capsys):
@@ -156,19 +157,23 @@ def test_a_table_that_its_vocabulary_made_large_is_refused_by_name():
     catalog = small_catalog()
     rows = {"item": 10**11, "user_id": 5}
     with pytest.raises(DoesNotFit, match=r"The largest is tables\.item: 100,000,000,000 rows"):
-        _preflight.check_training_fits(spec(), catalog, ModelSpec(), rows=rows)
-    _preflight.check_training_fits(spec(), catalog, ModelSpec(), rows={"item": 1000})
+        preflight.check_training_fits(spec(), catalog, ModelSpec(), rows=rows, is_elsewhere=False)
+    preflight.check_training_fits(spec(), catalog, ModelSpec(), rows={"item": 1000}, is_elsewhere=False)
 
 
 def test_a_trunk_that_no_memory_holds_is_refused_by_its_widths():
     wide = ModelSpec(mlp=(65_536,) * 64)
     with pytest.raises(DoesNotFit, match=r"trunk and towers of 2 workers need .* Lower model\.mlp"):
-        _preflight.check_training_fits(spec(), small_catalog(), wide, rows={})
+        preflight.check_training_fits(spec(), small_catalog(), wide, rows={}, is_elsewhere=False)
 
 
 def test_what_a_cluster_holds_is_not_judged_from_here(monkeypatch):
+    assert not RayLauncher().is_elsewhere
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
-    _preflight.check_training_fits(spec(), small_catalog(), ModelSpec(), rows={"item": 10**11})
+    assert RayLauncher().is_elsewhere
+    preflight.check_training_fits(
+        spec(), small_catalog(), ModelSpec(), rows={"item": 10**11}, is_elsewhere=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,22 +186,22 @@ def test_what_a_cluster_holds_is_not_judged_from_here(monkeypatch):
 )
 def test_frozen_tables_are_measured_in_the_precision_they_are_held_in(tables, fits, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(_preflight, "memory_bytes", lambda: 10**9)
+    monkeypatch.setattr(preflight, "memory_bytes", lambda: 10**9)
     table = SimpleNamespace(name="item", rows=5_000_000, width=64)
     opened = SimpleNamespace(manifest=SimpleNamespace(tables=[table]))
     asked = FrozenTablesSpec(**tables)
     if fits:
-        _preflight.check_frozen_fits(spec(), opened, asked)
+        preflight.check_frozen_fits(spec(), opened, asked, is_elsewhere=False)
         return
     with pytest.raises(DoesNotFit, match=r"need 1 GiB in tables\.precision=fp32"):
-        _preflight.check_frozen_fits(spec(), opened, asked)
+        preflight.check_frozen_fits(spec(), opened, asked, is_elsewhere=False)
 
 
 def test_a_containers_limit_is_the_memory(monkeypatch, tmp_path):
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(_preflight, "_CGROUP", limit)
-    whole = _preflight.memory_bytes()
+    monkeypatch.setattr(preflight, "_CGROUP", limit)
+    whole = preflight.memory_bytes()
     limit.write_text("1000000\n")
-    assert _preflight.memory_bytes() == 1_000_000
+    assert preflight.memory_bytes() == 1_000_000
     limit.write_text("max\n")
-    assert _preflight.memory_bytes() == whole
+    assert preflight.memory_bytes() == whole

@@ -78,16 +78,16 @@ def _wrong(path: Path, written: Output) -> Iterator[str]:
         yield f"{path} is empty"
         return
     try:
-        found = describe[written.kind](path)
+        actual = describe[written.kind](path)
     except PermissionError as error:
         raise BadRequest(f"{path} cannot be read: {error}. Ask its owner for access") from error
     except (PipelineError, OSError) as error:
         yield _first_line(error)
         return
-    if found.sha256 != written.sha256:
+    if actual.sha256 != written.sha256:
         yield (
             f"{path} was changed: SHA-256 {written.sha256[:12]} ({written.bytes:,} bytes) was "
-            f"written, {found.sha256[:12]} ({found.bytes:,} bytes) is there"
+            f"written, {actual.sha256[:12]} ({actual.bytes:,} bytes) is there"
         )
     elif written.kind == "base":
         yield from _wrong_in_base(path)

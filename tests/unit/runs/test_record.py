@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iak.jobs import _record
-from iak.jobs._outputs import file_output
-from iak.jobs._record import AlreadyFinished, read_record, run_record
-from iak.jobs.evaluate import PREDICTIONS
+from iak.pipeline.events import silent
+from iak.pipeline.runs import record as run_records
+from iak.pipeline.runs.outputs import file_output
+from iak.pipeline.runs.record import AlreadyFinished, read_record, run_record
+from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
@@ -42,9 +43,10 @@ def interrupt(run_dir, error=None, *, work=True):
         raise error
 
 
-def again(run_dir, inputs=None, *, may_move=(), **other):
+def again(run_dir, inputs=None, *, may_move=(), report=silent, **other):
     """The same command once more, as far as its inputs."""
-    with run_record("pretrain", spec(run_dir, **other), run_dir, may_move=may_move) as record:
+    asked = spec(run_dir, **other)
+    with run_record("pretrain", asked, run_dir, may_move=may_move, report=report) as record:
         record.settle_inputs(inputs or run_inputs())
         return record
     return None
@@ -161,15 +163,15 @@ def test_a_folder_of_another_run_names_the_settings_that_differ(tmp_path):
 
 
 def test_a_package_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
-    package = tmp_path / "site-packages" / "jobs"
+    package = tmp_path / "site-packages" / "pipeline" / "runs"
     package.mkdir(parents=True)
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
         author = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
         subprocess.run(["git", "-C", str(tmp_path), *author, *words], check=True)
-    monkeypatch.setattr(_record, "__file__", str(package / "_record.py"))
-    assert _record.commit() is None
-    monkeypatch.setattr(_record, "__file__", str(tmp_path / "jobs" / "_record.py"))
-    assert _record.commit()
+    monkeypatch.setattr(run_records, "__file__", str(package / "record.py"))
+    assert run_records.commit() is None
+    monkeypatch.setattr(run_records, "__file__", str(tmp_path / "pipeline" / "runs" / "record.py"))
+    assert run_records.commit()
 
 
 # ---------------------------------------------------------------- a run is its inputs
@@ -235,10 +237,11 @@ def test_a_bad_request_does_not_open_a_folder_that_holds_work(tmp_path):
     assert "another run" in refused(BadRequest, tmp_path, seed=1)
 
 
-def test_an_attempt_that_left_no_work_starts_anew_on_changed_inputs_and_says_so(tmp_path, capsys):
+def test_an_attempt_that_left_no_work_starts_anew_on_changed_inputs_and_says_so(tmp_path):
     interrupt(tmp_path, work=False)
-    again(tmp_path, run_inputs(domain__keys=["scene"]))
-    assert "left no work" in capsys.readouterr().out
+    events = []
+    again(tmp_path, run_inputs(domain__keys=["scene"]), report=events.append)
+    assert "left no work" in events[0].text
     assert read_record(tmp_path).inputs == run_inputs(domain__keys=["scene"]).digests
 
 
@@ -270,12 +273,12 @@ def test_work_without_a_record_is_refused(tmp_path):
 
 def test_half_written_work_is_none(tmp_path):
     (tmp_path / "checkpoints" / ".step-00000001.part").mkdir(parents=True)
-    assert _record.work_left(tmp_path) == []
+    assert run_records.work_left(tmp_path) == []
     again(tmp_path)
 
 
 def test_the_names_of_work_are_those_that_jobs_use():
-    assert {CHECKPOINT, BUNDLES, PREDICTIONS} <= {*_record.WORK}
+    assert {CHECKPOINT, BUNDLES, PREDICTIONS} <= {*run_records.WORK}
 
 
 def test_other_comments_and_presets_are_the_same_catalogue_and_other_keys_are_not():

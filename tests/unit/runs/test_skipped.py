@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs import _skipped, pretrain
-from iak.jobs._record import read_record
+from iak.jobs import pretrain
+from iak.jobs._ray import RayLauncher
+from iak.jobs._report import console_report
+from iak.jobs._skipped import not_ripe
+from iak.pipeline.runs.record import read_record
 from iak.pipeline.data.domains import nearest_of
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog
+from iak.pipeline.events import silent
+from iak.pipeline.runs import skipped
 from iak.schemas.job import CheckSpec, PretrainSpec
 from tests.builders import DAYS, catalog_document, draw_rows, partition, small_catalog, write_file
 
@@ -28,7 +33,7 @@ def log(tmp_path, monkeypatch) -> Path:
     def start(*_: object, **__: object) -> None:
         raise Started
 
-    monkeypatch.setattr(pretrain, "on_ray", start)
+    monkeypatch.setattr(RayLauncher, "run", start)
     for number, day in enumerate(DAYS):
         rows = draw_rows(60, first=60 * number)
         rows = rows.drop_columns(["price"]) if number == 1 else rows
@@ -95,7 +100,7 @@ def test_a_task_whose_labels_have_all_not_matured_is_refused(log, monkeypatch):
     def start(*_: object, **__: object) -> None:
         raise Started
 
-    monkeypatch.setattr(pretrain, "on_ray", start)
+    monkeypatch.setattr(RayLauncher, "run", start)
     with pytest.raises(BadLog, match=r"ctr \(click\): no row has a label"):
         pretrain.main(spec_of(log, document))
 
@@ -118,16 +123,16 @@ def test_a_task_whose_labels_have_all_not_matured_is_refused(log, monkeypatch):
     ],
 )
 def test_unripe_labels_are_told_with_their_share(counts, rows, told):
-    assert _skipped.not_ripe(counts, rows) == told
+    assert not_ripe(counts, rows) == told
 
 
 def test_today_is_what_is_asked_else_the_clocks_and_none_where_dates_are_made_up():
     real, planted = small_catalog(), small_catalog(log__truth="truth")
     asked = CheckSpec(catalog=Path("any"), data_root="any", today=date(2026, 11, 28))
     plain = CheckSpec(catalog=Path("any"), data_root="any")
-    assert _skipped.today_of(asked, real) == _skipped.today_of(asked, planted) == asked.today
-    assert _skipped.today_of(plain, planted) is None
-    clock = _skipped.today_of(plain, real)
+    assert skipped.today_of(asked, real) == skipped.today_of(asked, planted) == asked.today
+    assert skipped.today_of(plain, planted) is None
+    clock = skipped.today_of(plain, real)
     assert clock is not None
     assert clock >= date.today()
 
@@ -136,14 +141,15 @@ def test_domains_without_tuning_rows_are_printed_with_what_serves_them(log, caps
     write_file(log / "events" / partition("hefei", DAYS[2]) / "a.parquet", draw_rows(30, first=900))
     catalog = small_catalog(splits={"tune": {"days": [0, 0]}, "test": {"days": [2, 2]}})
     opened = open_log(catalog, str(log), wanted=["tune"])
-    found = _skipped.report_untuned(opened, nearest_of({"pooled"}))
+    with console_report() as report:
+        found = skipped.report_untuned(opened, nearest_of({"pooled"}), report)
     assert found == [{"domain": "region=hefei", "split": "test", "rows": 30, "served_by": "pooled"}]
     shown = " ".join(capsys.readouterr().out.split())
     assert "1 domain has 30 rows in test and none in tune: region=hefei (30 rows, " in shown
-    assert _skipped.report_untuned(opened, nearest_of({"pooled"}), judged=["gate"]) == []
+    assert skipped.report_untuned(opened, nearest_of({"pooled"}), silent, judged=["gate"]) == []
 
 
-def test_a_split_that_the_job_does_not_read_stops_nothing(log, capsys):
+def test_a_split_that_the_job_does_not_read_stops_nothing(log):
     scenes = small_catalog(
         domain__keys=["scene"], splits={"tune": {"days": [0, 0]}, "test": {"days": [2, 2]}}
     )
@@ -152,5 +158,8 @@ def test_a_split_that_the_job_does_not_read_stops_nothing(log, capsys):
     held = path.read_bytes()
     footer = 8 + int.from_bytes(held[-8:-4], "little")
     path.write_bytes(b"PAR1" + held[-footer:])  # a footer whose pages are gone
-    assert _skipped.report_untuned(opened, nearest_of({"pooled"})) == []
-    assert "domains were not counted: " in capsys.readouterr().out
+    events = []
+    assert skipped.report_untuned(opened, nearest_of({"pooled"}), events.append) == []
+    (notice,) = events
+    assert notice.is_warning
+    assert "domains were not counted: " in notice.text

@@ -1,0 +1,79 @@
+"""Show the events of a run on the console: phases, the steps of workers, notices."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from iak.jobs._progress import WorkersBar, announce, console, tell
+from iak.jobs._skipped import show_partly_read
+from iak.pipeline.events import (
+    Event,
+    LogPartlyRead,
+    Notice,
+    PhaseAdvanced,
+    PhaseEnded,
+    PhaseStarted,
+    Report,
+    WorkersEnded,
+    WorkersStarted,
+)
+
+
+@contextmanager
+def console_report() -> Iterator[Report]:
+    """Yield a report that shows every event of a run on the console."""
+    shown = _ShownRun()
+    try:
+        yield shown.show
+    finally:
+        shown.close()
+
+
+class _ShownRun:
+    """What the console shows of a run at present: phases that go on, and the workers' bar."""
+
+    def __init__(self) -> None:
+        self._phases: list[ExitStack] = []
+        self._bar: WorkersBar | None = None
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Show an event; one of an unknown type is left out."""
+        match event:
+            case PhaseStarted():
+                self._phases.append(ExitStack())
+                if event.description:
+                    begun = announce(event.description, event.detail, after_s=event.show_after_s)
+                    self._phases[-1].enter_context(begun)
+            case PhaseAdvanced():
+                tell(event.detail)
+            case PhaseEnded():
+                self._phases.pop().close()
+            case WorkersStarted():
+                self._bar = WorkersBar(event.title).__enter__()
+            case WorkersEnded():
+                self._close_bar()
+            case LogPartlyRead():
+                show_partly_read(event)
+            case Notice():
+                _show_notice(event)
+            case Event():
+                pass
+            case _ if self._bar:
+                self._bar.show(event)
+
+    def close(self) -> None:
+        """End whatever is still shown."""
+        self._close_bar()
+        while self._phases:
+            self._phases.pop().close()
+
+    def _close_bar(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar:
+            bar.__exit__()
+
+
+def _show_notice(notice: Notice) -> None:
+    style = "yellow" if notice.is_warning else "dim" if notice.is_minor else None
+    text = notice.text if style else f"  {notice.text}"
+    console.print(text, markup=False, style=style)  # paths and names may hold brackets

@@ -1,0 +1,160 @@
+"""Launchers: where the workers of a run are started.
+
+A launcher runs one function on every worker and returns what worker 0 returned. How many workers
+there are, and on which device they compute, are settings of the run, so the caller passes them.
+
+ProcessLauncher    this process for one worker, else gloo processes on this machine
+RayLauncher        Ray Train, in jobs/_ray.py, since only jobs/ may import Ray
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import distributed as dist
+
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Report, WorkersEnded, WorkersStarted, silent
+from iak.pipeline.process import (
+    Worker,
+    current_worker,
+    process_group,
+    run_on_workers,
+)
+from iak.pipeline.progress import PROGRESS, following, line_writer
+
+Work = TypeVar("Work")
+WorkerFunction = Callable[[Worker, Work, Report], dict[str, Any]]
+"""A worker's part of a run. It is found by its name, so it stands at the top of a module."""
+
+
+class Launcher(Protocol):
+    """Starts workers and waits for them."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether workers run on other machines, whose memory and devices are not known here."""
+        ...
+
+    def run(
+        self,
+        function: WorkerFunction[Work],
+        work: Work,
+        report: Report,
+        *,
+        title: str,
+        run_dir: Path,
+        workers: int,
+        device: str,
+        max_failures: int,
+    ) -> dict[str, Any]:
+        """Run `function(worker, work, report)` on every worker; return what worker 0 returned.
+
+        Args:
+            function: a worker's part.
+            work: its argument, the same for every worker; it must pickle.
+            report: gets every event of worker 0, between `WorkersStarted` and `WorkersEnded`.
+            title: what the events call it.
+            run_dir: folder that all workers see; worker 0 appends its events to `progress.jsonl`.
+            workers: number of workers, at least 1.
+            device: `auto`, `cpu` or `cuda`.
+            max_failures: worker deaths after which to give up; a launcher that cannot restart a
+                worker gives up at the first.
+
+        Returns:
+            The result as JSON carries it: tuples are lists, keys are text.
+
+        Raises:
+            PipelineError: as a worker raised it.
+        """
+        ...
+
+
+class ProcessLauncher:
+    """Start workers as processes of this machine; a single worker is this process itself."""
+
+    is_elsewhere = False
+
+    def run(
+        self,
+        function: WorkerFunction[Work],
+        work: Work,
+        report: Report,
+        *,
+        title: str,
+        run_dir: Path,
+        workers: int,
+        device: str,
+        max_failures: int,  # noqa: ARG002 - the first death ends the run
+    ) -> dict[str, Any]:
+        """Run a function on every worker; see `Launcher.run`.
+
+        Raises:
+            BadRequest: several workers were to compute on GPUs, which gloo processes cannot.
+        """
+        if workers > 1 and device == "cuda":
+            raise BadRequest(
+                f"device=cuda with workers={workers} needs Ray: pass a RayLauncher, or ask for "
+                "device=cpu or one worker"
+            )
+        run_dir.mkdir(parents=True, exist_ok=True)
+        report(WorkersStarted(title))
+        try:
+            if workers == 1:
+                result = _run_here(function, work, report, path=run_dir / PROGRESS, device=device)
+            else:
+                with following(run_dir / PROGRESS, report):
+                    result = run_on_workers(
+                        _run_in_process, workers, function, work, run_dir / PROGRESS
+                    )[0]
+        finally:
+            report(WorkersEnded(title))
+        return _as_json(result)
+
+
+def _run_here(
+    function: WorkerFunction[Work], work: Work, report: Report, *, path: Path, device: str
+) -> dict[str, Any]:
+    """Run a function as the only worker, in this process."""
+    write = line_writer(path)
+    lock = threading.Lock()
+
+    def both(event: Any) -> None:  # noqa: ANN401 - as `Report`
+        write(event)
+        with lock:
+            report(event)
+
+    with _only_worker(device) as worker:
+        return function(worker, work, both)
+
+
+@contextmanager
+def _only_worker(device: str) -> Iterator[Worker]:
+    """Yield this process as a world of one; use the caller's process group where there is one."""
+    if dist.is_initialized():
+        yield current_worker()
+        return
+    threads = torch.get_num_threads()
+    # One thread, as under Ray: sums that threads share have another order, and so other digits.
+    try:
+        with process_group(0, 1, backend="gloo" if device == "cpu" else None, threads=1) as worker:
+            yield worker
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_in_process(
+    worker: Worker, function: WorkerFunction[Work], work: Work, path: Path
+) -> dict[str, Any]:
+    """Run a function as one of several processes; worker 0 writes the progress file."""
+    return function(worker, work, line_writer(path) if worker.rank == 0 else silent)
+
+
+def _as_json(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result as Ray's workers hand it over: through JSON."""
+    document: dict[str, Any] = json.loads(json.dumps(result))
+    return document

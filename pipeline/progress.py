@@ -1,0 +1,66 @@
+"""The progress file: worker 0 appends a line an event, the process that waits reports each line."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.events import Report
+
+PROGRESS = "progress.jsonl"
+"""Its name in a run folder."""
+_POLL_S = 0.3
+
+
+def line_writer(path: Path) -> Report:
+    """Return a report that appends each event to a file, with the time at which it came.
+
+    Args:
+        path: the progress file; made where it is missing.
+    """
+    lock = threading.Lock()
+
+    def report(event: Mapping[str, Any]) -> None:
+        line = json.dumps({"at": round(time.time(), 2), **event})
+        with lock, path.open("a") as file:
+            file.write(line + "\n")
+
+    return report
+
+
+@contextmanager
+def following(path: Path, report: Report) -> Iterator[None]:
+    """Report every line that is appended to a progress file until the block is left.
+
+    Args:
+        path: the file, which need not exist yet; lines that it has already are left out.
+        report: gets each line without its time, in a thread of its own.
+    """
+    stop = threading.Event()
+    start = path.stat().st_size if path.exists() else 0
+    thread = threading.Thread(target=_follow, args=(path, start, report, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow(path: Path, position: int, report: Report, stop: threading.Event) -> None:
+    is_last = False
+    while not is_last:
+        is_last = stop.wait(_POLL_S)  # one more reading after the last line was written
+        if not path.exists():
+            continue
+        with path.open() as file:
+            file.seek(position)
+            for line in file:
+                if line.endswith("\n"):  # else its writer is still at it
+                    position += len(line.encode())
+                    event = json.loads(line)
+                    event.pop("at", None)
+                    report(event)

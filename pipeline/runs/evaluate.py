@@ -1,0 +1,231 @@
+"""Evaluate a base and its kernels on later rows, with paired intervals."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.data import kinds, logs, stores
+from iak.pipeline.data.domains import Serving, nearest_of
+from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import BadLog, UnderTrained
+from iak.pipeline.events import Report, silent
+from iak.pipeline.launcher import Launcher
+from iak.pipeline.process import Worker
+from iak.pipeline.publish.bundle_set import read_shelf
+from iak.pipeline.publish.predict import PREDICTIONS, PredictWork, predict
+from iak.pipeline.publish.predictions import read_predictions
+from iak.pipeline.runs import skipped
+from iak.pipeline.runs.inputs import inputs_of
+from iak.pipeline.runs.log import describe_log, list_log
+from iak.pipeline.runs.metrics import (
+    METRICS,
+    METRICS_TABLE,
+    intervals_of,
+    metrics_of,
+    planted_facts,
+    served_by,
+    write_metrics,
+)
+from iak.pipeline.runs.outputs import file_output
+from iak.pipeline.runs.preflight import (
+    base_inputs,
+    bundles_folder,
+    bundles_inputs,
+    check_frozen_fits,
+    check_workers,
+    open_frozen_base,
+)
+from iak.pipeline.runs.pretrain import usual_unseen
+from iak.pipeline.runs.record import OpenRecord, run_record
+from iak.pipeline.stats.metrics import MetricRow
+from iak.schemas.job import EvaluateSpec
+from iak.schemas.log import Catalog
+from iak.schemas.record import Output, RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What an evaluation measured."""
+
+    run_dir: Path
+    """The run folder."""
+    record: RunRecord
+    """Its `record.json`."""
+    rows: tuple[MetricRow, ...]
+    """A row for each method, task and domain, as `metrics.json` has them."""
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Everything the run measured beside the metrics, as its record has it."""
+        return self.record.result
+
+
+def evaluate(
+    spec: EvaluateSpec, catalog: Catalog, launcher: Launcher, report: Report = silent
+) -> Evaluation:
+    """Predict on workers, then rank, compare and write metrics.json and metrics.parquet.
+
+    Args:
+        spec: what is asked.
+        catalog: the log's catalogue.
+        launcher: starts the workers.
+        report: gets the events of the run.
+
+    Raises:
+        AlreadyFinished: the folder holds this very run, finished.
+        UnderTrained: on a planted log, the base is weaker than `max_base_gap` allows.
+        PipelineError: the request cannot be met.
+    """
+    with run_record(
+        "evaluate", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
+    ) as record:
+        rows = _evaluate(spec, catalog, launcher, record)
+        _check_gap(spec, record.result.get("base_gap"))
+    return Evaluation(run_dir=spec.run_dir, record=record.record, rows=tuple(rows))
+
+
+def _check_gap(spec: EvaluateSpec, gap: float | None) -> None:
+    if gap is not None and spec.max_base_gap is not None and gap > spec.max_base_gap:
+        raise UnderTrained(
+            f"base_gap {gap:.4f} is above max_base_gap={spec.max_base_gap}: on held-out rows "
+            "of its own days the base ranks worse than the global taste it should know. "
+            "Pre-train it longer (epochs, batch_rows, optim.*); kernels that catch up on that "
+            "prove nothing"
+        )
+
+
+def _evaluate(
+    spec: EvaluateSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
+) -> list[MetricRow]:
+    """Open base, bundles and log, predict on workers, and compute the metrics."""
+    report = record.report
+    check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    check_frozen_fits(spec, opened, spec.tables, is_elsewhere=launcher.is_elsewhere)
+    folder = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
+    bundles = folder.path if folder else None
+    gap_split = _gap_split(catalog)
+    wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))
+    with record.phase("snapshot"):
+        digests_in = opened.folder.parent
+        view = list_log(spec, catalog, report, wanted=wanted, digests_in=digests_in)
+        truth = _truth(view, spec.data_root, catalog.log.truth) if catalog.log.truth else None
+        others = base_inputs(opened) | bundles_inputs(folder, name="bundles")
+        others |= {"truth": truth.fingerprint} if truth else {}
+        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
+        skipped.report_skipped(view, spec, report)
+        kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
+    untuned = skipped.report_untuned(view, _serving(bundles, opened), report, judged=[spec.split])
+    # Another number of workers would leave files of an earlier attempt between the new ones.
+    shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
+    work = evaluate_work(spec, view, opened, bundles=bundles, truth=truth, splits=wanted)
+    with record.phase("predict"):
+        record.result = launcher.run(
+            predict_on_worker,
+            work,
+            report,
+            title="evaluate",
+            run_dir=spec.run_dir,
+            workers=spec.workers,
+            device=spec.device,
+            max_failures=spec.max_failures,
+        )
+    with record.phase("metrics"):
+        table = read_predictions(spec.run_dir, spec.split).table
+        rows = metrics_of(table, catalog)
+        write_metrics(rows, spec.run_dir)
+    record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
+    record.result |= {"rows": len(table), "untuned_domains": untuned}
+    record.result |= {"served": served_by(table), "intervals": intervals_of(rows)}
+    record.result |= {"unseen_usual": usual_unseen(opened.manifest)}
+    if truth is not None:
+        held_out = read_predictions(spec.run_dir, str(gap_split)).table
+        record.result |= planted_facts(table, held_out, catalog)
+    record.outputs = outputs_of(spec.run_dir)
+    return rows
+
+
+def evaluate_work(
+    spec: EvaluateSpec,
+    view: LogView,
+    opened: PublishedBase,
+    *,
+    bundles: Path | None,
+    truth: Snapshot | None,
+    splits: tuple[str, ...],
+) -> PredictWork:
+    """Return the workers' part of an evaluation.
+
+    Args:
+        spec: the run.
+        view: the log as the run reads it.
+        opened: the base.
+        bundles: folder of the kernels; None predicts with the base alone.
+        truth: files with true probabilities beside those of the log; None where it has none.
+        splits: splits to predict.
+    """
+    return PredictWork(
+        view=view,
+        truth=truth,
+        base=opened,
+        bundles=bundles,
+        run_dir=spec.run_dir.resolve(),
+        splits=splits,
+        batch_rows=spec.batch_rows,
+        tables=spec.tables,
+        sharding=dict(spec.sharding),
+        row_wise_from_rows=spec.row_wise_from_rows,
+    )
+
+
+def outputs_of(run_dir: Path) -> dict[str, Output]:
+    """Return what an evaluation leaves: its metrics, and every worker's predictions."""
+    paths = [run_dir / METRICS, run_dir / METRICS_TABLE, *(run_dir / PREDICTIONS).glob("*.parquet")]
+    return {str(path.relative_to(run_dir)): file_output(path) for path in sorted(paths)}
+
+
+def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
+    """Return which published kernel serves a domain, as workers will choose it."""
+    if bundles is None:
+        return nearest_of(set())
+    shelf = read_shelf(
+        bundles,
+        base_fingerprint=opened.manifest.fingerprint,
+        schema_hash=opened.manifest.schema_hash,
+    )
+    decided = zip(shelf.names, shelf.verdicts, strict=True)
+    return nearest_of({name for name, verdict in decided if verdict.publish})
+
+
+def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
+    """Do one worker's part."""
+    return predict(work, worker=worker, report=report)
+
+
+def _gap_split(catalog: Catalog) -> str | None:
+    """Return the split of held-out rows of the base's own days; None where no truth is known."""
+    if not catalog.log.truth:
+        return None
+    return next((s for s in ("pretrain_test", "pretrain_valid") if s in catalog.splits), None)
+
+
+def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
+    """Return the files with true probabilities, one beside every file of the log.
+
+    Raises:
+        BadLog: one of them has other row groups than the log's file.
+    """
+    beside = logs.take_snapshot(
+        stores.below(data_root, folder), partition_keys=view.catalog.log.partition_keys
+    )
+    rows = {f.path: f.group_rows for f in beside.files}
+    for file in view.snapshot.files:
+        if rows.get(file.path) != file.group_rows:
+            raise BadLog(
+                f"the truth beside {file.path} has row groups {rows.get(file.path)}, the log's "
+                f"file {file.group_rows}; they were not written together. Run `iak synth` again"
+            )
+    return beside

@@ -1,0 +1,64 @@
+"""The log as a run reads it: opened with the run's dates, and described for its record."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.data import logs
+from iak.pipeline.data.content import DIGESTS, KeptContents
+from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.events import LogListed, Report
+from iak.pipeline.runs import skipped
+from iak.schemas.job import LogJobSpec
+from iak.schemas.log import Catalog
+
+
+def list_log(
+    spec: LogJobSpec,
+    catalog: Catalog,
+    report: Report,
+    *,
+    wanted: Sequence[str],
+    digests_in: Path | None = None,
+) -> LogView:
+    """Open the log as a run reads it, and report that its files are known.
+
+    Args:
+        spec: where the log lies, and which dates count.
+        catalog: the log's catalogue.
+        report: gets `LogListed`.
+        wanted: names of the splits that are read.
+        digests_in: folder that keeps the digests of the log's files between runs; None keeps none.
+
+    Raises:
+        BadLog: the log does not keep its contract.
+        BadRequest: there is no such log, or no such split.
+    """
+    view = open_log(
+        catalog,
+        spec.data_root,
+        wanted=wanted,
+        as_of=spec.as_of,
+        today=skipped.today_of(spec, catalog),
+        kept=KeptContents(digests_in / DIGESTS) if digests_in else None,
+    )
+    report(LogListed(files=len(view.snapshot.files), rows=sum(f.rows for f in view.snapshot.files)))
+    return view
+
+
+def describe_log(view: LogView) -> dict[str, Any]:
+    """Return the log as a run's record keeps it: files with fingerprints, and rows by split."""
+    splits = {
+        name: {
+            "rows": selection.rows,
+            "first": str(selection.split.first) if selection.split.first else None,
+            "last": str(selection.split.last) if selection.split.last else None,
+            "row_groups": len(selection.groups),
+        }
+        for name, selection in view.selections.items()
+    }
+    return (
+        logs.describe(view.snapshot)
+        | {"splits": splits, "as_of": str(view.as_of or "")}
+        | skipped.document(view)
+    )

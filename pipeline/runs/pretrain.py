@@ -1,0 +1,439 @@
+"""Pre-train a base on the `pretrain` split of a log, and publish it."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from iak.pipeline.base import defaults, optimizer_state, published_base
+from iak.pipeline.base.defaults import Recipe
+from iak.pipeline.base.pretrain import WEIGHTS, PretrainWork, pretrain
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.data import contract, hashing, kinds, reader, vocabulary
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.labels import LabelCounts
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
+from iak.pipeline.launcher import Launcher
+from iak.pipeline.process import Worker
+from iak.pipeline.runs import skipped
+from iak.pipeline.runs.inputs import inputs_of
+from iak.pipeline.runs.load import load_plan
+from iak.pipeline.runs.log import describe_log, list_log
+from iak.pipeline.runs.outputs import base_output
+from iak.pipeline.runs.preflight import (
+    check_training_fits,
+    check_workers,
+    declared_rows,
+    parent_inputs,
+    plan_inputs,
+)
+from iak.pipeline.runs.record import (
+    AlreadyFinished,
+    OpenRecord,
+    read_record,
+    run_record,
+    versions,
+)
+from iak.pipeline.sharding.placement_rule import planned
+from iak.schemas.job import PretrainSpec
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import BaseManifest
+from iak.schemas.plan import PlanDocument
+from iak.schemas.results import PretrainResult
+
+VALIDATION = "pretrain_valid"
+UNSEEN_SHARE = "unseen_share"
+"""Metric of a base: share of its validation rows' ids of a table that training never saw."""
+MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan", *skipped.MAY_MOVE)
+"""Settings under which a checkpoint is read whatever they were when it was written."""
+HELD = 4
+"""Exit code of a run whose child was not better than its parent."""
+MISCALIBRATED = 0.1
+"""Distance of predicted over observed from 1 that is reported, where it is beyond two standard
+deviations of the positives as well."""
+FEW_STEPS = 300
+"""Steps below which a task off its rate has most likely not come down to it yet."""
+
+
+def pretrain_base(
+    spec: PretrainSpec, catalog: Catalog, launcher: Launcher, report: Report = silent
+) -> PretrainResult:
+    """Pre-train a base and publish it in the run folder.
+
+    A run that was interrupted is resumed from its last checkpoint.
+
+    Args:
+        spec: what is asked.
+        catalog: the log's catalogue.
+        launcher: starts the workers.
+        report: gets the events of the run.
+
+    Raises:
+        AlreadyFinished: the folder holds this very run, finished.
+        PipelineError: the request cannot be met; nothing was published.
+    """
+    try:
+        with run_record(
+            "pretrain", spec, spec.run_dir, may_move=MAY_MOVE, report=report
+        ) as record:
+            manifest = _pretrain(spec, catalog, launcher, record)
+    except AlreadyFinished as finished:
+        before = read_record(spec.run_dir)
+        why = before.result.get("not_published") if before else None
+        raise AlreadyFinished(f"{finished}. {why}" if why else str(finished)) from finished
+    return PretrainResult(run_dir=spec.run_dir, record=record.record, manifest=manifest)
+
+
+def _pretrain(
+    spec: PretrainSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
+) -> BaseManifest | None:
+    """Fit the encoding, train on workers, publish.
+
+    Returns:
+        The base's manifest; None where no state was better than the base that was continued.
+    """
+    _check_weights(spec, catalog)
+    valid = VALIDATION if VALIDATION in catalog.splits else "valid"
+    plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
+    check_workers(spec, record.report, is_elsewhere=launcher.is_elsewhere)
+    parent = published_base.open_base(spec.from_) if spec.from_ else None
+    if parent is not None:
+        published_base.check_continues(parent, catalog)
+    rows = declared_rows(catalog)
+    _check_fits(spec, catalog, parent, rows=rows, is_elsewhere=launcher.is_elsewhere)
+    with record.phase("snapshot"):
+        view = list_log(
+            spec, catalog, record.report, wanted=["pretrain", valid], digests_in=spec.run_dir
+        )
+        others = parent_inputs(parent) | plan_inputs(plan)
+        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
+        skipped.report_skipped(view, spec, record.report)
+    with record.phase("encoding"):
+        labels = LabelCounts(catalog)
+        contract_counts: Counter[str] = Counter()
+        encoding = fit_encoding(
+            spec, view, parent, labels=labels, counts=contract_counts, report=record.report
+        )
+        labels.refuse_untrainable("pretrain")
+        # Vocabularies are counted by now, so tables have their true sizes.
+        rows = encoding.table_rows(catalog)
+        _check_fits(spec, catalog, parent, rows=rows, is_elsewhere=launcher.is_elsewhere)
+        unseen = {valid: reader.unseen_ids(view.selections[valid], catalog, encoding).shares()}
+    recipe = recipe_of(spec, view, parent)
+    settings = {"used": recipe.described(), "followed": list(recipe.followed)}
+    text = f"settings that follow from the rows: {describe_settings(settings)}"
+    record.report(Notice(text))
+    work = pretrain_work(spec, view, encoding, parent=parent, labels=labels, plan=plan)
+    with record.phase("train"):
+        result = launcher.run(
+            pretrain_on_worker,
+            work,
+            record.report,
+            title="pretrain",
+            run_dir=spec.run_dir,
+            workers=spec.workers,
+            device=spec.device,
+            max_failures=spec.max_failures,
+        )
+    record.result = result | {
+        "contract": dict(contract_counts),
+        "settings": settings,
+        "advice": advice(result, recipe),
+        "labels": labels.counts(),
+        "labelled_rows": labels.describe(),
+        "unseen": unseen,
+    }
+    return _publish_better(spec, work, parent, record)
+
+
+def _check_fits(
+    spec: PretrainSpec,
+    catalog: Catalog,
+    parent: PublishedBase | None,
+    *,
+    rows: Mapping[str, int],
+    is_elsewhere: bool,
+) -> None:
+    model = parent.model if parent else spec.model
+    check_training_fits(spec, catalog, model, rows=rows, is_elsewhere=is_elsewhere)
+
+
+def _publish_better(
+    spec: PretrainSpec, work: PretrainWork, parent: PublishedBase | None, record: OpenRecord
+) -> BaseManifest | None:
+    """Publish the trained base, unless the parent is better: then record why none is published."""
+    result = record.result
+    if result["is_parent_best"]:
+        assert parent is not None, "only a continued base has a parent"
+        result["not_published"] = _not_better(result, parent)
+        record.exit_code = HELD
+        _remove_scratch(spec.run_dir)
+        return None
+    with record.phase("publish"):
+        manifest = publish_base(spec, work, parent, result)
+        published = f"published {spec.run_dir / 'base'}"
+        record.report(Notice(published, is_minor=True))
+    result["fingerprint"] = manifest.fingerprint
+    record.outputs = {"base": base_output(spec.run_dir / "base")}
+    return manifest
+
+
+def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
+    """Do one worker's part."""
+    return pretrain(work, worker=worker, report=report)
+
+
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """Return the settings that were left open, as they were used."""
+    used = {name: settings["used"][name] for name in settings["followed"]}
+    return "  ".join(f"{name}={value:g}" for name, value in used.items()) or "none"
+
+
+def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -> Recipe:
+    """Return the settings of this run, with those that were left open filled in."""
+    return defaults.recipe(
+        spec,
+        rows=view.selections["pretrain"].rows,
+        continues=parent is not None,
+        has_state=parent is not None and optimizer_state.has_state(parent),
+    )
+
+
+def _check_weights(spec: PretrainSpec, catalog: Catalog) -> None:
+    """Refuse a weight for a task that is not there."""
+    titles = [task.title for task in catalog.tasks]
+    if unknown := sorted(set(spec.task_weights) - set(titles)):
+        raise BadRequest(f"task_weights names unknown tasks {unknown}; there are {titles}")
+
+
+def _not_better(result: Mapping[str, Any], parent: PublishedBase) -> str:
+    """Return why nothing was published."""
+    return (
+        f"No base was published: on validation rows the best of {result['steps']} steps has loss "
+        f"{result['best_child_loss']:.5f}, the untouched parent {result['parent_valid_loss']:.5f}. "
+        f"Go on with {parent.folder}, or continue it on newer rows or at other from_rates="
+    )
+
+
+def advice(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return what to set next time: for a run that stopped too early, and for a task off its rate.
+
+    Args:
+        result: what the workers returned.
+        recipe: the settings of the run.
+
+    Returns:
+        A sentence for each; empty where nothing is off.
+    """
+    lines = []
+    if result["improving_at_the_end"]:
+        lines.append(
+            f"Still improving at the last validation (step {result['best_step']}): raise epochs= "
+            f"(now {recipe.epochs})"
+        )
+    for quality in result["best_tasks"]:
+        ratio, positives = quality["calibration"], quality["positives"]
+        if ratio is None or abs(ratio - 1) <= max(MISCALIBRATED, 2 / positives**0.5):
+            continue
+        if result["improving_at_the_end"] or result["steps"] < FEW_STEPS:
+            mend = f"take more steps: batch_rows={max(recipe.batch_rows // 2, 1)}, or more epochs="
+        else:
+            mend = (
+                f"lower optim.table_lr= (now {recipe.optim.table_lr:g}), or weigh the task more by "
+                "task_weights.TASK="
+            )
+        lines.append(
+            f"{quality['task']} is miscalibrated on validation rows: predicted/observed = "
+            f"{ratio:.2f} on {positives:,} positives; {mend}"
+        )
+    return lines
+
+
+def usual_unseen(manifest: BaseManifest) -> dict[str, float]:
+    """Return, by table, the share of unseen ids on the base's validation rows; older bases: {}."""
+    return {m["table"]: m["value"] for m in manifest.metrics if m.get("name") == UNSEEN_SHARE}
+
+
+def fit_encoding(
+    spec: PretrainSpec,
+    view: LogView,
+    parent: PublishedBase | None,
+    *,
+    labels: LabelCounts,
+    counts: Counter[str],
+    report: Report = silent,
+) -> Encoding:
+    """Fit an encoding on the pre-training rows, and save it in the run folder.
+
+    What a parent's encoding knows is kept. Only new features are fitted, and vocabularies that are
+    allowed to grow. What of the parent's weights cannot be loaded as it is, is refused here.
+
+    Args:
+        spec: the run; `allow` names the differences from the parent that are meant.
+        view: the log as the run reads it.
+        parent: the base that is continued; None where a new one is trained.
+        labels: counts the labels of the rows that are read.
+        counts: counts what the log's contract says of the rows.
+        report: gets the number of rows that were read so far.
+
+    Raises:
+        BadRequest: the parent differs in a way that `allow` does not name.
+    """
+    if parent is not None:
+        kinds.refuse_other_kinds(view.snapshot, view.catalog, parent.encoding.kinds)
+    tables = view.catalog.table_specs
+    encoding = vocabulary.fit(
+        _inspected(view, labels, counts, report),
+        view.catalog,
+        kept=parent.encoding if parent else None,
+        grown=[name for name in tables if f"table:{name}:grown" in spec.allow],
+    )
+    if parent is not None:
+        published_base.check_loads(parent, view.catalog, encoding, spec.allow)
+    vocabulary.save(encoding, spec.run_dir / published_base.ENCODING)
+    return encoding
+
+
+def _inspected(
+    view: LogView, labels: LabelCounts, counts: Counter[str], report: Report
+) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+    """Yield the pre-training rows with their identities, and count labels and findings on the way."""
+    rows_read = 0
+    for rows, identity in view.raw_rows("pretrain"):
+        rows_read += len(rows)
+        report(PhaseAdvanced(f"{rows_read:,} of {view.selections['pretrain'].rows:,} rows"))
+        inspected = contract.inspect(rows, view.catalog)
+        counts.update(inspected.counts)
+        young = reader.unripe(rows, view.catalog, view.as_of)
+        counts.update(reader.unripe_counts(young, view.catalog, view.as_of))
+        labels.add(rows, inspected.quarantined, inspected.without(young))
+        yield rows, identity
+
+
+def pretrain_work(
+    spec: PretrainSpec,
+    view: LogView,
+    encoding: Encoding,
+    *,
+    parent: PublishedBase | None,
+    labels: LabelCounts,
+    plan: PlanDocument | None,
+) -> PretrainWork:
+    """Return the workers' part of a run.
+
+    Args:
+        spec: the run.
+        view: the log as the run reads it.
+        encoding: fitted on the pre-training rows.
+        parent: the base that is continued; None where a new one is trained.
+        labels: the labels of the pre-training rows, whose rates a new base starts from.
+        plan: where every table lies; None lets the placement rule decide.
+
+    Raises:
+        BadRequest: the plan is for other tables or workers.
+    """
+    if plan is not None:
+        width = (parent.model if parent else spec.model).width
+        shapes = published_base.table_shapes(view.catalog, encoding, width=width)
+        planned(plan, shapes, world=spec.workers, device=torch.device("cpu"))
+    recipe = recipe_of(spec, view, parent)
+    return PretrainWork(
+        view=view,
+        encoding=encoding,
+        rates=None if parent else labels.rates,
+        model=parent.model if parent else spec.model,
+        optim=recipe.optim,
+        run_dir=spec.run_dir.resolve(),
+        from_base=parent.folder.resolve() if parent else None,
+        allow=spec.allow,
+        seed=spec.seed,
+        batch_rows=recipe.batch_rows,
+        epochs=recipe.epochs,
+        patience=recipe.patience,
+        validations_per_epoch=recipe.validations_per_epoch,
+        shuffle_rows=spec.shuffle_rows,
+        bf16=spec.bf16,
+        sharding=dict(spec.sharding),
+        row_wise_from_rows=spec.row_wise_from_rows,
+        plan=plan,
+        checkpoint_every_steps=spec.checkpoint_every_steps,
+        task_weights=dict(spec.task_weights),
+        early_stop=spec.early_stop,
+    )
+
+
+def publish_base(
+    spec: PretrainSpec, work: PretrainWork, parent: PublishedBase | None, result: Mapping[str, Any]
+) -> BaseManifest:
+    """Seal the best weights as the run's base, and move it into place at once.
+
+    Args:
+        spec: the run; its folder holds the best weights.
+        work: what the workers trained.
+        parent: the base that was continued; None where a new one was trained.
+        result: what the workers returned, with `unseen` where it was measured.
+    """
+    best = spec.run_dir / ".sealed"
+    shutil.rmtree(best, ignore_errors=True)
+    shutil.copytree(spec.run_dir / ".best", best, copy_function=_linked)
+    weights = json.loads((best / WEIGHTS).read_text())
+    (best / WEIGHTS).unlink()
+    shutil.copytree(
+        spec.run_dir / published_base.ENCODING,
+        best / published_base.ENCODING,
+        copy_function=_linked,
+    )
+    model = parent.model if parent else spec.model
+    manifest = published_base.seal(
+        best,
+        {
+            **published_base.contents(work.view.catalog, work.encoding, model, weights),
+            "optimizer": weights["optimizer"],
+            "parent": parent.manifest.fingerprint if parent else None,
+            "spec": spec.model_dump(mode="json", by_alias=True)
+            | {"model": model.model_dump(mode="json")},
+            "snapshot": {k: v for k, v in describe_log(work.view).items() if k != "files"},
+            "versions": versions(),
+            "metrics": [
+                {"name": "valid_loss", "value": result["best_valid_loss"]},
+                *result["best_tasks"],
+                *(
+                    {"name": UNSEEN_SHARE, "table": table, "value": share}
+                    for shares in result.get("unseen", {}).values()
+                    for table, share in shares.items()
+                ),
+            ],
+            "precisions": result.get("precisions", []),
+            "created_at": datetime.now(UTC),
+        },
+    )
+    published_base.move_into_place(best, spec.run_dir / "base")
+    _remove_scratch(spec.run_dir)
+    return manifest
+
+
+def _remove_scratch(run_dir: Path) -> None:
+    """Remove what a run needs until it is over."""
+    for scratch in ("checkpoints", ".best", published_base.ENCODING):
+        shutil.rmtree(run_dir / scratch, ignore_errors=True)
+
+
+def _linked(source: str, target: str) -> str:
+    """Give a file a second name; copy it where the file system has no links.
+
+    Until the base is in place the run keeps what it needs to publish again.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

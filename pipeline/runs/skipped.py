@@ -1,0 +1,154 @@
+"""Report what a run leaves out of its log before it starts: files, days, rows and domains."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+from iak.pipeline.data import domains, logs, skipped, view
+from iak.pipeline.data.domains import Serving
+from iak.pipeline.data.skipped import SkippedFiles, days_listed
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import LogPartlyRead, Notice, NotRead, Report
+from iak.schemas.job import LogJobSpec
+from iak.schemas.log import Catalog
+
+MAY_MOVE = ("allow_skipped", "max_skipped_share")
+"""Settings that change nothing that is read; a refused run may be resumed under other values."""
+_EARLIEST_ZONE = timezone(timedelta(hours=14))
+"""The zone in which a date begins first: no row can lie beyond its today, whatever the log's."""
+
+
+def today_of(spec: LogJobSpec, catalog: Catalog) -> date | None:
+    """Return the date that no row of the log can lie beyond.
+
+    Args:
+        spec: the job's spec; its `today` wins.
+        catalog: the log's catalogue; the dates of a planted log are made up, and no clock bounds
+            them.
+    """
+    if spec.today or catalog.log.truth:
+        return spec.today
+    return datetime.now(_EARLIEST_ZONE).date()
+
+
+def report_skipped(opened: LogView, spec: LogJobSpec, report: Report) -> None:
+    """Report what the run does not read, and refuse a log that loses too much.
+
+    Args:
+        opened: the log as the run reads it.
+        spec: says how large a loss is allowed.
+        report: gets the groups that are left out, then a warning for each loss.
+
+    Raises:
+        BadLog: a window loses a whole day, or more than `max_skipped_share` of its rows, and
+            `allow_skipped` is not set.
+    """
+    groups = [_group(files) for files in opened.skipped.files]
+    groups += _unread_folders(opened) + _ignored(opened)
+    if groups:
+        report(LogPartlyRead(opened.catalog.log.name, tuple(groups)))
+    for loss in opened.skipped.windows:
+        report(Notice(loss.message, is_warning=True))
+    if opened.skipped.undated:
+        report(Notice(skipped.undated_message(opened.skipped), is_warning=True))
+    for finding in opened.findings:
+        report(Notice(f"{finding.what}. {finding.remedy}", is_warning=True))
+    if not spec.allow_skipped:
+        skipped.refuse_skipped(
+            opened.skipped, max_share=spec.max_skipped_share, where=opened.snapshot.uri
+        )
+
+
+def _group(files: SkippedFiles) -> NotRead:
+    return NotRead(
+        reason=files.reason,
+        files=files.files,
+        rows=files.rows,
+        is_estimated=files.is_estimated,
+        days=days_listed(files.days),
+        examples=files.examples,
+    )
+
+
+def _unread_folders(opened: LogView) -> list[NotRead]:
+    """Return the folders whose name is no date, where the others have one."""
+    unread = opened.dates.unread
+    if not unread:
+        return []
+    key = opened.catalog.log.date_key
+    return [
+        NotRead(
+            reason=f"its folder's {key} is no date, so that no window holds it",
+            rows=sum(unread.values()),
+            examples=tuple(f"{key}={name}" for name in sorted(unread)[:3]),
+        )
+    ]
+
+
+def _ignored(opened: LogView) -> list[NotRead]:
+    """Return the files and folders that are no part of the log, by reason."""
+    return [
+        NotRead(reason=problem.message, files=problem.files, examples=tuple(problem.examples))
+        for problem in logs.file_problems(opened.snapshot)
+        if problem.is_ignored
+    ]
+
+
+def document(opened: LogView) -> dict[str, Any]:
+    """Return what a record keeps of the rows that are left out."""
+    return {
+        "skipped": {
+            "files": [
+                asdict(group) | {"days": _text(group.days)} for group in opened.skipped.files
+            ],
+            "windows": [
+                asdict(loss) | {"whole_days": _text(loss.whole_days), "share": loss.share}
+                for loss in opened.skipped.windows
+            ],
+            "rows_without_a_time": opened.skipped.undated,
+            "folders_without_a_date": dict(opened.dates.unread),
+        },
+        "dates": {
+            "first": str(opened.dates.counted[0]) if opened.dates.counted else None,
+            "last": str(opened.dates.newest) if opened.dates.newest else None,
+            "stray": {str(day): rows for day, rows in opened.dates.stray.items()},
+            "beyond_today": {str(day): rows for day, rows in opened.dates.future.items()},
+            "today": str(opened.dates.today or ""),
+        },
+        "warnings": [asdict(finding) for finding in opened.findings],
+    }
+
+
+def _text(days: tuple[date, ...]) -> list[str]:
+    return [str(day) for day in days]
+
+
+def report_untuned(
+    opened: LogView, serving: Serving, report: Report, judged: Sequence[str] = domains.JUDGED
+) -> list[dict[str, Any]]:
+    """Report which domains of some splits have no tuning row, and which kernel serves them.
+
+    Args:
+        opened: the log as the run reads it; splits that it does not read are counted as well.
+        serving: returns the kernel that serves a domain.
+        report: gets a warning for each split with such domains.
+        judged: splits to look at, of gate and test.
+
+    Returns:
+        The domains, for the record.
+    """
+    try:
+        selections = view.select_also(opened, ("tune", *judged))
+        rows = domains.count_domains(selections, opened.catalog)
+    except PipelineError as error:  # of a split that the job itself does not read
+        report(Notice(f"domains were not counted: {error}", is_warning=True))
+        return []
+    if "tune" not in selections:
+        return []
+    untuned = domains.find_untuned(rows, serving)
+    for split in judged:
+        if message := domains.untuned_message(untuned, split):
+            report(Notice(message, is_warning=True))
+    return [asdict(domain) for domain in untuned]

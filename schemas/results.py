@@ -1,0 +1,72 @@
+"""What the use cases return: the run's folder and record, and what they published."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt
+
+from iak.schemas.base import Spec
+from iak.schemas.manifest import BaseManifest
+from iak.schemas.record import RunRecord
+from iak.schemas.verdict import Verdict
+
+
+class RunResult(Spec):
+    """A run that finished."""
+
+    run_dir: Path
+    """The run folder."""
+    record: RunRecord
+    """Its `record.json`: settings, inputs, timings, and every number that it measured."""
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the verb: 0, or 4 where something is held."""
+        return self.record.exit_code or 0
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Everything the run measured, as its record has it."""
+        return self.record.result
+
+
+class PretrainResult(RunResult):
+    """What a pre-training published."""
+
+    manifest: BaseManifest | None
+    """Manifest of the published base; None where the continued base was better than its child."""
+
+    @property
+    def base(self) -> Path | None:
+        """Folder of the published base; None where none was published."""
+        return self.run_dir / "base" if self.manifest else None
+
+
+class KernelResult(Spec):
+    """One kernel of a night, and what the gate decided of it."""
+
+    domain: str
+    """Name of the domain; `pooled` for the kernel of all domains."""
+    tuning_rows: NonNegativeInt
+    published: bool
+    reason: str
+    """Why it is published or held."""
+    gate: Verdict
+    best_epoch: int
+    """Epoch whose weights are kept, counted from 1; 0 where no epoch was better than the start."""
+    valid_gain: float | None
+    """Fall of the loss on validation rows, in nats a row."""
+    bundle: str
+    """Folder of its bundle below the run's `bundles`."""
+
+
+class NightResult(RunResult):
+    """What a night tuned."""
+
+    kernels: tuple[KernelResult, ...]
+    """Every kernel, published or held, as the record lists them."""
+
+    @property
+    def bundles(self) -> Path:
+        """Folder of the bundles."""
+        return self.run_dir / "bundles"
