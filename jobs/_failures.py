@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed as dist
 
 from iak.pipeline import errors
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Report
 from iak.pipeline.files import put_file
+from iak.pipeline.process import GLOO_ERROR, is_lost_peer
 
 REFUSED = "refused.json"
 STARTED = "started.json"
-_GLOO = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
@@ -38,13 +37,8 @@ def forget_failures(run_dir: Path) -> None:
 
 
 def is_worth_a_retry(error: Exception) -> bool:
-    """Return whether another attempt may do without this error.
-
-    torch names its own network errors `DistError`; gloo raises a plain RuntimeError that begins
-    with the path of its source (torch 2.13).
-    """
-    is_lost_peer = isinstance(error, dist.DistError) or _GLOO.search(str(error)) is not None
-    return is_lost_peer or isinstance(error, OSError)
+    """Return whether another attempt may do without this error."""
+    return is_lost_peer(error) or isinstance(error, OSError)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -121,7 +115,7 @@ def announce_restart(run_dir: Path, report: Report) -> None:
 def cause_of_failure(run_dir: Path) -> str:
     """Return why the attempt before ended, in a line: the first error that is no lost peer."""
     errors_seen = [document["error"] for document in _failures(run_dir)]
-    own = [line for line in errors_seen if _GLOO.search(line) is None]
+    own = [line for line in errors_seen if GLOO_ERROR.search(line) is None]
     return own[0] if own else _KILLED
 
 

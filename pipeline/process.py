@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,10 @@ of memory is several times faster, and random rows of it are found without a wal
 _starting = threading.Lock()
 """Held while children start: the environment that they are given is the whole process's."""
 _LAST_SAID = 4000
+GLOO_ERROR = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
+"""How an error of gloo begins, which another worker's end causes (torch 2.13)."""
+_OWN_ERROR_WITHIN_S = 10.0
+"""Seconds in which the worker that failed first sends its error after a peer has lost it."""
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +58,7 @@ class Worker:
 
 
 def current_worker() -> Worker:
-    """This process: its place in the process group, or a world of one without a group."""
+    """Return this process: its rank in the process group, or a world of one without a group."""
     if not dist.is_initialized():
         return Worker(rank=0, world=1, device=_own_device(rank=0))
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -63,17 +68,17 @@ def current_worker() -> Worker:
 
 
 def backend_for(device: torch.device) -> Backend:
-    """The collective library for tensors on `device`."""
+    """Return the collective library for tensors on `device`."""
     return "nccl" if device.type == "cuda" else "gloo"
 
 
 def ranks_per_host(world: int) -> int:
-    """How many ranks of `world` live on one host, as torchrun or Ray says; else all of them."""
+    """Return how many ranks of `world` live on one host, as torchrun or Ray says; else all."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world))
 
 
 def torchrun_place() -> tuple[int, int]:
-    """(rank, world) as torchrun set them; (0, 1) where it did not."""
+    """Return (rank, world) as torchrun set them; (0, 1) where it did not."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -135,6 +140,15 @@ def process_group(
             _barrier(device)
         finally:
             dist.destroy_process_group()
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Return whether an error says that another worker is gone.
+
+    torch names its own network errors `DistError`; gloo raises a plain RuntimeError that begins
+    with the path of its source (torch 2.13).
+    """
+    return isinstance(error, dist.DistError) or GLOO_ERROR.search(str(error)) is not None
 
 
 def run_on_workers(
@@ -233,7 +247,7 @@ def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
 
 
 def _torchrun_environment() -> dict[str, str]:
-    """This process's, with one thread a worker and loopback alone."""
+    """Return this process's environment, with one thread a worker and loopback alone."""
     root = str(Path(__file__).parents[2])  # the folder that holds the package `iak`
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     loopback = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
@@ -247,20 +261,34 @@ def _torchrun_environment() -> dict[str, str]:
 
 
 def _collect(receivers: list[Connection]) -> list[R]:
-    """Every rank's result, or the first error any of them sent."""
+    """Return every rank's result, or raise the first error that is a worker's own.
+
+    A worker that fails leaves its peers with a lost connection, and their errors may arrive before
+    its own. So such an error is raised only when no other follows within some seconds.
+    """
     results: dict[int, R] = {}
+    lost_peer: Exception | None = None
     waiting = {id(receiver): rank for rank, receiver in enumerate(receivers)}
     while waiting:
-        for ready in wait([r for r in receivers if id(r) in waiting]):
+        timeout = None if lost_peer is None else _OWN_ERROR_WITHIN_S
+        arrived = wait([r for r in receivers if id(r) in waiting], timeout)
+        if lost_peer is not None and not arrived:
+            break
+        for ready in arrived:
             assert isinstance(ready, Connection)
             rank = waiting.pop(id(ready))
             try:
                 error, result = pickle.loads(ready.recv_bytes())
             except EOFError:
                 raise RuntimeError(f"worker {rank} died without a word (killed?)") from None
-            if error is not None:
+            if error is None:
+                results[rank] = result
+            elif not is_lost_peer(error):
                 raise error
-            results[rank] = result
+            else:
+                lost_peer = lost_peer or error
+    if lost_peer is not None:
+        raise lost_peer
     return [results[rank] for rank in range(len(receivers))]
 
 
@@ -273,7 +301,7 @@ def _work(
     args: tuple[object, ...],
     kwargs: dict[str, object],
 ) -> None:
-    """A child's whole life: join, run, send what came of it."""
+    """Do all that a child does: join, run, send the result."""
     keep_freed_memory()
     try:
         with process_group(
@@ -300,7 +328,7 @@ def _send_error(sender: Connection, error: BaseException, story: str) -> None:
 
 @contextmanager
 def _environment_of_workers() -> Iterator[None]:
-    """Children started inside read what workers are to read; this process is left as it was."""
+    """Give children that start in this block the workers' environment, and keep this process's."""
     with _starting:
         before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
         os.environ.update(WORKER_ENVIRONMENT)
@@ -315,17 +343,17 @@ def _environment_of_workers() -> Iterator[None]:
 
 
 def _own_device(rank: int) -> torch.device:
-    """The CUDA device this rank owns on its host, or the CPU."""
+    """Return the CUDA device that this rank owns on its host, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    place = int(os.environ.get("LOCAL_RANK", rank % torch.cuda.device_count()))
-    device = torch.device("cuda", place)
+    index = int(os.environ.get("LOCAL_RANK", rank % torch.cuda.device_count()))
+    device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device
 
 
 def _barrier(device: torch.device) -> None:
-    """Wait for every rank; NCCL must be told which card, or it guesses."""
+    """Wait for every rank; NCCL guesses the card unless it is named."""
     if device.type == "cuda":
         dist.barrier(device_ids=[device.index])
     else:

@@ -1,1 +1,1 @@
-"""Runs: what a caller asks for, from the spec to a record: pre-train, tune a night, evaluate, check."""
+"""Runs: what a caller asks for, from spec to record: pre-train, tune a night, evaluate, check."""

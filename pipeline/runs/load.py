@@ -1,4 +1,4 @@
-"""Load what a caller names: a catalogue, a sharding plan, and a spec with the catalogue's presets."""
+"""Load what a caller names: a catalogue, a sharding plan, a spec with the catalogue's presets."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -21,7 +21,7 @@ S = TypeVar("S", bound=Spec)
 
 
 def load_catalog(name: Path) -> Catalog:
-    """The catalogue in a TOML file, or a shipped one by its name.
+    """Return the catalogue in a TOML file, or a shipped one by its name.
 
     Raises:
         BadRequest: no such file or name, no TOML, or a catalogue that contradicts itself.
@@ -30,7 +30,7 @@ def load_catalog(name: Path) -> Catalog:
 
 
 def catalog_path(name: Path) -> Path:
-    """Where a catalogue lies: a path that exists, else a shipped catalogue's."""
+    """Return the path of a catalogue: a file that exists, else a shipped catalogue's."""
     shipped = Path(str(resources.files("iak.schemas") / "catalog"))
     try:
         for path in (name, shipped / f"{name}.toml"):
@@ -46,7 +46,7 @@ def catalog_path(name: Path) -> Path:
 
 
 def parse_catalog(path: Path) -> Catalog:
-    """The catalogue in a file."""
+    """Return the catalogue in a file."""
     document = read_toml(path, setting="catalog")
     try:
         catalog = Catalog.model_validate(document)
@@ -80,7 +80,7 @@ def refuse_unknown_presets(catalog: Catalog) -> None:
 
 
 def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> PlanDocument | None:
-    """The plan that a job is to follow: what `iak plan save=FILE` wrote, or none.
+    """Return the plan that a job follows, as `iak plan save=FILE` wrote it; None without a file.
 
     Args:
         path: the file.
@@ -114,24 +114,24 @@ def _plan_of(document: Mapping[str, Any], where: Path) -> PlanDocument:
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:
-    """`{"optim.lr": 1}` as `{"optim": {"lr": 1}}`."""
+    """Return `{"optim.lr": 1}` as `{"optim": {"lr": 1}}`."""
     tree: dict[str, Any] = {}
     for name, value in dotted.items():
         *outer, last = name.split(".")
-        place = tree
+        inner = tree
         for part in outer:
-            place = place.setdefault(part, {})
-        place[last] = value
+            inner = inner.setdefault(part, {})
+        inner[last] = value
     return tree
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Two trees of settings as one; where both speak, `above` wins."""
+    """Return two trees of settings as one; where both have a setting, `above` wins."""
     result = dict(below)
     for key, value in above.items():
-        held = result.get(key)
-        both = isinstance(held, dict) and isinstance(value, dict)
-        result[key] = merged(held, value) if both else value  # type: ignore[arg-type]
+        lower = result.get(key)
+        both = isinstance(lower, dict) and isinstance(value, dict)
+        result[key] = merged(lower, value) if both else value  # type: ignore[arg-type]
     return result
 
 

@@ -1,4 +1,4 @@
-"""Tune every domain's kernel on a frozen base, let the gate decide, and write the bundles: a night."""
+"""A night: tune every domain's kernel on a frozen base, gate it, and write the bundles."""
 
 from datetime import UTC, datetime
 from pathlib import Path

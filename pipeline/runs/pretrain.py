@@ -82,9 +82,7 @@ def pretrain_base(
         PipelineError: the request cannot be met; nothing was published.
     """
     try:
-        with run_record(
-            "pretrain", spec, spec.run_dir, may_move=MAY_MOVE, report=report
-        ) as record:
+        with run_record("pretrain", spec, spec.run_dir, may_move=MAY_MOVE, report=report) as record:
             manifest = _pretrain(spec, catalog, launcher, record)
     except AlreadyFinished as finished:
         before = read_record(spec.run_dir)
@@ -306,7 +304,7 @@ def fit_encoding(
 def _inspected(
     view: LogView, labels: LabelCounts, counts: Counter[str], report: Report
 ) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
-    """Yield the pre-training rows with their identities, and count labels and findings on the way."""
+    """Yield the pre-training rows with their identities; count labels and findings on the way."""
     rows_read = 0
     for rows, identity in view.raw_rows("pretrain"):
         rows_read += len(rows)

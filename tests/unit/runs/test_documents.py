@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import cli
-from iak.pipeline.runs.documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
 from iak.jobs._paths import check_paths, paths_of, setting_of
 from iak.pipeline.data import stores
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.runs.documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
 from iak.schemas.job import CheckSpec, FinetuneSpec, PretrainSpec
 from tests.builders import small_catalog
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.explain import explain
 from iak.pipeline.runs.load import parse_catalog
-from iak.pipeline.errors import BadRequest
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from tests.builders import catalog_document

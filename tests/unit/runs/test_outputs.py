@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from iak.pipeline.runs import outputs as run_outputs
-from iak.pipeline.runs.outputs import base_output, bundles_output, file_output, verify_outputs
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.publish.bundle import WEIGHTS
 from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.runs import outputs as run_outputs
+from iak.pipeline.runs.outputs import base_output, bundles_output, file_output, verify_outputs
 from tests.unit.base.test_published_base import published
 from tests.unit.publish.test_bundle import write
 

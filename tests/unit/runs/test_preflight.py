@@ -8,11 +8,11 @@ import torch
 
 from iak.jobs import cli
 from iak.jobs._ray import RayLauncher
+from iak.pipeline.errors import BadRequest, DoesNotFit, WrongBase
 from iak.pipeline.events import silent
+from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.runs import evaluate, log, night, preflight
 from iak.pipeline.runs.load import catalog_path
-from iak.pipeline.errors import BadRequest, DoesNotFit, WrongBase
-from iak.pipeline.publish.bundle_index import write_index
 from iak.schemas.job import EvaluateSpec, FrozenTablesSpec, ModelSpec
 from tests.builders import small_catalog
 from tests.unit.publish.test_bundle import BASE, SCHEMA, write
@@ -158,7 +158,9 @@ def test_a_table_that_its_vocabulary_made_large_is_refused_by_name():
     rows = {"item": 10**11, "user_id": 5}
     with pytest.raises(DoesNotFit, match=r"The largest is tables\.item: 100,000,000,000 rows"):
         preflight.check_training_fits(spec(), catalog, ModelSpec(), rows=rows, is_elsewhere=False)
-    preflight.check_training_fits(spec(), catalog, ModelSpec(), rows={"item": 1000}, is_elsewhere=False)
+    preflight.check_training_fits(
+        spec(), catalog, ModelSpec(), rows={"item": 1000}, is_elsewhere=False
+    )
 
 
 def test_a_trunk_that_no_memory_holds_is_refused_by_its_widths():

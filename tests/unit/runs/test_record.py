@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iak.pipeline.errors import BadLog, BadRequest, Corrupt
 from iak.pipeline.events import silent
+from iak.pipeline.publish.bundle_index import BUNDLES
+from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.runs import record as run_records
 from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import AlreadyFinished, read_record, run_record
-from iak.pipeline.publish.predict import PREDICTIONS
-from iak.pipeline.errors import BadLog, BadRequest, Corrupt
-from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.job import PretrainSpec
 from iak.schemas.manifest import sha256_of

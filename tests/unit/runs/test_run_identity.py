@@ -15,11 +15,11 @@ import pytest
 
 from iak.jobs import evaluate, finetune, pretrain
 from iak.jobs._ray import RayLauncher
-from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.base import published_base
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.publish.bundle import read_bundle, write_bundle
 from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec
 from tests.builders import draw_rows, write_file, write_log

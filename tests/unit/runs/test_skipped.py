@@ -10,12 +10,12 @@ from iak.jobs import pretrain
 from iak.jobs._ray import RayLauncher
 from iak.jobs._report import console_report
 from iak.jobs._skipped import not_ripe
-from iak.pipeline.runs.record import read_record
 from iak.pipeline.data.domains import nearest_of
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog
 from iak.pipeline.events import silent
 from iak.pipeline.runs import skipped
+from iak.pipeline.runs.record import read_record
 from iak.schemas.job import CheckSpec, PretrainSpec
 from tests.builders import DAYS, catalog_document, draw_rows, partition, small_catalog, write_file
 
