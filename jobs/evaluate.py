@@ -33,6 +33,7 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds, logs, stores, unseen
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.domains import Serving, nearest_of
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.errors import BadLog, UnderTrained
 from iak.pipeline.files import put_file, putting_file
@@ -179,7 +180,7 @@ def _gap_split(catalog: Catalog) -> str | None:
     return next((s for s in ("pretrain_test", "pretrain_valid") if s in catalog.splits), None)
 
 
-def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
+def _truth(view: LogView, data_root: str, folder: str) -> Snapshot:
     """The side files with true probabilities, one beside every file of the log."""
     beside = logs.take_snapshot(
         stores.below(data_root, folder), partition_keys=view.catalog.log.partition_keys

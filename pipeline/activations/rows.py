@@ -33,7 +33,8 @@ from iak.pipeline.activations.cache import Store, key_of
 from iak.pipeline.data import features
 from iak.pipeline.data.batch import labels_of
 from iak.pipeline.data.feature_keys import FeatureKeys, feature_keys
-from iak.pipeline.data.reader import Piece, Reader
+from iak.pipeline.data.pieces import Piece
+from iak.pipeline.data.reader import Reader
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 

@@ -1,7 +1,6 @@
 """Footers and a sample -> findings: one a kind, with count, share, examples and remedy."""
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from iak.pipeline.data import (
     logs,
     names,
     nearest,
-    reader,
+    parquet,
+    ripeness,
     splits,
     stores,
     unseen,
@@ -27,10 +27,11 @@ from iak.pipeline.data import (
 from iak.pipeline.data.contract import Finding, Level
 from iak.pipeline.data.dates import LogDates
 from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.file_problems import by_reason, file_problems, null_words
 from iak.pipeline.data.fingerprints import files_without_checksums
 from iak.pipeline.data.labels import LabelCounts
-from iak.pipeline.data.logs import Snapshot, Unreadable
-from iak.pipeline.data.reader import Piece
+from iak.pipeline.data.pieces import Piece, spread_pieces
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.data.view import (
     NO_DAYS,
@@ -241,7 +242,7 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     """Find what footers and folder names tell."""
     lost = sum(u.rows or 0 for u in snapshot.unreadable)
     total = snapshot.rows + lost
-    for files in _alike(snapshot.unreadable):
+    for files in by_reason(snapshot.unreadable):
         rows = sum(u.rows or 0 for u in files)
         reason = files[0].reason
         told = f"; {rows:,} rows lost" if rows else ""
@@ -293,7 +294,7 @@ def _file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
 
 def _folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
     """Find files and folders that are no part of the log, and folders that may be the null's."""
-    for problem in logs.file_problems(snapshot):
+    for problem in file_problems(snapshot):
         if problem.is_ignored:
             yield Finding(
                 level="warn",
@@ -304,7 +305,7 @@ def _folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
                 unit="files",
                 remedy="It is not read; move it away, or name its folder as the others",
             )
-    for key, rows in logs.null_words(snapshot).items():
+    for key, rows in null_words(snapshot).items():
         yield Finding(
             level="warn",
             what=f"folder {key}=null is read as the word null",
@@ -316,14 +317,6 @@ def _folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _count_files(snapshot: Snapshot) -> int:
     return len(snapshot.files) + len(snapshot.unreadable)
-
-
-def _alike(files: Sequence[Unreadable]) -> list[list[Unreadable]]:
-    """Return the files in groups of one reason, numbers in it apart; the largest group first."""
-    groups: dict[str, list[Unreadable]] = defaultdict(list)
-    for file in files:
-        groups[re.sub(r"\d[\d,.]*", "#", file.reason)].append(file)
-    return sorted(groups.values(), key=len, reverse=True)
 
 
 def _remedy(what: str, otherwise: str = "") -> str:
@@ -345,7 +338,7 @@ def _refused(what: str, file: str, rows: int) -> Finding:
 
 def _everything(snapshot: Snapshot, catalog: Catalog) -> Selection:
     whole = Split(name="sample", first=None, last=None, where={}, slice=(0.0, 1.0))
-    return reader.select(snapshot, whole, catalog)
+    return parquet.select(snapshot, whole, catalog)
 
 
 class _Sample:
@@ -366,18 +359,18 @@ class _Sample:
             piece = Piece(file=file, group=group, start=0, stop=min(rows, most))
             path = selection.snapshot.files[file].path
             try:
-                self._add(reader.read_piece(selection, piece, self.catalog), path)
+                self._add(parquet.read_piece(selection, piece, self.catalog), path)
             except PipelineError as error:
                 self.broken.append((str(error), path, rows))
 
-    def _add(self, raw: reader.RawRows, path: str) -> None:
+    def _add(self, raw: parquet.RawRows, path: str) -> None:
         rows = raw.rows
         found = contract.inspect(rows, self.catalog)
         seen = (
             Counter(found.counts) + Counter(raw.counts) + contract.out_of_range(rows, self.catalog)
         )
-        young = reader.unripe(rows, self.catalog, self.as_of)
-        seen += reader.unripe_counts(young, self.catalog, self.as_of)
+        young = ripeness.unripe(rows, self.catalog, self.as_of)
+        seen += ripeness.unripe_counts(young, self.catalog, self.as_of)
         for told, count in (+seen).items():
             level, _, what = told.partition(": ")
             self.counts[level, what] += count
@@ -501,7 +494,7 @@ def leak_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
             if name in labels or (leaks.is_judged(kind) and name not in catalog.log.partition_keys)
         )
         try:
-            rows = reader.read_columns(snapshot, held, group, columns, catalog)
+            rows = parquet.read_columns(snapshot, held, group, columns, catalog)
         except PipelineError:
             continue  # the sample has told of it
         batches.append(rows.slice(0, _LEAK_ROWS))
@@ -533,7 +526,7 @@ def _selections(
         told = "it selects no row"
         try:
             split = splits.resolve(name, spec, dates=dates.counted)
-            selection = selections[name] = reader.select(snapshot, split, catalog)
+            selection = selections[name] = parquet.select(snapshot, split, catalog)
             if selection.rows:
                 chosen[name] = selection
                 continue
@@ -582,16 +575,16 @@ class _SplitSample:
         except PipelineError:
             return
 
-    def _raw(self, split: str) -> Iterator[reader.RawRows]:
+    def _raw(self, split: str) -> Iterator[parquet.RawRows]:
         selection = self.chosen[split]
-        for piece in reader.spread_pieces(selection, rows=self.wanted):
-            yield reader.read_piece(selection, piece, self.catalog)
+        for piece in spread_pieces(selection, rows=self.wanted):
+            yield parquet.read_piece(selection, piece, self.catalog)
 
     def _labels(self, split: str) -> Iterator[Finding]:
         counts, rows = LabelCounts(self.catalog), 0
         for raw in self._raw(split):
             found = contract.inspect(raw.rows, self.catalog)
-            unripe = reader.unripe(raw.rows, self.catalog, self.as_of)
+            unripe = ripeness.unripe(raw.rows, self.catalog, self.as_of)
             counts.add(raw.rows, found.quarantined, found.without(unripe))
             rows += len(raw.rows)
         is_sure = split == "pretrain" and rows == self.chosen[split].rows
@@ -679,4 +672,4 @@ class _SplitSample:
 
     def _counted(self, split: str, encoding: Encoding) -> unseen.UnseenIds:
         rows = self.wanted_of_others
-        return reader.unseen_ids(self.chosen[split], self.catalog, encoding, rows=rows)
+        return unseen.count_unseen(self.chosen[split], self.catalog, encoding, rows=rows)

@@ -14,10 +14,10 @@ import pyarrow.fs
 from iak.pipeline.data import partitions
 from iak.pipeline.data.lakehouse import (
     Names,
-    Place,
     Positions,
     Table,
     TableFile,
+    TableFolder,
     TableSnapshot,
     below,
     field_id,
@@ -27,11 +27,11 @@ from iak.pipeline.data.lakehouse import (
 from iak.pipeline.errors import BadLog, BadRequest
 
 
-def resolve(place: Place, version: int | None) -> TableSnapshot:
+def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
     """Return the files of a version of a table.
 
     Args:
-        place: where the table lies.
+        folder: where the table lies.
         version: of the table; None for the newest.
 
     Raises:
@@ -42,62 +42,64 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
         import deltalake
         from deltalake.exceptions import DeltaError
     except ImportError as error:
-        raise not_installed(place, "deltalake") from error
+        raise not_installed(folder, "deltalake") from error
     try:
-        table = deltalake.DeltaTable(place.uri, version=version)
+        table = deltalake.DeltaTable(folder.uri, version=version)
         actions = pa.table(table.get_add_actions())
         vectors = pa.RecordBatchReader.from_stream(table.deletion_vectors()).read_all()
         schema = _schema(table.schema().to_json())
         mode = table.metadata().configuration.get("delta.columnMapping.mode", "none")
     except (DeltaError, OSError, ValueError) as error:
-        raise _unreadable(place, version, deltalake.__version__, error) from error
+        raise _unreadable(folder, version, deltalake.__version__, error) from error
     return TableSnapshot(
         table=Table(
             format="delta",
             version=table.version(),
             metadata=f"_delta_log/{table.version():020}.json",
         ),
-        files=_files(place, actions, _deleted(vectors)),
+        files=_files(folder, actions, _deleted(vectors)),
         columns=tuple(schema),
         names_in=lambda stored: _names(stored, schema, mode),
     )
 
 
 def _unreadable(
-    place: Place, version: int | None, library: str, error: Exception
+    folder: TableFolder, version: int | None, library: str, error: Exception
 ) -> BadLog | BadRequest:
     told = str(error).partition("\n")[0]  # deltalake 1.6.6 adds a backtrace of its own
     if version is not None and "version" in told:
         return BadRequest(
-            f"the Delta table {place.uri} has no version {version} to read: {told}. Leave "
+            f"the Delta table {folder.uri} has no version {version} to read: {told}. Leave "
             "log.version out for the newest"
         )
     return BadLog(
-        f"the Delta table {place.uri} cannot be read with deltalake {library}: {told}. An object "
+        f"the Delta table {folder.uri} cannot be read with deltalake {library}: {told}. An object "
         "store is opened by deltalake's own settings (AWS_... and the like in the environment). "
         "For a feature that it does not read, export a plain Parquet copy"
     )
 
 
-def _files(place: Place, actions: pa.Table, deleted: dict[str, Positions]) -> tuple[TableFile, ...]:
+def _files(
+    folder: TableFolder, actions: pa.Table, deleted: dict[str, Positions]
+) -> tuple[TableFile, ...]:
     partition = actions.column("partition") if "partition" in actions.column_names else None
     keys = [] if partition is None else [field.name for field in partition.type]
     values = {key: pc.struct_field(partition, key) for key in keys}
     files = []
     for at, escaped in enumerate(actions.column("path").to_pylist()):
-        path = below(unquote(escaped), place, root=place.uri)
+        path = below(unquote(escaped), folder, root=folder.uri)
         known = {key: values[key][at] for key in keys}
         files.append(
             TableFile(
                 path=path,
                 partition={key: _text(value) for key, value in known.items()},
                 constants=known,
-                deleted=deleted.pop(_absolute(place, path), np.empty(0, np.int64)),
+                deleted=deleted.pop(_absolute(folder, path), np.empty(0, np.int64)),
             )
         )
     if deleted:
         raise BadLog(
-            f"the Delta table {place.uri} deletes rows of {min(deleted)}, which is none of its "
+            f"the Delta table {folder.uri} deletes rows of {min(deleted)}, which is none of its "
             "files. Export a plain Parquet copy"
         )
     return tuple(files)
@@ -134,11 +136,11 @@ def _deleted(vectors: pa.Table) -> dict[str, Positions]:
     return found
 
 
-def _absolute(place: Place, path: str) -> str:
-    """Return a file's place as deletion vectors name it, without scheme."""
+def _absolute(folder: TableFolder, path: str) -> str:
+    """Return a file's absolute path as deletion vectors name it, without scheme."""
     if "://" in path:
         return plain(path).rpartition("://")[2]
-    if isinstance(place.filesystem, pa.fs.LocalFileSystem):
-        return f"{os.path.realpath(place.root)}/{path}"  # deltalake 1.6.6 follows links
-    whole = urlsplit(place.uri)
+    if isinstance(folder.filesystem, pa.fs.LocalFileSystem):
+        return f"{os.path.realpath(folder.root)}/{path}"  # deltalake 1.6.6 follows links
+    whole = urlsplit(folder.uri)
     return f"{whole.netloc}{whole.path.rstrip('/')}/{path}"

@@ -270,7 +270,7 @@ def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Ke
         column, _ = _last_values(column, feature)
     values = hashing.coded(column)
     words = values.dictionary
-    counts = np.bincount(hashing.places_in_dictionary(values), minlength=len(words))[: len(words)]
+    counts = np.bincount(hashing.dictionary_indices(values), minlength=len(words))[: len(words)]
     counted = known(words) & (counts > 0)
     return hashing.keys_of_words(words)[counted], counts[counted]
 
@@ -282,7 +282,7 @@ def _crossed(feature: FeatureSpec, rows: pa.RecordBatch) -> hashing.Keys:
         values = hashing.coded(rows.column(name))
         words = values.dictionary
         own = np.where(known(words), hashing.keys_of_words(words), np.uint64(0))
-        own = np.append(own, np.uint64(0))[hashing.places_in_dictionary(values)]
+        own = np.append(own, np.uint64(0))[hashing.dictionary_indices(values)]
         keys = hashing.combine(keys, own)
     return keys
 
@@ -368,7 +368,7 @@ def is_padding(values: pa.Array, padding: int | str) -> npt.NDArray[np.bool_]:
     """Return where the values are the id that fills short lists up; a null is none."""
     coded = hashing.coded(values)
     words = [str(word) == str(padding) for word in coded.dictionary.to_pylist()]
-    return np.array([*words, False])[hashing.places_in_dictionary(coded)]
+    return np.array([*words, False])[hashing.dictionary_indices(coded)]
 
 
 def _without_padding(column: pa.Array, padding: int | str) -> pa.Array:

@@ -17,21 +17,11 @@ from iak.pipeline.data.content import (
     stamp_of,
     version_of,
 )
-from iak.pipeline.data.logs import (
-    LogFile,
-    Snapshot,
-    Unreadable,
-    footer_digest,
-    footer_of,
-    read_footer,
-)
+from iak.pipeline.data.footer import footer_digest, footer_of, read_footer, unframed
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.errors import BadLog
 from iak.schemas.log import Catalog
 
-_FRAME = 4
-"""Bytes of Parquet's magic word."""
-_LENGTH = 4
-"""Bytes that hold the length of a footer."""
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +77,7 @@ def files_without_checksums(snapshot: Snapshot) -> list[LogFile]:
 
 
 def _lacks_checksums(snapshot: Snapshot, file: LogFile) -> bool:
-    filesystem, path = snapshot.place_of(file.path)
+    filesystem, path = snapshot.locate(file.path)
     try:
         size, framed = read_footer(filesystem, path)
         with filesystem.open_input_file(path) as handle:
@@ -96,13 +86,8 @@ def _lacks_checksums(snapshot: Snapshot, file: LogFile) -> bool:
         return False  # another finding says what is wrong with it
 
 
-def unframed(framed: bytes) -> bytes:
-    """Return a footer without the frame that `footer_of` leaves around it."""
-    return framed[_FRAME : -_FRAME - _LENGTH]
-
-
 def _wanted(snapshot: Snapshot, file: LogFile, columns: ContentColumns) -> Wanted:
-    filesystem, path = snapshot.place_of(file.path)
+    filesystem, path = snapshot.locate(file.path)
     try:
         stamp = stamp_of(filesystem, path)
     except OSError as error:
@@ -122,7 +107,7 @@ def _stored(file: LogFile, columns: ContentColumns) -> ContentColumns:
 
 def _read(snapshot: Snapshot, file: LogFile, wanted: Wanted) -> FileContent | Unreadable:
     """Hash a file's columns, unless its store names its version."""
-    filesystem, path = snapshot.place_of(file.path)
+    filesystem, path = snapshot.locate(file.path)
     try:
         with filesystem.open_input_file(path) as handle:
             if version := version_of(handle):

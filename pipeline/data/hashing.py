@@ -67,7 +67,7 @@ def keys_of(values: pa.Array) -> Keys:
         return mix(wide.to_numpy(zero_copy_only=False).view(np.uint64))
     distinct = coded(values)
     keys = np.append(keys_of_words(distinct.dictionary), np.uint64(0))
-    return keys[places_in_dictionary(distinct)]
+    return keys[dictionary_indices(distinct)]
 
 
 def coded(values: pa.Array) -> pa.DictionaryArray:
@@ -86,7 +86,7 @@ def coded(values: pa.Array) -> pa.DictionaryArray:
     return values if is_coded else values.dictionary_encode()
 
 
-def places_in_dictionary(values: pa.DictionaryArray) -> npt.NDArray[np.int64]:
+def dictionary_indices(values: pa.DictionaryArray) -> npt.NDArray[np.int64]:
     """Each value's place in the dictionary; a null stands one past its end."""
     places = values.indices.cast(pa.int64(), safe=False).fill_null(len(values.dictionary))
     return cast("npt.NDArray[np.int64]", places.to_numpy(zero_copy_only=False))
@@ -115,7 +115,7 @@ def keys_of_words(words: pa.Array) -> Keys:
     return mix(keys)
 
 
-def keys_of_places(file_key: np.uint64, first: int, count: int) -> Keys:
+def keys_of_positions(file_key: np.uint64, first: int, count: int) -> Keys:
     """Keys of `count` rows that start at row `first` of the file with this key."""
     places = np.arange(first, first + count, dtype=np.uint64)
     return combine(np.full(count, file_key), places)

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from iak.pipeline.data.lakehouse import (
     Names,
-    Place,
     Positions,
     Table,
     TableFile,
+    TableFolder,
     TableSnapshot,
     below,
     field_id,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from pyiceberg.table import StaticTable
 
 
-def resolve(place: Place, version: int | None) -> TableSnapshot:
+def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
     """Return the files of a snapshot of a table.
 
     Args:
-        place: where the table lies.
+        folder: where the table lies.
         version: id of the snapshot; None for the newest.
 
     Raises:
@@ -46,9 +46,9 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
     try:
         import pyiceberg
     except ImportError as error:
-        raise not_installed(place, "pyiceberg") from error
+        raise not_installed(folder, "pyiceberg") from error
     try:
-        name, table = _load(place, version)
+        name, table = _load(folder, version)
         newest = table.current_snapshot()
         snapshot = newest if version is None else table.snapshot_by_id(version)
         schema = table.schema()
@@ -56,13 +56,13 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
         is_older = snapshot is not None and newest is not None and snapshot != newest
         if snapshot and is_older and snapshot.schema_id is not None:
             schema = table.schemas()[snapshot.schema_id]
-        files = tuple(_files(place, table, version, schema)) if snapshot else ()
+        files = tuple(_files(folder, table, version, schema)) if snapshot else ()
         mapping = table.name_mapping()
     except PipelineError:
         raise
     except Exception as error:  # pyiceberg 0.12 decodes what lies behind a damaged manifest's end
         raise BadLog(
-            f"the Iceberg table {place.uri} cannot be read with pyiceberg "
+            f"the Iceberg table {folder.uri} cannot be read with pyiceberg "
             f"{pyiceberg.__version__}: {error}. Is a file of its metadata missing? For a feature "
             "that it does not read, export a plain Parquet copy"
         ) from error
@@ -79,7 +79,7 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
     )
 
 
-def _load(place: Place, version: int | None) -> tuple[str, "StaticTable"]:
+def _load(folder: TableFolder, version: int | None) -> tuple[str, "StaticTable"]:
     """Return the table as its newest metadata file has it, and the name of that file.
 
     A commit that lost a race leaves a metadata file of the winner's number. Two newest files are
@@ -89,29 +89,29 @@ def _load(place: Place, version: int | None) -> tuple[str, "StaticTable"]:
     from pyiceberg.serializers import FromInputFile
     from pyiceberg.table import StaticTable
 
-    names = metadata_files(place.filesystem, place.root)
+    names = metadata_files(folder.filesystem, folder.root)
     newest = max(map(_number, names))
     found = {}
     for name in (n for n in names if _number(n) == newest):
-        file = _folder_io(place, "").new_input(f"metadata/{name}")
+        file = _folder_io(folder, "").new_input(f"metadata/{name}")
         metadata = FromInputFile.table_metadata(file)
         found[name] = StaticTable(
             identifier=("table", name),
             metadata=metadata,
             metadata_location=f"{metadata.location}/metadata/{name}",
-            io=_folder_io(place, metadata.location),
+            io=_folder_io(folder, metadata.location),
             catalog=NoopCatalog("none"),
         )
     having = {n: t for n, t in found.items() if version and t.snapshot_by_id(version)}
     if version is not None and not having:
         snapshots = [str(s.snapshot_id) for t in found.values() for s in t.snapshots()]
         raise BadRequest(
-            f"the Iceberg table {place.uri} has no snapshot {version}; it has "
+            f"the Iceberg table {folder.uri} has no snapshot {version}; it has "
             f"{', '.join(dict.fromkeys(snapshots)) or 'none'}. Leave log.version out for the newest"
         )
     if version is None and len(found) > 1:
         raise BadRequest(
-            f"the Iceberg table {place.uri} has {len(found)} newest metadata files: "
+            f"the Iceberg table {folder.uri} has {len(found)} newest metadata files: "
             f"{', '.join(found)}. Only its catalogue knows which is the table. Set log.version to "
             "the snapshot id that the catalogue names"
         )
@@ -124,11 +124,11 @@ def _number(name: str) -> int:
     return int(number[1]) if number else -1
 
 
-def _folder_io(place: Place, table_location: str) -> "FileIO":
+def _folder_io(folder: TableFolder, table_location: str) -> "FileIO":
     """Return pyiceberg's access to files, which finds a table that was moved or copied.
 
     Args:
-        place: where the table lies now.
+        folder: where the table lies now.
         table_location: where its metadata says that it lies; empty for paths below the folder.
     """
     from pyiceberg.io import FileIO
@@ -136,7 +136,7 @@ def _folder_io(place: Place, table_location: str) -> "FileIO":
 
     class FolderIO(FileIO):
         def new_input(self, location: str) -> "InputFile":
-            filesystem, path = _placed(place, location, root=table_location)
+            filesystem, path = _locate(folder, location, root=table_location)
             return PyArrowFile(location, path, filesystem)
 
         def new_output(self, location: str) -> "OutputFile":
@@ -148,19 +148,19 @@ def _folder_io(place: Place, table_location: str) -> "FileIO":
     return FolderIO()
 
 
-def _placed(place: Place, path: str, *, root: str) -> tuple[pa.fs.FileSystem, str]:
+def _locate(folder: TableFolder, path: str, *, root: str) -> tuple[pa.fs.FileSystem, str]:
     """Return the file system and path of a file that the metadata names."""
-    own = below(path, place, root=root) if root else path
-    return locate(own) if "://" in own else (place.filesystem, f"{place.root}/{own}")
+    own = below(path, folder, root=root) if root else path
+    return locate(own) if "://" in own else (folder.filesystem, f"{folder.root}/{own}")
 
 
 def _files(
-    place: Place, table: "StaticTable", version: int | None, schema: "Schema"
+    folder: TableFolder, table: "StaticTable", version: int | None, schema: "Schema"
 ) -> Iterator[TableFile]:
     """Return the data files of a snapshot, with the positions that delete files name."""
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
-    _refuse_equality_deletes(place, table, version)
+    _refuse_equality_deletes(folder, table, version)
     types = {field.name: field.type for field in schema_to_pyarrow(schema)}
     defaults = {
         field.name: _scalar(field.initial_default, types[field.name])
@@ -172,24 +172,26 @@ def _files(
         file = task.file
         if file.file_format.value.upper() != "PARQUET":
             raise BadLog(
-                f"{file.file_path} of the Iceberg table {place.uri} is {file.file_format.value}, "
+                f"{file.file_path} of the Iceberg table {folder.uri} is {file.file_format.value}, "
                 "not Parquet. Rewrite the table with write.format.default=parquet, or export a copy"
             )
         for delete in task.delete_files:
             if delete.file_path not in read:
-                read[delete.file_path] = _deletes(place, table, delete)
+                read[delete.file_path] = _deletes(folder, table, delete)
         named = [read[delete.file_path].get(file.file_path) for delete in task.delete_files]
         positions = [p for p in named if p is not None]
         texts, exact = _partition(file, table.specs()[file.spec_id], schema)
         yield TableFile(
-            path=below(file.file_path, place, root=table.location()),
+            path=below(file.file_path, folder, root=table.location()),
             partition=texts,
             constants=defaults | {n: _scalar(v, types[n]) for n, v in exact.items()},
             deleted=np.unique(np.concatenate([np.empty(0, np.int64), *positions])),
         )
 
 
-def _refuse_equality_deletes(place: Place, table: "StaticTable", version: int | None) -> None:
+def _refuse_equality_deletes(
+    folder: TableFolder, table: "StaticTable", version: int | None
+) -> None:
     from pyiceberg.manifest import DataFileContent, ManifestContent
 
     snapshot = table.scan(snapshot_id=version).snapshot()
@@ -199,18 +201,18 @@ def _refuse_equality_deletes(place: Place, table: "StaticTable", version: int | 
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
             if entry.data_file.content == DataFileContent.EQUALITY_DELETES:
                 raise BadLog(
-                    f"the Iceberg table {place.uri} deletes rows by equality "
+                    f"the Iceberg table {folder.uri} deletes rows by equality "
                     f"({entry.data_file.file_path}), which pyiceberg does not read. Compact the "
                     "table (Spark: CALL system.rewrite_data_files), or export a plain Parquet copy"
                 )
 
 
-def _deletes(place: Place, table: "StaticTable", file: "DataFile") -> dict[str, Positions]:
+def _deletes(folder: TableFolder, table: "StaticTable", file: "DataFile") -> dict[str, Positions]:
     """Return the deleted positions that a delete file names, by data file."""
     from pyiceberg.table.deletion_vector import deletion_vectors_from_puffin_file
     from pyiceberg.table.puffin import PuffinFile
 
-    filesystem, path = _placed(place, file.file_path, root=table.location())
+    filesystem, path = _locate(folder, file.file_path, root=table.location())
     kind = file.file_format.value.upper()
     with filesystem.open_input_file(path) as source:
         if kind == "PUFFIN":
@@ -218,7 +220,7 @@ def _deletes(place: Place, table: "StaticTable", file: "DataFile") -> dict[str, 
             return {v.referenced_data_file: v.to_vector().to_numpy() for v in vectors}
         if kind != "PARQUET":
             raise BadLog(
-                f"{file.file_path} deletes rows of the Iceberg table {place.uri} in a file of "
+                f"{file.file_path} deletes rows of the Iceberg table {folder.uri} in a file of "
                 f"format {kind}, which is not read. Compact the table, or export a plain copy"
             )
         rows = pq.read_table(source, columns=["file_path", "pos"], page_checksum_verification=True)

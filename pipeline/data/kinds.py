@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from iak.pipeline.data import normal
-from iak.pipeline.data.logs import LogFile, Snapshot
+from iak.pipeline.data.snapshot import LogFile, Snapshot
 from iak.pipeline.errors import BadLog, WrongBase
 from iak.schemas.feature import FeatureSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog

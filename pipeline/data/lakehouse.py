@@ -38,7 +38,7 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class TableFolder:
     """Where a table was found."""
 
     format: Format
@@ -86,7 +86,7 @@ class TableSnapshot:
     """A file's schema -> the table's columns in it; None where names are as they stand."""
 
 
-def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | None:
+def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> TableFolder | None:
     """Return the table that a folder is, or is the data folder of; None for a plain folder.
 
     Raises:
@@ -100,7 +100,7 @@ def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | Non
             if seen.issuperset(marks):
                 _refuse(folder, what, ", ".join(f"{mark}/" for mark in marks))
     if "_delta_log" in marked:
-        return Place(format="delta", uri=uri, filesystem=filesystem, root=root)
+        return TableFolder(format="delta", uri=uri, filesystem=filesystem, root=root)
     if "_delta_log" in around:
         raise BadLog(
             f"{uri} is a folder inside the Delta table {above}, where files lie that are no longer "
@@ -108,9 +108,9 @@ def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | Non
             "in [splits] by where="
         )
     if "metadata" in marked and metadata_files(filesystem, root):
-        return Place(format="iceberg", uri=uri, filesystem=filesystem, root=root)
+        return TableFolder(format="iceberg", uri=uri, filesystem=filesystem, root=root)
     if "metadata" in around and metadata_files(filesystem, above):
-        return Place(format="iceberg", uri=_parent(uri), filesystem=filesystem, root=above)
+        return TableFolder(format="iceberg", uri=_parent(uri), filesystem=filesystem, root=above)
     return None
 
 
@@ -181,16 +181,16 @@ def locate(location: str) -> tuple[pa.fs.FileSystem, str]:
     return filesystem, f"{top.rstrip('/')}/{path}"
 
 
-def below(path: str, place: Place, *, root: str) -> str:
+def below(path: str, folder: TableFolder, *, root: str) -> str:
     """Return a file's path below the table's folder, or its URI where it lies elsewhere.
 
     Args:
         path: as the metadata have it, no longer escaped.
-        place: of the table.
+        folder: the table.
         root: the table's folder as the metadata have it.
     """
     whole = plain(path)
-    for start in (plain(root), plain(place.uri.partition("?")[0])):
+    for start in (plain(root), plain(folder.uri.partition("?")[0])):
         if whole.startswith(f"{start}/"):
             return whole[len(start) + 1 :]
     return f"file://{whole}" if whole.startswith("/") else whole
@@ -202,11 +202,11 @@ def plain(location: str) -> str:
     return re.sub(r"^s3[an]://", "s3://", location).rstrip("/")
 
 
-def not_installed(place: Place, library: str) -> BadRequest:
+def not_installed(folder: TableFolder, library: str) -> BadRequest:
     """Return the error that names the extra to install."""
     return BadRequest(
-        f"{place.uri} is a table of format {place.format}, read with {library}, which is not "
-        f"installed. Install it: pip install 'iak[{place.format}]'"
+        f"{folder.uri} is a table of format {folder.format}, read with {library}, which is not "
+        f"installed. Install it: pip install 'iak[{folder.format}]'"
     )
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.fs
 
 from iak.pipeline.data import logs
-from iak.pipeline.data.logs import LogFile, Snapshot
+from iak.pipeline.data.snapshot import LogFile, Snapshot, open_folder
 from iak.pipeline.errors import BadLog, BadRequest
 
 Floats = npt.NDArray[np.float64]
@@ -86,7 +86,7 @@ def innermost_folder(uri: str) -> str:
 
     A data set is often shipped as a folder of notes around the folder of its events.
     """
-    filesystem, root = logs.open_folder(uri)
+    filesystem, root = open_folder(uri)
     if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
         raise BadRequest(f"no folder at {uri}; give the folder that holds the log's Parquet files")
     found = filesystem.get_file_info(pa.fs.FileSelector(root))
@@ -104,7 +104,7 @@ def innermost_folder(uri: str) -> str:
 
 def partition_keys_of(uri: str) -> tuple[str, ...]:
     """Read the hive keys off the folder names, outermost first; those of most files win."""
-    filesystem, root = logs.open_folder(uri)
+    filesystem, root = open_folder(uri)
     counts: Counter[tuple[str, ...]] = Counter()
     for info in filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)):
         folders = info.path[len(root) :].strip("/").split("/")[:-1]

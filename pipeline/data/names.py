@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 import pyarrow.fs
 
 from iak.pipeline.data import logs
-from iak.pipeline.data.logs import Snapshot
 from iak.pipeline.data.nearest import listed, nearest
+from iak.pipeline.data.snapshot import Snapshot, open_folder
 from iak.pipeline.errors import BadRequest
 from iak.schemas.log import Catalog
 
@@ -121,7 +121,7 @@ def _folder_keys(uri: str, declared: tuple[str, ...]) -> tuple[str, ...]:
 
     At each depth a folder of the declared key is followed where there is one.
     """
-    filesystem, folder = logs.open_folder(uri)
+    filesystem, folder = open_folder(uri)
     keys: list[str] = []
     while True:
         wanted = declared[len(keys)] if len(keys) < len(declared) else None

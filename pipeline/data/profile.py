@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import chi2
 
-from iak.pipeline.data import contract, features, hashing, reader, splits
+from iak.pipeline.data import contract, features, hashing, parquet, ripeness, splits
 from iak.pipeline.data.log_sample import evenly
-from iak.pipeline.data.reader import Piece
+from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.splits import Selection
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
@@ -222,7 +222,7 @@ class _Counts:
     ) -> None:
         coded = names.dictionary_encode()
         words = [*coded.dictionary.to_pylist(), NO_DOMAIN]
-        place = hashing.places_in_dictionary(coded)
+        place = hashing.dictionary_indices(coded)
         rows = np.bincount(place, minlength=len(words))
         labelled, positives = _sums(labels_TB, place, len(words))
         for at in np.flatnonzero(rows):
@@ -281,7 +281,7 @@ def _count(selection: Selection, narrow: Catalog, as_of: date | None, count_rows
     counted = 0
     for piece in _spread(selection, count_rows):
         try:
-            rows = reader.read_piece(selection, piece, narrow).rows
+            rows = parquet.read_piece(selection, piece, narrow).rows
         except PipelineError:
             continue  # the findings name it
         counts.add(rows, _labels(rows, narrow, as_of))
@@ -302,7 +302,7 @@ def _spread(selection: Selection, most_rows: int) -> Iterator[Piece]:
 def _labels(rows: pa.RecordBatch, catalog: Catalog, as_of: date | None) -> npt.NDArray[np.float64]:
     """Return labels by task, NaN where training masks them; a conversion counts over all rows."""
     quarantined = contract.inspect(rows, catalog).quarantined
-    unripe = reader.unripe(rows, catalog, as_of)
+    unripe = ripeness.unripe(rows, catalog, as_of)
     found = np.empty((len(catalog.tasks), len(rows)))
     for at, task in enumerate(catalog.tasks):
         column = rows.column(task.label).cast(pa.float64(), safe=False)
@@ -398,7 +398,7 @@ class _Sampler:
             stop = min(rows, max(self.wanted * rows // max(total, 1), 1))
             piece = Piece(file=file, group=group, start=0, stop=stop)
             try:
-                yield reader.read_piece(selection, piece, self.view.catalog).rows
+                yield parquet.read_piece(selection, piece, self.view.catalog).rows
             except PipelineError:
                 continue  # the findings name it
 
@@ -446,7 +446,7 @@ def _seen_ids(
 
     for piece in _spread(selection, count_rows):
         try:
-            rows = reader.read_piece(selection, piece, view.catalog).rows
+            rows = parquet.read_piece(selection, piece, view.catalog).rows
         except PipelineError:
             continue  # the findings name it
         read += len(rows)

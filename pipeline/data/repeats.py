@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from iak.pipeline.data import hashing, reader
+from iak.pipeline.data import hashing, parquet
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.notice import notice
 from iak.pipeline.data.splits import Selection
@@ -143,7 +143,7 @@ def _newest_keys(selections: Iterable[Selection], catalog: Catalog) -> Iterator[
     for selection in selections:
         groups |= dict.fromkeys(((file, group) for file, group, _ in selection.groups), selection)
     for (file, group), selection in sorted(groups.items(), key=lambda item: item[0], reverse=True):
-        yield reader.row_keys(selection.snapshot, selection.snapshot.files[file], group, catalog)
+        yield parquet.row_keys(selection.snapshot, selection.snapshot.files[file], group, catalog)
 
 
 def refuse_repeats(repeats: Repeats | None, log: LogSpec, where: str) -> None:

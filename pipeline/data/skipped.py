@@ -11,7 +11,8 @@ from datetime import date
 from statistics import median
 
 from iak.pipeline.data import splits
-from iak.pipeline.data.logs import OUTSIDE, LogFile, Snapshot, Unreadable
+from iak.pipeline.data.file_classifier import OUTSIDE
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.data.splits import Split
 from iak.pipeline.errors import BadLog
 from iak.schemas.log import LogSpec

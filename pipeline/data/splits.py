@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import hashing
-from iak.pipeline.data.logs import LogFile, Partition, Snapshot
+from iak.pipeline.data.snapshot import LogFile, Partition, Snapshot
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog, LogSpec, SplitSpec, TimeUnit
 
@@ -182,7 +182,7 @@ def _is_dated(column: pa.DictionaryArray, first: date, last: date) -> Mask:
     """Whether rows' values of the date key, which lie inside their file, are in a window."""
     days = [parse_date(word) for word in column.dictionary.to_pylist()]
     within = [day is not None and first <= day <= last for day in days]
-    return np.array([*within, False])[hashing.places_in_dictionary(column)]
+    return np.array([*within, False])[hashing.dictionary_indices(column)]
 
 
 def _is_in(column: pa.Array, values: tuple[str, ...]) -> Mask:

@@ -17,7 +17,7 @@ from iak.pipeline.data import (
     kinds,
     logs,
     names,
-    reader,
+    parquet,
     repeats,
     skipped,
     splits,
@@ -26,11 +26,13 @@ from iak.pipeline.data import (
 from iak.pipeline.data.content import KeptContents
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.dates import LogDates
+from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.fingerprints import with_contents
-from iak.pipeline.data.logs import LogFile, Snapshot, Unreadable
 from iak.pipeline.data.nearest import nearest
 from iak.pipeline.data.notice import notice
+from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.skipped import Skipped
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.errors import BadLog, BadRequest, PipelineError
 from iak.schemas.log import Catalog
@@ -64,8 +66,8 @@ class LogView:
     def raw_rows(self, split: str) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
         """Every raw row of a split, a piece at a time."""
         selection = self.selections[split]
-        for piece in reader.pieces_of(selection, rank=0, world=1):
-            raw = reader.read_piece(selection, piece, self.catalog)
+        for piece in pieces_of(selection, rank=0, world=1):
+            raw = parquet.read_piece(selection, piece, self.catalog)
             yield raw.rows, raw.identity
 
 
@@ -108,7 +110,7 @@ def open_log(
     snapshot = with_contents(listed, catalog, kept or KeptContents(None))
     refuse_unreadable(snapshot, told_windows(chosen, days))
     lost = skipped.find_skipped(snapshot, chosen, log=catalog.log, days_of=days_by_file.get)
-    selections = {split.name: reader.select(snapshot, split, catalog) for split in chosen}
+    selections = {split.name: parquet.select(snapshot, split, catalog) for split in chosen}
     repeated = repeats.count_repeats(selections.values(), catalog)
     repeats.refuse_repeats(repeated, catalog.log, snapshot.uri)
     _refuse_empty(selections, days, lost, catalog)
@@ -161,7 +163,7 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
     table = view.snapshot.table
     version = table.version if table else None
     snapshot = _snapshot(view.snapshot.uri, view.catalog, others, version)
-    return found | {s.name: reader.select(snapshot, s, view.catalog) for s in others}
+    return found | {s.name: parquet.select(snapshot, s, view.catalog) for s in others}
 
 
 def _snapshot(uri: str, catalog: Catalog, chosen: Sequence[Split], version: int | None) -> Snapshot:
@@ -272,7 +274,7 @@ def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
 
 def _problems(snapshot: Snapshot) -> str:
     """Return the commonest reasons for which files are not read, as a sentence."""
-    told = "; ".join(problem.message for problem in logs.file_problems(snapshot)[:4])
+    told = "; ".join(problem.message for problem in file_problems(snapshot)[:4])
     return f"{told}. " if told else ""
 
 
@@ -343,7 +345,7 @@ def _some_values(snapshot: Snapshot, column: str, catalog: Catalog) -> dict[str,
     seen: dict[str, None] = {}
     for file in snapshot.files[::step]:
         with suppress(PipelineError, pa.ArrowException):
-            values = next(reader.read_column(snapshot, file, column)).unique()
+            values = next(parquet.read_column(snapshot, file, column)).unique()
             seen |= dict.fromkeys(filter(None, values.cast(pa.string()).to_pylist()))
     return dict.fromkeys(sorted(seen))
 
@@ -556,7 +558,7 @@ def _event_seconds(
     snapshot: Snapshot, file: LogFile, catalog: Catalog
 ) -> Iterator[npt.NDArray[np.float64]]:
     """Event times of each row group; an error names the file."""
-    for rows in reader.read_column(snapshot, file, catalog.log.event_time or ""):
+    for rows in parquet.read_column(snapshot, file, catalog.log.event_time or ""):
         try:
             seconds = splits.event_seconds(rows, catalog.log)
         except BadLog as error:

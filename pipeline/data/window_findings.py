@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from iak.pipeline.data import domains, repeats, skipped
 from iak.pipeline.data.contract import Finding
-from iak.pipeline.data.logs import Snapshot
 from iak.pipeline.data.notice import notice
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Selection
 from iak.pipeline.data.view import DaysByFile
 from iak.pipeline.errors import PipelineError

@@ -20,8 +20,8 @@ from iak.pipeline.activations.represent import DTYPES, represent
 from iak.pipeline.base import published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data.batch import to_batch
-from iak.pipeline.data.logs import Snapshot
 from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.unseen import UnseenIds
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError

@@ -23,7 +23,7 @@ from iak.pipeline.bench.finetune.prepare import BenchSetup
 from iak.pipeline.bench.finetune.torchrec_variants import Continued
 from iak.pipeline.bench.progress import Report
 from iak.pipeline.data.batch import Batch, to_batch
-from iak.pipeline.data.reader import prefetch
+from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.data import logs, reader
+from iak.pipeline.data import logs, parquet
 from iak.pipeline.data.check import check_log
+from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.logs import take_snapshot
+from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.splits import Split
 from iak.pipeline.data.view import open_log, read_dates
@@ -90,10 +92,9 @@ def test_partition_values_are_decoded_and_the_default_partition_is_null(tmp_path
     write_file(tmp_path / "region=__HIVE_DEFAULT_PARTITION__/dt=2026-10-01/a.parquet", draw_rows(2))
     snapshot = snapshot_of(tmp_path, CATALOG)
     assert {dict(f.partition)["region"]: f.rows for f in snapshot.files} == {"a/b c": 1, None: 2}
-    selection = reader.select(snapshot, EVERYTHING, CATALOG)
+    selection = parquet.select(snapshot, EVERYTHING, CATALOG)
     read = [
-        reader.read_piece(selection, p, CATALOG)
-        for p in reader.pieces_of(selection, rank=0, world=1)
+        parquet.read_piece(selection, p, CATALOG) for p in pieces_of(selection, rank=0, world=1)
     ]
     assert [r.rows.column("region").to_pylist() for r in read] == [[None] * 2, ["a/b c"]]
 
@@ -177,7 +178,7 @@ def test_a_damaged_file_is_quarantined_by_name_while_others_are_read(root, damag
 
 
 def read_everything(root: Path) -> int:
-    selection = reader.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG)
+    selection = parquet.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG)
     rows = batch_of(draw_rows(9).append_column("region", pa.array(["a"] * 9)))
     worker = Reader(
         selection=selection, catalog=CATALOG, encoding=encoding_of(rows, CATALOG), rank=0, world=1
@@ -312,7 +313,7 @@ def test_the_record_lists_files_and_quarantine(root):
 
 def test_a_split_of_one_region_reads_only_its_rows(root):
     ningbo = Split(name="n", first=None, last=None, where={"region": ("ningbo",)}, slice=(0.0, 1.0))
-    assert reader.select(snapshot_of(root, CATALOG), ningbo, CATALOG).rows == 12
+    assert parquet.select(snapshot_of(root, CATALOG), ningbo, CATALOG).rows == 12
 
 
 def test_a_relative_folder_is_kept_absolute_for_workers_that_run_elsewhere(
@@ -393,7 +394,7 @@ def test_files_are_not_read_for_one_reason_a_line_with_their_rows(root):
         )
     (root / "region=ningbo/dt=2026-10-02/cut.parquet").write_bytes(b"PAR1")
     (root / "region=ningbo/dt=2026-10-02/notes.txt").write_text("note")
-    messages = [p.message for p in logs.file_problems(snapshot_of(root, CATALOG))]
+    messages = [p.message for p in file_problems(snapshot_of(root, CATALOG))]
     assert messages == [
         "2 of 6 files lack price (10 rows)",
         "1 of 6 files: no whole Parquet file: 4 bytes are too few for Parquet",
