@@ -189,7 +189,7 @@ def _name_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
         names.refuse_unknown_partition_keys(snapshot.uri, catalog)
     except PipelineError as error:
         yield _refused(str(error), snapshot.uri, snapshot.rows)
-    there = names.columns_there(snapshot)
+    there = names.columns_of(snapshot)
     if not there:
         return
     has = f"The files have: {nearest.listed(there)}"

@@ -1,4 +1,4 @@
-"""A Delta table -> its data files, by deltalake."""
+"""Resolve a Delta table to its data files, with the library deltalake."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
     """Return the files of a version of a table.
 
     Args:
-        folder: where the table lies.
+        folder: the table's folder.
         version: of the table; None for the newest.
 
     Raises:
@@ -66,14 +66,14 @@ def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
 def _unreadable(
     folder: TableFolder, version: int | None, library: str, error: Exception
 ) -> BadLog | BadRequest:
-    told = str(error).partition("\n")[0]  # deltalake 1.6.6 adds a backtrace of its own
-    if version is not None and "version" in told:
+    message = str(error).partition("\n")[0]  # deltalake 1.6.6 adds a backtrace of its own
+    if version is not None and "version" in message:
         return BadRequest(
-            f"the Delta table {folder.uri} has no version {version} to read: {told}. Leave "
+            f"the Delta table {folder.uri} has no version {version} to read: {message}. Leave "
             "log.version out for the newest"
         )
     return BadLog(
-        f"the Delta table {folder.uri} cannot be read with deltalake {library}: {told}. An object "
+        f"the Delta table {folder.uri} cannot be read with deltalake {library}: {message}. An object "
         "store is opened by deltalake's own settings (AWS_... and the like in the environment). "
         "For a feature that it does not read, export a plain Parquet copy"
     )
@@ -86,9 +86,9 @@ def _files(
     keys = [] if partition is None else [field.name for field in partition.type]
     values = {key: pc.struct_field(partition, key) for key in keys}
     files = []
-    for at, escaped in enumerate(actions.column("path").to_pylist()):
+    for index, escaped in enumerate(actions.column("path").to_pylist()):
         path = below(unquote(escaped), folder, root=folder.uri)
-        known = {key: values[key][at] for key in keys}
+        known = {key: values[key][index] for key in keys}
         files.append(
             TableFile(
                 path=path,
@@ -116,7 +116,13 @@ def _schema(text: str) -> dict[str, Mapping[str, Any]]:
 
 
 def _names(stored: pa.Schema, schema: Mapping[str, Mapping[str, Any]], mode: str) -> Names | None:
-    """Return the table's columns in a file; a mapped table's names are not the file's."""
+    """Return the table's columns in a file; None where the file has the table's own names.
+
+    Args:
+        stored: the file's schema.
+        schema: column of the table -> its metadata.
+        mode: how columns are mapped: `none`, `id` or `name`.
+    """
     if mode == "none":
         return None
     if mode == "id":
@@ -124,16 +130,18 @@ def _names(stored: pa.Schema, schema: Mapping[str, Mapping[str, Any]], mode: str
         own = {name: by_id.get(m.get("delta.columnMapping.id")) for name, m in schema.items()}
     else:
         own = {name: m.get("delta.columnMapping.physicalName") for name, m in schema.items()}
-    return tuple((name, found) for name, found in own.items() if found and found in stored.names)
+    return tuple(
+        (name, of_file) for name, of_file in own.items() if of_file and of_file in stored.names
+    )
 
 
 def _deleted(vectors: pa.Table) -> dict[str, Positions]:
-    """Return the deleted rows by file; the library gives for each a mask of the rows that stay."""
-    found = {}
+    """Return the deleted positions of each file that has any."""
+    deleted = {}
     for uri, kept in zip(vectors.column(0).to_pylist(), vectors.column(1), strict=True):
-        mask = kept.values.to_numpy(zero_copy_only=False)
-        found[plain(unquote(uri)).rpartition("://")[2]] = np.flatnonzero(~mask)
-    return found
+        mask = kept.values.to_numpy(zero_copy_only=False)  # of the rows that stay
+        deleted[plain(unquote(uri)).rpartition("://")[2]] = np.flatnonzero(~mask)
+    return deleted
 
 
 def _absolute(folder: TableFolder, path: str) -> str:

@@ -1,4 +1,4 @@
-"""An Iceberg table -> its data files, by pyiceberg. No catalogue is asked."""
+"""Resolve an Iceberg table to its data files, with pyiceberg and without asking a catalogue."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
     """Return the files of a snapshot of a table.
 
     Args:
-        folder: where the table lies.
+        folder: the table's folder.
         version: id of the snapshot; None for the newest.
 
     Raises:
@@ -52,7 +52,8 @@ def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
         newest = table.current_snapshot()
         snapshot = newest if version is None else table.snapshot_by_id(version)
         schema = table.schema()
-        # The newest rows go by today's names: a rename makes no snapshot. A job pins their id.
+        # Renaming a column makes no snapshot. So the newest rows have today's names, even for a
+        # job that has pinned the newest snapshot by its id.
         is_older = snapshot is not None and newest is not None and snapshot != newest
         if snapshot and is_older and snapshot.schema_id is not None:
             schema = table.schemas()[snapshot.schema_id]
@@ -91,31 +92,31 @@ def _load(folder: TableFolder, version: int | None) -> tuple[str, "StaticTable"]
 
     names = metadata_files(folder.filesystem, folder.root)
     newest = max(map(_number, names))
-    found = {}
+    tables = {}
     for name in (n for n in names if _number(n) == newest):
         file = _folder_io(folder, "").new_input(f"metadata/{name}")
         metadata = FromInputFile.table_metadata(file)
-        found[name] = StaticTable(
+        tables[name] = StaticTable(
             identifier=("table", name),
             metadata=metadata,
             metadata_location=f"{metadata.location}/metadata/{name}",
             io=_folder_io(folder, metadata.location),
             catalog=NoopCatalog("none"),
         )
-    having = {n: t for n, t in found.items() if version and t.snapshot_by_id(version)}
+    having = {n: t for n, t in tables.items() if version and t.snapshot_by_id(version)}
     if version is not None and not having:
-        snapshots = [str(s.snapshot_id) for t in found.values() for s in t.snapshots()]
+        snapshots = [str(s.snapshot_id) for t in tables.values() for s in t.snapshots()]
         raise BadRequest(
             f"the Iceberg table {folder.uri} has no snapshot {version}; it has "
             f"{', '.join(dict.fromkeys(snapshots)) or 'none'}. Leave log.version out for the newest"
         )
-    if version is None and len(found) > 1:
+    if version is None and len(tables) > 1:
         raise BadRequest(
-            f"the Iceberg table {folder.uri} has {len(found)} newest metadata files: "
-            f"{', '.join(found)}. Only its catalogue knows which is the table. Set log.version to "
+            f"the Iceberg table {folder.uri} has {len(tables)} newest metadata files: "
+            f"{', '.join(tables)}. Only its catalogue knows which is the table. Set log.version to "
             "the snapshot id that the catalogue names"
         )
-    return next(iter((having or found).items()))
+    return next(iter((having or tables).items()))
 
 
 def _number(name: str) -> int:
@@ -125,11 +126,11 @@ def _number(name: str) -> int:
 
 
 def _folder_io(folder: TableFolder, table_location: str) -> "FileIO":
-    """Return pyiceberg's access to files, which finds a table that was moved or copied.
+    """Return pyiceberg's access to files, for a table that may have been moved or copied.
 
     Args:
-        folder: where the table lies now.
-        table_location: where its metadata says that it lies; empty for paths below the folder.
+        folder: the table's folder as it is now.
+        table_location: the table's folder as its metadata have it; empty for paths below `folder`.
     """
     from pyiceberg.io import FileIO
     from pyiceberg.io.pyarrow import PyArrowFile
@@ -157,7 +158,7 @@ def _locate(folder: TableFolder, path: str, *, root: str) -> tuple[pa.fs.FileSys
 def _files(
     folder: TableFolder, table: "StaticTable", version: int | None, schema: "Schema"
 ) -> Iterator[TableFile]:
-    """Return the data files of a snapshot, with the positions that delete files name."""
+    """Yield the data files of a snapshot, with the positions that delete files name."""
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
     _refuse_equality_deletes(folder, table, version)
@@ -235,8 +236,9 @@ def _partition(
     """Return what a file's partition says of all its rows.
 
     Returns:
-        Text by partition field, and by column for a field that is a column as it stands (the
-        column may have been renamed since); and the values of those columns.
+        Values as text, by name of the partition field; where the field is an untransformed column,
+        by name of the column as well, since that may have been renamed. And the values of those
+        columns with their own type.
     """
     from pyiceberg.transforms import IdentityTransform, VoidTransform
     from pyiceberg.types import TimestampType, TimestamptzType
@@ -245,11 +247,11 @@ def _partition(
     exact: dict[str, Any] = {}
     sources = {field.field_id: field for field in schema.fields}
     columns = {field.name for field in schema.fields}
-    for at, part in enumerate(spec.fields):
+    for index, part in enumerate(spec.fields):
         source = sources.get(part.source_id)
         if source is None or isinstance(part.transform, VoidTransform):
             continue
-        value, text = file.partition[at], None
+        value, text = file.partition[index], None
         if value is not None:
             text = part.transform.to_human_string(source.field_type, value)
         if part.name not in columns:
@@ -263,7 +265,7 @@ def _partition(
 
 
 def _scalar(value: object, kind: pa.DataType) -> pa.Scalar:
-    """Return an Iceberg value as of this type; days and microseconds are whole numbers there."""
+    """Return an Iceberg value in an Arrow type. Iceberg has dates and times as whole numbers."""
     if isinstance(value, int) and pa.types.is_temporal(kind):
         return pa.scalar(value, pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
     return pa.scalar(value, kind)

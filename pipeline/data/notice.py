@@ -1,4 +1,4 @@
-"""Findings on a log as a whole: its dates, ids, windows and domains, not one of its files."""
+"""Make findings on a log as a whole: on its dates, ids, windows and domains."""
 
 from iak.pipeline.data.contract import Finding, Level
 
@@ -9,11 +9,11 @@ def notice(
     """Return a finding on the whole log.
 
     Args:
-        what: was found.
-        column: it is about, `-` for none.
-        count: of rows.
+        what: what is wrong, as part of a sentence.
+        column: the column that is concerned, `-` for none.
+        count: rows that show it.
         remedy: what to do about it.
-        where: the log's folder, `-` where the sentence names the place.
+        where: the log's folder, `-` where `what` names the position.
         level: how bad it is.
     """
     return Finding(

@@ -189,7 +189,7 @@ def _refuse_undeclared(catalog: Catalog, wanted: Sequence[str]) -> None:
 
 def _refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog, version: int | None) -> None:
     """Refuse columns that no file has; what these splits' files lack, others may have."""
-    if names.unknown_columns(catalog, names.columns_there(snapshot)):
+    if names.unknown_columns(catalog, names.columns_of(snapshot)):
         whole = logs.take_snapshot(
             snapshot.uri,
             partition_keys=catalog.log.partition_keys,
