@@ -9,8 +9,8 @@ would move every window. Two kinds of date are left out, and warned of:
   nearly empty. Far means a gap of more than a week and of more than five times the log's usual
   step between dates. Nearly empty means that each date has at most a tenth of a usual date's rows.
 
-The usual step is the median over all dates. The rows of a usual date are the median over the longest
-run without such a gap. That run needs at least three dates.
+The usual step is the median over all dates. The rows of a usual date are the median over the
+longest run without such a gap. That run needs at least three dates.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -73,9 +73,9 @@ def _unreadable(
             "log.version out for the newest"
         )
     return BadLog(
-        f"the Delta table {folder.uri} cannot be read with deltalake {library}: {message}. An object "
-        "store is opened by deltalake's own settings (AWS_... and the like in the environment). "
-        "For a feature that it does not read, export a plain Parquet copy"
+        f"the Delta table {folder.uri} cannot be read with deltalake {library}: {message}. "
+        "An object store is opened by deltalake's own settings (AWS_... and the like in the "
+        "environment). For a feature that it does not read, export a plain Parquet copy"
     )
 
 

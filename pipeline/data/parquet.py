@@ -65,6 +65,12 @@ def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:
     return Selection(split=split, snapshot=snapshot, groups=tuple(groups))
 
 
+def select_all(snapshot: Snapshot, catalog: Catalog) -> Selection:
+    """Count all rows of a snapshot by row group."""
+    whole = Split(name="sample", first=None, last=None, where={}, slice=(0.0, 1.0))
+    return select(snapshot, whole, catalog)
+
+
 def _mask(
     parquet: pq.ParquetFile,
     file: LogFile,

@@ -5,10 +5,10 @@ from contextlib import suppress
 
 from iak.pipeline.data import domains, repeats, skipped
 from iak.pipeline.data.contract import Finding
+from iak.pipeline.data.event_dates import DaysByFile
 from iak.pipeline.data.notice import notice
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Selection
-from iak.pipeline.data.view import DaysByFile
 from iak.pipeline.errors import PipelineError
 from iak.schemas.log import Catalog
 
