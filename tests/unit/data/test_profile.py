@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.data.profile import Labels, power, profile_log, stability_index
+from iak.pipeline.data.drift import stability_index
+from iak.pipeline.data.profile import Labels, power, profile_log
 from iak.pipeline.data.view import open_log
 from tests.builders import DAYS, FIRST_S, REGIONS, partition, small_catalog, write_file
 
