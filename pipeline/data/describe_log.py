@@ -446,7 +446,7 @@ def _rows_by_day(
 
 
 def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str]:
-    """Cut days: the last tenth of the rows to test, the fifth before it to tune, the rest before."""
+    """Cut days: the last tenth of the rows to test, a fifth before it to tune, the rest before."""
     days, total = list(by_day), sum(by_day.values())
     last = days[-1]
 
