@@ -35,7 +35,7 @@ class Domain:
 
 
 def escaped(text: str) -> str:
-    """Return a key or value as a name writes it: with its slashes escaped, since a slash ends a pair."""
+    """Return a key or value with its slashes escaped: in a name, a slash ends a pair."""
     for character, code in ESCAPES:
         text = text.replace(character, code)
     return text
