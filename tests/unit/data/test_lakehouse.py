@@ -25,13 +25,14 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, NestedField, StringType, TimestampType
 
 from iak.pipeline.data import iceberg, logs, parquet
+from iak.pipeline.data.event_dates import read_dates
 from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.lakehouse import TableFolder, below, locate
 from iak.pipeline.data.logs import take_snapshot
 from iak.pipeline.data.pieces import pieces_of, rows_of_worker
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Split
-from iak.pipeline.data.view import open_log, read_dates
+from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog
 from tests.builders import DAYS, EVERYTHING, draw_rows, small_catalog, write_file
