@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -38,7 +37,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.bundle_set import live_kernels
-from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles
 from iak.pipeline.sharding.placement_rule import planned
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
@@ -87,7 +86,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     with record.phase("tune"):
         record.result = on_ray(
             finetune_on_worker,
-            (work, _papers(spec, opened, record), spec.gate),
+            (work, _provenance(spec, opened, record), spec.gate),
             title="finetune",
             run_dir=spec.run_dir,
             workers=spec.workers,
@@ -120,7 +119,7 @@ def _work(
         domain=_stage(spec, spec.domain),
         run_dir=spec.run_dir.resolve(),
         tables=spec.tables,
-        keeping=_keeping(spec, opened),
+        cache=_cache(spec, opened),
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
         sharding=dict(spec.sharding),
@@ -129,7 +128,7 @@ def _work(
     )
 
 
-def _papers(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Provenance:
+def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Provenance:
     """What every bundle of the run says besides its own kernel."""
     snapshot = record.snapshot
     return Provenance(
@@ -170,27 +169,27 @@ def finetune_on_worker(
     worker: Worker, work: tuple[FinetuneWork, Provenance, GateSpec], report: Report
 ) -> dict[str, Any]:
     """One worker's whole part; worker 0 also judges and writes the bundles."""
-    setting, papers, gate = work
-    done = finetune(setting, worker=worker, report=report)
+    tuning, provenance, gate = work
+    done = finetune(tuning, worker=worker, report=report)
     if worker.rank:
         return {}
-    root: Path = setting.run_dir / BUNDLES
-    catalog = setting.view.catalog
+    root = tuning.run_dir / BUNDLES
+    catalog = tuning.view.catalog
     tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
-    offers = offer(done, root, papers=papers, tasks=tasks, gate=gate)
+    kernels = publish_bundles(done, root, provenance=provenance, tasks=tasks, gate=gate)
     return {
         "kernels": [
             {
-                "domain": o.domain,
-                "tuning_rows": o.rows,
-                "published": o.verdict.publish,
-                "reason": o.verdict.reason,
-                "gate": o.verdict.model_dump(mode="json"),
-                "best_epoch": o.best_epoch,
-                "valid_gain": o.valid_gain,
-                "bundle": o.path.name,
+                "domain": k.domain,
+                "tuning_rows": k.rows,
+                "published": k.verdict.publish,
+                "reason": k.verdict.reason,
+                "gate": k.verdict.model_dump(mode="json"),
+                "best_epoch": k.best_epoch,
+                "valid_gain": k.valid_gain,
+                "bundle": k.path.name,
             }
-            for o in offers
+            for k in kernels
         ],
         "below_floor": dict(done.below_floor),
         "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
@@ -211,12 +210,11 @@ def finetune_on_worker(
 
 
 def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
-    fields = stage.model_dump() | {"beta": spec.kernel.beta}
-    return Stage(**fields, seed=spec.seed, step_rows=spec.step_rows)
+    return Stage(spec=stage, step_rows=spec.step_rows, beta=spec.kernel.beta, seed=spec.seed)
 
 
-def _keeping(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:
-    """Where activations are kept: beside the base, unless the spec says so."""
+def _cache(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:
+    """Say how activations are stored: beside the base, unless the spec names a folder."""
     folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
     return ActivationCacheConfig(
         kind=spec.activations,

@@ -406,15 +406,15 @@ def night(
         log, catalog, encoding=encoding, rank=rank, world=world, as_of=as_of
     )  # fmt: skip
     store, through = Store(folder), PlainBase()
-    source = RowSource(reader=reader, store=store, seen=Counter())
+    source = RowSource(reader=reader, store=store, contract=Counter())
     rows = source.read()
     opened = sum(piece.features is not None for piece in rows.pieces)
-    arena = tuning.activations_of(
+    activations = tuning.activations_of(
         rows, source, through, key={"base": base}, dtype=torch.float32, spill=None, worker=ALONE
     )  # fmt: skip
     places = torch.arange(len(rows)) if order is None else torch.tensor(order(len(rows)))
-    found = arena.of(places)
-    arena.complete()
+    found = activations.of(places)
+    activations.complete()
     store.close()
     keys = np.stack([rows.known.column(name).to_numpy() for name in tuning.KEYS], axis=1)
     assert isinstance(found, Read)
@@ -444,29 +444,29 @@ def test_rows_are_computed_by_the_same_blocks_whatever_steps_ask_for(log, monkey
     monkeypatch.setattr(buffer, "LOOK_UP_ROWS", data.draw(st.integers(1, 9), label="piece"))
     seen = []
     for _ in range(2):
-        arena, through, rows = unread_arena(log)
+        activations, through, rows = unread_buffer(log)
         for _ in range(data.draw(st.integers(0, 4))):
             places = data.draw(st.lists(st.integers(0, rows - 1), max_size=6))
-            arena.of(torch.tensor(places, dtype=torch.int64))
-        arena.complete()
-        arena.complete()
-        assert arena.is_whole
+            activations.of(torch.tensor(places, dtype=torch.int64))
+        activations.complete()
+        activations.complete()
+        assert activations.is_whole
         assert len(through.looked_up) == rows
-        seen.append((through.blocks, arena.a_nA))
+        seen.append((through.blocks, activations.a_nA))
     assert seen[0][0] == seen[1][0]
     assert torch.equal(seen[0][1], seen[1][1])
 
 
-def unread_arena(log):
+def unread_buffer(log):
     catalog = small_catalog()
     encoding = encoding_of(raw_rows(log, catalog)[0][0], catalog)
     reader = small_reader(log, catalog, encoding=encoding, rank=0, world=1, as_of=None)
-    source, through = RowSource(reader=reader, store=None, seen=Counter()), PlainBase()
+    source, through = RowSource(reader=reader, store=None, contract=Counter()), PlainBase()
     rows = source.read()
-    arena = tuning.activations_of(
+    activations = tuning.activations_of(
         rows, source, through, key={}, dtype=torch.float32, spill=None, worker=ALONE
     )
-    return arena, through, len(rows)
+    return activations, through, len(rows)
 
 
 def test_rows_that_no_step_used_are_computed_at_the_end(log, tmp_path):

@@ -1,4 +1,4 @@
-"""The offer: every tuned kernel is judged on its own rows and written with its verdict."""
+"""Publishing: every tuned kernel is judged on its own rows and written with its verdict."""
 
 from datetime import UTC, datetime
 
@@ -9,10 +9,11 @@ import torch
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak.bank import Bank, stack
 from iak.pipeline.publish.bundle import read_bundle
-from iak.pipeline.publish.bundle_set import live_kernels, read_shelf
-from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.publish.bundle_set import live_kernels, read_bundle_set
+from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.tuning.finetune import Finetuned, Judged, Level
+from iak.pipeline.tuning.finetune import Finetuned, Level
+from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.pipeline.tuning.tune import Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import GateSpec
@@ -21,7 +22,7 @@ from iak.schemas.task import TaskSpec
 from tests.unit.iak.small import SHAPE, moved_kernel, standard
 
 BASE, SCHEMA = "b" * 64, "c" * 64
-PAPERS = Provenance(
+PROVENANCE = Provenance(
     base_fingerprint=BASE, schema_hash=SCHEMA, data_window={"rows": 7},
     spec={"kernel": {"reads": "hx"}}, versions={}, created_at=datetime(2026, 11, 20, tzinfo=UTC),
 )  # fmt: skip
@@ -37,7 +38,7 @@ TASKS = metric_tasks(
 )
 
 
-def judged(better, rows=ROWS, seed=0, *, order=None):
+def paired(better, rows=ROWS, seed=0, *, order=None):
     """Gate rows whose candidate is `better` by so much in logit; negative is worse.
 
     `order` is the same of the conversion given its click, where it differs.
@@ -58,7 +59,7 @@ def judged(better, rows=ROWS, seed=0, *, order=None):
         for who, values in zip(("base", "candidate"), pair, strict=True)
     }
     mask = np.ones((rows, 2), np.bool_)
-    return Judged(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
+    return PairedRows(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
 
 
 A = Domain((("region", "a"),))
@@ -77,9 +78,9 @@ def level(keys, gate_rows):
         bank=bank, start_loss=[0.5] * count, best_loss=[0.4] * count, best_epoch=[3] * count,
         epochs=4, stopped_at_cap=[],
     )  # fmt: skip
-    found = {name: rows for name, rows in gate_rows.items() if rows is not None}
+    present = {name: rows for name, rows in gate_rows.items() if rows is not None}
     rows = dict.fromkeys(kernels, 1234)
-    return Level(keys=keys, tuned=tuned, rows=rows, judged=found, domains=domains)
+    return Level(keys=keys, tuned=tuned, rows=rows, gate_rows=present, domains=domains)
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +89,24 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def offers(root):
+def kernels(root):
     done = Finetuned(
         levels=(
-            level((), {Domain(): judged(0.8)}),
-            level(("region",), {A: judged(-0.8), SLASH: None}),
+            level((), {Domain(): paired(0.8)}),
+            level(("region",), {A: paired(-0.8), SLASH: None}),
             level(
                 ("region", "daypart"),
-                {CROSS: judged(0.8, rows=50), OTHER: judged(0.8, rows=3000, order=-2.0)},
+                {CROSS: paired(0.8, rows=50), OTHER: paired(0.8, rows=3000, order=-2.0)},
             ),
         ),
         below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={}, labels={},
         digest="d", digest_before="d", cache={}, standard_from="the cache",
         plan=(), parameters_per_kernel=1,
     )  # fmt: skip
-    return {o.domain: o for o in offer(done, root, papers=PAPERS, tasks=TASKS, gate=GateSpec())}
+    done = publish_bundles(
+        done, root, provenance=PROVENANCE, tasks=TASKS, gate=GateSpec()
+    )  # fmt: skip
+    return {kernel.domain: kernel for kernel in done}
 
 
 @pytest.mark.parametrize(
@@ -115,8 +119,8 @@ def offers(root):
         (OTHER.name, False, "cvr holds it: AUC "),
     ],
 )
-def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, published, reason):
-    found = offers[domain]
+def test_the_verdict_is_given_with_its_reason_and_written(kernels, domain, published, reason):
+    found = kernels[domain]
     assert (found.verdict.publish, found.rows) == (published, 1234)
     assert reason in found.verdict.reason
     assert found.valid_gain == pytest.approx(0.1)
@@ -125,16 +129,16 @@ def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, publis
     assert manifest.data_window == {"rows": 7, "tuning_rows": 1234}
 
 
-def test_a_name_with_a_slash_in_a_value_keeps_its_keys(offers):
+def test_a_name_with_a_slash_in_a_value_keeps_its_keys(kernels):
     manifest = read_bundle(
-        offers[CROSS.name].path, base_fingerprint=BASE, schema_hash=SCHEMA
+        kernels[CROSS.name].path, base_fingerprint=BASE, schema_hash=SCHEMA
     ).manifest
     assert manifest.domain == {"region": "b/c", "daypart": "x"}
 
 
-def test_the_verdict_tells_every_task_as_evaluation_counts_it(offers):
-    rows = judged(0.8)
-    tasks = offers["pooled"].verdict.tasks
+def test_the_verdict_tells_every_task_as_evaluation_counts_it(kernels):
+    rows = paired(0.8)
+    tasks = kernels["pooled"].verdict.tasks
     clicked = int(rows.labels_nT[:, 0].sum())
     bought = int(rows.labels_nT[:, 1].sum())
     counts = [(t.task, t.rows, t.positives) for t in tasks]
@@ -152,27 +156,27 @@ def test_the_verdict_tells_every_task_as_evaluation_counts_it(offers):
     )
 
 
-def test_the_gain_is_what_tuning_sums(offers):
-    rows = judged(0.8)
+def test_the_gain_is_what_tuning_sums(kernels):
+    rows = paired(0.8)
     gain = (rows.base_loss - rows.candidate_loss).mean()
-    assert offers["pooled"].verdict.gain == pytest.approx(gain)
-    assert offers[OTHER.name].verdict.holding == ("cvr", "ctcvr")
+    assert kernels["pooled"].verdict.gain == pytest.approx(gain)
+    assert kernels[OTHER.name].verdict.holding == ("cvr", "ctcvr")
 
 
-def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(offers, root):
-    shelf = read_shelf(root, base_fingerprint=BASE, schema_hash=SCHEMA)
-    assert set(shelf.names) == set(offers)
-    verdicts = dict(zip(shelf.names, shelf.verdicts, strict=True))
-    assert verdicts == {name: o.verdict for name, o in offers.items()}
-    slot = shelf.names.index(SLASH.name)
+def test_the_bundle_set_reads_back_the_kernels_by_the_names_they_were_tuned_under(kernels, root):
+    bundle_set = read_bundle_set(root, base_fingerprint=BASE, schema_hash=SCHEMA)
+    assert set(bundle_set.names) == set(kernels)
+    verdicts = dict(zip(bundle_set.names, bundle_set.verdicts, strict=True))
+    assert verdicts == {name: o.verdict for name, o in kernels.items()}
+    slot = bundle_set.names.index(SLASH.name)
     for name, weight in moved_kernel(1).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight
-        assert torch.equal(shelf.weights[name][slot], expected)
+        assert torch.equal(bundle_set.weights[name][slot], expected)
 
 
-def test_the_next_night_starts_from_what_was_published_with_its_statistics(root, offers):
+def test_the_next_night_starts_from_what_was_published_with_its_statistics(root, kernels):
     live = live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="hx")
-    assert set(live.kernels) == {n for n, o in offers.items() if o.verdict.publish} == {"pooled"}
+    assert set(live.kernels) == {n for n, o in kernels.items() if o.verdict.publish} == {"pooled"}
     for name, weight in moved_kernel(0).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight
         assert torch.equal(live.kernels["pooled"][name], expected)
@@ -180,6 +184,6 @@ def test_the_next_night_starts_from_what_was_published_with_its_statistics(root,
     assert torch.equal(live.standard.scale_A, standard().scale_A)
 
 
-def test_kernels_that_read_something_else_are_refused(root, offers):  # noqa: ARG001
+def test_kernels_that_read_something_else_are_refused(root, kernels):  # noqa: ARG001
     with pytest.raises(BadRequest, match=r"kernel\.reads=h"):
         live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="h")

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.tuning import cohorts
 from iak.pipeline.tuning.cohorts import cohorts_of, tune_level
-from iak.pipeline.tuning.schedule import steps_per_epoch
 from iak.pipeline.tuning.tune import Tuned, valid_losses
 from tests.unit.iak.small import SHAPE, moved_kernel, normal, setting, stage, tuning_rows
 
@@ -27,11 +26,11 @@ def start():
     return stack(SHAPE, {name: moved_kernel(seed) for seed, name in enumerate(NAMES)})
 
 
-def tune(told=None, save=lambda _level, _tuner: None, **changes):
+def tune(events=None, save=lambda _level, _tuner: None, **changes):
     resumed = {n: changes.pop(n) for n in ("tuned", "current") if n in changes}
     return tune_level(
         start(), level=1, stage=stage(**changes), setting=setting(TRAIN, VALID),
-        report=(told if told is not None else []).append, save=save, **resumed,
+        report=(events if events is not None else []).append, save=save, **resumed,
     )  # fmt: skip
 
 
@@ -74,13 +73,13 @@ def test_only_a_cohort_has_moments(monkeypatch):
             held.append(tuple(t.shape[0] for t in (self.adam.first_KN, self.adam.second_KN)))
 
     monkeypatch.setattr(cohorts, "CohortTuner", Seen)
-    told = []
-    tune(told, step_rows=20)
+    events = []
+    tune(events, step_rows=20)
     assert held == [(2, 2), (2, 2), (1, 1)]
-    assert told[-1]["kernels"] == 5
-    assert told[-1]["at_once"] == 2
-    assert [e["step"] for e in told if e["event"] == "step"] == sorted(
-        e["step"] for e in told if e["event"] == "step"
+    assert events[-1]["kernels"] == 5
+    assert events[-1]["at_once"] == 2
+    assert [e["step"] for e in events if e["event"] == "step"] == sorted(
+        e["step"] for e in events if e["event"] == "step"
     )
 
 
@@ -96,10 +95,7 @@ def test_a_cohort_fills_a_step_and_no_more(rows, step_rows, min_batch):
     assert [slot for part in parts for slot in range(part.start, part.stop)] == list(
         range(len(rows))
     )
-    steps_K = steps_per_epoch(
-        torch.tensor(rows, dtype=torch.int64), wanted_steps=how.steps_per_epoch,
-        min_batch=how.min_batch, max_batch=how.max_batch,
-    )  # fmt: skip
+    steps_K = how.steps_of(torch.tensor(rows, dtype=torch.int64))
     a_step = [n / max(s, 1) for n, s in zip(rows, steps_K.tolist(), strict=True)]
     most = max(1, step_rows // min_batch)
     for part in parts:

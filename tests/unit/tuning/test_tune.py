@@ -16,8 +16,8 @@ from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, fresh
 from iak.pipeline.iak.loss import bottleneck_loss
 from iak.pipeline.model.loss import task_losses
-from iak.pipeline.tuning.optim import BankAdam
-from iak.pipeline.tuning.schedule import blocks_of, by_slot, make_schedule, steps_per_epoch
+from iak.pipeline.tuning.optim import BankAdam, rate_shares
+from iak.pipeline.tuning.schedule import blocks_of, by_slot, make_schedule
 from iak.pipeline.tuning.tune import CohortTuner, valid_losses
 from tests.unit.iak.small import (
     ALONE,
@@ -54,11 +54,7 @@ def tune(kernels=None, **changes):
 
 
 def steps_of(rows, how):
-    steps = steps_per_epoch(
-        torch.tensor([rows]), wanted_steps=how.steps_per_epoch, min_batch=how.min_batch,
-        max_batch=how.max_batch,
-    )  # fmt: skip
-    return int(steps)
+    return int(how.steps_of(torch.tensor([rows])))
 
 
 def all_losses(bank, around):
@@ -74,7 +70,7 @@ def tuned_alone(name, start, *, epochs, **changes):
     for phase, passes in (("compression", how.compression_epochs), ("matching", epochs)):
         trained = [*ENCODER, *PRIOR, *(PROBE if phase == "compression" else DECODER)]
         leaves = [weights[n].requires_grad_() for n in trained]
-        adam = torch.optim.Adam(leaves, lr=how.lr)
+        adam = torch.optim.Adam(leaves, lr=how.spec.lr)
         for epoch in range(passes):
             key = noise.stream(seed=how.seed, domain=name, epoch=epoch, phase=phase)
             keys = torch.full((len(rows),), key)
@@ -93,12 +89,12 @@ def tuned_alone(name, start, *, epochs, **changes):
                 )  # fmt: skip
                 if phase == "matching":
                     moved = (leaf - start[n] for n, leaf in zip(trained, leaves, strict=True))
-                    loss = loss + how.shrink * sum(m.square().sum() for m in moved)
+                    loss = loss + how.spec.shrink * sum(m.square().sum() for m in moved)
                 adam.zero_grad()
                 loss.backward()
-                if phase == "matching" and how.decay_share:
+                if phase == "matching" and how.spec.decay_share:
                     left = 1 - (epoch * count + step) / (passes * count)
-                    adam.param_groups[0]["lr"] = how.lr * min(left / how.decay_share, 1)
+                    adam.param_groups[0]["lr"] = how.spec.lr * min(left / how.spec.decay_share, 1)
                 adam.step()
         weights = {n: w.detach() for n, w in weights.items()}
     return weights
@@ -255,16 +251,55 @@ def test_a_best_last_epoch_is_reported_although_the_rate_has_fallen_to_zero():
     assert found.stopped_at_cap
 
 
+def test_an_epoch_driven_step_by_step_is_the_epoch_of_a_run():
+    changes = {"compression_epochs": 0, "max_epochs": 1, "patience": 9}
+    losses = []
+    run = tuner(**changes)
+    run.run(report=lambda line: losses.append(line["train_loss"]))
+    driven = tuner(**changes)
+    steps = []
+    for step in driven.epoch(0):
+        steps.append(step)
+        assert math.isfinite(step.loss)
+    assert torch.equal(driven.bank.flat_KN, run.bank.flat_KN)
+    assert losses == [driven.mean_loss(steps, 0)]
+    assert sum(step.kernels for step in steps) == sum(steps_of(rows, run.stage) for rows in SIZES)
+
+
+def test_an_epoch_that_is_left_early_has_moved_only_the_kernels_of_its_steps():
+    driven = tuner(compression_epochs=0, step_rows=1)
+    next(driven.epoch(0))
+    moved_K = (driven.bank.flat_KN != driven.start.flat_KN).any(dim=1)
+    assert moved_K.sum() == 1  # a step of one row takes one domain
+
+
+def test_two_tuners_of_the_same_kernels_move_them_both():
+    one = tuner(compression_epochs=0)
+    other = one.on(setting(only(TRAIN, TRAIN.slots_nL[:, 1] == 1), VALID))
+    assert other.rows_K.tolist() == [0, SIZES[1], 0]
+    steps = list(other.epoch(0))
+    assert sum(step.kernels for step in steps) == steps_of(SIZES[1], one.stage)
+    moved_K = (one.bank.flat_KN != one.start.flat_KN).any(dim=1)
+    assert moved_K.tolist() == [False, True, False]
+    assert one.adam.steps_K.tolist() == [0, len(steps), 0]
+
+
+def test_kernels_that_serve_already_skip_compression_and_have_their_own_cap():
+    how = stage(compression_epochs=2, max_epochs=4, live_epochs=3)
+    live = dataclasses.replace(how, starts_live=True)
+    assert (how.compression_epochs, how.max_epochs) == (2, 4)
+    assert (live.compression_epochs, live.max_epochs) == (0, 3)
+
+
 def test_a_rate_falls_over_the_last_share_of_its_steps():
     around = tuner(max_epochs=2, patience=9, decay_share=0.5, compression_epochs=0)
     around.run(report=lambda _: None)
     steps = [steps_of(rows, around.stage) for rows in SIZES]
     assert around.adam.steps_K.tolist() == [2 * count for count in steps]
-    slots = [0, 1, 2]
+    all_P = torch.tensor([2 * count for count in steps])
     for done, left in ((0.0, 1.0), (0.5, 1.0), (0.75, 0.5), (1.0, 0.0)):
-        around.adam.steps_K = torch.tensor([done * 2 * count for count in steps])
-        assert around._falling("matching", slots) == pytest.approx([left] * 3)
-        assert around._falling("compression", slots) == [1.0] * 3
+        assert rate_shares(done * all_P, all_P, decay_share=0.5) == pytest.approx([left] * 3)
+        assert rate_shares(done * all_P, all_P, decay_share=0.0) == [1.0] * 3
 
 
 def test_a_level_without_domains_is_done_at_once():
@@ -295,12 +330,12 @@ def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, step_rows,
     used, met = [], {k: 0 for k, count in enumerate(steps) if count}
     for step in schedule.steps():
         slot_B = torch.tensor(step.slots).repeat_interleave(step.lengths_P)
-        assert torch.equal(slots_n[step.places_B], slot_B)
+        assert torch.equal(slots_n[step.index_B], slot_B)
         assert torch.equal(step.lengths_P, step.rows_P)
         for slot, labelled_T in zip(step.slots, step.labelled_PT, strict=True):
-            assert torch.equal(data.mask_nT[step.places_B[slot_B == slot]].sum(0), labelled_T)
+            assert torch.equal(data.mask_nT[step.index_B[slot_B == slot]].sum(0), labelled_T)
             met[slot] += 1
-        used += step.places_B.tolist()
+        used += step.index_B.tolist()
     assert met == {k: min(steps[k], most_steps) for k in met}
     active = [n for n, slot in enumerate(slots_n.tolist()) if slot in met]
     assert sorted(used) == active if max(steps) <= most_steps else set(used) <= set(active)
