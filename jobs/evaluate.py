@@ -41,13 +41,8 @@ from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from iak.pipeline.publish.predictions import probabilities_of, read_predictions, task_columns
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.stats.metrics import (
-    ALL,
-    MetricRow,
-    evaluate_methods,
-    expected_log_loss,
-    reachable_share,
-)
+from iak.pipeline.stats.losses import expected_log_loss, reachable_share
+from iak.pipeline.stats.metrics import ALL, MetricRow, evaluate_methods
 from iak.pipeline.stats.metrics import POOLED as TOGETHER
 from iak.schemas.domain import POOLED
 from iak.schemas.job import EvaluateSpec

@@ -8,7 +8,8 @@ from scipy.stats import t as student
 
 from iak.pipeline.stats.auc import auc, paired_auc
 from iak.pipeline.stats.clusters import critical_value, mean_and_error, one_sided
-from iak.pipeline.stats.metrics import calibration, evaluate_methods, log_loss, metric_row
+from iak.pipeline.stats.losses import calibration, log_loss
+from iak.pipeline.stats.metrics import evaluate_methods, metric_row
 
 DELTAS = ("delta_auc", "delta_logloss", "delta_calibration")
 NUMBERS = tuple(f"{delta}{end}" for delta in DELTAS for end in ("", "_low", "_high"))
