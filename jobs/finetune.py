@@ -26,7 +26,6 @@ from iak.jobs._record import OpenRecord, run_record
 from iak.jobs._spec import load_catalog, load_plan
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.pretrain import describe
-from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.base import precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds
@@ -37,7 +36,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.bundle_set import live_kernels
-from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles
+from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.sharding.placement_rule import planned
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
@@ -177,36 +176,7 @@ def finetune_on_worker(
     catalog = tuning.view.catalog
     tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
     kernels = publish_bundles(done, root, provenance=provenance, tasks=tasks, gate=gate)
-    return {
-        "kernels": [
-            {
-                "domain": k.domain,
-                "tuning_rows": k.rows,
-                "published": k.verdict.publish,
-                "reason": k.verdict.reason,
-                "gate": k.verdict.model_dump(mode="json"),
-                "best_epoch": k.best_epoch,
-                "valid_gain": k.valid_gain,
-                "bundle": k.path.name,
-            }
-            for k in kernels
-        ],
-        "below_floor": dict(done.below_floor),
-        "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
-        "epochs": [level.tuned.epochs for level in done.levels],
-        "contract": dict(done.contract),
-        "labels": dict(done.labels),
-        "cache": dict(done.cache),
-        "standardisation": {
-            "from": done.standard_from,
-            "digest": digest_of(*done.standard.tensors().values()),
-        },
-        "digest": done.digest,
-        "digest_before": done.digest_before,
-        "tables_and_trunk_unchanged": done.digest == done.digest_before,
-        "parameters_per_kernel": done.parameters_per_kernel,
-        "plan": list(done.plan),
-    }
+    return tuning_result(done, kernels).as_json()
 
 
 def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:

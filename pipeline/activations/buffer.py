@@ -261,7 +261,7 @@ def memory_for(
 def _reserved(spill: Path, num_bytes: int) -> Path:
     """Return a new file whose bytes the disk has set aside.
 
-    Where the folder cannot be written, the file lies in the folder for temporary files.
+    Where the folder cannot be written, the file goes to the folder for temporary files.
 
     Raises:
         DoesNotFit: the disk is too full, or neither folder can be written.

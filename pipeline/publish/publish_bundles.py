@@ -1,13 +1,14 @@
 """Publish tuned kernels: the gate judges each, and each is written as a bundle with its verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.publish.bundle import write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
 from iak.pipeline.publish.gate import GateRows, TaskRows, judge
@@ -15,6 +16,7 @@ from iak.pipeline.tuning.finetune import Finetuned, Level
 from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.schemas.job import GateSpec
 from iak.schemas.predictions import MetricTask
+from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
 from iak.schemas.verdict import Verdict
 
 STANDARD = "standard_"
@@ -37,23 +39,6 @@ class Provenance:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedKernel:
-    """One kernel after the gate: its bundle, and whether it may serve."""
-
-    domain: str
-    """Name of its domain."""
-    rows: int
-    """Tuning rows of the domain."""
-    verdict: Verdict
-    path: Path
-    """Folder of the bundle, which a kernel that the gate holds has as well."""
-    best_epoch: int
-    """Epoch after which it validated best; 0 where tuning did not improve it."""
-    valid_gain: float
-    """Nats a labelled row by which tuning lowered its validation loss."""
-
-
 def publish_bundles(
     done: Finetuned,
     root: Path,
@@ -61,7 +46,7 @@ def publish_bundles(
     provenance: Provenance,
     tasks: Sequence[MetricTask],
     gate: GateSpec,
-) -> list[PublishedKernel]:
+) -> list[KernelResult]:
     """Judge every kernel on its gate rows and publish the night's bundles, all of them at once.
 
     Args:
@@ -75,14 +60,40 @@ def publish_bundles(
         Every kernel, level by level.
     """
     kernels = []
-    with publishing_bundles(root) as hidden:
+    with publishing_bundles(root) as folder:
         for level in done.levels:
             for slot, name in enumerate(level.tuned.bank.names):
                 rows = _gate_rows(level.gate_rows.get(name), done.tasks, tasks)
                 verdict = judge(rows, gate)
-                kernels.append(_write_kernel(done, level, slot, name, hidden, provenance, verdict))
-    # The bundles were written to a hidden folder, which has moved to `root` now.
-    return [replace(kernel, path=root / kernel.path.name) for kernel in kernels]
+                kernels.append(_write_kernel(done, level, slot, name, folder, provenance, verdict))
+    return kernels
+
+
+def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningResult:
+    """Return what a run measured, for its record.
+
+    Args:
+        done: the tuned levels.
+        kernels: what `publish_bundles` returned of them.
+    """
+    standard = StandardisationResult.model_validate(
+        {"from": done.standard_from, "digest": digest_of(*done.standard.tensors().values())}
+    )
+    return TuningResult(
+        kernels=tuple(kernels),
+        below_floor=dict(done.below_floor),
+        stopped_at_cap=tuple(n for level in done.levels for n in level.tuned.stopped_at_cap),
+        epochs=tuple(level.tuned.epochs for level in done.levels),
+        contract=dict(done.contract),
+        labels=dict(done.labels),
+        cache=dict(done.cache),
+        standardisation=standard,
+        digest=done.digest,
+        digest_before=done.digest_before,
+        tables_and_trunk_unchanged=done.digest == done.digest_before,
+        parameters_per_kernel=done.parameters_per_kernel,
+        plan=tuple(dict(line) for line in done.plan),
+    )
 
 
 def _write_kernel(
@@ -93,7 +104,7 @@ def _write_kernel(
     folder: Path,
     provenance: Provenance,
     verdict: Verdict,
-) -> PublishedKernel:
+) -> KernelResult:
     """Write one kernel's bundle with its verdict.
 
     Args:
@@ -123,13 +134,15 @@ def _write_kernel(
         created_at=provenance.created_at,
     )
     tuned = level.tuned
-    return PublishedKernel(
+    return KernelResult(
         domain=name,
-        rows=rows,
-        verdict=verdict,
-        path=path,
+        tuning_rows=rows,
+        published=verdict.publish,
+        reason=verdict.reason,
+        gate=verdict,
         best_epoch=tuned.best_epoch[slot],
         valid_gain=tuned.start_loss[slot] - tuned.best_loss[slot],
+        bundle=path.name,
     )
 
 

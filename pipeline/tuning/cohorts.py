@@ -159,7 +159,7 @@ class _RowsBySlot:
 
 
 def _reporter(report: Report, level: int, cohort: slice, slots: int) -> Report:
-    """Return what reports an epoch: as its level's where there is one cohort, else as a step."""
+    """Return a function that reports epochs: of the level, or as a step of many cohorts."""
     if cohort == slice(0, slots):
         return lambda line: report({"event": f"level {level}", **line})
     step = {"event": "step", "what": f"level {level}", "step": cohort.start, "of": slots}

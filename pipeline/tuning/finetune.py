@@ -69,11 +69,11 @@ class ActivationCacheConfig:
     """On disk for later nights, for this run alone, or not at all."""
     precision: Literal["bf16", "fp32"]
     folder: Path
-    """Of the cache. Activations that do not fit in memory lie in its folder `spill`."""
+    """Of the cache. Activations that do not fit in memory go to its folder `spill`."""
     budget_bytes: int
     """Of the whole cache on disk; what was not used for longest is evicted."""
     memory_bytes: int
-    """A worker's activations, beyond which they lie in a file."""
+    """Activations of one worker above which they go to a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class FinetuneWork:
     sharding: Mapping[str, str]
     row_wise_from_rows: int
     plan: PlanDocument | None = None
-    """Where tables lie; by the rule when absent."""
+    """Where tables are placed; the placement rule decides when absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finetuned:
-    """What a tuning run came to."""
+    """The result of a tuning run on one worker."""
 
     levels: tuple[Level, ...]
     below_floor: Mapping[str, int]
@@ -141,7 +141,7 @@ class Finetuned:
     digest_before: str
     """Of tables and trunk before tuning. `finetune` raises where it differs from `digest`."""
     plan: Sequence[Mapping[str, object]]
-    """Where each table lies."""
+    """Where each table is placed."""
     parameters_per_kernel: int
     standard_from: str
     """Where the standardisation comes from: `live kernels`, `the cache`, or `this run's rows`."""
@@ -230,7 +230,7 @@ def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCou
     """Count the labels of all workers' tuning rows; a collective call.
 
     Raises:
-        BadLog: a task has no label there, or labels of one class.
+        BadLog: a task has no label in these rows, or labels of one class.
     """
     labels = LabelCounts(catalog)
     labels.add_encoded(rows)
@@ -375,7 +375,7 @@ def _tuning_rows(
         base: computes activations.
         names: kernels of each level, in slot order.
         worker: this process.
-        is_large: whether activations do not fit in memory and lie in a file.
+        is_large: whether activations do not fit in memory and go to a file.
     """
     config, dtype = work.cache, DTYPES[work.cache.precision]
     if config.kind == "recompute":

@@ -54,7 +54,7 @@ class BankAdam:
                 exp_avgs=[self.first_KN[slot] for slot in moved],
                 exp_avg_sqs=[self.second_KN[slot] for slot in moved],
                 max_exp_avg_sqs=[],
-                # Views of one tensor, each with its own count: Adam's bias correction is a slot's.
+                # Each slot has its own count, on which Adam's bias correction depends.
                 state_steps=[self.steps_K[slot] for slot in moved],
                 fused=True,
                 amsgrad=False,

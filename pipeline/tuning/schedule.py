@@ -105,7 +105,7 @@ def make_schedule(
         steps_K: steps of each slot; 0 leaves it out.
         most_steps: steps after which a slot's epoch ends although rows are left. The rows that were
             used are a random part of them, another one each epoch.
-        step_rows: rows over all workers at which a step takes no further slot in.
+        step_rows: rows over all workers at which a step is full.
         worker: this process.
     """
     slots, run_K = len(steps_K), steps_K.clamp(max=most_steps)
@@ -114,8 +114,8 @@ def make_schedule(
     used = used[steps_K[slots_n[used]] > 0]
     streams_n = torch.zeros(len(slots_n), dtype=torch.int64)
     streams_n[used] = streams_K[slots_n[used]]
-    # Drawn among all of a slot's steps, not the first `most_steps`: batches keep their size, and
-    # rows with a later step sit this epoch out.
+    # Drawn among all of a slot's steps, not the first `most_steps` alone, so that batches keep
+    # their size. Rows with a later step are not used in this epoch.
     step_B = noise.steps_of(identity_n[used], streams_n[used], steps_K[slots_n[used]])
     in_time = step_B < most_steps
     used, step_B = used[in_time], step_B[in_time]
@@ -148,8 +148,8 @@ def blocks_of(steps_K: Tensor, rows_SK: Tensor, step_rows: int) -> list[Tensor]:
     Args:
         steps_K: steps of each slot; one with 0 is in no block.
         rows_SK: rows of all workers.
-        step_rows: rows at which a step takes no further slot in, if more than half of that slot's
-            rows would be too many.
+        step_rows: rows at which a step is full. A slot still joins where the step comes nearer to
+            this number with its rows than without.
     """
     order = torch.argsort(steps_K, descending=True, stable=True)
     order = order[steps_K[order] > 0]
@@ -185,7 +185,7 @@ def _in_order(
     block_K[in_blocks] = torch.arange(len(blocks)).repeat_interleave(
         torch.tensor([len(block) for block in blocks])
     )
-    # One sort of one number a row; stable, so that rows of a cell stay in the order they were read.
+    # Stable, so that rows of one slot and step stay in the order they were read.
     key_B = (block_K[slot_B] * steps + step_B) * slots + position_K[slot_B]
     return torch.argsort(key_B, stable=True)
 

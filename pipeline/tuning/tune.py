@@ -52,7 +52,7 @@ class Stage:
     spec: StageSpec
     """Learning rate, epochs, patience and batch bounds of this level."""
     step_rows: int
-    """Rows over all workers at which a step takes no further domain in."""
+    """Rows over all workers at which a step is full."""
     beta: float
     """Weight of the rate, in loss units a nat."""
     seed: int
@@ -106,7 +106,7 @@ class Validated(NamedTuple):
 
 
 class StepLoss(NamedTuple):
-    """What one step of an epoch came to."""
+    """The loss of one step of an epoch."""
 
     loss: float
     """This worker's share of the summed loss of the kernels that moved, from before they moved."""
@@ -138,7 +138,7 @@ class Progress:
 
 @dataclass(slots=True, kw_only=True)
 class Tuned:
-    """Kernels at their best, and how they got there: one number a slot, of those tuned so far."""
+    """Kernels at their best, and how they were tuned: one number for each slot tuned so far."""
 
     bank: Bank
     start_loss: list[float]
