@@ -19,11 +19,18 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from iak.pipeline.activations import cache
-from iak.pipeline.activations import rows as tuning
 from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase
 from iak.pipeline.activations.cache import Store, Usage
 from iak.pipeline.activations.represent import DTYPES
-from iak.pipeline.activations.rows import RowSource, SplitRows, TuningRows
+from iak.pipeline.activations.rows import (
+    RowSource,
+    SplitRows,
+    TuningRows,
+    activations_of,
+    joined,
+    recomputed,
+    tuning_rows,
+)
 from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
 from iak.pipeline.base import precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
@@ -179,7 +186,9 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
-    base, standard_from = _frozen(work, model, known["tune"], sources["tune"], store, worker)
+    base, standard_from = _standardised_base(
+        work, model, known["tune"], sources["tune"], store, worker
+    )
     row_bytes = base.width * DTYPES[work.cache.precision].itemsize
     is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
     rows = {
@@ -276,7 +285,7 @@ def _source(
     )
 
 
-def _frozen(
+def _standardised_base(
     work: FinetuneWork,
     model: nn.Module,
     rows: SplitRows,
@@ -345,7 +354,7 @@ def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
         )
         for piece in rows.pieces
     ]
-    return tuning.joined(parts, source.reader.catalog)
+    return joined(parts, source.reader.catalog)
 
 
 def _base_key(work: FinetuneWork) -> dict[str, Any]:
@@ -379,10 +388,10 @@ def _tuning_rows(
     """
     config, dtype = work.cache, DTYPES[work.cache.precision]
     if config.kind == "recompute":
-        recomputed = tuning.recomputed(known, source, base, dtype)
-        return tuning.tuning_rows(known.known, recomputed, work.view.catalog, names)
+        anew = recomputed(known, source, base, dtype)
+        return tuning_rows(known.known, anew, work.view.catalog, names)
     standard = cache.digest_of(*base.standard.tensors().values())
-    activations = tuning.activations_of(
+    activations = activations_of(
         known,
         source,
         base,
@@ -391,7 +400,7 @@ def _tuning_rows(
         spill=config.folder / "spill" if is_large else None,
         worker=worker,
     )
-    return tuning.tuning_rows(known.known, activations, work.view.catalog, names)
+    return tuning_rows(known.known, activations, work.view.catalog, names)
 
 
 def _close(

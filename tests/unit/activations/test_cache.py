@@ -65,11 +65,11 @@ def some(rows=9, seed=0, dtype=torch.bfloat16):
 def test_what_is_read_is_what_was_written(tmp_path, dtype):
     written = some(dtype=dtype)
     kept(tmp_path, written)
-    found = torch.zeros_like(written)
-    assert Store(tmp_path).read_into(SCOPE, keys_of(), found)
-    assert torch.equal(found, written)
-    assert not Store(tmp_path).read_into(SCOPE, keys_of(seed=1), found)
-    assert not Store(tmp_path).read_into("another", keys_of(), found)
+    result = torch.zeros_like(written)
+    assert Store(tmp_path).read_into(SCOPE, keys_of(), result)
+    assert torch.equal(result, written)
+    assert not Store(tmp_path).read_into(SCOPE, keys_of(seed=1), result)
+    assert not Store(tmp_path).read_into("another", keys_of(), result)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_a_flipped_bit_anywhere_is_never_read(tmp_path, data):
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
-    found, store = torch.zeros_like(some()), Store(tmp_path)
-    if store.read_into(SCOPE, keys_of(), found):
-        assert torch.equal(found, some())  # a bit of the header that says nothing
+    result, store = torch.zeros_like(some()), Store(tmp_path)
+    if store.read_into(SCOPE, keys_of(), result):
+        assert torch.equal(result, some())  # a bit of the header that says nothing
     else:
         assert not path.exists()
         assert store.usage.entries_damaged == 1
@@ -174,9 +174,9 @@ def test_two_runs_may_write_the_same_entry(tmp_path):
         store.write(SCOPE, keys_of(), some(), computed=9)
     first.close()
     second.close()
-    found = torch.zeros_like(some())
-    assert Store(tmp_path).read_into(SCOPE, keys_of(), found)
-    assert torch.equal(found, some())
+    result = torch.zeros_like(some())
+    assert Store(tmp_path).read_into(SCOPE, keys_of(), result)
+    assert torch.equal(result, some())
     assert [path.name for path in tmp_path.glob("*/*")] == [entry(tmp_path).name]
 
 
@@ -185,8 +185,8 @@ def test_rows_come_back_with_what_the_contract_found(tmp_path):
     store = Store(tmp_path)
     store.write_rows(KEY, table, {"null label": 2})
     store.close()
-    found, contract = Store(tmp_path).read_rows(KEY)
-    assert found.equals(table)
+    result, contract = Store(tmp_path).read_rows(KEY)
+    assert result.equals(table)
     assert contract == {"null label": 2}
     path = Store(tmp_path)._path(KEY, "rows")
     content = bytearray(path.read_bytes())
@@ -221,8 +221,8 @@ def test_rows_in_another_order_are_damage(tmp_path):
     kept(tmp_path, some())
     path = entry(tmp_path)
     with safe_open(path, framework="pt") as file:
-        told, tensors = file.metadata(), {n: file.get_tensor(n) for n in ("a", "keys")}
-    save_file({"a": tensors["a"].flip(0), "keys": tensors["keys"]}, path, metadata=told)
+        events, tensors = file.metadata(), {n: file.get_tensor(n) for n in ("a", "keys")}
+    save_file({"a": tensors["a"].flip(0), "keys": tensors["keys"]}, path, metadata=events)
     store = Store(tmp_path)
     assert not store.read_into(SCOPE, keys_of(), torch.zeros_like(some()))
     assert store.usage.entries_damaged == 1
@@ -273,9 +273,9 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_the_run_goes_on(
 
 
 def test_a_folder_that_is_a_file_holds_nothing(tmp_path):
-    place = tmp_path / "file"
-    place.write_text("")
-    store = kept(place, some())
+    path = tmp_path / "file"
+    path.write_text("")
+    store = kept(path, some())
     assert store.usage.stopped
     assert not store.read_into(SCOPE, keys_of(), torch.zeros_like(some()))
     assert not list(store.find_rows(SCOPE, keys_of()))
@@ -312,11 +312,11 @@ def test_a_folder_that_may_not_be_entered_is_said_once_and_the_run_goes_on(
 
 
 def looked_up(store, keys):
-    found = {}
-    for places, a_BA in store.find_rows(SCOPE, keys):
-        assert not found.keys() & set(places.tolist()), "a row comes once"
-        found |= dict(zip(places.tolist(), a_BA, strict=True))
-    return found
+    result = {}
+    for index, a_BA in store.find_rows(SCOPE, keys):
+        assert not result.keys() & set(index.tolist()), "a row comes once"
+        result |= dict(zip(index.tolist(), a_BA, strict=True))
+    return result
 
 
 @given(data=st.data())
@@ -332,10 +332,10 @@ def test_single_rows_are_found_wherever_they_lie(tmp_path, data):
     strange = keys_of(6, seed=99)
     wanted = np.array([known[p] if p >= 0 else strange[-p] for p in picked], np.uint64)
     store = Store(tmp_path)
-    found = looked_up(store, wanted.reshape(-1, 2))
-    assert sorted(found) == [at for at, p in enumerate(picked) if p >= 0]
-    assert all(torch.equal(found[at], values[picked[at]]) for at in found)
-    assert store.usage.rows_read == store.usage.rows_moved == len(found)
+    result = looked_up(store, wanted.reshape(-1, 2))
+    assert sorted(result) == [at for at, p in enumerate(picked) if p >= 0]
+    assert all(torch.equal(result[at], values[picked[at]]) for at in result)
+    assert store.usage.rows_read == store.usage.rows_moved == len(result)
 
 
 def test_rows_with_half_a_key_in_common_are_different_rows(tmp_path):
@@ -412,13 +412,13 @@ def night(
     activations = tuning.activations_of(
         rows, source, through, key={"base": base}, dtype=torch.float32, spill=None, worker=ALONE
     )  # fmt: skip
-    places = torch.arange(len(rows)) if order is None else torch.tensor(order(len(rows)))
-    found = activations.of(places)
+    index = torch.arange(len(rows)) if order is None else torch.tensor(order(len(rows)))
+    result = activations.of(index)
     activations.complete()
     store.close()
     keys = np.stack([rows.known.column(name).to_numpy() for name in tuning.KEYS], axis=1)
-    assert isinstance(found, Read)
-    assert torch.equal(found.a_BA[:, 0], number_of(keys)[places])
+    assert isinstance(result, Read)
+    assert torch.equal(result.a_BA[:, 0], number_of(keys)[index])
     return len(rows), len(through.looked_up), opened, store.usage
 
 
@@ -442,19 +442,19 @@ def test_a_second_night_computes_nothing_and_opens_no_file(log, tmp_path, monkey
 def test_rows_are_computed_by_the_same_blocks_whatever_steps_ask_for(log, monkeypatch, data):
     monkeypatch.setattr(tuning, "CHUNK_ROWS", data.draw(st.integers(1, 12), label="chunk"))
     monkeypatch.setattr(buffer, "LOOK_UP_ROWS", data.draw(st.integers(1, 9), label="piece"))
-    seen = []
+    computed = []
     for _ in range(2):
         activations, through, rows = unread_buffer(log)
         for _ in range(data.draw(st.integers(0, 4))):
-            places = data.draw(st.lists(st.integers(0, rows - 1), max_size=6))
-            activations.of(torch.tensor(places, dtype=torch.int64))
+            index = data.draw(st.lists(st.integers(0, rows - 1), max_size=6))
+            activations.of(torch.tensor(index, dtype=torch.int64))
         activations.complete()
         activations.complete()
         assert activations.is_whole
         assert len(through.looked_up) == rows
-        seen.append((through.blocks, activations.a_nA))
-    assert seen[0][0] == seen[1][0]
-    assert torch.equal(seen[0][1], seen[1][1])
+        computed.append((through.blocks, activations.a_nA))
+    assert computed[0][0] == computed[1][0]
+    assert torch.equal(computed[0][1], computed[1][1])
 
 
 def unread_buffer(log):
@@ -549,8 +549,8 @@ def test_of_a_block_that_is_partly_known_only_the_rest_is_computed(log, tmp_path
     path = min(log.rglob("*.parquet"))
     known = pq.read_table(path, partitioning=None)
     prices = pa.array([1234.5 + row for row in range(5)])
-    place = known.schema.get_field_index("price")
-    new = known.slice(0, 5).set_column(place, "price", prices)
+    price = known.schema.get_field_index("price")
+    new = known.slice(0, 5).set_column(price, "price", prices)
     pq.write_table(pa.concat_tables([known.slice(0, 9), new, known.slice(9)]), path)
     rows, looked_up, _, usage = night(log, tmp_path / "cache", encoding=encoding)
     assert looked_up == 5

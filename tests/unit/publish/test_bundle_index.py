@@ -75,8 +75,8 @@ def test_the_index_names_every_bundle_with_its_digests_and_its_verdict(night):
 
 def test_a_folder_with_bundles_and_no_index_is_a_night_that_was_killed(night):
     (night / INDEX).unlink()
-    told = r"killed before it was published. Run its `iak finetune` again .*: it resumes"
-    refused_by_all(night, BadRequest, told)
+    events = r"killed before it was published. Run its `iak finetune` again .*: it resumes"
+    refused_by_all(night, BadRequest, events)
 
 
 @pytest.mark.parametrize("has_index", [True, False])

@@ -128,13 +128,13 @@ def kernels(published):
     ],
 )
 def test_the_verdict_is_given_with_its_reason_and_written(kernels, root, domain, serves, reason):
-    found = kernels[domain]
-    assert (found.published, found.gate.publish, found.tuning_rows) == (serves, serves, 1234)
-    assert found.reason == found.gate.reason
-    assert reason in found.reason
-    assert found.valid_gain == pytest.approx(0.1)
-    manifest = read_bundle(root / found.bundle, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
-    assert manifest.verdict == found.gate
+    kernel = kernels[domain]
+    assert (kernel.published, kernel.gate.publish, kernel.tuning_rows) == (serves, serves, 1234)
+    assert kernel.reason == kernel.gate.reason
+    assert reason in kernel.reason
+    assert kernel.valid_gain == pytest.approx(0.1)
+    manifest = read_bundle(root / kernel.bundle, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
+    assert manifest.verdict == kernel.gate
     assert manifest.data_window == {"rows": 7, "tuning_rows": 1234}
 
 

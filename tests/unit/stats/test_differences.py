@@ -13,10 +13,10 @@ half = st.floats(0.0, 0.5)
 
 def farther(c, base, apart, together):
     """The difference and its limits as three numbers."""
-    found = farther_from_one(
+    result = farther_from_one(
         np.array([c]), np.array([base]), apart_G=np.array([apart]), together_G=np.array([together])
     )
-    return float(found.value_G[0]), float(found.low_G[0]), float(found.high_G[0])
+    return float(result.value_G[0]), float(result.low_G[0]), float(result.high_G[0])
 
 
 @given(c=near, base=near, apart=half, together=half)
@@ -42,15 +42,15 @@ def test_far_from_one_it_is_the_interval_of_the_plain_difference():
 
 def test_a_hole_has_no_difference_and_leaves_the_others():
     delta = Delta(value_G=np.ones(3), low_G=np.zeros(3), high_G=np.full(3, 2.0))
-    found = delta.without(np.array([0, 2, 0]))
-    for part in (found.value_G, found.low_G, found.high_G):
+    result = delta.without(np.array([0, 2, 0]))
+    for part in (result.value_G, result.low_G, result.high_G):
         assert np.isnan(part).tolist() == [False, True, False]
 
 
 def test_a_difference_without_an_error_is_missing():
-    found = difference(np.array([0.1, 0.1]), np.array([0.02, np.nan]), np.array([9, 9]), "row")
-    assert found.low_G[0] == pytest.approx(0.1 - 1.96 * 0.02, abs=1e-5)
-    assert np.isnan(found.value_G).tolist() == [False, True]
+    result = difference(np.array([0.1, 0.1]), np.array([0.02, np.nan]), np.array([9, 9]), "row")
+    assert result.low_G[0] == pytest.approx(0.1 - 1.96 * 0.02, abs=1e-5)
+    assert np.isnan(result.value_G).tolist() == [False, True]
 
 
 def test_rows_as_clusters_have_no_ratio_of_errors():

@@ -71,18 +71,18 @@ def test_the_truth_reaches_everything_and_the_base_nothing():
 
 def test_the_losses_of_groups_are_those_of_their_own_rows():
     labels, _, p_base, _, domain, _ = planted()
-    found = losses_per_group(labels == 1, p_base, domain, 5, 0.5)
+    result = losses_per_group(labels == 1, p_base, domain, 5, 0.5)
     for group in range(5):
         mine = domain == group
-        assert found.logloss_G[group] == pytest.approx(
+        assert result.logloss_G[group] == pytest.approx(
             log_loss(labels[mine], p_base[mine], kept=0.5)
         )
-        assert found.ne_G[group] == pytest.approx(
+        assert result.ne_G[group] == pytest.approx(
             normalized_entropy(labels[mine], p_base[mine], kept=0.5)
         )
-        assert found.calibration_G[group] == pytest.approx(
+        assert result.calibration_G[group] == pytest.approx(
             calibration(labels[mine], p_base[mine], kept=0.5)
         )
         # Influences are of the mean of their own group, so that they sum to zero in each.
-        assert found.logloss_influence_N[mine].sum() == pytest.approx(0, abs=1e-9)
-        assert found.calibration_influence_N[mine].sum() == pytest.approx(0, abs=1e-9)
+        assert result.logloss_influence_N[mine].sum() == pytest.approx(0, abs=1e-9)
+        assert result.calibration_influence_N[mine].sum() == pytest.approx(0, abs=1e-9)

@@ -76,8 +76,8 @@ def test_each_row_equals_the_metrics_of_its_own_rows():
         assert delong == tuple(getattr(independent, f"delta_auc{end}") for end in ENDS)
         assert (independent.cluster, independent.clusters) == ("row", mine.sum())
         assert (row.cluster, row.clusters) == ("user", np.unique(users[mine]).size)
-        found = {key: getattr(row, key) for key in expected}
-        assert found == pytest.approx(expected, rel=1e-9), name
+        result = {key: getattr(row, key) for key in expected}
+        assert result == pytest.approx(expected, rel=1e-9), name
         assert row.reasons == {}
         alone = metric_row(
             method="kernel",
@@ -88,7 +88,7 @@ def test_each_row_equals_the_metrics_of_its_own_rows():
             p_base=p_base[mine],
             users=users[mine],
         )
-        assert {k: getattr(alone, k) for k in expected} == pytest.approx(found, rel=1e-9)
+        assert {k: getattr(alone, k) for k in expected} == pytest.approx(result, rel=1e-9)
 
 
 def test_all_is_the_row_weighted_mean_and_its_interval_is_narrower_than_its_parts():

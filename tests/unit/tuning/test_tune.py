@@ -118,8 +118,8 @@ def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
     for slot, (name, start) in enumerate(parents().items()):
         alone = tuned_alone(name, start, epochs=epochs, **changes)
         for weight, expected in alone.items():
-            found = together.bank.weights[weight][slot]
-            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+            result = together.bank.weights[weight][slot]
+            torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-4)
         assert not torch.equal(alone["skip_w"], start["skip_w"])
 
 
@@ -215,15 +215,15 @@ def test_a_finished_domain_no_longer_moves_and_the_others_do():
     """Every label of domain b's validation rows is 1, so b is finished before the others."""
     is_b = VALID.slots_nL[:, 1:] == 1
     valid = dataclasses.replace(VALID, labels_nT=torch.where(is_b, 1.0, VALID.labels_nT))
-    seen = []
+    states = []
     around = tuner(valid=valid, max_epochs=8, patience=1, lr=0.003)
     around.run(
         report=lambda _: None,
-        save=lambda t: seen.append(
+        save=lambda t: states.append(
             (t.progress.phase, t.progress.is_active_K.clone(), copy.deepcopy(t.bank.weights))
         ),
     )
-    matching = [(active, weights) for phase, active, weights in seen if phase == "matching"]
+    matching = [(active, weights) for phase, active, weights in states if phase == "matching"]
     frozen = 0
     for (active, before), (_, after) in pairwise(matching):
         for slot, is_active in enumerate(active.tolist()):
@@ -245,10 +245,10 @@ def test_a_domain_still_improving_at_the_cap_is_reported():
 
 def test_a_best_last_epoch_is_reported_although_the_rate_has_fallen_to_zero():
     kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
-    found = tune(kernels, max_epochs=1, lr=0.002, decay_share=1.0)
-    best = dict(zip(NAMES, found.best_epoch, strict=True))
-    assert found.stopped_at_cap == [name for name, epoch in best.items() if epoch == 1]
-    assert found.stopped_at_cap
+    result = tune(kernels, max_epochs=1, lr=0.002, decay_share=1.0)
+    best = dict(zip(NAMES, result.best_epoch, strict=True))
+    assert result.stopped_at_cap == [name for name, epoch in best.items() if epoch == 1]
+    assert result.stopped_at_cap
 
 
 def test_an_epoch_driven_step_by_step_is_the_epoch_of_a_run():
@@ -355,8 +355,8 @@ def test_a_step_takes_no_further_domain_when_it_is_full(sizes, step_rows):
         assert steps_K[block].tolist() == sorted(steps_K[block].tolist(), reverse=True)
         assert float(a_step[block[:-1]].sum()) < step_rows
     for block, following in pairwise(blocks):
-        held, next_one = float(a_step[block].sum()), float(a_step[following[0]])
-        assert held + next_one / 2 >= step_rows
+        filled, next_one = float(a_step[block].sum()), float(a_step[following[0]])
+        assert filled + next_one / 2 >= step_rows
 
 
 @given(rows=st.integers(0, 10**7), low=st.sampled_from([1, 8, 128]), wanted=st.integers(1, 64))
@@ -372,14 +372,14 @@ def test_a_batch_is_the_nearest_power_of_two_within_its_bounds(rows, low, wanted
 
 def test_validation_is_a_plain_mean_over_labelled_rows():
     bank, around = stack(SHAPE, parents()), setting(TRAIN, VALID)
-    found, is_known = all_losses(bank, around)
+    result, is_known = all_losses(bank, around)
     for slot in range(3):
         rows = only(VALID, VALID.slots_nL[:, 1] == slot)
         h_BH, a_BA = rows.activations.of(torch.arange(len(rows)))
         logits = kernel.run(bank.slot(slot), around.heads, h_BH, a_BA, None).logits_BT
         losses = task_losses(logits, rows.labels_nT, rows.mask_nT, TASKS).double().sum(0)
         expected = (losses / rows.mask_nT.sum(0)) @ torch.tensor([1.0, 0.5]).double()
-        assert float(found[slot]) == pytest.approx(float(expected), rel=1e-6)
+        assert float(result[slot]) == pytest.approx(float(expected), rel=1e-6)
     assert is_known.all()
 
 
@@ -388,9 +388,9 @@ def test_rows_by_slot_are_all_rows_that_have_one(rows, slots):
     slots_n = tuning_rows(rows, slots).slots_nL[:, 1]
     wanted_K = torch.arange(slots) != 1
     batches = list(by_slot(slots_n, wanted_K, batch_rows=7, worker=ALONE))
-    joined = [n for places, _, _ in batches for n in places.tolist()]
+    joined = [n for index_B, _, _ in batches for n in index_B.tolist()]
     expected = (slots_n >= 0) & (slots_n != 1)
     assert sorted(joined) == torch.nonzero(expected).flatten().tolist()
-    for places, present, lengths_P in batches:
+    for index_B, present, lengths_P in batches:
         owners = torch.arange(slots)[present].repeat_interleave(lengths_P)
-        assert torch.equal(slots_n[places], owners)
+        assert torch.equal(slots_n[index_B], owners)
