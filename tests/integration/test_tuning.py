@@ -157,7 +157,7 @@ def unreadable_newest():
             raise Corrupt("it is damaged, as this worker sees it")
         return real(path, snapshot)
 
-    return mock.patch.object(tuning_checkpoint, "_read", read)
+    return mock.patch.object(checkpoint, "_read", read)
 
 
 def checkpoint_bytes(work, worker):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import iak.jobs
 from iak.jobs import bench, cli
 from iak.schemas.bench import (
     BenchDataSpec,
@@ -114,7 +115,7 @@ def test_a_bench_keeps_its_record_and_picture_and_says_whether_targets_are_met(
 
     monkeypatch.setattr(bench, "importlib", SimpleNamespace(import_module=lambda _: Body))
     monkeypatch.setitem(sys.modules, "iak.jobs._bench_ray", SimpleNamespace(ray_share=no_ray))
-    monkeypatch.setattr(jobs, "_bench_ray", SimpleNamespace(ray_share=no_ray), raising=False)
+    monkeypatch.setattr(iak.jobs, "_bench_ray", SimpleNamespace(ray_share=no_ray), raising=False)
     spec = SPECS[name](out=tmp_path, check_targets=True)
     assert bench.main(spec) == (0 if is_met else 1)
     assert bench.main(spec.model_copy(update={"check_targets": False})) == 0

@@ -166,8 +166,8 @@ def test_every_verb_teaches_its_settings(verb, capsys):
 IMPORTED_BY_HELP = """
 import sys
 import iak.jobs.cli
-jobs.cli.run(["--help"])
-print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+iak.jobs.cli.run(["--help"])
+print(*sys.modules, file=sys.stderr)
 """
 
 
@@ -177,7 +177,7 @@ def test_help_imports_nothing_that_takes_long():
     )
     imported = set(told.stderr.decode().split())
     slow = {"torch", "torchrec", "ray", "pyarrow", "numpy", "scipy", "matplotlib", "pydantic"}
-    assert not imported & (slow | {"pipeline", "schemas"})
+    assert not imported & (slow | {"iak.pipeline", "iak.schemas"})
     assert "cyclopts" in imported
 
 
