@@ -36,6 +36,8 @@ MAX_NAME = 160
 """Longest folder name in characters; longer ones end in a hash. File systems allow 255 bytes."""
 
 _SEAL = "manifest_sha256"
+_NOT_SEALED = "0" * 64
+"""Stands for the manifest's own hash until the rest of it is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,24 +124,24 @@ def write_bundle(
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     weights = safetensors_torch.save(own)
     name = bundle_name(domain)
-    manifest = _sealed(
-        {
-            "name": name,
-            "level": list(domain or {}),
-            "domain": dict(domain or {}),
-            "base_fingerprint": base_fingerprint,
-            "schema_hash": schema_hash,
-            "data_window": dict(data_window),
-            "spec": dict(spec),
-            "verdict": verdict,
-            "versions": dict(versions),
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            "weights_digest": weights_digest(own),
-            "shapes": {name: list(tensor.shape) for name, tensor in own.items()},
-            "created_at": created_at,
-        }
+    unsealed = BundleManifest(
+        name=name,
+        level=list(domain or {}),
+        domain=dict(domain or {}),
+        base_fingerprint=base_fingerprint,
+        schema_hash=schema_hash,
+        data_window=dict(data_window),
+        spec=dict(spec),
+        verdict=verdict,
+        versions=dict(versions),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        weights_digest=weights_digest(own),
+        shapes={name: list(tensor.shape) for name, tensor in own.items()},
+        created_at=created_at,
+        manifest_sha256=_NOT_SEALED,
     )
-    return _publish(root, name, weights=weights, manifest=spelled(manifest))
+    sealed = seal(unsealed.model_dump(mode="json"), by=_SEAL)
+    return _publish(root, name, weights=weights, manifest=spelled(sealed))
 
 
 def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
@@ -158,12 +160,6 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name!r} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
-
-
-def _sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest as JSON values with its own hash, validated as a reader will."""
-    unsealed = BundleManifest(**fields, manifest_sha256="0" * 64)
-    return seal(unsealed.model_dump(mode="json"), by=_SEAL)
 
 
 # ---------------------------------------------------------------- reading

@@ -7,8 +7,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from iak.pipeline.iak import kernel, noise
 from iak.pipeline.iak.bank import stack
@@ -16,11 +14,8 @@ from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, fresh
 from iak.pipeline.iak.loss import bottleneck_loss
 from iak.pipeline.model.loss import task_losses
-from iak.pipeline.tuning.optim import BankAdam, rate_shares
-from iak.pipeline.tuning.schedule import blocks_of, by_slot, make_schedule
 from iak.pipeline.tuning.tune import CohortTuner, valid_losses
 from tests.unit.iak.small import (
-    ALONE,
     SHAPE,
     TASKS,
     moved_kernel,
@@ -121,24 +116,6 @@ def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
             result = together.bank.weights[weight][slot]
             torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-4)
         assert not torch.equal(alone["skip_w"], start["skip_w"])
-
-
-@given(
-    steps=st.lists(st.lists(st.integers(0, 2), unique=True), min_size=1, max_size=12),
-    seed=st.integers(0, 999),
-)
-def test_adam_over_a_bank_is_torchs_adam_a_slot(steps, seed):
-    flat_KN = normal(3, 4, seed=seed)
-    leaves = [row.clone().requires_grad_() for row in flat_KN]
-    alone = [torch.optim.Adam([leaf], lr=0.03) for leaf in leaves]
-    bank = BankAdam(flat_KN, lr=0.03)
-    for number, slots in enumerate(steps):
-        gradients = normal(len(slots), 4, seed=number)
-        bank.step(slots, gradients)
-        for slot, gradient in zip(slots, gradients, strict=True):
-            leaves[slot].grad = gradient
-            alone[slot].step()
-    torch.testing.assert_close(flat_KN, torch.stack(leaves).detach(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -291,15 +268,11 @@ def test_kernels_that_serve_already_skip_compression_and_have_their_own_cap():
     assert (live.compression_epochs, live.max_epochs) == (0, 3)
 
 
-def test_a_rate_falls_over_the_last_share_of_its_steps():
+def test_a_kernel_takes_as_many_steps_as_its_rate_falls_over():
     around = tuner(max_epochs=2, patience=9, decay_share=0.5, compression_epochs=0)
     around.run(report=lambda _: None)
     steps = [steps_of(rows, around.stage) for rows in SIZES]
     assert around.adam.steps_K.tolist() == [2 * count for count in steps]
-    all_P = torch.tensor([2 * count for count in steps])
-    for done, left in ((0.0, 1.0), (0.5, 1.0), (0.75, 0.5), (1.0, 0.0)):
-        assert rate_shares(done * all_P, all_P, decay_share=0.5) == pytest.approx([left] * 3)
-        assert rate_shares(done * all_P, all_P, decay_share=0.0) == [1.0] * 3
 
 
 def test_a_level_without_domains_is_done_at_once():
@@ -313,63 +286,6 @@ def test_a_level_without_domains_is_done_at_once():
     assert (done.bank.names, done.best_loss, done.epochs) == ((), [], 0)
 
 
-@given(
-    rows=st.integers(0, 60),
-    steps=st.lists(st.integers(0, 5), min_size=1, max_size=5),
-    step_rows=st.sampled_from([1, 10, 1000]),
-    most_steps=st.sampled_from([2, 99]),
-    seed=st.integers(0, 99),
-)
-def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, step_rows, most_steps, seed):
-    data = tuning_rows(rows, len(steps), seed)
-    slots_n = data.slots_nL[:, 1]
-    schedule = make_schedule(
-        data.identity_n, data.mask_nT, slots_n, streams_K=torch.arange(len(steps)) + seed,
-        steps_K=torch.tensor(steps), most_steps=most_steps, step_rows=step_rows, worker=ALONE,
-    )  # fmt: skip
-    used, met = [], {k: 0 for k, count in enumerate(steps) if count}
-    for step in schedule.steps():
-        slot_B = torch.tensor(step.slots).repeat_interleave(step.lengths_P)
-        assert torch.equal(slots_n[step.index_B], slot_B)
-        assert torch.equal(step.lengths_P, step.rows_P)
-        for slot, labelled_T in zip(step.slots, step.labelled_PT, strict=True):
-            assert torch.equal(data.mask_nT[step.index_B[slot_B == slot]].sum(0), labelled_T)
-            met[slot] += 1
-        used += step.index_B.tolist()
-    assert met == {k: min(steps[k], most_steps) for k in met}
-    active = [n for n, slot in enumerate(slots_n.tolist()) if slot in met]
-    assert sorted(used) == active if max(steps) <= most_steps else set(used) <= set(active)
-    assert len(set(used)) == len(used)
-
-
-@given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=20), step_rows=st.integers(1, 500))
-def test_a_step_takes_no_further_domain_when_it_is_full(sizes, step_rows):
-    steps_K = torch.tensor([-(-size // 50) for size in sizes])
-    rows_SK = torch.zeros(int(steps_K.max()), len(sizes), dtype=torch.int64)
-    for slot, size in enumerate(sizes):
-        rows_SK[: steps_K[slot], slot] = torch.tensor(size) // steps_K[slot]
-    blocks = blocks_of(steps_K, rows_SK, step_rows)
-    assert sorted(torch.cat(blocks).tolist()) == list(range(len(sizes)))
-    a_step = rows_SK.sum(0) / steps_K
-    for block in blocks:
-        assert steps_K[block].tolist() == sorted(steps_K[block].tolist(), reverse=True)
-        assert float(a_step[block[:-1]].sum()) < step_rows
-    for block, following in pairwise(blocks):
-        filled, next_one = float(a_step[block].sum()), float(a_step[following[0]])
-        assert filled + next_one / 2 >= step_rows
-
-
-@given(rows=st.integers(0, 10**7), low=st.sampled_from([1, 8, 128]), wanted=st.integers(1, 64))
-def test_a_batch_is_the_nearest_power_of_two_within_its_bounds(rows, low, wanted):
-    how = stage(min_batch=low, max_batch=1024, steps_per_epoch=wanted)
-    steps = steps_of(rows, how)
-    if rows == 0:
-        assert steps == 0
-        return
-    batch = min(max(2 ** round(math.log2(max(rows / wanted, 1))), low), 1024)
-    assert steps == max(1, round(rows / batch))
-
-
 def test_validation_is_a_plain_mean_over_labelled_rows():
     bank, around = stack(SHAPE, parents()), setting(TRAIN, VALID)
     result, is_known = all_losses(bank, around)
@@ -381,16 +297,3 @@ def test_validation_is_a_plain_mean_over_labelled_rows():
         expected = (losses / rows.mask_nT.sum(0)) @ torch.tensor([1.0, 0.5]).double()
         assert float(result[slot]) == pytest.approx(float(expected), rel=1e-6)
     assert is_known.all()
-
-
-@given(rows=st.integers(0, 40), slots=st.integers(1, 4))
-def test_rows_by_slot_are_all_rows_that_have_one(rows, slots):
-    slots_n = tuning_rows(rows, slots).slots_nL[:, 1]
-    wanted_K = torch.arange(slots) != 1
-    batches = list(by_slot(slots_n, wanted_K, batch_rows=7, worker=ALONE))
-    joined = [n for index_B, _, _ in batches for n in index_B.tolist()]
-    expected = (slots_n >= 0) & (slots_n != 1)
-    assert sorted(joined) == torch.nonzero(expected).flatten().tolist()
-    for index_B, present, lengths_P in batches:
-        owners = torch.arange(slots)[present].repeat_interleave(lengths_P)
-        assert torch.equal(slots_n[index_B], owners)
