@@ -5,12 +5,11 @@ from typing import Any
 
 from iak.jobs._progress import console
 from iak.jobs._tables import show_facts, show_table
+from iak.pipeline.data.drift import Drift, NewIds
 from iak.pipeline.data.profile import (
     LEAST_NEGATIVES,
     LEAST_POSITIVES,
-    Drift,
     Labels,
-    NewIds,
     Profile,
     SplitProfile,
     power,

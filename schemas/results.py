@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeInt
-
 from iak.schemas.base import Spec
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.record import RunRecord
-from iak.schemas.verdict import Verdict
+from iak.schemas.tuning import KernelResult, TuningResult
 
 
 class RunResult(Spec):
@@ -42,29 +40,16 @@ class PretrainResult(RunResult):
         return self.run_dir / "base" if self.manifest else None
 
 
-class KernelResult(Spec):
-    """One kernel of a night, and what the gate decided of it."""
-
-    domain: str
-    """Name of the domain; `pooled` for the kernel of all domains."""
-    tuning_rows: NonNegativeInt
-    published: bool
-    reason: str
-    """Why it is published or held."""
-    gate: Verdict
-    best_epoch: int
-    """Epoch whose weights are kept, counted from 1; 0 where no epoch was better than the start."""
-    valid_gain: float | None
-    """Fall of the loss on validation rows, in nats a row."""
-    bundle: str
-    """Folder of its bundle below the run's `bundles`."""
-
-
 class NightResult(RunResult):
     """What a night tuned."""
 
-    kernels: tuple[KernelResult, ...]
-    """Every kernel, published or held, as the record lists them."""
+    tuning: TuningResult
+    """Every kernel after the gate, and counts of rows, labels and epochs."""
+
+    @property
+    def kernels(self) -> tuple[KernelResult, ...]:
+        """Every kernel, published or held, level by level."""
+        return self.tuning.kernels
 
     @property
     def bundles(self) -> Path:

@@ -8,13 +8,13 @@ from typing import Any
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds, logs, stores
 from iak.pipeline.data.domains import Serving, nearest_of
-from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadLog, UnderTrained
 from iak.pipeline.events import Report, silent
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.process import Worker
-from iak.pipeline.publish.bundle_set import read_shelf
+from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import PREDICTIONS, PredictWork, predict
 from iak.pipeline.publish.predictions import read_predictions
 from iak.pipeline.runs import skipped
@@ -191,12 +191,12 @@ def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
     """Return which published kernel serves a domain, as workers will choose it."""
     if bundles is None:
         return nearest_of(set())
-    shelf = read_shelf(
+    bundle_set = read_bundle_set(
         bundles,
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
     )
-    decided = zip(shelf.names, shelf.verdicts, strict=True)
+    decided = zip(bundle_set.names, bundle_set.verdicts, strict=True)
     return nearest_of({name for name, verdict in decided if verdict.publish})
 
 
@@ -212,7 +212,7 @@ def _gap_split(catalog: Catalog) -> str | None:
     return next((s for s in ("pretrain_test", "pretrain_valid") if s in catalog.splits), None)
 
 
-def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
+def _truth(view: LogView, data_root: str, folder: str) -> Snapshot:
     """Return the files with true probabilities, one beside every file of the log.
 
     Raises:

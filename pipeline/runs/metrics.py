@@ -15,13 +15,8 @@ from iak.pipeline.files import put_file, putting_file
 from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED
 from iak.pipeline.publish.predictions import probabilities_of, task_columns
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.stats.metrics import (
-    ALL,
-    MetricRow,
-    evaluate_methods,
-    expected_log_loss,
-    reachable_share,
-)
+from iak.pipeline.stats.losses import expected_log_loss, reachable_share
+from iak.pipeline.stats.metrics import ALL, MetricRow, evaluate_methods
 from iak.schemas.log import Catalog
 from iak.schemas.predictions import MetricTask, metric_tasks
 

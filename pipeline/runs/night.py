@@ -1,12 +1,10 @@
 """A night: tune every domain's kernel on a frozen base, gate it, and write the bundles."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.base import precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds
@@ -18,7 +16,7 @@ from iak.pipeline.launcher import Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.bundle_set import live_kernels
-from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.load import load_plan
@@ -43,7 +41,8 @@ from iak.schemas.job import FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import PlanDocument
 from iak.schemas.predictions import metric_tasks
-from iak.schemas.results import KernelResult, NightResult
+from iak.schemas.results import NightResult
+from iak.schemas.tuning import TuningResult
 
 SOME_HELD = 4
 """Exit code of a night of which some kernels are held."""
@@ -71,12 +70,13 @@ def tune_night(
     with run_record(
         "finetune", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
     ) as record:
-        _tune(spec, catalog, launcher, record)
-    kernels = tuple(KernelResult.model_validate(kernel) for kernel in record.result["kernels"])
-    return NightResult(run_dir=spec.run_dir, record=record.record, kernels=kernels)
+        tuning = _tune(spec, catalog, launcher, record)
+    return NightResult(run_dir=spec.run_dir, record=record.record, tuning=tuning)
 
 
-def _tune(spec: FinetuneSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord) -> None:
+def _tune(
+    spec: FinetuneSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
+) -> TuningResult:
     """Open base and log, tune on workers, and put into the record what they measured."""
     report = record.report
     check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
@@ -104,15 +104,18 @@ def _tune(spec: FinetuneSpec, catalog: Catalog, launcher: Launcher, record: Open
             device=spec.device,
             max_failures=spec.max_failures,
         )
+    tuning = TuningResult.model_validate(record.result)
     remove_checkpoint(spec.run_dir)
-    record.result["base_fingerprint"] = opened.manifest.fingerprint
-    record.result["live"] = sorted(live.kernels) if live else []
-    published = {k["domain"] for k in record.result["kernels"] if k["published"]}
+    published = {kernel.domain for kernel in tuning.kernels if kernel.published}
     untuned = skipped.report_untuned(view, nearest_of(published), report)
-    record.result["untuned_domains"] = untuned
-    has_held = len(published) < len(record.result["kernels"])
-    record.exit_code = SOME_HELD if has_held else 0
+    record.result |= {
+        "base_fingerprint": opened.manifest.fingerprint,
+        "live": sorted(live.kernels) if live else [],
+        "untuned_domains": untuned,
+    }
+    record.exit_code = 0 if all(kernel.published for kernel in tuning.kernels) else SOME_HELD
     record.outputs = {BUNDLES: bundles_output(spec.run_dir / BUNDLES)}
+    return tuning
 
 
 def night_work(
@@ -140,7 +143,7 @@ def night_work(
         domain=_stage(spec, spec.domain),
         run_dir=spec.run_dir.resolve(),
         tables=spec.tables,
-        keeping=_cache_config(spec, opened),
+        cache=_cache_config(spec, opened),
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
         sharding=dict(spec.sharding),
@@ -190,49 +193,19 @@ def tune_on_worker(
     worker: Worker, work: tuple[FinetuneWork, Provenance, GateSpec], report: Report
 ) -> dict[str, Any]:
     """Do one worker's part; worker 0 also decides on the kernels and writes the bundles."""
-    setting, provenance, gate = work
-    done = finetune(setting, worker=worker, report=report)
+    tuning, provenance, gate = work
+    done = finetune(tuning, worker=worker, report=report)
     if worker.rank:
         return {}
-    root: Path = setting.run_dir / BUNDLES
-    catalog = setting.view.catalog
+    root = tuning.run_dir / BUNDLES
+    catalog = tuning.view.catalog
     tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
-    offers = offer(done, root, papers=provenance, tasks=tasks, gate=gate)
-    return {
-        "kernels": [
-            {
-                "domain": o.domain,
-                "tuning_rows": o.rows,
-                "published": o.verdict.publish,
-                "reason": o.verdict.reason,
-                "gate": o.verdict.model_dump(mode="json"),
-                "best_epoch": o.best_epoch,
-                "valid_gain": o.valid_gain,
-                "bundle": o.path.name,
-            }
-            for o in offers
-        ],
-        "below_floor": dict(done.below_floor),
-        "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
-        "epochs": [level.tuned.epochs for level in done.levels],
-        "contract": dict(done.contract),
-        "labels": dict(done.labels),
-        "cache": dict(done.cache),
-        "standardisation": {
-            "from": done.standard_from,
-            "digest": digest_of(*done.standard.tensors().values()),
-        },
-        "digest": done.digest,
-        "digest_before": done.digest_before,
-        "tables_and_trunk_unchanged": done.digest == done.digest_before,
-        "parameters_per_kernel": done.parameters_per_kernel,
-        "plan": list(done.plan),
-    }
+    kernels = publish_bundles(done, root, provenance=provenance, tasks=tasks, gate=gate)
+    return tuning_result(done, kernels).as_json()
 
 
 def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
-    fields = stage.model_dump() | {"beta": spec.kernel.beta}
-    return Stage(**fields, seed=spec.seed, step_rows=spec.step_rows)
+    return Stage(spec=stage, step_rows=spec.step_rows, beta=spec.kernel.beta, seed=spec.seed)
 
 
 def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:

@@ -16,7 +16,7 @@ from iak.pipeline.base import defaults, optimizer_state, published_base
 from iak.pipeline.base.defaults import Recipe
 from iak.pipeline.base.pretrain import WEIGHTS, PretrainWork, pretrain
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.data import contract, hashing, kinds, reader, vocabulary
+from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.view import LogView
@@ -125,7 +125,7 @@ def _pretrain(
         # Vocabularies are counted by now, so tables have their true sizes.
         rows = encoding.table_rows(catalog)
         _check_fits(spec, catalog, parent, rows=rows, is_elsewhere=launcher.is_elsewhere)
-        unseen = {valid: reader.unseen_ids(view.selections[valid], catalog, encoding).shares()}
+        unseen_ids = unseen.count_unseen(view.selections[valid], catalog, encoding)
     recipe = recipe_of(spec, view, parent)
     settings = {"used": recipe.described(), "followed": list(recipe.followed)}
     text = f"settings that follow from the rows: {describe_settings(settings)}"
@@ -148,7 +148,7 @@ def _pretrain(
         "advice": advice(result, recipe),
         "labels": labels.counts(),
         "labelled_rows": labels.describe(),
-        "unseen": unseen,
+        "unseen": {valid: unseen_ids.shares()},
     }
     return _publish_better(spec, work, parent, record)
 
@@ -311,8 +311,8 @@ def _inspected(
         report(PhaseAdvanced(f"{rows_read:,} of {view.selections['pretrain'].rows:,} rows"))
         inspected = contract.inspect(rows, view.catalog)
         counts.update(inspected.counts)
-        young = reader.unripe(rows, view.catalog, view.as_of)
-        counts.update(reader.unripe_counts(young, view.catalog, view.as_of))
+        young = ripeness.unripe(rows, view.catalog, view.as_of)
+        counts.update(ripeness.unripe_counts(young, view.catalog, view.as_of))
         labels.add(rows, inspected.quarantined, inspected.without(young))
         yield rows, identity
 

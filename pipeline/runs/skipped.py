@@ -5,8 +5,9 @@ from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
-from iak.pipeline.data import domains, logs, skipped, view
+from iak.pipeline.data import domains, skipped, view
 from iak.pipeline.data.domains import Serving
+from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.skipped import SkippedFiles, days_listed
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
@@ -91,7 +92,7 @@ def _ignored(opened: LogView) -> list[NotRead]:
     """Return the files and folders that are no part of the log, by reason."""
     return [
         NotRead(reason=problem.message, files=problem.files, examples=tuple(problem.examples))
-        for problem in logs.file_problems(opened.snapshot)
+        for problem in file_problems(opened.snapshot)
         if problem.is_ignored
     ]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from iak.pipeline.base import published_base
 from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.data.labels import LabelCounts
-from iak.pipeline.data.synthetic import build_knobs, generate
 from iak.pipeline.data.view import open_log
+from iak.pipeline.planted.files import generate
+from iak.pipeline.planted.population import build_knobs
 from iak.pipeline.runs import pretrain as use_case
 from iak.pipeline.runs.load import load_plan
 from iak.schemas.job import PretrainSpec

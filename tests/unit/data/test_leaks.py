@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from iak.pipeline.data import leaks
-from iak.pipeline.data.check import leak_findings
+from iak.pipeline.data.sample_findings import leak_findings
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.log import Catalog
 from tests.builders import small_catalog, snapshot_of
