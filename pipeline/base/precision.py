@@ -18,6 +18,7 @@ from torch import distributed as dist
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Report
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
@@ -26,7 +27,6 @@ from iak.pipeline.stats.losses import log_loss
 from iak.schemas.job import FrozenTablesSpec, Precision
 from iak.schemas.manifest import BaseManifest, PrecisionEntry
 
-Report = Callable[[Mapping[str, Any]], None]
 MAX_ROWS = 1_000_000
 """Validation rows looked at, over all workers: enough to tell .0001 of AUC on paired rows."""
 ANYTHING = 1.0

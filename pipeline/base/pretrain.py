@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor, Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.divergence import refuse_diverged
+from iak.pipeline.events import Report
 from iak.pipeline.files import put_file
 from iak.pipeline.model import frozen
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
@@ -47,7 +48,6 @@ from iak.schemas.job import BaseOptimSpec, ModelSpec, Precision
 from iak.schemas.log import Catalog
 from iak.schemas.plan import PlanDocument
 
-Report = Callable[[Mapping[str, Any]], None]
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
 WEIGHTS = "weights.json"

@@ -25,6 +25,7 @@ from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.unseen import UnseenIds
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import Report
 from iak.pipeline.files import putting_file
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.process import Worker
@@ -39,7 +40,6 @@ PREDICTIONS = "predictions"
 DOCUMENT = b"iak"
 """Key of the document in a predictions file's metadata."""
 BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
-Report = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

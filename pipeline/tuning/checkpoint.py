@@ -14,7 +14,7 @@ Shapes: K kernels of a level that are tuned, N units of a kernel's row.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from iak.pipeline.errors import BadLog, Corrupt
+from iak.pipeline.events import Report
 from iak.pipeline.files import not_permitted, putting_file, remove_parts
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
@@ -38,7 +39,6 @@ CHECKPOINT_FORMAT = 2
 """1: written before checkpoints carried a digest; it cannot be verified, and is refused."""
 _METADATA, _DIGEST = "tuning", "content"
 _MISSING = "it is missing"
-Report = Callable[[Mapping[str, Any]], None]
 _log = logging.getLogger(__name__)
 
 

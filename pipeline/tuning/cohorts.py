@@ -18,10 +18,10 @@ from torch import Tensor
 from iak.pipeline.activations.buffer import ChosenRows
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
+from iak.pipeline.events import Report
 from iak.pipeline.iak.bank import Bank
 from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage, Tuned, Validated, valid_losses
 
-Report = Callable[[Mapping[str, Any]], None]
 Save = Callable[[Tuned, CohortTuner | None], None]
 
 

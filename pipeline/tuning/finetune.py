@@ -8,7 +8,7 @@ rows that a gate needs to judge them.
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import Busy, PipelineError
+from iak.pipeline.events import Report
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.lock import one_writer
@@ -60,7 +61,6 @@ from iak.schemas.log import Catalog
 from iak.schemas.plan import PlanDocument
 
 log = logging.getLogger(__name__)
-Report = Callable[[Mapping[str, Any]], None]
 SPLITS = ("tune", "valid", "gate")
 MAPPED = "mapped"
 """Folder of mapped tables, beside the base."""

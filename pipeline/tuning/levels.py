@@ -8,7 +8,7 @@ A level is resumed where its checkpoint left it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.events import Report
 from iak.pipeline.iak.bank import Bank, repeated, stack
 from iak.pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
 from iak.pipeline.process import Worker
@@ -27,7 +28,6 @@ from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.task import DomainSpec
 
-Report = Callable[[Mapping[str, Any]], None]
 Kernels = Mapping[str, Weights]
 
 

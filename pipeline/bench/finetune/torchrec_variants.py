@@ -21,7 +21,6 @@ from torch import distributed as dist
 from iak.pipeline.base import published_base
 from iak.pipeline.base.pretrain import (
     Pretraining,
-    Report,
     TrainState,
     learning_rates,
 )
@@ -31,6 +30,7 @@ from iak.pipeline.bench.finetune.prepare import BenchSetup
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor
+from iak.pipeline.events import Report
 from iak.pipeline.iak import kernel
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.model.heads import Heads
