@@ -17,7 +17,7 @@ _MANY = re.compile(r"(?P<nodes>\d+)x(?P<kind>\d+x.+)")
 
 
 def load_cluster(name: str) -> ClusterSpec:
-    """A shipped cluster (`8xH100`), several of its machines (`16x8xH100`), or a TOML file's.
+    """Return a shipped cluster (`8xH100`), several of its machines (`16x8xH100`), or a TOML file's.
 
     Raises:
         BadRequest: there is none, or its file is nonsense.
@@ -48,13 +48,13 @@ def _refuse_more_than_exist(nodes: int) -> None:
 
 
 def shipped_clusters() -> dict[str, Path]:
-    """The clusters that come with iak, by name."""
+    """Return the clusters that come with iak, by name."""
     folder = Path(str(resources.files("iak.jobs") / "configs" / "clusters"))
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def with_constants(cluster: ClusterSpec, constants: dict[str, float]) -> ClusterSpec:
-    """The cluster, some of its constants as they are asked for."""
+    """Return the cluster, with some of its constants as they are asked for."""
     if not constants:
         return cluster
     held = cluster.model_dump()

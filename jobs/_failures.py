@@ -68,18 +68,18 @@ def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
     sentence = f"{type(error).__name__}: {_first_line(error)}"
     write_document(path, {"error": sentence, "traceback": traceback.format_exc()})
     if is_out_of_memory(error):
-        told = (
+        message = (
             f"worker {rank} ran out of memory: {_first_line(error)}. Take "
             "smaller batches (batch_rows, step_rows), smaller or fewer tables, or more workers, "
             f"which share the tables' rows. The traceback is in {path}"
         )
-        write_document(run_dir / REFUSED, {"kind": "DoesNotFit", "message": told})
+        write_document(run_dir / REFUSED, {"kind": "DoesNotFit", "message": message})
     elif not is_worth_a_retry(error):
-        told = (
+        message = (
             f"worker {rank} failed with {sentence}\nThe same rows and settings would fail again, "
             f"so nothing was tried a second time. The traceback is in {path}"
         )
-        write_document(run_dir / REFUSED, {"kind": "PipelineError", "message": told})
+        write_document(run_dir / REFUSED, {"kind": "PipelineError", "message": message})
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Look at every path that a job is given, before it starts: is it what the setting needs?"""
+"""Check every path that a job is given, before it starts: is it what the setting needs."""
 
 import os
 from collections.abc import Iterator

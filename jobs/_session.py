@@ -44,8 +44,8 @@ def _own(parent: Path) -> Path:
     folder = parent.absolute() / _name()
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         return Path(tempfile.mkdtemp(prefix="iak-", dir=parent))
     folder.chmod(0o700)
     return folder

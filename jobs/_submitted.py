@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def documents_in(logs: str) -> dict[str, str]:
-    """The documents in a job's logs, by name; one that was cut short is left out."""
+    """Return the documents in a job's logs, by name; one that was cut short is left out."""
     found: dict[str, str] = {}
     name, lines = "", list[str]()
     for line in logs.splitlines():
@@ -36,7 +36,7 @@ def documents_in(logs: str) -> dict[str, str]:
 
 
 def _documents(words: list[str]) -> list[Path]:
-    """The record that a command leaves, and what belongs to it; none where it left none."""
+    """Return the record that a command leaves, and what belongs to it; none where it left none."""
     named = 2 if words and words[0] in cli.GROUPS else 1
     verb = " ".join(words[:named])
     try:

@@ -1,4 +1,4 @@
-"""What a job says at its end: a few facts, or a table."""
+"""Print what a job shows at its end: a few facts, or a table."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ _WIDEST = 200
 
 
 def show_facts(title: str, facts: Mapping[str, Any]) -> None:
-    """A title and its facts, one a line."""
+    """Print a title and its facts, one on each line."""
     console.print(f"[bold]{escape(title)}[/bold]")
     for name, value in facts.items():
-        told = (
+        text = (
             "  ".join(f"{k}: {v}" for k, v in value.items())
             if isinstance(value, Mapping)
             else value
         )
         # Names of domains and paths may hold brackets, which are no style here.
-        console.print(f"  {name}: {told}", markup=False)
+        console.print(f"  {name}: {text}", markup=False)
 
 
 def show_table(
@@ -52,9 +52,9 @@ def show_table(
         caption=escape(caption) or None,
         caption_justify="left",
     )
-    for place, column in enumerate(columns):
-        is_last_text = place == len(columns) - 1 and not ends_in_number
-        is_text = place == 0 or is_last_text or column in text
+    for index, column in enumerate(columns):
+        is_last_text = index == len(columns) - 1 and not ends_in_number
+        is_text = index == 0 or is_last_text or column in text
         table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
@@ -89,7 +89,7 @@ def largest(rows: Mapping[str, int], most: int, *, always: Collection[str]) -> l
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
-    """A number as people read it; a dash where there is none."""
+    """Return a number as people read it; a dash where there is none."""
     if value is None:
         return "-"
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -172,7 +172,7 @@ def _line(method: str, by: Mapping[tuple[str, str], MetricRow], domain: str) -> 
 
 
 def _delta(row: MetricRow, name: str, scale: float, digits: int) -> str:
-    """A difference with its interval."""
+    """Return a difference with its interval."""
     values = [getattr(row, f"{name}{end}") for end in ("", "_low", "_high")]
     if any(value is None for value in values):
         return "-"

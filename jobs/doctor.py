@@ -254,7 +254,7 @@ def _pinned(versions: Versions, name: str, requirement: str) -> Check:
 
 
 def _trial(name: str, ended: Probe, versions: Versions) -> Check:
-    """The row of one library's trial."""
+    """Return the row of one library's trial."""
     found = ended.said
     if ended.status < 0:
         found = f"died of {_signal(-ended.status)}. {ended.said}".strip()
@@ -271,7 +271,7 @@ def _trial(name: str, ended: Probe, versions: Versions) -> Check:
 
 
 def _family(versions: Versions) -> tuple[str, str, str]:
-    """The family of the installed torch; the project's own when torch is absent or unknown."""
+    """Return the family of the installed torch; the project's own where torch is unknown."""
     torch = _minor(versions.get("torch"))
     return next((family for family in FAMILIES if family[0] == torch), FAMILIES[0])
 
@@ -288,7 +288,7 @@ def _fbgemm_kind(versions: Versions) -> tuple[Literal["absent", "cpu", "gpu", "b
 
 
 def _mend_fbgemm(versions: Versions) -> str:
-    """The command that leaves one fbgemm: the right build in the project's version."""
+    """Return the command that leaves one fbgemm: the right build in the project's version."""
     if _family(versions) is not FAMILIES[0]:
         return _anew(versions)
     remove = f"{sys.executable} -m pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu"
@@ -296,12 +296,12 @@ def _mend_fbgemm(versions: Versions) -> str:
 
 
 def _fbgemm_build(versions: Versions) -> str:
-    """What pip is to install as fbgemm: the shim that brings the CPU build, or the CUDA build."""
+    """Return what pip installs as fbgemm: the shim that brings the CPU build, or the CUDA build."""
     return "./infra/cpu/fbgemm-gpu" if _is_cpu(versions.get("torch")) else "fbgemm-gpu==1.8.0"
 
 
 def _reinstall(owner: str, versions: Versions) -> str:
-    """The command that writes a library's files again, at the version that is there."""
+    """Return the command that writes a library's files again, at the version that is there."""
     if owner == "fbgemm":
         return _mend_fbgemm(versions)
     found = versions.get(owner)
@@ -311,7 +311,7 @@ def _reinstall(owner: str, versions: Versions) -> str:
 
 
 def _anew(versions: Versions) -> str:
-    """The command that makes the environment anew, for the accelerator it was made for."""
+    """Return the command that makes the environment anew, for the accelerator it was made for."""
     is_cpu = _is_cpu(versions.get("torch")) or _fbgemm_kind(versions)[0] == "cpu"
     kind = "cpu" if is_cpu else "cuda"
     return f"rm -rf .venv && make install ACCELERATOR={kind}"
@@ -327,7 +327,7 @@ def _is_cpu(torch: str | None) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: "2.13.0+cpu" -> (2, 13, 0)."""
+    """Return the leading numbers of a version: "2.13.0+cpu" -> (2, 13, 0)."""
     parts = version.split("+")[0].split(".")
     return tuple(int(part) for part in parts if part.isdigit())
 

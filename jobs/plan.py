@@ -70,7 +70,7 @@ def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
 
 
 def _resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
-    """The plan's settings over the job's file, the catalogue's presets for it, the base's size."""
+    """Merge the plan's settings over the job's file, the catalogue's presets, the base's size."""
     held: dict[str, Any] = {
         "batch_rows": FinetuneSpec.model_fields["step_rows"].default
         if spec.job == "finetune"
@@ -130,7 +130,7 @@ def _question(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> Questio
 
 
 def _levels(spec: PlanSpec, catalog: Catalog) -> tuple[Level, ...]:
-    """The pooled kernel, parents where the catalogue has them, domains."""
+    """Return the levels: the pooled kernel, parents where the catalogue has them, domains."""
     parents = [Level(name="parents", kernels=spec.parents, stage=spec.domain)]
     return (
         Level(name="pooled", kernels=1, stage=spec.pooled),
@@ -153,7 +153,7 @@ def _frozen(spec: PlanSpec, work: Workload) -> Frozen:
 
 
 def _clusters(spec: PlanSpec) -> list[ClusterSpec]:
-    """What is asked about: one cluster, several, or one kind in several sizes."""
+    """Return the clusters asked about: one, several, or one kind in several sizes."""
     if spec.compare and spec.sweep:
         raise BadRequest("give compare= or sweep=, not both")
     if spec.compare:
@@ -216,7 +216,7 @@ def _show(question: Question, found: Answer) -> None:
 
 
 def _show_tables(told: Estimate) -> None:
-    """The largest tables one by one; the rest together."""
+    """Show the largest tables one by one, and the rest together."""
     lines = sorted(told.document.tables, key=lambda t: -t.rows * t.width)
     rows: list[tuple[str, ...]] = [
         (
@@ -263,7 +263,7 @@ def _show_phases(told: Estimate) -> None:
 
 
 def _show_many(spec: PlanSpec, found: Sequence[Answer]) -> int:
-    """A line a cluster; 0 when one of them fits."""
+    """Show a line for each cluster; return 0 when one of them fits."""
     rows = [
         (
             a.cluster.name,
@@ -293,7 +293,7 @@ def _show_many(spec: PlanSpec, found: Sequence[Answer]) -> int:
 
 
 def _write(spec: PlanSpec, work: Workload, found: Sequence[Answer]) -> None:
-    """The files that are asked for; a plan and a picture are of one cluster."""
+    """Write the files that are asked for; a plan and a picture are of one cluster."""
     if (spec.save or spec.picture) and len(found) > 1:
         raise BadRequest("save= and picture= are for one cluster; leave compare= and sweep= out")
     if spec.save:

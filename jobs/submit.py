@@ -90,7 +90,7 @@ def _check_verb(words: list[str]) -> None:
 
 
 def _project(spec: SubmitSpec) -> Path:
-    """The folder of code to send.
+    """Return the folder of code to send.
 
     Raises:
         BadRequest: it is not this project's.
@@ -105,7 +105,7 @@ def _project(spec: SubmitSpec) -> Path:
 
 
 def _connected(address: str) -> "JobSubmissionClient":
-    """The job server's client; Ray takes its token from the environment.
+    """Return the job server's client; Ray takes its token from the environment.
 
     Raises:
         PipelineError: nobody answers, or not to us.
@@ -189,7 +189,7 @@ def _keep(logs: str, out: Path) -> list[Path]:
 
 
 def _exit_code(details: Any) -> int:  # noqa: ANN401 - Ray's JobDetails
-    """The job's own, or 1 where it ended without one."""
+    """Return the job's own exit code, or 1 where it ended without one."""
     if details.status == "SUCCEEDED":
         return 0
     told = (details.message or "").partition("\n")[0]  # its logs follow, which were shown

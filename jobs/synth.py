@@ -31,7 +31,7 @@ def main(spec: SynthJobSpec) -> int:
 
 
 def write(spec: SynthJobSpec) -> SynthResult:
-    """The log, with a bar while it grows."""
+    """Write the log, and show a bar while it grows."""
     columns = (TextColumn("synth: rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("synth", total=spec.rows)

@@ -11,21 +11,21 @@ from iak.pipeline.process import Worker
 
 
 def most(value: int, worker: Worker) -> int:
-    """The largest of all workers' values."""
+    """Return the largest of all workers' values."""
     return greatest((value,), worker)[0]
 
 
 def greatest(values: tuple[int, ...], worker: Worker) -> tuple[int, ...]:
-    """The largest of all workers' values, one by one."""
+    """Return the largest of all workers' values, one by one."""
     if worker.world == 1:
         return values
-    held = torch.tensor(values, device=worker.device)
-    dist.all_reduce(held, op=dist.ReduceOp.MAX)
-    return tuple(held.tolist())
+    largest = torch.tensor(values, device=worker.device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return tuple(largest.tolist())
 
 
 def total(values: Tensor, worker: Worker) -> Tensor:
-    """The sum over workers, where `values` was."""
+    """Return the sum of `values` over workers, on the device where `values` lie."""
     if worker.world == 1:
         return values
     summed = values.clone().to(worker.device)

@@ -144,9 +144,9 @@ def not_permitted(path: Path, error: PermissionError) -> NotPermitted:
 
 def _owner_of(path: Path) -> str:
     """Return the user to whom a path belongs, or what can be seen of it."""
-    for seen in (path, *path.parents):
+    for above in (path, *path.parents):
         try:
-            return _name_of(seen.stat().st_uid)
+            return _name_of(above.stat().st_uid)
         except OSError:
             continue
     return "another user"

@@ -43,20 +43,20 @@ def current_document(
     """
     if not isinstance(document, Mapping):
         raise ValueError(f"it holds a {type(document).__name__}, expected an object")  # noqa: TRY004
-    found = document.get("format", 0)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
-        raise OtherFormat(f"{where} is a {kind} of format {found!r}, which is no number. {mend}")
-    if found > current:
+    version = document.get("format", 0)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+        raise OtherFormat(f"{where} is a {kind} of format {version!r}, which is no number. {mend}")
+    if version > current:
         raise OtherFormat(
-            f"{where} is a {kind} of format {found}, written by a newer version; this one reads "
+            f"{where} is a {kind} of format {version}, written by a newer version; this one reads "
             f"format {current}. Read it with the version that wrote it"
         )
     migrated = dict(document)
-    for number in range(found, current):
+    for number in range(version, current):
         step = (migrations or {}).get(number)
         if step is None:
             raise OtherFormat(
-                f"{where} is a {kind} of format {found}, written by an older version; this one "
+                f"{where} is a {kind} of format {version}, written by an older version; this one "
                 f"reads format {current}. {mend}"
             )
         migrated = step(migrated) | {"format": number + 1}

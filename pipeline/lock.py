@@ -86,10 +86,10 @@ def _own_name() -> dict[str, Any]:
 def _owner(folder: Path) -> str | None:
     """Return who wrote the who-file, in words; None without one."""
     try:
-        told = json.loads((folder / OWNER).read_text())
+        owner = json.loads((folder / OWNER).read_text())
         return (
-            f"process {told['pid']} on {told['host']} ({told['command']}, since "
-            f"{told['started_at']})"
+            f"process {owner['pid']} on {owner['host']} ({owner['command']}, since "
+            f"{owner['started_at']})"
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -54,12 +54,12 @@ def check_seal(
         ValueError: it is not what was written, with both digests.
     """
     try:
-        found, spelling = digest(document, by=by), spelled(document, allow_nan=allow_nan)
+        actual, spelling = digest(document, by=by), spelled(document, allow_nan=allow_nan)
     except ValueError as error:  # 1e999 parses, as infinity
         raise ValueError(f"it holds a number no such document has: {error}") from error
     claimed = document.get(by)
-    if claimed != found or data != spelling:
-        raise ValueError(f"it claims SHA-256 {claimed!s:.80}, its content has {found}")
+    if claimed != actual or data != spelling:
+        raise ValueError(f"it claims SHA-256 {claimed!s:.80}, its content has {actual}")
 
 
 def digest(document: Mapping[str, Any], *, by: str = SEAL) -> str:
