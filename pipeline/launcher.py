@@ -4,10 +4,13 @@ A launcher runs one function on every worker and returns what worker 0 returned.
 there are, and on which device they compute, are settings of the run, so the caller passes them.
 
 ProcessLauncher    this process for one worker, else gloo processes on this machine
+TorchrunLauncher   processes that torchrun starts on this machine, with GPUs where there are enough
 RayLauncher        Ray Train, in jobs/_ray.py, since only jobs/ may import Ray
 """
 
 import json
+import pickle
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +20,17 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import distributed as dist
 
-from iak.pipeline.errors import BadRequest
+from iak.pipeline import torchrun
+from iak.pipeline.errors import BadRequest, DoesNotFit, PipelineError
 from iak.pipeline.events import Report, WorkersEnded, WorkersStarted, silent
+from iak.pipeline.files import put_file
 from iak.pipeline.process import (
+    Backend,
     Worker,
     current_worker,
     process_group,
     run_on_workers,
+    run_with_torchrun,
 )
 from iak.pipeline.progress import PROGRESS, following, line_writer
 
@@ -114,6 +121,66 @@ class ProcessLauncher:
         finally:
             report(WorkersEnded(title))
         return _as_json(result)
+
+
+class TorchrunLauncher:
+    """Start workers as processes of torchrun on this machine, each with a GPU of its own."""
+
+    is_elsewhere = False
+
+    def run(
+        self,
+        function: WorkerFunction[Work],
+        work: Work,
+        report: Report,
+        *,
+        title: str,
+        run_dir: Path,
+        workers: int,
+        device: str,
+        max_failures: int,  # noqa: ARG002 - the first death ends the run
+    ) -> dict[str, Any]:
+        """Run a function on every worker; see `Launcher.run`.
+
+        Raises:
+            DoesNotFit: device=cuda with more workers than this machine has GPUs.
+        """
+        backend = _torchrun_backend(workers, device)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        progress = run_dir.resolve() / PROGRESS
+        report(WorkersStarted(title))
+        try:
+            with tempfile.TemporaryDirectory(prefix="iak-torchrun-work-") as name:
+                folder = Path(name)
+                content = pickle.dumps((function, work, progress, backend))
+                put_file(folder / torchrun.WORK, content)
+                try:
+                    with following(progress, report):
+                        run_with_torchrun(torchrun.__name__, [name], workers)
+                except PipelineError:
+                    _raise_workers_error(folder)
+                    raise
+                result: dict[str, Any] = json.loads((folder / torchrun.RESULT).read_text())
+                return result
+        finally:
+            report(WorkersEnded(title))
+
+
+def _torchrun_backend(workers: int, device: str) -> Backend:
+    cards = torch.cuda.device_count()
+    if device == "cuda" and cards < workers:
+        raise DoesNotFit(
+            f"device=cuda with workers={workers}, but this machine has {cards} GPUs. "
+            "Ask for fewer workers, or device=cpu"
+        )
+    return "nccl" if device != "cpu" and cards >= workers else "gloo"
+
+
+def _raise_workers_error(folder: Path) -> None:
+    """Raise the error that a worker left, as its own kind; do nothing where none left one."""
+    for path in sorted(folder.glob(torchrun.ERROR.format(rank="*"))):
+        error: PipelineError = pickle.loads(path.read_bytes())
+        raise error
 
 
 def _run_here(

@@ -1,15 +1,18 @@
 """A function on every worker of this machine: its result, its events, its errors."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed as dist
 
-from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.errors import BadRequest, Corrupt, DoesNotFit
 from iak.pipeline.events import WorkersEnded, WorkersStarted, silent
-from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.launcher import ProcessLauncher, TorchrunLauncher
 from iak.pipeline.process import process_group
+
+ROOT = Path(__file__).parents[2]
 
 
 def launch(function, work, run_dir, *, report=silent, workers=1, device="cpu"):
@@ -78,6 +81,29 @@ def test_a_single_worker_joins_the_callers_process_group(tmp_path):
     with process_group(0, 1, backend="gloo"):
         assert launch(sum_ranks, "w", tmp_path)["total"] == 1
         assert dist.is_initialized()
+
+
+def test_torchrun_returns_reports_and_raises_as_processes_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    settings = {
+        "title": "sum", "run_dir": tmp_path, "workers": 2, "device": "cpu", "max_failures": 0,
+    }  # fmt: skip
+    events = []
+    result = TorchrunLauncher().run(sum_ranks, "w", events.append, **settings)
+    assert result == {"total": 3, "pair": [1, 2], "3": 1}
+    line = {"event": "rank", "rank": 0, "work": "w"}
+    assert events == [WorkersStarted("sum"), line, WorkersEnded("sum")]
+    with pytest.raises(Corrupt, match="worker 1 read a broken file"):
+        TorchrunLauncher().run(refuse, 1, silent, **settings)
+
+
+def test_torchrun_on_gpus_that_are_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DoesNotFit, match="this machine has 1 GPUs"):
+        TorchrunLauncher().run(
+            sum_ranks, "w", silent,
+            title="sum", run_dir=tmp_path, workers=2, device="cuda", max_failures=0,
+        )  # fmt: skip
 
 
 def test_several_workers_on_gpus_are_refused(tmp_path):

@@ -1,0 +1,40 @@
+"""One worker of `TorchrunLauncher`: run as `python -m iak.pipeline.torchrun FOLDER` by torchrun.
+
+The folder holds the function and its work. Worker 0 leaves its result in it, and a worker that
+fails leaves its error, since torchrun itself hands over nothing but text.
+"""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import silent
+from iak.pipeline.files import put_file
+from iak.pipeline.process import keep_freed_memory, process_group, torchrun_place
+from iak.pipeline.progress import line_writer
+
+WORK, RESULT, ERROR = "work.pickle", "result.json", "error-{rank}.pickle"
+
+
+def main(folder: Path) -> None:
+    """Join the process group, run the function, leave its result."""
+    function, work, progress, backend = pickle.loads((folder / WORK).read_bytes())
+    keep_freed_memory()
+    rank, world = torchrun_place()
+    try:
+        with process_group(
+            rank, world, init_method=f"file://{folder}/store", backend=backend, threads=1
+        ) as worker:
+            report = line_writer(progress) if rank == 0 else silent
+            result = function(worker, work, report)
+            if rank == 0:
+                put_file(folder / RESULT, json.dumps(result))
+    except PipelineError as error:
+        put_file(folder / ERROR.format(rank=rank), pickle.dumps(error))
+        raise
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
