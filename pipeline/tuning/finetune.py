@@ -171,12 +171,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         Diverged: a loss is not finite.
     """
     model, _ = frozen_base(
-        work.base,
-        work.sharding,
-        work.row_wise_from_rows,
-        worker,
-        work.tables,
-        document=work.plan,
+        work.base, work.sharding, work.row_wise_from_rows, worker, work.tables, document=work.plan
     )
     before = digest_of(model, worker)
     report({"event": "base", "digest": before.combined[:16]})
@@ -189,18 +184,12 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     base, standard_from = _standardised_base(
         work, model, known["tune"], sources["tune"], store, worker
     )
-    row_bytes = base.width * DTYPES[work.cache.precision].itemsize
-    is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
-    rows = {
-        split: _tuning_rows(
-            work, sources[split], known[split], base, names.tuned, worker, is_large=is_large
-        )
-        for split in SPLITS
-    }
+    rows = _rows_by_split(work, sources, known, base, names.tuned, worker)
     report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_from_cache(store)})
+    tasks = published_base.task_shapes(work.view.catalog)
     setting = Setting(
         heads=unwrap(model).heads,
-        tasks=published_base.task_shapes(work.view.catalog),
+        tasks=tasks,
         train=rows["tune"],
         valid=rows["valid"],
         worker=worker,
@@ -211,18 +200,17 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     usage = _close(work, store, rows, worker)
     after = digest_of(model, worker)
     _check_unchanged(before, after)
-    sizes = plan_of_levels.shape.sizes()
     return Finetuned(
         levels=levels,
         below_floor=names.below_floor,
         standard=base.standard,
-        tasks=tuple(t.name for t in setting.tasks),
+        tasks=tuple(task.name for task in tasks),
         contract=gathered(contract, worker),
         labels=labels.counts(),
         digest=after.combined,
         digest_before=before.combined,
         plan=held_tables(model).describe(),
-        parameters_per_kernel=sum(math.prod(s) for n, s in sizes.items() if n not in PROBE),
+        parameters_per_kernel=_parameters(plan_of_levels.shape),
         standard_from=standard_from,
         cache=usage,
     )
@@ -365,6 +353,25 @@ def _base_key(work: FinetuneWork) -> dict[str, Any]:
     return {"base": fingerprint, "tables": tables, **kernel}
 
 
+def _rows_by_split(
+    work: FinetuneWork,
+    sources: Mapping[str, RowSource],
+    known: Mapping[str, SplitRows],
+    base: FrozenBase,
+    names: Sequence[Sequence[str]],
+    worker: Worker,
+) -> dict[str, TuningRows]:
+    """Return every split's rows; in files where all splits together do not fit in memory."""
+    row_bytes = base.width * DTYPES[work.cache.precision].itemsize
+    is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
+    return {
+        split: _tuning_rows(
+            work, sources[split], known[split], base, names, worker, is_large=is_large
+        )
+        for split in SPLITS
+    }
+
+
 def _tuning_rows(
     work: FinetuneWork,
     source: RowSource,
@@ -453,6 +460,11 @@ def _levels(work: FinetuneWork, base: FrozenBase, setting: Setting) -> Plan:
         snapshot=work.view.snapshot.fingerprint,
         checkpoint_every_s=work.checkpoint_every_s,
     )
+
+
+def _parameters(shape: KernelShape) -> int:
+    """Return the weights of a kernel, without the probe that no bundle has."""
+    return sum(math.prod(size) for name, size in shape.sizes().items() if name not in PROBE)
 
 
 def _check_unchanged(before: Digest, after: Digest) -> None:
