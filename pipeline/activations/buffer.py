@@ -45,7 +45,7 @@ class Activations(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrozenBase:
+class StandardizedBase:
     """The base as tuning meets it: encoded rows in, standardised activations out."""
 
     model: nn.Module
@@ -84,7 +84,7 @@ class FrozenBase:
 class Recomputed:
     """Activations looked up in the sharded base each time, as precise as those that are kept."""
 
-    base: FrozenBase
+    base: StandardizedBase
     rows: pa.Table
     dtype: torch.dtype
 
@@ -142,7 +142,7 @@ class ActivationBuffer:
         *,
         a_nA: Tensor,
         absent: Sequence[Absent],
-        base: FrozenBase,
+        base: StandardizedBase,
         worker: Worker,
         filled: Callable[[Absent, Tensor], None] = lambda _block, _a_BA: None,
     ) -> None:
@@ -173,7 +173,7 @@ class ActivationBuffer:
         if not self.is_whole:
             self._fill([index for index, block in enumerate(self.absent) if block is not None])
 
-    def seen_by(self, base: FrozenBase) -> "ActivationBuffer":
+    def seen_by(self, base: StandardizedBase) -> "ActivationBuffer":
         """The same memory, as kernels on this base read it."""
         other = ActivationBuffer(
             a_nA=self.a_nA, absent=(), base=base, worker=self.worker, filled=self.filled

@@ -25,8 +25,8 @@ from iak.pipeline.activations.buffer import (
     Absent,
     ActivationBuffer,
     Activations,
-    FrozenBase,
     Recomputed,
+    StandardizedBase,
     memory_for,
 )
 from iak.pipeline.activations.cache import Store, key_of
@@ -166,7 +166,7 @@ class RowSource:
 def activations_of(
     rows: SplitRows,
     source: RowSource,
-    base: FrozenBase,
+    base: StandardizedBase,
     *,
     key: Mapping[str, Any],
     dtype: torch.dtype,
@@ -223,7 +223,7 @@ def _absent(chunk: "_Chunk", rows: pa.RecordBatch, is_found_B: npt.NDArray[np.bo
 
 
 def recomputed(
-    rows: SplitRows, source: RowSource, base: FrozenBase, dtype: torch.dtype
+    rows: SplitRows, source: RowSource, base: StandardizedBase, dtype: torch.dtype
 ) -> Recomputed:
     """The rows' activations, looked up anew each time."""
     parts = [source.features_of(piece) for piece in rows.pieces]

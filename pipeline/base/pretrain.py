@@ -44,7 +44,7 @@ from iak.pipeline.sharding.shard import (
 )
 from iak.schemas.job import BaseOptimSpec, ModelSpec, Precision
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementSpec
 
 Report = Callable[[Mapping[str, Any]], None]
 _log = logging.getLogger(__name__)
@@ -74,14 +74,11 @@ class PretrainWork:
     validations_per_epoch: int
     shuffle_rows: int
     bf16: bool
-    sharding: Mapping[str, str]
-    row_wise_from_rows: int
+    placement: PlacementSpec
     checkpoint_every_steps: int
     task_weights: Mapping[str, float] = field(default_factory=dict)
     """By task, where they differ from the catalogue's."""
     early_stop: Literal["sum", "per_task"] = "sum"
-    plan: PlanDocument | None = None
-    """Where tables lie; by the rule when absent."""
 
 
 @dataclass(slots=True)
@@ -158,13 +155,7 @@ class Pretraining:
             self.catalog, work.task_weights
         )
         shapes = published_base.table_shapes(self.catalog, work.encoding, width=work.model.width)
-        self.plan = lay_out(
-            shapes,
-            worker=worker,
-            document=work.plan,
-            overrides=work.sharding,
-            row_wise_from_rows=work.row_wise_from_rows,
-        )
+        self.plan = lay_out(shapes, work.placement, worker=worker)
         model = published_base.build_model(
             self.catalog,
             work.encoding,

@@ -23,7 +23,14 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, ranks_per_host
 from iak.schemas.job import Precision
-from iak.schemas.plan import Job, PlanDocument, ShardDocument, ShardingType, TableDocument
+from iak.schemas.plan import (
+    Job,
+    PlacementSpec,
+    PlanDocument,
+    ShardDocument,
+    ShardingType,
+    TableDocument,
+)
 
 TABLES_PATH = "tables"
 """The name under which a model holds its tables."""
@@ -54,22 +61,26 @@ class _Piece:
 
 def lay_out(
     shapes: Sequence[TableShape],
+    placement: PlacementSpec,
     *,
     worker: Worker,
-    document: PlanDocument | None,
     precisions: Mapping[str, Precision] | None = None,
-    overrides: Mapping[str, str],
-    row_wise_from_rows: int,
 ) -> ShardingPlan:
-    """A job's plan: the document's where it was given one, else the rule's.
+    """Make a job's plan: the one it is given, else the rule's.
+
+    Args:
+        shapes: the job's tables.
+        placement: a plan to follow, or what the rule shall heed.
+        worker: this process; its world and device are planned for.
+        precisions: the type of each table; fp32 for all of them when absent.
 
     Raises:
         BadRequest: as `planned`, or as `plan_tables`.
     """
     hosted = ranks_per_host(worker.world)
-    if document is not None:
+    if placement.plan is not None:
         return planned(
-            document,
+            placement.plan,
             shapes,
             world=worker.world,
             device=worker.device,
@@ -80,8 +91,8 @@ def lay_out(
         shapes,
         world=worker.world,
         device=worker.device,
-        overrides=overrides,
-        row_wise_from_rows=row_wise_from_rows,
+        overrides=placement.sharding,
+        row_wise_from_rows=placement.row_wise_from_rows,
         ranks_per_host=hosted,
     )
 
