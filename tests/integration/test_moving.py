@@ -293,7 +293,7 @@ def ask_resumed(worker, work):
     events = []
     place = checkpoint.complete(work.run_dir / "checkpoints")[0]
     training = Pretraining(work, worker=worker, report=events.append)
-    standing = dataclasses.replace(training.standing)
+    standing = dataclasses.replace(training.state)
     digest = digest_model(training.model, worker).combined
     written = written_at(place, training)
     result = training.run()
@@ -343,7 +343,7 @@ def ask_start(worker, works):
     for name, work in works.items():
         training = Pretraining(work, worker=worker, report=silent)
         before = mean_loss(training.model, training.valid, training.tasks, 64, worker)
-        found[name] = before, training.standing.loaded, training.run()["best_valid_loss"]
+        found[name] = before, training.state.loaded, training.run()["best_valid_loss"]
     return found
 
 

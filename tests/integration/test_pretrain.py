@@ -52,7 +52,7 @@ class Dying(Pretraining):
 
     def _save(self):
         super()._save()
-        if self.standing.step >= self.dies_at:
+        if self.state.step >= self.dies_at:
             raise Killed
 
 
@@ -187,7 +187,7 @@ def ask_damaged(work, worker):
     found = {"expected": resumed("not", lambda place: shutil.rmtree(place / newest))[1]}
     for name in DAMAGES:
         training, found[name] = resumed(name, lambda place, name=name: damage(place / newest, name))
-        assert training.standing.step == 2
+        assert training.state.step == 2
     training, found["seen by one"] = resumed("one", lambda _: None, unreadable_for_one(worker))
     found["to the end"] = finished(training, worker)
 

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from iak.pipeline.base.pretrain import Pretraining, standing_of
+from iak.pipeline.base.pretrain import Pretraining, restored_state
 from iak.pipeline.errors import BadLog
 from iak.pipeline.process import process_group
 from iak.schemas.job import PretrainSpec
@@ -50,7 +50,7 @@ def test_a_checkpoint_is_resumed_on_its_own_log_alone(tmp_path, is_whole_epoch):
                 work_of(tmp_path, checkpoint_every_steps=every), worker=worker, report=print
             ).run()
         same = Pretraining(work_of(tmp_path), worker=worker, report=print)
-        assert same.standing.step == every
+        assert same.state.step == every
         assert next(same.rest_of_epoch())[0].rows > 0
         path = next((tmp_path / "events").rglob("part-00000.parquet"))
         write_file(path, draw_rows(150, first=1_000))
@@ -65,8 +65,8 @@ def test_other_workers_take_an_epoch_up_from_its_start_and_on_the_same_rows(tmp_
         training = Pretraining(work_of(tmp_path), worker=worker, report=print)
         cursor = {"epoch": 0, "file": "a", "selection": "b" * 64, "worker": "0 of 2"}
         meta = {"step": 3, "cursor": cursor, "steps_per_epoch": 2}
-        moved, _ = standing_of([meta, meta], training.steps_per_epoch, worker)
+        moved, _ = restored_state([meta, meta], training.steps_per_epoch, worker)
         assert (moved.cursor.epoch, moved.cursor.file) == (1, "")
-        training.standing = moved
+        training.state = moved
         with pytest.raises(BadLog, match="changed since the checkpoint"):
             next(training.rest_of_epoch())
