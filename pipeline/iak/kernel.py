@@ -31,7 +31,7 @@ from iak.schemas.job import KernelSpec
 
 Weights = Mapping[str, Tensor]
 LOGVAR_BOUNDS = (-8.0, 4.0)
-"""Bounds of ln variance: exp and the rate stay finite whatever the encoder is given."""
+"""Bounds of ln variance, with which exp and the rate stay finite for any input."""
 LOGVAR_START = -3.0
 """First ln variance: a deviation of 0.22, so that a fresh code is mostly its mean."""
 ENCODER = ("encode_w", "encode_b", "mean_w", "mean_b", "logvar_w", "logvar_b")

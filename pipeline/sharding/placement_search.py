@@ -58,7 +58,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchResult:
     """A plan, and the planner's estimate of it."""
 
     document: PlanDocument
@@ -67,7 +67,7 @@ class Found:
     constants and were measured on no card. A step of frozen tables passes rows through the base."""
 
 
-def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Found:
+def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> SearchResult:
     """Return the best plan that TorchRec's planner finds.
 
     Args:
@@ -100,7 +100,7 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Foun
         cluster=cluster.name,
         tables=tables,
     )
-    return Found(document=document, planner_ms=_slowest_ms(planner, cluster.world))
+    return SearchResult(document=document, planner_ms=_slowest_ms(planner, cluster.world))
 
 
 @dataclass(frozen=True, slots=True)
