@@ -8,6 +8,7 @@ import pytest
 from iak.pipeline.base.pretrain import Pretraining, restored_state
 from iak.pipeline.errors import BadLog
 from iak.pipeline.process import process_group
+from iak.pipeline.sharding.shard import digest_model
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from tests.builders import draw_rows, write_file, write_log
@@ -70,3 +71,21 @@ def test_other_workers_take_an_epoch_up_from_its_start_and_on_the_same_rows(tmp_
         training.state = moved
         with pytest.raises(BadLog, match="changed since the checkpoint"):
             next(training.rest_of_epoch())
+
+
+def test_an_epoch_is_an_iterator_of_steps(tmp_path):
+    write_log(tmp_path / "events", [("ningbo", "2026-10-01", [150])])
+    with process_group(0, 1, backend="gloo") as worker:
+        work = work_of(tmp_path, validations_per_epoch=1)
+        whole = Pretraining(work, worker=worker, report=print)
+        result = whole.run()
+        stepwise = Pretraining(
+            dataclasses.replace(work, run_dir=tmp_path / "stepwise"), worker=worker, report=print
+        )
+        steps = []
+        for _ in range(work.epochs):
+            assert not (tmp_path / "stepwise" / ".best").exists(), "steps alone write nothing"
+            steps += [stepwise.state.step for _ in stepwise.train_steps()]
+        assert steps == list(range(1, result["steps"] + 1))
+        assert stepwise.state.rows == result["rows"]
+        assert digest_model(stepwise.model, worker) == digest_model(whole.model, worker)
