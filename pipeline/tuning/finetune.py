@@ -344,7 +344,7 @@ def _rows_by_split(
     work: FinetuneWork,
     sources: Mapping[str, RowSource],
     known: Mapping[str, SplitRows],
-    base: FrozenBase,
+    base: StandardizedBase,
     names: Sequence[Sequence[str]],
     worker: Worker,
 ) -> dict[str, TuningRows]:
