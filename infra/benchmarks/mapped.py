@@ -20,14 +20,15 @@ from torch import distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.precision import ANYTHING
 from iak.pipeline.bench import ids
 from iak.pipeline.bench.limits import kib_of
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.runs.record import commit, machine
-from iak.pipeline.tuning.finetune import frozen_base, held_tables
 from iak.schemas.job import FrozenTablesSpec, Precision
+from iak.schemas.plan import PlacementSpec
 
 WAYS = ("in shares", "mapped, not yet written", "mapped, there already")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -57,10 +58,10 @@ def on_worker(
     before = memory()
     dist.barrier()
     started = time.perf_counter()
-    model, _ = frozen_base(opened, {}, 10_000, worker, asked, map_folder=folder)
+    base = FrozenBase.load(opened, asked, PlacementSpec(), worker, map_folder=folder)
     dist.barrier()
     ready_s = time.perf_counter() - started
-    tables = held_tables(model)
+    tables = base.tables
     for store in tables.stores:
         store.bytes_RN.flatten()[::_PAGE].sum()  # a mapped page counts once it was read
     dist.barrier()

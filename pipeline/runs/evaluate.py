@@ -43,6 +43,7 @@ from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
+from iak.schemas.plan import PlacementSpec
 from iak.schemas.record import Output, RunRecord
 
 
@@ -176,8 +177,7 @@ def evaluate_work(
         splits=splits,
         batch_rows=spec.batch_rows,
         tables=spec.tables,
-        sharding=dict(spec.sharding),
-        row_wise_from_rows=spec.row_wise_from_rows,
+        placement=PlacementSpec(sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows),
     )
 
 

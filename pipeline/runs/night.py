@@ -39,7 +39,7 @@ from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, Finetune
 from iak.pipeline.tuning.tune import Stage
 from iak.schemas.job import FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementSpec, PlanDocument
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import TuningResult
@@ -146,9 +146,9 @@ def night_work(
         cache=_cache_config(spec, opened),
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
-        sharding=dict(spec.sharding),
-        row_wise_from_rows=spec.row_wise_from_rows,
-        plan=plan,
+        placement=PlacementSpec(
+            sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows, plan=plan
+        ),
     )
 
 

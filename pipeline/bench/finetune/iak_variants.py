@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from iak.pipeline.activations import rows as tuning
-from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase
+from iak.pipeline.activations.buffer import ActivationBuffer, StandardizedBase
 from iak.pipeline.activations.represent import DTYPES
 from iak.pipeline.activations.rows import ReadPiece, RowSource, SplitRows, TuningRows
 from iak.pipeline.activations.standardizer import fit_standardizer
 from iak.pipeline.base import precision as precisions
 from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.bench.finetune.prepare import BenchSetup
 from iak.pipeline.bench.finetune.torchrec_variants import kernel_shape
@@ -31,13 +32,14 @@ from iak.pipeline.iak.bank import Bank, stack
 from iak.pipeline.iak.kernel import fresh
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
+from iak.pipeline.sharding.frozen import FrozenTables
 from iak.pipeline.sharding.shard import unwrap
-from iak.pipeline.tuning.finetune import frozen_base, held_tables
 from iak.pipeline.tuning.levels import find_domains
 from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage
 from iak.schemas.domain import POOLED
 from iak.schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
 from iak.schemas.log import Catalog
+from iak.schemas.plan import PlacementSpec
 
 ROW_WISE_FROM_ROWS = 10_000
 _SAMPLE_ROWS = 4096
@@ -48,14 +50,12 @@ Reads = Literal["h", "hx"]
 
 def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Recommender:
     """The published base, frozen, its tables held in `precision`, whatever that costs."""
-    model, _ = frozen_base(
+    return FrozenBase.load(
         published_base.open_base(ground.base),
-        {},
-        ROW_WISE_FROM_ROWS,
-        worker,
         FrozenTablesSpec(precision=precision, tolerance=precisions.ANYTHING),
-    )
-    return model
+        PlacementSpec(row_wise_from_rows=ROW_WISE_FROM_ROWS),
+        worker,
+    ).model
 
 
 def stage_of(ground: BenchSetup, stage: StageSpec, **changes: int) -> Stage:
@@ -157,7 +157,7 @@ class KernelInputs:
 
 def through_base(
     model: nn.Module, known: Known, view: LogView, eyes: KernelInputs, worker: Worker
-) -> FrozenBase:
+) -> StandardizedBase:
     """The frozen base with a standardisation fitted on some rows."""
     some: list[pa.RecordBatch] = [
         known.source.features_of(piece).slice(0, _SAMPLE_ROWS) for piece in known.rows.pieces[:1]
@@ -170,7 +170,7 @@ def through_base(
         narrow=eyes.narrow,
         worker=worker,
     )
-    return FrozenBase(
+    return StandardizedBase(
         model=model,
         catalog=view.catalog,
         standard=standard,
@@ -180,7 +180,9 @@ def through_base(
     )
 
 
-def tuning_rows(base_: FrozenBase, known: Known, eyes: KernelInputs, worker: Worker) -> TuningRows:
+def tuning_rows(
+    base_: StandardizedBase, known: Known, eyes: KernelInputs, worker: Worker
+) -> TuningRows:
     """The rows as kernels read them, computed at each use or kept from the first."""
     names = [(POOLED,), known.domains]
     if eyes.keeps == "recompute":
@@ -200,7 +202,7 @@ def tuning_rows(base_: FrozenBase, known: Known, eyes: KernelInputs, worker: Wor
     return tuning.tuning_rows(known.rows.known, kept, base_.catalog, names)
 
 
-def with_eyes(rows: TuningRows, base_: FrozenBase) -> TuningRows:
+def with_eyes(rows: TuningRows, base_: StandardizedBase) -> TuningRows:
     """The same rows, and what was kept of them, read as kernels on this base read."""
     seen = rows.activations
     if not isinstance(seen, ActivationBuffer):
@@ -209,11 +211,15 @@ def with_eyes(rows: TuningRows, base_: FrozenBase) -> TuningRows:
 
 
 def frozen_bytes(model: nn.Module) -> int:
-    """Bytes of this worker's frozen tables, as they are held."""
-    return held_tables(model).num_bytes
+    """Return the bytes of this worker's frozen tables, as they are stored."""
+    tables = unwrap(model).tables
+    assert isinstance(tables, FrozenTables)
+    return tables.num_bytes
 
 
-def fresh_bank(base_: FrozenBase, spec: KernelSpec, names: Sequence[str], *, seed: int) -> Bank:
+def fresh_bank(
+    base_: StandardizedBase, spec: KernelSpec, names: Sequence[str], *, seed: int
+) -> Bank:
     """A bank of new kernels on this base."""
     inner = unwrap(base_.model)
     shape = kernel_shape(inner.heads, spec, x_units=base_.width - base_.units)
@@ -277,7 +283,7 @@ class Slices:
 
 def slices_of(
     ground: BenchSetup,
-    base_: FrozenBase,
+    base_: StandardizedBase,
     rows: TuningRows,
     domains: Sequence[str],
     worker: Worker,

@@ -30,6 +30,7 @@ from iak.pipeline.tuning.finetune import (
 )
 from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.schemas.job import FrozenTablesSpec
+from iak.schemas.plan import PlacementSpec
 
 _GIB = 2**30
 
@@ -180,8 +181,7 @@ def night(
         ),
         live=live,
         checkpoint_every_s=600.0,
-        sharding={},
-        row_wise_from_rows=ROW_WISE_FROM_ROWS,
+        placement=PlacementSpec(row_wise_from_rows=ROW_WISE_FROM_ROWS),
     )
     done = finetune(work, worker=worker, report=clock)
     kernels = {

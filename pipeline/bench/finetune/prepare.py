@@ -22,6 +22,7 @@ from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.process import Worker, run_on_workers
 from iak.schemas.bench import BenchFinetuneSpec
+from iak.schemas.plan import PlacementSpec
 
 NEVER = 10**9
 
@@ -106,8 +107,7 @@ def pretrain_work(
         validations_per_epoch=validations,
         shuffle_rows=4 * spec.batch_rows,
         bf16=False,
-        sharding={},
-        row_wise_from_rows=10_000,
+        placement=PlacementSpec(),
         checkpoint_every_steps=NEVER,
     )
 

@@ -28,7 +28,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from iak.pipeline.activations.buffer import Activations, FrozenBase
+from iak.pipeline.activations.buffer import Activations, StandardizedBase
 from iak.pipeline.activations.rows import TuningRows, tuning_rows
 from iak.pipeline.base import published_base
 from iak.pipeline.bench.finetune import iak_variants
@@ -101,8 +101,8 @@ def sweep_on_worker(worker: Worker, ground: BenchSetup) -> tuple[AtK, ...]:
 class Seen:
     """What the base makes of the rows: the same whatever the domains are."""
 
-    through: FrozenBase
-    whole: FrozenBase
+    through: StandardizedBase
+    whole: StandardizedBase
     """The same with all of x."""
     train: Activations
     valid: Activations
@@ -172,7 +172,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _whole(
     ground: BenchSetup,
-    through: FrozenBase,
+    through: StandardizedBase,
     known: Known,
     rows: tuple[TuningRows, TuningRows],
     worker: Worker,
@@ -225,7 +225,9 @@ def _mean_epochs(known: Known, epochs_K: Sequence[int]) -> float:
 class _Separate:
     """One domain's fine-tune after the other's."""
 
-    def __init__(self, ground: BenchSetup, through: FrozenBase, known: Known, valid: Known) -> None:
+    def __init__(
+        self, ground: BenchSetup, through: StandardizedBase, known: Known, valid: Known
+    ) -> None:
         spec = ground.spec
         self.spec, self.through = spec, through
         self.counts = [known.counts[name] for name in known.domains]

@@ -111,11 +111,7 @@ class Continued(Pretraining):
             for state in tables_state(self.model):
                 state.zero_()
         self.adam.state.clear()
-        self.standing, self.trajectory = TrainState(), Trajectory()
-
-    def step(self, batch: Batch) -> float:
-        """One step of `iak pretrain`."""
-        return self._step(batch)
+        self.state, self.trajectory = TrainState(), Trajectory()
 
     def continue_training(self) -> Trajectory:
         """(b) to its end: reading, stepping and the schedule are those of `iak pretrain`."""
@@ -125,18 +121,18 @@ class Continued(Pretraining):
         self.run()
         return self.trajectory
 
-    def _judge_parent(self) -> None:
+    def _validate_parent(self) -> None:
         """Do nothing: the trajectory has measured the base already, off the clock."""
 
     def _validate(self) -> None:
         dist.barrier()
-        trajectory, standing = self.trajectory, self.standing
+        trajectory, state = self.trajectory, self.state
         trajectory.trained_s += time.perf_counter() - self.started
-        trajectory.steps = standing.step
+        trajectory.steps = state.step
         loss = self._loss()
-        standing.is_over = trajectory.judged(loss)
-        standing.best_loss, standing.best_step = trajectory.best_loss, trajectory.best_step
-        self.report({"event": "continued", "step": standing.step, "valid_loss": loss})
+        state.is_over = trajectory.judged(loss)
+        state.best_loss, state.best_step = trajectory.best_loss, trajectory.best_step
+        self.report({"event": "continued", "step": state.step, "valid_loss": loss})
         self.started = time.perf_counter()
 
     def fine_tune(self) -> Trajectory:
@@ -144,7 +140,7 @@ class Continued(Pretraining):
         full, trajectory = FullFineTune(self), self.trajectory
         trajectory.judged(self._loss())
         for epoch in range(self.work.epochs):
-            self.standing.cursor = Cursor(epoch=epoch)
+            self.state.cursor = Cursor(epoch=epoch)
             if self._passed(full):
                 break
         return trajectory
@@ -157,7 +153,7 @@ class Continued(Pretraining):
         for batch, _ in prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
             full.set_rates(*learning_rates(self.work.optim, trajectory.steps, self.steps))
             full.step(batch)
-            self.standing.step = trajectory.steps = trajectory.steps + 1
+            self.state.step = trajectory.steps = trajectory.steps + 1
             if trajectory.steps % every == 0 or trajectory.steps == self.steps:
                 dist.barrier()
                 trajectory.trained_s += time.perf_counter() - started
