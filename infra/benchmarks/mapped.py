@@ -1,17 +1,17 @@
 """Hold a published base's tables in shares, or map them whole from disk: start, memory, lookups.
 
-    .venv/bin/python infra/benchmarks/mapped.py BASE OUT
+    python -m infra.benchmarks mapped BASE OUT
 
-BASE is a run of `iak pretrain` (or the folder of its base); OUT takes mapped.json and mapped.md,
-the table in README.md beside this file. Each way starts in processes of its own. A worker's part of
-the machine's memory counts a page that two workers share as half a page for each (Pss).
+OUT takes mapped.json and mapped.md, the table in README.md beside this file. Each way starts in
+processes of its own. A page that two workers share counts half a page for each of them (Pss).
 """
 
+import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,19 @@ WORKERS, ROWS, BATCHES = 2, 4096, 20
 _PAGE, _MIB = 4096, 2**20
 
 
-def main(place: Path, out: Path) -> None:
-    """Every precision and way, then the table."""
+def main(words: Sequence[str]) -> int:
+    """Read the command line, and measure."""
+    parser = argparse.ArgumentParser(prog="python -m infra.benchmarks mapped", description=__doc__)
+    parser.add_argument("base", type=Path, help="a run of `iak pretrain`, or its base folder")
+    parser.add_argument("out", type=Path, help="folder of mapped.json and mapped.md")
+    options = parser.parse_args(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    measure(options.base.absolute(), options.out.absolute())
+    return 0
+
+
+def measure(place: Path, out: Path) -> None:
+    """Measure every precision and way, then write the table."""
     found = []
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory(dir=out) as folder:
@@ -120,8 +131,3 @@ def table(found: list[dict[str, Any]]) -> str:
             ]
         )
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[2]).mkdir(parents=True, exist_ok=True)
-    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute())

@@ -1,12 +1,12 @@
 """Write the records of a folder into README.md beside this file, between its two markers.
 
-    python infra/benchmarks/readme.py infra/benchmarks/epyc-2-cores
+    python -m infra.benchmarks readme infra/benchmarks/epyc-2-cores
 
 A number of a benchmark stands on the page because a record holds it, and for no other reason.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -343,6 +343,10 @@ def _scaling(record: Record, place: str) -> str:
     return "\n".join([*lines, *_targets(record)])
 
 
-if __name__ == "__main__":
-    path = HERE / "README.md"
-    path.write_text(written(path.read_text(), Path(sys.argv[1])))
+def main(words: Sequence[str]) -> int:
+    """Read the command line, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m infra.benchmarks readme", description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of the records, below infra/benchmarks")
+    page = HERE / "README.md"
+    page.write_text(written(page.read_text(), parser.parse_args(words).folder))
+    return 0

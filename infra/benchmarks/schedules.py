@@ -1,14 +1,15 @@
 """Tune each public log by several schedules and seeds, and keep what gate rows say of them.
 
-    .venv/bin/python infra/benchmarks/schedules.py DATA_ROOT RUNS OUT [LOG ...]
+    python -m infra.benchmarks schedules DATA_ROOT RUNS OUT [LOG ...]
 
 RUNS holds the bases that seven_logs.py made (or takes them); OUT takes schedules.json and
 schedules.md, the table in README.md beside this file. Gate rows decide: neither training nor early
 stops use them, and no test row is read.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from iak.jobs.cli import run
 LOGS = ("frappe", "movielens", "retailrocket", "coupons", "xmrec")
 SEEDS = range(3)
 LONG = {"max_epochs": 8, "decay_share": 0}
-SCHEDULES = {
+SCHEDULES: dict[str, dict[str, dict[str, float]]] = {
     "falling, 4 and 2 epochs (the defaults)": {"pooled": {}, "domain": {}},
     "constant, 8 epochs at most": {
         "pooled": {**LONG, "lr": 1e-3, "compression_epochs": 2},
@@ -30,8 +31,22 @@ SCHEDULES = {
 }
 
 
-def main(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
-    """Every log, schedule and seed, then the table."""
+def main(words: Sequence[str]) -> int:
+    """Read the command line, and measure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.benchmarks schedules", description=__doc__
+    )
+    parser.add_argument("data_root", help="folder of the public logs")
+    parser.add_argument("runs", type=Path, help="run folders, with the bases of seven_logs")
+    parser.add_argument("out", type=Path, help="folder of schedules.json and schedules.md")
+    parser.add_argument("logs", nargs="*", help=f"which logs; all of {', '.join(LOGS)} without")
+    options = parser.parse_args(words)
+    measure(options.data_root, options.runs, options.out, tuple(options.logs) or LOGS)
+    return 0
+
+
+def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
+    """Run every log, schedule and seed, then write the table."""
     found = []
     with ray_cluster(2):
         for log in logs:
@@ -92,7 +107,3 @@ def table(found: list[dict[str, Any]], logs: tuple[str, ...]) -> str:
 def column(found: list[dict[str, Any]], log: str, schedule: str, name: str) -> np.ndarray:
     """One number of every seed; none where it has none."""
     return np.array([f[name] for f in found if (f["log"], f["schedule"]) == (log, schedule)], float)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), tuple(sys.argv[4:]) or LOGS)

@@ -1,14 +1,15 @@
 """Run pretrain, finetune and evaluate on each public log, and keep what the records say.
 
-    .venv/bin/python infra/benchmarks/seven_logs.py DATA_ROOT RUNS OUT [LOG ...]
+    python -m infra.benchmarks seven_logs DATA_ROOT RUNS OUT [LOG ...]
 
 DATA_ROOT holds the logs, RUNS takes the run folders (finished ones are kept), OUT takes one JSON a
 log and `table.md`, the table in README.md beside this file. A log's settings are the presets of its
 catalogue.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,22 @@ PLACES = ("data_root", "run_dir", "base", "bundles")
 SHOWN = ("ctr", "cvr", "cart", "ctcvr", "ct_cart")
 
 
-def main(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
-    """Every log, then the table."""
+def main(words: Sequence[str]) -> int:
+    """Read the command line, and measure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.benchmarks seven_logs", description=__doc__
+    )
+    parser.add_argument("data_root", help="folder of the public logs")
+    parser.add_argument("runs", type=Path, help="takes the run folders; finished ones are kept")
+    parser.add_argument("out", type=Path, help="folder of one JSON a log, and table.md")
+    parser.add_argument("logs", nargs="*", help=f"which logs; all of {', '.join(LOGS)} without")
+    options = parser.parse_args(words)
+    measure(options.data_root, options.runs, options.out, tuple(options.logs) or LOGS)
+    return 0
+
+
+def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
+    """Run every log, then write the table."""
     out.mkdir(parents=True, exist_ok=True)
     with ray_cluster(2):
         for log in logs:
@@ -99,7 +114,3 @@ def delta(row: dict[str, Any]) -> str:
     if row["delta_auc"] is None:
         return "-"
     return f"{row['delta_auc']:+.4f} [{row['delta_auc_low']:+.4f}, {row['delta_auc_high']:+.4f}]"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), tuple(sys.argv[4:]) or LOGS)

@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from iak.pipeline.bench.faults.outcome import Ended, Fault
 from iak.pipeline.errors import Corrupt
+from infra.benchmarks.faults.outcome import Ended, Fault
 
 
 def end(verb, settings, at):

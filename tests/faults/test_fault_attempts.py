@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from iak.pipeline.bench.faults.child import Request, run
 from iak.pipeline.process import fork_server
+from infra.benchmarks.faults.child import Request, run
 from tests.faults.attempts import end, spoil
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -14,7 +14,7 @@ CHANGES = 3 * 2  # a part is written, then renamed; the folder of the first is m
 
 @pytest.fixture(scope="module")
 def server():
-    return fork_server(["iak.jobs._faults", "iak.pipeline.bench.faults"])
+    return fork_server(["infra.benchmarks.faults.verbs", "infra.benchmarks.faults"])
 
 
 def ask(server, place, **request):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs._faults import attempt
-from iak.pipeline.bench.faults import CLASSES, ClassResult, line_of, notes_of, play
-from iak.pipeline.bench.faults.place import prepare
 from iak.pipeline.process import fork_server
+from infra.benchmarks.faults import CLASSES, ClassResult, line_of, notes_of, play
+from infra.benchmarks.faults.place import prepare
+from infra.benchmarks.faults.verbs import run_verb
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(560)]
 TURNS = 2
@@ -18,11 +18,11 @@ SEED = 20
 @pytest.fixture(scope="module")
 def ground():
     """A place outside pytest's own folders, which pytest keeps from other users."""
-    server = fork_server(["iak.jobs._faults", "iak.pipeline.bench.faults"])
+    server = fork_server(["infra.benchmarks.faults.verbs", "infra.benchmarks.faults"])
     with tempfile.TemporaryDirectory(prefix="iak-faults-") as folder:
         scratch = Path(folder).resolve()
         scratch.chmod(0o755)
-        yield prepare(server, attempt, scratch, repeats=2, threads=2, report=lambda _: None)
+        yield prepare(server, run_verb, scratch, repeats=2, threads=2, report=lambda _: None)
 
 
 @pytest.mark.parametrize("known", CLASSES, ids=lambda known: f"{known.name}: {known.where}")

@@ -11,12 +11,12 @@ told       lines, the model's error, notes
 import os
 from typing import Any
 
-from iak.pipeline.bench.finetune import prepare
 from iak.pipeline.bench.progress import Report, followed
 from iak.pipeline.bench.scaling import findings, measured
 from iak.pipeline.bench.scaling.links import link_of
+from iak.pipeline.bench.setup import prepare
 from iak.pipeline.errors import BadRequest
-from iak.schemas.bench import BenchFinetuneSpec, BenchScalingSpec
+from iak.schemas.bench import BenchScalingSpec, BenchSetupSpec
 from iak.schemas.record import Target
 
 _DOMAINS = 1000
@@ -39,7 +39,7 @@ def measure(
         )
     progress = spec.out / "scaling.progress.jsonl"
     with followed(progress, report):
-        ground = prepare.prepare(ground_spec(spec), progress, report)
+        ground = prepare(ground_spec(spec), progress, report)
         by_count = measured.measure_in_turns(spec, ground)
         counted = {}
         for workers in spec.counted:
@@ -61,9 +61,9 @@ def measure(
     )
 
 
-def ground_spec(spec: BenchScalingSpec) -> BenchFinetuneSpec:
-    """The same log and base as `iak bench finetune` makes, at this bench's sizes."""
-    return BenchFinetuneSpec(
+def ground_spec(spec: BenchScalingSpec) -> BenchSetupSpec:
+    """Return settings that make the log and the base at the sizes of this benchmark."""
+    return BenchSetupSpec(
         smoke=spec.smoke,
         out=spec.out,
         seed=spec.seed,

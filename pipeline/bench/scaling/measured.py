@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.prepare import BenchSetup
 from iak.pipeline.bench.progress import writer
 from iak.pipeline.bench.scaling.links import Counted, Timed, share_sent
 from iak.pipeline.bench.scaling.timeline import Profile, Timeline, parts_of, profile_of
 from iak.pipeline.bench.scaling.turns import Turns
 from iak.pipeline.bench.scaling.workloads import Case, Took, open_cases
+from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.process import Worker, run_on_workers
 from iak.schemas.bench import BenchScalingSpec
 

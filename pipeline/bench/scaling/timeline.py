@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.counters import Wire, name_of
+from iak.pipeline.bench.counters import Wire, name_of
 
 INPUT, COMPUTE, WAITING = "input", "compute", "waiting"
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from iak.pipeline.activations.buffer import Activations, Recomputed
 from iak.pipeline.activations.standardizer import Read
 from iak.pipeline.base import published_base
-from iak.pipeline.bench.finetune import iak_variants
-from iak.pipeline.bench.finetune.iak_variants import KernelInputs, Slices
-from iak.pipeline.bench.finetune.prepare import BenchSetup
-from iak.pipeline.bench.finetune.torchrec_variants import Continued
+from iak.pipeline.bench import iak_variants
+from iak.pipeline.bench.iak_variants import KernelInputs, Slices
 from iak.pipeline.bench.progress import Report
+from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.bench.torchrec_variants import Continued
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.reader import prefetch
 from iak.pipeline.errors import BadRequest

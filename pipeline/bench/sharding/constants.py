@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.counters import Wire
+from iak.pipeline.bench.counters import Wire
 from iak.pipeline.bench.ids import drawn
 from iak.pipeline.bench.sharding.layouts import Place, ids_of, settle
 from iak.pipeline.process import Worker

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from iak.pipeline.bench.finetune.torchrec_variants import tables_state
 from iak.pipeline.bench.ids import drawn
 from iak.pipeline.bench.limits import free_bytes
 from iak.pipeline.bench.sharding.sizes import FEATURE, Size
+from iak.pipeline.bench.torchrec_variants import tables_state
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.counters import Wire
+from iak.pipeline.bench.counters import Wire
 from iak.pipeline.bench.progress import Report
 from iak.pipeline.bench.sharding import constants
 from iak.pipeline.bench.sharding.layouts import WAYS, Place, Way, check, ids_of

@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.bench import scaling
-from iak.pipeline.bench.finetune.counters import moved
+from iak.pipeline.bench.counters import moved
 from iak.pipeline.bench.scaling import findings, measured
 from iak.pipeline.bench.scaling.links import (
     Counted,

@@ -1,0 +1,58 @@
+"""Measure what a night costs on a frozen base, against what it costs today.
+
+prepare   the wide log and a base, kept between runs
+plain     (a) full fine-tune, (b) continued training, (c) frozen trunk the plain way
+ours      (d) frozen tables and a bank, nothing kept; (e) from kept activations; nights
+steps     a step of each of them, interleaved; (a) and (b) to their best step
+sweep     (f) K separate fine-tunes against a bank of K
+must      the floor under a step; `rates` the machine's ceilings
+told      lines, targets, notes
+"""
+
+from typing import Any
+
+from iak.pipeline.base import published_base
+from iak.pipeline.bench.progress import Report, followed
+from iak.pipeline.bench.setup import prepare
+from iak.pipeline.process import run_on_workers
+from iak.schemas.record import Target
+from infra.benchmarks.finetune import findings, nights, rates, ray_share, steps, sweep
+from infra.benchmarks.specs import BenchFinetuneSpec
+
+
+def measure(
+    spec: BenchFinetuneSpec, report: Report
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    """The table's lines, the targets, notes, and the machine's ceilings."""
+    progress = spec.out / "finetune.progress.jsonl"
+    with followed(progress, report):
+        ground = prepare(spec, progress, report)
+        ceilings = run_on_workers(rates.rates_on_worker, spec.workers)[0]
+        measured = run_on_workers(steps.steps_on_worker, spec.workers, ground)[0]
+        first, steady = run_on_workers(nights.nights_on_worker, spec.workers, ground, nights.EQUAL)[
+            0
+        ]
+        others = {
+            way.name: run_on_workers(nights.nights_on_worker, spec.workers, ground, way)[0]
+            for way in nights.OTHERS
+        }
+        by_domains = run_on_workers(sweep.sweep_on_worker, 1, ground, spec)[0]
+    progress.unlink(missing_ok=True)
+    ray_rows, ray_target = ray_share.ray_share(spec, report)
+    found = findings.Findings(
+        spec=spec,
+        rates=ceilings,
+        steps=measured,
+        first=first,
+        steady=steady,
+        others=others,
+        sweep=by_domains,
+        window_rows=ground.view("tune").selections["tune"].rows,
+        auc_costs=findings.auc_costs(published_base.open_base(ground.base).manifest.precisions),
+    )
+    return (
+        [*findings.rows_of(found), *ray_rows],
+        [*findings.targets_of(found), ray_target],
+        findings.notes_of(found),
+        dict(findings.limits_of(ceilings)),
+    )

@@ -1,0 +1,312 @@
+"""The variants of this project: frozen tables, a trunk without autograd, a bank of kernels.
+
+Slices are epochs of `CohortTuner` over some of the domains; nothing of the tuning itself is written
+a second time here.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import nn
+
+from iak.pipeline.activations import rows as tuning
+from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase
+from iak.pipeline.activations.represent import DTYPES
+from iak.pipeline.activations.rows import ReadPiece, RowSource, SplitRows, TuningRows
+from iak.pipeline.activations.standardizer import fit_standardizer
+from iak.pipeline.base import precision as precisions
+from iak.pipeline.base import published_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.bench.torchrec_variants import kernel_shape
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.view import LogView
+from iak.pipeline.iak.bank import Bank, stack
+from iak.pipeline.iak.kernel import fresh
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.tuning.finetune import frozen_base, held_tables
+from iak.pipeline.tuning.levels import find_domains
+from iak.pipeline.tuning.schedule import Step
+from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage
+from iak.schemas.domain import POOLED
+from iak.schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
+from iak.schemas.log import Catalog
+
+ROW_WISE_FROM_ROWS = 10_000
+_SAMPLE_ROWS = 4096
+_LEVEL = 1
+"""Of the domains, below the pooled kernel."""
+Reads = Literal["h", "hx"]
+
+
+def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Recommender:
+    """The published base, frozen, its tables held in `precision`, whatever that costs."""
+    model, _ = frozen_base(
+        published_base.open_base(ground.base),
+        {},
+        ROW_WISE_FROM_ROWS,
+        worker,
+        FrozenTablesSpec(precision=precision, tolerance=precisions.ANYTHING),
+    )
+    return model
+
+
+def stage_of(ground: BenchSetup, stage: StageSpec, **changes: Any) -> Stage:  # noqa: ANN401
+    """A stage as `iak finetune` makes it, steps of the bench's rows."""
+    spec = ground.spec
+    fields = stage.model_dump() | {"beta": spec.kernel.beta, "step_rows": spec.batch_rows}
+    return Stage(**fields | changes, seed=spec.seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """This worker's rows of a split, and their domains, largest first."""
+
+    source: RowSource
+    rows: SplitRows
+    domains: tuple[str, ...]
+    counts: Mapping[str, int]
+    """Rows of each domain over all workers."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The log's, cut into these domains."""
+        return self.source.reader.catalog
+
+
+def read_split(
+    opened: PublishedBase, view: LogView, split: str, worker: Worker, tuned: Sequence[str] = ()
+) -> Known:
+    """A split's rows without a cache, and its domains unless they are given."""
+    reader = Reader(
+        selection=view.selections[split],
+        catalog=view.catalog,
+        encoding=opened.encoding,
+        rank=worker.rank,
+        world=worker.world,
+        as_of=view.as_of,
+    )
+    source = RowSource(reader=reader, store=None, seen=Counter())
+    rows = source.read()
+    if tuned:
+        return Known(source=source, rows=rows, domains=tuple(tuned), counts={})
+    names = find_domains(rows.known, view.catalog.domain, worker)
+    return Known(source=source, rows=rows, domains=names.tuned[-1], counts=names.rows[-1])
+
+
+def some_of(known: Known, wanted_rows: int) -> tuple[str, ...]:
+    """Every n-th domain by size, which together have about so many rows: small and large ones."""
+    step = max(1, round(sum(known.counts.values()) / wanted_rows))
+    return known.domains[step // 2 :: step]
+
+
+def only(known: Known, domains: Sequence[str]) -> Known:
+    """The rows of these domains, as if the log held no others."""
+    column = known.rows.known.column(f"l.{_LEVEL}").cast(pa.string())
+    wanted = pc.is_in(column, value_set=pa.array(domains)).combine_chunks()
+    pieces, first = [], 0
+    for read in known.rows.pieces:
+        mask = wanted.slice(read.first, read.piece.rows)
+        features = known.source.features_of(read).filter(mask)
+        here = replace(read.piece, start=0, stop=len(features))
+        pieces.append(ReadPiece(piece=here, first=first, features=features))
+        first += len(features)
+    return Known(
+        source=known.source,
+        rows=SplitRows(known=known.rows.known.filter(wanted), pieces=tuple(pieces)),
+        domains=tuple(domains),
+        counts={name: known.counts[name] for name in domains},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelInputs:
+    """What the kernels read, and where it comes from."""
+
+    reads: Reads
+    keeps: Literal["recompute", "bf16", "fp32"]
+    narrow: int = 0
+    """Components that x is narrowed to; 0 leaves it."""
+    product: Literal["fp32", "bf16"] = "fp32"
+    """Type of the encoder's first product."""
+    trunk: Literal["fp32", "bf16"] = "fp32"
+    """Type of the trunk's products."""
+
+    @property
+    def inputs(self) -> str:
+        """What tells apart kernels that cannot share a bank."""
+        return f"{self.reads}{self.narrow or ''}"
+
+
+def through_base(
+    model: nn.Module, known: Known, view: LogView, eyes: KernelInputs, worker: Worker
+) -> FrozenBase:
+    """The frozen base with a standardisation fitted on some rows."""
+    some: list[pa.RecordBatch] = [
+        known.source.features_of(piece).slice(0, _SAMPLE_ROWS) for piece in known.rows.pieces[:1]
+    ]
+    standard = fit_standardizer(
+        model,
+        tuning.joined(some, view.catalog),
+        view.catalog,
+        reads_x=eyes.reads == "hx",
+        narrow=eyes.narrow,
+        worker=worker,
+    )
+    return FrozenBase(
+        model=model,
+        catalog=view.catalog,
+        standard=standard,
+        device=worker.device,
+        dtype=DTYPES[eyes.product],
+        products=DTYPES[eyes.trunk],
+    )
+
+
+def tuning_rows(base_: FrozenBase, known: Known, eyes: KernelInputs, worker: Worker) -> TuningRows:
+    """The rows as kernels read them, computed at each use or kept from the first."""
+    names = [(POOLED,), known.domains]
+    if eyes.keeps == "recompute":
+        seen = tuning.recomputed(known.rows, known.source, base_, torch.float32)
+        return tuning.tuning_rows(known.rows.known, seen, base_.catalog, names)
+    # The pieces hand their features over; another variant reads them as well.
+    pieces = tuple(replace(piece) for piece in known.rows.pieces)
+    kept = tuning.activations_of(
+        replace(known.rows, pieces=pieces),
+        known.source,
+        base_,
+        key={},
+        dtype=DTYPES[eyes.keeps],
+        spill=None,
+        worker=worker,
+    )
+    return tuning.tuning_rows(known.rows.known, kept, base_.catalog, names)
+
+
+def with_eyes(rows: TuningRows, base_: FrozenBase) -> TuningRows:
+    """The same rows, and what was kept of them, read as kernels on this base read."""
+    seen = rows.activations
+    if not isinstance(seen, ActivationBuffer):
+        return rows
+    return replace(rows, activations=seen.seen_by(base_))
+
+
+def frozen_bytes(model: nn.Module) -> int:
+    """Bytes of this worker's frozen tables, as they are held."""
+    return held_tables(model).num_bytes
+
+
+def fresh_bank(base_: FrozenBase, spec: KernelSpec, names: Sequence[str], *, seed: int) -> Bank:
+    """A bank of new kernels on this base."""
+    inner = unwrap(base_.model)
+    shape = kernel_shape(inner.heads, spec, x_units=base_.width - base_.units)
+    return stack(shape, {name: fresh(shape, seed=seed) for name in names})
+
+
+class _Enough(Exception):
+    """As many steps as were asked for."""
+
+
+class Slices(CohortTuner):
+    """A level that is tuned an epoch at a time, for as long as one likes; nothing is validated."""
+
+    def __init__(
+        self,
+        bank: Bank,
+        *,
+        level: int,
+        stage: Stage,
+        setting: Setting,
+        twin: "Slices | None" = None,
+    ) -> None:
+        """As a CohortTuner in its second phase, every slot active.
+
+        A `twin` has a bank of the same kernels: both tune that one, in the same memory.
+        """
+        super().__init__(bank, level=level, stage=stage, setting=setting)
+        if twin is not None:
+            self.bank, self.start, self._bettered, self.adam = (
+                twin.bank,
+                twin.start,
+                twin._bettered,
+                twin.adam,
+            )
+        self.passes = self.taken = self.most = 0
+        self.progress.is_active_K = torch.ones(len(bank.names), dtype=torch.bool)
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch over all workers."""
+        return int(self.rows_K.sum())
+
+    def epoch(self) -> int:
+        """One pass over the rows; the steps it took."""
+        return self.some_steps(1 << 60)
+
+    def some_steps(self, most: int) -> int:
+        """The first `most` steps of a pass; the steps it took."""
+        self.taken, self.most = 0, most
+        self.passes += 1
+        with suppress(_Enough):
+            self._epoch("matching", self.passes)
+        return self.taken
+
+    def _step(self, phase: Any, step: Step) -> float:  # noqa: ANN401 - as CohortTuner has it
+        if self.taken == self.most:
+            raise _Enough
+        self.taken += 1
+        return super()._step(phase, step)
+
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes by kind: kernels (as they are, were and are best), moments, kept activations."""
+        seen = self.setting.train.activations
+        kept = seen.a_nA if isinstance(seen, ActivationBuffer) else None
+        flat = self.bank.flat_KN
+        return {
+            "kernels": 3 * flat.numel() * flat.element_size(),
+            "optimiser": 2 * self.adam.first_KN.numel() * self.adam.first_KN.element_size(),
+            "cache": 0 if kept is None else kept.numel() * kept.element_size(),
+        }
+
+
+def slices_of(
+    ground: BenchSetup,
+    base_: FrozenBase,
+    rows: TuningRows,
+    domains: Sequence[str],
+    worker: Worker,
+    *,
+    twin: Slices | None = None,
+    pooled: bool = False,
+) -> Slices:
+    """Fresh kernels for the domains, or those of a twin, about to be tuned on these rows.
+
+    With `pooled`, one kernel for all of them, in steps of the bench's rows.
+    """
+    kernel = ground.spec.kernel.model_copy(
+        update={"reads": "hx" if base_.standard.reads_x else "h"}
+    )
+    setting = Setting(
+        heads=unwrap(base_.model).heads,
+        tasks=published_base.task_shapes(base_.catalog),
+        train=rows,
+        valid=rows,
+        worker=worker,
+    )
+    names = (POOLED,) if pooled else domains
+    bank = twin.bank if twin else fresh_bank(base_, kernel, names, seed=ground.spec.seed)
+    rows_a_step = ground.spec.batch_rows
+    size = {"min_batch": rows_a_step, "max_batch": rows_a_step} if pooled else {}
+    stage = stage_of(
+        ground, ground.spec.pooled if pooled else ground.spec.domain, compression_epochs=0, **size
+    )
+    level = 0 if pooled else _LEVEL
+    return Slices(bank, level=level, stage=stage, setting=setting, twin=twin)
