@@ -80,7 +80,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
 
 
 def draw_plan(told: Estimate, path: Path) -> None:
-    """The memory of every rank, stacked by kind, under what is planned into."""
+    """Draw the memory of every rank, stacked by kind, below the planned limit."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(max(6.0, min(16.0, 0.35 * len(told.memory))), 4.2))
         figure.set_layout_engine("constrained")
@@ -123,7 +123,7 @@ def _data(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 
 def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """What came of the faults, by the first word of their classes' names."""
+    """Draw the outcomes of the faults, by the first word of their classes' names."""
     (ax,) = axes
     groups: dict[str, Counter[str]] = {}
     for row in record.rows:
@@ -293,7 +293,7 @@ def _measured_tables(record: BenchmarkRecord) -> list[str]:
 
 
 def _sharding(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """A step's time by sharding type and precision, one panel a table, with the estimates."""
+    """Draw a step's time by sharding type and precision, one panel a table, with the estimates."""
     for ax, title in zip(axes, _measured_tables(record), strict=False):
         lines = [row for row in record.rows if row["table"] == title]
         launchers = list(dict.fromkeys(row["launcher"] for row in lines))

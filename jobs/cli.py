@@ -194,7 +194,7 @@ def _top(words: list[str]) -> int:
 
 
 def _listed(told: str) -> Callable[[], None]:
-    """A verb for the list of verbs; its own help is made when it is asked for."""
+    """Return a verb for the list of verbs; its own help is made when it is asked for."""
 
     def verb() -> None:
         return
@@ -419,7 +419,7 @@ def _as_flag(word: str) -> str:
 
 
 def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:
-    """The words without `--config FILE`, and the files."""
+    """Return the words without `--config FILE`, and the files."""
     kept: list[str] = []
     files: list[Path] = []
     rest = iter(words)

@@ -64,7 +64,7 @@ def write(out: Tensor, precision: Precision, *, first_row: int) -> Iterator[int]
 
 
 def values(rows_I: Tensor, precision: Precision, *, width: int) -> Tensor:
-    """The rows with these numbers, (I, width), as they are to be looked up."""
+    """Return the rows with these numbers, (I, width), as a lookup must give them."""
     return _values(_packed(rows_I, width * _bits(precision)), precision)
 
 
@@ -82,7 +82,7 @@ def _bits(precision: Precision) -> int:
 
 
 def _packed(rows_I: Tensor, bits: int) -> Tensor:
-    """A bijection of each row's number as its first bytes, and hashes of it as the others."""
+    """Return bytes of each row: a bijection of its number first, then hashes of it."""
     words = []
     for number in range(-(-bits // _WORD_BITS)):
         salt = (number * _SALT + 2**63) % 2**64 - 2**63
@@ -93,7 +93,7 @@ def _packed(rows_I: Tensor, bits: int) -> Tensor:
 
 
 def _mixed(word_I: Tensor, bits: int) -> Tensor:
-    """A bijection of the numbers below 2^bits, as int64; `word_I` is used up."""
+    """Map the numbers below 2^bits one to one, as int64; `word_I` is overwritten."""
     half = bits // 2
     low, kept = (1 << half) - 1, (1 << bits) - 1 if bits < _WORD_BITS else -1
     for factor in _FACTORS:

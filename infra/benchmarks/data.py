@@ -54,7 +54,7 @@ _CONSUMER_WIDTH = 512
 def measure(
     spec: BenchDataSpec, report: Report
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """The table's lines, the target, notes, and the machine's ceilings."""
+    """Return the table's lines, the target, notes, and the machine's ceilings."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="iak-bench-data-") as place, _one_thread():
         root = Path(place)
@@ -91,13 +91,13 @@ class Case:
         return [c for c in catalog.columns if c not in catalog.log.partition_keys]
 
     def of_group(self, place: int) -> "Case":
-        """The case of one of the log's row groups."""
+        """Return the case of one of the log's row groups."""
         selection = self.reader.selection
         one = replace(selection, groups=(selection.groups[place],))
         return replace(self, reader=replace(self.reader, selection=one))
 
     def unverified(self) -> "Case":
-        """The case of a reader that does not compare what it reads with the files' content."""
+        """Return the case of a reader that does not verify the files' content."""
         selection = self.reader.selection
         files = tuple(replace(file, content=None) for file in selection.snapshot.files)
         snapshot = replace(selection.snapshot, files=files)
@@ -249,7 +249,7 @@ def _stage_lines(case: Case, times: Times) -> list[dict[str, Any]]:
 
 
 def _overlap_lines(spec: BenchDataSpec, case: Case, report: Report) -> list[dict[str, Any]]:
-    """A consumer that computes about as long as a batch takes to make, with prefetching and not."""
+    """Time a consumer that computes as long as a batch takes, with and without prefetching."""
     ready = list(case.batches())
     consume = _consumer(_seconds(lambda: _used_up(case.batches())) / len(ready))
 
@@ -312,7 +312,7 @@ def _gil_share(case: Case) -> float:
 
 
 def _counted(work: Callable[[], object]) -> float:
-    """Turns of a loop of pure Python a second, while another thread works."""
+    """Return turns a second of a loop of pure Python, while another thread works."""
     other = threading.Thread(target=work)
     turns, started = 0, time.perf_counter()
     other.start()
@@ -366,7 +366,7 @@ def _target(ratio: float, profile: list[str]) -> Target:
 
 
 def _content_targets(times: Times) -> list[Target]:
-    """What it costs to name files by their content, and to compare it when they are read."""
+    """Measure the cost of naming files by their content, and of comparing it when they are read."""
     before = median(h / r for h, r in zip(times[HASHED], times[UNVERIFIED], strict=True))
     whole = [(h + e) / u for h, e, u in _columns_of(times)]
     shares = {
@@ -393,7 +393,7 @@ def _columns_of(times: Times) -> Iterator[tuple[float, float, float]]:
 
 
 def _notes(spec: BenchDataSpec, case: Case, profile: list[str]) -> list[str]:
-    """What a reader must know to read the numbers."""
+    """Return what a reader must know to understand the numbers."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return [
         f"{spec.rows:,} rows in row groups of {spec.row_group_rows:,}, {len(case.columns)} columns "

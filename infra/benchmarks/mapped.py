@@ -108,7 +108,7 @@ def drawn(shapes: tuple[TableShape, ...], *, seed: int) -> KeyedJaggedTensor:
 
 
 def together(parts: list[dict[str, float]]) -> dict[str, Any]:
-    """The slowest worker's seconds, the machine's memory."""
+    """Return the slowest worker's seconds and the machine's memory."""
     return {
         "ready_s": round(max(part["ready_s"] for part in parts), 2),
         "step_ms": round(1e3 * max(part["step_s"] for part in parts), 2),
@@ -118,7 +118,7 @@ def together(parts: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """A line a way."""
+    """Return the table, one line for each way."""
     heads = ["precision", "tables", "ready, s", "resident, MiB a worker", "of the machine, MiB"]
     heads.append("a lookup of 4,096 rows, ms")
     lines = [heads, ["---"] * len(heads)]

@@ -30,7 +30,7 @@ _REGIONS, _DAYS = ("north", "south"), ("2026-10-01", "2026-10-02")
 
 
 def write_log(spec: BenchDataSpec, root: Path) -> int:
-    """A wide log of a platform: 20 columns, two histories, hive partitions; its bytes."""
+    """Write a wide log of a platform, 20 columns and two histories; return its bytes."""
     size = 0
     partitions = list(product(_REGIONS, _DAYS))
     ends = np.linspace(0, spec.rows, len(partitions) + 1).astype(int)
@@ -91,7 +91,7 @@ def _text(draw: Generator, name: str, words: int, count: int) -> pa.Array:
 
 
 def catalog_with(encoding: str) -> Catalog:
-    """The log's catalogue with its ids encoded one way; `mixed` as one would choose them."""
+    """Return the log's catalogue with its ids encoded one way; `mixed` is a realistic choice."""
     counted = _SIZES | _SMALL
     tables: dict[str, dict[str, Any]] = {"user_id": {"encoding": "hash", "rows": 1_000_000}}
     if encoding == "mixed":

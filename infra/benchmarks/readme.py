@@ -47,7 +47,7 @@ def _records(folder: Path, names: Iterable[str]) -> dict[str, Record]:
 
 
 def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]]) -> list[str]:
-    """What the targets came to on other machines."""
+    """Return the targets' values on other machines."""
     lines: list[str] = []
     for records in others:
         commands = [
@@ -72,7 +72,7 @@ def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]
 
 
 def _measured(target: Record | None) -> str:
-    """A number, emphasised where it misses its target."""
+    """Return a number, emphasised where it misses its target."""
     if target is None:
         return "-"
     told = f"{target['measured']:.4g}"
@@ -84,7 +84,7 @@ def _place(folder: Path) -> str:
 
 
 def _head(record: Record, place: str, title: str, said: str) -> list[str]:
-    """What was run, where, and its picture."""
+    """Return what was run, where, and its picture."""
     machine, name = record["machine"], record["bench"]
     return [
         f"**{title}** (`{record['command']}`, {record['seconds'] / 60:.0f} minutes on "
@@ -174,7 +174,7 @@ def _finetune(record: Record, place: str) -> str:
 
 
 def _bought(nights: list[Record]) -> str:
-    """What continued training gains step by step, and kernels in a night."""
+    """Return what continued training gains step by step, and kernels in a night."""
     (_, start), *later = nights[0]["losses"]
     gains = ", ".join(f"{start - loss:+.4f} at step {step}" for step, loss in later)
     first, _, steady = (r["gain_nats_a_row"] for r in nights[2:5])
@@ -186,7 +186,7 @@ def _bought(nights: list[Record]) -> str:
 
 
 def _finetune_again(record: Record, _place: str) -> str:
-    """A second run of it: its nights with the lean ones, and what came out otherwise."""
+    """Return a second run: its nights, also with narrowed inputs, and what differed."""
     spreads = [r["slowest_over_fastest_slice"] for r in _of(record, "variants")]
     lines = [
         f"A second run (`finetune-2.json`, commit {record['commit']}) also has a trunk that "
@@ -290,7 +290,7 @@ def _sharding(record: Record, place: str) -> str:
 
 
 def _way(row: Record) -> list[str]:
-    """A combination that was measured, or its error."""
+    """Return a combination that was measured, or its error."""
     if row.get("error"):
         return [row["way"], row["launcher"], row["error"], *[""] * 6]
     return [

@@ -84,7 +84,7 @@ def gains(place: Path) -> dict[str, Any]:
 
 
 def table(found: list[dict[str, Any]], logs: tuple[str, ...]) -> str:
-    """A line a log: both schedules' means over seeds, and their paired difference."""
+    """Return a line for each log: both schedules' means over seeds, and their paired difference."""
     new, old = SCHEDULES
     lines = ["| log | kernels | " + f"{new} | {old} | difference, 95 % over seeds | seconds |"]
     lines.append("|---" * 6 + "|")

@@ -53,7 +53,7 @@ def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> Non
 
 
 def one_log(log: str, data_root: str, place: Path) -> None:
-    """The three verbs; a finished one says so and is kept."""
+    """Run the three verbs; a finished run is kept."""
     common = [f"catalog={log}", f"data_root={data_root}"]
     base, tuned = place / "pretrain", place / "finetune"
     run(["pretrain", *common, f"run_dir={base}"])
@@ -63,7 +63,7 @@ def one_log(log: str, data_root: str, place: Path) -> None:
 
 
 def summary(place: Path) -> dict[str, Any]:
-    """What the three records and the metrics say, without the lists of files."""
+    """Return the three records and the metrics, without the lists of files."""
     verbs = ("pretrain", "finetune", "evaluate")
     records = {v: json.loads((place / v / "record.json").read_text()) for v in verbs}
     for record in records.values():
@@ -77,7 +77,7 @@ def summary(place: Path) -> dict[str, Any]:
 
 
 def lines(out: Path, log: str) -> list[str]:
-    """The log's rows of the table: one a task, all rows ranked together."""
+    """Return the log's lines of the table: one for each task, all rows ranked together."""
     found = json.loads((out / f"{log}.json").read_text())
     pooled = {(m["method"], m["task"]): m for m in found["metrics"] if m["domain"] == "pooled"}
     kernels = found["finetune"]["result"]["kernels"]
@@ -110,7 +110,7 @@ def gate_of(kernels: list[dict[str, Any]], task: str) -> str:
 
 
 def delta(row: dict[str, Any]) -> str:
-    """A paired difference with its interval."""
+    """Return a paired difference with its interval."""
     if row["delta_auc"] is None:
         return "-"
     return f"{row['delta_auc']:+.4f} [{row['delta_auc_low']:+.4f}, {row['delta_auc_high']:+.4f}]"

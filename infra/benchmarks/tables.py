@@ -63,7 +63,7 @@ _WARM_UP_STEPS = 3
 def measure(
     spec: BenchTablesSpec, report: Report
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """The table's lines, the target, notes, and the machine's ceiling.
+    """Return the table's lines, the target, notes, and the machine's ceiling.
 
     Raises:
         BadRequest: rows of this width and precision cannot all differ.
@@ -136,7 +136,7 @@ def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
 def _written(
     spec: BenchTablesSpec, rows: int, worker: Worker, report: Report
 ) -> tuple["Place", OneTable]:
-    """A table of so many rows behind a small base, every row written and some compared."""
+    """Build a table of so many rows behind a small base; write every row and compare some."""
     started = time.perf_counter()
     place = Place(spec, rows, worker)
     (shard,) = place.tables.local_shards()
@@ -205,7 +205,7 @@ class Place:
 
 
 def _kernel_shape(model: Recommender) -> KernelShape:
-    """The default kernel on this base."""
+    """Return the default kernel on this base."""
     return KernelShape.on(model.heads, KernelSpec(), inputs=sum(model.attach_points.values()))
 
 
@@ -264,7 +264,7 @@ def _tuning_step(place: Place, batch: StepRows) -> float:
 
 
 def _loss(place: Place, batch: StepRows, flat_PN: Tensor, h_BH: Tensor, a_BA: Tensor) -> Tensor:
-    """This worker's share of the present kernels' loss."""
+    """Return this worker's share of the present kernels' loss."""
     weights = banks.views(flat_PN, place.bank.shape)
     code = banks.encode(weights, a_BA, batch.noise_BC, batch.rows)
     return bottleneck_loss(
@@ -281,7 +281,7 @@ def _loss(place: Place, batch: StepRows, flat_PN: Tensor, h_BH: Tensor, a_BA: Te
 
 
 def _measure_slice(place: Place, table: OneTable, *, first_step: int) -> None:
-    """Some steps on one table, each from a common start."""
+    """Take some steps on one table, each from a common start."""
     took = []
     for step in range(place.spec.slice_steps + _WARM_UP_STEPS):
         batch = _step_rows(place, first_step + step)
@@ -351,7 +351,7 @@ def _compare(place: Place, count: int) -> int:
 
 
 def _line(spec: BenchTablesSpec, parts: Sequence[OneTable]) -> dict[str, Any]:
-    """A table as a line: the slowest worker's times, every worker's memory."""
+    """Return a table's line: the slowest worker's times, every worker's memory."""
     steps = [max(step) for step in zip(*(part.step_s for part in parts), strict=True)]
     lookups = [max(step) for step in zip(*(part.lookup_s for part in parts), strict=True)]
     slices = [max(step) for step in zip(*(part.slice_p50_s for part in parts), strict=True)]
@@ -378,7 +378,7 @@ def _line(spec: BenchTablesSpec, parts: Sequence[OneTable]) -> dict[str, Any]:
 
 
 def _target(lines: Sequence[Mapping[str, Any]]) -> Target:
-    """The largest table's step against the smallest one's."""
+    """Compare the largest table's step with the smallest one's."""
     small, large = lines[0], lines[-1]
     note = ""
     if large["ratio"] > MOST:
@@ -401,7 +401,7 @@ def _target(lines: Sequence[Mapping[str, Any]]) -> Target:
 def _notes(
     spec: BenchTablesSpec, lines: Sequence[Mapping[str, Any]], free: int | None
 ) -> list[str]:
-    """What a reader must know to read the numbers."""
+    """Return what a reader must know to understand the numbers."""
     ids = sum(count for _, _, count in _FEATURES)
     known = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
     return [
@@ -441,7 +441,7 @@ def _resident_bytes() -> int | None:
 
 
 def _copied_bytes_per_s() -> float:
-    """What memory gives this worker while the others copy too: bytes read and written, a second."""
+    """Return this worker's memory bandwidth while the others copy too: bytes read and written."""
     source = torch.ones(1 << 25)
     target = torch.empty_like(source)
     seconds = []

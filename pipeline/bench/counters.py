@@ -1,4 +1,4 @@
-"""What one step sends, allocates and spends its time on.
+"""Count what one step sends, allocates and spends its time on.
 
 Bytes on the wire are counted where torch hands a collective to its process group (the `c10d`
 operators), so that those of DDP and of autograd's backward pass are seen as well. Each rank's bytes
@@ -57,7 +57,7 @@ def cost_of(step: Step, *, steps: int = 1) -> Cost:
 
 
 class Wire(TorchDispatchMode):
-    """Counts the bytes that collectives move while it is entered."""
+    """A mode that counts the bytes which collectives move while it is entered."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -84,16 +84,16 @@ class Wire(TorchDispatchMode):
 
 
 def name_of(func: Any) -> str:  # noqa: ANN401 - an operator of c10d
-    """A collective as this module names it, `allreduce`."""
+    """Return a collective's name as this module spells it: `allreduce`."""
     name: str = func._schema.name
     return name.removeprefix("c10d::").strip("_")
 
 
 def moved(name: str, args: Sequence[Any], *, rank: int, world: int) -> tuple[float, float]:
-    """Bytes out of and into a rank for one collective; the module's table.
+    """Return the bytes out of and into a rank for one collective; see the module's table.
 
     Raises:
-        NotImplementedError: a collective that nobody here has met yet.
+        NotImplementedError: a collective that is not in the table.
     """
     away = (world - 1) / world
     match name:
@@ -125,23 +125,23 @@ def _bytes(tensors: Any) -> int:  # noqa: ANN401 - tensors, nested in lists as c
 
 
 def _own(tensor: Tensor, splits: Sequence[int], rank: int, world: int) -> float:
-    """Bytes of the part that a rank keeps."""
+    """Return the bytes of the part that a rank keeps."""
     rows = tensor.shape[0] if tensor.ndim else 1
     kept = splits[rank] / max(rows, 1) if splits else 1 / world
     return _bytes(tensor) * kept
 
 
 def _profiled(step: Step) -> tuple[int, tuple[tuple[str, float], ...]]:
-    """The step's peak of allocated bytes, and its dearest operators."""
+    """Return the step's peak of allocated bytes, and its most expensive operators."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
         step()
-    held = peak = 0
+    current = peak = 0
     assert run.profiler is not None
     assert run.profiler.kineto_results is not None
     for event in run.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    dear = sorted(run.key_averages(), key=lambda e: -e.self_cpu_time_total)
-    whole = math.fsum(e.self_cpu_time_total for e in dear) or 1.0
-    return peak, tuple((e.key, round(e.self_cpu_time_total / whole, 3)) for e in dear[:8])
+            current += event.nbytes()
+            peak = max(peak, current)
+    expensive = sorted(run.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    whole = math.fsum(e.self_cpu_time_total for e in expensive) or 1.0
+    return peak, tuple((e.key, round(e.self_cpu_time_total / whole, 3)) for e in expensive[:8])

@@ -48,7 +48,7 @@ Reads = Literal["h", "hx"]
 
 
 def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Recommender:
-    """The published base, frozen, its tables held in `precision`, whatever that costs."""
+    """Open the published base, frozen, its tables in `precision`, whatever its error."""
     model, _ = frozen_base(
         published_base.open_base(ground.base),
         {},
@@ -60,7 +60,7 @@ def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Rec
 
 
 def stage_of(ground: BenchSetup, stage: StageSpec, **changes: Any) -> Stage:  # noqa: ANN401
-    """A stage as `iak finetune` makes it, steps of the bench's rows."""
+    """Return a stage as `iak finetune` makes it, with the benchmark's rows a step."""
     spec = ground.spec
     fields = stage.model_dump() | {"beta": spec.kernel.beta, "step_rows": spec.batch_rows}
     return Stage(**fields | changes, seed=spec.seed)
@@ -85,7 +85,7 @@ class Known:
 def read_split(
     opened: PublishedBase, view: LogView, split: str, worker: Worker, tuned: Sequence[str] = ()
 ) -> Known:
-    """A split's rows without a cache, and its domains unless they are given."""
+    """Read a split's rows without a cache, and find its domains unless they are given."""
     reader = Reader(
         selection=view.selections[split],
         catalog=view.catalog,
@@ -109,7 +109,7 @@ def some_of(known: Known, wanted_rows: int) -> tuple[str, ...]:
 
 
 def only(known: Known, domains: Sequence[str]) -> Known:
-    """The rows of these domains, as if the log held no others."""
+    """Return the rows of these domains, as if the log had no others."""
     column = known.rows.known.column(f"l.{_LEVEL}").cast(pa.string())
     wanted = pc.is_in(column, value_set=pa.array(domains)).combine_chunks()
     pieces, first = [], 0
@@ -149,7 +149,7 @@ class KernelInputs:
 def through_base(
     model: nn.Module, known: Known, view: LogView, eyes: KernelInputs, worker: Worker
 ) -> FrozenBase:
-    """The frozen base with a standardisation fitted on some rows."""
+    """Return the frozen base with a standardizer fitted on some rows."""
     some: list[pa.RecordBatch] = [
         known.source.features_of(piece).slice(0, _SAMPLE_ROWS) for piece in known.rows.pieces[:1]
     ]
@@ -172,7 +172,7 @@ def through_base(
 
 
 def tuning_rows(base_: FrozenBase, known: Known, eyes: KernelInputs, worker: Worker) -> TuningRows:
-    """The rows as kernels read them, computed at each use or kept from the first."""
+    """Return the rows as kernels read them, computed at each use or kept after the first."""
     names = [(POOLED,), known.domains]
     if eyes.keeps == "recompute":
         seen = tuning.recomputed(known.rows, known.source, base_, torch.float32)
@@ -192,7 +192,7 @@ def tuning_rows(base_: FrozenBase, known: Known, eyes: KernelInputs, worker: Wor
 
 
 def with_eyes(rows: TuningRows, base_: FrozenBase) -> TuningRows:
-    """The same rows, and what was kept of them, read as kernels on this base read."""
+    """Return the same rows and their kept activations, as kernels on this base read them."""
     seen = rows.activations
     if not isinstance(seen, ActivationBuffer):
         return rows
@@ -205,7 +205,7 @@ def frozen_bytes(model: nn.Module) -> int:
 
 
 def fresh_bank(base_: FrozenBase, spec: KernelSpec, names: Sequence[str], *, seed: int) -> Bank:
-    """A bank of new kernels on this base."""
+    """Return a bank of new kernels on this base."""
     inner = unwrap(base_.model)
     shape = kernel_shape(inner.heads, spec, x_units=base_.width - base_.units)
     return stack(shape, {name: fresh(shape, seed=seed) for name in names})
@@ -252,7 +252,7 @@ class Slices(CohortTuner):
         return self.some_steps(1 << 60)
 
     def some_steps(self, most: int) -> int:
-        """The first `most` steps of a pass; the steps it took."""
+        """Take the first `most` steps of a pass; return how many it had."""
         self.taken, self.most = 0, most
         self.passes += 1
         with suppress(_Enough):

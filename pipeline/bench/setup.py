@@ -38,7 +38,7 @@ class BenchSetup:
     progress: Path
 
     def view(self, *splits: str, domains: int | None = None, nights_ago: int = 0) -> LogView:
-        """The log cut into domains, as a job of that night sees it."""
+        """Open the log with so many domains, as a job of that night sees it."""
         catalog = wide_catalog(
             self.knobs, domains=domains or self.spec.domains[-1], nights_ago=nights_ago
         )
@@ -46,7 +46,7 @@ class BenchSetup:
 
 
 def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
-    """The log and the base, made now unless an earlier run left them."""
+    """Return the log and the base; make them unless an earlier run left them."""
     knobs = WideKnobs(
         rows=spec.rows,
         days=spec.days,
@@ -76,7 +76,7 @@ def _base_folder(spec: BenchSetupSpec, knobs: WideKnobs) -> Path:
 
 
 def no_encoding(view: LogView) -> Encoding:
-    """The encoding of identity tables and standard normal numbers, which no row has to teach."""
+    """Return the encoding of identity tables and standard normal numbers; it needs no rows."""
     return vocabulary.fit([], view.catalog)
 
 
@@ -89,7 +89,7 @@ def pretrain_work(
     epochs: int = 1,
     validations: int = 1,
 ) -> PretrainWork:
-    """What `iak pretrain` would hand its workers; nothing is checkpointed."""
+    """Return what `iak pretrain` would pass to its workers; nothing is checkpointed."""
     spec = ground.spec
     return PretrainWork(
         view=view,
@@ -154,6 +154,6 @@ def train_on_worker(worker: Worker, work: PretrainWork, progress: Path) -> dict[
 
 
 def renamed(view: LogView, **splits: str) -> LogView:
-    """The same rows under other names: `pretrain="tune"` trains the base on the tuning rows."""
+    """Rename splits: `pretrain="tune"` trains the base on the tuning rows."""
     selections = {name: view.selections[split] for name, split in splits.items()}
     return replace(view, selections=selections)

@@ -93,7 +93,7 @@ class Continued(Pretraining):
         self.ground, self.trajectory = ground, Trajectory()
 
     def batches(self, count: int) -> list[Batch]:
-        """The first `count` whole batches of this worker's rows, of one size on every worker."""
+        """Return this worker's first `count` whole batches, of one size on every worker."""
         tables = self.train.shuffled(
             seed=0, epoch=0, batch_rows=self.local_rows, block_rows=self.work.shuffle_rows
         )
@@ -138,7 +138,7 @@ class Continued(Pretraining):
         self.started = time.perf_counter()
 
     def fine_tune(self) -> Trajectory:
-        """(a) to its end: a plain loop over the same rows, in the same order, at the same rates."""
+        """Run (a) to its end: a plain loop over the same rows, same order, same rates."""
         full, trajectory = FullFineTune(self), self.trajectory
         trajectory.judged(self._loss())
         for epoch in range(self.work.epochs):
@@ -248,7 +248,7 @@ class PlainKernel:
 
 
 def kernel_shape(heads: Heads, spec: KernelSpec, *, x_units: int) -> KernelShape:
-    """The kernel of `spec` on a base with these heads."""
+    """Return the shape of the kernel of `spec` on a base with these heads."""
     inputs = heads.tasks * heads.width + (x_units if spec.reads == "hx" else 0)
     return KernelShape.on(heads, spec, inputs=inputs)
 
@@ -259,7 +259,7 @@ def tables_bytes(model: nn.Module) -> int:
 
 
 def tables_state(model: Any) -> list[Tensor]:  # noqa: ANN401 - DMP, as table_modules wants it
-    """What the tables' fused optimiser remembers."""
+    """Return the state of the tables' fused optimiser."""
     return [
         state
         for module in table_modules(model)

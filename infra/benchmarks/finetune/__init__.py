@@ -23,7 +23,7 @@ from infra.benchmarks.specs import BenchFinetuneSpec
 def measure(
     spec: BenchFinetuneSpec, report: Report
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """The table's lines, the targets, notes, and the machine's ceilings."""
+    """Return the table's lines, the targets, notes, and the machine's ceilings."""
     progress = spec.out / "finetune.progress.jsonl"
     with followed(progress, report):
         ground = prepare(spec, progress, report)

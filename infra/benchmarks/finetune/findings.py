@@ -35,7 +35,7 @@ class Findings:
     """Precision -> AUC it costs the task that it costs most, on the base's validation rows."""
 
     def variant(self, name: str) -> Measured:
-        """The variant of this name."""
+        """Return the variant of this name."""
         return next(v for v in self.steps.variants if v.name == name)
 
 
@@ -172,7 +172,7 @@ def _domains_row(at: AtK) -> dict[str, Any]:
 
 
 def targets_of(found: Findings) -> list[Target]:
-    """The issue's targets, each with what it would take where it was missed."""
+    """Return the targets, each with the reason where it was missed."""
     a, continued, many = found.variant("a"), found.steps.continued, found.sweep[-1]
     rows_per_s = (
         ("ours uncached, rows/s over full fine-tune", 2.5, "d[fp32]"),
@@ -287,7 +287,7 @@ def _why(found: Findings, name: str) -> str:
 
 
 def _why_whole(at: AtK) -> str:
-    """What of a bank's tuning its epochs are, and what they are not."""
+    """Say which part of a bank's tuning its epochs are."""
     epochs_s = at.domain_epochs * at.bank_epoch_s
     rest_s = at.bank_whole_s - epochs_s
     return (
@@ -314,7 +314,7 @@ def _why_night(found: Findings, night: Night) -> str:
 
 
 def notes_of(found: Findings) -> list[str]:
-    """What a reader must know to read the numbers."""
+    """Return what a reader must know to understand the numbers."""
     spec, steps = found.spec, found.steps
     return [
         f"Every variant: fp32 products, {spec.workers} workers of one thread, "
@@ -343,7 +343,7 @@ def notes_of(found: Findings) -> list[str]:
 
 
 def auc_costs(entries: Sequence[PrecisionEntry]) -> dict[str, float]:
-    """What each precision costs the task that it costs most."""
+    """Return what each precision costs the task that it costs most."""
     full = {e.task: e.auc for e in entries if e.precision == "fp32"}
     costs: dict[str, float] = {}
     for entry in entries:
@@ -355,7 +355,7 @@ def auc_costs(entries: Sequence[PrecisionEntry]) -> dict[str, float]:
 
 
 def _doubts(run: Trajectory, name: str) -> Sequence[str]:
-    """What is not sound in a run to convergence."""
+    """Say what limits the result of a run to convergence."""
     if run.best_step == 0:
         return [f"{name} never got better than the base it started from."]
     if run.is_cut_short:
@@ -364,7 +364,7 @@ def _doubts(run: Trajectory, name: str) -> Sequence[str]:
 
 
 def limits_of(rates: Rates) -> Mapping[str, float]:
-    """The ceilings, for the record."""
+    """Return the machine's ceilings, for the record."""
     return {
         "worker_flops_per_s": rates.flops_per_s,
         "worker_bytes_per_s": rates.bytes_per_s,

@@ -23,7 +23,7 @@ _EYES = KernelInputs(reads="hx", keeps="recompute")
 
 
 def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
-    """Passes over the tuning rows, as many as are asked for, or as take SECONDS where 0 are.
+    """Pass over the tuning rows: as often as asked, or about SECONDS long where asked for 0.
 
     Returns:
         `passes`, and the `seconds` between the first one's start and the last one's end.

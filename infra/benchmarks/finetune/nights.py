@@ -51,7 +51,7 @@ OTHERS = (Way(name="products in bf16", products="bf16"), Way(name="x whole", nar
 
 
 def nights_on_worker(worker: Worker, ground: BenchSetup, way: Way) -> tuple["Night", "Night"]:
-    """The first night and the steady one after it."""
+    """Run the first night and the steady one after it."""
     folder, report = ground.base.parent / "nights", writer(ground.progress, worker)
     if worker.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,7 +123,7 @@ class _Clock:
         }
 
     def idle_s(self, level: int) -> float:
-        """What the epochs took that came after the last one that bettered a kernel of a cohort."""
+        """Return the seconds of epochs after the last one that improved a kernel of a cohort."""
         cohorts: dict[int, list[tuple[float, int]]] = {}
         for at, event in self._of_level(level):
             if "epoch" in event:
@@ -140,7 +140,7 @@ class _Clock:
         return max(int(e.get("at_once", 0)) for _, e in self._of_level(0) + self._of_level(1))
 
     def _of_level(self, level: int) -> list[tuple[float, Mapping[str, Any]]]:
-        """What was said of a level, its epochs and its end."""
+        """Return the events of a level: its epochs and its end."""
         name = f"level {level}"
         return [(at, e) for at, e in self.told if name in (e["event"], e.get("what"))]
 

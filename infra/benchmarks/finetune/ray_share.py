@@ -65,7 +65,7 @@ def _plain(ground: BenchSetup, passes: int) -> dict[str, Any]:
 
 
 def plain_on_worker(worker: Worker, ground: BenchSetup, passes: int) -> dict[str, Any]:
-    """The loop without Ray."""
+    """Run the loop without Ray."""
     return loop_on_worker(worker, (ground, passes), writer(ground.progress, worker))
 
 

@@ -28,7 +28,7 @@ class Floor:
         return Floor(flops=self.flops + other.flops, num_bytes=self.num_bytes + other.num_bytes)
 
     def seconds(self, *, flops_per_s: float, bytes_per_s: float) -> float:
-        """The longer of the two, as both may overlap."""
+        """Return the longer of the two, since both may overlap."""
         return max(self.flops / flops_per_s, self.num_bytes / bytes_per_s)
 
 
@@ -59,7 +59,7 @@ def lookups(sizes: Sizes, *, row_bytes: float, trained: bool) -> Floor:
 
 
 def trunk(sizes: Sizes, *, passes: Sequence[str]) -> Floor:
-    """The trunk's products: `forward`, `inputs` (gradients of its inputs) and `weights` (its own).
+    """Return the trunk's products: `forward`, and gradients of its `inputs` and its `weights`.
 
     Each product reads two matrices and writes one; a trained trunk also moves Adam's state.
     """

@@ -169,7 +169,7 @@ def _largest(held: Mapping[str, int]) -> dict[str, int]:
 
 
 def _plain(place: Continued) -> list[Variant]:
-    """(a), (b) and (c), on the one sharded model."""
+    """Return (a), (b) and (c), on the one sharded model."""
     spec = place.ground.spec
     batches = place.batches(spec.slice_steps)
     full, kernel = FullFineTune(place), PlainKernel(place, spec.kernel, seed=spec.seed)
@@ -303,7 +303,7 @@ class _Ours:
         )
 
     def _bank(self, model: nn.Module) -> Variant:
-        """The domains' own kernels, where the others tune the one that all of them share."""
+        """Tune the domains' own kernels, where the other variants tune one that all share."""
         eyes, name = _KEPT["e[hx]"], "e[hx], a kernel a domain"
         through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
         rows = iak_variants.with_eyes(self.rows[eyes], through)

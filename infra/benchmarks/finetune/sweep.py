@@ -185,7 +185,7 @@ def _whole(
     rows: tuple[TuningRows, TuningRows],
     worker: Worker,
 ) -> tuple[list[int], float]:
-    """The bank's whole tuning from fresh kernels: each domain's epochs, and the seconds."""
+    """Tune the whole bank from fresh kernels; return each domain's epochs, and the seconds."""
     spec, started = ground.spec, time.perf_counter()
     setting = Setting(
         heads=unwrap(through.model).heads,
@@ -271,7 +271,7 @@ class _Separate:
         return per_row * self.valid_share * judged
 
     def _epoch(self, table: pa.Table, batch_rows: int) -> None:
-        """A fresh kernel's epoch, every batch through the base."""
+        """Tune a fresh kernel for an epoch, every batch through the base."""
         weights = kernel.fresh(self.shape, seed=0)
         tuned = [w.requires_grad_() for n, w in weights.items() if n not in PROBE]
         adam = torch.optim.Adam(tuned, lr=self.spec.domain.lr)
@@ -299,7 +299,7 @@ class _Separate:
 
 
 def _by_domain(known: Known, names: Sequence[str]) -> list[pa.Table]:
-    """The encoded rows of each of these domains, _MEASURED_ROWS at most."""
+    """Return the encoded rows of each of these domains, _MEASURED_ROWS at most."""
     whole = iak_variants.only(known, names)
     table = pa.Table.from_batches(
         [p.features for p in whole.rows.pieces if p.features is not None]

@@ -3,9 +3,9 @@
 workloads  what is scaled: pre-training, tuning through the base, tuning from kept activations
 turns      1, 2, ... workers live at once and measure slice by slice in turns
 timeline   where a step's time goes
-measured   what the workers found, together
+measured   the workers' results, merged
 links      the simulation of more workers, and its formulas
-told       lines, the model's error, notes
+findings   lines, the model's error, notes
 """
 
 import os
@@ -26,7 +26,7 @@ _DOMAINS = 1000
 def measure(
     spec: BenchScalingSpec, report: Report
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """The table's lines, the target, notes, and what the loopback gives.
+    """Return the table's lines, the target, notes, and the loopback's latency and bandwidth.
 
     Raises:
         BadRequest: more workers than cores would be measured, or the log is too short.
@@ -46,18 +46,18 @@ def measure(
             report({"event": "counting bytes", "workers": workers})
             counted[workers] = measured.count_on_workers(spec, ground, workers)
     progress.unlink(missing_ok=True)
-    found = findings.Findings(
+    result = findings.Findings(
         spec=spec,
         measured=measured.together(by_count),
         counted=counted,
         link=link_of(measured.slowest(by_count[spec.workers[-1]])),
     )
-    rows = findings.rows_of(found)
+    rows = findings.rows_of(result)
     return (
         rows,
-        findings.targets_of(found, rows),
-        findings.notes_of(found, cores),
-        findings.limits_of(found.link),
+        findings.targets_of(result, rows),
+        findings.notes_of(result, cores),
+        findings.limits_of(result.link),
     )
 
 

@@ -51,11 +51,11 @@ class Workload(Protocol):
     """Something to be scaled, at a number of rows a step of each worker."""
 
     def warm_up(self) -> None:
-        """Steps that are not measured."""
+        """Take the steps that are not measured."""
         ...
 
     def take(self) -> Took:
-        """A slice."""
+        """Take a slice, and measure it."""
         ...
 
 
@@ -113,7 +113,7 @@ class PretrainSteps:
         self._take(_PREFETCHED + 1)
 
     def take(self) -> Took:
-        """A slice of steps."""
+        """Take a slice of steps, and measure it."""
         started = time.perf_counter()
         waited = self._take(self.steps)
         return Took(
@@ -173,7 +173,7 @@ def _tuning(
 
 
 def _with_step_rows(ground: BenchSetup, rows: int) -> BenchSetup:
-    """The same ground for steps of so many rows over all workers."""
+    """Return the same setup for steps of so many rows over all workers."""
     return replace(ground, spec=ground.spec.model_copy(update={"batch_rows": rows}))
 
 
@@ -184,7 +184,7 @@ class Gathered:
         self.inner, self.seconds = inner, 0.0
 
     def of(self, places: Tensor) -> Read:
-        """What is read of the rows at these places."""
+        """Return what kernels read of the rows at these positions."""
         started = time.perf_counter()
         if isinstance(self.inner, Recomputed):
             rows = self.inner.rows.take(pa.array(places.numpy()))
@@ -204,7 +204,7 @@ class TuneSteps:
         self.is_warm = False
 
     def warm_up(self) -> None:
-        """A step; the first time a pass, in which rows that are kept come to be there."""
+        """Take a step; the first time a whole pass, which fills the buffer of activations."""
         if self.is_warm:
             self.slices.some_steps(1)
         else:
@@ -212,7 +212,7 @@ class TuneSteps:
         self.is_warm = True
 
     def take(self) -> Took:
-        """A pass over the rows."""
+        """Take a pass over the rows, and measure it."""
         started, waited = time.perf_counter(), self.gathered.seconds
         steps = self.slices.epoch()
         return Took(

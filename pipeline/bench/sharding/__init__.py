@@ -5,7 +5,7 @@ ways       one table in one way: trained or frozen, by rows, columns or whole; a
 worker     a worker's part: all ways of a table in turns; the same under any launcher
 launch     spawned, torchrun, Ray
 constants  what the machine gives, and the cluster file that `iak plan` reads
-told       lines, beside the planner's estimates
+findings   lines, beside the planner's estimates
 baseline   what became worse since an earlier record
 """
 
@@ -34,13 +34,13 @@ def measure(
     catalog: Catalog | None = None,
     on_ray: Launch | None = None,
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """The table's lines, what became worse, notes, and the machine's constants.
+    """Return the table's lines, what became worse, notes, and the machine's constants.
 
     `sharding.cluster.toml` is written beside the record.
 
     Args:
-        spec: what is asked.
-        report: told how far it is.
+        spec: settings.
+        report: called with each event of progress.
         catalog: what `spec.catalog` names.
         on_ray: runs the work under Ray; needed for `spec.as_ray`.
 
@@ -70,7 +70,7 @@ def measure(
 
 
 def _write_cluster(spec: BenchShardingSpec, found: dict[str, Any]) -> None:
-    """The machine as a cluster file, which is read back before it counts."""
+    """Write the machine as a cluster file, after reading its text back."""
     cluster = constants.cluster_of(spec, found["constants"], found["hosts"], spec.out / RECORD)
     text = constants.toml_of(cluster)
     assert ClusterSpec.model_validate(tomllib.loads(text)) == cluster
