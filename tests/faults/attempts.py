@@ -55,7 +55,7 @@ _ENDS = {
 }
 
 
-def spoil(place, random):
+def spoil(workspace, random):
     """Damage the place at a position that the seed chooses."""
-    (place / "spoiled").write_text(str(random.random()))
+    (workspace / "spoiled").write_text(str(random.random()))
     return Fault(what="spoiled", names=("spoiled",))

@@ -17,8 +17,8 @@ def server():
     return fork_server(["infra.benchmarks.faults.verbs", "infra.benchmarks.faults"])
 
 
-def ask(server, place, **request):
-    return run(server, end, place, Request(**{"settings": {}, "verb": "end"} | request))
+def ask(server, workspace, **request):
+    return run(server, end, workspace, Request(**{"settings": {}, "verb": "end"} | request))
 
 
 def test_an_attempt_works_inside_its_place_and_tells_what_it_came_to(server, tmp_path):
@@ -62,10 +62,10 @@ def test_an_attempt_is_killed_at_a_moment(server, tmp_path):
 def test_a_damage_at_a_moment_is_told_and_repeats_by_its_seed(server, tmp_path):
     seen = []
     for name, seed in (("one", "s"), ("same", "s"), ("other", "t")):
-        place = tmp_path / name
-        place.mkdir()
-        answer = ask(server, place, damage=spoil, moment=("written", 2), seed=seed)
+        workspace = tmp_path / name
+        workspace.mkdir()
+        answer = ask(server, workspace, damage=spoil, moment=("written", 2), seed=seed)
         assert answer.fault.what == "spoiled"
-        seen.append((place / "spoiled").read_text())
+        seen.append((workspace / "spoiled").read_text())
     assert seen[0] == seen[1] != seen[2]
     assert ask(server, tmp_path, damage=spoil, moment=("written", 9)).fault is None

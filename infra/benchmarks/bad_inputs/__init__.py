@@ -32,16 +32,16 @@ def all_bad_inputs() -> list[BadInput]:
     return [*bad_settings(), *bad_paths(), *bad_catalogs(), *bad_files()]
 
 
-def run_bad_inputs(place: Path, *, limit: int | None, seed: int) -> list[Outcome]:
+def run_bad_inputs(folder: Path, *, limit: int | None, seed: int) -> list[Outcome]:
     """Give bad inputs to `iak`, one after the other, and judge what it does.
 
     Args:
-        place: an empty folder for the files that they need.
+        folder: an empty folder for the files that they need.
         limit: how many are tried, drawn so that each kind has its share; all of them when None.
         seed: of the draw.
     """
     return [
-        try_one(item, place / f"{number:05d}") for number, item in enumerate(_drawn(limit, seed))
+        try_one(item, folder / f"{number:05d}") for number, item in enumerate(_drawn(limit, seed))
     ]
 
 
@@ -64,37 +64,41 @@ def _drawn(limit: int | None, seed: int) -> list[BadInput]:
     return chosen
 
 
-def try_one(item: BadInput, place: Path) -> Outcome:
+def try_one(item: BadInput, folder: Path) -> Outcome:
     """Give one bad input to `iak`.
 
     Args:
         item: what is given.
-        place: a folder that does not exist yet, made for the files that it needs.
+        folder: a folder that does not exist yet, made for the files that it needs.
     """
-    place.mkdir(parents=True)
-    item.make(place)
-    words = [word.replace("{place}", str(place)) for word in item.words]
-    said = io.StringIO()
+    folder.mkdir(parents=True)
+    item.make(folder)
+    words = [word.replace("{folder}", str(folder)) for word in item.words]
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = cli.run(words, start=None if item.reaches_job else _accept)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        told = "".join(traceback.format_exception_only(error)).strip()
-        return Outcome(kind=item.kind, name=item.name, outcome="crashed", message=told)
-    message = said.getvalue().strip()
-    outcome = _judged(code, message, tuple(n.replace("{place}", str(place)) for n in item.told))
+        crash = "".join(traceback.format_exception_only(error)).strip()
+        return Outcome(kind=item.kind, name=item.name, outcome="crashed", message=crash)
+    message = output.getvalue().strip()
+    outcome = _verdict(
+        code, message, tuple(n.replace("{folder}", str(folder)) for n in item.must_name)
+    )
     return Outcome(kind=item.kind, name=item.name, outcome=outcome, message=message)
 
 
-def _judged(code: int, message: str, told: tuple[str, ...]) -> Verdict:
+def _verdict(code: int, message: str, must_name: tuple[str, ...]) -> Verdict:
     """Return whether a command refused its input, and said what it refused."""
     if "Traceback (most recent call last)" in message:
         return "crashed"
     is_refused = code in REFUSED_CODES and message.count("error: ") <= 1
     plain = _plain(message)
-    return "refused by name" if is_refused and all(_plain(t) in plain for t in told) else "wrong"
+    return (
+        "refused by name" if is_refused and all(_plain(t) in plain for t in must_name) else "wrong"
+    )
 
 
 def _plain(text: str) -> str:
@@ -110,6 +114,6 @@ def _accept(_verb: str, _spec: BaseModel) -> int:
 def table_of(outcomes: list[Outcome]) -> Iterator[tuple[str, int, int, int, int]]:
     """Yield a line a kind: its name, items, refused by name, wrong, crashed."""
     for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
-        found = [o.outcome for o in outcomes if o.kind == kind]
-        counts = [found.count(v) for v in ("refused by name", "wrong", "crashed")]
-        yield kind, len(found), counts[0], counts[1], counts[2]
+        outcomes_of_kind = [o.outcome for o in outcomes if o.kind == kind]
+        counts = [outcomes_of_kind.count(v) for v in ("refused by name", "wrong", "crashed")]
+        yield kind, len(outcomes_of_kind), counts[0], counts[1], counts[2]

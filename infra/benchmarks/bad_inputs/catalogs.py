@@ -68,9 +68,9 @@ def toml(value: object) -> str:
     return json.dumps(value)
 
 
-def text_of(found: Document) -> str:
+def text_of(catalog: Document) -> str:
     """Return a catalogue's file, a line a section."""
-    return "".join(f"{key} = {toml(value)}\n" for key, value in found.items())
+    return "".join(f"{key} = {toml(value)}\n" for key, value in catalog.items())
 
 
 SECTIONS: tuple[tuple[str, type[BaseModel], Callable[[Document], Document]], ...] = (
@@ -92,60 +92,60 @@ _TIMES: dict[Any, tuple[str, ...]] = {
 
 def bad_catalogs() -> Iterator[BadInput]:
     """Yield catalogues that are refused before any log is looked for."""
-    for section, kind, held in SECTIONS:
+    for section, kind, part in SECTIONS:
         for leaf in leaves(kind):
             for literal in _literals(leaf):
-                yield _with_literal(section, held, leaf.name, literal)
+                yield _with_literal(section, part, leaf.name, literal)
             if leaf.is_required:
-                yield _without(section, held, leaf.name)
-        yield _unknown(section, held)
+                yield _without(section, part, leaf.name)
+        yield _unknown(section, part)
     for key, field in Catalog.model_fields.items():
         for literal in ("1", '"text"', "[1]", "{ a = 1 }", "nan"):
             yield _at_top(key, literal)
         if field.is_required():
             yield _at_top(key, None)
-    for name, told, change in CONTRADICTIONS:
-        yield item(f"a catalogue with {name}", change, told)
+    for name, must_name, change in CONTRADICTIONS:
+        yield item(f"a catalogue with {name}", change, must_name)
 
 
-def item(name: str, change: Change, told: str) -> BadInput:
+def item(name: str, change: Change, must_name: str) -> BadInput:
     """Return a catalogue that was sound before a change."""
 
-    def make(place: Path) -> None:
-        found = document()
-        change(found)
-        (place / "c.toml").write_text(text_of(found))
+    def make(folder: Path) -> None:
+        catalog = document()
+        change(catalog)
+        (folder / "c.toml").write_text(text_of(catalog))
 
     return BadInput(
         kind="catalogues",
         name=name,
-        words=("check", "catalog={place}/c.toml", "data_root={place}/nowhere"),
-        told=(told,),
+        words=("check", "catalog={folder}/c.toml", "data_root={folder}/nowhere"),
+        must_name=(must_name,),
         make=make,
         reaches_job=True,
     )
 
 
 def _literals(leaf: Leaf) -> tuple[str, ...]:
-    found = plain_type(leaf.annotation)
-    if found in _TIMES:
-        return _TIMES[found]
+    catalog = plain_type(leaf.annotation)
+    if catalog in _TIMES:
+        return _TIMES[catalog]
     return tuple(bad_literals(leaf))
 
 
 def _with_literal(
-    section: str, held: Callable[[Document], Document], key: str, literal: str
+    section: str, part: Callable[[Document], Document], key: str, literal: str
 ) -> BadInput:
     shown = literal if len(literal) < 20 else f"{literal[:6]}..."
-    return item(f"{section}.{key} = {shown}", lambda d: held(d).__setitem__(key, Raw(literal)), key)
+    return item(f"{section}.{key} = {shown}", lambda d: part(d).__setitem__(key, Raw(literal)), key)
 
 
-def _without(section: str, held: Callable[[Document], Document], key: str) -> BadInput:
-    return item(f"{section} without {key}", lambda d: held(d).pop(key), key)
+def _without(section: str, part: Callable[[Document], Document], key: str) -> BadInput:
+    return item(f"{section} without {key}", lambda d: part(d).pop(key), key)
 
 
-def _unknown(section: str, held: Callable[[Document], Document]) -> BadInput:
-    return item(f"{section}.colour = 1", lambda d: held(d).__setitem__("colour", 1), "colour")
+def _unknown(section: str, part: Callable[[Document], Document]) -> BadInput:
+    return item(f"{section}.colour = 1", lambda d: part(d).__setitem__("colour", 1), "colour")
 
 
 def _at_top(key: str, literal: str | None) -> BadInput:
@@ -157,9 +157,9 @@ def _at_top(key: str, literal: str | None) -> BadInput:
 def set_key(path: str, value: object) -> Change:
     """Return a change of one key, `log.user`, `features.0.name`."""
 
-    def change(found: Document) -> None:
+    def change(catalog: Document) -> None:
         *outer, last = path.split(".")
-        here: Any = found
+        here: Any = catalog
         for step in outer:
             here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
         if isinstance(here, list):
@@ -171,15 +171,15 @@ def set_key(path: str, value: object) -> Change:
 
 
 def _both(*changes: Change) -> Change:
-    def change(found: Document) -> None:
+    def change(catalog: Document) -> None:
         for one in changes:
-            one(found)
+            one(catalog)
 
     return change
 
 
 def _added(section: str, *entries: Document) -> Change:
-    return lambda found: found[section].extend(entries)
+    return lambda catalog: catalog[section].extend(entries)
 
 
 _LEAK = set_key("log.leak_columns", ["leak"])

@@ -71,7 +71,7 @@ _JSON: dict[str, Damage] = {
 
 
 def _words(verb: str, **changes: str) -> tuple[str, ...]:
-    settings = {"catalog": "{place}/c.toml"} if "catalog" in NEEDED.get(verb, {}) else {}
+    settings = {"catalog": "{folder}/c.toml"} if "catalog" in NEEDED.get(verb, {}) else {}
     settings = NEEDED.get(verb, {}) | settings | changes
     return (verb, *(f"{name}={value}" for name, value in settings.items()))
 
@@ -80,17 +80,17 @@ _SETTINGS = b"seed = 1\n"
 _CLUSTER = b'name = "mine"\n'
 _TARGETS: tuple[tuple[str, bytes, tuple[str, ...], dict[str, Damage]], ...] = (
     ("c.toml", text_of(document()).encode(), _words("check"), _TOML),
-    ("s.toml", _SETTINGS, (*_words("pretrain"), "--config={place}/s.toml"), {
+    ("s.toml", _SETTINGS, (*_words("pretrain"), "--config={folder}/s.toml"), {
         name: damage for name, damage in _TOML.items() if name != "with an unknown key"
     }),
-    ("cl.toml", _CLUSTER, _words("plan", catalog="planted", cluster="{place}/cl.toml"), _TOML),
-    ("job.toml", _SETTINGS, _words("plan", catalog="planted", settings="{place}/job.toml"), {
+    ("cl.toml", _CLUSTER, _words("plan", catalog="planted", cluster="{folder}/cl.toml"), _TOML),
+    ("job.toml", _SETTINGS, _words("plan", catalog="planted", settings="{folder}/job.toml"), {
         name: damage for name, damage in _TOML.items() if name != "with an unknown key"
     }),
-    ("knobs.toml", b"rows = 90000\n", ("demo", "run_dir={place}/demo", "synth={place}/knobs.toml"),
-     _TOML),
-    ("plan.json", b'{"format": 1}', _words("pretrain", plan="{place}/plan.json"), _JSON),
-    ("base/manifest.json", b'{"format": 1}', _words("finetune", base="{place}/base"), _JSON),
+    ("knobs.toml", b"rows = 90000\n",
+     ("demo", "run_dir={folder}/demo", "synth={folder}/knobs.toml"), _TOML),
+    ("plan.json", b'{"format": 1}', _words("pretrain", plan="{folder}/plan.json"), _JSON),
+    ("base/manifest.json", b'{"format": 1}', _words("finetune", base="{folder}/base"), _JSON),
     ("run/record.json", b'{"format": 1}', _words("pretrain"), _JSON),
     ("folder/manifest.json", b'{"kind": "iak-base"}', _words("show"), {
         name: _JSON[name]
@@ -112,14 +112,14 @@ def _damaged_documents() -> Iterator[BadInput]:
 def _document(name: str, file: str, content: bytes, words: tuple[str, ...]) -> BadInput:
     """Return a command that reads one file; a sound catalogue lies beside it."""
 
-    def make(place: Path) -> None:
-        (place / "c.toml").write_text(text_of(document()))
-        (place / "folder").mkdir()
-        (place / file).parent.mkdir(exist_ok=True)
-        (place / file).write_bytes(content)
+    def make(folder: Path) -> None:
+        (folder / "c.toml").write_text(text_of(document()))
+        (folder / "folder").mkdir()
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_bytes(content)
 
     return BadInput(
-        kind="files", name=name, words=words, told=(f"{{place}}/{file}",), make=make,
+        kind="files", name=name, words=words, must_name=(f"{{folder}}/{file}",), make=make,
         reaches_job=True,
     )  # fmt: skip
 
@@ -142,7 +142,7 @@ def _other_documents() -> Iterator[BadInput]:
         ("of a job that does not exist", {"job": "prune"}),
     ):  # fmt: skip
         content = json.dumps(plan | change).encode()
-        words = _words("pretrain", plan="{place}/plan.json")
+        words = _words("pretrain", plan="{folder}/plan.json")
         yield _document(f"a plan {name}", "plan.json", content, words)
 
 
@@ -168,18 +168,18 @@ def rows_of(day: int) -> pa.Table:
     })  # fmt: skip
 
 
-def write_log(place: Path) -> None:
+def write_log(folder: Path) -> None:
     """Write the sound log of five days, and its catalogue."""
-    (place / "c.toml").write_text(text_of(document()))
+    (folder / "c.toml").write_text(text_of(document()))
     for number, day in enumerate(DAYS):
-        folder = place / "events" / f"dt={day}"
-        folder.mkdir(parents=True)
-        pq.write_table(rows_of(number), folder / "part.parquet")
+        partition = folder / "events" / f"dt={day}"
+        partition.mkdir(parents=True)
+        pq.write_table(rows_of(number), partition / "part.parquet")
 
 
-def damaged_file(place: Path) -> Path:
+def damaged_file(folder: Path) -> Path:
     """Return the file that is damaged: the log's second day, which a base would learn from."""
-    return place / "events" / f"dt={DAYS[1]}" / "part.parquet"
+    return folder / "events" / f"dt={DAYS[1]}" / "part.parquet"
 
 
 _BYTES: dict[str, Damage] = {
@@ -204,9 +204,9 @@ _BYTES: dict[str, Damage] = {
 def _damaged_parquet() -> Iterator[BadInput]:
     for what, damage in _BYTES.items():
 
-        def make(place: Path, damage: Damage = damage) -> None:
-            write_log(place)
-            path = damaged_file(place)
+        def make(folder: Path, damage: Damage = damage) -> None:
+            write_log(folder)
+            path = damaged_file(folder)
             path.write_bytes(damage(path.read_bytes()))
 
         yield _trained(f"a Parquet file {what}", make, f"dt={DAYS[1]}")
@@ -265,10 +265,10 @@ def _odd_parquet() -> Iterator[BadInput]:
     for what, (column, rewrite) in _REWRITES.items():
         days = DAYS if what in _WARNED or "milliseconds" in what else DAYS[1:2]
 
-        def make(place: Path, rewrite: Rewrite = rewrite, days: tuple[str, ...] = days) -> None:
-            write_log(place)
+        def make(folder: Path, rewrite: Rewrite = rewrite, days: tuple[str, ...] = days) -> None:
+            write_log(folder)
             for day in days:
-                path = place / "events" / f"dt={day}" / "part.parquet"
+                path = folder / "events" / f"dt={day}" / "part.parquet"
                 pq.write_table(rewrite(pq.read_table(path, partitioning=None)), path)
 
         finder = _log if len(days) > 1 else _trained
@@ -283,33 +283,33 @@ _PLAN = {"format": 1, "job": "pretrain", "world": 2, "tables": [
 """A plan of other tables: it ends a run whose log was accepted, before any worker starts."""
 
 
-def _trained(name: str, make: Callable[[Path], None], told: str) -> BadInput:
+def _trained(name: str, make: Callable[[Path], None], must_name: str) -> BadInput:
     """Return a pre-training on a log, whose plan is for other tables."""
 
-    def make_all(place: Path) -> None:
-        make(place)
-        (place / "plan.json").write_text(json.dumps(_PLAN))
+    def make_all(folder: Path) -> None:
+        make(folder)
+        (folder / "plan.json").write_text(json.dumps(_PLAN))
 
-    settings = {"catalog": "{place}/c.toml", "data_root": "{place}", "run_dir": "{place}/run"}
-    settings |= {"today": "2026-12-01", "plan": "{place}/plan.json"}
+    settings = {"catalog": "{folder}/c.toml", "data_root": "{folder}", "run_dir": "{folder}/run"}
+    settings |= {"today": "2026-12-01", "plan": "{folder}/plan.json"}
     return BadInput(
         kind="files",
         name=name,
         words=("pretrain", *(f"{key}={value}" for key, value in settings.items())),
-        told=(told,),
+        must_name=(must_name,),
         make=make_all,
         reaches_job=True,
     )
 
 
-def _log(name: str, make: Callable[[Path], None], told: str, **changes: str) -> BadInput:
-    settings = {"catalog": "{place}/c.toml", "data_root": "{place}", "today": "2026-12-01"}
+def _log(name: str, make: Callable[[Path], None], must_name: str, **changes: str) -> BadInput:
+    settings = {"catalog": "{folder}/c.toml", "data_root": "{folder}", "today": "2026-12-01"}
     settings |= {"profile": "false"} | changes
     return BadInput(
         kind="files",
         name=name,
         words=("check", *(f"{key}={value}" for key, value in settings.items())),
-        told=(told,),
+        must_name=(must_name,),
         make=make,
         reaches_job=True,
     )
@@ -318,18 +318,18 @@ def _log(name: str, make: Callable[[Path], None], told: str, **changes: str) -> 
 def _changed_log(change: Change) -> Callable[[Path], None]:
     """Return what writes the sound log under a catalogue that does not fit it."""
 
-    def make(place: Path) -> None:
-        write_log(place)
-        found = document()
-        change(found)
-        (place / "c.toml").write_text(text_of(found))
+    def make(folder: Path) -> None:
+        write_log(folder)
+        catalog = document()
+        change(catalog)
+        (folder / "c.toml").write_text(text_of(catalog))
 
     return make
 
 
 def _odd_folders() -> Iterator[BadInput]:
     """Yield logs whose folders are not what the catalogue says, and catalogues that do not fit."""
-    for name, told, change in (
+    for name, must_name, change in (
         ("a column that no file has", "prize", set_key("features.3.column", "prize")),
         ("a label that no file has", "clicked", set_key("tasks.0.label", "clicked")),
         ("a domain that no file has", "town", set_key("domain.keys", ["town"])),
@@ -341,14 +341,14 @@ def _odd_folders() -> Iterator[BadInput]:
         ("numbers in a text", "scene", set_key("features.3.column", "scene")),
         ("ids in numbers", "price", set_key("features.0.column", "price")),
     ):
-        yield _log(f"a catalogue with {name}", _changed_log(change), told)
-    for name, told, change in (
+        yield _log(f"a catalogue with {name}", _changed_log(change), must_name)
+    for name, must_name, change in (
         ("days that the log does not have", "pretrain", set_key("splits.pretrain.days", [9, 9])),
         ("a value that no row has", "scene", set_key("splits.pretrain.where", {"scene": ["x"]})),
         ("a label that is always null", "order", set_key("tasks.1.matures_after", "P999D")),
     ):
-        yield _trained(f"a catalogue with {name}", _changed_log(change), told)
-    for name, change_folder, told in (
+        yield _trained(f"a catalogue with {name}", _changed_log(change), must_name)
+    for name, change_folder, must_name in (
         ("no file", _emptied, "events"),
         ("a folder without a date", lambda e: _move(e, "dt=someday"), "dt"),
         ("no folder at all", shutil.rmtree, "events"),
@@ -356,22 +356,22 @@ def _odd_folders() -> Iterator[BadInput]:
         ("a link to itself in its place", _circle_instead, "events"),
     ):  # fmt: skip
 
-        def make(place: Path, change: Callable[[Path], Any] = change_folder) -> None:
-            write_log(place)
-            change(place / "events")
+        def make(folder: Path, change: Callable[[Path], Any] = change_folder) -> None:
+            write_log(folder)
+            change(folder / "events")
 
-        yield _log(f"a log with {name}", make, told)
-    for uri in ("nope://bucket/x", "s3:/bucket", "hdfs://", "{place}/c.toml", "s3://", "gs://"):
+        yield _log(f"a log with {name}", make, must_name)
+    for uri in ("nope://bucket/x", "s3:/bucket", "hdfs://", "{folder}/c.toml", "s3://", "gs://"):
         yield _log(f"data_root={uri}", write_log, "data_root", data_root=uri)
 
 
-def _identity(found: dict[str, Any]) -> None:
-    found["tables"]["hashed"] = {"encoding": "identity", "rows": 9}
+def _identity(catalog: dict[str, Any]) -> None:
+    catalog["tables"]["hashed"] = {"encoding": "identity", "rows": 9}
 
 
 def _key(name: str) -> Change:
-    def change(found: dict[str, Any]) -> None:
-        found["log"] |= {"partition_keys": [name], "date_key": name}
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["log"] |= {"partition_keys": [name], "date_key": name}
 
     return change
 

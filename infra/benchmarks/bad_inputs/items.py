@@ -9,7 +9,7 @@ Kind = Literal["settings", "paths", "catalogues", "files"]
 Verdict = Literal["refused by name", "wrong", "crashed"]
 
 
-def nothing(_place: Path) -> None:
+def nothing(_folder: Path) -> None:
     """Make no file."""
 
 
@@ -21,8 +21,8 @@ class BadInput:
     name: str
     """What is bad about it; no other item has this name."""
     words: tuple[str, ...]
-    """As they follow `iak`; `{place}` stands for the item's own folder."""
-    told: tuple[str, ...]
+    """As they follow `iak`; `{folder}` stands for the item's own folder."""
+    must_name: tuple[str, ...]
     """What the refusal must say: the name of the setting, or of the file."""
     make: Callable[[Path], None] = nothing
     """Write the files that it needs into its folder."""

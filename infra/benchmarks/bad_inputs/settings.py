@@ -18,28 +18,28 @@ from infra.benchmarks.bad_inputs.items import BadInput
 
 HUGE = "1" + "0" * 30
 NEEDED: dict[str, dict[str, str]] = {
-    "check": {"catalog": "frappe", "data_root": "{place}/nowhere"},
+    "check": {"catalog": "frappe", "data_root": "{folder}/nowhere"},
     "pretrain": {
         "catalog": "frappe",
-        "data_root": "{place}/nowhere",
-        "run_dir": "{place}/run",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
     },
     "finetune": {
         "catalog": "frappe",
-        "data_root": "{place}/nowhere",
-        "run_dir": "{place}/run",
-        "base": "{place}/folder",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
+        "base": "{folder}/folder",
     },
     "evaluate": {
         "catalog": "frappe",
-        "data_root": "{place}/nowhere",
-        "run_dir": "{place}/run",
-        "base": "{place}/folder",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
+        "base": "{folder}/folder",
     },
-    "compare": {"first": "{place}/folder", "second": "{place}/folder"},
-    "init": {"log": "{place}/nowhere"},
-    "show": {"path": "{place}/folder"},
-    "synth": {"out": "{place}/log"},
+    "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
+    "init": {"log": "{folder}/nowhere"},
+    "show": {"path": "{folder}/folder"},
+    "synth": {"out": "{folder}/log"},
     "plan": {"catalog": "planted"},
     "submit": {"command": "check"},
 }
@@ -60,12 +60,12 @@ class Leaf(NamedTuple):
 
 def bad_settings() -> Iterator[BadInput]:
     """Yield, for every setting of every verb, values that it cannot have."""
-    seen: set[tuple[str, str]] = set()
+    tried: set[tuple[str, str]] = set()
     for verb in _verbs():
         for leaf in leaves(spec_class(verb)):
             yield _misspelt(verb, leaf.name)
-            is_known = (leaf.name, str(leaf.annotation)) in seen
-            seen.add((leaf.name, str(leaf.annotation)))
+            is_known = (leaf.name, str(leaf.annotation)) in tried
+            tried.add((leaf.name, str(leaf.annotation)))
             for value in bad_values(leaf)[: _OF_A_KNOWN_ONE if is_known else None]:
                 yield _setting(verb, leaf.name, value)
             if is_known:
@@ -90,15 +90,15 @@ def _verbs() -> list[str]:
 @functools.cache
 def leaves(kind: type[BaseModel], below: str = "") -> list[Leaf]:
     """Return every setting of a spec, with its dotted name."""
-    found: list[Leaf] = []
+    settings: list[Leaf] = []
     for name, field in kind.model_fields.items():
         inner = field.annotation
         full = f"{below}{field.alias or name}"
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found += leaves(inner, f"{full}.")
+            settings += leaves(inner, f"{full}.")
         else:
-            found.append(Leaf(full, inner, _metadata(field), field.is_required()))
-    return found
+            settings.append(Leaf(full, inner, _metadata(field), field.is_required()))
+    return settings
 
 
 def _metadata(field: FieldInfo) -> list[Any]:
@@ -107,16 +107,16 @@ def _metadata(field: FieldInfo) -> list[Any]:
 
 
 def _inner_metadata(annotation: Any) -> list[Any]:  # noqa: ANN401 - any annotation
-    found: list[Any] = []
+    bounds: list[Any] = []
     if get_origin(annotation) in (Union, types.UnionType):
         for member in get_args(annotation):
-            found += _inner_metadata(member)
+            bounds += _inner_metadata(member)
     if get_origin(annotation) is Annotated:
         inner, *entries = get_args(annotation)
-        found += _inner_metadata(inner)
+        bounds += _inner_metadata(inner)
         for entry in entries:
-            found += entry.metadata if isinstance(entry, FieldInfo) else [entry]
-    return found
+            bounds += entry.metadata if isinstance(entry, FieldInfo) else [entry]
+    return bounds
 
 
 def plain_type(annotation: Any) -> Any:  # noqa: ANN401 - any annotation
@@ -131,34 +131,34 @@ def plain_type(annotation: Any) -> Any:  # noqa: ANN401 - any annotation
 
 def _lowest(metadata: list[Any]) -> float:
     """Return the lowest value that bounds leave; minus infinity without one."""
-    found = [float(str(e.ge)) for e in metadata if isinstance(e, Ge)]
-    found += [float(str(e.gt)) + 1e-9 for e in metadata if isinstance(e, Gt)]
-    return max(found, default=float("-inf"))
+    bounds = [float(str(e.ge)) for e in metadata if isinstance(e, Ge)]
+    bounds += [float(str(e.gt)) + 1e-9 for e in metadata if isinstance(e, Gt)]
+    return max(bounds, default=float("-inf"))
 
 
 def bad_values(leaf: Leaf) -> list[str]:
     """Return texts of the command line that a setting cannot have."""
-    found, lowest = plain_type(leaf.annotation), _lowest(leaf.metadata)
-    origin = get_origin(found)
-    if found is bool:
+    kind, lowest = plain_type(leaf.annotation), _lowest(leaf.metadata)
+    origin = get_origin(kind)
+    if kind is bool:
         return ["maybe", "2", "nan"]
-    if found in (int, float):
+    if kind in (int, float):
         too_low = [text for text in ("-1", "0") if float(text) < lowest]
-        odd = ["1.5", "1_0.5"] if found is int else ["1,5"]
+        odd = ["1.5", "1_0.5"] if kind is int else ["1,5"]
         return ["nan", "inf", "-inf", "1e23", HUGE, "text", "", "[1, 2]", *odd, *too_low]
     if origin is Literal:
-        return ["nonsense", "", str(get_args(found)[0]).upper() + "x"]
-    if found is date:
+        return ["nonsense", "", str(get_args(kind)[0]).upper() + "x"]
+    if kind is date:
         return ["tomorrow", "2026-13-45", "nan", ""]
     if origin is tuple:
-        return _bad_lists(leaf, found)
-    if origin is dict and plain_type(get_args(found)[1]) in (int, float):
+        return _bad_lists(leaf, kind)
+    if origin is dict and plain_type(get_args(kind)[1]) in (int, float):
         return []  # under a name of its own: see _bad_entries
     return []
 
 
-def _bad_lists(leaf: Leaf, found: Any) -> list[str]:  # noqa: ANN401 - any annotation
-    item = get_args(found)[0]
+def _bad_lists(leaf: Leaf, kind: Any) -> list[str]:  # noqa: ANN401 - any annotation
+    item = get_args(kind)[0]
     inner = Leaf(leaf.name, item, _inner_metadata(item), is_required=False)
     lists = [f"[{v}]" for v in bad_values(inner) if v and not v.startswith("[") and v != "1,5"]
     lists = [text for text in lists if plain_type(item) in (int, float) and text[1:2] != "t"]
@@ -167,20 +167,20 @@ def _bad_lists(leaf: Leaf, found: Any) -> list[str]:  # noqa: ANN401 - any annot
 
 def bad_literals(leaf: Leaf) -> list[str]:
     """Return values as TOML writes them that a setting cannot have."""
-    found, lowest = plain_type(leaf.annotation), _lowest(leaf.metadata)
-    origin = get_origin(found)
-    if found in (int, float):
+    kind, lowest = plain_type(leaf.annotation), _lowest(leaf.metadata)
+    origin = get_origin(kind)
+    if kind in (int, float):
         too_low = [text for text in ("-1", "0") if float(text) < lowest]
-        half = ["1.5"] if found is int else []
+        half = ["1.5"] if kind is int else []
         is_text_too = any(plain_type(member) is str for member in get_args(leaf.annotation))
         text = [] if is_text_too else ['"text"']
         return ["nan", "inf", "1e23", HUGE, "true", "[1]", "{ a = 1 }", *text, *half, *too_low]
-    if found is bool:
+    if kind is bool:
         return ['"maybe"', "2", "[true]", "nan"]
-    if found in (str, Path) or origin is Literal:
+    if kind in (str, Path) or origin is Literal:
         return ["1", "true", "[1]", "{ a = 1 }", '"nul\\u0000byte"']
     if origin is dict:
-        inner = get_args(found)[1]
+        inner = get_args(kind)[1]
         entry = Leaf(leaf.name, inner, _inner_metadata(inner), is_required=False)
         return ["1", "true", *(f"{{ some = {text} }}" for text in bad_literals(entry))]
     if origin is tuple:
@@ -200,7 +200,7 @@ def _setting(verb: str, name: str, value: str) -> BadInput:
         kind="settings",
         name=f"iak {verb} {name}={shown}",
         words=_words(verb, **{name: value}),
-        told=(name,),
+        must_name=(name,),
         make=_materials,
     )
 
@@ -210,17 +210,17 @@ def _in_a_file(verb: str, name: str, literal: str) -> BadInput:
     *outer, last = name.split(".")
     section = f"[{'.'.join(outer)}]\n" if outer else ""
 
-    def make(place: Path) -> None:
-        _materials(place)
-        (place / "settings.toml").write_text(f"{section}{last} = {literal}\n")
+    def make(folder: Path) -> None:
+        _materials(folder)
+        (folder / "settings.toml").write_text(f"{section}{last} = {literal}\n")
 
     needed = {key: value for key, value in NEEDED.get(verb, {}).items() if key != name}
-    words = (*verb.split(), "--config={place}/settings.toml")
+    words = (*verb.split(), "--config={folder}/settings.toml")
     return BadInput(
         kind="settings",
         name=f"iak {verb} --config with {name} = {literal}",
         words=(*words, *(f"{key}={value}" for key, value in needed.items())),
-        told=(name,),
+        must_name=(name,),
         make=make,
     )
 
@@ -231,31 +231,31 @@ def _misspelt(verb: str, name: str) -> BadInput:
         kind="settings",
         name=f"iak {verb} {name}q=1",
         words=_words(verb, **{f"{name}q": "1"}),
-        told=(f"{name}q",),
+        must_name=(f"{name}q",),
         make=_materials,
     )
 
 
-def _materials(place: Path) -> None:
+def _materials(folder: Path) -> None:
     """Make a file, a folder, a link to nothing and a link to itself."""
-    (place / "file").write_text("text\n")
-    (place / "folder").mkdir()
-    (place / "dangling").symlink_to(place / "gone")
-    (place / "circle").symlink_to(place / "circle")
+    (folder / "file").write_text("text\n")
+    (folder / "folder").mkdir()
+    (folder / "dangling").symlink_to(folder / "gone")
+    (folder / "circle").symlink_to(folder / "circle")
 
 
 def _paths(verb: str, leaf: Leaf) -> Iterator[BadInput]:
     role = next(roles_of(leaf.metadata, leaf.annotation), None)
-    values = {"empty": "", "blank": " ", "too long a name": "{place}/" + "n" * 300}
-    values |= {f"with {text!r}": f"{{place}}/{text}" for text in _NO_TEXT}
-    values |= {"too long a path": "{place}" + "/folder" * 800}
+    values = {"empty": "", "blank": " ", "too long a name": "{folder}/" + "n" * 300}
+    values |= {f"with {text!r}": f"{{folder}}/{text}" for text in _NO_TEXT}
+    values |= {"too long a path": "{folder}" + "/folder" * 800}
     values |= _unfit(role)
     for what, value in values.items():
         yield BadInput(
             kind="paths",
             name=f"iak {verb} {leaf.name}: {what}",
             words=_words(verb, **{leaf.name: value}),
-            told=(leaf.name,),
+            must_name=(leaf.name,),
             make=_materials,
             reaches_job=role is None,  # a catalogue, which the job itself looks for
         )
@@ -263,20 +263,20 @@ def _paths(verb: str, leaf: Leaf) -> Iterator[BadInput]:
 
 def _unfit(role: Role | None) -> dict[str, str]:
     """Return places that are not what a path is for."""
-    links = {"a link to nothing": "{place}/dangling", "a link to itself": "{place}/circle"}
+    links = {"a link to nothing": "{folder}/dangling", "a link to itself": "{folder}/circle"}
     if role is None:
-        return {"a folder": "{place}/folder", "missing": "{place}/gone", **links}
-    wrong = {"a file": "{place}/file"} if role.is_folder else {"a folder": "{place}/folder"}
+        return {"a folder": "{folder}/folder", "missing": "{folder}/gone", **links}
+    wrong = {"a file": "{folder}/file"} if role.is_folder else {"a folder": "{folder}/folder"}
     if role.is_written:
-        return {**wrong, **links, "below a file": "{place}/file/below"}
-    return {**wrong, **links, "missing": "{place}/gone"}
+        return {**wrong, **links, "below a file": "{folder}/file/below"}
+    return {**wrong, **links, "missing": "{folder}/gone"}
 
 
 def _hand_written() -> Iterator[BadInput]:
     """Yield what no schema says: words that are no settings, and settings that contradict."""
     check = _words("check")
     pretrain, finetune = _words("pretrain"), _words("finetune")
-    for name, words, told in (
+    for name, words, must_name in (
         ("an unknown verb", ("pretrian",), "pretrian"),
         ("an unknown bench", ("bench", "nope"), "nope"),
         ("a word that is no setting", (*check, "fast"), "fast"),
@@ -284,12 +284,12 @@ def _hand_written() -> Iterator[BadInput]:
         ("an equals sign alone", (*check, "="), "="),
         ("a setting without a name", (*check, "=5"), "=5"),
         ("--config without a file", (*check, "--config"), "--config"),
-        ("--config twice, one missing", (*check, "--config={place}/a.toml"), "{place}/a.toml"),
+        ("--config twice, one missing", (*check, "--config={folder}/a.toml"), "{folder}/a.toml"),
         ("a setting twice", (*pretrain, "seed=1", "seed=2"), "seed"),
         ("a group as a value", (*pretrain, "model=5"), "model"),
         ("a group twice as deep", (*pretrain, "model.width.x=5"), "model.width.x"),
         ("allow without from", (*pretrain, "allow=table:x:grown"), "allow"),
-        ("an allowance of nothing", (*pretrain, "from={place}/folder", "allow=x"), "allow"),
+        ("an allowance of nothing", (*pretrain, "from={folder}/folder", "allow=x"), "allow"),
         ("a task without a name", (*pretrain, "task_weights.=1"), "task_weights"),
         ("a password in a URI", (*check, "data_root=s3://a:b@c/d"), "data_root"),
         ("a day before it was asked", (*check, "as_of=0000-01-01"), "as_of"),
@@ -313,7 +313,7 @@ def _hand_written() -> Iterator[BadInput]:
         ("a name that is none", (*_words("init"), "name=9 lives"), "name"),
         ("a log without a name", ("init",), "log"),
         ("a run without a name", ("show",), "path"),
-        ("one run to compare", ("compare", "{place}/folder"), "second"),
+        ("one run to compare", ("compare", "{folder}/folder"), "second"),
         ("a split that nobody judges", (*_words("compare"), "split=../x"), "split"),
         ("a cluster that nobody ships", (*_words("plan"), "cluster=8xZ900"), "8xZ900"),
         ("a cluster of no machines", (*_words("plan"), "cluster=0x8xH100"), "0x8xH100"),
@@ -327,13 +327,13 @@ def _hand_written() -> Iterator[BadInput]:
         ("half a quotation", ("submit", "command=check 'a"), "command"),
         ("a verb that cannot be sent", ("submit", "command=doctor"), "command"),
         ("a program that is no verb", ("submit", "command=rm -rf x"), "command"),
-        ("a folder that is no checkout", (*_words("submit"), "project={place}/folder"), "project"),
+        ("a folder that is no checkout", (*_words("submit"), "project={folder}/folder"), "project"),
     ):
         yield BadInput(
             kind="settings",
             name=name,
             words=words,
-            told=(told,),
+            must_name=(must_name,),
             make=_materials,
             reaches_job=words[0] in ("plan", "submit"),
         )

@@ -2,7 +2,7 @@
 
 outcome   answers of attempts, and how they are judged
 child     attempts in processes of their own
-place     the tiny log, base and nights in which faults are injected
+workspace the tiny log, base and nights in which faults are injected
 registry  classes of faults, and the usual way to play one
 damage    what may happen to a file
 *         one module for each thing that is damaged: each registers its classes
@@ -33,9 +33,9 @@ from infra.benchmarks.faults import (  # noqa: F401 - each registers its classes
 )
 from infra.benchmarks.faults.child import Attempt
 from infra.benchmarks.faults.outcome import Judgement
-from infra.benchmarks.faults.place import BenchSetup, prepare
 from infra.benchmarks.faults.registry import CLASSES, CannotInject, FaultClass, Stage, Vacuous
 from infra.benchmarks.faults.verbs import run_verb
+from infra.benchmarks.faults.workspace import BenchSetup, prepare
 from infra.benchmarks.specs import BenchFaultsSpec
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -72,7 +72,7 @@ class BadInput(Protocol):
 class BadInputs(Protocol):
     """Tries bad inputs, at most so many."""
 
-    def __call__(self, place: Path, *, limit: int, seed: int) -> Sequence[BadInput]:
+    def __call__(self, folder: Path, *, limit: int, seed: int) -> Sequence[BadInput]:
         """Try them in a folder."""
         ...
 
@@ -103,25 +103,25 @@ def measure(
     server = fork_server([attempt.__module__, __name__])
     with tempfile.TemporaryDirectory(prefix="iak-faults-") as folder:
         scratch = Path(folder).resolve()
-        scratch.chmod(0o755)  # another user's night must find its place
+        scratch.chmod(0o755)  # another user must be able to enter it
         started = time.monotonic()
-        ground = prepare(
+        setup = prepare(
             server, attempt, scratch, repeats=spec.undamaged, threads=spec.workers, report=report
         )
         prepared = time.monotonic() - started
-        results = play_all(ground, CLASSES, spec, report)
+        results = play_all(setup, CLASSES, spec, report)
         inputs: list[BadInput] = []
         if bad_inputs is not None:
             report({"event": "bad inputs"})
-            place = scratch / "inputs"
-            place.mkdir()
-            inputs += bad_inputs(place, limit=spec.bad_inputs, seed=spec.seed)
+            workspace = scratch / "inputs"
+            workspace.mkdir()
+            inputs += bad_inputs(workspace, limit=spec.bad_inputs, seed=spec.seed)
     rows = [line_of(result) for result in results] + input_lines(inputs)
     return rows, targets_of(rows, spec), notes_of(results, inputs), {"prepared_s": prepared}
 
 
 def play_all(
-    ground: BenchSetup, classes: Sequence[FaultClass], spec: BenchFaultsSpec, report: Report
+    setup: BenchSetup, classes: Sequence[FaultClass], spec: BenchFaultsSpec, report: Report
 ) -> list[ClassResult]:
     """Let every class take its turns; several faults at once, each in a copy of its own."""
     results = [ClassResult(fault=known.name, where=known.where) for known in classes]
@@ -129,14 +129,14 @@ def play_all(
 
     def one(turn: tuple[int, int]) -> tuple[int, Judgement | str]:
         index, number = turn
-        return index, play(ground, classes[index], number, f"{spec.seed}-{index}-{number}")
+        return index, play(setup, classes[index], number, f"{spec.seed}-{index}-{number}")
 
     with ThreadPoolExecutor(spec.workers) as pool:
-        for done, (index, found) in enumerate(pool.map(one, turns), start=1):
-            if isinstance(found, str):
-                results[index].skipped = found
+        for done, (index, outcome) in enumerate(pool.map(one, turns), start=1):
+            if isinstance(outcome, str):
+                results[index].skipped = outcome
             else:
-                results[index].judged.append(found)
+                results[index].judged.append(outcome)
             report({"event": "step", "what": "faults", "step": done, "of": len(turns)})
     return results
 
@@ -160,22 +160,24 @@ def turns_of(
     ]
 
 
-def play(ground: BenchSetup, known: FaultClass, number: int, seed: str) -> Judgement | str:
+def play(setup: BenchSetup, known: FaultClass, number: int, seed: str) -> Judgement | str:
     """Play a class's turn; why not, where there was nothing to hit."""
     reason = ""
     first = Random(known.name).randrange(len(known.plays))  # a small run meets various ways
     chosen = known.plays[(first + number) % len(known.plays)]
     for draw in range(_DRAWS):
-        place = ground.copy(f"{seed}-{draw}")
+        workspace = setup.copy(f"{seed}-{draw}")
         random = Random(f"{known.name} {known.where} {seed} {draw}")
         try:
-            return chosen(Stage(ground=ground, place=place, random=random, seed=f"{seed}-{draw}"))
+            return chosen(
+                Stage(setup=setup, workspace=workspace, random=random, seed=f"{seed}-{draw}")
+            )
         except Vacuous as why:
             reason = str(why)
         except CannotInject as why:
             return str(why)
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(workspace, ignore_errors=True)
     return f"nothing to hit in {_DRAWS} draws: {reason}"
 
 
@@ -217,17 +219,17 @@ def input_lines(inputs: Sequence[BadInput]) -> list[dict[str, Any]]:
             "table": "bad inputs",
             "fault": kind,
             "where": "bad input",
-            "injected": len(found),
+            "injected": len(of_kind),
             "survived": 0,
-            "refused_by_name": sum(one.outcome == "refused by name" for one in found),
-            "wrong": sum(one.outcome != "refused by name" for one in found),
+            "refused_by_name": sum(one.outcome == "refused by name" for one in of_kind),
+            "wrong": sum(one.outcome != "refused by name" for one in of_kind),
             "lost": 0,
             "rows_lost": None,
             "rows_repeated": None,
             "seconds_to_recover": None,
             "times_undamaged": None,
         }
-        for kind, found in by_kind.items()
+        for kind, of_kind in by_kind.items()
     ]
 
 
@@ -247,17 +249,17 @@ def targets_of(rows: Sequence[Mapping[str, Any]], spec: BenchFaultsSpec) -> list
     ]
 
 
-def _at_most(name: str, found: int, note: str) -> Target:
+def _at_most(name: str, count: int, note: str) -> Target:
     return Target(
-        name=name, wanted="0", measured=found, is_met=found == 0, note=note if found else ""
+        name=name, wanted="0", measured=count, is_met=count == 0, note=note if count else ""
     )
 
 
-def _at_least(name: str, found: int, wanted: int) -> Target:
-    is_met = found >= wanted
+def _at_least(name: str, count: int, wanted: int) -> Target:
+    is_met = count >= wanted
     note = "" if is_met else "raise per_class= or bad_inputs="
     return Target(
-        name=name, wanted=f"at least {wanted:,}", measured=found, is_met=is_met, note=note
+        name=name, wanted=f"at least {wanted:,}", measured=count, is_met=is_met, note=note
     )
 
 
@@ -270,9 +272,9 @@ def _wrong(results: Sequence[ClassResult]) -> Iterator[str]:
     for result in results:
         bad = [one for one in result.judged if one.verdict == "wrong" or one.lost]
         for one in bad[:_NOTES_A_CLASS]:
-            told = one.note if one.verdict == "wrong" else one.verdict
+            reason = one.note if one.verdict == "wrong" else one.verdict
             gone = f"; lost: {', '.join(one.lost[:3])}" if one.lost else ""
-            yield f"{result.fault} ({result.where}): {one.fault}: {told}{gone}"
+            yield f"{result.fault} ({result.where}): {one.fault}: {reason}{gone}"
         if len(bad) > _NOTES_A_CLASS:
             yield f"{result.fault} ({result.where}): {len(bad) - _NOTES_A_CLASS} more of this class"
 

@@ -28,13 +28,13 @@ class InBase:
     files: str
     how: str
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Damage one."""
-        path = random.choice(sorted((place / BASE).glob(self.files)))
+        path = random.choice(sorted((workspace / BASE).glob(self.files)))
         if self.how != "swapped":
-            return hurt(place, path, self.how, random, BASE)
-        below = str(path.relative_to(place / BASE))
-        other = place / OTHER / below
+            return hurt(workspace, path, self.how, random, BASE)
+        below = str(path.relative_to(workspace / BASE))
+        other = workspace / OTHER / below
         if other.read_bytes() == path.read_bytes():
             raise Vacuous(f"both bases have the same {below}")
         replace_by(path, other)
@@ -51,11 +51,11 @@ _register()
 
 
 @damage("base published again in place", where="R1/base", request="night", accepts="fresh")
-def republished(place: Path, _random: Random) -> Fault:
+def republished(workspace: Path, _random: Random) -> Fault:
     """Put another base where the first one was."""
-    exchange(place / BASE, place / OTHER)
-    shutil.rmtree(place / OTHER)
-    shutil.copytree(place / BASE, place / OTHER)
+    exchange(workspace / BASE, workspace / OTHER)
+    shutil.rmtree(workspace / OTHER)
+    shutil.copytree(workspace / BASE, workspace / OTHER)
     return Fault(what=f"{BASE} replaced by another base", names=("R1", "base changed"))
 
 
@@ -70,9 +70,9 @@ damage(
 @damage(
     "catalogue edited", where="before a resumed night", request="resumed night", accepts="fresh"
 )
-def edited(place: Path, random: Random) -> Fault:
+def edited(workspace: Path, random: Random) -> Fault:
     """Change a setting of the catalogue that decides which kernels are tuned, or on what."""
-    path = place / "catalog.toml"
+    path = workspace / "catalog.toml"
     text = path.read_text()
     old, new = random.choice(
         [

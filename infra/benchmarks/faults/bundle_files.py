@@ -25,12 +25,12 @@ class InBundles:
     files: str
     how: str
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Damage one."""
-        found = sorted((place / BUNDLES).glob(self.files))
-        if not found:
+        files = sorted((workspace / BUNDLES).glob(self.files))
+        if not files:
             raise CannotInject("a folder of bundles has no index")
-        return hurt(place, random.choice(found), self.how, random, BUNDLES)
+        return hurt(workspace, random.choice(files), self.how, random, BUNDLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,56 +39,56 @@ class WithBundles:
 
     do: Callable[[Path, Random], str]
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Do it, to the copy's."""
-        return Fault(what=f"{BUNDLES}: {self.do(place, random)}", names=(BUNDLES, "N1"))
+        return Fault(what=f"{BUNDLES}: {self.do(workspace, random)}", names=(BUNDLES, "N1"))
 
 
-def _one(place: Path, random: Random) -> Path:
-    return random.choice(list_bundles(place / BUNDLES))
+def _one(workspace: Path, random: Random) -> Path:
+    return random.choice(list_bundles(workspace / BUNDLES))
 
 
-def remove(place: Path, random: Random) -> str:
+def remove(workspace: Path, random: Random) -> str:
     """Remove one bundle."""
-    folder = _one(place, random)
+    folder = _one(workspace, random)
     shutil.rmtree(folder)
     return f"{folder.name} removed"
 
 
-def rename(place: Path, random: Random) -> str:
+def rename(workspace: Path, random: Random) -> str:
     """Give one bundle the name of another domain."""
-    folder = _one(place, random)
+    folder = _one(workspace, random)
     folder.rename(folder.with_name("region=z"))
     return f"{folder.name} renamed to region=z"
 
 
-def swap(place: Path, random: Random) -> str:
+def swap(workspace: Path, random: Random) -> str:
     """Let two domains swap their folders."""
-    one, other = random.sample(list_bundles(place / BUNDLES), 2)
+    one, other = random.sample(list_bundles(workspace / BUNDLES), 2)
     exchange(one, other)
     return f"{one.name} and {other.name} swapped"
 
 
-def clear(place: Path, random: Random) -> str:
+def clear(workspace: Path, random: Random) -> str:
     """Empty one bundle's folder, or the folder of all."""
-    folder = random.choice([_one(place, random), place / BUNDLES])
+    folder = random.choice([_one(workspace, random), workspace / BUNDLES])
     shutil.rmtree(folder)
     folder.mkdir()
     return f"{folder.name} emptied"
 
 
-def add_foreign(place: Path, random: Random) -> str:
+def add_foreign(workspace: Path, random: Random) -> str:
     """Add a bundle of a night on another base."""
-    foreign = random.choice(list_bundles(place / "M1/bundles"))
-    shutil.copytree(foreign, place / BUNDLES / "region=z")
+    foreign = random.choice(list_bundles(workspace / "M1/bundles"))
+    shutil.copytree(foreign, workspace / BUNDLES / "region=z")
     return f"{foreign.name} of a night on another base added as region=z"
 
 
-def replace_by_other_night(place: Path, random: Random) -> str:
+def replace_by_other_night(workspace: Path, random: Random) -> str:
     """Replace a bundle by the same domain's of another night on the same base."""
-    folder = _one(place, random)
+    folder = _one(workspace, random)
     shutil.rmtree(folder)
-    shutil.copytree(place / "N5/bundles" / folder.name, folder)
+    shutil.copytree(workspace / "N5/bundles" / folder.name, folder)
     return f"{folder.name} replaced by another night's"
 
 

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from infra.benchmarks.faults.damage import HURTS, exchange
 from infra.benchmarks.faults.outcome import Fault, Judgement, judge
-from infra.benchmarks.faults.place import CACHE, REQUESTS
 from infra.benchmarks.faults.registry import (
     CannotInject,
     Damaging,
@@ -25,6 +24,7 @@ from infra.benchmarks.faults.registry import (
     register,
     unnamed_fault,
 )
+from infra.benchmarks.faults.workspace import CACHE, REQUESTS
 
 KINDS = ("activations", "rows", "standard")
 _ALL_KINDS = ", ".join(f".{kind}" for kind in KINDS)
@@ -32,9 +32,9 @@ NOBODY = 65534
 _Disk = namedtuple("_Disk", "total used free")
 
 
-def entries(place: Path, kind: str = "*") -> list[Path]:
+def entries(workspace: Path, kind: str = "*") -> list[Path]:
     """Return the cache's entries of one kind, in order."""
-    return sorted(path for path in (place / CACHE).rglob(f"*.{kind}") if path.is_file())
+    return sorted(path for path in (workspace / CACHE).rglob(f"*.{kind}") if path.is_file())
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class InCache:
     kind: str
     how: str
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Damage one."""
-        found = entries(place, self.kind)
-        if not found:
+        matches = entries(workspace, self.kind)
+        if not matches:
             raise CannotInject(f"the cache has no entry of kind .{self.kind}")
-        path = random.choice(found)
+        path = random.choice(matches)
         return unnamed_fault(f"an entry .{self.kind}: {HURTS[self.how](path, random)}")
 
 
@@ -59,19 +59,19 @@ class Swapped:
 
     kind: str
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Swap two of one size, where there are such."""
-        found = entries(place, self.kind)
-        if len(found) == 1:
-            (own,) = found
-            other = next(iter(sorted((place / "B2/activations").rglob(f"*.{self.kind}"))))
+        matches = entries(workspace, self.kind)
+        if len(matches) == 1:
+            (own,) = matches
+            other = next(iter(sorted((workspace / "B2/activations").rglob(f"*.{self.kind}"))))
             shutil.copy2(other, own)
             return unnamed_fault(f"an entry .{self.kind} replaced by another base's")
-        sizes = Counter(path.stat().st_size for path in found)
-        twins = [path for path in found if sizes[path.stat().st_size] > 1]
-        one = random.choice(twins or found)
+        sizes = Counter(path.stat().st_size for path in matches)
+        twins = [path for path in matches if sizes[path.stat().st_size] > 1]
+        one = random.choice(twins or matches)
         others = [p for p in twins if p.stat().st_size == one.stat().st_size and p != one]
-        exchange(one, random.choice(others or [p for p in found if p != one]))
+        exchange(one, random.choice(others or [p for p in matches if p != one]))
         return unnamed_fault(f"two entries .{self.kind} swapped")
 
 
@@ -86,12 +86,12 @@ _register()
 
 
 @damage("cache entry's rows permuted", where=".activations", request="night")
-def permuted(place: Path, random: Random) -> Fault:
+def permuted(workspace: Path, random: Random) -> Fault:
     """Put the rows of one entry in another order; its own words stay."""
-    path = random.choice(entries(place, "activations"))
+    path = random.choice(entries(workspace, "activations"))
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata()
+            metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CannotInject(f"entries are no safetensors files: {error}") from error
@@ -101,26 +101,26 @@ def permuted(place: Path, random: Random) -> Fault:
     other = rows[torch.tensor(order)].contiguous()
     if torch.equal(other, rows):
         raise Vacuous("an entry of one row, or of rows that are all the same")
-    save_file(tensors | {name: other}, path, metadata=told)
+    save_file(tensors | {name: other}, path, metadata=metadata)
     return unnamed_fault(f"{len(rows)} rows of an entry permuted")
 
 
 @damage("cache folder is a file", where="cache", request="night")
-def is_a_file(place: Path, _random: Random) -> Fault:
+def is_a_file(workspace: Path, _random: Random) -> Fault:
     """Put a file where the cache's folder was."""
-    shutil.rmtree(place / CACHE)
-    (place / CACHE).write_text("not a folder\n")
+    shutil.rmtree(workspace / CACHE)
+    (workspace / CACHE).write_text("not a folder\n")
     return unnamed_fault(f"{CACHE} is a file")
 
 
 @damage("cache evicted in mid-run", where="cache", request="night", moment=("listed", 1))
-def evicted(place: Path, random: Random) -> Fault:
+def evicted(workspace: Path, random: Random) -> Fault:
     """Remove half of the entries, as another night's eviction may."""
-    found = entries(place)
-    gone = random.sample(found, len(found) // 2)
+    matches = entries(workspace)
+    gone = random.sample(matches, len(matches) // 2)
     for path in gone:
         path.unlink()
-    return unnamed_fault(f"{len(gone)} of {len(found)} entries evicted")
+    return unnamed_fault(f"{len(gone)} of {len(matches)} entries evicted")
 
 
 damage("cache evicted in mid-run", where="cache", request="night", moment=("rows", 1))(evicted)
@@ -139,11 +139,11 @@ def as_nobody(_place: Path) -> None:
 
 def play_full_disk(stage: Stage) -> Judgement:
     """Let a night meet a full disk, with half a cache."""
-    fault = evicted(stage.place, stage.random)
-    answer = stage.ground.ask(stage.place, replace(REQUESTS["night"], before=full_disk))
+    fault = evicted(stage.workspace, stage.random)
+    answer = stage.setup.ask(stage.workspace, replace(REQUESTS["night"], before=full_disk))
     honest = [stage.undamaged("night")]
-    told = replace(fault, what=f"{fault.what}, and the disk full")
-    return judge(answer, told, honest=honest, has_published=False)
+    both = replace(fault, what=f"{fault.what}, and the disk full")
+    return judge(answer, both, honest=honest, has_published=False)
 
 
 register("disk full", "cache", play_full_disk)
@@ -159,28 +159,28 @@ class Colleague:
     """Whether some entries are missing, so that the night would like to write."""
 
     def __call__(self, stage: Stage) -> Judgement:
-        """Let the place belong to somebody else, and the cache stay the owner's."""
+        """Let the workspace belong to somebody else, and the cache stay the owner's."""
         if os.geteuid() != 0:
             raise CannotInject("only root can become another user; run it as root")
-        fault = evicted(stage.place, stage.random) if self.evicted else unnamed_fault("")
-        _give_away(stage.place, self.folder_mode, self.entry_mode)
-        before, held = published(stage.place), set(entries(stage.place))
-        answer = stage.ground.ask(stage.place, replace(REQUESTS["night"], before=as_nobody))
-        gone = sorted(held - set(entries(stage.place)))
+        fault = evicted(stage.workspace, stage.random) if self.evicted else unnamed_fault("")
+        _give_away(stage.workspace, self.folder_mode, self.entry_mode)
+        before, present = published(stage.workspace), set(entries(stage.workspace))
+        answer = stage.setup.ask(stage.workspace, replace(REQUESTS["night"], before=as_nobody))
+        gone = sorted(present - set(entries(stage.workspace)))
         what = f"folders {self.folder_mode:o}, entries {self.entry_mode:o}; {fault.what}"
         return judge(
             answer,
             replace(fault, what=what.rstrip("; ")),
             honest=[stage.undamaged("night")],
             has_published=False,
-            lost=[*lost(before, stage.place), *(f"{CACHE}/{path.name}" for path in gone)],
+            lost=[*lost(before, stage.workspace), *(f"{CACHE}/{path.name}" for path in gone)],
         )
 
 
-def _give_away(place: Path, folder_mode: int, entry_mode: int) -> None:
+def _give_away(workspace: Path, folder_mode: int, entry_mode: int) -> None:
     """Let everything but the cache belong to nobody."""
-    cache = place / CACHE
-    for path in [place, *place.rglob("*")]:
+    cache = workspace / CACHE
+    for path in [workspace, *workspace.rglob("*")]:
         if path == cache or cache in path.parents:
             path.chmod(folder_mode if path.is_dir() else entry_mode)
         else:

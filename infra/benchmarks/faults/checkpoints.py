@@ -24,12 +24,12 @@ class InFiles:
     names: tuple[str, ...] = ()
     """By which a refusal may call it, beside its path."""
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Damage one."""
-        found = sorted(path for path in place.glob(self.files) if path.is_file())
-        if not found:
+        matches = sorted(path for path in workspace.glob(self.files) if path.is_file())
+        if not matches:
             raise CannotInject(f"there is no {self.files}")
-        return hurt(place, random.choice(found), self.how, random, *self.names)
+        return hurt(workspace, random.choice(matches), self.how, random, *self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,11 @@ class InEvery:
     files: str
     how: str
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Damage them."""
-        done = [hurt(place, path, self.how, random) for path in sorted(place.glob(self.files))]
+        done = [
+            hurt(workspace, path, self.how, random) for path in sorted(workspace.glob(self.files))
+        ]
         return Fault(
             what="; ".join(fault.what for fault in done),
             names=tuple(name for fault in done for name in fault.names),
@@ -56,13 +58,13 @@ class InCheckpoint:
     how: str
     every: bool = False
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Damage it."""
-        steps = sorted((place / "P2/checkpoints").glob("step-*"))
+        steps = sorted((workspace / "P2/checkpoints").glob("step-*"))
         done = []
         for step in steps if self.every else steps[-1:]:
             path = random.choice(sorted(p for p in step.glob(self.files) if p.is_file()))
-            done.append(hurt(place, path, self.how, random, "P2/checkpoints"))
+            done.append(hurt(workspace, path, self.how, random, "P2/checkpoints"))
         names = tuple(name for fault in done for name in fault.names)
         return Fault(what="; ".join(fault.what for fault in done), names=names)
 
@@ -74,13 +76,13 @@ class Edited:
     run: str
     change: Callable[[dict[str, object], Random], str]
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Edit it."""
-        path = place / self.run / "record.json"
-        told = json.loads(path.read_text())
-        record = told.get("record", told)
+        path = workspace / self.run / "record.json"
+        document = json.loads(path.read_text())
+        record = document.get("record", document)
         what = self.change(record, random)
-        path.write_text(json.dumps(told, indent=1))
+        path.write_text(json.dumps(document, indent=1))
         return Fault(what=f"{self.run}/record.json: {what}", names=(f"{self.run}/record.json",))
 
 
@@ -125,8 +127,8 @@ def _register() -> None:
     register("record edited", "record.json", Damaging(Edited("N2", as_finished), "resumed night"))
 
 
-def _no_checkpoints(place: Path, _random: Random) -> Fault:
-    shutil.rmtree(place / "P2/checkpoints")
+def _no_checkpoints(workspace: Path, _random: Random) -> Fault:
+    shutil.rmtree(workspace / "P2/checkpoints")
     return Fault(what="P2/checkpoints removed", names=("P2/checkpoints",))
 
 

@@ -1,8 +1,8 @@
 """Attempts in processes of their own: they may be killed, and their crash is one more answer.
 
 The processes are forked from a server that has imported everything, so that an attempt costs what
-it does and not what it imports. Each works inside its place, by relative paths: a place that was
-copied elsewhere is the same place.
+it does and not what it imports. Each works inside its workspace, by relative paths, so that
+a workspace that was copied elsewhere behaves as the first one.
 """
 
 import os
@@ -23,10 +23,10 @@ from iak.pipeline.errors import PipelineError
 from infra.benchmarks.faults.outcome import Answer, Ended, Ending, Fault
 
 Damage = Callable[[Path, Random], Fault]
-"""Damages something below a place, at positions that the random numbers choose."""
+"""Damages something below a workspace, at positions that the random numbers choose."""
 TIMEOUT_S = 90.0
 SAID = "said.txt"
-"""What the attempt printed, below its place."""
+"""What the attempt printed, below its workspace."""
 WATCHED = (
     "tune.safetensors",
     "/bundles",
@@ -61,7 +61,7 @@ class Request:
     before: Callable[[Path], None] | None = None
     """Done to the process before it starts: a full disk, another user."""
     damage: Damage | None = None
-    """Done to the place while it runs."""
+    """Done to the workspace while it runs."""
     moment: tuple[str, int] = ("", 0)
     """When: at which event, and at which of its occurrences, from 1."""
     seed: str = ""
@@ -71,18 +71,18 @@ class Request:
     of a moment; n from 1."""
 
 
-def run(server: ForkServerContext, attempt: Attempt, place: Path, request: Request) -> Answer:
-    """Make an attempt inside a place, and wait for its end.
+def run(server: ForkServerContext, attempt: Attempt, workspace: Path, request: Request) -> Answer:
+    """Make an attempt inside a workspace, and wait for its end.
 
     Args:
         server: whose processes are forked.
-        attempt: found by name, so defined at a module's top.
-        place: the folder in which it works.
+        attempt: a function at a module's top level, since it is imported by name.
+        workspace: the folder in which it works.
         request: what is asked; it must pickle.
     """
     receiver, sender = server.Pipe(duplex=False)
     started = time.monotonic()
-    process = server.Process(target=_live, args=(sender, attempt, place, request))
+    process = server.Process(target=_live, args=(sender, attempt, workspace, request))
     process.start()
     sender.close()  # the child holds the other copy, so its death reads as end of file
     try:
@@ -110,7 +110,7 @@ def run(server: ForkServerContext, attempt: Attempt, place: Path, request: Reque
 class _Watch:
     """Counts what the attempt changes and which moments pass; strikes when it is time."""
 
-    place: Path
+    workspace: Path
     request: Request
     writes: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)
@@ -133,35 +133,39 @@ class _Watch:
                     os.kill(os.getpid(), signal.SIGKILL)
 
     def _below(self, path: object) -> str:
-        """Return a path as it is below the place, with a slash before it; "" for any other."""
+        """Return a path as it is below the workspace, with a slash before it; "" for any other."""
         if not isinstance(path, str | os.PathLike):
             return ""
-        whole = str(self.place / os.fsdecode(path))
-        return whole.removeprefix(str(self.place)) if whole.startswith(f"{self.place}/") else ""
+        whole = str(self.workspace / os.fsdecode(path))
+        return (
+            whole.removeprefix(str(self.workspace))
+            if whole.startswith(f"{self.workspace}/")
+            else ""
+        )
 
     def at(self, moment: str) -> None:
-        """Pass a moment, and damage the place where this is the one."""
+        """Pass a moment, and damage the workspace where this is the one."""
         self.passed[moment] += 1
         if self.request.kill == (moment, self.passed[moment]):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.request.damage and self.request.moment == (moment, self.passed[moment]):
-            self.fault = self.request.damage(self.place, Random(self.request.seed))
+            self.fault = self.request.damage(self.workspace, Random(self.request.seed))
 
 
-def _live(sender: Connection, attempt: Attempt, place: Path, request: Request) -> None:
-    """Live as an attempt: work in the place, and send how it ended."""
-    said = os.open(place / SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+def _live(sender: Connection, attempt: Attempt, workspace: Path, request: Request) -> None:
+    """Live as an attempt: work in the workspace, and send how it ended."""
+    said = os.open(workspace / SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(said, 1)
     os.dup2(said, 2)
-    os.chdir(place)
-    watch = _Watch(place, request)
+    os.chdir(workspace)
+    watch = _Watch(workspace, request)
     started = time.monotonic()
     ended: Ended | None = None
     ending: Ending = "ended"
     message = ""
     try:
         if request.before is not None:
-            request.before(place)
+            request.before(workspace)
         sys.addaudithook(watch.hook)
         ended = attempt(request.verb, request.settings, watch.at)
     except PipelineError as error:

@@ -49,18 +49,18 @@ HURTS: Mapping[str, Hurt] = {
 }
 
 
-def hurt(place: Path, path: Path, how: str, random: Random, *more: str) -> Fault:
-    """Damage one file of a place.
+def hurt(workspace: Path, path: Path, how: str, random: Random, *more: str) -> Fault:
+    """Damage one file of a workspace.
 
     Args:
-        place: the copy.
+        workspace: the copy.
         path: the file.
         how: one of `HURTS`.
         random: chooses positions.
         more: further names by which a refusal may call it, beside its path.
     """
     done = HURTS[how](path, random)
-    below = str(path.relative_to(place))
+    below = str(path.relative_to(workspace))
     return Fault(what=f"{below}: {done}", names=(below, *more))
 
 

@@ -14,7 +14,6 @@ from infra.benchmarks.faults.bundle_files import remove
 from infra.benchmarks.faults.child import Damage
 from infra.benchmarks.faults.log_files import TUNED, InLog, restated
 from infra.benchmarks.faults.outcome import Fault, Judgement, judge
-from infra.benchmarks.faults.place import REQUESTS, RUN_DIRS
 from infra.benchmarks.faults.registry import (
     Stage,
     Vacuous,
@@ -22,6 +21,7 @@ from infra.benchmarks.faults.registry import (
     published,
     register,
 )
+from infra.benchmarks.faults.workspace import REQUESTS, RUN_DIRS
 
 
 def killed(stage: Stage, request: str, watched: str) -> Fault:
@@ -35,34 +35,34 @@ def killed(stage: Stage, request: str, watched: str) -> Fault:
     if not count:
         raise Vacuous(f"a {request} changes nothing below {watched}")
     nth = stage.random.randrange(1, count + 1)
-    answer = stage.ground.ask(stage.place, replace(REQUESTS[request], kill=(watched, nth)))
+    answer = stage.setup.ask(stage.workspace, replace(REQUESTS[request], kill=(watched, nth)))
     if not answer.signal:
         raise Vacuous(f"it ended before change {nth} of {watched}: {answer.message}")
     what = f"killed ahead of change {nth} of {count} below {watched}"
     return Fault(what=what, names=(RUN_DIRS[request],))
 
 
-def half_written(place: Path, run_dir: str) -> list[str]:
+def half_written(workspace: Path, run_dir: str) -> list[str]:
     """Return what a run folder offers to readers and what none can read."""
-    found = []
-    for folder in list_bundles(place / run_dir / "bundles"):
+    broken = []
+    for folder in list_bundles(workspace / run_dir / "bundles"):
         try:
-            opened = open_base(place / "R1")
+            opened = open_base(workspace / "R1")
             read_bundle(
                 folder,
                 base_fingerprint=opened.manifest.fingerprint,
                 schema_hash=opened.manifest.schema_hash,
             )
         except PipelineError as error:
-            found.append(f"{folder.relative_to(place)}: {error}")
-    if (place / run_dir / "base" / MANIFEST).exists():
+            broken.append(f"{folder.relative_to(workspace)}: {error}")
+    if (workspace / run_dir / "base" / MANIFEST).exists():
         try:
-            opened = open_base(place / run_dir)
+            opened = open_base(workspace / run_dir)
             for entry in (*opened.manifest.files, *opened.manifest.optimizer):
                 verify_file(opened.folder, FileEntry(**entry.model_dump()))
         except PipelineError as error:
-            found.append(f"{run_dir}/base: {error}")
-    return found
+            broken.append(f"{run_dir}/base: {error}")
+    return broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,17 @@ class Killed:
 
     def __call__(self, stage: Stage) -> Judgement:
         """Play it once."""
-        before = published(stage.place)
+        before = published(stage.workspace)
         fault = killed(stage, self.request, self.watched)
-        broken = half_written(stage.place, RUN_DIRS[self.request])
+        broken = half_written(stage.workspace, RUN_DIRS[self.request])
         again = replace(REQUESTS[self.request], before=None)
-        answer = stage.ground.ask(stage.place, again)
+        answer = stage.setup.ask(stage.workspace, again)
         return judge(
             answer,
             fault,
             honest=[stage.undamaged(self.request)],
             has_published=False,
-            lost=[*broken, *lost(before, stage.place)],
+            lost=[*broken, *lost(before, stage.workspace)],
         )
 
 
@@ -94,17 +94,17 @@ class KilledThenServed:
 
     def __call__(self, stage: Stage) -> Judgement:
         """Play it once."""
-        before = published(stage.place)
+        before = published(stage.workspace)
         fault = killed(stage, "night", "/bundles")
         asked = REQUESTS["evaluation"]
         settings = {**asked.settings, "bundles": "N3"}
-        answer = stage.ground.ask(stage.place, replace(asked, settings=settings))
+        answer = stage.setup.ask(stage.workspace, replace(asked, settings=settings))
         return judge(
             answer,
             fault,
             honest=[stage.undamaged("evaluation")],  # N3 would have become what N1 is
             has_published=False,
-            lost=lost(before, stage.place),
+            lost=lost(before, stage.workspace),
         )
 
 
@@ -120,9 +120,9 @@ class KilledThenDamaged:
     def __call__(self, stage: Stage) -> Judgement:
         """Play it once."""
         first = killed(stage, self.request, self.watched)
-        then = self.inject(stage.place, stage.random)
-        before = published(stage.place)
-        answer = stage.ground.ask(stage.place, replace(REQUESTS[self.request], before=None))
+        then = self.inject(stage.workspace, stage.random)
+        before = published(stage.workspace)
+        answer = stage.setup.ask(stage.workspace, replace(REQUESTS[self.request], before=None))
         fault = Fault(what=f"{first.what}, then {then.what}", names=(*then.names, *self.names))
         honest = [stage.fresh(self.request)] if answer.ending == "ended" else []
         return judge(
@@ -130,17 +130,17 @@ class KilledThenDamaged:
             fault,
             honest=honest,
             has_published=False,
-            lost=lost(before, stage.place),
+            lost=lost(before, stage.workspace),
         )
 
 
-def _remove_live(place: Path, random: Random) -> Fault:
-    return Fault(what=remove(place, random), names=("live", "N1"))
+def _remove_live(workspace: Path, random: Random) -> Fault:
+    return Fault(what=remove(workspace, random), names=("live", "N1"))
 
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Two attempts at the same time in one place."""
+    """Two attempts at the same time in one workspace."""
 
     requests: tuple[str, str]
     settings: tuple[tuple[str, str], ...] = ()
@@ -148,14 +148,16 @@ class Together:
 
     def __call__(self, stage: Stage) -> Judgement:
         """Play it once; the worse of the two is what counts."""
-        before = published(stage.place)
+        before = published(stage.workspace)
         one, other = (REQUESTS[name] for name in self.requests)
         other = replace(other, settings={**other.settings, **dict(self.settings)})
         if one.before is not None:  # clears the cache, for both of them once
-            one.before(stage.place)
+            one.before(stage.workspace)
         asked = [replace(request, before=None) for request in (one, other)]
         with ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(lambda request: stage.ground.ask(stage.place, request), asked))
+            answers = list(
+                pool.map(lambda request: stage.setup.ask(stage.workspace, request), asked)
+            )
         run_dir = RUN_DIRS[self.requests[0]]
         fault = Fault(what=f"{' and '.join(self.requests)} at once", names=(run_dir,))
         if not any(answer.ending == "ended" for answer in answers):
@@ -166,7 +168,7 @@ class Together:
                 fault,
                 honest=[stage.undamaged(name)],
                 has_published=False,
-                lost=lost(before, stage.place),
+                lost=lost(before, stage.workspace),
             )
             for answer, name in zip(answers, self.requests, strict=True)
         ]

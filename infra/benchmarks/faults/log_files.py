@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from infra.benchmarks.faults.damage import delete, empty, truncate
 from infra.benchmarks.faults.outcome import Fault
-from infra.benchmarks.faults.place import write_log_file
 from infra.benchmarks.faults.registry import Accepts, Damaging, Vacuous, damage, register
+from infra.benchmarks.faults.workspace import write_log_file
 
 EVENTS = "log/events"
 _LABELS = ("label_click", "label_order")
@@ -26,11 +26,11 @@ OnFile = Callable[[Path, Random], str]
 """Damages one file of the log; says what was done."""
 
 
-def files(place: Path, days: slice) -> list[Path]:
+def files(workspace: Path, days: slice) -> list[Path]:
     """Return the log's files of some of its days, in order."""
-    found = sorted((place / EVENTS).glob("region=*/dt=*/*.parquet"))
-    dates = sorted({path.parent.name for path in found})
-    return [path for path in found if path.parent.name in dates[days]]
+    paths = sorted((workspace / EVENTS).glob("region=*/dt=*/*.parquet"))
+    dates = sorted({path.parent.name for path in paths})
+    return [path for path in paths if path.parent.name in dates[days]]
 
 
 TUNED, TRAINED, TESTED = slice(-3, -1), slice(0, -3), slice(-1, None)
@@ -46,10 +46,10 @@ class InLog:
     names: tuple[str, ...] = ()
     """By which a refusal may call it, beside its path below the log."""
 
-    def __call__(self, place: Path, random: Random) -> Fault:
+    def __call__(self, workspace: Path, random: Random) -> Fault:
         """Damage one."""
-        path = random.choice(files(place, self.days))
-        name = str(path.relative_to(place / EVENTS))
+        path = random.choice(files(workspace, self.days))
+        name = str(path.relative_to(workspace / EVENTS))
         return Fault(what=f"{name}: {self.hurt(path, random)}", names=(name, *self.names))
 
 
@@ -109,8 +109,8 @@ def change_features(rows: pa.Table, random: Random) -> pa.Table:
 
 def _reordered(rows: pa.Table, names: tuple[str, ...], order: list[int]) -> pa.Table:
     for name in names:
-        place = rows.schema.get_field_index(name)
-        rows = rows.set_column(place, rows.schema.field(place), rows.column(name).take(order))
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, rows.schema.field(index), rows.column(name).take(order))
     return rows
 
 
@@ -186,44 +186,44 @@ _register()
 
 
 @damage("log file there twice", where="log/events", request="night")
-def copied(place: Path, random: Random) -> Fault:
+def copied(workspace: Path, random: Random) -> Fault:
     """Copy a file beside itself."""
-    path, twin = _twin(place, random)
+    path, twin = _twin(workspace, random)
     shutil.copy2(path, twin)
-    return _twice(place, path, twin, "copied to")
+    return _twice(workspace, path, twin, "copied to")
 
 
 @damage("log file there twice", where="log/events", request="night")
-def hard_linked(place: Path, random: Random) -> Fault:
+def hard_linked(workspace: Path, random: Random) -> Fault:
     """Link a file beside itself."""
-    path, twin = _twin(place, random)
+    path, twin = _twin(workspace, random)
     os.link(path, twin)
-    return _twice(place, path, twin, "linked hard as")
+    return _twice(workspace, path, twin, "linked hard as")
 
 
 @damage("log file there twice", where="log/events", request="night")
-def soft_linked(place: Path, random: Random) -> Fault:
+def soft_linked(workspace: Path, random: Random) -> Fault:
     """Link a file beside itself, by name."""
-    path, twin = _twin(place, random)
+    path, twin = _twin(workspace, random)
     twin.symlink_to(path.name)
-    return _twice(place, path, twin, "linked as")
+    return _twice(workspace, path, twin, "linked as")
 
 
 @damage("log file there twice", where="log/events", request="night")
-def folder_linked(place: Path, random: Random) -> Fault:
+def folder_linked(workspace: Path, random: Random) -> Fault:
     """Link another partition's folder into one."""
-    path, other = random.sample(files(place, TUNED), 2)
+    path, other = random.sample(files(workspace, TUNED), 2)
     link = path.parent / "more"
     link.symlink_to(other.parent.resolve())
-    return _twice(place, other, link, "its folder linked as")
+    return _twice(workspace, other, link, "its folder linked as")
 
 
-def _twin(place: Path, random: Random) -> tuple[Path, Path]:
-    path = random.choice(files(place, TUNED))
+def _twin(workspace: Path, random: Random) -> tuple[Path, Path]:
+    path = random.choice(files(workspace, TUNED))
     return path, path.with_name("part-00001.parquet")
 
 
-def _twice(place: Path, path: Path, twin: Path, how: str) -> Fault:
-    names = tuple(str(one.relative_to(place / EVENTS)) for one in (path, twin))
+def _twice(workspace: Path, path: Path, twin: Path, how: str) -> Fault:
+    names = tuple(str(one.relative_to(workspace / EVENTS)) for one in (path, twin))
     # rows that are there twice are refused by the column that tells them apart
     return Fault(what=f"{names[0]} {how} {names[1]}", names=(*names, "event_id"))

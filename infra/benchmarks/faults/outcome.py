@@ -118,20 +118,20 @@ def _verdict(
     if answer.ending != "refused":
         return "wrong", f"{answer.ending}: {answer.message[:_SHOWN_CHARACTERS]}"
     if not any(name in answer.message for name in fault.names):
-        told = f"refused without naming {' or '.join(fault.names)}"
-        return "wrong", f"{told}: {answer.message[:_SHOWN_CHARACTERS]}"
+        complaint = f"refused without naming {' or '.join(fault.names)}"
+        return "wrong", f"{complaint}: {answer.message[:_SHOWN_CHARACTERS]}"
     if has_published:
         return "wrong", f"refused after publishing: {answer.message[:_SHOWN_CHARACTERS]}"
     return "refused by name", ""
 
 
-def _difference(found: Mapping[str, str], right: Sequence[Mapping[str, str]]) -> str:
+def _difference(result: Mapping[str, str], right: Sequence[Mapping[str, str]]) -> str:
     """Say in which published things a result differs from the nearest right one."""
     if not right:
         return "an honest run over these inputs does not end at all"
     differing = min(
         (
-            [n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n)]
+            [n for n in sorted({*result, *wanted}) if result.get(n) != wanted.get(n)]
             for wanted in right
         ),
         key=len,
@@ -148,7 +148,7 @@ def row_losses(answer: Answer, honest: Sequence[Answer]) -> tuple[int | None, in
     wanted = next((r.ended.rows for r in honest if r.ended is not None and r.ended.rows), None)
     if answer.ended is None or answer.ended.rows is None or wanted is None:
         return None, None
-    found = answer.ended.rows
-    gaps = [wanted[name] - found.get(name, 0) for name in wanted]
+    result = answer.ended.rows
+    gaps = [wanted[name] - result.get(name, 0) for name in wanted]
     repeated = sum(max(-gap, 0) for gap in gaps) + answer.ended.repeated
     return sum(max(gap, 0) for gap in gaps), repeated

@@ -1,10 +1,10 @@
 """Classes of faults: each is a function that injects one, under a name, in this registry.
 
-A new class is one decorated function that damages a copy of the ready place:
+A new class is one decorated function that damages a copy of the ready workspace:
 
     @damage("bundle renamed", where="bundles", request="evaluation")
-    def renamed(place: Path, random: Random) -> Fault:
-        folder = random.choice(list_bundles(place / "N1/bundles"))
+    def renamed(workspace: Path, random: Random) -> Fault:
+        folder = random.choice(list_bundles(workspace / "N1/bundles"))
         folder.rename(folder.with_name("region=x"))
         return Fault(what=f"{folder.name} renamed to region=x", names=("region=x", folder.name))
 
@@ -24,7 +24,7 @@ from iak.pipeline.base.published_base import MANIFEST
 from iak.pipeline.publish.bundle import list_bundles
 from infra.benchmarks.faults.child import SAID, Damage, Request
 from infra.benchmarks.faults.outcome import Answer, Fault, Judgement, judge, row_losses
-from infra.benchmarks.faults.place import CACHE, PUBLISHED, REQUESTS, RUN_DIRS, BenchSetup
+from infra.benchmarks.faults.workspace import CACHE, PUBLISHED, REQUESTS, RUN_DIRS, BenchSetup
 
 Accepts = Literal["undamaged", "fresh", "either", "left out"]
 """Which honest run's result is right: one before the fault, or one over the inputs after it, or
@@ -43,29 +43,29 @@ class CannotInject(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One copy of the ready place, for one fault."""
+    """One copy of the ready workspace, for one fault."""
 
-    ground: BenchSetup
-    place: Path
+    setup: BenchSetup
+    workspace: Path
     random: Random
     seed: str
 
     def undamaged(self, request: str) -> Answer:
         """Return what a request comes to without a fault."""
-        return self.ground.undamaged[request]
+        return self.setup.undamaged[request]
 
     def fresh(self, request: str) -> Answer:
         """Return what an honest run over the present inputs comes to.
 
         It starts anew, and finds nothing but the standardisation that earlier nights agreed on.
         """
-        place = self.place.with_name(f"{self.place.name}-{_RERUN}")
-        shutil.copytree(self.place, place, symlinks=True)
-        for entry in (place / CACHE).rglob("*"):
+        workspace = self.workspace.with_name(f"{self.workspace.name}-{_RERUN}")
+        shutil.copytree(self.workspace, workspace, symlinks=True)
+        for entry in (workspace / CACHE).rglob("*"):
             if entry.is_file() and entry.suffix != ".standard":
                 entry.unlink()
-        answer = self.ground.ask(place, elsewhere(REQUESTS[request], _RERUN))
-        shutil.rmtree(place)
+        answer = self.setup.ask(workspace, elsewhere(REQUESTS[request], _RERUN))
+        shutil.rmtree(workspace)
         return answer
 
 
@@ -113,7 +113,7 @@ def damage(
     accepts: Accepts = "undamaged",
     moment: tuple[str, int] | None = None,
 ) -> Callable[[Damage], Damage]:
-    """Register a function that damages a place as a class of faults.
+    """Register a function that damages a workspace as a class of faults.
 
     Args:
         name: of the class.
@@ -147,16 +147,16 @@ class Damaging:
         """Play it once."""
         asked = REQUESTS[self.request]
         if self.is_warm:
-            stage.ground.ask(stage.place, replace(elsewhere(asked, "W1"), before=an_hour_later))
-        run_dir = stage.place / RUN_DIRS[self.request]
+            stage.setup.ask(stage.workspace, replace(elsewhere(asked, "W1"), before=an_hour_later))
+        run_dir = stage.workspace / RUN_DIRS[self.request]
         if self.moment is None:
-            fault = self.inject(stage.place, stage.random)
-            offered, before = offers(run_dir), published(stage.place)
-            answer = stage.ground.ask(stage.place, asked)
+            fault = self.inject(stage.workspace, stage.random)
+            offered, before = offers(run_dir), published(stage.workspace)
+            answer = stage.setup.ask(stage.workspace, asked)
         else:
-            offered, before = offers(run_dir), published(stage.place)
+            offered, before = offers(run_dir), published(stage.workspace)
             asked = replace(asked, damage=self.inject, moment=self.moment, seed=stage.seed)
-            answer = stage.ground.ask(stage.place, asked)
+            answer = stage.setup.ask(stage.workspace, asked)
             if answer.fault is None:
                 raise Vacuous(f"{self.moment} never came: {answer.message}")
             fault = answer.fault
@@ -165,7 +165,7 @@ class Damaging:
             fault,
             honest=list(self._honest(stage, answer)),
             has_published=bool(offers(run_dir) - offered),
-            lost=lost(before, stage.place, RUN_DIRS[self.request]),
+            lost=lost(before, stage.workspace, RUN_DIRS[self.request]),
         )
         if judged.verdict == "wrong" and self.accepts == "left out":
             return self._left_out(stage, answer, fault) or judged
@@ -173,7 +173,7 @@ class Damaging:
 
     def _left_out(self, stage: Stage, answer: Answer, fault: Fault) -> Judgement | None:
         """Return a refusal by name where the run printed which input it went on without."""
-        said = " ".join((stage.place / SAID).read_text(errors="replace").split())
+        said = " ".join((stage.workspace / SAID).read_text(errors="replace").split())
         if answer.ending != "ended" or not any(name in said for name in fault.names):
             return None
         after = stage.fresh(self.request)
@@ -199,26 +199,30 @@ class Damaging:
         yield replace(after, seconds=before.seconds)
 
 
-def published(place: Path) -> dict[str, str]:
+def published(workspace: Path) -> dict[str, str]:
     """Return the digest of every file that was published before any attempt."""
     files = [
         path
         for name in PUBLISHED
-        for path in ([place / name] if (place / name).is_file() else (place / name).rglob("*"))
+        for path in (
+            [workspace / name] if (workspace / name).is_file() else (workspace / name).rglob("*")
+        )
         if path.is_file()
     ]
-    return {str(f.relative_to(place)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return {
+        str(f.relative_to(workspace)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
+    }
 
 
-def lost(before: dict[str, str], place: Path, run_dir: str = "") -> list[str]:
+def lost(before: dict[str, str], workspace: Path, run_dir: str = "") -> list[str]:
     """Return what was published before and is gone or changed since.
 
     Args:
-        before: as `published` found it.
-        place: where to look now.
+        before: what `published` returned earlier.
+        workspace: the copy as it is now.
         run_dir: of the attempt, which may publish the same again in its own folder.
     """
-    now = published(place)
+    now = published(workspace)
     own = f"{run_dir}/"
     return [
         name

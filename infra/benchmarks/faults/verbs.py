@@ -55,10 +55,10 @@ def _without_ray(job: ModuleType, worker: Worker, at: Moment, rows: dict[str, in
         at(str(event.get("event")))
 
     def here(run: Any, work: Any, **_: object) -> Any:  # noqa: ANN401
-        found = run(worker, work, report)
-        if "rows" in found:
-            rows["trained"] = found["rows"]
-        return json.loads(json.dumps(found, default=str))
+        result = run(worker, work, report)
+        if "rows" in result:
+            rows["trained"] = result["rows"]
+        return json.loads(json.dumps(result, default=str))
 
     def listing(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
         opened = open_log(*arguments, **named)
@@ -74,8 +74,8 @@ def _kernels(spec: FinetuneSpec, rows: Mapping[str, int]) -> Ended:
     """Digest every bundle as it lies there: weights, verdict, and the rows it was tuned on."""
     things = {}
     for folder in list_bundles(spec.run_dir / BUNDLES):
-        told = json.loads((folder / MANIFEST).read_bytes())
-        kept = [told["verdict"], told["domain"], told["data_window"]["tuning_rows"]]
+        document = json.loads((folder / MANIFEST).read_bytes())
+        kept = [document["verdict"], document["domain"], document["data_window"]["tuning_rows"]]
         weights = weights_digest(load_file(folder / WEIGHTS))
         things[folder.name] = _digest(json.dumps([kept, weights]).encode())
     return Ended(things=things, rows=rows or None)
@@ -84,14 +84,14 @@ def _kernels(spec: FinetuneSpec, rows: Mapping[str, int]) -> Ended:
 def _base(spec: PretrainSpec, rows: Mapping[str, int]) -> Ended:
     """Digest every file of the published base."""
     folder = spec.run_dir / "base"
-    told = json.loads((folder / MANIFEST).read_bytes())
+    document = json.loads((folder / MANIFEST).read_bytes())
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     things = {
         str(path.relative_to(folder)): _digest(path.read_bytes())
         for path in files
         if path.name != MANIFEST
     }
-    return Ended(things=things | {"digest": str(told["digest"])}, rows=rows or None)
+    return Ended(things=things | {"digest": str(document["digest"])}, rows=rows or None)
 
 
 def _predictions(spec: EvaluateSpec, _rows: Mapping[str, int]) -> Ended:
@@ -113,8 +113,8 @@ def _predictions(spec: EvaluateSpec, _rows: Mapping[str, int]) -> Ended:
 def _shown(spec: ShowSpec, _rows: Mapping[str, int]) -> Ended:
     """Digest what is shown of a run."""
     assert spec.json_out is not None
-    told = json.loads(spec.json_out.read_bytes())
-    return Ended(things={str(spec.path): _digest(json.dumps(told, sort_keys=True).encode())})
+    document = json.loads(spec.json_out.read_bytes())
+    return Ended(things={str(spec.path): _digest(json.dumps(document, sort_keys=True).encode())})
 
 
 _PUBLISHED: dict[str, Callable[[Any, Mapping[str, int]], Ended]] = {

@@ -30,11 +30,11 @@ def test_a_draw_is_repeatable_and_the_corpus_large(tmp_path):
     assert [outcome.name for outcome in one] == [outcome.name for outcome in other]
 
 
-def item(*words, told="seed"):
-    return BadInput(kind="settings", name="x", words=words, told=(told,))
+def item(*words, must_name="seed"):
+    return BadInput(kind="settings", name="x", words=words, must_name=(must_name,))
 
 
-ASKED = ("pretrain", "catalog=frappe", "data_root={place}", "run_dir={place}/run")
+ASKED = ("pretrain", "catalog=frappe", "data_root={folder}", "run_dir={folder}/run")
 
 
 def test_an_input_that_is_accepted_is_wrong_and_nothing_starts(tmp_path):
@@ -43,7 +43,7 @@ def test_an_input_that_is_accepted_is_wrong_and_nothing_starts(tmp_path):
 
 
 def test_a_refusal_that_does_not_name_what_it_refuses_is_wrong(tmp_path):
-    assert try_one(item(*ASKED, "seed=x", told="speed"), tmp_path / "a").outcome == "wrong"
+    assert try_one(item(*ASKED, "seed=x", must_name="speed"), tmp_path / "a").outcome == "wrong"
     assert try_one(item(*ASKED, "seed=x"), tmp_path / "b").outcome == "refused by name"
 
 

@@ -7,8 +7,8 @@ import pytest
 from infra.benchmarks import faults
 from infra.benchmarks.faults import ClassResult, line_of, notes_of, play, targets_of, turns_of
 from infra.benchmarks.faults.outcome import Answer, Ended, Fault, judge
-from infra.benchmarks.faults.place import RUN_DIRS, BenchSetup
 from infra.benchmarks.faults.registry import CannotInject, Damaging, FaultClass, Vacuous
+from infra.benchmarks.faults.workspace import RUN_DIRS, BenchSetup
 from infra.benchmarks.specs import BenchFaultsSpec
 
 FAULT = Fault(what="byte 3 of R1/base/manifest.json flipped", names=("R1/base/manifest.json",))
@@ -159,8 +159,8 @@ class FakeGround(BenchSetup):
 
     answer: object
 
-    def ask(self, place, request):
-        return self.answer(place, request)
+    def ask(self, workspace, request):
+        return self.answer(workspace, request)
 
 
 def fake_ground(tmp_path, answer):
@@ -174,8 +174,8 @@ def fake_ground(tmp_path, answer):
     )
 
 
-def spoil(place, _random):
-    (place / "spoiled").write_text("")
+def spoil(workspace, _random):
+    (workspace / "spoiled").write_text("")
     return FAULT
 
 
@@ -187,8 +187,8 @@ def played(tmp_path, answer, **changes):
 def test_the_attempt_meets_the_fault_and_a_right_result_survives(tmp_path):
     seen = []
 
-    def answer(place, _request):
-        seen.append((place / "spoiled").exists())
+    def answer(workspace, _request):
+        seen.append((workspace / "spoiled").exists())
         return ended()
 
     found = played(tmp_path, answer)
@@ -202,8 +202,8 @@ def test_a_wrong_result_is_counted_as_wrong(tmp_path):
 
 @pytest.mark.parametrize("how", ["unlink", "rewrite"])
 def test_what_an_attempt_damages_of_what_was_published_is_lost(tmp_path, how):
-    def answer(place, _request):
-        path = place / "N1/bundles/pooled/manifest.json"
+    def answer(workspace, _request):
+        path = workspace / "N1/bundles/pooled/manifest.json"
         path.unlink() if how == "unlink" else path.write_text("{ }")
         return ended()
 
@@ -213,8 +213,8 @@ def test_what_an_attempt_damages_of_what_was_published_is_lost(tmp_path, how):
 
 
 def test_bundles_beside_a_refusal_are_wrong(tmp_path):
-    def answer(place, _request):
-        folder = place / RUN_DIRS["night"] / "bundles/pooled"
+    def answer(workspace, _request):
+        folder = workspace / RUN_DIRS["night"] / "bundles/pooled"
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("{}")
         return refused("R1/base/manifest.json was changed")
@@ -246,9 +246,9 @@ def test_a_change_that_changes_nothing_is_no_fault(tmp_path):
 
 @pytest.mark.parametrize("is_said", [True, False])
 def test_an_input_may_be_left_out_only_aloud(tmp_path, is_said):
-    def answer(place, _request):
+    def answer(workspace, _request):
         said = "R1/base/manifest.json is not read" if is_said else "all is well"
-        (place / "said.txt").write_text(said)
+        (workspace / "said.txt").write_text(said)
         return ended({"pooled": "without"}, rows={"tune": 60, "valid": 20})
 
     found = played(tmp_path, answer, accepts="left out")
@@ -265,14 +265,14 @@ def test_a_class_that_cannot_be_injected_says_why(tmp_path):
 
     for play_, told in ((cannot, "only root can"), (never, "no label to swap")):
         known = FaultClass(name="a", where="b", plays=[play_])
-        place = tmp_path / told.replace(" ", "-")
-        place.mkdir()
-        assert told in play(fake_ground(place, None), known, 0, "seed")
+        workspace = tmp_path / told.replace(" ", "-")
+        workspace.mkdir()
+        assert told in play(fake_ground(workspace, None), known, 0, "seed")
 
 
 def test_a_damage_that_comes_while_the_attempt_runs_is_told_by_the_attempt(tmp_path):
-    def answer(place, request):
-        fault = request.damage(place, None)
+    def answer(workspace, request):
+        fault = request.damage(workspace, None)
         assert request.moment == ("listed", 1)
         return replace(ended({}), fault=fault)
 

@@ -1,4 +1,4 @@
-"""The place in which faults are injected: a tiny log, a base, a night, and runs that were killed.
+"""Make the workspace in which faults are injected: a tiny log, bases, nights, and killed runs.
 
     catalog.toml  log/        what is given
     R1/                       a published base, the activation cache and the mapped tables beside it
@@ -81,9 +81,9 @@ _MAPPED = {"tables": {"precision": "fp32", "mapped": True}}
 _EVALUATION = {**_JOB, "base": "R1", "tables": {"precision": "fp32"}, "run_dir": "E1"}
 
 
-def _no_cache(place: Path) -> None:
+def _no_cache(workspace: Path) -> None:
     """Let a night find no activations, as the first one on a base does."""
-    shutil.rmtree(place / CACHE)
+    shutil.rmtree(workspace / CACHE)
 
 
 REQUESTS: Mapping[str, Request] = {
@@ -104,7 +104,7 @@ REQUESTS: Mapping[str, Request] = {
     "evaluation": Request(verb="evaluate", settings={**_EVALUATION, "bundles": "N1"}),
     "record": Request(verb="show", settings={"path": "N1", "json": "shown.json"}),
 }
-"""What is asked of a place, by name."""
+"""What is asked of a workspace, by name."""
 RUN_DIRS = {name: str(request.settings.get("run_dir", "")) for name, request in REQUESTS.items()}
 PUBLISHED = ("R1/base", "B2/base", "N1/bundles", "N5/bundles", "M1/bundles", "N1/record.json")
 """What had been published before any attempt, and what none may touch."""
@@ -112,7 +112,7 @@ PUBLISHED = ("R1/base", "B2/base", "N1/bundles", "N5/bundles", "M1/bundles", "N1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSetup:
-    """A place that is ready, and what undamaged attempts come to in it."""
+    """A workspace that is ready, and what undamaged attempts come to in it."""
 
     server: ForkServerContext
     attempt: Attempt
@@ -123,14 +123,14 @@ class BenchSetup:
     """By request."""
 
     def copy(self, name: str) -> Path:
-        """Return a copy of the ready place under a name of its own."""
-        place = self.scratch / name
-        shutil.copytree(self.ready, place, symlinks=True)
-        return place
+        """Return a copy of the ready workspace under a name of its own."""
+        workspace = self.scratch / name
+        shutil.copytree(self.ready, workspace, symlinks=True)
+        return workspace
 
-    def ask(self, place: Path, request: Request) -> Answer:
+    def ask(self, workspace: Path, request: Request) -> Answer:
         """Make an attempt in a copy."""
-        return run(self.server, self.attempt, place, request)
+        return run(self.server, self.attempt, workspace, request)
 
 
 def prepare(
@@ -142,7 +142,7 @@ def prepare(
     threads: int,
     report: Callable[[Mapping[str, Any]], None],
 ) -> BenchSetup:
-    """Make the ready place, and learn what undamaged attempts come to.
+    """Make the ready workspace, and learn what undamaged attempts come to.
 
     Args:
         server: whose processes are forked.
@@ -150,7 +150,7 @@ def prepare(
         scratch: an empty folder.
         repeats: how often each request is tried undamaged, at least twice; seconds are medians.
         threads: attempts at the same time.
-        report: is told what is being made.
+        report: called with each event of progress.
 
     Raises:
         PipelineError: an undamaged attempt fails, or two of them come to different results.
@@ -159,7 +159,7 @@ def prepare(
     ready.mkdir()
     report({"event": "log, bases, nights"})
     _write_given(ready)
-    ground = BenchSetup(server=server, attempt=attempt, ready=ready, scratch=scratch, undamaged={})
+    setup = BenchSetup(server=server, attempt=attempt, ready=ready, scratch=scratch, undamaged={})
     night, pretraining = REQUESTS["night"], REQUESTS["pre-training"]
     steps = (
         _moved(pretraining, run_dir="R1"),
@@ -170,29 +170,29 @@ def prepare(
         _moved(night, run_dir="N0", **_MAPPED),
     )
     for step in steps:
-        _must_end(ground.ask(ready, step), ready)
+        _must_end(setup.ask(ready, step), ready)
     shutil.rmtree(ready / "N0")
-    _half(ground, "resumed night", ("tune.safetensors", 8))
-    _half(ground, "resumed pre-training", ("validated", 2))
+    _half(setup, "resumed night", ("tune.safetensors", 8))
+    _half(setup, "resumed pre-training", ("validated", 2))
     (ready / SAID).unlink()
     report({"event": "undamaged attempts"})
-    return replace(ground, undamaged=_undamaged(ground, repeats, threads))
+    return replace(setup, undamaged=_undamaged(setup, repeats, threads))
 
 
-def _undamaged(ground: BenchSetup, repeats: int, threads: int) -> dict[str, Answer]:
+def _undamaged(setup: BenchSetup, repeats: int, threads: int) -> dict[str, Answer]:
     """Return what every request comes to without a fault, the same each time."""
     names = [name for name in REQUESTS for _ in range(repeats)]
 
     def one(number: int) -> Answer:
-        place = ground.copy(f"undamaged-{number}")
-        answer = ground.ask(place, REQUESTS[names[number]])
-        _must_end(answer, place)
-        shutil.rmtree(place)
+        workspace = setup.copy(f"undamaged-{number}")
+        answer = setup.ask(workspace, REQUESTS[names[number]])
+        _must_end(answer, workspace)
+        shutil.rmtree(workspace)
         return answer
 
     with ThreadPoolExecutor(threads) as pool:
         answers = list(pool.map(one, range(len(names))))
-    found: dict[str, Answer] = {}
+    answers_by_request: dict[str, Answer] = {}
     for name in REQUESTS:
         own = [a for a, asked in zip(answers, names, strict=True) if asked == name]
         if any(answer.ended != own[0].ended for answer in own):
@@ -200,19 +200,19 @@ def _undamaged(ground: BenchSetup, repeats: int, threads: int) -> dict[str, Answ
                 f"two undamaged attempts at '{name}' come to different results, so that nothing "
                 "can be said of damaged ones. Run again; if it comes again, report it"
             )
-        found[name] = replace(own[0], seconds=median(answer.seconds for answer in own))
-    return found
+        answers_by_request[name] = replace(own[0], seconds=median(answer.seconds for answer in own))
+    return answers_by_request
 
 
-def _must_end(answer: Answer, place: Path) -> None:
+def _must_end(answer: Answer, workspace: Path) -> None:
     if answer.ending != "ended":
-        said = (place / SAID).read_text(errors="replace")[-2000:]
+        said = (workspace / SAID).read_text(errors="replace")[-2000:]
         raise PipelineError(f"an undamaged attempt {answer.ending}: {answer.message}\n{said}")
 
 
-def _half(ground: BenchSetup, name: str, kill: tuple[str, int]) -> None:
-    """Kill a run of the ready place, so that it leaves something to resume from."""
-    answer = ground.ask(ground.ready, replace(REQUESTS[name], kill=kill))
+def _half(setup: BenchSetup, name: str, kill: tuple[str, int]) -> None:
+    """Kill a run of the ready workspace, so that it leaves something to resume from."""
+    answer = setup.ask(setup.ready, replace(REQUESTS[name], kill=kill))
     if not answer.signal:
         raise PipelineError(f"'{name}' was to be killed at {kill}, and was not: {answer}")
 
@@ -244,6 +244,8 @@ def _write_given(ready: Path) -> None:
     for path in (ready / "log/events").rglob("*.parquet"):
         write_log_file(pq.read_table(path, partitioning=None), path)
     shipped = resources.files("iak.schemas") / "catalog" / "planted.toml"
-    told = shipped.read_text().partition("[splits.")[0].replace("min_rows = 500", "min_rows = 20")
-    splits = [f"[splits.{name}]\n{told_split}\n" for name, told_split in _SPLITS.items()]
-    put_file(ready / "catalog.toml", told + "\n".join(splits))
+    catalog = (
+        shipped.read_text().partition("[splits.")[0].replace("min_rows = 500", "min_rows = 20")
+    )
+    splits = [f"[splits.{name}]\n{split}\n" for name, split in _SPLITS.items()]
+    put_file(ready / "catalog.toml", catalog + "\n".join(splits))
