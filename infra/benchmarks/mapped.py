@@ -48,15 +48,15 @@ def main(words: Sequence[str]) -> int:
 
 def measure(place: Path, out: Path) -> None:
     """Measure every precision and way, then write the table."""
-    found = []
+    results = []
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory(dir=out) as folder:
             for way in WAYS:
                 parts = run_on_workers(on_worker, WORKERS, place, precision, way, Path(folder))
-                found.append({"precision": precision, "way": way, **together(parts)})
-    told = {"commit": commit(), "machine": machine(), "base": str(place), "rows": found}
-    (out / "mapped.json").write_text(json.dumps(told, indent=1))
-    (out / "mapped.md").write_text(table(found))
+                results.append({"precision": precision, "way": way, **together(parts)})
+    record = {"commit": commit(), "machine": machine(), "base": str(place), "rows": results}
+    (out / "mapped.json").write_text(json.dumps(record, indent=1))
+    (out / "mapped.md").write_text(table(results))
 
 
 def on_worker(
@@ -117,12 +117,12 @@ def together(parts: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """Return the table, one line for each way."""
     heads = ["precision", "tables", "ready, s", "resident, MiB a worker", "of the machine, MiB"]
     heads.append("a lookup of 4,096 rows, ms")
     lines = [heads, ["---"] * len(heads)]
-    for line in found:
+    for line in results:
         resident = " and ".join(f"{mib:,}" for mib in line["resident_mib"])
         lines.append(
             [

@@ -1,9 +1,9 @@
 """Measure whether a night costs more on a frozen table of a billion rows than on a small one.
 
-Tables of several sizes are written, row-wise over the workers, all of them held at once, so that
-their steps and lookups are measured in turns, slice by slice: whatever else the machine does falls
-on all of them. A step looks up 40 ids a row, half of them uniform over the table and half Zipf's,
-runs a small frozen trunk, and moves the kernels of some domains of a bank.
+Tables of several sizes are written, row-wise over the workers. All of them stay in memory, so that
+their steps and lookups are measured in turns, slice by slice. Whatever else the machine does slows
+all of them alike. A step looks up 40 ids a row, half of them uniform over the table and half
+Zipf's, runs a small frozen trunk, and moves the kernels of some domains of a bank.
 
 Shapes: B rows of this worker, I ids, T tasks, P domains of a step, N units of a kernel.
 """
@@ -78,11 +78,11 @@ def measure(
         by_worker = run_on_workers(_on_worker, spec.workers, spec, progress)
     progress.unlink(missing_ok=True)
     lines = [
-        _line(spec, parts) for parts in zip(*(found.tables for found in by_worker), strict=True)
+        _line(spec, parts) for parts in zip(*(result.tables for result in by_worker), strict=True)
     ]
     base = lines[0]["step_p50_ms"]
     lines = [line | {"ratio": line["step_p50_ms"] / base} for line in lines]
-    ceilings = {"worker_bytes_per_s": min(found.bytes_per_s for found in by_worker)}
+    ceilings = {"worker_bytes_per_s": min(result.bytes_per_s for result in by_worker)}
     return lines, [_target(lines)], _notes(spec, lines, free), ceilings
 
 
@@ -106,7 +106,7 @@ class OneTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one worker found."""
+    """Results of one worker."""
 
     tables: list[OneTable]
     bytes_per_s: float
@@ -119,31 +119,31 @@ def _sizes(spec: BenchTablesSpec) -> list[int]:
 def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
     """One worker's whole part."""
     report = writer(progress, worker)
-    tables, places = [], []
+    tables, setups = [], []
     for rows in _sizes(spec):
-        place, table = _written(spec, rows, worker, report)
-        places.append(place)
+        setup, table = _written(spec, rows, worker, report)
+        setups.append(setup)
         tables.append(table)
     for done in range(spec.repeats):
-        for place, table in zip(places, tables, strict=True):
-            _measure_slice(place, table, first_step=done * spec.slice_steps)
+        for setup, table in zip(setups, tables, strict=True):
+            _measure_slice(setup, table, first_step=done * spec.slice_steps)
             for law in ("uniform", "zipf"):
-                _measure_lookups(place, table, law, turn=done)
+                _measure_lookups(setup, table, law, turn=done)
         report({"event": "step", "what": "slices", "step": done + 1, "of": spec.repeats})
     return Found(tables=tables, bytes_per_s=_copied_bytes_per_s())
 
 
 def _written(
     spec: BenchTablesSpec, rows: int, worker: Worker, report: Report
-) -> tuple["Place", OneTable]:
+) -> tuple["TableSetup", OneTable]:
     """Build a table of so many rows behind a small base; write every row and compare some."""
     started = time.perf_counter()
-    place = Place(spec, rows, worker)
-    (shard,) = place.tables.local_shards()
-    told = started
+    setup = TableSetup(spec, rows, worker)
+    (shard,) = setup.tables.local_shards()
+    last_report = started
     for done in counted.write(shard.tensor_RW, spec.precision, first_row=shard.row_offset):
         now = time.perf_counter()
-        if now - told > 1:
+        if now - last_report > 1:
             report(
                 {
                     "event": "step",
@@ -152,19 +152,19 @@ def _written(
                     "of": len(shard.tensor_RW),
                 }
             )
-            told = now
+            last_report = now
     dist.barrier()
     seconds = time.perf_counter() - started
-    return place, OneTable(
+    return setup, OneTable(
         rows=rows,
-        held_bytes=place.tables.num_bytes,
+        held_bytes=setup.tables.num_bytes,
         rss_bytes=_resident_bytes(),
         write_s=seconds,
-        checked=_compare(place, spec.checked_rows),
+        checked=_compare(setup, spec.checked_rows),
     )
 
 
-class Place:
+class TableSetup:
     """A frozen base whose only table has so many rows, and a bank of kernels to tune on it."""
 
     def __init__(self, spec: BenchTablesSpec, rows: int, worker: Worker) -> None:
@@ -220,15 +220,15 @@ class StepRows:
     noise_BC: Tensor
 
 
-def _step_rows(place: Place, step: int) -> StepRows:
-    """Rows that no other step has seen."""
-    spec, worker = place.spec, place.worker
+def _step_rows(setup: TableSetup, step: int) -> StepRows:
+    """Draw rows that no other step reads."""
+    spec, worker = setup.spec, setup.worker
     rows = max(spec.batch_rows // worker.world, 1)
     draw = torch.Generator().manual_seed(spec.seed + step * worker.world + worker.rank)
     present = min(spec.domains_per_step, spec.domains)
     first = step * present % (spec.domains - present + 1)
     lengths = [rows // present + (slot < rows % present) for slot in range(present)]
-    ids = [drawn(law, rows * count, place.rows, draw) for _, law, count in _FEATURES]
+    ids = [drawn(law, rows * count, setup.rows, draw) for _, law, count in _FEATURES]
     counts = torch.tensor([count for _, _, count in _FEATURES], dtype=torch.int32)
     return StepRows(
         ids=KeyedJaggedTensor(
@@ -239,16 +239,16 @@ def _step_rows(place: Place, step: int) -> StepRows:
         slots=list(range(first, first + present)),
         rows=Segments.of(lengths),
         labels_BT=(torch.rand(rows, len(_TASKS), generator=draw) < 0.2).float(),
-        noise_BC=torch.randn(rows, place.bank.shape.code, generator=draw),
+        noise_BC=torch.randn(rows, setup.bank.shape.code, generator=draw),
     )
 
 
-def _tuning_step(place: Place, batch: StepRows) -> float:
+def _tuning_step(setup: TableSetup, batch: StepRows) -> float:
     """Move the kernels of a step's domains; the seconds of the lookups alone.
 
     What `iak.pipeline.tuning.tune` does in a step, on rows that are looked up in it.
     """
-    model, bank = place.model, place.bank
+    model, bank = setup.model, setup.bank
     started = time.perf_counter()
     with torch.no_grad():
         embedded = model.embed(batch.ids, rows=len(batch.labels_BT))
@@ -256,38 +256,40 @@ def _tuning_step(place: Place, batch: StepRows) -> float:
         x_BX = torch.cat(embedded, dim=1)
         h_BH = model.trunk(x_BX)
     flat_PN = bank.flat_KN[batch.slots].requires_grad_()
-    loss = _loss(place, batch, flat_PN, h_BH, torch.cat([h_BH, x_BX], dim=1))
+    loss = _loss(setup, batch, flat_PN, h_BH, torch.cat([h_BH, x_BX], dim=1))
     (gradients_PN,) = torch.autograd.grad(loss, [flat_PN])
     dist.all_reduce(gradients_PN)
-    place.adam.step(batch.slots, gradients_PN)
+    setup.adam.step(batch.slots, gradients_PN)
     return looked_up
 
 
-def _loss(place: Place, batch: StepRows, flat_PN: Tensor, h_BH: Tensor, a_BA: Tensor) -> Tensor:
+def _loss(
+    setup: TableSetup, batch: StepRows, flat_PN: Tensor, h_BH: Tensor, a_BA: Tensor
+) -> Tensor:
     """Return this worker's share of the present kernels' loss."""
-    weights = banks.views(flat_PN, place.bank.shape)
+    weights = banks.views(flat_PN, setup.bank.shape)
     code = banks.encode(weights, a_BA, batch.noise_BC, batch.rows)
     return bottleneck_loss(
-        banks.decode(weights, place.model.heads, h_BH, code.z_BC, batch.rows),
+        banks.decode(weights, setup.model.heads, h_BH, code.z_BC, batch.rows),
         code.rate_B,
         labels_BT=batch.labels_BT,
         mask_BT=torch.ones_like(batch.labels_BT, dtype=torch.bool),
         tasks=_TASKS,
-        labelled_PT=batch.rows.lengths[:, None].expand(-1, len(_TASKS)) * place.worker.world,
-        rows_P=batch.rows.lengths * place.worker.world,
+        labelled_PT=batch.rows.lengths[:, None].expand(-1, len(_TASKS)) * setup.worker.world,
+        rows_P=batch.rows.lengths * setup.worker.world,
         rows=batch.rows,
         beta=1e-3,
     )
 
 
-def _measure_slice(place: Place, table: OneTable, *, first_step: int) -> None:
+def _measure_slice(setup: TableSetup, table: OneTable, *, first_step: int) -> None:
     """Take some steps on one table, each from a common start."""
     took = []
-    for step in range(place.spec.slice_steps + _WARM_UP_STEPS):
-        batch = _step_rows(place, first_step + step)
+    for step in range(setup.spec.slice_steps + _WARM_UP_STEPS):
+        batch = _step_rows(setup, first_step + step)
         dist.barrier()
         started = time.perf_counter()
-        looked_up = _tuning_step(place, batch)
+        looked_up = _tuning_step(setup, batch)
         seconds = time.perf_counter() - started
         if step >= _WARM_UP_STEPS:
             took.append(seconds)
@@ -296,17 +298,17 @@ def _measure_slice(place: Place, table: OneTable, *, first_step: int) -> None:
     table.slice_p50_s.append(_quantile(took, 0.5))
 
 
-def _measure_lookups(place: Place, table: OneTable, law: str, *, turn: int) -> None:
+def _measure_lookups(setup: TableSetup, table: OneTable, law: str, *, turn: int) -> None:
     """Rows of single ids: wherever they lie, and of this worker's own without an exchange."""
-    spec, worker = place.spec, place.worker
+    spec, worker = setup.spec, setup.worker
     draw = torch.Generator().manual_seed(spec.seed + turn * worker.world + worker.rank)
     feature = next(name for name, of_law, _ in _FEATURES if of_law == law)
-    ids = _one_feature(feature, drawn(law, spec.lookups, place.rows, draw))
+    ids = _one_feature(feature, drawn(law, spec.lookups, setup.rows, draw))
     dist.barrier()
     started = time.perf_counter()
-    place.tables.sequences(ids)
+    setup.tables.sequences(ids)
     _keep(table, f"{law} through all workers", spec.lookups / (time.perf_counter() - started))
-    (store,) = place.tables.stores
+    (store,) = setup.tables.stores
     own_I = drawn(law, spec.lookups, len(store.bytes_RN), draw).int()
     offsets_G1 = torch.arange(spec.lookups + 1, dtype=torch.int32)
     dist.barrier()
@@ -327,24 +329,24 @@ def _keep(table: OneTable, name: str, per_s: float) -> None:
     table.lookups_per_s.setdefault(name, []).append(per_s)
 
 
-def _compare(place: Place, count: int) -> int:
+def _compare(setup: TableSetup, count: int) -> int:
     """Recompute random rows and compare them with what a lookup brings.
 
     Raises:
         Corrupt: one differs, or has a zero.
     """
-    spec, worker = place.spec, place.worker
+    spec, worker = setup.spec, setup.worker
     draw = torch.Generator().manual_seed(spec.seed + worker.rank)
-    ids_I = drawn("uniform", count, place.rows, draw)
+    ids_I = drawn("uniform", count, setup.rows, draw)
     feature = _FEATURES[0][0]
-    found = place.tables.sequences(_one_feature(feature, ids_I))[feature]
+    rows_read = setup.tables.sequences(_one_feature(feature, ids_I))[feature]
     expected = counted.values(ids_I, spec.precision, width=spec.dim)
-    wrong_I = ((found != expected) | (expected == 0)).any(dim=1)
+    wrong_I = ((rows_read != expected) | (expected == 0)).any(dim=1)
     if wrong_I.any():
         row = int(wrong_I.nonzero()[0])
         raise Corrupt(
-            f"{int(wrong_I.sum())} of {count:,} rows of a table of {place.rows:,} are not what was "
-            f"written; row {int(ids_I[row])} holds {found[row].tolist()}, expected "
+            f"{int(wrong_I.sum())} of {count:,} rows of a table of {setup.rows:,} are not what was "
+            f"written; row {int(ids_I[row])} holds {rows_read[row].tolist()}, expected "
             f"{expected[row].tolist()}"
         )
     return count

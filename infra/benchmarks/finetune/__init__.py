@@ -1,12 +1,11 @@
 """Measure what a night costs on a frozen base, against what it costs today.
 
-prepare   the wide log and a base, kept between runs
-plain     (a) full fine-tune, (b) continued training, (c) frozen trunk the plain way
-ours      (d) frozen tables and a bank, nothing kept; (e) from kept activations; nights
+nights    a first and a steady night, whole
 steps     a step of each of them, interleaved; (a) and (b) to their best step
 sweep     (f) K separate fine-tunes against a bank of K
-must      the floor under a step; `rates` the machine's ceilings
-told      lines, targets, notes
+roofline  the lower bound on the step time; `rates` the machine's ceilings
+ray_share what Ray takes of a tuning loop
+findings  lines, targets, notes
 """
 
 from typing import Any
@@ -39,7 +38,7 @@ def measure(
         by_domains = run_on_workers(sweep.sweep_on_worker, 1, ground, spec)[0]
     progress.unlink(missing_ok=True)
     ray_rows, ray_target = ray_share.ray_share(spec, report)
-    found = findings.Findings(
+    result = findings.Findings(
         spec=spec,
         rates=ceilings,
         steps=measured,
@@ -51,8 +50,8 @@ def measure(
         auc_costs=findings.auc_costs(published_base.open_base(ground.base).manifest.precisions),
     )
     return (
-        [*findings.rows_of(found), *ray_rows],
-        [*findings.targets_of(found), ray_target],
-        findings.notes_of(found),
+        [*findings.rows_of(result), *ray_rows],
+        [*findings.targets_of(result), ray_target],
+        findings.notes_of(result),
         dict(findings.limits_of(ceilings)),
     )

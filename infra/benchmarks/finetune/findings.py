@@ -39,30 +39,32 @@ class Findings:
         return next(v for v in self.steps.variants if v.name == name)
 
 
-def rows_of(found: Findings) -> list[dict[str, Any]]:
+def rows_of(findings: Findings) -> list[dict[str, Any]]:
     """Every line: the variants, the nights, the numbers of domains."""
     return [
-        *(_variant_row(found, v) for v in found.steps.variants),
-        *_night_rows(found),
-        *(_domains_row(at) for at in found.sweep),
+        *(_variant_row(findings, v) for v in findings.steps.variants),
+        *_night_rows(findings),
+        *(_domains_row(at) for at in findings.sweep),
     ]
 
 
-def _variant_row(found: Findings, v: Measured) -> dict[str, Any]:
-    seconds, how = _to_best(found, v)
+def _variant_row(findings: Findings, v: Measured) -> dict[str, Any]:
+    seconds, how = _to_best(findings, v)
     floor_s = v.floor.seconds(
-        flops_per_s=found.rates.flops_per_s, bytes_per_s=found.rates.bytes_per_s
+        flops_per_s=findings.rates.flops_per_s, bytes_per_s=findings.rates.bytes_per_s
     )
-    by_flops = v.floor.flops / found.rates.flops_per_s >= floor_s
+    by_flops = v.floor.flops / findings.rates.flops_per_s >= floor_s
     return {
         "table": "variants",
         "variant": v.name,
         "what": v.title,
         "rows_per_s": round(v.rows_per_s),
-        "times_a": round(v.rows_per_s / found.variant("a").rows_per_s, 2),
-        "times_a_with_cache_pass": round(_with_cache_pass(found, v), 2) if v.first_pass_s else None,
+        "times_a": round(v.rows_per_s / findings.variant("a").rows_per_s, 2),
+        "times_a_with_cache_pass": round(_with_cache_pass(findings, v), 2)
+        if v.first_pass_s
+        else None,
         "slowest_over_fastest_slice": round(v.spread, 2),
-        "auc_cost": found.auc_costs.get(v.name.removeprefix("d[").removesuffix("]")),
+        "auc_cost": findings.auc_costs.get(v.name.removeprefix("d[").removesuffix("]")),
         "seconds_to_best": round(seconds, 2),
         "seconds_to_best_is": how,
         **{f"{kind}_mib": round(v.memory.get(kind, 0) / MIB, 1) for kind in KINDS},
@@ -70,45 +72,45 @@ def _variant_row(found: Findings, v: Measured) -> dict[str, Any]:
         "sent_kib_a_step": round(v.cost.sent_bytes / 1024, 1),
         "received_kib_a_step": round(v.cost.received_bytes / 1024, 1),
         "collectives_a_step": dict(v.cost.collectives),
-        "times_the_floor": round(found.spec.workers / v.rows_per_s / floor_s, 2),
+        "times_the_floor": round(findings.spec.workers / v.rows_per_s / floor_s, 2),
         "floor_is": "flops" if by_flops else "bytes",
         "top": [f"{name} {share:.0%}" for name, share in v.cost.top[:5]],
     }
 
 
-def _to_best(found: Findings, v: Measured) -> tuple[float, str]:
+def _to_best(findings: Findings, v: Measured) -> tuple[float, str]:
     """Seconds of training to the best validation step, and whether they were measured."""
     if v.name in ("a", "b"):
-        run = found.steps.full if v.name == "a" else found.steps.continued
+        run = findings.steps.full if v.name == "a" else findings.steps.continued
         return run.best_s, f"measured, step {run.best_step}, {run.gain:+.4f} nats/row better"
-    rows = found.first.rows_to_best
-    told = f"the first night's {rows:,.0f} rows through kernels, at this variant's rows/s"
+    rows = findings.first.rows_to_best
+    basis = f"the first night's {rows:,.0f} rows through kernels, at this variant's rows/s"
     if not v.first_pass_s:
-        return rows / v.rows_per_s, told
-    first_s = v.first_pass_s * found.window_rows / v.slice_rows
-    left = max(rows - found.window_rows, 0)
-    return first_s + left / v.rows_per_s, f"{told}, its first pass included"
+        return rows / v.rows_per_s, basis
+    first_s = v.first_pass_s * findings.window_rows / v.slice_rows
+    left = max(rows - findings.window_rows, 0)
+    return first_s + left / v.rows_per_s, f"{basis}, its first pass included"
 
 
-def _with_cache_pass(found: Findings, v: Measured) -> float:
+def _with_cache_pass(findings: Findings, v: Measured) -> float:
     """Rows a second against (a) over a whole first night, whose first pass fills the cache."""
-    seconds, _ = _to_best(found, v)
-    whole: float = found.first.rows_to_best / max(seconds, 1e-9)
-    return whole / found.variant("a").rows_per_s
+    seconds, _ = _to_best(findings, v)
+    whole: float = findings.first.rows_to_best / max(seconds, 1e-9)
+    return whole / findings.variant("a").rows_per_s
 
 
-def _night_rows(found: Findings) -> list[dict[str, Any]]:
-    continued = found.steps.continued
+def _night_rows(findings: Findings) -> list[dict[str, Any]]:
+    continued = findings.steps.continued
     lines = [
         ("continued training, to its best step", continued.best_s, None, continued),
-        ("full fine-tune, to its best step", found.steps.full.best_s, None, found.steps.full),
-        ("first night, to its best steps", found.first.to_best_s, found.first, None),
-        ("first night, to its end", found.first.seconds, found.first, None),
-        ("steady night, to its best steps", found.steady.to_best_s, found.steady, None),
-        ("steady night, to its end", found.steady.seconds, found.steady, None),
+        ("full fine-tune, to its best step", findings.steps.full.best_s, None, findings.steps.full),
+        ("first night, to its best steps", findings.first.to_best_s, findings.first, None),
+        ("first night, to its end", findings.first.seconds, findings.first, None),
+        ("steady night, to its best steps", findings.steady.to_best_s, findings.steady, None),
+        ("steady night, to its end", findings.steady.seconds, findings.steady, None),
         *(
             (f"{which} night, {way}, to its best steps", night.to_best_s, night, None)
-            for way, both in found.others.items()
+            for way, both in findings.others.items()
             for which, night in zip(("first", "steady"), both, strict=True)
         ),
     ]
@@ -171,9 +173,9 @@ def _domains_row(at: AtK) -> dict[str, Any]:
     }
 
 
-def targets_of(found: Findings) -> list[Target]:
+def targets_of(findings: Findings) -> list[Target]:
     """Return the targets, each with the reason where it was missed."""
-    a, continued, many = found.variant("a"), found.steps.continued, found.sweep[-1]
+    a, continued, many = findings.variant("a"), findings.steps.continued, findings.sweep[-1]
     rows_per_s = (
         ("ours uncached, rows/s over full fine-tune", 2.5, "d[fp32]"),
         ("cached [h;x], rows/s over full fine-tune", 15.0, "e[hx]"),
@@ -181,7 +183,9 @@ def targets_of(found: Findings) -> list[Target]:
     )
     return [
         *(
-            _at_least(name, wanted, found.variant(v).rows_per_s / a.rows_per_s, _why(found, v))
+            _at_least(
+                name, wanted, findings.variant(v).rows_per_s / a.rows_per_s, _why(findings, v)
+            )
             for name, wanted, v in rows_per_s
         ),
         *(
@@ -189,15 +193,15 @@ def targets_of(found: Findings) -> list[Target]:
                 f"{which} night over continued training, each to its best step",
                 wanted,
                 night.to_best_s / continued.best_s,
-                _why_night(found, night),
+                _why_night(findings, night),
             )
             for which, wanted, night in (
-                ("steady", 1 / 8, found.steady),
-                ("first", 1 / 2, found.first),
+                ("steady", 1 / 8, findings.steady),
+                ("first", 1 / 2, findings.first),
             )
             if continued.best_s  # else it never bettered its start, as a note tells
         ),
-        *_memory_targets(found),
+        *_memory_targets(findings),
         _at_most(
             f"bank of {many.domains} over a bank of 1, same rows and rows a step",
             1.25,
@@ -209,7 +213,7 @@ def targets_of(found: Findings) -> list[Target]:
             f"bank of {many.domains} over separate fine-tunes, an epoch",
             5.0,
             many.separate_epoch_s / many.bank_epoch_s,
-            _why(found, "e[hx]"),
+            _why(findings, "e[hx]"),
         ),
         _at_least(
             f"bank of {many.domains} over separate fine-tunes, whole tuning",
@@ -220,21 +224,21 @@ def targets_of(found: Findings) -> list[Target]:
     ]
 
 
-def _memory_targets(found: Findings) -> list[Target]:
+def _memory_targets(findings: Findings) -> list[Target]:
     """Tables and optimisers, with one kernel that reads [h;x] as (a) has one model, and with many.
 
     Many as the first night tunes them: its largest cohort has moments, nobody else.
     """
-    theirs = _held(found.variant("a"))
+    theirs = _total_bytes(findings.variant("a"))
     wanted = (("int8", 0.27), ("int4", 0.14))
-    night = found.first
+    night = findings.first
     moments = {
-        1: 2 * 4 * found.steps.parameters_per_kernel,
-        found.spec.domains[-1]: night.moment_bytes,
+        1: 2 * 4 * findings.steps.parameters_per_kernel,
+        findings.spec.domains[-1]: night.moment_bytes,
     }
 
     def target(precision: str, most: float, kernels: int) -> Target:
-        tables = found.variant(f"d[{precision}]").memory["tables"]
+        tables = findings.variant(f"d[{precision}]").memory["tables"]
         return _at_most(
             f"bytes of tables ({precision}) and optimiser of {kernels} kernels over (a)'s",
             most,
@@ -247,7 +251,7 @@ def _memory_targets(found: Findings) -> list[Target]:
     return [target(*each, kernels) for each in wanted for kernels in moments]
 
 
-def _held(v: Measured) -> int:
+def _total_bytes(v: Measured) -> int:
     return v.memory["tables"] + v.memory["optimiser"]
 
 
@@ -273,15 +277,16 @@ def _at_most(name: str, wanted: float, measured: float, note: str) -> Target:
     )
 
 
-def _why(found: Findings, name: str) -> str:
+def _why(findings: Findings, name: str) -> str:
     """Where a variant's time goes, and how far it is from what it must do."""
-    v, row = found.variant(name), _variant_row(found, found.variant(name))
-    a = found.variant("a").floor
-    rates = {"flops_per_s": found.rates.flops_per_s, "bytes_per_s": found.rates.bytes_per_s}
+    v, row = findings.variant(name), _variant_row(findings, findings.variant(name))
+    a = findings.variant("a").floor
+    rates = {"flops_per_s": findings.rates.flops_per_s, "bytes_per_s": findings.rates.bytes_per_s}
     most = a.seconds(**rates) / v.floor.seconds(**rates)
+    row_a = _variant_row(findings, findings.variant("a"))
     return (
         f"{name} takes {row['times_the_floor']} times its floor ({row['floor_is']}), (a) "
-        f"{_variant_row(found, found.variant('a'))['times_the_floor']}; at their floors they would "
+        f"{row_a['times_the_floor']}; at their floors they would "
         f"stand {most:.1f} to 1. Time goes to {', '.join(row['top'])}"
     )
 
@@ -298,24 +303,24 @@ def _why_whole(at: AtK) -> str:
     )
 
 
-def _why_night(found: Findings, night: Night) -> str:
-    per_row = found.first.rows_to_best / max(found.window_rows, 1)
+def _why_night(findings: Findings, night: Night) -> str:
+    per_row = findings.first.rows_to_best / max(findings.window_rows, 1)
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in night.parts.items())
-    base_s = night.rows_computed / found.variant("d[int8]").rows_per_s
+    base_s = night.rows_computed / findings.variant("d[int8]").rows_per_s
     return (
         f"{parts}. The base's pass alone is {base_s:.1f} s at d[int8]'s rate, of "
-        f"{found.steps.continued.best_s:.1f} s of continued training in all. "
+        f"{findings.steps.continued.best_s:.1f} s of continued training in all. "
         f"{night.rows_computed:,} rows went through the base, {night.rows_from_cache:,} came from "
         f"the cache; levels took {list(night.epochs)} epochs ({per_row:.1f} passes to the best "
         f"steps in the first night), {night.stopped_at_cap} kernels stopped at their cap. A lower "
         f"precision of the trunk and fewer passes would shorten it: see the other nights. "
-        f"{_why(found, 'e[hx]')}"
+        f"{_why(findings, 'e[hx]')}"
     )
 
 
-def notes_of(found: Findings) -> list[str]:
+def notes_of(findings: Findings) -> list[str]:
     """Return what a reader must know to understand the numbers."""
-    spec, steps = found.spec, found.steps
+    spec, steps = findings.spec, findings.steps
     return [
         f"Every variant: fp32 products, {spec.workers} workers of one thread, "
         f"{spec.batch_rows:,} rows a step over all workers, medians of {spec.repeats} interleaved "

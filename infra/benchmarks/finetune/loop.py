@@ -56,6 +56,6 @@ def _line(done: int, passes: int) -> Mapping[str, Any]:
 
 def _agreed(passes: int) -> int:
     """Worker 0's number."""
-    held = [max(passes, 1)]
-    dist.broadcast_object_list(held, src=0)
-    return held[0]
+    passes_of_all = [max(passes, 1)]
+    dist.broadcast_object_list(passes_of_all, src=0)
+    return passes_of_all[0]

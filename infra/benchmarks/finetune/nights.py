@@ -97,10 +97,10 @@ class _Clock:
     """Notes when the run said what, and hands it on."""
 
     report: Report
-    told: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
+    events: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        self.told.append((time.perf_counter(), event))
+        self.events.append((time.perf_counter(), event))
         self.report(event)
 
     def seconds(self) -> float:
@@ -113,7 +113,7 @@ class _Clock:
         The first epoch has what comes before it as well: the base's pass over rows that the cache
         lacks.
         """
-        read = next(at for at, event in self.told if event["event"] == "rows")
+        read = next(at for at, event in self.events if event["event"] == "rows")
         pooled = [at for at, _ in self._of_level(0)]
         return {
             "reading": read - self._start(),
@@ -142,10 +142,10 @@ class _Clock:
     def _of_level(self, level: int) -> list[tuple[float, Mapping[str, Any]]]:
         """Return the events of a level: its epochs and its end."""
         name = f"level {level}"
-        return [(at, e) for at, e in self.told if name in (e["event"], e.get("what"))]
+        return [(at, e) for at, e in self.events if name in (e["event"], e.get("what"))]
 
     def _start(self) -> float:
-        return next(at for at, event in self.told if event["event"] in ("base", "rows"))
+        return next(at for at, event in self.events if event["event"] in ("base", "rows"))
 
 
 def night(
@@ -194,12 +194,14 @@ def night(
 
 
 def _told(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
-    seen = idle_s = 0.0
+    rows_to_best = idle_s = 0.0
     for depth, level in enumerate(done.levels):
         stage = work.domain if depth else work.pooled
         tuned, rows = level.tuned, [level.rows[name] for name in level.tuned.bank.names]
         before = 0 if work.live else stage.compression_epochs
-        seen += sum(n * (best + before) for n, best in zip(rows, tuned.best_epoch, strict=True))
+        rows_to_best += sum(
+            n * (best + before) for n, best in zip(rows, tuned.best_epoch, strict=True)
+        )
         idle_s += clock.idle_s(depth)
     pooled_gain, gain = (_gain(level.judged) for level in (done.levels[0], done.levels[-1]))
     return Night(
@@ -207,7 +209,7 @@ def _told(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
         to_best_s=clock.seconds() - idle_s,
         rows_from_cache=int(done.cache.get("rows_read", 0)),
         rows_computed=int(done.cache.get("rows_computed", 0)),
-        rows_to_best=seen,
+        rows_to_best=rows_to_best,
         epochs=tuple(level.tuned.epochs for level in done.levels),
         gain=gain,
         pooled_gain=pooled_gain,

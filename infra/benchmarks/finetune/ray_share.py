@@ -28,13 +28,13 @@ _SMALLER: dict[str, Any] = {"rows": 280_000, "table_rows": 400_000, "domains": (
 def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, Any]], Target]:
     """Lines of the table, and the target, from interleaved rounds of both."""
     small = spec if spec.smoke else spec.model_copy(update=_SMALLER)
-    with tempfile.TemporaryDirectory(prefix="iak-bench-ray-") as place:
-        ground = prepare(small, Path(place) / "progress.jsonl", report)
+    with tempfile.TemporaryDirectory(prefix="iak-bench-ray-") as folder:
+        ground = prepare(small, Path(folder) / "progress.jsonl", report)
         passes = _SMOKE_PASSES if spec.smoke else _plain(ground, 0)["passes"]
         rounds = []
         for number in range(1 if spec.smoke else _ROUNDS):
             report({"event": "ray", "round": number + 1, "passes": passes})
-            rounds.append(_round(ground, passes, Path(place) / f"ray-{number}", number))
+            rounds.append(_round(ground, passes, Path(folder) / f"ray-{number}", number))
     plain_s, ray_s = ([round_[side] for round_ in rounds] for side in ("plain", "ray"))
     share = statistics.median(r / p for r, p in zip(ray_s, plain_s, strict=True)) - 1
     lines = [
