@@ -10,7 +10,7 @@ from infra.benchmarks.specs import BenchTablesSpec
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = Path(__file__).parents[2] / "jobs" / "configs" / "bench"
+CONFIGS = Path("infra/benchmarks/configs")
 
 
 def spec_of(name, **changes):

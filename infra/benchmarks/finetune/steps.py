@@ -303,7 +303,7 @@ class _Ours:
         )
 
     def _bank(self, model: nn.Module) -> Variant:
-        """Tune the domains' own kernels, where the other variants tune one that all share."""
+        """Return the variant with a kernel a domain; the others tune one that all share."""
         eyes, name = _KEPT["e[hx]"], "e[hx], a kernel a domain"
         through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
         rows = iak_variants.with_eyes(self.rows[eyes], through)
