@@ -37,7 +37,7 @@ class BenchSpec(Spec):
     """Settings that every benchmark has."""
 
     smoke: bool = False
-    """Use the shipped small sizes, to see that it runs; its numbers say nothing."""
+    """Use the shipped small sizes, to check that it runs; its numbers then mean nothing."""
     out: FolderToWrite = Path("runs/bench")
     """Folder of NAME.json (the record) and NAME.png (the picture)."""
     check_targets: bool = False
@@ -124,7 +124,7 @@ class BenchScalingSpec(BenchSpec):
     @classmethod
     def _from_one_rising(cls, workers: tuple[int, ...]) -> tuple[int, ...]:
         if workers[0] != 1 or list(workers) != sorted(set(workers)):
-            raise ValueError("must begin with 1 and rise: efficiency is told against one worker")
+            raise ValueError("must begin with 1 and rise: efficiency is relative to one worker")
         return workers
 
 

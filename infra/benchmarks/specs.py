@@ -28,7 +28,7 @@ class BenchFinetuneSpec(BenchSetupSpec):
     """What a night costs on a frozen base, against what it costs today."""
 
     separate_sample: Count = 24
-    """Domains that are tuned one by one to tell what all of them would take."""
+    """Domains that are tuned one by one, to estimate what all of them would take."""
     separate_batches: tuple[BatchRows, ...] = (256, 1024, 4096)
     """Batch sizes of which a separate fine-tune takes the fastest."""
 

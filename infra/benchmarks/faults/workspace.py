@@ -25,9 +25,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iak.pipeline.data.synthetic import build_knobs, generate
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.files import put_file
+from iak.pipeline.planted.files import generate
+from iak.pipeline.planted.population import build_knobs
 from iak.schemas.synth import SynthSpec
 from infra.benchmarks.faults.child import SAID, Attempt, Request, run
 from infra.benchmarks.faults.outcome import Answer
