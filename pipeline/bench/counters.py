@@ -1,8 +1,8 @@
 """Count what one step sends, allocates and spends its time on.
 
 Bytes on the wire are counted where torch hands a collective to its process group (the `c10d`
-operators), so that those of DDP and of autograd's backward pass are seen as well. Each rank's bytes
-are those that must leave and reach it, whatever algorithm gloo takes:
+operators), so that those of DDP and of autograd's backward pass are counted as well. Each rank's
+bytes are those that must leave and reach it, whatever algorithm gloo takes:
 
     all_reduce of n bytes over W ranks   2 n (W - 1) / W   out, as much in (reduce-scatter, gather)
     reduce_scatter of n, all_gather to n   n (W - 1) / W   out, as much in
@@ -32,8 +32,7 @@ class Cost:
     received_bytes: float
     collectives: Mapping[str, int]
     peak_bytes: int
-    """The most that the step held at once, beyond what stood before it: activations, gradients
-    and scratch."""
+    """The most that the step allocated at once: activations, gradients and scratch."""
     top: tuple[tuple[str, float], ...]
     """The operators that take most of the time, and their shares."""
 

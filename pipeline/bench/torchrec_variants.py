@@ -40,7 +40,7 @@ from iak.pipeline.sharding.shard import local_shards, set_tables_lr, table_modul
 from iak.schemas.job import KernelSpec
 
 _PATIENCE = 2
-"""Validations no better than the best after which a run has found it."""
+"""Validations without improvement after which a run ends."""
 _PREFETCHED = 4
 
 
@@ -98,8 +98,8 @@ class Continued(Pretraining):
         tables = self.train.shuffled(
             seed=0, epoch=0, batch_rows=self.local_rows, block_rows=self.work.shuffle_rows
         )
-        found = [to_batch(table, self.catalog) for table, _ in _first(tables, count)]
-        return [batch for batch in found if batch.rows == self.local_rows]
+        batches = [to_batch(table, self.catalog) for table, _ in _first(tables, count)]
+        return [batch for batch in batches if batch.rows == self.local_rows]
 
     def to_the_base(self) -> None:
         """Back to the published weights, optimisers at rest."""
@@ -174,11 +174,11 @@ class Continued(Pretraining):
 class FullFineTune:
     """(a): a plain loop over a DistributedModelParallel, every weight trained."""
 
-    def __init__(self, place: Continued) -> None:
-        """Take the sharded model of `place`, with an optimiser of its own."""
-        self.model, self.tasks = place.model, place.tasks
-        self.adam = torch.optim.AdamW(place.dense.values())
-        self.set_rates(place.work.optim.table_lr, place.work.optim.dense_lr)
+    def __init__(self, trainer: Continued) -> None:
+        """Take the sharded model of `trainer`, with an optimiser of its own."""
+        self.model, self.tasks = trainer.model, trainer.tasks
+        self.adam = torch.optim.AdamW(trainer.dense.values())
+        self.set_rates(trainer.work.optim.table_lr, trainer.work.optim.dense_lr)
 
     def set_rates(self, tables: float, dense: float) -> None:
         """From the next step on."""
@@ -203,11 +203,11 @@ class PlainKernel:
     One kernel for all rows, without standardisation: what costs least in this approach.
     """
 
-    def __init__(self, place: Continued, spec: KernelSpec, *, seed: int) -> None:
-        """Put a fresh kernel on the sharded model of `place`."""
-        self.model, self.tasks, self.worker = place.model, place.tasks, place.worker
-        self.inner, self.beta, self.code = unwrap(place.model), spec.beta, spec.code
-        self.frozen, self.table_lr = list(place.dense.values()), place.work.optim.table_lr
+    def __init__(self, trainer: Continued, spec: KernelSpec, *, seed: int) -> None:
+        """Put a fresh kernel on the sharded model of `trainer`."""
+        self.model, self.tasks, self.worker = trainer.model, trainer.tasks, trainer.worker
+        self.inner, self.beta, self.code = unwrap(trainer.model), spec.beta, spec.code
+        self.frozen, self.table_lr = list(trainer.dense.values()), trainer.work.optim.table_lr
         self.shape = kernel_shape(self.inner.heads, spec, x_units=self.inner.attach_points["x"])
         self.weights = kernel.fresh(self.shape, seed=seed)
         self.tuned = [w.requires_grad_() for n, w in self.weights.items() if n not in PROBE]
@@ -271,8 +271,8 @@ def tables_state(model: Any) -> list[Tensor]:  # noqa: ANN401 - DMP, as table_mo
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of an optimiser's tensors."""
-    held = [t for state in optimizer.state.values() for t in state.values()]
-    return sum(t.numel() * t.element_size() for t in held if isinstance(t, Tensor))
+    states = [t for state in optimizer.state.values() for t in state.values()]
+    return sum(t.numel() * t.element_size() for t in states if isinstance(t, Tensor))
 
 
 def _first(items: Iterator[Any], count: int) -> Sequence[Any]:

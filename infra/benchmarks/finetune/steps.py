@@ -100,9 +100,9 @@ class Steps:
 def steps_on_worker(worker: Worker, ground: BenchSetup) -> Steps:
     """One worker's part of the whole comparison."""
     report = writer(ground.progress, worker)
-    place = Continued(ground, worker=worker, report=report)
-    plain_variants = _plain(place)
-    mine = _Ours(ground, place, worker)
+    trainer = Continued(ground, worker=worker, report=report)
+    plain_variants = _plain(trainer)
+    mine = _Ours(ground, trainer, worker)
     variants = [*plain_variants, *mine.variants]
     times: dict[str, list[float]] = {v.name: [] for v in variants}
     rows: dict[str, int] = {}
@@ -132,10 +132,10 @@ def steps_on_worker(worker: Worker, ground: BenchSetup) -> Steps:
     domains = len(mine.domains)
     del mine, variants, plain_variants
     gc.collect()  # banks and frozen tables, before the runs to convergence
-    place.to_the_base()
-    full = place.fine_tune()
-    place.to_the_base()
-    continued = place.continue_training()
+    trainer.to_the_base()
+    full = trainer.fine_tune()
+    trainer.to_the_base()
+    continued = trainer.continue_training()
     return Steps(
         variants=measured,
         full=full,
@@ -160,20 +160,20 @@ def _cost(variant: Variant) -> Cost:
     return cost_of(variant.some, steps=variant.some())
 
 
-def _largest(held: Mapping[str, int]) -> dict[str, int]:
+def _largest(bytes_by_kind: Mapping[str, int]) -> dict[str, int]:
     """Each kind on the worker that has most of it."""
-    kinds = list(held)
-    most = torch.tensor([held[kind] for kind in kinds], dtype=torch.int64)
+    kinds = list(bytes_by_kind)
+    most = torch.tensor([bytes_by_kind[kind] for kind in kinds], dtype=torch.int64)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return dict(zip(kinds, most.tolist(), strict=True))
 
 
-def _plain(place: Continued) -> list[Variant]:
+def _plain(trainer: Continued) -> list[Variant]:
     """Return (a), (b) and (c), on the one sharded model."""
-    spec = place.ground.spec
-    batches = place.batches(spec.slice_steps)
-    full, kernel = FullFineTune(place), PlainKernel(place, spec.kernel, seed=spec.seed)
-    sizes = _sizes(place, batches)
+    spec = trainer.ground.spec
+    batches = trainer.batches(spec.slice_steps)
+    full, kernel = FullFineTune(trainer), PlainKernel(trainer, spec.kernel, seed=spec.seed)
+    sizes = _sizes(trainer, batches)
     everything = roofline.lookups(
         sizes, row_bytes=sizes.width * roofline.FP32, trained=True
     ) + roofline.trunk(sizes, passes=("forward", "inputs", "weights"))
@@ -184,12 +184,12 @@ def _plain(place: Continued) -> list[Variant]:
         kernel.shape, rows=sizes.rows, present=1, inputs_have_gradients=True, kept_bytes=0
     )
 
-    def held(adam: torch.optim.Optimizer) -> dict[str, int]:
+    def bytes_by_kind(adam: torch.optim.Optimizer) -> dict[str, int]:
         state = sum(
-            t.numel() * t.element_size() for t in torchrec_variants.tables_state(place.model)
+            t.numel() * t.element_size() for t in torchrec_variants.tables_state(trainer.model)
         )
         return {
-            "tables": torchrec_variants.tables_bytes(place.model),
+            "tables": torchrec_variants.tables_bytes(trainer.model),
             "optimiser": state + torchrec_variants.state_bytes(adam),
             "kernels": 0,
             "cache": 0,
@@ -212,15 +212,15 @@ def _plain(place: Continued) -> list[Variant]:
         return Variant(
             name=name,
             title=title,
-            slice=lambda: take(spec.slice_steps) * sizes.rows * place.worker.world,
+            slice=lambda: take(spec.slice_steps) * sizes.rows * trainer.worker.world,
             some=lambda: take(_COUNTED_STEPS),
-            memory=lambda: held(adam),
+            memory=lambda: bytes_by_kind(adam),
             floor=_per_row(floor, sizes.rows),
         )
 
     return [
         variant("a", "full fine-tune, plain TorchRec DMP", full.step, full.adam, everything),
-        variant("b", "continued training of everything", place.step, place.adam, everything),
+        variant("b", "continued training of everything", trainer.step, trainer.adam, everything),
         variant(
             "c",
             "frozen trunk, tables in DMP at rate 0, one kernel",
@@ -231,14 +231,14 @@ def _plain(place: Continued) -> list[Variant]:
     ]
 
 
-def _sizes(place: Continued, batches: list[Batch]) -> Sizes:
+def _sizes(trainer: Continued, batches: list[Batch]) -> Sizes:
     batch = batches[0]
     return Sizes(
         rows=batch.rows,
         ids=len(batch.ids.values()) / batch.rows,
-        width=place.work.model.width,
-        x_units=unwrap(place.model).attach_points["x"],
-        mlp=place.work.model.mlp,
+        width=trainer.work.model.width,
+        x_units=unwrap(trainer.model).attach_points["x"],
+        mlp=trainer.work.model.mlp,
     )
 
 
@@ -249,7 +249,7 @@ def _per_row(floor: Floor, rows: int) -> Floor:
 class _Ours:
     """(d) and (e): the same domains and rows, computed anew or kept."""
 
-    def __init__(self, ground: BenchSetup, place: Continued, worker: Worker) -> None:
+    def __init__(self, ground: BenchSetup, trainer: Continued, worker: Worker) -> None:
         spec = ground.spec
         self.ground, self.worker = ground, worker
         self.view = ground.view("tune")
@@ -258,7 +258,7 @@ class _Ours:
         )
         self.domains = iak_variants.some_of(known, spec.slice_steps * spec.batch_rows)
         self.known = iak_variants.only(known, self.domains)
-        self.sizes = _sizes(place, place.batches(1))
+        self.sizes = _sizes(trainer, trainer.batches(1))
         self.first_pass_s: dict[str, float] = {}
         self.twins: dict[str, Slices] = {}
         self.rows: dict[KernelInputs, TuningRows] = {}

@@ -106,7 +106,7 @@ class Link:
     wake_s: float
     byte_s: float
     latency_s: float = 0.0
-    """Of the network; on loopback none is told apart from the software's."""
+    """Of the network; on loopback it is part of the software's."""
 
     def seconds(self, name: str, *, calls: float, sent: float, workers: int) -> float:
         """Return the seconds of a step's collectives of one name, with so many bytes sent."""

@@ -85,28 +85,28 @@ def open_cases(
 def _pretraining(
     ground: BenchSetup, grid: Sequence[int], worker: Worker, report: Report
 ) -> Iterator[Case]:
-    place = Continued(ground, worker=worker, report=report)
+    trainer = Continued(ground, worker=worker, report=report)
     for rows in grid:
-        work = PretrainSteps(place, rows=rows, steps=ground.spec.slice_steps)
+        work = PretrainSteps(trainer, rows=rows, steps=ground.spec.slice_steps)
         yield Case(name=PRETRAINING, rows=rows, work=work)
 
 
 class PretrainSteps:
     """Steps of `iak pretrain` on rows that a thread reads and encodes ahead of them."""
 
-    def __init__(self, place: Continued, *, rows: int, steps: int) -> None:
-        """Start reading; all sizes train the one sharded model of `place`.
+    def __init__(self, trainer: Continued, *, rows: int, steps: int) -> None:
+        """Start reading; all sizes train the one sharded model of `trainer`.
 
         Raises:
             BadRequest: the log is too short for a single batch.
         """
-        if place.train.rows < rows:
+        if trainer.train.rows < rows:
             raise BadRequest(
-                f"a worker has {place.train.rows:,} rows of the tuning window and would need "
+                f"a worker has {trainer.train.rows:,} rows of the tuning window and would need "
                 f"{rows:,} for a step; ask for more rows or smaller batch_rows"
             )
-        self.place, self.rows, self.steps = place, rows, steps
-        self.batches = prefetch(_whole_batches(place, rows), depth=_PREFETCHED)
+        self.trainer, self.rows, self.steps = trainer, rows, steps
+        self.batches = prefetch(_whole_batches(trainer, rows), depth=_PREFETCHED)
 
     def warm_up(self) -> None:
         """As many steps as rows lay ready before them, and one."""
@@ -118,7 +118,7 @@ class PretrainSteps:
         waited = self._take(self.steps)
         return Took(
             steps=self.steps,
-            rows=self.steps * self.rows * self.place.worker.world,
+            rows=self.steps * self.rows * self.trainer.worker.world,
             seconds=time.perf_counter() - started,
             input_s=waited,
         )
@@ -130,22 +130,22 @@ class PretrainSteps:
             asked = time.perf_counter()
             batch = next(self.batches)
             waited += time.perf_counter() - asked
-            self.place.step(batch)
+            self.trainer.step(batch)
         return waited
 
 
-def _whole_batches(place: Continued, rows: int) -> Iterator[Batch]:
+def _whole_batches(trainer: Continued, rows: int) -> Iterator[Batch]:
     """Batches of one size, epoch after epoch, each in another order."""
     for epoch in itertools.count():
-        tables = place.train.shuffled(
-            seed=place.work.seed,
+        tables = trainer.train.shuffled(
+            seed=trainer.work.seed,
             epoch=epoch,
             batch_rows=rows,
-            block_rows=place.work.shuffle_rows,
+            block_rows=trainer.work.shuffle_rows,
         )
         for table, _ in tables:
             if len(table) == rows:
-                yield to_batch(table, place.catalog)
+                yield to_batch(table, trainer.catalog)
 
 
 def _tuning(
