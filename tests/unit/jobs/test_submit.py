@@ -54,15 +54,15 @@ def test_only_verbs_that_make_sense_there_are_submitted(command):
 
 def test_only_a_checkout_is_sent(tmp_path):
     with pytest.raises(BadRequest, match="not a checkout"):
-        submit.main(SubmitSpec(command="bench data", project=tmp_path))
+        submit.main(SubmitSpec(command="bench scaling", project=tmp_path))
 
 
 @pytest.mark.parametrize("address", ["ftp://host", "host:8265", "http://user:secret@host:8265"])
 def test_an_address_is_http_and_carries_no_secret(address):
-    assert run(["submit", "command=bench data", f"address={address}"]) == 2
+    assert run(["submit", "command=bench scaling", f"address={address}"]) == 2
 
 
 def test_a_cluster_that_does_not_answer_is_told_in_a_sentence(tmp_path, capsys):
-    words = ["command=bench data", "address=http://127.0.0.1:9", f"out={tmp_path}"]
+    words = ["command=bench scaling", "address=http://127.0.0.1:9", f"out={tmp_path}"]
     assert run(["submit", *words]) == 1
     assert "no Ray job server answers at http://127.0.0.1:9" in capsys.readouterr().err
