@@ -159,7 +159,7 @@ def tune_until(folder, event):
         tune(folder, report, every_s=0, **SHORT)
 
 
-@pytest.mark.parametrize("event", range(1, 12, 2))
+@pytest.mark.parametrize("event", [1, 2, 3, 4, 6, 11])
 def test_a_run_killed_at_any_event_and_resumed_is_uninterrupted(tmp_path, uninterrupted, event):
     expected, whole = uninterrupted
     assert len(whole) == 12
@@ -170,8 +170,7 @@ def test_a_run_killed_at_any_event_and_resumed_is_uninterrupted(tmp_path, uninte
         assert level.how() == other.how()
         assert torch.equal(level.bank.flat_KN, other.bank.flat_KN)
     again = [e for e in events if e["event"] != "resumed"]
-    assert again == whole[len(whole) - len(again) :], "what was done is not done over"
-    assert len(whole) - event <= len(again) <= len(whole) - event + 1
+    assert again == whole[event:], "what was done is not done over"
 
 
 def test_a_run_that_was_at_its_end_tunes_nothing(tmp_path, uninterrupted):
