@@ -2,7 +2,7 @@
 
 import pytest
 
-from iak.pipeline.data.notice import notice
+from iak.pipeline.data.notice import notice, refusal, remedy_of
 
 SAID = {"what": "ids repeat", "column": "event_id", "count": 3, "remedy": "Write each row once"}
 
@@ -22,4 +22,21 @@ def test_a_notice_names_a_folder_or_none(where, examples, file):
 
 
 def test_a_notice_may_be_worse_than_a_warning():
-    assert notice(**SAID, level="error").level == "error"
+    assert notice(**SAID, level="refuse").level == "refuse"
+
+
+def test_a_refusal_stops_a_job():
+    finding = refusal("no row", "/log", 0)
+    assert (finding.level, finding.file, finding.count) == ("refuse", "/log", 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "remedy"),
+    [
+        ("null user in user_id", "Fill the user"),
+        ("price: string, expected number", "A number is an integer"),
+        ("anything else", "look at it"),
+    ],
+)
+def test_the_remedy_follows_from_the_text(what, remedy):
+    assert remedy_of(what, "look at it").startswith(remedy)

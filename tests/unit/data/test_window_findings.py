@@ -5,6 +5,7 @@ from datetime import date
 import pytest
 
 from iak.pipeline.data import repeats
+from iak.pipeline.data.event_dates import NO_DAYS
 from iak.pipeline.data.splits import Split
 from iak.pipeline.data.window_findings import find_in_windows, find_repeated_ids
 from tests.builders import DAYS, draw_rows, partition, small_catalog, small_reader, write_file
@@ -43,7 +44,7 @@ def selections_of(log):
 
 def windows(log):
     selections = selections_of(log)
-    return list(find_in_windows(selections["tune"].snapshot, selections, CATALOG, {}))
+    return list(find_in_windows(selections["tune"].snapshot, selections, CATALOG, NO_DAYS))
 
 
 def repeated(log, *, all_ids=True):
@@ -73,6 +74,15 @@ def test_a_domain_of_tune_alone_is_no_finding(log):
     assert windows(log) == []
 
 
+def test_a_window_that_loses_a_file_says_how_much(log):
+    """A file without a column that the catalogue reads."""
+    path = log / "events" / partition("a", DAYS[0]) / "late.parquet"
+    write_file(path, draw_rows(10, first=60).drop_columns(["price"]))
+    (finding,) = windows(log)
+    assert finding.what == "split 'tune' loses 10 of 40 rows (25.0%)"
+    assert finding.count == 10
+
+
 def test_rows_of_files_that_cannot_be_read_are_found_by_their_window(log):
     write(log, region="a", day=0, name="b", first=90).write_bytes(b"no parquet")
     (finding,) = windows(log)
@@ -84,8 +94,7 @@ def test_rows_of_files_that_cannot_be_read_are_found_by_their_window(log):
 def test_an_id_that_stands_twice_in_a_split_is_found(log):
     write(log, region="a", day=0, name="b", rows=10, first=20)
     (finding,) = repeated(log)
-    assert finding.column == "event_id"
-    assert finding.count == 10
+    assert (finding.column, finding.count, finding.level) == ("event_id", 10, "refuse")
 
 
 def test_without_all_ids_the_newest_rows_are_looked_at(log, monkeypatch):

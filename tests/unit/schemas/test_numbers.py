@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,6 +54,7 @@ def test_no_kind_is_left_out():
 
 
 @pytest.mark.parametrize("kind", WHOLE)
+@settings(max_examples=30)
 @given(value=st.integers() | st.integers(-2, 2))
 def test_a_whole_number_is_taken_from_its_least_to_its_most(kind, value):
     least, most = WHOLE[kind]
@@ -72,6 +73,7 @@ def test_the_bounds_of_a_whole_number_themselves_are_taken(kind):
 
 
 @pytest.mark.parametrize("kind", REAL)
+@settings(max_examples=30)
 @given(value=st.floats(allow_nan=False))
 def test_a_real_number_is_taken_within_its_bounds(kind, value):
     _, most = REAL[kind]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -38,6 +38,7 @@ def test_a_text_that_no_file_system_takes_is_no_path(kind, text):
 
 
 @pytest.mark.parametrize("kind", [*ROLES, "NamedPath"])
+@settings(max_examples=20)
 @given(text=st.text("ab./ é店", max_size=9))
 def test_any_other_text_is_the_path_that_it_spells(kind, text):
     text += "a.png"

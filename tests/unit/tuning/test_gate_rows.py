@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from iak.pipeline.iak import kernel
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.model.loss import probabilities, task_losses
-from iak.pipeline.tuning.gate_rows import gate_rows
+from iak.pipeline.tuning.gate_rows import collect_gate_rows
 from tests.unit.iak.small import SHAPE, TASKS, moved_kernel, only, setting, tuning_rows
 from tests.unit.workers import on_threads
 
@@ -36,7 +36,7 @@ def judged_by(*parts):
 
     def ask(worker):
         own = dataclasses.replace(whole, worker=worker)
-        return gate_rows(bank(), 1, own, parts[worker.rank])
+        return collect_gate_rows(bank(), 1, own, parts[worker.rank])
 
     return on_threads(ask, len(parts))
 

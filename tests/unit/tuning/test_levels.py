@@ -88,7 +88,7 @@ def test_a_domain_starts_from_its_nearest_tuned_ancestor(tmp_path):
         assert same(shops.bank.slot(slot), parent), SHOPS[slot]
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seeds=st.tuples(*[st.integers(0, 99)] * 4), serving=st.sets(st.sampled_from(SHOPS)))
 def test_a_serving_kernel_is_left_for_its_ancestor_s_where_that_validates_better(
     tmp_path_factory, seeds, serving
@@ -206,7 +206,7 @@ def found_by(*parts, domain=DOMAIN):
     return on_threads(lambda w: find_domains(parts[w.rank], domain, w), len(parts))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(drawn=DRAWN)
 def test_domains_are_counted_over_all_workers_and_tuned_from_their_floor_on(drawn):
     """Each row is on the worker of its last number; a row that lacks a key is nobody's."""
