@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from iak.pipeline.base import checkpoint
-from iak.pipeline.base.checkpoint import KEEP, complete, found_in, optimizer_tensors
+from iak.pipeline.base.checkpoint import KEEP, complete, optimizer_tensors
 from iak.pipeline.errors import Corrupt
 from iak.pipeline.sharding import adagrad_state
 from iak.pipeline.sharding.shard import dense_state, local_shards
@@ -80,8 +80,7 @@ def save(folder, state, step):
 def resume(folder, state):
     """Fill a state from a run's checkpoints; what its workers said, and what is to be told."""
     (found,) = on_threads(
-        lambda w: checkpoint.resume(found_in(folder, worker=w), state.model, state.adam, worker=w),
-        1,
+        lambda w: checkpoint.resume(complete(folder), state.model, state.adam, worker=w), 1
     )
     return found
 

@@ -81,6 +81,15 @@ def test_a_real_number_is_taken_within_its_bounds(kind, value):
     assert takes(kind, value) == (is_above and value <= most)
 
 
+@pytest.mark.parametrize("kind", REAL)
+def test_the_bounds_of_a_real_number_themselves_are_taken_and_zero_where_it_means_something(kind):
+    most = float(REAL[kind][1])
+    assert takes(kind, most)
+    assert not takes(kind, math.nextafter(most, math.inf))
+    assert takes(kind, 0.0) == (kind not in ABOVE_ZERO)
+    assert not takes(kind, math.nextafter(0.0, -1.0))
+
+
 @pytest.mark.parametrize("kind", [*WHOLE, *REAL])
 @pytest.mark.parametrize("value", [True, False, math.nan, math.inf, "many", None, [1]])
 def test_what_is_no_number_is_refused_true_and_false_too(kind, value):
