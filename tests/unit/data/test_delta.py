@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow.fs import LocalFileSystem
 
@@ -55,6 +55,7 @@ STEPS = st.lists(
 
 @settings(max_examples=8)
 @given(steps=STEPS)
+@example(steps=[("delete", 2), ("append", 9), ("delete", 4)])
 def test_files_without_their_deleted_rows_are_what_deltalake_reads_at_any_version(
     tmp_path_factory, steps
 ):
@@ -64,7 +65,7 @@ def test_files_without_their_deleted_rows_are_what_deltalake_reads_at_any_versio
         if step == "delete":
             file = resolved(folder).files[count % len(resolved(folder).files)]
             rows = pq.read_metadata(folder / file.path).num_rows
-            gone = {*file.deleted.tolist(), count % rows}
+            gone = {*file.deleted.tolist(), *range(count % 2, rows, 2)}
             delete_delta_rows(folder, {file.path: sorted(gone)})
         else:
             delta_table(folder, rows_of(count, first=100 * number), ["region"], mode=step)
