@@ -1,13 +1,19 @@
-"""Texts in documents: what is refused, what is shown, and what is never written."""
+"""A document is frozen and knows its keys; its texts hold nothing that no file could."""
+
+import unicodedata
 
 import pytest
-from pydantic import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from iak.schemas.base import (
     MOST_SHOWN,
+    Column,
+    FolderText,
     Spec,
+    Value,
     not_empty,
-    printable,
     redacted,
     shortened,
     with_names,
@@ -15,48 +21,101 @@ from iak.schemas.base import (
     without_userinfo,
 )
 
-
-class Document(Spec):
-    """A document with one field."""
-
-    rows: int = 0
+ANY_TEXT = st.text(st.characters(), max_size=12)
 
 
-def test_a_document_is_frozen_and_refuses_unknown_keys():
+class Small(Spec):
+    size: float = 1.0
+    """How large it is."""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_of_a_document_is_finite(value):
+    with pytest.raises(ValidationError, match="finite number"):
+        Small(size=value)
+
+
+def test_a_document_is_frozen_and_refuses_a_key_that_it_does_not_know():
     with pytest.raises(ValidationError, match="frozen"):
-        Document().rows = 1
-    with pytest.raises(ValidationError, match="Extra inputs"):
-        Document.model_validate({"row": 1})
+        Small().size = 2.0
+    with pytest.raises(ValidationError, match="siez"):
+        Small.model_validate({"siez": 2.0})
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "a\nb", "\ud800"])
-def test_text_that_no_path_or_document_can_have_is_refused(text):
-    with pytest.raises(ValueError, match="it holds"):
-        printable(text)
-    with pytest.raises(ValueError, match="it holds"):
-        with_names({text: 1})
+def test_the_text_under_a_field_is_its_help():
+    assert Small.model_fields["size"].description == "How large it is."
 
 
-@pytest.mark.parametrize("text", ["", "  "])
-def test_empty_text_is_refused(text):
+def is_printable(text):
+    categories = {unicodedata.category(character) for character in text}
+    return not categories & {"Cc", "Cs"}
+
+
+def accepts(kind, text):
+    try:
+        assert TypeAdapter(kind).validate_python(text) == text
+    except ValidationError:
+        return False
+    return True
+
+
+@given(text=ANY_TEXT | st.text("a\x00\n\x7f\x85 \ud800", max_size=4))
+def test_a_text_is_taken_as_it_is_unless_it_holds_what_no_path_or_document_can(text):
+    is_text = is_printable(text)
+    assert accepts(Value, text) == accepts(FolderText, text) == is_text
+    assert accepts(Column, text) == (is_text and text.strip() != "")
+
+
+@pytest.mark.parametrize(("text", "why"), [("a\nb", "control character"), ("a\udcffb", "no UTF-8")])
+def test_a_refused_text_says_what_it_holds(text, why):
+    with pytest.raises(ValidationError, match=why):
+        TypeAdapter(Value).validate_python(text)
+
+
+@given(names=st.lists(st.sampled_from("abcd"), max_size=6).map(tuple))
+def test_names_are_each_named_once_and_every_repeated_one_is_told(names):
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if not repeated:
+        assert without_repeats(names) == names
+        return
+    with pytest.raises(ValueError, match=f"^{', '.join(repeated)}: named twice"):
+        without_repeats(names)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\tb"])
+def test_a_name_of_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=r"it is empty|control character"):
+        with_names({"sound": 1, name: 2})
+    assert with_names({"sound": 1}) == {"sound": 1}
+
+
+def test_blanks_are_empty():
     with pytest.raises(ValueError, match="it is empty"):
-        not_empty(text)
+        not_empty(" \u3000")
 
 
-def test_repeated_names_are_refused_by_name():
-    assert without_repeats(("a", "b")) == ("a", "b")
-    with pytest.raises(ValueError, match="a, c: named twice"):
-        without_repeats(("c", "a", "a", "b", "c"))
+NO_MARK = st.text("abc.-_%", min_size=1, max_size=8)
 
 
-def test_no_user_and_no_password_reaches_a_record():
-    assert redacted("read s3://user:secret@bucket/log twice") == "read s3://***@bucket/log twice"
-    assert without_userinfo("s3://bucket/log") == "s3://bucket/log"
-    with pytest.raises(ValueError, match="must not hold a user or a password") as refusal:
-        without_userinfo("s3://user:secret@bucket/log")
-    assert "secret" not in str(refusal.value)
+@given(user=NO_MARK, password=NO_MARK, host=NO_MARK, around=NO_MARK)
+def test_a_password_never_shows_and_all_else_does(user, password, host, around):
+    uri = f"s3://{user}:{password}@{host}/logs"
+    assert redacted(f"{around} {uri} {around}") == f"{around} s3://***@{host}/logs {around}"
+    with pytest.raises(ValueError, match="must not hold a user or a password") as refused:
+        without_userinfo(uri)
+    assert f"{user}:{password}" not in str(refused.value)
 
 
-def test_a_long_text_is_shown_by_its_beginning_and_its_length():
-    assert shortened("x" * MOST_SHOWN) == "x" * MOST_SHOWN
-    assert shortened("x" * 1_234) == "x" * MOST_SHOWN + "... (1,234 characters)"
+@pytest.mark.parametrize("uri", ["s3://bucket/logs", "/data/a@b", "gs://b/x@y", "a b@c"])
+def test_a_uri_without_a_password_is_as_it_is(uri):
+    assert without_userinfo(uri) == redacted(uri) == uri
+
+
+@given(letter=st.characters(), length=st.integers(0, 2 * MOST_SHOWN))
+def test_a_long_text_is_shown_by_its_beginning_and_length(letter, length):
+    text = letter * length
+    shown = shortened(text)
+    if len(text) <= MOST_SHOWN:
+        assert shown == text
+    else:
+        assert shown == f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"

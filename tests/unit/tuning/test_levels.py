@@ -1,0 +1,240 @@
+"""Which level starts from what, how many domains are tuned, and what a resumed run does over."""
+
+import dataclasses
+from collections import Counter
+from itertools import pairwise
+
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.iak.bank import stack
+from iak.pipeline.iak.kernel import PROBE, fresh
+from iak.pipeline.tuning.levels import Names, Plan, find_domains, tune_levels
+from iak.pipeline.tuning.tune import valid_losses
+from iak.schemas.domain import POOLED, Domain
+from iak.schemas.task import DomainSpec
+from tests.unit.iak.small import SHAPE, moved_kernel, only, setting, stage, tuning_rows
+from tests.unit.workers import on_threads
+
+CITIES = ("city=p", "city=q")
+SHOPS = ("city=p/shop=1", "city=p/shop=2", "city=q/shop=1", "city=thin/shop=1")
+CITY_OF_SHOP = torch.tensor([0, 0, 1, -1])
+"""The last shop's city has too few rows for a kernel of its own."""
+NAMES = Names(
+    tuned=((POOLED,), CITIES, SHOPS),
+    rows=(Counter(), Counter(), Counter()),
+    ancestors={
+        POOLED: (),
+        **dict.fromkeys(CITIES, (POOLED,)),
+        **{shop: (POOLED, shop.partition("/")[0]) for shop in SHOPS},
+    },
+    below_floor={},
+    domains={},
+)
+
+
+def three_levels(count, seed):
+    """Rows of four shops, of their cities and of the pooled kernel."""
+    rows = tuning_rows(count, len(SHOPS), seed)
+    pooled_n, shop_n = rows.slots_nL.unbind(1)
+    city_n = torch.where(shop_n < 0, -1, CITY_OF_SHOP[shop_n])
+    return dataclasses.replace(rows, slots_nL=torch.stack([pooled_n, city_n, shop_n], dim=1))
+
+
+TRAIN, VALID = three_levels(240, 1), three_levels(160, 2)
+AROUND = setting(TRAIN, VALID)
+UNTUNED = setting(only(TRAIN, torch.zeros(len(TRAIN), dtype=torch.bool)), VALID)
+"""Without a training row no kernel moves: the levels end as they start."""
+
+
+def plan(folder, *, live=None, every_s=1e9, **changes):
+    return Plan(
+        shape=SHAPE, pooled=stage(**changes), domain=stage(**changes), live=live or {},
+        run_dir=folder, snapshot="rows", checkpoint_every_s=every_s,
+    )  # fmt: skip
+
+
+def tune(folder, report=lambda _: None, around=AROUND, **how):
+    return tune_levels(plan(folder, **how), NAMES, around, report)
+
+
+def same(kernel, other):
+    return all(torch.equal(weight, other[name]) for name, weight in kernel.items())
+
+
+def without_probe(kernel):
+    """The probe serves nobody, so a kernel that goes on begins with a new one."""
+    return {name: weight for name, weight in kernel.items() if name not in PROBE}
+
+
+def test_a_first_night_starts_from_a_kernel_that_changes_nothing(tmp_path):
+    for level in tune(tmp_path, around=UNTUNED):
+        for slot in range(len(level.bank.names)):
+            assert same(level.bank.slot(slot), fresh(SHAPE, seed=stage().seed))
+
+
+def test_a_domain_starts_from_its_nearest_tuned_ancestor(tmp_path):
+    """A bad pooled kernel and a better one of a city serve; the other city and shops are new."""
+    live = {POOLED: moved_kernel(0, size=3.0), "city=p": fresh(SHAPE, seed=3)}
+    pooled, cities, shops = tune(tmp_path, live=live, around=UNTUNED)
+    assert not same(cities.bank.slot(0), cities.bank.slot(1))
+    assert same(cities.bank.slot(1), pooled.bank.slot(0))
+    parents = [cities.bank.slot(0), cities.bank.slot(0), cities.bank.slot(1), pooled.bank.slot(0)]
+    for slot, parent in enumerate(parents):
+        assert same(shops.bank.slot(slot), parent), SHOPS[slot]
+
+
+@settings(max_examples=5)
+@given(seeds=st.tuples(*[st.integers(0, 99)] * 4), serving=st.sets(st.sampled_from(SHOPS)))
+def test_a_serving_kernel_is_left_for_its_ancestor_s_where_that_validates_better(
+    tmp_path_factory, seeds, serving
+):
+    live = {POOLED: moved_kernel(seeds[0])}
+    live |= {name: moved_kernel(seed) for name, seed in zip(sorted(serving), seeds, strict=False)}
+    pooled, cities, shops = tune(tmp_path_factory.mktemp("run"), live=live, around=UNTUNED)
+    assert same(without_probe(pooled.bank.slot(0)), without_probe(live[POOLED]))
+    assert all(same(cities.bank.slot(slot), pooled.bank.slot(0)) for slot in range(2))
+    parent = pooled.bank.slot(0)
+    served = {name: live.get(name, parent) for name in SHOPS}
+    everyone = torch.ones(len(SHOPS), dtype=torch.bool)
+    by_serving, by_parent = (
+        valid_losses(stack(SHAPE, kernels), 2, AROUND, everyone).loss_K.tolist()
+        for kernels in (served, dict.fromkeys(SHOPS, parent))
+    )
+    for slot, name in enumerate(SHOPS):
+        is_parent_better = by_parent[slot] < by_serving[slot]
+        expected = parent if is_parent_better else served[name]
+        assert same(without_probe(shops.bank.slot(slot)), without_probe(expected)), name
+        assert shops.start_loss[slot] == min(by_serving[slot], by_parent[slot])
+
+
+def phases(events, level):
+    """How many epochs of each phase a level took, by what was reported."""
+    return Counter(e["phase"] for e in events if e["event"] == f"level {level}" and "phase" in e)
+
+
+def test_what_serves_already_is_not_compressed_again_and_takes_fewer_epochs(tmp_path):
+    events = []
+    how = {"compression_epochs": 2, "max_epochs": 4, "live_epochs": 1, "patience": 9}
+    tune(tmp_path, events.append, live={POOLED: moved_kernel(0)}, step_rows=10**6, **how)
+    assert phases(events, 0) == {"matching": 1}
+    for level in (1, 2):
+        assert phases(events, level) == {"compression": 2, "matching": 4}
+
+
+def test_a_live_kernel_of_another_shape_is_refused_by_its_domain_and_weights(tmp_path):
+    kernel = moved_kernel(0) | {"decode_w": torch.zeros(1, 1)}
+    del kernel["skip_b"]
+    with pytest.raises(BadRequest, match=r"of city=q differs in \['decode_w', 'skip_b'\]"):
+        tune(tmp_path, live={"city=q": kernel}, around=UNTUNED)
+
+
+SHORT = {"max_epochs": 2, "compression_epochs": 1, "patience": 9, "step_rows": 10**6}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run to its end: what was tuned, and what was reported."""
+    events = []
+    return tune(tmp_path_factory.mktemp("whole"), events.append, **SHORT), events
+
+
+class Killed(Exception):
+    """In the place of a signal."""
+
+
+def tune_until(folder, event):
+    """A run that ends at its event of this number, whose checkpoints are written at once."""
+    left = iter(range(event))
+
+    def report(_):
+        if next(left, None) is None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tune(folder, report, every_s=0, **SHORT)
+
+
+@pytest.mark.parametrize("event", [1, 2, 3, 4, 6, 11])
+def test_a_run_killed_at_any_event_and_resumed_is_uninterrupted(tmp_path, uninterrupted, event):
+    expected, whole = uninterrupted
+    assert len(whole) == 12
+    tune_until(tmp_path, event)
+    events = []
+    found = tune(tmp_path, events.append, **SHORT)
+    for level, other in zip(found, expected, strict=True):
+        assert level.how() == other.how()
+        assert torch.equal(level.bank.flat_KN, other.bank.flat_KN)
+    again = [e for e in events if e["event"] != "resumed"]
+    assert again == whole[event:], "what was done is not done over"
+
+
+def test_a_run_that_was_at_its_end_tunes_nothing(tmp_path, uninterrupted):
+    expected, _ = uninterrupted
+    tune(tmp_path, **SHORT)
+    events = []
+    found = tune(tmp_path, events.append, **SHORT)
+    assert events == []
+    assert [level.how() for level in found] == [level.how() for level in expected]
+
+
+DOMAIN = DomainSpec(keys=("city", "shop"), parent=("city",), min_rows=3)
+DRAWN = st.lists(
+    st.tuples(st.sampled_from("pqr"), st.sampled_from(["1", "2", None]), st.integers(0, 2)),
+    max_size=40,
+)
+
+
+def log_rows(drawn):
+    """Rows with their domain at each level, None where a key is missing; as tuning reads them."""
+    return pa.table(
+        {
+            "l.0": pa.array([POOLED] * len(drawn), pa.string()),
+            "l.1": pa.array([f"city={c}" for c, _ in drawn], pa.string()),
+            "l.2": pa.array([s and f"city={c}/shop={s}" for c, s in drawn], pa.string()),
+            "k.city": pa.array([c for c, _ in drawn], pa.string()),
+            "k.shop": pa.array([s for _, s in drawn], pa.string()),
+        }
+    )
+
+
+def found_by(*parts, domain=DOMAIN):
+    return on_threads(lambda w: find_domains(parts[w.rank], domain, w), len(parts))
+
+
+@settings(max_examples=25)
+@given(drawn=DRAWN)
+def test_domains_are_counted_over_all_workers_and_tuned_from_their_floor_on(drawn):
+    """Each row is on the worker of its last number; a row that lacks a key is nobody's."""
+    parts = [log_rows([row[:2] for row in drawn if row[2] == rank]) for rank in range(3)]
+    found, *others = found_by(*parts)
+    assert all(other == found for other in others), "one order, on every worker"
+    known = [(c, s) for c, s, _ in drawn if s is not None]
+    counts = (
+        Counter([POOLED] * len(known)),
+        Counter(f"city={c}" for c, _ in known),
+        Counter(f"city={c}/shop={s}" for c, s in known),
+    )
+    assert found.rows == counts
+    for level, (names, floor) in enumerate(zip(found.tuned, (1, 3, 3), strict=True)):
+        assert set(names) == {n for n, count in counts[level].items() if count >= floor}
+        for one, other in pairwise(names):
+            assert (-counts[level][one], one) < (-counts[level][other], other)
+    assert found.below_floor == {n: c for n, c in counts[2].items() if c < 3}
+    for c, s in known:
+        shop = f"city={c}/shop={s}"
+        assert found.ancestors[shop] == (POOLED, f"city={c}")
+        assert found.domains[shop] == Domain((("city", c), ("shop", s)))
+
+
+def test_a_domain_with_two_parents_is_refused_wherever_its_rows_are():
+    domain = DomainSpec(keys=("shop",), parent=("city",))
+    parts = [log_rows([(c, "1")]) for c in "pq"]
+    parts = [part.set_column(2, "l.2", pa.array(["shop=1"])) for part in parts]
+    told = "domain shop=1 has two parents, city=p and city=q"
+    with pytest.raises(BadLog, match=told):
+        found_by(*parts, domain=domain)
