@@ -26,6 +26,7 @@ from iak.jobs._preflight import (
 from iak.jobs._progress import console
 from iak.jobs._ray import Report, on_ray
 from iak.jobs._record import OpenRecord, run_record
+from iak.jobs._registry import pinned_bundles
 from iak.jobs._spec import load_catalog
 from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.pretrain import describe, usual_unseen
@@ -84,7 +85,10 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
     check_workers(spec)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables)
-    found = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
+    place = (
+        pinned_bundles(spec.bundles, opened, record, setting="bundles") if spec.bundles else None
+    )
+    found = bundles_folder(place, opened, setting="bundles") if place else None
     bundles = found.path if found else None
     truth = catalog.log.truth
     gap_split = _gap_split(catalog) if truth else None

@@ -24,6 +24,7 @@ from iak.jobs._preflight import (
 from iak.jobs._progress import console
 from iak.jobs._ray import Report, on_ray
 from iak.jobs._record import OpenRecord, run_record
+from iak.jobs._registry import pinned_bundles
 from iak.jobs._spec import load_catalog, load_plan
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.pretrain import describe
@@ -67,7 +68,8 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables)
     plan = _plan(spec, opened)
-    serving = bundles_folder(spec.live, opened, setting="live") if spec.live else None
+    place = pinned_bundles(spec.live, opened, record, setting="live") if spec.live else None
+    serving = bundles_folder(place, opened, setting="live") if place else None
     live = _live(spec, opened, serving)
     with record.phase("snapshot"):
         today = _skipped.today_of(spec, catalog)
