@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from iak.pipeline.data.profile import CHANGED, MOVED, UNKNOWN_DAY, Drift, Profile, SplitProfile
+from iak.pipeline.data.drift import CHANGED, MOVED, Drift
+from iak.pipeline.data.profile import UNKNOWN_DAY, Profile, SplitProfile
 from iak.schemas.log import Catalog
 
 _STYLE: Any = {

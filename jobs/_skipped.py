@@ -10,8 +10,9 @@ from rich.markup import escape
 
 from iak.jobs._progress import console
 from iak.jobs._tables import show_table
-from iak.pipeline.data import domains, logs, skipped, view
+from iak.pipeline.data import domains, skipped, view
 from iak.pipeline.data.domains import Serving
+from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.skipped import SkippedFiles, days_listed
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
@@ -93,7 +94,7 @@ def _ignored(opened: LogView) -> list[tuple[str, ...]]:
     """Files and folders that are no part of the log, by reason."""
     return [
         (problem.message, f"{problem.files:,}", "-", "-", ", ".join(problem.examples))
-        for problem in logs.file_problems(opened.snapshot)
+        for problem in file_problems(opened.snapshot)
         if problem.is_ignored
     ]
 

@@ -14,12 +14,11 @@ from iak.jobs._tables import show_facts, show_table
 from iak.pipeline.data import unseen
 from iak.pipeline.data.check import Report, check_log
 from iak.pipeline.data.contract import Finding
+from iak.pipeline.data.drift import Drift, NewIds
 from iak.pipeline.data.profile import (
     LEAST_NEGATIVES,
     LEAST_POSITIVES,
-    Drift,
     Labels,
-    NewIds,
     Profile,
     SplitProfile,
     power,

@@ -34,21 +34,17 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds, logs, stores, unseen
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.domains import Serving, nearest_of
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.errors import BadLog, UnderTrained
 from iak.pipeline.files import put_file, putting_file
 from iak.pipeline.process import Worker
-from iak.pipeline.publish.bundle_set import read_shelf
+from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED, PredictWork, predict
 from iak.pipeline.publish.predictions import probabilities_of, read_predictions, task_columns
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.stats.metrics import (
-    ALL,
-    MetricRow,
-    evaluate_methods,
-    expected_log_loss,
-    reachable_share,
-)
+from iak.pipeline.stats.losses import expected_log_loss, reachable_share
+from iak.pipeline.stats.metrics import ALL, MetricRow, evaluate_methods
 from iak.pipeline.stats.metrics import POOLED as TOGETHER
 from iak.schemas.domain import POOLED
 from iak.schemas.job import EvaluateSpec
@@ -164,12 +160,12 @@ def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
     """Which published kernel serves a domain, as workers will choose it."""
     if bundles is None:
         return nearest_of(set())
-    shelf = read_shelf(
+    bundle_set = read_bundle_set(
         bundles,
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
     )
-    decided = zip(shelf.names, shelf.verdicts, strict=True)
+    decided = zip(bundle_set.names, bundle_set.verdicts, strict=True)
     return nearest_of({name for name, verdict in decided if verdict.publish})
 
 
@@ -183,7 +179,7 @@ def _gap_split(catalog: Catalog) -> str | None:
     return next((s for s in ("pretrain_test", "pretrain_valid") if s in catalog.splits), None)
 
 
-def _truth(view: LogView, data_root: str, folder: str) -> logs.Snapshot:
+def _truth(view: LogView, data_root: str, folder: str) -> Snapshot:
     """The side files with true probabilities, one beside every file of the log."""
     beside = logs.take_snapshot(
         stores.below(data_root, folder), partition_keys=view.catalog.log.partition_keys

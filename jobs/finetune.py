@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,7 +27,6 @@ from iak.jobs._registry import pinned_bundles
 from iak.jobs._spec import load_catalog, load_plan
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.pretrain import describe
-from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.base import precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds
@@ -39,7 +37,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.bundle_set import live_kernels
-from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.sharding.placement_rule import planned
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
@@ -89,7 +87,7 @@ def tune_domains(spec: FinetuneSpec, catalog: Catalog, record: OpenRecord) -> No
     with record.phase("tune"):
         record.result = on_ray(
             finetune_on_worker,
-            (work, _papers(spec, opened, record), spec.gate),
+            (work, _provenance(spec, opened, record), spec.gate),
             title="finetune",
             run_dir=spec.run_dir,
             workers=spec.workers,
@@ -122,7 +120,7 @@ def _work(
         domain=_stage(spec, spec.domain),
         run_dir=spec.run_dir.resolve(),
         tables=spec.tables,
-        keeping=_keeping(spec, opened),
+        cache=_cache(spec, opened),
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
         sharding=dict(spec.sharding),
@@ -131,7 +129,7 @@ def _work(
     )
 
 
-def _papers(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Provenance:
+def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Provenance:
     """What every bundle of the run says besides its own kernel."""
     snapshot = record.snapshot
     return Provenance(
@@ -172,53 +170,23 @@ def finetune_on_worker(
     worker: Worker, work: tuple[FinetuneWork, Provenance, GateSpec], report: Report
 ) -> dict[str, Any]:
     """One worker's whole part; worker 0 also judges and writes the bundles."""
-    setting, papers, gate = work
-    done = finetune(setting, worker=worker, report=report)
+    tuning, provenance, gate = work
+    done = finetune(tuning, worker=worker, report=report)
     if worker.rank:
         return {}
-    root: Path = setting.run_dir / BUNDLES
-    catalog = setting.view.catalog
+    root = tuning.run_dir / BUNDLES
+    catalog = tuning.view.catalog
     tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
-    offers = offer(done, root, papers=papers, tasks=tasks, gate=gate)
-    return {
-        "kernels": [
-            {
-                "domain": o.domain,
-                "tuning_rows": o.rows,
-                "published": o.verdict.publish,
-                "reason": o.verdict.reason,
-                "gate": o.verdict.model_dump(mode="json"),
-                "best_epoch": o.best_epoch,
-                "valid_gain": o.valid_gain,
-                "bundle": o.path.name,
-            }
-            for o in offers
-        ],
-        "below_floor": dict(done.below_floor),
-        "stopped_at_cap": [n for level in done.levels for n in level.tuned.stopped_at_cap],
-        "epochs": [level.tuned.epochs for level in done.levels],
-        "contract": dict(done.contract),
-        "labels": dict(done.labels),
-        "cache": dict(done.cache),
-        "standardisation": {
-            "from": done.standard_from,
-            "digest": digest_of(*done.standard.tensors().values()),
-        },
-        "digest": done.digest,
-        "digest_before": done.digest_before,
-        "tables_and_trunk_unchanged": done.digest == done.digest_before,
-        "parameters_per_kernel": done.parameters_per_kernel,
-        "plan": list(done.plan),
-    }
+    kernels = publish_bundles(done, root, provenance=provenance, tasks=tasks, gate=gate)
+    return tuning_result(done, kernels).as_json()
 
 
 def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
-    fields = stage.model_dump() | {"beta": spec.kernel.beta}
-    return Stage(**fields, seed=spec.seed, step_rows=spec.step_rows)
+    return Stage(spec=stage, step_rows=spec.step_rows, beta=spec.kernel.beta, seed=spec.seed)
 
 
-def _keeping(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:
-    """Where activations are kept: beside the base, unless the spec says so."""
+def _cache(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:
+    """Say how activations are stored: beside the base, unless the spec names a folder."""
     folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
     return ActivationCacheConfig(
         kind=spec.activations,

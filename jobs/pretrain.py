@@ -33,7 +33,7 @@ from iak.pipeline.base.pretrain import WEIGHTS, PretrainWork
 from iak.pipeline.base.pretrain import pretrain as pretrain_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.validation import TaskQuality
-from iak.pipeline.data import contract, hashing, kinds, logs, reader, unseen, vocabulary
+from iak.pipeline.data import contract, hashing, kinds, logs, ripeness, unseen, vocabulary
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
@@ -161,7 +161,7 @@ def pretrain(spec: PretrainSpec, catalog: Catalog, record: OpenRecord) -> BaseMa
         encoding = _encoding(spec.run_dir, view, parent, seen, labels, allow=spec.allow)
         labels.refuse_untrainable("pretrain")
         check_training_fits(spec, catalog, model, rows=encoding.table_rows(catalog))
-        unseen_shares = reader.unseen_ids(view.selections[valid], catalog, encoding).shares()
+        unseen_shares = unseen.count_unseen(view.selections[valid], catalog, encoding).shares()
     recipe = recipe_of(spec, view, parent)
     settings = {"used": recipe.described(), "followed": list(recipe.followed)}
     console.print(f"  settings that follow from the rows: {_settings(settings)}", markup=False)
@@ -334,8 +334,8 @@ def _inspected(
         tell(f"{read:,} of {view.selections['pretrain'].rows:,} rows")
         found = contract.inspect(rows, view.catalog)
         seen.update(found.counts)
-        young = reader.unripe(rows, view.catalog, view.as_of)
-        seen.update(reader.unripe_counts(young, view.catalog, view.as_of))
+        young = ripeness.unripe(rows, view.catalog, view.as_of)
+        seen.update(ripeness.unripe_counts(young, view.catalog, view.as_of))
         labels.add(rows, found.quarantined, found.without(young))
         yield rows, identity
 

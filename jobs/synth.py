@@ -6,7 +6,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from iak.jobs._progress import console
 from iak.jobs._tables import show_facts
-from iak.pipeline.data.synthetic import SynthResult, build_knobs, generate
+from iak.pipeline.planted.files import SynthResult, generate
+from iak.pipeline.planted.population import build_knobs
 from iak.schemas.synth import SynthJobSpec
 
 

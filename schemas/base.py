@@ -1,4 +1,4 @@
-"""`Spec`, the ancestor of every document: frozen, and a key it does not know is refused."""
+"""Define `Spec`, the base class of every document, and the checks of texts in documents."""
 
 import re
 import unicodedata
@@ -13,11 +13,11 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def printable(text: str) -> str:
-    """Return a text as it is.
+    """Return a text unchanged.
 
     Raises:
-        ValueError: it holds a control character, or bytes that are no UTF-8: the first cannot stand
-            in a path or a column's name, the second in no document.
+        ValueError: it has a control character, which no path or column name can have, or bytes that
+            are not UTF-8, which no document can have.
     """
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise ValueError("it holds a control character (NUL, a line's end, ...); remove it")
@@ -27,10 +27,10 @@ def printable(text: str) -> str:
 
 
 def not_empty(text: str) -> str:
-    """Return a text as it is.
+    """Return a text unchanged.
 
     Raises:
-        ValueError: it is empty, or blanks alone.
+        ValueError: it is empty, or has blanks alone.
     """
     if not text.strip():
         raise ValueError("it is empty; name something, or leave the setting out")
@@ -38,22 +38,21 @@ def not_empty(text: str) -> str:
 
 
 def without_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
-    """Return names as they are.
+    """Return names unchanged.
 
     Raises:
-        ValueError: one is there twice.
+        ValueError: a name repeats.
     """
-    seen = list(names)
-    if repeated := sorted({str(name) for name in seen if seen.count(name) > 1}):
+    if repeated := sorted({str(name) for name in names if names.count(name) > 1}):
         raise ValueError(f"{', '.join(repeated)}: named twice; name each once")
     return names
 
 
 def with_names(by_name: dict[str, T]) -> dict[str, T]:
-    """Return what stands under names, as it is.
+    """Return a mapping from names unchanged.
 
     Raises:
-        ValueError: a name is empty, or holds what no text may.
+        ValueError: a name is empty, or has characters that no text may have.
     """
     for name in by_name:
         not_empty(printable(name))
@@ -69,7 +68,7 @@ FolderText = Annotated[str, AfterValidator(printable)]
 
 
 class Spec(BaseModel):
-    """A frozen document; the string under a field is that field's help."""
+    """A frozen document that refuses unknown keys; the string under a field is the field's help."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
@@ -85,18 +84,17 @@ def redacted(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text as a message shows it: of a very long one the beginning and the length."""
+    """Return a text for a message; of a very long one, the beginning and the length."""
     if len(text) <= MOST_SHOWN:
         return text
     return f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
 
 
 def without_userinfo(uri: str) -> str:
-    """Return a URI as it is.
+    """Return a URI unchanged.
 
     Raises:
-        ValueError: it is empty, or holds a user or a password, which would be written wherever the
-            URI is.
+        ValueError: it is empty, or has a user or a password, which every record would then contain.
     """
     not_empty(printable(uri))
     if _USERINFO.search(uri):

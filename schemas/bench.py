@@ -1,4 +1,4 @@
-"""What each bench of `iak bench NAME` may be asked: its sizes, and how often it measures."""
+"""Define the settings of each `iak bench NAME`: sizes, and how often it measures."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,10 +35,10 @@ from iak.schemas.paths import FileToRead, FolderToRead, FolderToWrite, NamedPath
 
 
 class BenchSpec(Spec):
-    """What every bench is told."""
+    """Settings of every bench."""
 
     smoke: bool = False
-    """Use the shipped small sizes, to see that it runs; its numbers say nothing."""
+    """Use the shipped small sizes, to check that it runs; its numbers then mean nothing."""
     out: FolderToWrite = Path("runs/bench")
     """Folder of NAME.json (the record) and NAME.png (the picture)."""
     check_targets: bool = False
@@ -101,7 +101,7 @@ class BenchFinetuneSpec(BenchSpec):
     domain: DomainStageSpec = DomainStageSpec()
     """How the domains' kernels are tuned."""
     separate_sample: Count = 24
-    """Domains that are tuned one by one to tell what all of them would take."""
+    """Domains that are tuned one by one, to estimate what all of them would take."""
     separate_batches: tuple[BatchRows, ...] = (256, 1024, 4096)
     """Batch sizes of which a separate fine-tune takes the fastest."""
 
@@ -190,7 +190,7 @@ class BenchScalingSpec(BenchSpec):
     @classmethod
     def _from_one_rising(cls, workers: tuple[int, ...]) -> tuple[int, ...]:
         if workers[0] != 1 or list(workers) != sorted(set(workers)):
-            raise ValueError("must begin with 1 and rise: efficiency is told against one worker")
+            raise ValueError("must begin with 1 and rise: efficiency is relative to one worker")
         return workers
 
 

@@ -1,7 +1,7 @@
-"""A cluster as `iak plan` sees it: what its machines hold, how fast they move it, what they cost.
+"""Describe a cluster for `iak plan`: memory, speeds and cost of its machines.
 
-Every number is a data sheet's or a price list's until `iak bench sharding` has measured it; the
-estimates that follow from them say which.
+Each number comes from a data sheet or a price list until `iak bench sharding` has measured it.
+Estimates say which of the two they are based on.
 """
 
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 class ConstantsSpec(Spec):
-    """What share of a data sheet's number a training step sees; measured ones take their place."""
+    """Assumed or measured constants of a training step, most as shares of a data sheet's number."""
 
     lookup_efficiency: Share = 0.3
     """Of the memory bandwidth, where embedding rows are read and updated at random."""
@@ -26,13 +26,13 @@ class ConstantsSpec(Spec):
     collective_us: Seconds = 50.0
     """Microseconds that a collective costs before its first byte, on one node."""
     step_ms: Seconds = 2.0
-    """Milliseconds a step spends beside memory, products and links: launches, Python, the loop."""
+    """Milliseconds of a step outside of memory, matrix products and links: launches, Python."""
     rows_per_s_core: Speed = 100_000.0
     """Rows of a wide log that one CPU core reads, encodes and batches a second."""
     cached_rows_per_s: Speed | None = None
-    """Rows a second that one worker tunes from kept activations, where it was measured."""
+    """Rows a second that one worker tunes from cached activations, where it was measured."""
     reserve_share: Annotated[Number, Field(ge=0, lt=0.9)] = 0.12
-    """Of the device's memory: the runtime, fragments, workspaces; nothing is planned into it."""
+    """Of the device's memory, for the runtime, fragments and workspaces; a plan does not use it."""
     measured: str = ""
     """The record that measured them; empty where they are assumptions."""
 
@@ -53,21 +53,21 @@ class ClusterSpec(Spec):
     device_memory_gib: Gib
     """GiB of one device; on a CPU, of one worker."""
     host_memory_gib: Gib
-    """GiB of a machine, beside its devices'; where activations are kept."""
+    """GiB of a machine's own memory, without its devices'; activations are cached there."""
     cores_per_node: Workers
     """CPU cores that read and encode rows."""
     device_gb_per_s: Speed
     """Bandwidth of a device's memory, 1e9 bytes/s."""
     intra_gb_per_s: Speed
-    """Out of one device to others of its machine, 1e9 bytes/s, one direction."""
+    """Bandwidth from one device to others of its machine, 1e9 bytes/s, one direction."""
     inter_gb_per_s: Speed
-    """Out of one device to other machines, 1e9 bytes/s, one direction."""
+    """Bandwidth from one device to other machines, 1e9 bytes/s, one direction."""
     tflops_fp32: Speed
     """Matrix products of one device in fp32, 1e12 FLOP/s."""
     tflops_bf16: Speed
     """Matrix products of one device in bfloat16, 1e12 FLOP/s."""
     price_per_hour: Money = 0.0
-    """Of one machine; 0 where nobody asks for money."""
+    """Of one machine; 0 where cost does not matter."""
     currency: str = "USD"
     constants: ConstantsSpec = ConstantsSpec()
     note: str = ""
@@ -75,5 +75,5 @@ class ClusterSpec(Spec):
 
     @property
     def world(self) -> int:
-        """Workers in all."""
+        """Return the number of workers of all machines."""
         return self.nodes * self.devices_per_node

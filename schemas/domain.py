@@ -1,20 +1,20 @@
-"""A domain: the values of the key columns that a kernel is tuned for."""
+"""Define a domain: the values of the key columns that a kernel is tuned for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 POOLED = "pooled"
-"""Name of the domain without keys: all rows. Every other name holds a `=`."""
+"""Name of the domain without keys, which has all rows. Every other name has a `=` in it."""
 ESCAPES = (("%", "%25"), ("/", "%2F"))
-"""What is written in a name for a character of a value, in the order of replacement."""
+"""Characters of a value and how a name writes them, in the order of replacement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
     """Pairs of key and value, outermost first; none for the pooled kernel.
 
-    A domain is compared and stored as these pairs. Its name is for tables, messages and look-ups;
-    it is made once and never taken apart again.
+    A domain is compared and stored as these pairs. Its name is for tables, messages and look-ups,
+    and is never parsed.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -26,7 +26,7 @@ class Domain:
 
     @property
     def name(self) -> str:
-        """`region=a/daypart=b`, or `pooled`; different domains have different names."""
+        """Return `region=a/daypart=b`, or `pooled`. Different domains have different names."""
         return "/".join(f"{escaped(key)}={escaped(value)}" for key, value in self.pairs) or POOLED
 
     def as_dict(self) -> dict[str, str]:
@@ -35,7 +35,7 @@ class Domain:
 
 
 def escaped(text: str) -> str:
-    """Return a key or value as a name spells it: a slash ends a pair, so its own is escaped."""
+    """Return a key or value with its slashes escaped: in a name, a slash ends a pair."""
     for character, code in ESCAPES:
         text = text.replace(character, code)
     return text

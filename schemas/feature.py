@@ -1,7 +1,7 @@
-"""How a column becomes ids or floats, and which embedding table the ids read.
+"""Declare how a column becomes ids or floats, and which embedding table the ids read.
 
-Row 0 of every table is the row of a null, row 1 the row of an id that training never saw (or saw
-fewer than `min_count` times); declared ids start at row 2.
+Row 0 of every table is the row of a null. Row 1 is the row of ids that training never saw, or saw
+fewer than `min_count` times. Known ids start at row 2.
 """
 
 from itertools import pairwise
@@ -41,7 +41,7 @@ class TableSpec(Spec):
 
 
 class CategoricalSpec(Spec):
-    """One id a row."""
+    """A column with one id in each row."""
 
     kind: Literal["categorical"]
     name: Name
@@ -54,12 +54,12 @@ class CategoricalSpec(Spec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the log this feature reads."""
+        """Return the columns of the log that this feature reads."""
         return (self.column or self.name,)
 
 
 class ListSpec(Spec):
-    """Many ids a row: a multi-valued attribute or a history, pooled by the mean."""
+    """A column with many ids in each row: a multi-valued attribute or a history; their mean."""
 
     kind: Literal["list"]
     name: Name
@@ -76,7 +76,7 @@ class ListSpec(Spec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the log this feature reads."""
+        """Return the columns of the log that this feature reads."""
         return (self.column or self.name,)
 
 
@@ -123,12 +123,12 @@ class NumericSpec(Spec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the log this feature reads."""
+        """Return the columns of the log that this feature reads."""
         return (self.column or self.name,)
 
     @property
     def is_bucketed(self) -> bool:
-        """Whether the number reads a table."""
+        """Return whether the number reads a table."""
         return self.buckets is not None or bool(self.boundaries)
 
 
@@ -138,17 +138,17 @@ FeatureSpec = Annotated[
 
 
 def meaning_of(feature: FeatureSpec) -> dict[str, Any]:
-    """Return what gives the feature's ids and numbers their meaning, as JSON.
+    """Return the settings that give a feature's ids and numbers their meaning, as JSON.
 
     `optional` is left out: it says which files may be read, and not what a value means. A padding
-    that is not declared is left out too, so that features of older bases keep their meaning.
+    that is not declared is left out too, so that features of older bases have the same meaning.
     """
     document = feature.model_dump(mode="json", exclude={"optional"})
     return {k: v for k, v in document.items() if k != "padding" or v is not None}
 
 
 def table_of(feature: FeatureSpec) -> str | None:
-    """Name of the table `feature` reads, None for a dense number."""
+    """Return the name of the table that a feature reads; None for a dense number."""
     if isinstance(feature, NumericSpec):
         return feature.name if feature.is_bucketed else None
     return feature.table or feature.name

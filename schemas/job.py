@@ -1,4 +1,4 @@
-"""All a job may be asked: one frozen spec a verb, every setting with its unit and default."""
+"""Define the settings of the jobs: one frozen spec for each verb, with units and defaults."""
 
 from datetime import date
 from pathlib import Path
@@ -64,28 +64,28 @@ ByTable = Annotated[
 
 
 class LogJobSpec(Spec):
-    """What every job that reads a log is told."""
+    """Settings of every job that reads a log."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one (`planted`, `frappe`, ...)."""
     data_root: Annotated[str, AfterValidator(without_userinfo)]
-    """Folder or URI under which the catalogue's paths lie (a path, s3://, gs://, ...)."""
+    """Folder or URI below which the catalogue's paths are (a path, s3://, gs://, ...)."""
     as_of: date | None = None
     """Last date whose labels were collected; the catalogue's, else the newest date of the log that
     is neither stray nor beyond today. Never later than today."""
     today: date | None = None
-    """Today's date, which a row of the log cannot lie beyond; from the machine's clock when absent.
-    A planted log's dates are made up: no clock bounds them."""
+    """Today's date, after which no row of the log can be; from the machine's clock when absent.
+    A planted log has invented dates, which no clock bounds."""
     max_skipped_share: Annotated[Number, Field(ge=0, le=1)] = 0.05
-    """Share of a split window's rows that may lie in files that cannot be read."""
+    """Share of a split window's rows that may be in files that cannot be read."""
     allow_skipped: bool = False
     """Run although more rows than that, or a whole day of a window, cannot be read."""
 
 
 class WorkerJobSpec(LogJobSpec):
-    """What every job that runs on workers is told."""
+    """Settings of every job that runs on workers."""
 
     run_dir: FolderToWrite
     """Folder of the run: record, progress, checkpoints, results. On a cluster, a shared folder."""
@@ -98,15 +98,15 @@ class WorkerJobSpec(LogJobSpec):
     seed: Seed = 0
     """Seed of everything random."""
     if_busy: Literal["leave", "wait"] = "leave"
-    """What to do when another process works in `run_dir`: say who and leave, or wait for it."""
+    """What to do when another process works in `run_dir`: name it and exit, or wait for it."""
 
 
 class ModelSpec(Spec):
-    """Shape of the base: embedding tables, a trunk, one tower a task."""
+    """Shape of the base: embedding tables, a trunk, and a tower for each task."""
 
     trunk: Literal["dcnv2_mmoe", "mlp"] = "dcnv2_mmoe"
-    """`dcnv2_mmoe`: crosses beside an MLP, into experts that each task mixes; `mlp`: the MLP alone,
-    its last width being tasks * expert_width."""
+    """`dcnv2_mmoe`: a cross network beside an MLP, then experts that each task mixes; `mlp`: the
+    MLP alone, whose last width is tasks * expert_width."""
     width: Width = 16
     """Embedding dimension of tables that do not state their own."""
     init_scale: Size = 0.01
@@ -126,16 +126,16 @@ class ModelSpec(Spec):
     dropout: Dropout = 0.0
     """Dropout in the deep part and the experts, in pre-training."""
     embedding_dropout: Dropout = 0.0
-    """Dropout of what the trunk reads (embeddings and numbers), in pre-training."""
+    """Dropout of the trunk's inputs (embeddings and numbers), in pre-training."""
 
 
 class _OptimSpec(Spec):
-    """What fixed and open settings of the base's optimisers share."""
+    """Settings that the fixed and the open form of the base's optimisers share."""
 
     table_eps: Size = 1e-8
-    """Row-wise Adagrad's epsilon; a larger one calms rows whose gradients are small."""
+    """Row-wise Adagrad's epsilon; a larger one slows down rows whose gradients are small."""
     table_decay: Weight = 0.0
-    """L2 pull on each table row a batch touches, the same for rare and frequent rows."""
+    """L2 decay of each table row that a batch uses, the same for rare and frequent rows."""
     table_penalty: Weight = 0.0
     """This / 2 times the squared length of each embedding read is added to a row's loss."""
     dense_decay: Weight = 0.0
@@ -189,12 +189,11 @@ class PretrainSpec(WorkerJobSpec):
     patience: Count | None = None
     """Validations without improvement after which training stops. Open: 3."""
     validations_per_epoch: Count | None = None
-    """How often an epoch stops to validate; the best state is the one that is published.
-    Open: 2."""
+    """Validations in an epoch; the state of the best one is published. Open: 2."""
     early_stop: Literal["sum", "per_task"] = "sum"
-    """What the best state is judged by. `sum`: the weighted validation loss of all tasks.
-    `per_task`: that, and then each task's tower is trained on alone, on the frozen tables and
-    trunk of that state, and kept at its own best validation."""
+    """How the best state is chosen. `sum`: by the weighted validation loss of all tasks.
+    `per_task`: by that, and then each task's tower is trained further by itself, on the frozen
+    tables and trunk of that state, and kept at its own best validation."""
     task_weights: Annotated[dict[str, Weight], AfterValidator(with_names)] = {}
     """Task -> weight of its loss, over the catalogue's (`task_weights.cvr=0.5`)."""
     shuffle_rows: Count = 262_144
@@ -221,21 +220,21 @@ class PretrainSpec(WorkerJobSpec):
 
 
 class KernelSpec(Spec):
-    """Shape of a kernel and the price it pays for information."""
+    """Shape of a kernel, and the weight of its rate."""
 
     hidden: Units = 64
     """Units of the encoder's hidden layer."""
     code: Units = 16
     """Units of the Gaussian code z."""
     beta: Weight = 1e-3
-    """Weight of the rate, in loss units a nat."""
+    """Weight of the rate, in units of loss per nat."""
     reads: Literal["h", "hx"] = "hx"
-    """What the encoder sees: the trunk's output, or that and the embeddings."""
+    """What the encoder reads: the trunk's output, or that and the embeddings."""
     narrow: UnitsOrZero = 256
-    """Principal components to which x is narrowed before it is kept and read, where it is wider; 0
-    keeps it whole."""
+    """Principal components to which a wider x is reduced before it is cached and read; 0 keeps x
+    whole."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Type of the encoder's first product while tuning; weights and all else stay fp32."""
+    """Type of the encoder's first matrix product while tuning; weights and the rest stay fp32."""
     adapter_rank: UnitsOrZero = 4
     """Rank of the LoRA on each task's tower, 0 for none; tower biases are tuned in any case."""
 
@@ -246,15 +245,15 @@ class StageSpec(Spec):
     lr: Rate = 2e-3
     """Adam's rate in matching until it falls, and in compression."""
     decay_share: Annotated[Number, Field(ge=0, le=1)] = 1.0
-    """Share of a kernel's steps, at their end, over which its rate falls linearly to zero; with 0
-    it stays, and `max_epochs` should be so many that few kernels reach it."""
+    """Share of a kernel's steps, at their end, over which its rate falls linearly to zero. With 0
+    the rate is constant, and `max_epochs` should be so large that few kernels reach it."""
     compression_epochs: CountOrZero = 1
     """Epochs of knowledge compression, with a probe on the code and the base's logits fixed."""
     max_epochs: Count = 4
     """Epochs of knowledge matching at most, over which the rate falls."""
     live_epochs: Count = 2
-    """The same where kernels of the level serve already: they have seen most of the window, and are
-    not compressed again."""
+    """The same where kernels of the level serve already: they were tuned on most of the window, and
+    are not compressed again."""
     patience: Count = 2
     """Epochs without a better validation loss after which a kernel is finished."""
     shrink: Weight = 0.0
@@ -264,9 +263,9 @@ class StageSpec(Spec):
     max_batch: BatchRows = 1024
     """Largest batch of a domain, in rows."""
     steps_per_epoch: Count = 32
-    """Steps a domain's epoch aims at between those two bounds."""
+    """Steps that a domain's epoch should have; its batch size follows, within those two bounds."""
     max_steps_per_epoch: Count = 1024
-    """Steps after which a domain is validated though it has rows left: a random part of them."""
+    """Most steps of a domain's epoch; of more rows a random part is used."""
 
 
 class DomainStageSpec(StageSpec):
@@ -277,7 +276,7 @@ class DomainStageSpec(StageSpec):
     max_epochs: Count = 2
     """Epochs of knowledge matching at most, over which the rate falls."""
     live_epochs: Count = 1
-    """The same where kernels of the level serve already: they have seen most of the window."""
+    """The same where kernels of the level serve already: they were tuned on most of the window."""
     compression_epochs: CountOrZero = 0
     """Epochs of knowledge compression; the ancestor has compressed already."""
     shrink: Weight = 1e-2
@@ -288,17 +287,17 @@ Precision = Literal["fp32", "fp16", "int8", "int4"]
 
 
 class FrozenTablesSpec(Spec):
-    """How a frozen base is held by the workers that rows pass through."""
+    """How workers store the tables of a frozen base, and compute with it."""
 
     precision: Precision = "int8"
-    """Type of a table's entries; int8 and int4 carry a scale and a bias a row."""
+    """Type of a table's entries; int8 and int4 have a scale and a bias for each row."""
     precisions: Annotated[dict[str, Precision], AfterValidator(with_names)] = {}
-    """Table -> type, where it shall differ."""
+    """Table -> type, where it differs from `precision`."""
     tolerance: Margin = 1e-3
     """AUC that a precision may cost any task on the base's validation rows before it is refused."""
     products: Literal["fp32", "bf16"] = "fp32"
-    """Type of the trunk's products, forward only; what it makes of a row is kept as cache.precision
-    says in any case. bf16 is several times faster where the processor multiplies it."""
+    """Type of the trunk's matrix products, forward only. Activations are cached in cache.precision
+    in any case. bf16 is several times faster where the processor supports it."""
     mapped: bool = False
     """Map every table whole from local disk, shared by a machine's workers, and send no id."""
     verify_mapped: bool = False
@@ -309,44 +308,44 @@ class FrozenTablesSpec(Spec):
 
 
 class EvaluatedTablesSpec(FrozenTablesSpec):
-    """How an evaluated base is held: in full precision, unless another one is asked for."""
+    """How an evaluated base is stored: in full precision, unless another one is given."""
 
     precision: Precision = "fp32"
-    """Type of a table's entries; int8 and int4 carry a scale and a bias a row."""
+    """Type of a table's entries; int8 and int4 have a scale and a bias for each row."""
 
 
 class CacheSpec(Spec):
-    """What the frozen base made of a row, kept over epochs, runs and nights."""
+    """Cache of activations, which a frozen base computed of rows, over epochs, runs and nights."""
 
     folder: FolderToWrite | None = None
-    """Where it lies; `activations/` beside the base when absent."""
+    """Folder of the cache; `activations/` beside the base when absent."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Type in which activations are kept, on disk and in memory."""
+    """Type of activations, on disk and in memory."""
     budget_gib: Gib = 50.0
-    """GiB on disk; beyond it the entries that were not used for longest are removed."""
+    """GiB on disk; beyond it the least recently used entries are removed."""
     memory_gib: Gib = 6.0
-    """GiB of activations a worker holds in memory; beyond it they are memory-mapped from disk."""
+    """GiB of activations in a worker's memory; beyond it they are memory-mapped from disk."""
 
 
 class GateSpec(Spec):
     """When a tuned kernel may be published."""
 
     z: Margin = 1.64
-    """Standard errors by which the paired gain in nats must exceed zero; more where it rests on few
-    users, by Student's distribution."""
+    """Standard errors by which the paired gain in nats must exceed zero. More are needed where the
+    gain is based on few users, by Student's distribution."""
     min_positives: Count = 30
     """Positives among a task's gate rows below which the task is not judged."""
     min_negatives: Count = 30
     """Negatives among a task's gate rows below which the task is not judged."""
     auc_margin: Margin = 0.002
-    """AUC that a task may lose: it holds a kernel whose 95 % interval lies wholly below minus
-    this."""
+    """AUC that a task may lose. A kernel is held back if the whole 95 % interval of the difference
+    is below minus this."""
     logloss_margin: Margin = 0.005
-    """Share by which a task's log-loss may rise: it holds a kernel whose interval lies wholly
+    """Share by which a task's log-loss may rise. A kernel is held back if the whole interval is
     above."""
     calibration_margin: Margin = 0.05
-    """How much further a task's calibration may move away from 1: it holds a kernel whose interval
-    lies wholly above."""
+    """How much further a task's calibration may be from 1. A kernel is held back if the whole
+    interval is above."""
 
 
 class FinetuneSpec(WorkerJobSpec):
@@ -367,7 +366,7 @@ class FinetuneSpec(WorkerJobSpec):
     """Bundles that serve now (a run, its `bundles/`, or `registry:DIR@champion`): kernels start
     from them."""
     step_rows: BatchRows = 8192
-    """Rows of a step over all workers, at which it takes no further domain in."""
+    """Rows of a step over all workers; no domain is added to a step that has as many."""
     checkpoint_every_s: Seconds = 30.0
     """Seconds between checkpoints."""
     sharding: ByTable = {}
@@ -420,7 +419,7 @@ class CheckSpec(LogJobSpec):
     """Check a log against its catalogue before anything is trained."""
 
     sample_rows: Rows = 200_000
-    """Rows looked at, spread over the files; 0 findings in a sample is not a proof."""
+    """Rows to read, spread over the files; a sample without findings is no proof."""
     all_ids: bool = False
     """Look for repeated row ids among all rows, instead of the newest million."""
     count_rows: Rows = 20_000_000
@@ -440,7 +439,7 @@ class InitSpec(Spec):
     """Look at a Parquet folder and write a commented starting catalogue."""
 
     log: Annotated[str, AfterValidator(without_userinfo)]
-    """Folder or URI of the log; said first, without a name: `iak init LOG`."""
+    """Folder or URI of the log; given first, without a name: `iak init LOG`."""
     out: FileToWrite | None = None
     """The TOML file to write; NAME.toml in this folder when absent."""
     name: Name | None = None
@@ -448,16 +447,16 @@ class InitSpec(Spec):
     overwrite: bool = False
     """Replace `out` where it exists."""
     sample_rows: Rows = 200_000
-    """Rows to look at, spread over the files."""
+    """Rows to read, spread over the files."""
 
 
 class ShowSpec(Spec):
-    """Show what a run, a published base or a folder of bundles holds."""
+    """Show what is in a run, a published base or a folder of bundles."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     path: FolderToRead
-    """The folder; said first, without a name: `iak show RUN`."""
+    """The folder; given first, without a name: `iak show RUN`."""
     json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write what is shown as JSON to this file."""
 
@@ -490,7 +489,7 @@ class PlanSpec(Spec):
     compare: Value = ""
     """Clusters, with commas between them: a line each instead of one answer."""
     sweep: Value = ""
-    """`gpus=8,16,32`: the same kind of machine in these numbers; says the smallest that fits."""
+    """`gpus=8,16,32`: the same kind of machine in these numbers; reports the smallest that fits."""
     settings: FileToRead | None = None
     """The TOML file that the job itself is given by --config; what matters here is taken over."""
     base: FolderToRead | None = None
@@ -504,11 +503,11 @@ class PlanSpec(Spec):
     epochs: Size = 1.0
     """Passes of pre-training; of tuning, every stage's own epochs are counted instead."""
     batch_rows: BatchRows = 2048
-    """Rows a step, over all workers; of tuning, step_rows says it."""
+    """Rows of a step, over all workers; for tuning, see step_rows."""
     step_rows: BatchRows | None = None
     """Rows a step of tuning, over all workers; 8192 as `iak finetune` when absent."""
     bf16: bool = False
-    """Trunk and towers of pre-training under bfloat16; of tuning, tables.products says it."""
+    """Trunk and towers of pre-training under bfloat16; for tuning, see tables.products."""
     model: ModelSpec = ModelSpec()
     kernel: KernelSpec = KernelSpec()
     pooled: StageSpec = StageSpec()

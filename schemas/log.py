@@ -1,4 +1,4 @@
-"""The catalogue: one TOML file that declares a log, and all that onboarding a log needs."""
+"""Define the catalogue: one TOML file that declares a log, and all that onboarding a log needs."""
 
 from datetime import date
 from typing import Annotated, Literal, Self
@@ -13,11 +13,11 @@ from iak.schemas.task import DomainSpec, TaskSpec
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
-"""A day of the log, counted from its first one; from its last one where it is negative."""
+"""A day of the log: 0 is the first one, -1 the last one."""
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
 
 _MAY_LEAK = ("log.user", "log.row_id", "log.partition_keys")
-"""Settings whose column may know the label: it names the row, and decides nothing."""
+"""Settings whose column may know the label: it identifies the row and decides nothing."""
 
 
 class SplitSpec(Spec):
@@ -36,8 +36,8 @@ class SplitSpec(Spec):
     """Rows whose hash (of `slice_by`) falls into [low, high) of the unit interval."""
 
     @property
-    def told(self) -> str:
-        """Return the conditions as a message says them."""
+    def conditions(self) -> str:
+        """Return the conditions as text, for messages."""
         given = {
             "dates": self.dates and [str(day) for day in self.dates],
             "days": self.days and list(self.days),
@@ -62,7 +62,7 @@ class SplitSpec(Spec):
 
 
 class LogSpec(Spec):
-    """Where the rows lie and what identifies them."""
+    """Where the rows of a log are, and what identifies them."""
 
     name: Name
     path: FolderText = "events"
@@ -83,20 +83,20 @@ class LogSpec(Spec):
     time_zone: str = "UTC"
     """Zone in which dates are cut from `event_time`, and of timestamps without a zone."""
     row_id: Column | None = None
-    """Column that identifies a row; the row's place in its file when absent, or where it is
+    """Column that identifies a row; the row's position in its file when absent, or where it is
     null."""
     max_repeated_ids: Share = 0.01
     """Share of rows that may repeat the `row_id` of another row before the log is refused."""
     slice_by: Column | None = None
     """Column whose hash cuts split slices (a request, a user); the row's identity when absent. A
-    row where it is null is cut by its place in its file."""
+    row where it is null is cut by its position in its file."""
     user: Column | None = None
     """Column with the user: for GAUC, and for intervals, which count the rows of one user as
     dependent."""
     leak_columns: tuple[Column, ...] = ()
-    """Columns that know the label; refused as features."""
+    """Columns that know the label; a feature must not read them."""
     negatives_kept: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    """Share of negatives that down-sampling kept; calibration undoes it."""
+    """Share of negatives that down-sampling kept; calibration corrects for it."""
 
     @field_validator("partition_keys", "leak_columns")
     @classmethod
@@ -166,23 +166,23 @@ class Catalog(Spec):
 
     @property
     def table_specs(self) -> dict[str, TableSpec]:
-        """Every table by name, in the order in which features first read it."""
+        """Return each table by name, in the order in which features first read it."""
         names = dict.fromkeys(t for t in map(table_of, self.features) if t)
         return {name: self.tables.get(name, TableSpec()) for name in names}
 
     @property
     def numeric(self) -> tuple[NumericSpec, ...]:
-        """The dense inputs, in order."""
+        """Return the dense inputs, in order."""
         return tuple(f for f in self.features if isinstance(f, NumericSpec) and not f.is_bucketed)
 
     @property
     def keyed(self) -> tuple[FeatureSpec, ...]:
-        """The features that read a table, in order."""
+        """Return the features that read a table, in order."""
         return tuple(f for f in self.features if table_of(f))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column of the log (partition keys included) that a job reads, without repeats."""
+        """Return each column of the log, partition keys included, that a job reads."""
         log = self.log
         wanted = [c for f in self.features for c in f.columns]
         wanted += [t.label for t in self.tasks]
@@ -195,7 +195,7 @@ class Catalog(Spec):
 
     @property
     def feature_columns(self) -> frozenset[str]:
-        """Return the columns that nothing but features read."""
+        """Return the columns that features read and nothing else does."""
         log = self.log
         others = {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
         others |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
@@ -204,13 +204,13 @@ class Catalog(Spec):
 
     @property
     def optional_columns(self) -> frozenset[str]:
-        """Return the columns that a file may lack: nothing but optional features read them."""
+        """Return the columns that a file may lack: only optional features read them."""
         required = {c for f in self.features if not f.optional for c in f.columns}
         return self.feature_columns - required
 
     @property
     def needs_event_time(self) -> bool:
-        """Whether a split or a maturing label must read the time of the event."""
+        """Return whether a split or a maturing label must read the time of the event."""
         dated = any(s.dates or s.days for s in self.splits.values())
         return (dated and not self.log.date_key) or any(t.matures_after for t in self.tasks)
 
@@ -229,7 +229,7 @@ class Catalog(Spec):
 
     @property
     def _columns_by_setting(self) -> dict[str, tuple[str, ...]]:
-        """Return the columns that decide what a row is and where it belongs, by setting."""
+        """Return, by setting, the columns that identify a row or decide where it belongs."""
         log = self.log
         settings: dict[str, tuple[str | None, ...]] = {
             "domain.keys": self.domain.keys,
@@ -245,11 +245,11 @@ class Catalog(Spec):
         return {name: tuple(c for c in columns if c) for name, columns in settings.items()}
 
     @model_validator(mode="after")
-    def _columns_have_one_part(self) -> Self:
-        """Refuse a label, a list or a leak column in a part that it cannot play.
+    def _columns_have_one_role(self) -> Self:
+        """Refuse a label, a list or a leak column in a role that it cannot have.
 
-        A label plays no other part at all. A leak column may name a row, a user or a folder: those
-        decide neither what a model reads nor which rows it learns from and is judged on.
+        A label has no other role. A leak column may identify a row, a user or a folder: those
+        decide neither what a model reads nor which rows it learns from and is evaluated on.
         """
         labels = {t.label for t in self.tasks}
         lists = {f.columns[0] for f in self.features if f.kind == "list"}
@@ -283,7 +283,7 @@ class Catalog(Spec):
 
     @model_validator(mode="after")
     def _domains_are_no_rows(self) -> Self:
-        """Refuse a domain that has one row, or none above it that holds several."""
+        """Refuse a domain of a single row, and a parent that is as fine as its domains."""
         singles = {"log.row_id": self.log.row_id, "log.event_time": self.log.event_time}
         for setting in ("domain.keys", "domain.parent"):
             for single, column in singles.items():
@@ -386,13 +386,14 @@ class Catalog(Spec):
                     raise ValueError(
                         f"splits '{a}' and '{b}' may share rows; give them disjoint dates, "
                         "values or slices (only pretrain and tune may overlap). "
-                        f"'{a}' has {self.splits[a].told}; '{b}' has {self.splits[b].told}"
+                        f"'{a}' has {self.splits[a].conditions}; "
+                        f"'{b}' has {self.splits[b].conditions}"
                     )
         return self
 
 
 def _may_share_rows(a: SplitSpec, b: SplitSpec) -> bool:
-    """Whether the conditions of two splits leave room for a common row."""
+    """Tell whether a row may meet the conditions of both splits."""
     if a.slice[1] <= b.slice[0] or b.slice[1] <= a.slice[0]:
         return False
     if any(not set(a.where[c]) & set(b.where[c]) for c in a.where.keys() & b.where.keys()):
@@ -405,6 +406,6 @@ def _may_share_rows(a: SplitSpec, b: SplitSpec) -> bool:
 
 
 def _ends_before(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether window `a` ends before `b` starts, however long the log is."""
+    """Tell whether window `a` ends before `b` starts, for a log of any length."""
     counted_from_the_same_end = (a[1] < 0) == (b[0] < 0)
     return counted_from_the_same_end and a[1] < b[0]

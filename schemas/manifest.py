@@ -1,7 +1,7 @@
-"""What a published base and a published bundle say about themselves.
+"""Define the manifests of a published base and of a published bundle.
 
-A manifest is the only thing a reader must trust: it names every byte beside it by SHA-256. Its own
-identity is the SHA-256 of its canonical JSON.
+A reader need trust the manifest alone: it covers every byte beside it by SHA-256. Its own identity
+is the SHA-256 of its canonical JSON.
 """
 
 import hashlib
@@ -78,18 +78,18 @@ class BaseManifest(Spec):
     kind: Literal["iak-base"] = "iak-base"
     format: Literal[2] = 2
     fingerprint: Sha256
-    """`fingerprint_of` this document; bundles name their base by it."""
+    """`fingerprint_of` this document; a bundle names its base by it."""
     parent: str | None = None
     """Fingerprint of the base this one was refreshed from."""
     schema_hash: str
-    """Of the features and tables: what an input must look like."""
+    """Digest of the features and tables; an input must have the same."""
     tables: list[TableEntry]
     files: list[FileEntry]
     optimizer: list[FileEntry] = []
-    """What the optimisers remember: read only to continue the base, and no part of its identity.
-    The folder `optimizer/` may be removed."""
+    """State of the optimisers: read only to continue the base, and not part of its identity. The
+    folder `optimizer/` may be removed."""
     digest: dict[str, str]
-    """Digest by tensor, whatever the sharding: what freezing is proved by."""
+    """Digest of each tensor, the same for every sharding. It proves that the base is frozen."""
     catalog: dict[str, Any]
     spec: dict[str, Any]
     snapshot: dict[str, Any]
@@ -148,7 +148,7 @@ class BundleEntry(Spec):
     weights_sha256: Sha256
     """Of `kernel.safetensors`, byte for byte."""
     published: bool
-    """Whether the gate let it through; it is held otherwise."""
+    """Whether the gate published it; otherwise it is held back."""
 
 
 class BundlesIndex(Spec):
@@ -166,18 +166,18 @@ class BundlesIndex(Spec):
 
 
 def canonical_json(doc: Mapping[str, Any]) -> bytes:
-    """The one spelling of a document: keys sorted, no spaces, ASCII, no NaN."""
+    """Return a document as canonical JSON: keys sorted, no spaces, ASCII, no NaN."""
     return json.dumps(
         doc, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode("ascii")
 
 
 def sha256_of(doc: Mapping[str, Any], *, without: frozenset[str] = frozenset()) -> str:
-    """SHA-256 of the canonical JSON of `doc`, leaving out the top-level fields `without`."""
+    """Return SHA-256 of the canonical JSON of a document, without some top-level fields."""
     kept = {key: value for key, value in doc.items() if key not in without}
     return hashlib.sha256(canonical_json(kept)).hexdigest()
 
 
 def fingerprint_of(doc: Mapping[str, Any]) -> str:
-    """Return a base's identity: all that it says but itself, the time and the optimiser's state."""
+    """Return a base's identity: of all fields but itself, the time and the optimisers' state."""
     return sha256_of(doc, without=frozenset({"fingerprint", "created_at", "optimizer"}))

@@ -1,4 +1,4 @@
-"""Say of a folder of mapped tables whose rows they are, and the digest of each block."""
+"""Define the index of a folder of mapped tables: their base, and a digest of each block."""
 
 from typing import Annotated, Literal
 

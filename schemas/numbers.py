@@ -1,7 +1,7 @@
-"""Numbers as settings take them: each kind with the bounds beyond which it is a slip of the pen.
+"""Define the numbers that settings take: each kind with bounds beyond which it is a typing error.
 
-The bounds are far from what anybody runs. They keep `1e23`, a missing dot or a unit that was taken
-for another one from reaching a library, which would fail without naming the setting.
+The bounds are far from what anybody runs. They stop `1e23`, a missing dot or a mistaken unit before
+it reaches a library, which would fail without naming the setting.
 """
 
 from typing import Annotated
@@ -19,15 +19,15 @@ def _no_truth(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 Number = Annotated[float, BeforeValidator(_no_truth)]
 Seed = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
-"""What random numbers follow from."""
+"""Seed of random numbers."""
 Count = Annotated[Whole, Field(gt=0, le=1_000_000_000)]
-"""Steps, epochs, files, machines: things that are counted."""
+"""A number of steps, epochs, files or machines."""
 CountOrZero = Annotated[Whole, Field(ge=0, le=1_000_000_000)]
-"""The same, where zero is an answer."""
+"""The same, where zero is allowed."""
 Rows = Annotated[Whole, Field(gt=0, le=1_000_000_000_000_000)]
 """Rows of a log."""
 BatchRows = Annotated[Whole, Field(gt=0, le=100_000_000)]
-"""Rows that are held and worked on at once."""
+"""Rows that are in memory at once."""
 TableRows = Annotated[Whole, Field(gt=0, le=100_000_000_000)]
 """Rows of an embedding table; with width 64 in fp32 the most are 25 TB."""
 Width = Annotated[Whole, Field(gt=0, le=8_192)]
@@ -35,21 +35,21 @@ Width = Annotated[Whole, Field(gt=0, le=8_192)]
 Units = Annotated[Whole, Field(gt=0, le=65_536)]
 """Units of a layer."""
 UnitsOrZero = Annotated[Whole, Field(ge=0, le=65_536)]
-"""The same, where zero is an answer."""
+"""The same, where zero is allowed."""
 Layers = Annotated[Whole, Field(ge=0, le=64)]
-"""Layers, one upon the other."""
+"""A number of layers."""
 Workers = Annotated[Whole, Field(gt=0, le=100_000)]
 """Processes that work on a job."""
 Rate = Annotated[Number, Field(gt=0, le=1_000)]
 """A learning rate."""
 Weight = Annotated[Number, Field(ge=0, le=1_000_000)]
-"""Factor on a term of a loss."""
+"""Factor of a term of a loss."""
 Margin = Annotated[Number, Field(ge=0, le=1_000)]
-"""How far a measured number may lie from another one."""
+"""Largest difference between a measured number and another one."""
 Size = Annotated[Number, Field(gt=0, le=1_000_000)]
 """A number that has no unit of its own: a scale, a mean, a factor."""
 Ceiling = Annotated[Number, Field(gt=0, le=1e15)]
-"""What a number may come to at most, in a unit that the field names."""
+"""Upper bound of a number, in a unit that the field names."""
 Gib = Annotated[Number, Field(gt=0, le=1_000_000_000)]
 """Memory or disk in GiB."""
 Seconds = Annotated[Number, Field(ge=0, le=1_000_000_000)]

@@ -1,7 +1,7 @@
-"""Paths as settings take them: each says whether it is read or written, a file or a folder.
+"""Define the paths that settings take: each is read or written, and is a file or a folder.
 
-A job looks at them before it starts (jobs/_paths.py), so that a run that took hours does not end at
-a folder that is a file.
+A job checks them before it starts (jobs/_paths.py), so that a run of hours does not fail at the end
+because a folder is a file.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Role:
 
 
 def _path_text(value: object) -> object:
-    """Refuse a text that no file system takes; an empty one would mean the folder at hand."""
+    """Refuse a text that no file system takes. An empty one would mean the current folder."""
     text = str(value) if isinstance(value, Path) else value
     if isinstance(text, str):
         not_empty(printable(text))
@@ -44,7 +44,7 @@ def in_registry(path: Path) -> tuple[Path, str] | None:
 
 
 def _picture(path: Path) -> Path:
-    """Refuse a picture of a kind that nobody draws."""
+    """Refuse a picture in a format that is not drawn."""
     if path.suffix.lower() not in PICTURES:
         raise ValueError(f"a picture's name ends in {', '.join(PICTURES)}, not '{path.suffix}'")
     return path
@@ -60,7 +60,7 @@ BundlesToRead = Annotated[
 ]
 """A folder of bundles, or the bundles that a registry's alias means: `registry:DIR@champion`."""
 FileToWrite = Annotated[Path, _TEXT, Role(is_folder=False, is_written=True)]
-"""Its folder is made where it is missing."""
+"""A file whose folder is made where it is missing."""
 Picture = Annotated[FileToWrite, AfterValidator(_picture)]
 FolderToWrite = Annotated[Path, _TEXT, Role(is_folder=True, is_written=True)]
-"""Made where it is missing."""
+"""A folder that is made where it is missing."""

@@ -1,4 +1,4 @@
-"""Where every table lies: what `iak plan save=FILE` writes, and the job follows with plan=FILE."""
+"""Define a sharding plan: `iak plan save=FILE` writes it, and a job follows it with plan=FILE."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,7 +11,7 @@ ShardingType = Literal["table_wise", "row_wise", "column_wise"]
 
 
 class ShardDocument(Spec):
-    """A rectangle of a table, on a rank."""
+    """A rectangle of a table, and the rank that has it."""
 
     rank: NonNegativeInt
     row: NonNegativeInt
@@ -28,12 +28,12 @@ class TableDocument(Spec):
     rows: PositiveInt
     width: PositiveInt
     precision: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
-    """As the job holds it: fp32 where tables are trained."""
+    """Type of its entries in memory: fp32 where tables are trained."""
     shards: Annotated[tuple[ShardDocument, ...], Field(min_length=1)]
 
 
 class PlanDocument(Spec):
-    """A sharding plan, apart from any machine."""
+    """A sharding plan, independent of any machine."""
 
     format: Literal[1] = 1
     """Number of this document's format."""

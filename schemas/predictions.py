@@ -1,4 +1,4 @@
-"""What an evaluation's predictions are: the tasks that metrics judge, and the files' columns."""
+"""Define the predictions of an evaluation: the tasks that metrics judge, and the files' columns."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -23,9 +23,9 @@ class MetricTask(Spec):
     given: str | None = None
     """Task whose label must be 1 for a row to count; every labelled row counts when absent."""
     kept: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of negatives that the sampled log kept, which log-loss and calibration undo."""
+    """Share of negatives that the sampled log kept; log-loss and calibration correct for it."""
     has_loss: bool = True
-    """Whether tuning lowers the loss of this very event; a conversion's is that over all rows."""
+    """Whether tuning lowers the loss of this event; of a conversion it does so over all rows."""
 
 
 class PredictionsDocument(Spec):
@@ -35,7 +35,7 @@ class PredictionsDocument(Spec):
 
     | column | type | meaning |
     |---|---|---|
-    | `row` | int64 | key of the row: of its `row_id`, else of its place in its file |
+    | `row` | int64 | key of the row: of its `row_id`, else of its position in its file |
     | `id` | string | the column `row_id` names, as text; absent where the log declares none |
     | `domain` | string | the row's domain; null where it has none |
     | `user` | int64 | key of the user; absent where the log declares none |
@@ -67,9 +67,14 @@ class PredictionsDocument(Spec):
 
 
 def metric_tasks(tasks: Sequence[TaskSpec], *, negatives_kept: float) -> tuple[MetricTask, ...]:
-    """Return all tasks that metrics judge, a conversion's own beside the one over all rows."""
+    """Return all tasks that metrics judge; a conversion is two, its own and the one over all rows.
+
+    Args:
+        tasks: the catalogue's tasks.
+        negatives_kept: share of negatives that the sampled log kept.
+    """
     click = next((t.title for t in tasks if t.kind == "click"), None)
-    found: list[MetricTask] = []
+    metrics: list[MetricTask] = []
     for task in tasks:
         entire = task.entire_space_title if click else None
         own = MetricTask(
@@ -81,7 +86,9 @@ def metric_tasks(tasks: Sequence[TaskSpec], *, negatives_kept: float) -> tuple[M
             kept=1.0 if entire else negatives_kept,
             has_loss=entire is None,
         )
-        found.append(own)
+        metrics.append(own)
         if entire:
-            found.append(MetricTask(name=entire, task=task.title, space="all", kept=negatives_kept))
-    return tuple(found)
+            metrics.append(
+                MetricTask(name=entire, task=task.title, space="all", kept=negatives_kept)
+            )
+    return tuple(metrics)

@@ -1,4 +1,4 @@
-"""What a run says about itself when it is over."""
+"""Define the record that a run or a benchmark leaves."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -24,7 +24,7 @@ class Output(Spec):
 
 
 class RunRecord(Spec):
-    """`record.json`: enough to know what ran, on what, and what came of it."""
+    """`record.json`: what ran, on which inputs, and with which results."""
 
     format: Literal[2] = 2
     """Number of this document's format."""
@@ -56,9 +56,9 @@ class RunRecord(Spec):
     timings_s: dict[str, float] = {}
     """Seconds by phase."""
     result: dict[str, Any] = {}
-    """What the job found."""
+    """What the job reports."""
     outputs: dict[str, Output] = {}
-    """Path below the run folder -> what lies there; of a finished run."""
+    """Path below the run folder -> the result there; of a finished run."""
     error: str | None = None
     attempts: int = 1
     """Times the run was started, resumes included."""
@@ -67,7 +67,7 @@ class RunRecord(Spec):
 
 
 class Target(Spec):
-    """What a benchmark was to reach, and what it reached."""
+    """What a benchmark should reach, and what it reached."""
 
     name: str
     wanted: str
@@ -87,7 +87,7 @@ class BenchmarkRecord(Spec):
     """Its name, as in `iak bench NAME`."""
     spec: dict[str, Any]
     is_smoke: bool
-    """Sizes for a check that it runs; its numbers say nothing."""
+    """Whether sizes were small, to check that it runs; its numbers then mean nothing."""
     command: str
     started_at: datetime
     seconds: float
@@ -97,6 +97,6 @@ class BenchmarkRecord(Spec):
     """Measured ceilings of the machine: memory bandwidth in bytes/s, matmul rate in FLOP/s."""
     versions: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    """One line of the table each."""
+    """Lines of the table."""
     targets: list[Target] = []
     notes: list[str] = []

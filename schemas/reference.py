@@ -1,4 +1,4 @@
-"""The reference of every catalogue key, made from the documents' own types, docstrings and bounds.
+"""Write the reference of every catalogue key, from the types, docstrings and bounds of documents.
 
 python -m iak.schemas.reference > schemas/README.md
 """
@@ -20,10 +20,14 @@ from iak.schemas.log import Catalog, LogSpec, SplitName, SplitSpec
 from iak.schemas.task import DomainSpec, TaskSpec
 
 SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
-    ("[log]", "Where the rows lie, and which columns are what.", LogSpec),
+    ("[log]", "Where the rows are, and which columns are what.", LogSpec),
     ("[domain]", "What a kernel is tuned for.", DomainSpec),
-    ('[[features]] of kind "categorical"', "One id a row.", CategoricalSpec),
-    ('[[features]] of kind "list"', "Many ids a row, pooled by their mean.", ListSpec),
+    ('[[features]] of kind "categorical"', "A column with one id in each row.", CategoricalSpec),
+    (
+        '[[features]] of kind "list"',
+        "A column with many ids in each row, pooled by their mean.",
+        ListSpec,
+    ),
     ('[[features]] of kind "numeric"', "A number, as it is or in buckets.", NumericSpec),
     ('[[features]] of kind "cross"', "The combination of columns as one id.", CrossSpec),
     (
@@ -156,9 +160,9 @@ HEAD = """\
 # The catalogue
 
 One TOML file declares a log; nothing else is edited to onboard one. `iak init LOG` writes a first
-one from a Parquet folder, `iak check catalog=FILE data_root=FOLDER` judges and profiles a log by
-it. A key that is not listed here is refused. This page is made from the documents' own types
-(`python -m iak.schemas.reference > schemas/README.md`).
+one from a Parquet folder, and `iak check catalog=FILE data_root=FOLDER` checks and profiles a log
+against it. A key that is not listed here is refused. This page is generated from the documents' own
+types (`python -m iak.schemas.reference > schemas/README.md`).
 
 A catalogue has the sections `[log]`, `[domain]`, `[[features]]`, `[tables.NAME]`, `[[tasks]]`,
 `[splits.NAME]` and `[presets.VERB]`, and one key of its own:
@@ -170,10 +174,10 @@ _PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or fals
 def reference() -> str:
     """Return the whole page as Markdown."""
     parts = [HEAD, *_table(Catalog, only=("as_of",))]
-    for title, told, document in SECTIONS:
+    for title, summary, document in SECTIONS:
         parts += ["", f"## `{title}`", ""]
-        if told:
-            parts += [told, ""]
+        if summary:
+            parts += [summary, ""]
         if document is SplitSpec:
             parts += [_splits(), ""]
         parts += _table(document)
@@ -220,7 +224,7 @@ def _row(document: type[BaseModel], name: str, field: FieldInfo) -> str:
 
 
 def _fallback(document: type[BaseModel], name: str) -> str:
-    """Return what to say of the few fields whose name says it all."""
+    """Return the meaning of the few fields that have no docstring."""
     if (document, name) == (LogSpec, "name"):
         return "Name of the log in messages and records."
     return {
@@ -231,9 +235,9 @@ def _fallback(document: type[BaseModel], name: str) -> str:
     }.get(name, "")
 
 
-def type_name(found: Any) -> str:  # noqa: ANN401 - any annotation
+def type_name(annotation: Any) -> str:  # noqa: ANN401 - any annotation
     """Return a type in words: `list of text`, `"s" or "ms"`."""
-    origin, inner = get_origin(found), get_args(found)
+    origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_name(inner[0])
     if origin is Literal:
@@ -244,9 +248,9 @@ def type_name(found: Any) -> str:  # noqa: ANN401 - any annotation
         return _tuple_name(inner)
     if origin is dict:
         return f"table of {type_name(inner[1])}"
-    if found in _PLAIN:
-        return _PLAIN[found]
-    name: str = found.__name__
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    name: str = annotation.__name__
     return {"timedelta": "ISO 8601 duration"}.get(name, name)
 
 
@@ -257,34 +261,34 @@ def _tuple_name(inner: tuple[Any, ...]) -> str:
 
 
 def _bounds(metadata: list[Any]) -> list[str]:
-    """Return bounds of a value in words."""
-    found: list[str] = []
+    """Return the bounds of a value in words."""
+    bounds: list[str] = []
     for entry in metadata:
         for kind, attribute, word in _BOUNDS:
             if isinstance(entry, kind):
-                found.append(f"{word} {_bound(getattr(entry, attribute))}")
+                bounds.append(f"{word} {_bound(getattr(entry, attribute))}")
         if isinstance(entry, MinLen):
-            found.append(f"at least {entry.min_length} of them")
+            bounds.append(f"at least {entry.min_length} of them")
         if isinstance(entry, MaxLen):
-            found.append(f"at most {entry.max_length} characters")
+            bounds.append(f"at most {entry.max_length} characters")
         pattern = getattr(entry, "pattern", None)
         if pattern:
-            found.append(f"matches `{pattern}`")
-    return found
+            bounds.append(f"matches `{pattern}`")
+    return bounds
 
 
 def _bound(value: float | timedelta) -> str:
     return f"{value.days:,} days" if isinstance(value, timedelta) else f"{value:,}"
 
 
-def _inner_bounds(found: Any) -> list[str]:  # noqa: ANN401
-    """Return bounds that stand inside a union or a tuple: `Annotated[int, Field(ge=2)] | None`."""
+def _inner_bounds(annotation: Any) -> list[str]:  # noqa: ANN401
+    """Return the bounds inside a union or a tuple: `Annotated[int, Field(ge=2)] | None`."""
     bounds: list[str] = []
-    for inner in get_args(found):
+    for inner in get_args(annotation):
         if get_origin(inner) is Annotated:
             for entry in get_args(inner)[1:]:
-                held = entry.metadata if isinstance(entry, FieldInfo) else [entry]
-                bounds += _bounds(list(held))
+                metadata = entry.metadata if isinstance(entry, FieldInfo) else [entry]
+                bounds += _bounds(list(metadata))
     return bounds
 
 

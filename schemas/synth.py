@@ -1,4 +1,4 @@
-"""What a planted log is asked to be, and what it says about itself once it is written."""
+"""Define the settings of a planted log, and the manifest that it carries."""
 
 from datetime import date
 from typing import Annotated, Literal, Self
@@ -38,7 +38,7 @@ RegionName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
 def region_names(count: int) -> tuple[str, ...]:
-    """The first `count` region names, largest region first."""
+    """Return the first `count` region names, largest region first."""
     made_up = (f"region_{i + 1}" for i in range(len(REGION_NAMES), count))
     return (*REGION_NAMES[:count], *made_up)
 
@@ -63,7 +63,7 @@ class SynthSpec(Spec):
     shops: Count = 600
     """Shops in the whole catalogue; every item belongs to one."""
     seed: Seed = 7
-    """Everything random follows from this number."""
+    """Seed of everything random."""
     skew: Annotated[Number, Field(ge=1.0, le=1_000_000)] = 20.0
     """Rows of the largest region over rows of the thinnest; sizes fall geometrically."""
     base_share: Rate = 0.714
@@ -127,7 +127,7 @@ class SynthSpec(Spec):
 
     @property
     def base_days(self) -> int:
-        """Days, oldest first, in the base's window; at least one."""
+        """Return the number of days, oldest first, in the base's window; at least one."""
         return max(1, round(self.days * self.base_share))
 
 

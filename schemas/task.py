@@ -10,7 +10,7 @@ from iak.schemas.feature import Name
 from iak.schemas.numbers import Count, Weight
 
 MOST_DAYS = timedelta(days=3_660)
-"""After which a label is ripe at the latest."""
+"""Longest time after which a label is ripe."""
 
 
 class TaskSpec(Spec):
@@ -41,12 +41,12 @@ class TaskSpec(Spec):
 
     @property
     def title(self) -> str:
-        """The task's name in metrics."""
+        """Return the task's name in metrics."""
         return self.name or {"click": "ctr", "conversion": "cvr"}.get(self.kind, self.label)
 
     @property
     def entire_space_title(self) -> str | None:
-        """Name of a conversion's metric over all impressions; None for other kinds."""
+        """Return the name of a conversion's metric over all rows; None for other kinds."""
         if self.kind != "conversion":
             return None
         return "ctcvr" if self.title == "cvr" else f"ct_{self.title}"
@@ -83,10 +83,10 @@ class DomainSpec(Spec):
 
     @property
     def all_keys(self) -> tuple[str, ...]:
-        """Every key column of any level, without repeats."""
+        """Return the key columns of all levels, without repeats."""
         return tuple(dict.fromkeys((*self.parent, *self.keys)))
 
     @property
     def levels(self) -> tuple[tuple[str, ...], ...]:
-        """Key columns per level, from the pooled kernel (no key) down to the domain."""
+        """Return the key columns of each level, from the pooled kernel (none) to the domain."""
         return ((), self.parent, self.keys) if self.parent else ((), self.keys)

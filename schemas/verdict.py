@@ -1,4 +1,4 @@
-"""What the gate decided of one kernel, and on which numbers."""
+"""Define the gate's verdict on one kernel, with the numbers that it is based on."""
 
 from typing import Literal
 
@@ -8,18 +8,18 @@ from iak.schemas.base import Spec
 
 
 class Comparison(Spec):
-    """One measure of a kernel beside the base's on the same rows; null where it has no value."""
+    """One metric of a kernel and of the base on the same rows; null where it has no value."""
 
     kernel: float | None = None
     base: float | None = None
     delta: float | None = None
-    """AUC: kernel minus base. Log-loss: kernel over base, minus 1. Calibration: how much further
-    from 1 the kernel's is than the base's."""
+    """AUC: kernel minus base. Log-loss: kernel over base, minus 1. Calibration: distance of the
+    kernel's from 1, minus the distance of the base's."""
     low: float | None = None
     """Lower end of the difference's 95 % interval."""
     high: float | None = None
     harm: bool = False
-    """Whether the whole interval lies beyond the margin, on the worse side."""
+    """Whether the whole interval is worse than the margin."""
 
 
 class TaskVerdict(Spec):
@@ -32,7 +32,7 @@ class TaskVerdict(Spec):
     positives: NonNegativeInt
     negatives: NonNegativeInt
     cluster: Literal["user", "row"] = "row"
-    """What intervals take as independent."""
+    """What intervals treat as independent."""
     clusters: NonNegativeInt = 0
     se_ratio: float | None = None
     """Standard error of the AUC's difference clustered by user, over DeLong's."""
@@ -42,21 +42,21 @@ class TaskVerdict(Spec):
     calibration: Comparison = Comparison()
     """Positives predicted over positives observed."""
     judged: bool
-    """Whether the rows meet the floors; where they do not, the task neither vouches nor holds."""
+    """Whether the rows reach the floors; otherwise the task has no influence on the verdict."""
     holds: bool
-    """Whether harm is shown in any measure: the kernel is not published."""
+    """Whether any metric shows harm, so that the kernel is not published."""
     reason: str
-    """What harm, or why nothing is judged; empty where no harm is shown."""
+    """The harm, or why nothing is judged; empty where no harm is shown."""
 
 
 class Verdict(Spec):
-    """Whether one kernel is published, and the reason a reader will want tomorrow."""
+    """Whether one kernel is published, and why."""
 
     publish: bool
     reason: str
     gain: float | None = None
-    """Mean fall of the loss that tuning lowers, in nats a gate row, over the judged tasks; null
-    where nothing is judged."""
+    """Mean decrease of the loss that tuning lowers, in nats per gate row, over the judged tasks;
+    null where nothing is judged."""
     gain_low: float | None = None
     """The gain less the standard errors that it must exceed."""
     rows: NonNegativeInt
@@ -65,5 +65,5 @@ class Verdict(Spec):
 
     @property
     def holding(self) -> tuple[str, ...]:
-        """Names of the tasks that hold the kernel."""
+        """Return the names of the tasks that hold the kernel back."""
         return tuple(t.task for t in self.tasks if t.holds)

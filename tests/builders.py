@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iak.jobs._inputs import Inputs, inputs_of
-from iak.pipeline.data import contract, hashing, logs, reader, vocabulary
+from iak.pipeline.data import contract, hashing, logs, parquet, vocabulary
 from iak.pipeline.data.features import Encoding
-from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Split
 from iak.schemas.log import Catalog
 
@@ -157,9 +158,9 @@ EVERYTHING = Split(name="all", first=None, last=None, where={}, slice=(0.0, 1.0)
 
 def raw_rows(root: Path, catalog: Catalog) -> list[tuple[pa.RecordBatch, hashing.Keys]]:
     """All rows of a log, piece by piece, as `vocabulary.fit` wants them."""
-    selection = reader.select(snapshot_of(root, catalog), EVERYTHING, catalog)
-    pieces = reader.pieces_of(selection, rank=0, world=1)
-    read = (reader.read_piece(selection, piece, catalog) for piece in pieces)
+    selection = parquet.select(snapshot_of(root, catalog), EVERYTHING, catalog)
+    pieces = pieces_of(selection, rank=0, world=1)
+    read = (parquet.read_piece(selection, piece, catalog) for piece in pieces)
     return [(raw.rows, raw.identity) for raw in read]
 
 
@@ -185,7 +186,7 @@ def small_reader(
     **rest: Any,
 ) -> Reader:
     return Reader(
-        selection=reader.select(snapshot_of(root, catalog), split, catalog),
+        selection=parquet.select(snapshot_of(root, catalog), split, catalog),
         catalog=catalog,
         encoding=encoding,
         rank=rank,

@@ -1,11 +1,11 @@
 """What kernels read of a row: the frozen base's output, standardised, computed at its first use.
 
-A row stands as a = standardise([h ; x]); h itself is taken back from it. Rows are looked up in the
-base by all workers together, a block of them at the first step that uses one, and are kept in
-`ActivationBuffer`, in memory or in a file; what an earlier run has cached is there from the start.
+A row is stored as a = standardise([h ; x]), from which h is computed back. All workers look rows up
+in the base together: a block of rows at the first step that uses one of them. `ActivationBuffer`
+stores them, in memory or in a file. What an earlier run has cached is there from the start.
 
-Shapes: n rows of this worker, B of them, H base units, X embedding units, A = H + X units that the
-encoder reads (H where it reads h alone).
+Shapes: n rows of this worker, B of them, r rows of a block, H base units, X embedding units,
+A = H + X units that the encoder reads (H where it reads h alone).
 """
 
 import errno
@@ -37,177 +37,198 @@ _log = logging.getLogger(__name__)
 
 
 class Activations(Protocol):
-    """What kernels read of this worker's rows. A collective call: every worker makes it."""
+    """What kernels read of this worker's rows."""
 
-    def of(self, places: Tensor) -> Read:
-        """What is read of the rows at these places."""
+    def of(self, index_B: Tensor) -> Read:
+        """Return what kernels read of these rows; a collective call.
+
+        Args:
+            index_B: which of this worker's rows, in any order.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenBase:
-    """The base as tuning meets it: encoded rows in, standardised activations out."""
+    """The base as tuning sees it: encoded rows in, standardised activations out."""
 
     model: nn.Module
     catalog: Catalog
     standard: Standardizer
     device: torch.device
     dtype: torch.dtype = torch.float32
-    """In which kernels read a row."""
+    """Type in which kernels read a row."""
     products: torch.dtype = torch.float32
-    """Of the trunk, whose sums stay fp32."""
+    """Type of the trunk's matrix products, whose sums stay fp32."""
 
     @property
     def units(self) -> int:
-        """H."""
+        """Return H, the base units of all tasks."""
         heads = unwrap(self.model).heads
         return heads.tasks * heads.width
 
     @property
     def width(self) -> int:
-        """A."""
+        """Return A, the units that the encoder reads."""
         return self.standard.width
 
     @torch.no_grad()
     def look_up(self, rows: pa.Table) -> Tensor:
-        """The rows' standardised activations, all workers together."""
+        """Return the standardised activations of encoded rows, a_BA; a collective call."""
         batch = to_batch(rows, self.catalog).to(self.device)
         h_BH, x_BX = represent(self.model, batch, self.products)
         return self.standard.of(h_BH, x_BX)
 
     def read(self, a_BA: Tensor) -> Read:
-        """Kept activations as kernels read them."""
+        """Return stored activations as kernels read them."""
         return self.standard.read(a_BA.to(self.device, self.dtype), self.units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recomputed:
-    """Activations looked up in the sharded base each time, as precise as those that are kept."""
+    """Activations looked up in the sharded base each time, as precise as those that are stored."""
 
     base: FrozenBase
     rows: pa.Table
+    """This worker's rows, encoded."""
     dtype: torch.dtype
+    """Type in which they would be stored."""
 
-    def of(self, places: Tensor) -> Read:
-        """The rows through the frozen tables and trunk, all workers together."""
-        a_BA = self.base.look_up(self.rows.take(pa.array(places.numpy())))
+    def of(self, index_B: Tensor) -> Read:
+        """Return the rows' activations from the frozen tables and trunk; a collective call."""
+        a_BA = self.base.look_up(self.rows.take(pa.array(index_B.numpy())))
+        # Rounded as the buffer rounds, so that both ways tune the same kernels.
         return self.base.read(a_BA.to(self.dtype))
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """Some rows of others, as if they were all."""
+class ChosenRows:
+    """Some of this worker's rows, numbered as if there were no others."""
 
     whole: Activations
-    places_n: Tensor
-    """Where each one lies in the whole."""
+    index_n: Tensor
+    """Which row of the whole each one is."""
 
-    def of(self, places: Tensor) -> Read:
-        """What is read of the rows at these places among the chosen."""
-        return self.whole.of(self.places_n[places])
+    def of(self, index_B: Tensor) -> Read:
+        """Return what kernels read of some of the chosen rows; a collective call."""
+        return self.whole.of(self.index_n[index_B])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Absent:
-    """A block [first, stop) of an arena that nobody has computed yet, or not all of it."""
+class MissingBlock:
+    """A block [first, stop) of a buffer's rows, some or all of which are not computed yet."""
 
     first: int
     stop: int
     rows: pa.Table
-    """Encoded: those that the base must be asked for, in order."""
-    places_r: Tensor | None = None
-    """Where each of them lies in the arena; None where they are the whole block."""
+    """The r rows to compute, encoded, in order."""
+    index_r: Tensor | None = None
+    """Which row of the buffer each of them is; None where they are the whole block."""
     keys: FeatureKeys | None = None
-    """Keys of the whole block's rows, where they are to be kept for others."""
+    """Keys of the whole block's rows; None where the cache does not store them."""
 
     def put(self, a_nA: Tensor, start: int, a_BA: Tensor) -> None:
-        """Put the activations of rows that begin at `start` among the block's into the arena."""
-        if self.places_r is None:
+        """Write the activations of some of the block's rows into the buffer.
+
+        Args:
+            a_nA: the buffer's memory.
+            start: number of the first of them among the r rows to compute.
+            a_BA: their activations, in any type.
+        """
+        if self.index_r is None:
             first = self.first + start
             a_nA[first : first + len(a_BA)] = a_BA.to(a_nA)
             return
-        places = self.places_r[start : start + len(a_BA)]
-        a_nA[places.to(a_nA.device)] = a_BA.to(a_nA)
+        index_B = self.index_r[start : start + len(a_BA)]
+        a_nA[index_B.to(a_nA.device)] = a_BA.to(a_nA)
 
 
 class ActivationBuffer:
     """Activations that are computed once: a block of rows when one of them is first used.
 
-    Always by the same blocks, since a matrix product may round a row by where it stands among
-    others: what is computed hangs on no step, and a resumed run sees what an uninterrupted one saw.
+    A matrix product may round a row differently in another position among others. So rows are
+    always computed in the same blocks. The result does not depend on the step that needs it, and a
+    resumed run reads what an uninterrupted one read.
     """
 
     def __init__(
         self,
         *,
         a_nA: Tensor,
-        absent: Sequence[Absent],
+        missing: Sequence[MissingBlock],
         base: FrozenBase,
         worker: Worker,
-        filled: Callable[[Absent, Tensor], None] = lambda _block, _a_BA: None,
+        on_computed: Callable[[MissingBlock, Tensor], None] = lambda _block, _a_BA: None,
     ) -> None:
-        """Take memory whose rows are partly there.
+        """Use memory in which some rows are present already.
 
         Args:
-            a_nA: memory for every row, in the type in which rows are kept.
-            absent: the blocks that it does not hold, in order.
-            base: computes those.
+            a_nA: memory for every row, in the type in which rows are stored.
+            missing: blocks with rows that are not present, in order.
+            base: computes these.
             worker: this process.
-            filled: called with a block that was computed, and its memory.
+            on_computed: called with a block that was computed, and all its activations.
         """
-        self.a_nA, self.base, self.worker, self.filled = a_nA, base, worker, filled
-        self.absent: list[Absent | None] = list(absent)
-        self.starts = torch.tensor([block.first for block in absent], dtype=torch.int64)
-        self.stops = torch.tensor([block.stop for block in absent], dtype=torch.int64)
+        self.a_nA, self.base, self.worker, self.on_computed = a_nA, base, worker, on_computed
+        self.missing: list[MissingBlock | None] = list(missing)
+        self.starts = torch.tensor([block.first for block in missing], dtype=torch.int64)
+        self.stops = torch.tensor([block.stop for block in missing], dtype=torch.int64)
         self.is_whole = False
 
-    def of(self, places: Tensor) -> Read:
-        """The rows' activations; blocks that nobody has computed yet go through the base now."""
+    def of(self, index_B: Tensor) -> Read:
+        """Return the rows' activations, after their missing blocks are computed.
+
+        A collective call, until no worker has a missing block.
+        """
         if not self.is_whole:
-            self._fill(self._needed(places))
-        held = self.a_nA
-        return self.base.read(held.index_select(0, places.to(held.device)))
+            self._fill(self._needed(index_B))
+        a_nA = self.a_nA
+        return self.base.read(a_nA.index_select(0, index_B.to(a_nA.device)))
 
     def complete(self) -> None:
-        """Compute what no step has used: another run will."""
+        """Compute the blocks that no step has used, for the cache; a collective call."""
         if not self.is_whole:
-            self._fill([index for index, block in enumerate(self.absent) if block is not None])
+            self._fill([index for index, block in enumerate(self.missing) if block is not None])
 
-    def seen_by(self, base: FrozenBase) -> "ActivationBuffer":
-        """The same memory, as kernels on this base read it."""
+    def read_through(self, base: FrozenBase) -> "ActivationBuffer":
+        """Return the same memory as kernels on another base read it."""
         other = ActivationBuffer(
-            a_nA=self.a_nA, absent=(), base=base, worker=self.worker, filled=self.filled
+            a_nA=self.a_nA, missing=(), base=base, worker=self.worker, on_computed=self.on_computed
         )
-        other.absent, other.starts, other.stops = self.absent, self.starts, self.stops
+        # The same list object: a block that either one computes is present for both.
+        other.missing, other.starts, other.stops = self.missing, self.starts, self.stops
         return other
 
-    def _needed(self, places: Tensor) -> list[int]:
-        """The absent blocks in which these rows lie."""
+    def _needed(self, index_B: Tensor) -> list[int]:
+        """Return the numbers of the missing blocks that these rows belong to."""
         if not len(self.starts):
             return []
-        at = torch.searchsorted(self.starts, places, right=True) - 1
-        at = at[(at >= 0) & (places < self.stops[at])]
-        return [index for index in at.unique().tolist() if self.absent[index] is not None]
+        number_B = torch.searchsorted(self.starts, index_B, right=True) - 1
+        # A row before the first start, or between a stop and the next start, is present.
+        number_B = number_B[(number_B >= 0) & (index_B < self.stops[number_B])]
+        return [number for number in number_B.unique().tolist() if self.missing[number] is not None]
 
     def _fill(self, needed: Sequence[int]) -> None:
-        """Compute these blocks, in step with every other worker."""
-        left = sum(block is not None for block in self.absent)
-        pieces = [piece for index in needed for piece in self._pieces(index)]
+        """Compute these blocks; a collective call."""
+        left = sum(block is not None for block in self.missing)
+        pieces = [piece for number in needed for piece in self._pieces(number)]
         rounds, most_left = greatest((len(pieces), left), self.worker)
+        # From the next call on no worker asks the others: `left` is from before this one.
         self.is_whole = most_left == 0
-        for index, start, rows in pieces:
-            block = self.absent[index]
+        for number, start, rows in pieces:
+            block = self.missing[number]
             assert block is not None
             block.put(self.a_nA, start, self.base.look_up(rows))
             if start + len(rows) == len(block.rows):
-                self.absent[index] = None
-                self.filled(block, self.a_nA[block.first : block.stop])
+                self.missing[number] = None
+                self.on_computed(block, self.a_nA[block.first : block.stop])
+        # A lookup in sharded tables is a collective call: take part without rows.
         for _ in range(rounds - len(pieces)):
             self.base.look_up(features.no_rows(self.base.catalog))
 
     def _pieces(self, index: int) -> Iterator[tuple[int, int, pa.Table]]:
-        """A block by what goes through the base at a time: its number, first row, which rows."""
-        block = self.absent[index]
+        """Yield what goes through the base at a time: the block's number, first row, and rows."""
+        block = self.missing[index]
         assert block is not None
         for start in range(0, len(block.rows), LOOK_UP_ROWS):
             yield index, start, block.rows.slice(start, LOOK_UP_ROWS)
@@ -216,37 +237,41 @@ class ActivationBuffer:
 def memory_for(
     rows: int, width: int, dtype: torch.dtype, *, spill: Path | None, device: torch.device
 ) -> Tensor:
-    """Memory for activations: the device's own, or a file's, which goes with the process.
+    """Return memory for activations: the device's own, or a file's that ends with the process.
 
     Args:
         rows: n.
         width: A.
-        dtype: how they are kept.
-        spill: folder on a local disk, where they shall not lie in memory.
+        dtype: type in which they are stored.
+        spill: folder on a local disk for the file; None for the device's memory.
         device: where the base computes.
+
+    Raises:
+        DoesNotFit: the disk is too full, or no folder can be written.
     """
     if spill is None or not rows:
         return torch.empty(rows, width, dtype=dtype, device=device)
     elements = rows * width
     path = _reserved(spill, elements * dtype.itemsize)
-    held = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
+    mapped = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
     path.unlink()  # the mapping keeps the bytes as long as the tensor lives
-    return held.view(rows, width)
+    return mapped.view(rows, width)
 
 
 def _reserved(spill: Path, num_bytes: int) -> Path:
-    """Return a new file whose bytes the disk has set aside: writing to a mapping cannot fail then.
+    """Return a new file whose bytes the disk has set aside.
 
-    Where the folder cannot be written, the file lies in the folder for temporary files.
+    Where the folder cannot be written, the file goes to the folder for temporary files.
 
     Raises:
-        DoesNotFit: the disk is too full.
+        DoesNotFit: the disk is too full, or neither folder can be written.
     """
     for folder in (spill, Path(tempfile.gettempdir())):
         path = folder / f".{os.getpid()}-{time.monotonic_ns()}.arena"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
+                # A write to a mapping of a full disk would kill the process (SIGBUS).
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
         except OSError as error:
             path.unlink(missing_ok=True)

@@ -1,18 +1,20 @@
-"""What the frozen base made of rows, on disk, for later epochs, runs and nights.
+"""Store activations, the frozen base's output for rows, on disk for later runs and nights.
 
     <folder>/<scope>/<key>.activations   safetensors: `a`, rows x inputs, and `keys`, rows x 2
     <folder>/<2 hex>/<key>.rows          digest, then Arrow IPC: identity, labels, domains, user
     <folder>/<2 hex>/<key>.standard      safetensors: mean and deviation of the inputs
 
-A scope is what activations depend on besides the rows: the base, how its tables are held, the
-standardisation, the precision. Within it an entry is named by the keys of its rows' features
-(feature_keys.py), so labels, files and row groups do not matter: a block of the same rows is found
-by its name, and rows that lie in other blocks today are found by their keys.
+A scope is what activations depend on besides the rows: the base, the precision of its tables, the
+standardisation, the precision of what is stored. Within a scope an entry is named by the keys of
+its rows' features (feature_keys.py), so that labels, files and row groups do not matter. A block of
+the same rows is found by its name. Rows that are in other blocks today are found by their keys.
 
 Nothing is overwritten or invalidated in place. A file gets its name when it is whole, and carries a
-digest of all its bytes in their order. One that is damaged is removed and counts as absent; one
-that may not be read is left alone. The format's number is in every key, so that what another
-version wrote is computed anew, and in every entry.
+digest of all its bytes in their order. A damaged file is removed and counts as absent. A file that
+this user may not read is left alone. The number of the format is in every key and every entry, so
+that what another version wrote is computed anew.
+
+Shapes: n rows that are looked for, B rows of a block, A units of a row's activations.
 """
 
 import hashlib
@@ -42,22 +44,23 @@ from iak.pipeline.files import is_part, putting_file
 FORMAT = 3
 KINDS = (".activations", ".rows", ".standard")
 _SPARE_BYTES = 2 * 2**30
-"""Disk that is left to others."""
+"""Free space on the disk that the cache leaves to others."""
 _PART_AGE_S = 24 * 3600
-"""Age at which an unfinished file belongs to nobody any more."""
+"""Age at which no process can still be writing an unfinished file."""
 _DIGEST_BYTES = 16
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Usage:
-    """What a run got from the cache, and gave to it."""
+    """What a run read from the cache, and wrote to it."""
 
     rows_read: int = 0
-    """Rows whose activations were there."""
+    """Rows whose activations were stored."""
     rows_moved: int = 0
-    """Those among them that lie in other blocks today than when they were computed."""
+    """Those among them that are in other blocks today than when they were computed."""
     rows_computed: int = 0
+    """Rows that the base computed, because they were not stored."""
     bytes_written: int = 0
     entries_evicted: int = 0
     entries_damaged: int = 0
@@ -69,13 +72,13 @@ class Store:
     """Entries below one folder; any number of processes read and write it at once."""
 
     def __init__(self, folder: Path, *, run: str = "") -> None:
-        """Use `folder`; it is made when something is written.
+        """Use `folder`, which is created when something is written.
 
         Args:
             folder: of the cache.
-            run: name of the run, the same when it is resumed. It does not look for single rows in
-                entries that it wrote itself: an attempt that is resumed would find rows there that
-                the first one computed in another block, where a matrix product rounds otherwise.
+            run: name of the run, the same when it is resumed. A run does not look for single rows
+                in entries that it wrote itself. A resumed attempt would read rows there that the
+                first attempt computed in another block, where a matrix product rounds differently.
         """
         self.folder, self.run = folder, run
         self.usage = Usage()
@@ -83,16 +86,17 @@ class Store:
         self._pending: list[Future[None]] = []
 
     def read_into(self, scope: str, keys: FeatureKeys, a_BA: Tensor) -> bool:
-        """Copy the activations of a block of rows into `a_BA`; False where the block is absent.
+        """Copy the activations of a block of rows into `a_BA`; return False where it is absent.
 
         Args:
-            scope: what activations depend on besides the rows.
+            scope: what activations depend on besides the rows, as a key.
             keys: of the rows' features, B x 2.
-            a_BA: memory for them.
+            a_BA: memory for them. An entry of another type or width counts as absent.
         """
         entry = self._read(self._path_of_block(scope, keys))
         if entry is None:
             return False
+        # The name is a digest of the keys; the comparison also finds a file under a wrong name.
         is_ours = np.array_equal(entry.keys, keys)
         if not is_ours or entry.a_BA.shape != a_BA.shape or entry.a_BA.dtype != a_BA.dtype:
             return self._is_damaged(self._path_of_block(scope, keys))
@@ -106,45 +110,47 @@ class Store:
         """Look for single rows in all blocks of a scope, one block after another.
 
         Args:
-            scope: what activations depend on besides the rows.
+            scope: what activations depend on besides the rows, as a key.
             keys: of the rows' features, n x 2.
 
         Yields:
-            Places among the n rows, and the activations of the rows there. A row comes once.
+            Indices among the n rows, and the activations of these rows. A row comes once.
         """
         wanted = _Wanted(keys)
         for path in _files_in(self.folder / scope, suffix=".activations"):
             if not wanted.left:
                 return
-            found = self._matches(path, wanted)
-            if found is None:
+            match = self._match(path, wanted)
+            if match is None:
                 continue
-            places, rows, entry = found
-            self.usage.rows_read += len(places)
-            self.usage.rows_moved += len(places)
-            yield places, entry.a_BA[torch.from_numpy(rows)]
+            index, rows, entry = match
+            self.usage.rows_read += len(index)
+            self.usage.rows_moved += len(index)
+            yield index, entry.a_BA[torch.from_numpy(rows)]
 
-    def _matches(
+    def _match(
         self, path: Path, wanted: "_Wanted"
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], "_Entry"] | None:
-        """Return which wanted rows an entry holds, and where; None where it holds none."""
+        """Return which wanted rows an entry has, at which of its rows; None where it has none."""
+        # The keys alone are 16 bytes a row: entries without a match are not read as a whole.
         keys = self._keys_in(path)
         if keys is None or not wanted.is_any_in(keys):
             return None
         entry = self._read(path)
         if entry is None:
             return None
-        places, rows = wanted.take(entry.keys)
-        return places, rows, entry
+        # By the verified keys of the entry, not by those above.
+        index, rows = wanted.take(entry.keys)
+        return index, rows, entry
 
     def write(self, scope: str, keys: FeatureKeys, a_BA: Tensor, *, computed: int) -> None:
-        """Keep a block of rows, in the background; `a_BA` must not change until `close`.
+        """Store a block of rows, in the background.
 
         Args:
-            scope: what activations depend on besides the rows.
+            scope: what activations depend on besides the rows, as a key.
             keys: of the rows' features, B x 2.
-            a_BA: their activations.
-            computed: rows among them that the base was asked for now.
+            a_BA: their activations, which must not change until `close`.
+            computed: rows among them that the base computed now.
         """
 
         def save(path: Path) -> None:
@@ -155,7 +161,7 @@ class Store:
         self._later(self._path_of_block(scope, keys), save)
 
     def read_rows(self, key: str) -> tuple[pa.Table, Counter[str]] | None:
-        """Rows without features, and what the contract found in them; None where absent."""
+        """Return rows without features, and their quarantined rows by reason; None where absent."""
         path = self._path(key, "rows")
         try:
             content = path.read_bytes()
@@ -171,9 +177,15 @@ class Store:
         return table, Counter(json.loads(table.schema.metadata[b"contract"]))
 
     def write_rows(self, key: str, rows: pa.Table, contract: Mapping[str, int]) -> None:
-        """Keep rows without features, in the background."""
-        told = {"format": str(FORMAT), "contract": json.dumps(dict(contract))}
-        rows = rows.replace_schema_metadata(told)
+        """Store rows without features, in the background.
+
+        Args:
+            key: what the rows depend on.
+            rows: identity, labels, domains and user.
+            contract: quarantined rows by reason, of the piece they were read from.
+        """
+        metadata = {"format": str(FORMAT), "contract": json.dumps(dict(contract))}
+        rows = rows.replace_schema_metadata(metadata)
 
         def save(path: Path) -> None:
             sink = pa.BufferOutputStream()
@@ -185,7 +197,7 @@ class Store:
         self._later(self._path(key, "rows"), save)
 
     def read_standard(self, key: str) -> dict[str, Tensor] | None:
-        """Return the standardisation kept under a key, None where there is none."""
+        """Return the standardisation stored under a key, None where there is none."""
         path = self._path(key, "standard")
         tensors = self._tensors(path)
         if tensors is None or tensors[1].get("key") == key:
@@ -194,19 +206,24 @@ class Store:
         return None
 
     def write_standard(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a standardisation, whatever the strides of its tensors."""
+        """Store a standardisation, in the background."""
+        # safetensors refuses a tensor whose strides are not those of its shape.
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         self._later(self._path(key, "standard"), lambda path: _save(whole, path, key=key))
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written, and raise what a write raised."""
         self._writer.shutdown(wait=True)
         for done in self._pending:
             done.result()
 
     def evict(self, budget_bytes: int) -> None:
-        """Remove what was not used for longest, until the rest fits the budget."""
-        held = []
+        """Remove what was not used for longest, until the rest fits the budget.
+
+        Args:
+            budget_bytes: of the whole folder.
+        """
+        entries = []
         for path in self._all_files():
             try:
                 stat = path.stat()
@@ -215,9 +232,9 @@ class Store:
             if is_part(path) and time.time() - stat.st_mtime > _PART_AGE_S:
                 _remove(path)
             if path.suffix in KINDS:
-                held.append((stat.st_mtime, stat.st_size, path))
-        excess = sum(size for _, size, _ in held) - budget_bytes
-        for _, size, path in sorted(held):
+                entries.append((stat.st_mtime, stat.st_size, path))
+        excess = sum(size for _, size, _ in entries) - budget_bytes
+        for _, size, path in sorted(entries):
             if excess <= 0:
                 return
             if _remove(path):
@@ -233,8 +250,11 @@ class Store:
         self._pending.append(self._writer.submit(self._put, path, save))
 
     def _put(self, path: Path, save: Callable[[Path], None]) -> None:
-        """Write an entry under another name, then give it its own; a full disk ends the writing."""
-        if self.usage.stopped or _is_there(path):
+        """Write an entry under another name, then give it its own.
+
+        A disk that is full or nearly so ends the writing of the whole run.
+        """
+        if self.usage.stopped or _is_present(path):
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,11 +269,11 @@ class Store:
 
     def _read(self, path: Path) -> "_Entry | None":
         """Return a block of rows, None where it is absent or damaged."""
-        found = self._tensors(path)
-        if found is None:
+        stored = self._tensors(path)
+        if stored is None:
             return None
-        tensors, told = found
-        if told.get("scope") != path.parent.name or tensors.keys() != {"a", "keys"}:
+        tensors, metadata = stored
+        if metadata.get("scope") != path.parent.name or tensors.keys() != {"a", "keys"}:
             self._is_damaged(path)
             return None
         return _Entry(keys=tensors["keys"].numpy().view(np.uint64), a_BA=tensors["a"])
@@ -262,7 +282,7 @@ class Store:
         """Return an entry's tensors and metadata, None where it is absent or damaged."""
         try:
             with safe_open(path, framework="pt") as file:
-                told = dict(file.metadata() or {})
+                metadata = dict(file.metadata() or {})
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except OSError as error:
             self._note_unreadable(path, error)
@@ -270,18 +290,18 @@ class Store:
         except SafetensorError:
             self._is_damaged(path)
             return None
-        if told.pop("digest", "") != _digest_of_entry(tensors, told):
+        if metadata.pop("digest", "") != _digest_of_entry(tensors, metadata):
             self._is_damaged(path)
             return None
         _touch(path)
-        return tensors, told
+        return tensors, metadata
 
     def _keys_in(self, path: Path) -> FeatureKeys | None:
         """Return an entry's keys, not yet verified; None where this run must not look into it."""
         try:
             with safe_open(path, framework="pt") as file:
-                told = file.metadata() or {}
-                if told.get("run") == self.run and self.run:
+                metadata = file.metadata() or {}
+                if metadata.get("run") == self.run and self.run:
                     return None
                 keys: FeatureKeys = file.get_tensor("keys").numpy().view(np.uint64)
         except OSError as error:
@@ -293,23 +313,21 @@ class Store:
         return keys if keys.ndim == 2 else None
 
     def _note_unreadable(self, path: Path, error: OSError) -> None:
-        """Note that an entry may not be read; one that is not there is no matter.
-
-        safetensors 0.8 raises FileNotFoundError for a file that may not be read as well.
-        """
+        """Note that this user may not read an entry; one that is absent is not worth a note."""
+        # safetensors 0.8 raises FileNotFoundError for a file that may not be read as well.
         is_absence = isinstance(error, FileNotFoundError | NotADirectoryError)
-        if not is_absence or _is_there(path):
+        if not is_absence or _is_present(path):
             self._stop(f"{path} may not be read: {error.strerror or 'permission denied'}")
 
     def _is_damaged(self, path: Path) -> bool:
-        """Remove an entry that is there but cannot be used; always False."""
-        if _is_there(path):
+        """Remove an entry that is present but cannot be used; always return False."""
+        if _is_present(path):
             self.usage.entries_damaged += 1
             _remove(path)
         return False
 
     def _stop(self, why: str) -> None:
-        """Write no more, and say so once; the run goes on without."""
+        """Write no more, and warn once; the run goes on without the cache."""
         if not self.usage.stopped:
             self.usage.stopped = f"{self.folder}: {why}"
             _log.warning("the activation cache is not written any more: %s", self.usage.stopped)
@@ -330,10 +348,13 @@ class _Entry:
 
 
 class _Wanted:
-    """Rows that are looked for by their keys; rows with equal keys are found together."""
+    """Rows that are looked for by their keys; rows with equal keys are found together.
+
+    `order` sorts the n rows by key. The rows of different key k are `order[starts[k]:starts[k+1]]`.
+    """
 
     def __init__(self, keys: FeatureKeys) -> None:
-        """Sort the keys, so that a block's are looked up in all of them at once."""
+        """Sort the keys, so that a block's keys are looked up in all of them at once."""
         self.order = np.lexsort((keys[:, 1], keys[:, 0]))
         ordered = keys[self.order]
         is_first = np.ones(len(ordered), np.bool_)
@@ -344,54 +365,64 @@ class _Wanted:
 
     @property
     def left(self) -> int:
-        """Different keys that nobody has found yet."""
+        """Return how many different keys are not found yet."""
         return int(self.is_left.sum())
 
     def is_any_in(self, keys: FeatureKeys) -> bool:
         """Return whether a block has any of them."""
-        return len(self._found(keys)[0]) > 0
+        return len(self._match(keys)[0]) > 0
 
     def take(self, keys: FeatureKeys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the wanted rows that a block has, and where in it; they are wanted no more."""
-        numbers, rows = self._found(keys)
+        """Return the wanted rows that a block has, and at which of its rows; then drop them.
+
+        Args:
+            keys: of the block's rows, B x 2.
+
+        Returns:
+            Indices among the n rows, and for each the index of its row in the block.
+        """
+        numbers, rows = self._match(keys)
         self.is_left[numbers] = False
+        # Each key stands for `counts` rows: spread every run of `order` from its own start.
         counts = self.starts[numbers + 1] - self.starts[numbers]
         firsts = np.repeat(self.starts[numbers] - np.cumsum(counts) + counts, counts)
         return self.order[firsts + np.arange(counts.sum())], np.repeat(rows, counts)
 
-    def _found(self, keys: FeatureKeys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return numbers of different wanted keys, and a row of the block for each."""
-        at = np.searchsorted(self.keys[:, 0], keys[:, 0])
-        at = np.minimum(at, len(self.keys) - 1)
-        rows = np.flatnonzero((self.keys[at] == keys).all(axis=1) & self.is_left[at])
-        numbers, first = np.unique(at[rows], return_index=True)
+    def _match(self, keys: FeatureKeys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the numbers of the wanted keys that a block has, and a row of it for each."""
+        # Searched by the first 64 bits, then compared as a whole. Of two keys that share the first
+        # half alone (once in 2^64 pairs) one is not found: it is computed again, never mixed up.
+        number = np.searchsorted(self.keys[:, 0], keys[:, 0])
+        number = np.minimum(number, len(self.keys) - 1)
+        rows = np.flatnonzero((self.keys[number] == keys).all(axis=1) & self.is_left[number])
+        numbers, first = np.unique(number[rows], return_index=True)
         return numbers, rows[first]
 
 
 def key_of(**parts: object) -> str:
-    """SHA-256 of everything an entry depends on."""
+    """Return the SHA-256 of everything an entry depends on, in hexadecimal."""
     text = json.dumps({"format": FORMAT, **parts}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of(*tensors: Tensor) -> str:
-    """SHA-256 of the tensors' bytes."""
+    """Return the SHA-256 of the tensors' bytes, in hexadecimal."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(_bytes_of(tensor))
     return digest.hexdigest()
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path, **told: str) -> None:
-    """Write an entry with its digest."""
-    metadata = {"format": str(FORMAT), **told}
+def _save(tensors: Mapping[str, Tensor], path: Path, **about: str) -> None:
+    """Write an entry with its metadata and digest."""
+    metadata = {"format": str(FORMAT), **about}
     digest = _digest_of_entry(tensors, metadata)
     save_file(dict(tensors), path, metadata={**metadata, "digest": digest})
 
 
-def _digest_of_entry(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
+def _digest_of_entry(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Return the digest over an entry's metadata, and its tensors' names, types, shapes, bytes."""
-    parts: list[bytes | memoryview] = [json.dumps(dict(told), sort_keys=True).encode()]
+    parts: list[bytes | memoryview] = [json.dumps(dict(metadata), sort_keys=True).encode()]
     for name in sorted(tensors):
         tensor = tensors[name]
         parts += [f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), _bytes_of(tensor)]
@@ -399,7 +430,7 @@ def _digest_of_entry(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> 
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:
-    """Return XXH3 of 128 bits: it notices accidents, as a cache must, at the speed of reading."""
+    """Return XXH3 of 128 bits: it finds damage, if not forgery, as fast as memory is read."""
     digest = xxhash.xxh3_128()
     for part in parts:
         digest.update(part)
@@ -426,8 +457,8 @@ def _files_in(folder: Path, *, suffix: str) -> list[Path]:
         return []
 
 
-def _is_there(path: Path) -> bool:
-    """Return whether a file is there; below a folder that may not be entered, nobody knows."""
+def _is_present(path: Path) -> bool:
+    """Return whether a file is present; True below a folder that this user may not enter."""
     try:
         path.lstat()
     except PermissionError:

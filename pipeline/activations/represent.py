@@ -1,4 +1,4 @@
-"""What the frozen base makes of a batch: h and x."""
+"""Compute what the frozen base makes of a batch: h and x."""
 
 import torch
 from torch import nn
@@ -13,12 +13,12 @@ LOOK_UP_ROWS = 8192
 
 
 def represent(model: nn.Module, batch: Batch, products: torch.dtype) -> Representation:
-    """What the frozen base makes of a batch, in fp32, its trunk's products in another type.
+    """Return h and x of a batch in fp32; a collective call.
 
     Args:
         model: the base, its tables frozen.
-        batch: this worker's rows; a collective call.
-        products: torch.float32, or torch.bfloat16.
+        batch: this worker's rows.
+        products: type of the trunk's matrix products, torch.float32 or torch.bfloat16.
     """
     is_lower = products != torch.float32
     with torch.autocast(batch.numeric_BN.device.type, products, enabled=is_lower):

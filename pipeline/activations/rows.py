@@ -1,12 +1,14 @@
 """The rows of a split as tuning needs them: labels, domains, identities, and activations.
 
-A worker's share of the log comes in pieces (reader.py). What is known of a piece without the base
-- labels, domains, identities, keys of the features - is kept in the cache under the file's
-fingerprint, so that a night opens only files it has not met. Its activations are kept in chunks of
-rows under the keys of their features, so that rows are found again whatever became of their labels,
-files and row groups, in every split, window and number of workers.
+A worker's share of the log comes in pieces (reader.py). The cache stores two things of a piece:
 
-Shapes: n rows of this worker, A encoder inputs, T tasks, L levels.
+- what is known without the base (labels, domains, identities, keys of the features), under the
+  file's fingerprint. A night then opens only files that are new;
+- the activations, in chunks of rows, under the keys of their features. They are found again
+  although labels, files, row groups, splits, windows or the number of workers have changed.
+
+Shapes: n rows of this worker, B rows of a chunk, m rows of some chunks, A encoder inputs, T tasks,
+L levels.
 """
 
 from collections import Counter
@@ -22,10 +24,10 @@ import torch
 from torch import Tensor
 
 from iak.pipeline.activations.buffer import (
-    Absent,
     ActivationBuffer,
     Activations,
     FrozenBase,
+    MissingBlock,
     Recomputed,
     memory_for,
 )
@@ -33,31 +35,34 @@ from iak.pipeline.activations.cache import Store, key_of
 from iak.pipeline.data import features
 from iak.pipeline.data.batch import labels_of
 from iak.pipeline.data.feature_keys import FeatureKeys, feature_keys
-from iak.pipeline.data.reader import Piece, Reader
+from iak.pipeline.data.pieces import Piece
+from iak.pipeline.data.reader import Reader
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 
 KEYS = ("c.0", "c.1")
 """Columns of the keys of rows' features."""
 CHUNK_ROWS = 16_384
-"""Rows that are computed together, and kept as one entry of the cache; they begin at multiples of
-it within a row group's rows."""
+"""Rows that are computed together and stored as one entry of the cache. A chunk begins at a
+multiple of this number within its row group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningRows:
     """This worker's rows of one split, as the bank needs them.
 
-    Activations lie where the base computes, everything else on the CPU.
+    Activations are on the device of the base, everything else on the CPU.
     """
 
     activations: Activations
     labels_nT: Tensor
+    """0 or 1, and 0 where the mask is False."""
     mask_nT: Tensor
+    """Whether the label is known."""
     slots_nL: Tensor
     """The row's domain at each level, as a number in that level's names; -1 where it has none."""
     identity_n: Tensor
-    """Key of each row."""
+    """Key of each row, by which noise and steps are drawn."""
     user_n: Tensor | None = None
     """Key of each row's user; None where the log declares none."""
 
@@ -79,26 +84,29 @@ class SplitRows:
 
 @dataclass(slots=True)
 class ReadPiece:
-    """Where a piece's rows lie in their split, and their features if they were read."""
+    """A piece of a split after it was read."""
 
     piece: Piece
     first: int
+    """Number of its first row in the split."""
     features: pa.RecordBatch | None
+    """Encoded rows; None where the cache made it unnecessary to read them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSource:
-    """Reads a split's rows for one worker: from the cache what it holds, the rest from the log."""
+    """Reads a split's rows for one worker: from the cache where it has them, else from the log."""
 
     reader: Reader
     store: Store | None
-    seen: Counter[str]
-    """Gathers what the contract finds."""
+    """The cache, None without one."""
+    contract: Counter[str]
+    """Counts quarantined rows by reason, as they are read."""
     schema_hash: str = ""
     """Of the encoding under which rows are read."""
 
     def read(self) -> SplitRows:
-        """What is known of every row; the features of pieces the cache does not know come along."""
+        """Return what is known of every row, and the features of pieces that the cache lacks."""
         pieces: list[ReadPiece] = []
         tables: list[pa.Table] = []
         first = 0
@@ -116,25 +124,26 @@ class RowSource:
         return SplitRows(known=known, pieces=tuple(pieces))
 
     def features_of(self, piece: ReadPiece) -> pa.RecordBatch:
-        """A piece's encoded rows, read now if they were not before."""
+        """Return a piece's encoded rows, read now if they were not before."""
         return self.reader.encoded(piece.piece) if piece.features is None else piece.features
 
     def _known(self, piece: Piece) -> tuple[pa.Table, pa.RecordBatch | None]:
+        """Return what is known of a piece's rows, and their features unless the cache knew them."""
         key = self._rows_key(piece)
-        held = self.store.read_rows(key) if self.store else None
-        if held is not None:
-            self.seen.update(held[1])
-            return held[0].replace_schema_metadata(None), None
-        found: Counter[str] = Counter()
-        batch = self.reader.encoded(piece, found)
-        self.seen.update(found)
+        stored = self.store.read_rows(key) if self.store else None
+        if stored is not None:
+            self.contract.update(stored[1])
+            return stored[0].replace_schema_metadata(None), None
+        contract: Counter[str] = Counter()  # of this piece alone: it is stored beside the rows
+        batch = self.reader.encoded(piece, contract)
+        self.contract.update(contract)
         known = self._known_columns(batch)
         if self.store:
-            self.store.write_rows(key, known, found)
+            self.store.write_rows(key, known, contract)
         return known, batch
 
     def _known_columns(self, batch: pa.RecordBatch) -> pa.Table:
-        """Return what is known of rows without the base; keys of features where they are kept."""
+        """Return what is known of rows without the base, with keys of features for the cache."""
         names = [n for n in batch.schema.names if not n.startswith(("f.", "n."))]
         known = pa.Table.from_batches([batch]).select(names)
         if self.store is not None:
@@ -143,18 +152,21 @@ class RowSource:
         return known
 
     def _rows_key(self, piece: Piece) -> str:
-        """Of everything that labels, domains and the choice of rows depend on."""
+        """Return a key of everything that labels, domains and the choice of rows depend on."""
         reader = self.reader
         catalog = reader.catalog
         file = reader.selection.snapshot.files[piece.file]
-        told = catalog.model_dump(mode="json", exclude={"splits", "presets"})
+        settings = catalog.model_dump(mode="json", exclude={"splits", "presets"})
+        # Labels that ripen depend on the day of the run; the others do not, and are found tomorrow.
         ripens = any(t.matures_after for t in catalog.tasks)
         split = {**asdict(reader.selection.split), "name": None}
         if catalog.log.date_key in dict(file.partition):
-            split |= {"first": None, "last": None}  # the file's date is the rows'
+            # The file has one date, so that the split takes all its rows or none. Without the days
+            # in the key, a window that moves finds the file again.
+            split |= {"first": None, "last": None}
         return key_of(
             what="rows",
-            catalog=told,
+            catalog=settings,
             encoding=self.schema_hash,
             as_of=reader.as_of if ripens else None,
             file=[file.path, file.fingerprint],
@@ -173,51 +185,57 @@ def activations_of(
     spill: Path | None,
     worker: Worker,
 ) -> ActivationBuffer:
-    """The rows' activations: what the cache holds now, the rest when it is first used.
+    """Return the rows' activations: from the cache now, the others when they are first used.
 
     Args:
-        rows: of one split.
+        rows: of one split. Their features are released, so that memory need not hold both.
         source: where they were read from.
         base: computes what is missing.
         key: what the activations depend on besides the rows' features.
-        dtype: how they are kept.
-        spill: folder for them where they are not to lie in memory.
+        dtype: type in which they are stored.
+        spill: folder for a file of them; None for memory.
         worker: this process.
+
+    Raises:
+        DoesNotFit: `spill` has no room for them.
     """
     a_nA = memory_for(len(rows), base.width, dtype, spill=spill, device=worker.device)
-    kept = _Kept(rows, source.store, key_of(what="activations", **key)[:16])
-    lacking = {index: kept.lacking_chunks(read, a_nA) for index, read in enumerate(rows.pieces)}
-    is_found_n = kept.find_rows([c for chunks in lacking.values() for c in chunks], a_nA)
-    absent: list[Absent] = []
+    cached = _CachedSplit(rows, source.store, key_of(what="activations", **key)[:16])
+    lacking = {index: cached.lacking_chunks(read, a_nA) for index, read in enumerate(rows.pieces)}
+    # Of chunks that are not stored as they are, single rows may be: in chunks of other files.
+    is_present_n = cached.find_rows([c for chunks in lacking.values() for c in chunks], a_nA)
+    missing: list[MissingBlock] = []
     for index, read in enumerate(rows.pieces):
-        whole = [c for c in lacking[index] if is_found_n[c.first : c.stop].all()]
-        for chunk in whole:
-            kept.write(chunk.keys, a_nA[chunk.first : chunk.stop], computed=0)
-        partly = [c for c in lacking[index] if c not in whole]
-        encoded = source.features_of(read) if partly else None
-        read.features = None
-        for chunk in partly:
+        whole = [c for c in lacking[index] if is_present_n[c.first : c.stop].all()]
+        for chunk in whole:  # stored as a chunk of its own, the next night finds it at once
+            cached.write(chunk.keys, a_nA[chunk.first : chunk.stop], computed=0)
+        partial = [c for c in lacking[index] if c not in whole]
+        encoded = source.features_of(read) if partial else None
+        read.features = None  # the blocks below hold the rows that are still needed
+        for chunk in partial:
             assert encoded is not None
             part = encoded.slice(chunk.first - read.first, chunk.stop - chunk.first)
-            absent.append(_absent(chunk, part, is_found_n[chunk.first : chunk.stop]))
+            missing.append(_missing_block(chunk, part, is_present_n[chunk.first : chunk.stop]))
 
-    def keep(block: Absent, a_BA: Tensor) -> None:
-        kept.write(block.keys, a_BA, computed=len(block.rows))
+    def store(block: MissingBlock, a_BA: Tensor) -> None:
+        cached.write(block.keys, a_BA, computed=len(block.rows))
 
-    return ActivationBuffer(a_nA=a_nA, absent=absent, base=base, worker=worker, filled=keep)
+    return ActivationBuffer(a_nA=a_nA, missing=missing, base=base, worker=worker, on_computed=store)
 
 
-def _absent(chunk: "_Chunk", rows: pa.RecordBatch, is_found_B: npt.NDArray[np.bool_]) -> Absent:
-    """Return a chunk as a block of an arena, of which some rows may be there."""
-    places = None
-    if is_found_B.any():
-        rows = rows.filter(pa.array(~is_found_B))
-        places = torch.from_numpy(np.flatnonzero(~is_found_B) + chunk.first)
-    return Absent(
+def _missing_block(
+    chunk: "_Chunk", rows: pa.RecordBatch, is_present_B: npt.NDArray[np.bool_]
+) -> MissingBlock:
+    """Return a chunk as a block of the buffer, of which some rows may be present."""
+    index_r = None
+    if is_present_B.any():
+        rows = rows.filter(pa.array(~is_present_B))
+        index_r = torch.from_numpy(np.flatnonzero(~is_present_B) + chunk.first)
+    return MissingBlock(
         first=chunk.first,
         stop=chunk.stop,
         rows=pa.Table.from_batches([rows]),
-        places_r=places,
+        index_r=index_r,
         keys=chunk.keys,
     )
 
@@ -225,7 +243,14 @@ def _absent(chunk: "_Chunk", rows: pa.RecordBatch, is_found_B: npt.NDArray[np.bo
 def recomputed(
     rows: SplitRows, source: RowSource, base: FrozenBase, dtype: torch.dtype
 ) -> Recomputed:
-    """The rows' activations, looked up anew each time."""
+    """Return the rows' activations, looked up in the base at each use.
+
+    Args:
+        rows: of one split.
+        source: where they were read from.
+        base: computes them.
+        dtype: type to which they are rounded, as if they were stored.
+    """
     parts = [source.features_of(piece) for piece in rows.pieces]
     return Recomputed(base=base, rows=joined(parts, source.reader.catalog), dtype=dtype)
 
@@ -233,16 +258,16 @@ def recomputed(
 def tuning_rows(
     known: pa.Table, activations: Activations, catalog: Catalog, names: Sequence[Sequence[str]]
 ) -> TuningRows:
-    """The rows with their labels and slots.
+    """Return the rows with their labels and slots.
 
     Args:
-        known: identity, labels and domains.
+        known: identity, labels, domains and user.
         activations: of the same rows.
-        catalog: the log's catalogue.
+        catalog: the log's.
         names: domain names of each level, in slot order.
     """
     labels_nT, mask_nT = labels_of(known, catalog)
-    slots = [slots_of(known, level, names_) for level, names_ in enumerate(names)]
+    slots = [slots_of(known, level, level_names) for level, level_names in enumerate(names)]
     users = known.column("user").to_numpy().copy() if catalog.log.user else None
     return TuningRows(
         activations=activations,
@@ -255,12 +280,19 @@ def tuning_rows(
 
 
 def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Each row's place in `names` at this level, -1 for a domain that is not there."""
+    """Return each row's slot: the index of its domain in `names`, -1 where it is not among them.
+
+    Args:
+        rows: with the column `l.LEVEL`, a dictionary of domain names.
+        level: which column.
+        names: domain names in slot order.
+    """
     column = rows.column(f"l.{level}").combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = column.unify_dictionaries().combine_chunks()
-    place = {name: index for index, name in enumerate(names)}
-    lookup = np.array([place.get(n, -1) for n in column.dictionary.to_pylist()] + [-1], np.int64)
+    slot = {name: index for index, name in enumerate(names)}
+    # By the dictionary, not row by row; its one further entry is for rows without a domain.
+    lookup = np.array([slot.get(n, -1) for n in column.dictionary.to_pylist()] + [-1], np.int64)
     indices = column.indices.fill_null(len(column.dictionary)).to_numpy().astype(np.int64)
     slots: npt.NDArray[np.int64] = lookup[indices]
     return slots
@@ -273,19 +305,20 @@ class _Chunk:
     first: int
     stop: int
     keys: FeatureKeys | None
-    """Of their features; None where nothing is kept."""
+    """Of their features; None without a cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """The part of the cache in which the activations of a split lie."""
+class _CachedSplit:
+    """The activations of a split's rows in the cache."""
 
     rows: SplitRows
     store: Store | None
     scope: str
+    """What they depend on besides the rows' features, as a key."""
 
     def lacking_chunks(self, read: ReadPiece, a_nA: Tensor) -> list[_Chunk]:
-        """Read a piece's chunks into memory, and return those that are not there as a whole."""
+        """Read a piece's chunks into memory, and return those that the cache does not store."""
         return [
             chunk
             for chunk in self._chunks(read)
@@ -295,29 +328,43 @@ class _Kept:
         ]
 
     def find_rows(self, chunks: Sequence[_Chunk], a_nA: Tensor) -> npt.NDArray[np.bool_]:
-        """Read single rows of chunks into memory, and return which of all rows were found."""
-        is_found_n = np.zeros(len(self.rows), np.bool_)
+        """Read single rows of chunks into memory, and return which of all rows are present now.
+
+        Args:
+            chunks: which the cache does not store as they are.
+            a_nA: memory for all rows.
+        """
+        is_present_n = np.zeros(len(self.rows), np.bool_)
         keys = [chunk.keys for chunk in chunks if chunk.keys is not None]
         if self.store is None or not keys:
-            return is_found_n
-        places_m = np.concatenate([np.arange(chunk.first, chunk.stop) for chunk in chunks])
-        for found, a_BA in self.store.find_rows(self.scope, np.concatenate(keys)):
-            at = torch.from_numpy(places_m[found])
-            a_nA[at.to(a_nA.device)] = a_BA.to(a_nA.device)
-            is_found_n[places_m[found]] = True
-        return is_found_n
+            return is_present_n
+        index_m = np.concatenate([np.arange(chunk.first, chunk.stop) for chunk in chunks])
+        for matches, a_BA in self.store.find_rows(self.scope, np.concatenate(keys)):
+            index = torch.from_numpy(index_m[matches])
+            a_nA[index.to(a_nA.device)] = a_BA.to(a_nA.device)
+            is_present_n[index_m[matches]] = True
+        return is_present_n
 
     def write(self, keys: FeatureKeys | None, a_BA: Tensor, *, computed: int) -> None:
-        """Keep a chunk under the keys of its rows."""
+        """Store a chunk under the keys of its rows.
+
+        Args:
+            keys: None stores nothing.
+            a_BA: activations of the whole chunk.
+            computed: rows among them that the base computed now.
+        """
         if self.store is not None and keys is not None:
             self.store.write(self.scope, keys, a_BA.cpu(), computed=computed)
 
     def _chunks(self, read: ReadPiece) -> Iterator[_Chunk]:
-        """Return a piece's rows in chunks that begin at multiples of CHUNK_ROWS in its group."""
+        """Yield a piece's rows in chunks that begin at multiples of CHUNK_ROWS in its row group.
+
+        So two pieces that cut the group at other rows share the chunks between the cuts.
+        """
         piece = read.piece
         for cut in range(piece.start - piece.start % CHUNK_ROWS, piece.stop, CHUNK_ROWS):
             start, stop = max(cut, piece.start), min(cut + CHUNK_ROWS, piece.stop)
-            first, last = (read.first + at - piece.start for at in (start, stop))
+            first, last = (read.first + row - piece.start for row in (start, stop))
             keys = None
             if self.store is not None:
                 part = self.rows.known.slice(first, last - first)
@@ -327,7 +374,7 @@ class _Kept:
 
 
 def joined(parts: Sequence[pa.RecordBatch], catalog: Catalog) -> pa.Table:
-    """Encoded rows end to end."""
+    """Return encoded rows as one table."""
     if not parts:
         return features.no_rows(catalog)
     return pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()

@@ -1,4 +1,4 @@
-"""Standardise what the frozen base makes of rows: a = standardise([h ; x]), what an encoder reads.
+"""Standardise what the frozen base makes of rows: an encoder reads a = standardise([h ; x]).
 
 Shapes: n rows of this worker, B of them, H base units, X embedding units, A = H + X units that the
 encoder reads (H where it reads h alone), N principal components of x.
@@ -26,7 +26,9 @@ class Read(NamedTuple):
     """What a kernel reads of B rows."""
 
     h_BH: Tensor
+    """The base's representation, which the towers read."""
     a_BA: Tensor
+    """Standardised inputs of the encoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,23 +36,24 @@ class Standardizer:
     """How h and x become what the encoder reads; fitted once, frozen, in every bundle."""
 
     mean_A: Tensor
-    """Mean of [h ; x], or of h alone, over tuning rows."""
+    """Mean of [h ; x], or of h alone, over a sample of tuning rows."""
     scale_A: Tensor
-    """Their deviation."""
+    """Standard deviation of the same; 1 where it is nearly 0."""
     reads_x: bool
+    """Whether the encoder reads x beside h."""
     narrow_XN: Tensor | None = None
-    """Standardised x to N principal components of unit variance; None leaves x as it is."""
+    """Maps standardised x to N principal components of unit variance; None leaves x as it is."""
 
     @property
     def width(self) -> int:
-        """Inputs of the encoder."""
+        """Return the inputs of the encoder."""
         if self.narrow_XN is None:
             return len(self.mean_A)
-        units, kept = self.narrow_XN.shape
-        return len(self.mean_A) - units + kept
+        units, components = self.narrow_XN.shape
+        return len(self.mean_A) - units + components
 
     def of(self, h_BH: Tensor, x_BX: Tensor) -> Tensor:
-        """Standardised encoder inputs a_BA."""
+        """Return the standardised encoder inputs a_BA."""
         a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
         a_BA = (a_BA - self.mean_A) / self.scale_A
         if self.narrow_XN is None:
@@ -59,18 +62,25 @@ class Standardizer:
         return torch.cat([h_BH, x_BX @ self.narrow_XN], dim=1)
 
     def read(self, a_BA: Tensor, units: int) -> Read:
-        """The inputs as they are, and the H = `units` base units that they stand for, in fp32."""
+        """Return encoder inputs as they are, and the base units computed back from them.
+
+        So h need not be stored beside a.
+
+        Args:
+            a_BA: standardised inputs, in any type.
+            units: H; h is the first H of the inputs. It comes out in fp32.
+        """
         h_BH = torch.addcmul(self.mean_A[:units], a_BA[:, :units].float(), self.scale_A[:units])
         return Read(h_BH=h_BH, a_BA=a_BA)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file keeps of it, on the CPU."""
-        held = {"mean": self.mean_A, "scale": self.scale_A, "narrow": self.narrow_XN}
-        return {name: t.cpu() for name, t in held.items() if t is not None}
+        """Return the tensors that a file stores of it, on the CPU."""
+        tensors = {"mean": self.mean_A, "scale": self.scale_A, "narrow": self.narrow_XN}
+        return {name: t.cpu() for name, t in tensors.items() if t is not None}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, reads_x: bool) -> "Standardizer":
-        """The same, from a file."""
+        """Return the standardisation that a file stores."""
         return cls(
             mean_A=tensors["mean"],
             scale_A=tensors["scale"],
@@ -79,7 +89,7 @@ class Standardizer:
         )
 
     def to(self, device: torch.device) -> "Standardizer":
-        """The same numbers on a device."""
+        """Return the same numbers on a device."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         return Standardizer.from_tensors(moved, reads_x=self.reads_x)
 
@@ -93,22 +103,25 @@ def fit_standardizer(
     narrow: int,
     worker: Worker,
 ) -> Standardizer:
-    """Mean and deviation of the encoder's inputs over a sample of rows of all workers.
+    """Fit mean and deviation of the encoder's inputs over all workers' rows; a collective call.
 
     Args:
         model: the frozen base.
-        sample: this worker's encoded rows of it.
+        sample: this worker's encoded rows, possibly none.
         catalog: the log's.
         reads_x: whether kernels read x beside h.
-        narrow: principal components that x is narrowed to; 0, or as many as x has, leaves it.
+        narrow: principal components that x is narrowed to. 0, or as many as x has units, leaves x
+            as it is.
         worker: this process.
     """
+    # The lookup is a collective call: a worker with fewer rows takes part with empty slices.
     rounds = most(-(-len(sample) // LOOK_UP_ROWS), worker)
-    seen = [
+    represented = [
         _represented(model, sample.slice(start, LOOK_UP_ROWS), catalog, worker)
         for start in range(0, rounds * LOOK_UP_ROWS, LOOK_UP_ROWS)
     ]
-    h_nH, x_nX = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    h_nH, x_nX = (torch.cat(parts) for parts in zip(*represented, strict=True))
+    # float64, in two passes: in float32 the variance of a nearly constant unit would be rounding.
     a_nA = (torch.cat([h_nH, x_nX], dim=1) if reads_x else h_nH).double().cpu()
     count = total(torch.tensor(float(len(sample)), dtype=torch.float64), worker).clamp(min=1)
     mean_A = total(a_nA.sum(0), worker) / count
@@ -135,18 +148,21 @@ def _represented(
 
 
 def _components(covariance_XX: Tensor, narrow: int, worker: Worker) -> Tensor:
-    """Standardised x to its first principal components, each of unit variance; as worker 0 finds.
+    """Return the map from standardised x to its first principal components of unit variance.
 
-    A component's largest weight is positive: rounding does not turn it round.
+    A collective call: every worker gets worker 0's map.
 
     Args:
         covariance_XX: of standardised x.
-        narrow: N, how many; those without variance stay zero.
+        narrow: N, how many components; one without variance stays zero.
         worker: this process.
     """
     units = len(covariance_XX)
-    found = scipy.linalg.eigh(covariance_XX.numpy(), subset_by_index=[units - narrow, units - 1])
-    variance_N, vectors_XN = (torch.from_numpy(part).flip(-1) for part in found)
+    # Only the largest: `eigh` returns them in ascending order.
+    solved = scipy.linalg.eigh(covariance_XX.numpy(), subset_by_index=[units - narrow, units - 1])
+    variance_N, vectors_XN = (torch.from_numpy(part).flip(-1) for part in solved)
+    # An eigenvector's sign is free: its largest weight is made positive, so that rounding or
+    # another library does not flip it.
     vectors_XN = vectors_XN * vectors_XN.take_along_dim(vectors_XN.abs().argmax(0)[None], 0).sign()
     is_empty_N = variance_N < 1e-6 * variance_N[0]
     narrow_XN: Tensor = vectors_XN / variance_N.clamp(min=1e-12).sqrt()

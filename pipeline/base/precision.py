@@ -22,7 +22,7 @@ from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.stats.metrics import log_loss
+from iak.pipeline.stats.losses import log_loss
 from iak.schemas.job import FrozenTablesSpec, Precision
 from iak.schemas.manifest import BaseManifest, PrecisionEntry
 

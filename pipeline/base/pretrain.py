@@ -22,9 +22,10 @@ from iak.pipeline.base import checkpoint, optimizer_state, precision, published_
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.validation import Validation, validate
 from iak.pipeline.collectives import total
-from iak.pipeline.data import features, reader
+from iak.pipeline.data import features
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor, Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.divergence import refuse_diverged
@@ -227,7 +228,7 @@ class Pretraining:
         """The rest of the current epoch, from the cursor on."""
         work, standing = self.work, self.standing
         reported, started_rows = time.monotonic(), standing.rows
-        for batch, cursor in reader.prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
+        for batch, cursor in prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
             loss = self._step(batch)
             standing.step += 1
             self._refuse_diverged(loss, "training")

@@ -20,7 +20,8 @@ from torch import distributed as dist
 
 from iak.pipeline.collectives import total
 from iak.pipeline.data.batch import Batch, to_batch
-from iak.pipeline.data.reader import Cursor, prefetch
+from iak.pipeline.data.prefetch import prefetch
+from iak.pipeline.data.reader import Cursor
 from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses

@@ -20,7 +20,7 @@ from iak.pipeline.model.loss import TaskShape, probabilities, task_losses
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.stats.metrics import log_loss
+from iak.pipeline.stats.losses import log_loss
 
 Rows = Mapping[str, npt.NDArray[Any]]
 

@@ -32,9 +32,10 @@ from iak.pipeline.bench.platform_log import ENCODINGS, HISTORY, catalog_with, wr
 from iak.pipeline.data import view, vocabulary
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.content import read_content
-from iak.pipeline.data.fingerprints import content_columns, unframed
-from iak.pipeline.data.logs import footer_of
-from iak.pipeline.data.reader import Reader, prefetch
+from iak.pipeline.data.fingerprints import content_columns
+from iak.pipeline.data.footer import footer_of, unframed
+from iak.pipeline.data.prefetch import prefetch
+from iak.pipeline.data.reader import Reader
 from iak.pipeline.process import keep_freed_memory
 from iak.schemas.bench import BenchDataSpec
 from iak.schemas.record import Target
@@ -160,7 +161,7 @@ def _hash(case: Case) -> None:
     snapshot, columns = case.reader.selection.snapshot, content_columns(case.reader.catalog)
     for place, group, _ in case.reader.selection.groups:
         if group == 0:
-            filesystem, path = snapshot.place_of(snapshot.files[place].path)
+            filesystem, path = snapshot.locate(snapshot.files[place].path)
             with filesystem.open_input_file(path) as handle:
                 size, footer = footer_of(handle)
                 read_content(handle, unframed(footer), columns, file_bytes=size)

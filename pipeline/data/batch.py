@@ -7,8 +7,8 @@ The ids of B rows and F features are one KeyedJaggedTensor; feature f of row b h
     item_id   [7]        [9]      [4]          values   7 9 4 | 3 5 5
     history   [3 5]      []       [5]          lengths  1 1 1 | 2 0 1
 
-Arrow's buffers become tensors without a copy. Ids that were encoded together lie end to end
-already; those of rows that were picked or joined since are laid so, which is the one copy.
+Arrow's buffers become tensors without a copy. Ids that were encoded together are contiguous
+already. Ids of rows that were selected or joined later are made contiguous, which is the one copy.
 """
 
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """B."""
+        """Return the number of rows, B."""
         return self.labels_BT.shape[0]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same rows on a device."""
+        """Return the same rows on a device; on a CPU, the batch itself."""
         if device.type == "cpu":
             return self
         return Batch(
@@ -50,7 +50,12 @@ class Batch:
 
 
 def to_batch(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Batch:
-    """The batch of encoded rows."""
+    """Return encoded rows as tensors.
+
+    Args:
+        rows: as `features.encode` returns them, or such rows selected or joined.
+        catalog: the log's catalogue; it names the features and tasks in their order.
+    """
     if isinstance(rows, pa.Table) and len(parts := rows.to_batches()) == 1:
         rows = parts[0]
     labels, mask = labels_of(rows, catalog)
@@ -71,25 +76,27 @@ def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
 
 
 def _tensor(array: pa.Array) -> Tensor:
-    """The array's own buffer as a tensor; Arrow's memory is shared and must not be written."""
+    """Return the array's own buffer as a tensor. The memory is Arrow's and must not be written."""
     return torch.from_dlpack(array)
 
 
 def _jagged(rows: pa.RecordBatch | pa.Table, names: list[str]) -> KeyedJaggedTensor:
+    """Return the ids of these features, feature after feature."""
     values = []
+    # A feature that is no list has one id in each row.
     lengths_FB = torch.ones(len(names), len(rows), dtype=torch.int32)
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         column = _column(rows, f"f.{name}")
         if pa.types.is_list(column.type):
             ends = _tensor(column.offsets)
-            torch.sub(ends[1:], ends[:-1], out=lengths_FB[place])
+            torch.sub(ends[1:], ends[:-1], out=lengths_FB[index])
             column = column.flatten()
         values.append(column)
-    return KeyedJaggedTensor(keys=names, values=_end_to_end(values), lengths=lengths_FB.view(-1))
+    return KeyedJaggedTensor(keys=names, values=_contiguous(values), lengths=lengths_FB.view(-1))
 
 
-def _end_to_end(parts: list[pa.Array]) -> Tensor:
-    """The parts as one tensor; without a copy where they are neighbours in one buffer."""
+def _contiguous(parts: list[pa.Array]) -> Tensor:
+    """Return the parts as one tensor; without a copy where they are neighbours in one buffer."""
     buffers = [part.buffers()[1] for part in parts]
     ends = [part.offset + len(part) for part in parts]
     are_neighbours = all(
@@ -104,13 +111,16 @@ def _end_to_end(parts: list[pa.Array]) -> Tensor:
 
 def _stacked(columns: list[Tensor], rows: int) -> Tensor:
     stacked_BN = torch.empty(rows, len(columns))
-    for place, column in enumerate(columns):
-        stacked_BN[:, place] = column
+    for index, column in enumerate(columns):
+        stacked_BN[:, index] = column
     return stacked_BN
 
 
 def labels_of(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> tuple[Tensor, Tensor]:
-    """Labels and their mask, `labels_BT` and `mask_BT`, of encoded rows."""
+    """Return the labels of encoded rows and their mask, `labels_BT` and `mask_BT`.
+
+    A masked label is 0.
+    """
     columns = [_column(rows, f"y.{t.title}") for t in catalog.tasks]
     labels_BT = torch.empty(len(rows), len(columns))
     mask_BT = torch.ones(len(rows), len(columns), dtype=torch.bool)

@@ -1,11 +1,11 @@
-"""Name a log file by its content: two digests a row group, kept while the file stays as it is.
+"""Identify a log file by its content: two digests of each row group, stored until the file changes.
 
     features   the column chunks that only features read
     others     those of labels, ids, times and domains
 
-A label that is stated again changes the second digest alone. Digests are XXH3 of 128 bits over the
-stored bytes: they notice accidents, not somebody who wants to deceive. A file on an object store
-that names its versions (ETag) is not read for it: the ETag stands for both digests.
+A label that is corrected changes the second digest alone. Digests are XXH3 of 128 bits over the
+stored bytes: they detect accidents, and not somebody who wants to deceive. A file on an object
+store that gives versions (ETag) is not read for its content: the ETag stands for both digests.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ from iak.pipeline.errors import BadLog
 DIGESTS = "digests.sqlite"
 """Name of the file in which jobs keep contents, beside the base."""
 _PIECE_BYTES = 2**19
-"""Bytes that are read and hashed at a time: they stay in the processor's cache."""
+"""Bytes read and hashed at a time, so that they stay in the processor's cache."""
 _PAGE_HEADER_BYTES = 64 * 1024
-"""More than a page's header takes, which holds values of any length as statistics."""
+"""More than the header of a page takes; it may hold values as statistics."""
 _SETTLED_NS = 3 * 10**9
-"""Age of a change beyond which any later one has another time: file systems count in steps of up to
-two seconds."""
+"""Age of a change after which any later change has another time: file systems count time in steps
+of up to two seconds."""
 _BUSY_S = 10.0
-"""How long a writer of the kept digests waits for another."""
+"""Seconds that a writer of the stored digests waits for another writer."""
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS contents "
     "(path TEXT, columns TEXT, content TEXT, digest TEXT, PRIMARY KEY (path, columns))"
@@ -69,9 +69,9 @@ class FileContent:
     """The content of one file of the log."""
 
     groups: tuple[GroupContent, ...] = ()
-    """Of each row group; empty where the store's own version stands for the content."""
+    """Content of each row group; empty where `version` stands for the content."""
     version: str = ""
-    """ETag of the object, or empty."""
+    """ETag of the object; empty where the store gives none."""
 
     @property
     def features(self) -> str:
@@ -84,10 +84,15 @@ class FileContent:
         return self.version or _joined(group.others.digest for group in self.groups)
 
     def check(self, handle: pa.NativeFile, path: str, group: int) -> None:
-        """Compare a row group's bytes, as they lie there now, with the content.
+        """Compare the bytes that a row group has now with this content.
+
+        Args:
+            handle: the open file.
+            path: of the file, for the message.
+            group: index of the row group.
 
         Raises:
-            BadLog: they are others than when the file was listed.
+            BadLog: the bytes have changed since the file was listed.
         """
         if not self.groups:
             return
@@ -113,7 +118,7 @@ class ContentColumns:
 
     @property
     def digest(self) -> str:
-        """Return a name of the two sets."""
+        """Return a digest of both sets of names, 32 hexadecimal characters."""
         return hashlib.sha256(
             json.dumps([sorted(self.features), sorted(self.others)]).encode()
         ).hexdigest()[:32]
@@ -151,7 +156,12 @@ def read_content(
 
 
 def lacks_checksums(handle: pa.NativeFile, footer_bytes: bytes, *, file_bytes: int) -> bool:
-    """Return whether the first page of a file has no checksum: writers write all or none.
+    """Tell whether the first page of a file has no checksum. Writers write all of them or none.
+
+    Args:
+        handle: the open file.
+        footer_bytes: its footer, without length and magic bytes.
+        file_bytes: its size.
 
     Raises:
         ValueError: footer or page header are no whole structures.
@@ -165,7 +175,7 @@ def lacks_checksums(handle: pa.NativeFile, footer_bytes: bytes, *, file_bytes: i
 
 
 def _ranges(chunks: Sequence[footer.Chunk], wanted: frozenset[str]) -> tuple[Range, ...]:
-    """Return the bytes of some columns; neighbours are one range."""
+    """Return the byte ranges of some columns of one row group; neighbours are joined."""
     ranges: list[Range] = []
     for chunk in chunks:
         if chunk.column not in wanted:
@@ -180,8 +190,8 @@ def _ranges(chunks: Sequence[footer.Chunk], wanted: frozenset[str]) -> tuple[Ran
 def _digest(handle: pa.NativeFile, ranges: Iterable[Range]) -> str:
     digest = xxhash.xxh3_128()
     for start, length in ranges:
-        for at in range(start, start + length, _PIECE_BYTES):
-            digest.update(handle.read_at(min(_PIECE_BYTES, start + length - at), at))
+        for offset in range(start, start + length, _PIECE_BYTES):
+            digest.update(handle.read_at(min(_PIECE_BYTES, start + length - offset), offset))
     return digest.hexdigest()
 
 
@@ -191,29 +201,29 @@ def _joined(digests: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """What changes when a file is written again, as far as its file system tells."""
+    """What its file system shows of a file, and what changes when the file is written again."""
 
     size: int
     written: str
-    """Times of the last writing and of the last change, and the inode where there is one."""
+    """Times of the last write and of the last change, and the inode where there is one."""
     is_settled: bool = field(compare=False)
-    """The last change is so old that a later one must have another time."""
+    """Whether the last change is so old that a later one must have another time."""
 
 
 def stamp_of(filesystem: pa.fs.FileSystem, path: str) -> Stamp:
     """Return a file's stamp.
 
-    On a local disk the time of change and the inode are in it: `cp -p` and `rsync -t` set the time
-    of writing back, and nothing sets those.
+    On a local disk it has the time of change and the inode: `cp -p` and `rsync -t` set the time of
+    writing back, and nothing sets the other two.
 
     Raises:
         OSError: the file is not there.
     """
     if isinstance(filesystem, pa.fs.LocalFileSystem):
-        found = os.stat(path)  # noqa: PTH116 - a path as pyarrow has it
-        times = f"{found.st_mtime_ns} {found.st_ctime_ns} {found.st_dev}:{found.st_ino}"
-        changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
-        return Stamp(size=found.st_size, written=times, is_settled=_is_settled(changed_ns))
+        status = os.stat(path)  # noqa: PTH116 - a path as pyarrow has it
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_dev}:{status.st_ino}"
+        changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+        return Stamp(size=status.st_size, written=times, is_settled=_is_settled(changed_ns))
     info = filesystem.get_file_info(path)
     return Stamp(
         size=info.size or 0, written=str(info.mtime_ns), is_settled=_is_settled(info.mtime_ns or 0)
@@ -229,47 +239,52 @@ class Wanted:
     """A file whose content is asked for."""
 
     path: str
-    """Whole: with the log's folder."""
+    """With the log's folder, so that one store serves several logs."""
     stamp: Stamp
     columns: ContentColumns
 
 
 class KeptContents:
-    """Contents of files that were read before, in a SQLite file; without one, nothing is kept.
+    """Contents of files that were read before, stored in a SQLite file.
 
-    What is damaged there, or cannot be read or written, counts as not kept: files are read again.
+    An entry that is damaged, or that cannot be read or written, counts as absent: the file is then
+    read again.
     """
 
-    def __init__(self, place: Path | None) -> None:
-        """Use a file; it is made when something is kept.
+    def __init__(self, path: Path | None) -> None:
+        """Use a SQLite file, which is created with the first entry.
 
         Args:
-            place: of the file; its folder exists. None keeps nothing.
+            path: of the file; its folder exists. None stores nothing.
         """
-        self.place = place
+        self.path = path
         self.problem = ""
-        """Why nothing can be kept, once it was tried."""
+        """Why the last attempt to use the file failed; empty where it did not."""
 
     def find(self, wanted: Iterable[Wanted]) -> dict[str, FileContent]:
-        """Return what is kept of files that have not changed since, by path."""
-        if self.place is None or not self.place.exists():
+        """Return the stored contents, by path, of those files that have not changed since."""
+        if self.path is None or not self.path.exists():
             return {}
-        found: dict[str, FileContent] = {}
+        contents: dict[str, FileContent] = {}
         try:
             with closing(self._connected()) as store:
                 for file in wanted:
                     row = store.execute(_SELECT, (file.path, file.columns.digest)).fetchone()
+                    # The digest covers the file's stamp, so an entry of an older file is skipped.
                     if row is not None and _digest_of_row(file, row[0]) == row[1]:
-                        found[file.path] = content_of(row[0])
+                        contents[file.path] = content_of(row[0])
         except sqlite3.Error as error:
             self._give_up(error)
-        return found
+        return contents
 
-    def keep(self, found: Iterable[tuple[Wanted, FileContent]]) -> None:
-        """Keep contents beside those that are there, the newest of each file."""
-        settled = (pair for pair in found if pair[0].stamp.is_settled)
+    def keep(self, contents: Iterable[tuple[Wanted, FileContent]]) -> None:
+        """Store contents; an older entry of the same file is replaced.
+
+        A file that changed a moment ago is left out: a further change might not show in its stamp.
+        """
+        settled = (pair for pair in contents if pair[0].stamp.is_settled)
         lines = [_line(file, document_of(content)) for file, content in settled]
-        if self.place is None or not lines:
+        if self.path is None or not lines:
             return
         try:
             with closing(self._connected()) as store, store:
@@ -280,24 +295,25 @@ class KeptContents:
             self._give_up(error)
 
     def _connected(self) -> sqlite3.Connection:
-        assert self.place is not None
-        return sqlite3.connect(self.place, timeout=_BUSY_S)
+        assert self.path is not None
+        return sqlite3.connect(self.path, timeout=_BUSY_S)
 
     def _give_up(self, error: Exception) -> None:
-        """Note why; a file that is no database is removed, and made again the next time."""
-        self.problem = f"{self.place}: {error}"
+        """Note the problem. A file that is no database is removed, to be created again."""
+        self.problem = f"{self.path}: {error}"
+        # OperationalError says that the file is locked or not permitted, not that it is damaged.
         is_damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.OperationalError
         )
-        if is_damaged and self.place is not None:
+        if is_damaged and self.path is not None:
             try:
-                self.place.unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)
             except OSError:
                 return
 
 
 def document_of(content: FileContent) -> str:
-    """Return a content as text."""
+    """Return the content as text, for the store."""
     return json.dumps(
         [
             [[part.ranges, part.digest] for part in (group.features, group.others)]
@@ -326,6 +342,6 @@ def _line(file: Wanted, document: str) -> tuple[str, str, str, str]:
 
 
 def _digest_of_row(file: Wanted, document: str) -> str:
-    """Return the digest of a content and of the stamp under which it holds."""
-    told = json.dumps([file.path, file.stamp.size, file.stamp.written, document])
-    return xxhash.xxh3_128(told.encode()).hexdigest()
+    """Return the digest of a stored content together with the file's stamp."""
+    text = json.dumps([file.path, file.stamp.size, file.stamp.written, document])
+    return xxhash.xxh3_128(text.encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""What a log must keep, and what becomes of what does not: refuse, quarantine, warn.
+"""The contract between a log and its catalogue, and what happens to data that break it.
 
-Files are judged by their footers, rows by their values. A quarantined row keeps its place in every
-count and loses all its labels: it is read, never learned from, never ranked. A row with an
-impossible value in one label loses that label alone.
+Files are checked by their footers, rows by their values. A breach is refused, quarantined or warned
+of. A quarantined row is still read and counted as a row, and loses all its labels: nothing is
+learned from it and no metric ranks it. A row with an impossible value in one label loses that label
+alone.
 """
 
 from collections import Counter
@@ -24,7 +25,7 @@ Level = Literal["refuse", "quarantine", "warn"]
 Mask = npt.NDArray[np.bool_]
 ODD_LABEL = "label outside {0, 1}"
 NAMED_LABELS = 5
-"""Values that a label may not have, of which as many are named in a batch."""
+"""Most impossible label values that a batch names; the others are counted together."""
 
 
 _ADVICE = {
@@ -37,33 +38,33 @@ _ADVICE = {
     "label": "A label is 0, 1 or null, as a number or a boolean.",
     "time": "A time is Unix time as a number, an Arrow timestamp or a date; text is none.",
 }
-"""Kind of column that a file should hold -> what that is."""
+"""Kind of column that the catalogue expects -> what that is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One kind of thing that is wrong with a log, however often it was seen."""
+    """One kind of thing that is wrong with a log, however often it occurs."""
 
     level: Level
     what: str
     column: str
     count: int
-    """How many `unit`s it was seen in."""
+    """In how many units it occurs."""
     remedy: str
     unit: Literal["rows", "values", "files", "domains"] = "rows"
     share: float = 0.0
-    """Share of the rows looked at that show it; where files are lost, of the log's rows."""
+    """Share of the sampled rows that show it; where files are lost, share of the log's rows."""
     examples: tuple[str, ...] = ()
     """Up to three files or domains that show it."""
 
     @property
     def file(self) -> str:
-        """The first example, or a dash."""
+        """Return the first example, or a dash."""
         return self.examples[0] if self.examples else "-"
 
 
 def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
-    """Return why a file with this schema cannot be read under the catalogue, None when it can."""
+    """Return why a file with this schema cannot be read under the catalogue; None where it can."""
     inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
     absent = [c for c in inside if c not in schema.names]
     missing = [c for c in absent if c not in catalog.optional_columns]
@@ -75,32 +76,37 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
         if schema.names.count(column) > 1:
             problems.append(f"{column}: {schema.names.count(column)} columns have this name")
             continue
-        found = schema.field(column).type
-        plain = normal.plain_type(found, wanted[column])
+        actual = schema.field(column).type
+        plain = normal.plain_type(actual, wanted[column])
         kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
         if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
-            problems.append(f"{column}: {found}, expected {' and '.join(wrong)}")
+            problems.append(f"{column}: {actual}, expected {' and '.join(wrong)}")
     return "; ".join(problems) or None
 
 
 def type_advice(reason: str) -> str:
-    """Return what the kinds are that a schema problem says were expected; empty for others."""
-    return " ".join(told for kind, told in _ADVICE.items() if f"expected {kind}" in reason)
+    """Explain the kinds that a schema problem says were expected; empty for other problems."""
+    return " ".join(text for kind, text in _ADVICE.items() if f"expected {kind}" in reason)
 
 
 def partition_problems(
     partitions: Iterable[Mapping[str, str | None]], catalog: Catalog
 ) -> dict[str, str]:
-    """Return, by partition key that is read as numbers, a folder's value that is none."""
+    """Return the partition keys that are read as numbers, with a value that is no number.
+
+    Args:
+        partitions: partition values of each file.
+        catalog: the log's catalogue.
+    """
     whole = {column for column, kind in _counted(catalog) if kind == normal.WHOLE}
     numbers = {f.columns[0] for f in catalog.features if isinstance(f, NumericSpec)}
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for partition in partitions:
         for key in (whole | numbers) & partition.keys():
             text = partition[key]
             if text is not None and not _parses(text, pa.int64() if key in whole else pa.float64()):
-                found.setdefault(key, text)
-    return found
+                problems.setdefault(key, text)
+    return problems
 
 
 def _parses(text: str, kind: pa.DataType) -> bool:
@@ -114,9 +120,12 @@ def _parses(text: str, kind: pa.DataType) -> bool:
 def normalised(
     rows: pa.RecordBatch, columns: Sequence[str], catalog: Catalog | None
 ) -> pa.RecordBatch:
-    """Return these columns of a file's rows in the few types that all that follows reads.
+    """Return columns of a file's rows in the few types that the code after this reads.
 
-    An optional column that the file lacks is null. Without a catalogue only spellings change.
+    Args:
+        rows: as the file has them.
+        columns: wanted names; one that the file lacks is null.
+        catalog: says what kind each column is; None changes nothing but the spelling of a type.
 
     Raises:
         ArrowInvalid: a column of text holds bytes that are no UTF-8.
@@ -125,15 +134,16 @@ def normalised(
 
 
 def expected_kinds(catalog: Catalog) -> dict[str, str]:
-    """Column -> `id`, `whole number`, a list of either, `number`, `label` or `time`.
+    """Return the kind that the catalogue expects of each column.
 
-    Of a column that is read in several ways it is the strictest one.
+    A kind is `id`, `whole number`, a list of either, `number`, `label` or `time`. A column that is
+    read in several ways has the strictest of their kinds.
     """
     return dict.fromkeys(catalog.columns, "id") | dict(_uses(catalog))
 
 
 def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
-    """Return every column with each kind that it is read as, the strictest last."""
+    """Yield each column with each kind that it is read as, the strictest last."""
     log = catalog.log
     for feature in catalog.features:
         if isinstance(feature, NumericSpec):
@@ -151,7 +161,7 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
 
 
 def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:
-    """Columns that an identity table reads: their ids must be whole numbers."""
+    """Yield the columns that an identity table reads: their ids must be whole numbers."""
     for feature in catalog.keyed:
         table = catalog.table_specs[table_of(feature) or feature.name]
         if table.encoding == "identity" and not isinstance(feature, NumericSpec):
@@ -159,25 +169,26 @@ def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:
             yield feature.columns[0], "list of whole numbers" if is_list else "whole number"
 
 
-def _is_kind(found: pa.DataType, kind: str) -> bool:
+def _is_kind(actual: pa.DataType, kind: str) -> bool:
+    """Tell whether a column of this plain type may be read as this kind."""
     is_ = pa.types
-    if is_.is_dictionary(found):
-        found = found.value_type
-    whole = bool(is_.is_integer(found) or is_.is_boolean(found))
-    number = bool(whole or is_.is_floating(found) or is_.is_decimal(found))
+    if is_.is_dictionary(actual):
+        actual = actual.value_type
+    whole = bool(is_.is_integer(actual) or is_.is_boolean(actual))
+    number = bool(whole or is_.is_floating(actual) or is_.is_decimal(actual))
     if kind.startswith("list of "):
-        is_list = is_.is_list(found) or is_.is_large_list(found)
-        return bool(is_list) and _is_kind(found.value_type, kind.removeprefix("list of ")[:-1])
+        is_list = is_.is_list(actual) or is_.is_large_list(actual)
+        return bool(is_list) and _is_kind(actual.value_type, kind.removeprefix("list of ")[:-1])
     if kind in ("number", "label"):
         return number
     if kind == "time":
-        return number or bool(is_.is_timestamp(found) or is_.is_date(found))
-    return whole or (kind == "id" and bool(is_.is_string(found) or is_.is_large_string(found)))
+        return number or bool(is_.is_timestamp(actual) or is_.is_date(actual))
+    return whole or (kind == "id" and bool(is_.is_string(actual) or is_.is_large_string(actual)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """Rows of one batch that must lose labels, and what was seen."""
+    """Rows of one batch that must lose labels, and counts of what is wrong."""
 
     quarantined: Mask | None
     """Rows that lose every label."""
@@ -187,7 +198,11 @@ class Inspection:
     """Task -> rows that lose its label alone, where there are any."""
 
     def without(self, unripe: Mapping[str, Mask]) -> dict[str, Mask]:
-        """Return, by task, the rows without a label: those that lose it here, and unripe ones."""
+        """Return the rows that lose the label of one task: masked here, or not ripe.
+
+        Args:
+            unripe: task -> rows whose label is not ripe.
+        """
         joined = dict(unripe)
         for task, mask in self.masked.items():
             joined[task] = joined[task] | mask if task in joined else mask
@@ -195,7 +210,12 @@ class Inspection:
 
 
 def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
-    """Judge rows by the contract; pure, the same in `iak check` and in training."""
+    """Check rows against the contract. Pure, and the same in `iak check` and in training.
+
+    Args:
+        rows: raw rows with all columns of the catalogue.
+        catalog: the log's catalogue.
+    """
     counts: Counter[str] = Counter()
     verdicts: list[Mask] = []
     masked: dict[str, Mask] = {}
@@ -241,7 +261,7 @@ def _numpy(mask: pa.Array) -> Mask:
 
 
 def _label(column: pa.Array) -> npt.NDArray[Any]:
-    """The label as it lies where it is whole, else as floats, a null as NaN."""
+    """Return labels as NumPy has them: integers as they are, else floats with NaN for null."""
     is_whole = pa.types.is_integer(column.type) and not column.null_count
     floats = column if is_whole else column.cast(pa.float64(), safe=False)
     return cast("npt.NDArray[Any]", floats.to_numpy(zero_copy_only=False))
@@ -256,21 +276,22 @@ def _odd_labels(values: npt.NDArray[Any], column: str) -> Counter[str]:
     """Count the label values that are not 0 or 1, the most frequent ones by name."""
     distinct, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    found: Counter[str] = Counter()
-    for place, at in enumerate(order):
-        shown = _shown(float(distinct[at])) if place < NAMED_LABELS else "others"
-        found[f"quarantine: {ODD_LABEL}: {shown} in {column}"] += int(counts[at])
-    return found
+    named: Counter[str] = Counter()
+    for rank, index in enumerate(order):
+        shown = _shown(float(distinct[index])) if rank < NAMED_LABELS else "others"
+        named[f"quarantine: {ODD_LABEL}: {shown} in {column}"] += int(counts[index])
+    return named
 
 
 def _shown(value: float) -> str:
-    """Return a label value as people read it; long ones are rounded, so that few words arise."""
+    """Return a label value as text; a long one is rounded, so that few different texts arise."""
     return f"{value:.0f}" if value.is_integer() and abs(value) < 100 else f"{value:.2g}"
 
 
 def _conversions_without_click(
     rows: pa.RecordBatch, catalog: Catalog
 ) -> Iterable[tuple[Mask, str]]:
+    """Yield, for each conversion, the rows that have it without the click, and a name for that."""
     clicks = [t for t in catalog.tasks if t.kind == "click"]
     for task in catalog.tasks:
         if task.kind == "conversion" and clicks:
@@ -279,6 +300,7 @@ def _conversions_without_click(
 
 
 def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
+    """Return the rows whose domain the catalogue does not list."""
     known = np.zeros(len(rows), np.bool_)
     columns = [rows.column(k).cast(pa.string()) for k in catalog.domain.keys]
     for values in catalog.domain.values:
@@ -289,7 +311,7 @@ def _undeclared(rows: pa.RecordBatch, catalog: Catalog) -> Mask:
 
 
 def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
-    """Ids that an identity table has no row for; they read the unseen row."""
+    """Count the ids that an identity table has no row for; they read the unseen row."""
     counts: Counter[str] = Counter()
     for feature in catalog.keyed:
         table = catalog.table_specs[table_of(feature) or feature.name]
@@ -305,13 +327,13 @@ def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
 
 
 def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[str, int]]:
-    """Count, by feature column, the numbers that are read as missing."""
+    """Yield, for each column of numbers, how many values are read as missing, and why."""
     for feature in catalog.features:
         column = rows.column(feature.columns[0])
         if not (isinstance(feature, NumericSpec) and pa.types.is_floating(column.type)):
             continue
         sizes = np.abs(column.to_numpy(zero_copy_only=False))
-        if (sizes < LARGEST).all():
+        if (sizes < LARGEST).all():  # usual: no null, no NaN, nothing beyond float32
             continue
         beyond = int((np.isfinite(sizes) & (sizes >= LARGEST)).sum())
         odd = len(sizes) - int((sizes < LARGEST).sum()) - column.null_count - beyond

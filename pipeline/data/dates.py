@@ -1,16 +1,16 @@
-"""The dates of a log, and which of them its windows are counted from.
+"""Choose the dates of a log that its windows are counted from.
 
 A window such as `days = [-2, -1]` counts from the log's last date, so one row with a wrong date
 would move every window. Two kinds of date are left out, and warned of:
 
-- beyond today: no event has happened there yet. Where every date lies beyond today the clock is
-  what is wrong, or the log is made up, and today bounds nothing;
+- beyond today: no event has happened there yet. Where every date lies beyond today, the clock is
+  wrong or the log is synthetic, and today bounds nothing;
 - stray: one date, or a run of dates, at the log's start or end that is far from the rest and
-  nearly empty. Far is a gap of more than a week and of more than five times the log's usual step
-  between dates. Nearly empty is a tenth at most of the rows of a usual date, date by date.
+  nearly empty. Far means a gap of more than a week and of more than five times the log's usual
+  step between dates. Nearly empty means that each date has at most a tenth of a usual date's rows.
 
-The usual step is the median over all dates. A usual date is the median over the longest run without
-such a gap, which needs three dates at least: two dates tell of nothing usual.
+The usual step is the median over all dates. The rows of a usual date are the median over the
+longest run without such a gap. That run needs at least three dates.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,14 +23,17 @@ from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.notice import notice
 
 FAR_DAYS = 7
+"""Least gap, in days, that may be far."""
 FAR_STEPS = 5
+"""Least gap that may be far, in usual steps."""
 NEARLY_EMPTY = 0.1
+"""Rows of a nearly empty date over those of a usual one, at most."""
 _USUAL_DATES = 3
-"""Dates from which on a run tells what is usual."""
+"""Fewest dates of a run that show what is usual."""
 _COUNTED_DATES = 31
-"""Dates of the run whose rows are counted where counting costs."""
+"""Most dates of the run whose rows are counted: counting reads footers."""
 RowsOf = Callable[[Sequence[date]], Mapping[date, int]]
-"""Rows of each of these dates; asked only where some date lies far from the others."""
+"""Counts the rows of each of these dates; called only where some date is in doubt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,7 @@ class LogDates:
     future: Mapping[date, int] = field(default_factory=dict)
     """Dates beyond today, with their rows."""
     today: date | None = None
-    """The date that no row can lie beyond; None where no clock bounds the log."""
+    """The last date that a row can have; None where no clock bounds the log."""
     unread: Mapping[str, int] = field(default_factory=dict)
     """Values of the date's partition key that name no date, with their rows."""
     is_beyond_today: bool = False
@@ -57,13 +60,17 @@ class LogDates:
 
     @property
     def span(self) -> str:
-        """Return the first and the last date, as a message says them."""
+        """Return the first and the last date as part of a message."""
         if not self.counted:
             return "the log has no date"
         return f"the log's first day is {self.counted[0]}, its last {self.counted[-1]}"
 
     def collected_by(self, wanted: date | None) -> date | None:
-        """Return the last date whose labels can have been collected: never later than today."""
+        """Return the last date whose labels can have been collected, at most today.
+
+        Args:
+            wanted: the date that the job or the catalogue gives; None takes the newest date.
+        """
         as_of = wanted or self.newest
         return min(as_of, self.today) if as_of and self.today else as_of
 
@@ -78,7 +85,7 @@ class LogDates:
             (self.stray, "dates far from the others"),
             (self.future, f"dates beyond today, {self.today}"),
         )
-        found = [
+        findings = [
             notice(
                 f"{what}: {_listed(dates)}",
                 column=column,
@@ -90,7 +97,7 @@ class LogDates:
             if dates
         ]
         if self.is_beyond_today:
-            found.append(
+            findings.append(
                 notice(
                     f"every date of the log lies beyond this machine's: {self.span}",
                     column=column,
@@ -99,11 +106,11 @@ class LogDates:
                     where=where,
                 )
             )
-        return found
+        return findings
 
 
 def _listed(dates: Mapping[date, int]) -> str:
-    """Up to three dates with their rows, and how many more there are."""
+    """Return up to three dates with their rows as text, and how many more there are."""
     shown = [
         f"{day} ({rows:,} {'row' if rows == 1 else 'rows'})"
         for day, rows in sorted(dates.items())[:3]
@@ -119,12 +126,12 @@ def sort_out(
     today: date | None,
     unread: Mapping[str, int] | None = None,
 ) -> LogDates:
-    """Sort out the dates of a log: those that windows are counted from, and the others.
+    """Separate the dates that windows are counted from, and those that are stray or to come.
 
     Args:
         dates: every date of the log, in any order.
         rows_of: counts the rows of some dates; called only where a date is in doubt.
-        today: the date that no row can lie beyond, None where no clock bounds the log.
+        today: the last date that a row can have; None where no clock bounds the log.
         unread: values that name no date, with their rows.
     """
     known = sorted(set(dates))
@@ -150,7 +157,7 @@ def _rows(rows_of: RowsOf, dates: Sequence[date]) -> dict[date, int]:
 def _without_strays(
     dates: Sequence[date], rows_of: RowsOf
 ) -> tuple[Sequence[date], dict[date, int]]:
-    """The dates without stray ones at either end, and the stray ones with their rows."""
+    """Return the dates without stray ones at either end, and the stray ones with their rows."""
     runs = _runs(dates)
     bulk = max(runs, key=len, default=[])
     if len(runs) < 2 or len(bulk) < _USUAL_DATES:
@@ -169,11 +176,11 @@ def _without_strays(
 
 
 def _runs(dates: Sequence[date]) -> list[list[date]]:
-    """The dates, cut where a gap is far longer than the usual step."""
+    """Return the dates in runs, cut where a gap is far longer than the usual step."""
     steps = [(later - earlier).days for earlier, later in pairwise(dates)]
     far = max(FAR_DAYS, FAR_STEPS * median(steps)) if steps else 0
     runs: list[list[date]] = []
-    for day, step in zip(dates, [None, *steps], strict=False):  # no date, no step
+    for day, step in zip(dates, [None, *steps], strict=False):  # without dates, [None] is longer
         if step is None or step > far:
             runs.append([])
         runs[-1].append(day)

@@ -1,4 +1,4 @@
-"""A sample of an undeclared log -> what its catalogue should say, each guess with its reason."""
+"""Guess from a sample of a log what its catalogue should say, each guess with its reason."""
 
 import re
 from collections import Counter
@@ -40,7 +40,7 @@ _SPLIT_WORDS = {
     "test": ("test", "testing", "eval", "holdout", "te"),
 }
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
-"""How a value begins that is a date, whatever follows it."""
+"""A value that begins with a date."""
 _DATE_PARTS = words_of("year month day hour yyyy mm dd hh y m d h week minute")
 _DOMAIN_WORDS = words_of(
     "region country market city province state segment scene channel site daypart platform "
@@ -66,7 +66,7 @@ class TimeGuess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogDescription:
-    """What the catalogue of a log should say."""
+    """What the catalogue of a log should say, as far as it can be guessed."""
 
     partition_keys: tuple[str, ...]
     tasks: tuple[LabelGuess, ...]
@@ -85,7 +85,7 @@ class LogDescription:
     leaks: tuple[Guess, ...] = ()
     left_out: tuple[Guess, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What a person should look at."""
+    """What a person should check."""
 
 
 def describe_log(sample: LogSample) -> LogDescription:
@@ -177,7 +177,7 @@ def _is_domain_key(sample: LogSample, key: str, date_key: Guess | None) -> bool:
 
 def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return columns that say train, valid or test: column -> part -> its values."""
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    columns: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in rows.schema.names:
         if kind_of(rows.schema.field(name).type) != "text":
             continue
@@ -187,22 +187,22 @@ def _split_columns(rows: pa.Table) -> dict[str, dict[str, tuple[str, ...]]]:
             for part, names in _SPLIT_WORDS.items()
         }
         if parts["train"] and parts["test"] and sum(map(len, parts.values())) == len(values):
-            found[name] = {part: held for part, held in parts.items() if held}
-    return found
+            columns[name] = {part: own for part, own in parts.items() if own}
+    return columns
 
 
 def _event_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
-    """Find the event's time by type or size, by name, and by the folders' dates."""
+    """Guess the column of the event's time by type or size, by name, and by the folders' dates."""
     best: tuple[tuple[float, ...], str, str, Floats] | None = None
     rows = sample.rows
     days = _days_of(rows, date_key)
     for name in rows.schema.names:
         if name in sample.partition_keys or name in sample.uneven:
             continue
-        found = _seconds(rows.column(name))
-        if found is None:
+        as_time = _seconds(rows.column(name))
+        if as_time is None:
             continue
-        unit, seconds = found
+        unit, seconds = as_time
         words = words_of(name)
         is_named = bool(words & _TIME_WORDS) or any(w.endswith("time") for w in words)
         agrees = _agreement(seconds, days)[1] if days is not None else 0.0
@@ -217,10 +217,10 @@ def _event_time(sample: LogSample, date_key: Guess | None) -> TimeGuess | None:
         return None
     _, name, unit, seconds = best
     zone, zone_why = _zone(seconds, days, is_zoned=_is_zoned(rows, name, unit))
-    told = "a timestamp" if unit == "timestamp" else f"numbers that are Unix times in {unit}"
+    kind = "a timestamp" if unit == "timestamp" else f"numbers that are Unix times in {unit}"
     first, last = (datetime.fromtimestamp(s, UTC).date() for s in _ends(seconds))
     return TimeGuess(
-        column=name, unit=unit, time_zone=zone, why=f"{told}, {first} to {last}", zone_why=zone_why
+        column=name, unit=unit, time_zone=zone, why=f"{kind}, {first} to {last}", zone_why=zone_why
     )
 
 
@@ -233,7 +233,7 @@ def _is_zoned(rows: pa.Table, name: str, unit: str) -> bool:
 
 
 def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
-    """Return a column's unit and its values as Unix seconds, None where they cannot be times."""
+    """Return a column's unit and its values as Unix seconds; None where they cannot be times."""
     kind = kind_of(column.type)
     if kind not in ("time", "whole", "float"):
         return None
@@ -252,27 +252,28 @@ def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
 
 
 def _varies_like_time(seconds: Floats) -> bool:
-    """Return whether unnamed numbers lie as times do: many, over an hour to thirty years."""
+    """Tell whether numbers are spread like times: many values, over an hour to thirty years."""
     low, high = _ends(seconds)
     return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * _DAY
 
 
 def _days_of(rows: pa.Table, date_key: Guess | None) -> Floats | None:
-    """Return each row's day by its folder, as days since 1970; NaN where the folder has no date."""
+    """Return the day of each row's folder, as days since 1970; NaN where the folder has no date."""
     if date_key is None:
         return None
     coded = rows.column(date_key.column).combine_chunks().dictionary_encode()
     parsed = [splits.parse_date(v) for v in coded.dictionary.to_pylist()]
     days = [(d - date(1970, 1, 1)).days if d else np.nan for d in parsed]
-    places = coded.indices.fill_null(len(days)).to_numpy(zero_copy_only=False)
-    found: Floats = np.array([*days, np.nan])[places]
-    return found
+    codes = coded.indices.fill_null(len(days)).to_numpy(zero_copy_only=False)
+    days_of_rows: Floats = np.array([*days, np.nan])[codes]
+    return days_of_rows
 
 
 def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
-    """Return the hours from UTC at which times fall on their folders' dates, and the share.
+    """Return the offset from UTC, in hours, at which most times fall on their folders' dates.
 
-    Offsets near zero come first, so that one that is as good as UTC does not win.
+    Return the share of such times as well. Offsets near zero are tried first, so that UTC wins a
+    tie.
     """
     known = ~np.isnan(seconds) & ~np.isnan(days)
     shares = {
@@ -291,10 +292,10 @@ def _zone(seconds: Floats, days: Floats | None, *, is_zoned: bool) -> tuple[str,
     hours, share = _agreement(seconds, days)
     if not is_zoned:
         return "UTC", "times without a zone are wall clock in it; name your city's zone"
-    told = f"{share:.1%} of the times fall on their folders' dates there"
-    # POSIX turns the sign round: Etc/GMT-9 is nine hours ahead of UTC.
+    why = f"{share:.1%} of the times fall on their folders' dates there"
+    # POSIX reverses the sign: Etc/GMT-9 is nine hours ahead of UTC.
     zone = "UTC" if hours == 0 else f"Etc/GMT{-hours:+d}"
-    return zone, told if hours == 0 else f"{told}; your city's own zone knows summer time"
+    return zone, why if hours == 0 else f"{why}; your city's own zone knows summer time"
 
 
 # ---------------------------------------------------------------- identities
@@ -306,7 +307,7 @@ def _ids(rows: pa.Table, taken: set[str]) -> list[str]:
 
 
 def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
-    """Return the id column that never repeats; one that is named so, if there are several."""
+    """Return the id column that never repeats; of several, one whose name says so."""
     unique = []
     for name in _ids(rows, taken):
         known = rows.column(name).drop_null()
@@ -318,12 +319,12 @@ def _row_id(rows: pa.Table, taken: set[str]) -> Guess | None:
     named = [n for n in unique if words_of(n) & _ROW_WORDS]
     name = (named or unique)[0]
     nulls = rows.column(name).null_count
-    told = f"no value repeats in {len(rows) - nulls:,} sampled rows"
-    return Guess(column=name, why=f"{told}; {nulls:,} are null" if nulls else told)
+    why = f"no value repeats in {len(rows) - nulls:,} sampled rows"
+    return Guess(column=name, why=f"{why}; {nulls:,} are null" if nulls else why)
 
 
 def _request(rows: pa.Table, taken: set[str]) -> Guess | None:
-    """Return the id of a request or session, whose rows belong into one slice."""
+    """Return the id of a request or session, whose rows belong in one slice."""
     for name in _ids(rows, taken):
         column = rows.column(name)
         if words_of(name) & _REQUEST_WORDS and not column.null_count:
@@ -353,8 +354,8 @@ def _domain(
     """Return partition keys that are no dates, else a column of few values."""
     keys = tuple(k for k in sample.partition_keys if _is_domain_key(sample, k, date_key))
     if keys:
-        told = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
-        return Guess(column=keys[0], why=f"the folders are cut by {told}"), keys
+        listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
+        return Guess(column=keys[0], why=f"the folders are cut by {listing}"), keys
     best: tuple[bool, bool, float, str] | None = None
     for feature in features:
         column = sample.rows.column(feature.column)
@@ -378,7 +379,7 @@ def _domain(
 
 
 def _min_rows(sample: LogSample, keys: Sequence[str], cut: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return half the tuning rows of a middling domain, between 50 and 500."""
+    """Return half the tuning rows of a median domain, between 50 and 500."""
     counts = sample.rows.group_by(list(keys)).aggregate([([], "count_all")]).column("count_all")
     scale = sample.snapshot.rows / len(sample.rows)
     typical = float(np.median(counts.to_numpy())) * scale * cut["tune"]["share"]
@@ -391,10 +392,10 @@ def _splits(
     time: TimeGuess | None,
     columns: Mapping[str, Mapping[str, tuple[str, ...]]],
 ) -> tuple[dict[str, dict[str, Any]], str]:
-    """Cut windows of days where folders are dated, else by a split column, times, or hashes.
+    """Cut splits by days where folders are dated, else by a split column, event times, or hashes.
 
     Returns:
-        Split -> its settings, and `share` of the log's rows that it about holds; and why.
+        Split -> its settings, with `share`, its approximate share of the log's rows; and why.
     """
     by_day = _rows_by_day(sample, date_key, None)
     if len(by_day) > 2:
@@ -417,7 +418,7 @@ def _splits(
 def _rows_by_day(
     sample: LogSample, date_key: Guess | None, time: TimeGuess | None
 ) -> dict[date, int]:
-    """Return rows of each date, a lone date far from the others left out."""
+    """Return the rows of each date, without single dates far from the others."""
     counts: Counter[date] = Counter()
     if date_key:
         for file in sample.snapshot.files:
@@ -425,8 +426,8 @@ def _rows_by_day(
             if day:
                 counts[day] += file.rows
     elif time:
-        found = _seconds(sample.rows.column(time.column))
-        seconds = found[1] if found else np.zeros(0)
+        as_time = _seconds(sample.rows.column(time.column))
+        seconds = as_time[1] if as_time else np.zeros(0)
         days, rows = np.unique(
             np.floor(seconds[~np.isnan(seconds)] / _DAY).astype(int), return_counts=True
         )
@@ -436,7 +437,7 @@ def _rows_by_day(
     total = counts.total()
     while len(ordered) > 1:
         gaps = ((0, ordered[1] - ordered[0]), (-1, ordered[-1] - ordered[-2]))
-        stray = [ordered[at] for at, gap in gaps if gap.days > _STRAY_DAYS]
+        stray = [ordered[end] for end, gap in gaps if gap.days > _STRAY_DAYS]
         stray = [day for day in stray if counts[day] <= max(_STRAY_SHARE * total, 1)]
         if not stray:
             break
@@ -445,23 +446,27 @@ def _rows_by_day(
 
 
 def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str]:
-    """Cut days: a last tenth of the rows to test, a fifth before it to tune, the rest before."""
+    """Cut days: the last tenth of the rows to test, a fifth before it to tune, the rest before."""
     days, total = list(by_day), sum(by_day.values())
     last = days[-1]
 
-    def held(first: int, end: int) -> float:
+    def share(first: int, end: int) -> float:
         return sum(by_day[d] for d in days[first:end]) / total
 
-    test = next(at for at in range(len(days) - 1, 1, -1) if held(at, len(days)) >= 0.1 or at == 2)
-    tune = next(at for at in range(test - 1, 0, -1) if held(at, test) >= 0.2 or at == 1)
-    back = {at: (days[at] - last).days - 1 for at in (tune, test)}
+    # Each window has at least one day, however the rows lie.
+    test = next(
+        day for day in range(len(days) - 1, 1, -1) if share(day, len(days)) >= 0.1 or day == 2
+    )
+    tune = next(day for day in range(test - 1, 0, -1) if share(day, test) >= 0.2 or day == 1)
+    # Days of a catalogue count backwards from the last, which is -1.
+    back = {day: (days[day] - last).days - 1 for day in (tune, test)}
     windows = {
         "pretrain": (0, back[tune] - 1),
         "tune": (back[tune], back[test] - 1),
         "test": (back[test], -1),
     }
-    shares = {"pretrain": held(0, tune), "tune": held(tune, test), "test": held(test, len(days))}
-    found: dict[str, dict[str, Any]] = {}
+    shares = {"pretrain": share(0, tune), "tune": share(tune, test), "test": share(test, len(days))}
+    cuts: dict[str, dict[str, Any]] = {}
     for name, window, low, high in (
         ("pretrain", "pretrain", 0.0, 0.95),
         ("pretrain_valid", "pretrain", 0.95, 1.0),
@@ -471,8 +476,8 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str
         ("test", "test", 0.0, 1.0),
     ):
         cut = {"days": windows[window], "share": shares[window] * (high - low)}
-        found[name] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
-    return found, f"{len(days):,} days from {days[0]} to {last}"
+        cuts[name] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
+    return cuts, f"{len(days):,} days from {days[0]} to {last}"
 
 
 def _by_column(
@@ -498,11 +503,11 @@ def _by_column(
             ("gate", "valid", 0.75, 1.0),
             ("test", "test", 0.0, 1.0),
         )
-    found: dict[str, dict[str, Any]] = {}
+    splits_by_name: dict[str, dict[str, Any]] = {}
     for split, part, low, high in cuts:
         cut = {"where": {name: parts[part]}, "share": share[part] * (high - low)}
-        found[split] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
-    return found, f"the column {name} says " + ", ".join(parts)
+        splits_by_name[split] = cut | ({"slice": (low, high)} if (low, high) != (0.0, 1.0) else {})
+    return splits_by_name, f"the column {name} says " + ", ".join(parts)
 
 
 def _notes(
@@ -512,11 +517,11 @@ def _notes(
     user: Guess | None,
     split_columns: Mapping[str, Any],
 ) -> list[str]:
-    """Return what a person should look at first, worst first."""
+    """Return what a person should check, the most important first."""
     notes = []
     if len(labels) > 1 and not any(label.kind == "click" for label in labels):
         notes.append("no label is implied by the others: no task is the click")
-    notes += [f"{name} is left out or optional: {told}" for name, told in sample.uneven.items()]
+    notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
     notes += [f"{g.column} may know a label: {g.why}" for g in leaks]
     few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]
     notes += [f"{g.column} has few positives: {g.positives:,} in the sample" for g in few]

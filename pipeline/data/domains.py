@@ -1,22 +1,23 @@
-"""Rows of each domain in each split, and the domains that are served without having been tuned.
+"""Count the rows of each domain in each split, and find domains that are served but not tuned.
 
-Only the columns of the domain's keys are read, and those that decide what a split holds; keys that
-are partition keys cost nothing.
+Only the columns of the domain's keys are read, and those that decide which rows a split has. Keys
+that are partition keys cost nothing.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from iak.pipeline.data import features, reader
+from iak.pipeline.data import features, parquet
 from iak.pipeline.data.splits import Selection
 from iak.schemas.domain import POOLED
 from iak.schemas.log import Catalog
 from iak.schemas.task import DomainSpec
 
 BASE = "base"
-"""What serves where no kernel does."""
+"""Name of the base where a kernel is named: it serves where no kernel does."""
 JUDGED = ("gate", "test")
+"""Splits whose domains should have been tuned."""
 Path = tuple[str, ...]
 """A domain's names, from the pooled level down to its own."""
 Serving = Callable[[Path], str]
@@ -25,12 +26,17 @@ Serving = Callable[[Path], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainRows:
-    """Rows of every domain in some splits; rows without a domain are left out."""
+    """Rows of each domain in some splits; rows without a domain are left out."""
 
     by_split: Mapping[str, Mapping[Path, int]]
 
     def at_level(self, split: str, depth: int) -> Counter[str]:
-        """Return the rows of a split by domain of one level, 0 being the pooled one."""
+        """Return the rows of a split by domain of one level.
+
+        Args:
+            split: name of the split; one that was not counted has no rows.
+            depth: the level, 0 for the pooled one.
+        """
         counts: Counter[str] = Counter()
         for path, rows in self.by_split.get(split, {}).items():
             counts[path[depth]] += rows
@@ -39,7 +45,7 @@ class DomainRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UntunedDomain:
-    """A domain that is judged or served without a single tuning row."""
+    """A domain that is evaluated or served without a single tuning row."""
 
     domain: str
     split: str
@@ -51,7 +57,7 @@ def count_domains(selections: Mapping[str, Selection], catalog: Catalog) -> Doma
     """Count each split's rows by domain.
 
     Args:
-        selections: by name of the split.
+        selections: name of a split -> its rows.
         catalog: the log's catalogue.
     """
     return DomainRows(
@@ -63,17 +69,23 @@ def _count(selection: Selection, catalog: Catalog) -> Counter[Path]:
     keys = catalog.domain.all_keys
     counts: Counter[Path] = Counter()
     for file, group, rows in selection.groups:
-        columns = reader.selected_columns(selection, file, group, keys, catalog)
+        columns = parquet.selected_columns(selection, file, group, keys, catalog)
         levels = [features.domain_names(columns, level) for level in catalog.domain.levels]
         paths = Counter(zip(*(names.to_pylist() for names in levels), strict=True))
-        if set(keys) <= set(selection.snapshot.files[file].exact_partition):  # one row for all
+        if set(keys) <= set(selection.snapshot.files[file].exact_partition):
+            # `selected_columns` then returns one row for all rows of the group.
             paths = Counter(dict.fromkeys(paths, rows))
         counts.update({path: count for path, count in paths.items() if None not in path})
     return counts
 
 
 def expected_serving(rows: DomainRows, domain: DomainSpec) -> Serving:
-    """Return which kernel will serve a domain if the gate publishes every one that is tuned."""
+    """Return which kernel serves each domain, if the gate publishes every kernel that is tuned.
+
+    Args:
+        rows: rows of the tune split at least.
+        domain: the catalogue's `[domain]`, whose `min_rows` decides what is tuned.
+    """
     floors = [1, *[domain.min_rows] * (len(domain.levels) - 1)]
     tuned = {
         name
@@ -85,25 +97,25 @@ def expected_serving(rows: DomainRows, domain: DomainSpec) -> Serving:
 
 
 def nearest_of(names: set[str]) -> Serving:
-    """Return a rule by which the most specific of these kernels serves a domain."""
+    """Return the rule that the most specific of these kernels serves a domain."""
     return lambda path: next((name for name in reversed(path) if name in names), BASE)
 
 
 def find_untuned(rows: DomainRows, serving: Serving) -> tuple[UntunedDomain, ...]:
     """Find the domains of any split that have no tuning row, those with most rows first."""
     tuned = {path[-1] for path in rows.by_split.get("tune", {})}
-    found = [
+    untuned = [
         UntunedDomain(domain=path[-1], split=split, rows=count, served_by=serving(path))
         for split, domains in rows.by_split.items()
         for path, count in domains.items()
         if path[-1] not in tuned
     ]
-    return tuple(sorted(found, key=lambda d: (d.split, -d.rows, d.domain)))
+    return tuple(sorted(untuned, key=lambda d: (d.split, -d.rows, d.domain)))
 
 
-def untuned_message(found: Sequence[UntunedDomain], split: str) -> str | None:
+def untuned_message(untuned: Sequence[UntunedDomain], split: str) -> str | None:
     """Return one line about the untuned domains of a split, None where it has none."""
-    own = [domain for domain in found if domain.split == split]
+    own = [domain for domain in untuned if domain.split == split]
     if not own:
         return None
     shown = "; ".join(f"{d.domain} ({d.rows:,} rows, served by {_kernel(d)})" for d in own[:3])

@@ -1,6 +1,6 @@
-"""Columns -> ids and floats, as the catalogue says; pure, and the same code at serving time.
+"""Encode raw columns as ids and floats, as the catalogue says. Pure; serving uses the same code.
 
-A raw record batch becomes an encoded one, a row a row:
+A raw record batch becomes an encoded one with the same rows in the same order:
 
     f.<feature>   int64 or list<int64>   rows of the feature's table
     n.<feature>   float                  dense input
@@ -10,8 +10,10 @@ A raw record batch becomes an encoded one, a row a row:
     user          int64                  key of the user
     row           int64                  key of the row itself
 
-The ids of an encoded batch lie end to end in one buffer, feature after feature, as a
-KeyedJaggedTensor wants them; batch.py takes them as they lie.
+The ids of an encoded batch are contiguous in one buffer, feature after feature, as a
+KeyedJaggedTensor has them. So `batch.py` takes them without a copy.
+
+Letters: P parts, F features that read a table.
 """
 
 from collections import Counter
@@ -41,8 +43,8 @@ from iak.schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
 LARGEST = float(np.finfo(np.float32).max)
-"""Numbers of this size or more are read as missing: no dense input can hold them, and what writes
-them (1.797e308, 3.4e38) means no number."""
+"""Numbers of this size or more are read as missing. No float32 can hold them, and writers use such
+values (1.797e308, 3.4e38) to mean that there is no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +54,16 @@ class Encoding:
     vocabularies: Mapping[str, hashing.Keys]
     """Table -> sorted keys of its ids."""
     statistics: Mapping[str, tuple[float, float]]
-    """Number -> mean and deviation, after the logarithm."""
+    """Numeric feature -> mean and standard deviation, after the logarithm where one is taken."""
     boundaries: Mapping[str, Floats]
-    """Bucketed number -> its cuts."""
+    """Bucketed feature -> its boundaries, rising."""
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Table -> kind of its ids (see kinds.py); without an entry where it is not known."""
     memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
-    """Rows worked out before; no part of what was learned."""
+    """Rows that were looked up before; not part of what was learned."""
 
     def __reduce__(self) -> tuple[Callable[..., "Encoding"], tuple[()]]:
-        """Travels without its memo."""
+        """Leave the memo out of a pickle: each worker fills its own."""
         learned = partial(
             Encoding,
             vocabularies=self.vocabularies,
@@ -72,7 +74,7 @@ class Encoding:
         return learned, ()
 
     def table_rows(self, catalog: Catalog) -> dict[str, int]:
-        """Rows of every table, the null and unseen rows included."""
+        """Return the rows of every table, the null and unseen rows included."""
         rows: dict[str, int] = {}
         for name, table in catalog.table_specs.items():
             if name in self.boundaries:
@@ -93,15 +95,15 @@ def encode(
     unlabelled: npt.NDArray[np.bool_] | None = None,
     unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> pa.RecordBatch:
-    """The encoded rows; each depends on its own columns alone.
+    """Return the encoded rows. Each depends on its own columns alone.
 
     Args:
         rows: raw columns, partition keys included.
         identity: key of each row.
         catalog: the log's catalogue.
-        encoding: what the base's window taught.
-        unlabelled: quarantined rows, which lose every label.
-        unripe: by task, rows whose label has not matured.
+        encoding: what was learned on the base's window.
+        unlabelled: quarantined rows, which lose every label; None where there are none.
+        unripe: task -> rows that lose its label, because it is not ripe or impossible.
     """
     (batch,) = encode_parts(
         rows,
@@ -125,7 +127,17 @@ def encode_parts(
     unlabelled: npt.NDArray[np.bool_] | None = None,
     unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> list[pa.RecordBatch]:
-    """The same in batches of these sizes, each with its ids end to end."""
+    """Return the encoded rows in several batches, each with contiguous ids.
+
+    Args:
+        rows: as `encode` takes them, and so are the other arguments.
+        sizes: rows of each batch; their sum is the number of rows.
+        identity: key of each row.
+        catalog: the log's catalogue.
+        encoding: what was learned on the base's window.
+        unlabelled: quarantined rows; None where there are none.
+        unripe: task -> rows that lose its label.
+    """
     ends = np.cumsum([0, *sizes])
     ids = _ids(rows, ends, catalog, encoding)
     columns: dict[str, pa.Array] = {}
@@ -151,7 +163,7 @@ def encode_parts(
 
 
 def no_rows(catalog: Catalog) -> pa.Table:
-    """An encoded batch without rows, for a worker that has run out of them."""
+    """Return an encoded batch without rows, for a worker that has run out of them."""
     ids = {f.name: pa.list_(pa.int64()) if f.kind == "list" else pa.int64() for f in catalog.keyed}
     types: dict[str, pa.DataType] = {f"f.{name}": kind for name, kind in ids.items()}
     types |= {f"n.{f.name}": pa.float32() for f in catalog.numeric}
@@ -170,12 +182,13 @@ def domain_names(rows: pa.RecordBatch, keys: tuple[str, ...]) -> pa.DictionaryAr
     coded = [_as_dictionary(rows.column(key)) for key in keys]
     if all(len(column.dictionary) == 1 and not column.null_count for column in coded):
         name = _joined(keys, coded, np.zeros(1, np.int64))
-        if len(rows) and not name.null_count:  # as in one partition
+        if len(rows) and not name.null_count:  # usual: all rows are of one partition
             return _repeated(name, len(rows))
     combinations = _combined(coded).dictionary_encode()
     names = _joined(keys, coded, combinations.dictionary.to_numpy())
     named = pa.DictionaryArray.from_arrays(combinations.indices, names)
-    if names.null_count or len(names.unique()) < len(names):  # a dictionary that repeats a word
+    # Two combinations may have one name where a dictionary repeats a word; then encode again.
+    if names.null_count or len(names.unique()) < len(names):
         named = named.dictionary_decode().dictionary_encode()
     return cast("pa.DictionaryArray", named)
 
@@ -184,7 +197,7 @@ def _key_values(column: pa.Array) -> pa.DictionaryArray:
     """Return a key's values as text, each word once."""
     coded = _as_dictionary(column)
     words = coded.dictionary.cast(pa.string())
-    if len(words) == 1 and not coded.null_count:  # as in one partition
+    if len(words) == 1 and not coded.null_count:  # usual: all rows are of one partition
         return _repeated(words, len(coded))
     return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), words)
 
@@ -194,7 +207,10 @@ def _as_dictionary(column: pa.Array) -> pa.DictionaryArray:
 
 
 def _combined(coded: list[pa.DictionaryArray]) -> pa.Array:
-    """One number for each row's combination of words; null where a column is null."""
+    """Return a number for each row's combination of words; null where a column is null.
+
+    The number has the first column's code as its highest digit (a mixed radix system).
+    """
     combined, missing = np.zeros(len(coded[0]), np.int64), np.zeros(len(coded[0]), np.bool_)
     for column in coded:
         combined = combined * len(column.dictionary) + whole_numbers(column.indices)
@@ -209,12 +225,18 @@ def _repeated(word: pa.Array, count: int) -> pa.DictionaryArray:
 
 
 def _joined(keys: tuple[str, ...], coded: list[pa.DictionaryArray], numbers: Ids) -> pa.Array:
-    """The names of combinations that `_combined` numbered."""
+    """Return the names of combinations that `_combined` numbered.
+
+    Args:
+        keys: key of each column.
+        coded: the columns.
+        numbers: of the combinations.
+    """
     parts: list[Any] = []
     for key, column in zip(reversed(keys), reversed(coded), strict=True):
         count = max(len(column.dictionary), 1)
-        numbers, places = np.divmod(numbers, count)
-        text = column.dictionary.take(pa.array(places)).cast(pa.string())
+        numbers, codes = np.divmod(numbers, count)
+        text = column.dictionary.take(pa.array(codes)).cast(pa.string())
         for character, code in ESCAPES:
             text = pc.replace_substring(text, character, code)
         parts = [pa.scalar(f"{escaped(key)}="), text, *([pa.scalar("/"), *parts] if parts else [])]
@@ -239,7 +261,7 @@ def raw_number(feature: NumericSpec, rows: pa.RecordBatch) -> Floats:
     column = _decoded(rows.column(feature.columns[0])).cast(pa.float64(), safe=False)
     values: Floats = column.to_numpy(zero_copy_only=False)
     sizes = np.abs(values)
-    is_usable = sizes < LARGEST
+    is_usable = sizes < LARGEST  # False for NaN as well
     if feature.log:
         np.log1p(sizes, out=sizes)
         values = np.multiply(np.sign(values), sizes, out=sizes)
@@ -262,7 +284,7 @@ def _dense(
 
 
 def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Keys, Ids]:
-    """Keys of the feature's values that are not null, and how often each occurs."""
+    """Return the keys of the feature's values that are not null, and how often each occurs."""
     if feature.kind == "cross":
         return np.unique(_crossed(feature, rows), return_counts=True)
     column = rows.column(feature.columns[0])
@@ -270,37 +292,45 @@ def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Ke
         column, _ = _last_values(column, feature)
     values = hashing.coded(column)
     words = values.dictionary
-    counts = np.bincount(hashing.places_in_dictionary(values), minlength=len(words))[: len(words)]
+    # A null has the index after the last word; its count is cut off.
+    counts = np.bincount(hashing.dictionary_indices(values), minlength=len(words))[: len(words)]
     counted = known(words) & (counts > 0)
     return hashing.keys_of_words(words)[counted], counts[counted]
 
 
 def _crossed(feature: FeatureSpec, rows: pa.RecordBatch) -> hashing.Keys:
-    """One key for the columns together; a null takes part as a value of its own."""
+    """Return one key for the columns together; a null counts as a value of its own."""
     keys = np.zeros(len(rows), np.uint64)
     for name in feature.columns:
         values = hashing.coded(rows.column(name))
         words = values.dictionary
         own = np.where(known(words), hashing.keys_of_words(words), np.uint64(0))
-        own = np.append(own, np.uint64(0))[hashing.places_in_dictionary(values)]
+        own = np.append(own, np.uint64(0))[hashing.dictionary_indices(values)]
         keys = hashing.combine(keys, own)
     return keys
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One feature's ids, before they are written."""
+    """The ids of one feature, before they are written into a buffer."""
 
     fill: Fill
     list_ends: npt.NDArray[np.int32] | None = None
-    """Where each row's list ends, after a 0; None for one id a row."""
+    """A 0, and then where the list of each row ends; None where each row has one id."""
 
     def ends(self, row_ends: Ids) -> Ids:
-        """Where the ids of the rows up to these end."""
+        """Return where the ids end of all rows up to each of these positions."""
         return row_ends if self.list_ends is None else self.list_ends[row_ends].astype(np.int64)
 
     def column(self, values: pa.Buffer, offset: int, start: int, stop: int) -> pa.Array:
-        """The column of the rows from `start` to `stop`, whose ids lie at `offset`."""
+        """Return the column of some rows.
+
+        Args:
+            values: buffer that holds their ids.
+            offset: position of their first id in the buffer.
+            start: first row.
+            stop: row after the last one.
+        """
         if self.list_ends is None:
             return pa.Array.from_buffers(pa.int64(), stop - start, [None, values], offset=offset)
         ends = self.list_ends[start : stop + 1]
@@ -311,16 +341,24 @@ class _Source:
 def _ids(
     rows: pa.RecordBatch, ends: Ids, catalog: Catalog, encoding: Encoding
 ) -> list[dict[str, pa.Array]]:
-    """The columns of ids of each part, their values end to end in one buffer a part."""
+    """Return the columns of ids of each part; the ids of a part are contiguous in one buffer.
+
+    Args:
+        rows: raw columns.
+        ends: a 0, and then the row where each part ends, (P + 1,).
+        catalog: the log's catalogue.
+        encoding: what was learned on the base's window.
+    """
     tables = catalog.table_specs
     sources = [_source(feature, rows, tables, encoding) for feature in catalog.keyed]
     ends_FP = np.array([source.ends(ends) for source in sources], np.int64).reshape(-1, len(ends))
     counts_PF = np.diff(ends_FP, axis=1).T
     ends_PF = np.cumsum(counts_PF, axis=1)
     starts_PF = ends_PF - counts_PF
+    # Lengths are known before ids are looked up. So each id is written once, where it belongs.
     buffers = [np.empty(count, np.int64) for count in counts_PF.sum(axis=1)]
-    for place, source in enumerate(sources):
-        bounds = zip(buffers, starts_PF[:, place], ends_PF[:, place], strict=True)
+    for index, source in enumerate(sources):
+        bounds = zip(buffers, starts_PF[:, index], ends_PF[:, index], strict=True)
         source.fill([buffer[start:end] for buffer, start, end in bounds])
     names = [f"f.{feature.name}" for feature in catalog.keyed]
     written = map(pa.py_buffer, buffers)
@@ -365,10 +403,10 @@ def _bucket(values: Floats, boundaries: Floats) -> Ids:
 
 
 def is_padding(values: pa.Array, padding: int | str) -> npt.NDArray[np.bool_]:
-    """Return where the values are the id that fills short lists up; a null is none."""
+    """Return which values are the id that fills short lists up; a null is not."""
     coded = hashing.coded(values)
     words = [str(word) == str(padding) for word in coded.dictionary.to_pylist()]
-    return np.array([*words, False])[hashing.places_in_dictionary(coded)]
+    return np.array([*words, False])[hashing.dictionary_indices(coded)]
 
 
 def _without_padding(column: pa.Array, padding: int | str) -> pa.Array:
@@ -386,12 +424,12 @@ def _without_padding(column: pa.Array, padding: int | str) -> pa.Array:
 
 
 PADDED_SHARE = 0.2
-"""Share of lists that must end, or begin, with the same value twice to look padded."""
+"""Share of lists that must end, or begin, with the same value twice before they look padded."""
 
 
 @dataclass(slots=True)
 class ListEnds:
-    """What lists of one length end and begin with, gathered batch by batch."""
+    """Counts of the values that lists of one length end and begin with, batch by batch."""
 
     lists: int = 0
     length: int | None = None
@@ -400,7 +438,7 @@ class ListEnds:
     starts: Counter[object] = field(default_factory=Counter)
 
     def add(self, column: pa.Array) -> None:
-        """Take more lists in."""
+        """Count more lists."""
         column = column.drop_null()
         sizes = np.diff(column.offsets.to_numpy())
         if not len(sizes) or self.length == -1:
@@ -413,14 +451,17 @@ class ListEnds:
         if length < 3:
             return
         first = column.offsets.to_numpy()[:-1]
-        for counter, at in ((self.ends, length - 2), (self.starts, 0)):
-            pairs = [column.values.take(pa.array(first + at + shift)) for shift in (0, 1)]
+        for counter, position in ((self.ends, length - 2), (self.starts, 0)):
+            pairs = [column.values.take(pa.array(first + position + shift)) for shift in (0, 1)]
             pairs = [_decoded(pair) for pair in pairs]
             twice = pairs[0].filter(pc.fill_null(pc.equal(*pairs), False))
             counter.update({v["values"]: v["counts"] for v in pc.value_counts(twice).to_pylist()})
 
     def padding(self) -> tuple[object, int] | None:
-        """Return the value that seems to fill lists up, and in how many; None where none does."""
+        """Return the value that seems to fill lists up, and the number of lists that it fills.
+
+        Return None where no value does.
+        """
         most = [counter.most_common(1)[0] for counter in (self.ends, self.starts) if counter]
         best = max(most, key=lambda pair: pair[1], default=None)
         if self.length in (None, -1) or best is None or best[1] < PADDED_SHARE * self.lists:
@@ -429,10 +470,10 @@ class ListEnds:
 
 
 def _last_values(column: pa.Array, feature: ListSpec) -> tuple[pa.Array, npt.NDArray[np.int32]]:
-    """The last values of each list, flattened, and where each list starts and ends.
+    """Return the last values of each list, flattened, and the offsets of the lists.
 
-    A null list becomes one null value, and so reads the null row; an empty list stays empty, and
-    pools to zeros. Padding is dropped first: a list of nothing else is an empty one.
+    A null list becomes one null value, and so reads the null row. An empty list stays empty, and
+    its mean is zeros. Padding is dropped first: a list of nothing else becomes an empty one.
     """
     last = feature.last
     if isinstance(column, pa.ChunkedArray):
@@ -441,6 +482,7 @@ def _last_values(column: pa.Array, feature: ListSpec) -> tuple[pa.Array, npt.NDA
         column = _without_padding(column, feature.padding)
     bounds = column.offsets.to_numpy()
     if not column.null_count and np.diff(bounds).max(initial=0) <= last:
+        # Usual: nothing is cut, so the values are taken without a copy.
         values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
         return values, (bounds - bounds[0]).astype(np.int32)
     ends, starts = bounds[1:].astype(np.int64), bounds[:-1].astype(np.int64)
@@ -448,10 +490,11 @@ def _last_values(column: pa.Array, feature: ListSpec) -> tuple[pa.Array, npt.NDA
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     lengths = np.where(valid, ends - starts, 1)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    # Position of each kept value: its list's start, plus its index within the list.
+    positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
     if column.null_count:
         from_null = np.repeat(~valid, lengths)
-        return column.values.take(pa.array(places, mask=from_null)), offsets.astype(np.int32)
-    is_whole = len(places) == len(column.values)
-    values = column.values if is_whole else column.values.take(pa.array(places))
+        return column.values.take(pa.array(positions, mask=from_null)), offsets.astype(np.int32)
+    is_whole = len(positions) == len(column.values)
+    values = column.values if is_whole else column.values.take(pa.array(positions))
     return values, offsets.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Give every file of a snapshot its content: kept from earlier, or read and hashed now."""
+"""Give each file of a snapshot its content: as stored by an earlier run, or read and hashed now."""
 
 import logging
 import os
@@ -17,21 +17,11 @@ from iak.pipeline.data.content import (
     stamp_of,
     version_of,
 )
-from iak.pipeline.data.logs import (
-    LogFile,
-    Snapshot,
-    Unreadable,
-    footer_digest,
-    footer_of,
-    read_footer,
-)
+from iak.pipeline.data.footer import footer_digest, footer_of, read_footer, unframed
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.errors import BadLog
 from iak.schemas.log import Catalog
 
-_FRAME = 4
-"""Bytes of Parquet's magic word."""
-_LENGTH = 4
-"""Bytes that hold the length of a footer."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,8 +29,8 @@ def with_contents(snapshot: Snapshot, catalog: Catalog, kept: KeptContents) -> S
     """Return the snapshot with the content of each file; one that cannot be read is quarantined.
 
     Args:
-        snapshot: as it was listed.
-        catalog: names the columns that jobs read.
+        snapshot: the listed files.
+        catalog: the log's catalogue, which names the columns that jobs read.
         kept: contents of earlier runs; those that are read now are added.
 
     Raises:
@@ -48,24 +38,24 @@ def with_contents(snapshot: Snapshot, catalog: Catalog, kept: KeptContents) -> S
     """
     columns = content_columns(catalog)
     wanted = [_wanted(snapshot, file, columns) for file in snapshot.files]
-    found = kept.find(wanted)
-    new = [(f, w) for f, w in zip(snapshot.files, wanted, strict=True) if w.path not in found]
+    contents = kept.find(wanted)
+    new = [(f, w) for f, w in zip(snapshot.files, wanted, strict=True) if w.path not in contents]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         read = pool.map(lambda pair: _read(snapshot, *pair), new)
         results = list(zip((w for _, w in new), read, strict=True))
     damaged = tuple(result for _, result in results if isinstance(result, Unreadable))
-    contents = [(w, result) for w, result in results if isinstance(result, FileContent)]
-    kept.keep((w, content) for w, content in contents if content.groups)
+    read_now = [(w, result) for w, result in results if isinstance(result, FileContent)]
+    kept.keep((w, content) for w, content in read_now if content.groups)
     if kept.problem:
         _log.warning(
             "content digests of log files cannot be kept at %s; every run reads all files for them",
             kept.problem,
         )
-    found |= {w.path: content for w, content in contents}
+    contents |= {w.path: content for w, content in read_now}
     files = tuple(
-        replace(f, content=found[w.path])
+        replace(f, content=contents[w.path])
         for f, w in zip(snapshot.files, wanted, strict=True)
-        if w.path in found
+        if w.path in contents
     )
     return replace(snapshot, files=files, unreadable=(*snapshot.unreadable, *damaged))
 
@@ -87,22 +77,17 @@ def files_without_checksums(snapshot: Snapshot) -> list[LogFile]:
 
 
 def _lacks_checksums(snapshot: Snapshot, file: LogFile) -> bool:
-    filesystem, path = snapshot.place_of(file.path)
+    filesystem, path = snapshot.locate(file.path)
     try:
         size, framed = read_footer(filesystem, path)
         with filesystem.open_input_file(path) as handle:
             return lacks_checksums(handle, unframed(framed), file_bytes=size)
     except (pa.ArrowException, OSError, ValueError):
-        return False  # another finding says what is wrong with it
-
-
-def unframed(framed: bytes) -> bytes:
-    """Return a footer without the frame that `footer_of` leaves around it."""
-    return framed[_FRAME : -_FRAME - _LENGTH]
+        return False  # another finding names the damage
 
 
 def _wanted(snapshot: Snapshot, file: LogFile, columns: ContentColumns) -> Wanted:
-    filesystem, path = snapshot.place_of(file.path)
+    filesystem, path = snapshot.locate(file.path)
     try:
         stamp = stamp_of(filesystem, path)
     except OSError as error:
@@ -112,7 +97,7 @@ def _wanted(snapshot: Snapshot, file: LogFile, columns: ContentColumns) -> Wante
 
 
 def _stored(file: LogFile, columns: ContentColumns) -> ContentColumns:
-    """Return the same columns under the names that they have in a file."""
+    """Return the same columns under the names that they have in the file."""
 
     def names(wanted: frozenset[str]) -> frozenset[str]:
         return frozenset(file.stored_names(sorted(wanted)).values())
@@ -121,8 +106,8 @@ def _stored(file: LogFile, columns: ContentColumns) -> ContentColumns:
 
 
 def _read(snapshot: Snapshot, file: LogFile, wanted: Wanted) -> FileContent | Unreadable:
-    """Hash a file's columns, unless its store names its version."""
-    filesystem, path = snapshot.place_of(file.path)
+    """Hash the columns of a file, unless its store gives it a version."""
+    filesystem, path = snapshot.locate(file.path)
     try:
         with filesystem.open_input_file(path) as handle:
             if version := version_of(handle):

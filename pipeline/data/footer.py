@@ -1,22 +1,30 @@
-"""Read where column chunks lie, and whether pages carry checksums, from a Parquet footer.
+"""Read the footer of a Parquet file: its bytes, row groups, column chunks and checksums.
 
-pyarrow's accessor of column chunks ends the process on some damaged footers, and no accessor tells
-whether a page has a checksum. Both stand in structures of Thrift's compact protocol, of which this
-file reads as much as it needs.
+pyarrow's accessor of column chunks ends the process on some damaged footers (pyarrow 26), and no
+accessor tells whether a page has a checksum. Both stand in structures of Thrift's compact protocol.
+This module reads as much of that protocol as it needs.
 
 Sources: thrift/doc/specs/thrift-compact-protocol.md; parquet-format 2.11, parquet.thrift.
 """
 
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+import xxhash
+
+_MAGIC = b"PAR1"
+_LENGTH_BYTES = 4
+"""Bytes that hold the length of a footer, before the magic word at the end of the file."""
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 _INTEGERS = (4, 5, 6)
 _TRUTHS = (_TRUE, _FALSE)
 _BYTES_OF = {_BYTE: 1, _DOUBLE: 8}
 _LONG = 15
-"""In place of a list's count: the count stands behind."""
+"""Stands for a list's count where the count follows as a number of its own."""
 _DEEPEST = 32
-"""Structures inside each other; parquet.thrift needs fewer than ten."""
+"""Most structures inside each other; parquet.thrift needs fewer than ten."""
 
 # Fields of parquet.thrift, by structure.
 _ROW_GROUPS = 4
@@ -26,14 +34,74 @@ _PATH, _COMPRESSED_BYTES, _DATA_AT, _DICTIONARY_AT = 3, 7, 9, 11
 _PAGE_CHECKSUM = 4
 
 Fields = dict[int, "Fields"]
-"""Fields of a structure that somebody wants, each with those wanted of the structures in it."""
+"""Number of each wanted field of a structure -> the fields wanted of the structures in it."""
 _OF_A_CHUNK: Fields = {_PATH: {}, _COMPRESSED_BYTES: {}, _DATA_AT: {}, _DICTIONARY_AT: {}}
 _OF_A_FOOTER: Fields = {_ROW_GROUPS: {_COLUMNS: {_META_DATA: _OF_A_CHUNK}}}
 _OF_A_PAGE: Fields = {_PAGE_CHECKSUM: {}}
 
 
+def read_footer(filesystem: pa.fs.FileSystem, path: str) -> tuple[int, bytes]:
+    """Return the size and footer of a file, as `footer_of` does.
+
+    Raises:
+        ValueError: the file does not end as Parquet does.
+        OSError: the file cannot be read.
+    """
+    with filesystem.open_input_file(path) as file:
+        return footer_of(file)
+
+
+def footer_of(file: pa.NativeFile) -> tuple[int, bytes]:
+    """Return the file's size, and its footer between magic words.
+
+    Framed so, pyarrow reads the footer as that of a file without rows.
+
+    Raises:
+        ValueError: the file does not end as Parquet does.
+    """
+    size: int = file.size()
+    if size < 12:
+        raise ValueError(f"{size} bytes are too few for Parquet")
+    tail = bytes(file.read_at(8, size - 8))
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MAGIC or length + 12 > size:
+        raise ValueError("it does not end with a Parquet footer; was the upload cut short?")
+    return size, _MAGIC + bytes(file.read_at(length, size - 8 - length)) + tail
+
+
+def unframed(framed: bytes) -> bytes:
+    """Return a footer without the magic words and the length that `footer_of` leaves around it."""
+    return framed[len(_MAGIC) : -len(_MAGIC) - _LENGTH_BYTES]
+
+
+def footer_digest(footer: bytes) -> str:
+    """Return the digest by which a footer is recognised when its file is opened again."""
+    return xxhash.xxh3_128(footer).hexdigest()
+
+
+def group_rows_of(metadata: pq.FileMetaData) -> tuple[int, ...]:
+    """Return the rows of each row group.
+
+    Only counts are read here. On a footer with flipped bits pyarrow's accessor of column chunks
+    ends the process; damage there shows when the chunks are read.
+
+    Raises:
+        ValueError: the counts contradict each other.
+    """
+    rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
+        raise ValueError(f"its row groups hold {rows} rows, its footer says {metadata.num_rows}")
+    return rows
+
+
+def text_columns(metadata: pq.FileMetaData) -> list[str]:
+    """Return the paths of the columns that hold text, those inside lists among them."""
+    leaves = (metadata.schema.column(index) for index in range(metadata.num_columns))
+    return [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+
+
 class Chunk(NamedTuple):
-    """Where one column's values of one row group lie in the file."""
+    """Position in the file of one column's values of one row group."""
 
     column: str
     """Name of the column; of a nested one, that of its outermost field."""
@@ -91,7 +159,7 @@ def _read(content: bytes, wanted: Fields) -> dict[int, Any]:
 
 
 class _Reader:
-    """Reads wanted values of the compact protocol one after another, and passes over the others."""
+    """Reads wanted values of the compact protocol in order, and skips the others."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.at = content, 0
@@ -148,9 +216,10 @@ class _Reader:
 
 
 def _skip(content: bytes, at: int, kind: int, depth: int) -> int:
-    """Return where the value of a field ends that begins at byte `at`.
+    """Return where the value that begins at byte `at` ends.
 
-    A footer has some forty values a column chunk that nobody asks for: as few calls as possible.
+    A footer has about forty values of each column chunk that nobody asks for. These functions read
+    bytes in place and call each other as rarely as possible.
     """
     if kind in _INTEGERS:
         return _end_of_varint(content, at)
@@ -168,7 +237,7 @@ def _skip(content: bytes, at: int, kind: int, depth: int) -> int:
     if kind == _MAP:
         return _skip_map(content, at, depth + 1)
     if kind in _TRUTHS:
-        return at  # a field's truth value stands in its type
+        return at  # the type of a field says true or false
     if kind in _BYTES_OF:
         return at + _BYTES_OF[kind]
     raise ValueError(f"it has a value of type {kind}, which the protocol does not know")
@@ -178,7 +247,7 @@ def _skip_structure(content: bytes, at: int, depth: int) -> int:
     _check_depth(depth)
     while header := content[at]:
         at += 1
-        if header < 16:  # the field's number stands behind
+        if header < 16:  # the field's number follows
             at = _end_of_varint(content, at)
         if header & 15 in _INTEGERS:
             while content[at] > 127:
@@ -192,7 +261,7 @@ def _skip_structure(content: bytes, at: int, depth: int) -> int:
 def _skip_elements(content: bytes, at: int, count: int, kind: int, depth: int) -> int:
     _check_depth(depth)
     if kind in _TRUTHS:
-        return at + count  # an element's truth value takes a byte
+        return at + count  # an element that is true or false takes a byte
     for _ in range(_fits(count, content, at)):
         at = _skip(content, at, kind, depth)
     return at
@@ -228,7 +297,11 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _fits(count: int, content: bytes, at: int) -> int:
-    """Refuse a count of elements that the rest cannot hold: each takes a byte at least."""
+    """Return a count of elements that the rest of the bytes can hold.
+
+    Raises:
+        ValueError: there are fewer bytes left than elements; each takes at least one.
+    """
     if count > len(content) - at:
         raise ValueError(f"{count} elements do not fit into the rest of it")
     return count

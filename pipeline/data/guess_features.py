@@ -1,4 +1,4 @@
-"""Which columns of an undeclared log are features, of what kind, and which tables they share."""
+"""Guess which columns of a log are features, of what kind, and which tables they share."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,23 +22,31 @@ NUMBER_WORDS = words_of(
     "days seconds budget bid ctr cvr affinity weight sales stock rating"
 )
 _FEW = 50
+"""Distinct whole numbers up to which a column is categorical."""
 _MANY_ROWS = 1_000
 _NEARLY_UNIQUE = 0.8
+"""Distinct values over rows, of at least `_MANY_ROWS`, above which a column identifies rows."""
 _HASHED = 2**31
+"""Size from which on whole numbers look like hashes."""
 _LONG_TEXT = 60
+"""Mean characters above which text is free text."""
 _SKEWED = 10.0
+"""Length of the upper tail, in spans of the middle half, above which the logarithm is taken."""
 _OVERLAP = {"text": 0.2, "whole": 0.5}
-"""Share of a list's values that are an id column's; small numbers coincide more easily."""
+"""Least share of a list's values that occur in an id column for both to share a table. It is larger
+for whole numbers, because small ones coincide easily."""
 _LEAST_SHARED = 20
+"""Least number of distinct ids that both have."""
 _PADDED_SHARE = 0.05
+"""Least share of lists that end, or begin, with the padding."""
 _PADDINGS = (0, -1, "0", "-1", "", "pad", "PAD", "<pad>", "[PAD]", "null", "None")
 HISTORY = 20
-"""Values of a list that are kept."""
+"""Values of a list that a feature keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureGuess:
-    """A feature, and why it is read as it is."""
+    """A feature, and the reason of its kind."""
 
     column: str
     kind: Literal["categorical", "list", "numeric"]
@@ -60,7 +68,8 @@ def guess_features(
     Args:
         rows: sampled rows.
         skipped: columns that are no features: labels, leaks, row ids, dates.
-        uneven: columns that not every file holds alike; one of several types is left out.
+        uneven: column that some files lack, or have in another type -> a description. One of
+            several types is left out.
     """
     features: list[FeatureGuess] = []
     left_out: list[Guess] = []
@@ -68,28 +77,28 @@ def guess_features(
     owners = _owners(rows, names)
     owning = {owner for owner, _ in owners.values()}
     for name in names:
-        found = _feature(name, rows.column(name), owns_lists=name in owning)
-        told = uneven.get(name)
-        if isinstance(found, Guess) or (told and not told.endswith(MISSING)):
-            why = found.why if isinstance(found, Guess) else f"{told}"
+        guess = _feature(name, rows.column(name), owns_lists=name in owning)
+        difference = uneven.get(name)
+        if isinstance(guess, Guess) or (difference and not difference.endswith(MISSING)):
+            why = guess.why if isinstance(guess, Guess) else f"{difference}"
             left_out.append(Guess(column=name, why=why))
             continue
-        if told:
-            found = replace(found, why=f"{found.why}; {told}", is_optional=True)
+        if difference:
+            guess = replace(guess, why=f"{guess.why}; {difference}", is_optional=True)
         if name in owners:
             owner, share = owners[name]
-            why = f"{found.why}; {share:.0%} of its values are values of {owner}"
-            found = replace(found, why=why, table_of=owner)
-        features.append(found)
-    held = {feature.column for feature in features if feature.kind == "categorical"}
+            why = f"{guess.why}; {share:.0%} of its values are values of {owner}"
+            guess = replace(guess, why=why, table_of=owner)
+        features.append(guess)
+    categorical = {feature.column for feature in features if feature.kind == "categorical"}
     return tuple(
-        replace(feature, table_of=None) if feature.table_of not in held else feature
+        replace(feature, table_of=None) if feature.table_of not in categorical else feature
         for feature in features
     ), tuple(left_out)
 
 
 def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Map each list that holds values of an id column to that column, and the share."""
+    """Map each list with values of an id column to that column, and the share of such values."""
     kinds = {name: kind_of(rows.schema.field(name).type) for name in names}
     lists = [name for name, kind in kinds.items() if kind in ("list of whole", "list of text")]
     distinct = {
@@ -97,8 +106,8 @@ def _owners(rows: pa.Table, names: Sequence[str]) -> dict[str, tuple[str, float]
         for name, kind in kinds.items()
         if lists and kind in ("whole", "text")
     }
-    found = {name: _owner(rows.column(name), distinct) for name in lists}
-    return {name: owner for name, owner in found.items() if owner}
+    owners = {name: _owner(rows.column(name), distinct) for name in lists}
+    return {name: owner for name, owner in owners.items() if owner}
 
 
 def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> FeatureGuess | Guess:
@@ -115,14 +124,14 @@ def _feature(name: str, column: pa.ChunkedArray, *, owns_lists: bool) -> Feature
         return Guess(column=name, why=f"it has one value alone, {known[0].as_py()!r}")
     if kind == "float":
         return _number(name, known, "a column of fractions")
-    told = f"{distinct:,} distinct values in {len(known):,} sampled rows"
+    counts = f"{distinct:,} distinct values in {len(known):,} sampled rows"
     if owns_lists:
-        return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {told}")
+        return FeatureGuess(column=name, kind="categorical", why=f"lists hold its values, {counts}")
     if kind != "float" and len(known) >= _MANY_ROWS and distinct > _NEARLY_UNIQUE * len(known):
-        return Guess(column=name, why=f"nearly every row has its own value ({told})")
+        return Guess(column=name, why=f"nearly every row has its own value ({counts})")
     if kind == "text":
-        return _text(name, known, told)
-    return _whole(name, known, distinct, told)
+        return _text(name, known, counts)
+    return _whole(name, known, distinct, counts)
 
 
 def _list(name: str, known: pa.ChunkedArray, inner: str) -> FeatureGuess | Guess:
@@ -144,11 +153,12 @@ def _padding(lists: pa.ChunkedArray) -> int | str | None:
     ends = pc.min_max(lengths)
     if ends["min"] != ends["max"] or ends["max"].as_py() < 2:
         return None
-    for at in (-1, 0):
-        edge = pc.list_element(lists, at % ends["max"].as_py())
-        found = pc.mode(edge)[0].as_py() if pa.types.is_integer(edge.type) else _mode(edge)
-        value = found["mode"] if found else None
-        if value in _PADDINGS and found and found["count"] >= len(lists) * _PADDED_SHARE:
+    for end in (-1, 0):
+        edge = pc.list_element(lists, end % ends["max"].as_py())
+        # Arrow has no mode of text.
+        mode = pc.mode(edge)[0].as_py() if pa.types.is_integer(edge.type) else _mode(edge)
+        value = mode["mode"] if mode else None
+        if value in _PADDINGS and mode and mode["count"] >= len(lists) * _PADDED_SHARE:
             padding: int | str = value
             return padding
     return None
@@ -162,29 +172,29 @@ def _mode(values: pa.ChunkedArray) -> dict[str, Any] | None:
     return {"mode": most["values"], "count": most["counts"]}
 
 
-def _text(name: str, known: pa.ChunkedArray, told: str) -> FeatureGuess | Guess:
+def _text(name: str, known: pa.ChunkedArray, counts: str) -> FeatureGuess | Guess:
     length = pc.mean(pc.utf8_length(known)).as_py()
     if length > _LONG_TEXT:
         return Guess(column=name, why=f"free text, {length:.0f} characters a row")
-    return FeatureGuess(column=name, kind="categorical", why=f"text, {told}")
+    return FeatureGuess(column=name, kind="categorical", why=f"text, {counts}")
 
 
-def _whole(name: str, known: pa.ChunkedArray, distinct: int, told: str) -> FeatureGuess | Guess:
-    """Tell ids from numbers: by name, then by how values lie."""
+def _whole(name: str, known: pa.ChunkedArray, distinct: int, counts: str) -> FeatureGuess | Guess:
+    """Tell ids from numbers: by name, then by how the values are spread."""
     words = words_of(name)
     if words & NUMBER_WORDS and not words & {"id", "ids", "key", "code"} and distinct > 2:
-        return _number(name, known, f"its name; {told}")
+        return _number(name, known, f"its name; {counts}")
     if words & ID_WORDS or distinct <= _FEW:
-        return FeatureGuess(column=name, kind="categorical", why=f"whole numbers, {told}")
+        return FeatureGuess(column=name, kind="categorical", why=f"whole numbers, {counts}")
     ends = pc.min_max(known)
     low, high = ends["min"].as_py(), ends["max"].as_py()
     if high >= _HASHED or low < -_HASHED:
-        why = f"numbers as large as hashes, {told}"
+        why = f"numbers as large as hashes, {counts}"
         return FeatureGuess(column=name, kind="categorical", why=why)
     if distinct > (high - low + 1) / 2 and not _is_skewed(known):
-        why = f"nearly all numbers from {low} to {high} occur, as ids do; {told}"
+        why = f"nearly all numbers from {low} to {high} occur, as ids do; {counts}"
         return FeatureGuess(column=name, kind="categorical", why=why)
-    return _number(name, known, f"whole numbers from {low} to {high} with gaps, {told}")
+    return _number(name, known, f"whole numbers from {low} to {high} with gaps, {counts}")
 
 
 def _number(name: str, known: pa.ChunkedArray, why: str) -> FeatureGuess | Guess:
@@ -193,12 +203,12 @@ def _number(name: str, known: pa.ChunkedArray, why: str) -> FeatureGuess | Guess
     if not len(values) or values.min() == values.max():
         return Guess(column=name, why="it never varies in the sample")
     is_skewed = _is_skewed(known)
-    told = f"{why}; a few values are far larger than the rest" if is_skewed else why
-    return FeatureGuess(column=name, kind="numeric", why=told, log=is_skewed)
+    why = f"{why}; a few values are far larger than the rest" if is_skewed else why
+    return FeatureGuess(column=name, kind="numeric", why=why, log=is_skewed)
 
 
 def _is_skewed(known: pa.ChunkedArray) -> bool:
-    """Return whether a long tail lies far beyond the middle half, as counts and prices do."""
+    """Tell whether the upper tail is far longer than the middle half, as of counts and prices."""
     values = numbers(known)
     values = values[~np.isnan(values)]
     if not len(values) or values.min() < 0:
@@ -209,7 +219,12 @@ def _is_skewed(known: pa.ChunkedArray) -> bool:
 
 
 def _owner(lists: pa.ChunkedArray, distinct: Mapping[str, pa.Array]) -> tuple[str, float] | None:
-    """Return the id column that holds most of the lists' values, and the share that it holds."""
+    """Return the id column that is most like the lists' values, and their share that it has.
+
+    Args:
+        lists: a column of lists of ids.
+        distinct: id column -> its distinct values.
+    """
     values = pc.list_flatten(lists.drop_null()).drop_null()
     own = pc.unique(values)
     best: tuple[float, str, float] | None = None

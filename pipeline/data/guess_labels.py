@@ -1,4 +1,4 @@
-"""Which columns of an undeclared log are labels, of what kind, and which columns know them."""
+"""Guess which columns of a log are labels, of what kind, and which columns leak them."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -31,17 +31,24 @@ OTHER = words_of(
 )
 NOT_A_LABEL = words_of("before prev previous hist history past last ever first prior count")
 _PURE = 0.995
+"""Least share of positives among the rows of a value that only positives have."""
 _PURE_ROWS = 30
+"""Least rows of such a value."""
 _PURE_SHARE = 0.3
+"""Least share of the positives that such values must have before their column looks like a leak."""
 _PERFECT_AUC = 0.99
+"""AUC of a column alone from which on it looks like a leak."""
 _PROPERTY_AUC = 0.97
+"""AUC of an id from which on a binary column is a property of what has the id."""
 _FEW_VALUES = 100
+"""Distinct values up to which a column is compared value by value."""
 _EXCEPTIONS = 0.01
+"""Share of rows that may contradict an implication."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """A column, and why it is taken for what it is taken for."""
+    """A column, and the reason of a guess about it."""
 
     column: str
     why: str
@@ -49,7 +56,7 @@ class Guess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelGuess:
-    """A label, its kind, and why."""
+    """A label, its kind, and the reason."""
 
     column: str
     kind: Literal["click", "conversion", "binary"]
@@ -63,7 +70,7 @@ def guess_labels(rows: pa.Table, *, skipped: Collection[str] = ()) -> tuple[Labe
 
     Args:
         rows: sampled rows.
-        skipped: columns that are something else already.
+        skipped: columns that are known to be something else.
     """
     values = _binary_columns(rows, skipped)
     named = [name for name in values if _is_named_a_label(name)]
@@ -77,8 +84,8 @@ def _is_named_a_label(name: str) -> bool:
 
 
 def _binary_columns(rows: pa.Table, skipped: Collection[str]) -> dict[str, Floats]:
-    """Return columns of 0, 1 and nulls alone; constant ones only where the name says label."""
-    found: dict[str, Floats] = {}
+    """Return the columns of 0, 1 and null alone; constant ones only if their name says label."""
+    columns: dict[str, Floats] = {}
     for name in rows.schema.names:
         if name in skipped or kind_of(rows.schema.field(name).type) not in (
             "bool",
@@ -87,18 +94,18 @@ def _binary_columns(rows: pa.Table, skipped: Collection[str]) -> dict[str, Float
         ):
             continue
         values = numbers(rows.column(name))
-        seen = np.unique(values[~np.isnan(values)])
-        is_binary = len(seen) == 2 or (len(seen) == 1 and _is_named_a_label(name))
-        if is_binary and np.isin(seen, (0.0, 1.0)).all():
-            found[name] = values
-    return found
+        distinct = np.unique(values[~np.isnan(values)])
+        is_binary = len(distinct) == 2 or (len(distinct) == 1 and _is_named_a_label(name))
+        if is_binary and np.isin(distinct, (0.0, 1.0)).all():
+            columns[name] = values
+    return columns
 
 
 def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
-    """Choose labels where no name tells: late binary columns that are no property of an id.
+    """Choose labels where no name says so: the last binary columns that are no property of an id.
 
-    A binary feature is mostly a property of something that has an id (an item is free, a user has
-    children) or the complement of another one; a label is not. Writers put labels last.
+    Most binary features are a property of something that has an id (an item is free, a user has
+    children), or the complement of another feature. A label is neither. Writers put labels last.
     """
     texts = [n for n in rows.schema.names if kind_of(rows.schema.field(n).type) == "text"]
     free = [
@@ -119,7 +126,7 @@ def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
 
 
 def _tied_to_the_last(run: Sequence[str], values: Mapping[str, Floats]) -> list[str]:
-    """Keep neighbours that imply the last one or follow from it, directly or over others."""
+    """Keep columns that imply the last one or follow from it, directly or through others."""
     tied = {run[-1]}
     for _ in run:
         tied |= {
@@ -138,13 +145,13 @@ def _are_complements(a: Floats, b: Floats) -> bool:
 
 
 def _implies(a: Floats, b: Floats) -> bool:
-    """Return whether positives of `a` are positives of `b`, but for a few."""
+    """Tell whether positives of `a` are positives of `b`, with few exceptions."""
     positive = (a == 1) & ~np.isnan(b)
     return bool(positive.any() and (b[positive] == 1).mean() >= 1 - _EXCEPTIONS)
 
 
 def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess, ...]:
-    """Find the click (by name, else the label that others imply), and what happens after it."""
+    """Choose the click (by name, else the label that others imply), and what happens after it."""
     positives = {name: int((v == 1).sum()) for name, v in values.items()}
     by_name = [n for n in values if words_of(n) & CLICK and not words_of(n) & CONVERSION]
     implied = [
@@ -158,37 +165,38 @@ def _kinds(values: Mapping[str, Floats], *, is_named: bool) -> tuple[LabelGuess,
     click = max(candidates, key=lambda n: positives[n], default=None)
     if click is None and len(values) == 1 and not words_of(next(iter(values))) & CONVERSION:
         click = next(iter(values))
-    told = "its name and its values 0 and 1" if is_named else "the last column of 0 and 1 alone"
-    found: list[LabelGuess] = []
+    reason = "its name and its values 0 and 1" if is_named else "the last column of 0 and 1 alone"
+    labels: list[LabelGuess] = []
     for name, column in values.items():
         kind: Literal["click", "conversion", "binary"] = "binary"
-        why = told
+        why = reason
         if name == click:
             kind = "click"
             after = [o for o in values if o != name and _implies(values[o], column)]
             why += f"; only where it is 1 happens {', '.join(after)}" if after else ""
         elif click is not None and _implies(column, values[click]):
-            kind, why = "conversion", f"{told}; it is 1 only where {click} is 1"
+            kind, why = "conversion", f"{reason}; it is 1 only where {click} is 1"
         known = int((~np.isnan(column)).sum())
-        found.append(
+        labels.append(
             LabelGuess(column=name, kind=kind, positives=positives[name], rows=known, why=why)
         )
-    return tuple(sorted(found, key=lambda label: label.kind != "click"))
+    return tuple(sorted(labels, key=lambda label: label.kind != "click"))
 
 
 def guess_leaks(
     rows: pa.Table, labels: Sequence[LabelGuess], *, skipped: Collection[str] = ()
 ) -> tuple[Guess, ...]:
-    """Return columns that know a label: near-perfect alone, or of values that only positives have.
+    """Return columns that leak a label.
 
-    Ids of many values are left alone: what an item's own rate tells is no leak.
+    Such a column predicts it almost perfectly alone, or has values that only positives have. Ids
+    with many values are left out: that an item has a rate of its own is no leak.
 
     Args:
         rows: sampled rows.
-        labels: what they might know.
+        labels: what may be leaked.
         skipped: columns that no feature will read.
     """
-    found: list[Guess] = []
+    leaks: list[Guess] = []
     own = {label.column for label in labels} | set(skipped)
     for name in rows.schema.names:
         if name in own:
@@ -197,12 +205,12 @@ def guess_leaks(
         if why is None and words_of(name) & {"propensity", "ips"}:
             why = "its name: a probability that the serving policy logged"
         if why:
-            found.append(Guess(column=name, why=why))
-    return tuple(found)
+            leaks.append(Guess(column=name, why=why))
+    return tuple(leaks)
 
 
 def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | None:
-    """Return why a column must be one that knows the label, None where it need not."""
+    """Return why a column looks like a leak of a label; None where it does not."""
     kind = kind_of(column.type)
     if kind not in ("bool", "whole", "float", "text"):
         return None
@@ -230,11 +238,18 @@ def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | 
 
 
 def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
-    """Return whether a column's value alone ranks `y` this well, on rows kept out of its rates."""
+    """Tell whether the rate of each value ranks `y` with at least this AUC, on other rows.
+
+    Args:
+        column: any column.
+        y: labels, NaN where unknown.
+        least: the AUC.
+    """
     codes, count = codes_of(column)
     known = ~np.isnan(y)
     codes, y = codes[known], y[known]
-    # Every other run of 64 rows, not every other row: rows of one request are not independent.
+    # Rates are fitted on every other run of 64 rows, not on every other row, because rows of one
+    # request are not independent.
     is_fit = np.arange(len(y)) // 64 % 2 == 0
     if len(y) < 2 * _PURE_ROWS or is_fit.all():
         return False
@@ -246,9 +261,9 @@ def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
 
 
 def _auc(y: Floats, scores: Floats) -> float:
-    """Return the AUC, ties counting one half; 0.5 where one class is missing.
+    """Return the AUC, where ties count one half; 0.5 where one class is missing.
 
-    The room of statistics, which has the project's own, is no room that data may ask.
+    `pipeline/stats` has another one, which this package may not import.
     """
     positives = float(y.sum())
     negatives = len(y) - positives
@@ -259,7 +274,7 @@ def _auc(y: Floats, scores: Floats) -> float:
 
 
 def codes_of(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], int]:
-    """Number a column's values from 0 on, a null as the last; and how many numbers there are."""
+    """Return the code of each value, from 0 on with null last, and the number of codes."""
     coded = column.combine_chunks().dictionary_encode()
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks() if coded.num_chunks != 1 else coded.chunk(0)

@@ -1,4 +1,4 @@
-"""An Iceberg table -> its data files, by pyiceberg. No catalogue is asked."""
+"""Resolve an Iceberg table to its data files, with pyiceberg and without asking a catalogue."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from iak.pipeline.data.lakehouse import (
     Names,
-    Place,
     Positions,
     Table,
     TableFile,
+    TableFolder,
     TableSnapshot,
     below,
     field_id,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from pyiceberg.table import StaticTable
 
 
-def resolve(place: Place, version: int | None) -> TableSnapshot:
+def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
     """Return the files of a snapshot of a table.
 
     Args:
-        place: where the table lies.
+        folder: the table's folder.
         version: id of the snapshot; None for the newest.
 
     Raises:
@@ -46,23 +46,24 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
     try:
         import pyiceberg
     except ImportError as error:
-        raise not_installed(place, "pyiceberg") from error
+        raise not_installed(folder, "pyiceberg") from error
     try:
-        name, table = _load(place, version)
+        name, table = _load(folder, version)
         newest = table.current_snapshot()
         snapshot = newest if version is None else table.snapshot_by_id(version)
         schema = table.schema()
-        # The newest rows go by today's names: a rename makes no snapshot. A job pins their id.
+        # Renaming a column makes no snapshot. So the newest rows have today's names, even for a
+        # job that has pinned the newest snapshot by its id.
         is_older = snapshot is not None and newest is not None and snapshot != newest
         if snapshot and is_older and snapshot.schema_id is not None:
             schema = table.schemas()[snapshot.schema_id]
-        files = tuple(_files(place, table, version, schema)) if snapshot else ()
+        files = tuple(_files(folder, table, version, schema)) if snapshot else ()
         mapping = table.name_mapping()
     except PipelineError:
         raise
     except Exception as error:  # pyiceberg 0.12 decodes what lies behind a damaged manifest's end
         raise BadLog(
-            f"the Iceberg table {place.uri} cannot be read with pyiceberg "
+            f"the Iceberg table {folder.uri} cannot be read with pyiceberg "
             f"{pyiceberg.__version__}: {error}. Is a file of its metadata missing? For a feature "
             "that it does not read, export a plain Parquet copy"
         ) from error
@@ -79,7 +80,7 @@ def resolve(place: Place, version: int | None) -> TableSnapshot:
     )
 
 
-def _load(place: Place, version: int | None) -> tuple[str, "StaticTable"]:
+def _load(folder: TableFolder, version: int | None) -> tuple[str, "StaticTable"]:
     """Return the table as its newest metadata file has it, and the name of that file.
 
     A commit that lost a race leaves a metadata file of the winner's number. Two newest files are
@@ -89,33 +90,33 @@ def _load(place: Place, version: int | None) -> tuple[str, "StaticTable"]:
     from pyiceberg.serializers import FromInputFile
     from pyiceberg.table import StaticTable
 
-    names = metadata_files(place.filesystem, place.root)
+    names = metadata_files(folder.filesystem, folder.root)
     newest = max(map(_number, names))
-    found = {}
+    tables = {}
     for name in (n for n in names if _number(n) == newest):
-        file = _folder_io(place, "").new_input(f"metadata/{name}")
+        file = _folder_io(folder, "").new_input(f"metadata/{name}")
         metadata = FromInputFile.table_metadata(file)
-        found[name] = StaticTable(
+        tables[name] = StaticTable(
             identifier=("table", name),
             metadata=metadata,
             metadata_location=f"{metadata.location}/metadata/{name}",
-            io=_folder_io(place, metadata.location),
+            io=_folder_io(folder, metadata.location),
             catalog=NoopCatalog("none"),
         )
-    having = {n: t for n, t in found.items() if version and t.snapshot_by_id(version)}
+    having = {n: t for n, t in tables.items() if version and t.snapshot_by_id(version)}
     if version is not None and not having:
-        snapshots = [str(s.snapshot_id) for t in found.values() for s in t.snapshots()]
+        snapshots = [str(s.snapshot_id) for t in tables.values() for s in t.snapshots()]
         raise BadRequest(
-            f"the Iceberg table {place.uri} has no snapshot {version}; it has "
+            f"the Iceberg table {folder.uri} has no snapshot {version}; it has "
             f"{', '.join(dict.fromkeys(snapshots)) or 'none'}. Leave log.version out for the newest"
         )
-    if version is None and len(found) > 1:
+    if version is None and len(tables) > 1:
         raise BadRequest(
-            f"the Iceberg table {place.uri} has {len(found)} newest metadata files: "
-            f"{', '.join(found)}. Only its catalogue knows which is the table. Set log.version to "
+            f"the Iceberg table {folder.uri} has {len(tables)} newest metadata files: "
+            f"{', '.join(tables)}. Only its catalogue knows which is the table. Set log.version to "
             "the snapshot id that the catalogue names"
         )
-    return next(iter((having or found).items()))
+    return next(iter((having or tables).items()))
 
 
 def _number(name: str) -> int:
@@ -124,19 +125,19 @@ def _number(name: str) -> int:
     return int(number[1]) if number else -1
 
 
-def _folder_io(place: Place, table_location: str) -> "FileIO":
-    """Return pyiceberg's access to files, which finds a table that was moved or copied.
+def _folder_io(folder: TableFolder, table_location: str) -> "FileIO":
+    """Return pyiceberg's access to files, for a table that may have been moved or copied.
 
     Args:
-        place: where the table lies now.
-        table_location: where its metadata says that it lies; empty for paths below the folder.
+        folder: the table's folder as it is now.
+        table_location: the table's folder as its metadata have it; empty for paths below `folder`.
     """
     from pyiceberg.io import FileIO
     from pyiceberg.io.pyarrow import PyArrowFile
 
     class FolderIO(FileIO):
         def new_input(self, location: str) -> "InputFile":
-            filesystem, path = _placed(place, location, root=table_location)
+            filesystem, path = _locate(folder, location, root=table_location)
             return PyArrowFile(location, path, filesystem)
 
         def new_output(self, location: str) -> "OutputFile":
@@ -148,19 +149,19 @@ def _folder_io(place: Place, table_location: str) -> "FileIO":
     return FolderIO()
 
 
-def _placed(place: Place, path: str, *, root: str) -> tuple[pa.fs.FileSystem, str]:
+def _locate(folder: TableFolder, path: str, *, root: str) -> tuple[pa.fs.FileSystem, str]:
     """Return the file system and path of a file that the metadata names."""
-    own = below(path, place, root=root) if root else path
-    return locate(own) if "://" in own else (place.filesystem, f"{place.root}/{own}")
+    own = below(path, folder, root=root) if root else path
+    return locate(own) if "://" in own else (folder.filesystem, f"{folder.root}/{own}")
 
 
 def _files(
-    place: Place, table: "StaticTable", version: int | None, schema: "Schema"
+    folder: TableFolder, table: "StaticTable", version: int | None, schema: "Schema"
 ) -> Iterator[TableFile]:
-    """Return the data files of a snapshot, with the positions that delete files name."""
+    """Yield the data files of a snapshot, with the positions that delete files name."""
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
-    _refuse_equality_deletes(place, table, version)
+    _refuse_equality_deletes(folder, table, version)
     types = {field.name: field.type for field in schema_to_pyarrow(schema)}
     defaults = {
         field.name: _scalar(field.initial_default, types[field.name])
@@ -172,24 +173,26 @@ def _files(
         file = task.file
         if file.file_format.value.upper() != "PARQUET":
             raise BadLog(
-                f"{file.file_path} of the Iceberg table {place.uri} is {file.file_format.value}, "
+                f"{file.file_path} of the Iceberg table {folder.uri} is {file.file_format.value}, "
                 "not Parquet. Rewrite the table with write.format.default=parquet, or export a copy"
             )
         for delete in task.delete_files:
             if delete.file_path not in read:
-                read[delete.file_path] = _deletes(place, table, delete)
+                read[delete.file_path] = _deletes(folder, table, delete)
         named = [read[delete.file_path].get(file.file_path) for delete in task.delete_files]
         positions = [p for p in named if p is not None]
         texts, exact = _partition(file, table.specs()[file.spec_id], schema)
         yield TableFile(
-            path=below(file.file_path, place, root=table.location()),
+            path=below(file.file_path, folder, root=table.location()),
             partition=texts,
             constants=defaults | {n: _scalar(v, types[n]) for n, v in exact.items()},
             deleted=np.unique(np.concatenate([np.empty(0, np.int64), *positions])),
         )
 
 
-def _refuse_equality_deletes(place: Place, table: "StaticTable", version: int | None) -> None:
+def _refuse_equality_deletes(
+    folder: TableFolder, table: "StaticTable", version: int | None
+) -> None:
     from pyiceberg.manifest import DataFileContent, ManifestContent
 
     snapshot = table.scan(snapshot_id=version).snapshot()
@@ -199,18 +202,18 @@ def _refuse_equality_deletes(place: Place, table: "StaticTable", version: int | 
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
             if entry.data_file.content == DataFileContent.EQUALITY_DELETES:
                 raise BadLog(
-                    f"the Iceberg table {place.uri} deletes rows by equality "
+                    f"the Iceberg table {folder.uri} deletes rows by equality "
                     f"({entry.data_file.file_path}), which pyiceberg does not read. Compact the "
                     "table (Spark: CALL system.rewrite_data_files), or export a plain Parquet copy"
                 )
 
 
-def _deletes(place: Place, table: "StaticTable", file: "DataFile") -> dict[str, Positions]:
+def _deletes(folder: TableFolder, table: "StaticTable", file: "DataFile") -> dict[str, Positions]:
     """Return the deleted positions that a delete file names, by data file."""
     from pyiceberg.table.deletion_vector import deletion_vectors_from_puffin_file
     from pyiceberg.table.puffin import PuffinFile
 
-    filesystem, path = _placed(place, file.file_path, root=table.location())
+    filesystem, path = _locate(folder, file.file_path, root=table.location())
     kind = file.file_format.value.upper()
     with filesystem.open_input_file(path) as source:
         if kind == "PUFFIN":
@@ -218,7 +221,7 @@ def _deletes(place: Place, table: "StaticTable", file: "DataFile") -> dict[str, 
             return {v.referenced_data_file: v.to_vector().to_numpy() for v in vectors}
         if kind != "PARQUET":
             raise BadLog(
-                f"{file.file_path} deletes rows of the Iceberg table {place.uri} in a file of "
+                f"{file.file_path} deletes rows of the Iceberg table {folder.uri} in a file of "
                 f"format {kind}, which is not read. Compact the table, or export a plain copy"
             )
         rows = pq.read_table(source, columns=["file_path", "pos"], page_checksum_verification=True)
@@ -233,8 +236,9 @@ def _partition(
     """Return what a file's partition says of all its rows.
 
     Returns:
-        Text by partition field, and by column for a field that is a column as it stands (the
-        column may have been renamed since); and the values of those columns.
+        Values as text, by name of the partition field; where the field is an untransformed column,
+        by name of the column as well, since that may have been renamed. And the values of those
+        columns with their own type.
     """
     from pyiceberg.transforms import IdentityTransform, VoidTransform
     from pyiceberg.types import TimestampType, TimestamptzType
@@ -243,11 +247,11 @@ def _partition(
     exact: dict[str, Any] = {}
     sources = {field.field_id: field for field in schema.fields}
     columns = {field.name for field in schema.fields}
-    for at, part in enumerate(spec.fields):
+    for index, part in enumerate(spec.fields):
         source = sources.get(part.source_id)
         if source is None or isinstance(part.transform, VoidTransform):
             continue
-        value, text = file.partition[at], None
+        value, text = file.partition[index], None
         if value is not None:
             text = part.transform.to_human_string(source.field_type, value)
         if part.name not in columns:
@@ -261,7 +265,7 @@ def _partition(
 
 
 def _scalar(value: object, kind: pa.DataType) -> pa.Scalar:
-    """Return an Iceberg value as of this type; days and microseconds are whole numbers there."""
+    """Return an Iceberg value in an Arrow type. Iceberg has dates and times as whole numbers."""
     if isinstance(value, int) and pa.types.is_temporal(kind):
         return pa.scalar(value, pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
     return pa.scalar(value, kind)

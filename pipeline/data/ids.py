@@ -1,8 +1,10 @@
-"""Values of a column -> rows of an embedding table; V values.
+"""Map the values of a column to rows of an embedding table.
 
-Each distinct value is worked out once: a text by the dictionary it came in, a whole number by a
-memo of the small ones (`Memo`), which later row groups read again. What arithmetic there is goes
-block by block, so that its intermediate arrays stay in the processor's cache.
+Each distinct value is looked up once: a text through the dictionary it came in, a small whole
+number through a memo (`Memo`) that later row groups use again. Arithmetic goes block by block, so
+that its intermediate arrays stay in the processor's cache.
+
+Letter: V values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,24 +21,28 @@ from iak.schemas.feature import FIRST_ROW, NULL_ROW, UNSEEN_ROW, TableSpec
 T = TypeVar("T", bound=np.generic)
 Ids = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.integer[Any]]
-Room = Sequence[Ids]
-"""Where rows of a table go: the first values to the first array until it is full, and so on."""
-Fill = Callable[[Room], None]
+Outputs = Sequence[Ids]
+"""Arrays that rows of a table are written to: the first values to the first array until it is full,
+and so on."""
+Fill = Callable[[Outputs], None]
 SMALL_IDS = 1 << 21
-"""Whole numbers up to this are remembered with their rows: 32 MiB a table at most."""
+"""Whole numbers below this size are remembered with their rows: at most 32 MiB for a table."""
 _BLOCK = 32_768
 _FEW_WORDS = 512
-"""Words of a dictionary up to which asking a `dict` is faster than hashing them all again."""
+"""Words of a dictionary up to which a `dict` is faster than hashing all of them again."""
 _MOST_WORDS = 65_536
 _NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(slots=True)
 class Memo:
-    """What was worked out before; several threads may fill it at once, they write the same."""
+    """Rows that were looked up before.
+
+    Several threads may fill it at once: they write the same values.
+    """
 
     numbers: dict[str, Ids] = field(default_factory=dict)
-    """Table -> row of each small number, 0 where it was not met."""
+    """Table -> row of each small number, 0 where it has not occurred."""
     starts: dict[str, Ids] = field(default_factory=dict)
     """Table with a vocabulary -> where each range of keys begins in it."""
     words: dict[str, dict[str | int | None, int]] = field(default_factory=dict)
@@ -53,22 +59,27 @@ class Table:
     """Sorted keys of its ids, where the table has a vocabulary."""
     memo: Memo
 
-    def fill(self, values_V: pa.Array, room: Room) -> None:
-        """Write the row of each value; a null's is `NULL_ROW`."""
+    def fill(self, values_V: pa.Array, outputs: Outputs) -> None:
+        """Write the row of each value; the row of a null is `NULL_ROW`.
+
+        Args:
+            values_V: integers, booleans, or text as it is or as a dictionary.
+            outputs: arrays with V entries together.
+        """
         if pa.types.is_integer(values_V.type) or pa.types.is_boolean(values_V.type):
-            self._fill_numbers(values_V, room)
+            self._fill_numbers(values_V, outputs)
         else:
             coded = hashing.coded(values_V)
-            _fill_picked(self._rows_of_words(coded.dictionary), coded.indices, room)
+            _fill_picked(self._rows_of_words(coded.dictionary), coded.indices, outputs)
 
     def rows_of_keys(self, keys_V: hashing.Keys) -> Ids:
-        """The row of each key."""
+        """Return the row of each key."""
         if self.vocabulary is not None:
             return _look_up(keys_V, self.vocabulary, self._starts(self.vocabulary))
         return (keys_V % np.uint64(self._ids)).astype(np.int64) + FIRST_ROW
 
     def _starts(self, vocabulary: hashing.Keys) -> Ids:
-        """Where in the vocabulary the keys begin that share their first bits, by those bits."""
+        """Return, for each value of a key's first bits, where such keys begin in the vocabulary."""
         starts = self.memo.starts.get(self.name)
         if starts is None:
             bits = max(len(vocabulary).bit_length(), 1)
@@ -78,18 +89,21 @@ class Table:
 
     @property
     def _ids(self) -> int:
-        """Declared rows without the null's and the unseen one."""
+        """Return the declared rows without the null row and the unseen row."""
         return (self.spec.rows or 0) - FIRST_ROW
 
-    def _fill_numbers(self, values_V: pa.Array, room: Room) -> None:
+    def _fill_numbers(self, values_V: pa.Array, outputs: Outputs) -> None:
         is_counted = self.spec.encoding == "identity"
-        _by_blocks(whole_numbers(values_V), self._count if is_counted else self._remember, room)
+        _by_blocks(whole_numbers(values_V), self._count if is_counted else self._remember, outputs)
         if values_V.null_count:
-            for rows, is_known in _shared_out(known(values_V), room):
+            for rows, is_known in _split_over(known(values_V), outputs):
                 rows[~is_known] = NULL_ROW
 
     def _count(self, numbers: Numbers, rows: Ids) -> None:
-        """The numbers themselves; one too large for int64 has turned negative, and is unseen."""
+        """Write the rows of numbers of an identity table, which are the numbers themselves.
+
+        A number too large for int64 has turned negative; like any negative number it is unseen.
+        """
         if numbers.min() >= 0 and numbers.max() < self._ids:
             np.add(numbers, FIRST_ROW, out=rows, dtype=np.int64)
             return
@@ -98,32 +112,33 @@ class Table:
         rows[:] = np.where(inside, wide + FIRST_ROW, UNSEEN_ROW)
 
     def _remember(self, numbers: Numbers, rows: Ids) -> None:
-        """The rows of numbers from the memo, where it has them all.
+        """Write the rows of numbers from the memo; look them up where it lacks one.
 
-        A negative number is remembered where it wraps around to, counted from the end.
+        The memo is indexed by the number. A negative number counts from its end, as in NumPy.
         """
         memo = self.memo.numbers.get(self.name, _NOTHING)
         half = len(memo) // 2
         if -half <= numbers.min() and numbers.max() < half:
+            # `wrap` writes into `out` directly; the default mode checks indices through a buffer.
             memo.take(numbers, out=rows, mode="wrap")
-            if rows.min():
+            if rows.min():  # no entry is 0, so all of them are known
                 return
-        self._meet(numbers.astype(np.int64), rows)
+        self._look_up_and_remember(numbers.astype(np.int64), rows)
 
-    def _meet(self, numbers: Ids, rows: Ids) -> None:
-        """The rows of numbers, of which small ones are remembered from now on."""
+    def _look_up_and_remember(self, numbers: Ids, rows: Ids) -> None:
+        """Write the rows of numbers, and remember those of small ones."""
         is_small = (numbers >= -SMALL_IDS) & (numbers < SMALL_IDS)
         if not is_small.any():
-            rows[:] = self._worked_out(numbers)
+            rows[:] = self._look_up_numbers(numbers)
             return
         new = np.unique(numbers[is_small])
-        memo = self._room_for(max(-int(new[0]), int(new[-1]) + 1))
-        memo[new] = self._worked_out(new)
+        memo = self._grown_memo(max(-int(new[0]), int(new[-1]) + 1))
+        memo[new] = self._look_up_numbers(new)
         rows[is_small] = memo[numbers[is_small]]
-        rows[~is_small] = self._worked_out(numbers[~is_small])
+        rows[~is_small] = self._look_up_numbers(numbers[~is_small])
 
-    def _room_for(self, size: int) -> Ids:
-        """The memo, with room for the numbers from -size up to size."""
+    def _grown_memo(self, size: int) -> Ids:
+        """Return the memo, enlarged if needed to hold the numbers from -size to size."""
         memo = self.memo.numbers.get(self.name, _NOTHING)
         if len(memo) < 2 * size:
             half = len(memo) // 2
@@ -132,25 +147,25 @@ class Table:
             memo = self.memo.numbers[self.name] = grown
         return memo
 
-    def _worked_out(self, numbers: Ids) -> Ids:
+    def _look_up_numbers(self, numbers: Ids) -> Ids:
         return self.rows_of_keys(hashing.mix(numbers.view(np.uint64)))
 
     def _rows_of_words(self, words: pa.Array) -> Ids:
-        """The row of each word of a dictionary; the words of a short one are remembered."""
+        """Return the row of each word of a dictionary, and remember the words of a short one."""
         if len(words) > _FEW_WORDS:
-            return self._worked_out_words(words)
-        met = self.memo.words.setdefault(self.name, {})
+            return self._look_up_words(words)
+        known_rows = self.memo.words.setdefault(self.name, {})
         asked = words.to_pylist()
         try:
-            return np.fromiter(map(met.__getitem__, asked), np.int64, len(asked))
+            return np.fromiter(map(known_rows.__getitem__, asked), np.int64, len(asked))
         except KeyError:
-            rows = self._worked_out_words(words)
-        if len(met) > _MOST_WORDS:
-            met.clear()
-        met.update(zip(asked, rows.tolist(), strict=True))
+            rows = self._look_up_words(words)
+        if len(known_rows) > _MOST_WORDS:
+            known_rows.clear()
+        known_rows.update(zip(asked, rows.tolist(), strict=True))
         return rows
 
-    def _worked_out_words(self, words: pa.Array) -> Ids:
+    def _look_up_words(self, words: pa.Array) -> Ids:
         if self.spec.encoding == "identity":
             rows = np.empty(len(words), np.int64)
             self._fill_numbers(words.cast(pa.int64(), safe=False), [rows])
@@ -160,64 +175,83 @@ class Table:
 
 
 def known(values: pa.Array) -> npt.NDArray[np.bool_]:
-    """Where the values are not null."""
+    """Return which values are not null."""
     return cast("npt.NDArray[np.bool_]", values.is_valid().to_numpy(zero_copy_only=False))
 
 
 def whole_numbers(values: pa.Array) -> Numbers:
-    """Integers or booleans, in their own width where they have one; a null is 0."""
+    """Return integers in their own width, and booleans as int8; a null is 0."""
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     whole = values.fill_null(0) if values.null_count else values
     return cast("Numbers", whole.to_numpy())
 
 
-def fill_with(rows_V: Ids, room: Room) -> None:
-    """Write these rows."""
-    for place, part in _shared_out(rows_V, room):
-        place[:] = part
+def fill_with(rows_V: Ids, outputs: Outputs) -> None:
+    """Write rows that are known already."""
+    for output, part in _split_over(rows_V, outputs):
+        output[:] = part
 
 
-def _shared_out(values_V: npt.NDArray[T], room: Room) -> Iterator[tuple[Ids, npt.NDArray[T]]]:
-    """Each array of the room, and the values that go there."""
+def _split_over(values_V: npt.NDArray[T], outputs: Outputs) -> Iterator[tuple[Ids, npt.NDArray[T]]]:
+    """Yield each output array, with the values that belong there."""
     start = 0
-    for rows in room:
+    for rows in outputs:
         yield rows, values_V[start : start + len(rows)]
         start += len(rows)
 
 
-def _by_blocks(numbers_V: Numbers, fill: Callable[[Numbers, Ids], None], room: Room) -> None:
-    for rows, numbers in _shared_out(numbers_V, room):
+def _by_blocks(numbers_V: Numbers, fill: Callable[[Numbers, Ids], None], outputs: Outputs) -> None:
+    for rows, numbers in _split_over(numbers_V, outputs):
         for start in range(0, len(rows), _BLOCK):
             fill(numbers[start : start + _BLOCK], rows[start : start + _BLOCK])
 
 
-def _fill_picked(rows: Ids, places_V: pa.Array, room: Room) -> None:
-    """Write the row at each place; `NULL_ROW` for a null."""
-    if places_V.null_count:
-        places_V = places_V.cast(pa.int64()).fill_null(len(rows))
+def _fill_picked(rows: Ids, indices_V: pa.Array, outputs: Outputs) -> None:
+    """Write the row of each dictionary index; `NULL_ROW` for a null.
+
+    Args:
+        rows: row of each word of the dictionary.
+        indices_V: index of each value's word.
+        outputs: arrays with V entries together.
+
+    Raises:
+        IndexError: an index lies outside the dictionary.
+    """
+    if indices_V.null_count:
+        indices_V = indices_V.cast(pa.int64()).fill_null(len(rows))
         rows = np.append(rows, NULL_ROW)
 
-    def pick(places: Numbers, picked: Ids) -> None:
-        if places.min() < 0 or places.max() >= len(rows):
-            raise IndexError(f"codes {places.min()} to {places.max()} of {len(rows)} words")
-        rows.take(places, out=picked, mode="wrap")
+    def pick(indices: Numbers, picked: Ids) -> None:
+        # Checked here, because `wrap` would read another word's row in silence.
+        if indices.min() < 0 or indices.max() >= len(rows):
+            raise IndexError(f"codes {indices.min()} to {indices.max()} of {len(rows)} words")
+        rows.take(indices, out=picked, mode="wrap")
 
-    _by_blocks(places_V.to_numpy(), pick, room)
+    _by_blocks(indices_V.to_numpy(), pick, outputs)
 
 
 def _look_up(keys_V: hashing.Keys, vocabulary: hashing.Keys, starts: Ids) -> Ids:
-    """Rows of keys in a sorted vocabulary; keys are evenly spread, so each lies near its start."""
+    """Return the rows of keys in a sorted vocabulary.
+
+    Keys are hashes and so spread evenly: each lies near the start that its first bits give. This
+    takes a step or two, where a binary search reads memory all over the vocabulary.
+
+    Args:
+        keys_V: to look up.
+        vocabulary: sorted keys.
+        starts: first position of the keys with each value of the first bits.
+    """
     if not len(vocabulary):
         return np.full(len(keys_V), UNSEEN_ROW, np.int64)
     last = len(vocabulary) - 1
     bits = len(starts).bit_length() - 1
-    places_V = np.minimum(starts.take(keys_V >> np.uint64(64 - bits)), last)
-    found_V = vocabulary.take(places_V)
-    behind = np.flatnonzero(found_V < keys_V)
+    positions_V = np.minimum(starts.take(keys_V >> np.uint64(64 - bits)), last)
+    nearest_V = vocabulary.take(positions_V)
+    behind = np.flatnonzero(nearest_V < keys_V)
     while len(behind):
-        places_V[behind] += 1
-        behind = behind[places_V[behind] <= last]
-        found_V[behind] = vocabulary.take(places_V[behind])
-        behind = behind[found_V[behind] < keys_V[behind]]
-    return np.where(found_V == keys_V, places_V + FIRST_ROW, UNSEEN_ROW)
+        positions_V[behind] += 1
+        behind = behind[positions_V[behind] <= last]
+        nearest_V[behind] = vocabulary.take(positions_V[behind])
+        behind = behind[nearest_V[behind] < keys_V[behind]]
+    return np.where(nearest_V == keys_V, positions_V + FIRST_ROW, UNSEEN_ROW)

@@ -1,7 +1,8 @@
-"""Ids are whole numbers or text, and the two share nothing: 7 and "7" read different rows.
+"""Check that the ids of one table are of one kind: whole numbers or text.
 
-So all ids that read one table must be of one kind, over all files and over all features that share
-the table. Footers say the kind, and a base keeps the kinds that it learned.
+The number 7 and the text "7" read different rows. So all ids that read one table must be of one
+kind, over all files and over all features that share the table. Footers say the kind, and a base
+stores the kinds that it learned.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from iak.pipeline.data import normal
-from iak.pipeline.data.logs import LogFile, Snapshot
+from iak.pipeline.data.snapshot import LogFile, Snapshot
 from iak.pipeline.errors import BadLog, WrongBase
 from iak.schemas.feature import FeatureSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog
@@ -31,20 +32,20 @@ class Mixture:
     """Kind, with the column where several share a table -> the files of that kind."""
 
     def __str__(self) -> str:
-        seen = [
+        parts = [
             f"{kind} in {len(files):,} file{'s' if len(files) > 1 else ''} ({files[0]}"
             f"{', ...' if len(files) > 1 else ''})"
             for kind, files in self.parts.items()
         ]
-        return f"ids of {self.name} are {' and '.join(seen)}; they share no row of a table"
+        return f"ids of {self.name} are {' and '.join(parts)}; they share no row of a table"
 
 
-def id_kind(found: pa.DataType) -> str | None:
+def id_kind(actual: pa.DataType) -> str | None:
     """Return the kind of ids in a column of this type; None where it holds only nulls."""
     is_ = pa.types
-    if is_.is_null(found):
+    if is_.is_null(actual):
         return None
-    plain = normal.plain_type(found, _expected(found))
+    plain = normal.plain_type(actual, _expected(actual))
     if is_.is_list(plain) or is_.is_large_list(plain):
         return id_kind(plain.value_type)
     if is_.is_dictionary(plain):
@@ -52,16 +53,16 @@ def id_kind(found: pa.DataType) -> str | None:
     return WHOLE if is_.is_integer(plain) or is_.is_boolean(plain) else TEXT
 
 
-def _expected(found: pa.DataType) -> str:
+def _expected(actual: pa.DataType) -> str:
     """Return how the contract would read a column of this type as ids."""
     is_ = pa.types
     lists = (is_.is_list, is_.is_large_list, is_.is_list_view, is_.is_large_list_view)
-    is_list = is_.is_fixed_size_list(found) or any(check(found) for check in lists)
+    is_list = is_.is_fixed_size_list(actual) or any(check(actual) for check in lists)
     return f"{normal.LIST_OF}ids" if is_list else normal.ID
 
 
 def mixtures(snapshot: Snapshot, catalog: Catalog) -> Iterator[Mixture]:
-    """Find the columns, and then the tables, whose ids are of more than one kind."""
+    """Yield the columns, and then the tables, whose ids are of more than one kind."""
     log = catalog.log
     files = {column: _files_by_kind(snapshot.files, column) for column in _id_columns(catalog)}
     files |= {
@@ -92,20 +93,20 @@ def _id_columns(catalog: Catalog) -> Iterable[str]:
 
 
 def _files_by_kind(files: Sequence[LogFile], column: str) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
-    kinds: dict[pa.DataType, str | None] = {}
+    by_kind: dict[str, list[str]] = {}
+    kinds: dict[pa.DataType, str | None] = {}  # few types over many files
     for file in files:
         for name, kind in file.columns:
             if name == column:
                 if kind not in kinds:
                     kinds[kind] = id_kind(kind)
                 if word := kinds[kind]:
-                    found.setdefault(word, []).append(file.path)
-    return {kind: tuple(paths) for kind, paths in found.items()}
+                    by_kind.setdefault(word, []).append(file.path)
+    return {kind: tuple(paths) for kind, paths in by_kind.items()}
 
 
 def _readers(catalog: Catalog) -> dict[str, list[FeatureSpec]]:
-    """Return, by table, the features whose ids are one column each."""
+    """Return the features of each table whose ids are one column; crosses are left out."""
     readers: dict[str, list[FeatureSpec]] = {}
     for feature in catalog.keyed:
         if feature.kind in ("categorical", "list"):
@@ -119,8 +120,8 @@ def refuse_mixtures(snapshot: Snapshot, catalog: Catalog) -> None:
     Raises:
         BadLog: naming the columns, the kinds and how many files have which.
     """
-    if found := [str(mixture) for mixture in mixtures(snapshot, catalog)]:
-        listing = "\n".join(f"  {line}" for line in found)
+    if mixed := [str(mixture) for mixture in mixtures(snapshot, catalog)]:
+        listing = "\n".join(f"  {line}" for line in mixed)
         raise BadLog(
             f"ids of the log '{catalog.log.name}' change their kind:\n{listing}\n"
             "Write all of them as one kind, or give columns of different kinds tables of their own"
@@ -133,8 +134,8 @@ def kinds_of(rows: pa.RecordBatch, catalog: Catalog) -> dict[str, str]:
     A column of nothing but nulls says nothing: it may be one that its file lacks.
     """
     columns = {c for f in catalog.features for c in f.columns}
-    held = {c: rows.column(c) for c in columns}
-    kinds = {c: id_kind(v.type) for c, v in held.items() if v.null_count < len(v)}
+    values = {c: rows.column(c) for c in columns}
+    kinds = {c: id_kind(v.type) for c, v in values.items() if v.null_count < len(v)}
     return dict(_by_table(catalog, kinds))
 
 
@@ -164,15 +165,19 @@ def refuse_other_kinds(snapshot: Snapshot, catalog: Catalog, learned: Kinds) -> 
     refuse_change(dict(_by_table(catalog, kinds)), learned)
 
 
-def refuse_change(found: Kinds, learned: Kinds) -> None:
+def refuse_change(kinds: Kinds, learned: Kinds) -> None:
     """Refuse tables whose ids are of another kind than was learned.
+
+    Args:
+        kinds: table -> kind of its ids in the log.
+        learned: table -> kind of its ids that the base learned.
 
     Raises:
         WrongBase: naming the tables and both kinds.
     """
     wrong = [
         f"table {name}: the log has {kind}, the base learned {learned[name]}"
-        for name, kind in found.items()
+        for name, kind in kinds.items()
         if learned.get(name, kind) != kind
     ]
     if wrong:

@@ -1,4 +1,4 @@
-"""Labels that a task learns from: how many are known, and how many are 1."""
+"""Count the labels that a task learns from: how many are known, and how many are 1."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +17,10 @@ UNDECIDED = 0.5
 
 
 class LabelCounts:
-    """How often each label was known, and how often it was 1."""
+    """How often each label is known, and how often it is 1."""
 
     def __init__(self, catalog: Catalog) -> None:
-        """Start with nothing seen."""
+        """Start with counts of zero."""
         self.tasks = catalog.tasks
         self.known = dict.fromkeys((t.title for t in catalog.tasks), 0)
         self.positive = dict(self.known)
@@ -59,11 +59,12 @@ class LabelCounts:
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """Return where each task starts: its rate, with half a row of either class added.
+        """Return the probability that each task starts from.
 
-        A conversion starts undecided: begun at its rate, its share of the entire-space gradient is
-        so small that it never catches up with the click (on retailrocket's validation rows cart
-        ended at an AUC of .58 instead of .74).
+        That is the task's rate, with half a row of either class added. A conversion starts at 0.5
+        instead: started at its rate, its share of the entire-space gradient is so small that it
+        never catches up with the click (on retailrocket's validation rows, cart ended at an AUC of
+        .58 instead of .74).
         """
         return tuple(
             UNDECIDED
@@ -73,12 +74,12 @@ class LabelCounts:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return both counts as one mapping of words, as workers gather them."""
+        """Return both counts in one mapping, as workers gather them."""
         known = {f"known {task}": count for task, count in self.known.items()}
         return known | {f"positive {task}": count for task, count in self.positive.items()}
 
     def update(self, counts: Mapping[str, int]) -> None:
-        """Take over what `counts` wrote, summed over workers."""
+        """Replace the counts by what `counts` returned, summed over workers."""
         for task in self.known:
             self.known[task] = counts[f"known {task}"]
             self.positive[task] = counts[f"positive {task}"]
@@ -91,31 +92,31 @@ class LabelCounts:
         )
 
     def problems(self) -> dict[str, str]:
-        """Return, by task that cannot be trained, what its labels lack."""
-        found: dict[str, str] = {}
+        """Return the tasks that cannot be trained, with what their labels lack."""
+        problems: dict[str, str] = {}
         for task in self.tasks:
             known, positive = self.known[task.title], self.positive[task.title]
             if not known:
-                found[task.title] = "no row has a label"
+                problems[task.title] = "no row has a label"
             elif not positive or positive == known:
                 lacking = "negative" if positive else "positive"
-                found[task.title] = f"none of its {known:,} labelled rows is {lacking}"
-        return found
+                problems[task.title] = f"none of its {known:,} labelled rows is {lacking}"
+        return problems
 
     def refuse_untrainable(self, window: str) -> None:
         """Refuse tasks that could only be trained on nothing or on one class.
 
         Args:
-            window: split that was counted, for the message.
+            window: name of the split that was counted, for the message.
 
         Raises:
             BadLog: naming the tasks, what their labels lack, and what to do.
         """
         weights = {task.title: task.weight for task in self.tasks}
         labels = {task.title: task.label for task in self.tasks}
-        found = {t: told for t, told in self.problems().items() if weights[t]}
-        if found:
-            listing = "\n".join(f"  {t} ({labels[t]}): {told}" for t, told in found.items())
+        problems = {t: problem for t, problem in self.problems().items() if weights[t]}
+        if problems:
+            listing = "\n".join(f"  {t} ({labels[t]}): {p}" for t, p in problems.items())
             raise BadLog(
                 f"tasks that cannot be trained on split '{window}':\n{listing}\n"
                 "Check the label columns, matures_after with as_of, and the split's window; "

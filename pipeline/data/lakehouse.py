@@ -1,9 +1,9 @@
-"""Find the table format that a folder belongs to, and say what a resolved table is.
+"""Find the table format that a folder belongs to, and define what a resolved table is.
 
-Beside a table format's metadata the Parquet files are not the rows: replaced files stay on disk,
-columns are renamed, rows are deleted by position. The format's own library says which files, under
-which column names and without which rows, are the table (`delta.py`, `iceberg.py`). The log's
-reader then reads those files. What cannot be resolved so is refused by name.
+In a table format, the Parquet files of the folder are not simply the rows: replaced files stay on
+disk, columns are renamed, rows are deleted by position. The format's own library says which files
+make up the table, under which column names and without which rows (`delta.py`, `iceberg.py`). The
+log's reader then reads those files. A format that cannot be resolved so is refused by name.
 """
 
 import re
@@ -22,12 +22,12 @@ from iak.pipeline.errors import BadLog, BadRequest
 Format = Literal["delta", "iceberg"]
 Positions = npt.NDArray[np.int64]
 Names = tuple[tuple[str, str], ...]
-"""Columns of the table that a file has: the table's name, the file's name."""
+"""Columns of the table that a file has: the name in the table, and the name in the file."""
 _METADATA = ".metadata.json"
 _HUDI = "a Hudi table"
 _PAIMON = "a Paimon table"
 _REFUSED = {_HUDI: (".hoodie",), _PAIMON: ("snapshot", "schema", "manifest")}
-"""Formats that are not read, with the folders that tell of them."""
+"""Formats that are not read, with the folders that identify them."""
 _REMEDIES = {
     _HUDI: "Older versions of its rows lie beside the newest. Export a plain Parquet copy (Spark: "
     "read the table, write it as Parquet) and point log.path at that",
@@ -38,8 +38,8 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a table was found."""
+class TableFolder:
+    """The folder of a table."""
 
     format: Format
     uri: str
@@ -86,7 +86,7 @@ class TableSnapshot:
     """A file's schema -> the table's columns in it; None where names are as they stand."""
 
 
-def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | None:
+def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> TableFolder | None:
     """Return the table that a folder is, or is the data folder of; None for a plain folder.
 
     Raises:
@@ -96,11 +96,11 @@ def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | Non
     marked = _marks(filesystem, root)
     around = _marks(filesystem, above) if above else frozenset[str]()
     for what, marks in _REFUSED.items():
-        for folder, seen in ((root, marked), (above, around)):
-            if seen.issuperset(marks):
+        for folder, present in ((root, marked), (above, around)):
+            if present.issuperset(marks):
                 _refuse(folder, what, ", ".join(f"{mark}/" for mark in marks))
     if "_delta_log" in marked:
-        return Place(format="delta", uri=uri, filesystem=filesystem, root=root)
+        return TableFolder(format="delta", uri=uri, filesystem=filesystem, root=root)
     if "_delta_log" in around:
         raise BadLog(
             f"{uri} is a folder inside the Delta table {above}, where files lie that are no longer "
@@ -108,14 +108,18 @@ def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> Place | Non
             "in [splits] by where="
         )
     if "metadata" in marked and metadata_files(filesystem, root):
-        return Place(format="iceberg", uri=uri, filesystem=filesystem, root=root)
+        return TableFolder(format="iceberg", uri=uri, filesystem=filesystem, root=root)
     if "metadata" in around and metadata_files(filesystem, above):
-        return Place(format="iceberg", uri=_parent(uri), filesystem=filesystem, root=above)
+        return TableFolder(format="iceberg", uri=_parent(uri), filesystem=filesystem, root=above)
     return None
 
 
 def refuse_hudi(folder: str, mark: str) -> NoReturn:
-    """Refuse a partition of a Hudi table, told by a file of the format's own.
+    """Refuse a partition of a Hudi table.
+
+    Args:
+        folder: the partition's folder.
+        mark: the file that only this format writes.
 
     Raises:
         BadLog: always.
@@ -124,7 +128,11 @@ def refuse_hudi(folder: str, mark: str) -> NoReturn:
 
 
 def refuse_paimon(folder: str, mark: str) -> NoReturn:
-    """Refuse files of a Paimon table, told by the format's own columns in them.
+    """Refuse files of a Paimon table.
+
+    Args:
+        folder: the table's folder.
+        mark: the file and its columns that only this format writes.
 
     Raises:
         BadLog: always.
@@ -143,19 +151,19 @@ def _marks(filesystem: pa.fs.FileSystem, folder: str) -> frozenset[str]:
     """Return the folders of table formats that lie in this one."""
     names = ("_delta_log", "metadata", *chain(*_REFUSED.values()))
     try:
-        found = filesystem.get_file_info([f"{folder}/{name}" for name in names])
-    except OSError:  # a folder above the log may be closed to us
+        infos = filesystem.get_file_info([f"{folder}/{name}" for name in names])
+    except OSError:  # the user may not read the folder above the log
         return frozenset()
-    return frozenset(i.base_name for i in found if i.type == pa.fs.FileType.Directory)
+    return frozenset(i.base_name for i in infos if i.type == pa.fs.FileType.Directory)
 
 
 def metadata_files(filesystem: pa.fs.FileSystem, folder: str) -> list[str]:
     """Return the names of an Iceberg table's metadata files."""
     try:
-        found = filesystem.get_file_info(pa.fs.FileSelector(f"{folder}/metadata"))
+        infos = filesystem.get_file_info(pa.fs.FileSelector(f"{folder}/metadata"))
     except OSError:
         return []
-    return sorted(i.base_name for i in found if i.base_name.endswith(_METADATA))
+    return sorted(i.base_name for i in infos if i.base_name.endswith(_METADATA))
 
 
 def _parent(uri: str) -> str:
@@ -164,7 +172,10 @@ def _parent(uri: str) -> str:
 
 
 def locate(location: str) -> tuple[pa.fs.FileSystem, str]:
-    """Return the file system and path of a file named by itself, whose name is not escaped.
+    """Return the file system and path of a file.
+
+    Args:
+        location: path or URI, not escaped.
 
     Raises:
         BadLog: the scheme is unknown.
@@ -181,16 +192,16 @@ def locate(location: str) -> tuple[pa.fs.FileSystem, str]:
     return filesystem, f"{top.rstrip('/')}/{path}"
 
 
-def below(path: str, place: Place, *, root: str) -> str:
+def below(path: str, folder: TableFolder, *, root: str) -> str:
     """Return a file's path below the table's folder, or its URI where it lies elsewhere.
 
     Args:
-        path: as the metadata have it, no longer escaped.
-        place: of the table.
+        path: of the file as the metadata have it, not escaped.
+        folder: the table's folder as it is now.
         root: the table's folder as the metadata have it.
     """
     whole = plain(path)
-    for start in (plain(root), plain(place.uri.partition("?")[0])):
+    for start in (plain(root), plain(folder.uri.partition("?")[0])):
         if whole.startswith(f"{start}/"):
             return whole[len(start) + 1 :]
     return f"file://{whole}" if whole.startswith("/") else whole
@@ -202,11 +213,11 @@ def plain(location: str) -> str:
     return re.sub(r"^s3[an]://", "s3://", location).rstrip("/")
 
 
-def not_installed(place: Place, library: str) -> BadRequest:
+def not_installed(folder: TableFolder, library: str) -> BadRequest:
     """Return the error that names the extra to install."""
     return BadRequest(
-        f"{place.uri} is a table of format {place.format}, read with {library}, which is not "
-        f"installed. Install it: pip install 'iak[{place.format}]'"
+        f"{folder.uri} is a table of format {folder.format}, read with {library}, which is not "
+        f"installed. Install it: pip install 'iak[{folder.format}]'"
     )
 
 

@@ -1,8 +1,8 @@
-"""Columns that alone predict a label almost perfectly: written after the event, most often.
+"""Find columns that alone predict a label almost perfectly; most were written after the event.
 
-Each column is scored by the AUC of its own values: a number as it stands, a word by the label's
-mean among the other half of the rows, and both by whether there is a value at all. A conversion is
-judged on clicked rows, so that what predicts the click is not blamed twice.
+Each column is scored by the AUC of its own values: a number as it is, a word by the label's mean in
+the other half of the rows, and both by whether there is a value at all. A conversion is scored on
+clicked rows, so that a column that predicts the click is not reported twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from iak.schemas.log import Catalog
 from iak.schemas.task import TaskSpec
 
 SUSPECT_AUC = 0.98
-"""AUC of a single column from which on it is suspected."""
+"""Least AUC at which a column is suspected."""
 MIN_OF_CLASS = 30
-"""Positives, and negatives, below which a column is not judged."""
+"""Least positives, and least negatives, on which a column is scored."""
 _ROWS_PER_WORD = 10
-"""Mean rows of a word below which words are no classes but names of rows."""
+"""Least mean rows of a word. With fewer, the words identify rows and are no classes."""
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -34,15 +34,15 @@ class Suspect:
     task: str
     auc: float
     rows: int
-    """Labelled rows it was judged on."""
+    """Labelled rows that it was scored on."""
 
 
 def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspect]:
-    """Find the columns of these rows that predict a task too well.
+    """Yield the columns of these rows that predict a task too well.
 
     Args:
-        rows: batches with every label, and any other columns; a column that some lack is skipped.
-        catalog: the log's catalogue; its labels, leak columns and row ids are not judged.
+        rows: batches with every label and any other columns; a column that some lack is skipped.
+        catalog: the log's catalogue; its labels, leak columns and row ids are not scored.
     """
     if not rows:
         return
@@ -61,7 +61,7 @@ def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspe
 
 
 def is_judged(kind: pa.DataType) -> bool:
-    """Return whether a column of this type can be judged: one number, time or word a row."""
+    """Tell whether a column of this type can be scored: one number, time or word in each row."""
     is_ = pa.types
     plain = normal.plain_type(kind, normal.ID)
     if is_.is_dictionary(plain):
@@ -134,17 +134,17 @@ def _numbers(values: pa.Array) -> Floats:
 
 
 def _auc_of_words(keys: hashing.Keys, positive: Mask) -> float:
-    """Return the AUC of each word's mean label, taken from the rows of the other half."""
-    words, places = np.unique(keys, return_inverse=True)
+    """Return the AUC of each word's mean label, which is taken from the other half of the rows."""
+    words, codes = np.unique(keys, return_inverse=True)
     if len(words) * _ROWS_PER_WORD > len(keys):
         return 0.5
     half = np.arange(len(keys)) % 2 == 0
     rate = float(positive.mean())
     means = np.empty(len(keys))
     for own in (half, ~half):
-        counts = np.bincount(places[~own], minlength=len(words))
-        sums = np.bincount(places[~own], weights=positive[~own], minlength=len(words))
-        means[own] = ((sums + rate) / (counts + 1.0))[places[own]]
+        counts = np.bincount(codes[~own], minlength=len(words))
+        sums = np.bincount(codes[~own], weights=positive[~own], minlength=len(words))
+        means[own] = ((sums + rate) / (counts + 1.0))[codes[own]]
     return _auc(means, positive)
 
 
@@ -155,8 +155,8 @@ def _two_sided(values: Floats, positive: Mask) -> float:
 
 def _auc(values: Floats, positive: Mask) -> float:
     """Return the probability that a positive's value is above a negative's; ties count half."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     midranks = np.cumsum(counts) - (counts - 1) / 2.0
     count = int(positive.sum())
-    above = midranks[places[positive]].sum() - count * (count + 1) / 2.0
+    above = midranks[codes[positive]].sum() - count * (count + 1) / 2.0
     return float(above / (count * (len(positive) - count)))

@@ -1,7 +1,7 @@
-"""Footers and a bounded sample of an undeclared Parquet folder: what there is to describe it by.
+"""Read footers and a bounded sample of a Parquet folder that has no catalogue yet.
 
-Nothing is known of the log yet: its partition keys are read off its folder names, its columns off
-its footers, and the values off rows that are spread evenly over its row groups.
+Partition keys are read from folder names, columns from footers, and values from rows that are
+spread evenly over the row groups.
 """
 
 from collections import Counter
@@ -15,18 +15,21 @@ import pyarrow.compute as pc
 import pyarrow.fs
 
 from iak.pipeline.data import logs
-from iak.pipeline.data.logs import LogFile, Snapshot
+from iak.pipeline.data.snapshot import LogFile, Snapshot, open_folder
 from iak.pipeline.errors import BadLog, BadRequest
 
 Floats = npt.NDArray[np.float64]
 MISSING = "lack it"
-"""How the reason ends where some files lack a column."""
+"""End of the reason where some files lack a column."""
 _BATCH_ROWS = 65_536
+"""Rows that are decoded at a time."""
 _MOST_GROUPS = 64
+"""Most row groups that are read."""
 _RUN_ROWS = 64
-"""Neighbours that are kept together: what repeats within a request must show that it repeats."""
+"""Consecutive rows that are kept together, so that values which repeat within a request repeat in
+the sample."""
 _DECODED_ROWS = 4_000_000
-"""Rows that are decoded at most to draw the sample from."""
+"""Most rows that are decoded to draw the sample from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class LogSample:
     rows: pa.Table
     """Sampled rows, partition keys among the columns as text."""
     uneven: Mapping[str, str]
-    """Columns that not every file holds, or holds in several types -> what was seen."""
+    """Columns that some files lack, or that have several types -> a description."""
 
 
 def read_sample(uri: str, *, rows: int) -> LogSample:
@@ -64,47 +67,50 @@ def read_sample(uri: str, *, rows: int) -> LogSample:
 
     snapshot = logs.take_snapshot(uri, partition_keys=keys, schema_problem=collect)
     if not snapshot.rows:
-        told = "; ".join(f"{u.path}: {u.reason}" for u in snapshot.unreadable[:3])
+        reasons = "; ".join(f"{u.path}: {u.reason}" for u in snapshot.unreadable[:3])
         raise BadLog(
-            f"no row of Parquet can be read below {uri}: {told or 'no Parquet file'}. "
+            f"no row of Parquet can be read below {uri}: {reasons or 'no Parquet file'}. "
             "Give the folder that holds the log's files"
         )
     types, uneven = _columns(schemas)
-    inside = {name: found for name, found in types.items() if name not in keys}
+    inside = {name: kind for name, kind in types.items() if name not in keys}
     return LogSample(
         uri=uri,
         snapshot=snapshot,
         partition_keys=keys,
         partitions={key: _values(snapshot, key) for key in keys},
         rows=_rows(snapshot, inside, keys, wanted=rows),
-        uneven={name: told for name, told in uneven.items() if name not in keys},
+        uneven={name: difference for name, difference in uneven.items() if name not in keys},
     )
 
 
 def innermost_folder(uri: str) -> str:
-    """Return the first folder at or below `uri` that holds files, partitions or several folders.
+    """Return the first folder at or below `uri` with files, partitions or several folders.
 
     A data set is often shipped as a folder of notes around the folder of its events.
+
+    Raises:
+        BadRequest: there is no such folder.
     """
-    filesystem, root = logs.open_folder(uri)
+    filesystem, root = open_folder(uri)
     if filesystem.get_file_info(root).type != pa.fs.FileType.Directory:
         raise BadRequest(f"no folder at {uri}; give the folder that holds the log's Parquet files")
-    found = filesystem.get_file_info(pa.fs.FileSelector(root))
-    shown = [info for info in found if not info.base_name.startswith((".", "_"))]
+    entries = filesystem.get_file_info(pa.fs.FileSelector(root))
+    shown = [info for info in entries if not info.base_name.startswith((".", "_"))]
     folders = [info for info in shown if info.type == pa.fs.FileType.Directory]
     has_data = any(
         info.type == pa.fs.FileType.File and info.base_name.endswith((".parquet", ".parq"))
         for info in shown
     )
-    marked = any(info.base_name.startswith((".hoodie", "_delta_log")) for info in found)
+    marked = any(info.base_name.startswith((".hoodie", "_delta_log")) for info in entries)
     if has_data or marked or len(folders) != 1 or "=" in folders[0].base_name:
         return uri
     return innermost_folder(f"{uri.rstrip('/')}/{folders[0].base_name}")
 
 
 def partition_keys_of(uri: str) -> tuple[str, ...]:
-    """Read the hive keys off the folder names, outermost first; those of most files win."""
-    filesystem, root = logs.open_folder(uri)
+    """Return the hive keys of the folder names, outermost first, as most files have them."""
+    filesystem, root = open_folder(uri)
     counts: Counter[tuple[str, ...]] = Counter()
     for info in filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)):
         folders = info.path[len(root) :].strip("/").split("/")[:-1]
@@ -126,8 +132,8 @@ def _leading_keys(folders: Sequence[str]) -> tuple[str, ...]:
 
 
 def _values(snapshot: Snapshot, key: str) -> tuple[str | None, ...]:
-    found = {dict(file.partition).get(key) for file in snapshot.files}
-    return tuple(sorted(found, key=lambda value: (value is None, value or "")))
+    values = {dict(file.partition).get(key) for file in snapshot.files}
+    return tuple(sorted(values, key=lambda value: (value is None, value or "")))
 
 
 def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict[str, str]]:
@@ -142,22 +148,22 @@ def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict
     types = {name: counts for name, counts in types.items() if name not in twice}
     for name, counts in types.items():
         missing = len(schemas) - counts.total()
-        kinds = {kind_of(found) for found in counts}
+        kinds = {kind_of(kind) for kind in counts}
         if missing and len(kinds) == 1:
             uneven[name] = f"{missing:,} of {len(schemas):,} files {MISSING}"
         elif len(kinds) > 1:
-            told = ", ".join(f"{found} in {count:,}" for found, count in counts.most_common())
-            uneven[name] = f"its type differs over files: {told}"
+            listing = ", ".join(f"{kind} in {count:,}" for kind, count in counts.most_common())
+            uneven[name] = f"its type differs over files: {listing}"
     return {name: counts.most_common(1)[0][0] for name, counts in types.items()}, uneven
 
 
-def kind_of(found: pa.DataType) -> str:
-    """Name what a type may serve as: bool, whole, float, text, time, a list of one, or other."""
+def kind_of(actual: pa.DataType) -> str:
+    """Return what a type may serve as: bool, whole, float, text, time, a list of one, or other."""
     is_ = pa.types
-    if is_.is_dictionary(found):
-        return kind_of(found.value_type)
-    if isinstance(found, pa.BaseExtensionType):
-        return kind_of(found.storage_type)
+    if is_.is_dictionary(actual):
+        return kind_of(actual.value_type)
+    if isinstance(actual, pa.BaseExtensionType):
+        return kind_of(actual.storage_type)
     named = (
         ("bool", is_.is_boolean),
         ("whole", is_.is_integer),
@@ -170,11 +176,11 @@ def kind_of(found: pa.DataType) -> str:
         ("null", is_.is_null),
     )
     for name, test in named:
-        if test(found):
+        if test(actual):
             return name
     lists = (is_.is_list, is_.is_large_list, is_.is_fixed_size_list, is_.is_list_view)
-    if any(test(found) for test in lists) or is_.is_large_list_view(found):
-        return f"list of {kind_of(found.value_type)}"
+    if any(test(actual) for test in lists) or is_.is_large_list_view(actual):
+        return f"list of {kind_of(actual.value_type)}"
     return "other"
 
 
@@ -190,13 +196,13 @@ def _rows(
     ]
     mean = sum(count for _, _, count in groups) / len(groups)
     most = int(np.clip(_DECODED_ROWS / mean, 1, _MOST_GROUPS))
-    picked = [groups[at] for at in evenly(len(groups), most)]
+    picked = [groups[index] for index in evenly(len(groups), most)]
     stride = max(sum(count for _, _, count in picked) // wanted, 1)
-    held = {n: t for n, t in inside.items() if not kind_of(t).endswith(("other", "null"))}
+    readable = {n: t for n, t in inside.items() if not kind_of(t).endswith(("other", "null"))}
     parts = [
         part
         for file, group, _ in picked
-        for part in _strided(snapshot, file, group, held, keys, stride)
+        for part in _strided(snapshot, file, group, readable, keys, stride)
     ]
     if not parts:
         raise BadLog(
@@ -215,15 +221,15 @@ def _strided(
     keys: Sequence[str],
     stride: int,
 ) -> Iterator[pa.Table]:
-    """Return every `stride`-th run of a row group; nothing where it cannot be decoded."""
+    """Yield every `stride`-th run of a row group; nothing where it cannot be decoded."""
     parquet = snapshot.open(file)
     present = [name for name in types if name in parquet.schema_arrow.names]
-    if not present:  # a table format that maps its columns' names; rows of nulls would mislead
-        return
+    if not present:
+        return  # a table format that maps its columns' names; rows of nulls would mislead
     try:
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=present):
-            places = np.arange(len(batch))
-            rows = batch.take(pa.array(places[places // _RUN_ROWS % stride == 0]))
+            indices = np.arange(len(batch))
+            rows = batch.take(pa.array(indices[indices // _RUN_ROWS % stride == 0]))
             columns = {name: _plain(rows, name, types[name]) for name in types}
             for key in keys:
                 value = dict(file.partition).get(key)
@@ -234,29 +240,29 @@ def _strided(
 
 
 def _plain(rows: pa.RecordBatch, name: str, wanted: pa.DataType) -> pa.Array:
-    """Return a column in one simple type over all files; null where a file has it otherwise."""
+    """Return a column in a simple type, the same for all files; null where a file has another."""
     simple = _simple(wanted)
     if name not in rows.schema.names or kind_of(rows.column(name).type) != kind_of(wanted):
         return pa.nulls(len(rows), simple)
     return rows.column(name).cast(simple, safe=False)
 
 
-def _simple(found: pa.DataType) -> pa.DataType:
-    kind = kind_of(found)
+def _simple(actual: pa.DataType) -> pa.DataType:
+    kind = kind_of(actual)
     if kind.startswith("list of "):
-        value = found.value_type if not pa.types.is_dictionary(found) else pa.null()
+        value = actual.value_type if not pa.types.is_dictionary(actual) else pa.null()
         return pa.list_(_simple(value))
     simple = {"bool": pa.bool_(), "whole": pa.int64(), "float": pa.float64(), "text": pa.string()}
-    return simple.get(kind, found)
+    return simple.get(kind, actual)
 
 
 def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return at most `most` places out of `count`, spread evenly, the last one among them."""
+    """Return at most `most` of the indices below `count`, spread evenly, the last one included."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def numbers(column: pa.ChunkedArray) -> Floats:
-    """Return a column of numbers, booleans or times as floats; null, NaN and infinity are NaN."""
+    """Return a column of numbers, booleans or times as floats; NaN for null and infinity."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         column = pc.divide(column.cast(pa.float64(), safe=False), 1e6)

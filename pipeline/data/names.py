@@ -1,4 +1,4 @@
-"""Names that a catalogue uses and a log does not have: found early, with the nearest that exist."""
+"""Refuse names that a catalogue uses and a log does not have, with the nearest names that exist."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator
 import pyarrow.fs
 
 from iak.pipeline.data import logs
-from iak.pipeline.data.logs import Snapshot
 from iak.pipeline.data.nearest import listed, nearest
+from iak.pipeline.data.snapshot import Snapshot, open_folder
 from iak.pipeline.errors import BadRequest
 from iak.schemas.log import Catalog
 
 
 def settings_with_columns(catalog: Catalog) -> Iterator[tuple[str, str]]:
-    """Return every setting of the catalogue that names a column, with the name."""
+    """Yield each setting of the catalogue that names a column, with the name."""
     log = catalog.log
     for feature in catalog.features:
         for column in feature.columns:
@@ -34,19 +34,20 @@ def settings_with_columns(catalog: Catalog) -> Iterator[tuple[str, str]]:
 
 
 def unknown_columns(
-    catalog: Catalog, there: Collection[str], *, uri: str | None = None
+    catalog: Catalog, columns: Collection[str], *, uri: str | None = None
 ) -> list[tuple[str, str, str]]:
-    """Return the columns that the catalogue needs or rules out, and no file has.
+    """Return the columns that the catalogue needs or rules out, and that no file has.
 
     Args:
         catalog: the log's catalogue.
-        there: columns inside the files.
-        uri: folder of the log, whose folders' keys may be what is meant; None looks at none.
+        columns: columns inside the files.
+        uri: folder of the log. A column that is a key of its folders is then named as such; None
+            does not look.
 
     Returns:
-        The setting that asks, the column, and a sentence with the nearest ones, for each.
+        For each column the setting that names it, the column, and a sentence with the nearest ones.
     """
-    known = {*there, *catalog.log.partition_keys}
+    known = {*columns, *catalog.log.partition_keys}
     unknown = [
         (setting, column)
         for setting, column in dict.fromkeys(settings_with_columns(catalog))
@@ -66,69 +67,69 @@ def unknown_columns(
 def refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog) -> None:
     """Refuse a catalogue that names columns which no file of the log has.
 
-    A file that could not be read for its schema counts as well: that is how a column that is
-    misspelt shows.
+    The columns of files with a bad schema count as well: a misspelt name makes every schema bad.
 
     Raises:
         BadRequest: naming the settings, the nearest columns, and all there are.
     """
-    there = columns_there(snapshot)
-    if there and (unknown := unknown_columns(catalog, there, uri=snapshot.uri)):
+    columns = columns_of(snapshot)
+    if columns and (unknown := unknown_columns(catalog, columns, uri=snapshot.uri)):
         listing = "\n".join(
             f"  {setting} names the column '{column}', which no file has.{near}"
             for setting, column, near in unknown
         )
         raise BadRequest(
             f"the catalogue of log '{catalog.log.name}' names columns that are not there:\n"
-            f"{listing}\n  The files have: {listed(there)}"
+            f"{listing}\n  The files have: {listed(columns)}"
         )
 
 
-def columns_there(snapshot: Snapshot) -> frozenset[str]:
-    """Return the columns inside the files, readable or not under the contract."""
-    held = {file.columns for file in snapshot.files} | {u.columns for u in snapshot.unreadable}
-    return frozenset(name for columns in held for name, _ in columns)
+def columns_of(snapshot: Snapshot) -> frozenset[str]:
+    """Return the columns inside the files, whether the contract lets them be read or not."""
+    schemas = {file.columns for file in snapshot.files} | {u.columns for u in snapshot.unreadable}
+    return frozenset(name for columns in schemas for name, _ in columns)
 
 
 def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
     """Refuse partition keys that the log's folders do not have.
 
-    Follows one way down, so that it costs as many listings as there are keys. A table's metadata
-    names its keys, whatever its folders are called.
+    One path of folders is followed down, so that it costs as many listings as there are keys. A
+    table is not checked: its metadata name its keys, whatever its folders are called.
 
     Raises:
         BadRequest: naming the keys that the folders have, in their order.
     """
     if logs.is_table(uri):
         return
-    declared, there = catalog.log.partition_keys, _folder_keys(uri, catalog.log.partition_keys)
-    if not declared or not there or declared == there[: len(declared)]:
+    declared, actual = catalog.log.partition_keys, _folder_keys(uri, catalog.log.partition_keys)
+    if not declared or not actual or declared == actual[: len(declared)]:
         return
     lines = [
-        f"log.partition_keys names '{key}', which no folder has.{nearest(key, there)}"
+        f"log.partition_keys names '{key}', which no folder has.{nearest(key, actual)}"
         for key in declared
-        if key not in there
+        if key not in actual
     ] or [f"log.partition_keys are {json.dumps(declared)}, in this order"]
     listing = "\n".join(f"  {line}" for line in lines)
+    folders = "/".join(f"{key}=..." for key in actual)
     raise BadRequest(
-        f"the folders below {uri} are named {'/'.join(f'{key}=...' for key in there)}:\n{listing}\n"
-        f"  Write partition_keys = {json.dumps(there)}"
+        f"the folders below {uri} are named {folders}:\n{listing}\n"
+        f"  Write partition_keys = {json.dumps(actual)}"
     )
 
 
 def _folder_keys(uri: str, declared: tuple[str, ...]) -> tuple[str, ...]:
     """Return the keys of nested `key=value` folders, outermost first.
 
-    At each depth a folder of the declared key is followed where there is one.
+    At each depth a folder of the declared key is entered where there is one.
     """
-    filesystem, folder = logs.open_folder(uri)
+    filesystem, folder = open_folder(uri)
     keys: list[str] = []
     while True:
         wanted = declared[len(keys)] if len(keys) < len(declared) else None
-        found = filesystem.get_file_info(pyarrow.fs.FileSelector(folder, allow_not_found=True))
+        entries = filesystem.get_file_info(pyarrow.fs.FileSelector(folder, allow_not_found=True))
         folders = {
             info.path: info.base_name.partition("=")[0]
-            for info in found
+            for info in entries
             if info.type == pyarrow.fs.FileType.Directory and "=" in info.base_name
         }
         if not folders:

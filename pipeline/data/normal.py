@@ -1,6 +1,6 @@
-"""Arrow's many spellings of a column -> the few that encoding knows.
+"""Convert the many Arrow types of a column into the few that encoding knows.
 
-Writers spell the same values in many types. Behind `plain` a column of ids is integers or text
+Writers store the same values in many types. After `plain`, a column of ids is integers or text
 (plain or as a dictionary), a list has offsets, and a number is an integer or a float:
 
     string_view, binary, binary_view, fixed_size_binary     text; the bytes must be UTF-8
@@ -26,7 +26,7 @@ from iak.pipeline.data import hashing
 ID, NUMBER, LABEL, TIME, WHOLE = "id", "number", "label", "time", "whole number"
 LIST_OF = "list of "
 _DIGITS_OF_INT64 = 18
-"""Digits that always fit into int64."""
+"""Decimal digits that always fit into int64."""
 
 
 def normalised(
@@ -35,10 +35,10 @@ def normalised(
     """Return these columns of the rows in plain types; a column that is absent is null.
 
     Args:
-        rows: as a file holds them.
+        rows: as a file has them.
         columns: wanted names, in the order of the result.
-        kinds: column -> what the catalogue expects there (see `contract.expected_kinds`); a column
-            without an entry is read as a time, which changes nothing but its spelling.
+        kinds: column -> the kind that the catalogue expects (see `contract.expected_kinds`). A
+            column without an entry is read as a time, which changes nothing but its spelling.
 
     Raises:
         ArrowInvalid: a column of text holds bytes that are no UTF-8.
@@ -70,26 +70,31 @@ def null_type(kind: str) -> pa.DataType:
     return {ID: pa.string(), WHOLE: pa.int64()}.get(kind, pa.float64())
 
 
-def plain_type(found: pa.DataType, kind: str) -> pa.DataType:
-    """Return the type that `plain` gives values of type `found`.
+def plain_type(actual: pa.DataType, kind: str) -> pa.DataType:
+    """Return the type that `plain` gives values of a type.
 
-    A type that it cannot change comes back as it is; the contract refuses it there.
+    A type that it cannot change comes back as it is, and the contract then refuses it.
     """
-    return plain(pa.nulls(0, found), kind).type
+    return plain(pa.nulls(0, actual), kind).type
 
 
 def plain(values: pa.Array, kind: str) -> pa.Array:
-    """Return the values in a plain type; idempotent."""
-    is_, found = pa.types, values.type
-    if is_.is_null(found):
+    """Return the values in a plain type; values that have one come back as they are.
+
+    Args:
+        values: of any Arrow type.
+        kind: what the catalogue expects of the column.
+    """
+    is_, actual = pa.types, values.type
+    if is_.is_null(actual):
         return pa.nulls(len(values), null_type(kind))
-    if is_.is_dictionary(found):
+    if is_.is_dictionary(actual):
         return _plain_dictionary(values, kind)
     if kind.startswith(LIST_OF):
         return _plain_list(values, _item(kind))
-    if is_.is_decimal(found):
+    if is_.is_decimal(actual):
         return _plain_decimal(values, is_id=kind in (ID, WHOLE))
-    if is_.is_float16(found):
+    if is_.is_float16(actual):
         values = values.cast(pa.float64())
     if kind == ID:
         return _plain_text(values)
@@ -113,16 +118,17 @@ def _plain_dictionary(values: pa.DictionaryArray, kind: str) -> pa.Array:
 
 
 def _plain_list(values: pa.Array, kind: str) -> pa.Array:
-    is_, found = pa.types, values.type
-    if is_.is_list_view(found) or is_.is_large_list_view(found):
+    is_, actual = pa.types, values.type
+    if is_.is_list_view(actual) or is_.is_large_list_view(actual):
         values = _without_views(values, kind)
-    elif is_.is_fixed_size_list(found):
-        values = values.cast(pa.list_(found.value_type))
+    elif is_.is_fixed_size_list(actual):
+        values = values.cast(pa.list_(actual.value_type))
     if not (is_.is_list(values.type) or is_.is_large_list(values.type)):
         return values
     items = plain(values.values, kind)
     if items.type == values.type.value_type:
         return values
+    # Offsets and nulls stay as they are; only the items are replaced.
     make = pa.large_list if is_.is_large_list(values.type) else pa.list_
     return pa.Array.from_buffers(
         make(items.type),
@@ -149,8 +155,8 @@ def _without_views(values: pa.Array, kind: str) -> pa.ListArray:
 
 
 def _plain_text(values: pa.Array) -> pa.Array:
-    is_, found = pa.types, values.type
-    if isinstance(found, pa.UuidType):
+    is_, actual = pa.types, values.type
+    if isinstance(actual, pa.UuidType):
         return _uuid_text(values.storage)
     checks = (
         is_.is_string_view,
@@ -160,7 +166,7 @@ def _plain_text(values: pa.Array) -> pa.Array:
         is_.is_fixed_size_binary,
         is_.is_date,
     )
-    return values.cast(pa.string()) if any(check(found) for check in checks) else values
+    return values.cast(pa.string()) if any(check(actual) for check in checks) else values
 
 
 def _uuid_text(values: pa.FixedSizeBinaryArray) -> pa.Array:
@@ -183,22 +189,23 @@ def _plain_decimal(values: pa.Array, *, is_id: bool) -> pa.Array:
 def _whole_decimals(values: pa.Array) -> pa.Array:
     """Return ids as int64: a value of up to 64 bits as it is, a wider one as a hash of its digits.
 
-    `NUMBER(38, 0)` is how some warehouses write every id, so the declared width says little about
-    the values. As int64 they meet the same ids of other files.
+    Some warehouses write every id as `NUMBER(38, 0)`, so the declared width says little about the
+    values. As int64 they are equal to the same ids of other files.
     """
-    width = values.type.byte_width // 8
+    width = values.type.byte_width // 8  # 64-bit words of one value, lowest first
     count = (values.offset + len(values)) * width  # the buffer may be padded
     whole = np.frombuffer(values.buffers()[1] or b"", np.uint64, count).reshape(-1, width)
     words = whole[values.offset :]
     low, high = words[:, 0], words[:, 1:]
     sign = np.where(low >> np.uint64(63), np.uint64(2**64 - 1), np.uint64(0))
+    # A value fits if its higher words repeat the sign bit (int64) or are 0 (uint64).
     fits = (high == sign[:, None]).all(1) | (high == 0).all(1)
     ids = low.copy()
     if not fits.all():
         wide = words[~fits]
         folded = wide[:, 0].copy()
-        for place in range(1, width):
-            folded = hashing.combine(folded, wide[:, place])
+        for index in range(1, width):
+            folded = hashing.combine(folded, wide[:, index])
         ids[~fits] = folded
     mask = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
     return pa.array(ids.view(np.int64), mask=mask)

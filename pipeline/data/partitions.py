@@ -1,7 +1,7 @@
-"""Partition values: from folder names, and from the same column inside a file.
+"""Read partition values from folder names, and from the same column inside a file.
 
-A folder's name is text that a writer escaped in its own way. Where the file has the column too, the
-file's value counts, row by row.
+The name of a folder is text that a writer escaped in its own way. Where the file has the column
+too, the file's value counts, row by row.
 """
 
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 NULL_FOLDERS = frozenset({"__HIVE_DEFAULT_PARTITION__", "__DEFAULT_PARTITION__"})
 """Names that Hive, Spark and Delta, and Paimon, give to the folder of the null value."""
 NULL_WORD = "null"
-"""The name that Iceberg gives to it; a word, unless the column inside the file is null."""
+"""The name that Iceberg gives to it; read as a word, unless the column in the file is null."""
 
 
 def value_of(name: str) -> str | None:
@@ -34,8 +34,9 @@ def resolve(column: pa.Array, folder: str | None) -> pa.DictionaryArray:
         folder: the value of the file's folder.
 
     Returns:
-        Text, null where the column is. Where a value is the folder's, written otherwise (1 in the
-        folder `01`), it is the folder's text, so that a catalogue's values keep their meaning.
+        Text, null where the column is. A value that equals the folder's but is written otherwise (1
+        in the folder `01`) becomes the folder's text, so that a catalogue's values keep their
+        meaning.
     """
     codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     words = codes.dictionary
@@ -47,7 +48,7 @@ def resolve(column: pa.Array, folder: str | None) -> pa.DictionaryArray:
 
 
 def text_of(values: pa.Array) -> pa.Array:
-    """Return values as text; a timestamp without the fraction of a second, if it has none."""
+    """Return values as text; a timestamp of whole seconds is written without a fraction."""
     if pa.types.is_timestamp(values.type):
         utc = values.cast(pa.timestamp(values.type.unit))
         try:
@@ -58,7 +59,7 @@ def text_of(values: pa.Array) -> pa.Array:
 
 
 def _equals(words: pa.Array, folder: str) -> pa.Array | None:
-    """Return which words are the folder's value; None where the folder's name is no such value."""
+    """Return which words equal the folder's value; None where it cannot be of their type."""
     try:
         wanted = pa.scalar(folder).cast(words.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

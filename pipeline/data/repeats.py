@@ -1,9 +1,8 @@
-"""Row ids that occur more than once, counted in bounded memory.
+"""Count row ids that occur more than once, in bounded memory.
 
-A repeated row is learned from twice, and ranked twice. Ids are told apart by their 64-bit keys.
-Once there are too many to hold, only ids whose key begins with a zero bit are kept, then with two,
-and so on: of an id that is kept every row is counted, so that the share of repeated rows stays an
-unbiased estimate.
+A repeated row is learned from twice, and ranked twice. Ids are compared by their 64-bit keys. Once
+there are too many keys, only those that begin with a zero bit are kept, then those with two, and so
+on. Each row of a kept key is counted, so the share of repeated rows stays an unbiased estimate.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from iak.pipeline.data import hashing, reader
+from iak.pipeline.data import hashing, parquet
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.notice import notice
 from iak.pipeline.data.splits import Selection
@@ -20,9 +19,9 @@ from iak.pipeline.errors import BadLog
 from iak.schemas.log import Catalog, LogSpec
 
 KEPT_KEYS = 1 << 22
-"""Keys held at most, 32 MiB."""
+"""Most keys in memory, 32 MiB."""
 LOOKED_AT_ROWS = 1_000_000
-"""Rows whose ids are read where nobody asked for all of them."""
+"""Rows whose ids are read, where not all of them are asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,18 +30,23 @@ class Repeats:
 
     column: str
     rows: int
-    """Rows looked at."""
+    """Rows whose ids were read."""
     repeated: int
-    """Rows whose id an earlier row has, estimated where more ids were seen than are held."""
+    """Rows whose id an earlier row has; an estimate where only some of the keys were kept."""
     is_estimated: bool = False
 
     @property
     def share(self) -> float:
-        """Return the share of the rows looked at that repeat an id."""
+        """Return the share of the rows read that repeat an id."""
         return self.repeated / self.rows if self.rows else 0.0
 
     def finding(self, log: LogSpec, where: str) -> Finding | None:
-        """Return what to say of it, None where no id repeats."""
+        """Return the finding, None where no id repeats.
+
+        Args:
+            log: says how many repeats are allowed.
+            where: folder of the log.
+        """
         if not self.repeated:
             return None
         about = "about " if self.is_estimated else ""
@@ -62,10 +66,10 @@ class KeyCounter:
     """Counts rows and their distinct keys."""
 
     def __init__(self, kept: int = KEPT_KEYS) -> None:
-        """Start with nothing seen.
+        """Start with no rows.
 
         Args:
-            kept: keys held at most.
+            kept: most keys in memory.
         """
         self.rows = 0
         self._kept = kept
@@ -99,12 +103,12 @@ class KeyCounter:
         return np.asarray(keys >> np.uint64(64 - self._zero_bits) == 0)
 
     def _merge(self) -> None:
-        """Count the added keys among the others; hold half as many while there are too many."""
+        """Merge the added keys into the others, and halve the sample while it is too large."""
         added = np.concatenate([np.empty(0, np.uint64), *self._added])
         self._added = []
         counts = np.concatenate([self._counts, np.ones(len(added), np.int64)])
-        self._keys, places = np.unique(np.concatenate([self._keys, added]), return_inverse=True)
-        self._counts = np.bincount(places, counts, len(self._keys)).astype(np.int64)
+        self._keys, positions = np.unique(np.concatenate([self._keys, added]), return_inverse=True)
+        self._counts = np.bincount(positions, counts, len(self._keys)).astype(np.int64)
         while 2 * len(self._keys) > self._kept:
             self._zero_bits += 1
             kept = self._is_sampled(self._keys)
@@ -114,14 +118,15 @@ class KeyCounter:
 def count_repeats(
     selections: Iterable[Selection], catalog: Catalog, *, rows: int | None = LOOKED_AT_ROWS
 ) -> Repeats | None:
-    """Count repeated row ids in the last rows of some selections, reading that column alone.
+    """Count repeated row ids in the last rows of some selections. Only that column is read.
 
-    Neighbours in the log's order are looked at, since a delivery that came twice lies side by side.
+    Whole row groups that are neighbours in the log's order are read: a delivery that was written
+    twice is often there twice in a row.
 
     Args:
         selections: of one snapshot; a row group of several of them is read once, and whole.
         catalog: the log's catalogue.
-        rows: about how many to look at, None for all.
+        rows: about how many to read, None for all.
 
     Returns:
         None where the log declares no row id.
@@ -138,12 +143,12 @@ def count_repeats(
 
 
 def _newest_keys(selections: Iterable[Selection], catalog: Catalog) -> Iterator[hashing.Keys]:
-    """The row keys of each row group that is selected from, the log's last one first."""
+    """Yield the row keys of each row group with selected rows, the log's last one first."""
     groups: dict[tuple[int, int], Selection] = {}
     for selection in selections:
         groups |= dict.fromkeys(((file, group) for file, group, _ in selection.groups), selection)
     for (file, group), selection in sorted(groups.items(), key=lambda item: item[0], reverse=True):
-        yield reader.row_keys(selection.snapshot, selection.snapshot.files[file], group, catalog)
+        yield parquet.row_keys(selection.snapshot, selection.snapshot.files[file], group, catalog)
 
 
 def refuse_repeats(repeats: Repeats | None, log: LogSpec, where: str) -> None:
@@ -152,6 +157,6 @@ def refuse_repeats(repeats: Repeats | None, log: LogSpec, where: str) -> None:
     Raises:
         BadLog: naming column, rows, share and setting.
     """
-    found = repeats.finding(log, where) if repeats else None
-    if found and found.level == "refuse":
-        raise BadLog(f"{where}: {found.what}. {found.remedy}")
+    finding = repeats.finding(log, where) if repeats else None
+    if finding and finding.level == "refuse":
+        raise BadLog(f"{where}: {finding.what}. {finding.remedy}")

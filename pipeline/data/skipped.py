@@ -1,7 +1,7 @@
-"""What a job cannot read of its log: which files, days and rows, and what each split loses.
+"""Find what a job cannot read of its log: which files, days and rows, and what each split loses.
 
-Rows of a file with a whole footer are counted there. Of a file without one they are estimated from
-its bytes, at the readable files' bytes a row, and called "about".
+The footer of a file counts its rows. Where the footer is damaged, the rows are estimated from the
+file's bytes and the bytes per row of the readable files. Messages then say "about".
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,8 @@ from datetime import date
 from statistics import median
 
 from iak.pipeline.data import splits
-from iak.pipeline.data.logs import OUTSIDE, LogFile, Snapshot, Unreadable
+from iak.pipeline.data.file_classifier import OUTSIDE
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
 from iak.pipeline.data.splits import Split
 from iak.pipeline.errors import BadLog
 from iak.schemas.log import LogSpec
@@ -31,7 +32,7 @@ class SkippedFiles:
     is_estimated: bool
     """Whether some of these files have no footer that counts their rows."""
     days: tuple[date, ...]
-    """Days that rows of theirs belong to, where these are known."""
+    """Days that their rows belong to, where these are known."""
     examples: tuple[str, ...]
     """Paths of the first few."""
 
@@ -53,7 +54,7 @@ class WindowLoss:
 
     @property
     def share(self) -> float:
-        """Return the share of the window's rows that is lost."""
+        """Return the share of the window's rows that is lost; 1 where no row count is known."""
         return self.lost / self.rows if self.rows else float(bool(self.reasons))
 
     @property
@@ -76,11 +77,11 @@ class Skipped:
     """What a job cannot read of its log."""
 
     files: tuple[SkippedFiles, ...] = ()
-    """One entry a reason, most rows first."""
+    """One entry for each reason, most rows first."""
     windows: tuple[WindowLoss, ...] = ()
     """The windows that lose something."""
     undated: int = 0
-    """Rows of readable files that no window holds, since they have no event time."""
+    """Rows of readable files that lie in no window, because they have no event time."""
     rows: int = 0
     """Rows of readable files."""
 
@@ -96,9 +97,9 @@ def find_skipped(
     """Find what is skipped, by reason and by split.
 
     Args:
-        snapshot: the files that a job would read, and those it cannot.
-        wanted: the splits it reads.
-        log: what the catalogue says of the log.
+        snapshot: the files that a job would read, and those that it cannot.
+        wanted: the splits that it reads.
+        log: the catalogue's `[log]`.
         days_of: rows by date of a file whose folder does not name its day.
     """
     estimate = _row_estimate(snapshot)
@@ -126,9 +127,10 @@ RowsByDay = Callable[[LogFile | Unreadable], Mapping[date | None, int]]
 
 
 def _row_estimate(snapshot: Snapshot) -> Callable[[LogFile | Unreadable], int]:
-    """Rows of a file: its footer's count, else its bytes over the readable files' bytes a row.
+    """Return a function that counts or estimates the rows of a file.
 
-    A file without a byte, or one that a table names and that is gone, counts as a usual file.
+    It takes the footer's count, else the file's bytes over the bytes per row of the readable files.
+    A file without a byte, or one that a table names and that is gone, counts as a median file.
     """
     size = sum(file.size_bytes for file in snapshot.files)
     per_byte = snapshot.rows / size if size else 0.0
@@ -148,12 +150,12 @@ def _by_reason(
     groups: dict[str, list[Unreadable]] = defaultdict(list)
     for file in unreadable:
         groups[reason_of(file)].append(file)
-    found = []
+    skipped = []
     for reason, files in groups.items():
         counts: Counter[date | None] = Counter()
         for file in files:
             counts.update(rows_by_day(file))
-        found.append(
+        skipped.append(
             SkippedFiles(
                 reason=reason,
                 files=len(files),
@@ -163,11 +165,11 @@ def _by_reason(
                 examples=tuple(file.path for file in files[:_EXAMPLES]),
             )
         )
-    return tuple(sorted(found, key=lambda group: -group.rows))
+    return tuple(sorted(skipped, key=lambda group: -group.rows))
 
 
 def reason_of(file: Unreadable) -> str:
-    """Return why a file is skipped, without what is its own alone (sizes, offsets)."""
+    """Return why a file is skipped, without details of this file alone (sizes, offsets)."""
     kind, _, _ = file.reason.partition(": ")
     return kind if file.rows is None else file.reason
 
@@ -175,7 +177,7 @@ def reason_of(file: Unreadable) -> str:
 def _loss(
     sharing: Sequence[Split], snapshot: Snapshot, log: LogSpec, rows_by_day: RowsByDay
 ) -> WindowLoss | None:
-    """What splits of the same window lose, None where that is nothing."""
+    """Return what splits that share a window lose, None where they lose nothing."""
     split = sharing[0]
     kept: Counter[date | None] = Counter()
     for file in snapshot.files:
@@ -203,10 +205,13 @@ def _loss(
 def _in_window(
     split: Split, file: LogFile | Unreadable, log: LogSpec, rows_by_day: RowsByDay
 ) -> dict[date | None, int]:
-    """A file's rows that fall into the split's window, by date; a row of no known date may."""
+    """Return, by date, the rows of a file that may lie in the split's window.
+
+    A row whose date is unknown may lie in it.
+    """
     partition = file.exact_partition if isinstance(file, LogFile) else dict(file.partition)
     is_outside = isinstance(file, Unreadable) and file.reason.startswith(OUTSIDE)
-    if is_outside:  # in no folder, and so in no window
+    if is_outside:  # its folder names no values, so no split would read it
         return {}
     if not splits.admits(split, partition, date_key=log.date_key):
         return {}
@@ -222,8 +227,8 @@ def refuse_skipped(skipped: Skipped, *, max_share: float, where: str) -> None:
 
     Args:
         skipped: what is lost.
-        max_share: share of a window's rows that may be lost, and of all rows that may have no event
-            time.
+        max_share: largest share of a window's rows that may be lost, and of all rows that may have
+            no event time.
         where: folder of the log.
 
     Raises:
@@ -236,16 +241,16 @@ def refuse_skipped(skipped: Skipped, *, max_share: float, where: str) -> None:
     if not lines:
         return
     examples = ", ".join(path for group in skipped.files for path in group.examples[:1])
-    seen = f" (for one, {examples})" if examples else ""
+    example = f" (for one, {examples})" if examples else ""
     raise BadLog(
-        f"too much of {where} cannot be read{seen}:\n  " + "\n  ".join(lines) + "\n"
+        f"too much of {where} cannot be read{example}:\n  " + "\n  ".join(lines) + "\n"
         f"A window may lose no whole day, and {max_share:.1%} of its rows (max_skipped_share). "
         "Write those files again or change the catalogue; or run without them: allow_skipped=true"
     )
 
 
 def undated_message(skipped: Skipped) -> str:
-    """Return how many rows have no event time, in one line."""
+    """Return in one line how many rows have no event time."""
     return (
         f"{skipped.undated:,} of {skipped.rows:,} rows ({skipped.undated_share:.1%}) have no event "
         "time; no window of days holds them"
@@ -253,7 +258,7 @@ def undated_message(skipped: Skipped) -> str:
 
 
 def days_listed(days: Sequence[date]) -> str:
-    """Return days as a message says them: up to three, and how many more."""
+    """Return up to three days as text, and how many more there are."""
     more = len(days) - _EXAMPLES
     listed = ", ".join(str(day) for day in days[:_EXAMPLES])
     return listed + (f" and {more:,} more days" if more > 0 else "")

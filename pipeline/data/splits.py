@@ -1,8 +1,10 @@
-"""A split's conditions, resolved against a log: which partitions, which rows, how many of each.
+"""Resolve the conditions of a split against a log: which partitions, and which rows of them.
 
-Partitions are judged before a file is opened; conditions on columns and hash slices are judged by
-reading just the columns they name. What comes out counts every selected row, so that workers agree
-on their shares without talking.
+Partitions are checked before a file is opened. Conditions on columns and hash slices are checked by
+reading only the columns that they name. A `Selection` counts the selected rows of each row group,
+so that workers agree on their shares without communication.
+
+This module also reads event times and dates, on which conditions and labels depend.
 """
 
 import hashlib
@@ -18,15 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import hashing
-from iak.pipeline.data.logs import LogFile, Partition, Snapshot
+from iak.pipeline.data.snapshot import LogFile, Partition, Snapshot
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog, LogSpec, SplitSpec, TimeUnit
 
 SLICE_SALT = 0x51_1CE
+"""Makes the hash that cuts slices independent of the other hashes of an id."""
 PER_SECOND: Mapping[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _PLAUSIBLE_S = (631_152_000.0, 4_102_444_800.0)
-"""1990 and 2100: the Unix seconds between which events of a log happened."""
+"""1990 and 2100, in Unix seconds: events of a log happened between them."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -42,7 +45,7 @@ class Split:
 
     @property
     def is_sliced(self) -> bool:
-        """Whether a row's hash decides."""
+        """Return whether the hash of a row decides."""
         return self.slice != (0.0, 1.0)
 
 
@@ -57,24 +60,25 @@ class Selection:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the files that hold selected rows, and the rows selected of each group."""
+        """Return SHA-256 over the files with selected rows, and the rows selected of each group."""
         files = {index: self.snapshot.files[index] for index, _, _ in self.groups}
-        held = [(files[i].path, files[i].fingerprint, group, n) for i, group, n in self.groups]
-        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
+        groups = [(files[i].path, files[i].fingerprint, group, n) for i, group, n in self.groups]
+        return hashlib.sha256(json.dumps(groups).encode()).hexdigest()
 
     @property
     def rows(self) -> int:
-        """Selected rows."""
+        """Return the number of selected rows."""
         return sum(count for _, _, count in self.groups)
 
 
 def resolve(name: str, spec: SplitSpec, *, dates: Sequence[date]) -> Split:
-    """The split with its window as dates.
+    """Return the split with its window as dates.
 
     Args:
         name: the split's name.
         spec: its declaration.
-        dates: the dates that windows are counted from; none that is stray or beyond today.
+        dates: the dates of the log that windows are counted from, without stray ones and those
+            beyond today.
 
     Raises:
         BadLog: it counts days, and the log has no date.
@@ -99,7 +103,13 @@ def resolve(name: str, spec: SplitSpec, *, dates: Sequence[date]) -> Split:
 
 
 def admits(split: Split, partition: Partition, *, date_key: str | None) -> bool:
-    """Whether a partition may hold rows of the split, as far as its known values tell."""
+    """Tell whether a partition may hold rows of the split, as far as its known values say.
+
+    Args:
+        split: the split.
+        partition: values known so far; a key that is absent admits every value.
+        date_key: partition key that holds the date.
+    """
     for key, value in partition.items():
         if key == date_key and split.first and split.last:
             day = parse_date(value)
@@ -113,8 +123,8 @@ def admits(split: Split, partition: Partition, *, date_key: str | None) -> bool:
 def parse_date(value: str | None) -> date | None:
     """Return the date of a partition value, None when it names none.
 
-    Every ISO 8601 spelling of a date counts, and a midnight (`2026-10-01 00:00:00`), which is how
-    writers spell a date column that they hold as a timestamp. An hour of a day is no date.
+    Every ISO 8601 spelling of a date counts. So does a midnight (`2026-10-01 00:00:00`), which
+    writers produce for a date column with the type timestamp. Another time of day is no date.
     """
     text = (value or "").strip()
     try:
@@ -131,7 +141,7 @@ def parse_date(value: str | None) -> date | None:
 def columns_read(
     split: Split, catalog: Catalog, *, inside: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Columns inside a file that decide whether a row belongs to the split.
+    """Return the columns inside a file that decide whether a row belongs to the split.
 
     Args:
         split: the split.
@@ -153,11 +163,11 @@ def columns_read(
 def mask(
     split: Split, rows: pa.RecordBatch, slice_keys: hashing.Keys, catalog: Catalog
 ) -> Mask | None:
-    """Return which rows belong to the split, None when all of the admitted partition do.
+    """Return which rows of an admitted partition belong to the split; None where all do.
 
     Args:
         split: the split.
-        rows: columns of `columns_read` at least.
+        rows: with the columns of `columns_read` at least.
         slice_keys: the key of each row by which slices are cut.
         catalog: the log's catalogue.
     """
@@ -173,31 +183,32 @@ def mask(
         low, high = window_seconds(split.first, split.last, log.time_zone)
         verdicts.append((seconds >= low) & (seconds < high))
     if split.is_sliced:
-        place = hashing.unit_interval(slice_keys, salt=SLICE_SALT)
-        verdicts.append((place >= split.slice[0]) & (place < split.slice[1]))
+        points = hashing.unit_interval(slice_keys, salt=SLICE_SALT)
+        verdicts.append((points >= split.slice[0]) & (points < split.slice[1]))
     return np.logical_and.reduce(verdicts) if verdicts else None
 
 
 def _is_dated(column: pa.DictionaryArray, first: date, last: date) -> Mask:
-    """Whether rows' values of the date key, which lie inside their file, are in a window."""
+    """Return the rows whose date lies in a window, where the date key is inside the file."""
+    # Each distinct value is parsed once. The last entry stands for null.
     days = [parse_date(word) for word in column.dictionary.to_pylist()]
     within = [day is not None and first <= day <= last for day in days]
-    return np.array([*within, False])[hashing.places_in_dictionary(column)]
+    return np.array([*within, False])[hashing.dictionary_indices(column)]
 
 
 def _is_in(column: pa.Array, values: tuple[str, ...]) -> Mask:
     text = column.cast(pa.string()) if not pa.types.is_string(column.type) else column
-    found: Mask = pc.is_in(text, value_set=pa.array(values, pa.string())).to_numpy(
+    is_in: Mask = pc.is_in(text, value_set=pa.array(values, pa.string())).to_numpy(
         zero_copy_only=False
     )
-    return found
+    return is_in
 
 
 def event_seconds(column: pa.Array, log: LogSpec) -> npt.NDArray[np.float64]:
-    """Return the event times of a log's column as `seconds_of` has them.
+    """Return the event times of a log's column as Unix seconds, as `seconds_of` does.
 
     Raises:
-        BadLog: the numbers make sense in another unit only.
+        BadLog: the numbers make sense only in another unit than the declared one.
     """
     seconds = seconds_of(column, unit=log.event_time_unit, time_zone=log.time_zone)
     if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
@@ -208,15 +219,15 @@ def event_seconds(column: pa.Array, log: LogSpec) -> npt.NDArray[np.float64]:
 def seconds_of(
     column: pa.Array, *, unit: TimeUnit = "s", time_zone: str = "UTC"
 ) -> npt.NDArray[np.float64]:
-    """Return event times as Unix seconds; a null is minus infinity, and so in no window.
+    """Return event times as Unix seconds. A null is minus infinity, and so lies in no window.
 
     Args:
-        column: numbers in `unit`, or timestamps, which carry their own, or dates, which are their
-            midnights without a zone.
-        unit: of numbers.
-        time_zone: whose wall clock a timestamp without a zone shows. A wall time that a clock
-            change repeats is the first of the two; one that it skips is the first instant after
-            it. So the date of a wall time is always the date that it shows.
+        column: numbers in `unit`, or timestamps, which have a unit of their own, or dates, which
+            stand for their midnight as a timestamp without a zone does.
+        unit: what numbers count.
+        time_zone: zone whose wall clock a timestamp without a zone shows. Of a wall time that a
+            clock change repeats, the first instant is taken; of one that it skips, the first
+            instant after. So the date of a wall time is always the date that it shows.
     """
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
@@ -227,7 +238,8 @@ def seconds_of(
                 instants, time_zone, ambiguous="earliest", nonexistent="latest"
             )
         column, unit = instants.cast(pa.int64()), "us"
-    if unit == "ns" and pa.types.is_integer(column.type):  # a float holds no nanoseconds of today
+    if unit == "ns" and pa.types.is_integer(column.type):
+        # A double cannot represent the nanoseconds since 1970 of a day in this century.
         column, unit = pc.divide(column, 1000), "us"
     numbers = column.cast(pa.float64(), safe=False)
     if unit != "s":
@@ -239,14 +251,14 @@ def seconds_of(
 def refuse_other_unit(seconds: npt.NDArray[np.float64], log: LogSpec) -> None:
     """Refuse event times that lie between 1990 and 2100 in a finer unit than the declared one.
 
-    The median decides: a few wild values are no unit. Times counted from the log's own start are
+    The median decides, so that a few wild values do not. Times counted from the log's own start are
     small in every unit, and pass.
 
     Raises:
         BadLog: naming the value, both units and the setting.
     """
     low, high = _PLAUSIBLE_S
-    if not len(seconds) or seconds.max() <= high:  # NaN compares as False, and is looked at
+    if not len(seconds) or seconds.max() <= high:  # a NaN compares as False and goes on
         return
     known = seconds[np.isfinite(seconds) & (seconds > 0)]
     middle = float(np.median(known)) if len(known) else 0.0
@@ -266,8 +278,9 @@ def refuse_coarser_unit(lowest: float, highest: float, log: LogSpec) -> None:
     """Refuse event times that lie between 1990 and 2100 in a coarser unit than the declared one.
 
     Args:
-        lowest: the earliest event time of all that were looked at, in seconds by the declared unit.
-        highest: the latest one. Times that are counted from the log's own start begin near 0.
+        lowest: the earliest of the sampled event times, in seconds by the declared unit. Times
+            that are counted from the log's own start begin near 0, and pass.
+        highest: the latest of them.
         log: the catalogue's log.
 
     Raises:
@@ -289,7 +302,7 @@ def refuse_coarser_unit(lowest: float, highest: float, log: LogSpec) -> None:
 
 
 def window_seconds(first: date, last: date, time_zone: str) -> tuple[float, float]:
-    """Unix seconds at which `first` begins and `last` ends, in that zone."""
+    """Return the Unix seconds at which `first` begins and `last` ends, in that zone."""
     zone = ZoneInfo(time_zone)
     start = datetime(first.year, first.month, first.day, tzinfo=zone)
     after = last + timedelta(days=1)
@@ -298,7 +311,11 @@ def window_seconds(first: date, last: date, time_zone: str) -> tuple[float, floa
 
 
 def date_of_seconds(seconds: float, time_zone: str) -> date:
-    """The calendar date of a moment.
+    """Return the calendar date of a moment.
+
+    Args:
+        seconds: Unix seconds.
+        time_zone: zone in which dates are cut.
 
     Raises:
         BadLog: the moment lies outside the calendar.
@@ -317,8 +334,8 @@ def days_of(seconds: npt.NDArray[np.float64], time_zone: str) -> dict[date, int]
     """Return how many moments lie on each calendar date, in that zone.
 
     Args:
-        seconds: Unix seconds; those that are not finite, or not after 1970 began, are left out.
-        time_zone: whose dates are meant.
+        seconds: Unix seconds; those that are not finite, or not positive, are left out.
+        time_zone: zone in which dates are cut.
 
     Raises:
         BadLog: a moment lies outside the calendar.
@@ -326,7 +343,7 @@ def days_of(seconds: npt.NDArray[np.float64], time_zone: str) -> dict[date, int]
     known = seconds[np.isfinite(seconds) & (seconds > 0)]
     if not len(known):
         return {}
-    date_of_seconds(float(known.max()), time_zone)
+    date_of_seconds(float(known.max()), time_zone)  # refuses what the calendar does not hold
     instants = pa.array((known * 1e6).astype(np.int64)).cast(pa.timestamp("us", time_zone))
     wall = pc.local_timestamp(instants).cast(pa.int64()).to_numpy()
     days, counts = np.unique(wall // 86_400_000_000, return_counts=True)
@@ -336,5 +353,5 @@ def days_of(seconds: npt.NDArray[np.float64], time_zone: str) -> dict[date, int]
 
 
 def partition_of(file: LogFile, key: str) -> str | None:
-    """A file's value of a partition key."""
+    """Return a file's value of a partition key; None where it is null or unknown."""
     return dict(file.partition).get(key)

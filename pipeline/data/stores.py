@@ -1,4 +1,4 @@
-"""Where a log lies, by path or URI: its file system, and an end to waiting for an absent one."""
+"""Open the file system of a log, given as path or URI, with bounds on waiting for a store."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import pyarrow.fs
 from iak.pipeline.errors import BadRequest
 
 CONNECT_TIMEOUT_S = 5.0
-"""After which a connection to an object store is given up; the first of `ATTEMPTS`."""
+"""Seconds after which an attempt to connect to an object store ends."""
 ATTEMPTS = 3
-"""Tries of a request to an object store: about a second where nobody listens, 20 s where nothing
-answers. The AWS SDK's own default is ten tries."""
+"""Attempts of a request to an object store. They take about a second in all where no process
+listens, and 20 s where nothing answers. The AWS SDK's own default is ten attempts."""
 
 
 def open_uri(uri: str) -> tuple[pa.fs.FileSystem, str]:
@@ -33,7 +33,12 @@ def open_uri(uri: str) -> tuple[pa.fs.FileSystem, str]:
 
 
 def kind_of(filesystem: pa.fs.FileSystem, path: str, uri: str) -> pa.fs.FileType:
-    """Return what lies at a path: a folder, a file or nothing.
+    """Return whether a path is a folder, a file or nothing.
+
+    Args:
+        filesystem: of the path.
+        path: as the file system has it.
+        uri: the same as the user gave it, for the message.
 
     Raises:
         BadRequest: the store does not answer, or does not let this user look.
@@ -48,13 +53,13 @@ def kind_of(filesystem: pa.fs.FileSystem, path: str, uri: str) -> pa.fs.FileType
 
 
 def below(root: str, path: str) -> str:
-    """Return a folder below another one, also where that is a URI with options behind a `?`."""
+    """Return the path or URI of a folder below another; options after a `?` stay at the end."""
     head, mark, options = root.partition("?") if "://" in root else (root, "", "")
     return f"{head.rstrip('/')}/{path}{mark}{options}"
 
 
 def _impatient(filesystem: pa.fs.FileSystem) -> pa.fs.FileSystem:
-    """Return the same store with bounds on waiting; a URI has no words for them (pyarrow 26)."""
+    """Return the same store with bounds on waiting, which a URI cannot give (pyarrow 26)."""
     if not isinstance(filesystem, pa.fs.S3FileSystem):
         return filesystem
     settings: dict[str, Any] = dict(filesystem.__reduce__()[1][0])

@@ -1,4 +1,4 @@
-"""How many ids a split shows that training never saw: counted over encoded rows, table by table.
+"""Count the ids of a split that training never saw, table by table.
 
 Such ids read one shared row, so a split with many of them is predicted from the other columns. A
 share that is much higher than on the base's own validation rows says that ids changed: another
@@ -11,16 +11,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from iak.pipeline.data import features, parquet, pieces
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.splits import Selection
 from iak.schemas.feature import FIRST_ROW, NumericSpec, table_of
 from iak.schemas.log import Catalog
 
 JUMP = 0.2
-"""Rise of a share above the one it is compared with, from which on it is warned of."""
+"""Rise of a share, above the one it is compared with, that is warned of."""
+UNSEEN_ROWS = 100_000
+"""Rows in which unseen ids are counted."""
 
 
 @dataclass(slots=True)
 class UnseenIds:
-    """Ids met in some rows, and how many of them had no row of their own."""
+    """Ids that occur in some rows, and how many of them have no row of their own."""
 
     ids: dict[str, int] = field(default_factory=dict)
     """Table -> ids that are not null."""
@@ -28,17 +33,17 @@ class UnseenIds:
     """Table -> those that read the row of unseen ids."""
 
     def add(self, rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> None:
-        """Count encoded rows. Hashed tables have no unseen ids, and buckets none either."""
+        """Count encoded rows. Hashed tables and buckets have no unseen ids and are left out."""
         for table, rows_V in _ids_by_table(rows, catalog):
-            # One comparison over all ids: those without a row of their own are few, and nulls are
-            # the zeros.
+            # One comparison over all ids. Few have no row of their own, so nulls (row 0) are
+            # counted only where there are such ids.
             odd = int(np.count_nonzero(rows_V < FIRST_ROW))
             nulls = len(rows_V) - int(np.count_nonzero(rows_V)) if odd else 0
             self.ids[table] = self.ids.get(table, 0) + len(rows_V) - nulls
             self.unseen[table] = self.unseen.get(table, 0) + odd - nulls
 
     def counts(self) -> dict[str, int]:
-        """Return both counts as one mapping of words, as workers gather them."""
+        """Return both counts in one mapping, as workers gather them."""
         counts = {f"ids {table}": count for table, count in self.ids.items()}
         return counts | {f"unseen {table}": count for table, count in self.unseen.items()}
 
@@ -52,7 +57,7 @@ class UnseenIds:
         return whole
 
     def shares(self) -> dict[str, float]:
-        """Return, by table that was met, the share of its ids that are unseen."""
+        """Return the share of unseen ids of each table that has any ids."""
         return {t: self.unseen.get(t, 0) / ids for t, ids in sorted(self.ids.items()) if ids}
 
 
@@ -78,6 +83,30 @@ def unseen_of(rows: Iterable[pa.RecordBatch | pa.Table], catalog: Catalog) -> Un
     return counted
 
 
+def count_unseen(
+    selection: Selection, catalog: Catalog, encoding: Encoding, *, rows: int = UNSEEN_ROWS
+) -> UnseenIds:
+    """Count the unseen ids in sampled rows of a selection.
+
+    Args:
+        selection: the rows to sample from, spread over its row groups.
+        catalog: the log's catalogue.
+        encoding: what a base learned; an id that is not in its vocabularies is unseen.
+        rows: about how many rows to read.
+
+    Raises:
+        BadLog: a row group cannot be read.
+    """
+    counted = UnseenIds()
+    for piece in pieces.spread_pieces(selection, rows=rows):
+        raw = parquet.read_piece(selection, piece, catalog)
+        counted.add(
+            features.encode(raw.rows, identity=raw.identity, catalog=catalog, encoding=encoding),
+            catalog,
+        )
+    return counted
+
+
 def jumps(
     shares: Mapping[str, float], usual: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
@@ -90,7 +119,12 @@ def jumps(
 
 
 def describe(shares: Mapping[str, float], usual: Mapping[str, float] | None = None) -> str:
-    """Return the shares as a job prints them, those that jumped first."""
+    """Return the shares as a job prints them, those that jumped first.
+
+    Args:
+        shares: table -> share of its ids that are unseen.
+        usual: table -> share to compare with; None compares with nothing.
+    """
     jumped = jumps(shares, usual or {})
     order = sorted(shares, key=lambda table: (table not in jumped, -shares[table]))
     words = [

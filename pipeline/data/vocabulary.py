@@ -1,7 +1,8 @@
-"""What encoding learned from the pre-training window: vocabularies and number statistics.
+"""Learn an encoding from the pre-training window: vocabularies and number statistics.
 
-A vocabulary is the sorted array of its ids' 64-bit keys; an id's row is its place in it plus
-`FIRST_ROW`. Rows thus lie in hash order, and frequent ids spread evenly over row-wise shards.
+A vocabulary is the sorted array of its ids' 64-bit keys. The row of an id is its position there
+plus `FIRST_ROW`. So rows are in the order of hashes, and frequent ids spread evenly over row-wise
+shards.
 """
 
 import hashlib
@@ -27,18 +28,21 @@ from iak.schemas.feature import FIRST_ROW, NumericSpec, meaning_of, table_of
 from iak.schemas.log import Catalog
 
 _QUANTILE_SAMPLE = 200_000
+"""Most values of a number that are kept for quantiles."""
 _MERGE_AT = 4_000_000
+"""Unmerged keys from which on they are merged."""
 FENCE = 10.0
-"""Spans of the central values beyond which a value is wild."""
+"""Distance of the fence from the central values, in spans of the central values."""
 FLATTENED = 10.0
-"""Times that wild values must enlarge the deviation before they are left out of it."""
+"""Factor by which wild values must enlarge the deviation before they are left out of it."""
 FORMAT = 1
+"""Format number of `encoding.json`."""
 NO_KEYS: hashing.Keys = np.zeros(0, np.uint64)
 
 
 @dataclass(slots=True)
 class _Counts:
-    """Counts of keys, merged when the unmerged tail grows long."""
+    """Counts of keys. New ones wait in a tail, which is merged when it is long."""
 
     keys: hashing.Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
     counts: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -46,41 +50,48 @@ class _Counts:
     tail_length: int = 0
 
     def add(self, keys: hashing.Keys, counts: Ids) -> None:
+        """Add keys and how often each occurs."""
         self.tail.append((keys, counts))
         self.tail_length += len(keys)
         if self.tail_length > _MERGE_AT:
             self.merge()
 
     def merge(self) -> None:
+        """Merge the tail into the sorted keys."""
         keys = np.concatenate([self.keys, *(keys for keys, _ in self.tail)])
         counts = np.concatenate([self.counts, *(counts for _, counts in self.tail)])
-        self.keys, places = np.unique(keys, return_inverse=True)
-        summed = np.bincount(places, weights=counts, minlength=len(self.keys))
+        self.keys, positions = np.unique(keys, return_inverse=True)
+        summed = np.bincount(positions, weights=counts, minlength=len(self.keys))
         self.counts = summed.astype(np.int64)
         self.tail, self.tail_length = [], 0
 
     def frequent(
         self, min_count: int, at_most: int | None, kept: hashing.Keys = NO_KEYS
     ) -> hashing.Keys:
-        """Sorted keys: those that are kept, and others counted at least `min_count` times.
+        """Return the sorted keys of a vocabulary.
 
-        Of others the most frequent are taken, until there are `at_most` in all.
+        Args:
+            min_count: how often a new key must occur to be taken.
+            at_most: most keys of the vocabulary, of which the most frequent are taken; None takes
+                all.
+            kept: keys that are taken in any case.
         """
         self.merge()
         keep = (self.counts >= min_count) & ~np.isin(self.keys, kept)
         keys, counts = self.keys[keep], self.counts[keep]
         room = None if at_most is None else max(at_most - len(kept), 0)
         if room is not None and len(keys) > room:
+            # Among equally frequent keys the smaller one wins, so that ties do not depend on order.
             keys = keys[np.lexsort((keys, -counts))[:room]]
         return np.sort(np.concatenate([kept, keys]))
 
 
 @dataclass(slots=True)
 class Moments:
-    """Mean, deviation and an even sample of one number, gathered batch by batch.
+    """Mean, standard deviation and an even sample of one number, updated batch by batch.
 
-    Deviations are gathered around each batch's own mean (Chan, Golub, LeVeque 1979), so that a
-    mean far from zero does not drown them.
+    Squares are summed around the mean of each batch (Chan, Golub, LeVeque 1979). Summed around
+    zero, they would lose all precision where the mean is far from zero.
     """
 
     count: int = 0
@@ -92,13 +103,15 @@ class Moments:
     stride: int = 1
 
     def add(self, values: Floats) -> None:
-        """Take more values in; those that are no finite number are left out."""
+        """Add more values; those that are not finite are left out."""
         values = values[np.isfinite(values)]
         if not len(values):
             return
         self.sample = np.concatenate(
             [self.sample, values[-self.count % self.stride :: self.stride]]
         )
+        # Every second value goes, and from now on only every second one is taken: the sample
+        # stays even over all values, and does not depend on how they were cut into batches.
         while len(self.sample) > _QUANTILE_SAMPLE:
             self.sample, self.stride = self.sample[::2], 2 * self.stride
         mean, count = float(values.mean()), self.count + len(values)
@@ -108,11 +121,11 @@ class Moments:
         self.count = count
 
     def statistics(self) -> tuple[float, float]:
-        """Return the mean, and the deviation or 1 where the number never varies.
+        """Return the mean, and the standard deviation or 1 where the number never varies.
 
-        A few wild values can make the deviation so large that all others look alike. Where values
-        beyond the fence are what most of the deviation comes from, the sample within the fence says
-        both; a log without such values keeps its exact moments.
+        A few wild values can make the deviation so large that all others look alike. Where most of
+        the deviation comes from values beyond the fence, both are taken from the sample within the
+        fence. A log without such values has its exact moments.
         """
         mean, deviation = self.mean, float(np.sqrt(self.squares / max(self.count, 1)))
         tame = self._tame()
@@ -121,7 +134,7 @@ class Moments:
         return mean, deviation if deviation > max(1e-12, 1e-14 * abs(mean)) else 1.0
 
     def wild(self) -> int:
-        """Return how many values of the sample the statistics leave out."""
+        """Return how many values of the sample `statistics` leaves out."""
         tame = self._tame()
         if not len(tame) or self.statistics()[1] == float(np.sqrt(self.squares / self.count)):
             return 0
@@ -134,8 +147,8 @@ class Moments:
     def fence(self) -> tuple[float, float]:
         """Return the bounds beyond which a value is wild; infinite where the number hardly varies.
 
-        They lie `FENCE` times the span of the central values beyond that span. The center is the
-        middle 98 % of the sample, or more of it where those values are all the same.
+        They lie `FENCE` spans of the central values outside of the central values. Those are the
+        middle 98 % of the sample, or more of it where these are all equal.
         """
         for tail in (0.01, 0.001, 0.0001):
             low, high = np.quantile(self.sample, [tail, 1 - tail]) if len(self.sample) else (0, 0)
@@ -144,7 +157,7 @@ class Moments:
         return -np.inf, np.inf
 
     def quantiles(self, buckets: int) -> Floats:
-        """Cuts between `buckets` equally full buckets, without repeats."""
+        """Return the boundaries between `buckets` equally full buckets, without repeats."""
         values = self.sample if len(self.sample) else np.zeros(1)
         return np.unique(np.quantile(values, np.linspace(0, 1, buckets + 1)[1:-1]))
 
@@ -156,13 +169,17 @@ def fit(
     kept: Encoding | None = None,
     grown: Collection[str] = (),
 ) -> Encoding:
-    """One pass over the pre-training rows: what every id and number was.
+    """Learn vocabularies and statistics in one pass over the pre-training rows.
 
     Args:
         batches: raw rows with their identities.
         catalog: the log's catalogue.
-        kept: what an earlier window taught; it stands, and only what is not in it is learned.
-        grown: tables whose vocabulary in `kept` takes in this window's new ids.
+        kept: what an earlier window taught. It stays as it is, and only what is not in it is
+            learned.
+        grown: tables whose vocabulary in `kept` takes in the new ids of this window.
+
+    Raises:
+        WrongBase: ids of a table are of another kind than before.
     """
     kept = kept or Encoding(vocabularies={}, statistics={}, boundaries={})
     tables = catalog.table_specs
@@ -172,9 +189,9 @@ def fit(
     moments = {f.name: Moments() for f in numbers if f.name not in kept.statistics}
     learned = dict(kept.kinds)
     for rows, _ in batches:
-        found = kinds.kinds_of(rows, catalog)
-        kinds.refuse_change(found, learned)
-        learned |= found
+        batch_kinds = kinds.kinds_of(rows, catalog)
+        kinds.refuse_change(batch_kinds, learned)
+        learned |= batch_kinds
         for feature in catalog.features:
             if isinstance(feature, NumericSpec):
                 if feature.name in moments:
@@ -214,7 +231,12 @@ def _ids_in(rows: int | None) -> int | None:
 
 
 def save(encoding: Encoding, folder: Path) -> None:
-    """Write vocabularies and statistics; no pickle."""
+    """Write vocabularies and statistics, as safetensors and JSON.
+
+    Args:
+        encoding: what was learned.
+        folder: made where it is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, npt.NDArray[Any]] = {
         f"vocabulary.{k}": v.view(np.int64) for k, v in encoding.vocabularies.items()
@@ -237,15 +259,16 @@ def load(folder: Path) -> Encoding:
         BadRequest: the folder holds no encoding.
         NotPermitted: this user may not read it.
     """
-    place = folder / "encoding.json"
+    path = folder / "encoding.json"
     try:
-        (folder / "encoding.safetensors").open("rb").close()  # safetensors: closed is missing
+        # safetensors reports a file that may not be read as one that is missing, so open it first.
+        (folder / "encoding.safetensors").open("rb").close()
         arrays = load_file(folder / "encoding.safetensors")
         document = current_document(
-            json.loads(place.read_text()),
+            json.loads(path.read_text()),
             kind="encoding",
             current=FORMAT,
-            where=place,
+            where=path,
             mend="Publish the base again: iak pretrain",
             migrations={0: _with_unknown_kinds},
         )
@@ -272,12 +295,15 @@ def load(folder: Path) -> Encoding:
 
 
 def _with_unknown_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Migrate an encoding from before the kinds of ids were kept: they are not known."""
+    """Migrate an encoding from before the kinds of ids were stored: they are not known."""
     return {**document, "kinds": {}}
 
 
 def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
-    """SHA-256 over everything that gives ids and numbers their meaning."""
+    """Return SHA-256 over everything that gives ids and numbers their meaning.
+
+    Two inputs with the same hash may be read by the same base.
+    """
     digest = hashlib.sha256()
     document = {
         "features": [meaning_of(f) for f in catalog.features],
@@ -285,7 +311,7 @@ def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
         "tasks": [t.model_dump(mode="json") for t in catalog.tasks],
         "statistics": encoding.statistics,
     }
-    if encoding.kinds:  # a base from before they were kept has its hash still
+    if encoding.kinds:  # absent in an older base, whose hash must stay the same
         document["kinds"] = dict(encoding.kinds)
     digest.update(json.dumps(document, sort_keys=True).encode())
     for arrays in (encoding.vocabularies, encoding.boundaries):

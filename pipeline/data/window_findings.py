@@ -1,14 +1,14 @@
-"""What `iak check` finds on a log's windows: what they lose, repeated ids, untuned domains."""
+"""Find problems of a log's windows for `iak check`: lost rows, repeated ids, untuned domains."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from iak.pipeline.data import domains, repeats, skipped
 from iak.pipeline.data.contract import Finding
-from iak.pipeline.data.logs import Snapshot
+from iak.pipeline.data.event_dates import DaysByFile
 from iak.pipeline.data.notice import notice
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Selection
-from iak.pipeline.data.view import DaysByFile
 from iak.pipeline.errors import PipelineError
 from iak.schemas.log import Catalog
 
@@ -19,11 +19,11 @@ def find_in_windows(
     catalog: Catalog,
     days_by_file: DaysByFile,
 ) -> Iterator[Finding]:
-    """Find what splits lose to files that cannot be read, and domains that nothing tunes.
+    """Yield what splits lose to files that cannot be read, and domains that nothing tunes.
 
     Args:
         snapshot: the whole log.
-        selections: of it, by split.
+        selections: name of a split -> its rows.
         catalog: the log's catalogue.
         days_by_file: rows by date of each file whose folder does not name its day.
     """
@@ -44,39 +44,39 @@ def find_in_windows(
             remedy="Jobs refuse to lose a whole day, or more than max_skipped_share of a window, "
             "unless allow_skipped=true",
         )
-    with suppress(PipelineError):  # what cannot be decoded is found where rows are looked at
+    with suppress(PipelineError):  # rows that cannot be decoded are a finding of the sample
         yield from _untuned_domains(selections, catalog)
 
 
 def find_repeated_ids(
     selection: Selection, catalog: Catalog, *, all_ids: bool
 ) -> Iterator[Finding]:
-    """Find out whether row ids repeat.
+    """Yield a finding where row ids repeat.
 
     Args:
         selection: the rows.
         catalog: the log's catalogue.
-        all_ids: look at all of them, not at the newest million.
+        all_ids: read all of them, not the newest million.
     """
     with suppress(PipelineError):
         rows = None if all_ids else repeats.LOOKED_AT_ROWS
         counted = repeats.count_repeats([selection], catalog, rows=rows)
-        if counted and (found := counted.finding(catalog.log, selection.snapshot.uri)):
-            yield found
+        if counted and (finding := counted.finding(catalog.log, selection.snapshot.uri)):
+            yield finding
 
 
 def _untuned_domains(selections: Mapping[str, Selection], catalog: Catalog) -> Iterator[Finding]:
-    """Domains of gate and test without tuning rows, and what will serve them; a line a split."""
+    """Yield the domains of gate and test without tuning rows; one finding for each split."""
     if "tune" not in selections:
         return
     looked_at = {n: s for n, s in selections.items() if n == "tune" or n in domains.JUDGED}
     rows = domains.count_domains(looked_at, catalog)
-    found = domains.find_untuned(rows, domains.expected_serving(rows, catalog.domain))
+    untuned = domains.find_untuned(rows, domains.expected_serving(rows, catalog.domain))
     for split in domains.JUDGED:
-        if message := domains.untuned_message(found, split):
+        if message := domains.untuned_message(untuned, split):
             yield notice(
                 message,
                 column=", ".join(catalog.domain.keys),
-                count=sum(domain.rows for domain in found if domain.split == split),
+                count=sum(domain.rows for domain in untuned if domain.split == split),
                 remedy="Widen the tune window, or accept that the named kernel serves them",
             )

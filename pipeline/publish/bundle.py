@@ -1,9 +1,9 @@
-"""A bundle on disk: a folder with `kernel.safetensors` and `manifest.json`, whole or not at all.
+"""Write and read a bundle: a folder with `kernel.safetensors` and `manifest.json`, or neither.
 
-The manifest names the weights by SHA-256 and itself by SHA-256, and must be spelled exactly as it
-was written: any changed byte in either file is refused. (That guards against accidents. Against
-someone who can rewrite both files, guard the folder.) Nothing here is ever unpickled. A night's
-bundles are named together by an index (bundle_index.py).
+The manifest has the SHA-256 of the weights and of itself, and must have exactly the bytes that were
+written. Any changed byte in either file is refused. (That guards against accidents. Against someone
+who can rewrite both files, guard the folder.) Nothing is ever unpickled. An index names all bundles
+of a night (bundle_index.py).
 """
 
 import hashlib
@@ -30,12 +30,14 @@ from iak.schemas.verdict import Verdict
 WEIGHTS = "kernel.safetensors"
 MANIFEST = "manifest.json"
 POOLED = "pooled"
-"""Name of the bundle all domains start from. A domain's name has a `=`, so none can take it."""
+"""Name of the bundle of the pooled kernel. A domain's name has a `=`, so that none is equal."""
 
 MAX_NAME = 160
 """Longest folder name in characters; longer ones end in a hash. File systems allow 255 bytes."""
 
 _SEAL = "manifest_sha256"
+_NOT_SEALED = "0" * 64
+"""Stands for the manifest's own hash until the rest of it is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,7 @@ class Bundle:
 
 
 def bundle_name(domain: Mapping[str, str] | None) -> str:
-    """The folder name of a domain's bundle: `region=a`, `region=a,daypart=b`, or `pooled`.
+    """Return the folder name of a domain's bundle: `region=a`, `region=a,daypart=b`, or `pooled`.
 
     Args:
         domain: value of each key, outermost first; None for the pooled kernel.
@@ -72,17 +74,18 @@ def bundle_name(domain: Mapping[str, str] | None) -> str:
 
 
 def _escape(text: str) -> str:
-    """`text` in lower-case ASCII: every byte but `a-z 0-9 _ -` becomes %xx."""
+    """Return `text` in lower-case ASCII: every byte but `a-z 0-9 _ -` becomes %xx."""
+    # `surrogatepass`: a lone surrogate is no UTF-8, and still needs a name of its own.
     data = text.encode("utf-8", "surrogatepass")
     return "".join(chr(b) if re.match(rb"[a-z0-9_-]", bytes([b])) else f"%{b:02x}" for b in data)
 
 
 def list_bundles(root: Path) -> list[Path]:
-    """Folders of `root` that hold a bundle, by name; half-written ones are hidden, not listed."""
+    """Return the folders of `root` that have a bundle, by name; half-written ones are hidden."""
     if not root.is_dir():
         return []
-    found = (path for path in root.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in found if (path / MANIFEST).is_file())
+    visible = (path for path in root.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if (path / MANIFEST).is_file())
 
 
 # ---------------------------------------------------------------- writing
@@ -104,41 +107,41 @@ def write_bundle(
     """Write one bundle below `root`, replacing the one of the same domain.
 
     Args:
-        root: folder of bundles; made when missing.
+        root: folder of bundles; created when missing.
         tensors: the kernel's weights and adapters, by name.
         domain: value of each key, outermost first; None for the pooled kernel.
         base_fingerprint: the base it was tuned on.
         schema_hash: of the inputs it was tuned on.
         data_window: days and rows it was tuned on.
-        spec: the resolved settings.
+        spec: settings of the kernel and its tuning.
         verdict: what the gate decided.
-        versions: of the libraries that made it.
+        versions: of the libraries, by name.
         created_at: when, with its time zone.
 
     Returns:
-        The bundle's folder. Until the very end it holds the old bundle, then the new one whole.
+        The bundle's folder. It has the old bundle until the new one is whole.
     """
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     weights = safetensors_torch.save(own)
     name = bundle_name(domain)
-    manifest = _sealed(
-        {
-            "name": name,
-            "level": list(domain or {}),
-            "domain": dict(domain or {}),
-            "base_fingerprint": base_fingerprint,
-            "schema_hash": schema_hash,
-            "data_window": dict(data_window),
-            "spec": dict(spec),
-            "verdict": verdict,
-            "versions": dict(versions),
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            "weights_digest": weights_digest(own),
-            "shapes": {name: list(tensor.shape) for name, tensor in own.items()},
-            "created_at": created_at,
-        }
+    unsealed = BundleManifest(
+        name=name,
+        level=list(domain or {}),
+        domain=dict(domain or {}),
+        base_fingerprint=base_fingerprint,
+        schema_hash=schema_hash,
+        data_window=dict(data_window),
+        spec=dict(spec),
+        verdict=verdict,
+        versions=dict(versions),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        weights_digest=weights_digest(own),
+        shapes={name: list(tensor.shape) for name, tensor in own.items()},
+        created_at=created_at,
+        manifest_sha256=_NOT_SEALED,
     )
-    return _publish(root, name, weights=weights, manifest=spelled(manifest))
+    sealed = seal(unsealed.model_dump(mode="json"), by=_SEAL)
+    return _publish(root, name, weights=weights, manifest=spelled(sealed))
 
 
 def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
@@ -150,19 +153,13 @@ def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over every tensor's name, type, shape and bits, in order of name."""
+    """Return the SHA-256 over every tensor's name, type, shape and bits, in order of name."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name!r} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
-
-
-def _sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest as JSON values, its own hash filled in; validated as a reader will."""
-    unsealed = BundleManifest(**fields, manifest_sha256="0" * 64)
-    return seal(unsealed.model_dump(mode="json"), by=_SEAL)
 
 
 # ---------------------------------------------------------------- reading
@@ -233,7 +230,7 @@ def read_manifest(folder: Path) -> BundleManifest:
 
 
 def _check_name(folder: Path, manifest: BundleManifest) -> None:
-    """Refuse a bundle that lies in a folder of another domain."""
+    """Refuse a bundle in the folder of another domain."""
     name = bundle_name({key: manifest.domain[key] for key in manifest.level} or None)
     if not name == manifest.name == folder.absolute().name:
         raise _corrupt(
@@ -269,16 +266,18 @@ def check_base(
 
 
 def _read_weights(path: Path, manifest: BundleManifest) -> dict[str, Tensor]:
-    """The tensors, if the file is byte for byte the one the manifest names."""
+    """Return the tensors, if the file is byte for byte the one that the manifest names."""
     try:
         data = path.read_bytes()
     except PermissionError as error:
         raise not_permitted(path, error) from error
     except OSError as error:
         raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != manifest.weights_sha256:
-        raise _corrupt(path, f"it has SHA-256 {found}, the manifest says {manifest.weights_sha256}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.weights_sha256:
+        raise _corrupt(
+            path, f"it has SHA-256 {digest}, the manifest says {manifest.weights_sha256}"
+        )
     try:
         tensors = safetensors_torch.load(data)
     except SafetensorError as error:

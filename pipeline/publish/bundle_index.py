@@ -1,11 +1,11 @@
-"""A night's bundles: one folder, put in place at once, with an index that names all of them.
+"""Publish a night's bundles at once: one folder, with an index that names all of them.
 
     bundles/
         index.json                       written last: every bundle, its SHA-256, published or held
         pooled/  region=a/  region=b/    kernel.safetensors and manifest.json (bundle.py)
 
-Readers go by the index. What it names must be there, what is there must be named, and every
-manifest must be the one that it names. The weights are verified by who reads them.
+Readers follow the index. The folder must have every bundle that the index names and no other, and
+every manifest must be the one that it names. `read_bundle` verifies the weights.
 """
 
 import hashlib
@@ -29,25 +29,27 @@ _AGAIN = "Run its `iak finetune` again with the same settings: it resumes and pu
 
 @contextmanager
 def publishing_bundles(root: Path) -> Iterator[Path]:
-    """Yield a hidden folder for a night's bundles; indexed and put in place when the block ends.
+    """Yield a hidden folder for a night's bundles, which replaces `root` when the block ends.
 
-    Until then `root` holds the bundles of before, and nothing changes when the block raises.
+    The index is written then. Until then `root` has the bundles of before, and it keeps them where
+    the block raises.
 
     Args:
         root: folder of the bundles; the caller is its only writer.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     remove_parts(root)  # of a night that was killed
-    with putting_folder(root) as built:
-        yield built
-        write_index(built)
+    with putting_folder(root) as hidden:
+        yield hidden
+        write_index(hidden)
 
 
 def write_index(root: Path) -> BundlesIndex:
-    """Name all bundles of a folder in its index, each as it was read back.
+    """Name all bundles of a folder in its index, each as it is read back.
 
     Raises:
-        BadRequest: there is none, or they are not of one base.
+        BadRequest: there is no bundle.
+        WrongBase: they are not of one base.
         Corrupt: a manifest is not what was written.
     """
     manifests = {folder: read_manifest(folder) for folder in list_bundles(root)}
@@ -82,9 +84,9 @@ def _entry(folder: Path, manifest: BundleManifest) -> BundleEntry:
     )
 
 
-def find_bundles(place: Path) -> Path | None:
-    """Return the folder of bundles at a run's folder or at its own; None where there is none."""
-    folders = (place, place / BUNDLES)
+def find_bundles(path: Path) -> Path | None:
+    """Return a folder of bundles, given its path or that of its run; None where there is none."""
+    folders = (path, path / BUNDLES)
     indexed = [folder for folder in folders if (folder / INDEX).is_file()]
     return next(iter(indexed or [folder for folder in folders if list_bundles(folder)]), None)
 
@@ -100,8 +102,8 @@ def read_index(root: Path) -> BundlesIndex:
     """
     index = _parsed_index(root)
     named = {entry.folder: entry for entry in index.bundles}
-    found = {folder.name for folder in list_bundles(root)}
-    missing, foreign = sorted(named.keys() - found), sorted(found - named.keys())
+    present = {folder.name for folder in list_bundles(root)}
+    missing, foreign = sorted(named.keys() - present), sorted(present - named.keys())
     if missing:
         raise Corrupt(
             f"{root} lacks bundles that its {INDEX} names: {', '.join(missing[:5])}"
@@ -169,11 +171,11 @@ def _without_index(root: Path) -> BadRequest:
 def _check_entry(folder: Path, entry: BundleEntry) -> None:
     """Compare a bundle's manifest with the index."""
     manifest = read_manifest(folder)
-    found = _entry(folder, manifest)
-    if found != entry:
+    actual = _entry(folder, manifest)
+    if actual != entry:
         raise Corrupt(
             f"{folder / MANIFEST} is not the one that {INDEX} names: SHA-256 "
-            f"{found.manifest_sha256}, named {entry.manifest_sha256}. Restore the folder from a "
+            f"{actual.manifest_sha256}, named {entry.manifest_sha256}. Restore the folder from a "
             "copy, or tune again into a new --run-dir"
         )
 

@@ -1,4 +1,8 @@
-"""Which bundle serves a domain: its own, else its nearest ancestor's, else none (the base)."""
+"""Choose the bundle that serves a row: its domain's, its nearest ancestor's, or none (the base).
+
+Shapes: K slots, B rows, A encoder inputs, X embedding units, N principal components of x; the
+letters of kernel.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +24,7 @@ from iak.schemas.domain import Domain
 from iak.schemas.verdict import Verdict
 
 BASE_SLOT = -1
+"""Slot of a row that no bundle serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +32,19 @@ class BundleSet:
     """Bundles of one base as stacked tensors, each in a slot."""
 
     names: tuple[str, ...]
+    """The domain in each slot."""
     verdicts: tuple[Verdict, ...]
     """What the gate decided of each."""
     weights: dict[str, Tensor]
+    """Of all kernels by name, with a first dimension of K."""
     mean_KA: Tensor
+    """The standardisation that each kernel was tuned with, as in `Standardizer`."""
     scale_KA: Tensor
     narrow_KNX: Tensor | None
     reads_x: bool
 
     def to(self, device: torch.device) -> "BundleSet":
-        """The same bundles on a device."""
+        """Return the same bundles on a device."""
         return replace(
             self,
             weights={name: stacked.to(device) for name, stacked in self.weights.items()},
@@ -46,11 +54,11 @@ class BundleSet:
         )
 
     def slot_for(self, path: Sequence[str], *, published_only: bool) -> int:
-        """The slot that serves a domain.
+        """Return the slot that serves a domain.
 
         Args:
-            path: the domain's names, from the pooled level down to its own.
-            published_only: leave out bundles that the gate held.
+            path: names from the pooled level down to the domain's own.
+            published_only: leave out bundles that the gate holds.
 
         Returns:
             The slot of the most specific bundle there is; `BASE_SLOT` when there is none.
@@ -63,7 +71,7 @@ class BundleSet:
         return BASE_SLOT
 
     def standard(self, slot: int) -> Standardizer:
-        """What a slot's kernel reads its inputs by."""
+        """Return the standardisation of a slot's kernel."""
         return Standardizer(
             mean_A=self.mean_KA[slot],
             scale_A=self.scale_KA[slot],
@@ -72,8 +80,16 @@ class BundleSet:
         )
 
     def logits(self, heads: Heads, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
-        """Adapted logits, each row by the bundle in its slot; the base's where it has none."""
+        """Return adapted logits, each row's by the bundle in its slot, or the base's without one.
+
+        Args:
+            heads: the base's towers.
+            h_BH: the base's representation.
+            x_BX: embeddings of the rows.
+            slots_B: slot of each row, `BASE_SLOT` for none.
+        """
         logits_BT: Tensor = heads(h_BH)
+        # Sorted by slot, a bank runs all kernels in one grouped product.
         order = torch.argsort(slots_B, stable=True)
         order = order[slots_B[order] != BASE_SLOT]
         lengths = torch.bincount(slots_B[order], minlength=len(self.names))
@@ -82,6 +98,7 @@ class BundleSet:
         a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
         a_BA = (a_BA - spread(self.mean_KA, rows)) / spread(self.scale_KA, rows)
         if self.narrow_KNX is not None:
+            # Stored as N x X: grouped products take weights as (outputs, inputs).
             wide_BX = a_BA[:, h_BH.shape[1] :]
             narrow_BN = grouped_linear(wide_BX, self.narrow_KNX, None, rows)
             a_BA = torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
@@ -89,8 +106,13 @@ class BundleSet:
         return logits_BT.index_copy(0, order, adapted.logits_BT)
 
 
-def read_shelf(root: Path, *, base_fingerprint: str, schema_hash: str) -> BundleSet:
-    """Every bundle of a night, verified.
+def read_bundle_set(root: Path, *, base_fingerprint: str, schema_hash: str) -> BundleSet:
+    """Read every bundle of a night, each of them verified.
+
+    Args:
+        root: folder of the bundles.
+        base_fingerprint: the base that they must have been tuned on.
+        schema_hash: of the inputs that they must read.
 
     Raises:
         BadRequest: there is none, no index names them, or they differ in shape.
@@ -123,7 +145,7 @@ def _domain_of(bundle: Bundle) -> Domain:
 
 
 def _no_probe(bundles: Sequence[Bundle]) -> dict[str, Tensor]:
-    """The probe served compression alone and is in no bundle; the bank is given zeros."""
+    """Return a probe of zeros: a bank needs one, and no bundle has it after compression."""
     count = len(bundles)
     tasks, code = bundles[0].tensors["skip_w"].shape
     return {"probe_w": torch.zeros(count, tasks, code), "probe_b": torch.zeros(count, tasks)}
@@ -141,7 +163,13 @@ def _check_alike(bundles: Sequence[Bundle], root: Path) -> None:
 
 
 def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: str) -> Live | None:
-    """The published kernels below `root` as a tuning run starts from them; None without any.
+    """Return the published kernels below `root` as a tuning run starts from them; None without any.
+
+    Args:
+        root: folder of a night's bundles, or of the run that wrote them.
+        base_fingerprint: the base that they must have been tuned on.
+        schema_hash: of the inputs that they must read.
+        reads: what the run's kernels read, `h` or `hx`.
 
     Raises:
         BadRequest: there is no bundle, no index names them, or they were not tuned together.
@@ -149,16 +177,16 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
         Corrupt: they are not those that the index names, or a file is not what its manifest says.
     """
     folder = find_bundles(root) or root
-    shelf = read_shelf(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
-    serving = [slot for slot, verdict in enumerate(shelf.verdicts) if verdict.publish]
+    bundle_set = read_bundle_set(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    serving = [slot for slot, verdict in enumerate(bundle_set.verdicts) if verdict.publish]
     if not serving:
         return None
-    if ("hx" if shelf.reads_x else "h") != reads:
+    if ("hx" if bundle_set.reads_x else "h") != reads:
         raise BadRequest(
             f"the bundles below {folder} do not read what kernel.reads={reads} asks for; keep that "
             "setting, or start without live="
         )
-    standards = [shelf.standard(slot) for slot in serving]
+    standards = [bundle_set.standard(slot) for slot in serving]
     first = standards[0].tensors()
     if any(not torch.equal(t, first[n]) for s in standards for n, t in s.tensors().items()):
         raise BadRequest(
@@ -167,7 +195,7 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
         )
     return Live(
         kernels={
-            shelf.names[slot]: {n: w[slot].clone() for n, w in shelf.weights.items()}
+            bundle_set.names[slot]: {n: w[slot].clone() for n, w in bundle_set.weights.items()}
             for slot in serving
         },
         standard=standards[0],

@@ -1,22 +1,24 @@
-"""The gate: whether a kernel may replace the base for one domain. Pure; no clock, no disk.
+"""Decide whether a kernel may replace the base for one domain: the gate. No clock, no disk.
 
 A kernel is judged on rows that were used for nothing else, paired row by row with the base, and
 rows of one user count as dependent.
 
-1. A task is *judged* where its gate rows meet the floors on positives and negatives. One that does
-   not neither vouches for a kernel nor holds it: intervals from a handful of positives are not to
-   be trusted, in either direction. Where no task is judged, the kernel is held.
+1. A task is *judged* where its gate rows meet the floors on positives and negatives. A task that
+   is not judged neither supports a kernel nor holds it: an interval from a handful of positives
+   is not to be trusted, in either direction. Where no task is judged, the kernel is held.
 2. A judged task *holds* the kernel where harm is shown: the whole 95 % interval of its AUC,
-   log-loss or calibration lies beyond a margin, on the worse side. To demand shown harmlessness
-   instead would publish no thin domain.
+   log-loss or calibration is beyond a margin, on the worse side. If the gate demanded proof of
+   harmlessness instead, no domain with few rows would ever be published.
 3. The gain, the nats that tuning lowers summed over the judged tasks, must exceed `z` standard
    errors.
 
 Each harm test errs for at most one candidate in forty that moves a measure by exactly its margin,
 and for fewer of those that move nothing. With T tasks there are 3 T tests, and they are not
-corrected for their number: of simulated candidates that are exactly as good as the base on three
-tasks (nine tests), 7 % are held for harm at 40 positives a task, 4 % at 200, 3 % at 1,000
+corrected for their number. Of simulated candidates that are exactly as good as the base on three
+tasks (nine tests), 7 % are held for harm at 40 positives in each task, 4 % at 200, 3 % at 1,000
 (test_gate.py measures it). A false hold costs a night's gain; a false publication costs users.
+
+Shapes: n gate rows.
 """
 
 import math
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iak.pipeline.stats import metrics
+from iak.pipeline.stats import losses
 from iak.pipeline.stats.auc import Array, Bools, Floats
 from iak.pipeline.stats.auc import auc as auc_of
 from iak.pipeline.stats.clusters import mean_and_error, one_sided
@@ -39,7 +41,7 @@ class TaskRows:
     """One task on the gate rows of one kernel; every array has all n gate rows."""
 
     task: str
-    """Its name in metrics."""
+    """Name of the metric task."""
     mask_n: Bools
     """Whether the row counts for the task."""
     labels_n: Array
@@ -47,8 +49,8 @@ class TaskRows:
     base_p_n: Array
     kernel_p_n: Array
     gain_n: Array | None = None
-    """Weighted nats that the kernel saves against the base; None where tuning lowers no loss of
-    this very task."""
+    """Weighted nats by which the kernel's loss is below the base's; None where tuning does not
+    lower this task's loss."""
     kept: float = 1.0
     """Share of negatives that the sampled log kept."""
 
@@ -70,7 +72,8 @@ class _Gain:
     error: float
     critical: float
     """Standard errors that the gain must exceed."""
-    seen: str
+    sentence: str
+    """The gain with its error, rows and users, for the reason."""
 
     @property
     def low(self) -> float | None:
@@ -88,7 +91,7 @@ def judge(gate: GateRows, spec: GateSpec | None = None) -> Verdict:
         ValueError: an array does not have all gate rows.
     """
     spec = spec or GateSpec()
-    _check_paired(gate)
+    _check_same_rows(gate)
     is_labelled_n = np.logical_or.reduce([task.mask_n for task in gate.tasks])
     rows = int(np.count_nonzero(is_labelled_n))
     if strange := _not_finite(gate):
@@ -110,17 +113,17 @@ def _decide(gain: _Gain, tasks: Sequence[TaskVerdict]) -> tuple[bool, str]:
     if holding := [t for t in tasks if t.holds]:
         return False, "; ".join(f"{t.task} holds it: {t.reason}" for t in holding)
     if not math.isfinite(gain.error):
-        return False, f"{gain.seen}: all are one user's, which tells nothing of others"
+        return False, f"{gain.sentence}: all are one user's, which tells nothing of others"
     bound = f"{gain.critical:.3g} standard errors"
     if gain.mean <= gain.critical * gain.error:
-        return False, f"{gain.seen}: not beyond {bound}"
-    return True, f"{gain.seen}: beyond {bound}"
+        return False, f"{gain.sentence}: not beyond {bound}"
+    return True, f"{gain.sentence}: beyond {bound}"
 
 
 def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVerdict:
     """Compare one task, and say whether it holds the kernel."""
     mask_n = rows.mask_n
-    found = metric_row(
+    measured = metric_row(
         method="kernel",
         domain="gate",
         task=rows.task,
@@ -133,13 +136,13 @@ def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVe
     labels_n, base_p_n = rows.labels_n[mask_n], rows.base_p_n[mask_n]
     base = (
         auc_of(labels_n, base_p_n),
-        metrics.log_loss(labels_n, base_p_n, kept=rows.kept),
-        metrics.calibration(labels_n, base_p_n, kept=rows.kept),
+        losses.log_loss(labels_n, base_p_n, kept=rows.kept),
+        losses.calibration(labels_n, base_p_n, kept=rows.kept),
     )
-    why_not = _why_not_judged(found, spec)
-    auc, log_loss, calibration = _comparisons(found, base, spec, is_judged=not why_not)
+    why_not = _why_not_judged(measured, spec)
+    auc, log_loss, calibration = _comparisons(measured, base, spec, is_judged=not why_not)
     harms = [
-        _told(what, compared, margin)
+        _describe_harm(what, compared, margin)
         for what, compared, margin in (
             ("AUC", auc, -spec.auc_margin),
             ("log-loss", log_loss, spec.logloss_margin),
@@ -149,12 +152,12 @@ def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVe
     ]
     return TaskVerdict(
         task=rows.task,
-        rows=found.rows,
-        positives=found.positives,
-        negatives=found.rows - found.positives,
-        cluster=found.cluster,
-        clusters=found.clusters,
-        se_ratio=found.se_ratio,
+        rows=measured.rows,
+        positives=measured.positives,
+        negatives=measured.rows - measured.positives,
+        cluster=measured.cluster,
+        clusters=measured.clusters,
+        se_ratio=measured.se_ratio,
         auc=auc,
         log_loss=log_loss,
         calibration=calibration,
@@ -164,54 +167,63 @@ def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVe
     )
 
 
-def _why_not_judged(found: MetricRow, spec: GateSpec) -> str:
+def _why_not_judged(measured: MetricRow, spec: GateSpec) -> str:
     """Say why a task's rows are too few to judge by; empty where they are enough."""
-    negatives = found.rows - found.positives
-    if found.positives < spec.min_positives:
-        return f"{found.positives:,} positives, fewer than {spec.min_positives:,}"
+    negatives = measured.rows - measured.positives
+    if measured.positives < spec.min_positives:
+        return f"{measured.positives:,} positives, fewer than {spec.min_positives:,}"
     if negatives < spec.min_negatives:
         return f"{negatives:,} negatives, fewer than {spec.min_negatives:,}"
-    return found.reasons.get("delta_auc", "")
+    return measured.reasons.get("delta_auc", "")
 
 
 def _comparisons(
-    found: MetricRow,
+    measured: MetricRow,
     base: tuple[float | None, float | None, float | None],
     spec: GateSpec,
     *,
     is_judged: bool,
 ) -> tuple[Comparison, Comparison, Comparison]:
-    """Return AUC, log-loss and calibration beside the base's, and which of them show harm."""
-    is_auc_worse = found.delta_auc_high is not None and found.delta_auc_high < -spec.auc_margin
-    loss_low, off_low = found.delta_logloss_low, found.delta_calibration_low
+    """Return AUC, log-loss and calibration beside the base's, and which of them show harm.
+
+    Args:
+        measured: the kernel's metrics on the gate rows.
+        base: the base's AUC, log-loss and calibration on the same rows.
+        spec: margins.
+        is_judged: whether rows are enough; harm is not shown without.
+    """
+    is_auc_worse = (
+        measured.delta_auc_high is not None and measured.delta_auc_high < -spec.auc_margin
+    )
+    loss_low, off_low = measured.delta_logloss_low, measured.delta_calibration_low
     auc = Comparison(
-        kernel=found.auc,
+        kernel=measured.auc,
         base=base[0],
-        delta=found.delta_auc,
-        low=found.delta_auc_low,
-        high=found.delta_auc_high,
+        delta=measured.delta_auc,
+        low=measured.delta_auc_low,
+        high=measured.delta_auc_high,
         harm=is_judged and is_auc_worse,
     )
     log_loss = Comparison(
-        kernel=found.logloss,
+        kernel=measured.logloss,
         base=base[1],
-        delta=found.delta_logloss,
+        delta=measured.delta_logloss,
         low=loss_low,
-        high=found.delta_logloss_high,
+        high=measured.delta_logloss_high,
         harm=is_judged and loss_low is not None and loss_low > spec.logloss_margin,
     )
     calibration = Comparison(
-        kernel=found.calibration,
+        kernel=measured.calibration,
         base=base[2],
-        delta=found.delta_calibration,
+        delta=measured.delta_calibration,
         low=off_low,
-        high=found.delta_calibration_high,
+        high=measured.delta_calibration_high,
         harm=is_judged and off_low is not None and off_low > spec.calibration_margin,
     )
     return auc, log_loss, calibration
 
 
-def _told(what: str, compared: Comparison, margin: float) -> str:
+def _describe_harm(what: str, compared: Comparison, margin: float) -> str:
     """Say what harm is shown, with its numbers."""
     side = "below" if what == "AUC" else "above"
     return (
@@ -232,9 +244,16 @@ def _why_none(tasks: Sequence[TaskVerdict], rows: int) -> str:
 
 
 def _gain(judged: Sequence[TaskRows], users_n: Array | None, z: float) -> _Gain:
-    """Return the mean gain over the rows of the judged tasks, and its clustered error."""
+    """Return the mean gain over the rows of the judged tasks, and its clustered error.
+
+    Args:
+        judged: tasks that are judged, one of them at least with a gain.
+        users_n: key of each row's user; None where the log declares none.
+        z: standard errors of a normal distribution that the gain must exceed.
+    """
     counted = [(task.mask_n, task.gain_n) for task in judged if task.gain_n is not None]
     mask_n = np.logical_or.reduce([mask for mask, _ in counted])
+    # One sum for each row: the gains of its tasks are not independent of each other.
     total_n: Floats = np.zeros(mask_n.size)
     for task_mask_n, gain_n in counted:
         total_n += np.where(task_mask_n, gain_n, 0.0)
@@ -246,7 +265,7 @@ def _gain(judged: Sequence[TaskRows], users_n: Array | None, z: float) -> _Gain:
         mean=mean,
         error=error,
         critical=one_sided(z, clusters, "row" if users is None else "user"),
-        seen=f"gain {mean:.5f} ± {error:.5f} nats/row on {rows:,} gate rows{of_users}",
+        sentence=f"gain {mean:.5f} ± {error:.5f} nats/row on {rows:,} gate rows{of_users}",
     )
 
 
@@ -261,7 +280,7 @@ def _not_finite(gate: GateRows) -> int:
     return int(np.count_nonzero(strange_n))
 
 
-def _check_paired(gate: GateRows) -> None:
+def _check_same_rows(gate: GateRows) -> None:
     """Refuse arrays that are not of the same rows."""
     sizes = {
         array.size

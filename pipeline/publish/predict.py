@@ -1,7 +1,7 @@
-"""One worker's part in evaluation: each row's probabilities under every method, to Parquet.
+"""One worker's part in evaluation: write each row's probabilities under every method to Parquet.
 
 `predictions/<split>-<rank>.parquet` has the columns that `PredictionsDocument` lists
-(schemas/predictions.py); that document stands in each file's metadata under `iak`.
+(schemas/predictions.py). The metadata of each file has that document under `iak`.
 """
 
 from collections import Counter
@@ -20,15 +20,15 @@ from iak.pipeline.activations.represent import DTYPES, represent
 from iak.pipeline.base import published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data.batch import to_batch
-from iak.pipeline.data.logs import Snapshot
 from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.unseen import UnseenIds
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.files import putting_file
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.process import Worker
-from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_shelf
+from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_bundle_set
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.finetune import digest_of, frozen_base, gathered
 from iak.schemas.job import FrozenTablesSpec
@@ -44,12 +44,14 @@ Report = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictWork:
-    """What every worker of an evaluation is handed."""
+    """What every worker of an evaluation gets."""
 
     view: LogView
     truth: Snapshot | None
+    """Files of true probabilities beside a planted log; None for a real log."""
     base: PublishedBase
     bundles: Path | None
+    """Folder of a night's bundles; None evaluates the base alone."""
     run_dir: Path
     splits: tuple[str, ...]
     batch_rows: int
@@ -59,7 +61,16 @@ class PredictWork:
 
 
 def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, Any]:
-    """Every row of the splits under every method; a collective call.
+    """Predict every row of the splits under every method; a collective call.
+
+    Args:
+        work: log, base, bundles and settings.
+        worker: this process.
+        report: called with progress events.
+
+    Returns:
+        Quarantined rows by reason, the base's digest, shares of unseen ids, and what the gate
+        decided of each bundle.
 
     Raises:
         PipelineError: reading changed tables or trunk.
@@ -67,36 +78,36 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
     opened = work.base
     model, _ = frozen_base(opened, work.sharding, work.row_wise_from_rows, worker, work.tables)
     before = digest_of(model, worker)
-    shelf = None
+    bundles = None
     if work.bundles is not None:
-        shelf = read_shelf(
+        bundles = read_bundle_set(
             work.bundles,
             base_fingerprint=opened.manifest.fingerprint,
             schema_hash=opened.manifest.schema_hash,
         ).to(worker.device)
-    seen: Counter[str] = Counter()
+    contract: Counter[str] = Counter()
     unseen = {split: UnseenIds() for split in work.splits}
     for split in work.splits:
-        _predict_split(work, split, model, shelf, worker, seen, unseen[split], report)
+        _predict_split(work, split, model, bundles, worker, contract, unseen[split], report)
     if digest_of(model, worker) != before:
         raise PipelineError("tables or trunk changed while they were evaluated; the result is void")
     shares = {
         split: UnseenIds.of_counts(gathered(Counter(counted.counts()), worker)).shares()
         for split, counted in unseen.items()
     }
-    found = {
-        "contract": dict(gathered(seen, worker)),
+    result = {
+        "contract": dict(gathered(contract, worker)),
         "digest": before.combined,
         "unseen": shares,
     }
-    if shelf is not None:
-        verdicts = zip(shelf.names, shelf.verdicts, strict=True)
-        found["gate"] = {name: _shortly(verdict) for name, verdict in verdicts}
-    return found
+    if bundles is not None:
+        verdicts = zip(bundles.names, bundles.verdicts, strict=True)
+        result["gate"] = {name: _gate_summary(verdict) for name, verdict in verdicts}
+    return result
 
 
-def _shortly(verdict: Verdict) -> dict[str, Any]:
-    """Whether a kernel is published, and what each task had to say to it."""
+def _gate_summary(verdict: Verdict) -> dict[str, Any]:
+    """Return whether a kernel is published, and which tasks hold it or were not judged."""
     return {
         "publish": verdict.publish,
         "holding": list(verdict.holding),
@@ -105,7 +116,7 @@ def _shortly(verdict: Verdict) -> dict[str, Any]:
 
 
 def document_of(work: PredictWork, split: str) -> PredictionsDocument:
-    """Return what a file of predictions says of itself."""
+    """Return the document in the metadata of a split's predictions."""
     log = work.view.catalog.log
     return PredictionsDocument(
         split=split,
@@ -122,13 +133,24 @@ def _predict_split(
     work: PredictWork,
     split: str,
     model: nn.Module,
-    shelf: BundleSet | None,
+    bundles: BundleSet | None,
     worker: Worker,
-    seen: Counter[str],
+    contract: Counter[str],
     unseen: UnseenIds,
     report: Report,
 ) -> None:
-    """Write this worker's rows of one split."""
+    """Write this worker's rows of one split; a collective call.
+
+    Args:
+        work: log, base and settings.
+        split: which.
+        model: the frozen base.
+        bundles: kernels that may serve a row; None for the base alone.
+        worker: this process.
+        contract: counts quarantined rows by reason.
+        unseen: counts ids that the base has not seen.
+        report: called after each batch.
+    """
     catalog = work.view.catalog
     reader = Reader(
         selection=work.view.selections[split],
@@ -145,9 +167,9 @@ def _predict_split(
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
     with _writing(folder / f"{split}-{worker.rank}.parquet") as write:
-        for rows in reader.in_step(work.batch_rows, seen):
+        for rows in reader.in_step(work.batch_rows, contract):
             unseen.add(rows, catalog)
-            table = _predicted(rows, model, shelf, work, worker).replace_schema_metadata(metadata)
+            table = _predicted(rows, model, bundles, work, worker).replace_schema_metadata(metadata)
             done += len(rows)
             if len(rows):
                 write(table)
@@ -156,9 +178,9 @@ def _predict_split(
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Callable[[pa.Table], None]]:
-    """Yield what appends rows to a Parquet file, which appears whole; without rows, there is none.
+    """Yield a function that appends rows to a Parquet file, whose pages carry checksums.
 
-    Pages carry checksums.
+    The file appears when it is whole. Without rows there is none.
     """
     with putting_file(path) as part:
         writers: list[pq.ParquetWriter] = []
@@ -181,9 +203,9 @@ def _writing(path: Path) -> Iterator[Callable[[pa.Table], None]]:
 
 @torch.no_grad()
 def _predicted(
-    rows: pa.Table, model: nn.Module, shelf: BundleSet | None, work: PredictWork, worker: Worker
+    rows: pa.Table, model: nn.Module, bundles: BundleSet | None, work: PredictWork, worker: Worker
 ) -> pa.Table:
-    """The rows' labels, truth and probabilities."""
+    """Return the rows' labels, truth and probabilities."""
     catalog = work.view.catalog
     batch = to_batch(rows, catalog).to(worker.device)
     recommender = unwrap(model)
@@ -194,31 +216,31 @@ def _predicted(
     kept = (n for n in rows.schema.names if n in ("row", "id", "user") or n[:2] in ("y.", "t."))
     columns |= {n: rows.column(n) for n in kept}
     columns |= _columns(BASE, recommender.heads(h_BH), tasks)
-    if shelf is None:
+    if bundles is None:
         return pa.table(columns)
     for method, published_only in ((IAK, False), (PUBLISHED, True)):
-        slots = list(_slots(rows, shelf, level, published_only))
+        slots = list(_slots(rows, bundles, level, published_only))
         if published_only:
-            columns["served"] = _served(slots, shelf)
+            columns["served"] = _served(slots, bundles)
         slots_B = torch.tensor(slots, dtype=torch.int64, device=worker.device)
-        columns |= _columns(method, shelf.logits(recommender.heads, h_BH, x_BX, slots_B), tasks)
+        columns |= _columns(method, bundles.logits(recommender.heads, h_BH, x_BX, slots_B), tasks)
     return pa.table(columns)
 
 
-def _served(slots: Sequence[int], shelf: BundleSet) -> pa.Array:
-    """The name of the kernel in each row's slot, `base` where it has none."""
-    indices = pa.array([len(shelf.names) if slot == BASE_SLOT else slot for slot in slots])
-    names = pa.array([*shelf.names, BASE])
+def _served(slots: Sequence[int], bundles: BundleSet) -> pa.Array:
+    """Return the name of the kernel in each row's slot, `base` where it has none."""
+    indices = pa.array([len(bundles.names) if slot == BASE_SLOT else slot for slot in slots])
+    names = pa.array([*bundles.names, BASE])
     return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), names)
 
 
-def _slots(rows: pa.Table, shelf: BundleSet, level: int, published_only: bool) -> Iterator[int]:
-    """The slot that serves each row, looked up once a domain."""
+def _slots(rows: pa.Table, bundles: BundleSet, level: int, published_only: bool) -> Iterator[int]:
+    """Yield the slot that serves each row, looked up once for each domain."""
     paths = list(
         zip(*(rows.column(f"l.{depth}").to_pylist() for depth in range(level + 1)), strict=True)
     )
     known: dict[Sequence[str], int] = {
-        path: shelf.slot_for([n for n in path if n], published_only=published_only)
+        path: bundles.slot_for([n for n in path if n], published_only=published_only)
         for path in dict.fromkeys(paths)
     }
     return (known[path] for path in paths)
@@ -227,7 +249,7 @@ def _slots(rows: pa.Table, shelf: BundleSet, level: int, published_only: bool) -
 def _columns(method: str, logits_BT: Tensor, tasks: Sequence[TaskShape]) -> dict[str, Any]:
     p = probabilities(logits_BT.double().cpu(), tasks)
     return {
-        f"{space}.{method}.{task.name}": values[:, place].numpy()
+        f"{space}.{method}.{task.name}": values[:, index].numpy()
         for space, values in (("own", p.own_BT), ("all", p.entire_BT))
-        for place, task in enumerate(tasks)
+        for index, task in enumerate(tasks)
     }

@@ -1,4 +1,4 @@
-"""Predictions of an evaluation, read back: labels and probabilities, and two runs' rows paired."""
+"""Read an evaluation's predictions back: labels, probabilities, and the rows of two runs paired."""
 
 import json
 import re
@@ -52,13 +52,13 @@ def read_predictions(run_dir: Path, split: str) -> Predictions:
     Raises:
         BadRequest: the folder holds no predictions of that split.
         OtherFormat: another version wrote them.
-        Corrupt: a file is damaged or missing, or says nothing of itself that can be read.
+        Corrupt: a file is damaged or missing, or its document cannot be read.
     """
     parts = _parts(run_dir)
     if split not in parts:
-        there = ", ".join(sorted(parts)) or "none at all"
+        splits = ", ".join(sorted(parts)) or "none at all"
         raise BadRequest(
-            f"{run_dir} holds no predictions of split '{split}'; there are {there}. Give the "
+            f"{run_dir} holds no predictions of split '{split}'; there are {splits}. Give the "
             f"run folder of an `iak evaluate`, or run one with split={split}"
         )
     paths = [parts[split][rank] for rank in sorted(parts[split])]
@@ -96,7 +96,7 @@ def _parts(run_dir: Path) -> dict[str, dict[int, Path]]:
 
 
 def _document(metadata: Mapping[bytes, bytes], path: Path) -> PredictionsDocument:
-    """Return what a predictions file says of itself."""
+    """Return the document in a predictions file's metadata."""
     try:
         document = json.loads(metadata.get(DOCUMENT, b"{}"))
         current = current_document(
@@ -114,15 +114,15 @@ def _document(metadata: Mapping[bytes, bytes], path: Path) -> PredictionsDocumen
 
 def task_columns(table: pa.Table, tasks: Sequence[MetricTask]) -> TaskColumns:
     """Return the labels of every metric task, and the rows that count for it."""
-    found = TaskColumns(labels={}, masks={}, kept={})
+    columns = TaskColumns(labels={}, masks={}, kept={})
     for task in tasks:
         values, mask = _label(table, task.task)
         if task.given:
             given, is_known = _label(table, task.given)
             mask = mask & is_known & (given == 1)
-        found.labels[task.name], found.masks[task.name] = values, mask
-        found.kept[task.name] = task.kept
-    return found
+        columns.labels[task.name], columns.masks[task.name] = values, mask
+        columns.kept[task.name] = task.kept
+    return columns
 
 
 def _label(table: pa.Table, title: str) -> tuple[Floats, Bools]:
@@ -147,9 +147,10 @@ def probabilities_of(
 
 
 def paired_rows(first: Predictions, second: Predictions, *, common: bool) -> tuple[Ints, Ints]:
-    """Return the places of the same rows in two runs' predictions, in the first one's order.
+    """Return the indices of the same rows in two runs' predictions, in the first one's order.
 
-    A row is known by its key; of rows that share one, the n-th of one run is the n-th of the other.
+    A row is identified by its key. Where rows share a key, the n-th of one run is the n-th of the
+    other.
 
     Args:
         first: one run.
@@ -172,9 +173,9 @@ def paired_rows(first: Predictions, second: Predictions, *, common: bool) -> tup
     if not at_first.size:
         raise BadRequest(f"{first.run_dir} and {second.run_dir} have no row in common")
     order = np.argsort(at_first)
-    places = at_first[order], at_second[order]
-    _check_labels(first, second, *places)
-    return places
+    pairs = at_first[order], at_second[order]
+    _check_labels(first, second, *pairs)
+    return pairs
 
 
 def _keys(table: pa.Table) -> npt.NDArray[Any]:
@@ -197,8 +198,8 @@ def _check_labels(first: Predictions, second: Predictions, one: Ints, other: Int
         if name not in second.table.schema.names:
             continue
         columns = [
-            run.table.column(name).fill_null(np.nan).to_numpy(zero_copy_only=False)[places]
-            for run, places in ((first, one), (second, other))
+            run.table.column(name).fill_null(np.nan).to_numpy(zero_copy_only=False)[index]
+            for run, index in ((first, one), (second, other))
         ]
         if differ := int((~np.equal(*columns) & ~np.logical_and(*map(np.isnan, columns))).sum()):
             raise BadRequest(

@@ -1,20 +1,22 @@
-"""Tuned kernels before the gate: judge each, and write each as a bundle with its verdict."""
+"""Publish tuned kernels: the gate judges each, and each is written as a bundle with its verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.publish.bundle import write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
 from iak.pipeline.publish.gate import GateRows, TaskRows, judge
 from iak.pipeline.tuning.finetune import Finetuned, Level
-from iak.pipeline.tuning.gate_rows import Judged
+from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.schemas.job import GateSpec
 from iak.schemas.predictions import MetricTask
+from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
 from iak.schemas.verdict import Verdict
 
 STANDARD = "standard_"
@@ -27,83 +29,126 @@ class Provenance:
 
     base_fingerprint: str
     schema_hash: str
+    """Of the encoded inputs."""
     data_window: Mapping[str, Any]
+    """Days and rows of every split, and the fingerprint of the log."""
     spec: Mapping[str, Any]
+    """Settings of the kernel and its tuning."""
     versions: Mapping[str, str]
+    """Of the libraries, by name."""
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """One kernel after the gate."""
-
-    domain: str
-    rows: int
-    verdict: Verdict
-    path: Path
-    best_epoch: int
-    valid_gain: float
-
-
-def offer(
-    done: Finetuned, root: Path, *, papers: Provenance, tasks: Sequence[MetricTask], gate: GateSpec
-) -> list[Offer]:
+def publish_bundles(
+    done: Finetuned,
+    root: Path,
+    *,
+    provenance: Provenance,
+    tasks: Sequence[MetricTask],
+    gate: GateSpec,
+) -> list[KernelResult]:
     """Judge every kernel on its gate rows and publish the night's bundles, all of them at once.
 
     Args:
         done: the tuned levels.
-        root: folder of the bundles; what stood there is replaced when all are written.
-        papers: what all bundles share.
+        root: folder of the bundles. What it had before is replaced when all are written.
+        provenance: what all bundles share.
         tasks: what metrics judge.
-        gate: floors, margins and the standard errors that a gain must exceed.
+        gate: floors, margins, and the standard errors that a gain must exceed.
+
+    Returns:
+        Every kernel, level by level.
     """
-    offers = []
-    with publishing_bundles(root) as built:
+    kernels = []
+    with publishing_bundles(root) as folder:
         for level in done.levels:
             for slot, name in enumerate(level.tuned.bank.names):
-                rows = _gate_rows(level.judged.get(name), done.tasks, tasks)
+                rows = _gate_rows(level.gate_rows.get(name), done.tasks, tasks)
                 verdict = judge(rows, gate)
-                offers.append(_offer_one(done, level, slot, name, built, papers, verdict))
-    return [replace(one, path=root / one.path.name) for one in offers]
+                kernels.append(_write_kernel(done, level, slot, name, folder, provenance, verdict))
+    return kernels
 
 
-def _offer_one(
+def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningResult:
+    """Return what a run measured, for its record.
+
+    Args:
+        done: the tuned levels.
+        kernels: what `publish_bundles` returned of them.
+    """
+    standard = StandardisationResult.model_validate(
+        {"from": done.standard_from, "digest": digest_of(*done.standard.tensors().values())}
+    )
+    return TuningResult(
+        kernels=tuple(kernels),
+        below_floor=dict(done.below_floor),
+        stopped_at_cap=tuple(n for level in done.levels for n in level.tuned.stopped_at_cap),
+        epochs=tuple(level.tuned.epochs for level in done.levels),
+        contract=dict(done.contract),
+        labels=dict(done.labels),
+        cache=dict(done.cache),
+        standardisation=standard,
+        digest=done.digest,
+        digest_before=done.digest_before,
+        tables_and_trunk_unchanged=done.digest == done.digest_before,
+        parameters_per_kernel=done.parameters_per_kernel,
+        plan=tuple(dict(line) for line in done.plan),
+    )
+
+
+def _write_kernel(
     done: Finetuned,
     level: Level,
     slot: int,
     name: str,
-    root: Path,
-    papers: Provenance,
+    folder: Path,
+    provenance: Provenance,
     verdict: Verdict,
-) -> Offer:
-    """Write one kernel's bundle with its verdict."""
+) -> KernelResult:
+    """Write one kernel's bundle with its verdict.
+
+    Args:
+        done: gives the standardisation.
+        level: the kernel's.
+        slot: of the kernel in the level's bank.
+        name: of its domain.
+        folder: of bundles.
+        provenance: what all bundles share.
+        verdict: what the gate decided.
+    """
     tensors = level.tuned.bank.slot(slot)
+    # The probe served compression alone.
     tensors = {n: t for n, t in tensors.items() if not n.startswith("probe")}
     tensors |= {f"{STANDARD}{n}": t for n, t in done.standard.tensors().items()}
+    rows = level.rows.get(name, 0)
     path = write_bundle(
-        root,
+        folder,
         tensors,
         domain=level.domains[name].as_dict() or None,
-        base_fingerprint=papers.base_fingerprint,
-        schema_hash=papers.schema_hash,
-        data_window=dict(papers.data_window) | {"tuning_rows": level.rows.get(name, 0)},
-        spec=papers.spec,
+        base_fingerprint=provenance.base_fingerprint,
+        schema_hash=provenance.schema_hash,
+        data_window=dict(provenance.data_window) | {"tuning_rows": rows},
+        spec=provenance.spec,
         verdict=verdict,
-        versions=papers.versions,
-        created_at=papers.created_at,
+        versions=provenance.versions,
+        created_at=provenance.created_at,
     )
     tuned = level.tuned
-    return Offer(
+    return KernelResult(
         domain=name,
-        rows=level.rows.get(name, 0),
-        verdict=verdict,
-        path=path,
+        tuning_rows=rows,
+        published=verdict.publish,
+        reason=verdict.reason,
+        gate=verdict,
         best_epoch=tuned.best_epoch[slot],
         valid_gain=tuned.start_loss[slot] - tuned.best_loss[slot],
+        bundle=path.name,
     )
 
 
-def _gate_rows(rows: Judged | None, titles: Sequence[str], tasks: Sequence[MetricTask]) -> GateRows:
+def _gate_rows(
+    rows: PairedRows | None, titles: Sequence[str], tasks: Sequence[MetricTask]
+) -> GateRows:
     """Return a kernel's gate rows, task by task as metrics judge them.
 
     Args:
@@ -113,36 +158,42 @@ def _gate_rows(rows: Judged | None, titles: Sequence[str], tasks: Sequence[Metri
     """
     if rows is None:
         rows = _no_rows(len(titles))
-    column = {title: place for place, title in enumerate(titles)}
+    column = {title: index for index, title in enumerate(titles)}
     return GateRows(
         tasks=tuple(_task_rows(rows, task, column) for task in tasks), users_n=rows.user_n
     )
 
 
-def _task_rows(rows: Judged, task: MetricTask, column: Mapping[str, int]) -> TaskRows:
-    """Return one task's columns of the gate rows."""
-    place = column[task.task]
-    mask_n = rows.mask_nT[:, place]
-    if task.given:
+def _task_rows(rows: PairedRows, task: MetricTask, column: Mapping[str, int]) -> TaskRows:
+    """Return one task's columns of the gate rows.
+
+    Args:
+        rows: under base and candidate.
+        task: what metrics judge.
+        column: index of each of the catalogue's tasks.
+    """
+    index = column[task.task]
+    mask_n = rows.mask_nT[:, index]
+    if task.given:  # a conversion by itself is judged where its click happened
         given = column[task.given]
         mask_n = mask_n & rows.mask_nT[:, given] & (rows.labels_nT[:, given] == 1)
-    gain_n = rows.base_loss_nT[:, place].astype(np.float64) - rows.candidate_loss_nT[:, place]
+    gain_n = rows.base_loss_nT[:, index].astype(np.float64) - rows.candidate_loss_nT[:, index]
     is_own = task.space == "own"
     return TaskRows(
         task=task.name,
         mask_n=mask_n,
-        labels_n=rows.labels_nT[:, place],
-        base_p_n=(rows.base_own_nT if is_own else rows.base_entire_nT)[:, place],
-        kernel_p_n=(rows.candidate_own_nT if is_own else rows.candidate_entire_nT)[:, place],
+        labels_n=rows.labels_nT[:, index],
+        base_p_n=(rows.base_own_nT if is_own else rows.base_entire_nT)[:, index],
+        kernel_p_n=(rows.candidate_own_nT if is_own else rows.candidate_entire_nT)[:, index],
         gain_n=gain_n if task.has_loss else None,
         kept=task.kept,
     )
 
 
-def _no_rows(tasks: int) -> Judged:
+def _no_rows(tasks: int) -> PairedRows:
     """Return the gate rows of a kernel that has none."""
     floats = np.zeros((0, tasks), np.float32)
-    return Judged(
+    return PairedRows(
         base_loss_nT=floats,
         candidate_loss_nT=floats,
         labels_nT=floats,

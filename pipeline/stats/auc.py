@@ -1,11 +1,11 @@
 """Area under the ROC curve: of one method, paired between two, and per user.
 
-Everything rests on *placements* (DeLong's structural components): a positive's placement is the
-share of its group's negatives that score below it, a negative's the share of its group's positives
-that score above it; a tie counts one half. The mean placement of either class is the AUC, and the
-spread of placements is its error. One sort serves any number of groups.
+All of it is computed from *placements* (DeLong's structural components). A positive's placement is
+the share of its group's negatives that score below it. A negative's placement is the share of its
+group's positives that score above it. A tie counts one half. The mean placement of either class is
+the AUC, and the spread of placements is its error. One sort is enough for any number of groups.
 
-Shapes: N rows, G groups.
+Shapes: N rows, G groups, U users within a group, P parents of users.
 Source: Sun and Xu 2014, "Fast Implementation of DeLong's Algorithm"; Zhu et al. 2017 for GAUC.
 """
 
@@ -49,12 +49,12 @@ class GroupedDelta:
 
 
 def interval(delta: float, se: float) -> tuple[float, float]:
-    """The 95 % normal interval around `delta`."""
+    """Return the 95 % normal interval around `delta`, given its standard error."""
     return delta - HALF_WIDTH * se, delta + HALF_WIDTH * se
 
 
 def is_positive(labels: Array) -> Bools:
-    """Labels as booleans.
+    """Return labels as booleans.
 
     Raises:
         ValueError: if a label is neither 0 nor 1.
@@ -67,24 +67,24 @@ def is_positive(labels: Array) -> Bools:
 
 
 def dense_ranks(scores: Array) -> Ints:
-    """0 for the lowest score, 1 for the next different one, and so on; ties share a rank."""
+    """Return 0 for the lowest score, 1 for the next different one, and so on; ties share a rank."""
     ranks: Ints = np.unique(scores, return_inverse=True)[1].astype(np.int64, copy=False)
     return ranks
 
 
 def ratio(top: Array, bottom: Array) -> Floats:
-    """`top / bottom`, NaN where `bottom` is 0."""
+    """Return `top / bottom`, NaN where `bottom` is 0."""
     quotient: Floats = np.full(np.shape(bottom), np.nan)
     return np.divide(top, bottom, out=quotient, where=np.asarray(bottom) != 0)
 
 
 def count_per_group(groups: Ints, num_groups: int, *, weights: Array | None = None) -> Floats:
-    """Sum of `weights` (of ones, when absent) per group, as floats."""
+    """Return the sum of `weights` in each group (the number of rows when absent), as floats."""
     return np.bincount(groups, weights=weights, minlength=num_groups).astype(np.float64)
 
 
 def placements(positive: Bools, ranks: Ints, groups: Ints, num_groups: int) -> Floats:
-    """Every row's placement among the other class of its own group.
+    """Return every row's placement among the other class of its own group.
 
     Args:
         positive: (N,) whether the row's label is 1.
@@ -105,6 +105,7 @@ def placements(positive: Bools, ranks: Ints, groups: Ints, num_groups: int) -> F
     negatives = count_per_group(run_of_row, num_runs) - positives
     positives_G = count_per_group(run_group, num_groups, weights=positives)
     negatives_G = count_per_group(run_group, num_groups, weights=negatives)
+    # One running sum over all groups: what earlier groups added is subtracted.
     earlier_positives_G = np.cumsum(positives_G) - positives_G
     earlier_negatives_G = np.cumsum(negatives_G) - negatives_G
     below = np.cumsum(negatives) - negatives / 2 - earlier_negatives_G[run_group]
@@ -116,7 +117,7 @@ def placements(positive: Bools, ranks: Ints, groups: Ints, num_groups: int) -> F
 
 
 def auc_per_group(placement: Floats, positive: Bools, groups: Ints, num_groups: int) -> Floats:
-    """(G,) AUC of every group; NaN where a class is missing."""
+    """Return the AUC of every group, shape (G,); NaN where a class is missing."""
     mine = groups[positive]
     total_G = count_per_group(mine, num_groups, weights=placement[positive])
     return ratio(total_G, count_per_group(mine, num_groups))
@@ -125,10 +126,17 @@ def auc_per_group(placement: Floats, positive: Bools, groups: Ints, num_groups: 
 def delta_per_group(
     placement_a: Floats, placement_b: Floats, positive: Bools, groups: Ints, num_groups: int
 ) -> GroupedDelta:
-    """DeLong's paired difference of every group; NaN with fewer than two rows of either class.
+    """Return DeLong's paired difference of every group; NaN below two rows of either class.
 
     The covariance of the two AUCs need not be written out: the variance of their difference is
     the variance of the differences of placements.
+
+    Args:
+        placement_a: (N,) placements under method a.
+        placement_b: (N,) placements under method b.
+        positive: (N,) whether the row's label is 1.
+        groups: (N,) group of the row.
+        num_groups: G.
     """
     difference = placement_a - placement_b
     variance_G = np.zeros(num_groups)
@@ -148,7 +156,7 @@ def delta_per_group(
 def gauc_per_parent(
     positive: Bools, ranks: Ints, users: Ints, parent_of_user: Ints, num_parents: int
 ) -> tuple[Floats, Ints]:
-    """GAUC of every parent (a domain), each from its own users.
+    """Return the GAUC of every parent (a domain), each from its own users.
 
     Args:
         positive: (N,) whether the row's label is 1.
@@ -171,7 +179,7 @@ def gauc_per_parent(
 
 
 def auc(labels: Array, scores: Array) -> float | None:
-    """AUC, ties counting one half; None when a class is missing."""
+    """Return the AUC, a tie counting one half; None when a class is missing."""
     positive = is_positive(labels)
     num_positive = int(np.count_nonzero(positive))
     num_negative = positive.size - num_positive
@@ -182,7 +190,7 @@ def auc(labels: Array, scores: Array) -> float | None:
 
 
 def paired_auc(labels: Array, scores_a: Array, scores_b: Array) -> PairedAuc | None:
-    """AUC of a and b on the same rows, and DeLong's 95 % interval of their difference.
+    """Return the AUC of a and b on the same rows, and DeLong's interval of their difference.
 
     Returns:
         None with fewer than two rows of either class: there is no variance to estimate.
@@ -208,7 +216,7 @@ def paired_auc(labels: Array, scores_a: Array, scores_b: Array) -> PairedAuc | N
 
 
 def gauc(labels: Array, scores: Array, users: Array) -> tuple[float | None, int]:
-    """Row-weighted mean of per-user AUC, and the rows it stands on.
+    """Return the row-weighted mean of per-user AUC, and the rows of these users.
 
     Users with one class only have no AUC and are left out; (None, 0) when that leaves nobody.
     """

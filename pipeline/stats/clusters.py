@@ -1,13 +1,13 @@
 """Standard errors where rows of one user are not independent.
 
-A statistic that is smooth in the rows is, but for terms of second order, its value plus a sum of
-one *influence* a row. Rows of one user are summed before they are squared, so whatever correlation
-they have is counted:
+To first order, the error of a smooth statistic is a sum of one *influence* for each row. The
+influences of one user's rows are summed before they are squared, so that any correlation between
+them is counted:
 
     variance = C / (C - 1) * sum over clusters of (sum of influences in the cluster)^2
 
-with C clusters. Where the log declares no user, every row is a cluster of its own. Nothing here is
-sampled: repeating all rows k times divides each influence by k and leaves every sum as it was.
+with C clusters. Where the log declares no user, every row is a cluster of its own. Nothing is
+drawn at random. Repeating all rows k times divides each influence by k and changes no sum.
 
 Shapes: N rows, G groups (domains, or one group of all rows), K clusters (a user within a group).
 Source: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models", for the
@@ -67,7 +67,7 @@ class Clusters:
         return _error(squares_G, self.counts())
 
     def joint_error(self, sums_K: Floats, weights_G: Floats) -> tuple[float, int]:
-        """Return the error of a weighted sum over groups, and the owners it rests on.
+        """Return the error of a weighted sum over groups, and how many owners take part.
 
         An owner's influences are summed over groups before they are squared: groups that share
         users are not independent.
@@ -95,9 +95,13 @@ def _error(squares: Floats, clusters: Ints) -> Floats:
 def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
     """Return half the width of a 95 % interval in standard errors, by number of clusters.
 
-    Few users tell little of how users differ, so their interval is Student's with C - 1 degrees of
-    freedom; with thousands it is the normal one's 1.96. Rows as clusters take the normal one, as
-    DeLong does.
+    The variance between few users is uncertain itself. So the interval is Student's with C - 1
+    degrees of freedom, which with thousands of users is the normal one's 1.96. Rows as clusters
+    take the normal one, as DeLong does.
+
+    Args:
+        clusters: with rows, in each group.
+        kind: of these clusters.
     """
     if kind == "row":
         return np.full(np.shape(clusters), HALF_WIDTH)
@@ -106,10 +110,15 @@ def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
 
 
 def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
-    """Return what replaces `z` normal standard errors where only a few users were seen.
+    """Return how many standard errors replace `z` normal ones where users are few.
 
-    The quantile of Student's distribution with C - 1 degrees of freedom that leaves as much above
-    it as the normal distribution leaves above `z`.
+    The quantile of Student's distribution with C - 1 degrees of freedom whose upper tail is as
+    large as the normal distribution's above `z`.
+
+    Args:
+        z: quantile of the normal distribution.
+        clusters: C; below two, `z` stays.
+        kind: of these clusters; rows leave `z` as it is.
     """
     if kind == "row" or clusters < 2:
         return z
@@ -117,13 +126,13 @@ def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
 
 
 def mean_and_error(values_N: Floats, users_N: Ints | None) -> tuple[float, float, int]:
-    """Return the mean of a value a row, its standard error, and the clusters it rests on.
+    """Return the mean over rows, its standard error, and the number of clusters.
 
     The influence of a row on a mean is (value - mean) / N. Without users the error is that of
     independent rows, the sample deviation over the root of N.
 
     Args:
-        values_N: one number a row, at least two.
+        values_N: one number for each row, at least two rows.
         users_N: key of each row's user; None where rows carry none.
 
     Returns:

@@ -4,9 +4,9 @@
     tune.previous.safetensors   the one before it
 
 The metadata carries a digest (xxh3_128) of every tensor and of the metadata itself. Where the
-newest one is damaged, all workers go on from the one before it: more steps are replayed, and the
-kernels end with the same bits. Where both are damaged, tuning starts from the beginning: nothing
-that was published is lost.
+newest file is damaged, all workers go on from the one before it. More steps are then replayed, and
+the kernels end with the same bits. Where both are damaged, tuning starts from the beginning;
+nothing that was published is lost.
 
 Shapes: K kernels of a level that are tuned, N units of a kernel's row.
 """
@@ -48,26 +48,27 @@ class Saved:
 
     is_finished: bool
     flat_KN: Tensor
-    """Of the kernels that are tuned."""
+    """Weights of the kernels that are tuned."""
     how: dict[str, Any]
+    """Their losses and epochs: all other fields of `Tuned`."""
     tuner: dict[str, Tensor] | None
     """State of the cohort that follows them, if it had begun."""
 
 
 class TuningCheckpoint:
-    """Writes the checkpoint now and then, on worker 0, and reads it back on all workers."""
+    """Writes the checkpoint every few seconds, on worker 0, and reads it back on all workers."""
 
     def __init__(
         self, folder: Path, *, snapshot: str, every_s: float, worker: Worker, report: Report
     ) -> None:
-        """Open the checkpoint of a run; nothing is read or written yet.
+        """Name the checkpoint of a run; nothing is read or written yet.
 
         Args:
-            folder: of the run.
-            snapshot: fingerprint of the log; a checkpoint of another one is refused.
-            every_s: seconds between two checkpoints.
+            folder: the run's.
+            snapshot: fingerprint of the log. A checkpoint of another log is refused.
+            every_s: seconds between two checkpoints; 0 writes one at every call of `save`.
             worker: this process.
-            report: given what must be said of a damaged checkpoint.
+            report: called with an event where a damaged checkpoint is passed over.
         """
         self.newest, self.previous = folder / CHECKPOINT, folder / PREVIOUS
         self.snapshot, self.every_s, self.worker, self.report = snapshot, every_s, worker, report
@@ -80,43 +81,47 @@ class TuningCheckpoint:
         current: Tuned | None = None,
         tuner: CohortTuner | None = None,
         *,
-        is_time: bool = False,
+        is_due: bool = False,
     ) -> None:
-        """Write a checkpoint when it is time: levels at their best, and a cohort as it stands.
+        """Write a checkpoint when one is due: levels at their best, and a cohort in its midst.
 
         Args:
-            finished: levels that are.
-            current: the level that follows them.
-            tuner: of the cohort that it is at.
-            is_time: whatever the clock says.
+            finished: levels that are tuned, in order. A resumed run starts after them.
+            current: the level that follows them, as far as it is tuned.
+            tuner: of the cohort that `current` is at.
+            is_due: write one although `every_s` seconds have not passed.
         """
-        is_time = is_time or time.monotonic() - self.written_at >= self.every_s
-        if self.worker.rank or not is_time:
+        is_due = is_due or time.monotonic() - self.written_at >= self.every_s
+        if self.worker.rank or not is_due:
             return
         levels = [*finished, *([current] if current else [])]
         tensors = {f"{d}/flat": t.bank.flat_KN[: t.kernels] for d, t in enumerate(levels)}
         if tuner is not None:
             tensors |= {f"{len(finished)}/tuner.{n}": t for n, t in tuner.state().items()}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        told: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "format": CHECKPOINT_FORMAT,
             "snapshot": self.snapshot,
             "finished": len(finished),
             "levels": [level.how() for level in levels],
         }
-        told[_DIGEST] = _digest(whole, told)
+        metadata[_DIGEST] = _digest(whole, metadata)
         with putting_file(self.newest) as part:
-            save_file(whole, part, metadata={_METADATA: json.dumps(told)})
+            save_file(whole, part, metadata={_METADATA: json.dumps(metadata)})
+            # Only now, with the new one whole: a process that dies before leaves both files.
             if self._is_newest_sound and self.newest.exists():
                 self.newest.replace(self.previous)
         self._is_newest_sound = True
         self.written_at = time.monotonic()
 
     def load(self) -> dict[int, Saved]:
-        """Return the levels in the newest sound checkpoint, none without one; a collective call.
+        """Return the levels in the newest sound checkpoint by depth; a collective call.
+
+        Returns:
+            None of them where no checkpoint is sound.
 
         Raises:
-            BadLog: the log has changed since.
+            BadLog: the log has changed since it was written.
             OtherFormat: another version wrote it.
             NotPermitted: this user may not read it.
         """
@@ -124,19 +129,22 @@ class TuningCheckpoint:
         for path in (self.newest, self.previous):
             levels, problem = self._read_on_all(path)
             if not problem:
-                self._say_fallback(problems)
+                self._warn_of_fallback(problems)
                 return levels
             problems.append(problem)
         if problems != [_MISSING] * 2:
             self._is_newest_sound = False
-            self._say(
+            self._warn(
                 f"no checkpoint can be read, so tuning starts from the beginning: {self.newest}: "
                 f"{problems[0]}; {self.previous.name}: {problems[1]}"
             )
         return {}
 
     def _read_on_all(self, path: Path) -> tuple[dict[int, Saved], str]:
-        """Return one generation's levels, and what is wrong with it on any worker."""
+        """Return one generation's levels, and what is wrong with it on any worker, "" if nothing.
+
+        All workers must take the same one, even where a damaged disk shows it to one of them alone.
+        """
         levels: dict[int, Saved] = {}
 
         def read() -> str:
@@ -151,77 +159,82 @@ class TuningCheckpoint:
         problems = [problem for problem in together(read, self.worker) if problem]
         return ({}, problems[0]) if problems else (levels, "")
 
-    def _say_fallback(self, problems: Sequence[str]) -> None:
+    def _warn_of_fallback(self, problems: Sequence[str]) -> None:
         if not problems:
             return
-        self._is_newest_sound = False  # it must not take the place of the one that is read
-        self._say(
+        self._is_newest_sound = False  # it must not replace the one that is read
+        self._warn(
             f"{self.newest} cannot be used: {problems[0]}. Tuning goes on from "
             f"{self.previous.name}, the checkpoint before it; a few more steps are replayed"
         )
 
-    def _say(self, sentence: str) -> None:
+    def _warn(self, sentence: str) -> None:
         if self.worker.rank == 0:
             _log.warning("%s", sentence)
             self.report({"event": "loaded", "told": sentence})
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove what a run needs until it is over."""
+    """Remove both generations when the run is over, and what half-written files it left."""
     for name in (CHECKPOINT, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
         remove_parts(folder / name)
 
 
 def _read(path: Path, snapshot: str) -> dict[int, Saved]:
-    """Return the levels in a file.
+    """Return the levels in a file by depth.
+
+    Args:
+        path: of the checkpoint.
+        snapshot: fingerprint of the log that it must belong to.
 
     Raises:
         Corrupt: it is not what was written.
         BadLog, OtherFormat, NotPermitted: as `TuningCheckpoint.load`.
     """
     try:
-        path.open("rb").close()  # safetensors does not tell this error from others
+        path.open("rb").close()  # safetensors 0.8: FileNotFoundError without permission
         with safe_open(path, framework="pt") as file:
-            told = json.loads((file.metadata() or {})[_METADATA])
+            metadata = json.loads((file.metadata() or {})[_METADATA])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except PermissionError as error:
         raise not_permitted(path, error) from error
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise Corrupt(f"it is damaged ({type(error).__name__}: {error})") from error
-    if not isinstance(told, dict):
-        raise Corrupt(f"it is damaged (its metadata holds a {type(told).__name__})")
-    if _DIGEST in told or told.get("format") == CHECKPOINT_FORMAT:
-        found = _digest(tensors, told)
-        if found != told.get(_DIGEST):
-            raise Corrupt(f"it is damaged (digest {found}, written as {told.get(_DIGEST)})")
+    if not isinstance(metadata, dict):
+        raise Corrupt(f"it is damaged (its metadata holds a {type(metadata).__name__})")
+    # Before the format is looked at: a damaged number must not pass for another version's.
+    if _DIGEST in metadata or metadata.get("format") == CHECKPOINT_FORMAT:
+        digest = _digest(tensors, metadata)
+        if digest != metadata.get(_DIGEST):
+            raise Corrupt(f"it is damaged (digest {digest}, written as {metadata.get(_DIGEST)})")
     current_document(
-        told,
+        metadata,
         kind="tuning checkpoint",
         current=CHECKPOINT_FORMAT,
         where=path,
         mend="Remove it to start the run again, or choose another --run-dir",
     )
-    if told["snapshot"] != snapshot:
+    if metadata["snapshot"] != snapshot:
         raise BadLog(
             f"the log changed since {path} was written; its kernels belong to other rows. Start a "
             "new run"
         )
     return {
         depth: Saved(
-            is_finished=depth < told["finished"],
+            is_finished=depth < metadata["finished"],
             flat_KN=tensors[f"{depth}/flat"],
             how=how,
             tuner=_below(tensors, f"{depth}/tuner."),
         )
-        for depth, how in enumerate(told["levels"])
+        for depth, how in enumerate(metadata["levels"])
     }
 
 
-def _digest(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> str:
-    """Return the digest of tensors on the CPU, and of the metadata but for the digest itself."""
-    kept = {key: value for key, value in told.items() if key != _DIGEST}
-    total = xxh3_128(json.dumps(kept, sort_keys=True).encode())
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the digest of tensors on the CPU, and of the metadata without the digest itself."""
+    signed = {key: value for key, value in metadata.items() if key != _DIGEST}
+    total = xxh3_128(json.dumps(signed, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name!r} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -230,5 +243,6 @@ def _digest(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> str:
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
-    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return found or None
+    """Return the tensors whose names start with a prefix, without it; None where there is none."""
+    matches = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return matches or None

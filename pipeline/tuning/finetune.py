@@ -1,8 +1,8 @@
-"""One worker's part in tuning: rows, what the frozen base makes of them, and levels of kernels.
+"""One worker's part in tuning: rows, their activations, and levels of kernels.
 
-Level 0 is the pooled kernel, the last level the domains; each kernel starts from the one that
-serves now, else from the nearest tuned ancestor. What comes out is every level's best kernels, with
-the rows a gate needs to judge them.
+Level 0 is the pooled kernel, the last level is the domains. Each kernel starts from the one that
+serves now, else from its nearest tuned ancestor. The result is every level's best kernels, with the
+rows that a gate needs to judge them.
 """
 
 import logging
@@ -19,11 +19,18 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from iak.pipeline.activations import cache
-from iak.pipeline.activations import rows as tuning
 from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase
 from iak.pipeline.activations.cache import Store, Usage
 from iak.pipeline.activations.represent import DTYPES
-from iak.pipeline.activations.rows import RowSource, SplitRows, TuningRows
+from iak.pipeline.activations.rows import (
+    RowSource,
+    SplitRows,
+    TuningRows,
+    activations_of,
+    joined,
+    recomputed,
+    tuning_rows,
+)
 from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
 from iak.pipeline.base import precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
@@ -44,7 +51,7 @@ from iak.pipeline.sharding.frozen import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import lay_out
 from iak.pipeline.sharding.shard import dense_state, local_shards, unwrap
-from iak.pipeline.tuning.gate_rows import Judged, gate_rows
+from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import Names, Plan, find_domains, tune_levels
 from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import Domain
@@ -63,19 +70,22 @@ _SAMPLE_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationCacheConfig:
-    """Where the frozen base's activations are kept, and how."""
+    """Where the frozen base's activations are stored, and how."""
 
     kind: Literal["cache", "memory", "recompute"]
+    """On disk for later nights, for this run alone, or not at all."""
     precision: Literal["bf16", "fp32"]
     folder: Path
+    """Of the cache. Activations that do not fit in memory go to its folder `spill`."""
     budget_bytes: int
+    """Of the whole cache on disk; what was not used for longest is evicted."""
     memory_bytes: int
-    """A worker's activations, beyond which they lie in a file."""
+    """Activations of one worker above which they go to a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """The kernels that serve now, by domain, and the standardisation they were tuned with."""
+    """Kernels that serve now, by domain, and the standardisation they were tuned with."""
 
     kernels: Mapping[str, Mapping[str, Tensor]]
     standard: Standardizer
@@ -83,22 +93,25 @@ class Live:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneWork:
-    """What every worker of a tuning run is handed."""
+    """What every worker of a tuning run gets."""
 
     view: LogView
+    """The log as it was when the run began, cut into splits."""
     base: PublishedBase
     kernel: KernelSpec
     pooled: Stage
     domain: Stage
     run_dir: Path
     tables: FrozenTablesSpec
-    keeping: ActivationCacheConfig
+    cache: ActivationCacheConfig
     live: Live | None
+    """None in a first night."""
     checkpoint_every_s: float
+    """Seconds between two checkpoints."""
     sharding: Mapping[str, str]
     row_wise_from_rows: int
     plan: PlanDocument | None = None
-    """Where tables lie; by the rule when absent."""
+    """Where tables are placed; the placement rule decides when absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,42 +119,56 @@ class Level:
     """One level's kernels, and their gate rows (on worker 0 alone)."""
 
     keys: tuple[str, ...]
+    """Keys of its domains; none for the pooled kernel."""
     tuned: Tuned
     rows: Mapping[str, int]
-    judged: Mapping[str, Judged]
+    """Name of each kernel -> its tuning rows."""
+    gate_rows: Mapping[str, PairedRows]
+    """Name of each kernel that has gate rows -> these rows."""
     domains: Mapping[str, Domain]
     """Name of each kernel -> its domain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finetuned:
-    """What a tuning run came to."""
+    """The result of a tuning run on one worker."""
 
     levels: tuple[Level, ...]
     below_floor: Mapping[str, int]
     """Domains with fewer tuning rows than their floor, and how many they have."""
     standard: Standardizer
     tasks: tuple[str, ...]
+    """Of the catalogue, in the order of the gate rows' columns."""
     contract: Mapping[str, int]
+    """Quarantined rows of all workers, by reason."""
     labels: Mapping[str, int]
     """`known TASK` and `positive TASK` -> tuning rows."""
     digest: str
     """Of tables and trunk after tuning."""
     digest_before: str
-    """The same before; equal, or `finetune` has raised."""
+    """Of tables and trunk before tuning. `finetune` raises where it differs from `digest`."""
     plan: Sequence[Mapping[str, object]]
+    """Where each table is placed."""
     parameters_per_kernel: int
     standard_from: str
     """Where the standardisation comes from: `live kernels`, `the cache`, or `this run's rows`."""
     cache: Mapping[str, Any]
-    """What the cache gave and took, over all workers."""
+    """Rows that the cache gave and got, over all workers; empty without one."""
 
 
 def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned:
     """Tune every level; a collective call.
 
+    Args:
+        work: log, base, settings and folders.
+        worker: this process.
+        report: called with progress events.
+
     Raises:
         PipelineError: tables or trunk changed, which nothing here may do.
+        BadLog: a task has no label in the tuning rows, labels of one class, or a domain has two
+            parents.
+        Diverged: a loss is not finite.
     """
     model, _ = frozen_base(
         work.base,
@@ -154,21 +181,23 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     before = digest_of(model, worker)
     report({"event": "base", "digest": before.combined[:16]})
     store = _store(work)
-    seen: Counter[str] = Counter()
-    sources = {split: _source(work, split, store, worker, seen) for split in SPLITS}
+    contract: Counter[str] = Counter()
+    sources = {split: _source(work, split, store, worker, contract) for split in SPLITS}
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
-    through, standard_from = _frozen(work, model, known["tune"], sources["tune"], store, worker)
-    row_bytes = through.width * DTYPES[work.keeping.precision].itemsize
-    is_large = sum(map(len, known.values())) * row_bytes > work.keeping.memory_bytes
+    base, standard_from = _standardised_base(
+        work, model, known["tune"], sources["tune"], store, worker
+    )
+    row_bytes = base.width * DTYPES[work.cache.precision].itemsize
+    is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
     rows = {
         split: _tuning_rows(
-            work, sources[split], known[split], through, names.tuned, worker, is_large=is_large
+            work, sources[split], known[split], base, names.tuned, worker, is_large=is_large
         )
         for split in SPLITS
     }
-    report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_told(store)})
+    report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_from_cache(store)})
     setting = Setting(
         heads=unwrap(model).heads,
         tasks=published_base.task_shapes(work.view.catalog),
@@ -176,9 +205,9 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         valid=rows["valid"],
         worker=worker,
     )
-    plan_of_levels = _levels(work, through, setting)
+    plan_of_levels = _levels(work, base, setting)
     tuned = tune_levels(plan_of_levels, names, setting, report)
-    levels = _judged(work, names, tuned, setting, rows["gate"])
+    levels = _with_gate_rows(work, names, tuned, setting, rows["gate"])
     usage = _close(work, store, rows, worker)
     after = digest_of(model, worker)
     _check_unchanged(before, after)
@@ -186,9 +215,9 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     return Finetuned(
         levels=levels,
         below_floor=names.below_floor,
-        standard=through.standard,
+        standard=base.standard,
         tasks=tuple(t.name for t in setting.tasks),
-        contract=gathered(seen, worker),
+        contract=gathered(contract, worker),
         labels=labels.counts(),
         digest=after.combined,
         digest_before=before.combined,
@@ -200,17 +229,17 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
 
 
 def _store(work: FinetuneWork) -> Store | None:
-    """Return the activation cache, None where nothing is kept on disk."""
-    if work.keeping.kind != "cache":
+    """Return the activation cache, None where nothing is stored on disk."""
+    if work.cache.kind != "cache":
         return None
-    return Store(work.keeping.folder, run=str(work.run_dir))
+    return Store(work.cache.folder, run=str(work.run_dir))
 
 
 def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCounts:
     """Count the labels of all workers' tuning rows; a collective call.
 
     Raises:
-        BadLog: a task has no label there, or labels of one class.
+        BadLog: a task has no label in these rows, or labels of one class.
     """
     labels = LabelCounts(catalog)
     labels.add_encoded(rows)
@@ -219,20 +248,20 @@ def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCou
     return labels
 
 
-def _judged(
+def _with_gate_rows(
     work: FinetuneWork,
     names: Names,
     tuned: Sequence[Tuned],
     setting: Setting,
     gate: TuningRows,
 ) -> tuple[Level, ...]:
-    """Every level with its gate rows; a collective call."""
+    """Return every level with its gate rows; a collective call."""
     return tuple(
         Level(
             keys=work.view.catalog.domain.levels[depth],
             tuned=done,
             rows={n: names.rows[depth][n] for n in done.bank.names},
-            judged=gate_rows(done.bank, depth, setting, gate),
+            gate_rows=collect_gate_rows(done.bank, depth, setting, gate),
             domains={n: names.domains[n] for n in done.bank.names},
         )
         for depth, done in enumerate(tuned)
@@ -240,8 +269,9 @@ def _judged(
 
 
 def _source(
-    work: FinetuneWork, split: str, store: Store | None, worker: Worker, seen: Counter[str]
+    work: FinetuneWork, split: str, store: Store | None, worker: Worker, contract: Counter[str]
 ) -> RowSource:
+    """Return what reads this worker's share of a split."""
     reader = Reader(
         selection=work.view.selections[split],
         catalog=work.view.catalog,
@@ -251,11 +281,11 @@ def _source(
         as_of=work.view.as_of,
     )
     return RowSource(
-        reader=reader, store=store, seen=seen, schema_hash=work.base.manifest.schema_hash
+        reader=reader, store=store, contract=contract, schema_hash=work.base.manifest.schema_hash
     )
 
 
-def _frozen(
+def _standardised_base(
     work: FinetuneWork,
     model: nn.Module,
     rows: SplitRows,
@@ -263,20 +293,23 @@ def _frozen(
     store: Store | None,
     worker: Worker,
 ) -> tuple[FrozenBase, str]:
-    """The base with its standardisation: the live kernels', else the cache's, else a new one.
+    """Return the base with its standardisation: the live kernels', the cache's, or a new one.
+
+    A kernel reads rightly only what is standardised as it was when the kernel was tuned, so that
+    the live kernels' comes first. The cache's comes next, since activations are stored under it.
 
     Returns:
         The base, and where its standardisation comes from.
     """
     reads_x = work.kernel.reads == "hx"
     key = cache.key_of(what="standard", **_base_key(work))
-    held = _kept_standard(store, key, worker) if work.live is None else None
+    stored = _stored_standard(store, key, worker) if work.live is None else None
     if work.live is not None:
-        standard, source_of_it = work.live.standard, "live kernels"
-    elif held is not None:
-        standard, source_of_it = Standardizer.from_tensors(held, reads_x=reads_x), "the cache"
+        standard, origin = work.live.standard, "live kernels"
+    elif stored is not None:
+        standard, origin = Standardizer.from_tensors(stored, reads_x=reads_x), "the cache"
     else:
-        source_of_it = "this run's rows"
+        origin = "this run's rows"
         sample = _sample(rows, source, worker)
         standard = fit_standardizer(
             model,
@@ -288,7 +321,7 @@ def _frozen(
         )
         if store and worker.rank == 0:
             store.write_standard(key, standard.tensors())
-    through = FrozenBase(
+    base = FrozenBase(
         model=model,
         catalog=work.view.catalog,
         standard=standard.to(worker.device),
@@ -296,19 +329,22 @@ def _frozen(
         dtype=DTYPES[work.kernel.precision],
         products=DTYPES[work.tables.products],
     )
-    return through, source_of_it
+    return base, origin
 
 
-def _kept_standard(store: Store | None, key: str, worker: Worker) -> dict[str, Tensor] | None:
-    """Return the standardisation that worker 0 finds in the cache, so that all have the same."""
-    found = [store.read_standard(key) if store is not None and worker.rank == 0 else None]
+def _stored_standard(store: Store | None, key: str, worker: Worker) -> dict[str, Tensor] | None:
+    """Return the standardisation that worker 0 reads from the cache, so that all have the same."""
+    tensors = [store.read_standard(key) if store is not None and worker.rank == 0 else None]
     if worker.world > 1:
-        dist.broadcast_object_list(found, src=0)
-    return found[0]
+        dist.broadcast_object_list(tensors, src=0)
+    return tensors[0]
 
 
 def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
-    """Features of a random part of the rows, the same whatever the workers."""
+    """Return the features of a random part of this worker's rows.
+
+    A row is drawn by its key, so that the sample does not depend on the number of workers.
+    """
     count = total(torch.tensor(len(rows)), worker)
     keys = torch.from_numpy(rows.known.column("row").to_numpy().copy())
     chosen_n = noise.uniform(keys, 1).squeeze(1) < _SAMPLE_ROWS / count.clamp(min=1)
@@ -318,11 +354,11 @@ def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
         )
         for piece in rows.pieces
     ]
-    return tuning.joined(parts, source.reader.catalog)
+    return joined(parts, source.reader.catalog)
 
 
 def _base_key(work: FinetuneWork) -> dict[str, Any]:
-    """What activations depend on besides rows and standardisation."""
+    """Return what activations depend on besides rows and standardisation."""
     tables = work.tables.model_dump(include={"precision", "precisions", "products"})
     fingerprint = work.base.manifest.fingerprint
     kernel = work.kernel.model_dump(include={"reads", "narrow"})
@@ -333,43 +369,56 @@ def _tuning_rows(
     work: FinetuneWork,
     source: RowSource,
     known: SplitRows,
-    through: FrozenBase,
+    base: FrozenBase,
     names: Sequence[Sequence[str]],
     worker: Worker,
     *,
     is_large: bool,
 ) -> TuningRows:
-    """The rows with their labels, slots and activations."""
-    keeping, dtype = work.keeping, DTYPES[work.keeping.precision]
-    if keeping.kind == "recompute":
-        seen = tuning.recomputed(known, source, through, dtype)
-        return tuning.tuning_rows(known.known, seen, work.view.catalog, names)
-    standard = cache.digest_of(*through.standard.tensors().values())
-    kept = tuning.activations_of(
+    """Return a split's rows with their labels, slots and activations.
+
+    Args:
+        work: what the run gets.
+        source: reads the split.
+        known: its rows without activations.
+        base: computes activations.
+        names: kernels of each level, in slot order.
+        worker: this process.
+        is_large: whether activations do not fit in memory and go to a file.
+    """
+    config, dtype = work.cache, DTYPES[work.cache.precision]
+    if config.kind == "recompute":
+        anew = recomputed(known, source, base, dtype)
+        return tuning_rows(known.known, anew, work.view.catalog, names)
+    standard = cache.digest_of(*base.standard.tensors().values())
+    activations = activations_of(
         known,
         source,
-        through,
-        key={**_base_key(work), "standard": standard, "precision": keeping.precision},
+        base,
+        key={**_base_key(work), "standard": standard, "precision": config.precision},
         dtype=dtype,
-        spill=keeping.folder / "spill" if is_large else None,
+        spill=config.folder / "spill" if is_large else None,
         worker=worker,
     )
-    return tuning.tuning_rows(known.known, kept, work.view.catalog, names)
+    return tuning_rows(known.known, activations, work.view.catalog, names)
 
 
 def _close(
     work: FinetuneWork, store: Store | None, rows: Mapping[str, TuningRows], worker: Worker
 ) -> dict[str, Any]:
-    """Finish writing, keep to the budget, and sum up what the cache was used for."""
+    """Finish writing the cache, keep it to its budget, and return what it was used for.
+
+    A collective call: rows that no step used are computed now, for the nights that follow.
+    """
     if store is None:
         return {}
     for split in SPLITS:
-        kept = rows[split].activations
-        assert isinstance(kept, ActivationBuffer)
-        kept.complete()
+        activations = rows[split].activations
+        assert isinstance(activations, ActivationBuffer)
+        activations.complete()
     store.close()
     if worker.rank == 0:
-        _evict(store, work.keeping.budget_bytes)
+        _evict(store, work.cache.budget_bytes)
     parts: list[Usage] = [store.usage] * worker.world
     if worker.world > 1:
         dist.all_gather_object(parts, store.usage)
@@ -377,11 +426,11 @@ def _close(
     for part in parts:
         numbers.update({k: v for k, v in asdict(part).items() if isinstance(v, int)})
     stopped = next((part.stopped for part in parts if part.stopped), "")
-    return {"folder": str(work.keeping.folder), **numbers, "stopped": stopped}
+    return {"folder": str(work.cache.folder), **numbers, "stopped": stopped}
 
 
 def _evict(store: Store, budget_bytes: int) -> None:
-    """Keep the cache to its budget, unless another run does so now, or this one may not."""
+    """Keep the cache to its budget, unless another run does so now or this user may not."""
     try:
         with one_writer(store.folder, waits=False):
             store.evict(budget_bytes)
@@ -389,12 +438,12 @@ def _evict(store: Store, budget_bytes: int) -> None:
         log.info("the activation cache is not kept to its budget now: %s", error)
 
 
-def _told(store: Store | None) -> dict[str, Any]:
+def _from_cache(store: Store | None) -> dict[str, Any]:
     return {"from_cache": store.usage.rows_read} if store else {}
 
 
-def _levels(work: FinetuneWork, through: FrozenBase, setting: Setting) -> Plan:
-    shape = KernelShape.on(setting.heads, work.kernel, inputs=through.width)
+def _levels(work: FinetuneWork, base: FrozenBase, setting: Setting) -> Plan:
+    shape = KernelShape.on(setting.heads, work.kernel, inputs=base.width)
     return Plan(
         shape=shape,
         pooled=work.pooled,
@@ -424,7 +473,7 @@ def frozen_base(
     document: PlanDocument | None = None,
     map_folder: Path | None = None,
 ) -> tuple[Recommender, Any]:
-    """The published base with its tables frozen, spread over the workers, and its plan.
+    """Open the published base with its tables frozen, spread over the workers; and its plan.
 
     Args:
         opened: the base.
@@ -474,21 +523,21 @@ def frozen_base(
 
 
 def held_tables(model: nn.Module) -> FrozenTables:
-    """The frozen tables as this worker holds them."""
+    """Return the frozen tables as this worker holds them."""
     tables = unwrap(model).tables
     assert isinstance(tables, FrozenTables)
     return tables
 
 
 def digest_of(model: nn.Module, worker: Worker) -> Digest:
-    """Digest of every table and every dense weight of the base."""
+    """Return the digest of every table and every dense weight; a collective call."""
     return frozen.digest(local_shards(model), dense_state(model), worker=worker)
 
 
-def gathered(seen: Counter[str], worker: Worker) -> Counter[str]:
-    """Counts over all workers."""
+def gathered(counts: Counter[str], worker: Worker) -> Counter[str]:
+    """Return the sums of all workers' counts; a collective call."""
     parts: list[dict[str, int]] = [{} for _ in range(worker.world)]
-    dist.all_gather_object(parts, dict(seen))
+    dist.all_gather_object(parts, dict(counts))
     joined: Counter[str] = Counter()
     for part in parts:
         joined.update(part)

@@ -1,6 +1,6 @@
-"""What a gate needs to judge kernels: their rows of the gate slice, under base and candidate.
+"""The rows a gate reads: a kernel's rows of the gate slice, under base and candidate.
 
-Shapes: n rows, T tasks.
+Shapes: n rows of a kernel, B rows of a batch, K slots, P slots present in a batch, T tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from torch import distributed as dist
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.iak.bank import Bank
 from iak.pipeline.model.loss import probabilities, task_losses
-from iak.pipeline.tuning.tune import Setting, judged_batches
+from iak.pipeline.tuning.tune import Setting, predicted_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What a gate needs of one kernel: its rows on the gate slice, under base and candidate.
+class PairedRows:
+    """One kernel's rows on the gate slice: the same rows under base and candidate.
 
-    `own` is a task's own probability (a conversion's given its click), `entire` that over all rows.
-    Losses are those that tuning lowers, weighted as it sums them; 0 where the mask is False.
+    `own` is a task's own probability (of a conversion: given its click), `entire` the one over all
+    rows. Losses are those that tuning lowers, with the tasks' weights; 0 where the mask is False.
     """
 
     base_loss_nT: npt.NDArray[np.float32]
@@ -52,17 +52,27 @@ class Judged:
 
 
 @torch.no_grad()
-def gate_rows(bank: Bank, level: int, setting: Setting, rows: TuningRows) -> dict[str, Judged]:
-    """Every kernel's gate rows, gathered on worker 0; a collective call."""
-    parts: list[dict[str, Judged]] = []
+def collect_gate_rows(
+    bank: Bank, level: int, setting: Setting, rows: TuningRows
+) -> dict[str, PairedRows]:
+    """Return every kernel's gate rows by name on worker 0, none elsewhere; a collective call.
+
+    Args:
+        bank: the level's kernels at their best.
+        level: which column of `slots_nL` names a row's slot.
+        setting: towers, tasks and this worker; its own rows are not read.
+        rows: this worker's rows of the gate slice.
+    """
+    parts: list[dict[str, PairedRows]] = []
     weights_T = torch.tensor([t.weight for t in setting.tasks])
     everywhere_K = torch.ones(len(bank.names), dtype=torch.bool)
-    for batch in judged_batches(bank, level, setting, rows, everywhere_K):
-        places_B = batch.places_B
-        labels_BT, mask_BT = rows.labels_nT[places_B], rows.mask_nT[places_B]
+    for batch in predicted_batches(bank, level, setting, rows, everywhere_K):
+        index_B = batch.index_B
+        labels_BT, mask_BT = rows.labels_nT[index_B], rows.mask_nT[index_B]
         columns = {"labels_nT": labels_BT, "mask_nT": mask_BT}
         if rows.user_n is not None:
-            columns["user_n"] = rows.user_n[places_B]
+            columns["user_n"] = rows.user_n[index_B]
+        # The base's logits from the very h that the kernel read: both differ by the kernel alone.
         for who, logits_BT in (
             ("base", setting.heads(batch.h_BH).cpu()),
             ("candidate", batch.logits_BT.cpu()),
@@ -74,38 +84,38 @@ def gate_rows(bank: Bank, level: int, setting: Setting, rows: TuningRows) -> dic
                 f"{who}_own_nT": p.own_BT,
                 f"{who}_entire_nT": p.entire_BT,
             }
-        bounds = batch.segments.ends_P.tolist()
-        parts.append(_by_name(bank.names[batch.present], bounds, columns))
-    everywhere: list[list[dict[str, Judged]]] = [[] for _ in range(setting.worker.world)]
+        ends_P = batch.segments.ends_P.tolist()
+        parts.append(_by_name(bank.names[batch.present], ends_P, columns))
+    everywhere: list[list[dict[str, PairedRows]]] = [[] for _ in range(setting.worker.world)]
     dist.gather_object(parts, everywhere if setting.worker.rank == 0 else None)
     return _joined([part for parts in everywhere for part in parts])
 
 
 def _by_name(
-    names: Sequence[str], bounds: Sequence[int], columns: Mapping[str, Tensor]
-) -> dict[str, Judged]:
-    """Cut the columns of a batch into its kernels' rows."""
-    starts = [0, *bounds]
+    names: Sequence[str], ends: Sequence[int], columns: Mapping[str, Tensor]
+) -> dict[str, PairedRows]:
+    """Cut the columns of a batch into its kernels' rows; a kernel without rows is left out."""
+    starts = [0, *ends]
     return {
-        name: Judged(**{field: column[start:end].numpy() for field, column in columns.items()})
-        for name, start, end in zip(names, starts, bounds, strict=False)
+        name: PairedRows(**{field: column[start:end].numpy() for field, column in columns.items()})
+        for name, start, end in zip(names, starts, ends, strict=False)
         if end > start
     }
 
 
-def _joined(parts: Sequence[Mapping[str, Judged]]) -> dict[str, Judged]:
-    """Every name's rows, one after the other."""
-    by_name: dict[str, list[Judged]] = {}
+def _joined(parts: Sequence[Mapping[str, PairedRows]]) -> dict[str, PairedRows]:
+    """Return each kernel's rows of all parts, in the order of the parts."""
+    by_name: dict[str, list[PairedRows]] = {}
     for part in parts:
-        for name, judged in part.items():
-            by_name.setdefault(name, []).append(judged)
-    return {name: _end_to_end(held) for name, held in by_name.items()}
+        for name, rows in part.items():
+            by_name.setdefault(name, []).append(rows)
+    return {name: _concatenated(rows) for name, rows in by_name.items()}
 
 
-def _end_to_end(parts: Sequence[Judged]) -> Judged:
-    """The parts as one; users are in all of them or in none."""
+def _concatenated(parts: Sequence[PairedRows]) -> PairedRows:
+    """Return the parts as one; users are in all of them or in none."""
     columns: dict[str, Any] = {}
-    for field in fields(Judged):
+    for field in fields(PairedRows):
         arrays = [getattr(part, field.name) for part in parts]
         columns[field.name] = None if arrays[0] is None else np.concatenate(arrays)
-    return Judged(**columns)
+    return PairedRows(**columns)

@@ -1,7 +1,10 @@
 """The levels of a tuning run, from the pooled kernel down to the domains.
 
 A domain's kernel starts from the one that serves it now or from its nearest tuned ancestor,
-whichever validates better; the pooled one from what serves, and fresh where nothing does yet.
+whichever validates better. The pooled kernel starts from the one that serves now; where none does
+yet, it starts fresh.
+
+A level is resumed where its checkpoint left it.
 """
 
 from collections import Counter
@@ -34,13 +37,17 @@ class Plan:
 
     shape: KernelShape
     pooled: Stage
+    """Of the pooled kernel, level 0."""
     domain: Stage
+    """Of every level below it."""
     live: Kernels
-    """The kernels that serve now, by domain; empty in a first night."""
+    """Kernels that serve now, by domain; empty in a first night."""
     run_dir: Path
+    """Folder of the checkpoint."""
     snapshot: str
     """Fingerprint of the log; a checkpoint of another one is refused."""
     checkpoint_every_s: float
+    """Seconds between two checkpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +55,25 @@ class Names:
     """The domains of every level, over all workers, in one order."""
 
     tuned: tuple[tuple[str, ...], ...]
-    """By level, the domains with rows enough."""
+    """By level, the domains that have enough rows, those with most first: the slots of its bank."""
     rows: tuple[Mapping[str, int], ...]
-    """By level, tuning rows of every domain."""
+    """By level, the tuning rows of every domain."""
     ancestors: Mapping[str, tuple[str, ...]]
     """Domain of a level below the pooled one -> its names at the levels above, outermost first."""
     below_floor: Mapping[str, int]
+    """Domains of the last level with fewer rows than `min_rows`, and how many they have."""
     domains: Mapping[str, Domain]
-    """Name -> the domain it is the name of, at any level."""
+    """Name -> its domain, at any level."""
 
 
 def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
-    """Count domains over all workers and decide which are tuned, those with most rows first.
+    """Count domains over all workers and decide which are tuned; a collective call.
+
+    Args:
+        rows: this worker's tuning rows, with the names (`l.LEVEL`) and keys (`k.KEY`) of their
+            domains.
+        domain: levels, keys, and the rows that a domain needs to be tuned.
+        worker: this process.
 
     Raises:
         BadLog: a domain has two parents.
@@ -74,7 +88,7 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
     domains: dict[str, Domain] = {}
     for line in (line for part in parts for line in part):
         path = [line[f"l.{level}"] for level in range(depth)]
-        if None in path:
+        if None in path:  # a row without one of the keys belongs to no domain
             continue
         for level, name in enumerate(path):
             counts[level][name] += line["count_all"]
@@ -86,6 +100,7 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
                     "domain needs one. Choose domain.parent so that it follows from domain.keys"
                 )
     floors = [1, *[domain.min_rows] * (depth - 1)]
+    # Ties by name: every worker must give a domain the same slot.
     tuned = tuple(
         tuple(sorted((n for n, c in count.items() if c >= floor), key=lambda n: (-count[n], n)))
         for count, floor in zip(counts, floors, strict=True)
@@ -97,7 +112,24 @@ def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
 
 
 def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> list[Tuned]:
-    """Every level from the pooled kernel down, resumed where a checkpoint stands."""
+    """Tune every level, from the pooled kernel down; a collective call.
+
+    A run that was interrupted goes on from its checkpoint.
+
+    Args:
+        plan: how.
+        names: which kernels each level has.
+        setting: rows, towers, tasks and this worker.
+        report: called with progress events.
+
+    Returns:
+        The levels, in their order.
+
+    Raises:
+        BadLog: the log changed since the checkpoint was written.
+        BadRequest: a kernel that serves has another shape.
+        Diverged: a loss is not finite.
+    """
     checkpoint = TuningCheckpoint(
         plan.run_dir,
         snapshot=plan.snapshot,
@@ -108,12 +140,12 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
     saved = checkpoint.load()
     tuned: list[Tuned] = []
     for depth, slots in enumerate(names.tuned):
-        parent = _inherited(plan, depth, slots, names, tuned).to(setting.worker.device)
-        live = _serving(plan, slots, parent)
-        start = parent if live is None else live
-        held = saved.get(depth)
-        done = _restored(start, held) if held else Tuned.nothing(start)
-        if held is not None and held.is_finished:
+        inherited = _inherited(plan, depth, slots, names, tuned).to(setting.worker.device)
+        live = _serving(plan, slots, inherited)
+        start = inherited if live is None else live
+        before = saved.get(depth)
+        done = _restored(start, before) if before else Tuned.nothing(start)
+        if before is not None and before.is_finished:
             tuned.append(done)
             continue
         tune_level(
@@ -123,27 +155,33 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
             setting=setting,
             report=report,
             save=lambda level, tuner: checkpoint.save(tuned, level, tuner),
-            rival=parent if depth and live is not None else None,
-            tuned=done,
-            current=held.tuner if held else None,
+            rival=inherited if depth and live is not None else None,
+            tuned=done,  # `tune_level` adds to it
+            current=before.tuner if before else None,
         )
         tuned.append(done)
-        checkpoint.save(tuned, is_time=True)
+        checkpoint.save(tuned, is_due=True)
     return tuned
 
 
 def _stage(plan: Plan, depth: int, slots: Sequence[str]) -> Stage:
-    """A level's stage; what serves already has compressed, and seen most of the window."""
+    """Return how a level is tuned, which depends on whether any of its kernels serves already."""
     stage = plan.domain if depth else plan.pooled
-    if any(name in plan.live for name in slots):
-        return replace(stage, compression_epochs=0, max_epochs=stage.live_epochs)
-    return stage
+    return replace(stage, starts_live=any(name in plan.live for name in slots))
 
 
 def _inherited(
     plan: Plan, depth: int, slots: Sequence[str], names: Names, above: Sequence[Tuned]
 ) -> Bank:
-    """A level's kernels as their nearest tuned ancestors left them; the pooled one is fresh."""
+    """Return a level's kernels as copies of their nearest tuned ancestors; the pooled one is fresh.
+
+    Args:
+        plan: how levels are tuned.
+        depth: of the level, 0 for the pooled kernel.
+        slots: names of the level's kernels.
+        names: their ancestors.
+        above: the levels above, tuned.
+    """
     if depth == 0:
         return stack(plan.shape, {name: fresh(plan.shape, seed=plan.pooled.seed) for name in slots})
     ancestors: dict[str, Weights] = {}
@@ -153,17 +191,20 @@ def _inherited(
         if ancestor not in ancestors:
             ancestors[ancestor] = level.bank.slot(level.bank.names.index(ancestor))
         kernels[name] = ancestors[ancestor]
-    if len(ancestors) == 1:
+    if len(ancestors) == 1:  # one copy in memory for all: there may be many thousand domains
         return repeated(plan.shape, next(iter(ancestors.values())), slots)
     return stack(plan.shape, kernels)
 
 
-def _serving(plan: Plan, slots: Sequence[str], parent: Bank) -> Bank | None:
-    """A level's kernels as they serve, those that do not as inherited; None where none does."""
+def _serving(plan: Plan, slots: Sequence[str], inherited: Bank) -> Bank | None:
+    """Return a level's kernels as they serve, and as inherited where one does not serve.
+
+    None where no kernel of the level serves.
+    """
     live = {name: _live(plan, name) for name in slots if name in plan.live}
     if not live:
         return None
-    bank = parent.clone()
+    bank = inherited.clone()
     for name, stacked in bank.weights.items():
         for slot, domain in enumerate(slots):
             if domain in live:
@@ -172,7 +213,7 @@ def _serving(plan: Plan, slots: Sequence[str], parent: Bank) -> Bank | None:
 
 
 def _ancestor(name: str, names: Names, above: Sequence[Tuned]) -> tuple[str, Tuned]:
-    """The nearest tuned domain above a domain, and its level; the pooled one is always there."""
+    """Return the nearest tuned domain above a domain, and its level; the pooled one always is."""
     for ancestor, level in reversed(list(zip(names.ancestors[name], above, strict=True))):
         if ancestor in level.bank.names:
             return ancestor, level
@@ -180,10 +221,10 @@ def _ancestor(name: str, names: Names, above: Sequence[Tuned]) -> tuple[str, Tun
 
 
 def _live(plan: Plan, name: str) -> Weights:
-    """A serving kernel's weights; the probe, which serves nobody, is new.
+    """Return a serving kernel's weights, with a new probe: bundles have none.
 
     Raises:
-        BadRequest: it has another shape.
+        BadRequest: it has another shape than `kernel.*` asks for.
     """
     kernel = dict(plan.live[name])
     sizes = plan.shape.sizes()
@@ -197,8 +238,8 @@ def _live(plan: Plan, name: str) -> Weights:
     return kernel
 
 
-def _restored(start: Bank, held: Saved) -> Tuned:
-    """A level as the checkpoint has it."""
-    tuned = Tuned(bank=start.like(), **held.how)
-    tuned.bank.flat_KN[: tuned.kernels] = held.flat_KN.to(start.flat_KN.device)
+def _restored(start: Bank, saved: Saved) -> Tuned:
+    """Return a level as the checkpoint has it, in a bank as large as `start`."""
+    tuned = Tuned(bank=start.like(), **saved.how)
+    tuned.bank.flat_KN[: tuned.kernels] = saved.flat_KN.to(start.flat_KN.device)
     return tuned

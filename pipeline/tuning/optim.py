@@ -1,9 +1,9 @@
 """Adam over the slots of a bank: each kernel has its own moments, step count and rate.
 
-Source: Kingma and Ba 2015, "Adam", algorithm 1, by torch's own fused kernel: a bank of K slots
+Source: Kingma and Ba 2015, "Adam", algorithm 1, by torch's own fused kernel. A bank of K slots
 moves as K separate optimisers would.
 
-Shapes: K slots, N units of a kernel's row that are tuned.
+Shapes: K slots, P slots present in a step, N units of a kernel's row that are tuned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ class BankAdam:
     """Moments of the tuned units of K kernels."""
 
     def __init__(self, flat_KN: Tensor, *, lr: float) -> None:
-        """Start at rest.
+        """Start with moments of zero.
 
         Args:
             flat_KN: the tuned units of the bank's rows, moved in place.
-            lr: every slot's first rate.
+            lr: every slot's first learning rate.
         """
         self.flat_KN = flat_KN
         self.first_KN, self.second_KN = (torch.zeros_like(flat_KN) for _ in range(2))
@@ -37,22 +37,24 @@ class BankAdam:
         """Move the present slots; the others stay, and so do their step counts.
 
         Args:
-            slots: P slot numbers.
-            gradients_PN: of the tuned units of the P present slots.
-            shares_P: how much of its rate each one moves by; all of it when absent.
+            slots: numbers of the P present slots.
+            gradients_PN: gradients of their tuned units.
+            shares_P: part of its learning rate by which each slot moves; the whole when absent.
         """
         shares_P = shares_P or [1.0] * len(slots)
+        # The fused kernel takes one rate a call, so that slots with equal rates move together.
         by_rate: dict[float, list[int]] = {}
-        for place, (lr, share) in enumerate(zip(self.lr_K[slots].tolist(), shares_P, strict=True)):
-            by_rate.setdefault(lr * share, []).append(place)
-        for lr, places in by_rate.items():
-            moved = [slots[place] for place in places]
+        for index, (lr, share) in enumerate(zip(self.lr_K[slots].tolist(), shares_P, strict=True)):
+            by_rate.setdefault(lr * share, []).append(index)
+        for lr, indices in by_rate.items():
+            moved = [slots[index] for index in indices]
             adam(
                 params=[self.flat_KN[slot] for slot in moved],
-                grads=[gradients_PN[place] for place in places],
+                grads=[gradients_PN[index] for index in indices],
                 exp_avgs=[self.first_KN[slot] for slot in moved],
                 exp_avg_sqs=[self.second_KN[slot] for slot in moved],
                 max_exp_avg_sqs=[],
+                # Each slot has its own count, on which Adam's bias correction depends.
                 state_steps=[self.steps_K[slot] for slot in moved],
                 fused=True,
                 amsgrad=False,
@@ -65,7 +67,7 @@ class BankAdam:
             )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs."""
+        """Return everything a resumed run needs."""
         return {
             "first": self.first_KN,
             "second": self.second_KN,
@@ -77,3 +79,17 @@ class BankAdam:
         """Continue from `state`."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+def rate_shares(done_P: Tensor, all_P: Tensor, *, decay_share: float) -> list[float]:
+    """Return what is left of each slot's learning rate: it falls linearly to zero at its end.
+
+    Args:
+        done_P: steps that each slot has taken.
+        all_P: steps that it may take, at least one.
+        decay_share: share of these steps, at their end, over which the rate falls; with 0 it stays.
+    """
+    if not decay_share:
+        return [1.0] * len(done_P)
+    left_P = 1 - done_P / all_P
+    return (left_P / decay_share).clamp(0, 1).tolist()

@@ -1,13 +1,13 @@
-"""Which rows a step uses: an epoch of every domain, in steps that hold few domains at a time.
+"""Which rows a step uses: an epoch of every domain, in steps that touch few domains at a time.
 
-A domain with n rows takes about n / batch steps an epoch; which of them uses a row is a function of
-the row alone (iak/noise.py). Domains do not touch each other, so a step may hold any of them: they
-are taken in blocks, each of as many domains as fill a step with rows, and a block is run to its
-last step before the next begins. What the step then reads and moves are the block's weights alone.
+A domain with n rows takes about n / batch steps an epoch. Which of them uses a row is a function of
+the row alone (iak/noise.py). Domains share no weights, so that any of them may go into one step.
+They are taken in blocks, each of as many domains as fill a step with rows. A block runs to its last
+step before the next one begins: a step then reads and moves the weights of its block alone.
 A cohort (cohorts.py) is one block as a rule; an epoch of a whole level has many.
 
-Shapes: K slots of the level, P present in a step, S steps of an epoch, T tasks, n rows of this
-worker.
+Shapes: K slots of the level, P slots present in a step, S steps of an epoch, T tasks, n rows of
+this worker, B of them.
 """
 
 import math
@@ -28,14 +28,19 @@ class Step:
     """The rows of one step on this worker, sorted by slot, and their counts over all workers."""
 
     slots: list[int]
-    places_B: Tensor
+    index_B: Tensor
+    """Which of this worker's rows they are."""
     streams_B: Tensor
+    """Key of each row's draws."""
     lengths_P: Tensor
+    """Rows of this worker in each slot."""
     rows_P: Tensor
+    """Rows of all workers in each slot."""
     labelled_PT: Tensor
+    """Labelled rows of all workers in each slot."""
 
     def segments(self, device: torch.device) -> Segments:
-        """Which of this worker's rows are whose."""
+        """Return which of this worker's rows belong to which slot."""
         return Segments.of(self.lengths_P, device)
 
 
@@ -44,12 +49,13 @@ class Schedule:
     """An epoch's rows in the order of their steps."""
 
     blocks: list[Tensor]
-    """Slots that are run together, those with most steps first."""
+    """Slots that run together, those with most steps first."""
     steps_K: Tensor
-    """Steps that are run of each slot."""
+    """Steps of each slot in this epoch."""
     order_n: Tensor
-    """Places of this worker's rows, by block, step, then slot."""
+    """Which row comes when: this worker's rows by block, step, then slot."""
     streams_n: Tensor
+    """Key of each row's draws."""
     own_SK: Tensor
     """Rows of this worker."""
     rows_SK: Tensor
@@ -58,19 +64,20 @@ class Schedule:
     """Labelled rows of all workers."""
 
     def steps(self) -> Iterator[Step]:
-        """The steps, the same number on every worker."""
+        """Yield the steps, the same number on every worker; a step may have no row of this one."""
         done = 0
         for block in self.blocks:
+            # The first slot of a block has most steps: when it ends, the block does.
             for step in range(int(self.steps_K[block[0]])):
                 slots_P = block[self.steps_K[block] > step]
                 lengths_P = self.own_SK[step][slots_P]
                 count = int(lengths_P.sum())
-                places_B = self.order_n[done : done + count]
+                index_B = self.order_n[done : done + count]
                 done += count
                 yield Step(
                     slots=slots_P.tolist(),
-                    places_B=places_B,
-                    streams_B=self.streams_n[places_B],
+                    index_B=index_B,
+                    streams_B=self.streams_n[index_B],
                     lengths_P=lengths_P,
                     rows_P=self.rows_SK[step][slots_P],
                     labelled_PT=self.labelled_SKT[step][slots_P],
@@ -91,14 +98,14 @@ def make_schedule(
     """Give each of this worker's rows its step, and count every step's rows over all workers.
 
     Args:
-        identity_n: each row's key.
+        identity_n: key of each row, the same whichever worker reads it.
         mask_nT: which labels count.
-        slots_n: each row's slot, -1 for none.
+        slots_n: slot of each row, -1 for none.
         streams_K: key of each slot's draws in this epoch.
         steps_K: steps of each slot; 0 leaves it out.
-        most_steps: steps after which an epoch of a slot ends, whatever rows it has left: they are
-            a random part, another one each epoch.
-        step_rows: rows over all workers at which a step takes no further slot in.
+        most_steps: steps after which a slot's epoch ends although rows are left. The rows that were
+            used are a random part of them, another one each epoch.
+        step_rows: rows over all workers at which a step is full.
         worker: this process.
     """
     slots, run_K = len(steps_K), steps_K.clamp(max=most_steps)
@@ -107,6 +114,8 @@ def make_schedule(
     used = used[steps_K[slots_n[used]] > 0]
     streams_n = torch.zeros(len(slots_n), dtype=torch.int64)
     streams_n[used] = streams_K[slots_n[used]]
+    # Drawn among all of a slot's steps, not the first `most_steps` alone, so that batches keep
+    # their size. Rows with a later step are not used in this epoch.
     step_B = noise.steps_of(identity_n[used], streams_n[used], steps_K[slots_n[used]])
     in_time = step_B < most_steps
     used, step_B = used[in_time], step_B[in_time]
@@ -117,6 +126,7 @@ def make_schedule(
         torch.bincount(cell_B[mask[used]], minlength=count * slots).view(count, slots)
         for mask in mask_nT.unbind(1)
     ]
+    # One collective call an epoch: no step has to ask how many rows the others have.
     rows_SK, *labelled_TSK = total(torch.stack([own, *labelled]), worker)
     blocks = blocks_of(run_K, rows_SK, step_rows)
     return Schedule(
@@ -131,39 +141,67 @@ def make_schedule(
 
 
 def blocks_of(steps_K: Tensor, rows_SK: Tensor, step_rows: int) -> list[Tensor]:
-    """Slots in blocks whose steps hold about `step_rows` rows; slots with most steps come first."""
+    """Return slots in blocks whose steps have about `step_rows` rows, those with most steps first.
+
+    Slots of one block then have about as many steps, so that its last steps are not nearly empty.
+
+    Args:
+        steps_K: steps of each slot; one with 0 is in no block.
+        rows_SK: rows of all workers.
+        step_rows: rows at which a step is full. A slot still joins where the step comes nearer to
+            this number with its rows than without.
+    """
     order = torch.argsort(steps_K, descending=True, stable=True)
     order = order[steps_K[order] > 0]
     rows_a_step = rows_SK.sum(0) / steps_K.clamp(min=1)
     blocks: list[list[int]] = []
-    held = float(step_rows)
+    filled = float(step_rows)  # as if a block before the first were full
     for slot, rows in zip(order.tolist(), rows_a_step[order].tolist(), strict=True):
-        if held + rows / 2 >= step_rows:
+        if filled + rows / 2 >= step_rows:
             blocks.append([])
-            held = 0.0
+            filled = 0.0
         blocks[-1].append(slot)
-        held += rows
+        filled += rows
     return [torch.tensor(block) for block in blocks]
 
 
 def _in_order(
     blocks: Sequence[Tensor], slot_B: Tensor, step_B: Tensor, *, slots: int, steps: int
 ) -> Tensor:
-    """The rows' order by block, step and place in the block."""
+    """Return the rows' order by block, step and position of their slot in the block.
+
+    Args:
+        blocks: slots that run together.
+        slot_B: slot of each row.
+        step_B: step of each row.
+        slots: K.
+        steps: S.
+    """
     if not blocks:
         return torch.zeros(0, dtype=torch.int64)
-    place_K, block_K = (torch.zeros(slots, dtype=torch.int64) for _ in range(2))
-    laid = torch.cat(list(blocks))
-    place_K[laid] = torch.arange(len(laid))
-    block_K[laid] = torch.arange(len(blocks)).repeat_interleave(
+    position_K, block_K = (torch.zeros(slots, dtype=torch.int64) for _ in range(2))
+    in_blocks = torch.cat(list(blocks))
+    position_K[in_blocks] = torch.arange(len(in_blocks))
+    block_K[in_blocks] = torch.arange(len(blocks)).repeat_interleave(
         torch.tensor([len(block) for block in blocks])
     )
-    key_B = (block_K[slot_B] * steps + step_B) * slots + place_K[slot_B]
+    # Stable, so that rows of one slot and step stay in the order they were read.
+    key_B = (block_K[slot_B] * steps + step_B) * slots + position_K[slot_B]
     return torch.argsort(key_B, stable=True)
 
 
 def steps_per_epoch(rows_K: Tensor, *, wanted_steps: int, min_batch: int, max_batch: int) -> Tensor:
-    """Steps of each domain's epoch: rows over a batch of clip(2^round(log2(rows / wanted)))."""
+    """Return the steps of each domain's epoch, 0 for a domain without rows.
+
+    The batch is clip(2^round(log2(rows / wanted_steps)), min_batch, max_batch), and the steps are
+    as many batches as come nearest to all rows.
+
+    Args:
+        rows_K: rows of each domain over all workers.
+        wanted_steps: steps to aim at.
+        min_batch: smallest batch, in rows.
+        max_batch: largest batch, in rows.
+    """
     steps = []
     for rows in rows_K.tolist():
         wanted = 2 ** round(math.log2(max(rows / wanted_steps, 1)))
@@ -175,17 +213,24 @@ def steps_per_epoch(rows_K: Tensor, *, wanted_steps: int, min_batch: int, max_ba
 def by_slot(
     slots_n: Tensor, wanted_K: Tensor, *, batch_rows: int, worker: Worker
 ) -> Iterator[tuple[Tensor, slice, Tensor]]:
-    """Rows of the wanted slots, sorted by slot, in batches; every worker gets as many batches.
+    """Yield the wanted slots' rows, sorted by slot, in batches; every worker gets as many batches.
+
+    Args:
+        slots_n: slot of each row, -1 for none.
+        wanted_K: which slots are wanted.
+        batch_rows: rows of a batch at most. A worker that runs out of rows gets empty batches.
+        worker: this process.
 
     Yields:
-        Places of the rows, the slots from the first to the last present, and each one's rows.
+        The rows' indices, the slots from the first to the last present, and each one's rows.
     """
     order = torch.argsort(slots_n, stable=True)
     order = order[slots_n[order] >= 0]
     order = order[wanted_K[slots_n[order]]]
     for batch in range(most(-(-len(order) // batch_rows), worker)):
-        places_B = order[batch * batch_rows : (batch + 1) * batch_rows]
-        slot_B = slots_n[places_B]
+        index_B = order[batch * batch_rows : (batch + 1) * batch_rows]
+        slot_B = slots_n[index_B]
+        # A bank needs a slot even for no rows, so an empty batch names the first one.
         present = slice(int(slot_B[0]), int(slot_B[-1]) + 1) if len(slot_B) else slice(0, 1)
         lengths_P = torch.bincount(slot_B - present.start, minlength=present.stop - present.start)
-        yield places_B, present, lengths_P
+        yield index_B, present, lengths_P

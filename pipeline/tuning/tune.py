@@ -1,13 +1,17 @@
 """Tune a cohort of kernels together: compression, then matching, each domain at its own pace.
 
-A step gathers the rows of a few domains, each domain's loss being the mean over its own rows. After
-an epoch each domain is validated; it keeps its best state (the untouched one is a candidate), and
-is finished when `patience` epochs did not better it. A finished domain costs nothing further.
+A step gathers the rows of a few domains. Each domain's loss is the mean over its own rows. After
+every epoch each domain is validated and keeps its best weights, of which the untouched ones are a
+candidate. A domain is finished when `patience` epochs did not improve it, and costs nothing after
+that.
 
-Shapes: K slots of the cohort, P present in a step, T tasks, N units of a kernel's row; the letters
-of kernel.py.
+An epoch is an iterator of steps (`CohortTuner.epoch`), so that a caller can drive it step by step.
+
+Shapes: K slots of the cohort, P slots present in a step, T tasks, N units of a kernel's row, B rows
+of a step on this worker; the other letters are those of kernel.py.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -30,8 +34,9 @@ from iak.pipeline.iak.noise import Phase
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape, task_losses
 from iak.pipeline.process import Worker
-from iak.pipeline.tuning.optim import BankAdam
-from iak.pipeline.tuning.schedule import Step, by_slot, make_schedule, steps_per_epoch
+from iak.pipeline.tuning.optim import BankAdam, rate_shares
+from iak.pipeline.tuning.schedule import Schedule, Step, by_slot, make_schedule, steps_per_epoch
+from iak.schemas.job import StageSpec
 
 _TRAINED: Mapping[Phase, tuple[str, ...]] = {
     "compression": (*ENCODER, *PRIOR, *PROBE),
@@ -42,22 +47,41 @@ _VALID_ROWS = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """How kernels are tuned; fields as in schemas.job.StageSpec, with the price and the seed."""
+    """How one level is tuned: its own settings, and those that all levels of a run share."""
 
-    lr: float
-    compression_epochs: int
-    max_epochs: int
-    live_epochs: int
-    patience: int
-    decay_share: float
-    shrink: float
-    min_batch: int
-    max_batch: int
-    steps_per_epoch: int
-    max_steps_per_epoch: int
+    spec: StageSpec
+    """Learning rate, epochs, patience and batch bounds of this level."""
     step_rows: int
+    """Rows over all workers at which a step is full."""
     beta: float
+    """Weight of the rate, in loss units a nat."""
     seed: int
+    starts_live: bool = False
+    """Whether kernels of the level serve already. They have compressed, and seen most of the
+    window."""
+
+    @property
+    def compression_epochs(self) -> int:
+        """Return the epochs of compression, none for kernels that serve already."""
+        return 0 if self.starts_live else self.spec.compression_epochs
+
+    @property
+    def max_epochs(self) -> int:
+        """Return the epochs of matching at most."""
+        return self.spec.live_epochs if self.starts_live else self.spec.max_epochs
+
+    def steps_of(self, rows_K: Tensor) -> Tensor:
+        """Return the steps of every slot's epoch, 0 for a slot without rows.
+
+        Args:
+            rows_K: tuning rows of every slot, over all workers.
+        """
+        return steps_per_epoch(
+            rows_K,
+            wanted_steps=self.spec.steps_per_epoch,
+            min_batch=self.spec.min_batch,
+            max_batch=self.spec.max_batch,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +89,7 @@ class Setting:
     """What kernels are tuned with; all but the rows stays the same over a run."""
 
     heads: Heads
+    """The frozen towers, which kernels adapt."""
     tasks: Sequence[TaskShape]
     train: TuningRows
     valid: TuningRows
@@ -75,26 +100,45 @@ class Validated(NamedTuple):
     """How each slot of a bank validates."""
 
     loss_K: Tensor
-    """Weighted sum over tasks of mean nats a labelled row."""
+    """Weighted sum over tasks of the mean loss in nats of a labelled row."""
     is_known_K: Tensor
-    """Whether it has a labelled row."""
+    """Whether the slot has a labelled row at all."""
+
+
+class StepLoss(NamedTuple):
+    """The loss of one step of an epoch."""
+
+    loss: float
+    """This worker's share of the summed loss of the kernels that moved, from before they moved."""
+    kernels: int
+    """Kernels that moved."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a cohort stands; everything that a resumed run needs besides the adapted weights."""
+    """How far a cohort is: all that a resumed run needs besides weights and moments.
+
+    The tensors are empty until the untouched kernels are validated, at the start of matching.
+    """
 
     phase: Phase = "compression"
     epoch: int = 0
+    """Finished epochs of this phase."""
     best_loss_K: Tensor = field(default_factory=lambda: torch.zeros(0))
     start_loss_K: Tensor = field(default_factory=lambda: torch.zeros(0))
     best_epoch_K: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """Epoch after which a kernel validated best; 0 for one that never improved."""
     is_active_K: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+    @property
+    def is_validated(self) -> bool:
+        """Return whether the untouched kernels have been validated."""
+        return len(self.best_loss_K) > 0
 
 
 @dataclass(slots=True, kw_only=True)
 class Tuned:
-    """Kernels at their best, and how they got there: one number a slot, of those tuned so far."""
+    """Kernels at their best, and how they were tuned: one number for each slot tuned so far."""
 
     bank: Bank
     start_loss: list[float]
@@ -103,11 +147,11 @@ class Tuned:
     epochs: int
     """Of the kernel that took most."""
     stopped_at_cap: list[str]
-    """Domains whose last epoch was their best: more of them may serve these better."""
+    """Domains whose last epoch was their best. They may improve with more epochs."""
 
     @classmethod
     def nothing(cls, start: Bank) -> "Tuned":
-        """None of these kernels, whose memory is not yet written."""
+        """Return a level of which no kernel is tuned yet, in memory that is not yet written."""
         return cls(
             bank=start.like(),
             start_loss=[],
@@ -119,11 +163,11 @@ class Tuned:
 
     @property
     def kernels(self) -> int:
-        """How many are tuned."""
+        """Return how many are tuned."""
         return len(self.best_epoch)
 
     def take(self, following: "Tuned") -> None:
-        """Kernels that were tuned after these."""
+        """Add the kernels of the next cohort, which follow these in the order of slots."""
         done = self.kernels
         self.bank.flat_KN[done : done + following.kernels] = following.bank.flat_KN
         self.start_loss += following.start_loss
@@ -133,7 +177,7 @@ class Tuned:
         self.stopped_at_cap += following.stopped_at_cap
 
     def how(self) -> dict[str, Any]:
-        """All but the weights, as JSON can hold it."""
+        """Return all but the weights, as JSON can hold it."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bank"}
 
 
@@ -144,61 +188,110 @@ class CohortTuner:
         """Start from the bank's weights, which stay as they are: they are the untouched candidate.
 
         Args:
-            bank: kernels to start from; where all start alike, one may stand for all of them.
+            bank: kernels to start from. Where all start alike, its rows may share one memory.
             level: which column of `slots_nL` names a row's slot.
-            stage: how.
-            setting: the rows of these slots, towers and worker.
+            stage: learning rate, epochs, batch bounds and early stop.
+            setting: the rows of these slots, the towers, the tasks and this worker.
         """
         self.start, self.bank = bank, bank.clone()
-        self.level, self.stage, self.setting = level, stage, setting
-        self.slots_n = setting.train.slots_nL[:, level]
-        rows_K = torch.bincount(self.slots_n[self.slots_n >= 0], minlength=len(bank.names))
-        self.rows_K = total(rows_K, setting.worker)
-        self.steps_K = steps_per_epoch(
-            self.rows_K,
-            wanted_steps=stage.steps_per_epoch,
-            min_batch=stage.min_batch,
-            max_batch=stage.max_batch,
-        )
-        self._bettered = bank.like()  # memory that is touched as kernels get better
+        self.level, self.stage = level, stage
+        self._use_rows(setting)
+        # Not a copy: memory is touched only where kernels improve.
+        self._improved = bank.like()
         self.progress = Progress(phase="compression" if stage.compression_epochs else "matching")
-        self.adam = self._rest()
+        self.adam = self._new_optimizer()
+        # Scratch memory of a step, grown by `_side_by_side` and used again by every step.
         self.gradients_PN = self.moved_PN = torch.zeros(0, 0)
+
+    def _use_rows(self, setting: Setting) -> None:
+        """Read this setting's rows: their slots, and the steps of every slot's epoch."""
+        self.setting = setting
+        self.slots_n = setting.train.slots_nL[:, self.level]
+        rows_K = torch.bincount(self.slots_n[self.slots_n >= 0], minlength=len(self.bank.names))
+        self.rows_K = total(rows_K, setting.worker)
+        self.steps_K = self.stage.steps_of(self.rows_K)
+
+    def on(self, setting: Setting) -> "CohortTuner":
+        """Return a tuner of the same kernels and moments, in the same memory, on other rows.
+
+        A step of either one moves the kernels of both. A collective call.
+
+        Args:
+            setting: rows of the same slots, with the towers that they go through.
+        """
+        other = copy.copy(self)
+        other.progress = Progress(phase=self.progress.phase)
+        other._use_rows(setting)
+        return other
 
     def run(
         self,
         *,
         report: Callable[[dict[str, Any]], None],
         save: Callable[["CohortTuner"], None] = lambda _: None,
-        judged: Validated | None = None,
+        validated: Validated | None = None,
     ) -> Tuned:
-        """Both phases to their end.
+        """Run both phases to their end.
 
         Args:
-            report: given what each epoch came to.
-            save: called after each epoch, when the tuner's state can be kept.
-            judged: how the untouched bank validates, where that is known already.
+            report: called after each epoch, with its losses.
+            save: called after each epoch, when the tuner's state can be written.
+            validated: how the untouched bank validates; computed when absent.
+
+        Raises:
+            Diverged: a loss is not finite.
         """
         while self.progress.phase == "compression":
-            loss = self._epoch("compression", self.progress.epoch)
-            self.progress.epoch += 1
+            loss = self._run_epoch()
             report({"phase": "compression", "epoch": self.progress.epoch, "train_loss": loss})
             if self.progress.epoch == self.stage.compression_epochs:
                 self.progress = Progress(phase="matching")
-                self.adam = self._rest()
+                # Matching trains other weights: the moments of compression do not fit them.
+                self.adam = self._new_optimizer()
             save(self)
-        if not len(self.progress.best_loss_K):
-            self._judge_untouched(judged)
+        if not self.progress.is_validated:
+            self._validate_untouched(validated)
         while self.progress.epoch < self.stage.max_epochs and self.progress.is_active_K.any():
-            loss = self._epoch("matching", self.progress.epoch)
-            self.progress.epoch += 1
+            loss = self._run_epoch()
             self._keep_the_best()
             report(self._summary(loss))
             save(self)
         return self._tuned()
 
+    def epoch(self, number: int) -> Iterator[StepLoss]:
+        """Yield each step of one pass over the rows, after it moved its kernels.
+
+        The caller may stop early. Every worker must take the same number of steps, for a step is a
+        collective call.
+
+        Args:
+            number: of the epoch in its phase, from 0. It seeds the order of rows and the noise.
+        """
+        for step in self._schedule(number).steps():
+            yield StepLoss(self._step(step), len(step.slots))
+
+    def mean_loss(self, steps: Sequence[StepLoss], number: int) -> float:
+        """Return the mean training loss over kernels and their steps; a collective call.
+
+        Args:
+            steps: of one epoch, in order.
+            number: of that epoch in its phase, from 0.
+
+        Raises:
+            Diverged: a step's loss is not finite on some worker.
+        """
+        losses = [step.loss for step in steps]
+        summed = float(total(torch.tensor(sum(losses)), self.setting.worker))
+        if not math.isfinite(summed):  # the sum over workers, so that all of them raise
+            first = first_broken(losses, self.setting.worker) + 1
+            where = f"step {first} of epoch {number + 1}"
+            self._refuse_diverged(
+                summed, f"the training loss of {self.progress.phase}, at {where},"
+            )
+        return summed / max(sum(step.kernels for step in steps), 1)
+
     def state(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs, as tensors."""
+        """Return everything a resumed run needs, as tensors."""
         progress = self.progress
         return {
             "bank.weights": self.bank.flat_KN,
@@ -223,111 +316,129 @@ class CohortTuner:
             is_active_K=state["is_active"],
         )
         self.bank.flat_KN.copy_(state["bank.weights"])
-        self._bettered.flat_KN.copy_(state["bank.best"])
-        self.adam = self._rest()
+        self._improved.flat_KN.copy_(state["bank.best"])
+        self.adam = self._new_optimizer()  # the units it moves depend on the phase
         self.adam.load(
             {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")}
         )
 
     @property
     def best(self) -> Bank:
-        """Every kernel at its best; one that never got better, as it started."""
+        """Return every kernel at its best; one that never improved, as it started."""
         epochs_K = self.progress.best_epoch_K
         for slot in range(len(self.bank.names)):
             if not len(epochs_K) or epochs_K[slot] == 0:
-                self._bettered.flat_KN[slot] = self.start.flat_KN[slot]
-        return self._bettered
+                self._improved.flat_KN[slot] = self.start.flat_KN[slot]
+        return self._improved
 
-    def _rest(self) -> BankAdam:
-        return BankAdam(self.bank.flat_KN[:, self._tuned_units()], lr=self.stage.lr)
+    def _new_optimizer(self) -> BankAdam:
+        """Return an optimiser of this phase's units, its moments zero."""
+        return BankAdam(self.bank.flat_KN[:, self._tuned_units()], lr=self.stage.spec.lr)
 
     def _tuned_units(self) -> slice:
         return banks.range_of(self.bank.shape, _TRAINED[self.progress.phase])
 
-    def _epoch(self, phase: Phase, epoch: int) -> float:
-        """One pass of every active domain; the mean training loss over domains and steps."""
-        rows = self.setting.train
-        active = self.progress.is_active_K if phase == "matching" else self.rows_K > 0
+    def _run_epoch(self) -> float:
+        """Take every step of the next epoch, and return its mean training loss."""
+        number = self.progress.epoch
+        loss = self.mean_loss(list(self.epoch(number)), number)
+        self.progress.epoch += 1
+        return loss
+
+    def _schedule(self, number: int) -> Schedule:
+        """Return which rows each step of an epoch uses; a collective call."""
+        rows, progress = self.setting.train, self.progress
+        is_run_K = progress.is_active_K if progress.is_validated else self.rows_K > 0
         streams = [
-            noise.stream(seed=self.stage.seed, domain=name, epoch=epoch, phase=phase)
+            noise.stream(seed=self.stage.seed, domain=name, epoch=number, phase=progress.phase)
             for name in self.bank.names
         ]
-        schedule = make_schedule(
+        return make_schedule(
             rows.identity_n,
             rows.mask_nT,
             self.slots_n,
             streams_K=torch.tensor(streams, dtype=torch.int64),
-            steps_K=torch.where(active, self.steps_K, 0),
-            most_steps=self.stage.max_steps_per_epoch,
+            steps_K=torch.where(is_run_K, self.steps_K, 0),
+            most_steps=self.stage.spec.max_steps_per_epoch,
             step_rows=self.stage.step_rows,
             worker=self.setting.worker,
         )
-        losses = [self._step(phase, step) for step in schedule.steps()]
-        summed = float(total(torch.tensor(sum(losses)), self.setting.worker))
-        if not math.isfinite(summed):  # on every worker alike
-            step = first_broken(losses, self.setting.worker) + 1
-            told = f"the training loss of {phase}, at step {step} of epoch {epoch + 1},"
-            self._refuse_diverged(summed, told)
-        return summed / max(int(schedule.steps_K.sum()), 1)
 
     def _refuse_diverged(self, loss: float, where: str) -> None:
         name = "domain.lr" if self.level else "pooled.lr"
-        refuse_diverged(loss, where=where, rates={name: self.stage.lr})
+        refuse_diverged(loss, where=where, rates={name: self.stage.spec.lr})
 
-    def _step(self, phase: Phase, step: Step) -> float:
-        """One move of the present domains, and this worker's share of their summed loss."""
-        weights = banks.views(present(self.bank, step.slots), self.bank.shape)
-        tuned = {name: weights[name].requires_grad_() for name in _TRAINED[phase]}
-        loss = self._loss(phase, step, weights)
+    def _step(self, step: Step) -> float:
+        """Move the present kernels once, and return this worker's share of their summed loss."""
+        weights = banks.views(present_rows(self.bank, step.slots), self.bank.shape)
+        tuned = {name: weights[name].requires_grad_() for name in _TRAINED[self.progress.phase]}
+        loss = self._loss(step, weights)
         gradients = torch.autograd.grad(loss, list(tuned.values()))
         gradients_PN = self._side_by_side(dict(zip(tuned, gradients, strict=True)))
         if self.setting.worker.world > 1:
+            # A sum, not a mean: each share is divided by the rows of all workers already.
             dist.all_reduce(gradients_PN)
-        if self.stage.shrink and phase == "matching":
-            units = self._tuned_units()
-            here_PN, start_PN = (present(b, step.slots)[:, units] for b in (self.bank, self.start))
-            moved_PN = torch.sub(here_PN, start_PN, out=self.moved_PN[: len(step.slots)])
-            gradients_PN.add_(moved_PN, alpha=2 * self.stage.shrink)
-        self.adam.step(step.slots, gradients_PN, self._falling(phase, step.slots))
+        self._add_shrinkage(step.slots, gradients_PN)
+        self.adam.step(step.slots, gradients_PN, self._rate_shares(step.slots))
         return float(loss.detach())
 
-    def _falling(self, phase: Phase, slots: list[int]) -> list[float]:
-        """What is left of each slot's rate, by the steps that it has done of all it may do."""
-        stage = self.stage
-        if not stage.decay_share or phase == "compression":
+    def _add_shrinkage(self, slots: list[int], gradients_PN: Tensor) -> None:
+        """Add the gradient of `shrink` times the squared distance to the start, in matching.
+
+        After the sum over workers, since every worker knows the whole distance.
+        """
+        shrink = self.stage.spec.shrink
+        if not shrink or self.progress.phase == "compression":
+            return
+        units = self._tuned_units()
+        now_PN, start_PN = (present_rows(b, slots)[:, units] for b in (self.bank, self.start))
+        moved_PN = torch.sub(now_PN, start_PN, out=self.moved_PN[: len(slots)])
+        gradients_PN.add_(moved_PN, alpha=2 * shrink)
+
+    def _rate_shares(self, slots: list[int]) -> list[float]:
+        """Return what is left of each slot's rate: it falls in matching alone."""
+        if self.progress.phase == "compression":
             return [1.0] * len(slots)
-        steps_P = self.steps_K[slots].clamp(max=stage.max_steps_per_epoch)
-        left_P = 1 - self.adam.steps_K[slots].cpu() / (steps_P * stage.max_epochs)
-        return (left_P / stage.decay_share).clamp(0, 1).tolist()
+        stage = self.stage
+        steps_P = self.steps_K[slots].clamp(max=stage.spec.max_steps_per_epoch)
+        return rate_shares(
+            self.adam.steps_K[slots].cpu(),
+            steps_P * stage.max_epochs,
+            decay_share=stage.spec.decay_share,
+        )
 
     def _side_by_side(self, gradients: Weights) -> Tensor:
-        """Gradients as the bank's rows have their weights, in memory that every step uses again."""
-        units, places = self._tuned_units(), banks.spans(self.bank.shape)
+        """Return gradients laid out as the bank lays out its weights, in memory that is reused.
+
+        One tensor is one all-reduce and one optimiser call, whatever the number of weights.
+        """
+        units, spans = self._tuned_units(), banks.spans(self.bank.shape)
         slots = len(next(iter(gradients.values())))
         if len(self.gradients_PN) < slots or self.gradients_PN.shape[1] != units.stop - units.start:
             size = (slots, units.stop - units.start)
+            # Zeros, since no gradient is written to the alignment gaps between weights.
             self.gradients_PN, self.moved_PN = (self.bank.flat_KN.new_zeros(size) for _ in range(2))
         for name, gradient in gradients.items():
-            start, stop = places[name].start - units.start, places[name].stop - units.start
+            start, stop = spans[name].start - units.start, spans[name].stop - units.start
             self.gradients_PN[:slots, start:stop] = gradient.flatten(1)
         return self.gradients_PN[:slots]
 
-    def _loss(self, phase: Phase, step: Step, weights: Weights) -> Tensor:
-        """This worker's share of the present domains' summed loss."""
-        setting, rows, places_B = self.setting, self.setting.train, step.places_B
+    def _loss(self, step: Step, weights: Weights) -> Tensor:
+        """Return this worker's share of the present kernels' summed loss."""
+        setting, rows, index_B = self.setting, self.setting.train, step.index_B
         device, segments = setting.worker.device, step.segments(setting.worker.device)
-        h_BH, a_BA = rows.activations.of(places_B)
-        noise_BC = noise.gaussian(rows.identity_n[places_B], step.streams_B, self.bank.shape.code)
+        h_BH, a_BA = rows.activations.of(index_B)
+        noise_BC = noise.gaussian(rows.identity_n[index_B], step.streams_B, self.bank.shape.code)
         code = banks.encode(weights, a_BA, noise_BC.to(device), segments)
-        if phase == "compression":
+        if self.progress.phase == "compression":
             logits_BT = setting.heads(h_BH) + banks.probe(weights, code.z_BC, segments)
         else:
             logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
         return bottleneck_loss(
             logits_BT,
             code.rate_B,
-            labels_BT=rows.labels_nT[places_B].to(device),
-            mask_BT=rows.mask_nT[places_B].to(device),
+            labels_BT=rows.labels_nT[index_B].to(device),
+            mask_BT=rows.mask_nT[index_B].to(device),
             tasks=setting.tasks,
             labelled_PT=step.labelled_PT.to(device),
             rows_P=step.rows_P.to(device),
@@ -335,19 +446,20 @@ class CohortTuner:
             beta=self.stage.beta,
         )
 
-    def _judge_untouched(self, judged: Validated | None) -> None:
-        """Validate the weights from before compression."""
+    def _validate_untouched(self, validated: Validated | None) -> None:
+        """Validate the weights from before compression: the first candidate of every kernel."""
         everywhere_K = torch.ones(len(self.bank.names), dtype=torch.bool)
-        if judged is None:
-            judged = valid_losses(self.start, self.level, self.setting, everywhere_K)
-        loss_K, is_known_K = judged
+        if validated is None:
+            validated = valid_losses(self.start, self.level, self.setting, everywhere_K)
+        loss_K, is_known_K = validated
         self.progress.start_loss_K = loss_K
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)
+        # A kernel without a labelled validation row cannot be judged, and stays as it is.
         self.progress.is_active_K = is_known_K & (self.rows_K > 0)
 
     def _keep_the_best(self) -> None:
-        """Keep what got better, and finish what has not for long enough."""
+        """Validate the active kernels, keep those that improved, and finish the impatient ones."""
         progress = self.progress
         active_K = progress.is_active_K
         loss_K, _ = valid_losses(self.bank, self.level, self.setting, active_K)
@@ -356,11 +468,11 @@ class CohortTuner:
         self._refuse_diverged(float(loss_K[active_K].sum()), where)
         better_K = active_K & (loss_K < progress.best_loss_K)
         for slot in torch.nonzero(better_K).flatten().tolist():
-            self._bettered.flat_KN[slot] = self.bank.flat_KN[slot]
+            self._improved.flat_KN[slot] = self.bank.flat_KN[slot]
         progress.best_loss_K = torch.where(better_K, loss_K, progress.best_loss_K)
         progress.best_epoch_K = torch.where(better_K, progress.epoch, progress.best_epoch_K)
         waited_K = progress.epoch - progress.best_epoch_K
-        progress.is_active_K = active_K & (waited_K < self.stage.patience)
+        progress.is_active_K = active_K & (waited_K < self.stage.spec.patience)
 
     def _summary(self, train_loss: float) -> dict[str, Any]:
         progress = self.progress
@@ -390,25 +502,33 @@ class CohortTuner:
         )
 
 
-def present(bank: Bank, slots: list[int]) -> Tensor:
-    """These slots' rows of the bank; where they are neighbours, the rows themselves."""
+def present_rows(bank: Bank, slots: list[int]) -> Tensor:
+    """Return these slots' rows of the bank; the bank's own memory where they are neighbours."""
     first, last = slots[0], slots[-1]
     if slots == list(range(first, last + 1)):
-        return bank.flat_KN[first : last + 1].detach()
+        return bank.flat_KN[first : last + 1].detach()  # a view: a cohort is one block as a rule
     return bank.flat_KN[slots]
 
 
 @torch.no_grad()
 def valid_losses(bank: Bank, level: int, setting: Setting, wanted_K: Tensor) -> Validated:
-    """Each wanted slot's validation over all workers' rows."""
+    """Return how each wanted slot validates over all workers' rows; a collective call.
+
+    Args:
+        bank: K kernels.
+        level: which column of `slots_nL` names a row's slot.
+        setting: validation rows, towers, tasks and this worker.
+        wanted_K: slots to validate; the others have loss 0 and count as not known.
+    """
     slots = len(bank.names)
+    # float64: a sum over millions of rows, compared between epochs to small differences.
     sums_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
     counts_KT = torch.zeros(slots, len(setting.tasks), dtype=torch.float64)
     rows, device = setting.valid, setting.worker.device
-    for batch in judged_batches(bank, level, setting, rows, wanted_K):
-        places_B, present, segments = batch.places_B, batch.present, batch.segments
-        mask_BT = rows.mask_nT[places_B].to(device)
-        labels_BT = rows.labels_nT[places_B].to(device)
+    for batch in predicted_batches(bank, level, setting, rows, wanted_K):
+        index_B, present, segments = batch.index_B, batch.present, batch.segments
+        mask_BT = rows.mask_nT[index_B].to(device)
+        labels_BT = rows.labels_nT[index_B].to(device)
         losses_BT = task_losses(batch.logits_BT, labels_BT, mask_BT, setting.tasks)
         sums_KT[present] += slot_sums(losses_BT.double(), segments).cpu()
         counts_KT[present] += slot_sums(mask_BT.double(), segments).cpu()
@@ -419,10 +539,11 @@ def valid_losses(bank: Bank, level: int, setting: Setting, wanted_K: Tensor) -> 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedBatch:
-    """Rows sorted by slot under their kernels."""
+class PredictedBatch:
+    """Rows sorted by slot, and what their kernels predict of them."""
 
-    places_B: Tensor
+    index_B: Tensor
+    """Which of this worker's rows they are."""
     present: slice
     """Slots from the first to the last that has rows here."""
     segments: Segments
@@ -431,18 +552,26 @@ class JudgedBatch:
 
 
 @torch.no_grad()
-def judged_batches(
+def predicted_batches(
     bank: Bank, level: int, setting: Setting, rows: TuningRows, wanted_K: Tensor
-) -> Iterator[JudgedBatch]:
-    """The wanted slots' rows under their kernels, without noise."""
-    for places_B, present, lengths_P in by_slot(
+) -> Iterator[PredictedBatch]:
+    """Yield the wanted slots' rows under their kernels, without noise; a collective call.
+
+    Args:
+        bank: K kernels.
+        level: which column of `slots_nL` names a row's slot.
+        setting: towers and this worker; its own rows are not read.
+        rows: to predict.
+        wanted_K: slots whose rows are wanted.
+    """
+    for index_B, present, lengths_P in by_slot(
         rows.slots_nL[:, level], wanted_K, batch_rows=_VALID_ROWS, worker=setting.worker
     ):
-        h_BH, a_BA = rows.activations.of(places_B)
+        h_BH, a_BA = rows.activations.of(index_B)
         segments = Segments.of(lengths_P, setting.worker.device)
         weights = banks.views(bank.flat_KN[present].contiguous(), bank.shape)
         code = banks.encode(weights, a_BA, None, segments)
         logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
-        yield JudgedBatch(
-            places_B=places_B, present=present, segments=segments, h_BH=h_BH, logits_BT=logits_BT
+        yield PredictedBatch(
+            index_B=index_B, present=present, segments=segments, h_BH=h_BH, logits_BT=logits_BT
         )

@@ -8,8 +8,9 @@ from iak.jobs import pretrain as job
 from iak.jobs._spec import load_plan
 from iak.pipeline.base import published_base
 from iak.pipeline.base.pretrain import pretrain
-from iak.pipeline.data.synthetic import build_knobs, generate
 from iak.pipeline.data.view import open_log
+from iak.pipeline.planted.files import generate
+from iak.pipeline.planted.population import build_knobs
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.synth import SynthSpec

@@ -91,7 +91,7 @@ def ask_ours(worker, ground):
             "some": slices.some_steps(1),
             "cost": cost_of(lambda twin=twin: twin.some_steps(1)),
             "held": slices.held_bytes(),
-            "same memory": twin.bank is slices.bank and twin.adam is slices.adam,
+            "same memory": twin.bank is slices.bank and twin.tuner.adam is slices.tuner.adam,
         }
         answers["rows"] = slices.rows
     answers["unchanged"] = digest_model(model, worker).combined == before

@@ -8,7 +8,7 @@ import pytest
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.tuning.finetune import finetune
 from tests.integration.small_log import publish_base, write_log
-from tests.integration.test_tuning import finetune_work, keeping, silent
+from tests.integration.test_tuning import cache_config, finetune_work, silent
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def lay_out_again(log):
 
 def night(worker, place, name, cache):
     folder = {"kind": "cache", "folder": place / cache}
-    work = finetune_work(place, place / name, keeping=keeping(place, **folder))
+    work = finetune_work(place, place / name, cache=cache_config(place, **folder))
     return finetune(work, worker=worker, report=silent)
 
 

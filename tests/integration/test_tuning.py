@@ -13,7 +13,7 @@ from torch import distributed as dist
 
 from iak.jobs.finetune import _plan as asked_plan
 from iak.pipeline.activations import rows as tuning
-from iak.pipeline.activations.buffer import Absent, ActivationBuffer, FrozenBase
+from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase, MissingBlock
 from iak.pipeline.activations.rows import RowSource
 from iak.pipeline.activations.standardizer import fit_standardizer
 from iak.pipeline.base import published_base as bases
@@ -22,10 +22,10 @@ from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt, WrongBase
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.process import run_on_workers
-from iak.pipeline.publish.bundle_set import read_shelf
+from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
 from iak.pipeline.publish.predictions import read_predictions
-from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles
 from iak.pipeline.sharding.placement_rule import as_document, plan_tables
 from iak.pipeline.sharding.shard import dense_state, unwrap
 from iak.pipeline.tuning import checkpoint
@@ -75,7 +75,7 @@ def tuned_level(worker, cut=None):
     )
 
 
-def keeping(place, kind="memory", precision="fp32", **changes):
+def cache_config(place, kind="memory", precision="fp32", **changes):
     fields = {
         "kind": kind, "precision": precision, "folder": place / "activations",
         "budget_bytes": 2**30, "memory_bytes": 2**30,
@@ -90,7 +90,7 @@ def finetune_work(place, run_dir, **changes):
         "view": view, "base": bases.open_base(place / "base"),
         "kernel": KernelSpec(hidden=8, code=3, adapter_rank=2, narrow=8), "pooled": stage(**how),
         "domain": stage(**how, compression_epochs=0, shrink=0.01), "run_dir": run_dir,
-        "tables": FP32, "keeping": keeping(place), "live": None, "checkpoint_every_s": 0,
+        "tables": FP32, "cache": cache_config(place), "live": None, "checkpoint_every_s": 0,
         "sharding": {}, "row_wise_from_rows": 100,
     }  # fmt: skip
     run_dir.mkdir(exist_ok=True)
@@ -177,16 +177,16 @@ def ask(worker, place):
     damaged = finetune_work(place, place / "damaged")
     answers["damaged"], answers["damage told"] = finetune_killed_and_damaged(damaged, worker)
     answers["damaged file"] = checkpoint_bytes(damaged, worker)
-    answers["kept"] = {name: ask_kept(place, worker, name) for name in KEEPINGS}
+    answers["kept"] = {name: ask_kept(place, worker, name) for name in CACHES}
     answers["live"] = ask_live(place, answers["whole"], worker)
     answers["frozen"] = ask_frozen(work, worker)
-    answers["offers"] = ask_offers(work, answers["whole"], worker, place)
+    answers["published"] = ask_published(work, answers["whole"], worker, place)
     answers["few"] = ask_few(work, worker)
     answers["planned"] = finetune(planned_work(place), worker=worker, report=silent)
     return answers
 
 
-KEEPINGS = {
+CACHES = {
     "recomputed": {"kind": "recompute"},
     "recomputed bf16": {"kind": "recompute", "precision": "bf16"},
     "in a file": {"kind": "cache", "memory_bytes": 1, "precision": "bf16"},
@@ -214,7 +214,7 @@ def planned_work(place):
 def ask_kept(place, worker, name):
     """The same run, its activations kept in another way."""
     run_dir = place / name.replace(" ", "-")
-    work = finetune_work(place, run_dir, keeping=keeping(place, **KEEPINGS[name]))
+    work = finetune_work(place, run_dir, cache=cache_config(place, **CACHES[name]))
     done = finetune(work, worker=worker, report=silent)
     dist.barrier()
     return done
@@ -233,7 +233,7 @@ def ask_live(place, done, worker):
 
 def through_base(model, work, worker):
     source = RowSource(
-        reader=reader_of(work, "gate", worker), store=None, seen=Counter()
+        reader=reader_of(work, "gate", worker), store=None, contract=Counter()
     )  # fmt: skip
     rows = source.read()
     features = [source.features_of(piece) for piece in rows.pieces]
@@ -274,28 +274,32 @@ def ask_few(work, worker):
     model, _ = frozen_base(work.base, {}, 100, worker, FP32)
     base, whole = through_base(model, work, worker)
     rows = whole.slice(0, 3 if worker.rank == 0 else 0)
-    blocks = [Absent(first=at, stop=at + 1, rows=rows.slice(at, 1)) for at in range(len(rows))]
-    arena = ActivationBuffer(
-        a_nA=torch.empty(len(rows), base.width), absent=blocks, base=base, worker=worker
+    blocks = [
+        MissingBlock(first=at, stop=at + 1, rows=rows.slice(at, 1)) for at in range(len(rows))
+    ]
+    activations = ActivationBuffer(
+        a_nA=torch.empty(len(rows), base.width), missing=blocks, base=base, worker=worker
     )
-    first = arena.of(torch.tensor([0, 0])[: len(rows)])
-    kept = arena.of(torch.arange(len(rows)))
+    first = activations.of(torch.tensor([0, 0])[: len(rows)])
+    kept = activations.of(torch.arange(len(rows)))
     assert torch.equal(first.a_BA, kept.a_BA[[0, 0]] if len(rows) else kept.a_BA)
     expected = base.look_up(whole)[: len(rows)]
-    return kept.a_BA, expected, arena.is_whole
+    return kept.a_BA, expected, activations.is_whole
 
 
-def ask_offers(work, done, worker, place):
+def ask_published(work, done, worker, place):
     """Bundles of which some are published, and every test row's probabilities under them."""
     manifest = work.base.manifest
     if worker.rank == 0:
-        papers = Provenance(
+        provenance = Provenance(
             base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash,
             data_window={}, spec={"kernel": {"reads": "hx"}}, versions={},
             created_at=datetime.now(UTC),
         )  # fmt: skip
         tasks = metric_tasks(work.view.catalog.tasks, negatives_kept=1.0)
-        offer(done, place / "bundles", papers=papers, tasks=tasks, gate=PUBLISH_SOME)
+        publish_bundles(
+            done, place / "bundles", provenance=provenance, tasks=tasks, gate=PUBLISH_SOME
+        )
     dist.barrier()
     predictions = PredictWork(
         view=work.view, truth=None, base=work.base, bundles=place / "bundles",
@@ -359,14 +363,14 @@ def test_two_workers_finetune_as_one(two, alone):
     for level, expected in zip(whole.levels, alone[1].levels, strict=True):
         assert_close(level.tuned, expected.tuned)
         assert level.rows == expected.rows
-        assert level.judged.keys() == expected.judged.keys()
-        for name, judged in level.judged.items():
+        assert level.gate_rows.keys() == expected.gate_rows.keys()
+        for name, judged in level.gate_rows.items():
             for field in ("base_loss", "candidate_loss"):
                 found = np.sort(getattr(judged, field))
-                wanted = np.sort(getattr(expected.judged[name], field))
+                wanted = np.sort(getattr(expected.gate_rows[name], field))
                 np.testing.assert_allclose(found, wanted, atol=1e-5)
             np.testing.assert_array_equal(
-                np.sort(judged.user_n), np.sort(expected.judged[name].user_n)
+                np.sort(judged.user_n), np.sort(expected.gate_rows[name].user_n)
             )
     assert whole.below_floor == alone[1].below_floor
 
@@ -415,7 +419,9 @@ def test_every_level_is_tuned_and_thin_domains_are_not(two):
     assert sum(regions.values()) == sum(pooled.values())
     assert min(crosses.values()) >= 60 > max(whole.below_floor.values())
     assert sum(crosses.values()) + sum(whole.below_floor.values()) == sum(pooled.values())
-    assert all(len(judged.base_loss) for level in whole.levels for judged in level.judged.values())
+    assert all(
+        len(judged.base_loss) for level in whole.levels for judged in level.gate_rows.values()
+    )
 
 
 def test_the_two_workers_hold_the_same_kernels(two):
@@ -479,9 +485,9 @@ def test_contract_and_gate_rows_are_the_same_from_the_cache(two):
     assert kept["cached again"].contract == two[0]["whole"].contract
     for a, b in zip(kept["cached"].levels, kept["cached again"].levels, strict=True):
         assert a.rows == b.rows
-        assert a.judged.keys() == b.judged.keys()
-        for name, judged in a.judged.items():
-            np.testing.assert_array_equal(judged.base_loss, b.judged[name].base_loss)
+        assert a.gate_rows.keys() == b.gate_rows.keys()
+        for name, judged in a.gate_rows.items():
+            np.testing.assert_array_equal(judged.base_loss, b.gate_rows[name].base_loss)
 
 
 def test_a_night_starts_from_the_kernels_that_serve_or_from_a_better_parent(two):
@@ -499,7 +505,7 @@ def test_the_base_is_the_same_before_and_after_and_gathers_no_gradient(two, plac
     manifest = bases.open_base(place / "base").manifest
     for answers in two:
         frozen = answers["frozen"]
-        assert frozen["combined"] == answers["whole"].digest == answers["offers"]["digest"]
+        assert frozen["combined"] == answers["whole"].digest == answers["published"]["digest"]
         assert frozen["by name"] == manifest.digest
         assert (frozen["needs graph"], frozen["trainable"], frozen["gradients"]) == (False, [], [])
 
@@ -535,22 +541,22 @@ def test_another_log_does_not_resume_a_checkpoint(place):
 def test_rows_are_predicted_by_their_own_bundle_or_their_ancestors(place):
     files = sorted((place / "evaluate" / "predictions").glob("test-*.parquet"))
     assert len(files) == 2
-    shelf, rows = opened(place), pq.read_table(files)
+    bundle_set, rows = opened(place), pq.read_table(files)
     assert len(rows) == finetune_work(place, place).view.selections["test"].rows
     base, iak, published = (
         rows.column(f"own.{method}.ctr").to_numpy() for method in (BASE, IAK, PUBLISHED)
     )
     paths = [["pooled", n.rpartition("/")[0], n] for n in rows.column("domain").to_pylist()]
-    slots = np.array([shelf.slot_for(p, published_only=False) for p in paths])
-    published_slots = np.array([shelf.slot_for(p, published_only=True) for p in paths])
-    depths = {name.count("/") + ("=" in name) for name in np.array(shelf.names)[slots]}
+    slots = np.array([bundle_set.slot_for(p, published_only=False) for p in paths])
+    published_slots = np.array([bundle_set.slot_for(p, published_only=True) for p in paths])
+    depths = {name.count("/") + ("=" in name) for name in np.array(bundle_set.names)[slots]}
     assert depths == {1, 2}, "some domains have a kernel, others take their region's"
     is_held = slots != published_slots
     assert is_held.any(), "some gate slices are meant to be thin"
     np.testing.assert_allclose(iak[~is_held], published[~is_held], rtol=1e-5)
     assert (iak[is_held] != published[is_held]).any()
     assert (iak != base).mean() > 0.9
-    served = np.array([*shelf.names, BASE])[published_slots]
+    served = np.array([*bundle_set.names, BASE])[published_slots]
     assert rows.column("served").to_pylist() == served.tolist()
 
 
@@ -573,7 +579,7 @@ def test_predictions_carry_each_rows_key_and_id_and_say_what_they_are(place):
 
 def opened(place):
     manifest = bases.open_base(place / "base").manifest
-    return read_shelf(
+    return read_bundle_set(
         place / "bundles", base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash
     )
 
@@ -582,4 +588,4 @@ def opened(place):
 def test_bundles_are_refused_on_another_base(place):
     schema = bases.open_base(place / "base").manifest.schema_hash
     with pytest.raises(WrongBase):
-        read_shelf(place / "bundles", base_fingerprint="0" * 64, schema_hash=schema)
+        read_bundle_set(place / "bundles", base_fingerprint="0" * 64, schema_hash=schema)

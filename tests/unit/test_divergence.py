@@ -1,6 +1,7 @@
 """A loss that is no number stops a run at once, on every worker, with what to lower."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -105,12 +106,14 @@ def test_tuning_stops_in_its_epoch_and_names_the_levels_own_rate(level, setting_
     names = ("a", "b", "c")[: 3 if level else 1]
     start = stack(SHAPE, {name: moved_kernel(seed) for seed, name in enumerate(names)})
     around = setting(tuning_rows(200, 3), tuning_rows(90, 3, seed=1))
+    how = stage(compression_epochs=1)
+    extreme = how.spec.model_copy(update={"lr": 1e30})  # a rate that a spec refuses
     events = []
     with pytest.raises(Diverged) as told:
         tune_level(
             start,
             level=level,
-            stage=stage(lr=1e30, compression_epochs=1),
+            stage=replace(how, spec=extreme),
             setting=around,
             report=events.append,
         )

@@ -27,9 +27,10 @@ import pyarrow.parquet as pq
 
 from iak.pipeline.bench.faults.child import SAID, Attempt, Request, run
 from iak.pipeline.bench.faults.outcome import Answer
-from iak.pipeline.data.synthetic import build_knobs, generate
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.files import put_file
+from iak.pipeline.planted.files import generate
+from iak.pipeline.planted.population import build_knobs
 from iak.schemas.synth import SynthSpec
 
 LOG_ROWS = 2_000

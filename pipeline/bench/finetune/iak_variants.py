@@ -1,14 +1,14 @@
 """The variants of this project: frozen tables, a trunk without autograd, a bank of kernels.
 
-Slices are epochs of `CohortTuner` over some of the domains; nothing of the tuning itself is written
-a second time here.
+Slices are epochs of `CohortTuner` over some of the domains, driven step by step. Nothing of the
+tuning itself is written a second time here.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import islice
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,7 +34,6 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.finetune import frozen_base, held_tables
 from iak.pipeline.tuning.levels import find_domains
-from iak.pipeline.tuning.schedule import Step
 from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage
 from iak.schemas.domain import POOLED
 from iak.schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
@@ -59,11 +58,21 @@ def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Rec
     return model
 
 
-def stage_of(ground: BenchSetup, stage: StageSpec, **changes: Any) -> Stage:  # noqa: ANN401
-    """A stage as `iak finetune` makes it, steps of the bench's rows."""
+def stage_of(ground: BenchSetup, stage: StageSpec, **changes: int) -> Stage:
+    """Return a stage as `iak finetune` makes it, with steps of the bench's rows.
+
+    Args:
+        ground: the bench's settings.
+        stage: of one level.
+        changes: settings of the stage that the bench sets otherwise.
+    """
     spec = ground.spec
-    fields = stage.model_dump() | {"beta": spec.kernel.beta, "step_rows": spec.batch_rows}
-    return Stage(**fields | changes, seed=spec.seed)
+    return Stage(
+        spec=stage.model_copy(update=changes),
+        beta=spec.kernel.beta,
+        step_rows=spec.batch_rows,
+        seed=spec.seed,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +103,7 @@ def read_split(
         world=worker.world,
         as_of=view.as_of,
     )
-    source = RowSource(reader=reader, store=None, seen=Counter())
+    source = RowSource(reader=reader, store=None, contract=Counter())
     rows = source.read()
     if tuned:
         return Known(source=source, rows=rows, domains=tuple(tuned), counts={})
@@ -196,7 +205,7 @@ def with_eyes(rows: TuningRows, base_: FrozenBase) -> TuningRows:
     seen = rows.activations
     if not isinstance(seen, ActivationBuffer):
         return rows
-    return replace(rows, activations=seen.seen_by(base_))
+    return replace(rows, activations=seen.read_through(base_))
 
 
 def frozen_bytes(model: nn.Module) -> int:
@@ -211,69 +220,58 @@ def fresh_bank(base_: FrozenBase, spec: KernelSpec, names: Sequence[str], *, see
     return stack(shape, {name: fresh(shape, seed=seed) for name in names})
 
 
-class _Enough(Exception):
-    """As many steps as were asked for."""
+class Slices:
+    """Kernels that are tuned an epoch at a time, for as long as one likes; nothing is validated."""
 
+    def __init__(self, tuner: CohortTuner) -> None:
+        """Drive this tuner's matching phase; every kernel that has rows moves.
 
-class Slices(CohortTuner):
-    """A level that is tuned an epoch at a time, for as long as one likes; nothing is validated."""
-
-    def __init__(
-        self,
-        bank: Bank,
-        *,
-        level: int,
-        stage: Stage,
-        setting: Setting,
-        twin: "Slices | None" = None,
-    ) -> None:
-        """As a CohortTuner in its second phase, every slot active.
-
-        A `twin` has a bank of the same kernels: both tune that one, in the same memory.
+        Args:
+            tuner: of a stage without compression.
         """
-        super().__init__(bank, level=level, stage=stage, setting=setting)
-        if twin is not None:
-            self.bank, self.start, self._bettered, self.adam = (
-                twin.bank,
-                twin.start,
-                twin._bettered,
-                twin.adam,
-            )
-        self.passes = self.taken = self.most = 0
-        self.progress.is_active_K = torch.ones(len(bank.names), dtype=torch.bool)
+        self.tuner = tuner
+        self.passes = self.taken = 0
+
+    def on(self, setting: Setting) -> "Slices":
+        """Return slices of the same kernels, in the same memory, on other rows."""
+        return Slices(self.tuner.on(setting))
+
+    @property
+    def bank(self) -> Bank:
+        """Return the kernels."""
+        return self.tuner.bank
+
+    @property
+    def setting(self) -> Setting:
+        """Return rows, towers, tasks and worker."""
+        return self.tuner.setting
 
     @property
     def rows(self) -> int:
-        """Rows of an epoch over all workers."""
-        return int(self.rows_K.sum())
+        """Return the rows of an epoch over all workers."""
+        return int(self.tuner.rows_K.sum())
 
     def epoch(self) -> int:
-        """One pass over the rows; the steps it took."""
-        return self.some_steps(1 << 60)
+        """Take one pass over the rows, and return the steps it took."""
+        return self.some_steps(None)
 
-    def some_steps(self, most: int) -> int:
-        """The first `most` steps of a pass; the steps it took."""
-        self.taken, self.most = 0, most
+    def some_steps(self, most: int | None) -> int:
+        """Take the first `most` steps of a pass, all when None, and return the steps it took."""
         self.passes += 1
-        with suppress(_Enough):
-            self._epoch("matching", self.passes)
+        steps = list(islice(self.tuner.epoch(self.passes), most))
+        self.tuner.mean_loss(steps, self.passes)  # raises where a loss is not finite
+        self.taken = len(steps)
         return self.taken
 
-    def _step(self, phase: Any, step: Step) -> float:  # noqa: ANN401 - as CohortTuner has it
-        if self.taken == self.most:
-            raise _Enough
-        self.taken += 1
-        return super()._step(phase, step)
-
     def held_bytes(self) -> dict[str, int]:
-        """Bytes by kind: kernels (as they are, were and are best), moments, kept activations."""
-        seen = self.setting.train.activations
-        kept = seen.a_nA if isinstance(seen, ActivationBuffer) else None
-        flat = self.bank.flat_KN
+        """Return bytes by kind: kernels (as they are, were and are best), moments, activations."""
+        activations = self.setting.train.activations
+        stored = activations.a_nA if isinstance(activations, ActivationBuffer) else None
+        flat_KN, first_KN = self.bank.flat_KN, self.tuner.adam.first_KN
         return {
-            "kernels": 3 * flat.numel() * flat.element_size(),
-            "optimiser": 2 * self.adam.first_KN.numel() * self.adam.first_KN.element_size(),
-            "cache": 0 if kept is None else kept.numel() * kept.element_size(),
+            "kernels": 3 * flat_KN.numel() * flat_KN.element_size(),
+            "optimiser": 2 * first_KN.numel() * first_KN.element_size(),
+            "cache": 0 if stored is None else stored.numel() * stored.element_size(),
         }
 
 
@@ -287,9 +285,16 @@ def slices_of(
     twin: Slices | None = None,
     pooled: bool = False,
 ) -> Slices:
-    """Fresh kernels for the domains, or those of a twin, about to be tuned on these rows.
+    """Return fresh kernels for the domains, or those of a twin, about to be tuned on these rows.
 
-    With `pooled`, one kernel for all of them, in steps of the bench's rows.
+    Args:
+        ground: the bench's settings.
+        base_: what the kernels read through.
+        rows: to tune on.
+        domains: in slot order.
+        worker: this process.
+        twin: slices of the same kernels, which both then tune in the same memory.
+        pooled: one kernel for all domains, in steps of the bench's rows.
     """
     kernel = ground.spec.kernel.model_copy(
         update={"reads": "hx" if base_.standard.reads_x else "h"}
@@ -301,12 +306,14 @@ def slices_of(
         valid=rows,
         worker=worker,
     )
+    if twin is not None:
+        return twin.on(setting)
     names = (POOLED,) if pooled else domains
-    bank = twin.bank if twin else fresh_bank(base_, kernel, names, seed=ground.spec.seed)
+    bank = fresh_bank(base_, kernel, names, seed=ground.spec.seed)
     rows_a_step = ground.spec.batch_rows
     size = {"min_batch": rows_a_step, "max_batch": rows_a_step} if pooled else {}
     stage = stage_of(
         ground, ground.spec.pooled if pooled else ground.spec.domain, compression_epochs=0, **size
     )
     level = 0 if pooled else _LEVEL
-    return Slices(bank, level=level, stage=stage, setting=setting, twin=twin)
+    return Slices(CohortTuner(bank, level=level, stage=stage, setting=setting))

@@ -28,7 +28,7 @@ from iak.pipeline.tuning.finetune import (
     Live,
     finetune,
 )
-from iak.pipeline.tuning.gate_rows import Judged
+from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.schemas.job import FrozenTablesSpec
 
 _GIB = 2**30
@@ -171,7 +171,7 @@ def night(
         domain=stage_of(ground, spec.domain),
         run_dir=run_dir,
         tables=FrozenTablesSpec(tolerance=ANYTHING, products=way.products),
-        keeping=ActivationCacheConfig(
+        cache=ActivationCacheConfig(
             kind="cache",
             precision="bf16",
             folder=folder / "activations",
@@ -201,7 +201,7 @@ def _told(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
         before = 0 if work.live else stage.compression_epochs
         seen += sum(n * (best + before) for n, best in zip(rows, tuned.best_epoch, strict=True))
         idle_s += clock.idle_s(depth)
-    pooled_gain, gain = (_gain(level.judged) for level in (done.levels[0], done.levels[-1]))
+    pooled_gain, gain = (_gain(level.gate_rows) for level in (done.levels[0], done.levels[-1]))
     return Night(
         seconds=clock.seconds(),
         to_best_s=clock.seconds() - idle_s,
@@ -218,7 +218,7 @@ def _told(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
     )
 
 
-def _gain(judged: Mapping[str, Judged]) -> float:
-    """Mean over all gate rows, on worker 0, which has them; 0 elsewhere."""
-    gains = [rows.base_loss - rows.candidate_loss for rows in judged.values()]
+def _gain(kernels: Mapping[str, PairedRows]) -> float:
+    """Return the mean over all gate rows on worker 0, which has them; 0 elsewhere."""
+    gains = [rows.base_loss - rows.candidate_loss for rows in kernels.values()]
     return float(np.concatenate(gains).mean()) if gains else 0.0

@@ -45,7 +45,7 @@ from iak.pipeline.model.loss import task_losses
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.cohorts import tune_level
-from iak.pipeline.tuning.tune import Setting
+from iak.pipeline.tuning.tune import CohortTuner, Setting
 from iak.schemas.domain import POOLED
 
 _SPLITS = ("tune", "valid")
@@ -214,7 +214,7 @@ def _alone(ground: BenchSetup, slices: Slices) -> Slices:
         ground, ground.spec.domain, compression_epochs=0, min_batch=rows, max_batch=rows
     )
     alone = replace(slices.setting, train=one, valid=one)
-    return Slices(first, level=1, stage=stage, setting=alone)
+    return Slices(CohortTuner(first, level=1, stage=stage, setting=alone))
 
 
 def _mean_epochs(known: Known, epochs_K: Sequence[int]) -> float:

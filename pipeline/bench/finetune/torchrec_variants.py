@@ -29,7 +29,8 @@ from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.bench.finetune import prepare
 from iak.pipeline.bench.finetune.prepare import BenchSetup
 from iak.pipeline.data.batch import Batch, to_batch
-from iak.pipeline.data.reader import Cursor, prefetch
+from iak.pipeline.data.prefetch import prefetch
+from iak.pipeline.data.reader import Cursor
 from iak.pipeline.iak import kernel
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.model.heads import Heads

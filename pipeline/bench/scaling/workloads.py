@@ -23,7 +23,7 @@ from iak.pipeline.bench.finetune.prepare import BenchSetup
 from iak.pipeline.bench.finetune.torchrec_variants import Continued
 from iak.pipeline.bench.progress import Report
 from iak.pipeline.data.batch import Batch, to_batch
-from iak.pipeline.data.reader import prefetch
+from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 
@@ -183,15 +183,15 @@ class Gathered:
     def __init__(self, inner: Activations) -> None:
         self.inner, self.seconds = inner, 0.0
 
-    def of(self, places: Tensor) -> Read:
-        """What is read of the rows at these places."""
+    def of(self, index_B: Tensor) -> Read:
+        """Return what kernels read of these rows."""
         started = time.perf_counter()
         if isinstance(self.inner, Recomputed):
-            rows = self.inner.rows.take(pa.array(places.numpy()))
+            rows = self.inner.rows.take(pa.array(index_B.numpy()))
             self.seconds += time.perf_counter() - started
             through = self.inner.base
             return through.read(through.look_up(rows).to(self.inner.dtype))
-        read = self.inner.of(places)
+        read = self.inner.of(index_B)
         self.seconds += time.perf_counter() - started
         return read
 

@@ -84,8 +84,8 @@ def test_narrowed_inputs_are_the_principal_components_each_of_unit_variance(fitt
     torch.testing.assert_close(covariance, torch.eye(4), atol=1e-4, rtol=0)
     x_BX = fitted().of(*rows())[:, H:].double()
     _, _, vectors = torch.linalg.svd(x_BX, full_matrices=False)
-    found, _ = torch.linalg.qr(standard.narrow_XN.double())
-    overlap = torch.linalg.svdvals(found.T @ vectors[:4].T)
+    result, _ = torch.linalg.qr(standard.narrow_XN.double())
+    overlap = torch.linalg.svdvals(result.T @ vectors[:4].T)
     torch.testing.assert_close(overlap, torch.ones(4).double(), atol=1e-4, rtol=0)
 
 
@@ -141,11 +141,11 @@ def test_a_narrowed_standard_is_kept_in_the_cache_and_read_back(fitted, tmp_path
     store.write_standard(key_of(what="standard"), standard.tensors())
     store.close()
     assert store.usage.stopped == ""
-    found = Store(tmp_path).read_standard(key_of(what="standard"))
-    assert found.keys() == standard.tensors().keys()
+    result = Store(tmp_path).read_standard(key_of(what="standard"))
+    assert result.keys() == standard.tensors().keys()
     for name, tensor in standard.tensors().items():
         assert tensor.is_contiguous()
-        assert torch.equal(found[name], tensor)
+        assert torch.equal(result[name], tensor)
 
 
 def test_tensors_that_lie_by_columns_are_kept_all_the_same(tmp_path):
@@ -153,5 +153,5 @@ def test_tensors_that_lie_by_columns_are_kept_all_the_same(tmp_path):
     store = Store(tmp_path)
     store.write_standard(key_of(what="standard"), {"narrow": by_columns})
     store.close()
-    found = Store(tmp_path).read_standard(key_of(what="standard"))
-    assert torch.equal(found["narrow"], by_columns)
+    result = Store(tmp_path).read_standard(key_of(what="standard"))
+    assert torch.equal(result["narrow"], by_columns)

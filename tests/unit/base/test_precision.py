@@ -10,7 +10,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.process import Worker
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.stats.metrics import log_loss
+from iak.pipeline.stats.losses import log_loss
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.manifest import BaseManifest, PrecisionEntry
 from tests.unit.schemas.test_manifest import base as manifest_document

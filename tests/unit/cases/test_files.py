@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from iak.jobs._spec import load_catalog
-from iak.pipeline.data import logs, partitions, reader
+from iak.pipeline.data import logs, parquet, partitions
 from iak.pipeline.data.check import Report, check_log
+from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.logs import take_snapshot
+from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.data.vocabulary import fit
@@ -38,10 +40,10 @@ def checked(case: str) -> Report:
 
 def events_read(view: LogView) -> Counter[object]:
     """Every event of the log as jobs read it, with how often."""
-    selection = reader.select(view.snapshot, EVERYTHING, view.catalog)
+    selection = parquet.select(view.snapshot, EVERYTHING, view.catalog)
     seen: Counter[object] = Counter()
-    for piece in reader.pieces_of(selection, rank=0, world=1):
-        raw = reader.read_piece(selection, piece, view.catalog)
+    for piece in pieces_of(selection, rank=0, world=1):
+        raw = parquet.read_piece(selection, piece, view.catalog)
         seen.update(raw.rows.column("event_id").to_pylist())
     return seen
 
@@ -98,13 +100,13 @@ def test_delta_merge_reads_the_files_that_have_the_column_and_counts_the_others(
     catalog = catalog_of("delta_merge")
     root = CASES / "delta_merge"
     view = open_log(catalog, str(root), wanted=["tune", "test"])
-    assert (view.snapshot.rows, logs.file_problems(view.snapshot)) == (1_000, ())
+    assert (view.snapshot.rows, file_problems(view.snapshot)) == (1_000, ())
     snapshot = take_snapshot(
         str(root / "events"),
         partition_keys=catalog.log.partition_keys,
         schema_problem=lambda s: None if "price" in s.names else "missing columns: price",
     )
-    (problem,) = logs.file_problems(snapshot)
+    (problem,) = file_problems(snapshot)
     assert problem.message == "25 of 50 files lack price (1,000 rows)"
     with pytest.raises(BadLog, match="price") as refused:
         open_log(catalog, str(root), wanted=["pretrain"])
@@ -125,8 +127,8 @@ def test_delta_merge_has_all_its_rows_for_a_catalogue_without_the_column():
 def test_delta_colmap_is_read_by_names_with_values():
     view = opened("delta_colmap")
     selection = view.selections["pretrain"]
-    (piece, *_) = reader.pieces_of(selection, rank=0, world=1)
-    rows = reader.read_piece(selection, piece, view.catalog).rows
+    (piece, *_) = pieces_of(selection, rank=0, world=1)
+    rows = parquet.read_piece(selection, piece, view.catalog).rows
     for column in ("event_id", "user_id", "item_id", "price", "label_click"):
         assert rows.column(column).null_count == 0
     assert set(rows.column("region").to_pylist()) <= {"north", "south"}
@@ -148,11 +150,11 @@ def test_paimon_pk_is_refused_by_name_with_what_to_do(tmp_path):
 
 def test_iceberg_special_has_five_regions_of_the_files_own_names():
     view = opened("iceberg_special")
-    selection = reader.select(view.snapshot, EVERYTHING, view.catalog)
+    selection = parquet.select(view.snapshot, EVERYTHING, view.catalog)
     regions: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    for piece in reader.pieces_of(selection, rank=0, world=1):
-        raw = reader.read_piece(selection, piece, view.catalog)
+    for piece in pieces_of(selection, rank=0, world=1):
+        raw = parquet.read_piece(selection, piece, view.catalog)
         regions.update(raw.rows.column("region").to_pylist())
         counts.update(raw.counts)
     assert regions == {"a b": 400, "a+b": 400, "a/b": 400, "a=b": 400, "ä": 400}
@@ -170,8 +172,8 @@ def test_iceberg_special_is_cut_by_the_files_own_names(region):
     selection = view.selections["tune"]
     found = {
         value
-        for piece in reader.pieces_of(selection, rank=0, world=1)
-        for value in reader.read_piece(selection, piece, catalog).rows.column("region").to_pylist()
+        for piece in pieces_of(selection, rank=0, world=1)
+        for value in parquet.read_piece(selection, piece, catalog).rows.column("region").to_pylist()
     }
     assert found == {region}
 

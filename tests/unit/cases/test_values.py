@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from iak.pipeline.data import contract, kinds, reader, unseen, vocabulary
+from iak.pipeline.data import contract, kinds, unseen, vocabulary
 from iak.pipeline.data.check import Report, check_log
 from iak.pipeline.data.contract import Finding
 from iak.pipeline.data.features import Encoding
@@ -227,7 +227,7 @@ def test_a_clean_log_shows_no_jump_of_unseen_ids():
     view = opened("base", *TRAINING, "test")
     encoding = encoding_of(view)
     shares = [
-        reader.unseen_ids(view.selections[split], view.catalog, encoding).shares()
+        unseen.count_unseen(view.selections[split], view.catalog, encoding).shares()
         for split in ("test", "pretrain_valid")
     ]
     assert unseen.jumps(*shares) == {}

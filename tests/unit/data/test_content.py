@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.data import content, fingerprints, footer, logs
+from iak.pipeline.data import content, fingerprints, footer, snapshot
 from iak.pipeline.data.check import check_log
 from iak.pipeline.data.content import KeptContents
-from iak.pipeline.data.logs import file_problems
+from iak.pipeline.data.file_problems import file_problems
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog
 from tests.builders import DAYS, small_catalog, write_log
@@ -266,7 +266,7 @@ def test_a_footer_that_changes_after_the_listing_is_refused_by_name(tmp_path_fac
 
 def test_an_object_is_known_by_its_version(root, monkeypatch, read_files):
     version = ["one"]
-    for module in (fingerprints, logs):
+    for module in (fingerprints, snapshot):
         monkeypatch.setattr(module, "version_of", lambda _: version[0])
     view = opened(root)
     assert not read_files, "the store's version stands for the content"

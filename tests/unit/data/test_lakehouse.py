@@ -24,11 +24,15 @@ from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransfor
 from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, NestedField, StringType, TimestampType
 
-from iak.pipeline.data import iceberg, logs, reader
-from iak.pipeline.data.lakehouse import Place, below, locate
-from iak.pipeline.data.logs import Snapshot, take_snapshot
+from iak.pipeline.data import iceberg, logs, parquet
+from iak.pipeline.data.event_dates import read_dates
+from iak.pipeline.data.file_problems import file_problems
+from iak.pipeline.data.lakehouse import TableFolder, below, locate
+from iak.pipeline.data.logs import take_snapshot
+from iak.pipeline.data.pieces import pieces_of, rows_of_worker
+from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Split
-from iak.pipeline.data.view import open_log, read_dates
+from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog
 from tests.builders import DAYS, EVERYTHING, draw_rows, small_catalog, write_file
@@ -58,9 +62,9 @@ def log_rows(count: int = 12, first: int = 0) -> pa.Table:
 
 def read(snapshot: Snapshot, catalog: Catalog = CATALOG, split: Split = EVERYTHING) -> pa.Table:
     """All rows of a split, as jobs read them."""
-    selection = reader.select(snapshot, split, catalog)
-    pieces = reader.pieces_of(selection, rank=0, world=1)
-    parts = [reader.read_piece(selection, piece, catalog).rows for piece in pieces]
+    selection = parquet.select(snapshot, split, catalog)
+    pieces = pieces_of(selection, rank=0, world=1)
+    parts = [parquet.read_piece(selection, piece, catalog).rows for piece in pieces]
     assert sum(len(part) for part in parts) == selection.rows
     tables = [pa.Table.from_batches([part]) for part in parts]
     return pa.concat_tables(tables, promote_options="permissive")  # int8 in one, int32 in another
@@ -158,8 +162,8 @@ def test_a_table_that_is_not_partitioned_by_a_key_is_read_by_the_column(tmp_path
     )
     view = open_log(catalog, str(tmp_path), wanted=["tune"])
     assert view.selections["tune"].rows == 6
-    piece = reader.pieces_of(view.selections["tune"], rank=0, world=1)[0]
-    found = reader.read_piece(view.selections["tune"], piece, catalog)
+    piece = pieces_of(view.selections["tune"], rank=0, world=1)[0]
+    found = parquet.read_piece(view.selections["tune"], piece, catalog)
     assert set(found.rows.column("dt").to_pylist()) == {DAYS[1]}
     assert not found.counts
     assert events(read(view.snapshot)) == events(rows)
@@ -321,7 +325,7 @@ def test_partition_columns_that_are_no_keys_of_the_catalogue_are_columns(tmp_pat
         schema_problem=lambda s: None if s.field("slot").type == pa.int32() else "no slot",
     )
     slots = [
-        s for f in snapshot.files for part in reader.read_column(snapshot, f, "slot") for s in part
+        s for f in snapshot.files for part in parquet.read_column(snapshot, f, "slot") for s in part
     ]
     assert sorted(slots, key=str) == sorted(rows.column("slot"), key=str)
     found = read(snapshot, catalog)
@@ -378,7 +382,7 @@ def test_a_column_that_later_files_brought_is_missing_in_the_earlier_ones_alone(
     delta_table(tmp_path / "events", log_rows(6, first=6), KEYS, mode="append", schema_mode="merge")
     view = open_log(CATALOG, str(tmp_path), wanted=["pretrain"])
     assert view.snapshot.rows == 6
-    (problem,) = logs.file_problems(view.snapshot)
+    (problem,) = file_problems(view.snapshot)
     assert problem.message == "6 of 12 files lack price (6 rows)"
     late = small_catalog(splits={"tune": {"where": {"user_id": ["nobody"]}}})
     with pytest.raises(BadLog, match=r"6 of 12 files lack price \(6 rows\)"):
@@ -509,20 +513,18 @@ def test_each_row_that_is_not_deleted_is_read_once_and_keeps_its_key(tmp_path_fa
 
     def keys_and_ids(split: Split, world: int = 1) -> list[tuple[int, int]]:
         snapshot = take_snapshot(str(folder), partition_keys=())
-        selection = reader.select(snapshot, split, catalog)
+        selection = parquet.select(snapshot, split, catalog)
         found = []
         for rank in range(world):
-            pieces = reader.pieces_of(selection, rank=rank, world=world)
-            assert sum(p.rows for p in pieces) == reader.rows_of_worker(
-                selection, rank=rank, world=world
-            )
+            pieces = pieces_of(selection, rank=rank, world=world)
+            assert sum(p.rows for p in pieces) == rows_of_worker(selection, rank=rank, world=world)
             for piece in pieces:
-                raw = reader.read_piece(selection, piece, WITH_ID)
+                raw = parquet.read_piece(selection, piece, WITH_ID)
                 ids = raw.rows.column("event_id").to_pylist()
                 found += zip(reader_keys(raw), ids, strict=True)
         return found
 
-    def reader_keys(raw: reader.RawRows) -> list[int]:
+    def reader_keys(raw: parquet.RawRows) -> list[int]:
         return [int(key) for key in raw.identity]
 
     WITH_ID = small_catalog(
@@ -566,7 +568,7 @@ def test_each_row_that_is_not_deleted_is_read_once_and_keeps_its_key(tmp_path_fa
 def test_a_tables_files_are_named_below_its_folder_however_its_metadata_spell_it(
     path, uri, root, expected
 ):
-    place = Place(format="delta", uri=uri, filesystem=LocalFileSystem(), root=uri)
+    place = TableFolder(format="delta", uri=uri, filesystem=LocalFileSystem(), root=uri)
     assert below(path, place, root=root) == expected
 
 

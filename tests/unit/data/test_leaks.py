@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from iak.jobs._spec import load_catalog
 from iak.pipeline.data import leaks
-from iak.pipeline.data.check import leak_findings
+from iak.pipeline.data.sample_findings import leak_findings
 from iak.schemas.log import Catalog
 from tests.builders import small_catalog, snapshot_of
 

@@ -3,25 +3,21 @@
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from iak.pipeline.data import logs, reader
+from iak.pipeline.data import logs, parquet
 from iak.pipeline.data.check import check_log
+from iak.pipeline.data.event_dates import read_dates
 from iak.pipeline.data.logs import take_snapshot
-from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.splits import Split
-from iak.pipeline.data.view import open_log, read_dates
-from iak.pipeline.errors import BadLog, BadRequest, PipelineError
+from iak.pipeline.data.view import open_log
+from iak.pipeline.errors import BadLog, BadRequest
 from tests.builders import (
     DAYS,
     EVERYTHING,
-    batch_of,
     draw_rows,
-    encoding_of,
     small_catalog,
     snapshot_of,
     write_file,
@@ -90,35 +86,11 @@ def test_partition_values_are_decoded_and_the_default_partition_is_null(tmp_path
     write_file(tmp_path / "region=__HIVE_DEFAULT_PARTITION__/dt=2026-10-01/a.parquet", draw_rows(2))
     snapshot = snapshot_of(tmp_path, CATALOG)
     assert {dict(f.partition)["region"]: f.rows for f in snapshot.files} == {"a/b c": 1, None: 2}
-    selection = reader.select(snapshot, EVERYTHING, CATALOG)
+    selection = parquet.select(snapshot, EVERYTHING, CATALOG)
     read = [
-        reader.read_piece(selection, p, CATALOG)
-        for p in reader.pieces_of(selection, rank=0, world=1)
+        parquet.read_piece(selection, p, CATALOG) for p in pieces_of(selection, rank=0, world=1)
     ]
     assert [r.rows.column("region").to_pylist() for r in read] == [[None] * 2, ["a/b c"]]
-
-
-def test_hidden_files_and_folders_are_a_writers_own(root):
-    for name in (
-        "_SUCCESS",
-        ".a.parquet",
-        "_b.parquet",
-        "_temporary/0/c.parquet",
-        ".tmp/d.parquet",
-        "notes.txt",
-    ):
-        place = root / "region=ningbo/dt=2026-10-01" / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"half a file")
-    (root / "_staging").mkdir()
-    snapshot = snapshot_of(root, CATALOG)
-    assert len(snapshot.files) == 3
-    assert not snapshot.unreadable
-
-
-def test_a_folder_whose_own_name_is_hidden_is_read_all_the_same(tmp_path):
-    write_file(tmp_path / ".cache" / "_log" / "a.parquet", draw_rows(3))
-    assert take_snapshot(str(tmp_path / ".cache" / "_log"), partition_keys=()).rows == 3
 
 
 def test_a_file_outside_the_partitions_is_named(root):
@@ -128,13 +100,6 @@ def test_a_file_outside_the_partitions_is_named(root):
     assert [u.path for u in snapshot.unreadable] == ["region=ningbo/stray.parquet", "stray.parquet"]
     assert all("outside the folders region=.../dt=..." in u.reason for u in snapshot.unreadable)
     assert read_dates(str(root), CATALOG)[0].counted
-
-
-def test_a_flat_log_may_nest_its_files_as_it_likes(tmp_path):
-    write_file(tmp_path / "a.parquet", draw_rows(2))
-    write_file(tmp_path / "deep" / "er" / "b.parq", draw_rows(3))
-    snapshot = take_snapshot(str(tmp_path), partition_keys=())
-    assert [(f.path, f.rows) for f in snapshot.files] == [("a.parquet", 2), ("deep/er/b.parq", 3)]
 
 
 @pytest.mark.parametrize(
@@ -150,101 +115,6 @@ def test_the_same_folder_is_found_however_its_path_is_written(root, monkeypatch,
 def test_a_folder_that_is_none_is_refused(uri):
     with pytest.raises(BadRequest, match="data_root"):
         take_snapshot(uri, partition_keys=())
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda b: b[: len(b) // 2], id="cut in the middle"),
-        pytest.param(lambda b: b[:-3], id="cut in the footer"),
-        pytest.param(lambda _: b"", id="zero bytes"),
-        pytest.param(lambda _: b"PAR1PAR1", id="magic alone"),
-        pytest.param(
-            lambda b: b[:-8] + (2**31 - 1).to_bytes(4, "little") + b"PAR1", id="huge footer"
-        ),
-        pytest.param(lambda b: b[:-200] + b"\0" * 150 + b[-50:], id="holes in the footer"),
-    ],
-)
-def test_a_damaged_file_is_quarantined_by_name_while_others_are_read(root, damage):
-    path = root / "region=ningbo/dt=2026-10-01/part-00000.parquet"
-    path.write_bytes(damage(path.read_bytes()))
-    snapshot = snapshot_of(root, CATALOG)
-    assert [u.path for u in snapshot.unreadable] == [
-        "region=ningbo/dt=2026-10-01/part-00000.parquet"
-    ]
-    assert snapshot.unreadable[0].reason.startswith("no whole Parquet file: ")
-    assert snapshot.rows == 11
-
-
-def read_everything(root: Path) -> int:
-    selection = reader.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG)
-    rows = batch_of(draw_rows(9).append_column("region", pa.array(["a"] * 9)))
-    worker = Reader(
-        selection=selection, catalog=CATALOG, encoding=encoding_of(rows, CATALOG), rank=0, world=1
-    )
-    return sum(len(part) for part in worker.in_order())
-
-
-def test_chunks_beyond_the_end_of_the_file_are_a_named_error(root):
-    path = root / "region=ningbo/dt=2026-10-01/part-00000.parquet"
-    held = path.read_bytes()
-    footer = 8 + int.from_bytes(held[-8:-4], "little")
-    path.write_bytes(b"PAR1" + held[-footer:])
-    with pytest.raises(BadLog, match=r"part-00000\.parquet, row group 0 cannot be decoded"):
-        read_everything(root)
-
-
-@given(st.data())
-@settings(max_examples=100)
-def test_no_damage_whatever_ends_in_an_unnamed_error(tmp_path_factory, data):
-    root = tmp_path_factory.mktemp("log")
-    path = write_file(root / "region=a/dt=2026-10-01/a.parquet", draw_rows(30), [20, 10])
-    held = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 3))):
-        held[data.draw(st.integers(0, len(held) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(held)
-    try:
-        with np.errstate(all="ignore"):
-            read_everything(root)
-    except PipelineError as error:
-        assert "a.parquet" in str(error)  # noqa: PT017 - most damages raise nothing
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        pytest.param(lambda t: t.drop_columns(["price"]), "missing columns: price", id="missing"),
-        pytest.param(
-            lambda t: t.set_column(2, "user_id", pa.array([1.5] * len(t))),
-            "user_id: double, expected id",
-            id="retyped id",
-        ),
-        pytest.param(
-            lambda t: t.set_column(4, "hist", t.column("item_id")),
-            "hist: int64, expected list of ids",
-            id="list turned scalar",
-        ),
-        pytest.param(
-            lambda t: t.set_column(5, "slot", pa.array(["x"] * len(t))),
-            "slot: string, expected whole number",
-            id="text in an identity table",
-        ),
-        pytest.param(
-            lambda t: t.set_column(9, "click", pa.array(["yes"] * len(t))),
-            "click: string, expected label",
-            id="text label",
-        ),
-    ],
-)
-def test_a_file_that_breaks_the_schema_is_quarantined_by_name_while_others_are_read(
-    root, change, reason
-):
-    write_file(root / "region=ningbo/dt=2026-10-03/bad.parquet", change(draw_rows(5)))
-    snapshot = snapshot_of(root, CATALOG)
-    assert [(u.path, u.reason) for u in snapshot.unreadable] == [
-        ("region=ningbo/dt=2026-10-03/bad.parquet", reason)
-    ]
-    assert snapshot.rows == 18
 
 
 def test_a_log_without_a_readable_file_is_refused_with_the_reasons(root):
@@ -312,7 +182,7 @@ def test_the_record_lists_files_and_quarantine(root):
 
 def test_a_split_of_one_region_reads_only_its_rows(root):
     ningbo = Split(name="n", first=None, last=None, where={"region": ("ningbo",)}, slice=(0.0, 1.0))
-    assert reader.select(snapshot_of(root, CATALOG), ningbo, CATALOG).rows == 12
+    assert parquet.select(snapshot_of(root, CATALOG), ningbo, CATALOG).rows == 12
 
 
 def test_a_relative_folder_is_kept_absolute_for_workers_that_run_elsewhere(
@@ -367,35 +237,9 @@ def test_other_files_are_ignored_by_name_with_the_reason(root, name, start, reas
     )
 
 
-def test_folders_that_are_no_partition_are_ignored_by_name(root):
-    write_file(root / "d5" / "part.parquet", draw_rows(2))
-    write_file(root / "region=ningbo" / "hour=3" / "part.parquet", draw_rows(2))
-    snapshot = snapshot_of(root, CATALOG)
-    assert [(i.path, i.reason) for i in sorted(snapshot.ignored, key=lambda i: i.path)] == [
-        ("d5/", "no folder region=..."),
-        ("region=ningbo/hour=3/", "no folder dt=..."),
-    ]
-
-
 def test_a_log_whose_files_are_all_ignored_is_refused_with_their_number_and_why(root):
     for path in root.rglob("*.parquet"):
         path.with_suffix(".csv").write_text("a,b")
         path.unlink()
     with pytest.raises(BadLog, match=r"3 ignored: no Parquet: it begins with b'a,b'"):
         open_log(CATALOG, str(root.parent), wanted=["pretrain"])
-
-
-def test_files_are_not_read_for_one_reason_a_line_with_their_rows(root):
-    for number in (1, 2):
-        write_file(
-            root / f"region=ningbo/dt=2026-10-02/late-{number}.parquet",
-            draw_rows(5).drop_columns(["price"]),
-        )
-    (root / "region=ningbo/dt=2026-10-02/cut.parquet").write_bytes(b"PAR1")
-    (root / "region=ningbo/dt=2026-10-02/notes.txt").write_text("note")
-    messages = [p.message for p in logs.file_problems(snapshot_of(root, CATALOG))]
-    assert messages == [
-        "2 of 6 files lack price (10 rows)",
-        "1 of 6 files: no whole Parquet file: 4 bytes are too few for Parquet",
-        "1 ignored: no Parquet: it begins with b'note', not PAR1",
-    ]

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.data import logs, partitions, reader
+from iak.pipeline.data import parquet, partitions
 from iak.pipeline.data.check import check_log
+from iak.pipeline.data.file_problems import null_words
 from iak.pipeline.data.logs import take_snapshot
+from iak.pipeline.data.pieces import pieces_of
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.splits import Split
 from iak.pipeline.data.view import open_log
@@ -102,9 +104,9 @@ def with_region(count: int, region: str | None, first: int = 0) -> pa.Table:
 
 
 def ids_of(root: Path, split: Split, catalog: Catalog = CATALOG) -> list[int]:
-    selection = reader.select(snapshot_of(root, catalog), split, catalog)
-    pieces = reader.pieces_of(selection, rank=0, world=1)
-    parts = [reader.read_piece(selection, piece, catalog).rows for piece in pieces]
+    selection = parquet.select(snapshot_of(root, catalog), split, catalog)
+    pieces = pieces_of(selection, rank=0, world=1)
+    parts = [parquet.read_piece(selection, piece, catalog).rows for piece in pieces]
     return sorted(event for part in parts for event in part.column("event_id").to_pylist())
 
 
@@ -166,7 +168,7 @@ def test_disagreement_is_counted_where_rows_are_read_and_where_they_are_checked(
     seen: Counter[str] = Counter()
     rows = batch_of(with_region(9, "c"))
     worker = Reader(
-        selection=reader.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG),
+        selection=parquet.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG),
         catalog=CATALOG,
         encoding=encoding_of(rows, CATALOG),
         rank=0,
@@ -185,14 +187,14 @@ def test_a_folder_called_null_is_warned_of_where_no_column_tells_what_it_is(tmp_
     root = tmp_path / "events"
     write(root, "null", DAYS[0], draw_rows(4))
     snapshot = take_snapshot(str(root), partition_keys=("region", "dt"))
-    assert logs.null_words(snapshot) == {"region": 4}
+    assert null_words(snapshot) == {"region": 4}
     report = check_log(CATALOG, str(tmp_path), sample_rows=1000)
     (found,) = [f for f in report.findings if "read as the word null" in f.what]
     assert (found.level, found.count, found.column) == ("warn", 4, "region")
     write_file(root / "region=null" / f"dt={DAYS[0]}" / "part-0.parquet", with_region(4, None))
     report = check_log(CATALOG, str(tmp_path), sample_rows=1000)
     assert [f.count for f in report.findings if "null domain key" in f.what] == [4]
-    assert not logs.null_words(take_snapshot(str(root), partition_keys=("region", "dt")))
+    assert not null_words(take_snapshot(str(root), partition_keys=("region", "dt")))
 
 
 NAMES = st.text(
@@ -210,9 +212,9 @@ def test_a_value_survives_its_folders_escapes_where_the_column_is_inside(
     root = tmp_path_factory.mktemp("log")
     rows = with_region(3, name) if is_inside else draw_rows(3)
     write(root, escape(name, safe=""), DAYS[0], rows)
-    selection = reader.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG)
-    (piece,) = reader.pieces_of(selection, rank=0, world=1)
-    found = reader.read_piece(selection, piece, CATALOG)
+    selection = parquet.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG)
+    (piece,) = pieces_of(selection, rank=0, world=1)
+    found = parquet.read_piece(selection, piece, CATALOG)
     expected = name if is_inside or escape is quote else quote_plus(name, safe="")
     if is_inside or escape is quote:
         assert found.rows.column("region").to_pylist() == [expected] * 3

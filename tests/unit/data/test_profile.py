@@ -3,10 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from iak.pipeline.data.profile import Labels, power, profile_log, stability_index
+from iak.pipeline.data.profile import Labels, power, profile_log
 from iak.pipeline.data.view import open_log
 from tests.builders import DAYS, FIRST_S, REGIONS, partition, small_catalog, write_file
 
@@ -119,24 +117,3 @@ def test_domains_that_the_gate_cannot_judge_are_counted(log):
     splits = {"pretrain": {"days": [0, 0]}, "gate": {"days": [0, 0], "slice": [0.0, 0.5]}}
     splits["pretrain"]["slice"] = [0.5, 1.0]
     assert profiled(log, splits=splits).undecided["ctr"] == {"domains": 2, "too few": 2}
-
-
-counts = st.lists(st.integers(0, 500), min_size=2, max_size=8).filter(lambda c: sum(c) > 0)
-
-
-@given(counts)
-def test_alike_histograms_do_not_drift_and_no_index_is_negative(histogram):
-    one = np.array(histogram, np.float64)
-    assert stability_index(one, one) == 0
-    assert stability_index(one, one[::-1].copy()) >= 0
-
-
-@given(counts, st.randoms(use_true_random=False))
-def test_the_index_knows_no_order_of_bins_and_no_direction(histogram, random):
-    one = np.array(histogram, np.float64)
-    other = one[::-1].copy()
-    order = list(range(len(one)))
-    random.shuffle(order)
-    found = stability_index(one, other)
-    assert stability_index(one[order], other[order]) == pytest.approx(found)
-    assert stability_index(other, one) == pytest.approx(found)

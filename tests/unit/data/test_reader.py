@@ -2,14 +2,11 @@
 
 import itertools
 import tempfile
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.data import hashing, reader, splits
+from iak.pipeline.data import hashing, parquet, reader, splits
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.reader import Cursor, Reader
-from iak.pipeline.data.splits import Selection, Split
+from iak.pipeline.data.splits import Split
 from iak.pipeline.errors import BadLog
 from iak.schemas.log import Catalog
 from tests.builders import (
@@ -330,90 +327,13 @@ def test_ids_of_every_type_become_one_type_of_text(column, words):
     assert (found.type, found.to_pylist()) == (pa.string(), words)
 
 
-def shares_of(days, *, world, chunk_rows, first=0):
-    """What each worker reads of files with one row group each, by the days that they belong to."""
-    selection = selection_of(days, first=first)
-    return [
-        reader.pieces_by_day(
-            selection, rank=rank, world=world, date_key="dt", chunk_rows=chunk_rows
-        )
-        for rank in range(world)
-    ]
-
-
-def selection_of(days, *, first=0):
-    """Region by region, as hive partitions are sorted: days lie apart."""
-    placed = sorted(
-        (region, f"2026-01-{first + day:02}", rows)
-        for day, files in enumerate(days, start=1)
-        for region, rows in enumerate(files)
-    )
-    files = [SimpleNamespace(partition=(("region", r), ("dt", day))) for r, day, _ in placed]
-    return Selection(
-        split=EVERYTHING,
-        snapshot=SimpleNamespace(files=files),
-        groups=tuple((file, 0, rows) for file, (_, _, rows) in enumerate(placed)),
-    )
-
-
-@given(
-    days=st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=4), min_size=1, max_size=5),
-    world=st.integers(1, 7),
-    chunk_rows=st.integers(1, 120),
-)
-def test_shares_by_day_are_every_row_once_and_a_part_of_every_day(days, world, chunk_rows):
-    selection = selection_of(days)
-    day_of = [dict(file.partition)["dt"] for file in selection.snapshot.files]
-    rows_of_day = Counter()
-    for file, _, rows in selection.groups:
-        rows_of_day[day_of[file]] += rows
-    shares = shares_of(days, world=world, chunk_rows=chunk_rows)
-    rows = [(p.file, row) for share in shares for p in share for row in range(p.start, p.stop)]
-    everything = [(file, row) for file, _, n in selection.groups for row in range(n)]
-    assert sorted(rows) == everything
-    for share in shares:
-        assert [p.file for p in share] == sorted(p.file for p in share)
-        own = Counter()
-        for piece in share:
-            own[day_of[piece.file]] += piece.rows
-        for day, count in rows_of_day.items():
-            assert abs(own[day] - count / world) <= 2 * count / (8 * world) + 1
-
-
-@given(rows=st.integers(1, 300), world=st.integers(1, 7), chunk_rows=st.integers(1, 120))
-def test_a_share_ends_where_a_chunk_does_unless_that_is_far(rows, world, chunk_rows):
-    for share in shares_of([[rows]], world=world, chunk_rows=chunk_rows):
-        for piece in share:
-            if chunk_rows / 2 <= rows / (8 * world):
-                assert piece.stop == rows or piece.stop % chunk_rows == 0
-
-
-def test_a_day_later_only_the_new_days_chunks_are_new_and_everybody_has_some():
-    """Seven days of 57 rows; the window moves by one; 2 workers; chunks of 16 rows."""
-
-    def chunks(first):
-        return [
-            {
-                (first + p.file, max(c, p.start), min(c + 16, p.stop))
-                for p in share
-                for c in range(p.start - p.start % 16, p.stop, 16)
-            }
-            for share in shares_of([[57]] * 7, world=2, chunk_rows=16, first=first)
-        ]
-
-    before, after = chunks(0), chunks(1)
-    new = [here - set.union(*before) for here in after]
-    assert set.union(*new) == {(7, 0, 16), (7, 16, 28), (7, 28, 32), (7, 32, 48), (7, 48, 57)}
-    assert all(new)
-
-
 def test_damaged_pages_are_named_with_their_file_and_row_group(log):
     snapshot = snapshot_of(log, CATALOG)
     path = log / snapshot.files[0].path
     held = bytearray(path.read_bytes())
     held[4:204] = b"\xff" * 200
     path.write_bytes(held)
-    selection = reader.select(snapshot_of(log, CATALOG), EVERYTHING, CATALOG)
+    selection = parquet.select(snapshot_of(log, CATALOG), EVERYTHING, CATALOG)
     worker = Reader(selection=selection, catalog=CATALOG, encoding=ENCODING, rank=0, world=1)
     with pytest.raises(BadLog, match=r"part-00001\.parquet, row group 0 cannot be decoded"):
         list(worker.in_order())
@@ -431,20 +351,6 @@ def test_a_file_that_changes_under_a_run_is_named(log, change):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadLog, match=r"part-00000\.parquet .*start the run again"):
         list(worker.in_order())
-
-
-def test_labels_ripen_by_event_time_and_unknown_ages_never_do():
-    catalog = small_catalog(tasks=[{"label": "click", "matures_after": "P1D"}, {"label": "order"}])
-    noon = 1_790_812_800 + 43_200
-    rows = batch_of(
-        {
-            "event_time": pa.array([noon, noon + 86_400, None], pa.int64()),
-            "click": pa.array([1, 1, 1], pa.int8()),
-        }
-    )
-    unripe = reader.unripe(rows, catalog, date(2026, 10, 2))
-    assert unripe["click"].tolist() == [False, True, True]
-    assert "order" not in unripe
 
 
 def test_labels_ripen_by_the_end_of_their_day_where_only_dates_are_known(tmp_path):
@@ -500,37 +406,3 @@ def test_quarantined_rows_keep_their_place_and_lose_their_labels(tmp_path):
     assert table.column("y.cvr").to_pylist() == [0, 0, 0, None, 1, 0]
     assert seen["quarantine: label outside {0, 1}: 2 in click"] == 1
     assert seen["quarantine: order without click"] == 1
-
-
-def test_prefetching_keeps_items_and_raises_the_producers_error():
-    def items() -> Iterator[int]:
-        yield from range(5)
-        raise BadLog("broken")
-
-    got = []
-    with pytest.raises(BadLog, match="broken"):
-        got.extend(reader.prefetch(items(), depth=2))
-    assert list(reader.prefetch(iter(range(9)), depth=1)) == list(range(9))
-
-
-def test_a_consumer_that_stops_early_leaves_no_thread_behind():
-    ready = reader.prefetch(iter(range(1_000)), depth=1)
-    assert next(ready) == 0
-    ready.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name == "prefetch"]
-
-
-def test_prefetching_is_bounded_however_slow_the_consumer_is():
-    made = []
-
-    def items():
-        for number in range(50):
-            made.append(number)
-            yield number
-
-    ahead = []
-    for number in reader.prefetch(items(), depth=3):
-        time.sleep(0.002)
-        ahead.append(len(made) - number - 1)
-    assert made == list(range(50))
-    assert 0 < max(ahead) <= 3 + 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.data import hashing, reader, repeats
+from iak.pipeline.data import hashing, parquet, repeats
 from iak.pipeline.data.check import check_log
 from iak.pipeline.data.repeats import KeyCounter, Repeats
 from iak.pipeline.data.view import open_log
@@ -110,7 +110,7 @@ def test_null_ids_repeat_nothing(tmp_path):
 def test_the_newest_rows_are_looked_at_until_there_are_enough_and_all_when_asked(tmp_path):
     write_days(tmp_path, 0, 0, 200)
     catalog = small_catalog()
-    selection = reader.select(snapshot_of(tmp_path / "events", catalog), EVERYTHING, catalog)
+    selection = parquet.select(snapshot_of(tmp_path / "events", catalog), EVERYTHING, catalog)
     some = repeats.count_repeats([selection], catalog, rows=150)
     everything = repeats.count_repeats([selection], catalog, rows=None)
     assert some == Repeats(column="event_id", rows=200, repeated=0)

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from iak.pipeline.data import hashing, splits
 from iak.pipeline.data.check import check_log
-from iak.pipeline.data.view import open_log, read_dates
+from iak.pipeline.data.event_dates import read_dates
+from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog, SplitSpec
 from tests.builders import batch_of, draw_rows, small_catalog, write_file, write_log

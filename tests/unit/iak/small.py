@@ -12,6 +12,7 @@ from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.process import Worker
 from iak.pipeline.tuning.tune import Setting, Stage
+from iak.schemas.job import StageSpec
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
 TASKS = (
@@ -52,8 +53,8 @@ class Kept:
     h: torch.Tensor
     x: torch.Tensor
 
-    def of(self, places):
-        h_BH, x_BX = self.h[places], self.x[places]
+    def of(self, index_B):
+        h_BH, x_BX = self.h[index_B], self.x[index_B]
         return Read(h_BH=h_BH, a_BA=standard().of(h_BH, x_BX))
 
 
@@ -104,10 +105,14 @@ def setting(train, valid, worker=ALONE):
     return Setting(heads=small_heads(), tasks=TASKS, train=train, valid=valid, worker=worker)
 
 
-def stage(**changes):
+def stage(*, step_rows=64, beta=1e-3, seed=5, starts_live=False, **changes):
+    """A stage of few rows; `changes` are settings of its spec."""
     fields = {
         "lr": 0.01, "compression_epochs": 2, "max_epochs": 4, "live_epochs": 4, "patience": 2,
-        "shrink": 0.0, "min_batch": 8, "max_batch": 64, "steps_per_epoch": 8, "beta": 1e-3,
-        "seed": 5, "decay_share": 0.0, "max_steps_per_epoch": 99, "step_rows": 64,
+        "shrink": 0.0, "min_batch": 8, "max_batch": 64, "steps_per_epoch": 8, "decay_share": 0.0,
+        "max_steps_per_epoch": 99,
     }  # fmt: skip
-    return Stage(**fields | changes)
+    return Stage(
+        spec=StageSpec(**fields | changes), step_rows=step_rows, beta=beta, seed=seed,
+        starts_live=starts_live,
+    )  # fmt: skip

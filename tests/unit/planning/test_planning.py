@@ -121,7 +121,7 @@ def test_the_bank_is_as_large_as_the_one_that_is_tuned():
     shape = KernelShape.on(heads, KernelSpec(), inputs=work.h_units + 256)
     assert work.kernels.units == bank.units(shape)
     held = answer(question(precision="int8"), load_cluster("8xH100")).estimate.memory[0]
-    stage = Stage(**DomainStageSpec().model_dump(), step_rows=65_536, beta=1e-3, seed=0)
+    stage = Stage(spec=DomainStageSpec(), step_rows=65_536, beta=1e-3, seed=0)
     at_once = max(part.stop - part.start for part in cohorts_of([10**7 // 1000] * 1000, stage))
     assert 1 < at_once < 1000
     assert held["bank"] == 2 * (1000 + at_once) * 4 * bank.units(shape)

@@ -86,13 +86,13 @@ def published(tmp_path_factory):
 
 
 def test_a_bundle_comes_back_bit_for_bit(published):
-    found = read(published)
-    assert same(found.tensors, tensors())
-    assert found.manifest.name == "region=a" == published.name
-    assert (found.manifest.level, found.manifest.domain) == (["region"], {"region": "a"})
-    assert found.manifest.shapes["turned"] == [5, 3]
-    assert found.manifest.weights_digest == weights_digest(tensors()) != weights_digest(tensors(1))
-    assert found.manifest.verdict == VERDICT
+    result = read(published)
+    assert same(result.tensors, tensors())
+    assert result.manifest.name == "region=a" == published.name
+    assert (result.manifest.level, result.manifest.domain) == (["region"], {"region": "a"})
+    assert result.manifest.shapes["turned"] == [5, 3]
+    assert result.manifest.weights_digest == weights_digest(tensors()) != weights_digest(tensors(1))
+    assert result.manifest.verdict == VERDICT
 
 
 def test_equal_contents_make_equal_bytes(tmp_path):
@@ -104,18 +104,18 @@ def test_equal_contents_make_equal_bytes(tmp_path):
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from([WEIGHTS, MANIFEST]),
-    place=st.floats(0, 1, exclude_max=True),
+    share=st.floats(0, 1, exclude_max=True),
     flip=st.integers(1, 255),
 )
-@example(name=MANIFEST, place=0.0, flip=1)
-@example(name=MANIFEST, place=0.999999, flip=ord("\n") ^ ord(" "))
-def test_any_flipped_byte_is_refused(published, tmp_path, name, place, flip):
+@example(name=MANIFEST, share=0.0, flip=1)
+@example(name=MANIFEST, share=0.999999, flip=ord("\n") ^ ord(" "))
+def test_any_flipped_byte_is_refused(published, tmp_path, name, share, flip):
     copy = tmp_path / published.name
     copy.mkdir(exist_ok=True)
     for file in (WEIGHTS, MANIFEST):
         (copy / file).write_bytes((published / file).read_bytes())
     data = bytearray((copy / name).read_bytes())
-    data[int(place * len(data))] ^= flip
+    data[int(share * len(data))] ^= flip
     (copy / name).write_bytes(data)
     with pytest.raises((Corrupt, BadRequest)):
         read(copy)
@@ -127,11 +127,11 @@ def test_no_byte_of_the_manifest_may_become_any_other_digit_or_blank(published, 
     copy = tmp_path / published.name
     copy.mkdir()
     (copy / WEIGHTS).write_bytes((published / WEIGHTS).read_bytes())
-    for place in range(len(data)):
+    for index in range(len(data)):
         for byte in b' \n0195-"e{':
-            if data[place] == byte:
+            if data[index] == byte:
                 continue
-            changed = data[:place] + bytes([byte]) + data[place + 1 :]
+            changed = data[:index] + bytes([byte]) + data[index + 1 :]
             (copy / MANIFEST).write_bytes(changed)
             with pytest.raises((Corrupt, BadRequest)):
                 read(copy)
@@ -234,8 +234,8 @@ def test_a_write_that_dies_leaves_one_whole_bundle(tmp_path, monkeypatch, step, 
     with suppress(KeyboardInterrupt):
         write(tmp_path, seed=2)
     monkeypatch.undo()
-    found = read(folder).tensors
-    assert same(found, tensors(1)) or same(found, tensors(2))
+    result = read(folder).tensors
+    assert same(result, tensors(1)) or same(result, tensors(2))
     assert list_bundles(tmp_path) == [folder]
     assert names_in(tmp_path) == ["pooled"]
 

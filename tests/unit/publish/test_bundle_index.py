@@ -20,7 +20,7 @@ from iak.pipeline.publish.bundle_index import (
     read_index,
     write_index,
 )
-from iak.pipeline.publish.bundle_set import live_kernels, read_shelf
+from iak.pipeline.publish.bundle_set import live_kernels, read_bundle_set
 from iak.pipeline.sealed import parsed, seal, spelled
 from tests.unit.publish.test_bundle import BASE, SCHEMA, VERDICT, write
 
@@ -50,7 +50,7 @@ def refused_by_all(root, kind, match):
     readers = (
         lambda: read_index(root),
         lambda: check_index(root, **ON),
-        lambda: read_shelf(root, **ON),
+        lambda: read_bundle_set(root, **ON),
         lambda: live_kernels(root, **ON, reads="hx"),
         lambda: live_kernels(root.parent, **ON, reads="hx"),
     )
@@ -75,8 +75,8 @@ def test_the_index_names_every_bundle_with_its_digests_and_its_verdict(night):
 
 def test_a_folder_with_bundles_and_no_index_is_a_night_that_was_killed(night):
     (night / INDEX).unlink()
-    told = r"killed before it was published. Run its `iak finetune` again .*: it resumes"
-    refused_by_all(night, BadRequest, told)
+    events = r"killed before it was published. Run its `iak finetune` again .*: it resumes"
+    refused_by_all(night, BadRequest, events)
 
 
 @pytest.mark.parametrize("has_index", [True, False])
@@ -88,7 +88,7 @@ def test_an_emptied_folder_is_refused(night, has_index):
     else:
         (night / INDEX).unlink()
         with pytest.raises(BadRequest, match="no bundle below"):
-            read_shelf(night, **ON)
+            read_bundle_set(night, **ON)
 
 
 def test_a_bundle_that_is_missing_is_refused_by_name(night):

@@ -1,4 +1,4 @@
-"""The shelf: a row gets its own bundle, else its nearest ancestor's, else the base itself."""
+"""The bundle set: a row gets its own bundle, else its nearest ancestor's, else the base itself."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from iak.pipeline.errors import BadRequest, WrongBase
 from iak.pipeline.iak import kernel
 from iak.pipeline.publish.bundle import write_bundle
 from iak.pipeline.publish.bundle_index import write_index
-from iak.pipeline.publish.bundle_set import BASE_SLOT, read_shelf
+from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.schemas.verdict import Verdict
 from tests.unit.iak.small import SHAPE, X_UNITS, moved_kernel, normal, small_heads
@@ -44,16 +44,16 @@ def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None):
     )  # fmt: skip
 
 
-def shelf_of(root, names, **changes):
+def bundle_set_of(root, names, **changes):
     for name in names:
         write(root, name, **changes)
     write_index(root)
-    return read_shelf(root, base_fingerprint=BASE, schema_hash=SCHEMA)
+    return read_bundle_set(root, base_fingerprint=BASE, schema_hash=SCHEMA)
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
-    return shelf_of(tmp_path_factory.mktemp("bundles"), BUNDLES)
+def bundle_set(tmp_path_factory):
+    return bundle_set_of(tmp_path_factory.mktemp("bundles"), BUNDLES)
 
 
 @pytest.mark.parametrize(
@@ -66,29 +66,31 @@ def shelf(tmp_path_factory):
         pytest.param("cx", "pooled", "pooled", id="an unknown parent: the pooled"),
     ],
 )
-def test_a_domain_is_served_by_its_nearest_bundle(shelf, path, any_bundle, published):
+def test_a_domain_is_served_by_its_nearest_bundle(bundle_set, path, any_bundle, published):
     region, daypart = path
     names = ["pooled", f"region={region}", f"region={region}/daypart={daypart}"]
     for expected, published_only in ((any_bundle, False), (published, True)):
-        slot = shelf.slot_for(names, published_only=published_only)
-        assert shelf.names[slot] == expected
+        slot = bundle_set.slot_for(names, published_only=published_only)
+        assert bundle_set.names[slot] == expected
 
 
 def test_without_a_published_ancestor_the_base_serves(tmp_path):
-    shelf = shelf_of(tmp_path, ["pooled", "region=a"], published=False)
-    assert shelf.slot_for(["pooled", "region=a"], published_only=True) == BASE_SLOT
-    assert shelf.slot_for(["pooled", "region=a"], published_only=False) != BASE_SLOT
-    assert shelf.slot_for([], published_only=False) == BASE_SLOT
+    bundle_set = bundle_set_of(tmp_path, ["pooled", "region=a"], published=False)
+    assert bundle_set.slot_for(["pooled", "region=a"], published_only=True) == BASE_SLOT
+    assert bundle_set.slot_for(["pooled", "region=a"], published_only=False) != BASE_SLOT
+    assert bundle_set.slot_for([], published_only=False) == BASE_SLOT
 
 
 @given(slots=st.lists(st.integers(-1, len(BUNDLES) - 1), max_size=60))
-def test_each_row_is_served_by_its_slot_and_the_bases_rows_are_the_bases_bit_for_bit(shelf, slots):
+def test_each_row_is_served_by_its_slot_and_the_bases_rows_are_the_bases_bit_for_bit(
+    bundle_set, slots
+):
     heads, rows = small_heads(), len(slots)
     h_BH, x_BX = normal(rows, SHAPE.base), normal(rows, X_UNITS, seed=1)
     slots_B = torch.tensor(slots, dtype=torch.int64)
-    served_BT = shelf.logits(heads, h_BH, x_BX, slots_B)
+    served_BT = bundle_set.logits(heads, h_BH, x_BX, slots_B)
     assert torch.equal(served_BT[slots_B == BASE_SLOT], heads(h_BH)[slots_B == BASE_SLOT])
-    for slot, name in enumerate(shelf.names):
+    for slot, name in enumerate(bundle_set.names):
         mine = slots_B == slot
         seed = BUNDLES[name][1]
         a_BA = torch.cat([h_BH, x_BX], dim=1)[mine]
@@ -98,21 +100,21 @@ def test_each_row_is_served_by_its_slot_and_the_bases_rows_are_the_bases_bit_for
 
 
 def test_a_kernel_that_reads_h_alone_is_served_so(tmp_path):
-    shelf = shelf_of(tmp_path, ["pooled"], reads="h")
-    assert not shelf.reads_x
-    assert shelf.mean_KA.shape == (1, SHAPE.base)
+    bundle_set = bundle_set_of(tmp_path, ["pooled"], reads="h")
+    assert not bundle_set.reads_x
+    assert bundle_set.mean_KA.shape == (1, SHAPE.base)
 
 
 def test_no_bundle_is_refused(tmp_path):
     with pytest.raises(BadRequest, match="no bundle below"):
-        read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
+        read_bundle_set(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
 
 
 def test_a_bundle_of_another_base_is_refused(tmp_path):
     write(tmp_path, "pooled", base="d" * 64)
     write_index(tmp_path)
     with pytest.raises(WrongBase):
-        read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
+        read_bundle_set(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
 
 
 def test_bundles_of_different_shapes_are_refused(tmp_path):
@@ -120,4 +122,4 @@ def test_bundles_of_different_shapes_are_refused(tmp_path):
     write(tmp_path, "region=a", hidden=3)
     write_index(tmp_path)
     with pytest.raises(BadRequest, match="differ in shape: pooled and region=a"):
-        read_shelf(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
+        read_bundle_set(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)

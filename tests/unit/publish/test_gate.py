@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iak.pipeline.publish.gate import GateRows, TaskRows, judge
-from iak.pipeline.stats.metrics import cross_entropy
+from iak.pipeline.stats.losses import cross_entropy
 from iak.schemas.job import GateSpec
 
 

@@ -66,8 +66,8 @@ def run_of(rows, name="a", labels=None):
 
 
 def test_a_conversion_is_judged_on_clicked_rows_and_over_all_rows():
-    told = [(t.name, t.task, t.space, t.given, t.kept, t.has_loss) for t in TASKS]
-    assert told == [
+    events = [(t.name, t.task, t.space, t.given, t.kept, t.has_loss) for t in TASKS]
+    assert events == [
         ("ctr", "ctr", "own", None, 0.5, True),
         ("cvr", "cvr", "own", "ctr", 1.0, False),
         ("ctcvr", "cvr", "all", None, 0.5, True),
@@ -84,15 +84,15 @@ def test_labels_and_masks_are_those_of_each_metric_task():
         "ctcvr": [False, True, True, True],
     }
     assert columns.kept == {"ctr": 0.5, "cvr": 1.0, "ctcvr": 0.5}
-    found = probabilities_of(table, TASKS, ["base"])["base"]
-    assert (found["cvr"][0], found["ctcvr"][0]) == (0.5, 0.15)
+    result = probabilities_of(table, TASKS, ["base"])["base"]
+    assert (result["cvr"][0], result["ctcvr"][0]) == (0.5, 0.15)
 
 
 def test_workers_files_are_read_in_the_order_of_their_ranks(tmp_path):
     parts = {rank: table_of([rank]) for rank in (0, 1, 2, 9, 10, 11)}
-    found = read_predictions(write(tmp_path, "test", parts), "test")
-    assert found.table.column("row").to_pylist() == [0, 1, 2, 9, 10, 11]
-    assert found.document == document()
+    result = read_predictions(write(tmp_path, "test", parts), "test")
+    assert result.table.column("row").to_pylist() == [0, 1, 2, 9, 10, 11]
+    assert result.document == document()
 
 
 def test_another_split_names_those_that_are_there(tmp_path):

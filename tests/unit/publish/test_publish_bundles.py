@@ -1,5 +1,6 @@
-"""The offer: every tuned kernel is judged on its own rows and written with its verdict."""
+"""Publishing: every tuned kernel is judged on its own rows and written with its verdict."""
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak.bank import Bank, stack
 from iak.pipeline.publish.bundle import read_bundle
-from iak.pipeline.publish.bundle_set import live_kernels, read_shelf
-from iak.pipeline.publish.publish_bundles import Provenance, offer
+from iak.pipeline.publish.bundle_set import live_kernels, read_bundle_set
+from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.tuning.finetune import Finetuned, Judged, Level
+from iak.pipeline.tuning.finetune import Finetuned, Level
+from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.pipeline.tuning.tune import Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import GateSpec
@@ -21,7 +23,7 @@ from iak.schemas.task import TaskSpec
 from tests.unit.iak.small import SHAPE, moved_kernel, standard
 
 BASE, SCHEMA = "b" * 64, "c" * 64
-PAPERS = Provenance(
+PROVENANCE = Provenance(
     base_fingerprint=BASE, schema_hash=SCHEMA, data_window={"rows": 7},
     spec={"kernel": {"reads": "hx"}}, versions={}, created_at=datetime(2026, 11, 20, tzinfo=UTC),
 )  # fmt: skip
@@ -37,7 +39,7 @@ TASKS = metric_tasks(
 )
 
 
-def judged(better, rows=ROWS, seed=0, *, order=None):
+def paired(better, rows=ROWS, seed=0, *, order=None):
     """Gate rows whose candidate is `better` by so much in logit; negative is worse.
 
     `order` is the same of the conversion given its click, where it differs.
@@ -58,7 +60,7 @@ def judged(better, rows=ROWS, seed=0, *, order=None):
         for who, values in zip(("base", "candidate"), pair, strict=True)
     }
     mask = np.ones((rows, 2), np.bool_)
-    return Judged(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
+    return PairedRows(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
 
 
 A = Domain((("region", "a"),))
@@ -77,9 +79,9 @@ def level(keys, gate_rows):
         bank=bank, start_loss=[0.5] * count, best_loss=[0.4] * count, best_epoch=[3] * count,
         epochs=4, stopped_at_cap=[],
     )  # fmt: skip
-    found = {name: rows for name, rows in gate_rows.items() if rows is not None}
+    present = {name: rows for name, rows in gate_rows.items() if rows is not None}
     rows = dict.fromkeys(kernels, 1234)
-    return Level(keys=keys, tuned=tuned, rows=rows, judged=found, domains=domains)
+    return Level(keys=keys, tuned=tuned, rows=rows, gate_rows=present, domains=domains)
 
 
 @pytest.fixture(scope="module")
@@ -88,25 +90,35 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def offers(root):
-    done = Finetuned(
+def done():
+    return Finetuned(
         levels=(
-            level((), {Domain(): judged(0.8)}),
-            level(("region",), {A: judged(-0.8), SLASH: None}),
+            level((), {Domain(): paired(0.8)}),
+            level(("region",), {A: paired(-0.8), SLASH: None}),
             level(
                 ("region", "daypart"),
-                {CROSS: judged(0.8, rows=50), OTHER: judged(0.8, rows=3000, order=-2.0)},
+                {CROSS: paired(0.8, rows=50), OTHER: paired(0.8, rows=3000, order=-2.0)},
             ),
         ),
-        below_floor={}, standard=standard(), tasks=("ctr", "cvr"), contract={}, labels={},
-        digest="d", digest_before="d", cache={}, standard_from="the cache",
-        plan=(), parameters_per_kernel=1,
+        below_floor={"region=z": 3}, standard=standard(), tasks=("ctr", "cvr"),
+        contract={"null label": 2}, labels={"known ctr": 9, "positive ctr": 4},
+        digest="d", digest_before="d", cache={"folder": "/c", "rows_read": 5, "stopped": ""},
+        standard_from="the cache", plan=({"table": "item", "rows": 7},), parameters_per_kernel=1,
     )  # fmt: skip
-    return {o.domain: o for o in offer(done, root, papers=PAPERS, tasks=TASKS, gate=GateSpec())}
+
+
+@pytest.fixture(scope="module")
+def published(done, root):
+    return publish_bundles(done, root, provenance=PROVENANCE, tasks=TASKS, gate=GateSpec())
+
+
+@pytest.fixture(scope="module")
+def kernels(published):
+    return {kernel.domain: kernel for kernel in published}
 
 
 @pytest.mark.parametrize(
-    ("domain", "published", "reason"),
+    ("domain", "serves", "reason"),
     [
         ("pooled", True, " of 300 users: beyond 1.65 standard errors"),
         ("region=a", False, "ctr holds it: "),
@@ -115,26 +127,26 @@ def offers(root):
         (OTHER.name, False, "cvr holds it: AUC "),
     ],
 )
-def test_the_verdict_is_given_with_its_reason_and_written(offers, domain, published, reason):
-    found = offers[domain]
-    assert (found.verdict.publish, found.rows) == (published, 1234)
-    assert reason in found.verdict.reason
-    assert found.valid_gain == pytest.approx(0.1)
-    manifest = read_bundle(found.path, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
-    assert manifest.verdict == found.verdict
+def test_the_verdict_is_given_with_its_reason_and_written(kernels, root, domain, serves, reason):
+    kernel = kernels[domain]
+    assert (kernel.published, kernel.gate.publish, kernel.tuning_rows) == (serves, serves, 1234)
+    assert kernel.reason == kernel.gate.reason
+    assert reason in kernel.reason
+    assert kernel.valid_gain == pytest.approx(0.1)
+    manifest = read_bundle(root / kernel.bundle, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
+    assert manifest.verdict == kernel.gate
     assert manifest.data_window == {"rows": 7, "tuning_rows": 1234}
 
 
-def test_a_name_with_a_slash_in_a_value_keeps_its_keys(offers):
-    manifest = read_bundle(
-        offers[CROSS.name].path, base_fingerprint=BASE, schema_hash=SCHEMA
-    ).manifest
+def test_a_name_with_a_slash_in_a_value_keeps_its_keys(kernels, root):
+    folder = root / kernels[CROSS.name].bundle
+    manifest = read_bundle(folder, base_fingerprint=BASE, schema_hash=SCHEMA).manifest
     assert manifest.domain == {"region": "b/c", "daypart": "x"}
 
 
-def test_the_verdict_tells_every_task_as_evaluation_counts_it(offers):
-    rows = judged(0.8)
-    tasks = offers["pooled"].verdict.tasks
+def test_the_verdict_tells_every_task_as_evaluation_counts_it(kernels):
+    rows = paired(0.8)
+    tasks = kernels["pooled"].gate.tasks
     clicked = int(rows.labels_nT[:, 0].sum())
     bought = int(rows.labels_nT[:, 1].sum())
     counts = [(t.task, t.rows, t.positives) for t in tasks]
@@ -152,27 +164,27 @@ def test_the_verdict_tells_every_task_as_evaluation_counts_it(offers):
     )
 
 
-def test_the_gain_is_what_tuning_sums(offers):
-    rows = judged(0.8)
+def test_the_gain_is_what_tuning_sums(kernels):
+    rows = paired(0.8)
     gain = (rows.base_loss - rows.candidate_loss).mean()
-    assert offers["pooled"].verdict.gain == pytest.approx(gain)
-    assert offers[OTHER.name].verdict.holding == ("cvr", "ctcvr")
+    assert kernels["pooled"].gate.gain == pytest.approx(gain)
+    assert kernels[OTHER.name].gate.holding == ("cvr", "ctcvr")
 
 
-def test_the_shelf_reads_back_the_kernels_by_the_names_they_were_tuned_under(offers, root):
-    shelf = read_shelf(root, base_fingerprint=BASE, schema_hash=SCHEMA)
-    assert set(shelf.names) == set(offers)
-    verdicts = dict(zip(shelf.names, shelf.verdicts, strict=True))
-    assert verdicts == {name: o.verdict for name, o in offers.items()}
-    slot = shelf.names.index(SLASH.name)
+def test_the_bundle_set_reads_back_the_kernels_by_the_names_they_were_tuned_under(kernels, root):
+    bundle_set = read_bundle_set(root, base_fingerprint=BASE, schema_hash=SCHEMA)
+    assert set(bundle_set.names) == set(kernels)
+    verdicts = dict(zip(bundle_set.names, bundle_set.verdicts, strict=True))
+    assert verdicts == {name: kernel.gate for name, kernel in kernels.items()}
+    slot = bundle_set.names.index(SLASH.name)
     for name, weight in moved_kernel(1).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight
-        assert torch.equal(shelf.weights[name][slot], expected)
+        assert torch.equal(bundle_set.weights[name][slot], expected)
 
 
-def test_the_next_night_starts_from_what_was_published_with_its_statistics(root, offers):
+def test_the_next_night_starts_from_what_was_published_with_its_statistics(root, kernels):
     live = live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="hx")
-    assert set(live.kernels) == {n for n, o in offers.items() if o.verdict.publish} == {"pooled"}
+    assert set(live.kernels) == {n for n, o in kernels.items() if o.published} == {"pooled"}
     for name, weight in moved_kernel(0).items():
         expected = torch.zeros_like(weight) if name.startswith("probe") else weight
         assert torch.equal(live.kernels["pooled"][name], expected)
@@ -180,6 +192,19 @@ def test_the_next_night_starts_from_what_was_published_with_its_statistics(root,
     assert torch.equal(live.standard.scale_A, standard().scale_A)
 
 
-def test_kernels_that_read_something_else_are_refused(root, offers):  # noqa: ARG001
+def test_kernels_that_read_something_else_are_refused(root, kernels):  # noqa: ARG001
     with pytest.raises(BadRequest, match=r"kernel\.reads=h"):
         live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="h")
+
+
+def test_a_run_records_what_it_measured_as_plain_json(done, published):
+    result = tuning_result(done, published).as_json()
+    assert json.loads(json.dumps(result)) == result
+    assert [k["domain"] for k in result["kernels"]] == [k.domain for k in published]
+    assert result["kernels"][0]["gate"] == published[0].gate.model_dump(mode="json")
+    assert result["standardisation"]["from"] == "the cache"
+    assert (result["epochs"], result["stopped_at_cap"]) == ([4, 4, 4], [])
+    assert result["tables_and_trunk_unchanged"] is True
+    for name in ("below_floor", "contract", "labels", "cache"):
+        assert result[name] == getattr(done, name)
+    assert result["plan"] == [{"table": "item", "rows": 7}]

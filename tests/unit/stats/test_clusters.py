@@ -8,7 +8,8 @@ from scipy.stats import t as student
 
 from iak.pipeline.stats.auc import auc, paired_auc
 from iak.pipeline.stats.clusters import critical_value, mean_and_error, one_sided
-from iak.pipeline.stats.metrics import calibration, evaluate_methods, log_loss, metric_row
+from iak.pipeline.stats.losses import calibration, log_loss
+from iak.pipeline.stats.metrics import evaluate_methods, metric_row
 
 DELTAS = ("delta_auc", "delta_logloss", "delta_calibration")
 NUMBERS = tuple(f"{delta}{end}" for delta in DELTAS for end in ("", "_low", "_high"))
@@ -46,8 +47,8 @@ def brute_auc_error(labels, a, b, users):
         return wins.mean(axis=1), wins.mean(axis=0)
 
     influence = np.zeros(labels.size)
-    for label, place in ((1, 0), (0, 1)):
-        difference = components(a)[place] - components(b)[place]
+    for label, part in ((1, 0), (0, 1)):
+        difference = components(a)[part] - components(b)[part]
         influence[labels == label] = (difference - difference.mean()) / difference.size
     totals = [influence[users == user].sum() for user in np.unique(users)]
     return float(np.sqrt(len(totals) / (len(totals) - 1) * np.sum(np.square(totals))))
@@ -145,7 +146,7 @@ def test_domains_that_share_users_are_not_taken_as_independent():
         {"ctr": labels}, {"base": {"ctr": b}, "kernel": {"ctr": a}},
         domain_index=domain, domain_names=names, users=users,
     )  # fmt: skip
-    found = {row.domain: row for row in rows if row.method == "kernel"}
+    result = {row.domain: row for row in rows if row.method == "kernel"}
     weights = np.bincount(domain) / domain.size
 
     def joint(keep):
@@ -154,13 +155,13 @@ def test_domains_that_share_users_are_not_taken_as_independent():
         return float(weights @ deltas)
 
     wanted = student.ppf(0.975, 79) * brute_error(joint, users)
-    assert half_width(found["all"], "delta_auc") == pytest.approx(wanted, rel=0.05)
-    parts = [half_width(found[name], "delta_auc") for name in names]
+    assert half_width(result["all"], "delta_auc") == pytest.approx(wanted, rel=0.05)
+    parts = [half_width(result[name], "delta_auc") for name in names]
     independent = np.sqrt(np.sum((weights * parts) ** 2))
-    assert half_width(found["all"], "delta_auc") > 1.2 * independent
-    assert (found["all"].clusters, found["all"].cluster) == (80, "user")
+    assert half_width(result["all"], "delta_auc") > 1.2 * independent
+    assert (result["all"].clusters, result["all"].cluster) == (80, "user")
     for delta in ("delta_logloss", "delta_calibration"):
-        assert half_width(found["all"], delta) > 0
+        assert half_width(result["all"], delta) > 0
 
 
 def test_a_user_of_domains_without_the_metric_is_not_counted_in_the_mean():
@@ -171,11 +172,11 @@ def test_a_user_of_domains_without_the_metric_is_not_counted_in_the_mean():
         domain_index=np.array([0, 0, 0, 0, 1, 1, 1]), domain_names=["x", "y"],
         users=np.array([1, 1, 2, 2, 3, 4, 5]),
     )  # fmt: skip
-    found = {row.domain: row for row in rows if row.method == "kernel"}
+    result = {row.domain: row for row in rows if row.method == "kernel"}
     for end in ("", "_low", "_high"):
         name = f"delta_auc{end}"
-        assert getattr(found["all"], name) == pytest.approx(getattr(found["x"], name))
-    assert found["all"].clusters == 5
+        assert getattr(result["all"], name) == pytest.approx(getattr(result["x"], name))
+    assert result["all"].clusters == 5
 
 
 def test_a_value_is_called_farther_from_1_only_on_whichever_side_the_base_lies():

@@ -5,23 +5,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from iak.pipeline.stats.auc import auc, gauc, paired_auc
-from iak.pipeline.stats.metrics import (
-    MetricRow,
-    calibration,
-    evaluate_methods,
-    expected_log_loss,
-    log_loss,
-    metric_row,
-    normalized_entropy,
-    reachable_share,
-    undo_sampling,
-)
+from iak.pipeline.stats.losses import calibration, log_loss, normalized_entropy
+from iak.pipeline.stats.metrics import MetricRow, evaluate_methods, metric_row
+from tests.unit.stats.planted_rows import planted
 
 FIELDS = [
     *("method", "domain", "task", "rows", "positives"),
@@ -36,19 +25,6 @@ FIELDS = [
 ENDS = ("", "_low", "_high")
 
 
-def planted(seed=0, *, size=4000, num_domains=5):
-    """Labels of a known rate, a base that knows it roughly and a method that knows it better."""
-    random = np.random.default_rng(seed)
-    logit = random.normal(-1.5, 1.2, size)
-    p_true = 1 / (1 + np.exp(-logit))
-    labels = (random.random(size) < p_true).astype(np.int8)
-    p_base = 1 / (1 + np.exp(-(logit + random.normal(0, 1.5, size))))
-    p_tuned = 1 / (1 + np.exp(-(logit + random.normal(0, 0.5, size))))
-    domain = random.integers(0, num_domains, size)
-    users = random.integers(0, size // 20, size) * 7919 - 10**12
-    return labels, p_true, p_base, p_tuned, domain, users
-
-
 def table_of(**changes):
     labels, _, p_base, p_tuned, domain, users = planted()
     arguments = {
@@ -59,55 +35,6 @@ def table_of(**changes):
         "users": users,
     } | changes
     return {(r.method, r.domain, r.task): r for r in evaluate_methods(**arguments)}
-
-
-def test_log_loss_equals_sklearn():
-    labels, _, p_base, *_ = planted()
-    assert log_loss(labels, p_base) == pytest.approx(sklearn_log_loss(labels, p_base), rel=1e-12)
-
-
-def test_a_certain_mistake_costs_a_finite_loss():
-    assert log_loss(np.array([1, 0]), np.array([0.0, 1.0])) == pytest.approx(-math.log(1e-7))
-
-
-def test_knowing_the_rate_alone_has_entropy_one_and_calibration_one():
-    labels = np.array([1, 0, 0, 0, 1, 0, 0, 0])
-    p = np.full(8, 0.25)
-    assert normalized_entropy(labels, p) == pytest.approx(1)
-    assert calibration(labels, p) == pytest.approx(1)
-    assert calibration(labels, 2 * p) == pytest.approx(2)
-
-
-@given(p=st.floats(0.001, 0.999), kept=st.floats(0.01, 1))
-def test_undoing_the_sampling_scales_the_odds_by_the_kept_share(p, kept):
-    q = float(undo_sampling(np.array([p]), kept=kept)[0])
-    assert q / (1 - q) == pytest.approx(kept * p / (1 - p))
-
-
-def test_dropping_negatives_and_undoing_it_changes_little():
-    labels, p_true, *_ = planted(size=200_000)
-    kept = 0.25
-    stays = (labels == 1) | (np.random.default_rng(1).random(labels.size) < kept)
-    p_sampled = p_true / (p_true + (1 - p_true) * kept)  # what a model of the sampled log learns
-    for metric in (log_loss, normalized_entropy, calibration):
-        full = metric(labels, p_true)
-        assert metric(labels[stays], p_sampled[stays], kept=kept) == pytest.approx(full, rel=0.02)
-    assert calibration(labels[stays], p_sampled[stays]) == pytest.approx(1, rel=0.02)
-
-
-@pytest.mark.parametrize("kept", [0.0, -1.0, 1.5])
-def test_a_kept_share_outside_0_to_1_is_refused(kept):
-    with pytest.raises(ValueError, match="kept share"):
-        undo_sampling(np.array([0.5]), kept=kept)
-
-
-def test_the_truth_reaches_everything_and_the_base_nothing():
-    _, p_true, p_base, p_tuned, *_ = planted()
-    assert reachable_share(p_true, p_base, p_true) == pytest.approx(1)
-    assert reachable_share(p_true, p_base, p_base) == pytest.approx(0)
-    assert 0.5 < reachable_share(p_true, p_base, p_tuned) < 1
-    assert reachable_share(p_true, p_true, p_tuned) is None
-    assert expected_log_loss(p_true, p_true) < expected_log_loss(p_true, p_tuned)
 
 
 def test_every_method_task_and_domain_has_its_row_in_order():
@@ -149,8 +76,8 @@ def test_each_row_equals_the_metrics_of_its_own_rows():
         assert delong == tuple(getattr(independent, f"delta_auc{end}") for end in ENDS)
         assert (independent.cluster, independent.clusters) == ("row", mine.sum())
         assert (row.cluster, row.clusters) == ("user", np.unique(users[mine]).size)
-        found = {key: getattr(row, key) for key in expected}
-        assert found == pytest.approx(expected, rel=1e-9), name
+        result = {key: getattr(row, key) for key in expected}
+        assert result == pytest.approx(expected, rel=1e-9), name
         assert row.reasons == {}
         alone = metric_row(
             method="kernel",
@@ -161,7 +88,7 @@ def test_each_row_equals_the_metrics_of_its_own_rows():
             p_base=p_base[mine],
             users=users[mine],
         )
-        assert {k: getattr(alone, k) for k in expected} == pytest.approx(found, rel=1e-9)
+        assert {k: getattr(alone, k) for k in expected} == pytest.approx(result, rel=1e-9)
 
 
 def test_all_is_the_row_weighted_mean_and_its_interval_is_narrower_than_its_parts():

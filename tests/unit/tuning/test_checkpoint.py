@@ -31,15 +31,15 @@ def tuned(seed):
     )  # fmt: skip
 
 
-def checkpoint_in(folder, told=None, snapshot="log"):
-    report = (told if told is not None else []).append
+def checkpoint_in(folder, events=None, snapshot="log"):
+    report = (events if events is not None else []).append
     return TuningCheckpoint(folder, snapshot=snapshot, every_s=0, worker=ALONE, report=report)
 
 
-def read(folder, told=None):
+def read(folder, events=None):
     """The second loss of the level that is loaded, which tells the generations apart."""
-    found = checkpoint_in(folder, told).load()
-    return {depth: (s.how["best_epoch"][1], s.flat_KN) for depth, s in found.items()}
+    result = checkpoint_in(folder, events).load()
+    return {depth: (s.how["best_epoch"][1], s.flat_KN) for depth, s in result.items()}
 
 
 @pytest.fixture
@@ -51,41 +51,41 @@ def two(tmp_path):
     return tmp_path
 
 
-def is_of(found, seed):
-    return found[0][0] == seed and torch.equal(found[0][1], tuned(seed).bank.flat_KN)
+def is_of(result, seed):
+    return result[0][0] == seed and torch.equal(result[0][1], tuned(seed).bank.flat_KN)
 
 
-def flip(path, place, mask=1):
+def flip(path, share, mask=1):
     data = bytearray(path.read_bytes())
-    data[int(place * len(data))] ^= mask
+    data[int(share * len(data))] ^= mask
     path.write_bytes(data)
 
 
 def test_the_newest_is_read_and_the_one_before_it_is_kept(two):
-    told = []
-    assert is_of(read(two, told), 2)
-    assert told == []
+    events = []
+    assert is_of(read(two, events), 2)
+    assert events == []
     assert sorted(p.name for p in two.iterdir()) == [PREVIOUS, CHECKPOINT]
 
 
 def test_without_a_checkpoint_nothing_is_said(tmp_path):
-    told = []
-    assert read(tmp_path, told) == {}
-    assert told == []
+    events = []
+    assert read(tmp_path, events) == {}
+    assert events == []
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
-def test_of_any_flipped_byte_the_workers_go_back_or_read_the_very_content(two, place, mask):
+@given(share=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
+def test_of_any_flipped_byte_the_workers_go_back_or_read_the_very_content(two, share, mask):
     sound = (two / CHECKPOINT).read_bytes()
-    told = []
+    events = []
     try:
-        flip(two / CHECKPOINT, place, mask)
-        found = read(two, told)
+        flip(two / CHECKPOINT, share, mask)
+        result = read(two, events)
     finally:
         (two / CHECKPOINT).write_bytes(sound)
     # A blank of the header may become another blank, which changes nothing.
-    assert is_of(found, 1) if told else is_of(found, 2)
+    assert is_of(result, 1) if events else is_of(result, 2)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_a_damaged_newest_one_falls_back_aloud_to_the_one_before_it(two, caplog,
         newest.unlink()
     else:
         newest.write_bytes(damage(newest.read_bytes()))
-    told = []
+    events = []
     with caplog.at_level(logging.WARNING):
-        assert is_of(read(two, told), 1)
-    (event,) = told
+        assert is_of(read(two, events), 1)
+    (event,) = events
     for words in (str(newest), PREVIOUS, "a few more steps are replayed"):
         assert words in event["told"]
         assert words in caplog.text
@@ -147,10 +147,10 @@ def test_a_process_that_dies_between_the_two_renames_leaves_the_one_before(two):
 def test_where_both_are_damaged_tuning_starts_from_the_beginning_aloud(two, caplog):
     for name in (CHECKPOINT, PREVIOUS):
         flip(two / name, 0.99)
-    told = []
+    events = []
     with caplog.at_level(logging.WARNING):
-        assert read(two, told) == {}
-    (event,) = told
+        assert read(two, events) == {}
+    (event,) = events
     for words in ("from the beginning", CHECKPOINT, PREVIOUS):
         assert words in event["told"]
         assert words in caplog.text

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.tuning import cohorts
 from iak.pipeline.tuning.cohorts import cohorts_of, tune_level
-from iak.pipeline.tuning.schedule import steps_per_epoch
 from iak.pipeline.tuning.tune import Tuned, valid_losses
 from tests.unit.iak.small import SHAPE, moved_kernel, normal, setting, stage, tuning_rows
 
@@ -27,11 +26,11 @@ def start():
     return stack(SHAPE, {name: moved_kernel(seed) for seed, name in enumerate(NAMES)})
 
 
-def tune(told=None, save=lambda _level, _tuner: None, **changes):
+def tune(events=None, save=lambda _level, _tuner: None, **changes):
     resumed = {n: changes.pop(n) for n in ("tuned", "current") if n in changes}
     return tune_level(
         start(), level=1, stage=stage(**changes), setting=setting(TRAIN, VALID),
-        report=(told if told is not None else []).append, save=save, **resumed,
+        report=(events if events is not None else []).append, save=save, **resumed,
     )  # fmt: skip
 
 
@@ -40,12 +39,12 @@ def tune(told=None, save=lambda _level, _tuner: None, **changes):
 def test_a_level_by_cohorts_is_the_level_at_once(step_rows, decay_share):
     changes = {"min_batch": 1, "decay_share": decay_share}
     whole = tune(**changes, step_rows=10**6)
-    found = tune(**changes, step_rows=step_rows)
-    assert (found.best_epoch, found.epochs) == (whole.best_epoch, whole.epochs)
-    assert found.stopped_at_cap == whole.stopped_at_cap
-    assert found.start_loss == pytest.approx(whole.start_loss, rel=1e-6)
-    assert found.best_loss == pytest.approx(whole.best_loss, rel=1e-5)
-    torch.testing.assert_close(found.bank.flat_KN, whole.bank.flat_KN, atol=2e-5, rtol=1e-4)
+    result = tune(**changes, step_rows=step_rows)
+    assert (result.best_epoch, result.epochs) == (whole.best_epoch, whole.epochs)
+    assert result.stopped_at_cap == whole.stopped_at_cap
+    assert result.start_loss == pytest.approx(whole.start_loss, rel=1e-6)
+    assert result.best_loss == pytest.approx(whole.best_loss, rel=1e-5)
+    torch.testing.assert_close(result.bank.flat_KN, whole.bank.flat_KN, atol=2e-5, rtol=1e-4)
     assert max(whole.best_epoch) > 1
 
 
@@ -60,27 +59,27 @@ def test_resumed_after_any_epoch_of_any_cohort_is_uninterrupted():
     ends = [level for level, state in kept if state is None]
     assert [level.kernels for level in ends] == [2, 4, 5]
     for level, state in kept:
-        found = tune(step_rows=20, tuned=copy.deepcopy(level), current=state)
-        assert [getattr(found, f) for f in HOW] == [getattr(expected, f) for f in HOW]
-        assert torch.equal(found.bank.flat_KN, expected.bank.flat_KN)
+        result = tune(step_rows=20, tuned=copy.deepcopy(level), current=state)
+        assert [getattr(result, f) for f in HOW] == [getattr(expected, f) for f in HOW]
+        assert torch.equal(result.bank.flat_KN, expected.bank.flat_KN)
 
 
 def test_only_a_cohort_has_moments(monkeypatch):
-    held = []
+    moments = []
 
     class Seen(cohorts.CohortTuner):
         def __init__(self, bank, **how):
             super().__init__(bank, **how)
-            held.append(tuple(t.shape[0] for t in (self.adam.first_KN, self.adam.second_KN)))
+            moments.append(tuple(t.shape[0] for t in (self.adam.first_KN, self.adam.second_KN)))
 
     monkeypatch.setattr(cohorts, "CohortTuner", Seen)
-    told = []
-    tune(told, step_rows=20)
-    assert held == [(2, 2), (2, 2), (1, 1)]
-    assert told[-1]["kernels"] == 5
-    assert told[-1]["at_once"] == 2
-    assert [e["step"] for e in told if e["event"] == "step"] == sorted(
-        e["step"] for e in told if e["event"] == "step"
+    events = []
+    tune(events, step_rows=20)
+    assert moments == [(2, 2), (2, 2), (1, 1)]
+    assert events[-1]["kernels"] == 5
+    assert events[-1]["at_once"] == 2
+    assert [e["step"] for e in events if e["event"] == "step"] == sorted(
+        e["step"] for e in events if e["event"] == "step"
     )
 
 
@@ -96,10 +95,7 @@ def test_a_cohort_fills_a_step_and_no_more(rows, step_rows, min_batch):
     assert [slot for part in parts for slot in range(part.start, part.stop)] == list(
         range(len(rows))
     )
-    steps_K = steps_per_epoch(
-        torch.tensor(rows, dtype=torch.int64), wanted_steps=how.steps_per_epoch,
-        min_batch=how.min_batch, max_batch=how.max_batch,
-    )  # fmt: skip
+    steps_K = how.steps_of(torch.tensor(rows, dtype=torch.int64))
     a_step = [n / max(s, 1) for n, s in zip(rows, steps_K.tolist(), strict=True)]
     most = max(1, step_rows // min_batch)
     for part in parts:
@@ -136,11 +132,11 @@ def test_a_kernel_starts_where_it_validates_better(step_rows):
     one_K, other_K = (valid_losses(b, 1, around, everywhere_K)[0] for b in (one, other))
     is_other_K = other_K < one_K
     assert 0 < int(is_other_K.sum()) < 5
-    found = tune_level(
+    result = tune_level(
         one, level=1, stage=stage(step_rows=step_rows, lr=1e-12), setting=around,
         report=lambda _: None, rival=other,
     )  # fmt: skip
-    assert found.start_loss == pytest.approx(torch.minimum(one_K, other_K).tolist(), rel=1e-6)
+    assert result.start_loss == pytest.approx(torch.minimum(one_K, other_K).tolist(), rel=1e-6)
     expected_KN = torch.where(is_other_K[:, None], other.flat_KN, one.flat_KN)
-    torch.testing.assert_close(found.bank.flat_KN, expected_KN, atol=1e-9, rtol=0)
+    torch.testing.assert_close(result.bank.flat_KN, expected_KN, atol=1e-9, rtol=0)
     assert torch.equal(one.flat_KN, start().flat_KN)

@@ -7,8 +7,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from iak.pipeline.iak import kernel, noise
 from iak.pipeline.iak.bank import stack
@@ -16,11 +14,8 @@ from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, fresh
 from iak.pipeline.iak.loss import bottleneck_loss
 from iak.pipeline.model.loss import task_losses
-from iak.pipeline.tuning.optim import BankAdam
-from iak.pipeline.tuning.schedule import blocks_of, by_slot, make_schedule, steps_per_epoch
 from iak.pipeline.tuning.tune import CohortTuner, valid_losses
 from tests.unit.iak.small import (
-    ALONE,
     SHAPE,
     TASKS,
     moved_kernel,
@@ -54,11 +49,7 @@ def tune(kernels=None, **changes):
 
 
 def steps_of(rows, how):
-    steps = steps_per_epoch(
-        torch.tensor([rows]), wanted_steps=how.steps_per_epoch, min_batch=how.min_batch,
-        max_batch=how.max_batch,
-    )  # fmt: skip
-    return int(steps)
+    return int(how.steps_of(torch.tensor([rows])))
 
 
 def all_losses(bank, around):
@@ -74,7 +65,7 @@ def tuned_alone(name, start, *, epochs, **changes):
     for phase, passes in (("compression", how.compression_epochs), ("matching", epochs)):
         trained = [*ENCODER, *PRIOR, *(PROBE if phase == "compression" else DECODER)]
         leaves = [weights[n].requires_grad_() for n in trained]
-        adam = torch.optim.Adam(leaves, lr=how.lr)
+        adam = torch.optim.Adam(leaves, lr=how.spec.lr)
         for epoch in range(passes):
             key = noise.stream(seed=how.seed, domain=name, epoch=epoch, phase=phase)
             keys = torch.full((len(rows),), key)
@@ -93,12 +84,12 @@ def tuned_alone(name, start, *, epochs, **changes):
                 )  # fmt: skip
                 if phase == "matching":
                     moved = (leaf - start[n] for n, leaf in zip(trained, leaves, strict=True))
-                    loss = loss + how.shrink * sum(m.square().sum() for m in moved)
+                    loss = loss + how.spec.shrink * sum(m.square().sum() for m in moved)
                 adam.zero_grad()
                 loss.backward()
-                if phase == "matching" and how.decay_share:
+                if phase == "matching" and how.spec.decay_share:
                     left = 1 - (epoch * count + step) / (passes * count)
-                    adam.param_groups[0]["lr"] = how.lr * min(left / how.decay_share, 1)
+                    adam.param_groups[0]["lr"] = how.spec.lr * min(left / how.spec.decay_share, 1)
                 adam.step()
         weights = {n: w.detach() for n, w in weights.items()}
     return weights
@@ -122,27 +113,9 @@ def test_a_bank_tuned_together_is_its_kernels_tuned_alone(changes):
     for slot, (name, start) in enumerate(parents().items()):
         alone = tuned_alone(name, start, epochs=epochs, **changes)
         for weight, expected in alone.items():
-            found = together.bank.weights[weight][slot]
-            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+            result = together.bank.weights[weight][slot]
+            torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-4)
         assert not torch.equal(alone["skip_w"], start["skip_w"])
-
-
-@given(
-    steps=st.lists(st.lists(st.integers(0, 2), unique=True), min_size=1, max_size=12),
-    seed=st.integers(0, 999),
-)
-def test_adam_over_a_bank_is_torchs_adam_a_slot(steps, seed):
-    flat_KN = normal(3, 4, seed=seed)
-    leaves = [row.clone().requires_grad_() for row in flat_KN]
-    alone = [torch.optim.Adam([leaf], lr=0.03) for leaf in leaves]
-    bank = BankAdam(flat_KN, lr=0.03)
-    for number, slots in enumerate(steps):
-        gradients = normal(len(slots), 4, seed=number)
-        bank.step(slots, gradients)
-        for slot, gradient in zip(slots, gradients, strict=True):
-            leaves[slot].grad = gradient
-            alone[slot].step()
-    torch.testing.assert_close(flat_KN, torch.stack(leaves).detach(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -219,15 +192,15 @@ def test_a_finished_domain_no_longer_moves_and_the_others_do():
     """Every label of domain b's validation rows is 1, so b is finished before the others."""
     is_b = VALID.slots_nL[:, 1:] == 1
     valid = dataclasses.replace(VALID, labels_nT=torch.where(is_b, 1.0, VALID.labels_nT))
-    seen = []
+    states = []
     around = tuner(valid=valid, max_epochs=8, patience=1, lr=0.003)
     around.run(
         report=lambda _: None,
-        save=lambda t: seen.append(
+        save=lambda t: states.append(
             (t.progress.phase, t.progress.is_active_K.clone(), copy.deepcopy(t.bank.weights))
         ),
     )
-    matching = [(active, weights) for phase, active, weights in seen if phase == "matching"]
+    matching = [(active, weights) for phase, active, weights in states if phase == "matching"]
     frozen = 0
     for (active, before), (_, after) in pairwise(matching):
         for slot, is_active in enumerate(active.tolist()):
@@ -249,22 +222,57 @@ def test_a_domain_still_improving_at_the_cap_is_reported():
 
 def test_a_best_last_epoch_is_reported_although_the_rate_has_fallen_to_zero():
     kernels = {name: fresh(SHAPE, seed=0) for name in NAMES}
-    found = tune(kernels, max_epochs=1, lr=0.002, decay_share=1.0)
-    best = dict(zip(NAMES, found.best_epoch, strict=True))
-    assert found.stopped_at_cap == [name for name, epoch in best.items() if epoch == 1]
-    assert found.stopped_at_cap
+    result = tune(kernels, max_epochs=1, lr=0.002, decay_share=1.0)
+    best = dict(zip(NAMES, result.best_epoch, strict=True))
+    assert result.stopped_at_cap == [name for name, epoch in best.items() if epoch == 1]
+    assert result.stopped_at_cap
 
 
-def test_a_rate_falls_over_the_last_share_of_its_steps():
+def test_an_epoch_driven_step_by_step_is_the_epoch_of_a_run():
+    changes = {"compression_epochs": 0, "max_epochs": 1, "patience": 9}
+    losses = []
+    run = tuner(**changes)
+    run.run(report=lambda line: losses.append(line["train_loss"]))
+    driven = tuner(**changes)
+    steps = []
+    for step in driven.epoch(0):
+        steps.append(step)
+        assert math.isfinite(step.loss)
+    assert torch.equal(driven.bank.flat_KN, run.bank.flat_KN)
+    assert losses == [driven.mean_loss(steps, 0)]
+    assert sum(step.kernels for step in steps) == sum(steps_of(rows, run.stage) for rows in SIZES)
+
+
+def test_an_epoch_that_is_left_early_has_moved_only_the_kernels_of_its_steps():
+    driven = tuner(compression_epochs=0, step_rows=1)
+    next(driven.epoch(0))
+    moved_K = (driven.bank.flat_KN != driven.start.flat_KN).any(dim=1)
+    assert moved_K.sum() == 1  # a step of one row takes one domain
+
+
+def test_two_tuners_of_the_same_kernels_move_them_both():
+    one = tuner(compression_epochs=0)
+    other = one.on(setting(only(TRAIN, TRAIN.slots_nL[:, 1] == 1), VALID))
+    assert other.rows_K.tolist() == [0, SIZES[1], 0]
+    steps = list(other.epoch(0))
+    assert sum(step.kernels for step in steps) == steps_of(SIZES[1], one.stage)
+    moved_K = (one.bank.flat_KN != one.start.flat_KN).any(dim=1)
+    assert moved_K.tolist() == [False, True, False]
+    assert one.adam.steps_K.tolist() == [0, len(steps), 0]
+
+
+def test_kernels_that_serve_already_skip_compression_and_have_their_own_cap():
+    how = stage(compression_epochs=2, max_epochs=4, live_epochs=3)
+    live = dataclasses.replace(how, starts_live=True)
+    assert (how.compression_epochs, how.max_epochs) == (2, 4)
+    assert (live.compression_epochs, live.max_epochs) == (0, 3)
+
+
+def test_a_kernel_takes_as_many_steps_as_its_rate_falls_over():
     around = tuner(max_epochs=2, patience=9, decay_share=0.5, compression_epochs=0)
     around.run(report=lambda _: None)
     steps = [steps_of(rows, around.stage) for rows in SIZES]
     assert around.adam.steps_K.tolist() == [2 * count for count in steps]
-    slots = [0, 1, 2]
-    for done, left in ((0.0, 1.0), (0.5, 1.0), (0.75, 0.5), (1.0, 0.0)):
-        around.adam.steps_K = torch.tensor([done * 2 * count for count in steps])
-        assert around._falling("matching", slots) == pytest.approx([left] * 3)
-        assert around._falling("compression", slots) == [1.0] * 3
 
 
 def test_a_level_without_domains_is_done_at_once():
@@ -278,84 +286,14 @@ def test_a_level_without_domains_is_done_at_once():
     assert (done.bank.names, done.best_loss, done.epochs) == ((), [], 0)
 
 
-@given(
-    rows=st.integers(0, 60),
-    steps=st.lists(st.integers(0, 5), min_size=1, max_size=5),
-    step_rows=st.sampled_from([1, 10, 1000]),
-    most_steps=st.sampled_from([2, 99]),
-    seed=st.integers(0, 99),
-)
-def test_an_epoch_uses_each_row_of_an_active_domain_once(rows, steps, step_rows, most_steps, seed):
-    data = tuning_rows(rows, len(steps), seed)
-    slots_n = data.slots_nL[:, 1]
-    schedule = make_schedule(
-        data.identity_n, data.mask_nT, slots_n, streams_K=torch.arange(len(steps)) + seed,
-        steps_K=torch.tensor(steps), most_steps=most_steps, step_rows=step_rows, worker=ALONE,
-    )  # fmt: skip
-    used, met = [], {k: 0 for k, count in enumerate(steps) if count}
-    for step in schedule.steps():
-        slot_B = torch.tensor(step.slots).repeat_interleave(step.lengths_P)
-        assert torch.equal(slots_n[step.places_B], slot_B)
-        assert torch.equal(step.lengths_P, step.rows_P)
-        for slot, labelled_T in zip(step.slots, step.labelled_PT, strict=True):
-            assert torch.equal(data.mask_nT[step.places_B[slot_B == slot]].sum(0), labelled_T)
-            met[slot] += 1
-        used += step.places_B.tolist()
-    assert met == {k: min(steps[k], most_steps) for k in met}
-    active = [n for n, slot in enumerate(slots_n.tolist()) if slot in met]
-    assert sorted(used) == active if max(steps) <= most_steps else set(used) <= set(active)
-    assert len(set(used)) == len(used)
-
-
-@given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=20), step_rows=st.integers(1, 500))
-def test_a_step_takes_no_further_domain_when_it_is_full(sizes, step_rows):
-    steps_K = torch.tensor([-(-size // 50) for size in sizes])
-    rows_SK = torch.zeros(int(steps_K.max()), len(sizes), dtype=torch.int64)
-    for slot, size in enumerate(sizes):
-        rows_SK[: steps_K[slot], slot] = torch.tensor(size) // steps_K[slot]
-    blocks = blocks_of(steps_K, rows_SK, step_rows)
-    assert sorted(torch.cat(blocks).tolist()) == list(range(len(sizes)))
-    a_step = rows_SK.sum(0) / steps_K
-    for block in blocks:
-        assert steps_K[block].tolist() == sorted(steps_K[block].tolist(), reverse=True)
-        assert float(a_step[block[:-1]].sum()) < step_rows
-    for block, following in pairwise(blocks):
-        held, next_one = float(a_step[block].sum()), float(a_step[following[0]])
-        assert held + next_one / 2 >= step_rows
-
-
-@given(rows=st.integers(0, 10**7), low=st.sampled_from([1, 8, 128]), wanted=st.integers(1, 64))
-def test_a_batch_is_the_nearest_power_of_two_within_its_bounds(rows, low, wanted):
-    how = stage(min_batch=low, max_batch=1024, steps_per_epoch=wanted)
-    steps = steps_of(rows, how)
-    if rows == 0:
-        assert steps == 0
-        return
-    batch = min(max(2 ** round(math.log2(max(rows / wanted, 1))), low), 1024)
-    assert steps == max(1, round(rows / batch))
-
-
 def test_validation_is_a_plain_mean_over_labelled_rows():
     bank, around = stack(SHAPE, parents()), setting(TRAIN, VALID)
-    found, is_known = all_losses(bank, around)
+    result, is_known = all_losses(bank, around)
     for slot in range(3):
         rows = only(VALID, VALID.slots_nL[:, 1] == slot)
         h_BH, a_BA = rows.activations.of(torch.arange(len(rows)))
         logits = kernel.run(bank.slot(slot), around.heads, h_BH, a_BA, None).logits_BT
         losses = task_losses(logits, rows.labels_nT, rows.mask_nT, TASKS).double().sum(0)
         expected = (losses / rows.mask_nT.sum(0)) @ torch.tensor([1.0, 0.5]).double()
-        assert float(found[slot]) == pytest.approx(float(expected), rel=1e-6)
+        assert float(result[slot]) == pytest.approx(float(expected), rel=1e-6)
     assert is_known.all()
-
-
-@given(rows=st.integers(0, 40), slots=st.integers(1, 4))
-def test_rows_by_slot_are_all_rows_that_have_one(rows, slots):
-    slots_n = tuning_rows(rows, slots).slots_nL[:, 1]
-    wanted_K = torch.arange(slots) != 1
-    batches = list(by_slot(slots_n, wanted_K, batch_rows=7, worker=ALONE))
-    joined = [n for places, _, _ in batches for n in places.tolist()]
-    expected = (slots_n >= 0) & (slots_n != 1)
-    assert sorted(joined) == torch.nonzero(expected).flatten().tolist()
-    for places, present, lengths_P in batches:
-        owners = torch.arange(slots)[present].repeat_interleave(lengths_P)
-        assert torch.equal(slots_n[places], owners)

@@ -1,0 +1,209 @@
+"""Find problems that sampled rows of a log show, for `iak check`: breaches, classes, leaks."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+
+import pyarrow as pa
+
+from iak.pipeline.data import (
+    contract,
+    features,
+    leaks,
+    parquet,
+    ripeness,
+)
+from iak.pipeline.data.contract import Finding, Level
+from iak.pipeline.data.notice import EXAMPLES, refusal, remedy_of
+from iak.pipeline.data.pieces import Piece
+from iak.pipeline.data.snapshot import Snapshot
+from iak.pipeline.data.splits import Selection
+from iak.pipeline.errors import PipelineError
+from iak.schemas.log import Catalog
+
+_LEAK_GROUPS, _LEAK_ROWS = 8, 10_000
+"""Most row groups that are read for leaks, and most rows of each."""
+
+
+class Sample:
+    """What sampled rows of each file show, as training would read them."""
+
+    def __init__(self, catalog: Catalog, *, as_of: date | None) -> None:
+        """Start with no rows.
+
+        Args:
+            catalog: the log's catalogue.
+            as_of: last date whose labels were collected; None takes every label as ripe.
+        """
+        self.catalog, self.as_of = catalog, as_of
+        self.rows = self.quarantined = 0
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.examples: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        self.classes = _Classes(catalog)
+        self.broken: list[tuple[str, str, int]] = []
+
+    def read(self, selection: Selection, *, rows: int) -> None:
+        """Read the first rows of each row group.
+
+        Args:
+            selection: the rows to sample from.
+            rows: about how many to read in all.
+        """
+        most = max(rows // max(len(selection.groups), 1), 1)
+        for file, group, count in selection.groups:
+            piece = Piece(file=file, group=group, start=0, stop=min(count, most))
+            path = selection.snapshot.files[file].path
+            try:
+                self._add(parquet.read_piece(selection, piece, self.catalog), path)
+            except PipelineError as error:
+                self.broken.append((str(error), path, count))
+
+    def _add(self, raw: parquet.RawRows, path: str) -> None:
+        rows = raw.rows
+        inspection = contract.inspect(rows, self.catalog)
+        counts = Counter(inspection.counts) + Counter(raw.counts)
+        counts += contract.out_of_range(rows, self.catalog)
+        unripe_rows = ripeness.unripe(rows, self.catalog, self.as_of)
+        counts += ripeness.unripe_counts(unripe_rows, self.catalog, self.as_of)
+        for name, count in (+counts).items():
+            level, _, what = name.partition(": ")
+            self.counts[level, what] += count
+            if len(self.examples[level, what]) < EXAMPLES:
+                self.examples[level, what][path] = None
+        self.rows += len(rows)
+        if inspection.quarantined is not None:
+            self.quarantined += int(inspection.quarantined.sum())
+        self.classes.add(rows)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what the rows show, one finding for each kind and column."""
+        if self.broken:
+            what, path, _ = self.broken[0]
+            more = f" ({len(self.broken):,} row groups are like it)" if self.broken[1:] else ""
+            rows = sum(rows for _, _, rows in self.broken)
+            yield refusal(f"{what}{more}", path, rows)
+        if self.rows and self.quarantined == self.rows:
+            yield refusal(f"all {self.rows:,} rows looked at are quarantined", "-", self.rows)
+        odd = {key for key in self.counts if contract.ODD_LABEL in key[1]}
+        for key, count in self.counts.items():
+            if key not in odd:
+                yield self._finding(*key, count=count, examples=self.examples[key])
+        for column in dict.fromkeys(what.rpartition(" in ")[2] for _, what in odd):
+            yield self._odd_labels([k for k in odd if k[1].endswith(f" in {column}")], column)
+        yield from self.classes.findings()
+
+    def _odd_labels(self, keys: Sequence[tuple[str, str]], column: str) -> Finding:
+        """Join the impossible values of one label into one finding that names them."""
+        values: Counter[str] = Counter()
+        examples: dict[str, None] = {}
+        for key in keys:
+            values[key[1].partition(f"{contract.ODD_LABEL}: ")[2].rpartition(" in ")[0]] += (
+                self.counts[key]
+            )
+            examples |= self.examples[key]
+        count, named = values.total(), values.most_common(contract.NAMED_LABELS)
+        shares = [f"{value} ({number / count:.0%})" for value, number in named]
+        rest = count - sum(number for _, number in named)
+        shares += [f"others ({rest / count:.0%})"] if rest else []
+        what = f"{contract.ODD_LABEL} in {column}: {', '.join(shares)}"
+        return self._finding("quarantine", what, count=count, examples=examples, column=column)
+
+    def _finding(
+        self,
+        level: str,
+        what: str,
+        *,
+        count: int,
+        examples: Mapping[str, None],
+        column: str | None = None,
+    ) -> Finding:
+        kind: Level = "quarantine" if level == "quarantine" else "warn"
+        return Finding(
+            level=kind,
+            what=what,
+            column=column or (what.rpartition(" in ")[2] if " in " in what else "-"),
+            count=count,
+            share=count / max(self.rows, 1),
+            examples=tuple(examples)[:EXAMPLES],
+            remedy=remedy_of(what),
+        )
+
+
+class _Classes:
+    """How often each label value occurs in each domain."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Start with no rows."""
+        self.catalog = catalog
+        self.counts: dict[str, Counter[tuple[str, float]]] = defaultdict(Counter)
+        self.domains: dict[str, None] = {}
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Count raw rows."""
+        domains = features.domain_names(rows, self.catalog.domain.keys)
+        words = [str(word) for word in domains.dictionary.to_pylist()]
+        self.domains |= dict.fromkeys(words)
+        for task in self.catalog.tasks:
+            labels = rows.column(task.label).cast(pa.float64(), safe=False)
+            for value in (0.0, 1.0):
+                chosen = domains.indices.filter(pa.compute.equal(labels, value)).drop_null()
+                for code in pa.compute.value_counts(chosen).to_pylist():
+                    self.counts[task.label][words[code["values"]], value] += code["counts"]
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield, for each label, the domains that cannot be ranked."""
+        for task in self.catalog.tasks:
+            counts = self.counts[task.label]
+            problems: dict[str, int] = {}
+            for domain in self.domains:
+                no, yes = counts[domain, 0.0], counts[domain, 1.0]
+                if not (no and yes):
+                    shown = f"only {0 if no else 1} in {no + yes:,} labels" if no + yes else "none"
+                    problems[f"{domain} ({shown})"] = no + yes
+            if problems:
+                worst = sorted(problems, key=lambda name: -problems[name])
+                yield Finding(
+                    level="warn",
+                    what=f"{len(problems):,} of {len(self.domains):,} domains show one class or no "
+                    f"label in {task.label}",
+                    column=task.label,
+                    count=len(problems),
+                    unit="domains",
+                    examples=tuple(worst[:EXAMPLES]),
+                    remedy="They cannot be ranked there: their AUC will be null, with this reason",
+                )
+
+
+def leak_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
+    """Yield columns, declared or not, that predict a label nearly alone."""
+    labels = {t.label for t in catalog.tasks}
+    read = {c for f in catalog.features for c in f.columns}
+    batches = []
+    every = parquet.select_all(snapshot, catalog)
+    stride = -(-len(every.groups) // _LEAK_GROUPS) or 1
+    for file, group, _ in every.groups[::stride]:
+        log_file = snapshot.files[file]
+        columns = tuple(
+            name
+            for name, kind in dict(log_file.columns).items()
+            if name in labels or (leaks.is_judged(kind) and name not in catalog.log.partition_keys)
+        )
+        try:
+            rows = parquet.read_columns(snapshot, log_file, group, columns, catalog)
+        except PipelineError:
+            continue  # a finding of the sample names the file
+        batches.append(rows.slice(0, _LEAK_ROWS))
+    for suspect in leaks.suspects(batches, catalog):
+        is_read = suspect.column in read
+        yield Finding(
+            level="warn",
+            what=f"suspected leak: {suspect.column} alone predicts {suspect.task} with an AUC of "
+            f"{suspect.auc:.3f}",
+            column=suspect.column,
+            count=suspect.rows,
+            share=1.0 if is_read else 0.0,
+            remedy="Find out when it is written. If that is after the event, remove the feature "
+            "and list it in log.leak_columns"
+            if is_read
+            else "No feature reads it; list it in log.leak_columns, so that none ever does",
+        )

@@ -1,0 +1,1 @@
+"""The planted log: synthetic rows whose true probabilities are known."""

@@ -1,0 +1,68 @@
+"""The result of a tuning run: every kernel after the gate, and counts of rows, labels, epochs."""
+
+from typing import Any
+
+from pydantic import Field, NonNegativeInt
+
+from iak.schemas.base import Spec
+from iak.schemas.verdict import Verdict
+
+
+class KernelResult(Spec):
+    """One kernel of a run after the gate."""
+
+    domain: str
+    """Name of its domain; `pooled` for the kernel of all domains."""
+    tuning_rows: NonNegativeInt
+    """Tuning rows of the domain."""
+    published: bool
+    reason: str
+    """Why it is published or held."""
+    gate: Verdict
+    best_epoch: NonNegativeInt
+    """Epoch after which it validated best; 0 where no epoch was better than the start."""
+    valid_gain: float
+    """Nats a labelled row by which tuning lowered its validation loss."""
+    bundle: str
+    """Folder of its bundle below the run's `bundles`; a kernel that is held has one as well."""
+
+
+class StandardisationResult(Spec):
+    """The standardisation that the kernels read through."""
+
+    from_: str = Field(alias="from")
+    """Where it comes from: `live kernels`, `the cache`, or `this run's rows`."""
+    digest: str
+    """SHA-256 of its tensors."""
+
+
+class TuningResult(Spec):
+    """What a tuning run measured, over all workers."""
+
+    kernels: tuple[KernelResult, ...]
+    """Level by level, those with most rows first."""
+    below_floor: dict[str, NonNegativeInt]
+    """Domains with fewer tuning rows than their floor, and how many they have."""
+    stopped_at_cap: tuple[str, ...]
+    """Domains whose last epoch was their best. They may improve with more epochs."""
+    epochs: tuple[NonNegativeInt, ...]
+    """By level, the epochs of the kernel that took most."""
+    contract: dict[str, NonNegativeInt]
+    """Quarantined rows by reason."""
+    labels: dict[str, NonNegativeInt]
+    """`known TASK` and `positive TASK` -> tuning rows."""
+    cache: dict[str, int | str]
+    """Folder of the activation cache and what it was used for; empty without one."""
+    standardisation: StandardisationResult
+    digest: str
+    """Of the base's tables and trunk after tuning."""
+    digest_before: str
+    """Of the same before tuning."""
+    tables_and_trunk_unchanged: bool
+    parameters_per_kernel: NonNegativeInt
+    plan: tuple[dict[str, Any], ...]
+    """Where each table is placed."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document as JSON values, under the keys of a run record."""
+        return self.model_dump(mode="json", by_alias=True)

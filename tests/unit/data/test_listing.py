@@ -1,0 +1,107 @@
+"""Listing: which files belong to a log, what is pruned, and one path for each file."""
+
+import os
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+
+from iak.pipeline.data import listing
+from iak.pipeline.data.logs import take_snapshot
+from iak.pipeline.errors import BadLog
+from tests.builders import DAYS, draw_rows, small_catalog, snapshot_of, write_file, write_log
+
+CATALOG = small_catalog()
+LOCAL = pyarrow.fs.LocalFileSystem()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    log = tmp_path / "events"
+    write_log(
+        log, [("ningbo", DAYS[0], [4, 3]), ("ningbo", DAYS[1], [5]), ("hangzhou", DAYS[0], [6])]
+    )
+    return log
+
+
+def listed(root, admits=lambda _: True):
+    """Paths below the log's folder with their partition values, and the other folders."""
+    others: list[tuple[str, str]] = []
+    files = listing.list_files(LOCAL, str(root), (), ("region", "dt"), admits, others)
+    return sorted((os.path.relpath(path, root), known) for path, known in files), others
+
+
+def test_a_folder_that_is_not_admitted_is_not_entered(root):
+    asked = []
+
+    def admits(partition):
+        asked.append(dict(partition))
+        return partition.get("region") != "ningbo"
+
+    files, _ = listed(root, admits)
+    assert [path for path, _ in files] == [f"region=hangzhou/dt={DAYS[0]}/part-00002.parquet"]
+    assert files[0][1] == (("region", "hangzhou"), ("dt", DAYS[0]))
+    assert {"region": "ningbo"} in asked
+    assert not [values for values in asked if values.get("region") == "ningbo" and "dt" in values]
+
+
+def test_a_table_below_the_log_is_refused(root):
+    (root / "region=ningbo" / f"dt={DAYS[0]}" / "_delta_log").mkdir()
+    with pytest.raises(BadLog, match="is a table of its own"):
+        listed(root)
+
+
+def test_of_several_paths_of_one_file_the_first_is_read(tmp_path):
+    (tmp_path / "a").write_text("rows")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "c").hardlink_to(tmp_path / "a")
+    (tmp_path / "d").write_text("other rows")
+    files = [(str(tmp_path / name), ()) for name in "dcba"]
+    paths: dict[listing.FileId, str] = {}
+    kept, repeated = listing.without_repeats(LOCAL, str(tmp_path), files, paths)
+    assert [Path(path).name for path, _ in kept] == ["a", "d"]
+    assert [(Path(path).name, reason) for path, reason in repeated] == [
+        ("b", "a link to a, whose rows count there"),
+        ("c", "a link to a, whose rows count there"),
+    ]
+    assert sorted(paths.values()) == ["a", "d"]
+
+
+def test_hidden_files_and_folders_are_a_writers_own(root):
+    for name in (
+        "_SUCCESS",
+        ".a.parquet",
+        "_b.parquet",
+        "_temporary/0/c.parquet",
+        ".tmp/d.parquet",
+        "notes.txt",
+    ):
+        path = root / "region=ningbo/dt=2026-10-01" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half a file")
+    (root / "_staging").mkdir()
+    snapshot = snapshot_of(root, CATALOG)
+    assert len(snapshot.files) == 3
+    assert not snapshot.unreadable
+
+
+def test_a_folder_whose_own_name_is_hidden_is_read_all_the_same(tmp_path):
+    write_file(tmp_path / ".cache" / "_log" / "a.parquet", draw_rows(3))
+    assert take_snapshot(str(tmp_path / ".cache" / "_log"), partition_keys=()).rows == 3
+
+
+def test_a_flat_log_may_nest_its_files_as_it_likes(tmp_path):
+    write_file(tmp_path / "a.parquet", draw_rows(2))
+    write_file(tmp_path / "deep" / "er" / "b.parq", draw_rows(3))
+    snapshot = take_snapshot(str(tmp_path), partition_keys=())
+    assert [(f.path, f.rows) for f in snapshot.files] == [("a.parquet", 2), ("deep/er/b.parq", 3)]
+
+
+def test_folders_that_are_no_partition_are_ignored_by_name(root):
+    write_file(root / "d5" / "part.parquet", draw_rows(2))
+    write_file(root / "region=ningbo" / "hour=3" / "part.parquet", draw_rows(2))
+    snapshot = snapshot_of(root, CATALOG)
+    assert [(i.path, i.reason) for i in sorted(snapshot.ignored, key=lambda i: i.path)] == [
+        ("d5/", "no folder region=..."),
+        ("region=ningbo/hour=3/", "no folder dt=..."),
+    ]
