@@ -273,7 +273,7 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
     from iak.jobs._finished_run import finished_run  # loads torch, which takes seconds
     from iak.pipeline.registry.promote import promote_alias, promote_run
 
-    domains, force = spec.domains, spec.force
+    domains, force = spec.domains or None, spec.force
     with announce("verifying and storing bundles", after_s=2.0):
         if spec.run is not None:
             done = promote_run(

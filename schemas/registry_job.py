@@ -2,10 +2,10 @@
 
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from iak.schemas.base import Column, Spec
-from iak.schemas.numbers import CountOrZero
+from iak.schemas.numbers import Count, CountOrZero
 from iak.schemas.paths import FileToWrite, FolderToRead, FolderToWrite
 from iak.schemas.registry import Alias
 
@@ -40,7 +40,7 @@ class RegistryShowSpec(RegistrySpec):
     """Folder of the registry."""
     domain: Column | None = None
     """Domain whose pointers and lineage are shown; the newest commits when absent."""
-    last: PositiveInt = 20
+    last: Count = 20
     """Commits shown, the newest ones; the JSON has all."""
 
 
@@ -66,7 +66,7 @@ class RegistryPromoteSpec(RegistrySpec):
     """Promote what this alias means now, in the place of a run."""
     alias: Alias = "champion"
     """Pointers that move."""
-    domains: Domains | None = None
+    domains: tuple[Column, ...] = ()
     """Domains to promote; all that the gate published when absent."""
     force: bool = False
     """Also promote bundles that the gate held."""
