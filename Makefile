@@ -28,8 +28,10 @@ test-long: .venv/.ready ## the rest: Ray, faults, whole nights (and gpu where th
 	@$(PYTHON) -m pytest -m "slow or ray or night or faults or gpu"
 
 bench-smoke: .venv/.ready ## every benchmark at a size that shows that it runs (minutes)
-	@for bench in data tables sharding scaling finetune faults; do \
+	@for bench in sharding scaling; do \
 	  .venv/bin/iak bench $$bench --smoke out=runs/bench-smoke || exit 1; done
+	@for bench in data tables finetune faults; do \
+	  $(PYTHON) -m infra.benchmarks $$bench --smoke out=runs/bench-smoke || exit 1; done
 
 lint: .venv/.ready ## format, style, types, who imports whom
 	@.venv/bin/ruff format --check .

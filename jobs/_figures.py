@@ -40,7 +40,7 @@ _WANTED_OF_A = {
 """How a target of `finetune` begins, and the variant it is about."""
 _MOST_PANELS = 3
 _VERDICTS = {"survived": _GREEN, "refused_by_name": _BLUE, "wrong": "#a40000"}
-_HELD = {
+_MODES = {
     ("trained", "fp32"): _ORANGE,
     ("frozen", "fp32"): "#204a87",
     ("frozen", "fp16"): _BLUE,
@@ -79,23 +79,25 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         figure.savefig(path, dpi=140)
 
 
-def draw_plan(told: Estimate, path: Path) -> None:
-    """The memory of every rank, stacked by kind, under what is planned into."""
+def draw_plan(estimate: Estimate, path: Path) -> None:
+    """Draw the memory of every rank, stacked by kind, below the planned limit."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(max(6.0, min(16.0, 0.35 * len(told.memory))), 4.2))
+        figure = Figure(figsize=(max(6.0, min(16.0, 0.35 * len(estimate.memory))), 4.2))
         figure.set_layout_engine("constrained")
         ax = figure.subplots()
-        below = [0.0] * len(told.memory)
-        for colour, kind in zip(cycle(_STACK), told.memory[0], strict=False):
-            held = [memory[kind] / _GIB for memory in told.memory]
-            ax.bar(range(len(held)), held, bottom=below, width=0.85, color=colour, label=kind)
-            below = [b + h for b, h in zip(below, held, strict=True)]
-        cluster = told.cluster
-        ax.axhline(told.usable_bytes / _GIB, color=_ORANGE, linestyle="--", label="planned into")
+        below = [0.0] * len(estimate.memory)
+        for colour, kind in zip(cycle(_STACK), estimate.memory[0], strict=False):
+            gib = [memory[kind] / _GIB for memory in estimate.memory]
+            ax.bar(range(len(gib)), gib, bottom=below, width=0.85, color=colour, label=kind)
+            below = [b + h for b, h in zip(below, gib, strict=True)]
+        cluster = estimate.cluster
+        ax.axhline(
+            estimate.usable_bytes / _GIB, color=_ORANGE, linestyle="--", label="planned into"
+        )
         ax.axhline(cluster.device_memory_gib, color="black", linewidth=0.8, label="a device's")
         ax.set_xlabel("rank")
         ax.set_ylabel("GiB")
-        ax.set_title(f"{told.document.job} on {cluster.name}: memory of a rank (counted)")
+        ax.set_title(f"{estimate.document.job} on {cluster.name}: memory of a rank (counted)")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=140)
@@ -123,12 +125,12 @@ def _data(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 
 def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """What came of the faults, by the first word of their classes' names."""
+    """Draw the outcomes of the faults, by the first word of their classes' names."""
     (ax,) = axes
     groups: dict[str, Counter[str]] = {}
     for row in record.rows:
-        told = "bad inputs" if row["table"] == "bad inputs" else str(row["fault"]).split()[0]
-        groups.setdefault(told, Counter()).update({name: row[name] for name in _VERDICTS})
+        group = "bad inputs" if row["table"] == "bad inputs" else str(row["fault"]).split()[0]
+        groups.setdefault(group, Counter()).update({name: row[name] for name in _VERDICTS})
     names = list(groups)[::-1]
     before = [0] * len(names)
     for verdict, colour in _VERDICTS.items():
@@ -161,8 +163,8 @@ def _speeds(record: BenchmarkRecord, variants: Sequence[Line], ax: Axes) -> None
         if target.name.startswith(begins) and variant in by_name
     ]
     if wanted:
-        places, rates_wanted = [names.index(name) for name, _ in wanted], [r for _, r in wanted]
-        ends = [(place - 0.45, place + 0.45) for place in places]
+        positions, rates_wanted = [names.index(name) for name, _ in wanted], [r for _, r in wanted]
+        ends = [(y - 0.45, y + 0.45) for y in positions]
         starts, stops = zip(*ends, strict=True)
         ax.vlines(rates_wanted, starts, stops, color=_ORANGE, linestyle="--", label="target")
         ax.legend(loc="lower right")
@@ -177,9 +179,9 @@ def _memory(variants: Sequence[Line], ax: Axes) -> None:
     names = [row["variant"] for row in variants]
     before = [0.0] * len(names)
     for kind, colour in _KINDS.items():
-        held = [row.get(f"{kind}_mib") or 0.0 for row in variants]
-        ax.barh(names, held, left=before, color=colour, label=kind)
-        before = [b + h for b, h in zip(before, held, strict=True)]
+        widths = [row.get(f"{kind}_mib") or 0.0 for row in variants]
+        ax.barh(names, widths, left=before, color=colour, label=kind)
+        before = [b + w for b, w in zip(before, widths, strict=True)]
     ax.invert_yaxis()
     ax.set_xlabel("MiB a worker")
     ax.set_title("Peak memory of a worker")
@@ -193,8 +195,8 @@ def _domains(lines: Sequence[Line], ax: Axes) -> None:
         ("bank_epoch_s", "bank", _BLUE),
         ("bank_of_1_same_rows_epoch_s", "bank of 1, same rows", _GREEN),
     )
-    for name, told, colour in ways:
-        ax.plot(counts, [row[name] for row in lines], "o-", color=colour, label=told)
+    for name, label, colour in ways:
+        ax.plot(counts, [row[name] for row in lines], "o-", color=colour, label=label)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("domains (log)")
@@ -208,8 +210,8 @@ def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     lines = sorted(record.rows, key=lambda row: int(row["rows"]))
     rows = [row["rows"] for row in lines]
     for name, colour in (("step_p50_ms", _BLUE), ("lookup_p50_ms", _GREY)):
-        told = name.removesuffix("_p50_ms")
-        axes[0].plot(rows, [row[name] for row in lines], "o-", color=colour, label=told)
+        label = name.removesuffix("_p50_ms")
+        axes[0].plot(rows, [row[name] for row in lines], "o-", color=colour, label=label)
     axes[0].axhline(
         1.5 * lines[0]["step_p50_ms"], color=_ORANGE, linestyle="--", label="1.5 x the smallest"
     )
@@ -217,8 +219,8 @@ def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     axes[0].set_title("A tuning step, and its lookups")
     rates = [name for name in lines[0] if name.endswith("_per_s")]
     for name in rates:
-        told = name.removesuffix("_per_s").replace("_", " ")
-        axes[1].plot(rows, [row[name] / 1e6 for row in lines], "o-", label=told)
+        label = name.removesuffix("_per_s").replace("_", " ")
+        axes[1].plot(rows, [row[name] / 1e6 for row in lines], "o-", label=label)
     axes[1].set_ylabel("million lookups a second, all workers")
     axes[1].set_title("Lookups alone")
     for ax in axes:
@@ -249,14 +251,14 @@ def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
     for name, colour in zip(names, (_BLUE, _ORANGE, _GREEN), strict=False):
         own = [row for row in measured if row["workload"] == name]
         _efficiency_line(own, ax, "o-", color=colour, label=name)
-        for place, link in enumerate(links):
+        for index, link in enumerate(links):
             foreseen = [
                 row for row in simulated if (row["workload"], row["link_gb_per_s"]) == (name, link)
             ]
-            _efficiency_line(foreseen, ax, ".--", color=colour, alpha=(place + 1) / len(links))
-    for place, link in enumerate(links):
-        told, shade = f"simulated, {link:g} GB/s", (place + 1) / len(links)
-        ax.plot([], [], "--", color="black", alpha=shade, label=told)
+            _efficiency_line(foreseen, ax, ".--", color=colour, alpha=(index + 1) / len(links))
+    for index, link in enumerate(links):
+        label, shade = f"simulated, {link:g} GB/s", (index + 1) / len(links)
+        ax.plot([], [], "--", color="black", alpha=shade, label=label)
     ax.axhline(1.0, color=_GREY, linewidth=0.8)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
@@ -271,8 +273,8 @@ def _efficiency_line(rows: Sequence[Line], ax: Axes, style: str, **looks: Any) -
 
 def _shares_of_steps(lines: Sequence[Line], ax: Axes) -> None:
     """Stacked shares of a measured step, a bar a workload, law and number of workers."""
-    told = {"table", "kind", "workload", "scaling", "workers"}
-    kinds = [name for name in lines[0] if name not in told]
+    keys = {"table", "kind", "workload", "scaling", "workers"}
+    kinds = [name for name in lines[0] if name not in keys]
     names = [f"{row['workload']}\n{row['scaling']}, {row['workers']}" for row in lines][::-1]
     before = [0.0] * len(names)
     colours = (_GREEN, _BLUE, _GREY, _ORANGE, "#8f6bb3", "#c4483b", "#57b0b0", "#777777")
@@ -293,14 +295,14 @@ def _measured_tables(record: BenchmarkRecord) -> list[str]:
 
 
 def _sharding(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """A step's time by sharding type and precision, one panel a table, with the estimates."""
+    """Draw a step's time by sharding type and precision, one panel a table, with the estimates."""
     for ax, title in zip(axes, _measured_tables(record), strict=False):
         lines = [row for row in record.rows if row["table"] == title]
         launchers = list(dict.fromkeys(row["launcher"] for row in lines))
         kinds = list(dict.fromkeys(row["sharding"] for row in lines))
-        for place, (held, colour) in enumerate(_HELD.items()):
-            shown = [row for row in lines if (row["held"], row["precision"]) == held]
-            _bars(ax, shown, kinds, launchers, (place - 2) * 0.16, colour, " ".join(held))
+        for index, (mode, colour) in enumerate(_MODES.items()):
+            shown = [row for row in lines if (row["held"], row["precision"]) == mode]
+            _bars(ax, shown, kinds, launchers, (index - 2) * 0.16, colour, " ".join(mode))
         ax.set_xticks(range(len(kinds)), [kind.replace("_", "-") for kind in kinds])
         ax.set_xlim(-0.5, len(kinds) - 0.5)
         ax.set_yscale("log")
@@ -319,19 +321,21 @@ def _bars(
     launchers: Sequence[str],
     shift: float,
     colour: str,
-    told: str,
+    series: str,
 ) -> None:
     """One precision's bars: the first launcher's; other launchers and estimates as marks."""
     done = [row for row in lines if row.get("p50_ms")]
     first = [row for row in done if row["launcher"] == launchers[0]]
-    places = [kinds.index(row["sharding"]) + shift for row in first]
-    ax.bar(places, [row["p50_ms"] for row in first], width=0.15, color=colour, label=told)
-    is_first = told == " ".join(next(iter(_HELD)))  # marks need one label each
+    positions = [kinds.index(row["sharding"]) + shift for row in first]
+    ax.bar(positions, [row["p50_ms"] for row in first], width=0.15, color=colour, label=series)
+    is_first = series == " ".join(next(iter(_MODES)))  # marks need one label each
     for name, mark, what in (("planner_ms", "_", "planner"), ("here_ms", "d", "planner, measured")):
-        found = [(at, row[name]) for at, row in zip(places, first, strict=True) if row.get(name)]
-        if found:
+        points = [
+            (at, row[name]) for at, row in zip(positions, first, strict=True) if row.get(name)
+        ]
+        if points:
             label = what if is_first else None
-            ax.plot(*zip(*found, strict=True), mark, color="black", markersize=4, label=label)
+            ax.plot(*zip(*points, strict=True), mark, color="black", markersize=4, label=label)
     for launcher in launchers[1:]:
         other = [row for row in done if row["launcher"] == launcher]
         at = [kinds.index(row["sharding"]) + shift for row in other]

@@ -92,9 +92,9 @@ def _rates_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str
     for at, task in enumerate(labels.task for labels in profiles[0].labels):
         lines[task] = []
         for day in days:
-            held = [p.labels[at] for p in profiles if p.part == day]
-            rows = sum(labels.rows for labels in held)
-            positives = sum(labels.positives for labels in held)
+            values = [p.labels[at] for p in profiles if p.part == day]
+            rows = sum(labels.rows for labels in values)
+            positives = sum(labels.positives for labels in values)
             lines[task].append(positives / rows if rows else float("nan"))
     for (task, rates), colour in zip(lines.items(), _TASKS, strict=False):
         style = "o-" if len(days) <= 2 * _MOST_TICKS else "-"
@@ -120,9 +120,9 @@ def _rates_by_split(ax: Axes, profiles: Sequence[SplitProfile]) -> None:
     tasks = [labels.task for labels in profiles[0].labels]
     width = 0.8 / len(tasks)
     for at, (task, colour) in enumerate(zip(tasks, _TASKS, strict=False)):
-        places = [i + (at - (len(tasks) - 1) / 2) * width for i in range(len(profiles))]
+        positions = [i + (at - (len(tasks) - 1) / 2) * width for i in range(len(profiles))]
         rates = [p.labels[at].rate or 0.0 for p in profiles]
-        ax.bar(places, rates, width=width * 0.92, color=colour, label=task)
+        ax.bar(positions, rates, width=width * 0.92, color=colour, label=task)
     ax.set_xticks(range(len(profiles)), [p.split.replace("_", "\n") for p in profiles])
     ax.set_title("Positives among labelled rows, by split")
     _rate_axis(ax)
@@ -150,17 +150,17 @@ def _most_moved(drift: Sequence[Drift]) -> Mapping[str, list[Drift]]:
 
 def _drift(ax: Axes, drifts: Mapping[str, Sequence[Drift]]) -> None:
     """Draw two bars a feature, its two windows, with the bounds of the index."""
-    pairs = sorted({(d.before, d.after) for held in drifts.values() for d in held})
+    pairs = sorted({(d.before, d.after) for values in drifts.values() for d in values})
     height = 0.8 / len(pairs)
     for at, ((before, after), colour) in enumerate(
         zip(pairs, ("#d9822b", "#4e9a51"), strict=False)
     ):
         index = [
-            next((d.index for d in held if (d.before, d.after) == (before, after)), 0.0)
-            for held in drifts.values()
+            next((d.index for d in values if (d.before, d.after) == (before, after)), 0.0)
+            for values in drifts.values()
         ]
-        places = [i + (at - (len(pairs) - 1) / 2) * height for i in range(len(drifts))]
-        ax.barh(places, index, height=height * 0.9, color=colour, label=f"{before} to {after}")
+        positions = [i + (at - (len(pairs) - 1) / 2) * height for i in range(len(drifts))]
+        ax.barh(positions, index, height=height * 0.9, color=colour, label=f"{before} to {after}")
     for bound, name in ((MOVED, "moved"), (CHANGED, "changed")):
         ax.axvline(bound, color="#6c7a89", linestyle="--", linewidth=0.8)
         ax.text(bound, -0.75, f" {name}", fontsize=7, color="#6c7a89", va="bottom")
@@ -174,10 +174,10 @@ def _drift(ax: Axes, drifts: Mapping[str, Sequence[Drift]]) -> None:
 
 def _day_ticks(ax: Axes, days: Sequence[str]) -> None:
     step = -(-len(days) // _MOST_TICKS)
-    places = range(0, len(days), step)
+    positions = range(0, len(days), step)
     # The month and day are enough where all days are of one year.
     short = len({day[:4] for day in days}) == 1
-    ax.set_xticks(list(places), [days[at][5:] if short else days[at] for at in places])
+    ax.set_xticks(list(positions), [days[at][5:] if short else days[at] for at in positions])
     ax.tick_params(axis="x", rotation=0 if short else 30)
     if short:
         ax.set_xlabel(days[0][:4])

@@ -48,17 +48,17 @@ def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """Return the live bundles that tuning started from, where they still are what the run read."""
     pinned = run_dir / PINNED / "live"
     live = record.spec.get("live")
-    place = pinned if pinned.is_dir() else find_bundles(Path(live)) if live else None
-    if place is None:
+    folder = pinned if pinned.is_dir() else find_bundles(Path(live)) if live else None
+    if folder is None:
         return {}
     try:
-        index = read_index(place)
+        index = read_index(folder)
     except (PipelineError, OSError):
         return {}
     if index.sha256 != record.inputs.get("live bundles"):
         return {}
     return {
-        entry.folder: bundle_digest(read_manifest(place / entry.folder))
+        entry.folder: bundle_digest(read_manifest(folder / entry.folder))
         for entry in index.bundles
         if entry.published
     }

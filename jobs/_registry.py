@@ -15,16 +15,16 @@ PINNED = "pinned"
 """Folder below a run folder: setting -> the bundles that its alias meant when the run began."""
 
 
-def pinned_bundles(place: Path, opened: PublishedBase, record: OpenRecord, *, setting: str) -> Path:
+def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, setting: str) -> Path:
     """Return the folder of bundles that a setting means: its own, or one made from a registry.
 
     A run that is resumed goes on with the bundles it began with, whatever was promoted since.
 
     Args:
-        place: a folder, or `registry:DIR@ALIAS`.
+        path: a folder, or `registry:DIR@ALIAS`.
         opened: the base that the bundles are to run on.
         record: of the run.
-        setting: what names the place, for messages and as the folder's name.
+        setting: what names the path, for messages and as the folder's name.
 
     Raises:
         BadRequest: there is no such registry or alias, or the folder holds a finished run of what
@@ -32,10 +32,10 @@ def pinned_bundles(place: Path, opened: PublishedBase, record: OpenRecord, *, se
         WrongBase: all bundles of the alias run on another base.
         Corrupt: a stored bundle is damaged.
     """
-    reference = in_registry(place)
+    reference = in_registry(path)
     if reference is None:
-        return place
-    root, alias = reference[0], _alias(place, reference[1], setting)
+        return path
+    root, alias = reference[0], _alias(path, reference[1], setting)
     pinned, base = record.run_dir / PINNED / setting, opened.manifest.fingerprint
     if record.held is not None and record.held.inputs and (pinned / INDEX).is_file():
         if record.held.status == "finished":
@@ -52,13 +52,13 @@ def pinned_bundles(place: Path, opened: PublishedBase, record: OpenRecord, *, se
     return pinned
 
 
-def _alias(place: Path, name: str, setting: str) -> Alias:
+def _alias(path: Path, name: str, setting: str) -> Alias:
     """Return the alias that a reference names."""
     for alias in ALIASES:
         if name == alias:
             return alias
     raise BadRequest(
-        f"{setting}={place} names no alias of a registry; expected registry:DIR@champion or "
+        f"{setting}={path} names no alias of a registry; expected registry:DIR@champion or "
         "registry:DIR@candidate"
     )
 

@@ -162,13 +162,13 @@ def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
     return names
 
 
-def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, verb: str) -> None:
+def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str) -> None:
     """Refuse a setting that the spec does not have, and name those that are spelled alike.
 
     Args:
-        kind: the verb's spec.
+        kind: the command's spec.
         asked: dotted names, dashes read as underscores.
-        verb: who asks.
+        command: as the user types it, for the message.
 
     Raises:
         BadRequest: naming the setting and its neighbours.
@@ -184,18 +184,18 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, verb: str) ->
             continue
         if any(plain.startswith(f"{n}.") for n, is_open in names.items() if is_open):
             continue
-        raise BadRequest(f"iak {verb}: there is no setting {name!r}. {near_settings(plain, names)}")
+        raise BadRequest(f"{command}: there is no setting {name!r}. {near_settings(plain, names)}")
 
 
 def refuse_other_than_text(
-    kind: type[BaseModel], settings: Mapping[str, Any], *, verb: str, below: str = ""
+    kind: type[BaseModel], settings: Mapping[str, Any], *, command: str, below: str = ""
 ) -> None:
     """Refuse a number or a truth of a file where a setting takes text: `out = 1` is no path.
 
     Args:
         kind: the spec.
         settings: as files and presets give them, with their types.
-        verb: who asks.
+        command: as the user types it, for the message.
         below: dotted name of what they are settings of, with a dot at its end.
 
     Raises:
@@ -206,9 +206,9 @@ def refuse_other_than_text(
         setting = f"{below}{field.alias or name}"
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             if isinstance(value, Mapping):
-                refuse_other_than_text(inner, value, verb=verb, below=f"{setting}.")
+                refuse_other_than_text(inner, value, command=command, below=f"{setting}.")
         elif value is not None and not _is_text(value, inner):
-            raise BadRequest(f"iak {verb}: {setting}: expected text in quotes, seen {value!r}")
+            raise BadRequest(f"{command}: {setting}: expected text in quotes, seen {value!r}")
 
 
 def _is_text(value: object, annotation: object) -> bool:

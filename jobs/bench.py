@@ -1,10 +1,9 @@
-"""`iak bench NAME`: measure, say whether the targets are met, keep a record and a picture."""
+"""`iak bench NAME`: measure, compare with the targets, keep a record and a picture."""
 
-import importlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,63 +11,85 @@ from iak.jobs import _figures, _record
 from iak.jobs._progress import console, print_event
 from iak.jobs._spec import load_catalog
 from iak.jobs._tables import show_facts, show_table
+from iak.pipeline.bench.progress import Report
 from iak.pipeline.files import put_file
-from iak.schemas.bench import (
-    BenchDataSpec,
-    BenchFaultsSpec,
-    BenchFinetuneSpec,
-    BenchScalingSpec,
-    BenchShardingSpec,
-    BenchSpec,
-    BenchTablesSpec,
-)
+from iak.schemas.bench import BenchScalingSpec, BenchShardingSpec, BenchSpec
 from iak.schemas.record import BenchmarkRecord, Target
 
-NAMES: dict[type[BenchSpec], str] = {
-    BenchDataSpec: "data",
-    BenchFinetuneSpec: "finetune",
-    BenchShardingSpec: "sharding",
-    BenchTablesSpec: "tables",
-    BenchScalingSpec: "scaling",
-    BenchFaultsSpec: "faults",
-}
+Measured = tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]
+"""A benchmark's lines, targets, notes, and limits of the machine."""
+Measure = Callable[[Report], Measured]
 MISSED = 1
 _IN_THE_RECORD = {
     "sharding": {"sharding", "held", "precision", "planner_ms", "here_ms", "planner_mib"}
 }
-"""Columns that would make a bench's table too wide for a terminal, and are said otherwise in it."""
+"""Columns that would make a benchmark's table too wide for a terminal. Its notes and its record
+give the same numbers."""
 
 
 def main(spec: BenchSpec) -> int:
-    """Measure, show, keep."""
-    name = NAMES[type(spec)]
+    """Run `iak bench NAME`."""
+    command = shlex.join(["iak", *sys.argv[1:]])
+    match spec:
+        case BenchShardingSpec():
+            return run_benchmark("sharding", spec, lambda report: _sharding(spec, report), command)
+        case BenchScalingSpec():
+            return run_benchmark("scaling", spec, lambda report: _scaling(spec, report), command)
+    raise TypeError(f"iak bench has no benchmark of {type(spec).__name__}")
+
+
+def _sharding(spec: BenchShardingSpec, report: Report) -> Measured:
+    """Measure `sharding`, with the catalogue that the settings name, and Ray where they ask."""
+    from iak.pipeline.bench import sharding
+
+    catalog = load_catalog(spec.catalog) if spec.catalog else None
+    if not spec.as_ray:
+        return sharding.measure(spec, report, catalog=catalog)
+    from iak.jobs import _bench_ray  # Ray takes seconds to import
+
+    return sharding.measure(spec, report, catalog=catalog, on_ray=_bench_ray.sharding_on_ray)
+
+
+def _scaling(spec: BenchScalingSpec, report: Report) -> Measured:
+    """Measure `scaling`."""
+    from iak.pipeline.bench import scaling
+
+    return scaling.measure(spec, report)
+
+
+def run_benchmark(name: str, spec: BenchSpec, measure: Measure, command: str) -> int:
+    """Measure, show the result, and keep it.
+
+    Args:
+        name: of the benchmark, and of its files in `spec.out`: NAME.json and NAME.png.
+        spec: its settings, which the record keeps.
+        measure: called once with a function that shows progress.
+        command: what the user typed, for the record.
+
+    Returns:
+        Exit code: 1 where a target is missed and the settings ask to check targets, else 0.
+    """
     spec.out.mkdir(parents=True, exist_ok=True)
-    record = measured(name, spec)
-    place, picture = spec.out / f"{name}.json", spec.out / f"{name}.png"
-    put_file(place, record.model_dump_json(indent=1) + "\n")
+    record = record_of(name, spec, measure, command)
+    path, picture = spec.out / f"{name}.json", spec.out / f"{name}.png"
+    put_file(path, record.model_dump_json(indent=1) + "\n")
     _figures.draw(record, picture)
     show(record)
-    console.print(f"record: {place}\npicture: {picture}")
+    console.print(f"record: {path}\npicture: {picture}")
     is_missed = any(not target.is_met for target in record.targets)
     is_checked = spec.check_targets or getattr(spec, "check_baseline", None) is not None
     return MISSED if is_checked and is_missed else 0
 
 
-def measured(name: str, spec: BenchSpec) -> BenchmarkRecord:
-    """What the bench found on this machine."""
+def record_of(name: str, spec: BenchSpec, measure: Measure, command: str) -> BenchmarkRecord:
+    """Measure, and return the record: results, settings, machine, versions."""
     started_at, started = datetime.now(UTC).replace(microsecond=0), time.monotonic()
-    body = importlib.import_module(f"iak.pipeline.bench.{name}")
-    rows, targets, notes, limits = body.measure(spec, _report, **_brought(spec))
-    if isinstance(spec, BenchFinetuneSpec):
-        from iak.jobs import _bench_ray
-
-        lines, target = _bench_ray.ray_share(spec, _report)
-        rows, targets = [*rows, *lines], [*targets, target]
+    rows, targets, notes, limits = measure(_report)
     return BenchmarkRecord(
         bench=name,
         spec=spec.model_dump(mode="json"),
         is_smoke=spec.smoke,
-        command=shlex.join(["iak", *sys.argv[1:]]),
+        command=command,
         started_at=started_at,
         seconds=round(time.monotonic() - started, 1),
         commit=_record.commit(),
@@ -81,37 +102,20 @@ def measured(name: str, spec: BenchSpec) -> BenchmarkRecord:
     )
 
 
-def _brought(spec: BenchSpec) -> dict[str, Any]:
-    """What a body cannot reach by itself: a catalogue by its name, verbs, and Ray."""
-    if isinstance(spec, BenchFaultsSpec):
-        from iak.jobs._bad_inputs import run_bad_inputs
-        from iak.jobs._faults import attempt
-
-        return {"attempt": attempt, "bad_inputs": run_bad_inputs}
-    if not isinstance(spec, BenchShardingSpec):
-        return {}
-    brought: dict[str, Any] = {"catalog": load_catalog(spec.catalog) if spec.catalog else None}
-    if spec.as_ray:
-        from iak.jobs import _bench_ray
-
-        brought["on_ray"] = _bench_ray.sharding_on_ray
-    return brought
-
-
 def _report(event: Mapping[str, Any]) -> None:
     print_event("bench", event)
 
 
 def show(record: BenchmarkRecord) -> None:
-    """The lines by table, the targets, and what one must know to read them."""
+    """Print the lines by table, the targets, and what one must know to read them."""
     by_table: dict[str, list[dict[str, Any]]] = {}
     for row in record.rows:
         by_table.setdefault(str(row.get("table", record.bench)), []).append(row)
     for title, rows in by_table.items():
-        aside = _IN_THE_RECORD.get(record.bench, set())
-        columns = [name for name in _columns(rows) if name not in aside]
+        left_out = _IN_THE_RECORD.get(record.bench, set())
+        columns = [name for name in _columns(rows) if name not in left_out]
         heads = [name.replace("_", " ") for name in columns]
-        show_table(title, heads, [[_told(row.get(name)) for name in columns] for row in rows])
+        show_table(title, heads, [[_cell(row.get(name)) for name in columns] for row in rows])
     show_table("targets", ("what", "wanted", "measured", ""), [_line(t) for t in record.targets])
     for note in record.notes:
         console.print(f"- {note}", markup=False)
@@ -121,10 +125,10 @@ def show(record: BenchmarkRecord) -> None:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Columns that say something, in what a cell can show; the record has the others too."""
+    """Return the columns that have values, and only short ones; the record has the others too."""
     names = dict.fromkeys(name for row in rows for name in row if name != "table")
-    said = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    return [name for name in said if all(_is_short(row.get(name)) for row in rows)]
+    filled = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    return [name for name in filled if all(_is_short(row.get(name)) for row in rows)]
 
 
 def _line(target: Target) -> tuple[str, str, str, str]:
@@ -133,11 +137,11 @@ def _line(target: Target) -> tuple[str, str, str, str]:
 
 
 def _is_short(value: object) -> bool:
-    """Whether a value fits a table's cell."""
+    """Return whether a value fits a table's cell."""
     return value is None or (isinstance(value, int | float | str) and len(str(value)) < 60)
 
 
-def _told(value: object) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "-" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

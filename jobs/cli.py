@@ -13,6 +13,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,15 +53,6 @@ VERBS: dict[str, tuple[str, str]] = {
         "CompareSpec",
         "Compare two evaluations on the same rows, with intervals: iak compare RUN RUN [SPLIT]",
     ),
-    "bench data": ("BenchDataSpec", "How fast rows become batches, against raw decoding"),
-    "bench finetune": (
-        "BenchFinetuneSpec",
-        "What a night costs on a frozen base, against what it costs today",
-    ),
-    "bench tables": (
-        "BenchTablesSpec",
-        "Whether a night costs more on a table of a billion rows than on a small one",
-    ),
     "bench scaling": (
         "BenchScalingSpec",
         "What more workers make of the same work and of as much each, measured and simulated",
@@ -68,10 +60,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench sharding": (
         "BenchShardingSpec",
         "What each way of cutting and holding a table costs, against the planner's estimate",
-    ),
-    "bench faults": (
-        "BenchFaultsSpec",
-        "What becomes of a run when a file, a disk or a process under it is damaged",
     ),
     "registry list": ("RegistryListSpec", "List the bundle that serves each domain"),
     "registry show": (
@@ -112,12 +100,8 @@ EXAMPLES = {
     "finetune": "iak finetune catalog=shop.toml data_root=/data/shop base=R1 --run-dir R2",
     "evaluate": "iak evaluate catalog=shop.toml data_root=/data/shop base=R1 "
     "bundles=R2/bundles --run-dir R3",
-    "bench data": "iak bench data --smoke",
-    "bench finetune": "iak bench finetune --smoke",
-    "bench tables": "iak bench tables --smoke",
     "bench scaling": "iak bench scaling --smoke",
     "bench sharding": "iak bench sharding --smoke",
-    "bench faults": "iak bench faults --smoke",
     "registry list": "iak registry list registry=/registries/shop",
     "registry show": "iak registry show registry=/registries/shop domain=pooled",
     "registry diff": "iak registry diff registry=/registries/shop second=champion:12",
@@ -134,6 +118,11 @@ GROUPS = {
     "bench": "Measure this system on this machine; records and pictures are written",
     "registry": "Keep what every night published, and say which of it serves each domain",
 }
+MOVED = {
+    f"bench {name}": f"python -m infra.benchmarks {name}"
+    for name in ("data", "faults", "finetune", "tables")
+}
+"""Commands of older versions, and what took their place."""
 EPILOGUE = """
 Every setting is a field of the verb's spec, and can be given in three ways that mean the same:
   --config FILE.toml      batch_rows = 4096, or [optim] table_lr = 0.05
@@ -142,6 +131,27 @@ Every setting is a field of the verb's spec, and can be given in three ways that
 Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed,
 6 nothing to do, 130 interrupted.
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command whose settings are the fields of a spec."""
+
+    name: str
+    """As a user types it: `iak bench sharding`."""
+    kind: type[BaseModel]
+    """The spec."""
+    help: str
+    """What it does, in a line, without a full stop."""
+    example: str = ""
+    positional: tuple[str, ...] = ()
+    """Settings that may be given without their names, in this order, before all others."""
+    files: tuple[Path, ...] = ()
+    """Settings that come with it, as TOML; a later file wins."""
+    smoke_files: tuple[Path, ...] = ()
+    """Further ones for `--smoke`."""
+    presets: str = ""
+    """Section of a catalogue's presets that it reads; none where empty."""
 
 
 def main() -> None:
@@ -159,12 +169,20 @@ def run(words: Sequence[str], *, start: Start | None = None) -> int:
     try:
         named = 2 if words and words[0] in GROUPS else 1
         verb = " ".join(words[:named])
+        if verb in MOVED:
+            print(
+                f"error: iak {verb} is now `{MOVED[verb]}`, run in a checkout of the project: it "
+                "measures the project itself, so it is not part of the installed package",
+                file=sys.stderr,
+            )
+            return 2
         if verb not in VERBS or verb == "doctor":
             if words and words[0] not in (*VERBS, *GROUPS) and not words[0].startswith("-"):
                 print(f"error: {_unknown_verb(words[0])}", file=sys.stderr)
                 return 2
             return _top(list(words))
-        return _verb(verb, list(words[named:]), start or _start)
+        begin = start or _start
+        return run_command(_command(verb), words[named:], lambda spec: begin(verb, spec))
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
@@ -205,7 +223,7 @@ def _top(words: list[str]) -> int:
 
 
 def _listed(told: str) -> Callable[[], None]:
-    """A verb for the list of verbs; its own help is made when it is asked for."""
+    """Return a verb for the list of verbs; its own help is made when it is asked for."""
 
     def verb() -> None:
         return
@@ -220,19 +238,28 @@ def _doctor() -> int:
     return code
 
 
-def _verb(verb: str, words: list[str], start: Start) -> int:
-    """Read the verb's spec from its words, then call its job."""
+def run_command(command: Command, words: Sequence[str], start: Callable[[BaseModel], int]) -> int:
+    """Read a command's spec from its words, then start it.
+
+    Args:
+        command: what is run.
+        words: as they follow its name.
+        start: called with the spec; returns the exit code.
+
+    Returns:
+        The exit code; an error is printed, not raised.
+    """
     from iak.jobs._paths import check_paths, setting_of
     from iak.pipeline.errors import DoesNotFit, PipelineError
     from iak.schemas.base import redacted
 
     spec: BaseModel | None = None
     try:
-        spec = read_spec(verb, words)
+        spec = read_command(command, list(words))
         if spec is None:
             return 0
         check_paths(spec)
-        return start(verb, spec)
+        return start(spec)
     except PipelineError as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -240,10 +267,10 @@ def _verb(verb: str, words: list[str], start: Start) -> int:
         if error.filename is None:
             raise
         told = f"{setting_of(spec, error.filename)}{error.filename}: {error.strerror or error}"
-        print(f"error: iak {verb}: {redacted(told)}", file=sys.stderr)
+        print(f"error: {command.name}: {redacted(told)}", file=sys.stderr)
         return PipelineError.exit_code
     except MemoryError as error:
-        print(f"error: iak {verb} ran out of memory: {error or 'no more'}", file=sys.stderr)
+        print(f"error: {command.name} ran out of memory: {error or 'no more'}", file=sys.stderr)
         return DoesNotFit.exit_code
 
 
@@ -256,19 +283,44 @@ def _start(verb: str, spec: BaseModel) -> int:
     return int(job.main(spec))
 
 
-def _usage(verb: str, kind: type[BaseModel]) -> str | None:
-    """Return a usage line with what a verb takes without names; None where it takes no such."""
-    if verb not in POSITIONAL:
+def _command(verb: str) -> Command:
+    """Return what a verb of `iak` reads."""
+    group, _, name = verb.rpartition(" ")
+    folder = Path(__file__).parent / "configs" / group
+    return Command(
+        name=f"iak {verb}",
+        kind=spec_class(verb),
+        help=VERBS[verb][1],
+        example=EXAMPLES.get(verb, ""),
+        positional=POSITIONAL.get(verb, ()),
+        files=(folder / f"{name}.toml",) if group else (),
+        smoke_files=(folder / "smoke" / f"{name}.toml",) if group else (),
+        presets="" if verb == "check" else verb,
+    )
+
+
+def _usage(command: Command) -> str | None:
+    """Return a usage line with what is taken without names; None where nothing is."""
+    if not command.positional:
         return None
-    told = [
-        name.upper() if kind.model_fields[name].is_required() else f"[{name.upper()}]"
-        for name in POSITIONAL[verb]
+    names = [
+        name.upper() if command.kind.model_fields[name].is_required() else f"[{name.upper()}]"
+        for name in command.positional
     ]
-    return f"Usage: iak {verb} {' '.join(told)} [OPTIONS]"
+    return f"Usage: {command.name} {' '.join(names)} [OPTIONS]"
 
 
 def read_spec(verb: str, words: list[str]) -> BaseModel | None:
-    """The verb's frozen spec; None when help was asked for and given.
+    """Return a verb's frozen spec; None when help was asked for and given.
+
+    Raises:
+        BadRequest: naming the setting, what was seen and what was expected.
+    """
+    return read_command(_command(verb), words)
+
+
+def read_command(command: Command, words: list[str]) -> BaseModel | None:
+    """Return a command's frozen spec; None when help was asked for and given.
 
     Raises:
         BadRequest: naming the setting, what was seen and what was expected.
@@ -280,16 +332,16 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     from iak.jobs._explain import explain
     from iak.pipeline.errors import BadRequest
 
-    kind = _spec_class(verb)
-    words, files = _without_config(_as_flags(_named(verb, words), kind))
+    kind, name = command.kind, command.name
+    words, files = _without_config(_as_flags(_named(command, words), kind))
     settings: dict[str, Any] = {}
-    for file in [*_shipped(verb, words), *files]:
+    for file in [*_shipped(command, words), *files]:
         settings = _spec.merged(settings, read_toml(file, setting="--config"))
     app = App(
-        name=f"iak {verb}",
-        help=VERBS[verb][1] + ".",
-        usage=_usage(verb, kind),
-        help_epilogue=f"\nExample: {EXAMPLES[verb]}\n{EPILOGUE}" if verb in EXAMPLES else EPILOGUE,
+        name=name,
+        help=command.help + ".",
+        usage=_usage(command),
+        help_epilogue=f"\nExample: {command.example}\n{EPILOGUE}" if command.example else EPILOGUE,
         help_format="plaintext",
         version_flags=(),
         result_action="return_value",
@@ -303,18 +355,18 @@ def read_spec(verb: str, words: list[str]) -> BaseModel | None:
     if not any(field.is_required() for field in kind.model_fields.values()):
         take.__kwdefaults__ = {"spec": kind()}
     app.default(take)
-    _spec.refuse_other_than_text(kind, settings, verb=verb)
-    below = _spec.merged(_presets(verb, words, settings), settings)
+    _spec.refuse_other_than_text(kind, settings, command=name)
+    below = _spec.merged(_presets(command, words, settings), settings)
     app.config = Dict(below, source="--config", use_commands_as_keys=False)
     if not {"--help", "-h"} & {*words}:
-        _spec.refuse_unknown(kind, _asked(words, below), verb=verb)
-        _spec.refuse_other_than_text(kind, below, verb=verb)
+        _spec.refuse_unknown(kind, _asked(words, below), command=name)
+        _spec.refuse_other_than_text(kind, below, command=name)
     try:
         app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         cause = error.__cause__ or error.__context__
         told = explain(cause) if isinstance(cause, ValidationError) else _dotted(str(error))
-        raise BadRequest(f"iak {verb}: {told}\nSee iak {verb} --help") from error
+        raise BadRequest(f"{name}: {told}\nSee {name} --help") from error
     return wanted[0] if wanted else None
 
 
@@ -335,7 +387,8 @@ def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:
     return [*flags, *_spec.dotted(below)]
 
 
-def _spec_class(verb: str) -> type[BaseModel]:
+def spec_class(verb: str) -> type[BaseModel]:
+    """Return the class of a verb's spec."""
     module = {
         "synth": "iak.schemas.synth",
         "bench": "iak.schemas.bench",
@@ -347,21 +400,17 @@ def _spec_class(verb: str) -> type[BaseModel]:
     return found
 
 
-def _shipped(verb: str, words: list[str]) -> list[Path]:
-    """Settings that come with a bench: its own, and the small ones when they are asked for."""
-    group, _, name = verb.rpartition(" ")
-    if not group:
-        return []
-    folder = Path(__file__).parent / "configs" / group
+def _shipped(command: Command, words: list[str]) -> list[Path]:
+    """Return the settings that come with a command, and the small ones where they are asked for."""
     is_smoke = any(w in ("--smoke", "--smoke=true", "--smoke=1") for w in words)
-    files = [folder / f"{name}.toml", *([folder / "smoke" / f"{name}.toml"] if is_smoke else [])]
+    files = [*command.files, *(command.smoke_files if is_smoke else ())]
     return [file for file in files if file.is_file()]
 
 
-def _named(verb: str, words: list[str]) -> list[str]:
+def _named(command: Command, words: list[str]) -> list[str]:
     """Return the words with a name for each leading one that has none."""
     named: list[str] = []
-    for name, word in zip(POSITIONAL.get(verb, ()), words, strict=False):
+    for name, word in zip(command.positional, words, strict=False):
         if word.startswith("-") or "=" in word:
             break
         named.append(f"--{name}={word}")
@@ -401,7 +450,7 @@ def _as_flag(word: str) -> str:
 
 
 def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:
-    """The words without `--config FILE`, and the files."""
+    """Return the words without `--config FILE`, and the files."""
     kept: list[str] = []
     files: list[Path] = []
     rest = iter(words)
@@ -415,8 +464,8 @@ def _without_config(words: list[str]) -> tuple[list[str], list[Path]]:
     return kept, files
 
 
-def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
-    """What the catalogue that is named suggests for this verb."""
+def _presets(command: Command, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the catalogue that is named suggests for this command."""
     from iak.jobs import _spec
 
     named = settings.get("catalog")
@@ -425,6 +474,6 @@ def _presets(verb: str, words: list[str], settings: dict[str, Any]) -> dict[str,
             named = following
         elif word.startswith("--catalog="):
             named = word.removeprefix("--catalog=")
-    if not named or verb == "check":
+    if not named or not command.presets:
         return {}
-    return _spec.nested(dict(_spec.load_catalog(Path(named)).presets.get(verb, {})))
+    return _spec.nested(dict(_spec.load_catalog(Path(named)).presets.get(command.presets, {})))

@@ -49,6 +49,7 @@ from iak.pipeline.stats.metrics import POOLED as TOGETHER
 from iak.schemas.domain import POOLED
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
+from iak.schemas.plan import PlacementSpec
 from iak.schemas.predictions import MetricTask, metric_tasks
 from iak.schemas.record import Output
 
@@ -108,8 +109,7 @@ def evaluate(spec: EvaluateSpec, catalog: Catalog, record: OpenRecord) -> list[M
         splits=wanted,
         batch_rows=spec.batch_rows,
         tables=spec.tables,
-        sharding=dict(spec.sharding),
-        row_wise_from_rows=spec.row_wise_from_rows,
+        placement=PlacementSpec(sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows),
     )
     with record.phase("predict"):
         record.result = on_ray(

@@ -44,7 +44,7 @@ from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, Finetune
 from iak.pipeline.tuning.tune import Stage
 from iak.schemas.job import FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementSpec, PlanDocument
 from iak.schemas.predictions import metric_tasks
 
 SOME_HELD = 4
@@ -123,9 +123,9 @@ def _work(
         cache=_cache(spec, opened),
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
-        sharding=dict(spec.sharding),
-        row_wise_from_rows=spec.row_wise_from_rows,
-        plan=plan,
+        placement=PlacementSpec(
+            sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows, plan=plan
+        ),
     )
 
 

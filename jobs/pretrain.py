@@ -44,7 +44,7 @@ from iak.pipeline.sharding.placement_rule import planned
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementSpec, PlanDocument
 
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
@@ -370,9 +370,9 @@ def _work(
         validations_per_epoch=recipe.validations_per_epoch,
         shuffle_rows=spec.shuffle_rows,
         bf16=spec.bf16,
-        sharding=dict(spec.sharding),
-        row_wise_from_rows=spec.row_wise_from_rows,
-        plan=plan,
+        placement=PlacementSpec(
+            sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows, plan=plan
+        ),
         checkpoint_every_steps=spec.checkpoint_every_steps,
         task_weights=dict(spec.task_weights),
         early_stop=spec.early_stop,

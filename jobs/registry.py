@@ -43,7 +43,7 @@ Document = dict[str, Any]
 
 
 def main(spec: RegistrySpec) -> int:
-    """Do what the verb says, and keep what it found where `json=` asks for it."""
+    """Do what the verb says, and keep what it shows where `json=` asks for it."""
     verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, Document]]] = {
         RegistryListSpec: list_pointers,
         RegistryShowSpec: show,
@@ -66,15 +66,15 @@ def main(spec: RegistrySpec) -> int:
 def list_pointers(spec: RegistryListSpec) -> tuple[int, Document]:
     """Print the bundle of each domain, alias by alias."""
     head = read_head(spec.registry)
-    found: Document = {"registry": str(spec.registry), "generation": _generation(head)}
+    document: Document = {"registry": str(spec.registry), "generation": _generation(head)}
     for alias in [spec.alias] if spec.alias else ALIASES:
         rows = [_pointer_row(spec.registry, p) for p in _pointers(head, alias)]
-        found[alias] = rows
+        document[alias] = rows
         if rows:
             _show_pointers(alias, rows)
         else:
             console.print(f"no {alias}: nothing was promoted to it", markup=False)
-    return 0, found
+    return 0, document
 
 
 def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
@@ -162,17 +162,17 @@ def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
     aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
     if not aliases:
         folder_of(root, head, "champion", domain)  # says which domains there are
-    found: Document = {"registry": str(root), "domain": domain}
+    document: Document = {"registry": str(root), "domain": domain}
     for alias in aliases:
         folder = folder_of(root, head, alias, domain)
         pointer = pointer_of(head, alias, folder)
         assert pointer is not None, "folder_of refuses a domain without a pointer"
         chain = [pointer, *earlier_pointers(root, alias, folder, pointer)]
         rows = [_row_or_removed(root, p) for p in chain]
-        found[alias] = rows
+        document[alias] = rows
         _show_chain(alias, pointer.name, rows)
         show_facts(f"lineage of the {alias}", _lineage(read_entry(root, pointer.bundle)))
-    return 0, found
+    return 0, document
 
 
 def _show_chain(alias: str, domain: str, rows: Sequence[Document]) -> None:
@@ -333,22 +333,22 @@ def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
 def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
     """Read all commits and all bundles."""
     with announce("reading every byte", after_s=2.0):
-        found = verify_registry(spec.registry)
+        report = verify_registry(spec.registry)
     show_facts(
-        f"registry {spec.registry}: {'damaged' if found.problems else 'sound'}",
+        f"registry {spec.registry}: {'damaged' if report.problems else 'sound'}",
         {
-            "commits": f"{found.commits:,}",
-            "bundles": f"{found.bundles:,}, {found.bytes:,} bytes sound",
-            "of a killed promotion": f"{found.uncommitted:,} (gc removes them)",
+            "commits": f"{report.commits:,}",
+            "bundles": f"{report.bundles:,}, {report.bytes:,} bytes sound",
+            "of a killed promotion": f"{report.uncommitted:,} (gc removes them)",
         },
     )
     return 0, {
         "registry": str(spec.registry),
-        "commits": found.commits,
-        "bundles": found.bundles,
-        "bytes": found.bytes,
-        "uncommitted": found.uncommitted,
-        "problems": list(found.problems),
+        "commits": report.commits,
+        "bundles": report.bundles,
+        "bytes": report.bytes,
+        "uncommitted": report.uncommitted,
+        "problems": list(report.problems),
     }
 
 

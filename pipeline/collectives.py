@@ -1,4 +1,4 @@
-"""Sums and maxima over all workers; with one worker, the values themselves.
+"""Sums and maxima over all workers. With one worker they are the values themselves.
 
 Each is a collective call: every worker makes it, in the same order.
 """
@@ -11,23 +11,34 @@ from iak.pipeline.process import Worker
 
 
 def most(value: int, worker: Worker) -> int:
-    """The largest of all workers' values."""
+    """Return the largest of all workers' values; a collective call."""
     return greatest((value,), worker)[0]
 
 
 def greatest(values: tuple[int, ...], worker: Worker) -> tuple[int, ...]:
-    """The largest of all workers' values, one by one."""
+    """Return the largest of all workers' values, element by element; a collective call.
+
+    Args:
+        values: this worker's; every worker brings as many.
+        worker: this process.
+    """
     if worker.world == 1:
         return values
-    held = torch.tensor(values, device=worker.device)
-    dist.all_reduce(held, op=dist.ReduceOp.MAX)
-    return tuple(held.tolist())
+    largest = torch.tensor(values, device=worker.device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return tuple(largest.tolist())
 
 
 def total(values: Tensor, worker: Worker) -> Tensor:
-    """The sum over workers, where `values` was."""
+    """Return the sum over workers, on the device of `values`; a collective call.
+
+    Args:
+        values: of one shape and type on every worker; they are not changed.
+        worker: this process.
+    """
     if worker.world == 1:
         return values
+    # The backend reduces tensors of the worker's device alone: NCCL takes none of a CPU.
     summed = values.clone().to(worker.device)
     dist.all_reduce(summed)
     return summed.to(values.device)

@@ -1,4 +1,4 @@
-"""Stop a run whose loss is no number: no later step mends it, and no second attempt either."""
+"""Stop a run whose loss is infinite or not a number: no later step and no retry repairs it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ def refuse_diverged(loss: float, *, where: str, rates: Mapping[str, float]) -> N
     Args:
         loss: summed over all workers, so that all of them stop at the same step.
         where: which loss it is, and when: `the training loss at step 3 of 100`.
-        rates: setting -> its learning rate as it was asked for; the first one is to be lowered
-            first.
+        rates: setting -> learning rate as the user set it. The message advises to lower the first
+            one first.
 
     Raises:
-        Diverged: the loss is infinite or no number.
+        Diverged: the loss is infinite or not a number.
     """
     if math.isfinite(loss):
         return
@@ -40,16 +40,25 @@ def first_broken(losses: Sequence[float], worker: Worker) -> int:
     """Return the first step whose loss is not finite on some worker; a collective call.
 
     Args:
-        losses: of this worker, a step each; every worker has as many.
+        losses: of this worker, one per step; every worker has as many.
         worker: this process.
+
+    Returns:
+        The index of that step, or the number of steps where all losses are finite.
     """
     broken = [step for step, loss in enumerate(losses) if not math.isfinite(loss)]
     first = broken[0] if broken else len(losses)
-    return -greatest((-first,), worker)[0]
+    return -greatest((-first,), worker)[0]  # the smallest of all, by the largest of the negatives
 
 
 def broken_names(losses_K: Tensor, wanted_K: Tensor, names: Sequence[str]) -> str:
-    """Return the slots among the wanted ones whose loss is not finite, some of them by name."""
+    """Return the names of wanted slots whose loss is not finite: the first three, then a count.
+
+    Args:
+        losses_K: loss of each slot.
+        wanted_K: which slots to look at.
+        names: of all slots.
+    """
     slots = torch.nonzero(~losses_K.isfinite() & wanted_K).flatten().tolist()
     shown = ", ".join(names[slot] for slot in slots[:_SHOWN])
     return shown + (f" and {len(slots) - _SHOWN} more" if len(slots) > _SHOWN else "")

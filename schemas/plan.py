@@ -53,3 +53,14 @@ class PlanDocument(Spec):
                     f"table {table.table} lies on ranks {beyond}; there are {self.world} workers"
                 )
         return self
+
+
+class PlacementSpec(Spec):
+    """Where a job's tables shall lie: a plan to follow, or what its rule shall heed."""
+
+    sharding: dict[str, ShardingType] = {}
+    """Table -> sharding type, where the rule's choice is not wanted."""
+    row_wise_from_rows: PositiveInt = 10_000
+    """Tables of at least so many rows are cut by rows over all workers; shorter ones stay whole."""
+    plan: PlanDocument | None = None
+    """Followed exactly where there is one, in the place of the rule and of `sharding`."""

@@ -75,10 +75,10 @@ def catalog_document(**changes: Any) -> dict[str, Any]:
     }
     for path, value in changes.items():
         *outer, last = path.split("__")
-        place = document
+        node = document
         for part in outer:
-            place = place[part]
-        place[last] = value
+            node = node[part]
+        node[last] = value
     return document
 
 
@@ -198,7 +198,7 @@ def small_reader(
 def keys_to_ids(count: int) -> dict[int, int]:
     """Row key -> event id, for reading the `row` column of encoded rows."""
     keys = hashing.keys_of(pa.array(np.arange(count))).view(np.int64)
-    return {int(key): place for place, key in enumerate(keys)}
+    return {int(key): position for position, key in enumerate(keys)}
 
 
 def digest_of(word: str) -> str:
@@ -214,11 +214,13 @@ def run_inputs(files: Mapping[str, str] | None = None, as_of: str = "", **change
         as_of: last date of labels.
         changes: of the catalogue, as `catalog_document` takes them; `base=` names another base.
     """
-    held = {"a.parquet": "rows", "b.parquet": "rows"} if files is None else dict(files)
+    document = {"a.parquet": "rows", "b.parquet": "rows"} if files is None else dict(files)
     others = {"base": digest_of(changes.pop("base", "base"))}
     snapshot = {
-        "fingerprint": digest_of(str(held)),
-        "files": [{"path": path, "fingerprint": digest_of(said)} for path, said in held.items()],
+        "fingerprint": digest_of(str(document)),
+        "files": [
+            {"path": path, "fingerprint": digest_of(said)} for path, said in document.items()
+        ],
         "splits": {"tune": {"first": "2026-10-01", "last": "2026-10-03", "rows": 9}},
         "as_of": as_of,
     }

@@ -1,6 +1,6 @@
-"""Tables of lakehouses in a folder, as other writers leave them; deletes by position are by hand.
+"""Tables of lakehouses in a folder, as other writers leave them; deletes by location are by hand.
 
-deltalake and pyiceberg write no deletes by position, though other engines do, so those files are
+deltalake and pyiceberg write no deletes by location, though other engines do, so those files are
 written here as the formats' specifications say.
 """
 
@@ -120,25 +120,25 @@ class FolderCatalog(MetastoreCatalog, NoopCatalog):
 
     def __init__(self) -> None:
         super().__init__("folder")
-        self.places: dict[Any, str] = {}
+        self.locations: dict[Any, str] = {}
 
     def create_table(self, identifier: Any, schema: Any, location: str, **more: Any) -> Table:
         staged = self._create_staged_table(("db", identifier), schema, location, **more)
         self._write_metadata(staged.metadata, staged.io, staged.metadata_location)
-        self.places["db", identifier] = staged.metadata_location
+        self.locations["db", identifier] = staged.metadata_location
         return self.load_table(("db", identifier))
 
     def load_table(self, identifier: Any) -> Table:
-        place = self.places[tuple(identifier)]
-        io = self._load_file_io(location=place)
-        metadata = FromInputFile.table_metadata(io.new_input(place))
-        return Table(tuple(identifier), metadata, place, io, self)
+        location = self.locations[tuple(identifier)]
+        io = self._load_file_io(location=location)
+        metadata = FromInputFile.table_metadata(io.new_input(location))
+        return Table(tuple(identifier), metadata, location, io, self)
 
     def commit_table(self, table: Table, requirements: Any, updates: Any) -> CommitTableResponse:
         current = self.load_table(table.name())
         staged = self._update_and_stage_table(current, table.name(), requirements, updates)
         self._write_metadata(staged.metadata, staged.io, staged.metadata_location)
-        self.places[table.name()] = staged.metadata_location
+        self.locations[table.name()] = staged.metadata_location
         return CommitTableResponse(
             metadata=staged.metadata, metadata_location=staged.metadata_location
         )
@@ -169,9 +169,9 @@ def delete_iceberg_rows(
     assert parent is not None
     snapshot_id, number = parent.snapshot_id + 1, table.metadata.next_sequence_number()
     partitions = {t.file.file_path: t.file.partition for t in table.scan().plan_files()}
-    place = f"{table.location()}/metadata/deletes-{snapshot_id}.avro"
+    location = f"{table.location()}/metadata/deletes-{snapshot_id}.avro"
     writer = _DeletesWriter(
-        table.spec(), table.schema(), table.io.new_output(place), snapshot_id, "null"
+        table.spec(), table.schema(), table.io.new_output(location), snapshot_id, "null"
     )
     with writer:
         for at, (path, rows) in enumerate(deleted.items()):
@@ -221,7 +221,7 @@ def _delete_file(
     content: DataFileContent,
     kind: FileFormat,
 ) -> DataFile:
-    place = f"{table.location()}/data/deletes-{name}.{kind.value.lower()}"
+    location = f"{table.location()}/data/deletes-{name}.{kind.value.lower()}"
     schema = pa.schema(
         [
             pa.field("file_path", pa.string(), False, {"PARQUET:field_id": "2147483546"}),
@@ -229,18 +229,18 @@ def _delete_file(
         ]
     )
     columns = {"file_path": [path] * len(rows), "pos": list(rows)}
-    with table.io.new_output(place).create() as out:
+    with table.io.new_output(location).create() as out:
         if kind == FileFormat.PUFFIN:
             out.write(_puffin(path, rows))
         else:
             pq.write_table(pa.table(columns, schema=schema), out)
     file = DataFile.from_args(
         content=content,
-        file_path=place,
+        file_path=location,
         file_format=kind,
         partition=partition,
         record_count=len(rows),
-        file_size_in_bytes=len(table.io.new_input(place)),
+        file_size_in_bytes=len(table.io.new_input(location)),
         equality_ids=[1] if content == DataFileContent.EQUALITY_DELETES else None,
     )
     file.spec_id = table.spec().spec_id

@@ -1,13 +1,13 @@
-"""Write a record of `iak bench faults` into tests/faults/README.md, between its two markers.
+"""Write a record of the benchmark `faults` into tests/faults/README.md, between its two markers.
 
-    python infra/benchmarks/faults_readme.py infra/benchmarks/cpu-2-cores/faults.json \
+    python -m infra.benchmarks faults_readme infra/benchmarks/cpu-2-cores/faults.json \
         infra/benchmarks/cpu-2-cores/faults-before.json
 
 The second record, of an earlier build, gives the column `wrong or lost before`.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,12 @@ def _line(row: Record, before: Record) -> list[str]:
     """Return a class's cells; a number that must be zero and is not is emphasised."""
     cells = []
     for name in _COLUMNS:
-        told = "-" if row[name] is None else f"{row[name]:,}" if name in _SUMS else str(row[name])
-        cells.append(f"**{told}**" if name in ("wrong", "lost") and row[name] else told)
+        cell = "-" if row[name] is None else f"{row[name]:,}" if name in _SUMS else str(row[name])
+        cells.append(f"**{cell}**" if name in ("wrong", "lost") and row[name] else cell)
     rows = before["rows"] if row["fault"] != _ALL else [_total(before["rows"])]
     same = [r for r in rows if (r["fault"], r["where"]) == (row["fault"], row["where"])]
-    told = [f"{r['wrong']}, {r['lost']} of {r['injected']}" for r in same if r["injected"]]
-    return [*cells, "; ".join(told) or "-"]
+    counts = [f"{r['wrong']}, {r['lost']} of {r['injected']}" for r in same if r["injected"]]
+    return [*cells, "; ".join(counts) or "-"]
 
 
 _ALL = "all"
@@ -86,11 +86,14 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> int:
     """Read the records that are named, and write the page."""
-    record, before = (json.loads(Path(name).read_text()) for name in sys.argv[1:3])
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.benchmarks faults_readme", description=__doc__
+    )
+    parser.add_argument("record", type=Path, help="record of this build")
+    parser.add_argument("before", type=Path, help="record of an earlier build, to compare with")
+    options = parser.parse_args(words)
+    record, before = (json.loads(path.read_text()) for path in (options.record, options.before))
     PAGE.write_text(written(PAGE.read_text(), record, before))
-
-
-if __name__ == "__main__":
-    main()
+    return 0

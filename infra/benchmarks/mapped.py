@@ -1,17 +1,17 @@
 """Hold a published base's tables in shares, or map them whole from disk: start, memory, lookups.
 
-    .venv/bin/python infra/benchmarks/mapped.py BASE OUT
+    python -m infra.benchmarks mapped BASE OUT
 
-BASE is a run of `iak pretrain` (or the folder of its base); OUT takes mapped.json and mapped.md,
-the table in README.md beside this file. Each way starts in processes of its own. A worker's part of
-the machine's memory counts a page that two workers share as half a page for each (Pss).
+OUT takes mapped.json and mapped.md, the table in README.md beside this file. Each way starts in
+processes of its own. A page that two workers share counts half a page for each of them (Pss).
 """
 
+import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.jobs._record import commit, machine
 from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.precision import ANYTHING
 from iak.pipeline.bench import ids
 from iak.pipeline.bench.limits import kib_of
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, run_on_workers
-from iak.pipeline.tuning.finetune import frozen_base, held_tables
 from iak.schemas.job import FrozenTablesSpec, Precision
+from iak.schemas.plan import PlacementSpec
 
 WAYS = ("in shares", "mapped, not yet written", "mapped, there already")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -35,17 +36,28 @@ WORKERS, ROWS, BATCHES = 2, 4096, 20
 _PAGE, _MIB = 4096, 2**20
 
 
-def main(place: Path, out: Path) -> None:
-    """Every precision and way, then the table."""
-    found = []
+def main(words: Sequence[str]) -> int:
+    """Read the command line, and measure."""
+    parser = argparse.ArgumentParser(prog="python -m infra.benchmarks mapped", description=__doc__)
+    parser.add_argument("base", type=Path, help="a run of `iak pretrain`, or its base folder")
+    parser.add_argument("out", type=Path, help="folder of mapped.json and mapped.md")
+    options = parser.parse_args(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    measure(options.base.absolute(), options.out.absolute())
+    return 0
+
+
+def measure(place: Path, out: Path) -> None:
+    """Measure every precision and way, then write the table."""
+    results = []
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory(dir=out) as folder:
             for way in WAYS:
                 parts = run_on_workers(on_worker, WORKERS, place, precision, way, Path(folder))
-                found.append({"precision": precision, "way": way, **together(parts)})
-    told = {"commit": commit(), "machine": machine(), "base": str(place), "rows": found}
-    (out / "mapped.json").write_text(json.dumps(told, indent=1))
-    (out / "mapped.md").write_text(table(found))
+                results.append({"precision": precision, "way": way, **together(parts)})
+    record = {"commit": commit(), "machine": machine(), "base": str(place), "rows": results}
+    (out / "mapped.json").write_text(json.dumps(record, indent=1))
+    (out / "mapped.md").write_text(table(results))
 
 
 def on_worker(
@@ -57,10 +69,10 @@ def on_worker(
     before = memory()
     dist.barrier()
     started = time.perf_counter()
-    model, _ = frozen_base(opened, {}, 10_000, worker, asked, map_folder=folder)
+    base = FrozenBase.load(opened, asked, PlacementSpec(), worker, map_folder=folder)
     dist.barrier()
     ready_s = time.perf_counter() - started
-    tables = held_tables(model)
+    tables = base.tables
     for store in tables.stores:
         store.bytes_RN.flatten()[::_PAGE].sum()  # a mapped page counts once it was read
     dist.barrier()
@@ -97,7 +109,7 @@ def drawn(shapes: tuple[TableShape, ...], *, seed: int) -> KeyedJaggedTensor:
 
 
 def together(parts: list[dict[str, float]]) -> dict[str, Any]:
-    """The slowest worker's seconds, the machine's memory."""
+    """Return the slowest worker's seconds and the machine's memory."""
     return {
         "ready_s": round(max(part["ready_s"] for part in parts), 2),
         "step_ms": round(1e3 * max(part["step_s"] for part in parts), 2),
@@ -106,12 +118,12 @@ def together(parts: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """A line a way."""
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the table, one line for each way."""
     heads = ["precision", "tables", "ready, s", "resident, MiB a worker", "of the machine, MiB"]
     heads.append("a lookup of 4,096 rows, ms")
     lines = [heads, ["---"] * len(heads)]
-    for line in found:
+    for line in results:
         resident = " and ".join(f"{mib:,}" for mib in line["resident_mib"])
         lines.append(
             [
@@ -120,8 +132,3 @@ def table(found: list[dict[str, Any]]) -> str:
             ]
         )
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[2]).mkdir(parents=True, exist_ok=True)
-    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute())

@@ -1,12 +1,12 @@
 """Write the records of a folder into README.md beside this file, between its two markers.
 
-    python infra/benchmarks/readme.py infra/benchmarks/epyc-2-cores
+    python -m infra.benchmarks readme infra/benchmarks/epyc-2-cores
 
 A number of a benchmark stands on the page because a record holds it, and for no other reason.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,19 @@ def chapter(folder: Path) -> str:
         "scaling": _scaling,
     }
     records = _records(folder, parts)
-    told = [parts[name](record, _place(folder)) for name, record in records.items()]
-    elsewhere = [_records(place, parts) for place in sorted(folder.parent.iterdir())]
-    others = [found for found in elsewhere if found and found != records]
-    return "\n".join([*told, *_elsewhere(records, others)]).rstrip()
+    chapters = [parts[name](record, _subfolder(folder)) for name, record in records.items()]
+    elsewhere = [_records(subfolder, parts) for subfolder in sorted(folder.parent.iterdir())]
+    others = [other for other in elsewhere if other and other != records]
+    return "\n".join([*chapters, *_elsewhere(records, others)]).rstrip()
 
 
 def _records(folder: Path, names: Iterable[str]) -> dict[str, Record]:
-    found = {name: folder / f"{name}.json" for name in names}
-    return {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
+    paths = {name: folder / f"{name}.json" for name in names}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
 
 
 def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]]) -> list[str]:
-    """What the targets came to on other machines."""
+    """Return the targets' values on other machines."""
     lines: list[str] = []
     for records in others:
         commands = [
@@ -72,26 +72,26 @@ def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]
 
 
 def _measured(target: Record | None) -> str:
-    """A number, emphasised where it misses its target."""
+    """Return a number, emphasised where it misses its target."""
     if target is None:
         return "-"
-    told = f"{target['measured']:.4g}"
-    return told if target["is_met"] else f"**{told}**"
+    text = f"{target['measured']:.4g}"
+    return text if target["is_met"] else f"**{text}**"
 
 
-def _place(folder: Path) -> str:
+def _subfolder(folder: Path) -> str:
     return folder.resolve().relative_to(HERE).as_posix()
 
 
-def _head(record: Record, place: str, title: str, said: str) -> list[str]:
-    """What was run, where, and its picture."""
+def _head(record: Record, subfolder: str, title: str, said: str) -> list[str]:
+    """Return what was run, where, and its picture."""
     machine, name = record["machine"], record["bench"]
     return [
         f"**{title}** (`{record['command']}`, {record['seconds'] / 60:.0f} minutes on "
         f"{machine.get('cores')} cores, {machine.get('processor')}, commit {record['commit']}). "
         f"{said}",
         "",
-        f"![{title}]({place}/{name}.png)",
+        f"![{title}]({subfolder}/{name}.png)",
         "",
     ]
 
@@ -118,14 +118,14 @@ def _targets(record: Record) -> list[str]:
         for t in targets
     ]
     notes = [f"- *{t['name']}*: {t['note']}." for t in targets if not t["is_met"] and t["note"]]
-    told = _table(["target", "wanted", "measured", ""], rows)
-    return [*told, *(["Where a target was missed:", "", *notes, ""] if notes else [])]
+    table = _table(["target", "wanted", "measured", ""], rows)
+    return [*table, *(["Where a target was missed:", "", *notes, ""] if notes else [])]
 
 
-def _finetune(record: Record, place: str) -> str:
+def _finetune(record: Record, subfolder: str) -> str:
     lines = _head(
         record,
-        place,
+        subfolder,
         "What a night costs on a frozen base",
         "The base: 26 ids and 2 histories of dimension 64, 20 M rows of tables, an MLP "
         "1024-512-256; 2 M rows of log, 2 gloo workers of one thread, fp32, 8,192 rows a step.",
@@ -174,7 +174,7 @@ def _finetune(record: Record, place: str) -> str:
 
 
 def _bought(nights: list[Record]) -> str:
-    """What continued training gains step by step, and kernels in a night."""
+    """Return what continued training gains step by step, and kernels in a night."""
     (_, start), *later = nights[0]["losses"]
     gains = ", ".join(f"{start - loss:+.4f} at step {step}" for step, loss in later)
     first, _, steady = (r["gain_nats_a_row"] for r in nights[2:5])
@@ -185,8 +185,8 @@ def _bought(nights: list[Record]) -> str:
     )
 
 
-def _finetune_again(record: Record, _place: str) -> str:
-    """A second run of it: its nights with the lean ones, and what came out otherwise."""
+def _finetune_again(record: Record, _subfolder: str) -> str:
+    """Return a second run: its nights, also with narrowed inputs, and what differed."""
     spreads = [r["slowest_over_fastest_slice"] for r in _of(record, "variants")]
     lines = [
         f"A second run (`finetune-2.json`, commit {record['commit']}) also has a trunk that "
@@ -218,10 +218,10 @@ def _finetune_again(record: Record, _place: str) -> str:
     return "\n".join([*lines, f"The same targets in that run: {measured}.", ""])
 
 
-def _tables(record: Record, place: str) -> str:
+def _tables(record: Record, subfolder: str) -> str:
     lines = _head(
         record,
-        place,
+        subfolder,
         "A billion rows",
         "Dimension 8, int8, every row distinct, over 2 workers; half of a step's lookups fall "
         "evenly over the table, half as Zipf's; the three sizes take turns.",
@@ -244,10 +244,10 @@ def _tables(record: Record, place: str) -> str:
     return "\n".join([*lines, *_targets(record)])
 
 
-def _data(record: Record, place: str) -> str:
+def _data(record: Record, subfolder: str) -> str:
     lines = _head(
         record,
-        place,
+        subfolder,
         "From Parquet to batches",
         "20 columns, two of them histories, zstd, one thread; ids are mixed.",
     )
@@ -262,11 +262,11 @@ def _data(record: Record, place: str) -> str:
     return "\n".join([*lines, *_targets(record)])
 
 
-def _sharding(record: Record, place: str) -> str:
+def _sharding(record: Record, subfolder: str) -> str:
     launchers = " and ".join(row["launcher"] for row in _of(record, "launchers"))
     lines = _head(
         record,
-        place,
+        subfolder,
         "Every way to cut and hold a table",
         f"Two workers, under {launchers}; `planner` is TorchRec's estimate by its own constants, "
         "`here` the same by this machine's measured ones (none for what it cannot count).",
@@ -290,7 +290,7 @@ def _sharding(record: Record, place: str) -> str:
 
 
 def _way(row: Record) -> list[str]:
-    """A combination that was measured, or its error."""
+    """Return a combination that was measured, or its error."""
     if row.get("error"):
         return [row["way"], row["launcher"], row["error"], *[""] * 6]
     return [
@@ -305,10 +305,10 @@ def _way(row: Record) -> list[str]:
     ]
 
 
-def _scaling(record: Record, place: str) -> str:
+def _scaling(record: Record, subfolder: str) -> str:
     lines = _head(
         record,
-        place,
+        subfolder,
         "More workers",
         "The same rows a step over all workers (strong), and as many on each (weak). Efficiency "
         "is rows/s over as many lone workers'. Simulated lines are not measurements.",
@@ -332,17 +332,21 @@ def _scaling(record: Record, place: str) -> str:
     simulated = _of(record, "simulated")
     counts = sorted({r["workers"] for r in simulated})
     keys = dict.fromkeys((r["workload"], r["scaling"], r["link_gb_per_s"]) for r in simulated)
-    found = {
+    cells = {
         (r["workload"], r["scaling"], r["link_gb_per_s"], r["workers"]): f"{r['efficiency']:.2f}"
         for r in simulated
     }
     lines += _table(
         ["simulated efficiency", "", "link, GB/s", *(f"{n} workers" for n in counts)],
-        [[w, law, f"{link:g}", *(found[w, law, link, n] for n in counts)] for w, law, link in keys],
+        [[w, law, f"{link:g}", *(cells[w, law, link, n] for n in counts)] for w, law, link in keys],
     )
     return "\n".join([*lines, *_targets(record)])
 
 
-if __name__ == "__main__":
-    path = HERE / "README.md"
-    path.write_text(written(path.read_text(), Path(sys.argv[1])))
+def main(words: Sequence[str]) -> int:
+    """Read the command line, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m infra.benchmarks readme", description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of the records, below infra/benchmarks")
+    page = HERE / "README.md"
+    page.write_text(written(page.read_text(), parser.parse_args(words).folder))
+    return 0

@@ -1,14 +1,15 @@
 """Run pretrain, finetune and evaluate on each public log, and keep what the records say.
 
-    .venv/bin/python infra/benchmarks/seven_logs.py DATA_ROOT RUNS OUT [LOG ...]
+    python -m infra.benchmarks seven_logs DATA_ROOT RUNS OUT [LOG ...]
 
 DATA_ROOT holds the logs, RUNS takes the run folders (finished ones are kept), OUT takes one JSON a
 log and `table.md`, the table in README.md beside this file. A log's settings are the presets of its
 catalogue.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,26 @@ from iak.jobs.cli import run
 
 LOGS = ("coupons", "frappe", "movielens", "retailrocket", "xmrec", "open_bandit", "ipinyou")
 KEPT = ("status", "spec", "commit", "machine", "versions", "timings_s", "started_at", "ended_at")
-PLACES = ("data_root", "run_dir", "base", "bundles")
+PATHS = ("data_root", "run_dir", "base", "bundles")
 SHOWN = ("ctr", "cvr", "cart", "ctcvr", "ct_cart")
 
 
-def main(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
-    """Every log, then the table."""
+def main(words: Sequence[str]) -> int:
+    """Read the command line, and measure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.benchmarks seven_logs", description=__doc__
+    )
+    parser.add_argument("data_root", help="folder of the public logs")
+    parser.add_argument("runs", type=Path, help="takes the run folders; finished ones are kept")
+    parser.add_argument("out", type=Path, help="folder of one JSON a log, and table.md")
+    parser.add_argument("logs", nargs="*", help=f"which logs; all of {', '.join(LOGS)} without")
+    options = parser.parse_args(words)
+    measure(options.data_root, options.runs, options.out, tuple(options.logs) or LOGS)
+    return 0
+
+
+def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
+    """Run every log, then write the table."""
     out.mkdir(parents=True, exist_ok=True)
     with ray_cluster(2):
         for log in logs:
@@ -37,23 +52,23 @@ def main(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> None:
     (out / "table.md").write_text("\n".join([head, "|---" * 12 + "|", *rows]) + "\n")
 
 
-def one_log(log: str, data_root: str, place: Path) -> None:
-    """The three verbs; a finished one says so and is kept."""
+def one_log(log: str, data_root: str, run_dir: Path) -> None:
+    """Run the three verbs; a finished run is kept."""
     common = [f"catalog={log}", f"data_root={data_root}"]
-    base, tuned = place / "pretrain", place / "finetune"
+    base, tuned = run_dir / "pretrain", run_dir / "finetune"
     run(["pretrain", *common, f"run_dir={base}"])
     run(["finetune", *common, f"base={base}", f"run_dir={tuned}"])
-    words = [f"base={base}", f"bundles={tuned / 'bundles'}", f"run_dir={place / 'evaluate'}"]
+    words = [f"base={base}", f"bundles={tuned / 'bundles'}", f"run_dir={run_dir / 'evaluate'}"]
     run(["evaluate", *common, *words])
 
 
-def summary(place: Path) -> dict[str, Any]:
-    """What the three records and the metrics say, without the lists of files."""
+def summary(run_dir: Path) -> dict[str, Any]:
+    """Return the three records and the metrics, without the lists of files."""
     verbs = ("pretrain", "finetune", "evaluate")
-    records = {v: json.loads((place / v / "record.json").read_text()) for v in verbs}
+    records = {v: json.loads((run_dir / v / "record.json").read_text()) for v in verbs}
     for record in records.values():
-        record["spec"] = {k: v for k, v in record["spec"].items() if k not in PLACES}
-    metrics = json.loads((place / "evaluate" / "metrics.json").read_text())
+        record["spec"] = {k: v for k, v in record["spec"].items() if k not in PATHS}
+    metrics = json.loads((run_dir / "evaluate" / "metrics.json").read_text())
     return {
         **{v: {k: r[k] for k in KEPT} | {"result": r["result"]} for v, r in records.items()},
         "splits": records["finetune"]["snapshot"]["splits"],
@@ -62,12 +77,14 @@ def summary(place: Path) -> dict[str, Any]:
 
 
 def lines(out: Path, log: str) -> list[str]:
-    """The log's rows of the table: one a task, all rows ranked together."""
-    found = json.loads((out / f"{log}.json").read_text())
-    pooled = {(m["method"], m["task"]): m for m in found["metrics"] if m["domain"] == "pooled"}
-    kernels = found["finetune"]["result"]["kernels"]
+    """Return the log's lines of the table: one for each task, all rows ranked together."""
+    results = json.loads((out / f"{log}.json").read_text())
+    pooled = {(m["method"], m["task"]): m for m in results["metrics"] if m["domain"] == "pooled"}
+    kernels = results["finetune"]["result"]["kernels"]
     published = f"{sum(k['published'] for k in kernels)} of {len(kernels)}"
-    seconds = sum(sum(found[v]["timings_s"].values()) for v in ("pretrain", "finetune", "evaluate"))
+    seconds = sum(
+        sum(results[v]["timings_s"].values()) for v in ("pretrain", "finetune", "evaluate")
+    )
     rows = []
     for task in (t for t in SHOWN if ("base", t) in pooled):
         base, tuned = pooled["base", task], pooled["iak", task]
@@ -89,17 +106,13 @@ def lines(out: Path, log: str) -> list[str]:
 
 def gate_of(kernels: list[dict[str, Any]], task: str) -> str:
     """In how many kernels the gate judged a task, and how many it held for harm shown there."""
-    told = [t for k in kernels for t in k["gate"]["tasks"] if t["task"] == task]
-    judged, holds = (sum(t[what] for t in told) for what in ("judged", "holds"))
+    judgements = [t for k in kernels for t in k["gate"]["tasks"] if t["task"] == task]
+    judged, holds = (sum(t[what] for t in judgements) for what in ("judged", "holds"))
     return f"judged {judged} of {len(kernels)}, holds {holds}"
 
 
 def delta(row: dict[str, Any]) -> str:
-    """A paired difference with its interval."""
+    """Return a paired difference with its interval."""
     if row["delta_auc"] is None:
         return "-"
     return f"{row['delta_auc']:+.4f} [{row['delta_auc_low']:+.4f}, {row['delta_auc_high']:+.4f}]"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), tuple(sys.argv[4:]) or LOGS)

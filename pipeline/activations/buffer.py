@@ -49,7 +49,7 @@ class Activations(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrozenBase:
+class StandardizedBase:
     """The base as tuning sees it: encoded rows in, standardised activations out."""
 
     model: nn.Module
@@ -88,7 +88,7 @@ class FrozenBase:
 class Recomputed:
     """Activations looked up in the sharded base each time, as precise as those that are stored."""
 
-    base: FrozenBase
+    base: StandardizedBase
     rows: pa.Table
     """This worker's rows, encoded."""
     dtype: torch.dtype
@@ -156,7 +156,7 @@ class ActivationBuffer:
         *,
         a_nA: Tensor,
         missing: Sequence[MissingBlock],
-        base: FrozenBase,
+        base: StandardizedBase,
         worker: Worker,
         on_computed: Callable[[MissingBlock, Tensor], None] = lambda _block, _a_BA: None,
     ) -> None:
@@ -190,7 +190,7 @@ class ActivationBuffer:
         if not self.is_whole:
             self._fill([index for index, block in enumerate(self.missing) if block is not None])
 
-    def read_through(self, base: FrozenBase) -> "ActivationBuffer":
+    def read_through(self, base: StandardizedBase) -> "ActivationBuffer":
         """Return the same memory as kernels on another base read it."""
         other = ActivationBuffer(
             a_nA=self.a_nA, missing=(), base=base, worker=self.worker, on_computed=self.on_computed

@@ -26,9 +26,9 @@ from torch import Tensor
 from iak.pipeline.activations.buffer import (
     ActivationBuffer,
     Activations,
-    FrozenBase,
     MissingBlock,
     Recomputed,
+    StandardizedBase,
     memory_for,
 )
 from iak.pipeline.activations.cache import Store, key_of
@@ -178,7 +178,7 @@ class RowSource:
 def activations_of(
     rows: SplitRows,
     source: RowSource,
-    base: FrozenBase,
+    base: StandardizedBase,
     *,
     key: Mapping[str, Any],
     dtype: torch.dtype,
@@ -241,7 +241,7 @@ def _missing_block(
 
 
 def recomputed(
-    rows: SplitRows, source: RowSource, base: FrozenBase, dtype: torch.dtype
+    rows: SplitRows, source: RowSource, base: StandardizedBase, dtype: torch.dtype
 ) -> Recomputed:
     """Return the rows' activations, looked up in the base at each use.
 

@@ -1,16 +1,17 @@
-"""A run's own checkpoints: written by all workers, complete or not there, read by any workers.
+"""A run's own checkpoints: all workers write them together, and any number of workers reads them.
 
-    checkpoints/step-00000400/          complete: renamed into place after all was written
+    checkpoints/step-00000400/          complete: renamed after everything was written
         dense.safetensors  tables/        the weights, as they are published
-        momentum/  adam.safetensors       what the optimisers remember
-        state.json                        the files by SHA-256, what each worker says of itself, and
-                                          the SHA-256 of all that
-    checkpoints/step-00000200/          the one before it
+        momentum/  adam.safetensors       the optimisers' state
+        state.json                        the files by SHA-256, the state of each worker, and the
+                                          SHA-256 of these entries
+    checkpoints/step-00000200/          the previous one
     checkpoints/.step-00000400.part/    a worker died while writing; removed by the next attempt
 
-There is no pickle in it, and no plan: another number of workers, or another cut of the tables,
-reads it (adagrad_state.py says what stays behind then). Where any worker finds a damaged file in
-the newest one, all workers go back to the one before it, which overwrites all that was read.
+A checkpoint contains no pickle and no plan. Another number of workers, or another cut of the
+tables, can read it (adagrad_state.py says what starts at zero then). Where any worker finds a
+damaged file in the newest checkpoint, all workers read the previous one, which overwrites
+everything that was read.
 """
 
 import re
@@ -32,13 +33,14 @@ from iak.pipeline.sharding import adagrad_state, base_weights
 from iak.pipeline.sharding.rectangles import FileEntry, opened, save_tensors, together, verify_file
 
 KEEP = 2
+"""Checkpoints of a run that stay on disk."""
 STATE = "state.json"
 CHECKPOINT_FORMAT = 2
-"""1: its state carries no digest of itself, and is taken as it is."""
+"""Format 1 has no digest of its state, and is read without one."""
 ADAM = "adam.safetensors"
 
 
-def found_in(folder: Path, *, worker: Worker) -> list[Path]:
+def list_complete(folder: Path, *, worker: Worker) -> list[Path]:
     """Return the complete checkpoints as worker 0 lists them, newest first; a collective call."""
     return together(lambda: complete(folder), worker)[0]
 
@@ -66,19 +68,19 @@ def save(
 
     Args:
         folder: of the run's checkpoints.
-        step: its number.
+        step: steps that are done; it names the checkpoint.
         model: sharded, its tables trained.
         adam: the dense optimiser's tensors, the same on every worker.
-        meta: plain data of this worker; every worker's is kept.
+        meta: plain data of this worker. The checkpoint contains that of every worker.
         worker: this process.
     """
-    part, place = folder / f".step-{step:08d}.part", folder / f"step-{step:08d}"
+    part, path = folder / f".step-{step:08d}.part", folder / f"step-{step:08d}"
     if worker.rank == 0:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     barrier(worker)
     weights = base_weights.write_base_weights(model, part, worker)
-    remembered = adagrad_state.write_momentum(model, part, worker)
+    momentum = adagrad_state.write_momentum(model, part, worker)
     metas: list[Mapping[str, Any]] = [{} for _ in range(worker.world)]
     dist.all_gather_object(metas, dict(meta))
     if worker.rank == 0:
@@ -86,43 +88,43 @@ def save(
             "format": CHECKPOINT_FORMAT,
             "step": step,
             "weights": weights,
-            "momentum": remembered,
+            "momentum": momentum,
             "adam": save_tensors(adam, part, ADAM),
             "workers": metas,
         }
         write_state(part, document)
-        put_folder(part, place)
+        put_folder(part, path)
         shutil.rmtree(part, ignore_errors=True)
         for old in complete(folder)[KEEP:]:
             shutil.rmtree(old, ignore_errors=True)
-    barrier(worker)
+    barrier(worker)  # no worker goes on before the checkpoint is complete
 
 
-def write_state(place: Path, document: Mapping[str, Any]) -> None:
-    """Write what a checkpoint says of itself, the last of its files."""
-    put_file(place / STATE, spelled(seal(document), allow_nan=True))
+def write_state(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write a checkpoint's document, the last of its files."""
+    put_file(folder / STATE, spelled(seal(document), allow_nan=True))
 
 
-def read_state(place: Path) -> dict[str, Any]:
-    """Read what a checkpoint says of itself.
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's document.
 
     Raises:
         OtherFormat: a newer version wrote it.
         Corrupt: it is missing, or not what was written.
         NotPermitted: this user may not read it.
     """
-    path = place / STATE
+    path = folder / STATE
     try:
         data = path.read_bytes()
         document = parsed(data, allow_nan=True)
         if SEAL in document or document.get("format") == CHECKPOINT_FORMAT:
             check_seal(document, data, allow_nan=True)
-            _check_step(place, document)
+            _check_step(folder, document)
     except PermissionError as error:
         raise not_permitted(path, error) from error
     except FileNotFoundError as error:
         raise Corrupt(
-            f"{place} has no {STATE}: it was lost, or an earlier version wrote the checkpoint"
+            f"{folder} has no {STATE}: it was lost, or an earlier version wrote the checkpoint"
         ) from error
     except (OSError, ValueError) as error:
         raise Corrupt(f"{path} is not what was written: {error}") from error
@@ -131,53 +133,54 @@ def read_state(place: Path) -> dict[str, Any]:
         kind="checkpoint",
         current=CHECKPOINT_FORMAT,
         where=path,
-        mend=f"Finish that run with the version that started it, or remove {place.parent}",
+        mend=f"Finish that run with the version that started it, or remove {folder.parent}",
         migrations={0: unchanged, 1: unchanged},
     )
 
 
-def _check_step(place: Path, document: Mapping[str, Any]) -> None:
-    if place.name != f"step-{document['step']:08d}":
-        raise ValueError(f"it is of step {document['step']}, in a folder named {place.name}")
+def _check_step(folder: Path, document: Mapping[str, Any]) -> None:
+    """Refuse a document that was copied from another checkpoint."""
+    if folder.name != f"step-{document['step']:08d}":
+        raise ValueError(f"it is of step {document['step']}, in a folder named {folder.name}")
 
 
 def resume(
-    places: Sequence[Path], model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
+    paths: Sequence[Path], model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Fill the model and the optimisers from the newest sound checkpoint; a collective call.
 
-    The damaged ones before it are removed, so that they take no sound one's place.
+    Newer checkpoints that are damaged are removed, so that only sound ones count for `KEEP`.
 
     Args:
-        places: checkpoints of one run, newest first, the same on every worker; at least one.
+        paths: checkpoints of one run, newest first, the same on every worker; at least one.
         model: sharded, its tables trained.
         adam: the dense optimiser's tensors.
         worker: this process.
 
     Returns:
-        As `load`; what is wrong with damaged checkpoints is among the lines.
+        As `load`, with a line for each damaged checkpoint.
 
     Raises:
         BadRequest: as `load`.
-        Corrupt: every one is damaged.
+        Corrupt: all checkpoints are damaged.
     """
-    told: list[str] = []
-    for number, place in enumerate(places):
+    problems: list[str] = []
+    for number, path in enumerate(paths):
         try:
-            metas, left = load(place, model, adam, worker=worker)
+            metas, lines = load(path, model, adam, worker=worker)
         except Corrupt as error:
-            told.append(f"checkpoint {place.name} is damaged: {error}")
+            problems.append(f"checkpoint {path.name} is damaged: {error}")
             continue
-        if told:
-            told.append(
-                f"the run goes on from {place.name}, the checkpoint before; the steps since then "
+        if problems:
+            problems.append(
+                f"the run goes on from {path.name}, the checkpoint before; the steps since then "
                 "are replayed"
             )
-        for damaged in places[:number] if worker.rank == 0 else ():
+        for damaged in paths[:number] if worker.rank == 0 else ():
             shutil.rmtree(damaged, ignore_errors=True)
-        return metas, [*told, *left]
-    folder = places[0].parent
-    listing = "\n".join(f"  {line}" for line in told)
+        return metas, [*problems, *lines]
+    folder = paths[0].parent
+    listing = "\n".join(f"  {line}" for line in problems)
     raise Corrupt(
         f"no checkpoint in {folder} can be read:\n{listing}\n  Restore one from a copy, or remove "
         f"{folder} to start the run from the beginning. A run that an earlier version started must "
@@ -186,38 +189,47 @@ def resume(
 
 
 def load(
-    place: Path, model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
+    folder: Path, model: nn.Module, adam: Mapping[str, Tensor], *, worker: Worker
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Fill the model and the optimisers in place; a collective call.
+    """Fill the model and the optimisers in place from one checkpoint; a collective call.
+
+    Args:
+        folder: of the checkpoint.
+        model: sharded, its tables trained.
+        adam: the dense optimiser's tensors.
+        worker: this process.
 
     Returns:
-        What each worker that wrote it said of itself, by rank; and what was left behind, a line
-        each.
+        The plain data of each worker that wrote it, by rank; and a line for each part of the
+        optimisers' state that starts at zero.
 
     Raises:
-        BadRequest: it is not of this model.
+        BadRequest: the checkpoint is of another model.
         OtherFormat: a newer version wrote it.
         Corrupt: a file is missing or not what was written. All reach every worker.
     """
-    document = together(lambda: read_state(place), worker)[worker.rank]
-    base_weights.read_base_weights(model, place, document["weights"], worker)
-    left = adagrad_state.read_momentum(model, place, document["momentum"], worker)
+    document = together(lambda: read_state(folder), worker)[worker.rank]
+    base_weights.read_base_weights(model, folder, document["weights"], worker)
+    lines = adagrad_state.read_momentum(model, folder, document["momentum"], worker)
     entry = FileEntry(**document["adam"])
 
     def read_adam() -> None:
-        verify_file(place, entry)
-        with opened(place / entry.path) as file, torch.no_grad():
+        verify_file(folder, entry)
+        with opened(folder / entry.path) as file, torch.no_grad():
             for name, tensor in adam.items():
                 tensor.copy_(file.get_tensor(name))
 
     together(read_adam, worker)
-    return document["workers"], left
+    return document["workers"], lines
 
 
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """An Adam's moments and counts by parameter name, created at rest where it has not stepped."""
+    """Return Adam's moments and counts by parameter name, not copied.
+
+    Where it has not stepped yet they are created as zeros, as its first step would do.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         state = optimizer.state[parameter]
@@ -230,8 +242,9 @@ def optimizer_tensors(
 
 
 def barrier(worker: Worker) -> None:
-    """Wait for every worker."""
+    """Wait for every worker; a collective call."""
     if worker.device.type == "cuda":
+        # Without the device NCCL guesses one by rank, which may be another worker's.
         dist.barrier(device_ids=[worker.device.index or 0])
     else:
         dist.barrier()

@@ -1,9 +1,9 @@
-"""Settings of pre-training that follow from the number of training rows where they are left open.
+"""Defaults of pre-training that depend on the number of training rows.
 
-The rule was measured on slices of 5,000 to 340,000 rows of public logs. On them, what costs most is
-too few steps: a conversion's tower starts undecided at one half and needs some hundred steps to
-come down to its rate. Small batches and several passes give those steps, and early stop on
-validation rows ends a run that begins to overfit.
+The rule was measured on slices of 5,000 to 340,000 rows of public logs. Too few steps cost most on
+them: a conversion's tower starts at a probability of one half, and needs some hundred steps to come
+down to its rate. Small batches and several epochs give these steps. Early stop on validation rows
+ends a run that begins to overfit.
 """
 
 import math
@@ -13,9 +13,9 @@ from iak.schemas.job import BaseOptimSpec, PretrainSpec
 
 MIN_BATCH, MAX_BATCH = 64, 2048
 STEPS_PER_EPOCH = 256
-"""Steps an epoch aims at, between those two bounds."""
+"""Steps of an epoch that a batch size aims at, between these two bounds."""
 ROWS_SEEN = 4_000_000
-"""Rows that all epochs together aim at, between one pass and MAX_EPOCHS."""
+"""Rows of all epochs together that a number of epochs aims at, between 1 and MAX_EPOCHS."""
 MAX_EPOCHS = 8
 PATIENCE = 3
 VALIDATIONS_PER_EPOCH = 2
@@ -23,26 +23,26 @@ TABLE_LR = 0.1
 DENSE_LR = 1e-3
 WARMUP_STEPS = 50
 RATES_WITH_STATE, RATES_WITHOUT_STATE = 1.0, 0.3
-"""Best by validation rows among 1, .3, .1 and .03, of a base continued on the next rows."""
+"""Factors on both rates for a continued base: the best on validation rows of 1, .3, .1 and .03."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The settings a run uses, none left open."""
+    """The settings that a run uses, with every default filled in."""
 
     batch_rows: int
     epochs: int
     patience: int
     validations_per_epoch: int
     from_rates: float
-    """Factor on both rates; 1 for a fresh base."""
+    """Factor on both learning rates; 1 for a fresh base."""
     optim: BaseOptimSpec
-    """Rates with that factor in them."""
+    """Its rates include the factor."""
     followed: tuple[str, ...]
-    """Names of the settings that were left open."""
+    """Names of the settings that the user left open."""
 
     def described(self) -> dict[str, int | float]:
-        """Return every setting that can be left open, by name, as it is used."""
+        """Return every setting that may be left open, by name, with the value that is used."""
         return {
             "batch_rows": self.batch_rows,
             "epochs": self.epochs,
@@ -59,25 +59,29 @@ def batch_rows_for(rows: int) -> int:
     """Return the power of two that gives an epoch 256 to 512 steps, within [64, 2048].
 
     Args:
-        rows: training rows; 0 and more.
+        rows: training rows, at least 0.
     """
     wanted = max(rows, 1) / STEPS_PER_EPOCH
     return min(max(2 ** math.floor(math.log2(wanted)) if wanted >= 1 else 1, MIN_BATCH), MAX_BATCH)
 
 
 def epochs_for(rows: int) -> int:
-    """Return the passes that make up four million rows, 1 to 8."""
+    """Return the number of epochs that read four million rows, 1 to 8.
+
+    Args:
+        rows: training rows, at least 0.
+    """
     return min(max(ROWS_SEEN // max(rows, 1), 1), MAX_EPOCHS)
 
 
 def recipe(spec: PretrainSpec, *, rows: int, continues: bool, has_state: bool) -> Recipe:
-    """Return the settings of a run: those that were given, and for the others what fits the rows.
+    """Return the settings of a run: the user's, and defaults for those that are left open.
 
     Args:
-        spec: what was asked.
+        spec: the user's settings.
         rows: training rows.
         continues: whether a base is continued.
-        has_state: whether that base brings its optimiser's state.
+        has_state: whether that base has its optimisers' state.
     """
     open_settings = {
         "batch_rows": batch_rows_for(rows),

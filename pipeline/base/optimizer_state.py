@@ -1,10 +1,10 @@
-"""What the optimisers remember, kept beside a published base so that it can be continued.
+"""The optimisers' state, stored beside a published base so that training can continue it.
 
-    optimizer/momentum/<table>/r<row>-c<band>.safetensors   row-wise Adagrad: one float a row
+    optimizer/momentum/<table>/r<row>-c<band>.safetensors   row-wise Adagrad: one float per row
     optimizer/adam.safetensors                              Adam's moments of trunk and towers
 
-The files are listed in the manifest, apart from the weights. Nothing but `iak pretrain from=`
-reads them, so the folder may be removed.
+The manifest lists the files apart from the weights. Only `iak pretrain from=` reads them, so that
+the folder may be removed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ ADAM = f"{FOLDER}/adam.safetensors"
 
 
 def has_state(base: PublishedBase) -> bool:
-    """Return whether the base brings its optimiser's state."""
+    """Return whether the base has its optimisers' state."""
     return bool(base.manifest.optimizer) and (base.folder / FOLDER).is_dir()
 
 
@@ -62,28 +62,28 @@ def read_state(
     sizes_before: Mapping[str, tuple[int, int]] | None = None,
     growth: Growth = NOTHING_GROWN,
 ) -> list[str]:
-    """Fill the optimisers with what a base's remembered; a collective call.
+    """Fill the optimisers with a base's state; a collective call.
 
-    A row of a grown table brings the memory of the row that its id used before; the row of a new
-    id starts without one, and so does a tensor of another shape.
+    A row of a grown table gets the state of the row that its id used before. The row of a new id
+    starts at zero, and so does a tensor of another shape.
 
     Args:
         model: sharded, its tables trained.
-        adam: this run's tensors of the dense optimiser; they are overwritten in place.
-        directory: of that base.
+        adam: this run's tensors of the dense optimiser. They are overwritten in place.
+        directory: of the base.
         entries: what `write_state` returned, on every rank.
         worker: this process.
         sizes_before: rows and width of each of the base's tables; the model's own when absent.
-        growth: where grown tables and moved inputs start from.
+        growth: the origins of grown tables and of moved inputs.
 
     Returns:
-        A line for all that starts anew, the same on every rank.
+        A line for each part that starts at zero, the same on every rank.
 
     Raises:
         Corrupt: a file is missing or not what the manifest says.
     """
     of_adam = [FileEntry(**entry) for entry in entries if entry["path"] == ADAM]  # type: ignore[arg-type]
-    told = adagrad_state.read_momentum(
+    lines = adagrad_state.read_momentum(
         model,
         directory,
         [entry for entry in entries if entry["path"] != ADAM],
@@ -93,7 +93,7 @@ def read_state(
         growth=growth,
     )
     return [
-        *told,
+        *lines,
         *together(lambda: _read_adam(model, adam, directory, of_adam, growth), worker)[0],
     ]
 
@@ -105,17 +105,17 @@ def _read_adam(
     entries: Sequence[FileEntry],
     growth: Growth,
 ) -> list[str]:
-    """Copy Adam's moments and counts, parameter by parameter."""
+    """Copy Adam's moments and counts; return a line for each parameter that starts at zero."""
     along = unwrap(model).along_x()
     origin = growth.inputs if growth.inputs is not None and not growth.inputs.is_same else None
     anew: dict[str, None] = {}
     for entry in entries:
         verify_file(folder, entry)
     with opened(folder / ADAM) as file, torch.no_grad():
-        kept = set(file.keys())
+        stored = set(file.keys())
         for name, tensor in adam.items():
             parameter, _, what = name.rpartition(".")
-            before = file.get_tensor(name) if name in kept else None
+            before = file.get_tensor(name) if name in stored else None
             moves = origin is not None and parameter in along and what != "step"
             if before is None:
                 anew[parameter] = None
@@ -125,6 +125,7 @@ def _read_adam(
                 tensor.copy_(before)
             else:
                 anew[parameter] = None
+        # Moments and count of a parameter belong together: where one cannot be read, all are zero.
         for name, tensor in adam.items():
             if name.rpartition(".")[0] in anew:
                 tensor.zero_()

@@ -1,7 +1,7 @@
-"""What low precision costs a base: measured when it is published, and judged before it is used.
+"""The cost of low precision: measured when a base is published, checked before it is used.
 
-Every precision is tried with all tables in it, on the base's own validation rows; a base whose
-tables differ in precision is held to the numbers of each.
+Every precision is measured with all tables in it, on the base's own validation rows. A base whose
+tables differ in precision must pass the check for each of them.
 """
 
 import math
@@ -28,11 +28,11 @@ from iak.schemas.manifest import BaseManifest, PrecisionEntry
 
 Report = Callable[[Mapping[str, Any]], None]
 MAX_ROWS = 1_000_000
-"""Validation rows looked at, over all workers: enough to tell .0001 of AUC on paired rows."""
+"""Validation rows that are used, of all workers: enough to detect .0001 of AUC on paired rows."""
 ANYTHING = 1.0
-"""A tolerance that no cost in AUC exceeds: nothing is measured against it."""
+"""A tolerance that no cost in AUC exceeds; nothing is checked against it."""
 _PASSES: tuple[tuple[Precision, ...], ...] = (("fp32",), ("fp16", "int8", "int4"))
-"""Precisions tried in one pass over the rows; no pass takes more memory than fp32 tables do."""
+"""Precisions that one pass over the rows measures. No pass needs more memory than fp32 tables."""
 
 
 def measure(
@@ -45,16 +45,16 @@ def measure(
     worker: Worker,
     report: Report,
 ) -> list[dict[str, Any]]:
-    """Every precision's AUC and log-loss on each task; a collective call.
+    """Measure AUC and log-loss of every precision on each task; a collective call.
 
     Args:
-        base_in: the base with all its tables in a precision.
+        base_in: returns the base with all its tables in a precision.
         rows: this worker's validation rows.
         tasks: what the base predicts.
-        titles: the tasks' names in the answer.
-        batch_rows: rows a worker predicts at a time.
+        titles: the tasks' names in the result.
+        batch_rows: rows that this worker predicts at a time.
         worker: this process.
-        report: progress.
+        report: called with progress events.
 
     Returns:
         The fields of a `PrecisionEntry` for each precision and task, on every worker.
@@ -80,20 +80,24 @@ def measure(
                 masks.append(batch.mask_BT.cpu())
             done = {"step": number * steps + step + 1, "of": steps * len(_PASSES)}
             report({"event": "step", "what": "batches in each precision", **done})
-    seen = {"labels": labels, "mask": masks, **p}
-    found = gathered({name: torch.cat(parts).numpy() for name, parts in seen.items()}, worker)
-    measured = list(_entries(found, titles, refused)) if found else []
-    return everywhere(measured, worker)
+    own = {"labels": labels, "mask": masks, **p}
+    rows_of_all = gather_rows({name: torch.cat(part).numpy() for name, part in own.items()}, worker)
+    measured = list(_entries(rows_of_all, titles, refused)) if rows_of_all else []
+    return broadcast(measured, worker)
 
 
 def check(manifest: BaseManifest, tables: FrozenTablesSpec) -> list[str]:
     """Refuse precisions that cost a task more than `tables.tolerance`, or that nobody measured.
 
-    Where a task's validation labels are of one class it has no AUC; the tolerance is then that of
-    its log-loss in nats a row.
+    A task whose validation labels are of one class has no AUC. The tolerance is then that of its
+    log-loss, in nats per row.
+
+    Args:
+        manifest: of the base, with its measured precisions.
+        tables: precisions that are wanted, and their tolerance.
 
     Returns:
-        A sentence for each task on which nothing could be said.
+        A sentence for each task that could not be checked.
 
     Raises:
         BadRequest: with the numbers.
@@ -103,7 +107,7 @@ def check(manifest: BaseManifest, tables: FrozenTablesSpec) -> list[str]:
         return []
     entries = {(entry.precision, entry.task): entry for entry in manifest.precisions}
     tasks = dict.fromkeys(entry.task for entry in manifest.precisions)
-    unsaid = []
+    unchecked = []
     for precision in sorted(used):
         if not any(entry.precision == precision for entry in manifest.precisions):
             raise BadRequest(
@@ -112,13 +116,13 @@ def check(manifest: BaseManifest, tables: FrozenTablesSpec) -> list[str]:
                 "take the risk with tables.tolerance=1"
             )
         for task in tasks:
-            judged = _judge(entries["fp32", task], entries[precision, task], tables.tolerance)
-            unsaid += [judged] if judged else []
-    return unsaid
+            reason = _judge(entries["fp32", task], entries[precision, task], tables.tolerance)
+            unchecked += [reason] if reason else []
+    return unchecked
 
 
 def precisions_of(manifest: BaseManifest, tables: FrozenTablesSpec) -> dict[str, Precision]:
-    """The precision of every table of a base.
+    """Return the precision of every table of a base.
 
     Raises:
         BadRequest: one is given for a table that the base does not have.
@@ -130,20 +134,24 @@ def precisions_of(manifest: BaseManifest, tables: FrozenTablesSpec) -> dict[str,
 
 
 def _judge(full: PrecisionEntry, low: PrecisionEntry, tolerance: float) -> str | None:
-    """Refuse one precision on one task, or say why that is not possible."""
+    """Refuse a precision that costs one task too much; return why where that cannot be checked.
+
+    Raises:
+        BadRequest: the base has no such precision, or it costs more than `tolerance`.
+    """
     if low.reason:
         raise BadRequest(f"the base has no {low.precision}: {low.reason}")
     where = f"on {low.rows:,} validation rows of {low.task}"
     if full.auc is not None and low.auc is not None:
-        cost, told = full.auc - low.auc, f"AUC {full.auc:.5f} -> {low.auc:.5f}"
+        cost, change = full.auc - low.auc, f"AUC {full.auc:.5f} -> {low.auc:.5f}"
     elif full.log_loss is not None and low.log_loss is not None:
         cost = low.log_loss - full.log_loss
-        told = f"log-loss {full.log_loss:.5f} -> {low.log_loss:.5f} (labels of one class)"
+        change = f"log-loss {full.log_loss:.5f} -> {low.log_loss:.5f} (labels of one class)"
     else:
         return f"{low.precision} was not judged {where}: {full.reason or 'there are none'}"
     if cost > tolerance:
         raise BadRequest(
-            f"{low.precision} tables cost {cost:.5f} {where}: {told}; at most {tolerance:g} is "
+            f"{low.precision} tables cost {cost:.5f} {where}: {change}; at most {tolerance:g} is "
             "tolerated. Use a finer tables.precision, or raise tables.tolerance"
         )
     return None
@@ -151,15 +159,20 @@ def _judge(full: PrecisionEntry, low: PrecisionEntry, tolerance: float) -> str |
 
 @torch.no_grad()
 def _predicted(model: Recommender, batch: Batch, tasks: Sequence[TaskShape]) -> Tensor:
-    """Each task's probability over all rows."""
+    """Return each task's probability over all rows, on the CPU; a collective call."""
     logits_BT = model(batch.ids, batch.numeric_BN)
     return probabilities(logits_BT.double(), tasks).entire_BT.cpu()
 
 
-def gathered(
+def gather_rows(
     own: Mapping[str, npt.NDArray[Any]], worker: Worker
 ) -> dict[str, npt.NDArray[Any]] | None:
-    """All workers' rows on worker 0, nothing elsewhere."""
+    """Return all workers' rows on worker 0, None elsewhere; a collective call.
+
+    Args:
+        own: columns of this worker's rows, by name.
+        worker: this process.
+    """
     if worker.world == 1:
         return dict(own)
     parts: list[Any] = [None] * worker.world
@@ -170,29 +183,35 @@ def gathered(
 
 
 def _entries(
-    seen: Mapping[str, npt.NDArray[Any]], titles: Sequence[str], refused: Mapping[str, str]
+    rows: Mapping[str, npt.NDArray[Any]], titles: Sequence[str], refused: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Every precision on every task."""
+    """Yield the fields of a `PrecisionEntry` for every precision and task.
+
+    Args:
+        rows: labels, masks and each precision's probabilities, of all workers.
+        titles: the tasks' names.
+        refused: precision -> why the base cannot be stored in it.
+    """
     for precision in (p for precisions in _PASSES for p in precisions):
         for task, title in enumerate(titles):
-            mask_N = seen["mask"][:, task]
-            labels_N = seen["labels"][mask_N, task]
-            found = {"precision": precision, "task": title, "rows": int(mask_N.sum())}
+            mask_N = rows["mask"][:, task]
+            labels_N = rows["labels"][mask_N, task]
+            entry = {"precision": precision, "task": title, "rows": int(mask_N.sum())}
             if precision in refused:
-                yield found | {"reason": refused[precision]}
+                yield entry | {"reason": refused[precision]}
                 continue
-            p_N = seen[precision][mask_N, task]
+            p_N = rows[precision][mask_N, task]
             if not np.isfinite(p_N).all():
                 broken = int((~np.isfinite(p_N)).sum())
-                yield found | {"reason": f"{broken:,} predictions are not finite"}
+                yield entry | {"reason": f"{broken:,} predictions are not finite"}
                 continue
-            yield found | {"auc": auc(labels_N, p_N), "log_loss": log_loss(labels_N, p_N)}
+            yield entry | {"auc": auc(labels_N, p_N), "log_loss": log_loss(labels_N, p_N)}
 
 
-def everywhere(measured: list[dict[str, Any]], worker: Worker) -> list[dict[str, Any]]:
-    """Worker 0's numbers on every worker."""
+def broadcast(documents: list[dict[str, Any]], worker: Worker) -> list[dict[str, Any]]:
+    """Return worker 0's documents on every worker; a collective call."""
     if worker.world > 1:
-        held = [measured]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
-    return measured
+        boxed = [documents]
+        dist.broadcast_object_list(boxed, src=0)
+        return boxed[0]
+    return documents

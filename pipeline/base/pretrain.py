@@ -1,4 +1,4 @@
-"""One worker's part in pre-training the base: read, step, validate, keep the best, publish.
+"""One worker's part in pre-training the base: read, step, validate, and write the best weights.
 
 Shapes: B rows of this worker, T tasks.
 """
@@ -30,89 +30,116 @@ from iak.pipeline.data.reader import Cursor, Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.files import put_file
-from iak.pipeline.model import frozen
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import base_weights
-from iak.pipeline.sharding.placement_rule import describe, lay_out
+from iak.pipeline.sharding.placement_rule import Plan, describe, lay_out
 from iak.pipeline.sharding.shard import (
     RowWiseAdagrad,
+    ShardedModel,
     dense_state,
-    local_shards,
+    digest_model,
     set_tables_lr,
     shard,
 )
 from iak.schemas.job import BaseOptimSpec, ModelSpec, Precision
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementSpec
 
 Report = Callable[[Mapping[str, Any]], None]
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
+"""Batches that are read ahead of the step."""
 WEIGHTS = "weights.json"
+"""File beside the best weights that lists them."""
+BEST, CHECKPOINTS = ".best", "checkpoints"
+"""Folders of a run, while it trains."""
 _REPORT_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainWork:
-    """What every worker of a pre-training run is handed."""
+    """What every worker of a pre-training run gets."""
 
     view: LogView
+    """The log as it was when the run began, cut into splits."""
     encoding: Encoding
     rates: tuple[float, ...] | None
-    """Where the tasks of a fresh base start."""
+    """Share of positive labels of each task, at which a fresh base's towers start; None for one
+    that continues a base."""
     model: ModelSpec
     optim: BaseOptimSpec
     run_dir: Path
     from_base: Path | None
+    """Folder of the base that is continued; None for a fresh base."""
     allow: tuple[str, ...] = ()
-    """Differences from that base that are meant (audit.py)."""
+    """Allowed differences from that base (audit.py)."""
     seed: int
     batch_rows: int
+    """Rows of a step, of all workers."""
     epochs: int
     patience: int
+    """Validations in a row without a better loss after which training stops."""
     validations_per_epoch: int
     shuffle_rows: int
+    """Rows that a worker shuffles together."""
     bf16: bool
-    sharding: Mapping[str, str]
-    row_wise_from_rows: int
+    """Whether trunk and towers run under bfloat16 autocast."""
+    placement: PlacementSpec
     checkpoint_every_steps: int
     task_weights: Mapping[str, float] = field(default_factory=dict)
-    """By task, where they differ from the catalogue's."""
+    """Task -> weight of its loss, where it differs from the catalogue's."""
     early_stop: Literal["sum", "per_task"] = "sum"
-    plan: PlanDocument | None = None
-    """Where tables lie; by the rule when absent."""
+    """`per_task` trains each task's tower to its own best validation afterwards."""
 
 
 @dataclass(slots=True)
 class TrainState:
-    """How far training has come, and how good it was."""
+    """Progress of a run so far. A checkpoint contains it, by the names of these fields."""
 
     step: int = 0
+    """Steps that are done."""
     cursor: Cursor = field(default_factory=Cursor)
+    """Where this worker reads on."""
     best_loss: float = math.inf
     best_step: int = -1
+    """Step of the best validation; 0 for the parent, before the first step; -1 for none yet."""
     waited: int = 0
+    """Validations since the best one."""
     validations: int = 0
     rows: int = 0
+    """Rows that all workers trained on."""
     labelled: list[int] = field(default_factory=list)
     """Rows trained on that have the label, by task."""
     child_loss: float = math.inf
-    """Best validation loss after a step."""
+    """Best validation loss after at least one step."""
     parent_loss: float | None = None
-    """Validation loss of the base that is continued, before the first step."""
+    """Validation loss of the base that is continued, before the first step; None without one."""
     best_tasks: list[dict[str, Any]] = field(default_factory=list)
     """Each task on validation rows, at the best step."""
     is_over: bool = False
+    """Whether patience is spent."""
     loaded: list[str] = field(default_factory=list)
-    """What was not loaded as it was, from a base or under another plan."""
+    """What was not loaded unchanged, from a base or a checkpoint, a line each."""
 
 
 def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str, Any]:
     """Train to the end, then measure what lower precision costs the best weights.
 
-    What training held is let go first: the check needs no more memory than fp32 tables.
+    Args:
+        work: log, settings and folders.
+        worker: this process.
+        report: called with progress events.
+
+    Returns:
+        The run's result for its record, the same on every worker. The best weights are in the run's
+        folder `.best`, unless `is_parent_best` says that no step improved on the parent.
+
+    Raises:
+        BadRequest: the base that is continued differs in a way that is not allowed.
+        Corrupt: a file of that base or of a checkpoint is not what was written.
+        Diverged: a loss is infinite or not a number.
     """
     training = Pretraining(work, worker=worker, report=report)
     result, plan = training.run(), training.plan
@@ -120,9 +147,17 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str,
         return result
     if work.early_stop == "per_task":
         result |= towers.tune_towers(training)
+    # The trained model and its optimisers go first, so that measuring needs no more memory.
     del training
     gc.collect()
-    catalog, best = work.view.catalog, work.run_dir / ".best"
+    return result | {"precisions": _measure_precisions(work, plan, worker, report)}
+
+
+def _measure_precisions(
+    work: PretrainWork, plan: Plan, worker: Worker, report: Report
+) -> list[dict[str, Any]]:
+    """Measure the best weights in every precision on validation rows; a collective call."""
+    catalog, best = work.view.catalog, work.run_dir / BEST
     weights = json.loads((best / WEIGHTS).read_text())
 
     def base_in(kind: Precision) -> Recommender:
@@ -136,56 +171,36 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str,
             worker=worker,
         )
 
-    measured = precision.measure(
+    return precision.measure(
         base_in,
-        _rows_of(work, _validation(work), worker),
+        _reader(work, _validation_split(work), worker),
         tasks=published_base.task_shapes(catalog),
         titles=[task.entire_space_title or task.title for task in catalog.tasks],
         batch_rows=_local_rows(work, worker),
         worker=worker,
         report=report,
     )
-    return result | {"precisions": measured}
 
 
 class Pretraining:
-    """The state of one worker, from its first batch to the published weights."""
+    """One worker's training, from the first batch to the best weights on disk."""
 
     def __init__(self, work: PretrainWork, *, worker: Worker, report: Report) -> None:
-        """Build, shard and place everything; continue from the last checkpoint if there is one."""
+        """Build and shard the model; continue from the newest checkpoint where there is one.
+
+        Args:
+            work: log, settings and folders.
+            worker: this process.
+            report: called with progress events.
+        """
         self.work, self.worker, self.report = work, worker, report
         self.catalog: Catalog = work.view.catalog
         self.tasks: tuple[TaskShape, ...] = published_base.task_shapes(
             self.catalog, work.task_weights
         )
         shapes = published_base.table_shapes(self.catalog, work.encoding, width=work.model.width)
-        self.plan = lay_out(
-            shapes,
-            worker=worker,
-            document=work.plan,
-            overrides=work.sharding,
-            row_wise_from_rows=work.row_wise_from_rows,
-        )
-        model = published_base.build_model(
-            self.catalog,
-            work.encoding,
-            work.model,
-            seed=work.seed,
-            with_twins=work.optim.table_decay > 0 and worker.device.type == "cpu",
-        )
-        if work.rates:
-            model.heads.start_at(work.rates)
-        self.model = shard(
-            model,
-            self.plan,
-            worker=worker,
-            tables_optimizer=RowWiseAdagrad(
-                lr=work.optim.table_lr,
-                eps=work.optim.table_eps,
-                weight_decay=work.optim.table_decay,
-                penalty=work.optim.table_penalty,
-            ),
-        )
+        self.plan = lay_out(shapes, work.placement, worker=worker)
+        self.model = self._sharded_model()
         self.dense = {
             n: p for n, p in dense_state(self.model).items() if isinstance(p, nn.Parameter)
         }
@@ -193,70 +208,108 @@ class Pretraining:
             self.dense.values(), lr=work.optim.dense_lr, weight_decay=work.optim.dense_decay
         )
         self.local_rows = _local_rows(work, worker)
-        self.train = _rows_of(work, "pretrain", worker)
-        self.valid = _rows_of(work, _validation(work), worker)
+        self.train = _reader(work, "pretrain", worker)
+        self.valid = _reader(work, _validation_split(work), worker)
         self.steps_per_epoch = self.train.steps(self.local_rows)
         self.steps = self.steps_per_epoch * work.epochs
-        self.standing = TrainState()
-        self._start()
+        self.state = TrainState()
+        self._load()
+
+    def _sharded_model(self) -> ShardedModel:
+        """Build the model with its first values, and shard it."""
+        work, optim = self.work, self.work.optim
+        model = published_base.build_model(
+            self.catalog,
+            work.encoding,
+            work.model,
+            seed=work.seed,
+            with_twins=optim.table_decay > 0 and self.worker.device.type == "cpu",
+        )
+        if work.rates:
+            model.heads.start_at(work.rates)
+        adagrad = RowWiseAdagrad(
+            lr=optim.table_lr,
+            eps=optim.table_eps,
+            weight_decay=optim.table_decay,
+            penalty=optim.table_penalty,
+        )
+        return shard(model, self.plan, worker=self.worker, tables_optimizer=adagrad)
 
     def run(self) -> dict[str, Any]:
-        """Train to the end, and publish the best weights; what rank 0 records."""
-        standing = self.standing
-        if self.work.from_base is not None and standing.validations == 0:
-            self._judge_parent()
-        while standing.step < self.steps and not standing.is_over:
-            self._epoch()
+        """Train to the end; a collective call.
+
+        Returns:
+            The result for the run's record.
+        """
+        state = self.state
+        if self.work.from_base is not None and state.validations == 0:
+            self._validate_parent()
+        while state.step < self.steps and not state.is_over:
+            self._finish_epoch()
         return {
-            "steps": standing.step,
+            "steps": state.step,
             "steps_planned": self.steps,
-            "rows": standing.rows,
-            "labelled": dict(zip((t.name for t in self.tasks), standing.labelled, strict=False)),
-            "best_step": standing.best_step,
-            "best_valid_loss": standing.best_loss,
-            "best_tasks": standing.best_tasks,
-            "parent_valid_loss": standing.parent_loss,
-            "is_parent_best": standing.parent_loss is not None and standing.best_step == 0,
-            "best_child_loss": standing.child_loss,
-            "stopped_early": standing.is_over,
-            "improving_at_the_end": standing.best_step == standing.step,
-            "loaded": standing.loaded,
+            "rows": state.rows,
+            "labelled": dict(zip((t.name for t in self.tasks), state.labelled, strict=False)),
+            "best_step": state.best_step,
+            "best_valid_loss": state.best_loss,
+            "best_tasks": state.best_tasks,
+            "parent_valid_loss": state.parent_loss,
+            "is_parent_best": state.parent_loss is not None and state.best_step == 0,
+            "best_child_loss": state.child_loss,
+            "stopped_early": state.is_over,
+            "improving_at_the_end": state.best_step == state.step,
+            "loaded": state.loaded,
             "plan": describe(self.plan),
         }
 
-    def _epoch(self) -> None:
-        """The rest of the current epoch, from the cursor on."""
-        work, standing = self.work, self.standing
-        reported, started_rows = time.monotonic(), standing.rows
-        for batch, cursor in prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
-            loss = self._step(batch)
-            standing.step += 1
-            self._refuse_diverged(loss, "training")
-            is_last = standing.step % self.steps_per_epoch == 0
-            standing.cursor = self.train.start_of(self.epoch) if is_last else cursor
+    def _finish_epoch(self) -> None:
+        """Train the rest of the epoch; between steps report, validate and write checkpoints."""
+        state = self.state
+        reported, started_rows = time.monotonic(), state.rows
+        for loss in self.train_steps():
             now = time.monotonic()
             if now - reported > _REPORT_EVERY_S:
-                self._report_step(loss, (standing.rows - started_rows) / (now - reported))
-                reported, started_rows = now, standing.rows
-            if standing.step % self.validate_every() == 0 or standing.step == self.steps:
+                self._report_step(loss, (state.rows - started_rows) / (now - reported))
+                reported, started_rows = now, state.rows
+            if state.step % self.validate_every() == 0 or state.step == self.steps:
                 self._validate()
-            if standing.is_over:
+            if state.is_over:
                 return
-            if standing.step % work.checkpoint_every_steps == 0:
+            if state.step % self.work.checkpoint_every_steps == 0:
                 self._save()
+
+    def train_steps(self) -> Iterator[float]:
+        """Train the rest of the current epoch, and yield the loss after each step.
+
+        Between two steps the caller may validate or write a checkpoint: `state` is that of all
+        steps so far. Every worker takes the same number of steps.
+
+        Raises:
+            Diverged: a loss is infinite or not a number.
+        """
+        state = self.state
+        for batch, cursor in prefetch(self.rest_of_epoch(), depth=_PREFETCHED):
+            loss = self.step(batch)
+            state.step += 1
+            self._refuse_diverged(loss, "training")
+            is_last = state.step % self.steps_per_epoch == 0
+            state.cursor = self.train.start_of(self.epoch) if is_last else cursor
+            yield loss
 
     @property
     def epoch(self) -> int:
-        """The pass that the next step belongs to."""
-        return self.standing.step // self.steps_per_epoch
+        """The epoch of the next step, from 0."""
+        return self.state.step // self.steps_per_epoch
 
     def rest_of_epoch(self) -> Iterator[tuple[Batch, Cursor]]:
-        """What is left of the epoch: as many batches as every other worker has.
+        """Yield the epoch's batches that are left, and where reading continues after each.
 
-        The last ones are empty where this worker has run out of rows.
+        Every worker has the same number. The last ones are empty where this worker's rows are used
+        up.
         """
-        epoch, start = self.epoch, self.standing.cursor
-        left = (epoch + 1) * self.steps_per_epoch - self.standing.step
+        epoch, start = self.epoch, self.state.cursor
+        left = (epoch + 1) * self.steps_per_epoch - self.state.step
         if start.epoch == epoch:
             shuffled = self.train.shuffled(
                 seed=self.work.seed,
@@ -272,104 +325,117 @@ class Pretraining:
         for _ in range(left):
             yield to_batch(features.no_rows(self.catalog), self.catalog), following
 
-    def _step(self, batch: Batch) -> float:
-        """One update of tables and dense parameters; the mean loss over all workers' rows."""
-        work, standing = self.work, self.standing
-        torch.manual_seed((work.seed << 32) + standing.step * self.worker.world + self.worker.rank)
-        rates = learning_rates(work.optim, standing.step, self.steps)
-        set_tables_lr(self.model, rates[0])
-        self.adam.param_groups[0]["lr"] = rates[1]
+    def step(self, batch: Batch) -> float:
+        """Update tables and dense parameters once; a collective call.
+
+        Args:
+            batch: this worker's rows; it may be empty.
+
+        Returns:
+            The loss over all workers' rows.
+        """
+        work, state = self.work, self.state
+        # Dropout is a function of step and rank, so that a resumed run draws what it would have.
+        torch.manual_seed((work.seed << 32) + state.step * self.worker.world + self.worker.rank)
+        table_lr, dense_lr = learning_rates(work.optim, state.step, self.steps)
+        set_tables_lr(self.model, table_lr)
+        self.adam.param_groups[0]["lr"] = dense_lr
         batch = batch.to(self.worker.device)
         self.model.train()
         self.adam.zero_grad(set_to_none=True)
-        with self._precision():
+        with self._autocast():
             logits_BT = self.model(batch.ids, batch.numeric_BN)
         losses_BT = task_losses(logits_BT.float(), batch.labels_BT, batch.mask_BT, self.tasks)
+        # All sums over workers in one call, which costs more than the few numbers it sends.
         rows = losses_BT.new_tensor([batch.rows])
-        counted = torch.cat([batch.mask_BT.sum(0), losses_BT.detach().sum(0), rows])
-        counted = total(counted, self.worker)
-        labelled_T, summed_T = counted[:-1].chunk(2)
+        sums = torch.cat([batch.mask_BT.sum(0), losses_BT.detach().sum(0), rows])
+        sums = total(sums, self.worker)
+        labelled_T, summed_T = sums[:-1].chunk(2)
         loss = share_of_mean(
             losses_BT, counts_T=labelled_T, tasks=self.tasks, world=self.worker.world
         )
-        loss.backward()
+        loss.backward()  # also updates the tables: fbgemm's optimiser runs inside it
         self.adam.step()
-        standing.rows += int(counted[-1])
-        before = standing.labelled or [0] * len(self.tasks)
-        standing.labelled = [a + int(b) for a, b in zip(before, labelled_T, strict=True)]
+        state.rows += int(sums[-1])
+        before = state.labelled or [0] * len(self.tasks)
+        state.labelled = [a + int(b) for a, b in zip(before, labelled_T, strict=True)]
         return float((summed_T / labelled_T.clamp(min=1)).sum())
 
-    def _precision(self) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of the forward pass: bfloat16 products where the settings say so."""
         if not self.work.bf16:
             return nullcontext()
         return torch.autocast(self.worker.device.type, dtype=torch.bfloat16)
 
     def validate_every(self) -> int:
-        """Return the steps between two validations."""
+        """Return the number of steps between two validations."""
         return max(math.ceil(self.steps_per_epoch / self.work.validations_per_epoch), 1)
 
     def _validate(self) -> None:
-        """Keep the weights if they are the best yet; stop when patience is spent."""
-        standing, found = self.standing, self.measured()
-        standing.validations += 1
-        standing.child_loss = min(standing.child_loss, found.loss)
-        is_best = found.loss < standing.best_loss
-        self._report_validation("validated", found, best=is_best)
+        """Write the weights where they are the best so far; end the run when patience is spent."""
+        state, result = self.state, self.measure()
+        state.validations += 1
+        state.child_loss = min(state.child_loss, result.loss)
+        is_best = result.loss < state.best_loss
+        self._report_validation("validated", result, best=is_best)
         if is_best:
-            standing.best_loss, standing.best_step, standing.waited = found.loss, standing.step, 0
-            standing.best_tasks = found.as_documents()
-            self.keep()
+            state.best_loss, state.best_step, state.waited = result.loss, state.step, 0
+            state.best_tasks = result.as_documents()
+            self.write_best()
             return
-        standing.waited += 1
-        standing.is_over = standing.waited >= self.work.patience
+        state.waited += 1
+        state.is_over = state.waited >= self.work.patience
 
-    def _judge_parent(self) -> None:
-        """Let the untouched parent be the first state that may be the best."""
-        standing, found = self.standing, self.measured()
-        standing.validations += 1
-        standing.best_loss, standing.best_step = found.loss, 0
-        standing.best_tasks, standing.parent_loss = found.as_documents(), found.loss
-        self._report_validation("parent", found, best=True)
+    def _validate_parent(self) -> None:
+        """Count the parent, before any step, as the best so far."""
+        state, result = self.state, self.measure()
+        state.validations += 1
+        state.best_loss, state.best_step = result.loss, 0
+        state.best_tasks, state.parent_loss = result.as_documents(), result.loss
+        self._report_validation("parent", result, best=True)
 
-    def measured(self) -> Validation:
-        """Look at the validation rows; a collective call.
+    def measure(self) -> Validation:
+        """Measure the model on validation rows; a collective call.
 
         Raises:
-            Diverged: the loss on them is infinite or no number.
+            Diverged: the loss on them is infinite or not a number.
         """
-        found = validate(
+        result = validate(
             self.model, self.valid, self.tasks, batch_rows=self.local_rows, worker=self.worker
         )
-        self._refuse_diverged(found.loss, "validation")
-        return found
+        self._refuse_diverged(result.loss, "validation")
+        return result
 
     def _refuse_diverged(self, loss: float, which: str) -> None:
-        """Stop on every worker alike: the loss is that of all workers' rows."""
-        step, optim = self.standing.step, self.work.optim
+        """Raise Diverged on every worker alike: the loss is that of all workers' rows."""
+        step, optim = self.state.step, self.work.optim
         refuse_diverged(
             loss,
             where=f"the {which} loss at step {step} of {self.steps}",
             rates={"optim.table_lr": optim.table_lr, "optim.dense_lr": optim.dense_lr},
         )
 
-    def _report_validation(self, event: str, found: Validation, *, best: bool) -> None:
+    def _report_validation(self, event: str, result: Validation, *, best: bool) -> None:
+        """Report a validation, of a step or of the parent."""
         self.report(
             {
                 "event": event,
-                "step": self.standing.step,
-                "valid_loss": found.loss,
+                "step": self.state.step,
+                "valid_loss": result.loss,
                 "best": best,
-                "tasks": found.as_documents(),
+                "tasks": result.as_documents(),
             }
         )
 
-    def keep(self, **facts: object) -> None:
-        """Write the weights in their published form, in the place of the best ones before.
+    def write_best(self, **facts: object) -> None:
+        """Write the weights in their published form, and replace the best ones so far.
+
+        A collective call. The folder is complete whenever it exists.
 
         Args:
-            facts: plain data to keep with them.
+            facts: plain data to write beside them.
         """
-        built, best = self.work.run_dir / ".best.part", self.work.run_dir / ".best"
+        built, best = self.work.run_dir / f"{BEST}.part", self.work.run_dir / BEST
         if self.worker.rank == 0:
             shutil.rmtree(built, ignore_errors=True)
             built.mkdir(parents=True)
@@ -377,25 +443,25 @@ class Pretraining:
         files = base_weights.write_base_weights(self.model, built, self.worker)
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
         optimizer = optimizer_state.write_state(self.model, adam, built, self.worker)
-        proof = frozen.digest(local_shards(self.model), dense_state(self.model), worker=self.worker)
+        digest = digest_model(self.model, self.worker)
         if self.worker.rank == 0:
             document: dict[str, object] = {
                 "files": files,
                 "optimizer": optimizer,
-                "digest": dict(proof.by_name),
+                "digest": dict(digest.by_name),
             }
             document |= facts
             put_file(built / WEIGHTS, json.dumps(document))
             published_base.move_into_place(built, best)
         checkpoint.barrier(self.worker)
 
-    def to_the_best(self) -> dict[str, Any]:
-        """Go back to the best state, optimisers included; a collective call.
+    def load_best(self) -> dict[str, Any]:
+        """Load the best weights and their optimisers' state; a collective call.
 
         Returns:
-            What was written down with it.
+            The document that was written beside them.
         """
-        best = self.work.run_dir / ".best"
+        best = self.work.run_dir / BEST
         document: dict[str, Any] = json.loads((best / WEIGHTS).read_text())
         base_weights.read_base_weights(self.model, best, document["files"], self.worker)
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
@@ -403,10 +469,11 @@ class Pretraining:
         return document
 
     def _report_step(self, loss: float, rows_per_s: float) -> None:
+        """Report a step."""
         self.report(
             {
                 "event": "step",
-                "step": self.standing.step,
+                "step": self.state.step,
                 "of": self.steps,
                 "loss": loss,
                 "rows_per_s": rows_per_s,
@@ -414,28 +481,28 @@ class Pretraining:
         )
 
     def _save(self) -> None:
-        meta = asdict(self.standing) | {"steps_per_epoch": self.steps_per_epoch}
-        folder = self.work.run_dir / "checkpoints"
+        """Write a checkpoint; a collective call."""
+        meta = asdict(self.state) | {"steps_per_epoch": self.steps_per_epoch}
+        folder = self.work.run_dir / CHECKPOINTS
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
-        checkpoint.save(folder, self.standing.step, self.model, adam, meta, worker=self.worker)
+        checkpoint.save(folder, self.state.step, self.model, adam, meta, worker=self.worker)
 
-    def _start(self) -> None:
-        """Continue this run from its newest sound checkpoint, or a published base, or fresh."""
-        folder = self.work.run_dir / "checkpoints"
-        places = checkpoint.found_in(folder, worker=self.worker)
-        if places:
+    def _load(self) -> None:
+        """Load the newest sound checkpoint of this run, else the base that it continues, if any."""
+        paths = checkpoint.list_complete(self.work.run_dir / CHECKPOINTS, worker=self.worker)
+        if paths:
             adam = checkpoint.optimizer_tensors(self.adam, self.dense)
-            metas, left = checkpoint.resume(places, self.model, adam, worker=self.worker)
-            self.standing, moved = standing_of(metas, self.steps_per_epoch, self.worker)
-            self.report({"event": "resumed", "step": self.standing.step})
-            self._tell([*left, *moved])
+            metas, lines = checkpoint.resume(paths, self.model, adam, worker=self.worker)
+            self.state, moved = restored_state(metas, self.steps_per_epoch, self.worker)
+            self.report({"event": "resumed", "step": self.state.step})
+            self._note_loaded([*lines, *moved])
         elif self.work.from_base is not None:
-            self._start_from(published_base.open_base(self.work.from_base))
+            self._load_base(published_base.open_base(self.work.from_base))
 
-    def _start_from(self, opened: PublishedBase) -> None:
-        """Take a published base's weights, and its optimisers' state where it brings it."""
+    def _load_base(self, opened: PublishedBase) -> None:
+        """Load a published base's weights, and its optimisers' state where it has one."""
         growth = published_base.growth_from(opened, self.catalog, self.work.encoding)
-        told = base_weights.read_base_weights(
+        lines = base_weights.read_base_weights(
             self.model,
             opened.folder,
             published_base.files_of(opened),
@@ -445,7 +512,7 @@ class Pretraining:
         )
         if optimizer_state.has_state(opened):
             adam = checkpoint.optimizer_tensors(self.adam, self.dense)
-            told += optimizer_state.read_state(
+            lines += optimizer_state.read_state(
                 self.model,
                 adam,
                 opened.folder,
@@ -455,63 +522,64 @@ class Pretraining:
                 growth=growth,
             )
         else:
-            told.append(
+            lines.append(
                 "weights only: the base brings no optimiser's state, so Adagrad and Adam start anew"
             )
-        self._tell(told)
+        self._note_loaded(lines)
 
-    def _tell(self, lines: Sequence[str]) -> None:
-        """Say aloud, and keep for the record, what was not loaded as it was."""
-        self.standing.loaded += lines
+    def _note_loaded(self, lines: Sequence[str]) -> None:
+        """Log, report and record what was not loaded unchanged."""
+        self.state.loaded += lines
         for line in lines if self.worker.rank == 0 else ():
             _log.warning("%s", line)
             self.report({"event": "loaded", "told": line})
 
 
-def standing_of(
+def restored_state(
     metas: Sequence[Mapping[str, Any]], steps_per_epoch: int, worker: Worker
 ) -> tuple[TrainState, list[str]]:
-    """Where this worker stands, by what the workers that wrote a checkpoint said.
+    """Restore this worker's state from what the workers wrote in a checkpoint.
 
-    A place in the log is one worker's of so many. Other workers keep all that was learned, and
-    start the epoch again that had begun: its rows are dealt out anew, and each is read whole.
+    A cursor is a position in one worker's share of the log. Another number of workers has other
+    shares. They keep all that was learned, and start the epoch again that had begun.
 
     Args:
-        metas: what each of them said, by rank.
+        metas: state of each worker that wrote the checkpoint, by rank.
         steps_per_epoch: of this run.
         worker: this process.
 
     Returns:
-        The standing, and what must be said aloud about it.
+        The state, and a line where the epoch starts again.
     """
     meta = dict(metas[worker.rank if worker.rank < len(metas) else 0])
     per_epoch = meta.pop("steps_per_epoch")
-    standing = TrainState(**meta | {"cursor": Cursor(**meta["cursor"])})
+    state = TrainState(**meta | {"cursor": Cursor(**meta["cursor"])})
     if len(metas) == worker.world:
-        return standing, []
-    epoch, begun = divmod(standing.step, per_epoch)
-    standing.step = epoch * steps_per_epoch
-    standing.cursor = Cursor(epoch=epoch, selection=standing.cursor.selection)
-    told = f"{len(metas)} workers wrote the checkpoint, {worker.world} go on"
+        return state, []
+    epoch, begun = divmod(state.step, per_epoch)
+    state.step = epoch * steps_per_epoch
+    # The selection stays: reading compares it, and refuses a log that changed since.
+    state.cursor = Cursor(epoch=epoch, selection=state.cursor.selection)
+    line = f"{len(metas)} workers wrote the checkpoint, {worker.world} go on"
     if begun:
-        told += (
+        line += (
             f"; epoch {epoch} starts again, and with it {begun} steps' rows are trained on twice"
         )
-    return standing, [told]
+    return state, [line]
 
 
 def _local_rows(work: PretrainWork, worker: Worker) -> int:
-    """Rows of this worker's batch."""
+    """Return the rows of this worker's batch."""
     return max(work.batch_rows // worker.world, 1)
 
 
-def _validation(work: PretrainWork) -> str:
-    """The split that tells the best weights."""
+def _validation_split(work: PretrainWork) -> str:
+    """Return the split by which the best weights are chosen."""
     return "pretrain_valid" if "pretrain_valid" in work.view.selections else "valid"
 
 
-def _rows_of(work: PretrainWork, split: str, worker: Worker) -> Reader:
-    """This worker's rows of a split."""
+def _reader(work: PretrainWork, split: str, worker: Worker) -> Reader:
+    """Return the reader of this worker's rows of a split."""
     return Reader(
         selection=work.view.selections[split],
         catalog=work.view.catalog,
@@ -523,7 +591,15 @@ def _rows_of(work: PretrainWork, split: str, worker: Worker) -> Reader:
 
 
 def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, float]:
-    """Rates of tables and dense parameters at a step of a run of `steps`."""
+    """Return the learning rates of tables and dense parameters at a step.
+
+    They grow linearly during warm-up, and fall linearly during the last `decay_share` of the steps.
+
+    Args:
+        optim: full rates, warm-up and decay.
+        step: from 0.
+        steps: of the whole run. Warm-up takes at most a tenth of them.
+    """
     warmup = min(optim.warmup_steps, steps // 10)
     share = min(1.0, (step + 1) / warmup) if warmup else 1.0
     if optim.decay_share:

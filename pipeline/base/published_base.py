@@ -1,12 +1,12 @@
-"""The base as a folder: built from a catalogue, published, and opened again.
+"""The base as a folder: build its model from a catalogue, publish it, and open it again.
 
-The folder `base/` of a pre-training run holds:
+A pre-training run publishes the folder `base/`:
 
-    manifest.json           what it is: schema, tables, files by SHA-256, digest, fingerprint
+    manifest.json           schema, tables, files by SHA-256, digest, fingerprint
     encoding/               vocabularies and statistics
     dense.safetensors       trunk and towers
     tables/<table>/*.safetensors
-    optimizer/              what continued training needs; may be removed (optimizer_state.py)
+    optimizer/              for continued training; may be removed (optimizer_state.py)
 """
 
 import json
@@ -43,7 +43,7 @@ ENCODING = "encoding"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedBase:
-    """A base that was opened: its words, not yet its weights."""
+    """A published base, opened: its documents, not its weights (see `FrozenBase.load`)."""
 
     folder: Path
     manifest: BaseManifest
@@ -55,11 +55,11 @@ class PublishedBase:
 def task_shapes(
     catalog: Catalog, weights: Mapping[str, float] | None = None
 ) -> tuple[TaskShape, ...]:
-    """The catalogue's tasks as the loss knows them.
+    """Return the catalogue's tasks for the loss, in order.
 
     Args:
         catalog: of the log.
-        weights: by task, where they shall differ from the catalogue's.
+        weights: task -> weight of its loss, where it shall differ from the catalogue's.
     """
     titles = [t.title for t in catalog.tasks]
     click = next((t.title for t in catalog.tasks if t.kind == "click"), None)
@@ -76,7 +76,13 @@ def task_shapes(
 
 
 def table_shapes(catalog: Catalog, encoding: Encoding, *, width: int) -> tuple[TableShape, ...]:
-    """Every table with its rows, width and readers."""
+    """Return every table with its rows, width and the features that read it.
+
+    Args:
+        catalog: of the log.
+        encoding: of the log's ids, from which open numbers of rows follow.
+        width: of tables for which the catalogue states none.
+    """
     rows = encoding.table_rows(catalog)
     return tuple(
         TableShape(
@@ -97,9 +103,17 @@ def build_model(
     seed: int,
     with_twins: bool = False,
 ) -> Recommender:
-    """The base with its dense part initialised and its tables on the meta device.
+    """Build the base's model, its dense part initialised and its tables on the meta device.
 
-    `with_twins` is for training with weight decay on a CPU (see tables.TWIN).
+    Args:
+        catalog: features, tables and tasks.
+        encoding: of the log's ids.
+        spec: its size.
+        seed: of all first values.
+        with_twins: for training with weight decay on a CPU (see tables.TWIN).
+
+    Raises:
+        BadRequest: the widths of `spec` do not fit together.
     """
     torch.manual_seed(seed)
     shapes = table_shapes(catalog, encoding, width=spec.width)
@@ -125,10 +139,15 @@ def build_model(
 
 
 def build_trunk(spec: ModelSpec, *, width: int, tasks: int) -> DcnMmoe | Mlp:
-    """The trunk that `spec` asks for, reading x of `width` units.
+    """Build the trunk of `spec`.
+
+    Args:
+        spec: kind and sizes.
+        width: units of x, which it reads.
+        tasks: number of tasks.
 
     Raises:
-        BadRequest: the widths it states do not agree.
+        BadRequest: the widths of `spec` do not fit together.
     """
     if spec.trunk == "mlp":
         try:
@@ -156,13 +175,13 @@ def build_trunk(spec: ModelSpec, *, width: int, tasks: int) -> DcnMmoe | Mlp:
 def contents(
     catalog: Catalog, encoding: Encoding, model: ModelSpec, weights: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a base's manifest says of what lies beside it.
+    """Return the fields of a base's manifest that describe its files.
 
     Args:
-        catalog: of the log it was trained on.
+        catalog: of the log that it was trained on.
         encoding: of that log's ids and numbers.
         model: its size.
-        weights: the files and the digest, as its training wrote them down.
+        weights: the document that training wrote beside the weights: files and digest.
     """
     shapes = table_shapes(catalog, encoding, width=model.width)
     return {
@@ -178,7 +197,12 @@ def contents(
 
 
 def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
-    """Write the manifest of a base whose files are in place; its fingerprint is computed here."""
+    """Write the manifest of a base whose files are complete, with its fingerprint.
+
+    Args:
+        folder: of the base.
+        document: all fields of the manifest but the fingerprint.
+    """
     unnamed = BaseManifest.model_validate({**document, "fingerprint": "0" * 64})
     name = fingerprint_of(unnamed.model_dump(mode="json"))
     manifest = unnamed.model_copy(update={"fingerprint": name})
@@ -187,53 +211,28 @@ def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
 
 
 def move_into_place(built: Path, published: Path) -> None:
-    """Publish a finished folder under its name; what stood there is removed afterwards."""
+    """Publish a complete folder under its name, and remove the folder that it replaces."""
     put_folder(built, published)
     shutil.rmtree(built, ignore_errors=True)
 
 
-def open_base(place: Path) -> PublishedBase:
-    """Open a published base, given its folder or its run's.
+def open_base(path: Path) -> PublishedBase:
+    """Open a published base; its weights are not read.
+
+    Args:
+        path: folder of the base, or of the run that published it.
 
     Raises:
         BadRequest: there is no published base.
         Corrupt: the manifest was changed, or is not one.
         NotPermitted: this user may not read it.
     """
-    place = place.absolute()  # workers run in other folders
-    try:
-        folder = next((f for f in (place, place / "base") if (f / MANIFEST).is_file()), None)
-        data = (folder / MANIFEST).read_bytes() if folder else b""
-    except PermissionError as error:
-        raise not_permitted(Path(error.filename or place), error) from error
-    if folder is None:
-        raise BadRequest(
-            f"no published base at {place}; expected {place}/base/{MANIFEST}. "
-            + (_no_better_child(place) or "Did `iak pretrain` finish there?")
-        )
-    try:
-        document = json.loads(data)
-        current = current_document(
-            document,
-            kind="base manifest",
-            current=BASE_FORMAT,
-            where=folder / MANIFEST,
-            mend="Publish the base again with `iak pretrain`",
-            migrations={1: unchanged},
-        )
-        manifest = BaseManifest.model_validate(current)
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{folder / MANIFEST} is not a base's manifest: {error}") from error
-    found = fingerprint_of(document)
-    if found != manifest.fingerprint:
-        raise Corrupt(
-            f"{folder / MANIFEST} was changed after it was written: it says fingerprint "
-            f"{manifest.fingerprint}, its content has {found}. Publish the base again"
-        )
+    folder, data = _read_manifest(path.absolute())  # absolute: workers run in other folders
+    manifest = _checked_manifest(folder, data)
     try:
         catalog = Catalog.model_validate(manifest.catalog)
         model = ModelSpec.model_validate(manifest.spec["model"])
-    except ValueError as error:  # an older version took what this one refuses
+    except ValueError as error:  # an older version accepted what this one refuses
         raise BadRequest(f"{folder / MANIFEST} holds what is refused by now: {error}") from error
     encoding = vocabulary.load(folder / ENCODING)
     schema = vocabulary.schema_hash(catalog, encoding)
@@ -247,9 +246,48 @@ def open_base(place: Path) -> PublishedBase:
     )
 
 
-def _no_better_child(place: Path) -> str:
-    """Return what a run says that continued a base and found nothing better; empty elsewhere."""
-    path = place / "record.json"
+def _read_manifest(path: Path) -> tuple[Path, bytes]:
+    """Find a base at a path or in its folder `base`; return its folder and the manifest's bytes."""
+    try:
+        folder = next((f for f in (path, path / "base") if (f / MANIFEST).is_file()), None)
+        data = (folder / MANIFEST).read_bytes() if folder else b""
+    except PermissionError as error:
+        raise not_permitted(Path(error.filename or path), error) from error
+    if folder is None:
+        raise BadRequest(
+            f"no published base at {path}; expected {path}/base/{MANIFEST}. "
+            + (_no_better_child(path) or "Did `iak pretrain` finish there?")
+        )
+    return folder, data
+
+
+def _checked_manifest(folder: Path, data: bytes) -> BaseManifest:
+    """Parse a manifest, and compare its fingerprint with its content."""
+    try:
+        document = json.loads(data)
+        current = current_document(
+            document,
+            kind="base manifest",
+            current=BASE_FORMAT,
+            where=folder / MANIFEST,
+            mend="Publish the base again with `iak pretrain`",
+            migrations={1: unchanged},
+        )
+        manifest = BaseManifest.model_validate(current)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{folder / MANIFEST} is not a base's manifest: {error}") from error
+    fingerprint = fingerprint_of(document)
+    if fingerprint != manifest.fingerprint:
+        raise Corrupt(
+            f"{folder / MANIFEST} was changed after it was written: it says fingerprint "
+            f"{manifest.fingerprint}, its content has {fingerprint}. Publish the base again"
+        )
+    return manifest
+
+
+def _no_better_child(run_dir: Path) -> str:
+    """Return why a run published no base: none was better than the one it continued; else empty."""
+    path = run_dir / "record.json"
     try:
         return str(json.loads(path.read_text())["result"]["not_published"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -257,10 +295,10 @@ def _no_better_child(place: Path) -> str:
 
 
 def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
-    """Refuse a catalogue whose features or tasks are not those the base was trained on.
+    """Refuse a catalogue whose features, tasks or tables are not the base's.
 
     Raises:
-        BadRequest: naming what differs.
+        BadRequest: the message names what differs.
     """
     theirs, ours = base.catalog, catalog
     differing: Sequence[str] = [
@@ -275,18 +313,18 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
 
 
 def _meanings(catalog: Catalog) -> list[dict[str, Any]]:
-    """Return what the features mean, in order; which of them are optional is no part of it."""
+    """Return the meanings of all features, in order. Whether one is optional is no part of it."""
     return [meaning_of(feature) for feature in catalog.features]
 
 
 def check_continues(base: PublishedBase, catalog: Catalog) -> None:
     """Refuse a catalogue under which an id, a number or a task would mean something else.
 
-    Features and tables may come and go, be put in another order, and tables may have other rows
-    or widths: what of it is wanted, the audit asks (`allow=`).
+    Features and tables may be added, removed and reordered, and tables may have other rows or
+    widths. Such differences need an allowance (`allow=`, audit.py).
 
     Raises:
-        BadRequest: naming what has another meaning.
+        BadRequest: the message names what has another meaning.
     """
     theirs, ours = base.catalog, catalog
     before = {feature.name: meaning_of(feature) for feature in theirs.features}
@@ -310,7 +348,13 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
 
 
 def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
-    """How x is laid out: every feature that reads a table, then every number."""
+    """Return the layout of x: every feature that reads a table, then every number.
+
+    Args:
+        catalog: of the log.
+        encoding: of the log's ids.
+        width: of tables for which the catalogue states none.
+    """
     widths = {
         feature: shape.width
         for shape in table_shapes(catalog, encoding, width=width)
@@ -323,7 +367,13 @@ def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
 
 
 def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Growth:
-    """Where a model of this catalogue and encoding, of the base's size, starts from the base."""
+    """Return the origins in the base of a model's rows and inputs.
+
+    Args:
+        base: that is continued.
+        catalog: of the model.
+        encoding: of the model. Its size is the base's.
+    """
     width = base.model.width
     return Growth(
         rows=growth.origins((base.catalog, base.encoding), (catalog, encoding)),
@@ -335,17 +385,23 @@ def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Gr
 
 
 def files_of(base: PublishedBase) -> list[dict[str, Any]]:
-    """The base's files, as `published` wants them."""
+    """Return the fields of a `FileEntry` for each file of the base's weights."""
     return [entry.model_dump() for entry in base.manifest.files]
 
 
 def check_loads(
     base: PublishedBase, catalog: Catalog, encoding: Encoding, allow: Collection[str]
 ) -> list[str]:
-    """What of the base a model of this catalogue will not start from as it is, a line each.
+    """Return a line for each difference between a base and the model that continues it.
+
+    Args:
+        base: that is continued.
+        catalog: of the model.
+        encoding: of the model.
+        allow: allowed differences, in the words of audit.py.
 
     Raises:
-        BadRequest: some of it is not in `allow`; all of it is told at once.
+        BadRequest: a difference is not in `allow`. The message names all of them.
         Corrupt: the dense part is not the one that was published.
     """
     return base_weights.audit_base(

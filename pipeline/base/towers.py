@@ -1,10 +1,10 @@
-"""Let each task keep its own best tower, on the frozen tables and trunk of the best step.
+"""Train each task's tower to its own best, on the frozen tables and trunk of the best step.
 
 Two tasks may be best at different steps. A tower of one step does not fit the trunk of another, so
-towers are not picked from the past: tables and trunk are frozen at the step whose summed loss is
-best, and each tower is trained on from there, by its own loss and to its own early stop. A
-conversion is multiplied by the click as the best step gives it, so that no tower moves another's
-loss.
+that towers cannot be taken from different steps. Instead tables and trunk are frozen at the step
+with the best summed loss. From there each tower is trained further, by its own loss and to its own
+early stop. A conversion is multiplied by the click of the best step's tower, so that no tower
+changes the loss of another.
 
 Shapes: B rows of a batch, T tasks.
 """
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from iak.pipeline.base.pretrain import Pretraining
 
 MAX_EPOCHS = 2
-"""Passes over the training rows at most; a pass takes no backward step below the towers."""
+"""Epochs over the training rows at most. They are cheap: no backward pass below the towers."""
 _PREFETCHED = 4
+"""Batches that are read ahead of the step."""
 
 
 @dataclass(slots=True)
@@ -41,15 +42,23 @@ class Best:
 
     heads: Heads
     losses_T: Tensor
-    """Validation loss of each task with that tower, in nats a row."""
+    """Validation loss of each task with that tower, in nats per row."""
     start_T: Tensor
-    """The same with the tower of the best step."""
+    """Validation loss of each task with the tower of the best step."""
     waited_T: Tensor
+    """Validations since each tower was best."""
     steps_T: list[int] = field(default_factory=list)
     """Step at which each tower was best; 0 is the tower of the best step."""
 
     def judge(self, heads: Heads, losses_T: Tensor, step: int, *, patience: int) -> bool:
-        """Keep the towers that are better than before; whether any may still improve."""
+        """Copy the towers that improved, and return whether any tower may still improve.
+
+        Args:
+            heads: the towers now.
+            losses_T: their validation losses.
+            step: how many steps they were trained.
+            patience: validations without improvement after which a tower is finished.
+        """
         is_better_T = losses_T < self.losses_T
         for task, is_better in enumerate(is_better_T.tolist()):
             if is_better and int(self.waited_T[task]) < patience:
@@ -61,18 +70,20 @@ class Best:
 
 
 def tune_towers(training: "Pretraining") -> dict[str, Any]:
-    """Train every tower on from the best state, and keep the best of each; a collective call.
+    """Train every tower further from the best weights; a collective call.
 
     Args:
-        training: a run that is over; its best state is read back, and written again with the
-            towers that were better on validation rows.
+        training: a run that is over. Its best weights are loaded, and written again with the best
+            tower of each task.
 
     Returns:
-        What the run's result changes by.
+        Entries of the run's result that change.
     """
     worker, tasks = training.worker, training.tasks
-    document = training.to_the_best()
-    if "tuned" in document:  # a worker died between this and the publishing
+    document = training.load_best()
+    if (
+        "tuned" in document
+    ):  # a worker died after the towers were written; the run was started again
         tuned: dict[str, Any] = document["tuned"]
         return tuned
     model = unwrap(training.model)
@@ -86,8 +97,9 @@ def tune_towers(training: "Pretraining") -> dict[str, Any]:
     every = training.validate_every()
     step, goes_on = 0, True
     for epoch in range(MAX_EPOCHS):
-        training.standing.step = epoch * training.steps_per_epoch
-        training.standing.cursor = Cursor(epoch=epoch)
+        # The epoch that `rest_of_epoch` reads follows from these.
+        training.state.step = epoch * training.steps_per_epoch
+        training.state.cursor = Cursor(epoch=epoch)
         for batch, _ in prefetch(training.rest_of_epoch(), depth=_PREFETCHED) if goes_on else ():
             _step(training, heads, adam, batch.to(worker.device))
             step += 1
@@ -105,20 +117,24 @@ def tune_towers(training: "Pretraining") -> dict[str, Any]:
     with torch.no_grad():
         for task in range(len(tasks)):
             copy_tower(best.heads, model.heads, task)
-    found = training.measured()
+    result = training.measure()
     towers = [
         {"task": task.name, "step": at, "loss_before": float(before), "loss": float(loss)}
         for task, at, before, loss in zip(
             tasks, best.steps_T, best.start_T, best.losses_T, strict=True
         )
     ]
-    changes = {"towers": towers, "best_valid_loss": found.loss, "best_tasks": found.as_documents()}
-    training.keep(tuned=changes)
+    changes = {
+        "towers": towers,
+        "best_valid_loss": result.loss,
+        "best_tasks": result.as_documents(),
+    }
+    training.write_best(tuned=changes)
     return changes
 
 
 def copy_tower(source: Heads, target: Heads, task: int) -> None:
-    """Give one task of `target` the tower that it has in `source`."""
+    """Copy one task's tower from `source` to `target`."""
     with torch.no_grad():
         for name, parameter in target.named_parameters():
             parameter[task].copy_(source.get_parameter(name)[task])
@@ -127,11 +143,20 @@ def copy_tower(source: Heads, target: Heads, task: int) -> None:
 def losses_of_towers(
     heads: Heads, fixed: Heads, h_BH: Tensor, batch: Batch, tasks: Sequence[TaskShape]
 ) -> Tensor:
-    """Return each tower's loss of each row, a conversion's with the click of the fixed towers."""
+    """Return each tower's loss on each row, (B, T).
+
+    Args:
+        heads: the towers that are trained.
+        fixed: the towers of the best step. A conversion's loss takes the click from these.
+        h_BH: the base's representation.
+        batch: labels and masks of the same rows.
+        tasks: one per tower.
+    """
     logits_BT = heads(h_BH)
     with torch.no_grad():
         fixed_BT = fixed(h_BH)
     is_conversion_T = torch.tensor([t.given is not None for t in tasks], device=h_BH.device)
+    # Two losses, because a click's own loss needs its trained tower, a conversion's the fixed one.
     mixed_BT = torch.where(is_conversion_T, logits_BT, fixed_BT)
     own_BT = task_losses(logits_BT, batch.labels_BT, batch.mask_BT, tasks)
     given_BT = task_losses(mixed_BT, batch.labels_BT, batch.mask_BT, tasks)
@@ -139,7 +164,7 @@ def losses_of_towers(
 
 
 def _step(training: "Pretraining", heads: Heads, adam: torch.optim.Optimizer, batch: Batch) -> None:
-    """One update of the towers alone."""
+    """Update the towers alone, once; a collective call."""
     worker, model = training.worker, unwrap(training.model)
     with torch.no_grad():
         h_BH = model.represent(batch.ids, batch.numeric_BN).h_BH
@@ -148,7 +173,7 @@ def _step(training: "Pretraining", heads: Heads, adam: torch.optim.Optimizer, ba
     loss = share_of_mean(losses_BT, counts_T=counts_T, tasks=training.tasks, world=worker.world)
     adam.zero_grad(set_to_none=True)
     loss.backward()
-    if worker.world > 1:
+    if worker.world > 1:  # these heads are a copy, which DDP does not know
         for parameter in heads.parameters():
             dist.all_reduce(parameter.grad)
             assert parameter.grad is not None
@@ -158,7 +183,7 @@ def _step(training: "Pretraining", heads: Heads, adam: torch.optim.Optimizer, ba
 
 @torch.no_grad()
 def _validation_losses(training: "Pretraining", heads: Heads) -> Tensor:
-    """Each tower's mean loss on validation rows, over all workers."""
+    """Return each tower's mean loss on all workers' validation rows; a collective call."""
     model = unwrap(training.model)
     sums = torch.zeros(2, len(training.tasks), dtype=torch.float64)
     for table in training.valid.in_step(training.local_rows):
@@ -171,5 +196,6 @@ def _validation_losses(training: "Pretraining", heads: Heads) -> Tensor:
 
 
 def _report(training: "Pretraining", step: int, losses_T: Tensor) -> None:
+    """Report a validation of the towers."""
     losses = {task.name: float(loss) for task, loss in zip(training.tasks, losses_T, strict=True)}
     training.report({"event": "towers", "step": step, **losses})

@@ -1,6 +1,6 @@
-"""How good the base is on validation rows, task by task, while it is trained.
+"""The base's quality on validation rows, task by task, while it is trained.
 
-Shapes: B rows of a batch, N rows kept, T tasks.
+Shapes: B rows of a batch, N rows that are measured, T tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from iak.pipeline.base.precision import MAX_ROWS, everywhere, gathered
+from iak.pipeline.base.precision import MAX_ROWS, broadcast, gather_rows
 from iak.pipeline.collectives import total
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.reader import Reader
@@ -27,13 +27,13 @@ Rows = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskQuality:
-    """One task on validation rows; a conversion has two, on clicked rows and on all rows."""
+    """One task on validation rows. A conversion has two: on clicked rows, and on all rows."""
 
     task: str
     rows: int
     positives: int
     log_loss: float | None = None
-    """Nats a row."""
+    """Nats per row."""
     auc: float | None = None
     calibration: float | None = None
     """Positives predicted over positives observed."""
@@ -43,12 +43,12 @@ class TaskQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """One look at the validation rows."""
+    """The model on validation rows, at one step."""
 
     loss: float
-    """Weighted sum over tasks of mean nats a labelled row, over all rows."""
+    """Weighted sum over tasks of the mean nats per labelled row, over all rows."""
     tasks: tuple[TaskQuality, ...]
-    """Measured on MAX_ROWS rows at most."""
+    """Measured on MAX_ROWS rows of all workers at most."""
 
     def as_documents(self) -> list[dict[str, Any]]:
         """Return the tasks as plain data, for the record."""
@@ -67,10 +67,10 @@ def validate(
     """Measure the model on all workers' validation rows; a collective call.
 
     Args:
-        model: sharded or not; it is left in evaluation mode.
+        model: sharded or not. It stays in evaluation mode afterwards.
         rows: this worker's validation rows.
         tasks: what the model predicts.
-        batch_rows: rows this worker predicts at a time.
+        batch_rows: rows that this worker predicts at a time.
         worker: this process.
 
     Returns:
@@ -87,8 +87,8 @@ def validate(
         sums += torch.stack([losses_BT.sum(0), batch.mask_BT.sum(0)]).double().cpu()
         if room > 0:
             p = probabilities(logits_BT.double(), tasks)
-            seen = (p.own_BT.float(), p.entire_BT.float(), batch.labels_BT, batch.mask_BT)
-            for name, values_BT in zip(kept, seen, strict=True):
+            columns = (p.own_BT.float(), p.entire_BT.float(), batch.labels_BT, batch.mask_BT)
+            for name, values_BT in zip(kept, columns, strict=True):
                 kept[name].append(values_BT[:room].cpu())
             room -= batch.rows
     losses_T, labelled_T = total(sums, worker)
@@ -96,41 +96,52 @@ def validate(
     loss = float((weights_T * losses_T / labelled_T.clamp(min=1)).sum())
     empty = torch.zeros(0, len(tasks))
     own = {name: torch.cat([empty, *parts]).numpy() for name, parts in kept.items()}
-    found = gathered(own, worker)
-    measured = [asdict(quality) for quality in _qualities(found, tasks)] if found else []
+    rows_of_all = gather_rows(own, worker)
+    measured = (
+        [asdict(quality) for quality in _qualities(rows_of_all, tasks)] if rows_of_all else []
+    )
     return Validation(
-        loss=loss, tasks=tuple(TaskQuality(**line) for line in everywhere(measured, worker))
+        loss=loss, tasks=tuple(TaskQuality(**line) for line in broadcast(measured, worker))
     )
 
 
 def mean_loss(
     model: nn.Module, rows: Reader, tasks: tuple[TaskShape, ...], batch_rows: int, worker: Worker
 ) -> float:
-    """Return the weighted sum over tasks of mean nats a labelled row, over all workers' rows."""
+    """Return the weighted sum over tasks of mean nats per labelled row; a collective call."""
     return validate(model, rows, tasks, batch_rows=batch_rows, worker=worker).loss
 
 
-def _qualities(seen: Rows, tasks: Sequence[TaskShape]) -> list[TaskQuality]:
-    """Every task on its own rows, and a conversion on all rows too."""
-    known_NT, labels_NT = seen["mask"] > 0, seen["labels"]
-    found = []
+def _qualities(rows: Rows, tasks: Sequence[TaskShape]) -> list[TaskQuality]:
+    """Measure every task on its own rows, and a conversion on all rows too."""
+    known_NT, labels_NT = rows["mask"] > 0, rows["labels"]
+    qualities = []
     for index, task in enumerate(tasks):
         known_N = known_NT[:, index]
         if task.given is None:
-            found.append(
-                quality_of(task.name, labels_NT[known_N, index], seen["own"][known_N, index])
+            qualities.append(
+                quality_of(task.name, labels_NT[known_N, index], rows["own"][known_N, index])
             )
             continue
         clicked_N = known_N & known_NT[:, task.given] & (labels_NT[:, task.given] == 1)
-        found += [
-            quality_of(task.name, labels_NT[clicked_N, index], seen["own"][clicked_N, index]),
-            quality_of(task.entire, labels_NT[known_N, index], seen["entire"][known_N, index]),
+        qualities += [
+            quality_of(task.name, labels_NT[clicked_N, index], rows["own"][clicked_N, index]),
+            quality_of(task.entire, labels_NT[known_N, index], rows["entire"][known_N, index]),
         ]
-    return found
+    return qualities
 
 
 def quality_of(task: str, labels_N: npt.NDArray[Any], p_N: npt.NDArray[Any]) -> TaskQuality:
-    """Measure one task on its labelled rows; what cannot be measured has a reason instead."""
+    """Measure one task on its labelled rows.
+
+    Args:
+        task: name, for the result.
+        labels_N: 0 or 1.
+        p_N: predicted probabilities.
+
+    Returns:
+        The numbers that can be measured; `reason` says why others are missing.
+    """
     rows, positives = len(labels_N), int((labels_N == 1).sum())
     if not rows:
         return TaskQuality(task=task, rows=0, positives=0, reason="no labelled validation row")

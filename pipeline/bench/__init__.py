@@ -1,1 +1,1 @@
-"""What `iak bench NAME` measures; one module a bench."""
+"""What `iak bench NAME` measures, and the parts it shares with the project's own benchmarks."""

@@ -1,4 +1,4 @@
-"""Ids as benches draw them: uniform over a table, or with a few rows asked for again and again."""
+"""Draw ids: uniform over a table, or with a few rows that are asked for again and again."""
 
 import math
 
@@ -9,7 +9,7 @@ _SPREAD = 2654435761  # prime: multiplied by it, Zipf's ranks scatter over the r
 
 
 def drawn(law: str, count: int, rows: int, draw: torch.Generator) -> Tensor:
-    """Row numbers: uniform, or with a chance of 1 / rank (Zipf 1949) and the ranks scattered."""
+    """Draw row numbers: uniform, or with a chance of 1 / rank (Zipf 1949), ranks scattered."""
     if law == "uniform":
         return torch.randint(0, rows, (count,), generator=draw)
     u_I = torch.rand(count, generator=draw, dtype=torch.float64)

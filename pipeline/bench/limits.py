@@ -1,4 +1,4 @@
-"""What this machine can do at most, on one core: bytes copied and floating-point products a second.
+"""Measure what one core can do at most: bytes copied and floating-point products a second.
 
 Each is the best of a few rounds within half a second: what others do meanwhile can only slow it.
 """
@@ -17,7 +17,7 @@ _SIDE = 1024
 
 
 def measured_limits() -> dict[str, float]:
-    """Copy bandwidth (bytes read and written) and matmul rates of one core; takes two seconds."""
+    """Return copy bandwidth (bytes read and written) and matmul rates of one core; takes 2 s."""
     with one_torch_thread():
         source = torch.ones(_COPIED_BYTES, dtype=torch.uint8)
         target = torch.empty_like(source)
@@ -32,7 +32,7 @@ def measured_limits() -> dict[str, float]:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Torch computes on the calling thread alone while the block lasts."""
+    """Let torch compute on the calling thread alone while the block lasts."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -42,13 +42,13 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def free_bytes() -> int | None:
-    """Memory that is free, where the system tells."""
+    """Return the free memory in bytes; None where the system does not say."""
     info = Path("/proc/meminfo")
     return kib_of(info, "MemAvailable") if info.is_file() else None
 
 
 def kib_of(path: Path, name: str) -> int | None:
-    """A line `NAME:  123 kB` of one of Linux's files, in bytes."""
+    """Return a line `NAME:  123 kB` of a file of /proc, in bytes; None where it is missing."""
     for line in path.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
@@ -56,7 +56,7 @@ def kib_of(path: Path, name: str) -> int | None:
 
 
 def _best_s(work: Callable[[], object]) -> float:
-    """Seconds of the fastest round."""
+    """Return the seconds of the fastest round."""
     end = time.perf_counter() + _SECONDS
     seconds: list[float] = []
     while not seconds or time.perf_counter() < end:

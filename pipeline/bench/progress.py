@@ -1,4 +1,4 @@
-"""Progress of worker processes, told to the one that waits for them: a file that is followed."""
+"""Follow the progress of worker processes through a file that they write."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ _POLL_S = 0.5
 
 
 def writer(path: Path, worker: Worker) -> Report:
-    """Appends what worker 0 reports to the file; the others are silent."""
+    """Return a report that appends worker 0's events to the file and drops the others'."""
 
     def report(event: Mapping[str, Any]) -> None:
         if worker.rank == 0:
@@ -41,13 +41,13 @@ def followed(path: Path, report: Report) -> Iterator[None]:
 
 def _follow(path: Path, report: Report, stop: threading.Event) -> None:
     with path.open() as file:
-        held = ""
+        line_so_far = ""
         while True:
             is_last = stop.wait(_POLL_S)
             for line in file:
-                held += line
-                if held.endswith("\n"):
-                    report(json.loads(held))
-                    held = ""
+                line_so_far += line
+                if line_so_far.endswith("\n"):
+                    report(json.loads(line_so_far))
+                    line_so_far = ""
             if is_last:
                 return

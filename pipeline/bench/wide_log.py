@@ -85,7 +85,7 @@ class WideKnobs:
 
 
 def table_sizes(table_rows: int) -> dict[str, int]:
-    """Rows of each table, from the largest; together exactly `table_rows`.
+    """Return the rows of each table, from the largest; together exactly `table_rows`.
 
     Raises:
         ValueError: so few rows do not make 26 tables.
@@ -103,7 +103,7 @@ def table_sizes(table_rows: int) -> dict[str, int]:
 
 
 def wide_catalog(knobs: WideKnobs, *, domains: int, nights_ago: int = 0) -> Catalog:
-    """The log's catalogue, with kernels for the values of `domain_<domains>`.
+    """Return the log's catalogue, with kernels for the values of `domain_<domains>`.
 
     `nights_ago` moves the tuning window so many days back: the window of an earlier night.
     """
@@ -140,7 +140,7 @@ _NIGHTS = 1
 
 
 def first_drifting_day(days: int) -> int:
-    """The first day after the base's window."""
+    """Return the first day after the base's window."""
     return days - WINDOW_DAYS - _NIGHTS - 1
 
 
@@ -155,7 +155,7 @@ def _features() -> list[dict[str, Any]]:
 
 
 def domain_shares(count: int) -> NDArray[np.float64]:
-    """Each domain's share of the rows: Zipf, the largest 100 times the median."""
+    """Return each domain's share of the rows: Zipf, the largest 100 times the median."""
     if count == 1:
         return np.ones(1)
     exponent = math.log(LARGEST_TO_MEDIAN) / math.log((count + 1) / 2)
@@ -165,20 +165,20 @@ def domain_shares(count: int) -> NDArray[np.float64]:
 
 
 def joined_domains(fine: int, coarse: int) -> I64:
-    """The coarse domain of each fine one, so that coarse sizes are Zipf too.
+    """Return the coarse domain of each fine one, so that coarse sizes follow Zipf's law too.
 
     The largest that is left joins the domain that lacks most.
     """
     lacking = domain_shares(coarse).copy()
     joined = np.zeros(fine, np.int64)
     for domain, share in enumerate(domain_shares(fine)):
-        joined[domain] = place = int(lacking.argmax())
-        lacking[place] -= share
+        joined[domain] = index = int(lacking.argmax())
+        lacking[index] -= share
     return joined
 
 
 def ensure_wide_log(knobs: WideKnobs, cache: Path) -> Path:
-    """The `data_root` of the log of these knobs, written below `cache` if it is not there yet."""
+    """Return the `data_root` of these knobs' log; write it below `cache` if it is missing."""
     root = cache / f"wide-{knobs.key}"
     if root.exists():
         return root
@@ -197,7 +197,7 @@ def ensure_wide_log(knobs: WideKnobs, cache: Path) -> Path:
 
 
 def _write(rows: pa.Table, path: Path) -> None:
-    """One file; ids of large tables have nothing to gain from a dictionary."""
+    """Write one file; a dictionary makes ids of large tables no smaller."""
     names = [n for n in rows.schema.names if pa.types.is_dictionary(rows.schema.field(n).type)]
     pq.write_table(
         rows,
@@ -226,7 +226,7 @@ class Truth:
         self.drift_KC = _low_rank(draw, shape)
 
     def day(self, day: int, count: int) -> pa.Table:
-        """One day's rows."""
+        """Draw one day's rows."""
         draw = np.random.default_rng([self.knobs.seed, 1, day])
         domain_B = draw.choice(self.fine, count, p=domain_shares(self.fine)).astype(np.int32)
         ids = {name: _ids(draw, count, rows) for name, rows in self.sizes.items()}
@@ -251,12 +251,12 @@ class Truth:
         return pa.table(columns)
 
     def _own_part(self, day: int, domain_B: I32, category_B: I32) -> F32:
-        """What a base that knows no domain, and no later day, cannot know."""
-        place_B = category_B % _CATEGORIES
+        """Return the part of the logit that a base without domains and later days cannot know."""
+        column_B = category_B % _CATEGORIES
         since = day - first_drifting_day(self.knobs.days) + 1
         share = np.float32(min(max(since, 0) / 3, 1))
         moved_KC = self.preference_KC + share * (self.drift_C + self.drift_KC)
-        own_B: F32 = moved_KC[domain_B, place_B]
+        own_B: F32 = moved_KC[domain_B, column_B]
         return own_B
 
 
@@ -278,7 +278,7 @@ class _Taste:
     def __call__(
         self, ids: dict[str, I32], histories: dict[str, tuple[I32, I32]], numbers: dict[str, F32]
     ) -> F32:
-        """Logits of the rows."""
+        """Return the logits of the rows."""
         logit_B = np.full(len(ids[_CATEGORY]), self.level, np.float32)
         for name, effects in self.ids.items():
             logit_B += effects[ids[name] & (_EFFECTS - 1)]
@@ -286,13 +286,13 @@ class _Taste:
             values, offsets = histories[name]
             sums_B = np.add.reduceat(effects[values & (_EFFECTS - 1)], offsets[:-1])
             logit_B += sums_B / np.diff(offsets).astype(np.float32)
-        for place, weight in enumerate(self.numbers):
-            logit_B += numbers[f"n{place}"] * weight
+        for index, weight in enumerate(self.numbers):
+            logit_B += numbers[f"n{index}"] * weight
         return logit_B
 
 
 def _low_rank(draw: Generator, shape: tuple[int, int]) -> F32:
-    """A matrix of a few factors, with entries of deviation _OWN."""
+    """Draw a matrix of a few factors, with entries of deviation _OWN."""
     left_KF = draw.standard_normal((shape[0], _FACTORS))
     right_FC = draw.standard_normal((_FACTORS, shape[1]))
     product: F32 = (left_KF @ right_FC * (_OWN / math.sqrt(_FACTORS))).astype(np.float32)
@@ -300,7 +300,7 @@ def _low_rank(draw: Generator, shape: tuple[int, int]) -> F32:
 
 
 def _ids(draw: Generator, count: int, rows: int) -> I32:
-    """Ids of a table of `rows` rows: rank by a bounded Pareto law, scattered by a bijection."""
+    """Draw ids of a table of `rows` rows: rank by a bounded Pareto law, scattered one to one."""
     ids = rows - FIRST_ROW
     above = np.float32((ids + 1) ** (-1 / _TAIL) - 1)
     root_B = draw.random(count, dtype=np.float32) * above + np.float32(1)
@@ -311,7 +311,7 @@ def _ids(draw: Generator, count: int, rows: int) -> I32:
 
 
 def _coprime(ids: int) -> int:
-    """A multiplier near the golden ratio of `ids` that shares no factor with it."""
+    """Return a multiplier near the golden ratio of `ids` that shares no factor with it."""
     step = max(int(ids * 0.618), 1)
     while math.gcd(step, ids) != 1:
         step += 1
@@ -319,20 +319,20 @@ def _coprime(ids: int) -> int:
 
 
 def _histories(draw: Generator, count: int, rows: int) -> tuple[I32, I32]:
-    """Values and offsets of `count` lists of MEAN_HISTORY ids on average, none of them empty."""
+    """Draw values and offsets of `count` lists, MEAN_HISTORY ids on average, none empty."""
     lengths_B = draw.poisson(MEAN_HISTORY, count).clip(1, LONGEST_HISTORY)
     offsets = np.concatenate([[0], lengths_B.cumsum()]).astype(np.int32)
     return _ids(draw, int(offsets[-1]), rows), offsets
 
 
 def _drawn(draw: Generator, logit_B: F32) -> NDArray[np.bool_]:
-    """Labels of these logits."""
+    """Draw labels of these logits."""
     p_B = 1 / (1 + np.exp(-logit_B))
     happened: NDArray[np.bool_] = draw.random(len(p_B), dtype=np.float32) < p_B
     return happened
 
 
-def _names(place_B: I64, count: int) -> pa.DictionaryArray:
-    """Domain names, as text."""
+def _names(index_B: I64, count: int) -> pa.DictionaryArray:
+    """Return domain names, as text."""
     names = pa.array([f"d{k:0{len(str(count - 1))}d}" for k in range(count)])
-    return pa.DictionaryArray.from_arrays(pa.array(place_B.astype(np.int32)), names)
+    return pa.DictionaryArray.from_arrays(pa.array(index_B.astype(np.int32)), names)

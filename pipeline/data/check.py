@@ -94,9 +94,9 @@ def check_log(
     if odd_folders or not snapshot.files:
         return _report(snapshot, [*findings, *odd_folders])
     findings += kind_findings(snapshot, catalog)
-    dates, days_by_file, refusal = _dates(snapshot, catalog, today)
-    collected = None if refusal else dates.collected_by(as_of or catalog.as_of)
-    findings += [refusal] if refusal else []
+    dates, days_by_file, bad_dates = _dates(snapshot, catalog, today)
+    collected = None if bad_dates else dates.collected_by(as_of or catalog.as_of)
+    findings += [bad_dates] if bad_dates else []
     findings += date_findings(dates, catalog, snapshot.uri, as_of)
     sample, whole = Sample(catalog, as_of=collected), parquet.select_all(snapshot, catalog)
     sample.read(whole, rows=sample_rows)
@@ -104,7 +104,7 @@ def check_log(
     findings += find_repeated_ids(whole, catalog, all_ids=all_ids)
     findings += leak_findings(snapshot, catalog)
     chosen, problems = select_splits(snapshot, catalog, dates, days_by_file)
-    findings += [f for f in problems if not refusal or "counts days" not in f.what]
+    findings += [f for f in problems if not bad_dates or "counts days" not in f.what]
     split_sample = SplitSample(catalog, chosen, sample_rows, sample.as_of)
     findings += split_sample.findings()
     rows = {str(name): chosen[name].rows if name in chosen else 0 for name in catalog.splits}

@@ -218,8 +218,8 @@ class _Reader:
 def _skip(content: bytes, at: int, kind: int, depth: int) -> int:
     """Return where the value that begins at byte `at` ends.
 
-    A footer has about forty values of each column chunk that nobody asks for. These functions read
-    bytes in place and call each other as rarely as possible.
+    A footer has about forty values of each column chunk that are not wanted. So these functions
+    index the bytes directly and call each other as rarely as possible.
     """
     if kind in _INTEGERS:
         return _end_of_varint(content, at)

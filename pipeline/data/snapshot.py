@@ -69,16 +69,16 @@ class LogFile:
     """SHA-256 of what a listing shows: size and footer; of a table also partition, projection."""
     footer: str = ""
     """XXH3 of its footer, in hexadecimal; it must be the same when the file is opened. Empty where
-    nobody asked."""
+    it was not computed."""
     columns: Columns = ()
-    """Columns of its rows, as its footer says; of a table, under the table's names. Empty where
-    nobody asked the footer."""
+    """Columns of its rows, as its footer says; of a table, under the table's names. Empty where the
+    footer was not read."""
     inside: tuple[str, ...] = ()
     """Partition keys that are columns of the file as well. The file's values count, row by row."""
     projection: Projection | None = None
     """How its rows become a table's; None in a plain folder."""
     content: FileContent | None = None
-    """What the columns hold that a job reads; None where nobody asked."""
+    """Digests of the columns that a job reads; None where they were not computed."""
 
     @property
     def rows(self) -> int:
@@ -89,7 +89,7 @@ class LogFile:
     def fingerprint(self) -> str:
         """Return SHA-256 of the content and of how it is read.
 
-        Where nobody asked for the content, return SHA-256 of what the listing shows.
+        Where the content was not read, return SHA-256 of what the listing shows.
         """
         if self.content is None:
             return self.listed

@@ -216,14 +216,19 @@ def fit(
         boundaries={
             f.name: kept.boundaries[f.name]
             if f.name in kept.boundaries
-            else np.asarray(f.boundaries)
-            if f.boundaries
-            else moments[f.name].quantiles(f.buckets or 2)
+            else _boundaries(f, moments)
             for f in numbers
             if f.is_bucketed
         },
         kinds={name: learned[name] for name in tables if name in learned},
     )
+
+
+def _boundaries(feature: NumericSpec, moments: Mapping[str, Moments]) -> Floats:
+    """Return the declared boundaries of a bucketed number, else its quantiles."""
+    if feature.boundaries:
+        return np.asarray(feature.boundaries)
+    return moments[feature.name].quantiles(feature.buckets or 2)
 
 
 def _ids_in(rows: int | None) -> int | None:

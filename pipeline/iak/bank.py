@@ -1,10 +1,11 @@
-"""A bank: K kernels as one matrix, a row a kernel, run together over rows sorted by domain.
+"""A bank: K kernels in one matrix, which run together over rows that are sorted by domain.
 
-A row of the matrix holds the weights of one kernel end to end, each at a fixed place, so that a
-kernel's moments, gradients and traffic are single runs of memory; `weights` are views into it.
+Each row of the matrix contains the weights of one kernel, one weight after the other at fixed
+offsets. A kernel's weights, gradients and moments are therefore contiguous, and one call can send
+or update them all. `Bank.weights` are views into the matrix.
 
-Shapes: K slots, N units of a kernel's row, P slots present, C code units, R adapter rank, the
-letters of kernel.py.
+Shapes: K slots, N units of a kernel's row, P slots present in a step, C code units, R adapter rank,
+and the letters of kernel.py.
 """
 
 import math
@@ -27,15 +28,17 @@ from iak.pipeline.iak.kernel import (
 from iak.pipeline.model.heads import Heads
 
 _ALIGN = 16
-"""Units at multiples of which a weight begins: 64 bytes of fp32, which grouped products ask for."""
+"""Weights begin at multiples of this many units. That is 64 bytes of fp32; grouped products need
+aligned weights (grouped.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Where one weight lies in a kernel's row."""
+    """The units of a kernel's row that one weight takes."""
 
     start: int
     size: tuple[int, ...]
+    """Shape of the weight."""
 
     @property
     def stop(self) -> int:
@@ -49,9 +52,9 @@ class Bank:
 
     shape: KernelShape
     names: tuple[str, ...]
-    """The domain in each slot."""
+    """The domain of each slot."""
     flat_KN: Tensor
-    """Every kernel's weights, in the order of `spans`."""
+    """Every kernel's weights, in the order of `spans`, with zeros in the gaps."""
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -59,56 +62,60 @@ class Bank:
         return views(self.flat_KN, self.shape)
 
     def slot(self, index: int) -> dict[str, Tensor]:
-        """A copy of one kernel's weights."""
+        """Return a copy of one kernel's weights."""
         return {name: stacked[index].clone() for name, stacked in self.weights.items()}
 
     def to(self, device: torch.device) -> "Bank":
-        """The same kernels on a device."""
+        """Return the same kernels on a device."""
         return Bank(shape=self.shape, names=self.names, flat_KN=self.flat_KN.to(device))
 
     def part(self, slots: slice) -> "Bank":
-        """Neighbouring kernels, in the memory that they have here."""
+        """Return some neighbouring kernels as a bank that shares this one's memory."""
         return Bank(shape=self.shape, names=self.names[slots], flat_KN=self.flat_KN[slots])
 
     def clone(self) -> "Bank":
-        """The same kernels, each in memory of its own."""
+        """Return a copy of the bank in memory of its own.
+
+        Kernels that share memory here (see `repeated`) no longer share it in the copy.
+        """
         flat_KN = self.flat_KN.clone(memory_format=torch.contiguous_format)
         return Bank(shape=self.shape, names=self.names, flat_KN=flat_KN)
 
     def like(self) -> "Bank":
-        """A bank of the same size, its memory not yet written."""
+        """Return a bank of the same size, whose memory is not initialised."""
         flat_KN = torch.empty_like(self.flat_KN, memory_format=torch.contiguous_format)
         return Bank(shape=self.shape, names=self.names, flat_KN=flat_KN)
 
 
 def spans(shape: KernelShape) -> dict[str, Span]:
-    """The place of every weight in a kernel's row."""
-    places: dict[str, Span] = {}
+    """Return the units of every weight in a kernel's row."""
+    by_name: dict[str, Span] = {}
     start = 0
     for name, size in shape.sizes().items():
-        places[name] = Span(start=start, size=size)
-        start = -(-places[name].stop // _ALIGN) * _ALIGN
-    return places
+        by_name[name] = Span(start=start, size=size)
+        start = -(-by_name[name].stop // _ALIGN) * _ALIGN
+    return by_name
 
 
 def units(shape: KernelShape) -> int:
-    """N, gaps included."""
+    """Return N, the units of a kernel's row, gaps between weights included."""
     return -(-max(span.stop for span in spans(shape).values()) // _ALIGN) * _ALIGN
 
 
 def range_of(shape: KernelShape, names: Sequence[str]) -> slice:
-    """The units that hold these weights, which must stand side by side, gaps included."""
-    places = spans(shape)
-    order = list(places)
-    at = sorted(order.index(name) for name in names)
-    assert at == list(range(at[0], at[-1] + 1)), f"{names} do not stand side by side"
-    is_last = at[-1] + 1 == len(order)
-    stop = units(shape) if is_last else places[order[at[-1] + 1]].start
-    return slice(places[order[at[0]]].start, stop)
+    """Return the units of some weights that are neighbours in a kernel's row, gaps included."""
+    by_name = spans(shape)
+    order = list(by_name)
+    indices = sorted(order.index(name) for name in names)
+    first, last = indices[0], indices[-1]
+    assert indices == list(range(first, last + 1)), f"{names} are not neighbours in {order}"
+    is_end = last + 1 == len(order)
+    stop = units(shape) if is_end else by_name[order[last + 1]].start
+    return slice(by_name[order[first]].start, stop)
 
 
 def views(flat_PN: Tensor, shape: KernelShape) -> dict[str, Tensor]:
-    """The weights of P kernels by name, in the memory of `flat_PN`."""
+    """Return the weights of P kernels by name, as views into `flat_PN`."""
     return {
         name: flat_PN[:, span.start : span.stop].unflatten(1, span.size)
         for name, span in spans(shape).items()
@@ -116,12 +123,17 @@ def views(flat_PN: Tensor, shape: KernelShape) -> dict[str, Tensor]:
 
 
 def fresh_bank(shape: KernelShape, names: Sequence[str], *, seed: int) -> Bank:
-    """A bank of kernels that change nothing yet, all with the same first weights."""
+    """Return a bank of kernels that change no logit yet, all with the same first weights."""
     return stack(shape, {name: fresh(shape, seed=seed) for name in names})
 
 
 def stack(shape: KernelShape, kernels: Mapping[str, Weights]) -> Bank:
-    """The bank of these kernels, in their order."""
+    """Copy kernels into a bank, in their order.
+
+    Args:
+        shape: of each kernel.
+        kernels: domain -> weights by name.
+    """
     bank = Bank(shape=shape, names=tuple(kernels), flat_KN=torch.zeros(len(kernels), units(shape)))
     for name, stacked in bank.weights.items():
         for slot, kernel in enumerate(kernels.values()):
@@ -130,29 +142,36 @@ def stack(shape: KernelShape, kernels: Mapping[str, Weights]) -> Bank:
 
 
 def repeated(shape: KernelShape, kernel: Weights, names: Sequence[str]) -> Bank:
-    """A bank to start from, in which every domain has this one kernel, in the memory of one."""
+    """Return a bank in which every domain starts from this kernel.
+
+    All slots share the memory of one: read it, or `clone` it before writing.
+    """
     one = stack(shape, {names[0]: kernel})
     return Bank(shape=shape, names=tuple(names), flat_KN=one.flat_KN.expand(len(names), -1))
 
 
 class Code(NamedTuple):
-    """A row's code, and the nats it carries."""
+    """What the encoder makes of a row."""
 
     z_BC: Tensor
+    """The code."""
     rate_B: Tensor
+    """Its KL divergence from the domain's prior, in nats."""
 
 
 def encode(weights: Weights, a_BA: Tensor, noise_BC: Tensor | None, rows: Segments) -> Code:
-    """Rows sorted by slot through their encoders.
+    """Encode each row with its own slot's encoder.
 
     Args:
         weights: of the P slots present.
-        a_BA: standardised encoder inputs; in bfloat16, their product with the encoder is too.
+        a_BA: standardised encoder inputs, sorted by slot. Where they are bfloat16, so is their
+            product with the encoder.
         noise_BC: standard normal noise; None to predict with the mean.
-        rows: which are whose.
+        rows: where each slot's rows end.
     """
     wide_BO = grouped_linear(a_BA, weights["encode_w"].to(a_BA.dtype), None, rows)
     e_BO = (wide_BO.to(weights["encode_b"].dtype) + spread(weights["encode_b"], rows)).relu()
+    # One grouped product instead of two: for so few outputs a call costs more than its FLOPs.
     both_w = torch.cat([weights["mean_w"], weights["logvar_w"]], dim=1)
     both_b = torch.cat([weights["mean_b"], weights["logvar_b"]], dim=1)
     mean_BC, logvar_BC = grouped_linear(e_BO, both_w, both_b, rows).chunk(2, dim=1)
@@ -163,16 +182,23 @@ def encode(weights: Weights, a_BA: Tensor, noise_BC: Tensor | None, rows: Segmen
 
 
 def probe(weights: Weights, z_BC: Tensor, rows: Segments) -> Tensor:
-    """What the code alone adds to the frozen logits in compression, `probe_BT`."""
+    """Return what the code alone adds to the frozen logits in compression, `probe_BT`."""
     return grouped_linear(z_BC, weights["probe_w"], weights["probe_b"], rows)
 
 
 def decode(weights: Weights, heads: Heads, h_BH: Tensor, z_BC: Tensor, rows: Segments) -> Tensor:
-    """Adapted logits_BT: the code moves the representation, adapters the towers that read it.
+    """Return adapted logits_BT: the code shifts h, and adapters change the towers that read it.
 
-    What the code adds is carried through the towers' first layer a slot at a time, not a row at a
-    time: h' W1 = h W1 + z (Wd W1), and the same for the adapters. So no row's h is copied or
-    changed, and backward never leaves the units of the code and the towers.
+    The decoder is multiplied with the towers' first layer once per slot instead of once per row:
+    h' W1 = h W1 + z (Wd W1), and likewise for the adapters. No row's h is copied or changed, and
+    the backward pass touches the units of code and towers alone.
+
+    Args:
+        weights: of the P slots present.
+        heads: the base's towers.
+        h_BH: the base's representation, sorted by slot.
+        z_BC: codes of these rows.
+        rows: where each slot's rows end.
     """
     tasks, width = heads.tasks, heads.width
     moved_PTWC = weights["decode_w"].unflatten(1, (tasks, width))
@@ -182,14 +208,19 @@ def decode(weights: Weights, heads: Heads, h_BH: Tensor, z_BC: Tensor, rows: Seg
     if rank:
         narrow_PTRC = weights["lora_in"] @ moved_PTWC
         from_code.append(narrow_PTRC.flatten(1, 2))
+    # All that reads the code is one product; its columns are split again afterwards.
     sizes = [part.shape[1] for part in from_code]
     shift_BX, skip_BT, *narrow = grouped_linear(
         z_BC, torch.cat(from_code, dim=1), None, rows
     ).split(sizes, dim=1)
     shift_BX = shift_BX + spread(weights["tower_bias"].flatten(1), rows)
     if rank:
-        narrow_BX = narrow[0] + grouped_linear(h_BH, _apart(weights["lora_in"]), None, rows)
-        shift_BX = shift_BX + grouped_linear(narrow_BX, _apart(weights["lora_out"]), None, rows)
+        narrow_BX = narrow[0] + grouped_linear(
+            h_BH, _block_diagonal(weights["lora_in"]), None, rows
+        )
+        shift_BX = shift_BX + grouped_linear(
+            narrow_BX, _block_diagonal(weights["lora_out"]), None, rows
+        )
     hidden_BTD = heads.hidden_units(h_BH) + shift_BX.unflatten(1, (tasks, heads.hidden))
     adapted_BT: Tensor = skip_BT + spread(weights["skip_b"], rows) + heads.read_out(hidden_BTD)
     return adapted_BT
@@ -203,15 +234,15 @@ def run(
     noise_BC: Tensor | None,
     rows: Segments,
 ) -> KernelOutput:
-    """Rows sorted by slot through their kernels; the same story as `kernel.run`, slot by slot.
+    """Run each row through its own slot's kernel, as `kernel.run` does for a single kernel.
 
     Args:
         weights: of the P slots present.
         heads: the base's towers.
-        h_BH: the base's representation.
-        a_BA: standardised encoder inputs.
+        h_BH: the base's representation, sorted by slot.
+        a_BA: standardised encoder inputs of these rows.
         noise_BC: standard normal noise; None to predict with the mean.
-        rows: which are whose.
+        rows: where each slot's rows end.
     """
     code = encode(weights, a_BA, noise_BC, rows)
     return KernelOutput(
@@ -221,8 +252,9 @@ def run(
     )
 
 
-def _apart(weight_PTOI: Tensor) -> Tensor:
-    """The tasks' matrices of each slot as one, (P, T * O, T * I), that keeps the tasks apart."""
+def _block_diagonal(weight_PTOI: Tensor) -> Tensor:
+    """Return each slot's matrices of all tasks as one block-diagonal matrix, (P, T * O, T * I)."""
+    # The zeros cost less than a grouped product for each task.
     tasks = torch.eye(weight_PTOI.shape[1], dtype=weight_PTOI.dtype, device=weight_PTOI.device)
     wide = torch.einsum("ptoi,tu->ptoui", weight_PTOI, tasks)
     return wide.flatten(3, 4).flatten(1, 2)

@@ -4,11 +4,12 @@
     e    = ReLU(W1 a + b1)
     mu   = Wm e + bm ;  s = clamp(Wv e + bv, -8, 4)     q(z | a) = N(mu, diag exp s)
     z    = mu + exp(s / 2) * noise                      mu alone when predicting
-    rate = KL(q(z | a) || N(m, diag exp v))             nats a row; m, v: the domain's own prior
+    rate = KL(q(z | a) || N(m, diag exp v))             nats per row; m, v: the domain's own prior
     h'   = h + Wd z
     logit_t = tower_t(h') + Ws_t z + bs_t
 
-Decoders and adapters start at zero, so a fresh kernel is the base, bit for bit.
+Decoders and adapters start at zero, so that a fresh kernel predicts what the base predicts, bit for
+bit.
 
 Shapes: B rows, H base units, A encoder inputs, O hidden units, C code units, T tasks, W = H / T
 units a tower reads, D hidden units of a tower, R adapter rank.
@@ -30,7 +31,9 @@ from iak.schemas.job import KernelSpec
 
 Weights = Mapping[str, Tensor]
 LOGVAR_BOUNDS = (-8.0, 4.0)
+"""Bounds of ln variance, with which exp and the rate stay finite for any input."""
 LOGVAR_START = -3.0
+"""First ln variance: a deviation of 0.22, so that a fresh code is mostly its mean."""
 ENCODER = ("encode_w", "encode_b", "mean_w", "mean_b", "logvar_w", "logvar_b")
 PRIOR = ("prior_mean", "prior_logvar")
 PROBE = ("probe_w", "probe_b")
@@ -39,20 +42,34 @@ DECODER = ("decode_w", "skip_w", "skip_b", "lora_in", "lora_out", "tower_bias")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelShape:
-    """Sizes in units; the letters are the module's."""
+    """Sizes in units."""
 
     base: int
+    """H."""
     inputs: int
+    """A."""
     hidden: int
+    """O."""
     code: int
+    """C."""
     tasks: int
+    """T."""
     tower_in: int
+    """W."""
     tower_hidden: int
+    """D."""
     rank: int
+    """R; 0 for a kernel without adapters."""
 
     @classmethod
     def on(cls, heads: Heads, spec: KernelSpec, *, inputs: int) -> "KernelShape":
-        """The kernel of `spec` on a base with these towers, its encoder reading `inputs` units."""
+        """Return the sizes of a kernel on a base.
+
+        Args:
+            heads: the base's towers.
+            spec: the kernel's settings.
+            inputs: A, units that its encoder reads.
+        """
         return cls(
             base=heads.tasks * heads.width,
             inputs=inputs,
@@ -65,9 +82,10 @@ class KernelShape:
         )
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight of one kernel.
+        """Return the shape of every weight of one kernel.
 
-        Decoder first, probe last: what a phase tunes stands side by side in a bank.
+        The decoder comes first and the probe last, so that the weights that one phase tunes are
+        neighbours in a bank.
         """
         t, c, o = self.tasks, self.code, self.hidden
         return {
@@ -91,15 +109,23 @@ class KernelShape:
 
 
 class KernelOutput(NamedTuple):
-    """Adapted logits, the probe's logits (compression only reads these), and the rate."""
+    """What a kernel makes of rows."""
 
     logits_BT: Tensor
+    """Adapted logits."""
     probe_BT: Tensor
+    """What the code alone adds to the frozen logits; the compression phase alone reads it."""
     rate_B: Tensor
+    """Nats per row."""
 
 
 def fresh(shape: KernelShape, *, seed: int) -> dict[str, Tensor]:
-    """The weights of a kernel that changes nothing yet."""
+    """Return the weights of a kernel that changes no logit yet.
+
+    Args:
+        shape: its sizes.
+        seed: of the encoder's and the adapters' first weights; the others are constants.
+    """
     generator = torch.Generator().manual_seed(seed)
     weights = {name: torch.zeros(size) for name, size in shape.sizes().items()}
     weights["logvar_b"] += LOGVAR_START
@@ -116,7 +142,7 @@ def fresh(shape: KernelShape, *, seed: int) -> dict[str, Tensor]:
 def run(
     weights: Weights, heads: Heads, h_BH: Tensor, a_BA: Tensor, noise_BC: Tensor | None
 ) -> KernelOutput:
-    """One kernel over rows of its domain; the reference for the bank, and the way to serve one.
+    """Run one kernel over rows of its domain: the reference for the bank, and how to serve one.
 
     Args:
         weights: as `fresh` makes them, on one device with the rest.
@@ -141,7 +167,8 @@ def run(
 
 
 def rate(mean_BC: Tensor, logvar_BC: Tensor, prior_mean: Tensor, prior_logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp logvar) || N(prior_mean, exp prior_logvar)) in nats a row."""
+    """Return KL(N(mean, exp logvar) || N(prior_mean, exp prior_logvar)) in nats per row."""
     wider_BC = logvar_BC - prior_logvar
+    # expm1 keeps the digits of exp(w) - 1 - w where both variances are nearly equal.
     distance_BC = (mean_BC - prior_mean).square() * (-prior_logvar).exp()
     return 0.5 * (wider_BC.expm1() - wider_BC + distance_BC).sum(dim=-1)

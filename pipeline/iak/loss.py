@@ -1,12 +1,12 @@
-"""The information-bottleneck loss of the two phases, per domain and summed over domains.
+"""The information-bottleneck loss of both phases, per domain and summed over domains.
 
     compression: task loss of (frozen logits + probe of the code) + beta * rate
     matching:    task loss of the adapted logits                  + beta * rate
 
-Each domain's loss is a mean over its own rows of the step, counted over all workers, so a domain
+Each domain's loss is a mean over its own rows of the step, of all workers. A domain therefore
 learns as if it were alone.
 
-Shapes: B rows, T tasks, P slots.
+Shapes: B rows, T tasks, P slots present in the step.
 """
 
 from collections.abc import Sequence
@@ -30,19 +30,19 @@ def bottleneck_loss(
     rows: Segments,
     beta: float,
 ) -> Tensor:
-    """This worker's share of the sum over domains of their losses; shares add up over workers.
+    """Return this worker's share of the sum of all domains' losses; shares add up over workers.
 
     Args:
-        logits_BT: what the phase judges: frozen logits + probe in compression, the adapted ones
-            in matching.
-        rate_B: nats a row's code carries.
-        labels_BT: labels.
-        mask_BT: which of them count.
-        tasks: their kinds and weights.
-        labelled_PT: labelled rows of each present slot and task in this step, over all workers.
-        rows_P: rows of each present slot in this step, over all workers.
-        rows: which of this worker's rows are whose.
-        beta: price of the rate, in loss units a nat.
+        logits_BT: frozen logits + probe in compression, adapted logits in matching.
+        rate_B: nats of each row's code.
+        labels_BT: 0 or 1, as floats.
+        mask_BT: whether the row has the label.
+        tasks: one per column, for their kinds and weights.
+        labelled_PT: labelled rows of each slot and task in this step, of all workers. Without any
+            the slot's task adds nothing.
+        rows_P: rows of each slot in this step, of all workers.
+        rows: where each slot's rows end among this worker's.
+        beta: weight of the rate, in loss units per nat.
     """
     weights_T = logits_BT.new_tensor([task.weight for task in tasks])
     share_BT = spread(weights_T / labelled_PT.clamp(min=1), rows)

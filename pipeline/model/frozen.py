@@ -1,10 +1,10 @@
-"""Frozen parameters: freeze them, and prove afterwards that nothing changed.
+"""Freeze parameters, and prove afterwards that nothing changed.
 
-The proof is a 64-bit digest that does not see how a table is cut over workers: a sum, modulo
-2^64, of every element's bits mixed and weighted by an odd number of its row and one of its
-column. Mixing is a bijection and odd numbers have inverses, so a change of any one element always
-changes the sum; two changes cancel with a chance near 2^-64. It guards against accidents; against
-malice the files' sha256 stands.
+The proof is a 64-bit digest that does not depend on how a table is cut over workers. It is a sum,
+modulo 2^64, of every element's bits, mixed and weighted by an odd number of its row and an odd
+number of its column. Mixing is a bijection and odd numbers have inverses modulo 2^64, so that a
+change of one element always changes the sum. Two changes cancel with a chance near 2^-64. The
+digest guards against accidents. Against malice there is the files' sha256.
 
 Shapes: R rows, W columns of a part of a tensor.
 """
@@ -27,17 +27,19 @@ _COLUMN_SALT = 1 << 62
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Digest:
-    """Hex digests: one per tensor, and one of them all."""
+    """Hex digests of tensors."""
 
     by_name: Mapping[str, str]
+    """One per tensor."""
     combined: str
+    """SHA-256 over all names and their digests."""
 
 
 def freeze(module: nn.Module) -> None:
-    """Stop autograd at every parameter of `module`, and leave training mode for good.
+    """Stop autograd at every parameter of `module`, and switch it to evaluation mode.
 
-    Tables inside a sharded model do not listen to this (they are slices of fbgemm's memory, not
-    leaves): `iak.pipeline.sharding.shard` with no tables' optimiser is what freezes those.
+    This does not freeze tables that are sharded already: they are slices of fbgemm's memory, not
+    leaves. `iak.pipeline.sharding.shard` without a tables' optimiser freezes those.
     """
     for parameter in module.parameters():
         if parameter.is_leaf:
@@ -51,12 +53,12 @@ def digest(
     *,
     worker: Worker | None = None,
 ) -> Digest:
-    """Digest tables held in parts over workers, and tensors every worker holds whole.
+    """Digest tables that are cut over workers, and tensors that every worker has whole.
 
     Args:
         shards: this worker's parts of tables. Over all workers they cover each table once.
-        replicas: tensors that are the same on every worker; each is digested here, once.
-        worker: who asks; with a world above one this is a collective call.
+        replicas: tensors that are the same on every worker. Each worker digests its own copy.
+        worker: this process. With a world above one this is a collective call.
 
     Returns:
         The same digests on every worker, whatever the sharding.
@@ -74,14 +76,24 @@ def digest(
 
 
 def weighted_sum(tensor_RW: Tensor, *, row_offset: int = 0, col_offset: int = 0) -> int:
-    """The digest's sum over one part, in [0, 2^64): additive over disjoint parts."""
+    """Return the digest's sum over one part of a tensor, in [0, 2^64).
+
+    Sums of disjoint parts add up to the sum of the whole, modulo 2^64.
+
+    Args:
+        tensor_RW: the part; its bits are read as integers of the same size.
+        row_offset: row of the whole tensor at which the part begins.
+        col_offset: column of the whole tensor at which the part begins.
+    """
     rows, width = tensor_RW.shape
     device = tensor_RW.device
     words_RW = tensor_RW.detach().view(_WORDS[tensor_RW.element_size()])
+    # `| 1` makes the weight odd, and so invertible. The salt keeps columns apart from rows.
     column_W = mix64(torch.arange(col_offset, col_offset + width, device=device) + _COLUMN_SALT) | 1
     step = max(1, CHUNK_ELEMENTS // max(1, width))
     total = torch.zeros((), dtype=torch.int64, device=device)
     for first in range(0, rows, step):
+        # int64 wraps around in torch, which is the arithmetic modulo 2^64 that the digest wants.
         chunk_RW = words_RW[first : first + step].to(torch.int64) * _SPREAD
         chunk_RW.bitwise_xor_(chunk_RW >> 32).mul_(column_W)
         start = row_offset + first
@@ -91,7 +103,7 @@ def weighted_sum(tensor_RW: Tensor, *, row_offset: int = 0, col_offset: int = 0)
 
 
 def _part(shard: LocalShard) -> tuple[int, str, int, int]:
-    """(sum, dtype, rows so far, columns so far) of one part."""
+    """Return (sum, dtype, rows so far, columns so far) of one part."""
     rows, width = shard.tensor_RW.shape
     value = weighted_sum(shard.tensor_RW, row_offset=shard.row_offset, col_offset=shard.col_offset)
     dtype = str(shard.tensor_RW.dtype)
@@ -101,7 +113,7 @@ def _part(shard: LocalShard) -> tuple[int, str, int, int]:
 def _join(
     one: tuple[int, str, int, int] | None, other: tuple[int, str, int, int]
 ) -> tuple[int, str, int, int]:
-    """Two disjoint parts of a table as one."""
+    """Join two disjoint parts of a table."""
     if one is None:
         return other
     total = (one[0] + other[0]) % 2**64
@@ -111,7 +123,7 @@ def _join(
 def _gathered(
     parts: Mapping[str, tuple[int, str, int, int]], worker: Worker | None
 ) -> dict[str, tuple[int, str, int, int]]:
-    """Every table's parts, joined over workers."""
+    """Join every table's parts over workers."""
     if worker is None or worker.world == 1:
         return dict(parts)
     by_rank: list[dict[str, tuple[int, str, int, int]]] = [{} for _ in range(worker.world)]
@@ -124,5 +136,5 @@ def _gathered(
 
 
 def _hex(name: str, total: int, dtype: str, rows: int, width: int) -> str:
-    """What a tensor's digest shows: its sum, bound to its name, type and shape."""
+    """Return a tensor's digest: its sum, bound to its name, type and shape."""
     return hashlib.sha256(f"{name} {dtype} {rows}x{width} {total:016x}".encode()).hexdigest()[:32]

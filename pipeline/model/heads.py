@@ -1,4 +1,4 @@
-"""Heads: one tower per task, kept as stacked tensors so that adapters can be added to them.
+"""Heads: one tower per task. They are stacked tensors, so that adapters can be added to them.
 
 Shapes: B rows, T tasks, W units a task reads, D hidden units of a tower, H = T * W.
 """
@@ -14,6 +14,13 @@ class Heads(nn.Module):
     """Task t reads h[:, t*W:(t+1)*W] through Linear(W, D), ReLU, Linear(D, 1)."""
 
     def __init__(self, *, tasks: int, width: int, hidden: int) -> None:
+        """Allocate the towers and draw their first weights.
+
+        Args:
+            tasks: T.
+            width: W, units that each task reads.
+            hidden: D, hidden units of each tower.
+        """
         super().__init__()
         self.tasks, self.width, self.hidden = tasks, width, hidden
         self.w1_TWD = nn.Parameter(torch.empty(tasks, width, hidden))
@@ -23,7 +30,7 @@ class Heads(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as nn.Linear does: uniform within 1 / sqrt(inputs)."""
+        """Draw first weights as nn.Linear does: uniform within 1 / sqrt(inputs)."""
         for weight, bias, inputs in (
             (self.w1_TWD, self.b1_TD, self.width),
             (self.w2_TD, self.b2_T, self.hidden),
@@ -32,19 +39,26 @@ class Heads(nn.Module):
             nn.init.uniform_(bias, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
     def start_at(self, rates: Sequence[float]) -> None:
-        """Start each task near its rate, 0 < rate < 1: how rare a label is needs no learning."""
+        """Set each task's bias so that it starts near its rate.
+
+        How rare a label is then needs no learning.
+
+        Args:
+            rates: share of positive labels of each task, 0 < rate < 1.
+        """
         with torch.no_grad():
+            # In float64, so that the logit is rounded once.
             self.b2_T.copy_(torch.tensor(rates, dtype=torch.float64).logit())
 
     def forward(self, h_BH: Tensor) -> Tensor:
-        """One logit per task, `logits_BT`."""
+        """Return one logit per task, `logits_BT`."""
         return self.read_out(self.hidden_units(h_BH))
 
     def hidden_units(self, h_BH: Tensor) -> Tensor:
-        """The towers' hidden units before their ReLU, `hidden_BTD`."""
+        """Return the towers' hidden units before their ReLU, `hidden_BTD`."""
         h_BTW = h_BH.reshape(-1, self.tasks, self.width)
         return torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD
 
     def read_out(self, hidden_BTD: Tensor) -> Tensor:
-        """The logits that hidden units make."""
+        """Return the logits of hidden units before their ReLU, `logits_BT`."""
         return torch.einsum("btd,td->bt", hidden_BTD.relu(), self.w2_TD) + self.b2_T

@@ -1,7 +1,8 @@
-"""How x is laid out, and how dense tensors that run along it are carried over to another layout.
+"""The layout of x, and how dense tensors that run along x move to another layout.
 
-x lists its inputs one after the other, each so many units wide. Where a layout gains inputs, what
-reads them starts at zero: the model answers as it did before, until it learns on.
+x lists its inputs one after the other, each with its own number of units. Where a layout gains
+inputs, the weights that read them start at zero. The model then answers as it did before, until it
+is trained further.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ class Input(NamedTuple):
 
 
 class AlongX(NamedTuple):
-    """The axes of a dense tensor that run along x, ahead of whatever else follows on them."""
+    """The axes of a dense tensor that begin with the units of x; other units may follow on them."""
 
     reads: int | None = None
     """Axis that is multiplied with x: a new unit's entries start at zero."""
@@ -32,27 +33,28 @@ class AlongX(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOrigin:
-    """Where each unit of x comes from."""
+    """Where each unit of x comes from in an earlier layout."""
 
     units_before: int
-    """Units of x before."""
+    """Units of x in the earlier layout."""
     unit_before: tuple[int, ...]
-    """Each unit of x -> that unit before, or NOWHERE."""
+    """Each unit of x -> its index in the earlier layout, or NOWHERE for a new one."""
 
     @property
     def is_same(self) -> bool:
-        """Whether nothing moved."""
+        """Whether both layouts are equal."""
         return self.unit_before == tuple(range(self.units_before))
 
     @property
     def keeps_all(self) -> bool:
-        """Whether every unit of before is still there."""
+        """Whether every unit of the earlier layout is still part of x."""
         return set(range(self.units_before)) <= set(self.unit_before)
 
-    def places(self, length: int) -> tuple[Tensor, Tensor]:
-        """Entries of an axis of `length` that come from somewhere, and from where.
+    def indices(self, length: int) -> tuple[Tensor, Tensor]:
+        """Return the entries of an axis that have an origin, and the index of each origin.
 
-        The axis begins with x and may go on after it.
+        Args:
+            length: entries of the axis now. It begins with x, and other units may follow.
         """
         beyond = range(self.units_before, self.units_before + length - len(self.unit_before))
         before = torch.tensor([*self.unit_before, *beyond])
@@ -60,7 +62,13 @@ class InputOrigin:
         return now, before[now]
 
     def fits(self, along: AlongX, now: Sequence[int], before: Sequence[int]) -> bool:
-        """Whether a tensor of shape `before` is, but for x, of shape `now`."""
+        """Return whether two shapes differ by nothing but the units of x.
+
+        Args:
+            along: the axes that begin with x.
+            now: shape of the tensor in this layout.
+            before: shape of the tensor in the earlier layout.
+        """
         more = len(self.unit_before) - self.units_before
         expected = [
             length - more if axis in (along.reads, along.makes) else length
@@ -70,7 +78,7 @@ class InputOrigin:
 
 
 def input_origin(before: Sequence[Input], now: Sequence[Input]) -> InputOrigin:
-    """Where the units of one layout lie in another; an input of another width is a new one."""
+    """Map the units of one layout to another; an input of another width counts as new."""
     starts: dict[Input, int] = {}
     end = 0
     for part in before:
@@ -86,16 +94,24 @@ def input_origin(before: Sequence[Input], now: Sequence[Input]) -> InputOrigin:
 
 @torch.no_grad()
 def carry_over(now: Tensor, before: Tensor, along: AlongX, origin: InputOrigin) -> None:
-    """Fill `now`, a tensor that starts fresh, from one that ran along the layout before."""
+    """Fill a tensor of this layout from the same tensor of an earlier layout.
+
+    Args:
+        now: overwritten in place. Along `makes`, entries without an origin keep their values;
+            along `reads`, they become zero.
+        before: the tensor in the earlier layout.
+        along: the axes that begin with x.
+        origin: where each unit of x comes from.
+    """
     part = before.to(now)
     if along.makes is not None:
-        to_makes, from_makes = origin.places(now.shape[along.makes])
+        to_makes, from_makes = origin.indices(now.shape[along.makes])
         part = part.index_select(along.makes, from_makes.to(now.device))
     if along.reads is not None:
-        to_reads, from_reads = origin.places(now.shape[along.reads])
+        to_reads, from_reads = origin.indices(now.shape[along.reads])
         shape = list(part.shape)
         shape[along.reads] = now.shape[along.reads]
-        wide = part.new_zeros(shape)
+        wide = part.new_zeros(shape)  # zero: a new input changes no answer until it is trained
         wide.index_copy_(
             along.reads,
             to_reads.to(now.device),

@@ -1,4 +1,4 @@
-"""Multi-task loss with label masks; a conversion is learned over all rows, not clicked ones.
+"""Multi-task loss with label masks. A conversion is learned over all rows, not over clicked ones.
 
 Shapes: B rows, T tasks.
 Source: Ma et al. 2018, "Entire space multi-task model" (ESMM), eq. 2-4: a conversion tower gives
@@ -20,17 +20,16 @@ LN_2 = math.log(2.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskShape:
-    """One task: what its logit means, and what its loss weighs.
-
-    `given` is, for a conversion, the index of the earlier task it is conditional on.
-    """
+    """One task: what its logit means, and the weight of its loss."""
 
     name: str
     kind: Literal["binary", "click", "conversion"]
     given: int | None = None
+    """Index of the earlier task that a conversion is conditional on; None for other kinds."""
     weight: float = 1.0
+    """Factor on its mean loss in the sum over tasks."""
     entire: str = ""
-    """A conversion's name over all rows."""
+    """Name of a conversion's probability over all rows."""
 
 
 class LogProbabilities(NamedTuple):
@@ -41,17 +40,19 @@ class LogProbabilities(NamedTuple):
 
 
 class Probabilities(NamedTuple):
-    """Each task's own probability (a conversion's: given its click), and that over all rows."""
+    """Each task's probabilities."""
 
     own_BT: Tensor
+    """Of the task's own event: for a conversion, given its click."""
     entire_BT: Tensor
+    """Of the event over all rows: for a conversion, times its click's probability."""
 
 
 def check_tasks(tasks: Sequence[TaskShape]) -> None:
-    """Refuse tasks that no loss can be made of.
+    """Refuse tasks for which there is no loss.
 
     Raises:
-        ValueError: a conversion without an earlier task to be given, or another kind with one.
+        ValueError: a conversion names no earlier task, or another kind names one.
     """
     for index, task in enumerate(tasks):
         if task.kind != "conversion" and task.given is not None:
@@ -64,11 +65,15 @@ def check_tasks(tasks: Sequence[TaskShape]) -> None:
 
 
 def log_probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> LogProbabilities:
-    """Logarithms of p and of 1 - p, of each task over all rows, exact at both ends.
+    """Return ln p and ln (1 - p) of each task over all rows, exact for rare and likely events.
 
-    A conversion happens when its click does and it does, so with p = c * v, where c is the click's
-    probability, 1 - p = (1 - c) + c * (1 - v): a sum of positive terms, with nothing to cancel.
-    Its logarithm is exact for a likely event; for a rare one ln (1 - p) is taken from p.
+    A conversion has p = c * v, where c is the click's probability and v the conversion's given a
+    click. Then 1 - p = (1 - c) + c * (1 - v) is a sum of positive terms, so that no digits cancel.
+    Its logarithm is exact for a likely event. For a rare event ln (1 - p) is computed from p.
+
+    Args:
+        logits_BT: the heads' output.
+        tasks: one per column.
     """
     yes: list[Tensor] = []
     no: list[Tensor] = []
@@ -84,11 +89,12 @@ def log_probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> LogProba
 
 
 def _sharp_when_rare(yes_B: Tensor, no_B: Tensor) -> Tensor:
-    """The logarithm of 1 - p, from `no_B` where p >= 1/2 and from p = exp(yes_B) below.
+    """Return ln (1 - p): `no_B` where p >= 1/2, and computed from p = exp(yes_B) below.
 
-    Near ln 1 = 0 the sum in `no_B` rounds to 6e-8, which is all there is of a conversion at 1e-7.
+    Near ln 1 = 0 the sum in `no_B` rounds to 6e-8, as large as the whole value at p = 1e-7.
     """
     is_rare_B = yes_B < -LN_2
+    # The inner `where` keeps exp below 1/2: log1p of the other branch would give a NaN gradient.
     rare_B = torch.log1p(-torch.where(is_rare_B, yes_B, -LN_2).exp())
     return torch.where(is_rare_B, rare_B, no_B)
 
@@ -96,11 +102,11 @@ def _sharp_when_rare(yes_B: Tensor, no_B: Tensor) -> Tensor:
 def task_losses(
     logits_BT: Tensor, labels_BT: Tensor, mask_BT: Tensor, tasks: Sequence[TaskShape]
 ) -> Tensor:
-    """Cross-entropy in nats of each row and task, 0 where `mask_BT` is False.
+    """Return the cross-entropy in nats of each row and task, 0 where `mask_BT` is False.
 
     Args:
         logits_BT: the heads' output.
-        labels_BT: 0 or 1, as floats; whatever stands under a False mask (NaN too) is not read.
+        labels_BT: 0 or 1, as floats. A value under a False mask, NaN too, is not read.
         mask_BT: whether the row has the label.
         tasks: one per column. A conversion's label is over all rows: 1 only if clicked as well.
 
@@ -108,7 +114,7 @@ def task_losses(
         losses_BT, unweighted.
     """
     log_p = log_probabilities(logits_BT, tasks)
-    labels_BT = torch.where(mask_BT, labels_BT, 0.0)
+    labels_BT = torch.where(mask_BT, labels_BT, 0.0)  # before the product: 0 * NaN is NaN
     losses_BT = -(labels_BT * log_p.yes_BT + (1.0 - labels_BT) * log_p.no_BT)
     return torch.where(mask_BT, losses_BT, 0.0)
 
@@ -116,14 +122,14 @@ def task_losses(
 def share_of_mean(
     losses_BT: Tensor, *, counts_T: Tensor, tasks: Sequence[TaskShape], world: int = 1
 ) -> Tensor:
-    """This worker's share of the weighted mean loss over the rows of all workers.
+    """Return this worker's share of the weighted mean loss over the rows of all workers.
 
     Args:
         losses_BT: this worker's `task_losses`.
-        counts_T: labelled rows of each task, summed over all workers; 0 adds nothing.
+        counts_T: labelled rows of each task, summed over all workers. A task without any adds 0.
         tasks: for their weights.
-        world: number of workers. Gradients are averaged over them (DDP for dense parameters,
-            torchrec's gradient division for tables), so each share is scaled up by `world`.
+        world: number of workers. Gradients are averaged over workers (by DDP for dense parameters,
+            by torchrec's gradient division for tables), so that each share is scaled by `world`.
 
     Returns:
         A scalar whose mean over workers is the loss of the whole batch.
@@ -134,6 +140,6 @@ def share_of_mean(
 
 
 def probabilities(logits_BT: Tensor, tasks: Sequence[TaskShape]) -> Probabilities:
-    """Each task's own probability, and its probability over all rows."""
+    """Return each task's own probability, and its probability over all rows."""
     entire_BT = log_probabilities(logits_BT, tasks).yes_BT.exp()
     return Probabilities(own_BT=logits_BT.sigmoid(), entire_BT=entire_BT)

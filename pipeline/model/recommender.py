@@ -18,21 +18,21 @@ from iak.pipeline.model.tables import TWIN
 
 
 class Representation(NamedTuple):
-    """What kernels may read: the trunk's output `h_BH` and its input `x_BX`."""
+    """What kernels read of a row: the trunk's output `h_BH` and its input `x_BX`."""
 
     h_BH: Tensor
     x_BX: Tensor
 
 
 class ReadsX(Protocol):
-    """A trunk that says which of its parameters run along x."""
+    """A trunk that knows which of its parameters run along x."""
 
     def along_x(self) -> dict[str, AlongX]:
-        """By name in the trunk."""
+        """Return these parameters, by name in the trunk."""
 
 
 class Recommender(nn.Module):
-    """The multi-task base."""
+    """The multi-task base: ids and numbers in, one logit per task out."""
 
     def __init__(
         self,
@@ -47,12 +47,15 @@ class Recommender(nn.Module):
         """Join the parts.
 
         Args:
-            tables: the embedding tables; after sharding, their sharded form stands here.
-            features: the order in which features stand in x, ahead of the numeric ones.
-            num_numeric: N.
+            tables: the embedding tables. Sharding or freezing replaces them later.
+            features: names in the order in which their embeddings stand in x; numbers follow them.
+            num_numeric: N, numbers of a row.
             trunk: x_BX -> h_BH.
             heads: h_BH -> logits_BT.
-            embedding_dropout: chance that a unit of x is dropped while training.
+            embedding_dropout: probability that a unit of x is dropped while training.
+
+        Raises:
+            ValueError: `features` is not what the tables embed.
         """
         super().__init__()
         self.tables, self.trunk, self.heads = tables, trunk, heads
@@ -72,35 +75,43 @@ class Recommender(nn.Module):
         }
 
     def forward(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Tensor:
-        """One logit per task, `logits_BT`."""
+        """Return one logit per task, `logits_BT`; a collective call where tables are sharded."""
         logits_BT: Tensor = self.heads(self.represent(ids, numeric_BN).h_BH)
         return logits_BT
 
     def along_x(self) -> dict[str, AlongX]:
-        """The dense parameters that run along x, by name in this model."""
+        """Return the dense parameters that run along x, by name in this model."""
         trunk = cast("ReadsX", self.trunk)
         return {f"trunk.{name}": along for name, along in trunk.along_x().items()}
 
     def represent(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Representation:
-        """What the trunk reads, and what it makes of it."""
+        """Return the trunk's input and output; a collective call where tables are sharded.
+
+        Args:
+            ids: bags of this worker's rows, by feature.
+            numeric_BN: numbers of these rows.
+        """
         embedded = self.embed(ids, rows=numeric_BN.shape[0])
         x_BX = torch.cat([*embedded, numeric_BN], dim=1)
         return Representation(h_BH=self.trunk(self.dropout(x_BX)), x_BX=x_BX)
 
     def embed(self, ids: KeyedJaggedTensor, *, rows: int) -> list[Tensor]:
-        """Each feature's mean embedding, in declared order, of the first `rows` rows.
+        """Return each feature's mean embedding (rows, width), in declared order.
 
-        Sharded tables change the order of keys, and may answer with rows of padding at the end.
-        Frozen tables are read without autograd, up to and with the wait for other ranks: it is
-        what spares the backward pass and its all-to-all.
+        Args:
+            ids: bags of this worker's rows, by feature.
+            rows: B. Sharded tables may answer with rows of padding after these.
         """
         if self.tables_frozen:
+            # no_grad covers the wait for other ranks too: awaiting a lookup of torchrec under
+            # autograd would record a backward pass and its all-to-all.
             with torch.no_grad():
                 return self._look_up(ids, rows)
         return self._look_up(ids, rows)
 
     def _look_up(self, ids: KeyedJaggedTensor, rows: int) -> list[Tensor]:
         sums = self.tables(with_twins(ids, self.twins) if self.twins else ids)
+        # By name: sharded tables change the order of keys.
         means = [
             sums[feature][:rows] / ids[feature].lengths()[:rows, None].clamp(min=1)
             for feature in self.features
@@ -109,22 +120,26 @@ class Recommender(nn.Module):
 
 
 def decayed(embedding_BE: Tensor, l2: float) -> Tensor:
-    """`embedding_BE`, whose gradient is that of the loss and l2 / 2 * its mean square length."""
+    """Return the same embedding, with a gradient that includes weight decay.
+
+    The gradient is that of the loss plus l2 / 2 times the mean square length of the rows. The
+    reported loss does not include this term.
+    """
     if not embedding_BE.requires_grad:
         return embedding_BE
     pull_BE = embedding_BE.detach() * (l2 / max(1, len(embedding_BE)))
-    decaying_BE = embedding_BE.view_as(embedding_BE)
+    decaying_BE = embedding_BE.view_as(embedding_BE)  # a hook on a view of its own, not the input's
     decaying_BE.register_hook(lambda grad_BE: grad_BE + pull_BE)
     return decaying_BE
 
 
 def embedded_features(tables: EmbeddingBagCollection) -> list[str]:
-    """Every feature that some table embeds, twins included."""
+    """Return every feature that some table embeds, twins included."""
     return [f for config in tables.embedding_bag_configs() for f in config.feature_names]
 
 
 def with_twins(ids: KeyedJaggedTensor, twins: Sequence[str]) -> KeyedJaggedTensor:
-    """The same ids, and twins of features, whose bags are all empty (see tables.TWIN)."""
+    """Return the same ids, plus twins whose bags are all empty (see tables.TWIN)."""
     lengths = ids.lengths()
     empty = lengths.new_zeros(len(twins) * ids.stride())
     return KeyedJaggedTensor(
@@ -133,10 +148,10 @@ def with_twins(ids: KeyedJaggedTensor, twins: Sequence[str]) -> KeyedJaggedTenso
 
 
 def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> int:
-    """Units the embeddings of `features` take in x.
+    """Return the units that the embeddings of `features` take in x.
 
     Raises:
-        ValueError: `features` is not, in some order, what the tables embed.
+        ValueError: `features` and what the tables embed are different sets.
     """
     widths = {
         feature: config.embedding_dim

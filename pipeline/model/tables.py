@@ -1,7 +1,7 @@
-"""Embedding tables: their shapes, their first values, and the parts of them a process holds.
+"""Embedding tables: their shapes, their first values, and the parts of them that a process owns.
 
-Every first value is a function of (seed, table, row, column) alone, so that a table starts the
-same however it is cut over workers.
+Every first value is a function of (seed, table, row, column) alone. A table therefore starts with
+the same values however it is cut over workers.
 
 Shapes: R rows of a part, W columns of a part.
 """
@@ -18,17 +18,18 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 CHUNK_ELEMENTS = 1 << 16
-"""Elements handled at once when a table is walked: int64 scratch of half a MiB stays in cache."""
+"""Elements of a table that are processed at once. Their int64 scratch, half a MiB, stays in the
+processor's cache."""
 
 TWIN = "~twin"
 """Suffix of a feature whose bags are all empty. fbgemm's CPU kernel drops the weight decay of a
-table that one feature alone reads (1.8.0: its fast path passes 0); a second, empty reader takes
-the table off that path."""
+table that only one feature reads (1.8.0: its fast path passes 0). A second, empty reader takes the
+table off that path."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableShape:
-    """One table: `rows` x `width` in fp32, read by `features` (each its own bag)."""
+    """One table of `rows` x `width`; each of `features` reads it with bags of its own."""
 
     name: str
     rows: int
@@ -37,30 +38,36 @@ class TableShape:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the weights."""
+        """Bytes of the weights in fp32."""
         return self.rows * self.width * 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalShard:
-    """The part of a table this process holds; `tensor_RW` is the live weight, not a copy."""
+    """The part of a table that this process owns."""
 
     table: str
     row_offset: int
+    """Row of the table at which the part begins."""
     col_offset: int
+    """Column of the table at which the part begins."""
     tensor_RW: Tensor
+    """The weight itself, not a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class UniformStart:
-    """First values of one table: uniform on [-scale, scale), a pure function of (row, column)."""
+    """First values of one table: uniform on [-scale, scale), a function of (row, column) alone."""
 
     table: str
     seed: int
     scale: float
 
     def __call__(self, weight_RW: Tensor, row_offset: int = 0, col_offset: int = 0) -> Tensor:
-        """Fill `weight_RW`, the part of the table that starts at (row_offset, col_offset)."""
+        """Fill the part of the table that begins at (row_offset, col_offset), in place.
+
+        TorchRec calls this as an `init_fn`, with the weight of a whole table alone.
+        """
         rows, width = weight_RW.shape
         salt = int.from_bytes(hashlib.sha256(f"{self.seed}/{self.table}".encode()).digest()[:7])
         cols_W = torch.arange(col_offset, col_offset + width, device=weight_RW.device)
@@ -72,6 +79,7 @@ class UniformStart:
                     row_offset + first, row_offset + last, device=weight_RW.device
                 )
                 row_key_R = mix64(rows_R + salt)
+                # The upper 24 bits: as many as the mantissa of an fp32 in [-1, 1) takes exactly.
                 bits_RW = mix64(row_key_R[:, None] ^ (cols_W * _GOLDEN)) >> 40 & 0xFFFFFF
                 weight_RW[first:last] = (bits_RW * 2.0**-23 - 1.0) * self.scale
         return weight_RW
@@ -85,13 +93,15 @@ def build_tables(
     seed: int = 0,
     with_twins: bool = False,
 ) -> EmbeddingBagCollection:
-    """The unsharded tables, fp32, uniform on [-init_scale, init_scale).
+    """Build the unsharded tables in fp32. A lookup returns the SUM of each bag.
 
-    They answer with the SUM of a bag; `Recommender.embed` makes it a mean. Asked for means,
-    torchrec 1.8 divides twice whatever is not row-wise in a plan where anything is.
-
-    On the `meta` device nothing is allocated: what sharding wants, which then gives every shard
-    the values it would have had here.
+    Args:
+        shapes: the tables.
+        init_scale: first values are uniform on [-init_scale, init_scale).
+        device: on `meta` nothing is allocated; sharding later gives each shard the values that it
+            would have had here.
+        seed: of the first values.
+        with_twins: give each table with one reader a second, empty one (see TWIN).
 
     Raises:
         ValueError: two tables share a name, or two features do.
@@ -106,6 +116,8 @@ def build_tables(
             num_embeddings=shape.rows,
             embedding_dim=shape.width,
             feature_names=_readers(shape, with_twins=with_twins),
+            # Not MEAN: torchrec 1.8 divides twice for tables that are not row-wise, in a plan where
+            # another one is. `Recommender.embed` divides instead.
             pooling=PoolingType.SUM,
             data_type=DataType.FP32,
             init_fn=UniformStart(table=shape.name, seed=seed, scale=init_scale),
@@ -118,7 +130,7 @@ def build_tables(
 
 
 def padded(ids: KeyedJaggedTensor, rows: int) -> KeyedJaggedTensor:
-    """`ids` with rows of empty bags added, up to `rows`."""
+    """Return `ids` with rows of empty bags appended, up to `rows`."""
     missing = rows - ids.stride()
     if missing == 0:
         return ids
@@ -128,20 +140,23 @@ def padded(ids: KeyedJaggedTensor, rows: int) -> KeyedJaggedTensor:
 
 
 def _readers(shape: TableShape, *, with_twins: bool) -> list[str]:
-    """The features that read a table, and the empty twin of a lone one."""
+    """Return the features that read a table, and the empty twin where there is only one."""
     if with_twins and len(shape.features) == 1:
         return [*shape.features, shape.features[0] + TWIN]
     return list(shape.features)
 
 
 def whole_tables(tables: EmbeddingBagCollection) -> Iterator[LocalShard]:
-    """The tables of an unsharded collection, each as the one shard it is."""
+    """Yield the tables of an unsharded collection, each as a single shard."""
     for name, bag in tables.embedding_bags.items():
         yield LocalShard(table=name, row_offset=0, col_offset=0, tensor_RW=bag.weight.detach())
 
 
 def _at_least_one_row(_: nn.Module, args: tuple[KeyedJaggedTensor]) -> tuple[KeyedJaggedTensor]:
-    """Torchrec 1.8 cannot look up a batch without rows; `Recommender.embed` cuts this one back."""
+    """Pad an empty batch to one row: torchrec 1.8 cannot look up a batch without rows.
+
+    `Recommender.embed` drops the row again.
+    """
     (ids,) = args
     return (padded(ids, max(ids.stride(), 1)),)
 
@@ -150,10 +165,11 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the golden ratio's 64 bits
 
 
 def mix64(x: Tensor) -> Tensor:
-    """The splitmix64 finaliser on int64: a bijection whose every output bit hangs on every input.
+    """Apply the splitmix64 finaliser to int64: a bijection that mixes every bit into every other.
 
     Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
     """
+    # torch has no unsigned shift of int64: the masks remove the copies of the sign bit.
     x = (x ^ (x >> 30 & 0x3FFFFFFFF)) * -4658895280553007687
     x = (x ^ (x >> 27 & 0x1FFFFFFFFF)) * -7723592293110705685
     return x ^ (x >> 31 & 0x1FFFFFFFF)

@@ -1,4 +1,4 @@
-"""Does it fit, and if it does not, what is the smallest change that would make it."""
+"""Tell whether a job fits on a cluster, and else the smallest change with which it would."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,20 +21,21 @@ _MOST_MACHINES = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
-    """How a frozen base's tables are held."""
+    """Precisions of a frozen base's tables."""
 
     precision: Precision
+    """Of every table that `precisions` does not name."""
     precisions: Mapping[str, Precision]
-    """Tables that are named one by one."""
+    """Table -> precision."""
 
     def of(self, table: str) -> Precision:
-        """A table's."""
+        """Return a table's precision."""
         return self.precisions.get(table, self.precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A job, and what it may take."""
+    """A job, and the time and money that it may take."""
 
     work: Workload
     asked: Asked
@@ -42,14 +43,16 @@ class Question:
     frozen: Frozen | None
     """None where tables are trained."""
     row_wise_from_rows: int
-    """Of the rule, which places tables where no search is made."""
+    """Setting of the rule, which places tables where no search is made."""
     max_hours: float | None = None
+    """None for any."""
     max_cost: float | None = None
+    """In the cluster's currency; None for any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What was found for one cluster."""
+    """A job's estimate on one cluster, and whether it fits."""
 
     cluster: ClusterSpec
     estimate: Estimate
@@ -58,33 +61,40 @@ class Answer:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits, in memory, time and money."""
+        """Whether the job fits in memory, time and money."""
         return not self.problems
 
 
 def answer(question: Question, cluster: ClusterSpec) -> Answer:
-    """The plan for a cluster, and our account of it.
+    """Plan a job on a cluster, and estimate it.
 
-    It is the best one that TorchRec's planner finds, or the rule's where that finds none.
+    The plan is the best one that TorchRec's planner finds, or the rule's where it finds none.
+
+    Args:
+        question: the job.
+        cluster: the machines.
 
     Raises:
-        BadRequest: a sharding type is asked for that a table cannot have.
+        BadRequest: a table cannot have the sharding type that the user asks for.
     """
     asked, work = question.asked, question.work
     refused: list[str] = []
     reserved_bytes = reserved(work, asked, cluster, is_trained=question.frozen is None)
     try:
-        found = search(_wanted(question, cluster), cluster, reserved_bytes=reserved_bytes)
-        told = estimate(work, asked, cluster, found.document, found.planner_ms)
+        plan = search(_wanted(question, cluster), cluster, reserved_bytes=reserved_bytes)
+        result = estimate(work, asked, cluster, plan.document, plan.planner_ms)
     except DoesNotFit as error:
         refused.append(str(error))
-        told = _by_rule(question, cluster)
-    problems = told.problems(max_hours=question.max_hours, max_cost=question.max_cost)
-    return Answer(cluster=cluster, estimate=told, problems=(*problems, *refused))
+        result = _by_rule(question, cluster)
+    problems = result.problems(max_hours=question.max_hours, max_cost=question.max_cost)
+    return Answer(cluster=cluster, estimate=result, problems=(*problems, *refused))
 
 
 def _wanted(question: Question, cluster: ClusterSpec) -> Wanted:
-    """What the planner is asked: of frozen tables, about the steps in which they are read."""
+    """Return what the planner shall place.
+
+    Frozen tables are read while rows pass through the base, in steps of that many rows.
+    """
     wanted, frozen = question.wanted, question.frozen
     if frozen is None:
         return wanted
@@ -96,7 +106,7 @@ def _wanted(question: Question, cluster: ClusterSpec) -> Wanted:
 
 
 def by_rule(question: Question, cluster: ClusterSpec) -> PlanDocument:
-    """Big tables by rows, small ones whole: the plan that jobs make when they are given none."""
+    """Return the rule's plan, which a job makes where it gets none."""
     wanted, frozen = question.wanted, question.frozen
     plan = plan_tables(
         wanted.shapes,
@@ -122,27 +132,28 @@ def smallest_change(
     others: Sequence[ClusterSpec],
     more: Callable[[ClusterSpec, int], ClusterSpec],
 ) -> str:
-    """The first change that makes it fit: lower precision, then the cluster that costs least.
+    """Return the first change with which a job fits: lower precision, then the cheapest cluster.
 
     Args:
-        question: what did not fit on `cluster`.
-        cluster: where it did not.
+        question: the job, which does not fit on `cluster`.
+        cluster: the machines.
         others: clusters of other kinds.
-        more: the same kind with so many machines.
+        more: returns a cluster of the same kind with a number of machines.
     """
     for lower in _lower(question):
         if answer(lower, cluster).fits:
             assert lower.frozen is not None
             return f"tables.precision={lower.frozen.precision} would fit"
     grown = [more(kind, nodes) for kind in (cluster, *others) for nodes in _powers()]
+    # By the rule's price, which is quick; the search runs for clusters until one of them fits.
     for kind in sorted(grown, key=lambda kind: _price(question, kind)):
         if _price(question, kind)[0] == float("inf"):
             break
-        found = answer(question, kind)
-        if found.fits:
+        other = answer(question, kind)
+        if other.fits:
             return (
-                f"cluster={kind.name} would fit: {found.estimate.hours:.2f} hours, "
-                f"{found.estimate.money:,.2f} {kind.currency}"
+                f"cluster={kind.name} would fit: {other.estimate.hours:.2f} hours, "
+                f"{other.estimate.money:,.2f} {kind.currency}"
             )
     return (
         f"no shipped cluster of up to {_MOST_MACHINES} machines would do; "
@@ -151,6 +162,7 @@ def smallest_change(
 
 
 def _powers() -> Iterator[int]:
+    """Yield the numbers of machines that are tried: powers of two."""
     nodes = 1
     while nodes <= _MOST_MACHINES:
         yield nodes
@@ -158,22 +170,26 @@ def _powers() -> Iterator[int]:
 
 
 def _price(question: Question, cluster: ClusterSpec) -> tuple[float, int]:
-    """What the job costs by the rule's plan, which takes no search; infinite where it is none."""
+    """Return the job's price by the rule's plan, and the workers, which decide between equals.
+
+    The price is infinite where the job does not fit, or the rule has no plan.
+    """
     try:
-        told = _by_rule(question, cluster)
+        result = _by_rule(question, cluster)
     except BadRequest:
         return float("inf"), cluster.world
-    problems = told.problems(max_hours=question.max_hours, max_cost=question.max_cost)
-    return (float("inf") if problems else told.money), cluster.world
+    problems = result.problems(max_hours=question.max_hours, max_cost=question.max_cost)
+    return (float("inf") if problems else result.money), cluster.world
 
 
 def _by_rule(question: Question, cluster: ClusterSpec) -> Estimate:
+    """Estimate a job by the rule's plan, without a search."""
     plan = by_rule(question, cluster)
     return estimate(question.work, question.asked, cluster, plan, 0.0)
 
 
 def _lower(question: Question) -> Iterator[Question]:
-    """The same with tables held in less; those that are named one by one stay as they are."""
+    """Yield the same job with ever lower precisions. Tables that `precisions` names keep theirs."""
     frozen = question.frozen
     while frozen is not None and (precision := _SMALLER.get(frozen.precision)):
         frozen = replace(frozen, precision=precision)

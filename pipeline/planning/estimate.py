@@ -1,16 +1,16 @@
-"""Memory of every rank, bytes on the wire, time and money of a job on a cluster.
+"""Estimate memory of every rank, bytes sent, time and money of a job on a cluster.
 
-Memory is counted; time is estimated, from bytes and FLOPs over the cluster's stated rates times its
-constants (schemas.cluster.ConstantsSpec). Nothing here has seen the cluster.
+Memory is counted. Time is estimated: bytes and FLOPs, divided by the cluster's stated rates times
+its constants (schemas.cluster.ConstantsSpec). Nothing is measured on the cluster.
 
-Bytes out of a rank in a step of B rows over W ranks, with A = (W - 1) / W:
+Bytes that a rank sends in a step of B rows over W ranks, with A = (W - 1) / W:
 
     ids           8 * ids * B / W * A                         to the rows' owners
     table-wise    4 * width * B * A for a rank's own tables   pooled rows, and gradients back
     row-wise      4 * width * B * A on every rank             partial sums, and gradients back
     column-wise   as table-wise, a rank's own columns
     frozen        row bytes * ids * B * A for a rank's part of the tables, or summed rows where
-                  those are fewer; nothing back
+                  those are fewer bytes; no gradients
     dense         2 * 4 * parameters * A                      all-reduce
 
 Shapes: W ranks; all sizes are bytes unless a name says otherwise.
@@ -31,16 +31,16 @@ from iak.schemas.plan import PlanDocument, ShardDocument, TableDocument
 
 _FP32, _ID_BYTES = 4, 8
 _PREFETCHED = 4
-"""Batches that the reader may be ahead."""
+"""Batches that are read ahead of the step."""
 LOOKED_UP_ROWS = 8192
 """Rows that a worker passes through the frozen base, or validates, at a time."""
 _COPIES_OF_DENSE = 5
-"""Weight, gradient, DDP's bucket, two moments."""
+"""Weight, gradient, DDP's bucket and Adam's two moments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """Kernels that are tuned together, and how."""
+    """Kernels of one level, and the settings with which they are tuned."""
 
     name: str
     kernels: int
@@ -49,41 +49,42 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """How the job is run."""
+    """Settings with which the job runs."""
 
     batch_rows: int
-    """Rows a step, over all workers."""
+    """Rows of a step, of all workers."""
     rows: int
     """Rows of the log that are trained on, or tuned on."""
     passes: float
-    """Of pre-training over these rows."""
+    """Epochs of pre-training over these rows."""
     levels: tuple[Level, ...]
-    """Of tuning, from the pooled kernel down, each to the most epochs that its stage allows."""
+    """Levels of tuning from the pooled kernel down. Each takes as many epochs as it may."""
     bf16: bool
+    """Whether products are of bfloat16."""
     kept_bytes: int
-    """Of one activation in the cache."""
+    """Bytes of one activation in the cache."""
     cache_gib: float
-    """GiB of activations a worker holds in memory at most; beyond it they lie in a file."""
+    """GiB of a worker's activations above which they lie in a file instead of memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Where the time of a step goes, in seconds on the slowest rank, and bytes out of it."""
+    """Seconds of a step on the slowest rank, and bytes that it sends."""
 
     seconds: Mapping[str, float]
-    """By what it is spent on. `input` runs beside the others."""
+    """Kind of work -> seconds. `input` runs in parallel with all others."""
     sent: Mapping[str, float]
-    """By what is sent."""
+    """Kind of data -> bytes."""
 
     @property
     def total_s(self) -> float:
-        """The rest of a step, or its input where that takes longer."""
+        """Seconds of all work but input, or of input where that takes longer."""
         rest = sum(s for name, s in self.seconds.items() if name != "input")
         return max(rest, self.seconds.get("input", 0.0))
 
     @property
     def binds(self) -> str:
-        """What takes longest."""
+        """The kind of work that takes longest."""
         return max(self.seconds, key=lambda name: self.seconds[name])
 
 
@@ -94,83 +95,90 @@ class Estimate:
     cluster: ClusterSpec
     document: PlanDocument
     planner_ms: float
+    """Milliseconds of a step in tables, as TorchRec's planner estimates them; 0 without it."""
     memory: tuple[Mapping[str, int], ...]
-    """By rank, bytes by kind."""
+    """By rank: kind of memory -> bytes."""
     host_bytes: int
-    """Of each machine: kept activations, and batches in flight."""
+    """Of each machine: rows of tuning, and batches in flight."""
     phases: Mapping[str, tuple[Step, int, float]]
-    """A name -> its step, the rows of one, and the rows that pass through it in all."""
+    """Name -> its step, the rows of one step, and the rows of all steps."""
 
     @property
     def usable_bytes(self) -> int:
-        """Of a device, without the share that is never planned into."""
+        """Bytes of a device that may be planned: all but the reserve."""
         cluster = self.cluster
         return int(cluster.device_memory_gib * GIB * (1 - cluster.constants.reserve_share))
 
     @property
     def most_bytes(self) -> int:
-        """Of the fullest rank."""
-        return max(sum(held.values()) for held in self.memory)
+        """Bytes of the fullest rank."""
+        return max(sum(by_kind.values()) for by_kind in self.memory)
 
     @property
     def hours(self) -> float:
-        """All phases one after the other."""
+        """Hours of all phases, one after the other."""
         return sum(s.total_s * rows / per for s, per, rows in self.phases.values()) / 3600
 
     @property
     def money(self) -> float:
-        """In the cluster's currency."""
+        """Price of all machines for these hours, in the cluster's currency."""
         return self.hours * self.cluster.nodes * self.cluster.price_per_hour
 
     @property
     def rows_per_s(self) -> float:
-        """Rows that pass through a phase a second, over all phases."""
+        """Rows per second, over all phases."""
         rows = sum(rows for _, _, rows in self.phases.values())
         return rows / max(self.hours * 3600, 1e-12)
 
     def problems(
         self, *, max_hours: float | None = None, max_cost: float | None = None
     ) -> list[str]:
-        """Why it does not fit, each with the numbers; none where it does."""
-        told, cluster = [], self.cluster
+        """Return why the job does not fit, each reason with its numbers; none where it fits.
+
+        Args:
+            max_hours: hours that it may take; None for any.
+            max_cost: its price at most, in the cluster's currency; None for any.
+        """
+        reasons, cluster = [], self.cluster
         if self.most_bytes > self.usable_bytes:
             rank = max(range(len(self.memory)), key=lambda r: sum(self.memory[r].values()))
             largest = max(self.memory[rank], key=lambda kind: self.memory[rank][kind])
-            told.append(
+            reasons.append(
                 f"rank {rank} needs {self.most_bytes / GIB:.1f} GiB, most of it {largest}; "
                 f"{self.usable_bytes / GIB:.1f} of {cluster.device_memory_gib:g} GiB may be planned"
             )
         if self.host_bytes > cluster.host_memory_gib * GIB:
-            told.append(
+            reasons.append(
                 f"a machine needs {self.host_bytes / GIB:.1f} GiB of host memory; "
                 f"it has {cluster.host_memory_gib:g}"
             )
         if max_hours is not None and self.hours > max_hours:
-            told.append(f"it takes about {self.hours:.2f} hours; max_hours is {max_hours:g}")
+            reasons.append(f"it takes about {self.hours:.2f} hours; max_hours is {max_hours:g}")
         if max_cost is not None and self.money > max_cost:
-            told.append(
+            reasons.append(
                 f"it costs about {self.money:,.2f} {cluster.currency}; max_cost is {max_cost:g}"
             )
-        return told
+        return reasons
 
 
 def held_bytes(
     table: TableDocument, shard: ShardDocument, cluster: ClusterSpec, *, is_trained: bool
 ) -> int:
-    """Bytes of a shard's weights: fp32 where they are trained, else rows as frozen tables lie."""
+    """Return the bytes of a shard's weights: fp32 where trained, else as frozen rows are stored."""
     return shard.rows * _row_bytes(table, shard.cols, cluster, is_trained=is_trained)
 
 
 def _row_bytes(table: TableDocument, cols: int, cluster: ClusterSpec, *, is_trained: bool) -> int:
-    """On CUDA, a frozen row begins at a multiple of 16 bytes."""
+    """Return the bytes of a row of `cols` columns, with its alignment on CUDA."""
     device = torch.device(cluster.device)
     return _FP32 * cols if is_trained else stride_bytes(table.precision, cols, device)
 
 
 def reserved(work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: bool) -> int:
-    """Bytes of each device that the planner must leave free; it counts batches and exchange."""
+    """Return the bytes of each device that TorchRec's planner must leave free."""
     besides = _besides_tables(work, asked, cluster, is_trained=is_trained)
-    besides = {kind: held for kind, held in besides.items() if kind not in ("input", "exchange")}
+    # The planner counts batches and exchanges itself.
+    besides = {kind: size for kind, size in besides.items() if kind not in ("input", "exchange")}
     share = cluster.device_memory_gib * GIB * cluster.constants.reserve_share
     return int(sum(besides.values()) + share)
 
@@ -178,7 +186,15 @@ def reserved(work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: 
 def estimate(
     work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument, planner_ms: float
 ) -> Estimate:
-    """The whole answer for one cluster and plan."""
+    """Estimate a job on one cluster, under one plan.
+
+    Args:
+        work: what the job needs.
+        asked: the settings with which it runs.
+        cluster: the machines.
+        document: the plan.
+        planner_ms: estimate of TorchRec's planner, which is passed on; 0 without one.
+    """
     is_trained = document.job == "pretrain"
     besides = _besides_tables(work, asked, cluster, is_trained=is_trained)
     memory = []
@@ -200,13 +216,13 @@ def estimate(
 def _besides_tables(
     work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: bool
 ) -> dict[str, int]:
-    """Bytes of each device by kind, the tables' own left out."""
+    """Return the bytes of each device by kind, without the tables."""
     rows = -(-asked.batch_rows // cluster.world)
     shrunk = 2 if asked.bf16 else 1
     embedded = _FP32 * work.x_units
     if is_trained:
         # Row-wise tables make partial sums for every row of the batch before they are scattered.
-        held = {
+        sizes = {
             "dense": _COPIES_OF_DENSE * _FP32 * work.dense.parameters,
             "activations": int(rows * (work.dense.kept_bytes / shrunk + 3 * embedded)),
             "exchange": int(2 * asked.batch_rows * embedded),
@@ -215,29 +231,31 @@ def _besides_tables(
         bank = work.kernels
         kernel, at_once = bank.units * _FP32, _at_once(asked)
         rows = max(rows, LOOKED_UP_ROWS)
-        held = {
+        sizes = {
             "dense": _FP32 * work.dense.parameters,
             "activations": int(rows * (2 * embedded + 4 * _FP32 * bank.kept_units)),
             "exchange": int(2 * rows * work.ids_a_row * _FP32 * _mean_width(work)),
-            "bank": 2 * (bank.domains + at_once) * kernel,  # as they start and end; now and best
+            # Every kernel at its start and its end; of a cohort also the current and the best ones.
+            "bank": 2 * (bank.domains + at_once) * kernel,
             "moments": 2 * at_once * kernel,
             "kept activations": _kept_bytes(work, asked, cluster),
         }
-    return {**held, "input": int(_batch_bytes(work, rows))}
+    return {**sizes, "input": int(_batch_bytes(work, rows))}
 
 
 def _kept_bytes(work: Workload, asked: Asked, cluster: ClusterSpec) -> int:
-    """Activations of a worker's rows, where the base computes; too many of them lie in a file."""
+    """Return the bytes of a worker's activations in memory; 0 where they lie in a file."""
     own = asked.rows / cluster.world * work.kernels.kept_units * asked.kept_bytes
     return int(own) if own <= asked.cache_gib * GIB else 0
 
 
 def _mean_width(work: Workload) -> float:
+    """Return the mean columns of a table."""
     return sum(shape.width for shape in work.shapes) / max(len(work.shapes), 1)
 
 
 def _batch_bytes(work: Workload, rows: int) -> float:
-    """A batch on a device: ids, lengths, numbers, labels and masks."""
+    """Return the bytes of a batch: ids, lengths, numbers, labels and masks."""
     lengths = _ID_BYTES * len(work.ids)
     return rows * (
         _ID_BYTES * work.ids_a_row + lengths + _FP32 * work.numbers + 2 * _FP32 * work.tasks
@@ -245,18 +263,18 @@ def _batch_bytes(work: Workload, rows: int) -> float:
 
 
 def _host_bytes(work: Workload, asked: Asked, cluster: ClusterSpec, *, is_trained: bool) -> int:
-    """Batches in flight of a machine's workers; of tuning, also its encoded rows and labels."""
+    """Return the bytes of a machine's batches in flight; in tuning, also of its encoded rows."""
     rows = -(-asked.batch_rows // cluster.world)
-    held = _PREFETCHED * _batch_bytes(work, rows)
+    size = _PREFETCHED * _batch_bytes(work, rows)
     if not is_trained:
-        held += _batch_bytes(work, -(-asked.rows // cluster.world))
-    return int(cluster.devices_per_node * held)
+        size += _batch_bytes(work, -(-asked.rows // cluster.world))
+    return int(cluster.devices_per_node * size)
 
 
 def _phases(
     work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument
 ) -> dict[str, tuple[Step, int, float]]:
-    """Pre-training's steps; or the base's one pass, and the bank's many over what was kept."""
+    """Return the phases: pre-training's steps, or one pass through the base and the levels'."""
     per = asked.batch_rows
     if document.job == "pretrain":
         return {
@@ -274,22 +292,23 @@ def _phases(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """A level's steps, as pipeline.training.schedule makes them of domains of one size."""
+    """A level's steps, as pipeline.tuning.schedule plans them for domains of equal size."""
 
     present: int
     """Domains in a step."""
     rows: float
-    """Of a step, over all workers."""
+    """Rows of a step, of all workers."""
     all_rows: float
-    """Of all its epochs."""
+    """Rows of all its epochs."""
 
 
 def _at_once(asked: Asked) -> int:
-    """Kernels of the largest cohort: those of a step, as pipeline.training.cohorts makes them."""
+    """Return the kernels of the largest cohort, as pipeline.tuning.cohorts forms them."""
     return max(_pace(level, asked).present for level in asked.levels)
 
 
 def _pace(level: Level, asked: Asked) -> Pace:
+    """Return a level's steps, by the rule of pipeline.tuning.schedule."""
     stage, own = level.stage, asked.rows / level.kernels
     batch = 2 ** round(math.log2(max(own / stage.steps_per_epoch, 1)))
     steps = max(round(own / min(max(batch, stage.min_batch), stage.max_batch)), 1)
@@ -302,7 +321,7 @@ def _pace(level: Level, asked: Asked) -> Pace:
 
 
 def _train_step(work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument) -> Step:
-    """Everything is read, sent, multiplied, and updated."""
+    """Estimate a step of pre-training: lookups, exchange, products, and updates."""
     away, batch = _away(cluster), asked.batch_rows
     by_rank = [_pooled_bytes(work, document, rank, batch) for rank in range(cluster.world)]
     sent = {
@@ -327,7 +346,7 @@ def _train_step(work: Workload, asked: Asked, cluster: ClusterSpec, document: Pl
 def _base_step(
     work: Workload, asked: Asked, cluster: ClusterSpec, document: PlanDocument, batch: int
 ) -> Step:
-    """Rows are read, looked up in frozen tables and go forward; nothing comes back."""
+    """Estimate a step through the frozen base: lookups, exchange, and the forward pass."""
     away = _away(cluster)
     answers = [_answered_bytes(work, document, cluster, rank) for rank in range(cluster.world)]
     sent = {
@@ -348,13 +367,14 @@ def _base_step(
 
 
 def _kernel_step(work: Workload, asked: Asked, cluster: ClusterSpec, pace: Pace) -> Step:
-    """Kept activations through the kernels of the domains that are present, and back."""
+    """Estimate a step of tuning: stored activations through the kernels, forward and backward."""
     bank, batch, present = work.kernels, pace.rows, pace.present
     sent = {"gradients of kernels": 2 * _FP32 * present * bank.units * _away(cluster)}
     local = batch / cluster.world
     moved = (
         local * bank.kept_units * (asked.kept_bytes + 2 * _FP32) + 8 * _FP32 * present * bank.units
     )
+    # Where the rate was measured, it replaces the parts that are estimated.
     measured = cluster.constants.cached_rows_per_s
     seconds = {
         "memory": _memory_s(moved, cluster),
@@ -367,12 +387,12 @@ def _kernel_step(work: Workload, asked: Asked, cluster: ClusterSpec, pace: Pace)
 
 
 def _away(cluster: ClusterSpec) -> float:
-    """The share of what is exchanged that leaves a rank."""
+    """Return the share of exchanged bytes that leaves a rank."""
     return (cluster.world - 1) / cluster.world
 
 
 def _pooled_bytes(work: Workload, document: PlanDocument, rank: int, batch: int) -> float:
-    """Bytes of pooled rows, fp32, that a rank makes: a bag for every feature that reads a table."""
+    """Return the bytes of fp32 sums that a rank computes: a bag for each feature of its tables."""
     readers = {shape.name: len(shape.features) for shape in work.shapes}
     cols = sum(
         readers[table.table] * shard.cols
@@ -386,7 +406,10 @@ def _pooled_bytes(work: Workload, document: PlanDocument, rank: int, batch: int)
 def _answered_bytes(
     work: Workload, document: PlanDocument, cluster: ClusterSpec, rank: int
 ) -> float:
-    """Bytes a row with which a rank answers for its shards; ids fall evenly over a table."""
+    """Return the bytes per row of the log with which a rank answers for its shards.
+
+    Ids are taken as spread evenly over a table's rows.
+    """
     return sum(
         _answer_bytes(table, work, cluster) * shard.rows * shard.cols / (table.rows * table.width)
         for table in document.tables
@@ -396,7 +419,7 @@ def _answered_bytes(
 
 
 def _answer_bytes(table: TableDocument, work: Workload, cluster: ClusterSpec) -> float:
-    """Bytes a row that a frozen table answers with: rows as stored, or their sum."""
+    """Return the bytes with which a frozen table answers for a row of the log."""
     readers = next(shape.features for shape in work.shapes if shape.name == table.table)
     stored = _row_bytes(table, table.width, cluster, is_trained=False)
     return sum(min(work.ids[f] * stored, float(_FP32 * table.width)) for f in readers)
@@ -405,7 +428,10 @@ def _answer_bytes(table: TableDocument, work: Workload, cluster: ClusterSpec) ->
 def _read_bytes(
     work: Workload, document: PlanDocument, cluster: ClusterSpec, rank: int, batch: int
 ) -> float:
-    """Bytes of table rows that a rank reads in a step: ids fall evenly over a table's rows."""
+    """Return the bytes of table rows that a rank reads in a step.
+
+    Ids are taken as spread evenly over a table's rows.
+    """
     total = 0.0
     is_trained = document.job == "pretrain"
     readers = {shape.name: shape.features for shape in work.shapes}
@@ -419,17 +445,21 @@ def _read_bytes(
 
 
 def _memory_s(num_bytes: float, cluster: ClusterSpec) -> float:
+    """Return the seconds in which a device reads or writes so many bytes."""
     return num_bytes / (cluster.device_gb_per_s * 1e9 * cluster.constants.lookup_efficiency)
 
 
 def _products_s(flops: float, asked: Asked, cluster: ClusterSpec) -> float:
-    """FLOPs of a whole step, spread over all ranks."""
+    """Return the seconds of a step's FLOPs, spread over all ranks."""
     tflops = cluster.tflops_bf16 if asked.bf16 else cluster.tflops_fp32
     return flops / cluster.world / (tflops * 1e12 * cluster.constants.matmul_efficiency)
 
 
 def _links_s(sent: Mapping[str, float], cluster: ClusterSpec, *, collectives: int) -> float:
-    """What leaves a rank for its own machine and for others; both links work at once."""
+    """Return the seconds in which a rank sends its bytes, and the latency of its calls.
+
+    Links inside a machine and between machines work at the same time.
+    """
     if cluster.world == 1:
         return 0.0
     total, world = sum(sent.values()), cluster.world
@@ -444,12 +474,13 @@ def _links_s(sent: Mapping[str, float], cluster: ClusterSpec, *, collectives: in
 
 
 def _input_s(batch: int, cluster: ClusterSpec) -> float:
+    """Return the seconds in which all cores read and encode a batch."""
     rows_per_s = cluster.nodes * cluster.cores_per_node * cluster.constants.rows_per_s_core
     return batch / rows_per_s
 
 
-def as_rows(found: Estimate) -> Sequence[Mapping[str, object]]:
-    """Phases as lines: what a person reads, and JSON holds."""
+def as_rows(result: Estimate) -> Sequence[Mapping[str, object]]:
+    """Return the phases as lines for people and records."""
     return [
         {
             "phase": name,
@@ -462,5 +493,5 @@ def as_rows(found: Estimate) -> Sequence[Mapping[str, object]]:
             "ms": {key: round(value * 1e3, 3) for key, value in step.seconds.items()},
             "sent_mib_a_rank": {key: round(v / 2**20, 3) for key, v in step.sent.items()},
         }
-        for name, (step, per, rows) in found.phases.items()
+        for name, (step, per, rows) in result.phases.items()
     ]

@@ -1,7 +1,7 @@
-"""What a job asks of a machine, counted from its catalogue and spec: no log, no GPU, no weights.
+"""Count what a job needs of a machine, from its catalogue and settings: no log, GPU or weights.
 
-The dense part is run once on the meta device, where nothing is computed: torch's own counters tell
-the FLOPs, and autograd what it keeps for the backward pass.
+The dense part runs on the meta device, where nothing is computed. Torch counts its FLOPs, and
+autograd shows what it keeps for the backward pass.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,31 +24,32 @@ from iak.schemas.job import KernelSpec, ModelSpec
 from iak.schemas.log import Catalog
 
 _ROWS = (64, 128)
-"""The dense part is run on both; their difference is what a row costs, without what a run does."""
+"""Rows of two runs of the dense part. Their difference is the cost of rows, without fixed costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """The trunk and the towers, a row at a time."""
+    """The trunk and the towers."""
 
     parameters: int
     flops: float
-    """Of the forward pass, a multiply and an add each."""
+    """Of a row's forward pass; a multiply and an add count as two."""
     kept_bytes: float
-    """What autograd keeps for the backward pass, in fp32."""
+    """Bytes that autograd keeps of a row for the backward pass, in fp32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """The bank on top of a frozen base."""
+    """The bank of kernels on a frozen base."""
 
     domains: int
+    """Kernels in the bank."""
     units: int
-    """Weights of one kernel, as the bank lays them out."""
+    """Weights of one kernel, with the bank's gaps between them."""
     flops: float
-    """A row's forward pass through its kernel."""
+    """Of a row's forward pass through its kernel."""
     kept_units: int
-    """Activations a row that the cache keeps: h, and x as it is narrowed."""
+    """Activations of a row in the cache: h, and x or what `narrow` leaves of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +58,18 @@ class Workload:
 
     shapes: tuple[TableShape, ...]
     ids: Mapping[str, float]
-    """Mean ids a row, by feature."""
+    """Feature -> mean ids per row."""
     x_units: int
     h_units: int
     numbers: int
-    """Dense numbers a row."""
+    """Numeric features of a row."""
     tasks: int
     dense: Dense
     kernels: Kernels
 
     @property
     def ids_a_row(self) -> float:
-        """Of all features together."""
+        """Mean ids per row of all features together."""
         return sum(self.ids.values())
 
 
@@ -81,18 +82,18 @@ def workload(
     ids: Mapping[str, float],
     domains: int,
 ) -> Workload:
-    """Count what the catalogue and the spec ask for.
+    """Count what the catalogue and the settings need.
 
     Args:
-        catalog: the log's.
-        model: the base's size.
-        kernel: a kernel's.
-        rows: of tables, where the catalogue leaves them open or other ones are wanted.
-        ids: mean ids a row, by feature, where the catalogue's bound on a list is not to be taken.
+        catalog: of the log.
+        model: size of the base.
+        kernel: size of a kernel.
+        rows: table -> rows, where the catalogue leaves them open or others are wanted.
+        ids: feature -> mean ids per row, where they differ from the catalogue's bound on a list.
         domains: kernels in the bank.
 
     Raises:
-        BadRequest: a table's rows are known to nobody, or a name is unknown.
+        BadRequest: the rows of a table are not known, or a name is unknown.
     """
     shapes = _shapes(catalog, rows, width=model.width)
     widths = {feature: shape.width for shape in shapes for feature in shape.features}
@@ -115,17 +116,22 @@ def workload(
 
 
 def _shapes(catalog: Catalog, rows: Mapping[str, int], *, width: int) -> tuple[TableShape, ...]:
-    """Every table with its rows, width and readers."""
+    """Return every table with its rows, width and the features that read it.
+
+    Raises:
+        BadRequest: the rows of a table are not known or too few, or `rows` names an unknown table.
+    """
     specs = catalog.table_specs
     if unknown := sorted(set(rows) - set(specs)):
         raise BadRequest(f"table_rows names unknown tables {unknown}; there are {sorted(specs)}")
     counted = {name: rows.get(name, spec.rows) for name, spec in specs.items()}
     open_ = sorted(name for name, count in counted.items() if count is None)
     if open_:
-        told = " ".join(f"table_rows.{name}=N" for name in open_)
+        settings = " ".join(f"table_rows.{name}=N" for name in open_)
         raise BadRequest(
             f"the rows of tables {open_} follow from a log that nobody has read: a vocabulary "
-            f"without a bound. Say how many to plan for ({told}), or name a published base (base=)"
+            f"without a bound. Say how many to plan for ({settings}), or name a published base "
+            "(base=)"
         )
     small = sorted(name for name, count in counted.items() if (count or 0) <= FIRST_ROW)
     if small:
@@ -142,7 +148,7 @@ def _shapes(catalog: Catalog, rows: Mapping[str, int], *, width: int) -> tuple[T
 
 
 def _ids(catalog: Catalog, ids: Mapping[str, float]) -> dict[str, float]:
-    """One id a row; of a list, the most that are kept unless a mean is stated."""
+    """Return mean ids per row by feature: one, or a list's bound, unless `ids` states a mean."""
     names = {f.name for f in catalog.keyed}
     if unknown := sorted(set(ids) - names):
         raise BadRequest(f"ids names unknown features {unknown}; there are {sorted(names)}")
@@ -153,6 +159,7 @@ def _ids(catalog: Catalog, ids: Mapping[str, float]) -> dict[str, float]:
 def _kernels(
     heads: Heads, spec: KernelSpec, *, x_units: int, h_units: int, domains: int
 ) -> Kernels:
+    """Count a kernel's weights, FLOPs and activations."""
     read_x = (spec.narrow or x_units) if spec.reads == "hx" else 0
     shape = KernelShape.on(heads, spec, inputs=h_units + read_x)
     towers = heads.tasks * heads.hidden * (heads.width + 1)
@@ -165,7 +172,7 @@ def _kernels(
 
 
 def _dense(module: nn.Module, x_units: int) -> Dense:
-    """What a row costs in trunk and towers."""
+    """Count a row's FLOPs and kept bytes in trunk and towers."""
     few, many = (_run(module, rows, x_units) for rows in _ROWS)
     rows = _ROWS[1] - _ROWS[0]
     return Dense(
@@ -176,10 +183,12 @@ def _dense(module: nn.Module, x_units: int) -> Dense:
 
 
 def _run(module: nn.Module, rows: int, x_units: int) -> tuple[float, float]:
-    """FLOPs of a forward pass, and bytes that autograd keeps of it; each storage counts once."""
+    """Return FLOPs of a forward pass, and bytes that autograd keeps for the backward pass."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
+        # By storage, because several saved tensors may be views of one. Keeping the tensor keeps
+        # its storage alive, so that no address is used again.
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from iak.pipeline.activations.represent import DTYPES, represent
 from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.reader import Reader
@@ -30,8 +31,9 @@ from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_bundle_set
 from iak.pipeline.sharding.shard import unwrap
-from iak.pipeline.tuning.finetune import digest_of, frozen_base, gathered
+from iak.pipeline.tuning.finetune import gathered
 from iak.schemas.job import FrozenTablesSpec
+from iak.schemas.plan import PlacementSpec
 from iak.schemas.predictions import PredictionsDocument, metric_tasks
 from iak.schemas.verdict import Verdict
 
@@ -56,8 +58,7 @@ class PredictWork:
     splits: tuple[str, ...]
     batch_rows: int
     tables: FrozenTablesSpec
-    sharding: Mapping[str, str]
-    row_wise_from_rows: int
+    placement: PlacementSpec
 
 
 def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, Any]:
@@ -75,21 +76,20 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
     Raises:
         PipelineError: reading changed tables or trunk.
     """
-    opened = work.base
-    model, _ = frozen_base(opened, work.sharding, work.row_wise_from_rows, worker, work.tables)
-    before = digest_of(model, worker)
+    base = FrozenBase.load(work.base, work.tables, work.placement, worker)
+    before = base.digest()
     bundles = None
     if work.bundles is not None:
         bundles = read_bundle_set(
             work.bundles,
-            base_fingerprint=opened.manifest.fingerprint,
-            schema_hash=opened.manifest.schema_hash,
+            base_fingerprint=work.base.manifest.fingerprint,
+            schema_hash=work.base.manifest.schema_hash,
         ).to(worker.device)
     contract: Counter[str] = Counter()
     unseen = {split: UnseenIds() for split in work.splits}
     for split in work.splits:
-        _predict_split(work, split, model, bundles, worker, contract, unseen[split], report)
-    if digest_of(model, worker) != before:
+        _predict_split(work, split, base.model, bundles, worker, contract, unseen[split], report)
+    if base.digest() != before:
         raise PipelineError("tables or trunk changed while they were evaluated; the result is void")
     shares = {
         split: UnseenIds.of_counts(gathered(Counter(counted.counts()), worker)).shares()

@@ -179,9 +179,9 @@ def _check_known(known: Collection[str], domains: Collection[str] | None, *, whe
 def _check_held(reasons: Mapping[str, str], domains: Collection[str] | None) -> None:
     """Refuse domains that were asked for by name and that the gate held."""
     if domains is not None and reasons:
-        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        listing = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise BadRequest(
-            f"the gate held {told}. Leave these domains out, or promote them against the gate "
+            f"the gate held {listing}. Leave these domains out, or promote them against the gate "
             "with force=true"
         )
 
@@ -195,10 +195,10 @@ def _read_sound(folder: Path) -> _Sound:
     weights = hashlib.sha256(contents[WEIGHTS]).hexdigest()
     if bundle.manifest != manifest or weights != manifest.weights_sha256:
         raise Corrupt(f"{folder} changed while it was read. Promote again when nobody writes it")
-    found = weights_digest(bundle.tensors)
-    if found != manifest.weights_digest:
+    digest = weights_digest(bundle.tensors)
+    if digest != manifest.weights_digest:
         raise Corrupt(
-            f"{folder / WEIGHTS} holds tensors of digest {found}, the manifest says "
+            f"{folder / WEIGHTS} holds tensors of digest {digest}, the manifest says "
             f"{manifest.weights_digest}. Publish the domain again"
         )
     return _Sound(manifest, contents)

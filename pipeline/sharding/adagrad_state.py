@@ -1,8 +1,9 @@
-"""What the tables' row-wise Adagrad remembers, written and read under any plan.
+"""The state of the tables' row-wise Adagrad, written and read under any plan.
 
-It is a mean of squares a row, over the columns a worker holds of it: of a table cut into B bands
-of columns, a matrix of rows x B. It moves between workers and between cuts by rows. Between cuts
-by columns it cannot: a band's memory is not another band's. There it starts anew, said aloud.
+The state is one accumulator per row: a sum over steps of the mean square gradient of the columns
+that a worker owns. Of a table that is cut into B bands of columns it is a matrix of rows x B. It
+moves between workers and between cuts by rows. It cannot move between cuts by columns, because
+another band has other squares. There it starts at zero, and a warning says so.
 
     momentum/<table>/r<row>-c<band>.safetensors
 """
@@ -40,12 +41,15 @@ _log = logging.getLogger(__name__)
 
 
 def local_momentum(model: nn.Module) -> list[LocalShard]:
-    """This worker's parts of it, live: one column each, at the number of its band.
+    """Return this worker's parts of the state, not copied.
+
+    Each is a single column; its column offset is the number of its band.
 
     Args:
         model: sharded, its tables trained.
     """
-    kept = {
+    # fbgemm names no table in its state: a part is matched by the address of its weights.
+    by_address = {
         weights_RW.data_ptr(): states[0]
         for module in table_modules(model)
         for weights_RW, states in zip(
@@ -58,7 +62,7 @@ def local_momentum(model: nn.Module) -> list[LocalShard]:
             table=shard.table,
             row_offset=shard.row_offset,
             col_offset=shard.col_offset // shard.tensor_RW.shape[1],
-            tensor_RW=kept[shard.tensor_RW.data_ptr()].view(-1, 1),
+            tensor_RW=by_address[shard.tensor_RW.data_ptr()].view(-1, 1),
         )
         for shard in local_shards(model)
         if shard.tensor_RW.numel()
@@ -73,13 +77,20 @@ def write_momentum(
     folder: str = FOLDER,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> list[dict[str, object]]:
-    """Write it under `directory`, in `folder`; a collective call.
+    """Write the state under `directory`, in `folder`; a collective call.
+
+    Args:
+        model: sharded, its tables trained.
+        directory: the same for every worker.
+        worker: this process.
+        folder: below the directory.
+        max_file_bytes: of one file, at most.
 
     Returns:
         On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
 
     Raises:
-        BadRequest: the disk refuses; on every rank alike.
+        BadRequest: the disk refuses a write; on every rank alike.
     """
     by_rank = together(
         lambda: write_rectangles(
@@ -101,23 +112,23 @@ def read_momentum(
     sizes_before: Mapping[str, tuple[int, int]] | None = None,
     growth: Growth = NOTHING_GROWN,
 ) -> list[str]:
-    """Fill the model's from files, whatever plan wrote them; a collective call.
+    """Fill the model's state from files, whatever plan wrote them; a collective call.
 
     Args:
         model: sharded, its tables trained.
         directory: where the files lie.
         entries: what `write_momentum` returned, on every rank.
         worker: this process.
-        folder: as it was written.
+        folder: below the directory, as it was written.
         sizes_before: rows and width of every table that was written; the model's own when absent.
-        growth: which row of before each row of a grown table continues.
+        growth: the earlier row that each row of a grown table continues.
 
     Returns:
-        A line for each table whose momentum starts anew, wholly or for the rows of new ids; the
+        A line for each table whose state starts at zero, for all rows or for those of new ids; the
         same on every rank.
 
     Raises:
-        BadRequest: a table's momentum is not there, or not of as many rows.
+        BadRequest: a table's state is missing, or has another number of rows.
         Corrupt: a file is missing or not what its entry says. All reach every rank.
     """
     files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
@@ -129,25 +140,25 @@ def read_momentum(
 
     def read() -> list[str]:
         was = {
-            name: _Held(rows, width, _bands(name, rows, by_table.get(name, []), folder))
+            name: _Size(rows, width, _bands(name, rows, by_table.get(name, []), folder))
             for name, (rows, width) in before.items()
             if name in sizes
         }
-        source, bands, anew = Source(directory, files), _bands_held(model), []
+        source, bands, anew = Source(directory, files), _bands_owned(model), []
         for part in local_momentum(model):
             name = part.table
-            now = _Held(*sizes[name], bands[name])
+            now = _Size(*sizes[name], bands[name])
             anew += _read_part(part, source, was.get(name), now, growth.rows.get(name))
         return anew
 
-    told = sorted({line for lines in together(read, worker) for line in lines})
-    for line in told if worker.rank == 0 else []:
+    lines = sorted({line for part in together(read, worker) for line in part})
+    for line in lines if worker.rank == 0 else []:
         _log.warning(line)
-    return told
+    return lines
 
 
-class _Held(NamedTuple):
-    """A table's size, and the bands of columns that its momentum is kept for."""
+class _Size(NamedTuple):
+    """A table's size, and the number of bands of columns that its state has."""
 
     rows: int
     width: int
@@ -155,9 +166,9 @@ class _Held(NamedTuple):
 
 
 def _read_part(
-    part: LocalShard, source: Source, was: _Held | None, now: _Held, origin: RowOrigin | str | None
+    part: LocalShard, source: Source, was: _Size | None, now: _Size, origin: RowOrigin | str | None
 ) -> list[str]:
-    """Fill one part of a table's momentum; a line where it starts anew."""
+    """Fill one part of a table's state, and return a line where it starts at zero."""
     why = _starts_anew(part.table, was, now, origin)
     if why:
         part.tensor_RW.zero_()
@@ -168,8 +179,8 @@ def _read_part(
     return []
 
 
-def _starts_anew(name: str, was: _Held | None, now: _Held, origin: RowOrigin | str | None) -> str:
-    """Return why no row of a table has a memory to continue; empty where rows have one."""
+def _starts_anew(name: str, was: _Size | None, now: _Size, origin: RowOrigin | str | None) -> str:
+    """Return why no row of a table has a state to continue; empty where rows have one."""
     if was is None:
         return "the base had no such table"
     has_rows = was.rows == now.rows or isinstance(origin, RowOrigin)
@@ -185,10 +196,10 @@ def _starts_anew(name: str, was: _Held | None, now: _Held, origin: RowOrigin | s
 
 @torch.no_grad()
 def _read_grown_momentum(part: LocalShard, source: Source, origin: RowOrigin) -> list[str]:
-    """Give each row the memory of the row its id used before, and new ids' rows none.
+    """Give each row the state of the row that its id used before, and zero to rows of new ids.
 
-    A new id starts with the weights of unseen ids, as growth wants it. With their memory too, which
-    many ids share, its steps would be too small to leave them.
+    A new id starts with the weights of unseen ids. Many ids share these, so that their accumulator
+    is large. With it a new id's steps would be too small to move away from them.
     """
     read_grown(
         part.tensor_RW, source.read, origin,
@@ -202,8 +213,8 @@ def _read_grown_momentum(part: LocalShard, source: Source, origin: RowOrigin) ->
     return [f"table {part.table}: the momentum of its new rows starts anew"]
 
 
-def _bands_held(model: nn.Module) -> dict[str, int]:
-    """Into how many bands of columns each table is cut, of which this worker holds a part."""
+def _bands_owned(model: nn.Module) -> dict[str, int]:
+    """Return the number of bands of columns of each table of which this worker owns a part."""
     sizes = unwrap(model).table_sizes
     return {
         shard.table: sizes[shard.table][1] // shard.tensor_RW.shape[1]
@@ -213,7 +224,11 @@ def _bands_held(model: nn.Module) -> dict[str, int]:
 
 
 def _bands(name: str, rows: int, entries: Sequence[FileEntry], folder: str) -> int:
-    """Bands of columns that a table's momentum was kept for."""
+    """Return the number of bands of columns of a table's written state.
+
+    Raises:
+        BadRequest: there are no files, or they do not make up the state of so many rows.
+    """
     if not entries:
         raise BadRequest(f"no momentum of table {name} was written; start a new run")
     matrix = matrix_of(entries)

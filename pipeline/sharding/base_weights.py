@@ -1,11 +1,11 @@
-"""The published base: safetensors files that any number of workers can write and read.
+"""The weights of a base: safetensors files that any number of workers can write and read.
 
     dense.safetensors                       everything but tables, by name
     tables/<table>/r<row>-c<col>.safetensors  a rectangle of a table, from (row, col), as `weight`
 
-The plan that wrote them does not bind the plan that reads them: a reader takes from each file the
-rectangle it needs. Every file is checked against its sha256 before a byte of it is used, and
-base and model are compared entry by entry before a value changes (audit.py).
+They can be read under another plan than the one that wrote them: a reader takes from each file the
+rectangle that it needs. Every file is compared with its sha256 before a byte of it is used. Base
+and model are compared entry by entry before a value changes (audit.py).
 
 Shapes: R rows, W columns of a shard.
 """
@@ -57,15 +57,16 @@ def write_base_weights(
 
     Args:
         model: sharded, or a plain `Recommender` in a world of one.
-        directory: seen by every worker; files of the same name are overwritten.
-        worker: this process. Every rank writes its own shards, rank 0 the dense part.
-        max_file_bytes: weights in one table file, at most.
+        directory: the same for every worker; files of the same name are overwritten.
+        worker: this process. Every rank writes its own shards, rank 0 the dense part too.
+        max_file_bytes: bytes of weights in one table file, at most.
 
     Returns:
         On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
 
     Raises:
-        BadRequest: a table's name cannot be a path, or the disk refuses; on every rank alike.
+        BadRequest: a table's name cannot be a path, or the disk refuses a write; on every rank
+            alike.
     """
 
     def write() -> list[FileEntry]:
@@ -91,24 +92,24 @@ def read_base_weights(
 ) -> list[str]:
     """Fill `model` from published files, whatever plan wrote them; collective where sharded.
 
-    Every difference between the base and the model is refused before a value changes, but for
-    those that an allowance names; what starts fresh keeps the values it has.
+    Every difference between the base and the model is refused before a value changes, unless an
+    allowance names it. What starts fresh keeps the values that it has.
 
     Args:
-        model: sharded in any way, its tables frozen or not, or a plain `Recommender`; its values
+        model: sharded in any way, its tables frozen or not, or a plain `Recommender`. Its values
             are overwritten in place.
         directory: where the files lie.
         entries: what `write_base_weights` returned, on every rank.
-        worker: this process; it reads only files that overlap its shards, and the dense part.
-        allow: differences that are meant, in the words of audit.py; none for frozen tables.
-        growth: where grown tables and moved inputs start from.
+        worker: this process. It reads the dense part, and the files that overlap its shards.
+        allow: allowed differences, in the words of audit.py. Frozen tables allow none.
+        growth: the origins of grown tables and of moved inputs.
 
     Returns:
-        The differences that were let through, a line each, the same on every rank.
+        A line for each accepted difference, the same on every rank.
 
     Raises:
-        BadRequest: the base and the model differ in a way no allowance names, the files do not
-            make up whole tables, or a value has no place in a frozen table's precision.
+        BadRequest: the base and the model differ in a way that no allowance names, the files do
+            not make up whole tables, or a value is outside the range of a frozen table's precision.
         Corrupt: a file is missing or not what its entry says. All reach every rank.
     """
     files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
@@ -116,7 +117,8 @@ def read_base_weights(
     def read() -> list[str]:
         tables, source = unwrap(model).tables, Source(directory, files)
         is_frozen = isinstance(tables, FrozenTables)
-        findings, told = _audited(model, directory, files, () if is_frozen else allow, growth)
+        findings, lines = _audited(model, directory, files, () if is_frozen else allow, growth)
+        # Reversed: of two differences of an entry the first counts, which is that of its shape.
         kinds = {(finding.part, finding.name): finding.kind for finding in reversed(findings)}
         if isinstance(tables, FrozenTables):
             tables.fill(source.read)
@@ -124,7 +126,7 @@ def read_base_weights(
             for shard in local_shards(model):
                 _fill_shard(shard, source, kinds.get(("table", shard.table)), growth)
         _fill_dense(model, directory / DENSE_PATH, kinds, growth)
-        return told
+        return lines
 
     return together(read, worker)[0]
 
@@ -137,7 +139,9 @@ def audit_base(
     allow: Collection[str] = (),
     growth: Growth = NOTHING_GROWN,
 ) -> list[str]:
-    """What `read_base_weights` would say of this model, whose tables may be on the meta device.
+    """Return the lines that `read_base_weights` would return, without reading any table.
+
+    The model's tables may be on the meta device.
 
     Raises:
         BadRequest: as `read_base_weights`.
@@ -157,19 +161,20 @@ def read_frozen_base(
     worker: Worker,
     mapped_at: MapFolder | None = None,
 ) -> Recommender:
-    """The published base with frozen tables; a collective call.
+    """Freeze a model and fill it from a base's files; a collective call.
 
     Args:
-        model: of the base's shape, its tables on the meta device; it is changed and returned.
-        plan: where each table lies.
-        precisions: the type of each table.
+        model: of the base's shape, its tables on the meta device. It is changed and returned.
+        plan: the ranks of each table.
+        precisions: the type of each table's entries.
         directory: where the base's files lie.
         entries: of these files.
         worker: this process.
-        mapped_at: where tables are mapped whole from local disk, instead of the plan.
+        mapped_at: folder from which tables are mapped whole, instead of the plan; None to follow
+            the plan.
 
     Raises:
-        BadRequest: as `read_base_weights`, or a precision cannot hold a table.
+        BadRequest: as `read_base_weights`, or a table cannot be stored in its precision.
         Corrupt: as `read_base_weights`.
     """
     freeze(model)
@@ -186,10 +191,10 @@ def _audited(
     allow: Collection[str],
     growth: Growth,
 ) -> tuple[list[Finding], list[str]]:
-    """What differs between files and model, and the lines that tell it, once all of it is allowed.
+    """Compare files and model; return all differences, and a line for each.
 
     Raises:
-        BadRequest: some of it is not.
+        BadRequest: a difference is not allowed, or files do not make up whole tables.
         Corrupt: the dense part is not what its entry says.
     """
     by_table: dict[str | None, list[FileEntry]] = {}
@@ -212,12 +217,12 @@ def _audited(
         moved = _moved(model, tensors, own, growth)
         findings += audit.dense(tensors, own, relaid=moved)
         names["dense"] = tensors.keys() | own.keys()
-    told = audit.refuse_unnamed(findings, allow, broken=broken, names=names, where=str(directory))
-    return findings, told
+    lines = audit.refuse_unnamed(findings, allow, broken=broken, names=names, where=str(directory))
+    return findings, lines
 
 
 def _dense_entries(directory: Path, entry: FileEntry) -> dict[str, Entry]:
-    """The tensors of the dense part, from its header."""
+    """Return shape and type of the dense part's tensors, from the file's header."""
     verify_file(directory, entry)
     with opened(directory / entry.path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -230,7 +235,10 @@ def _dense_entries(directory: Path, entry: FileEntry) -> dict[str, Entry]:
 def _moved(
     model: nn.Module, published: Mapping[str, Entry], own: Mapping[str, Entry], growth: Growth
 ) -> dict[str, Kind]:
-    """Dense tensors that run along x, where x is laid out otherwise than in the base."""
+    """Return the dense tensors that can move to the model's layout of x: `grown` or `relaid`.
+
+    There are none where x is laid out as in the base.
+    """
     origin = growth.inputs
     if origin is None or origin.is_same:
         return {}
@@ -246,7 +254,7 @@ def _moved(
 
 
 def _fill_shard(shard: LocalShard, source: Source, kind: Kind | None, growth: Growth) -> None:
-    """Give this worker's part of a table its values."""
+    """Fill this worker's part of a table, unless it starts fresh."""
     table, row, col = shard.table, shard.row_offset, shard.col_offset
     if kind == "grown":
         origin = growth.rows[table]
@@ -259,7 +267,7 @@ def _fill_shard(shard: LocalShard, source: Source, kind: Kind | None, growth: Gr
 def _fill_dense(
     model: nn.Module, path: Path, kinds: Mapping[tuple[audit.Part, str], Kind], growth: Growth
 ) -> None:
-    """Copy the dense part into the model, name by name."""
+    """Copy the dense part into the model, tensor by tensor, except what starts fresh."""
     along = unwrap(model).along_x() if growth.inputs else {}
     with opened(path) as file, torch.no_grad():
         for name, tensor in _state(model):
@@ -271,5 +279,5 @@ def _fill_dense(
 
 
 def _state(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """The dense part, by name."""
+    """Return the model's dense tensors with their names."""
     return dense_state(model).items()

@@ -1,7 +1,7 @@
-"""What TorchRec's planner expects of a table that is cut in a given way: time and memory.
+"""Time and memory that TorchRec's planner estimates for a table that is cut in a given way.
 
-Its milliseconds follow from constants of a machine. Left alone, those are the planner's own, of
-cards and links that are not named; given measured ones, they are this machine's.
+Its milliseconds follow from bandwidths of a machine. By default these are the planner's own, of
+cards and links that it does not name. With measured bandwidths they are this machine's.
 """
 
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "int8": torch.int8,
 }
-"""Of the entries that the planner counts; it has none of half a byte."""
+"""Types of entries that the planner can count. It knows none of half a byte."""
 _MS = 1e3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bandwidths:
-    """What a machine was measured to give each worker, in bytes/s."""
+    """A machine's measured bandwidths for each worker, in bytes/s."""
 
     memory: float
     link: float
@@ -50,12 +50,12 @@ class Bandwidths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """Of one table."""
+    """Time and memory of one table."""
 
     step_ms: float
-    """Milliseconds of a step on the worker that takes longest."""
+    """Milliseconds of a step on the slowest worker."""
     held_bytes: int
-    """Bytes of the worker that holds most; of a trained table, ids and sums under way included."""
+    """Bytes of the fullest worker. For a trained table they include ids and sums in flight."""
 
 
 def expected(
@@ -70,33 +70,35 @@ def expected(
     ids_per_row: int,
     measured: Bandwidths | None = None,
 ) -> Estimate | None:
-    """The planner's estimate for this one way of cutting the table.
+    """Return the planner's estimate for one way of cutting a table.
 
     Args:
-        shape: the table; each of its features reads `ids_per_row` ids a row.
+        shape: the table.
         kind: how it is cut.
         precision: the type of its entries.
-        is_trained: with row-wise Adagrad and a backward pass; else it is looked up alone.
+        is_trained: True with row-wise Adagrad and a backward pass, False for lookups alone.
         world: number of workers, all on one machine.
         device_type: `cpu` or `cuda`.
-        local_rows: rows of the log in a worker's step.
-        ids_per_row: ids of a bag.
-        measured: this machine's bandwidths, in the place of the planner's.
+        local_rows: rows of the log in one worker's step.
+        ids_per_row: ids that each feature of the table reads per row of the log.
+        measured: this machine's bandwidths; the planner's own when absent.
 
     Returns:
-        The estimate; scales and biases of int8 rows are not in it. None for int4, which the
-        planner cannot count.
+        The estimate, without the scales and biases of int8 rows. None for int4, which the planner
+        cannot count.
     """
     if precision not in _DTYPES:
         return None
     tables = _on_meta(shape, _DTYPES[precision])
     if is_trained:
         weight_RW = tables.embedding_bags[shape.name].weight
-        weight_RW._optimizer_classes = [RowWiseAdagrad]  # where the planner looks for it
+        # The planner reads the optimiser from this attribute (torchrec 1.8).
+        weight_RW._optimizer_classes = [RowWiseAdagrad]
     constraints = {
         shape.name: ParameterConstraints(
             sharding_types=[kind],
             compute_kernels=[EmbeddingComputeKernel.FUSED.value],
+            # Else the planner cuts columns into bands of its own choice.
             min_partition=shape.width // world if kind == "column_wise" else None,
             pooling_factors=[float(ids_per_row)] * len(shape.features),
             output_dtype=DataType.FP32,
@@ -118,7 +120,7 @@ def expected(
 
 
 def _on_meta(shape: TableShape, dtype: torch.dtype) -> EmbeddingBagCollection:
-    """The table without its memory."""
+    """Build the table without its memory."""
     config = EmbeddingBagConfig(
         name=shape.name,
         num_embeddings=shape.rows,
@@ -126,14 +128,14 @@ def _on_meta(shape: TableShape, dtype: torch.dtype) -> EmbeddingBagCollection:
         feature_names=list(shape.features),
     )
     tables = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
-    if dtype != torch.float32:  # torchrec itself would make fp16 of whatever is not fp32
+    if dtype != torch.float32:  # torchrec itself would turn every other type into fp16
         weight_RW = torch.empty(shape.rows, shape.width, dtype=dtype, device="meta")
         tables.embedding_bags[shape.name].weight = nn.Parameter(weight_RW, requires_grad=False)
     return tables
 
 
 def _topology(world: int, device_type: str, measured: Bandwidths | None) -> Topology:
-    """The machine as the planner sees it; its bandwidths are in bytes a millisecond."""
+    """Describe the machine to the planner, with bandwidths in bytes per millisecond."""
     hardware = HardwareConfig()
     if measured is not None:
         memory, link = measured.memory / _MS, measured.link / _MS

@@ -1,13 +1,14 @@
-"""Rows asked of the workers that hold them, in three collective calls.
+"""Look up rows that other workers own, in three collective calls.
 
-    sizes       how much each worker asks of each other
-    requests    numbers of rows; for bags that are summed before they travel, also their lengths
-    answers     a row for each number, as it is stored; or the fp32 sum of each bag
+    sizes       how many rows and bags each worker requests from each other worker
+    requests    row numbers; for bags that their owners sum, also how many rows each bag has
+    answers     the stored bytes of each requested row, or the fp32 sum of each bag
 
-Every worker brings the same number of questions, over the same stores, in the same order; each
-question may be empty.
+Every worker brings the same number of questions, to the same stores, in the same order. A question
+may be empty.
 
-Shapes: I ids, G bags, M bags with ids on one owner, N bytes of a row, W columns.
+Shapes: I ids, G bags, M parts of bags (the ids of one bag on one owner), N bytes of a row,
+W columns.
 """
 
 from collections.abc import Sequence
@@ -30,46 +31,57 @@ class Store:
 
     bytes_RN: Tensor
     lookup: Lookup
+    """Sums stored rows."""
     partial: Lookup
-    """Of fp32 rows of the same width: sums of sums."""
+    """Sums fp32 rows of the same width: the sums that several owners answer for one bag."""
 
     def sums(self, rows_I: Tensor, offsets_G1: Tensor) -> Tensor:
-        """The sums of bags of this worker's own rows."""
+        """Return the sum of each bag of this worker's own rows, (G, W) in fp32."""
         return self.lookup(self.bytes_RN, rows_I, offsets_G1)
 
     def answer_bytes(self, *, is_summed: bool) -> int:
-        """Bytes in which a row, or the sum of a bag, travels."""
+        """Return the bytes of one answer: of a stored row, or of the fp32 sum of a bag."""
         return _FP32_BYTES * self.lookup.width if is_summed else self.bytes_RN.shape[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Bags of rows, each row on some worker; their sums are the answer."""
+    """Bags of rows, each row on some worker; the answer is the sum of each bag."""
 
     store: Store
     is_summed: bool
-    """Whether owners add up the rows of a bag before they travel."""
+    """Whether owners sum the rows of a bag before they answer."""
     owners_I: Tensor
-    """The rank that holds each row."""
+    """The rank that owns each row."""
     rows_I: Tensor
-    """The row of that rank's store."""
+    """The number of each row in its owner's store."""
     offsets_G1: Tensor
-    """Where each bag begins, and where the last one ends."""
+    """Index in `rows_I` at which each bag begins, then the end of the last one."""
 
 
 class _Sent(NamedTuple):
-    """A question in the order of its owners, and what becomes of their answers."""
+    """A question in the order of its owners, and how their answers are summed."""
 
     rows_I: Tensor
+    """Row numbers, sorted by owner."""
     ids: list[int]
+    """Row numbers per owner."""
     lengths_M: Tensor
+    """Rows of each part of a bag, sorted by owner; none where bags are not summed by owners."""
     bags: list[int]
+    """Parts of bags per owner."""
     answer_ids: Tensor
+    """Index of the answer that each term of a sum is, bag after bag."""
     answer_offsets: Tensor
+    """Index in `answer_ids` at which each bag begins, then the end of the last one."""
 
 
 def exchange(questions: Sequence[Question], worker: Worker) -> list[Tensor]:
-    """The sums (G, W) each question asks for; a collective call.
+    """Return the sums (G, W) of each question; a collective call.
+
+    Args:
+        questions: as many on every worker, to the same stores in the same order.
+        worker: this process.
 
     Raises:
         ValueError: another worker has called `refuse`.
@@ -86,26 +98,36 @@ def exchange(questions: Sequence[Question], worker: Worker) -> list[Tensor]:
 
 
 def refuse(num_questions: int, worker: Worker) -> None:
-    """Take the place of `exchange` on a worker that cannot ask; every other one then raises."""
+    """Call this instead of `exchange` on a worker that cannot ask; every other worker then raises.
+
+    Without it the other workers would wait for this one for ever.
+
+    Args:
+        num_questions: as many as the others bring.
+        worker: this process.
+    """
     _send_sizes([[(-1, -1)] * num_questions for _ in range(worker.world)], worker)
 
 
 def _by_owner(question: Question, world: int) -> _Sent:
-    """Sort the rows by owner, keeping their order; and where bags are summed, cut them by owner."""
+    """Sort a question's rows by owner; where owners sum bags, cut each bag into parts by owner."""
+    # Stable: within an owner bags stay in order, as `unique_consecutive` below needs them.
     order_I = torch.argsort(question.owners_I, stable=True)
     ids = torch.bincount(question.owners_I, minlength=world).tolist()
     rows_I = question.rows_I.index_select(0, order_I)
     if not question.is_summed:
-        place_I = torch.empty_like(rows_I)
-        place_I[order_I] = torch.arange(len(rows_I), dtype=rows_I.dtype, device=rows_I.device)
-        return _Sent(rows_I, ids, rows_I[:0], [0] * world, place_I, question.offsets_G1)
+        # The inverse of the sort: answers are summed where they arrive, without a sorted copy.
+        index_I = torch.empty_like(rows_I)
+        index_I[order_I] = torch.arange(len(rows_I), dtype=rows_I.dtype, device=rows_I.device)
+        return _Sent(rows_I, ids, rows_I[:0], [0] * world, index_I, question.offsets_G1)
     bags = len(question.offsets_G1) - 1
     bag_I = torch.arange(bags, device=rows_I.device).repeat_interleave(
         question.offsets_G1.diff(), output_size=len(rows_I)
     )
+    # One key for owner and bag: runs of equal keys are the parts of bags, in the order of answers.
     key_I = question.owners_I.long().mul_(bags).add_(bag_I).index_select(0, order_I)
     key_M, lengths_M = key_I.unique_consecutive(return_counts=True)
-    owner_M, bag_M = key_M // max(bags, 1), key_M % max(bags, 1)
+    owner_M, bag_M = key_M // max(bags, 1), key_M % max(bags, 1)  # max: no division by 0 bags
     return _Sent(
         rows_I=rows_I,
         ids=ids,
@@ -117,18 +139,22 @@ def _by_owner(question: Question, world: int) -> _Sent:
 
 
 def offsets_of(lengths_G: Tensor) -> Tensor:
-    """Where each of the bags begins, and where the last one ends."""
+    """Return the index at which each bag begins, then the end of the last one, as int64.
+
+    Args:
+        lengths_G: ids of each bag.
+    """
     offsets_G1 = lengths_G.new_zeros(len(lengths_G) + 1, dtype=torch.int64)
     torch.cumsum(lengths_G, dim=0, out=offsets_G1[1:])
     return offsets_G1
 
 
 _Sizes = list[list[tuple[int, int]]]
-"""By rank and question: row numbers, and bags that are summed."""
+"""By rank and question: how many row numbers, and how many parts of bags that owners sum."""
 
 
 def _send_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
-    """The first call: what every other rank asks of this one."""
+    """Make the first call; return how much every other rank requests from this one."""
     sent = torch.tensor(sizes, dtype=torch.int64, device=worker.device)
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent)
@@ -137,6 +163,7 @@ def _send_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
 
 
 def _exchange_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
+    """Make the first call, and raise where a worker called `refuse`: its sizes are negative."""
     asked = _send_sizes(sizes, worker)
     for rank, theirs in enumerate(asked):
         if any(ids < 0 for ids, _ in theirs):
@@ -147,8 +174,9 @@ def _exchange_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
 def _exchange_requests(
     sent: Sequence[_Sent], sizes: _Sizes, asked: _Sizes
 ) -> list[tuple[Tensor, ...]]:
-    """The second call: by rank, its row numbers and lengths, question after question."""
+    """Make the second call; return each rank's row numbers and lengths, question after question."""
     parts = [(s.rows_I.split(s.ids), s.lengths_M.split(s.bags)) for s in sent]
+    # Rows and lengths of all questions in one message: a call costs more than the bytes it sends.
     message = torch.cat(
         [
             p
@@ -173,16 +201,17 @@ def _exchange_answers(
     sizes: _Sizes,
     asked: _Sizes,
 ) -> list[tuple[Tensor, ...]]:
-    """The third call: by owner, the bytes that answer each question."""
+    """Make the third call; return the bytes with which each owner answers each question."""
     given = [_answer_sizes(questions, theirs) for theirs in asked]
     wanted = [_answer_sizes(questions, mine) for mine in sizes]
     device = questions[0].rows_I.device
     message = torch.empty(sum(map(sum, given)), dtype=torch.uint8, device=device)
-    places = message.split([size for theirs in given for size in theirs])
+    # Views of the message, into which answers are written: no answer is copied before it is sent.
+    slots = message.split([size for theirs in given for size in theirs])
     for rank, parts in enumerate(requests):
         for number, question in enumerate(questions):
-            place = places[rank * len(questions) + number]
-            _answer(question, parts[2 * number], parts[2 * number + 1], place)
+            slot = slots[rank * len(questions) + number]
+            _answer(question, parts[2 * number], parts[2 * number + 1], slot)
     received = _all_to_all(message, list(map(sum, given)), list(map(sum, wanted)))
     return [
         part.split(lengths)
@@ -191,25 +220,30 @@ def _exchange_answers(
 
 
 def _answer_sizes(questions: Sequence[Question], sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """Bytes of the answers to so many row numbers and bags of each question."""
+    """Return the bytes of the answers to each question.
+
+    Args:
+        questions: what is asked.
+        sizes: row numbers and parts of bags of each question.
+    """
     return [
         (bags if q.is_summed else ids) * q.store.answer_bytes(is_summed=q.is_summed)
         for q, (ids, bags) in zip(questions, sizes, strict=True)
     ]
 
 
-def _answer(question: Question, rows_I: Tensor, lengths_M: Tensor, place: Tensor) -> None:
-    """Write what was asked for into its place in the message."""
+def _answer(question: Question, rows_I: Tensor, lengths_M: Tensor, out: Tensor) -> None:
+    """Write the answer to another rank's question into its part of the message."""
     store = question.store
     if question.is_summed:
-        place.copy_(store.sums(rows_I, offsets_of(lengths_M)).view(torch.uint8).flatten())
+        out.copy_(store.sums(rows_I, offsets_of(lengths_M)).view(torch.uint8).flatten())
     else:
-        out_IN = place.view(len(rows_I), store.bytes_RN.shape[1])
+        out_IN = out.view(len(rows_I), store.bytes_RN.shape[1])
         torch.index_select(store.bytes_RN, 0, rows_I, out=out_IN)
 
 
 def _sums(question: Question, sent: _Sent, parts: Sequence[Tensor]) -> Tensor:
-    """All owners' answers to a question, added up by bag."""
+    """Sum all owners' answers to a question by bag."""
     store = question.store
     rows_MN = torch.cat(list(parts)).view(-1, store.answer_bytes(is_summed=question.is_summed))
     lookup = store.partial if question.is_summed else store.lookup
@@ -217,7 +251,13 @@ def _sums(question: Question, sent: _Sent, parts: Sequence[Tensor]) -> Tensor:
 
 
 def _all_to_all(message: Tensor, sent: list[int], received: list[int]) -> Tensor:
-    """Each rank's part of the message to that rank; what all of them sent here, in their order."""
+    """Send each rank its part of a message; return what all ranks sent here, in order of rank.
+
+    Args:
+        message: the parts, one after the other.
+        sent: elements of each part.
+        received: elements that each rank sends here.
+    """
     answer = message.new_empty(sum(received))
     dist.all_to_all_single(answer, message, received, sent)
     return answer

@@ -1,8 +1,8 @@
-"""Frozen tables, held in pieces by the workers: ids go out, rows or sums of rows come back.
+"""Frozen tables, cut over the workers: ids are sent, rows or sums of rows come back.
 
-There is no optimiser state, no backward pass and no gradient traffic. A lookup takes the three
-collective calls of `exchange`, and none where a worker holds everything: alone, or because every
-table is mapped whole from local disk.
+There is no optimiser state, no backward pass and no gradient traffic. A lookup makes the three
+collective calls of `exchange`. It makes none where a worker has every table whole: because it is
+alone, or because tables are mapped from local disk.
 
 Shapes: B bags of a feature, I ids, R rows, W columns, N bytes of a row.
 """
@@ -36,28 +36,30 @@ from iak.pipeline.sharding.stacks import (
 from iak.schemas.job import Precision
 
 BUFFER_BYTES = 16 * 2**20
-"""Rows in fp32 that are read before they are turned into bytes."""
+"""Bytes of fp32 rows that are read from files at a time."""
 BLOCK_BYTES = 2**20
-"""Rows in fp32 that are turned into bytes at a time. What that takes fits into any hole of the
-heap; the aligned blocks of many megabytes that whole buffers take leave holes that none fills."""
+"""Bytes of fp32 rows that are encoded at a time. Small blocks are reused by the allocator; encoding
+whole buffers would allocate many aligned megabytes each time and fragment the heap."""
 
 
 class ReadRows(Protocol):
-    """Fills `out_RW` with the part of a table that starts at (row, col)."""
+    """A function that reads parts of tables in fp32."""
 
     def __call__(self, out_RW: Tensor, *, table: str, row: int, col: int) -> None:
-        """Read."""
+        """Fill `out_RW` with the part of a table that begins at (row, col)."""
 
 
 class Bags(NamedTuple):
-    """A feature's ids, bag after bag, and how many each bag has."""
+    """A feature's bags."""
 
     ids_I: Tensor
+    """Ids, bag after bag."""
     lengths_B: Tensor
+    """Ids of each bag."""
 
 
 class FrozenTables(nn.Module):
-    """What stands in `Recommender.tables` of a frozen base."""
+    """The tables of a frozen base; they replace `Recommender.tables`."""
 
     def __init__(
         self,
@@ -72,14 +74,14 @@ class FrozenTables(nn.Module):
 
         Args:
             shapes: the tables.
-            plan: where each lies, from `plan_tables` for this world.
+            plan: the ranks of each table, from `plan_tables` for this world.
             worker: this process.
-            precisions: the type of each table.
-            mapped_at: the base's folder on this machine's disk: every worker maps every table
-                whole from files in it, and the plan is not used.
+            precisions: the type of each table's entries.
+            mapped_at: the base's folder on this machine's disk. Every worker then maps every table
+                whole from files in it, and the plan is not used. None to follow the plan.
 
         Raises:
-            BadRequest: a table cannot be held in its precision, or a GPU shall map it.
+            BadRequest: a table cannot be stored in its precision, or a GPU shall map it.
         """
         super().__init__()
         if mapped_at is not None and worker.device.type != "cpu":
@@ -97,38 +99,42 @@ class FrozenTables(nn.Module):
         pieces = planned_pieces(plan) if self.is_shared else whole_pieces(shapes)
         self.stacks = stacks_of(shapes, list(pieces), precisions)
         self.stores = [self._store(stack) for stack in self.stacks]
+        # Row numbers are sent: int32 halves their bytes where no rank has too many rows.
         longest = max(s.rows_on(piece.rank) for s in self.stacks for piece in s.pieces)
         row_type = torch.int32 if longest <= INT32_ROWS else torch.int64
         self._no_rows = torch.empty(0, dtype=row_type, device=worker.device)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of rows that this worker holds, or maps."""
+        """Bytes of rows that this worker stores or maps."""
         return sum(store.bytes_RN.numel() for store in self.stores)
 
     def fill(self, read: ReadRows) -> None:
-        """Give the tables their values; a bounded buffer is all it takes besides them.
+        """Give the tables their values. Besides the tables it takes a buffer of bounded size.
+
+        Args:
+            read: reads parts of the published tables.
 
         Raises:
-            BadRequest: a value cannot be held in its table's precision.
+            BadRequest: a value is outside the range of its table's precision.
             Corrupt: a mapped file is not what was written.
         """
         if self.mapped_at is not None:
             self._map(self.mapped_at, read)
             return
         for stack, store in zip(self.stacks, self.stores, strict=True):
-
+            # `store=store` binds this turn's store: a closure would see the loop's last one.
             def keep(first: int, bytes_RN: Tensor, store: Store = store) -> None:
-                rows, width = bytes_RN.shape
+                rows, width = bytes_RN.shape  # on CUDA a row may be longer, for its alignment
                 store.bytes_RN[first : first + rows, :width].copy_(bytes_RN)
 
             self._encode(stack, read, keep)
 
     @torch.no_grad()
     def forward(self, ids: KeyedJaggedTensor) -> dict[str, Tensor]:
-        """The SUM of every bag: feature -> (B, width), fp32.
+        """Return the SUM of every bag: feature -> (B, width), fp32.
 
-        A collective call where tables are sharded; workers may bring any numbers of rows.
+        A collective call where tables are sharded. Workers may bring different numbers of rows.
 
         Raises:
             ValueError: an id is outside its table, here or on another worker.
@@ -137,9 +143,9 @@ class FrozenTables(nn.Module):
 
     @torch.no_grad()
     def sequences(self, ids: KeyedJaggedTensor) -> dict[str, Tensor]:
-        """The row of every id, in the order of `ids`: feature -> (its ids, width), fp32.
+        """Return the row of every id, in the order of `ids`: feature -> (its ids, width), fp32.
 
-        Collective, and raising, as `forward`.
+        It is a collective call like `forward`, and raises what `forward` raises.
         """
         return self._sums(
             {
@@ -149,10 +155,10 @@ class FrozenTables(nn.Module):
         )
 
     def local_shards(self) -> list[LocalShard]:
-        """The parts of tables this worker answers for, live, each element on one worker alone.
+        """Return this worker's parts of tables, not copied; each element is on one worker alone.
 
-        fp32 and fp16 as numbers; int8 and int4 as bytes, scale and bias first. Of mapped tables,
-        which every worker holds, each shows a share of the rows.
+        fp32 and fp16 come as numbers; int8 and int4 as bytes, scale and bias first. Mapped tables
+        are whole on every worker, so that each returns an equal share of the rows.
         """
         return [
             self._shard(stack, store, piece)
@@ -161,7 +167,7 @@ class FrozenTables(nn.Module):
         ]
 
     def describe(self) -> list[dict[str, object]]:
-        """Where each table lies, and in what: a line each, as a person or JSON can hold it."""
+        """Return a line per table for records: its ranks, precision and bytes per rank."""
         lines: list[dict[str, object]] = []
         for name, shape in self.shapes.items():
             pieces = [p for stack in self.stacks for p in stack.pieces if p.table == name]
@@ -180,7 +186,7 @@ class FrozenTables(nn.Module):
         return lines
 
     def _store(self, stack: Stack) -> Store:
-        """The stack's memory on this worker, not yet written; none of it for one that is mapped."""
+        """Allocate a stack's memory on this worker, not initialised; no rows where it is mapped."""
         device = self.worker.device
         stride = quantised.stride_bytes(stack.precision, stack.width, device)
         rows = 0 if self.mapped_at else stack.rows_on(self.rank)
@@ -191,10 +197,15 @@ class FrozenTables(nn.Module):
         )
 
     def _encode(self, stack: Stack, read: ReadRows, keep: Callable[[int, Tensor], object]) -> None:
-        """Hand this worker's rows of a stack to `keep`, as bytes, some at a time and in order.
+        """Encode this worker's rows of a stack, and pass them to `keep` block by block, in order.
 
-        What is handed over is freed when `keep` returns, before the next rows are read.
+        Args:
+            stack: whose rows.
+            read: reads parts of the published tables.
+            keep: is called with the stack's row at which a block begins, and with its bytes. They
+                are freed when it returns, before the next block is encoded.
         """
+        # Scale and bias come from all columns of a row, also where the piece has some of them.
         whole = has_scale(stack.precision)
         for piece in (p for p in stack.pieces if p.rank == self.rank):
             width = self.shapes[piece.table].width if whole else piece.cols
@@ -209,7 +220,7 @@ class FrozenTables(nn.Module):
 
     @staticmethod
     def _bytes_of(rows_RW: Tensor, stack: Stack, piece: Piece, row: int) -> Tensor:
-        """Rows as a piece of the stack holds them; `row` is the table's number of the first."""
+        """Encode rows as a piece of the stack stores them; `row` is the table's first of them."""
         precision = stack.precision
         bytes_RN = quantised.to_bytes(rows_RW, precision, table=piece.table, first_row=row)
         if has_scale(precision) and piece.cols < rows_RW.shape[1]:
@@ -217,11 +228,12 @@ class FrozenTables(nn.Module):
         return bytes_RN
 
     def _map(self, where: MapFolder, read: ReadRows) -> None:
-        """Map every stack from its file; write the files first where this machine has none."""
+        """Map every stack from its file, and write the files first where this machine has none."""
         layout = [
             (stack.precision, stack.width, [(p.table, p.rows) for p in stack.pieces])
             for stack in self.stacks
         ]
+        # The key names the folder: another layout of the same base has files of its own.
         key = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:12]
         names = [f"{stack.precision}-{stack.width}" for stack in self.stacks]
         strides = [store.bytes_RN.shape[1] for store in self.stores]
@@ -240,7 +252,7 @@ class FrozenTables(nn.Module):
         remove_unused(where.path.parent, days=where.days)
 
     def _sums(self, bags: Mapping[str, Bags]) -> dict[str, Tensor]:
-        """Every feature's sums, wherever its rows lie."""
+        """Return every feature's sums, whichever ranks own the rows."""
         try:
             asked = [
                 pair
@@ -248,7 +260,7 @@ class FrozenTables(nn.Module):
                 for pair in self._questions(stack, store, bags)
             ]
         except ValueError:
-            if self.is_shared:
+            if self.is_shared:  # two questions per stack; the other workers wait in `exchange`
                 refuse(2 * len(self.stacks), self.worker)
             raise
         questions = [question for _, question in asked]
@@ -267,7 +279,11 @@ class FrozenTables(nn.Module):
     def _questions(
         self, stack: Stack, store: Store, bags: Mapping[str, Bags]
     ) -> Iterator[tuple[tuple[Stack, list[int]], Question]]:
-        """What to ask of a stack, with the lanes that ask: as stored, and where shared, summed."""
+        """Yield the questions to a stack, each with the lanes that ask it.
+
+        Where tables are shared there are two: of lanes whose rows come as stored, and of lanes
+        whose bags their owners sum. Each lane takes what needs fewer bytes in this batch.
+        """
         numbers = list(range(len(stack.lanes)))
         if not self.is_shared:
             yield (stack, numbers), self._question(stack, store, bags, numbers, is_summed=False)
@@ -277,6 +293,7 @@ class FrozenTables(nn.Module):
             lanes = []
             for number in numbers:
                 ids_I, lengths_B = bags[stack.lanes[number].feature]
+                # At best each bag has one owner: as many sums come back as there are bags with ids.
                 is_long = len(ids_I) * stored > int(lengths_B.count_nonzero()) * summed
                 if is_long == is_summed:
                     lanes.append(number)
@@ -291,7 +308,7 @@ class FrozenTables(nn.Module):
         *,
         is_summed: bool,
     ) -> Question:
-        """The bags of some lanes as rows of stacks."""
+        """Address the bags of some lanes: the owner and the stack's row of each id."""
         read = [bags[stack.lanes[number].feature] for number in lanes]
         owners_I, rows_I = stack.address(lanes, [part.ids_I for part in read], self._no_rows)
         lengths = [part.lengths_B for part in read]
@@ -305,7 +322,7 @@ class FrozenTables(nn.Module):
         )
 
     def _shown(self, stack: Stack) -> Iterator[Piece]:
-        """The pieces whose elements this worker answers for."""
+        """Yield the pieces whose elements `local_shards` returns on this worker."""
         for piece in stack.pieces:
             if self.mapped_at is not None:
                 share = -(-piece.rows // self.worker.world)
@@ -316,13 +333,13 @@ class FrozenTables(nn.Module):
                 yield piece
 
     def _shard(self, stack: Stack, store: Store, piece: Piece) -> LocalShard:
-        """A piece as what its precision holds: numbers, or bytes."""
+        """View a piece as its precision stores it: as numbers, or as bytes."""
         bytes_RN = store.bytes_RN[piece.first : piece.first + piece.rows]
         bytes_RN = bytes_RN[:, : row_bytes(stack.precision, piece.cols)]
         tensor_RW, col = bytes_RN, piece.col
         if not has_scale(stack.precision):
             tensor_RW = bytes_RN.view(torch.float32 if stack.precision == "fp32" else torch.float16)
-        elif piece.col > 0:  # the first columns' piece shows the scale and bias of all
+        elif piece.col > 0:  # scale and bias are copies here: the first columns' piece returns them
             tensor_RW = bytes_RN[:, SCALE_BYTES:]
             col = SCALE_BYTES + quantised.column_bytes(stack.precision, piece.col)
         return LocalShard(
@@ -331,7 +348,7 @@ class FrozenTables(nn.Module):
 
 
 def _bags_of(ids: KeyedJaggedTensor) -> dict[str, Bags]:
-    """Every feature's bags.
+    """Split a batch into every feature's bags.
 
     Raises:
         ValueError: lengths and ids do not belong together.
@@ -346,14 +363,14 @@ def _bags_of(ids: KeyedJaggedTensor) -> dict[str, Bags]:
 
 
 def _joined(bands: Sequence[tuple[int, Tensor]]) -> Tensor:
-    """A feature's columns, band after band."""
+    """Join a feature's bands of columns, given as (first column, sums)."""
     if len(bands) == 1:
         return bands[0][1]
     return torch.cat([sums for _, sums in sorted(bands, key=lambda band: band[0])], dim=1)
 
 
 def _sharding_type(pieces: Sequence[Piece], shape: TableShape) -> str:
-    """In the words of the plan."""
+    """Return how a table is cut, in the words of a plan."""
     if len(pieces) == 1:
         return "table_wise"
     return "row_wise" if pieces[0].cols == shape.width else "column_wise"

@@ -1,4 +1,4 @@
-"""A model that is larger than a published base: where its rows and its inputs come from.
+"""Fill a model that is larger than its published base: the origin of its rows and its inputs.
 
 Shapes: R rows, W columns of a part of a table.
 """
@@ -19,23 +19,32 @@ from iak.schemas.feature import FIRST_ROW
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Growth:
-    """What of a model starts from other places than its own."""
+    """Parts of a model that start from other rows or units of the base than their own numbers."""
 
     rows: Mapping[str, RowOrigin | str] = field(default_factory=dict)
-    """Table -> where its rows come from, or why they come from nowhere."""
+    """Table -> the base's row of each of its rows, or the reason why there is none."""
     inputs: InputOrigin | None = None
-    """Where the units of x come from, where they moved."""
+    """The base's unit of each unit of x; None where x is laid out as in the base."""
 
 
 @torch.no_grad()
 def read_grown(
     out_RW: Tensor, read: ReadRows, origin: RowOrigin, *, table: str, row: int, col: int
 ) -> None:
-    """Fill `out_RW`, the part of a grown table that starts at (row, col), from the table before.
+    """Fill the part of a grown table that begins at (row, col) from the base's table.
 
-    Beside it a buffer or two of BUFFER_BYTES are held, however long the tables are.
+    It takes one or two buffers of BUFFER_BYTES besides, however long the tables are.
+
+    Args:
+        out_RW: the part, overwritten in place.
+        read: reads the base's tables.
+        origin: the base's row of each row.
+        table: name.
+        row: first row of the part.
+        col: first column of the part.
     """
     cols = out_RW.shape[1]
+    # The rows of missing and unseen ids lie at the start of the table, far from the other origins.
     first_RW = torch.empty(min(FIRST_ROW, origin.rows_before), cols)
     read(first_RW, table=table, row=0, col=col)
     most = max(1, BUFFER_BYTES // (4 * max(1, cols)))
@@ -44,16 +53,16 @@ def read_grown(
     def gather(to_RW: Tensor, from_R: Ids) -> None:
         ids_R = from_R[from_R >= FIRST_ROW]
         low, high = (int(ids_R.min()), int(ids_R.max()) + 1) if len(ids_R) else (0, 0)
-        if high - low > len(buffer_RW):  # as where a fold of a hash table ends
+        if high - low > len(buffer_RW):  # origins jump, as where a fold of a hash table ends
             half = len(from_R) // 2
             gather(to_RW[:half], from_R[:half])
             gather(to_RW[half:], from_R[half:])
             return
-        held_RW = buffer_RW[: high - low]
-        read(held_RW, table=table, row=low, col=col)
+        range_RW = buffer_RW[: high - low]
+        read(range_RW, table=table, row=low, col=col)
         is_id = from_R >= FIRST_ROW
-        _place(to_RW, is_id, held_RW, from_R - low)
-        _place(to_RW, ~is_id, first_RW, from_R)
+        _copy_rows(to_RW, is_id, range_RW, from_R - low)
+        _copy_rows(to_RW, ~is_id, first_RW, from_R)
 
     for done in range(0, len(out_RW), most):
         part_RW = out_RW[done : done + most]
@@ -61,11 +70,12 @@ def read_grown(
         gather(part_RW, origin.of(rows_R))
 
 
-def _place(to_RW: Tensor, where_R: np.ndarray, held_RW: Tensor, from_R: Ids) -> None:
-    """Copy held rows to where they are wanted."""
-    (places,) = np.nonzero(where_R)
-    if len(places) == len(to_RW) and to_RW.is_contiguous() and to_RW.device == held_RW.device:
-        torch.index_select(held_RW, 0, torch.from_numpy(from_R), out=to_RW)  # without a copy
-    elif len(places):
-        rows_RW = held_RW[torch.from_numpy(from_R[places])]
-        to_RW[torch.from_numpy(places).to(to_RW.device)] = rows_RW.to(to_RW.device)
+def _copy_rows(to_RW: Tensor, wanted_R: np.ndarray, source_RW: Tensor, from_R: Ids) -> None:
+    """Copy row `from_R[r]` of a source to row r, for the rows r that are wanted."""
+    (indices,) = np.nonzero(wanted_R)
+    if len(indices) == len(to_RW) and to_RW.is_contiguous() and to_RW.device == source_RW.device:
+        # The common case needs no copy in between.
+        torch.index_select(source_RW, 0, torch.from_numpy(from_R), out=to_RW)
+    elif len(indices):
+        rows_RW = source_RW[torch.from_numpy(from_R[indices])]
+        to_RW[torch.from_numpy(indices).to(to_RW.device)] = rows_RW.to(to_RW.device)

@@ -1,14 +1,15 @@
-"""Files of rows that a machine's workers map instead of holding: written once, by one of them.
+"""Files of table rows that all workers of a machine map into memory; one of them writes them.
 
     mapped/<base>/<layout>/            named for the base's fingerprint and the tables' layout
         int8-16  fp32-4  ...             rows of one precision and width, read only
         index.json                       written last: bytes and a digest of every block (xxh3_128)
     mapped/<base>/.<layout>.lock       shared by the processes that map it; its time is the last use
 
-A folder appears under its name when every file in it is whole and on disk. The rows it is made of
-are verified against the base's manifest while they are read. A process that maps it later compares
-the sizes and a sample of blocks, or every block where that is asked for. Pages are read only and
-lie in memory once, however many workers map them. What nobody has mapped for a while is removed.
+A folder appears under its name when every file in it is complete and on disk. The process that
+writes it verifies the rows against the base's manifest. A process that maps it later compares the
+sizes and a sample of blocks, or every block where the settings say so. Pages are read only, and are
+in memory once for any number of workers. Folders that no process has mapped for some days are
+removed.
 """
 
 import errno
@@ -40,7 +41,7 @@ from iak.schemas.mapped import MAPPED_FORMAT, MappedFile, MappedIndex
 INDEX = "index.json"
 BLOCK_BYTES = 4 * 2**20
 SAMPLED = 16
-"""Blocks of a file that are compared when it is mapped."""
+"""Blocks of a file that are compared each time it is mapped."""
 Append = Callable[[memoryview], object]
 _OF_BASE, _OF_LAYOUT = re.compile(r"[0-9a-f]{16}"), re.compile(r"\.([0-9a-f]{12})\.lock")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -49,47 +50,47 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFolder:
-    """Where a base's tables are mapped, and how they are looked after."""
+    """The folder of a base's mapped tables, and how it is verified and removed."""
 
     path: Path
     """Named for the base, on a disk of this machine."""
     base_fingerprint: str
     is_verified: bool = False
-    """Compare every block when they are mapped, instead of a sample."""
+    """Compare every block when files are mapped, instead of a sample."""
     days: float = 14.0
-    """Days after which folders beside it that nobody maps are removed."""
+    """Days after which folders of other bases that no process maps are removed."""
 
 
 class Mapped:
-    """Files that are mapped; their folder is in use for as long as this object lives."""
+    """Mapped files. Their folder is locked against removal while this object exists."""
 
     def __init__(self, lock: IO[bytes]) -> None:
-        """Hold the shared lock of a folder; `files` are still to come."""
+        """Take over the shared lock of a folder; `files` are filled in later."""
         self.files: dict[str, Tensor] = {}
         """Bytes by name of file."""
         self._lock = lock
 
     def __del__(self) -> None:
-        """Let the folder go."""
+        """Release the lock."""
         self._lock.close()
 
 
 def map_files(
     where: MapFolder, layout: str, sizes: Mapping[str, int], write: Callable[[str, Append], object]
 ) -> Mapped:
-    """Map files of rows, and write them first if they are not there.
+    """Map files of rows, and write them first where they do not exist.
 
-    A worker that finds another one writing waits for it; one that dies while it writes leaves
-    nothing behind that is ever read.
+    A worker waits while another one writes. Nothing that an interrupted worker wrote is ever read.
 
     Args:
         where: the base's folder.
-        layout: name of the folder in it, for what the files hold.
-        sizes: bytes by name of file, none of them zero.
-        write: hands a file's rows to the function it is given, from first to last.
+        layout: name of the folder in it; it identifies what the files contain.
+        sizes: name of each file -> its bytes, none of them zero.
+        write: is called with a file's name and a function, and passes that function the file's
+            rows from first to last.
 
     Raises:
-        Corrupt: what is there is not what was written.
+        Corrupt: a file is not what was written.
         OtherFormat: a newer version wrote it.
         NotPermitted: this user may not read, or not write, the folder.
     """
@@ -98,8 +99,8 @@ def map_files(
         where.path.mkdir(parents=True, exist_ok=True)
         mapped = Mapped(_lock_whole(folder, where, sizes, write))
         index = _read_index(folder, where, sizes)
-        for name, told in index.files.items():
-            _compare(folder / name, told, index.block_bytes, in_full=where.is_verified)
+        for name, entry in index.files.items():
+            _compare(folder / name, entry, index.block_bytes, in_full=where.is_verified)
         mapped.files |= {name: _map(folder / name) for name in sizes}
     except PermissionError as error:
         raise not_permitted(Path(error.filename or folder), error) from error
@@ -112,8 +113,10 @@ def _lock_whole(
     sizes: Mapping[str, int],
     write: Callable[[str, Append], object],
 ) -> IO[bytes]:
-    """Return a shared lock on a folder that is there, made if need be."""
+    """Return a shared lock on a complete folder, and write the folder first where there is none."""
     path = folder.with_name(f".{folder.name}.lock")
+    # A loop, because flock cannot turn an exclusive lock into a shared one at once: between the two
+    # another process may remove the folder.
     while True:
         lock = _open_locked(path, fcntl.LOCK_SH)
         if _is_there(folder / INDEX):
@@ -126,7 +129,11 @@ def _lock_whole(
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether a path exists; one that may not be looked at raises PermissionError."""
+    """Return whether a path exists.
+
+    Raises:
+        PermissionError: this user may not look.
+    """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -135,20 +142,20 @@ def _is_there(path: Path) -> bool:
 
 
 def _open_locked(path: Path, how: int, *, is_made: bool = True) -> IO[bytes]:
-    """Open a lock file and lock it, waiting if need be; a removed one is no lock.
+    """Open a lock file and lock it, waiting where another process has it.
 
     Args:
         path: of the lock.
-        how: as flock takes it.
-        is_made: make it where it is missing.
+        how: flags of flock.
+        is_made: create the file where it is missing.
 
     Raises:
-        BlockingIOError: it is held, and `how` does not wait.
+        BlockingIOError: another process has the lock, and `how` does not wait.
     """
     while True:
         try:
             file: IO[bytes] = path.open("ab" if is_made else "r+b")
-        except PermissionError:  # of a colleague, who lets this user read
+        except PermissionError:  # another user's, who lets this one read
             file = path.open("rb")
         try:
             fcntl.flock(file, how)
@@ -157,6 +164,8 @@ def _open_locked(path: Path, how: int, *, is_made: bool = True) -> IO[bytes]:
                 file.close()
                 raise
             _log.warning("%s cannot be locked (%s); nothing keeps others from it", path, error)
+        # Another process may have removed the file since it was opened: such a lock protects
+        # nothing. Then the next turn opens the new file.
         try:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
@@ -166,7 +175,7 @@ def _open_locked(path: Path, how: int, *, is_made: bool = True) -> IO[bytes]:
 
 
 def _touch(path: Path) -> None:
-    """Note that a folder is used, by its lock; a colleague's may not let itself be touched."""
+    """Note the last use of a folder in its lock's time, where this user may change it."""
     try:
         os.utime(path)
     except PermissionError as error:
@@ -179,7 +188,7 @@ def _make(
     sizes: Mapping[str, int],
     write: Callable[[str, Append], object],
 ) -> None:
-    """Write the files and their index, and put them in place."""
+    """Write the files and their index, and move the folder to its name."""
     part = _part_of(folder)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -189,7 +198,7 @@ def _make(
             with (part / name).open("wb") as file:
                 blocks = _Blocks(file)
                 write(name, blocks.append)
-            files[name] = blocks.told()
+            files[name] = blocks.entry()
             sync_file(part / name)
             mode = (part / name).stat().st_mode
             (part / name).chmod(mode & 0o444)  # nobody writes to what others have mapped
@@ -206,20 +215,21 @@ def _make(
 
 
 def _part_of(folder: Path) -> Path:
-    """Return where a folder is built and taken apart, by who holds its lock alone."""
+    """Return where a folder is built and removed, by the process with its exclusive lock."""
     return folder.with_name(f".{folder.name}.part")
 
 
 class _Blocks:
-    """A file that is written from first to last, and the digest of each of its blocks."""
+    """A file that is written from first to last, with a digest of each of its blocks."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        """Begin with an empty file."""
         self.file, self.bytes = file, 0
         self.digests: list[str] = []
         self.block, self.in_block = xxh3_128(), 0
 
     def append(self, rows: memoryview) -> None:
-        """Write rows, and take them into the digests."""
+        """Write rows, and add them to the digests."""
         if not rows.nbytes:
             return
         data = rows.cast("B")
@@ -234,18 +244,19 @@ class _Blocks:
                 self._end_block()
 
     def _end_block(self) -> None:
+        """Note the digest of a complete block."""
         self.digests.append(self.block.hexdigest())
         self.block, self.in_block = xxh3_128(), 0
 
-    def told(self) -> MappedFile:
-        """Return what the index says of the file, once it is written."""
+    def entry(self) -> MappedFile:
+        """Return the file's entry of the index, after all rows are written."""
         if self.in_block:
             self._end_block()
         return MappedFile(bytes=self.bytes, blocks=self.digests)
 
 
 def _read_index(folder: Path, where: MapFolder, sizes: Mapping[str, int]) -> MappedIndex:
-    """Return the index of a folder, compared with what is asked for."""
+    """Read the index of a folder, and compare it with the base and the sizes of its files."""
     path = folder / INDEX
     try:
         data = path.read_bytes()
@@ -267,18 +278,25 @@ def _read_index(folder: Path, where: MapFolder, sizes: Mapping[str, int]) -> Map
             INDEX,
             f"it tells of base {index.base_fingerprint}, expected {where.base_fingerprint}",
         )
-    told = {name: file.bytes for name, file in index.files.items()}
-    if told != dict(sizes):
-        raise _corrupt(folder, INDEX, f"it tells of files {told}, expected {dict(sizes)}")
+    listed = {name: file.bytes for name, file in index.files.items()}
+    if listed != dict(sizes):
+        raise _corrupt(folder, INDEX, f"it tells of files {listed}, expected {dict(sizes)}")
     return index
 
 
-def _compare(path: Path, told: MappedFile, block_bytes: int, *, in_full: bool) -> None:
-    """Compare a file with the index: its size, and some of its blocks or all."""
-    found = path.stat().st_size if path.is_file() else 0
-    if found != told.bytes:
-        raise _corrupt(path.parent, path.name, f"it has {found} bytes, expected {told.bytes}")
-    numbers = range(len(told.blocks))
+def _compare(path: Path, entry: MappedFile, block_bytes: int, *, in_full: bool) -> None:
+    """Compare a file with the index: its size, and some of its blocks or all.
+
+    Args:
+        path: of the file.
+        entry: of the index.
+        block_bytes: bytes of each block but the last.
+        in_full: whether to compare all blocks.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    if size != entry.bytes:
+        raise _corrupt(path.parent, path.name, f"it has {size} bytes, expected {entry.bytes}")
+    numbers = range(len(entry.blocks))
     # Each process draws its own sample, so that many of them see many blocks.
     draw = random.SystemRandom()
     chosen = numbers if in_full else sorted(draw.sample(numbers, min(SAMPLED, len(numbers))))
@@ -286,16 +304,17 @@ def _compare(path: Path, told: MappedFile, block_bytes: int, *, in_full: bool) -
         for number in chosen:
             file.seek(number * block_bytes)
             digest = xxh3_128(file.read(block_bytes)).hexdigest()
-            if digest != told.blocks[number]:
+            if digest != entry.blocks[number]:
                 raise _corrupt(
                     path.parent,
                     path.name,
                     f"bytes from {number * block_bytes} on have digest {digest}, expected "
-                    f"{told.blocks[number]}",
+                    f"{entry.blocks[number]}",
                 )
 
 
 def _corrupt(folder: Path, name: str, what: str) -> Corrupt:
+    """Return the error for a file that is not what was written."""
     return Corrupt(
         f"{folder / name} is not what was written: {what}. Remove {folder}: the next run writes it "
         "again"
@@ -303,7 +322,7 @@ def _corrupt(folder: Path, name: str, what: str) -> Corrupt:
 
 
 def _map(path: Path) -> Tensor:
-    """A file's bytes, as pages that are shared and read only."""
+    """Map a file's bytes, as pages that are shared and read only."""
     with path.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
@@ -311,46 +330,46 @@ def _map(path: Path) -> Tensor:
         return torch.frombuffer(pages, dtype=torch.uint8)
 
 
-# ---------------------------------------------------------------- what nobody uses any more
+# ---------------------------------------------------------------- unused folders
 
 
 def remove_unused(root: Path, *, days: float) -> list[Path]:
-    """Remove folders of mapped tables that no process maps, and none has for so many days.
+    """Remove folders of mapped tables that no process has mapped for some days.
 
     Args:
-        root: folder of the bases' folders; what else lies there is left alone.
-        days: since the last process mapped one.
+        root: folder of the bases' folders. Other files in it are left alone.
+        days: since a process mapped a folder last.
 
     Returns:
         The folders that were removed.
     """
     removed: list[Path] = []
     try:
-        places = [place for place in sorted(root.iterdir()) if _OF_BASE.fullmatch(place.name)]
+        folders = [path for path in sorted(root.iterdir()) if _OF_BASE.fullmatch(path.name)]
     except OSError as error:
         _log.debug("%s cannot be listed: %s", root, error)
         return removed
-    for place in places:
-        if place.is_symlink():
+    for folder in folders:
+        if folder.is_symlink():
             continue
         try:
-            for lock in sorted(place.iterdir()):
+            for lock in sorted(folder.iterdir()):
                 named = _OF_LAYOUT.fullmatch(lock.name)
-                if named and _is_removed(place / named[1], lock, days):
-                    removed.append(place / named[1])
-            place.rmdir()
-        except OSError as error:  # not empty, a colleague's, or just removed by another worker
-            _log.debug("%s stays: %s", place, error)
+                if named and _is_removed(folder / named[1], lock, days):
+                    removed.append(folder / named[1])
+            folder.rmdir()
+        except OSError as error:  # not empty, another user's, or just removed by another worker
+            _log.debug("%s stays: %s", folder, error)
     return removed
 
 
 def _is_removed(folder: Path, lock: Path, days: float) -> bool:
-    """Remove a folder where it is old and nobody maps it; return whether there was one."""
+    """Remove a folder that is old and that no process maps; return whether there was one."""
     try:
-        held = _open_locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, is_made=False)
+        locked = _open_locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, is_made=False)
     except BlockingIOError:
         return False
-    with held:
+    with locked:
         unused_days = (time.time() - lock.stat().st_mtime) / 86_400
         if unused_days < days:
             return False
@@ -358,7 +377,7 @@ def _is_removed(folder: Path, lock: Path, days: float) -> bool:
         shutil.rmtree(part, ignore_errors=True)
         was_there = _is_there(folder)
         if was_there:
-            folder.rename(part)  # at once: a half-removed folder is never mapped
+            folder.rename(part)  # in one step, so that a half-removed folder is never mapped
             shutil.rmtree(part)
             _log.warning(
                 "removed %s: no process has mapped these tables for %.0f days "

@@ -1,13 +1,12 @@
-"""Where each table lives: a TorchRec plan made of a few rules that a person can check.
+"""The placement of tables on workers: a TorchRec plan by two rules that a person can check.
 
-Big tables are cut by rows over all workers; every other table goes whole to the worker that
-holds the least so far. (`iak plan` asks TorchRec's planner as well, for memory and time on
-machines one does not have.)
+Large tables are cut by rows over all workers. Every other table goes whole to the worker with the
+fewest bytes so far. (`iak plan` also asks TorchRec's planner, for machines one does not have.)
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import cast, get_args
+from typing import TypeAlias, cast, get_args
 
 import torch
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -23,15 +22,24 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, ranks_per_host
 from iak.schemas.job import Precision
-from iak.schemas.plan import Job, PlanDocument, ShardDocument, ShardingType, TableDocument
+from iak.schemas.plan import (
+    Job,
+    PlacementSpec,
+    PlanDocument,
+    ShardDocument,
+    ShardingType,
+    TableDocument,
+)
 
+Plan: TypeAlias = ShardingPlan
+"""TorchRec's plan, under a name for rooms that do not import torchrec.distributed."""
 TABLES_PATH = "tables"
 """The name under which a model holds its tables."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """Where one table lies: a line of the plan as a person reads it."""
+    """One table of a plan, as a line that a person can read."""
 
     table: str
     type: str
@@ -54,22 +62,26 @@ class _Piece:
 
 def lay_out(
     shapes: Sequence[TableShape],
+    placement: PlacementSpec,
     *,
     worker: Worker,
-    document: PlanDocument | None,
     precisions: Mapping[str, Precision] | None = None,
-    overrides: Mapping[str, str],
-    row_wise_from_rows: int,
 ) -> ShardingPlan:
-    """A job's plan: the document's where it was given one, else the rule's.
+    """Make a job's plan: the one it is given, else the rule's.
+
+    Args:
+        shapes: the job's tables.
+        placement: a plan to follow, or what the rule shall heed.
+        worker: this process; its world and device are planned for.
+        precisions: the type of each table; fp32 for all of them when absent.
 
     Raises:
         BadRequest: as `planned`, or as `plan_tables`.
     """
     hosted = ranks_per_host(worker.world)
-    if document is not None:
+    if placement.plan is not None:
         return planned(
-            document,
+            placement.plan,
             shapes,
             world=worker.world,
             device=worker.device,
@@ -80,8 +92,8 @@ def lay_out(
         shapes,
         world=worker.world,
         device=worker.device,
-        overrides=overrides,
-        row_wise_from_rows=row_wise_from_rows,
+        overrides=placement.sharding,
+        row_wise_from_rows=placement.row_wise_from_rows,
         ranks_per_host=hosted,
     )
 
@@ -100,20 +112,20 @@ def plan_tables(
     Args:
         shapes: the tables.
         world: number of workers.
-        device: what the workers compute on; its type is what counts.
-        overrides: sharding type by table name, where the rule is not to decide.
+        device: a device of the kind that the workers compute on.
+        overrides: table -> sharding type, where the rule shall not decide.
         row_wise_from_rows: tables of at least so many rows are cut by rows.
-        ranks_per_host: workers on one machine, where that is not all of them (CUDA numbering).
+        ranks_per_host: workers on one machine, for CUDA's numbering; all of them when absent.
 
     Returns:
-        A plan in which every element of every table lies on exactly one rank. The compute kernel
-        is named `fused`: left to itself TorchRec picks `dense` on a CPU, ten times slower.
+        A plan in which every element of every table is on exactly one rank.
 
     Raises:
         BadRequest: an override names an unknown table or type, or a cut that cannot be made.
     """
     kinds = _kinds(shapes, world, overrides or {}, row_wise_from_rows)
     load_bytes = [0] * world
+    # The largest first, so that small tables even out the loads; names make the order unique.
     placed: dict[str, ParameterSharding] = {}
     for shape in sorted(shapes, key=lambda shape: (-shape.num_bytes, shape.name)):
         pieces = _cut(shape, kinds[shape.name], load_bytes)
@@ -128,7 +140,7 @@ def plan_tables(
 
 
 def describe(plan: ShardingPlan) -> list[dict[str, object]]:
-    """The plan as rows a person, or JSON, can hold: one per table, in declared order."""
+    """Return the plan as lines for people and records: one per table, in declared order."""
     placements = []
     for table, sharding in _tables_plan(plan).items():
         shards = sharding.sharding_spec.shards
@@ -146,7 +158,14 @@ def describe(plan: ShardingPlan) -> list[dict[str, object]]:
 
 
 def as_document(plan: ShardingPlan, *, job: Job, world: int, cluster: str = "") -> PlanDocument:
-    """The plan as a document that `planned` reads back."""
+    """Return the plan as a document that `planned` reads back.
+
+    Args:
+        plan: of fp32 tables.
+        job: that is to follow it.
+        world: workers that it is for.
+        cluster: what it was made for, as people call it.
+    """
     tables = []
     for line, sharding in zip(describe(plan), _tables_plan(plan).values(), strict=True):
         shards = tuple(
@@ -173,34 +192,34 @@ def planned(
     precisions: Mapping[str, Precision] | None = None,
     ranks_per_host: int | None = None,
 ) -> ShardingPlan:
-    """Exactly the plan of the document.
+    """Return exactly the plan of a document.
 
     Args:
-        document: as `as_document` made it, or a person.
+        document: as `as_document` or a person wrote it.
         shapes: the model's tables.
         world: number of workers.
-        device: what the workers compute on.
-        precisions: what each table is held in; fp32, as trained tables are, when absent.
-        ranks_per_host: workers on one machine, where that is not all of them (CUDA numbering).
+        device: a device of the kind that the workers compute on.
+        precisions: the type of each table's entries; fp32, as trained tables have, when absent.
+        ranks_per_host: workers on one machine, for CUDA's numbering; all of them when absent.
 
     Raises:
-        BadRequest: it is for another number of workers, for other tables or precisions, or cuts a
-            table as TorchRec cannot; every difference is named.
+        BadRequest: the document is for another number of workers, for other tables or precisions,
+            or cuts a table as TorchRec cannot. The message names every difference.
     """
     sizes = {shape.name: (shape.rows, shape.width) for shape in shapes}
-    found = {table.table: (table.rows, table.width) for table in document.tables}
+    listed = {table.table: (table.rows, table.width) for table in document.tables}
     problems = [] if document.world == world else [f"workers: plan {document.world}, job {world}"]
     problems += [
-        f"table {name} (rows, width): plan {found.get(name, '-')}, model {sizes.get(name, '-')}"
-        for name in sorted(sizes.keys() | found.keys())
-        if sizes.get(name) != found.get(name)
+        f"table {name} (rows, width): plan {listed.get(name, '-')}, model {sizes.get(name, '-')}"
+        for name in sorted(sizes.keys() | listed.keys())
+        if sizes.get(name) != listed.get(name)
     ]
-    held = {table.table: table.precision for table in document.tables}
+    stored = {table.table: table.precision for table in document.tables}
     wanted: dict[str, Precision] = {**dict.fromkeys(sizes, "fp32"), **(precisions or {})}
     problems += [
-        f"table {name} (held in): plan {held[name]}, job {wanted[name]}"
-        for name in sorted(sizes.keys() & held.keys())
-        if held[name] != wanted[name]
+        f"table {name} (held in): plan {stored[name]}, job {wanted[name]}"
+        for name in sorted(sizes.keys() & stored.keys())
+        if stored[name] != wanted[name]
     ]
     by_name = {table.table: table for table in document.tables}
     if len(by_name) < len(document.tables):
@@ -212,9 +231,9 @@ def planned(
         if not _is_cut(table, pieces[name], document.world)
     ]
     if problems:
-        told = "\n".join(f"  {problem}" for problem in problems)
+        listing = "\n".join(f"  {problem}" for problem in problems)
         raise BadRequest(
-            f"the saved plan is not for this job:\n{told}\n"
+            f"the saved plan is not for this job:\n{listing}\n"
             "  Plan again for these tables and workers, or give the job those of the plan."
         )
     module_plan = EmbeddingModuleShardingPlan()
@@ -226,11 +245,12 @@ def planned(
 
 
 def _piece(shard: ShardDocument) -> _Piece:
+    """Return a document's shard as a piece."""
     return _Piece(shard.rank, shard.row, shard.rows, shard.col, shard.cols)
 
 
 def _is_cut(table: TableDocument, pieces: Sequence[_Piece], world: int) -> bool:
-    """Whether the pieces are what TorchRec makes of a table of this type; ranks are free."""
+    """Return whether TorchRec cuts a table of this type into these pieces, on any ranks."""
     rows, width = table.rows, table.width
     ranks = [piece.rank for piece in pieces]
     if table.type == "table_wise":
@@ -246,7 +266,7 @@ def _is_cut(table: TableDocument, pieces: Sequence[_Piece], world: int) -> bool:
 
 
 def check_covers(plan: ShardingPlan, shapes: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse a plan that does not place every table whole (torchrec#3652 drops some silently).
+    """Refuse a plan that does not place every table whole: TorchRec may drop one (torchrec#3652).
 
     Args:
         plan: the plan.
@@ -266,22 +286,27 @@ def check_covers(plan: ShardingPlan, shapes: Mapping[str, tuple[int, int]]) -> N
     wanted = {name: (rows, width, rows * width * 4) for name, (rows, width) in shapes.items()}
     wrong = sorted(name for name in planned | wanted if planned.get(name) != wanted.get(name))
     if wrong:
-        story = "\n".join(f"  {n}: model {wanted.get(n)}, plan {planned.get(n)}" for n in wrong)
+        lines = "\n".join(f"  {n}: model {wanted.get(n)}, plan {planned.get(n)}" for n in wrong)
         raise BadRequest(
-            f"the sharding plan does not place this model's tables (rows, width, bytes):\n{story}\n"
+            f"the sharding plan does not place this model's tables (rows, width, bytes):\n{lines}\n"
             "  Make the plan from the same table shapes as the model."
         )
 
 
 def _tables_plan(plan: ShardingPlan) -> Mapping[str, ParameterSharding]:
-    """The one module's plan in it."""
+    """Return the plan of the module that has the tables."""
     return cast("Mapping[str, ParameterSharding]", plan.plan[TABLES_PATH])
 
 
 def _kinds(
     shapes: Sequence[TableShape], world: int, overrides: Mapping[str, str], row_wise_from_rows: int
 ) -> dict[str, ShardingType]:
-    """Each table's sharding type, asked for or by the rule."""
+    """Return each table's sharding type: the override, else the rule's.
+
+    Raises:
+        BadRequest: an override names an unknown table or type, or a table has fewer rows than
+            there are workers to cut it over.
+    """
     names = {shape.name for shape in shapes}
     if unknown := sorted(set(overrides) - names):
         raise BadRequest(
@@ -305,7 +330,13 @@ def _kinds(
 
 
 def _cut(shape: TableShape, kind: ShardingType, load_bytes: Sequence[int]) -> list[_Piece]:
-    """The pieces of one table, given what each rank holds already."""
+    """Cut one table into pieces.
+
+    Args:
+        shape: the table.
+        kind: how to cut it.
+        load_bytes: bytes that each rank has already. The lightest ranks get the pieces.
+    """
     world = len(load_bytes)
     lightest = sorted(range(world), key=lambda rank: (load_bytes[rank], rank))
     if kind == "table_wise":
@@ -319,7 +350,10 @@ def _cut(shape: TableShape, kind: ShardingType, load_bytes: Sequence[int]) -> li
 
 
 def _blocks(rows: int, width: int, world: int) -> list[_Piece]:
-    """Equal blocks of rows: TorchRec routes ids by id // ceil(rows / world)."""
+    """Cut rows into equal blocks, as TorchRec routes ids: by id // ceil(rows / world).
+
+    The last ranks may have fewer rows, or none.
+    """
     block = -(-rows // world)
     starts = [min(rank * block, rows) for rank in range(world + 1)]
     return [
@@ -329,7 +363,10 @@ def _blocks(rows: int, width: int, world: int) -> list[_Piece]:
 
 
 def column_parts(width: int, world: int) -> int:
-    """The most equal parts `width` splits into over `world` ranks; fbgemm wants multiples of 4."""
+    """Return the largest number of equal bands of columns, at most one per rank.
+
+    Each band is a multiple of 4 columns, as fbgemm requires; there is one band where none fits.
+    """
     fitting = [n for n in range(1, world + 1) if width % n == 0 and (width // n) % 4 == 0]
     return max(fitting, default=1)
 
@@ -337,9 +374,9 @@ def column_parts(width: int, world: int) -> int:
 def _parameter_sharding(
     kind: ShardingType, pieces: Sequence[_Piece], device_type: str, ranks_per_host: int
 ) -> ParameterSharding:
-    """The pieces in TorchRec's words."""
+    """Describe the pieces in TorchRec's types."""
 
-    def place(rank: int) -> str:
+    def device_of(rank: int) -> str:
         on_cuda = device_type == "cuda"
         return f"rank:{rank}/cuda:{rank % ranks_per_host}" if on_cuda else f"rank:{rank}/cpu"
 
@@ -347,13 +384,14 @@ def _parameter_sharding(
         ShardMetadata(
             shard_offsets=[piece.row, piece.col],
             shard_sizes=[piece.rows, piece.cols],
-            placement=place(piece.rank),
+            placement=device_of(piece.rank),
         )
         for piece in pieces
     ]
     return ParameterSharding(
         sharding_spec=EnumerableShardingSpec(shards),
         sharding_type=kind,
+        # Named, because TorchRec's own choice on a CPU is `dense`, which is ten times slower.
         compute_kernel=EmbeddingComputeKernel.FUSED.value,
         ranks=[piece.rank for piece in pieces],
     )

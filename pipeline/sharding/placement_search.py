@@ -1,11 +1,11 @@
-"""Where tables should lie on machines one does not have: TorchRec's planner, asked without a GPU.
+"""The placement of tables on machines one does not have, by TorchRec's planner, without a GPU.
 
 The planner searches over sharding types and ranks, with its own constants for lookups and links.
-What it leaves out (the dense part, activations) is handed to it as memory that is taken already.
+It does not count the dense part and activations. They are passed to it as reserved memory.
 
-It counts neither half bytes nor the scale and bias of a row. A frozen table therefore has a
-stand-in: fp32 columns that are as many bytes as a row is, so that memory, lookups and answers (rows
-as they are stored) come out as they are; only answers of summed bags are other than it believes.
+It counts neither half bytes nor the scale and bias of a row. A frozen table therefore gets a
+stand-in: so many fp32 columns that a row has as many bytes. Memory, lookups and answers of stored
+rows then come out right. Answers of summed bags alone differ from what the planner assumes.
 """
 
 import logging
@@ -44,39 +44,39 @@ _WORD_COLS = 4  # fbgemm wants widths that are multiples of 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be placed."""
+    """Tables to place, and how they are read."""
 
     shapes: tuple[TableShape, ...]
     ids: Mapping[str, float]
-    """Mean ids a row, by feature."""
+    """Feature -> mean ids per row of the log."""
     sharding: Mapping[str, ShardingType]
-    """Types that are asked for, by table."""
+    """Table -> sharding type, where the search shall not decide."""
     batch_rows: int
-    """Rows a step, over all workers."""
+    """Rows of a step, of all workers."""
     precisions: Mapping[str, Precision] | None = None
-    """What frozen tables are held in; None where tables are trained."""
+    """Types of frozen tables' entries; None where tables are trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A plan, and what TorchRec's planner thinks of it."""
+class SearchResult:
+    """A plan, and the planner's estimate of it."""
 
     document: PlanDocument
     planner_ms: float
-    """Its estimate of a step's time in tables on the slowest rank: a constant's, never a card's.
-    A step of frozen tables is one in which rows go through the base."""
+    """Milliseconds of a step in tables on the slowest rank. They follow from the planner's
+    constants and were measured on no card. A step of frozen tables passes rows through the base."""
 
 
-def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Found:
-    """The best plan that TorchRec's planner finds.
+def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> SearchResult:
+    """Return the best plan that TorchRec's planner finds.
 
     Args:
         wanted: tables, and how they are read.
         cluster: the machines.
-        reserved_bytes: of each device's memory, for everything but tables.
+        reserved_bytes: memory of each device for everything but tables.
 
     Raises:
-        DoesNotFit: there is none; the planner's reason is in the message.
+        DoesNotFit: the planner finds none. The message has its reason.
     """
     logging.getLogger("torchrec").setLevel(logging.ERROR)  # it warns of topologies made by hand
     asked = [_asked(shape, wanted, cluster) for shape in wanted.shapes]
@@ -100,22 +100,26 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Foun
         cluster=cluster.name,
         tables=tables,
     )
-    return Found(document=document, planner_ms=_slowest_ms(planner, cluster.world))
+    return SearchResult(document=document, planner_ms=_slowest_ms(planner, cluster.world))
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A table as the planner sees it."""
+    """A table as the planner gets it."""
 
     shape: TableShape
-    """Its own where it is trained; else with fp32 columns of as many bytes as its rows are."""
+    """Its own where it is trained; else with fp32 columns that have the bytes of its rows."""
     kinds: tuple[ShardingType, ...]
+    """Sharding types to search over."""
     least_cols: int
-    """Of a band of columns."""
+    """Columns of a band, at least."""
 
 
 def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
-    """Columns of frozen rows are cut only where that is asked, and then as the rule cuts them."""
+    """Return a table as the planner gets it.
+
+    A frozen table is cut by columns only where the user asks for it, and then as the rule does it.
+    """
     kinds = TYPES if wanted.precisions is None else TYPES[:2]
     if shape.name in wanted.sharding:
         kinds = (wanted.sharding[shape.name],)
@@ -128,12 +132,13 @@ def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
 
 
 def _on_meta(asked: Sequence[_Asked], *, is_trained: bool) -> nn.Module:
-    """What holds the tables, without their memory."""
+    """Build a module with the tables, without their memory."""
     holder, shapes = nn.Module(), [table.shape for table in asked]
     tables = build_tables(shapes, init_scale=0.01, device=torch.device("meta"))
     holder.add_module(TABLES_PATH, tables)
     if is_trained:
-        for weight in tables.parameters():  # the planner counts its state, and reads no more of it
+        # The planner reads the optimiser from this attribute, to count its state (torchrec 1.8).
+        for weight in tables.parameters():
             weight._optimizer_classes = [RowWiseAdagrad]
     return holder
 
@@ -141,7 +146,10 @@ def _on_meta(asked: Sequence[_Asked], *, is_trained: bool) -> nn.Module:
 def _planner(
     wanted: Wanted, asked: Sequence[_Asked], cluster: ClusterSpec, reserved_bytes: int
 ) -> EmbeddingShardingPlanner:
-    """TorchRec's planner for this cluster; of frozen tables it counts no state and no way back."""
+    """Build TorchRec's planner for a cluster.
+
+    For frozen tables it counts no optimiser state and no backward pass.
+    """
     is_frozen = wanted.precisions is not None
     topology = _topology(cluster, reserved_bytes)
     batch_rows = max(1, wanted.batch_rows // cluster.world)
@@ -175,10 +183,7 @@ def _planner(
 
 
 def _topology(cluster: ClusterSpec, reserved_bytes: int) -> Topology:
-    """The cluster in the planner's words: bytes, and bytes a millisecond.
-
-    The planner takes what is reserved from a GPU's memory alone; a CPU's is told without it.
-    """
+    """Describe the cluster to the planner, in bytes and bytes per millisecond."""
     constants, device_bytes = cluster.constants, int(cluster.device_memory_gib * GIB)
     is_cuda = cluster.device == "cuda"
     memory_bw = cluster.device_gb_per_s * 1e6 * constants.lookup_efficiency
@@ -187,6 +192,7 @@ def _topology(cluster: ClusterSpec, reserved_bytes: int) -> Topology:
         world_size=cluster.world,
         compute_device=cluster.device,
         hbm_cap=device_bytes if is_cuda else 0,
+        # The planner subtracts what is reserved from a GPU's memory alone (torchrec 1.8).
         ddr_cap=host_bytes if is_cuda else max(0, device_bytes - reserved_bytes),
         local_world_size=cluster.devices_per_node,
         hbm_mem_bw=memory_bw,
@@ -199,16 +205,16 @@ def _topology(cluster: ClusterSpec, reserved_bytes: int) -> Topology:
 def _placed(
     shape: TableShape, planned_width: int, wanted: Wanted, sharding: ParameterSharding | None
 ) -> TableDocument:
-    """A table of the plan; TorchRec has been seen to drop one (its #3652).
+    """Turn the planner's placement of a table into that of a plan.
 
     Args:
         shape: the table.
-        planned_width: the columns that the planner saw in its place.
+        planned_width: columns of the table that the planner got.
         wanted: what was asked.
-        sharding: what the planner says.
+        sharding: the planner's placement; None where it dropped the table.
 
     Raises:
-        DoesNotFit: the planner dropped it.
+        DoesNotFit: the planner dropped the table (torchrec#3652), or a part of it.
     """
     if sharding is None or sharding.ranks is None or sharding.sharding_spec is None:
         raise DoesNotFit(
@@ -242,9 +248,9 @@ def _placed(
 
 
 def _slowest_ms(planner: EmbeddingShardingPlanner, world: int) -> float:
-    """The planner keeps its winning options to itself; their shards carry its estimates."""
+    """Return the planner's milliseconds of the slowest rank."""
     by_rank = [0.0] * world
-    for option in planner._best_plan or []:
+    for option in planner._best_plan or []:  # torchrec has no public access to these estimates
         for shard in option.shards:
             if shard.rank is not None and shard.perf is not None:
                 by_rank[shard.rank] += shard.perf.total

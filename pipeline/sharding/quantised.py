@@ -1,14 +1,15 @@
-"""Rows of embedding tables as bytes: how they are made, and fbgemm's lookup of their sums.
+"""Rows of embedding tables as bytes: how they are encoded, and fbgemm's lookup of their sums.
 
     fp32    4 W bytes
     fp16    2 W bytes
     int8    scale, bias (fp16 each), W codes               value = scale * code + bias
     int4    scale, bias, W / 2 bytes of two codes each, the earlier column in the lower half
 
-Scale and bias belong to the whole row of the table; a part of its columns repeats them.
+Scale and bias belong to the whole row of the table. A piece of its columns has a copy of them.
 
 Shapes: R rows, W columns, N bytes of a row, I ids, G bags.
-Source: fbgemm's IntNBitTableBatchedEmbeddingBagsCodegen, written for serving; here it trains.
+Source: fbgemm's IntNBitTableBatchedEmbeddingBagsCodegen. It is written for serving; here it reads
+the frozen tables of a base while kernels are tuned.
 """
 
 import mmap
@@ -42,38 +43,40 @@ _TYPES: dict[Precision, SparseType] = {
     "int4": SparseType.INT4,
 }
 _LARGEST = 65504.0
-"""The largest fp16, which the values of fp16 and the biases of int8 and int4 must not exceed."""
+"""The largest fp16. Values in fp16, and the biases of int8 and int4, must not exceed it."""
 _CUDA_ALIGNMENT = 16
+"""Bytes at multiples of which fbgemm's kernel needs rows to begin on CUDA."""
 _HUGE_PAGE = 2 * 2**20
 _ONE_AT_A_TIME = threading.Lock()
+"""Held during a lookup, because the rows are an attribute of the kernel."""
 
 
 def has_scale(precision: Precision) -> bool:
-    """Whether a row carries a scale and a bias."""
+    """Return whether a row has a scale and a bias."""
     return precision in ("int8", "int4")
 
 
 def row_bytes(precision: Precision, width: int) -> int:
-    """Bytes of a row of `width` columns."""
+    """Return the bytes of a row of `width` columns, scale and bias included."""
     return has_scale(precision) * SCALE_BYTES + width * _BITS[precision] // 8
 
 
 def stride_bytes(precision: Precision, width: int, device: torch.device) -> int:
-    """Bytes from one row to the next: on CUDA, rows begin at multiples of 16."""
+    """Return the bytes from one row to the next. On CUDA, rows begin at multiples of 16."""
     step = _CUDA_ALIGNMENT if device.type == "cuda" else 1
     return -(-row_bytes(precision, width) // step) * step
 
 
 def column_bytes(precision: Precision, cols: int) -> int:
-    """Bytes that `cols` columns take of a row, scale and bias not counted."""
+    """Return the bytes of `cols` columns of a row, without scale and bias."""
     return cols * _BITS[precision] // 8
 
 
 def check_width(table: str, precision: Precision, width: int) -> None:
-    """Refuse a precision that cannot hold rows of this width.
+    """Refuse a precision in which rows of this width cannot be stored.
 
     Raises:
-        BadRequest: int4 with an odd number of columns, whose last byte would hold half.
+        BadRequest: int4 with an odd number of columns, whose last byte would be half used.
     """
     if precision == "int4" and width % 2:
         raise BadRequest(
@@ -83,7 +86,13 @@ def check_width(table: str, precision: Precision, width: int) -> None:
 
 
 def to_bytes(rows_RW: Tensor, precision: Precision, *, table: str, first_row: int) -> Tensor:
-    """The rows as bytes_RN, on the CPU; `rows_RW` are whole rows of the table where it has scales.
+    """Encode rows as bytes_RN, on the CPU.
+
+    Args:
+        rows_RW: rows in fp32: all columns where the precision has scales, else any of them.
+        precision: type of an entry.
+        table: name, for the message.
+        first_row: the first row's number in the table, for the message.
 
     Raises:
         BadRequest: a value is not finite, or above 65504, and `precision` is not fp32.
@@ -95,26 +104,28 @@ def to_bytes(rows_RW: Tensor, precision: Precision, *, table: str, first_row: in
         return rows_RW.half().view(torch.uint8)
     width = rows_RW.shape[1]
     missing = -width % (16 // _BITS[precision])
-    if missing:  # fbgemm packs pairs of bytes; a repeated column moves no minimum, no maximum
+    if missing:  # fbgemm packs pairs of bytes; a repeated column changes no minimum, no maximum
         rows_RW = torch.cat([rows_RW, rows_RW[:, -1:].expand(-1, missing)], dim=1)
     packed = torch.ops.fbgemm.FloatOrHalfToFusedNBitRowwiseQuantizedSBHalf(
         rows_RW.contiguous(), _BITS[precision]
     )
     codes = packed[:, : column_bytes(precision, width)]
+    # This operator puts scale and bias last; the lookup kernel wants them first.
     return torch.cat([packed[:, -SCALE_BYTES:], codes], dim=1)
 
 
 def columns_of(bytes_RN: Tensor, precision: Precision, col: int, cols: int) -> Tensor:
-    """The bytes of some columns of rows with scales, behind a copy of scale and bias."""
+    """Return the bytes of some columns of rows with scales, after a copy of scale and bias."""
     start = SCALE_BYTES + column_bytes(precision, col)
     codes_RN = bytes_RN[:, start : start + column_bytes(precision, cols)]
     return torch.cat([bytes_RN[:, :SCALE_BYTES], codes_RN], dim=1)
 
 
 def room_for(rows: int, stride: int, device: torch.device) -> Tensor:
-    """Memory for rows of `stride` bytes, not written; on Linux in huge pages, where there are any.
+    """Allocate memory for rows of `stride` bytes, not initialised.
 
-    A random row of a table of gigabytes else waits for the page table before it waits for memory.
+    Large memory of a CPU is taken in huge pages, where Linux has them. In ordinary pages, a random
+    row of a table of gigabytes waits for the page table before it waits for memory.
     """
     size = rows * stride
     if device.type != "cpu" or size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
@@ -126,14 +137,15 @@ def room_for(rows: int, stride: int, device: torch.device) -> Tensor:
 
 
 class Lookup:
-    """Sums of rows that are kept as bytes, in fp32."""
+    """Sums of rows that are stored as bytes, in fp32."""
 
     def __init__(self, precision: Precision, width: int, device: torch.device) -> None:
-        """For any matrix of such rows on this device."""
+        """Prepare fbgemm's kernel for any matrix of such rows on this device."""
         self.width, self.device = width, device
-        place = EmbeddingLocation.DEVICE if device.type == "cuda" else EmbeddingLocation.HOST
+        location = EmbeddingLocation.DEVICE if device.type == "cuda" else EmbeddingLocation.HOST
+        # A table of one row: the real rows take its place in each call.
         self._kernel = IntNBitTableBatchedEmbeddingBagsCodegen(
-            [("", 1, width, _TYPES[precision], place)],
+            [("", 1, width, _TYPES[precision], location)],
             device=device,
             pooling_mode=PoolingMode.SUM,
             bounds_check_mode=BoundsCheckMode.NONE,
@@ -144,30 +156,30 @@ class Lookup:
         self._kernel.initialize_logical_weights_placements_and_offsets()
 
     def __call__(self, bytes_RN: Tensor, ids_I: Tensor, offsets_G1: Tensor) -> Tensor:
-        """The sum of each bag's rows, (G, width).
+        """Return the sum of each bag's rows, (G, width).
 
         Args:
             bytes_RN: rows, contiguous.
-            ids_I: which of them, 0 <= id < R; the caller's duty.
-            offsets_G1: where each bag begins in `ids_I`, and where the last one ends.
+            ids_I: numbers of rows, 0 <= id < R. The caller checks them; the kernel does not.
+            offsets_G1: index in `ids_I` at which each bag begins, then the end of the last one.
         """
         if len(ids_I) == 0:
             return torch.zeros(len(offsets_G1) - 1, self.width, device=self.device)
-        held = "weights_dev" if self.device.type == "cuda" else "weights_host"
-        with _ONE_AT_A_TIME:  # the kernel's rows are an attribute of it
-            nothing = getattr(self._kernel, held)
-            setattr(self._kernel, held, bytes_RN.flatten())
+        attribute = "weights_dev" if self.device.type == "cuda" else "weights_host"
+        with _ONE_AT_A_TIME:
+            before = getattr(self._kernel, attribute)
+            setattr(self._kernel, attribute, bytes_RN.flatten())
             sums_GW: Tensor = self._kernel(ids_I, offsets_G1.to(ids_I.dtype))
-            setattr(self._kernel, held, nothing)  # what the rows are is the caller's to keep
+            setattr(self._kernel, attribute, before)  # else the kernel would keep the rows alive
         return sums_GW
 
 
 def _check_range(rows_RW: Tensor, precision: Precision, table: str, first_row: int) -> None:
-    """Refuse values that fp16 cannot hold, be they values or biases."""
+    """Refuse values outside the range of fp16, in which values or biases are stored."""
     if rows_RW.numel() == 0:
         return
     low, high = rows_RW.aminmax()
-    if bool(low >= -_LARGEST) and bool(high <= _LARGEST):  # False for a NaN, which aminmax hands on
+    if bool(low >= -_LARGEST) and bool(high <= _LARGEST):  # False for a NaN, which aminmax returns
         return
     row, col = (~(rows_RW.abs() <= _LARGEST)).nonzero()[0].tolist()
     raise BadRequest(

@@ -1,9 +1,9 @@
-"""Matrices that workers hold in parts, as rectangles in safetensors files that any plan reads.
+"""Matrices that are cut over workers, in safetensors files that any plan can read.
 
     <folder>/<table>/r<row>-c<col>.safetensors   a rectangle of a matrix, from (row, col)
 
-A reader takes from each file the rectangle it needs. Every file is checked against its sha256
-before a byte of it is used.
+A reader takes from each file the rectangle that it needs. It compares every file with its sha256
+before it uses a byte of it.
 
 Shapes: R rows, W columns of a part.
 """
@@ -28,7 +28,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding.audit import Entry
 
 MAX_FILE_BYTES = 256 * 2**20
-"""Weights in one file: small enough to read whole, large enough that a terabyte is few files."""
+"""Bytes of weights in one file: small enough to read whole, yet a terabyte is few files."""
 WEIGHTS = "tables"
 """Folder of the tables' weights."""
 
@@ -41,10 +41,12 @@ _TYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """One file: which rectangle of which table (None: whole tensors), and its bytes."""
+    """One file: the rectangle of a table in it, and its bytes."""
 
     path: str
+    """Below the directory."""
     table: str | None
+    """None for a file of whole tensors."""
     row_offset: int
     rows: int
     col_offset: int
@@ -57,6 +59,10 @@ class FileEntry:
 def verify_file(directory: Path, entry: FileEntry) -> None:
     """Refuse a file whose bytes are not those of its entry.
 
+    Args:
+        directory: where the entry's path begins.
+        entry: the file as it was written.
+
     Raises:
         Corrupt: it is missing, or its sha256 differs.
         NotPermitted: this user may not read it.
@@ -67,20 +73,29 @@ def verify_file(directory: Path, entry: FileEntry) -> None:
             raise Corrupt(
                 f"{path} is missing; its manifest lists it. Restore it, or publish again."
             )
-        found = _sha256(path)
+        sha256 = _sha256(path)
     except PermissionError as error:
         raise not_permitted(path, error) from error
-    if found != entry.sha256:
+    if sha256 != entry.sha256:
         raise Corrupt(
             f"{path} is not the file that was published.\n"
-            f"  sha256 found:    {found} ({path.stat().st_size} bytes)\n"
+            f"  sha256 found:    {sha256} ({path.stat().st_size} bytes)\n"
             f"  sha256 expected: {entry.sha256} ({entry.bytes} bytes)\n"
             "  Restore the file, or publish the base again."
         )
 
 
 def together(work: Callable[[], R], worker: Worker) -> list[R]:
-    """Do `work` on every rank and share the results; what one rank raises, all ranks raise."""
+    """Do `work` on every rank and return all results; a collective call.
+
+    Args:
+        work: what this rank does. It makes no collective call of its own.
+        worker: this process.
+
+    Raises:
+        PipelineError: what any rank raised, on every rank alike. No rank is left waiting for one
+            that failed.
+    """
     outcome: R | PipelineError
     try:
         outcome = work()
@@ -102,7 +117,7 @@ def together(work: Callable[[], R], worker: Worker) -> list[R]:
 
 
 def _pieces(shard: LocalShard, max_file_bytes: int) -> Iterator[LocalShard]:
-    """A shard by bands of rows, none above `max_file_bytes`; an empty shard has none."""
+    """Yield a shard in bands of rows, none above `max_file_bytes`; none of an empty shard."""
     rows, width = shard.tensor_RW.shape
     row_bytes = width * shard.tensor_RW.element_size()
     step = max(1, max_file_bytes // max(1, row_bytes))
@@ -122,7 +137,16 @@ def write_rectangles(
     folder: str = WEIGHTS,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> list[FileEntry]:
-    """Write parts of matrices, in files of at most so many bytes of values.
+    """Write parts of matrices to files.
+
+    Args:
+        shards: the parts.
+        directory: where paths of entries begin.
+        folder: below it, for these matrices.
+        max_file_bytes: values in one file, at most; at least one row is written.
+
+    Returns:
+        An entry per file.
 
     Raises:
         BadRequest: a table's name cannot be a path.
@@ -135,7 +159,7 @@ def write_rectangles(
 
 
 def _write_rectangle(piece: LocalShard, directory: Path, folder: str) -> FileEntry:
-    """One rectangle to its file."""
+    """Write one rectangle to its file."""
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", piece.table):
         raise BadRequest(
             f"table name {piece.table!r} cannot be a directory; use letters, digits, '_', '-', '.'"
@@ -156,12 +180,12 @@ def _write_rectangle(piece: LocalShard, directory: Path, folder: str) -> FileEnt
 
 
 def _path_of(folder: str, table: str, row_offset: int, col_offset: int) -> str:
-    """Where a rectangle lies under the directory."""
+    """Return a rectangle's path below the directory."""
     return f"{folder}/{table}/r{row_offset}-c{col_offset}.safetensors"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], directory: Path, path: str) -> dict[str, Any]:
-    """Write whole tensors, by name, to one file; the fields of its `FileEntry`."""
+    """Write whole tensors, by name, to one file, and return the fields of its `FileEntry`."""
     sha256, num_bytes = _save(tensors, directory / path)
     entry = FileEntry(
         path=path,
@@ -178,7 +202,7 @@ def save_tensors(tensors: Mapping[str, Tensor], directory: Path, path: str) -> d
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, int]:
-    """Write a safetensors file, through to the disk; its sha256 and its size."""
+    """Write a safetensors file, synced to the disk, and return its sha256 and its size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with putting_file(path) as part:
@@ -187,7 +211,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, int]:
 
 
 def matrix_of(entries: Sequence[FileEntry]) -> Entry:
-    """The matrix that files make up."""
+    """Return shape and type of the matrix that files make up."""
     rows = max(entry.row_offset + entry.rows for entry in entries)
     width = max(entry.col_offset + entry.cols for entry in entries)
     return Entry(shape=(rows, width), dtype=entries[0].dtype)
@@ -196,7 +220,16 @@ def matrix_of(entries: Sequence[FileEntry]) -> Entry:
 def cover_problems(
     name: str, table: Entry, entries: Sequence[FileEntry], *, folder: str = WEIGHTS
 ) -> Iterator[str]:
-    """What keeps `entries` from tiling a table: bands of columns, cut by rows; all of one type."""
+    """Yield what keeps files from making up a table; nothing where they do.
+
+    The files must tile the table in bands of columns that are cut by rows, and be of one type.
+
+    Args:
+        name: of the table.
+        table: its shape and type.
+        entries: its files.
+        folder: in which they lie.
+    """
     rows, width = table.shape
     for entry in entries:
         if entry.path != (path := _path_of(folder, name, entry.row_offset, entry.col_offset)):
@@ -218,7 +251,7 @@ def cover_problems(
 
 
 def _tiles(spans: Iterable[tuple[int, int]], length: int) -> bool:
-    """Whether (offset, length) spans lie end to end from 0 to `length`."""
+    """Return whether (offset, length) spans lie end to end from 0 to `length`."""
     end = 0
     for offset, size in sorted(spans):
         if offset != end or size <= 0:
@@ -231,7 +264,7 @@ class Source:
     """Matrices in files, read by rectangles; a file is verified when it is first needed."""
 
     def __init__(self, directory: Path, files: Sequence[FileEntry]) -> None:
-        """Nothing is read yet."""
+        """Note the files of each matrix; nothing is read yet."""
         self.directory = directory
         self._verified: set[str] = set()
         self._by_table: dict[str, list[FileEntry]] = {}
@@ -240,9 +273,10 @@ class Source:
                 self._by_table.setdefault(entry.table, []).append(entry)
 
     def read(self, out_RW: Tensor, *, table: str, row: int, col: int) -> None:
-        """Fill `out_RW` with the part of a table that starts at (row, col), from all its files.
+        """Fill `out_RW` with the part of a table that begins at (row, col), from all its files.
 
-        A file's pages stay in memory while it is read, and no copy is made but into `out_RW`.
+        Raises:
+            Corrupt: a file is missing or not what its entry says.
         """
         rows, cols = out_RW.shape
         for entry in self._by_table[table]:
@@ -253,12 +287,13 @@ class Source:
             if entry.path not in self._verified:
                 verify_file(self.directory, entry)
                 self._verified.add(entry.path)
+            # A view of the file's pages: the only copy is the one into `out_RW`.
             part_RW = self._part(entry, (top, bottom), (left, right))
             with torch.no_grad():
                 out_RW[top - row : bottom - row, left - col : right - col].copy_(part_RW)
 
     def _part(self, entry: FileEntry, rows: tuple[int, int], cols: tuple[int, int]) -> Tensor:
-        """A rectangle of a file, given by rows and columns of its table."""
+        """Read a rectangle of a file, given by rows and columns of its table."""
         with opened(self.directory / entry.path) as file:
             weight = file.get_slice("weight")
             if tuple(weight.get_shape()) != (entry.rows, entry.cols):
@@ -273,12 +308,16 @@ class Source:
 
 
 def _common(offset: int, length: int, other: int, other_length: int) -> tuple[int, int]:
-    """Where two spans overlap, as (start, end); they do not where end <= start."""
+    """Return the overlap of two spans as (start, end); there is none where end <= start."""
     return max(offset, other), min(offset + length, other + other_length)
 
 
 def opened(path: Path) -> safe_open:
-    """A safetensors file, ready to be read in parts."""
+    """Open a safetensors file, to be read in parts.
+
+    Raises:
+        Corrupt: it is not a safetensors file.
+    """
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
@@ -286,16 +325,16 @@ def opened(path: Path) -> safe_open:
 
 
 def type_named(word: str) -> str:
-    """A type in safetensors' words, as torch names it."""
+    """Return torch's name of a type that safetensors names; an unknown one is returned as it is."""
     return _TYPES.get(word, word)
 
 
 def dtype_of(tensor: Tensor) -> str:
-    """A tensor's type, as torch names it."""
+    """Return torch's name of a tensor's type."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's bytes, read a little at a time."""
+    """Return the sha256 of a file's bytes, read a little at a time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,16 +1,16 @@
-"""A model and a plan become a sharded model, trained or frozen.
+"""Shard a model over the workers, as a plan says, to train it or to freeze it.
 
-Trained tables are updated inside the backward pass by fbgemm's row-wise Adagrad. Frozen tables
-are `FrozenTables`: they have no optimiser state, no backward pass and no gradient traffic.
-(TorchRec alone freezes too, in fp32: `shard` without an optimiser. Ours are measured against it.)
+Trained tables are updated inside the backward pass by fbgemm's row-wise Adagrad. Frozen tables are
+`FrozenTables`, without optimiser state, backward pass and gradient traffic. (`shard` without an
+optimiser freezes TorchRec's own tables, in fp32. `FrozenTables` are measured against them.)
 
-Gradients are averaged over workers, for dense parameters and tables alike; a worker's loss is
-therefore `iak.pipeline.model.loss.share_of_mean`, which is scaled by the world.
+Gradients are averaged over workers, of dense parameters and of tables. A worker's loss is therefore
+`iak.pipeline.model.loss.share_of_mean`, which is scaled by the number of workers.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -49,31 +49,33 @@ from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import check_covers
 from iak.schemas.job import Precision
 
+ShardedModel: TypeAlias = DistributedModelParallel
+"""What `shard` returns, under a name for rooms that do not import torchrec.distributed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowWiseAdagrad:
-    """How trained tables learn: one running mean of squares per row.
-
-    `weight_decay` is L2: it is added, times the row, to the gradient of the rows a batch touches,
-    and of no others; rare rows feel it as much as frequent ones. On a CPU it needs tables built
-    `with_twins`.
-
-    `penalty` adds penalty / 2 * |e|^2 to the loss of a row of the log, for each mean embedding e
-    it reads, averaged over this worker's rows, then over workers; it acts under any plan, is in no
-    reported loss, and frequent rows feel it more.
-    """
+    """Settings of the trained tables' optimiser, which has one accumulator per row."""
 
     lr: float
+    """Learning rate."""
     eps: float = 1e-8
+    """Added to the root of the accumulator."""
     weight_decay: float = 0.0
+    """L2: this factor times the row is added to the gradient of rows that a batch reads, and to no
+    others. It acts on rare rows as much as on frequent ones. On a CPU it needs tables built
+    `with_twins`."""
     penalty: float = 0.0
+    """Adds penalty / 2 * |e|^2 to the loss of a row of the log, for each mean embedding e that it
+    reads: averaged over this worker's rows, then over workers. It acts under any plan, is in no
+    reported loss, and acts on frequent rows more."""
 
 
 class AnySharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
-    """TorchRec's sharder, with row-wise allowed on a CPU, where it works but is not offered."""
+    """TorchRec's sharder, with row-wise sharding on a CPU too: it works, but is not offered."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
-        """The types offered, and row-wise."""
+        """Return the types that TorchRec offers, and row-wise."""
         offered: list[str] = super().sharding_types(compute_device_type)
         return sorted({*offered, ShardingType.ROW_WISE.value})
 
@@ -86,26 +88,26 @@ def shard(
     tables_optimizer: RowWiseAdagrad | None,
     initialise: bool = True,
 ) -> DistributedModelParallel:
-    """Spread `model` over the process group, as `plan` says.
+    """Shard `model` over the process group, as `plan` says.
 
     Args:
-        model: the whole model. Its tables may stand on the `meta` device: each shard then starts
-            as the same rows would have in the whole table. Tables with values keep them. Dense
+        model: the whole model. Its tables may be on the `meta` device: each shard then starts with
+            the values that the whole table would have there. Tables with values keep them. Dense
             parameters become rank 0's.
         plan: from `plan_tables`, for this world and device.
-        worker: this process; a process group is up, also in a world of one.
-        tables_optimizer: how tables learn; None freezes them.
+        worker: this process. A process group is up, also in a world of one.
+        tables_optimizer: settings of the tables' optimiser; None freezes the tables.
         initialise: False leaves the tables' memory for `read_base_weights` to fill.
 
     Returns:
-        The sharded model. Call it to train (it averages dense gradients); for the frozen base's
-        representation use `unwrap(model).represent`.
+        The sharded model. Call it to train: it averages dense gradients. For the representation
+        use `unwrap(model).represent`.
 
     Raises:
-        BadRequest: the plan is of other tables.
+        BadRequest: the plan is for other tables.
     """
     check_covers(plan, model.table_sizes)
-    starts = _take_starts(model.tables)
+    starts = _take_starts(model.tables)  # before TorchRec sees the tables
     whole = None if model.tables.device.type == "meta" else model.tables
     model.tables_frozen = tables_optimizer is None
     model.tables_l2 = tables_optimizer.penalty if tables_optimizer else 0.0
@@ -124,6 +126,7 @@ def shard(
     unwrap(sharded).tables.register_forward_pre_hook(_pad_to_common_rows)
     if initialise:
         _start(sharded, starts, whole)
+    # DDP refuses a module without a parameter that learns.
     if any(parameter.requires_grad for parameter in dense_state(sharded).values()):
         sharded.init_data_parallel()
     return sharded
@@ -137,17 +140,17 @@ def freeze_tables(
     precisions: Mapping[str, Precision],
     mapped_at: MapFolder | None = None,
 ) -> FrozenTables:
-    """Put frozen tables in the place of the model's own; `read_base_weights` fills them.
+    """Replace the model's tables by frozen ones; `read_base_weights` fills them.
 
     Args:
-        model: on the meta device, or its values are dropped.
+        model: its tables are on the meta device; any values are dropped.
         plan: from `plan_tables`, for this world and device.
         worker: this process.
-        precisions: the type of each table.
-        mapped_at: where each table is mapped whole from local disk, instead of the plan.
+        precisions: the type of each table's entries.
+        mapped_at: folder from which each table is mapped whole; None to follow the plan.
 
     Raises:
-        BadRequest: the plan is of other tables, or a precision cannot hold one.
+        BadRequest: the plan is for other tables, or a table cannot be stored in its precision.
     """
     check_covers(plan, model.table_sizes)
     shapes = shapes_of(model.tables)
@@ -157,7 +160,7 @@ def freeze_tables(
 
 
 def shapes_of(tables: EmbeddingBagCollection) -> list[TableShape]:
-    """The shapes of these tables."""
+    """Return the shapes of tables, without twins of features."""
     return [
         TableShape(
             name=config.name,
@@ -170,15 +173,15 @@ def shapes_of(tables: EmbeddingBagCollection) -> list[TableShape]:
 
 
 def unwrap(model: nn.Module) -> Recommender:
-    """The recommender inside whatever wraps it."""
+    """Return the recommender inside the wrappers of DDP and TorchRec, or itself."""
     return cast(Recommender, get_unwrapped_module(model))
 
 
 def local_shards(model: nn.Module) -> list[LocalShard]:
-    """The parts of tables this process holds, live; whole tables where nothing is sharded.
+    """Return the parts of tables that this process owns, not copied.
 
-    Over all workers they cover each table once. Frozen tables of low precision show what they
-    store: fp16 numbers, or bytes.
+    Over all workers they cover each table once. Where nothing is sharded they are whole tables.
+    Frozen tables of low precision come as they are stored: as fp16 numbers, or as bytes.
     """
     tables = unwrap(model).tables
     if isinstance(tables, FrozenTables):
@@ -198,7 +201,7 @@ def local_shards(model: nn.Module) -> list[LocalShard]:
 
 
 def dense_state(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer that is not a table, live, by its name in the recommender."""
+    """Return every parameter and buffer that is not a table, not copied, by its name."""
     inner = unwrap(model)
     return {
         name: tensor
@@ -209,32 +212,36 @@ def dense_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def digest_model(model: nn.Module, worker: Worker) -> Digest:
-    """Digests of every table and dense tensor, the same for any plan; collective where sharded."""
+    """Return digests of all tables and dense tensors; a collective call where they are sharded.
+
+    They are the same under any plan.
+    """
     return digest(local_shards(model), dense_state(model), worker=worker)
 
 
 def set_tables_lr(model: DistributedModelParallel, lr: float) -> None:
-    """Give the tables' fused optimiser a new rate: it has no schedule of its own."""
+    """Set the learning rate of the tables' fused optimiser, which has no schedule of its own."""
     for module in table_modules(model):
         module.set_learning_rate(lr)
+    # TorchRec's optimiser writes the rate of its groups back to the modules.
     for group in model.fused_optimizer.param_groups:
         group["lr"] = lr
 
 
 def table_modules(model: nn.Module) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
-    """The fbgemm modules, where the tables' weights and their optimiser's state lie."""
+    """Return the fbgemm modules, which own the tables' weights and their optimiser's state."""
     tables = unwrap(model).tables
     assert isinstance(tables, ShardedEmbeddingBagCollection)
     return [
         module
-        for lookup in tables._lookups  # torchrec has no public way in
+        for lookup in tables._lookups  # torchrec 1.8 has no public access
         for module in lookup.modules()
         if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)
     ]
 
 
 def _pad_to_common_rows(_: nn.Module, args: tuple[KeyedJaggedTensor]) -> tuple[KeyedJaggedTensor]:
-    """Give every worker a batch that torchrec 1.8 can exchange; `Recommender.embed` cuts it back.
+    """Pad a batch so that torchrec 1.8 can exchange it; `Recommender.embed` drops the padding.
 
     A batch without rows fails in the mean of row-wise tables ("cannot reshape tensor of 0
     elements"). Batches of unequal rows fail in their backward pass on gloo, which gathers only
@@ -249,8 +256,8 @@ def _pad_to_common_rows(_: nn.Module, args: tuple[KeyedJaggedTensor]) -> tuple[K
 
 
 def _fused_params(optimizer: RowWiseAdagrad | None) -> dict[str, Any]:
-    """What fbgemm needs to know; for frozen tables, the optimiser without state, at rate 0."""
-    if optimizer is None:
+    """Return fbgemm's settings of the tables' optimiser."""
+    if optimizer is None:  # frozen: SGD has no state, and at rate 0 it changes nothing
         return {"optimizer": EmbOptimType.EXACT_SGD, "learning_rate": 0.0}
     return {
         "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
@@ -262,7 +269,10 @@ def _fused_params(optimizer: RowWiseAdagrad | None) -> dict[str, Any]:
 
 
 def _take_starts(tables: EmbeddingBagCollection) -> dict[str, UniformStart]:
-    """How each table starts, taken from TorchRec: it would draw values by shard, not by row."""
+    """Take the functions of first values from the tables, so that TorchRec does not call them.
+
+    It would call each per shard, as if the shard were a whole table.
+    """
     starts: dict[str, UniformStart] = {}
     for config in tables.embedding_bag_configs():
         starts[config.name] = config.init_fn
@@ -271,7 +281,7 @@ def _take_starts(tables: EmbeddingBagCollection) -> dict[str, UniformStart]:
 
 
 def _leave(weight: Tensor) -> Tensor:
-    """Leave `weight` as it is."""
+    """Return `weight` as it is: an `init_fn` that does nothing."""
     return weight
 
 
@@ -280,7 +290,13 @@ def _start(
     starts: Mapping[str, UniformStart],
     whole: EmbeddingBagCollection | None,
 ) -> None:
-    """Give every shard the values its place has in the whole table."""
+    """Give every shard the values that the whole table has there.
+
+    Args:
+        sharded: the model.
+        starts: function of first values of each table.
+        whole: the tables with their values; None where they were on the meta device.
+    """
     with torch.no_grad():
         for shard_ in local_shards(sharded):
             rows, width = shard_.tensor_RW.shape

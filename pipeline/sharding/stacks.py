@@ -1,11 +1,11 @@
-"""Where each row of each table lies among the rows that a worker holds.
+"""Address of each table row: the rank that owns it, and its number in that rank's stack.
 
-A worker's pieces of equal precision and width lie one after the other in one matrix, its *stack*:
-one kernel call reads them all. Every worker knows all stacks from the plan, and so turns an id
-into a worker and a row of that worker's stack without asking.
+A worker's pieces of equal precision and width are stored one after the other in one matrix, its
+*stack*, so that one kernel call reads them all. Every worker knows all stacks from the plan. It
+turns an id into a rank and a row of that rank's stack without communication.
 
-A *lane* is a feature's way to a band of a table's columns; all columns, unless the table is cut
-by columns.
+A *lane* connects a feature with a band of a table's columns. The band is all columns, unless the
+table is cut by columns.
 
 Shapes: I ids.
 """
@@ -22,35 +22,42 @@ from iak.pipeline.sharding.placement_rule import TABLES_PATH
 from iak.schemas.job import Precision
 
 INT32_ROWS = 2**31 - 1
-"""Row numbers that travel as int32 stay below this."""
+"""The largest row number that is sent as int32."""
 _UINT8_RANKS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A rectangle of a table on a rank, and the row of that rank's stack at which it begins."""
+    """A rectangle of a table on a rank."""
 
     table: str
     rank: int
     row: int
+    """Row of the table at which it begins."""
     rows: int
     col: int
+    """Column of the table at which it begins."""
     cols: int
     first: int = 0
+    """Row of the rank's stack at which it begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A feature's way to a band of columns: its rows lie on `ranks`, `block` of them on each."""
+    """A feature, and a band of columns of the table that it reads."""
 
     feature: str
     table: str
     rows: int
+    """Of the table."""
     col: int
+    """Column at which the band begins."""
     ranks: tuple[int, ...]
+    """Ranks that own the band, in order of their rows."""
     block: int
+    """Rows on each rank; the last ranks may have fewer."""
     first: int
-    """The row of each of these ranks' stacks at which its block begins."""
+    """Row of each rank's stack at which its block begins, the same on all of these ranks."""
 
 
 class Stack:
@@ -63,7 +70,14 @@ class Stack:
         pieces: Sequence[Piece],
         shapes: Sequence[TableShape],
     ) -> None:
-        """Lay the pieces one after the other on their ranks."""
+        """Lay out the pieces one after the other on their ranks.
+
+        Args:
+            precision: of every piece.
+            width: columns of every piece.
+            pieces: of all ranks.
+            shapes: all tables, for the features that read the pieces.
+        """
         self.precision, self.width = precision, width
         bands = _bands(pieces)
         self.pieces = [piece for band in bands for piece in band]
@@ -71,29 +85,31 @@ class Stack:
         self.ranks = 1 + max(piece.rank for piece in self.pieces)
 
     def rows_on(self, rank: int) -> int:
-        """Rows of a rank's stack."""
+        """Return the number of rows of a rank's stack."""
         return max((p.first + p.rows for p in self.pieces if p.rank == rank), default=0)
 
     def address(
         self, lanes: Sequence[int], ids: Sequence[Tensor], like_I: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Who holds each id of these lanes, and in which row of its stack.
+        """Return the rank that owns each id, and the id's row in that rank's stack.
 
         Args:
-            lanes: their numbers.
-            ids: of each.
-            like_I: of the type and on the device that row numbers shall have.
+            lanes: numbers of the lanes that ask.
+            ids: of each lane.
+            like_I: a tensor of the type and device that row numbers shall have.
 
         Raises:
-            ValueError: an id is outside its table. No other row is ever read in its place.
+            ValueError: an id is outside its table. No other row is ever read instead.
         """
         rows_I = like_I.new_empty(sum(len(part) for part in ids))
+        # One byte where the ranks allow it: owners are sorted in every lookup.
         owners_I = rows_I.new_empty(
             len(rows_I), dtype=torch.uint8 if self.ranks <= _UINT8_RANKS else torch.int32
         )
         counts = [len(part) for part in ids]
-        places = zip(lanes, ids, rows_I.split(counts), owners_I.split(counts), strict=True)
-        for number, part_I, to_I, owner_I in places:
+        # Both results are written in place, lane by lane, through views.
+        parts = zip(lanes, ids, rows_I.split(counts), owners_I.split(counts), strict=True)
+        for number, part_I, to_I, owner_I in parts:
             lane = self.lanes[number]
             _check(lane, part_I)
             row_I = part_I.int() if lane.rows <= INT32_ROWS else part_I
@@ -101,6 +117,7 @@ class Stack:
                 owner_I.fill_(lane.ranks[0])
                 torch.add(row_I, lane.first, out=to_I)
             else:
+                # As TorchRec routes rows. Row-wise tables lie on all ranks: block b is on rank b.
                 block_I = torch.div(row_I, lane.block, rounding_mode="trunc")
                 owner_I.copy_(block_I)
                 torch.sub(row_I, block_I, alpha=lane.block, out=to_I).add_(lane.first)
@@ -110,15 +127,21 @@ class Stack:
 def stacks_of(
     shapes: Sequence[TableShape], pieces: Sequence[Piece], precisions: Mapping[str, Precision]
 ) -> list[Stack]:
-    """The stacks that hold these pieces, in the same order on every worker."""
-    kinds: dict[tuple[Precision, int], list[Piece]] = {}
+    """Group pieces into stacks, in the same order on every worker.
+
+    Args:
+        shapes: all tables.
+        pieces: of all ranks.
+        precisions: of each table.
+    """
+    by_kind: dict[tuple[Precision, int], list[Piece]] = {}
     for piece in pieces:
-        kinds.setdefault((precisions[piece.table], piece.cols), []).append(piece)
-    return [Stack(precision, width, held, shapes) for (precision, width), held in kinds.items()]
+        by_kind.setdefault((precisions[piece.table], piece.cols), []).append(piece)
+    return [Stack(precision, width, equal, shapes) for (precision, width), equal in by_kind.items()]
 
 
 def planned_pieces(plan: ShardingPlan) -> Iterator[Piece]:
-    """The rectangles of a plan."""
+    """Yield the rectangles of a plan, table by table."""
     for table, sharding in plan.plan[TABLES_PATH].items():
         for rank, shard in zip(sharding.ranks, sharding.sharding_spec.shards, strict=True):
             (row, col), (rows, cols) = shard.shard_offsets, shard.shard_sizes
@@ -126,23 +149,24 @@ def planned_pieces(plan: ShardingPlan) -> Iterator[Piece]:
 
 
 def whole_pieces(shapes: Sequence[TableShape]) -> Iterator[Piece]:
-    """Every table as the one rectangle it is, on rank 0."""
+    """Yield every table as a single rectangle on rank 0."""
     for shape in shapes:
         yield Piece(table=shape.name, rank=0, row=0, rows=shape.rows, col=0, cols=shape.width)
 
 
 def _bands(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """The pieces by band of a table's columns, each at its place in its rank's stack.
+    """Group pieces by band of columns, and assign each its first row in its rank's stack.
 
-    Bands that all ranks share come first, and take as many rows on each of them, so that their
-    place is the same everywhere: `rows - ranks < rows of all stacks together` at worst.
+    A band that lies on all ranks reserves the same number of rows on each of them, so that it
+    begins at the same row everywhere. Its last ranks may use fewer rows than that.
     """
-    held: dict[tuple[str, int], list[Piece]] = {}
+    by_band: dict[tuple[str, int], list[Piece]] = {}
     for piece in pieces:
-        held.setdefault((piece.table, piece.col), []).append(piece)
+        by_band.setdefault((piece.table, piece.col), []).append(piece)
     ends: dict[int, int] = {}
     bands = []
-    for band in sorted(held.values(), key=lambda band: -len(band)):
+    # Bands on all ranks come first: a band on one rank before them would shift that rank's rows.
+    for band in sorted(by_band.values(), key=lambda band: -len(band)):
         block = max(piece.rows for piece in band)
         firsts = {ends.get(piece.rank, 0) for piece in band}
         assert len(firsts) == 1, f"bands of {band[0].table} begin at {firsts}; expected one row"
@@ -153,11 +177,12 @@ def _bands(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _by_row(piece: Piece) -> tuple[int, int]:
+    """Return the key that sorts a band's pieces by row."""
     return piece.row, piece.rank
 
 
 def _lanes(shapes: Sequence[TableShape], bands: Sequence[Sequence[Piece]]) -> Iterator[Lane]:
-    """A lane for each feature and band of columns."""
+    """Yield a lane for each feature and band of columns."""
     for shape in shapes:
         for band in bands:
             if band[0].table == shape.name:
@@ -174,7 +199,7 @@ def _lanes(shapes: Sequence[TableShape], bands: Sequence[Sequence[Piece]]) -> It
 
 
 def _check(lane: Lane, ids_I: Tensor) -> None:
-    """Refuse ids that are no rows of the table."""
+    """Refuse ids that are not rows of the table."""
     if len(ids_I) == 0:
         return
     low, high = (int(end) for end in ids_I.aminmax())

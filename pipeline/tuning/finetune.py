@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from iak.pipeline.activations import cache
-from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase
+from iak.pipeline.activations.buffer import ActivationBuffer, StandardizedBase
 from iak.pipeline.activations.cache import Store, Usage
 from iak.pipeline.activations.represent import DTYPES
 from iak.pipeline.activations.rows import (
@@ -32,7 +32,8 @@ from iak.pipeline.activations.rows import (
     tuning_rows,
 )
 from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
-from iak.pipeline.base import precision, published_base
+from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.collectives import total
 from iak.pipeline.data.labels import LabelCounts
@@ -42,28 +43,19 @@ from iak.pipeline.errors import Busy, PipelineError
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.lock import one_writer
-from iak.pipeline.model import frozen
 from iak.pipeline.model.frozen import Digest
-from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding import base_weights
-from iak.pipeline.sharding.frozen import FrozenTables
-from iak.pipeline.sharding.mapped import MapFolder
-from iak.pipeline.sharding.placement_rule import lay_out
-from iak.pipeline.sharding.shard import dense_state, local_shards, unwrap
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import Names, Plan, find_domains, tune_levels
 from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import Domain
-from iak.schemas.job import EvaluatedTablesSpec, FrozenTablesSpec, KernelSpec
+from iak.schemas.job import FrozenTablesSpec, KernelSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementSpec
 
 log = logging.getLogger(__name__)
 Report = Callable[[Mapping[str, Any]], None]
 SPLITS = ("tune", "valid", "gate")
-MAPPED = "mapped"
-"""Folder of mapped tables, beside the base."""
 _SAMPLE_ROWS = 16_384
 """Tuning rows over which the encoder's inputs are standardised."""
 
@@ -108,10 +100,7 @@ class FinetuneWork:
     """None in a first night."""
     checkpoint_every_s: float
     """Seconds between two checkpoints."""
-    sharding: Mapping[str, str]
-    row_wise_from_rows: int
-    plan: PlanDocument | None = None
-    """Where tables are placed; the placement rule decides when absent."""
+    placement: PlacementSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,15 +159,8 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
             parents.
         Diverged: a loss is not finite.
     """
-    model, _ = frozen_base(
-        work.base,
-        work.sharding,
-        work.row_wise_from_rows,
-        worker,
-        work.tables,
-        document=work.plan,
-    )
-    before = digest_of(model, worker)
+    frozen = FrozenBase.load(work.base, work.tables, work.placement, worker)
+    before = frozen.digest()
     report({"event": "base", "digest": before.combined[:16]})
     store = _store(work)
     contract: Counter[str] = Counter()
@@ -187,20 +169,14 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
     names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
     base, standard_from = _standardised_base(
-        work, model, known["tune"], sources["tune"], store, worker
+        work, frozen.model, known["tune"], sources["tune"], store, worker
     )
-    row_bytes = base.width * DTYPES[work.cache.precision].itemsize
-    is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
-    rows = {
-        split: _tuning_rows(
-            work, sources[split], known[split], base, names.tuned, worker, is_large=is_large
-        )
-        for split in SPLITS
-    }
+    rows = _rows_by_split(work, sources, known, base, names.tuned, worker)
     report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_from_cache(store)})
+    tasks = published_base.task_shapes(work.view.catalog)
     setting = Setting(
-        heads=unwrap(model).heads,
-        tasks=published_base.task_shapes(work.view.catalog),
+        heads=frozen.heads,
+        tasks=tasks,
         train=rows["tune"],
         valid=rows["valid"],
         worker=worker,
@@ -209,20 +185,19 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     tuned = tune_levels(plan_of_levels, names, setting, report)
     levels = _with_gate_rows(work, names, tuned, setting, rows["gate"])
     usage = _close(work, store, rows, worker)
-    after = digest_of(model, worker)
+    after = frozen.digest()
     _check_unchanged(before, after)
-    sizes = plan_of_levels.shape.sizes()
     return Finetuned(
         levels=levels,
         below_floor=names.below_floor,
         standard=base.standard,
-        tasks=tuple(t.name for t in setting.tasks),
+        tasks=tuple(task.name for task in tasks),
         contract=gathered(contract, worker),
         labels=labels.counts(),
         digest=after.combined,
         digest_before=before.combined,
-        plan=held_tables(model).describe(),
-        parameters_per_kernel=sum(math.prod(s) for n, s in sizes.items() if n not in PROBE),
+        plan=frozen.tables.describe(),
+        parameters_per_kernel=_parameters(plan_of_levels.shape),
         standard_from=standard_from,
         cache=usage,
     )
@@ -292,7 +267,7 @@ def _standardised_base(
     source: RowSource,
     store: Store | None,
     worker: Worker,
-) -> tuple[FrozenBase, str]:
+) -> tuple[StandardizedBase, str]:
     """Return the base with its standardisation: the live kernels', the cache's, or a new one.
 
     A kernel reads rightly only what is standardised as it was when the kernel was tuned, so that
@@ -321,7 +296,7 @@ def _standardised_base(
         )
         if store and worker.rank == 0:
             store.write_standard(key, standard.tensors())
-    base = FrozenBase(
+    base = StandardizedBase(
         model=model,
         catalog=work.view.catalog,
         standard=standard.to(worker.device),
@@ -365,11 +340,30 @@ def _base_key(work: FinetuneWork) -> dict[str, Any]:
     return {"base": fingerprint, "tables": tables, **kernel}
 
 
+def _rows_by_split(
+    work: FinetuneWork,
+    sources: Mapping[str, RowSource],
+    known: Mapping[str, SplitRows],
+    base: StandardizedBase,
+    names: Sequence[Sequence[str]],
+    worker: Worker,
+) -> dict[str, TuningRows]:
+    """Return every split's rows; in files where all splits together do not fit in memory."""
+    row_bytes = base.width * DTYPES[work.cache.precision].itemsize
+    is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
+    return {
+        split: _tuning_rows(
+            work, sources[split], known[split], base, names, worker, is_large=is_large
+        )
+        for split in SPLITS
+    }
+
+
 def _tuning_rows(
     work: FinetuneWork,
     source: RowSource,
     known: SplitRows,
-    base: FrozenBase,
+    base: StandardizedBase,
     names: Sequence[Sequence[str]],
     worker: Worker,
     *,
@@ -442,7 +436,7 @@ def _from_cache(store: Store | None) -> dict[str, Any]:
     return {"from_cache": store.usage.rows_read} if store else {}
 
 
-def _levels(work: FinetuneWork, base: FrozenBase, setting: Setting) -> Plan:
+def _levels(work: FinetuneWork, base: StandardizedBase, setting: Setting) -> Plan:
     shape = KernelShape.on(setting.heads, work.kernel, inputs=base.width)
     return Plan(
         shape=shape,
@@ -455,83 +449,17 @@ def _levels(work: FinetuneWork, base: FrozenBase, setting: Setting) -> Plan:
     )
 
 
+def _parameters(shape: KernelShape) -> int:
+    """Return the weights of a kernel, without the probe that no bundle has."""
+    return sum(math.prod(size) for name, size in shape.sizes().items() if name not in PROBE)
+
+
 def _check_unchanged(before: Digest, after: Digest) -> None:
     if after != before:
         raise PipelineError(
             f"tables or trunk changed while kernels were tuned: digest {before.combined} before, "
             f"{after.combined} after. Nothing is published"
         )
-
-
-def frozen_base(
-    opened: PublishedBase,
-    sharding: Mapping[str, str],
-    row_wise_from_rows: int,
-    worker: Worker,
-    tables: FrozenTablesSpec | None = None,
-    *,
-    document: PlanDocument | None = None,
-    map_folder: Path | None = None,
-) -> tuple[Recommender, Any]:
-    """Open the published base with its tables frozen, spread over the workers; and its plan.
-
-    Args:
-        opened: the base.
-        sharding: sharding types that are asked for, by table.
-        row_wise_from_rows: tables of at least so many rows are cut by rows.
-        worker: this process.
-        tables: the precision of the tables, what it may cost, and whether they are mapped; fp32
-            and not mapped when absent.
-        document: the plan that is followed, in the place of the rule and of `sharding`.
-        map_folder: where mapped tables lie, on a disk of this machine; beside the base when
-            absent.
-
-    Raises:
-        BadRequest: a precision costs the base more than it may, or nobody measured it; or the plan
-            is not for this base, these workers or these precisions.
-        Corrupt: a file is not what was published.
-    """
-    asked = tables or EvaluatedTablesSpec()
-    for sentence in precision.check(opened.manifest, asked):
-        log.warning(sentence)
-    held = precision.precisions_of(opened.manifest, asked)
-    plan = lay_out(
-        published_base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
-        worker=worker,
-        document=document,
-        precisions=held,
-        overrides=sharding,
-        row_wise_from_rows=row_wise_from_rows,
-    )
-    fingerprint = opened.manifest.fingerprint
-    mapped_at = MapFolder(
-        path=(map_folder or opened.folder.parent / MAPPED) / fingerprint[:16],
-        base_fingerprint=fingerprint,
-        is_verified=asked.verify_mapped,
-        days=asked.mapped_days,
-    )
-    model = base_weights.read_frozen_base(
-        published_base.build_model(opened.catalog, opened.encoding, opened.model, seed=0),
-        plan,
-        precisions=held,
-        directory=opened.folder,
-        entries=[entry.model_dump() for entry in opened.manifest.files],
-        worker=worker,
-        mapped_at=mapped_at if asked.mapped else None,
-    )
-    return model, plan
-
-
-def held_tables(model: nn.Module) -> FrozenTables:
-    """Return the frozen tables as this worker holds them."""
-    tables = unwrap(model).tables
-    assert isinstance(tables, FrozenTables)
-    return tables
-
-
-def digest_of(model: nn.Module, worker: Worker) -> Digest:
-    """Return the digest of every table and every dense weight; a collective call."""
-    return frozen.digest(local_shards(model), dense_state(model), worker=worker)
 
 
 def gathered(counts: Counter[str], worker: Worker) -> Counter[str]:

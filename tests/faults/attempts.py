@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from iak.pipeline.bench.faults.outcome import Ended, Fault
 from iak.pipeline.errors import Corrupt
+from infra.benchmarks.faults.outcome import Ended, Fault
 
 
 def end(verb, settings, at):
@@ -55,7 +55,7 @@ _ENDS = {
 }
 
 
-def spoil(place, random):
+def spoil(workspace, random):
     """Damage the place at a position that the seed chooses."""
-    (place / "spoiled").write_text(str(random.random()))
+    (workspace / "spoiled").write_text(str(random.random()))
     return Fault(what="spoiled", names=("spoiled",))

@@ -1,11 +1,11 @@
 """A thousand bad inputs of every kind are refused by name: none is accepted, none ends raw.
 
-All of them, some 5,000, are tried by `iak bench faults bad_inputs=10_000`.
+All of them, some 5,000, are tried by `python -m infra.benchmarks faults bad_inputs=10_000`.
 """
 
 import pytest
 
-from iak.jobs._bad_inputs import run_bad_inputs
+from infra.benchmarks.bad_inputs import run_bad_inputs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1200)]
 TRIED = 1_000

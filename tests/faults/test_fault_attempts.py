@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from iak.pipeline.bench.faults.child import Request, run
 from iak.pipeline.process import fork_server
+from infra.benchmarks.faults.child import Request, run
 from tests.faults.attempts import end, spoil
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -14,11 +14,11 @@ CHANGES = 3 * 2  # a part is written, then renamed; the folder of the first is m
 
 @pytest.fixture(scope="module")
 def server():
-    return fork_server(["iak.jobs._faults", "iak.pipeline.bench.faults"])
+    return fork_server(["infra.benchmarks.faults.verbs", "infra.benchmarks.faults"])
 
 
-def ask(server, place, **request):
-    return run(server, end, place, Request(**{"settings": {}, "verb": "end"} | request))
+def ask(server, workspace, **request):
+    return run(server, end, workspace, Request(**{"settings": {}, "verb": "end"} | request))
 
 
 def test_an_attempt_works_inside_its_place_and_tells_what_it_came_to(server, tmp_path):
@@ -62,10 +62,10 @@ def test_an_attempt_is_killed_at_a_moment(server, tmp_path):
 def test_a_damage_at_a_moment_is_told_and_repeats_by_its_seed(server, tmp_path):
     seen = []
     for name, seed in (("one", "s"), ("same", "s"), ("other", "t")):
-        place = tmp_path / name
-        place.mkdir()
-        answer = ask(server, place, damage=spoil, moment=("written", 2), seed=seed)
+        workspace = tmp_path / name
+        workspace.mkdir()
+        answer = ask(server, workspace, damage=spoil, moment=("written", 2), seed=seed)
         assert answer.fault.what == "spoiled"
-        seen.append((place / "spoiled").read_text())
+        seen.append((workspace / "spoiled").read_text())
     assert seen[0] == seen[1] != seen[2]
     assert ask(server, tmp_path, damage=spoil, moment=("written", 9)).fault is None

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs._faults import attempt
-from iak.pipeline.bench.faults import CLASSES, ClassResult, line_of, notes_of, play
-from iak.pipeline.bench.faults.place import prepare
 from iak.pipeline.process import fork_server
+from infra.benchmarks.faults import CLASSES, ClassResult, line_of, notes_of, play
+from infra.benchmarks.faults.verbs import run_verb
+from infra.benchmarks.faults.workspace import prepare
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(560)]
 TURNS = 2
@@ -16,20 +16,20 @@ SEED = 20
 
 
 @pytest.fixture(scope="module")
-def ground():
+def setup():
     """A place outside pytest's own folders, which pytest keeps from other users."""
-    server = fork_server(["iak.jobs._faults", "iak.pipeline.bench.faults"])
+    server = fork_server(["infra.benchmarks.faults.verbs", "infra.benchmarks.faults"])
     with tempfile.TemporaryDirectory(prefix="iak-faults-") as folder:
         scratch = Path(folder).resolve()
         scratch.chmod(0o755)
-        yield prepare(server, attempt, scratch, repeats=2, threads=2, report=lambda _: None)
+        yield prepare(server, run_verb, scratch, repeats=2, threads=2, report=lambda _: None)
 
 
 @pytest.mark.parametrize("known", CLASSES, ids=lambda known: f"{known.name}: {known.where}")
-def test_nothing_comes_out_wrong_and_nothing_is_lost(ground, known):
+def test_nothing_comes_out_wrong_and_nothing_is_lost(setup, known):
     result = ClassResult(fault=known.name, where=known.where)
     for number in range(min(TURNS, len(known.plays))):
-        found = play(ground, known, number, f"{SEED}-{known.name}-{number}")
+        found = play(setup, known, number, f"{SEED}-{known.name}-{number}")
         if isinstance(found, str):
             result.skipped = found
         else:
@@ -40,8 +40,8 @@ def test_nothing_comes_out_wrong_and_nothing_is_lost(ground, known):
     assert (line["wrong"], line["lost"]) == (0, 0), "\n".join(notes_of([result], []))
 
 
-def test_an_undamaged_attempt_meets_every_row_once(ground):
-    for name, answer in ground.undamaged.items():
+def test_an_undamaged_attempt_meets_every_row_once(setup):
+    for name, answer in setup.undamaged.items():
         assert answer.ended.repeated == 0, name
         if "night" in name and answer.ended.rows:
-            assert answer.ended.rows == ground.undamaged["night"].ended.rows
+            assert answer.ended.rows == setup.undamaged["night"].ended.rows

@@ -8,19 +8,19 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.base import published_base as bases
-from iak.pipeline.bench import finetune as bench
-from iak.pipeline.bench.finetune import iak_variants, prepare, torchrec_variants
-from iak.pipeline.bench.finetune.counters import cost_of
-from iak.pipeline.bench.finetune.iak_variants import KernelInputs
-from iak.pipeline.bench.finetune.torchrec_variants import Continued, FullFineTune, PlainKernel
+from iak.pipeline.bench import iak_variants, setup, torchrec_variants
+from iak.pipeline.bench.counters import cost_of
+from iak.pipeline.bench.iak_variants import KernelInputs
+from iak.pipeline.bench.torchrec_variants import Continued, FullFineTune, PlainKernel
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
-from iak.schemas.bench import BenchFinetuneSpec
+from infra.benchmarks import finetune as bench
+from infra.benchmarks.specs import BenchFinetuneSpec
 
 pytestmark = pytest.mark.slow
 
-SMOKE = Path("jobs/configs/bench/smoke/finetune.toml")
-FULL = Path("jobs/configs/bench/finetune.toml")
+SMOKE = Path("infra/benchmarks/configs/smoke/finetune.toml")
+FULL = Path("infra/benchmarks/configs/finetune.toml")
 
 
 def silent(_):
@@ -110,7 +110,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ground(place):
     (place / "out").mkdir()
-    return prepare.prepare(spec_at(place), place / "out" / "progress.jsonl", silent)
+    return setup.prepare(spec_at(place), place / "out" / "progress.jsonl", silent)
 
 
 @pytest.fixture(scope="module")
@@ -192,11 +192,11 @@ def test_twins_tune_one_bank_and_nothing_touches_the_tables(with_ours):
 
 def test_a_base_is_made_once(ground, place):
     stamp = (ground.base / "manifest.json").stat().st_mtime_ns
-    again = prepare.prepare(ground.spec, place / "out" / "again.jsonl", silent)
+    again = setup.prepare(ground.spec, place / "out" / "again.jsonl", silent)
     assert (again.base / "manifest.json").stat().st_mtime_ns == stamp
-    assert prepare._base_folder(
+    assert setup._base_folder(
         ground.spec.model_copy(update={"batch_rows": 8}), ground.knobs
-    ) != prepare._base_folder(ground.spec, ground.knobs)
+    ) != setup._base_folder(ground.spec, ground.knobs)
 
 
 def test_the_whole_bench_tells_every_variant_night_and_number_of_domains(ground):

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from iak.pipeline.bench import tables
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.sharding.quantised import row_bytes
-from iak.schemas.bench import BenchTablesSpec
+from infra.benchmarks import tables
+from infra.benchmarks.specs import BenchTablesSpec
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = Path(__file__).parents[2] / "jobs" / "configs" / "bench"
+CONFIGS = Path("infra/benchmarks/configs")
 
 
 def spec_of(name, **changes):

@@ -46,16 +46,16 @@ def batches_of(training, count):
 def stepped(training, batches):
     losses = []
     for batch in batches:
-        losses.append(training._step(batch))
-        training.standing.step += 1
+        losses.append(training.step(batch))
+        training.state.step += 1
     return losses
 
 
 def published_at(spec, work, training):
     """Publish the state as it stands; the base's folder."""
-    training.keep()
+    training.write_best()
     if training.worker.rank == 0:
-        found = training.measured() if training.worker.world == 1 else None
+        found = training.measure() if training.worker.world == 1 else None
         publish(spec, work, {
             "best_valid_loss": 1.0, "best_tasks": found.as_documents() if found else [],
         })  # fmt: skip
@@ -68,7 +68,7 @@ def child_of(work, folder, name, training, **changes):
     run_dir.mkdir(exist_ok=True)
     child = dataclasses.replace(work, run_dir=run_dir, from_base=folder, **changes)
     continued = Pretraining(child, worker=training.worker, report=silent)
-    continued.standing.step = K
+    continued.state.step = K
     return continued
 
 
@@ -89,9 +89,9 @@ def ask(worker, spec, work):
     fresh = child_of(work, folder, "without", whole)
     losses.append(stepped(fresh, batches[K:]))
     return {
-        "losses": losses, "start": at_start, "end": at_end, "told": fresh.standing.loaded,
+        "losses": losses, "start": at_start, "end": at_end, "told": fresh.state.loaded,
         "has_state": optimizer_state.has_state(bases.open_base(folder)),
-        "told_with": continued.standing.loaded,
+        "told_with": continued.state.loaded,
     }  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_a_flipped_byte_of_the_state_is_refused_and_a_base_without_it_opens(log,
         shutil.rmtree(folder / optimizer_state.FOLDER)
         assert bases.open_base(folder).manifest.fingerprint == opened.manifest.fingerprint
         child = child_of(work, folder, "without", whole)
-        assert child.measured().loss == pytest.approx(whole.measured().loss, rel=1e-6)
+        assert child.measure().loss == pytest.approx(whole.measure().loss, rel=1e-6)
 
 
 def test_rows_keep_their_memory_when_a_table_grows_and_new_ones_have_none(log, tmp_path):
@@ -254,7 +254,7 @@ def test_each_task_may_keep_its_own_tower(log, tmp_path):
             worker=worker,
             report=silent,
         )
-        loss = again.measured().loss
+        loss = again.measure().loss
     assert [line["task"] for line in result["towers"]] == ["ctr", "cvr"]
     for line in result["towers"]:
         assert line["loss"] <= line["loss_before"]

@@ -32,6 +32,7 @@ from iak.pipeline.sharding.growth import Growth
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.shard import digest_model, local_shards, set_tables_lr, shard
 from iak.schemas.log import Catalog
+from iak.schemas.plan import PlacementSpec
 from tests.integration.small_log import (
     catalog,
     catalog_document,
@@ -292,7 +293,7 @@ def ask_resumed(worker, work):
     events = []
     place = checkpoint.complete(work.run_dir / "checkpoints")[0]
     training = Pretraining(work, worker=worker, report=events.append)
-    standing = dataclasses.replace(training.standing)
+    standing = dataclasses.replace(training.state)
     digest = digest_model(training.model, worker).combined
     written = written_at(place, training)
     result = training.run()
@@ -322,7 +323,7 @@ def test_a_run_goes_on_under_other_workers_and_another_plan(tmp_path, begun):
     step = -(-rows // 2 // 64) + begun  # of the second epoch
     killed = dataclasses.replace(work, checkpoint_every_steps=step)
     run_on_workers(ask_until_killed, 2, killed, step)
-    moved = dataclasses.replace(work, sharding={"item_id": "table_wise"}, row_wise_from_rows=10_000)
+    moved = dataclasses.replace(work, placement=PlacementSpec(sharding={"item_id": "table_wise"}))
     (found,) = run_on_workers(ask_resumed, 1, moved)
     assert found["digest"] == found["written"]
     assert found["standing"].step == found["per_epoch"]
@@ -342,7 +343,7 @@ def ask_start(worker, works):
     for name, work in works.items():
         training = Pretraining(work, worker=worker, report=silent)
         before = mean_loss(training.model, training.valid, training.tasks, 64, worker)
-        found[name] = before, training.standing.loaded, training.run()["best_valid_loss"]
+        found[name] = before, training.state.loaded, training.run()["best_valid_loss"]
     return found
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from iak.pipeline.base import published_base as bases
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.reader import Reader
@@ -13,16 +14,16 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.loss import probabilities
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.sharding.quantised import PRECISIONS
-from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.stats.auc import auc
-from iak.pipeline.tuning.finetune import digest_of, frozen_base
-from iak.schemas.job import FrozenTablesSpec
+from iak.schemas.job import EvaluatedTablesSpec, FrozenTablesSpec
+from iak.schemas.plan import PlacementSpec
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
 
 pytestmark = pytest.mark.slow
 
 ANY = 1.0
-ROW_WISE_FROM = 100
+CUT = PlacementSpec(row_wise_from_rows=100)
+WHOLE = PlacementSpec(row_wise_from_rows=10**9)
 
 
 def ask(worker, spec, work):
@@ -43,9 +44,9 @@ def ask_opened(worker, opened, precision):
     found = {}
     for mapped in (False, True):
         spec = FrozenTablesSpec(precision=precision, mapped=mapped, tolerance=ANY)
-        model, _ = frozen_base(opened, {}, ROW_WISE_FROM, worker, spec)
-        found["mapped" if mapped else "sharded"] = digest_of(model, worker)
-        found["precisions"] = unwrap(model).tables.precisions
+        base = FrozenBase.load(opened, spec, CUT, worker)
+        found["mapped" if mapped else "sharded"] = base.digest()
+        found["precisions"] = base.tables.precisions
     return found
 
 
@@ -60,7 +61,7 @@ def ask_refused(worker, opened):
         manifest = opened.manifest.model_copy(update={"precisions": held})
         dear = dataclasses.replace(opened, manifest=manifest)
         try:
-            frozen_base(dear, {}, ROW_WISE_FROM, worker, FrozenTablesSpec(precision="int8"))
+            FrozenBase.load(dear, FrozenTablesSpec(precision="int8"), CUT, worker)
         except BadRequest as error:
             heard.append(str(error))
     return heard
@@ -70,16 +71,13 @@ def ask_alone(worker, place):
     """One worker's digests, and its own measure of fp32."""
     opened = bases.open_base(place)
     digests = {
-        precision: digest_of(
-            frozen_base(
-                opened, {}, 10**9, worker, FrozenTablesSpec(precision=precision, tolerance=ANY)
-            )[0],
-            worker,
-        )
+        precision: FrozenBase.load(
+            opened, FrozenTablesSpec(precision=precision, tolerance=ANY), WHOLE, worker
+        ).digest()
         for precision in PRECISIONS
     }
-    model, _ = frozen_base(opened, {}, 10**9, worker)
-    return opened.manifest, digests, model
+    base = FrozenBase.load(opened, EvaluatedTablesSpec(), WHOLE, worker)
+    return opened.manifest, digests, base.model
 
 
 def own_auc(model, work, tasks):

@@ -11,6 +11,7 @@ from torch import distributed as dist
 
 from iak.pipeline.base import checkpoint
 from iak.pipeline.base import published_base as bases
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.pretrain import Pretraining, learning_rates
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.data.view import open_log
@@ -20,9 +21,9 @@ from iak.pipeline.sharding import rectangles
 from iak.pipeline.sharding.adagrad_state import local_momentum
 from iak.pipeline.sharding.placement_rule import as_document, describe, plan_tables
 from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
-from iak.pipeline.tuning.finetune import digest_of, frozen_base
-from iak.schemas.job import BaseOptimSpec
+from iak.schemas.job import BaseOptimSpec, EvaluatedTablesSpec
 from iak.schemas.log import Catalog
+from iak.schemas.plan import PlacementSpec
 from tests.integration.small_log import (
     catalog,
     catalog_document,
@@ -51,7 +52,7 @@ class Dying(Pretraining):
 
     def _save(self):
         super()._save()
-        if self.standing.step >= self.dies_at:
+        if self.state.step >= self.dies_at:
             raise Killed
 
 
@@ -186,7 +187,7 @@ def ask_damaged(work, worker):
     found = {"expected": resumed("not", lambda place: shutil.rmtree(place / newest))[1]}
     for name in DAMAGES:
         training, found[name] = resumed(name, lambda place, name=name: damage(place / newest, name))
-        assert training.standing.step == 2
+        assert training.state.step == 2
     training, found["seen by one"] = resumed("one", lambda _: None, unreadable_for_one(worker))
     found["to the end"] = finished(training, worker)
 
@@ -226,13 +227,16 @@ def ask_continued(work, worker):
     """A run that starts from a published base, before and after its first step."""
     parent = work.run_dir / "parent"
     child = copied(work, "child", from_base=parent / "base", epochs=1)
-    model, _ = frozen_base(bases.open_base(parent), {}, 100, worker)
+    base = FrozenBase.load(
+        bases.open_base(parent), EvaluatedTablesSpec(),
+        PlacementSpec(row_wise_from_rows=100), worker,
+    )  # fmt: skip
     training = Pretraining(child, worker=worker, report=silent)
     start = digest_model(training.model, worker).combined
     before = mean_loss(training.model, training.valid, training.tasks, VALID_BATCH, worker)
     result = training.run()
     return {
-        "parent": digest_of(model, worker).combined, "start": start, "before": before,
+        "parent": base.digest().combined, "start": start, "before": before,
         "result": result, "after": digest_model(training.model, worker).combined,
     }  # fmt: skip
 

@@ -13,10 +13,11 @@ from torch import distributed as dist
 
 from iak.jobs.finetune import _plan as asked_plan
 from iak.pipeline.activations import rows as tuning
-from iak.pipeline.activations.buffer import ActivationBuffer, FrozenBase, MissingBlock
+from iak.pipeline.activations.buffer import ActivationBuffer, MissingBlock, StandardizedBase
 from iak.pipeline.activations.rows import RowSource
 from iak.pipeline.activations.standardizer import fit_standardizer
 from iak.pipeline.base import published_base as bases
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest, Corrupt, WrongBase
@@ -35,12 +36,11 @@ from iak.pipeline.tuning.finetune import (
     ActivationCacheConfig,
     FinetuneWork,
     Live,
-    digest_of,
     finetune,
-    frozen_base,
 )
 from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
+from iak.schemas.plan import PlacementSpec
 from iak.schemas.predictions import metric_tasks
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
@@ -91,7 +91,7 @@ def finetune_work(place, run_dir, **changes):
         "kernel": KernelSpec(hidden=8, code=3, adapter_rank=2, narrow=8), "pooled": stage(**how),
         "domain": stage(**how, compression_epochs=0, shrink=0.01), "run_dir": run_dir,
         "tables": FP32, "cache": cache_config(place), "live": None, "checkpoint_every_s": 0,
-        "sharding": {}, "row_wise_from_rows": 100,
+        "placement": PlacementSpec(row_wise_from_rows=100),
     }  # fmt: skip
     run_dir.mkdir(exist_ok=True)
     return FinetuneWork(**fields | changes)
@@ -208,7 +208,9 @@ def plan_of_a_person(place):
 
 
 def planned_work(place):
-    return finetune_work(place, place / "planned", plan=plan_of_a_person(place))
+    return finetune_work(
+        place, place / "planned", placement=PlacementSpec(plan=plan_of_a_person(place))
+    )
 
 
 def ask_kept(place, worker, name):
@@ -240,7 +242,7 @@ def through_base(model, work, worker):
     catalog = work.view.catalog
     encoded = tuning.joined(features, catalog)
     scale = fit_standardizer(model, encoded, catalog, reads_x=True, narrow=0, worker=worker)
-    base = FrozenBase(model=model, catalog=catalog, standard=scale, device=worker.device)
+    base = StandardizedBase(model=model, catalog=catalog, standard=scale, device=worker.device)
     return base, encoded
 
 
@@ -252,13 +254,14 @@ def reader_of(work, split, worker):
 
 
 def ask_frozen(work, worker):
-    model, _ = frozen_base(work.base, {}, 100, worker, FP32)
+    frozen = FrozenBase.load(work.base, FP32, work.placement, worker)
+    model = frozen.model
     base, rows = through_base(model, work, worker)
     a_BA = base.look_up(rows)
     sums = [a_BA.sum(0), a_BA.square().sum(0), torch.tensor(float(len(a_BA)))]
     for part in sums:
         dist.all_reduce(part)
-    found = digest_of(model, worker)
+    found = frozen.digest()
     return {
         "combined": found.combined,
         "by name": dict(found.by_name),
@@ -271,8 +274,8 @@ def ask_frozen(work, worker):
 
 def ask_few(work, worker):
     """Five rows over the workers, one at a time: at the end one worker has none left."""
-    model, _ = frozen_base(work.base, {}, 100, worker, FP32)
-    base, whole = through_base(model, work, worker)
+    frozen = FrozenBase.load(work.base, FP32, work.placement, worker)
+    base, whole = through_base(frozen.model, work, worker)
     rows = whole.slice(0, 3 if worker.rank == 0 else 0)
     blocks = [
         MissingBlock(first=at, stop=at + 1, rows=rows.slice(at, 1)) for at in range(len(rows))
@@ -303,8 +306,8 @@ def ask_published(work, done, worker, place):
     dist.barrier()
     predictions = PredictWork(
         view=work.view, truth=None, base=work.base, bundles=place / "bundles",
-        run_dir=place / "evaluate", splits=("test",), batch_rows=100, sharding={},
-        row_wise_from_rows=100, tables=FP32,
+        run_dir=place / "evaluate", splits=("test",), batch_rows=100, tables=FP32,
+        placement=PlacementSpec(row_wise_from_rows=100),
     )  # fmt: skip
     return predict(predictions, worker=worker, report=silent)
 

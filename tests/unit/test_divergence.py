@@ -69,7 +69,7 @@ class FromStep(Pretraining):
 
     def __init__(self, first, broken):
         self.first, self.broken = first, broken
-        self.standing = TrainState()
+        self.state = TrainState()
         self.steps, self.steps_per_epoch = 8, 4
         self.train = SimpleNamespace(start_of=lambda epoch: Cursor(epoch=epoch))
         self.work = SimpleNamespace(
@@ -82,11 +82,11 @@ class FromStep(Pretraining):
 
     def rest_of_epoch(self):
         """Yield as many batches as an epoch has steps."""
-        yield from ((None, self.standing.cursor) for _ in range(self.steps_per_epoch))
+        yield from ((None, self.state.cursor) for _ in range(self.steps_per_epoch))
 
-    def _step(self, batch):
+    def step(self, batch):
         assert batch is None
-        return self.broken if self.standing.step + 1 >= self.first else 0.5
+        return self.broken if self.state.step + 1 >= self.first else 0.5
 
     def _validate(self):
         return
@@ -98,7 +98,7 @@ def test_pretraining_stops_at_the_very_step(first, broken):
     training = FromStep(first, broken)
     with pytest.raises(Diverged, match=f"the training loss at step {first} of 8 is"):
         training.run()
-    assert training.standing.step == first
+    assert training.state.step == first
 
 
 @pytest.mark.parametrize(("level", "setting_name"), [(0, "pooled.lr"), (1, "domain.lr")])

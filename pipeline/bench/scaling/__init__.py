@@ -3,20 +3,20 @@
 workloads  what is scaled: pre-training, tuning through the base, tuning from kept activations
 turns      1, 2, ... workers live at once and measure slice by slice in turns
 timeline   where a step's time goes
-measured   what the workers found, together
+measured   the workers' results, merged
 links      the simulation of more workers, and its formulas
-told       lines, the model's error, notes
+findings   lines, the model's error, notes
 """
 
 import os
 from typing import Any
 
-from iak.pipeline.bench.finetune import prepare
 from iak.pipeline.bench.progress import Report, followed
 from iak.pipeline.bench.scaling import findings, measured
 from iak.pipeline.bench.scaling.links import link_of
+from iak.pipeline.bench.setup import prepare
 from iak.pipeline.errors import BadRequest
-from iak.schemas.bench import BenchFinetuneSpec, BenchScalingSpec
+from iak.schemas.bench import BenchScalingSpec, BenchSetupSpec
 from iak.schemas.record import Target
 
 _DOMAINS = 1000
@@ -26,7 +26,7 @@ _DOMAINS = 1000
 def measure(
     spec: BenchScalingSpec, report: Report
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """The table's lines, the target, notes, and what the loopback gives.
+    """Return the table's lines, the target, notes, and the loopback's latency and bandwidth.
 
     Raises:
         BadRequest: more workers than cores would be measured, or the log is too short.
@@ -39,31 +39,31 @@ def measure(
         )
     progress = spec.out / "scaling.progress.jsonl"
     with followed(progress, report):
-        ground = prepare.prepare(ground_spec(spec), progress, report)
+        ground = prepare(ground_spec(spec), progress, report)
         by_count = measured.measure_in_turns(spec, ground)
         counted = {}
         for workers in spec.counted:
             report({"event": "counting bytes", "workers": workers})
             counted[workers] = measured.count_on_workers(spec, ground, workers)
     progress.unlink(missing_ok=True)
-    found = findings.Findings(
+    result = findings.Findings(
         spec=spec,
         measured=measured.together(by_count),
         counted=counted,
         link=link_of(measured.slowest(by_count[spec.workers[-1]])),
     )
-    rows = findings.rows_of(found)
+    rows = findings.rows_of(result)
     return (
         rows,
-        findings.targets_of(found, rows),
-        findings.notes_of(found, cores),
-        findings.limits_of(found.link),
+        findings.targets_of(result, rows),
+        findings.notes_of(result, cores),
+        findings.limits_of(result.link),
     )
 
 
-def ground_spec(spec: BenchScalingSpec) -> BenchFinetuneSpec:
-    """The same log and base as `iak bench finetune` makes, at this bench's sizes."""
-    return BenchFinetuneSpec(
+def ground_spec(spec: BenchScalingSpec) -> BenchSetupSpec:
+    """Return settings that make the log and the base at the sizes of this benchmark."""
+    return BenchSetupSpec(
         smoke=spec.smoke,
         out=spec.out,
         seed=spec.seed,

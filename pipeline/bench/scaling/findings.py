@@ -1,4 +1,4 @@
-"""What was measured and what was simulated, as lines that are told apart."""
+"""Turn what was measured and what was simulated into lines, each marked as one of the two."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,34 +42,34 @@ class Findings:
     """Of this machine's own loopback."""
 
     def at(self, name: str, workers: int, wanted_rows: int) -> Measured:
-        """A workload on so many workers of so many rows each."""
+        """Return a workload on so many workers with so many rows each."""
         key = (name, workers, wanted_rows)
         return next(m for m in self.measured if (m.name, m.workers, m.wanted_rows) == key)
 
     def of(self, name: str, scaling: Scaling, workers: int) -> Measured:
-        """A workload under a law of scaling."""
+        """Return a workload under a law of scaling."""
         return self.at(name, workers, rows_of_worker(self.spec, scaling, workers))
 
     def alone(self, name: str) -> float:
-        """Rows a second of one worker."""
+        """Return the rows a second of one worker."""
         return self.at(name, 1, self.spec.batch_rows).rows_per_s
 
 
 def rows_of_worker(spec: BenchScalingSpec, scaling: Scaling, workers: int) -> int:
-    """Rows of a worker's step: its part of the same work, or as much as one alone has."""
+    """Return a worker's rows a step: its part of the same work, or as many as one alone has."""
     return max(spec.batch_rows // workers, 1) if scaling == "strong" else spec.batch_rows
 
 
-def model_of(found: Findings, name: str) -> Model:
-    """The simulation of a workload: one worker's times, several workers' bytes."""
-    own = [m for m in found.measured if m.name == name]
+def model_of(findings: Findings, name: str) -> Model:
+    """Return the simulation of a workload, from one worker's times and several workers' bytes."""
+    own = [m for m in findings.measured if m.name == name]
     lone = [m for m in own if m.workers == 1]
     most = max(own, key=lambda m: (m.workers, m.rows))
     owners = every_worker if name == PRETRAINING else owners_of_history(MEAN_HISTORY)
     traffic = []
     for collective, calls in most.calls.items():
         points = counted_of(own, name, collective)
-        for workers, sent in found.counted.items():
+        for workers, sent in findings.counted.items():
             rows, by_name = sent[name]
             points.append(
                 CountedBytes(workers=workers, rows=rows, sent=by_name.get(collective, 0.0))
@@ -82,15 +82,18 @@ def model_of(found: Findings, name: str) -> Model:
     )
 
 
-def rows_of(found: Findings) -> list[dict[str, Any]]:
-    """Every line, the measured ones first."""
-    models = {name: model_of(found, name) for name in NAMES}
+def rows_of(findings: Findings) -> list[dict[str, Any]]:
+    """Return every line, the measured ones first."""
+    models = {name: model_of(findings, name) for name in NAMES}
     return [
-        *(_measured_row(found, n, s, w) for n, s, w in _cases(found.spec.workers)),
-        *(_shares_row(found, n, s, w) for n, s, w in _cases(found.spec.workers)),
-        *_bytes_rows(found, models),
-        *(_error_row(found, models[n], n, s, w) for n, s, w in _cases(found.spec.workers[1:])),
-        *_simulated_rows(found, models),
+        *(_measured_row(findings, n, s, w) for n, s, w in _cases(findings.spec.workers)),
+        *(_shares_row(findings, n, s, w) for n, s, w in _cases(findings.spec.workers)),
+        *_bytes_rows(findings, models),
+        *(
+            _error_row(findings, models[n], n, s, w)
+            for n, s, w in _cases(findings.spec.workers[1:])
+        ),
+        *_simulated_rows(findings, models),
     ]
 
 
@@ -98,9 +101,9 @@ def _cases(workers: Sequence[int]) -> list[tuple[str, Scaling, int]]:
     return [(name, scaling, count) for name in NAMES for scaling in SCALINGS for count in workers]
 
 
-def _measured_row(found: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
-    m = found.of(name, scaling, workers)
-    reached = efficiency(m.rows_per_s, alone=found.alone(name), workers=workers)
+def _measured_row(findings: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
+    m = findings.of(name, scaling, workers)
+    reached = efficiency(m.rows_per_s, alone=findings.alone(name), workers=workers)
     return {
         "table": "measured",
         "kind": "measured",
@@ -119,9 +122,11 @@ def _measured_row(found: Findings, name: str, scaling: Scaling, workers: int) ->
     }
 
 
-def _shares_row(found: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
-    m = found.of(name, scaling, workers)
-    kinds = dict.fromkeys([INPUT, COMPUTE, WAITING, *(n for o in found.measured for n in o.parts)])
+def _shares_row(findings: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
+    m = findings.of(name, scaling, workers)
+    kinds = dict.fromkeys(
+        [INPUT, COMPUTE, WAITING, *(n for o in findings.measured for n in o.parts)]
+    )
     return {
         "table": "shares of a measured step",
         "kind": "measured",
@@ -132,11 +137,11 @@ def _shares_row(found: Findings, name: str, scaling: Scaling, workers: int) -> d
     }
 
 
-def _bytes_rows(found: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
-    """What was counted, beside what the simulation takes for it."""
-    points = [(m.name, m.workers, m.rows, m.sent) for m in found.measured if m.workers > 1] + [
-        (name, workers, *found.counted[workers][name])
-        for workers in found.counted
+def _bytes_rows(findings: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
+    """Compare the counted bytes with those that the simulation assumes."""
+    points = [(m.name, m.workers, m.rows, m.sent) for m in findings.measured if m.workers > 1] + [
+        (name, workers, *findings.counted[workers][name])
+        for workers in findings.counted
         for name in NAMES
     ]
     return [
@@ -156,14 +161,14 @@ def _bytes_rows(found: Findings, models: Mapping[str, Model]) -> list[dict[str, 
 
 
 def _error_row(
-    found: Findings, model: Model, name: str, scaling: Scaling, workers: int
+    findings: Findings, model: Model, name: str, scaling: Scaling, workers: int
 ) -> dict[str, Any]:
-    """The simulation of what was also measured, over this machine's own loopback."""
-    m = found.of(name, scaling, workers)
-    parts = model.parts(found.link, workers=workers, rows=m.rows)
+    """Simulate what was also measured, over this machine's own loopback."""
+    m = findings.of(name, scaling, workers)
+    parts = model.parts(findings.link, workers=workers, rows=m.rows)
     predicted_s = sum(parts.values())
     collectives_s = predicted_s - parts[INPUT] - parts[COMPUTE]
-    seen_s = sum(s for n, s in m.parts.items() if n not in (INPUT, COMPUTE, WAITING))
+    moved_s = sum(s for n, s in m.parts.items() if n not in (INPUT, COMPUTE, WAITING))
     return {
         "table": "model's error",
         "kind": "simulated",
@@ -176,26 +181,26 @@ def _error_row(
         "simulated_compute_ms": round(1e3 * parts[COMPUTE], 3),
         "measured_compute_ms": round(1e3 * m.parts[COMPUTE], 3),
         "simulated_collectives_ms": round(1e3 * collectives_s, 3),
-        "measured_collectives_ms": round(1e3 * seen_s, 3),
+        "measured_collectives_ms": round(1e3 * moved_s, 3),
         "measured_waiting_ms": round(1e3 * m.parts[WAITING], 3),
     }
 
 
-def _simulated_rows(found: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
-    spec = found.spec
+def _simulated_rows(findings: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
+    spec = findings.spec
     return [
-        _simulated_row(found, models[name], name, scaling, workers, gb_per_s)
+        _simulated_row(findings, models[name], name, scaling, workers, gb_per_s)
         for gb_per_s in spec.link_gb_per_s
         for name, scaling, workers in _cases(spec.simulated)
     ]
 
 
 def _simulated_row(
-    found: Findings, model: Model, name: str, scaling: Scaling, workers: int, gb_per_s: float
+    findings: Findings, model: Model, name: str, scaling: Scaling, workers: int, gb_per_s: float
 ) -> dict[str, Any]:
-    spec = found.spec
+    spec = findings.spec
     rows = rows_of_worker(spec, scaling, workers)
-    link = found.link.behind(gb_per_s=gb_per_s, latency_us=spec.latency_us)
+    link = findings.link.behind(gb_per_s=gb_per_s, latency_us=spec.latency_us)
     parts = model.parts(link, workers=workers, rows=rows)
     step_s = sum(parts.values())
     rate = model.rows_per_s(link, workers=workers, rows=rows)
@@ -217,12 +222,12 @@ def _simulated_row(
         "collectives": round(1 - (parts[INPUT] + parts[COMPUTE]) / step_s, 4),
         "shares": {kind: round(s / step_s, 4) for kind, s in parts.items()},
         "sent_kib_a_step": round(sent / _KIB, 1),
-        "link_beats_loopback": link.byte_s < found.link.byte_s,
+        "link_beats_loopback": link.byte_s < findings.link.byte_s,
     }
 
 
-def targets_of(found: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Target]:
-    """Whether the simulation foresees what was measured; nothing else was promised."""
+def targets_of(findings: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Target]:
+    """Return the target that the simulation predicts what was measured."""
     errors = [row for row in rows if row["table"] == "model's error"]
     worst = max(errors, key=lambda row: abs(row["error"]))
     error = abs(float(worst["error"]))
@@ -239,7 +244,7 @@ def targets_of(found: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Targe
         )
     return [
         Target(
-            name=f"largest error of the model on {found.spec.workers[-1]} measured workers",
+            name=f"largest error of the model on {findings.spec.workers[-1]} measured workers",
             wanted=f"at most {MOST_ERROR:g}",
             measured=round(error, 4),
             is_met=error <= MOST_ERROR,
@@ -248,9 +253,9 @@ def targets_of(found: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Targe
     ]
 
 
-def notes_of(found: Findings, cores: int) -> list[str]:
-    """What a reader must know to read the numbers."""
-    spec = found.spec
+def notes_of(findings: Findings, cores: int) -> list[str]:
+    """Return what a reader must know to understand the numbers."""
+    spec, loopback = findings.spec, findings.link
     return [
         f"Measured: {' and '.join(map(str, spec.workers))} gloo workers of one thread on {cores} "
         f"cores, over loopback; medians of {spec.repeats} slices, which all numbers of workers "
@@ -268,10 +273,10 @@ def notes_of(found: Findings, cores: int) -> list[str]:
         "Simulated: compute and input are curves through what one lone worker was measured to "
         "take, a machine and a link for each, and efficiency is of the simulation's own lone "
         "worker; bytes follow from those counted on "
-        f"{', '.join(map(str, [*spec.workers[1:], *found.counted]))} workers, beside which the "
+        f"{', '.join(map(str, [*spec.workers[1:], *findings.counted]))} workers, beside which the "
         "table of bytes shows what the simulation takes for them. A round of messages costs this "
-        f"machine's software ({1e6 * found.link.wake_s:.0f} us), a message and its bytes the link.",
-        f"gloo moves {1e-9 / max(found.link.byte_s, 1e-15):.2f} GB/s through this machine's "
+        f"machine's software ({1e6 * loopback.wake_s:.0f} us), a message and its bytes the link.",
+        f"gloo moves {1e-9 / max(loopback.byte_s, 1e-15):.2f} GB/s through this machine's "
         "loopback. Where `link_beats_loopback`, the simulation asks for a transport that costs the "
         "processors less (RDMA, NCCL).",
         "The simulation leaves out: stragglers and jitter, congestion and shared uplinks, storage "
@@ -282,6 +287,6 @@ def notes_of(found: Findings, cores: int) -> list[str]:
 
 
 def limits_of(link: Link) -> dict[str, float]:
-    """What the loopback gives a worker, for the record."""
-    held = {"loopback_wake_s": link.wake_s}
-    return held | ({"loopback_bytes_per_s": 1 / link.byte_s} if link.byte_s else {})
+    """Return the loopback's latency and bandwidth, for the record."""
+    limits = {"loopback_wake_s": link.wake_s}
+    return limits | ({"loopback_bytes_per_s": 1 / link.byte_s} if link.byte_s else {})

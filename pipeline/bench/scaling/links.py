@@ -1,4 +1,4 @@
-"""The simulation: how long a step takes on more workers than there are cores.
+"""Simulate how long a step takes on more workers than there are cores.
 
     step(W, r) = compute(r) + input(r) + collectives(W, r)
     of a collective:  rounds(W) wake + messages(W) latency + sent(W, r) / beta
@@ -6,7 +6,7 @@
 `compute` and `input` are curves through what one worker alone was measured to take for r rows.
 Messages and bytes cost what they cost (Hockney 1994), a round in which every worker waits for
 another one's message costs `wake` in software, and nothing overlaps. What a collective sends
-follows pipeline.bench.finetune.counters; rings for the sums, as gloo has them:
+follows pipeline.bench.counters; rings for the sums, as gloo has them:
 
                                   rounds        messages      sent
     all_reduce                    2 (W - 1)     2 (W - 1)     2 (W - 1) / W  of its size
@@ -35,17 +35,17 @@ _GROWING = ("alltoall", "alltoall_base")
 
 
 def every_worker(workers: int) -> float:
-    """Something that lies on all of them."""
+    """Return the owners of something that lies on every worker."""
     return float(workers)
 
 
 def owners_of_history(ids: int) -> Owners:
-    """On how many workers the ids of a history lie, where each may lie on any of them."""
+    """Return on how many workers the ids of a history lie; each may lie on any of them."""
     return lambda workers: workers * (1 - (1 - 1 / workers) ** ids)
 
 
 def share_sent(name: str, workers: int) -> float:
-    """What a worker sends of a collective's size; the module's table.
+    """Return the share of a collective's size that a worker sends; see the module's table.
 
     Raises:
         NotImplementedError: a collective that nobody here has met yet.
@@ -65,7 +65,7 @@ def share_sent(name: str, workers: int) -> float:
 
 
 def messages(name: str, workers: int) -> int:
-    """Messages that a worker sends, one after the other."""
+    """Return how many messages a worker sends, one after the other."""
     if name == "allreduce":
         return 2 * (workers - 1)
     if name in ("broadcast", "barrier", "monitored_barrier"):
@@ -74,7 +74,7 @@ def messages(name: str, workers: int) -> int:
 
 
 def rounds(name: str, workers: int) -> int:
-    """How often a worker waits for another one's message: all_to_all posts all of them at once."""
+    """Return how often a worker waits for a message; all_to_all posts all of them at once."""
     return 1 if name in ("alltoall", "alltoall_base") else messages(name, workers)
 
 
@@ -87,13 +87,13 @@ class Curve:
 
     @classmethod
     def through(cls, points: Iterable[tuple[float, float]]) -> "Curve":
-        """The curve through these points, in any order; through one alone, in proportion."""
+        """Return the curve through these points, in any order; one point gives a proportion."""
         by_rows = dict(points)
         start = {0.0: 0.0} if len(by_rows) == 1 else {}
         return cls(tuple(sorted({**start, **by_rows}.items())))
 
     def seconds(self, rows: float) -> float:
-        """Of a step of so many rows on a worker; never below 0."""
+        """Return the seconds of a step of so many rows on a worker; never below 0."""
         after = next((i for i, (r, _) in enumerate(self.points) if r >= rows), len(self.points) - 1)
         (r0, s0), (r1, s1) = self.points[max(after, 1) - 1], self.points[max(after, 1)]
         return max(s0 + (rows - r0) * (s1 - s0) / (r1 - r0), 0.0)
@@ -106,15 +106,15 @@ class Link:
     wake_s: float
     byte_s: float
     latency_s: float = 0.0
-    """Of the network; on loopback none is told apart from the software's."""
+    """Of the network; on loopback it is part of the software's."""
 
     def seconds(self, name: str, *, calls: float, sent: float, workers: int) -> float:
-        """Of a step's collectives of one name, from which a worker sends so many bytes."""
+        """Return the seconds of a step's collectives of one name, with so many bytes sent."""
         each_s = rounds(name, workers) * self.wake_s + messages(name, workers) * self.latency_s
         return calls * each_s + sent * self.byte_s
 
     def behind(self, *, gb_per_s: float, latency_us: float) -> "Link":
-        """The same software before a network, whose latency and bandwidth are these."""
+        """Return the link of the same software over a network of this latency and bandwidth."""
         return replace(self, latency_s=latency_us * 1e-6, byte_s=1e-9 / gb_per_s)
 
 
@@ -129,7 +129,7 @@ class Timed:
 
 
 def link_of(points: Sequence[Timed]) -> Link:
-    """The link that explains the measured collectives best, each by its share of its own time."""
+    """Fit the link that explains the measured collectives best, in relative error."""
     known = [[rounds(p.name, p.workers), p.sent] for p in points]
     wake_s, byte_s = _fitted(known, [p.seconds for p in points])
     return Link(wake_s=wake_s, byte_s=byte_s)
@@ -157,13 +157,13 @@ class Traffic:
     owners: Owners = every_worker
 
     def sent(self, workers: int, rows: float) -> float:
-        """Bytes out of a worker in a step."""
+        """Return the bytes out of a worker in a step."""
         each = self.per_row + self.grown_per_row * self.owners(workers)
         return share_sent(self.name, workers) * (self.fixed + rows * each)
 
 
 def traffic_of(name: str, points: Iterable[Counted], *, calls: float, owners: Owners) -> Traffic:
-    """The sizes that explain the counted bytes best; what is only summed or gathered cannot grow.
+    """Fit the sizes that explain the counted bytes best; sums and gathers do not grow.
 
     Points of a single worker say nothing, and are left out.
     """
@@ -194,7 +194,7 @@ class Model:
     traffic: Sequence[Traffic]
 
     def parts(self, link: Link, *, workers: int, rows: float) -> dict[str, float]:
-        """Seconds of a step by part, on so many workers of so many rows each."""
+        """Return the seconds of a step by part, on so many workers with so many rows each."""
         parts = {INPUT: self.input.seconds(rows), COMPUTE: self.compute.seconds(rows)}
         if workers == 1:
             return parts
@@ -208,23 +208,23 @@ class Model:
         return parts
 
     def rows_per_s(self, link: Link, *, workers: int, rows: float) -> float:
-        """Over all workers."""
+        """Return rows a second over all workers."""
         return workers * rows / sum(self.parts(link, workers=workers, rows=rows).values())
 
     def sent(self, *, workers: int, rows: float) -> Mapping[str, float]:
-        """Bytes out of a worker in a step, by collective."""
+        """Return the bytes out of a worker in a step, by collective."""
         return {t.name: t.sent(workers, rows) for t in self.traffic}
 
 
 def efficiency(rate: float, *, alone: float, workers: int) -> float:
-    """Rows a second on so many workers, of what as many lone workers would have."""
+    """Return rows a second on so many workers, over those of as many lone workers."""
     return rate / (workers * alone)
 
 
 def _fitted(known: Sequence[Sequence[float]], wanted: Sequence[float]) -> tuple[float, ...]:
-    """Non-negative factors of the columns that give what is wanted, each point by its own size.
+    """Fit non-negative factors of the columns to the wanted sums, in relative error.
 
-    Points below a hundredth of the largest count no more than that: next to nothing is noise.
+    Points below a hundredth of the largest weigh no more than that: tiny values are noise.
     """
     wanted_P = np.asarray(wanted, dtype=np.float64)
     weights_P = 1 / np.maximum(wanted_P, max(wanted_P.max() / 100, 1e-12))

@@ -1,4 +1,4 @@
-"""What workers find when it is their turn, and what their findings come to together."""
+"""Measure on each worker in its turn, and merge the workers' results."""
 
 import statistics
 import time
@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.prepare import BenchSetup
 from iak.pipeline.bench.progress import writer
 from iak.pipeline.bench.scaling.links import Counted, Timed, share_sent
 from iak.pipeline.bench.scaling.timeline import Profile, Timeline, parts_of, profile_of
 from iak.pipeline.bench.scaling.turns import Turns
 from iak.pipeline.bench.scaling.workloads import Case, Took, open_cases
+from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.process import Worker, run_on_workers
 from iak.schemas.bench import BenchScalingSpec
 
@@ -25,7 +25,7 @@ _COUNTED_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class CaseResult:
     """One case on one worker."""
 
     name: str
@@ -37,10 +37,10 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What one worker found."""
+class WorkerResult:
+    """Results of one worker."""
 
-    cases: tuple[Seen, ...]
+    cases: tuple[CaseResult, ...]
     alone: tuple[Timed, ...]
     """Collectives alone, where there are others to talk to."""
 
@@ -54,7 +54,7 @@ class Measured:
     wanted_rows: int
     """Of each worker in a step."""
     rows: float
-    """What they came to."""
+    """Of each worker in a step, as it came out: tuning cuts its rows into whole steps."""
     step_s: float
     """The slowest worker's, median of the slices."""
     rows_per_s: float
@@ -71,16 +71,16 @@ class Measured:
 
 
 def grid_of(spec: BenchScalingSpec) -> list[int]:
-    """Rows of a worker's step: the weak law's, then the strong one's on every measured number.
+    """Return rows of a worker's step: the weak law's, then the strong law's for each number.
 
-    The last are the fewest that are simulated: curves are not drawn out beyond what was measured.
+    The last are the fewest that are simulated, so that no curve is extrapolated to fewer rows.
     """
     counts = [*spec.workers, max(spec.simulated, default=1)]
     return list(dict.fromkeys(max(spec.batch_rows // workers, 1) for workers in counts))
 
 
-def measure_in_turns(spec: BenchScalingSpec, ground: BenchSetup) -> dict[int, list[Found]]:
-    """Every number of workers at the same time, slices in turns: by number, what each one found."""
+def measure_in_turns(spec: BenchScalingSpec, ground: BenchSetup) -> dict[int, list[WorkerResult]]:
+    """Run every number of workers at the same time, slices in turns; return results by number."""
     turns = Turns(len(spec.workers))
     with ThreadPoolExecutor(len(spec.workers)) as pool:
         running = {
@@ -97,8 +97,8 @@ def measure_in_turns(spec: BenchScalingSpec, ground: BenchSetup) -> dict[int, li
 
 def _on_worker(
     worker: Worker, spec: BenchScalingSpec, ground: BenchSetup, turns: Turns, group: int
-) -> Found:
-    """One worker's whole part."""
+) -> WorkerResult:
+    """Run one worker's whole part."""
     report = writer(ground.progress, worker)
     steps = spec.slice_steps * spec.workers[-1]
     cases = open_cases(ground, grid_of(spec), pass_steps=steps, worker=worker, report=report)
@@ -118,14 +118,16 @@ def _on_worker(
                         "of": spec.repeats,
                     }
                 )
-    seen = []
+    case_results = []
     for case, slices in zip(cases, took, strict=True):
         with turns.turn(group, worker):
             profile = _profiled(case)
-        seen.append(Seen(name=case.name, rows=case.rows, took=tuple(slices), profile=profile))
+        case_results.append(
+            CaseResult(name=case.name, rows=case.rows, took=tuple(slices), profile=profile)
+        )
     with turns.turn(group, worker):
         alone = _collectives_alone(worker) if worker.world > 1 else ()
-    return Found(cases=tuple(seen), alone=tuple(alone))
+    return WorkerResult(cases=tuple(case_results), alone=tuple(alone))
 
 
 def _slice(case: Case) -> Took:
@@ -136,7 +138,7 @@ def _slice(case: Case) -> Took:
 
 
 def _profiled(case: Case) -> Profile:
-    """A slice under a timeline."""
+    """Run a slice under a timeline."""
     case.work.warm_up()
     dist.barrier()
     with Timeline() as timeline:
@@ -145,7 +147,7 @@ def _profiled(case: Case) -> Profile:
 
 
 def _collectives_alone(worker: Worker) -> list[Timed]:
-    """Messages of several sizes, nothing else going on."""
+    """Time messages of several sizes while nothing else runs."""
     points = []
     for size in _MESSAGE_BYTES:
         message = torch.zeros(size // 4)
@@ -174,22 +176,22 @@ def _median_s(call: Callable[[], object]) -> float:
 def count_on_workers(
     spec: BenchScalingSpec, ground: BenchSetup, workers: int
 ) -> dict[str, tuple[float, dict[str, float]]]:
-    """Bytes of each workload on more workers than are timed, at the most workers' strong rows.
+    """Count each workload's bytes on more workers than are timed, at the most workers' strong rows.
 
     Returns:
         By workload: the rows of a worker's step, and what it sent in one by collective, both means
         over the workers.
     """
-    found = run_on_workers(_counting_worker, workers, spec, ground)
+    results = run_on_workers(_counting_worker, workers, spec, ground)
     return {
         name: (
-            statistics.fmean(one[name][0] for one in found),
+            statistics.fmean(one[name][0] for one in results),
             {
-                kind: statistics.fmean(one[name][1][kind] for one in found)
-                for kind in found[0][name][1]
+                kind: statistics.fmean(one[name][1][kind] for one in results)
+                for kind in results[0][name][1]
             },
         )
-        for name in found[0]
+        for name in results[0]
     }
 
 
@@ -209,16 +211,16 @@ def _counting_worker(
     return sent
 
 
-def together(by_count: Mapping[int, Sequence[Found]]) -> list[Measured]:
-    """What the workers of each number found, case by case."""
+def together(by_count: Mapping[int, Sequence[WorkerResult]]) -> list[Measured]:
+    """Merge the results of the workers, for each number of them, case by case."""
     return [
         _merged(workers, parts)
-        for workers, found in sorted(by_count.items())
-        for parts in zip(*(one.cases for one in found), strict=True)
+        for workers, results in sorted(by_count.items())
+        for parts in zip(*(one.cases for one in results), strict=True)
     ]
 
 
-def _merged(workers: int, parts: Sequence[Seen]) -> Measured:
+def _merged(workers: int, parts: Sequence[CaseResult]) -> Measured:
     steps, passed = parts[0].took[0].steps, parts[0].took[0].rows
     slices = list(zip(*(part.took for part in parts), strict=True))
     times = [max(took.seconds for took in together) / steps for together in slices]
@@ -241,16 +243,16 @@ def _merged(workers: int, parts: Sequence[Seen]) -> Measured:
     )
 
 
-def slowest(found: Sequence[Found]) -> list[Timed]:
-    """Each collective alone, on the worker that took longest for it."""
+def slowest(results: Sequence[WorkerResult]) -> list[Timed]:
+    """Return each collective alone, on the worker that took longest for it."""
     return [
         max(points, key=lambda point: point.seconds)
-        for points in zip(*(one.alone for one in found), strict=True)
+        for points in zip(*(one.alone for one in results), strict=True)
     ]
 
 
 def counted_of(measured: Sequence[Measured], name: str, collective: str) -> list[Counted]:
-    """What was counted of a workload's collective while it was measured."""
+    """Return what was counted of a workload's collectives while it was measured."""
     return [
         Counted(workers=m.workers, rows=m.rows, sent=m.sent.get(collective, 0.0))
         for m in measured

@@ -1,6 +1,6 @@
-"""Where a step's time goes: input, each collective, waiting for other workers, and the rest.
+"""Split a step's time into input, each collective, waiting for other workers, and the rest.
 
-The rest is called compute; it holds everything that is not the others, Python included.
+The rest is called compute. It is everything else, Python included.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.counters import Wire, name_of
+from iak.pipeline.bench.counters import Wire, name_of
 
 INPUT, COMPUTE, WAITING = "input", "compute", "waiting"
 
@@ -19,9 +19,9 @@ INPUT, COMPUTE, WAITING = "input", "compute", "waiting"
 class Timeline(Wire):
     """Times every collective while it is entered, and counts its bytes by name.
 
-    Before a collective all workers meet, so that waiting for the slower ones is told apart from
-    moving bytes; and it is waited for where it is issued, DDP's in the backward pass as well. What
-    would have overlapped with compute thus stands in the open.
+    All workers meet before a collective, which separates waiting for slower ones from moving bytes.
+    The collective is waited for where it is issued, also DDP's in the backward pass. Nothing
+    overlaps with compute then.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Profile:
 
 
 def profile_of(timeline: Timeline, *, seconds: float, input_s: float, steps: int) -> Profile:
-    """What a timeline saw in so many steps, a step."""
+    """Return what a timeline measured in so many steps, divided by them."""
     return Profile(
         step_s=seconds / steps,
         input_s=input_s / steps,
@@ -81,7 +81,7 @@ def profile_of(timeline: Timeline, *, seconds: float, input_s: float, steps: int
 
 
 def parts_of(profiles: Sequence[Profile], *, step_s: float, input_s: float) -> dict[str, float]:
-    """A measured step's seconds by part.
+    """Return a measured step's seconds by part.
 
     Collectives take what they took in the profile; what is left beside them and input is compute
     and waiting, in the profile's proportion, since watching slows both. Where collectives in the

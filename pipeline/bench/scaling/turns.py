@@ -1,7 +1,7 @@
-"""Groups of workers that live at the same time and compute one after the other.
+"""Let groups of workers live at the same time and compute one after the other.
 
-So that 1 worker and 2 are measured slice by slice in turns: whatever else the machine does falls on
-all of them alike.
+1 worker and 2 are so measured slice by slice, in turns. Whatever else the machine does slows all of
+them alike.
 """
 
 import multiprocessing
@@ -14,10 +14,10 @@ from iak.pipeline.process import Worker
 
 
 class Turns:
-    """Whose turn it is; handed to workers as they start."""
+    """Whose turn it is; workers get it as they start."""
 
     def __init__(self, groups: int) -> None:
-        """Nobody's turn, until `start`."""
+        """Begin with nobody's turn, until `start`."""
         context = multiprocessing.get_context("spawn")
         self._gates = [context.Semaphore(0) for _ in range(groups)]
         self._is_over = context.Event()
@@ -27,14 +27,14 @@ class Turns:
         self._gates[0].release()
 
     def stop(self) -> None:
-        """Nobody takes another turn: who waits for one, or asks, is refused."""
+        """End all turns: a group that waits for one, or asks later, gets an error."""
         self._is_over.set()
         for gate in self._gates:
             gate.release()
 
     @contextmanager
     def turn(self, group: int, worker: Worker) -> Iterator[None]:
-        """Wait for the others' turns, and hand on after one's own; a collective call of the group.
+        """Wait for this group's turn, and pass it on afterwards; a collective call of the group.
 
         Every group takes as many turns.
 

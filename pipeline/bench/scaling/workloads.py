@@ -17,11 +17,11 @@ from torch import Tensor
 from iak.pipeline.activations.buffer import Activations, Recomputed
 from iak.pipeline.activations.standardizer import Read
 from iak.pipeline.base import published_base
-from iak.pipeline.bench.finetune import iak_variants
-from iak.pipeline.bench.finetune.iak_variants import KernelInputs, Slices
-from iak.pipeline.bench.finetune.prepare import BenchSetup
-from iak.pipeline.bench.finetune.torchrec_variants import Continued
+from iak.pipeline.bench import iak_variants
+from iak.pipeline.bench.iak_variants import KernelInputs, Slices
 from iak.pipeline.bench.progress import Report
+from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.bench.torchrec_variants import Continued
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.errors import BadRequest
@@ -51,11 +51,11 @@ class Workload(Protocol):
     """Something to be scaled, at a number of rows a step of each worker."""
 
     def warm_up(self) -> None:
-        """Steps that are not measured."""
+        """Take the steps that are not measured."""
         ...
 
     def take(self) -> Took:
-        """A slice."""
+        """Take a slice, and measure it."""
         ...
 
 
@@ -85,40 +85,40 @@ def open_cases(
 def _pretraining(
     ground: BenchSetup, grid: Sequence[int], worker: Worker, report: Report
 ) -> Iterator[Case]:
-    place = Continued(ground, worker=worker, report=report)
+    trainer = Continued(ground, worker=worker, report=report)
     for rows in grid:
-        work = PretrainSteps(place, rows=rows, steps=ground.spec.slice_steps)
+        work = PretrainSteps(trainer, rows=rows, steps=ground.spec.slice_steps)
         yield Case(name=PRETRAINING, rows=rows, work=work)
 
 
 class PretrainSteps:
     """Steps of `iak pretrain` on rows that a thread reads and encodes ahead of them."""
 
-    def __init__(self, place: Continued, *, rows: int, steps: int) -> None:
-        """Start reading; all sizes train the one sharded model of `place`.
+    def __init__(self, trainer: Continued, *, rows: int, steps: int) -> None:
+        """Start reading; all sizes train the one sharded model of `trainer`.
 
         Raises:
             BadRequest: the log is too short for a single batch.
         """
-        if place.train.rows < rows:
+        if trainer.train.rows < rows:
             raise BadRequest(
-                f"a worker has {place.train.rows:,} rows of the tuning window and would need "
+                f"a worker has {trainer.train.rows:,} rows of the tuning window and would need "
                 f"{rows:,} for a step; ask for more rows or smaller batch_rows"
             )
-        self.place, self.rows, self.steps = place, rows, steps
-        self.batches = prefetch(_whole_batches(place, rows), depth=_PREFETCHED)
+        self.trainer, self.rows, self.steps = trainer, rows, steps
+        self.batches = prefetch(_whole_batches(trainer, rows), depth=_PREFETCHED)
 
     def warm_up(self) -> None:
         """As many steps as rows lay ready before them, and one."""
         self._take(_PREFETCHED + 1)
 
     def take(self) -> Took:
-        """A slice of steps."""
+        """Take a slice of steps, and measure it."""
         started = time.perf_counter()
         waited = self._take(self.steps)
         return Took(
             steps=self.steps,
-            rows=self.steps * self.rows * self.place.worker.world,
+            rows=self.steps * self.rows * self.trainer.worker.world,
             seconds=time.perf_counter() - started,
             input_s=waited,
         )
@@ -130,22 +130,22 @@ class PretrainSteps:
             asked = time.perf_counter()
             batch = next(self.batches)
             waited += time.perf_counter() - asked
-            self.place.step(batch)
+            self.trainer.step(batch)
         return waited
 
 
-def _whole_batches(place: Continued, rows: int) -> Iterator[Batch]:
+def _whole_batches(trainer: Continued, rows: int) -> Iterator[Batch]:
     """Batches of one size, epoch after epoch, each in another order."""
     for epoch in itertools.count():
-        tables = place.train.shuffled(
-            seed=place.work.seed,
+        tables = trainer.train.shuffled(
+            seed=trainer.work.seed,
             epoch=epoch,
             batch_rows=rows,
-            block_rows=place.work.shuffle_rows,
+            block_rows=trainer.work.shuffle_rows,
         )
         for table, _ in tables:
             if len(table) == rows:
-                yield to_batch(table, place.catalog)
+                yield to_batch(table, trainer.catalog)
 
 
 def _tuning(
@@ -173,7 +173,7 @@ def _tuning(
 
 
 def _with_step_rows(ground: BenchSetup, rows: int) -> BenchSetup:
-    """The same ground for steps of so many rows over all workers."""
+    """Return the same setup for steps of so many rows over all workers."""
     return replace(ground, spec=ground.spec.model_copy(update={"batch_rows": rows}))
 
 
@@ -204,7 +204,7 @@ class TuneSteps:
         self.is_warm = False
 
     def warm_up(self) -> None:
-        """A step; the first time a pass, in which rows that are kept come to be there."""
+        """Take a step; the first time a whole pass, which fills the buffer of activations."""
         if self.is_warm:
             self.slices.some_steps(1)
         else:
@@ -212,7 +212,7 @@ class TuneSteps:
         self.is_warm = True
 
     def take(self) -> Took:
-        """A pass over the rows."""
+        """Take a pass over the rows, and measure it."""
         started, waited = time.perf_counter(), self.gathered.seconds
         steps = self.slices.epoch()
         return Took(

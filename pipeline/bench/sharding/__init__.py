@@ -5,7 +5,7 @@ ways       one table in one way: trained or frozen, by rows, columns or whole; a
 worker     a worker's part: all ways of a table in turns; the same under any launcher
 launch     spawned, torchrun, Ray
 constants  what the machine gives, and the cluster file that `iak plan` reads
-told       lines, beside the planner's estimates
+findings   lines, beside the planner's estimates
 baseline   what became worse since an earlier record
 """
 
@@ -34,13 +34,13 @@ def measure(
     catalog: Catalog | None = None,
     on_ray: Launch | None = None,
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """The table's lines, what became worse, notes, and the machine's constants.
+    """Return the table's lines, what became worse, notes, and the machine's constants.
 
     `sharding.cluster.toml` is written beside the record.
 
     Args:
-        spec: what is asked.
-        report: told how far it is.
+        spec: settings.
+        report: called with each event of progress.
         catalog: what `spec.catalog` names.
         on_ray: runs the work under Ray; needed for `spec.as_ray`.
 
@@ -51,27 +51,27 @@ def measure(
     before = baseline.read(spec.check_baseline) if spec.check_baseline else None
     progress = (spec.out / PROGRESS).resolve()
     work = Work(spec=spec, sizes=sizes_of(spec, catalog), progress=str(progress))
-    found, whole_s = {}, {}
+    results, whole_s = {}, {}
     for name, launch in launchers(spec, on_ray).items():
         report({"event": "launcher", "name": name, "workers": spec.workers})
         started = time.perf_counter()
-        found[name] = launch(work, report)
+        results[name] = launch(work, report)
         whole_s[name] = time.perf_counter() - started
-    lines = findings.lines_of(work, found)
+    lines = findings.lines_of(work, results)
     targets = []
     if before is not None and spec.check_baseline is not None:
         targets = baseline.compared(
             lines, before, threshold=spec.threshold, source=spec.check_baseline
         )
-    first = next(iter(found.values()))
+    first = next(iter(results.values()))
     _write_cluster(spec, first)
-    rows = [*lines, *findings.launchers_of(found, whole_s)]
+    rows = [*lines, *findings.launchers_of(results, whole_s)]
     return rows, targets, findings.notes_of(work, lines), first["constants"]
 
 
-def _write_cluster(spec: BenchShardingSpec, found: dict[str, Any]) -> None:
-    """The machine as a cluster file, which is read back before it counts."""
-    cluster = constants.cluster_of(spec, found["constants"], found["hosts"], spec.out / RECORD)
+def _write_cluster(spec: BenchShardingSpec, result: dict[str, Any]) -> None:
+    """Write the machine as a cluster file, after reading its text back."""
+    cluster = constants.cluster_of(spec, result["constants"], result["hosts"], spec.out / RECORD)
     text = constants.toml_of(cluster)
     assert ClusterSpec.model_validate(tomllib.loads(text)) == cluster
     put_file(spec.out / CLUSTER, text)

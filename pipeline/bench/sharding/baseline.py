@@ -1,4 +1,4 @@
-"""This run against an earlier one: what became slower, larger, or fails where it did not."""
+"""Compare a run with an earlier one: what is slower, larger, or fails where it did not."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ _KEY = ("table", "launcher", "sharding", "held", "precision")
 
 
 def read(path: Path) -> BenchmarkRecord:
-    """The record of an earlier `iak bench sharding`.
+    """Read the record of an earlier `iak bench sharding`.
 
     Raises:
-        BadRequest: there is none, or it is another bench's.
+        BadRequest: there is none, or it is another benchmark's.
     """
     try:
         record = benchmark_record_of(json.loads(path.read_text()), path)
@@ -52,7 +52,7 @@ def benchmark_record_of(document: Line, where: Path) -> BenchmarkRecord:
 def compared(
     lines: Sequence[Line], before: BenchmarkRecord, *, threshold: float, source: Path
 ) -> list[Target]:
-    """A target for each number, and one for the combinations that ran: met when nothing is worse.
+    """Return a target for each number and one for the combinations that ran.
 
     Raises:
         BadRequest: the two have no combination in common.
@@ -86,28 +86,28 @@ def _ratio(now: float, then: float) -> float:
 def _runs(
     common: Sequence[tuple[str, ...]], now: Mapping[tuple[str, ...], Line], source: Path
 ) -> Target:
-    """Whether all that ran then runs now."""
+    """Return the target that all combinations of the earlier run still run."""
     failed = [key for key in common if now[key]["error"]]
     return Target(
         name=f"combinations of {source} that fail now",
         wanted="at most 0",
         measured=len(failed),
         is_met=not failed,
-        note="; ".join(f"{_told(key)}: {now[key]['whole_error'][0]}" for key in failed),
+        note="; ".join(f"{_label(key)}: {now[key]['whole_error'][0]}" for key in failed),
     )
 
 
 def _target(name: str, ratios: Sequence[tuple[tuple[str, ...], float]], threshold: float) -> Target:
-    """The worst ratio of one number, and all that lie beyond the threshold."""
+    """Return the worst ratio of one number, and all beyond the threshold."""
     worse = sorted((pair for pair in ratios if pair[1] > threshold), key=lambda pair: -pair[1])
     return Target(
         name=f"{_COMPARED[name]} against the baseline, worst of {len(ratios)}",
         wanted=f"at most {threshold:g}x",
         measured=round(max(ratio for _, ratio in ratios), 3),
         is_met=not worse,
-        note="; ".join(f"{_told(key)}: {ratio:.2f}x" for key, ratio in worse),
+        note="; ".join(f"{_label(key)}: {ratio:.2f}x" for key, ratio in worse),
     )
 
 
-def _told(key: tuple[str, ...]) -> str:
+def _label(key: tuple[str, ...]) -> str:
     return " ".join(key)

@@ -1,4 +1,4 @@
-"""What this machine gives each worker while all of them ask, and the cluster that `iak plan` reads.
+"""Measure what each worker gets of this machine while all work, and describe it for `iak plan`.
 
     copy_bytes_per_s          bytes read and written by a copy
     matmul_fp32_flops_per_s   of a large product
@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.counters import Wire
+from iak.pipeline.bench.counters import Wire
 from iak.pipeline.bench.ids import drawn
-from iak.pipeline.bench.sharding.layouts import Place, ids_of, settle
+from iak.pipeline.bench.sharding.layouts import PlacedTable, ids_of, settle
 from iak.pipeline.process import Worker
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec, ConstantsSpec
@@ -44,46 +44,46 @@ _RESERVE = ConstantsSpec().reserve_share
 
 
 def of_machine(worker: Worker, *, link_bytes: int) -> dict[str, float]:
-    """Memory, products and links; a collective call."""
+    """Measure memory, products and links; a collective call."""
     device = worker.device
     source = torch.ones(_COPIED_ELEMENTS, device=device)
     target = torch.empty_like(source)
     copied = 2 * source.numel() * source.element_size()
-    found = {"copy_bytes_per_s": copied / _best_s(lambda: target.copy_(source), worker)}
+    measured = {"copy_bytes_per_s": copied / _best_s(lambda: target.copy_(source), worker)}
     for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
         rate = _flops_per_s((_SIDE, _SIDE, _SIDE), dtype, worker)
-        found[f"matmul_{name}_flops_per_s"] = rate
-    found["trunk_flops_per_s"] = _flops_per_s(_TRUNK, torch.float32, worker)
+        measured[f"matmul_{name}_flops_per_s"] = rate
+    measured["trunk_flops_per_s"] = _flops_per_s(_TRUNK, torch.float32, worker)
     one = torch.ones(1, device=device)
-    found["collective_s"] = _median_s(lambda: dist.all_reduce(one), worker)
+    measured["collective_s"] = _median_s(lambda: dist.all_reduce(one), worker)
     if worker.world > 1:
         sent = torch.ones(max(link_bytes // 4 // worker.world, 1) * worker.world, device=device)
         received = torch.empty_like(sent)
         leaving = 4 * sent.numel() * (worker.world - 1) / worker.world
         seconds = _best_s(lambda: dist.all_to_all_single(received, sent), worker)
-        found["link_bytes_per_s"] = leaving / seconds
-    return found
+        measured["link_bytes_per_s"] = leaving / seconds
+    return measured
 
 
-def of_steps(place: Place, worker: Worker, *, rows: int) -> dict[str, float]:
-    """How a trained table moves its rows, and what a step costs besides; a collective call.
+def of_steps(table: PlacedTable, worker: Worker, *, rows: int) -> dict[str, float]:
+    """Measure how a trained table moves its rows, and what else a step costs; a collective call.
 
     Args:
-        place: trained, cut by rows.
+        table: trained, cut by rows over the workers.
         worker: this worker.
         rows: rows of the log in this worker's step.
     """
-    size = place.size
+    size = table.size
     draw = torch.Generator().manual_seed(worker.rank)
     per_row = size.ids_per_row
-    ids_I = drawn("uniform", rows * per_row, place.own_rows, draw).to(worker.device)
+    ids_I = drawn("uniform", rows * per_row, table.own_rows, draw).to(worker.device)
     offsets_B1 = torch.arange(0, len(ids_I) + 1, per_row, device=worker.device)
-    seconds = _median_s(lambda: place.update_own_rows(ids_I, offsets_B1), worker)
+    seconds = _median_s(lambda: table.update_own_rows(ids_I, offsets_B1), worker)
     small = ids_of(size, rows=_SMALL_ROWS, worker=worker, seed=0)
     wire = Wire()
     with wire:
-        place.step(small)
-    step_s = _median_s(lambda: place.step(small), worker)
+        table.step(small)
+    step_s = _median_s(lambda: table.step(small), worker)
     return {
         "lookup_bytes_per_s": _MOVED_TIMES * len(ids_I) * size.width * 4 / seconds,
         "step_s": step_s,
@@ -91,13 +91,13 @@ def of_steps(place: Place, worker: Worker, *, rows: int) -> dict[str, float]:
     }
 
 
-def agreed(found: Mapping[str, float], worker: Worker) -> dict[str, float]:
-    """Of all workers, the slowest rate and the longest time; a collective call."""
-    told: list[Any] = [None] * worker.world
-    dist.all_gather_object(told, dict(found))
+def agreed(measured: Mapping[str, float], worker: Worker) -> dict[str, float]:
+    """Return the slowest rate and the longest time of all workers; a collective call."""
+    gathered: list[Any] = [None] * worker.world
+    dist.all_gather_object(gathered, dict(measured))
     result = {}
-    for name in found:
-        of_all = [constants[name] for constants in told]
+    for name in measured:
+        of_all = [constants[name] for constants in gathered]
         result[name] = min(of_all) if name.endswith("_per_s") else max(of_all)
     collectives = result.pop("step_collectives", 0.0)
     if "step_s" in result:
@@ -107,11 +107,11 @@ def agreed(found: Mapping[str, float], worker: Worker) -> dict[str, float]:
 
 
 def hosts(worker: Worker) -> list[dict[str, Any]]:
-    """Each machine, its workers, and what it holds; a collective call."""
-    told: list[Any] = [None] * worker.world
-    dist.all_gather_object(told, _host(worker))
-    workers = Counter(host["name"] for host in told)
-    by_name = {host["name"]: host for host in told}
+    """Return each machine, its workers, and its memory; a collective call."""
+    gathered: list[Any] = [None] * worker.world
+    dist.all_gather_object(gathered, _host(worker))
+    workers = Counter(host["name"] for host in gathered)
+    by_name = {host["name"]: host for host in gathered}
     return [host | {"workers": workers[name]} for name, host in by_name.items()]
 
 
@@ -121,13 +121,13 @@ def cluster_of(
     machines: list[dict[str, Any]],
     record: Path,
 ) -> ClusterSpec:
-    """These machines as `iak plan` reads them.
+    """Describe these machines as `iak plan` reads them.
 
     Args:
-        spec: the bench's.
-        constants: as `agreed` tells them.
-        machines: as `hosts` tells them.
-        record: where the bench's record lies.
+        spec: the settings of the benchmark.
+        constants: as `agreed` returns them.
+        machines: as `hosts` returns them.
+        record: path of the record, for the note in the cluster file.
     """
     here, default = machines[0], ConstantsSpec()
     copied = constants["copy_bytes_per_s"]
@@ -165,7 +165,7 @@ def cluster_of(
 
 
 def toml_of(cluster: ClusterSpec) -> str:
-    """The cluster as a settings file."""
+    """Return the cluster as a settings file."""
     document = cluster.model_dump(exclude_none=True)
     constants = document.pop("constants")
     head = "# Measured by `iak bench sharding`; `iak plan` reads it as a cluster."
@@ -174,50 +174,50 @@ def toml_of(cluster: ClusterSpec) -> str:
 
 
 def _settings(document: Mapping[str, Any]) -> list[str]:
-    """Strings and numbers are written in TOML as in JSON."""
+    """Return lines of TOML; strings and numbers are spelled as in JSON."""
     return [f"{name} = {json.dumps(value)}" for name, value in document.items()]
 
 
 def _note(
     spec: BenchShardingSpec, constants: Mapping[str, float], machines: list[dict[str, Any]]
 ) -> str:
-    """What was measured how, and what was not."""
-    told = [
+    """Say how each constant was measured, and which were not."""
+    parts = [
         f"measured by {spec.workers} workers at once: bandwidths are the slowest worker's, a link "
         f"is its share of an all-to-all of {spec.link_mib:g} MiB, so network_efficiency is 1"
     ]
     if len(machines) > 1:
-        told.append("links within and between machines were not told apart")
+        parts.append("links within and between machines were not told apart")
     elif spec.workers > 1:
-        told.append("one machine: inter_gb_per_s is that of its own workers, set it for more")
+        parts.append("one machine: inter_gb_per_s is that of its own workers, set it for more")
     if "link_bytes_per_s" not in constants:
-        told.append("one worker has no link: its memory's bandwidth stands for it")
+        parts.append("one worker has no link: its memory's bandwidth stands for it")
     if "lookup_bytes_per_s" not in constants:
-        told.append("no trained table cut by rows ran: lookup_efficiency and step_ms are assumed")
+        parts.append("no trained table cut by rows ran: lookup_efficiency and step_ms are assumed")
     if machines[0]["bytes_are_assumed"]:
-        told.append("the machine's memory is unknown, 1 GiB is written")
-    told.append("rows_per_s_core and reserve_share are assumed")
-    return "; ".join(told)
+        parts.append("the machine's memory is unknown, 1 GiB is written")
+    parts.append("rows_per_s_core and reserve_share are assumed")
+    return "; ".join(parts)
 
 
 def _host(worker: Worker) -> dict[str, Any]:
-    """This worker's machine."""
+    """Describe this worker's machine."""
     is_cuda = worker.device.type == "cuda"
-    held = _host_bytes()
+    memory = _host_bytes()
     card = torch.cuda.get_device_properties(worker.device) if is_cuda else None
     return {
         "name": socket.gethostname(),
         "device": worker.device.type,
         "accelerator": card.name if card else platform.processor() or platform.machine(),
         "device_bytes": card.total_memory if card else None,
-        "bytes": held or 2**30,
-        "bytes_are_assumed": held is None,
+        "bytes": memory or 2**30,
+        "bytes_are_assumed": memory is None,
         "cores": os.cpu_count() or 1,
     }
 
 
 def _host_bytes() -> int | None:
-    """Memory of this machine, where the system tells."""
+    """Return the bytes of this machine's memory; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -241,7 +241,7 @@ def _median_s(work: Callable[[], object], worker: Worker) -> float:
 
 
 def _rounds_s(work: Callable[[], object], worker: Worker) -> list[float]:
-    """Seconds of each round but the first, all workers starting together."""
+    """Return the seconds of each round but the first; all workers start together."""
     seconds = []
     for _ in range(_ROUNDS + 1):
         settle(worker)
@@ -254,5 +254,5 @@ def _rounds_s(work: Callable[[], object], worker: Worker) -> list[float]:
 
 
 def _rounded(value: float) -> float:
-    """Four digits: the rest is noise."""
+    """Round to four digits: the rest is noise."""
     return float(f"{value:.4g}")

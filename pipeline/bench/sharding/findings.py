@@ -1,4 +1,4 @@
-"""What the workers saw, as lines of a table, beside what the planner expects."""
+"""Turn the workers' results into lines of a table, beside the planner's estimates."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,37 +13,39 @@ from iak.pipeline.sharding.cost_model import Bandwidths, Estimate, expected
 from iak.schemas.job import Precision
 from iak.schemas.plan import ShardingType
 
-Seen = Mapping[str, Any]
+WayResult = Mapping[str, Any]
 
 
-def lines_of(work: Work, found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A line for each table, way and launcher; those of one way stand together."""
+def lines_of(work: Work, results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a line for each table, way and launcher; those of one way stand together."""
     return [
-        _line(work, launcher, size, [seen[table][way] for seen in told["workers"]], told)
+        _line(
+            work, launcher, size, [by_table[table][way] for by_table in result["workers"]], result
+        )
         for table, size in enumerate(work.sizes)
         for way in range(len(WAYS))
-        for launcher, told in found.items()
+        for launcher, result in results.items()
     ]
 
 
 def launchers_of(
-    found: Mapping[str, Mapping[str, Any]], whole_s: Mapping[str, float]
+    results: Mapping[str, Mapping[str, Any]], whole_s: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """A line for each launcher: what starting and ending the workers took beside measuring."""
+    """Return a line for each launcher: seconds of measuring, and of starting and ending workers."""
     return [
         {
             "table": "launchers",
             "launcher": name,
             "whole_s": round(whole_s[name], 2),
-            "measuring_s": round(told["seconds"], 2),
-            "start_and_end_s": round(whole_s[name] - told["seconds"], 2),
+            "measuring_s": round(result["seconds"], 2),
+            "start_and_end_s": round(whole_s[name] - result["seconds"], 2),
         }
-        for name, told in found.items()
+        for name, result in results.items()
     ]
 
 
 def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader must know to read the numbers."""
+    """Return what a reader must know to understand the numbers."""
     spec = work.spec
     notes = [
         f"All ways of a table are held at once by {spec.workers} workers and step in slices of "
@@ -64,7 +66,7 @@ def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _failures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each error once, with what met it."""
+    """Return each error once, with the combinations that met it."""
     met: dict[str, list[str]] = {}
     for line in lines:
         if line["error"]:
@@ -74,7 +76,7 @@ def _failures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The same steps under both."""
+    """Compare the same steps under both launchers."""
     by_launcher: dict[str, dict[tuple[str, ...], float]] = {"ray": {}, "torchrun": {}}
     for line in lines:
         if not line["error"]:
@@ -91,9 +93,9 @@ def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(
-    work: Work, launcher: str, size: Size, parts: Sequence[Seen], found: Mapping[str, Any]
+    work: Work, launcher: str, size: Size, parts: Sequence[WayResult], result: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A way of holding a table, over all workers."""
+    """Merge a way's results over all workers into a line."""
     first = parts[0]
     line: dict[str, Any] = {
         "table": size.title,
@@ -108,9 +110,9 @@ def _line(
         return line | {"error": error.partition(":")[0], "whole_error": [error]}
     line |= _measured(work, size, parts)
     kind, precision = cast("ShardingType", first["kind"]), cast("Precision", first["precision"])
-    device_type = str(found["hosts"][0]["device"])
+    device_type = str(result["hosts"][0]["device"])
     is_trained = first["mode"] == "trained"
-    bandwidths = _bandwidths(found["constants"])
+    bandwidths = _bandwidths(result["constants"])
     plain, here = (
         _expected(work, size, kind, precision, is_trained, device_type, measured)
         for measured in (None, bandwidths)
@@ -118,8 +120,8 @@ def _line(
     return line | _against(line, plain, here) | {"error": ""}
 
 
-def _measured(work: Work, size: Size, parts: Sequence[Seen]) -> dict[str, Any]:
-    """Times, bytes and memory; a step is as long as its slowest worker's."""
+def _measured(work: Work, size: Size, parts: Sequence[WayResult]) -> dict[str, Any]:
+    """Return times, bytes and memory; a step is as long as its slowest worker's."""
     slices = [
         [max(step) for step in zip(*by_worker, strict=True)]
         for by_worker in zip(*(part["step_s"] for part in parts), strict=True)
@@ -150,7 +152,7 @@ def _expected(
     device_type: str,
     measured: Bandwidths | None,
 ) -> Estimate | None:
-    """The planner's word, where it has one."""
+    """Return the planner's estimate, where it has one."""
     return expected(
         size.shape,
         kind,
@@ -167,13 +169,13 @@ def _expected(
 def _against(
     line: Mapping[str, Any], plain: Estimate | None, here: Estimate | None
 ) -> dict[str, Any]:
-    """The planner's numbers, and the measured ones as multiples of them."""
-    told: dict[str, Any] = {}
+    """Return the planner's numbers, and the measured ones as multiples of them."""
+    columns: dict[str, Any] = {}
     for name, estimate in (("planner", plain), ("here", here)):
-        told[f"{name}_ms"] = None if estimate is None else _rounded(estimate.step_ms)
-        told[f"times_{name}"] = _times(line["p50_ms"], told[f"{name}_ms"])
+        columns[f"{name}_ms"] = None if estimate is None else _rounded(estimate.step_ms)
+        columns[f"times_{name}"] = _times(line["p50_ms"], columns[f"{name}_ms"])
     mib = None if plain is None else round(plain.held_bytes / 2**20, 3)
-    return told | {"planner_mib": mib, "times_planner_mib": _times(line["held_mib"], mib)}
+    return columns | {"planner_mib": mib, "times_planner_mib": _times(line["held_mib"], mib)}
 
 
 def _times(measured: float, estimate: float | None) -> float | None:
@@ -181,12 +183,12 @@ def _times(measured: float, estimate: float | None) -> float | None:
 
 
 def _rounded(value: float) -> float:
-    """Four digits: the rest is noise."""
+    """Round to four digits: the rest is noise."""
     return float(f"{value:.4g}")
 
 
 def _bandwidths(constants: Mapping[str, float]) -> Bandwidths:
-    """Measured; a single worker's link is its memory."""
+    """Return the measured bandwidths; a single worker's link is its memory."""
     memory = constants["copy_bytes_per_s"]
     return Bandwidths(memory=memory, link=constants.get("link_bytes_per_s", memory))
 

@@ -1,8 +1,8 @@
-"""The same worker function, started in three ways.
+"""Start the same worker function in three ways.
 
 spawned    this process starts gloo workers
 torchrun   torch.distributed.run starts them, on this machine
-ray        Ray Train does; handed in by whoever may import Ray
+ray        Ray Train starts them; jobs/ passes this function in, since only jobs/ imports Ray
 """
 
 import json
@@ -30,10 +30,10 @@ WORK, RESULT = "work.pickle", "result.json"
 
 
 def launchers(spec: BenchShardingSpec, on_ray: Launch | None) -> dict[str, Launch]:
-    """The launchers that `spec` asks for, by name."""
+    """Return the launchers that `spec` asks for, by name."""
     asked: dict[str, Launch] = {}
     if spec.as_ray:
-        assert on_ray is not None, "as_ray needs Ray, which jobs/ hands in"
+        assert on_ray is not None, "as_ray needs Ray, which jobs/ passes in"
         asked["ray"] = on_ray
     if spec.as_torchrun:
         asked["torchrun"] = with_torchrun
@@ -41,44 +41,44 @@ def launchers(spec: BenchShardingSpec, on_ray: Launch | None) -> dict[str, Launc
 
 
 def spawned(work: Work, report: Report) -> dict[str, Any]:
-    """Workers of this process.
+    """Run the work on gloo workers that this process starts.
 
     Raises:
-        BadRequest: they were to compute on GPUs.
+        BadRequest: GPUs are asked for, which need another launcher.
     """
     if work.spec.device == "cuda":
         raise BadRequest("device=cuda needs a launcher: add as_torchrun=true or as_ray=true")
     with followed(Path(work.progress), report):
-        found = run_on_workers(spawned_on_worker, work.spec.workers, work)[0]
+        result = run_on_workers(spawned_on_worker, work.spec.workers, work)[0]
     Path(work.progress).unlink(missing_ok=True)
-    return found
+    return result
 
 
 def spawned_on_worker(worker: Worker, work: Work) -> dict[str, Any]:
-    """A spawned worker's life."""
+    """Run as a spawned worker."""
     return on_worker(worker, work, writer(Path(work.progress), worker))
 
 
 def with_torchrun(work: Work, report: Report) -> dict[str, Any]:
-    """Workers of torchrun.
+    """Run the work on workers that torchrun starts.
 
     Raises:
         PipelineError: a worker died.
         DoesNotFit: there are too few GPUs.
     """
     backend_of(work.spec)
-    with tempfile.TemporaryDirectory(prefix="iak-bench-torchrun-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="iak-bench-torchrun-") as folder_name:
+        folder = Path(folder_name)
         (folder / WORK).write_bytes(pickle.dumps(work))
         with followed(Path(work.progress), report):
             run_with_torchrun(f"{__package__}.torchrun", [str(folder)], work.spec.workers)
         Path(work.progress).unlink(missing_ok=True)
-        found: dict[str, Any] = json.loads((folder / RESULT).read_text())
-    return found
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text())
+    return result
 
 
 def backend_of(spec: BenchShardingSpec) -> Backend:
-    """What torchrun's workers talk through: NCCL where there is a GPU for each.
+    """Return the backend of torchrun's workers: NCCL where each has a GPU, else gloo.
 
     Raises:
         DoesNotFit: GPUs are asked for, and there are too few.

@@ -1,4 +1,4 @@
-"""One table, cut and held in one way on this worker, and a step on it.
+"""Place one table in one way on this worker, and step on it.
 
     trained   TorchRec's sharded tables: lookup, backward pass, row-wise Adagrad inside it
     frozen    `FrozenTables`: a lookup, in any precision
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from iak.pipeline.bench.finetune.torchrec_variants import tables_state
 from iak.pipeline.bench.ids import drawn
 from iak.pipeline.bench.limits import free_bytes
 from iak.pipeline.bench.sharding.sizes import FEATURE, Size
+from iak.pipeline.bench.torchrec_variants import tables_state
 from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender
@@ -45,34 +45,34 @@ _SPARE_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How a table is cut over the workers, and how they hold it."""
+    """How a table is cut over the workers, and whether it is trained or frozen, in which type."""
 
     kind: ShardingType
     mode: Mode
     precision: Precision
 
     def __str__(self) -> str:
-        """As a line of progress tells it."""
+        """Return the way as a line of progress shows it."""
         return f"{self.kind} {self.mode} {self.precision}"
 
 
-_HELD: tuple[tuple[Mode, Precision], ...] = (
+_MODES: tuple[tuple[Mode, Precision], ...] = (
     ("trained", "fp32"),
     *(("frozen", precision) for precision in PRECISIONS),
 )
 WAYS: tuple[Way, ...] = tuple(
     Way(kind=kind, mode=mode, precision=precision)
-    for kind, (mode, precision) in product(get_args(ShardingType), _HELD)
+    for kind, (mode, precision) in product(get_args(ShardingType), _MODES)
 )
 """Every sharding type and precision; trained tables are fp32."""
 
 
 def check(size: Size, way: Way, worker: Worker) -> None:
-    """Refuse what cannot be; nothing is exchanged or allocated.
+    """Refuse what cannot be placed; nothing is exchanged or allocated.
 
     Raises:
         BadRequest: the table cannot be cut in this way.
-        DoesNotFit: this machine has no room for it beside what it holds already.
+        DoesNotFit: this machine has no room for it beside what it stores already.
     """
     (line,) = describe(_plan_of(size, way, worker))
     parts = line["ranks"]
@@ -85,14 +85,14 @@ def check(size: Size, way: Way, worker: Worker) -> None:
     _check_room(size, way, worker, most=-(-size.rows * size.width // len(parts)))
 
 
-class Place:
+class PlacedTable:
     """A table that is ready to step."""
 
     def __init__(self, size: Size, way: Way, worker: Worker, *, seed: int) -> None:
         """Take memory for this worker's part and fill it; a collective call, after `check`.
 
         Raises:
-            BadRequest: the table cannot be held in this way.
+            BadRequest: the table cannot be placed in this way.
         """
         self.size, self.way, self.worker = size, way, worker
         plan = _plan_of(size, way, worker)
@@ -140,7 +140,7 @@ class Place:
 
 
 def ids_of(size: Size, *, rows: int, worker: Worker, seed: int) -> KeyedJaggedTensor:
-    """Ids for so many rows of this worker: uniform and Zipf's in turn, by the seed alone."""
+    """Draw ids for so many rows of this worker, uniform and Zipf's in turn, from the seed alone."""
     draw = torch.Generator().manual_seed(seed * worker.world + worker.rank)
     count = rows * size.ids_per_row
     pairs = [drawn(law, -(-count // 2), size.rows, draw) for law in ("uniform", "zipf")]
@@ -153,13 +153,13 @@ def ids_of(size: Size, *, rows: int, worker: Worker, seed: int) -> KeyedJaggedTe
 
 
 def settle(worker: Worker) -> None:
-    """Wait for what a GPU was told to do; a CPU has done it."""
+    """Wait until a GPU has done its queued work; a CPU has done it already."""
     if worker.device.type == "cuda":
         torch.cuda.synchronize(worker.device)
 
 
 def _plan_of(size: Size, way: Way, worker: Worker) -> Any:  # noqa: ANN401 - torchrec's plan
-    """The one table, cut in this way over all workers."""
+    """Return the plan that cuts the one table in this way over all workers."""
     return plan_tables(
         [size.shape],
         world=worker.world,
@@ -171,7 +171,7 @@ def _plan_of(size: Size, way: Way, worker: Worker) -> Any:  # noqa: ANN401 - tor
 
 
 def _recommender(size: Size) -> Recommender:
-    """A model that is a table, and nothing that learns besides."""
+    """Wrap a table as a model without other parameters."""
     heads = Heads(tasks=1, width=size.width, hidden=1).requires_grad_(requires_grad=False)
     return Recommender(
         tables=build_tables([size.shape], init_scale=_SCALE, device=torch.device("meta")),
@@ -183,13 +183,13 @@ def _recommender(size: Size) -> Recommender:
 
 
 def _read(start: UniformStart, out_RW: Tensor, table: str, row: int, col: int) -> None:
-    """Values of a part, as a trained table starts with them."""
+    """Write the values of a part, as a trained table starts with them."""
     assert table == start.table
     start(out_RW, row, col)
 
 
 def _check_room(size: Size, way: Way, worker: Worker, *, most: int) -> None:
-    """Refuse what does not fit beside what is held already; `most` elements are on one worker.
+    """Refuse what does not fit into free memory; at most `most` elements are on one worker.
 
     Raises:
         DoesNotFit: there is too little memory.

@@ -1,4 +1,4 @@
-"""Which tables are measured: given sizes, or a catalogue's."""
+"""Choose the tables that are measured: given sizes, or a catalogue's."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class Size:
 
     @property
     def title(self) -> str:
-        """As a person reads it."""
+        """The table as a person reads it."""
         return f"{self.name}: {self.rows:,} x {self.width}"
 
     @property
@@ -33,14 +33,14 @@ class Size:
 
 
 def sizes_of(spec: BenchShardingSpec, catalog: Catalog | None) -> tuple[Size, ...]:
-    """The tables that `spec` asks for.
+    """Return the tables that `spec` asks for.
 
     Args:
-        spec: given sizes, or the base that tells how many rows a vocabulary has.
+        spec: given sizes, or the base, which knows how many rows a vocabulary has.
         catalog: what `spec.catalog` names.
 
     Raises:
-        BadRequest: nobody knows how many rows a table of the catalogue has.
+        BadRequest: the rows of a table of the catalogue are unknown.
     """
     if catalog is None and spec.base is None:
         return tuple(_given(size, spec.ids_per_row) for size in spec.tables)
@@ -73,6 +73,6 @@ def _given(size: str, ids_per_row: int) -> Size:
 
 
 def _ids_per_row(catalog: Catalog, table: str) -> int:
-    """Ids of a row that read the table, lists being as long as they may be."""
+    """Return how many ids of a row read the table, with lists of the greatest length."""
     readers = [feature for feature in catalog.keyed if table_of(feature) == table]
     return sum(f.last if isinstance(f, ListSpec) else 1 for f in readers)

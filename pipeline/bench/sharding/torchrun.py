@@ -1,4 +1,4 @@
-"""A worker that torchrun started: its work lies in the folder that it is told."""
+"""Run a worker that torchrun started; its work lies in the folder that its first word names."""
 
 import json
 import pickle
@@ -24,9 +24,9 @@ def main() -> None:
         backend=backend_of(work.spec),
         threads=1,
     ) as worker:
-        found = on_worker(worker, work, writer(Path(work.progress), worker))
+        result = on_worker(worker, work, writer(Path(work.progress), worker))
     if rank == 0:
-        (folder / RESULT).write_text(json.dumps(found))
+        (folder / RESULT).write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

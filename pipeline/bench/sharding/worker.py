@@ -1,6 +1,6 @@
-"""A worker's part: every way of holding a table, measured in turns; the same under any launcher.
+"""Measure every way of placing a table, in turns; a worker's part, the same under any launcher.
 
-All ways of one table are held at once and step in slices, one way after the other, in another
+All ways of one table are in memory at once and step in slices, one way after the other, in another
 order each time: whatever else the machine does falls on all of them. An error of one way is kept
 and the others go on. Workers agree on it after each stage; what only one of them meets between
 two collective calls still leaves the others waiting until the group's time is over.
@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from torch import distributed as dist
 
-from iak.pipeline.bench.finetune.counters import Wire
+from iak.pipeline.bench.counters import Wire
 from iak.pipeline.bench.progress import Report
 from iak.pipeline.bench.sharding import constants
-from iak.pipeline.bench.sharding.layouts import WAYS, Place, Way, check, ids_of
+from iak.pipeline.bench.sharding.layouts import WAYS, PlacedTable, Way, check, ids_of
 from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.process import Worker
 from iak.schemas.bench import BenchShardingSpec
@@ -29,7 +29,7 @@ _COUNTED_STEP = 10**6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What the workers are to do."""
+    """The work of all workers."""
 
     spec: BenchShardingSpec
     sizes: tuple[Size, ...]
@@ -38,8 +38,8 @@ class Work:
 
 
 @dataclass(slots=True, kw_only=True)
-class Seen:
-    """What this worker saw of one way."""
+class WayResult:
+    """What this worker measured of one way."""
 
     kind: str
     mode: str
@@ -54,10 +54,10 @@ class Seen:
 
 
 def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
-    """Measure everything; the same answer on every worker, in what JSON can hold.
+    """Measure everything; return the same result on every worker, in types of JSON.
 
     Returns:
-        `workers`: by rank, what it saw by table and way; `constants`: of this machine;
+        `workers`: by rank, its results by table and way; `constants`: of this machine;
         `hosts`: what it is; `seconds`: of the whole, the start left out.
     """
     started = time.perf_counter()
@@ -65,11 +65,11 @@ def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
     measured = constants.of_machine(worker, link_bytes=int(work.spec.link_mib * 2**20))
     tables = []
     for size in work.sizes:
-        seen, places = _measure_table(worker, work.spec, size, report)
+        results, placed = _measure_table(worker, work.spec, size, report)
         if size is largest:
-            measured |= _of_steps(places, worker, work.spec)
-        del places
-        tables.append([asdict(line) for line in seen])
+            measured |= _of_steps(placed, worker, work.spec)
+        del placed
+        tables.append([asdict(line) for line in results])
     workers: list[Any] = [None] * worker.world
     dist.all_gather_object(workers, tables)
     return {
@@ -82,107 +82,109 @@ def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
 
 def _measure_table(
     worker: Worker, spec: BenchShardingSpec, size: Size, report: Report
-) -> tuple[list[Seen], Mapping[Way, Place]]:
-    """All ways of one table."""
-    seen = {way: Seen(kind=way.kind, mode=way.mode, precision=way.precision) for way in WAYS}
-    places: dict[Way, Place] = {}
+) -> tuple[list[WayResult], Mapping[Way, PlacedTable]]:
+    """Measure all ways of one table."""
+    results = {
+        way: WayResult(kind=way.kind, mode=way.mode, precision=way.precision) for way in WAYS
+    }
+    placed: dict[Way, PlacedTable] = {}
     for number, way in enumerate(WAYS):
-        place, seen[way].error = _built(worker, spec, size, way)
-        if place is not None:
-            places[way] = place
-            _count(place, seen[way], spec)
-        report(_told(size, "built", number + 1, len(WAYS)))
+        table, results[way].error = _built(worker, spec, size, way)
+        if table is not None:
+            placed[way] = table
+            _count(table, results[way], spec)
+        report(_progress(size, "built", number + 1, len(WAYS)))
     for turn in range(spec.repeats):
-        for way in _rotated(list(places), turn):
-            work = partial(_slice, places[way], spec, turn)
+        for way in _rotated(list(placed), turn):
+            work = partial(_slice, placed[way], spec, turn)
             seconds, error = _together(work, worker)
             if seconds is None:
-                seen[way].error = error
-                del places[way]
+                results[way].error = error
+                del placed[way]
             else:
-                seen[way].step_s.append(seconds)
-        report(_told(size, "slices", turn + 1, spec.repeats))
-    return list(seen.values()), places
+                results[way].step_s.append(seconds)
+        report(_progress(size, "slices", turn + 1, spec.repeats))
+    return list(results.values()), placed
 
 
 def _built(
     worker: Worker, spec: BenchShardingSpec, size: Size, way: Way
-) -> tuple[Place | None, str]:
-    """The table held in this way, after a first step; or why it cannot be."""
+) -> tuple[PlacedTable | None, str]:
+    """Return the table stored in this way, after a first step, or the reason why it cannot be."""
     _, error = _together(partial(check, size, way, worker), worker)
     if error:
         return None, error
 
-    def build() -> Place:
-        place = Place(size, way, worker, seed=spec.seed)
-        place.step(_step_ids(place, spec, turn=0, step=_COUNTED_STEP))
-        return place
+    def build() -> PlacedTable:
+        table = PlacedTable(size, way, worker, seed=spec.seed)
+        table.step(_step_ids(table, spec, turn=0, step=_COUNTED_STEP))
+        return table
 
     return _together(build, worker)
 
 
-def _count(place: Place, seen: Seen, spec: BenchShardingSpec) -> None:
-    """What a step moves, and what is held for it."""
-    ids = _step_ids(place, spec, turn=0, step=_COUNTED_STEP)
+def _count(table: PlacedTable, results: WayResult, spec: BenchShardingSpec) -> None:
+    """Count the bytes that a step sends, and the memory that the table takes."""
+    ids = _step_ids(table, spec, turn=0, step=_COUNTED_STEP)
     wire = Wire()
     with wire:
-        place.step(ids)
-    seen.sent_bytes, seen.received_bytes = wire.sent, wire.received
-    seen.collectives, seen.held_bytes = dict(wire.calls), place.held_bytes
+        table.step(ids)
+    results.sent_bytes, results.received_bytes = wire.sent, wire.received
+    results.collectives, results.held_bytes = dict(wire.calls), table.held_bytes
 
 
-def _slice(place: Place, spec: BenchShardingSpec, turn: int) -> list[float]:
-    """Seconds of some steps, each from a common start, after some that are not counted."""
+def _slice(table: PlacedTable, spec: BenchShardingSpec, turn: int) -> list[float]:
+    """Return the seconds of some steps, each from a common start, after warm-up steps."""
     seconds = []
     for step in range(spec.warmup_steps + spec.slice_steps):
-        ids = _step_ids(place, spec, turn=turn, step=step)
+        ids = _step_ids(table, spec, turn=turn, step=step)
         dist.barrier()
         started = time.perf_counter()
-        place.step(ids)
+        table.step(ids)
         seconds.append(time.perf_counter() - started)
     return seconds[spec.warmup_steps :]
 
 
-def _step_ids(place: Place, spec: BenchShardingSpec, *, turn: int, step: int) -> Any:  # noqa: ANN401 - torchrec ships no types
-    """A step's ids: the same for every way, never the same twice."""
-    rows = max(spec.batch_rows // place.worker.world, 1)
+def _step_ids(table: PlacedTable, spec: BenchShardingSpec, *, turn: int, step: int) -> Any:  # noqa: ANN401 - torchrec ships no types
+    """Return a step's ids: the same for every way, and others in each step."""
+    rows = max(spec.batch_rows // table.worker.world, 1)
     seed = hash((spec.seed, turn, step)) % 2**31
-    return ids_of(place.size, rows=rows, worker=place.worker, seed=seed)
+    return ids_of(table.size, rows=rows, worker=table.worker, seed=seed)
 
 
 def _of_steps(
-    places: Mapping[Way, Place], worker: Worker, spec: BenchShardingSpec
+    placed: Mapping[Way, PlacedTable], worker: Worker, spec: BenchShardingSpec
 ) -> dict[str, float]:
-    """What only a trained table tells, where one cut by rows could be built."""
-    rows_trained = (p for w, p in places.items() if (w.kind, w.mode) == ("row_wise", "trained"))
-    place = next(rows_trained, None)
-    if place is None:
+    """Measure the constants that need a trained table, where one cut by rows could be built."""
+    rows_trained = (p for w, p in placed.items() if (w.kind, w.mode) == ("row_wise", "trained"))
+    table = next(rows_trained, None)
+    if table is None:
         return {}
-    return constants.of_steps(place, worker, rows=max(spec.batch_rows // worker.world, 1))
+    return constants.of_steps(table, worker, rows=max(spec.batch_rows // worker.world, 1))
 
 
 def _together(work: Callable[[], R], worker: Worker) -> tuple[R | None, str]:
-    """What `work` returned, or an error that any worker met; every worker calls it."""
+    """Return what `work` returned, or an error that any worker met; a collective call."""
     result, error = None, ""
     try:
         result = work()
     except Exception as failure:  # noqa: BLE001 - a way that fails is a line of the table
         error = f"{type(failure).__name__}: {failure}"
-    told: list[Any] = [None] * worker.world
-    dist.all_gather_object(told, error)
-    by_rank = {rank: text for rank, text in enumerate(told) if text}
+    errors: list[Any] = [None] * worker.world
+    dist.all_gather_object(errors, error)
+    by_rank = {rank: text for rank, text in enumerate(errors) if text}
     if not by_rank:
         return result, ""
-    if len(set(told)) == 1:
-        return None, str(told[0])
+    if len(set(errors)) == 1:
+        return None, str(errors[0])
     return None, "; ".join(f"worker {rank}: {text}" for rank, text in by_rank.items())
 
 
 def _rotated(ways: Sequence[Way], turn: int) -> list[Way]:
-    """The ways, beginning with another one each time."""
+    """Return the ways, beginning with another one each time."""
     first = turn * 7 % max(len(ways), 1)
     return [*ways[first:], *ways[:first]]
 
 
-def _told(size: Size, what: str, step: int, of: int) -> dict[str, Any]:
+def _progress(size: Size, what: str, step: int, of: int) -> dict[str, Any]:
     return {"event": "step", "what": f"{size.title} {what}", "step": step, "of": of}

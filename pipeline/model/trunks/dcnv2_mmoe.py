@@ -30,17 +30,17 @@ class DcnMmoe(nn.Module):
         tasks: int,
         dropout: float = 0.0,
     ) -> None:
-        """Args are sizes in units.
+        """Build the layers; sizes are in units.
 
         Args:
-            width: X, what the trunk reads.
-            cross_layers: crossing layers; 0 hands x on as it is.
+            width: X, units that the trunk reads.
+            cross_layers: number of crossing layers; with 0, experts read x itself.
             cross_rank: rank of a crossing matrix; None for a full one.
-            mlp: widths of the parallel MLP; empty for none.
-            experts: E, one layer each.
+            mlp: widths of the parallel MLP's layers; empty for none.
+            experts: E, each a single layer.
             expert_width: W, units of an expert.
-            tasks: T, one gate each.
-            dropout: chance that an MLP or expert unit is dropped while training.
+            tasks: T, each with a gate of its own.
+            dropout: probability that an MLP or expert unit is dropped while training.
         """
         super().__init__()
         self.experts, self.expert_width, self.tasks = experts, expert_width, tasks
@@ -53,7 +53,7 @@ class DcnMmoe(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BX: Tensor) -> Tensor:
-        """The tasks' mixtures side by side, `h_BH`."""
+        """Return the tasks' mixtures side by side, `h_BH`."""
         z_BZ: Tensor = self.cross(x_BX)
         if self.mlp is not None:
             z_BZ = torch.cat([z_BZ, self.mlp(x_BX)], dim=1)
@@ -63,7 +63,10 @@ class DcnMmoe(nn.Module):
         return h_BTW.flatten(1)
 
     def along_x(self) -> dict[str, AlongX]:
-        """The parameters that run along x; z, which experts and gates read, begins with it."""
+        """Return the parameters that run along x.
+
+        Experts and gates are among them: they read z, which begins with the crossed x.
+        """
         kinds = {
             "cross.kernels.": AlongX(reads=1, makes=0),
             "cross.W_kernels.": AlongX(makes=0),
@@ -82,7 +85,7 @@ class DcnMmoe(nn.Module):
 
 
 def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:
-    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, with W_l full or the product of two thin matrices."""
+    """Build layers of x_{l+1} = x_0 * (W_l x_l + b_l) + x_l; W_l is full or of low rank."""
     cross: nn.Module = (
         CrossNet(in_features=width, num_layers=layers)
         if rank is None
@@ -92,7 +95,7 @@ def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:
 
 
 def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear, ReLU, dropout, once per width."""
+    """Build linear, ReLU, dropout, once per width."""
     ins = [width, *widths[:-1]]
     return nn.Sequential(
         *(

@@ -1,4 +1,4 @@
-"""The trunk as a plain MLP: no crosses, no experts; the last layer holds every task's units.
+"""The trunk as a plain MLP, without crosses and experts. Its last layer has every task's units.
 
 Shapes: B rows, X input units, T tasks, W units a task reads, H = T * W units of the representation
 (task t reads h[:, t*W:(t+1)*W]).
@@ -23,14 +23,14 @@ class Mlp(nn.Module):
         tasks: int,
         dropout: float = 0.0,
     ) -> None:
-        """Args are sizes in units.
+        """Build the layers; sizes are in units.
 
         Args:
-            width: X, what the trunk reads.
+            width: X, units that the trunk reads.
             mlp: widths of the layers; the last one is H.
             expert_width: W, units of each task's part of h.
             tasks: T.
-            dropout: chance that a unit before h is dropped while training.
+            dropout: probability that a unit of a layer before h is dropped while training.
 
         Raises:
             ValueError: the last width is not tasks * expert_width.
@@ -50,10 +50,10 @@ class Mlp(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x_BX: Tensor) -> Tensor:
-        """The tasks' units side by side, `h_BH`."""
+        """Return the tasks' units side by side, `h_BH`."""
         h_BH: Tensor = self.layers(x_BX)
         return h_BH
 
     def along_x(self) -> dict[str, AlongX]:
-        """The parameters that run along x."""
+        """Return the parameters that run along x."""
         return {"layers.0.weight": AlongX(reads=1)}

@@ -5,9 +5,10 @@ import tomllib
 
 import pytest
 
-from iak.pipeline.base.pretrain import Pretraining, standing_of
+from iak.pipeline.base.pretrain import Pretraining, restored_state
 from iak.pipeline.errors import BadLog
 from iak.pipeline.process import process_group
+from iak.pipeline.sharding.shard import digest_model
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from tests.builders import draw_rows, write_file, write_log
@@ -50,7 +51,7 @@ def test_a_checkpoint_is_resumed_on_its_own_log_alone(tmp_path, is_whole_epoch):
                 work_of(tmp_path, checkpoint_every_steps=every), worker=worker, report=print
             ).run()
         same = Pretraining(work_of(tmp_path), worker=worker, report=print)
-        assert same.standing.step == every
+        assert same.state.step == every
         assert next(same.rest_of_epoch())[0].rows > 0
         path = next((tmp_path / "events").rglob("part-00000.parquet"))
         write_file(path, draw_rows(150, first=1_000))
@@ -65,8 +66,26 @@ def test_other_workers_take_an_epoch_up_from_its_start_and_on_the_same_rows(tmp_
         training = Pretraining(work_of(tmp_path), worker=worker, report=print)
         cursor = {"epoch": 0, "file": "a", "selection": "b" * 64, "worker": "0 of 2"}
         meta = {"step": 3, "cursor": cursor, "steps_per_epoch": 2}
-        moved, _ = standing_of([meta, meta], training.steps_per_epoch, worker)
+        moved, _ = restored_state([meta, meta], training.steps_per_epoch, worker)
         assert (moved.cursor.epoch, moved.cursor.file) == (1, "")
-        training.standing = moved
+        training.state = moved
         with pytest.raises(BadLog, match="changed since the checkpoint"):
             next(training.rest_of_epoch())
+
+
+def test_an_epoch_is_an_iterator_of_steps(tmp_path):
+    write_log(tmp_path / "events", [("ningbo", "2026-10-01", [150])])
+    with process_group(0, 1, backend="gloo") as worker:
+        work = work_of(tmp_path, validations_per_epoch=1)
+        whole = Pretraining(work, worker=worker, report=print)
+        result = whole.run()
+        stepwise = Pretraining(
+            dataclasses.replace(work, run_dir=tmp_path / "stepwise"), worker=worker, report=print
+        )
+        steps = []
+        for _ in range(work.epochs):
+            assert not (tmp_path / "stepwise" / ".best").exists(), "steps alone write nothing"
+            steps += [stepwise.state.step for _ in stepwise.train_steps()]
+        assert steps == list(range(1, result["steps"] + 1))
+        assert stepwise.state.rows == result["rows"]
+        assert digest_model(stepwise.model, worker) == digest_model(whole.model, worker)

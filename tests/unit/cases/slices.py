@@ -35,14 +35,14 @@ def write_slice(
     for path in sorted(source.rglob("*.parquet")):
         table = pq.ParquetFile(path).read()
         stride = max(len(table) // rows, 1)
-        places = [at for at in range(len(table)) if at // 60 % stride == 0]
+        positions = [at for at in range(len(table)) if at // 60 % stride == 0]
         parts = path.relative_to(source).parts
         renamed = [
             f"{keys(p.partition('=')[0])}={p.partition('=')[2]}" if "=" in p else p for p in parts
         ]
         out = target.joinpath(*renamed)
         out.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(change(table.take(places)), out)
+        pq.write_table(change(table.take(positions)), out)
 
 
 def anonymous(table: pa.Table) -> pa.Table:

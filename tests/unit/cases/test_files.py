@@ -41,11 +41,11 @@ def checked(case: str) -> Report:
 def events_read(view: LogView) -> Counter[object]:
     """Every event of the log as jobs read it, with how often."""
     selection = parquet.select(view.snapshot, EVERYTHING, view.catalog)
-    seen: Counter[object] = Counter()
+    counts: Counter[object] = Counter()
     for piece in pieces_of(selection, rank=0, world=1):
         raw = parquet.read_piece(selection, piece, view.catalog)
-        seen.update(raw.rows.column("event_id").to_pylist())
-    return seen
+        counts.update(raw.rows.column("event_id").to_pylist())
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def events_read(view: LogView) -> Counter[object]:
 def test_every_event_is_read_once(case, rows, files):
     view = opened(case)
     assert (len(view.snapshot.files), view.snapshot.unreadable) == (files, ())
-    seen = events_read(view)
-    assert len(seen) == seen.total() == rows
+    counts = events_read(view)
+    assert len(counts) == counts.total() == rows
     assert all(selection.rows for selection in view.selections.values())
 
 
@@ -111,9 +111,9 @@ def test_delta_merge_reads_the_files_that_have_the_column_and_counts_the_others(
     with pytest.raises(BadLog, match="price") as refused:
         open_log(catalog, str(root), wanted=["pretrain"])
     assert "25 of 25 files lack price (1,000 rows)" in str(refused.value)
-    found = [f for f in checked("delta_merge").findings if "price" in f.what]
-    assert found
-    assert all(f.level == "quarantine" for f in found)
+    results = [f for f in checked("delta_merge").findings if "price" in f.what]
+    assert results
+    assert all(f.level == "quarantine" for f in results)
 
 
 def test_delta_merge_has_all_its_rows_for_a_catalogue_without_the_column():
@@ -159,8 +159,8 @@ def test_iceberg_special_has_five_regions_of_the_files_own_names():
         counts.update(raw.counts)
     assert regions == {"a b": 400, "a+b": 400, "a/b": 400, "a=b": 400, "ä": 400}
     assert counts == {"warn: value inside the file differs from the folder's in region": 400}
-    found = [f for f in checked("iceberg_special").findings if "differs" in f.what]
-    assert [(f.count, f.column) for f in found] == [(400, "region")]
+    results = [f for f in checked("iceberg_special").findings if "differs" in f.what]
+    assert [(f.count, f.column) for f in results] == [(400, "region")]
 
 
 @pytest.mark.parametrize("region", ["a b", "a+b", "ä"])
@@ -170,18 +170,18 @@ def test_iceberg_special_is_cut_by_the_files_own_names(region):
     catalog = catalog.model_copy(update={"splits": {"tune": tune}})
     view = open_log(catalog, str(CASES / "iceberg_special"), wanted=["tune"])
     selection = view.selections["tune"]
-    found = {
+    values = {
         value
         for piece in pieces_of(selection, rank=0, world=1)
         for value in parquet.read_piece(selection, piece, catalog).rows.column("region").to_pylist()
     }
-    assert found == {region}
+    assert values == {region}
 
 
 def test_iceberg_null_is_null_and_no_domain():
     report = checked("iceberg_null")
-    found = [f for f in report.findings if "null domain key in region" in f.what]
-    assert [(f.level, f.count) for f in found] == [("quarantine", 1_000)]
+    results = [f for f in report.findings if "null domain key in region" in f.what]
+    assert [(f.level, f.count) for f in results] == [("quarantine", 1_000)]
     assert not [f for f in report.findings if "domain null" in f.what or "differs" in f.what]
 
 

@@ -41,8 +41,8 @@ def refused(catalog, data_root):
 @pytest.mark.parametrize("name", LOGS)
 def test_init_alone_describes_a_public_log_well_enough_for_check(name):
     guess, catalog, data_root = described(DATA / name)
-    found, report = refused(catalog, data_root)
-    assert not found
+    findings, report = refused(catalog, data_root)
+    assert not findings
     assert all(report.split_rows.values()), report.split_rows
     assert [task.column for task in guess.tasks] == list(LOGS[name])
     assert guess.tasks[0].kind == "click"
@@ -97,8 +97,8 @@ def test_init_alone_describes_a_changed_slice_well_enough_for_check(name, change
     source = next((DATA / name / "events").rglob("*.parquet"))
     names = _names_of(source, is_renamed=change != "other types")
     guess, catalog, data_root = described(tmp_path / "rows")
-    found, report = refused(catalog, data_root)
-    assert not found
+    findings, report = refused(catalog, data_root)
+    assert not findings
     assert all(report.split_rows.values()), report.split_rows
     assert [names[task.column] for task in guess.tasks] == list(LOGS[name])
     assert guess.tasks[0].kind == "click"
@@ -128,6 +128,6 @@ def test_init_describes_a_case_and_finds_its_labels(case):
     assert guess.date_key or guess.time
     assert Path(data_root) == CASES / case
     if case != "strview":  # described as text; reading such columns is the reader's part
-        found, report = refused(catalog, data_root)
-        assert not found
+        findings, report = refused(catalog, data_root)
+        assert not findings
         assert all(report.split_rows.values()), report.split_rows

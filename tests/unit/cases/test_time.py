@@ -60,8 +60,8 @@ def test_a_lone_row_far_ahead_is_warned_of_and_moves_no_window(case, column, str
     ]
     assert view.as_of == date(2026, 10, 10)
     assert view.selections["test"].rows == 2_400
-    (found,) = [f for f in view.findings if stray in f.what]
-    assert (found.level, found.column, found.count) == ("warn", column, 1)
+    (finding,) = [f for f in view.findings if stray in f.what]
+    assert (finding.level, finding.column, finding.count) == ("warn", column, 1)
     assert stray in " ".join(f.what for f in report_of(case, today=today).findings)
 
 
@@ -122,14 +122,14 @@ def test_days_of_another_id_type_are_refused_with_files_days_and_rows():
     assert (losses[recent].lost, losses[recent].rows) == (1_200, 3_600)
     with pytest.raises(BadLog) as error:
         skipped.refuse_skipped(view.skipped, max_share=1.0, where=view.snapshot.uri)
-    for told in (
+    for message in (
         "splits 'tune', 'valid', 'gate' lose 1,200 of 3,600 rows",
         "all of 2026-10-08",
         "user_id: double, expected id",
         "region=north/dt=2026-10-02/part-00000.parquet",
         "allow_skipped=true",
     ):
-        assert told in str(error.value)
+        assert message in str(error.value)
 
 
 def test_a_loss_without_a_whole_day_is_refused_by_its_share_alone():
@@ -162,8 +162,8 @@ def test_rows_without_an_id_take_their_place_so_that_slices_keep_their_shares():
         deviation = np.sqrt(0.35 * 0.65 * (1 / rows + 1 / base[name][1]))
         assert abs(rate - base[name][0]) < 4 * deviation
         assert rows == pytest.approx(base[name][1], rel=0.1)
-    (found,) = [f for f in report_of("nullid").findings if "null id" in f.what]
-    assert (found.level, found.count, found.column) == ("warn", 7_881, "event_id")
+    (finding,) = [f for f in report_of("nullid").findings if "null id" in f.what]
+    assert (finding.level, finding.count, finding.column) == ("warn", 7_881, "event_id")
 
 
 def test_the_clean_log_is_warned_of_nothing():

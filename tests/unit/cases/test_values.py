@@ -49,7 +49,7 @@ def encoding_of(view: LogView) -> Encoding:
 
 def read(view: LogView, split: str, encoding: Encoding) -> Any:
     """All encoded rows of a split as one table."""
-    held = Reader(
+    worker = Reader(
         selection=view.selections[split],
         catalog=view.catalog,
         encoding=encoding,
@@ -57,13 +57,13 @@ def read(view: LogView, split: str, encoding: Encoding) -> Any:
         world=1,
         as_of=view.as_of,
     )
-    return next(iter(held.in_step(100_000)))
+    return next(iter(worker.in_step(100_000)))
 
 
 def only(report: Report, what: str) -> Finding:
-    found = [f for f in report.findings if what in f.what]
-    assert len(found) == 1, report.findings
-    return found[0]
+    results = [f for f in report.findings if what in f.what]
+    assert len(results) == 1, report.findings
+    return results[0]
 
 
 def feature(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -80,11 +80,11 @@ def test_base_has_no_findings_and_no_unseen_ids():
 
 @pytest.mark.parametrize("column", ["user_id", "item_id"])
 def test_idturn_names_the_column_both_kinds_and_how_many_files_have_which(column):
-    found = only(check("idturn"), f"ids of {column} are")
-    assert found.level == "refuse"
-    assert "whole numbers in 18 files" in found.what
-    assert "text in 12 files" in found.what
-    assert found.count == 12
+    result = only(check("idturn"), f"ids of {column} are")
+    assert result.level == "refuse"
+    assert "whole numbers in 18 files" in result.what
+    assert "text in 12 files" in result.what
+    assert result.count == 12
 
 
 def test_idturn_shows_the_unseen_share_of_each_table_and_split():
@@ -132,9 +132,9 @@ def test_nanlabel_keeps_every_click_and_reads_a_missing_order_as_null():
 def test_nanlabel_counts_labelled_rows_by_task():
     view, counts = opened("nanlabel"), LabelCounts(catalog_of("nanlabel"))
     for rows, _ in view.raw_rows("pretrain"):
-        found = contract.inspect(rows, view.catalog)
-        assert found.quarantined is None
-        counts.add(rows, None, found.masked)
+        result = contract.inspect(rows, view.catalog)
+        assert result.quarantined is None
+        counts.add(rows, None, result.masked)
     assert counts.known["ctr"] == view.selections["pretrain"].rows
     assert counts.known["cvr"] == counts.positive["ctr"]
     counts.refuse_untrainable("pretrain")
@@ -151,8 +151,8 @@ def test_maxval_leaves_the_feature_as_it_is_without_that_value(has_log):
 
     odd, sound = (encoding_of(opened(c, change=change)).statistics for c in ("maxval", "base"))
     assert odd["price"] == pytest.approx(sound["price"], rel=0.02)
-    found = only(check("maxval", change), "beyond float32 in price")
-    assert (found.level, found.column, found.count) == ("warn", "price", 1)
+    result = only(check("maxval", change), "beyond float32 in price")
+    assert (result.level, result.column, result.count) == ("warn", "price", 1)
 
 
 def test_mess_does_not_flatten_its_number_and_counts_what_it_does_not_use():
@@ -177,10 +177,10 @@ def test_mess_keeps_labels_and_lists_as_they_are_declared():
 
 
 def test_newcol2_is_one_line_with_files_rows_and_the_setting_that_mends_it():
-    found = only(check("newcol2"), "device")
-    assert (found.level, found.count, found.share) == ("quarantine", 9, 0.3)
-    assert "3,600" in found.what
-    assert "optional = true" in found.remedy
+    result = only(check("newcol2"), "device")
+    assert (result.level, result.count, result.share) == ("quarantine", 9, 0.3)
+    assert "3,600" in result.what
+    assert "optional = true" in result.remedy
 
 
 def test_newcol2_is_null_before_the_column_where_the_catalogue_allows_it():
@@ -219,8 +219,8 @@ def test_padded_lists_keep_their_last_real_items_where_the_padding_is_declared()
 
 
 def test_padded_lists_are_warned_of_where_no_padding_is_declared():
-    found = only(check("padded"), "all lists of hist are 50 long")
-    assert "padding = 0" in found.remedy
+    result = only(check("padded"), "all lists of hist are 50 long")
+    assert "padding = 0" in result.remedy
 
 
 def test_a_clean_log_shows_no_jump_of_unseen_ids():

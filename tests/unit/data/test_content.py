@@ -56,9 +56,9 @@ def restate(root: Path, column: str) -> None:
     values = table.column(column).to_pylist()
     is_label = column in ("click", "order")
     values = [v if v is None else 1 - v for v in values] if is_label else values[::-1]
-    place = table.schema.get_field_index(column)
+    index = table.schema.get_field_index(column)
     field = table.schema.field(column)
-    table = table.set_column(place, field, pa.array(values, field.type))
+    table = table.set_column(index, field, pa.array(values, field.type))
     rows = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
     with pq.ParquetWriter(path, table.schema, write_statistics=False) as writer:
         start = 0
@@ -96,12 +96,12 @@ def test_chunks_lie_where_pyarrow_says(rows, group_rows, has_dictionary, has_che
     )  # fmt: skip
     whole = sink.getvalue().to_pybytes()
     length = int.from_bytes(whole[-8:-4], "little")
-    found = footer.chunks_of(whole[-8 - length : -8], file_bytes=len(whole))
+    result = footer.chunks_of(whole[-8 - length : -8], file_bytes=len(whole))
     metadata = pq.read_metadata(pa.BufferReader(whole))
-    assert len(found) == metadata.num_row_groups
-    for index, chunks in enumerate(found):
-        for place, chunk in enumerate(chunks):
-            column = metadata.row_group(index).column(place)
+    assert len(result) == metadata.num_row_groups
+    for index, chunks in enumerate(result):
+        for position, chunk in enumerate(chunks):
+            column = metadata.row_group(index).column(position)
             start = column.data_page_offset
             if column.has_dictionary_page and column.dictionary_page_offset < start:
                 start = column.dictionary_page_offset
@@ -279,11 +279,11 @@ def test_an_object_is_known_by_its_version(root, monkeypatch, read_files):
 
 def test_the_version_is_the_etag_whatever_its_case():
     class Handle:
-        def __init__(self, told):
-            self.told = told
+        def __init__(self, pairs):
+            self.pairs = pairs
 
         def metadata(self):
-            return self.told
+            return self.pairs
 
     assert content.version_of(Handle({b"etag": b"a1"})) == "a1"
     assert content.version_of(Handle({b"ETag": b"a1"})) == "a1"
@@ -314,8 +314,8 @@ def test_a_link_inside_the_log_counts_no_row_twice(root):
     (log / "region=ningbo" / f"dt={DAYS[0]}" / "more").symlink_to(log / "region=hangzhou")
     view = opened(root)
     assert view.selections["pretrain"].rows == 18
-    told = [problem.message for problem in file_problems(view.snapshot)]
-    assert any("ignored: a link to region=ningbo/" in line for line in told), told
+    messages = [problem.message for problem in file_problems(view.snapshot)]
+    assert any("ignored: a link to region=ningbo/" in line for line in messages), messages
 
 
 def test_a_link_is_left_out_although_its_target_is_pruned(root):

@@ -22,15 +22,15 @@ CATALOG = small_catalog()
 
 def rows(**columns: Any) -> pa.RecordBatch:
     """Four sound rows, with some columns changed."""
-    held = draw_rows(4).append_column("region", pa.array(["ningbo"] * 4))
+    table = draw_rows(4).append_column("region", pa.array(["ningbo"] * 4))
     sound = {"click": pa.array([0, 1, 0, 1], pa.int8()), "order": pa.array([0, 0, 0, 1], pa.int8())}
     for name, column in {**sound, "price": pa.array([1.0] * 4), **columns}.items():
-        held = held.set_column(held.schema.get_field_index(name), name, column)
-    return batch_of(held)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return batch_of(table)
 
 
 @pytest.mark.parametrize(
-    ("columns", "lost", "told"),
+    ("columns", "lost", "expected"),
     [
         pytest.param({}, None, {}, id="sound rows"),
         pytest.param(
@@ -62,14 +62,14 @@ def rows(**columns: Any) -> pa.RecordBatch:
         ),
     ],
 )
-def test_rows_that_break_the_contract_lose_their_labels(columns, lost, told):
-    found = contract.inspect(rows(**columns), CATALOG)
-    assert (None if found.quarantined is None else found.quarantined.tolist()) == lost
-    assert dict(found.counts) == told
+def test_rows_that_break_the_contract_lose_their_labels(columns, lost, expected):
+    result = contract.inspect(rows(**columns), CATALOG)
+    assert (None if result.quarantined is None else result.quarantined.tolist()) == lost
+    assert dict(result.counts) == expected
 
 
 @pytest.mark.parametrize(
-    ("click", "lost", "seen"),
+    ("click", "lost", "values"),
     [
         pytest.param(
             pa.array([0, 2, -1, 1]), [False, True, True, False], {"2": 1, "-1": 1}, id="a 2"
@@ -88,18 +88,20 @@ def test_rows_that_break_the_contract_lose_their_labels(columns, lost, told):
         ),
     ],
 )
-def test_a_row_with_an_impossible_label_loses_that_label_alone(click, lost, seen):
-    found = contract.inspect(rows(click=click, order=pa.array([0] * 4)), CATALOG)
-    assert found.quarantined is None
-    assert {task: mask.tolist() for task, mask in found.masked.items()} == {"ctr": lost}
-    told = {f"quarantine: label outside {{0, 1}}: {value} in click": n for value, n in seen.items()}
-    assert dict(found.counts) == told
+def test_a_row_with_an_impossible_label_loses_that_label_alone(click, lost, values):
+    result = contract.inspect(rows(click=click, order=pa.array([0] * 4)), CATALOG)
+    assert result.quarantined is None
+    assert {task: mask.tolist() for task, mask in result.masked.items()} == {"ctr": lost}
+    expected = {
+        f"quarantine: label outside {{0, 1}}: {value} in click": n for value, n in values.items()
+    }
+    assert dict(result.counts) == expected
 
 
 def test_a_label_of_many_values_is_counted_under_few_names():
     many = draw_rows(300).append_column("region", pa.array(["ningbo"] * 300))
-    place = many.schema.get_field_index("click")
-    seconds = batch_of(many.set_column(place, "click", pa.array(range(300), pa.int64())))
+    index = many.schema.get_field_index("click")
+    seconds = batch_of(many.set_column(index, "click", pa.array(range(300), pa.int64())))
     counts = contract.inspect(seconds, CATALOG).counts
     named = [what for what in counts if contract.ODD_LABEL in what]
     assert len(named) == contract.NAMED_LABELS + 1
@@ -107,9 +109,9 @@ def test_a_label_of_many_values_is_counted_under_few_names():
 
 
 def test_labels_that_are_lost_join_those_that_are_not_ripe():
-    found = contract.inspect(rows(click=pa.array([0, 2, 1, 1])), CATALOG)
+    result = contract.inspect(rows(click=pa.array([0, 2, 1, 1])), CATALOG)
     unripe = {"ctr": np.array([True, False, False, False]), "cvr": np.array([False] * 4)}
-    joined = {task: mask.tolist() for task, mask in found.without(unripe).items()}
+    joined = {task: mask.tolist() for task, mask in result.without(unripe).items()}
     assert joined == {"ctr": [True, True, False, False], "cvr": [False] * 4}
 
 
@@ -118,16 +120,18 @@ def test_rows_of_undeclared_domains_lose_their_labels():
         domain__keys=["region", "slot"], domain__values=[["ningbo", "1"], ["hefei", "2"]]
     )
     regions = pa.array(["ningbo", "ningbo", "hefei", None])
-    found = contract.inspect(rows(region=regions, slot=pa.array([1, 2, 2, 2], pa.int32())), catalog)
-    assert found.quarantined.tolist() == [False, True, False, True]
-    assert found.counts["quarantine: undeclared domain"] == 2
+    result = contract.inspect(
+        rows(region=regions, slot=pa.array([1, 2, 2, 2], pa.int32())), catalog
+    )
+    assert result.quarantined.tolist() == [False, True, False, True]
+    assert result.counts["quarantine: undeclared domain"] == 2
 
 
 def test_a_row_with_two_faults_is_counted_under_both_and_quarantined_once():
     both = rows(user_id=pa.array([None, "a", "b", "c"]), region=pa.array([None, "a", "b", "c"]))
-    found = contract.inspect(both, CATALOG)
-    assert found.quarantined.tolist() == [True, False, False, False]
-    assert sum(found.counts.values()) == 2
+    result = contract.inspect(both, CATALOG)
+    assert result.quarantined.tolist() == [True, False, False, False]
+    assert sum(result.counts.values()) == 2
 
 
 def test_ids_without_a_row_are_counted_in_lists_too():
@@ -153,9 +157,9 @@ def check(root: Path, catalog: Catalog = CATALOG, **more: Any) -> Report:
 
 
 def finding(report: Report, what: str) -> Finding:
-    found = [f for f in report.findings if what in f.what]
-    assert len(found) == 1, report.findings
-    return found[0]
+    results = [f for f in report.findings if what in f.what]
+    assert len(results) == 1, report.findings
+    return results[0]
 
 
 @pytest.fixture
@@ -166,7 +170,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def place(root: Path, name: str = "bad.parquet", day: str = "2026-10-01") -> Path:
+def file_below(root: Path, name: str = "bad.parquet", day: str = "2026-10-01") -> Path:
     return root / "events" / "region=ningbo" / f"dt={day}" / name
 
 
@@ -179,8 +183,8 @@ def test_a_sound_log_has_no_findings(root):
 
 
 def with_column(name: str, column: pa.Array) -> pa.Table:
-    held = draw_rows(len(column), first=500)
-    return held.set_column(held.schema.get_field_index(name), name, column)
+    table = draw_rows(len(column), first=500)
+    return table.set_column(table.schema.get_field_index(name), name, column)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +205,14 @@ def with_column(name: str, column: pa.Array) -> pa.Table:
     ],
 )
 def test_a_finding_names_file_column_count_and_remedy(root, what, table, level, column, count):
-    write_file(place(root), table)
-    found = finding(check(root), what)
-    assert found.level == level
-    assert found.column == column
-    assert found.remedy
+    write_file(file_below(root), table)
+    result = finding(check(root), what)
+    assert result.level == level
+    assert result.column == column
+    assert result.remedy
     if count is not None:
-        assert found.count == count
-        assert found.file == "region=ningbo/dt=2026-10-01/bad.parquet"
+        assert result.count == count
+        assert result.file == "region=ningbo/dt=2026-10-01/bad.parquet"
 
 
 def test_an_order_without_a_click_is_found_with_its_remedy(root):
@@ -216,37 +220,42 @@ def test_an_order_without_a_click_is_found_with_its_remedy(root):
     table = table.set_column(
         table.schema.get_field_index("order"), "order", pa.array([1, 0, 1, 0, 0], pa.int8())
     )
-    write_file(place(root), table)
-    found = finding(check(root), "order without click")
-    assert (found.count, found.level) == (2, "quarantine")
-    assert "mend the join" in found.remedy
+    write_file(file_below(root), table)
+    result = finding(check(root), "order without click")
+    assert (result.count, result.level) == (2, "quarantine")
+    assert "mend the join" in result.remedy
 
 
 def test_a_partition_that_is_no_date_is_found(root):
-    write_file(place(root, day="someday"), draw_rows(3, first=700))
-    found = finding(check(root), "partition dt=someday is no date")
-    assert (found.column, found.count, found.level) == ("dt", 3, "quarantine")
+    write_file(file_below(root, day="someday"), draw_rows(3, first=700))
+    result = finding(check(root), "partition dt=someday is no date")
+    assert (result.column, result.count, result.level) == ("dt", 3, "quarantine")
 
 
 def test_a_domain_with_one_class_is_found(root):
     for path in (root / "events" / "region=ningbo").rglob("*.parquet"):
         path.unlink()
-    write_file(place(root), with_column("click", pa.array([0, 0, 7, None], pa.int8())))
-    found = finding(check(root), "1 of 2 domains show one class or no label in click")
-    assert (found.level, found.column, found.count, found.unit) == ("warn", "click", 1, "domains")
-    assert found.examples == ("region=ningbo (only 0 in 2 labels)",)
-    assert "AUC" in found.remedy
+    write_file(file_below(root), with_column("click", pa.array([0, 0, 7, None], pa.int8())))
+    result = finding(check(root), "1 of 2 domains show one class or no label in click")
+    assert (result.level, result.column, result.count, result.unit) == (
+        "warn",
+        "click",
+        1,
+        "domains",
+    )
+    assert result.examples == ("region=ningbo (only 0 in 2 labels)",)
+    assert "AUC" in result.remedy
 
 
 def test_an_undeclared_domain_is_found(root):
-    found = finding(check(root, small_catalog(domain__values=[["ningbo"]])), "undeclared domain")
-    assert found.count == 40
+    result = finding(check(root, small_catalog(domain__values=[["ningbo"]])), "undeclared domain")
+    assert result.count == 40
 
 
 def test_labels_that_are_not_ripe_are_counted(root):
     tasks = [{"label": "click", "kind": "click", "matures_after": "P30D"}]
-    found = finding(check(root, small_catalog(tasks=tasks)), "not ripe")
-    assert (found.count, found.column) == (80, "click")
+    result = finding(check(root, small_catalog(tasks=tasks)), "not ripe")
+    assert (result.count, result.column) == (80, "click")
     late = check(root, small_catalog(tasks=tasks), as_of=date(2027, 1, 1))
     assert not [f for f in late.findings if "ripe" in f.what]
 
@@ -281,20 +290,20 @@ def test_an_empty_split_and_one_that_cannot_be_resolved_are_found(root):
     ],
 )
 def test_a_log_without_a_readable_file_is_refused(tmp_path, spoil: Callable[[Path], Any], what):
-    path = write_file(place(tmp_path), draw_rows(3))
+    path = write_file(file_below(tmp_path), draw_rows(3))
     spoil(path)
-    found = finding(check(tmp_path), what)
-    assert found.level == "refuse"
-    assert found.remedy
+    result = finding(check(tmp_path), what)
+    assert result.level == "refuse"
+    assert result.remedy
 
 
 def test_damaged_pages_are_found_before_training_meets_them(root):
-    path = write_file(place(root), draw_rows(30, first=600))
-    held = bytearray(path.read_bytes())
-    held[4:204] = b"\xff" * 200
-    path.write_bytes(held)
-    found = finding(check(root), "row group 0 cannot be decoded")
-    assert (found.level, found.file) == ("refuse", "region=ningbo/dt=2026-10-01/bad.parquet")
+    path = write_file(file_below(root), draw_rows(30, first=600))
+    content = bytearray(path.read_bytes())
+    content[4:204] = b"\xff" * 200
+    path.write_bytes(content)
+    result = finding(check(root), "row group 0 cannot be decoded")
+    assert (result.level, result.file) == ("refuse", "region=ningbo/dt=2026-10-01/bad.parquet")
 
 
 def test_a_conversion_is_sound_without_a_click_task():
@@ -335,10 +344,10 @@ def test_a_column_that_is_read_in_two_ways_must_allow_both():
     )
     schema = draw_rows(1).schema
     assert contract.schema_problem(schema, catalog) is None
-    place = schema.get_field_index("item_id")
-    for kind, told in ((pa.string(), "expected number"), (pa.float64(), "expected id")):
-        problem = contract.schema_problem(schema.set(place, pa.field("item_id", kind)), catalog)
-        assert problem == f"item_id: {kind}, {told}"
+    index = schema.get_field_index("item_id")
+    for kind, message in ((pa.string(), "expected number"), (pa.float64(), "expected id")):
+        problem = contract.schema_problem(schema.set(index, pa.field("item_id", kind)), catalog)
+        assert problem == f"item_id: {kind}, {message}"
 
 
 def test_four_thousand_domains_of_one_class_are_one_line(tmp_path):
@@ -346,17 +355,19 @@ def test_four_thousand_domains_of_one_class_are_one_line(tmp_path):
     changed = {"scene": pa.array([f"s{n}" for n in range(4_000)])}
     for name, column in changed.items():
         rows = rows.set_column(rows.schema.get_field_index(name), name, column)
-    write_file(place(tmp_path), rows)
+    write_file(file_below(tmp_path), rows)
     report = check(tmp_path, small_catalog(domain__keys=["scene"]))
-    found = finding(report, "4,000 of 4,000 domains show one class or no label in click")
-    assert (found.count, found.unit, len(found.examples)) == (4_000, "domains", 3)
+    result = finding(report, "4,000 of 4,000 domains show one class or no label in click")
+    assert (result.count, result.unit, len(result.examples)) == (4_000, "domains", 3)
     assert len(report.findings) < 10
 
 
 def test_many_files_with_one_fault_are_one_line_with_rows_and_examples(root):
     for number in range(9):
-        write_file(place(root, f"bad{number}.parquet"), draw_rows(3).drop_columns(["age"]))
-        write_file(place(root, f"none{number}.parquet"), draw_rows(3)).write_bytes(b"PAR1" * number)
+        write_file(file_below(root, f"bad{number}.parquet"), draw_rows(3).drop_columns(["age"]))
+        write_file(file_below(root, f"none{number}.parquet"), draw_rows(3)).write_bytes(
+            b"PAR1" * number
+        )
     report = check(root)
     lacking = finding(report, "missing columns: age")
     assert (lacking.count, lacking.unit, len(lacking.examples)) == (9, "files", 3)
@@ -391,9 +402,9 @@ def test_undeclared_padding_is_told_as_the_catalogue_would_write_it(tmp_path, pa
     rows = draw_rows(40)
     items = [[str(n) if isinstance(padding, str) else n + 1, *[padding] * 3] for n in range(40)]
     at = rows.schema.get_field_index("hist")
-    write_file(place(tmp_path), rows.set_column(at, "hist", pa.array(items)))
+    write_file(file_below(tmp_path), rows.set_column(at, "hist", pa.array(items)))
     user = {"kind": "categorical", "name": "user_id"}
     catalog = small_catalog(features=[user, {"kind": "list", "name": "hist"}], tables={})
-    (found,) = [f for f in check(tmp_path, catalog).findings if "all lists of hist" in f.what]
-    assert f"end or begin with {written} twice" in found.what
-    assert f"declare padding = {written} for the feature" in found.remedy
+    (finding,) = [f for f in check(tmp_path, catalog).findings if "all lists of hist" in f.what]
+    assert f"end or begin with {written} twice" in finding.what
+    assert f"declare padding = {written} for the feature" in finding.remedy

@@ -41,9 +41,9 @@ TEN = dict.fromkeys(days(*range(10)), 1_000)
 )
 def test_a_nearly_empty_date_far_from_the_others_moves_no_window(more, stray):
     rows = TEN | {days(offset)[0]: count for offset, count in more.items()}
-    found = sorted_out(rows)
-    assert list(found.stray) == days(*stray)
-    assert set(found.counted) == set(rows) - set(days(*stray))
+    result = sorted_out(rows)
+    assert list(result.stray) == days(*stray)
+    assert set(result.counted) == set(rows) - set(days(*stray))
 
 
 def test_far_is_measured_by_the_logs_own_step():
@@ -60,35 +60,35 @@ def test_rows_are_counted_only_where_a_date_is_in_doubt():
     def never(_: object) -> dict[date, int]:
         raise AssertionError("no date is in doubt")
 
-    found = dates.sort_out(list(TEN), rows_of=never, today=days(9)[0])
-    assert found.counted == tuple(TEN)
+    result = dates.sort_out(list(TEN), rows_of=never, today=days(9)[0])
+    assert result.counted == tuple(TEN)
 
 
 def test_a_date_beyond_today_moves_no_window_however_full_it_is():
-    found = sorted_out(TEN, today=days(6)[0])
-    assert found.counted == tuple(days(*range(7)))
-    assert found.future == dict.fromkeys(days(7, 8, 9), 1_000)
+    result = sorted_out(TEN, today=days(6)[0])
+    assert result.counted == tuple(days(*range(7)))
+    assert result.future == dict.fromkeys(days(7, 8, 9), 1_000)
     assert (
         "dates beyond today, 2026-10-07: 2026-10-08 (1,000 rows), "
-        in found.findings("log", "dt")[0].what
+        in result.findings("log", "dt")[0].what
     )
 
 
 def test_a_log_that_lies_beyond_today_as_a_whole_shows_a_wrong_clock():
-    found = sorted_out(TEN, today=date(2020, 1, 1))
-    assert found.counted == tuple(TEN)
-    assert found.today is None
-    assert found.collected_by(None) == days(9)[0]
-    (told,) = found.findings("log", "dt")
-    assert "every date of the log lies beyond" in told.what
-    assert "today=" in told.remedy
+    result = sorted_out(TEN, today=date(2020, 1, 1))
+    assert result.counted == tuple(TEN)
+    assert result.today is None
+    assert result.collected_by(None) == days(9)[0]
+    (finding,) = result.findings("log", "dt")
+    assert "every date of the log lies beyond" in finding.what
+    assert "today=" in finding.remedy
 
 
 def test_a_log_without_dates_has_none():
-    found = dates.sort_out([], rows_of=lambda _: {}, today=FIRST)
-    assert found.counted == ()
-    assert found.collected_by(None) is None
-    assert not found.findings("log", "dt")
+    result = dates.sort_out([], rows_of=lambda _: {}, today=FIRST)
+    assert result.counted == ()
+    assert result.collected_by(None) is None
+    assert not result.findings("log", "dt")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_a_log_without_dates_has_none():
     ],
 )
 def test_labels_are_collected_by_the_newest_date_and_never_after_today(wanted, today, collected):
-    found = sorted_out(TEN, today=None if today is None else days(today)[0])
+    result = sorted_out(TEN, today=None if today is None else days(today)[0])
     as_of = None if wanted is None else days(wanted)[0]
-    assert found.collected_by(as_of) == days(collected)[0]
+    assert result.collected_by(as_of) == days(collected)[0]
 
 
 COUNTS = st.dictionaries(st.integers(-900, 900), st.integers(0, 3_000), max_size=30)
@@ -114,19 +114,19 @@ COUNTS = st.dictionaries(st.integers(-900, 900), st.integers(0, 3_000), max_size
 @given(COUNTS, st.none() | st.integers(-900, 900))
 def test_every_date_is_counted_or_named_with_its_rows(counts, today):
     rows = {days(offset)[0]: count for offset, count in counts.items()}
-    found = sorted_out(rows, None if today is None else days(today)[0])
-    named = {**found.stray, **found.future}
-    assert sorted([*found.counted, *named]) == sorted(rows)
+    result = sorted_out(rows, None if today is None else days(today)[0])
+    named = {**result.stray, **result.future}
+    assert sorted([*result.counted, *named]) == sorted(rows)
     assert all(rows[day] == count for day, count in named.items())
-    assert list(found.counted) == sorted(found.counted)
-    if found.today and found.counted:
-        assert found.counted[-1] <= found.today
+    assert list(result.counted) == sorted(result.counted)
+    if result.today and result.counted:
+        assert result.counted[-1] <= result.today
 
 
 @given(COUNTS, st.integers(3, 40), st.integers(1, 200))
 def test_a_full_run_of_days_is_never_stray(counts, length, rows):
     bulk = dict.fromkeys(days(*range(2_000, 2_000 + length)), rows)
     around = {days(offset)[0]: min(count, rows) for offset, count in counts.items()}
-    found = sorted_out(around | bulk)
+    result = sorted_out(around | bulk)
     if length > len(around):
-        assert set(bulk) <= set(found.counted)
+        assert set(bulk) <= set(result.counted)

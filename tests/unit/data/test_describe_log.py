@@ -140,8 +140,8 @@ def test_a_column_that_knows_a_label_is_suspected(leak, is_one):
     table = shop()
     click = table.column("label_click").to_numpy()
     table = table.append_column("hint", pa.array(leak(click, np.random.default_rng(3))))
-    found = guess_leaks(table, guess_labels(table), skipped=["event_id", "event_time"])
-    assert [g.column for g in found] == (["hint"] if is_one else [])
+    result = guess_leaks(table, guess_labels(table), skipped=["event_id", "event_time"])
+    assert [g.column for g in result] == (["hint"] if is_one else [])
 
 
 @pytest.mark.parametrize(
@@ -276,5 +276,5 @@ def test_request_user_and_row_are_told_apart(tmp_path):
     requests = np.arange(2_000) // 4
     write(tmp_path, shop(request_id=requests))
     guess = described(tmp_path)
-    found = (guess.row_id.column, guess.slice_by.column, guess.user.column)
-    assert found == ("event_id", "request_id", "user_id")
+    result = (guess.row_id.column, guess.slice_by.column, guess.user.column)
+    assert result == ("event_id", "request_id", "user_id")

@@ -33,7 +33,7 @@ def test_counts_are_those_of_reading_every_row(tmp_path, keys, parent):
     write_log(tmp_path / "events", layout)
     catalog = small_catalog(domain={"keys": keys, "parent": parent}, splits=SPLITS)
     view = open_log(catalog, str(tmp_path), wanted=list(SPLITS))
-    found = domains.count_domains(view.selections, catalog)
+    result = domains.count_domains(view.selections, catalog)
     for name in SPLITS:
         read: dict[tuple[str, ...], int] = {}
         for rows, _ in view.raw_rows(name):
@@ -41,7 +41,7 @@ def test_counts_are_those_of_reading_every_row(tmp_path, keys, parent):
             for path in zip(*(names.to_pylist() for names in levels), strict=True):
                 if None not in path:
                     read[path] = read.get(path, 0) + 1
-        assert found.by_split[name] == read
+        assert result.by_split[name] == read
 
 
 def test_a_domain_of_gate_or_test_alone_is_found_with_what_serves_it(tmp_path):
@@ -50,14 +50,14 @@ def test_a_domain_of_gate_or_test_alone_is_found_with_what_serves_it(tmp_path):
         write_file(path, draw_rows(rows, first=100 * day + (60 if region == "new" else 0)))
     catalog = small_catalog(splits=SPLITS, domain__min_rows=50)
     report = check_log(catalog, str(tmp_path), sample_rows=1_000)
-    found = {f.what.partition(" and none")[0]: f for f in report.findings if "in tune" in f.what}
+    findings = {f.what.partition(" and none")[0]: f for f in report.findings if "in tune" in f.what}
     rows = {split: report.split_rows[split] for split in ("gate", "test")}
     assert sum(rows.values()) == 70
     for split in rows:
-        (what,) = [what for what in found if what.endswith(f"in {split}")]
-        assert "region=new" in found[what].what
-        assert "served by the pooled kernel" in found[what].what
-    assert sum(f.count for f in found.values()) == 30
+        (what,) = [what for what in findings if what.endswith(f"in {split}")]
+        assert "region=new" in findings[what].what
+        assert "served by the pooled kernel" in findings[what].what
+    assert sum(f.count for f in findings.values()) == 30
 
 
 PATHS = {
@@ -92,16 +92,16 @@ def test_without_a_tuning_row_or_a_published_kernel_the_base_serves():
 
 
 def test_one_line_names_the_three_largest_and_counts_the_others():
-    found = [
+    untuned = [
         UntunedDomain(domain=f"city={name}", split="test", rows=rows, served_by=BASE)
         for name, rows in (("a", 9_000), ("b", 80), ("c", 7), ("d", 6), ("e", 5))
     ]
-    assert domains.untuned_message(found, "test") == (
+    assert domains.untuned_message(untuned, "test") == (
         "5 domains have 9,098 rows in test and none in tune: city=a (9,000 rows, served by the "
         "base); city=b (80 rows, served by the base); city=c (7 rows, served by the base); and 2 "
         "more"
     )
-    assert domains.untuned_message(found, "gate") is None
+    assert domains.untuned_message(untuned, "gate") is None
 
 
 COUNTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 900), max_size=6)
@@ -114,11 +114,11 @@ def test_exactly_the_domains_without_tuning_rows_are_found(tune, gate, test):
         name: {("pooled", domain): rows for domain, rows in counts.items()}
         for name, counts in (("tune", tune), ("gate", gate), ("test", test))
     }
-    found = domains.find_untuned(DomainRows(by_split=by_split), nearest_of({"pooled"}))
+    result = domains.find_untuned(DomainRows(by_split=by_split), nearest_of({"pooled"}))
     expected = {("gate", d, gate[d]) for d in gate.keys() - tune.keys()}
     expected |= {("test", d, test[d]) for d in test.keys() - tune.keys()}
-    assert {(d.split, d.domain, d.rows) for d in found} == expected
-    assert {d.served_by for d in found} <= {"pooled"}
+    assert {(d.split, d.domain, d.rows) for d in result} == expected
+    assert {d.served_by for d in result} <= {"pooled"}
 
 
 def test_splits_that_a_job_does_not_read_are_counted_beside_it(tmp_path):
@@ -139,13 +139,13 @@ def test_splits_that_a_job_does_not_read_are_counted_beside_it(tmp_path):
 def test_a_row_without_a_domain_is_left_out(tmp_path):
     rows = draw_rows(4)
     scenes = pa.array(["feed", None, "feed", None])
-    place = rows.schema.get_field_index("scene")
+    index = rows.schema.get_field_index("scene")
     path = tmp_path / "events" / partition("a", DAYS[0]) / "a.parquet"
-    write_file(path, rows.set_column(place, "scene", scenes))
+    write_file(path, rows.set_column(index, "scene", scenes))
     catalog = small_catalog(domain__keys=["scene"], splits={"tune": {}})
     view = open_log(catalog, str(tmp_path), wanted=["tune"])
-    found = domains.count_domains(view.selections, catalog)
-    assert found.by_split["tune"] == {("pooled", "scene=feed"): 2}
+    result = domains.count_domains(view.selections, catalog)
+    assert result.by_split["tune"] == {("pooled", "scene=feed"): 2}
 
 
 def test_a_key_inside_the_files_is_counted_by_its_rows_and_not_by_its_folder(tmp_path):
@@ -154,11 +154,11 @@ def test_a_key_inside_the_files_is_counted_by_its_rows_and_not_by_its_folder(tmp
     write_file(tmp_path / "events" / partition("a+b", DAYS[0]) / "a.parquet", rows)
     catalog = small_catalog(splits={"tune": {"days": [0, 0]}})
     view = open_log(catalog, str(tmp_path), wanted=["tune"])
-    found = domains.count_domains(view.selections, catalog)
+    result = domains.count_domains(view.selections, catalog)
     read: dict[tuple[str, ...], int] = {}
     for batch, _ in view.raw_rows("tune"):
         for name in features.domain_names(batch, ("region",)).to_pylist():
             if name is not None:
                 read["pooled", name] = read.get(("pooled", name), 0) + 1
-    assert found.by_split["tune"] == read
+    assert result.by_split["tune"] == read
     assert read["pooled", "region=a b"] == 3

@@ -43,13 +43,13 @@ def ids(catalog: Catalog, column: pa.Array, *, taught: pa.Array | None = None, *
     def rows(values: pa.Array) -> pa.RecordBatch:
         count = len(values)
         zeros = pa.array([0] * count, pa.int8())
-        held = {
+        plain = {
             "c": values,
             "event_id": pa.array(range(count), pa.int64()),
             "click": zeros,
             "order": zeros,
         }
-        return pa.RecordBatch.from_pydict({**held, "region": pa.array(["a"] * count), **more})
+        return pa.RecordBatch.from_pydict({**plain, "region": pa.array(["a"] * count), **more})
 
     encoding = encoding_of(rows(column if taught is None else taught), catalog)
     return encode(rows(column), catalog, encoding).column(0).to_pylist()
@@ -285,8 +285,8 @@ def test_padding_is_dropped_before_the_last_values_are_taken(padding, lists):
 def test_padding_is_dropped_and_all_else_stays(values, padding):
     feature = {"kind": "list", "name": "f", "column": "c", "last": 3, "padding": padding}
     catalog = one_feature(feature, {"encoding": "identity", "rows": 9})
-    found = ids(catalog, pa.array(values, pa.list_(pa.int64())))
-    for row, value in zip(found, values, strict=True):
+    result = ids(catalog, pa.array(values, pa.list_(pa.int64())))
+    for row, value in zip(result, values, strict=True):
         kept = [None] if value is None else [v for v in value if v != padding][-3:]
         assert row == [NULL_ROW if v is None else v + FIRST_ROW for v in kept]
 

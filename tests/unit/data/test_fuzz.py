@@ -75,25 +75,25 @@ def like(value: Any) -> st.SearchStrategy[Any]:
 
 def mutate(tree: Any, data: st.DataObject) -> None:
     """Change one entry somewhere in the tree: another value, none, or one more."""
-    place = tree
+    node = tree
     while True:
-        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
         if not keys:
             break
         key = data.draw(st.sampled_from(keys))
-        inner = place[key]
+        inner = node[key]
         if isinstance(inner, dict | list) and inner and data.draw(st.integers(0, 4)):
-            place = inner
+            node = inner
             continue
         kind = data.draw(st.sampled_from(["like", "like", "like", "replace", "remove", "add"]))
         if kind in ("like", "replace"):
-            place[key] = data.draw(like(inner) if kind == "like" else values)
+            node[key] = data.draw(like(inner) if kind == "like" else values)
         elif kind == "remove":
-            del place[key]
-        elif isinstance(place, dict):
-            place[data.draw(st.sampled_from([*NEW, *MORE]))] = data.draw(values)
+            del node[key]
+        elif isinstance(node, dict):
+            node[data.draw(st.sampled_from([*NEW, *MORE]))] = data.draw(values)
         else:
-            place.append(copy.deepcopy(place[key]))
+            node.append(copy.deepcopy(node[key]))
         return
 
 
@@ -151,21 +151,21 @@ def changed_tables(draw: Any) -> pa.Table:
     """The small log's rows with some columns dropped, doubled, renamed or of another type."""
     table = draw_rows(draw(st.sampled_from([0, 1, 12])), first=40)
     for _ in range(draw(st.integers(0, 3))):
-        place = draw(st.integers(0, table.num_columns - 1))
+        index = draw(st.integers(0, table.num_columns - 1))
         kind = draw(st.sampled_from(["drop", "rename", "double", "retype", "retype", "retype"]))
         if kind == "drop" and table.num_columns > 1:
-            table = table.remove_column(place)
+            table = table.remove_column(index)
         elif kind == "rename":
             names = list(table.schema.names)
-            names[place] = draw(st.sampled_from(COLUMNS))
+            names[index] = draw(st.sampled_from(COLUMNS))
             table = table.rename_columns(names)
         elif kind == "double":
-            table = table.append_column(table.schema.field(place), table.column(place))
+            table = table.append_column(table.schema.field(index), table.column(index))
         else:
             arrow, value = draw(st.sampled_from(COLUMN_TYPES))
             nulls = draw(st.integers(0, 3))
-            held = [None if nulls and row % nulls == 0 else value for row in range(len(table))]
-            table = table.set_column(place, table.schema.names[place], pa.array(held, arrow))
+            values = [None if nulls and row % nulls == 0 else value for row in range(len(table))]
+            table = table.set_column(index, table.schema.names[index], pa.array(values, arrow))
     return table
 
 
@@ -191,14 +191,14 @@ WHOLE = draw_rows(200)
 def test_damaged_pages_and_cut_files_are_told_of(data, codec, checked):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        place = root / "events" / partition("ningbo", "2026-10-01") / "a.parquet"
-        place.parent.mkdir(parents=True)
-        pq.write_table(WHOLE, place, compression=codec, write_page_checksum=checked)
-        held = bytearray(place.read_bytes())
-        end = len(held) - 8 - int.from_bytes(held[-8:-4], "little")
+        path = root / "events" / partition("ningbo", "2026-10-01") / "a.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(WHOLE, path, compression=codec, write_page_checksum=checked)
+        content = bytearray(path.read_bytes())
+        end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
         for _ in range(data.draw(st.integers(1, 4))):
-            held[data.draw(st.integers(4, end - 1))] ^= 1 << data.draw(st.integers(0, 7))
+            content[data.draw(st.integers(4, end - 1))] ^= 1 << data.draw(st.integers(0, 7))
         if data.draw(st.integers(0, 4)) == 0:
-            held = held[: data.draw(st.integers(0, len(held)))]
-        place.write_bytes(held)
+            content = content[: data.draw(st.integers(0, len(content)))]
+        path.write_bytes(content)
         check(small_catalog(), root)

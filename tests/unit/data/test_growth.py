@@ -94,9 +94,9 @@ def test_a_hash_table_that_is_no_multiple_says_which_would_be(rows, more):
     assume(more % (rows - 2))
     before, now = (catalog_of(encoding="hash", rows=n) for n in (rows, rows + more))
     nothing = taught([], before)
-    told = origins((before, nothing), (now, nothing))["c"]
-    assert isinstance(told, str)
-    advised = int(told.partition("tables.c.rows = ")[2].partition(";")[0])
+    message = origins((before, nothing), (now, nothing))["c"]
+    assert isinstance(message, str)
+    advised = int(message.partition("tables.c.rows = ")[2].partition(";")[0])
     fitting = origins((before, nothing), (catalog_of(encoding="hash", rows=advised), nothing))
     assert isinstance(fitting["c"], RowOrigin)
 

@@ -38,22 +38,22 @@ def rows_of(where, values, cuts=()):
 
 def expected(kind, values, known=(3, -7, 11)):
     """What the specification says, a value at a time."""
-    found = []
+    results = []
     for value in values:
         if value is None:
-            found.append(NULL_ROW)
+            results.append(NULL_ROW)
         elif kind == "identity":
             inside = 0 <= value < SPECS[kind].rows - FIRST_ROW
-            found.append(value + FIRST_ROW if inside else UNSEEN_ROW)
+            results.append(value + FIRST_ROW if inside else UNSEEN_ROW)
         elif kind == "hash":
             key = int(hashing.keys_of(pa.array([value]))[0])
-            found.append(key % (SPECS[kind].rows - FIRST_ROW) + FIRST_ROW)
+            results.append(key % (SPECS[kind].rows - FIRST_ROW) + FIRST_ROW)
         else:
             key, vocabulary = hashing.keys_of(pa.array([value]))[0], keys_of(list(known))
-            place = int(np.searchsorted(vocabulary, key))
-            is_known = place < len(vocabulary) and vocabulary[place] == key
-            found.append(place + FIRST_ROW if is_known else UNSEEN_ROW)
-    return found
+            position = int(np.searchsorted(vocabulary, key))
+            is_known = position < len(vocabulary) and vocabulary[position] == key
+            results.append(position + FIRST_ROW if is_known else UNSEEN_ROW)
+    return results
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -84,11 +84,11 @@ def test_the_width_of_a_number_does_not_matter(kind, width):
 )
 def test_words_are_the_same_from_a_dictionary_and_from_the_memo(words, known):
     memo, column = Memo(), pa.array(words, pa.string())
-    found = [
+    results = [
         rows_of(table("vocabulary", memo, known or {"z"}), shape).tolist()
         for shape in (column, column.dictionary_encode(), column)
     ]
-    assert found[0] == found[1] == found[2] == expected("vocabulary", words, known or {"z"})
+    assert results[0] == results[1] == results[2] == expected("vocabulary", words, known or {"z"})
 
 
 @given(
@@ -99,11 +99,11 @@ def test_looking_up_is_a_binary_search(vocabulary, asked):
     keys = np.array(sorted(vocabulary), np.uint64)
     wanted = np.array([*asked, *list(vocabulary)[:20]], np.uint64)
     where = Table(name="t", spec=TableSpec(), vocabulary=keys, memo=Memo())
-    places = np.searchsorted(keys, wanted)
+    positions = np.searchsorted(keys, wanted)
     is_there = np.isin(wanted, keys)
     assert (
         where.rows_of_keys(wanted).tolist()
-        == np.where(is_there, places + FIRST_ROW, UNSEEN_ROW).tolist()
+        == np.where(is_there, positions + FIRST_ROW, UNSEEN_ROW).tolist()
     )
 
 

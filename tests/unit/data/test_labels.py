@@ -22,7 +22,7 @@ def counted(click: list[float | None], order: list[float | None]) -> LabelCounts
 
 
 @pytest.mark.parametrize(
-    ("click", "order", "told"),
+    ("click", "order", "expected"),
     [
         pytest.param([None, None], [0, 1], r"ctr \(click\): no row has a label", id="no label"),
         pytest.param([0, 0], [0, 1], r"ctr \(click\): none of its 2 labelled rows is positive"),
@@ -30,8 +30,8 @@ def counted(click: list[float | None], order: list[float | None]) -> LabelCounts
         pytest.param([], [], r"(?s)ctr .*no row.*cvr .*no row", id="no rows"),
     ],
 )
-def test_a_task_without_labels_of_both_classes_is_refused_by_name(click, order, told):
-    with pytest.raises(BadLog, match=told):
+def test_a_task_without_labels_of_both_classes_is_refused_by_name(click, order, expected):
+    with pytest.raises(BadLog, match=expected):
         counted(click, order).refuse_untrainable("pretrain")
 
 

@@ -118,12 +118,12 @@ def test_the_newest_version_is_read_or_the_pinned_one_and_never_both(tmp_path, w
         view = open_log(catalog, str(tmp_path), wanted=["pretrain"])
         assert view.snapshot.rows == rows
         assert [e[0] for e in events(read(view.snapshot))] == list(ids)
-        told = logs.describe(view.snapshot)["table"]
-        assert told["version"] == (versions[1] if version is None else version)
+        record = logs.describe(view.snapshot)["table"]
+        assert record["version"] == (versions[1] if version is None else version)
         assert logs.is_table(str(tmp_path / "events"))
-        assert told["format"] == ("delta" if write is delta_at else "iceberg")
-        assert (tmp_path / "events" / told["metadata"]).exists()
-        assert json.loads(json.dumps(told)) == told
+        assert record["format"] == ("delta" if write is delta_at else "iceberg")
+        assert (tmp_path / "events" / record["metadata"]).exists()
+        assert json.loads(json.dumps(record)) == record
 
 
 @pytest.mark.parametrize("write", [delta_at, iceberg_at])
@@ -163,9 +163,9 @@ def test_a_table_that_is_not_partitioned_by_a_key_is_read_by_the_column(tmp_path
     view = open_log(catalog, str(tmp_path), wanted=["tune"])
     assert view.selections["tune"].rows == 6
     piece = pieces_of(view.selections["tune"], rank=0, world=1)[0]
-    found = parquet.read_piece(view.selections["tune"], piece, catalog)
-    assert set(found.rows.column("dt").to_pylist()) == {DAYS[1]}
-    assert not found.counts
+    result = parquet.read_piece(view.selections["tune"], piece, catalog)
+    assert set(result.rows.column("dt").to_pylist()) == {DAYS[1]}
+    assert not result.counts
     assert events(read(view.snapshot)) == events(rows)
 
 
@@ -226,8 +226,8 @@ def test_mapped_columns_of_a_delta_table_are_read_by_the_tables_names(tmp_path, 
     assert all(name.startswith("col-") for name in names)
     snapshot = take_snapshot(str(tmp_path), partition_keys=KEYS)
     columns = ("event_id", "price", "click", "region", "dt", "user_id")
-    found = read(snapshot).replace_schema_metadata()
-    assert repr(events(found, columns)) == repr(events(rows, columns))  # NaN is not NaN
+    result = read(snapshot).replace_schema_metadata()
+    assert repr(events(result, columns)) == repr(events(rows, columns))  # NaN is not NaN
 
 
 def test_a_renamed_column_of_a_delta_table_is_read_by_its_new_name(tmp_path):
@@ -288,12 +288,12 @@ def test_a_dropped_column_does_not_come_back_under_a_new_column_of_its_name(tmp_
         update.delete_column("age")
     with table.update_schema() as update:
         update.add_column("age", LongType())
-    seen = []
+    schemas = []
     take_snapshot(
-        str(tmp_path), partition_keys=KEYS, schema_problem=lambda s: seen.append(s.names) or None
+        str(tmp_path), partition_keys=KEYS, schema_problem=lambda s: schemas.append(s.names) or None
     )
-    assert seen
-    assert all("age" not in names and "price" in names for names in seen)
+    assert schemas
+    assert all("age" not in names and "price" in names for names in schemas)
 
 
 def test_files_without_field_ids_are_read_by_the_tables_name_mapping(tmp_path):
@@ -311,8 +311,8 @@ def test_files_without_field_ids_are_read_by_the_tables_name_mapping(tmp_path):
         tables={},
     )
     both = pa.concat_tables([log_rows(), log_rows(5, first=70)])
-    found = read(snapshot, catalog)
-    assert repr(events(found, ("event_id", "cost"))) == repr(events(both, ("event_id", "price")))
+    result = read(snapshot, catalog)
+    assert repr(events(result, ("event_id", "cost"))) == repr(events(both, ("event_id", "price")))
 
 
 def test_partition_columns_that_are_no_keys_of_the_catalogue_are_columns(tmp_path):
@@ -328,9 +328,9 @@ def test_partition_columns_that_are_no_keys_of_the_catalogue_are_columns(tmp_pat
         s for f in snapshot.files for part in parquet.read_column(snapshot, f, "slot") for s in part
     ]
     assert sorted(slots, key=str) == sorted(rows.column("slot"), key=str)
-    found = read(snapshot, catalog)
+    result = read(snapshot, catalog)
     columns = ("event_id", "slot", "region")
-    assert events(found, columns) == events(rows, columns)
+    assert events(result, columns) == events(rows, columns)
     where = {"slot": ("1",), "region": ("a b", "hangzhou")}
     split = Split(name="s", first=None, last=None, where=where, slice=(0.0, 1.0))
     expected = [e for e in events(rows, columns) if e[1] == 1 and e[2]]
@@ -418,8 +418,8 @@ def test_rows_deleted_by_position_are_not_read(tmp_path, write):
     catalog = small_catalog(log__partition_keys=["region"], log__date_key=None)
     columns = ("event_id", "region", "click")
     assert repr(events(read(snapshot, catalog), columns)) == repr(events(expected, columns))
-    told = logs.describe(snapshot)
-    assert sum(f.get("deleted_rows", 0) for f in told["files"]) == 20 - len(expected)
+    record = logs.describe(snapshot)
+    assert sum(f.get("deleted_rows", 0) for f in record["files"]) == 20 - len(expected)
     assert pickle.loads(pickle.dumps(snapshot)) == snapshot
 
 
@@ -514,15 +514,15 @@ def test_each_row_that_is_not_deleted_is_read_once_and_keeps_its_key(tmp_path_fa
     def keys_and_ids(split: Split, world: int = 1) -> list[tuple[int, int]]:
         snapshot = take_snapshot(str(folder), partition_keys=())
         selection = parquet.select(snapshot, split, catalog)
-        found = []
+        results = []
         for rank in range(world):
             pieces = pieces_of(selection, rank=rank, world=world)
             assert sum(p.rows for p in pieces) == rows_of_worker(selection, rank=rank, world=world)
             for piece in pieces:
                 raw = parquet.read_piece(selection, piece, WITH_ID)
                 ids = raw.rows.column("event_id").to_pylist()
-                found += zip(reader_keys(raw), ids, strict=True)
-        return found
+                results += zip(reader_keys(raw), ids, strict=True)
+        return results
 
     def reader_keys(raw: parquet.RawRows) -> list[int]:
         return [int(key) for key in raw.identity]
@@ -540,8 +540,8 @@ def test_each_row_that_is_not_deleted_is_read_once_and_keeps_its_key(tmp_path_fa
         delete_delta_rows(folder, {path: sorted(lost)})
     expected = {key: event for key, event in whole.items() if event not in lost}
     world = data.draw(st.integers(1, 3), label="workers")
-    found = keys_and_ids(EVERYTHING, world)
-    assert sorted(found) == sorted(expected.items())
+    results = keys_and_ids(EVERYTHING, world)
+    assert sorted(results) == sorted(expected.items())
     cut = data.draw(st.floats(0.1, 0.9), label="cut")
     halves = [
         Split(name="h", first=None, last=None, where={}, slice=s) for s in ((0.0, cut), (cut, 1.0))
@@ -568,8 +568,8 @@ def test_each_row_that_is_not_deleted_is_read_once_and_keeps_its_key(tmp_path_fa
 def test_a_tables_files_are_named_below_its_folder_however_its_metadata_spell_it(
     path, uri, root, expected
 ):
-    place = TableFolder(format="delta", uri=uri, filesystem=LocalFileSystem(), root=uri)
-    assert below(path, place, root=root) == expected
+    folder = TableFolder(format="delta", uri=uri, filesystem=LocalFileSystem(), root=uri)
+    assert below(path, folder, root=root) == expected
 
 
 def test_a_file_elsewhere_is_found_without_decoding_its_name(tmp_path):

@@ -23,7 +23,7 @@ ORDER = (CLICK * (DRAW.random(2_000) < 0.4)).astype(np.int8)
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
-def found(column: pa.Array, **more: Any) -> dict[str, float]:
+def suspected(column: pa.Array, **more: Any) -> dict[str, float]:
     rows = pa.RecordBatch.from_pydict(
         {"click": pa.array(CLICK), "order": pa.array(ORDER), "c": column, **more}
     )
@@ -58,11 +58,11 @@ def where(mask: np.ndarray, yes: Any, no: Any = None) -> list[Any]:
     ],
 )
 def test_a_column_is_suspected_for_the_task_that_it_gives_away(column, tasks):
-    assert set(found(column)) == tasks
+    assert set(suspected(column)) == tasks
 
 
 def test_pairs_of_one_row_each_do_not_give_a_request_away():
-    assert found(pa.array(np.arange(2_000) // 2)) == {}
+    assert suspected(pa.array(np.arange(2_000) // 2)) == {}
 
 
 def test_few_positives_suspect_nothing():

@@ -119,9 +119,9 @@ def test_a_folder_that_is_none_is_refused(uri):
 
 def test_a_log_without_a_readable_file_is_refused_with_the_reasons(root):
     rows = draw_rows(3)
-    place = rows.schema.get_field_index("price")
+    index = rows.schema.get_field_index("price")
     for path in root.rglob("*.parquet"):
-        write_file(path, rows.set_column(place, "price", pa.array(["dear"] * 3)))
+        write_file(path, rows.set_column(index, "price", pa.array(["dear"] * 3)))
     with pytest.raises(BadLog, match=r"3 of 3 files: price: string, expected number \(9 rows\)"):
         open_log(CATALOG, str(root.parent), wanted=["pretrain"])
 
@@ -175,9 +175,9 @@ def test_a_split_whose_folders_are_all_missing_is_refused(root):
 
 def test_the_record_lists_files_and_quarantine(root):
     (root / "region=ningbo/dt=2026-10-01/cut.parquet").write_bytes(b"PAR1")
-    told = logs.describe(snapshot_of(root, CATALOG))
-    assert told["rows"] == sum(f["rows"] for f in told["files"]) == 18
-    assert told["quarantined_files"][0]["path"].endswith("cut.parquet")
+    record = logs.describe(snapshot_of(root, CATALOG))
+    assert record["rows"] == sum(f["rows"] for f in record["files"]) == 18
+    assert record["quarantined_files"][0]["path"].endswith("cut.parquet")
 
 
 def test_a_split_of_one_region_reads_only_its_rows(root):
@@ -228,8 +228,8 @@ def test_other_files_are_ignored_by_name_with_the_reason(root, name, start, reas
     assert logs.describe(snapshot)["ignored_files"] == [{"path": path, "reason": reason}]
     assert read_dates(str(root), CATALOG)[0].counted == (date(2026, 10, 1), date(2026, 10, 2))
     report = check_log(CATALOG, str(root.parent), sample_rows=100)
-    (found,) = [f for f in report.findings if "ignored" in f.what]
-    assert (found.level, found.what, found.file, found.count) == (
+    (finding,) = [f for f in report.findings if "ignored" in f.what]
+    assert (finding.level, finding.what, finding.file, finding.count) == (
         "warn",
         f"1 ignored: {reason}",
         path,

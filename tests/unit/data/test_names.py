@@ -46,29 +46,29 @@ def test_a_misspelt_column_is_refused_by_check_and_by_jobs(root, typo):
     change, setting, near = TYPOS[typo]
     catalog = small_catalog(**change)
     report = check_log(catalog, str(root), sample_rows=100)
-    (found,) = [f for f in report.findings if f.what.startswith(setting)]
-    assert found.level == "refuse"
-    assert near in found.remedy
-    assert "event_id, event_time, hist" in found.remedy
+    (finding,) = [f for f in report.findings if f.what.startswith(setting)]
+    assert finding.level == "refuse"
+    assert near in finding.remedy
+    assert "event_id, event_time, hist" in finding.remedy
     with pytest.raises(BadRequest, match=rf"(?s){setting}.*Did you mean.*{near}.*The files have"):
         open_log(catalog, str(root), wanted=["pretrain"])
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "expected"),
     [
         (["regoin", "dt"], r"'regoin', which no folder has. Did you mean 'region'"),
         (["dt", "region"], r'are \["dt", "region"\], in this order'),
         (["region", "day"], r"'day', which no folder has"),
     ],
 )
-def test_misspelt_partition_keys_are_refused_with_those_that_the_folders_have(root, keys, told):
+def test_misspelt_partition_keys_are_refused_with_those_that_the_folders_have(root, keys, expected):
     document = catalog_document(log__partition_keys=keys, log__date_key=None)
     document["features"] = document["features"][:1]
     document["domain"] = {"keys": ["scene"]}
     document["tables"] = {}
     catalog = small_catalog(**document)
-    with pytest.raises(BadRequest, match=rf'(?s){told}.*partition_keys = \["region", "dt"\]'):
+    with pytest.raises(BadRequest, match=rf'(?s){expected}.*partition_keys = \["region", "dt"\]'):
         open_log(catalog, str(root), wanted=["pretrain"])
     report = check_log(catalog, str(root), sample_rows=100)
     assert any(f.level == "refuse" and "folders below" in f.what for f in report.findings)
@@ -82,32 +82,32 @@ def test_a_stray_folder_beside_the_declared_ones_is_no_reason_to_refuse(root):
 def test_an_optional_column_that_no_file_has_is_warned_of(root):
     features = [{"kind": "categorical", "name": "scene2", "optional": True}]
     report = check_log(small_catalog(features=features, tables={}), str(root), sample_rows=100)
-    (found,) = [f for f in report.findings if "optional" in f.what]
-    assert (found.level, found.column) == ("warn", "scene2")
-    assert "'scene'" in found.remedy
+    (finding,) = [f for f in report.findings if "optional" in f.what]
+    assert (finding.level, finding.column) == ("warn", "scene2")
+    assert "'scene'" in finding.remedy
     assert report.rows == 80
 
 
 @pytest.mark.parametrize(
-    ("presets", "told"),
+    ("presets", "expected"),
     [
         ({"pretrain": {"batch_row": 3}}, r"\[presets.pretrain\] names 'batch_row'.*'batch_rows'"),
         ({"pretrian": {}}, r"\[presets\] names 'pretrian'.*'pretrain'"),
         ({"finetune": {"domain.max_epoch": 3}}, r"'domain.max_epoch'.*'domain.max_epochs'"),
     ],
 )
-def test_a_preset_that_does_not_exist_is_refused(tmp_path, presets, told):
+def test_a_preset_that_does_not_exist_is_refused(tmp_path, presets, expected):
     path = tmp_path / "shop.toml"
     path.write_text(toml_of(catalog_document(), presets))
-    with pytest.raises(BadRequest, match=rf"(?s){told}"):
+    with pytest.raises(BadRequest, match=rf"(?s){expected}"):
         parse_catalog(path)
 
 
 def test_presets_of_free_tables_are_settings(tmp_path):
     path = tmp_path / "shop.toml"
-    held = {"finetune": {"tables.precisions.item": "fp16", "sharding.item": "row_wise"}}
-    path.write_text(toml_of(catalog_document(), held))
-    assert parse_catalog(path).presets == held
+    document = {"finetune": {"tables.precisions.item": "fp16", "sharding.item": "row_wise"}}
+    path.write_text(toml_of(catalog_document(), document))
+    assert parse_catalog(path).presets == document
 
 
 def toml_of(document: dict[str, Any], presets: dict[str, dict[str, Any]]) -> str:
@@ -140,26 +140,26 @@ def test_nearest_names_do_not_depend_on_capitals():
 
 def test_a_column_that_only_folders_have_is_told_to_be_a_partition_key(root):
     catalog = small_catalog(log__partition_keys=[], log__date_key=None)
-    told = 'write partition_keys = ["region", "dt"] under [log]'
-    (found, *_) = [
+    message = 'write partition_keys = ["region", "dt"] under [log]'
+    (finding, *_) = [
         f
         for f in check_log(catalog, str(root), sample_rows=100).findings
         if f.what.startswith("domain.keys names the column 'region'")
     ]
-    assert told in found.remedy
+    assert message in finding.remedy
     with pytest.raises(BadRequest) as refused:
         open_log(catalog, str(root), wanted=["pretrain"])
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_folders_that_are_named_otherwise_are_not_called_no_parquet_at_all(root):
     catalog = small_catalog(log__partition_keys=["dt", "region"])
-    told = [f.what for f in check_log(catalog, str(root), sample_rows=100).findings]
-    assert "no Parquet file of the log: none of 2 files and folders there is read" in told
+    messages = [f.what for f in check_log(catalog, str(root), sample_rows=100).findings]
+    assert "no Parquet file of the log: none of 2 files and folders there is read" in messages
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "expected"),
     [
         pytest.param(
             {"region": ["Ningbo"]},
@@ -173,15 +173,15 @@ def test_folders_that_are_named_otherwise_are_not_called_no_parquet_at_all(root)
         pytest.param({"slot": ["9"]}, "They ask for slot = '9', and values of", id="a number"),
     ],
 )
-def test_a_split_without_a_row_names_values_that_no_row_has(root, where, told):
+def test_a_split_without_a_row_names_values_that_no_row_has(root, where, expected):
     splits = {"pretrain": {"days": [0, 0]}, "test": {"days": [1, 1], "where": where}}
     catalog = small_catalog(splits=splits)
-    (found,) = [
+    (finding,) = [
         f.what
         for f in check_log(catalog, str(root), sample_rows=100).findings
         if f.what.startswith("split 'test'")
     ]
-    assert told in found
+    assert expected in finding
     with pytest.raises(BadLog) as refused:
         open_log(catalog, str(root), wanted=["pretrain", "test"])
-    assert told in str(refused.value)
+    assert expected in str(refused.value)

@@ -109,7 +109,7 @@ def test_a_column_that_cannot_be_read_is_named_with_what_to_write():
 
 
 @pytest.mark.parametrize(
-    ("found", "kind"),
+    ("actual", "kind"),
     [
         (pa.float64(), "id"),
         (pa.string(), "number"),
@@ -125,14 +125,14 @@ def test_a_column_that_cannot_be_read_is_named_with_what_to_write():
         (pa.string(), "whole number"),
     ],
 )
-def test_what_has_no_plain_form_is_no_such_column(found, kind):
+def test_what_has_no_plain_form_is_no_such_column(actual, kind):
     column = {"id": "item_id", "number": "price", "label": "click"}
     column |= {"list of ids": "hist", "whole number": "slot"}
     schema = draw_rows(1).schema
-    changed = schema.set(schema.get_field_index(column[kind]), pa.field(column[kind], found))
+    changed = schema.set(schema.get_field_index(column[kind]), pa.field(column[kind], actual))
     problem = contract.schema_problem(changed, small_catalog())
     assert problem is not None
-    assert problem.startswith(f"{column[kind]}: {found}, expected ")
+    assert problem.startswith(f"{column[kind]}: {actual}, expected ")
 
 
 CATALOG = small_catalog(
@@ -196,9 +196,9 @@ def encoded(rows: pa.RecordBatch) -> dict[str, list[Any]]:
     plain_rows = contract.normalised(rows, columns, CATALOG)
     again = contract.normalised(plain_rows, columns, CATALOG)
     assert again.equals(plain_rows)
-    held = plain_rows.append_column("region", pa.array(["ningbo"] * len(rows)))
+    table = plain_rows.append_column("region", pa.array(["ningbo"] * len(rows)))
     batch = features.encode(
-        held,
+        table,
         identity=np.arange(len(rows), dtype=np.uint64),
         catalog=CATALOG,
         encoding=ENCODING,
@@ -237,11 +237,11 @@ def test_what_is_encoded_does_not_depend_on_how_columns_are_spelled(
 def test_fixed_size_lists_read_as_lists_of_that_size(size, nulls):
     values = [None if n in nulls else [n % 20] * size for n in range(40)]
     columns = {name: BASE.column(name).combine_chunks() for name in BASE.schema.names}
-    found = [
+    results = [
         encoded(pa.RecordBatch.from_pydict({**columns, "hist": pa.array(values, kind)}))
         for kind in (pa.list_(pa.int64()), pa.list_(pa.int64(), size))
     ]
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(
@@ -252,11 +252,11 @@ def test_a_file_in_another_spelling_is_read_as_the_plain_one(tmp_path, kind):
     plain_rows = draw_rows(20)
     name = "item_id" if pa.types.is_decimal(kind) else "user_id"
     column = respelled(plain_rows.column(name).to_pylist(), kind)
-    place = plain_rows.schema.get_field_index(name)
-    found = []
-    for folder, rows in (("a", plain_rows), ("b", plain_rows.set_column(place, name, column))):
+    index = plain_rows.schema.get_field_index(name)
+    results = []
+    for folder, rows in (("a", plain_rows), ("b", plain_rows.set_column(index, name, column))):
         path = write_file(tmp_path / folder / "region=ningbo/dt=2026-10-01/a.parquet", rows)
         assert contract.schema_problem(pq.read_schema(path), catalog) is None
         ((batch, _),) = raw_rows(tmp_path / folder, catalog)
-        found.append(repr(batch.to_pylist()))  # NaN equals NaN
-    assert found[0] == found[1]
+        results.append(repr(batch.to_pylist()))  # NaN equals NaN
+    assert results[0] == results[1]

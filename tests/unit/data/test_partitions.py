@@ -86,10 +86,10 @@ def stamps(*texts: str, unit: str = "us", tz: str | None = None) -> pa.Array:
     ],
 )
 def test_the_columns_value_counts_and_disagreement_is_counted(column, folder, values, others):
-    found = partitions.resolve(column, folder)
-    assert found.type == pa.dictionary(pa.int32(), pa.string())
-    assert found.to_pylist() == values
-    assert partitions.disagreements(found, folder) == others
+    resolved = partitions.resolve(column, folder)
+    assert resolved.type == pa.dictionary(pa.int32(), pa.string())
+    assert resolved.to_pylist() == values
+    assert partitions.disagreements(resolved, folder) == others
 
 
 def write(root: Path, folder: str, day: str, rows: pa.Table) -> pa.Table:
@@ -165,7 +165,7 @@ def test_disagreement_is_counted_where_rows_are_read_and_where_they_are_checked(
     root = tmp_path / "events"
     write(root, "a+b", DAYS[0], with_region(4, "a b"))
     write(root, "c", DAYS[0], with_region(3, "c", first=4))
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     rows = batch_of(with_region(9, "c"))
     worker = Reader(
         selection=parquet.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG),
@@ -174,13 +174,13 @@ def test_disagreement_is_counted_where_rows_are_read_and_where_they_are_checked(
         rank=0,
         world=1,
     )
-    assert sum(len(part) for part in worker.in_order(seen)) == 7
-    told = "value inside the file differs from the folder's in region"
-    assert seen[f"warn: {told}"] == 4
+    assert sum(len(part) for part in worker.in_order(counts)) == 7
+    message = "value inside the file differs from the folder's in region"
+    assert counts[f"warn: {message}"] == 4
     report = check_log(CATALOG, str(tmp_path), sample_rows=1000)
-    (found,) = [f for f in report.findings if f.what == told]
-    assert (found.level, found.count, found.column) == ("warn", 4, "region")
-    assert found.file.startswith("region=a+b/")
+    (finding,) = [f for f in report.findings if f.what == message]
+    assert (finding.level, finding.count, finding.column) == ("warn", 4, "region")
+    assert finding.file.startswith("region=a+b/")
 
 
 def test_a_folder_called_null_is_warned_of_where_no_column_tells_what_it_is(tmp_path):
@@ -189,8 +189,8 @@ def test_a_folder_called_null_is_warned_of_where_no_column_tells_what_it_is(tmp_
     snapshot = take_snapshot(str(root), partition_keys=("region", "dt"))
     assert null_words(snapshot) == {"region": 4}
     report = check_log(CATALOG, str(tmp_path), sample_rows=1000)
-    (found,) = [f for f in report.findings if "read as the word null" in f.what]
-    assert (found.level, found.count, found.column) == ("warn", 4, "region")
+    (finding,) = [f for f in report.findings if "read as the word null" in f.what]
+    assert (finding.level, finding.count, finding.column) == ("warn", 4, "region")
     write_file(root / "region=null" / f"dt={DAYS[0]}" / "part-0.parquet", with_region(4, None))
     report = check_log(CATALOG, str(tmp_path), sample_rows=1000)
     assert [f.count for f in report.findings if "null domain key" in f.what] == [4]
@@ -214,10 +214,10 @@ def test_a_value_survives_its_folders_escapes_where_the_column_is_inside(
     write(root, escape(name, safe=""), DAYS[0], rows)
     selection = parquet.select(snapshot_of(root, CATALOG), EVERYTHING, CATALOG)
     (piece,) = pieces_of(selection, rank=0, world=1)
-    found = parquet.read_piece(selection, piece, CATALOG)
+    result = parquet.read_piece(selection, piece, CATALOG)
     expected = name if is_inside or escape is quote else quote_plus(name, safe="")
     if is_inside or escape is quote:
-        assert found.rows.column("region").to_pylist() == [expected] * 3
+        assert result.rows.column("region").to_pylist() == [expected] * 3
         assert ids_of(root, where(name)) == [0, 1, 2]
     if escape is quote:
-        assert not found.counts
+        assert not result.counts

@@ -101,7 +101,7 @@ def test_beyond_the_bound_row_groups_are_counted_and_scaled_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "positives", "told"),
+    ("rows", "positives", "expected"),
     [
         (1_000, 5, "about 5 positives: nothing can be decided here"),
         (1_000, 990, "about 10 negatives: nothing can be decided here"),
@@ -109,8 +109,8 @@ def test_beyond_the_bound_row_groups_are_counted_and_scaled_up(tmp_path):
         (2_000, 1_000, "AUC known to about ±0.025"),
     ],
 )
-def test_the_gate_s_power_is_said_in_words(rows, positives, told):
-    assert power(Labels(task="ctr", rows=rows, positives=positives)) == told
+def test_the_gate_s_power_is_said_in_words(rows, positives, expected):
+    assert power(Labels(task="ctr", rows=rows, positives=positives)) == expected
 
 
 def test_domains_that_the_gate_cannot_judge_are_counted(log):

@@ -71,14 +71,14 @@ def expected_ids(rows: pa.Table, split: Split) -> list[int]:
     """Ids of the rows a split selects, by a plain reading of its conditions."""
     kept = []
     for row in rows.to_pylist():
-        place = hashing.unit_interval(
+        position = hashing.unit_interval(
             hashing.keys_of(pa.array([row["event_id"]])), salt=splits.SLICE_SALT
         )[0]
         in_window = (
             split.first is None or split.first <= date.fromisoformat(row["dt"]) <= split.last
         )
         is_admitted = all(str(row[c]) in values for c, values in split.where.items())
-        if in_window and is_admitted and split.slice[0] <= place < split.slice[1]:
+        if in_window and is_admitted and split.slice[0] <= position < split.slice[1]:
             kept.append(row["event_id"])
     return kept
 
@@ -203,8 +203,10 @@ def test_a_cursor_is_refused_by_a_split_of_as_many_other_rows(tmp_path):
 
 def halved(ids):
     """Two slices with the same number of these rows each."""
-    places = np.sort(hashing.unit_interval(hashing.keys_of(pa.array(ids)), salt=splits.SLICE_SALT))
-    middle = float(places[len(ids) // 2])
+    positions = np.sort(
+        hashing.unit_interval(hashing.keys_of(pa.array(ids)), salt=splits.SLICE_SALT)
+    )
+    middle = float(positions[len(ids) // 2])
     return (0.0, middle), (middle, 1.0)
 
 
@@ -323,16 +325,16 @@ def test_declared_ids_come_along_as_text_where_they_are_asked_for(log):
     ],
 )
 def test_ids_of_every_type_become_one_type_of_text(column, words):
-    found = reader.as_text(column)
-    assert (found.type, found.to_pylist()) == (pa.string(), words)
+    result = reader.as_text(column)
+    assert (result.type, result.to_pylist()) == (pa.string(), words)
 
 
 def test_damaged_pages_are_named_with_their_file_and_row_group(log):
     snapshot = snapshot_of(log, CATALOG)
     path = log / snapshot.files[0].path
-    held = bytearray(path.read_bytes())
-    held[4:204] = b"\xff" * 200
-    path.write_bytes(held)
+    content = bytearray(path.read_bytes())
+    content[4:204] = b"\xff" * 200
+    path.write_bytes(content)
     selection = parquet.select(snapshot_of(log, CATALOG), EVERYTHING, CATALOG)
     worker = Reader(selection=selection, catalog=CATALOG, encoding=ENCODING, rank=0, world=1)
     with pytest.raises(BadLog, match=r"part-00001\.parquet, row group 0 cannot be decoded"):
@@ -379,20 +381,20 @@ def test_labels_that_are_not_ripe_are_counted_where_they_are_masked(tmp_path):
     worker = small_reader(
         tmp_path, catalog, encoding=encoding_for(catalog), as_of=date(2026, 10, 2)
     )
-    seen: Counter[str] = Counter()
-    masked = sum(t.column("y.ctr").null_count for t in worker.in_order(seen))
-    assert seen["warn: not ripe by 2026-10-02 in click"] == 14
+    counts: Counter[str] = Counter()
+    masked = sum(t.column("y.ctr").null_count for t in worker.in_order(counts))
+    assert counts["warn: not ripe by 2026-10-02 in click"] == 14
     assert masked >= 14
-    assert not [what for what in seen if what.endswith("in order")]
+    assert not [what for what in counts if what.endswith("in order")]
 
 
 def test_rows_without_an_id_are_counted(tmp_path):
     ids = pa.array([None, 1, None, 3], pa.int64())
     rows = draw_rows(4).set_column(0, "event_id", ids)
     write_file(tmp_path / "region=ningbo/dt=2026-10-01/a.parquet", rows)
-    seen: Counter[str] = Counter()
-    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(seen)
-    assert seen["warn: null id in event_id"] == 2
+    counts: Counter[str] = Counter()
+    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(counts)
+    assert counts["warn: null id in event_id"] == 2
     assert len(set(table.column("row").to_pylist())) == 4
 
 
@@ -400,9 +402,9 @@ def test_quarantined_rows_keep_their_place_and_lose_their_labels(tmp_path):
     rows = draw_rows(6).set_column(9, "click", pa.array([0, 1, 2, 0, 1, None], pa.int8()))
     rows = rows.set_column(10, "order", pa.array([0, 0, 0, 1, 1, 0], pa.int8()))
     write_file(tmp_path / "region=ningbo/dt=2026-10-01/a.parquet", rows)
-    seen: Counter[str] = Counter()
-    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(seen)
+    counts: Counter[str] = Counter()
+    (table,) = small_reader(tmp_path, CATALOG, encoding=ENCODING).in_order(counts)
     assert table.column("y.ctr").to_pylist() == [0, 1, None, None, 1, None]
     assert table.column("y.cvr").to_pylist() == [0, 0, 0, None, 1, 0]
-    assert seen["quarantine: label outside {0, 1}: 2 in click"] == 1
-    assert seen["quarantine: order without click"] == 1
+    assert counts["quarantine: label outside {0, 1}: 2 in click"] == 1
+    assert counts["quarantine: order without click"] == 1

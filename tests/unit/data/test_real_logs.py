@@ -78,24 +78,24 @@ def whole(name: str, columns: list[str]) -> Any:
 
 def small_catalogue(name: str, values: list[str]) -> Catalog:
     """A catalogue with a few features, and the log's own split values as pretrain and test."""
-    told: Mapping[str, Any] = LOGS[name]
-    features = [{"kind": "categorical", "name": c} for c in told["ids"]]
-    features += [{"kind": "list", "name": c, "last": 10} for c in told.get("lists", [])]
-    features += [{"kind": "numeric", "name": c} for c in told.get("numbers", [])]
+    facts: Mapping[str, Any] = LOGS[name]
+    features = [{"kind": "categorical", "name": c} for c in facts["ids"]]
+    features += [{"kind": "list", "name": c, "last": 10} for c in facts.get("lists", [])]
+    features += [{"kind": "numeric", "name": c} for c in facts.get("numbers", [])]
     return Catalog.model_validate(
         {
             "log": {
                 "name": name,
                 "path": "events",
-                "partition_keys": told.get("partitions", told["keys"]),
+                "partition_keys": facts.get("partitions", facts["keys"]),
                 "row_id": "event_id",
             },
-            "domain": {"keys": told["keys"]},
+            "domain": {"keys": facts["keys"]},
             "features": features,
             "tasks": [{"label": "label_click", "kind": "click"}],
             "splits": {
-                "pretrain": {"where": {told["split"]: [values[0]]}},
-                "test": {"where": {told["split"]: values[1:]}},
+                "pretrain": {"where": {facts["split"]: [values[0]]}},
+                "test": {"where": {facts["split"]: values[1:]}},
             },
         }
     )
@@ -103,7 +103,7 @@ def small_catalogue(name: str, values: list[str]) -> Catalog:
 
 def read_epoch(view: LogView, split: str, encoding: Encoding) -> int:
     """Rows of the split as two workers read them in one epoch."""
-    rows, seen = 0, set()
+    rows, ids = 0, set()
     for rank in range(2):
         worker = Reader(
             selection=view.selections[split],
@@ -115,8 +115,8 @@ def read_epoch(view: LogView, split: str, encoding: Encoding) -> int:
         )
         for table in worker.in_step(32_768):
             rows += to_batch(table, view.catalog).rows
-            seen |= set(table.column("row").to_pylist())
-    assert len(seen) == rows
+            ids |= set(table.column("row").to_pylist())
+    assert len(ids) == rows
     return rows
 
 

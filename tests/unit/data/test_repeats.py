@@ -28,9 +28,9 @@ def test_rows_minus_distinct_ids_are_repeated_however_they_come(parts, kept):
     for part in parts:
         counter.add(hashing.keys_of(pa.array(part, pa.int64())))
     ids = [i for part in parts for i in part]
-    found = counter.repeats("id")
-    assert (found.rows, found.repeated) == (len(ids), len(ids) - len(set(ids)))
-    assert not found.is_estimated
+    result = counter.repeats("id")
+    assert (result.rows, result.repeated) == (len(ids), len(ids) - len(set(ids)))
+    assert not result.is_estimated
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
@@ -40,10 +40,10 @@ def test_more_ids_than_are_held_give_an_estimate_of_the_share(times):
         keys = hashing.keys_of(pa.array(np.arange(start, start + 5_000)))
         for _ in range(times):
             counter.add(keys)
-    found = counter.repeats("id")
-    assert found.rows == 100_000 * times
-    assert found.is_estimated
-    assert found.share == pytest.approx(1 - 1 / times, abs=1e-5)
+    result = counter.repeats("id")
+    assert result.rows == 100_000 * times
+    assert result.is_estimated
+    assert result.share == pytest.approx(1 - 1 / times, abs=1e-5)
 
 
 def test_an_estimate_of_a_rare_repeat_is_near():
@@ -55,8 +55,8 @@ def test_an_estimate_of_a_rare_repeat_is_near():
 
 def write_days(root, *starts, rows=100):
     for day, start in zip(DAYS, starts, strict=False):
-        place = root / f"events/region=ningbo/dt={day}/a.parquet"
-        write_file(place, draw_rows(rows, first=start))
+        path = root / f"events/region=ningbo/dt={day}/a.parquet"
+        write_file(path, draw_rows(rows, first=start))
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_a_log_whose_ids_repeat_too_often_is_refused_by_jobs_and_check(
     write_days(tmp_path, *starts)
     catalog = small_catalog(log__max_repeated_ids=allowed)
     report = check_log(catalog, str(tmp_path), sample_rows=10)
-    found = [f for f in report.findings if "repeated id" in f.what]
-    assert [f.level for f in found if f.level == "refuse"] == ["refuse"] * is_refused
+    results = [f for f in report.findings if "repeated id" in f.what]
+    assert [f.level for f in results if f.level == "refuse"] == ["refuse"] * is_refused
     if not is_refused:
         view = open_log(catalog, str(tmp_path), wanted=["pretrain"])
-        assert [f.what for f in view.findings] == [f.what for f in found]
+        assert [f.what for f in view.findings] == [f.what for f in results]
         return
     with pytest.raises(BadLog, match=r"repeated id in event_id: .*log\.max_repeated_ids"):
         open_log(catalog, str(tmp_path), wanted=["pretrain"])

@@ -45,14 +45,14 @@ TABLES = {
 
 def catalog_of(readers):
     """A catalogue with these features alone, named by their place in `ALL`."""
-    found = []
-    for place in readers:
-        column, how = ALL[place]
-        named = {"name": f"r{place}", **how}
-        found.append(named if "columns" in how else {**named, "column": column})
-    used = {how.get("table") for _, how in (ALL[place] for place in readers)}
+    features = []
+    for position in readers:
+        column, how = ALL[position]
+        named = {"name": f"r{position}", **how}
+        features.append(named if "columns" in how else {**named, "column": column})
+    used = {how.get("table") for _, how in (ALL[position] for position in readers)}
     tables = {name: table for name, table in TABLES.items() if name in used}
-    return small_catalog(features=found, tables=tables)
+    return small_catalog(features=features, tables=tables)
 
 
 def encoded(rows, catalog):
@@ -76,8 +76,8 @@ def test_each_reader_of_a_column_gets_what_it_gets_alone(readers, seed):
     rows = draw_rows(60, seed=seed)
     together = encoded(rows, catalog_of(readers))
     alone = {}
-    for place in readers:
-        alone |= encoded(rows, catalog_of([place]))
+    for position in readers:
+        alone |= encoded(rows, catalog_of([position]))
     assert together == alone
 
 
@@ -90,8 +90,8 @@ def test_a_number_that_is_an_id_too_is_read_as_both_in_any_spelling(kind):
     is_coded = pa.types.is_dictionary(kind)
     slot = pc.max_element_wise(plain["slot"].combine_chunks(), pa.scalar(0, pa.int32()))
     spelt = slot.cast(pa.int64()).dictionary_encode() if is_coded else slot.cast(kind)
-    places = [p for p, (column, _) in enumerate(ALL) if column == "slot"]
+    positions = [p for p, (column, _) in enumerate(ALL) if column == "slot"]
     at = SCHEMA.get_field_index("slot")
-    one = encoded(plain.set_column(at, "slot", slot), catalog_of(places))
-    other = encoded(plain.set_column(at, "slot", spelt), catalog_of(places))
+    one = encoded(plain.set_column(at, "slot", slot), catalog_of(positions))
+    other = encoded(plain.set_column(at, "slot", spelt), catalog_of(positions))
     assert one == other

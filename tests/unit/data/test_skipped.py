@@ -123,9 +123,9 @@ def test_a_split_that_loses_all_its_rows_says_why(root):
 def test_check_says_what_a_job_would_refuse(root):
     spoil(root, "ningbo", DAYS[1], "schema")
     report = check_log(CATALOG, str(root), sample_rows=1_000)
-    (found,) = [f for f in report.findings if "loses" in f.what]
-    assert found.count == 100
-    assert "max_skipped_share" in found.remedy
+    (finding,) = [f for f in report.findings if "loses" in f.what]
+    assert finding.count == 100
+    assert "max_skipped_share" in finding.remedy
 
 
 @pytest.mark.parametrize("has_time", [True, False])
@@ -172,5 +172,5 @@ def test_rows_without_a_time_are_counted_and_too_many_refused(tmp_path):
     with pytest.raises(BadLog, match=r"10 of 40 rows \(25.0%\) have no event time"):
         skipped.refuse_skipped(view.skipped, max_share=0.24, where="log")
     report = check_log(catalog, str(tmp_path), sample_rows=1_000)
-    (found,) = [f for f in report.findings if "no event time" in f.what]
-    assert (found.column, found.count) == ("event_time", 10)
+    (finding,) = [f for f in report.findings if "no event time" in f.what]
+    assert (finding.column, finding.count) == ("event_time", 10)

@@ -195,13 +195,13 @@ def test_splits_that_the_catalogue_accepts_share_no_row_whatever_the_log(declare
         except BadRequest:
             continue
         chosen = splits.mask(split, batch_of(rows), keys, catalog)
-        places = range(40) if chosen is None else np.flatnonzero(chosen)
+        positions = range(40) if chosen is None else np.flatnonzero(chosen)
         taken[name] = {
-            (region, day, int(place))
+            (region, day, int(position))
             for region in ("ningbo", "hangzhou")
             for day in dates
             if splits.admits(split, {"region": region, "dt": str(day)}, date_key="dt")
-            for place in places
+            for position in positions
         }
     assert all(not a & b for a, b in combinations(taken.values(), 2))
 
@@ -275,12 +275,12 @@ def test_an_event_has_one_time_whatever_the_unit_or_zone_it_is_written_in(
     per_second = int(splits.PER_SECOND[unit])
     number = pa.array([moment * per_second])
     stamped = pa.array([moment * int(splits.PER_SECOND[written])]).cast(pa.timestamp(written, zone))
-    found = [
+    results = [
         splits.seconds_of(number, unit=unit, time_zone=zone),
         splits.seconds_of(stamped, unit=unit, time_zone=zone),
         splits.seconds_of(stamped.cast(pa.timestamp(written, "Asia/Tokyo")), time_zone=zone),
     ]
-    assert [seconds.tolist() for seconds in found] == [[moment]] * 3
+    assert [seconds.tolist() for seconds in results] == [[moment]] * 3
     float_number = number.cast(pa.float64(), safe=False)
     assert splits.seconds_of(float_number, unit=unit) == pytest.approx([moment], abs=1e-6)
 
@@ -359,11 +359,11 @@ def test_check_tells_of_a_wrong_unit_once_and_not_again_for_each_split(tmp_path)
     write_file(tmp_path / "events/a.parquet", draw_rows(40))
     catalog = by_time(days=[0, 0])
     log = catalog.log.model_copy(update={"event_time_unit": "ms"})
-    found = check_log(
+    findings = check_log(
         catalog.model_copy(update={"log": log}), str(tmp_path), sample_rows=100
     ).findings
-    assert [f.level for f in found if "in milliseconds, the unit" in f.what] == ["refuse"]
-    assert not [f for f in found if f.what.startswith("split")]
+    assert [f.level for f in findings if "in milliseconds, the unit" in f.what] == ["refuse"]
+    assert not [f for f in findings if f.what.startswith("split")]
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
@@ -391,8 +391,10 @@ def test_files_of_two_units_are_refused_whichever_of_them_is_declared(tmp_path):
     with pytest.raises(BadLog, match=r"millis.parquet: .*some files only are so, write all in one"):
         read_dates(str(tmp_path / "events"), catalog)
     log = catalog.log.model_copy(update={"event_time_unit": "ms"})
-    told = r"1970-01-21 in seconds.parquet \(1 of 2 files are so\) and 2026-10-03 in millis.parquet"
-    with pytest.raises(BadLog, match=told):
+    expected = (
+        r"1970-01-21 in seconds.parquet \(1 of 2 files are so\) and 2026-10-03 in millis.parquet"
+    )
+    with pytest.raises(BadLog, match=expected):
         read_dates(str(tmp_path / "events"), catalog.model_copy(update={"log": log}))
 
 
@@ -411,13 +413,13 @@ def test_a_date_column_is_an_event_time_of_whole_days(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("times", "told"),
+    ("times", "message"),
     [
         pytest.param(["2026-10-01"] * 4, "string, expected time .*an Arrow timestamp", id="text"),
         pytest.param([None] * 4, "event_time is null in all 4 rows of 1 files", id="nulls"),
     ],
 )
-def test_a_log_without_a_date_says_what_its_times_are(tmp_path, times, told):
+def test_a_log_without_a_date_says_what_its_times_are(tmp_path, times, message):
     rows = draw_rows(4)
     kind = pa.string() if times[0] else pa.int64()
     write_file(
@@ -426,7 +428,7 @@ def test_a_log_without_a_date_says_what_its_times_are(tmp_path, times, told):
             rows.schema.get_field_index("event_time"), "event_time", pa.array(times, kind)
         ),
     )
-    with pytest.raises(BadLog, match=told):
+    with pytest.raises(BadLog, match=message):
         open_log(by_time(days=[0, 0]), str(tmp_path), wanted=["tune"])
 
 
@@ -448,10 +450,10 @@ def test_a_few_odd_times_are_no_other_unit(times):
 def test_milliseconds_of_some_files_only_are_refused_where_they_are_read(tmp_path):
     times = pa.array([1_790_812_800] * 3)
     rows = draw_rows(3)
-    place = tmp_path / "events" / "region=ningbo"
-    write_file(place / "dt=2026-10-01/a.parquet", rows.set_column(1, "event_time", times))
+    path = tmp_path / "events" / "region=ningbo"
+    write_file(path / "dt=2026-10-01/a.parquet", rows.set_column(1, "event_time", times))
     late = pa.array([1_790_899_200_000] * 3)
-    write_file(place / "dt=2026-10-02/a.parquet", rows.set_column(1, "event_time", late))
+    write_file(path / "dt=2026-10-02/a.parquet", rows.set_column(1, "event_time", late))
     tasks = [{"label": "click", "kind": "click", "matures_after": "P1D"}]
     catalog = small_catalog(tasks=tasks, splits={"tune": {"days": [0, 1]}})
     with pytest.raises(BadLog, match=r"dt=2026-10-02/a\.parquet: event_time .*milliseconds"):

@@ -20,12 +20,12 @@ CATALOG = small_catalog(
 
 
 def rows(users: list[str | None], items: list[int | None], hist: list[list[int] | None]):
-    held = draw_rows(len(users)).append_column("region", pa.array(["a"] * len(users)))
+    table = draw_rows(len(users)).append_column("region", pa.array(["a"] * len(users)))
     changed = {"user_id": pa.array(users), "item_id": pa.array(items, pa.int64())}
     changed["hist"] = pa.array(hist, pa.list_(pa.int64()))
     for name, column in changed.items():
-        held = held.set_column(held.schema.get_field_index(name), name, column)
-    return batch_of(held)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return batch_of(table)
 
 
 TAUGHT = rows(["u", "u"], [1, 2], [[3], []])

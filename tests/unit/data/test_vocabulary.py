@@ -147,12 +147,12 @@ def test_an_encoding_keeps_the_kind_of_its_ids(tmp_path):
 
 def test_an_encoding_from_before_kinds_is_read_and_a_newer_one_refused(tmp_path):
     vocabulary.save(encoding_of(ROWS, small_catalog()), tmp_path)
-    place = tmp_path / "encoding.json"
-    document = json.loads(place.read_text())
+    path = tmp_path / "encoding.json"
+    document = json.loads(path.read_text())
     old = {"statistics": document["statistics"]}
-    place.write_text(json.dumps(old))
+    path.write_text(json.dumps(old))
     assert vocabulary.load(tmp_path).kinds == {}
-    place.write_text(json.dumps({**document, "format": document["format"] + 1}))
+    path.write_text(json.dumps({**document, "format": document["format"] + 1}))
     with pytest.raises(OtherFormat, match="newer version"):
         vocabulary.load(tmp_path)
 
@@ -194,13 +194,13 @@ def test_an_encoding_survives_the_disk(tmp_path):
     empty = replace(
         encoding, vocabularies={**encoding.vocabularies, "none": np.zeros(0, np.uint64)}
     )
-    for held in (encoding, empty):
-        vocabulary.save(held, tmp_path)
+    for each in (encoding, empty):
+        vocabulary.save(each, tmp_path)
         back = vocabulary.load(tmp_path)
-        assert vocabulary.schema_hash(catalog, back) == vocabulary.schema_hash(catalog, held)
-        assert back.statistics == held.statistics
-        assert back.vocabularies.keys() == held.vocabularies.keys()
-        assert all((back.vocabularies[k] == v).all() for k, v in held.vocabularies.items())
+        assert vocabulary.schema_hash(catalog, back) == vocabulary.schema_hash(catalog, each)
+        assert back.statistics == each.statistics
+        assert back.vocabularies.keys() == each.vocabularies.keys()
+        assert all((back.vocabularies[k] == v).all() for k, v in each.vocabularies.items())
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no json", "no statistics"])

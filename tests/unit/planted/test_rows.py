@@ -31,9 +31,9 @@ def test_histories_hold_clicks_strictly_before_the_event_and_only_those(log):
     for row in events.to_pylist():
         past = clicks.setdefault(row["user_id"], [])
         strictly = [item for at, item in past if at < row["event_time"]]
-        seen = row["hist_item_ids"]
+        ids = row["hist_item_ids"]
         ends = range(len(strictly), max(-1, len(strictly) - 80), -1)
-        assert any(strictly[max(0, end - 20) : end] == seen for end in ends)
+        assert any(strictly[max(0, end - 20) : end] == ids for end in ends)
         if row["label_click"]:
             past.append((row["event_time"], row["item_id"]))
     assert max(len(h) for h in column(log.events, "hist_item_ids")) == 20

@@ -19,7 +19,7 @@ def refused(document: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         pytest.param(
             {"log__leak_columns": ["price"]},
@@ -164,8 +164,8 @@ def refused(document: dict[str, Any]) -> str:
         ),
     ],
 )
-def test_a_contradiction_is_refused_with_its_place_and_what_to_do(changes, told):
-    assert told in refused(catalog_document(**changes))
+def test_a_contradiction_is_refused_with_its_place_and_what_to_do(changes, message):
+    assert message in refused(catalog_document(**changes))
 
 
 @pytest.mark.parametrize(
@@ -254,12 +254,12 @@ def test_a_leak_column_decides_nothing(setting):
     if setting in HARMLESS:
         Catalog.model_validate(document)
         return
-    told = f"{setting} names 'click', which is declared a leak column"
-    assert told in refused(document)
+    message = f"{setting} names 'click', which is declared a leak column"
+    assert message in refused(document)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         (
             {"domain__keys": ["region", "event_id"]},
@@ -286,12 +286,12 @@ def test_a_leak_column_decides_nothing(setting):
         ({"tables__slot__width": 10**9}, "tables.slot.width"),
     ],
 )
-def test_what_no_catalogue_means_is_refused_with_its_key(changes, told):
-    assert told in refused(catalog_document(**changes))
+def test_what_no_catalogue_means_is_refused_with_its_key(changes, expected):
+    assert expected in refused(catalog_document(**changes))
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_boundaries_are_numbers(broken):
     feature = {"kind": "numeric", "name": "price", "boundaries": [1.0, broken]}
-    told = refused(catalog_document(features=[feature], tables={}))
-    assert "features.0.numeric.boundaries.1" in told
+    message = refused(catalog_document(features=[feature], tables={}))
+    assert "features.0.numeric.boundaries.1" in message

@@ -37,5 +37,5 @@ def test_ordinary_values_stand_in_the_name_as_they_are():
 def test_the_names_of_rows_are_the_names_of_their_domains(rows):
     columns = {"k=1": [a for a, _ in rows], "k/2": [b for _, b in rows]}
     batch = pa.RecordBatch.from_pydict(columns)
-    found = domain_names(batch, ("k=1", "k/2")).to_pylist()
-    assert found == [Domain((("k=1", a), ("k/2", b))).name for a, b in rows]
+    result = domain_names(batch, ("k=1", "k/2")).to_pylist()
+    assert result == [Domain((("k=1", a), ("k/2", b))).name for a, b in rows]

@@ -50,7 +50,7 @@ def test_every_example_is_a_value_that_the_key_takes(document, name):
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("annotation", "expected"),
     [
         (str | None, "text"),
         (tuple[str, ...], "list of text"),
@@ -60,5 +60,5 @@ def test_every_example_is_a_value_that_the_key_takes(document, name):
         (datetime.timedelta | None, "ISO 8601 duration"),
     ],
 )
-def test_types_are_said_in_words(found, told):
-    assert type_name(found) == told
+def test_types_are_said_in_words(annotation, expected):
+    assert type_name(annotation) == expected

@@ -239,8 +239,10 @@ def test_an_epoch_driven_step_by_step_is_the_epoch_of_a_run():
         steps.append(step)
         assert math.isfinite(step.loss)
     assert torch.equal(driven.bank.flat_KN, run.bank.flat_KN)
+    moves = sum(step.kernels for step in steps)
     assert losses == [driven.mean_loss(steps, 0)]
-    assert sum(step.kernels for step in steps) == sum(steps_of(rows, run.stage) for rows in SIZES)
+    assert losses == pytest.approx([sum(step.loss for step in steps) / moves])
+    assert moves == sum(steps_of(rows, run.stage) for rows in SIZES)
 
 
 def test_an_epoch_that_is_left_early_has_moved_only_the_kernels_of_its_steps():

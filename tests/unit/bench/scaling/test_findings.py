@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.bench import scaling
-from iak.pipeline.bench.finetune.counters import moved
+from iak.pipeline.bench.counters import moved
 from iak.pipeline.bench.scaling import findings, measured
 from iak.pipeline.bench.scaling.links import (
     Counted,
@@ -26,7 +26,7 @@ from iak.pipeline.bench.scaling.links import (
     share_sent,
     traffic_of,
 )
-from iak.pipeline.bench.scaling.measured import Found, Seen
+from iak.pipeline.bench.scaling.measured import CaseResult, WorkerResult
 from iak.pipeline.bench.scaling.timeline import COMPUTE, INPUT, WAITING, Profile, Timeline, parts_of
 from iak.pipeline.bench.scaling.turns import Turns
 from iak.pipeline.bench.scaling.workloads import NAMES, Took
@@ -189,7 +189,7 @@ def test_a_lone_worker_sends_nothing_in_the_simulation():
 def seen(name, rows, workers, *, seconds):
     moving = {"allreduce": 0.1 * seconds} if workers > 1 else {}
     took = Took(steps=1, rows=rows * workers, seconds=seconds, input_s=0.0)
-    return Seen(
+    return CaseResult(
         name=name,
         rows=rows,
         took=(took,),
@@ -208,7 +208,7 @@ def measured_findings(spec, *, slower):
     """One worker takes 1 ms a row; of two, each takes `slower` times that."""
     by_count = {
         workers: [
-            Found(
+            WorkerResult(
                 cases=tuple(
                     seen(n, rows, workers, seconds=1e-3 * rows * (slower if workers > 1 else 1))
                     for n in NAMES

@@ -1,0 +1,137 @@
+"""Run a benchmark of this project: `python -m infra.benchmarks NAME [settings]`.
+
+Benchmarks and scripts run in a checkout; the installed package does not hold them. What users run
+on their own cluster is `iak bench sharding` and `iak bench scaling`.
+"""
+
+import importlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = "python -m infra.benchmarks"
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """A benchmark with settings, a record and a picture."""
+
+    spec: str
+    """Name of its class in specs.py."""
+    help: str
+
+
+BENCHMARKS = {
+    "data": Benchmark(
+        spec="BenchDataSpec",
+        help="How fast rows become batches, against raw decoding",
+    ),
+    "finetune": Benchmark(
+        spec="BenchFinetuneSpec",
+        help="What a night costs on a frozen base, against full fine-tuning",
+    ),
+    "tables": Benchmark(
+        spec="BenchTablesSpec",
+        help="Whether a night costs more on a table of a billion rows than on a small one",
+    ),
+    "faults": Benchmark(
+        spec="BenchFaultsSpec",
+        help="What becomes of a run when a file, a disk or a process under it is damaged",
+    ),
+}
+SCRIPTS = {
+    "mapped": "Compare tables in shares with tables mapped from disk: start, memory, lookups",
+    "schedules": "Tune each public log by several schedules and seeds",
+    "seven_logs": "Run pretrain, finetune and evaluate on each public log",
+    "readme": "Write the records of a folder into infra/benchmarks/README.md",
+    "faults_readme": "Write a record of `faults` into tests/faults/README.md",
+}
+"""Modules of this folder, each with a `main(words)` that returns an exit code."""
+IN_THE_PACKAGE = ("sharding", "scaling")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run what the first word names.
+
+    Args:
+        words: as they follow `python -m infra.benchmarks`.
+
+    Returns:
+        Exit code: 0 ok, 1 a target is missed and `check_targets` is set, 2 bad request.
+    """
+    if not words or words[0] in ("--help", "-h"):
+        print(_help())
+        return 0
+    name, *rest = words
+    if name in BENCHMARKS:
+        return _run_benchmark(name, rest)
+    if name in SCRIPTS:
+        return _run_script(name, rest)
+    print(f"error: {_unknown(name)}", file=sys.stderr)
+    return 2
+
+
+def _run_benchmark(name: str, words: Sequence[str]) -> int:
+    from iak.jobs.bench import run_benchmark
+    from iak.jobs.cli import Command, run_command
+    from iak.schemas.bench import BenchSpec
+
+    benchmark = BENCHMARKS[name]
+    command = Command(
+        name=f"{PROGRAM} {name}",
+        kind=getattr(importlib.import_module("infra.benchmarks.specs"), benchmark.spec),
+        help=benchmark.help,
+        example=f"{PROGRAM} {name} --smoke",
+        files=(CONFIGS / f"{name}.toml",),
+        smoke_files=(CONFIGS / "smoke" / f"{name}.toml",),
+    )
+    typed = shlex.join([*PROGRAM.split(), name, *words])
+
+    def start(spec: object) -> int:
+        assert isinstance(spec, BenchSpec)
+        measure = importlib.import_module(f"infra.benchmarks.{name}").measure
+        return run_benchmark(name, spec, lambda report: measure(spec, report), typed)
+
+    try:
+        return run_command(command, words, start)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run_script(name: str, words: Sequence[str]) -> int:
+    run: Callable[[Sequence[str]], int] = importlib.import_module(f"infra.benchmarks.{name}").main
+    return run(words)
+
+
+def _help() -> str:
+    width = max(map(len, (*BENCHMARKS, *SCRIPTS)))
+    lines = [
+        f"Usage: {PROGRAM} NAME [settings]",
+        "",
+        "Run in a checkout of the project. `NAME --help` lists the settings of each.",
+        "",
+        "Benchmarks (each writes NAME.json, a record, and NAME.png into out=FOLDER;",
+        "--smoke runs a small size that only shows that it works):",
+        *(f"  {name:<{width}}  {benchmark.help}" for name, benchmark in BENCHMARKS.items()),
+        "",
+        "Scripts:",
+        *(f"  {name:<{width}}  {help_}" for name, help_ in SCRIPTS.items()),
+        "",
+        "What users run on their own cluster: iak bench sharding, iak bench scaling",
+    ]
+    return "\n".join(lines)
+
+
+def _unknown(name: str) -> str:
+    if name in IN_THE_PACKAGE:
+        return f"'{name}' belongs to the installed package: iak bench {name}"
+    names = ", ".join((*BENCHMARKS, *SCRIPTS))
+    return f"there is no benchmark '{name}'; the names are {names}. See {PROGRAM} --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,42 @@
+"""One bad input, and what became of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["settings", "paths", "catalogues", "files"]
+Verdict = Literal["refused by name", "wrong", "crashed"]
+
+
+def nothing(_folder: Path) -> None:
+    """Make no file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadInput:
+    """A command that must be refused."""
+
+    kind: Kind
+    name: str
+    """What is bad about it; no other item has this name."""
+    words: tuple[str, ...]
+    """As they follow `iak`; `{folder}` stands for the item's own folder."""
+    must_name: tuple[str, ...]
+    """What the refusal must say: the name of the setting, or of the file."""
+    make: Callable[[Path], None] = nothing
+    """Write the files that it needs into its folder."""
+    reaches_job: bool = False
+    """Whether the verb's job must begin to find it: otherwise it ends with the settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What `iak` did with a bad input."""
+
+    kind: Kind
+    name: str
+    outcome: Verdict
+    """`wrong`: it was accepted, or refused without saying what; `crashed`: with a traceback."""
+    message: str
+    """What the user saw."""

@@ -1,0 +1,346 @@
+"""Bad settings and paths of every verb, as they follow from its spec."""
+
+import functools
+import types
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, MinLen
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from iak.jobs._paths import roles_of
+from iak.jobs.cli import VERBS, spec_class
+from iak.schemas.paths import Role
+from infra.benchmarks.bad_inputs.items import BadInput
+
+HUGE = "1" + "0" * 30
+NEEDED: dict[str, dict[str, str]] = {
+    "check": {"catalog": "frappe", "data_root": "{folder}/nowhere"},
+    "pretrain": {
+        "catalog": "frappe",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
+    },
+    "finetune": {
+        "catalog": "frappe",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
+        "base": "{folder}/folder",
+    },
+    "evaluate": {
+        "catalog": "frappe",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
+        "base": "{folder}/folder",
+    },
+    "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
+    "init": {"log": "{folder}/nowhere"},
+    "show": {"path": "{folder}/folder"},
+    "synth": {"out": "{folder}/log"},
+    "plan": {"catalog": "planted"},
+    "submit": {"command": "check"},
+    "registry list": {"registry": "{place}/folder"},
+    "registry show": {"registry": "{place}/folder"},
+    "registry diff": {"registry": "{place}/folder"},
+    "registry promote": {"registry": "{place}/registry", "run": "{place}/folder"},
+    "registry rollback": {"registry": "{place}/folder", "domain": "pooled"},
+    "registry verify": {"registry": "{place}/folder"},
+    "registry gc": {"registry": "{place}/folder"},
+}
+"""What a verb cannot do without, by verb."""
+_OF_A_KNOWN_ONE = 2
+"""Values that are tried of a setting that another verb has as well: it is read alike there."""
+_NO_TEXT = ("nul\0byte", "line\nend", "half\udcffbyte")
+
+
+class Leaf(NamedTuple):
+    """A setting of a verb that holds a value, not further settings."""
+
+    name: str
+    annotation: Any
+    metadata: list[Any]
+    is_required: bool
+
+
+def bad_settings() -> Iterator[BadInput]:
+    """Yield, for every setting of every verb, values that it cannot have."""
+    tried: set[tuple[str, str]] = set()
+    for verb in _verbs():
+        for leaf in leaves(spec_class(verb)):
+            yield _misspelt(verb, leaf.name)
+            is_known = (leaf.name, str(leaf.annotation)) in tried
+            tried.add((leaf.name, str(leaf.annotation)))
+            for value in bad_values(leaf)[: _OF_A_KNOWN_ONE if is_known else None]:
+                yield _setting(verb, leaf.name, value)
+            if is_known:
+                continue
+            for literal in bad_literals(leaf):
+                yield _in_a_file(verb, leaf.name, literal)
+    yield from _hand_written()
+
+
+def bad_paths() -> Iterator[BadInput]:
+    """Yield, for every path of every verb, what it cannot be."""
+    for verb in _verbs():
+        for leaf in leaves(spec_class(verb)):
+            if plain_type(leaf.annotation) is Path:
+                yield from _paths(verb, leaf)
+
+
+def _verbs() -> list[str]:
+    return [verb for verb in VERBS if verb != "doctor"]
+
+
+@functools.cache
+def leaves(kind: type[BaseModel], below: str = "") -> list[Leaf]:
+    """Return every setting of a spec, with its dotted name."""
+    settings: list[Leaf] = []
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        full = f"{below}{field.alias or name}"
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            settings += leaves(inner, f"{full}.")
+        else:
+            settings.append(Leaf(full, inner, _metadata(field), field.is_required()))
+    return settings
+
+
+def _metadata(field: FieldInfo) -> list[Any]:
+    """Return what bounds a field, from itself and from inside a union with None."""
+    return [*field.metadata, *_inner_metadata(field.annotation)]
+
+
+def _inner_metadata(annotation: Any) -> list[Any]:  # noqa: ANN401 - any annotation
+    bounds: list[Any] = []
+    if get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            bounds += _inner_metadata(member)
+    if get_origin(annotation) is Annotated:
+        inner, *entries = get_args(annotation)
+        bounds += _inner_metadata(inner)
+        for entry in entries:
+            bounds += entry.metadata if isinstance(entry, FieldInfo) else [entry]
+    return bounds
+
+
+def plain_type(annotation: Any) -> Any:  # noqa: ANN401 - any annotation
+    """Return a type without its bounds, and without a None that it also takes."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [m for m in get_args(annotation) if m is not type(None)]
+        return plain_type(members[0])
+    return annotation
+
+
+def _lowest(metadata: list[Any]) -> float:
+    """Return the lowest value that bounds leave; minus infinity without one."""
+    bounds = [float(str(e.ge)) for e in metadata if isinstance(e, Ge)]
+    bounds += [float(str(e.gt)) + 1e-9 for e in metadata if isinstance(e, Gt)]
+    return max(bounds, default=float("-inf"))
+
+
+def bad_values(leaf: Leaf) -> list[str]:
+    """Return texts of the command line that a setting cannot have."""
+    kind, lowest = plain_type(leaf.annotation), _lowest(leaf.metadata)
+    origin = get_origin(kind)
+    if kind is bool:
+        return ["maybe", "2", "nan"]
+    if kind in (int, float):
+        too_low = [text for text in ("-1", "0") if float(text) < lowest]
+        odd = ["1.5", "1_0.5"] if kind is int else ["1,5"]
+        return ["nan", "inf", "-inf", "1e23", HUGE, "text", "", "[1, 2]", *odd, *too_low]
+    if origin is Literal:
+        return ["nonsense", "", str(get_args(kind)[0]).upper() + "x"]
+    if kind is date:
+        return ["tomorrow", "2026-13-45", "nan", ""]
+    if origin is tuple:
+        return _bad_lists(leaf, kind)
+    if origin is dict and plain_type(get_args(kind)[1]) in (int, float):
+        return []  # under a name of its own: see _bad_entries
+    return []
+
+
+def _bad_lists(leaf: Leaf, kind: Any) -> list[str]:  # noqa: ANN401 - any annotation
+    item = get_args(kind)[0]
+    inner = Leaf(leaf.name, item, _inner_metadata(item), is_required=False)
+    lists = [f"[{v}]" for v in bad_values(inner) if v and not v.startswith("[") and v != "1,5"]
+    lists = [text for text in lists if plain_type(item) in (int, float) and text[1:2] != "t"]
+    return [*lists, *(["[]"] if any(isinstance(e, MinLen) for e in leaf.metadata) else [])]
+
+
+def bad_literals(leaf: Leaf) -> list[str]:
+    """Return values as TOML writes them that a setting cannot have."""
+    kind, lowest = plain_type(leaf.annotation), _lowest(leaf.metadata)
+    origin = get_origin(kind)
+    if kind in (int, float):
+        too_low = [text for text in ("-1", "0") if float(text) < lowest]
+        half = ["1.5"] if kind is int else []
+        is_text_too = any(plain_type(member) is str for member in get_args(leaf.annotation))
+        text = [] if is_text_too else ['"text"']
+        return ["nan", "inf", "1e23", HUGE, "true", "[1]", "{ a = 1 }", *text, *half, *too_low]
+    if kind is bool:
+        return ['"maybe"', "2", "[true]", "nan"]
+    if kind in (str, Path) or origin is Literal:
+        return ["1", "true", "[1]", "{ a = 1 }", '"nul\\u0000byte"']
+    if origin is dict:
+        inner = get_args(kind)[1]
+        entry = Leaf(leaf.name, inner, _inner_metadata(inner), is_required=False)
+        return ["1", "true", *(f"{{ some = {text} }}" for text in bad_literals(entry))]
+    if origin is tuple:
+        return ["{ a = 1 }", "true", "nan"]
+    return []
+
+
+def _words(verb: str, **changes: str) -> tuple[str, ...]:
+    """Return the words of a verb with all that it needs, some settings changed."""
+    settings = NEEDED.get(verb, {}) | changes
+    return (*verb.split(), *(f"{name}={value}" for name, value in settings.items()))
+
+
+def _setting(verb: str, name: str, value: str) -> BadInput:
+    shown = value if len(value) < 20 else f"{value[:6]}... ({len(value)} digits)"
+    return BadInput(
+        kind="settings",
+        name=f"iak {verb} {name}={shown}",
+        words=_words(verb, **{name: value}),
+        must_name=(name,),
+        make=_materials,
+    )
+
+
+def _in_a_file(verb: str, name: str, literal: str) -> BadInput:
+    """Return a value that stands in the file of --config, with its type."""
+    *outer, last = name.split(".")
+    section = f"[{'.'.join(outer)}]\n" if outer else ""
+
+    def make(folder: Path) -> None:
+        _materials(folder)
+        (folder / "settings.toml").write_text(f"{section}{last} = {literal}\n")
+
+    needed = {key: value for key, value in NEEDED.get(verb, {}).items() if key != name}
+    words = (*verb.split(), "--config={folder}/settings.toml")
+    return BadInput(
+        kind="settings",
+        name=f"iak {verb} --config with {name} = {literal}",
+        words=(*words, *(f"{key}={value}" for key, value in needed.items())),
+        must_name=(name,),
+        make=make,
+    )
+
+
+def _misspelt(verb: str, name: str) -> BadInput:
+    """Return a setting with a letter too many at its end."""
+    return BadInput(
+        kind="settings",
+        name=f"iak {verb} {name}q=1",
+        words=_words(verb, **{f"{name}q": "1"}),
+        must_name=(f"{name}q",),
+        make=_materials,
+    )
+
+
+def _materials(folder: Path) -> None:
+    """Make a file, a folder, a link to nothing and a link to itself."""
+    (folder / "file").write_text("text\n")
+    (folder / "folder").mkdir()
+    (folder / "dangling").symlink_to(folder / "gone")
+    (folder / "circle").symlink_to(folder / "circle")
+
+
+def _paths(verb: str, leaf: Leaf) -> Iterator[BadInput]:
+    role = next(roles_of(leaf.metadata, leaf.annotation), None)
+    values = {"empty": "", "blank": " ", "too long a name": "{folder}/" + "n" * 300}
+    values |= {f"with {text!r}": f"{{folder}}/{text}" for text in _NO_TEXT}
+    values |= {"too long a path": "{folder}" + "/folder" * 800}
+    values |= _unfit(role)
+    for what, value in values.items():
+        yield BadInput(
+            kind="paths",
+            name=f"iak {verb} {leaf.name}: {what}",
+            words=_words(verb, **{leaf.name: value}),
+            must_name=(leaf.name,),
+            make=_materials,
+            reaches_job=role is None,  # a catalogue, which the job itself looks for
+        )
+
+
+def _unfit(role: Role | None) -> dict[str, str]:
+    """Return places that are not what a path is for."""
+    links = {"a link to nothing": "{folder}/dangling", "a link to itself": "{folder}/circle"}
+    if role is None:
+        return {"a folder": "{folder}/folder", "missing": "{folder}/gone", **links}
+    wrong = {"a file": "{folder}/file"} if role.is_folder else {"a folder": "{folder}/folder"}
+    if role.is_written:
+        return {**wrong, **links, "below a file": "{folder}/file/below"}
+    return {**wrong, **links, "missing": "{folder}/gone"}
+
+
+def _hand_written() -> Iterator[BadInput]:
+    """Yield what no schema says: words that are no settings, and settings that contradict."""
+    check = _words("check")
+    pretrain, finetune = _words("pretrain"), _words("finetune")
+    for name, words, must_name in (
+        ("an unknown verb", ("pretrian",), "pretrian"),
+        ("an unknown bench", ("bench", "nope"), "nope"),
+        ("a word that is no setting", (*check, "fast"), "fast"),
+        ("a flag that does not exist", (*check, "--fast"), "fast"),
+        ("an equals sign alone", (*check, "="), "="),
+        ("a setting without a name", (*check, "=5"), "=5"),
+        ("--config without a file", (*check, "--config"), "--config"),
+        ("--config twice, one missing", (*check, "--config={folder}/a.toml"), "{folder}/a.toml"),
+        ("a setting twice", (*pretrain, "seed=1", "seed=2"), "seed"),
+        ("a group as a value", (*pretrain, "model=5"), "model"),
+        ("a group twice as deep", (*pretrain, "model.width.x=5"), "model.width.x"),
+        ("allow without from", (*pretrain, "allow=table:x:grown"), "allow"),
+        ("an allowance of nothing", (*pretrain, "from={folder}/folder", "allow=x"), "allow"),
+        ("a task without a name", (*pretrain, "task_weights.=1"), "task_weights"),
+        ("a password in a URI", (*check, "data_root=s3://a:b@c/d"), "data_root"),
+        ("a day before it was asked", (*check, "as_of=0000-01-01"), "as_of"),
+        ("a precision of a table", (*finetune, "tables.precisions.x=int7"), "tables.precisions.x"),
+        ("a negative weight", (*pretrain, "task_weights.ctr=-1"), "task_weights.ctr"),
+        ("a weight that is no number", (*pretrain, "task_weights.ctr=nan"), "task_weights.ctr"),
+        ("a way to cut a table", (*pretrain, "sharding.x=diagonal"), "sharding.x"),
+        ("no command", ("submit", "command="), "command"),
+        ("an address without a scheme", (*_words("submit"), "address=host:8265"), "address"),
+        ("an address of another scheme", (*_words("submit"), "address=ftp://host"), "address"),
+        ("an address with a password", (*_words("submit"), "address=http://a:b@h"), "address"),
+        ("regions twice", (*_words("synth"), "regions=[a, a]"), "regions"),
+        ("regions without a name", (*_words("synth"), 'regions=["A b"]'), "regions"),
+        ("no regions", (*_words("synth"), "regions=0"), "regions"),
+        ("a billion regions", (*_words("synth"), "regions=1000000000"), "regions"),
+        ("fewer rows than days", (*_words("synth"), "rows=10"), "rows"),
+        ("fewer items than shops", (*_words("synth"), "items=5", "shops=50"), "items"),
+        ("days beyond the calendar", (*_words("synth"), "start_date=9999-12-30"), "days"),
+        ("workers that fall", ("bench", "scaling", "workers=[2, 1]"), "workers"),
+        ("a table without a size", ("bench", "sharding", 'tables=["12"]'), "tables"),
+        ("a name that is none", (*_words("init"), "name=9 lives"), "name"),
+        ("a log without a name", ("init",), "log"),
+        ("a run without a name", ("show",), "path"),
+        ("one run to compare", ("compare", "{folder}/folder"), "second"),
+        ("a split that nobody judges", (*_words("compare"), "split=../x"), "split"),
+        ("a cluster that nobody ships", (*_words("plan"), "cluster=8xZ900"), "8xZ900"),
+        ("a cluster of no machines", (*_words("plan"), "cluster=0x8xH100"), "0x8xH100"),
+        ("more machines than exist", (*_words("plan"), f"cluster={HUGE}x8xH100"), "cluster"),
+        ("a sweep without gpus", (*_words("plan"), "sweep=8,16"), "sweep"),
+        ("a sweep of more than exist", (*_words("plan"), f"sweep=gpus={HUGE}"), "sweep"),
+        ("compare and sweep", (*_words("plan"), "compare=8xH100", "sweep=gpus=8"), "compare"),
+        ("an unknown constant", (*_words("plan"), "constants.magic=1"), "constants"),
+        ("a constant that is no number", (*_words("plan"), "constants.step_ms=nan"), "constants"),
+        ("rows of an unknown table", (*_words("plan"), "table_rows.nope=5"), "table_rows"),
+        ("half a quotation", ("submit", "command=check 'a"), "command"),
+        ("a verb that cannot be sent", ("submit", "command=doctor"), "command"),
+        ("a program that is no verb", ("submit", "command=rm -rf x"), "command"),
+        ("a folder that is no checkout", (*_words("submit"), "project={folder}/folder"), "project"),
+    ):
+        yield BadInput(
+            kind="settings",
+            name=name,
+            words=words,
+            must_name=(must_name,),
+            make=_materials,
+            reaches_job=words[0] in ("plan", "submit"),
+        )

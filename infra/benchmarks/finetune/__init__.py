@@ -1,0 +1,57 @@
+"""Measure what a night costs on a frozen base, against what it costs today.
+
+nights    a first and a steady night, whole
+steps     a step of each of them, interleaved; (a) and (b) to their best step
+sweep     (f) K separate fine-tunes against a bank of K
+roofline  the lower bound on the step time; `rates` the machine's ceilings
+ray_share what Ray takes of a tuning loop
+findings  lines, targets, notes
+"""
+
+from typing import Any
+
+from iak.pipeline.base import published_base
+from iak.pipeline.bench.progress import Report, followed
+from iak.pipeline.bench.setup import prepare
+from iak.pipeline.process import run_on_workers
+from iak.schemas.record import Target
+from infra.benchmarks.finetune import findings, nights, rates, ray_share, steps, sweep
+from infra.benchmarks.specs import BenchFinetuneSpec
+
+
+def measure(
+    spec: BenchFinetuneSpec, report: Report
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    """Return the table's lines, the targets, notes, and the machine's ceilings."""
+    progress = spec.out / "finetune.progress.jsonl"
+    with followed(progress, report):
+        ground = prepare(spec, progress, report)
+        ceilings = run_on_workers(rates.rates_on_worker, spec.workers)[0]
+        measured = run_on_workers(steps.steps_on_worker, spec.workers, ground)[0]
+        first, steady = run_on_workers(nights.nights_on_worker, spec.workers, ground, nights.EQUAL)[
+            0
+        ]
+        others = {
+            way.name: run_on_workers(nights.nights_on_worker, spec.workers, ground, way)[0]
+            for way in nights.OTHERS
+        }
+        by_domains = run_on_workers(sweep.sweep_on_worker, 1, ground, spec)[0]
+    progress.unlink(missing_ok=True)
+    ray_rows, ray_target = ray_share.ray_share(spec, report)
+    result = findings.Findings(
+        spec=spec,
+        rates=ceilings,
+        steps=measured,
+        first=first,
+        steady=steady,
+        others=others,
+        sweep=by_domains,
+        window_rows=ground.view("tune").selections["tune"].rows,
+        auc_costs=findings.auc_costs(published_base.open_base(ground.base).manifest.precisions),
+    )
+    return (
+        [*findings.rows_of(result), *ray_rows],
+        [*findings.targets_of(result), ray_target],
+        findings.notes_of(result),
+        dict(findings.limits_of(ceilings)),
+    )

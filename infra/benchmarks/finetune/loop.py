@@ -1,0 +1,61 @@
+"""A loop of tuning steps that asks of its workers what tuning does, to be run with and without Ray.
+
+Nothing in it knows who started the workers: steps through the frozen base, so that all three kinds
+of work are there (products, memory, collectives), and a word of progress after each.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import distributed as dist
+
+from iak.pipeline.base import published_base
+from iak.pipeline.bench import iak_variants
+from iak.pipeline.bench.iak_variants import KernelInputs
+from iak.pipeline.bench.progress import Report
+from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.process import Worker
+
+SECONDS = 20.0
+"""How long the loop runs, about."""
+_EYES = KernelInputs(reads="hx", keeps="recompute")
+
+
+def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
+    """Pass over the tuning rows: as often as asked, or about SECONDS long where asked for 0.
+
+    Returns:
+        `passes`, and the `seconds` between the first one's start and the last one's end.
+    """
+    ground, wanted = work
+    model = iak_variants.open_frozen(ground, worker, "int8")
+    view = ground.view("tune")
+    known = iak_variants.read_split(published_base.open_base(ground.base), view, "tune", worker)
+    through = iak_variants.through_base(model, known, view, _EYES, worker)
+    rows = iak_variants.tuning_rows(through, known, _EYES, worker)
+    slices = iak_variants.slices_of(ground, through, rows, known.domains, worker)
+    warm_up_s = _seconds(slices, 1, report)
+    passes = wanted or _agreed(round(SECONDS / warm_up_s))
+    return {"passes": passes, "seconds": _seconds(slices, passes, report)}
+
+
+def _seconds(slices: iak_variants.Slices, passes: int, report: Report) -> float:
+    dist.barrier()
+    started = time.perf_counter()
+    for done in range(passes):
+        slices.epoch()
+        report(_line(done + 1, passes))
+    dist.barrier()
+    return time.perf_counter() - started
+
+
+def _line(done: int, passes: int) -> Mapping[str, Any]:
+    return {"event": "step", "what": "passes", "step": done, "of": passes}
+
+
+def _agreed(passes: int) -> int:
+    """Worker 0's number."""
+    passes_of_all = [max(passes, 1)]
+    dist.broadcast_object_list(passes_of_all, src=0)
+    return passes_of_all[0]

@@ -1,0 +1,91 @@
+"""Ray's share of a tuning loop.
+
+The loop is the same worker function under Ray Train and under plain gloo. Start-up is left out on
+both sides; what remains is what Ray's daemons and its reports take from workers that share the
+machine with them.
+"""
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from iak.jobs._ray import on_ray
+from iak.pipeline.bench.progress import Report, writer
+from iak.pipeline.bench.setup import BenchSetup, prepare
+from iak.pipeline.process import Worker, run_on_workers
+from iak.schemas.record import Target
+from infra.benchmarks.finetune.loop import loop_on_worker
+from infra.benchmarks.specs import BenchFinetuneSpec
+
+MOST = 0.025
+_ROUNDS = 3
+_SMOKE_PASSES = 3
+_SMALLER: dict[str, Any] = {"rows": 280_000, "table_rows": 400_000, "domains": (100,)}
+"""Starts are left out of the comparison, so what only they depend on is made small."""
+
+
+def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, Any]], Target]:
+    """Lines of the table, and the target, from interleaved rounds of both."""
+    small = spec if spec.smoke else spec.model_copy(update=_SMALLER)
+    with tempfile.TemporaryDirectory(prefix="iak-bench-ray-") as folder:
+        ground = prepare(small, Path(folder) / "progress.jsonl", report)
+        passes = _SMOKE_PASSES if spec.smoke else _plain(ground, 0)["passes"]
+        rounds = []
+        for number in range(1 if spec.smoke else _ROUNDS):
+            report({"event": "ray", "round": number + 1, "passes": passes})
+            rounds.append(_round(ground, passes, Path(folder) / f"ray-{number}", number))
+    plain_s, ray_s = ([round_[side] for round_ in rounds] for side in ("plain", "ray"))
+    share = statistics.median(r / p for r, p in zip(ray_s, plain_s, strict=True)) - 1
+    lines = [
+        {"table": "ray", "what": what, "passes": passes, "seconds": [round(s, 3) for s in seconds]}
+        for what, seconds in (("plain torch.distributed", plain_s), ("Ray Train", ray_s))
+    ]
+    return lines, Target(
+        name="Ray's share of the loop beyond start-up",
+        wanted=f"at most {MOST:.1%}",
+        measured=round(share, 4),
+        is_met=share <= MOST,
+        note="" if share <= MOST else _note(plain_s, ray_s),
+    )
+
+
+def _round(ground: BenchSetup, passes: int, run_dir: Path, number: int) -> dict[str, float]:
+    """Seconds of both, one after the other, in another order each time."""
+    runs = {
+        "plain": lambda: _plain(ground, passes)["seconds"],
+        "ray": lambda: _ray(ground, passes, run_dir)["seconds"],
+    }
+    order = sorted(runs, reverse=bool(number % 2))
+    return {side: float(runs[side]()) for side in order}
+
+
+def _plain(ground: BenchSetup, passes: int) -> dict[str, Any]:
+    return run_on_workers(plain_on_worker, ground.spec.workers, ground, passes)[0]
+
+
+def plain_on_worker(worker: Worker, ground: BenchSetup, passes: int) -> dict[str, Any]:
+    """Run the loop without Ray."""
+    return loop_on_worker(worker, (ground, passes), writer(ground.progress, worker))
+
+
+def _ray(ground: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
+    run_dir.mkdir()
+    return on_ray(
+        loop_on_worker,
+        (ground, passes),
+        title="loop",
+        run_dir=run_dir,
+        workers=ground.spec.workers,
+        device="cpu",
+        max_failures=0,
+    )
+
+
+def _note(plain_s: list[float], ray_s: list[float]) -> str:
+    spread = max(plain_s) / min(plain_s) - 1
+    return (
+        f"rounds of the plain loop differ by {spread:.1%} among themselves; Ray took "
+        f"{[round(s, 2) for s in ray_s]} s, plain {[round(s, 2) for s in plain_s]} s. Its daemons "
+        "share the workers' cores: a core of their own, or fewer reports, would take them out"
+    )

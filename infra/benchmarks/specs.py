@@ -1,0 +1,79 @@
+"""Settings of `python -m infra.benchmarks NAME`: sizes, and how often each variant is measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from iak.schemas.bench import BenchSetupSpec, BenchSpec
+from iak.schemas.job import Precision
+from iak.schemas.numbers import BatchRows, Count, TableRows, Whole, Width, Workers
+
+
+class BenchDataSpec(BenchSpec):
+    """How fast rows become batches, against what decoding their columns costs at least."""
+
+    rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 524_288
+    """Rows of the wide log: 20 columns, two of them histories."""
+    row_group_rows: BatchRows = 65_536
+    """Rows of a Parquet row group."""
+    batch_rows: BatchRows = 8_192
+    """Rows of a batch."""
+    compression: Literal["zstd", "snappy", "lz4", "none"] = "zstd"
+    """Codec of the Parquet pages; what costs less to decode leaves encoding less to hide behind."""
+    prefetch: Annotated[Whole, Field(gt=0, le=10_000)] = 4
+    """Batches that the background thread may be ahead."""
+
+
+class BenchFinetuneSpec(BenchSetupSpec):
+    """What a night costs on a frozen base, against what it costs today."""
+
+    separate_sample: Count = 24
+    """Domains that are tuned one by one, to estimate what all of them would take."""
+    separate_batches: tuple[BatchRows, ...] = (256, 1024, 4096)
+    """Batch sizes of which a separate fine-tune takes the fastest."""
+
+
+class BenchTablesSpec(BenchSpec):
+    """Whether a night costs more on a frozen table of a billion rows than on a small one."""
+
+    rows: TableRows = 1_000_000_000
+    """Rows of the table; all workers together need its bytes and those of the smaller ones."""
+    smaller: Annotated[tuple[TableRows, ...], Field(min_length=1)] = (1_000_000, 100_000_000)
+    """Rows of the tables it is measured against, step by step; the first is the yardstick."""
+    dim: Width = 8
+    """Columns."""
+    precision: Precision = "int8"
+    """Type of its entries."""
+    workers: Workers = 2
+    """gloo workers, one thread each."""
+    batch_rows: BatchRows = 8192
+    """Rows of a tuning step over all workers; each looks up 40 ids, half of them uniform."""
+    domains: Count = 100
+    """Kernels in the bank."""
+    domains_per_step: Count = 8
+    """Kernels that have rows in a step."""
+    slice_steps: Count = 20
+    """Steps of one measured slice."""
+    lookups: BatchRows = 500_000
+    """Ids a worker asks for at once, where lookups alone are timed."""
+    checked_rows: Count = 1_000
+    """Rows that are recomputed and compared, of each table and by each worker."""
+
+
+class BenchFaultsSpec(BenchSpec):
+    """What becomes of a run when a file, a disk or a process under it is damaged."""
+
+    per_play: Count = 3
+    """Faults of each way in which a class injects, at other seeded positions."""
+    per_class: Count = 24
+    """Faults of a class at most, over all its ways."""
+    bad_inputs: Count = 600
+    """Bad files, catalogues, settings and paths that are tried."""
+    fewest_faults: Count = 400
+    """Target: faults that are injected at least."""
+    fewest_inputs: Count = 600
+    """Target: bad inputs that are tried at least."""
+    undamaged: Annotated[Whole, Field(ge=2, le=100)] = 3
+    """Undamaged runs of each attempt, which must agree; seconds are compared with their median."""
+    workers: Workers = 2
+    """Faults that are played at the same time, each by a process of one thread."""

@@ -1,0 +1,114 @@
+"""The front door of a base at work: published files in, a frozen model on every worker out.
+
+    published = open_base(folder)
+    base = FrozenBase.load(published, tables, placement, worker)
+    base.model.represent(batch.ids, batch.numeric_BN)
+
+Nothing trains behind this door. `FrozenBase.digest` proves that nothing changed.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from iak.pipeline.base import precision
+from iak.pipeline.base.published_base import PublishedBase, build_model, files_of, table_shapes
+from iak.pipeline.model.frozen import Digest
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.base_weights import read_frozen_base
+from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.mapped import MapFolder
+from iak.pipeline.sharding.placement_rule import lay_out
+from iak.pipeline.sharding.shard import digest_model
+from iak.schemas.job import FrozenTablesSpec
+from iak.schemas.plan import PlacementSpec
+
+MAPPED = "mapped"
+"""Folder of mapped tables, beside the base."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenBase:
+    """A published base whose tables are frozen and spread over the workers."""
+
+    published: PublishedBase
+    model: Recommender
+    """In evaluation mode, without gradients. Its `represent` and `forward` are collective calls
+    where tables are sharded."""
+    worker: Worker
+
+    @classmethod
+    def load(
+        cls,
+        published: PublishedBase,
+        tables: FrozenTablesSpec,
+        placement: PlacementSpec,
+        worker: Worker,
+        *,
+        map_folder: Path | None = None,
+    ) -> Self:
+        """Load a published base with its tables frozen; a collective call.
+
+        Args:
+            published: the base, from `open_base`.
+            tables: the precision of the tables, what it may cost, and whether they are mapped.
+            placement: where the tables lie. Mapped tables lie whole on every machine instead.
+            worker: this process; a process group is up where there are several.
+            map_folder: folder for mapped tables, on a disk of this machine; beside the base when
+                absent.
+
+        Raises:
+            BadRequest: a precision costs the base more than it may, or nobody measured it; or the
+                plan is not for this base, these workers or these precisions.
+            Corrupt: a file is not what was published.
+        """
+        for sentence in precision.check(published.manifest, tables):
+            _log.warning(sentence)
+        precisions = precision.precisions_of(published.manifest, tables)
+        shapes = table_shapes(published.catalog, published.encoding, width=published.model.width)
+        model = read_frozen_base(
+            # The published weights replace every value, so that the seed does not matter.
+            build_model(published.catalog, published.encoding, published.model, seed=0),
+            lay_out(shapes, placement, worker=worker, precisions=precisions),
+            precisions=precisions,
+            directory=published.folder,
+            entries=files_of(published),
+            worker=worker,
+            mapped_at=_map_folder(published, tables, map_folder) if tables.mapped else None,
+        )
+        return cls(published=published, model=model, worker=worker)
+
+    @property
+    def tables(self) -> FrozenTables:
+        """This worker's part of the tables."""
+        assert isinstance(self.model.tables, FrozenTables)
+        return self.model.tables
+
+    @property
+    def heads(self) -> Heads:
+        """The towers of all tasks."""
+        return self.model.heads
+
+    def digest(self) -> Digest:
+        """Return the digest of every table and dense weight; a collective call.
+
+        It is the same for any number of workers and any plan.
+        """
+        return digest_model(self.model, self.worker)
+
+
+def _map_folder(
+    published: PublishedBase, tables: FrozenTablesSpec, folder: Path | None
+) -> MapFolder:
+    """Return where a base's tables are mapped from: a folder named for its fingerprint."""
+    fingerprint = published.manifest.fingerprint
+    return MapFolder(
+        path=(folder or published.folder.parent / MAPPED) / fingerprint[:16],
+        base_fingerprint=fingerprint,
+        is_verified=tables.verify_mapped,
+        days=tables.mapped_days,
+    )

@@ -1,0 +1,325 @@
+"""The variants of this project: frozen tables, a trunk without autograd, a bank of kernels.
+
+Slices are epochs of `CohortTuner` over some of the domains, driven step by step. Nothing of the
+tuning itself is written a second time here.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import nn
+
+from iak.pipeline.activations import rows as tuning
+from iak.pipeline.activations.buffer import ActivationBuffer, StandardizedBase
+from iak.pipeline.activations.represent import DTYPES
+from iak.pipeline.activations.rows import ReadPiece, RowSource, SplitRows, TuningRows
+from iak.pipeline.activations.standardizer import fit_standardizer
+from iak.pipeline.base import precision as precisions
+from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.bench.torchrec_variants import kernel_shape
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.view import LogView
+from iak.pipeline.iak.bank import Bank, stack
+from iak.pipeline.iak.kernel import fresh
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.tuning.levels import find_domains
+from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage
+from iak.schemas.domain import POOLED
+from iak.schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
+from iak.schemas.log import Catalog
+from iak.schemas.plan import PlacementSpec
+
+ROW_WISE_FROM_ROWS = 10_000
+_SAMPLE_ROWS = 4096
+_LEVEL = 1
+"""Of the domains, below the pooled kernel."""
+Reads = Literal["h", "hx"]
+
+
+def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Recommender:
+    """Open the published base, frozen, its tables in `precision`, whatever its error."""
+    return FrozenBase.load(
+        published_base.open_base(ground.base),
+        FrozenTablesSpec(precision=precision, tolerance=precisions.ANYTHING),
+        PlacementSpec(row_wise_from_rows=ROW_WISE_FROM_ROWS),
+        worker,
+    ).model
+
+
+def stage_of(ground: BenchSetup, stage: StageSpec, **changes: int) -> Stage:
+    """Return a stage as `iak finetune` makes it, with steps of the bench's rows.
+
+    Args:
+        ground: the bench's settings.
+        stage: of one level.
+        changes: settings of the stage that the bench sets otherwise.
+    """
+    spec = ground.spec
+    return Stage(
+        spec=stage.model_copy(update=changes),
+        beta=spec.kernel.beta,
+        step_rows=spec.batch_rows,
+        seed=spec.seed,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """This worker's rows of a split, and their domains, largest first."""
+
+    source: RowSource
+    rows: SplitRows
+    domains: tuple[str, ...]
+    counts: Mapping[str, int]
+    """Rows of each domain over all workers."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The log's, cut into these domains."""
+        return self.source.reader.catalog
+
+
+def read_split(
+    opened: PublishedBase, view: LogView, split: str, worker: Worker, tuned: Sequence[str] = ()
+) -> Known:
+    """Read a split's rows without a cache, and find its domains unless they are given."""
+    reader = Reader(
+        selection=view.selections[split],
+        catalog=view.catalog,
+        encoding=opened.encoding,
+        rank=worker.rank,
+        world=worker.world,
+        as_of=view.as_of,
+    )
+    source = RowSource(reader=reader, store=None, contract=Counter())
+    rows = source.read()
+    if tuned:
+        return Known(source=source, rows=rows, domains=tuple(tuned), counts={})
+    names = find_domains(rows.known, view.catalog.domain, worker)
+    return Known(source=source, rows=rows, domains=names.tuned[-1], counts=names.rows[-1])
+
+
+def some_of(known: Known, wanted_rows: int) -> tuple[str, ...]:
+    """Every n-th domain by size, which together have about so many rows: small and large ones."""
+    step = max(1, round(sum(known.counts.values()) / wanted_rows))
+    return known.domains[step // 2 :: step]
+
+
+def only(known: Known, domains: Sequence[str]) -> Known:
+    """Return the rows of these domains, as if the log had no others."""
+    column = known.rows.known.column(f"l.{_LEVEL}").cast(pa.string())
+    wanted = pc.is_in(column, value_set=pa.array(domains)).combine_chunks()
+    pieces, first = [], 0
+    for read in known.rows.pieces:
+        mask = wanted.slice(read.first, read.piece.rows)
+        features = known.source.features_of(read).filter(mask)
+        here = replace(read.piece, start=0, stop=len(features))
+        pieces.append(ReadPiece(piece=here, first=first, features=features))
+        first += len(features)
+    return Known(
+        source=known.source,
+        rows=SplitRows(known=known.rows.known.filter(wanted), pieces=tuple(pieces)),
+        domains=tuple(domains),
+        counts={name: known.counts[name] for name in domains},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelInputs:
+    """What the kernels read, and where it comes from."""
+
+    reads: Reads
+    keeps: Literal["recompute", "bf16", "fp32"]
+    narrow: int = 0
+    """Components that x is narrowed to; 0 leaves it."""
+    product: Literal["fp32", "bf16"] = "fp32"
+    """Type of the encoder's first product."""
+    trunk: Literal["fp32", "bf16"] = "fp32"
+    """Type of the trunk's products."""
+
+    @property
+    def inputs(self) -> str:
+        """What tells apart kernels that cannot share a bank."""
+        return f"{self.reads}{self.narrow or ''}"
+
+
+def through_base(
+    model: nn.Module, known: Known, view: LogView, eyes: KernelInputs, worker: Worker
+) -> StandardizedBase:
+    """Return the frozen base with a standardizer fitted on some rows."""
+    some: list[pa.RecordBatch] = [
+        known.source.features_of(piece).slice(0, _SAMPLE_ROWS) for piece in known.rows.pieces[:1]
+    ]
+    standard = fit_standardizer(
+        model,
+        tuning.joined(some, view.catalog),
+        view.catalog,
+        reads_x=eyes.reads == "hx",
+        narrow=eyes.narrow,
+        worker=worker,
+    )
+    return StandardizedBase(
+        model=model,
+        catalog=view.catalog,
+        standard=standard,
+        device=worker.device,
+        dtype=DTYPES[eyes.product],
+        products=DTYPES[eyes.trunk],
+    )
+
+
+def tuning_rows(
+    base_: StandardizedBase, known: Known, eyes: KernelInputs, worker: Worker
+) -> TuningRows:
+    """Return the rows as kernels read them, computed at each use or kept after the first."""
+    names = [(POOLED,), known.domains]
+    if eyes.keeps == "recompute":
+        seen = tuning.recomputed(known.rows, known.source, base_, torch.float32)
+        return tuning.tuning_rows(known.rows.known, seen, base_.catalog, names)
+    # The pieces hand their features over; another variant reads them as well.
+    pieces = tuple(replace(piece) for piece in known.rows.pieces)
+    kept = tuning.activations_of(
+        replace(known.rows, pieces=pieces),
+        known.source,
+        base_,
+        key={},
+        dtype=DTYPES[eyes.keeps],
+        spill=None,
+        worker=worker,
+    )
+    return tuning.tuning_rows(known.rows.known, kept, base_.catalog, names)
+
+
+def with_eyes(rows: TuningRows, base_: StandardizedBase) -> TuningRows:
+    """Return the same rows and their kept activations, as kernels on this base read them."""
+    seen = rows.activations
+    if not isinstance(seen, ActivationBuffer):
+        return rows
+    return replace(rows, activations=seen.read_through(base_))
+
+
+def frozen_bytes(model: nn.Module) -> int:
+    """Return the bytes of this worker's frozen tables, as they are stored."""
+    tables = unwrap(model).tables
+    assert isinstance(tables, FrozenTables)
+    return tables.num_bytes
+
+
+def fresh_bank(
+    base_: StandardizedBase, spec: KernelSpec, names: Sequence[str], *, seed: int
+) -> Bank:
+    """Return a bank of new kernels on this base."""
+    inner = unwrap(base_.model)
+    shape = kernel_shape(inner.heads, spec, x_units=base_.width - base_.units)
+    return stack(shape, {name: fresh(shape, seed=seed) for name in names})
+
+
+class Slices:
+    """Kernels that are tuned an epoch at a time, for as long as one likes; nothing is validated."""
+
+    def __init__(self, tuner: CohortTuner) -> None:
+        """Drive this tuner's matching phase; every kernel that has rows moves.
+
+        Args:
+            tuner: of a stage without compression.
+        """
+        self.tuner = tuner
+        self.passes = self.taken = 0
+
+    def on(self, setting: Setting) -> "Slices":
+        """Return slices of the same kernels, in the same memory, on other rows."""
+        return Slices(self.tuner.on(setting))
+
+    @property
+    def bank(self) -> Bank:
+        """Return the kernels."""
+        return self.tuner.bank
+
+    @property
+    def setting(self) -> Setting:
+        """Return rows, towers, tasks and worker."""
+        return self.tuner.setting
+
+    @property
+    def rows(self) -> int:
+        """Return the rows of an epoch over all workers."""
+        return int(self.tuner.rows_K.sum())
+
+    def epoch(self) -> int:
+        """Take one pass over the rows, and return the steps it took."""
+        return self.some_steps(None)
+
+    def some_steps(self, most: int | None) -> int:
+        """Take the first `most` steps of a pass, all when None, and return the steps it took."""
+        self.passes += 1
+        steps = list(islice(self.tuner.epoch(self.passes), most))
+        self.tuner.mean_loss(steps, self.passes)  # raises where a loss is not finite
+        self.taken = len(steps)
+        return self.taken
+
+    def held_bytes(self) -> dict[str, int]:
+        """Return bytes by kind: kernels (as they are, were and are best), moments, activations."""
+        activations = self.setting.train.activations
+        stored = activations.a_nA if isinstance(activations, ActivationBuffer) else None
+        flat_KN, first_KN = self.bank.flat_KN, self.tuner.adam.first_KN
+        return {
+            "kernels": 3 * flat_KN.numel() * flat_KN.element_size(),
+            "optimiser": 2 * first_KN.numel() * first_KN.element_size(),
+            "cache": 0 if stored is None else stored.numel() * stored.element_size(),
+        }
+
+
+def slices_of(
+    ground: BenchSetup,
+    base_: StandardizedBase,
+    rows: TuningRows,
+    domains: Sequence[str],
+    worker: Worker,
+    *,
+    twin: Slices | None = None,
+    pooled: bool = False,
+) -> Slices:
+    """Return fresh kernels for the domains, or those of a twin, about to be tuned on these rows.
+
+    Args:
+        ground: the bench's settings.
+        base_: what the kernels read through.
+        rows: to tune on.
+        domains: in slot order.
+        worker: this process.
+        twin: slices of the same kernels, which both then tune in the same memory.
+        pooled: one kernel for all domains, in steps of the bench's rows.
+    """
+    kernel = ground.spec.kernel.model_copy(
+        update={"reads": "hx" if base_.standard.reads_x else "h"}
+    )
+    setting = Setting(
+        heads=unwrap(base_.model).heads,
+        tasks=published_base.task_shapes(base_.catalog),
+        train=rows,
+        valid=rows,
+        worker=worker,
+    )
+    if twin is not None:
+        return twin.on(setting)
+    names = (POOLED,) if pooled else domains
+    bank = fresh_bank(base_, kernel, names, seed=ground.spec.seed)
+    rows_a_step = ground.spec.batch_rows
+    size = {"min_batch": rows_a_step, "max_batch": rows_a_step} if pooled else {}
+    stage = stage_of(
+        ground, ground.spec.pooled if pooled else ground.spec.domain, compression_epochs=0, **size
+    )
+    level = 0 if pooled else _LEVEL
+    return Slices(CohortTuner(bank, level=level, stage=stage, setting=setting))

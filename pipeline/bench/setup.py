@@ -1,0 +1,159 @@
+"""What every variant is measured on: the wide log, and a base trained on its older days.
+
+Both are kept below the bench's cache under the hash of what made them, whole or not at all.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from iak.pipeline.base import published_base
+from iak.pipeline.base.pretrain import PretrainWork, pretrain
+from iak.pipeline.bench.progress import Report, writer
+from iak.pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
+from iak.pipeline.data import vocabulary
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.process import Worker, run_on_workers
+from iak.schemas.bench import BenchSetupSpec
+from iak.schemas.plan import PlacementSpec
+
+NEVER = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSetup:
+    """What every worker of the bench is handed."""
+
+    spec: BenchSetupSpec
+    knobs: WideKnobs
+    data_root: str
+    base: Path
+    """Folder of the published base."""
+    progress: Path
+
+    def view(self, *splits: str, domains: int | None = None, nights_ago: int = 0) -> LogView:
+        """Open the log with so many domains, as a job of that night sees it."""
+        catalog = wide_catalog(
+            self.knobs, domains=domains or self.spec.domains[-1], nights_ago=nights_ago
+        )
+        return open_log(catalog, self.data_root, wanted=splits)
+
+
+def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
+    """Return the log and the base; make them unless an earlier run left them."""
+    knobs = WideKnobs(
+        rows=spec.rows,
+        days=spec.days,
+        table_rows=spec.table_rows,
+        domains=spec.domains,
+        seed=spec.seed,
+    )
+    report({"event": "log", "rows": spec.rows, "key": knobs.key})
+    root = ensure_wide_log(knobs, spec.cache)
+    ground = BenchSetup(
+        spec=spec,
+        knobs=knobs,
+        data_root=str(root.absolute()),
+        base=_base_folder(spec, knobs).absolute(),
+        progress=progress.absolute(),
+    )
+    if not (ground.base / published_base.MANIFEST).is_file():
+        report({"event": "base", "table_rows": spec.table_rows})
+        _train_base(ground)
+    return ground
+
+
+def _base_folder(spec: BenchSetupSpec, knobs: WideKnobs) -> Path:
+    made_of = spec.model_dump(mode="json", include={"model", "optim", "workers", "batch_rows"})
+    key = hashlib.sha256(json.dumps([knobs.key, made_of], sort_keys=True).encode()).hexdigest()
+    return spec.cache / f"base-{key[:16]}" / "base"
+
+
+def no_encoding(view: LogView) -> Encoding:
+    """Return the encoding of identity tables and standard normal numbers; it needs no rows."""
+    return vocabulary.fit([], view.catalog)
+
+
+def pretrain_work(
+    ground: BenchSetup,
+    view: LogView,
+    run_dir: Path,
+    *,
+    from_base: Path | None,
+    epochs: int = 1,
+    validations: int = 1,
+) -> PretrainWork:
+    """Return what `iak pretrain` would pass to its workers; nothing is checkpointed."""
+    spec = ground.spec
+    return PretrainWork(
+        view=view,
+        encoding=no_encoding(view),
+        rates=None if from_base else _rates(ground),
+        model=spec.model,
+        optim=spec.optim,
+        run_dir=run_dir,
+        from_base=from_base,
+        seed=spec.seed,
+        batch_rows=spec.batch_rows,
+        epochs=epochs,
+        patience=NEVER,
+        validations_per_epoch=validations,
+        shuffle_rows=4 * spec.batch_rows,
+        bf16=False,
+        placement=PlacementSpec(),
+        checkpoint_every_steps=NEVER,
+    )
+
+
+def _rates(ground: BenchSetup) -> tuple[float, float]:
+    """How often a row of the log is clicked, and a clicked one ordered."""
+    first = next(Path(ground.data_root).rglob("*.parquet"))
+    labels = pq.read_table(first, columns=["click", "order"])
+    clicks, orders = (pc.sum(labels.column(n)).as_py() for n in ("click", "order"))
+    return clicks / len(labels), orders / clicks
+
+
+def _train_base(ground: BenchSetup) -> None:
+    """One pass over the older days, sealed as a published base."""
+    run_dir = ground.base.parent
+    shutil.rmtree(run_dir, ignore_errors=True)
+    run_dir.mkdir(parents=True)
+    view = ground.view("pretrain", "pretrain_valid")
+    work = pretrain_work(ground, view, run_dir, from_base=None)
+    result = run_on_workers(train_on_worker, ground.spec.workers, work, ground.progress)[0]
+    weights_file = run_dir / ".best" / "weights.json"
+    weights = json.loads(weights_file.read_text())
+    weights_file.unlink()
+    vocabulary.save(work.encoding, run_dir / ".best" / published_base.ENCODING)
+    published_base.seal(
+        run_dir / ".best",
+        {
+            **published_base.contents(view.catalog, work.encoding, work.model, weights),
+            "parent": None,
+            "spec": {"model": work.model.model_dump(mode="json")},
+            "snapshot": {"fingerprint": view.snapshot.fingerprint},
+            "versions": {},
+            "metrics": [{"name": "valid_loss", "value": result["best_valid_loss"]}],
+            "precisions": result["precisions"],
+            "created_at": datetime.now(UTC),
+        },
+    )
+    published_base.move_into_place(run_dir / ".best", ground.base)
+
+
+def train_on_worker(worker: Worker, work: PretrainWork, progress: Path) -> dict[str, object]:
+    """One worker's part in the base."""
+    return pretrain(work, worker=worker, report=writer(progress, worker))
+
+
+def renamed(view: LogView, **splits: str) -> LogView:
+    """Rename splits: `pretrain="tune"` trains the base on the tuning rows."""
+    selections = {name: view.selections[split] for name, split in splits.items()}
+    return replace(view, selections=selections)

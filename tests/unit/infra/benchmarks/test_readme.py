@@ -1,0 +1,43 @@
+"""The numbers on the benchmarks' page are those of the records."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.benchmarks import readme
+
+ROOT = Path(__file__).parents[4]
+BENCHMARKS = ROOT / "infra" / "benchmarks"
+PAGE = BENCHMARKS / "README.md"
+RECORDS = BENCHMARKS / "epyc-2-cores"
+
+
+def test_what_the_page_says_of_benchmarks_is_what_the_records_hold():
+    text = PAGE.read_text()
+    assert readme.written(text, RECORDS) == text
+
+
+def test_another_number_in_a_record_is_another_page():
+    record = json.loads((RECORDS / "tables.json").read_text())
+    before = readme._tables(record, "x")
+    record["rows"][0]["step_p50_ms"] += 1
+    assert readme._tables(record, "x") != before
+
+
+def test_every_picture_that_the_page_shows_is_there():
+    shown = [part.partition(")")[0] for part in PAGE.read_text().split("](")[1:]]
+    pictures = [name for name in shown if name.endswith(".png")]
+    assert len(pictures) == 5
+    assert all((BENCHMARKS / name).is_file() for name in pictures)
+
+
+@pytest.mark.parametrize(
+    "name", ["cpu-2-cores/table", "cpu-2-cores/schedules", "epyc-2-cores/mapped"]
+)
+def test_a_scripts_table_stands_on_the_page_line_by_line(name):
+    table = (ROOT / f"infra/benchmarks/{name}.md").read_text().splitlines()
+    said = PAGE.read_text().splitlines()
+    _, _, *lines = table
+    assert lines
+    assert [line for line in lines if line not in said] == []
