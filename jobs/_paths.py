@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from iak.pipeline.errors import BadRequest
 from iak.schemas.base import shortened
-from iak.schemas.paths import Role
+from iak.schemas.paths import Role, in_registry
 
 
 def check_paths(spec: BaseModel) -> None:
@@ -45,7 +45,8 @@ def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role
             yield from paths_of(value, f"{setting}.")
         for role in roles_of(field.metadata, field.annotation):
             if isinstance(value, Path):
-                yield setting, value, role
+                in_it = in_registry(value) if role.may_be_in_registry else None
+                yield setting, in_it[0] if in_it else value, role
 
 
 def roles_of(metadata: list[object], annotation: object) -> Iterator[Role]:

@@ -61,6 +61,25 @@ VERBS: dict[str, tuple[str, str]] = {
         "BenchShardingSpec",
         "What each way of cutting and holding a table costs, against the planner's estimate",
     ),
+    "registry list": ("RegistryListSpec", "List the bundle that serves each domain"),
+    "registry show": (
+        "RegistryShowSpec",
+        "Show the history of a registry, or what a domain had and where it comes from",
+    ),
+    "registry diff": ("RegistryDiffSpec", "Compare two sets of pointers, domain by domain"),
+    "registry promote": (
+        "RegistryPromoteSpec",
+        "Store what the gate published in a run and let it serve, all in one step",
+    ),
+    "registry rollback": (
+        "RegistryRollbackSpec",
+        "Return domains to the bundles they had before; nothing else moves",
+    ),
+    "registry verify": ("RegistryVerifySpec", "Read every byte and name what is damaged"),
+    "registry gc": (
+        "RegistryGcSpec",
+        "Remove bundles that neither a pointer nor a rollback needs",
+    ),
     "show": ("ShowSpec", "Show what a run, a published base or a folder of bundles holds"),
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
@@ -83,12 +102,22 @@ EXAMPLES = {
     "bundles=R2/bundles --run-dir R3",
     "bench scaling": "iak bench scaling --smoke",
     "bench sharding": "iak bench sharding --smoke",
+    "registry list": "iak registry list registry=/registries/shop",
+    "registry show": "iak registry show registry=/registries/shop domain=pooled",
+    "registry diff": "iak registry diff registry=/registries/shop second=champion:12",
+    "registry promote": "iak registry promote run=R2 registry=/registries/shop",
+    "registry rollback": "iak registry rollback domain=city=rome registry=/registries/shop",
+    "registry verify": "iak registry verify registry=/registries/shop",
+    "registry gc": "iak registry gc registry=/registries/shop keep=3",
     "show": "iak show R2",
     "compare": "iak compare R3 R4",
     "submit": 'iak submit command="pretrain catalog=planted data_root=/logs --run-dir /runs/R1"',
 }
 """One command a verb, as its help shows it."""
-GROUPS = {"bench": "Measure this system on this machine; records and pictures are written"}
+GROUPS = {
+    "bench": "Measure this system on this machine; records and pictures are written",
+    "registry": "Keep what every night published, and say which of it serves each domain",
+}
 MOVED = {
     f"bench {name}": f"python -m infra.benchmarks {name}"
     for name in ("data", "faults", "finetune", "tables")
@@ -361,9 +390,11 @@ def _asked(words: Sequence[str], below: dict[str, Any]) -> list[str]:
 
 def spec_class(verb: str) -> type[BaseModel]:
     """Return the class of a verb's spec."""
-    module = {"synth": "iak.schemas.synth", "bench": "iak.schemas.bench"}.get(
-        verb.partition(" ")[0]
-    )
+    module = {
+        "synth": "iak.schemas.synth",
+        "bench": "iak.schemas.bench",
+        "registry": "iak.schemas.registry_job",
+    }.get(verb.partition(" ")[0])
     found: type[BaseModel] = getattr(
         importlib.import_module(module or "iak.schemas.job"), VERBS[verb][0]
     )

@@ -7,6 +7,7 @@ PipelineError                exit 1 unless a child says otherwise
 │   └── NotPermitted         exit 2   a file or folder that this user may not read or write
 ├── BadLog                   exit 1   the log does not keep the contract
 ├── Busy                     exit 1   another process holds the folder
+├── Overtaken                exit 1   another writer moved a registry's pointer in the meantime
 ├── Corrupt                  exit 1   a published file is not what its manifest says
 ├── Diverged                 exit 1   the loss became infinite or no number
 ├── DoesNotFit               exit 3   the job needs more than the machine has
@@ -47,6 +48,10 @@ class BadLog(PipelineError):
 
 class Busy(PipelineError):
     """Another process works in the folder."""
+
+
+class Overtaken(PipelineError):
+    """Another writer moved a pointer after this one had read it."""
 
 
 class Corrupt(PipelineError):

@@ -63,6 +63,55 @@ def putting_file(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def put_new_file(path: Path, content: bytes) -> None:
+    """Write a file under a name that must still be free: of several writers one wins.
+
+    Args:
+        path: of the file; its folder exists.
+        content: its bytes.
+
+    Raises:
+        FileExistsError: the name is taken; nothing changed.
+        OSError: the file system makes no hard links; nothing changed.
+    """
+    part = _beside(path)
+    try:
+        part.write_bytes(content)
+        part.chmod(0o666 & ~_umask())
+        sync_file(part)
+        try:
+            # link() refuses a name that is taken, where rename() would replace what it names.
+            os.link(part, path)
+        except FileExistsError:
+            # NFS may repeat a request whose answer was lost. The second one finds our own link.
+            if part.stat().st_nlink == 1:
+                raise
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that nobody changes any more a second name, or copy it where that cannot be.
+
+    Args:
+        source: of the file.
+        target: a name that is free, in a folder that readers do not know yet.
+    """
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, no hard links, or another user's file (protected_hardlinks)
+        put_file(target, source.read_bytes())
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: readers see all of it, or nothing."""
+    part = _beside(path)
+    path.rename(part)
+    sync_folder(path.parent)
+    shutil.rmtree(part)
+
+
 @contextmanager
 def putting_folder(path: Path) -> Iterator[Path]:
     """Yield a new hidden folder; when the block ends it becomes `path`, an old one is removed.

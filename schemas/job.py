@@ -37,6 +37,7 @@ from iak.schemas.numbers import (
     Workers,
 )
 from iak.schemas.paths import (
+    BundlesToRead,
     FileToRead,
     FileToWrite,
     FolderToRead,
@@ -361,8 +362,9 @@ class FinetuneSpec(WorkerJobSpec):
     """Compute each row's h and x once and keep them on disk for later runs, or in memory for this
     run alone, or look the tables up each step."""
     cache: CacheSpec = CacheSpec()
-    live: FolderToRead | None = None
-    """Bundles that serve now (a run, or its `bundles/`): kernels start from them."""
+    live: BundlesToRead | None = None
+    """Bundles that serve now (a run, its `bundles/`, or `registry:DIR@champion`): kernels start
+    from them."""
     step_rows: BatchRows = 8192
     """Rows of a step over all workers; no domain is added to a step that has as many."""
     checkpoint_every_s: Seconds = 30.0
@@ -380,8 +382,8 @@ class EvaluateSpec(WorkerJobSpec):
 
     base: FolderToRead
     """Run or folder of the published base."""
-    bundles: FolderToRead | None = None
-    """Folder of bundles; the base alone is evaluated when absent."""
+    bundles: BundlesToRead | None = None
+    """Folder of bundles, or `registry:DIR@champion`; the base alone is evaluated when absent."""
     split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split to evaluate."""
     max_base_gap: Annotated[Number, Field(gt=0, le=1)] | None = None

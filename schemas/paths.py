@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator
 from iak.schemas.base import not_empty, printable
 
 PICTURES = (".png", ".svg", ".pdf")
+_REGISTRY = "registry:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Role:
 
     is_folder: bool
     is_written: bool
+    may_be_in_registry: bool = False
+    """Whether `registry:DIR@ALIAS` may stand in the place of a folder."""
 
 
 def _path_text(value: object) -> object:
@@ -29,6 +32,15 @@ def _path_text(value: object) -> object:
     if isinstance(text, str):
         not_empty(printable(text))
     return value
+
+
+def in_registry(path: Path) -> tuple[Path, str] | None:
+    """Return the folder and the alias that `registry:DIR@ALIAS` names; None for a plain path."""
+    text = str(path)
+    if not text.startswith(_REGISTRY):
+        return None
+    folder, _, alias = text.removeprefix(_REGISTRY).rpartition("@")
+    return Path(folder), alias
 
 
 def _picture(path: Path) -> Path:
@@ -43,6 +55,10 @@ NamedPath = Annotated[Path, _TEXT]
 """A path that the job itself looks for: a file, or something shipped by its name."""
 FileToRead = Annotated[Path, _TEXT, Role(is_folder=False, is_written=False)]
 FolderToRead = Annotated[Path, _TEXT, Role(is_folder=True, is_written=False)]
+BundlesToRead = Annotated[
+    Path, _TEXT, Role(is_folder=True, is_written=False, may_be_in_registry=True)
+]
+"""A folder of bundles, or the bundles that a registry's alias means: `registry:DIR@champion`."""
 FileToWrite = Annotated[Path, _TEXT, Role(is_folder=False, is_written=True)]
 """A file whose folder is made where it is missing."""
 Picture = Annotated[FileToWrite, AfterValidator(_picture)]

@@ -30,6 +30,7 @@ from iak.pipeline.runs.metrics import (
     write_metrics,
 )
 from iak.pipeline.runs.outputs import file_output
+from iak.pipeline.runs.pinned import pinned_bundles
 from iak.pipeline.runs.preflight import (
     base_inputs,
     bundles_folder,
@@ -106,7 +107,10 @@ def _evaluate(
     check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables, is_elsewhere=launcher.is_elsewhere)
-    folder = bundles_folder(spec.bundles, opened, setting="bundles") if spec.bundles else None
+    pinned = (
+        pinned_bundles(spec.bundles, opened, record, setting="bundles") if spec.bundles else None
+    )
+    folder = bundles_folder(pinned, opened, setting="bundles") if pinned else None
     bundles = folder.path if folder else None
     gap_split = _gap_split(catalog)
     wanted = tuple(dict.fromkeys(s for s in (spec.split, gap_split) if s))

@@ -22,6 +22,7 @@ from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.load import load_plan
 from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.outputs import bundles_output
+from iak.pipeline.runs.pinned import pinned_bundles
 from iak.pipeline.runs.preflight import (
     BundlesFolder,
     base_inputs,
@@ -83,7 +84,8 @@ def _tune(
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables, is_elsewhere=launcher.is_elsewhere)
     plan = night_plan(spec, opened)
-    serving = bundles_folder(spec.live, opened, setting="live") if spec.live else None
+    pinned = pinned_bundles(spec.live, opened, record, setting="live") if spec.live else None
+    serving = bundles_folder(pinned, opened, setting="live") if pinned else None
     live = _live(spec, opened, serving)
     with record.phase("snapshot"):
         digests_in = spec.cache.folder or opened.folder.parent

@@ -87,6 +87,35 @@ def test_a_second_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypat
     assert (tmp_path / "base" / "a").read_text() == "old"
 
 
+def test_of_writers_of_one_new_name_the_first_wins_and_the_others_leave_nothing(tmp_path):
+    files.put_new_file(tmp_path / "one", b"first")
+    with pytest.raises(FileExistsError):
+        files.put_new_file(tmp_path / "one", b"second")
+    assert (tmp_path / "one").read_bytes() == b"first"
+    assert listed(tmp_path) == ["one"]
+
+
+def test_a_link_that_was_made_though_its_answer_was_lost_counts(tmp_path, monkeypatch):
+    """NFS repeats a request without an answer, and the second one finds the first one's link."""
+    link = files.os.link
+
+    def lost(source, target):
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(files.os, "link", lost)
+    files.put_new_file(tmp_path / "one", b"first")
+    assert (tmp_path / "one").read_bytes() == b"first"
+    assert listed(tmp_path) == ["one"]
+
+
+def test_a_folder_is_removed_whole(tmp_path):
+    (tmp_path / "kept").touch()
+    (tmp_path / "gone" / "inside").mkdir(parents=True)
+    files.remove_folder(tmp_path / "gone")
+    assert listed(tmp_path) == ["kept"]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

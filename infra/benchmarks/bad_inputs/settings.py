@@ -42,6 +42,13 @@ NEEDED: dict[str, dict[str, str]] = {
     "synth": {"out": "{folder}/log"},
     "plan": {"catalog": "planted"},
     "submit": {"command": "check"},
+    "registry list": {"registry": "{place}/folder"},
+    "registry show": {"registry": "{place}/folder"},
+    "registry diff": {"registry": "{place}/folder"},
+    "registry promote": {"registry": "{place}/registry", "run": "{place}/folder"},
+    "registry rollback": {"registry": "{place}/folder", "domain": "pooled"},
+    "registry verify": {"registry": "{place}/folder"},
+    "registry gc": {"registry": "{place}/folder"},
 }
 """What a verb cannot do without, by verb."""
 _OF_A_KNOWN_ONE = 2

@@ -1,0 +1,391 @@
+"""`iak registry …`: what every night published, and which of it serves each domain.
+
+Only `promote run=` loads torch; the other verbs answer at once.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iak.jobs._progress import announce, console
+from iak.jobs._tables import number, show_facts, show_table
+from iak.pipeline.errors import Corrupt
+from iak.pipeline.files import put_file
+from iak.pipeline.registry.commits import (
+    earlier_pointers,
+    folder_of,
+    pointer_of,
+    read_commit,
+    read_head,
+    read_history,
+)
+from iak.pipeline.registry.retention import remove_unneeded
+from iak.pipeline.registry.rollback import roll_back
+from iak.pipeline.registry.stored_bundles import read_entry, stored_folder
+from iak.pipeline.registry.verify import verify_registry
+from iak.schemas.registry import ALIASES, Alias, Commit, Entry, Pointer
+from iak.schemas.registry_job import (
+    RegistryDiffSpec,
+    RegistryGcSpec,
+    RegistryListSpec,
+    RegistryPromoteSpec,
+    RegistryRollbackSpec,
+    RegistryShowSpec,
+    RegistrySpec,
+    RegistryVerifySpec,
+)
+
+SOME_HELD, NOTHING_TO_DO = 4, 6
+MOST_DOMAINS = 40
+"""Domains shown in a table; the JSON has all."""
+Document = dict[str, Any]
+
+
+def main(spec: RegistrySpec) -> int:
+    """Do what the verb says, and keep what it shows where `json=` asks for it."""
+    verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, Document]]] = {
+        RegistryListSpec: list_pointers,
+        RegistryShowSpec: show,
+        RegistryDiffSpec: diff,
+        RegistryPromoteSpec: promote,
+        RegistryRollbackSpec: rollback,
+        RegistryVerifySpec: verify,
+        RegistryGcSpec: gc,
+    }
+    code, document = verbs[type(spec)](spec)
+    if spec.json_out:
+        spec.json_out.parent.mkdir(parents=True, exist_ok=True)
+        put_file(spec.json_out, json.dumps(document, indent=1))
+    if problems := document.get("problems"):
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        raise Corrupt(f"{document['registry']} is damaged:\n{listing}")
+    return code
+
+
+def list_pointers(spec: RegistryListSpec) -> tuple[int, Document]:
+    """Print the bundle of each domain, alias by alias."""
+    head = read_head(spec.registry)
+    document: Document = {"registry": str(spec.registry), "generation": _generation(head)}
+    for alias in [spec.alias] if spec.alias else ALIASES:
+        rows = [_pointer_row(spec.registry, p) for p in _pointers(head, alias)]
+        document[alias] = rows
+        if rows:
+            _show_pointers(alias, rows)
+        else:
+            console.print(f"no {alias}: nothing was promoted to it", markup=False)
+    return 0, document
+
+
+def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
+    """Print the pointers of an alias."""
+    left = f"{len(rows) - MOST_DOMAINS} more domains; json= writes all" * (len(rows) > MOST_DOMAINS)
+    show_table(
+        alias,
+        ("domain", "commit", "gate gain", "bundle", "parent", "tuned", "run"),
+        [
+            (
+                row["domain"],
+                str(row["generation"]),
+                number(row["gain"], 5, sign=True),
+                row["bundle"][:12],
+                (row["parent"] or "-")[:12],
+                row["tuned_at"],
+                row["run"] + ("" if row["published"] else " (held by the gate, forced)"),
+            )
+            for row in rows[:MOST_DOMAINS]
+        ],
+        text=("bundle", "parent", "tuned"),
+        caption=left,
+    )
+
+
+def _pointer_row(root: Path, pointer: Pointer) -> Document:
+    """Return a pointer and what its bundle says of itself."""
+    entry = read_entry(root, pointer.bundle)
+    return {
+        "domain": pointer.name,
+        "generation": pointer.generation,
+        "before": pointer.before,
+        **_bundle_row(entry),
+    }
+
+
+def _bundle_row(entry: Entry) -> Document:
+    lineage = entry.lineage
+    return {
+        "bundle": entry.digest,
+        "published": entry.published,
+        "reason": entry.reason,
+        "gain": entry.gain,
+        "parent": lineage.parent,
+        "base_fingerprint": lineage.base_fingerprint,
+        "run": lineage.run,
+        "code": lineage.code,
+        "tuned_at": f"{lineage.tuned_at:%Y-%m-%d %H:%M}",
+        "added_at": f"{lineage.added_at:%Y-%m-%d %H:%M}",
+        "data_window": lineage.data_window,
+    }
+
+
+def show(spec: RegistryShowSpec) -> tuple[int, Document]:
+    """Print the newest commits, or the pointers and the lineage of one domain."""
+    return _show_domain(spec, spec.domain) if spec.domain else _show_history(spec)
+
+
+def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
+    history = list(read_history(spec.registry))
+    show_table(
+        f"history of {spec.registry}",
+        ("commit", "what", "when", "by", "pointers moved", "bundles removed"),
+        [
+            (
+                str(commit.generation),
+                commit.action,
+                f"{commit.at:%Y-%m-%d %H:%M}",
+                commit.by,
+                f"{len(commit.moves):,}",
+                f"{len(commit.removed):,}",
+            )
+            for commit in history[-spec.last :]
+        ],
+        text=("what", "when", "by"),
+        ends_in_number=True,
+    )
+    commits = [commit.model_dump(mode="json", exclude={"pointers"}) for commit in history]
+    return 0, {"registry": str(spec.registry), "commits": commits}
+
+
+def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
+    """Print what a domain had, newest first, alias by alias."""
+    root, head = spec.registry, read_head(spec.registry)
+    aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
+    if not aliases:
+        folder_of(root, head, "champion", domain)  # says which domains there are
+    document: Document = {"registry": str(root), "domain": domain}
+    for alias in aliases:
+        folder = folder_of(root, head, alias, domain)
+        pointer = pointer_of(head, alias, folder)
+        assert pointer is not None, "folder_of refuses a domain without a pointer"
+        chain = [pointer, *earlier_pointers(root, alias, folder, pointer)]
+        rows = [_row_or_removed(root, p) for p in chain]
+        document[alias] = rows
+        _show_chain(alias, pointer.name, rows)
+        show_facts(f"lineage of the {alias}", _lineage(read_entry(root, pointer.bundle)))
+    return 0, document
+
+
+def _show_chain(alias: str, domain: str, rows: Sequence[Document]) -> None:
+    show_table(
+        f"{alias} of {domain}: now, and what rollbacks return to",
+        ("commit", "bundle", "gate gain", "tuned", "the gate said"),
+        [
+            (
+                str(row["generation"]),
+                row["bundle"][:12],
+                number(row.get("gain"), 5, sign=True),
+                row.get("tuned_at", "-"),
+                row.get("reason", "removed by gc"),
+            )
+            for row in rows
+        ],
+        text=("bundle", "tuned"),
+    )
+
+
+def _row_or_removed(root: Path, pointer: Pointer) -> Document:
+    if stored_folder(root, pointer.bundle).exists():
+        return _pointer_row(root, pointer)
+    return {"domain": pointer.name, "generation": pointer.generation, "bundle": pointer.bundle}
+
+
+def _lineage(entry: Entry) -> Document:
+    lineage = entry.lineage
+    return {
+        "bundle": entry.digest,
+        "base": lineage.base_fingerprint,
+        "parent bundle": lineage.parent or "none known",
+        "run": f"{lineage.run}, record {(lineage.record_sha256 or 'unknown')[:12]}",
+        "code": lineage.code or "unknown",
+        "data window": json.dumps(lineage.data_window)[:400],
+        "tuned": lineage.tuned_at,
+        "added": lineage.added_at,
+        "bytes": f"{sum(file.bytes for file in entry.files):,}",
+    }
+
+
+def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
+    """Print where two sets of pointers mean different bundles."""
+    root = spec.registry
+    first, second = (_state(root, name) for name in (spec.first, spec.second))
+    rows = []
+    for folder in sorted(first.keys() | second.keys()):
+        one, other = first.get(folder), second.get(folder)
+        pointer = one or other
+        assert pointer is not None, "the folder is of one of them"
+        rows.append(
+            {
+                "domain": pointer.name,
+                "first": one.bundle if one else None,
+                "second": other.bundle if other else None,
+                "first_gain": _gain(root, one),
+                "second_gain": _gain(root, other),
+            }
+        )
+    others = [row for row in rows if row["first"] != row["second"]]
+    show_table(
+        f"{spec.first} -> {spec.second}: {len(others)} of {len(rows)} domains differ",
+        ("domain", spec.first, spec.second, "gate gains"),
+        [_diff_cells(row) for row in others[:MOST_DOMAINS]],
+        text=(spec.first, spec.second),
+        caption="Each gain was measured on the gate rows of its own night.",
+    )
+    return 0, {"registry": str(root), "first": spec.first, "second": spec.second, "domains": rows}
+
+
+def _diff_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    gains = (number(row[f"{end}_gain"], 5, sign=True) for end in ("first", "second"))
+    return (
+        row["domain"],
+        (row["first"] or "-")[:12],
+        (row["second"] or "-")[:12],
+        " -> ".join(gains),
+    )
+
+
+def _gain(root: Path, pointer: Pointer | None) -> float | None:
+    """Return a bundle's gain on its gate rows; None where gc removed it."""
+    if pointer is None or not stored_folder(root, pointer.bundle).exists():
+        return None
+    return read_entry(root, pointer.bundle).gain
+
+
+def _state(root: Path, name: str) -> Mapping[str, Pointer]:
+    """Return the pointers that `champion` or `champion:12` names."""
+    word, _, generation = name.partition(":")
+    alias: Alias = "champion" if word == "champion" else "candidate"
+    commit = read_commit(root, int(generation)) if generation else read_head(root)
+    return commit.pointers.get(alias, {}) if commit else {}
+
+
+def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
+    """Promote what the gate published, and say what moved, what was held and what was forced."""
+    from iak.pipeline.registry.promote import promote_alias, promote_run
+    from iak.pipeline.runs.finished_run import finished_run  # loads torch, which takes seconds
+
+    domains, force = spec.domains or None, spec.force
+    with announce("verifying and storing bundles", after_s=2.0):
+        if spec.run is not None:
+            done = promote_run(
+                spec.registry, finished_run(spec.run), spec.alias, domains=domains, force=force
+            )
+        else:
+            assert spec.source is not None, "the spec has one of both"
+            done = promote_alias(
+                spec.registry, spec.source, spec.alias, domains=domains, force=force
+            )
+    moved = done.commit.moves if done.commit else []
+    if moved:
+        show_table(
+            f"{spec.alias} of {spec.registry}, commit {_generation(done.commit)}",
+            ("domain", "before", "after", "why"),
+            [
+                (name, (m.before or "-")[:12], (m.after or "-")[:12], m.reason)
+                for name, m in zip(done.moved, moved, strict=True)
+            ],
+            text=("before", "after"),
+        )
+    _say(f"served by this very bundle already: {', '.join(done.unchanged)}", done.unchanged)
+    _say(f"held by the gate and promoted by force: {', '.join(done.forced)}", done.forced)
+    for name, reason in done.held.items():
+        console.print(f"left, the gate held it: {name}: {reason}", markup=False)
+    document = {
+        "registry": str(spec.registry),
+        "alias": spec.alias,
+        "generation": _generation(done.commit),
+        "moves": [move.model_dump(mode="json") for move in moved],
+        "unchanged": list(done.unchanged),
+        "forced": list(done.forced),
+        "held": dict(done.held),
+    }
+    if done.held:
+        return SOME_HELD, document
+    return (0 if moved else NOTHING_TO_DO), document
+
+
+def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
+    """Return domains to what they had before, and say what serves them now."""
+    done = roll_back(spec.registry, spec.alias, spec.domain)
+    for one in done.domains:
+        now = (
+            f"bundle {one.entry.digest[:12]} of {one.entry.lineage.run} serves again"
+            if one.entry
+            else "it had none before: its parent, the pooled kernel or the base serves"
+        )
+        console.print(f"{one.domain}: bundle {one.left[:12]} is taken back; {now}", markup=False)
+    return 0, {
+        "registry": str(spec.registry),
+        "generation": done.commit.generation,
+        "moves": [move.model_dump(mode="json") for move in done.commit.moves],
+    }
+
+
+def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
+    """Read all commits and all bundles."""
+    with announce("reading every byte", after_s=2.0):
+        report = verify_registry(spec.registry)
+    show_facts(
+        f"registry {spec.registry}: {'damaged' if report.problems else 'sound'}",
+        {
+            "commits": f"{report.commits:,}",
+            "bundles": f"{report.bundles:,}, {report.bytes:,} bytes sound",
+            "of a killed promotion": f"{report.uncommitted:,} (gc removes them)",
+        },
+    )
+    return 0, {
+        "registry": str(spec.registry),
+        "commits": report.commits,
+        "bundles": report.bundles,
+        "bytes": report.bytes,
+        "uncommitted": report.uncommitted,
+        "problems": list(report.problems),
+    }
+
+
+def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
+    """Remove what nothing needs, or say what would go."""
+    done = remove_unneeded(spec.registry, keep=spec.keep, dry_run=spec.dry_run)
+    show_facts(
+        f"{'would remove from' if spec.dry_run else 'removed from'} {spec.registry}",
+        {
+            "bundles": f"{len(done.removed):,}, {done.bytes:,} bytes",
+            "kept": f"{done.kept:,}: pointed at, or one of {spec.keep} rollbacks of a domain",
+            "leftovers of killed writers": f"{done.unfinished:,}",
+        },
+    )
+    return 0, {
+        "registry": str(spec.registry),
+        "dry_run": spec.dry_run,
+        "removed": list(done.removed),
+        "bytes": done.bytes,
+        "kept": done.kept,
+    }
+
+
+def _say(sentence: str, about: Sequence[str]) -> None:
+    """Print a sentence, unless it is about nothing."""
+    if about:
+        console.print(sentence, markup=False)
+
+
+def _pointers(head: Commit | None, alias: Alias) -> list[Pointer]:
+    return list(head.pointers.get(alias, {}).values()) if head else []
+
+
+def _has(head: Commit | None, alias: Alias, domain: str) -> bool:
+    pointers = head.pointers.get(alias, {}) if head else {}
+    return any(domain in (folder, pointer.name) for folder, pointer in pointers.items())
+
+
+def _generation(commit: Commit | None) -> int | None:
+    return commit.generation if commit else None

@@ -1,0 +1,1 @@
+"""A registry of bundles: what every night published, and which of it serves each domain."""

@@ -1,0 +1,275 @@
+"""Promotion: store the bundles of a night, then point an alias at them in one step."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.lock import one_writer
+from iak.pipeline.publish.bundle import (
+    MANIFEST,
+    WEIGHTS,
+    read_bundle,
+    read_manifest,
+    weights_digest,
+)
+from iak.pipeline.publish.bundle_index import read_index
+from iak.pipeline.registry.commits import (
+    MARKER,
+    Change,
+    check_not_moved,
+    domain_name,
+    make_registry,
+    move_pointers,
+    pointer_of,
+    read_head,
+)
+from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
+from iak.schemas.manifest import BundleEntry, BundleManifest
+from iak.schemas.registry import (
+    Alias,
+    Commit,
+    Entry,
+    Lineage,
+    Pointer,
+    StoredFile,
+    bundle_digest,
+    form_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The run whose bundles are promoted, as lineage names it."""
+
+    name: str
+    """Its run folder."""
+    bundles: Path
+    """Its folder of bundles."""
+    index_sha256: str | None
+    """Of the bundles' index, as the run's record has it; None: no record says it."""
+    record_sha256: str | None
+    code: str | None
+    parents: Mapping[str, str]
+    """Folder name of a domain -> digest of the live bundle that its tuning started from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """What a promotion did."""
+
+    commit: Commit | None
+    """The new one; None where nothing had to move."""
+    moved: tuple[str, ...]
+    """Domains whose pointer moved."""
+    forced: tuple[str, ...]
+    """Of these, the ones that the gate had held."""
+    unchanged: tuple[str, ...]
+    """Domains whose pointer meant this very bundle already."""
+    held: Mapping[str, str]
+    """Domain that the gate held and that was left -> the gate's reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """A bundle of the run, every byte of it verified."""
+
+    manifest: BundleManifest
+    contents: Mapping[str, bytes]
+
+
+def promote_run(
+    root: Path, run: Run, alias: Alias, *, domains: Collection[str] | None, force: bool
+) -> Promotion:
+    """Store what the gate published in a run, and point `alias` at it.
+
+    Until the one commit is written, readers see the pointers of before.
+
+    Args:
+        root: folder of the registry; made when it is missing.
+        run: whose bundles.
+        alias: which pointers move.
+        domains: names of the domains to promote; None: all that the gate published.
+        force: also take bundles that the gate held.
+
+    Raises:
+        BadRequest: a named domain has no bundle in the run or was held, or bundles of two forms
+            would serve together.
+        Corrupt: a bundle is not what the run published, or a document of the registry is damaged.
+        Overtaken: another writer moved one of the pointers in the meantime.
+    """
+    expected = read_head(root) if (root / MARKER).exists() else None
+    chosen, held = _chosen(run, domains, force=force)
+    bundles = [_read_sound(run.bundles / entry.folder) for entry in chosen]
+    if not bundles:
+        return Promotion(commit=None, moved=(), forced=(), unchanged=(), held=held)
+    with one_writer(root, waits=True):
+        make_registry(root)
+        entries = [put_stored(root, _unsealed(bundle, run), bundle.contents) for bundle in bundles]
+        return _point(root, alias, entries, expected=expected, held=held)
+
+
+def promote_alias(
+    root: Path, source: Alias, alias: Alias, *, domains: Collection[str] | None, force: bool
+) -> Promotion:
+    """Point `alias` at the bundles that `source` means now.
+
+    Args:
+        root: folder of the registry.
+        source: whose bundles.
+        alias: which pointers move.
+        domains: names of the domains to promote; None: all that `source` has.
+        force: also take bundles that the gate held.
+
+    Raises:
+        BadRequest: a named domain has none or was held, or bundles of two forms would serve
+            together.
+        Corrupt: a stored bundle or a document of the registry is damaged.
+        Overtaken: another writer moved one of the pointers in the meantime.
+    """
+    expected = read_head(root)
+    pointers = expected.pointers.get(source, {}) if expected else {}
+    by_name = {pointer.name: pointer for pointer in pointers.values()}
+    _check_known(by_name, domains, where=f"the {source} pointers of {root}")
+    with one_writer(root, waits=True):
+        entries = [verify_stored(root, by_name[name].bundle) for name in domains or by_name]
+        held = {domain_name(e.domain): e.reason for e in entries if not e.published and not force}
+        _check_held(held, domains)
+        kept = [entry for entry in entries if entry.published or force]
+        return _point(root, alias, kept, expected=expected, held=held)
+
+
+def _chosen(
+    run: Run, domains: Collection[str] | None, *, force: bool
+) -> tuple[list[BundleEntry], dict[str, str]]:
+    """Return the bundles to promote, and the gate's reason of every one that is left."""
+    index = read_index(run.bundles)
+    if run.index_sha256 is not None and index.sha256 != run.index_sha256:
+        raise Corrupt(
+            f"{run.bundles} is not what {run.name} wrote: its index has SHA-256 {index.sha256}, "
+            f"the run's record says {run.index_sha256}. Restore it from a copy, or tune again"
+        )
+    by_name = {domain_name(entry.domain): entry for entry in index.bundles}
+    _check_known(by_name, domains, where=str(run.bundles))
+    asked = {name: by_name[name] for name in domains or by_name}
+    kept = [entry for entry in asked.values() if entry.published or force]
+    left = {name: entry for name, entry in asked.items() if not entry.published and not force}
+    reasons = {
+        name: read_manifest(run.bundles / entry.folder).verdict.reason
+        for name, entry in left.items()
+    }
+    _check_held(reasons, domains)
+    return kept, reasons
+
+
+def _check_known(known: Collection[str], domains: Collection[str] | None, *, where: str) -> None:
+    """Refuse names of domains that have no bundle."""
+    if unknown := [name for name in domains or () if name not in known]:
+        names = sorted(known)
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise BadRequest(
+            f"domains={', '.join(unknown)}: there is no such bundle in {where}. It has "
+            f"{', '.join(names[:5]) or 'none'}{more}"
+        )
+
+
+def _check_held(reasons: Mapping[str, str], domains: Collection[str] | None) -> None:
+    """Refuse domains that were asked for by name and that the gate held."""
+    if domains is not None and reasons:
+        listing = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise BadRequest(
+            f"the gate held {listing}. Leave these domains out, or promote them against the gate "
+            "with force=true"
+        )
+
+
+def _read_sound(folder: Path) -> _Sound:
+    """Read a bundle of a run, and compare its tensors with the digest that will name it."""
+    contents = {name: (folder / name).read_bytes() for name in (MANIFEST, WEIGHTS)}
+    manifest = BundleManifest.model_validate_json(contents[MANIFEST])
+    on = {"base_fingerprint": manifest.base_fingerprint, "schema_hash": manifest.schema_hash}
+    bundle = read_bundle(folder, **on)
+    weights = hashlib.sha256(contents[WEIGHTS]).hexdigest()
+    if bundle.manifest != manifest or weights != manifest.weights_sha256:
+        raise Corrupt(f"{folder} changed while it was read. Promote again when nobody writes it")
+    digest = weights_digest(bundle.tensors)
+    if digest != manifest.weights_digest:
+        raise Corrupt(
+            f"{folder / WEIGHTS} holds tensors of digest {digest}, the manifest says "
+            f"{manifest.weights_digest}. Publish the domain again"
+        )
+    return _Sound(manifest, contents)
+
+
+def _unsealed(bundle: _Sound, run: Run) -> dict[str, Any]:
+    """Return a bundle's entry as JSON values, without its own digest."""
+    manifest = bundle.manifest
+    entry = Entry(
+        digest=bundle_digest(manifest),
+        folder=manifest.name,
+        domain=[(key, manifest.domain[key]) for key in manifest.level],
+        form=form_of(manifest),
+        files=[
+            StoredFile(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+            for name, data in bundle.contents.items()
+        ],
+        published=manifest.verdict.publish,
+        reason=manifest.verdict.reason,
+        gain=manifest.verdict.gain,
+        lineage=Lineage(
+            base_fingerprint=manifest.base_fingerprint,
+            schema_hash=manifest.schema_hash,
+            parent=run.parents.get(manifest.name),
+            data_window=manifest.data_window,
+            run=run.name,
+            record_sha256=run.record_sha256,
+            code=run.code,
+            tuned_at=manifest.created_at,
+            added_at=datetime.now(UTC).replace(microsecond=0),
+        ),
+        sha256="0" * 64,
+    )
+    return entry.model_dump(mode="json")
+
+
+def _point(
+    root: Path,
+    alias: Alias,
+    entries: Sequence[Entry],
+    *,
+    expected: Commit | None,
+    held: Mapping[str, str],
+) -> Promotion:
+    """Move the pointers of all entries that are not pointed at yet. The caller holds the lock."""
+    head, changes = read_head(root), []
+    for entry in entries:
+        check_not_moved(root, head, expected, alias=alias, folder=entry.folder)
+        old = pointer_of(expected, alias, entry.folder)
+        if old is None or old.bundle != entry.digest:
+            changes.append(_change(alias, entry, old))
+    moving = {change.folder for change in changes}
+    commit = move_pointers(root, "promote", changes, expected=expected) if changes else None
+    names = {entry.folder: domain_name(entry.domain) for entry in entries}
+    return Promotion(
+        commit=commit,
+        moved=tuple(names[change.folder] for change in changes),
+        forced=tuple(names[e.folder] for e in entries if e.folder in moving and not e.published),
+        unchanged=tuple(name for folder, name in names.items() if folder not in moving),
+        held=held,
+    )
+
+
+def _change(alias: Alias, entry: Entry, old: Pointer | None) -> Change:
+    reason = entry.reason
+    if not entry.published:
+        reason = f"held by the gate, promoted by force: {reason}"
+    return Change(
+        alias=alias,
+        folder=entry.folder,
+        entry=entry,
+        before=old.generation if old else None,
+        reason=reason,
+    )

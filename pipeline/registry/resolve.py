@@ -1,0 +1,97 @@
+"""The bundles that an alias means, as a folder that a run reads: fixed at its start."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
+from iak.pipeline.files import link_or_copy, putting_folder, remove_parts
+from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.stored_bundles import read_entry, stored_folder, verify_stored
+from iak.schemas.registry import Alias, Commit, Pointer
+
+MOST_TRIES = 3
+"""Times that a set is read again because gc removed a bundle of it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What an alias meant."""
+
+    generation: int
+    """The commit that was read."""
+    of_other_bases: tuple[str, ...]
+    """Domains that are left out: their bundle runs on another base."""
+
+
+def resolve(root: Path, alias: Alias, to: Path, *, base_fingerprint: str) -> Resolved:
+    """Make a folder of bundles of what an alias means for a base now.
+
+    The folder holds the stored files themselves, by hard links where the file system makes them,
+    with an index as a night's bundles have. What happens in the registry later does not change it.
+
+    Args:
+        root: folder of the registry.
+        alias: whose pointers.
+        to: the folder; it is replaced.
+        base_fingerprint: the base that the bundles are to run on.
+
+    Raises:
+        BadRequest: there is no registry, or the alias has no pointer.
+        WrongBase: every bundle of the alias runs on another base.
+        Corrupt: a stored bundle or a document of the registry is damaged.
+    """
+    for _ in range(MOST_TRIES - 1):
+        head = read_head(root)
+        try:
+            return _linked(root, head, alias, to, base_fingerprint=base_fingerprint)
+        except Corrupt:
+            # gc may have removed a bundle after its pointer had moved on.
+            if read_head(root) == head:
+                raise
+    return _linked(root, read_head(root), alias, to, base_fingerprint=base_fingerprint)
+
+
+def manifests_of(root: Path, alias: Alias, *, base_fingerprint: str) -> dict[str, str]:
+    """Return what `resolve` would link now: folder name -> SHA-256 of the bundle's manifest."""
+    pointers, _ = _pointers(root, read_head(root), alias, base_fingerprint)
+    entries = [read_entry(root, pointer.bundle) for pointer in pointers]
+    return {e.folder: f.sha256 for e in entries for f in e.files if f.name == "manifest.json"}
+
+
+def _linked(
+    root: Path, head: Commit | None, alias: Alias, to: Path, *, base_fingerprint: str
+) -> Resolved:
+    pointers, others = _pointers(root, head, alias, base_fingerprint)
+    remove_parts(to)
+    with putting_folder(to) as built:
+        for pointer in pointers:
+            entry = verify_stored(root, pointer.bundle)
+            (built / entry.folder).mkdir()
+            for file in entry.files:
+                source = stored_folder(root, entry.digest) / entry.folder / file.name
+                link_or_copy(source, built / entry.folder / file.name)
+        write_index(built)
+    assert head is not None, "an alias without a commit has no pointer"
+    return Resolved(generation=head.generation, of_other_bases=others)
+
+
+def _pointers(
+    root: Path, head: Commit | None, alias: Alias, base_fingerprint: str
+) -> tuple[list[Pointer], tuple[str, ...]]:
+    """Return the pointers for a base, and the domains whose pointers are for another one."""
+    pointers = list(head.pointers.get(alias, {}).values()) if head else []
+    if not pointers:
+        raise BadRequest(
+            f"{root} has no {alias}: nothing was promoted to it. `iak registry promote run=RUN "
+            f"registry={root} alias={alias}` does"
+        )
+    kept = [p for p in pointers if p.base_fingerprint == base_fingerprint]
+    if not kept:
+        bases = sorted({p.base_fingerprint for p in pointers})
+        raise WrongBase(
+            f"every {alias} of {root} was tuned on another base ({', '.join(bases)}), but the base "
+            f"here is {base_fingerprint}. Load the base they name, or promote a run on this one"
+        )
+    others = tuple(p.name for p in pointers if p.base_fingerprint != base_fingerprint)
+    return kept, others

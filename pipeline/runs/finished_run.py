@@ -1,0 +1,64 @@
+"""A finished `iak finetune`, as a promotion takes it: its bundles, its record, its parents."""
+
+from pathlib import Path
+
+from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.publish.bundle import read_manifest
+from iak.pipeline.publish.bundle_index import BUNDLES, find_bundles, read_index
+from iak.pipeline.registry.promote import Run
+from iak.pipeline.runs.pinned import PINNED
+from iak.pipeline.runs.record import RECORD, read_record
+from iak.schemas.record import RunRecord
+from iak.schemas.registry import bundle_digest
+
+
+def finished_run(run_dir: Path) -> Run:
+    """Return what a promotion needs of a run.
+
+    Args:
+        run_dir: run folder of an `iak finetune`.
+
+    Raises:
+        BadRequest: the folder holds no finished run of that verb.
+        Corrupt: its record was changed.
+    """
+    record = read_record(run_dir)
+    if record is None:
+        raise BadRequest(
+            f"run={run_dir} has no {RECORD}. Give the run folder of an `iak finetune`, whose "
+            f"{BUNDLES}/ is promoted"
+        )
+    if record.verb != "finetune" or record.status != "finished":
+        raise BadRequest(
+            f"run={run_dir} is an iak {record.verb} that is {record.status}; expected a finished "
+            "iak finetune. Finish it by its own command, or name another run"
+        )
+    output = record.outputs.get(BUNDLES)
+    return Run(
+        name=str(run_dir.resolve()),
+        bundles=run_dir / BUNDLES,
+        index_sha256=output.sha256 if output else None,
+        record_sha256=record.record_sha256,
+        code=record.commit,
+        parents=_parents(run_dir, record),
+    )
+
+
+def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
+    """Return the live bundles that tuning started from, where they still are what the run read."""
+    pinned = run_dir / PINNED / "live"
+    live = record.spec.get("live")
+    folder = pinned if pinned.is_dir() else find_bundles(Path(live)) if live else None
+    if folder is None:
+        return {}
+    try:
+        index = read_index(folder)
+    except (PipelineError, OSError):
+        return {}
+    if index.sha256 != record.inputs.get("live bundles"):
+        return {}
+    return {
+        entry.folder: bundle_digest(read_manifest(folder / entry.folder))
+        for entry in index.bundles
+        if entry.published
+    }

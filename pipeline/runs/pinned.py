@@ -1,0 +1,74 @@
+"""Bundles that a setting names by a registry's alias, fixed for the length of a run."""
+
+from pathlib import Path
+
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Notice
+from iak.pipeline.publish.bundle_index import INDEX, read_index
+from iak.pipeline.registry.resolve import manifests_of, resolve
+from iak.pipeline.runs.record import OpenRecord
+from iak.schemas.paths import in_registry
+from iak.schemas.registry import ALIASES, Alias
+
+PINNED = "pinned"
+"""Folder below a run folder: setting -> the bundles that its alias meant when the run began."""
+
+
+def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, setting: str) -> Path:
+    """Return the folder of bundles that a setting means: its own, or one made from a registry.
+
+    A run that is resumed goes on with the bundles it began with, whatever was promoted since.
+
+    Args:
+        path: a folder, or `registry:DIR@ALIAS`.
+        opened: the base that the bundles are to run on.
+        record: of the run.
+        setting: what names the path, for messages and as the folder's name.
+
+    Raises:
+        BadRequest: there is no such registry or alias, or the folder holds a finished run of what
+            the alias meant then.
+        WrongBase: all bundles of the alias run on another base.
+        Corrupt: a stored bundle is damaged.
+    """
+    reference = in_registry(path)
+    if reference is None:
+        return path
+    root, alias = reference[0], _alias(path, reference[1], setting)
+    pinned, base = record.run_dir / PINNED / setting, opened.manifest.fingerprint
+    if record.before is not None and record.before.inputs and (pinned / INDEX).is_file():
+        if record.before.status == "finished":
+            _check_not_moved(root, alias, pinned, base, setting=setting)
+        return pinned
+    done = resolve(root, alias, pinned, base_fingerprint=base)
+    record.report(Notice(f"{setting}: the {alias} of {root} as commit {done.generation} left it"))
+    if done.of_other_bases:
+        left_out = ", ".join(done.of_other_bases)
+        record.report(Notice(f"  left out, tuned on another base: {left_out}"))
+    return pinned
+
+
+def _alias(path: Path, name: str, setting: str) -> Alias:
+    """Return the alias that a reference names."""
+    for alias in ALIASES:
+        if name == alias:
+            return alias
+    raise BadRequest(
+        f"{setting}={path} names no alias of a registry; expected registry:DIR@champion or "
+        "registry:DIR@candidate"
+    )
+
+
+def _check_not_moved(root: Path, alias: Alias, pinned: Path, base: str, *, setting: str) -> None:
+    """Refuse to take a finished run for one of what the alias means now."""
+    now = manifests_of(root, alias, base_fingerprint=base)
+    then = {entry.folder: entry.manifest_sha256 for entry in read_index(pinned).bundles}
+    moved = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    if moved:
+        more = f" and {len(moved) - 5} more" if len(moved) > 5 else ""
+        raise BadRequest(
+            f"{pinned.parent.parent} holds a finished run whose {setting} was another: the {alias} "
+            f"of {root} moved since in {', '.join(moved[:5])}{more}. Choose another --run-dir for "
+            "what it means now"
+        )

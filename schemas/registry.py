@@ -1,0 +1,162 @@
+"""What a registry of bundles says about itself: its bundles, its pointers and their history.
+
+The history is a chain of commits, each a whole list of pointers. A promotion of many domains is one
+commit, so a reader sees all of it or nothing.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
+
+from iak.schemas.base import Spec
+from iak.schemas.domain import Domain
+from iak.schemas.manifest import BundleManifest, Sha256, sha256_of
+
+MARKER_FORMAT = 1
+"""Of the document that makes a folder a registry."""
+ENTRY_FORMAT = 1
+COMMIT_FORMAT = 1
+Alias = Literal["champion", "candidate"]
+"""`champion` serves. `candidate` waits for a decision."""
+ALIASES: tuple[Alias, ...] = ("champion", "candidate")
+FolderName = Annotated[str, Field(pattern=r"^[a-z0-9_%=,~-]{1,160}$")]
+"""A domain as a name of a folder (`publish/bundle.py`); it cannot leave its folder."""
+
+
+class RegistryMarker(Spec):
+    """`registry.json`: this folder is a registry, laid out in this format."""
+
+    kind: Literal["iak-registry"] = "iak-registry"
+    format: Literal[1] = 1
+    sha256: Sha256
+    """Of this document without this field."""
+
+
+class StoredFile(Spec):
+    """One file of a stored bundle."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z]+\.[a-z]+$")]
+    sha256: Sha256
+    """Of its bytes."""
+    bytes: NonNegativeInt
+
+
+class Lineage(Spec):
+    """Where a bundle comes from."""
+
+    base_fingerprint: str
+    """The base it was tuned on."""
+    schema_hash: str
+    """Of the inputs it reads."""
+    parent: Sha256 | None = None
+    """Digest of the live bundle of its domain that tuning started from; null where it started from
+    none, or where that bundle is no longer what the run read."""
+    data_window: dict[str, Any]
+    """Days and rows it was tuned on."""
+    run: str
+    """Run folder of the `iak finetune` that made it."""
+    record_sha256: Sha256 | None = None
+    """SHA-256 that the run's record carries."""
+    code: str | None = None
+    """Commit of the code that ran, with `+` when the tree was changed."""
+    tuned_at: AwareDatetime
+    """When its manifest was written."""
+    added_at: AwareDatetime
+    """When it came into the registry."""
+
+
+class Entry(Spec):
+    """`entry.json`: one stored bundle, every byte of it named."""
+
+    kind: Literal["iak-registry-entry"] = "iak-registry-entry"
+    format: Literal[1] = 1
+    digest: Sha256
+    """`bundle_digest` of its manifest: the name of its folder."""
+    folder: FolderName
+    """Name of the bundle's own folder inside: the domain's, escaped, or "pooled"."""
+    domain: list[tuple[str, str]]
+    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    form: Sha256
+    """`form_of` its manifest: bundles of different forms cannot serve together."""
+    files: Annotated[list[StoredFile], Field(min_length=1)]
+    published: bool
+    """Whether the gate let it through."""
+    reason: str
+    """The gate's sentence."""
+    gain: float | None = None
+    """The gate's gain, in nats a gate row."""
+    lineage: Lineage
+    sha256: Sha256
+    """Of this document without this field."""
+
+
+class Pointer(Spec):
+    """The bundle that an alias means for one domain."""
+
+    domain: list[tuple[str, str]]
+    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    bundle: Sha256
+    """Digest of the bundle."""
+    base_fingerprint: str
+    """The base that the bundle runs on."""
+    form: Sha256
+    """The bundle's form."""
+    generation: PositiveInt
+    """Commit that set this pointer; what a compare-and-swap compares."""
+    before: PositiveInt | None = None
+    """Commit that set the pointer to which a rollback returns; null: the domain had none."""
+
+    @property
+    def name(self) -> str:
+        """The domain's name, for tables and messages."""
+        return Domain(tuple(self.domain)).name
+
+
+class Move(Spec):
+    """One pointer that a commit moved."""
+
+    alias: Alias
+    folder: FolderName
+    before: Sha256 | None
+    """Bundle before; null: there was no pointer."""
+    after: Sha256 | None
+    """Bundle after; null: the pointer was removed."""
+    reason: str
+
+
+class Commit(Spec):
+    """One step of the history: all pointers after it, and what it changed."""
+
+    kind: Literal["iak-registry-commit"] = "iak-registry-commit"
+    format: Literal[1] = 1
+    generation: PositiveInt
+    """Its number: 1, 2, ... without gaps."""
+    parent_sha256: Sha256 | None
+    """`sha256` of the commit before; null in the first."""
+    action: Literal["promote", "rollback", "gc"]
+    at: AwareDatetime
+    """When, by the writer's clock. The order of commits is their numbers alone."""
+    by: str
+    """User and host."""
+    moves: list[Move] = []
+    removed: list[Sha256] = []
+    """Bundles whose bytes this commit gave up."""
+    pointers: dict[Alias, dict[FolderName, Pointer]]
+    """Alias -> folder name of a domain -> its pointer."""
+    sha256: Sha256
+    """Of this document without this field."""
+
+
+def bundle_digest(manifest: BundleManifest) -> str:
+    """Return a bundle's identity: its tensors, and all that its manifest says but how and when.
+
+    The bytes of `kernel.safetensors` are left out: safetensors 0.8 may spell the same tensors in
+    different bytes. Names, types, shapes and bits of the tensors are in `weights_digest`.
+    """
+    spelling = frozenset({"weights_sha256", "manifest_sha256", "created_at"})
+    return sha256_of(manifest.model_dump(mode="json"), without=spelling)
+
+
+def form_of(manifest: BundleManifest) -> str:
+    """Return what bundles that serve together must share: shapes and the kernel's settings."""
+    return sha256_of({"shapes": manifest.shapes, "kernel": manifest.spec.get("kernel")})

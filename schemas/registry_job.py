@@ -1,0 +1,109 @@
+"""What the verbs of `iak registry` may be asked."""
+
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from iak.schemas.base import Column, Spec
+from iak.schemas.numbers import Count, CountOrZero
+from iak.schemas.paths import FileToWrite, FolderToRead, FolderToWrite
+from iak.schemas.registry import Alias
+
+Domains = Annotated[tuple[Column, ...], Field(min_length=1)]
+JsonFile = Annotated[FileToWrite | None, Field(alias="json")]
+State = Annotated[str, Field(pattern=r"^(champion|candidate)(:[1-9][0-9]*)?$")]
+"""Pointers of an alias, now or after a commit: `champion`, `champion:12`."""
+
+
+class RegistrySpec(Spec):
+    """What every verb of `iak registry` takes."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    json_out: JsonFile = None
+    """Also write what is shown as JSON to this file."""
+
+
+class RegistryListSpec(RegistrySpec):
+    """List what serves each domain."""
+
+    registry: FolderToRead
+    """Folder of the registry."""
+    alias: Alias | None = None
+    """Only the pointers of this alias."""
+
+
+class RegistryShowSpec(RegistrySpec):
+    """Show the history of a registry, of one domain, or a bundle's lineage."""
+
+    registry: FolderToRead
+    """Folder of the registry."""
+    domain: Column | None = None
+    """Domain whose pointers and lineage are shown; the newest commits when absent."""
+    last: Count = 20
+    """Commits shown, the newest ones; the JSON has all."""
+
+
+class RegistryDiffSpec(RegistrySpec):
+    """Compare two sets of pointers, domain by domain."""
+
+    registry: FolderToRead
+    """Folder of the registry."""
+    first: State = "champion"
+    """`champion` or `candidate`, now, or as a commit left it: `champion:12`."""
+    second: State = "candidate"
+    """What it is compared with, in the same words."""
+
+
+class RegistryPromoteSpec(RegistrySpec):
+    """Point an alias at what the gate published in a run, in one step."""
+
+    registry: FolderToWrite
+    """Folder of the registry; made when it is missing."""
+    run: FolderToRead | None = None
+    """Run folder of an `iak finetune`."""
+    source: Alias | None = None
+    """Promote what this alias means now, in the place of a run."""
+    alias: Alias = "champion"
+    """Pointers that move."""
+    domains: tuple[Column, ...] = ()
+    """Domains to promote; all that the gate published when absent."""
+    force: bool = False
+    """Also promote bundles that the gate held."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.run is None) == (self.source is None):
+            raise ValueError("give either run=RUN or source=candidate: what is promoted")
+        if self.source == self.alias:
+            raise ValueError(f"source={self.source} and alias={self.alias} are the same pointers")
+        return self
+
+
+class RegistryRollbackSpec(RegistrySpec):
+    """Return domains to the bundles they had before."""
+
+    registry: FolderToRead
+    """Folder of the registry."""
+    domain: Domains
+    """One domain, or several that go back in one step."""
+    alias: Alias = "champion"
+    """Pointers that move."""
+
+
+class RegistryVerifySpec(RegistrySpec):
+    """Read every byte of a registry, and name what is damaged."""
+
+    registry: FolderToRead
+    """Folder of the registry."""
+
+
+class RegistryGcSpec(RegistrySpec):
+    """Remove stored bundles that neither a pointer nor a rollback needs."""
+
+    registry: FolderToRead
+    """Folder of the registry."""
+    keep: CountOrZero = 3
+    """Earlier pointers of each domain that a rollback can return to."""
+    dry_run: bool = False
+    """Say what would go, and remove nothing."""
