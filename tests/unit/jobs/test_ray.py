@@ -18,8 +18,9 @@ from ray._private.node import Node
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from iak.jobs import _ray
-from iak.jobs._ray import on_ray, ray_cluster
+from iak.jobs._ray import RayLauncher, ray_cluster
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
+from iak.pipeline.events import silent
 from iak.pipeline.process import Worker
 from tests.unit.workers import outcomes
 
@@ -64,8 +65,8 @@ def _threads_for_ray(monkeypatch):
 
 
 def run(run_dir, function, work=None, *, workers=2, device="cpu", max_failures=3):
-    return on_ray(
-        function, work, title="t", run_dir=run_dir, workers=workers, device=device,
+    return RayLauncher().run(
+        function, work, silent, title="t", run_dir=run_dir, workers=workers, device=device,
         max_failures=max_failures,
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from iak.pipeline.runs.outputs import bundles_output
 
 from iak.jobs import cli
 from iak.jobs._paths import check_paths
@@ -15,6 +14,7 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import read_head
 from iak.pipeline.runs.finished_run import finished_run
+from iak.pipeline.runs.outputs import bundles_output
 from iak.pipeline.runs.pinned import PINNED, pinned_bundles
 from iak.pipeline.runs.record import OpenRecord
 from iak.schemas.job import EvaluateSpec
