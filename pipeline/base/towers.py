@@ -12,12 +12,13 @@ Shapes: B rows of a batch, T tasks.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.collectives import total
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.prefetch import prefetch
@@ -26,9 +27,6 @@ from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from iak.pipeline.sharding.shard import unwrap
-
-if TYPE_CHECKING:
-    from iak.pipeline.base.pretrain import Pretraining
 
 MAX_EPOCHS = 2
 """Epochs over the training rows at most. They are cheap: no backward pass below the towers."""
@@ -69,7 +67,7 @@ class Best:
         return bool((self.waited_T < patience).any())
 
 
-def tune_towers(training: "Pretraining") -> dict[str, Any]:
+def tune_towers(training: Pretraining) -> dict[str, Any]:
     """Train every tower further from the best weights; a collective call.
 
     Args:
@@ -163,7 +161,7 @@ def losses_of_towers(
     return torch.where(is_conversion_T, given_BT, own_BT)
 
 
-def _step(training: "Pretraining", heads: Heads, adam: torch.optim.Optimizer, batch: Batch) -> None:
+def _step(training: Pretraining, heads: Heads, adam: torch.optim.Optimizer, batch: Batch) -> None:
     """Update the towers alone, once; a collective call."""
     worker, model = training.worker, unwrap(training.model)
     with torch.no_grad():
@@ -182,7 +180,7 @@ def _step(training: "Pretraining", heads: Heads, adam: torch.optim.Optimizer, ba
 
 
 @torch.no_grad()
-def _validation_losses(training: "Pretraining", heads: Heads) -> Tensor:
+def _validation_losses(training: Pretraining, heads: Heads) -> Tensor:
     """Return each tower's mean loss on all workers' validation rows; a collective call."""
     model = unwrap(training.model)
     sums = torch.zeros(2, len(training.tasks), dtype=torch.float64)
@@ -195,7 +193,7 @@ def _validation_losses(training: "Pretraining", heads: Heads) -> Tensor:
     return means_T
 
 
-def _report(training: "Pretraining", step: int, losses_T: Tensor) -> None:
+def _report(training: Pretraining, step: int, losses_T: Tensor) -> None:
     """Report a validation of the towers."""
     losses = {task.name: float(loss) for task, loss in zip(training.tasks, losses_T, strict=True)}
     training.report({"event": "towers", "step": step, **losses})

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iak.pipeline.base import published_base
-from iak.pipeline.base.pretrain import PretrainWork, pretrain
+from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.base.trainer import PretrainWork
 from iak.pipeline.bench.progress import Report, writer
 from iak.pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
 from iak.pipeline.data import vocabulary

@@ -19,11 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from iak.pipeline.base import published_base
-from iak.pipeline.base.pretrain import (
-    Pretraining,
-    TrainState,
-    learning_rates,
-)
+from iak.pipeline.base.trainer import Pretraining, TrainState, learning_rates
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.bench.setup import BenchSetup, pretrain_work, renamed
 from iak.pipeline.data.batch import Batch, to_batch

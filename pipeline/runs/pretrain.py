@@ -14,8 +14,9 @@ import torch
 
 from iak.pipeline.base import defaults, optimizer_state, published_base
 from iak.pipeline.base.defaults import Recipe
-from iak.pipeline.base.pretrain import WEIGHTS, PretrainWork, pretrain
+from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.trainer import WEIGHTS, PretrainWork
 from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts

@@ -11,7 +11,8 @@ from torch import distributed as dist
 
 from iak.pipeline.base import checkpoint, optimizer_state
 from iak.pipeline.base import published_base as bases
-from iak.pipeline.base.pretrain import Pretraining, pretrain
+from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import Corrupt

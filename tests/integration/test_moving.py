@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import distributed as dist
 
 from iak.pipeline.base import checkpoint, published_base
-from iak.pipeline.base.pretrain import Pretraining
+from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import BadRequest

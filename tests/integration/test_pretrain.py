@@ -12,7 +12,7 @@ from torch import distributed as dist
 from iak.pipeline.base import checkpoint
 from iak.pipeline.base import published_base as bases
 from iak.pipeline.base.frozen_base import FrozenBase
-from iak.pipeline.base.pretrain import Pretraining, learning_rates
+from iak.pipeline.base.trainer import Pretraining, learning_rates
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadRequest, Corrupt

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.jobs import _failures
-from iak.pipeline.base.pretrain import Pretraining, TrainState
+from iak.pipeline.base.trainer import Pretraining, TrainState
 from iak.pipeline.data.reader import Cursor
 from iak.pipeline.divergence import broken_names, first_broken, refuse_diverged
 from iak.pipeline.errors import Diverged

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from iak.pipeline.base.pretrain import Pretraining, restored_state
+from iak.pipeline.base.trainer import Pretraining, restored_state
 from iak.pipeline.errors import BadLog
 from iak.pipeline.process import process_group
 from iak.pipeline.sharding.shard import digest_model

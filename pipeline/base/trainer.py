@@ -1,9 +1,8 @@
-"""One worker's part in pre-training the base: read, step, validate, and write the best weights.
+"""Train the base on one worker: read, step, validate, and write the best weights.
 
 Shapes: B rows of this worker, T tasks.
 """
 
-import gc
 import json
 import logging
 import math
@@ -18,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from iak.pipeline.base import checkpoint, optimizer_state, precision, published_base, towers
+from iak.pipeline.base import checkpoint, optimizer_state, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.validation import Validation, validate
 from iak.pipeline.collectives import total
@@ -32,10 +31,9 @@ from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.events import Report
 from iak.pipeline.files import put_file
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
-from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import base_weights
-from iak.pipeline.sharding.placement_rule import Plan, describe, lay_out
+from iak.pipeline.sharding.placement_rule import describe, lay_out
 from iak.pipeline.sharding.shard import (
     RowWiseAdagrad,
     ShardedModel,
@@ -44,7 +42,7 @@ from iak.pipeline.sharding.shard import (
     set_tables_lr,
     shard,
 )
-from iak.schemas.job import BaseOptimSpec, ModelSpec, Precision
+from iak.schemas.job import BaseOptimSpec, ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import PlacementSpec
 
@@ -124,64 +122,6 @@ class TrainState:
     """What was not loaded unchanged, from a base or a checkpoint, a line each."""
 
 
-def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str, Any]:
-    """Train to the end, then measure what lower precision costs the best weights.
-
-    Args:
-        work: log, settings and folders.
-        worker: this process.
-        report: called with progress events.
-
-    Returns:
-        The run's result for its record, the same on every worker. The best weights are in the run's
-        folder `.best`, unless `is_parent_best` says that no step improved on the parent.
-
-    Raises:
-        BadRequest: the base that is continued differs in a way that is not allowed.
-        Corrupt: a file of that base or of a checkpoint is not what was written.
-        Diverged: a loss is infinite or not a number.
-    """
-    training = Pretraining(work, worker=worker, report=report)
-    result, plan = training.run(), training.plan
-    if result["is_parent_best"]:
-        return result
-    if work.early_stop == "per_task":
-        result |= towers.tune_towers(training)
-    # The trained model and its optimisers go first, so that measuring needs no more memory.
-    del training
-    gc.collect()
-    return result | {"precisions": _measure_precisions(work, plan, worker, report)}
-
-
-def _measure_precisions(
-    work: PretrainWork, plan: Plan, worker: Worker, report: Report
-) -> list[dict[str, Any]]:
-    """Measure the best weights in every precision on validation rows; a collective call."""
-    catalog, best = work.view.catalog, work.run_dir / BEST
-    weights = json.loads((best / WEIGHTS).read_text())
-
-    def base_in(kind: Precision) -> Recommender:
-        model = published_base.build_model(catalog, work.encoding, work.model, seed=0)
-        return base_weights.read_frozen_base(
-            model,
-            plan,
-            precisions=dict.fromkeys(model.table_sizes, kind),
-            directory=best,
-            entries=weights["files"],
-            worker=worker,
-        )
-
-    return precision.measure(
-        base_in,
-        _reader(work, _validation_split(work), worker),
-        tasks=published_base.task_shapes(catalog),
-        titles=[task.entire_space_title or task.title for task in catalog.tasks],
-        batch_rows=_local_rows(work, worker),
-        worker=worker,
-        report=report,
-    )
-
-
 class Pretraining:
     """One worker's training, from the first batch to the best weights on disk."""
 
@@ -207,9 +147,9 @@ class Pretraining:
         self.adam = torch.optim.AdamW(
             self.dense.values(), lr=work.optim.dense_lr, weight_decay=work.optim.dense_decay
         )
-        self.local_rows = _local_rows(work, worker)
-        self.train = _reader(work, "pretrain", worker)
-        self.valid = _reader(work, _validation_split(work), worker)
+        self.local_rows = local_rows(work, worker)
+        self.train = reader_of(work, "pretrain", worker)
+        self.valid = reader_of(work, validation_split(work), worker)
         self.steps_per_epoch = self.train.steps(self.local_rows)
         self.steps = self.steps_per_epoch * work.epochs
         self.state = TrainState()
@@ -568,17 +508,17 @@ def restored_state(
     return state, [line]
 
 
-def _local_rows(work: PretrainWork, worker: Worker) -> int:
+def local_rows(work: PretrainWork, worker: Worker) -> int:
     """Return the rows of this worker's batch."""
     return max(work.batch_rows // worker.world, 1)
 
 
-def _validation_split(work: PretrainWork) -> str:
+def validation_split(work: PretrainWork) -> str:
     """Return the split by which the best weights are chosen."""
     return "pretrain_valid" if "pretrain_valid" in work.view.selections else "valid"
 
 
-def _reader(work: PretrainWork, split: str, worker: Worker) -> Reader:
+def reader_of(work: PretrainWork, split: str, worker: Worker) -> Reader:
     """Return the reader of this worker's rows of a split."""
     return Reader(
         selection=work.view.selections[split],
