@@ -1,6 +1,7 @@
 """Verbs as the benchmark `faults` attempts them: in this process, with one worker and no Ray."""
 
 import hashlib
+import importlib.readers  # noqa: F401 - else loaded in an attempt, by a user who cannot read it
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
 from iak.jobs import show
-from iak.pipeline.events import Event, LogListed
+from iak.jobs._report import console_report
+from iak.pipeline.events import Event, LogListed, Report
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
@@ -52,8 +54,23 @@ def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
         show.main(spec)
         return _shown(spec, {})
     rows: dict[str, int] = {}
+    with console_report() as on_console:
+        try:
+            result = _USE_CASES[verb](
+                spec, load_catalog(spec.catalog), ProcessLauncher(), _report(rows, at, on_console)
+            )
+            if isinstance(result, PretrainResult):
+                rows["trained"] = result.measured["rows"]
+        except AlreadyFinished:
+            rows.clear()
+    return _PUBLISHED[verb](spec, rows)
+
+
+def _report(rows: dict[str, int], at: Moment, on_console: Report) -> Report:
+    """Return a report that names moments, notes rows, and shows notices, which are judged too."""
 
     def report(event: Mapping[str, Any]) -> None:
+        on_console(event)
         if isinstance(event, LogListed):
             at("listed")
         elif not isinstance(event, Event):
@@ -61,13 +78,7 @@ def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
                 rows.update({k: v for k, v in event.items() if k in SPLITS})
             at(str(event.get("event")))
 
-    try:
-        result = _USE_CASES[verb](spec, load_catalog(spec.catalog), ProcessLauncher(), report)
-        if isinstance(result, PretrainResult):
-            rows["trained"] = result.measured["rows"]
-    except AlreadyFinished:
-        rows.clear()
-    return _PUBLISHED[verb](spec, rows)
+    return report
 
 
 def _kernels(spec: FinetuneSpec, rows: Mapping[str, int]) -> Ended:
