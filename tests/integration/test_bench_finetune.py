@@ -17,7 +17,8 @@ from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
 from infra.benchmarks import finetune as bench
 from infra.benchmarks.specs import BenchFinetuneSpec
 
-pytestmark = pytest.mark.slow
+# A whole bench takes minutes where other work shares the cores.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SMOKE = Path("infra/benchmarks/configs/smoke/finetune.toml")
 FULL = Path("infra/benchmarks/configs/finetune.toml")

@@ -10,7 +10,8 @@ from iak.pipeline.bench.scaling.workloads import NAMES
 from iak.pipeline.errors import BadRequest
 from iak.schemas.bench import BenchScalingSpec
 
-pytestmark = pytest.mark.slow
+# A whole bench takes minutes where other work shares the cores.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs" / "bench"
 
