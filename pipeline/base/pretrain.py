@@ -1,0 +1,80 @@
+"""One worker's part in pre-training: train to the end, then measure what lower precision costs."""
+
+import gc
+import json
+from typing import Any
+
+from iak.pipeline.base import precision, published_base, towers
+from iak.pipeline.base.trainer import (
+    BEST,
+    WEIGHTS,
+    Pretraining,
+    PretrainWork,
+    local_rows,
+    reader_of,
+    validation_split,
+)
+from iak.pipeline.events import Report
+from iak.pipeline.model.recommender import Recommender
+from iak.pipeline.process import Worker
+from iak.pipeline.sharding import base_weights
+from iak.pipeline.sharding.placement_rule import Plan
+from iak.schemas.job import Precision
+
+
+def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str, Any]:
+    """Train to the end, then measure what lower precision costs the best weights.
+
+    Args:
+        work: log, settings and folders.
+        worker: this process.
+        report: called with progress events.
+
+    Returns:
+        The run's result for its record, the same on every worker. The best weights are in the run's
+        folder `.best`, unless `is_parent_best` says that no step improved on the parent.
+
+    Raises:
+        BadRequest: the base that is continued differs in a way that is not allowed.
+        Corrupt: a file of that base or of a checkpoint is not what was written.
+        Diverged: a loss is infinite or not a number.
+    """
+    training = Pretraining(work, worker=worker, report=report)
+    result, plan = training.run(), training.plan
+    if result["is_parent_best"]:
+        return result
+    if work.early_stop == "per_task":
+        result |= towers.tune_towers(training)
+    # The trained model and its optimisers go first, so that measuring needs no more memory.
+    del training
+    gc.collect()
+    return result | {"precisions": _measure_precisions(work, plan, worker, report)}
+
+
+def _measure_precisions(
+    work: PretrainWork, plan: Plan, worker: Worker, report: Report
+) -> list[dict[str, Any]]:
+    """Measure the best weights in every precision on validation rows; a collective call."""
+    catalog, best = work.view.catalog, work.run_dir / BEST
+    weights = json.loads((best / WEIGHTS).read_text())
+
+    def base_in(kind: Precision) -> Recommender:
+        model = published_base.build_model(catalog, work.encoding, work.model, seed=0)
+        return base_weights.read_frozen_base(
+            model,
+            plan,
+            precisions=dict.fromkeys(model.table_sizes, kind),
+            directory=best,
+            entries=weights["files"],
+            worker=worker,
+        )
+
+    return precision.measure(
+        base_in,
+        reader_of(work, validation_split(work), worker),
+        tasks=published_base.task_shapes(catalog),
+        titles=[task.entire_space_title or task.title for task in catalog.tasks],
+        batch_rows=local_rows(work, worker),
+        worker=worker,
+        report=report,
+    )
