@@ -79,9 +79,8 @@ def tune_towers(training: Pretraining) -> dict[str, Any]:
     """
     worker, tasks = training.worker, training.tasks
     document = training.load_best()
-    if (
-        "tuned" in document
-    ):  # a worker died after the towers were written; the run was started again
+    # A worker may have died after the towers were written.
+    if "tuned" in document:
         tuned: dict[str, Any] = document["tuned"]
         return tuned
     model = unwrap(training.model)
@@ -112,14 +111,20 @@ def tune_towers(training: Pretraining) -> dict[str, Any]:
                 _report(training, step, losses_T)
             if not goes_on:
                 break
+    return _write_best_towers(training, best)
+
+
+def _write_best_towers(training: Pretraining, best: Best) -> dict[str, Any]:
+    """Put the best tower of each task into the model, measure it, and write the best weights."""
+    heads = unwrap(training.model).heads
     with torch.no_grad():
-        for task in range(len(tasks)):
-            copy_tower(best.heads, model.heads, task)
+        for task in range(len(training.tasks)):
+            copy_tower(best.heads, heads, task)
     result = training.measure()
     towers = [
         {"task": task.name, "step": at, "loss_before": float(before), "loss": float(loss)}
         for task, at, before, loss in zip(
-            tasks, best.steps_T, best.start_T, best.losses_T, strict=True
+            training.tasks, best.steps_T, best.start_T, best.losses_T, strict=True
         )
     ]
     changes = {

@@ -174,12 +174,9 @@ def _plain(trainer: Continued) -> list[Variant]:
     batches = trainer.batches(spec.slice_steps)
     full, kernel = FullFineTune(trainer), PlainKernel(trainer, spec.kernel, seed=spec.seed)
     sizes = _sizes(trainer, batches)
-    everything = roofline.lookups(
-        sizes, row_bytes=sizes.width * roofline.FP32, trained=True
-    ) + roofline.trunk(sizes, passes=("forward", "inputs", "weights"))
-    under_kernel = roofline.lookups(
-        sizes, row_bytes=sizes.width * roofline.FP32, trained=True
-    ) + roofline.trunk(sizes, passes=("forward", "inputs"))
+    lookups = roofline.lookups(sizes, row_bytes=sizes.width * roofline.FP32, trained=True)
+    everything = lookups + roofline.trunk(sizes, passes=("forward", "inputs", "weights"))
+    under_kernel = lookups + roofline.trunk(sizes, passes=("forward", "inputs"))
     on_top = roofline.kernels(
         kernel.shape, rows=sizes.rows, present=1, inputs_have_gradients=True, kept_bytes=0
     )
