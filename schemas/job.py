@@ -84,11 +84,9 @@ class LogJobSpec(Spec):
     """Run although more rows than that, or a whole day of a window, cannot be read."""
 
 
-class WorkerJobSpec(LogJobSpec):
-    """Settings of every job that runs on workers."""
+class WorkersSpec(Spec):
+    """On how many workers, and on what, a job runs."""
 
-    run_dir: FolderToWrite
-    """Folder of the run: record, progress, checkpoints, results. On a cluster, a shared folder."""
     workers: Workers = 2
     """Ray Train workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -97,6 +95,13 @@ class WorkerJobSpec(LogJobSpec):
     """Worker deaths after which the run gives up; each one resumes from the last checkpoint."""
     seed: Seed = 0
     """Seed of everything random."""
+
+
+class WorkerJobSpec(WorkersSpec, LogJobSpec):
+    """Settings of every job that runs on workers."""
+
+    run_dir: FolderToWrite
+    """Folder of the run: record, progress, checkpoints, results. On a cluster, a shared folder."""
     if_busy: Literal["leave", "wait"] = "leave"
     """What to do when another process works in `run_dir`: name it and exit, or wait for it."""
 
@@ -348,11 +353,9 @@ class GateSpec(Spec):
     interval is above."""
 
 
-class FinetuneSpec(WorkerJobSpec):
-    """Tune every domain's kernel on a frozen base and write the bundles."""
+class TuningSpec(Spec):
+    """How kernels are tuned and judged, wherever the log and the base are."""
 
-    base: FolderToRead
-    """Run or folder of the published base."""
     kernel: KernelSpec = KernelSpec()
     pooled: StageSpec = StageSpec()
     domain: DomainStageSpec = DomainStageSpec()
@@ -362,9 +365,6 @@ class FinetuneSpec(WorkerJobSpec):
     """Compute each row's h and x once and keep them on disk for later runs, or in memory for this
     run alone, or look the tables up each step."""
     cache: CacheSpec = CacheSpec()
-    live: BundlesToRead | None = None
-    """Bundles that serve now (a run, its `bundles/`, or `registry:DIR@champion`): kernels start
-    from them."""
     step_rows: BatchRows = 8192
     """Rows of a step over all workers; no domain is added to a step that has as many."""
     checkpoint_every_s: Seconds = 30.0
@@ -375,6 +375,16 @@ class FinetuneSpec(WorkerJobSpec):
     """Tables at least this long are cut by rows over all workers."""
     plan: FileToRead | None = None
     """A plan that `iak plan job=finetune save=FILE` wrote; followed exactly, not the rule."""
+
+
+class FinetuneSpec(TuningSpec, WorkerJobSpec):
+    """Tune every domain's kernel on a frozen base and write the bundles."""
+
+    base: FolderToRead
+    """Run or folder of the published base."""
+    live: BundlesToRead | None = None
+    """Bundles that serve now (a run, its `bundles/`, or `registry:DIR@champion`): kernels start
+    from them."""
 
 
 class EvaluateSpec(WorkerJobSpec):

@@ -1,0 +1,207 @@
+"""Define what a night decided and did: `night.json`, from which the morning page is made."""
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, Field, NonNegativeInt
+
+from iak.schemas.base import Spec
+from iak.schemas.domain import Domain
+from iak.schemas.manifest import Sha256
+from iak.schemas.verdict import Verdict
+
+NIGHT_FORMAT = 1
+Level = Literal["pooled", "parent", "domain"]
+Choice = Literal["train", "wait", "hold"]
+"""`train`: tuned tonight. `wait`: nothing to do, or not within the budget. `hold`: its data is not
+fit to be read."""
+Outcome = Literal["promoted", "held", "failed", "waiting"]
+"""`promoted`: its new kernel serves. `held`: the new kernel, or its data, was not good enough.
+`failed`: tuning or publishing it broke. `waiting`: it did not train."""
+Service = Literal["own", "parent", "pooled", "base"]
+"""Whose kernel serves a domain."""
+
+
+class PartitionDay(Spec):
+    """One day of the log, as the night saw it."""
+
+    day: date
+    state: Literal["complete", "open", "absent", "shrunken", "changed"]
+    """`open`: no marker, and not quiet for long enough. `changed`: its content differs from what an
+    earlier night read."""
+    files: NonNegativeInt
+    rows: NonNegativeInt
+    is_late: bool = False
+    """Whether an earlier night went without it."""
+    reason: str = ""
+    """What was seen and what was expected; empty for a complete day."""
+
+
+class TaskWindow(Spec):
+    """Days of which a task's labels were read."""
+
+    task: str
+    first: date
+    last: date
+    rows: NonNegativeInt = 0
+    """Labelled tuning rows."""
+    positives: NonNegativeInt = 0
+
+
+class Decision(Spec):
+    """Whether a domain trains tonight, and why."""
+
+    domain: list[tuple[str, str]]
+    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    level: Level
+    choice: Choice
+    reason: str
+    """One plain sentence with its numbers."""
+    new_rows: NonNegativeInt = 0
+    """Rows since its last tuning."""
+    window_rows: NonNegativeInt = 0
+    age_days: NonNegativeInt | None = None
+    """Days since the live kernel was tuned; null where none serves."""
+    drift: float | None = None
+    """Largest population stability index of its inputs since then."""
+    worth: float | None = None
+    """Expected gain in nats a row, times rows a day: the order in which a budget is spent."""
+
+    @property
+    def name(self) -> str:
+        """Return the domain's name."""
+        return Domain(tuple(self.domain)).name
+
+
+class Scores(Spec):
+    """One task of a domain on the gate's rows, by three methods; null where there is no value."""
+
+    task: str
+    rows: NonNegativeInt
+    positives: NonNegativeInt
+    auc: tuple[float | None, float | None, float | None] = (None, None, None)
+    """Of the base, the live kernel and the candidate."""
+    log_loss: tuple[float | None, float | None, float | None] = (None, None, None)
+    calibration: tuple[float | None, float | None, float | None] = (None, None, None)
+    """Positives predicted over positives observed."""
+    delta_auc: tuple[float, float, float] | None = None
+    """Candidate minus base, with the 95 % interval: value, low, high."""
+    reliability: list[tuple[float, float, NonNegativeInt]] = []
+    """The candidate's calibration curve: mean prediction, observed share, rows of each bin."""
+
+
+class DomainNight(Spec):
+    """What a night did for one domain."""
+
+    decision: Decision
+    outcome: Outcome
+    sentence: str
+    """The decision of the gate, or the failure, in one plain sentence."""
+    served_by: Service
+    """What serves it after the night."""
+    bundle: Sha256 | None = None
+    """Digest of the bundle that serves it after the night; null for the base."""
+    candidate: Sha256 | None = None
+    """Digest of the bundle that the night tuned."""
+    verdict: Verdict | None = None
+    scores: list[Scores] = []
+    rate: float | None = None
+    """Rate of its code in nats a row: what the information bottleneck lets through."""
+    scratch_gain: float | None = None
+    """Gain of a kernel from scratch less that of the chain, in nats a row; null unless both were
+    tuned."""
+    log_evidence: float | None = None
+    """Natural logarithm of the evidence that its chain has gathered over nights."""
+    worker_seconds: float = 0.0
+    """Its part of the tuning time, by rows passed."""
+    cost: float = 0.0
+    """In the currency of `nightly.toml`."""
+
+
+class DriftLine(Spec):
+    """How far an input or a label has moved between the base's days and the night's."""
+
+    name: str
+    index: float
+    """Population stability index; of a label, the relative change of its rate."""
+    noise: float = 0.0
+    """What 95 of 100 samples of this size stay below if nothing moved."""
+    word: Literal["stable", "moved", "changed"]
+
+
+class RefreshResult(Spec):
+    """What became of a refresh of the base."""
+
+    reason: str
+    """Why the base was due."""
+    published: bool
+    fingerprint: str | None = None
+    """Of the new base; null where its parent was better."""
+    run_dir: str
+    carried: list[str] = []
+    """Domains whose kernel still helps on the new base and was carried over."""
+    dropped: list[str] = []
+    """Domains whose kernel does not, and that are tuned anew."""
+
+
+class NightRecord(Spec):
+    """`night.json`: one night from its decisions to its promotion."""
+
+    kind: Literal["iak-night"] = "iak-night"
+    format: Literal[1] = 1
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    """Of base, domains, window and settings: the same night again has the same id."""
+    name: str
+    """Of the service, as `nightly.toml` has it."""
+    night: date
+    """Nominal date: the last day of the log that the night may read."""
+    status: Literal["planned", "running", "finished", "failed", "interrupted"]
+    exit_code: int | None = None
+    """0 every trained kernel promoted, 4 some held, 5 some failed, 6 nothing to do, 1 failed."""
+    error: str | None = None
+    started_at: AwareDatetime
+    ended_at: AwareDatetime | None = None
+    deadline: AwareDatetime | None = None
+    attempts: int = 1
+    base_fingerprint: str
+    base: str
+    """Where the base lies."""
+    base_age_days: NonNegativeInt | None = None
+    registry: str
+    registry_before: NonNegativeInt = 0
+    """Number of the registry's newest commit when the night began."""
+    registry_after: NonNegativeInt | None = None
+    """Number of the night's own commit; null where nothing moved."""
+    run_dir: str | None = None
+    """Run folder of the tuning; null where nothing was tuned."""
+    page: str | None = None
+    """The morning page."""
+    windows: list[TaskWindow] = []
+    days: list[PartitionDay] = []
+    domains: list[DomainNight] = []
+    """Pooled first, then parents, then domains, those with most rows first."""
+    drift: list[DriftLine] = []
+    unseen: dict[str, float] = {}
+    """Table -> share of the window's ids that the base does not know."""
+    refresh: RefreshResult | None = None
+    is_scratch_night: bool = False
+    """Whether kernels were also tuned from scratch."""
+    timings_s: dict[str, float] = {}
+    """Seconds by phase."""
+    rows_tuned: NonNegativeInt = 0
+    rows_from_cache: NonNegativeInt = 0
+    worker_seconds: float = 0.0
+    cost: float = 0.0
+    currency: str = "USD"
+    notices: list[str] = []
+    """What a person should know: skipped files, quarantined rows, a cap that was reached."""
+    versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    sha256: Sha256 | None = None
+    """Of this document without this field."""
+
+    @property
+    def counts(self) -> dict[Outcome, int]:
+        """Return how many domains had each outcome."""
+        outcomes: tuple[Outcome, ...] = ("promoted", "held", "failed", "waiting")
+        return {o: sum(d.outcome == o for d in self.domains) for o in outcomes}

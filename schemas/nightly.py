@@ -1,0 +1,227 @@
+"""Define `nightly.toml`: everything that a platform's nights need, in one file.
+
+`iak nightly`, `iak submit`, `iak infra render` and the morning page read this file and no other.
+"""
+
+from datetime import date, time, timedelta
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field, model_validator
+
+from iak.schemas.base import Column, Spec, Value, not_empty, printable, without_userinfo
+from iak.schemas.feature import Name
+from iak.schemas.job import TuningSpec, WorkersSpec
+from iak.schemas.numbers import Count, CountOrZero, Days, Margin, Money, Number, Rows, Share
+from iak.schemas.paths import FolderToRead, FolderToWrite, NamedPath
+
+JobServer = Annotated[str, Field(pattern=r"^(local|https?://[^/@\s]+/?)$")]
+"""`local`, or the address of a Ray job server."""
+VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
+"""Name of an environment variable. Its value, which may be a secret, stands in no file."""
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+"""Name of a file; it cannot leave its folder."""
+Uri = Annotated[str, AfterValidator(without_userinfo)]
+Pause = Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=7))]
+"""A time of hours, as ISO 8601: `PT2H`."""
+
+
+def _zone(name: str) -> str:
+    """Return the name of a time zone unchanged, or refuse it."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("no such time zone; expected a name such as Asia/Shanghai") from error
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
+
+
+class WindowSpec(Spec):
+    """Which rows a night tunes on, validates on and judges by.
+
+    The window ends with the night's date. It replaces the catalogue's splits `tune`, `valid` and
+    `gate`, whose shares of the hashed rows are given here.
+    """
+
+    days: Count = 7
+    """Newest days with ripe labels that each task has. A task whose labels ripen later has its days
+    earlier, so the window begins earlier by the longest `matures_after` of the catalogue."""
+    valid: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    """Share of the rows, by the catalogue's slice key, that choose the best epoch."""
+    gate: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    """Share of the rows that judge, and that nothing else uses."""
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_tune_on(self) -> Self:
+        if self.valid + self.gate >= 1:
+            raise ValueError(
+                f"valid {self.valid} and gate {self.gate} leave no rows to tune on; together they "
+                "must be less than 1"
+            )
+        return self
+
+
+class ReadySpec(Spec):
+    """When a day of the log counts as complete."""
+
+    marker: FileName | None = "_SUCCESS"
+    """File that a finished partition holds; null where the log's writer leaves none."""
+    quiet_for: Pause = timedelta(hours=2)
+    """Time without a new file after which a day is taken as complete where there is no marker."""
+    shrunken_below: Share = 0.5
+    """Share of the median rows of a domain's days before; a newest day with fewer rows is taken as
+    half-written, and its domain is held."""
+    history_days: Count = 14
+    """Days before that this median is of."""
+
+
+class ChoiceSpec(Spec):
+    """Which domains train tonight."""
+
+    min_new_rows: CountOrZero = 1
+    """Rows that came since a domain's last tuning, below which it does not train."""
+    max_age_days: Days = 7.0
+    """Age of a kernel from which on it trains although few rows are new."""
+    drift: Margin = 0.1
+    """Population stability index of the domain's inputs since its last tuning, from which on it
+    trains although few rows are new."""
+    domains: tuple[Column, ...] = ()
+    """Names of the only domains that may train, such as `region=rome`; all when absent."""
+
+
+class BudgetSpec(Spec):
+    """What a night may spend. Domains of less expected worth wait for the next night."""
+
+    rows: Rows | None = None
+    """Tuning rows of all domains together."""
+    minutes: Annotated[Number, Field(gt=0, le=10_000)] | None = None
+    """Minutes of tuning, as expected from earlier nights' rows/s."""
+
+
+class ScheduleSpec(Spec):
+    """When nights run."""
+
+    cron: Annotated[str, AfterValidator(printable), AfterValidator(not_empty)] = "30 2 * * *"
+    """Minute, hour, day of month, month, day of week, in the standard meaning of crontab. A tick in
+    an hour that the clock repeats or skips fires exactly once."""
+    time_zone: Zone = "UTC"
+    """Zone of `cron` and `deadline`."""
+    deadline: time | None = None
+    """Time of day, after the tick, at which what is ready is promoted and the rest is held."""
+    missed: Literal["in_order", "coalesce"] = "in_order"
+    """Nights that were missed run one after the other, or the newest stands for all of them."""
+    if_busy: Literal["leave", "wait"] = "wait"
+    """What a night does when another one of the same nights runs."""
+
+
+class RefreshSpec(Spec):
+    """When the base is trained further, and how. Absent: never."""
+
+    unseen_share: Share | None = None
+    """Share of ids of the window that the base does not know."""
+    age_days: Days | None = None
+    """Age of the base."""
+    gain_below: Margin | None = None
+    """Median gain of the kernels over the base, in nats a row, that they must keep."""
+    dates: tuple[date, ...] = ()
+    """Dates of nights that refresh the base in any case."""
+    epochs: Count = 1
+    """Passes over the days since the base."""
+    from_rates: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Factor on the rates of pre-training."""
+
+
+class KeepSpec(Spec):
+    """What is kept, and for how long."""
+
+    nights: Count = 30
+    """Nights whose run folders are kept; records and pages of all are."""
+    bundles: CountOrZero = 3
+    """Earlier pointers of each domain that a rollback can return to."""
+
+
+class NotifySpec(Spec):
+    """Who hears of a night."""
+
+    webhook: VariableName | None = None
+    """Environment variable with the address to which one line of JSON is sent."""
+    tracking: Uri | None = None
+    """Address of an MLflow server. Absent: none."""
+    tensorboard: bool = False
+    """Also write TensorBoard files into the night's folder."""
+    metrics: FolderToWrite | None = None
+    """Folder of the node exporter's textfile collector, for Prometheus. Absent: no file."""
+
+
+class CostSpec(Spec):
+    """What is taken for the price of work."""
+
+    per_worker_hour: Money = 0.0
+    """Price of one worker for an hour."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+
+
+class DeploySpec(Spec):
+    """How nights run on a cluster: what `iak infra render` writes."""
+
+    image: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]{0,254}$")] = "iak:latest"
+    """Container image."""
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "iak"
+    cpus: Count = 4
+    """Processors of each worker's pod."""
+    memory_gib: Count = 16
+    """Memory of each worker's pod."""
+    gpus: CountOrZero = 0
+    """GPUs of each worker's pod."""
+    secret: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = None
+    """Secret whose entries become environment variables: keys of an object store, webhooks."""
+    volume_claim: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = (
+        None
+    )
+    """Claim of the volume that every pod mounts. Absent: everything lies on an object store."""
+    mount: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$")] = "/iak"
+    """Where the volume is mounted."""
+    retries: CountOrZero = 2
+    """Times that a failed night is started again."""
+    ok_codes: tuple[Literal[0, 4, 5, 6], ...] = (0, 4, 6)
+    """Exit codes that a scheduler takes for success: 4 some held, 5 some failed, 6 nothing new."""
+
+
+class NightlySpec(Spec):
+    """One platform's nights."""
+
+    name: Name
+    """Name of this service, on pages and in metrics."""
+    catalog: NamedPath
+    """The catalogue: a TOML file, or the name of a shipped one."""
+    data_root: Uri
+    """Folder or URI below which the catalogue's paths are."""
+    base: FolderToRead
+    """Run or folder of the published base that the first night freezes. Later ones take the base
+    that the registry's history names."""
+    registry: Uri
+    """Folder or `s3://bucket/prefix` of the registry."""
+    nights: FolderToWrite
+    """Folder of the nights: a run folder, a record and a page each, and the index over them."""
+    cluster: JobServer = "local"
+    """Where nights run: on this machine, or on the cluster of a Ray job server."""
+    allow: tuple[Value, ...] = ()
+    """Environment variables, by name, that a submitted night takes along."""
+    workers: WorkersSpec = WorkersSpec()
+    finetune: TuningSpec = TuningSpec()
+    """Settings of tuning and of the gate, as `iak finetune` has them."""
+    window: WindowSpec = WindowSpec()
+    ready: ReadySpec = ReadySpec()
+    choice: ChoiceSpec = ChoiceSpec()
+    budget: BudgetSpec = BudgetSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    scratch_every: CountOrZero = 7
+    """Every so many nights, kernels also start from scratch and are compared with those that
+    started from the live ones; 0 never."""
+    refresh: RefreshSpec | None = None
+    keep: KeepSpec = KeepSpec()
+    notify: NotifySpec = NotifySpec()
+    cost: CostSpec = CostSpec()
+    deploy: DeploySpec = DeploySpec()
