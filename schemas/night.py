@@ -188,6 +188,8 @@ class NightRecord(Spec):
     """Whether kernels were also tuned from scratch."""
     timings_s: dict[str, float] = {}
     """Seconds by phase."""
+    parameters_per_kernel: NonNegativeInt | None = None
+    """Numbers that tuning sets in one kernel; null where nothing was tuned."""
     rows_tuned: NonNegativeInt = 0
     rows_from_cache: NonNegativeInt = 0
     worker_seconds: float = 0.0
