@@ -1,1 +1,1 @@
-"""Documents: what a log, a job, a bundle and a record say. No torch, no ray, no I/O."""
+"""Define the project's documents. This room imports no torch and no Ray, and reads no file."""

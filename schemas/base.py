@@ -22,7 +22,7 @@ def printable(text: str) -> str:
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise ValueError("it holds a control character (NUL, a line's end, ...); remove it")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("it holds bytes that are no UTF-8; write it in UTF-8")
+        raise ValueError("it holds bytes that are not UTF-8; write it in UTF-8")
     return text
 
 
@@ -64,7 +64,7 @@ Value = Annotated[str, AfterValidator(printable)]
 Column = Annotated[str, AfterValidator(printable), AfterValidator(not_empty)]
 """Name of a column."""
 FolderText = Annotated[str, AfterValidator(printable)]
-"""A folder below another one, or its URI; empty for that one itself."""
+"""A folder relative to another one, or a URI. An empty text is that other folder itself."""
 
 
 class Spec(BaseModel):
@@ -84,7 +84,7 @@ def redacted(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text for a message; of a very long one, the beginning and the length."""
+    """Return a text for a message. A very long text is cut, and its length is added."""
     if len(text) <= MOST_SHOWN:
         return text
     return f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"

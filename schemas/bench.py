@@ -49,22 +49,23 @@ class BenchSpec(Spec):
 
 
 class BenchSetupSpec(BenchSpec):
-    """The wide log, the base trained on its older days, and the kernels that are tuned on it."""
+    """Settings of the wide log, of the base trained on its older days, and of its kernels."""
 
     cache: FolderToWrite = Path("runs/bench/cache")
     """Folder of the log and the base, which later runs of the same sizes find again."""
     rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 2_000_000
     """Rows of the log."""
     days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
-    """Days of the log; the last eight but one are tuned on, what lies before them is the base's."""
+    """Days of the log. Kernels are tuned on the seven before the last day. The base is trained on
+    all but the last nine, so that a night earlier can be played too."""
     table_rows: TableRows = 20_000_000
     """Rows of all embedding tables together."""
     domains: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 10, 100, 1000)
-    """Numbers of domains, rising; the last is that of every variant but the sweep."""
+    """Numbers of domains, rising. The sweep measures each of them, other variants the last."""
     workers: Workers = 2
     """gloo workers, one thread each."""
     batch_rows: BatchRows = 8192
-    """Rows a step over all workers, the same for every variant."""
+    """Rows per step over all workers, the same for every variant."""
     slice_steps: Count = 10
     """Steps of one measured slice."""
     model: ModelSpec = ModelSpec(
@@ -87,7 +88,11 @@ class BenchSetupSpec(BenchSpec):
 
 
 class BenchScalingSpec(BenchSpec):
-    """What 1, 2, ... workers make of the same work, and of as much each; what more would."""
+    """Settings of `iak bench scaling`: speed by number of workers, measured and simulated.
+
+    Strong scaling gives all numbers of workers the same work. Weak scaling gives each worker the
+    same work.
+    """
 
     cache: FolderToWrite = Path("runs/bench/cache")
     """Folder of the log and the base, which later runs of the same sizes find again."""
@@ -101,16 +106,15 @@ class BenchScalingSpec(BenchSpec):
     link_gb_per_s: Annotated[tuple[Speed, ...], Field(min_length=1)] = (1.25, 12.5)
     """Bandwidths of the simulated links, 1e9 bytes/s out of a worker; 1.25 is 10 Gbit/s."""
     latency_us: Seconds = 20.0
-    """Microseconds a message takes on a simulated link, beside what software costs a round."""
+    """Microseconds that a message takes on a simulated link, without the time of the software."""
     rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 400_000
     """Rows of the log."""
     days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
-    """Days of the log; the last eight but one are what is read here."""
+    """Days of the log. Workers read the seven before the last."""
     table_rows: TableRows = 4_000_000
     """Rows of all embedding tables together."""
     batch_rows: BatchRows = 4096
-    """Rows a step: of all workers together where the work is the same (strong), of each of them
-    where it grows with the workers (weak)."""
+    """Rows per step: of all workers together in strong scaling, of each worker in weak scaling."""
     slice_steps: Count = 6
     """Steps of one measured slice, warm-up excluded; tuning takes a pass of about as many rows."""
     model: ModelSpec = ModelSpec(
@@ -132,15 +136,19 @@ TableSize = Annotated[str, Field(pattern=r"^[1-9][0-9_]*x[1-9][0-9]*$")]
 
 
 class BenchShardingSpec(BenchSpec):
-    """What each way of cutting and holding a table costs a step, against what a planner expects."""
+    """Settings of `iak bench sharding`: step time, bytes and memory of each layout of a table.
+
+    A layout is a sharding type, a precision and a place in memory. The record compares each one
+    with the estimate of TorchRec's planner.
+    """
 
     tables: Annotated[tuple[TableSize, ...], Field(min_length=1)] = ("100_000x16", "1_000_000x64")
     """Tables as ROWSxWIDTH; not read where `catalog` or `base` names others."""
     catalog: NamedPath | None = None
     """Measure this catalogue's tables: a TOML file, or the name of a shipped one."""
     base: FolderToRead | None = None
-    """Run or folder of a published base: the rows its vocabularies came to, and its catalogue
-    where none is named."""
+    """Run or folder of a published base. Tables get the rows of its vocabularies, and its catalogue
+    is measured where `catalog` names none."""
     width: Width = 16
     """Width of a catalogue's tables that state none."""
     workers: Workers = 2
@@ -154,16 +162,16 @@ class BenchShardingSpec(BenchSpec):
     batch_rows: BatchRows = 8192
     """Rows of a step, over all workers."""
     ids_per_row: Units = 8
-    """Ids a row looks up in a given table, every other one uniform, the others Zipf's; a
-    catalogue's tables are asked for what their features read."""
+    """Ids that a row looks up in each of `tables`, half of them uniform and half by Zipf's law. Of
+    a catalogue's tables a row looks up as many ids as its features read."""
     slice_steps: Count = 10
     """Steps of one measured slice."""
     warmup_steps: CountOrZero = 3
-    """Steps ahead of each slice that are not counted."""
+    """Warm-up steps before each slice, which are not measured."""
     link_mib: Annotated[Number, Field(gt=0, le=1_000_000)] = 8.0
     """MiB that each worker sends to all others where links are measured."""
     check_baseline: FileToRead | None = None
     """Record of an earlier run; exit with 1 when a combination is slower, moves more bytes, holds
     more or fails where it did not."""
     threshold: Annotated[Number, Field(gt=1, le=1_000)] = 1.25
-    """Times the baseline's number beyond which a combination is a regression."""
+    """Ratio to the baseline's number above which a combination counts as a regression."""

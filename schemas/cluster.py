@@ -18,21 +18,21 @@ class ConstantsSpec(Spec):
     """Assumed or measured constants of a training step, most as shares of a data sheet's number."""
 
     lookup_efficiency: Share = 0.3
-    """Of the memory bandwidth, where embedding rows are read and updated at random."""
+    """Share of the memory bandwidth that random reads and updates of embedding rows reach."""
     matmul_efficiency: Share = 0.4
-    """Of the matrix rate, in trunks and towers."""
+    """Share of the matrix rate that trunks and towers reach."""
     network_efficiency: Share = 0.6
-    """Of a link's bandwidth, in collectives."""
+    """Share of a link's bandwidth that collectives reach."""
     collective_us: Seconds = 50.0
     """Microseconds that a collective costs before its first byte, on one node."""
     step_ms: Seconds = 2.0
     """Milliseconds of a step outside of memory, matrix products and links: launches, Python."""
     rows_per_s_core: Speed = 100_000.0
-    """Rows of a wide log that one CPU core reads, encodes and batches a second."""
+    """Rows of a wide log that one CPU core reads, encodes and batches per second."""
     cached_rows_per_s: Speed | None = None
-    """Rows a second that one worker tunes from cached activations, where it was measured."""
+    """Rows per second that one worker tunes from cached activations, where it was measured."""
     reserve_share: Annotated[Number, Field(ge=0, lt=0.9)] = 0.12
-    """Of the device's memory, for the runtime, fragments and workspaces; a plan does not use it."""
+    """Share of the device's memory that a plan leaves to the runtime, fragments and workspaces."""
     measured: str = ""
     """The record that measured them; empty where they are assumptions."""
 
@@ -41,15 +41,15 @@ class ClusterSpec(Spec):
     """Machines of one kind."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-    """As `cluster=` names it."""
+    """Name that `cluster=` takes."""
     device: Literal["cuda", "cpu"] = "cuda"
     """What a worker computes on; a CPU machine has one worker a core or a few."""
     accelerator: str = ""
-    """The device's name, for people."""
+    """Name of the device, shown to people."""
     nodes: Workers = 1
-    """Machines."""
+    """Number of machines."""
     devices_per_node: Workers
-    """Workers on each: one a GPU."""
+    """Workers on each machine: one for each GPU."""
     device_memory_gib: Gib
     """GiB of one device; on a CPU, of one worker."""
     host_memory_gib: Gib
@@ -67,7 +67,7 @@ class ClusterSpec(Spec):
     tflops_bf16: Speed
     """Matrix products of one device in bfloat16, 1e12 FLOP/s."""
     price_per_hour: Money = 0.0
-    """Of one machine; 0 where cost does not matter."""
+    """Price of one machine for an hour; 0 where cost does not matter."""
     currency: str = "USD"
     constants: ConstantsSpec = ConstantsSpec()
     note: str = ""

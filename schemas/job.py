@@ -81,18 +81,19 @@ class LogJobSpec(Spec):
     max_skipped_share: Annotated[Number, Field(ge=0, le=1)] = 0.05
     """Share of a split window's rows that may be in files that cannot be read."""
     allow_skipped: bool = False
-    """Run although more rows than that, or a whole day of a window, cannot be read."""
+    """Run even if more rows than `max_skipped_share`, or a whole day of a window, cannot be
+    read."""
 
 
 class WorkersSpec(Spec):
-    """On how many workers, and on what, a job runs."""
+    """Number, device and seed of a job's workers."""
 
     workers: Workers = 2
     """Ray Train workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute; `auto` takes GPUs when the cluster has enough of them."""
     max_failures: CountOrZero = 3
-    """Worker deaths after which the run gives up; each one resumes from the last checkpoint."""
+    """Worker deaths that a run survives, each time by resuming from its last checkpoint."""
     seed: Seed = 0
     """Seed of everything random."""
 
@@ -187,7 +188,7 @@ class PretrainSpec(WorkerJobSpec):
     """Factor on both rates where `from` continues a base. Open: 1 with the base's optimiser state,
     0.3 without it."""
     batch_rows: BatchRows | None = None
-    """Rows a step, over all workers. Open: the power of two that gives an epoch 256 to 512 steps,
+    """Rows per step, over all workers. Open: the power of two that gives an epoch 256 to 512 steps,
     but 64 at least and 2048 at most."""
     epochs: Count | None = None
     """Passes over the window at most. Open: as many as make up four million rows, 8 at most."""
@@ -234,7 +235,7 @@ class KernelSpec(Spec):
     beta: Weight = 1e-3
     """Weight of the rate, in units of loss per nat."""
     reads: Literal["h", "hx"] = "hx"
-    """What the encoder reads: the trunk's output, or that and the embeddings."""
+    """What the encoder reads. `h`: the trunk's output. `hx`: that, and the embeddings x."""
     narrow: UnitsOrZero = 256
     """Principal components to which a wider x is reduced before it is cached and read; 0 keeps x
     whole."""
@@ -257,8 +258,8 @@ class StageSpec(Spec):
     max_epochs: Count = 4
     """Epochs of knowledge matching at most, over which the rate falls."""
     live_epochs: Count = 2
-    """The same where kernels of the level serve already: they were tuned on most of the window, and
-    are not compressed again."""
+    """Epochs of matching at most where tuning starts from live kernels: they were tuned on most of
+    the window, and are not compressed again."""
     patience: Count = 2
     """Epochs without a better validation loss after which a kernel is finished."""
     shrink: Weight = 0.0
@@ -270,7 +271,7 @@ class StageSpec(Spec):
     steps_per_epoch: Count = 32
     """Steps that a domain's epoch should have; its batch size follows, within those two bounds."""
     max_steps_per_epoch: Count = 1024
-    """Most steps of a domain's epoch; of more rows a random part is used."""
+    """Most steps of a domain's epoch. Where rows would make more steps, a random part is used."""
 
 
 class DomainStageSpec(StageSpec):
@@ -281,7 +282,8 @@ class DomainStageSpec(StageSpec):
     max_epochs: Count = 2
     """Epochs of knowledge matching at most, over which the rate falls."""
     live_epochs: Count = 1
-    """The same where kernels of the level serve already: they were tuned on most of the window."""
+    """Epochs of matching at most where tuning starts from live kernels, which were tuned on most of
+    the window."""
     compression_epochs: CountOrZero = 0
     """Epochs of knowledge compression; the ancestor has compressed already."""
     shrink: Weight = 1e-2
@@ -313,14 +315,14 @@ class FrozenTablesSpec(Spec):
 
 
 class EvaluatedTablesSpec(FrozenTablesSpec):
-    """How an evaluated base is stored: in full precision, unless another one is given."""
+    """How an evaluation stores the base: in full precision, unless another one is given."""
 
     precision: Precision = "fp32"
     """Type of a table's entries; int8 and int4 have a scale and a bias for each row."""
 
 
 class CacheSpec(Spec):
-    """Cache of activations, which a frozen base computed of rows, over epochs, runs and nights."""
+    """Cache of the activations that a frozen base computed, for later epochs, runs and nights."""
 
     folder: FolderToWrite | None = None
     """Folder of the cache; `activations/` beside the base when absent."""
@@ -485,19 +487,19 @@ class DemoSpec(Spec):
 
 
 class PlanSpec(Spec):
-    """What a job needs of a cluster, before anything is rented: no GPU, no log."""
+    """Estimate what a job needs of a cluster before it is rented. No GPU and no log is needed."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one."""
     job: Literal["pretrain", "finetune"] = "pretrain"
-    """Which job is planned."""
+    """Job to plan."""
     cluster: Value = "8xH100"
     """A shipped kind of machine (8xA100-40, 8xA100-80, 8xH100, 8xH200, 8xL40S), several of them
     (16x8xH100), or a TOML file of your own."""
     compare: Value = ""
-    """Clusters, with commas between them: a line each instead of one answer."""
+    """Clusters, separated by commas. Each gets one line, in the place of one detailed answer."""
     sweep: Value = ""
     """`gpus=8,16,32`: the same kind of machine in these numbers; reports the smallest that fits."""
     settings: FileToRead | None = None
@@ -507,7 +509,7 @@ class PlanSpec(Spec):
     table_rows: Annotated[dict[str, TableRows], AfterValidator(with_names)] = {}
     """Table -> rows to plan for, where the catalogue leaves them open or you expect others."""
     ids: Annotated[dict[str, Size], AfterValidator(with_names)] = {}
-    """Feature -> mean ids a row; of a list, the most that are kept when absent."""
+    """Feature -> mean number of ids per row. Absent: one, or for a list the most that are kept."""
     rows: Rows = 100_000_000
     """Rows of the log that the job trains or tunes on."""
     epochs: Size = 1.0
@@ -515,7 +517,7 @@ class PlanSpec(Spec):
     batch_rows: BatchRows = 2048
     """Rows of a step, over all workers; for tuning, see step_rows."""
     step_rows: BatchRows | None = None
-    """Rows a step of tuning, over all workers; 8192 as `iak finetune` when absent."""
+    """Rows per step of tuning, over all workers; 8192 as `iak finetune` when absent."""
     bf16: bool = False
     """Trunk and towers of pre-training under bfloat16; for tuning, see tables.products."""
     model: ModelSpec = ModelSpec()

@@ -17,7 +17,7 @@ Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
 
 _MAY_LEAK = ("log.user", "log.row_id", "log.partition_keys")
-"""Settings whose column may know the label: it identifies the row and decides nothing."""
+"""Settings that may name a leak column: they only identify a row, a user or a folder."""
 
 
 class SplitSpec(Spec):
@@ -94,7 +94,7 @@ class LogSpec(Spec):
     """Column with the user: for GAUC, and for intervals, which count the rows of one user as
     dependent."""
     leak_columns: tuple[Column, ...] = ()
-    """Columns that know the label; a feature must not read them."""
+    """Columns from which the label can be read; a feature must not read them."""
     negatives_kept: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Share of negatives that down-sampling kept; calibration corrects for it."""
 
@@ -393,7 +393,7 @@ class Catalog(Spec):
 
 
 def _may_share_rows(a: SplitSpec, b: SplitSpec) -> bool:
-    """Tell whether a row may meet the conditions of both splits."""
+    """Return whether a row may meet the conditions of both splits."""
     if a.slice[1] <= b.slice[0] or b.slice[1] <= a.slice[0]:
         return False
     if any(not set(a.where[c]) & set(b.where[c]) for c in a.where.keys() & b.where.keys()):
@@ -406,6 +406,6 @@ def _may_share_rows(a: SplitSpec, b: SplitSpec) -> bool:
 
 
 def _ends_before(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Tell whether window `a` ends before `b` starts, for a log of any length."""
+    """Return whether window `a` ends before `b` starts, for a log of any length."""
     counted_from_the_same_end = (a[1] < 0) == (b[0] < 0)
     return counted_from_the_same_end and a[1] < b[0]

@@ -1,7 +1,7 @@
 """Define the manifests of a published base and of a published bundle.
 
-A reader need trust the manifest alone: it covers every byte beside it by SHA-256. Its own identity
-is the SHA-256 of its canonical JSON.
+A reader needs to trust only the manifest, since it has the SHA-256 of every file beside it. The
+manifest's own identity is the SHA-256 of its canonical JSON.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ BASE_FORMAT = 2
 """1: written before bases kept their optimiser's state; it is read as one without."""
 BUNDLE_FORMAT = 2
 BUNDLES_FORMAT = 1
-"""Of the index of a folder of bundles."""
+"""Format of the index of a folder of bundles."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -61,7 +61,7 @@ class PrecisionEntry(Spec):
 
     precision: Precision
     task: str
-    """A conversion counts over all rows."""
+    """Name of the task; a conversion is measured over all rows."""
     rows: NonNegativeInt
     """Labelled validation rows."""
     auc: float | None = None
@@ -121,9 +121,9 @@ class BundleManifest(Spec):
     """What the gate decided, and each task's numbers on the gate rows."""
     versions: dict[str, str]
     weights_sha256: Sha256
-    """Of `kernel.safetensors`, byte for byte."""
+    """SHA-256 of the bytes of `kernel.safetensors`."""
     weights_digest: str
-    """Of the tensors' values, however they are stored."""
+    """Digest of the tensors' names, types, shapes and values, however the file spells them."""
     shapes: dict[str, list[int]]
     created_at: AwareDatetime
     manifest_sha256: Sha256
@@ -144,9 +144,9 @@ class BundleEntry(Spec):
     domain: list[tuple[str, str]]
     """Key and value of each key, outermost first; empty for the pooled kernel."""
     manifest_sha256: Sha256
-    """Of `manifest.json`, byte for byte."""
+    """SHA-256 of the bytes of `manifest.json`."""
     weights_sha256: Sha256
-    """Of `kernel.safetensors`, byte for byte."""
+    """SHA-256 of the bytes of `kernel.safetensors`."""
     published: bool
     """Whether the gate published it; otherwise it is held back."""
 
@@ -162,7 +162,7 @@ class BundlesIndex(Spec):
     bundles: Annotated[list[BundleEntry], Field(min_length=1)]
     """By name of folder."""
     sha256: Sha256
-    """Of this document without this field."""
+    """SHA-256 of this document without this field."""
 
 
 def canonical_json(doc: Mapping[str, Any]) -> bytes:
@@ -173,11 +173,19 @@ def canonical_json(doc: Mapping[str, Any]) -> bytes:
 
 
 def sha256_of(doc: Mapping[str, Any], *, without: frozenset[str] = frozenset()) -> str:
-    """Return SHA-256 of the canonical JSON of a document, without some top-level fields."""
+    """Return the SHA-256 of a document's canonical JSON.
+
+    Args:
+        doc: the document, as JSON values.
+        without: top-level fields that are left out first.
+    """
     kept = {key: value for key, value in doc.items() if key not in without}
     return hashlib.sha256(canonical_json(kept)).hexdigest()
 
 
 def fingerprint_of(doc: Mapping[str, Any]) -> str:
-    """Return a base's identity: of all fields but itself, the time and the optimisers' state."""
+    """Return a base's identity, a SHA-256 of its manifest.
+
+    It leaves out the fingerprint itself, the time, and the optimisers' state, which may be removed.
+    """
     return sha256_of(doc, without=frozenset({"fingerprint", "created_at", "optimizer"}))

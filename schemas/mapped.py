@@ -29,4 +29,4 @@ class MappedIndex(Spec):
     block_bytes: PositiveInt
     files: dict[str, MappedFile]
     sha256: Sha256
-    """Of this document without this field."""
+    """SHA-256 of this document without this field."""

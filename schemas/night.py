@@ -80,7 +80,7 @@ class Scores(Spec):
     rows: NonNegativeInt
     positives: NonNegativeInt
     auc: tuple[float | None, float | None, float | None] = (None, None, None)
-    """Of the base, the live kernel and the candidate."""
+    """AUC of the base, of the live kernel and of the candidate."""
     log_loss: tuple[float | None, float | None, float | None] = (None, None, None)
     calibration: tuple[float | None, float | None, float | None] = (None, None, None)
     """Positives predicted over positives observed."""
@@ -115,7 +115,7 @@ class DomainNight(Spec):
     worker_seconds: float = 0.0
     """Its part of the tuning time, by rows passed."""
     cost: float = 0.0
-    """In the currency of `nightly.toml`."""
+    """Price of that time, in the currency of `nightly.toml`."""
 
 
 class DriftLine(Spec):
@@ -125,18 +125,18 @@ class DriftLine(Spec):
     index: float
     """Population stability index; of a label, the relative change of its rate."""
     noise: float = 0.0
-    """What 95 of 100 samples of this size stay below if nothing moved."""
+    """95th percentile of the index over samples of this size where nothing moved."""
     word: Literal["stable", "moved", "changed"]
 
 
 class RefreshResult(Spec):
-    """What became of a refresh of the base."""
+    """Result of a refresh of the base."""
 
     reason: str
     """Why the base was due."""
     published: bool
     fingerprint: str | None = None
-    """Of the new base; null where its parent was better."""
+    """Fingerprint of the new base; null where its parent was better."""
     run_dir: str
     carried: list[str] = []
     """Domains whose kernel still helps on the new base and was carried over."""
@@ -150,9 +150,9 @@ class NightRecord(Spec):
     kind: Literal["iak-night"] = "iak-night"
     format: Literal[1] = 1
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    """Of base, domains, window and settings: the same night again has the same id."""
+    """Digest of base, domains, window and settings: the same night again has the same id."""
     name: str
-    """Of the service, as `nightly.toml` has it."""
+    """Name of the service, from `nightly.toml`."""
     night: date
     """Nominal date: the last day of the log that the night may read."""
     status: Literal["planned", "running", "finished", "failed", "interrupted"]
@@ -200,7 +200,7 @@ class NightRecord(Spec):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     sha256: Sha256 | None = None
-    """Of this document without this field."""
+    """SHA-256 of this document without this field."""
 
     @property
     def counts(self) -> dict[Outcome, int]:

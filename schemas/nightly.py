@@ -23,7 +23,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 """Name of a file; it cannot leave its folder."""
 Uri = Annotated[str, AfterValidator(without_userinfo)]
 Pause = Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=7))]
-"""A time of hours, as ISO 8601: `PT2H`."""
+"""A duration of a week at most, as ISO 8601: `PT2H` is two hours."""
 
 
 def _zone(name: str) -> str:
@@ -74,19 +74,19 @@ class ReadySpec(Spec):
     """Share of the median rows of a domain's days before; a newest day with fewer rows is taken as
     half-written, and its domain is held."""
     history_days: Count = 14
-    """Days before that this median is of."""
+    """Earlier days over which this median is taken."""
 
 
 class ChoiceSpec(Spec):
     """Which domains train tonight."""
 
     min_new_rows: CountOrZero = 1
-    """Rows that came since a domain's last tuning, below which it does not train."""
+    """New rows since a domain's last tuning that it needs to train."""
     max_age_days: Days = 7.0
-    """Age of a kernel from which on it trains although few rows are new."""
+    """Age at which a domain trains even if it has few new rows."""
     drift: Margin = 0.1
-    """Population stability index of the domain's inputs since its last tuning, from which on it
-    trains although few rows are new."""
+    """Drift at which a domain trains even if it has few new rows: the largest population stability
+    index of its inputs since its last tuning."""
     domains: tuple[Column, ...] = ()
     """Names of the only domains that may train, such as `region=rome`; all when absent."""
 
@@ -120,11 +120,11 @@ class RefreshSpec(Spec):
     """When the base is trained further, and how. Absent: never."""
 
     unseen_share: Share | None = None
-    """Share of ids of the window that the base does not know."""
+    """Share of the window's ids unknown to the base at which it is refreshed."""
     age_days: Days | None = None
-    """Age of the base."""
+    """Age at which the base is refreshed."""
     gain_below: Margin | None = None
-    """Median gain of the kernels over the base, in nats a row, that they must keep."""
+    """Median gain of the kernels over the base, in nats per row, below which it is refreshed."""
     dates: tuple[date, ...] = ()
     """Dates of nights that refresh the base in any case."""
     epochs: Count = 1
@@ -156,7 +156,7 @@ class NotifySpec(Spec):
 
 
 class CostSpec(Spec):
-    """What is taken for the price of work."""
+    """Price of a worker's time."""
 
     per_worker_hour: Money = 0.0
     """Price of one worker for an hour."""

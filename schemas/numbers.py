@@ -1,4 +1,4 @@
-"""Define the numbers that settings take: each kind with bounds beyond which it is a typing error.
+"""Define the numbers that settings take: each kind has bounds that catch a typing mistake.
 
 The bounds are far from what anybody runs. They stop `1e23`, a missing dot or a mistaken unit before
 it reaches a library, which would fail without naming the setting.
@@ -9,15 +9,15 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 
-def _no_truth(value: object) -> object:
+def _no_boolean(value: object) -> object:
     """Refuse true and false, which Python would take for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("it is true or false, expected a number")  # noqa: TRY004 - pydantic's kind
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_truth)]
-Number = Annotated[float, BeforeValidator(_no_truth)]
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
 Seed = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
 """Seed of random numbers."""
 Count = Annotated[Whole, Field(gt=0, le=1_000_000_000)]
@@ -45,7 +45,7 @@ Rate = Annotated[Number, Field(gt=0, le=1_000)]
 Weight = Annotated[Number, Field(ge=0, le=1_000_000)]
 """Factor of a term of a loss."""
 Margin = Annotated[Number, Field(ge=0, le=1_000)]
-"""Largest difference between a measured number and another one."""
+"""A threshold for a measured number, at least 0."""
 Size = Annotated[Number, Field(gt=0, le=1_000_000)]
 """A number that has no unit of its own: a scale, a mean, a factor."""
 Ceiling = Annotated[Number, Field(gt=0, le=1e15)]
@@ -59,6 +59,6 @@ Days = Annotated[Number, Field(ge=0, le=100_000)]
 Speed = Annotated[Number, Field(gt=0, le=1_000_000_000)]
 """Bytes, products or rows a second, in a unit that the field names."""
 Money = Annotated[Number, Field(ge=0, le=1_000_000_000)]
-"""In the cluster's currency."""
+"""A price, in the currency that the document names."""
 Share = Annotated[Number, Field(ge=0, le=1)]
 """A part of a whole."""

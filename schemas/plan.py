@@ -41,7 +41,7 @@ class PlanDocument(Spec):
     world: PositiveInt
     """Workers it is made for."""
     cluster: str = ""
-    """What it was made for, for people."""
+    """Name of the cluster that it was made for, shown to people."""
     tables: Annotated[tuple[TableDocument, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -56,11 +56,11 @@ class PlanDocument(Spec):
 
 
 class PlacementSpec(Spec):
-    """Where a job's tables shall lie: a plan to follow, or what its rule shall heed."""
+    """Settings of where a job's tables lie: a plan to follow, or limits of the rule."""
 
     sharding: dict[str, ShardingType] = {}
     """Table -> sharding type, where the rule's choice is not wanted."""
     row_wise_from_rows: PositiveInt = 10_000
     """Tables of at least so many rows are cut by rows over all workers; shorter ones stay whole."""
     plan: PlanDocument | None = None
-    """Followed exactly where there is one, in the place of the rule and of `sharding`."""
+    """Plan to follow exactly; it replaces the rule and `sharding`."""

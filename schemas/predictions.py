@@ -45,7 +45,8 @@ class PredictionsDocument(Spec):
     | `served` | dictionary of string | the published kernel that serves the row, or `base` |
     | `t.COLUMN` | double | a planted log's true probability |
 
-    METHOD is `base`, `iak` (every tuned kernel) or `iak_published` (those that the gate let out).
+    METHOD is `base`, `iak` (every tuned kernel) or `iak_published` (kernels that the gate
+    published).
     """
 
     format: Literal[2] = 2

@@ -29,9 +29,9 @@ class RunRecord(Spec):
     format: Literal[2] = 2
     """Number of this document's format."""
     verb: str
-    """The job."""
+    """Verb that ran, as in `iak VERB`."""
     status: Literal["running", "finished", "failed", "interrupted"]
-    """How it ended."""
+    """State of the run: it still runs, or how it ended."""
     exit_code: int | None = None
     """0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed, 6 nothing to do,
     130 interrupted."""
@@ -58,7 +58,7 @@ class RunRecord(Spec):
     result: dict[str, Any] = {}
     """What the job reports."""
     outputs: dict[str, Output] = {}
-    """Path below the run folder -> the result there; of a finished run."""
+    """Path below the run folder -> the result there. Empty until the run has finished."""
     error: str | None = None
     attempts: int = 1
     """Times the run was started, resumes included."""
@@ -71,7 +71,7 @@ class Target(Spec):
 
     name: str
     wanted: str
-    """As a person reads it, `at least 15x`."""
+    """The target in words: `at least 15x`."""
     measured: float
     is_met: bool
     note: str = ""

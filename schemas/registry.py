@@ -1,4 +1,4 @@
-"""What a registry of bundles says about itself: its bundles, its pointers and their history.
+"""Define the documents of a registry of bundles: its entries, its pointers and their history.
 
 The history is a chain of commits, each a whole list of pointers. A promotion of many domains is one
 commit, so a reader sees all of it or nothing.
@@ -13,7 +13,7 @@ from iak.schemas.domain import Domain
 from iak.schemas.manifest import BundleManifest, Sha256, sha256_of
 
 MARKER_FORMAT = 1
-"""Of the document that makes a folder a registry."""
+"""Format of the document that makes a folder a registry."""
 ENTRY_FORMAT = 1
 COMMIT_FORMAT = 1
 Alias = Literal["champion", "candidate"]
@@ -29,7 +29,7 @@ class RegistryMarker(Spec):
     kind: Literal["iak-registry"] = "iak-registry"
     format: Literal[1] = 1
     sha256: Sha256
-    """Of this document without this field."""
+    """SHA-256 of this document without this field."""
 
 
 class StoredFile(Spec):
@@ -37,7 +37,7 @@ class StoredFile(Spec):
 
     name: Annotated[str, Field(pattern=r"^[a-z]+\.[a-z]+$")]
     sha256: Sha256
-    """Of its bytes."""
+    """SHA-256 of its bytes."""
     bytes: NonNegativeInt
 
 
@@ -47,7 +47,7 @@ class Lineage(Spec):
     base_fingerprint: str
     """The base it was tuned on."""
     schema_hash: str
-    """Of the inputs it reads."""
+    """Digest of the features and tables that it reads."""
     parent: Sha256 | None = None
     """Digest of the live bundle of its domain that tuning started from; null where it started from
     none, or where that bundle is no longer what the run read."""
@@ -87,7 +87,7 @@ class Entry(Spec):
     """The gate's gain, in nats a gate row."""
     lineage: Lineage
     sha256: Sha256
-    """Of this document without this field."""
+    """SHA-256 of this document without this field."""
 
 
 class Pointer(Spec):
@@ -108,7 +108,7 @@ class Pointer(Spec):
 
     @property
     def name(self) -> str:
-        """The domain's name, for tables and messages."""
+        """Return the domain's name, for tables and messages."""
         return Domain(tuple(self.domain)).name
 
 
@@ -144,11 +144,13 @@ class Commit(Spec):
     pointers: dict[Alias, dict[FolderName, Pointer]]
     """Alias -> folder name of a domain -> its pointer."""
     sha256: Sha256
-    """Of this document without this field."""
+    """SHA-256 of this document without this field."""
 
 
 def bundle_digest(manifest: BundleManifest) -> str:
-    """Return a bundle's identity: its tensors, and all that its manifest says but how and when.
+    """Return a bundle's identity: SHA-256 of its manifest, without its time.
+
+    The manifest has the digest of the tensors.
 
     The bytes of `kernel.safetensors` are left out: safetensors 0.8 may spell the same tensors in
     different bytes. Names, types, shapes and bits of the tensors are in `weights_digest`.
@@ -158,5 +160,5 @@ def bundle_digest(manifest: BundleManifest) -> str:
 
 
 def form_of(manifest: BundleManifest) -> str:
-    """Return what bundles that serve together must share: shapes and the kernel's settings."""
+    """Return a digest of what bundles that serve together share: shapes and kernel settings."""
     return sha256_of({"shapes": manifest.shapes, "kernel": manifest.spec.get("kernel")})

@@ -1,4 +1,4 @@
-"""What the verbs of `iak registry` may be asked."""
+"""Define the settings of the verbs of `iak registry`."""
 
 from typing import Annotated, Self
 
@@ -16,7 +16,7 @@ State = Annotated[str, Field(pattern=r"^(champion|candidate)(:[1-9][0-9]*)?$")]
 
 
 class RegistrySpec(Spec):
-    """What every verb of `iak registry` takes."""
+    """Settings that every verb of `iak registry` has."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -52,7 +52,7 @@ class RegistryDiffSpec(RegistrySpec):
     first: State = "champion"
     """`champion` or `candidate`, now, or as a commit left it: `champion:12`."""
     second: State = "candidate"
-    """What it is compared with, in the same words."""
+    """Pointers that `first` is compared with, written in the same way."""
 
 
 class RegistryPromoteSpec(RegistrySpec):
@@ -106,4 +106,4 @@ class RegistryGcSpec(RegistrySpec):
     keep: CountOrZero = 3
     """Earlier pointers of each domain that a rollback can return to."""
     dry_run: bool = False
-    """Say what would go, and remove nothing."""
+    """List what would be removed, and remove nothing."""

@@ -1,4 +1,4 @@
-"""What the use cases return: the run's folder and record, and what they published."""
+"""Define what the use cases return: the run's folder and record, and what was published."""
 
 from pathlib import Path
 from typing import Any
@@ -19,39 +19,39 @@ class RunResult(Spec):
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the verb: 0, or 4 where something is held."""
+        """Return the exit code of the verb: 0, or 4 where a kernel is held."""
         return self.record.exit_code or 0
 
     @property
     def measured(self) -> dict[str, Any]:
-        """Everything the run measured, as its record has it."""
+        """Return everything that the run measured, as its record has it."""
         return self.record.result
 
 
 class PretrainResult(RunResult):
-    """What a pre-training published."""
+    """Result of a pre-training run."""
 
     manifest: BaseManifest | None
     """Manifest of the published base; None where the continued base was better than its child."""
 
     @property
     def base(self) -> Path | None:
-        """Folder of the published base; None where none was published."""
+        """Return the folder of the published base; None where none was published."""
         return self.run_dir / "base" if self.manifest else None
 
 
 class NightResult(RunResult):
-    """What a night tuned."""
+    """Result of a tuning run."""
 
     tuning: TuningResult
     """Every kernel after the gate, and counts of rows, labels and epochs."""
 
     @property
     def kernels(self) -> tuple[KernelResult, ...]:
-        """Every kernel, published or held, level by level."""
+        """Return every kernel, published or held, level by level."""
         return self.tuning.kernels
 
     @property
     def bundles(self) -> Path:
-        """Folder of the bundles."""
+        """Return the folder of the bundles."""
         return self.run_dir / "bundles"

@@ -1,4 +1,4 @@
-"""What is predicted: a label, its kind, its weight, and when it is ripe."""
+"""Define the tasks (a label, its kind, weight and ripeness) and the keys of domains."""
 
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +10,7 @@ from iak.schemas.feature import Name
 from iak.schemas.numbers import Count, Weight
 
 MOST_DAYS = timedelta(days=3_660)
-"""Longest time after which a label is ripe."""
+"""Longest time that a label may take to ripen."""
 
 
 class TaskSpec(Spec):
@@ -64,7 +64,7 @@ class DomainSpec(Spec):
     """Row floor: a domain with fewer tuning rows gets no kernel of its own."""
     values: tuple[tuple[Value, ...], ...] = ()
     """The declared domains, one tuple of key values each; rows of an undeclared domain are
-    quarantined. Every domain found is welcome when empty."""
+    quarantined. When empty, every domain in the log is accepted."""
 
     @field_validator("keys", "parent", "values")
     @classmethod

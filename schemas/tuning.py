@@ -1,4 +1,4 @@
-"""The result of a tuning run: every kernel after the gate, and counts of rows, labels, epochs."""
+"""Define the result of a tuning run: every kernel after the gate, and counts of rows and labels."""
 
 from typing import Any
 
@@ -55,9 +55,9 @@ class TuningResult(Spec):
     """Folder of the activation cache and what it was used for; empty without one."""
     standardisation: StandardisationResult
     digest: str
-    """Of the base's tables and trunk after tuning."""
+    """Digest of the base's tables and trunk after tuning."""
     digest_before: str
-    """Of the same before tuning."""
+    """Digest of the base's tables and trunk before tuning."""
     tables_and_trunk_unchanged: bool
     parameters_per_kernel: NonNegativeInt
     plan: tuple[dict[str, Any], ...]

@@ -23,22 +23,22 @@ class Comparison(Spec):
 
 
 class TaskVerdict(Spec):
-    """What the gate rows say of one task."""
+    """Metrics of one task on the gate rows, and whether they show harm."""
 
     task: str
-    """As metrics name it: `cvr` counts clicked rows, `ctcvr` all rows."""
+    """Name of the task in metrics: `cvr` counts clicked rows, `ctcvr` all rows."""
     rows: NonNegativeInt
     """Labelled gate rows."""
     positives: NonNegativeInt
     negatives: NonNegativeInt
     cluster: Literal["user", "row"] = "row"
-    """What intervals treat as independent."""
+    """Unit that intervals take as independent."""
     clusters: NonNegativeInt = 0
     se_ratio: float | None = None
     """Standard error of the AUC's difference clustered by user, over DeLong's."""
     auc: Comparison = Comparison()
     log_loss: Comparison = Comparison()
-    """In nats a row."""
+    """Log-losses in nats per row."""
     calibration: Comparison = Comparison()
     """Positives predicted over positives observed."""
     judged: bool

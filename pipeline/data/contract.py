@@ -128,7 +128,7 @@ def normalised(
         catalog: says what kind each column is; None changes nothing but the spelling of a type.
 
     Raises:
-        ArrowInvalid: a column of text holds bytes that are no UTF-8.
+        ArrowInvalid: a column of text holds bytes that are not UTF-8.
     """
     return normal.normalised(rows, columns, expected_kinds(catalog) if catalog else {})
 

@@ -41,7 +41,7 @@ def normalised(
             column without an entry is read as a time, which changes nothing but its spelling.
 
     Raises:
-        ArrowInvalid: a column of text holds bytes that are no UTF-8.
+        ArrowInvalid: a column of text holds bytes that are not UTF-8.
     """
     plain_columns = []
     for name in columns:

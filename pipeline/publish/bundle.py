@@ -75,7 +75,7 @@ def bundle_name(domain: Mapping[str, str] | None) -> str:
 
 def _escape(text: str) -> str:
     """Return `text` in lower-case ASCII: every byte but `a-z 0-9 _ -` becomes %xx."""
-    # `surrogatepass`: a lone surrogate is no UTF-8, and still needs a name of its own.
+    # `surrogatepass`: a lone surrogate is not UTF-8, and still needs a name of its own.
     data = text.encode("utf-8", "surrogatepass")
     return "".join(chr(b) if re.match(rb"[a-z0-9_-]", bytes([b])) else f"%{b:02x}" for b in data)
 

@@ -66,7 +66,9 @@ def test_a_text_is_taken_as_it_is_unless_it_holds_what_no_path_or_document_can(t
     assert accepts(Column, text) == (is_text and text.strip() != "")
 
 
-@pytest.mark.parametrize(("text", "why"), [("a\nb", "control character"), ("a\udcffb", "no UTF-8")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("a\nb", "control character"), ("a\udcffb", "not UTF-8")]
+)
 def test_a_refused_text_says_what_it_holds(text, why):
     with pytest.raises(ValidationError, match=why):
         TypeAdapter(Value).validate_python(text)
