@@ -3,13 +3,14 @@
 `iak nightly`, `iak submit`, `iak infra render` and the morning page read this file and no other.
 """
 
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, model_validator
 
-from iak.schemas.base import Column, Spec, Value, not_empty, printable, without_userinfo
+from iak.schemas.base import Column, Spec, Value, printable, without_userinfo
 from iak.schemas.feature import Name
 from iak.schemas.job import TuningSpec, WorkersSpec
 from iak.schemas.numbers import Count, CountOrZero, Days, Margin, Money, Number, Rows, Share
@@ -36,6 +37,23 @@ def _zone(name: str) -> str:
 
 
 Zone = Annotated[str, AfterValidator(_zone)]
+
+
+def _crontab(line: str) -> str:
+    """Return a crontab line unchanged, or refuse it."""
+    if len(line.split()) != 5:  # CronSim 2.8 takes a sixth field, for seconds
+        raise ValueError(f"{len(line.split())} fields; expected five: {CRON_FIELDS}")
+    try:
+        CronSim(line, datetime(2000, 1, 1))
+    except CronSimError as error:
+        raise ValueError(f"{error}; expected {CRON_FIELDS}, such as 30 2 * * *") from error
+    return line
+
+
+CRON_FIELDS = "minute, hour, day of month, month, day of week"
+Crontab = Annotated[str, AfterValidator(printable), AfterValidator(_crontab)]
+"""A line of crontab, in its standard meaning: 0 and 7 are Sunday, and a day matches when either
+the day of the month or the day of the week does, where both are given."""
 
 
 class WindowSpec(Spec):
@@ -103,7 +121,7 @@ class BudgetSpec(Spec):
 class ScheduleSpec(Spec):
     """When nights run."""
 
-    cron: Annotated[str, AfterValidator(printable), AfterValidator(not_empty)] = "30 2 * * *"
+    cron: Crontab = "30 2 * * *"
     """Minute, hour, day of month, month, day of week, in the standard meaning of crontab. A tick in
     an hour that the clock repeats or skips fires exactly once."""
     time_zone: Zone = "UTC"

@@ -1,0 +1,1 @@
+"""Decide what a night does: pure functions of (history, rows, clock)."""
