@@ -1,0 +1,175 @@
+"""Gather evidence over nights that a chain of kernels is better than what it falls back to.
+
+A test at 5 % that is repeated every night finds a difference in most domains that have none within
+a month. Evidence that may be looked at every night is an *e-process*: the money of a gambler who
+starts with 1 and bets on a game that is fair or worse if the chain is no better. Such money reaches
+1 / alpha with a probability of at most alpha, however often one looks (Ville's inequality).
+
+Each night is one bet on one number, because the rows of a night share that night's luck. The number
+is bounded, so that no bet can lose more than the gambler has:
+
+    m = mean over users of tanh(gain / scale)      no single user decides
+    x = floor * tanh(m / floor)                    no single night decides;  -floor <= x <= floor
+
+What is tested is that the mean of x, given all nights before, is at most zero. Gains are bounded
+like losses: if losses alone were cut, a game that loses rarely and much would look favourable.
+Losses above `floor` count as little more than `floor`, so a chain that gains a little in most
+nights and loses far more than `floor` in rare ones is outside what the test covers.
+
+A bet puts a share of the money, divided by `floor`, on x. The best share depends on the unknown
+gain, so the money is split evenly over a grid of shares at the start, and is never moved.
+
+Source: Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting";
+Ville 1939, "Étude critique de la notion de collectif".
+
+Shapes: N rows, U users, K bets.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+from scipy.special import logsumexp, stdtrit
+
+from iak.pipeline.stats.auc import Array, Floats
+from iak.pipeline.stats.clusters import mean_and_error
+
+BETS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+"""Shares of the money that the K bets put on a night. All are below 1, so no night takes all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The evidence of a chain after some nights: one number for each bet, and the last night."""
+
+    floor: float
+    """Lower bound of a night's number."""
+    log_wealth: tuple[float, ...] = (0.0,) * len(BETS)
+    """Natural logarithm of each bet's money, in the order of `BETS`."""
+    nights: int = 0
+    """Nights that were counted."""
+    last_night: date | None = None
+    """The last of them."""
+
+    def __post_init__(self) -> None:
+        """Refuse a floor that bounds nothing, and money of other bets."""
+        if not 0 < self.floor <= 1:
+            raise ValueError(f"floor {self.floor} must be above 0 and at most 1")
+        if len(self.log_wealth) != len(BETS):
+            raise ValueError(f"money of {len(self.log_wealth)} bets, but there are {len(BETS)}")
+
+    @property
+    def log_e(self) -> float:
+        """Return the natural logarithm of the evidence: the mean money over all bets."""
+        return float(logsumexp(self.log_wealth)) - math.log(len(BETS))
+
+    def is_counted(self, night: date) -> bool:
+        """Return whether a night lies at or before the last one that was counted."""
+        return self.last_night is not None and night <= self.last_night
+
+    def add(self, night: date, x: float) -> "Evidence":
+        """Return the evidence after one more night.
+
+        Args:
+            night: its nominal date, later than that of every night before.
+            x: its number, as `night_number` returns it.
+
+        Raises:
+            ValueError: the night was counted already, or x is below the floor or not a number. A
+                loss is never cut to the floor: that would make the evidence worthless.
+        """
+        if self.is_counted(night):
+            raise ValueError(
+                f"night {night} is not after {self.last_night}, the last one that was counted; "
+                "a night counts once"
+            )
+        if not -self.floor <= x < math.inf:
+            raise ValueError(
+                f"night {night} has the number {x}; the bets need {-self.floor} or more"
+            )
+        gained = np.log1p(np.array(BETS) / self.floor * x)
+        return replace(
+            self,
+            log_wealth=tuple(float(w) for w in self.log_wealth + gained),
+            nights=self.nights + 1,
+            last_night=night,
+        )
+
+
+def needed_log_e(alpha: float) -> float:
+    """Return the evidence at which a chain is shown to be better, as a natural logarithm.
+
+    Args:
+        alpha: probability that a chain that is no better ever reaches it; infinite for 0.
+    """
+    return -math.log(alpha) if alpha > 0 else math.inf
+
+
+def bounded_gains(gain_N: Floats, keys_N: Array | None, scale: float) -> Floats:
+    """Return tanh(gain / scale) of each user's mean gain, shape (U,); of each row without users.
+
+    Args:
+        gain_N: nats by which each row's loss is lower, at least one row.
+        keys_N: key of each row's user, or of a user's day; None where rows carry none.
+        scale: gain that counts as about 0.76, in nats a row; fixed when the chain began.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale {scale} must be above 0")
+    if keys_N is None:
+        bounded: Floats = np.tanh(gain_N / scale)
+        return bounded
+    _, codes_N = np.unique(keys_N, return_inverse=True)
+    sums_U = np.bincount(codes_N, weights=gain_N)
+    means: Floats = np.tanh(sums_U / np.bincount(codes_N) / scale)
+    return means
+
+
+def night_number(gain_N: Floats, users_N: Array | None, *, scale: float, floor: float) -> float:
+    """Return the number that a night adds to the evidence.
+
+    Args:
+        gain_N: nats by which each row's loss is lower, at least one row.
+        users_N: key of each row's user; None where the log declares none.
+        scale: as in `bounded_gains`.
+        floor: mean bounded gain up to which a night counts in full.
+    """
+    mean = float(bounded_gains(gain_N, users_N, scale).mean())
+    return floor * math.tanh(mean / floor)
+
+
+def lower_bound_of_days(
+    gain_N: Floats, days_N: Array, users_N: Array | None, *, scale: float, alpha: float
+) -> float | None:
+    """Return what the mean bounded gain of one night's days exceeds, with an error of `alpha`.
+
+    Each day has luck of its own, which all its rows share. So the error is that between days, or
+    that between users where it is larger, with Student's quantile for as many days.
+
+    Args:
+        gain_N: nats by which each row's loss is lower.
+        days_N: day of each row.
+        users_N: key of each row's user; None where the log declares none.
+        scale: as in `bounded_gains`.
+        alpha: probability with which the bound may be above the true mean.
+
+    Returns:
+        None where one day, or one user, has all rows: nothing is known of others.
+    """
+    days, day_of_N = np.unique(days_N, return_inverse=True)
+    if days.size < 2 or alpha <= 0:
+        return None
+    if users_N is None:
+        values, owners, day_of_V = bounded_gains(gain_N, None, scale), None, day_of_N
+    else:
+        # A value for each day of a user, so that both kinds of clusters can be told apart.
+        users, user_of_N = np.unique(users_N, return_inverse=True)
+        keys_N = user_of_N * days.size + day_of_N
+        values, present = bounded_gains(gain_N, keys_N, scale), np.unique(keys_N)
+        owners, day_of_V = present // days.size, present % days.size
+        if users.size < 2:
+            return None
+    mean, between_users, _ = mean_and_error(values, owners)
+    _, between_days, _ = mean_and_error(values, day_of_V)
+    critical = float(stdtrit(days.size - 1, 1 - alpha))
+    return mean - critical * max(between_users, between_days)
