@@ -37,10 +37,10 @@ from iak.jobs._failures import (
 from iak.jobs._progress import announce
 from iak.jobs._session import private_folder
 from iak.pipeline.errors import DoesNotFit, PipelineError
-from iak.pipeline.events import Report, WorkersEnded, WorkersStarted, silent
+from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
 from iak.pipeline.launcher import Work, WorkerFunction
 from iak.pipeline.process import WORKER_ENVIRONMENT, current_worker, keep_freed_memory
-from iak.pipeline.progress import PROGRESS, following, line_writer
+from iak.pipeline.progress import PROGRESS, following, worker_report
 
 OBJECT_STORE_BYTES = 200 * 2**20
 _QUIET = {
@@ -213,7 +213,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     worker = current_worker()
-    report = line_writer(run_dir / PROGRESS) if worker.rank == 0 else silent
+    report = worker_report(run_dir / PROGRESS, worker.rank)
     if worker.rank == 0:
         announce_restart(run_dir, report)
     dist.barrier()  # nobody fails anew before rank 0 has reported the last attempt

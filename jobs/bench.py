@@ -10,7 +10,7 @@ from typing import Any
 from iak.jobs import _figures
 from iak.jobs._progress import console, print_event
 from iak.jobs._tables import show_facts, show_table
-from iak.pipeline.bench.progress import Report
+from iak.pipeline.events import Event, Report
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.record import commit, machine, versions
@@ -46,9 +46,9 @@ def _sharding(spec: BenchShardingSpec, report: Report) -> Measured:
     catalog = load_catalog(spec.catalog) if spec.catalog else None
     if not spec.as_ray:
         return sharding.measure(spec, report, catalog=catalog)
-    from iak.jobs import _bench_ray  # Ray takes seconds to import
+    from iak.jobs._ray import RayLauncher  # Ray takes seconds to import
 
-    return sharding.measure(spec, report, catalog=catalog, on_ray=_bench_ray.sharding_on_ray)
+    return sharding.measure(spec, report, catalog=catalog, ray=RayLauncher())
 
 
 def _scaling(spec: BenchScalingSpec, report: Report) -> Measured:
@@ -104,7 +104,8 @@ def record_of(name: str, spec: BenchSpec, measure: Measure, command: str) -> Ben
 
 
 def _report(event: Mapping[str, Any]) -> None:
-    print_event("bench", event)
+    if not isinstance(event, Event):  # start and end of workers, which the bench names itself
+        print_event("bench", event)
 
 
 def show(record: BenchmarkRecord) -> None:

@@ -22,7 +22,7 @@ from torch import distributed as dist
 
 from iak.pipeline import torchrun
 from iak.pipeline.errors import BadRequest, DoesNotFit, PipelineError
-from iak.pipeline.events import Report, WorkersEnded, WorkersStarted, silent
+from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
 from iak.pipeline.files import put_file
 from iak.pipeline.process import (
     Backend,
@@ -32,7 +32,7 @@ from iak.pipeline.process import (
     run_on_workers,
     run_with_torchrun,
 )
-from iak.pipeline.progress import PROGRESS, following, line_writer
+from iak.pipeline.progress import PROGRESS, following, line_writer, worker_report
 
 Work = TypeVar("Work")
 WorkerFunction = Callable[[Worker, Work, Report], dict[str, Any]]
@@ -105,8 +105,8 @@ class ProcessLauncher:
         """
         if workers > 1 and device == "cuda":
             raise BadRequest(
-                f"device=cuda with workers={workers} needs Ray: pass a RayLauncher, or ask for "
-                "device=cpu or one worker"
+                f"device=cuda with workers={workers} needs Ray or torchrun: pass a RayLauncher or "
+                "a TorchrunLauncher, or ask for device=cpu or one worker"
             )
         run_dir.mkdir(parents=True, exist_ok=True)
         report(WorkersStarted(title))
@@ -218,7 +218,7 @@ def _run_in_process(
     worker: Worker, function: WorkerFunction[Work], work: Work, path: Path
 ) -> dict[str, Any]:
     """Run a function as one of several processes; worker 0 writes the progress file."""
-    return function(worker, work, line_writer(path) if worker.rank == 0 else silent)
+    return function(worker, work, worker_report(path, worker.rank))
 
 
 def _as_json(result: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The progress file: worker 0 appends a line an event, the process that waits reports each line."""
+"""The progress file: worker 0 appends a line for each event, and the driver reports each line."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iak.pipeline.events import Report
+from iak.pipeline.events import Report, silent
 
 PROGRESS = "progress.jsonl"
 """Its name in a run folder."""
@@ -31,14 +31,26 @@ def line_writer(path: Path) -> Report:
     return report
 
 
+def worker_report(path: Path, rank: int) -> Report:
+    """Return a worker's report: worker 0 appends to the file, the others' events are dropped.
+
+    Args:
+        path: the progress file, in a folder that exists.
+        rank: of the worker.
+    """
+    return line_writer(path) if rank == 0 else silent
+
+
 @contextmanager
 def following(path: Path, report: Report) -> Iterator[None]:
     """Report every line that is appended to a progress file until the block is left.
 
     Args:
-        path: the file, which need not exist yet; lines that it has already are left out.
+        path: the file; it and its folder need not exist yet. Lines that it has already are left
+            out.
         report: gets each line without its time, in a thread of its own.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     start = path.stat().st_size if path.exists() else 0
     thread = threading.Thread(target=_follow, args=(path, start, report, stop), daemon=True)

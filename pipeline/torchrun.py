@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from iak.pipeline.errors import PipelineError
-from iak.pipeline.events import silent
 from iak.pipeline.files import put_file
 from iak.pipeline.process import keep_freed_memory, process_group, torchrun_place
-from iak.pipeline.progress import line_writer
+from iak.pipeline.progress import worker_report
 
 WORK, RESULT, ERROR = "work.pickle", "result.json", "error-{rank}.pickle"
 
@@ -27,8 +26,7 @@ def main(folder: Path) -> None:
         with process_group(
             rank, world, init_method=f"file://{folder}/store", backend=backend, threads=1
         ) as worker:
-            report = line_writer(progress) if rank == 0 else silent
-            result = function(worker, work, report)
+            result = function(worker, work, worker_report(progress, rank))
             if rank == 0:
                 put_file(folder / RESULT, json.dumps(result))
     except PipelineError as error:

@@ -154,7 +154,8 @@ class BenchShardingSpec(BenchSpec):
     workers: Workers = 2
     """Workers: gloo processes of one thread, or GPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where workers compute; `auto` takes GPUs under Ray and torchrun where there are enough."""
+    """Where workers compute; `auto` takes GPUs where there are enough, with several workers only
+    under Ray and torchrun."""
     as_ray: bool = False
     """Start the workers with Ray Train: on the cluster that RAY_ADDRESS names, or a local one."""
     as_torchrun: bool = False

@@ -21,7 +21,6 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.bench.ids import drawn
 from iak.pipeline.bench.limits import free_bytes, kib_of
-from iak.pipeline.bench.progress import followed, writer
 from iak.pipeline.errors import Corrupt, DoesNotFit
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak.grouped import Segments
@@ -34,6 +33,7 @@ from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import TableShape, build_tables
 from iak.pipeline.model.trunks.mlp import Mlp
 from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.progress import following, worker_report
 from iak.pipeline.sharding.frozen import FrozenTables
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.quantised import row_bytes
@@ -74,7 +74,7 @@ def measure(
         counted.check(spec.precision, rows=rows, width=spec.dim)
     free = _check_memory(spec)
     progress = spec.out / "tables.progress.jsonl"
-    with followed(progress, report):
+    with following(progress, report):
         by_worker = run_on_workers(_on_worker, spec.workers, spec, progress)
     progress.unlink(missing_ok=True)
     lines = [
@@ -118,7 +118,7 @@ def _sizes(spec: BenchTablesSpec) -> list[int]:
 
 def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
     """One worker's whole part."""
-    report = writer(progress, worker)
+    report = worker_report(progress, worker.rank)
     tables, setups = [], []
     for rows in _sizes(spec):
         setup, table = _written(spec, rows, worker, report)

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from iak.pipeline.base import published_base
 from iak.pipeline.base.pretrain import pretrain
 from iak.pipeline.base.trainer import PretrainWork
-from iak.pipeline.bench.progress import Report, writer
 from iak.pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView, open_log
+from iak.pipeline.events import Report
 from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.progress import worker_report
 from iak.schemas.bench import BenchSetupSpec
 from iak.schemas.plan import PlacementSpec
 
@@ -151,7 +152,7 @@ def _train_base(ground: BenchSetup) -> None:
 
 def train_on_worker(worker: Worker, work: PretrainWork, progress: Path) -> dict[str, object]:
     """One worker's part in the base."""
-    return pretrain(work, worker=worker, report=writer(progress, worker))
+    return pretrain(work, worker=worker, report=worker_report(progress, worker.rank))
 
 
 def renamed(view: LogView, **splits: str) -> LogView:

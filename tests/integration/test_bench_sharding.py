@@ -8,10 +8,11 @@ import pytest
 
 from iak.jobs import bench, cli
 from iak.pipeline.bench import sharding
-from iak.pipeline.bench.sharding.launch import spawned, with_torchrun
 from iak.pipeline.bench.sharding.layouts import WAYS
 from iak.pipeline.bench.sharding.sizes import sizes_of
-from iak.pipeline.bench.sharding.worker import Work
+from iak.pipeline.bench.sharding.worker import Work, on_worker
+from iak.pipeline.events import silent
+from iak.pipeline.launcher import ProcessLauncher, TorchrunLauncher
 from iak.pipeline.sharding.quantised import row_bytes
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec
@@ -79,13 +80,19 @@ def test_the_smoke_size_tells_a_whole_story(tmp_path):
 
 def test_torchrun_runs_what_spawned_workers_run(tmp_path):
     spec = spec_of(tmp_path, tables=("200x8",), repeats=1)
-    work = Work(spec=spec, sizes=sizes_of(spec, None), progress=str(tmp_path / "progress.jsonl"))
-    ours, theirs = (launch(work, lambda _: None) for launch in (spawned, with_torchrun))
+    work = Work(spec=spec, sizes=sizes_of(spec, None))
+    ours, theirs = (
+        launcher.run(
+            on_worker, work, silent,
+            title="sharding", run_dir=tmp_path, workers=2, device="cpu", max_failures=0,
+        )
+        for launcher in (ProcessLauncher(), TorchrunLauncher())
+    )  # fmt: skip
     counted = ("kind", "mode", "precision", "error", "held_bytes", "sent_bytes", "collectives")
     for rank in (0, 1):
         of_each = [
             [{name: seen[name] for name in counted} for seen in found["workers"][rank][0]]
-            for found in (json.loads(json.dumps(ours)), theirs)
+            for found in (ours, theirs)
         ]
         assert of_each[0] == of_each[1]
 

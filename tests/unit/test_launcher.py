@@ -107,5 +107,5 @@ def test_torchrun_on_gpus_that_are_not_there_is_refused(tmp_path, monkeypatch):
 
 
 def test_several_workers_on_gpus_are_refused(tmp_path):
-    with pytest.raises(BadRequest, match="device=cuda with workers=2 needs Ray"):
+    with pytest.raises(BadRequest, match="device=cuda with workers=2 needs Ray or torchrun"):
         launch(sum_ranks, "w", tmp_path, workers=2, device="cuda")

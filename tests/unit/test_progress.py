@@ -2,7 +2,7 @@
 
 import json
 
-from iak.pipeline.progress import following, line_writer
+from iak.pipeline.progress import following, line_writer, worker_report
 
 
 def test_lines_are_reported_once_without_their_time(tmp_path):
@@ -35,3 +35,13 @@ def test_a_file_that_is_never_written_reports_nothing(tmp_path):
     with following(tmp_path / "none.jsonl", events.append):
         pass
     assert events == []
+
+
+def test_only_worker_0_is_reported_and_the_folder_is_made(tmp_path):
+    path = tmp_path / "deep" / "progress.jsonl"
+    events = []
+    with following(path, events.append):
+        for step in range(50):
+            worker_report(path, 0)({"event": "step", "step": step})
+            worker_report(path, 1)({"event": "step", "step": -1})
+    assert [event["step"] for event in events] == list(range(50))

@@ -11,9 +11,10 @@ findings  lines, targets, notes
 from typing import Any
 
 from iak.pipeline.base import published_base
-from iak.pipeline.bench.progress import Report, followed
 from iak.pipeline.bench.setup import prepare
+from iak.pipeline.events import Report
 from iak.pipeline.process import run_on_workers
+from iak.pipeline.progress import following
 from iak.schemas.record import Target
 from infra.benchmarks.finetune import findings, nights, rates, ray_share, steps, sweep
 from infra.benchmarks.specs import BenchFinetuneSpec
@@ -24,7 +25,7 @@ def measure(
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
     """Return the table's lines, the targets, notes, and the machine's ceilings."""
     progress = spec.out / "finetune.progress.jsonl"
-    with followed(progress, report):
+    with following(progress, report):
         ground = prepare(spec, progress, report)
         ceilings = run_on_workers(rates.rates_on_worker, spec.workers)[0]
         measured = run_on_workers(steps.steps_on_worker, spec.workers, ground)[0]

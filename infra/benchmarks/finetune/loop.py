@@ -13,8 +13,8 @@ from torch import distributed as dist
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
 from iak.pipeline.bench.iak_variants import KernelInputs
-from iak.pipeline.bench.progress import Report
 from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.events import Report
 from iak.pipeline.process import Worker
 
 SECONDS = 20.0

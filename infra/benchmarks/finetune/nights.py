@@ -18,9 +18,10 @@ from torch import distributed as dist
 from iak.pipeline.base import published_base
 from iak.pipeline.base.precision import ANYTHING
 from iak.pipeline.bench.iak_variants import ROW_WISE_FROM_ROWS, stage_of
-from iak.pipeline.bench.progress import Report, writer
 from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.events import Report
 from iak.pipeline.process import Worker
+from iak.pipeline.progress import worker_report
 from iak.pipeline.tuning.finetune import (
     ActivationCacheConfig,
     Finetuned,
@@ -53,7 +54,7 @@ OTHERS = (Way(name="products in bf16", products="bf16"), Way(name="x whole", nar
 
 def nights_on_worker(worker: Worker, ground: BenchSetup, way: Way) -> tuple["Night", "Night"]:
     """Run the first night and the steady one after it."""
-    folder, report = ground.base.parent / "nights", writer(ground.progress, worker)
+    folder, report = ground.base.parent / "nights", worker_report(ground.progress, worker.rank)
     if worker.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -12,9 +12,10 @@ from typing import Any
 
 from iak.jobs._ray import RayLauncher
 from iak.jobs._report import console_report
-from iak.pipeline.bench.progress import Report, writer
 from iak.pipeline.bench.setup import BenchSetup, prepare
+from iak.pipeline.events import Report
 from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.progress import worker_report
 from iak.schemas.record import Target
 from infra.benchmarks.finetune.loop import loop_on_worker
 from infra.benchmarks.specs import BenchFinetuneSpec
@@ -67,7 +68,7 @@ def _plain(ground: BenchSetup, passes: int) -> dict[str, Any]:
 
 def plain_on_worker(worker: Worker, ground: BenchSetup, passes: int) -> dict[str, Any]:
     """Run the loop without Ray."""
-    return loop_on_worker(worker, (ground, passes), writer(ground.progress, worker))
+    return loop_on_worker(worker, (ground, passes), worker_report(ground.progress, worker.rank))
 
 
 def _ray(ground: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants, torchrec_variants
 from iak.pipeline.bench.counters import Cost, cost_of
 from iak.pipeline.bench.iak_variants import KernelInputs, Slices
-from iak.pipeline.bench.progress import writer
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import (
     Continued,
@@ -32,6 +31,7 @@ from iak.pipeline.bench.torchrec_variants import (
 )
 from iak.pipeline.data.batch import Batch
 from iak.pipeline.process import Worker
+from iak.pipeline.progress import worker_report
 from iak.pipeline.sharding.shard import unwrap
 from iak.schemas.job import Precision
 from infra.benchmarks.finetune import roofline
@@ -99,7 +99,7 @@ class Steps:
 
 def steps_on_worker(worker: Worker, ground: BenchSetup) -> Steps:
     """One worker's part of the whole comparison."""
-    report = writer(ground.progress, worker)
+    report = worker_report(ground.progress, worker.rank)
     trainer = Continued(ground, worker=worker, report=report)
     plain_variants = _plain(trainer)
     mine = _Ours(ground, trainer, worker)

@@ -33,7 +33,6 @@ from iak.pipeline.activations.rows import TuningRows, tuning_rows
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
 from iak.pipeline.bench.iak_variants import KernelInputs, Known, Slices
-from iak.pipeline.bench.progress import writer
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import kernel_shape
 from iak.pipeline.data.batch import to_batch
@@ -43,6 +42,7 @@ from iak.pipeline.iak.bank import Bank
 from iak.pipeline.iak.kernel import PROBE
 from iak.pipeline.model.loss import task_losses
 from iak.pipeline.process import Worker
+from iak.pipeline.progress import worker_report
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.cohorts import tune_level
 from iak.pipeline.tuning.tune import CohortTuner, Setting
@@ -83,7 +83,7 @@ class AtK:
 
 def sweep_on_worker(worker: Worker, ground: BenchSetup, spec: BenchFinetuneSpec) -> tuple[AtK, ...]:
     """Every K, in one process, on the same rows."""
-    report = writer(ground.progress, worker)
+    report = worker_report(ground.progress, worker.rank)
     model = iak_variants.open_frozen(ground, worker, "fp32")
     seen: Seen | None = None
     found = []

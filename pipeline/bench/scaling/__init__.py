@@ -11,11 +11,12 @@ findings   lines, the model's error, notes
 import os
 from typing import Any
 
-from iak.pipeline.bench.progress import Report, followed
 from iak.pipeline.bench.scaling import findings, measured
 from iak.pipeline.bench.scaling.links import link_of
 from iak.pipeline.bench.setup import prepare
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Report
+from iak.pipeline.progress import following
 from iak.schemas.bench import BenchScalingSpec, BenchSetupSpec
 from iak.schemas.record import Target
 
@@ -38,7 +39,7 @@ def measure(
             "each other. Leave them to `counted` and `simulated`, or take a larger machine"
         )
     progress = spec.out / "scaling.progress.jsonl"
-    with followed(progress, report):
+    with following(progress, report):
         ground = prepare(ground_spec(spec), progress, report)
         by_count = measured.measure_in_turns(spec, ground)
         counted = {}

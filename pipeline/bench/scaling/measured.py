@@ -10,13 +10,13 @@ from functools import partial
 import torch
 from torch import distributed as dist
 
-from iak.pipeline.bench.progress import writer
 from iak.pipeline.bench.scaling.links import Counted, Timed, share_sent
 from iak.pipeline.bench.scaling.timeline import Profile, Timeline, parts_of, profile_of
 from iak.pipeline.bench.scaling.turns import Turns
 from iak.pipeline.bench.scaling.workloads import Case, Took, open_cases
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.process import Worker, run_on_workers
+from iak.pipeline.progress import worker_report
 from iak.schemas.bench import BenchScalingSpec
 
 _MESSAGE_BYTES = (2**10, 2**14, 2**18, 2**22, 2**24)
@@ -99,7 +99,7 @@ def _on_worker(
     worker: Worker, spec: BenchScalingSpec, ground: BenchSetup, turns: Turns, group: int
 ) -> WorkerResult:
     """Run one worker's whole part."""
-    report = writer(ground.progress, worker)
+    report = worker_report(ground.progress, worker.rank)
     steps = spec.slice_steps * spec.workers[-1]
     cases = open_cases(ground, grid_of(spec), pass_steps=steps, worker=worker, report=report)
     with turns.turn(group, worker):
@@ -199,7 +199,7 @@ def _counting_worker(
     worker: Worker, spec: BenchScalingSpec, ground: BenchSetup
 ) -> dict[str, tuple[float, dict[str, float]]]:
     rows = max(spec.batch_rows // spec.workers[-1], 1)
-    report = writer(ground.progress, worker)
+    report = worker_report(ground.progress, worker.rank)
     few = replace(ground, spec=ground.spec.model_copy(update={"slice_steps": _COUNTED_STEPS}))
     steps, sent = _COUNTED_STEPS * worker.world, {}
     for case in open_cases(few, [rows], pass_steps=steps, worker=worker, report=report):

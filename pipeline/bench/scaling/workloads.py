@@ -19,12 +19,12 @@ from iak.pipeline.activations.standardizer import Read
 from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
 from iak.pipeline.bench.iak_variants import KernelInputs, Slices
-from iak.pipeline.bench.progress import Report
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import Continued
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Report
 from iak.pipeline.process import Worker
 
 PRETRAINING, UNCACHED, CACHED = "pre-training", "tuning, nothing kept", "tuning, kept"

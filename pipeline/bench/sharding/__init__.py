@@ -2,29 +2,32 @@
 
 sizes      which tables: given sizes, or a catalogue's
 ways       one table in one way: trained or frozen, by rows, columns or whole; a step on it
-worker     a worker's part: all ways of a table in turns; the same under any launcher
-launch     spawned, torchrun, Ray
+worker     a worker's part: all ways of a table in turns, the same under any launcher
 constants  what the machine gives, and the cluster file that `iak plan` reads
 findings   lines, beside the planner's estimates
 baseline   what became worse since an earlier record
 """
 
+import tempfile
 import time
 import tomllib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from iak.pipeline.bench.progress import Report
 from iak.pipeline.bench.sharding import baseline, constants, findings
-from iak.pipeline.bench.sharding.launch import Launch, launchers
 from iak.pipeline.bench.sharding.sizes import sizes_of
-from iak.pipeline.bench.sharding.worker import Work
+from iak.pipeline.bench.sharding.worker import Work, on_worker
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Report
 from iak.pipeline.files import put_file
+from iak.pipeline.launcher import Launcher, ProcessLauncher, TorchrunLauncher
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.log import Catalog
 from iak.schemas.record import Target
 
-RECORD, CLUSTER, PROGRESS = "sharding.json", "sharding.cluster.toml", "sharding.progress.jsonl"
+RECORD, CLUSTER = "sharding.json", "sharding.cluster.toml"
 
 
 def measure(
@@ -32,7 +35,7 @@ def measure(
     report: Report,
     *,
     catalog: Catalog | None = None,
-    on_ray: Launch | None = None,
+    ray: Launcher | None = None,
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
     """Return the table's lines, what became worse, notes, and the machine's constants.
 
@@ -42,20 +45,20 @@ def measure(
         spec: settings.
         report: called with each event of progress.
         catalog: what `spec.catalog` names.
-        on_ray: runs the work under Ray; needed for `spec.as_ray`.
+        ray: starts workers by Ray; needed for `spec.as_ray`.
 
     Raises:
-        BadRequest: the baseline or a table cannot be used.
+        BadRequest: the baseline or a table cannot be used, or no launcher offers the device.
+        DoesNotFit: fewer GPUs than workers that ask for one.
         PipelineError: workers could not be started.
     """
     before = baseline.read(spec.check_baseline) if spec.check_baseline else None
-    progress = (spec.out / PROGRESS).resolve()
-    work = Work(spec=spec, sizes=sizes_of(spec, catalog), progress=str(progress))
+    work = Work(spec=spec, sizes=sizes_of(spec, catalog))
     results, whole_s = {}, {}
-    for name, launch in launchers(spec, on_ray).items():
+    for name, launcher in launchers(spec, ray).items():
         report({"event": "launcher", "name": name, "workers": spec.workers})
         started = time.perf_counter()
-        results[name] = launch(work, report)
+        results[name] = _launched(launcher, work, report)
         whole_s[name] = time.perf_counter() - started
     lines = findings.lines_of(work, results)
     targets = []
@@ -67,6 +70,44 @@ def measure(
     _write_cluster(spec, first)
     rows = [*lines, *findings.launchers_of(results, whole_s)]
     return rows, targets, findings.notes_of(work, lines), first["constants"]
+
+
+def launchers(spec: BenchShardingSpec, ray: Launcher | None) -> Mapping[str, Launcher]:
+    """Return the launchers that the settings ask for, by name.
+
+    Args:
+        spec: settings.
+        ray: starts workers by Ray; needed for `spec.as_ray`.
+
+    Raises:
+        BadRequest: GPUs are asked for, and no launcher that offers them.
+    """
+    asked: dict[str, Launcher] = {}
+    if spec.as_ray:
+        assert ray is not None, "as_ray needs Ray, which jobs/ passes in"
+        asked["ray"] = ray
+    if spec.as_torchrun:
+        asked["torchrun"] = TorchrunLauncher()
+    if not asked and spec.device == "cuda":
+        raise BadRequest("device=cuda needs a launcher: add as_torchrun=true or as_ray=true")
+    return asked or {"spawned": ProcessLauncher()}
+
+
+def _launched(launcher: Launcher, work: Work, report: Report) -> dict[str, Any]:
+    """Return what worker 0 measured."""
+    out = work.spec.out  # the run folder lies in it, since a cluster's machines share it
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".sharding-") as run_dir:
+        return launcher.run(
+            on_worker,
+            work,
+            report,
+            title="sharding",
+            run_dir=Path(run_dir),
+            workers=work.spec.workers,
+            device=work.spec.device,
+            max_failures=0,
+        )
 
 
 def _write_cluster(spec: BenchShardingSpec, result: dict[str, Any]) -> None:

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from torch import distributed as dist
 
 from iak.pipeline.bench.counters import Wire
-from iak.pipeline.bench.progress import Report
 from iak.pipeline.bench.sharding import constants
 from iak.pipeline.bench.sharding.layouts import WAYS, PlacedTable, Way, check, ids_of
 from iak.pipeline.bench.sharding.sizes import Size
+from iak.pipeline.events import Report
 from iak.pipeline.process import Worker
 from iak.schemas.bench import BenchShardingSpec
 
@@ -33,8 +33,6 @@ class Work:
 
     spec: BenchShardingSpec
     sizes: tuple[Size, ...]
-    progress: str
-    """File to which worker 0 writes, where no launcher reports by itself."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from iak.pipeline.bench.sharding import baseline, constants, findings
-from iak.pipeline.bench.sharding.launch import launchers, spawned
+from iak.pipeline.bench.sharding import baseline, constants, findings, launchers
 from iak.pipeline.bench.sharding.layouts import WAYS
 from iak.pipeline.bench.sharding.sizes import Size, sizes_of
 from iak.pipeline.bench.sharding.worker import Work
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.sharding.cost_model import Bandwidths, expected
 from iak.schemas.bench import BenchShardingSpec
@@ -67,7 +67,7 @@ def found(slow=0):
 
 def work(**changes):
     spec = BenchShardingSpec(tables=("1_000x8",), workers=2, batch_rows=100, **changes)
-    return Work(spec=spec, sizes=sizes_of(spec, None), progress="unused")
+    return Work(spec=spec, sizes=sizes_of(spec, None))
 
 
 def record_of(lines):
@@ -191,14 +191,11 @@ def test_what_was_not_measured_is_assumed_and_said():
 
 
 def test_the_launchers_are_those_that_are_asked_for():
-    def on_ray(_, __):
-        return {}
-
     assert list(launchers(BenchShardingSpec(), None)) == ["spawned"]
-    both = launchers(BenchShardingSpec(as_ray=True, as_torchrun=True), on_ray)
+    both = launchers(BenchShardingSpec(as_ray=True, as_torchrun=True), ProcessLauncher())
     assert list(both) == ["ray", "torchrun"]
     with pytest.raises(BadRequest, match="as_torchrun"):
-        spawned(work(device="cuda"), lambda _: None)
+        launchers(BenchShardingSpec(device="cuda"), None)
 
 
 @pytest.mark.parametrize("kind", ["row_wise", "table_wise", "column_wise"])
