@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.tables import TableShape
-from iak.pipeline.sharding.placement_rule import TABLES_PATH, check_covers, describe, plan_tables
+from iak.pipeline.sharding.placement_rule import (
+    TABLES_PATH,
+    as_document,
+    check_covers,
+    describe,
+    plan_tables,
+    planned,
+)
+from iak.schemas.plan import PlanDocument
 
 CPU = torch.device("cpu")
 KINDS = ["table_wise", "row_wise", "column_wise"]
@@ -85,3 +93,55 @@ def test_refuses_overrides_that_cannot_be(overrides, says):
 def test_refuses_a_plan_of_other_tables():
     with pytest.raises(BadRequest, match="dropped: model"):
         check_covers(plan([table("t", 3)], 1), {"t": (3, 8), "dropped": (9, 8)})
+
+
+@given(
+    rows=st.lists(st.integers(8, 500), min_size=1, max_size=5),
+    world=st.integers(1, 8),
+    kinds=st.lists(st.sampled_from(["table_wise", "row_wise", "column_wise"]), min_size=5),
+)
+def test_a_saved_plan_is_the_plan(rows, world, kinds):
+    shapes = [
+        TableShape(name=f"t{i}", rows=n, width=8, features=(f"t{i}",)) for i, n in enumerate(rows)
+    ]
+    overrides = {s.name: kind for s, kind in zip(shapes, kinds, strict=False)}
+    made = plan_tables(shapes, world=world, device=CPU, overrides=overrides, row_wise_from_rows=50)
+    text = as_document(made, job="pretrain", world=world).model_dump_json()
+    again = planned(PlanDocument.model_validate_json(text), shapes, world=world, device=CPU)
+    assert describe(again) == describe(made)
+    for name in overrides:
+        one, other = (p.plan[TABLES_PATH][name] for p in (made, again))
+        assert one.sharding_spec == other.sharding_spec
+        assert one.compute_kernel == other.compute_kernel
+
+
+def saved(world=2):
+    shapes = [TableShape(name=n, rows=100, width=8, features=(n,)) for n in ("a", "b")]
+    made = plan_tables(shapes, world=world, device=CPU, row_wise_from_rows=50)
+    return shapes, as_document(made, job="pretrain", world=world)
+
+
+def test_a_plan_for_other_tables_or_workers_names_every_difference():
+    shapes, document = saved()
+    others = [shapes[0], TableShape(name="c", rows=7, width=8, features=("c",))]
+    with pytest.raises(BadRequest) as error:
+        planned(document, others, world=3, device=CPU)
+    told = str(error.value)
+    for part in ("workers: plan 2, job 3", "table b (rows, width): plan (100, 8), model -"):
+        assert part in told
+    assert "table c (rows, width): plan -, model (7, 8)" in told
+
+
+def test_a_plan_for_other_precisions_is_refused():
+    shapes, document = saved()
+    with pytest.raises(BadRequest, match=r"table b \(held in\): plan fp32, job int8") as error:
+        planned(document, shapes, world=2, device=CPU, precisions={"b": "int8"})
+    assert "table a" not in str(error.value)
+
+
+def test_a_plan_that_cuts_a_table_wrongly_is_refused():
+    shapes, document = saved()
+    held = json.loads(document.model_dump_json())
+    held["tables"][0]["shards"][1]["row"] += 1
+    with pytest.raises(BadRequest, match="table a: these shards are no row_wise cut"):
+        planned(PlanDocument.model_validate(held), shapes, world=2, device=CPU)

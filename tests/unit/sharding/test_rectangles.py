@@ -162,10 +162,10 @@ def test_bytes_that_are_no_safetensors_are_named(tmp_path):
         (lambda e: [e[0], replace(e[1], row_offset=4, rows=7)], "2 files do not make up 11 rows"),
         (lambda e: [replace(e[0], cols=5), e[1]], "do not make up 6"),
         (lambda e: [replace(e[0], dtype="float16"), e[1]], "holds float16, other files"),
-        (lambda e: [replace(e[0], path="tables/u/r0-c0.safetensors"), e[1]], "should be tables/t/r0"),
+        (lambda e: [replace(e[0], path="tables/u/r0.safetensors"), e[1]], "should be tables/t/r0"),
         (lambda e: [*e, replace(e[1], row_offset=11, rows=0)], "3 files do not make up 11 rows"),
     ],
-    ids=["a missing band", "an overlap", "narrower", "another type", "another path", "an empty one"],
+    ids=["a band lacks", "an overlap", "narrower", "another type", "another path", "an empty one"],
 )  # fmt: skip
 def test_files_that_do_not_tile_their_table_are_told(tmp_path, change, says):
     entries = written(tmp_path)

@@ -91,7 +91,7 @@ def test_widths_and_precisions_make_stacks_of_their_own():
 @pytest.mark.parametrize("ids", [[-1], [6], [0, 3, 99]])
 def test_an_id_outside_its_table_is_refused_by_feature_and_table(ids):
     stack = one_stack([shape("t", 6)], 2, t="row_wise")
-    with pytest.raises(ValueError, match="feature f_t asks for ids .* table t has rows 0 to 5"):
+    with pytest.raises(ValueError, match=r"feature f_t asks for ids .* table t has rows 0 to 5"):
         addresses(stack, 0, ids)
 
 

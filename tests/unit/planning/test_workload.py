@@ -1,0 +1,39 @@
+"""What a job needs is counted as its layers and its bank have it."""
+
+from iak.jobs._clusters import load_cluster
+from iak.pipeline.iak import bank
+from iak.pipeline.iak.kernel import KernelShape
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.planning.answer import answer
+from iak.pipeline.tuning.cohorts import cohorts_of
+from iak.pipeline.tuning.tune import Stage
+from iak.schemas.job import DomainStageSpec, KernelSpec
+from tests.unit.planning.questions import question
+
+
+def test_a_row_of_the_dense_part_costs_what_its_layers_cost():
+    work = question().work
+    x = work.x_units
+    layers = [(x, 256), (256, 128)]
+    towers = work.tasks * (64 * 32 + 32)
+    products = sum(a * b for a, b in layers) + towers
+    weights = sum(a * b + b for a, b in layers) + towers + work.tasks * (32 + 1)
+    assert x == 64 * 12 + work.numbers
+    assert work.dense.flops == 2 * products
+    assert work.dense.parameters == weights
+    # Linear keeps its input, ReLU its output (the next one's input), the towers theirs.
+    assert 4 * (x + 256 + 128) <= work.dense.kept_bytes <= 4 * (x + 256 + 2 * 128 + 4 * 32) * 1.5
+
+
+def test_the_bank_is_as_large_as_the_one_that_is_tuned():
+    work = question(precision="int8").work
+    heads = Heads(tasks=work.tasks, width=64, hidden=32)
+    assert work.x_units > 256  # components of x are what a kernel reads by itself
+    shape = KernelShape.on(heads, KernelSpec(), inputs=work.h_units + 256)
+    assert work.kernels.units == bank.units(shape)
+    held = answer(question(precision="int8"), load_cluster("8xH100")).estimate.memory[0]
+    stage = Stage(spec=DomainStageSpec(), step_rows=65_536, beta=1e-3, seed=0)
+    at_once = max(part.stop - part.start for part in cohorts_of([10**7 // 1000] * 1000, stage))
+    assert 1 < at_once < 1000
+    assert held["bank"] == 2 * (1000 + at_once) * 4 * bank.units(shape)
+    assert held["moments"] == 2 * at_once * 4 * bank.units(shape)

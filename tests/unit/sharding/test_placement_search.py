@@ -1,0 +1,68 @@
+"""TorchRec's planner places tables as they can be stored, and no table is lost on the way."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iak.jobs._clusters import load_cluster
+from iak.pipeline.model.tables import TableShape
+from iak.pipeline.sharding.placement_rule import (
+    TABLES_PATH,
+    planned,
+)
+from iak.pipeline.sharding.placement_search import Wanted, search
+from iak.pipeline.sharding.stacks import planned_pieces, stacks_of
+from tests.unit.planning.questions import question
+
+CPU = torch.device("cpu")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    tables=st.lists(
+        st.tuples(st.integers(8, 10**7), st.sampled_from([2, 8, 20, 64, 128]),
+                  st.sampled_from(["fp32", "fp16", "int8", "int4"]),
+                  st.sampled_from([None, "table_wise", "row_wise", "column_wise"])),
+        min_size=1, max_size=4,
+    ),
+    cluster=st.sampled_from(["2xH100", "8xL40S", "2x8xA100-40"]),
+)  # fmt: skip
+def test_the_planner_places_frozen_tables_as_they_can_be_held(tables, cluster):
+    cluster = load_cluster(cluster)
+    sized = [
+        (max(rows, cluster.world), width, precision, kind)
+        for rows, width, precision, kind in tables
+        if kind != "column_wise" or width >= 4 * cluster.world
+    ] or [(100, 8, "int8", None)]
+    shapes = tuple(
+        TableShape(name=f"t{i}", rows=rows, width=width, features=(f"f{i}", f"g{i}"))
+        for i, (rows, width, _, _) in enumerate(sized)
+    )
+    precisions = {f"t{i}": precision for i, (_, _, precision, _) in enumerate(sized)}
+    asked = {f"t{i}": kind for i, (_, _, _, kind) in enumerate(sized) if kind}
+    ids = {feature: 2.5 for shape in shapes for feature in shape.features}
+    wanted = Wanted(shapes=shapes, ids=ids, sharding=asked, batch_rows=1000, precisions=precisions)
+    document = search(wanted, cluster, reserved_bytes=0).document
+    assert document.job == "finetune"
+    assert {t.table: t.type for t in document.tables}.items() >= asked.items()
+    made = planned(document, shapes, world=cluster.world, device=CPU, precisions=precisions)
+    stacks = stacks_of(shapes, list(planned_pieces(made)), precisions)
+    held = sum(piece.rows * piece.cols for stack in stacks for piece in stack.pieces)
+    assert held == sum(shape.rows * shape.width for shape in shapes)
+
+
+def test_a_table_the_planner_drops_is_not_overlooked(monkeypatch):
+    asked, cluster = question(), load_cluster("8xH100")
+    from iak.pipeline.sharding import placement_search as searching
+
+    real = searching.EmbeddingShardingPlanner.plan
+
+    def dropping(self, module, sharders):
+        plan = real(self, module, sharders)
+        del plan.plan[TABLES_PATH]["item_id"]
+        return plan
+
+    monkeypatch.setattr(searching.EmbeddingShardingPlanner, "plan", dropping)
+    with pytest.raises(searching.DoesNotFit, match=r"left table item_id out.*3652"):
+        search(asked.wanted, cluster, reserved_bytes=0)
