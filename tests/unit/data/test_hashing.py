@@ -75,6 +75,11 @@ def test_the_width_of_an_integer_changes_no_key(numbers):
     assert hashing.keys_of(coded).tolist() == keys
 
 
+def test_the_words_of_a_dictionary_may_be_a_slice():
+    words = pa.array(["before", "a", "bc"], pa.large_string())[1:]
+    assert hashing.keys_of_words(words).tolist() == hashing.keys_of(words).tolist()
+
+
 def test_a_number_and_its_text_have_different_keys():
     assert hashing.keys_of(pa.array([7]))[0] != hashing.keys_of(pa.array(["7"]))[0]
 
