@@ -18,21 +18,29 @@ fit to be read."""
 Outcome = Literal["promoted", "held", "failed", "waiting"]
 """`promoted`: its new kernel serves. `held`: the new kernel, or its data, was not good enough.
 `failed`: tuning or publishing it broke. `waiting`: it did not train."""
+PartitionState = Literal["complete", "open", "absent", "shrunken", "changed"]
+"""`open`: no marker, and not quiet for long enough. `shrunken`: far fewer rows than in the days
+before. `changed`: its content differs from what an earlier night read."""
 Service = Literal["own", "parent", "pooled", "base"]
 """Whose kernel serves a domain."""
 
 
 class PartitionDay(Spec):
-    """One day of the log, as the night saw it."""
+    """One day of one partition of the log, as the night saw it."""
 
+    partition: list[tuple[str, str]] = []
+    """Partition keys besides the date, with their values, outermost first; empty where the log has
+    no others."""
     day: date
-    state: Literal["complete", "open", "absent", "shrunken", "changed"]
-    """`open`: no marker, and not quiet for long enough. `changed`: its content differs from what an
-    earlier night read."""
+    state: PartitionState
     files: NonNegativeInt
     rows: NonNegativeInt
+    content: str = ""
+    """SHA-256 of the content of its files; empty where there is none."""
     is_late: bool = False
     """Whether an earlier night went without it."""
+    holds: bool = False
+    """Whether the domains of this partition are held tonight for its sake."""
     reason: str = ""
     """What was seen and what was expected; empty for a complete day."""
 

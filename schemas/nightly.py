@@ -25,6 +25,8 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Uri = Annotated[str, AfterValidator(without_userinfo)]
 Pause = Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=7))]
 """A duration of a week at most, as ISO 8601: `PT2H` is two hours."""
+Minutes = Annotated[Number, Field(gt=0, le=10_000)]
+"""Minutes of tuning."""
 
 
 def _zone(name: str) -> str:
@@ -84,10 +86,12 @@ class WindowSpec(Spec):
 class ReadySpec(Spec):
     """When a day of the log counts as complete."""
 
-    marker: FileName | None = "_SUCCESS"
-    """File that a finished partition holds; null where the log's writer leaves none."""
+    marker: FileName = "_SUCCESS"
+    """File that a finished partition holds, in the folder of its day or in one below."""
+    needs_marker: bool = False
+    """Whether a day without the marker is never complete, however long it has been quiet."""
     quiet_for: Pause = timedelta(hours=2)
-    """Time without a new file after which a day is taken as complete where there is no marker."""
+    """Time without a new file after which a day without the marker is taken as complete."""
     shrunken_below: Share = 0.5
     """Share of the median rows of a domain's days before; a newest day with fewer rows is taken as
     half-written, and its domain is held."""
@@ -114,7 +118,7 @@ class BudgetSpec(Spec):
 
     rows: Rows | None = None
     """Tuning rows of all domains together."""
-    minutes: Annotated[Number, Field(gt=0, le=10_000)] | None = None
+    minutes: Minutes | None = None
     """Minutes of tuning, as expected from earlier nights' rows/s."""
 
 

@@ -1,0 +1,254 @@
+"""Describe the newest days of a log, partition by partition: files, rows, content, marker, age.
+
+A partition of a day is what its writer delivers at once: the files under one combination of the
+partition keys. Which of them are complete is decided elsewhere (nightly/partitions.py); here they
+are only described.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs
+
+from iak.pipeline.data import contract, event_dates, logs, parquet, splits, stores
+from iak.pipeline.data.content import KeptContents
+from iak.pipeline.data.dates import LogDates
+from iak.pipeline.data.fingerprints import with_contents
+from iak.pipeline.data.snapshot import LogFile, Snapshot, Unreadable
+from iak.pipeline.data.splits import Selection, Split
+from iak.schemas.domain import Domain
+from iak.schemas.log import Catalog
+
+Pairs = tuple[tuple[str, str], ...]
+"""Partition keys besides the date with their values, outermost first."""
+RowsByDay = Mapping[Domain, Mapping[tuple[Pairs, date], int]]
+"""A domain of any level -> its rows of each partition's day."""
+_Group = tuple[int, date, tuple[str | None, ...]]
+"""Index of a file, a day, and the values of the domain's keys: what rows are counted by."""
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionFiles:
+    """One day of one partition, as its folder shows it."""
+
+    day: date
+    partition: Pairs
+    files: int
+    """Files, those that cannot be read included."""
+    unreadable: tuple[str, ...]
+    """Why a file cannot be read, for each such file."""
+    rows: int
+    content: str
+    """SHA-256 over the content of its files, in any order."""
+    has_marker: bool
+    """Whether the folder of its day, or one below, holds the marker."""
+    newest: datetime
+    """When its newest file was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewestDays:
+    """The newest days of a log."""
+
+    snapshot: Snapshot
+    """The files of the days that were looked at."""
+    partitions: tuple[PartitionFiles, ...]
+    """By day, then by partition."""
+    rows: RowsByDay
+
+
+def log_dates(catalog: Catalog, data_root: str, *, today: date | None) -> LogDates:
+    """Return the dates of a log, from folder names where its folders name days.
+
+    Args:
+        catalog: the log's catalogue.
+        data_root: folder or URI below which `log.path` lies.
+        today: the last date that a row can have; None where no clock bounds the log.
+    """
+    uri = stores.below(data_root, catalog.log.path)
+    return event_dates.read_dates(uri, catalog, today)[0]
+
+
+def read_newest_days(
+    catalog: Catalog,
+    data_root: str,
+    *,
+    days: tuple[date, date],
+    marker: str,
+    kept: KeptContents,
+) -> NewestDays:
+    """Describe every partition of some days.
+
+    Args:
+        catalog: the log's catalogue; a split of it must be dated where folders name no day.
+        data_root: folder or URI below which `log.path` lies.
+        days: the first and the last day that are looked at.
+        marker: name of the file that a finished partition holds.
+        kept: digests of files that were read before.
+
+    Raises:
+        BadRequest: there is no such folder.
+        BadLog: a file changed while it was listed.
+    """
+    uri = stores.below(data_root, catalog.log.path)
+    window = Split(name="days", first=days[0], last=days[1], where={}, slice=(0.0, 1.0))
+    listed = logs.take_snapshot(
+        uri,
+        partition_keys=catalog.log.partition_keys,
+        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=logs.table_version(uri, catalog.log.version),
+    )
+    snapshot = with_contents(listed, catalog, kept)
+    selection = parquet.select(snapshot, window, catalog)
+    counts = _count(selection, catalog)
+    return NewestDays(
+        snapshot=snapshot,
+        partitions=_partitions(selection, counts, catalog, marker),
+        rows=_rows_by_day(counts, snapshot.files, catalog),
+    )
+
+
+def partition_of(file: LogFile | Unreadable, catalog: Catalog) -> Pairs:
+    """Return the partition of a file: its keys besides the date, those of one value in it."""
+    values = file.exact_partition if isinstance(file, LogFile) else dict(file.partition)
+    keys = [key for key in catalog.log.partition_keys if key != catalog.log.date_key]
+    return tuple((key, values[key] or "") for key in keys if key in values)
+
+
+def _partitions(
+    selection: Selection, rows: Mapping[_Group, int], catalog: Catalog, marker: str
+) -> tuple[PartitionFiles, ...]:
+    """Gather the files of each partition's days."""
+    snapshot = selection.snapshot
+    seen: dict[tuple[date, Pairs], set[LogFile | Unreadable]] = defaultdict(set)
+    counts: Counter[tuple[date, Pairs]] = Counter()
+    for (index, day, _), count in rows.items():
+        key = day, partition_of(snapshot.files[index], catalog)
+        seen[key].add(snapshot.files[index])
+        counts[key] += count
+    for file in snapshot.unreadable:
+        named = splits.parse_date(dict(file.partition).get(catalog.log.date_key or ""))
+        if named is not None:
+            seen[named, partition_of(file, catalog)].add(file)
+    folders = _Folders(snapshot, catalog, marker)
+    return tuple(
+        PartitionFiles(
+            day=day,
+            partition=pairs,
+            files=len(files),
+            unreadable=tuple(sorted(f.reason for f in files if isinstance(f, Unreadable))),
+            rows=counts[day, pairs],
+            content=_content(f.fingerprint for f in files if isinstance(f, LogFile)),
+            has_marker=all(folders.has_marker(file.path) for file in files),
+            newest=max(folders.written_at(file.path) for file in files),
+        )
+        for (day, pairs), files in sorted(seen.items())
+    )
+
+
+def _content(fingerprints: Iterable[str]) -> str:
+    """Return SHA-256 over the contents of files, whatever their names and order."""
+    return hashlib.sha256(json.dumps(sorted(fingerprints)).encode()).hexdigest()
+
+
+class _Folders:
+    """What the folders of a log's files show besides the files."""
+
+    def __init__(self, snapshot: Snapshot, catalog: Catalog, marker: str) -> None:
+        self._snapshot, self._log, self._marker = snapshot, catalog.log, marker
+        self._known: dict[str, bool] = {}
+
+    def has_marker(self, path: str) -> bool:
+        """Tell whether a folder of a file has the marker, from the folder of its day downwards."""
+        *folders, _ = path.split("/")
+        named = [i for i, f in enumerate(folders) if f.startswith(f"{self._log.date_key}=")]
+        first = named[0] + 1 if named else 0
+        above = ["/".join(folders[:depth]) for depth in range(first, len(folders) + 1)]
+        return any(self._holds_marker(folder) for folder in above)
+
+    def _holds_marker(self, folder: str) -> bool:
+        if folder not in self._known:
+            below = f"{folder}/{self._marker}".lstrip("/")
+            filesystem, path = self._snapshot.locate(below)
+            self._known[folder] = filesystem.get_file_info(path).type == pa.fs.FileType.File
+        return self._known[folder]
+
+    def written_at(self, path: str) -> datetime:
+        """Return when a file was written; a store that does not say it gives 1970."""
+        filesystem, located = self._snapshot.locate(path)
+        written: datetime | None = filesystem.get_file_info(located).mtime
+        return written or datetime.fromtimestamp(0, UTC)
+
+
+def _rows_by_day(
+    rows: Mapping[_Group, int], files: Sequence[LogFile], catalog: Catalog
+) -> RowsByDay:
+    """Sum the rows of every domain of every level, by partition and day."""
+    counts: dict[Domain, Counter[tuple[Pairs, date]]] = defaultdict(Counter)
+    keys = catalog.domain.all_keys
+    for (index, day, values), count in rows.items():
+        if None in values:  # a row without one of the keys belongs to no domain
+            continue
+        by_key = {key: value or "" for key, value in zip(keys, values, strict=True)}
+        partition = partition_of(files[index], catalog)
+        for level in catalog.domain.levels:
+            counts[Domain(tuple((key, by_key[key]) for key in level))][partition, day] += count
+    return counts
+
+
+def _count(selection: Selection, catalog: Catalog) -> dict[_Group, int]:
+    """Count rows by file, day and the values of the domain's keys.
+
+    What the folders of a file name costs no reading.
+    """
+    counts: Counter[_Group] = Counter()
+    log, keys = catalog.log, catalog.domain.all_keys
+    for index, group, rows in selection.groups:
+        exact = selection.snapshot.files[index].exact_partition
+        day = splits.parse_date(exact.get(log.date_key or ""))
+        if day is not None and set(keys) <= set(exact):
+            counts[index, day, tuple(exact[key] for key in keys)] += rows
+            continue
+        dated = log.date_key or log.event_time
+        wanted = tuple(dict.fromkeys((*keys, *([dated] if dated else []))))
+        columns = parquet.selected_columns(selection, index, group, wanted, catalog)
+        days = _days_of_rows(columns, catalog)
+        texts = [_texts(columns.column(key)) for key in keys]
+        table = pa.Table.from_arrays([days, *texts], [str(i) for i in range(len(keys) + 1)])
+        counted = table.group_by(table.column_names).aggregate([([], "count_all")])
+        for line in counted.to_pylist():
+            ordinal, *values = (line[name] for name in table.column_names)
+            if ordinal is not None:
+                key = index, date.fromordinal(ordinal), tuple(values)
+                counts[key] += line["count_all"]
+    return dict(counts)
+
+
+def _texts(column: pa.Array) -> pa.Array:
+    """Return a key's values as text."""
+    plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return plain.cast(pa.string())
+
+
+def _days_of_rows(columns: pa.RecordBatch, catalog: Catalog) -> pa.Array:
+    """Return each row's day as a proleptic ordinal; null where it has none."""
+    log = catalog.log
+    if log.date_key:
+        names = columns.column(log.date_key).dictionary_encode()
+        days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
+        ordinals = pa.array([day and day.toordinal() for day in days], pa.int64())
+        return ordinals.take(names.indices)
+    seconds = splits.event_seconds(columns.column(log.event_time), log)
+    micros = pa.array(np.where(np.isfinite(seconds), seconds * 1e6, 0).astype(np.int64))
+    wall = pc.local_timestamp(micros.cast(pa.timestamp("us", log.time_zone))).cast(pa.int64())
+    ordinals = wall.to_numpy() // _DAY_US + date(1970, 1, 1).toordinal()
+    return pa.array(ordinals, mask=~np.isfinite(seconds))

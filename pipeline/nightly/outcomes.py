@@ -1,0 +1,107 @@
+"""What a night came to: the outcome and the sentence of every domain, and the exit code."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from iak.schemas.domain import POOLED, Domain
+from iak.schemas.night import Decision, DomainNight, Service
+from iak.schemas.tuning import KernelResult
+
+OK, SOME_HELD, SOME_FAILED, NOTHING_TO_DO = 0, 4, 5, 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What happened to the domains that trained, by name."""
+
+    kernels: Mapping[str, KernelResult] = field(default_factory=dict)
+    """Kernels that were tuned and judged."""
+    candidates: Mapping[str, str] = field(default_factory=dict)
+    """Digests of their bundles."""
+    promoted: Collection[str] = ()
+    """Domains whose new kernel serves."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Domains whose kernel passed the gate and was not promoted, with the reason."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Domains whose tuning or promotion broke, with the reason."""
+
+
+def domain_nights(
+    decisions: Sequence[Decision],
+    done: Done,
+    live: Mapping[str, str],
+    paths: Mapping[str, Sequence[str]],
+) -> list[DomainNight]:
+    """Return what the night did for each domain.
+
+    Args:
+        decisions: which domains were to train.
+        done: what became of them.
+        live: domain that has a kernel of its own after the night -> digest of its bundle.
+        paths: domain -> names of the levels above it, outermost first.
+    """
+    return [_domain_night(decision, done, live, paths) for decision in decisions]
+
+
+def exit_code(domains: Sequence[DomainNight]) -> int:
+    """Return what the night's command answers: 0, 4 some held, 5 some failed, 6 nothing to do."""
+    outcomes = {domain.outcome for domain in domains}
+    if "failed" in outcomes:
+        return SOME_FAILED
+    if "held" in outcomes:
+        return SOME_HELD
+    return OK if "promoted" in outcomes else NOTHING_TO_DO
+
+
+def serving(name: str, live: Mapping[str, str], above: Sequence[str]) -> tuple[Service, str | None]:
+    """Return whose kernel serves a domain, and the digest of its bundle.
+
+    Args:
+        name: the domain's.
+        live: domain that has a kernel -> digest of its bundle.
+        above: names of the levels above it, outermost first.
+    """
+    for candidate in (name, *reversed(above)):
+        if candidate in live:
+            if candidate == name:
+                return "own", live[candidate]
+            return ("pooled" if candidate == POOLED else "parent"), live[candidate]
+    return "base", None
+
+
+def _domain_night(
+    decision: Decision,
+    done: Done,
+    live: Mapping[str, str],
+    paths: Mapping[str, Sequence[str]],
+) -> DomainNight:
+    name = Domain(tuple(decision.domain)).name
+    service, bundle = serving(name, live, paths.get(name, ()))
+    kernel = done.kernels.get(name)
+    outcome, sentence = "waiting", decision.reason
+    if decision.choice == "hold":
+        outcome = "held"
+    elif decision.choice == "train":
+        outcome, sentence = _trained(name, kernel, done)
+    return DomainNight.model_validate(
+        {
+            "decision": decision,
+            "outcome": outcome,
+            "sentence": sentence,
+            "served_by": service,
+            "bundle": bundle,
+            "candidate": done.candidates.get(name),
+            "verdict": kernel.gate if kernel else None,
+        }
+    )
+
+
+def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, str]:
+    """Return the outcome of a domain that was to train, and its sentence."""
+    if name in done.failed:
+        return "failed", done.failed[name]
+    if name in done.held:
+        return "held", done.held[name]
+    if kernel is None:
+        return "held", "no kernel was tuned: too few of its rows are fit to be tuned on"
+    return ("promoted" if name in done.promoted else "held"), kernel.reason

@@ -1,0 +1,209 @@
+"""Judge the partitions of a night: which days are fit to be read, and which hold their domains.
+
+A partition's day is complete when it has the marker, or when it has been quiet for long enough. A
+day that is not fit holds the domains of its partition for one night. The next night takes it as it
+then is, unless it is still open: whoever mends a partition has a day to do it, and a day that never
+comes does not hold a domain for ever.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from statistics import median
+from typing import Any
+
+from iak.pipeline.data.partition_days import Pairs, PartitionFiles
+from iak.schemas.night import PartitionDay
+from iak.schemas.nightly import ReadySpec
+
+Key = tuple[Pairs, date]
+"""A partition and a day of it."""
+_USUAL_DAYS = 3
+"""Fewest days before that show how many rows are usual."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """What counts as now."""
+
+    now: datetime
+    """With a zone."""
+    ready: ReadySpec
+
+
+def is_complete(files: PartitionFiles, clock: Clock) -> bool:
+    """Tell whether a partition's day is written to its end."""
+    if files.has_marker:
+        return True
+    return not clock.ready.needs_marker and clock.now - files.newest >= clock.ready.quiet_for
+
+
+def last_complete_day(
+    listed: Sequence[PartitionFiles], clock: Clock, *, before: date | None
+) -> date | None:
+    """Return the last day of which more than half of the partitions are complete.
+
+    One partition that is late must not keep the night from the others; its domains are held.
+
+    Args:
+        listed: the newest days.
+        clock: now, and what counts as complete.
+        before: the first day that is not over yet; None where no clock bounds the log.
+
+    Returns:
+        The day; None where there is none.
+    """
+    partitions = {files.partition for files in listed}
+    complete: dict[date, int] = {}
+    for files in listed:
+        if is_complete(files, clock) and not files.unreadable:
+            complete[files.day] = complete.get(files.day, 0) + 1
+    ready = [day for day, count in complete.items() if 2 * count > len(partitions)]
+    return max((day for day in ready if before is None or day < before), default=None)
+
+
+def judge_partitions(
+    listed: Sequence[PartitionFiles],
+    days: Sequence[date],
+    clock: Clock,
+    earlier: Mapping[Key, PartitionDay],
+) -> list[PartitionDay]:
+    """Return the state of every partition on every day of the window.
+
+    Args:
+        listed: files of the window, and of the days before it that show how many rows are usual.
+        days: the window.
+        clock: now, and what counts as complete.
+        earlier: what the newest earlier night that looked at a partition's day saw of it.
+
+    Returns:
+        By partition, then by day. A partition that no day has a file of is unknown, and left out.
+    """
+    by_key = {(files.partition, files.day): files for files in listed}
+    partitions = sorted({files.partition for files in listed})
+    return [
+        _judge(partition, day, by_key, clock, earlier.get((partition, day)))
+        for partition in partitions
+        for day in days
+    ]
+
+
+def held_partitions(days: Sequence[PartitionDay]) -> dict[Pairs, str]:
+    """Return the partitions that hold their domains tonight, each with its reasons."""
+    reasons: dict[Pairs, list[str]] = {}
+    for day in days:
+        if day.holds:
+            reasons.setdefault(tuple(day.partition), []).append(day.reason)
+    return {partition: "; ".join(listed) for partition, listed in reasons.items()}
+
+
+def partition_holding(domain: Pairs, held: Mapping[Pairs, str]) -> str | None:
+    """Return why a domain is held for a partition that its rows come from; None where it is not.
+
+    A domain that shares no key with the partition has rows of all partitions. It is not held: the
+    night leaves out the rows of the partitions that are. A log of one partition holds every domain.
+
+    Args:
+        domain: the domain's pairs of key and value.
+        held: partition -> reason.
+    """
+    values = dict(domain)
+    for partition, reason in held.items():
+        shared = [(key, value) for key, value in partition if key in values]
+        if not partition or (shared and all(values[key] == value for key, value in shared)):
+            return reason
+    return None
+
+
+def _judge(
+    partition: Pairs,
+    day: date,
+    by_key: Mapping[Key, PartitionFiles],
+    clock: Clock,
+    before: PartitionDay | None,
+) -> PartitionDay:
+    """Return the state of one day of a partition."""
+    files = by_key.get((partition, day))
+    if files is None:
+        return _absent(partition, day, by_key, before)
+    fields: dict[str, Any] = {
+        "partition": list(partition),
+        "day": day,
+        "files": files.files,
+        "rows": files.rows,
+        "content": files.content,
+    }
+    if problem := _unfinished(files, clock):
+        return PartitionDay(**fields, state="open", holds=True, reason=problem)
+    if before is not None and before.content == files.content:
+        # An earlier night saw this very content: what it held for is taken as it is.
+        return PartitionDay(**fields, state="complete", is_late=before.holds)
+    is_late = before is not None and (before.holds or before.state == "absent")
+    if before is not None and not is_late:
+        problem = _changed(files, before)
+        return PartitionDay(**fields, state="changed", holds=True, reason=problem)
+    if problem := _shrunken(files, by_key, clock.ready):
+        return PartitionDay(**fields, state="shrunken", is_late=is_late, holds=True, reason=problem)
+    return PartitionDay(**fields, state="complete", is_late=is_late)
+
+
+def _absent(
+    partition: Pairs,
+    day: date,
+    by_key: Mapping[Key, PartitionFiles],
+    before: PartitionDay | None,
+) -> PartitionDay:
+    """Return the state of a day without a file; days before the partition's first are no gap."""
+    has_begun = any(known == partition and earlier < day for known, earlier in by_key)
+    is_new = before is None or before.state != "absent"
+    return PartitionDay(
+        partition=list(partition),
+        day=day,
+        state="absent",
+        files=0,
+        rows=0,
+        holds=has_begun and is_new,
+        reason=f"{_named(partition, day)} has no file" if has_begun else "",
+    )
+
+
+def _unfinished(files: PartitionFiles, clock: Clock) -> str:
+    """Say why a partition's day is not written to its end; nothing where it is."""
+    name = _named(files.partition, files.day)
+    if files.unreadable:
+        return f"{name} has a file that cannot be read: {files.unreadable[0]}"
+    if is_complete(files, clock):
+        return ""
+    if clock.ready.needs_marker:
+        return f"{name} has no {clock.ready.marker}"
+    quiet = (clock.now - files.newest) // timedelta(minutes=1)
+    wanted = clock.ready.quiet_for // timedelta(minutes=1)
+    return (
+        f"{name} has no {clock.ready.marker}, and its newest file is {quiet:,} minutes old; "
+        f"{wanted:,} are waited for"
+    )
+
+
+def _changed(files: PartitionFiles, before: PartitionDay) -> str:
+    name = _named(files.partition, files.day)
+    return (
+        f"{name} changed after an earlier night had read it: {before.rows:,} rows then, "
+        f"{files.rows:,} now"
+    )
+
+
+def _shrunken(files: PartitionFiles, by_key: Mapping[Key, PartitionFiles], ready: ReadySpec) -> str:
+    """Say how small a partition's day is against its days before; nothing where it is not."""
+    days = [files.day - timedelta(days=n) for n in range(1, ready.history_days + 1)]
+    rows = [by_key[files.partition, day].rows for day in days if (files.partition, day) in by_key]
+    if len(rows) < _USUAL_DAYS or files.rows >= ready.shrunken_below * median(rows):
+        return ""
+    return (
+        f"{_named(files.partition, files.day)} has {files.rows:,} rows, its {len(rows)} days "
+        f"before have {median(rows):,.0f} in the median; less than {ready.shrunken_below:.0%} of it"
+    )
+
+
+def _named(partition: Pairs, day: date) -> str:
+    """Return a partition's day for a message."""
+    return "/".join([*(f"{key}={value}" for key, value in partition), str(day)])

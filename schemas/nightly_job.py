@@ -1,0 +1,70 @@
+"""Define what the verbs of `iak nightly` may be asked."""
+
+from datetime import date, time
+
+from pydantic import ConfigDict
+
+from iak.schemas.base import Spec
+from iak.schemas.nightly import Minutes
+from iak.schemas.numbers import Count, Rows
+from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath
+
+Night = date
+"""A night is named by its nominal date. The alias leaves the name `date` to the setting."""
+
+
+class NightlyFileSpec(Spec):
+    """What every verb takes that reads a `nightly.toml`."""
+
+    file: FileToRead
+    """The `nightly.toml`; given first, without a name."""
+
+
+class NightlyRunSpec(NightlyFileSpec):
+    """Run one night: decide, tune, judge, promote, and write the page."""
+
+    date: Night | None = None
+    """Nominal date: the last day that the night may read. The log's last complete day when
+    absent."""
+    deadline: time | None = None
+    """Time of day, in the zone of the schedule, at which what is ready is promoted; the file's when
+    absent."""
+    rows: Rows | None = None
+    """Budget of tuning rows; the file's when absent."""
+    minutes: Minutes | None = None
+    """Budget of minutes; the file's when absent."""
+    dry_run: bool = False
+    """Print the decisions and change nothing."""
+
+
+class NightlyStatusSpec(NightlyFileSpec):
+    """Show the last nights, the live kernels and their age, and what is held."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    last: Count = 7
+    """Nights shown, the newest ones."""
+
+
+class NightlyCheckSpec(NightlyFileSpec):
+    """Say what is wrong with the file, the registry, the data and the cluster."""
+
+
+class NightlyInitSpec(Spec):
+    """Write a commented `nightly.toml` from a catalogue and a base."""
+
+    catalog: NamedPath
+    """The catalogue: a TOML file, or the name of a shipped one."""
+    base: FolderToRead
+    """Run or folder of the published base."""
+    data_root: str | None = None
+    """Folder or URI below which the catalogue's paths are; where the base was trained when
+    absent."""
+    registry: FolderToWrite | None = None
+    """Folder of the registry; `registry` beside `nights` when absent."""
+    nights: FolderToWrite | None = None
+    """Folder of the nights; `nights` beside the file when absent."""
+    out: FileToWrite | None = None
+    """The file to write; `nightly.toml` in this folder when absent."""
+    overwrite: bool = False
+    """Replace `out` where it exists."""

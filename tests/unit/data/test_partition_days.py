@@ -1,0 +1,132 @@
+import os
+from collections import Counter
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from iak.pipeline.data.content import KeptContents
+from iak.pipeline.data.partition_days import log_dates, read_newest_days
+from iak.schemas.domain import Domain
+from tests.builders import DAYS, partition, small_catalog, write_file, write_log
+
+LAYOUT = [("hangzhou", DAYS[0], [5]), ("hangzhou", DAYS[1], [4, 3]), ("ningbo", DAYS[1], [6])]
+FIRST, LAST = date.fromisoformat(DAYS[0]), date.fromisoformat(DAYS[-1])
+
+
+def newest(root, catalog=None, first=FIRST):
+    return read_newest_days(
+        catalog or small_catalog(log__path=""),
+        str(root),
+        days=(first, LAST),
+        marker="_SUCCESS",
+        kept=KeptContents(None),
+    )
+
+
+def by_name(found):
+    return {(dict(p.partition).get("region"), str(p.day)): p for p in found.partitions}
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write_log(tmp_path, LAYOUT)
+
+
+@pytest.mark.usefixtures("rows")
+def test_every_partition_of_every_day_is_described(tmp_path):
+    found = by_name(newest(tmp_path))
+    assert {key: one.rows for key, one in found.items()} == {
+        ("hangzhou", DAYS[0]): 5, ("hangzhou", DAYS[1]): 7, ("ningbo", DAYS[1]): 6,
+    }  # fmt: skip
+    assert {one.files for one in found.values()} == {1}
+    assert len({one.content for one in found.values()}) == 3
+
+
+@pytest.mark.usefixtures("rows")
+def test_days_outside_are_left_out(tmp_path):
+    found = newest(tmp_path, first=date.fromisoformat(DAYS[1]))
+    assert {str(one.day) for one in found.partitions} == {DAYS[1]}
+    assert {len(of_domain) for of_domain in found.rows.values()} == {1, 2}
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_marker_counts_in_the_folder_of_the_day(tmp_path):
+    (tmp_path / partition("ningbo", DAYS[1]) / "_SUCCESS").touch()
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / "region=hangzhou" / "_SUCCESS").touch()
+    found = by_name(newest(tmp_path))
+    assert [key for key, one in found.items() if one.has_marker] == [("ningbo", DAYS[1])]
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_marker_above_the_partitions_of_a_day_counts_for_all_of_them(tmp_path):
+    for region, day, _ in LAYOUT:
+        target = tmp_path / "turned" / f"dt={day}" / f"region={region}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / partition(region, day)).rename(target)
+    (tmp_path / "turned" / f"dt={DAYS[1]}" / "_SUCCESS").touch()
+    catalog = small_catalog(log__path="turned", log__partition_keys=["dt", "region"])
+    found = by_name(newest(tmp_path, catalog))
+    assert sorted(day for (_, day), one in found.items() if one.has_marker) == [DAYS[1]] * 2
+
+
+def test_the_newest_file_dates_a_partition(tmp_path, rows):
+    folder = tmp_path / partition("ningbo", DAYS[1])
+    write_file(folder / "later.parquet", rows.select(rows.column_names[:-2]).slice(0, 2))
+    for name, written in (("later.parquet", 2_000_000_000), ("part-00002.parquet", 1)):
+        os.utime(folder / name, (written, written))
+    found = by_name(newest(tmp_path))["ningbo", DAYS[1]]
+    assert (found.files, found.rows) == (2, 8)
+    assert found.newest == datetime.fromtimestamp(2_000_000_000, UTC)
+
+
+def test_content_is_that_of_the_rows_whatever_their_files_are_called(tmp_path, rows):
+    before = by_name(newest(tmp_path))["ningbo", DAYS[1]].content
+    folder = tmp_path / partition("ningbo", DAYS[1])
+    (folder / "part-00002.parquet").rename(folder / "other.parquet")
+    assert by_name(newest(tmp_path))["ningbo", DAYS[1]].content == before
+    write_file(folder / "other.parquet", rows.select(rows.column_names[:-2]).slice(0, 6))
+    assert by_name(newest(tmp_path))["ningbo", DAYS[1]].content != before
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_file_that_cannot_be_read_is_named_with_its_partition(tmp_path):
+    folder = tmp_path / partition("ningbo", DAYS[2])
+    folder.mkdir(parents=True)
+    (folder / "torn.parquet").write_bytes(b"PAR1 and no more")
+    found = by_name(newest(tmp_path))["ningbo", DAYS[2]]
+    assert (found.files, found.rows) == (1, 0)
+    assert len(found.unreadable) == 1
+
+
+@pytest.mark.parametrize("keys", [["region"], ["scene"], ["region", "scene"]])
+def test_rows_are_counted_by_domain_partition_and_day(tmp_path, rows, keys):
+    catalog = small_catalog(log__path="", domain={"keys": keys})
+    found = newest(tmp_path, catalog).rows
+    table = rows.filter(pc.is_valid(rows["scene"])) if "scene" in keys else rows
+    expected = Counter()
+    for line in table.to_pylist():
+        domain = Domain(tuple((key, line[key]) for key in keys))
+        expected[domain, (("region", line["region"]),), date.fromisoformat(line["dt"])] += 1
+        expected[Domain(), (("region", line["region"]),), date.fromisoformat(line["dt"])] += 1
+    counted = {(domain, *key): n for domain, keyed in found.items() for key, n in keyed.items()}
+    assert counted == expected
+
+
+def test_a_log_without_folders_has_one_partition_whose_days_are_those_of_its_rows(tmp_path):
+    rows = pa.concat_tables([write_log(tmp_path / "made", LAYOUT)])
+    flat = rows.select(rows.column_names[:-2]).append_column("region", rows["region"])
+    write_file(tmp_path / "flat" / "all.parquet", flat)
+    catalog = small_catalog(
+        log__path="flat", log__partition_keys=[], log__date_key=None,
+        splits={"tune": {"days": [-1, -1]}},
+    )  # fmt: skip
+    found = newest(tmp_path, catalog)
+    times = rows["event_time"].to_pylist()
+    expected = Counter(datetime.fromtimestamp(second, UTC).date() for second in times)
+    assert {one.day: one.rows for one in found.partitions} == expected
+    assert {one.partition for one in found.partitions} == {()}
+    assert sum(found.rows[Domain()].values()) == len(rows)
+    assert log_dates(catalog, str(tmp_path), today=None).newest == max(expected)

@@ -1,0 +1,57 @@
+import itertools
+
+import pytest
+
+from iak.pipeline.nightly.outcomes import Done, domain_nights, exit_code, serving
+from iak.schemas.tuning import KernelResult
+from tests.unit.nightly.nights import IN_A, domain_night, verdict
+
+
+def kernel(*, publish=True):
+    return KernelResult(
+        domain="region=a", tuning_rows=9, published=publish, reason="as judged",
+        gate=verdict(publish=publish), best_epoch=1, valid_gain=0.1, bundle="region=a",
+    )  # fmt: skip
+
+
+def came_to(choice="train", live=None, **done):
+    decision = domain_night(IN_A, choice=choice).decision
+    paths = {"region=a": ("pooled",)}
+    return domain_nights([decision], Done(**done), live or {}, paths)[0]
+
+
+@pytest.mark.parametrize(
+    ("done", "outcome", "sentence"),
+    [
+        ({"kernels": {"region=a": kernel()}, "promoted": ["region=a"]}, "promoted", "as judged"),
+        ({"kernels": {"region=a": kernel(publish=False)}}, "held", "as judged"),
+        ({"kernels": {"region=a": kernel()}, "held": {"region=a": "moved"}}, "held", "moved"),
+        ({"failed": {"region=a": "its loss is nan"}}, "failed", "its loss is nan"),
+        ({}, "held", "no kernel was tuned: too few of its rows are fit to be tuned on"),
+    ],
+    ids=["promoted", "held by the gate", "overtaken", "failed", "no kernel"],
+)
+def test_what_a_domain_that_was_to_train_came_to(done, outcome, sentence):
+    found = came_to(**done)
+    assert (found.outcome, found.sentence) == (outcome, sentence)
+
+
+def test_a_domain_held_for_its_data_and_one_that_waits_say_why():
+    assert (came_to("hold").outcome, came_to("hold").sentence) == ("held", "as decided")
+    assert came_to("wait").outcome == "waiting"
+
+
+def test_a_domain_is_served_by_the_nearest_kernel():
+    live, above = {"pooled": "p" * 64, "region=a": "a" * 64}, ("pooled", "city=x")
+    assert serving("region=a", live, above) == ("own", "a" * 64)
+    assert serving("region=b", live, above) == ("pooled", "p" * 64)
+    assert serving("region=b", live | {"city=x": "c" * 64}, above) == ("parent", "c" * 64)
+    assert serving("region=b", {}, above) == ("base", None)
+
+
+def test_the_exit_code_names_the_worst():
+    worst = {"failed": 5, "held": 4, "promoted": 0, "waiting": 6}
+    for outcomes in itertools.product(worst, repeat=3):
+        nights = [domain_night(IN_A, outcome=outcome) for outcome in outcomes]
+        expected = next(code for outcome, code in worst.items() if outcome in outcomes)
+        assert exit_code(nights) == expected
