@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
 
 from iak.schemas.base import Spec
+from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import BundleManifest, Sha256, sha256_of
 
 MARKER_FORMAT = 1
 """Format of the document that makes a folder a registry."""
 ENTRY_FORMAT = 1
-COMMIT_FORMAT = 1
+COMMIT_FORMAT = 2
+"""1: written before commits had chains; it is read as one without."""
 Alias = Literal["champion", "candidate"]
 """`champion` serves. `candidate` waits for a decision."""
 ALIASES: tuple[Alias, ...] = ("champion", "candidate")
@@ -128,7 +130,7 @@ class Commit(Spec):
     """One step of the history: all pointers after it, and what it changed."""
 
     kind: Literal["iak-registry-commit"] = "iak-registry-commit"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     generation: PositiveInt
     """Its number: 1, 2, ... without gaps."""
     parent_sha256: Sha256 | None
@@ -143,6 +145,8 @@ class Commit(Spec):
     """Bundles whose bytes this commit gave up."""
     pointers: dict[Alias, dict[FolderName, Pointer]]
     """Alias -> folder name of a domain -> its pointer."""
+    chains: dict[FolderName, ChainState] = {}
+    """Folder name of a domain -> the evidence that its chain of kernels has gathered."""
     sha256: Sha256
     """SHA-256 of this document without this field."""
 

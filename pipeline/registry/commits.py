@@ -17,7 +17,7 @@ import getpass
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -26,8 +26,9 @@ from pydantic import BaseModel, ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt, OtherFormat, Overtaken
 from iak.pipeline.files import not_permitted, put_new_file
-from iak.pipeline.formats import current_document
+from iak.pipeline.formats import Migration, current_document, unchanged
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
+from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.registry import (
     COMMIT_FORMAT,
@@ -45,6 +46,8 @@ _NAME = re.compile(r"^(\d{10})\.json$")
 _ZEROS = "0" * 64
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system without hard links answers: vfat, some of FUSE."""
+_COMMIT_STEPS: Mapping[int, Migration] = {1: unchanged}
+"""Format 1 had no chains; all else is the same."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -129,7 +132,13 @@ def read_commit(root: Path, generation: int) -> Commit:
         raise BadRequest(
             f"{root} has no commit {generation}. `iak registry show registry={root}` lists them"
         )
-    commit = read_sealed(path, Commit, kind="registry commit", current=COMMIT_FORMAT)
+    commit = read_sealed(
+        path,
+        Commit,
+        kind="registry commit",
+        current=COMMIT_FORMAT,
+        migrations=_COMMIT_STEPS,
+    )
     if commit.generation != generation:
         raise Corrupt(
             f"{path} is commit {commit.generation} under another name. Restore it from a copy"
@@ -157,7 +166,14 @@ def read_history(root: Path) -> Iterator[Commit]:
         before = commit
 
 
-def read_sealed(path: Path, model: type[M], *, kind: str, current: int) -> M:
+def read_sealed(
+    path: Path,
+    model: type[M],
+    *,
+    kind: str,
+    current: int,
+    migrations: Mapping[int, Migration] | None = None,
+) -> M:
     """Return a sealed document, if its bytes are the ones that were written.
 
     Args:
@@ -165,6 +181,7 @@ def read_sealed(path: Path, model: type[M], *, kind: str, current: int) -> M:
         model: what it is validated as.
         kind: what it is, for messages.
         current: the format this version writes.
+        migrations: a format -> the step from it to the next one.
 
     Raises:
         Corrupt: it is missing, or a byte of it differs.
@@ -175,7 +192,9 @@ def read_sealed(path: Path, model: type[M], *, kind: str, current: int) -> M:
         data = path.read_bytes()
         document = parsed(data)
         mend = "Read it with the version that wrote it"
-        fields = current_document(document, kind=kind, current=current, where=path, mend=mend)
+        fields = current_document(
+            document, kind=kind, current=current, where=path, mend=mend, migrations=migrations
+        )
         check_seal(document, data)
         return model.model_validate(fields)
     except PermissionError as error:
@@ -247,20 +266,22 @@ def move_pointers(
     changes: Sequence[Change],
     *,
     expected: Commit | None,
+    chains: Mapping[str, ChainState] | None = None,
 ) -> Commit:
     """Move pointers in one step, if none of them moved since they were read.
 
     The caller holds the registry's lock. Pointers of other domains may have moved in the meantime:
-    they stay as they are now.
+    they stay as they are now. So do the chains of other domains.
 
     Args:
         root: of the registry.
         action: what the history calls it.
         changes: at most one for each alias and domain.
         expected: the newest commit when the caller decided; None: there was none.
+        chains: folder name of a domain -> what its chain is to be from now on.
 
     Raises:
-        Overtaken: one of the pointers moved since; nothing changed.
+        Overtaken: one of the pointers or chains moved since; nothing changed.
         BadRequest: bundles that cannot serve together would be pointed at; nothing changed.
     """
     head = read_head(root)
@@ -285,7 +306,10 @@ def move_pointers(
             )
         )
     _check_forms(root, changes, pointers)
-    return append(root, head, Draft(action=action, pointers=pointers, moves=moves))
+    _check_same_chains(root, head, expected, chains or {})
+    return append(
+        root, head, Draft(action=action, pointers=pointers, moves=moves, chains=chains or {})
+    )
 
 
 def _pointer(change: Change, entry: Entry, generation: int) -> Pointer:
@@ -327,6 +351,26 @@ def check_not_moved(
     )
 
 
+def _check_same_chains(
+    root: Path, head: Commit | None, expected: Commit | None, chains: Mapping[str, ChainState]
+) -> None:
+    """Refuse to go on from a chain that is no longer the one the caller read.
+
+    Two writers that count the same night would each write its evidence.
+
+    Raises:
+        Overtaken: the two commits differ in it.
+    """
+    for folder, chain in chains.items():
+        now, then = (commit.chains.get(folder) if commit else None for commit in (head, expected))
+        if now != then:
+            raise Overtaken(
+                f"{root}: another writer counted a night of {chain.name} up to "
+                f"{now.last_night if now else None}; it was {then.last_night if then else None} "
+                "when this command read it. Nothing was changed. Run the night again"
+            )
+
+
 def _check_forms(
     root: Path, changes: Sequence[Change], pointers: Mapping[Alias, Mapping[str, Pointer]]
 ) -> None:
@@ -355,6 +399,8 @@ class Draft:
     pointers: dict[Alias, dict[str, Pointer]]
     moves: Sequence[Move] = ()
     removed: Sequence[str] = ()
+    chains: Mapping[str, ChainState] = field(default_factory=dict)
+    """Of the domains whose chain changes; the others stay as they are."""
 
 
 def append(root: Path, head: Commit | None, draft: Draft) -> Commit:
@@ -373,6 +419,7 @@ def append(root: Path, head: Commit | None, draft: Draft) -> Commit:
         moves=list(draft.moves),
         removed=list(draft.removed),
         pointers=draft.pointers,
+        chains={**(head.chains if head else {}), **draft.chains},
         sha256=_ZEROS,
     )
     document = seal(unsealed.model_dump(mode="json"))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from iak.pipeline.registry.commits import (
     read_head,
 )
 from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
+from iak.schemas.chain import ChainState
 from iak.schemas.manifest import BundleEntry, BundleManifest
 from iak.schemas.registry import (
     Alias,
@@ -71,6 +72,8 @@ class Promotion:
     """Domains whose pointer meant this very bundle already."""
     held: Mapping[str, str]
     """Domain that the gate held and that was left -> the gate's reason."""
+    withdrawn: tuple[str, ...] = ()
+    """Folder names of domains whose kernel serves no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,27 @@ class _Sound:
     contents: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainsOfNight:
+    """What a night's gate decided besides its bundles; a promotion writes it in the same commit."""
+
+    chains: Mapping[str, ChainState]
+    """Folder name of a domain -> its chain after the night, also of domains that were held."""
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+    """Folder name of a domain whose kernel is to serve no longer -> why."""
+
+
+NO_CHAINS = ChainsOfNight(chains={})
+
+
 def promote_run(
-    root: Path, run: Run, alias: Alias, *, domains: Collection[str] | None, force: bool
+    root: Path,
+    run: Run,
+    alias: Alias,
+    *,
+    domains: Collection[str] | None,
+    force: bool,
+    night: ChainsOfNight = NO_CHAINS,
 ) -> Promotion:
     """Store what the gate published in a run, and point `alias` at it.
 
@@ -94,22 +116,24 @@ def promote_run(
         alias: which pointers move.
         domains: names of the domains to promote; None: all that the gate published.
         force: also take bundles that the gate held.
+        night: chains to write, and pointers to remove, in the same commit. It is written although
+            no pointer moves: a night that is held has been counted.
 
     Raises:
         BadRequest: a named domain has no bundle in the run or was held, or bundles of two forms
             would serve together.
         Corrupt: a bundle is not what the run published, or a document of the registry is damaged.
-        Overtaken: another writer moved one of the pointers in the meantime.
+        Overtaken: another writer moved one of the pointers or chains in the meantime.
     """
     expected = read_head(root) if (root / MARKER).exists() else None
     chosen, held = _chosen(run, domains, force=force)
     bundles = [_read_sound(run.bundles / entry.folder) for entry in chosen]
-    if not bundles:
+    if not bundles and night == NO_CHAINS:
         return Promotion(commit=None, moved=(), forced=(), unchanged=(), held=held)
     with one_writer(root, waits=True):
         make_registry(root)
         entries = [put_stored(root, _unsealed(bundle, run), bundle.contents) for bundle in bundles]
-        return _point(root, alias, entries, expected=expected, held=held)
+        return _point(root, alias, entries, expected=expected, held=held, night=night)
 
 
 def promote_alias(
@@ -242,6 +266,7 @@ def _point(
     *,
     expected: Commit | None,
     held: Mapping[str, str],
+    night: ChainsOfNight = NO_CHAINS,
 ) -> Promotion:
     """Move the pointers of all entries that are not pointed at yet. The caller holds the lock."""
     head, changes = read_head(root), []
@@ -251,15 +276,31 @@ def _point(
         if old is None or old.bundle != entry.digest:
             changes.append(_change(alias, entry, old))
     moving = {change.folder for change in changes}
-    commit = move_pointers(root, "promote", changes, expected=expected) if changes else None
+    changes += _withdrawals(alias, night, expected, moving)
+    commit = None
+    if changes or night.chains:
+        commit = move_pointers(root, "promote", changes, expected=expected, chains=night.chains)
     names = {entry.folder: domain_name(entry.domain) for entry in entries}
     return Promotion(
         commit=commit,
-        moved=tuple(names[change.folder] for change in changes),
+        moved=tuple(names[change.folder] for change in changes if change.folder in moving),
         forced=tuple(names[e.folder] for e in entries if e.folder in moving and not e.published),
         unchanged=tuple(name for folder, name in names.items() if folder not in moving),
+        withdrawn=tuple(c.folder for c in changes if c.entry is None),
         held=held,
     )
+
+
+def _withdrawals(
+    alias: Alias, night: ChainsOfNight, expected: Commit | None, moving: Collection[str]
+) -> list[Change]:
+    """Return the removals of pointers that a night asks for, of domains that have one."""
+    asked = {f: why for f, why in night.withdrawn.items() if f not in moving}
+    return [
+        Change(alias=alias, folder=folder, entry=None, before=None, reason=why)
+        for folder, why in asked.items()
+        if pointer_of(expected, alias, folder) is not None
+    ]
 
 
 def _change(alias: Alias, entry: Entry, old: Pointer | None) -> Change:

@@ -1,0 +1,73 @@
+"""Define a chain: one domain's kernels over nights, and the evidence that they help.
+
+A chain belongs to one base. With a new base it begins again.
+"""
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt
+
+from iak.schemas.base import Spec
+from iak.schemas.domain import Domain
+
+Outcome = Literal["promote", "hold", "fall_back"]
+"""`promote`: the candidate is to serve. `hold`: what serves goes on. `fall_back`: the kernel that
+serves is to be withdrawn, and the next one above it serves."""
+
+
+class ChainState(Spec):
+    """What a chain carries from one night to the next. The registry's commits hold it."""
+
+    format: Literal[1] = 1
+    """Number of this document's format."""
+    domain: list[tuple[str, str]]
+    """Key and value of each key, outermost first; empty for the pooled kernel."""
+    base_fingerprint: str
+    """The base that all nights of the chain ran on."""
+    began: date
+    """Its first night, which set the scale and counted no evidence."""
+    scale: Annotated[float, Field(gt=0)]
+    """Gain in nats a row that counts as about 0.76: the base's loss in the first night."""
+    floor: Annotated[float, Field(gt=0, le=1)]
+    """Bound of the number that a night adds to the evidence."""
+    log_wealth: tuple[float, ...]
+    """Natural logarithm of each bet's money, in the order of the grid of bets."""
+    nights: NonNegativeInt
+    """Nights whose evidence was counted."""
+    last_night: date
+    """Last night that was looked at; it and those before it never count again."""
+    counted_to: dict[str, date]
+    """Task -> last day whose gate rows were used. Later nights use only days after it."""
+    proved_on: date | None = None
+    """Night in which the chain was shown to be better than what it falls back to; null before."""
+    proved_by: Literal["one night", "many nights"] | None = None
+    """Which of the two tests showed it."""
+
+    @property
+    def name(self) -> str:
+        """Return the domain's name."""
+        return Domain(tuple(self.domain)).name
+
+
+class ChainVerdict(Spec):
+    """What a night decided on a chain, with its numbers."""
+
+    outcome: Outcome
+    """What becomes of the candidate and of the kernel that serves."""
+    sentence: str
+    """Why, in one plain sentence with its numbers."""
+    observation: float | None = None
+    """The number that this night added to the evidence; null where it added none."""
+    log_evidence: float
+    """Natural logarithm of the evidence after this night."""
+    needed: float | None
+    """Natural logarithm of the evidence that is enough; null where none ever is."""
+    at_once: float | None = None
+    """Lower bound of the gain as a share of the base's loss, by the first night's own test; null in
+    later nights, and where its rows are of one day or one user."""
+    shrunk_gain: float | None = None
+    """Gain over what it falls back to in nats a row, drawn towards the gains of the other domains
+    of its level; null where nothing is judged."""
+    state: ChainState
+    """What the next night begins with."""
