@@ -1,1 +1,1 @@
-"""Entry points: parse, wire, one call, record. The only importer of ray."""
+"""The verbs of `iak`: parse settings, call the library, show the result. Only jobs import Ray."""

@@ -1,4 +1,4 @@
-"""Clusters by name, by number, or from a file."""
+"""Load the clusters that `iak plan` is given, by name, by number of machines, or from a file."""
 
 import re
 from importlib import resources
@@ -20,7 +20,7 @@ def load_cluster(name: str) -> ClusterSpec:
     """Return a shipped cluster (`8xH100`), several of its machines (`16x8xH100`), or a TOML file's.
 
     Raises:
-        BadRequest: there is none, or its file is nonsense.
+        BadRequest: no cluster has this name, or its file is not valid.
     """
     if Path(name).suffix == ".toml":
         return _parse(Path(name))
@@ -29,8 +29,8 @@ def load_cluster(name: str) -> ClusterSpec:
         wholes = [kind for kind in shipped if kind.partition("x")[2] == part["kind"]]
         if name not in shipped and wholes:
             return with_devices(_parse(shipped[wholes[0]]), int(part["devices"]))
-    found = _MANY.fullmatch(name)
-    nodes, kind = (int(found["nodes"]), found["kind"]) if found else (1, name)
+    match = _MANY.fullmatch(name)
+    nodes, kind = (int(match["nodes"]), match["kind"]) if match else (1, name)
     if kind not in shipped or nodes < 1:
         raise BadRequest(
             f"no cluster '{name}'. Shipped are {', '.join(shipped)}; put a number before one for "
@@ -54,22 +54,24 @@ def shipped_clusters() -> dict[str, Path]:
 
 
 def with_constants(cluster: ClusterSpec, constants: dict[str, float]) -> ClusterSpec:
-    """Return the cluster, with some of its constants as they are asked for."""
+    """Return the cluster with these constants in the place of its own."""
     if not constants:
         return cluster
-    held = cluster.model_dump()
-    held["constants"] = held["constants"] | constants | {"measured": "given by hand"}
+    settings = cluster.model_dump()
+    settings["constants"] = settings["constants"] | constants | {"measured": "given by hand"}
     try:
-        return ClusterSpec.model_validate(held)
+        return ClusterSpec.model_validate(settings)
     except ValidationError as error:
         raise BadRequest(f"constants: {explain(error)}") from error
 
 
 def with_devices(cluster: ClusterSpec, devices: int) -> ClusterSpec:
-    """As many devices: whole machines, or a part of one, at its part of the price and memory.
+    """Return the cluster with this number of devices: whole machines, or a part of one.
+
+    A part of a machine has the same part of its memory, cores and price.
 
     Raises:
-        BadRequest: more than one machine, and not whole ones.
+        BadRequest: the devices make more than one machine, and not whole ones.
     """
     per_node = cluster.devices_per_node
     _refuse_more_than_exist(devices // per_node)
@@ -90,7 +92,7 @@ def with_devices(cluster: ClusterSpec, devices: int) -> ClusterSpec:
     nodes, rest = divmod(devices, per_node)
     if rest:
         raise BadRequest(
-            f"{devices} devices are no whole number of machines with {per_node}; "
+            f"{devices} devices are not a whole number of machines with {per_node} each; "
             f"take {nodes * per_node} or {(nodes + 1) * per_node}"
         )
     prefix = f"{nodes}x" if nodes > 1 else ""

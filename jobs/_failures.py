@@ -1,8 +1,8 @@
-"""What becomes of an error on a worker: refused at once, or tried again and said aloud.
+"""Decide what an error on a worker leads to: the run ends at once, or it is tried again.
 
 A lost peer, a lost connection or a failing disk may be gone at the next attempt. Any other error
-comes again with the same rows and settings, so it ends the run at the first attempt. Each failing
-worker leaves its traceback in the run folder; a success removes it.
+would come again with the same rows and settings, so it ends the run at the first attempt. Each
+failing worker leaves its traceback in the run folder. A success removes it.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ STARTED = "started.json"
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
-"""What Ray says of workers that left no file of their own."""
-_KILLED = "a worker ended without a word: killed, or out of memory"
+"""File with what Ray says of workers that left no file of their own."""
+_KILLED = "a worker ended without an error: it was killed, or ran out of memory"
 
 
 def forget_failures(run_dir: Path) -> None:
-    """Remove what earlier attempts left, before a run starts and after it succeeded."""
+    """Remove the files of earlier attempts, before a run starts and after it succeeded."""
     for path in (run_dir / REFUSED, run_dir / STARTED, *run_dir.glob(_ERRORS)):
         path.unlink(missing_ok=True)
 
 
 def is_worth_a_retry(error: Exception) -> bool:
-    """Return whether another attempt may do without this error."""
+    """Return whether this error may be gone at another attempt."""
     return is_lost_peer(error) or isinstance(error, OSError)
 
 
@@ -53,12 +53,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
-    """Write what a worker died of, and refuse the run where it would die of it again.
+    """Write a worker's error to the run folder, and end the run where the error would come again.
 
     Args:
         run_dir: folder of the run.
-        rank: of the worker.
-        error: as it is being handled: the traceback is the current one.
+        rank: rank of the worker.
+        error: the error that is being handled, so that the current traceback is its own.
     """
     if isinstance(error, PipelineError):
         refusal = {"kind": type(error).__name__, "message": str(error)}
@@ -83,17 +83,17 @@ def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says, without the call stack that torch appends to it."""
+    """Return the message of an error, without the call stack that torch appends to it."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def is_refused(run_dir: Path) -> bool:
-    """Return whether a worker refused to go on."""
+    """Return whether a worker ended the run."""
     return (run_dir / REFUSED).exists()
 
 
 def raise_refusal(run_dir: Path) -> None:
-    """Raise what a worker refused, as its own kind; do nothing where none did."""
+    """Raise the error with which a worker ended the run, in its own class. None did: do nothing."""
     path = run_dir / REFUSED
     if path.exists():
         refusal = json.loads(path.read_text())
@@ -113,18 +113,18 @@ def announce_restart(run_dir: Path, report: Report) -> None:
 
 
 def cause_of_failure(run_dir: Path) -> str:
-    """Return why the attempt before ended, in a line: the first error that is no lost peer."""
+    """Return why the last attempt ended, in a line: the first error that is not a lost peer."""
     errors_seen = [document["error"] for document in _failures(run_dir)]
     own = [line for line in errors_seen if GLOO_ERROR.search(line) is None]
     return own[0] if own else _KILLED
 
 
-def story_without_words(run_dir: Path, failure: Exception) -> str:
-    """Return what to say of workers that left no error: a sentence, and the file with the rest.
+def message_without_error(run_dir: Path, failure: Exception) -> str:
+    """Return a message about workers that left no error, and write Ray's own text to a file.
 
     Args:
         run_dir: folder of the run.
-        failure: what Ray says of it, in many lines.
+        failure: Ray's error, whose text has many lines.
     """
     path = run_dir / UNSEEN
     write_document(path, {"error": _KILLED, "traceback": str(failure)})

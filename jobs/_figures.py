@@ -1,4 +1,4 @@
-"""One picture a benchmark: what a person looks at before reading the record."""
+"""Draw one picture of each benchmark's record, and the memory of a plan."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ _WANTED_OF_A = {
     "cached [h;x]": "e[hx]",
     "cached h,": "e[h]",
 }
-"""How a target of `finetune` begins, and the variant it is about."""
+"""First words of a target of `finetune` -> the variant that the target is about."""
 _MOST_PANELS = 3
 _VERDICTS = {"survived": _GREEN, "refused_by_name": _BLUE, "wrong": "#a40000"}
 _MODES = {
@@ -50,7 +50,7 @@ _MODES = {
 
 
 def draw(record: BenchmarkRecord, path: Path) -> None:
-    """Draw a record; a bench without a picture of its own gets none."""
+    """Draw a record. A benchmark that has no picture is skipped."""
     panels = {
         "data": (_data, 1),
         "faults": (_faults, 1),
@@ -92,7 +92,7 @@ def draw_plan(estimate: Estimate, path: Path) -> None:
             below = [b + h for b, h in zip(below, gib, strict=True)]
         cluster = estimate.cluster
         ax.axhline(
-            estimate.usable_bytes / _GIB, color=_ORANGE, linestyle="--", label="planned into"
+            estimate.usable_bytes / _GIB, color=_ORANGE, linestyle="--", label="limit of a plan"
         )
         ax.axhline(cluster.device_memory_gib, color="black", linewidth=0.8, label="a device's")
         ax.set_xlabel("rank")
@@ -108,7 +108,7 @@ def _of_table(record: BenchmarkRecord, name: str) -> list[dict[str, Any]]:
 
 
 def _data(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """Rows a second against raw decode, with the target's line."""
+    """Draw rows per second against raw decoding, with the target's line."""
     (ax,) = axes
     lines = [row for row in _of_table(record, "stages") if row["encoding"] == "mixed"]
     names = [row["stage"] for row in lines][::-1]
@@ -143,7 +143,7 @@ def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 
 def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """Rows a second, memory, and time against the number of domains."""
+    """Draw rows per second, memory, and time against the number of domains."""
     variants = _of_table(record, "variants")
     _speeds(record, variants, axes[0])
     _memory(variants, axes[1])
@@ -206,7 +206,7 @@ def _domains(lines: Sequence[Line], ax: Axes) -> None:
 
 
 def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """Time of a step and lookups a second against the rows of the table."""
+    """Draw the time of a step and lookups per second against the rows of the table."""
     lines = sorted(record.rows, key=lambda row: int(row["rows"]))
     rows = [row["rows"] for row in lines]
     for name, colour in (("step_p50_ms", _BLUE), ("lookup_p50_ms", _GREY)):
@@ -231,7 +231,7 @@ def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 
 def _scaling(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """Efficiency against workers, measured and simulated, and where a measured step's time goes."""
+    """Draw efficiency against workers, measured and simulated, and shares of a measured step."""
     for scaling, ax in zip(("strong", "weak"), axes, strict=False):
         _efficiencies(record, scaling, ax)
     axes[0].set_title("The same work in all (strong)")
@@ -241,7 +241,7 @@ def _scaling(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 
 def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
-    """Measured solid, simulated dashed: a line a workload, and a shade a link."""
+    """Draw a line for each workload, solid where measured. Simulated links have a shade each."""
     measured, simulated = (
         [row for row in _of_table(record, name) if row["scaling"] == scaling]
         for name in ("measured", "simulated")
@@ -272,7 +272,7 @@ def _efficiency_line(rows: Sequence[Line], ax: Axes, style: str, **looks: Any) -
 
 
 def _shares_of_steps(lines: Sequence[Line], ax: Axes) -> None:
-    """Stacked shares of a measured step, a bar a workload, law and number of workers."""
+    """Draw the shares of a measured step: a bar for each workload, law and number of workers."""
     keys = {"table", "kind", "workload", "scaling", "workers"}
     kinds = [name for name in lines[0] if name not in keys]
     names = [f"{row['workload']}\n{row['scaling']}, {row['workers']}" for row in lines][::-1]
@@ -290,12 +290,12 @@ def _shares_of_steps(lines: Sequence[Line], ax: Axes) -> None:
 
 
 def _measured_tables(record: BenchmarkRecord) -> list[str]:
-    """Titles of the tables of `sharding` that something was measured on."""
+    """Return the titles of the tables of `sharding` on which something was measured."""
     return list(dict.fromkeys(row["table"] for row in record.rows if row.get("p50_ms")))
 
 
 def _sharding(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """Draw a step's time by sharding type and precision, one panel a table, with the estimates."""
+    """Draw a step's time by sharding type and precision: a panel for each table, with estimates."""
     for ax, title in zip(axes, _measured_tables(record), strict=False):
         lines = [row for row in record.rows if row["table"] == title]
         launchers = list(dict.fromkeys(row["launcher"] for row in lines))
@@ -323,7 +323,7 @@ def _bars(
     colour: str,
     series: str,
 ) -> None:
-    """One precision's bars: the first launcher's; other launchers and estimates as marks."""
+    """Draw the bars of one precision. Other launchers than the first, and estimates, are marks."""
     done = [row for row in lines if row.get("p50_ms")]
     first = [row for row in done if row["launcher"] == launchers[0]]
     positions = [kinds.index(row["sharding"]) + shift for row in first]

@@ -1,4 +1,4 @@
-"""The picture of a log's profile: rows and label rates by day or split, and what drifted."""
+"""Draw a log's profile: rows and label rates by day or split, and drift."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,9 +44,9 @@ def draw_profile(profile: Profile, catalog: Catalog, path: Path) -> None:
     """Draw rows, label rates and drift as small multiples.
 
     Args:
-        profile: what `iak check` measured.
+        profile: the profile that `iak check` measured.
         catalog: the log's catalogue.
-        path: file to write; its suffix says the format.
+        path: file to write. Its suffix decides the format.
     """
     drifts = _most_moved(profile.drift)
     count = 2 + bool(drifts)
@@ -70,7 +70,7 @@ def draw_profile(profile: Profile, catalog: Catalog, path: Path) -> None:
 
 
 def _rows_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str]) -> None:
-    """Draw stacked bars: a day's rows, coloured by split."""
+    """Draw a stacked bar for each day: its rows, coloured by split."""
     by = {(p.split, p.part): p.rows for p in profiles}
     below = [0] * len(days)
     for split in dict.fromkeys(p.split for p in profiles):
@@ -87,7 +87,7 @@ def _rows_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str]
 
 
 def _rates_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str]) -> None:
-    """Draw a line a task: positives among labelled rows, over all splits of a day."""
+    """Draw a line for each task: positives among labelled rows, over all splits of a day."""
     lines: dict[str, list[float]] = {}
     for at, task in enumerate(labels.task for labels in profiles[0].labels):
         lines[task] = []
@@ -116,7 +116,7 @@ def _rows_by_split(ax: Axes, profiles: Sequence[SplitProfile]) -> None:
 
 
 def _rates_by_split(ax: Axes, profiles: Sequence[SplitProfile]) -> None:
-    """Draw a group of bars a split, one a task."""
+    """Draw a group of bars for each split: one bar for each task."""
     tasks = [labels.task for labels in profiles[0].labels]
     width = 0.8 / len(tasks)
     for at, (task, colour) in enumerate(zip(tasks, _TASKS, strict=False)):
@@ -149,7 +149,7 @@ def _most_moved(drift: Sequence[Drift]) -> Mapping[str, list[Drift]]:
 
 
 def _drift(ax: Axes, drifts: Mapping[str, Sequence[Drift]]) -> None:
-    """Draw two bars a feature, its two windows, with the bounds of the index."""
+    """Draw two bars for each feature, one for each window, with the bounds of the index."""
     pairs = sorted({(d.before, d.after) for values in drifts.values() for d in values})
     height = 0.8 / len(pairs)
     for at, ((before, after), colour) in enumerate(
@@ -184,7 +184,7 @@ def _day_ticks(ax: Axes, days: Sequence[str]) -> None:
 
 
 def _short(value: float, _: int) -> str:
-    """Return a count as it is read: 12k, 3.4M."""
+    """Return a count for an axis: 12k, 3.4M."""
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{sign}"

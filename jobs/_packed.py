@@ -1,7 +1,7 @@
-"""What `iak submit` sends to a cluster: the code and what is named, nothing that lies beside it.
+"""Pack what `iak submit` sends to a cluster: the code, and the files that `include` names.
 
-A list of what goes, not of what stays: a key, a `.env` or a log in the checkout never travels
-because nobody thought of its name.
+Only listed files are sent. So a key, a `.env` or a log in the checkout stays here, even if nobody
+thought of its name.
 """
 
 import fnmatch
@@ -21,7 +21,7 @@ SECRETS = (".*", "*.pem", "*.key", "*.p12", "*.pfx", "*.crt", "id_*", "*credenti
 
 
 def pack(project: Path, include: Sequence[str], target: Path) -> dict[str, list[Path]]:
-    """Copy what is sent into an empty folder.
+    """Copy the files to send into an empty folder.
 
     Args:
         project: folder of the checkout.
@@ -46,18 +46,18 @@ def pack(project: Path, include: Sequence[str], target: Path) -> dict[str, list[
 
 
 def _sent_as(path: Path) -> Path:
-    """Return where a file of the checkout lies in what is sent: sources are one package there."""
+    """Return the path of a checkout's file in the package that is sent."""
     if path.parts[0] in SOURCE_FOLDERS:
         return PACKAGE.name / path
     return path.relative_to(PACKAGE.parent) if path.is_relative_to(PACKAGE) else path
 
 
 def summary(packed: dict[str, list[Path]], project: Path) -> str:
-    """Return what was packed, in a line."""
+    """Return a line that names what was packed, with the number of files and their size."""
     files = {path for paths in packed.values() for path in paths}
     size = sum((project / path).stat().st_size for path in files)
-    told = ", ".join(f"{entry} ({len(paths)})" for entry, paths in packed.items())
-    return f"sending {len(files)} files, {size / 2**20:.1f} MiB: {told}"
+    entries = ", ".join(f"{entry} ({len(paths)})" for entry, paths in packed.items())
+    return f"sending {len(files)} files, {size / 2**20:.1f} MiB: {entries}"
 
 
 def _sources(project: Path, entry: str) -> Iterator[Path]:
@@ -77,7 +77,7 @@ def _included(project: Path, entry: str) -> Iterator[Path]:
     path = (project / entry).resolve()
     if not path.is_relative_to(project) or not path.exists():
         raise BadRequest(
-            f"include={entry!r} is no file or folder below {project}. Name what the job needs by "
+            f"include={entry!r} is not a file or folder below {project}. Name a file by "
             "its path in the checkout; data belongs on storage that the cluster sees"
         )
     if any(map(_is_secret, path.relative_to(project).parts)):
@@ -94,5 +94,5 @@ def _included(project: Path, entry: str) -> Iterator[Path]:
 
 
 def _is_secret(name: str) -> bool:
-    """Return whether a file or folder of this name stays at home."""
+    """Return whether a file or folder of this name is never sent."""
     return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in SECRETS)

@@ -1,4 +1,4 @@
-"""Check every path that a job is given, before it starts: is it what the setting needs."""
+"""Check every path among a job's settings before the job starts."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def check_paths(spec: BaseModel) -> None:
     """Refuse a path that cannot be what its setting needs; nothing is made or changed.
 
     Raises:
-        BadRequest: naming the setting, the path and what it is.
+        BadRequest: names the setting, the path and what it is.
     """
     for setting, path, role in paths_of(spec):
         try:
@@ -27,7 +27,10 @@ def check_paths(spec: BaseModel) -> None:
 
 
 def setting_of(spec: BaseModel | None, file: str | bytes) -> str:
-    """Return `run_dir=/runs: ` where a file lies at, above or below the path of a setting."""
+    """Return the setting that a file belongs to, as `run_dir=/runs: `; empty where none does.
+
+    A file belongs to a setting whose path is the file's, or lies above or below it.
+    """
     here = Path(os.fsdecode(file)).absolute()
     for setting, path, _ in paths_of(spec) if spec else ():
         there = path.absolute()
@@ -37,7 +40,7 @@ def setting_of(spec: BaseModel | None, file: str | bytes) -> str:
 
 
 def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role]]:
-    """Yield every path of a spec that says what it is for, with the name of its setting."""
+    """Yield every path of a spec that has a role, with the name of its setting."""
     for name, field in type(spec).model_fields.items():
         value = getattr(spec, name)
         setting = f"{below}{field.alias or name}"
@@ -50,13 +53,13 @@ def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role
 
 
 def roles_of(metadata: list[object], annotation: object) -> Iterator[Role]:
-    """Yield the role of a field, which stands inside a union where the path may be absent."""
+    """Yield the roles of a field. The role of an optional path stands inside a union."""
     inner = [m for a in getattr(annotation, "__args__", ()) for m in getattr(a, "__metadata__", ())]
     yield from (entry for entry in [*metadata, *inner] if isinstance(entry, Role))
 
 
 def _read(path: Path, role: Role) -> str | None:
-    """Return what keeps a path from being read."""
+    """Return the reason why a path cannot be read; None where it can."""
     wanted = "a folder" if role.is_folder else "a file"
     if not path.exists():
         if path.is_symlink():
@@ -70,7 +73,7 @@ def _read(path: Path, role: Role) -> str | None:
 
 
 def _written(path: Path, role: Role) -> str | None:
-    """Return what keeps a path from being written, or made where it is missing."""
+    """Return the reason why a path cannot be written or made; None where it can."""
     if path.is_symlink() and not path.exists():
         return f" is a link to {path.readlink()}, which does not exist"
     if path.exists():

@@ -1,4 +1,4 @@
-"""Show on the console that long work goes on: a spinner, a bar for steps, or a line at times."""
+"""Show the progress of long work on the console: a spinner, a bar for steps, or lines."""
 
 import sys
 import threading
@@ -26,18 +26,18 @@ from iak.pipeline.progress import following
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _POLL_S = 0.3
 _LINE_EVERY_S = 4.5
-"""Seconds after which something is said where no bar is to be seen; nobody waits for five."""
+"""Seconds between lines where the console shows no bar: a person should not wait for five."""
 _last_line = 0.0
 
 
 class Announcement:
-    """What is being done, and how far it is."""
+    """The work that goes on, and how far it is."""
 
     def __init__(self, what: str, detail: str) -> None:
-        """Nothing is done yet.
+        """Begin with nothing done.
 
         Args:
-            what: the work, as it follows "starting" or stands alone.
+            what: the work, in words that can stand alone: `reading the log`.
             detail: its size, where that is known.
         """
         self.what, self.detail = what, detail
@@ -58,22 +58,22 @@ _current: list[Announcement] = []
 
 
 def tell(detail: str) -> None:
-    """Update what was announced last, where something was: rows read so far."""
+    """Replace the detail of the newest announcement, if one is shown: rows read so far."""
     if _current:
         _current[-1].update(detail)
 
 
 @contextmanager
 def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[Announcement]:
-    """Say that something begins, and every few seconds that it is not finished.
+    """Show that work begins, and every few seconds that it is not finished.
 
-    On a terminal a spinner turns until the block is left; elsewhere a plain line is written at
-    once, and another one whenever nothing was said for a while.
+    On a terminal a spinner turns until the block is left. Elsewhere a plain line is written at
+    once, and another one whenever nothing was shown for a while.
 
     Args:
-        what: what begins, `reading the log`.
+        what: the work that begins: `reading the log`.
         detail: rows, bytes or workers, where they are known.
-        after_s: seconds below which nothing is said at all, for what is mostly quick.
+        after_s: seconds before anything is shown, for work that is mostly quick.
     """
     made = Announcement(what, detail)
     stop = threading.Event()
@@ -114,9 +114,9 @@ def _keep_saying(made: Announcement, stop: threading.Event, first_s: float = 0.0
 
 
 class WorkersBar:
-    """A bar for the steps of workers, and a line for each other event of theirs.
+    """A bar for the steps of workers, and a line for each of their other events.
 
-    Without a terminal there is no bar: now and then a line says what is waited for.
+    Without a terminal there is no bar, but now and then a line that says what goes on.
     """
 
     def __init__(self, title: str) -> None:
@@ -171,7 +171,7 @@ class WorkersBar:
 
 @contextmanager
 def show_progress(path: Path, title: str) -> Iterator[None]:
-    """Show what is appended to a progress file until the block is left."""
+    """Show the events that are appended to a progress file until the block is left."""
     with WorkersBar(title) as bar, following(path, bar.show):
         yield
 
@@ -194,7 +194,7 @@ def _show_line(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -
                 f"  {title}: {event.get('what', 'step')} {event['step']}/{event['of']}  {note}"
             )
         return
-    # What was waited for is over: what follows has no count yet, but a name.
+    # The work behind the bar is over. The next work has a name, but no count yet.
     bar.update(task, description=f"{title}: working, the last word was {kind}", total=None)
     bar.print(f"  {title}: {kind}  {_line(event)}", markup=False)  # errors quote brackets
 
@@ -211,7 +211,7 @@ def print_event(title: str, event: Mapping[str, Any]) -> None:
 
 
 def _is_time_for_a_line() -> bool:
-    """Tell whether a line about steps is due; without a terminal there is no bar to watch."""
+    """Return whether a line about steps is due. Without a terminal there is no bar to watch."""
     global _last_line  # noqa: PLW0603 - one display a process
     now = time.monotonic()
     if now - _last_line < _LINE_EVERY_S:
@@ -221,7 +221,7 @@ def _is_time_for_a_line() -> bool:
 
 
 def _line(event: Mapping[str, Any]) -> str:
-    """Return what an event says, and of each task it measured the log-loss and the AUC."""
+    """Return the fields of an event as text, with log-loss and AUC of each task."""
     words = [_field_text(name, value) for name, value in event.items() if name != "tasks"]
     for task in event.get("tasks", ()):
         auc = "no AUC" if task["auc"] is None else f"AUC {task['auc']:.4f}"

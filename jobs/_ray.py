@@ -1,8 +1,8 @@
 """Run a function on the workers of Ray Train, which are restarted when one dies.
 
 Workers compute in their own process group (gloo on CPUs, NCCL on GPUs). Worker 0 appends its
-progress to `progress.jsonl` in the run folder, which the driver reports as it grows. _failures.py
-decides what becomes of an error on a worker.
+progress to `progress.jsonl` in the run folder, which the driver reports as it grows. `_failures.py`
+decides whether an error on a worker ends the run.
 """
 
 import json
@@ -29,8 +29,8 @@ from iak.jobs._failures import (
     forget_failures,
     is_refused,
     keep_failure,
+    message_without_error,
     raise_refusal,
-    story_without_words,
     tracebacks,
     write_document,
 )
@@ -52,14 +52,14 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-"""A local Ray shares the workers' cores; this leaves out statistics that nobody reads, and
-processes that nobody needs on one machine."""
+"""Settings of a local Ray, which shares the workers' cores. They turn off statistics that nobody
+reads, and processes that one machine does not need."""
 RESULT = "result.json"
 
 
 @contextmanager
 def ray_cluster(workers: int) -> Iterator[None]:
-    """Provide a Ray: the one that the environment names, else a local one bound to loopback."""
+    """Connect to the Ray that the environment names, else start a local one on loopback."""
     if ray.is_initialized():
         yield
         return
@@ -129,7 +129,7 @@ class RayLauncher:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the environment names a cluster, whose machines are not this one."""
+        """Return whether the environment names a cluster, whose machines are not this one."""
         return bool(os.environ.get("RAY_ADDRESS"))
 
     def run(
@@ -147,8 +147,8 @@ class RayLauncher:
         """Run a function on every worker; restart all of them when one dies. See `Launcher.run`.
 
         Raises:
-            PipelineError: as a worker raised it; or with the worker's traceback when it died of
-                something that a retry did not mend.
+            PipelineError: the error that a worker raised, or one with its traceback after the last
+                retry failed.
         """
         run_dir = run_dir.resolve()
         forget_failures(run_dir)
@@ -160,7 +160,7 @@ class RayLauncher:
                 trainer.fit()
             except TrainingFailedError as failure:
                 raise PipelineError(_story(failure, run_dir)) from failure
-            except SystemExit as stop:  # Ray's answer to Ctrl-C while it trains
+            except SystemExit as stop:  # Ray raises it on Ctrl-C while it trains
                 raise KeyboardInterrupt from stop
         raise_refusal(run_dir)
         result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
@@ -206,7 +206,7 @@ def _trainer(
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
-    """Do everything that one worker does under Ray Train."""
+    """Run one worker under Ray Train: process group, work, result or error."""
     run_dir = Path(config["run_dir"])
     if is_refused(run_dir):
         return
@@ -237,10 +237,10 @@ def _use_gpu(device: str, workers: int) -> bool:
 
 
 def _story(failure: TrainingFailedError, run_dir: Path) -> str:
-    """Say what ended the run: the refusal of a worker, or the error that no retry mended."""
+    """Return a message with the error that ended the run."""
     raise_refusal(run_dir)
     files = tracebacks(run_dir)
     if not files:
-        return story_without_words(run_dir, failure)
+        return message_without_error(run_dir, failure)
     paths = ", ".join(map(str, files))
     return f"training failed on the workers: {cause_of_failure(run_dir)}\nTheir tracebacks: {paths}"

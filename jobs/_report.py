@@ -30,7 +30,7 @@ def console_report() -> Iterator[Report]:
 
 
 class _ShownRun:
-    """What the console shows of a run at present: phases that go on, and the workers' bar."""
+    """What the console shows of a run at the moment: open phases, and the workers' bar."""
 
     def __init__(self) -> None:
         self._phases: list[ExitStack] = []

@@ -1,9 +1,9 @@
-"""A folder for Ray's session that nobody else on the machine may enter.
+"""Make a folder for Ray's session that nobody else on the machine may enter.
 
-Ray keeps logs, sockets and what it spills of objects below `/tmp/ray`, and gives every folder that
-it makes the mode 0777, whatever the umask (2.60, `try_to_create_directory`). So a local Ray is
-given a folder inside one of mode 0700: what lies there may have any mode. A cluster that the
-environment names was started by somebody else, with a folder of their choice: there, start Ray with
+Ray keeps logs, sockets and spilled objects below `/tmp/ray`. It gives every folder that it makes
+the mode 0777, whatever the umask (2.60, `try_to_create_directory`). So a local Ray gets a folder
+inside one of mode 0700, where the inner mode does not matter. A cluster that the environment names
+was started by somebody else, who chose the folder. There, start Ray with
 `ray start --temp-dir=FOLDER` below a private folder.
 """
 
@@ -40,7 +40,7 @@ def _has_room(parent: Path) -> bool:
 
 
 def _own(parent: Path) -> Path:
-    """Return the user's folder; a new one of a random name where somebody else holds that name."""
+    """Return the user's folder; a new one of a random name where somebody else owns that name."""
     folder = parent.absolute() / _name()
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)

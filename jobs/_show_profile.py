@@ -16,7 +16,7 @@ from iak.pipeline.data.profile import (
 )
 
 JUDGED = ("gate", "test")
-"""Splits whose rows decide something."""
+"""Splits on which kernels are judged."""
 _MOST_DRIFTS = 12
 _LEAST_NEW = 0.0005
 
@@ -42,7 +42,7 @@ def show_profile(profile: Profile) -> None:
 
 
 def _show_splits(profiles: Sequence[SplitProfile]) -> None:
-    """Show a line a split; labelled rows where they are not all rows."""
+    """Show a line for each split, with its labelled rows where they are not all rows."""
     tasks = [labels.task for labels in profiles[0].labels]
     masked = [at for at in range(len(tasks)) if any(p.labels[at].rows != p.rows for p in profiles)]
     show_table(
@@ -73,7 +73,7 @@ def _positives(labels: Labels) -> str:
 
 
 def _show_domains(profile: Profile) -> None:
-    """Show a line a domain: rows by split, and the first task's positives in the gate."""
+    """Show a line for each domain: rows by split, and the first task's positives in the gate."""
     names = list(dict.fromkeys(p.part for p in profile.domains))
     splits = [p.split for p in profile.splits]
     by = {(p.split, p.part): p for p in profile.domains}
@@ -94,7 +94,7 @@ def _show_domains(profile: Profile) -> None:
 
 
 def _show_power(profile: Profile) -> None:
-    """Show what the gate and the test can decide, in words."""
+    """Show how small a difference the gate and the test can detect."""
     facts = {
         f"{labels.task} in {p.split}": power(labels)
         for p in profile.splits
@@ -117,7 +117,7 @@ def _show_new_ids(new_ids: Sequence[NewIds]) -> None:
     shown = [t for t in tables if any(by.get((t, s), 0.0) >= _LEAST_NEW for s in splits)]
     if shown:
         show_table(
-            "ids that the pre-training rows do not hold, share of occurrences",
+            "ids that the pre-training rows do not have, share of occurrences",
             ("table", *splits, "occurrences looked at"),
             [
                 (
@@ -128,11 +128,11 @@ def _show_new_ids(new_ids: Sequence[NewIds]) -> None:
                 for table in shown
             ],
         )
-    console.print(f"  {len(tables) - len(shown)} tables meet hardly a new id after pretrain")
+    console.print(f"  {len(tables) - len(shown)} tables meet hardly any new id after pretrain")
 
 
 def _show_drift(drift: Sequence[Drift]) -> None:
-    """Show the features that moved most; how many stayed."""
+    """Show the features that moved most, and how many others there are."""
     pairs = sorted({(d.before, d.after) for d in drift})
     by = {(d.feature, d.before, d.after): d for d in drift}
     names = list(dict.fromkeys(d.feature for d in drift))

@@ -1,4 +1,4 @@
-"""Show what a run leaves out of its log, and the labels that were masked."""
+"""Show the files and folders that a run leaves out of its log, and the labels that it masks."""
 
 import re
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def not_ripe(counts: Mapping[str, int], rows: int) -> str:
     """Return the labels that were masked since they had not matured, with their share of the rows.
 
     Args:
-        counts: rows by what the log's contract says of them.
+        counts: rows by finding of the log's contract.
         rows: rows that were read; 0 where none were.
     """
     parts = []

@@ -1,4 +1,4 @@
-"""Settings as a person spells them: unknown ones are refused with their nearest neighbours."""
+"""Check settings as a person spells them: an unknown one is refused with similar names."""
 
 import difflib
 import types
@@ -16,11 +16,11 @@ _ALIKE = 0.8
 
 def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
     """Return every leaf of a tree of settings by its dotted name."""
-    found: list[str] = []
+    names: list[str] = []
     for key, value in tree.items():
         inner = isinstance(value, Mapping) and bool(value)
-        found += dotted(value, f"{below}{key}.") if inner else [f"{below}{key}"]
-    return found
+        names += dotted(value, f"{below}{key}.") if inner else [f"{below}{key}"]
+    return names
 
 
 def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str) -> None:
@@ -29,10 +29,10 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str)
     Args:
         kind: the command's spec.
         asked: dotted names, dashes read as underscores.
-        command: as the user types it, for the message.
+        command: the command as the user types it, for the message.
 
     Raises:
-        BadRequest: naming the setting and its neighbours.
+        BadRequest: names the setting and similar ones.
     """
     names = known_settings(kind)
     for name in asked:
@@ -51,16 +51,16 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str)
 def refuse_other_than_text(
     kind: type[BaseModel], settings: Mapping[str, Any], *, command: str, below: str = ""
 ) -> None:
-    """Refuse a number or a truth of a file where a setting takes text: `out = 1` is no path.
+    """Refuse a number or a boolean of a file where a setting takes text: `out = 1` is not a path.
 
     Args:
         kind: the spec.
-        settings: as files and presets give them, with their types.
-        command: as the user types it, for the message.
-        below: dotted name of what they are settings of, with a dot at its end.
+        settings: settings from files and presets, with the types that TOML gave them.
+        command: the command as the user types it, for the message.
+        below: dotted name of the setting that holds these, with a dot at its end; else empty.
 
     Raises:
-        BadRequest: naming the setting.
+        BadRequest: names the setting.
     """
     for name, field in kind.model_fields.items():
         value, inner = settings.get(field.alias or name), field.annotation
@@ -73,7 +73,7 @@ def refuse_other_than_text(
 
 
 def _is_text(value: object, annotation: object) -> bool:
-    """Return whether a value is text where its setting takes text, or a list of it; else True."""
+    """Return whether a value suits its setting: only a setting of text needs text."""
     if _takes_text(annotation):
         return isinstance(value, str)
     if get_origin(annotation) is tuple and _takes_text(get_args(annotation)[0]):
@@ -93,7 +93,7 @@ def _takes_text(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
 
 
 def near_settings(name: str, names: Collection[str]) -> str:
-    """Say what an unknown setting may have meant: whole names, or last parts, that are near."""
+    """Return a sentence with similar settings: the whole name, or its last part, is similar."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     last = name.rpartition(".")[2]
     near += [
@@ -101,5 +101,9 @@ def near_settings(name: str, names: Collection[str]) -> str:
         for n in names
         if difflib.SequenceMatcher(None, last, n.rpartition(".")[2]).ratio() > _ALIKE
     ]
-    told = list(dict.fromkeys(near))[:4]
-    return f"Did you mean {' or '.join(told)}?" if told else "iak VERB --help lists them all"
+    neighbours = list(dict.fromkeys(near))[:4]
+    return (
+        f"Did you mean {' or '.join(neighbours)}?"
+        if neighbours
+        else "iak VERB --help lists them all"
+    )

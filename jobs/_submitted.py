@@ -1,4 +1,4 @@
-"""The other end of `iak submit`: one command on the cluster, its documents printed at its end."""
+"""Run on the cluster what `iak submit` sent: one command, then print its documents."""
 
 import sys
 from pathlib import Path
@@ -23,20 +23,20 @@ def main() -> None:
 
 def documents_in(logs: str) -> dict[str, str]:
     """Return the documents in a job's logs, by name; one that was cut short is left out."""
-    found: dict[str, str] = {}
+    documents: dict[str, str] = {}
     name, lines = "", list[str]()
     for line in logs.splitlines():
         if line.startswith(BEGIN):
             name, lines = line.removeprefix(BEGIN).removesuffix(_DASHES), []
         elif line == END and name:
-            found[name], name = "\n".join(lines) + "\n", ""
+            documents[name], name = "\n".join(lines) + "\n", ""
         elif name:
             lines.append(line)
-    return found
+    return documents
 
 
 def _documents(words: list[str]) -> list[Path]:
-    """Return the record that a command leaves, and what belongs to it; none where it left none."""
+    """Return the paths of the record and of small documents that a command wrote, if any."""
     named = 2 if words and words[0] in cli.GROUPS else 1
     verb = " ".join(words[:named])
     try:

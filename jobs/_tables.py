@@ -1,4 +1,4 @@
-"""Print what a job shows at its end: a few facts, or a table."""
+"""Print the result of a job: a few facts, or a table."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from rich.table import Table
 from iak.jobs._progress import console
 
 _WIDEST = 200
-"""Characters of a line that a file or a pipe is given at most."""
+"""Characters of a line at most where the output is a file or a pipe."""
 
 
 def show_facts(title: str, facts: Mapping[str, Any]) -> None:
@@ -38,11 +38,11 @@ def show_table(
     """Print a table.
 
     Args:
-        title: above it.
-        columns: their heads; all but the first and the last are numbers, and stand right.
-        rows: cells as text.
-        caption: sentences below it.
-        text: further columns that are text, and stand left.
+        title: title above the table.
+        columns: heads of the columns. All but the first and the last are numbers, aligned right.
+        rows: cells of each row, as text.
+        caption: sentences below the table.
+        text: heads of further columns of text, aligned left.
         ends_in_number: whether the last column is a number too.
     """
     table = Table(
@@ -62,7 +62,7 @@ def show_table(
 
 
 def _print_wide(table: Table) -> None:
-    """Print a table; where no terminal folds the lines, as wide as its cells ask for, up to 200."""
+    """Print a table. Without a terminal it is as wide as its cells, up to 200 characters."""
     if console.is_terminal:
         console.print(table)
         return
@@ -79,9 +79,9 @@ def largest(rows: Mapping[str, int], most: int, *, always: Collection[str]) -> l
     """Return the names with most rows, in their order, and those that are always shown.
 
     Args:
-        rows: by name, how many rows it has.
-        most: names returned at most, beside `always`.
-        always: names of summaries.
+        rows: name -> its number of rows.
+        most: names returned at most, without those of `always`.
+        always: names that are returned in any case, such as summaries.
     """
     named = sorted((name for name in rows if name not in always), key=lambda name: -rows[name])
     shown = {*named[:most], *always}
@@ -89,7 +89,7 @@ def largest(rows: Mapping[str, int], most: int, *, always: Collection[str]) -> l
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
-    """Return a number as people read it; a dash where there is none."""
+    """Return a number with fixed digits; a dash for None."""
     if value is None:
         return "-"
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""`iak bench NAME`: measure, compare with the targets, keep a record and a picture."""
+"""`iak bench NAME`: measure, compare with the targets, write a record and a picture."""
 
 import shlex
 import sys
@@ -59,13 +59,13 @@ def _scaling(spec: BenchScalingSpec, report: Report) -> Measured:
 
 
 def run_benchmark(name: str, spec: BenchSpec, measure: Measure, command: str) -> int:
-    """Measure, show the result, and keep it.
+    """Measure, show the result, and write it.
 
     Args:
-        name: of the benchmark, and of its files in `spec.out`: NAME.json and NAME.png.
+        name: name of the benchmark, and of its files in `spec.out`: NAME.json and NAME.png.
         spec: its settings, which the record keeps.
         measure: called once with a function that shows progress.
-        command: what the user typed, for the record.
+        command: the command that the user typed, for the record.
 
     Returns:
         Exit code: 1 where a target is missed and the settings ask to check targets, else 0.
@@ -109,7 +109,7 @@ def _report(event: Mapping[str, Any]) -> None:
 
 
 def show(record: BenchmarkRecord) -> None:
-    """Print the lines by table, the targets, and what one must know to read them."""
+    """Print the lines by table, the targets and the notes."""
     by_table: dict[str, list[dict[str, Any]]] = {}
     for row in record.rows:
         by_table.setdefault(str(row.get("table", record.bench)), []).append(row)
@@ -123,11 +123,11 @@ def show(record: BenchmarkRecord) -> None:
         console.print(f"- {note}", markup=False)
     show_facts("limits", {name: f"{value:.3g}" for name, value in record.limits.items()})
     if record.is_smoke:
-        console.print("a smoke run: it shows that the bench runs; its numbers say nothing")
+        console.print("a smoke run: it shows that the benchmark runs; its numbers say nothing")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the columns that have values, and only short ones; the record has the others too."""
+    """Return the columns that have values, all of them short. The record has the others too."""
     names = dict.fromkeys(name for row in rows for name in row if name != "table")
     filled = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
     return [name for name in filled if all(_is_short(row.get(name)) for row in rows)]

@@ -49,23 +49,23 @@ def main(spec: CheckSpec) -> int:
 
 
 def _finding_text(finding: Finding) -> str:
-    """Return what was found, what to do, and where it shows."""
+    """Return the text of a finding: what is wrong, what to do, and where."""
     where = f" [{'; '.join(finding.examples)}]" if finding.examples else ""
     return f"{finding.what}. {finding.remedy}{where}"
 
 
 def share_text(share: float) -> str:
-    """Return a share as it is read; a dash where no rows are counted."""
+    """Return a share in per cent; a dash where no rows are counted."""
     if not share:
         return "-"
     return f"{share:.1%}" if share >= _LEAST_SHARE else f"under {_LEAST_SHARE:.1%}"
 
 
 def show(report: Report, name: str, *, has_profile: bool = False) -> None:
-    """Show the findings, worst first, and what each split holds.
+    """Show the findings, worst first, and the rows of each split.
 
     Args:
-        report: what the check found.
+        report: findings and counts of the check.
         name: name of the log.
         has_profile: whether a profile follows, whose table of new ids replaces a line here.
     """
@@ -94,11 +94,11 @@ def show(report: Report, name: str, *, has_profile: bool = False) -> None:
         }
     show_facts(f"log '{name}': {report.files:,} files, {report.rows:,} rows", facts)
     if counts["refuse"]:
-        console.print("[red]this log cannot be trained on until that is mended[/red]")
+        console.print("[red]this log cannot be trained on until the errors are mended[/red]")
 
 
 def _checksums(report: Report) -> str:
-    """Say which files carry no page checksums, and what adds them."""
+    """Return a text with the files that have no page checksums, and what adds them."""
     lacking = report.without_checksums
     if not lacking:
         return "in every file"

@@ -35,7 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "plan": (
         "PlanSpec",
-        "What a job needs of a cluster: memory, time, money and where every table lies",
+        "Estimate what a job needs of a cluster: memory, time, money and where tables lie",
     ),
     "pretrain": (
         "PretrainSpec",
@@ -55,11 +55,11 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "bench scaling": (
         "BenchScalingSpec",
-        "What more workers make of the same work and of as much each, measured and simulated",
+        "Measure how speed grows with workers, strong and weak, and simulate larger clusters",
     ),
     "bench sharding": (
         "BenchShardingSpec",
-        "What each way of cutting and holding a table costs, against the planner's estimate",
+        "Measure each layout of embedding tables, beside the estimate of TorchRec's planner",
     ),
     "registry list": ("RegistryListSpec", "List the bundle that serves each domain"),
     "registry show": (
@@ -82,7 +82,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "show": ("ShowSpec", "Show what a run, a published base or a folder of bundles holds"),
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
-    "doctor": ("", "Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
+    "doctor": ("", "Check that torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
 }
 POSITIONAL: dict[str, tuple[str, ...]] = {
     "init": ("log",),
@@ -113,7 +113,7 @@ EXAMPLES = {
     "compare": "iak compare R3 R4",
     "submit": 'iak submit command="pretrain catalog=planted data_root=/logs --run-dir /runs/R1"',
 }
-"""One command a verb, as its help shows it."""
+"""Verb -> the example that its help shows."""
 GROUPS = {
     "bench": "Measure this system on this machine; records and pictures are written",
     "registry": "Keep what every night published, and say which of it serves each domain",
@@ -138,11 +138,11 @@ class Command:
     """A command whose settings are the fields of a spec."""
 
     name: str
-    """As a user types it: `iak bench sharding`."""
+    """The command as a user types it: `iak bench sharding`."""
     kind: type[BaseModel]
     """The spec."""
     help: str
-    """What it does, in a line, without a full stop."""
+    """A line that says what it does, without a full stop."""
     example: str = ""
     positional: tuple[str, ...] = ()
     """Settings that may be given without their names, in this order, before all others."""
@@ -155,15 +155,15 @@ class Command:
 
 
 def main() -> None:
-    """Parse, dispatch, and turn what happens into an exit code."""
+    """Run the command line's command, and exit with its code."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(words: Sequence[str], *, start: Start | None = None) -> int:
-    """One command; its exit code.
+    """Run one command, and return its exit code.
 
     Args:
-        words: as they follow `iak`.
+        words: the words after `iak`.
         start: called with the verb and its spec, in the place of the verb's job.
     """
     try:
@@ -189,15 +189,15 @@ def run(words: Sequence[str], *, start: Start | None = None) -> int:
 
 
 def _unknown_verb(word: str) -> str:
-    """Return what to say of a verb that there is not."""
+    """Return an error message for a word that is not a verb."""
     names = [*VERBS, *GROUPS]
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     told = f"did you mean {' or '.join(near)}?" if near else f"the verbs are {', '.join(names)}"
-    return f"'{word}' is no verb of iak; {told} See iak --help"
+    return f"'{word}' is not a verb of iak; {told} See iak --help"
 
 
 def _top(words: list[str]) -> int:
-    """Help, version, doctor, or a word that is no verb."""
+    """Answer `--help`, `--version`, `doctor` and the names of groups; return the exit code."""
     app = App(
         name="iak",
         help="Kernels that adapt a frozen recommender every night.",
@@ -223,7 +223,7 @@ def _top(words: list[str]) -> int:
 
 
 def _listed(told: str) -> Callable[[], None]:
-    """Return a verb for the list of verbs; its own help is made when it is asked for."""
+    """Return a command for the list of verbs. `read_command` makes the verb's own help."""
 
     def verb() -> None:
         return
@@ -233,7 +233,7 @@ def _listed(told: str) -> Callable[[], None]:
 
 
 def _doctor() -> int:
-    """Say whether torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together."""
+    """Check that torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together."""
     code: int = importlib.import_module("iak.jobs.doctor").doctor()
     return code
 
@@ -242,8 +242,8 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
     """Read a command's spec from its words, then start it.
 
     Args:
-        command: what is run.
-        words: as they follow its name.
+        command: the command to run.
+        words: the words after its name.
         start: called with the spec; returns the exit code.
 
     Returns:
@@ -284,7 +284,7 @@ def _start(verb: str, spec: BaseModel) -> int:
 
 
 def _command(verb: str) -> Command:
-    """Return what a verb of `iak` reads."""
+    """Return the command of a verb: its spec, help and files of settings."""
     group, _, name = verb.rpartition(" ")
     folder = Path(__file__).parent / "configs" / group
     return Command(
@@ -300,7 +300,7 @@ def _command(verb: str) -> Command:
 
 
 def _usage(command: Command) -> str | None:
-    """Return a usage line with what is taken without names; None where nothing is."""
+    """Return a usage line with the positional settings; None where there are none."""
     if not command.positional:
         return None
     names = [

@@ -1,4 +1,4 @@
-"""`iak compare RUN RUN [SPLIT]`: two evaluations on the same rows, method by method."""
+"""`iak compare RUN RUN [SPLIT]`: compare two evaluations on the same rows, method by method."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,15 +27,15 @@ from iak.schemas.predictions import MetricTask
 FIRST, SECOND = "first", "second"
 FORMAT = 1
 MOST_DOMAINS = 20
-"""Domains shown, those with most rows; the JSON has all."""
+"""Domains shown, those with most rows. The JSON has all."""
 
 
 def main(spec: CompareSpec) -> int:
-    """Compare every method that both runs have, on every task that both judge."""
+    """Compare every method that both runs have, on every task that both measure."""
     first, second = (read_predictions(run, spec.split) for run in (spec.first, spec.second))
-    places = paired_rows(first, second, common=spec.common)
-    rows = compare(first, second, places)
-    document = report_of(spec, first, second, places, rows)
+    positions = paired_rows(first, second, common=spec.common)
+    rows = compare(first, second, positions)
+    document = report_of(spec, first, second, positions, rows)
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, json.dumps(document, indent=1))
@@ -44,14 +44,14 @@ def main(spec: CompareSpec) -> int:
 
 
 def compare(
-    first: Predictions, second: Predictions, places: tuple[Ints, Ints]
+    first: Predictions, second: Predictions, positions: tuple[Ints, Ints]
 ) -> dict[str, list[MetricRow]]:
-    """Return method -> the second run's rows of the table, whose base is the first run.
+    """Return, by method, the second run's metrics with the first run in the place of the base.
 
     Args:
-        first: one run.
-        second: the other.
-        places: the same rows in each, as `paired_rows` gives them.
+        first: predictions of the first run.
+        second: predictions of the second run.
+        positions: positions of the same rows in each run, from `paired_rows`.
 
     Raises:
         BadRequest: the runs share no method or no task.
@@ -60,12 +60,12 @@ def compare(
     tasks = [t for t in first.document.tasks if t in second.document.tasks]
     if not tasks:
         raise BadRequest(
-            f"{first.run_dir} judges {_names(first)}, {second.run_dir} {_names(second)}: they have "
+            f"{first.run_dir} has {_names(first)}, {second.run_dir} {_names(second)}: they have "
             "no task in common. Compare runs of one catalogue's tasks"
         )
-    # The domains are the first run's: kernels may be cut otherwise in the second.
-    ours = first.table.take(places[0])
-    theirs = second.table.take(places[1])
+    # The domains are the first run's: the second run's catalogue may define others.
+    ours = first.table.take(positions[0])
+    theirs = second.table.take(positions[1])
     is_known = ours.column("domain").is_valid()
     ours, theirs = ours.filter(is_known), theirs.filter(is_known)
     names, index = np.unique(
@@ -96,10 +96,10 @@ def report_of(
     spec: CompareSpec,
     first: Predictions,
     second: Predictions,
-    places: tuple[Ints, Ints],
+    positions: tuple[Ints, Ints],
     rows: Mapping[str, Sequence[MetricRow]],
 ) -> dict[str, Any]:
-    """Return all that was compared, as JSON values."""
+    """Return the whole comparison as JSON values."""
     runs = (first, second)
     alone = [
         sorted(set(run.document.methods) - set(other.document.methods))
@@ -112,7 +112,7 @@ def report_of(
         "runs": [str(run.run_dir) for run in runs],
         "bases": [run.document.base_fingerprint for run in runs],
         "rows": [len(run.table) for run in runs],
-        "rows_compared": int(places[0].size),
+        "rows_compared": int(positions[0].size),
         "methods_of_one_run": alone,
         "tasks": [_document(task) for task in first.document.tasks],
         "lines": [
@@ -126,7 +126,7 @@ def _document(task: MetricTask) -> dict[str, Any]:
 
 
 def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -> None:
-    """Print a block a task: every method in both runs, by domain and together."""
+    """Print a table for each task: every method in both runs, by domain and together."""
     tasks = dict.fromkeys(row.task for found in rows.values() for row in found)
     for task in tasks:
         lines = []
@@ -181,7 +181,7 @@ def _delta(row: MetricRow, name: str, scale: float, digits: int) -> str:
 
 
 def _caption(rows: Mapping[str, Sequence[MetricRow]], task: str) -> str:
-    """Say what is compared, and what the intervals count on."""
+    """Return a caption: what the columns compare, and what the intervals assume."""
     summed = next(
         row
         for found in rows.values()

@@ -1,4 +1,4 @@
-"""`iak demo`: make a planted log, pre-train, tune, evaluate, publish: the whole way."""
+"""`iak demo`: make a planted log, pre-train a base, tune and gate kernels, evaluate."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ CATALOG = Path("planted")
 
 
 def main(spec: DemoSpec) -> int:
-    """Go the whole way on a planted log, and show what came of it."""
+    """Run every step on a planted log, from the log to the evaluation, and show the results."""
     start = time.monotonic()
     if spec.fresh:
         shutil.rmtree(spec.run_dir, ignore_errors=True)
@@ -80,7 +80,7 @@ def _step(
     asked: Mapping[str, Any],
     use_case: Callable[[S, Catalog, Launcher, Report], object],
 ) -> None:
-    """Do one verb as its own command would, presets included; keep a step that is finished."""
+    """Run one verb as its own command would, presets included. A finished step is kept."""
     catalog = load_catalog(CATALOG)
     spec = spec_with_presets(kind, verb, catalog, asked)
     try:

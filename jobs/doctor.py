@@ -1,8 +1,8 @@
-"""`iak doctor`: whether the installed libraries belong together and work, and what mends them.
+"""`iak doctor`: check that the installed libraries belong together and work, and say what mends it.
 
-torch, torchrec and fbgemm are built against each other, and torchrec asks for fbgemm without a
-version: most broken installs of this field are one of these two. Each library is tried in a
-process of its own, so that one that aborts is a row of the table and not the end of it.
+torch, torchrec and fbgemm are built against each other, and torchrec requires fbgemm without a
+version. Most broken installs of this field come from these two facts. Each library is tried in a
+process of its own, so that an abort is one row of the table and not the end of the command.
 """
 
 import signal
@@ -23,7 +23,8 @@ FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("2.12", "1.7", "1.7"),
     ("2.11", "1.6", "1.6"),
 )
-"""torch, torchrec and fbgemm that were built for each other; the first is the project's own."""
+"""Versions of torch, torchrec and fbgemm that were built for each other. The first line is the
+project's own."""
 
 DISTRIBUTIONS = ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "ray", "pyarrow")
 TIMEOUT_S = 180
@@ -43,7 +44,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """How one library's trial ended: what it said, and its exit status (negative: a signal)."""
+    """Result of one library's trial: its output, and its exit status (negative: a signal)."""
 
     status: int
     said: str
@@ -113,7 +114,7 @@ _OWNER = {"gloo": "torch", "fbgemm": "fbgemm"}
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Versions of this environment, from its metadata alone: nothing is imported."""
+    """Return the versions of this environment from its metadata, without an import."""
     versions: dict[str, str | None] = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in DISTRIBUTIONS:
         try:
@@ -139,21 +140,21 @@ def run_probe(name: str) -> Probe:
 def diagnose(
     versions: Versions | None = None, *, probe: Callable[[str], Probe] = run_probe
 ) -> list[Check]:
-    """Every version and every trial, each with its verdict.
+    """Return a check for each version and each trial.
 
     Args:
-        versions: what is installed; this environment when absent.
+        versions: installed versions; this environment's when absent.
         probe: tries one library of `PROBES`.
     """
-    seen = installed_versions() if versions is None else versions
+    installed = installed_versions() if versions is None else versions
     with ThreadPoolExecutor(max_workers=2) as pool:
         probes = list(pool.map(probe, PROBES))
-    trials = [_trial(name, ended, seen) for name, ended in zip(PROBES, probes, strict=True)]
-    return [*judge_versions(seen), *trials]
+    trials = [_trial(name, ended, installed) for name, ended in zip(PROBES, probes, strict=True)]
+    return [*judge_versions(installed), *trials]
 
 
 def judge_versions(versions: Versions) -> list[Check]:
-    """Whether the versions belong together; pure."""
+    """Return a check of each version, from the versions alone."""
     return [
         _python(versions),
         _torch(versions),
@@ -165,7 +166,7 @@ def judge_versions(versions: Versions) -> list[Check]:
 
 
 def doctor() -> int:
-    """Print the table and the commands that mend; 0 when all is well, else 1."""
+    """Print the table and the commands that mend it; return 0 when all is well, else 1."""
     from rich.console import Console
     from rich.table import Table
 
@@ -180,7 +181,7 @@ def doctor() -> int:
     console.print(table)
     wrong = [check for check in checks if not check.is_ok]
     if not wrong:
-        console.print("All belongs together and works.")
+        console.print("All libraries belong together and work.")
         return 0
     console.print(f"{len(wrong)} wrong. To mend, in {ROOT}:", soft_wrap=True)
     for mend in dict.fromkeys(check.mend for check in wrong if check.mend):
@@ -277,7 +278,7 @@ def _family(versions: Versions) -> tuple[str, str, str]:
 
 
 def _fbgemm_kind(versions: Versions) -> tuple[Literal["absent", "cpu", "gpu", "both"], str]:
-    """Which build is installed, and its version; the shim `fbgemm-gpu +cpu` is no build."""
+    """Return the installed build and its version. The shim `fbgemm-gpu +cpu` is not a build."""
     cpu, gpu = versions.get("fbgemm-gpu-cpu"), versions.get("fbgemm-gpu")
     real_gpu = gpu if gpu is not None and not gpu.endswith("+cpu") else None
     if cpu and real_gpu:
@@ -296,7 +297,7 @@ def _mend_fbgemm(versions: Versions) -> str:
 
 
 def _fbgemm_build(versions: Versions) -> str:
-    """Return what pip installs as fbgemm: the shim that brings the CPU build, or the CUDA build."""
+    """Return pip's requirement for fbgemm: the shim with the CPU build, or the CUDA build."""
     return "./infra/cpu/fbgemm-gpu" if _is_cpu(versions.get("torch")) else "fbgemm-gpu==1.8.0"
 
 
@@ -322,7 +323,7 @@ def _pip(what: str) -> str:
 
 
 def _is_cpu(torch: str | None) -> bool:
-    """Whether torch was built for the CPU, or is absent; without a mark it may use a GPU."""
+    """Return whether torch was built for the CPU, or is absent. No suffix: it may use a GPU."""
     return torch is None or torch.endswith("+cpu")
 
 

@@ -1,4 +1,4 @@
-"""`iak evaluate`: base and kernels on the same later rows, with paired intervals."""
+"""`iak evaluate`: evaluate base and kernels on the same later rows, with paired intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def main(spec: EvaluateSpec) -> int:
 
 
 def show(evaluation: Evaluation, catalog: Catalog) -> None:
-    """Show a table for each task, then what holds for all of them."""
+    """Show a table for each task, then the facts of the whole evaluation."""
     record, run_dir = evaluation.record, evaluation.run_dir
     for task in tasks_of(catalog):
         show_task(record.result, evaluation.rows, task.name)
@@ -104,7 +104,7 @@ def _arrow(values: Sequence[float | None], digits: int) -> str:
 
 
 def caption_of(by: Mapping[tuple[str, str], MetricRow], *, has_kernels: bool, more: int) -> str:
-    """Say what the summaries are, what the columns compare, and what the intervals count on."""
+    """Return a caption: what summaries and columns mean, and what the intervals assume."""
     sentences = [
         "all: mean over the domains, each weighted by its rows, so that only rows of one domain "
         "are ranked against each other.",
@@ -135,7 +135,7 @@ def caption_of(by: Mapping[tuple[str, str], MetricRow], *, has_kernels: bool, mo
 
 
 def gate_word(result: Mapping[str, Any], domain: str, task: str) -> str:
-    """Return what the gate decided of a domain's own kernel, and this task's part in it."""
+    """Return the gate's decision on a domain's own kernel, and this task's part in it."""
     if domain in (ALL, TOGETHER):
         return "-"
     gate = result.get("gate", {}).get(domain)
@@ -152,7 +152,7 @@ def gate_word(result: Mapping[str, Any], domain: str, task: str) -> str:
 
 
 def served_word(result: Mapping[str, Any], domain: str) -> str:
-    """Return which published kernel serves a domain: its own, a parent's, or the pooled one."""
+    """Return the published kernel that serves a domain: its own, a parent's, or the pooled one."""
     name = result.get("served", {}).get(domain)
     if domain in (ALL, TOGETHER) or name is None:
         return "-"

@@ -1,4 +1,4 @@
-"""`iak finetune`: a log and a frozen base become one gated bundle a domain."""
+"""`iak finetune`: tune a kernel for each domain on a frozen base, and gate each of them."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -24,7 +24,7 @@ def main(spec: FinetuneSpec) -> int:
 
 
 def labelled_rows(counts: Mapping[str, int]) -> str:
-    """Return the rows each task learns from, of counts as `LabelCounts` writes them."""
+    """Return the labelled rows of each task as text, from the counts of `LabelCounts`."""
     known = {n.removeprefix("known "): c for n, c in counts.items() if n.startswith("known ")}
     return ", ".join(
         f"{task} {count:,} ({counts[f'positive {task}']:,} positive)"
@@ -33,7 +33,7 @@ def labelled_rows(counts: Mapping[str, int]) -> str:
 
 
 def _cache_text(cache: dict[str, Any]) -> str:
-    """Return what the cache was used for."""
+    """Return the use of the cache as text: rows read and rows added."""
     if not cache:
         return "not kept on disk"
     text = f"{cache['rows_read']:,} rows from the cache, {cache['rows_computed']:,} added to it"
@@ -42,7 +42,7 @@ def _cache_text(cache: dict[str, Any]) -> str:
 
 
 def at_cap(result: dict[str, Any]) -> str:
-    """Say which kernels had their best epoch last, and what lets them go on."""
+    """Return a text: the kernels whose last epoch was best, and the settings that allow more."""
     stopped, kernels = result["stopped_at_cap"], len(result["kernels"])
     if not stopped:
         return f"none of {kernels}"
@@ -54,7 +54,7 @@ def at_cap(result: dict[str, Any]) -> str:
 
 
 def task_cells(gate: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
-    """Return what the gate rows say of each task: the AUC's difference, harm, or why not judged."""
+    """Return a cell for each task: the AUC's difference, harm, or why it was not judged."""
     by = {task["task"]: task for task in gate["tasks"]}
     return [_task_cell(by[name]) if name in by else "-" for name in tasks]
 
@@ -68,10 +68,10 @@ def _task_cell(task: Mapping[str, Any]) -> str:
 
 
 def _intervals(kernels: Sequence[Mapping[str, Any]]) -> str:
-    """Say what the intervals take as independent, and what that makes of them."""
+    """Return a sentence about the intervals: which rows they take as independent."""
     judged = [t for k in kernels for t in k["gate"]["tasks"] if t["judged"]]
     if not judged:
-        return "No task of any kernel has gate rows enough to be judged."
+        return "No task of any kernel has enough gate rows to be judged."
     if judged[0]["cluster"] == "row":
         return "Differences to the base; rows are taken as independent: the log declares no user."
     by: dict[str, list[float]] = {}
@@ -85,7 +85,7 @@ def _intervals(kernels: Sequence[Mapping[str, Any]]) -> str:
 
 
 def show(night: NightResult) -> None:
-    """Show the kernels, what they are made of, and where they lie."""
+    """Show the run's facts, a line for each kernel, and the folder of the bundles."""
     result, record = night.measured, night.record
     tasks = list(dict.fromkeys(t["task"] for k in result["kernels"] for t in k["gate"]["tasks"]))
     show_table(

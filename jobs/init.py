@@ -1,6 +1,6 @@
-"""`iak init LOG`: look at a Parquet folder and write the catalogue that describes it to begin with.
+"""`iak init LOG`: look at a Parquet folder and write a first catalogue for it.
 
-Every guess stands in the file with its reason; a person reads it once and mends what is wrong.
+Every guess stands in the file with its reason. A person reads it once and corrects it.
 """
 
 import json
@@ -50,10 +50,10 @@ def main(spec: InitSpec) -> int:
 
 
 def _refuse_contradictions(text: str) -> None:
-    """Refuse to write what `iak check` would not load.
+    """Refuse to write a catalogue that `iak check` would not load.
 
     Raises:
-        PipelineError: naming what contradicts what; the guesses do not fit together.
+        PipelineError: the guesses contradict each other; it names them.
     """
     try:
         Catalog.model_validate(tomllib.loads(text))
@@ -64,19 +64,19 @@ def _refuse_contradictions(text: str) -> None:
         ) from error
 
 
-def _absolute(place: str) -> str:
+def _absolute(path: str) -> str:
     # normpath takes the ".." out as a shell does; resolve() would follow links as well.
-    return place if "://" in place else os.path.normpath(Path(place).absolute())
+    return path if "://" in path else os.path.normpath(Path(path).absolute())
 
 
 def _log_name(data_root: str, path: str) -> str:
-    """Return the folder's name; its parent's where it is one that says nothing."""
+    """Return the folder's name; its parent's where the folder has a general name."""
     says_nothing = path.lower() in ("events", "data", "log", "logs", "parquet", "part", "train")
     return data_root.rpartition("/")[2] if says_nothing and data_root else path
 
 
 def _identifier(name: str) -> str:
-    """Return a name as a catalogue takes it: letters, digits and underscores, a letter first."""
+    """Return a name that a catalogue accepts: letters, digits and underscores, a letter first."""
     plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "x"
     return (plain if plain[0].isalpha() else f"c_{plain}")[:_NAME_LENGTH]
 
@@ -85,10 +85,10 @@ def catalog_text(guess: LogDescription, sample: LogSample, *, name: str, path: s
     """Return the catalogue as commented TOML.
 
     Args:
-        guess: what the log looks like.
-        sample: what the guess rests on.
-        name: of the log.
-        path: of its folder below data_root.
+        guess: guessed description of the log.
+        sample: rows that the guesses were made from.
+        name: name of the log.
+        path: folder of the log below data_root.
     """
     sections = (
         _head(sample),
@@ -104,8 +104,8 @@ def catalog_text(guess: LogDescription, sample: LogSample, *, name: str, path: s
 def _head(sample: LogSample) -> Iterator[str]:
     snapshot = sample.snapshot
     yield "# A starting catalogue, written by `iak init`: every `guessed:` is one, with its reason."
-    seen = f"{len(snapshot.files):,} files, {snapshot.rows:,} rows"
-    yield f"# Seen: {seen}; {len(sample.rows):,} rows were looked at."
+    size = f"{len(snapshot.files):,} files, {snapshot.rows:,} rows"
+    yield f"# Seen: {size}; {len(sample.rows):,} rows were looked at."
     yield "# Read it once, mend what is wrong, then run `iak check`."
     yield "# Every key is explained in schemas/README.md."
     yield ""
@@ -127,7 +127,7 @@ def _log(guess: LogDescription, name: str, path: str) -> Iterator[str]:
         if found:
             yield _pair(key, found.column, found.why)
     if guess.row_id is None:
-        yield '# row_id = "..."   # no column was unique: a row is its place in its file'
+        yield '# row_id = "..."   # no column was unique: a row is its position in its file'
     if guess.leaks:
         yield "leak_columns = ["
         for leak in guess.leaks:
@@ -152,7 +152,7 @@ def _domain(guess: LogDescription) -> Iterator[str]:
     yield _pair("keys", guess.domain_keys, guess.domain.why)
     if guess.domain_parent:
         yield _pair("parent", guess.domain_parent, "the outermost key")
-    yield _pair("min_rows", guess.min_rows, "half the tuning rows of a middling domain, 50 to 500")
+    yield _pair("min_rows", guess.min_rows, "half the tuning rows of a median domain, 50 to 500")
     yield ""
 
 
@@ -168,7 +168,7 @@ def _features(guess: LogDescription) -> Iterator[str]:
 
 
 def _unique_names(columns: Sequence[str]) -> dict[str, str]:
-    """Return column -> feature name; columns that read alike without their signs are numbered."""
+    """Return column -> feature name. Columns that differ only in punctuation are numbered."""
     names: dict[str, str] = {}
     for column in columns:
         name, number = _identifier(column), 2
@@ -249,19 +249,19 @@ def _value(value: object) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return a text that may stand in a comment: one line, no control characters."""
+    """Return a text that can stand in a comment: one line, no control characters."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _show(guess: LogDescription, sample: LogSample, out: Path, data_root: str) -> None:
-    """Show what was found, what to look at, and what to run next."""
+    """Show the guesses, what to look at, and what to run next."""
     time = guess.time
     facts: dict[str, Any] = {
         "files": f"{len(sample.snapshot.files):,} with {sample.snapshot.rows:,} rows",
         "partition keys": ", ".join(guess.partition_keys) or "none",
         "dates": guess.date_key.column if guess.date_key else (time.column if time else "none"),
         "event time": f"{time.column} ({time.unit})" if time else "none",
-        "row id": guess.row_id.column if guess.row_id else "its place in its file",
+        "row id": guess.row_id.column if guess.row_id else "its position in its file",
         "user": guess.user.column if guess.user else "none",
         "labels": ", ".join(f"{t.column} ({t.kind})" for t in guess.tasks),
         "leak columns": ", ".join(g.column for g in guess.leaks) or "none suspected",

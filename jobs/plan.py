@@ -1,4 +1,4 @@
-"""`iak plan`: does a job fit a cluster, how long would it take, what would it cost."""
+"""`iak plan`: estimate whether a job fits a cluster, how long it takes and what it costs."""
 
 import json
 from collections.abc import Sequence
@@ -32,64 +32,64 @@ _TAKEN = (
     "model", "kernel", "pooled", "domain", "tables", "cache", "batch_rows", "bf16", "epochs",
     "row_wise_from_rows",
 )  # fmt: skip
-"""Settings of a job that a plan is made of."""
+"""Settings of a job that change its plan."""
 
 
 def main(spec: PlanSpec) -> int:
-    """Answer for one cluster, or a line for each of several; 0 when it fits, 3 when it does not."""
+    """Show the plan of one cluster, or a line for each of several; return 0 where the job fits."""
     catalog = load_catalog(spec.catalog)
     opened = published_base.open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows
     spec = _resolved(spec, catalog, opened)
     clusters = _clusters(spec)
     question = _question(spec, catalog, rows)
-    found = []
-    for place, cluster in enumerate(clusters):
+    answers = []
+    for number, cluster in enumerate(clusters, 1):
         if len(clusters) > 1:
-            print_event("plan", {"event": cluster.name, "of": len(clusters), "number": place + 1})
-        found.append(answer(question, cluster))
-    _write(spec, question.work, found)
-    if len(found) > 1:
-        return _show_many(spec, found)
-    _show(question, found[0])
-    if found[0].fits:
+            print_event("plan", {"event": cluster.name, "of": len(clusters), "number": number})
+        answers.append(answer(question, cluster))
+    _write(spec, question.work, answers)
+    if len(answers) > 1:
+        return _show_many(spec, answers)
+    _show(question, answers[0])
+    if answers[0].fits:
         return FITS
     others = [with_constants(load_cluster(n), spec.constants) for n in shipped_clusters()]
-    kinds = [kind for kind in others if kind.name != found[0].cluster.name]
+    kinds = [kind for kind in others if kind.name != answers[0].cluster.name]
     change = smallest_change(question, clusters[0], kinds, _machines)
     console.print(f"[bold]smallest change:[/bold] {change}", highlight=False)
     return DOES_NOT_FIT
 
 
 def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
-    """Rows of the catalogue's tables that a base has counted."""
+    """Return the rows of the catalogue's tables that a base has counted."""
     if opened is None:
         return {}
-    found = opened.encoding.table_rows(opened.catalog)
-    return {name: rows for name, rows in found.items() if name in catalog.table_specs}
+    counted = opened.encoding.table_rows(opened.catalog)
+    return {name: rows for name, rows in counted.items() if name in catalog.table_specs}
 
 
 def _resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
     """Merge the plan's settings over the job's file, the catalogue's presets, the base's size."""
-    held: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "batch_rows": FinetuneSpec.model_fields["step_rows"].default
         if spec.job == "finetune"
         else batch_rows_for(spec.rows)
     }
     for settings in (dict(catalog.presets.get(spec.job, {})), _job_settings(spec.settings)):
         flat = {k: v for k, v in settings.items() if k.partition(".")[0] in (*_TAKEN, "sharding")}
-        held = merged(held, nested(flat))
+        defaults = merged(defaults, nested(flat))
         if spec.job == "finetune" and "step_rows" in settings:
-            held["batch_rows"] = settings["step_rows"]
+            defaults["batch_rows"] = settings["step_rows"]
         if settings.get("activations") == "recompute":
             raise BadRequest("activations=recompute is not planned for; plan with the cache")
     if opened:
-        held = merged(held, {"model": opened.model.model_dump()})
+        defaults = merged(defaults, {"model": opened.model.model_dump()})
     asked = spec.model_dump(exclude_unset=True)
     if spec.job == "finetune" and spec.step_rows:
         asked["batch_rows"] = spec.step_rows
     try:
-        return PlanSpec.model_validate(merged(held, asked))
+        return PlanSpec.model_validate(merged(defaults, asked))
     except ValidationError as error:
         raise BadRequest(f"settings of iak {spec.job}: {explain(error)}") from error
 
@@ -140,7 +140,7 @@ def _levels(spec: PlanSpec, catalog: Catalog) -> tuple[Level, ...]:
 
 
 def _frozen(spec: PlanSpec, work: Workload) -> Frozen:
-    """How tables are held while kernels are tuned, as the job itself would check it."""
+    """Return the precision of each frozen table, checked as the job itself would check it."""
     names = [shape.name for shape in work.shapes]
     if unknown := sorted(set(spec.tables.precisions) - set(names)):
         raise BadRequest(f"tables.precisions names unknown tables {unknown}; there are {names}")
@@ -157,13 +157,13 @@ def _clusters(spec: PlanSpec) -> list[ClusterSpec]:
     if spec.compare and spec.sweep:
         raise BadRequest("give compare= or sweep=, not both")
     if spec.compare:
-        found = [load_cluster(name.strip()) for name in spec.compare.split(",") if name.strip()]
+        clusters = [load_cluster(name.strip()) for name in spec.compare.split(",") if name.strip()]
     elif spec.sweep:
         kind = with_constants(load_cluster(spec.cluster), spec.constants)
         return [with_devices(kind, devices) for devices in _devices(spec.sweep)]
     else:
-        found = [load_cluster(spec.cluster)]
-    return [with_constants(cluster, spec.constants) for cluster in found]
+        clusters = [load_cluster(spec.cluster)]
+    return [with_constants(cluster, spec.constants) for cluster in clusters]
 
 
 def _devices(sweep: str) -> list[int]:
@@ -175,49 +175,50 @@ def _devices(sweep: str) -> list[int]:
 
 
 def _machines(cluster: ClusterSpec, nodes: int) -> ClusterSpec:
-    """So many machines of the same kind."""
+    """Return a cluster of this number of machines of the same kind."""
     return with_devices(cluster, nodes * cluster.devices_per_node)
 
 
-def _show(question: Question, found: Answer) -> None:
-    """Everything about one cluster."""
-    told, cluster = found.estimate, found.cluster
-    verdict = "fits" if found.fits else "does not fit"
-    work, job = question.work, told.document.job
+def _show(question: Question, reply: Answer) -> None:
+    """Show the whole answer for one cluster."""
+    estimate, cluster = reply.estimate, reply.cluster
+    verdict = "fits" if reply.fits else "does not fit"
+    work, job = question.work, estimate.document.job
     gib = sum(s.num_bytes for s in work.shapes) / GIB
     show_facts(
         f"{job} on {cluster.name} ({cluster.world} x {cluster.accelerator}): {verdict}",
         {
             "tables": f"{len(work.shapes)}, {sum(s.rows for s in work.shapes):,} rows, "
-            f"{gib:,.1f} GiB in fp32; {work.ids_a_row:g} ids a row",
+            f"{gib:,.1f} GiB in fp32; {work.ids_a_row:g} ids per row",
             "trunk and towers": f"{work.dense.parameters:,} weights, "
-            f"{work.dense.flops / 1e6:.2f} MFLOP a row",
-            "fullest rank": f"{told.most_bytes / GIB:.1f} GiB of the {told.usable_bytes / GIB:.1f} "
-            f"that are planned into ({cluster.device_memory_gib:g} in all)",
-            "host memory": f"{told.host_bytes / GIB:.1f} GiB a machine of "
+            f"{work.dense.flops / 1e6:.2f} MFLOP per row",
+            "fullest rank": f"{estimate.most_bytes / GIB:.1f} GiB of the "
+            f"{estimate.usable_bytes / GIB:.1f} that a plan may use "
+            f"({cluster.device_memory_gib:g} in all)",
+            "host memory": f"{estimate.host_bytes / GIB:.1f} GiB a machine of "
             f"{cluster.host_memory_gib:g}",
-            "estimated": f"{told.rows_per_s:,.0f} rows/s, {told.hours:.2f} hours, "
-            f"{told.money:,.2f} {cluster.currency}",
-            "TorchRec's planner": f"{told.planner_ms:.2f} ms a step in tables, by its own constants"
-            if told.planner_ms
+            "estimated": f"{estimate.rows_per_s:,.0f} rows/s, {estimate.hours:.2f} hours, "
+            f"{estimate.money:,.2f} {cluster.currency}",
+            "TorchRec's planner": f"{estimate.planner_ms:.2f} ms per step in tables (its constants)"
+            if estimate.planner_ms
             else "found no plan; what follows is the rule's",
         },
     )
-    _show_tables(told)
-    _show_memory(told)
-    _show_phases(told)
+    _show_tables(estimate)
+    _show_memory(estimate)
+    _show_phases(estimate)
     constants = cluster.constants.model_dump(exclude={"measured"}, exclude_none=True)
     source = cluster.constants.measured or "assumptions, not yet measured on this cluster"
     console.print(f"[dim]constants ({source}): {constants}[/dim]", highlight=False)
     if cluster.note:
         console.print(f"[dim]{cluster.name}: {cluster.note}[/dim]", highlight=False)
-    for problem in found.problems:
+    for problem in reply.problems:
         console.print(f"[bold]does not fit:[/bold] {problem}", highlight=False)
 
 
-def _show_tables(told: Estimate) -> None:
+def _show_tables(estimate: Estimate) -> None:
     """Show the largest tables one by one, and the rest together."""
-    lines = sorted(told.document.tables, key=lambda t: -t.rows * t.width)
+    lines = sorted(estimate.document.tables, key=lambda t: -t.rows * t.width)
     rows: list[tuple[str, ...]] = [
         (
             t.table,
@@ -232,7 +233,7 @@ def _show_tables(told: Estimate) -> None:
     if len(lines) > len(rows):
         rest = lines[len(rows) :]
         rows.append((f"and {len(rest)} more", f"{sum(t.rows for t in rest):,}", "", "", "", ""))
-    show_table("where tables lie", ("table", "rows", "width", "held in", "ranks", "type"), rows)
+    show_table("where tables lie", ("table", "rows", "width", "precision", "ranks", "type"), rows)
 
 
 def _ranks(ranks: Sequence[int]) -> str:
@@ -242,18 +243,19 @@ def _ranks(ranks: Sequence[int]) -> str:
     return ", ".join(map(str, distinct))
 
 
-def _show_memory(told: Estimate) -> None:
-    """Kinds on the fullest and the emptiest rank."""
-    held = sorted(told.memory, key=lambda m: sum(m.values()))
+def _show_memory(estimate: Estimate) -> None:
+    """Show the memory of the fullest and of the emptiest rank, by kind."""
+    ranks = sorted(estimate.memory, key=lambda m: sum(m.values()))
     rows = [
-        (kind, f"{held[-1][kind] / GIB:,.2f}", f"{held[0][kind] / GIB:,.2f}") for kind in held[-1]
+        (kind, f"{ranks[-1][kind] / GIB:,.2f}", f"{ranks[0][kind] / GIB:,.2f}")
+        for kind in ranks[-1]
     ]
-    total = tuple(f"{sum(m.values()) / GIB:,.2f}" for m in (held[-1], held[0]))
+    total = tuple(f"{sum(m.values()) / GIB:,.2f}" for m in (ranks[-1], ranks[0]))
     show_table("GiB of a rank", ("kind", "fullest", "emptiest"), [*rows, ("together", *total)])
 
 
-def _show_phases(told: Estimate) -> None:
-    for line in as_rows(told):
+def _show_phases(estimate: Estimate) -> None:
+    for line in as_rows(estimate):
         facts: Any = line
         show_facts(
             f"{facts['phase']}: {facts['rows']:,} rows, {facts['rows_a_step']:,} a step, "
@@ -262,7 +264,7 @@ def _show_phases(told: Estimate) -> None:
         )
 
 
-def _show_many(spec: PlanSpec, found: Sequence[Answer]) -> int:
+def _show_many(spec: PlanSpec, answers: Sequence[Answer]) -> int:
     """Show a line for each cluster; return 0 when one of them fits."""
     rows = [
         (
@@ -275,11 +277,11 @@ def _show_many(spec: PlanSpec, found: Sequence[Answer]) -> int:
             f"{a.estimate.money:,.2f}",
             "fits" if a.fits else a.problems[0],
         )
-        for a in found
+        for a in answers
     ]
     heads = ("cluster", "ranks", "GiB", "of", "rows/s", "hours", "cost", "")
     show_table(f"{spec.job}: estimates", heads, rows)
-    fitting = [a for a in found if a.fits]
+    fitting = [a for a in answers if a.fits]
     if not fitting:
         console.print("none of them fits")
         return DOES_NOT_FIT
@@ -292,23 +294,23 @@ def _show_many(spec: PlanSpec, found: Sequence[Answer]) -> int:
     return FITS
 
 
-def _write(spec: PlanSpec, work: Workload, found: Sequence[Answer]) -> None:
-    """Write the files that are asked for; a plan and a picture are of one cluster."""
-    if (spec.save or spec.picture) and len(found) > 1:
+def _write(spec: PlanSpec, work: Workload, answers: Sequence[Answer]) -> None:
+    """Write the files that the settings name. A plan and a picture are of one cluster."""
+    if (spec.save or spec.picture) and len(answers) > 1:
         raise BadRequest("save= and picture= are for one cluster; leave compare= and sweep= out")
     if spec.save:
-        _to_file(spec.save, found[0].estimate.document.model_dump_json(indent=1))
+        _to_file(spec.save, answers[0].estimate.document.model_dump_json(indent=1))
     if spec.json_out:
         document = {
             "spec": spec.model_dump(mode="json"),
             "tables": [{"table": s.name, "rows": s.rows, "width": s.width} for s in work.shapes],
-            "answers": [_as_json(a) for a in found],
+            "answers": [_as_json(a) for a in answers],
         }
         _to_file(spec.json_out, json.dumps(document, indent=1))
     if spec.picture:
         from iak.jobs._figures import draw_plan
 
-        draw_plan(found[0].estimate, spec.picture)
+        draw_plan(answers[0].estimate, spec.picture)
         console.print(f"picture: {spec.picture}", highlight=False)
 
 
@@ -318,19 +320,19 @@ def _to_file(path: Path, text: str) -> None:
     console.print(f"written: {path}", highlight=False)
 
 
-def _as_json(found: Answer) -> dict[str, Any]:
-    told = found.estimate
+def _as_json(reply: Answer) -> dict[str, Any]:
+    estimate = reply.estimate
     return {
-        "cluster": found.cluster.model_dump(mode="json"),
-        "fits": found.fits,
-        "problems": list(found.problems),
-        "usable_bytes": told.usable_bytes,
-        "memory": [dict(held) for held in told.memory],
-        "host_bytes": told.host_bytes,
-        "phases": list(as_rows(told)),
-        "hours": told.hours,
-        "cost": told.money,
-        "rows_per_s": told.rows_per_s,
-        "planner_ms": told.planner_ms,
-        "plan": told.document.model_dump(mode="json"),
+        "cluster": reply.cluster.model_dump(mode="json"),
+        "fits": reply.fits,
+        "problems": list(reply.problems),
+        "usable_bytes": estimate.usable_bytes,
+        "memory": [dict(rank) for rank in estimate.memory],
+        "host_bytes": estimate.host_bytes,
+        "phases": list(as_rows(estimate)),
+        "hours": estimate.hours,
+        "cost": estimate.money,
+        "rows_per_s": estimate.rows_per_s,
+        "planner_ms": estimate.planner_ms,
+        "plan": estimate.document.model_dump(mode="json"),
     }

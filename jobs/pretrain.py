@@ -1,4 +1,4 @@
-"""`iak pretrain`: a log becomes a published base."""
+"""`iak pretrain`: pre-train a base on a log and publish it."""
 
 from iak.jobs._progress import console
 from iak.jobs._ray import RayLauncher
@@ -23,7 +23,7 @@ def main(spec: PretrainSpec) -> int:
 
 
 def show(pretrained: PretrainResult) -> None:
-    """Show the base, each task on validation rows, and what to set next time."""
+    """Show the base, each task on validation rows, and the settings that were chosen."""
     result, record, manifest = pretrained.measured, pretrained.record, pretrained.manifest
     tasks = [TaskQuality(**fields) for fields in result["best_tasks"]]
     has_reasons = any(quality.reason for quality in tasks)
@@ -74,7 +74,7 @@ def show(pretrained: PretrainResult) -> None:
 
 
 def _precisions(manifest: BaseManifest) -> str:
-    """Return what each precision's AUC is above or below that of fp32, by task."""
+    """Return the AUC of each precision less that of fp32, by task, as text."""
     full = {entry.task: entry.auc for entry in manifest.precisions if entry.precision == "fp32"}
     costs: dict[str, list[str]] = {}
     for entry in manifest.precisions:

@@ -1,6 +1,6 @@
-"""`iak registry …`: what every night published, and which of it serves each domain.
+"""`iak registry …`: keep the bundles of all nights, and which one serves each domain.
 
-Only `promote run=` loads torch; the other verbs answer at once.
+Only `promote run=` loads torch. The other verbs answer at once.
 """
 
 import json
@@ -43,7 +43,7 @@ Document = dict[str, Any]
 
 
 def main(spec: RegistrySpec) -> int:
-    """Do what the verb says, and keep what it shows where `json=` asks for it."""
+    """Run the verb, and write what it shows as JSON where `json=` names a file."""
     verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, Document]]] = {
         RegistryListSpec: list_pointers,
         RegistryShowSpec: show,
@@ -101,7 +101,7 @@ def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
 
 
 def _pointer_row(root: Path, pointer: Pointer) -> Document:
-    """Return a pointer and what its bundle says of itself."""
+    """Return a pointer and the facts of its bundle."""
     entry = read_entry(root, pointer.bundle)
     return {
         "domain": pointer.name,
@@ -157,7 +157,7 @@ def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
 
 
 def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
-    """Print what a domain had, newest first, alias by alias."""
+    """Print the bundles that a domain had, newest first, alias by alias."""
     root, head = spec.registry, read_head(spec.registry)
     aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
     if not aliases:
@@ -269,7 +269,7 @@ def _state(root: Path, name: str) -> Mapping[str, Pointer]:
 
 
 def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
-    """Promote what the gate published, and say what moved, what was held and what was forced."""
+    """Promote what the gate published, and show what moved, what was held and what was forced."""
     from iak.pipeline.registry.promote import promote_alias, promote_run
     from iak.pipeline.runs.finished_run import finished_run  # loads torch, which takes seconds
 
@@ -314,7 +314,7 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
 
 
 def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
-    """Return domains to what they had before, and say what serves them now."""
+    """Return domains to the bundles they had before, and show what serves them now."""
     done = roll_back(spec.registry, spec.alias, spec.domain)
     for one in done.domains:
         now = (
@@ -331,7 +331,7 @@ def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
 
 
 def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
-    """Read all commits and all bundles."""
+    """Read all commits and all bundles, and show what is damaged."""
     with announce("reading every byte", after_s=2.0):
         report = verify_registry(spec.registry)
     show_facts(
@@ -353,7 +353,7 @@ def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
 
 
 def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
-    """Remove what nothing needs, or say what would go."""
+    """Remove bundles that nothing needs, or only show them."""
     done = remove_unneeded(spec.registry, keep=spec.keep, dry_run=spec.dry_run)
     show_facts(
         f"{'would remove from' if spec.dry_run else 'removed from'} {spec.registry}",
@@ -373,7 +373,7 @@ def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
 
 
 def _say(sentence: str, about: Sequence[str]) -> None:
-    """Print a sentence, unless it is about nothing."""
+    """Print a sentence about these names, if there are any."""
     if about:
         console.print(sentence, markup=False)
 

@@ -1,8 +1,8 @@
-"""`iak show PATH`: what a run, a published base or a folder of bundles holds.
+"""`iak show PATH`: show what a run, a published base or a folder of bundles holds.
 
-Documents are read as they lie, field by field: a folder of an older or newer format is shown as far
-as it can be. Then bundles are compared with their index: those of a night that was not published,
-and a folder from which one was lost, are shown and refused.
+Documents are read as they are, field by field, so that a folder of an older or newer format is
+shown as far as possible. Then bundles are compared with their index. Bundles of an unpublished
+night, and a folder that lost one, are shown and then refused.
 """
 
 import json
@@ -26,58 +26,58 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 def main(spec: ShowSpec) -> int:
     """Show what a run, a published base or a folder of bundles holds."""
-    found = read_folder(spec.path)
-    record = found.get("record")
+    documents = read_folder(spec.path)
+    record = documents.get("record")
     if record:
         _show_record(record, spec.path)
-    if base := found.get("base"):
-        _show_base(base, Path(found["base_folder"]), record)
-    if bundles := found.get("bundles"):
-        _show_bundles(bundles, Path(found["bundles_folder"]), record)
+    if base := documents.get("base"):
+        _show_base(base, Path(documents["base_folder"]), record)
+    if bundles := documents.get("bundles"):
+        _show_bundles(bundles, Path(documents["bundles_folder"]), record)
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
-        put_file(spec.json_out, json.dumps(found, indent=1))
-    if folder := found.get("index_folder"):
+        put_file(spec.json_out, json.dumps(documents, indent=1))
+    if folder := documents.get("index_folder"):
         from iak.pipeline.publish.bundle_index import read_index  # loads torch, which takes seconds
 
         read_index(Path(folder))
     return 0
 
 
-def read_folder(place: Path) -> Document:
+def read_folder(path: Path) -> Document:
     """Read the documents of a folder: its record, base manifest and bundle manifests.
 
     Args:
-        place: a run folder, a published base, a folder of bundles, or one bundle.
+        path: a run folder, a published base, a folder of bundles, or one bundle.
 
     Raises:
         BadRequest: the folder is missing, or none of these.
         Corrupt: a document is not JSON, or the record is not what was written.
     """
-    if not place.is_dir():
-        raise BadRequest(f"no folder at {place}; give a run folder, a base or a bundles folder")
-    found: Document = {}
-    if (place / RECORD).is_file():
-        found["record"] = _read(place / RECORD)
-        check_unchanged(found["record"], place / RECORD)
-    for folder in (place, place / "base"):
-        if _kind(folder) == "iak-base" and "base" not in found:
-            found |= {"base": _read(folder / MANIFEST), "base_folder": str(folder)}
-    if _kind(place) == "iak-bundle":
-        found |= {"bundles": [_bundle(place)], "bundles_folder": str(place)}
-    for folder in (place, place / "bundles"):
+    if not path.is_dir():
+        raise BadRequest(f"no folder at {path}; give a run folder, a base or a bundles folder")
+    documents: Document = {}
+    if (path / RECORD).is_file():
+        documents["record"] = _read(path / RECORD)
+        check_unchanged(documents["record"], path / RECORD)
+    for folder in (path, path / "base"):
+        if _kind(folder) == "iak-base" and "base" not in documents:
+            documents |= {"base": _read(folder / MANIFEST), "base_folder": str(folder)}
+    if _kind(path) == "iak-bundle":
+        documents |= {"bundles": [_bundle(path)], "bundles_folder": str(path)}
+    for folder in (path, path / "bundles"):
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
-        kept = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
-        if (kept or (folder / INDEX).is_file()) and "bundles" not in found:
-            found |= {"bundles": [_bundle(f) for f in kept], "bundles_folder": str(folder)}
-            found["index_folder"] = str(folder)
-    if not found:
-        held = ", ".join(sorted(p.name for p in place.iterdir())[:10]) or "nothing"
+        bundles = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]
+        if (bundles or (folder / INDEX).is_file()) and "bundles" not in documents:
+            documents |= {"bundles": [_bundle(f) for f in bundles], "bundles_folder": str(folder)}
+            documents["index_folder"] = str(folder)
+    if not documents:
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
         raise BadRequest(
-            f"{place} is no run, base or bundles folder: it holds no {RECORD}, no {MANIFEST} of a "
-            f"base or a bundle (here, in base/, in bundles/ or one folder down). It holds {held}"
+            f"{path} is not a run, base or bundles folder: it has no {RECORD}, no {MANIFEST} of a "
+            f"base or a bundle (here, in base/, in bundles/ or one folder down). It holds {names}"
         )
-    return found
+    return documents
 
 
 def _kind(folder: Path) -> str | None:
@@ -104,13 +104,13 @@ def _bundle(folder: Path) -> Document:
 # ---------------------------------------------------------------- a run
 
 
-def _show_record(record: Document, place: Path) -> None:
+def _show_record(record: Document, path: Path) -> None:
     result = _dict(record.get("result"))
     spec = _dict(record.get("spec"))
     outputs = _outputs(_dict(record.get("outputs")))
     asked = ("catalog", "data_root", "base", "bundles", "live", "from", "split", "workers", "seed")
     show_facts(
-        f"run {place}: iak {record.get('verb')}, {record.get('status')}",
+        f"run {path}: iak {record.get('verb')}, {record.get('status')}",
         {
             "exit code": "-" if record.get("exit_code") is None else record["exit_code"],
             "started": f"{record.get('started_at')}, attempt {record.get('attempts', 1)}",
@@ -137,17 +137,17 @@ def _show_record(record: Document, place: Path) -> None:
     }
     if facts:
         show_facts("result", facts)
-    if (place / "metrics.json").is_file():
-        _show_metrics(json.loads((place / "metrics.json").read_text()))
+    if (path / "metrics.json").is_file():
+        _show_metrics(json.loads((path / "metrics.json").read_text()))
 
 
 def _digests(inputs: Document) -> dict[str, str]:
-    """Return what a run read, by digests that are short enough to compare by eye."""
+    """Return the inputs of a run, with digests that are short enough to compare by eye."""
     return {name: str(digest)[:12] for name, digest in inputs.items()}
 
 
 def _outputs(outputs: Document) -> dict[str, str]:
-    """Return what a run left: path -> bytes and the short digest that covers them."""
+    """Return the results of a run: path -> bytes and the short digest that covers them."""
     shown = {name: _dict(output) for name, output in [*outputs.items()][:_MOST_OUTPUTS]}
     lines = {
         name: f"{bytes_text(output.get('bytes', 0))}, {str(output.get('sha256'))[:12]}"
@@ -181,7 +181,7 @@ def _show_window(snapshot: Document) -> None:
 
 
 def _window_lines(splits: Mapping[str, Any]) -> dict[str, str]:
-    """Return a line a split: its rows and its days."""
+    """Return a line for each split: its rows and its days."""
     return {
         f"split {name}": f"{s.get('rows', 0):,} rows, "
         + (f"{s['first']} to {s['last']}" if s.get("first") else "no dates")
@@ -205,7 +205,7 @@ def _show_kernels(kernels: Sequence[Document]) -> None:
     published = sum(bool(k.get("published")) for k in kernels)
     title = f"kernels: {published:,} of {len(kernels):,} published"
     show_table(title, ("domain", "tuning rows", "gate rows", "gain", "verdict"), lines)
-    _say_rest(len(kernels))
+    _show_rest(len(kernels))
 
 
 def _gate_rows(gate: Document) -> str:
@@ -240,14 +240,14 @@ def _show_metrics(rows: Sequence[Document]) -> None:
 
 
 def _show_base(manifest: Document, folder: Path, record: Document | None) -> None:
-    """Show the base's manifest; what the run's record says already is left out."""
+    """Show the base's manifest, without the fields that the run's record has shown."""
     tables = manifest.get("tables") or []
     files = manifest.get("files") or []
     catalog = _dict(manifest.get("catalog"))
     size = sum(int(f.get("bytes", 0)) for f in files)
     parent = manifest.get("parent")
     metrics = manifest.get("metrics") or []
-    # The name alone is not one: the unseen share is kept for every table.
+    # A metric's name alone is not unique: there is an unseen share for every table.
     named = {
         m["name"] + (f" of {m['table']}" if m.get("table") else ""): _short(m.get("value"))
         for m in metrics
@@ -269,9 +269,9 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
     if not record:
         _show_window(_dict(manifest.get("snapshot")))
         _show_tasks([m for m in metrics if m.get("task")])
-    held: dict[str | None, int] = {}
+    bytes_of: dict[str | None, int] = {}
     for file in files:
-        held[file.get("table")] = held.get(file.get("table"), 0) + int(file.get("bytes", 0))
+        bytes_of[file.get("table")] = bytes_of.get(file.get("table"), 0) + int(file.get("bytes", 0))
     show_table(
         "tables",
         ("table", "rows", "width", "bytes", "read by"),
@@ -280,7 +280,7 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
                 str(t.get("name")),
                 f"{t.get('rows', 0):,}",
                 str(t.get("width")),
-                bytes_text(held.get(t.get("name"), 0)),
+                bytes_text(bytes_of.get(t.get("name"), 0)),
                 ", ".join(t.get("features") or []),
             )
             for t in tables
@@ -311,7 +311,7 @@ def _show_tasks(tasks: Sequence[Document], whose: str = "this base") -> None:
 
 
 def _show_precisions(entries: Sequence[Document]) -> None:
-    """Show what each precision of the tables costs, by task."""
+    """Show the AUC that each precision of the tables costs, by task."""
     full = {e.get("task"): e for e in entries if e.get("precision") == "fp32"}
     lines = []
     for entry in entries:
@@ -336,7 +336,7 @@ def _show_precisions(entries: Sequence[Document]) -> None:
 
 
 def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | None) -> None:
-    """Show the bundles' manifests; what the run's record says already is left out."""
+    """Show the bundles' manifests, without the fields that the run's record has shown."""
     published = sum(bool(_dict(b.get("verdict")).get("publish")) for b in bundles)
     bases = {str(b.get("base_fingerprint")) for b in bundles}
     size = sum(int(b.get("bytes", 0)) for b in bundles)
@@ -357,7 +357,7 @@ def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | 
         ("domain", "tuning rows", "gate rows", "gain", "verdict"),
         [_bundle_line(b) for b in bundles[:_MOST_DOMAINS]],
     )
-    _say_rest(len(bundles))
+    _show_rest(len(bundles))
     window = _dict(bundles[0].get("data_window"))
     splits = {name: split for name, split in window.items() if isinstance(split, dict)}
     show_facts(
@@ -380,10 +380,10 @@ def _bundle_line(bundle: Document) -> tuple[str, str, str, str, str]:
 
 
 def _task_verdicts(verdict: Document) -> str:
-    """Return what the gate says of each task, where it says so."""
+    """Return the gate's verdict on each task in brackets; empty where there is none."""
     tasks = verdict.get("tasks")
-    told = [_task_verdict(_dict(task)) for task in tasks] if isinstance(tasks, list) else []
-    return f" ({'; '.join(told)})" if told else ""
+    verdicts = [_task_verdict(_dict(task)) for task in tasks] if isinstance(tasks, list) else []
+    return f" ({'; '.join(verdicts)})" if verdicts else ""
 
 
 def _task_verdict(task: Document) -> str:
@@ -396,13 +396,13 @@ def _task_verdict(task: Document) -> str:
     return f"{name}: AUC {number(auc.get('delta'), sign=True)}"
 
 
-def _say_rest(count: int) -> None:
+def _show_rest(count: int) -> None:
     if count > _MOST_DOMAINS:
         console.print(f"  and {count - _MOST_DOMAINS:,} more; json=FILE writes them all")
 
 
 def bytes_text(size: float) -> str:
-    """Return a number of bytes as it is read: 1.2 MiB."""
+    """Return a number of bytes with a unit: 1.2 MiB."""
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"

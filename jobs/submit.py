@@ -1,7 +1,7 @@
-"""`iak submit`: run a verb on a Ray cluster, follow it, fetch its record; the job's exit code.
+"""`iak submit`: run a verb on a Ray cluster, follow it, and end with its exit code.
 
-The code of this project is sent along; libraries must be on the cluster's machines. What the job
-writes stays there, but for its record and small documents beside it, which it prints at its end.
+The code of this project is sent along. Libraries must be on the cluster's machines. What the job
+writes stays there, except its record and small documents beside it, which it prints at its end.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def main(spec: SubmitSpec) -> int:
-    """Submit, follow, fetch."""
+    """Submit the verb, follow its output, write its documents, and return its exit code."""
     words = _words(spec.command)
     _check_verb(words)
     project = _project(spec)
@@ -56,15 +56,15 @@ def main(spec: SubmitSpec) -> int:
         asyncio.run(_follow(client, job))
     except KeyboardInterrupt:
         client.stop_job(job)
-        console.print(f"job {job} was told to stop", markup=False)
+        console.print(f"job {job} was asked to stop", markup=False)
         return _INTERRUPTED
     except RuntimeError as error:  # Ray's word for a connection that broke
         raise PipelineError(
             f"the connection to {spec.address} broke while job {job} ran: {error}. It may still "
             f"run: ray job logs --address {spec.address} {job}"
         ) from error
-    kept = _keep(client.get_job_logs(job), spec.out)
-    for path in kept:
+    written = _keep(client.get_job_logs(job), spec.out)
+    for path in written:
         console.print(f"fetched: {path}", markup=False)
     return _exit_code(client.get_job_info(job))
 
@@ -77,10 +77,10 @@ def _words(command: str) -> list[str]:
 
 
 def _check_verb(words: list[str]) -> None:
-    """Refuse what is no verb, or makes no sense elsewhere.
+    """Refuse a word that is not a verb, and a verb that only makes sense on this machine.
 
     Raises:
-        BadRequest: naming the verbs.
+        BadRequest: names the verbs.
     """
     named = 2 if words and words[0] in GROUPS else 1
     verb = " ".join(words[:named])
@@ -93,7 +93,7 @@ def _project(spec: SubmitSpec) -> Path:
     """Return the folder of code to send.
 
     Raises:
-        BadRequest: it is not this project's.
+        BadRequest: the folder is not a checkout of this project.
     """
     folder = (spec.project or Path(__file__).resolve().parents[1]).resolve()
     if not all((folder / name).exists() for name in ("pyproject.toml", "jobs/cli.py")):
@@ -108,7 +108,7 @@ def _connected(address: str) -> "JobSubmissionClient":
     """Return the job server's client; Ray takes its token from the environment.
 
     Raises:
-        PipelineError: nobody answers, or not to us.
+        PipelineError: no server answers, or it refuses the token.
     """
     parts = urlsplit(address)
     has_token = any(os.environ.get(name) for name in _TOKENS)
@@ -127,12 +127,12 @@ def _connected(address: str) -> "JobSubmissionClient":
         if name.startswith("ray."):  # each file that is packed is a line of its log
             logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        with _address_as_asked():
+        with _only_this_address():
             return JobSubmissionClient(address.rstrip("/"))
     except (ConnectionError, RuntimeError, AuthenticationError) as error:
         raise PipelineError(
-            f"no Ray job server answers at {address}: {error}. Is it up, does the tunnel stand, "
-            "and is RAY_AUTH_TOKEN set where it wants one?"
+            f"no Ray job server answers at {address}: {error}. Is it up, is the tunnel open, "
+            "and is RAY_AUTH_TOKEN set where it needs one?"
         ) from error
 
 
@@ -144,36 +144,36 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _address_as_asked() -> Iterator[None]:
-    """Keep Ray from taking another address out of the environment than the one that was asked."""
-    held = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
+def _only_this_address() -> Iterator[None]:
+    """Hide the addresses in the environment, which Ray would take before the one it is given."""
+    others = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(held)
+        os.environ.update(others)
 
 
 async def _follow(client: "JobSubmissionClient", job: str) -> None:
-    """Show what the job prints, its documents left out."""
-    held, is_inside = "", False
+    """Show the job's output, without its documents."""
+    line_begun, is_inside = "", False
     async for chunk in client.tail_job_logs(job):
-        held += chunk
-        *lines, held = held.split("\n")
+        line_begun += chunk
+        *lines, line_begun = line_begun.split("\n")
         for line in lines:
             is_inside = line.startswith(BEGIN) or (is_inside and line != END)
             if not is_inside and line != END:
                 console.print(line, markup=False)
-    if held and not is_inside and held != END:
-        console.print(held, markup=False)
+    if line_begun and not is_inside and line_begun != END:
+        console.print(line_begun, markup=False)
 
 
 def _keep(logs: str, out: Path) -> list[Path]:
     """Write the documents that the job printed.
 
     Raises:
-        PipelineError: one of them is not what it should be.
+        PipelineError: a document has a name that is not a file name, or is not a record.
     """
-    kept = []
+    written = []
     for name, text in documents_in(logs).items():
         if Path(name).name != name or name.startswith("."):
             raise PipelineError(f"the job printed a document named {name!r}, which is no file name")
@@ -184,14 +184,14 @@ def _keep(logs: str, out: Path) -> list[Path]:
             except ValueError as error:
                 raise PipelineError(f"the job's {name} is not a record: {error}") from error
         put_file(out / name, text)
-        kept.append(out / name)
-    return kept
+        written.append(out / name)
+    return written
 
 
 def _exit_code(details: Any) -> int:  # noqa: ANN401 - Ray's JobDetails
     """Return the job's own exit code, or 1 where it ended without one."""
     if details.status == "SUCCEEDED":
         return 0
-    told = (details.message or "").partition("\n")[0]  # its logs follow, which were shown
-    console.print(f"the job ended as {details.status}: {told}", markup=False)
+    message = (details.message or "").partition("\n")[0]  # its logs follow, which were shown
+    console.print(f"the job ended as {details.status}: {message}", markup=False)
     return details.driver_exit_code or _FAILED

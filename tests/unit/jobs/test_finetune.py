@@ -64,8 +64,11 @@ def test_the_table_says_which_task_held_and_which_was_not_judged(capsys):
     ("tasks", "words"),
     [
         ((task("ctr", ROSE, ratio=None),), "rows are taken as independent"),
-        ((task("ctr", ROSE, judged=False, reason="few"),), "No task of any kernel has gate rows"),
-        ((), "No task of any kernel has gate rows"),
+        (
+            (task("ctr", ROSE, judged=False, reason="few"),),
+            "No task of any kernel has enough gate rows",
+        ),
+        ((), "No task of any kernel has enough gate rows"),
     ],
     ids=["no user", "nothing judged", "diverged"],
 )

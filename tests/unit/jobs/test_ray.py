@@ -174,7 +174,7 @@ def test_workers_that_end_without_a_word_leave_what_ray_says_of_them(tmp_path, m
         raise WorkerGroupError("a worker died of signal 9", {})
 
     monkeypatch.setattr(ThreadTrainer, "fit", fit)
-    with pytest.raises(PipelineError, match="a worker ended without a word"):
+    with pytest.raises(PipelineError, match="a worker ended without an error"):
         run(tmp_path, lambda *_: {})
     kept = json.loads((tmp_path / "worker-any.error.json").read_text())
     assert "signal 9" in kept["traceback"]
