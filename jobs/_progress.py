@@ -123,7 +123,7 @@ class WorkersBar:
         """Prepare a bar for workers that are being started.
 
         Args:
-            title: what the workers do: `pretrain`.
+            title: work of the workers, in a word: `pretrain`.
         """
         self.title = title
         columns = (

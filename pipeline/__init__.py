@@ -1,1 +1,1 @@
-"""The library: a row's way from Parquet to a published kernel. It never imports ray."""
+"""The library: from Parquet rows to published kernels. It never imports Ray."""

@@ -45,7 +45,7 @@ def check_log(
         catalog: TOML file of the catalogue, or the name of a shipped one.
         data_root: folder or URI under which the log lies.
         report: gets the events of the check.
-        settings: of `iak check`.
+        settings: further settings of `iak check`.
 
     Raises:
         BadRequest: there is no such log or catalogue, or a setting is unknown.
@@ -83,7 +83,7 @@ def pretrain(
         run_dir: the run folder; an interrupted run in it is resumed.
         launcher: starts the workers; None runs one worker in this process.
         report: gets the events of the run.
-        settings: of `iak pretrain`.
+        settings: further settings of `iak pretrain`.
 
     Raises:
         AlreadyFinished: the folder holds this very run, finished.
@@ -121,7 +121,7 @@ def tune_night(
         run_dir: the run folder; an interrupted run in it is resumed.
         launcher: starts the workers; None runs one worker in this process.
         report: gets the events of the run.
-        settings: of `iak finetune`.
+        settings: further settings of `iak finetune`.
 
     Raises:
         AlreadyFinished: the folder holds this very run, finished.
@@ -161,7 +161,7 @@ def evaluate(
         run_dir: the run folder; predictions and metrics lie there afterwards.
         launcher: starts the workers; None runs one worker in this process.
         report: gets the events of the run.
-        settings: of `iak evaluate`.
+        settings: further settings of `iak evaluate`.
 
     Raises:
         AlreadyFinished: the folder holds this very run, finished.

@@ -33,7 +33,7 @@ def total(values: Tensor, worker: Worker) -> Tensor:
     """Return the sum over workers, on the device of `values`; a collective call.
 
     Args:
-        values: of one shape and type on every worker; they are not changed.
+        values: tensors, of the same shape and type on every worker. They are not changed.
         worker: this process.
     """
     if worker.world == 1:

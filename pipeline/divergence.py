@@ -18,7 +18,7 @@ def refuse_diverged(loss: float, *, where: str, rates: Mapping[str, float]) -> N
 
     Args:
         loss: summed over all workers, so that all of them stop at the same step.
-        where: which loss it is, and when: `the training loss at step 3 of 100`.
+        where: name and time of the loss: `the training loss at step 3 of 100`.
         rates: setting -> learning rate as the user set it. The message advises to lower the first
             one first.
 
@@ -40,7 +40,7 @@ def first_broken(losses: Sequence[float], worker: Worker) -> int:
     """Return the first step whose loss is not finite on some worker; a collective call.
 
     Args:
-        losses: of this worker, one per step; every worker has as many.
+        losses: losses of this worker, one per step; every worker has as many.
         worker: this process.
 
     Returns:
@@ -56,8 +56,8 @@ def broken_names(losses_K: Tensor, wanted_K: Tensor, names: Sequence[str]) -> st
 
     Args:
         losses_K: loss of each slot.
-        wanted_K: which slots to look at.
-        names: of all slots.
+        wanted_K: True for each slot that is looked at.
+        names: names of all slots.
     """
     slots = torch.nonzero(~losses_K.isfinite() & wanted_K).flatten().tolist()
     shown = ", ".join(names[slot] for slot in slots[:_SHOWN])

@@ -31,7 +31,7 @@ def put_file(path: Path, content: bytes | str) -> None:
     """Replace a file's content at once.
 
     Args:
-        path: of the file; its folder exists.
+        path: path of the file; its folder exists.
         content: bytes, or text that is written as UTF-8.
     """
     with putting_file(path) as part:
@@ -45,7 +45,7 @@ def putting_file(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
     Nothing changes when the block raises, or when it writes nothing.
 
     Args:
-        path: of the file; its folder exists.
+        path: path of the file; its folder exists.
         is_durable: wait for the disk. Without, a machine that stops may leave an empty file: for
             what is verified when it is read and made again where it is damaged.
     """
@@ -67,7 +67,7 @@ def put_new_file(path: Path, content: bytes) -> None:
     """Write a file under a name that must still be free: of several writers one wins.
 
     Args:
-        path: of the file; its folder exists.
+        path: path of the file; its folder exists.
         content: its bytes.
 
     Raises:
@@ -95,7 +95,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Give a file that nobody changes any more a second name, or copy it where that cannot be.
 
     Args:
-        source: of the file.
+        source: path of the file.
         target: a name that is free, in a folder that readers do not know yet.
     """
     try:
@@ -168,7 +168,7 @@ def remove_parts(path: Path) -> None:
     """Remove what processes that died left while they wrote `path`.
 
     Args:
-        path: of a file or folder whose only writer is the caller.
+        path: path of a file or folder whose only writer is the caller.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
         if left.is_dir():
@@ -182,7 +182,7 @@ def not_permitted(path: Path, error: PermissionError) -> NotPermitted:
 
     Args:
         path: the file or folder that was asked for.
-        error: what the system answered.
+        error: error of the system.
     """
     return NotPermitted(
         f"{path}: {error.strerror or error}. It belongs to {_owner_of(path)}, this process runs as "

@@ -30,8 +30,8 @@ def current_document(
     """Return `document` in its current format.
 
     Args:
-        document: as it was read; its `format` is a whole number, absent before the rule.
-        kind: what it is, for the message: `run record`, `bundle manifest`.
+        document: the document as JSON values. Its `format` is a whole number, absent in the oldest.
+        kind: kind of document, for the message: `run record`, `bundle manifest`.
         current: the number this version writes.
         where: the file it was read from.
         mend: the command or step that makes a current one, as a sentence without its full stop.
@@ -67,9 +67,9 @@ def first_format(model: type[M], document: object, *, kind: str, where: Path, me
     """Return a document of a kind that has known one format only, numbered or not.
 
     Args:
-        model: what it is validated as.
-        document: as it was read.
-        kind: what it is, for messages.
+        model: class that the document is validated as.
+        document: the document as JSON values.
+        kind: kind of document, for messages.
         where: the file it was read from.
         mend: the command or step that makes a current one.
 

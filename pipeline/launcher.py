@@ -65,7 +65,7 @@ class Launcher(Protocol):
             function: a worker's part.
             work: its argument, the same for every worker; it must pickle.
             report: gets every event of worker 0, between `WorkersStarted` and `WorkersEnded`.
-            title: what the events call it.
+            title: name of the work in events.
             run_dir: folder that all workers see; worker 0 appends its events to `progress.jsonl`.
             workers: number of workers, at least 1.
             device: `auto`, `cpu` or `cuda`.

@@ -114,7 +114,7 @@ def process_group(
     Args:
         rank: this process, 0 <= rank < world.
         world: number of processes.
-        init_method: where the ranks meet, `file://...`, `tcp://...` or `env://` (torchrun);
+        init_method: address at which ranks meet, `file://...`, `tcp://...` or `env://` (torchrun);
             without it a world of one meets itself in a fresh temporary file.
         backend: gloo or nccl; by default nccl where there is CUDA.
         threads: torch threads of this process; 1 where workers share cores.
@@ -217,7 +217,7 @@ def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
     open for them, and they with `env://`, listens on every interface.
 
     Args:
-        module: of this project.
+        module: module of this project.
         words: its arguments.
         world: number of processes.
 

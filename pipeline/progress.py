@@ -36,7 +36,7 @@ def worker_report(path: Path, rank: int) -> Report:
 
     Args:
         path: the progress file, in a folder that exists.
-        rank: of the worker.
+        rank: rank of the worker.
     """
     return line_writer(path) if rank == 0 else silent
 

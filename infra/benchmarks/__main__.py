@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> int:
     """Run what the first word names.
 
     Args:
-        words: as they follow `python -m infra.benchmarks`.
+        words: the words after `python -m infra.benchmarks`.
 
     Returns:
         Exit code: 0 ok, 1 a target is missed and `check_targets` is set, 2 bad request.

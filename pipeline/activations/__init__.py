@@ -1,1 +1,1 @@
-"""What the base makes of rows: standardised, buffered for a run, cached on disk."""
+"""The frozen base's output for rows: standardised, buffered for a run, cached on disk."""

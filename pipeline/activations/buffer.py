@@ -1,4 +1,4 @@
-"""What kernels read of a row: the frozen base's output, standardised, computed at its first use.
+"""Compute what kernels read of a row, the frozen base's standardised output, at its first use.
 
 A row is stored as a = standardise([h ; x]), from which h is computed back. All workers look rows up
 in the base together: a block of rows at the first step that uses one of them. `ActivationBuffer`
@@ -43,7 +43,7 @@ class Activations(Protocol):
         """Return what kernels read of these rows; a collective call.
 
         Args:
-            index_B: which of this worker's rows, in any order.
+            index_B: indices of this worker's rows, in any order.
         """
         ...
 
@@ -107,7 +107,7 @@ class ChosenRows:
 
     whole: Activations
     index_n: Tensor
-    """Which row of the whole each one is."""
+    """Index of each chosen row among all rows."""
 
     def of(self, index_B: Tensor) -> Read:
         """Return what kernels read of some of the chosen rows; a collective call."""
@@ -123,7 +123,7 @@ class MissingBlock:
     rows: pa.Table
     """The r rows to compute, encoded, in order."""
     index_r: Tensor | None = None
-    """Which row of the buffer each of them is; None where they are the whole block."""
+    """Index of each of them in the buffer; None where they are the whole block."""
     keys: FeatureKeys | None = None
     """Keys of the whole block's rows; None where the cache does not store them."""
 
@@ -227,7 +227,7 @@ class ActivationBuffer:
             self.base.look_up(features.no_rows(self.base.catalog))
 
     def _pieces(self, index: int) -> Iterator[tuple[int, int, pa.Table]]:
-        """Yield what goes through the base at a time: the block's number, first row, and rows."""
+        """Yield the rows that go through the base at a time: block number, first row, rows."""
         block = self.missing[index]
         assert block is not None
         for start in range(0, len(block.rows), LOOK_UP_ROWS):
@@ -244,7 +244,7 @@ def memory_for(
         width: A.
         dtype: type in which they are stored.
         spill: folder on a local disk for the file; None for the device's memory.
-        device: where the base computes.
+        device: device on which the base computes.
 
     Raises:
         DoesNotFit: the disk is too full, or no folder can be written.

@@ -75,7 +75,7 @@ class Store:
         """Use `folder`, which is created when something is written.
 
         Args:
-            folder: of the cache.
+            folder: folder of the cache.
             run: name of the run, the same when it is resumed. A run does not look for single rows
                 in entries that it wrote itself. A resumed attempt would read rows there that the
                 first attempt computed in another block, where a matrix product rounds differently.
@@ -89,8 +89,8 @@ class Store:
         """Copy the activations of a block of rows into `a_BA`; return False where it is absent.
 
         Args:
-            scope: what activations depend on besides the rows, as a key.
-            keys: of the rows' features, B x 2.
+            scope: key of everything that activations depend on besides the rows.
+            keys: keys of the rows' features, B x 2.
             a_BA: memory for them. An entry of another type or width counts as absent.
         """
         entry = self._read(self._path_of_block(scope, keys))
@@ -110,8 +110,8 @@ class Store:
         """Look for single rows in all blocks of a scope, one block after another.
 
         Args:
-            scope: what activations depend on besides the rows, as a key.
-            keys: of the rows' features, n x 2.
+            scope: key of everything that activations depend on besides the rows.
+            keys: keys of the rows' features, n x 2.
 
         Yields:
             Indices among the n rows, and the activations of these rows. A row comes once.
@@ -147,8 +147,8 @@ class Store:
         """Store a block of rows, in the background.
 
         Args:
-            scope: what activations depend on besides the rows, as a key.
-            keys: of the rows' features, B x 2.
+            scope: key of everything that activations depend on besides the rows.
+            keys: keys of the rows' features, B x 2.
             a_BA: their activations, which must not change until `close`.
             computed: rows among them that the base computed now.
         """
@@ -180,7 +180,7 @@ class Store:
         """Store rows without features, in the background.
 
         Args:
-            key: what the rows depend on.
+            key: key of everything that the rows depend on.
             rows: identity, labels, domains and user.
             contract: quarantined rows by reason, of the piece they were read from.
         """
@@ -221,7 +221,7 @@ class Store:
         """Remove what was not used for longest, until the rest fits the budget.
 
         Args:
-            budget_bytes: of the whole folder.
+            budget_bytes: bytes that the whole folder may take.
         """
         entries = []
         for path in self._all_files():
@@ -376,7 +376,7 @@ class _Wanted:
         """Return the wanted rows that a block has, and at which of its rows; then drop them.
 
         Args:
-            keys: of the block's rows, B x 2.
+            keys: keys of the block's rows, B x 2.
 
         Returns:
             Indices among the n rows, and for each the index of its row in the block.

@@ -1,4 +1,4 @@
-"""Compute what the frozen base makes of a batch: h and x."""
+"""Compute the frozen base's output for a batch: h and x."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from iak.pipeline.sharding.shard import unwrap
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LOOK_UP_ROWS = 8192
-"""Rows through the base at a time."""
+"""Rows that go through the base at a time."""
 
 
 def represent(model: nn.Module, batch: Batch, products: torch.dtype) -> Representation:

@@ -1,9 +1,9 @@
-"""The rows of a split as tuning needs them: labels, domains, identities, and activations.
+"""Prepare a split's rows for tuning: labels, domains, identities, and activations.
 
 A worker's share of the log comes in pieces (reader.py). The cache stores two things of a piece:
 
-- what is known without the base (labels, domains, identities, keys of the features), under the
-  file's fingerprint. A night then opens only files that are new;
+- labels, domains, identities and keys of the features, under the file's fingerprint. They are known
+  without the base. A night then opens only files that are new.
 - the activations, in chunks of rows, under the keys of their features. They are found again
   although labels, files, row groups, splits, windows or the number of workers have changed.
 
@@ -103,10 +103,10 @@ class RowSource:
     contract: Counter[str]
     """Counts quarantined rows by reason, as they are read."""
     schema_hash: str = ""
-    """Of the encoding under which rows are read."""
+    """Digest of the encoding under which rows are read."""
 
     def read(self) -> SplitRows:
-        """Return what is known of every row, and the features of pieces that the cache lacks."""
+        """Return rows without activations, with features of pieces that the cache lacks."""
         pieces: list[ReadPiece] = []
         tables: list[pa.Table] = []
         first = 0
@@ -128,7 +128,7 @@ class RowSource:
         return self.reader.encoded(piece.piece) if piece.features is None else piece.features
 
     def _known(self, piece: Piece) -> tuple[pa.Table, pa.RecordBatch | None]:
-        """Return what is known of a piece's rows, and their features unless the cache knew them."""
+        """Return labels and identities of a piece's rows, and their features if they were read."""
         key = self._rows_key(piece)
         stored = self.store.read_rows(key) if self.store else None
         if stored is not None:
@@ -143,7 +143,7 @@ class RowSource:
         return known, batch
 
     def _known_columns(self, batch: pa.RecordBatch) -> pa.Table:
-        """Return what is known of rows without the base, with keys of features for the cache."""
+        """Return labels, domains, identities and users, with keys of features for the cache."""
         names = [n for n in batch.schema.names if not n.startswith(("f.", "n."))]
         known = pa.Table.from_batches([batch]).select(names)
         if self.store is not None:
@@ -188,10 +188,10 @@ def activations_of(
     """Return the rows' activations: from the cache now, the others when they are first used.
 
     Args:
-        rows: of one split. Their features are released, so that memory need not hold both.
-        source: where they were read from.
-        base: computes what is missing.
-        key: what the activations depend on besides the rows' features.
+        rows: rows of one split. Their features are released, so that memory need not hold both.
+        source: source of these rows.
+        base: computes the missing activations.
+        key: everything that activations depend on besides the rows' features.
         dtype: type in which they are stored.
         spill: folder for a file of them; None for memory.
         worker: this process.
@@ -246,10 +246,10 @@ def recomputed(
     """Return the rows' activations, looked up in the base at each use.
 
     Args:
-        rows: of one split.
-        source: where they were read from.
-        base: computes them.
-        dtype: type to which they are rounded, as if they were stored.
+        rows: rows of one split.
+        source: source of these rows.
+        base: computes their activations.
+        dtype: type to which activations are rounded, as if they were stored.
     """
     parts = [source.features_of(piece) for piece in rows.pieces]
     return Recomputed(base=base, rows=joined(parts, source.reader.catalog), dtype=dtype)
@@ -262,8 +262,8 @@ def tuning_rows(
 
     Args:
         known: identity, labels, domains and user.
-        activations: of the same rows.
-        catalog: the log's.
+        activations: activations of the same rows.
+        catalog: catalogue of the log.
         names: domain names of each level, in slot order.
     """
     labels_nT, mask_nT = labels_of(known, catalog)
@@ -284,7 +284,7 @@ def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np
 
     Args:
         rows: with the column `l.LEVEL`, a dictionary of domain names.
-        level: which column.
+        level: level whose column is read.
         names: domain names in slot order.
     """
     column = rows.column(f"l.{level}").combine_chunks()
@@ -305,7 +305,7 @@ class _Chunk:
     first: int
     stop: int
     keys: FeatureKeys | None
-    """Of their features; None without a cache."""
+    """Keys of their features; None without a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ class _CachedSplit:
     rows: SplitRows
     store: Store | None
     scope: str
-    """What they depend on besides the rows' features, as a key."""
+    """Key of everything that activations depend on besides the rows' features."""
 
     def lacking_chunks(self, read: ReadPiece, a_nA: Tensor) -> list[_Chunk]:
         """Read a piece's chunks into memory, and return those that the cache does not store."""
@@ -331,7 +331,7 @@ class _CachedSplit:
         """Read single rows of chunks into memory, and return which of all rows are present now.
 
         Args:
-            chunks: which the cache does not store as they are.
+            chunks: chunks that the cache does not store as they are.
             a_nA: memory for all rows.
         """
         is_present_n = np.zeros(len(self.rows), np.bool_)

@@ -1,4 +1,4 @@
-"""Standardise what the frozen base makes of rows: an encoder reads a = standardise([h ; x]).
+"""Standardise the frozen base's output for rows: an encoder reads a = standardise([h ; x]).
 
 Shapes: n rows of this worker, B of them, H base units, X embedding units, A = H + X units that the
 encoder reads (H where it reads h alone), N principal components of x.
@@ -23,7 +23,7 @@ from iak.schemas.log import Catalog
 
 
 class Read(NamedTuple):
-    """What a kernel reads of B rows."""
+    """The inputs of a kernel for B rows."""
 
     h_BH: Tensor
     """The base's representation, which the towers read."""
@@ -108,7 +108,7 @@ def fit_standardizer(
     Args:
         model: the frozen base.
         sample: this worker's encoded rows, possibly none.
-        catalog: the log's.
+        catalog: catalogue of the log.
         reads_x: whether kernels read x beside h.
         narrow: principal components that x is narrowed to. 0, or as many as x has units, leaves x
             as it is.
@@ -153,8 +153,8 @@ def _components(covariance_XX: Tensor, narrow: int, worker: Worker) -> Tensor:
     A collective call: every worker gets worker 0's map.
 
     Args:
-        covariance_XX: of standardised x.
-        narrow: N, how many components; one without variance stays zero.
+        covariance_XX: covariance of standardised x.
+        narrow: N, the number of components. One without variance stays zero.
         worker: this process.
     """
     units = len(covariance_XX)

@@ -1,1 +1,1 @@
-"""The frozen recommender's life: pre-trained, checkpointed, published, opened."""
+"""The base, from training to work: pre-trained, checkpointed, published, opened, frozen."""

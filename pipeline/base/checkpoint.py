@@ -67,7 +67,7 @@ def save(
     """Write a checkpoint; a collective call.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: folder of the run's checkpoints.
         step: steps that are done; it names the checkpoint.
         model: sharded, its tables trained.
         adam: the dense optimiser's tensors, the same on every worker.
@@ -194,7 +194,7 @@ def load(
     """Fill the model and the optimisers in place from one checkpoint; a collective call.
 
     Args:
-        folder: of the checkpoint.
+        folder: folder of the checkpoint.
         model: sharded, its tables trained.
         adam: the dense optimiser's tensors.
         worker: this process.

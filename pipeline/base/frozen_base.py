@@ -1,10 +1,10 @@
-"""The front door of a base at work: published files in, a frozen model on every worker out.
+"""Load a published base with frozen weights: the one entry for every job that uses a base.
 
     published = open_base(folder)
     base = FrozenBase.load(published, tables, placement, worker)
     base.model.represent(batch.ids, batch.numeric_BN)
 
-Nothing trains behind this door. `FrozenBase.digest` proves that nothing changed.
+`FrozenBase.digest` before and after a job proves that nothing changed.
 """
 
 import logging
@@ -37,8 +37,8 @@ class FrozenBase:
 
     published: PublishedBase
     model: Recommender
-    """In evaluation mode, without gradients. Its `represent` and `forward` are collective calls
-    where tables are sharded."""
+    """The model in evaluation mode, without gradients. Its `represent` and `forward` are collective
+    calls where tables are sharded."""
     worker: Worker
 
     @classmethod
@@ -56,7 +56,7 @@ class FrozenBase:
         Args:
             published: the base, from `open_base`.
             tables: the precision of the tables, what it may cost, and whether they are mapped.
-            placement: where the tables lie. Mapped tables lie whole on every machine instead.
+            placement: placement of the tables. Mapped tables lie whole on every machine instead.
             worker: this process; a process group is up where there are several.
             map_folder: folder for mapped tables, on a disk of this machine; beside the base when
                 absent.
@@ -84,13 +84,13 @@ class FrozenBase:
 
     @property
     def tables(self) -> FrozenTables:
-        """This worker's part of the tables."""
+        """Return this worker's part of the tables."""
         assert isinstance(self.model.tables, FrozenTables)
         return self.model.tables
 
     @property
     def heads(self) -> Heads:
-        """The towers of all tasks."""
+        """Return the towers of all tasks."""
         return self.model.heads
 
     def digest(self) -> Digest:

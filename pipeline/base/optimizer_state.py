@@ -1,4 +1,4 @@
-"""The optimisers' state, stored beside a published base so that training can continue it.
+"""Store the optimisers' state beside a published base, so that training can continue it.
 
     optimizer/momentum/<table>/r<row>-c<band>.safetensors   row-wise Adagrad: one float per row
     optimizer/adam.safetensors                              Adam's moments of trunk and towers
@@ -40,7 +40,7 @@ def write_state(
     Args:
         model: sharded, its tables trained.
         adam: the dense optimiser's tensors, the same on every worker.
-        directory: of the base that is being written.
+        directory: folder of the base that is being written.
         worker: this process.
 
     Returns:
@@ -70,8 +70,8 @@ def read_state(
     Args:
         model: sharded, its tables trained.
         adam: this run's tensors of the dense optimiser. They are overwritten in place.
-        directory: of the base.
-        entries: what `write_state` returned, on every rank.
+        directory: folder of the base.
+        entries: the entries that `write_state` returned, the same on every rank.
         worker: this process.
         sizes_before: rows and width of each of the base's tables; the model's own when absent.
         growth: the origins of grown tables and of moved inputs.

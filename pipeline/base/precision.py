@@ -1,4 +1,4 @@
-"""The cost of low precision: measured when a base is published, checked before it is used.
+"""Measure the cost of low precision when a base is published, and check it before it is used.
 
 Every precision is measured with all tables in it, on the base's own validation rows. A base whose
 tables differ in precision must pass the check for each of them.
@@ -50,7 +50,7 @@ def measure(
     Args:
         base_in: returns the base with all its tables in a precision.
         rows: this worker's validation rows.
-        tasks: what the base predicts.
+        tasks: tasks that the base predicts.
         titles: the tasks' names in the result.
         batch_rows: rows that this worker predicts at a time.
         worker: this process.
@@ -93,14 +93,14 @@ def check(manifest: BaseManifest, tables: FrozenTablesSpec) -> list[str]:
     log-loss, in nats per row.
 
     Args:
-        manifest: of the base, with its measured precisions.
+        manifest: manifest of the base, with its measured precisions.
         tables: precisions that are wanted, and their tolerance.
 
     Returns:
         A sentence for each task that could not be checked.
 
     Raises:
-        BadRequest: with the numbers.
+        BadRequest: a precision costs too much, or was not measured; the message has the numbers.
     """
     used = set(precisions_of(manifest, tables).values()) - {"fp32"}
     if tables.tolerance >= ANYTHING or not used:

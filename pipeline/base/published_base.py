@@ -58,8 +58,8 @@ def task_shapes(
     """Return the catalogue's tasks for the loss, in order.
 
     Args:
-        catalog: of the log.
-        weights: task -> weight of its loss, where it shall differ from the catalogue's.
+        catalog: catalogue of the log.
+        weights: task -> weight of its loss, where it differs from the catalogue's.
     """
     titles = [t.title for t in catalog.tasks]
     click = next((t.title for t in catalog.tasks if t.kind == "click"), None)
@@ -79,9 +79,9 @@ def table_shapes(catalog: Catalog, encoding: Encoding, *, width: int) -> tuple[T
     """Return every table with its rows, width and the features that read it.
 
     Args:
-        catalog: of the log.
-        encoding: of the log's ids, from which open numbers of rows follow.
-        width: of tables for which the catalogue states none.
+        catalog: catalogue of the log.
+        encoding: encoding of the log's ids, which decides the rows of tables with a vocabulary.
+        width: width of tables for which the catalogue states none.
     """
     rows = encoding.table_rows(catalog)
     return tuple(
@@ -107,9 +107,9 @@ def build_model(
 
     Args:
         catalog: features, tables and tasks.
-        encoding: of the log's ids.
-        spec: its size.
-        seed: of all first values.
+        encoding: encoding of the log's ids.
+        spec: sizes of the model.
+        seed: seed of all first values.
         with_twins: for training with weight decay on a CPU (see tables.TWIN).
 
     Raises:
@@ -178,9 +178,9 @@ def contents(
     """Return the fields of a base's manifest that describe its files.
 
     Args:
-        catalog: of the log that it was trained on.
-        encoding: of that log's ids and numbers.
-        model: its size.
+        catalog: catalogue of the log that the base was trained on.
+        encoding: encoding of that log's ids and numbers.
+        model: sizes of the base.
         weights: the document that training wrote beside the weights: files and digest.
     """
     shapes = table_shapes(catalog, encoding, width=model.width)
@@ -200,8 +200,8 @@ def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
     """Write the manifest of a base whose files are complete, with its fingerprint.
 
     Args:
-        folder: of the base.
-        document: all fields of the manifest but the fingerprint.
+        folder: folder of the base.
+        document: all fields of the manifest except the fingerprint.
     """
     unnamed = BaseManifest.model_validate({**document, "fingerprint": "0" * 64})
     name = fingerprint_of(unnamed.model_dump(mode="json"))
@@ -233,7 +233,10 @@ def open_base(path: Path) -> PublishedBase:
         catalog = Catalog.model_validate(manifest.catalog)
         model = ModelSpec.model_validate(manifest.spec["model"])
     except ValueError as error:  # an older version accepted what this one refuses
-        raise BadRequest(f"{folder / MANIFEST} holds what is refused by now: {error}") from error
+        raise BadRequest(
+            f"{folder / MANIFEST} has a setting that this version refuses: {error}. Use the "
+            "version that published the base, or publish it again"
+        ) from error
     encoding = vocabulary.load(folder / ENCODING)
     schema = vocabulary.schema_hash(catalog, encoding)
     if schema != manifest.schema_hash:
@@ -313,7 +316,7 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
 
 
 def _meanings(catalog: Catalog) -> list[dict[str, Any]]:
-    """Return the meanings of all features, in order. Whether one is optional is no part of it."""
+    """Return the meanings of all features, in order, without whether they are optional."""
     return [meaning_of(feature) for feature in catalog.features]
 
 
@@ -351,9 +354,9 @@ def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
     """Return the layout of x: every feature that reads a table, then every number.
 
     Args:
-        catalog: of the log.
-        encoding: of the log's ids.
-        width: of tables for which the catalogue states none.
+        catalog: catalogue of the log.
+        encoding: encoding of the log's ids.
+        width: width of tables for which the catalogue states none.
     """
     widths = {
         feature: shape.width
@@ -370,9 +373,9 @@ def growth_from(base: PublishedBase, catalog: Catalog, encoding: Encoding) -> Gr
     """Return the origins in the base of a model's rows and inputs.
 
     Args:
-        base: that is continued.
-        catalog: of the model.
-        encoding: of the model. Its size is the base's.
+        base: base that is continued.
+        catalog: catalogue of the model.
+        encoding: encoding of the model. The model's size is the base's.
     """
     width = base.model.width
     return Growth(
@@ -395,9 +398,9 @@ def check_loads(
     """Return a line for each difference between a base and the model that continues it.
 
     Args:
-        base: that is continued.
-        catalog: of the model.
-        encoding: of the model.
+        base: base that is continued.
+        catalog: catalogue of the model.
+        encoding: encoding of the model.
         allow: allowed differences, in the words of audit.py.
 
     Raises:

@@ -54,7 +54,7 @@ class Best:
         Args:
             heads: the towers now.
             losses_T: their validation losses.
-            step: how many steps they were trained.
+            step: number of steps that they were trained.
             patience: validations without improvement after which a tower is finished.
         """
         is_better_T = losses_T < self.losses_T

@@ -58,7 +58,7 @@ _REPORT_EVERY_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainWork:
-    """What every worker of a pre-training run gets."""
+    """The work of a pre-training run, the same for every worker."""
 
     view: LogView
     """The log as it was when the run began, cut into splits."""
@@ -119,7 +119,7 @@ class TrainState:
     is_over: bool = False
     """Whether patience is spent."""
     loaded: list[str] = field(default_factory=list)
-    """What was not loaded unchanged, from a base or a checkpoint, a line each."""
+    """A line for each part that was not loaded unchanged, from a base or a checkpoint."""
 
 
 class Pretraining:
@@ -239,7 +239,7 @@ class Pretraining:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the next step, from 0."""
+        """Return the epoch of the next step, from 0."""
         return self.state.step // self.steps_per_epoch
 
     def rest_of_epoch(self) -> Iterator[tuple[Batch, Cursor]]:
@@ -275,7 +275,7 @@ class Pretraining:
             The loss over all workers' rows.
         """
         work, state = self.work, self.state
-        # Dropout is a function of step and rank, so that a resumed run draws what it would have.
+        # Dropout is a function of step and rank, so that a resumed run draws the same masks.
         torch.manual_seed((work.seed << 32) + state.step * self.worker.world + self.worker.rank)
         table_lr, dense_lr = learning_rates(work.optim, state.step, self.steps)
         set_tables_lr(self.model, table_lr)
@@ -463,12 +463,12 @@ class Pretraining:
             )
         else:
             lines.append(
-                "weights only: the base brings no optimiser's state, so Adagrad and Adam start anew"
+                "weights only: the base has no optimiser's state, so Adagrad and Adam start anew"
             )
         self._note_loaded(lines)
 
     def _note_loaded(self, lines: Sequence[str]) -> None:
-        """Log, report and record what was not loaded unchanged."""
+        """Log, report and record the parts that were not loaded unchanged."""
         self.state.loaded += lines
         for line in lines if self.worker.rank == 0 else ():
             _log.warning("%s", line)
@@ -478,14 +478,14 @@ class Pretraining:
 def restored_state(
     metas: Sequence[Mapping[str, Any]], steps_per_epoch: int, worker: Worker
 ) -> tuple[TrainState, list[str]]:
-    """Restore this worker's state from what the workers wrote in a checkpoint.
+    """Restore this worker's state from the states in a checkpoint.
 
     A cursor is a position in one worker's share of the log. Another number of workers has other
     shares. They keep all that was learned, and start the epoch again that had begun.
 
     Args:
         metas: state of each worker that wrote the checkpoint, by rank.
-        steps_per_epoch: of this run.
+        steps_per_epoch: steps of an epoch of this run.
         worker: this process.
 
     Returns:
@@ -538,7 +538,7 @@ def learning_rates(optim: BaseOptimSpec, step: int, steps: int) -> tuple[float, 
     Args:
         optim: full rates, warm-up and decay.
         step: from 0.
-        steps: of the whole run. Warm-up takes at most a tenth of them.
+        steps: steps of the whole run. Warm-up takes at most a tenth of them.
     """
     warmup = min(optim.warmup_steps, steps // 10)
     share = min(1.0, (step + 1) / warmup) if warmup else 1.0

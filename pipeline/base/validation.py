@@ -1,4 +1,4 @@
-"""The base's quality on validation rows, task by task, while it is trained.
+"""Measure the base on validation rows, task by task, while it is trained.
 
 Shapes: B rows of a batch, N rows that are measured, T tasks.
 """
@@ -69,12 +69,12 @@ def validate(
     Args:
         model: sharded or not. It stays in evaluation mode afterwards.
         rows: this worker's validation rows.
-        tasks: what the model predicts.
+        tasks: tasks that the model predicts.
         batch_rows: rows that this worker predicts at a time.
         worker: this process.
 
     Returns:
-        The same on every worker.
+        The loss and the tasks' numbers, the same on every worker.
     """
     model.eval()
     sums = torch.zeros(2, len(tasks), dtype=torch.float64)

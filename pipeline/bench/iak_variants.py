@@ -63,7 +63,7 @@ def stage_of(ground: BenchSetup, stage: StageSpec, **changes: int) -> Stage:
 
     Args:
         ground: the bench's settings.
-        stage: of one level.
+        stage: stage of one level.
         changes: settings of the stage that the bench sets otherwise.
     """
     spec = ground.spec
@@ -233,7 +233,7 @@ class Slices:
         """Drive this tuner's matching phase; every kernel that has rows moves.
 
         Args:
-            tuner: of a stage without compression.
+            tuner: tuner of a stage without compression.
         """
         self.tuner = tuner
         self.passes = self.taken = 0
@@ -295,9 +295,9 @@ def slices_of(
 
     Args:
         ground: the bench's settings.
-        base_: what the kernels read through.
+        base_: base and standardisation of the kernels.
         rows: to tune on.
-        domains: in slot order.
+        domains: names of the domains, in slot order.
         worker: this process.
         twin: slices of the same kernels, which both then tune in the same memory.
         pooled: one kernel for all domains, in steps of the bench's rows.

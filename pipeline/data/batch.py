@@ -53,7 +53,7 @@ def to_batch(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Batch:
     """Return encoded rows as tensors.
 
     Args:
-        rows: as `features.encode` returns them, or such rows selected or joined.
+        rows: encoded rows from `features.encode`, also selected or joined ones.
         catalog: the log's catalogue; it names the features and tasks in their order.
     """
     if isinstance(rows, pa.Table) and len(parts := rows.to_batches()) == 1:

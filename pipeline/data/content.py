@@ -88,7 +88,7 @@ class FileContent:
 
         Args:
             handle: the open file.
-            path: of the file, for the message.
+            path: path of the file, for the message.
             group: index of the row group.
 
         Raises:
@@ -255,7 +255,7 @@ class KeptContents:
         """Use a SQLite file, which is created with the first entry.
 
         Args:
-            path: of the file; its folder exists. None stores nothing.
+            path: path of the file; its folder exists. None stores nothing.
         """
         self.path = path
         self.problem = ""

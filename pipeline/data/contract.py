@@ -123,7 +123,7 @@ def normalised(
     """Return columns of a file's rows in the few types that the code after this reads.
 
     Args:
-        rows: as the file has them.
+        rows: rows in the file's own types.
         columns: wanted names; one that the file lacks is null.
         catalog: says what kind each column is; None changes nothing but the spelling of a type.
 

@@ -32,7 +32,7 @@ def resolve(folder: TableFolder, version: int | None) -> TableSnapshot:
 
     Args:
         folder: the table's folder.
-        version: of the table; None for the newest.
+        version: version of the table; None for the newest.
 
     Raises:
         BadRequest: deltalake is not installed, or the table has no such version.
@@ -121,7 +121,7 @@ def _names(stored: pa.Schema, schema: Mapping[str, Mapping[str, Any]], mode: str
     Args:
         stored: the file's schema.
         schema: column of the table -> its metadata.
-        mode: how columns are mapped: `none`, `id` or `name`.
+        mode: mode of column mapping: `none`, `id` or `name`.
     """
     if mode == "none":
         return None

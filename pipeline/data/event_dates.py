@@ -96,7 +96,7 @@ def _rows_by_folder(
         catalog: its catalogue.
         key: the partition key.
         wanted: values whose files are counted.
-        version: of a table.
+        version: version of a table.
     """
     snapshot = logs.take_snapshot(
         uri,
@@ -249,7 +249,7 @@ def date_findings(
         days: the dates of the log.
         catalog: its catalogue.
         where: folder of the log.
-        as_of: what the job gives; None takes the catalogue's.
+        as_of: the job's setting; None takes the catalogue's.
     """
     column = catalog.log.date_key or catalog.log.event_time or "-"
     findings = days.findings(where, column)

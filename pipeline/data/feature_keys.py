@@ -36,7 +36,7 @@ def feature_keys(rows: pa.RecordBatch) -> FeatureKeys:
     The key depends on nothing else: not on the file, the row group, the order or the labels.
 
     Args:
-        rows: as `features.encode` returns them. Keys are comparable under one encoding alone.
+        rows: encoded rows. Keys are comparable only under one encoding.
     """
     names = [n for n in rows.schema.names if n.startswith(("f.", "n."))]
     keys = np.zeros((LANES, len(rows)), np.uint64)

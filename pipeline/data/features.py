@@ -101,7 +101,7 @@ def encode(
         rows: raw columns, partition keys included.
         identity: key of each row.
         catalog: the log's catalogue.
-        encoding: what was learned on the base's window.
+        encoding: encoding learned on the base's window.
         unlabelled: quarantined rows, which lose every label; None where there are none.
         unripe: task -> rows that lose its label, because it is not ripe or impossible.
     """
@@ -130,11 +130,11 @@ def encode_parts(
     """Return the encoded rows in several batches, each with contiguous ids.
 
     Args:
-        rows: as `encode` takes them, and so are the other arguments.
+        rows: rows and further arguments of `encode`.
         sizes: rows of each batch; their sum is the number of rows.
         identity: key of each row.
         catalog: the log's catalogue.
-        encoding: what was learned on the base's window.
+        encoding: encoding learned on the base's window.
         unlabelled: quarantined rows; None where there are none.
         unripe: task -> rows that lose its label.
     """
@@ -230,7 +230,7 @@ def _joined(keys: tuple[str, ...], coded: list[pa.DictionaryArray], numbers: Ids
     Args:
         keys: key of each column.
         coded: the columns.
-        numbers: of the combinations.
+        numbers: numbers of the combinations.
     """
     parts: list[Any] = []
     for key, column in zip(reversed(keys), reversed(coded), strict=True):
@@ -347,7 +347,7 @@ def _ids(
         rows: raw columns.
         ends: a 0, and then the row where each part ends, (P + 1,).
         catalog: the log's catalogue.
-        encoding: what was learned on the base's window.
+        encoding: encoding learned on the base's window.
     """
     tables = catalog.table_specs
     sources = [_source(feature, rows, tables, encoding) for feature in catalog.keyed]

@@ -91,7 +91,7 @@ class FileClassifier:
         Args:
             path: below the log's folder, or a URI.
             partition: values that all rows of the file have.
-            file: what the table's metadata says of it; None in a plain folder.
+            file: the table's metadata of the file; None in a plain folder.
         """
         try:
             size, footer = read_footer(*Snapshot(uri=self.uri, files=()).locate(path))

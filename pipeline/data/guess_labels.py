@@ -193,7 +193,7 @@ def guess_leaks(
 
     Args:
         rows: sampled rows.
-        labels: what may be leaked.
+        labels: labels that a column may leak.
         skipped: columns that no feature will read.
     """
     leaks: list[Guess] = []

@@ -196,7 +196,7 @@ def below(path: str, folder: TableFolder, *, root: str) -> str:
     """Return a file's path below the table's folder, or its URI where it lies elsewhere.
 
     Args:
-        path: of the file as the metadata have it, not escaped.
+        path: path of the file as the metadata have it, not escaped.
         folder: the table's folder as it is now.
         root: the table's folder as the metadata have it.
     """

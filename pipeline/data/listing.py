@@ -38,8 +38,8 @@ def list_files(
     A file that lies above the innermost partition folders has fewer values than there are keys.
 
     Args:
-        filesystem: of the log.
-        folder: where to start.
+        filesystem: file system of the log.
+        folder: folder in which listing starts.
         known: partition values of `folder` itself; empty for the log's folder.
         keys: all partition keys, outermost first.
         admits: called with the values known so far; a folder is not entered where it says False.
@@ -106,7 +106,7 @@ def without_repeats(
     order is kept.
 
     Args:
-        filesystem: of the log; only a local one has links.
+        filesystem: file system of the log; only a local one has links.
         root: the log's folder.
         files: listed files.
         paths: the path of each file that was kept before; those kept now are added.

@@ -45,7 +45,7 @@ def take_snapshot(
         partition_keys: hive keys, outermost first; empty for a flat folder.
         admits: called with the partition values known so far (outer keys first); False prunes.
         schema_problem: a file's schema -> why it must be quarantined, or None.
-        version: of a Delta table, or snapshot id of an Iceberg table; None for the newest.
+        version: version of a Delta table, or snapshot id of an Iceberg table; None for the newest.
 
     Raises:
         BadRequest: the folder does not exist, or a table lacks the version or a partition key.
@@ -260,7 +260,7 @@ def partition_values(
         uri: folder of the log.
         partition_keys: hive keys, outermost first.
         key: one of them.
-        version: of a table; None for the newest.
+        version: version of a table; None for the newest.
     """
     filesystem, root = open_folder(uri)
     if stores.kind_of(filesystem, root, uri) != pa.fs.FileType.Directory:

@@ -35,7 +35,7 @@ def normalised(
     """Return these columns of the rows in plain types; a column that is absent is null.
 
     Args:
-        rows: as a file has them.
+        rows: rows in the file's own types.
         columns: wanted names, in the order of the result.
         kinds: column -> the kind that the catalogue expects (see `contract.expected_kinds`). A
             column without an entry is read as a time, which changes nothing but its spelling.
@@ -82,8 +82,8 @@ def plain(values: pa.Array, kind: str) -> pa.Array:
     """Return the values in a plain type; values that have one come back as they are.
 
     Args:
-        values: of any Arrow type.
-        kind: what the catalogue expects of the column.
+        values: values of any Arrow type.
+        kind: kind of value that the catalogue expects in the column.
     """
     is_, actual = pa.types, values.type
     if is_.is_null(actual):

@@ -30,12 +30,12 @@ def notice(
     """Return a finding on the whole log.
 
     Args:
-        what: what is wrong, as part of a sentence.
+        what: the problem, as part of a sentence.
         column: the column that is concerned, `-` for none.
         count: rows that show it.
-        remedy: what to do about it.
+        remedy: the remedy, as a sentence.
         where: the log's folder, `-` where `what` names the position.
-        level: how bad it is.
+        level: severity of the problem.
     """
     return Finding(
         level=level,
@@ -62,7 +62,7 @@ def refusal(what: str, file: str, rows: int) -> Finding:
     """Return a finding of what would stop a job before it trains.
 
     Args:
-        what: what is wrong, as part of a sentence.
+        what: the problem, as part of a sentence.
         file: a file that shows it, or the log's folder.
         rows: rows that are concerned.
     """

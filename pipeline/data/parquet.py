@@ -45,7 +45,7 @@ def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:
 
     Args:
         snapshot: the files of the log.
-        split: whose rows to count.
+        split: split whose rows are counted.
         catalog: the log's catalogue.
     """
     groups: list[Group] = []
@@ -90,7 +90,7 @@ def read_piece(
 
     Args:
         selection: the selection that the piece belongs to.
-        piece: which rows to read.
+        piece: piece to read.
         catalog: the log's catalogue.
         truth: a planted log's truth, whose columns are then read beside the rows.
 

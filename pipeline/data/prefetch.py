@@ -16,7 +16,7 @@ def prefetch(items: Iterator[T], *, depth: int) -> Iterator[T]:
     whether it was exhausted, closed or broken by an error.
 
     Args:
-        items: what the thread iterates over.
+        items: items that the thread iterates over.
         depth: items that may wait in the queue, at least one.
     """
     ready: queue.Queue[tuple[bool, object]] = queue.Queue(maxsize=depth)

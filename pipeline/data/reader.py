@@ -81,7 +81,7 @@ class Reader:
         """Return what this worker reads if each day is shared out by itself.
 
         Args:
-            chunk_rows: as `pieces.pieces_by_day` takes it.
+            chunk_rows: rows of a chunk, for `pieces.pieces_by_day`.
         """
         return pieces.pieces_by_day(
             self.selection,
@@ -108,7 +108,7 @@ class Reader:
         """Yield batches of encoded rows in a reproducible random order.
 
         Args:
-            seed: of the shuffle.
+            seed: seed of the shuffle.
             epoch: number of the pass; each epoch has another order.
             batch_rows: rows of a batch; the last batch may have fewer.
             block_rows: at least how many rows are shuffled together, and held in memory.

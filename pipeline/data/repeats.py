@@ -124,9 +124,9 @@ def count_repeats(
     twice is often there twice in a row.
 
     Args:
-        selections: of one snapshot; a row group of several of them is read once, and whole.
+        selections: parts of one snapshot. A row group of several of them is read once, and whole.
         catalog: the log's catalogue.
-        rows: about how many to read, None for all.
+        rows: number of rows to read, rounded up to whole row groups; None for all.
 
     Returns:
         None where the log declares no row id.

@@ -226,7 +226,7 @@ def refuse_skipped(skipped: Skipped, *, max_share: float, where: str) -> None:
     """Refuse a log of which a window loses a whole day, or too great a share of its rows.
 
     Args:
-        skipped: what is lost.
+        skipped: files and rows that were skipped.
         max_share: largest share of a window's rows that may be lost, and of all rows that may have
             no event time.
         where: folder of the log.

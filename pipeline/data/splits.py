@@ -224,7 +224,7 @@ def seconds_of(
     Args:
         column: numbers in `unit`, or timestamps, which have a unit of their own, or dates, which
             stand for their midnight as a timestamp without a zone does.
-        unit: what numbers count.
+        unit: unit that the numbers count.
         time_zone: zone whose wall clock a timestamp without a zone shows. Of a wall time that a
             clock change repeats, the first instant is taken; of one that it skips, the first
             instant after. So the date of a wall time is always the date that it shows.

@@ -36,8 +36,8 @@ def kind_of(filesystem: pa.fs.FileSystem, path: str, uri: str) -> pa.fs.FileType
     """Return whether a path is a folder, a file or nothing.
 
     Args:
-        filesystem: of the path.
-        path: as the file system has it.
+        filesystem: file system of the path.
+        path: path in the file system's own form.
         uri: the same as the user gave it, for the message.
 
     Raises:

@@ -91,7 +91,7 @@ def count_unseen(
     Args:
         selection: the rows to sample from, spread over its row groups.
         catalog: the log's catalogue.
-        encoding: what a base learned; an id that is not in its vocabularies is unseen.
+        encoding: encoding of a base. An id that is not in its vocabularies is unseen.
         rows: about how many rows to read.
 
     Raises:

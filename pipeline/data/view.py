@@ -138,7 +138,7 @@ def select_also(view: LogView, wanted: Sequence[str]) -> dict[str, Selection]:
     """Return the selections of some splits, whether the job reads them or not.
 
     Args:
-        view: what the job reads.
+        view: view of the job on the log.
         wanted: names of splits; those that are not declared or cannot be cut from this log are left
             out.
     """
@@ -247,7 +247,7 @@ def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
     """Refuse a log without a single readable file. A few unreadable ones are quarantined instead.
 
     Args:
-        snapshot: what the job would read.
+        snapshot: snapshot that the job would read.
         windows: the windows of its splits beside the days that the log has, for the message.
 
     Raises:

@@ -71,7 +71,7 @@ class _Counts:
         """Return the sorted keys of a vocabulary.
 
         Args:
-            min_count: how often a new key must occur to be taken.
+            min_count: occurrences that a new key needs to get a row.
             at_most: most keys of the vocabulary, of which the most frequent are taken; None takes
                 all.
             kept: keys that are taken in any case.
@@ -239,7 +239,7 @@ def save(encoding: Encoding, folder: Path) -> None:
     """Write vocabularies and statistics, as safetensors and JSON.
 
     Args:
-        encoding: what was learned.
+        encoding: encoding that was learned.
         folder: made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)

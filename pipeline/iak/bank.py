@@ -131,7 +131,7 @@ def stack(shape: KernelShape, kernels: Mapping[str, Weights]) -> Bank:
     """Copy kernels into a bank, in their order.
 
     Args:
-        shape: of each kernel.
+        shape: shape of each kernel.
         kernels: domain -> weights by name.
     """
     bank = Bank(shape=shape, names=tuple(kernels), flat_KN=torch.zeros(len(kernels), units(shape)))
@@ -163,11 +163,11 @@ def encode(weights: Weights, a_BA: Tensor, noise_BC: Tensor | None, rows: Segmen
     """Encode each row with its own slot's encoder.
 
     Args:
-        weights: of the P slots present.
+        weights: weights of the P slots present.
         a_BA: standardised encoder inputs, sorted by slot. Where they are bfloat16, so is their
             product with the encoder.
         noise_BC: standard normal noise; None to predict with the mean.
-        rows: where each slot's rows end.
+        rows: end of each slot's rows.
     """
     wide_BO = grouped_linear(a_BA, weights["encode_w"].to(a_BA.dtype), None, rows)
     e_BO = (wide_BO.to(weights["encode_b"].dtype) + spread(weights["encode_b"], rows)).relu()
@@ -194,11 +194,11 @@ def decode(weights: Weights, heads: Heads, h_BH: Tensor, z_BC: Tensor, rows: Seg
     the backward pass touches the units of code and towers alone.
 
     Args:
-        weights: of the P slots present.
+        weights: weights of the P slots present.
         heads: the base's towers.
         h_BH: the base's representation, sorted by slot.
         z_BC: codes of these rows.
-        rows: where each slot's rows end.
+        rows: end of each slot's rows.
     """
     tasks, width = heads.tasks, heads.width
     moved_PTWC = weights["decode_w"].unflatten(1, (tasks, width))
@@ -237,12 +237,12 @@ def run(
     """Run each row through its own slot's kernel, as `kernel.run` does for a single kernel.
 
     Args:
-        weights: of the P slots present.
+        weights: weights of the P slots present.
         heads: the base's towers.
         h_BH: the base's representation, sorted by slot.
         a_BA: standardised encoder inputs of these rows.
         noise_BC: standard normal noise; None to predict with the mean.
-        rows: where each slot's rows end.
+        rows: end of each slot's rows.
     """
     code = encode(weights, a_BA, noise_BC, rows)
     return KernelOutput(

@@ -38,7 +38,7 @@ class Segments:
 
         Args:
             lengths: rows of each slot, in order; 0 for a slot without any.
-            device: of the rows; the CPU when absent.
+            device: device of the rows; the CPU when absent.
         """
         ends_P = torch.as_tensor(lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32)
         rows = int(ends_P[-1]) if len(ends_P) else 0
@@ -75,7 +75,7 @@ def grouped_linear(x_BI: Tensor, w_POI: Tensor, b_PO: Tensor | None, rows: Segme
         x_BI: rows, sorted by slot.
         w_POI: a matrix per slot.
         b_PO: a bias per slot; None for none.
-        rows: where each slot's rows end.
+        rows: end of each slot's rows.
     """
     if rows.slots == 1 and (rows.rows <= _LONG_ROWS or x_BI.dtype not in _GROUPED):
         return linear(x_BI, w_POI[0], None if b_PO is None else b_PO[0])

@@ -124,7 +124,7 @@ def fresh(shape: KernelShape, *, seed: int) -> dict[str, Tensor]:
 
     Args:
         shape: its sizes.
-        seed: of the encoder's and the adapters' first weights; the others are constants.
+        seed: seed of the first weights of encoder and adapters; the others are constants.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {name: torch.zeros(size) for name, size in shape.sizes().items()}
@@ -145,7 +145,7 @@ def run(
     """Run one kernel over rows of its domain: the reference for the bank, and how to serve one.
 
     Args:
-        weights: as `fresh` makes them, on one device with the rest.
+        weights: weights from `fresh`, on the device of the other arguments.
         heads: the base's towers.
         h_BH: the base's representation.
         a_BA: standardised encoder inputs.

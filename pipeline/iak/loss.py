@@ -41,7 +41,7 @@ def bottleneck_loss(
         labelled_PT: labelled rows of each slot and task in this step, of all workers. Without any
             the slot's task adds nothing.
         rows_P: rows of each slot in this step, of all workers.
-        rows: where each slot's rows end among this worker's.
+        rows: end of each slot's rows among this worker's.
         beta: weight of the rate, in loss units per nat.
     """
     weights_T = logits_BT.new_tensor([task.weight for task in tasks])

@@ -101,7 +101,7 @@ def carry_over(now: Tensor, before: Tensor, along: AlongX, origin: InputOrigin) 
             along `reads`, they become zero.
         before: the tensor in the earlier layout.
         along: the axes that begin with x.
-        origin: where each unit of x comes from.
+        origin: origin of each unit of x.
     """
     part = before.to(now)
     if along.makes is not None:

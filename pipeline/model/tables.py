@@ -100,7 +100,7 @@ def build_tables(
         init_scale: first values are uniform on [-init_scale, init_scale).
         device: on `meta` nothing is allocated; sharding later gives each shard the values that it
             would have had here.
-        seed: of the first values.
+        seed: seed of the first values.
         with_twins: give each table with one reader a second, empty one (see TWIN).
 
     Raises:

@@ -189,7 +189,7 @@ def estimate(
     """Estimate a job on one cluster, under one plan.
 
     Args:
-        work: what the job needs.
+        work: sizes of the job's tables, trunk and kernels.
         asked: the settings with which it runs.
         cluster: the machines.
         document: the plan.

@@ -85,7 +85,7 @@ def workload(
     """Count what the catalogue and the settings need.
 
     Args:
-        catalog: of the log.
+        catalog: catalogue of the log.
         model: size of the base.
         kernel: size of a kernel.
         rows: table -> rows, where the catalogue leaves them open or others are wanted.

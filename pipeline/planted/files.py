@@ -197,11 +197,11 @@ def _write_part(
     """Write one region's day, events and truth with the same row groups.
 
     Args:
-        world: what is fixed.
+        world: world that was drawn once.
         levels: intercepts of `rows.fit_levels`.
-        region: whose day it is.
+        region: region whose day it is.
         histories: the region's histories after the day before; the day's clicks are added.
-        folder: of the log.
+        folder: folder of the log.
         progress: called after each row group with the rows that it added.
         day: index of the day in the log.
         id_from: `event_id` of the first row.
@@ -301,7 +301,7 @@ def _writer(path: Path, schema: pa.Schema, *, dictionary: list[str]) -> pq.Parqu
     """Open a Parquet file for writing, compressed by zstd.
 
     Args:
-        path: of the file; its folder exists.
+        path: path of the file; its folder exists.
         schema: columns and types.
         dictionary: columns that are stored as dictionaries; none for a file of numbers.
     """
@@ -330,11 +330,11 @@ def _event_table(
     """Return a block as a table with the columns of `EVENT_SCHEMA`, text as codes.
 
     Args:
-        world: whose users and items the block names.
-        region: where the block happened.
+        world: world whose users and items the block names.
+        region: region of the block.
         block: its rows.
         labels: their labels.
-        weekday: of the block's day, 0 for Monday.
+        weekday: weekday of the block's day, 0 for Monday.
         id_from: `event_id` of the first row.
     """
     population, count = world.population, len(block.time)

@@ -190,8 +190,8 @@ def draw_block(
     """Draw who sees what, when and where. Histories are read, not changed.
 
     Args:
-        world: where it happens.
-        region: whose users see items of its menu.
+        world: world in which the day happens.
+        region: region whose users see items of its menu.
         histories: the users' clicks before the block.
         rng: the random stream of the region's day.
         day: index of the day in the log.
@@ -223,7 +223,7 @@ def _favouring(world: World, edges: F64, user: I64, rng: Generator) -> F64:
     A declared share of them lies within the user's favourite category.
 
     Args:
-        world: whose users have favourites.
+        world: world whose users have favourites.
         edges: cumulative weight at which each category of the menu begins, (C + 1,).
         user: index of each row's user.
         rng: the random stream.
@@ -368,9 +368,9 @@ def day_blocks(
     """Yield the blocks of one region's day. The clicks of each then join the histories.
 
     Args:
-        world: what is fixed.
+        world: world that was drawn once.
         levels: intercepts of `fit_levels`.
-        region: whose day it is.
+        region: region whose day it is.
         histories: the region's histories after the day before.
         day: index of the day in the log.
     """

@@ -111,11 +111,11 @@ def write_bundle(
         tensors: the kernel's weights and adapters, by name.
         domain: value of each key, outermost first; None for the pooled kernel.
         base_fingerprint: the base it was tuned on.
-        schema_hash: of the inputs it was tuned on.
+        schema_hash: digest of the inputs that it was tuned on.
         data_window: days and rows it was tuned on.
         spec: settings of the kernel and its tuning.
-        verdict: what the gate decided.
-        versions: of the libraries, by name.
+        verdict: verdict of the gate.
+        versions: versions of the libraries, by name.
         created_at: when, with its time zone.
 
     Returns:
@@ -169,9 +169,9 @@ def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bun
     """Read a bundle and verify every byte of it.
 
     Args:
-        folder: as `write_bundle` returned it.
+        folder: folder that `write_bundle` returned.
         base_fingerprint: the base it is to run on.
-        schema_hash: of the inputs it is to read.
+        schema_hash: digest of the inputs that it will read.
 
     Raises:
         BadRequest: if there is no bundle, or it is of a kind or format this code does not read.

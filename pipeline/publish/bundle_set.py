@@ -112,7 +112,7 @@ def read_bundle_set(root: Path, *, base_fingerprint: str, schema_hash: str) -> B
     Args:
         root: folder of the bundles.
         base_fingerprint: the base that they must have been tuned on.
-        schema_hash: of the inputs that they must read.
+        schema_hash: digest of the inputs that they must read.
 
     Raises:
         BadRequest: there is none, no index names them, or they differ in shape.
@@ -168,8 +168,8 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
     Args:
         root: folder of a night's bundles, or of the run that wrote them.
         base_fingerprint: the base that they must have been tuned on.
-        schema_hash: of the inputs that they must read.
-        reads: what the run's kernels read, `h` or `hx`.
+        schema_hash: digest of the inputs that they must read.
+        reads: inputs of the run's kernels, `h` or `hx`.
 
     Raises:
         BadRequest: there is no bundle, no index names them, or they were not tuned together.

@@ -47,7 +47,7 @@ def read_predictions(run_dir: Path, split: str) -> Predictions:
 
     Args:
         run_dir: folder of an `iak evaluate` run.
-        split: which of its splits.
+        split: split that was evaluated.
 
     Raises:
         BadRequest: the folder holds no predictions of that split.

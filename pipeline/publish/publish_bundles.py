@@ -52,8 +52,8 @@ def publish_bundles(
     Args:
         done: the tuned levels.
         root: folder of the bundles. What it had before is replaced when all are written.
-        provenance: what all bundles share.
-        tasks: what metrics judge.
+        provenance: fields that all bundles share.
+        tasks: tasks that metrics measure.
         gate: floors, margins, and the standard errors that a gain must exceed.
 
     Returns:
@@ -74,7 +74,7 @@ def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningRes
 
     Args:
         done: the tuned levels.
-        kernels: what `publish_bundles` returned of them.
+        kernels: results of `publish_bundles`.
     """
     standard = StandardisationResult.model_validate(
         {"from": done.standard_from, "digest": digest_of(*done.standard.tensors().values())}
@@ -110,11 +110,11 @@ def _write_kernel(
     Args:
         done: gives the standardisation.
         level: the kernel's.
-        slot: of the kernel in the level's bank.
-        name: of its domain.
-        folder: of bundles.
-        provenance: what all bundles share.
-        verdict: what the gate decided.
+        slot: slot of the kernel in the level's bank.
+        name: name of its domain.
+        folder: folder of bundles.
+        provenance: fields that all bundles share.
+        verdict: verdict of the gate.
     """
     tensors = level.tuned.bank.slot(slot)
     # The probe served compression alone.
@@ -154,7 +154,7 @@ def _gate_rows(
     Args:
         rows: under base and candidate; None where the kernel has none.
         titles: the catalogue's tasks, in the order of the rows' columns.
-        tasks: what metrics judge.
+        tasks: tasks that metrics measure.
     """
     if rows is None:
         rows = _no_rows(len(titles))
@@ -169,7 +169,7 @@ def _task_rows(rows: PairedRows, task: MetricTask, column: Mapping[str, int]) ->
 
     Args:
         rows: under base and candidate.
-        task: what metrics judge.
+        task: task that metrics measure.
         column: index of each of the catalogue's tasks.
     """
     index = column[task.task]

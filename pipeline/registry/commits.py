@@ -177,9 +177,9 @@ def read_sealed(
     """Return a sealed document, if its bytes are the ones that were written.
 
     Args:
-        path: of the document.
-        model: what it is validated as.
-        kind: what it is, for messages.
+        path: path of the document.
+        model: class that the document is validated as.
+        kind: kind of document, for messages.
         current: the format this version writes.
         migrations: a format -> the step from it to the next one.
 
@@ -238,9 +238,9 @@ def folder_of(root: Path, head: Commit | None, alias: Alias, domain: str) -> str
     """Return the folder name of a domain that has a pointer.
 
     Args:
-        root: of the registry, for messages.
+        root: folder of the registry, for messages.
         head: the newest commit.
-        alias: whose pointers are looked at.
+        alias: alias whose pointers are read.
         domain: the domain's name as tables show it, or its folder name.
 
     Raises:
@@ -274,8 +274,8 @@ def move_pointers(
     they stay as they are now. So do the chains of other domains.
 
     Args:
-        root: of the registry.
-        action: what the history calls it.
+        root: folder of the registry.
+        action: name of the action in the history.
         changes: at most one for each alias and domain.
         expected: the newest commit when the caller decided; None: there was none.
         chains: folder name of a domain -> what its chain is to be from now on.
@@ -329,10 +329,10 @@ def check_not_moved(
     """Refuse to go on from a pointer that is no longer the one the caller read.
 
     Args:
-        root: of the registry, for messages.
+        root: folder of the registry, for messages.
         head: the newest commit now.
         expected: the newest commit when the caller decided.
-        alias: whose pointer.
+        alias: alias whose pointer is read.
         folder: folder name of the domain.
 
     Raises:

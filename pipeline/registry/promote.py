@@ -112,8 +112,8 @@ def promote_run(
 
     Args:
         root: folder of the registry; made when it is missing.
-        run: whose bundles.
-        alias: which pointers move.
+        run: run whose bundles are promoted.
+        alias: alias whose pointers move.
         domains: names of the domains to promote; None: all that the gate published.
         force: also take bundles that the gate held.
         night: chains to write, and pointers to remove, in the same commit. It is written although
@@ -143,8 +143,8 @@ def promote_alias(
 
     Args:
         root: folder of the registry.
-        source: whose bundles.
-        alias: which pointers move.
+        source: alias whose bundles are promoted.
+        alias: alias whose pointers move.
         domains: names of the domains to promote; None: all that `source` has.
         force: also take bundles that the gate held.
 

@@ -32,7 +32,7 @@ def resolve(root: Path, alias: Alias, to: Path, *, base_fingerprint: str) -> Res
 
     Args:
         root: folder of the registry.
-        alias: whose pointers.
+        alias: alias whose pointers are read.
         to: the folder; it is replaced.
         base_fingerprint: the base that the bundles are to run on.
 

@@ -45,7 +45,7 @@ def roll_back(root: Path, alias: Alias, domains: Sequence[str]) -> Rollback:
 
     Args:
         root: folder of the registry.
-        alias: whose pointers.
+        alias: alias whose pointers move.
         domains: names as tables show them, or folder names; at least one, each once.
 
     Raises:

@@ -87,7 +87,7 @@ def put_stored(root: Path, unsealed: Mapping[str, Any], contents: Mapping[str, b
     The caller holds the registry's lock. A stored bundle that is damaged is replaced.
 
     Args:
-        root: of the registry.
+        root: folder of the registry.
         unsealed: the entry as JSON values, without its own digest.
         contents: file name -> bytes, as the entry names them.
     """

@@ -55,7 +55,7 @@ def check_log(spec: CheckSpec, catalog: Catalog, report: Report = silent) -> Fin
     """Judge every footer and a sample of rows, and profile the splits.
 
     Args:
-        spec: what is asked; its pictures and files are left to the caller.
+        spec: settings of `iak check`. Its pictures and files are left to the caller.
         catalog: the log's catalogue.
         report: gets the events of the check, `LogChecked` among them.
 

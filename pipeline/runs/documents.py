@@ -23,8 +23,8 @@ def read_toml(path: Path, *, setting: str) -> dict[str, Any]:
     """Return the document in a TOML file.
 
     Args:
-        path: of the file.
-        setting: what names it, for messages: `catalog`, `--config`.
+        path: path of the file.
+        setting: setting that names the file, for messages: `catalog`, `--config`.
 
     Raises:
         BadRequest: there is no such file, or it is no TOML.
@@ -46,8 +46,8 @@ def read_json(path: Path, *, setting: str) -> Any:  # noqa: ANN401 - any JSON va
     """Return the value in a JSON file, whose objects name each key once.
 
     Args:
-        path: of the file.
-        setting: what names it, for messages.
+        path: path of the file.
+        setting: setting that names the file, for messages.
 
     Raises:
         BadRequest: there is no such file, or it is no JSON.

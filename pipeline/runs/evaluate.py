@@ -71,7 +71,7 @@ def evaluate(
     """Predict on workers, then rank, compare and write metrics.json and metrics.parquet.
 
     Args:
-        spec: what is asked.
+        spec: settings of `iak evaluate`.
         catalog: the log's catalogue.
         launcher: starts the workers.
         report: gets the events of the run.

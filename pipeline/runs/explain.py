@@ -33,7 +33,7 @@ def explain(
     Args:
         error: the findings.
         kind: type of the document, where keys that are alike are to be named.
-        document: what was read, so that a feature or a task is named and not counted.
+        document: the document that was read, so that a feature or a task is named and not counted.
     """
     lines: dict[str, None] = {}
     errors = error.errors(include_url=False)

@@ -34,7 +34,7 @@ def inputs_of(catalog: Catalog, snapshot: Document, others: Mapping[str, str]) -
 
     Args:
         catalog: the log's catalogue.
-        snapshot: what the run reads of the log, as its record describes it.
+        snapshot: the part of the log that the run reads, as its record describes it.
         others: further names with their digests.
     """
     parsed = catalog_document(catalog)
@@ -61,7 +61,7 @@ def describe_changes(before: RunRecord, now: Inputs, *, may_move: Collection[str
 
     Args:
         before: the record; it names its inputs.
-        now: what lies there now.
+        now: inputs of today.
         may_move: inputs that may be others.
     """
     names = [*before.inputs, *(name for name in now.digests if name not in before.inputs)]

@@ -84,7 +84,7 @@ def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> Pl
 
     Args:
         path: the file.
-        job: which job asks.
+        job: name of the job.
         sharding: types that the job was asked for, by table; a plan leaves no room for them.
 
     Raises:
@@ -156,9 +156,9 @@ def spec_with_presets(kind: type[S], verb: str, catalog: Catalog, settings: Mapp
 
     Args:
         kind: the verb's spec.
-        verb: whose presets of the catalogue count.
+        verb: verb whose presets of the catalogue count.
         catalog: the log's catalogue.
-        settings: what the caller asks for, nested.
+        settings: the caller's settings, nested.
 
     Raises:
         BadRequest: naming the setting that is unknown or out of its range.

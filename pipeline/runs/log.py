@@ -24,7 +24,7 @@ def list_log(
     """Open the log as a run reads it, and report that its files are known.
 
     Args:
-        spec: where the log lies, and which dates count.
+        spec: settings of the log: its folder, and the dates that count.
         catalog: the log's catalogue.
         report: gets `LogListed`.
         wanted: names of the splits that are read.

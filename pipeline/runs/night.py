@@ -59,7 +59,7 @@ def tune_night(
     A run that was interrupted is resumed from its last checkpoint.
 
     Args:
-        spec: what is asked.
+        spec: settings of `iak finetune`.
         catalog: the log's catalogue.
         launcher: starts the workers.
         report: gets the events of the run.
@@ -135,7 +135,7 @@ def night_work(
         view: the log as the run reads it.
         opened: the base that is frozen.
         live: the kernels that serve now, which new ones start from; None starts from the base.
-        plan: where every table lies; None lets the placement rule decide.
+        plan: plan of every table; None lets the placement rule decide.
     """
     return FinetuneWork(
         view=view,

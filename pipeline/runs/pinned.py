@@ -23,8 +23,8 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     Args:
         path: a folder, or `registry:DIR@ALIAS`.
         opened: the base that the bundles are to run on.
-        record: of the run.
-        setting: what names the path, for messages and as the folder's name.
+        record: record of the run.
+        setting: setting that names the path, for messages and as the folder's name.
 
     Raises:
         BadRequest: there is no such registry or alias, or the folder holds a finished run of what

@@ -73,7 +73,7 @@ def pretrain_base(
     A run that was interrupted is resumed from its last checkpoint.
 
     Args:
-        spec: what is asked.
+        spec: settings of `iak pretrain`.
         catalog: the log's catalogue.
         launcher: starts the workers.
         report: gets the events of the run.
@@ -227,7 +227,7 @@ def advice(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Return what to set next time: for a run that stopped too early, and for a task off its rate.
 
     Args:
-        result: what the workers returned.
+        result: result of the workers.
         recipe: the settings of the run.
 
     Returns:
@@ -335,7 +335,7 @@ def pretrain_work(
         encoding: fitted on the pre-training rows.
         parent: the base that is continued; None where a new one is trained.
         labels: the labels of the pre-training rows, whose rates a new base starts from.
-        plan: where every table lies; None lets the placement rule decide.
+        plan: plan of every table; None lets the placement rule decide.
 
     Raises:
         BadRequest: the plan is for other tables or workers.
@@ -377,9 +377,9 @@ def publish_base(
 
     Args:
         spec: the run; its folder holds the best weights.
-        work: what the workers trained.
+        work: work of the workers.
         parent: the base that was continued; None where a new one was trained.
-        result: what the workers returned, with `unseen` where it was measured.
+        result: result of the workers, with `unseen` where it was measured.
     """
     best = spec.run_dir / ".sealed"
     shutil.rmtree(best, ignore_errors=True)

@@ -186,7 +186,7 @@ def run_record(
 
     Args:
         verb: the verb that runs: `pretrain`, `finetune`, `evaluate`.
-        spec: what is asked of it.
+        spec: settings of the run.
         run_dir: the run folder; made where it is missing.
         may_move: settings and inputs that may differ when an unfinished run is resumed.
         report: gets an event when a phase begins and ends.
@@ -339,7 +339,7 @@ def run_record_of(document: object, where: Path) -> RunRecord:
     """Return a run record in the current format.
 
     Args:
-        document: as it was read.
+        document: the document as JSON values.
         where: the file it was read from, for messages.
 
     Raises:

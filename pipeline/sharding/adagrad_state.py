@@ -84,7 +84,7 @@ def write_momentum(
         directory: the same for every worker.
         worker: this process.
         folder: below the directory.
-        max_file_bytes: of one file, at most.
+        max_file_bytes: most bytes of one file.
 
     Returns:
         On rank 0 the fields of a `FileEntry` per file, in order of path; elsewhere nothing.
@@ -116,8 +116,8 @@ def read_momentum(
 
     Args:
         model: sharded, its tables trained.
-        directory: where the files lie.
-        entries: what `write_momentum` returned, on every rank.
+        directory: folder of the files.
+        entries: entries that `write_momentum` returned, the same on every rank.
         worker: this process.
         folder: below the directory, as it was written.
         sizes_before: rows and width of every table that was written; the model's own when absent.

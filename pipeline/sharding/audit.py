@@ -177,7 +177,7 @@ def _compared(
 
     Args:
         part: table or dense.
-        name: of the entry.
+        name: name of the entry.
         before: the base's entry; None where it has none.
         now: the model's entry; None where it has none.
         kind: the difference of shape between two entries; None where there is none.

@@ -98,8 +98,8 @@ def read_base_weights(
     Args:
         model: sharded in any way, its tables frozen or not, or a plain `Recommender`. Its values
             are overwritten in place.
-        directory: where the files lie.
-        entries: what `write_base_weights` returned, on every rank.
+        directory: folder of the files.
+        entries: entries that `write_base_weights` returned, the same on every rank.
         worker: this process. It reads the dense part, and the files that overlap its shards.
         allow: allowed differences, in the words of audit.py. Frozen tables allow none.
         growth: the origins of grown tables and of moved inputs.
@@ -164,11 +164,11 @@ def read_frozen_base(
     """Freeze a model and fill it from a base's files; a collective call.
 
     Args:
-        model: of the base's shape, its tables on the meta device. It is changed and returned.
+        model: model of the base's shape, its tables on the meta device. It is changed and returned.
         plan: the ranks of each table.
         precisions: the type of each table's entries.
-        directory: where the base's files lie.
-        entries: of these files.
+        directory: folder of the base's files.
+        entries: entries of these files.
         worker: this process.
         mapped_at: folder from which tables are mapped whole, instead of the plan; None to follow
             the plan.

@@ -74,7 +74,7 @@ def expected(
 
     Args:
         shape: the table.
-        kind: how it is cut.
+        kind: sharding type of the table.
         precision: the type of its entries.
         is_trained: True with row-wise Adagrad and a backward pass, False for lookups alone.
         world: number of workers, all on one machine.

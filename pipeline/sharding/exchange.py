@@ -80,7 +80,7 @@ def exchange(questions: Sequence[Question], worker: Worker) -> list[Tensor]:
     """Return the sums (G, W) of each question; a collective call.
 
     Args:
-        questions: as many on every worker, to the same stores in the same order.
+        questions: questions to the same stores in the same order, as many on every worker.
         worker: this process.
 
     Raises:
@@ -103,7 +103,7 @@ def refuse(num_questions: int, worker: Worker) -> None:
     Without it the other workers would wait for this one for ever.
 
     Args:
-        num_questions: as many as the others bring.
+        num_questions: number of questions, the same on every worker.
         worker: this process.
     """
     _send_sizes([[(-1, -1)] * num_questions for _ in range(worker.world)], worker)

@@ -200,7 +200,7 @@ class FrozenTables(nn.Module):
         """Encode this worker's rows of a stack, and pass them to `keep` block by block, in order.
 
         Args:
-            stack: whose rows.
+            stack: stack whose rows are read.
             read: reads parts of the published tables.
             keep: is called with the stack's row at which a block begins, and with its bytes. They
                 are freed when it returns, before the next block is encoded.

@@ -145,7 +145,7 @@ def _open_locked(path: Path, how: int, *, is_made: bool = True) -> IO[bytes]:
     """Open a lock file and lock it, waiting where another process has it.
 
     Args:
-        path: of the lock.
+        path: path of the lock.
         how: flags of flock.
         is_made: create the file where it is missing.
 
@@ -288,8 +288,8 @@ def _compare(path: Path, entry: MappedFile, block_bytes: int, *, in_full: bool) 
     """Compare a file with the index: its size, and some of its blocks or all.
 
     Args:
-        path: of the file.
-        entry: of the index.
+        path: path of the file.
+        entry: entry of the index.
         block_bytes: bytes of each block but the last.
         in_full: whether to compare all blocks.
     """

@@ -161,10 +161,10 @@ def as_document(plan: ShardingPlan, *, job: Job, world: int, cluster: str = "") 
     """Return the plan as a document that `planned` reads back.
 
     Args:
-        plan: of fp32 tables.
-        job: that is to follow it.
+        plan: plan of fp32 tables.
+        job: job that will follow it.
         world: workers that it is for.
-        cluster: what it was made for, as people call it.
+        cluster: name of the cluster that it was made for.
     """
     tables = []
     for line, sharding in zip(describe(plan), _tables_plan(plan).values(), strict=True):
@@ -195,7 +195,7 @@ def planned(
     """Return exactly the plan of a document.
 
     Args:
-        document: as `as_document` or a person wrote it.
+        document: a plan from `as_document`, or one that a person wrote.
         shapes: the model's tables.
         world: number of workers.
         device: a device of the kind that the workers compute on.
@@ -334,7 +334,7 @@ def _cut(shape: TableShape, kind: ShardingType, load_bytes: Sequence[int]) -> li
 
     Args:
         shape: the table.
-        kind: how to cut it.
+        kind: sharding type of the table.
         load_bytes: bytes that each rank has already. The lightest ranks get the pieces.
     """
     world = len(load_bytes)

@@ -210,7 +210,7 @@ def _placed(
     Args:
         shape: the table.
         planned_width: columns of the table that the planner got.
-        wanted: what was asked.
+        wanted: tables and settings of the search.
         sharding: the planner's placement; None where it dropped the table.
 
     Raises:

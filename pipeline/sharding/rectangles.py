@@ -60,7 +60,7 @@ def verify_file(directory: Path, entry: FileEntry) -> None:
     """Refuse a file whose bytes are not those of its entry.
 
     Args:
-        directory: where the entry's path begins.
+        directory: folder in which the entry's path begins.
         entry: the file as it was written.
 
     Raises:
@@ -89,12 +89,12 @@ def together(work: Callable[[], R], worker: Worker) -> list[R]:
     """Do `work` on every rank and return all results; a collective call.
 
     Args:
-        work: what this rank does. It makes no collective call of its own.
+        work: work of this rank. It makes no collective call of its own.
         worker: this process.
 
     Raises:
-        PipelineError: what any rank raised, on every rank alike. No rank is left waiting for one
-            that failed.
+        PipelineError: the error that any rank raised, on every rank alike. No rank is left waiting
+            for one that failed.
     """
     outcome: R | PipelineError
     try:
@@ -141,7 +141,7 @@ def write_rectangles(
 
     Args:
         shards: the parts.
-        directory: where paths of entries begin.
+        directory: folder in which the entries' paths begin.
         folder: below it, for these matrices.
         max_file_bytes: values in one file, at most; at least one row is written.
 
@@ -225,10 +225,10 @@ def cover_problems(
     The files must tile the table in bands of columns that are cut by rows, and be of one type.
 
     Args:
-        name: of the table.
+        name: name of the table.
         table: its shape and type.
         entries: its files.
-        folder: in which they lie.
+        folder: folder in which the files lie.
     """
     rows, width = table.shape
     for entry in entries:

@@ -73,9 +73,9 @@ class Stack:
         """Lay out the pieces one after the other on their ranks.
 
         Args:
-            precision: of every piece.
+            precision: precision of every piece.
             width: columns of every piece.
-            pieces: of all ranks.
+            pieces: pieces of all ranks.
             shapes: all tables, for the features that read the pieces.
         """
         self.precision, self.width = precision, width
@@ -95,7 +95,7 @@ class Stack:
 
         Args:
             lanes: numbers of the lanes that ask.
-            ids: of each lane.
+            ids: ids of each lane.
             like_I: a tensor of the type and device that row numbers shall have.
 
         Raises:
@@ -131,8 +131,8 @@ def stacks_of(
 
     Args:
         shapes: all tables.
-        pieces: of all ranks.
-        precisions: of each table.
+        pieces: pieces of all ranks.
+        precisions: precision of each table.
     """
     by_kind: dict[tuple[Precision, int], list[Piece]] = {}
     for piece in pieces:

@@ -101,7 +101,7 @@ def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
 
     Args:
         clusters: with rows, in each group.
-        kind: of these clusters.
+        kind: kind of the clusters.
     """
     if kind == "row":
         return np.full(np.shape(clusters), HALF_WIDTH)
@@ -118,7 +118,7 @@ def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
     Args:
         z: quantile of the normal distribution.
         clusters: C; below two, `z` stays.
-        kind: of these clusters; rows leave `z` as it is.
+        kind: kind of the clusters. Single rows leave `z` as it is.
     """
     if kind == "row" or clusters < 2:
         return z

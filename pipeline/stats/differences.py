@@ -58,7 +58,7 @@ def influences_of(
         difference_N: placements under the method minus those under the base.
         losses: the method's.
         base_losses: the base's.
-        groups: how the rows are cut.
+        groups: groups into which the rows are cut.
     """
     clusters = groups.clusters()
     auc_N = auc_influence(difference_N, positive, groups.of_row_N, groups.num_groups)
@@ -80,7 +80,7 @@ def auc_error(delong_se_G: Floats, positive: Bools, influences: Influences) -> F
     Args:
         delong_se_G: the error if rows were independent, which it is where rows are the clusters.
         positive: (N,) whether the row's label is 1.
-        influences: of each cluster.
+        influences: influence of each cluster.
     """
     clusters = influences.clusters
     if clusters.kind == "row":
@@ -100,7 +100,7 @@ def difference(delta_G: Floats, se_G: Floats, clusters_G: Ints, kind: ClusterKin
         delta_G: the difference.
         se_G: its standard error.
         clusters_G: clusters with rows.
-        kind: of these clusters.
+        kind: kind of the clusters.
     """
     half_G = critical_value(clusters_G, kind) * se_G
     delta_G = np.where(np.isnan(half_G), np.nan, delta_G)

@@ -131,7 +131,7 @@ def night_number(gain_N: Floats, users_N: Array | None, *, scale: float, floor: 
     Args:
         gain_N: nats by which each row's loss is lower, at least one row.
         users_N: key of each row's user; None where the log declares none.
-        scale: as in `bounded_gains`.
+        scale: scale s of `bounded_gains`.
         floor: mean bounded gain up to which a night counts in full.
     """
     mean = float(bounded_gains(gain_N, users_N, scale).mean())
@@ -150,7 +150,7 @@ def lower_bound_of_days(
         gain_N: nats by which each row's loss is lower.
         days_N: day of each row.
         users_N: key of each row's user; None where the log declares none.
-        scale: as in `bounded_gains`.
+        scale: scale s of `bounded_gains`.
         alpha: probability with which the bound may be above the true mean.
 
     Returns:

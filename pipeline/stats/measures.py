@@ -86,7 +86,7 @@ def measure(
         mine: the method's probabilities.
         base: the base's, on the same rows.
         base_placement: (N,) the base's placements, which all methods share.
-        groups: how the rows are cut.
+        groups: groups into which the rows are cut.
         kept: share of negatives that the sampled log kept.
     """
     of_row_N, num_groups = groups.of_row_N, groups.num_groups

@@ -174,7 +174,7 @@ def _task_rows(
         positive: (N,) whether the row's label is 1, of the rows that count for the task.
         ranked: method -> its probabilities on these rows.
         cuts: these rows by domain, and all together.
-        domain_names: of the first cut's groups.
+        domain_names: names of the first cut's groups.
         task: its name.
         base: name of the method that deltas are taken against.
         kept: share of negatives that the sampled log kept.

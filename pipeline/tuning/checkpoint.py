@@ -88,7 +88,7 @@ class TuningCheckpoint:
         Args:
             finished: levels that are tuned, in order. A resumed run starts after them.
             current: the level that follows them, as far as it is tuned.
-            tuner: of the cohort that `current` is at.
+            tuner: tuner of the cohort that `current` is at.
             is_due: write one although `every_s` seconds have not passed.
         """
         is_due = is_due or time.monotonic() - self.written_at >= self.every_s
@@ -185,7 +185,7 @@ def _read(path: Path, snapshot: str) -> dict[int, Saved]:
     """Return the levels in a file by depth.
 
     Args:
-        path: of the checkpoint.
+        path: path of the checkpoint.
         snapshot: fingerprint of the log that it must belong to.
 
     Raises:

@@ -40,8 +40,8 @@ def tune_level(
     """Tune every kernel of a level and return each at its best; a collective call.
 
     Args:
-        start: where each kernel starts; those with most rows first.
-        level: which column of `slots_nL` names a row's slot.
+        start: start of each kernel; those with most rows first.
+        level: level whose slots are read, a column of `slots_nL`.
         stage: learning rate, epochs, batch bounds and early stop of this level.
         setting: rows, towers, tasks and this worker.
         report: called with a progress event after each epoch.
@@ -89,7 +89,7 @@ def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
     batches of `min_batch` rows, so that its moments stay within bounds.
 
     Args:
-        rows: of each slot over all workers, most first.
+        rows: rows of each slot over all workers, most first.
         stage: gives the rows of a step and the bounds of a batch.
     """
     most = max(1, stage.step_rows // stage.spec.min_batch)
@@ -130,7 +130,7 @@ class _RowsBySlot:
 
         Args:
             rows: this worker's rows of a split.
-            level: which column of `slots_nL` names a row's slot.
+            level: level whose slots are read, a column of `slots_nL`.
             slots: K.
         """
         self.rows, self.level = rows, level

@@ -372,7 +372,7 @@ def _tuning_rows(
     """Return a split's rows with their labels, slots and activations.
 
     Args:
-        work: what the run gets.
+        work: work of the run, the same for every worker.
         source: reads the split.
         known: its rows without activations.
         base: computes activations.

@@ -59,7 +59,7 @@ def collect_gate_rows(
 
     Args:
         bank: the level's kernels at their best.
-        level: which column of `slots_nL` names a row's slot.
+        level: level whose slots are read, a column of `slots_nL`.
         setting: towers, tasks and this worker; its own rows are not read.
         rows: this worker's rows of the gate slice.
     """

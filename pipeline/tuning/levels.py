@@ -118,7 +118,7 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
 
     Args:
         plan: how.
-        names: which kernels each level has.
+        names: domain names of each level.
         setting: rows, towers, tasks and this worker.
         report: called with progress events.
 
@@ -176,8 +176,8 @@ def _inherited(
     """Return a level's kernels as copies of their nearest tuned ancestors; the pooled one is fresh.
 
     Args:
-        plan: how levels are tuned.
-        depth: of the level, 0 for the pooled kernel.
+        plan: plan of all levels.
+        depth: number of the level, 0 for the pooled kernel.
         slots: names of the level's kernels.
         names: their ancestors.
         above: the levels above, tuned.

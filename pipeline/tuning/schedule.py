@@ -99,7 +99,7 @@ def make_schedule(
 
     Args:
         identity_n: key of each row, the same whichever worker reads it.
-        mask_nT: which labels count.
+        mask_nT: True for each label that counts.
         slots_n: slot of each row, -1 for none.
         streams_K: key of each slot's draws in this epoch.
         steps_K: steps of each slot; 0 leaves it out.
@@ -217,7 +217,7 @@ def by_slot(
 
     Args:
         slots_n: slot of each row, -1 for none.
-        wanted_K: which slots are wanted.
+        wanted_K: True for each slot that is wanted.
         batch_rows: rows of a batch at most. A worker that runs out of rows gets empty batches.
         worker: this process.
 

@@ -189,7 +189,7 @@ class CohortTuner:
 
         Args:
             bank: kernels to start from. Where all start alike, its rows may share one memory.
-            level: which column of `slots_nL` names a row's slot.
+            level: level whose slots are read, a column of `slots_nL`.
             stage: learning rate, epochs, batch bounds and early stop.
             setting: the rows of these slots, the towers, the tasks and this worker.
         """
@@ -236,7 +236,7 @@ class CohortTuner:
         Args:
             report: called after each epoch, with its losses.
             save: called after each epoch, when the tuner's state can be written.
-            validated: how the untouched bank validates; computed when absent.
+            validated: validation of the untouched bank; computed when absent.
 
         Raises:
             Diverged: a loss is not finite.
@@ -265,7 +265,7 @@ class CohortTuner:
         collective call.
 
         Args:
-            number: of the epoch in its phase, from 0. It seeds the order of rows and the noise.
+            number: number of the epoch in its phase, from 0. It seeds the order of rows and noise.
         """
         for step in self._schedule(number).steps():
             yield StepLoss(self._step(step), len(step.slots))
@@ -274,8 +274,8 @@ class CohortTuner:
         """Return the mean training loss over kernels and their steps; a collective call.
 
         Args:
-            steps: of one epoch, in order.
-            number: of that epoch in its phase, from 0.
+            steps: steps of one epoch, in order.
+            number: number of that epoch in its phase, from 0.
 
         Raises:
             Diverged: a step's loss is not finite on some worker.
@@ -516,7 +516,7 @@ def valid_losses(bank: Bank, level: int, setting: Setting, wanted_K: Tensor) -> 
 
     Args:
         bank: K kernels.
-        level: which column of `slots_nL` names a row's slot.
+        level: level whose slots are read, a column of `slots_nL`.
         setting: validation rows, towers, tasks and this worker.
         wanted_K: slots to validate; the others have loss 0 and count as not known.
     """
@@ -559,7 +559,7 @@ def predicted_batches(
 
     Args:
         bank: K kernels.
-        level: which column of `slots_nL` names a row's slot.
+        level: level whose slots are read, a column of `slots_nL`.
         setting: towers and this worker; its own rows are not read.
         rows: to predict.
         wanted_K: slots whose rows are wanted.

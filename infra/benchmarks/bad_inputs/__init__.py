@@ -37,8 +37,8 @@ def run_bad_inputs(folder: Path, *, limit: int | None, seed: int) -> list[Outcom
 
     Args:
         folder: an empty folder for the files that they need.
-        limit: how many are tried, drawn so that each kind has its share; all of them when None.
-        seed: of the draw.
+        limit: number of items to try, drawn so that each kind has its share; all when None.
+        seed: seed of the draw.
     """
     return [
         try_one(item, folder / f"{number:05d}") for number, item in enumerate(_drawn(limit, seed))
@@ -68,7 +68,7 @@ def try_one(item: BadInput, folder: Path) -> Outcome:
     """Give one bad input to `iak`.
 
     Args:
-        item: what is given.
+        item: item to try.
         folder: a folder that does not exist yet, made for the files that it needs.
     """
     folder.mkdir(parents=True)

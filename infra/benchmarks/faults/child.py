@@ -75,10 +75,10 @@ def run(server: ForkServerContext, attempt: Attempt, workspace: Path, request: R
     """Make an attempt inside a workspace, and wait for its end.
 
     Args:
-        server: whose processes are forked.
+        server: server whose processes are forked.
         attempt: a function at a module's top level, since it is imported by name.
         workspace: the folder in which it works.
-        request: what is asked; it must pickle.
+        request: request to the child; it must pickle.
     """
     receiver, sender = server.Pipe(duplex=False)
     started = time.monotonic()

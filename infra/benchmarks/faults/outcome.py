@@ -85,11 +85,11 @@ def judge(
     """Judge the attempt that met a fault.
 
     Args:
-        answer: how it ended.
-        fault: what it met.
+        answer: answer of the attempt.
+        fault: fault that it met.
         honest: undamaged runs over the same inputs, any of which is a right answer.
         has_published: whether it has published something that was not there before.
-        lost: what had been published before and is damaged since.
+        lost: published files that are damaged since.
     """
     verdict, note = _verdict(answer, fault, honest, has_published=has_published)
     rows_lost, rows_repeated = row_losses(answer, honest)

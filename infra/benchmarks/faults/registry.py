@@ -116,10 +116,10 @@ def damage(
     """Register a function that damages a workspace as a class of faults.
 
     Args:
-        name: of the class.
-        where: what it hits, as the table says it.
+        name: name of the class.
+        where: the file that is hit, in the table's words.
         request: the attempt that meets it, of `REQUESTS`.
-        accepts: which results are right: that of a run before the fault, or of a fresh one on what
+        accepts: right results: that of a run before the fault, or of a fresh one on what
             is there after it.
         moment: while the attempt runs, at the n-th of these events; before it starts when absent.
     """
@@ -218,9 +218,9 @@ def lost(before: dict[str, str], workspace: Path, run_dir: str = "") -> list[str
     """Return what was published before and is gone or changed since.
 
     Args:
-        before: what `published` returned earlier.
+        before: earlier result of `published`.
         workspace: the copy as it is now.
-        run_dir: of the attempt, which may publish the same again in its own folder.
+        run_dir: folder of the attempt, which may publish the same again in its own folder.
     """
     now = published(workspace)
     own = f"{run_dir}/"

@@ -46,7 +46,7 @@ def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
 
     Args:
         verb: `finetune`, `pretrain`, `evaluate` or `show`.
-        settings: of the verb.
+        settings: settings of the verb.
         at: gets the name of each moment: `listed`, and the events of the workers.
     """
     spec = _SPECS[verb].model_validate(settings)

@@ -146,10 +146,10 @@ def prepare(
     """Make the ready workspace, and learn what undamaged attempts come to.
 
     Args:
-        server: whose processes are forked.
+        server: server whose processes are forked.
         attempt: runs a verb.
         scratch: an empty folder.
-        repeats: how often each request is tried undamaged, at least twice; seconds are medians.
+        repeats: undamaged runs of each request, at least two; seconds are medians.
         threads: attempts at the same time.
         report: called with each event of progress.
 

@@ -80,7 +80,7 @@ def kernels(
     """Kernels over a step: forward, gradients of weights, and of inputs but the first layer's.
 
     Args:
-        shape: of each.
+        shape: shape of each kernel.
         rows: B.
         present: kernels that have rows in the step.
         inputs_have_gradients: whether the base's own gradients are asked for.

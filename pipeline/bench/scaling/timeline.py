@@ -89,9 +89,9 @@ def parts_of(profiles: Sequence[Profile], *, step_s: float, input_s: float) -> d
     take the profile's proportion.
 
     Args:
-        profiles: of every worker, whose mean is taken.
-        step_s: of the measured, undisturbed step.
-        input_s: what it waited for its rows, measured in it.
+        profiles: profiles of all workers, which are averaged.
+        step_s: seconds of the measured, undisturbed step.
+        input_s: seconds that it waited for its rows.
 
     Returns:
         Seconds that add up to `step_s`.

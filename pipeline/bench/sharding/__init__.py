@@ -44,7 +44,7 @@ def measure(
     Args:
         spec: settings.
         report: called with each event of progress.
-        catalog: what `spec.catalog` names.
+        catalog: catalogue that `spec.catalog` names.
         ray: starts workers by Ray; needed for `spec.as_ray`.
 
     Raises:

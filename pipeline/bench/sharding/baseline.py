@@ -33,7 +33,7 @@ def benchmark_record_of(document: Line, where: Path) -> BenchmarkRecord:
     """Return a benchmark record in the current format.
 
     Args:
-        document: as it was read.
+        document: the record as JSON values.
         where: the file it was read from, for messages.
 
     Raises:

@@ -125,8 +125,8 @@ def cluster_of(
 
     Args:
         spec: the settings of the benchmark.
-        constants: as `agreed` returns them.
-        machines: as `hosts` returns them.
+        constants: constants from `agreed`.
+        machines: machines from `hosts`.
         record: path of the record, for the note in the cluster file.
     """
     here, default = machines[0], ConstantsSpec()

@@ -37,7 +37,7 @@ def sizes_of(spec: BenchShardingSpec, catalog: Catalog | None) -> tuple[Size, ..
 
     Args:
         spec: given sizes, or the base, which knows how many rows a vocabulary has.
-        catalog: what `spec.catalog` names.
+        catalog: catalogue that `spec.catalog` names.
 
     Raises:
         BadRequest: the rows of a table of the catalogue are unknown.
