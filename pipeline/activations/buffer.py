@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -274,7 +275,9 @@ def _reserved(spill: Path, num_bytes: int) -> Path:
                 # A write to a mapping of a full disk would kill the process (SIGBUS).
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
         except OSError as error:
-            path.unlink(missing_ok=True)
+            # Where the folder is a file, even removing a path below it is an error.
+            with suppress(OSError):
+                path.unlink()
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise DoesNotFit(
                     f"activations take {num_bytes / 2**30:.1f} GiB in {folder}, and the disk has "
