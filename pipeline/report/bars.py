@@ -1,0 +1,99 @@
+"""Prepare lists of bars, and the picture of the log's days."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from iak.pipeline.report.charts import Chart, Label, Path, Rect, Scale, nice_ceiling
+from iak.pipeline.report.wording import day, decimal, short
+from iak.schemas.night import DriftLine, PartitionDay
+
+MOST_BARS = 20
+"""Bars of a list at most, the longest first."""
+_DAY_KINDS = {
+    "complete": "past",
+    "open": "waiting",
+    "absent": "failed",
+    "shrunken": "held",
+    "changed": "held",
+}
+_DRIFT_KINDS = {"stable": "past", "moved": "held", "changed": "failed"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One line of a list of bars."""
+
+    name: str
+    text: str
+    length: float
+    """Per cent of the longest bar."""
+    noise: float | None = None
+    """Where noise alone would end, per cent of the longest bar."""
+    kind: str = "past"
+    word: str = ""
+
+
+def bars_of(values: Mapping[str, float], text: Callable[[float], str]) -> list[Bar]:
+    """Return a bar for each number, the largest first.
+
+    Args:
+        values: by name, none of them negative.
+        text: writes a number.
+    """
+    longest = max(values.values(), default=0) or 1.0
+    shown = sorted(values.items(), key=lambda item: -item[1])[:MOST_BARS]
+    return [
+        Bar(name=name, text=text(value), length=round(100 * value / longest, 1))
+        for name, value in shown
+    ]
+
+
+def drift_bars(lines: Sequence[DriftLine]) -> list[Bar]:
+    """Return a bar for each input and label, those that moved furthest first."""
+    longest = max((max(abs(line.index), line.noise) for line in lines), default=0) or 1.0
+    return [
+        Bar(
+            name=line.name,
+            text=decimal(line.index, 3),
+            length=round(100 * abs(line.index) / longest, 1),
+            noise=round(100 * line.noise / longest, 1),
+            kind=_DRIFT_KINDS[line.word],
+            word=line.word,
+        )
+        for line in sorted(lines, key=lambda line: -abs(line.index))[:MOST_BARS]
+    ]
+
+
+def days_chart(days: Sequence[PartitionDay]) -> Chart:
+    """Return a column for each day of the log: its rows, its state, and whether it came late.
+
+    Args:
+        days: oldest first, at least one.
+    """
+    width, height, top, bottom = 420.0, 132.0, 20.0, 108.0
+    step = (width - 8) / len(days)
+    most = nice_ceiling(max(each.rows for each in days))
+    y = Scale(0, most, bottom, top)
+    rects, labels = [], [Label(4, 13, f"{short(most)} rows")]
+    for index, each in enumerate(days):
+        left = round(4 + index * step, 1)
+        # A day without rows is still to be seen.
+        above = min(y(each.rows), bottom - 2)
+        late = ", came late" if each.is_late else ""
+        title = f"{day(each.day)}: {each.state}{late}, {each.rows:,} rows"
+        kind = _DAY_KINDS[each.state]
+        rects.append(Rect(left, above, round(step * 0.8, 1), round(bottom - above, 1), kind, title))
+        if each.is_late:
+            labels.append(Label(round(left + step * 0.4, 1), above - 3, "late", "middle"))
+    first, last = (f"{d.day.day} {d.day:%b}" for d in (days[0], days[-1]))
+    states = [each.state for each in days]
+    said = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return Chart(
+        title="Rows of each day of the log",
+        summary=f"{first} to {last}: {said}; {sum(d.is_late for d in days)} came late.",
+        width=width,
+        height=height,
+        rects=tuple(rects),
+        paths=(Path(f"M4 {bottom}H{width - 4}", "axis"),),
+        labels=(*labels, Label(4, height - 6, first), Label(width - 4, height - 6, last, "end")),
+    )

@@ -1,0 +1,307 @@
+"""Compute small charts as shapes; `templates/charts.j2` writes them as SVG.
+
+A chart has a title and a summary for those who do not see it, and the page has its numbers in a
+table as well. Colours are classes of the style sheet, so that both themes and print have their own.
+
+Units of every position are those of the chart's own box, whose origin is its upper left corner.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Curve = Sequence[tuple[float, float, int]]
+"""A calibration curve: mean prediction, observed share and rows of each bin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """A bar or a part of one."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    """Class of the style sheet."""
+    title: str = ""
+    """Shown under the pointer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A line, in SVG's own notation."""
+
+    d: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A point."""
+
+    x: float
+    y: float
+    radius: float
+    kind: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A text; `anchor` says which of its ends lies at `x`."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str = "start"
+    kind: str = "label"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Shapes in a box, those that come later on top."""
+
+    title: str
+    summary: str
+    """What the chart shows, in words."""
+    width: float
+    height: float
+    rects: tuple[Rect, ...] = ()
+    paths: tuple[Path, ...] = ()
+    dots: tuple[Dot, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Map the values of [low, high] to positions between `start` and `stop`.
+
+    `start` may be greater than `stop`: heights grow upwards, and SVG counts downwards.
+    """
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        """Return the position of a value, to a tenth; values outside lie on the nearer end."""
+        span = self.high - self.low
+        share = (value - self.low) / span if span else 0.5
+        return round(self.start + (self.stop - self.start) * min(1.0, max(0.0, share)), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntervalMark:
+    """One interval on a column's common scale, in a box of `WIDTH` by `HEIGHT`."""
+
+    zero: float
+    low: float
+    value: float
+    high: float
+    is_cut_low: bool
+    """Whether the interval goes on beyond the scale's lower end."""
+    is_cut_high: bool
+    kind: str
+    """`better`, `worse` or `unclear`: on which side of zero the whole interval lies."""
+
+
+WIDTH, HEIGHT = 120, 16
+_PAD = 3
+_MOST_CURVES = 60
+"""Curves of one picture: more of them only make it darker."""
+
+
+def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
+    """Return a scale that shows most of a column's intervals, and zero.
+
+    A few thin domains have intervals many times as wide as the others'. They are cut, so that the
+    others can be told apart.
+
+    Args:
+        intervals: value, low and high of each.
+    """
+    reaches = sorted(max(abs(low), abs(high)) for _, low, high in intervals)
+    if not reaches:
+        return Scale(-1.0, 1.0, _PAD, WIDTH - _PAD)
+    usual = reaches[int(0.9 * (len(reaches) - 1))]
+    reach = min(reaches[-1], 1.5 * usual) or 1.0
+    return Scale(-reach, reach, _PAD, WIDTH - _PAD)
+
+
+def interval_mark(interval: tuple[float, float, float], scale: Scale) -> IntervalMark:
+    """Return where an interval lies on its column's scale.
+
+    Args:
+        interval: value, low and high.
+        scale: of the column.
+    """
+    value, low, high = interval
+    return IntervalMark(
+        zero=scale(0.0),
+        low=scale(low),
+        value=scale(value),
+        high=scale(high),
+        is_cut_low=low < scale.low,
+        is_cut_high=high > scale.high,
+        kind="better" if low > 0 else "worse" if high < 0 else "unclear",
+    )
+
+
+def stacked_bar(
+    title: str, parts: Mapping[str, tuple[float, str]], *, width: float = 1000
+) -> Chart:
+    """Return one bar that is cut into parts.
+
+    Args:
+        title: what the parts are of.
+        parts: name of each -> its size and its class; those of size 0 are left out.
+        width: of the box.
+    """
+    total = sum(size for size, _ in parts.values()) or 1.0
+    rects, at = [], 0.0
+    for name, (size, kind) in parts.items():
+        if size > 0:
+            wide = width * size / total
+            # A gap keeps neighbours apart for those who do not see colours.
+            rects.append(
+                Rect(round(at, 1), 0, round(max(wide - 2, 1), 1), 10, kind, f"{name}: {size:,.0f}")
+            )
+            at += wide
+    said = ", ".join(f"{name} {size:,.0f}" for name, (size, _) in parts.items())
+    return Chart(title=title, summary=said, width=width, height=10, rects=tuple(rects))
+
+
+def outcome_columns(title: str, nights: Sequence[tuple[str, float | None]]) -> Chart:
+    """Return one column for each night: its height is the gain, its class the outcome.
+
+    Args:
+        title: of the chart.
+        nights: outcome and gain of each, oldest first. A night without a gain is a short mark.
+    """
+    width, height, step = max(1, len(nights)) * 5, 16, 5
+    gains = [gain for _, gain in nights if gain is not None]
+    scale = Scale(min(0.0, *gains, 0.0), max(0.0, *gains, 0.0), height - 1, 1)
+    zero = scale(0.0) if gains else height - 1
+    lines: dict[str, list[str]] = {}
+    for index, (outcome, gain) in enumerate(nights):
+        top = scale(gain) if gain is not None else zero - 2
+        # A gain of zero is still to be seen.
+        end = top if abs(top - zero) >= 1 else zero - 1
+        lines.setdefault(outcome, []).append(f"M{index * step + 2} {zero}V{end}")
+    said = ", ".join(f"{sum(o == name for o, _ in nights)} {name}" for name in lines)
+    paths = tuple(Path("".join(d), f"column {name}") for name, d in lines.items())
+    return Chart(
+        title=title, summary=f"Oldest first: {said}", width=width, height=height, paths=paths
+    )
+
+
+def line_through(values: Sequence[float | None], x: Scale, y: Scale) -> str:
+    """Return a line through values at 0, 1, 2, ...; it is broken where there is none."""
+    parts, is_drawn = [], False
+    for index, value in enumerate(values):
+        if value is not None:
+            # A point between two gaps is a line of length 0, which round ends make a dot.
+            parts.append(f"{'L' if is_drawn else 'M'}{x(index)} {y(value)}" + "h0" * (not is_drawn))
+        is_drawn = value is not None
+    return "".join(parts)
+
+
+def calibration_chart(
+    title: str, curves: Sequence[tuple[str, Curve]], *, size: float = 240
+) -> Chart:
+    """Return calibration curves over the diagonal, where predicted is observed.
+
+    Args:
+        title: of the chart.
+        curves: class and points of each, the most important last.
+        size: of the square box.
+    """
+    curves = [(kind, points) for kind, points in curves if points][-_MOST_CURVES:]
+    ends = sorted(max(p, y) for _, points in curves for p, y, _ in points)
+    # Bins of thin domains jump far; the last hundredth of the points may lie on the border.
+    high = nice_ceiling(ends[int(0.99 * (len(ends) - 1))]) if ends else 1.0
+    left, bottom = 34.0, size - 22
+    x, y = Scale(0, high, left, size - 6), Scale(0, high, bottom, 6)
+    paths = [
+        Path(f"M{left} 6V{bottom}H{size - 6}", "axis"),
+        Path(f"M{x(0)} {y(0)}L{x(high)} {y(high)}", "diagonal"),
+    ]
+    paths += [
+        Path("M" + "L".join(f"{x(p)} {y(o)}" for p, o, _ in points), kind)
+        for kind, points in curves
+    ]
+    labels = [
+        Label(left - 4, y(high) + 8, f"{high:g}", "end"),
+        Label(left - 4, bottom, "0", "end"),
+        Label(size - 6, size - 8, f"{high:g}", "end"),
+        Label((left + size) / 2, size - 8, "predicted", "middle"),
+        Label(left + 4, 15, "observed"),
+    ]
+    last = curves[-1][1] if curves else ()
+    said = "; ".join(f"predicted {p:.3g}, observed {o:.3g}" for p, o, _ in last) or "no rows"
+    return Chart(
+        title=title,
+        summary=f"{len(curves)} calibration curves; the last: {said}.",
+        width=size,
+        height=size,
+        paths=tuple(paths),
+        labels=tuple(labels),
+    )
+
+
+def nice_ceiling(value: float) -> float:
+    """Return the next number of 1, 1.5, 2, 3, 5, 7.5 times a power of ten that is not smaller."""
+    if value <= 0 or not math.isfinite(value):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(
+        (m * power for m in (1, 1.5, 2, 3, 5, 7.5) if m * power >= value * (1 - 1e-9)), 10 * power
+    )
+
+
+def scatter_chart(
+    title: str,
+    points: Sequence[tuple[float, float, str, str]],
+    *,
+    x_name: str,
+    y_name: str,
+    width: float = 420,
+    height: float = 240,
+) -> Chart:
+    """Return a point for each domain.
+
+    Args:
+        title: of the chart.
+        points: x, y, class and name of each.
+        x_name: what x is, with its unit.
+        y_name: the same of y.
+        width: of the box.
+        height: of the box.
+    """
+    xs, ys = [p[0] for p in points] or [1.0], [p[1] for p in points] or [1.0]
+    left, bottom = 52.0, height - 22
+    x_high, y_high = nice_ceiling(max(xs)), nice_ceiling(max(*ys, 1e-12))
+    x = Scale(min(0.0, *xs), x_high, left, width - 8)
+    y = Scale(min(0.0, *ys), y_high, bottom, 8)
+    paths = [Path(f"M{left} 8V{bottom}H{width - 8}", "axis")]
+    if y.low < 0:
+        paths.append(Path(f"M{left} {y(0)}H{width - 8}", "diagonal"))
+    labels = (
+        Label(left - 4, 16, f"{y_high:g}", "end"),
+        Label(left - 4, y(0) + 3, "0", "end"),
+        Label(width - 8, height - 8, f"{x_high:g}", "end"),
+        Label((left + width) / 2, height - 8, x_name, "middle"),
+        Label(left + 4, 17, y_name),
+    )
+    return Chart(
+        title=title,
+        summary=f"{len(points)} domains; {x_name} from {min(xs):.3g} to {max(xs):.3g}, "
+        f"{y_name} from {min(ys):.3g} to {max(ys):.3g}.",
+        width=width,
+        height=height,
+        paths=tuple(paths),
+        dots=tuple(Dot(x(a), y(b), 3.5, f"dot {kind}", name) for a, b, kind, name in points),
+        labels=labels,
+    )

@@ -1,0 +1,165 @@
+"""Turn what a night did for each domain into the lines of the page's table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from iak.pipeline.report.charts import (
+    Chart,
+    IntervalMark,
+    Scale,
+    calibration_chart,
+    interval_mark,
+    interval_scale,
+    outcome_columns,
+)
+from iak.pipeline.report.wording import interval, signed
+from iak.schemas.night import DomainNight, NightRecord, Scores
+
+MOST_TASKS = 2
+"""Tasks that have a column of intervals; the lines below the table have all."""
+MOST_LINES = 500
+"""Domains that the page shows; `night.json` has all."""
+URGENCY = {"failed": 0, "held": 1, "promoted": 2, "waiting": 3}
+"""Order of outcomes where not all domains are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One task's difference to the base, as a number and as a mark."""
+
+    task: str
+    value: float | None
+    text: str
+    interval: str
+    mark: IntervalMark | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainLine:
+    """One domain of the table, and what stands behind it."""
+
+    anchor: str
+    """Identifier of its part of the page. Names of domains may hold anything, so it is a number."""
+    name: str
+    night: DomainNight
+    differences: tuple[Difference, ...]
+    calibration: float | None
+    """Of the first task: positives that the candidate predicts over those observed."""
+    trend: Chart | None
+    """Its last nights; none on the page of a single night."""
+    curves: tuple[Chart, ...]
+    """The candidate's calibration, task by task."""
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether it is served by another kernel than its own, or by the base alone."""
+        return falls_back(self.night)
+
+
+def falls_back(night: DomainNight) -> bool:
+    """Return whether a domain is served by another kernel than its own, or by the base."""
+    return night.served_by not in ("own", night.decision.level)
+
+
+def tasks_of(record: NightRecord) -> list[str]:
+    """Return the tasks that any domain has scores of, in their first order."""
+    return list(dict.fromkeys(s.task for d in record.domains for s in d.scores))
+
+
+def shown_domains(record: NightRecord) -> list[DomainNight]:
+    """Return the domains that a page shows, in the record's order.
+
+    Of more than `MOST_LINES`, those that failed or were held come first.
+    """
+    order = range(len(record.domains))
+    urgent = sorted(order, key=lambda i: (URGENCY[record.domains[i].outcome], i))
+    return [record.domains[i] for i in sorted(urgent[:MOST_LINES])]
+
+
+def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[DomainLine]:
+    """Return the lines of the table.
+
+    Args:
+        record: the night.
+        history: earlier nights, oldest first.
+    """
+    tasks = tasks_of(record)[:MOST_TASKS]
+    shown = shown_domains(record)
+    scales = {
+        task: interval_scale(
+            s.delta_auc for d in shown for s in d.scores if s.task == task and s.delta_auc
+        )
+        for task in tasks
+    }
+    trends = _trends([*history, record]) if history else {}
+    return [
+        DomainLine(
+            anchor=f"d{index}",
+            name=domain.decision.name,
+            night=domain,
+            differences=tuple(_difference(domain, task, scales[task]) for task in tasks),
+            calibration=domain.scores[0].calibration[2] if domain.scores else None,
+            trend=trends.get(domain.decision.name),
+            curves=tuple(
+                calibration_chart(
+                    f"{s.task}, {s.rows:,} rows", [("curve", s.reliability)], size=160
+                )
+                for s in domain.scores
+                if s.reliability
+            ),
+        )
+        for index, domain in enumerate(shown)
+    ]
+
+
+def _difference(domain: DomainNight, task: str, scale: Scale) -> Difference:
+    scores = next((s for s in domain.scores if s.task == task), None)
+    delta = scores.delta_auc if scores else None
+    if delta is None:
+        return Difference(task=task, value=None, text=signed(None), interval="", mark=None)
+    value, low, high = delta
+    return Difference(
+        task=task,
+        value=value,
+        text=signed(value),
+        interval=interval(low, high),
+        mark=interval_mark(delta, scale),
+    )
+
+
+def _trends(nights: Sequence[NightRecord]) -> Mapping[str, Chart]:
+    """Return domain -> its outcome and gain, night by night."""
+    of_night = [{d.decision.name: d for d in night.domains} for night in nights]
+    return {
+        name: outcome_columns(
+            f"Last {len(nights)} nights of {name}",
+            [
+                (d.outcome, d.verdict.gain if d.verdict else None) if d else ("absent", None)
+                for d in (domains.get(name) for domains in of_night)
+            ],
+        )
+        for name in of_night[-1]
+    }
+
+
+def mean_auc(record: NightRecord, task: str, method: int) -> float | None:
+    """Return a task's mean AUC over the domains, each weighted by its gate rows.
+
+    Only domains that have the AUC of both base and candidate count, so that two methods of one
+    night are compared on the same domains.
+
+    Args:
+        record: the night.
+        task: its name.
+        method: 0 the base, 1 the live kernels, 2 the candidates.
+    """
+    scores = [s for d in record.domains if d.decision.level == "domain" for s in d.scores]
+    both = [s for s in scores if s.task == task and _has_both(s)]
+    pairs = [(s.rows, s.auc[method]) for s in both]
+    known = [(rows, auc) for rows, auc in pairs if auc is not None]
+    total = sum(rows for rows, _ in known)
+    return sum(rows * auc for rows, auc in known) / total if total else None
+
+
+def _has_both(scores: Scores) -> bool:
+    return scores.auc[0] is not None and scores.auc[2] is not None

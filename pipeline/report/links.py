@@ -1,0 +1,25 @@
+"""Write links that work wherever a folder of nights is copied to: relative ones, and only those."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+
+def relative_link(target: str | Path | None, page_folder: Path) -> str | None:
+    """Return a link from a page to a file or folder beside it.
+
+    Nothing on a page leaves the machine by itself, so what lies in an object store, or is not there
+    any more, is named as text and gets no link.
+
+    Args:
+        target: path or URI; None for nothing.
+        page_folder: where the page lies.
+    """
+    if target is None or "://" in str(target):
+        return None
+    path = Path(target)
+    if not path.exists():
+        return None
+    relative = os.path.relpath(path.resolve(), page_folder.resolve())
+    # A relative link may not start with what a browser takes for a scheme, as in `a:b`.
+    return quote(f"./{Path(relative).as_posix()}")

@@ -1,0 +1,166 @@
+"""Make the morning page of one night from its record and the records of the nights before."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from iak.pipeline.progress import PROGRESS
+from iak.pipeline.registry.stored_bundles import stored_folder
+from iak.pipeline.report.bars import Bar, bars_of, days_chart, drift_bars
+from iak.pipeline.report.charts import Chart, calibration_chart, scatter_chart, stacked_bar
+from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, tasks_of
+from iak.pipeline.report.links import relative_link
+from iak.pipeline.report.nights import INDEX, RECORD
+from iak.pipeline.report.rendering import render
+from iak.pipeline.report.summary import WORDS, sentence_of
+from iak.pipeline.report.trends import OUTCOMES, trends_of
+from iak.pipeline.report.wording import decimal, duration, percent, short, signed
+from iak.schemas.night import NightRecord
+
+MOST_COSTS = 12
+"""Domains whose cost is drawn, those that cost most first."""
+MOST_DAYS = 42
+"""Newest days of the log that are drawn."""
+
+
+def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path) -> str:
+    """Return the page of a night as one HTML file.
+
+    Args:
+        record: the night.
+        history: earlier nights, oldest first.
+        folder: where the page will lie; links are relative to it.
+    """
+    lines = domain_lines(record, history)
+    tasks = tasks_of(record)
+    return render(
+        "night.html.j2",
+        record=record,
+        title=f"{record.name}, night of {record.night}",
+        sentence=sentence_of(record),
+        seconds=_seconds(record),
+        index=f"../{INDEX}",
+        words=WORDS,
+        outcomes=OUTCOMES,
+        tally=_tally(record),
+        service=_service(record),
+        facts=_facts(record, tasks),
+        behind=sum(falls_back(domain) for domain in record.domains),
+        bad_days=[each for each in record.days if each.reason],
+        urgent=[line for line in lines if line.night.outcome in ("failed", "held")],
+        lines=lines,
+        tasks=[difference.task for difference in lines[0].differences] if lines else [],
+        trends=trends_of([*history, record]) if history else None,
+        calibrations=[_calibrations(record, task) for task in tasks],
+        rates=_rates(record),
+        drift=drift_bars(record.drift),
+        unseen=bars_of(record.unseen, percent),
+        days=days_chart(record.days[-MOST_DAYS:]) if record.days else None,
+        phases=bars_of(record.timings_s, duration),
+        costs=_costs(record),
+        links=_links(record, folder),
+        bundle_links=_bundle_links(record, folder),
+    )
+
+
+def _seconds(record: NightRecord) -> float | None:
+    if record.ended_at is None:
+        return None
+    return (record.ended_at - record.started_at).total_seconds()
+
+
+def _tally(record: NightRecord) -> Chart:
+    counts = record.counts
+    return stacked_bar("Kernels by outcome", {WORDS[o]: (counts[o], o) for o in OUTCOMES})
+
+
+def _service(record: NightRecord) -> list[tuple[str, int]]:
+    """Return how many domains each kind of kernel serves, their own first."""
+    counted = {"its own kernel": 0, "parent": 0, "pooled": 0, "base": 0}
+    for domain in record.domains:
+        counted[domain.served_by if falls_back(domain) else "its own kernel"] += 1
+    return [(name, number) for name, number in counted.items() if number]
+
+
+def _facts(record: NightRecord, tasks: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return the night's main numbers: what, value, and a note below it."""
+    facts = []
+    for task in tasks[:2]:
+        base, candidate = (mean_auc(record, task, method) for method in (0, 2))
+        if base is not None and candidate is not None:
+            ends = f"{base:.4f} to {candidate:.4f}"
+            facts.append((f"AUC of {task}, over base", signed(candidate - base), ends))
+    if record.rows_tuned:
+        cached = percent(record.rows_from_cache / record.rows_tuned, 0)
+        facts.append(("rows tuned", short(record.rows_tuned), f"{cached} from the cache"))
+    if record.unseen:
+        table, share = max(record.unseen.items(), key=lambda item: item[1])
+        facts.append(("ids unseen by the base, at most", percent(share), f"table {table}"))
+    if record.drift:
+        furthest = max(record.drift, key=lambda line: abs(line.index))
+        note = f"{furthest.name}, {furthest.word}"
+        facts.append(("largest drift", decimal(furthest.index, 3), note))
+    return facts
+
+
+def _calibrations(record: NightRecord, task: str) -> Chart:
+    """Return one task's curves of all domains, the pooled kernel's on top."""
+    curves = [
+        ("curve" if d.decision.level == "pooled" else "thin", s.reliability)
+        for d in record.domains
+        for s in d.scores
+        if s.task == task
+    ]
+    curves.sort(key=lambda curve: curve[0] == "curve")
+    return calibration_chart(f"Calibration of {task}", curves)
+
+
+def _rates(record: NightRecord) -> Chart | None:
+    """Return what each code carries against what its kernel gains."""
+    points = [
+        (d.rate, 1000 * d.verdict.gain, d.outcome, d.decision.name)
+        for d in record.domains
+        if d.rate is not None and d.verdict and d.verdict.gain is not None
+    ]
+    if not points:
+        return None
+    return scatter_chart(
+        "Rate of each code, and gain of its kernel",
+        points,
+        x_name="rate, nats a row",
+        y_name="gain, 1/1000 nats a row",
+    )
+
+
+def _costs(record: NightRecord) -> list[Bar]:
+    """Return what the dearest domains took of the workers' time, and all others together."""
+    seconds = {d.decision.name: d.worker_seconds for d in record.domains if d.worker_seconds}
+    shown = sorted(seconds, key=lambda name: -seconds[name])[:MOST_COSTS]
+    left = sum(seconds.values()) - sum(seconds[name] for name in shown)
+    others = len(seconds) - len(shown)
+    bars = {name: seconds[name] for name in shown}
+    if others:
+        bars[f"{others:,} more"] = left
+    return bars_of(bars, duration)
+
+
+def _links(record: NightRecord, folder: Path) -> list[tuple[str, str, str | None]]:
+    """Return what lies beside the page: name, path, and a link where one works."""
+    run = record.run_dir
+    paths: dict[str, str | Path | None] = {
+        "record of the night": folder / RECORD,
+        "run folder": run,
+        "log of the tuning": f"{run}/{PROGRESS}" if run else None,
+        "bundles of the tuning": f"{run}/bundles" if run else None,
+        "base": record.base,
+        "registry": record.registry,
+    }
+    return [(name, str(path), relative_link(path, folder)) for name, path in paths.items() if path]
+
+
+def _bundle_links(record: NightRecord, folder: Path) -> dict[str, str]:
+    """Return digest -> link of every bundle that the registry still holds in a local folder."""
+    if "://" in record.registry:
+        return {}
+    digests = {d for line in record.domains for d in (line.bundle, line.candidate) if d}
+    found = {d: relative_link(stored_folder(Path(record.registry), d), folder) for d in digests}
+    return {digest: link for digest, link in found.items() if link}

@@ -1,0 +1,42 @@
+"""Say in one line what a night did: for chat, for a webhook, and as the page's first sentence."""
+
+from iak.pipeline.report.domain_lines import falls_back
+from iak.pipeline.report.wording import plural
+from iak.schemas.night import NightRecord, Outcome
+
+WORDS: dict[Outcome, str] = {
+    "promoted": "promoted",
+    "held": "held",
+    "failed": "failed",
+    "waiting": "did not train",
+}
+"""What a page calls each outcome."""
+
+
+def sentence_of(record: NightRecord) -> str:
+    """Return what happened to the kernels, as in `34 of 41 kernels promoted, 2 held`."""
+    if record.status == "failed":
+        return f"The night failed: {_first_line(record.error or 'no reason was recorded')}"
+    if record.status != "finished":
+        return f"The night is {record.status}; nothing below is final."
+    counts = record.counts
+    parts = [f"{counts['promoted']:,} of {plural(len(record.domains), 'kernel')} promoted"]
+    parts += [f"{counts[o]:,} {WORDS[o]}" for o in ("held", "failed", "waiting") if counts[o]]
+    behind = sum(falls_back(domain) for domain in record.domains)
+    if behind:
+        parts.append(f"{behind:,} served by a fallback")
+    return ", ".join(parts) + "."
+
+
+def summary_of(record: NightRecord) -> str:
+    """Return one line for chat: the service, the night, what happened, and what needs a look."""
+    failed = [d.decision.name for d in record.domains if d.outcome == "failed"]
+    more = f" Failed: {', '.join(failed[:3])}{' and more' * (len(failed) > 3)}." if failed else ""
+    # A name may hold a line break, and a chat takes one line.
+    return " ".join(f"{record.name}, night of {record.night}: {sentence_of(record)}{more}".split())
+
+
+def _first_line(text: str) -> str:
+    """Return the first line of an error, with a full stop."""
+    line = (text.strip().splitlines() or [""])[0].strip()
+    return line if line.endswith((".", "!", "?")) else f"{line}."
