@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.runs.load import known_settings
+from iak.pipeline.runs.load import known_settings, moved_setting
 
 _ALIKE = 0.8
 
@@ -37,6 +37,8 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str)
     names = known_settings(kind)
     for name in asked:
         plain = name.replace("-", "_")
+        if new := moved_setting(kind, plain):
+            raise BadRequest(f"{command}: {plain} is now {new}")
         outer, dot, last = plain.rpartition(".")
         for prefix in ("no_", "empty_"):
             if plain not in names:

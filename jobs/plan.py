@@ -20,7 +20,7 @@ from iak.pipeline.planning.estimate import Asked, Estimate, Level, as_rows
 from iak.pipeline.planning.workload import Workload, workload
 from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.explain import explain
-from iak.pipeline.runs.load import load_catalog, merged, nested
+from iak.pipeline.runs.load import SPECS, load_catalog, merged, moved_setting, nested
 from iak.pipeline.sharding.placement_search import GIB, Wanted
 from iak.pipeline.sharding.quantised import check_width
 from iak.schemas.cluster import ClusterSpec
@@ -30,7 +30,7 @@ from iak.schemas.log import Catalog
 FITS, DOES_NOT_FIT = 0, 3
 _TAKEN = (
     "model", "kernel", "pooled", "domain", "tables", "cache", "batch_rows", "bf16", "epochs",
-    "row_wise_from_rows",
+    "placement",
 )  # fmt: skip
 """Settings of a job that change its plan."""
 
@@ -76,13 +76,16 @@ def _resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) ->
         if spec.job == "finetune"
         else batch_rows_for(spec.rows)
     }
-    for settings in (dict(catalog.presets.get(spec.job, {})), _job_settings(spec.settings)):
-        flat = {k: v for k, v in settings.items() if k.partition(".")[0] in (*_TAKEN, "sharding")}
+    for settings in (dict(catalog.presets.get(spec.job, {})), _job_settings(spec)):
+        flat = {k: v for k, v in settings.items() if k.partition(".")[0] in _TAKEN}
         defaults = merged(defaults, nested(flat))
         if spec.job == "finetune" and "step_rows" in settings:
             defaults["batch_rows"] = settings["step_rows"]
         if settings.get("activations") == "recompute":
             raise BadRequest("activations=recompute is not planned for; plan with the cache")
+    # A plan that the job follows is left out: it would leave nothing to search.
+    rule = {k: v for k, v in defaults.get("placement", {}).items() if k != "plan"}
+    defaults |= {"placement": rule}
     if opened:
         defaults = merged(defaults, {"model": opened.model.model_dump()})
     asked = spec.model_dump(exclude_unset=True)
@@ -94,16 +97,25 @@ def _resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) ->
         raise BadRequest(f"settings of iak {spec.job}: {explain(error)}") from error
 
 
-def _job_settings(path: Path | None) -> dict[str, Any]:
-    return {} if path is None else read_toml(path, setting="settings")
+def _job_settings(spec: PlanSpec) -> dict[str, Any]:
+    """Return what the file says that the job itself is given by --config."""
+    if spec.settings is None:
+        return {}
+    settings = read_toml(spec.settings, setting="settings")
+    for name in settings:
+        if new := moved_setting(SPECS[spec.job], name):
+            raise BadRequest(f"settings {spec.settings}: {name} is now {new}")
+    return settings
 
 
 def _question(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> Question:
     work = workload(catalog, spec.model, spec.kernel, rows=rows, ids=spec.ids, domains=spec.domains)
     names = [shape.name for shape in work.shapes]
-    unknown = sorted(set(spec.sharding) - set(names))
+    unknown = sorted(set(spec.placement.sharding) - set(names))
     if unknown:
-        raise BadRequest(f"sharding names unknown tables {unknown}; there are {sorted(names)}")
+        raise BadRequest(
+            f"placement.sharding names unknown tables {unknown}; there are {sorted(names)}"
+        )
     is_tuning = spec.job == "finetune"
     return Question(
         work=work,
@@ -119,11 +131,10 @@ def _question(spec: PlanSpec, catalog: Catalog, rows: dict[str, int]) -> Questio
         wanted=Wanted(
             shapes=work.shapes,
             ids=work.ids,
-            sharding=spec.sharding,
+            placement=spec.placement,
             batch_rows=spec.batch_rows,
         ),
         frozen=_frozen(spec, work) if is_tuning else None,
-        row_wise_from_rows=spec.row_wise_from_rows,
         max_hours=spec.max_hours,
         max_cost=spec.max_cost,
     )

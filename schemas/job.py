@@ -45,6 +45,7 @@ from iak.schemas.paths import (
     NamedPath,
     Picture,
 )
+from iak.schemas.plan import PlacedSpec, PlacementSpec
 
 Dropout = Annotated[Number, Field(ge=0, lt=1)]
 Allowance = Annotated[
@@ -55,12 +56,6 @@ Allowance = Annotated[
     ),
 ]
 """One difference between a published base and a model: part, name, and what may differ."""
-
-
-ByTable = Annotated[
-    dict[str, Literal["row_wise", "table_wise", "column_wise"]], AfterValidator(with_names)
-]
-"""Table -> sharding type."""
 
 
 class LogJobSpec(Spec):
@@ -172,7 +167,7 @@ class PretrainOptimSpec(_OptimSpec):
     """Steps over which both rates rise from zero; a tenth of the run at most. Open: 50."""
 
 
-class PretrainSpec(WorkerJobSpec):
+class PretrainSpec(PlacedSpec, WorkerJobSpec):
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
 
     from_: Annotated[FolderToRead | None, Field(alias="from")] = None
@@ -206,12 +201,7 @@ class PretrainSpec(WorkerJobSpec):
     """Rows shuffled together by a worker; row groups are shuffled first."""
     bf16: bool = False
     """Run trunk and towers under bfloat16 autocast."""
-    sharding: ByTable = {}
-    """Table -> sharding type, where the default is not wanted."""
-    row_wise_from_rows: TableRows = 10_000
-    """Tables at least this long are cut by rows over all workers; shorter ones stay whole."""
-    plan: FileToRead | None = None
-    """A plan that `iak plan save=FILE` wrote; it is followed exactly, instead of the rule."""
+    placement: PlacementSpec = PlacementSpec()
     checkpoint_every_steps: Count = 200
     """Steps between checkpoints."""
 
@@ -355,7 +345,7 @@ class GateSpec(Spec):
     interval is above."""
 
 
-class TuningSpec(Spec):
+class TuningSpec(PlacedSpec):
     """How kernels are tuned and judged, wherever the log and the base are."""
 
     kernel: KernelSpec = KernelSpec()
@@ -371,12 +361,7 @@ class TuningSpec(Spec):
     """Rows of a step over all workers; no domain is added to a step that has as many."""
     checkpoint_every_s: Seconds = 30.0
     """Seconds between checkpoints."""
-    sharding: ByTable = {}
-    """Table -> sharding type, where the default is not wanted."""
-    row_wise_from_rows: TableRows = 10_000
-    """Tables at least this long are cut by rows over all workers."""
-    plan: FileToRead | None = None
-    """A plan that `iak plan job=finetune save=FILE` wrote; followed exactly, not the rule."""
+    placement: PlacementSpec = PlacementSpec()
 
 
 class FinetuneSpec(TuningSpec, WorkerJobSpec):
@@ -389,7 +374,7 @@ class FinetuneSpec(TuningSpec, WorkerJobSpec):
     from them."""
 
 
-class EvaluateSpec(WorkerJobSpec):
+class EvaluateSpec(PlacedSpec, WorkerJobSpec):
     """Evaluate base and kernels on the same later rows, with paired intervals."""
 
     base: FolderToRead
@@ -404,10 +389,6 @@ class EvaluateSpec(WorkerJobSpec):
     batch_rows: BatchRows = 8192
     """Rows a worker evaluates at a time."""
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
-    sharding: ByTable = {}
-    """Table -> sharding type, where the default is not wanted."""
-    row_wise_from_rows: TableRows = 10_000
-    """Tables at least this long are cut by rows over all workers."""
 
 
 class CompareSpec(Spec):
@@ -486,7 +467,7 @@ class DemoSpec(Spec):
     """Remove what an earlier demo left in `run_dir` first."""
 
 
-class PlanSpec(Spec):
+class PlanSpec(PlacedSpec):
     """Estimate what a job needs of a cluster before it is rented. No GPU and no log is needed."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -530,10 +511,6 @@ class PlanSpec(Spec):
     """Kernels of the level above, where the catalogue's domains have parents."""
     tables: FrozenTablesSpec = FrozenTablesSpec()
     cache: CacheSpec = CacheSpec()
-    row_wise_from_rows: TableRows = 10_000
-    """Tables at least this long are cut by rows, where the rule decides."""
-    sharding: ByTable = {}
-    """Table -> sharding type, where the search is not to decide."""
     constants: dict[str, Annotated[Number, Field(ge=0, le=1_000_000_000)]] = {}
     """Constants of the estimates, over the cluster's: lookup_efficiency, matmul_efficiency, ..."""
     max_hours: Ceiling | None = None
@@ -541,7 +518,7 @@ class PlanSpec(Spec):
     max_cost: Ceiling | None = None
     """Exit with 3 when it costs more, in the cluster's currency."""
     save: FileToWrite | None = None
-    """Write the plan to this file, for plan=FILE of the job that it is for."""
+    """Write the plan to this file, for placement.plan=FILE of the job that it is for."""
     picture: Picture | None = None
     """Draw the memory of every rank into this file (PNG, SVG or PDF)."""
     json_out: Annotated[FileToWrite | None, Field(alias="json")] = None

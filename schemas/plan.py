@@ -1,10 +1,16 @@
-"""Define a sharding plan: `iak plan save=FILE` writes it, and a job follows it with plan=FILE."""
+"""Define where the tables of a job lie: what a user asks for, a sharding plan, what workers get.
 
+`iak plan save=FILE` writes a plan, and a job follows it with placement.plan=FILE.
+"""
+
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from iak.schemas.base import Spec
+from iak.schemas.base import Spec, with_names
+from iak.schemas.numbers import TableRows
+from iak.schemas.paths import FileToRead
 
 Job = Literal["pretrain", "finetune"]
 ShardingType = Literal["table_wise", "row_wise", "column_wise"]
@@ -55,12 +61,64 @@ class PlanDocument(Spec):
         return self
 
 
-class PlacementSpec(Spec):
-    """Settings of where a job's tables lie: a plan to follow, or limits of the rule."""
+class PlacementRuleSpec(Spec):
+    """Settings of the rule that places every table."""
 
-    sharding: dict[str, ShardingType] = {}
-    """Table -> sharding type, where the rule's choice is not wanted."""
-    row_wise_from_rows: PositiveInt = 10_000
-    """Tables of at least so many rows are cut by rows over all workers; shorter ones stay whole."""
+    sharding: Annotated[dict[str, ShardingType], AfterValidator(with_names)] = {}
+    """Table -> sharding type, where the default is not wanted."""
+    row_wise_from_rows: TableRows = 10_000
+    """Tables at least this long are cut by rows over all workers; shorter ones stay whole."""
+
+    def resolved(self, plan: PlanDocument | None = None) -> "ResolvedPlacement":
+        """Return what workers get.
+
+        Args:
+            plan: the plan that was read, followed instead of the rule; None where there is none.
+        """
+        return ResolvedPlacement(
+            sharding=self.sharding, row_wise_from_rows=self.row_wise_from_rows, plan=plan
+        )
+
+
+class PlacementSpec(PlacementRuleSpec):
+    """Where a job's tables shall lie, as a user asks for it: by the rule, or by a plan."""
+
+    plan: FileToRead | None = None
+    """A plan that `iak plan save=FILE` wrote for this job; it is followed exactly, instead of the
+    rule."""
+
+
+class ResolvedPlacement(PlacementRuleSpec):
+    """Where a job's tables lie, as its workers get it: no file is left to be read."""
+
     plan: PlanDocument | None = None
-    """Plan to follow exactly; it replaces the rule and `sharding`."""
+    """Followed exactly where there is one, in the place of the rule."""
+
+
+class PlacedSpec(Spec):
+    """Settings of every job that has tables."""
+
+    placement: PlacementRuleSpec = PlacementRuleSpec()
+
+    @classmethod
+    def moved(cls, name: str) -> str | None:
+        """Return the present name of a setting of the placement that older versions had here.
+
+        Args:
+            name: dotted, `sharding.item_id`.
+
+        Returns:
+            `placement.sharding.item_id`; None for any other name.
+        """
+        placement = cls.model_fields["placement"].annotation
+        assert placement is not None, "pydantic keeps every field's annotation"
+        is_flat = name.partition(".")[0] in placement.model_fields
+        return f"placement.{name}" if is_flat else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_flat(cls, settings: object) -> object:
+        for name in settings if isinstance(settings, Mapping) else ():
+            if new := cls.moved(str(name)):
+                raise ValueError(f"{name} is now {new}")
+        return settings

@@ -8,8 +8,11 @@ from pydantic import NonNegativeInt
 from iak.schemas.base import Spec
 from iak.schemas.manifest import Sha256
 
-RECORD_FORMAT = 2
-"""1: written before a record named inputs and outputs; it is read as one that names none."""
+RECORD_FORMAT = 3
+"""1: written before a record named inputs and outputs; it is read as one that names none.
+2: written when the settings of the placement were still beside the others."""
+SEALED_FROM = 2
+"""First format whose records hold their own digest."""
 
 
 class Output(Spec):
@@ -26,7 +29,7 @@ class Output(Spec):
 class RunRecord(Spec):
     """`record.json`: what ran, on which inputs, and with which results."""
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     """Number of this document's format."""
     verb: str
     """Verb that ran, as in `iak VERB`."""

@@ -28,7 +28,7 @@ from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.runs.record import commit, machine
 from iak.schemas.job import FrozenTablesSpec, Precision
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 
 WAYS = ("in shares", "mapped, not yet written", "mapped, there already")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -69,7 +69,7 @@ def on_worker(
     before = memory()
     dist.barrier()
     started = time.perf_counter()
-    base = FrozenBase.load(opened, asked, PlacementSpec(), worker, map_folder=folder)
+    base = FrozenBase.load(opened, asked, ResolvedPlacement(), worker, map_folder=folder)
     dist.barrier()
     ready_s = time.perf_counter() - started
     tables = base.tables

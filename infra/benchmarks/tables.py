@@ -40,6 +40,7 @@ from iak.pipeline.sharding.quantised import row_bytes
 from iak.pipeline.sharding.shard import freeze_tables
 from iak.pipeline.tuning.optim import BankAdam
 from iak.schemas.job import KernelSpec
+from iak.schemas.plan import PlacementRuleSpec
 from iak.schemas.record import Target
 from infra.benchmarks import counted
 from infra.benchmarks.specs import BenchTablesSpec
@@ -176,8 +177,7 @@ class TableSetup:
             [shape],
             world=worker.world,
             device=worker.device,
-            overrides={"t": "row_wise"},
-            row_wise_from_rows=1,
+            rule=PlacementRuleSpec(sharding={"t": "row_wise"}),
         )
         torch.manual_seed(spec.seed)
         self.model = Recommender(

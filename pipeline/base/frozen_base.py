@@ -24,7 +24,7 @@ from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import lay_out
 from iak.pipeline.sharding.shard import digest_model
 from iak.schemas.job import FrozenTablesSpec
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 
 MAPPED = "mapped"
 """Folder of mapped tables, beside the base."""
@@ -46,7 +46,7 @@ class FrozenBase:
         cls,
         published: PublishedBase,
         tables: FrozenTablesSpec,
-        placement: PlacementSpec,
+        placement: ResolvedPlacement,
         worker: Worker,
         *,
         map_folder: Path | None = None,

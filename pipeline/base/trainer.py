@@ -44,7 +44,7 @@ from iak.pipeline.sharding.shard import (
 )
 from iak.schemas.job import BaseOptimSpec, ModelSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
@@ -84,7 +84,7 @@ class PretrainWork:
     """Rows that a worker shuffles together."""
     bf16: bool
     """Whether trunk and towers run under bfloat16 autocast."""
-    placement: PlacementSpec
+    placement: ResolvedPlacement
     checkpoint_every_steps: int
     task_weights: Mapping[str, float] = field(default_factory=dict)
     """Task -> weight of its loss, where it differs from the catalogue's."""

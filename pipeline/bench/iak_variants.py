@@ -39,9 +39,8 @@ from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage
 from iak.schemas.domain import POOLED
 from iak.schemas.job import FrozenTablesSpec, KernelSpec, Precision, StageSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 
-ROW_WISE_FROM_ROWS = 10_000
 _SAMPLE_ROWS = 4096
 _LEVEL = 1
 """Of the domains, below the pooled kernel."""
@@ -53,7 +52,7 @@ def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Rec
     return FrozenBase.load(
         published_base.open_base(ground.base),
         FrozenTablesSpec(precision=precision, tolerance=precisions.ANYTHING),
-        PlacementSpec(row_wise_from_rows=ROW_WISE_FROM_ROWS),
+        ResolvedPlacement(),
         worker,
     ).model
 

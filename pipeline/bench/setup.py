@@ -24,7 +24,7 @@ from iak.pipeline.events import Report
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import worker_report
 from iak.schemas.bench import BenchSetupSpec
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 
 NEVER = 10**9
 
@@ -109,7 +109,7 @@ def pretrain_work(
         validations_per_epoch=validations,
         shuffle_rows=4 * spec.batch_rows,
         bf16=False,
-        placement=PlacementSpec(),
+        placement=ResolvedPlacement(),
         checkpoint_every_steps=NEVER,
     )
 

@@ -42,8 +42,6 @@ class Question:
     wanted: Wanted
     frozen: Frozen | None
     """None where tables are trained."""
-    row_wise_from_rows: int
-    """Setting of the rule, which places tables where no search is made."""
     max_hours: float | None = None
     """None for any."""
     max_cost: float | None = None
@@ -112,8 +110,7 @@ def by_rule(question: Question, cluster: ClusterSpec) -> PlanDocument:
         wanted.shapes,
         world=cluster.world,
         device=torch.device(cluster.device),
-        overrides=wanted.sharding,
-        row_wise_from_rows=question.row_wise_from_rows,
+        rule=wanted.placement,
         ranks_per_host=cluster.devices_per_node,
     )
     job: Job = "finetune" if frozen else "pretrain"

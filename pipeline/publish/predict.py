@@ -34,7 +34,7 @@ from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_bundle_se
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.finetune import gathered
 from iak.schemas.job import FrozenTablesSpec
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import PredictionsDocument, metric_tasks
 from iak.schemas.verdict import Verdict
 
@@ -58,7 +58,7 @@ class PredictWork:
     splits: tuple[str, ...]
     batch_rows: int
     tables: FrozenTablesSpec
-    placement: PlacementSpec
+    placement: ResolvedPlacement
 
 
 def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, Any]:

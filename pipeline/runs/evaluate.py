@@ -44,7 +44,6 @@ from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlacementSpec
 from iak.schemas.record import Output, RunRecord
 
 
@@ -181,7 +180,7 @@ def evaluate_work(
         splits=splits,
         batch_rows=spec.batch_rows,
         tables=spec.tables,
-        placement=PlacementSpec(sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows),
+        placement=spec.placement.resolved(),
     )
 
 

@@ -15,7 +15,7 @@ from iak.pipeline.runs.explain import explain
 from iak.schemas.base import Spec, shortened
 from iak.schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import Job, PlanDocument
+from iak.schemas.plan import Job, PlacedSpec, PlacementSpec, PlanDocument, ResolvedPlacement
 
 S = TypeVar("S", bound=Spec)
 
@@ -74,25 +74,35 @@ def refuse_unknown_presets(catalog: Catalog) -> None:
     """
     refuse_unknown_settings(list(catalog.presets), SPECS, "[presets]")
     for verb, settings in catalog.presets.items():
+        for name in settings:
+            if new := moved_setting(SPECS[verb], name):
+                raise BadRequest(f"[presets.{verb}]: {name} is now {new}")
         names = known_settings(SPECS[verb])
         there = [*names, *(f"{name}." for name, is_open in names.items() if is_open)]
         refuse_unknown_settings(list(settings), there, f"[presets.{verb}]")
 
 
-def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> PlanDocument | None:
-    """Return the plan that a job follows, as `iak plan save=FILE` wrote it; None without a file.
+def resolve_placement(asked: PlacementSpec, *, job: Job) -> ResolvedPlacement:
+    """Return a placement whose plan, where it names one, is read.
 
     Args:
-        path: the file.
+        asked: what the job was asked for; a plan leaves no room for types of single tables.
         job: name of the job.
-        sharding: types that the job was asked for, by table; a plan leaves no room for them.
 
     Raises:
         BadRequest: no such file, it is no plan or another job's, or it is not all that is asked.
     """
-    if path is None:
-        return None
-    document = read_json(path, setting="plan")
+    if asked.plan and asked.sharding:
+        raise BadRequest(
+            "placement.plan says where every table lies; leave placement.sharding.* out, or "
+            "placement.plan"
+        )
+    return asked.resolved(_load_plan(asked.plan, job) if asked.plan else None)
+
+
+def _load_plan(path: Path, job: Job) -> PlanDocument:
+    """Return the plan in a file, as `iak plan save=FILE` wrote it."""
+    document = read_json(path, setting="placement.plan")
     try:
         plan = _plan_of(document, path)
     except ValidationError as error:
@@ -101,8 +111,6 @@ def load_plan(path: Path | None, *, job: Job, sharding: Mapping[str, str]) -> Pl
         raise BadRequest(f"plan {path}: {error}") from error
     if plan.job != job:
         raise BadRequest(f"plan {path} is for iak {plan.job}; plan again with job={job}")
-    if sharding:
-        raise BadRequest("plan= says where every table lies; leave sharding.* out, or plan=")
     return plan
 
 
@@ -138,7 +146,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
     """Return dotted name of every setting of a spec, by alias -> whether any name may follow it.
 
-    A dictionary takes keys of its own: `sharding.item_id` is one of `sharding`.
+    A dictionary takes keys of its own: `task_weights.ctr` is one of `task_weights`.
     """
     names: dict[str, bool] = {}
     for field_name, field in kind.model_fields.items():
@@ -149,6 +157,22 @@ def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
         else:
             names[name] = get_origin(inner) is dict
     return names
+
+
+def moved_setting(kind: type[BaseModel], name: str) -> str | None:
+    """Return the present name of a setting that older versions had elsewhere; None for any other.
+
+    Args:
+        kind: a spec.
+        name: dotted name of the setting in it.
+    """
+    outer, _, rest = name.partition(".")
+    field = kind.model_fields.get(outer)
+    inner = field.annotation if field else None
+    if isinstance(inner, type) and issubclass(inner, BaseModel):
+        new = moved_setting(inner, rest)
+        return f"{outer}.{new}" if new else None
+    return kind.moved(name) if issubclass(kind, PlacedSpec) else None
 
 
 def spec_with_presets(kind: type[S], verb: str, catalog: Catalog, settings: Mapping[str, Any]) -> S:

@@ -19,7 +19,7 @@ from iak.pipeline.publish.bundle_set import live_kernels
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
-from iak.pipeline.runs.load import load_plan
+from iak.pipeline.runs.load import resolve_placement
 from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.outputs import bundles_output
 from iak.pipeline.runs.pinned import pinned_bundles
@@ -40,7 +40,7 @@ from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, Finetune
 from iak.pipeline.tuning.tune import Stage
 from iak.schemas.job import FinetuneSpec, GateSpec, StageSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlacementSpec, PlanDocument
+from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import TuningResult
@@ -83,7 +83,7 @@ def _tune(
     check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables, is_elsewhere=launcher.is_elsewhere)
-    plan = night_plan(spec, opened)
+    placement = night_placement(spec, opened)
     pinned = pinned_bundles(spec.live, opened, record, setting="live") if spec.live else None
     serving = bundles_folder(pinned, opened, setting="live") if pinned else None
     live = _live(spec, opened, serving)
@@ -91,10 +91,11 @@ def _tune(
         digests_in = spec.cache.folder or opened.folder.parent
         view = list_log(spec, catalog, report, wanted=SPLITS, digests_in=digests_in)
         others = base_inputs(opened) | bundles_inputs(serving, name="live bundles")
-        record.settle_inputs(inputs_of(catalog, describe_log(view), others | plan_inputs(plan)))
+        others |= plan_inputs(placement.plan)
+        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
         skipped.report_skipped(view, spec, report)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
-    work = night_work(spec, view, opened, live=live, plan=plan)
+    work = night_work(spec, view, opened, live=live, placement=placement)
     with record.phase("tune"):
         record.result = launcher.run(
             tune_on_worker,
@@ -126,7 +127,7 @@ def night_work(
     opened: PublishedBase,
     *,
     live: Live | None,
-    plan: PlanDocument | None,
+    placement: ResolvedPlacement,
 ) -> FinetuneWork:
     """Return the workers' part of a night.
 
@@ -135,7 +136,7 @@ def night_work(
         view: the log as the run reads it.
         opened: the base that is frozen.
         live: the kernels that serve now, which new ones start from; None starts from the base.
-        plan: plan of every table; None lets the placement rule decide.
+        placement: where every table lies: by the rule, or by a plan that was read.
     """
     return FinetuneWork(
         view=view,
@@ -148,9 +149,7 @@ def night_work(
         cache=_cache_config(spec, opened),
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
-        placement=PlacementSpec(
-            sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows, plan=plan
-        ),
+        placement=placement,
     )
 
 
@@ -168,27 +167,28 @@ def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -
     )
 
 
-def night_plan(spec: FinetuneSpec, opened: PublishedBase) -> PlanDocument | None:
-    """Return the plan that the run follows; None where it names none.
+def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacement:
+    """Return where the tables of the run shall lie; a plan that it names is read and compared.
 
     Raises:
         BadRequest: the plan is not for this job, its tables or its workers.
     """
-    plan = load_plan(spec.plan, job="finetune", sharding=spec.sharding)
-    if plan is None:
-        return None
+    placement = resolve_placement(spec.placement, job="finetune")
+    if placement.plan is None:
+        return placement
     if spec.tables.mapped:
         raise BadRequest(
-            "tables.mapped holds every table whole on every machine; leave it out, or plan="
+            "tables.mapped holds every table whole on every machine; leave it out, or "
+            "placement.plan"
         )
     planned(
-        plan,
+        placement.plan,
         published_base.table_shapes(opened.catalog, opened.encoding, width=opened.model.width),
         world=spec.workers,
         device=torch.device("cpu"),
         precisions=precision.precisions_of(opened.manifest, spec.tables),
     )
-    return plan
+    return placement
 
 
 def tune_on_worker(

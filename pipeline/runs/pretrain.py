@@ -27,7 +27,7 @@ from iak.pipeline.launcher import Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
-from iak.pipeline.runs.load import load_plan
+from iak.pipeline.runs.load import resolve_placement
 from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.outputs import base_output
 from iak.pipeline.runs.preflight import (
@@ -48,14 +48,15 @@ from iak.pipeline.sharding.placement_rule import planned
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
-from iak.schemas.plan import PlacementSpec, PlanDocument
+from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.results import PretrainResult
 
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
 """Metric of a base: share of its validation rows' ids of a table that training never saw."""
-MAY_MOVE = ("workers", "sharding", "row_wise_from_rows", "plan", *skipped.MAY_MOVE)
-"""Settings under which a checkpoint is read whatever they were when it was written."""
+MAY_MOVE = ("workers", "placement", "plan", *skipped.MAY_MOVE)
+"""Settings, and the input `plan`, under which a checkpoint is read whatever they were when it was
+written."""
 HELD = 4
 """Exit code of a run whose child was not better than its parent."""
 MISCALIBRATED = 0.1
@@ -102,7 +103,7 @@ def _pretrain(
     """
     _check_weights(spec, catalog)
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
-    plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
+    placement = resolve_placement(spec.placement, job="pretrain")
     check_workers(spec, record.report, is_elsewhere=launcher.is_elsewhere)
     parent = published_base.open_base(spec.from_) if spec.from_ else None
     if parent is not None:
@@ -113,7 +114,7 @@ def _pretrain(
         view = list_log(
             spec, catalog, record.report, wanted=["pretrain", valid], digests_in=spec.run_dir
         )
-        others = parent_inputs(parent) | plan_inputs(plan)
+        others = parent_inputs(parent) | plan_inputs(placement.plan)
         record.settle_inputs(inputs_of(catalog, describe_log(view), others))
         skipped.report_skipped(view, spec, record.report)
     with record.phase("encoding"):
@@ -131,7 +132,7 @@ def _pretrain(
     settings = {"used": recipe.described(), "followed": list(recipe.followed)}
     text = f"settings that follow from the rows: {describe_settings(settings)}"
     record.report(Notice(text))
-    work = pretrain_work(spec, view, encoding, parent=parent, labels=labels, plan=plan)
+    work = pretrain_work(spec, view, encoding, parent=parent, labels=labels, placement=placement)
     with record.phase("train"):
         result = launcher.run(
             pretrain_on_worker,
@@ -325,7 +326,7 @@ def pretrain_work(
     *,
     parent: PublishedBase | None,
     labels: LabelCounts,
-    plan: PlanDocument | None,
+    placement: ResolvedPlacement,
 ) -> PretrainWork:
     """Return the workers' part of a run.
 
@@ -335,15 +336,15 @@ def pretrain_work(
         encoding: fitted on the pre-training rows.
         parent: the base that is continued; None where a new one is trained.
         labels: the labels of the pre-training rows, whose rates a new base starts from.
-        plan: plan of every table; None lets the placement rule decide.
+        placement: where every table lies: by the rule, or by a plan that was read.
 
     Raises:
         BadRequest: the plan is for other tables or workers.
     """
-    if plan is not None:
+    if placement.plan is not None:
         width = (parent.model if parent else spec.model).width
         shapes = published_base.table_shapes(view.catalog, encoding, width=width)
-        planned(plan, shapes, world=spec.workers, device=torch.device("cpu"))
+        planned(placement.plan, shapes, world=spec.workers, device=torch.device("cpu"))
     recipe = recipe_of(spec, view, parent)
     return PretrainWork(
         view=view,
@@ -361,9 +362,7 @@ def pretrain_work(
         validations_per_epoch=recipe.validations_per_epoch,
         shuffle_rows=spec.shuffle_rows,
         bf16=spec.bf16,
-        placement=PlacementSpec(
-            sharding=spec.sharding, row_wise_from_rows=spec.row_wise_from_rows, plan=plan
-        ),
+        placement=placement,
         checkpoint_every_steps=spec.checkpoint_every_steps,
         task_weights=dict(spec.task_weights),
         early_stop=spec.early_stop,

@@ -27,7 +27,8 @@ from iak.pipeline.lock import one_writer
 from iak.pipeline.runs.inputs import Inputs, describe_changes, flattened
 from iak.schemas.base import Spec
 from iak.schemas.manifest import sha256_of
-from iak.schemas.record import RECORD_FORMAT, Output, RunRecord
+from iak.schemas.plan import PlacementSpec
+from iak.schemas.record import RECORD_FORMAT, SEALED_FROM, Output, RunRecord
 
 RECORD = "record.json"
 WORK = (
@@ -353,11 +354,27 @@ def run_record_of(document: object, where: Path) -> RunRecord:
         current=RECORD_FORMAT,
         where=where,
         mend="Choose another --run-dir",
-        migrations={0: unchanged, 1: unchanged},
+        migrations={0: unchanged, 1: unchanged, 2: _nest_placement},
     )
     assert isinstance(document, Mapping), "current_document refuses anything else"
     check_unchanged(document, where)
     return RunRecord.model_validate(current)
+
+
+def _nest_placement(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Migrate a record whose settings of the placement are not yet below `placement`.
+
+    The digest of the settings is computed again, so that the same command still names this run.
+    """
+    spec = document.get("spec")
+    flat = {
+        name for name in PlacementSpec.model_fields if isinstance(spec, Mapping) and name in spec
+    }
+    if not isinstance(spec, Mapping) or not flat:
+        return unchanged(document)
+    nested = {name: value for name, value in spec.items() if name not in flat}
+    nested["placement"] = {name: spec[name] for name in flat}
+    return dict(document) | {"spec": nested, "spec_digest": spec_digest(nested)}
 
 
 def check_unchanged(document: Mapping[str, Any], where: Path) -> None:
@@ -366,7 +383,7 @@ def check_unchanged(document: Mapping[str, Any], where: Path) -> None:
     Raises:
         Corrupt: it was changed after it was written.
     """
-    if document.get("format") != RECORD_FORMAT:
+    if document.get("format", 0) < SEALED_FROM:
         return
     actual, claimed = _digest(document), document.get("record_sha256")
     if actual != claimed:

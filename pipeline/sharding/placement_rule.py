@@ -6,7 +6,7 @@ fewest bytes so far. (`iak plan` also asks TorchRec's planner, for machines one 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeAlias, cast, get_args
+from typing import TypeAlias, cast
 
 import torch
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -24,8 +24,9 @@ from iak.pipeline.process import Worker, ranks_per_host
 from iak.schemas.job import Precision
 from iak.schemas.plan import (
     Job,
-    PlacementSpec,
+    PlacementRuleSpec,
     PlanDocument,
+    ResolvedPlacement,
     ShardDocument,
     ShardingType,
     TableDocument,
@@ -62,7 +63,7 @@ class _Piece:
 
 def lay_out(
     shapes: Sequence[TableShape],
-    placement: PlacementSpec,
+    placement: ResolvedPlacement,
     *,
     worker: Worker,
     precisions: Mapping[str, Precision] | None = None,
@@ -92,8 +93,7 @@ def lay_out(
         shapes,
         world=worker.world,
         device=worker.device,
-        overrides=placement.sharding,
-        row_wise_from_rows=placement.row_wise_from_rows,
+        rule=placement,
         ranks_per_host=hosted,
     )
 
@@ -103,8 +103,7 @@ def plan_tables(
     *,
     world: int,
     device: torch.device,
-    overrides: Mapping[str, str] | None = None,
-    row_wise_from_rows: int,
+    rule: PlacementRuleSpec,
     ranks_per_host: int | None = None,
 ) -> ShardingPlan:
     """Place every table.
@@ -113,17 +112,16 @@ def plan_tables(
         shapes: the tables.
         world: number of workers.
         device: a device of the kind that the workers compute on.
-        overrides: table -> sharding type, where the rule shall not decide.
-        row_wise_from_rows: tables of at least so many rows are cut by rows.
+        rule: from how many rows on a table is cut by rows, and the tables whose type is given.
         ranks_per_host: workers on one machine, for CUDA's numbering; all of them when absent.
 
     Returns:
         A plan in which every element of every table is on exactly one rank.
 
     Raises:
-        BadRequest: an override names an unknown table or type, or a cut that cannot be made.
+        BadRequest: the rule names an unknown table, or a cut that cannot be made.
     """
-    kinds = _kinds(shapes, world, overrides or {}, row_wise_from_rows)
+    kinds = _kinds(shapes, world, rule)
     load_bytes = [0] * world
     # The largest first, so that small tables even out the loads; names make the order unique.
     placed: dict[str, ParameterSharding] = {}
@@ -299,28 +297,24 @@ def _tables_plan(plan: ShardingPlan) -> Mapping[str, ParameterSharding]:
 
 
 def _kinds(
-    shapes: Sequence[TableShape], world: int, overrides: Mapping[str, str], row_wise_from_rows: int
+    shapes: Sequence[TableShape], world: int, rule: PlacementRuleSpec
 ) -> dict[str, ShardingType]:
-    """Return each table's sharding type: the override, else the rule's.
+    """Return each table's sharding type: the one that is given, else by the table's rows.
 
     Raises:
-        BadRequest: an override names an unknown table or type, or a table has fewer rows than
-            there are workers to cut it over.
+        BadRequest: the rule names an unknown table, or a table has fewer rows than there are
+            workers to cut it over.
     """
     names = {shape.name for shape in shapes}
-    if unknown := sorted(set(overrides) - names):
+    if unknown := sorted(set(rule.sharding) - names):
         raise BadRequest(
-            f"sharding overrides name unknown tables {unknown}; there are {sorted(names)}"
+            f"placement.sharding names unknown tables {unknown}; there are {sorted(names)}"
         )
-    for table, kind in overrides.items():
-        if kind not in get_args(ShardingType):
-            raise BadRequest(
-                f"sharding override {table} = {kind!r}; it may be {list(get_args(ShardingType))}"
-            )
     kinds: dict[str, ShardingType] = {}
     for shape in shapes:
-        rule = "row_wise" if shape.rows >= max(row_wise_from_rows, world) else "table_wise"
-        kinds[shape.name] = cast("ShardingType", overrides.get(shape.name, rule))
+        is_long = shape.rows >= max(rule.row_wise_from_rows, world)
+        by_rows: ShardingType = "row_wise" if is_long else "table_wise"
+        kinds[shape.name] = rule.sharding.get(shape.name, by_rows)
         if kinds[shape.name] == "row_wise" and shape.rows < world:
             raise BadRequest(
                 f"table {shape.name} has {shape.rows} rows, fewer than {world} workers; "

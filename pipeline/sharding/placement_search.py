@@ -34,7 +34,13 @@ from iak.pipeline.sharding.quantised import stride_bytes
 from iak.pipeline.sharding.shard import AnySharder
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import Precision
-from iak.schemas.plan import PlanDocument, ShardDocument, ShardingType, TableDocument
+from iak.schemas.plan import (
+    PlacementRuleSpec,
+    PlanDocument,
+    ShardDocument,
+    ShardingType,
+    TableDocument,
+)
 
 GIB = 2**30
 TYPES: tuple[ShardingType, ...] = ("table_wise", "row_wise", "column_wise")
@@ -49,8 +55,8 @@ class Wanted:
     shapes: tuple[TableShape, ...]
     ids: Mapping[str, float]
     """Feature -> mean ids per row of the log."""
-    sharding: Mapping[str, ShardingType]
-    """Table -> sharding type, where the search shall not decide."""
+    placement: PlacementRuleSpec
+    """Its sharding types are followed. The rest is for the rule, where the search finds no plan."""
     batch_rows: int
     """Rows of a step, of all workers."""
     precisions: Mapping[str, Precision] | None = None
@@ -121,8 +127,8 @@ def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
     A frozen table is cut by columns only where the user asks for it, and then as the rule does it.
     """
     kinds = TYPES if wanted.precisions is None else TYPES[:2]
-    if shape.name in wanted.sharding:
-        kinds = (wanted.sharding[shape.name],)
+    if shape.name in wanted.placement.sharding:
+        kinds = (wanted.placement.sharding[shape.name],)
     if wanted.precisions is None:
         return _Asked(shape, kinds, max(_WORD_COLS, shape.width // 8))
     bands = column_parts(shape.width, cluster.world) if kinds == ("column_wise",) else 1
@@ -219,7 +225,7 @@ def _placed(
     if sharding is None or sharding.ranks is None or sharding.sharding_spec is None:
         raise DoesNotFit(
             f"TorchRec's planner left table {shape.name} out of its plan (torchrec#3652); "
-            f"name its type yourself: sharding.{shape.name}=row_wise"
+            f"name its type yourself: placement.sharding.{shape.name}=row_wise"
         )
     shards = tuple(
         ShardDocument(
@@ -235,7 +241,8 @@ def _placed(
     if elements != shape.rows * shape.width:
         raise DoesNotFit(
             f"TorchRec's plan places {elements:,} elements of table {shape.name}, which has "
-            f"{shape.rows * shape.width:,}; name its type yourself: sharding.{shape.name}=row_wise"
+            f"{shape.rows * shape.width:,}; name its type yourself: "
+            f"placement.sharding.{shape.name}=row_wise"
         )
     return TableDocument(
         table=shape.name,

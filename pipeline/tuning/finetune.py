@@ -52,7 +52,7 @@ from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 
 log = logging.getLogger(__name__)
 SPLITS = ("tune", "valid", "gate")
@@ -100,7 +100,7 @@ class FinetuneWork:
     """None in a first night."""
     checkpoint_every_s: float
     """Seconds between two checkpoints."""
-    placement: PlacementSpec
+    placement: ResolvedPlacement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

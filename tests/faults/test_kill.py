@@ -37,12 +37,12 @@ with ray_cluster(2):
 """
 PRETRAIN = [
     "batch_rows=64", "epochs=1", "patience=9", "checkpoint_every_steps=20", "shuffle_rows=2048",
-    "row_wise_from_rows=100", f"model.mlp={MODEL['mlp'][0]}",
+    "placement.row_wise_from_rows=100", f"model.mlp={MODEL['mlp'][0]}",
     *(f"model.{k}={v}" for k, v in MODEL.items() if k != "mlp"),
 ]  # fmt: skip
 STAGE = ("lr=1e-3", "max_epochs=3", "patience=3", "min_batch=16", "max_batch=16")
 FINETUNE = [
-    "kernel.hidden=8", "kernel.code=3", "row_wise_from_rows=100", "gate.min_positives=5",
+    "kernel.hidden=8", "kernel.code=3", "placement.row_wise_from_rows=100", "gate.min_positives=5",
     "checkpoint_every_s=0",
     *(f"pooled.{how}" for how in (*STAGE, "compression_epochs=1", "shrink=0")),
     *(f"domain.{how}" for how in (*STAGE, "compression_epochs=0", "shrink=0.01")),

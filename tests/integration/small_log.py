@@ -11,7 +11,7 @@ from iak.pipeline.data.view import open_log
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
 from iak.pipeline.runs import pretrain as use_case
-from iak.pipeline.runs.load import load_plan
+from iak.pipeline.runs.load import resolve_placement
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.synth import SynthSpec
@@ -59,7 +59,7 @@ def pretrain_spec(root, run_dir, **changes):
     fields = {
         "catalog": SHIPPED, "data_root": str(root), "run_dir": run_dir, "model": MODEL,
         "batch_rows": 128, "epochs": 2, "patience": 9, "shuffle_rows": 256,
-        "row_wise_from_rows": 100, "checkpoint_every_steps": 1000, "seed": 3,
+        "placement": {"row_wise_from_rows": 100}, "checkpoint_every_steps": 1000, "seed": 3,
         "optim": {"warmup_steps": 5, "table_decay": 0.01, "table_penalty": 0.01},
     }  # fmt: skip
     return PretrainSpec.model_validate(fields | changes)
@@ -73,8 +73,10 @@ def pretrain_work(spec, described):
     parent = published_base.open_base(spec.from_) if spec.from_ else None
     labels = LabelCounts(view.catalog)
     encoding = use_case.fit_encoding(spec, view, parent, labels=labels, counts=Counter())
-    plan = load_plan(spec.plan, job="pretrain", sharding=spec.sharding)
-    return use_case.pretrain_work(spec, view, encoding, parent=parent, labels=labels, plan=plan)
+    return use_case.pretrain_work(
+        spec, view, encoding, parent=parent, labels=labels,
+        placement=resolve_placement(spec.placement, job="pretrain"),
+    )  # fmt: skip
 
 
 def publish(spec, work, result):

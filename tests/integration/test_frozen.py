@@ -19,6 +19,7 @@ from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.quantised import PRECISIONS, row_bytes
 from iak.pipeline.sharding.shard import dense_state, digest_model, unwrap
+from iak.schemas.plan import PlacementRuleSpec
 from tests.unit.model.small import FEATURES, SHAPES, small_batch, small_model
 from tests.unit.sharding.test_frozen import MIXED, all_in, batches, planned, reader
 
@@ -355,7 +356,8 @@ def ask_memory(worker, place, written):
 
 
 def ask_loading(worker, place, written, precision, mapped_at=None):
-    plan = plan_tables([BIG], world=worker.world, device=worker.device, row_wise_from_rows=1000)
+    rule = PlacementRuleSpec(row_wise_from_rows=1000)
+    plan = plan_tables([BIG], world=worker.world, device=worker.device, rule=rule)
     model = big_model()
     before = forget_peak()
     read_frozen_base(

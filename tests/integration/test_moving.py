@@ -32,7 +32,7 @@ from iak.pipeline.sharding.growth import Growth
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.shard import digest_model, local_shards, set_tables_lr, shard
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import PlacementRuleSpec, ResolvedPlacement
 from tests.integration.small_log import (
     catalog,
     catalog_document,
@@ -57,9 +57,8 @@ MIB = 2**20
 
 
 def moving_model(worker, plan, seed=0, **settings):
-    made = plan_tables(
-        SHAPES, world=worker.world, device=worker.device, overrides=plan, row_wise_from_rows=1000
-    )
+    rule = PlacementRuleSpec(sharding=plan, row_wise_from_rows=1000)
+    made = plan_tables(SHAPES, world=worker.world, device=worker.device, rule=rule)
     model = small_model("meta", seed)
     return shard(model, made, worker=worker, tables_optimizer=ADAGRAD, **settings)
 
@@ -235,7 +234,7 @@ def ask_memory(worker, place, entries):
         growing.BUFFER_BYTES = 1024 * MIB if name.endswith("one piece") else MIB
         plan = plan_tables(
             [dataclasses.replace(BIG, rows=rows)], world=worker.world, device=worker.device,
-            overrides={"big": kind}, row_wise_from_rows=1000,
+            rule=PlacementRuleSpec(sharding={"big": kind}),
         )  # fmt: skip
         model = shard(
             big_model(rows), plan, worker=worker, tables_optimizer=ADAGRAD, initialise=False
@@ -317,13 +316,17 @@ def written_at(place, training):
 @pytest.mark.parametrize("begun", [0, 5], ids=["between epochs", "in an epoch"])
 def test_a_run_goes_on_under_other_workers_and_another_plan(tmp_path, begun):
     log = write_log(tmp_path / "log", rows=2_000)
-    spec = pretrain_spec(log, tmp_path / "run", row_wise_from_rows=100, batch_rows=128)
+    spec = pretrain_spec(
+        log, tmp_path / "run", placement={"row_wise_from_rows": 100}, batch_rows=128
+    )
     work = pretrain_work(spec, catalog())
     rows = work.view.selections["pretrain"].rows
     step = -(-rows // 2 // 64) + begun  # of the second epoch
     killed = dataclasses.replace(work, checkpoint_every_steps=step)
     run_on_workers(ask_until_killed, 2, killed, step)
-    moved = dataclasses.replace(work, placement=PlacementSpec(sharding={"item_id": "table_wise"}))
+    moved = dataclasses.replace(
+        work, placement=ResolvedPlacement(sharding={"item_id": "table_wise"})
+    )
     (found,) = run_on_workers(ask_resumed, 1, moved)
     assert found["digest"] == found["written"]
     assert found["standing"].step == found["per_epoch"]

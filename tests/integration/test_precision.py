@@ -16,14 +16,14 @@ from iak.pipeline.process import run_on_workers
 from iak.pipeline.sharding.quantised import PRECISIONS
 from iak.pipeline.stats.auc import auc
 from iak.schemas.job import EvaluatedTablesSpec, FrozenTablesSpec
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
 
 pytestmark = pytest.mark.slow
 
 ANY = 1.0
-CUT = PlacementSpec(row_wise_from_rows=100)
-WHOLE = PlacementSpec(row_wise_from_rows=10**9)
+CUT = ResolvedPlacement(row_wise_from_rows=100)
+WHOLE = ResolvedPlacement(row_wise_from_rows=10**9)
 
 
 def ask(worker, spec, work):

@@ -23,7 +23,7 @@ from iak.pipeline.sharding.placement_rule import as_document, describe, plan_tab
 from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
 from iak.schemas.job import BaseOptimSpec, EvaluatedTablesSpec
 from iak.schemas.log import Catalog
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import PlacementRuleSpec, PlacementSpec, ResolvedPlacement
 from tests.integration.small_log import (
     catalog,
     catalog_document,
@@ -229,7 +229,7 @@ def ask_continued(work, worker):
     child = copied(work, "child", from_base=parent / "base", epochs=1)
     base = FrozenBase.load(
         bases.open_base(parent), EvaluatedTablesSpec(),
-        PlacementSpec(row_wise_from_rows=100), worker,
+        ResolvedPlacement(row_wise_from_rows=100), worker,
     )  # fmt: skip
     training = Pretraining(child, worker=worker, report=silent)
     start = digest_model(training.model, worker).combined
@@ -399,12 +399,12 @@ def test_a_saved_plan_is_followed_exactly(tmp_path):
     shapes = bases.table_shapes(work.view.catalog, work.encoding, width=work.model.width)
     kinds = ("column_wise", "table_wise", "row_wise")
     asked = {shape.name: kind for shape, kind in zip(shapes, kinds, strict=False)}
-    made = plan_tables(
-        shapes, world=2, device=torch.device("cpu"), overrides=asked, row_wise_from_rows=10**9
-    )
+    rule = PlacementRuleSpec(sharding=asked, row_wise_from_rows=10**9)
+    made = plan_tables(shapes, world=2, device=torch.device("cpu"), rule=rule)
     file = tmp_path / "plan.json"
     file.write_text(as_document(made, job="pretrain", world=2).model_dump_json())
-    planned = spec.model_copy(update={"plan": file, "workers": 2, "run_dir": tmp_path / "planned"})
+    changes = {"workers": 2, "placement": PlacementSpec(plan=file)}
+    planned = spec.model_copy(update={**changes, "run_dir": tmp_path / "planned"})
     answers = run_on_workers(ask_where, 2, pretrain_work(planned, days_of(4)))
     assert [told for told, _ in answers] == [describe(made)] * 2
     assert {line["table"]: line["type"] for line in answers[0][0]}.items() >= asked.items()

@@ -23,6 +23,7 @@ from iak.pipeline.sharding.shard import (
     table_modules,
     unwrap,
 )
+from iak.schemas.plan import PlacementRuleSpec
 from tests.unit.model.small import SHAPES, TASKS, small_batch, small_model
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
@@ -49,8 +50,8 @@ LATE_LR = 0.01  # of the tables, from step 2 on
 
 def sharded_model(worker, plan, optimizer=ADAGRAD, device="meta", **settings):
     made = plan_tables(
-        SHAPES, world=worker.world, device=worker.device, overrides=PLANS[plan],
-        row_wise_from_rows=1000,
+        SHAPES, world=worker.world, device=worker.device,
+        rule=PlacementRuleSpec(sharding=PLANS[plan], row_wise_from_rows=1000),
     )  # fmt: skip
     return shard(small_model(device), made, worker=worker, tables_optimizer=optimizer, **settings)
 

@@ -26,7 +26,7 @@ from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED, PredictWork, predict
 from iak.pipeline.publish.predictions import read_predictions
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles
-from iak.pipeline.runs.night import night_plan
+from iak.pipeline.runs.night import night_placement
 from iak.pipeline.sharding.placement_rule import as_document, plan_tables
 from iak.pipeline.sharding.shard import dense_state, unwrap
 from iak.pipeline.tuning import checkpoint
@@ -40,7 +40,7 @@ from iak.pipeline.tuning.finetune import (
 )
 from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import PlacementRuleSpec, ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
@@ -91,7 +91,7 @@ def finetune_work(place, run_dir, **changes):
         "kernel": KernelSpec(hidden=8, code=3, adapter_rank=2, narrow=8), "pooled": stage(**how),
         "domain": stage(**how, compression_epochs=0, shrink=0.01), "run_dir": run_dir,
         "tables": FP32, "cache": cache_config(place), "live": None, "checkpoint_every_s": 0,
-        "placement": PlacementSpec(row_wise_from_rows=100),
+        "placement": ResolvedPlacement(row_wise_from_rows=100),
     }  # fmt: skip
     run_dir.mkdir(exist_ok=True)
     return FinetuneWork(**fields | changes)
@@ -201,15 +201,14 @@ def plan_of_a_person(place):
     opened = bases.open_base(place / "base")
     shapes = bases.table_shapes(opened.catalog, opened.encoding, width=opened.model.width)
     asked = {shape.name: "table_wise" if shape.rows >= 100 else "row_wise" for shape in shapes}
-    made = plan_tables(
-        shapes, world=2, device=torch.device("cpu"), overrides=asked, row_wise_from_rows=100
-    )
+    rule = PlacementRuleSpec(sharding=asked)
+    made = plan_tables(shapes, world=2, device=torch.device("cpu"), rule=rule)
     return as_document(made, job="finetune", world=2)
 
 
 def planned_work(place):
     return finetune_work(
-        place, place / "planned", placement=PlacementSpec(plan=plan_of_a_person(place))
+        place, place / "planned", placement=ResolvedPlacement(plan=plan_of_a_person(place))
     )
 
 
@@ -307,7 +306,7 @@ def ask_published(work, done, worker, place):
     predictions = PredictWork(
         view=work.view, truth=None, base=work.base, bundles=place / "bundles",
         run_dir=place / "evaluate", splits=("test",), batch_rows=100, tables=FP32,
-        placement=PlacementSpec(row_wise_from_rows=100),
+        placement=ResolvedPlacement(row_wise_from_rows=100),
     )  # fmt: skip
     return predict(predictions, worker=worker, report=silent)
 
@@ -399,20 +398,23 @@ def test_a_saved_plan_is_followed_and_changes_no_kernel(two, place):
         ({"workers": 3}, "workers: plan 2, job 3"),
         ({"tables": FrozenTablesSpec(precision="int8")}, r"\(held in\): plan fp32, job int8"),
         ({"tables": FrozenTablesSpec(precision="fp32", mapped=True)}, "holds every table whole"),
-        ({"sharding": {"item_id": "row_wise"}}, "leave sharding"),
+        (
+            {"placement": {"plan": "plan.json", "sharding": {"item_id": "row_wise"}}},
+            r"leave placement\.sharding",
+        ),
     ],
 )
 def test_a_plan_that_is_not_for_this_tuning_says_what_differs(place, tmp_path, changes, says):
     file = tmp_path / "plan.json"
     file.write_text(plan_of_a_person(place).model_dump_json())
     asked = {"catalog": "x", "data_root": "x", "run_dir": tmp_path, "base": place, "tables": FP32}
-    spec = FinetuneSpec(**asked | {"plan": file} | changes)
+    spec = FinetuneSpec(**asked | {"placement": {"plan": file}} | changes)
     opened = bases.open_base(place / "base")
     if says is None:
-        assert night_plan(spec, opened) == plan_of_a_person(place)
+        assert night_placement(spec, opened).plan == plan_of_a_person(place)
         return
     with pytest.raises(BadRequest, match=says):
-        night_plan(spec, opened)
+        night_placement(spec, opened)
 
 
 def test_every_level_is_tuned_and_thin_domains_are_not(two):

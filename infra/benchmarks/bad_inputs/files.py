@@ -77,6 +77,7 @@ def _words(verb: str, **changes: str) -> tuple[str, ...]:
 
 
 _SETTINGS = b"seed = 1\n"
+_PLANNED = {"placement.plan": "{folder}/plan.json"}
 _CLUSTER = b'name = "mine"\n'
 _TARGETS: tuple[tuple[str, bytes, tuple[str, ...], dict[str, Damage]], ...] = (
     ("c.toml", text_of(document()).encode(), _words("check"), _TOML),
@@ -89,7 +90,7 @@ _TARGETS: tuple[tuple[str, bytes, tuple[str, ...], dict[str, Damage]], ...] = (
     }),
     ("knobs.toml", b"rows = 90000\n",
      ("demo", "run_dir={folder}/demo", "synth={folder}/knobs.toml"), _TOML),
-    ("plan.json", b'{"format": 1}', _words("pretrain", plan="{folder}/plan.json"), _JSON),
+    ("plan.json", b'{"format": 1}', _words("pretrain", **_PLANNED), _JSON),
     ("base/manifest.json", b'{"format": 1}', _words("finetune", base="{folder}/base"), _JSON),
     ("run/record.json", b'{"format": 1}', _words("pretrain"), _JSON),
     ("folder/manifest.json", b'{"kind": "iak-base"}', _words("show"), {
@@ -142,7 +143,7 @@ def _other_documents() -> Iterator[BadInput]:
         ("of a job that does not exist", {"job": "prune"}),
     ):  # fmt: skip
         content = json.dumps(plan | change).encode()
-        words = _words("pretrain", plan="{folder}/plan.json")
+        words = _words("pretrain", **_PLANNED)
         yield _document(f"a plan {name}", "plan.json", content, words)
 
 
@@ -291,7 +292,7 @@ def _trained(name: str, make: Callable[[Path], None], must_name: str) -> BadInpu
         (folder / "plan.json").write_text(json.dumps(_PLAN))
 
     settings = {"catalog": "{folder}/c.toml", "data_root": "{folder}", "run_dir": "{folder}/run"}
-    settings |= {"today": "2026-12-01", "plan": "{folder}/plan.json"}
+    settings |= {"today": "2026-12-01", **_PLANNED}
     return BadInput(
         kind="files",
         name=name,

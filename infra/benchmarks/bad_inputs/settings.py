@@ -303,7 +303,11 @@ def _hand_written() -> Iterator[BadInput]:
         ("a precision of a table", (*finetune, "tables.precisions.x=int7"), "tables.precisions.x"),
         ("a negative weight", (*pretrain, "task_weights.ctr=-1"), "task_weights.ctr"),
         ("a weight that is no number", (*pretrain, "task_weights.ctr=nan"), "task_weights.ctr"),
-        ("a way to cut a table", (*pretrain, "sharding.x=diagonal"), "sharding.x"),
+        (
+            "a way to cut a table",
+            (*pretrain, "placement.sharding.x=diagonal"),
+            "placement.sharding.x",
+        ),
         ("no command", ("submit", "command="), "command"),
         ("an address without a scheme", (*_words("submit"), "address=host:8265"), "address"),
         ("an address of another scheme", (*_words("submit"), "address=ftp://host"), "address"),

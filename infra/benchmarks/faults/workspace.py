@@ -48,7 +48,7 @@ _JOB = {
     "data_root": "log",
     "workers": 1,
     "device": "cpu",
-    "row_wise_from_rows": 100,
+    "placement": {"row_wise_from_rows": 100},
 }
 _STAGE = {"lr": 1e-3, "min_batch": 32, "max_batch": 64, "max_epochs": 2}
 _NIGHT: dict[str, Any] = {

@@ -17,7 +17,7 @@ from torch import distributed as dist
 
 from iak.pipeline.base import published_base
 from iak.pipeline.base.precision import ANYTHING
-from iak.pipeline.bench.iak_variants import ROW_WISE_FROM_ROWS, stage_of
+from iak.pipeline.bench.iak_variants import stage_of
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.events import Report
 from iak.pipeline.process import Worker
@@ -31,7 +31,7 @@ from iak.pipeline.tuning.finetune import (
 )
 from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.schemas.job import FrozenTablesSpec
-from iak.schemas.plan import PlacementSpec
+from iak.schemas.plan import ResolvedPlacement
 
 _GIB = 2**30
 
@@ -182,7 +182,7 @@ def night(
         ),
         live=live,
         checkpoint_every_s=600.0,
-        placement=PlacementSpec(row_wise_from_rows=ROW_WISE_FROM_ROWS),
+        placement=ResolvedPlacement(),
     )
     done = finetune(work, worker=worker, report=clock)
     kernels = {

@@ -35,7 +35,7 @@ from iak.pipeline.sharding.shard import (
     unwrap,
 )
 from iak.schemas.job import Precision
-from iak.schemas.plan import ShardingType
+from iak.schemas.plan import PlacementRuleSpec, ShardingType
 
 Mode = Literal["trained", "frozen"]
 _SCALE = 0.01
@@ -164,8 +164,7 @@ def _plan_of(size: Size, way: Way, worker: Worker) -> Any:  # noqa: ANN401 - tor
         [size.shape],
         world=worker.world,
         device=worker.device,
-        overrides={"t": way.kind},
-        row_wise_from_rows=1,
+        rule=PlacementRuleSpec(sharding={"t": way.kind}),
         ranks_per_host=ranks_per_host(worker.world),
     )
 

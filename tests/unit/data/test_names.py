@@ -105,7 +105,9 @@ def test_a_preset_that_does_not_exist_is_refused(tmp_path, presets, expected):
 
 def test_presets_of_free_tables_are_settings(tmp_path):
     path = tmp_path / "shop.toml"
-    document = {"finetune": {"tables.precisions.item": "fp16", "sharding.item": "row_wise"}}
+    document = {
+        "finetune": {"tables.precisions.item": "fp16", "placement.sharding.item": "row_wise"}
+    }
     path.write_text(toml_of(catalog_document(), document))
     assert parse_catalog(path).presets == document
 

@@ -23,11 +23,13 @@ def spec(words, verb="pretrain"):
 def test_a_file_a_pair_and_a_flag_say_the_same_thing(tmp_path):
     config = tmp_path / "c.toml"
     config.write_text(
-        "batch_rows = 4096\n[optim]\ntable_lr = 0.07\n[sharding]\nitem_id = 'row_wise'\n"
+        "batch_rows = 4096\n[optim]\ntable_lr = 0.07\n[placement.sharding]\nitem_id = 'row_wise'\n"
     )
     by_file = spec([*ASKED, "--config", str(config)])
-    by_pair = spec([*ASKED, "batch_rows=4096", "optim.table_lr=0.07", "sharding.item_id=row_wise"])
-    flags = ["--batch-rows", "4096", "--optim.table-lr", "0.07", "--sharding.item_id", "row_wise"]
+    pairs = ["batch_rows=4096", "optim.table_lr=0.07", "placement.sharding.item_id=row_wise"]
+    by_pair = spec([*ASKED, *pairs])
+    flags = ["--batch-rows", "4096", "--optim.table-lr", "0.07"]
+    flags += ["--placement.sharding.item_id", "row_wise"]
     assert by_file == by_pair == spec([*ASKED, *flags])
     assert by_file.optim.table_lr == 0.07
 

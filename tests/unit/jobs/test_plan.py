@@ -128,7 +128,7 @@ BOTH = ("table_rows.user_id=9", "table_rows.item_id=9")
         ((*BOTH, "sweep=8,16"), "expected gpus="),
         ((*BOTH, "sweep=gpus=12"), "take 8 or 16"),
         ((*BOTH, "constants.speed=2"), "speed"),
-        ((*BOTH, "sharding.x=row_wise"), "unknown tables"),
+        ((*BOTH, "placement.sharding.x=row_wise"), "unknown tables"),
         (("base=/nowhere",), "base=/nowhere does not exist"),
         (("settings=/nowhere.toml",), "settings=/nowhere.toml does not exist"),
         ((*BOTH, "job=finetune", "tables.precisions.nobody=int4"), "unknown tables ['nobody']"),

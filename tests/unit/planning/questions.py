@@ -8,6 +8,7 @@ from iak.pipeline.planning.workload import workload
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.sharding.placement_search import Wanted
 from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec, StageSpec
+from iak.schemas.plan import PlacementRuleSpec
 
 SMALL = {"category": 1000, "region": 100, "daypart": 10, "scene": 10, "weekday": 9}
 
@@ -34,8 +35,9 @@ def question(users=10_000_000, items=1_000_000, precision=None, model=MLP, **lim
             batch_rows=65_536, rows=10**7, passes=1.0, levels=STAGES, bf16=False, kept_bytes=2,
             cache_gib=6.0,
         ),
-        wanted=Wanted(shapes=work.shapes, ids=work.ids, sharding={}, batch_rows=65_536),
+        wanted=Wanted(
+            shapes=work.shapes, ids=work.ids, placement=PlacementRuleSpec(), batch_rows=65_536
+        ),
         frozen=Frozen(precision=precision, precisions={}) if precision else None,
-        row_wise_from_rows=10_000,
         **limits,
     )  # fmt: skip

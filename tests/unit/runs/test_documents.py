@@ -94,13 +94,18 @@ def finetune(tmp_path, **changes):
 
 
 def test_every_path_of_a_job_says_what_it_is_for(tmp_path):
-    spec = finetune(tmp_path, cache={"folder": tmp_path / "c"}, live=tmp_path, plan=tmp_path / "p")
+    spec = finetune(
+        tmp_path,
+        cache={"folder": tmp_path / "c"},
+        live=tmp_path,
+        placement={"plan": tmp_path / "p"},
+    )
     found = {name: (role.is_folder, role.is_written) for name, _, role in paths_of(spec)}
     assert found == {
         "run_dir": (True, True),
         "base": (True, False),
         "live": (True, False),
-        "plan": (False, False),
+        "placement.plan": (False, False),
         "cache.folder": (True, True),
     }
 
@@ -118,7 +123,10 @@ def test_paths_that_cannot_be_what_they_are_for_are_refused_by_their_setting(tmp
         ({"base": tmp_path / "gone"}, "does not exist; expected a folder"),
         ({"base": file}, f"base={file} is a file, expected a folder"),
         ({"live": dangling}, f"live={dangling} is a link to {tmp_path / 'gone'}"),
-        ({"plan": tmp_path}, f"plan={tmp_path} is a folder, expected a file"),
+        (
+            {"placement": {"plan": tmp_path}},
+            f"placement.plan={tmp_path} is a folder, expected a file",
+        ),
         ({"base": loop}, f"base={loop}"),
         ({"run_dir": "x" * 300}, "File name too long"),
         ({"run_dir": "/".join(["x" * 100] * 60)}, "6,059 characters"),
@@ -156,9 +164,11 @@ def test_a_folder_that_cannot_be_made_after_all_is_one_line_with_its_setting(cap
 
 
 def test_the_setting_of_a_file_is_the_one_whose_path_it_belongs_to(tmp_path):
-    spec = PretrainSpec(catalog="frappe", data_root="d", run_dir=tmp_path / "r", plan="p.json")
+    spec = PretrainSpec(
+        catalog="frappe", data_root="d", run_dir=tmp_path / "r", placement={"plan": "p.json"}
+    )
     assert setting_of(spec, str(tmp_path / "r" / "record.json")) == f"run_dir={tmp_path / 'r'}: "
-    assert setting_of(spec, "p.json") == "plan=p.json: "
+    assert setting_of(spec, "p.json") == "placement.plan=p.json: "
     assert setting_of(spec, "/elsewhere") == ""
     assert setting_of(None, "/elsewhere") == ""
 

@@ -43,7 +43,7 @@ def asked(verb, tmp_path, *words):
         ("evaluate", ["base={tmp}/nope"]),
         ("finetune", ["base={tmp}/nope"]),
         ("pretrain", ["from={tmp}/nope"]),
-        ("pretrain", ["plan={tmp}/nope"]),
+        ("pretrain", ["placement.plan={tmp}/nope"]),
     ],
 )
 def test_a_missing_base_or_plan_is_refused_at_once(verb, words, tmp_path, capsys):

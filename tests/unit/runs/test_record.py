@@ -109,7 +109,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path, verb, other):
 
 
 def test_an_unfinished_run_may_move_to_other_workers_but_to_no_other_seed(tmp_path):
-    move = {"may_move": ("workers", "sharding")}
+    move = {"may_move": ("workers", "placement")}
     with pytest.raises(BadLog), run_record("pretrain", spec(tmp_path), tmp_path):
         raise BadLog("two workers were too many")
     with (
@@ -122,7 +122,7 @@ def test_an_unfinished_run_may_move_to_other_workers_but_to_no_other_seed(tmp_pa
         run_record("pretrain", spec(tmp_path, workers=1, seed=1), tmp_path, **move),
     ):
         pytest.fail("another run's folder was opened")
-    moved = spec(tmp_path, workers=1, sharding={"item": "table_wise"})
+    moved = spec(tmp_path, workers=1, placement={"sharding": {"item": "table_wise"}})
     with run_record("pretrain", moved, tmp_path, **move) as record:
         record.settle_inputs(run_inputs())
         assert record.is_resumed

@@ -22,6 +22,7 @@ from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec
+from iak.schemas.plan import PlacementSpec
 from tests.builders import draw_rows, write_file, write_log
 from tests.unit.jobs.test_pretrain import MODEL, here, pytestmark  # noqa: F401 - the same
 
@@ -312,7 +313,9 @@ def test_a_pretraining_may_move_to_another_plan_while_it_is_unfinished(place, mo
         raise KeyboardInterrupt
 
     play_workers(monkeypatch, start)
-    moved = SPECS["pretrain"].model_copy(update={"row_wise_from_rows": 5, "workers": 2})
+    moved = SPECS["pretrain"].model_copy(
+        update={"placement": PlacementSpec(row_wise_from_rows=5), "workers": 2}
+    )
     for spec in (SPECS["pretrain"], moved):
         with pytest.raises(KeyboardInterrupt):
             pretrain.main(spec)

@@ -11,6 +11,7 @@ from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.process import process_group
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.shard import RowWiseAdagrad, local_shards, shard
+from iak.schemas.plan import PlacementRuleSpec
 
 LR, DECAY, WIDTH = 0.1, 0.01, 4
 SHAPES = (
@@ -38,7 +39,8 @@ def after_a_step_without_loss(*, with_twins):
             trunk=DcnMmoe(width=3 * WIDTH, cross_layers=1, experts=1, expert_width=4, tasks=1),
             heads=Heads(tasks=1, width=4, hidden=4),
         )
-        plan = plan_tables(SHAPES, world=1, device=worker.device, row_wise_from_rows=5)
+        rule = PlacementRuleSpec(row_wise_from_rows=5)
+        plan = plan_tables(SHAPES, world=1, device=worker.device, rule=rule)
         adagrad = RowWiseAdagrad(lr=LR, weight_decay=DECAY)
         sharded = shard(model, plan, worker=worker, tables_optimizer=adagrad)
         (0.0 * sharded(IDS, torch.zeros(2, 0)).sum()).backward()

@@ -23,6 +23,7 @@ from iak.pipeline.sharding.shard import (
     unwrap,
 )
 from iak.pipeline.sharding.stacks import planned_pieces, stacks_of
+from iak.schemas.plan import PlacementRuleSpec
 from tests.unit.model.small import FEATURES, SHAPES, small_batch, small_model
 
 CPU = torch.device("cpu")
@@ -31,9 +32,8 @@ MIXED = {"user": "int8", "hour": "fp32", "shop": "int4"}
 
 
 def planned(world, shapes=SHAPES, **overrides):
-    return plan_tables(
-        shapes, world=world, device=CPU, overrides=overrides, row_wise_from_rows=1000
-    )
+    rule = PlacementRuleSpec(sharding=overrides, row_wise_from_rows=1000)
+    return plan_tables(shapes, world=world, device=CPU, rule=rule)
 
 
 def reader(model):

@@ -15,7 +15,7 @@ from iak.pipeline.sharding.placement_rule import (
     plan_tables,
     planned,
 )
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementRuleSpec, PlanDocument
 
 CPU = torch.device("cpu")
 KINDS = ["table_wise", "row_wise", "column_wise"]
@@ -25,10 +25,9 @@ def table(name, rows, width=8):
     return TableShape(name=name, rows=rows, width=width, features=(name,))
 
 
-def plan(shapes, world, **settings):
-    return plan_tables(
-        shapes, **{"world": world, "device": CPU, "row_wise_from_rows": 50, **settings}
-    )
+def plan(shapes, world, sharding=None, **settings):
+    rule = PlacementRuleSpec(sharding=sharding or {}, row_wise_from_rows=50)
+    return plan_tables(shapes, **{"world": world, "device": CPU, "rule": rule, **settings})
 
 
 @given(
@@ -38,8 +37,8 @@ def plan(shapes, world, **settings):
 )
 def test_every_element_lies_on_exactly_one_rank(sizes, world, kinds):
     shapes = [table(f"t{i}", rows, width) for i, (rows, width) in enumerate(sizes)]
-    overrides = {s.name: k for s, k in zip(shapes, kinds, strict=False) if k}
-    made = plan(shapes, world, overrides=overrides)
+    asked = {s.name: k for s, k in zip(shapes, kinds, strict=False) if k}
+    made = plan(shapes, world, asked)
     for shape in shapes:
         seen = torch.zeros(shape.rows, shape.width)
         for shard in made.plan[TABLES_PATH][shape.name].sharding_spec.shards:
@@ -78,16 +77,15 @@ def test_cards_are_numbered_by_host():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("sharding", "says"),
     [
         pytest.param({"absent": "row_wise"}, r"unknown tables \['absent'\]", id="no such table"),
-        pytest.param({"t": "grid"}, "t = 'grid'; it may be", id="no such type"),
         pytest.param({"t": "row_wise"}, "fewer than 4 workers", id="fewer rows than workers"),
     ],
 )
-def test_refuses_overrides_that_cannot_be(overrides, says):
+def test_refuses_types_that_cannot_be(sharding, says):
     with pytest.raises(BadRequest, match=says):
-        plan([table("t", 3)], 4, overrides=overrides)
+        plan([table("t", 3)], 4, sharding)
 
 
 def test_refuses_a_plan_of_other_tables():
@@ -105,7 +103,8 @@ def test_a_saved_plan_is_the_plan(rows, world, kinds):
         TableShape(name=f"t{i}", rows=n, width=8, features=(f"t{i}",)) for i, n in enumerate(rows)
     ]
     overrides = {s.name: kind for s, kind in zip(shapes, kinds, strict=False)}
-    made = plan_tables(shapes, world=world, device=CPU, overrides=overrides, row_wise_from_rows=50)
+    rule = PlacementRuleSpec(sharding=overrides, row_wise_from_rows=50)
+    made = plan_tables(shapes, world=world, device=CPU, rule=rule)
     text = as_document(made, job="pretrain", world=world).model_dump_json()
     again = planned(PlanDocument.model_validate_json(text), shapes, world=world, device=CPU)
     assert describe(again) == describe(made)
@@ -117,7 +116,8 @@ def test_a_saved_plan_is_the_plan(rows, world, kinds):
 
 def saved(world=2):
     shapes = [TableShape(name=n, rows=100, width=8, features=(n,)) for n in ("a", "b")]
-    made = plan_tables(shapes, world=world, device=CPU, row_wise_from_rows=50)
+    rule = PlacementRuleSpec(row_wise_from_rows=50)
+    made = plan_tables(shapes, world=world, device=CPU, rule=rule)
     return shapes, as_document(made, job="pretrain", world=world)
 
 

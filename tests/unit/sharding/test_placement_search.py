@@ -13,6 +13,7 @@ from iak.pipeline.sharding.placement_rule import (
 )
 from iak.pipeline.sharding.placement_search import Wanted, search
 from iak.pipeline.sharding.stacks import planned_pieces, stacks_of
+from iak.schemas.plan import PlacementRuleSpec
 from tests.unit.planning.questions import question
 
 CPU = torch.device("cpu")
@@ -42,7 +43,10 @@ def test_the_planner_places_frozen_tables_as_they_can_be_held(tables, cluster):
     precisions = {f"t{i}": precision for i, (_, _, precision, _) in enumerate(sized)}
     asked = {f"t{i}": kind for i, (_, _, _, kind) in enumerate(sized) if kind}
     ids = {feature: 2.5 for shape in shapes for feature in shape.features}
-    wanted = Wanted(shapes=shapes, ids=ids, sharding=asked, batch_rows=1000, precisions=precisions)
+    wanted = Wanted(
+        shapes=shapes, ids=ids, placement=PlacementRuleSpec(sharding=asked), batch_rows=1000,
+        precisions=precisions,
+    )  # fmt: skip
     document = search(wanted, cluster, reserved_bytes=0).document
     assert document.job == "finetune"
     assert {t.table: t.type for t in document.tables}.items() >= asked.items()

@@ -14,6 +14,7 @@ from iak.pipeline.sharding.stacks import (
     stacks_of,
     whole_pieces,
 )
+from iak.schemas.plan import PlacementRuleSpec
 
 CPU = torch.device("cpu")
 
@@ -23,7 +24,8 @@ def shape(name, rows, width=8, features=None):
 
 
 def one_stack(shapes, world, **kinds):
-    plan = plan_tables(shapes, world=world, device=CPU, overrides=kinds, row_wise_from_rows=10**9)
+    rule = PlacementRuleSpec(sharding=kinds, row_wise_from_rows=10**9)
+    plan = plan_tables(shapes, world=world, device=CPU, rule=rule)
     (stack,) = stacks_of(shapes, list(planned_pieces(plan)), {s.name: "fp32" for s in shapes})
     return stack
 
