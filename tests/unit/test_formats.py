@@ -10,10 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from iak.pipeline.activations.cache import Store
-from iak.pipeline.errors import OtherFormat
+from iak.pipeline.errors import BadLog, BadRequest, Corrupt, OtherFormat
 from iak.pipeline.formats import current_document, unchanged
-from iak.pipeline.runs.record import read_record, run_record
+from iak.pipeline.runs.record import AlreadyFinished, read_record, run_record
 from iak.schemas.job import PretrainSpec
+from iak.schemas.manifest import sha256_of
+from iak.schemas.plan import PlacementSpec
 from iak.schemas.record import RECORD_FORMAT
 from tests.builders import run_inputs
 
@@ -78,6 +80,50 @@ def test_a_run_record_of_an_older_format_is_read(tmp_path, number):
     recorded(tmp_path)
     rewritten(tmp_path / "record.json", format=number, record_sha256=None)
     assert read_record(tmp_path).format == RECORD_FORMAT
+
+
+def older(path, seal=True):
+    """A record of format 2: the settings of the placement stand beside the others."""
+    document = json.loads(path.read_text()) | {"format": 2}
+    document["spec"] |= document["spec"].pop("placement")
+    document["spec_digest"] = "0" * 64
+    digest = sha256_of(document, without=frozenset({"record_sha256"}))
+    path.write_text(json.dumps(document | {"record_sha256": digest if seal else "1" * 64}))
+
+
+def test_a_run_record_of_flat_settings_is_read_as_the_same_run(tmp_path):
+    recorded(tmp_path)
+    before = read_record(tmp_path)
+    older(tmp_path / "record.json")
+    now = read_record(tmp_path)
+    assert (now.spec, now.spec_digest) == (before.spec, before.spec_digest)
+    with pytest.raises(AlreadyFinished):
+        recorded(tmp_path)
+
+
+def test_an_edited_run_record_of_flat_settings_is_refused(tmp_path):
+    recorded(tmp_path)
+    older(tmp_path / "record.json", seal=False)
+    with pytest.raises(Corrupt, match="was changed after it was written"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize(("may_move", "is_resumed"), [(("placement",), True), ((), False)])
+def test_an_unfinished_run_of_flat_settings_moves_as_a_present_one(tmp_path, may_move, is_resumed):
+    with pytest.raises(BadLog), run_record("pretrain", spec(tmp_path), tmp_path):
+        raise BadLog("the log is gone")
+    older(tmp_path / "record.json")
+    moved = spec(tmp_path).model_copy(update={"placement": PlacementSpec(row_wise_from_rows=7)})
+    if is_resumed:
+        with run_record("pretrain", moved, tmp_path, may_move=may_move) as record:
+            record.settle_inputs(run_inputs())
+            assert record.is_resumed
+        return
+    with (
+        pytest.raises(BadRequest, match=r"placement\.row_wise_from_rows was 10000, is 7"),
+        run_record("pretrain", moved, tmp_path, may_move=may_move),
+    ):
+        pytest.fail("another run's folder was opened")
 
 
 def test_a_run_record_of_a_newer_version_is_refused(tmp_path):

@@ -94,6 +94,10 @@ def test_an_optional_column_that_no_file_has_is_warned_of(root):
         ({"pretrain": {"batch_row": 3}}, r"\[presets.pretrain\] names 'batch_row'.*'batch_rows'"),
         ({"pretrian": {}}, r"\[presets\] names 'pretrian'.*'pretrain'"),
         ({"finetune": {"domain.max_epoch": 3}}, r"'domain.max_epoch'.*'domain.max_epochs'"),
+        (
+            {"finetune": {"sharding.item": "row_wise"}},
+            r"\[presets.finetune\]: sharding.item is now placement.sharding.item$",
+        ),
     ],
 )
 def test_a_preset_that_does_not_exist_is_refused(tmp_path, presets, expected):

@@ -233,3 +233,16 @@ def test_a_uri_with_a_password_is_refused_and_the_password_is_not_said(tmp_path,
     assert "hunter2" not in said
     assert "KEY:" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["plan=p.json"], ["--plan", "p.json"], ["--plan=p.json"], ["--config", "{config}"]],
+    ids=["pair", "flag", "flag with =", "file"],
+)
+def test_a_flat_setting_of_an_older_version_is_refused_by_its_new_name(tmp_path, words):
+    config = tmp_path / "job.toml"
+    config.write_text('plan = "p.json"\n')
+    with pytest.raises(BadRequest) as refused:
+        spec([*ASKED, *(word.replace("{config}", str(config)) for word in words)])
+    assert str(refused.value) == "iak pretrain: plan is now placement.plan"

@@ -11,7 +11,7 @@ from iak.jobs.plan import _resolved
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.job import PlanSpec
-from iak.schemas.plan import PlanDocument
+from iak.schemas.plan import PlacementRuleSpec, PlanDocument
 from tests.unit.planning.questions import SMALL
 
 
@@ -86,6 +86,24 @@ def test_words_win_over_settings_and_settings_over_presets(tmp_path):
     file.write_text("[kernel]\nhidden = -7\n")
     with pytest.raises(BadRequest, match=r"kernel\.hidden"):
         _resolved(asked, catalog, None)
+
+
+def test_the_rule_of_the_jobs_file_is_taken_over_and_its_plan_is_not(tmp_path):
+    file = tmp_path / "job.toml"
+    file.write_text('[placement]\nplan = "old.json"\nsharding.item_id = "row_wise"\n')
+    asked = PlanSpec(catalog="planted", settings=file, placement={"row_wise_from_rows": 7})
+    done = _resolved(asked, load_catalog(Path("planted")), None)
+    assert done.placement == PlacementRuleSpec(
+        sharding={"item_id": "row_wise"}, row_wise_from_rows=7
+    )
+
+
+def test_a_flat_setting_of_the_jobs_file_is_refused_by_its_new_name(tmp_path):
+    file = tmp_path / "job.toml"
+    file.write_text('plan = "old.json"\n')
+    asked = PlanSpec(catalog="planted", settings=file)
+    with pytest.raises(BadRequest, match=r"job\.toml: plan is now placement\.plan$"):
+        _resolved(asked, load_catalog(Path("planted")), None)
 
 
 def test_time_and_money_have_a_say(capsys):
