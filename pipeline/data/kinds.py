@@ -45,20 +45,20 @@ def id_kind(actual: pa.DataType) -> str | None:
     is_ = pa.types
     if is_.is_null(actual):
         return None
-    plain = normal.plain_type(actual, _expected(actual))
-    if is_.is_list(plain) or is_.is_large_list(plain):
-        return id_kind(plain.value_type)
+    if _is_list(actual):
+        # Where all lists of a file are empty, writers store lists of nulls, which hold no id.
+        return id_kind(actual.value_type)
+    plain = normal.plain_type(actual, normal.ID)
     if is_.is_dictionary(plain):
         plain = plain.value_type
     return WHOLE if is_.is_integer(plain) or is_.is_boolean(plain) else TEXT
 
 
-def _expected(actual: pa.DataType) -> str:
-    """Return how the contract would read a column of this type as ids."""
+def _is_list(actual: pa.DataType) -> bool:
+    """Return whether a column of this type has many ids in each row."""
     is_ = pa.types
     lists = (is_.is_list, is_.is_large_list, is_.is_list_view, is_.is_large_list_view)
-    is_list = is_.is_fixed_size_list(actual) or any(check(actual) for check in lists)
-    return f"{normal.LIST_OF}ids" if is_list else normal.ID
+    return is_.is_fixed_size_list(actual) or any(check(actual) for check in lists)
 
 
 def mixtures(snapshot: Snapshot, catalog: Catalog) -> Iterator[Mixture]:
@@ -131,12 +131,19 @@ def refuse_mixtures(snapshot: Snapshot, catalog: Catalog) -> None:
 def kinds_of(rows: pa.RecordBatch, catalog: Catalog) -> dict[str, str]:
     """Return the kind of the ids of each table in these normalised rows.
 
-    A column of nothing but nulls says nothing: it may be one that its file lacks.
+    A column of nothing but nulls says nothing: it may be one that its file lacks. Nor does one of
+    empty lists.
     """
     columns = {c for f in catalog.features for c in f.columns}
     values = {c: rows.column(c) for c in columns}
-    kinds = {c: id_kind(v.type) for c, v in values.items() if v.null_count < len(v)}
+    kinds = {c: id_kind(v.type) for c, v in values.items() if _has_ids(v)}
     return dict(_by_table(catalog, kinds))
+
+
+def _has_ids(values: pa.Array) -> bool:
+    """Return whether any row has an id."""
+    ids = values.flatten() if _is_list(values.type) else values
+    return bool(ids.null_count < len(ids))
 
 
 def _by_table(catalog: Catalog, kinds: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
