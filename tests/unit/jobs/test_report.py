@@ -58,6 +58,7 @@ def test_a_line_of_a_worker_is_shown_while_there_are_workers(said):
     line = {"event": "published", "domain": "region=[rome]"}
     with console_report() as report:
         report(line | {"domain": "too early"})
+        report(PhaseStarted("train"))
         report(WorkersStarted("finetune"))
         report(line)
         report(WorkersEnded("finetune"))

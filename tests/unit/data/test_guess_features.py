@@ -1,0 +1,144 @@
+"""A column becomes the feature that its values look like, or is left out with the reason."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from iak.pipeline.data.guess_features import guess_features
+from tests.unit.data.shop import shop
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (np.arange(2_000) % 7, "categorical"),
+        (np.arange(2_000) % 400, "categorical"),
+        (np.random.default_rng(0).integers(0, 90, 2_000) ** 3, "numeric"),
+        (np.random.default_rng(0).normal(size=2_000), "numeric"),
+        ([f"w{i % 90}" for i in range(2_000)], "categorical"),
+        ([f"w{i}" for i in range(2_000)], None),
+        ([3] * 2_000, None),
+        ([None] * 2_000, None),
+        ([["a", "b"]] * 2_000, "list"),
+        ([[0.5]] * 2_000, None),
+        ([{"a": 1}] * 2_000, None),
+    ],
+)
+def test_a_column_becomes_the_feature_its_values_look_like(column, kind):
+    table = pa.table({"x": pa.array(column)})
+    features, left_out = guess_features(table, skipped=(), uneven={})
+    assert [f.kind for f in features] == ([kind] if kind else [])
+    assert len(left_out) == (kind is None)
+
+
+def test_a_long_tail_is_taken_by_its_logarithm_and_an_even_number_is_not():
+    draw = np.random.default_rng(0)
+    table = pa.table(
+        {"price": np.exp(draw.normal(2, 2.5, 3_000)), "age": draw.uniform(0, 9, 3_000)}
+    )
+    features, _ = guess_features(table, skipped=(), uneven={})
+    assert {f.column: f.log for f in features} == {"price": True, "age": False}
+
+
+def test_lists_share_the_table_of_the_ids_they_hold_and_their_padding_is_seen():
+    table = shop()
+    padded = [[*row.as_py()[:5], 0, 0, 0] for row in table.column("history")]
+    table = table.append_column("padded", pa.array(padded))
+    features, _ = guess_features(table, skipped=("label_click", "label_order"), uneven={})
+    by = {f.column: f for f in features}
+    assert by["history"].table_of == by["padded"].table_of == "item_id"
+    assert (by["history"].padding, by["padded"].padding) == (None, 0)
+
+
+def guessed(uneven=None, **columns):
+    """The one feature of a table, or the reason why its column is left out."""
+    features, left_out = guess_features(pa.table(columns), skipped=(), uneven=uneven or {})
+    (guess,) = (*features, *left_out)
+    return guess
+
+
+COUNT = 2_000
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("price", np.arange(COUNT) % 40, "numeric"),
+        ("price_id", np.arange(COUNT) % 40, "categorical"),
+        ("shop", np.arange(COUNT) % 60 * 1_000, "categorical"),
+        ("x", np.arange(COUNT) % 60 * 1_000, "numeric"),
+        ("x", np.arange(COUNT) % 60 * 10**9, "categorical"),
+        ("x", np.arange(COUNT) % 300, "categorical"),
+        ("is_free", np.arange(COUNT) % 2 == 0, "categorical"),
+        ("num_seats", np.arange(COUNT) % 2, "categorical"),
+    ],
+    ids=["a number by name", "an id by name", "an id word", "gaps", "hashes", "dense", "truths",
+         "two values of a number"],
+)  # fmt: skip
+def test_whole_numbers_are_ids_or_numbers_by_name_and_then_by_spread(name, values, kind):
+    assert guessed(**{name: values}).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (["some words of a review " * 4, "more words of a review " * 4] * 9, "free text, 92 char"),
+        ([f"w{i}" for i in range(COUNT)], "nearly every row has its own value"),
+        ([[]] * 9, "its lists are all empty"),
+        ([[True], [False]] * 9, "a list of bools; a list feature reads ids"),
+        ([None] * 9, "it is null in every sampled row"),
+        ([5.0] * 9 + [None], "it never varies"),
+        (["same"] * 9, "it has one value alone, 'same'"),
+    ],
+)  # fmt: skip
+def test_a_column_that_no_feature_could_use_is_left_out_with_the_reason(values, why):
+    column = pa.array(values, pa.list_(pa.int64())) if values[0] == [] else pa.array(values)
+    assert why in guessed(x=column).why
+
+
+def test_a_value_that_is_there_or_not_is_a_feature():
+    assert guessed(x=["yes"] * 9 + [None]).kind == "categorical"
+
+
+@pytest.mark.parametrize(
+    ("rows", "padding"),
+    [
+        ([[5, 6, 0], [7, 0, 0], [1, 2, 3]] * 9, 0),
+        ([[0, 5, 6], [0, 0, 7], [1, 2, 3]] * 9, 0),
+        ([["a", "<pad>"], ["b", "c"]] * 9, "<pad>"),
+        ([[5, 6, 9], [7, 9, 9], [1, 2, 3]] * 9, None),
+        ([[5, 0], [7, 0, 0]] * 9, None),
+        ([[0], [0]] * 9, None),
+    ],
+    ids=["at the end", "at the start", "text", "a usual id", "other lengths", "single values"],
+)
+def test_padding_is_seen_where_all_lists_have_one_length(rows, padding):
+    assert guessed(x=rows).padding == padding
+
+
+def test_a_list_of_other_ids_has_a_table_of_its_own():
+    columns = {
+        "item_id": np.arange(COUNT) % 200,
+        "tags": [[int(i) % 50 + 900] for i in range(COUNT)],
+    }
+    features, _ = guess_features(pa.table(columns), skipped=(), uneven={})
+    assert {f.column: f.table_of for f in features}["tags"] is None
+
+
+def test_a_table_of_a_column_that_is_no_feature_is_not_shared():
+    columns = {
+        "item_id": np.arange(COUNT) % 200,
+        "hist": [[int(i) % 200] for i in range(COUNT)],
+    }
+    features, _ = guess_features(pa.table(columns), skipped=["item_id"], uneven={})
+    assert [(f.column, f.table_of) for f in features] == [("hist", None)]
+
+
+@pytest.mark.parametrize(
+    ("difference", "is_feature"),
+    [("3 of 9 files lack it", True), ("its type differs over files: text in 3", False)],
+)
+def test_a_column_that_files_lack_is_optional_and_one_of_two_types_left_out(difference, is_feature):
+    guess = guessed({"x": difference}, x=["a", "b", "c"] * 9)
+    assert difference in guess.why
+    assert getattr(guess, "is_optional", False) == is_feature

@@ -1,0 +1,139 @@
+"""What is read of a folder that nobody described: names of folders, footers, some rows."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iak.pipeline.data.log_sample import (
+    evenly,
+    innermost_folder,
+    kind_of,
+    numbers,
+    partition_keys_of,
+    read_sample,
+)
+from iak.pipeline.errors import BadLog, BadRequest
+from tests.unit.data.shop import shop, write
+
+
+@pytest.mark.parametrize(
+    ("folders", "keys"),
+    [
+        ([""], ()),
+        (["dt=2026-10-01", "dt=2026-10-02"], ("dt",)),
+        (["r=a/dt=2026-10-01", "r=b/dt=2026-10-01"], ("r", "dt")),
+        (["r=a/2026/10", "r=b/2026/11"], ("r",)),
+        (["r=a", "r=b", "_delta_log", ".hidden"], ("r",)),
+    ],
+)
+def test_partition_keys_are_read_off_folder_names(folders, keys, tmp_path):
+    for folder in folders:
+        write(tmp_path, shop(5), folder=folder)
+    assert partition_keys_of(str(tmp_path)) == keys
+
+
+def test_a_folder_around_the_folder_of_events_is_looked_through(tmp_path):
+    write(tmp_path, shop(5), folder="set/events/r=a")
+    (tmp_path / "set" / "README.md").write_text("notes")
+    assert innermost_folder(str(tmp_path)).endswith("set/events")
+
+
+def test_a_folder_without_rows_is_refused_in_words(tmp_path):
+    with pytest.raises(BadRequest, match="no folder"):
+        read_sample(str(tmp_path / "nope"), rows=10)
+    with pytest.raises(BadLog, match="no Parquet file"):
+        read_sample(str(tmp_path), rows=10)
+
+
+def test_a_sample_keeps_neighbours_together_and_is_about_as_long_as_wanted(tmp_path):
+    write(tmp_path, shop(20_000))
+    rows = read_sample(str(tmp_path), rows=2_000).rows
+    steps = np.diff(rows.column("event_id").to_numpy())
+    assert 1_500 <= len(rows) <= 3_000
+    assert (steps == 1).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("actual", "kind"),
+    [
+        (pa.bool_(), "bool"),
+        (pa.uint16(), "whole"),
+        (pa.float16(), "float"),
+        (pa.decimal128(9, 2), "float"),
+        (pa.string_view(), "text"),
+        (pa.dictionary(pa.int8(), pa.large_string()), "text"),
+        (pa.timestamp("ns", "UTC"), "time"),
+        (pa.null(), "null"),
+        (pa.list_(pa.int8()), "list of whole"),
+        (pa.list_(pa.string(), 3), "list of text"),
+        (pa.large_list(pa.struct({"a": pa.int8()})), "list of other"),
+        (pa.uuid(), "other"),
+        (pa.binary(), "other"),
+    ],
+)
+def test_a_type_serves_as_one_kind(actual, kind):
+    assert kind_of(actual) == kind
+
+
+@given(count=st.integers(1, 500), most=st.integers(1, 60))
+def test_chosen_indices_are_spread_evenly_and_the_last_is_one(count, most):
+    chosen = evenly(count, most)
+    assert len(chosen) == min(count, most)
+    assert chosen[-1] == count - 1 or most == 1
+    gaps = np.diff(chosen)
+    assert not len(gaps) or gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (pa.array([1, None, 3]), [1, np.nan, 3]),
+        (pa.array([True, False]), [1, 0]),
+        (pa.array([np.inf, -np.inf, 0.5]), [np.nan, np.nan, 0.5]),
+        (pa.array([1_500], pa.timestamp("ms")), [1.5]),
+        (pa.array([2_000_000_001], pa.timestamp("ns")), [2.0]),
+    ],
+)
+def test_numbers_times_and_truths_become_floats_and_holes_nan(column, values):
+    np.testing.assert_array_equal(numbers(pa.chunked_array([column])), values)
+
+
+def test_columns_of_other_types_or_lacking_are_told_and_read_as_null(tmp_path):
+    plain = shop(200)
+    write(tmp_path, plain, folder="dt=1")
+    write(tmp_path, plain, folder="dt=2")
+    write(tmp_path, plain.drop_columns(["price"]), folder="dt=3")
+    index = plain.schema.get_field_index("item_id")
+    text = plain.set_column(index, "item_id", pa.array(["x"] * 200))
+    write(tmp_path, text, folder="dt=4")
+    sample = read_sample(str(tmp_path), rows=10_000)
+    assert sample.uneven == {
+        "price": "1 of 4 files lack it",
+        "item_id": "its type differs over files: int64 in 3, string in 1",
+    }
+    assert sample.rows.column("item_id").null_count == 200
+    assert sample.rows.column("price").null_count == 200
+    assert sample.partitions == {"dt": ("1", "2", "3", "4")}
+
+
+def test_a_row_group_that_cannot_be_decoded_is_left_out(tmp_path):
+    write(tmp_path, shop(300), folder="dt=1")
+    path = tmp_path / "dt=2" / "part-0.parquet"
+    write(tmp_path, shop(300), folder="dt=2")
+    content = bytearray(path.read_bytes())
+    content[4:400] = b"\xff" * 396
+    path.write_bytes(content)
+    rows = read_sample(str(tmp_path), rows=10_000).rows
+    assert set(rows.column("dt").to_pylist()) == {"1"}
+
+
+def test_a_log_of_which_nothing_can_be_decoded_is_refused(tmp_path):
+    write(tmp_path, shop(300))
+    path = tmp_path / "part-0.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:400] = b"\xff" * 396
+    path.write_bytes(content)
+    with pytest.raises(BadLog, match="the data are damaged"):
+        read_sample(str(tmp_path), rows=100)
