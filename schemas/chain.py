@@ -14,6 +14,8 @@ from iak.schemas.domain import Domain
 Outcome = Literal["promote", "hold", "fall_back"]
 """`promote`: the candidate is to serve. `hold`: what serves goes on. `fall_back`: the kernel that
 serves is to be withdrawn, and the next one above it serves."""
+Service = Literal["own", "parent", "pooled", "base"]
+"""Whose kernel serves a domain."""
 
 
 class ChainState(Spec):
@@ -69,5 +71,5 @@ class ChainVerdict(Spec):
     shrunk_gain: float | None = None
     """Gain over what it falls back to in nats a row, drawn towards the gains of the other domains
     of its level; null where nothing is judged."""
-    state: ChainState
-    """What the next night begins with."""
+    state: ChainState | None
+    """What the next night begins with; null where no gate row has a label yet."""

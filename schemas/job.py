@@ -27,6 +27,7 @@ from iak.schemas.numbers import (
     Rows,
     Seconds,
     Seed,
+    Share,
     Size,
     TableRows,
     Units,
@@ -324,6 +325,26 @@ class CacheSpec(Spec):
     """GiB of activations in a worker's memory; beyond it they are memory-mapped from disk."""
 
 
+class ChainSpec(Spec):
+    """What nights together must show before a domain has a kernel of its own.
+
+    `iak nightly` alone uses it. Gains are shares of the base's loss: 0.01 lowers it by 1 %.
+    """
+
+    alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.05
+    """Probability that a domain without any gain is ever promoted on one base, over all nights."""
+    at_once: Share = 0.5
+    """Part of `alpha` that the first night may use to promote at once; 0 waits for evidence."""
+    at_once_margin: Margin = 0.005
+    """Gain that the first night's own test must exceed. One night shows no loss that is rarer than
+    its days, so a small gain has to be seen again."""
+    floor: Annotated[Number, Field(gt=0, le=1)] = 0.05
+    """Gain or loss up to which a night counts in full. A smaller one finds small gains sooner; a
+    larger one also counts rare nights of large loss."""
+    canary_hours: Annotated[Number, Field(ge=0, le=10_000)] = 24.0
+    """Newest hours that are also judged by themselves, against what serves; 0 leaves this out."""
+
+
 class GateSpec(Spec):
     """When a tuned kernel may be published."""
 
@@ -343,6 +364,8 @@ class GateSpec(Spec):
     calibration_margin: Margin = 0.05
     """How much further a task's calibration may be from 1. A kernel is held back if the whole
     interval is above."""
+    chain: ChainSpec = ChainSpec()
+    """What nights together must show."""
 
 
 class TuningSpec(PlacedSpec):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field, NonNegativeInt
 
 from iak.schemas.base import Spec
+from iak.schemas.chain import Service
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import Sha256
 from iak.schemas.verdict import Verdict
@@ -21,8 +22,6 @@ Outcome = Literal["promoted", "held", "failed", "waiting"]
 PartitionState = Literal["complete", "open", "absent", "shrunken", "changed"]
 """`open`: no marker, and not quiet for long enough. `shrunken`: far fewer rows than in the days
 before. `changed`: its content differs from what an earlier night read."""
-Service = Literal["own", "parent", "pooled", "base"]
-"""Whose kernel serves a domain."""
 
 
 class PartitionDay(Spec):

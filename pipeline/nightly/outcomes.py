@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from iak.schemas.chain import Service
 from iak.schemas.domain import POOLED, Domain
-from iak.schemas.night import Decision, DomainNight, Service
+from iak.schemas.night import Decision, DomainNight
 from iak.schemas.tuning import KernelResult
 
 OK, SOME_HELD, SOME_FAILED, NOTHING_TO_DO = 0, 4, 5, 6

@@ -106,6 +106,15 @@ def needed_log_e(alpha: float) -> float:
     return -math.log(alpha) if alpha > 0 else math.inf
 
 
+def means_of_users(values_N: Floats, keys_N: Array | None) -> Floats:
+    """Return the mean of each user's rows, shape (U,), in order of key; rows without users."""
+    if keys_N is None:
+        return values_N
+    _, codes_N = np.unique(keys_N, return_inverse=True)
+    means: Floats = np.bincount(codes_N, weights=values_N) / np.bincount(codes_N)
+    return means
+
+
 def bounded_gains(gain_N: Floats, keys_N: Array | None, scale: float) -> Floats:
     """Return tanh(gain / scale) of each user's mean gain, shape (U,); of each row without users.
 
@@ -116,13 +125,8 @@ def bounded_gains(gain_N: Floats, keys_N: Array | None, scale: float) -> Floats:
     """
     if not scale > 0:
         raise ValueError(f"scale {scale} must be above 0")
-    if keys_N is None:
-        bounded: Floats = np.tanh(gain_N / scale)
-        return bounded
-    _, codes_N = np.unique(keys_N, return_inverse=True)
-    sums_U = np.bincount(codes_N, weights=gain_N)
-    means: Floats = np.tanh(sums_U / np.bincount(codes_N) / scale)
-    return means
+    bounded: Floats = np.tanh(means_of_users(gain_N, keys_N) / scale)
+    return bounded
 
 
 def night_number(gain_N: Floats, users_N: Array | None, *, scale: float, floor: float) -> float:

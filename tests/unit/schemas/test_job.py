@@ -68,6 +68,10 @@ def test_the_gates_floors_and_margins_have_one_default():
     assert gate.model_dump() == {
         "z": 2.0, "min_positives": 30, "min_negatives": 30, "auc_margin": 0.002,
         "logloss_margin": 0.005, "calibration_margin": 0.05,
+        "chain": {
+            "alpha": 0.05, "at_once": 0.5, "at_once_margin": 0.005, "floor": 0.05,
+            "canary_hours": 24.0,
+        },
     }  # fmt: skip
 
 
