@@ -121,8 +121,9 @@ def _domain(pairs, k, effect, random, number, day):
     window = int(7_400_000 if not pairs else 900_000 * 0.88**k + 2_000)
     outcome = _outcome(k, random)
     is_trained = outcome in ("promoted", "held")
-    gain = float(effect / 4 + random.normal(0, 0.0006)) if outcome == "promoted" else -0.0002
-    spread = 0.9 / np.sqrt(window * 0.1)
+    spread = 0.3 / np.sqrt(window * 0.1)
+    gain = max(2.5 * spread / 4, float(effect / 4 + random.normal(0, spread / 4)))
+    gain = gain if outcome == "promoted" else -0.0002
     scores = [_scores(t, effect, spread, window, random, outcome) for t in TASKS] * is_trained
     age = int(random.integers(1, 3)) if outcome != "waiting" else 4
     verdict = _verdict(gain, window, scores, outcome) if is_trained else None
@@ -183,7 +184,7 @@ def _scores(task, effect, spread, window, random, outcome):
     half = 1.96 * spread * (1 if task == "ctr" else 2.5)
     rate = positives / gate
     tenths = (0.12, 0.24, 0.36, 0.5, 0.68, 0.88, 1.1, 1.45, 1.95, 3.1)
-    errors = 1 + random.normal(0, 7 * spread, len(tenths))
+    errors = 1 + random.normal(0, 20 * spread, len(tenths))
     curve = [
         (rate * x, max(0.0, rate * x * float(error)), gate // 10)
         for x, error in zip(tenths, errors, strict=True)
@@ -205,7 +206,7 @@ def _verdict(gain, window, scores, outcome):
         publish=outcome == "promoted",
         reason="gain is above the margin" if outcome == "promoted" else "gain within noise",
         gain=gain,
-        gain_low=gain - 0.4 / np.sqrt(window),
+        gain_low=gain - 0.5 / np.sqrt(window),
         rows=window // 10,
         tasks=tuple(_task_verdict(each, outcome) for each in scores),
     )

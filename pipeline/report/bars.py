@@ -8,7 +8,7 @@ from iak.pipeline.report.wording import day, decimal, short
 from iak.schemas.night import DriftLine, PartitionDay
 
 MOST_BARS = 20
-"""Bars of a list at most, the longest first."""
+"""Bars of a list at most."""
 _DAY_KINDS = {
     "complete": "past",
     "open": "waiting",
@@ -33,18 +33,24 @@ class Bar:
     word: str = ""
 
 
-def bars_of(values: Mapping[str, float], text: Callable[[float], str]) -> list[Bar]:
-    """Return a bar for each number, the largest first.
+def bars_of(
+    values: Mapping[str, float], text: Callable[[float], str], *, most: int = MOST_BARS
+) -> list[Bar]:
+    """Return a bar for each number, the largest first; further ones share a last bar.
 
     Args:
         values: by name, none of them negative.
         text: writes a number.
+        most: numbers that have a bar of their own.
     """
-    longest = max(values.values(), default=0) or 1.0
-    shown = sorted(values.items(), key=lambda item: -item[1])[:MOST_BARS]
+    names = sorted(values, key=lambda name: -values[name])
+    shown = {name: values[name] for name in names[:most]}
+    if len(names) > most:
+        shown[f"{len(names) - most:,} more"] = sum(values[name] for name in names[most:])
+    longest = max(shown.values(), default=0) or 1.0
     return [
         Bar(name=name, text=text(value), length=round(100 * value / longest, 1))
-        for name, value in shown
+        for name, value in shown.items()
     ]
 
 
@@ -70,7 +76,7 @@ def days_chart(days: Sequence[PartitionDay]) -> Chart:
     Args:
         days: oldest first, at least one.
     """
-    width, height, top, bottom = 420.0, 132.0, 20.0, 108.0
+    width, height, top, bottom = 350.0, 130.0, 22.0, 108.0
     step = (width - 8) / len(days)
     most = nice_ceiling(max(each.rows for each in days))
     y = Scale(0, most, bottom, top)

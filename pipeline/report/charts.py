@@ -107,8 +107,10 @@ class IntervalMark:
     """`better`, `worse` or `unclear`: on which side of zero the whole interval lies."""
 
 
-WIDTH, HEIGHT = 120, 16
+WIDTH, HEIGHT = 92, 16
 _PAD = 3
+_MOST_REACH = 2.5
+"""A column's scale ends at this many times its median interval's further end."""
 _MOST_CURVES = 60
 """Curves of one picture: more of them only make it darker."""
 
@@ -125,8 +127,7 @@ def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
     reaches = sorted(max(abs(low), abs(high)) for _, low, high in intervals)
     if not reaches:
         return Scale(-1.0, 1.0, _PAD, WIDTH - _PAD)
-    usual = reaches[int(0.9 * (len(reaches) - 1))]
-    reach = min(reaches[-1], 1.5 * usual) or 1.0
+    reach = min(reaches[-1], _MOST_REACH * reaches[len(reaches) // 2]) or 1.0
     return Scale(-reach, reach, _PAD, WIDTH - _PAD)
 
 
@@ -209,7 +210,7 @@ def line_through(values: Sequence[float | None], x: Scale, y: Scale) -> str:
 
 
 def calibration_chart(
-    title: str, curves: Sequence[tuple[str, Curve]], *, size: float = 240
+    title: str, curves: Sequence[tuple[str, Curve]], *, size: float = 250
 ) -> Chart:
     """Return calibration curves over the diagonal, where predicted is observed.
 
@@ -267,8 +268,8 @@ def scatter_chart(
     *,
     x_name: str,
     y_name: str,
-    width: float = 420,
-    height: float = 240,
+    width: float = 350,
+    height: float = 250,
 ) -> Chart:
     """Return a point for each domain.
 

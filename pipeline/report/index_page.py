@@ -8,9 +8,17 @@ from iak.pipeline.report.charts import Chart, stacked_bar
 from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.nights import HISTORY, PAGE, NightFolder
 from iak.pipeline.report.rendering import render
-from iak.pipeline.report.summary import WORDS, sentence_of
+from iak.pipeline.report.summary import WORDS, particulars_of
 from iak.pipeline.report.trends import OUTCOMES, trends_of
 from iak.schemas.night import NightRecord
+
+_GLYPHS = {
+    "planned": "waiting",
+    "running": "waiting",
+    "finished": "promoted",
+    "failed": "failed",
+    "interrupted": "failed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +35,11 @@ class IndexLine:
     has_run: bool
     """Whether its run folder is still there; old ones are removed, records and pages stay."""
     tally: Chart | None
+
+    @property
+    def glyph(self) -> str:
+        """Return the mark of the night's own state; its kernels have theirs beside it."""
+        return _GLYPHS[self.record.status] if self.record else "failed"
 
 
 def index_page(folders: Sequence[NightFolder], nights: Path) -> str:
@@ -56,7 +69,7 @@ def _line(folder: NightFolder, nights: Path) -> IndexLine:
         folder=folder.path.name,
         record=record,
         problem=folder.problem,
-        sentence=sentence_of(record) if record else folder.problem,
+        sentence=particulars_of(record) if record else folder.problem,
         page=relative_link(folder.path / PAGE, nights),
         has_run=relative_link(record.run_dir, nights) is not None if record else False,
         tally=_tally(record) if record and record.domains else None,

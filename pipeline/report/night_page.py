@@ -46,7 +46,12 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         facts=_facts(record, tasks),
         behind=sum(falls_back(domain) for domain in record.domains),
         bad_days=[each for each in record.days if each.reason],
-        urgent=[line for line in lines if line.night.outcome in ("failed", "held")],
+        urgent=[
+            line
+            for outcome in ("failed", "held")
+            for line in lines
+            if line.night.outcome == outcome
+        ],
         lines=lines,
         tasks=[difference.task for difference in lines[0].differences] if lines else [],
         trends=trends_of([*history, record]) if history else None,
@@ -134,13 +139,7 @@ def _rates(record: NightRecord) -> Chart | None:
 def _costs(record: NightRecord) -> list[Bar]:
     """Return what the dearest domains took of the workers' time, and all others together."""
     seconds = {d.decision.name: d.worker_seconds for d in record.domains if d.worker_seconds}
-    shown = sorted(seconds, key=lambda name: -seconds[name])[:MOST_COSTS]
-    left = sum(seconds.values()) - sum(seconds[name] for name in shown)
-    others = len(seconds) - len(shown)
-    bars = {name: seconds[name] for name in shown}
-    if others:
-        bars[f"{others:,} more"] = left
-    return bars_of(bars, duration)
+    return bars_of(seconds, duration, most=MOST_COSTS)
 
 
 def _links(record: NightRecord, folder: Path) -> list[tuple[str, str, str | None]]:

@@ -11,6 +11,8 @@ WORDS: dict[Outcome, str] = {
     "waiting": "did not train",
 }
 """What a page calls each outcome."""
+MOST_NAMES = 3
+"""Domains that one line names."""
 
 
 def sentence_of(record: NightRecord) -> str:
@@ -29,11 +31,25 @@ def sentence_of(record: NightRecord) -> str:
 
 
 def summary_of(record: NightRecord) -> str:
-    """Return one line for chat: the service, the night, what happened, and what needs a look."""
-    failed = [d.decision.name for d in record.domains if d.outcome == "failed"]
-    more = f" Failed: {', '.join(failed[:3])}{' and more' * (len(failed) > 3)}." if failed else ""
+    """Return one line for chat: the service, the night, what happened, and which domains failed."""
+    line = f"{record.name}, night of {record.night}: {sentence_of(record)}"
     # A name may hold a line break, and a chat takes one line.
-    return " ".join(f"{record.name}, night of {record.night}: {sentence_of(record)}{more}".split())
+    return " ".join(f"{line} {_names(record, 'failed')}".split())
+
+
+def particulars_of(record: NightRecord) -> str:
+    """Return which domains failed or were held, beside numbers that stand elsewhere."""
+    if record.status != "finished":
+        return sentence_of(record)
+    return f"{_names(record, 'failed')} {_names(record, 'held')}".strip()
+
+
+def _names(record: NightRecord, outcome: Outcome) -> str:
+    """Return the first domains of an outcome as a sentence; nothing where there are none."""
+    names = [d.decision.name for d in record.domains if d.outcome == outcome]
+    more = len(names) - MOST_NAMES
+    listed = ", ".join(names[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+    return f"{WORDS[outcome].capitalize()}: {listed}." if names else ""
 
 
 def _first_line(text: str) -> str:

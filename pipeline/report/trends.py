@@ -77,7 +77,7 @@ def _series(newest: NightRecord) -> list[Series]:
             text=lambda value: signed(value, 2),
         ),
         Series(
-            title=f"AUC of {task or 'no task'}: candidate over base",
+            title=f"AUC of {task or 'no task'}, dashed: base",
             value=lambda night: mean_auc(night, task, 2),
             beside=lambda night: mean_auc(night, task, 0),
             text=decimal,
@@ -172,11 +172,13 @@ def _chart(series: Series, nights: Sequence[NightRecord]) -> Chart:
     if series.is_column:
         y = Scale(0, nice_ceiling(max(known)), _BOTTOM, _TOP)
         return replace(blank, summary=summary, rects=_rects(values, nights, y, series))
+    labels = (*blank.labels, Label(_LEFT, 15, ends))
     y = _padded(known)
     x = Scale(0, max(1, len(nights) - 1), _LEFT + 8, WIDTH - 14)
     return replace(
         blank,
         summary=summary,
+        labels=labels,
         paths=(
             Path(line_through(beside, x, y), "beside"),
             Path(line_through(values, x, y), "curve"),
