@@ -27,7 +27,7 @@ _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate mem
 _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
 """File with what Ray says of workers that left no file of their own."""
-_KILLED = "a worker ended without an error: it was killed, or ran out of memory"
+KILLED = "a worker ended without an error: it was killed, or ran out of memory"
 
 
 def forget_failures(run_dir: Path) -> None:
@@ -116,7 +116,7 @@ def cause_of_failure(run_dir: Path) -> str:
     """Return why the last attempt ended, in a line: the first error that is not a lost peer."""
     errors_seen = [document["error"] for document in _failures(run_dir)]
     own = [line for line in errors_seen if GLOO_ERROR.search(line) is None]
-    return own[0] if own else _KILLED
+    return own[0] if own else KILLED
 
 
 def message_without_error(run_dir: Path, failure: Exception) -> str:
@@ -127,8 +127,8 @@ def message_without_error(run_dir: Path, failure: Exception) -> str:
         failure: Ray's error, whose text has many lines.
     """
     path = run_dir / UNSEEN
-    write_document(path, {"error": _KILLED, "traceback": str(failure)})
-    return f"training failed on the workers: {_KILLED}. All that Ray says of it is in {path}"
+    write_document(path, {"error": KILLED, "traceback": str(failure)})
+    return f"training failed on the workers: {KILLED}. All that Ray says of it is in {path}"
 
 
 def tracebacks(run_dir: Path) -> list[Path]:

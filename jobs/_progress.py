@@ -54,13 +54,13 @@ class Announcement:
         return f"{text}, {seconds:.0f} s" if seconds >= 1 else text
 
 
-_current: list[Announcement] = []
+announcements: list[Announcement] = []
 
 
 def tell(detail: str) -> None:
     """Replace the detail of the newest announcement, if one is shown: rows read so far."""
-    if _current:
-        _current[-1].update(detail)
+    if announcements:
+        announcements[-1].update(detail)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[A
     """
     made = Announcement(what, detail)
     stop = threading.Event()
-    _current.append(made)
+    announcements.append(made)
     with ExitStack() as stack:
         keep: Callable[[], None] = partial(_keep_saying, made, stop)
         if after_s:
@@ -94,7 +94,7 @@ def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[A
         finally:
             stop.set()
             thread.join()
-            _current.remove(made)
+            announcements.remove(made)
     if console.is_terminal and not after_s:
         console.print(made.line(), markup=False, style="dim")
 

@@ -46,7 +46,7 @@ def _sharding(spec: BenchShardingSpec, report: Report) -> Measured:
     catalog = load_catalog(spec.catalog) if spec.catalog else None
     if not spec.as_ray:
         return sharding.measure(spec, report, catalog=catalog)
-    from iak.jobs._ray import RayLauncher  # Ray takes seconds to import
+    from iak.jobs.ray_launcher import RayLauncher  # Ray takes seconds to import
 
     return sharding.measure(spec, report, catalog=catalog, ray=RayLauncher())
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from iak.jobs._figures_profile import draw_profile
 from iak.jobs._progress import console
-from iak.jobs._report import console_report
 from iak.jobs._show_profile import show_profile
 from iak.jobs._tables import show_facts, show_table
+from iak.jobs.console_report import console_report
 from iak.pipeline.data import unseen
 from iak.pipeline.data.check import Report
 from iak.pipeline.data.contract import Finding

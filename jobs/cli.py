@@ -249,7 +249,7 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
     Returns:
         The exit code; an error is printed, not raised.
     """
-    from iak.jobs._paths import check_paths, setting_of
+    from iak.jobs.path_settings import check_paths, setting_of
     from iak.pipeline.errors import DoesNotFit, PipelineError
     from iak.schemas.base import redacted
 

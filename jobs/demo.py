@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from iak.jobs import synth
 from iak.jobs._progress import console
-from iak.jobs._ray import RayLauncher, ray_cluster
-from iak.jobs._report import console_report
 from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.console_report import console_report
 from iak.jobs.evaluate import delta_of
+from iak.jobs.ray_launcher import RayLauncher, ray_cluster
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launcher

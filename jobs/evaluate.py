@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iak.jobs._progress import console
-from iak.jobs._ray import RayLauncher
-from iak.jobs._report import console_report
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import largest, number, show_facts, show_table
+from iak.jobs.console_report import console_report
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.data import unseen
 from iak.pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED
 from iak.pipeline.runs.evaluate import Evaluation, evaluate

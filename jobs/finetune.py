@@ -5,10 +5,10 @@ from statistics import median
 from typing import Any
 
 from iak.jobs._progress import console
-from iak.jobs._ray import RayLauncher
-from iak.jobs._report import console_report
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.console_report import console_report
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import SOME_HELD, tune_night
 from iak.schemas.job import FinetuneSpec

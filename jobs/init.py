@@ -33,7 +33,7 @@ def main(spec: InitSpec) -> int:
     with announce("reading footers and a sample", spec.log):
         sample = read_sample(_absolute(spec.log), rows=spec.sample_rows)
     data_root, _, path = sample.uri.rstrip("/").rpartition("/")
-    name = _identifier(spec.name or _log_name(data_root, path))
+    name = _identifier(spec.name or log_name(data_root, path))
     out = spec.out or Path(f"{name}.toml")
     if out.exists() and not spec.overwrite:
         raise BadRequest(
@@ -69,7 +69,7 @@ def _absolute(path: str) -> str:
     return path if "://" in path else os.path.normpath(Path(path).absolute())
 
 
-def _log_name(data_root: str, path: str) -> str:
+def log_name(data_root: str, path: str) -> str:
     """Return the folder's name; its parent's where the folder has a general name."""
     says_nothing = path.lower() in ("events", "data", "log", "logs", "parquet", "part", "train")
     return data_root.rpartition("/")[2] if says_nothing and data_root else path
@@ -131,7 +131,7 @@ def _log(guess: LogDescription, name: str, path: str) -> Iterator[str]:
     if guess.leaks:
         yield "leak_columns = ["
         for leak in guess.leaks:
-            yield f"    {_value(leak.column)},  # guessed: {_comment(leak.why)}"
+            yield f"    {toml_value(leak.column)},  # guessed: {toml_comment(leak.why)}"
         yield "]"
     yield "# negatives_kept = 0.1   # set it where negatives were sampled down before this log"
     yield ""
@@ -157,17 +157,17 @@ def _domain(guess: LogDescription) -> Iterator[str]:
 
 
 def _features(guess: LogDescription) -> Iterator[str]:
-    names = _unique_names([feature.column for feature in guess.features])
+    names = unique_names([feature.column for feature in guess.features])
     for feature in guess.features:
         yield from _feature(feature, names)
     if guess.left_out:
         yield "# Left out:"
         for left in guess.left_out:
-            yield f"#   {_comment(left.column)}: {_comment(left.why)}"
+            yield f"#   {toml_comment(left.column)}: {toml_comment(left.why)}"
         yield ""
 
 
-def _unique_names(columns: Sequence[str]) -> dict[str, str]:
+def unique_names(columns: Sequence[str]) -> dict[str, str]:
     """Return column -> feature name. Columns that differ only in punctuation are numbered."""
     names: dict[str, str] = {}
     for column in columns:
@@ -214,17 +214,17 @@ def _tasks(guess: LogDescription) -> Iterator[str]:
 def _task_name(column: str, conversions: Sequence[str]) -> str:
     short = {c: _identifier(re.sub(r"^(label|is|has|y)_", "", c.lower())) for c in conversions}
     is_short_unique = list(short.values()).count(short[column]) == 1
-    return short[column] if is_short_unique else _unique_names(conversions)[column]
+    return short[column] if is_short_unique else unique_names(conversions)[column]
 
 
 def _splits(guess: LogDescription) -> Iterator[str]:
-    yield f"# guessed: {_comment(guess.splits_why)}"
+    yield f"# guessed: {toml_comment(guess.splits_why)}"
     for name, cut in guess.splits.items():
         yield f"[splits.{name}]"
         if "days" in cut:
             yield _pair("days", cut["days"])
         if "where" in cut:
-            pairs = ", ".join(f"{_value(c)} = {_value(v)}" for c, v in cut["where"].items())
+            pairs = ", ".join(f"{toml_value(c)} = {toml_value(v)}" for c, v in cut["where"].items())
             yield f"where = {{ {pairs} }}"
         if "slice" in cut:
             yield _pair("slice", cut["slice"])
@@ -232,11 +232,11 @@ def _splits(guess: LogDescription) -> Iterator[str]:
 
 
 def _pair(key: str, value: object, why: str = "") -> str:
-    line = f"{key} = {_value(value)}"
-    return f"{line:<40} # guessed: {_comment(why)}" if why else line
+    line = f"{key} = {toml_value(value)}"
+    return f"{line:<40} # guessed: {toml_comment(why)}" if why else line
 
 
-def _value(value: object) -> str:
+def toml_value(value: object) -> str:
     """Return a value as TOML spells it."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -244,11 +244,11 @@ def _value(value: object) -> str:
         # JSON's escapes are TOML's, but for the delete character, which TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     return repr(value)
 
 
-def _comment(text: str) -> str:
+def toml_comment(text: str) -> str:
     """Return a text that can stand in a comment: one line, no control characters."""
     return "".join(c if c.isprintable() else " " for c in text)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from iak.jobs._clusters import load_cluster, shipped_clusters, with_constants, with_devices
 from iak.jobs._progress import console, print_event
 from iak.jobs._tables import show_facts, show_table
+from iak.jobs.clusters import load_cluster, shipped_clusters, with_constants, with_devices
 from iak.pipeline.base import published_base
 from iak.pipeline.base.defaults import batch_rows_for
 from iak.pipeline.base.published_base import PublishedBase
@@ -40,7 +40,7 @@ def main(spec: PlanSpec) -> int:
     catalog = load_catalog(spec.catalog)
     opened = published_base.open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows
-    spec = _resolved(spec, catalog, opened)
+    spec = resolved(spec, catalog, opened)
     clusters = _clusters(spec)
     question = _question(spec, catalog, rows)
     answers = []
@@ -69,7 +69,7 @@ def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
     return {name: rows for name, rows in counted.items() if name in catalog.table_specs}
 
 
-def _resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
+def resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
     """Merge the plan's settings over the job's file, the catalogue's presets, the base's size."""
     defaults: dict[str, Any] = {
         "batch_rows": FinetuneSpec.model_fields["step_rows"].default

@@ -1,10 +1,10 @@
 """`iak pretrain`: pre-train a base on a log and publish it."""
 
 from iak.jobs._progress import console
-from iak.jobs._ray import RayLauncher
-from iak.jobs._report import console_report
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.console_report import console_report
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.base.validation import TaskQuality
 from iak.pipeline.data import unseen
 from iak.pipeline.runs.load import load_catalog

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from iak.jobs._packed import pack, summary
 from iak.jobs._progress import console
-from iak.jobs._submitted import BEGIN, END, documents_in
 from iak.jobs.cli import GROUPS, VERBS
+from iak.jobs.submitted import BEGIN, END, documents_in
 from iak.pipeline.bench.sharding.baseline import benchmark_record_of
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
@@ -48,7 +48,7 @@ def main(spec: SubmitSpec) -> int:
         sent = pack(project, spec.include, Path(packed))
         console.print(summary(sent, project), markup=False)
         job = client.submit_job(  # uploads the folder before it returns (Ray 2.60)
-            entrypoint=shlex.join(["python", "-m", "iak.jobs._submitted", *words]),
+            entrypoint=shlex.join(["python", "-m", "iak.jobs.submitted", *words]),
             runtime_env={"working_dir": packed, "env_vars": WORKER_ENVIRONMENT},
         )
     console.print(f"job {job} on {spec.address}", markup=False)
@@ -63,7 +63,7 @@ def main(spec: SubmitSpec) -> int:
             f"the connection to {spec.address} broke while job {job} ran: {error}. It may still "
             f"run: ray job logs --address {spec.address} {job}"
         ) from error
-    written = _keep(client.get_job_logs(job), spec.out)
+    written = keep_documents(client.get_job_logs(job), spec.out)
     for path in written:
         console.print(f"fetched: {path}", markup=False)
     return _exit_code(client.get_job_info(job))
@@ -167,7 +167,7 @@ async def _follow(client: "JobSubmissionClient", job: str) -> None:
         console.print(line_begun, markup=False)
 
 
-def _keep(logs: str, out: Path) -> list[Path]:
+def keep_documents(logs: str, out: Path) -> list[Path]:
     """Write the documents that the job printed.
 
     Raises:

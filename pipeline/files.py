@@ -140,7 +140,7 @@ def put_folder(built: Path, path: Path) -> None:
     if not path.exists():
         built.rename(path)
     elif not _exchange(built, path):
-        _rename_both(built, path)
+        rename_both(built, path)
     sync_folder(path.parent)
 
 
@@ -236,7 +236,7 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
-def _rename_both(built: Path, path: Path) -> None:
+def rename_both(built: Path, path: Path) -> None:
     """Swap two folders by three renames, and undo the first if the second fails."""
     aside = _beside(path)
     path.rename(aside)

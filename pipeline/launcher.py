@@ -5,7 +5,7 @@ there are, and on which device they compute, are settings of the run, so the cal
 
 ProcessLauncher    this process for one worker, else gloo processes on this machine
 TorchrunLauncher   processes that torchrun starts on this machine, with GPUs where there are enough
-RayLauncher        Ray Train, in jobs/_ray.py, since only jobs/ may import Ray
+RayLauncher        Ray Train, in jobs/ray_launcher.py, since only jobs/ may import Ray
 """
 
 import json

@@ -1,7 +1,7 @@
 """One worker process: who it is, and the process group it lives in.
 
-The only reader of the environment. Ray starts its own process groups (jobs/_ray.py); the ones
-here are for plain torch: tests, torchrun, and a single process that shards over itself.
+The only reader of the environment. Ray starts its own process groups (jobs/ray_launcher.py). The
+groups here are for plain torch: tests, torchrun, and a single process that shards over itself.
 """
 
 import ctypes

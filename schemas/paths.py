@@ -1,7 +1,7 @@
 """Define the paths that settings take: each is read or written, and is a file or a folder.
 
-A job checks them before it starts (jobs/_paths.py), so that a run of hours does not fail at the end
-because a folder is a file.
+A job checks them before it starts (jobs/path_settings.py), so that a run of hours does not fail at
+the end because a folder is a file.
 """
 
 from dataclasses import dataclass

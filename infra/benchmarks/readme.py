@@ -29,7 +29,7 @@ def chapter(folder: Path) -> str:
     parts = {
         "finetune": _finetune,
         "finetune-2": _finetune_again,
-        "tables": _tables,
+        "tables": tables_text,
         "data": _data,
         "sharding": _sharding,
         "scaling": _scaling,
@@ -218,7 +218,13 @@ def _finetune_again(record: Record, _subfolder: str) -> str:
     return "\n".join([*lines, f"The same targets in that run: {measured}.", ""])
 
 
-def _tables(record: Record, subfolder: str) -> str:
+def tables_text(record: Record, subfolder: str) -> str:
+    """Return the section of `tables`: its settings, its table and its picture.
+
+    Args:
+        record: of the benchmark.
+        subfolder: folder of the records, relative to the page.
+    """
     lines = _head(
         record,
         subfolder,

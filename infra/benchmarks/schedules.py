@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from iak.jobs._ray import ray_cluster
 from iak.jobs.cli import run
+from iak.jobs.ray_launcher import ray_cluster
 
 LOGS = ("frappe", "movielens", "retailrocket", "coupons", "xmrec")
 SEEDS = range(3)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iak.jobs._ray import ray_cluster
 from iak.jobs.cli import run
+from iak.jobs.ray_launcher import ray_cluster
 
 LOGS = ("coupons", "frappe", "movielens", "retailrocket", "xmrec", "open_bandit", "ipinyou")
 KEPT = ("status", "spec", "commit", "machine", "versions", "timings_s", "started_at", "ended_at")

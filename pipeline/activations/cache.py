@@ -93,13 +93,13 @@ class Store:
             keys: keys of the rows' features, B x 2.
             a_BA: memory for them. An entry of another type or width counts as absent.
         """
-        entry = self._read(self._path_of_block(scope, keys))
+        entry = self._read(self.path_of_block(scope, keys))
         if entry is None:
             return False
         # The name is a digest of the keys; the comparison also finds a file under a wrong name.
         is_ours = np.array_equal(entry.keys, keys)
         if not is_ours or entry.a_BA.shape != a_BA.shape or entry.a_BA.dtype != a_BA.dtype:
-            return self._is_damaged(self._path_of_block(scope, keys))
+            return self._is_damaged(self.path_of_block(scope, keys))
         a_BA.copy_(entry.a_BA)
         self.usage.rows_read += len(a_BA)
         return True
@@ -158,11 +158,11 @@ class Store:
             _save(tensors, path, scope=scope, run=self.run)
 
         self.usage.rows_computed += computed
-        self._later(self._path_of_block(scope, keys), save)
+        self._later(self.path_of_block(scope, keys), save)
 
     def read_rows(self, key: str) -> tuple[pa.Table, Counter[str]] | None:
         """Return rows without features, and their quarantined rows by reason; None where absent."""
-        path = self._path(key, "rows")
+        path = self.path_of(key, "rows")
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -194,11 +194,11 @@ class Store:
             body = sink.getvalue().to_pybytes()
             path.write_bytes(_digest(key.encode(), body) + body)
 
-        self._later(self._path(key, "rows"), save)
+        self._later(self.path_of(key, "rows"), save)
 
     def read_standard(self, key: str) -> dict[str, Tensor] | None:
         """Return the standardisation stored under a key, None where there is none."""
-        path = self._path(key, "standard")
+        path = self.path_of(key, "standard")
         tensors = self._tensors(path)
         if tensors is None or tensors[1].get("key") == key:
             return tensors[0] if tensors else None
@@ -209,7 +209,7 @@ class Store:
         """Store a standardisation, in the background."""
         # safetensors refuses a tensor whose strides are not those of its shape.
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        self._later(self._path(key, "standard"), lambda path: _save(whole, path, key=key))
+        self._later(self.path_of(key, "standard"), lambda path: _save(whole, path, key=key))
 
     def close(self) -> None:
         """Wait until everything is written, and raise what a write raised."""
@@ -332,10 +332,12 @@ class Store:
             self.usage.stopped = f"{self.folder}: {why}"
             _log.warning("the activation cache is not written any more: %s", self.usage.stopped)
 
-    def _path_of_block(self, scope: str, keys: FeatureKeys) -> Path:
+    def path_of_block(self, scope: str, keys: FeatureKeys) -> Path:
+        """Return the file of a block's activations, whether or not it exists."""
         return self.folder / scope / f"{_digest(keys.tobytes()).hex()}.activations"
 
-    def _path(self, key: str, kind: str) -> Path:
+    def path_of(self, key: str, kind: str) -> Path:
+        """Return the file of an entry, whether or not it exists; `kind` is its suffix."""
         return self.folder / key[:2] / f"{key}.{kind}"
 
 

@@ -98,7 +98,7 @@ def validate(
     own = {name: torch.cat([empty, *parts]).numpy() for name, parts in kept.items()}
     rows_of_all = gather_rows(own, worker)
     measured = (
-        [asdict(quality) for quality in _qualities(rows_of_all, tasks)] if rows_of_all else []
+        [asdict(quality) for quality in qualities_of(rows_of_all, tasks)] if rows_of_all else []
     )
     return Validation(
         loss=loss, tasks=tuple(TaskQuality(**line) for line in broadcast(measured, worker))
@@ -112,7 +112,7 @@ def mean_loss(
     return validate(model, rows, tasks, batch_rows=batch_rows, worker=worker).loss
 
 
-def _qualities(rows: Rows, tasks: Sequence[TaskShape]) -> list[TaskQuality]:
+def qualities_of(rows: Rows, tasks: Sequence[TaskShape]) -> list[TaskQuality]:
     """Measure every task on its own rows, and a conversion on all rows too."""
     known_NT, labels_NT = rows["mask"] > 0, rows["labels"]
     qualities = []

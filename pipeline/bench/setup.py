@@ -63,7 +63,7 @@ def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
         spec=spec,
         knobs=knobs,
         data_root=str(root.absolute()),
-        base=_base_folder(spec, knobs).absolute(),
+        base=base_folder(spec, knobs).absolute(),
         progress=progress.absolute(),
     )
     if not (ground.base / published_base.MANIFEST).is_file():
@@ -72,7 +72,8 @@ def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
     return ground
 
 
-def _base_folder(spec: BenchSetupSpec, knobs: WideKnobs) -> Path:
+def base_folder(spec: BenchSetupSpec, knobs: WideKnobs) -> Path:
+    """Return the folder of the base, named by everything that decides its weights."""
     made_of = spec.model_dump(mode="json", include={"model", "optim", "workers", "batch_rows"})
     key = hashlib.sha256(json.dumps([knobs.key, made_of], sort_keys=True).encode()).hexdigest()
     return spec.cache / f"base-{key[:16]}" / "base"

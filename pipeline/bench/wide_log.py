@@ -234,7 +234,7 @@ class Truth:
             name: _histories(draw, count, self.sizes[table]) for name, table in HISTORIES.items()
         }
         numbers = {f"n{i}": draw.standard_normal(count, dtype=np.float32) for i in range(NUMERIC)}
-        own_B = self._own_part(day, domain_B, ids[_CATEGORY])
+        own_B = self.own_part(day, domain_B, ids[_CATEGORY])
         click_B = _drawn(draw, self.click(ids, histories, numbers) + own_B)
         order_B = _drawn(draw, self.order(ids, histories, numbers) + 0.5 * own_B) & click_B
         columns: dict[str, pa.Array] = {
@@ -250,7 +250,7 @@ class Truth:
         columns["order"] = pa.array(order_B.astype(np.int8))
         return pa.table(columns)
 
-    def _own_part(self, day: int, domain_B: I32, category_B: I32) -> F32:
+    def own_part(self, day: int, domain_B: I32, category_B: I32) -> F32:
         """Return the part of the logit that a base without domains and later days cannot know."""
         column_B = category_B % _CATEGORIES
         since = day - first_drifting_day(self.knobs.days) + 1

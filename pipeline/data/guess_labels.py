@@ -221,7 +221,7 @@ def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | 
         return None
     codes, count = codes_of(column)
     if kind != "text" and count > _FEW_VALUES:
-        score = _auc(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
+        score = auc_of_scores(y[known], np.nan_to_num(numbers(column), nan=-np.inf)[known])
         if max(score, 1 - score) >= _PERFECT_AUC:
             return f"alone it ranks {label.column} with an AUC of {max(score, 1 - score):.3f}"
     elif count > _FEW_VALUES:
@@ -257,10 +257,10 @@ def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
     hits = np.bincount(codes[is_fit], weights=y[is_fit], minlength=count)
     rate = float(y[is_fit].mean())
     scores = (hits + rate) / (counts + 1)
-    return _auc(y[~is_fit], scores[codes[~is_fit]]) >= least
+    return auc_of_scores(y[~is_fit], scores[codes[~is_fit]]) >= least
 
 
-def _auc(y: Floats, scores: Floats) -> float:
+def auc_of_scores(y: Floats, scores: Floats) -> float:
     """Return the AUC, where ties count one half; 0.5 where one class is missing.
 
     `pipeline/stats` has another one, which this package may not import.

@@ -181,7 +181,7 @@ def _files(
                 read[delete.file_path] = _deletes(folder, table, delete)
         named = [read[delete.file_path].get(file.file_path) for delete in task.delete_files]
         positions = [p for p in named if p is not None]
-        texts, exact = _partition(file, table.specs()[file.spec_id], schema)
+        texts, exact = partition_texts(file, table.specs()[file.spec_id], schema)
         yield TableFile(
             path=below(file.file_path, folder, root=table.location()),
             partition=texts,
@@ -230,7 +230,7 @@ def _deletes(folder: TableFolder, table: "StaticTable", file: "DataFile") -> dic
     return {name: positions[codes == at] for at, name in enumerate(paths.dictionary.to_pylist())}
 
 
-def _partition(
+def partition_texts(
     file: "DataFile", spec: "PartitionSpec", schema: "Schema"
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """Return what a file's partition says of all its rows.

@@ -70,7 +70,7 @@ class Table:
             self._fill_numbers(values_V, outputs)
         else:
             coded = hashing.coded(values_V)
-            _fill_picked(self._rows_of_words(coded.dictionary), coded.indices, outputs)
+            fill_picked(self._rows_of_words(coded.dictionary), coded.indices, outputs)
 
     def rows_of_keys(self, keys_V: hashing.Keys) -> Ids:
         """Return the row of each key."""
@@ -207,7 +207,7 @@ def _by_blocks(numbers_V: Numbers, fill: Callable[[Numbers, Ids], None], outputs
             fill(numbers[start : start + _BLOCK], rows[start : start + _BLOCK])
 
 
-def _fill_picked(rows: Ids, indices_V: pa.Array, outputs: Outputs) -> None:
+def fill_picked(rows: Ids, indices_V: pa.Array, outputs: Outputs) -> None:
     """Write the row of each dictionary index; `NULL_ROW` for a null.
 
     Args:

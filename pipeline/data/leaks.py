@@ -145,15 +145,15 @@ def _auc_of_words(keys: hashing.Keys, positive: Mask) -> float:
         counts = np.bincount(codes[~own], minlength=len(words))
         sums = np.bincount(codes[~own], weights=positive[~own], minlength=len(words))
         means[own] = ((sums + rate) / (counts + 1.0))[codes[own]]
-    return _auc(means, positive)
+    return auc_of_values(means, positive)
 
 
 def _two_sided(values: Floats, positive: Mask) -> float:
-    score = _auc(values, positive)
+    score = auc_of_values(values, positive)
     return max(score, 1.0 - score)
 
 
-def _auc(values: Floats, positive: Mask) -> float:
+def auc_of_values(values: Floats, positive: Mask) -> float:
     """Return the probability that a positive's value is above a negative's; ties count half."""
     _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     midranks = np.cumsum(counts) - (counts - 1) / 2.0

@@ -115,8 +115,8 @@ def read_piece(
     true_rows = None
     if truth is not None:
         twin = _twin(file, truth)
-        true_rows = _take(_read_group(truth.open(twin), twin, piece.group, TRUTH), indices)
-    rows = _with_partition(_take(rows, indices), file)
+        true_rows = take_rows(_read_group(truth.open(twin), twin, piece.group, TRUTH), indices)
+    rows = _with_partition(take_rows(rows, indices), file)
     return RawRows(
         rows=rows, identity=identity[indices], truth=true_rows, counts=_disagreements(rows, file)
     )
@@ -189,7 +189,7 @@ def _read_group(
     try:
         # Without Arrow's threads: a worker reads ahead in one thread of its own (prefetch.py).
         table = parquet.read_row_group(group, columns=list(names.values()), use_threads=False)
-        _validate(table)
+        refuse_broken(table)
     except (pa.ArrowException, OSError) as error:
         raise BadLog(
             f"{file.path}, row group {group} cannot be decoded: {error}. "
@@ -238,7 +238,7 @@ def _as_logged(
     return batch if is_kept is None else batch.filter(pa.array(is_kept))
 
 
-def _validate(table: pa.Table) -> None:
+def refuse_broken(table: pa.Table) -> None:
     """Refuse what a damaged page may decode to: codes outside their dictionary, cut text.
 
     Arrow's full validation of a table reads every value. This one reads dictionaries and codes,
@@ -319,7 +319,7 @@ def _twin(file: LogFile, truth: Snapshot) -> LogFile:
     )
 
 
-def _take(rows: pa.RecordBatch, indices: npt.NDArray[np.int64]) -> pa.RecordBatch:
+def take_rows(rows: pa.RecordBatch, indices: npt.NDArray[np.int64]) -> pa.RecordBatch:
     """Return the rows at these ascending indices."""
     # Neighbours are a slice, which copies nothing; `take` copies every column.
     if len(indices) and indices[-1] - indices[0] + 1 == len(indices):

@@ -126,7 +126,7 @@ def promote_run(
         Overtaken: another writer moved one of the pointers or chains in the meantime.
     """
     expected = read_head(root) if (root / MARKER).exists() else None
-    chosen, held = _chosen(run, domains, force=force)
+    chosen, held = choose_bundles(run, domains, force=force)
     bundles = [_read_sound(run.bundles / entry.folder) for entry in chosen]
     if not bundles and night == NO_CHAINS:
         return Promotion(commit=None, moved=(), forced=(), unchanged=(), held=held)
@@ -166,7 +166,7 @@ def promote_alias(
         return _point(root, alias, kept, expected=expected, held=held)
 
 
-def _chosen(
+def choose_bundles(
     run: Run, domains: Collection[str] | None, *, force: bool
 ) -> tuple[list[BundleEntry], dict[str, str]]:
     """Return the bundles to promote, and the gate's reason of every one that is left."""

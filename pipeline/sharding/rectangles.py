@@ -33,7 +33,7 @@ WEIGHTS = "tables"
 """Folder of the tables' weights."""
 
 R = TypeVar("R")
-_TYPES = {
+TORCH_TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
 }  # fmt: skip
@@ -326,7 +326,7 @@ def opened(path: Path) -> safe_open:
 
 def type_named(word: str) -> str:
     """Return torch's name of a type that safetensors names; an unknown one is returned as it is."""
-    return _TYPES.get(word, word)
+    return TORCH_TYPES.get(word, word)
 
 
 def dtype_of(tensor: Tensor) -> str:

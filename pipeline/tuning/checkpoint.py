@@ -151,7 +151,7 @@ class TuningCheckpoint:
             if not path.exists():
                 return _MISSING
             try:
-                levels.update(_read(path, self.snapshot))
+                levels.update(read_levels(path, self.snapshot))
             except Corrupt as error:
                 return str(error)
             return ""
@@ -181,7 +181,7 @@ def remove_checkpoint(folder: Path) -> None:
         remove_parts(folder / name)
 
 
-def _read(path: Path, snapshot: str) -> dict[int, Saved]:
+def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
     """Return the levels in a file by depth.
 
     Args:

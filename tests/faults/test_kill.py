@@ -27,7 +27,7 @@ DEADLINE_S = 500
 SOME_HELD = 4
 DRIVER = """
 import json, sys
-from iak.jobs._ray import ray_cluster
+from iak.jobs.ray_launcher import ray_cluster
 from iak.jobs.cli import run
 with ray_cluster(2):
     for words in json.loads(sys.argv[1]):

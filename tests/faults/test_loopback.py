@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]
 DRIVER = """
 import pathlib, ray
-from iak.jobs._ray import ray_cluster
+from iak.jobs.ray_launcher import ray_cluster
 
 def listening():
     "Local addresses of all listening sockets, as the kernel spells them."

@@ -126,7 +126,9 @@ def test_of_promoters_at_once_one_wins_and_the_others_are_told(tmp_path, nights,
     root = tmp_path / "registry"
     promote(root, nights[0])
     started, told = threading.Barrier(2), []
-    monkeypatch.setattr(promoting, "_chosen", waits_for_all(started, promoting._chosen))
+    monkeypatch.setattr(
+        promoting, "choose_bundles", waits_for_all(started, promoting.choose_bundles)
+    )
 
     def one(run):
         try:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 DRIVER = """
 import sys
 from pathlib import Path
-from iak.jobs._ray import RayLauncher
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import silent
 from tests.faults.failing import fail

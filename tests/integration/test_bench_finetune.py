@@ -195,9 +195,9 @@ def test_a_base_is_made_once(ground, place):
     stamp = (ground.base / "manifest.json").stat().st_mtime_ns
     again = setup.prepare(ground.spec, place / "out" / "again.jsonl", silent)
     assert (again.base / "manifest.json").stat().st_mtime_ns == stamp
-    assert setup._base_folder(
+    assert setup.base_folder(
         ground.spec.model_copy(update={"batch_rows": 8}), ground.knobs
-    ) != setup._base_folder(ground.spec, ground.knobs)
+    ) != setup.base_folder(ground.spec, ground.knobs)
 
 
 @pytest.mark.ray

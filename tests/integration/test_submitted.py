@@ -23,9 +23,9 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 HEAD = """
 import os, sys, ray
-from iak.jobs._ray import _local
+from iak.jobs.ray_launcher import local_settings
 os.environ["RAY_worker_niceness"] = "0"
-ray.init(log_to_driver=False, **_local(2) | {
+ray.init(log_to_driver=False, **local_settings(2) | {
     "_node_ip_address": "127.0.0.2", "include_dashboard": True,
     "dashboard_host": "127.0.0.2", "dashboard_port": int(sys.argv[1]),
 })

@@ -150,14 +150,14 @@ def finetune_killed_and_damaged(work, worker):
 
 def unreadable_newest():
     """This process cannot read the newest checkpoint, whatever others see."""
-    real = checkpoint._read
+    real = checkpoint.read_levels
 
     def read(path, snapshot):
         if path.name == CHECKPOINT:
             raise Corrupt("it is damaged, as this worker sees it")
         return real(path, snapshot)
 
-    return mock.patch.object(checkpoint, "_read", read)
+    return mock.patch.object(checkpoint, "read_levels", read)
 
 
 def checkpoint_bytes(work, worker):

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.jobs import _failures
 from iak.pipeline.base.trainer import Pretraining, TrainState
 from iak.pipeline.data.reader import Cursor
 from iak.pipeline.divergence import broken_names, first_broken, refuse_diverged
@@ -54,14 +53,6 @@ def test_broken_slots_are_named_a_few_of_them():
     assert broken_names(losses_K, wanted_K, "abcdef") == "b, c, d and 1 more"
     wanted_K[1] = False
     assert broken_names(losses_K, wanted_K, "abcdef") == "c, d, e"
-
-
-def test_a_diverged_run_is_refused_and_not_tried_again(tmp_path):
-    _failures.keep_failure(tmp_path, 1, Diverged("the training loss is nan"))
-    assert _failures.is_refused(tmp_path)
-    assert _failures.tracebacks(tmp_path) == []
-    with pytest.raises(Diverged, match="the training loss is nan"):
-        _failures.raise_refusal(tmp_path)
 
 
 class FromStep(Pretraining):

@@ -83,7 +83,7 @@ def test_a_second_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypat
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "a").write_text("old")
     with pytest.raises(FileNotFoundError):
-        files._rename_both(tmp_path / "absent", tmp_path / "base")
+        files.rename_both(tmp_path / "absent", tmp_path / "base")
     assert (tmp_path / "base" / "a").read_text() == "old"
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
 from iak.jobs import show
-from iak.jobs._report import console_report
+from iak.jobs.console_report import console_report
 from iak.pipeline.events import Event, LogListed, Report
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from iak.jobs._ray import RayLauncher
-from iak.jobs._report import console_report
+from iak.jobs.console_report import console_report
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.bench.setup import BenchSetup, prepare
 from iak.pipeline.events import Report
 from iak.pipeline.process import Worker, run_on_workers

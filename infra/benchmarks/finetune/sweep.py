@@ -255,7 +255,7 @@ class _Separate:
             timed.append(_seconds(partial(self._epoch, table, batch_rows)))
             steps.append(-(-len(table) // batch_rows))
             rows.append(len(table))
-        per_step, per_row = _fitted(timed, steps, rows)
+        per_step, per_row = fitted_costs(timed, steps, rows)
         return sum(
             epochs * (per_step * -(-count // batch_rows) + per_row * count)
             for count, epochs in zip(self.counts, epochs_K or [1] * len(self.counts), strict=True)
@@ -311,7 +311,7 @@ def _by_domain(known: Known, names: Sequence[str]) -> list[pa.Table]:
     ]
 
 
-def _fitted(
+def fitted_costs(
     seconds: Sequence[float], steps: Sequence[int], rows: Sequence[int]
 ) -> tuple[float, float]:
     """Seconds a step and a row that explain the measured ones best."""

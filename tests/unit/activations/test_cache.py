@@ -34,7 +34,7 @@ def kept(folder, a_BA, seed=0, run="", scope=SCOPE):
 
 
 def entry(folder, seed=0, rows=9):
-    return Store(folder)._path_of_block(SCOPE, keys_of(rows, seed))
+    return Store(folder).path_of_block(SCOPE, keys_of(rows, seed))
 
 
 def some(rows=9, seed=0, dtype=torch.bfloat16):
@@ -168,7 +168,7 @@ def test_rows_come_back_with_what_the_contract_found(tmp_path):
     result, contract = Store(tmp_path).read_rows(KEY)
     assert result.equals(table)
     assert contract == {"null label": 2}
-    path = Store(tmp_path)._path(KEY, "rows")
+    path = Store(tmp_path).path_of(KEY, "rows")
     content = bytearray(path.read_bytes())
     content[40] ^= 1
     path.write_bytes(content)

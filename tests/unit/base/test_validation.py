@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from iak.pipeline.base.validation import _qualities, quality_of
+from iak.pipeline.base.validation import qualities_of, quality_of
 from iak.pipeline.model.loss import TaskShape
 
 TASKS = (
@@ -45,7 +45,7 @@ def test_a_conversion_counts_on_clicked_rows_and_over_all_rows():
         "own": np.full((4, 2), 0.5, np.float32),
         "entire": np.full((4, 2), 0.25, np.float32),
     }
-    found = {quality.task: quality for quality in _qualities(seen, TASKS)}
+    found = {quality.task: quality for quality in qualities_of(seen, TASKS)}
     assert {name: (q.rows, q.positives) for name, q in found.items()} == {
         "ctr": (3, 2), "cvr": (2, 1), "ctcvr": (4, 1),
     }  # fmt: skip

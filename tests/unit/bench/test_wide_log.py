@@ -132,9 +132,9 @@ def test_only_a_later_day_drifts():
     truth = Truth(KNOBS)
     domain, category = np.arange(50, dtype=np.int32), np.arange(50, dtype=np.int32)
     first = first_drifting_day(KNOBS.days)
-    before = [truth._own_part(day, domain, category) for day in range(first)]
+    before = [truth.own_part(day, domain, category) for day in range(first)]
     assert all(np.array_equal(part, before[0]) for part in before)
-    assert not np.array_equal(truth._own_part(first, domain, category), before[0])
+    assert not np.array_equal(truth.own_part(first, domain, category), before[0])
     window = open_days(wide_catalog(KNOBS, domains=5, nights_ago=1))
     assert window["pretrain"][1] < first <= window["tune"][0]
 

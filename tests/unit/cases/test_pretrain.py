@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import pretrain as job
-from iak.jobs._ray import RayLauncher
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.runs.record import read_record
 from iak.schemas.job import PretrainSpec
 from tests.unit.jobs.test_pretrain import here, pytestmark  # noqa: F401 - the same warnings

@@ -149,4 +149,4 @@ def test_codes_tell_values_apart_and_null_comes_last(values, data):
 def test_the_auc_counts_pairs_and_halves_ties(rows):
     y, scores = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     pairs = [(a > b) + (a == b) / 2 for a in scores[y == 1] for b in scores[y == 0]]
-    assert guess_labels_module._auc(y, scores) == pytest.approx(np.mean(pairs))
+    assert guess_labels_module.auc_of_scores(y, scores) == pytest.approx(np.mean(pairs))

@@ -110,6 +110,6 @@ def test_looking_up_is_a_binary_search(vocabulary, asked):
 def test_a_code_outside_its_dictionary_is_refused():
     rows, room = np.arange(3), [np.zeros(2, np.int64)]
     with pytest.raises(IndexError, match="codes 0 to 3 of 3 words"):
-        ids._fill_picked(rows, pa.array([0, 3], pa.int32()), room)
+        ids.fill_picked(rows, pa.array([0, 3], pa.int32()), room)
     with pytest.raises(IndexError, match="codes -1"):
-        ids._fill_picked(rows, pa.array([-1, 1], pa.int32()), room)
+        ids.fill_picked(rows, pa.array([-1, 1], pa.int32()), room)

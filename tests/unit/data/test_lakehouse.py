@@ -371,7 +371,7 @@ def test_a_transformed_partition_is_a_key_by_its_own_name():
         PartitionField(9, 1004, IdentityTransform(), "dropped"),
     )
     file = DataFile.from_args(partition=Record(20_727, "x y", 3, None, "z"))
-    texts, exact = iceberg._partition(file, spec, schema)
+    texts, exact = iceberg.partition_texts(file, spec, schema)
     assert texts == {"at_day": "2026-10-01", "land": "x y", "at_bucket": "3"}
     assert exact == {"land": "x y"}
 

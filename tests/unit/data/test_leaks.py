@@ -77,7 +77,7 @@ def test_few_positives_suspect_nothing():
 def test_the_auc_is_that_of_scikit_learn(pairs):
     values, labels = (np.array(column) for column in zip(*pairs, strict=True))
     if labels.any() and not labels.all():
-        found_auc = leaks._auc(values.astype(float), labels.astype(bool))
+        found_auc = leaks.auc_of_values(values.astype(float), labels.astype(bool))
         assert found_auc == pytest.approx(roc_auc_score(labels, values))
 
 

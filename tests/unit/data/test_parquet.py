@@ -138,14 +138,14 @@ def test_columns_are_read_whether_the_catalogue_names_them_or_not(tmp_path):
 def test_codes_outside_their_dictionary_are_refused(codes):
     column = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), ["a", "b"], safe=False)
     with pytest.raises(pa.ArrowInvalid, match="of 2 words"):
-        parquet._validate(pa.table({"word": column}))
+        parquet.refuse_broken(pa.table({"word": column}))
 
 
 def test_sound_codes_and_nulls_pass():
     column = pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.int32()), ["a", "b"])
     empty = pa.DictionaryArray.from_arrays(pa.array([None], pa.int32()), pa.array([], pa.string()))
-    parquet._validate(pa.table({"word": column}))
-    parquet._validate(pa.table({"word": empty}))
+    parquet.refuse_broken(pa.table({"word": column}))
+    parquet.refuse_broken(pa.table({"word": empty}))
 
 
 TRUTH = {name: pa.array(np.linspace(0, 1, 7)) for name in parquet.TRUTH}
@@ -181,5 +181,5 @@ def test_a_truth_of_other_row_groups_is_refused(tmp_path):
 @given(st.lists(st.integers(0, 9), unique=True).map(sorted))
 def test_neighbours_are_taken_without_a_copy_and_others_are_picked(indices):
     rows = pa.record_batch({"n": pa.array(range(10))})
-    taken = parquet._take(rows, np.array(indices, np.int64))
+    taken = parquet.take_rows(rows, np.array(indices, np.int64))
     assert taken.column("n").to_pylist() == indices

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iak.jobs._clusters import load_cluster, shipped_clusters, with_constants
+from iak.jobs.clusters import load_cluster, shipped_clusters, with_constants
 from iak.pipeline.errors import BadRequest
 
 

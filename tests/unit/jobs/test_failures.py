@@ -9,7 +9,7 @@ import torch
 from torch import distributed as dist
 
 from iak.jobs import _failures
-from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
+from iak.pipeline.errors import BadLog, Diverged, DoesNotFit, PipelineError
 from iak.pipeline.process import run_on_workers
 
 
@@ -96,7 +96,7 @@ def test_the_first_attempt_is_silent_and_every_other_says_why(tmp_path):
     _failures.announce_restart(tmp_path, told.append)
     assert told == [
         {"event": "restarted", "attempt": 2, "cause": "OSError: stale file handle"},
-        {"event": "restarted", "attempt": 3, "cause": _failures._KILLED},
+        {"event": "restarted", "attempt": 3, "cause": _failures.KILLED},
     ]
 
 
@@ -116,6 +116,14 @@ def test_workers_that_left_no_word_are_a_sentence_and_a_file_that_a_success_remo
     assert json.loads(path.read_text())["traceback"] == "Traceback\n  a\n  b"
     _failures.forget_failures(tmp_path)
     assert not path.exists()
+
+
+def test_a_diverged_run_is_refused_and_not_tried_again(tmp_path):
+    failed(tmp_path, Diverged("the training loss is nan"), rank=1)
+    assert _failures.is_refused(tmp_path)
+    assert _failures.tracebacks(tmp_path) == []
+    with pytest.raises(Diverged, match="the training loss is nan"):
+        _failures.raise_refusal(tmp_path)
 
 
 def lose_a_peer(worker, place):

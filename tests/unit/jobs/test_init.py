@@ -82,13 +82,13 @@ def test_a_missing_folder_is_a_bad_request(tmp_path, capsys):
 
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_survives_toml(text):
-    assert tomllib.loads(f"x = {init._value(text)}") == {"x": text}
-    assert tomllib.loads(f"x = 1 # {init._comment(text)}") == {"x": 1}
+    assert tomllib.loads(f"x = {init.toml_value(text)}") == {"x": text}
+    assert tomllib.loads(f"x = 1 # {init.toml_comment(text)}") == {"x": 1}
 
 
 @given(st.lists(st.text(max_size=80), unique=True, max_size=8))
 def test_feature_names_are_distinct_and_allowed(columns):
-    names = init._unique_names(columns)
+    names = init.unique_names(columns)
     assert len(set(names.values())) == len(columns)
     assert all(n[0].isascii() and n[0].isalpha() and len(n) <= 64 for n in names.values())
 
@@ -98,4 +98,4 @@ def test_feature_names_are_distinct_and_allowed(columns):
     [("/data/shop", "events"), ("/data", "shop")],
 )
 def test_a_log_is_named_by_the_folder_that_says_something(folder, name):
-    assert init._log_name(folder, name) == "shop"
+    assert init.log_name(folder, name) == "shop"

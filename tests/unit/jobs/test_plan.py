@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import cli
-from iak.jobs._clusters import load_cluster, shipped_clusters
-from iak.jobs.plan import _resolved
+from iak.jobs.clusters import load_cluster, shipped_clusters
+from iak.jobs.plan import resolved
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.job import PlanSpec
@@ -78,21 +78,21 @@ def test_words_win_over_settings_and_settings_over_presets(tmp_path):
     catalog, file = load_catalog(Path("planted")), tmp_path / "job.toml"
     file.write_text('[tables]\nprecision = "fp16"\n[kernel]\nhidden = 7\n')
     asked = PlanSpec(catalog="planted", job="finetune", settings=file, tables={"precision": "int8"})
-    done = _resolved(asked, catalog, None)
+    done = resolved(asked, catalog, None)
     assert (done.tables.precision, done.kernel.hidden) == ("int8", 7)
     assert done.batch_rows == 8192
     preset = dict(catalog.presets["pretrain"])
-    assert _resolved(PlanSpec(catalog="planted"), catalog, None).batch_rows == preset["batch_rows"]
+    assert resolved(PlanSpec(catalog="planted"), catalog, None).batch_rows == preset["batch_rows"]
     file.write_text("[kernel]\nhidden = -7\n")
     with pytest.raises(BadRequest, match=r"kernel\.hidden"):
-        _resolved(asked, catalog, None)
+        resolved(asked, catalog, None)
 
 
 def test_the_rule_of_the_jobs_file_is_taken_over_and_its_plan_is_not(tmp_path):
     file = tmp_path / "job.toml"
     file.write_text('[placement]\nplan = "old.json"\nsharding.item_id = "row_wise"\n')
     asked = PlanSpec(catalog="planted", settings=file, placement={"row_wise_from_rows": 7})
-    done = _resolved(asked, load_catalog(Path("planted")), None)
+    done = resolved(asked, load_catalog(Path("planted")), None)
     assert done.placement == PlacementRuleSpec(
         sharding={"item_id": "row_wise"}, row_wise_from_rows=7
     )
@@ -103,7 +103,7 @@ def test_a_flat_setting_of_the_jobs_file_is_refused_by_its_new_name(tmp_path):
     file.write_text('plan = "old.json"\n')
     asked = PlanSpec(catalog="planted", settings=file)
     with pytest.raises(BadRequest, match=r"job\.toml: plan is now placement\.plan$"):
-        _resolved(asked, load_catalog(Path("planted")), None)
+        resolved(asked, load_catalog(Path("planted")), None)
 
 
 def test_time_and_money_have_a_say(capsys):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from iak.jobs import pretrain as job
-from iak.jobs._ray import RayLauncher
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.base import defaults, published_base
 from iak.pipeline.base.validation import TaskQuality
 from iak.pipeline.errors import BadRequest

@@ -63,7 +63,7 @@ def test_an_error_ends_the_announcement(said):
     with pytest.raises(KeyError), announce("reading"):
         raise KeyError
     assert "reading" in said()
-    assert not _progress._current
+    assert not _progress.announcements
 
 
 def test_workers_that_say_nothing_are_still_spoken_for(said, tmp_path):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from iak.jobs import cli
-from iak.jobs._paths import check_paths
+from iak.jobs.path_settings import check_paths
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import read_head

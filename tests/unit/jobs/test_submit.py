@@ -3,8 +3,8 @@
 import pytest
 
 from iak.jobs import submit
-from iak.jobs._submitted import BEGIN, END, documents_in
 from iak.jobs.cli import run
+from iak.jobs.submitted import BEGIN, END, documents_in
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.schemas.job import SubmitSpec
 from iak.schemas.record import BenchmarkRecord
@@ -25,7 +25,7 @@ def test_documents_come_out_of_the_logs_as_they_went_in():
 
 
 def test_a_record_is_kept_in_the_folder(tmp_path):
-    assert submit._keep(logs_of("data.json", RECORD), tmp_path) == [tmp_path / "data.json"]
+    assert submit.keep_documents(logs_of("data.json", RECORD), tmp_path) == [tmp_path / "data.json"]
     assert BenchmarkRecord.model_validate_json((tmp_path / "data.json").read_text()).seconds == 1
 
 
@@ -33,16 +33,16 @@ def test_a_record_is_kept_in_the_folder(tmp_path):
 def test_a_document_stays_in_the_folder(name, tmp_path):
     logs = logs_of(name, RECORD)
     if not name:
-        assert submit._keep(logs, tmp_path) == []
+        assert submit.keep_documents(logs, tmp_path) == []
         return
     with pytest.raises(PipelineError, match="no file name"):
-        submit._keep(logs, tmp_path)
+        submit.keep_documents(logs, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_record_is_refused(tmp_path):
     with pytest.raises(PipelineError, match="is not a record"):
-        submit._keep(logs_of("data.json", "{}"), tmp_path)
+        submit.keep_documents(logs_of("data.json", "{}"), tmp_path)
 
 
 @pytest.mark.parametrize("command", ["zork", "submit command=x", "doctor", "bench zork"])

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from iak.jobs import _submitted, cli
-from iak.jobs._submitted import BEGIN, END, documents_in
+from iak.jobs.submitted import BEGIN, END, documents_in
 
 
 def run(monkeypatch, words, code=0):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iak.jobs._clusters import load_cluster, with_devices
+from iak.jobs.clusters import load_cluster, with_devices
 from iak.pipeline.planning.answer import answer
 from iak.pipeline.sharding.quantised import stride_bytes
 from iak.pipeline.tuning.schedule import blocks_of, steps_per_epoch

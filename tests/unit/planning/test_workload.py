@@ -1,6 +1,6 @@
 """What a job needs is counted as its layers and its bank have it."""
 
-from iak.jobs._clusters import load_cluster
+from iak.jobs.clusters import load_cluster
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.model.heads import Heads

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import cli
-from iak.jobs._paths import check_paths, paths_of, setting_of
+from iak.jobs.path_settings import check_paths, paths_of, setting_of
 from iak.pipeline.data import stores
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadRequest

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from iak.jobs import cli
-from iak.jobs._ray import RayLauncher
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.errors import BadRequest, DoesNotFit, WrongBase
 from iak.pipeline.events import silent
 from iak.pipeline.publish.bundle_index import write_index

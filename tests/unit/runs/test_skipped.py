@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import pretrain
-from iak.jobs._ray import RayLauncher
-from iak.jobs._report import console_report
-from iak.jobs._skipped import not_ripe
+from iak.jobs.console_report import console_report
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.data.domains import nearest_of
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog
@@ -103,27 +102,6 @@ def test_a_task_whose_labels_have_all_not_matured_is_refused(log, monkeypatch):
     monkeypatch.setattr(RayLauncher, "run", start)
     with pytest.raises(BadLog, match=r"ctr \(click\): no row has a label"):
         pretrain.main(spec_of(log, document))
-
-
-@pytest.mark.parametrize(
-    ("counts", "rows", "told"),
-    [
-        ({}, 10, "none"),
-        ({"warn: NaN or infinite in price": 4}, 10, "none"),
-        (
-            {"warn: not ripe by 2026-10-10 in order": 3, "quarantine: null user in u": 1},
-            12,
-            "order: 3 of 12 rows (25.0%) by 2026-10-10",
-        ),
-        (
-            {"warn: not ripe by 2026-10-10 in b": 1_000, "warn: not ripe by 2026-10-10 in a": 5},
-            4_000,
-            "a: 5 of 4,000 rows (0.1%) by 2026-10-10; b: 1,000 of 4,000 rows (25.0%) by 2026-10-10",
-        ),
-    ],
-)
-def test_unripe_labels_are_told_with_their_share(counts, rows, told):
-    assert not_ripe(counts, rows) == told
 
 
 def test_today_is_what_is_asked_else_the_clocks_and_none_where_dates_are_made_up():

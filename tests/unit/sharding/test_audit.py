@@ -251,7 +251,7 @@ def test_a_dense_part_elsewhere_is_refused(base):
 
 
 def test_every_type_of_safetensors_has_torch_s_name(tmp_path):
-    for name in rectangles._TYPES.values():
+    for name in rectangles.TORCH_TYPES.values():
         tensor = torch.zeros(2, dtype=getattr(torch, name))
         save_tensors({"t": tensor}, tmp_path, "t.safetensors")
         with rectangles.opened(tmp_path / "t.safetensors") as file:

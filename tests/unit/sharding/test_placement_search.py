@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.jobs._clusters import load_cluster
+from iak.jobs.clusters import load_cluster
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.sharding.placement_rule import (
     TABLES_PATH,

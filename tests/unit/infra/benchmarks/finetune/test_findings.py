@@ -14,7 +14,7 @@ from infra.benchmarks.finetune.nights import Night
 from infra.benchmarks.finetune.rates import Rates
 from infra.benchmarks.finetune.roofline import Floor
 from infra.benchmarks.finetune.steps import Measured, Steps
-from infra.benchmarks.finetune.sweep import AtK, _fitted
+from infra.benchmarks.finetune.sweep import AtK, fitted_costs
 from infra.benchmarks.specs import BenchFinetuneSpec
 
 COST = Cost(
@@ -170,5 +170,5 @@ def test_a_precisions_cost_is_that_of_the_task_it_hurts_most():
 
 def test_seconds_of_a_step_and_of_a_row_are_told_apart():
     steps, rows = np.array([1, 2, 8, 1]), np.array([50, 300, 2_000, 4])
-    per_step, per_row = _fitted(0.01 * steps + 2e-5 * rows, steps, rows)
+    per_step, per_row = fitted_costs(0.01 * steps + 2e-5 * rows, steps, rows)
     assert (per_step, per_row) == (pytest.approx(0.01), pytest.approx(2e-5))

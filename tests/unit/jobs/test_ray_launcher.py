@@ -17,8 +17,8 @@ from ray._private import services
 from ray._private.node import Node
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from iak.jobs import _ray
-from iak.jobs._ray import RayLauncher, ray_cluster
+from iak.jobs import ray_launcher
+from iak.jobs.ray_launcher import RayLauncher, ray_cluster
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
 from iak.pipeline.events import silent
 from iak.pipeline.process import Worker
@@ -57,10 +57,10 @@ _THREAD = threading.local()
 
 @pytest.fixture(autouse=True)
 def _threads_for_ray(monkeypatch):
-    monkeypatch.setattr(_ray, "TorchTrainer", ThreadTrainer)
-    monkeypatch.setattr(_ray, "ray_cluster", lambda _workers: nullcontext())
-    monkeypatch.setattr(_ray, "current_worker", lambda: _THREAD.worker)
-    monkeypatch.setattr(_ray, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(ray_launcher, "TorchTrainer", ThreadTrainer)
+    monkeypatch.setattr(ray_launcher, "ray_cluster", lambda _workers: nullcontext())
+    monkeypatch.setattr(ray_launcher, "current_worker", lambda: _THREAD.worker)
+    monkeypatch.setattr(ray_launcher, "keep_freed_memory", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs._paths import check_paths, paths_of, setting_of
+from iak.jobs.path_settings import check_paths, paths_of, setting_of
 from iak.pipeline.errors import BadRequest
 from iak.schemas.base import Spec
 from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite

@@ -64,7 +64,7 @@ def ray_cluster(workers: int) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {"address": address} if address else _local(workers)
+    settings: dict[str, Any] = {"address": address} if address else local_settings(workers)
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
     )  # its default is 15: slower than any neighbour
@@ -114,7 +114,8 @@ def _loopback_stays_loopback() -> Iterator[None]:
         services.resolve_ip_for_localhost = resolve
 
 
-def _local(workers: int) -> dict[str, Any]:
+def local_settings(workers: int) -> dict[str, Any]:
+    """Return what `ray.init` takes for a local Ray that has a core for each worker and one more."""
     return {
         "num_cpus": max(workers + 1, os.cpu_count() or 1),
         "object_store_memory": OBJECT_STORE_BYTES,

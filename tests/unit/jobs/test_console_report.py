@@ -3,8 +3,9 @@
 import pytest
 from rich.console import Console
 
-from iak.jobs import _progress, _report, _tables
-from iak.jobs._report import console_report
+from iak.jobs import _progress, _tables
+from iak.jobs import console_report as report_module
+from iak.jobs.console_report import console_report
 from iak.pipeline.events import (
     LogListed,
     LogPartlyRead,
@@ -22,7 +23,7 @@ from iak.pipeline.events import (
 def said(monkeypatch):
     """What is written to a console without a terminal."""
     console = Console(record=True, width=160, force_terminal=False, highlight=False)
-    for module in (_progress, _report, _tables):
+    for module in (_progress, report_module, _tables):
         monkeypatch.setattr(module, "console", console)
     return lambda: console.export_text(clear=False)
 
@@ -32,9 +33,9 @@ def test_a_phase_is_said_when_it_begins_and_forgotten_when_it_ends(said):
         report(PhaseStarted("list", "listing files", "9 files"))
         assert "listing files (9 files) ..." in said()
         report(PhaseAdvanced("5 of 9 files"))
-        assert [made.detail for made in _progress._current] == ["5 of 9 files"]
+        assert [made.detail for made in _progress.announcements] == ["5 of 9 files"]
         report(PhaseEnded("list"))
-        assert _progress._current == []
+        assert _progress.announcements == []
 
 
 def test_phases_inside_each_other_end_from_the_inside(said):
@@ -42,8 +43,8 @@ def test_phases_inside_each_other_end_from_the_inside(said):
         report(PhaseStarted("outer", "reading"))
         report(PhaseStarted("inner", "hashing"))
         report(PhaseEnded("inner"))
-        assert [made.what for made in _progress._current] == ["reading"]
-    assert _progress._current == []
+        assert [made.what for made in _progress.announcements] == ["reading"]
+    assert _progress.announcements == []
     assert said().index("reading") < said().index("hashing")
 
 
@@ -77,7 +78,7 @@ def test_an_error_closes_what_is_shown(said):
 
     with pytest.raises(KeyError):
         broken()
-    assert _progress._current == []
+    assert _progress.announcements == []
     assert "listing" in said()
 
 
