@@ -6,6 +6,8 @@ TORCH       := torch==2.13.0
 FBGEMM      := fbgemm-gpu==1.8.0
 # cpu or cuda. On cuda: rm -r .venv first, then make ACCELERATOR=cuda.
 ACCELERATOR ?= cpu
+# Optional parts of pyproject.toml; none for a machine that only runs jobs: make EXTRAS= install.
+EXTRAS      ?= [dev]
 FBGEMM_cpu  := ./infra/cpu/fbgemm-gpu
 FBGEMM_cuda := $(FBGEMM)
 
@@ -78,6 +80,6 @@ clean: ## delete .venv and caches
 	  || pip $(TORCH) || failed; \
 	else pip $(TORCH) || failed; fi; \
 	echo "[3/3] the rest, as pinned in infra/constraints.txt"; \
-	pip --constraint infra/constraints.txt $(FBGEMM_$(ACCELERATOR)) --editable '.[dev]' || failed; \
+	pip --constraint infra/constraints.txt $(FBGEMM_$(ACCELERATOR)) --editable '.$(EXTRAS)' || failed; \
 	$(PYTHON) -m pip check >> $(PIP_LOG) 2>&1 || failed; \
 	touch $@

@@ -80,6 +80,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "RegistryGcSpec",
         "Remove bundles that neither a pointer nor a rollback needs",
     ),
+    "infra render": (
+        "RenderSpec",
+        "Write what runs the nights on Kubernetes, by Airflow or by systemd",
+    ),
     "show": ("ShowSpec", "Show what a run, a published base or a folder of bundles holds"),
     "submit": ("SubmitSpec", "Run a verb on a Ray cluster, follow it and fetch its record"),
     "doctor": ("", "Check that torch, torchrec, fbgemm, CUDA, ray and pyarrow belong together"),
@@ -88,6 +92,7 @@ POSITIONAL: dict[str, tuple[str, ...]] = {
     "init": ("log",),
     "show": ("path",),
     "compare": ("first", "second", "split"),
+    "infra render": ("file",),
 }
 """Settings that a verb takes without their names, in this order, before all others."""
 EXAMPLES = {
@@ -109,12 +114,14 @@ EXAMPLES = {
     "registry rollback": "iak registry rollback domain=city=rome registry=/registries/shop",
     "registry verify": "iak registry verify registry=/registries/shop",
     "registry gc": "iak registry gc registry=/registries/shop keep=3",
+    "infra render": "iak infra render nightly.toml out=deploy",
     "show": "iak show R2",
     "compare": "iak compare R3 R4",
     "submit": 'iak submit command="pretrain catalog=planted data_root=/logs --run-dir /runs/R1"',
 }
 """Verb -> the example that its help shows."""
 GROUPS = {
+    "infra": "Write what runs the nights elsewhere",
     "bench": "Measure this system on this machine; records and pictures are written",
     "registry": "Keep what every night published, and say which of it serves each domain",
 }
@@ -393,6 +400,7 @@ def spec_class(verb: str) -> type[BaseModel]:
     module = {
         "synth": "iak.schemas.synth",
         "bench": "iak.schemas.bench",
+        "infra": "iak.schemas.deploy",
         "registry": "iak.schemas.registry_job",
     }.get(verb.partition(" ")[0])
     found: type[BaseModel] = getattr(

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from iak.schemas.base import Column, Spec, Value, printable, without_userinfo
 from iak.schemas.feature import Name
 from iak.schemas.job import TuningSpec, WorkersSpec
-from iak.schemas.numbers import Count, CountOrZero, Days, Margin, Money, Number, Rows, Share
+from iak.schemas.numbers import Count, CountOrZero, Days, Margin, Money, Number, Rows, Share, Whole
 from iak.schemas.paths import FolderToRead, FolderToWrite, NamedPath
 
 JobServer = Annotated[str, Field(pattern=r"^(local|https?://[^/@\s]+/?)$")]
@@ -22,6 +22,7 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
 """Name of an environment variable. Its value, which may be a secret, stands in no file."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 """Name of a file; it cannot leave its folder."""
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Uri = Annotated[str, AfterValidator(without_userinfo)]
 Pause = Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=7))]
 """A duration of a week at most, as ISO 8601: `PT2H` is two hours."""
@@ -46,9 +47,12 @@ def _crontab(line: str) -> str:
     if len(line.split()) != 5:  # CronSim 2.8 takes a sixth field, for seconds
         raise ValueError(f"{len(line.split())} fields; expected five: {CRON_FIELDS}")
     try:
-        CronSim(line, datetime(2000, 1, 1))
+        fields = CronSim(line, datetime(2000, 1, 1))
     except CronSimError as error:
         raise ValueError(f"{error}; expected {CRON_FIELDS}, such as 30 2 * * *") from error
+    days = {*fields.days, *fields.weekdays}
+    if not all(isinstance(day, int) and day >= 0 for day in days):  # CronSim's own `L` and `5#2`
+        raise ValueError("L and # are no standard crontab; other schedulers read them differently")
     return line
 
 
@@ -190,21 +194,26 @@ class DeploySpec(Spec):
 
     image: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]{0,254}$")] = "iak:latest"
     """Container image."""
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "iak"
+    namespace: KubernetesName = "iak"
     cpus: Count = 4
     """Processors of each worker's pod."""
     memory_gib: Count = 16
     """Memory of each worker's pod."""
     gpus: CountOrZero = 0
     """GPUs of each worker's pod."""
-    secret: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = None
+    secret: KubernetesName | None = None
     """Secret whose entries become environment variables: keys of an object store, webhooks."""
-    volume_claim: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = (
-        None
-    )
+    volume_claim: KubernetesName | None = None
     """Claim of the volume that every pod mounts. Absent: everything lies on an object store."""
     mount: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$")] = "/iak"
     """Where the volume is mounted."""
+    operator: KubernetesName = "kuberay-operator"
+    """Namespace of KubeRay's operator, which asks the head's dashboard for the state of a job."""
+    monitoring: KubernetesName = "monitoring"
+    """Namespace of Prometheus, which may read metrics."""
+    egress_ports: tuple[Annotated[Whole, Field(ge=1, le=65535)], ...] = ()
+    """TCP ports that pods may reach besides 443, 6443 and those of servers named in this file: an
+    object store's of your own, for example."""
     retries: CountOrZero = 2
     """Times that a failed night is started again."""
     ok_codes: tuple[Literal[0, 4, 5, 6], ...] = (0, 4, 6)

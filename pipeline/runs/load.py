@@ -15,6 +15,7 @@ from iak.pipeline.runs.explain import explain
 from iak.schemas.base import Spec, shortened
 from iak.schemas.job import CheckSpec, EvaluateSpec, FinetuneSpec, PlanSpec, PretrainSpec
 from iak.schemas.log import Catalog
+from iak.schemas.nightly import NightlySpec
 from iak.schemas.plan import Job, PlacedSpec, PlacementSpec, PlanDocument, ResolvedPlacement
 
 S = TypeVar("S", bound=Spec)
@@ -54,6 +55,19 @@ def parse_catalog(path: Path) -> Catalog:
         raise BadRequest(f"{path}: {explain(error, Catalog, document)}") from error
     refuse_unknown_presets(catalog)
     return catalog
+
+
+def load_nightly(path: Path) -> NightlySpec:
+    """Return the nights that a file describes.
+
+    Raises:
+        BadRequest: no such file, no TOML, or nights that contradict themselves.
+    """
+    document = read_toml(path, setting="file")
+    try:
+        return NightlySpec.model_validate(document)
+    except ValidationError as error:
+        raise BadRequest(f"{path}: {explain(error, NightlySpec, document)}") from error
 
 
 SPECS: Mapping[str, type[BaseModel]] = {

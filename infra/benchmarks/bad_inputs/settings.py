@@ -42,13 +42,14 @@ NEEDED: dict[str, dict[str, str]] = {
     "synth": {"out": "{folder}/log"},
     "plan": {"catalog": "planted"},
     "submit": {"command": "check"},
-    "registry list": {"registry": "{place}/folder"},
-    "registry show": {"registry": "{place}/folder"},
-    "registry diff": {"registry": "{place}/folder"},
-    "registry promote": {"registry": "{place}/registry", "run": "{place}/folder"},
-    "registry rollback": {"registry": "{place}/folder", "domain": "pooled"},
-    "registry verify": {"registry": "{place}/folder"},
-    "registry gc": {"registry": "{place}/folder"},
+    "registry list": {"registry": "{folder}/folder"},
+    "registry show": {"registry": "{folder}/folder"},
+    "registry diff": {"registry": "{folder}/folder"},
+    "registry promote": {"registry": "{folder}/registry", "run": "{folder}/folder"},
+    "registry rollback": {"registry": "{folder}/folder", "domain": "pooled"},
+    "registry verify": {"registry": "{folder}/folder"},
+    "registry gc": {"registry": "{folder}/folder"},
+    "infra render": {"file": "{folder}/file", "out": "{folder}/deploy"},
 }
 """What a verb cannot do without, by verb."""
 _OF_A_KNOWN_ONE = 2

@@ -1,0 +1,22 @@
+"""`iak infra render`: write what runs the nights on Kubernetes, by Airflow or by systemd."""
+
+from iak.jobs._progress import console
+from iak.jobs._tables import show_facts
+from iak.pipeline.deploy.render import FIRST_STEPS, render
+from iak.pipeline.files import put_file
+from iak.pipeline.runs.load import load_nightly
+from iak.schemas.deploy import RenderSpec
+
+
+def main(spec: RenderSpec) -> int:
+    """Write the files, and say how each kind is put to use."""
+    files = render(load_nightly(spec.file), spec)
+    for name, text in files.items():
+        path = spec.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        put_file(path, text)
+    for target in spec.targets:
+        names = [name for name in files if name.startswith(f"{target}/")]
+        show_facts(target, {"files": ", ".join(names), "then": FIRST_STEPS[target]})
+    console.print(f"{len(files)} files at {spec.out}", markup=False)
+    return 0

@@ -1,0 +1,1 @@
+"""Write what runs the nights elsewhere: Kubernetes, Airflow, systemd, Prometheus, Grafana."""

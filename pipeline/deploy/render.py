@@ -1,0 +1,79 @@
+"""Render all that runs the nights elsewhere from nightly.toml, as files of one folder."""
+
+from pathlib import Path, PurePath
+
+from iak.pipeline.deploy import airflow, kubernetes, systemd
+from iak.pipeline.deploy.command import dns_name
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.runs.load import catalog_path
+from iak.schemas.deploy import RenderSpec, Target
+from iak.schemas.nightly import NightlySpec
+
+FIRST_STEPS: dict[Target, str] = {
+    "kubernetes": "kubectl apply -f base.yaml -f network.yaml, then either cronjob.yaml or "
+    "raycronjob.yaml; kubectl create -f rayjob.yaml runs one night now",
+    "airflow": "copy it into Airflow's folder of DAGs; `iak` and nightly.toml are on its workers",
+    "systemd": "copy both to /etc/systemd/system, systemctl enable --now NAME.timer",
+}
+"""What a person does with the files of each kind."""
+
+
+def render(spec: NightlySpec, asked: RenderSpec) -> dict[str, str]:
+    """Return every file's text by its path in the output folder.
+
+    Raises:
+        BadRequest: the nights cannot run there: a path that a pod would lose, a name that
+            Kubernetes does not take.
+    """
+    wanted: dict[Target, dict[str, str]] = {}
+    file = PurePath(asked.file.absolute())
+    if "kubernetes" in asked.targets:
+        wanted["kubernetes"] = _kubernetes(spec, asked.file)
+    if "airflow" in asked.targets:
+        name = dns_name(spec).replace("-", "_")
+        wanted["airflow"] = {f"{name}.py": airflow.dag(spec, file)}
+    if "systemd" in asked.targets:
+        wanted["systemd"] = systemd.units(spec, file, asked.iak)
+    return {
+        f"{target}/{name}": text for target, files in wanted.items() for name, text in files.items()
+    }
+
+
+def _kubernetes(spec: NightlySpec, file: Path) -> dict[str, str]:
+    refuse_lost_paths(spec)
+    files = {kubernetes.NIGHTLY: file.read_text(encoding="utf-8")}
+    if spec.catalog.suffix == ".toml":
+        _refuse_catalog_elsewhere(spec, file)
+        catalog = catalog_path(file.parent / spec.catalog)
+        files[spec.catalog.name] = catalog.read_text(encoding="utf-8")
+    objects = kubernetes.manifests(spec, files)
+    return {name: kubernetes.as_yaml(documents) for name, documents in objects.items()}
+
+
+def refuse_lost_paths(spec: NightlySpec) -> None:
+    """Refuse paths that a pod would write to, or look for, on a disk of its own.
+
+    Raises:
+        BadRequest: naming every such setting.
+    """
+    paths = {name: getattr(spec, name) for name in ("data_root", "base", "registry", "nights")}
+    if spec.finetune.cache.folder:
+        paths["finetune.cache.folder"] = spec.finetune.cache.folder
+    if lost := kubernetes.lost_paths(spec, paths):
+        where = (
+            f"below deploy.mount={spec.deploy.mount}"
+            if spec.deploy.volume_claim
+            else "on a volume (deploy.volume_claim names none)"
+        )
+        raise BadRequest(
+            f"{', '.join(lost)}: a pod's own disk is lost with the pod. Give a URI (s3://...), or "
+            f"an absolute path {where}"
+        )
+
+
+def _refuse_catalog_elsewhere(spec: NightlySpec, file: Path) -> None:
+    if spec.catalog.name != str(spec.catalog):
+        raise BadRequest(
+            f"catalog={spec.catalog} is not beside {file}: pods read both from one ConfigMap. Copy "
+            f"it there and write catalog={spec.catalog.name}"
+        )

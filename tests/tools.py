@@ -1,0 +1,39 @@
+"""Heavy tools that only the long tests use, each in a virtual environment of its own."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+TOOLS = Path(sys.prefix) / "tools"
+"""Inside the project's own environment, so that `make clean` removes it."""
+
+
+def tool_python(name: str, *requirements: str, constraints: str | None = None) -> Path:
+    """Return the Python of an environment with these packages; make it at the first call.
+
+    Skips the test where the packages cannot be had.
+
+    Args:
+        name: folder of the environment.
+        requirements: what pip installs, pinned.
+        constraints: file or URL of further pins.
+    """
+    folder = TOOLS / name
+    ready = folder / ".ready"
+    wanted = "\n".join(requirements)
+    TOOLS.mkdir(exist_ok=True)
+    with FileLock(TOOLS / f"{name}.lock"):
+        if not (ready.is_file() and ready.read_text() == wanted):
+            venv.create(folder, with_pip=True, clear=True)
+            pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *requirements]
+            pip += ["--constraint", constraints] if constraints else []
+            installed = subprocess.run(pip, capture_output=True, text=True, check=False)
+            if installed.returncode:
+                last = installed.stderr.strip().splitlines()[-1:] or ["no message"]
+                pytest.skip(f"{wanted} cannot be installed here: {last[0]}")
+            ready.write_text(wanted)
+    return folder / "bin/python"
