@@ -70,8 +70,15 @@ def refuse_other_than_text(
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             if isinstance(value, Mapping):
                 refuse_other_than_text(inner, value, command=command, below=f"{setting}.")
+            elif value is not None:
+                raise BadRequest(f"{command}: {group_problem(setting)}")
         elif value is not None and not _is_text(value, inner):
             raise BadRequest(f"{command}: {setting}: expected text in quotes, seen {value!r}")
+
+
+def group_problem(setting: str) -> str:
+    """Return what is wrong with a value for a group of settings."""
+    return f"{setting} is a group of settings and takes no value; write {setting}.NAME=VALUE"
 
 
 def _is_text(value: object, annotation: object) -> bool:

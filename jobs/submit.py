@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from iak.jobs._packed import pack, summary
 from iak.jobs._progress import console
-from iak.jobs.cli import GROUPS, VERBS
 from iak.jobs.submitted import BEGIN, END, documents_in
+from iak.jobs.verbs import VERBS, split_verb
 from iak.pipeline.bench.sharding.baseline import benchmark_record_of
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
@@ -82,8 +82,7 @@ def _check_verb(words: list[str]) -> None:
     Raises:
         BadRequest: names the verbs.
     """
-    named = 2 if words and words[0] in GROUPS else 1
-    verb = " ".join(words[:named])
+    verb, _ = split_verb(words)
     if verb not in VERBS or verb in _NOT_SENT:
         known = ", ".join(name for name in VERBS if name not in _NOT_SENT)
         raise BadRequest(f"command={verb!r} is not a verb that can be submitted; there are {known}")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from iak.jobs import cli
+from iak.jobs.verbs import split_verb
 from iak.pipeline.errors import PipelineError
 
 BEGIN, END = "-----BEGIN IAK DOCUMENT ", "-----END IAK DOCUMENT-----"
@@ -37,10 +38,9 @@ def documents_in(logs: str) -> dict[str, str]:
 
 def _documents(words: list[str]) -> list[Path]:
     """Return the paths of the record and of small documents that a command wrote, if any."""
-    named = 2 if words and words[0] in cli.GROUPS else 1
-    verb = " ".join(words[:named])
+    verb, rest = split_verb(words)
     try:
-        spec = cli.read_spec(verb, words[named:])
+        spec = cli.read_spec(verb, rest)
     except PipelineError:
         return []
     name = verb.rpartition(" ")[2]

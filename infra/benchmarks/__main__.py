@@ -76,7 +76,8 @@ def main(words: Sequence[str]) -> int:
 
 def _run_benchmark(name: str, words: Sequence[str]) -> int:
     from iak.jobs.bench import run_benchmark
-    from iak.jobs.cli import Command, run_command
+    from iak.jobs.cli import run_command
+    from iak.jobs.command import Command
     from iak.schemas.bench import BenchSpec
 
     benchmark = BENCHMARKS[name]

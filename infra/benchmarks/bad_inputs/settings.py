@@ -11,8 +11,8 @@ from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from iak.jobs.cli import VERBS, spec_class
 from iak.jobs.path_settings import roles_of
+from iak.jobs.verbs import VERBS, spec_class
 from iak.schemas.paths import Role
 from infra.benchmarks.bad_inputs.items import BadInput
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import cli
+from iak.jobs.verbs import VERBS
 from iak.pipeline.errors import BadRequest
 from iak.schemas.job import DemoSpec, FinetuneSpec, PretrainSpec
 from iak.schemas.synth import SynthSpec
@@ -105,11 +106,11 @@ def test_an_unknown_verb_lists_near_names(word, near, capsys):
     assert word in told
 
 
-@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v != "doctor"])
+@pytest.mark.parametrize("verb", [v for v in VERBS if v != "doctor"])
 def test_every_verb_s_help_shows_one_command_that_the_verb_takes(verb, capsys):
     assert cli.run([*verb.split(), "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    example = cli.EXAMPLES[verb]
+    example = VERBS[verb].example
     assert example in shown
     words = shlex.split(example.replace("shop.toml", "frappe"))[1 + len(verb.split()) :]
     assert spec(words, verb=verb) is not None
@@ -118,10 +119,10 @@ def test_every_verb_s_help_shows_one_command_that_the_verb_takes(verb, capsys):
 @pytest.mark.parametrize(
     ("verb", "usage"),
     [
-        ("init", "iak init LOG [OPTIONS]"),
-        ("show", "iak show PATH [OPTIONS]"),
-        ("compare", "iak compare FIRST SECOND [SPLIT] [OPTIONS]"),
-        ("check", "iak check --catalog PATH --data-root STR [OPTIONS]"),
+        ("init", "iak init LOG [SETTINGS]"),
+        ("show", "iak show PATH [SETTINGS]"),
+        ("compare", "iak compare FIRST SECOND [SPLIT] [SETTINGS]"),
+        ("check", "iak check catalog=CATALOG data_root=DATA_ROOT [SETTINGS]"),
     ],
 )
 def test_the_usage_shows_what_needs_no_name(verb, usage, capsys):
@@ -157,7 +158,7 @@ def test_an_unknown_verb_is_a_bad_request():
     assert cli.run(["zork"]) == 2
 
 
-@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v != "doctor"])
+@pytest.mark.parametrize("verb", [v for v in VERBS if v != "doctor"])
 def test_every_verb_teaches_its_settings(verb, capsys):
     assert cli.run([verb, "--help"]) == 0
     shown = capsys.readouterr().out

@@ -32,7 +32,8 @@ def test_every_setting_of_a_verb_is_known_with_dashes_too(name, with_dashes):
 
 
 @pytest.mark.parametrize(
-    "word", ["no-bf16", "optim", "model", "sharding.item_id", "empty-allow", "task_weights.ctr"]
+    "word",
+    ["no-bf16", "optim", "placement.sharding.item_id", "empty-allow", "task_weights.ctr"],
 )
 def test_sections_open_names_and_flags_that_are_turned_off_are_known(word):
     refuse_unknown(PretrainSpec, [word], command="iak pretrain")

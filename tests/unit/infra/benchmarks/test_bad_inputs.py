@@ -5,7 +5,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from iak.jobs import cli
+from iak.jobs import cli, command
 from infra.benchmarks.bad_inputs import all_bad_inputs, run_bad_inputs, table_of, try_one
 from infra.benchmarks.bad_inputs.files import damaged_file, write_log
 from infra.benchmarks.bad_inputs.items import BadInput
@@ -51,7 +51,7 @@ def test_what_leaves_iak_as_an_exception_is_a_crash(tmp_path, monkeypatch):
     def crash(*_):
         raise KeyError("seed")
 
-    monkeypatch.setattr(cli, "read_command", crash)
+    monkeypatch.setattr(command, "read_command", crash)
     found = try_one(item(*ASKED), tmp_path / "a")
     assert (found.outcome, found.message) == ("crashed", "KeyError: 'seed'")
     assert list(table_of([found])) == [("settings", 1, 0, 0, 1)]
