@@ -22,7 +22,7 @@ def show_facts(title: str, facts: Mapping[str, Any]) -> None:
             if isinstance(value, Mapping)
             else value
         )
-        # Names of domains and paths may hold brackets, which are no style here.
+        # Names of domains and paths may hold brackets, which are not style here.
         console.print(f"  {name}: {text}", markup=False)
 
 

@@ -125,7 +125,7 @@ def read_spec(verb: str, words: Sequence[str]) -> BaseModel | None:
     """Return a verb's frozen spec; None when help was asked for and given.
 
     Raises:
-        BadRequest: naming the setting, what was seen and what was expected.
+        BadRequest: the message names the setting, what was seen and what was expected.
     """
     from iak.jobs.command import read_command
 

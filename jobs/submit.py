@@ -175,7 +175,9 @@ def keep_documents(logs: str, out: Path) -> list[Path]:
     written = []
     for name, text in documents_in(logs).items():
         if Path(name).name != name or name.startswith("."):
-            raise PipelineError(f"the job printed a document named {name!r}, which is no file name")
+            raise PipelineError(
+                f"the job printed a document named {name!r}, which is not a file name"
+            )
         if name.endswith(".json"):
             read = run_record_of if name == "record.json" else benchmark_record_of
             try:

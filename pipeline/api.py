@@ -1,9 +1,9 @@
 """The functions that `import iak` offers: check a log, pre-train, tune a night, evaluate, read.
 
-Each takes the settings of its verb as keywords; `iak VERB --help` explains them all. Settings that
-are left out are the catalogue's presets, then the defaults. Workers run in this process unless
-`workers` asks for several processes or `launcher` for Ray. (A script that asks for several needs
-Python's usual `if __name__ == "__main__":`, since each process imports it.)
+Each takes the settings of its verb as keywords. `iak VERB --help` explains them all. Settings that
+are left out come from the catalogue's presets, then from the defaults. Workers run in this process
+unless `workers` asks for several processes or `launcher` for Ray. (A script that asks for several
+needs Python's usual `if __name__ == "__main__":`, since each process imports it.)
 
 The examples use two folders: `log`, with a planted log (`iak synth out=log rows=20000 days=14`),
 and `runs`, an empty one.
@@ -183,7 +183,7 @@ def evaluate(
 
 
 def open_base(path: str | Path) -> PublishedBase:
-    """Open a published base by its documents; its weights are read when workers load them.
+    """Open a published base by its documents. Weights are read when workers load them.
 
     Args:
         path: run folder of a pre-training, or the published base in it.

@@ -1,4 +1,4 @@
-"""Sums and maxima over all workers. With one worker they are the values themselves.
+"""Compute sums and maxima over all workers. With one worker they are the values themselves.
 
 Each is a collective call: every worker makes it, in the same order.
 """
@@ -19,7 +19,7 @@ def greatest(values: tuple[int, ...], worker: Worker) -> tuple[int, ...]:
     """Return the largest of all workers' values, element by element; a collective call.
 
     Args:
-        values: this worker's; every worker brings as many.
+        values: this worker's values, the same number on every worker.
         worker: this process.
     """
     if worker.world == 1:

@@ -1,4 +1,4 @@
-"""Stop a run whose loss is infinite or not a number: no later step and no retry repairs it."""
+"""Stop a run whose loss is infinite or not a number. No later step and no retry repairs it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _SHOWN = 3
 
 
 def refuse_diverged(loss: float, *, where: str, rates: Mapping[str, float]) -> None:
-    """Do nothing while the loss is finite.
+    """Raise an error unless the loss is finite.
 
     Args:
         loss: summed over all workers, so that all of them stop at the same step.

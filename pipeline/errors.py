@@ -1,7 +1,7 @@
-"""Every deliberate error, and what a job answers to it.
+"""Define every deliberate error, and the exit code that a job ends with.
 
-PipelineError                exit 1 unless a child says otherwise
-├── BadRequest               exit 2   a setting, a catalogue or a path asks for what cannot be
+PipelineError                exit 1   unless a class below has another code
+├── BadRequest               exit 2   a setting, a catalogue or a path that cannot be used
 │   ├── WrongBase            exit 2   a bundle meant for another base, or a schema that differs
 │   ├── OtherFormat          exit 2   a document that an older or a newer version wrote
 │   └── NotPermitted         exit 2   a file or folder that this user may not read or write
@@ -9,7 +9,7 @@ PipelineError                exit 1 unless a child says otherwise
 ├── Busy                     exit 1   another process holds the folder
 ├── Overtaken                exit 1   another writer moved a registry's pointer in the meantime
 ├── Corrupt                  exit 1   a published file is not what its manifest says
-├── Diverged                 exit 1   the loss became infinite or no number
+├── Diverged                 exit 1   the loss became infinite or not a number
 ├── DoesNotFit               exit 3   the job needs more than the machine has
 └── UnderTrained             exit 1   a base too weak to be a fair starting point
 
@@ -19,7 +19,7 @@ string, so that they survive pickling between workers.
 
 
 class PipelineError(Exception):
-    """Something in the world is not as the job needs it; the message says what to do."""
+    """The log, a file or the machine is not as the job needs it; the message says what to do."""
 
     exit_code = 1
 
@@ -31,7 +31,7 @@ class BadRequest(PipelineError):
 
 
 class WrongBase(BadRequest):
-    """A bundle was offered to a base it was not tuned on."""
+    """A bundle, a log or a schema belongs to another base."""
 
 
 class OtherFormat(BadRequest):
@@ -39,7 +39,7 @@ class OtherFormat(BadRequest):
 
 
 class NotPermitted(BadRequest):
-    """A file or folder belongs to a user who keeps it from this one; its bytes are not in doubt."""
+    """This user may not read or write a file or folder. Its content may be sound."""
 
 
 class BadLog(PipelineError):
@@ -59,7 +59,7 @@ class Corrupt(PipelineError):
 
 
 class Diverged(PipelineError):
-    """The loss became infinite or no number; the same settings would come to it again."""
+    """The loss became infinite or not a number; the same settings would lead there again."""
 
 
 class DoesNotFit(PipelineError):
@@ -69,4 +69,4 @@ class DoesNotFit(PipelineError):
 
 
 class UnderTrained(PipelineError):
-    """The base has not learned what a fair base must know."""
+    """The base is too weak to be a fair starting point."""

@@ -1,4 +1,4 @@
-"""Events: what a run reports while it works. Callers show them; the library prints nothing.
+"""Define the events that a run reports. Callers show them; the library prints nothing.
 
 An event is a frozen type that reads as the JSON object it becomes. Workers report plain mappings,
 which are the lines of `progress.jsonl`; both kinds fit one `Report`.
@@ -46,11 +46,11 @@ class PhaseStarted(Event):
 
     name: ClassVar[str] = "phase_started"
     phase: str
-    """As `timings_s` of the record names it."""
+    """Name of the phase, a key of the record's `timings_s`."""
     description: str = ""
-    """What is being done, in words; empty where workers show their own progress."""
+    """The work, in words; empty where workers show their own progress."""
     detail: str = ""
-    """How large the work is, where that is known."""
+    """Size of the work, where that is known."""
     show_after_s: float = 0.0
     """Seconds that must pass before it is worth showing, for what is mostly quick."""
 
@@ -61,7 +61,7 @@ class PhaseAdvanced(Event):
 
     name: ClassVar[str] = "phase_advanced"
     detail: str
-    """How far: `5,000 of 9,000 rows`."""
+    """Progress of the phase: `5,000 of 9,000 rows`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ class NotRead:
 
     reason: str
     files: int | None = None
-    """None where folders are counted, which may hold any number of files."""
+    """Number of files; None where folders are counted, which may hold any number of files."""
     rows: int | None = None
-    """None where nothing says how many."""
+    """Number of rows; None where it is unknown."""
     is_estimated: bool = False
     """Whether `rows` is an estimate."""
     days: str = ""
@@ -125,7 +125,7 @@ class WorkersStarted(Event):
 
     name: ClassVar[str] = "workers_started"
     title: str
-    """What they do: `pretrain`."""
+    """Name of their work: `pretrain`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,14 +40,14 @@ def put_file(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def putting_file(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
-    """Yield a path to write to; what stands there when the block ends becomes `path`.
+    """Yield a path to write to. The file written there becomes `path` when the block ends.
 
     Nothing changes when the block raises, or when it writes nothing.
 
     Args:
         path: path of the file; its folder exists.
-        is_durable: wait for the disk. Without, a machine that stops may leave an empty file: for
-            what is verified when it is read and made again where it is damaged.
+        is_durable: wait for the disk. Without it, a machine that stops may leave an empty file. So
+            False is for files that are verified when they are read, and can be made again.
     """
     part = _beside(path)
     try:
@@ -64,7 +64,7 @@ def putting_file(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
 
 
 def put_new_file(path: Path, content: bytes) -> None:
-    """Write a file under a name that must still be free: of several writers one wins.
+    """Write a file under a name that must still be free. Of several writers only one succeeds.
 
     Args:
         path: path of the file; its folder exists.
@@ -80,7 +80,7 @@ def put_new_file(path: Path, content: bytes) -> None:
         part.chmod(0o666 & ~_umask())
         sync_file(part)
         try:
-            # link() refuses a name that is taken, where rename() would replace what it names.
+            # link() refuses a name that is taken; rename() would replace the file there.
             os.link(part, path)
         except FileExistsError:
             # NFS may repeat a request whose answer was lost. The second one finds our own link.
@@ -92,7 +92,7 @@ def put_new_file(path: Path, content: bytes) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file that nobody changes any more a second name, or copy it where that cannot be.
+    """Give a finished file a second name by a hard link, or copy it where links are impossible.
 
     Args:
         source: path of the file.
@@ -105,7 +105,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder: readers see all of it, or nothing."""
+    """Remove a folder at once, so that readers see all of it or nothing."""
     part = _beside(path)
     path.rename(part)
     sync_folder(path.parent)
@@ -114,7 +114,7 @@ def remove_folder(path: Path) -> None:
 
 @contextmanager
 def putting_folder(path: Path) -> Iterator[Path]:
-    """Yield a new hidden folder; when the block ends it becomes `path`, an old one is removed.
+    """Yield a new hidden folder. When the block ends it becomes `path`, and an old one is removed.
 
     Nothing changes when the block raises. Files in the folder are synced by whoever writes them.
     """
@@ -125,15 +125,15 @@ def putting_folder(path: Path) -> Iterator[Path]:
         yield part
         put_folder(part, path)
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # what was not put in place, or was taken out
+        shutil.rmtree(part, ignore_errors=True)  # the unfinished folder, or the replaced one
 
 
 def put_folder(built: Path, path: Path) -> None:
-    """Move a finished folder to its name; an old one there is left at `built`, to be removed.
+    """Move a finished folder to its name. An old folder of that name is left at `built`.
 
     Args:
-        built: on the same file system, hidden from readers.
-        path: the name that readers know. Until the very end it is the old folder, then the new.
+        built: the finished folder, hidden from readers, on the same file system.
+        path: the name that readers know. It changes from the old folder to the new one at once.
     """
     for folder, _, _ in os.walk(built):
         sync_folder(Path(folder))
@@ -165,7 +165,7 @@ def is_part(path: Path) -> bool:
 
 
 def remove_parts(path: Path) -> None:
-    """Remove what processes that died left while they wrote `path`.
+    """Remove the part files that processes left which died while they wrote `path`.
 
     Args:
         path: path of a file or folder whose only writer is the caller.
@@ -178,10 +178,10 @@ def remove_parts(path: Path) -> None:
 
 
 def not_permitted(path: Path, error: PermissionError) -> NotPermitted:
-    """Return what to raise of a path that this user may not read or write.
+    """Return the error to raise for a path that this user may not read or write.
 
     Args:
-        path: the file or folder that was asked for.
+        path: the file or folder.
         error: error of the system.
     """
     return NotPermitted(
@@ -192,7 +192,7 @@ def not_permitted(path: Path, error: PermissionError) -> NotPermitted:
 
 
 def _owner_of(path: Path) -> str:
-    """Return the user to whom a path belongs, or what can be seen of it."""
+    """Return the name of a path's owner, as far as this user may see it."""
     for above in (path, *path.parents):
         try:
             return _name_of(above.stat().st_uid)
@@ -214,10 +214,10 @@ def _beside(path: Path) -> Path:
 
 
 def _umask() -> int:
-    """Return the mode bits that the user takes from new files.
+    """Return the process's umask: the mode bits that new files lack.
 
-    Linux tells without changing it; elsewhere it is set and put back, which is not safe while
-    another thread makes files.
+    Linux shows it in /proc. Elsewhere it must be set and put back, which is not safe while another
+    thread makes files.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -229,7 +229,7 @@ def _umask() -> int:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step of the kernel; False where it cannot be done."""
+    """Swap two folders in one step of the kernel; return False where the system cannot."""
     swap = getattr(ctypes.CDLL(None), "renameat2", None)
     if swap is None:
         return False

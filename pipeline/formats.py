@@ -1,8 +1,8 @@
-"""The rule for what is written: every document carries the number of its format.
+"""Read documents by the number of their format, which every document carries.
 
-A reader knows one number, the current one. An older document is migrated, one step a number, or
-refused with the command that mends it. A newer one is refused: a later version wrote it. Documents
-from before the rule carry no number and count as format 0.
+A reader knows one number, the current one. An older document is migrated, one number at a time, or
+refused with the command that mends it. A newer document is refused, since a later version wrote it.
+The oldest documents carry no number and count as format 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,20 +32,22 @@ def current_document(
     Args:
         document: the document as JSON values. Its `format` is a whole number, absent in the oldest.
         kind: kind of document, for the message: `run record`, `bundle manifest`.
-        current: the number this version writes.
+        current: number that this version writes.
         where: the file it was read from.
-        mend: the command or step that makes a current one, as a sentence without its full stop.
+        mend: command that makes a current document, as a sentence without its full stop.
         migrations: a format -> the step from it to the next one.
 
     Raises:
         OtherFormat: it is newer, or older and a step is missing.
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
     if not isinstance(document, Mapping):
         raise ValueError(f"it holds a {type(document).__name__}, expected an object")  # noqa: TRY004
     version = document.get("format", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-        raise OtherFormat(f"{where} is a {kind} of format {version!r}, which is no number. {mend}")
+        raise OtherFormat(
+            f"{where} is a {kind} of format {version!r}, which is not a number. {mend}"
+        )
     if version > current:
         raise OtherFormat(
             f"{where} is a {kind} of format {version}, written by a newer version; this one reads "
@@ -64,14 +66,14 @@ def current_document(
 
 
 def first_format(model: type[M], document: object, *, kind: str, where: Path, mend: str) -> M:
-    """Return a document of a kind that has known one format only, numbered or not.
+    """Return a document of a kind that has had only one format, with or without its number.
 
     Args:
         model: class that the document is validated as.
         document: the document as JSON values.
         kind: kind of document, for messages.
         where: the file it was read from.
-        mend: the command or step that makes a current one.
+        mend: command that makes a current document, as a sentence without its full stop.
 
     Raises:
         OtherFormat: a newer version wrote it.
@@ -85,5 +87,5 @@ def first_format(model: type[M], document: object, *, kind: str, where: Path, me
 
 
 def unchanged(document: Document) -> dict[str, Any]:
-    """Migrate a document whose fields stayed the same: only the number is new."""
+    """Migrate a document whose fields stayed the same. Only the number is new."""
     return dict(document)

@@ -1,7 +1,7 @@
-"""Launchers: where the workers of a run are started.
+"""Define launchers, which start the workers of a run.
 
-A launcher runs one function on every worker and returns what worker 0 returned. How many workers
-there are, and on which device they compute, are settings of the run, so the caller passes them.
+A launcher runs one function on every worker and returns worker 0's result. The number of workers
+and their device are settings of the run, so the caller passes them.
 
 ProcessLauncher    this process for one worker, else gloo processes on this machine
 TorchrunLauncher   processes that torchrun starts on this machine, with GPUs where there are enough
@@ -44,7 +44,7 @@ class Launcher(Protocol):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether workers run on other machines, whose memory and devices are not known here."""
+        """Return whether workers run on other machines, whose memory is not known here."""
         ...
 
     def run(
@@ -59,7 +59,7 @@ class Launcher(Protocol):
         device: str,
         max_failures: int,
     ) -> dict[str, Any]:
-        """Run `function(worker, work, report)` on every worker; return what worker 0 returned.
+        """Run `function(worker, work, report)` on every worker, and return worker 0's result.
 
         Args:
             function: a worker's part.
@@ -69,14 +69,14 @@ class Launcher(Protocol):
             run_dir: folder that all workers see; worker 0 appends its events to `progress.jsonl`.
             workers: number of workers, at least 1.
             device: `auto`, `cpu` or `cuda`.
-            max_failures: worker deaths after which to give up; a launcher that cannot restart a
-                worker gives up at the first.
+            max_failures: worker deaths that the run survives. A launcher that cannot restart a
+                worker survives none.
 
         Returns:
             The result as JSON carries it: tuples are lists, keys are text.
 
         Raises:
-            PipelineError: as a worker raised it.
+            PipelineError: the error that a worker raised.
         """
         ...
 
@@ -177,7 +177,7 @@ def _torchrun_backend(workers: int, device: str) -> Backend:
 
 
 def _raise_workers_error(folder: Path) -> None:
-    """Raise the error that a worker left, as its own kind; do nothing where none left one."""
+    """Raise the error that a worker left, in its own class; do nothing where none left one."""
     for path in sorted(folder.glob(torchrun.ERROR.format(rank="*"))):
         error: PipelineError = pickle.loads(path.read_bytes())
         raise error
@@ -222,6 +222,6 @@ def _run_in_process(
 
 
 def _as_json(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result as Ray's workers hand it over: through JSON."""
+    """Return a result after a round trip through JSON, as Ray's workers pass it."""
     document: dict[str, Any] = json.loads(json.dumps(result))
     return document

@@ -1,11 +1,11 @@
-"""One writer a folder: a lock that a dead owner cannot keep, and who holds it.
+"""Keep a second writer out of a folder, by a lock that ends with its owner.
 
     <folder>/.lock        locked by the kernel (flock), free as soon as its owner ends
     <folder>/.lock.json   the owner: host, process, command, start
 
-The kernel's lock holds between processes of one machine, and between machines where the file system
-carries locks (NFS 4, Lustre with flock, most parallel ones). Where it cannot lock at all, that is
-said and the folder is used without: the who-file still names the last owner.
+The kernel's lock works between processes of one machine, and between machines where the file system
+supports locks (NFS 4, Lustre with flock, most parallel ones). Where it cannot lock at all, a
+warning says so and the folder is used without a lock. `.lock.json` still names the last owner.
 """
 
 import json
@@ -34,11 +34,11 @@ def one_writer(folder: Path, *, waits: bool) -> Iterator[None]:
     """Keep other writers out of a folder for the length of the block.
 
     Args:
-        folder: made when it is missing.
+        folder: folder to lock; made when it is missing.
         waits: wait until the folder is free, instead of leaving at once.
 
     Raises:
-        Busy: another process holds it; the message says which.
+        Busy: another process has the lock; the message says which.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, fallback_to_soft=False)
@@ -54,7 +54,7 @@ def one_writer(folder: Path, *, waits: bool) -> Iterator[None]:
         )
     left = _owner(folder)
     if left is not None:
-        _log.warning("%s was left by %s, which ended without a word; taken over", folder, left)
+        _log.warning("%s was locked by %s, which died; its lock is taken over", folder, left)
     put_file(folder / OWNER, json.dumps(_own_name()))
     try:
         yield
@@ -84,7 +84,7 @@ def _own_name() -> dict[str, Any]:
 
 
 def _owner(folder: Path) -> str | None:
-    """Return who wrote the who-file, in words; None without one."""
+    """Return the owner that `.lock.json` names, in words; None without one."""
     try:
         owner = json.loads((folder / OWNER).read_text())
         return (

@@ -1,6 +1,6 @@
-"""One worker process: who it is, and the process group it lives in.
+"""Define a worker, one process of a run, and start process groups of workers.
 
-The only reader of the environment. Ray starts its own process groups (jobs/ray_launcher.py). The
+Only this module reads the environment. Ray starts its own process groups (jobs/ray_launcher.py). The
 groups here are for plain torch: tests, torchrun, and a single process that shards over itself.
 """
 
@@ -34,15 +34,16 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """glibc's names of two settings of `mallopt` (malloc.h)."""
 _LARGEST_INT = 2**31 - 1
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "THP_MEM_ALLOC_ENABLE": "1"}
-"""Workers share a machine's cores, and take large tensors in huge pages: on Linux the first touch
-of memory is several times faster, and random rows of it are found without a walk."""
+"""One thread for each worker, since workers share a machine's cores. Large tensors in huge pages:
+on Linux the first touch of memory is several times faster, and random rows need fewer page
+walks."""
 _starting = threading.Lock()
-"""Held while children start: the environment that they are given is the whole process's."""
+"""Locked while children start, since the environment they inherit is the whole process's."""
 _LAST_SAID = 4000
 GLOO_ERROR = re.compile(r"^(RuntimeError: )?\[[^\]]*/gloo/")
-"""How an error of gloo begins, which another worker's end causes (torch 2.13)."""
+"""Beginning of an error of gloo that another worker's end causes (torch 2.13)."""
 _OWN_ERROR_WITHIN_S = 10.0
-"""Seconds in which the worker that failed first sends its error after a peer has lost it."""
+"""Seconds to wait for the error of the worker that failed first, after a peer has lost it."""
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,24 +74,24 @@ def backend_for(device: torch.device) -> Backend:
 
 
 def ranks_per_host(world: int) -> int:
-    """Return how many ranks of `world` live on one host, as torchrun or Ray says; else all."""
+    """Return the number of ranks on one host, from torchrun or Ray; `world` without them."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world))
 
 
-def torchrun_place() -> tuple[int, int]:
-    """Return (rank, world) as torchrun set them; (0, 1) where it did not."""
+def torchrun_rank() -> tuple[int, int]:
+    """Return (rank, world) from torchrun's environment; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep the memory it frees, for the next step to use again.
 
-    By itself glibc maps a large buffer afresh each time and gives it back when it is freed, so that
-    every step pays for the same pages anew; PyTorch's and NumPy's buffers are of that kind. Memory
-    stays at its peak for it.
+    By default glibc maps a large buffer anew each time and returns it to the system when it is
+    freed. So every step pays for the same pages again, for PyTorch's and NumPy's buffers alike. The
+    cost of this setting is that the process's memory stays at its peak.
 
     Returns:
-        Whether it does now; False where the C library has no `mallopt` (musl, macOS).
+        True where it worked; False where the C library has no `mallopt` (musl, macOS).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -159,11 +160,11 @@ def run_on_workers(
     Args:
         fn: a function that pickles by name (module level), as must its arguments and result.
         world: number of processes.
-        args: handed to every worker.
-        kwargs: handed to every worker.
+        args: further arguments, the same for every worker.
+        kwargs: further arguments by name, the same for every worker.
 
     Returns:
-        What each rank returned, by rank.
+        The result of each rank, in order of rank.
 
     Raises:
         Exception: the first error of a worker, its traceback attached as a note; the others are
@@ -201,7 +202,7 @@ def fork_server(modules: Sequence[str]) -> ForkServerContext:
     has a single thread, so that forking it is safe. It ends with this process.
 
     Args:
-        modules: names of what it imports. The first call decides: there is one server a process.
+        modules: names of the modules. The first call decides, since a process has one server.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules))
@@ -213,16 +214,16 @@ def fork_server(modules: Sequence[str]) -> ForkServerContext:
 def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
     """Run `python -m module WORDS` in `world` processes that torchrun starts on this machine.
 
-    They read their place with `torchrun_place` and meet in a file: the store that torchrun would
-    open for them, and they with `env://`, listens on every interface.
+    They read their rank with `torchrun_rank` and meet in a file. Torchrun's own store, and the one
+    of `env://`, would listen on every interface of the machine.
 
     Args:
         module: module of this project.
-        words: its arguments.
+        words: arguments of the module.
         world: number of processes.
 
     Raises:
-        PipelineError: one of them failed; with the end of what they said.
+        PipelineError: a process failed; the message ends with the last lines of its output.
     """
     with tempfile.TemporaryDirectory(prefix="iak-torchrun-") as meeting:
         command = [
@@ -247,7 +248,7 @@ def run_with_torchrun(module: str, words: Sequence[str], world: int) -> None:
 
 
 def _torchrun_environment() -> dict[str, str]:
-    """Return this process's environment, with one thread a worker and loopback alone."""
+    """Return this process's environment, with one thread per worker, and only on loopback."""
     root = str(Path(__file__).parents[2])  # the folder that holds the package `iak`
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     loopback = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
@@ -280,7 +281,7 @@ def _collect(receivers: list[Connection]) -> list[R]:
             try:
                 error, result = pickle.loads(ready.recv_bytes())
             except EOFError:
-                raise RuntimeError(f"worker {rank} died without a word (killed?)") from None
+                raise RuntimeError(f"worker {rank} died without an error (killed?)") from None
             if error is None:
                 results[rank] = result
             elif not is_lost_peer(error):
@@ -301,7 +302,7 @@ def _work(
     args: tuple[object, ...],
     kwargs: dict[str, object],
 ) -> None:
-    """Do all that a child does: join, run, send the result."""
+    """Run one child process: join the group, call the function, send its result or error."""
     keep_freed_memory()
     try:
         with process_group(
@@ -316,7 +317,7 @@ def _work(
 
 
 def _send_error(sender: Connection, error: BaseException, story: str) -> None:
-    """Send `error` with its story, or the story alone when the error does not pickle."""
+    """Send `error` with its traceback, or the traceback alone when the error does not pickle."""
     error.add_note(story)
     try:
         message = pickle.dumps((error, None))

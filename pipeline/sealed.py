@@ -1,4 +1,4 @@
-"""Documents that carry their own SHA-256: any byte that differs from what was written is seen.
+"""Write and check documents that carry their own SHA-256, so that any changed byte is noticed.
 
 A sealed document is a JSON object with the digest of its other fields in one field, and has one
 spelling on disk. That guards against accidents. Against someone who can rewrite the file, guard the
@@ -14,7 +14,7 @@ SEAL = "sha256"
 
 
 def seal(document: Mapping[str, Any], *, by: str = SEAL) -> dict[str, Any]:
-    """Return a document, as JSON will hold it, with its digest in the field `by`."""
+    """Return a document as JSON values, with its digest in the field `by`."""
     plain = json.loads(json.dumps(dict(document)))
     return {**plain, by: digest(plain, by=by)}
 
@@ -30,10 +30,10 @@ def spelled(document: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
 
 
 def parsed(data: bytes, *, allow_nan: bool = False) -> dict[str, Any]:
-    """Return the JSON object of a document, its seal not yet compared.
+    """Return the JSON object of a document. Its seal is not checked.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the bytes are not a JSON object.
     """
     constant = None if allow_nan else _refuse_constant
     try:
@@ -51,7 +51,7 @@ def check_seal(
     """Compare a document with its seal and its spelling.
 
     Raises:
-        ValueError: it is not what was written, with both digests.
+        ValueError: the document was changed; the message has both digests.
     """
     try:
         actual, spelling = digest(document, by=by), spelled(document, allow_nan=allow_nan)

@@ -1,7 +1,7 @@
-"""One worker of `TorchrunLauncher`: run as `python -m iak.pipeline.torchrun FOLDER` by torchrun.
+"""Run one worker of `TorchrunLauncher`. Torchrun calls `python -m iak.pipeline.torchrun FOLDER`.
 
-The folder holds the function and its work. Worker 0 leaves its result in it, and a worker that
-fails leaves its error, since torchrun itself hands over nothing but text.
+The folder has the function and its work. Worker 0 writes its result there, and a worker that fails
+writes its error, since torchrun itself passes on nothing but text.
 """
 
 import json
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.files import put_file
-from iak.pipeline.process import keep_freed_memory, process_group, torchrun_place
+from iak.pipeline.process import keep_freed_memory, process_group, torchrun_rank
 from iak.pipeline.progress import worker_report
 
 WORK, RESULT, ERROR = "work.pickle", "result.json", "error-{rank}.pickle"
 
 
 def main(folder: Path) -> None:
-    """Join the process group, run the function, leave its result."""
+    """Join the process group, run the function, and write its result."""
     function, work, progress, backend = pickle.loads((folder / WORK).read_bytes())
     keep_freed_memory()
-    rank, world = torchrun_place()
+    rank, world = torchrun_rank()
     try:
         with process_group(
             rank, world, init_method=f"file://{folder}/store", backend=backend, threads=1

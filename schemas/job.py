@@ -435,7 +435,7 @@ class CheckSpec(LogJobSpec):
     """Check a log against its catalogue before anything is trained."""
 
     sample_rows: Rows = 200_000
-    """Rows to read, spread over the files; a sample without findings is no proof."""
+    """Rows to read, spread over the files; a sample without findings is not proof."""
     all_ids: bool = False
     """Look for repeated row ids among all rows, instead of the newest million."""
     count_rows: Rows = 20_000_000
@@ -554,7 +554,7 @@ class SubmitSpec(Spec):
     command: Annotated[Value, Field(min_length=1)]
     """The verb and its settings, as they would follow `iak` there."""
     address: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")] = "http://127.0.0.1:8265"
-    """The cluster's job server. Its token is read from RAY_AUTH_TOKEN and is no setting."""
+    """The cluster's job server. Its token is read from RAY_AUTH_TOKEN and is not a setting."""
     out: FolderToWrite = Path("runs/submitted")
     """Folder on this machine for the record and what belongs to it."""
     project: FolderToRead | None = None

@@ -3,8 +3,8 @@
     logit p(row) = level + taste(row) + preference(domain, category) + drift(day, domain, category)
 
 `taste` is a sum of effects of the row's ids, histories and numbers and never changes; the base can
-learn it. The domain is no feature of the base, and drift is zero in the base's window, so both are
-what tuning has to gain. Ids follow a bounded Pareto law, scattered over their table, so that
+learn it. The domain is not a feature of the base, and drift is zero in the base's window, so both
+are what tuning has to gain. Ids follow a bounded Pareto law, scattered over their table, so that
 frequent ids do not all lie on the first shard. Tables are read by `identity`: no vocabulary is
 fitted, and a table has as many rows as the knobs say, touched or not.
 

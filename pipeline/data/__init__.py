@@ -1,1 +1,1 @@
-"""From Parquet files to batches."""
+"""Read a log: from Parquet files to batches of encoded rows, and what `iak check` finds in it."""

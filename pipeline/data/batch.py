@@ -1,4 +1,4 @@
-"""Encoded rows -> Batch: what a model reads, as tensors.
+"""Turn encoded rows into a `Batch`: the tensors that a model reads.
 
 The ids of B rows and F features are one KeyedJaggedTensor; feature f of row b holds
 `lengths[f * B + b]` of its values, features one after the other:
@@ -83,7 +83,7 @@ def _tensor(array: pa.Array) -> Tensor:
 def _jagged(rows: pa.RecordBatch | pa.Table, names: list[str]) -> KeyedJaggedTensor:
     """Return the ids of these features, feature after feature."""
     values = []
-    # A feature that is no list has one id in each row.
+    # A feature that is not a list has one id in each row.
     lengths_FB = torch.ones(len(names), len(rows), dtype=torch.int32)
     for index, name in enumerate(names):
         column = _column(rows, f"f.{name}")

@@ -71,7 +71,7 @@ def check_log(
     Args:
         catalog: the log's catalogue.
         data_root: folder or URI below which `log.path` lies.
-        sample_rows: about how many rows to read, spread over all row groups.
+        sample_rows: approximate number of rows to read, spread over all row groups.
         as_of: last date whose labels were collected; None takes the catalogue's, or the log's
             newest date.
         today: the last date that a row can have; None where no clock bounds the log.
@@ -122,7 +122,7 @@ def check_log(
 def _dates(
     snapshot: Snapshot, catalog: Catalog, today: date | None
 ) -> tuple[LogDates, DaysByFile, Finding | None]:
-    """Return the log's dates as far as they can be read, and what would stop a job at them.
+    """Return the log's dates as far as they can be read, and the finding that would stop a job.
 
     Returns:
         The dates, the rows by date of each file, and a finding where they cannot be read.

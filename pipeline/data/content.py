@@ -27,7 +27,7 @@ from iak.pipeline.data import footer
 from iak.pipeline.errors import BadLog
 
 DIGESTS = "digests.sqlite"
-"""Name of the file in which jobs keep contents, beside the base."""
+"""Name of the file in which jobs store contents, beside the base."""
 _PIECE_BYTES = 2**19
 """Bytes read and hashed at a time, so that they stay in the processor's cache."""
 _PAGE_HEADER_BYTES = 64 * 1024
@@ -104,7 +104,7 @@ class FileContent:
             if _digest(handle, part.ranges) != part.digest:
                 raise BadLog(
                     f"{path} was rewritten after the run listed it: the {what} of row group "
-                    f"{group} have another content than then. Leave a log's files alone while a "
+                    f"{group} have another content now. Leave a log's files alone while a "
                     "run reads them; start the run again"
                 )
 
@@ -156,7 +156,7 @@ def read_content(
 
 
 def lacks_checksums(handle: pa.NativeFile, footer_bytes: bytes, *, file_bytes: int) -> bool:
-    """Tell whether the first page of a file has no checksum. Writers write all of them or none.
+    """Return whether the first page of a file has no checksum. Writers write all of them or none.
 
     Args:
         handle: the open file.
@@ -164,7 +164,7 @@ def lacks_checksums(handle: pa.NativeFile, footer_bytes: bytes, *, file_bytes: i
         file_bytes: its size.
 
     Raises:
-        ValueError: footer or page header are no whole structures.
+        ValueError: footer or page header are not whole structures.
     """
     groups = footer.chunks_of(footer_bytes, file_bytes=file_bytes)
     chunk = next((c for group in groups for c in group if c.start and c.length), None)
@@ -201,7 +201,7 @@ def _joined(digests: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """What its file system shows of a file, and what changes when the file is written again."""
+    """Properties that a file system shows of a file, and that change when it is written again."""
 
     size: int
     written: str
@@ -236,7 +236,7 @@ def _is_settled(changed_ns: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A file whose content is asked for."""
+    """A file whose content is looked up."""
 
     path: str
     """With the log's folder, so that one store serves several logs."""
@@ -299,7 +299,7 @@ class KeptContents:
         return sqlite3.connect(self.path, timeout=_BUSY_S)
 
     def _give_up(self, error: Exception) -> None:
-        """Note the problem. A file that is no database is removed, to be created again."""
+        """Note the problem. A file that is not a database is removed, to be created again."""
         self.problem = f"{self.path}: {error}"
         # OperationalError says that the file is locked or not permitted, not that it is damaged.
         is_damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(

@@ -1,4 +1,4 @@
-"""The contract between a log and its catalogue, and what happens to data that break it.
+"""Check the contract between a log and its catalogue, and say what happens to data that break it.
 
 Files are checked by their footers, rows by their values. A breach is refused, quarantined or warned
 of. A quarantined row is still read and counted as a row, and loses all its labels: nothing is
@@ -38,18 +38,18 @@ _ADVICE = {
     "label": "A label is 0, 1 or null, as a number or a boolean.",
     "time": "A time is Unix time as a number, an Arrow timestamp or a date; text is none.",
 }
-"""Kind of column that the catalogue expects -> what that is."""
+"""Kind of column that the catalogue expects -> an explanation of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One kind of thing that is wrong with a log, however often it occurs."""
+    """One kind of problem of a log, however often it occurs."""
 
     level: Level
     what: str
     column: str
     count: int
-    """In how many units it occurs."""
+    """Number of units in which it occurs."""
     remedy: str
     unit: Literal["rows", "values", "files", "domains"] = "rows"
     share: float = 0.0
@@ -64,7 +64,7 @@ class Finding:
 
 
 def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
-    """Return why a file with this schema cannot be read under the catalogue; None where it can."""
+    """Return the reason why the catalogue cannot read this schema; None where it can."""
     inside = [c for c in catalog.columns if c not in catalog.log.partition_keys]
     absent = [c for c in inside if c not in schema.names]
     missing = [c for c in absent if c not in catalog.optional_columns]
@@ -92,7 +92,7 @@ def type_advice(reason: str) -> str:
 def partition_problems(
     partitions: Iterable[Mapping[str, str | None]], catalog: Catalog
 ) -> dict[str, str]:
-    """Return the partition keys that are read as numbers, with a value that is no number.
+    """Return the partition keys that are read as numbers, with a value that is not a number.
 
     Args:
         partitions: partition values of each file.
@@ -125,7 +125,7 @@ def normalised(
     Args:
         rows: rows in the file's own types.
         columns: wanted names; one that the file lacks is null.
-        catalog: says what kind each column is; None changes nothing but the spelling of a type.
+        catalog: decides the kind of each column; None only gives types one spelling.
 
     Raises:
         ArrowInvalid: a column of text holds bytes that are not UTF-8.
@@ -170,7 +170,7 @@ def _counted(catalog: Catalog) -> Iterable[tuple[str, str]]:
 
 
 def _is_kind(actual: pa.DataType, kind: str) -> bool:
-    """Tell whether a column of this plain type may be read as this kind."""
+    """Return whether a column of this plain type may be read as this kind."""
     is_ = pa.types
     if is_.is_dictionary(actual):
         actual = actual.value_type
@@ -188,7 +188,7 @@ def _is_kind(actual: pa.DataType, kind: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """Rows of one batch that must lose labels, and counts of what is wrong."""
+    """Rows of one batch that must lose labels, and counts of the problems."""
 
     quarantined: Mask | None
     """Rows that lose every label."""
@@ -261,7 +261,7 @@ def _numpy(mask: pa.Array) -> Mask:
 
 
 def _label(column: pa.Array) -> npt.NDArray[Any]:
-    """Return labels as NumPy has them: integers as they are, else floats with NaN for null."""
+    """Return labels as a NumPy array: integers as they are, else floats with NaN for null."""
     is_whole = pa.types.is_integer(column.type) and not column.null_count
     floats = column if is_whole else column.cast(pa.float64(), safe=False)
     return cast("npt.NDArray[Any]", floats.to_numpy(zero_copy_only=False))
@@ -327,7 +327,7 @@ def out_of_range(rows: pa.RecordBatch, catalog: Catalog) -> Counter[str]:
 
 
 def _odd_numbers(rows: pa.RecordBatch, catalog: Catalog) -> Iterable[tuple[str, int]]:
-    """Yield, for each column of numbers, how many values are read as missing, and why."""
+    """Yield, for each column of numbers, the number of values read as missing, and why."""
     for feature in catalog.features:
         column = rows.column(feature.columns[0])
         if not (isinstance(feature, NumericSpec) and pa.types.is_floating(column.type)):

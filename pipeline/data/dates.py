@@ -38,7 +38,7 @@ RowsOf = Callable[[Sequence[date]], Mapping[date, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogDates:
-    """The dates of a log, sorted out."""
+    """The dates of a log: those that windows are counted from, and the others."""
 
     counted: tuple[date, ...] = ()
     """Dates that windows are counted from, ascending."""
@@ -75,7 +75,7 @@ class LogDates:
         return min(as_of, self.today) if as_of and self.today else as_of
 
     def findings(self, where: str, column: str) -> list[Finding]:
-        """Return what to warn of.
+        """Return the warnings about these dates.
 
         Args:
             where: folder of the log.
@@ -102,7 +102,7 @@ class LogDates:
                     f"every date of the log lies beyond this machine's: {self.span}",
                     column=column,
                     count=0,
-                    remedy="The clock bounds nothing now; set the clock right, or give today=",
+                    remedy="The clock bounds no date now; set it right, or give today=",
                     where=where,
                 )
             )
@@ -126,7 +126,7 @@ def sort_out(
     today: date | None,
     unread: Mapping[str, int] | None = None,
 ) -> LogDates:
-    """Separate the dates that windows are counted from, and those that are stray or to come.
+    """Separate the dates that windows are counted from, from stray and future ones.
 
     Args:
         dates: every date of the log, in any order.

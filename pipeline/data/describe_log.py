@@ -1,4 +1,4 @@
-"""Guess from a sample of a log what its catalogue should say, each guess with its reason."""
+"""Guess a log's catalogue from a sample of its rows, each guess with its reason."""
 
 import re
 from collections import Counter
@@ -66,7 +66,7 @@ class TimeGuess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogDescription:
-    """What the catalogue of a log should say, as far as it can be guessed."""
+    """A guessed catalogue of a log, each guess with its reason."""
 
     partition_keys: tuple[str, ...]
     tasks: tuple[LabelGuess, ...]
@@ -85,7 +85,7 @@ class LogDescription:
     leaks: tuple[Guess, ...] = ()
     left_out: tuple[Guess, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What a person should check."""
+    """Notes on what a person should check."""
 
 
 def describe_log(sample: LogSample) -> LogDescription:
@@ -252,7 +252,7 @@ def _seconds(column: pa.ChunkedArray) -> tuple[str, Floats] | None:
 
 
 def _varies_like_time(seconds: Floats) -> bool:
-    """Tell whether numbers are spread like times: many values, over an hour to thirty years."""
+    """Return whether numbers are spread like times: many values, over an hour to thirty years."""
     low, high = _ends(seconds)
     return len(np.unique(seconds)) > 50 and 3600 < high - low < 30 * 366 * _DAY
 
@@ -288,10 +288,10 @@ def _agreement(seconds: Floats, days: Floats) -> tuple[int, float]:
 
 def _zone(seconds: Floats, days: Floats | None, *, is_zoned: bool) -> tuple[str, str]:
     if days is None:
-        return "UTC", "no date of the folders tells; name your city's zone, Asia/Shanghai"
+        return "UTC", "folder dates do not show the zone; name your city's, such as Asia/Shanghai"
     hours, share = _agreement(seconds, days)
     if not is_zoned:
-        return "UTC", "times without a zone are wall clock in it; name your city's zone"
+        return "UTC", "times without a zone are read as wall clock here; name your city's zone"
     why = f"{share:.1%} of the times fall on their folders' dates there"
     # POSIX reverses the sign: Etc/GMT-9 is nine hours ahead of UTC.
     zone = "UTC" if hours == 0 else f"Etc/GMT{-hours:+d}"
@@ -351,7 +351,7 @@ def _user(rows: pa.Table, taken: set[str]) -> Guess | None:
 def _domain(
     sample: LogSample, date_key: Guess | None, features: Sequence[FeatureGuess]
 ) -> tuple[Guess, tuple[str, ...]]:
-    """Return partition keys that are no dates, else a column of few values."""
+    """Return partition keys that are not dates, else a column of few values."""
     keys = tuple(k for k in sample.partition_keys if _is_domain_key(sample, k, date_key))
     if keys:
         listing = ", ".join(f"{k} ({len(sample.partitions[k]):,} values)" for k in keys)
@@ -483,7 +483,7 @@ def _by_days(by_day: Mapping[date, int]) -> tuple[dict[str, dict[str, Any]], str
 def _by_column(
     name: str, parts: Mapping[str, tuple[str, ...]], rows: pa.Table
 ) -> tuple[dict[str, dict[str, Any]], str]:
-    """Cut as a column says; a part that it lacks is a slice of the training rows."""
+    """Cut splits by a column; a part that it lacks is a slice of the training rows."""
     counts = dict(Counter(rows.column(name).to_pylist()))
     share = {p: sum(counts[v] for v in values) / len(rows) for p, values in parts.items()}
     cuts: tuple[tuple[str, str, float, float], ...] = (
@@ -517,12 +517,12 @@ def _notes(
     user: Guess | None,
     split_columns: Mapping[str, Any],
 ) -> list[str]:
-    """Return what a person should check, the most important first."""
+    """Return notes on what a person should check, the most important first."""
     notes = []
     if len(labels) > 1 and not any(label.kind == "click" for label in labels):
         notes.append("no label is implied by the others: no task is the click")
     notes += [f"{name} is left out or optional: {why}" for name, why in sample.uneven.items()]
-    notes += [f"{g.column} may know a label: {g.why}" for g in leaks]
+    notes += [f"{g.column} may leak a label: {g.why}" for g in leaks]
     few = [g for g in labels if g.positives * sample.snapshot.rows < 300 * len(sample.rows)]
     notes += [f"{g.column} has few positives: {g.positives:,} in the sample" for g in few]
     if user is None:

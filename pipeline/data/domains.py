@@ -80,7 +80,7 @@ def _count(selection: Selection, catalog: Catalog) -> Counter[Path]:
 
 
 def expected_serving(rows: DomainRows, domain: DomainSpec) -> Serving:
-    """Return which kernel serves each domain, if the gate publishes every kernel that is tuned.
+    """Return the kernel that serves each domain, if the gate publishes every tuned kernel.
 
     Args:
         rows: rows of the tune split at least.
@@ -114,7 +114,7 @@ def find_untuned(rows: DomainRows, serving: Serving) -> tuple[UntunedDomain, ...
 
 
 def untuned_message(untuned: Sequence[UntunedDomain], split: str) -> str | None:
-    """Return one line about the untuned domains of a split, None where it has none."""
+    """Return a line about the untuned domains of a split; None where it has none."""
     own = [domain for domain in untuned if domain.split == split]
     if not own:
         return None

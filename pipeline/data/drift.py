@@ -39,12 +39,12 @@ _HALF = 0.5
 """Rows that are added to each bin."""
 Word = Literal["stable", "moved", "changed"]
 Say = Callable[[str], None]
-"""Takes a message about what is being read."""
+"""A function that takes a progress message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewIds:
-    """How many ids of a split do not occur in the pre-training rows."""
+    """Ids of a split that do not occur in the pre-training rows."""
 
     table: str
     split: str
@@ -56,7 +56,7 @@ class NewIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """How far the values of a feature have moved since an earlier window."""
+    """The movement of a feature's values since an earlier window."""
 
     feature: str
     before: str
@@ -77,7 +77,7 @@ class Sampler:
 
         Args:
             view: the log.
-            rows: about how many rows to read of each split.
+            rows: approximate number of rows to read of each split.
         """
         self.view, self.wanted = view, rows
         self.by_split: dict[str, list[pa.RecordBatch]] = {}
@@ -186,7 +186,7 @@ def spread_groups(selection: Selection, most_rows: int) -> Iterator[Piece]:
 
     Args:
         selection: the rows to read.
-        most_rows: about how many rows to read at most.
+        most_rows: approximate upper bound on the rows to read.
     """
     groups = selection.groups
     wanted = max(int(len(groups) * min(most_rows / max(selection.rows, 1), 1.0)), 1)
@@ -251,7 +251,7 @@ def _number_bins(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the rows in tenths of the older window; the last bin is for nulls."""
     if not isinstance(feature, NumericSpec):
-        raise TypeError(f"feature {feature.name} is no number")
+        raise TypeError(f"feature {feature.name} is not a number")
     before, after = (
         np.concatenate([features.raw_number(feature, rows) for rows in batches] or [np.zeros(0)])
         for batches in (old, new)

@@ -134,7 +134,7 @@ def _refuse_mixed_units(by_file: DaysByFile, catalog: Catalog) -> None:
     A time in seconds that is read as milliseconds lies in January 1970.
 
     Raises:
-        BadLog: naming a file of either kind.
+        BadLog: the message names a file of either kind.
     """
     if catalog.log.event_time_unit == "s":  # there is no coarser unit
         return
@@ -144,7 +144,7 @@ def _refuse_mixed_units(by_file: DaysByFile, catalog: Catalog) -> None:
         new = next(path for path in dated if path not in set(old))
         raise BadLog(
             f"{catalog.log.event_time} says {max(dated[old[0]])} in {old[0]} ({len(old):,} of "
-            f"{len(dated):,} files are so) and {max(dated[new])} in {new}. Are they of two units? "
+            f"{len(dated):,} files) and {max(dated[new])} in {new}. Do their units differ? "
             f'event_time_unit is "{catalog.log.event_time_unit}" for all; write them in one unit'
         )
 
@@ -153,7 +153,7 @@ def _refuse_coarser_unit(snapshot: Snapshot, catalog: Catalog) -> None:
     """Refuse event times that make sense in a coarser unit only, by the first rows of some files.
 
     Raises:
-        BadLog: naming the values and the setting.
+        BadLog: the message names the values and the setting.
     """
     lowest, highest = np.inf, -np.inf
     step = -(-len(snapshot.files) // _UNIT_FILES) or 1
@@ -219,7 +219,7 @@ def refuse_time_unit(snapshot: Snapshot, catalog: Catalog) -> None:
     times, all rows have been checked before.
 
     Raises:
-        BadLog: naming the file, the values and the setting.
+        BadLog: the message names the file, the values and the setting.
     """
     log = catalog.log
     if not (log.event_time and catalog.needs_event_time and log.date_key):

@@ -1,4 +1,4 @@
-"""Give each encoded row a 128-bit key of what a base reads of it.
+"""Give each encoded row a 128-bit key of its features.
 
 A row's values v_j are summed with fixed random 64-bit coefficients a_j, in two lanes l with
 different coefficients:

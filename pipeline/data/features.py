@@ -49,7 +49,7 @@ values (1.797e308, 3.4e38) to mean that there is no number."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """What encoding learned from the pre-training window (see vocabulary.py)."""
+    """Vocabularies and statistics learned from the pre-training window (see vocabulary.py)."""
 
     vocabularies: Mapping[str, hashing.Keys]
     """Table -> sorted keys of its ids."""
@@ -319,7 +319,7 @@ class _Source:
     """A 0, and then where the list of each row ends; None where each row has one id."""
 
     def ends(self, row_ends: Ids) -> Ids:
-        """Return where the ids end of all rows up to each of these positions."""
+        """Return the end of the ids of all rows up to each of these positions."""
         return row_ends if self.list_ends is None else self.list_ends[row_ends].astype(np.int64)
 
     def column(self, values: pa.Buffer, offset: int, start: int, stop: int) -> pa.Array:
@@ -403,7 +403,7 @@ def _bucket(values: Floats, boundaries: Floats) -> Ids:
 
 
 def is_padding(values: pa.Array, padding: int | str) -> npt.NDArray[np.bool_]:
-    """Return which values are the id that fills short lists up; a null is not."""
+    """Return True for each value that is the padding of short lists; False for null."""
     coded = hashing.coded(values)
     words = [str(word) == str(padding) for word in coded.dictionary.to_pylist()]
     return np.array([*words, False])[hashing.dictionary_indices(coded)]

@@ -1,7 +1,7 @@
-"""Read the footer of each listed file, and tell which files a job can read.
+"""Read the footer of each listed file, and decide whether a job can read the file.
 
-A file becomes a `LogFile`, or `Unreadable` with the reason, or `Ignored` where it is no part of the
-log. So a damaged file is named before the run starts, and not when training reaches it.
+A file becomes a `LogFile`, or `Unreadable` with the reason, or `Ignored` where it is not part of
+the log. So a damaged file is named before the run starts, and not when training reaches it.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _THREADS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileClassifier:
-    """Reads footers, and tells which files a job can read."""
+    """Reads footers, and decides which files a job can read."""
 
     uri: str
     """Folder of the log."""

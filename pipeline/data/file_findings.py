@@ -108,7 +108,7 @@ def file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
     if undated:
         yield Finding(
             level="quarantine",
-            what=f"partition {key}={next(iter(days))} is no date"
+            what=f"partition {key}={next(iter(days))} is not a date"
             + (f", and {len(days) - 1} more such values" if len(days) > 1 else ""),
             column=str(key),
             count=sum(f.rows for f in undated),
@@ -129,7 +129,7 @@ def file_findings(snapshot: Snapshot, catalog: Catalog) -> Iterator[Finding]:
 
 
 def folder_findings(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yield files and folders that are no part of the log, and folders named `null`."""
+    """Yield files and folders that are not part of the log, and folders named `null`."""
     for problem in file_problems(snapshot):
         if problem.is_ignored:
             yield Finding(

@@ -1,4 +1,4 @@
-"""Say why files of a snapshot are not read, one entry for each reason."""
+"""Group the files of a snapshot that are not read by the reason why."""
 
 import re
 from collections import defaultdict
@@ -27,7 +27,7 @@ class FileProblem:
     examples: tuple[str, ...]
     """Paths of up to three of the files."""
     is_ignored: bool
-    """True: the files are no part of the log. False: they are, and cannot be read."""
+    """True: the files are not part of the log. False: they are, and cannot be read."""
 
     @property
     def message(self) -> str:
@@ -42,7 +42,10 @@ class FileProblem:
 
 
 def file_problems(snapshot: Snapshot) -> tuple[FileProblem, ...]:
-    """Return why files are not read, most files first, unreadable ones before ignored ones."""
+    """Return the reasons why files are not read, unreadable files first, then ignored ones.
+
+    Reasons with most files come first in each part.
+    """
     problems: list[FileProblem] = []
     lost: Sequence[Unreadable | Ignored] = snapshot.unreadable
     others: Sequence[Unreadable | Ignored] = snapshot.ignored
@@ -75,8 +78,8 @@ def by_reason(files: Sequence[F]) -> list[list[F]]:
 def null_words(snapshot: Snapshot) -> dict[str, int]:
     """Return the partition keys that have a folder named `null`, with the rows in it.
 
-    Iceberg names the null value's folder so. Where the column is not inside the files, nothing
-    tells whether the null value or the word is meant. It is read as the word.
+    Iceberg gives the null value's folder this name. Where the column is not inside the files,
+    nothing shows whether the null value or the word is meant. It is read as the word.
     """
     rows: dict[str, int] = defaultdict(int)
     for file in snapshot.files if snapshot.table is None else ():

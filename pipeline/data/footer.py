@@ -119,7 +119,7 @@ def chunks_of(footer: bytes, *, file_bytes: int) -> list[list[Chunk]]:
         file_bytes: size of the file, which no chunk may exceed.
 
     Raises:
-        ValueError: the footer is no whole structure, or a chunk lies outside the file.
+        ValueError: the footer is not a whole structure, or a chunk lies outside the file.
     """
     document = _read(footer, _OF_A_FOOTER)
     try:
@@ -291,7 +291,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         shift += 7
         if shift > 63:
-            raise ValueError("a number of it has more than 64 bits")
+            raise ValueError("one of its numbers has more than 64 bits")
         at += 1
     return value | byte << shift, at + 1
 
@@ -303,7 +303,7 @@ def _fits(count: int, content: bytes, at: int) -> int:
         ValueError: there are fewer bytes left than elements; each takes at least one.
     """
     if count > len(content) - at:
-        raise ValueError(f"{count} elements do not fit into the rest of it")
+        raise ValueError(f"{count} elements do not fit into its remaining bytes")
     return count
 
 

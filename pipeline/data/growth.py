@@ -22,7 +22,7 @@ from iak.schemas.log import Catalog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowOrigin:
-    """Where the rows of one grown table come from."""
+    """The old row from which each row of a grown table starts."""
 
     rows_before: int
     """Rows of the old table."""
@@ -33,7 +33,7 @@ class RowOrigin:
 def origins(
     before: tuple[Catalog, Encoding], now: tuple[Catalog, Encoding]
 ) -> dict[str, RowOrigin | str]:
-    """Return the origin of each table that has more rows than before, or why it has none.
+    """Return the origin of each table that has more rows than before, or the reason for none.
 
     Args:
         before: catalogue and encoding of the old base.
@@ -59,7 +59,7 @@ def origins(
 
 
 def _no_multiple(name: str, old: int, rows: int) -> str:
-    """Return why hashed ids would not all find their rows again, and which size would do."""
+    """Return a message: hashed ids would lose their rows, and the nearest size that keeps them."""
     ids = old - FIRST_ROW
     fitting = max(round((rows - FIRST_ROW) / ids), 2) * ids + FIRST_ROW
     return (

@@ -67,7 +67,7 @@ def guess_features(
 
     Args:
         rows: sampled rows.
-        skipped: columns that are no features: labels, leaks, row ids, dates.
+        skipped: columns that are not features: labels, leaks, row ids, dates.
         uneven: column that some files lack, or have in another type -> a description. One of
             several types is left out.
     """
@@ -208,7 +208,7 @@ def _number(name: str, known: pa.ChunkedArray, why: str) -> FeatureGuess | Guess
 
 
 def _is_skewed(known: pa.ChunkedArray) -> bool:
-    """Tell whether the upper tail is far longer than the middle half, as of counts and prices."""
+    """Return whether the upper tail is far longer than the middle half, as of counts and prices."""
     values = numbers(known)
     values = values[~np.isnan(values)]
     if not len(values) or values.min() < 0:

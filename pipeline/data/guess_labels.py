@@ -102,7 +102,7 @@ def _binary_columns(rows: pa.Table, skipped: Collection[str]) -> dict[str, Float
 
 
 def _by_structure(rows: pa.Table, values: Mapping[str, Floats]) -> list[str]:
-    """Choose labels where no name says so: the last binary columns that are no property of an id.
+    """Choose labels where no name says so: the last binary columns, without properties of an id.
 
     Most binary features are a property of something that has an id (an item is free, a user has
     children), or the complement of another feature. A label is neither. Writers put labels last.
@@ -145,7 +145,7 @@ def _are_complements(a: Floats, b: Floats) -> bool:
 
 
 def _implies(a: Floats, b: Floats) -> bool:
-    """Tell whether positives of `a` are positives of `b`, with few exceptions."""
+    """Return whether positives of `a` are positives of `b`, with few exceptions."""
     positive = (a == 1) & ~np.isnan(b)
     return bool(positive.any() and (b[positive] == 1).mean() >= 1 - _EXCEPTIONS)
 
@@ -189,7 +189,7 @@ def guess_leaks(
     """Return columns that leak a label.
 
     Such a column predicts it almost perfectly alone, or has values that only positives have. Ids
-    with many values are left out: that an item has a rate of its own is no leak.
+    with many values are left out: that an item has a rate of its own is not a leak.
 
     Args:
         rows: sampled rows.
@@ -238,7 +238,7 @@ def _leaks(column: pa.ChunkedArray, rows: pa.Table, label: LabelGuess) -> str | 
 
 
 def _separates(column: pa.ChunkedArray, y: Floats, least: float) -> bool:
-    """Tell whether the rate of each value ranks `y` with at least this AUC, on other rows.
+    """Return whether the rate of each value ranks `y` with at least this AUC, on other rows.
 
     Args:
         column: any column.

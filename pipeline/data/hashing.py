@@ -58,7 +58,7 @@ def keys_of(values: pa.Array) -> Keys:
     The width of an integer does not matter. Nulls get an arbitrary key; callers mask them.
 
     Raises:
-        TypeError: the column holds something that is no id (floats, times, structs).
+        TypeError: the column holds something that is not an id (floats, times, structs).
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -74,7 +74,7 @@ def coded(values: pa.Array) -> pa.DictionaryArray:
     """Return the values as a dictionary, so that each distinct word is hashed once.
 
     Raises:
-        TypeError: the column holds something that is no id (floats, times, structs).
+        TypeError: the column holds something that is not an id (floats, times, structs).
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()

@@ -233,7 +233,7 @@ def _deletes(folder: TableFolder, table: "StaticTable", file: "DataFile") -> dic
 def partition_texts(
     file: "DataFile", spec: "PartitionSpec", schema: "Schema"
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
-    """Return what a file's partition says of all its rows.
+    """Return the values that a file's partition gives to all its rows.
 
     Returns:
         Values as text, by name of the partition field; where the field is an untransformed column,

@@ -51,7 +51,7 @@ class Memo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """How values become rows of one table."""
+    """The mapping from values to rows of one table."""
 
     name: str
     spec: TableSpec
@@ -79,7 +79,7 @@ class Table:
         return (keys_V % np.uint64(self._ids)).astype(np.int64) + FIRST_ROW
 
     def _starts(self, vocabulary: hashing.Keys) -> Ids:
-        """Return, for each value of a key's first bits, where such keys begin in the vocabulary."""
+        """Return the first position in the vocabulary of keys with each value of the first bits."""
         starts = self.memo.starts.get(self.name)
         if starts is None:
             bits = max(len(vocabulary).bit_length(), 1)
@@ -175,7 +175,7 @@ class Table:
 
 
 def known(values: pa.Array) -> npt.NDArray[np.bool_]:
-    """Return which values are not null."""
+    """Return True for each value that is not null."""
     return cast("npt.NDArray[np.bool_]", values.is_valid().to_numpy(zero_copy_only=False))
 
 
@@ -238,7 +238,7 @@ def _look_up(keys_V: hashing.Keys, vocabulary: hashing.Keys, starts: Ids) -> Ids
     takes a step or two, where a binary search reads memory all over the vocabulary.
 
     Args:
-        keys_V: to look up.
+        keys_V: keys to look up.
         vocabulary: sorted keys.
         starts: first position of the keys with each value of the first bits.
     """

@@ -118,7 +118,7 @@ def refuse_mixtures(snapshot: Snapshot, catalog: Catalog) -> None:
     """Refuse a log whose ids of one column or one table are of two kinds.
 
     Raises:
-        BadLog: naming the columns, the kinds and how many files have which.
+        BadLog: the message names the columns, the kinds, and the number of files of each.
     """
     if mixed := [str(mixture) for mixture in mixtures(snapshot, catalog)]:
         listing = "\n".join(f"  {line}" for line in mixed)
@@ -164,7 +164,7 @@ def refuse_other_kinds(snapshot: Snapshot, catalog: Catalog, learned: Kinds) -> 
         learned: the base's kinds; empty where it was published before they were kept.
 
     Raises:
-        WrongBase: naming the tables, both kinds, and what to do.
+        WrongBase: the message names the tables, both kinds, and what to do.
     """
     columns = {c: _files_by_kind(snapshot.files, c) for c in _id_columns(catalog)}
     kinds: dict[str, str | None] = {c: next(iter(files), None) for c, files in columns.items()}
@@ -180,7 +180,7 @@ def refuse_change(kinds: Kinds, learned: Kinds) -> None:
         learned: table -> kind of its ids that the base learned.
 
     Raises:
-        WrongBase: naming the tables and both kinds.
+        WrongBase: the message names the tables and both kinds.
     """
     wrong = [
         f"table {name}: the log has {kind}, the base learned {learned[name]}"

@@ -1,4 +1,4 @@
-"""Count the labels that a task learns from: how many are known, and how many are 1."""
+"""Count the labels that a task learns from: known labels, and labels that are 1."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ UNDECIDED = 0.5
 
 
 class LabelCounts:
-    """How often each label is known, and how often it is 1."""
+    """Counts of each label: rows where it is known, and rows where it is 1."""
 
     def __init__(self, catalog: Catalog) -> None:
         """Start with counts of zero."""
@@ -85,14 +85,14 @@ class LabelCounts:
             self.positive[task] = counts[f"positive {task}"]
 
     def describe(self) -> str:
-        """Return the rows each task learns from, as a job prints them."""
+        """Return the rows that each task learns from, as text for the console."""
         return ", ".join(
             f"{task} {known:,} ({self.positive[task]:,} positive)"
             for task, known in self.known.items()
         )
 
     def problems(self) -> dict[str, str]:
-        """Return the tasks that cannot be trained, with what their labels lack."""
+        """Return the tasks that cannot be trained, each with the reason."""
         problems: dict[str, str] = {}
         for task in self.tasks:
             known, positive = self.known[task.title], self.positive[task.title]
@@ -110,7 +110,7 @@ class LabelCounts:
             window: name of the split that was counted, for the message.
 
         Raises:
-            BadLog: naming the tasks, what their labels lack, and what to do.
+            BadLog: the message names the tasks, the reasons, and what to do.
         """
         weights = {task.title: task.weight for task in self.tasks}
         labels = {task.title: task.label for task in self.tasks}

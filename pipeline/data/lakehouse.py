@@ -1,4 +1,4 @@
-"""Find the table format that a folder belongs to, and define what a resolved table is.
+"""Find the table format that a folder belongs to, and define the types of a resolved table.
 
 In a table format, the Parquet files of the folder are not simply the rows: replaced files stay on
 disk, columns are renamed, rows are deleted by position. The format's own library says which files
@@ -67,7 +67,7 @@ class TableFile:
     path: str
     """Below the table's folder; a URI where the file lies elsewhere."""
     partition: Mapping[str, str | None]
-    """What the metadata knows of all its rows: column or partition field -> value as text."""
+    """Values of all its rows, from the metadata: column or partition field -> value as text."""
     constants: Mapping[str, pa.Scalar]
     """Value of all its rows in a column of the table, where the file lacks the column."""
     deleted: Positions
@@ -103,8 +103,8 @@ def find_table(uri: str, filesystem: pa.fs.FileSystem, root: str) -> TableFolder
         return TableFolder(format="delta", uri=uri, filesystem=filesystem, root=root)
     if "_delta_log" in around:
         raise BadLog(
-            f"{uri} is a folder inside the Delta table {above}, where files lie that are no longer "
-            f"the table's. Set log.path to the table's own folder and name the part that is meant "
+            f"{uri} is a folder inside the Delta table {above}. Some of its files may no longer "
+            "belong to the table. Set log.path to the table's own folder, and select this part "
             "in [splits] by where="
         )
     if "metadata" in marked and metadata_files(filesystem, root):
@@ -188,7 +188,10 @@ def locate(location: str) -> tuple[pa.fs.FileSystem, str]:
     try:
         filesystem, top = pa.fs.FileSystem.from_uri(f"{scheme}://{host}")
     except (pa.ArrowInvalid, OSError) as error:
-        raise BadLog(f"{location} is at no place that pyarrow.fs understands: {error}") from error
+        raise BadLog(
+            f"{location} is not a location that pyarrow.fs understands: {error}. Give a path, or "
+            "a URI such as s3://bucket/folder"
+        ) from error
     return filesystem, f"{top.rstrip('/')}/{path}"
 
 

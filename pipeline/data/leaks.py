@@ -21,7 +21,7 @@ SUSPECT_AUC = 0.98
 MIN_OF_CLASS = 30
 """Least positives, and least negatives, on which a column is scored."""
 _ROWS_PER_WORD = 10
-"""Least mean rows of a word. With fewer, the words identify rows and are no classes."""
+"""Least mean rows of a word. With fewer, the words identify rows and are not classes."""
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -61,7 +61,7 @@ def suspects(rows: Sequence[pa.RecordBatch], catalog: Catalog) -> Iterator[Suspe
 
 
 def is_judged(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type can be scored: one number, time or word in each row."""
+    """Return whether a column of this type can be scored: one number, time or word in each row."""
     is_ = pa.types
     plain = normal.plain_type(kind, normal.ID)
     if is_.is_dictionary(plain):
@@ -85,7 +85,7 @@ def _joined_numbers(rows: Sequence[pa.RecordBatch], column: str) -> Floats:
 def _judged_rows(
     task: TaskSpec, catalog: Catalog, labels: Mapping[str, Floats]
 ) -> tuple[Mask, Mask]:
-    """Return the rows that count for a task, and which of those are positive."""
+    """Return masks of the rows that count for a task, and of the positive ones."""
     label = labels[task.label]
     counted = (label == 0) | (label == 1)
     click = next((t.label for t in catalog.tasks if t.kind == "click"), None)

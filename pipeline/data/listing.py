@@ -1,7 +1,7 @@
 """List the files below a log's folder, with the partition values that their folders name.
 
-A folder whose partition values are not admitted is not entered. No file is opened here, except that
-a file without a Parquet name is asked for its first bytes.
+A folder whose partition values are not admitted is not entered. The only files that are opened are
+those without a Parquet name, to read their first bytes.
 """
 
 import os
@@ -71,7 +71,7 @@ def list_files(
 
 
 def _is_hidden(path: str) -> bool:
-    """Tell whether a part of a path is a writer's own: `_SUCCESS`, `.part.crc`, `_temporary/`."""
+    """Return whether a part of a path is a writer's own: `_SUCCESS`, `.part.crc`, `_temporary`."""
     return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
@@ -139,7 +139,7 @@ def without_repeats(
 
 
 def not_parquet(filesystem: pa.fs.FileSystem, path: str) -> str | None:
-    """Return why a file is no Parquet, by its name or its first bytes; None where it is.
+    """Return the reason why a file is not Parquet, by name or first bytes; None where it is.
 
     Raises:
         OSError: the file cannot be opened.

@@ -158,7 +158,7 @@ def _columns(schemas: Sequence[pa.Schema]) -> tuple[dict[str, pa.DataType], dict
 
 
 def kind_of(actual: pa.DataType) -> str:
-    """Return what a type may serve as: bool, whole, float, text, time, a list of one, or other."""
+    """Return the kind of a type: bool, whole, float, text, time, a list of one, or other."""
     is_ = pa.types
     if is_.is_dictionary(actual):
         return kind_of(actual.value_type)
@@ -207,7 +207,7 @@ def _rows(
     if not parts:
         raise BadLog(
             f"no row group below {snapshot.uri} can be described though footers are whole: the "
-            "data are damaged, or the files name their columns otherwise than their table does. "
+            "data are damaged, or the files name their columns differently from their table. "
             "Write the files again, or write the catalogue by hand (schemas/README.md)"
         )
     return pa.concat_tables(parts)

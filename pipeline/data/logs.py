@@ -69,10 +69,10 @@ def table_version(uri: str, version: int | None) -> int | None:
 
     Args:
         uri: folder of the log.
-        version: the one asked for; None for the newest.
+        version: version that the catalogue names; None for the newest.
 
     Returns:
-        The newest version of a table where none is asked for; None for a plain folder.
+        That version, or the newest one of a table; None for a plain folder.
     """
     folder = _find_table(_absolute(uri))
     if folder is None:
@@ -82,7 +82,7 @@ def table_version(uri: str, version: int | None) -> int | None:
 
 
 def is_table(uri: str) -> bool:
-    """Tell whether a log's folder is a table, whose columns its metadata names, not its folders."""
+    """Return whether a log's folder is a table, whose metadata names the partition columns."""
     return _find_table(_absolute(uri)) is not None
 
 
@@ -194,7 +194,7 @@ def _files_of_pruned_folders(
 
 
 def _holds_admitted_rows(uri: str, file: LogFile, admits: Admits) -> bool:
-    """Tell whether any row of a file is admitted by its values of the partition keys."""
+    """Return whether any row of a file is admitted by its values of the partition keys."""
     try:
         combinations = values_inside(Snapshot(uri=uri, files=(file,)), file)
     except BadLog:
@@ -303,7 +303,7 @@ def _values_of_table(
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the snapshot as the run record keeps it."""
+    """Return the snapshot as JSON values for the run record."""
     table = snapshot.table
     return {
         "uri": snapshot.uri,

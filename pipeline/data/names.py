@@ -70,7 +70,7 @@ def refuse_unknown_columns(snapshot: Snapshot, catalog: Catalog) -> None:
     The columns of files with a bad schema count as well: a misspelt name makes every schema bad.
 
     Raises:
-        BadRequest: naming the settings, the nearest columns, and all there are.
+        BadRequest: the message names the settings, the nearest columns, and all there are.
     """
     columns = columns_of(snapshot)
     if columns and (unknown := unknown_columns(catalog, columns, uri=snapshot.uri)):
@@ -97,7 +97,7 @@ def refuse_unknown_partition_keys(uri: str, catalog: Catalog) -> None:
     table is not checked: its metadata name its keys, whatever its folders are called.
 
     Raises:
-        BadRequest: naming the keys that the folders have, in their order.
+        BadRequest: the message names the keys that the folders have, in their order.
     """
     if logs.is_table(uri):
         return

@@ -36,10 +36,12 @@ def refuse_unknown_settings(names: Sequence[str], known: Collection[str], asked:
         asked: the document or table that names them, for the message.
 
     Raises:
-        BadRequest: naming each setting and the nearest that exist.
+        BadRequest: the message names each setting and the nearest that exist.
     """
     free = tuple(name for name in known if name.endswith("."))
     unknown = [n for n in names if n not in known and not (free and n.startswith(free))]
     if unknown:
-        lines = [f"  {asked} names '{n}', which is no setting.{nearest(n, known)}" for n in unknown]
+        lines = [
+            f"  {asked} names '{n}', which is not a setting.{nearest(n, known)}" for n in unknown
+        ]
         raise BadRequest("\n".join(["unknown settings:", *lines]))

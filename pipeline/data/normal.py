@@ -1,4 +1,4 @@
-"""Convert the many Arrow types of a column into the few that encoding knows.
+"""Convert the many Arrow types of a column into the few that encoding reads.
 
 Writers store the same values in many types. After `plain`, a column of ids is integers or text
 (plain or as a dictionary), a list has offsets, and a number is an integer or a float:

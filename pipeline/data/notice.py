@@ -15,13 +15,13 @@ _REMEDIES = {
     "NaN or infinite": "They are read as the mean; mend the export if that is not meant",
     "beyond float32": "They are read as the mean, as a missing number is; mend the export",
     "id out of range": "They read the unseen row; raise the table's rows",
-    "null id": "Such a row goes by its place in its file; fill the id if files are written anew",
+    "null id": "Such a row is identified by its position in its file; fill the id",
     "not ripe": "They are masked until they are ripe; collect labels later, or give as_of",
     "wild number": "They are cut at the feature's clip and left out of its mean and deviation",
-    "missing columns": "Write the files again, or say optional = true where only features read "
+    "missing columns": "Write the files again, or set optional = true where only features read "
     "the column: then it is null there. The files are skipped",
 }
-"""Part of a finding's text -> what to do about it."""
+"""Part of a finding's text -> its remedy."""
 
 
 def notice(
@@ -48,7 +48,7 @@ def notice(
 
 
 def remedy_of(what: str, otherwise: str = "") -> str:
-    """Return what to do about a finding.
+    """Return the remedy of a finding.
 
     Args:
         what: the finding's text.

@@ -34,7 +34,7 @@ class RawRows:
     truth: pa.RecordBatch | None = None
     """True probabilities of the rows of a planted log, where they were asked for."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """`<level>: <what> in <column>` -> rows, for what reading the rows showed."""
+    """`<level>: <what> in <column>` -> rows, for problems that were seen while reading."""
 
 
 def select(snapshot: Snapshot, split: Split, catalog: Catalog) -> Selection:

@@ -168,7 +168,7 @@ class _Folders:
         self._known: dict[str, bool] = {}
 
     def has_marker(self, path: str) -> bool:
-        """Tell whether a folder of a file has the marker, from the folder of its day downwards."""
+        """Return whether a file's folder, or one above it up to its day's, has the marker."""
         *folders, _ = path.split("/")
         named = [i for i, f in enumerate(folders) if f.startswith(f"{self._log.date_key}=")]
         first = named[0] + 1 if named else 0

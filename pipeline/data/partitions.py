@@ -22,7 +22,7 @@ def value_of(name: str) -> str | None:
 
 
 def is_comparable(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type can be compared with a folder's name."""
+    """Return whether a column of this type can be compared with a folder's name."""
     return not (pa.types.is_nested(kind) or pa.types.is_null(kind))
 
 

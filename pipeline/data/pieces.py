@@ -152,7 +152,7 @@ def spread_pieces(selection: Selection, *, rows: int) -> Iterator[Piece]:
 
     Args:
         selection: the rows to sample from.
-        rows: about how many rows to take in all. Each of at most `_SAMPLED_GROUPS` row groups gives
+        rows: approximate number of rows in all. Each of at most `_SAMPLED_GROUPS` row groups gives
             the same number of its first rows, at least one.
     """
     stride = -(-len(selection.groups) // _SAMPLED_GROUPS) or 1

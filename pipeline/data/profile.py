@@ -2,7 +2,7 @@
 
 Rows and labels are counted exactly, up to a bound, from the few columns that they depend on. New
 ids and drift are judged on sampled rows (`drift.py`). Labels are counted as training uses them:
-quarantined, unripe and null ones are no labels.
+quarantined, unripe and null ones are not labels.
 """
 
 from collections import Counter, defaultdict
@@ -73,7 +73,7 @@ class SplitProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a log contains, as far as its catalogue reads it."""
+    """Counts, new ids and drift of a log, as its catalogue reads it."""
 
     splits: tuple[SplitProfile, ...]
     domains: tuple[SplitProfile, ...]
@@ -137,7 +137,7 @@ def profile_log(
 
 
 def power(labels: Labels) -> str:
-    """Return in words what the rows of a task can decide."""
+    """Return in words how precisely the rows of a task can measure an AUC."""
     few = []
     if labels.positives < LEAST_POSITIVES:
         few.append(f"about {labels.positives:,} positives")
@@ -218,7 +218,7 @@ class _Counts:
 
         Args:
             part: name of the domain or day; `all` for the whole split.
-            cells: are summed.
+            cells: counts, which are summed.
         """
         rows = sum(cell.rows for cell in cells)
         labelled = sum((cell.labelled for cell in cells), np.zeros(len(self.catalog.tasks)))

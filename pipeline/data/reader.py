@@ -1,4 +1,4 @@
-"""Read one worker's share of a selection as encoded rows: in order, in step or shuffled.
+"""Read one worker's share of a selection as encoded rows: in order, in equal steps or shuffled.
 
 Which rows a worker reads is planned in `pieces.py`; row groups are decoded in `parquet.py`. This
 module encodes the pieces, cuts them into batches, and shuffles them. For a shuffled epoch,
@@ -32,7 +32,7 @@ _PART_ROWS = 8_192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """How far a worker has come in an epoch: the current block, and the rows used of it."""
+    """Position of a worker in an epoch: its current block, and the rows already used of it."""
 
     epoch: int = 0
     file: str = ""
@@ -52,7 +52,7 @@ class Cursor:
 class Reader:
     """Reads a selection for one worker, encoded as the catalogue says.
 
-    Methods that take `counts` add to it what the contract counts in the rows that they read:
+    Methods that take `counts` add the contract's findings in the rows that they read:
     `<level>: <what> in <column>` -> rows.
     """
 
@@ -74,11 +74,11 @@ class Reader:
             yield self.encoded(piece, counts)
 
     def pieces(self) -> list[Piece]:
-        """Return what this worker reads, in the log's order."""
+        """Return the pieces that this worker reads, in the log's order."""
         return pieces.pieces_of(self.selection, rank=self.rank, world=self.world)
 
     def pieces_by_day(self, *, chunk_rows: int) -> list[Piece]:
-        """Return what this worker reads if each day is shared out by itself.
+        """Return the pieces that this worker reads if each day is shared out by itself.
 
         Args:
             chunk_rows: rows of a chunk, for `pieces.pieces_by_day`.
@@ -111,13 +111,13 @@ class Reader:
             seed: seed of the shuffle.
             epoch: number of the pass; each epoch has another order.
             batch_rows: rows of a batch; the last batch may have fewer.
-            block_rows: at least how many rows are shuffled together, and held in memory.
-            start: where an interrupted epoch stopped; the batches that follow are those that would
-                have followed. None starts the epoch.
-            counts: takes what the contract counts.
+            block_rows: least number of rows that are shuffled together, all in memory.
+            start: cursor at which an interrupted epoch stopped. The batches that follow are the
+                same as without the interruption. None starts the epoch.
+            counts: counter to which the contract's findings are added.
 
         Yields:
-            Each batch with the cursor that stands after it.
+            Each batch, with the cursor after it.
 
         Raises:
             BadLog: the cursor belongs to another selection, or to another worker.
@@ -203,7 +203,7 @@ class Reader:
 
         Args:
             batch_rows: most rows of a batch.
-            counts: takes what the contract counts.
+            counts: counter to which the contract's findings are added.
         """
         yielded = 0
         part_rows = batch_rows * max(_PART_ROWS // batch_rows, 1)
@@ -249,7 +249,7 @@ class Reader:
             if (path, block[0].group) == (start.file, start.group):
                 return number, start.row
         raise BadLog(
-            f"the cursor stands at {start.file or 'the start'}, row group {start.group}, worker "
+            f"the cursor is at {start.file or 'the start'}, row group {start.group}, worker "
             f"{start.worker or '-'}, of a selection {start.selection[:12]}; this one is "
             f"{selection[:12]}, worker {self._worker}. The log, the split or the number of workers "
             "changed since the checkpoint, or another version wrote it. Start a new run"

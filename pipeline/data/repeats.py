@@ -26,7 +26,7 @@ LOOKED_AT_ROWS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeats:
-    """How many rows repeat the id of another row."""
+    """Counts of rows that repeat the id of another row."""
 
     column: str
     rows: int
@@ -86,7 +86,7 @@ class KeyCounter:
             self._merge()
 
     def repeats(self, column: str) -> Repeats:
-        """Return what was counted of the ids in this column."""
+        """Return the counts, for ids of this column."""
         self._merge()
         sampled = int(self._counts.sum())
         share = (sampled - len(self._keys)) / sampled if sampled else 0.0
@@ -155,7 +155,7 @@ def refuse_repeats(repeats: Repeats | None, log: LogSpec, where: str) -> None:
     """Refuse a log in which more rows repeat an id than the catalogue allows.
 
     Raises:
-        BadLog: naming column, rows, share and setting.
+        BadLog: the message names column, rows, share and setting.
     """
     finding = repeats.finding(log, where) if repeats else None
     if finding and finding.level == "refuse":

@@ -57,7 +57,7 @@ def unripe_counts(masks: Mapping[str, Mask], catalog: Catalog, as_of: date | Non
 
 
 def _event_seconds(rows: pa.RecordBatch, catalog: Catalog) -> npt.NDArray[np.float64]:
-    """Return when each row happened, in Unix seconds.
+    """Return the time at which each row happened, in Unix seconds.
 
     Where the log knows only dates, a row happened at the end of its day.
     A row without a time happened at infinity, so its label is never ripe.

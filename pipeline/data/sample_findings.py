@@ -26,7 +26,7 @@ _LEAK_GROUPS, _LEAK_ROWS = 8, 10_000
 
 
 class Sample:
-    """What sampled rows of each file show, as training would read them."""
+    """Sampled rows of each file, and the problems in them, read as training would read them."""
 
     def __init__(self, catalog: Catalog, *, as_of: date | None) -> None:
         """Start with no rows.
@@ -47,7 +47,7 @@ class Sample:
 
         Args:
             selection: the rows to sample from.
-            rows: about how many to read in all.
+            rows: approximate number of rows to read in all.
         """
         most = max(rows // max(len(selection.groups), 1), 1)
         for file, group, count in selection.groups:
@@ -76,7 +76,7 @@ class Sample:
         self.classes.add(rows)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what the rows show, one finding for each kind and column."""
+        """Yield a finding for each kind of problem and column."""
         if self.broken:
             what, path, _ = self.broken[0]
             more = f" ({len(self.broken):,} row groups are like it)" if self.broken[1:] else ""
@@ -130,7 +130,7 @@ class Sample:
 
 
 class _Classes:
-    """How often each label value occurs in each domain."""
+    """Counts of each label value in each domain."""
 
     def __init__(self, catalog: Catalog) -> None:
         """Start with no rows."""

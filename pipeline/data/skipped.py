@@ -1,4 +1,4 @@
-"""Find what a job cannot read of its log: which files, days and rows, and what each split loses.
+"""Find the files, days and rows of its log that a job cannot read, and the loss of each split.
 
 The footer of a file counts its rows. Where the footer is damaged, the rows are estimated from the
 file's bytes and the bytes per row of the readable files. Messages then say "about".
@@ -39,7 +39,7 @@ class SkippedFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowLoss:
-    """What a window loses to skipped files, before its splits cut their slices."""
+    """Rows and days that a window loses to skipped files, before its splits cut their slices."""
 
     splits: tuple[str, ...]
     """The splits that share the window."""
@@ -59,7 +59,7 @@ class WindowLoss:
 
     @property
     def amount(self) -> str:
-        """Return what is lost, in one line."""
+        """Return the lost rows and days, in one line."""
         about = "about " if self.is_estimated else ""
         days = f", and all of {days_listed(self.whole_days)}" if self.whole_days else ""
         names = ", ".join(f"'{name}'" for name in self.splits)
@@ -68,18 +68,18 @@ class WindowLoss:
 
     @property
     def message(self) -> str:
-        """Return what is lost, and why, in one line."""
+        """Return the lost rows and days with the reasons, in one line."""
         return f"{self.amount}: {'; '.join(self.reasons)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """What a job cannot read of its log."""
+    """The part of a log that a job cannot read."""
 
     files: tuple[SkippedFiles, ...] = ()
     """One entry for each reason, most rows first."""
     windows: tuple[WindowLoss, ...] = ()
-    """The windows that lose something."""
+    """Windows that lose rows or days."""
     undated: int = 0
     """Rows of readable files that lie in no window, because they have no event time."""
     rows: int = 0
@@ -94,7 +94,7 @@ class Skipped:
 def find_skipped(
     snapshot: Snapshot, wanted: Iterable[Split], *, log: LogSpec, days_of: DaysOf
 ) -> Skipped:
-    """Find what is skipped, by reason and by split.
+    """Find the skipped files by reason, and the loss of each window.
 
     Args:
         snapshot: the files that a job would read, and those that it cannot.
@@ -177,7 +177,7 @@ def reason_of(file: Unreadable) -> str:
 def _loss(
     sharing: Sequence[Split], snapshot: Snapshot, log: LogSpec, rows_by_day: RowsByDay
 ) -> WindowLoss | None:
-    """Return what splits that share a window lose, None where they lose nothing."""
+    """Return the loss of splits that share a window; None where they lose nothing."""
     split = sharing[0]
     kept: Counter[date | None] = Counter()
     for file in snapshot.files:
@@ -232,7 +232,7 @@ def refuse_skipped(skipped: Skipped, *, max_share: float, where: str) -> None:
         where: folder of the log.
 
     Raises:
-        BadLog: naming splits, days, rows, reasons and the setting.
+        BadLog: the message names splits, days, rows, reasons and the setting.
     """
     grave = [loss for loss in skipped.windows if loss.whole_days or loss.share > max_share]
     lines = [loss.message for loss in grave]
@@ -250,7 +250,7 @@ def refuse_skipped(skipped: Skipped, *, max_share: float, where: str) -> None:
 
 
 def undated_message(skipped: Skipped) -> str:
-    """Return in one line how many rows have no event time."""
+    """Return a line with the number of rows without event time."""
     return (
         f"{skipped.undated:,} of {skipped.rows:,} rows ({skipped.undated_share:.1%}) have no event "
         "time; no window of days holds them"

@@ -34,7 +34,7 @@ Columns = tuple[tuple[str, pa.DataType], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
-    """How a data file of a table becomes rows of the table."""
+    """The mapping from a table's data file to rows of the table."""
 
     columns: lakehouse.Names | None
     """The table's columns that the file has, with their names in it; None where names agree."""
@@ -66,7 +66,7 @@ class LogFile:
     """Rows of each row group."""
     size_bytes: int
     listed: str
-    """SHA-256 of what a listing shows: size and footer; of a table also partition, projection."""
+    """SHA-256 of size and footer; of a table's file also of partition and projection."""
     footer: str = ""
     """XXH3 of its footer, in hexadecimal; it must be the same when the file is opened. Empty where
     it was not computed."""
@@ -76,7 +76,7 @@ class LogFile:
     inside: tuple[str, ...] = ()
     """Partition keys that are columns of the file as well. The file's values count, row by row."""
     projection: Projection | None = None
-    """How its rows become a table's; None in a plain folder."""
+    """Mapping of its rows to those of a table; None in a plain folder."""
     content: FileContent | None = None
     """Digests of the columns that a job reads; None where they were not computed."""
 
@@ -125,7 +125,7 @@ class LogFile:
         return {column: own[column] for column in wanted if column in own}
 
     def kept(self, group: int) -> npt.NDArray[np.bool_] | None:
-        """Return which rows of a row group are not deleted; None where none is."""
+        """Return a mask of a row group's rows that are not deleted; None where none is deleted."""
         if not self.projection or self.stored_rows[group] == self.group_rows[group]:
             return None
         first = sum(self.stored_rows[:group])
@@ -136,7 +136,7 @@ class LogFile:
         return mask
 
     def kept_rows(self) -> npt.NDArray[np.bool_]:
-        """Return which rows of the whole file are not deleted."""
+        """Return a mask of the whole file's rows that are not deleted."""
         mask = np.ones(sum(self.stored_rows), np.bool_)
         if self.projection:
             mask[unpacked(self.projection.deleted)] = False
@@ -163,7 +163,7 @@ def unpacked(deleted: bytes) -> lakehouse.Positions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A file that is no whole Parquet file, or whose schema breaks the contract."""
+    """A file that is not a whole Parquet file, or whose schema breaks the contract."""
 
     path: str
     reason: str
@@ -183,7 +183,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ignored:
-    """A file or folder below the log's folder that is no part of the log."""
+    """A file or folder below the log's folder that is not part of the log."""
 
     path: str
     reason: str
@@ -200,7 +200,7 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a run will read: fixed before it starts."""
+    """The exact files that a run reads, fixed before it starts."""
 
     uri: str
     """Folder of the log."""
@@ -272,7 +272,7 @@ class Snapshot:
         """Return the file system of one of its files, and the file's path there.
 
         Args:
-            path: as `LogFile.path` has it; a table may name a file elsewhere by its URI.
+            path: path of a `LogFile`; a table may name a file elsewhere by its URI.
         """
         filesystem, root = open_folder(self.uri)
         return lakehouse.locate(path) if "://" in path else (filesystem, f"{root}/{path}")

@@ -38,7 +38,7 @@ from iak.schemas.log import Catalog
 def select_splits(
     snapshot: Snapshot, catalog: Catalog, dates: LogDates, days_by_file: DaysByFile
 ) -> tuple[dict[str, Selection], list[Finding]]:
-    """Return the splits that have rows, and find what the others lack and what all of them lose.
+    """Return the splits that have rows, and findings on empty splits and lost rows.
 
     Args:
         snapshot: the whole log.
@@ -79,7 +79,7 @@ def select_splits(
 
 
 class SplitSample:
-    """What a sample of each split shows, compared with the split that a base would learn from."""
+    """A sample of each split, and the problems that it shows beside the pretrain split."""
 
     def __init__(
         self,
@@ -103,9 +103,9 @@ class SplitSample:
         self.counted_rows = 0
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what the splits show. A row group that cannot be read ends this in silence.
+        """Yield the findings. At a row group that cannot be read they end, without an error.
 
-        The finding of `Sample` names it.
+        The findings of `Sample` name that row group.
         """
         try:
             for name in ("pretrain", "tune"):

@@ -1,4 +1,4 @@
-"""Explain why splits select no row: their windows, conditions and files beside what the log has."""
+"""Explain why splits select no row: windows, conditions and files, compared with the log's."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -36,7 +36,7 @@ def windows_message(chosen: Sequence[Split], days: LogDates) -> str:
 
 
 def conditions_message(chosen: Sequence[Split], snapshot: Snapshot, catalog: Catalog) -> str:
-    """Return a message with what splits ask of columns, and the values that the log has there.
+    """Return a message with the splits' conditions on columns, and the values that the log has.
 
     Args:
         chosen: splits without a row.
@@ -60,7 +60,7 @@ def conditions_message(chosen: Sequence[Split], snapshot: Snapshot, catalog: Cat
 
 
 def _nearest_of(wanted: Collection[str], present: Collection[str]) -> str:
-    """Return a question for the value that may have been meant by the first unknown one."""
+    """Return a question with the present value that is most like the first unknown one."""
     unknown = next(word for word in wanted if word not in present)
     near = nearest(unknown, present).strip()
     return f" (d{near[1:]})" if near else ""  # `Did you mean` inside a sentence

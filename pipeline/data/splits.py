@@ -45,7 +45,7 @@ class Split:
 
     @property
     def is_sliced(self) -> bool:
-        """Return whether the hash of a row decides."""
+        """Return whether the split takes only a slice of the rows, by their hash."""
         return self.slice != (0.0, 1.0)
 
 
@@ -103,7 +103,7 @@ def resolve(name: str, spec: SplitSpec, *, dates: Sequence[date]) -> Split:
 
 
 def admits(split: Split, partition: Partition, *, date_key: str | None) -> bool:
-    """Tell whether a partition may hold rows of the split, as far as its known values say.
+    """Return whether a partition with these known values may hold rows of the split.
 
     Args:
         split: the split.
@@ -124,7 +124,7 @@ def parse_date(value: str | None) -> date | None:
     """Return the date of a partition value, None when it names none.
 
     Every ISO 8601 spelling of a date counts. So does a midnight (`2026-10-01 00:00:00`), which
-    writers produce for a date column with the type timestamp. Another time of day is no date.
+    writers produce for a date column with the type timestamp. Another time of day is not a date.
     """
     text = (value or "").strip()
     try:
@@ -163,12 +163,12 @@ def columns_read(
 def mask(
     split: Split, rows: pa.RecordBatch, slice_keys: hashing.Keys, catalog: Catalog
 ) -> Mask | None:
-    """Return which rows of an admitted partition belong to the split; None where all do.
+    """Return a mask of the rows of an admitted partition that belong to the split; None for all.
 
     Args:
         split: the split.
-        rows: with the columns of `columns_read` at least.
-        slice_keys: the key of each row by which slices are cut.
+        rows: rows with at least the columns of `columns_read`.
+        slice_keys: key of each row, by which slices are cut.
         catalog: the log's catalogue.
     """
     log = catalog.log
@@ -255,7 +255,7 @@ def refuse_other_unit(seconds: npt.NDArray[np.float64], log: LogSpec) -> None:
     small in every unit, and pass.
 
     Raises:
-        BadLog: naming the value, both units and the setting.
+        BadLog: the message names the value, both units and the setting.
     """
     low, high = _PLAUSIBLE_S
     if not len(seconds) or seconds.max() <= high:  # a NaN compares as False and goes on
@@ -269,8 +269,8 @@ def refuse_other_unit(seconds: npt.NDArray[np.float64], log: LogSpec) -> None:
             raise BadLog(
                 f"{log.event_time} holds values about {raw:,.0f}. In {_UNIT_NAMES[unit]} that is "
                 f"{day}; in {_UNIT_NAMES[log.event_time_unit]}, the unit that the catalogue "
-                f'declares, it is no date of our time. Set event_time_unit = "{unit}" under [log]; '
-                "where some files only are so, write all in one unit"
+                f"declares, it is not between 1990 and 2100. Set event_time_unit = "
+                f'"{unit}" under [log]; where only some files are so, write all in one unit'
             )
 
 
@@ -284,7 +284,7 @@ def refuse_coarser_unit(lowest: float, highest: float, log: LogSpec) -> None:
         log: the catalogue's log.
 
     Raises:
-        BadLog: naming the values, both units and the setting.
+        BadLog: the message names the values, both units and the setting.
     """
     low, high = _PLAUSIBLE_S
     declared = PER_SECOND[log.event_time_unit]
@@ -331,7 +331,7 @@ def date_of_seconds(seconds: float, time_zone: str) -> date:
 
 
 def days_of(seconds: npt.NDArray[np.float64], time_zone: str) -> dict[date, int]:
-    """Return how many moments lie on each calendar date, in that zone.
+    """Return the number of moments on each calendar date, in that zone.
 
     Args:
         seconds: Unix seconds; those that are not finite, or not positive, are left out.

@@ -26,7 +26,7 @@ def open_uri(uri: str) -> tuple[pa.fs.FileSystem, str]:
         filesystem, path = pa.fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadRequest(
-            f"data_root '{uri}' is no folder pyarrow.fs understands: {error}. "
+            f"data_root '{uri}' is not a folder pyarrow.fs understands: {error}. "
             "Give a path, or a URI such as s3://bucket/folder"
         ) from error
     return _impatient(filesystem), path.rstrip("/")

@@ -25,12 +25,12 @@ UNSEEN_ROWS = 100_000
 
 @dataclass(slots=True)
 class UnseenIds:
-    """Ids that occur in some rows, and how many of them have no row of their own."""
+    """Counts of ids in some rows, and of those that have no row of their own."""
 
     ids: dict[str, int] = field(default_factory=dict)
     """Table -> ids that are not null."""
     unseen: dict[str, int] = field(default_factory=dict)
-    """Table -> those that read the row of unseen ids."""
+    """Table -> ids that read the row of unseen ids."""
 
     def add(self, rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> None:
         """Count encoded rows. Hashed tables and buckets have no unseen ids and are left out."""
@@ -49,7 +49,7 @@ class UnseenIds:
 
     @classmethod
     def of_counts(cls, counts: Mapping[str, int]) -> "UnseenIds":
-        """Return what `counts` wrote, summed over workers."""
+        """Return the counts that `counts` wrote, summed over workers."""
         whole = cls()
         for name, count in counts.items():
             what, _, table = name.partition(" ")
@@ -92,7 +92,7 @@ def count_unseen(
         selection: the rows to sample from, spread over its row groups.
         catalog: the log's catalogue.
         encoding: encoding of a base. An id that is not in its vocabularies is unseen.
-        rows: about how many rows to read.
+        rows: approximate number of rows to read.
 
     Raises:
         BadLog: a row group cannot be read.
@@ -119,7 +119,7 @@ def jumps(
 
 
 def describe(shares: Mapping[str, float], usual: Mapping[str, float] | None = None) -> str:
-    """Return the shares as a job prints them, those that jumped first.
+    """Return the shares as text for the console, those that jumped first.
 
     Args:
         shares: table -> share of its ids that are unseen.

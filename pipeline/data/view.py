@@ -39,7 +39,7 @@ from iak.schemas.log import Catalog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogView:
-    """What a job reads of a log."""
+    """A job's view of a log: its files, the rows of each split, and its dates."""
 
     catalog: Catalog
     snapshot: Snapshot
@@ -48,9 +48,9 @@ class LogView:
     as_of: date | None
     """Last date whose labels were collected; None for a log without dates."""
     skipped: Skipped
-    """What of the log cannot be read."""
+    """The part of the log that cannot be read."""
     findings: tuple[Finding, ...] = ()
-    """What to warn of: dates and row ids."""
+    """Warnings about dates and row ids."""
 
     def raw_rows(self, split: str) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
         """Yield all raw rows of a split with their keys, one piece at a time."""
@@ -69,7 +69,7 @@ def open_log(
     today: date | None = None,
     kept: KeptContents | None = None,
 ) -> LogView:
-    """Fix what a job will read.
+    """Open a log and fix the rows that a job will read.
 
     Args:
         catalog: the log's catalogue.
@@ -122,7 +122,7 @@ def open_log(
 def _listed(
     uri: str, catalog: Catalog, chosen: Sequence[Split], days: LogDates, version: int | None
 ) -> Snapshot:
-    """List the files of some splits, and refuse what their footers show to be wrong."""
+    """List the files of some splits, and refuse problems that their footers show."""
     snapshot = _snapshot(uri, catalog, chosen, version)
     _refuse_unknown_columns(snapshot, catalog, version)
     if not snapshot.files:
@@ -195,7 +195,7 @@ def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
     """Refuse folder names that features read as numbers and that are none.
 
     Raises:
-        BadLog: naming the key and a value.
+        BadLog: the message names the key and a value.
     """
     partitions = (dict(file.partition) for file in snapshot.files)
     if problems := contract.partition_problems(partitions, catalog):
@@ -209,7 +209,7 @@ def refuse_odd_partitions(snapshot: Snapshot, catalog: Catalog) -> None:
 def _refuse_undated_rows(
     uri: str, catalog: Catalog, version: int | None, counting: Sequence[str]
 ) -> None:
-    """Refuse a log without a date, and say what keeps its files or event times from being read."""
+    """Refuse a log without a date, with the reason why its files or times cannot be read."""
     snapshot = logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
@@ -229,7 +229,7 @@ def _refuse_undated_rows(
 def _refuse_undated(
     uri: str, catalog: Catalog, days: LogDates, wanted: Sequence[str], version: int | None
 ) -> None:
-    """Refuse to count days of a log whose folders name no date, and say what they name."""
+    """Refuse to count days of a log whose folders name no date, with the names they have."""
     counting = [name for name, spec in catalog.splits.items() if name in wanted and spec.days]
     if not counting or days.counted:
         return
@@ -268,7 +268,7 @@ def refuse_unreadable(snapshot: Snapshot, windows: str) -> None:
 def _refuse_empty(
     selections: Mapping[str, Selection], days: LogDates, lost: Skipped, catalog: Catalog
 ) -> None:
-    """Refuse splits without a row, and say for each its window and what the log has instead."""
+    """Refuse splits without a row, with each one's window and the days of the log."""
     empty = [selection for selection in selections.values() if not selection.rows]
     if not empty:
         return

@@ -50,7 +50,7 @@ class _Counts:
     tail_length: int = 0
 
     def add(self, keys: hashing.Keys, counts: Ids) -> None:
-        """Add keys and how often each occurs."""
+        """Add keys, each with its number of occurrences."""
         self.tail.append((keys, counts))
         self.tail_length += len(keys)
         if self.tail_length > _MERGE_AT:
@@ -134,7 +134,7 @@ class Moments:
         return mean, deviation if deviation > max(1e-12, 1e-14 * abs(mean)) else 1.0
 
     def wild(self) -> int:
-        """Return how many values of the sample `statistics` leaves out."""
+        """Return the number of sampled values that `statistics` leaves out."""
         tame = self._tame()
         if not len(tame) or self.statistics()[1] == float(np.sqrt(self.squares / self.count)):
             return 0
@@ -174,8 +174,7 @@ def fit(
     Args:
         batches: raw rows with their identities.
         catalog: the log's catalogue.
-        kept: what an earlier window taught. It stays as it is, and only what is not in it is
-            learned.
+        kept: encoding of an earlier window. It stays as it is, and only what it lacks is learned.
         grown: tables whose vocabulary in `kept` takes in the new ids of this window.
 
     Raises:
@@ -240,7 +239,7 @@ def save(encoding: Encoding, folder: Path) -> None:
 
     Args:
         encoding: encoding that was learned.
-        folder: made where it is missing.
+        folder: folder to write to; made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -258,7 +257,7 @@ def save(encoding: Encoding, folder: Path) -> None:
 
 
 def load(folder: Path) -> Encoding:
-    """Read what `save` wrote.
+    """Read an encoding that `save` wrote.
 
     Raises:
         BadRequest: the folder holds no encoding.

@@ -19,7 +19,7 @@ def find_in_windows(
     catalog: Catalog,
     days_by_file: DaysByFile,
 ) -> Iterator[Finding]:
-    """Yield what splits lose to files that cannot be read, and domains that nothing tunes.
+    """Yield the rows that splits lose to unreadable files, and domains without tuning rows.
 
     Args:
         snapshot: the whole log.

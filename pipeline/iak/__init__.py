@@ -1,1 +1,1 @@
-"""Information-aware adaptive kernels: code, bank, adapters, loss."""
+"""Information-aware adaptive kernels: one kernel, a bank of them, their noise and their loss."""

@@ -1,4 +1,4 @@
-"""A bank: K kernels in one matrix, which run together over rows that are sorted by domain.
+"""Store K kernels in one matrix, a bank, and run them together over rows sorted by domain.
 
 Each row of the matrix contains the weights of one kernel, one weight after the other at fixed
 offsets. A kernel's weights, gradients and moments are therefore contiguous, and one call can send
@@ -42,7 +42,7 @@ class Span:
 
     @property
     def stop(self) -> int:
-        """The unit after its last."""
+        """Return the unit after its last."""
         return self.start + math.prod(self.size)
 
 
@@ -58,7 +58,7 @@ class Bank:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights by name, live, with a first dimension of K."""
+        """Return the weights by name as views, with a first dimension of K."""
         return views(self.flat_KN, self.shape)
 
     def slot(self, index: int) -> dict[str, Tensor]:
@@ -151,7 +151,7 @@ def repeated(shape: KernelShape, kernel: Weights, names: Sequence[str]) -> Bank:
 
 
 class Code(NamedTuple):
-    """What the encoder makes of a row."""
+    """Output of the encoder for B rows."""
 
     z_BC: Tensor
     """The code."""
@@ -182,7 +182,7 @@ def encode(weights: Weights, a_BA: Tensor, noise_BC: Tensor | None, rows: Segmen
 
 
 def probe(weights: Weights, z_BC: Tensor, rows: Segments) -> Tensor:
-    """Return what the code alone adds to the frozen logits in compression, `probe_BT`."""
+    """Return the code's additions to the frozen logits in compression, `probe_BT`."""
     return grouped_linear(z_BC, weights["probe_w"], weights["probe_b"], rows)
 
 
@@ -208,7 +208,7 @@ def decode(weights: Weights, heads: Heads, h_BH: Tensor, z_BC: Tensor, rows: Seg
     if rank:
         narrow_PTRC = weights["lora_in"] @ moved_PTWC
         from_code.append(narrow_PTRC.flatten(1, 2))
-    # All that reads the code is one product; its columns are split again afterwards.
+    # One product for everything that reads the code; its columns are split again afterwards.
     sizes = [part.shape[1] for part in from_code]
     shift_BX, skip_BT, *narrow = grouped_linear(
         z_BC, torch.cat(from_code, dim=1), None, rows

@@ -1,4 +1,4 @@
-"""Matrix products in which each slot's rows have their own matrix.
+"""Compute matrix products in which each slot's rows have their own matrix.
 
 Rows are sorted by slot, and `Segments` says where each slot's rows end. No row is padded, Python
 loops over no slots, and a slot without rows costs an empty product.
@@ -25,7 +25,7 @@ _GROUPED = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Segments:
-    """Where each slot's rows end, in rows that are sorted by slot."""
+    """The end of each slot's rows, in rows that are sorted by slot."""
 
     ends_P: Tensor
     """Index after each slot's last row: int32, on the rows' device; the last one is B."""
@@ -46,23 +46,23 @@ class Segments:
 
     @property
     def slots(self) -> int:
-        """P."""
+        """Return P, the number of slots."""
         return len(self.ends_P)
 
     @cached_property
     def lengths(self) -> Tensor:
-        """Rows of each slot, P of them."""
+        """Return the rows of each slot, (P,)."""
         return self.ends_P.diff(prepend=self.ends_P.new_zeros(1))
 
     @cached_property
     def owners(self) -> Tensor:
-        """The slot of each row, B of them."""
+        """Return the slot of each row, (B,)."""
         slots_P = torch.arange(self.slots, device=self.ends_P.device)
         return slots_P.repeat_interleave(self.lengths, output_size=self.rows)
 
     @cached_property
     def cut(self) -> "Segments":
-        """The rows of one slot, cut into segments of `_LONG_ROWS`."""
+        """Return the rows of a single slot, cut into segments of `_LONG_ROWS`."""
         runs = -(-self.rows // _LONG_ROWS)
         ends = torch.arange(1, runs + 1, dtype=torch.int32, device=self.ends_P.device)
         return Segments(ends_P=(ends * _LONG_ROWS).clamp(max=self.rows), rows=self.rows)

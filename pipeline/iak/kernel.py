@@ -1,4 +1,4 @@
-"""One domain's kernel: a stochastic encoder and decoder that correct a frozen representation.
+"""Define one domain's kernel: a stochastic encoder and decoder that correct frozen logits.
 
     a    = standardise([h ; x])                         what the encoder reads
     e    = ReLU(W1 a + b1)
@@ -109,12 +109,12 @@ class KernelShape:
 
 
 class KernelOutput(NamedTuple):
-    """What a kernel makes of rows."""
+    """Output of a kernel for B rows."""
 
     logits_BT: Tensor
     """Adapted logits."""
     probe_BT: Tensor
-    """What the code alone adds to the frozen logits; the compression phase alone reads it."""
+    """The code's additions to the frozen logits; only the compression phase reads them."""
     rate_B: Tensor
     """Nats per row."""
 
@@ -142,7 +142,7 @@ def fresh(shape: KernelShape, *, seed: int) -> dict[str, Tensor]:
 def run(
     weights: Weights, heads: Heads, h_BH: Tensor, a_BA: Tensor, noise_BC: Tensor | None
 ) -> KernelOutput:
-    """Run one kernel over rows of its domain: the reference for the bank, and how to serve one.
+    """Run one kernel over rows of its domain. Serving uses it, and tests compare the bank with it.
 
     Args:
         weights: weights from `fresh`, on the device of the other arguments.

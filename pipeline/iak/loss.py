@@ -1,4 +1,4 @@
-"""The information-bottleneck loss of both phases, per domain and summed over domains.
+"""Compute the information-bottleneck loss of both phases, per domain and summed over domains.
 
     compression: task loss of (frozen logits + probe of the code) + beta * rate
     matching:    task loss of the adapted logits                  + beta * rate

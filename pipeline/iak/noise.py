@@ -1,4 +1,4 @@
-"""The noise of the code, as a pure function of (seed, domain, epoch, row, phase).
+"""Draw the noise of the code as a pure function of (seed, domain, epoch, row, phase).
 
 A row gets the same noise however rows are spread over workers, steps or restarts. Two workers with
 half a batch each therefore compute what one worker computes with the whole batch.
@@ -55,9 +55,9 @@ def gaussian(rows_B: Tensor, streams_B: Tensor, code: int) -> Tensor:
 def steps_of(rows_B: Tensor, streams_B: Tensor, steps_B: Tensor) -> Tensor:
     """Draw the step at which each row is used, uniform on 0 .. steps - 1.
 
-    A row's step depends on nothing but its identity and its stream. Every worker therefore knows
-    without asking which of its rows a step uses. Each row is used once per epoch. A step's batch is
-    the same set of rows for any number of workers. Batch sizes vary like a Poisson number.
+    A row's step depends only on its identity and its stream. So every worker knows the rows of a
+    step without communication. Each row is used once per epoch. A step's batch is the same set of
+    rows for any number of workers. Batch sizes vary like a Poisson number.
 
     Args:
         rows_B: identity of each row in the log, int64.

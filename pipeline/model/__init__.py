@@ -1,1 +1,1 @@
-"""The base: tables, trunk, heads, and the proof that it is frozen."""
+"""The base as a model: tables, trunk, heads, loss, and the proof that it is frozen."""

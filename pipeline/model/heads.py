@@ -1,4 +1,4 @@
-"""Heads: one tower per task. They are stacked tensors, so that adapters can be added to them.
+"""Define the heads: one tower per task, as stacked tensors, so that adapters can be added.
 
 Shapes: B rows, T tasks, W units a task reads, D hidden units of a tower, H = T * W.
 """
@@ -41,7 +41,7 @@ class Heads(nn.Module):
     def start_at(self, rates: Sequence[float]) -> None:
         """Set each task's bias so that it starts near its rate.
 
-        How rare a label is then needs no learning.
+        The model then need not learn how rare a label is.
 
         Args:
             rates: share of positive labels of each task, 0 < rate < 1.

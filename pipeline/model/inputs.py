@@ -1,4 +1,4 @@
-"""The layout of x, and how dense tensors that run along x move to another layout.
+"""Describe the layout of x, and move dense tensors that run along x to another layout.
 
 x lists its inputs one after the other, each with its own number of units. Where a layout gains
 inputs, the weights that read them start at zero. The model then answers as it did before, until it
@@ -33,7 +33,7 @@ class AlongX(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOrigin:
-    """Where each unit of x comes from in an earlier layout."""
+    """The origin of each unit of x in an earlier layout."""
 
     units_before: int
     """Units of x in the earlier layout."""
@@ -42,12 +42,12 @@ class InputOrigin:
 
     @property
     def is_same(self) -> bool:
-        """Whether both layouts are equal."""
+        """Return whether both layouts are equal."""
         return self.unit_before == tuple(range(self.units_before))
 
     @property
     def keeps_all(self) -> bool:
-        """Whether every unit of the earlier layout is still part of x."""
+        """Return whether every unit of the earlier layout is still part of x."""
         return set(range(self.units_before)) <= set(self.unit_before)
 
     def indices(self, length: int) -> tuple[Tensor, Tensor]:

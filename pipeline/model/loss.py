@@ -1,4 +1,4 @@
-"""Multi-task loss with label masks. A conversion is learned over all rows, not over clicked ones.
+"""Compute the multi-task loss with label masks. A conversion is learned over all rows.
 
 Shapes: B rows, T tasks.
 Source: Ma et al. 2018, "Entire space multi-task model" (ESMM), eq. 2-4: a conversion tower gives
@@ -20,7 +20,7 @@ LN_2 = math.log(2.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskShape:
-    """One task: what its logit means, and the weight of its loss."""
+    """One task: the meaning of its logit, and the weight of its loss."""
 
     name: str
     kind: Literal["binary", "click", "conversion"]
@@ -43,13 +43,13 @@ class Probabilities(NamedTuple):
     """Each task's probabilities."""
 
     own_BT: Tensor
-    """Of the task's own event: for a conversion, given its click."""
+    """Probability of the task's own event; of a conversion, given its click."""
     entire_BT: Tensor
-    """Of the event over all rows: for a conversion, times its click's probability."""
+    """Probability over all rows; of a conversion, times its click's probability."""
 
 
 def check_tasks(tasks: Sequence[TaskShape]) -> None:
-    """Refuse tasks for which there is no loss.
+    """Refuse tasks whose loss is not defined.
 
     Raises:
         ValueError: a conversion names no earlier task, or another kind names one.

@@ -1,4 +1,4 @@
-"""The base: tables, trunk, heads.
+"""Define the base as a module: tables, trunk, heads.
 
 Shapes: B rows, N numeric features, X units the trunk reads, H units of the representation,
 T tasks.
@@ -18,7 +18,7 @@ from iak.pipeline.model.tables import TWIN
 
 
 class Representation(NamedTuple):
-    """What kernels read of a row: the trunk's output `h_BH` and its input `x_BX`."""
+    """The base's inputs to a kernel: the trunk's output `h_BH` and its input `x_BX`."""
 
     h_BH: Tensor
     x_BX: Tensor
@@ -55,7 +55,7 @@ class Recommender(nn.Module):
             embedding_dropout: probability that a unit of x is dropped while training.
 
         Raises:
-            ValueError: `features` is not what the tables embed.
+            ValueError: `features` and the features that the tables embed are different sets.
         """
         super().__init__()
         self.tables, self.trunk, self.heads = tables, trunk, heads
@@ -151,7 +151,7 @@ def embedded_width(tables: EmbeddingBagCollection, features: Sequence[str]) -> i
     """Return the units that the embeddings of `features` take in x.
 
     Raises:
-        ValueError: `features` and what the tables embed are different sets.
+        ValueError: `features` and the features that the tables embed are different sets.
     """
     widths = {
         feature: config.embedding_dim

@@ -1,4 +1,4 @@
-"""Embedding tables: their shapes, their first values, and the parts of them that a process owns.
+"""Define embedding tables: their shapes, first values, and the parts that a process owns.
 
 Every first value is a function of (seed, table, row, column) alone. A table therefore starts with
 the same values however it is cut over workers.
@@ -38,7 +38,7 @@ class TableShape:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the weights in fp32."""
+        """Return the bytes of the weights in fp32."""
         return self.rows * self.width * 4
 
 

@@ -28,7 +28,7 @@ def night_id(
 ) -> str:
     """Return a night's id.
 
-    What earlier nights decided is no part of it: a finished night has the same id when it is run
+    What earlier nights decided is not part of it: a finished night has the same id when it is run
     again.
 
     Args:

@@ -32,7 +32,7 @@ class Clock:
 
 
 def is_complete(files: PartitionFiles, clock: Clock) -> bool:
-    """Tell whether a partition's day is written to its end."""
+    """Return whether a partition's day is written to its end."""
     if files.has_marker:
         return True
     return not clock.ready.needs_marker and clock.now - files.newest >= clock.ready.quiet_for

@@ -1,1 +1,1 @@
-"""`iak plan`: what a job needs of a cluster, before anything is rented."""
+"""`iak plan`: estimate what a job needs of a cluster before it is rented."""

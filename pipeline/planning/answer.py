@@ -1,4 +1,4 @@
-"""Tell whether a job fits on a cluster, and else the smallest change with which it would."""
+"""Decide whether a job fits on a cluster, and find the smallest change with which it fits."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ class Frozen:
     """Precisions of a frozen base's tables."""
 
     precision: Precision
-    """Of every table that `precisions` does not name."""
+    """Precision of every table that `precisions` does not name."""
     precisions: Mapping[str, Precision]
     """Table -> precision."""
 
@@ -41,11 +41,11 @@ class Question:
     asked: Asked
     wanted: Wanted
     frozen: Frozen | None
-    """None where tables are trained."""
+    """Precisions of frozen tables; None where tables are trained."""
     max_hours: float | None = None
-    """None for any."""
+    """Hours that the job may take; None for any."""
     max_cost: float | None = None
-    """In the cluster's currency; None for any."""
+    """Price that the job may have, in the cluster's currency; None for any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def fits(self) -> bool:
-        """Whether the job fits in memory, time and money."""
+        """Return whether the job fits in memory, time and money."""
         return not self.problems
 
 
@@ -89,7 +89,7 @@ def answer(question: Question, cluster: ClusterSpec) -> Answer:
 
 
 def _wanted(question: Question, cluster: ClusterSpec) -> Wanted:
-    """Return what the planner shall place.
+    """Return the tables that the planner places.
 
     Frozen tables are read while rows pass through the base, in steps of that many rows.
     """
@@ -153,7 +153,7 @@ def smallest_change(
                 f"{other.estimate.money:,.2f} {kind.currency}"
             )
     return (
-        f"no shipped cluster of up to {_MOST_MACHINES} machines would do; "
+        f"no shipped cluster of up to {_MOST_MACHINES} machines is enough; "
         "make tables smaller, or rows fewer"
     )
 
@@ -167,7 +167,7 @@ def _powers() -> Iterator[int]:
 
 
 def _price(question: Question, cluster: ClusterSpec) -> tuple[float, int]:
-    """Return the job's price by the rule's plan, and the workers, which decide between equals.
+    """Return the job's price by the rule's plan, and its workers, which decide between ties.
 
     The price is infinite where the job does not fit, or the rule has no plan.
     """

@@ -78,13 +78,13 @@ class Step:
 
     @property
     def total_s(self) -> float:
-        """Seconds of all work but input, or of input where that takes longer."""
+        """Return the seconds of all work except input, or of input where that takes longer."""
         rest = sum(s for name, s in self.seconds.items() if name != "input")
         return max(rest, self.seconds.get("input", 0.0))
 
     @property
     def binds(self) -> str:
-        """The kind of work that takes longest."""
+        """Return the kind of work that takes longest."""
         return max(self.seconds, key=lambda name: self.seconds[name])
 
 
@@ -99,41 +99,41 @@ class Estimate:
     memory: tuple[Mapping[str, int], ...]
     """By rank: kind of memory -> bytes."""
     host_bytes: int
-    """Of each machine: rows of tuning, and batches in flight."""
+    """Host memory of each machine: rows of tuning, and batches in flight."""
     phases: Mapping[str, tuple[Step, int, float]]
     """Name -> its step, the rows of one step, and the rows of all steps."""
 
     @property
     def usable_bytes(self) -> int:
-        """Bytes of a device that may be planned: all but the reserve."""
+        """Return the bytes of a device that a plan may use: all but the reserve."""
         cluster = self.cluster
         return int(cluster.device_memory_gib * GIB * (1 - cluster.constants.reserve_share))
 
     @property
     def most_bytes(self) -> int:
-        """Bytes of the fullest rank."""
+        """Return the bytes of the fullest rank."""
         return max(sum(by_kind.values()) for by_kind in self.memory)
 
     @property
     def hours(self) -> float:
-        """Hours of all phases, one after the other."""
+        """Return the hours of all phases, one after the other."""
         return sum(s.total_s * rows / per for s, per, rows in self.phases.values()) / 3600
 
     @property
     def money(self) -> float:
-        """Price of all machines for these hours, in the cluster's currency."""
+        """Return the price of all machines for these hours, in the cluster's currency."""
         return self.hours * self.cluster.nodes * self.cluster.price_per_hour
 
     @property
     def rows_per_s(self) -> float:
-        """Rows per second, over all phases."""
+        """Return the rows per second, over all phases."""
         rows = sum(rows for _, _, rows in self.phases.values())
         return rows / max(self.hours * 3600, 1e-12)
 
     def problems(
         self, *, max_hours: float | None = None, max_cost: float | None = None
     ) -> list[str]:
-        """Return why the job does not fit, each reason with its numbers; none where it fits.
+        """Return the reasons why the job does not fit, with numbers; none where it fits.
 
         Args:
             max_hours: hours that it may take; None for any.
@@ -190,7 +190,7 @@ def estimate(
 
     Args:
         work: sizes of the job's tables, trunk and kernels.
-        asked: the settings with which it runs.
+        asked: settings of the job.
         cluster: the machines.
         document: the plan.
         planner_ms: estimate of TorchRec's planner, which is passed on; 0 without one.
@@ -445,7 +445,7 @@ def _read_bytes(
 
 
 def _memory_s(num_bytes: float, cluster: ClusterSpec) -> float:
-    """Return the seconds in which a device reads or writes so many bytes."""
+    """Return the seconds in which a device reads or writes these bytes."""
     return num_bytes / (cluster.device_gb_per_s * 1e9 * cluster.constants.lookup_efficiency)
 
 

@@ -1,4 +1,4 @@
-"""Count what a job needs of a machine, from its catalogue and settings: no log, GPU or weights.
+"""Count the sizes and FLOPs of a job from its catalogue and settings, without log or GPU.
 
 The dense part runs on the meta device, where nothing is computed. Torch counts its FLOPs, and
 autograd shows what it keeps for the backward pass.
@@ -33,7 +33,7 @@ class Dense:
 
     parameters: int
     flops: float
-    """Of a row's forward pass; a multiply and an add count as two."""
+    """FLOPs of a row's forward pass; a multiply and an add count as two."""
     kept_bytes: float
     """Bytes that autograd keeps of a row for the backward pass, in fp32."""
 
@@ -47,9 +47,9 @@ class Kernels:
     units: int
     """Weights of one kernel, with the bank's gaps between them."""
     flops: float
-    """Of a row's forward pass through its kernel."""
+    """FLOPs of a row's forward pass through its kernel."""
     kept_units: int
-    """Activations of a row in the cache: h, and x or what `narrow` leaves of it."""
+    """Activations of a row in the cache: h, and x or its principal components."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Workload:
 
     @property
     def ids_a_row(self) -> float:
-        """Mean ids per row of all features together."""
+        """Return the mean ids per row of all features together."""
         return sum(self.ids.values())
 
 
@@ -82,7 +82,7 @@ def workload(
     ids: Mapping[str, float],
     domains: int,
 ) -> Workload:
-    """Count what the catalogue and the settings need.
+    """Count the workload that catalogue and settings define.
 
     Args:
         catalog: catalogue of the log.
@@ -129,9 +129,8 @@ def _shapes(catalog: Catalog, rows: Mapping[str, int], *, width: int) -> tuple[T
     if open_:
         settings = " ".join(f"table_rows.{name}=N" for name in open_)
         raise BadRequest(
-            f"the rows of tables {open_} follow from a log that nobody has read: a vocabulary "
-            f"without a bound. Say how many to plan for ({settings}), or name a published base "
-            "(base=)"
+            f"the rows of tables {open_} are not known before a log is read: their vocabularies "
+            f"have no bound. Give the rows to plan for ({settings}), or a published base (base=)"
         )
     small = sorted(name for name, count in counted.items() if (count or 0) <= FIRST_ROW)
     if small:

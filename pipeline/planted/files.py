@@ -64,7 +64,7 @@ TRUTH_SCHEMA = pa.schema([(name, pa.float64()) for name in TRUTH_COLUMNS])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynthResult:
-    """What was written, or was there already."""
+    """A planted log, written now or before."""
 
     out: Path
     rows: int
@@ -133,7 +133,7 @@ def _manifest_of(path: Path) -> SynthManifest:
 
 
 def _is_whole(part: SynthPart, out: Path) -> bool:
-    """Tell whether both files of a region's day exist with their sizes."""
+    """Return whether both files of a region's day exist with their sizes."""
     sizes = {"events": part.events_bytes, "truth": part.truth_bytes}
     paths = {kind: _part_path(out, kind, part.region, part.dt) for kind in sizes}
     return all(

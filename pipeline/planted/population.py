@@ -1,4 +1,4 @@
-"""Who lives in the planted world and what it sells: users, shops and items, drawn from a seed.
+"""Draw the users, shops and items of the planted world from a seed.
 
 Letters: C categories, S segments, R regions.
 """
@@ -162,9 +162,9 @@ def draw_population(knobs: Knobs, sizes: F64) -> Population:
 
 
 def _spread(count: int, weights: F64, rng: Generator) -> I64:
-    """Give each of `count` things a region in proportion to weights, (R,).
+    """Return a region for each of `count` things, in proportion to weights, (R,).
 
-    The first two rounds are dealt out evenly, so that no region is without.
+    The first two rounds are dealt out evenly, so that every region has some.
     """
     regions = len(weights)
     drawn = rng.choice(regions, count, p=weights / weights.sum())

@@ -1,4 +1,4 @@
-"""Draw the rows of one region's day in blocks: who sees what and when, the truth, the labels.
+"""Draw the rows of one region's day in blocks: users, items, times, true probabilities, labels.
 
 A block lies inside one daypart and shares no second with the next. Histories are read before a
 block and updated after it. So a row sees the user's clicks up to the last block, as in a platform
@@ -75,7 +75,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What a block's truth depends on besides ids, (B,)."""
+    """Values on which a block's truth depends, besides ids, (B,)."""
 
     segment: I8
     category: I8
@@ -95,7 +95,7 @@ class Truth:
 
     p_click: F64
     p_order: F64
-    """Of an order, given the click."""
+    """Probability of an order, given the click."""
     p_click_global: F64
     p_order_global: F64
 
@@ -159,7 +159,7 @@ def windows(start_s: int, rows: int, rng: Generator) -> Iterator[Window]:
     Args:
         start_s: Unix seconds at which the day starts.
         rows: rows of the region on that day.
-        rng: draws how many of them fall into each part of the day.
+        rng: draws the number of rows in each part of the day.
 
     Raises:
         BadRequest: there are more blocks than seconds.
@@ -187,7 +187,7 @@ def draw_block(
     day: int,
     window: Window,
 ) -> Block:
-    """Draw who sees what, when and where. Histories are read, not changed.
+    """Draw the users, items, times and scenes of a block. Histories are read, not changed.
 
     Args:
         world: world in which the day happens.
@@ -236,7 +236,7 @@ def _favouring(world: World, edges: F64, user: I64, rng: Generator) -> F64:
 
 
 def _facts(world: World, block: Block) -> Facts:
-    """Return what the truth depends on, from the values as the log shows them."""
+    """Return the values on which the truth depends, computed from the log's own values."""
     population = world.population
     segment = population.user_segment[block.user]
     category = population.item_category[block.item]
@@ -253,7 +253,7 @@ def _facts(world: World, block: Block) -> Facts:
 def _history_match(population: Population, block: Block, category: I8) -> F64:
     """Return the share of the history in the item's category, (B,).
 
-    Two further clicks that do not match are counted, so that short histories say little.
+    Two further clicks that do not match are counted, so that short histories count little.
     """
     # Index -1, which stands for no click, reads the last entry: a category that matches none.
     category_of = np.r_[population.item_category, np.int8(-1)]
@@ -263,7 +263,7 @@ def _history_match(population: Population, block: Block, category: I8) -> F64:
 
 
 def _logits(block: Block, facts: Facts, taste: Taste, domain: DomainTaste) -> tuple[F64, F64]:
-    """Return one task's logit with the domain's part and without it, both without level, (B,)."""
+    """Return one task's logits with and without the domain's part, both without level, (B,)."""
     common = (
         taste.item[block.item]
         + taste.user[block.user]

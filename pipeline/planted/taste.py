@@ -1,4 +1,4 @@
-"""What users like: the logit of a row, its global part and the part of its region.
+"""Draw the tastes of users: the logit of a row, its global part and the part of its region.
 
     logit p(row) = level + taste(row) + standing(region, row) + drift(region, day, row)
 
@@ -139,12 +139,12 @@ DOMAIN_ORDER = DomainSizes(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taste:
-    """The global part of one task's logit: what holds in every region on every day."""
+    """The global part of one task's logit, the same in every region on every day."""
 
     item: F64
-    """Of each item, its category and shop included."""
+    """Coefficient of each item, its category and shop included."""
     user: F64
-    """Of each user, segment and age included."""
+    """Coefficient of each user, segment and age included."""
     segment_category: F64
     """Flat, (S * C,): segment s and category c at s * C + c."""
     daypart_category: F64
@@ -168,7 +168,7 @@ def draw_tastes(population: Population, *, seed: int) -> tuple[Taste, Taste]:
 def _taste(population: Population, sizes: Sizes, rng: Generator) -> Taste:
     """Draw one task's global coefficients.
 
-    What category, shop, segment and age explain is added to items and users.
+    Effects of category, shop, segment and age are added to items and users.
     """
     users, items = len(population.user_region), len(population.item_shop)
     shops = len(population.shop_region)

@@ -1,4 +1,4 @@
-"""Build the planted world: all that is fixed before the first row is drawn.
+"""Build the planted world: everything that is drawn once, before the first row.
 
 Letters: C categories, D days of the log, R regions, X coefficients of a domain's part.
 """
@@ -58,7 +58,7 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
-    """Everything that is fixed before the first row is drawn."""
+    """Everything that is drawn once, before the first row."""
 
     knobs: Knobs
     population: Population

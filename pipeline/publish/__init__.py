@@ -1,1 +1,1 @@
-"""Bundles and the gate that lets them out."""
+"""The gate, bundles, and the predictions of an evaluation."""

@@ -116,7 +116,7 @@ def write_bundle(
         spec: settings of the kernel and its tuning.
         verdict: verdict of the gate.
         versions: versions of the libraries, by name.
-        created_at: when, with its time zone.
+        created_at: time of writing, with its time zone.
 
     Returns:
         The bundle's folder. It has the old bundle until the new one is whole.
@@ -184,7 +184,7 @@ def read_bundle(folder: Path, *, base_fingerprint: str, schema_hash: str) -> Bun
 
 
 def read_manifest(folder: Path) -> BundleManifest:
-    """Return a bundle's manifest, if its bytes are the ones that were written.
+    """Return a bundle's manifest, after a check that its bytes were not changed.
 
     Raises:
         BadRequest: there is none, or it is of a kind or format this code does not read.
@@ -249,7 +249,7 @@ def check_base(
     """Refuse a bundle, or a night's bundles, of another base or of other inputs.
 
     Raises:
-        WrongBase: naming both.
+        WrongBase: they differ; the message names both.
     """
     if manifest.base_fingerprint != base_fingerprint:
         raise WrongBase(
@@ -266,7 +266,7 @@ def check_base(
 
 
 def _read_weights(path: Path, manifest: BundleManifest) -> dict[str, Tensor]:
-    """Return the tensors, if the file is byte for byte the one that the manifest names."""
+    """Return the tensors, after a check that the file is the one that the manifest names."""
     try:
         data = path.read_bytes()
     except PermissionError as error:

@@ -31,8 +31,8 @@ _AGAIN = "Run its `iak finetune` again with the same settings: it resumes and pu
 def publishing_bundles(root: Path) -> Iterator[Path]:
     """Yield a hidden folder for a night's bundles, which replaces `root` when the block ends.
 
-    The index is written then. Until then `root` has the bundles of before, and it keeps them where
-    the block raises.
+    The index is written then. Until then `root` has the old bundles. It keeps them where the block
+    raises.
 
     Args:
         root: folder of the bundles; the caller is its only writer.
@@ -45,7 +45,7 @@ def publishing_bundles(root: Path) -> Iterator[Path]:
 
 
 def write_index(root: Path) -> BundlesIndex:
-    """Name all bundles of a folder in its index, each as it is read back.
+    """Write the index of a folder's bundles, each read back and verified.
 
     Raises:
         BadRequest: there is no bundle.
@@ -92,7 +92,7 @@ def find_bundles(path: Path) -> Path | None:
 
 
 def read_index(root: Path) -> BundlesIndex:
-    """Return the index of a folder of bundles, every manifest compared with it.
+    """Return the index of a folder of bundles, after every manifest was compared with it.
 
     Raises:
         BadRequest: there is no index.
@@ -124,7 +124,7 @@ def check_index(root: Path, *, base_fingerprint: str, schema_hash: str) -> Bundl
 
     Raises:
         WrongBase: they were tuned on another base, or on other inputs.
-        BadRequest, OtherFormat, Corrupt, NotPermitted: as `read_index`.
+        BadRequest, OtherFormat, Corrupt, NotPermitted: see `read_index`.
     """
     index = read_index(root)
     check_base(root, index, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
@@ -132,7 +132,7 @@ def check_index(root: Path, *, base_fingerprint: str, schema_hash: str) -> Bundl
 
 
 def _parsed_index(root: Path) -> BundlesIndex:
-    """Return the index, if its bytes are the ones that were written."""
+    """Return the index, after a check that its bytes were not changed."""
     path = root / INDEX
     try:
         data = path.read_bytes()

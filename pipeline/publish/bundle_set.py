@@ -34,9 +34,9 @@ class BundleSet:
     names: tuple[str, ...]
     """The domain in each slot."""
     verdicts: tuple[Verdict, ...]
-    """What the gate decided of each."""
+    """The gate's verdict on each."""
     weights: dict[str, Tensor]
-    """Of all kernels by name, with a first dimension of K."""
+    """Weights of all kernels by name, with a first dimension of K."""
     mean_KA: Tensor
     """The standardisation that each kernel was tuned with, as in `Standardizer`."""
     scale_KA: Tensor
@@ -58,7 +58,7 @@ class BundleSet:
 
         Args:
             path: names from the pooled level down to the domain's own.
-            published_only: leave out bundles that the gate holds.
+            published_only: leave out bundles that the gate held.
 
         Returns:
             The slot of the most specific bundle there is; `BASE_SLOT` when there is none.
@@ -163,7 +163,7 @@ def _check_alike(bundles: Sequence[Bundle], root: Path) -> None:
 
 
 def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: str) -> Live | None:
-    """Return the published kernels below `root` as a tuning run starts from them; None without any.
+    """Return the published kernels below `root`, from which a tuning run starts; None without any.
 
     Args:
         root: folder of a night's bundles, or of the run that wrote them.

@@ -1,20 +1,20 @@
-"""Decide whether a kernel may replace the base for one domain: the gate. No clock, no disk.
+"""Decide whether a kernel is published: the gate. It uses no clock and no disk.
 
-A kernel is judged on rows that were used for nothing else, paired row by row with the base, and
-rows of one user count as dependent.
+A kernel is compared with the base on the same rows, which were used for nothing else. Rows of one
+user count as dependent.
 
 1. A task is *judged* where its gate rows meet the floors on positives and negatives. A task that
-   is not judged neither supports a kernel nor holds it: an interval from a handful of positives
-   is not to be trusted, in either direction. Where no task is judged, the kernel is held.
+   is not judged neither supports a kernel nor holds it, since an interval from a handful of
+   positives proves nothing. Where no task is judged, the kernel is held.
 2. A judged task *holds* the kernel where harm is shown: the whole 95 % interval of its AUC,
    log-loss or calibration is beyond a margin, on the worse side. If the gate demanded proof of
    harmlessness instead, no domain with few rows would ever be published.
 3. The gain, the nats that tuning lowers summed over the judged tasks, must exceed `z` standard
    errors.
 
-Each harm test errs for at most one candidate in forty that moves a measure by exactly its margin,
-and for fewer of those that move nothing. With T tasks there are 3 T tests, and they are not
-corrected for their number. Of simulated candidates that are exactly as good as the base on three
+A harm test wrongly holds at most one in forty candidates whose measure is worse by exactly its
+margin, and fewer that change nothing. With T tasks there are 3 T tests, which are not corrected for
+their number. Of simulated candidates that are exactly as good as the base on three
 tasks (nine tests), 7 % are held for harm at 40 positives in each task, 4 % at 200, 3 % at 1,000
 (test_gate.py measures it). A false hold costs a night's gain; a false publication costs users.
 
@@ -113,7 +113,7 @@ def _decide(gain: _Gain, tasks: Sequence[TaskVerdict]) -> tuple[bool, str]:
     if holding := [t for t in tasks if t.holds]:
         return False, "; ".join(f"{t.task} holds it: {t.reason}" for t in holding)
     if not math.isfinite(gain.error):
-        return False, f"{gain.sentence}: all are one user's, which tells nothing of others"
+        return False, f"{gain.sentence}: all rows are one user's, so other users are unknown"
     bound = f"{gain.critical:.3g} standard errors"
     if gain.mean <= gain.critical * gain.error:
         return False, f"{gain.sentence}: not beyond {bound}"
@@ -121,7 +121,7 @@ def _decide(gain: _Gain, tasks: Sequence[TaskVerdict]) -> tuple[bool, str]:
 
 
 def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVerdict:
-    """Compare one task, and say whether it holds the kernel."""
+    """Return the verdict on one task: its comparisons, and whether it holds the kernel."""
     mask_n = rows.mask_n
     measured = metric_row(
         method="kernel",
@@ -168,7 +168,7 @@ def _judge_task(rows: TaskRows, users_n: Array | None, spec: GateSpec) -> TaskVe
 
 
 def _why_not_judged(measured: MetricRow, spec: GateSpec) -> str:
-    """Say why a task's rows are too few to judge by; empty where they are enough."""
+    """Return the reason why a task's rows are too few; empty where they are enough."""
     negatives = measured.rows - measured.positives
     if measured.positives < spec.min_positives:
         return f"{measured.positives:,} positives, fewer than {spec.min_positives:,}"
@@ -184,13 +184,13 @@ def _comparisons(
     *,
     is_judged: bool,
 ) -> tuple[Comparison, Comparison, Comparison]:
-    """Return AUC, log-loss and calibration beside the base's, and which of them show harm.
+    """Return AUC, log-loss and calibration of kernel and base, each with whether it shows harm.
 
     Args:
         measured: the kernel's metrics on the gate rows.
         base: the base's AUC, log-loss and calibration on the same rows.
         spec: margins.
-        is_judged: whether rows are enough; harm is not shown without.
+        is_judged: whether there are enough rows. Without them no harm is shown.
     """
     is_auc_worse = (
         measured.delta_auc_high is not None and measured.delta_auc_high < -spec.auc_margin
@@ -224,7 +224,7 @@ def _comparisons(
 
 
 def _describe_harm(what: str, compared: Comparison, margin: float) -> str:
-    """Say what harm is shown, with its numbers."""
+    """Return a sentence about the harm, with its numbers."""
     side = "below" if what == "AUC" else "above"
     return (
         f"{what} {compared.base:.4f} -> {compared.kernel:.4f}, difference {compared.delta:+.4f} "
@@ -233,7 +233,7 @@ def _describe_harm(what: str, compared: Comparison, margin: float) -> str:
 
 
 def _why_none(tasks: Sequence[TaskVerdict], rows: int) -> str:
-    """Say why nothing could be judged, with the counts of each task."""
+    """Return the reason why no task could be judged, with the counts of each task."""
     if not rows:
         return "no gate row has a label"
     counts = "; ".join(

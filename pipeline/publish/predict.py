@@ -1,4 +1,4 @@
-"""One worker's part in evaluation: write each row's probabilities under every method to Parquet.
+"""Do one worker's part of an evaluation: write each row's probabilities by method to Parquet.
 
 `predictions/<split>-<rank>.parquet` has the columns that `PredictionsDocument` lists
 (schemas/predictions.py). The metadata of each file has that document under `iak`.
@@ -46,7 +46,7 @@ BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictWork:
-    """What every worker of an evaluation gets."""
+    """The work of an evaluation, the same for every worker."""
 
     view: LogView
     truth: Snapshot | None
@@ -70,11 +70,11 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
         report: called with progress events.
 
     Returns:
-        Quarantined rows by reason, the base's digest, shares of unseen ids, and what the gate
-        decided of each bundle.
+        Quarantined rows by reason, the base's digest, shares of unseen ids, and the gate's verdict
+        on each bundle.
 
     Raises:
-        PipelineError: reading changed tables or trunk.
+        PipelineError: tables or trunk changed during the evaluation.
     """
     base = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = base.digest()
@@ -143,7 +143,7 @@ def _predict_split(
 
     Args:
         work: log, base and settings.
-        split: which.
+        split: name of the split.
         model: the frozen base.
         bundles: kernels that may serve a row; None for the base alone.
         worker: this process.

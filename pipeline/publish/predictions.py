@@ -35,7 +35,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskColumns:
-    """By metric task: labels, which rows count, and the kept share of negatives."""
+    """Labels, masks of the rows that count, and kept shares of negatives, by metric task."""
 
     labels: dict[str, Floats]
     masks: dict[str, Bools]
@@ -43,7 +43,7 @@ class TaskColumns:
 
 
 def read_predictions(run_dir: Path, split: str) -> Predictions:
-    """Read what an evaluation predicted of a split.
+    """Read the predictions that an evaluation made of a split.
 
     Args:
         run_dir: folder of an `iak evaluate` run.
@@ -109,7 +109,7 @@ def _document(metadata: Mapping[bytes, bytes], path: Path) -> PredictionsDocumen
         )
         return PredictionsDocument.model_validate(current)
     except (ValueError, ValidationError) as error:
-        raise Corrupt(f"{path}: its entry `iak` is no predictions document: {error}") from error
+        raise Corrupt(f"{path}: its entry `iak` is not a predictions document: {error}") from error
 
 
 def task_columns(table: pa.Table, tasks: Sequence[MetricTask]) -> TaskColumns:
@@ -153,9 +153,9 @@ def paired_rows(first: Predictions, second: Predictions, *, common: bool) -> tup
     other.
 
     Args:
-        first: one run.
-        second: the other.
-        common: pair the rows that both have, where they differ.
+        first: predictions of the first run.
+        second: predictions of the second run.
+        common: pair only the rows that both have, where rows differ.
 
     Raises:
         BadRequest: rows differ and `common` was not asked for, no row is common, or labels differ.

@@ -1,4 +1,4 @@
-"""Publish tuned kernels: the gate judges each, and each is written as a bundle with its verdict."""
+"""Publish tuned kernels: let the gate judge each, and write each as a bundle with its verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
 from iak.schemas.verdict import Verdict
 
 STANDARD = "standard_"
-"""How the names of a bundle's standardisation begin."""
+"""Beginning of the names of a bundle's standardisation tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What every bundle of a run says besides its own kernel."""
+    """Fields that all bundles of a run share."""
 
     base_fingerprint: str
     schema_hash: str
-    """Of the encoded inputs."""
+    """Digest of the encoded inputs."""
     data_window: Mapping[str, Any]
     """Days and rows of every split, and the fingerprint of the log."""
     spec: Mapping[str, Any]
     """Settings of the kernel and its tuning."""
     versions: Mapping[str, str]
-    """Of the libraries, by name."""
+    """Versions of the libraries, by name."""
     created_at: datetime
 
 
@@ -70,7 +70,7 @@ def publish_bundles(
 
 
 def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningResult:
-    """Return what a run measured, for its record.
+    """Return the result of a run, for its record.
 
     Args:
         done: the tuned levels.
@@ -108,8 +108,8 @@ def _write_kernel(
     """Write one kernel's bundle with its verdict.
 
     Args:
-        done: gives the standardisation.
-        level: the kernel's.
+        done: the tuned levels, with their standardisation.
+        level: level of the kernel.
         slot: slot of the kernel in the level's bank.
         name: name of its domain.
         folder: folder of bundles.
@@ -117,7 +117,7 @@ def _write_kernel(
         verdict: verdict of the gate.
     """
     tensors = level.tuned.bank.slot(slot)
-    # The probe served compression alone.
+    # Only compression used the probe.
     tensors = {n: t for n, t in tensors.items() if not n.startswith("probe")}
     tensors |= {f"{STANDARD}{n}": t for n, t in done.standard.tensors().items()}
     rows = level.rows.get(name, 0)
@@ -149,10 +149,10 @@ def _write_kernel(
 def _gate_rows(
     rows: PairedRows | None, titles: Sequence[str], tasks: Sequence[MetricTask]
 ) -> GateRows:
-    """Return a kernel's gate rows, task by task as metrics judge them.
+    """Return a kernel's gate rows, one entry for each metric task.
 
     Args:
-        rows: under base and candidate; None where the kernel has none.
+        rows: gate rows under base and candidate; None where the kernel has none.
         titles: the catalogue's tasks, in the order of the rows' columns.
         tasks: tasks that metrics measure.
     """
@@ -168,7 +168,7 @@ def _task_rows(rows: PairedRows, task: MetricTask, column: Mapping[str, int]) ->
     """Return one task's columns of the gate rows.
 
     Args:
-        rows: under base and candidate.
+        rows: gate rows under base and candidate.
         task: task that metrics measure.
         column: index of each of the catalogue's tasks.
     """

@@ -1,1 +1,1 @@
-"""A registry of bundles: what every night published, and which of it serves each domain."""
+"""The registry: bundles of all nights, and pointers to the one that serves each domain."""

@@ -1,15 +1,15 @@
-"""The history of a registry: numbered commits, each with all pointers; the last one counts.
+"""Read and write the history of a registry: numbered commits, each with all pointers.
 
     DIR/
         registry.json               this folder is a registry
-        commits/0000000012.json     what promotion, rollback or gc number 12 left
+        commits/0000000012.json     all pointers after promotion, rollback or gc number 12
         bundles/DIGEST/             stored bundles (stored_bundles.py)
-        .lock                       held by the one writer (lock.py)
+        .lock                       lock of the one writer (lock.py)
 
-A commit is written whole under a name that must be free. Two things follow. A promotion of many
-domains is seen whole or not at all. And a writer that stalls and wakes up finds its number taken:
-it cannot overwrite a newer pointer, even on a file system whose locks do not hold. Nothing here
-imports torch: a rollback has to be quick.
+The newest commit counts. A commit is written whole under a name that must be free. So a reader sees
+all of a promotion of many domains or nothing. And a writer that stalls and wakes up finds its
+number taken: it cannot overwrite a newer pointer, even on a file system whose locks do not work.
+This module does not import torch, because a rollback has to be quick.
 """
 
 import errno
@@ -45,7 +45,7 @@ MARKER, COMMITS = "registry.json", "commits"
 _NAME = re.compile(r"^(\d{10})\.json$")
 _ZEROS = "0" * 64
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What a file system without hard links answers: vfat, some of FUSE."""
+"""Errors of a file system without hard links: vfat, some of FUSE."""
 _COMMIT_STEPS: Mapping[int, Migration] = {1: unchanged}
 """Format 1 had no chains; all else is the same."""
 M = TypeVar("M", bound=BaseModel)
@@ -53,7 +53,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One pointer that is to move."""
+    """A move of one pointer, not yet made."""
 
     alias: Alias
     folder: str
@@ -68,32 +68,32 @@ class Change:
 
 
 def check_registry(root: Path) -> None:
-    """Refuse a folder that is no registry of this format.
+    """Refuse a folder that is not a registry of this format.
 
     Raises:
         BadRequest: there is no registry.
-        Corrupt, OtherFormat, NotPermitted: as for every document.
+        Corrupt, OtherFormat, NotPermitted: see `read_sealed`.
     """
     if not (root / MARKER).is_file():
         raise BadRequest(
-            f"{root} is no registry: it has no {MARKER}. Give the folder of one; the first "
+            f"{root} is not a registry: it has no {MARKER}. Give the folder of one; the first "
             "`iak registry promote run=RUN registry=DIR` makes it"
         )
     read_sealed(root / MARKER, RegistryMarker, kind="registry", current=MARKER_FORMAT)
 
 
 def make_registry(root: Path) -> None:
-    """Make a folder a registry, where it is none yet. The caller holds its lock.
+    """Make a folder a registry, unless it is one. The caller has its lock.
 
     Raises:
-        BadRequest: the folder holds something else.
+        BadRequest: the folder has other content.
     """
     if not (root / MARKER).exists():
         others = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
         if others:
             raise BadRequest(
-                f"{root} is no registry and holds other things: {', '.join(others[:5])}. Give an "
-                "empty or new folder"
+                f"{root} is not a registry and holds other things: {', '.join(others[:5])}. Give "
+                "an empty or new folder"
             )
         document = RegistryMarker(sha256=_ZEROS).model_dump(mode="json")
         _put_new(root, root / MARKER, spelled(seal(document)))
@@ -124,7 +124,7 @@ def read_commit(root: Path, generation: int) -> Commit:
     """Return one commit of the history.
 
     Raises:
-        BadRequest: there is none of this number.
+        BadRequest: there is no commit of this number.
         Corrupt: it is not what was written.
     """
     path = root / COMMITS / _file_name(generation)
@@ -174,13 +174,13 @@ def read_sealed(
     current: int,
     migrations: Mapping[int, Migration] | None = None,
 ) -> M:
-    """Return a sealed document, if its bytes are the ones that were written.
+    """Return a sealed document, after a check that its bytes were not changed.
 
     Args:
         path: path of the document.
         model: class that the document is validated as.
         kind: kind of document, for messages.
-        current: the format this version writes.
+        current: format that this version writes.
         migrations: a format -> the step from it to the next one.
 
     Raises:
@@ -200,7 +200,7 @@ def read_sealed(
     except PermissionError as error:
         raise not_permitted(path, error) from error
     except OtherFormat as error:
-        # A flipped byte may hit the number itself: only a sound document is of another version.
+        # A flipped byte may hit the number itself. So check the seal before believing the number.
         _check_seal_alone(path, data, error)
         raise
     except (OSError, ValueError, ValidationError) as error:
@@ -210,7 +210,7 @@ def read_sealed(
 
 
 def _check_seal_alone(path: Path, data: bytes, error: Exception) -> None:
-    """Refuse a damaged document before its format is believed."""
+    """Refuse a damaged document, whatever its format says."""
     try:
         check_seal(parsed(data), data)
     except ValueError as damage:
@@ -244,7 +244,7 @@ def folder_of(root: Path, head: Commit | None, alias: Alias, domain: str) -> str
         domain: the domain's name as tables show it, or its folder name.
 
     Raises:
-        BadRequest: it has none; the message lists some that have.
+        BadRequest: the domain has no pointer; the message lists some that have one.
     """
     pointers = head.pointers.get(alias, {}) if head else {}
     for folder, pointer in pointers.items():
@@ -270,8 +270,8 @@ def move_pointers(
 ) -> Commit:
     """Move pointers in one step, if none of them moved since they were read.
 
-    The caller holds the registry's lock. Pointers of other domains may have moved in the meantime:
-    they stay as they are now. So do the chains of other domains.
+    The caller has the registry's lock. Pointers of other domains may have moved in the meantime.
+    They stay as they are now. So do the chains of other domains.
 
     Args:
         root: folder of the registry.
@@ -326,7 +326,7 @@ def _pointer(change: Change, entry: Entry, generation: int) -> Pointer:
 def check_not_moved(
     root: Path, head: Commit | None, expected: Commit | None, *, alias: Alias, folder: str
 ) -> None:
-    """Refuse to go on from a pointer that is no longer the one the caller read.
+    """Refuse to go on from a pointer that moved since the caller read it.
 
     Args:
         root: folder of the registry, for messages.
@@ -336,7 +336,7 @@ def check_not_moved(
         folder: folder name of the domain.
 
     Raises:
-        Overtaken: the two commits differ in it.
+        Overtaken: the pointer moved between the two commits.
     """
     now, then = (pointer_of(commit, alias, folder) for commit in (head, expected))
     if now == then:
@@ -359,7 +359,7 @@ def _check_same_chains(
     Two writers that count the same night would each write its evidence.
 
     Raises:
-        Overtaken: the two commits differ in it.
+        Overtaken: the pointer moved between the two commits.
     """
     for folder, chain in chains.items():
         now, then = (commit.chains.get(folder) if commit else None for commit in (head, expected))
@@ -393,7 +393,7 @@ def _check_forms(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What a commit is to say."""
+    """Content of a commit that is not yet written."""
 
     action: Literal["promote", "rollback", "gc"]
     pointers: dict[Alias, dict[str, Pointer]]
@@ -435,7 +435,7 @@ def append(root: Path, head: Commit | None, draft: Draft) -> Commit:
 
 
 def _put_new(root: Path, path: Path, content: bytes) -> None:
-    """Write a file under a name that must be free, or say that this file system cannot."""
+    """Write a file under a name that must be free; raise where this file system cannot."""
     try:
         put_new_file(path, content)
     except OSError as error:
@@ -449,7 +449,7 @@ def _put_new(root: Path, path: Path, content: bytes) -> None:
 
 
 def domain_name(domain: Sequence[tuple[str, str]]) -> str:
-    """Return the name of a domain as tables and messages show it."""
+    """Return the name of a domain for tables and messages."""
     return Domain(tuple(domain)).name
 
 

@@ -1,4 +1,4 @@
-"""Promotion: store the bundles of a night, then point an alias at them in one step."""
+"""Promote: store the bundles of a night, then point an alias at them in one step."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -44,14 +44,14 @@ from iak.schemas.registry import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The run whose bundles are promoted, as lineage names it."""
+    """The run whose bundles are promoted, with the facts that lineage needs."""
 
     name: str
     """Its run folder."""
     bundles: Path
     """Its folder of bundles."""
     index_sha256: str | None
-    """Of the bundles' index, as the run's record has it; None: no record says it."""
+    """SHA-256 of the bundles' index in the run's record; None where no record has it."""
     record_sha256: str | None
     code: str | None
     parents: Mapping[str, str]
@@ -60,18 +60,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """What a promotion did."""
+    """Result of a promotion."""
 
     commit: Commit | None
-    """The new one; None where nothing had to move."""
+    """The new commit; None where nothing had to move."""
     moved: tuple[str, ...]
     """Domains whose pointer moved."""
     forced: tuple[str, ...]
-    """Of these, the ones that the gate had held."""
+    """Domains among them whose bundle the gate had held."""
     unchanged: tuple[str, ...]
-    """Domains whose pointer meant this very bundle already."""
+    """Domains whose pointer already meant the same bundle."""
     held: Mapping[str, str]
-    """Domain that the gate held and that was left -> the gate's reason."""
+    """Domain that was left out because the gate held it -> the gate's reason."""
     withdrawn: tuple[str, ...] = ()
     """Folder names of domains whose kernel serves no longer."""
 
@@ -169,7 +169,7 @@ def promote_alias(
 def choose_bundles(
     run: Run, domains: Collection[str] | None, *, force: bool
 ) -> tuple[list[BundleEntry], dict[str, str]]:
-    """Return the bundles to promote, and the gate's reason of every one that is left."""
+    """Return the bundles to promote, and the gate's reason for each one left out."""
     index = read_index(run.bundles)
     if run.index_sha256 is not None and index.sha256 != run.index_sha256:
         raise Corrupt(
@@ -201,7 +201,7 @@ def _check_known(known: Collection[str], domains: Collection[str] | None, *, whe
 
 
 def _check_held(reasons: Mapping[str, str], domains: Collection[str] | None) -> None:
-    """Refuse domains that were asked for by name and that the gate held."""
+    """Refuse domains that the caller named and that the gate held."""
     if domains is not None and reasons:
         listing = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise BadRequest(
@@ -268,7 +268,7 @@ def _point(
     held: Mapping[str, str],
     night: ChainsOfNight = NO_CHAINS,
 ) -> Promotion:
-    """Move the pointers of all entries that are not pointed at yet. The caller holds the lock."""
+    """Move the pointers of all entries that are not pointed at yet. The caller has the lock."""
     head, changes = read_head(root), []
     for entry in entries:
         check_not_moved(root, head, expected, alias=alias, folder=entry.folder)

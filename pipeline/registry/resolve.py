@@ -1,4 +1,4 @@
-"""The bundles that an alias means, as a folder that a run reads: fixed at its start."""
+"""Resolve an alias: make a folder of the bundles that it means now, for a run to read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ from iak.pipeline.registry.stored_bundles import read_entry, stored_folder, veri
 from iak.schemas.registry import Alias, Commit, Pointer
 
 MOST_TRIES = 3
-"""Times that a set is read again because gc removed a bundle of it meanwhile."""
+"""Times that the bundles are read again because gc removed one of them meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """What an alias meant."""
+    """The commit that was resolved, and the domains left out."""
 
     generation: int
     """The commit that was read."""
@@ -25,7 +25,7 @@ class Resolved:
 
 
 def resolve(root: Path, alias: Alias, to: Path, *, base_fingerprint: str) -> Resolved:
-    """Make a folder of bundles of what an alias means for a base now.
+    """Make a folder of the bundles that an alias means for a base now.
 
     The folder holds the stored files themselves, by hard links where the file system makes them,
     with an index as a night's bundles have. What happens in the registry later does not change it.
@@ -34,7 +34,7 @@ def resolve(root: Path, alias: Alias, to: Path, *, base_fingerprint: str) -> Res
         root: folder of the registry.
         alias: alias whose pointers are read.
         to: the folder; it is replaced.
-        base_fingerprint: the base that the bundles are to run on.
+        base_fingerprint: fingerprint of the base that the bundles will run on.
 
     Raises:
         BadRequest: there is no registry, or the alias has no pointer.
@@ -53,7 +53,7 @@ def resolve(root: Path, alias: Alias, to: Path, *, base_fingerprint: str) -> Res
 
 
 def manifests_of(root: Path, alias: Alias, *, base_fingerprint: str) -> dict[str, str]:
-    """Return what `resolve` would link now: folder name -> SHA-256 of the bundle's manifest."""
+    """Return folder name -> SHA-256 of the manifest, of the bundles `resolve` would link now."""
     pointers, _ = _pointers(root, read_head(root), alias, base_fingerprint)
     entries = [read_entry(root, pointer.bundle) for pointer in pointers]
     return {e.folder: f.sha256 for e in entries for f in e.files if f.name == "manifest.json"}

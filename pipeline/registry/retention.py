@@ -1,4 +1,4 @@
-"""gc: remove the stored bundles that no pointer needs, now or for a rollback."""
+"""Remove the stored bundles that no pointer and no rollback needs (`gc`)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from iak.schemas.registry import Commit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What gc removed, or would remove."""
+    """The bundles that gc removed, or would remove."""
 
     removed: tuple[str, ...]
     """Digests of the bundles."""
     bytes: int
-    """Of their files."""
+    """Bytes of their files."""
     kept: int
     """Bundles that stay."""
     unfinished: int
@@ -34,19 +34,19 @@ class Removal:
 def remove_unneeded(root: Path, *, keep: int, dry_run: bool) -> Removal:
     """Remove stored bundles that are neither pointed at nor needed by a rollback.
 
-    The history stays whole: a commit names what is given up before its bytes go. A gc that is
-    killed is finished by the next one.
+    A commit names the bundles before their bytes are removed, so that the history stays whole. The
+    next gc finishes one that was killed.
 
     Args:
         root: folder of the registry.
         keep: earlier pointers of each alias and domain whose bundles stay.
-        dry_run: say what would go, and change nothing.
+        dry_run: return what would be removed, and change nothing.
 
     Raises:
         BadRequest: there is no registry.
         Corrupt: a document of the history is damaged; nothing is removed.
     """
-    read_head(root)  # refuses a folder that is no registry before a lock is put there
+    read_head(root)  # refuses a folder that is not a registry before a lock is put there
     with one_writer(root, waits=True):
         head = read_head(root)
         needed = needed_bundles(root, head, keep=keep)
@@ -73,7 +73,7 @@ def needed_bundles(root: Path, head: Commit | None, *, keep: int) -> set[str]:
 
 
 def _remove(root: Path, head: Commit | None, digests: Collection[str]) -> None:
-    """Say in the history what goes, then remove it."""
+    """Write the removal into the history, then remove the bundles."""
     if not digests:
         return
     pointers = (
@@ -85,7 +85,7 @@ def _remove(root: Path, head: Commit | None, digests: Collection[str]) -> None:
 
 
 def _bytes_of(root: Path, digest: str) -> int:
-    """Return a bundle's bytes; 0 where its entry cannot be read, for it goes all the same."""
+    """Return a bundle's bytes; 0 where its entry cannot be read."""
     try:
         return stored_bytes(root, digest)
     except Corrupt:

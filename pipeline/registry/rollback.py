@@ -1,4 +1,4 @@
-"""Rollback: domains go back to the bundles they had before; nothing else moves."""
+"""Roll back: return domains to the bundles they had before. Nothing else moves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Return:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollback:
-    """What a rollback did."""
+    """Result of a rollback."""
 
     commit: Commit
     domains: tuple[Return, ...]
@@ -46,7 +46,7 @@ def roll_back(root: Path, alias: Alias, domains: Sequence[str]) -> Rollback:
     Args:
         root: folder of the registry.
         alias: alias whose pointers move.
-        domains: names as tables show them, or folder names; at least one, each once.
+        domains: names of domains, or their folder names; at least one, each once.
 
     Raises:
         BadRequest: a domain has no pointer, gc removed the bundle it had before, or bundles that
@@ -85,7 +85,7 @@ def _pointer_before(root: Path, alias: Alias, folder: str, pointer: Pointer) -> 
 
 
 def _verified(root: Path, domain: str, digest: str) -> Entry:
-    """Return the entry of a bundle that is to serve again, every byte of it verified."""
+    """Return the entry of a bundle that will serve again, after every byte was verified."""
     if not stored_folder(root, digest).exists():
         raise BadRequest(
             f"the bundle that {domain} had before, {digest[:12]}, is no longer in {root}: gc "

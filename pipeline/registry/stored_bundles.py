@@ -1,7 +1,7 @@
-"""Bundles as a registry stores them: by content, written once, never changed.
+"""Store bundles in a registry by content: written once, never changed.
 
     bundles/DIGEST/
-        entry.json                       what it is, where it comes from, every file's SHA-256
+        entry.json                       its domain, its lineage, every file's SHA-256
         region=a/kernel.safetensors      the bundle as it was published (publish/bundle.py)
         region=a/manifest.json
 
@@ -31,7 +31,7 @@ STORED, ENTRY = "bundles", "entry.json"
 
 
 def stored_folder(root: Path, digest: str) -> Path:
-    """Return where a registry keeps a bundle."""
+    """Return the folder in which a registry stores a bundle."""
     return root / STORED / digest
 
 
@@ -44,7 +44,7 @@ def stored_digests(root: Path) -> set[str]:
 
 
 def read_entry(root: Path, digest: str) -> Entry:
-    """Return what a registry says of a stored bundle; its files are not read.
+    """Return the entry of a stored bundle. Its files are not read.
 
     Raises:
         Corrupt: it is missing, changed, or of another bundle.
@@ -82,9 +82,9 @@ def verify_stored(root: Path, digest: str) -> Entry:
 
 
 def put_stored(root: Path, unsealed: Mapping[str, Any], contents: Mapping[str, bytes]) -> Entry:
-    """Store a bundle, or return the one that is stored already.
+    """Store a bundle, unless it is stored already, and return its entry.
 
-    The caller holds the registry's lock. A stored bundle that is damaged is replaced.
+    The caller has the registry's lock. A stored bundle that is damaged is replaced.
 
     Args:
         root: folder of the registry.
@@ -109,14 +109,14 @@ def put_stored(root: Path, unsealed: Mapping[str, Any], contents: Mapping[str, b
 
 
 def remove_stored(root: Path, digest: str) -> None:
-    """Remove a stored bundle. The caller holds the registry's lock."""
+    """Remove a stored bundle. The caller has the registry's lock."""
     remove_folder(stored_folder(root, digest))
 
 
 def remove_unfinished(root: Path) -> int:
-    """Remove what writers that died left in a registry; return how many files and folders.
+    """Remove part files and folders of writers that died, and return their number.
 
-    The caller holds the registry's lock: whoever began these is gone.
+    The caller has the registry's lock, so the writers that began them are gone.
     """
     folders = [folder for folder in (root, root / COMMITS, root / STORED) if folder.is_dir()]
     left = [path for folder in folders for path in folder.iterdir() if is_part(path)]
@@ -126,7 +126,7 @@ def remove_unfinished(root: Path) -> int:
 
 
 def stored_bytes(root: Path, digest: str) -> int:
-    """Return the bytes of a stored bundle's files, as its entry says."""
+    """Return the bytes of a stored bundle's files, from its entry."""
     return sum(file.bytes for file in read_entry(root, digest).files)
 
 

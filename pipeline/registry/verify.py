@@ -1,4 +1,4 @@
-"""Read every byte of a registry and name what is not as it was written."""
+"""Read every byte of a registry and name the documents and bundles that are damaged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from iak.schemas.registry import Commit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What was read, and what is wrong with it."""
+    """Counts of what was read, and the problems in it."""
 
     commits: int
     bundles: int
     bytes: int
-    """Of the sound bundles' files."""
+    """Bytes of the sound bundles' files."""
     uncommitted: int
-    """Bundles that no commit names: of a promotion that was killed. gc removes them."""
+    """Bundles that no commit names, of a promotion that was killed. gc removes them."""
     problems: tuple[str, ...]
 
 
 def verify_registry(root: Path) -> Verified:
     """Read all commits and all stored bundles, and go on after a damaged one.
 
-    A bundle has to be there from the commit that first points at it to the gc that names it.
+    A bundle must exist from the commit that first points at it until the gc that names it.
 
     Raises:
         BadRequest: there is no registry.
@@ -75,7 +75,7 @@ def _named(history: list[Commit]) -> set[str]:
 
 
 def _wanted(history: list[Commit]) -> set[str]:
-    """Return the digests of the bundles that were pointed at, and not given up since."""
+    """Return the digests of the bundles that were pointed at and that no gc has removed."""
     wanted: set[str] = set()
     for commit in history:
         wanted |= {move.after for move in commit.moves if move.after}

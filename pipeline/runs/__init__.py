@@ -1,1 +1,1 @@
-"""Runs: what a caller asks for, from spec to record: pre-train, tune a night, evaluate, check."""
+"""The use cases, from spec to record: pre-train, tune a night, evaluate, check a log."""

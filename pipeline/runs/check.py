@@ -17,22 +17,22 @@ from iak.schemas.log import Catalog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What a check found in a log."""
+    """Result of a check: findings, and a profile of the log."""
 
     log: str
     """Name of the log in its catalogue."""
     report: LogReport
     """Findings in footers and in a sample of rows, and the rows of each split."""
     profile: Profile | None
-    """None where none was asked for, or the log cannot be read."""
+    """The log's profile; None where `profile` is false, or the log cannot be read."""
 
     @property
     def is_refused(self) -> bool:
-        """Whether the log cannot be trained on until it is mended."""
+        """Return whether the log cannot be trained on until it is mended."""
         return any(finding.level == "refuse" for finding in self.report.findings)
 
     def document(self) -> dict[str, Any]:
-        """Return all that was found as a JSON object."""
+        """Return findings and profile as a JSON object."""
         return {
             "findings": [asdict(finding) for finding in self.report.findings],
             "splits": self.report.split_rows,
@@ -100,6 +100,6 @@ def _profile(
                 top_domains=spec.top_domains,
                 say=lambda detail: report(PhaseAdvanced(detail)),
             )
-    except PipelineError as error:  # a job would be refused so; the findings stand
+    except PipelineError as error:  # a job would be refused with it; the findings stay valid
         report(Notice(f"no profile: {error}"))
         return None

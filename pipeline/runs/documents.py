@@ -1,7 +1,7 @@
-"""TOML and JSON that a person wrote or moved: read whole, or refused in one sentence.
+"""Read TOML and JSON files that a person wrote, or refuse them in one sentence.
 
-Every file that a setting names is read here, so that a BOM, a NUL, a lost byte or brackets without
-an end are words and not a traceback.
+Every file that a setting names is read here. So a BOM, a NUL, a lost byte or an open bracket gives
+a message and not a traceback.
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 from iak.pipeline.errors import BadRequest
 
 MOST_BYTES = 64 * 2**20
-"""Size beyond which a file is no document that a person wrote."""
+"""Size above which a file was not written by a person."""
 MOST_DEPTH = 32
-"""Tables inside tables; no document of this project has a quarter of it."""
+"""Most tables inside each other. No document of this project has a quarter of it."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -27,7 +27,7 @@ def read_toml(path: Path, *, setting: str) -> dict[str, Any]:
         setting: setting that names the file, for messages: `catalog`, `--config`.
 
     Raises:
-        BadRequest: there is no such file, or it is no TOML.
+        BadRequest: there is no such file, or it is not TOML.
     """
     text = read_text(path, setting=setting)
     try:
@@ -50,7 +50,7 @@ def read_json(path: Path, *, setting: str) -> Any:  # noqa: ANN401 - any JSON va
         setting: setting that names the file, for messages.
 
     Raises:
-        BadRequest: there is no such file, or it is no JSON.
+        BadRequest: there is no such file, or it is not JSON.
     """
     text = read_text(path, setting=setting)
     try:
@@ -58,7 +58,7 @@ def read_json(path: Path, *, setting: str) -> Any:  # noqa: ANN401 - any JSON va
     except RecursionError as error:
         raise BadRequest(_too_deep(setting, path)) from error
     except ValueError as error:
-        raise BadRequest(f"{setting} {path} is no JSON: {error}") from error
+        raise BadRequest(f"{setting} {path} is not JSON: {error}") from error
     _refuse_deep(value, setting, path)
     return value
 
@@ -67,30 +67,30 @@ def read_text(path: Path, *, setting: str) -> str:
     """Return a file's text.
 
     Raises:
-        BadRequest: it is not there, is no plain file, is too large, or holds no plain UTF-8.
+        BadRequest: the file is missing, not a plain file, too large, or not plain UTF-8.
     """
     try:
         if path.is_dir():
             raise BadRequest(f"{setting} {path} is a folder, expected a file")
         if path.exists() and not path.is_file():
-            raise BadRequest(f"{setting} {path} is no plain file")
+            raise BadRequest(f"{setting} {path} is not a plain file")
         if path.stat().st_size > MOST_BYTES:
             raise BadRequest(
-                f"{setting} {path} has {path.stat().st_size / 2**20:,.0f} MiB; that is no document "
-                "of this kind"
+                f"{setting} {path} has {path.stat().st_size / 2**20:,.0f} MiB; that is not a "
+                "document of this kind"
             )
         content = path.read_bytes()
     except OSError as error:
         raise BadRequest(f"{setting} {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the name
-        raise BadRequest(f"{setting} {str(path)!r} is no path: {error}") from error
+        raise BadRequest(f"{setting} {str(path)!r} is not a path: {error}") from error
     if content.startswith(_BOM):
         raise BadRequest(
             f"{setting} {path} begins with a byte order mark (BOM); save it as UTF-8 without one"
         )
     if b"\0" in content:
         raise BadRequest(
-            f"{setting} {path} holds a NUL at byte {content.index(0):,}, so it is no text in "
+            f"{setting} {path} holds a NUL at byte {content.index(0):,}, so it is not text in "
             "UTF-8; save it as UTF-8"
         )
     try:
@@ -104,7 +104,7 @@ def read_text(path: Path, *, setting: str) -> str:
 
 
 def _refuse_deep(value: object, setting: str, path: Path) -> None:
-    """Refuse what is nested deeper than any document; without recursion, which has an end."""
+    """Refuse a value that is nested too deeply, without recursion, whose depth is limited."""
     level: list[object] = [value]
     for _ in range(MOST_DEPTH):
         inner: list[object] = []
@@ -126,20 +126,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key!r} is there twice")
+            raise ValueError(f"the key {key!r} occurs twice")
         found[key] = value
     return found
 
 
 def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word} is not a number")
 
 
 def _hint(problem: str) -> str:
-    """Return what TOML's commonest errors mean in a catalogue."""
+    """Return a hint for TOML's commonest errors in a catalogue; empty for others."""
     if "twice" in problem or "overwrite" in problem:
         return (
-            ". A section or a key is there once only; features and tasks are lists, whose entries "
+            ". A section or a key may occur only once. Features and tasks are lists, whose entries "
             "each begin with [[features]] or [[tasks]], in two brackets"
         )
     return ". Text stands in quotes" if "Invalid value" in problem else ""

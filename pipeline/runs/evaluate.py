@@ -49,18 +49,18 @@ from iak.schemas.record import Output, RunRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What an evaluation measured."""
+    """Result of an evaluation."""
 
     run_dir: Path
     """The run folder."""
     record: RunRecord
     """Its `record.json`."""
     rows: tuple[MetricRow, ...]
-    """A row for each method, task and domain, as `metrics.json` has them."""
+    """A row for each method, task and domain, the rows of `metrics.json`."""
 
     @property
     def measured(self) -> dict[str, Any]:
-        """Everything the run measured beside the metrics, as its record has it."""
+        """Return everything that the run measured beside the metrics, from its record."""
         return self.record.result
 
 
@@ -93,7 +93,7 @@ def _check_gap(spec: EvaluateSpec, gap: float | None) -> None:
         raise UnderTrained(
             f"base_gap {gap:.4f} is above max_base_gap={spec.max_base_gap}: on held-out rows "
             "of its own days the base ranks worse than the global taste it should know. "
-            "Pre-train it longer (epochs, batch_rows, optim.*); kernels that catch up on that "
+            "Pre-train it longer (epochs, batch_rows, optim.*). Gains of kernels on a weak base "
             "prove nothing"
         )
 
@@ -164,8 +164,8 @@ def evaluate_work(
     """Return the workers' part of an evaluation.
 
     Args:
-        spec: the run.
-        view: the log as the run reads it.
+        spec: settings of the run.
+        view: the run's view of the log.
         opened: the base.
         bundles: folder of the kernels; None predicts with the base alone.
         truth: files with true probabilities beside those of the log; None where it has none.
@@ -185,13 +185,13 @@ def evaluate_work(
 
 
 def outputs_of(run_dir: Path) -> dict[str, Output]:
-    """Return what an evaluation leaves: its metrics, and every worker's predictions."""
+    """Return the results of an evaluation: its metrics, and every worker's predictions."""
     paths = [run_dir / METRICS, run_dir / METRICS_TABLE, *(run_dir / PREDICTIONS).glob("*.parquet")]
     return {str(path.relative_to(run_dir)): file_output(path) for path in sorted(paths)}
 
 
 def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
-    """Return which published kernel serves a domain, as workers will choose it."""
+    """Return the rule by which workers choose the published kernel of a domain."""
     if bundles is None:
         return nearest_of(set())
     bundle_set = read_bundle_set(

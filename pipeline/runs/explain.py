@@ -1,4 +1,4 @@
-"""What pydantic found in a document, as a person who wrote it can act on."""
+"""Explain pydantic's findings in a document to the person who wrote it."""
 
 import json
 import types
@@ -20,7 +20,7 @@ _SECTIONS = {
     "tables": "[tables.NAME]",
     "presets": "[presets.VERB]",
 }
-"""How the parts of a catalogue are written in TOML."""
+"""Part of a catalogue -> its spelling in TOML."""
 
 
 def explain(
@@ -28,11 +28,11 @@ def explain(
     kind: type[BaseModel] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the findings of pydantic, one a line: where, what was seen, what was expected.
+    """Return pydantic's findings, one per line: where, what was seen, what was expected.
 
     Args:
         error: the findings.
-        kind: type of the document, where keys that are alike are to be named.
+        kind: type of the document, to name similar keys; None names none.
         document: the document that was read, so that a feature or a task is named and not counted.
     """
     lines: dict[str, None] = {}
@@ -42,7 +42,7 @@ def explain(
         if found["type"] == "too_short" and any(
             len(other["loc"]) > depth and other["loc"][:depth] == found["loc"] for other in errors
         ):
-            continue  # its entries are there, and do not count since they are wrong
+            continue  # the list has entries, but they are wrong and reported themselves
         path, there, wanted = _follow(found["loc"], kind)
         where = _where(path, document)
         lines[f"  {where}: {_told(found, path, there, wanted)}"] = None
@@ -102,7 +102,7 @@ def _tag_of(member: Any) -> str | None:  # noqa: ANN401
 
 
 def _where(path: Sequence[int | str], document: Mapping[str, Any] | None) -> str:
-    """Return a location as it was written, with the name of the feature or task it lies in."""
+    """Return a location in TOML's spelling, with the name of its feature or task."""
     where = ".".join(str(part) for part in path if part != "[key]") or "(whole document)"
     held: Any = document
     for step in path[:2]:
@@ -117,7 +117,7 @@ def _where(path: Sequence[int | str], document: Mapping[str, Any] | None) -> str
 
 
 def _told(found: Any, path: Sequence[int | str], there: Any, wanted: Any) -> str:  # noqa: ANN401
-    """Return what is wrong with one value."""
+    """Return a sentence about the problem of one value."""
     seen, problem = found.get("input"), found["type"]
     if problem == "extra_forbidden" and isinstance(there, type) and issubclass(there, BaseModel):
         keys = list(there.model_fields)
@@ -140,12 +140,12 @@ def _told(found: Any, path: Sequence[int | str], there: Any, wanted: Any) -> str
 
 
 def _is_kind_error(problem: str) -> bool:
-    """Return whether a value is of another type; of a date, pydantic says more."""
+    """Return whether a value is of another type; pydantic's own text on dates says more."""
     return problem.endswith(("_type", "_parsing", "_from_float")) and "date" not in problem
 
 
 def _as_list(seen: Any, wanted: Any) -> str:  # noqa: ANN401
-    """Return how one text is written where a list is expected."""
+    """Return a hint that spells one text as a list, where a list is expected."""
     is_open = get_origin(wanted) is tuple and get_args(wanted)[-1] is Ellipsis
     return f"; write [{json.dumps(seen)}]" if is_open and isinstance(seen, str) else ""
 

@@ -1,4 +1,4 @@
-"""A finished `iak finetune`, as a promotion takes it: its bundles, its record, its parents."""
+"""Read a finished `iak finetune` for its promotion: its bundles, its record, its parents."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from iak.schemas.registry import bundle_digest
 
 
 def finished_run(run_dir: Path) -> Run:
-    """Return what a promotion needs of a run.
+    """Return the facts of a run that a promotion needs.
 
     Args:
         run_dir: run folder of an `iak finetune`.
@@ -45,7 +45,7 @@ def finished_run(run_dir: Path) -> Run:
 
 
 def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
-    """Return the live bundles that tuning started from, where they still are what the run read."""
+    """Return the live bundles that tuning started from, where they have not changed since."""
     pinned = run_dir / PINNED / "live"
     live = record.spec.get("live")
     folder = pinned if pinned.is_dir() else find_bundles(Path(live)) if live else None

@@ -1,4 +1,4 @@
-"""What a run reads, by content, and what differs between the inputs of two attempts."""
+"""Describe a run's inputs by content, and the differences between two attempts' inputs."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,14 +19,14 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run reads."""
+    """Inputs of a run, by content."""
 
     digests: Mapping[str, str]
     """Name -> SHA-256 of the content."""
     catalog: Document
     """The catalogue as it was parsed, to name the keys that differ."""
     snapshot: Document
-    """The log as the record describes it, to name the files that differ."""
+    """The log's snapshot in the record's form, to name the files that differ."""
 
 
 def inputs_of(catalog: Catalog, snapshot: Document, others: Mapping[str, str]) -> Inputs:
@@ -48,21 +48,21 @@ def inputs_of(catalog: Catalog, snapshot: Document, others: Mapping[str, str]) -
 
 
 def catalog_document(catalog: Catalog) -> dict[str, Any]:
-    """Return the catalogue as JSON, whatever comments its file has.
+    """Return the catalogue as JSON, without comments and presets.
 
-    Presets are left out: they are settings, and count where a verb's spec has taken them.
+    Presets are settings, and count where a verb's spec has taken them.
     """
     document: dict[str, Any] = json.loads(catalog.model_dump_json(exclude={"presets"}))
     return document
 
 
 def describe_changes(before: RunRecord, now: Inputs, *, may_move: Collection[str]) -> list[str]:
-    """Say which inputs differ from those of a record, a line each.
+    """Return a line for each input that differs from that of a record.
 
     Args:
-        before: the record; it names its inputs.
+        before: record of the earlier attempt, which names its inputs.
         now: inputs of today.
-        may_move: inputs that may be others.
+        may_move: inputs that may differ.
     """
     names = [*before.inputs, *(name for name in now.digests if name not in before.inputs)]
     changed = [n for n in names if before.inputs.get(n) != now.digests.get(n) and n not in may_move]
@@ -70,7 +70,7 @@ def describe_changes(before: RunRecord, now: Inputs, *, may_move: Collection[str
 
 
 def _sentence(name: str, before: RunRecord, now: Inputs) -> str:
-    """Say that one input differs: both digests, and what of it is another."""
+    """Return a sentence about one input that differs: both digests, and the differing part."""
     details = {
         CATALOGUE: lambda: describe_keys(before.catalog, now.catalog),
         LOG: lambda: _describe_log(before, now),
@@ -82,7 +82,7 @@ def _sentence(name: str, before: RunRecord, now: Inputs) -> str:
 
 
 def _describe_log(before: RunRecord, now: Inputs) -> str:
-    """Say which files of the log are others.
+    """Return a text with the files of the log that differ.
 
     A file's fingerprint covers the columns that the catalogue reads (fingerprints.py). Where the
     columns differ, two fingerprints cannot be compared.
@@ -95,7 +95,7 @@ def _describe_log(before: RunRecord, now: Inputs) -> str:
 
 
 def _columns_of(catalog: Document) -> str:
-    """Return a name of the columns whose content the fingerprints of files cover."""
+    """Return a digest of the columns whose content the fingerprints of files cover."""
     from iak.pipeline.data.fingerprints import content_columns  # pyarrow, which readers do not need
 
     try:
@@ -109,7 +109,7 @@ def _short(digest: str | None) -> str:
 
 
 def describe_keys(then: Document, now: Document) -> str:
-    """Say which dotted keys of two documents differ, with both values of each."""
+    """Return a text with the dotted keys that differ between two documents, and both values."""
     old, new = (dict(flattened(document)) for document in (then, now))
     names = [name for name in (old | new) if old.get(name) != new.get(name)]
     shown = [
@@ -151,7 +151,7 @@ def _title(entry: Document) -> str:
 def describe_files(
     then: Document, now: Document, *, kinds: Collection[str] = ("changed", "added", "removed")
 ) -> str:
-    """Say which files of two snapshots differ, some of each kind by name."""
+    """Return a text with the files that differ between two snapshots, some of each kind."""
     old, new = (
         {file["path"]: file["fingerprint"] for file in snapshot.get("files", ())}
         for snapshot in (then, now)
@@ -175,7 +175,7 @@ def _some(paths: Sequence[str]) -> str:
 
 
 def _dates(snapshot: Document) -> dict[str, Any]:
-    """Return the dates that a run reads: both depend on today where the catalogue counts days."""
+    """Return the dates that decide a run's rows and labels. Both may depend on today."""
     return {
         "as_of": snapshot.get("as_of"),
         "splits": {

@@ -1,4 +1,4 @@
-"""Load what a caller names: a catalogue, a sharding plan, a spec with the catalogue's presets."""
+"""Load a catalogue or a sharding plan by name, and a spec with the catalogue's presets."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -77,14 +77,14 @@ SPECS: Mapping[str, type[BaseModel]] = {
     "evaluate": EvaluateSpec,
     "plan": PlanSpec,
 }
-"""The verbs that read a catalogue, by what they may be asked."""
+"""Verb that reads presets of a catalogue -> its spec."""
 
 
 def refuse_unknown_presets(catalog: Catalog) -> None:
     """Refuse a catalogue's presets for a verb or a setting that does not exist.
 
     Raises:
-        BadRequest: naming the table, the setting and the nearest that exist.
+        BadRequest: the message names the table, the setting and the nearest that exist.
     """
     refuse_unknown_settings(list(catalog.presets), SPECS, "[presets]")
     for verb, settings in catalog.presets.items():
@@ -97,25 +97,25 @@ def refuse_unknown_presets(catalog: Catalog) -> None:
 
 
 def resolve_placement(asked: PlacementSpec, *, job: Job) -> ResolvedPlacement:
-    """Return a placement whose plan, where it names one, is read.
+    """Return a placement with the plan read from its file, where it names one.
 
     Args:
-        asked: what the job was asked for; a plan leaves no room for types of single tables.
+        asked: the job's settings. A plan must come without sharding types of single tables.
         job: name of the job.
 
     Raises:
-        BadRequest: no such file, it is no plan or another job's, or it is not all that is asked.
+        BadRequest: there is no such file, it is not a plan, it is another job's, or `sharding` is
+            set as well.
     """
     if asked.plan and asked.sharding:
         raise BadRequest(
-            "placement.plan says where every table lies; leave placement.sharding.* out, or "
-            "placement.plan"
+            "placement.plan places every table; leave out placement.sharding.* or placement.plan"
         )
     return asked.resolved(_load_plan(asked.plan, job) if asked.plan else None)
 
 
 def _load_plan(path: Path, job: Job) -> PlanDocument:
-    """Return the plan in a file, as `iak plan save=FILE` wrote it."""
+    """Return the plan that `iak plan save=FILE` wrote to a file."""
     document = read_json(path, setting="placement.plan")
     try:
         plan = _plan_of(document, path)
@@ -158,7 +158,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
-    """Return dotted name of every setting of a spec, by alias -> whether any name may follow it.
+    """Return dotted name of each setting, by alias -> whether further names may follow it.
 
     A dictionary takes keys of its own: `task_weights.ctr` is one of `task_weights`.
     """
@@ -199,7 +199,7 @@ def spec_with_presets(kind: type[S], verb: str, catalog: Catalog, settings: Mapp
         settings: the caller's settings, nested.
 
     Raises:
-        BadRequest: naming the setting that is unknown or out of its range.
+        BadRequest: the message names the setting that is unknown or out of range.
     """
     presets = nested(dict(catalog.presets.get(verb, {})))
     try:

@@ -1,4 +1,4 @@
-"""The log as a run reads it: opened with the run's dates, and described for its record."""
+"""Open a log with a run's dates, and describe it for the run's record."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +21,15 @@ def list_log(
     wanted: Sequence[str],
     digests_in: Path | None = None,
 ) -> LogView:
-    """Open the log as a run reads it, and report that its files are known.
+    """Open the log with the run's dates, and report its files and rows.
 
     Args:
         spec: settings of the log: its folder, and the dates that count.
         catalog: the log's catalogue.
         report: gets `LogListed`.
         wanted: names of the splits that are read.
-        digests_in: folder that keeps the digests of the log's files between runs; None keeps none.
+        digests_in: folder in which digests of the log's files are stored between runs; None stores
+            none.
 
     Raises:
         BadLog: the log does not keep its contract.
@@ -47,7 +48,7 @@ def list_log(
 
 
 def describe_log(view: LogView) -> dict[str, Any]:
-    """Return the log as a run's record keeps it: files with fingerprints, and rows by split."""
+    """Return the log for a run's record: files with fingerprints, and rows by split."""
     splits = {
         name: {
             "rows": selection.rows,

@@ -1,4 +1,4 @@
-"""Metrics of predictions: every method on every task, by domain and together."""
+"""Compute the metrics of predictions: every method on every task, by domain and together."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ ORACLES = ("oracle", "oracle_global")
 
 
 def metrics_of(table: pa.Table, catalog: Catalog) -> list[MetricRow]:
-    """Return every method on every task, by domain and together.
+    """Return metrics of every method on every task, by domain and together.
 
     Args:
         table: predictions; rows without a domain are left out.
@@ -79,7 +79,7 @@ def served_by(table: pa.Table) -> dict[str, str]:
 
 
 def intervals_of(rows: Sequence[MetricRow]) -> dict[str, Any]:
-    """Return what intervals take as independent, and how much wider that makes a standard error.
+    """Return the unit that intervals take as independent, and its effect on a standard error.
 
     The ratio is that of the tuned kernels' AUC difference over all domains; where no user is
     declared, rows are the clusters and there is none.
@@ -103,7 +103,7 @@ def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
 
 
 def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
-    """Return what only a planted log can tell: the share of the reachable gain, the base's own gap.
+    """Return facts of planted logs: the share of the reachable gain, and the base's own gap.
 
     Args:
         table: predictions on the evaluated split.

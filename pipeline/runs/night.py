@@ -1,4 +1,4 @@
-"""A night: tune every domain's kernel on a frozen base, gate it, and write the bundles."""
+"""Tune a night: every domain's kernel on a frozen base, through the gate, into bundles."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -46,7 +46,7 @@ from iak.schemas.results import NightResult
 from iak.schemas.tuning import TuningResult
 
 SOME_HELD = 4
-"""Exit code of a night of which some kernels are held."""
+"""Exit code of a night that held some kernels."""
 ACTIVATIONS = "activations"
 """Folder of the activation cache, beside the base."""
 
@@ -78,7 +78,7 @@ def tune_night(
 def _tune(
     spec: FinetuneSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
 ) -> TuningResult:
-    """Open base and log, tune on workers, and put into the record what they measured."""
+    """Open base and log, tune on workers, and put the result into the record."""
     report = record.report
     check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
     opened = open_frozen_base(spec.base, catalog, spec.tables)
@@ -132,11 +132,11 @@ def night_work(
     """Return the workers' part of a night.
 
     Args:
-        spec: the run.
-        view: the log as the run reads it.
+        spec: settings of the run.
+        view: the run's view of the log.
         opened: the base that is frozen.
-        live: the kernels that serve now, which new ones start from; None starts from the base.
-        placement: where every table lies: by the rule, or by a plan that was read.
+        live: kernels that serve now, from which new ones start; None starts from the base.
+        placement: placement of every table, by the rule or by a plan.
     """
     return FinetuneWork(
         view=view,
@@ -154,7 +154,7 @@ def night_work(
 
 
 def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Provenance:
-    """Return what every bundle of the run says besides its own kernel."""
+    """Return the fields that all bundles of the run share."""
     snapshot = record.snapshot
     return Provenance(
         base_fingerprint=opened.manifest.fingerprint,
@@ -178,7 +178,7 @@ def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacem
         return placement
     if spec.tables.mapped:
         raise BadRequest(
-            "tables.mapped holds every table whole on every machine; leave it out, or "
+            "tables.mapped keeps all tables on every machine; leave out tables.mapped or "
             "placement.plan"
         )
     planned(
@@ -194,7 +194,7 @@ def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacem
 def tune_on_worker(
     worker: Worker, work: tuple[FinetuneWork, Provenance, GateSpec], report: Report
 ) -> dict[str, Any]:
-    """Do one worker's part; worker 0 also decides on the kernels and writes the bundles."""
+    """Do one worker's part; worker 0 also lets the gate judge and writes the bundles."""
     tuning, provenance, gate = work
     done = finetune(tuning, worker=worker, report=report)
     if worker.rank:
@@ -211,7 +211,7 @@ def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
 
 
 def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:
-    """Return where activations are kept: beside the base, unless the spec names a folder."""
+    """Return the settings of the activation cache: beside the base, unless the spec names one."""
     folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
     return ActivationCacheConfig(
         kind=spec.activations,

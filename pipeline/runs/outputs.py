@@ -1,9 +1,9 @@
-"""The results of a run: listed with their digests when it ends, and verified before it is believed.
+"""List the results of a run with their digests when it ends, and verify them later.
 
 A file is read whole. Of a folder of bundles the index, every manifest and every weight are read. Of
 a base the manifest, the encoding, the dense part and the size of every file are compared. The
 content of its tables is read up to `TABLE_BYTES`; of larger bases evenly spread files are read.
-Whoever loads a base reads each file against the manifest again (rectangles.py), so none is used
+Loading a base compares each file with the manifest again (rectangles.py), so that none is used
 unverified.
 """
 
@@ -24,21 +24,21 @@ TABLE_BYTES = 8 * 2**30
 
 
 def file_output(path: Path) -> Output:
-    """Return what a file holds."""
+    """Return a file as an output."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Output(kind="file", sha256=digest, bytes=path.stat().st_size)
 
 
 def base_output(folder: Path) -> Output:
-    """Return what a published base holds, by its manifest."""
+    """Return a published base as an output, by its manifest."""
     manifest = published_base.open_base(folder).manifest
     digest = hashlib.sha256((folder / published_base.MANIFEST).read_bytes()).hexdigest()
     return Output(kind="base", sha256=digest, bytes=sum(entry.bytes for entry in manifest.files))
 
 
 def bundles_output(folder: Path) -> Output:
-    """Return what a folder of bundles holds, every byte of it verified.
+    """Return a folder of bundles as an output, after every byte of it was verified.
 
     Raises:
         BadRequest: it holds no bundle, or no index.
@@ -53,7 +53,7 @@ def bundles_output(folder: Path) -> Output:
 
 
 def verify_outputs(run_dir: Path, outputs: Mapping[str, Output]) -> None:
-    """Compare the results of a finished run with what its record says of them.
+    """Compare the results of a finished run with the digests in its record.
 
     Raises:
         BadRequest: this user may not read one of them.
@@ -69,7 +69,7 @@ def verify_outputs(run_dir: Path, outputs: Mapping[str, Output]) -> None:
 
 
 def _wrong(path: Path, written: Output) -> Iterator[str]:
-    """Yield what is wrong with one result."""
+    """Yield the problems of one result."""
     describe = {"file": file_output, "base": base_output, "bundles": bundles_output}
     if not path.exists():
         yield f"{path} is missing"
@@ -94,7 +94,7 @@ def _wrong(path: Path, written: Output) -> Iterator[str]:
 
 
 def _wrong_in_base(folder: Path) -> Iterator[str]:
-    """Yield which files of a base are missing or not what its manifest says."""
+    """Yield the files of a base that are missing or differ from its manifest."""
     manifest = published_base.open_base(folder).manifest
     has_state = (folder / optimizer_state.FOLDER).is_dir()  # it may have been removed
     entries = [*manifest.files, *(manifest.optimizer if has_state else [])]

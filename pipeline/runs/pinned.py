@@ -1,4 +1,4 @@
-"""Bundles that a setting names by a registry's alias, fixed for the length of a run."""
+"""Pin bundles that a setting names by a registry's alias for the length of a run."""
 
 from pathlib import Path
 
@@ -16,19 +16,19 @@ PINNED = "pinned"
 
 
 def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, setting: str) -> Path:
-    """Return the folder of bundles that a setting means: its own, or one made from a registry.
+    """Return the folder of bundles that a setting names, or one made from a registry's alias.
 
     A run that is resumed goes on with the bundles it began with, whatever was promoted since.
 
     Args:
         path: a folder, or `registry:DIR@ALIAS`.
-        opened: the base that the bundles are to run on.
+        opened: base that the bundles will run on.
         record: record of the run.
         setting: setting that names the path, for messages and as the folder's name.
 
     Raises:
-        BadRequest: there is no such registry or alias, or the folder holds a finished run of what
-            the alias meant then.
+        BadRequest: there is no such registry or alias, or the run is finished and the alias has
+            moved since.
         WrongBase: all bundles of the alias run on another base.
         Corrupt: a stored bundle is damaged.
     """
@@ -42,7 +42,7 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
             _check_not_moved(root, alias, pinned, base, setting=setting)
         return pinned
     done = resolve(root, alias, pinned, base_fingerprint=base)
-    record.report(Notice(f"{setting}: the {alias} of {root} as commit {done.generation} left it"))
+    record.report(Notice(f"{setting}: the {alias} of {root} after commit {done.generation}"))
     if done.of_other_bases:
         left_out = ", ".join(done.of_other_bases)
         record.report(Notice(f"  left out, tuned on another base: {left_out}"))
@@ -61,7 +61,7 @@ def _alias(path: Path, name: str, setting: str) -> Alias:
 
 
 def _check_not_moved(root: Path, alias: Alias, pinned: Path, base: str, *, setting: str) -> None:
-    """Refuse to take a finished run for one of what the alias means now."""
+    """Refuse a finished run whose alias has moved since."""
     now = manifests_of(root, alias, base_fingerprint=base)
     then = {entry.folder: entry.manifest_sha256 for entry in read_index(pinned).bundles}
     moved = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))

@@ -1,4 +1,4 @@
-"""Refuse before workers start what cannot work: documents and devices that do not fit together.
+"""Check before workers start that documents, memory and devices fit together.
 
 Starting Ray and its workers takes tens of seconds, a snapshot of a long log minutes. These checks
 read documents only, no weights.
@@ -26,17 +26,17 @@ from iak.schemas.manifest import sha256_of
 from iak.schemas.plan import PlanDocument
 
 WORKER_GIB = 0.5
-"""What a worker holds before it has a row: torch, torchrec and Ray loaded (470 MiB, torch 2.13)."""
+"""Memory of a worker before its first row: torch, torchrec and Ray (470 MiB, torch 2.13)."""
 _GIB = 2**30
 _STATE_BYTES = 4
-"""Row-wise Adagrad's accumulator of a row."""
+"""Bytes of row-wise Adagrad's accumulator of a row."""
 _DENSE_BYTES = 4 * 4
-"""Of a dense weight on every worker: itself, its gradient and AdamW's two moments, in fp32."""
+"""Bytes of a dense weight, its gradient and AdamW's two moments, in fp32, on every worker."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def check_workers(spec: WorkerJobSpec, report: Report, *, is_elsewhere: bool) -> None:
-    """Refuse workers that this machine has no GPUs or no memory for; warn of more than its cores.
+    """Refuse workers without a GPU or memory for each; warn where they are more than the cores.
 
     Args:
         spec: names the workers and their device.
@@ -68,7 +68,7 @@ def check_workers(spec: WorkerJobSpec, report: Report, *, is_elsewhere: bool) ->
 
 
 def memory_bytes() -> int:
-    """Return this machine's memory, or what its container may take of it."""
+    """Return the bytes of this machine's memory, or its container's limit."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         limit = _CGROUP.read_text().strip()
@@ -93,11 +93,11 @@ def check_training_fits(
         spec: names the workers and their device.
         catalog: the log's catalogue.
         model: shape of the base.
-        rows: rows of each table; a table whose rows nobody has counted yet is left out.
+        rows: rows of each table; a table whose rows are not counted yet is left out.
         is_elsewhere: whether workers run on other machines; nothing is judged then.
 
     Raises:
-        DoesNotFit: naming the largest table, or the trunk.
+        DoesNotFit: the message names the largest table, or the trunk.
     """
     tables = {
         name: rows.get(name, 0) * ((table.width or model.width) * 4 + _STATE_BYTES)
@@ -146,7 +146,7 @@ def check_frozen_fits(
         is_elsewhere: whether workers run on other machines; nothing is judged then.
 
     Raises:
-        DoesNotFit: naming the size, and the precision that is asked for.
+        DoesNotFit: the message names the size, and the precision that is asked for.
     """
     if is_elsewhere:
         return
@@ -162,7 +162,7 @@ def check_frozen_fits(
 
 
 def _room(spec: WorkerJobSpec) -> tuple[float, str]:
-    """Return the bytes that all workers have for tables and weights, and a clause that says so."""
+    """Return the bytes that all workers have for tables and weights, and a clause about them."""
     if spec.device != "cpu" and torch.cuda.device_count() >= spec.workers:
         room = torch.cuda.get_device_properties(0).total_memory * spec.workers
         return room, f"{spec.workers} GPUs have {room / _GIB:,.0f} GiB"
@@ -205,7 +205,7 @@ class BundlesFolder:
 
     path: Path
     digest: str
-    """Of the index, which names every manifest and its weights by SHA-256."""
+    """Digest of the index, which names every manifest and its weights by SHA-256."""
 
 
 def bundles_folder(path: Path, opened: PublishedBase, *, setting: str) -> BundlesFolder:
@@ -253,7 +253,7 @@ def base_inputs(opened: PublishedBase, *, name: str = "base") -> dict[str, str]:
 def parent_inputs(parent: PublishedBase | None) -> dict[str, str]:
     """Return the digests of a base that is continued, and of its optimisers' state.
 
-    The state is no part of a base's fingerprint, and decides the rates of the run that goes on.
+    The state is not part of a base's fingerprint, but decides the rates of continued training.
     """
     if parent is None:
         return {}

@@ -55,8 +55,7 @@ VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
 """Metric of a base: share of its validation rows' ids of a table that training never saw."""
 MAY_MOVE = ("workers", "placement", "plan", *skipped.MAY_MOVE)
-"""Settings, and the input `plan`, under which a checkpoint is read whatever they were when it was
-written."""
+"""Settings, and the input `plan`, that may change between a checkpoint and its resumption."""
 HELD = 4
 """Exit code of a run whose child was not better than its parent."""
 MISCALIBRATED = 0.1
@@ -170,7 +169,7 @@ def _check_fits(
 def _publish_better(
     spec: PretrainSpec, work: PretrainWork, parent: PublishedBase | None, record: OpenRecord
 ) -> BaseManifest | None:
-    """Publish the trained base, unless the parent is better: then record why none is published."""
+    """Publish the trained base. Where the parent is better, record that none is published."""
     result = record.result
     if result["is_parent_best"]:
         assert parent is not None, "only a continued base has a parent"
@@ -193,7 +192,7 @@ def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> di
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
-    """Return the settings that were left open, as they were used."""
+    """Return the settings that were left open, with the values that were used."""
     used = {name: settings["used"][name] for name in settings["followed"]}
     return "  ".join(f"{name}={value:g}" for name, value in used.items()) or "none"
 
@@ -209,14 +208,14 @@ def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -
 
 
 def _check_weights(spec: PretrainSpec, catalog: Catalog) -> None:
-    """Refuse a weight for a task that is not there."""
+    """Refuse a weight for an unknown task."""
     titles = [task.title for task in catalog.tasks]
     if unknown := sorted(set(spec.task_weights) - set(titles)):
         raise BadRequest(f"task_weights names unknown tasks {unknown}; there are {titles}")
 
 
 def _not_better(result: Mapping[str, Any], parent: PublishedBase) -> str:
-    """Return why nothing was published."""
+    """Return the reason why no base was published."""
     return (
         f"No base was published: on validation rows the best of {result['steps']} steps has loss "
         f"{result['best_child_loss']:.5f}, the untouched parent {result['parent_valid_loss']:.5f}. "
@@ -225,14 +224,14 @@ def _not_better(result: Mapping[str, Any], parent: PublishedBase) -> str:
 
 
 def advice(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Return what to set next time: for a run that stopped too early, and for a task off its rate.
+    """Return advice on settings, for a run that stopped too early and a miscalibrated task.
 
     Args:
         result: result of the workers.
         recipe: the settings of the run.
 
     Returns:
-        A sentence for each; empty where nothing is off.
+        A sentence for each problem; empty without any.
     """
     lines = []
     if result["improving_at_the_end"]:
@@ -274,16 +273,16 @@ def fit_encoding(
 ) -> Encoding:
     """Fit an encoding on the pre-training rows, and save it in the run folder.
 
-    What a parent's encoding knows is kept. Only new features are fitted, and vocabularies that are
-    allowed to grow. What of the parent's weights cannot be loaded as it is, is refused here.
+    A parent's encoding is kept. Only new features are fitted, and vocabularies that are allowed to
+    grow. Weights of the parent that cannot be loaded unchanged are refused here, unless allowed.
 
     Args:
-        spec: the run; `allow` names the differences from the parent that are meant.
-        view: the log as the run reads it.
-        parent: the base that is continued; None where a new one is trained.
-        labels: counts the labels of the rows that are read.
-        counts: counts what the log's contract says of the rows.
-        report: gets the number of rows that were read so far.
+        spec: settings of the run; `allow` names the allowed differences from the parent.
+        view: the run's view of the log.
+        parent: base that is continued; None where a new one is trained.
+        labels: counter of the labels of the rows that are read.
+        counts: counter of the contract's findings in the rows.
+        report: gets the number of rows read so far.
 
     Raises:
         BadRequest: the parent differs in a way that `allow` does not name.
@@ -331,12 +330,12 @@ def pretrain_work(
     """Return the workers' part of a run.
 
     Args:
-        spec: the run.
-        view: the log as the run reads it.
-        encoding: fitted on the pre-training rows.
+        spec: settings of the run.
+        view: the run's view of the log.
+        encoding: encoding fitted on the pre-training rows.
         parent: the base that is continued; None where a new one is trained.
         labels: the labels of the pre-training rows, whose rates a new base starts from.
-        placement: where every table lies: by the rule, or by a plan that was read.
+        placement: placement of every table, by the rule or by a plan.
 
     Raises:
         BadRequest: the plan is for other tables or workers.
@@ -375,7 +374,7 @@ def publish_base(
     """Seal the best weights as the run's base, and move it into place at once.
 
     Args:
-        spec: the run; its folder holds the best weights.
+        spec: settings of the run; its folder has the best weights.
         work: work of the workers.
         parent: the base that was continued; None where a new one was trained.
         result: result of the workers, with `unseen` where it was measured.
@@ -420,7 +419,7 @@ def publish_base(
 
 
 def _remove_scratch(run_dir: Path) -> None:
-    """Remove what a run needs until it is over."""
+    """Remove the files that a run needs only until it is over."""
     for scratch in ("checkpoints", ".best", published_base.ENCODING):
         shutil.rmtree(run_dir / scratch, ignore_errors=True)
 
@@ -428,7 +427,7 @@ def _remove_scratch(run_dir: Path) -> None:
 def _linked(source: str, target: str) -> str:
     """Give a file a second name; copy it where the file system has no links.
 
-    Until the base is in place the run keeps what it needs to publish again.
+    Until the base is in place, the run keeps the files that it needs to publish again.
     """
     try:
         os.link(source, target)

@@ -1,8 +1,8 @@
-"""The record of a run: what was asked, on what it ran, what came of it; written from first to last.
+"""Write the record of a run: its settings, its inputs, its machine and its results.
 
-A run is its settings and its inputs. A folder that holds a finished run of the same ones is left
-alone once its results are verified. One that was interrupted is resumed, under the same settings
-and on the same inputs only. One that holds no work yet may be asked anything.
+A run is identified by its settings and its inputs. A folder with a finished run of the same ones is
+left alone after its results are verified. An interrupted run is resumed only under the same
+settings and on the same inputs. A folder without work may start any run.
 """
 
 import hashlib
@@ -40,11 +40,11 @@ WORK = (
     "bundles",
     "predictions",
 )
-"""What workers leave in a run folder that a later attempt would go on from, or mix with its own."""
+"""Files of a run folder that a later attempt would resume from, or mix with its own."""
 NOTHING_TO_DO = 6
 INTERRUPTED = 130
 _ANYWHERE = ("run_dir", "max_failures", "if_busy")
-"""Settings that are no part of a run's identity."""
+"""Settings that are not part of a run's identity."""
 _SETTINGS_SHOWN = 5
 _PHASES = {
     "snapshot": "listing the log's files and counting rows",
@@ -71,21 +71,21 @@ class OpenRecord:
     before: RunRecord | None = None
     """Record of the run that the folder has already; None where it has none."""
     may_move: Collection[str] = ()
-    """Settings and inputs that may be others when an unfinished run is resumed."""
+    """Settings and inputs that may differ when an unfinished run is resumed."""
     snapshot: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
-    """What the run leaves, by its path below the run folder."""
+    """Results of the run, by path below the run folder."""
     timings_s: dict[str, float] = field(default_factory=dict)
     exit_code: int = 0
     report: Report = silent
     """Gets an event when a phase begins and ends."""
     is_written: bool = False
-    """Whether the folder's record is this one: until the inputs are known, it may be another's."""
+    """Whether the folder's record is this one; before the inputs are known it may be an older."""
 
     @property
     def is_resumed(self) -> bool:
-        """Tell whether an earlier attempt began this run."""
+        """Return whether an earlier attempt began this run."""
         return self.before is not None
 
     @contextmanager
@@ -99,7 +99,7 @@ class OpenRecord:
             self.timings_s[name] = round(time.monotonic() - start, 3)
 
     def settle_inputs(self, inputs: Inputs) -> None:
-        """Compare what the run reads with what it read before, and write it to the record.
+        """Compare the run's inputs with those of an earlier attempt, and write them to the record.
 
         Call it as soon as the inputs are known and before anything expensive.
 
@@ -123,7 +123,7 @@ class OpenRecord:
                 "Choose another --run-dir for these inputs; its results belong to the old ones"
             )
         if is_finished:
-            # It imports torch, which takes seconds, and whoever only reads records needs none.
+            # Imported here: it loads torch, which takes seconds and which readers do not need.
             from iak.pipeline.runs.outputs import verify_outputs
 
             verifying = "verifying the results of the finished run"
@@ -131,7 +131,7 @@ class OpenRecord:
                 verify_outputs(self.run_dir, before.outputs)
             raise AlreadyFinished(
                 f"{self.run_dir} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC) under "
-                "these very settings and inputs, and its results are as it wrote them; nothing "
+                "the same settings and inputs, and its results are unchanged; nothing "
                 "was done. For a new run choose another --run-dir"
             )
         if changed and (work := work_left(self.run_dir)):
@@ -145,7 +145,7 @@ class OpenRecord:
             self.report(Notice(text))
 
     def write(self, **changes: object) -> None:
-        """Replace `record.json` by what is known now."""
+        """Replace `record.json` with the present content."""
         filled = {
             "snapshot": self.snapshot,
             "result": self.result,
@@ -180,10 +180,9 @@ def run_record(
     may_move: Collection[str] = (),
     report: Report = silent,
 ) -> Iterator[OpenRecord]:
-    """Open the run folder for this spec, and close its record whatever happens.
+    """Open the run folder for this spec, and close its record however the run ends.
 
-    The run names what it reads by `settle_inputs`. Until then the record of an earlier run that has
-    inputs stays as it is.
+    The run names its inputs by `settle_inputs`. Until then the record of an earlier run stays.
 
     Args:
         verb: the verb that runs: `pretrain`, `finetune`, `evaluate`.
@@ -193,7 +192,7 @@ def run_record(
         report: gets an event when a phase begins and ends.
 
     Raises:
-        AlreadyFinished: it finished before, under the same spec and on the same inputs.
+        AlreadyFinished: the run finished before, under the same spec and on the same inputs.
         BadRequest: the folder belongs to another run.
         Busy: another process works in it.
         Corrupt: the folder's record was changed, or a result of a finished run.
@@ -214,7 +213,7 @@ def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
         if opened.is_written:
             opened.write(**_ending(error), ended_at=_now())
         raise
-    assert opened.record.inputs, f"iak {opened.record.verb} must say what it reads"
+    assert opened.record.inputs, f"iak {opened.record.verb} must call settle_inputs"
     opened.write(
         status="finished",
         exit_code=opened.exit_code,
@@ -224,7 +223,7 @@ def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
 
 
 def _ending(error: BaseException) -> dict[str, Any]:
-    """Return how an error ends a run, as its record says it."""
+    """Return the fields of the record for a run that ends with an error."""
     if isinstance(error, KeyboardInterrupt):
         message = "interrupted; run it again to resume"
         return {"status": "interrupted", "exit_code": INTERRUPTED, "error": message}
@@ -237,7 +236,7 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> Op
     before, work = read_record(run_dir), work_left(run_dir)
     if before is None and work:
         raise BadRequest(
-            f"{run_dir} holds {', '.join(work)}, but no {RECORD} that says of which run. Restore "
+            f"{run_dir} holds {', '.join(work)}, but no {RECORD} to show of which run. Restore "
             "it from a copy, remove the folder, or choose another --run-dir"
         )
     is_refused = before is not None and before.exit_code == BadRequest.exit_code
@@ -260,12 +259,12 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> Op
 
 
 def work_left(run_dir: Path) -> list[str]:
-    """Return what earlier attempts left in a run folder: checkpoints and results, by name."""
+    """Return the names of checkpoints and results that earlier attempts left in a run folder."""
     return [name for name in WORK if _is_work(run_dir / name)]
 
 
 def _is_work(path: Path) -> bool:
-    """Tell whether there is a file, or a folder with something in it that is not half written."""
+    """Return whether there is a file, or a folder with something in it that is not half written."""
     if path.is_dir():
         return any(not inside.name.startswith(".") for inside in path.iterdir())
     return path.exists()
@@ -292,17 +291,17 @@ def _check_same(
 
 
 def _named(run_dir: Path, before: RunRecord) -> str:
-    """Return which run a folder holds, for messages."""
+    """Return a clause about the run that a folder holds, for messages."""
     started = f"started {before.started_at:%Y-%m-%d %H:%M}"
     if before.status == "finished":
         return f"{run_dir} holds a finished iak {before.verb} ({started})"
-    # This process has the folder's lock: whoever wrote `running` is gone.
+    # This process has the folder's lock, so the process that wrote `running` is gone.
     status = "killed" if before.status == "running" else before.status
     return f"{run_dir} holds an unfinished iak {before.verb} ({status}, {started})"
 
 
 def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> str:
-    """Say in which settings two requests differ, with both values of each."""
+    """Return a text with the settings in which two requests differ, and both values of each."""
     if before.verb != verb:
         return f"this is iak {verb}"
     then, now = (dict(flattened(spec)) for spec in (before.spec, document))
@@ -321,7 +320,7 @@ def read_record(run_dir: Path) -> RunRecord | None:
     """Return the record in a run folder, None where there is none.
 
     Raises:
-        BadRequest: it is no record, or another version's.
+        BadRequest: it is not a record, or another version's.
         Corrupt: it was changed after it was written.
     """
     path = run_dir / RECORD
@@ -331,7 +330,7 @@ def read_record(run_dir: Path) -> RunRecord | None:
         return run_record_of(json.loads(path.read_bytes()), path)
     except (ValueError, RecursionError) as error:
         raise BadRequest(
-            f"{path} is no record of a run: {error}. Restore it from a copy, or choose another "
+            f"{path} is not a record of a run: {error}. Restore it from a copy, or choose another "
             "--run-dir"
         ) from error
 
@@ -346,7 +345,7 @@ def run_record_of(document: object, where: Path) -> RunRecord:
     Raises:
         Corrupt: it was changed after it was written.
         OtherFormat: another version wrote it.
-        ValueError: it is no run record.
+        ValueError: it is not a run record.
     """
     current = current_document(
         document,
@@ -399,7 +398,7 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 
 def spec_digest(document: dict[str, Any]) -> str:
-    """Return the SHA-256 of the settings, wherever the run folder lies."""
+    """Return the SHA-256 of the settings, without the run folder."""
     kept = {k: v for k, v in document.items() if k not in _ANYWHERE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -407,7 +406,7 @@ def spec_digest(document: dict[str, Any]) -> str:
 def commit() -> str | None:
     """Return the commit of this package's own checkout, `+` appended when the tree was changed.
 
-    An installed package has none: a repository that happens to surround it says nothing of it.
+    An installed package has none. A repository around it is another project's.
     """
     here = Path(__file__).resolve().parents[2]  # the folder that holds pipeline/
     try:

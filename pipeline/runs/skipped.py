@@ -1,4 +1,4 @@
-"""Report what a run leaves out of its log before it starts: files, days, rows and domains."""
+"""Report the files, days, rows and domains that a run leaves out of its log."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,9 +16,9 @@ from iak.schemas.job import LogJobSpec
 from iak.schemas.log import Catalog
 
 MAY_MOVE = ("allow_skipped", "max_skipped_share")
-"""Settings that change nothing that is read; a refused run may be resumed under other values."""
+"""Settings that do not change which rows are read. A refused run may be resumed with others."""
 _EARLIEST_ZONE = timezone(timedelta(hours=14))
-"""The zone in which a date begins first: no row can lie beyond its today, whatever the log's."""
+"""The zone in which a date begins first. No row of any log can lie beyond its today."""
 
 
 def today_of(spec: LogJobSpec, catalog: Catalog) -> date | None:
@@ -35,11 +35,11 @@ def today_of(spec: LogJobSpec, catalog: Catalog) -> date | None:
 
 
 def report_skipped(opened: LogView, spec: LogJobSpec, report: Report) -> None:
-    """Report what the run does not read, and refuse a log that loses too much.
+    """Report the part of the log that the run does not read, and refuse too large a loss.
 
     Args:
-        opened: the log as the run reads it.
-        spec: says how large a loss is allowed.
+        opened: the run's view of the log.
+        spec: settings, among them the largest allowed loss.
         report: gets the groups that are left out, then a warning for each loss.
 
     Raises:
@@ -74,14 +74,14 @@ def _group(files: SkippedFiles) -> NotRead:
 
 
 def _unread_folders(opened: LogView) -> list[NotRead]:
-    """Return the folders whose name is no date, where the others have one."""
+    """Return the folders whose name is not a date, where the others have one."""
     unread = opened.dates.unread
     if not unread:
         return []
     key = opened.catalog.log.date_key
     return [
         NotRead(
-            reason=f"its folder's {key} is no date, so that no window holds it",
+            reason=f"its folder's {key} is not a date, so that no window holds it",
             rows=sum(unread.values()),
             examples=tuple(f"{key}={name}" for name in sorted(unread)[:3]),
         )
@@ -89,7 +89,7 @@ def _unread_folders(opened: LogView) -> list[NotRead]:
 
 
 def _ignored(opened: LogView) -> list[NotRead]:
-    """Return the files and folders that are no part of the log, by reason."""
+    """Return the files and folders that are not part of the log, by reason."""
     return [
         NotRead(reason=problem.message, files=problem.files, examples=tuple(problem.examples))
         for problem in file_problems(opened.snapshot)
@@ -98,7 +98,7 @@ def _ignored(opened: LogView) -> list[NotRead]:
 
 
 def document(opened: LogView) -> dict[str, Any]:
-    """Return what a record keeps of the rows that are left out."""
+    """Return the rows that are left out, for the record."""
     return {
         "skipped": {
             "files": [
@@ -129,13 +129,13 @@ def _text(days: tuple[date, ...]) -> list[str]:
 def report_untuned(
     opened: LogView, serving: Serving, report: Report, judged: Sequence[str] = domains.JUDGED
 ) -> list[dict[str, Any]]:
-    """Report which domains of some splits have no tuning row, and which kernel serves them.
+    """Report the domains of some splits without a tuning row, and the kernels that serve them.
 
     Args:
-        opened: the log as the run reads it; splits that it does not read are counted as well.
+        opened: the run's view of the log; splits that it does not read are counted as well.
         serving: returns the kernel that serves a domain.
         report: gets a warning for each split with such domains.
-        judged: splits to look at, of gate and test.
+        judged: splits to report on, `gate` or `test`.
 
     Returns:
         The domains, for the record.

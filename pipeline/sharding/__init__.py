@@ -1,1 +1,1 @@
-"""The only room that talks to torchrec.distributed."""
+"""Tables over workers: placed, sharded, frozen. Only this room uses torchrec.distributed."""

@@ -1,4 +1,4 @@
-"""The state of the tables' row-wise Adagrad, written and read under any plan.
+"""Write and read the state of the tables' row-wise Adagrad under any plan.
 
 The state is one accumulator per row: a sum over steps of the mean square gradient of the columns
 that a worker owns. Of a table that is cut into B bands of columns it is a matrix of rows x B. It
@@ -81,9 +81,9 @@ def write_momentum(
 
     Args:
         model: sharded, its tables trained.
-        directory: the same for every worker.
+        directory: folder, the same for every worker.
         worker: this process.
-        folder: below the directory.
+        folder: name of a folder below it.
         max_file_bytes: most bytes of one file.
 
     Returns:
@@ -119,7 +119,7 @@ def read_momentum(
         directory: folder of the files.
         entries: entries that `write_momentum` returned, the same on every rank.
         worker: this process.
-        folder: below the directory, as it was written.
+        folder: name of the folder below the directory.
         sizes_before: rows and width of every table that was written; the model's own when absent.
         growth: the earlier row that each row of a grown table continues.
 
@@ -180,7 +180,7 @@ def _read_part(
 
 
 def _starts_anew(name: str, was: _Size | None, now: _Size, origin: RowOrigin | str | None) -> str:
-    """Return why no row of a table has a state to continue; empty where rows have one."""
+    """Return the reason why no row of a table continues a state; empty where rows do."""
     if was is None:
         return "the base had no such table"
     has_rows = was.rows == now.rows or isinstance(origin, RowOrigin)
@@ -188,7 +188,7 @@ def _starts_anew(name: str, was: _Size | None, now: _Size, origin: RowOrigin | s
         return f"{name} was {was.rows} rows of {was.width}, and is {now.rows} of {now.width}"
     if was.bands != now.bands:
         return (
-            f"it was kept for {was.bands} band(s) of columns, this plan cuts the table into "
+            f"it was stored for {was.bands} band(s) of columns, this plan cuts the table into "
             f"{now.bands}"
         )
     return ""

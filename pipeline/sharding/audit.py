@@ -53,7 +53,7 @@ class Finding:
 
     @property
     def allowance(self) -> str:
-        """The allowance that accepts it."""
+        """Return the allowance that accepts it."""
         return f"{self.part}:{self.name}:{self.kind}"
 
     def __str__(self) -> str:
@@ -138,7 +138,7 @@ def refuse_unnamed(
         raise BadRequest(_message(problems, unnamed, strange, where))
     met = {finding.allowance for finding in findings}
     return [str(finding) for finding in findings] + [
-        f"{word}: allowed, and not met" for word in allow if word not in met
+        f"{word}: allowed, but there is no such difference" for word in allow if word not in met
     ]
 
 

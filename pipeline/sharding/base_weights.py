@@ -1,11 +1,11 @@
-"""The weights of a base: safetensors files that any number of workers can write and read.
+"""Write and read a base's weights: safetensors files for any number of workers.
 
     dense.safetensors                       everything but tables, by name
     tables/<table>/r<row>-c<col>.safetensors  a rectangle of a table, from (row, col), as `weight`
 
-They can be read under another plan than the one that wrote them: a reader takes from each file the
-rectangle that it needs. Every file is compared with its sha256 before a byte of it is used. Base
-and model are compared entry by entry before a value changes (audit.py).
+Any plan can read what another plan wrote, since a reader takes from each file the rectangle that it
+needs. Every file is compared with its sha256 before a byte of it is used. Base and model are
+compared entry by entry before a value changes (audit.py).
 
 Shapes: R rows, W columns of a shard.
 """
@@ -57,7 +57,7 @@ def write_base_weights(
 
     Args:
         model: sharded, or a plain `Recommender` in a world of one.
-        directory: the same for every worker; files of the same name are overwritten.
+        directory: folder, the same for every worker. Files of the same name are overwritten.
         worker: this process. Every rank writes its own shards, rank 0 the dense part too.
         max_file_bytes: bytes of weights in one table file, at most.
 
@@ -93,7 +93,7 @@ def read_base_weights(
     """Fill `model` from published files, whatever plan wrote them; collective where sharded.
 
     Every difference between the base and the model is refused before a value changes, unless an
-    allowance names it. What starts fresh keeps the values that it has.
+    allowance names it. Entries that start fresh keep their present values.
 
     Args:
         model: sharded in any way, its tables frozen or not, or a plain `Recommender`. Its values
@@ -144,7 +144,7 @@ def audit_base(
     The model's tables may be on the meta device.
 
     Raises:
-        BadRequest: as `read_base_weights`.
+        BadRequest: see `read_base_weights`.
         Corrupt: the dense part is missing or not what its entry says.
     """
     files = [FileEntry(**entry) for entry in entries]  # type: ignore[arg-type]
@@ -174,8 +174,8 @@ def read_frozen_base(
             the plan.
 
     Raises:
-        BadRequest: as `read_base_weights`, or a table cannot be stored in its precision.
-        Corrupt: as `read_base_weights`.
+        BadRequest: see `read_base_weights`; or a table cannot be stored in its precision.
+        Corrupt: see `read_base_weights`.
     """
     freeze(model)
     freeze_tables(model, plan, worker=worker, precisions=precisions, mapped_at=mapped_at)

@@ -1,4 +1,4 @@
-"""Time and memory that TorchRec's planner estimates for a table that is cut in a given way.
+"""Ask TorchRec's planner for the time and memory of a table under a sharding type.
 
 Its milliseconds follow from bandwidths of a machine. By default these are the planner's own, of
 cards and links that it does not name. With measured bandwidths they are this machine's.
@@ -70,7 +70,7 @@ def expected(
     ids_per_row: int,
     measured: Bandwidths | None = None,
 ) -> Estimate | None:
-    """Return the planner's estimate for one way of cutting a table.
+    """Return the planner's estimate for a table under one sharding type.
 
     Args:
         shape: the table.

@@ -60,7 +60,7 @@ class Question:
 
 
 class _Sent(NamedTuple):
-    """A question in the order of its owners, and how their answers are summed."""
+    """A question sorted by owner, and the indices by which answers are summed."""
 
     rows_I: Tensor
     """Row numbers, sorted by owner."""
@@ -98,9 +98,9 @@ def exchange(questions: Sequence[Question], worker: Worker) -> list[Tensor]:
 
 
 def refuse(num_questions: int, worker: Worker) -> None:
-    """Call this instead of `exchange` on a worker that cannot ask; every other worker then raises.
+    """Take the place of `exchange` on a worker that cannot ask, so that every other worker raises.
 
-    Without it the other workers would wait for this one for ever.
+    Otherwise the other workers would wait for this one forever.
 
     Args:
         num_questions: number of questions, the same on every worker.
@@ -150,11 +150,11 @@ def offsets_of(lengths_G: Tensor) -> Tensor:
 
 
 _Sizes = list[list[tuple[int, int]]]
-"""By rank and question: how many row numbers, and how many parts of bags that owners sum."""
+"""By rank and question: the number of row numbers, and of parts of bags that owners sum."""
 
 
 def _send_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
-    """Make the first call; return how much every other rank requests from this one."""
+    """Make the first call; return the sizes that every other rank requests from this one."""
     sent = torch.tensor(sizes, dtype=torch.int64, device=worker.device)
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent)
@@ -167,7 +167,7 @@ def _exchange_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
     asked = _send_sizes(sizes, worker)
     for rank, theirs in enumerate(asked):
         if any(ids < 0 for ids, _ in theirs):
-            raise ValueError(f"worker {rank} cannot take part in the lookup; see what it says")
+            raise ValueError(f"worker {rank} cannot take part in the lookup; see its own error")
     return asked
 
 
@@ -223,7 +223,7 @@ def _answer_sizes(questions: Sequence[Question], sizes: Sequence[tuple[int, int]
     """Return the bytes of the answers to each question.
 
     Args:
-        questions: what is asked.
+        questions: questions of this worker.
         sizes: row numbers and parts of bags of each question.
     """
     return [

@@ -1,4 +1,4 @@
-"""Frozen tables, cut over the workers: ids are sent, rows or sums of rows come back.
+"""Look up frozen tables that are cut over the workers: ids are sent, rows or sums come back.
 
 There is no optimiser state, no backward pass and no gradient traffic. A lookup makes the three
 collective calls of `exchange`. It makes none where a worker has every table whole: because it is
@@ -81,7 +81,7 @@ class FrozenTables(nn.Module):
                 whole from files in it, and the plan is not used. None to follow the plan.
 
         Raises:
-            BadRequest: a table cannot be stored in its precision, or a GPU shall map it.
+            BadRequest: a table cannot be stored in its precision, or a GPU is asked to map it.
         """
         super().__init__()
         if mapped_at is not None and worker.device.type != "cpu":
@@ -106,7 +106,7 @@ class FrozenTables(nn.Module):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of rows that this worker stores or maps."""
+        """Return the bytes of rows that this worker stores or maps."""
         return sum(store.bytes_RN.numel() for store in self.stores)
 
     def fill(self, read: ReadRows) -> None:
@@ -370,7 +370,7 @@ def _joined(bands: Sequence[tuple[int, Tensor]]) -> Tensor:
 
 
 def _sharding_type(pieces: Sequence[Piece], shape: TableShape) -> str:
-    """Return how a table is cut, in the words of a plan."""
+    """Return the sharding type of a table, as a plan names it."""
     if len(pieces) == 1:
         return "table_wise"
     return "row_wise" if pieces[0].cols == shape.width else "column_wise"

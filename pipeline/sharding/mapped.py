@@ -1,4 +1,4 @@
-"""Files of table rows that all workers of a machine map into memory; one of them writes them.
+"""Map files of table rows into memory, shared by all workers of a machine. One worker writes them.
 
     mapped/<base>/<layout>/            named for the base's fingerprint and the tables' layout
         int8-16  fp32-4  ...             rows of one precision and width, read only
@@ -276,11 +276,11 @@ def _read_index(folder: Path, where: MapFolder, sizes: Mapping[str, int]) -> Map
         raise _corrupt(
             folder,
             INDEX,
-            f"it tells of base {index.base_fingerprint}, expected {where.base_fingerprint}",
+            f"it is of base {index.base_fingerprint}, expected {where.base_fingerprint}",
         )
     listed = {name: file.bytes for name, file in index.files.items()}
     if listed != dict(sizes):
-        raise _corrupt(folder, INDEX, f"it tells of files {listed}, expected {dict(sizes)}")
+        raise _corrupt(folder, INDEX, f"it lists files {listed}, expected {dict(sizes)}")
     return index
 
 
@@ -338,7 +338,7 @@ def remove_unused(root: Path, *, days: float) -> list[Path]:
 
     Args:
         root: folder of the bases' folders. Other files in it are left alone.
-        days: since a process mapped a folder last.
+        days: days since a process mapped a folder last.
 
     Returns:
         The folders that were removed.

@@ -1,7 +1,8 @@
-"""The placement of tables on workers: a TorchRec plan by two rules that a person can check.
+"""Place tables on workers by two rules that a person can check, as a TorchRec plan.
 
 Large tables are cut by rows over all workers. Every other table goes whole to the worker with the
-fewest bytes so far. (`iak plan` also asks TorchRec's planner, for machines one does not have.)
+fewest bytes so far. (`iak plan` also asks TorchRec's planner, for clusters that are not rented
+yet.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ TABLES_PATH = "tables"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """One table of a plan, as a line that a person can read."""
+    """One table of a plan, for tables and records."""
 
     table: str
     type: str
@@ -68,16 +69,16 @@ def lay_out(
     worker: Worker,
     precisions: Mapping[str, Precision] | None = None,
 ) -> ShardingPlan:
-    """Make a job's plan: the one it is given, else the rule's.
+    """Return a job's plan: the one it is given, else the rule's.
 
     Args:
         shapes: the job's tables.
-        placement: a plan to follow, or what the rule shall heed.
+        placement: a plan to follow, or settings of the rule.
         worker: this process; its world and device are planned for.
         precisions: the type of each table; fp32 for all of them when absent.
 
     Raises:
-        BadRequest: as `planned`, or as `plan_tables`.
+        BadRequest: see `planned` and `plan_tables`.
     """
     hosted = ranks_per_host(worker.world)
     if placement.plan is not None:
@@ -215,16 +216,16 @@ def planned(
     stored = {table.table: table.precision for table in document.tables}
     wanted: dict[str, Precision] = {**dict.fromkeys(sizes, "fp32"), **(precisions or {})}
     problems += [
-        f"table {name} (held in): plan {stored[name]}, job {wanted[name]}"
+        f"table {name} (precision): plan {stored[name]}, job {wanted[name]}"
         for name in sorted(sizes.keys() & stored.keys())
         if stored[name] != wanted[name]
     ]
     by_name = {table.table: table for table in document.tables}
     if len(by_name) < len(document.tables):
-        problems.append("a table stands in the plan more than once")
+        problems.append("the plan names a table more than once")
     pieces = {name: [_piece(s) for s in table.shards] for name, table in by_name.items()}
     problems += [
-        f"table {name}: these shards are no {table.type} cut over {document.world} workers"
+        f"table {name}: these shards are not a {table.type} cut over {document.world} workers"
         for name, table in sorted(by_name.items())
         if not _is_cut(table, pieces[name], document.world)
     ]

@@ -1,11 +1,11 @@
-"""The placement of tables on machines one does not have, by TorchRec's planner, without a GPU.
+"""Search a placement of tables for any cluster with TorchRec's planner, without a GPU.
 
 The planner searches over sharding types and ranks, with its own constants for lookups and links.
 It does not count the dense part and activations. They are passed to it as reserved memory.
 
-It counts neither half bytes nor the scale and bias of a row. A frozen table therefore gets a
-stand-in: so many fp32 columns that a row has as many bytes. Memory, lookups and answers of stored
-rows then come out right. Answers of summed bags alone differ from what the planner assumes.
+It counts neither half bytes nor the scale and bias of a row. So a frozen table is replaced by one
+of fp32 columns whose rows have as many bytes. Memory, lookups and answers of stored rows are then
+right. Only the answers of summed bags differ from the planner's assumption.
 """
 
 import logging
@@ -111,20 +111,20 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Sear
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A table as the planner gets it."""
+    """A table in the form in which the planner gets it."""
 
     shape: TableShape
     """Its own where it is trained; else with fp32 columns that have the bytes of its rows."""
     kinds: tuple[ShardingType, ...]
     """Sharding types to search over."""
     least_cols: int
-    """Columns of a band, at least."""
+    """Least columns of a band."""
 
 
 def _asked(shape: TableShape, wanted: Wanted, cluster: ClusterSpec) -> _Asked:
-    """Return a table as the planner gets it.
+    """Return a table in the form in which the planner gets it.
 
-    A frozen table is cut by columns only where the user asks for it, and then as the rule does it.
+    A frozen table is cut by columns only where the user asks for it, and then as the rule cuts it.
     """
     kinds = TYPES if wanted.precisions is None else TYPES[:2]
     if shape.name in wanted.placement.sharding:

@@ -1,4 +1,4 @@
-"""Rows of embedding tables as bytes: how they are encoded, and fbgemm's lookup of their sums.
+"""Encode rows of embedding tables as bytes, and look their sums up with fbgemm.
 
     fp32    4 W bytes
     fp16    2 W bytes
@@ -48,7 +48,7 @@ _CUDA_ALIGNMENT = 16
 """Bytes at multiples of which fbgemm's kernel needs rows to begin on CUDA."""
 _HUGE_PAGE = 2 * 2**20
 _ONE_AT_A_TIME = threading.Lock()
-"""Held during a lookup, because the rows are an attribute of the kernel."""
+"""Locked during a lookup, because the rows are an attribute of the kernel."""
 
 
 def has_scale(precision: Precision) -> bool:

@@ -1,4 +1,4 @@
-"""Matrices that are cut over workers, in safetensors files that any plan can read.
+"""Store matrices that are cut over workers in safetensors files that any plan can read.
 
     <folder>/<table>/r<row>-c<col>.safetensors   a rectangle of a matrix, from (row, col)
 
@@ -220,7 +220,7 @@ def matrix_of(entries: Sequence[FileEntry]) -> Entry:
 def cover_problems(
     name: str, table: Entry, entries: Sequence[FileEntry], *, folder: str = WEIGHTS
 ) -> Iterator[str]:
-    """Yield what keeps files from making up a table; nothing where they do.
+    """Yield the problems that keep files from making up a table; nothing where they do.
 
     The files must tile the table in bands of columns that are cut by rows, and be of one type.
 

@@ -1,4 +1,4 @@
-"""Shard a model over the workers, as a plan says, to train it or to freeze it.
+"""Shard a model over the workers by a plan, to train it or to freeze it.
 
 Trained tables are updated inside the backward pass by fbgemm's row-wise Adagrad. Frozen tables are
 `FrozenTables`, without optimiser state, backward pass and gradient traffic. (`shard` without an
@@ -50,7 +50,7 @@ from iak.pipeline.sharding.placement_rule import check_covers
 from iak.schemas.job import Precision
 
 ShardedModel: TypeAlias = DistributedModelParallel
-"""What `shard` returns, under a name for rooms that do not import torchrec.distributed."""
+"""Type of a sharded model, under a name for rooms that do not import torchrec.distributed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ def shard(
     tables_optimizer: RowWiseAdagrad | None,
     initialise: bool = True,
 ) -> DistributedModelParallel:
-    """Shard `model` over the process group, as `plan` says.
+    """Shard `model` over the process group by `plan`.
 
     Args:
         model: the whole model. Its tables may be on the `meta` device: each shard then starts with

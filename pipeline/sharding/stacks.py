@@ -1,4 +1,4 @@
-"""Address of each table row: the rank that owns it, and its number in that rank's stack.
+"""Compute the address of each table row: its owner's rank, and its number in that rank's stack.
 
 A worker's pieces of equal precision and width are stored one after the other in one matrix, its
 *stack*, so that one kernel call reads them all. Every worker knows all stacks from the plan. It
@@ -49,7 +49,7 @@ class Lane:
     feature: str
     table: str
     rows: int
-    """Of the table."""
+    """Rows of the table."""
     col: int
     """Column at which the band begins."""
     ranks: tuple[int, ...]
@@ -96,7 +96,7 @@ class Stack:
         Args:
             lanes: numbers of the lanes that ask.
             ids: ids of each lane.
-            like_I: a tensor of the type and device that row numbers shall have.
+            like_I: a tensor of the type and device that row numbers get.
 
         Raises:
             ValueError: an id is outside its table. No other row is ever read instead.
@@ -206,5 +206,5 @@ def _check(lane: Lane, ids_I: Tensor) -> None:
     if low < 0 or high >= lane.rows:
         raise ValueError(
             f"feature {lane.feature} asks for ids {low} to {high}; table {lane.table} has rows 0 "
-            f"to {lane.rows - 1}. Encode the rows with the encoding of this very base"
+            f"to {lane.rows - 1}. Encode the rows with this base's own encoding"
         )

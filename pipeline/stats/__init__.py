@@ -1,1 +1,1 @@
-"""Metrics per task and domain, with paired intervals."""
+"""Metrics by task and domain, with paired intervals."""

@@ -1,4 +1,4 @@
-"""Area under the ROC curve: of one method, paired between two, and per user.
+"""Compute the area under the ROC curve: of one method, paired between two, and per user.
 
 All of it is computed from *placements* (DeLong's structural components). A positive's placement is
 the share of its group's negatives that score below it. A negative's placement is the share of its
@@ -57,7 +57,7 @@ def is_positive(labels: Array) -> Bools:
     """Return labels as booleans.
 
     Raises:
-        ValueError: if a label is neither 0 nor 1.
+        ValueError: a label is neither 0 nor 1.
     """
     positive: Bools = labels == 1
     strange = int(labels.size - np.count_nonzero(positive | (labels == 0)))
@@ -88,7 +88,7 @@ def placements(positive: Bools, ranks: Ints, groups: Ints, num_groups: int) -> F
 
     Args:
         positive: (N,) whether the row's label is 1.
-        ranks: (N,) dense ranks of the scores, as `dense_ranks` gives them.
+        ranks: (N,) dense ranks of the scores, from `dense_ranks`.
         groups: (N,) group of the row, 0 <= group < num_groups.
         num_groups: G.
 
@@ -146,7 +146,7 @@ def delta_per_group(
         mean_G = ratio(count_per_group(mine, num_groups, weights=values), count_G)
         squares = count_per_group(mine, num_groups, weights=(values - mean_G[mine]) ** 2)
         variance_G += ratio(squares, np.where(count_G > 1, count_G * (count_G - 1), 0))
-    # With one row of a class the variance is unknown, and so is the delta's worth.
+    # With one row of a class the variance is unknown, so the difference is not used either.
     delta_G = auc_per_group(difference, positive, groups, num_groups)
     return GroupedDelta(
         delta_G=np.where(np.isnan(variance_G), np.nan, delta_G), se_G=np.sqrt(variance_G)

@@ -1,4 +1,4 @@
-"""Standard errors where rows of one user are not independent.
+"""Compute standard errors where the rows of one user are not independent.
 
 To first order, the error of a smooth statistic is a sum of one *influence* for each row. The
 influences of one user's rows are summed before they are squared, so that any correlation between
@@ -37,7 +37,7 @@ ClusterKind = Literal["user", "row"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clusters:
-    """Which rows belong together, group by group."""
+    """Rows that belong together, such as one user's, within each group."""
 
     of_row_N: Ints
     """The row's cluster."""
@@ -67,7 +67,7 @@ class Clusters:
         return _error(squares_G, self.counts())
 
     def joint_error(self, sums_K: Floats, weights_G: Floats) -> tuple[float, int]:
-        """Return the error of a weighted sum over groups, and how many owners take part.
+        """Return the error of a weighted sum over groups, and the number of owners in it.
 
         An owner's influences are summed over groups before they are squared: groups that share
         users are not independent.
@@ -100,7 +100,7 @@ def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
     take the normal one, as DeLong does.
 
     Args:
-        clusters: with rows, in each group.
+        clusters: clusters with rows, in each group.
         kind: kind of the clusters.
     """
     if kind == "row":
@@ -110,7 +110,7 @@ def critical_value(clusters: Ints, kind: ClusterKind) -> Floats:
 
 
 def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
-    """Return how many standard errors replace `z` normal ones where users are few.
+    """Return the number of standard errors that replaces `z` where there are few users.
 
     The quantile of Student's distribution with C - 1 degrees of freedom whose upper tail is as
     large as the normal distribution's above `z`.

@@ -1,4 +1,4 @@
-"""Differences to the base with 95 % intervals that count the rows of one user as dependent.
+"""Compute differences to the base, with intervals that count the rows of one user as dependent.
 
 Every statistic's influences are summed over the rows of each cluster (clusters.py) before they are
 squared. The ratio of two log-losses, r = L_a / L_b, has the influence
@@ -41,7 +41,7 @@ class Influences:
 
     clusters: Clusters
     auc_K: Floats
-    """On the AUC's difference."""
+    """Influence on the AUC's difference."""
     logloss_K: Floats
     base_logloss_K: Floats
     calibration_K: Floats
@@ -56,8 +56,8 @@ def influences_of(
     Args:
         positive: (N,) whether the row's label is 1.
         difference_N: placements under the method minus those under the base.
-        losses: the method's.
-        base_losses: the base's.
+        losses: losses of the method.
+        base_losses: losses of the base.
         groups: groups into which the rows are cut.
     """
     clusters = groups.clusters()
@@ -123,7 +123,7 @@ def logloss_delta(losses: Losses, base_losses: Losses, influences: Influences) -
 
 
 def calibration_delta(losses: Losses, base_losses: Losses, influences: Influences) -> Delta:
-    """Return how much farther from 1 the calibration is than the base's, in every group."""
+    """Return the calibration's distance from 1 less that of the base's, in every group."""
     clusters = influences.clusters
     mine_K, base_K = influences.calibration_K, influences.base_calibration_K
     half_G = critical_value(clusters.counts(), clusters.kind)
@@ -150,8 +150,8 @@ def farther_from_one(c_G: Floats, base_G: Floats, *, apart_G: Floats, together_G
     |c - c_base|, which bounds both limits.
 
     Args:
-        c_G: calibration.
-        base_G: the base's, on the same rows.
+        c_G: calibration of the method.
+        base_G: calibration of the base, on the same rows.
         apart_G: half the interval of c - c_base.
         together_G: half the interval of c + c_base.
     """

@@ -1,4 +1,4 @@
-"""Cut rows into groups, and rank their probabilities: what every metric of a table starts from.
+"""Cut rows into groups, and rank their probabilities, for every metric of a table.
 
 Shapes: N rows, U users within a group, G groups (domains, or one group of all rows).
 """
@@ -13,7 +13,7 @@ from iak.pipeline.stats.clusters import Clusters
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Groups:
-    """One way to cut the rows into groups, and each group into users."""
+    """A cut of the rows into groups, and of each group into users."""
 
     of_row_N: Ints
     """Group of each row."""
@@ -25,7 +25,7 @@ class Groups:
     """User over all groups, of each user within a group."""
 
     def clusters(self) -> Clusters:
-        """Return what is independent within each group: users, or rows where there are none."""
+        """Return the independent units of each group: users, or rows where there are none."""
         if self.user_N is None or self.group_of_user_U is None or self.owner_of_user_U is None:
             each_N = np.arange(self.of_row_N.size)
             return Clusters(
@@ -119,7 +119,7 @@ def rank_probabilities(p: Array, *, what: str) -> Ranked:
 
     Args:
         p: (N,) probabilities.
-        what: which they are, for the message.
+        what: name of the probabilities, for the message.
 
     Raises:
         ValueError: one is below 0 or above 1.

@@ -1,4 +1,4 @@
-"""Losses of one set of rows, or of every group: log-loss, normalised entropy, calibration.
+"""Compute losses of rows or groups: log-loss, normalised entropy, calibration.
 
 All are of the full log. Where a sampled log kept a share of its negatives, probabilities are
 corrected for it and a negative weighs 1 / kept. With weights w, losses l, probabilities p and
@@ -21,15 +21,15 @@ import numpy as np
 from iak.pipeline.stats.auc import Array, Bools, Floats, Ints, count_per_group, is_positive, ratio
 
 CLIP = 1e-7
-"""Probabilities are clipped to [CLIP, 1 - CLIP] inside a logarithm: about what float32 can tell
-from 0 and 1. One row costs 16.1 nats at most."""
+"""Probabilities are clipped to [CLIP, 1 - CLIP] inside a logarithm, which is about the resolution
+of float32 at 0 and 1. One row costs 16.1 nats at most."""
 
 
 def undo_sampling(p: Array, *, kept: float) -> Floats:
     """Return probabilities on the full log, of a model that saw a share of its negatives.
 
     Args:
-        p: probabilities as the model gives them.
+        p: the model's own probabilities.
         kept: share of the negatives that the sampled log kept, in (0, 1].
 
     Raises:
@@ -65,7 +65,7 @@ def normalized_entropy(labels: Array, p: Array, *, kept: float = 1.0) -> float |
     """Return the log-loss over the entropy of the observed rate.
 
     1 is as good as knowing the rate alone. None when a class is missing: the rate has no entropy.
-    Arguments as of `log_loss`.
+    The arguments are those of `log_loss`.
     """
     return _value(_mean_losses(labels, p, kept=kept).ne_G)
 
@@ -73,7 +73,7 @@ def normalized_entropy(labels: Array, p: Array, *, kept: float = 1.0) -> float |
 def calibration(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
     """Return positives predicted over positives observed; None when none was observed.
 
-    Arguments as of `log_loss`.
+    The arguments are those of `log_loss`.
     """
     return _value(_mean_losses(labels, p, kept=kept).calibration_G)
 
@@ -94,8 +94,8 @@ def reachable_share(p_true: Array, p_base: Array, p_tuned: Array) -> float | Non
 
     Args:
         p_true: probabilities from which the labels were drawn.
-        p_base: the base's.
-        p_tuned: the tuned model's.
+        p_base: probabilities of the base.
+        p_tuned: probabilities of the tuned model.
     """
     if not np.size(p_true):
         return None

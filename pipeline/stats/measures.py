@@ -79,12 +79,12 @@ def measure(
     groups: Groups,
     kept: float,
 ) -> Measures:
-    """Measure one method in every group; a group with a probability that is not finite has none.
+    """Measure one method in every group. A group with a non-finite probability gets no metrics.
 
     Args:
         positive: (N,) whether the row's label is 1.
-        mine: the method's probabilities.
-        base: the base's, on the same rows.
+        mine: probabilities of the method.
+        base: probabilities of the base, on the same rows.
         base_placement: (N,) the base's placements, which all methods share.
         groups: groups into which the rows are cut.
         kept: share of negatives that the sampled log kept.
@@ -201,7 +201,7 @@ def _joint_logloss_delta(measures: Measures) -> Delta:
 
 
 def _joint_calibration_delta(measures: Measures) -> Delta:
-    """Return how much farther from 1 the domains' mean calibration is than the base's."""
+    """Return the distance of the domains' mean calibration from 1, less that of the base's."""
     influences, clusters = measures.influences, measures.influences.clusters
     weight_G = measures.weights(measures.calibration_delta.value_G)
     mine_K, base_K = influences.calibration_K, influences.base_calibration_K

@@ -1,4 +1,4 @@
-"""Quality of every method, per task and domain: `evaluate_methods` gives the rows of the table.
+"""Measure every method by task and domain: `evaluate_methods` returns the rows of the table.
 
 A metric that cannot be computed is None, with the reason beside it; never 0.5, never NaN. Each
 metric is compared with the base's on the same rows, with a 95 % interval.
@@ -61,13 +61,13 @@ class MetricRow:
     delta_logloss_low: float | None = None
     delta_logloss_high: float | None = None
     delta_calibration: float | None = None
-    """How much further calibration is from 1 than the base's: negative is nearer."""
+    """Calibration's distance from 1, less that of the base's: negative is nearer."""
     delta_calibration_low: float | None = None
     delta_calibration_high: float | None = None
     cluster: ClusterKind = "row"
-    """What intervals take as independent: users, or rows where the log declares no user."""
+    """Unit that intervals take as independent: users, or rows where the log declares no user."""
     clusters: int = 0
-    """How many of them the rows have."""
+    """Number of these units."""
     se_ratio: float | None = None
     """Standard error of delta_auc clustered by user, over DeLong's, which takes rows as
     independent; None where rows are the clusters or DeLong's is 0."""
@@ -92,7 +92,7 @@ def metric_row(
         task: name of the task.
         labels: (N,) 0 or 1.
         p: (N,) the method's probabilities.
-        p_base: (N,) the base's.
+        p_base: (N,) the base's probabilities.
         users: (N,) user keys, for GAUC and for intervals; None when rows carry none.
         kept: share of negatives that the sampled log kept; see `log_loss`.
     """
@@ -134,7 +134,7 @@ def evaluate_methods(
         ranked together). All methods are measured on the same rows.
 
     Raises:
-        ValueError: if `base` is missing, shapes differ, or a domain index or name is not usable.
+        ValueError: `base` is missing, shapes differ, or a domain index or name is not usable.
     """
     _check_table(labels, probabilities, domain_index, domain_names, users, masks, base)
     codes = None if users is None else codes_of(users)
@@ -262,7 +262,7 @@ def _why_missing(measures: Measures, group: int) -> dict[str, str]:
 
 
 def _too_few(measures: Measures, group: int) -> str:
-    """Say why a difference has no interval although its rows have both classes."""
+    """Return the reason why a difference has no interval although its rows have both classes."""
     rows, positives = int(measures.rows_G[group]), int(measures.positives_G[group])
     if measures.clusters_G[group] < 2:
         return "one row alone" if rows == 1 else f"all {rows:,} rows are one user's"

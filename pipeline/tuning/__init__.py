@@ -1,1 +1,1 @@
-"""A night's kernels: levels, cohorts, schedules, optimiser, checkpoints, gate rows."""
+"""Tune a night's kernels: levels, cohorts, schedules, optimiser, checkpoints, gate rows."""

@@ -1,4 +1,4 @@
-"""The checkpoint of a tuning run: two generations, each verified before it is used.
+"""Write and read the checkpoint of a tuning run: two generations, each verified before use.
 
     tune.safetensors            the newest: levels at their best, and the cohort that tuning is at
     tune.previous.safetensors   the one before it
@@ -64,7 +64,7 @@ class TuningCheckpoint:
         """Name the checkpoint of a run; nothing is read or written yet.
 
         Args:
-            folder: the run's.
+            folder: run folder.
             snapshot: fingerprint of the log. A checkpoint of another log is refused.
             every_s: seconds between two checkpoints; 0 writes one at every call of `save`.
             worker: this process.
@@ -141,7 +141,7 @@ class TuningCheckpoint:
         return {}
 
     def _read_on_all(self, path: Path) -> tuple[dict[int, Saved], str]:
-        """Return one generation's levels, and what is wrong with it on any worker, "" if nothing.
+        """Return one generation's levels, and its problem on any worker; "" for none.
 
         All workers must take the same one, even where a damaged disk shows it to one of them alone.
         """
@@ -175,7 +175,7 @@ class TuningCheckpoint:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove both generations when the run is over, and what half-written files it left."""
+    """Remove both generations and half-written files when the run is over."""
     for name in (CHECKPOINT, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
         remove_parts(folder / name)
@@ -190,7 +190,7 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
 
     Raises:
         Corrupt: it is not what was written.
-        BadLog, OtherFormat, NotPermitted: as `TuningCheckpoint.load`.
+        BadLog, OtherFormat, NotPermitted: see `TuningCheckpoint.load`.
     """
     try:
         path.open("rb").close()  # safetensors 0.8: FileNotFoundError without permission

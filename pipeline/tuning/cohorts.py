@@ -1,8 +1,8 @@
 """Tune one level of kernels, a cohort at a time, each cohort to its end.
 
-Kernels of a level share nothing, so that they may be tuned in any order. A cohort is as many of
-them as fill a step with rows. Only the kernels of the cohort have moments, gradients and weights
-besides their best ones: the memory of tuning depends on the size of a step, not on the number of
+Kernels of a level share nothing, so they may be tuned in any order. A cohort is as many kernels as
+fill a step with rows. Only the kernels of the cohort have moments, gradients and weights besides
+their best ones. So the memory of tuning depends on the size of a step, not on the number of
 domains.
 
 Shapes: K slots of the level, n rows of this worker.
@@ -47,7 +47,7 @@ def tune_level(
         report: called with a progress event after each epoch.
         save: called after each epoch with the level as far as it is tuned and the tuner, and after
             each cohort with None in place of the tuner.
-        rival: another start. A kernel starts from it where that validates better.
+        rival: another start. A kernel starts from it where it validates better.
         tuned: kernels that a resumed run had tuned already; none when absent.
         current: state of the tuner of the cohort that follows them, if it had begun.
 
@@ -90,7 +90,7 @@ def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
 
     Args:
         rows: rows of each slot over all workers, most first.
-        stage: gives the rows of a step and the bounds of a batch.
+        stage: settings of the level, among them the rows of a step and the bounds of a batch.
     """
     most = max(1, stage.step_rows // stage.spec.min_batch)
     steps_K = stage.steps_of(torch.tensor(rows))
@@ -108,7 +108,7 @@ def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
 
 
 def _better(one: Bank, other: Bank, level: int, setting: Setting) -> tuple[Bank, Validated]:
-    """Return each kernel from the bank where it validates better, and how it validates.
+    """Return each kernel from the bank where it validates better, with its validation.
 
     Where both validate alike, or neither can, the kernel comes from `one`.
     """
@@ -159,7 +159,7 @@ class _RowsBySlot:
 
 
 def _reporter(report: Report, level: int, cohort: slice, slots: int) -> Report:
-    """Return a function that reports epochs: of the level, or as a step of many cohorts."""
+    """Return a function that reports a level's epochs, or its cohorts where it has several."""
     if cohort == slice(0, slots):
         return lambda line: report({"event": f"level {level}", **line})
     step = {"event": "step", "what": f"level {level}", "step": cohort.start, "of": slots}

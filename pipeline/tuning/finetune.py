@@ -1,4 +1,4 @@
-"""One worker's part in tuning: rows, their activations, and levels of kernels.
+"""Do one worker's part of a tuning run: rows, their activations, and levels of kernels.
 
 Level 0 is the pooled kernel, the last level is the domains. Each kernel starts from the one that
 serves now, else from its nearest tuned ancestor. The result is every level's best kernels, with the
@@ -62,15 +62,15 @@ _SAMPLE_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationCacheConfig:
-    """Where the frozen base's activations are stored, and how."""
+    """Settings of the activation cache: its folder, its kind and its budgets."""
 
     kind: Literal["cache", "memory", "recompute"]
     """On disk for later nights, for this run alone, or not at all."""
     precision: Literal["bf16", "fp32"]
     folder: Path
-    """Of the cache. Activations that do not fit in memory go to its folder `spill`."""
+    """Folder of the cache. Activations that do not fit in memory go to its folder `spill`."""
     budget_bytes: int
-    """Of the whole cache on disk; what was not used for longest is evicted."""
+    """Bytes of the whole cache on disk. Least recently used entries are evicted."""
     memory_bytes: int
     """Activations of one worker above which they go to a file."""
 
@@ -85,7 +85,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneWork:
-    """What every worker of a tuning run gets."""
+    """The work of a tuning run, the same for every worker."""
 
     view: LogView
     """The log as it was when the run began, cut into splits."""
@@ -97,7 +97,7 @@ class FinetuneWork:
     tables: FrozenTablesSpec
     cache: ActivationCacheConfig
     live: Live | None
-    """None in a first night."""
+    """Kernels that serve now; None in a first night."""
     checkpoint_every_s: float
     """Seconds between two checkpoints."""
     placement: ResolvedPlacement
@@ -127,22 +127,23 @@ class Finetuned:
     """Domains with fewer tuning rows than their floor, and how many they have."""
     standard: Standardizer
     tasks: tuple[str, ...]
-    """Of the catalogue, in the order of the gate rows' columns."""
+    """The catalogue's tasks, in the order of the gate rows' columns."""
     contract: Mapping[str, int]
     """Quarantined rows of all workers, by reason."""
     labels: Mapping[str, int]
     """`known TASK` and `positive TASK` -> tuning rows."""
     digest: str
-    """Of tables and trunk after tuning."""
+    """Digest of tables and trunk after tuning."""
     digest_before: str
-    """Of tables and trunk before tuning. `finetune` raises where it differs from `digest`."""
+    """Digest of tables and trunk before tuning. `finetune` raises where it differs from `digest`.
+    """
     plan: Sequence[Mapping[str, object]]
     """Where each table is placed."""
     parameters_per_kernel: int
     standard_from: str
     """Where the standardisation comes from: `live kernels`, `the cache`, or `this run's rows`."""
     cache: Mapping[str, Any]
-    """Rows that the cache gave and got, over all workers; empty without one."""
+    """Rows read from the cache and added to it, over all workers; empty without one."""
 
 
 def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned:
@@ -154,7 +155,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         report: called with progress events.
 
     Raises:
-        PipelineError: tables or trunk changed, which nothing here may do.
+        PipelineError: tables or trunk changed, although they are frozen.
         BadLog: a task has no label in the tuning rows, labels of one class, or a domain has two
             parents.
         Diverged: a loss is not finite.
@@ -246,7 +247,7 @@ def _with_gate_rows(
 def _source(
     work: FinetuneWork, split: str, store: Store | None, worker: Worker, contract: Counter[str]
 ) -> RowSource:
-    """Return what reads this worker's share of a split."""
+    """Return the source of this worker's rows of a split."""
     reader = Reader(
         selection=work.view.selections[split],
         catalog=work.view.catalog,
@@ -270,8 +271,8 @@ def _standardised_base(
 ) -> tuple[StandardizedBase, str]:
     """Return the base with its standardisation: the live kernels', the cache's, or a new one.
 
-    A kernel reads rightly only what is standardised as it was when the kernel was tuned, so that
-    the live kernels' comes first. The cache's comes next, since activations are stored under it.
+    A kernel needs the standardisation with which it was tuned, so the live kernels' comes first.
+    The cache's comes next, since activations are stored under it.
 
     Returns:
         The base, and where its standardisation comes from.
@@ -333,7 +334,7 @@ def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
 
 
 def _base_key(work: FinetuneWork) -> dict[str, Any]:
-    """Return what activations depend on besides rows and standardisation."""
+    """Return everything that activations depend on besides rows and standardisation."""
     tables = work.tables.model_dump(include={"precision", "precisions", "products"})
     fingerprint = work.base.manifest.fingerprint
     kernel = work.kernel.model_dump(include={"reads", "narrow"})
@@ -373,7 +374,7 @@ def _tuning_rows(
 
     Args:
         work: work of the run, the same for every worker.
-        source: reads the split.
+        source: source of the split's rows.
         known: its rows without activations.
         base: computes activations.
         names: kernels of each level, in slot order.
@@ -400,9 +401,9 @@ def _tuning_rows(
 def _close(
     work: FinetuneWork, store: Store | None, rows: Mapping[str, TuningRows], worker: Worker
 ) -> dict[str, Any]:
-    """Finish writing the cache, keep it to its budget, and return what it was used for.
+    """Finish writing the cache, keep it to its budget, and return its use in this run.
 
-    A collective call: rows that no step used are computed now, for the nights that follow.
+    A collective call. Rows that no step used are computed now, for the nights that follow.
     """
     if store is None:
         return {}

@@ -1,4 +1,4 @@
-"""The rows a gate reads: a kernel's rows of the gate slice, under base and candidate.
+"""Collect the rows that the gate reads: a kernel's gate rows under base and candidate.
 
 Shapes: n rows of a kernel, B rows of a batch, K slots, P slots present in a batch, T tasks.
 """
@@ -72,7 +72,7 @@ def collect_gate_rows(
         columns = {"labels_nT": labels_BT, "mask_nT": mask_BT}
         if rows.user_n is not None:
             columns["user_n"] = rows.user_n[index_B]
-        # The base's logits from the very h that the kernel read: both differ by the kernel alone.
+        # The base's logits from the same h that the kernel read, so that only the kernel differs.
         for who, logits_BT in (
             ("base", setting.heads(batch.h_BH).cpu()),
             ("candidate", batch.logits_BT.cpu()),

@@ -1,4 +1,4 @@
-"""The levels of a tuning run, from the pooled kernel down to the domains.
+"""Tune the levels of a run, from the pooled kernel down to the domains.
 
 A domain's kernel starts from the one that serves it now or from its nearest tuned ancestor,
 whichever validates better. The pooled kernel starts from the one that serves now; where none does
@@ -33,13 +33,13 @@ Kernels = Mapping[str, Weights]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How all levels are tuned."""
+    """Settings and starts of all levels."""
 
     shape: KernelShape
     pooled: Stage
-    """Of the pooled kernel, level 0."""
+    """Settings of the pooled kernel, level 0."""
     domain: Stage
-    """Of every level below it."""
+    """Settings of every level below it."""
     live: Kernels
     """Kernels that serve now, by domain; empty in a first night."""
     run_dir: Path
@@ -117,7 +117,7 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
     A run that was interrupted goes on from its checkpoint.
 
     Args:
-        plan: how.
+        plan: settings and starts of all levels.
         names: domain names of each level.
         setting: rows, towers, tasks and this worker.
         report: called with progress events.
@@ -165,7 +165,7 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
 
 
 def _stage(plan: Plan, depth: int, slots: Sequence[str]) -> Stage:
-    """Return how a level is tuned, which depends on whether any of its kernels serves already."""
+    """Return the settings of a level, which depend on whether any of its kernels serves already."""
     stage = plan.domain if depth else plan.pooled
     return replace(stage, starts_live=any(name in plan.live for name in slots))
 
@@ -197,7 +197,7 @@ def _inherited(
 
 
 def _serving(plan: Plan, slots: Sequence[str], inherited: Bank) -> Bank | None:
-    """Return a level's kernels as they serve, and as inherited where one does not serve.
+    """Return a level's kernels that serve now, and inherited ones where none serves.
 
     None where no kernel of the level serves.
     """
@@ -224,7 +224,7 @@ def _live(plan: Plan, name: str) -> Weights:
     """Return a serving kernel's weights, with a new probe: bundles have none.
 
     Raises:
-        BadRequest: it has another shape than `kernel.*` asks for.
+        BadRequest: the kernel has another shape than `kernel.*` asks for.
     """
     kernel = dict(plan.live[name])
     sizes = plan.shape.sizes()
@@ -239,7 +239,7 @@ def _live(plan: Plan, name: str) -> Weights:
 
 
 def _restored(start: Bank, saved: Saved) -> Tuned:
-    """Return a level as the checkpoint has it, in a bank as large as `start`."""
+    """Return a level from the checkpoint, in a bank as large as `start`."""
     tuned = Tuned(bank=start.like(), **saved.how)
     tuned.bank.flat_KN[: tuned.kernels] = saved.flat_KN.to(start.flat_KN.device)
     return tuned

@@ -1,4 +1,4 @@
-"""Adam over the slots of a bank: each kernel has its own moments, step count and rate.
+"""Step Adam over the slots of a bank: each kernel has its own moments, step count and rate.
 
 Source: Kingma and Ba 2015, "Adam", algorithm 1, by torch's own fused kernel. A bank of K slots
 moves as K separate optimisers would.
@@ -34,7 +34,7 @@ class BankAdam:
     def step(
         self, slots: list[int], gradients_PN: Tensor, shares_P: Sequence[float] | None = None
     ) -> None:
-        """Move the present slots; the others stay, and so do their step counts.
+        """Move the present slots. The others keep their weights and step counts.
 
         Args:
             slots: numbers of the P present slots.
@@ -82,7 +82,7 @@ class BankAdam:
 
 
 def rate_shares(done_P: Tensor, all_P: Tensor, *, decay_share: float) -> list[float]:
-    """Return what is left of each slot's learning rate: it falls linearly to zero at its end.
+    """Return the share of its learning rate that each slot has left; it falls linearly to zero.
 
     Args:
         done_P: steps that each slot has taken.

@@ -1,9 +1,9 @@
-"""Which rows a step uses: an epoch of every domain, in steps that touch few domains at a time.
+"""Plan the rows of each step of an epoch, in steps that touch few domains at a time.
 
-A domain with n rows takes about n / batch steps an epoch. Which of them uses a row is a function of
-the row alone (iak/noise.py). Domains share no weights, so that any of them may go into one step.
-They are taken in blocks, each of as many domains as fill a step with rows. A block runs to its last
-step before the next one begins: a step then reads and moves the weights of its block alone.
+A domain with n rows takes about n / batch steps in an epoch. The step that uses a row is a function
+of the row alone (iak/noise.py). Domains share no weights, so any of them may go into one step. They
+are taken in blocks, each of as many domains as fill a step with rows. A block runs to its last step
+before the next block begins. So a step reads and moves only the weights of its block.
 A cohort (cohorts.py) is one block as a rule; an epoch of a whole level has many.
 
 Shapes: K slots of the level, P slots present in a step, S steps of an epoch, T tasks, n rows of
@@ -29,7 +29,7 @@ class Step:
 
     slots: list[int]
     index_B: Tensor
-    """Which of this worker's rows they are."""
+    """Indices of the rows among this worker's."""
     streams_B: Tensor
     """Key of each row's draws."""
     lengths_P: Tensor
@@ -40,7 +40,7 @@ class Step:
     """Labelled rows of all workers in each slot."""
 
     def segments(self, device: torch.device) -> Segments:
-        """Return which of this worker's rows belong to which slot."""
+        """Return the end of each slot's rows among those of this step."""
         return Segments.of(self.lengths_P, device)
 
 
@@ -53,7 +53,7 @@ class Schedule:
     steps_K: Tensor
     """Steps of each slot in this epoch."""
     order_n: Tensor
-    """Which row comes when: this worker's rows by block, step, then slot."""
+    """Indices of this worker's rows, sorted by block, step, then slot."""
     streams_n: Tensor
     """Key of each row's draws."""
     own_SK: Tensor
@@ -67,7 +67,7 @@ class Schedule:
         """Yield the steps, the same number on every worker; a step may have no row of this one."""
         done = 0
         for block in self.blocks:
-            # The first slot of a block has most steps: when it ends, the block does.
+            # The first slot of a block has most steps, so the block ends with it.
             for step in range(int(self.steps_K[block[0]])):
                 slots_P = block[self.steps_K[block] > step]
                 lengths_P = self.own_SK[step][slots_P]
@@ -126,7 +126,7 @@ def make_schedule(
         torch.bincount(cell_B[mask[used]], minlength=count * slots).view(count, slots)
         for mask in mask_nT.unbind(1)
     ]
-    # One collective call an epoch: no step has to ask how many rows the others have.
+    # One collective call per epoch, so that no step has to ask for other workers' rows.
     rows_SK, *labelled_TSK = total(torch.stack([own, *labelled]), worker)
     blocks = blocks_of(run_K, rows_SK, step_rows)
     return Schedule(
@@ -193,8 +193,8 @@ def _in_order(
 def steps_per_epoch(rows_K: Tensor, *, wanted_steps: int, min_batch: int, max_batch: int) -> Tensor:
     """Return the steps of each domain's epoch, 0 for a domain without rows.
 
-    The batch is clip(2^round(log2(rows / wanted_steps)), min_batch, max_batch), and the steps are
-    as many batches as come nearest to all rows.
+    The batch is clip(2^round(log2(rows / wanted_steps)), min_batch, max_batch). The number of steps
+    is rows / batch, rounded.
 
     Args:
         rows_K: rows of each domain over all workers.
@@ -213,12 +213,12 @@ def steps_per_epoch(rows_K: Tensor, *, wanted_steps: int, min_batch: int, max_ba
 def by_slot(
     slots_n: Tensor, wanted_K: Tensor, *, batch_rows: int, worker: Worker
 ) -> Iterator[tuple[Tensor, slice, Tensor]]:
-    """Yield the wanted slots' rows, sorted by slot, in batches; every worker gets as many batches.
+    """Yield the wanted slots' rows, sorted by slot, in batches, the same number on every worker.
 
     Args:
         slots_n: slot of each row, -1 for none.
         wanted_K: True for each slot that is wanted.
-        batch_rows: rows of a batch at most. A worker that runs out of rows gets empty batches.
+        batch_rows: most rows of a batch. A worker that runs out of rows gets empty batches.
         worker: this process.
 
     Yields:

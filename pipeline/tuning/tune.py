@@ -1,9 +1,9 @@
 """Tune a cohort of kernels together: compression, then matching, each domain at its own pace.
 
 A step gathers the rows of a few domains. Each domain's loss is the mean over its own rows. After
-every epoch each domain is validated and keeps its best weights, of which the untouched ones are a
-candidate. A domain is finished when `patience` epochs did not improve it, and costs nothing after
-that.
+every epoch each domain is validated and keeps its best weights. The untouched weights are a
+candidate too. A domain is finished when `patience` epochs did not improve it, and costs nothing
+after that.
 
 An epoch is an iterator of steps (`CohortTuner.epoch`), so that a caller can drive it step by step.
 
@@ -47,14 +47,14 @@ _VALID_ROWS = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """How one level is tuned: its own settings, and those that all levels of a run share."""
+    """Settings of one level: its own, and those that all levels of a run share."""
 
     spec: StageSpec
     """Learning rate, epochs, patience and batch bounds of this level."""
     step_rows: int
     """Rows over all workers at which a step is full."""
     beta: float
-    """Weight of the rate, in loss units a nat."""
+    """Weight of the rate, in loss units per nat."""
     seed: int
     starts_live: bool = False
     """Whether kernels of the level serve already. They have compressed, and seen most of the
@@ -86,7 +86,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What kernels are tuned with; all but the rows stays the same over a run."""
+    """Rows, towers, tasks and worker of tuning. Only the rows change during a run."""
 
     heads: Heads
     """The frozen towers, which kernels adapt."""
@@ -97,7 +97,7 @@ class Setting:
 
 
 class Validated(NamedTuple):
-    """How each slot of a bank validates."""
+    """Validation loss of each slot of a bank."""
 
     loss_K: Tensor
     """Weighted sum over tasks of the mean loss in nats of a labelled row."""
@@ -109,14 +109,14 @@ class StepLoss(NamedTuple):
     """The loss of one step of an epoch."""
 
     loss: float
-    """This worker's share of the summed loss of the kernels that moved, from before they moved."""
+    """This worker's share of the summed loss of the kernels that moved, before the move."""
     kernels: int
     """Kernels that moved."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a cohort is: all that a resumed run needs besides weights and moments.
+    """Progress of a cohort: everything that a resumed run needs besides weights and moments.
 
     The tensors are empty until the untouched kernels are validated, at the start of matching.
     """
@@ -138,14 +138,14 @@ class Progress:
 
 @dataclass(slots=True, kw_only=True)
 class Tuned:
-    """Kernels at their best, and how they were tuned: one number for each slot tuned so far."""
+    """Kernels at their best, with losses and epochs: one number for each slot tuned so far."""
 
     bank: Bank
     start_loss: list[float]
     best_loss: list[float]
     best_epoch: list[int]
     epochs: int
-    """Of the kernel that took most."""
+    """Epochs of the kernel that took most."""
     stopped_at_cap: list[str]
     """Domains whose last epoch was their best. They may improve with more epochs."""
 
@@ -163,7 +163,7 @@ class Tuned:
 
     @property
     def kernels(self) -> int:
-        """Return how many are tuned."""
+        """Return the number of tuned kernels."""
         return len(self.best_epoch)
 
     def take(self, following: "Tuned") -> None:
@@ -177,7 +177,7 @@ class Tuned:
         self.stopped_at_cap += following.stopped_at_cap
 
     def how(self) -> dict[str, Any]:
-        """Return all but the weights, as JSON can hold it."""
+        """Return all fields except the weights, as JSON values."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bank"}
 
 
@@ -346,7 +346,7 @@ class CohortTuner:
         return loss
 
     def _schedule(self, number: int) -> Schedule:
-        """Return which rows each step of an epoch uses; a collective call."""
+        """Return the rows of each step of an epoch; a collective call."""
         rows, progress = self.setting.train, self.progress
         is_run_K = progress.is_active_K if progress.is_validated else self.rows_K > 0
         streams = [
@@ -385,7 +385,7 @@ class CohortTuner:
     def _add_shrinkage(self, slots: list[int], gradients_PN: Tensor) -> None:
         """Add the gradient of `shrink` times the squared distance to the start, in matching.
 
-        After the sum over workers, since every worker knows the whole distance.
+        This comes after the sum over workers, since every worker knows the whole distance.
         """
         shrink = self.stage.spec.shrink
         if not shrink or self.progress.phase == "compression":
@@ -396,7 +396,7 @@ class CohortTuner:
         gradients_PN.add_(moved_PN, alpha=2 * shrink)
 
     def _rate_shares(self, slots: list[int]) -> list[float]:
-        """Return what is left of each slot's rate: it falls in matching alone."""
+        """Return the share of its rate that each slot has left. It falls only in matching."""
         if self.progress.phase == "compression":
             return [1.0] * len(slots)
         stage = self.stage
@@ -506,13 +506,13 @@ def present_rows(bank: Bank, slots: list[int]) -> Tensor:
     """Return these slots' rows of the bank; the bank's own memory where they are neighbours."""
     first, last = slots[0], slots[-1]
     if slots == list(range(first, last + 1)):
-        return bank.flat_KN[first : last + 1].detach()  # a view: a cohort is one block as a rule
+        return bank.flat_KN[first : last + 1].detach()  # a view; a cohort is usually one block
     return bank.flat_KN[slots]
 
 
 @torch.no_grad()
 def valid_losses(bank: Bank, level: int, setting: Setting, wanted_K: Tensor) -> Validated:
-    """Return how each wanted slot validates over all workers' rows; a collective call.
+    """Return the validation loss of each wanted slot over all workers' rows; a collective call.
 
     Args:
         bank: K kernels.
@@ -540,10 +540,10 @@ def valid_losses(bank: Bank, level: int, setting: Setting, wanted_K: Tensor) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedBatch:
-    """Rows sorted by slot, and what their kernels predict of them."""
+    """Rows sorted by slot, and their kernels' predictions."""
 
     index_B: Tensor
-    """Which of this worker's rows they are."""
+    """Indices of the rows among this worker's."""
     present: slice
     """Slots from the first to the last that has rows here."""
     segments: Segments
@@ -561,7 +561,7 @@ def predicted_batches(
         bank: K kernels.
         level: level whose slots are read, a column of `slots_nL`.
         setting: towers and this worker; its own rows are not read.
-        rows: to predict.
+        rows: rows to predict.
         wanted_K: slots whose rows are wanted.
     """
     for index_B, present, lengths_P in by_slot(

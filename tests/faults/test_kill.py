@@ -164,7 +164,7 @@ def test_the_killed_run_resumed_by_itself(runs, verb):
     assert not [e for e in events(runs, f"{verb}-whole") if e["event"] == "resumed"]
     restarted = [e for e in events(runs, f"{verb}-killed") if e["event"] == "restarted"]
     assert [e["attempt"] for e in restarted] == [2]
-    assert "without a word" in restarted[0]["cause"]
+    assert "without an error" in restarted[0]["cause"]
     assert not list((runs / f"{verb}-killed").glob("worker-*.error.json"))
     for how in ("whole", "killed"):
         found = record(runs, f"{verb}-{how}")

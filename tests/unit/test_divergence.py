@@ -1,4 +1,4 @@
-"""A loss that is no number stops a run at once, on every worker, with what to lower."""
+"""A loss that is not a number stops a run at once, on every worker, with what to lower."""
 
 import math
 from dataclasses import replace

@@ -245,7 +245,7 @@ _REWRITES: dict[str, tuple[str, Rewrite]] = {
     **{f"with {c} as floats": (c, _cast(c, pa.float64())) for c in ("event_id", "item_id")},
     "with a list as item_id": ("item_id", lambda t: _replaced("item_id", t.column("hist"))(t)),
     "with one value as hist": ("hist", lambda t: _replaced("hist", t.column("item_id"))(t)),
-    "with bytes that are no text": ("scene", _replaced(
+    "with bytes that are not text": ("scene", _replaced(
         "scene", pa.array([b"\xff\xfe"] * _ROWS, pa.binary()),
     )),
     "with one row id": ("event_id", _replaced("event_id", pa.array([7] * _ROWS))),

@@ -281,13 +281,13 @@ def _unfit(role: Role | None) -> dict[str, str]:
 
 
 def _hand_written() -> Iterator[BadInput]:
-    """Yield what no schema says: words that are no settings, and settings that contradict."""
+    """Yield what no schema says: words that are not settings, and settings that contradict."""
     check = _words("check")
     pretrain, finetune = _words("pretrain"), _words("finetune")
     for name, words, must_name in (
         ("an unknown verb", ("pretrian",), "pretrian"),
         ("an unknown bench", ("bench", "nope"), "nope"),
-        ("a word that is no setting", (*check, "fast"), "fast"),
+        ("a word that is not a setting", (*check, "fast"), "fast"),
         ("a flag that does not exist", (*check, "--fast"), "fast"),
         ("an equals sign alone", (*check, "="), "="),
         ("a setting without a name", (*check, "=5"), "=5"),
@@ -303,7 +303,7 @@ def _hand_written() -> Iterator[BadInput]:
         ("a day before it was asked", (*check, "as_of=0000-01-01"), "as_of"),
         ("a precision of a table", (*finetune, "tables.precisions.x=int7"), "tables.precisions.x"),
         ("a negative weight", (*pretrain, "task_weights.ctr=-1"), "task_weights.ctr"),
-        ("a weight that is no number", (*pretrain, "task_weights.ctr=nan"), "task_weights.ctr"),
+        ("a weight that is not a number", (*pretrain, "task_weights.ctr=nan"), "task_weights.ctr"),
         (
             "a way to cut a table",
             (*pretrain, "placement.sharding.x=diagonal"),
@@ -334,12 +334,20 @@ def _hand_written() -> Iterator[BadInput]:
         ("a sweep of more than exist", (*_words("plan"), f"sweep=gpus={HUGE}"), "sweep"),
         ("compare and sweep", (*_words("plan"), "compare=8xH100", "sweep=gpus=8"), "compare"),
         ("an unknown constant", (*_words("plan"), "constants.magic=1"), "constants"),
-        ("a constant that is no number", (*_words("plan"), "constants.step_ms=nan"), "constants"),
+        (
+            "a constant that is not a number",
+            (*_words("plan"), "constants.step_ms=nan"),
+            "constants",
+        ),
         ("rows of an unknown table", (*_words("plan"), "table_rows.nope=5"), "table_rows"),
         ("half a quotation", ("submit", "command=check 'a"), "command"),
         ("a verb that cannot be sent", ("submit", "command=doctor"), "command"),
-        ("a program that is no verb", ("submit", "command=rm -rf x"), "command"),
-        ("a folder that is no checkout", (*_words("submit"), "project={folder}/folder"), "project"),
+        ("a program that is not a verb", ("submit", "command=rm -rf x"), "command"),
+        (
+            "a folder that is not a checkout",
+            (*_words("submit"), "project={folder}/folder"),
+            "project",
+        ),
     ):
         yield BadInput(
             kind="settings",

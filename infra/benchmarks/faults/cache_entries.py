@@ -94,7 +94,7 @@ def permuted(workspace: Path, random: Random) -> Fault:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CannotInject(f"entries are no safetensors files: {error}") from error
+        raise CannotInject(f"entries are not safetensors files: {error}") from error
     name, rows = max(tensors.items(), key=lambda item: item[1].numel())
     order = list(range(len(rows)))
     random.shuffle(order)

@@ -23,7 +23,7 @@ def read(path: Path) -> BenchmarkRecord:
     try:
         record = benchmark_record_of(json.loads(path.read_text()), path)
     except (OSError, ValueError) as error:
-        raise BadRequest(f"check_baseline={path} is no benchmark's record: {error}") from error
+        raise BadRequest(f"check_baseline={path} is not a benchmark's record: {error}") from error
     if record.bench != "sharding":
         raise BadRequest(f"check_baseline={path} is a record of bench {record.bench!r}")
     return record
@@ -38,7 +38,7 @@ def benchmark_record_of(document: Line, where: Path) -> BenchmarkRecord:
 
     Raises:
         OtherFormat: another version wrote it.
-        ValueError: it is no benchmark record.
+        ValueError: it is not a benchmark record.
     """
     return first_format(
         BenchmarkRecord,

@@ -1,1 +1,1 @@
-"""Trunks: one file each, one protocol."""
+"""Trunks of the base, one in each file. All have the same methods."""

@@ -1,4 +1,4 @@
-"""The trunk: explicit crosses beside a plain MLP, then experts that each task mixes for itself.
+"""Define the default trunk: crosses beside an MLP, then experts that each task mixes.
 
 Shapes: B rows, X input units, Z units the experts read, E experts, T tasks, W units of an expert,
 H = T * W units of the representation (task t's mixture is h[:, t*W:(t+1)*W]).

@@ -1,4 +1,4 @@
-"""The trunk as a plain MLP, without crosses and experts. Its last layer has every task's units.
+"""Define the trunk as a plain MLP. Its last layer has the units of every task.
 
 Shapes: B rows, X input units, T tasks, W units a task reads, H = T * W units of the representation
 (task t reads h[:, t*W:(t+1)*W]).

@@ -228,7 +228,7 @@ def test_an_order_without_a_click_is_found_with_its_remedy(root):
 
 def test_a_partition_that_is_no_date_is_found(root):
     write_file(file_below(root, day="someday"), draw_rows(3, first=700))
-    result = finding(check(root), "partition dt=someday is no date")
+    result = finding(check(root), "partition dt=someday is not a date")
     assert (result.column, result.count, result.level) == ("dt", 3, "quarantine")
 
 

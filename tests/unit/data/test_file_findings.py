@@ -41,7 +41,7 @@ def test_a_folder_that_is_no_date_is_quarantined(root):
     write_file(root / "region=ningbo" / "dt=someday" / "a.parquet", draw_rows(2))
     (finding,) = file_findings(snapshot_of(root, CATALOG), CATALOG)
     assert (finding.level, finding.column, finding.count) == ("quarantine", "dt", 2)
-    assert finding.what == "partition dt=someday is no date"
+    assert finding.what == "partition dt=someday is not a date"
 
 
 def test_an_unknown_column_is_refused_with_the_nearest_one(root):

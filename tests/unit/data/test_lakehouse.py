@@ -576,7 +576,7 @@ def test_a_file_elsewhere_is_found_without_decoding_its_name(tmp_path):
     (tmp_path / "a%2Bb").write_bytes(b"x")
     filesystem, path = locate(f"file://{tmp_path}/a%2Bb")
     assert filesystem.open_input_file(path).read() == b"x"
-    with pytest.raises(BadLog, match=r"no place that pyarrow\.fs understands"):
+    with pytest.raises(BadLog, match=r"not a location that pyarrow\.fs understands"):
         locate("nope://bucket/x")
 
 

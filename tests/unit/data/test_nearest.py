@@ -39,8 +39,8 @@ def test_each_unknown_setting_is_named_with_what_exists():
         refuse_unknown_settings(["seed", "lrr", "stage.x"], ["seed", "lr", "stages."], "job.toml")
     lines = str(error.value).splitlines()
     assert lines[0] == "unknown settings:"
-    assert lines[1] == "  job.toml names 'lrr', which is no setting. Did you mean 'lr'?"
-    assert lines[2].startswith("  job.toml names 'stage.x', which is no setting.")
+    assert lines[1] == "  job.toml names 'lrr', which is not a setting. Did you mean 'lr'?"
+    assert lines[2].startswith("  job.toml names 'stage.x', which is not a setting.")
     assert len(lines) == 3
 
 

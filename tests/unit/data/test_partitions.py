@@ -67,7 +67,7 @@ def stamps(*texts: str, unit: str = "us", tz: str | None = None) -> pa.Array:
         pytest.param(pa.array(["null"]), "null", ["null"], 0, id="the word null"),
         pytest.param(pa.array([None, "x"]), None, [None, "x"], 1, id="null folder"),
         pytest.param(pa.array([1, 1, 2]), "01", ["01", "01", "2"], 1, id="a number's digits"),
-        pytest.param(pa.array([7], pa.int8()), "north", ["7"], 1, id="folder is no number"),
+        pytest.param(pa.array([7], pa.int8()), "north", ["7"], 1, id="folder is not a number"),
         pytest.param(pa.array([Decimal("1.50")]), "1.5", ["1.5"], 0, id="decimal"),
         pytest.param(pa.array([True, False]), "true", ["true", "false"], 1, id="bool"),
         pytest.param(pa.array([dt.date(2026, 10, 1)]), "2026-10-01", ["2026-10-01"], 0, id="date"),

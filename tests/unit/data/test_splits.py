@@ -388,7 +388,7 @@ def test_files_of_two_units_are_refused_whichever_of_them_is_declared(tmp_path):
     write_file(tmp_path / "events/seconds.parquet", rows)
     write_file(tmp_path / "events/millis.parquet", rows.set_column(at, "event_time", in_ms))
     catalog = by_time(days=[0, 0])
-    with pytest.raises(BadLog, match=r"millis.parquet: .*some files only are so, write all in one"):
+    with pytest.raises(BadLog, match=r"millis.parquet: .*only some files are so, write all in one"):
         read_dates(str(tmp_path / "events"), catalog)
     log = catalog.log.model_copy(update={"event_time_unit": "ms"})
     expected = (

@@ -111,9 +111,9 @@ def test_verify_names_every_damaged_file_and_fails(place, capsys):
             "finetune that is running",
         ),
         (("promote", "registry={place}/registry", "run={place}/other"), "an iak pretrain that is"),
-        (("list", "registry={place}"), "is no registry: it has no registry.json"),
-        (("gc", "registry={place}"), "is no registry: it has no registry.json"),
-        (("rollback", "registry={place}", "domain=pooled"), "is no registry"),
+        (("list", "registry={place}"), "is not a registry: it has no registry.json"),
+        (("gc", "registry={place}"), "is not a registry: it has no registry.json"),
+        (("rollback", "registry={place}", "domain=pooled"), "is not a registry"),
         (("diff", "registry={place}", "first=champion@2"), "first"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Files and paths that settings name: what is no TOML, no JSON or no folder is one sentence."""
+"""Files and paths that settings name: what is not TOML, JSON or a folder is one sentence."""
 
 import os
 from pathlib import Path
@@ -30,10 +30,10 @@ TOML = {
     "a day that there is not": (b"a = 2026-02-30\n", "is not TOML"),
 }
 JSON = {
-    "a bracket too few": (b'{"a": [1}', "is no JSON"),
+    "a bracket too few": (b'{"a": [1}', "is not JSON"),
     "a key twice": (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
-    "NaN": (b'{"a": NaN}', "NaN is no number"),
-    "nothing": (b"", "is no JSON"),
+    "NaN": (b'{"a": NaN}', "NaN is not a number"),
+    "nothing": (b"", "is not JSON"),
     "brackets without an end": (b"[" * 200_000, "nested deeper than"),
     "brackets within brackets": (b"[" * 40 + b"]" * 40, "nested deeper than"),
 }
@@ -81,8 +81,8 @@ def test_what_is_no_plain_file_is_refused(tmp_path):
     for path, told in (
         (tmp_path, "is a folder, expected a file"),
         (tmp_path / "nope", "cannot be read: No such file"),
-        (tmp_path / "pipe", "is no plain file"),
-        (large, "64 MiB; that is no document"),
+        (tmp_path / "pipe", "is not a plain file"),
+        (large, "64 MiB; that is not a document"),
     ):
         with pytest.raises(BadRequest, match=told):
             read_toml(path, setting="--config")

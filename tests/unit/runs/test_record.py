@@ -146,7 +146,7 @@ def test_the_record_holds_the_resolved_spec_and_the_versions(tmp_path):
 
 def test_a_record_that_is_no_record_is_refused(tmp_path):
     (tmp_path / "record.json").write_text("{}")
-    with pytest.raises(BadRequest, match="no record"):
+    with pytest.raises(BadRequest, match="not a record"):
         read_record(tmp_path)
 
 
@@ -202,7 +202,7 @@ CHANGES = {
 
 
 def words_of(pattern):
-    """The words of a pattern, of which only `\\w{12}` is no plain text."""
+    """The words of a pattern, of which only `\\w{12}` is not plain text."""
     return re.escape(pattern).replace(re.escape(r"\w{12}"), r"\w{12}")
 
 

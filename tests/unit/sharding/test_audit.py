@@ -226,7 +226,7 @@ def test_an_allowance_about_nothing_is_refused(base, word):
 
 def test_an_allowance_that_is_not_met_is_told(base):
     told = read_base_weights(small_model(), *base, ALONE, allow=["table:user:grown"])
-    assert told == ["table:user:grown: allowed, and not met"]
+    assert told == ["table:user:grown: allowed, but there is no such difference"]
 
 
 def test_why_a_table_cannot_grow_is_told(base):

@@ -160,7 +160,7 @@ def test_a_worker_that_cannot_ask_stops_every_other_one_by_its_name(world, broke
     told = outcomes(ask, world)
     assert told.pop(rank) is None
     assert [(type(error), str(error)) for error in told] == [
-        (ValueError, f"worker {rank} cannot take part in the lookup; see what it says")
+        (ValueError, f"worker {rank} cannot take part in the lookup; see its own error")
     ] * (world - 1)
 
 

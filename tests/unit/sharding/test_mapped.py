@@ -184,12 +184,12 @@ def test_rows_of_another_base_are_refused(tmp_path, folder):
     theirs = place(tmp_path, OTHER).path
     theirs.parent.mkdir(exist_ok=True)
     folder.parent.rename(theirs)
-    with pytest.raises(Corrupt, match=f"tells of base {BASE}, expected {OTHER}"):
+    with pytest.raises(Corrupt, match=f"it is of base {BASE}, expected {OTHER}"):
         map_files(place(tmp_path, OTHER), LAYOUT, SIZES, never)
 
 
 def test_files_of_another_layout_are_refused(tmp_path, folder):  # noqa: ARG001
-    with pytest.raises(Corrupt, match="it tells of files"):
+    with pytest.raises(Corrupt, match="it lists files"):
         map_files(place(tmp_path), LAYOUT, SIZES | {"int8-4": 11}, never)
 
 

@@ -134,7 +134,7 @@ def test_a_plan_for_other_tables_or_workers_names_every_difference():
 
 def test_a_plan_for_other_precisions_is_refused():
     shapes, document = saved()
-    with pytest.raises(BadRequest, match=r"table b \(held in\): plan fp32, job int8") as error:
+    with pytest.raises(BadRequest, match=r"table b \(precision\): plan fp32, job int8") as error:
         planned(document, shapes, world=2, device=CPU, precisions={"b": "int8"})
     assert "table a" not in str(error.value)
 
@@ -143,5 +143,5 @@ def test_a_plan_that_cuts_a_table_wrongly_is_refused():
     shapes, document = saved()
     held = json.loads(document.model_dump_json())
     held["tables"][0]["shards"][1]["row"] += 1
-    with pytest.raises(BadRequest, match="table a: these shards are no row_wise cut"):
+    with pytest.raises(BadRequest, match="table a: these shards are not a row_wise cut"):
         planned(PlanDocument.model_validate(held), shapes, world=2, device=CPU)
