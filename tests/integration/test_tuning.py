@@ -397,7 +397,7 @@ def test_a_saved_plan_is_followed_and_changes_no_kernel(two, place):
         ({}, None),
         ({"workers": 3}, "workers: plan 2, job 3"),
         ({"tables": FrozenTablesSpec(precision="int8")}, r"\(precision\): plan fp32, job int8"),
-        ({"tables": FrozenTablesSpec(precision="fp32", mapped=True)}, "holds every table whole"),
+        ({"tables": FrozenTablesSpec(precision="fp32", mapped=True)}, "keeps all tables"),
         (
             {"placement": {"plan": "plan.json", "sharding": {"item_id": "row_wise"}}},
             r"leave out placement\.sharding",

@@ -35,7 +35,7 @@ def test_a_document_stays_in_the_folder(name, tmp_path):
     if not name:
         assert submit.keep_documents(logs, tmp_path) == []
         return
-    with pytest.raises(PipelineError, match="no file name"):
+    with pytest.raises(PipelineError, match="not a file name"):
         submit.keep_documents(logs, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -31,7 +31,7 @@ TOML = {
 }
 JSON = {
     "a bracket too few": (b'{"a": [1}', "is not JSON"),
-    "a key twice": (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+    "a key twice": (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
     "NaN": (b'{"a": NaN}', "NaN is not a number"),
     "nothing": (b"", "is not JSON"),
     "brackets without an end": (b"[" * 200_000, "nested deeper than"),

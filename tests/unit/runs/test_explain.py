@@ -130,7 +130,7 @@ def test_a_document_of_unknown_type_is_explained_in_pydantics_words():
     ("text", "hint"),
     [
         ("[[features]]\nname = 'a'\n[features]\nname = 'b'\n", "[[features]]"),
-        ("[splits.gate]\n[splits.gate]\n", "there once only"),
+        ("[splits.gate]\n[splits.gate]\n", "may occur only once"),
         ("[log]\nname = shop\n", "Text stands in quotes"),
     ],
 )

@@ -165,7 +165,7 @@ def test_a_baseline_of_other_tables_or_another_bench_is_refused(tmp_path):
     path.write_text(record_of(lines).model_copy(update={"bench": "tables"}).model_dump_json())
     with pytest.raises(BadRequest, match="bench 'tables'"):
         baseline.read(path)
-    with pytest.raises(BadRequest, match="no benchmark's record"):
+    with pytest.raises(BadRequest, match="not a benchmark's record"):
         baseline.read(tmp_path / "missing.json")
 
 
