@@ -1,1 +1,1 @@
-"""What stands beside the package: its benchmarks, its packaging."""
+"""Infrastructure beside the package: its benchmarks and its packaging."""

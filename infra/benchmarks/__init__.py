@@ -1,1 +1,1 @@
-"""The project's evidence: benchmarks of this project itself, their records, their pages."""
+"""The project's evidence: benchmarks of the project itself, their records, their pages."""

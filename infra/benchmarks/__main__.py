@@ -39,7 +39,7 @@ BENCHMARKS = {
     ),
     "faults": Benchmark(
         spec="BenchFaultsSpec",
-        help="What becomes of a run when a file, a disk or a process under it is damaged",
+        help="Whether runs survive damaged files, full disks and killed processes",
     ),
 }
 SCRIPTS = {
@@ -54,7 +54,7 @@ IN_THE_PACKAGE = ("sharding", "scaling")
 
 
 def main(words: Sequence[str]) -> int:
-    """Run what the first word names.
+    """Run the benchmark or script that the first word names.
 
     Args:
         words: the words after `python -m infra.benchmarks`.

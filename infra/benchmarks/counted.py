@@ -1,9 +1,9 @@
-"""Tables whose rows are made from their own numbers: distinct, non-zero, recomputed at will.
+"""Write tables whose rows follow from their numbers: distinct, non-zero, and easy to recompute.
 
-Row r holds the bytes of a bijection of r, one code a column, or half of one in int4; a code c
-stands for (c - middle) * step, with the middle between two codes, so that no value is zero. fp16
-holds these values exactly, and so do the scale and the bias of int8 and int4, which are the same
-for every row: a table is written as bytes, and no row of it is ever held in fp32.
+Row r has the bytes of a bijection of r, one code for each column, or half a code in int4. A code c
+means (c - middle) * step, with the middle between two codes, so that no value is zero. fp16 can
+represent these values exactly, and so can the scale and bias of int8 and int4, which are the same
+for every row. A table is written as bytes, so that no row is ever in memory in fp32.
 
 Shapes: I rows, W columns, N bytes of a row.
 Source: splitmix64's idea (Steele, Lea, Flood 2014) in any number of bits: odd factors and shifts
@@ -42,7 +42,7 @@ def check(precision: Precision, *, rows: int, width: int) -> None:
 
 
 def write(out: Tensor, precision: Precision, *, first_row: int) -> Iterator[int]:
-    """Fill what a frozen table holds of the rows from `first_row` on; rows done so far, as it goes.
+    """Fill a frozen table's rows from `first_row` on, and yield the number of rows done so far.
 
     `out` is a shard as `FrozenTables.local_shards` shows it: bytes, or numbers.
     """
@@ -77,7 +77,7 @@ def _values(packed_IN: Tensor, precision: Precision) -> Tensor:
 
 
 def _bits(precision: Precision) -> int:
-    """Bits of a column's code; fp16 and fp32 hold what eight bits say."""
+    """Return the bits of a column's code; in fp16 and fp32 it has eight."""
     return 4 if precision == "int4" else 8
 
 

@@ -1,10 +1,10 @@
-"""Measure how fast rows become batches, against what decoding alone costs.
+"""Measure how fast rows become batches, compared with the cost of decoding alone.
 
-One worker and one thread read the same row groups in several ways, which take turns on each row
-group, so that whatever else the machine does meanwhile slows them alike. A ratio is the median over
-repeats of the ratio of two ways in the same repeat.
+One worker and one thread read the same row groups in several ways. The ways take turns on each row
+group, so that other work on the machine slows them alike. A ratio is the median over repeats of the
+ratio of two ways in the same repeat.
 
-Raw decode is what anybody gets: `ParquetFile(path).read_row_group(..., use_threads=False)` of the
+Raw decode is pyarrow by itself: `ParquetFile(path).read_row_group(..., use_threads=False)` of the
 columns that the catalogue names, everything else at pyarrow's defaults.
 """
 
@@ -77,7 +77,7 @@ def measure(
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The log under one catalogue, as one worker reads it."""
+    """One worker's reader of the log under one catalogue."""
 
     encoding: str
     root: Path
@@ -87,7 +87,7 @@ class Case:
 
     @cached_property
     def columns(self) -> list[str]:
-        """Columns inside the files that the catalogue names."""
+        """Return the columns inside the files that the catalogue names."""
         catalog = self.reader.catalog
         return [c for c in catalog.columns if c not in catalog.log.partition_keys]
 
@@ -107,12 +107,12 @@ class Case:
         )
 
     def batches(self) -> Iterator[Batch]:
-        """Batches in the log's order."""
+        """Yield batches in the log's order."""
         for table in self.reader.in_step(self.batch_rows):
             yield to_batch(table, self.reader.catalog)
 
     def shuffled(self) -> Iterator[Batch]:
-        """Batches as pre-training reads them."""
+        """Yield batches in shuffled order, as pre-training reads them."""
         tables = self.reader.shuffled(
             seed=0, epoch=0, batch_rows=self.batch_rows, block_rows=self.reader.rows
         )
@@ -141,7 +141,7 @@ def open_case(spec: BenchDataSpec, root: Path, encoding: str) -> Case:
 
 
 def _decode(case: Case) -> None:
-    """Row groups by pyarrow's defaults."""
+    """Decode row groups with pyarrow's defaults."""
     selection = case.reader.selection
     for place, group, _ in selection.groups:
         path = case.root / "events" / selection.snapshot.files[place].path
@@ -149,7 +149,7 @@ def _decode(case: Case) -> None:
 
 
 def _decode_as_asked(case: Case) -> None:
-    """Row groups with the reader's options: text as dictionaries, page checksums verified."""
+    """Decode row groups with the reader's options: text as dictionaries, checksums verified."""
     selection = case.reader.selection
     for place, group, _ in selection.groups:
         parquet = selection.snapshot.open(selection.snapshot.files[place])
@@ -157,7 +157,7 @@ def _decode_as_asked(case: Case) -> None:
 
 
 def _hash(case: Case) -> None:
-    """Whole files through the hash that names them, each with its first row group."""
+    """Hash whole files by content, each with its first row group."""
     snapshot, columns = case.reader.selection.snapshot, content_columns(case.reader.catalog)
     for place, group, _ in case.reader.selection.groups:
         if group == 0:
@@ -212,7 +212,7 @@ def _timed(spec: BenchDataSpec, cases: list[Case], report: Report) -> dict[str, 
 
 
 def _once(case: Case) -> dict[str, float]:
-    """Seconds of each way over all row groups, taking turns on each."""
+    """Return the seconds of each way over all row groups. The ways take turns on each group."""
     seconds = dict.fromkeys(WAYS, 0.0)
     for place in range(len(case.reader.selection.groups)):
         group = case.of_group(place)
@@ -228,7 +228,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _ratio(times: Times, way: str, to: str) -> float:
-    """Rows a second of one way over another's."""
+    """Return the rows per second of one way over another's."""
     return median(b / a for a, b in zip(times[way], times[to], strict=True))
 
 
@@ -288,7 +288,7 @@ def _overlap_lines(spec: BenchDataSpec, case: Case, report: Report) -> list[dict
 
 
 def _consumer(seconds: float) -> Callable[[Batch], None]:
-    """Products of matrices that take about so long."""
+    """Return a consumer of batches that multiplies matrices for about `seconds`."""
     weight = torch.full((_CONSUMER_WIDTH, _CONSUMER_WIDTH), 1e-3)
     product = min(_seconds(lambda: weight @ weight) for _ in range(20))
     count = max(round(seconds / product), 1)
@@ -301,7 +301,7 @@ def _consumer(seconds: float) -> Callable[[Batch], None]:
 
 
 def _gil_share(case: Case) -> float:
-    """How much less Python the main thread can run while the prefetch thread makes batches."""
+    """Return the share of the time in which the prefetch thread keeps the main thread waiting."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # else the counting thread would keep the lock for 5 ms at a time
     try:
@@ -313,7 +313,7 @@ def _gil_share(case: Case) -> float:
 
 
 def _counted(work: Callable[[], object]) -> float:
-    """Return turns a second of a loop of pure Python, while another thread works."""
+    """Return the turns per second of a loop of pure Python while another thread works."""
     other = threading.Thread(target=work)
     turns, started = 0, time.perf_counter()
     other.start()
@@ -324,7 +324,7 @@ def _counted(work: Callable[[], object]) -> float:
 
 
 def most_in_flight(case: Case) -> int:
-    """Batches that were made and not yet asked for, at most, when the consumer is slow."""
+    """Return the most batches that are made and not yet used when the consumer is slow."""
     made, used, most = 0, 0, 0
 
     def counted() -> Iterator[Batch]:
@@ -341,7 +341,7 @@ def most_in_flight(case: Case) -> int:
 
 
 def profile_of(case: Case, most: int = 8) -> list[str]:
-    """Where the time of making batches goes, by function, its callees left out."""
+    """Return the functions that take most of the time of making batches, without callees."""
     profiler = cProfile.Profile()
     profiler.runcall(lambda: _used_up(case.batches()))
     entries = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
@@ -394,7 +394,7 @@ def _columns_of(times: Times) -> Iterator[tuple[float, float, float]]:
 
 
 def _notes(spec: BenchDataSpec, case: Case, profile: list[str]) -> list[str]:
-    """Return what a reader must know to understand the numbers."""
+    """Return the notes that a reader needs to understand the numbers."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return [
         f"{spec.rows:,} rows in row groups of {spec.row_group_rows:,}, {len(case.columns)} columns "
@@ -412,7 +412,7 @@ def _notes(spec: BenchDataSpec, case: Case, profile: list[str]) -> list[str]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Arrow and torch compute on the calling thread alone while the block lasts."""
+    """Let Arrow and torch compute only on the calling thread while the block lasts."""
     threads = pa.cpu_count()
     pa.set_cpu_count(1)
     try:

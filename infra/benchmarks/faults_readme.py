@@ -87,7 +87,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the records that are named, and write the page."""
+    """Read the records that the words name, and write the page."""
     parser = argparse.ArgumentParser(
         prog="python -m infra.benchmarks faults_readme", description=__doc__
     )

@@ -1,4 +1,4 @@
-"""Hold a published base's tables in shares, or map them whole from disk: start, memory, lookups.
+"""Compare tables in shares with tables mapped whole from disk: start, memory, lookups.
 
     python -m infra.benchmarks mapped BASE OUT
 
@@ -63,7 +63,7 @@ def measure(place: Path, out: Path) -> None:
 def on_worker(
     worker: Worker, place: Path, precision: Precision, way: str, folder: Path
 ) -> dict[str, float]:
-    """One worker's seconds, bytes and lookups."""
+    """Return one worker's seconds, bytes and lookups."""
     opened = published_base.open_base(place)
     asked = FrozenTablesSpec(precision=precision, mapped=way != WAYS[0], tolerance=ANYTHING)
     before = memory()
@@ -91,13 +91,13 @@ def on_worker(
 
 
 def memory() -> dict[str, int]:
-    """Bytes of this process that are resident, and its part of the machine's."""
+    """Return this process's resident bytes, and its part of the machine's."""
     rollup = Path("/proc/self/smaps_rollup")
     return {name: kib_of(rollup, name) or 0 for name in ("Rss", "Pss")}
 
 
 def drawn(shapes: tuple[TableShape, ...], *, seed: int) -> KeyedJaggedTensor:
-    """Rows of one id a feature, uniform over its table."""
+    """Return rows with one id for each feature, uniform over its table."""
     draw = torch.Generator().manual_seed(seed)
     keys = {feature: shape.rows for shape in shapes for feature in shape.features}
     values = [ids.drawn("uniform", ROWS, rows, draw) for rows in keys.values()]

@@ -1,7 +1,7 @@
-"""A platform's log of 20 columns, two of them histories, and its catalogue for one encoding of ids.
+"""Write a platform's log of 20 columns, two of them histories, and its catalogue.
 
-Ids follow Zipf's law; users carry arbitrary 64-bit numbers, as platforms give them; six columns are
-text of few words. Nothing is planted in the labels: the log is for reading fast, not for learning.
+Ids follow Zipf's law. Users have arbitrary 64-bit numbers, as on platforms. Six columns are text of
+few words. Labels are random, since the log serves to measure reading, not learning.
 """
 
 from itertools import product
@@ -78,7 +78,7 @@ def _rows(draw: Generator, first: int, last: int) -> pa.Table:
 
 
 def _zipf(draw: Generator, ids: int, count: int, exponent: float = 1.05) -> npt.NDArray[np.int64]:
-    """Ids by rank, of which the k-th is drawn about as often as k^-exponent says."""
+    """Draw ids by rank, the k-th with a chance of about k^-exponent."""
     left = 1 - exponent
     rank = (draw.random(count) * (ids**left - 1) + 1) ** (1 / left)
     ids_V: npt.NDArray[np.int64] = np.minimum(rank.astype(np.int64), ids - 1)

@@ -2,7 +2,7 @@
 
     python -m infra.benchmarks readme infra/benchmarks/epyc-2-cores
 
-A number of a benchmark stands on the page because a record holds it, and for no other reason.
+Every number of a benchmark on the page comes from a record.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def written(readme: str, folder: Path) -> str:
 
 
 def chapter(folder: Path) -> str:
-    """Every record that the folder holds, as Markdown."""
+    """Return every record of the folder as Markdown."""
     parts = {
         "finetune": _finetune,
         "finetune-2": _finetune_again,
@@ -84,7 +84,7 @@ def _subfolder(folder: Path) -> str:
 
 
 def _head(record: Record, subfolder: str, title: str, said: str) -> list[str]:
-    """Return what was run, where, and its picture."""
+    """Return a heading with the command, the machine and the picture."""
     machine, name = record["machine"], record["bench"]
     return [
         f"**{title}** (`{record['command']}`, {record['seconds'] / 60:.0f} minutes on "
@@ -97,7 +97,7 @@ def _head(record: Record, subfolder: str, title: str, said: str) -> list[str]:
 
 
 def _share(value: float | None) -> str:
-    """Of continued training, where that bettered anything."""
+    """Return a share of continued training, or a dash where that improved nothing."""
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -111,7 +111,7 @@ def _of(record: Record, table: str) -> list[Record]:
 
 
 def _targets(record: Record) -> list[str]:
-    """Targets, and under them why some were missed."""
+    """Return the targets, and below them the reasons why some were missed."""
     targets = record["targets"]
     rows = [
         [t["name"], t["wanted"], f"{t['measured']:.4g}", "met" if t["is_met"] else "**missed**"]
@@ -174,7 +174,7 @@ def _finetune(record: Record, subfolder: str) -> str:
 
 
 def _bought(nights: list[Record]) -> str:
-    """Return what continued training gains step by step, and kernels in a night."""
+    """Return the gains of continued training by step, and of kernels in a night."""
     (_, start), *later = nights[0]["losses"]
     gains = ", ".join(f"{start - loss:+.4f} at step {step}" for step, loss in later)
     first, _, steady = (r["gain_nats_a_row"] for r in nights[2:5])
@@ -186,7 +186,7 @@ def _bought(nights: list[Record]) -> str:
 
 
 def _finetune_again(record: Record, _subfolder: str) -> str:
-    """Return a second run: its nights, also with narrowed inputs, and what differed."""
+    """Return the nights of a second run, also with narrowed inputs, and its differences."""
     spreads = [r["slowest_over_fastest_slice"] for r in _of(record, "variants")]
     lines = [
         f"A second run (`finetune-2.json`, commit {record['commit']}) also has a trunk that "

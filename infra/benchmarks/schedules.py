@@ -1,4 +1,4 @@
-"""Tune each public log by several schedules and seeds, and keep what gate rows say of them.
+"""Tune each public log by several schedules and seeds, and compare them on gate rows.
 
     python -m infra.benchmarks schedules DATA_ROOT RUNS OUT [LOG ...]
 
@@ -67,7 +67,7 @@ def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> Non
 
 
 def gains(run_dir: Path) -> dict[str, Any]:
-    """Nats a gate row by which a run's kernels better the base, pooled and domain by domain."""
+    """Return the nats per gate row by which a run's kernels improve on the base, by domain."""
     record = json.loads((run_dir / "record.json").read_text())
     kernels = record["result"]["kernels"]
     pooled = [k["gate"] for k in kernels if k["domain"] == "pooled"]
@@ -105,7 +105,7 @@ def table(results: list[dict[str, Any]], logs: tuple[str, ...]) -> str:
 
 
 def column(results: list[dict[str, Any]], log: str, schedule: str, name: str) -> np.ndarray:
-    """One number of every seed; none where it has none."""
+    """Return one number for each seed that has it."""
     return np.array(
         [f[name] for f in results if (f["log"], f["schedule"]) == (log, schedule)], float
     )

@@ -1,4 +1,4 @@
-"""Run pretrain, finetune and evaluate on each public log, and keep what the records say.
+"""Run pretrain, finetune and evaluate on each public log, and collect their records.
 
     python -m infra.benchmarks seven_logs DATA_ROOT RUNS OUT [LOG ...]
 
@@ -53,7 +53,7 @@ def measure(data_root: str, runs: Path, out: Path, logs: tuple[str, ...]) -> Non
 
 
 def one_log(log: str, data_root: str, run_dir: Path) -> None:
-    """Run the three verbs; a finished run is kept."""
+    """Run the three verbs. A finished run is kept."""
     common = [f"catalog={log}", f"data_root={data_root}"]
     base, tuned = run_dir / "pretrain", run_dir / "finetune"
     run(["pretrain", *common, f"run_dir={base}"])
@@ -105,7 +105,7 @@ def lines(out: Path, log: str) -> list[str]:
 
 
 def gate_of(kernels: list[dict[str, Any]], task: str) -> str:
-    """In how many kernels the gate judged a task, and how many it held for harm shown there."""
+    """Return the number of kernels in which the gate judged a task, and of those it held."""
     judgements = [t for k in kernels for t in k["gate"]["tasks"] if t["task"] == task]
     judged, holds = (sum(t[what] for t in judgements) for what in ("judged", "holds"))
     return f"judged {judged} of {len(kernels)}, holds {holds}"

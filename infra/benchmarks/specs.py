@@ -10,7 +10,7 @@ from iak.schemas.numbers import BatchRows, Count, TableRows, Whole, Width, Worke
 
 
 class BenchDataSpec(BenchSpec):
-    """How fast rows become batches, against what decoding their columns costs at least."""
+    """Settings of `data`: how fast rows become batches, against raw decoding."""
 
     rows: Annotated[Whole, Field(gt=0, le=10_000_000_000)] = 524_288
     """Rows of the wide log: 20 columns, two of them histories."""
@@ -19,27 +19,27 @@ class BenchDataSpec(BenchSpec):
     batch_rows: BatchRows = 8_192
     """Rows of a batch."""
     compression: Literal["zstd", "snappy", "lz4", "none"] = "zstd"
-    """Codec of the Parquet pages; what costs less to decode leaves encoding less to hide behind."""
+    """Codec of the Parquet pages. The faster it is decoded, the larger is encoding's share."""
     prefetch: Annotated[Whole, Field(gt=0, le=10_000)] = 4
     """Batches that the background thread may be ahead."""
 
 
 class BenchFinetuneSpec(BenchSetupSpec):
-    """What a night costs on a frozen base, against what it costs today."""
+    """Settings of `finetune`: the cost of a night on a frozen base, against the practice today."""
 
     separate_sample: Count = 24
-    """Domains that are tuned one by one, to estimate what all of them would take."""
+    """Domains that are tuned one by one, to estimate the time of all."""
     separate_batches: tuple[BatchRows, ...] = (256, 1024, 4096)
     """Batch sizes of which a separate fine-tune takes the fastest."""
 
 
 class BenchTablesSpec(BenchSpec):
-    """Whether a night costs more on a frozen table of a billion rows than on a small one."""
+    """Settings of `tables`: the cost of a night on a table of a billion rows and on small ones."""
 
     rows: TableRows = 1_000_000_000
     """Rows of the table; all workers together need its bytes and those of the smaller ones."""
     smaller: Annotated[tuple[TableRows, ...], Field(min_length=1)] = (1_000_000, 100_000_000)
-    """Rows of the tables it is measured against, step by step; the first is the yardstick."""
+    """Rows of the tables that it is compared with, step by step; targets refer to the first."""
     dim: Width = 8
     """Columns."""
     precision: Precision = "int8"
@@ -61,12 +61,12 @@ class BenchTablesSpec(BenchSpec):
 
 
 class BenchFaultsSpec(BenchSpec):
-    """What becomes of a run when a file, a disk or a process under it is damaged."""
+    """Settings of `faults`: whether runs survive damaged files, full disks and kills."""
 
     per_play: Count = 3
-    """Faults of each way in which a class injects, at other seeded positions."""
+    """Faults of each play of a class, at other seeded positions."""
     per_class: Count = 24
-    """Faults of a class at most, over all its ways."""
+    """Most faults of a class, over all its plays."""
     bad_inputs: Count = 600
     """Bad files, catalogues, settings and paths that are tried."""
     fewest_faults: Count = 400

@@ -49,7 +49,7 @@ Report = Callable[[Mapping[str, Any]], None]
 MOST = 1.5
 """Times the step of the smallest table that the step of the largest may take."""
 _SINGLE, _LISTS, _LIST_IDS = 4, 1, 16
-"""Of each law, uniform and Zipf's: features of one id a row, features of so many ids a row."""
+"""For each law, uniform and Zipf's: features with one id per row, features with a list, its ids."""
 _FEATURES = tuple(
     (f"{law}{number}", law, 1 if number < _SINGLE else _LIST_IDS)
     for law in ("uniform", "zipf")
@@ -89,20 +89,20 @@ def measure(
 
 @dataclass(slots=True)
 class OneTable:
-    """What a worker saw of one table."""
+    """Measurements of one table on one worker."""
 
     rows: int
     held_bytes: int
     rss_bytes: int | None
-    """Of the process, after the table was written."""
+    """Resident bytes of the process after the table was written."""
     write_s: float
     checked: int
     step_s: list[float] = field(default_factory=list)
     lookup_s: list[float] = field(default_factory=list)
-    """Of the same steps, the lookups alone."""
+    """Seconds of the lookups of the same steps."""
     slice_p50_s: list[float] = field(default_factory=list)
     lookups_per_s: dict[str, list[float]] = field(default_factory=dict)
-    """By law and reach: through all workers, or of this worker's rows alone."""
+    """Lookups per second by law, through all workers or only of this worker's rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def _sizes(spec: BenchTablesSpec) -> list[int]:
 
 
 def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
-    """One worker's whole part."""
+    """Do one worker's part of the benchmark."""
     report = worker_report(progress, worker.rank)
     tables, setups = [], []
     for rows in _sizes(spec):
@@ -137,7 +137,7 @@ def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
 def _written(
     spec: BenchTablesSpec, rows: int, worker: Worker, report: Report
 ) -> tuple["TableSetup", OneTable]:
-    """Build a table of so many rows behind a small base; write every row and compare some."""
+    """Build a table of `rows` rows behind a small base, write every row, and compare some."""
     started = time.perf_counter()
     setup = TableSetup(spec, rows, worker)
     (shard,) = setup.tables.local_shards()
@@ -166,7 +166,7 @@ def _written(
 
 
 class TableSetup:
-    """A frozen base whose only table has so many rows, and a bank of kernels to tune on it."""
+    """A frozen base with a single table, and a bank of kernels to tune on it."""
 
     def __init__(self, spec: BenchTablesSpec, rows: int, worker: Worker) -> None:
         """Lay out the table, not yet written."""
@@ -244,9 +244,9 @@ def _step_rows(setup: TableSetup, step: int) -> StepRows:
 
 
 def _tuning_step(setup: TableSetup, batch: StepRows) -> float:
-    """Move the kernels of a step's domains; the seconds of the lookups alone.
+    """Move the kernels of a step's domains, and return the seconds of the lookups.
 
-    What `iak.pipeline.tuning.tune` does in a step, on rows that are looked up in it.
+    It does what `iak.pipeline.tuning.tune` does in a step, and looks its rows up in the step.
     """
     model, bank = setup.model, setup.bank
     started = time.perf_counter()
@@ -299,7 +299,7 @@ def _measure_slice(setup: TableSetup, table: OneTable, *, first_step: int) -> No
 
 
 def _measure_lookups(setup: TableSetup, table: OneTable, law: str, *, turn: int) -> None:
-    """Rows of single ids: wherever they lie, and of this worker's own without an exchange."""
+    """Measure lookups of single ids, through all workers, and of own rows without an exchange."""
     spec, worker = setup.spec, setup.worker
     draw = torch.Generator().manual_seed(spec.seed + turn * worker.world + worker.rank)
     feature = next(name for name, of_law, _ in _FEATURES if of_law == law)
@@ -318,7 +318,7 @@ def _measure_lookups(setup: TableSetup, table: OneTable, law: str, *, turn: int)
 
 
 def _one_feature(feature: str, ids_I: Tensor) -> KeyedJaggedTensor:
-    """Single ids of one feature, none of the others."""
+    """Return a batch with single ids of one feature, and none of the others."""
     names = [name for name, _, _ in _FEATURES]
     lengths = torch.zeros(len(names), len(ids_I), dtype=torch.int32)
     lengths[names.index(feature)] = 1
@@ -330,7 +330,7 @@ def _keep(table: OneTable, name: str, per_s: float) -> None:
 
 
 def _compare(setup: TableSetup, count: int) -> int:
-    """Recompute random rows and compare them with what a lookup brings.
+    """Recompute random rows and compare them with looked-up ones.
 
     Raises:
         Corrupt: one differs, or has a zero.
@@ -403,7 +403,7 @@ def _target(lines: Sequence[Mapping[str, Any]]) -> Target:
 def _notes(
     spec: BenchTablesSpec, lines: Sequence[Mapping[str, Any]], free: int | None
 ) -> list[str]:
-    """Return what a reader must know to understand the numbers."""
+    """Return the notes that a reader needs to understand the numbers."""
     ids = sum(count for _, _, count in _FEATURES)
     known = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
     return [
@@ -420,7 +420,7 @@ def _notes(
 
 
 def _check_memory(spec: BenchTablesSpec) -> int | None:
-    """Bytes of memory that are free, where the system tells.
+    """Return the free bytes of memory, None where the system does not show them.
 
     Raises:
         DoesNotFit: they are too few.
@@ -437,7 +437,7 @@ def _check_memory(spec: BenchTablesSpec) -> int | None:
 
 
 def _resident_bytes() -> int | None:
-    """Of this process, where the system tells."""
+    """Return the resident bytes of this process; None where the system does not show them."""
     status = Path("/proc/self/status")
     return kib_of(status, "VmRSS") if status.is_file() else None
 

@@ -1,1 +1,1 @@
-"""What `iak bench NAME` measures, and the parts it shares with the project's own benchmarks."""
+"""Measure what `iak bench NAME` offers, with parts that the project's own benchmarks share."""

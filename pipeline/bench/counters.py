@@ -1,4 +1,4 @@
-"""Count what one step sends, allocates and spends its time on.
+"""Count the bytes that a step sends and allocates, and its most expensive operators.
 
 Bytes on the wire are counted where torch hands a collective to its process group (the `c10d`
 operators), so that those of DDP and of autograd's backward pass are counted as well. Each rank's
@@ -26,7 +26,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of one step on this worker, beside the time."""
+    """Bytes, collectives and operators of one step on this worker."""
 
     sent_bytes: float
     received_bytes: float
@@ -40,7 +40,9 @@ class Cost:
 def cost_of(step: Step, *, steps: int = 1) -> Cost:
     """Count one call of `step`, and profile another; a collective call.
 
-    `steps` is how many steps a call makes: bytes are those of one of them.
+    Args:
+        step: takes the step, or several of them.
+        steps: steps that one call takes. Bytes are divided by them.
     """
     wire = Wire()
     with wire:
@@ -70,7 +72,7 @@ class Wire(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        """Count what is a collective, and run it in any case."""
+        """Count the operator if it is a collective, and run it."""
         if func.namespace == "c10d":
             self._count(name_of(func), args)
         return func(*args, **(kwargs or {}))
@@ -83,7 +85,7 @@ class Wire(TorchDispatchMode):
 
 
 def name_of(func: Any) -> str:  # noqa: ANN401 - an operator of c10d
-    """Return a collective's name as this module spells it: `allreduce`."""
+    """Return a collective's name in this module's spelling: `allreduce`."""
     name: str = func._schema.name
     return name.removeprefix("c10d::").strip("_")
 

@@ -1,7 +1,7 @@
-"""The variants of this project: frozen tables, a trunk without autograd, a bank of kernels.
+"""Define the variants of this project: frozen tables, a trunk without autograd, a bank of kernels.
 
-Slices are epochs of `CohortTuner` over some of the domains, driven step by step. Nothing of the
-tuning itself is written a second time here.
+Slices are epochs of `CohortTuner` over some of the domains, driven step by step. So the tuning that
+is measured is the tuning that `iak finetune` runs.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ from iak.schemas.plan import ResolvedPlacement
 
 _SAMPLE_ROWS = 4096
 _LEVEL = 1
-"""Of the domains, below the pooled kernel."""
+"""Level of the domains, below the pooled kernel."""
 Reads = Literal["h", "hx"]
 
 
@@ -63,7 +63,7 @@ def stage_of(ground: BenchSetup, stage: StageSpec, **changes: int) -> Stage:
     Args:
         ground: the bench's settings.
         stage: stage of one level.
-        changes: settings of the stage that the bench sets otherwise.
+        changes: settings of the stage that the benchmark changes.
     """
     spec = ground.spec
     return Stage(
@@ -86,7 +86,7 @@ class Known:
 
     @property
     def catalog(self) -> Catalog:
-        """The log's, cut into these domains."""
+        """Return the log's catalogue, with these domains."""
         return self.source.reader.catalog
 
 
@@ -111,7 +111,7 @@ def read_split(
 
 
 def some_of(known: Known, wanted_rows: int) -> tuple[str, ...]:
-    """Every n-th domain by size, which together have about so many rows: small and large ones."""
+    """Return every n-th domain by size, small and large ones, with about `wanted_rows` together."""
     step = max(1, round(sum(known.counts.values()) / wanted_rows))
     return known.domains[step // 2 :: step]
 
@@ -137,7 +137,7 @@ def only(known: Known, domains: Sequence[str]) -> Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelInputs:
-    """What the kernels read, and where it comes from."""
+    """Inputs of the kernels, and how they are stored and computed."""
 
     reads: Reads
     keeps: Literal["recompute", "bf16", "fp32"]
@@ -150,7 +150,7 @@ class KernelInputs:
 
     @property
     def inputs(self) -> str:
-        """What tells apart kernels that cannot share a bank."""
+        """Return a key: kernels with the same key can share a bank."""
         return f"{self.reads}{self.narrow or ''}"
 
 
@@ -187,7 +187,7 @@ def tuning_rows(
     if eyes.keeps == "recompute":
         seen = tuning.recomputed(known.rows, known.source, base_, torch.float32)
         return tuning.tuning_rows(known.rows.known, seen, base_.catalog, names)
-    # The pieces hand their features over; another variant reads them as well.
+    # Reading releases a piece's features, so read a copy: another variant needs them too.
     pieces = tuple(replace(piece) for piece in known.rows.pieces)
     kept = tuning.activations_of(
         replace(known.rows, pieces=pieces),
@@ -226,7 +226,7 @@ def fresh_bank(
 
 
 class Slices:
-    """Kernels that are tuned an epoch at a time, for as long as one likes; nothing is validated."""
+    """Kernels that are tuned an epoch at a time, without validation."""
 
     def __init__(self, tuner: CohortTuner) -> None:
         """Drive this tuner's matching phase; every kernel that has rows moves.
@@ -269,7 +269,7 @@ class Slices:
         return self.taken
 
     def held_bytes(self) -> dict[str, int]:
-        """Return bytes by kind: kernels (as they are, were and are best), moments, activations."""
+        """Return bytes by kind: kernels (current, first and best), moments, activations."""
         activations = self.setting.train.activations
         stored = activations.a_nA if isinstance(activations, ActivationBuffer) else None
         flat_KN, first_KN = self.bank.flat_KN, self.tuner.adam.first_KN
@@ -290,16 +290,16 @@ def slices_of(
     twin: Slices | None = None,
     pooled: bool = False,
 ) -> Slices:
-    """Return fresh kernels for the domains, or those of a twin, about to be tuned on these rows.
+    """Return slices of fresh kernels for the domains, or of a twin's kernels, on these rows.
 
     Args:
         ground: the bench's settings.
         base_: base and standardisation of the kernels.
-        rows: to tune on.
+        rows: tuning rows.
         domains: names of the domains, in slot order.
         worker: this process.
         twin: slices of the same kernels, which both then tune in the same memory.
-        pooled: one kernel for all domains, in steps of the bench's rows.
+        pooled: True: one kernel for all domains, in steps of the benchmark's rows.
     """
     kernel = ground.spec.kernel.model_copy(
         update={"reads": "hx" if base_.standard.reads_x else "h"}

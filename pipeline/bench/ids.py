@@ -1,4 +1,4 @@
-"""Draw ids: uniform over a table, or with a few rows that are asked for again and again."""
+"""Draw ids: uniform over a table, or by Zipf's law, where a few ids are frequent."""
 
 import math
 

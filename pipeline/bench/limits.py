@@ -1,6 +1,6 @@
-"""Measure what one core can do at most: bytes copied and floating-point products a second.
+"""Measure the ceilings of one core: bytes copied and floating-point products per second.
 
-Each is the best of a few rounds within half a second: what others do meanwhile can only slow it.
+Each is the best of a few rounds within half a second, since other work can only slow a round.
 """
 
 import time

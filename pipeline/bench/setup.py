@@ -1,4 +1,4 @@
-"""What every variant is measured on: the wide log, and a base trained on its older days.
+"""Prepare the log and the base of the benchmarks: the wide log, and a base of its older days.
 
 Both are kept below the bench's cache under the hash of what made them, whole or not at all.
 """
@@ -31,7 +31,7 @@ NEVER = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSetup:
-    """What every worker of the bench is handed."""
+    """Log, base and settings of a benchmark, the same for every worker."""
 
     spec: BenchSetupSpec
     knobs: WideKnobs
@@ -41,7 +41,7 @@ class BenchSetup:
     progress: Path
 
     def view(self, *splits: str, domains: int | None = None, nights_ago: int = 0) -> LogView:
-        """Open the log with so many domains, as a job of that night sees it."""
+        """Open the log with a number of domains, for the night `nights_ago` nights before."""
         catalog = wide_catalog(
             self.knobs, domains=domains or self.spec.domains[-1], nights_ago=nights_ago
         )
@@ -93,7 +93,7 @@ def pretrain_work(
     epochs: int = 1,
     validations: int = 1,
 ) -> PretrainWork:
-    """Return what `iak pretrain` would pass to its workers; nothing is checkpointed."""
+    """Return the work that `iak pretrain` would pass to its workers, without checkpoints."""
     spec = ground.spec
     return PretrainWork(
         view=view,
@@ -116,7 +116,7 @@ def pretrain_work(
 
 
 def _rates(ground: BenchSetup) -> tuple[float, float]:
-    """How often a row of the log is clicked, and a clicked one ordered."""
+    """Return the rates of clicks in rows, and of orders in clicked rows."""
     first = next(Path(ground.data_root).rglob("*.parquet"))
     labels = pq.read_table(first, columns=["click", "order"])
     clicks, orders = (pc.sum(labels.column(n)).as_py() for n in ("click", "order"))
@@ -124,7 +124,7 @@ def _rates(ground: BenchSetup) -> tuple[float, float]:
 
 
 def _train_base(ground: BenchSetup) -> None:
-    """One pass over the older days, sealed as a published base."""
+    """Train a base in one pass over the older days, and seal it."""
     run_dir = ground.base.parent
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
@@ -152,7 +152,7 @@ def _train_base(ground: BenchSetup) -> None:
 
 
 def train_on_worker(worker: Worker, work: PretrainWork, progress: Path) -> dict[str, object]:
-    """One worker's part in the base."""
+    """Do one worker's part of the training of the base."""
     return pretrain(work, worker=worker, report=worker_report(progress, worker.rank))
 
 

@@ -1,4 +1,4 @@
-"""The variants that train, or pass through, TorchRec's sharded tables as the field does today.
+"""Define the variants that train or read TorchRec's sharded tables, as the field does today.
 
 One sharded model stands for all of them in turn: (a) plain DistributedModelParallel, every weight
 trained; (b) the base's own pre-training step, continued; (c) a frozen trunk between trained kernels
@@ -42,11 +42,11 @@ _PREFETCHED = 4
 
 @dataclass(slots=True)
 class Trajectory:
-    """How a run came to its best validation step."""
+    """Course of a run up to its best validation step."""
 
     steps: int = 0
     trained_s: float = 0.0
-    """Seconds of reading and stepping; validations and whatever is written are left out."""
+    """Seconds of reading and stepping, without validations and writing."""
     best_loss: float = math.inf
     best_step: int = 0
     best_s: float = 0.0
@@ -54,7 +54,7 @@ class Trajectory:
     """(step, validation loss), from before the first step on."""
 
     def judged(self, loss: float) -> bool:
-        """Keep a validation loss; whether _PATIENCE of them have been no better than the best."""
+        """Record a validation loss; return whether patience is spent."""
         self.losses.append((self.steps, loss))
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.best_s = loss, self.steps, self.trained_s
@@ -62,12 +62,12 @@ class Trajectory:
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether it was still getting better when its passes ran out."""
+        """Return whether the run was still improving when its passes ended."""
         return self.best_step == self.steps
 
     @property
     def gain(self) -> float:
-        """Nats a row by which the validation loss fell."""
+        """Return the nats per row by which the validation loss fell."""
         return self.losses[0][1] - self.best_loss
 
 
@@ -98,7 +98,7 @@ class Continued(Pretraining):
         return [batch for batch in batches if batch.rows == self.local_rows]
 
     def to_the_base(self) -> None:
-        """Back to the published weights, optimisers at rest."""
+        """Go back to the published weights, with fresh optimisers."""
         opened = published_base.open_base(self.ground.base)
         files = [entry.model_dump() for entry in opened.manifest.files]
         base_weights.read_base_weights(self.model, opened.folder, files, self.worker)
@@ -109,7 +109,7 @@ class Continued(Pretraining):
         self.state, self.trajectory = TrainState(), Trajectory()
 
     def continue_training(self) -> Trajectory:
-        """(b) to its end: reading, stepping and the schedule are those of `iak pretrain`."""
+        """Run (b) to its end, with the reading, steps and schedule of `iak pretrain`."""
         self.trajectory.judged(self._loss())
         dist.barrier()
         self.started = time.perf_counter()
@@ -141,7 +141,7 @@ class Continued(Pretraining):
         return trajectory
 
     def _passed(self, full: "FullFineTune") -> bool:
-        """One pass of (a), validated now and then; whether its patience is spent."""
+        """Take one pass of (a), with validations; return whether its patience is spent."""
         trajectory, every = self.trajectory, self.validate_every()
         dist.barrier()
         started = time.perf_counter()
@@ -173,12 +173,12 @@ class FullFineTune:
         self.set_rates(trainer.work.optim.table_lr, trainer.work.optim.dense_lr)
 
     def set_rates(self, tables: float, dense: float) -> None:
-        """From the next step on."""
+        """Set both rates from the next step on."""
         set_tables_lr(self.model, tables)
         self.adam.param_groups[0]["lr"] = dense
 
     def step(self, batch: Batch) -> Tensor:
-        """One update of everything, on the mean loss of this worker's rows."""
+        """Update all weights once, on the mean loss of this worker's rows."""
         self.model.train()
         self.adam.zero_grad(set_to_none=True)
         logits_BT = self.model(batch.ids, batch.numeric_BN)
@@ -206,7 +206,7 @@ class PlainKernel:
         self.adam = torch.optim.Adam(self.tuned, lr=1e-3)
 
     def step(self, batch: Batch) -> Tensor:
-        """One update of the kernel; gradients reach the tables, which a rate of 0 leaves alone."""
+        """Update the kernel once. Gradients reach the tables, which a rate of 0 does not change."""
         with self._trunk_is_frozen():
             h_BH, x_BX = self.inner.represent(batch.ids, batch.numeric_BN)
             a_BA = torch.cat([h_BH, x_BX], dim=1)
@@ -233,7 +233,7 @@ class PlainKernel:
                 parameter.requires_grad = True
 
     def _average_gradients(self) -> None:
-        """One message for the kernel, as DDP would send it."""
+        """Average the kernel's gradients over workers in one message, as DDP does."""
         gradients = [w.grad for w in self.tuned if w.grad is not None]
         flat = nn.utils.parameters_to_vector(gradients)
         dist.all_reduce(flat)
@@ -247,7 +247,7 @@ def kernel_shape(heads: Heads, spec: KernelSpec, *, x_units: int) -> KernelShape
 
 
 def tables_bytes(model: nn.Module) -> int:
-    """Bytes of this worker's shards."""
+    """Return the bytes of this worker's shards."""
     return sum(s.tensor_RW.numel() * s.tensor_RW.element_size() for s in local_shards(model))
 
 
@@ -262,7 +262,7 @@ def tables_state(model: Any) -> list[Tensor]:  # noqa: ANN401 - DMP, as table_mo
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of an optimiser's tensors."""
+    """Return the bytes of an optimiser's tensors."""
     states = [t for state in optimizer.state.values() for t in state.values()]
     return sum(t.numel() * t.element_size() for t in states if isinstance(t, Tensor))
 

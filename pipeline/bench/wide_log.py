@@ -1,10 +1,10 @@
-"""A wide log with planted preferences: 26 ids, two histories, four numbers, domains of Zipf sizes.
+"""Write a wide log with planted preferences: 26 ids, two histories, four numbers, many domains.
 
     logit p(row) = level + taste(row) + preference(domain, category) + drift(day, domain, category)
 
 `taste` is a sum of effects of the row's ids, histories and numbers and never changes; the base can
-learn it. The domain is not a feature of the base, and drift is zero in the base's window, so both
-are what tuning has to gain. Ids follow a bounded Pareto law, scattered over their table, so that
+learn it. The domain is not a feature of the base, and drift is zero in the base's window. So only
+tuning can learn these two. Ids follow a bounded Pareto law, scattered over their table, so that
 frequent ids do not all lie on the first shard. Tables are read by `identity`: no vocabulary is
 fitted, and a table has as many rows as the knobs say, touched or not.
 
@@ -66,7 +66,7 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WideKnobs:
-    """What the log is made of."""
+    """Settings of the log."""
 
     rows: int
     days: int
@@ -79,7 +79,7 @@ class WideKnobs:
 
     @property
     def key(self) -> str:
-        """Names the rows these knobs give."""
+        """Return a name of the rows that these knobs give."""
         document = json.dumps([VERSION, asdict(self)], sort_keys=True)
         return hashlib.sha256(document.encode()).hexdigest()[:16]
 
@@ -105,7 +105,10 @@ def table_sizes(table_rows: int) -> dict[str, int]:
 def wide_catalog(knobs: WideKnobs, *, domains: int, nights_ago: int = 0) -> Catalog:
     """Return the log's catalogue, with kernels for the values of `domain_<domains>`.
 
-    `nights_ago` moves the tuning window so many days back: the window of an earlier night.
+    Args:
+        knobs: settings of the log.
+        domains: number of domains, one of `knobs.domains`.
+        nights_ago: days by which the tuning window is earlier, for an earlier night.
     """
     last = -2 - nights_ago
     window = [last - WINDOW_DAYS + 1, last]
@@ -197,7 +200,7 @@ def ensure_wide_log(knobs: WideKnobs, cache: Path) -> Path:
 
 
 def _write(rows: pa.Table, path: Path) -> None:
-    """Write one file; a dictionary makes ids of large tables no smaller."""
+    """Write one file without dictionaries, which do not make ids of large tables smaller."""
     names = [n for n in rows.schema.names if pa.types.is_dictionary(rows.schema.field(n).type)]
     pq.write_table(
         rows,
@@ -251,7 +254,7 @@ class Truth:
         return pa.table(columns)
 
     def own_part(self, day: int, domain_B: I32, category_B: I32) -> F32:
-        """Return the part of the logit that a base without domains and later days cannot know."""
+        """Return the part of the logit that a base without domains and later days cannot learn."""
         column_B = category_B % _CATEGORIES
         since = day - first_drifting_day(self.knobs.days) + 1
         share = np.float32(min(max(since, 0) / 3, 1))

@@ -1,9 +1,10 @@
-"""A corpus of bad inputs, and what becomes of each: refused by name, wrong, or crashed.
+"""Try a corpus of bad inputs, and judge each outcome: refused by name, wrong, or crashed.
 
-Four kinds: settings of every verb, catalogues, files and paths. Most follow from the schemas (every
-number with every value that it cannot have), so a new setting is tried from its first day. Each is
-given to `iak` as a user would give it, in this process. None of them starts Ray: settings and paths
-end before the verb's job would begin, and what must reach a job names a log that is not there.
+There are four kinds: settings of every verb, catalogues, files and paths. Most follow from the
+schemas, which give each number the values that it cannot have. So a new setting is tried from its
+first day. Each is given to `iak` as a user would give it, in this process. None of them starts Ray.
+Settings and paths are refused before the verb's job begins. Inputs that must reach a job name a log
+that does not exist.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from infra.benchmarks.bad_inputs.settings import bad_paths, bad_settings
 REFUSED_CODES = (1, 2, 3)
 _ACCEPTED = 99
 _BORDERS = str.maketrans("", "", "│┃")
-"""Between a table's columns, and so between the halves of a word that did not fit."""
+"""Borders between a table's columns, which may cut a word in two."""
 
 
 def all_bad_inputs() -> list[BadInput]:
@@ -33,10 +34,10 @@ def all_bad_inputs() -> list[BadInput]:
 
 
 def run_bad_inputs(folder: Path, *, limit: int | None, seed: int) -> list[Outcome]:
-    """Give bad inputs to `iak`, one after the other, and judge what it does.
+    """Give bad inputs to `iak`, one after the other, and judge the outcomes.
 
     Args:
-        folder: an empty folder for the files that they need.
+        folder: an empty folder for the inputs' files.
         limit: number of items to try, drawn so that each kind has its share; all when None.
         seed: seed of the draw.
     """
@@ -46,7 +47,7 @@ def run_bad_inputs(folder: Path, *, limit: int | None, seed: int) -> list[Outcom
 
 
 def _drawn(limit: int | None, seed: int) -> list[BadInput]:
-    """Return as many items as asked for, an equal number of each kind where there are enough."""
+    """Return `limit` items, an equal number of each kind where there are enough."""
     items = all_bad_inputs()
     if limit is None or limit >= len(items):
         return items
@@ -91,7 +92,7 @@ def try_one(item: BadInput, folder: Path) -> Outcome:
 
 
 def _verdict(code: int, message: str, must_name: tuple[str, ...]) -> Verdict:
-    """Return whether a command refused its input, and said what it refused."""
+    """Return whether a command refused its input by name."""
     if "Traceback (most recent call last)" in message:
         return "crashed"
     is_refused = code in REFUSED_CODES and message.count("error: ") <= 1
@@ -102,7 +103,7 @@ def _verdict(code: int, message: str, must_name: tuple[str, ...]) -> Verdict:
 
 
 def _plain(text: str) -> str:
-    """Return a text without what a terminal's width and the spelling of flags change."""
+    """Return a text without line ends, borders and dashes, which depend on the terminal."""
     return "".join(text.translate(_BORDERS).split()).replace("-", "_").lower()
 
 
@@ -112,7 +113,7 @@ def _accept(_verb: str, _spec: BaseModel) -> int:
 
 
 def table_of(outcomes: list[Outcome]) -> Iterator[tuple[str, int, int, int, int]]:
-    """Yield a line a kind: its name, items, refused by name, wrong, crashed."""
+    """Yield a line for each kind: its name, items, refused by name, wrong, crashed."""
     for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
         outcomes_of_kind = [o.outcome for o in outcomes if o.kind == kind]
         counts = [outcomes_of_kind.count(v) for v in ("refused by name", "wrong", "crashed")]

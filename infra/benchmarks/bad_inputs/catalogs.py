@@ -1,4 +1,4 @@
-"""Catalogues that no log can have: keys with values that they cannot take, and contradictions."""
+"""Make bad catalogues: keys with values that they cannot take, and contradictions."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ Change = Callable[[Document], None]
 
 
 class Raw(str):
-    """Text that stands in a TOML file as it is."""
+    """Text that is written into a TOML file unchanged."""
 
 
 def document() -> Document:
@@ -58,7 +58,7 @@ def document() -> Document:
 
 
 def toml(value: object) -> str:
-    """Return a value as TOML spells it on one line."""
+    """Return a value in TOML, on one line."""
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def toml(value: object) -> str:
 
 
 def text_of(catalog: Document) -> str:
-    """Return a catalogue's file, a line a section."""
+    """Return the text of a catalogue's file, a line for each section."""
     return "".join(f"{key} = {toml(value)}\n" for key, value in catalog.items())
 
 
@@ -91,7 +91,7 @@ _TIMES: dict[Any, tuple[str, ...]] = {
 
 
 def bad_catalogs() -> Iterator[BadInput]:
-    """Yield catalogues that are refused before any log is looked for."""
+    """Yield catalogues that are refused before any log is opened."""
     for section, kind, part in SECTIONS:
         for leaf in leaves(kind):
             for literal in _literals(leaf):

@@ -1,4 +1,4 @@
-"""Files that are damaged or odd: settings, catalogues, plans, records and Parquet."""
+"""Make files that are damaged or odd: settings, catalogues, plans, records and Parquet."""
 
 import json
 import shutil
@@ -99,14 +99,14 @@ _TARGETS: tuple[tuple[str, bytes, tuple[str, ...], dict[str, Damage]], ...] = (
         if name in _JSON
     }),
 )  # fmt: skip
-"""A document, what it holds when it is sound, the command that reads it, and how it is damaged."""
+"""A document, its sound content, the command that reads it, and its damages."""
 
 
 def _damaged_documents() -> Iterator[BadInput]:
     for file, sound, words, own in _TARGETS:
         for what, damage in (_TEXT | own).items():
             if words[0] == "show" and what in ("with a BOM", "in UTF-16"):
-                continue  # it shows what it can, and JSON may be so
+                continue  # `iak show` shows any JSON object, so this is not a bad input
             yield _document(f"{words[0]} with {file} {what}", file, damage(sound), words)
 
 
@@ -317,7 +317,7 @@ def _log(name: str, make: Callable[[Path], None], must_name: str, **changes: str
 
 
 def _changed_log(change: Change) -> Callable[[Path], None]:
-    """Return what writes the sound log under a catalogue that does not fit it."""
+    """Return a function that writes the sound log with a catalogue that does not fit it."""
 
     def make(folder: Path) -> None:
         write_log(folder)

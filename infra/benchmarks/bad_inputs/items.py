@@ -1,4 +1,4 @@
-"""One bad input, and what became of it."""
+"""Define a bad input and its outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class BadInput:
 
     kind: Kind
     name: str
-    """What is bad about it; no other item has this name."""
+    """Description of what is bad, different for each item."""
     words: tuple[str, ...]
-    """As they follow `iak`; `{folder}` stands for the item's own folder."""
+    """Words after `iak`; `{folder}` stands for the item's own folder."""
     must_name: tuple[str, ...]
-    """What the refusal must say: the name of the setting, or of the file."""
+    """Names that the refusal must contain: of the setting, or of the file."""
     make: Callable[[Path], None] = nothing
     """Write the files that it needs into its folder."""
     reaches_job: bool = False
@@ -32,11 +32,11 @@ class BadInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What `iak` did with a bad input."""
+    """Reaction of `iak` to a bad input."""
 
     kind: Kind
     name: str
     outcome: Verdict
     """`wrong`: it was accepted, or refused without saying what; `crashed`: with a traceback."""
     message: str
-    """What the user saw."""
+    """Message that the user saw."""

@@ -1,4 +1,4 @@
-"""Bad settings and paths of every verb, as they follow from its spec."""
+"""Derive bad settings and paths of every verb from its spec."""
 
 import functools
 import types
@@ -51,9 +51,9 @@ NEEDED: dict[str, dict[str, str]] = {
     "registry gc": {"registry": "{folder}/folder"},
     "infra render": {"file": "{folder}/file", "out": "{folder}/deploy"},
 }
-"""What a verb cannot do without, by verb."""
+"""Settings that a verb requires, by verb."""
 _OF_A_KNOWN_ONE = 2
-"""Values that are tried of a setting that another verb has as well: it is read alike there."""
+"""Values that are tried of a setting that another verb has too, since both read it alike."""
 _NO_TEXT = ("nul\0byte", "line\nend", "half\udcffbyte")
 
 
@@ -84,7 +84,7 @@ def bad_settings() -> Iterator[BadInput]:
 
 
 def bad_paths() -> Iterator[BadInput]:
-    """Yield, for every path of every verb, what it cannot be."""
+    """Yield bad values for every path of every verb."""
     for verb in _verbs():
         for leaf in leaves(spec_class(verb)):
             if plain_type(leaf.annotation) is Path:
@@ -110,7 +110,7 @@ def leaves(kind: type[BaseModel], below: str = "") -> list[Leaf]:
 
 
 def _metadata(field: FieldInfo) -> list[Any]:
-    """Return what bounds a field, from itself and from inside a union with None."""
+    """Return the bounds of a field, its own and those inside a union with None."""
     return [*field.metadata, *_inner_metadata(field.annotation)]
 
 
@@ -138,7 +138,7 @@ def plain_type(annotation: Any) -> Any:  # noqa: ANN401 - any annotation
 
 
 def _lowest(metadata: list[Any]) -> float:
-    """Return the lowest value that bounds leave; minus infinity without one."""
+    """Return the lowest value within the bounds; minus infinity without a bound."""
     bounds = [float(str(e.ge)) for e in metadata if isinstance(e, Ge)]
     bounds += [float(str(e.gt)) + 1e-9 for e in metadata if isinstance(e, Gt)]
     return max(bounds, default=float("-inf"))
@@ -174,7 +174,7 @@ def _bad_lists(leaf: Leaf, kind: Any) -> list[str]:  # noqa: ANN401 - any annota
 
 
 def bad_literals(leaf: Leaf) -> list[str]:
-    """Return values as TOML writes them that a setting cannot have."""
+    """Return values in TOML that a setting cannot have."""
     kind, lowest = plain_type(leaf.annotation), _lowest(leaf.metadata)
     origin = get_origin(kind)
     if kind in (int, float):
@@ -197,7 +197,7 @@ def bad_literals(leaf: Leaf) -> list[str]:
 
 
 def _words(verb: str, **changes: str) -> tuple[str, ...]:
-    """Return the words of a verb with all that it needs, some settings changed."""
+    """Return the words of a verb with all required settings, some of them changed."""
     settings = NEEDED.get(verb, {}) | changes
     return (*verb.split(), *(f"{name}={value}" for name, value in settings.items()))
 
@@ -270,7 +270,7 @@ def _paths(verb: str, leaf: Leaf) -> Iterator[BadInput]:
 
 
 def _unfit(role: Role | None) -> dict[str, str]:
-    """Return places that are not what a path is for."""
+    """Return paths that do not suit a role."""
     links = {"a link to nothing": "{folder}/dangling", "a link to itself": "{folder}/circle"}
     if role is None:
         return {"a folder": "{folder}/folder", "missing": "{folder}/gone", **links}
@@ -281,7 +281,7 @@ def _unfit(role: Role | None) -> dict[str, str]:
 
 
 def _hand_written() -> Iterator[BadInput]:
-    """Yield what no schema says: words that are not settings, and settings that contradict."""
+    """Yield inputs that no schema gives: words that are not settings, and contradictions."""
     check = _words("check")
     pretrain, finetune = _words("pretrain"), _words("finetune")
     for name, words, must_name in (

@@ -1,10 +1,10 @@
-"""Measure what becomes of a run when something under it is damaged.
+"""Measure whether runs survive damage: to files, disks and processes.
 
 outcome   answers of attempts, and how they are judged
 child     attempts in processes of their own
 workspace the tiny log, base and nights in which faults are injected
 registry  classes of faults, and the usual way to play one
-damage    what may happen to a file
+damage    ways to damage a file
 *         one module for each thing that is damaged: each registers its classes
 """
 
@@ -41,51 +41,51 @@ from infra.benchmarks.specs import BenchFaultsSpec
 Report = Callable[[Mapping[str, Any]], None]
 FEWEST_FAULTS, FEWEST_INPUTS = 400, 600
 _DRAWS = 4
-"""Times a fault is drawn until it has something to hit."""
+"""Times that a fault is drawn until it has something to damage."""
 _NOTES_A_CLASS = 3
 
 
 class BadInput(Protocol):
-    """What came of one bad input: a file, a catalogue, a setting, a path."""
+    """Outcome of one bad input: a file, a catalogue, a setting, a path."""
 
     @property
     def kind(self) -> str:
-        """What kind of input it is."""
+        """Return the kind of input."""
         ...
 
     @property
     def name(self) -> str:
-        """Which one."""
+        """Return the name of the input."""
         ...
 
     @property
     def outcome(self) -> str:
-        """`refused by name`, `wrong` or `crashed`."""
+        """Return `refused by name`, `wrong` or `crashed`."""
         ...
 
     @property
     def message(self) -> str:
-        """What the user read."""
+        """Return the message that the user read."""
         ...
 
 
 class BadInputs(Protocol):
-    """Tries bad inputs, at most so many."""
+    """A function that tries bad inputs."""
 
     def __call__(self, folder: Path, *, limit: int, seed: int) -> Sequence[BadInput]:
-        """Try them in a folder."""
+        """Try at most `limit` bad inputs in a folder."""
         ...
 
 
 @dataclass(slots=True)
 class ClassResult:
-    """What came of all faults of one class."""
+    """Results of all faults of one class."""
 
     fault: str
     where: str
     judged: list[Judgement] = field(default_factory=list)
     skipped: str = ""
-    """Why nothing was injected."""
+    """Reason why nothing was injected."""
 
 
 def measure(
@@ -95,7 +95,7 @@ def measure(
     attempt: Attempt = run_verb,
     bad_inputs: BadInputs | None = run_bad_inputs,
 ) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """Inject every class of faults, try bad inputs, and judge what came of each.
+    """Inject every class of faults, try bad inputs, and judge the results.
 
     Raises:
         PipelineError: an undamaged attempt fails, or is not repeatable.
@@ -123,7 +123,7 @@ def measure(
 def play_all(
     setup: BenchSetup, classes: Sequence[FaultClass], spec: BenchFaultsSpec, report: Report
 ) -> list[ClassResult]:
-    """Let every class take its turns; several faults at once, each in a copy of its own."""
+    """Let every class take its turns, several faults at once, each in its own copy."""
     results = [ClassResult(fault=known.name, where=known.where) for known in classes]
     turns = turns_of(classes, per_play=spec.per_play, per_class=spec.per_class)
 
@@ -149,7 +149,7 @@ def turns_of(
     Args:
         classes: each with its plays, which take turns.
         per_play: turns of each play.
-        per_class: turns of a class at most.
+        per_class: most turns of a class.
     """
     counts = [min(per_class, per_play * len(known.plays)) for known in classes]
     return [
@@ -161,7 +161,7 @@ def turns_of(
 
 
 def play(setup: BenchSetup, known: FaultClass, number: int, seed: str) -> Judgement | str:
-    """Play a class's turn; why not, where there was nothing to hit."""
+    """Play a turn of a class; return a reason where there was nothing to damage."""
     reason = ""
     first = Random(known.name).randrange(len(known.plays))  # a small run meets various ways
     chosen = known.plays[(first + number) % len(known.plays)]
@@ -204,7 +204,7 @@ def line_of(result: ClassResult) -> dict[str, Any]:
 
 
 def _sum(values: Sequence[int | None]) -> int | None:
-    """Sum what is known; None where nothing is."""
+    """Return the sum of the known values; None where none is known."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -234,7 +234,7 @@ def input_lines(inputs: Sequence[BadInput]) -> list[dict[str, Any]]:
 
 
 def targets_of(rows: Sequence[Mapping[str, Any]], spec: BenchFaultsSpec) -> list[Target]:
-    """Nothing wrong, nothing lost, over enough faults and inputs; smoke sizes have fewer."""
+    """Return the targets: nothing wrong, nothing lost, over enough faults and inputs."""
 
     def total(column: str, table: str | None = None) -> int:
         return sum(row[column] for row in rows if table in (None, row["table"]))
@@ -264,7 +264,7 @@ def _at_least(name: str, count: int, wanted: int) -> Target:
 
 
 def notes_of(results: Sequence[ClassResult], inputs: Sequence[BadInput]) -> list[str]:
-    """Say what came out wrong, what was lost, and which classes could not be injected."""
+    """Return notes on wrong results, lost files, and classes that could not be injected."""
     return [*_wrong(results), *_wrong_inputs(inputs), *_not_injected(results)]
 
 

@@ -1,4 +1,4 @@
-"""Faults in a published base, and in what a resumed run was asked."""
+"""Inject faults in a published base, and in the settings of a resumed run."""
 
 import shutil
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ damage(
     "catalogue edited", where="before a resumed night", request="resumed night", accepts="fresh"
 )
 def edited(workspace: Path, random: Random) -> Fault:
-    """Change a setting of the catalogue that decides which kernels are tuned, or on what."""
+    """Change a setting of the catalogue that decides kernels or rows."""
     path = workspace / "catalog.toml"
     text = path.read_text()
     old, new = random.choice(

@@ -1,4 +1,4 @@
-"""Faults in a finished night's bundles: what serves from them, or starts from them, meets them."""
+"""Inject faults in a finished night's bundles, which serve and from which nights start."""
 
 import shutil
 from collections.abc import Callable
@@ -15,7 +15,7 @@ BUNDLES = "N1/bundles"
 _PARTS = {"manifest": f"*/{MANIFEST}", "weights": f"*/{WEIGHTS}", "index": "*.json"}
 _ALL_PARTS = ", ".join(_PARTS)
 _REQUESTS = ("evaluation", "next night", "finished night")
-"""Attempts that meet the bundles: one serves from them, one starts from them, one asks again."""
+"""Attempts that read the bundles: one serves from them, one starts from them, one verifies them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class InBundles:
 
 @dataclass(frozen=True, slots=True)
 class WithBundles:
-    """Does something to whole bundles."""
+    """Damages whole bundles."""
 
     do: Callable[[Path, Random], str]
 
     def __call__(self, workspace: Path, random: Random) -> Fault:
-        """Do it, to the copy's."""
+        """Damage the bundles of the copy."""
         return Fault(what=f"{BUNDLES}: {self.do(workspace, random)}", names=(BUNDLES, "N1"))
 
 
@@ -63,7 +63,7 @@ def rename(workspace: Path, random: Random) -> str:
 
 
 def swap(workspace: Path, random: Random) -> str:
-    """Let two domains swap their folders."""
+    """Swap the folders of two domains."""
     one, other = random.sample(list_bundles(workspace / BUNDLES), 2)
     exchange(one, other)
     return f"{one.name} and {other.name} swapped"

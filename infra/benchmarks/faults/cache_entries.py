@@ -1,4 +1,4 @@
-"""Faults in the activation cache, which a night must survive: what is damaged is computed again."""
+"""Inject faults in the activation cache. A night must survive them by computing rows again."""
 
 import os
 import shutil
@@ -87,7 +87,7 @@ _register()
 
 @damage("cache entry's rows permuted", where=".activations", request="night")
 def permuted(workspace: Path, random: Random) -> Fault:
-    """Put the rows of one entry in another order; its own words stay."""
+    """Put the rows of one entry in another order, and keep its metadata."""
     path = random.choice(entries(workspace, "activations"))
     try:
         with safe_open(path, framework="pt") as file:
@@ -127,7 +127,7 @@ damage("cache evicted in mid-run", where="cache", request="night", moment=("rows
 
 
 def full_disk(_place: Path) -> None:
-    """Let every disk be full for the cache, which asks before it writes."""
+    """Make every disk seem full to the cache, which checks before it writes."""
     shutil.disk_usage = lambda _path: _Disk(1, 1, 0)  # type: ignore[assignment, return-value]
 
 
@@ -151,15 +151,15 @@ register("disk full", "cache", play_full_disk)
 
 @dataclass(frozen=True, slots=True)
 class Colleague:
-    """A night of another user, who may not do all that the owner of the cache may."""
+    """A night of another user, who has fewer rights than the owner of the cache."""
 
     folder_mode: int
     entry_mode: int
     evicted: bool
-    """Whether some entries are missing, so that the night would like to write."""
+    """Whether some entries are missing, so that the night tries to write."""
 
     def __call__(self, stage: Stage) -> Judgement:
-        """Let the workspace belong to somebody else, and the cache stay the owner's."""
+        """Give the workspace to another user, but not the cache, and let a night run there."""
         if os.geteuid() != 0:
             raise CannotInject("only root can become another user; run it as root")
         fault = evicted(stage.workspace, stage.random) if self.evicted else unnamed_fault("")

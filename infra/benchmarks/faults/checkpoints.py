@@ -1,4 +1,4 @@
-"""Faults in what a killed run resumes from, and in what runs keep for later ones."""
+"""Inject faults in checkpoints and records, from which killed and later runs go on."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ class InCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """Changes one word of a record, by a hand that leaves it well-formed."""
+    """Changes one value of a record, which stays valid JSON."""
 
     run: str
     change: Callable[[dict[str, object], Random], str]
@@ -87,7 +87,7 @@ class Edited:
 
 
 def another_result(record: dict[str, object], random: Random) -> str:
-    """Let the record tell another result."""
+    """Change a result in the record."""
     result = record["result"]
     assert isinstance(result, dict)
     name = random.choice(["parameters_per_kernel", "digest", "below_floor"])
@@ -96,7 +96,7 @@ def another_result(record: dict[str, object], random: Random) -> str:
 
 
 def as_finished(record: dict[str, object], _random: Random) -> str:
-    """Let the record say that the run has ended well."""
+    """Mark the record as that of a finished run."""
     record |= {"status": "finished", "exit_code": 0, "ended_at": record["started_at"]}
     return "status running became finished"
 

@@ -1,8 +1,8 @@
-"""Attempts in processes of their own: they may be killed, and their crash is one more answer.
+"""Run attempts in processes of their own, so that a kill or a crash is just another result.
 
-The processes are forked from a server that has imported everything, so that an attempt costs what
-it does and not what it imports. Each works inside its workspace, by relative paths, so that
-a workspace that was copied elsewhere behaves as the first one.
+The processes are forked from a server that has imported everything, so that an attempt does not
+spend its time on imports. Each works inside its workspace, by relative paths, so that a copied
+workspace behaves as the first one.
 """
 
 import os
@@ -23,10 +23,10 @@ from iak.pipeline.errors import PipelineError
 from infra.benchmarks.faults.outcome import Answer, Ended, Ending, Fault
 
 Damage = Callable[[Path, Random], Fault]
-"""Damages something below a workspace, at positions that the random numbers choose."""
+"""Damages something below a workspace, at random positions."""
 TIMEOUT_S = 90.0
 SAID = "said.txt"
-"""What the attempt printed, below its workspace."""
+"""File with the attempt's output, below its workspace."""
 WATCHED = (
     "tune.safetensors",
     "/bundles",
@@ -45,7 +45,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Attempt(Protocol):
-    """A verb, run in this process with one worker; what it came to."""
+    """A function that runs a verb in this process with one worker, and returns its result."""
 
     def __call__(self, verb: str, settings: Mapping[str, Any], at: Callable[[str], None]) -> Ended:
         """Run it, and call `at` with the name of every moment that passes."""
@@ -54,7 +54,7 @@ class Attempt(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of an attempt, and what befalls it."""
+    """The verb and settings of an attempt, and the damage that it meets."""
 
     verb: str
     settings: Mapping[str, Any]
@@ -63,9 +63,9 @@ class Request:
     damage: Damage | None = None
     """Done to the workspace while it runs."""
     moment: tuple[str, int] = ("", 0)
-    """When: at which event, and at which of its occurrences, from 1."""
+    """Event at which damage is done, and the number of its occurrence, from 1."""
     seed: str = ""
-    """Of the damage."""
+    """Seed of the damage."""
     kill: tuple[str, int] = ("", 0)
     """SIGKILL ahead of the n-th change below one of the watched names, or at the n-th occurrence
     of a moment; n from 1."""
@@ -108,7 +108,7 @@ def run(server: ForkServerContext, attempt: Attempt, workspace: Path, request: R
 
 @dataclass(slots=True)
 class _Watch:
-    """Counts what the attempt changes and which moments pass; strikes when it is time."""
+    """Counts the attempt's changes and moments, and injects the damage or kill in time."""
 
     workspace: Path
     request: Request
@@ -118,7 +118,7 @@ class _Watch:
     is_over: bool = False
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """See every change of a file that Python makes, before it is made (an audit hook)."""
+        """Count every change of a file that Python is about to make (an audit hook)."""
         if self.is_over or (event not in _CHANGES and event != "open"):
             return
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
@@ -144,7 +144,7 @@ class _Watch:
         )
 
     def at(self, moment: str) -> None:
-        """Pass a moment, and damage the workspace where this is the one."""
+        """Count a moment, and damage the workspace if it is the one."""
         self.passed[moment] += 1
         if self.request.kill == (moment, self.passed[moment]):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -153,7 +153,7 @@ class _Watch:
 
 
 def _live(sender: Connection, attempt: Attempt, workspace: Path, request: Request) -> None:
-    """Live as an attempt: work in the workspace, and send how it ended."""
+    """Run an attempt in the workspace, and send its result."""
     said = os.open(workspace / SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(said, 1)
     os.dup2(said, 2)

@@ -1,4 +1,4 @@
-"""What may happen to a file: a flipped byte, a lost end, another file's content, nothing left."""
+"""Damage files: a flipped bit, a lost end, another file's content, nothing left."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ def truncate(path: Path, random: Random) -> str:
 
 
 def empty(path: Path, _random: Random) -> str:
-    """Leave a file without a byte, as a machine that stops may."""
+    """Empty a file, as a stopped machine may leave it."""
     path.write_bytes(b"")
     return "emptied"
 

@@ -1,4 +1,4 @@
-"""SIGKILL at any change of a file, and two writers at once: the end is always the same."""
+"""Kill attempts at any change of a file, and run two writers at once: results stay the same."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +43,7 @@ def killed(stage: Stage, request: str, watched: str) -> Fault:
 
 
 def half_written(workspace: Path, run_dir: str) -> list[str]:
-    """Return what a run folder offers to readers and what none can read."""
+    """Return the names in a run folder that readers find and cannot read."""
     broken = []
     for folder in list_bundles(workspace / run_dir / "bundles"):
         try:
@@ -90,7 +90,7 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class KilledThenServed:
-    """A night that is killed among its bundles, which somebody then serves from."""
+    """A night that is killed while it writes bundles, and an evaluation that reads them."""
 
     def __call__(self, stage: Stage) -> Judgement:
         """Play it once."""
@@ -147,7 +147,7 @@ class Together:
     """Other settings of the second one."""
 
     def __call__(self, stage: Stage) -> Judgement:
-        """Play it once; the worse of the two is what counts."""
+        """Play it once, and return the worse of the two judgements."""
         before = published(stage.workspace)
         one, other = (REQUESTS[name] for name in self.requests)
         other = replace(other, settings={**other.settings, **dict(self.settings)})
@@ -176,7 +176,7 @@ class Together:
 
 
 def _worst(judged: Sequence[Judgement]) -> Judgement:
-    """Return a wrong one, else a refused one, else any."""
+    """Return a wrong judgement, else a refused one, else any."""
     order = ("survived", "refused by name", "wrong")
     return max(judged, key=lambda one: (order.index(one.verdict), len(one.lost)))
 

@@ -1,4 +1,4 @@
-"""Faults in the log: what the rows say is changed under a name that stays."""
+"""Inject faults in the log: files whose rows change under the same name."""
 
 import os
 import shutil
@@ -54,9 +54,9 @@ class InLog:
 
 
 def rewritten(rewrite: Rewrite, what: str) -> OnFile:
-    """Return a damage that writes a file's rows anew, its size and its times kept if they can be.
+    """Return a damage that writes a file with other rows, if possible of the same size and times.
 
-    A size that stays is a matter of luck: other rows are drawn until it does, some times.
+    Other rows are drawn several times until the size is the same.
     """
     return _Rewritten(rewrite, what)
 
@@ -82,7 +82,7 @@ class _Rewritten:
 
 
 def restate(rows: pa.Table, random: Random) -> pa.Table:
-    """Let two rows swap their labels, one that was clicked and one that was not."""
+    """Swap the labels of a clicked row and of one that was not clicked."""
     clicks = rows.column("label_click").to_pylist()
     ones, zeros = ([n for n, c in enumerate(clicks) if c == value] for value in (1, 0))
     if not ones or not zeros:
@@ -94,14 +94,14 @@ def restate(rows: pa.Table, random: Random) -> pa.Table:
 
 
 def shuffle(rows: pa.Table, random: Random) -> pa.Table:
-    """Deal the labels of a file out anew."""
+    """Shuffle the labels of a file."""
     order = list(range(len(rows)))
     random.shuffle(order)
     return _reordered(rows, _LABELS, order)
 
 
 def change_features(rows: pa.Table, random: Random) -> pa.Table:
-    """Deal one feature's values out anew."""
+    """Shuffle the values of one feature."""
     order = list(range(len(rows)))
     random.shuffle(order)
     return _reordered(rows, (random.choice(_FEATURES),), order)
@@ -115,7 +115,7 @@ def _reordered(rows: pa.Table, names: tuple[str, ...], order: list[int]) -> pa.T
 
 
 def flip_page(path: Path, random: Random) -> str:
-    """Flip a bit in what lies ahead of the footer."""
+    """Flip a bit before the footer."""
     return _flipped(path, random, 4, path.stat().st_size - _FOOTER_BYTES - _footer_bytes(path))
 
 

@@ -1,4 +1,4 @@
-"""What came of one fault, and how it is judged.
+"""Judge the outcome of one fault.
 
 survived           the attempt ended with exactly the result of an honest run over the same inputs
 refused by name    a PipelineError that names the damaged thing, before anything was published
@@ -20,7 +20,7 @@ class Fault:
     """One fault that was injected."""
 
     what: str
-    """What was done, and to which file: `byte 117 of R1/base/manifest.json flipped`."""
+    """The damage and its file: `byte 117 of R1/base/manifest.json flipped`."""
     names: tuple[str, ...]
     """A refusal must name one of these: the damaged path, its folder, or the setting that gave
     it."""
@@ -28,27 +28,27 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What an attempt that ended came to."""
+    """Result of an attempt that ended."""
 
     things: Mapping[str, str]
     """Published thing -> digest of its content."""
     rows: Mapping[str, int] | None = None
-    """Rows that the run met, by what they were for; None where it met none or does not tell."""
+    """Rows that the run read, by purpose; None where it read none or does not report them."""
     repeated: int = 0
-    """Rows that it met more than once, where identities tell."""
+    """Rows that it read more than once, where rows have identities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How one attempt, in a process of its own, ended."""
+    """How one attempt ended, in a process of its own."""
 
     ending: Ending
     ended: Ended | None = None
     message: str = ""
-    """Of the error, or of what became of the process."""
+    """Message of the error, or a description of the process's end."""
     seconds: float = 0.0
     signal: int = 0
-    """What killed the process; 0 where nothing did."""
+    """Signal that killed the process; 0 for none."""
     fault: Fault | None = None
     """The fault that was injected while it ran."""
     writes: Mapping[str, int] | None = None
@@ -57,21 +57,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What one fault did."""
+    """Judgement of one fault."""
 
     fault: str
     verdict: Verdict
     note: str = ""
-    """Why it is wrong."""
+    """Reason why the outcome is wrong."""
     lost: tuple[str, ...] = ()
-    """What was published before and is damaged since."""
+    """Published files that are damaged since."""
     rows_lost: int | None = None
     rows_repeated: int | None = None
-    """None where the attempt met no rows."""
+    """Rows that were read twice; None where the attempt read no rows."""
     seconds: float | None = None
-    """Of the recovering attempt, where the fault was survived."""
+    """Seconds of the recovering attempt, where the fault was survived."""
     over_undamaged: float | None = None
-    """The same, over the seconds of an undamaged attempt."""
+    """These seconds over those of an undamaged attempt."""
 
 
 def judge(
@@ -126,7 +126,7 @@ def _verdict(
 
 
 def _difference(result: Mapping[str, str], right: Sequence[Mapping[str, str]]) -> str:
-    """Say in which published things a result differs from the nearest right one."""
+    """Return a text with the published files that differ from the nearest right result."""
     if not right:
         return "an honest run over these inputs does not end at all"
     differing = min(
@@ -141,9 +141,9 @@ def _difference(result: Mapping[str, str], right: Sequence[Mapping[str, str]]) -
 
 
 def row_losses(answer: Answer, honest: Sequence[Answer]) -> tuple[int | None, int | None]:
-    """Return rows that the attempt missed, and rows that it met more than once.
+    """Return the rows that the attempt missed, and those that it read more than once.
 
-    Both are None where the attempt met no rows, or no honest run tells how many there are.
+    Both are None where the attempt read no rows, or no undamaged run shows how many there are.
     """
     wanted = next((r.ended.rows for r in honest if r.ended is not None and r.ended.rows), None)
     if answer.ended is None or answer.ended.rows is None or wanted is None:

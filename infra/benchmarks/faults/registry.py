@@ -1,4 +1,4 @@
-"""Classes of faults: each is a function that injects one, under a name, in this registry.
+"""Register classes of faults. Each is a function that injects one fault.
 
 A new class is one decorated function that damages a copy of the ready workspace:
 
@@ -8,7 +8,7 @@ A new class is one decorated function that damages a copy of the ready workspace
         folder.rename(folder.with_name("region=x"))
         return Fault(what=f"{folder.name} renamed to region=x", names=("region=x", folder.name))
 
-What cannot be said so - kills, two writers - registers a `Play` of its own.
+Other faults, such as kills and two writers, register a `Play` of their own.
 """
 
 import hashlib
@@ -27,18 +27,18 @@ from infra.benchmarks.faults.outcome import Answer, Fault, Judgement, judge, row
 from infra.benchmarks.faults.workspace import CACHE, PUBLISHED, REQUESTS, RUN_DIRS, BenchSetup
 
 Accepts = Literal["undamaged", "fresh", "either", "left out"]
-"""Which honest run's result is right: one before the fault, or one over the inputs after it, or
-either of them; `left out` is an input that may be left out of the run, if its name is printed."""
+"""Undamaged run whose result is right: one before the fault, one over the inputs after it, or
+either of them. `left out`: the run may leave the damaged input out, if it prints its name."""
 _RERUN = "honest"
 _HOUR_NS = 3600 * 10**9
 
 
 class Vacuous(Exception):
-    """The fault had nothing to hit, or could change nothing: it is drawn again."""
+    """The fault had nothing to damage, or changed nothing. It is drawn again."""
 
 
 class CannotInject(Exception):
-    """This machine cannot inject the class; the message says why, and the report repeats it."""
+    """This machine cannot inject the class. The report repeats the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,13 @@ class Stage:
     seed: str
 
     def undamaged(self, request: str) -> Answer:
-        """Return what a request comes to without a fault."""
+        """Return the answer to a request without a fault."""
         return self.setup.undamaged[request]
 
     def fresh(self, request: str) -> Answer:
-        """Return what an honest run over the present inputs comes to.
+        """Return the answer of an undamaged run over the present inputs.
 
-        It starts anew, and finds nothing but the standardisation that earlier nights agreed on.
+        It starts anew, and keeps only the standardisation of earlier nights.
         """
         workspace = self.workspace.with_name(f"{self.workspace.name}-{_RERUN}")
         shutil.copytree(self.workspace, workspace, symlinks=True)
@@ -75,7 +75,7 @@ def elsewhere(request: Request, run_dir: str) -> Request:
 
 
 def an_hour_later(_place: Path) -> None:
-    """Let an attempt find files of some age: what is known of new ones is not kept (content.py)."""
+    """Make files an hour old, since digests of new files are not stored (content.py)."""
     now = time.time_ns
     time.time_ns = lambda: now() + _HOUR_NS
 
@@ -140,8 +140,8 @@ class Damaging:
     accepts: Accepts = "undamaged"
     moment: tuple[str, int] | None = None
     is_warm: bool = False
-    """Whether an undamaged attempt is made first, in the very same folder: what the system
-    remembers of files by their paths is there, then."""
+    """Whether an undamaged attempt is made first in the same folder, so that digests by path are
+    stored."""
 
     def __call__(self, stage: Stage) -> Judgement:
         """Play it once."""
@@ -172,7 +172,7 @@ class Damaging:
         return judged
 
     def _left_out(self, stage: Stage, answer: Answer, fault: Fault) -> Judgement | None:
-        """Return a refusal by name where the run printed which input it went on without."""
+        """Return a refusal by name where the run printed the input that it left out."""
         said = " ".join((stage.workspace / SAID).read_text(errors="replace").split())
         if answer.ending != "ended" or not any(name in said for name in fault.names):
             return None
@@ -215,7 +215,7 @@ def published(workspace: Path) -> dict[str, str]:
 
 
 def lost(before: dict[str, str], workspace: Path, run_dir: str = "") -> list[str]:
-    """Return what was published before and is gone or changed since.
+    """Return the published files that are gone or changed since.
 
     Args:
         before: earlier result of `published`.
@@ -232,7 +232,7 @@ def lost(before: dict[str, str], workspace: Path, run_dir: str = "") -> list[str
 
 
 def offers(run_dir: Path) -> set[str]:
-    """Return names of what a run folder offers to others: its bundles, its base."""
+    """Return the names in a run folder that others read: its bundles, its base."""
     has_base = (run_dir / "base" / MANIFEST).is_file()
     return {folder.name for folder in list_bundles(run_dir / "bundles")} | {
         name for name in ("base",) if has_base
@@ -240,5 +240,5 @@ def offers(run_dir: Path) -> set[str]:
 
 
 def unnamed_fault(what: str) -> Fault:
-    """Return a fault that must be survived: no name excuses a refusal."""
+    """Return a fault that must be survived, so that no refusal is right."""
     return Fault(what=what, names=())

@@ -1,4 +1,4 @@
-"""Verbs as the benchmark `faults` attempts them: in this process, with one worker and no Ray."""
+"""Run verbs for the benchmark `faults`, in this process, with one worker and without Ray."""
 
 import hashlib
 import importlib.readers  # noqa: F401 - else loaded in an attempt, by a user who cannot read it
@@ -67,7 +67,7 @@ def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
 
 
 def _report(rows: dict[str, int], at: Moment, on_console: Report) -> Report:
-    """Return a report that names moments, notes rows, and shows notices, which are judged too."""
+    """Return a report that passes on moments, records rows, and shows notices."""
 
     def report(event: Mapping[str, Any]) -> None:
         on_console(event)
@@ -82,7 +82,7 @@ def _report(rows: dict[str, int], at: Moment, on_console: Report) -> Report:
 
 
 def _kernels(spec: FinetuneSpec, rows: Mapping[str, int]) -> Ended:
-    """Digest every bundle as it lies there: weights, verdict, and the rows it was tuned on."""
+    """Digest every bundle on disk: weights, verdict, and the rows it was tuned on."""
     things = {}
     for folder in list_bundles(spec.run_dir / BUNDLES):
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -122,7 +122,7 @@ def _predictions(spec: EvaluateSpec, _rows: Mapping[str, int]) -> Ended:
 
 
 def _shown(spec: ShowSpec, _rows: Mapping[str, int]) -> Ended:
-    """Digest what is shown of a run."""
+    """Digest the output of `iak show` on a run."""
     assert spec.json_out is not None
     document = json.loads(spec.json_out.read_bytes())
     return Ended(things={str(spec.path): _digest(json.dumps(document, sort_keys=True).encode())})

@@ -83,7 +83,7 @@ _EVALUATION = {**_JOB, "base": "R1", "tables": {"precision": "fp32"}, "run_dir":
 
 
 def _no_cache(workspace: Path) -> None:
-    """Let a night find no activations, as the first one on a base does."""
+    """Remove the cached activations, so that a night is like the first one on a base."""
     shutil.rmtree(workspace / CACHE)
 
 
@@ -105,15 +105,15 @@ REQUESTS: Mapping[str, Request] = {
     "evaluation": Request(verb="evaluate", settings={**_EVALUATION, "bundles": "N1"}),
     "record": Request(verb="show", settings={"path": "N1", "json": "shown.json"}),
 }
-"""What is asked of a workspace, by name."""
+"""Name -> a request to a workspace."""
 RUN_DIRS = {name: str(request.settings.get("run_dir", "")) for name, request in REQUESTS.items()}
 PUBLISHED = ("R1/base", "B2/base", "N1/bundles", "N5/bundles", "M1/bundles", "N1/record.json")
-"""What had been published before any attempt, and what none may touch."""
+"""Paths that were published before any attempt, and that no attempt may change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSetup:
-    """A workspace that is ready, and what undamaged attempts come to in it."""
+    """A ready workspace, and the answers of undamaged attempts in it."""
 
     server: ForkServerContext
     attempt: Attempt
@@ -121,7 +121,7 @@ class BenchSetup:
     scratch: Path
     """Folder of the copies."""
     undamaged: Mapping[str, Answer]
-    """By request."""
+    """Answer of an undamaged attempt, by request."""
 
     def copy(self, name: str) -> Path:
         """Return a copy of the ready workspace under a name of its own."""
@@ -143,7 +143,7 @@ def prepare(
     threads: int,
     report: Callable[[Mapping[str, Any]], None],
 ) -> BenchSetup:
-    """Make the ready workspace, and learn what undamaged attempts come to.
+    """Make the ready workspace, and record the answers of undamaged attempts.
 
     Args:
         server: server whose processes are forked.
@@ -181,7 +181,7 @@ def prepare(
 
 
 def _undamaged(setup: BenchSetup, repeats: int, threads: int) -> dict[str, Answer]:
-    """Return what every request comes to without a fault, the same each time."""
+    """Return the answer to every request without a fault, the same each time."""
     names = [name for name in REQUESTS for _ in range(repeats)]
 
     def one(number: int) -> Answer:
@@ -212,14 +212,14 @@ def _must_end(answer: Answer, workspace: Path) -> None:
 
 
 def _half(setup: BenchSetup, name: str, kill: tuple[str, int]) -> None:
-    """Kill a run of the ready workspace, so that it leaves something to resume from."""
+    """Kill a run in the ready workspace, so that it can be resumed."""
     answer = setup.ask(setup.ready, replace(REQUESTS[name], kill=kill))
     if not answer.signal:
         raise PipelineError(f"'{name}' was to be killed at {kill}, and was not: {answer}")
 
 
 def write_log_file(table: pa.Table, path: Path) -> None:
-    """Write a file of the log: the same writer for all, so that other rows may have its size."""
+    """Write a file of the log, always with the same settings, so that sizes are comparable."""
     pq.write_table(
         table,
         path,

@@ -1,4 +1,4 @@
-"""What was measured, as lines of a table and as targets met or missed."""
+"""Turn measurements into lines of tables, and into targets met or missed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ KINDS = ("tables", "optimiser", "kernels", "cache")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Everything that the bench measured."""
+    """Everything that the benchmark measured."""
 
     spec: BenchFinetuneSpec
     rates: Rates
@@ -27,12 +27,12 @@ class Findings:
     first: Night
     steady: Night
     others: Mapping[str, tuple[Night, Night]]
-    """Both once more, each of the other ways."""
+    """Both nights run in other ways, by name of the way."""
     sweep: tuple[AtK, ...]
     window_rows: int
     """Tuning rows of a night."""
     auc_costs: Mapping[str, float]
-    """Precision -> AUC it costs the task that it costs most, on the base's validation rows."""
+    """Precision -> its largest cost in AUC over tasks, on the base's validation rows."""
 
     def variant(self, name: str) -> Measured:
         """Return the variant of this name."""
@@ -40,7 +40,7 @@ class Findings:
 
 
 def rows_of(findings: Findings) -> list[dict[str, Any]]:
-    """Every line: the variants, the nights, the numbers of domains."""
+    """Return every line: of the variants, the nights, the numbers of domains."""
     return [
         *(_variant_row(findings, v) for v in findings.steps.variants),
         *_night_rows(findings),
@@ -79,7 +79,7 @@ def _variant_row(findings: Findings, v: Measured) -> dict[str, Any]:
 
 
 def _to_best(findings: Findings, v: Measured) -> tuple[float, str]:
-    """Seconds of training to the best validation step, and whether they were measured."""
+    """Return the seconds of training to the best validation step, and how they were found."""
     if v.name in ("a", "b"):
         run = findings.steps.full if v.name == "a" else findings.steps.continued
         return run.best_s, f"measured, step {run.best_step}, {run.gain:+.4f} nats/row better"
@@ -93,7 +93,7 @@ def _to_best(findings: Findings, v: Measured) -> tuple[float, str]:
 
 
 def _with_cache_pass(findings: Findings, v: Measured) -> float:
-    """Rows a second against (a) over a whole first night, whose first pass fills the cache."""
+    """Return rows per second against (a) over a first night, whose first pass fills the cache."""
     seconds, _ = _to_best(findings, v)
     whole: float = findings.first.rows_to_best / max(seconds, 1e-9)
     return whole / findings.variant("a").rows_per_s
@@ -225,9 +225,9 @@ def targets_of(findings: Findings) -> list[Target]:
 
 
 def _memory_targets(findings: Findings) -> list[Target]:
-    """Tables and optimisers, with one kernel that reads [h;x] as (a) has one model, and with many.
+    """Return the targets on bytes of tables and optimisers, with one kernel and with many.
 
-    Many as the first night tunes them: its largest cohort has moments, nobody else.
+    With many, only the first night's largest cohort has moments.
     """
     theirs = _total_bytes(findings.variant("a"))
     wanted = (("int8", 0.27), ("int4", 0.14))
@@ -278,7 +278,7 @@ def _at_most(name: str, wanted: float, measured: float, note: str) -> Target:
 
 
 def _why(findings: Findings, name: str) -> str:
-    """Where a variant's time goes, and how far it is from what it must do."""
+    """Return a sentence on a variant's time, and its ratio to the lower bound."""
     v, row = findings.variant(name), _variant_row(findings, findings.variant(name))
     a = findings.variant("a").floor
     rates = {"flops_per_s": findings.rates.flops_per_s, "bytes_per_s": findings.rates.bytes_per_s}
@@ -292,7 +292,7 @@ def _why(findings: Findings, name: str) -> str:
 
 
 def _why_whole(at: AtK) -> str:
-    """Say which part of a bank's tuning its epochs are."""
+    """Return a sentence on the share of epochs in a bank's tuning."""
     epochs_s = at.domain_epochs * at.bank_epoch_s
     rest_s = at.bank_whole_s - epochs_s
     return (
@@ -319,7 +319,7 @@ def _why_night(findings: Findings, night: Night) -> str:
 
 
 def notes_of(findings: Findings) -> list[str]:
-    """Return what a reader must know to understand the numbers."""
+    """Return the notes that a reader needs to understand the numbers."""
     spec, steps = findings.spec, findings.steps
     return [
         f"Every variant: fp32 products, {spec.workers} workers of one thread, "
@@ -348,7 +348,7 @@ def notes_of(findings: Findings) -> list[str]:
 
 
 def auc_costs(entries: Sequence[PrecisionEntry]) -> dict[str, float]:
-    """Return what each precision costs the task that it costs most."""
+    """Return the largest cost in AUC over tasks, by precision."""
     full = {e.task: e.auc for e in entries if e.precision == "fp32"}
     costs: dict[str, float] = {}
     for entry in entries:
@@ -360,7 +360,7 @@ def auc_costs(entries: Sequence[PrecisionEntry]) -> dict[str, float]:
 
 
 def _doubts(run: Trajectory, name: str) -> Sequence[str]:
-    """Say what limits the result of a run to convergence."""
+    """Return notes on the limits of a run to convergence."""
     if run.best_step == 0:
         return [f"{name} never got better than the base it started from."]
     if run.is_cut_short:

@@ -1,7 +1,7 @@
-"""A loop of tuning steps that asks of its workers what tuning does, to be run with and without Ray.
+"""Run a loop of tuning steps, with and without Ray.
 
-Nothing in it knows who started the workers: steps through the frozen base, so that all three kinds
-of work are there (products, memory, collectives), and a word of progress after each.
+The loop does not depend on who started the workers. Its steps go through the frozen base, so that
+they have all three kinds of work (products, memory, collectives). It reports progress after each.
 """
 
 import time
@@ -18,12 +18,12 @@ from iak.pipeline.events import Report
 from iak.pipeline.process import Worker
 
 SECONDS = 20.0
-"""How long the loop runs, about."""
+"""Approximate time of the loop."""
 _EYES = KernelInputs(reads="hx", keeps="recompute")
 
 
 def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
-    """Pass over the tuning rows: as often as asked, or about SECONDS long where asked for 0.
+    """Pass over the tuning rows a number of times, or for about SECONDS where the number is 0.
 
     Returns:
         `passes`, and the `seconds` between the first one's start and the last one's end.
@@ -55,7 +55,7 @@ def _line(done: int, passes: int) -> Mapping[str, Any]:
 
 
 def _agreed(passes: int) -> int:
-    """Worker 0's number."""
+    """Return worker 0's number; a collective call."""
     passes_of_all = [max(passes, 1)]
     dist.broadcast_object_list(passes_of_all, src=0)
     return passes_of_all[0]

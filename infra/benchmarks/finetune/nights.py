@@ -1,7 +1,7 @@
-"""Two nights of `iak finetune`: the first, with nothing kept and nothing live, and a steady one.
+"""Measure two nights of `iak finetune`: a first one, and a steady one with cache and live kernels.
 
-The steady night comes a day later: six of its seven days lie in the cache that the first one
-wrote, and its kernels start from those that serve since.
+The steady night comes a day later. Six of its seven days are in the cache that the first one wrote,
+and its kernels start from the live ones.
 """
 
 import shutil
@@ -38,13 +38,13 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How a night is run, besides what the bench's spec says."""
+    """Settings of a night that differ from the benchmark's."""
 
     name: str
     products: Literal["fp32", "bf16"] = "fp32"
-    """Of the trunk, and of the encoder's first layer."""
+    """Type of the products of the trunk and of the encoder's first layer."""
     narrow: int | None = None
-    """Components of x that kernels read; as the spec says when absent."""
+    """Components of x that kernels read; the spec's when absent."""
 
 
 EQUAL = Way(name="")
@@ -70,33 +70,35 @@ def nights_on_worker(worker: Worker, ground: BenchSetup, way: Way) -> tuple["Nig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """What a night took, from the moment at which the frozen base stood ready."""
+    """Time and gain of a night, from the moment when the frozen base was loaded."""
 
     seconds: float
-    """Reading, the base where the cache has nothing, every level to its end; not the gate."""
+    """Seconds of reading, of the base for rows that the cache lacks, and of all levels; without the
+    gate."""
     to_best_s: float
-    """The same without the epochs at a level's end that bettered no kernel; one at least stays."""
+    """These seconds without a level's last epochs that improved no kernel; one epoch at least
+    stays."""
     rows_from_cache: int
     rows_computed: int
     rows_to_best: float
     """Rows that passed through kernels up to each one's best step, all levels together."""
     epochs: tuple[int, ...]
     gain: float
-    """Nats a row by which the domains' kernels better the base, on rows that nothing else used."""
+    """Nats per row by which the domains' kernels improve on the base, on unused rows."""
     pooled_gain: float
-    """The same of the pooled kernel."""
+    """Nats per row by which the pooled kernel improves on the base."""
     stopped_at_cap: int
     at_once: int
-    """Kernels that had moments at the same time, at most."""
+    """Most kernels that had moments at the same time."""
     moment_bytes: int
-    """Of these moments, on every worker."""
+    """Bytes of these moments, on every worker."""
     parts: Mapping[str, float]
-    """Seconds by what the night was at; together, `seconds`."""
+    """Seconds by phase, which add up to `seconds`."""
 
 
 @dataclass(slots=True)
 class _Clock:
-    """Notes when the run said what, and hands it on."""
+    """A report that notes the time of each event, and passes it on."""
 
     report: Report
     events: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
@@ -106,14 +108,13 @@ class _Clock:
         self.report(event)
 
     def seconds(self) -> float:
-        """From the base to the end of the last level."""
+        """Return the seconds from the loaded base to the end of the last level."""
         return self._of_level(1)[-1][0] - self._start()
 
     def parts(self) -> dict[str, float]:
         """Seconds of reading, of the pooled kernel's first and later epochs, and of the domains.
 
-        The first epoch has what comes before it as well: the base's pass over rows that the cache
-        lacks.
+        The first epoch includes the base's pass over rows that the cache lacks.
         """
         read = next(at for at, event in self.events if event["event"] == "rows")
         pooled = [at for at, _ in self._of_level(0)]
@@ -138,7 +139,7 @@ class _Clock:
         return idle_s
 
     def at_once(self) -> int:
-        """Kernels of the largest cohort."""
+        """Return the number of kernels in the largest cohort."""
         return max(int(e.get("at_once", 0)) for _, e in self._of_level(0) + self._of_level(1))
 
     def _of_level(self, level: int) -> list[tuple[float, Mapping[str, Any]]]:
@@ -160,7 +161,7 @@ def night(
     way: Way,
     report: Report,
 ) -> tuple[Night, Live]:
-    """`iak finetune` of one night, and the kernels that serve after it."""
+    """Run `iak finetune` for one night; return its measurements and the kernels that serve then."""
     spec, clock = ground.spec, _Clock(report)
     narrow = spec.kernel.narrow if way.narrow is None else way.narrow
     run_dir = folder / f"night-{nights_ago}"
@@ -191,10 +192,10 @@ def night(
         for slot, name in enumerate(level.tuned.bank.names)
     }
     standard = done.standard
-    return _told(done, work, clock), Live(kernels=kernels, standard=standard)
+    return _measured(done, work, clock), Live(kernels=kernels, standard=standard)
 
 
-def _told(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
+def _measured(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
     rows_to_best = idle_s = 0.0
     for depth, level in enumerate(done.levels):
         stage = work.domain if depth else work.pooled

@@ -1,4 +1,4 @@
-"""What this machine gives each worker while all of them compute: products and memory traffic."""
+"""Measure the rates of each worker while all of them compute: products and memory traffic."""
 
 import time
 from collections.abc import Callable
@@ -16,14 +16,14 @@ _COPIED_ELEMENTS = 1 << 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Of one worker, the best of a few rounds."""
+    """Rates of one worker, the best of a few rounds."""
 
     flops_per_s: float
     bytes_per_s: float
 
 
 def rates_on_worker(worker: Worker) -> Rates:
-    """Measured by all workers at once, since they share the machine; the slowest one's."""
+    """Measure on all workers at once, since they share the machine; return the slowest's rates."""
     rows, inner, outer = _PRODUCT
     left, right = torch.randn(rows, inner), torch.randn(inner, outer)
     flops = 2 * rows * inner * outer / _best(lambda: left @ right)

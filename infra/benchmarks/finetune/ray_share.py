@@ -1,4 +1,4 @@
-"""Ray's share of a tuning loop.
+"""Measure Ray's share of the time of a tuning loop.
 
 The loop is the same worker function under Ray Train and under plain gloo. Start-up is left out on
 both sides; what remains is what Ray's daemons and its reports take from workers that share the
@@ -24,11 +24,11 @@ MOST = 0.025
 _ROUNDS = 3
 _SMOKE_PASSES = 3
 _SMALLER: dict[str, Any] = {"rows": 280_000, "table_rows": 400_000, "domains": (100,)}
-"""Starts are left out of the comparison, so what only they depend on is made small."""
+"""Smaller sizes of what only the starts depend on, since the comparison leaves starts out."""
 
 
 def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, Any]], Target]:
-    """Lines of the table, and the target, from interleaved rounds of both."""
+    """Return lines of the table and the target, from interleaved rounds with and without Ray."""
     small = spec if spec.smoke else spec.model_copy(update=_SMALLER)
     with tempfile.TemporaryDirectory(prefix="iak-bench-ray-") as folder:
         ground = prepare(small, Path(folder) / "progress.jsonl", report)
@@ -53,7 +53,7 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
 
 
 def _round(ground: BenchSetup, passes: int, run_dir: Path, number: int) -> dict[str, float]:
-    """Seconds of both, one after the other, in another order each time."""
+    """Return the seconds with and without Ray, in another order each round."""
     runs = {
         "plain": lambda: _plain(ground, passes)["seconds"],
         "ray": lambda: _ray(ground, passes, run_dir)["seconds"],

@@ -1,9 +1,8 @@
-"""What a step must do at least, however it is written: the floor under which no time can lie.
+"""Compute a lower bound on the time of a step, from its FLOPs and bytes (a roofline).
 
-FLOPs are those of matrix products (2 a multiply and add); bytes are those that must cross the
-memory bus once if every product keeps what it can in registers and caches: inputs, outputs and
-weights of each layer, embedding rows, and the optimiser's state. Scratch, indices and the network
-are left out, so the floor is low rather than high.
+FLOPs are those of matrix products: two for each multiply and add. Bytes are those that must cross
+the memory bus at least once: inputs, outputs and weights of each layer, embedding rows, and the
+optimiser's state. Scratch memory, indices and the network are left out, so the bound is low.
 
 Shapes: B rows of a worker's step, X units of x, H units of h, V ids a row, E units of an embedding.
 """
@@ -19,7 +18,7 @@ FP32 = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """Of one step on one worker."""
+    """FLOPs and bytes that one step on one worker needs at least."""
 
     flops: float
     num_bytes: float
@@ -28,13 +27,13 @@ class Floor:
         return Floor(flops=self.flops + other.flops, num_bytes=self.num_bytes + other.num_bytes)
 
     def seconds(self, *, flops_per_s: float, bytes_per_s: float) -> float:
-        """Return the longer of the two, since both may overlap."""
+        """Return the longer of both times, since they may overlap."""
         return max(self.flops / flops_per_s, self.num_bytes / bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """The bench's base, and what a worker gives it in a step."""
+    """Sizes of the benchmark's base, and of a worker's step."""
 
     rows: int
     ids: float
@@ -47,12 +46,12 @@ class Sizes:
 
     @property
     def trunk(self) -> int:
-        """Weights of the trunk."""
+        """Return the number of weights of the trunk."""
         return sum(a * b for a, b in pairwise((self.x_units, *self.mlp)))
 
 
 def lookups(sizes: Sizes, *, row_bytes: float, trained: bool) -> Floor:
-    """Rows of tables read and pooled into x; where they are trained, updated from x's gradient."""
+    """Return the lookups: rows read and pooled into x, and updated where tables are trained."""
     read = sizes.rows * (sizes.ids * row_bytes + sizes.x_units * FP32)
     update = sizes.rows * (sizes.x_units * FP32 + 2 * sizes.ids * (row_bytes + FP32))
     return Floor(flops=0.0, num_bytes=read + (update if trained else 0.0))
@@ -77,14 +76,14 @@ def trunk(sizes: Sizes, *, passes: Sequence[str]) -> Floor:
 def kernels(
     shape: KernelShape, *, rows: int, present: float, inputs_have_gradients: bool, kept_bytes: int
 ) -> Floor:
-    """Kernels over a step: forward, gradients of weights, and of inputs but the first layer's.
+    """Return the kernels' part: forward, gradients of weights, and of inputs but the first layer's.
 
     Args:
         shape: shape of each kernel.
         rows: B.
         present: kernels that have rows in the step.
-        inputs_have_gradients: whether the base's own gradients are asked for.
-        kept_bytes: a kept activation's bytes, 0 where they are computed in the step.
+        inputs_have_gradients: whether the base's gradients are computed too.
+        kept_bytes: bytes of a stored activation; 0 where activations are computed in the step.
     """
     first = shape.hidden * shape.inputs
     rest = shape.code * (2 * shape.hidden + shape.base + shape.tasks) + shape.tasks * (
@@ -97,5 +96,5 @@ def kernels(
 
 
 def adam(parameters: float) -> Floor:
-    """Read and write weight and two moments, write and read the gradient."""
+    """Return Adam's part: read and write weight and two moments, write and read the gradient."""
     return Floor(flops=0.0, num_bytes=8.0 * FP32 * parameters)

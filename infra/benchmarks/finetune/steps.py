@@ -1,7 +1,7 @@
-"""One step of every variant, interleaved: rows a second, bytes, memory, and the floor beneath it.
+"""Measure a step of every variant, interleaved: rows per second, bytes, memory, and lower bound.
 
-All variants read the same rows of the tuning window, in fp32, with the same rows a step and one
-thread a worker. Rows are decoded and encoded beforehand: this is the cost of a step, not of the
+All variants read the same rows of the tuning window, in fp32, with the same rows per step and one
+thread per worker. Rows are decoded and encoded before, so this is the cost of a step without the
 data path, which the benchmark `data` measures.
 """
 
@@ -52,23 +52,23 @@ _KEPT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One way to train, ready to take a slice."""
+    """A variant of training, ready to take a slice."""
 
     name: str
     title: str
     slice: Callable[[], int]
-    """Takes a slice; the rows it trained on, over all workers."""
+    """Takes a slice, and returns the rows that it trained on, over all workers."""
     some: Callable[[], int]
-    """Takes a few steps; how many."""
+    """Takes a few steps, and returns their number."""
     memory: Callable[[], Mapping[str, int]]
-    """Bytes that this worker holds for it, by kind."""
+    """Bytes of this worker for the variant, by kind."""
     floor: Floor
-    """Of one row on this worker."""
+    """Lower bound of one row on this worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A variant, from one worker's side."""
+    """Measurements of a variant on one worker."""
 
     name: str
     title: str
@@ -79,7 +79,7 @@ class Measured:
     memory: Mapping[str, int]
     """The largest of all workers, by kind."""
     floor: Floor
-    """Of one row."""
+    """Lower bound of one row."""
     first_pass_s: float = 0.0
     """Seconds of the pass that fills the cache, for as many rows as a slice has."""
     slice_rows: int = 0
@@ -87,7 +87,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """What the steps came to, and the runs to convergence of what trains the base."""
+    """Measurements of all variants, and runs to convergence of those that train the base."""
 
     variants: tuple[Measured, ...]
     full: Trajectory
@@ -98,7 +98,7 @@ class Steps:
 
 
 def steps_on_worker(worker: Worker, ground: BenchSetup) -> Steps:
-    """One worker's part of the whole comparison."""
+    """Do one worker's part of the whole comparison."""
     report = worker_report(ground.progress, worker.rank)
     trainer = Continued(ground, worker=worker, report=report)
     plain_variants = _plain(trainer)
@@ -146,7 +146,7 @@ def steps_on_worker(worker: Worker, ground: BenchSetup) -> Steps:
 
 
 def _timed(work: Callable[[], int]) -> tuple[float, int]:
-    """Seconds that the slowest worker took, and what the work returned."""
+    """Return the seconds of the slowest worker, and the result of the work."""
     dist.barrier()
     started = time.perf_counter()
     done = work()
@@ -156,12 +156,12 @@ def _timed(work: Callable[[], int]) -> tuple[float, int]:
 
 
 def _cost(variant: Variant) -> Cost:
-    """Of one step; `some` takes several, whose bytes are averaged."""
+    """Return the cost of one step; `some` takes several, whose bytes are averaged."""
     return cost_of(variant.some, steps=variant.some())
 
 
 def _largest(bytes_by_kind: Mapping[str, int]) -> dict[str, int]:
-    """Each kind on the worker that has most of it."""
+    """Return each kind's bytes on the worker that has most of it."""
     kinds = list(bytes_by_kind)
     most = torch.tensor([bytes_by_kind[kind] for kind in kinds], dtype=torch.int64)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
@@ -244,7 +244,7 @@ def _per_row(floor: Floor, rows: int) -> Floor:
 
 
 class _Ours:
-    """(d) and (e): the same domains and rows, computed anew or kept."""
+    """Variants (d) and (e): the same domains and rows, activations recomputed or stored."""
 
     def __init__(self, ground: BenchSetup, trainer: Continued, worker: Worker) -> None:
         spec = ground.spec
@@ -300,7 +300,7 @@ class _Ours:
         )
 
     def _bank(self, model: nn.Module) -> Variant:
-        """Return the variant with a kernel a domain; the others tune one that all share."""
+        """Return the variant with a kernel for each domain; the others tune one for all."""
         eyes, name = _KEPT["e[hx]"], "e[hx], a kernel a domain"
         through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
         rows = iak_variants.with_eyes(self.rows[eyes], through)
@@ -315,9 +315,9 @@ class _Ours:
         )
 
     def _slices(self, model: nn.Module, eyes: KernelInputs) -> Slices:
-        """Kernels with these eyes.
+        """Return slices of kernels with these inputs.
 
-        All that read the same share one bank, and all that keep the same one memory of it.
+        Kernels with the same inputs share one bank. Those stored alike also share one memory.
         """
         through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
         kept = replace(eyes, product="fp32")
@@ -339,7 +339,7 @@ class _Ours:
         return slices
 
     def _kernels(self, slices: Slices, *, kept_bytes: int) -> Floor:
-        """Of one worker's step; the optimiser moves every kernel that is present on each worker."""
+        """Return the lower bound of one worker's step, in which Adam moves every present kernel."""
         rows = self.sizes.rows
         present = max(1.0, len(slices.bank.names) * rows * self.worker.world / slices.rows)
         return roofline.kernels(

@@ -1,12 +1,12 @@
-"""K domains in one pass against K fine-tunes one after the other, in one process.
+"""Compare K domains in one bank with K fine-tunes one after the other, in one process.
 
-A separate fine-tune is what one would run today: a kernel on the frozen base, its rows through the
-base every epoch, torch's own Adam, in whichever of a few batch sizes is fastest, everything loaded
-and encoded before the clock starts. The bank has the same rows and start; it looks every row up
-once and keeps what `iak finetune` keeps: h, and x narrowed to its first components. Projecting x in
-every epoch would cost a separate fine-tune more than it saves, so that one reads x whole. No pooled
-kernel comes before: each one starts fresh and may take the pooled one's epochs. A separate
-fine-tune is granted the epochs of the same domain in the bank, though its larger batches may need
+A separate fine-tune is the practice today: a kernel on the frozen base, its rows through the base
+in every epoch, and torch's own Adam, in the fastest of a few batch sizes. Everything is loaded and
+encoded before the clock starts. The bank has the same rows and start. It looks every row up once
+and stores what `iak finetune` stores: h, and x narrowed to its first components. A separate
+fine-tune reads x whole, since projecting x in every epoch would cost more than it saves. There is
+no pooled kernel: each kernel starts fresh and may take the pooled one's epochs. A separate
+fine-tune takes the epochs of the same domain in the bank, although its larger batches may need
 more.
 
 Separate fine-tunes of many domains are measured on some of them, from the largest to the smallest;
@@ -51,9 +51,9 @@ from infra.benchmarks.specs import BenchFinetuneSpec
 
 _SPLITS = ("tune", "valid")
 _REPEATS = 3
-"""At most: an epoch of every number of domains is long."""
+"""Most repeats, since an epoch of every number of domains is long."""
 _MEASURED_ROWS = 16_384
-"""Rows of a domain that are timed at most; a larger one takes more of the same."""
+"""Most rows of a domain that are timed; a larger domain takes more of the same."""
 _VALID_ROWS = 8192
 
 
@@ -65,24 +65,24 @@ class AtK:
     rows: int
     bank_epoch_s: float
     bank_alone_epoch_s: float
-    """A bank of one kernel on the same rows, as many rows a step."""
+    """Seconds of an epoch of a bank of one kernel on the same rows, with as many rows per step."""
     separate_epoch_s: float
     bank_whole_s: float
-    """Until the last domain is finished, the base's one pass and every validation included."""
+    """Seconds until the last domain is finished, with the base's pass and every validation."""
     separate_whole_s: float
     batch_rows: int
-    """What the separate fine-tunes ran fastest in."""
+    """Batch size in which the separate fine-tunes were fastest."""
     steps: int
-    """Of the bank's epoch."""
+    """Steps of the bank's epoch."""
     epochs: int
-    """Of the domain that took longest."""
+    """Epochs of the domain that took most."""
     domain_epochs: float
-    """Of the mean row."""
+    """Epochs of a domain, averaged over rows."""
     measured_domains: int
 
 
 def sweep_on_worker(worker: Worker, ground: BenchSetup, spec: BenchFinetuneSpec) -> tuple[AtK, ...]:
-    """Every K, in one process, on the same rows."""
+    """Measure every K, in one process, on the same rows."""
     report = worker_report(ground.progress, worker.rank)
     model = iak_variants.open_frozen(ground, worker, "fp32")
     seen: Seen | None = None
@@ -100,21 +100,21 @@ def sweep_on_worker(worker: Worker, ground: BenchSetup, spec: BenchFinetuneSpec)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the base makes of the rows: the same whatever the domains are."""
+    """The base's output for the rows, the same for any domains."""
 
     through: StandardizedBase
     whole: StandardizedBase
-    """The same with all of x."""
+    """The base with all of x."""
     train: Activations
     valid: Activations
     seconds: float
-    """That fitting what is read of them, and looking at all of them, took."""
+    """Seconds of fitting the standardisation and of looking all rows up."""
 
 
 def _look(
     model: nn.Module, known: Known, valid: Known, view: LogView, worker: Worker, *, narrow: int
 ) -> Seen:
-    """Every row once through the base; what is kept of it is what a night's kernels read."""
+    """Pass every row through the base once, and store what a night's kernels read."""
     eyes = KernelInputs(reads="hx", keeps="bf16", narrow=narrow)
     whole = iak_variants.through_base(model, known, view, replace(eyes, narrow=0), worker)
     kept, started = [], time.perf_counter()
@@ -136,7 +136,7 @@ def _at(
     known: Known,
     valid: Known,
 ) -> AtK:
-    """One number of domains."""
+    """Measure one number of domains."""
     through = seen.through
     names = [(POOLED,), known.domains]
     train = tuning_rows(known.rows.known, seen.train, known.catalog, names)
@@ -209,7 +209,7 @@ def _whole(
 
 
 def _alone(ground: BenchSetup, slices: Slices) -> Slices:
-    """One kernel on the rows of `slices`, in steps of as many rows."""
+    """Return slices of one kernel on the rows of `slices`, with as many rows per step."""
     train = slices.setting.train
     one = replace(train, slots_nL=torch.zeros_like(train.slots_nL))
     rows = ground.spec.batch_rows
@@ -231,7 +231,7 @@ def _mean_epochs(known: Known, epochs_K: Sequence[int]) -> float:
 
 
 class _Separate:
-    """One domain's fine-tune after the other's."""
+    """Separate fine-tunes, one domain after the other."""
 
     def __init__(
         self, spec: BenchFinetuneSpec, through: StandardizedBase, known: Known, valid: Known
@@ -249,7 +249,7 @@ class _Separate:
         self.shape = kernel_shape(inner.heads, spec.kernel, x_units=inner.attach_points["x"])
 
     def epoch_s(self, batch_rows: int, epochs_K: Sequence[int]) -> float:
-        """Seconds of so many epochs of every domain (one each when none are named)."""
+        """Return the seconds of these epochs of every domain; of one epoch each without any."""
         timed, steps, rows = [], [], []
         for table in self.rows:
             timed.append(_seconds(partial(self._epoch, table, batch_rows)))
@@ -262,7 +262,7 @@ class _Separate:
         )
 
     def valid_s(self, epochs_K: Sequence[int]) -> float:
-        """Seconds of a validation after each epoch and before the first."""
+        """Return the seconds of a validation after each epoch and before the first."""
         table = self.rows[0].slice(0, _VALID_ROWS)
         weights = kernel.fresh(self.shape, seed=0)
         seconds = statistics.median(_seconds(lambda: self._judge(table, weights)) for _ in range(3))
@@ -314,7 +314,7 @@ def _by_domain(known: Known, names: Sequence[str]) -> list[pa.Table]:
 def fitted_costs(
     seconds: Sequence[float], steps: Sequence[int], rows: Sequence[int]
 ) -> tuple[float, float]:
-    """Seconds a step and a row that explain the measured ones best."""
+    """Return the seconds per step and per row that fit the measured ones best."""
     weights = 1 / np.asarray(seconds)  # every domain's own time counts alike, not the largest's
     known = np.stack([steps, rows], axis=1) * weights[:, None]
     (per_step, per_row), _ = nnls(known, np.ones(len(seconds)))

@@ -7,7 +7,7 @@
     iak.tune_night(catalog, data_root, base=..., run_dir=...)   # one gated kernel for each domain
     iak.evaluate(catalog, data_root, base=..., run_dir=...)     # both on later rows
     iak.open_base(path), iak.read_bundles(path)                 # what was published
-    iak.Catalog                                                 # what a log holds
+    iak.Catalog                                                 # the declaration of a log
 
 Each name is imported when it is first used, since torch takes seconds.
 """

@@ -1,8 +1,8 @@
-"""`iak bench scaling`: what more workers make of the same work, and of as much work each.
+"""`iak bench scaling`: measure strong and weak scaling, and simulate larger clusters.
 
-workloads  what is scaled: pre-training, tuning through the base, tuning from kept activations
+workloads  the work that is scaled: pre-training, tuning through the base, tuning from activations
 turns      1, 2, ... workers live at once and measure slice by slice in turns
-timeline   where a step's time goes
+timeline   the parts of a step's time
 measured   the workers' results, merged
 links      the simulation of more workers, and its formulas
 findings   lines, the model's error, notes
@@ -21,7 +21,7 @@ from iak.schemas.bench import BenchScalingSpec, BenchSetupSpec
 from iak.schemas.record import Target
 
 _DOMAINS = 1000
-"""Of the log; passes of tuning take some of them, and one kernel serves them all."""
+"""Domains of the log. Tuning passes over some of them with one kernel for all."""
 
 
 def measure(
@@ -35,8 +35,8 @@ def measure(
     cores = len(os.sched_getaffinity(0))
     if spec.workers[-1] > cores and not spec.smoke:
         raise BadRequest(
-            f"{spec.workers[-1]} workers cannot be measured on {cores} cores: they would take from "
-            "each other. Leave them to `counted` and `simulated`, or take a larger machine"
+            f"{spec.workers[-1]} workers cannot be measured on {cores} cores, which they would "
+            "share. Leave them to `counted` and `simulated`, or take a larger machine"
         )
     progress = spec.out / "scaling.progress.jsonl"
     with following(progress, report):

@@ -1,4 +1,4 @@
-"""Turn what was measured and what was simulated into lines, each marked as one of the two."""
+"""Turn measurements and simulations into lines of tables, each marked as one of the two."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from iak.schemas.record import Target
 Scaling = Literal["strong", "weak"]
 SCALINGS: tuple[Scaling, ...] = ("strong", "weak")
 MOST_ERROR = 0.25
-"""Of a measured step, by which the model may miss it and still be believed."""
+"""Largest error of the simulation, as a share of a measured step, with which it is believed."""
 _KIB = 1024
 Sent = Mapping[int, Mapping[str, tuple[float, Mapping[str, float]]]]
 """By number of workers and workload: rows of a worker's step, bytes it sent by collective."""
@@ -32,17 +32,17 @@ Sent = Mapping[int, Mapping[str, tuple[float, Mapping[str, float]]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Everything that the bench measured and counted."""
+    """Everything that the benchmark measured and counted."""
 
     spec: BenchScalingSpec
     measured: Sequence[Measured]
     counted: Sent
-    """On more workers than were timed."""
+    """Bytes that were counted on more workers than were timed."""
     link: Link
-    """Of this machine's own loopback."""
+    """Link of this machine's own loopback."""
 
     def at(self, name: str, workers: int, wanted_rows: int) -> Measured:
-        """Return a workload on so many workers with so many rows each."""
+        """Return a workload on `workers` workers with `wanted_rows` rows each."""
         key = (name, workers, wanted_rows)
         return next(m for m in self.measured if (m.name, m.workers, m.wanted_rows) == key)
 
@@ -51,12 +51,12 @@ class Findings:
         return self.at(name, workers, rows_of_worker(self.spec, scaling, workers))
 
     def alone(self, name: str) -> float:
-        """Return the rows a second of one worker."""
+        """Return the rows per second of one worker."""
         return self.at(name, 1, self.spec.batch_rows).rows_per_s
 
 
 def rows_of_worker(spec: BenchScalingSpec, scaling: Scaling, workers: int) -> int:
-    """Return a worker's rows a step: its part of the same work, or as many as one alone has."""
+    """Return a worker's rows per step: its part in strong scaling, all of them in weak scaling."""
     return max(spec.batch_rows // workers, 1) if scaling == "strong" else spec.batch_rows
 
 
@@ -163,7 +163,7 @@ def _bytes_rows(findings: Findings, models: Mapping[str, Model]) -> list[dict[st
 def _error_row(
     findings: Findings, model: Model, name: str, scaling: Scaling, workers: int
 ) -> dict[str, Any]:
-    """Simulate what was also measured, over this machine's own loopback."""
+    """Return the error of the simulation of a measured case, over this machine's own loopback."""
     m = findings.of(name, scaling, workers)
     parts = model.parts(findings.link, workers=workers, rows=m.rows)
     predicted_s = sum(parts.values())
@@ -227,7 +227,7 @@ def _simulated_row(
 
 
 def targets_of(findings: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Target]:
-    """Return the target that the simulation predicts what was measured."""
+    """Return the target that the simulation predicts the measurements."""
     errors = [row for row in rows if row["table"] == "model's error"]
     worst = max(errors, key=lambda row: abs(row["error"]))
     error = abs(float(worst["error"]))
@@ -254,7 +254,7 @@ def targets_of(findings: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Ta
 
 
 def notes_of(findings: Findings, cores: int) -> list[str]:
-    """Return what a reader must know to understand the numbers."""
+    """Return the notes that a reader needs to understand the numbers."""
     spec, loopback = findings.spec, findings.link
     return [
         f"Measured: {' and '.join(map(str, spec.workers))} gloo workers of one thread on {cores} "

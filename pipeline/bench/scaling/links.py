@@ -1,12 +1,12 @@
-"""Simulate how long a step takes on more workers than there are cores.
+"""Simulate the time of a step on more workers than there are cores.
 
     step(W, r) = compute(r) + input(r) + collectives(W, r)
     of a collective:  rounds(W) wake + messages(W) latency + sent(W, r) / beta
 
-`compute` and `input` are curves through what one worker alone was measured to take for r rows.
-Messages and bytes cost what they cost (Hockney 1994), a round in which every worker waits for
-another one's message costs `wake` in software, and nothing overlaps. What a collective sends
-follows pipeline.bench.counters; rings for the sums, as gloo has them:
+`compute` and `input` are curves through the measured seconds of one worker alone for r rows.
+Messages and bytes have constant costs (Hockney 1994). A round in which every worker waits for
+another one's message costs `wake` in software. Nothing overlaps. The bytes of a collective follow
+pipeline.bench.counters, with rings for the sums, as gloo has them:
 
                                   rounds        messages      sent
     all_reduce                    2 (W - 1)     2 (W - 1)     2 (W - 1) / W  of its size
@@ -14,9 +14,9 @@ follows pipeline.bench.counters; rings for the sums, as gloo has them:
     all_to_all                      1             W - 1        (W - 1) / W   of its size
     broadcast                       log2 W        log2 W       (W - 1) / W   of its size
 
-A size is fixed + rows (per_row + grown_per_row * owners(W)): numbers fitted to the bytes counted on
-several numbers of workers. `owners` is on how many workers the parts of something lie: the rows of
-a history of L ids on W (1 - (1 - 1 / W)^L), the answer to a question that all are asked on W.
+A size is fixed + rows (per_row + grown_per_row * owners(W)), fitted to the bytes counted on several
+numbers of workers. `owners` is the number of workers on which the parts of something lie:
+W (1 - (1 - 1 / W)^L) for the rows of a history of L ids, and W for a question to all workers.
 
 Shapes: W workers, r rows of a worker's step.
 """
@@ -40,7 +40,7 @@ def every_worker(workers: int) -> float:
 
 
 def owners_of_history(ids: int) -> Owners:
-    """Return on how many workers the ids of a history lie; each may lie on any of them."""
+    """Return the mean number of workers on which the ids of a history lie, placed at random."""
     return lambda workers: workers * (1 - (1 - 1 / workers) ** ids)
 
 
@@ -48,7 +48,7 @@ def share_sent(name: str, workers: int) -> float:
     """Return the share of a collective's size that a worker sends; see the module's table.
 
     Raises:
-        NotImplementedError: a collective that nobody here has met yet.
+        NotImplementedError: the collective is not in the table.
     """
     match name:
         case "allreduce":
@@ -65,7 +65,7 @@ def share_sent(name: str, workers: int) -> float:
 
 
 def messages(name: str, workers: int) -> int:
-    """Return how many messages a worker sends, one after the other."""
+    """Return the number of messages that a worker sends, one after the other."""
     if name == "allreduce":
         return 2 * (workers - 1)
     if name in ("broadcast", "barrier", "monitored_barrier"):
@@ -74,13 +74,13 @@ def messages(name: str, workers: int) -> int:
 
 
 def rounds(name: str, workers: int) -> int:
-    """Return how often a worker waits for a message; all_to_all posts all of them at once."""
+    """Return the number of times a worker waits for a message; all_to_all posts all at once."""
     return 1 if name in ("alltoall", "alltoall_base") else messages(name, workers)
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Seconds of so many rows: straight between what was measured, and on beyond the ends."""
+    """Seconds as a function of rows: linear between measurements, and beyond the ends."""
 
     points: tuple[tuple[float, float], ...]
     """(rows, seconds), rows rising, two or more."""
@@ -93,7 +93,7 @@ class Curve:
         return cls(tuple(sorted({**start, **by_rows}.items())))
 
     def seconds(self, rows: float) -> float:
-        """Return the seconds of a step of so many rows on a worker; never below 0."""
+        """Return the seconds of a step of these rows on a worker; never below 0."""
         after = next((i for i, (r, _) in enumerate(self.points) if r >= rows), len(self.points) - 1)
         (r0, s0), (r1, s1) = self.points[max(after, 1) - 1], self.points[max(after, 1)]
         return max(s0 + (rows - r0) * (s1 - s0) / (r1 - r0), 0.0)
@@ -101,15 +101,15 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """What a round, a message and a byte cost."""
+    """Costs of a round, a message and a byte."""
 
     wake_s: float
     byte_s: float
     latency_s: float = 0.0
-    """Of the network; on loopback it is part of the software's."""
+    """Latency of the network; on loopback it is part of `wake_s`."""
 
     def seconds(self, name: str, *, calls: float, sent: float, workers: int) -> float:
-        """Return the seconds of a step's collectives of one name, with so many bytes sent."""
+        """Return the seconds of a step's collectives of one name that send these bytes."""
         each_s = rounds(name, workers) * self.wake_s + messages(name, workers) * self.latency_s
         return calls * each_s + sent * self.byte_s
 
@@ -120,7 +120,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """One collective alone, measured."""
+    """Measured time of one collective alone."""
 
     name: str
     workers: int
@@ -141,13 +141,13 @@ class Counted:
 
     workers: int
     rows: float
-    """Of the worker."""
+    """Rows of the worker's step."""
     sent: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """A workload's collectives of one name: calls a step, and the size as above."""
+    """A workload's collectives of one name: calls per step, and the size as defined above."""
 
     name: str
     calls: float
@@ -187,14 +187,14 @@ def traffic_of(name: str, points: Iterable[Counted], *, calls: float, owners: Ow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """Of one workload."""
+    """Simulation of one workload."""
 
     compute: Curve
     input: Curve
     traffic: Sequence[Traffic]
 
     def parts(self, link: Link, *, workers: int, rows: float) -> dict[str, float]:
-        """Return the seconds of a step by part, on so many workers with so many rows each."""
+        """Return the seconds of a step by part, on `workers` workers with `rows` rows each."""
         parts = {INPUT: self.input.seconds(rows), COMPUTE: self.compute.seconds(rows)}
         if workers == 1:
             return parts
@@ -208,7 +208,7 @@ class Model:
         return parts
 
     def rows_per_s(self, link: Link, *, workers: int, rows: float) -> float:
-        """Return rows a second over all workers."""
+        """Return the rows per second over all workers."""
         return workers * rows / sum(self.parts(link, workers=workers, rows=rows).values())
 
     def sent(self, *, workers: int, rows: float) -> Mapping[str, float]:
@@ -217,7 +217,7 @@ class Model:
 
 
 def efficiency(rate: float, *, alone: float, workers: int) -> float:
-    """Return rows a second on so many workers, over those of as many lone workers."""
+    """Return the rows per second on `workers` workers, over that many times one worker's."""
     return rate / (workers * alone)
 
 

@@ -1,4 +1,4 @@
-"""Measure on each worker in its turn, and merge the workers' results."""
+"""Measure each case on groups of workers in turns, and merge the workers' results."""
 
 import statistics
 import time
@@ -42,32 +42,32 @@ class WorkerResult:
 
     cases: tuple[CaseResult, ...]
     alone: tuple[Timed, ...]
-    """Collectives alone, where there are others to talk to."""
+    """Times of collectives alone, where there are several workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One case on so many workers."""
+    """One case on a number of workers."""
 
     name: str
     workers: int
     wanted_rows: int
     """Of each worker in a step."""
     rows: float
-    """Of each worker in a step, as it came out: tuning cuts its rows into whole steps."""
+    """Mean rows of each worker in a step. Tuning cuts its rows into whole steps."""
     step_s: float
-    """The slowest worker's, median of the slices."""
+    """Seconds of a step on the slowest worker, median of the slices."""
     rows_per_s: float
-    """Over all workers."""
+    """Rows per second over all workers."""
     spread: float
-    """Slowest over fastest slice."""
+    """Ratio of the slowest slice to the fastest."""
     parts: Mapping[str, float]
     """Seconds of the step by part, a mean over workers; they add up to `step_s`."""
     sent: Mapping[str, float]
     """Bytes out of a worker in a step, by collective."""
     calls: Mapping[str, float]
     profiled_s: float
-    """The step while it was profiled."""
+    """Seconds of a step while it was profiled."""
 
 
 def grid_of(spec: BenchScalingSpec) -> list[int]:
@@ -103,7 +103,7 @@ def _on_worker(
     steps = spec.slice_steps * spec.workers[-1]
     cases = open_cases(ground, grid_of(spec), pass_steps=steps, worker=worker, report=report)
     with turns.turn(group, worker):
-        pass  # the round in which everybody waits for the last one's base to be open
+        pass  # a first round, in which all groups wait until the last one has opened its base
     took: list[list[Took]] = [[] for _ in cases]
     for repeat in range(spec.repeats):
         for case, slices in zip(cases, took, strict=True):
@@ -131,7 +131,7 @@ def _on_worker(
 
 
 def _slice(case: Case) -> Took:
-    """Warm up, start together, take."""
+    """Warm up, start all workers together, and take a slice."""
     case.work.warm_up()
     dist.barrier()
     return case.work.take()

@@ -17,7 +17,7 @@ INPUT, COMPUTE, WAITING = "input", "compute", "waiting"
 
 
 class Timeline(Wire):
-    """Times every collective while it is entered, and counts its bytes by name.
+    """A mode that times every collective while it is entered, and counts its bytes by name.
 
     All workers meet before a collective, which separates waiting for slower ones from moving bytes.
     The collective is waited for where it is issued, also DDP's in the backward pass. Nothing
@@ -37,7 +37,7 @@ class Timeline(Wire):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        """Time what is a collective, and run it in any case."""
+        """Time the operator if it is a collective, and run it."""
         if func.namespace != "c10d":
             return func(*args, **(kwargs or {}))
         name, before = name_of(func), self.sent
@@ -56,20 +56,20 @@ class Timeline(Wire):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Of one step on one worker, its collectives in the open."""
+    """Parts of one step on one worker, with its collectives not overlapping compute."""
 
     step_s: float
     input_s: float
     waiting_s: float
     moving_s: Mapping[str, float]
-    """Seconds by collective, once all workers were there."""
+    """Seconds by collective, after all workers have met."""
     sent: Mapping[str, float]
     """Bytes out of this worker by collective."""
     calls: Mapping[str, float]
 
 
 def profile_of(timeline: Timeline, *, seconds: float, input_s: float, steps: int) -> Profile:
-    """Return what a timeline measured in so many steps, divided by them."""
+    """Return the mean of a timeline's measurements over its steps."""
     return Profile(
         step_s=seconds / steps,
         input_s=input_s / steps,
@@ -83,10 +83,10 @@ def profile_of(timeline: Timeline, *, seconds: float, input_s: float, steps: int
 def parts_of(profiles: Sequence[Profile], *, step_s: float, input_s: float) -> dict[str, float]:
     """Return a measured step's seconds by part.
 
-    Collectives take what they took in the profile; what is left beside them and input is compute
-    and waiting, in the profile's proportion, since watching slows both. Where collectives in the
-    open took longer than the whole undisturbed step (tiny steps; much that overlaps), all three
-    take the profile's proportion.
+    Collectives take the seconds of the profile. The rest, without input, is compute and waiting in
+    the profile's proportion, since profiling slows both. Where the profile's collectives took
+    longer than the whole undisturbed step (tiny steps, or much overlap), all three take the
+    profile's proportion.
 
     Args:
         profiles: profiles of all workers, which are averaged.

@@ -1,7 +1,7 @@
 """Let groups of workers live at the same time and compute one after the other.
 
-1 worker and 2 are so measured slice by slice, in turns. Whatever else the machine does slows all of
-them alike.
+So 1 worker and 2 workers are measured slice by slice, in turns. Other work on the machine slows all
+of them alike.
 """
 
 import multiprocessing
@@ -14,10 +14,10 @@ from iak.pipeline.process import Worker
 
 
 class Turns:
-    """Whose turn it is; workers get it as they start."""
+    """The turn of the groups, shared by all workers."""
 
     def __init__(self, groups: int) -> None:
-        """Begin with nobody's turn, until `start`."""
+        """Begin with no group's turn, until `start`."""
         context = multiprocessing.get_context("spawn")
         self._gates = [context.Semaphore(0) for _ in range(groups)]
         self._is_over = context.Event()
@@ -27,7 +27,7 @@ class Turns:
         self._gates[0].release()
 
     def stop(self) -> None:
-        """End all turns: a group that waits for one, or asks later, gets an error."""
+        """End all turns. A group that waits for one now or later gets an error."""
         self._is_over.set()
         for gate in self._gates:
             gate.release()
@@ -36,7 +36,7 @@ class Turns:
     def turn(self, group: int, worker: Worker) -> Iterator[None]:
         """Wait for this group's turn, and pass it on afterwards; a collective call of the group.
 
-        Every group takes as many turns.
+        Every group takes the same number of turns.
 
         Raises:
             RuntimeError: another group has failed.

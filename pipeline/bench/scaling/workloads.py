@@ -1,8 +1,8 @@
-"""What is scaled: pre-training, tuning through the frozen base, tuning from kept activations.
+"""Define the workloads: pre-training, tuning through the base, tuning from stored activations.
 
-Each takes slices of steps, and tells how long its steps waited for their rows. Pre-training reads,
-encodes and batches its rows as `iak pretrain` does, ahead of the steps; tuning has read its rows
-beforehand, as `iak finetune` has, and its input is gathering those of a step.
+Each takes slices of steps, and measures how long the steps waited for their rows. Pre-training
+reads, encodes and batches its rows ahead of the steps, as `iak pretrain` does. Tuning has read its
+rows before, as `iak finetune` has, so its input is the gathering of a step's rows.
 """
 
 import itertools
@@ -48,7 +48,7 @@ class Took:
 
 
 class Workload(Protocol):
-    """Something to be scaled, at a number of rows a step of each worker."""
+    """A workload with a number of rows in each worker's step."""
 
     def warm_up(self) -> None:
         """Take the steps that are not measured."""
@@ -72,9 +72,14 @@ class Case:
 def open_cases(
     ground: BenchSetup, grid: Sequence[int], *, pass_steps: int, worker: Worker, report: Report
 ) -> list[Case]:
-    """Every workload at every size of the grid, rows a worker's step.
+    """Return every workload at every size of the grid.
 
-    A pass of tuning has about as many rows as `pass_steps` workers' steps.
+    Args:
+        ground: the benchmark's log and base.
+        grid: rows of a worker's step.
+        pass_steps: steps of a worker in a pass of tuning, approximately.
+        worker: this process.
+        report: called with progress events.
     """
     return [
         *_pretraining(ground, grid, worker, report),
@@ -109,7 +114,7 @@ class PretrainSteps:
         self.batches = prefetch(_whole_batches(trainer, rows), depth=_PREFETCHED)
 
     def warm_up(self) -> None:
-        """As many steps as rows lay ready before them, and one."""
+        """Take one step more than there are batches ready, so that no later step finds a store."""
         self._take(_PREFETCHED + 1)
 
     def take(self) -> Took:
@@ -124,7 +129,7 @@ class PretrainSteps:
         )
 
     def _take(self, steps: int) -> float:
-        """Seconds that the steps waited for their batches."""
+        """Take steps; return the seconds that they waited for their batches."""
         waited = 0.0
         for _ in range(steps):
             asked = time.perf_counter()
@@ -135,7 +140,7 @@ class PretrainSteps:
 
 
 def _whole_batches(trainer: Continued, rows: int) -> Iterator[Batch]:
-    """Batches of one size, epoch after epoch, each in another order."""
+    """Yield batches of one size, epoch after epoch, each epoch in another order."""
     for epoch in itertools.count():
         tables = trainer.train.shuffled(
             seed=trainer.work.seed,
@@ -151,7 +156,7 @@ def _whole_batches(trainer: Continued, rows: int) -> Iterator[Batch]:
 def _tuning(
     ground: BenchSetup, grid: Sequence[int], pass_steps: int, worker: Worker
 ) -> Iterator[Case]:
-    """One pooled kernel on int8 tables, its rows through the base each time, or kept in bf16."""
+    """Yield cases of one pooled kernel on int8 tables, activations recomputed or kept in bf16."""
     view = ground.view("tune")
     whole = iak_variants.read_split(published_base.open_base(ground.base), view, "tune", worker)
     model = iak_variants.open_frozen(ground, worker, "int8")
@@ -173,7 +178,7 @@ def _tuning(
 
 
 def _with_step_rows(ground: BenchSetup, rows: int) -> BenchSetup:
-    """Return the same setup for steps of so many rows over all workers."""
+    """Return the same setup for steps of `rows` rows over all workers."""
     return replace(ground, spec=ground.spec.model_copy(update={"batch_rows": rows}))
 
 

@@ -1,4 +1,4 @@
-"""Compare a run with an earlier one: what is slower, larger, or fails where it did not."""
+"""Compare a run with an earlier one, and find combinations that are slower, larger or fail."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ def read(path: Path) -> BenchmarkRecord:
     """Read the record of an earlier `iak bench sharding`.
 
     Raises:
-        BadRequest: there is none, or it is another benchmark's.
+        BadRequest: there is no record, or it is another benchmark's.
     """
     try:
         record = benchmark_record_of(json.loads(path.read_text()), path)

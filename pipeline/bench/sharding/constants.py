@@ -1,4 +1,4 @@
-"""Measure what each worker gets of this machine while all work, and describe it for `iak plan`.
+"""Measure the machine's rates per worker while all workers work, and describe it for `iak plan`.
 
     copy_bytes_per_s          bytes read and written by a copy
     matmul_fp32_flops_per_s   of a large product
@@ -66,7 +66,7 @@ def of_machine(worker: Worker, *, link_bytes: int) -> dict[str, float]:
 
 
 def of_steps(table: PlacedTable, worker: Worker, *, rows: int) -> dict[str, float]:
-    """Measure how a trained table moves its rows, and what else a step costs; a collective call.
+    """Measure the lookup rate of a trained table, and the fixed cost of a step; a collective call.
 
     Args:
         table: trained, cut by rows over the workers.
@@ -181,13 +181,13 @@ def _settings(document: Mapping[str, Any]) -> list[str]:
 def _note(
     spec: BenchShardingSpec, constants: Mapping[str, float], machines: list[dict[str, Any]]
 ) -> str:
-    """Say how each constant was measured, and which were not."""
+    """Return a note on how each constant was measured, or that it was not."""
     parts = [
         f"measured by {spec.workers} workers at once: bandwidths are the slowest worker's, a link "
         f"is its share of an all-to-all of {spec.link_mib:g} MiB, so network_efficiency is 1"
     ]
     if len(machines) > 1:
-        parts.append("links within and between machines were not told apart")
+        parts.append("links within and between machines were not measured apart")
     elif spec.workers > 1:
         parts.append("one machine: inter_gb_per_s is that of its own workers, set it for more")
     if "link_bytes_per_s" not in constants:

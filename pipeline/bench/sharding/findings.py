@@ -45,7 +45,7 @@ def launchers_of(
 
 
 def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what a reader must know to understand the numbers."""
+    """Return the notes that a reader needs to understand the numbers."""
     spec = work.spec
     notes = [
         f"All ways of a table are held at once by {spec.workers} workers and step in slices of "
@@ -66,7 +66,7 @@ def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _failures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return each error once, with the combinations that met it."""
+    """Return each error once, with the combinations that had it."""
     met: dict[str, list[str]] = {}
     for line in lines:
         if line["error"]:

@@ -68,7 +68,7 @@ WAYS: tuple[Way, ...] = tuple(
 
 
 def check(size: Size, way: Way, worker: Worker) -> None:
-    """Refuse what cannot be placed; nothing is exchanged or allocated.
+    """Refuse a table that cannot be placed in this way. Nothing is exchanged or allocated.
 
     Raises:
         BadRequest: the table cannot be cut in this way.
@@ -109,7 +109,7 @@ class PlacedTable:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of this worker's part, its optimiser's state included."""
+        """Return the bytes of this worker's part, its optimiser's state included."""
         tables = unwrap(self.model).tables
         if isinstance(tables, FrozenTables):
             return tables.num_bytes
@@ -117,7 +117,7 @@ class PlacedTable:
         return sum(t.numel() * t.element_size() for t in [*parts, *tables_state(self.model)])
 
     def step(self, ids: KeyedJaggedTensor) -> None:
-        """Look up; of a trained table, also pass a gradient back and update. Collective."""
+        """Look up, and update a trained table by a gradient; a collective call."""
         (mean_BW,) = unwrap(self.model).embed(ids, rows=ids.stride())
         if self.way.mode == "trained":
             mean_BW.backward(torch.full_like(mean_BW, 1e-3))
@@ -135,12 +135,12 @@ class PlacedTable:
 
     @property
     def own_rows(self) -> int:
-        """Rows of this worker's part."""
+        """Return the rows of this worker's part."""
         return sum(len(part.tensor_RW) for part in local_shards(self.model))
 
 
 def ids_of(size: Size, *, rows: int, worker: Worker, seed: int) -> KeyedJaggedTensor:
-    """Draw ids for so many rows of this worker, uniform and Zipf's in turn, from the seed alone."""
+    """Draw ids for `rows` rows of this worker from the seed, uniform and by Zipf's law in turn."""
     draw = torch.Generator().manual_seed(seed * worker.world + worker.rank)
     count = rows * size.ids_per_row
     pairs = [drawn(law, -(-count // 2), size.rows, draw) for law in ("uniform", "zipf")]

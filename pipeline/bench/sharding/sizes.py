@@ -1,4 +1,4 @@
-"""Choose the tables that are measured: given sizes, or a catalogue's."""
+"""Choose the tables to measure: given sizes, or a catalogue's."""
 
 from dataclasses import dataclass
 
@@ -23,12 +23,12 @@ class Size:
 
     @property
     def title(self) -> str:
-        """The table as a person reads it."""
+        """Return the table's name, rows and width for people."""
         return f"{self.name}: {self.rows:,} x {self.width}"
 
     @property
     def shape(self) -> TableShape:
-        """The table as models know it, read by one feature."""
+        """Return the table's shape, read by one feature."""
         return TableShape(name="t", rows=self.rows, width=self.width, features=(FEATURE,))
 
 

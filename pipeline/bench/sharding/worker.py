@@ -1,9 +1,9 @@
 """Measure every way of placing a table, in turns; a worker's part, the same under any launcher.
 
 All ways of one table are in memory at once and step in slices, one way after the other, in another
-order each time: whatever else the machine does falls on all of them. An error of one way is kept
-and the others go on. Workers agree on it after each stage; what only one of them meets between
-two collective calls still leaves the others waiting until the group's time is over.
+order each time. So other work on the machine falls on all of them. An error of one way is recorded
+and the others go on. Workers agree on errors after each stage. An error of only one worker between
+two collective calls still makes the others wait until the group's timeout.
 """
 
 import time
@@ -37,7 +37,7 @@ class Work:
 
 @dataclass(slots=True, kw_only=True)
 class WayResult:
-    """What this worker measured of one way."""
+    """Measurements of one way on this worker."""
 
     kind: str
     mode: str
@@ -48,15 +48,15 @@ class WayResult:
     received_bytes: float = 0.0
     collectives: dict[str, int] = field(default_factory=dict)
     step_s: list[list[float]] = field(default_factory=list)
-    """By slice."""
+    """Seconds of steps, by slice."""
 
 
 def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
     """Measure everything; return the same result on every worker, in types of JSON.
 
     Returns:
-        `workers`: by rank, its results by table and way; `constants`: of this machine;
-        `hosts`: what it is; `seconds`: of the whole, the start left out.
+        `workers`: results by rank, table and way. `constants`: rates of this machine. `hosts`: its
+        description. `seconds`: time of everything but the start.
     """
     started = time.perf_counter()
     largest = max(work.sizes, key=lambda size: (size.rows * size.width, size.name))
