@@ -43,7 +43,7 @@ def main(spec: SubmitSpec) -> int:
     _check_verb(words)
     project = _project(spec)
     spec.out.mkdir(parents=True, exist_ok=True)
-    client = _connected(spec.address)
+    client = connected(spec.address)
     with tempfile.TemporaryDirectory(prefix="iak-submit-") as packed:
         sent = pack(project, spec.include, Path(packed))
         console.print(summary(sent, project), markup=False)
@@ -103,7 +103,7 @@ def _project(spec: SubmitSpec) -> Path:
     return folder
 
 
-def _connected(address: str) -> "JobSubmissionClient":
+def connected(address: str) -> "JobSubmissionClient":
     """Return the job server's client; Ray takes its token from the environment.
 
     Raises:

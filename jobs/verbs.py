@@ -86,6 +86,29 @@ VERBS: dict[str, Verb] = {
         spec="iak.schemas.bench:BenchShardingSpec",
         example="iak bench sharding --smoke",
     ),
+    "nightly run": Verb(
+        help="Run one night by its file: decide, tune, judge, promote, write the page",
+        spec="iak.schemas.nightly_job:NightlyRunSpec",
+        example="iak nightly run nightly.toml",
+        positional=("file",),
+    ),
+    "nightly status": Verb(
+        help="Show the last nights, the live kernels and their age, and what is held",
+        spec="iak.schemas.nightly_job:NightlyStatusSpec",
+        example="iak nightly status nightly.toml",
+        positional=("file",),
+    ),
+    "nightly check": Verb(
+        help="Find what is wrong with a nightly.toml, its registry, data and cluster",
+        spec="iak.schemas.nightly_job:NightlyCheckSpec",
+        example="iak nightly check nightly.toml",
+        positional=("file",),
+    ),
+    "nightly init": Verb(
+        help="Write a commented nightly.toml from a catalogue and a base",
+        spec="iak.schemas.nightly_job:NightlyInitSpec",
+        example="iak nightly init catalog=shop.toml base=R1",
+    ),
     "registry list": Verb(
         help="List the bundle that serves each domain",
         spec="iak.schemas.registry_job:RegistryListSpec",
@@ -145,6 +168,7 @@ VERBS: dict[str, Verb] = {
 GROUPS = {
     "infra": "Write what runs the nights elsewhere",
     "bench": "Measure this system on this machine; records and pictures are written",
+    "nightly": "Leave every night to itself: one file, one command, and a page in the morning",
     "registry": "Keep what every night published, and say which of it serves each domain",
 }
 """First words of the verbs that have two."""

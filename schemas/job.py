@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from iak.schemas.base import Spec, Value, with_names, without_userinfo
+from iak.schemas.base import Column, Spec, Value, with_names, without_userinfo
 from iak.schemas.feature import Name
 from iak.schemas.numbers import (
     BatchRows,
@@ -395,6 +395,9 @@ class FinetuneSpec(TuningSpec, WorkerJobSpec):
     live: BundlesToRead | None = None
     """Bundles that serve now (a run, its `bundles/`, or `registry:DIR@champion`): kernels start
     from them."""
+    domains: tuple[Column, ...] = ()
+    """Names of the only domains that are tuned, beside the pooled kernel; all that have rows enough
+    when absent. What serves the others stays as it is."""
 
 
 class EvaluateSpec(PlacedSpec, WorkerJobSpec):

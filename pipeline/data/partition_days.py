@@ -58,8 +58,6 @@ class PartitionFiles:
 class NewestDays:
     """The newest days of a log."""
 
-    snapshot: Snapshot
-    """The files of the days that were looked at."""
     partitions: tuple[PartitionFiles, ...]
     """By day, then by partition."""
     rows: RowsByDay
@@ -77,6 +75,26 @@ def log_dates(catalog: Catalog, data_root: str, *, today: date | None) -> LogDat
     return event_dates.read_dates(uri, catalog, today)[0]
 
 
+def list_partitions(
+    catalog: Catalog, data_root: str, *, days: tuple[date, date], marker: str
+) -> tuple[PartitionFiles, ...]:
+    """Describe every partition of some days by what its files' footers say.
+
+    The content of a file is then known by its size and footer alone.
+
+    Args:
+        catalog: the log's catalogue; a split of it must be dated where folders name no day.
+        data_root: folder or URI below which `log.path` lies.
+        days: the first and the last day that are looked at.
+        marker: name of the file that a finished partition holds.
+
+    Raises:
+        BadRequest: there is no such folder.
+    """
+    selection = _selection(_listed(catalog, data_root, days), days, catalog)
+    return _partitions(selection, _count(selection, catalog, keys=()), catalog, marker)
+
+
 def read_newest_days(
     catalog: Catalog,
     data_root: str,
@@ -85,7 +103,7 @@ def read_newest_days(
     marker: str,
     kept: KeptContents,
 ) -> NewestDays:
-    """Describe every partition of some days.
+    """Describe every partition of some days, and count its rows by domain.
 
     Args:
         catalog: the log's catalogue; a split of it must be dated where folders name no day.
@@ -98,23 +116,34 @@ def read_newest_days(
         BadRequest: there is no such folder.
         BadLog: a file changed while it was listed.
     """
+    snapshot = with_contents(_listed(catalog, data_root, days), catalog, kept)
+    selection = _selection(snapshot, days, catalog)
+    counts = _count(selection, catalog, keys=catalog.domain.all_keys)
+    return NewestDays(
+        partitions=_partitions(selection, counts, catalog, marker),
+        rows=_rows_by_day(counts, snapshot.files, catalog),
+    )
+
+
+def _listed(catalog: Catalog, data_root: str, days: tuple[date, date]) -> Snapshot:
+    """List the files that may have rows of some days."""
     uri = stores.below(data_root, catalog.log.path)
-    window = Split(name="days", first=days[0], last=days[1], where={}, slice=(0.0, 1.0))
-    listed = logs.take_snapshot(
+    window = _window(days)
+    return logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
         admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
         version=logs.table_version(uri, catalog.log.version),
     )
-    snapshot = with_contents(listed, catalog, kept)
-    selection = parquet.select(snapshot, window, catalog)
-    counts = _count(selection, catalog)
-    return NewestDays(
-        snapshot=snapshot,
-        partitions=_partitions(selection, counts, catalog, marker),
-        rows=_rows_by_day(counts, snapshot.files, catalog),
-    )
+
+
+def _selection(snapshot: Snapshot, days: tuple[date, date], catalog: Catalog) -> Selection:
+    return parquet.select(snapshot, _window(days), catalog)
+
+
+def _window(days: tuple[date, date]) -> Split:
+    return Split(name="days", first=days[0], last=days[1], where={}, slice=(0.0, 1.0))
 
 
 def partition_of(file: LogFile | Unreadable, catalog: Catalog) -> Pairs:
@@ -205,13 +234,13 @@ def _rows_by_day(
     return counts
 
 
-def _count(selection: Selection, catalog: Catalog) -> dict[_Group, int]:
-    """Count rows by file, day and the values of the domain's keys.
+def _count(selection: Selection, catalog: Catalog, *, keys: Sequence[str]) -> dict[_Group, int]:
+    """Count rows by file, day and the values of some columns.
 
     What the folders of a file name costs no reading.
     """
     counts: Counter[_Group] = Counter()
-    log, keys = catalog.log, catalog.domain.all_keys
+    log = catalog.log
     for index, group, rows in selection.groups:
         exact = selection.snapshot.files[index].exact_partition
         day = splits.parse_date(exact.get(log.date_key or ""))

@@ -144,8 +144,12 @@ def _choice(
     settings, name = request.choice, candidate.domain.name
     if reason := partition_holding(candidate.domain.pairs, held):
         return "hold", reason
+    if held and not facts.rows:
+        return "hold", "every partition that it has rows of is held"
     if settings.domains and candidate.level == "domain" and name not in settings.domains:
         return "wait", "choice.domains does not name it"
+    if candidate.live_since is not None and candidate.live_since > request.night:
+        return "wait", f"its live kernel was tuned on later days, until {candidate.live_since}"
     tuned = int(facts.rows * request.tuned_share)
     if tuned < candidate.floor:
         return "wait", f"about {tuned:,} tuning rows, fewer than its floor of {candidate.floor:,}"

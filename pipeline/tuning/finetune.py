@@ -101,6 +101,8 @@ class FinetuneWork:
     checkpoint_every_s: float
     """Seconds between two checkpoints."""
     placement: ResolvedPlacement
+    domains: frozenset[str] = frozenset()
+    """Names of the only domains that are tuned beside the pooled kernel; all when empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     sources = {split: _source(work, split, store, worker, contract) for split in SPLITS}
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
-    names = find_domains(known["tune"].known, work.view.catalog.domain, worker)
+    names = find_domains(known["tune"].known, work.view.catalog.domain, worker).only(work.domains)
     base, standard_from = _standardised_base(
         work, frozen.model, known["tune"], sources["tune"], store, worker
     )

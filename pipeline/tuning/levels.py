@@ -8,7 +8,7 @@ A level is resumed where its checkpoint left it.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,20 @@ class Names:
     """Domains of the last level with fewer rows than `min_rows`, and how many they have."""
     domains: Mapping[str, Domain]
     """Name -> its domain, at any level."""
+    untouched: frozenset[str] = frozenset()
+    """Domains that have rows enough and are left as they are."""
+
+    def only(self, wanted: Collection[str]) -> "Names":
+        """Return the same domains, of which only some are tuned; all where none is named.
+
+        The pooled kernel is tuned in any case: others may have no other start.
+        """
+        if not wanted:
+            return self
+        kept = {*wanted, POOLED}
+        tuned = tuple(tuple(name for name in level if name in kept) for level in self.tuned)
+        left = {name for level in self.tuned for name in level} - kept
+        return replace(self, tuned=tuned, untouched=frozenset(left))
 
 
 def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
@@ -187,9 +201,13 @@ def _inherited(
     ancestors: dict[str, Weights] = {}
     kernels: dict[str, Weights] = {}
     for name in slots:
-        ancestor, level = _ancestor(name, names, above)
+        ancestor, level = _ancestor(name, plan, names, above)
         if ancestor not in ancestors:
-            ancestors[ancestor] = level.bank.slot(level.bank.names.index(ancestor))
+            ancestors[ancestor] = (
+                level.bank.slot(level.bank.names.index(ancestor))
+                if ancestor in level.bank.names
+                else _live(plan, ancestor)
+            )
         kernels[name] = ancestors[ancestor]
     if len(ancestors) == 1:  # one copy in memory for all: there may be many thousand domains
         return repeated(plan.shape, next(iter(ancestors.values())), slots)
@@ -212,10 +230,14 @@ def _serving(plan: Plan, slots: Sequence[str], inherited: Bank) -> Bank | None:
     return bank
 
 
-def _ancestor(name: str, names: Names, above: Sequence[Tuned]) -> tuple[str, Tuned]:
-    """Return the nearest tuned domain above a domain, and its level; the pooled one always is."""
+def _ancestor(name: str, plan: Plan, names: Names, above: Sequence[Tuned]) -> tuple[str, Tuned]:
+    """Return the nearest domain above that is tuned, or serves and is left as it is, and its level.
+
+    The pooled kernel always is tuned.
+    """
     for ancestor, level in reversed(list(zip(names.ancestors[name], above, strict=True))):
-        if ancestor in level.bank.names:
+        is_left = ancestor in names.untouched and ancestor in plan.live
+        if ancestor in level.bank.names or is_left:
             return ancestor, level
     raise AssertionError(f"{name} has no tuned ancestor, not even {POOLED}")
 

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 
 from iak.pipeline.data.content import KeptContents
-from iak.pipeline.data.partition_days import log_dates, read_newest_days
+from iak.pipeline.data.partition_days import list_partitions, log_dates, read_newest_days
 from iak.schemas.domain import Domain
 from tests.builders import DAYS, partition, small_catalog, write_file, write_log
 
@@ -130,3 +130,13 @@ def test_a_log_without_folders_has_one_partition_whose_days_are_those_of_its_row
     assert {one.partition for one in found.partitions} == {()}
     assert sum(found.rows[Domain()].values()) == len(rows)
     assert log_dates(catalog, str(tmp_path), today=None).newest == max(expected)
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_listing_reads_no_row_and_counts_the_same(tmp_path):
+    catalog = small_catalog(log__path="", domain={"keys": ["scene"]})
+    listed = list_partitions(catalog, str(tmp_path), days=(FIRST, LAST), marker="_SUCCESS")
+    read = newest(tmp_path, catalog).partitions
+    assert [(p.day, p.partition, p.rows) for p in listed] == [
+        (p.day, p.partition, p.rows) for p in read
+    ]

@@ -111,6 +111,12 @@ def test_a_domain_below_its_floor_waits():
     assert "fewer than its floor of 301" in found.reason
 
 
+def test_a_kernel_of_later_days_is_not_replaced_by_one_of_earlier_days():
+    found = decided([candidate(live_since=day(-1))])["region=a"]
+    assert found.choice == "wait"
+    assert "later days, until 2026-10-29" in found.reason
+
+
 def test_a_held_partition_holds_its_domains_and_takes_its_rows_from_the_others():
     days = [*DAYS[1:], seen(A, 0, state="open", holds=True)]
     shared = {**BOTH[0].rows, **BOTH[1].rows}
@@ -119,6 +125,12 @@ def test_a_held_partition_holds_its_domains_and_takes_its_rows_from_the_others()
     assert (found["region=a"].choice, found["region=a"].reason) == ("hold", "as it was seen")
     assert found["region=b"].choice == "train"
     assert found["pooled"].new_rows == 300
+
+
+def test_a_kernel_above_waits_for_data_where_every_partition_is_held():
+    days = [*DAYS[1:], seen(A, 0, state="absent", holds=True)]
+    found = decided([candidate(POOLED, A)], days=days)["pooled"]
+    assert (found.choice, found.reason) == ("hold", "every partition that it has rows of is held")
 
 
 def test_only_named_domains_train_and_the_pooled_kernel_with_them():

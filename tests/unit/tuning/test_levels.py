@@ -238,3 +238,33 @@ def test_a_domain_with_two_parents_is_refused_wherever_its_rows_are():
     told = "domain shop=1 has two parents, city=p and city=q"
     with pytest.raises(BadLog, match=told):
         found_by(*parts, domain=domain)
+
+
+def one_shop(rows):
+    """The same rows where one shop alone is tuned: others have no slot below the pooled level."""
+    slots_nL = rows.slots_nL.clone()
+    slots_nL[:, 1] = -1
+    slots_nL[slots_nL[:, 2] != 0, 2] = -1
+    return dataclasses.replace(rows, slots_nL=slots_nL)
+
+
+def test_a_run_may_tune_some_domains_alone_and_the_pooled_kernel_with_them():
+    names = NAMES.only([SHOPS[0]])
+    assert names.tuned == ((POOLED,), (), (SHOPS[0],))
+    assert names.untouched == {*CITIES, *SHOPS[1:]}
+    assert NAMES.only([]) == NAMES
+
+
+def test_what_is_left_as_it_is_serves_as_the_start_of_what_is_below(tmp_path):
+    live = {POOLED: moved_kernel(0), "city=p": moved_kernel(3)}
+    around = setting(
+        only(one_shop(TRAIN), torch.zeros(len(TRAIN), dtype=torch.bool)), one_shop(VALID)
+    )
+    some = NAMES.only([SHOPS[0]])
+    thin = dataclasses.replace(NAMES, tuned=some.tuned)
+    for names, parent in ((some, "city=p"), (thin, POOLED)):
+        folder = tmp_path / parent
+        folder.mkdir()
+        _, cities, shops = tune_levels(plan(folder, live=live), names, around, lambda _: None)
+        assert not cities.bank.names
+        assert same(without_probe(shops.bank.slot(0)), without_probe(live[parent]))

@@ -1,0 +1,280 @@
+"""`iak nightly …`: decide, tune, judge and promote every night, by one file."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from iak.jobs.path_settings import check_paths
+from iak.jobs._progress import console
+from iak.jobs.ray_launcher import RayLauncher
+from iak.jobs.console_report import console_report
+from iak.jobs._tables import number, show_facts, show_table
+from iak.pipeline.base.published_base import open_base
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.files import put_file
+from iak.pipeline.nightly.identity import with_overrides
+from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.report.summary import sentence_of
+from iak.pipeline.runs.load import load_catalog, load_nightly
+from iak.pipeline.runs.nightly import NightRequest, run_night
+from iak.pipeline.runs.nightly_check import check_nightly
+from iak.pipeline.runs.nightly_file import commented
+from iak.pipeline.runs.nightly_plan import live_pointers, registry_head
+from iak.pipeline.runs.nightly_records import night_folder, read_nights
+from iak.schemas.base import Spec
+from iak.schemas.night import DomainNight, NightRecord
+from iak.schemas.nightly import NightlySpec
+from iak.schemas.nightly_job import (
+    NightlyCheckSpec,
+    NightlyInitSpec,
+    NightlyRunSpec,
+    NightlyStatusSpec,
+)
+
+MOST_DOMAINS = 40
+"""Domains shown in a table; the page has all."""
+FILE = Path("nightly.toml")
+
+
+def main(spec: Spec) -> int:
+    """Do what the verb says."""
+    verbs: dict[type[Spec], Callable[[Any], int]] = {
+        NightlyRunSpec: run,
+        NightlyStatusSpec: status,
+        NightlyCheckSpec: check,
+        NightlyInitSpec: init,
+    }
+    return verbs[type(spec)](spec)
+
+
+def run(spec: NightlyRunSpec) -> int:
+    """Run one night, or say what it would do."""
+    asked = with_overrides(
+        _loaded(spec.file), rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline
+    )
+    if asked.cluster != "local":
+        raise BadRequest(
+            f"{spec.file}: cluster is {asked.cluster}; a night runs on it by "
+            f'iak submit command="nightly run {spec.file}", where cluster is "local"'
+        )
+    request = NightRequest(night=spec.date, dry_run=spec.dry_run)
+    with console_report() as report:
+        record = run_night(asked, RayLauncher(), request, report)
+    if spec.dry_run:
+        _show_decisions(record)
+        return 0
+    show_night(asked, record)
+    return record.exit_code or 0
+
+
+def _loaded(file: Path) -> NightlySpec:
+    """Return the settings of a file whose paths can be what they are for."""
+    spec = load_nightly(file)
+    check_paths(spec)
+    return spec
+
+
+def _show_decisions(record: NightRecord) -> None:
+    """Show which domains train, and why."""
+    decisions = [domain.decision for domain in record.domains]
+    show_table(
+        f"{record.name}, night of {record.night}",
+        ("domain", "decision", "new rows", "window rows", "age", "worth", "why"),
+        [
+            (
+                d.name,
+                d.choice,
+                f"{d.new_rows:,}",
+                f"{d.window_rows:,}",
+                "-" if d.age_days is None else f"{d.age_days} d",
+                number(d.worth, 2),
+                d.reason,
+            )
+            for d in decisions[:MOST_DOMAINS]
+        ],
+        caption=_more(len(decisions)),
+        text=("decision",),
+    )
+    windows = [f"{w.task} {w.first} to {w.last}" for w in record.windows]
+    show_facts(
+        "nothing was changed",
+        {"days with ripe labels": ", ".join(windows), "base": record.base, "id": record.id},
+    )
+
+
+def show_night(spec: NightlySpec, record: NightRecord) -> None:
+    """Show what a night did for every domain, and where its page lies."""
+    shown = record.domains[:MOST_DOMAINS]
+    show_table(
+        f"{record.name}, night of {record.night}",
+        ("domain", "outcome", "tuning rows", "gain", "served by", "sentence"),
+        [
+            (
+                d.decision.name,
+                d.outcome,
+                f"{d.decision.window_rows:,}",
+                number(d.verdict.gain if d.verdict else None, 5, sign=True),
+                d.served_by,
+                d.sentence,
+            )
+            for d in shown
+        ],
+        caption=_more(len(record.domains)),
+        text=("outcome", "served by"),
+    )
+    show_facts(
+        sentence_of(record),
+        {
+            "record": night_folder(spec.nights, record),
+            "page": record.page,
+            "registry": f"{record.registry}, commit {record.registry_after or 'none: no move'}",
+            "rows": f"{record.rows_tuned:,} tuned, {record.rows_from_cache:,} from the cache",
+            "seconds": record.timings_s,
+        },
+    )
+
+
+def _more(domains: int) -> str:
+    left = domains - MOST_DOMAINS
+    return f"{left:,} more; the page has all" if left > 0 else ""
+
+
+def status(spec: NightlyStatusSpec) -> int:
+    """Show the last nights, the live kernels with their age, and what the newest night held."""
+    asked = _loaded(spec.file)
+    nights = read_nights(asked.nights)
+    for problem in nights.problems:
+        console.print(f"warning: {problem}", markup=False, style="yellow")
+    if not nights.records:
+        console.print(f"no night has run: {asked.nights} holds none", markup=False)
+        return 0
+    show_table(
+        f"{asked.name}, last nights",
+        ("night", "status", "exit", "promoted", "held", "failed", "waiting", "minutes", "id"),
+        [_night_row(record) for record in nights.records[-spec.last :]],
+        text=("status",),
+    )
+    newest = nights.records[-1]
+    _show_live(asked, newest)
+    _show_held(newest)
+    return 0
+
+
+def _night_row(record: NightRecord) -> tuple[str, ...]:
+    counts = record.counts
+    ended = record.ended_at - record.started_at if record.ended_at else None
+    return (
+        str(record.night),
+        record.status,
+        "-" if record.exit_code is None else str(record.exit_code),
+        *(str(counts[name]) for name in ("promoted", "held", "failed", "waiting")),
+        f"{ended.total_seconds() / 60:.1f}" if ended else "-",
+        record.id,
+    )
+
+
+def _show_live(spec: NightlySpec, newest: NightRecord) -> None:
+    """Show whose kernel serves how many domains, and the live kernels with their age."""
+    root = Path(spec.registry)
+    live = live_pointers(registry_head(root), newest.base_fingerprint)
+    rows = []
+    for name, pointer in sorted(live.items())[:MOST_DOMAINS]:
+        entry = read_entry(root, pointer.bundle)
+        last = entry.lineage.data_window.get("tune", {}).get("last")
+        age = (newest.night - date.fromisoformat(last)).days if last else None
+        rows.append((name, str(last), "-" if age is None else f"{age} d", pointer.bundle[:12]))
+    served = Counter(domain.served_by for domain in newest.domains)
+    show_table(
+        "live kernels",
+        ("domain", "data until", "age", "bundle"),
+        rows,
+        caption="Served by: " + ", ".join(f"{who} {n}" for who, n in sorted(served.items())),
+    )
+
+
+def _show_held(newest: NightRecord) -> None:
+    """Show the domains that the newest night held or failed, with the reason."""
+    kept = [d for d in newest.domains if d.outcome in ("held", "failed")]
+    if newest.error:
+        console.print(f"the night of {newest.night}: {newest.error}", markup=False, style="yellow")
+    if not kept:
+        console.print(f"the night of {newest.night} held nothing", markup=False)
+        return
+    show_table(
+        f"held or failed on {newest.night}",
+        ("domain", "outcome", "why"),
+        [_held_row(domain) for domain in kept[:MOST_DOMAINS]],
+        text=("outcome",),
+        caption=_more(len(kept)),
+    )
+
+
+def _held_row(domain: DomainNight) -> tuple[str, ...]:
+    return domain.decision.name, domain.outcome, domain.sentence
+
+
+def check(spec: NightlyCheckSpec) -> int:
+    """Say all that would stop a night, and what it would do."""
+    asked = _loaded(spec.file)
+    found = check_nightly(asked, reachable=_reach)
+    problems = [*found.problems, *_missing_variables(asked)]
+    if found.plan is not None:
+        choices = Counter(decision.choice for decision in found.plan.decisions)
+        show_facts(
+            f"{asked.name}: the next night is that of {found.plan.night}",
+            {
+                "domains": ", ".join(f"{n} {choice}" for choice, n in sorted(choices.items())),
+                "base": f"{found.plan.base_path}, {found.plan.base.manifest.fingerprint[:16]}",
+                "registry": f"{asked.registry}, {len(found.plan.live)} live kernels",
+            },
+        )
+    if problems:
+        show_table("problems", ("where", "what"), problems)
+        raise BadRequest(f"{spec.file}: {len(problems)} problems; nothing was spent")
+    console.print("no problem was found")
+    return 0
+
+
+def _missing_variables(spec: NightlySpec) -> Sequence[tuple[str, str]]:
+    """Return the environment variables that the file names and nobody set."""
+    name = spec.notify.webhook
+    if name is None or name in os.environ:
+        return []
+    return [("notify.webhook", f"the environment has no variable {name}")]
+
+
+def _reach(address: str) -> None:
+    """Ask a Ray job server for an answer."""
+    from iak.jobs.submit import connected  # Ray's client takes a second to load
+
+    connected(address).get_version()
+
+
+def init(spec: NightlyInitSpec) -> int:
+    """Write a commented file that `iak nightly run` takes as it is."""
+    out = spec.out or FILE
+    if out.exists() and not spec.overwrite:
+        raise BadRequest(f"out={out} exists; name another file, or give overwrite=true")
+    catalog = load_catalog(spec.catalog)
+    base = open_base(spec.base)
+    data_root = spec.data_root or base.manifest.spec.get("data_root")
+    if not data_root:
+        raise BadRequest(
+            f"the base {spec.base} does not say where its log lies; give data_root=FOLDER"
+        )
+    nights = spec.nights or out.parent / "nights"
+    settings = {
+        "name": catalog.log.name,
+        "catalog": spec.catalog,
+        "data_root": data_root,
+        "base": spec.base,
+        "registry": spec.registry or nights.parent / "registry",
+        "nights": nights,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    put_file(out, commented(settings))
+    console.print(f"wrote {out}; `iak nightly check {out}` looks at it", markup=False)
+    return 0

@@ -1,0 +1,366 @@
+"""A night, from its decisions to its page: plan, tune in one bank, judge, promote, record.
+
+`night.json` is written at every phase. A night that broke goes on where it was when it is run
+again: its decisions stay, its tuning resumes, a promotion that was made is not made twice.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import Notice, Report, silent
+from iak.pipeline.launcher import Launcher
+from iak.pipeline.lock import one_writer
+from iak.pipeline.nightly.outcomes import (
+    Done,
+    domain_nights,
+    exit_code,
+)
+from iak.pipeline.registry.commits import read_commit
+from iak.pipeline.report.nights import PAGE
+from iak.pipeline.report.pages import write_pages
+from iak.pipeline.runs.finished_run import finished_run
+from iak.pipeline.runs.load import spec_with_presets
+from iak.pipeline.runs.night import tune_night
+from iak.pipeline.runs.nightly_plan import NightPlan, live_pointers, plan_night, registry_head
+from iak.pipeline.runs.nightly_promotion import Promoted, promote_night
+from iak.pipeline.runs.nightly_records import TUNE, changed, night_folder, now, read_nights
+from iak.pipeline.runs.outputs import verify_outputs
+from iak.pipeline.runs.record import (
+    INTERRUPTED,
+    AlreadyFinished,
+    machine,
+    read_record,
+    reported_phase,
+    versions,
+)
+from iak.schemas.job import FinetuneSpec
+from iak.schemas.night import DomainNight, NightRecord
+from iak.schemas.nightly import NightlySpec
+from iak.schemas.record import RunRecord
+from iak.schemas.registry import Commit
+from iak.schemas.tuning import TuningResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightRequest:
+    """What a night is asked besides the platform's settings."""
+
+    night: date | None = None
+    """Nominal date; None takes the log's last complete day."""
+    dry_run: bool = False
+    """Decide and change nothing."""
+    clock: Callable[[], datetime] = now
+    """Returns the present moment, with a zone."""
+
+
+def run_night(
+    spec: NightlySpec,
+    launcher: Launcher,
+    asked: NightRequest | None = None,
+    report: Report = silent,
+) -> NightRecord:
+    """Run a night to its end, or from where it broke.
+
+    Args:
+        spec: the platform's settings.
+        launcher: starts the workers.
+        asked: date and clock; the last complete day now when absent.
+        report: gets the events of the night.
+
+    Returns:
+        The night's record; of a dry run as it would begin.
+
+    Raises:
+        AlreadyFinished: this night is finished, or nothing is new since it was; nothing was done.
+        Busy: another night runs, and `schedule.if_busy` is `leave`.
+        PipelineError: the night cannot be planned or tuned. What was written lets it go on.
+    """
+    asked = asked or NightRequest()
+    waits = spec.schedule.if_busy == "wait"
+    with nullcontext() if asked.dry_run else one_writer(spec.nights, waits=waits):
+        nights = read_nights(spec.nights)
+        records = nights.records
+        with reported_phase(report, "plan", "deciding which domains train"):
+            start = time.monotonic()
+            plan = plan_night(spec, records, asked=asked.night, now=asked.clock())
+            plan = replace(plan, notices=(*plan.notices, *map(_unread, nights.problems)))
+            seconds = time.monotonic() - start
+        if asked.dry_run:
+            return _planned(spec, plan, asked.clock())
+        before = next((r for r in records if r.id == plan.id), None)
+        _refuse_repeated(spec, plan, before, records)
+        night = _Night(spec, plan, launcher, report, asked.clock)
+        return night.run(before, seconds)
+
+
+def _unread(problem: str) -> str:
+    return f"the night looks back without one of the nights before: {problem}"
+
+
+def _refuse_repeated(
+    spec: NightlySpec, plan: NightPlan, before: NightRecord | None, records: Sequence[NightRecord]
+) -> None:
+    """Refuse a night that is finished, or that has nothing new after a finished one of its date."""
+    if before is not None and before.status == "finished":
+        raise AlreadyFinished(
+            f"the night of {plan.night} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC), "
+            f"with exit code {before.exit_code}: {night_folder(spec.nights, before)}. Nothing was "
+            "done"
+        )
+    same_date = [r for r in records if r.night == plan.night and r.status == "finished"]
+    if before is None and same_date and not plan.trained:
+        raise AlreadyFinished(
+            f"the night of {plan.night} is finished, and nothing that may train is new since then. "
+            "Nothing was done"
+        )
+
+
+def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightRecord:
+    """Return the record of a night before anything is spent."""
+    live = {name: pointer.bundle for name, pointer in plan.live.items()}
+    return NightRecord(
+        id=plan.id,
+        name=spec.name,
+        night=plan.night,
+        status="planned",
+        started_at=started_at,
+        deadline=_deadline(spec, started_at),
+        base_fingerprint=plan.base.manifest.fingerprint,
+        base=str(plan.base_path),
+        base_age_days=_base_age(plan),
+        registry=spec.registry,
+        registry_before=plan.head.generation if plan.head else 0,
+        windows=list(plan.windows),
+        days=list(plan.days),
+        domains=domain_nights(plan.decisions, Done(), live, plan.paths),
+        currency=spec.cost.currency,
+        notices=list(plan.notices),
+        versions=versions(),
+        machine=machine(),
+    )
+
+
+def _deadline(spec: NightlySpec, started_at: datetime) -> datetime | None:
+    """Return the first moment after the night's start that the clock shows the deadline."""
+    if spec.schedule.deadline is None:
+        return None
+    here = started_at.astimezone(ZoneInfo(spec.schedule.time_zone))
+    due = here.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    due = datetime.combine(due.date(), spec.schedule.deadline, here.tzinfo)
+    return due if due > here else due + timedelta(days=1)
+
+
+def _base_age(plan: NightPlan) -> int | None:
+    """Return the days between the last day that the base learned from and the night."""
+    last = plan.base.manifest.snapshot.get("splits", {}).get("pretrain", {}).get("last")
+    return max((plan.night - date.fromisoformat(last)).days, 0) if last else None
+
+
+class _Night:
+    """One night while it runs."""
+
+    def __init__(
+        self,
+        spec: NightlySpec,
+        plan: NightPlan,
+        launcher: Launcher,
+        report: Report,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.spec, self.plan, self.launcher = spec, plan, launcher
+        self.clock = clock
+        self._report = report
+        self.record = _planned(spec, plan, clock())
+
+    def run(self, before: NightRecord | None, plan_seconds: float) -> NightRecord:
+        """Do what the plan says, and write the record whatever happens."""
+        if before is not None:
+            self.record = before.model_copy(update={"attempts": before.attempts + 1})
+            # Kernels start from what served when the night was planned, whatever moved since then.
+            self.plan = replace(self.plan, head=self._expected())
+            self.say(f"the night of {before.night} goes on; it was {before.status}")
+        self._write(
+            status="running",
+            error=None,
+            timings_s={**self.record.timings_s, "plan": round(plan_seconds, 3)},
+        )
+        for notice in self.record.notices:
+            self._report(Notice(notice, is_warning=True))
+        try:
+            self._train_and_promote()
+        except BaseException as error:
+            self._write(**_ending(error), ended_at=self.clock())
+            self._write_page()
+            raise
+        self._write_page()
+        return self.record
+
+    def _write_page(self) -> None:
+        """Write the morning page and the index; what goes wrong there fails no night."""
+        try:
+            write_pages(night_folder(self.spec.nights, self.record), self.record)
+        except Exception as error:  # noqa: BLE001 - kernels serve already, whatever the page does
+            self._report(Notice(f"the page was not written: {error}", is_warning=True))
+
+    def say(self, text: str) -> None:
+        """Report a sentence."""
+        self._report(Notice(text))
+
+    def _train_and_promote(self) -> None:
+        trained = [d.decision.name for d in self.record.domains if d.decision.choice == "train"]
+        tuned: RunRecord | None = None
+        done, promoted = Done(), Promoted()
+        if trained:
+            with self._phase("tune", ""):
+                tuned = self._tune(trained)
+            kernels = {kernel.domain: kernel for kernel in tuning_of(tuned).kernels}
+            with self._phase("promote", "promoting what the gate published"):
+                promoted = self._promote()
+            done = Done(
+                kernels=kernels,
+                candidates=promoted.candidates,
+                promoted=promoted.promoted,
+                held=promoted.held,
+                failed=promoted.failed,
+            )
+        self._finish(done, promoted, tuned)
+
+    def _tune(self, trained: list[str]) -> RunRecord:
+        """Tune the night's kernels, or return the run that did."""
+        run_dir = night_folder(self.spec.nights, self.record) / TUNE
+        self._write(run_dir=str(run_dir))
+        before = read_record(run_dir)
+        if before is not None and before.status == "finished":
+            # Its own promotion may have moved the live pointers, so that it could not be asked for
+            # again under the same inputs.
+            verify_outputs(run_dir, before.outputs)
+            return before
+        spec = finetune_spec(self.spec, self.plan, trained, run_dir)
+        return tune_night(spec, self.plan.catalog, self.launcher, self._report).record
+
+    def _promote(self) -> Promoted:
+        """Move the pointers, from what the registry was when the night was planned."""
+        run_dir = night_folder(self.spec.nights, self.record) / TUNE
+        return promote_night(Path(self.spec.registry), finished_run(run_dir), self._expected())
+
+    def _expected(self) -> Commit | None:
+        """Return the registry's commit that was the newest when the night was planned."""
+        number = self.record.registry_before
+        return read_commit(Path(self.spec.registry), number) if number else None
+
+    def _finish(self, done: Done, promoted: Promoted, tuned: RunRecord | None) -> None:
+        """Write what the night came to."""
+        head = registry_head(Path(self.spec.registry))
+        live = {n: p.bundle for n, p in live_pointers(head, self.record.base_fingerprint).items()}
+        decisions = [domain.decision for domain in self.record.domains]
+        domains = domain_nights(decisions, done, live, self.plan.paths)
+        spent = _spent(self.spec, self.record, tuned)
+        folder = night_folder(self.spec.nights, self.record)
+        self._write(
+            status="finished",
+            page=str(folder / PAGE),
+            exit_code=exit_code(domains),
+            ended_at=self.clock(),
+            registry_after=promoted.generation,
+            domains=_with_cost(domains, done, spent),
+            **spent,
+        )
+
+    @contextmanager
+    def _phase(self, name: str, description: str) -> Iterator[None]:
+        """Time a phase, and report its beginning and end."""
+        start = time.monotonic()
+        try:
+            with reported_phase(self._report, name, description):
+                yield
+        finally:
+            seconds = self.record.timings_s.get(name, 0.0) + time.monotonic() - start
+            self._write(timings_s={**self.record.timings_s, name: round(seconds, 3)})
+
+    def _write(self, **fields: object) -> None:
+        self.record = changed(self.spec.nights, self.record, **fields)
+
+
+def finetune_spec(
+    spec: NightlySpec, plan: NightPlan, trained: list[str], run_dir: Path
+) -> FinetuneSpec:
+    """Return what `iak finetune` would be asked for a night.
+
+    Args:
+        spec: the platform's settings; the catalogue's presets for `finetune` stand below them.
+        plan: of the night.
+        trained: names of the domains that train.
+        run_dir: folder of the run.
+    """
+    settings: dict[str, Any] = {
+        **spec.finetune.model_dump(exclude_unset=True),
+        **spec.workers.model_dump(exclude_unset=True),
+        "catalog": spec.catalog,
+        "data_root": spec.data_root,
+        "base": plan.base_path,
+        "run_dir": run_dir,
+        "as_of": plan.night,
+        "domains": trained,
+    }
+    if plan.live:
+        settings["live"] = f"registry:{spec.registry}@champion"
+    return spec_with_presets(FinetuneSpec, "finetune", plan.catalog, settings)
+
+
+def tuning_of(record: RunRecord) -> TuningResult:
+    """Return what a finished `iak finetune` measured."""
+    names = {field.alias or name for name, field in TuningResult.model_fields.items()}
+    return TuningResult.model_validate({n: v for n, v in record.result.items() if n in names})
+
+
+def _ending(error: BaseException) -> dict[str, Any]:
+    """Return how an error ends a night, as its record says it."""
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted; run it again to go on"
+        return {"status": "interrupted", "exit_code": INTERRUPTED, "error": message}
+    code = error.exit_code if isinstance(error, PipelineError) else 1
+    return {"status": "failed", "exit_code": code, "error": str(error)}
+
+
+def _spent(spec: NightlySpec, record: NightRecord, tuned: RunRecord | None) -> dict[str, Any]:
+    """Return what a night's tuning took, by the names of the record."""
+    if tuned is None:
+        return {}
+    tuning = tuning_of(tuned)
+    levels = {d.decision.name: d.decision.level for d in record.domains}
+    own = [k.tuning_rows for k in tuning.kernels if levels.get(k.domain) == "domain"]
+    every = [k.tuning_rows for k in tuning.kernels]
+    seconds = tuned.timings_s.get("tune", 0.0) * int(tuned.spec.get("workers", 1))
+    return {
+        "rows_tuned": sum(own) or max(every, default=0),
+        "rows_from_cache": int(tuning.cache.get("rows_read", 0)),
+        "worker_seconds": round(seconds, 3),
+        "cost": seconds / 3600 * spec.cost.per_worker_hour,
+    }
+
+
+def _with_cost(
+    domains: list[DomainNight], done: Done, spent: Mapping[str, Any]
+) -> list[DomainNight]:
+    """Share the night's worker-seconds and cost out among its kernels, by their tuning rows."""
+    rows = {name: kernel.tuning_rows for name, kernel in done.kernels.items()}
+    whole = sum(rows.values())
+    if not whole:
+        return domains
+    shares = {d.decision.name: rows.get(d.decision.name, 0) / whole for d in domains}
+    return [
+        domain.model_copy(
+            update={
+                "worker_seconds": round(spent["worker_seconds"] * shares[domain.decision.name], 3),
+                "cost": spent["cost"] * shares[domain.decision.name],
+            }
+        )
+        for domain in domains
+    ]

@@ -1,0 +1,255 @@
+"""Plan a night: read the log's newest days, the registry and the history, and decide.
+
+Nothing is trained and nothing moves here. The decisions themselves are pure (pipeline/nightly).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.data.content import DIGESTS, KeptContents
+from iak.pipeline.data.dates import LogDates
+from iak.pipeline.data.partition_days import (
+    NewestDays,
+    PartitionFiles,
+    list_partitions,
+    log_dates,
+    read_newest_days,
+)
+from iak.pipeline.errors import BadLog
+from iak.pipeline.nightly.choice import Candidate, Request, choose
+from iak.pipeline.nightly.history import History
+from iak.pipeline.nightly.identity import night_id
+from iak.pipeline.nightly.partitions import (
+    Clock,
+    held_partitions,
+    judge_partitions,
+    last_complete_day,
+)
+from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
+from iak.pipeline.registry.commits import MARKER, read_head
+from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.runs.load import load_catalog
+from iak.pipeline.runs.preflight import open_frozen_base
+from iak.schemas.domain import Domain
+from iak.schemas.log import Catalog, SplitSpec
+from iak.schemas.night import Decision, Level, NightRecord, PartitionDay, TaskWindow
+from iak.schemas.nightly import NightlySpec
+from iak.schemas.registry import Commit, Pointer
+
+_LATE_DAYS = 7
+"""Days before the newest one among which the last complete day is looked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightPlan:
+    """What a night is to do, before anything is spent."""
+
+    id: str
+    night: date
+    catalog: Catalog
+    """The platform's, cut into the night's splits."""
+    base: PublishedBase
+    base_path: Path
+    decisions: tuple[Decision, ...]
+    paths: Mapping[str, tuple[str, ...]]
+    """Domain -> names of the levels above it, outermost first."""
+    windows: tuple[TaskWindow, ...]
+    days: tuple[PartitionDay, ...]
+    head: Commit | None
+    """The registry's newest commit; None where there is none."""
+    history: History
+    notices: tuple[str, ...]
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Return the names of the domains that train."""
+        return tuple(d.name for d in self.decisions if d.choice == "train")
+
+    @property
+    def live(self) -> dict[str, Pointer]:
+        """Return the live pointers of the night's base, by domain."""
+        return live_pointers(self.head, self.base.manifest.fingerprint)
+
+
+def plan_night(
+    spec: NightlySpec, records: Sequence[NightRecord], *, asked: date | None, now: datetime
+) -> NightPlan:
+    """Decide what a night does.
+
+    Args:
+        spec: the platform's settings.
+        records: of all nights so far.
+        asked: nominal date; None takes the log's last complete day.
+        now: the present moment, with a zone.
+
+    Raises:
+        BadLog: there is no complete day, or the log does not keep its contract.
+        BadRequest: catalogue, base, registry or log are not what the settings say.
+    """
+    catalog = load_catalog(spec.catalog)
+    clock = Clock(now=now, ready=spec.ready)
+    dated = catalog.model_copy(update={"splits": {"tune": SplitSpec(days=(-1, -1))}})
+    listed, night = _find_night(spec, dated, clock, asked)
+    windows = task_windows(catalog, night, spec.window.days)
+    days = window_days(windows, night)
+    history = History(records, until=night)
+    base_path = base_of(spec, history)
+    base = open_frozen_base(base_path, catalog, spec.finetune.tables)
+    newest = read_newest_days(
+        dated,
+        spec.data_root,
+        days=(days[0], days[-1]),
+        marker=spec.ready.marker,
+        kept=_kept_digests(spec, base),
+    )
+    older = [files for files in listed if files.day < days[0]]
+    judged = judge_partitions([*older, *newest.partitions], days, clock, history.partition_days())
+    cut, notices = _cut(spec, catalog, days, judged)
+    head = registry_head(Path(spec.registry))
+    fingerprint = base.manifest.fingerprint
+    live = live_pointers(head, fingerprint)
+    since = {name: _data_until(Path(spec.registry), p) for name, p in live.items()}
+    candidates = _candidates(newest, catalog, since)
+    request = Request(
+        night=night,
+        base=fingerprint,
+        choice=spec.choice,
+        budget=spec.budget,
+        tuned_share=1 - spec.window.valid - spec.window.gate,
+    )
+    domains = [candidate.domain for candidate in candidates]
+    return NightPlan(
+        id=night_id(spec, catalog, night=night, base=fingerprint, domains=domains, days=judged),
+        night=night,
+        catalog=cut,
+        base=base,
+        base_path=base_path,
+        decisions=tuple(choose(candidates, judged, history, request)),
+        paths=_paths(domains, catalog),
+        windows=tuple(windows),
+        days=tuple(judged),
+        head=head,
+        history=history,
+        notices=tuple(notices),
+    )
+
+
+def base_of(spec: NightlySpec, history: History) -> Path:
+    """Return the base that a night freezes: the newest refreshed one, else the file's."""
+    for record in reversed(history.records):
+        if record.refresh is not None and record.refresh.published:
+            return Path(record.refresh.run_dir)
+    return spec.base
+
+
+def _kept_digests(spec: NightlySpec, base: PublishedBase) -> KeptContents:
+    """Return the digests of the log's files that tuning keeps, where it has kept any yet."""
+    folder = spec.finetune.cache.folder or base.folder.parent
+    return KeptContents(folder / DIGESTS if folder.is_dir() else None)
+
+
+def registry_head(root: Path) -> Commit | None:
+    """Return the newest commit of a registry; None where there is no registry yet."""
+    return read_head(root) if (root / MARKER).exists() else None
+
+
+def live_pointers(head: Commit | None, base: str) -> dict[str, Pointer]:
+    """Return the champions that run on a base, by domain."""
+    pointers = head.pointers.get("champion", {}).values() if head else ()
+    return {p.name: p for p in pointers if p.base_fingerprint == base}
+
+
+def _find_night(
+    spec: NightlySpec, catalog: Catalog, clock: Clock, asked: date | None
+) -> tuple[tuple[PartitionFiles, ...], date]:
+    """Return the log's newest partitions, and the night's nominal date."""
+    # The dates of a planted log are made up: no clock bounds them.
+    zone = ZoneInfo(catalog.log.time_zone)
+    today = None if catalog.log.truth else clock.now.astimezone(zone).date()
+    dates = log_dates(catalog, spec.data_root, today=today)
+    newest = min(filter(None, (asked, dates.newest)), default=None)
+    if newest is None or dates.newest is None:
+        raise BadLog(f"{spec.data_root}: the log has no dated row, so that no night has a date")
+    ripening = max((t.matures_after or timedelta(0) for t in catalog.tasks), default=timedelta(0))
+    span = timedelta(days=spec.window.days + spec.ready.history_days + _LATE_DAYS) + ripening
+    listed = list_partitions(
+        catalog, spec.data_root, days=(newest - span, newest), marker=spec.ready.marker
+    )
+    night = asked or last_complete_day(listed, clock, before=today)
+    if night is None:
+        raise BadLog(_no_complete_day(dates, spec))
+    return listed, night
+
+
+def _no_complete_day(dates: LogDates, spec: NightlySpec) -> str:
+    waits = "" if spec.ready.needs_marker else f", or quiet for {spec.ready.quiet_for}"
+    return (
+        f"{spec.data_root}: no day is complete: most partitions of a day must have "
+        f"{spec.ready.marker}{waits} ([ready]). {dates.span}. Name a day by date=, or wait"
+    )
+
+
+def _cut(
+    spec: NightlySpec, catalog: Catalog, days: Sequence[date], judged: Sequence[PartitionDay]
+) -> tuple[Catalog, list[str]]:
+    """Cut the log into the night's splits, without the rows of partitions that are held."""
+    held = held_partitions(judged)
+    every = list(dict.fromkeys(tuple(day.partition) for day in judged))
+    kept = [partition for partition in every if partition not in held]
+    if not held or () in held or not kept:
+        return night_catalog(catalog, days, spec.window), []
+    keys = {key for partition in every for key, _ in partition}
+    if len(keys) > 1 or not all(every):
+        # Values of several keys cannot name some of their combinations.
+        notice = "rows of held partitions are read for the kernels above their domains"
+        return night_catalog(catalog, days, spec.window), [notice]
+    values = [value for partition in kept for _, value in partition]
+    admitted = (keys.pop(), values)
+    return night_catalog(catalog, days, spec.window, admitted=admitted), []
+
+
+def _candidates(
+    newest: NewestDays, catalog: Catalog, since: Mapping[str, date | None]
+) -> list[Candidate]:
+    """Return the domains of the window, of every level."""
+    return [
+        Candidate(
+            domain=domain,
+            level=_level(domain, catalog),
+            rows=rows,
+            floor=catalog.domain.min_rows if domain.pairs else 1,
+            live_since=since.get(domain.name),
+        )
+        for domain, rows in newest.rows.items()
+    ]
+
+
+def _level(domain: Domain, catalog: Catalog) -> Level:
+    keys = tuple(key for key, _ in domain.pairs)
+    if not keys:
+        return "pooled"
+    return "domain" if keys == catalog.domain.keys else "parent"
+
+
+def _paths(domains: Sequence[Domain], catalog: Catalog) -> dict[str, tuple[str, ...]]:
+    """Return the names of the levels above each domain, outermost first."""
+    paths: dict[str, tuple[str, ...]] = {}
+    for domain in domains:
+        values = domain.as_dict()
+        above = [keys for keys in catalog.domain.levels if len(keys) < len(values)]
+        known = [keys for keys in above if set(keys) <= set(values)]
+        names = [Domain(tuple((key, values[key]) for key in keys)).name for keys in known]
+        paths[domain.name] = tuple(names)
+    return paths
+
+
+def _data_until(root: Path, pointer: Pointer) -> date | None:
+    """Return the last day of the data that a live kernel was tuned on."""
+    window: dict[str, Any] = read_entry(root, pointer.bundle).lineage.data_window.get("tune", {})
+    last = window.get("last")
+    return date.fromisoformat(last) if last else None

@@ -1,0 +1,95 @@
+"""Promote a night: the kernels that its gate published, in one step, domain by domain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.publish.bundle import read_bundle, read_manifest
+from iak.pipeline.publish.bundle_index import read_index
+from iak.pipeline.registry.commits import MARKER, domain_name, pointer_of, read_head
+from iak.pipeline.registry.promote import Run, promote_run
+from iak.schemas.manifest import BundlesIndex
+from iak.schemas.registry import Commit, bundle_digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted:
+    """What a night's promotion came to."""
+
+    promoted: tuple[str, ...] = ()
+    """Domains whose new kernel serves."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Domains whose pointer somebody else moved meanwhile, with the reason."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Domains whose bundle is damaged, with the reason."""
+    candidates: Mapping[str, str] = field(default_factory=dict)
+    """Digest of the bundle of every domain that was tuned."""
+    generation: int | None = None
+    """Number of the commit; None where nothing moved."""
+
+
+def promote_night(root: Path, run: Run, expected: Commit | None) -> Promoted:
+    """Let the kernels serve that the gate published; one domain's trouble stops no other.
+
+    A promotion that was interrupted is done again: pointers that it moved already stay.
+
+    Args:
+        root: folder of the registry; made when it is missing.
+        run: the night's tuning.
+        expected: the registry's newest commit when the night was planned.
+
+    Raises:
+        Corrupt: the run's index is not what the run wrote.
+        Overtaken: another writer moved a pointer in this very moment; run the night again.
+    """
+    index = read_index(run.bundles)
+    manifests = {e.folder: read_manifest(run.bundles / e.folder) for e in index.bundles}
+    candidates = {e.folder: bundle_digest(manifests[e.folder]) for e in index.bundles}
+    published = {e.folder: domain_name(e.domain) for e in index.bundles if e.published}
+    held = _moved_meanwhile(root, published, candidates, expected)
+    failed = _damaged(run.bundles, index, published)
+    kept = [n for folder, n in published.items() if folder not in held and folder not in failed]
+    done = promote_run(root, run, "champion", domains=kept, force=False) if kept else None
+    return Promoted(
+        promoted=(*done.moved, *done.unchanged) if done else (),
+        held={published[folder]: reason for folder, reason in held.items()},
+        failed={published[folder]: reason for folder, reason in failed.items()},
+        candidates={domain_name(e.domain): candidates[e.folder] for e in index.bundles},
+        generation=done.commit.generation if done and done.commit else None,
+    )
+
+
+def _moved_meanwhile(
+    root: Path,
+    published: Mapping[str, str],
+    candidates: Mapping[str, str],
+    expected: Commit | None,
+) -> dict[str, str]:
+    """Return the folders whose pointer is another one than when the night was planned."""
+    head = read_head(root) if (root / MARKER).exists() else None
+    moved: dict[str, str] = {}
+    for folder in published:
+        now, then = (pointer_of(commit, "champion", folder) for commit in (head, expected))
+        if now == then or (now is not None and now.bundle == candidates[folder]):
+            continue
+        where = f"commit {now.generation}" if now else "a rollback that removed it"
+        moved[folder] = (
+            f"its pointer was moved while the night ran, by {where}; what was moved there serves on"
+        )
+    return moved
+
+
+def _damaged(bundles: Path, index: BundlesIndex, published: Mapping[str, str]) -> dict[str, str]:
+    """Return the folders of published bundles whose bytes are not what their manifest says."""
+    damaged: dict[str, str] = {}
+    for folder in published:
+        try:
+            read_bundle(
+                bundles / folder,
+                base_fingerprint=index.base_fingerprint,
+                schema_hash=index.schema_hash,
+            )
+        except (PipelineError, OSError) as error:
+            damaged[folder] = f"its bundle cannot be read: {error}"
+    return damaged

@@ -1,0 +1,270 @@
+"""Nights as a platform has them: one after the other, late, damaged, interrupted, two at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+import iak
+from iak.pipeline.errors import Busy
+from iak.pipeline.events import PhaseStarted, silent
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.lock import one_writer
+from iak.pipeline.registry.commits import read_head, read_history
+from iak.pipeline.registry.rollback import roll_back
+from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.runs.nightly import NightRequest, run_night
+from iak.pipeline.runs.nightly_records import read_nights
+from iak.pipeline.runs.record import AlreadyFinished
+from iak.schemas.nightly import NightlySpec
+from tests.faults.test_kill import write_catalog
+from tests.integration.small_log import MODEL, write_log
+
+pytestmark = [
+    pytest.mark.night,
+    pytest.mark.slow,
+    pytest.mark.timeout(560),
+    pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
+]
+ROOT = Path(__file__).parents[2]
+SIXTH, SEVENTH, EIGHTH = (date(2026, 10, day) for day in (6, 7, 8))
+STAGE = {"lr": 1e-3, "max_epochs": 2, "patience": 2, "min_batch": 64, "max_batch": 64}
+OPEN_GATE = {
+    "z": 0, "min_positives": 5, "min_negatives": 5, "auc_margin": 1, "logloss_margin": 9,
+    "calibration_margin": 9,
+}  # fmt: skip
+TRAINED = {"pooled", "region=a", "region=b"}
+"""Region c has too few rows for a kernel of its own."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A log of eight days, and a base that knows the first five."""
+    folder = tmp_path_factory.mktemp("nightly")
+    write_log(folder / "log", rows=12_000)
+    write_catalog(folder / "catalog.toml")
+    iak.pretrain(
+        folder / "catalog.toml", folder / "log", run_dir=folder / "base", model=MODEL,
+        batch_rows=128, epochs=1, patience=9, shuffle_rows=256, row_wise_from_rows=100,
+        workers=1, device="cpu",
+    )  # fmt: skip
+    return folder
+
+
+def document(place, folder, *, log=None, gate=None, **changes):
+    """What a `nightly.toml` of the small log says."""
+    fields = {
+        "name": "planted",
+        "catalog": str(place / "catalog.toml"),
+        "data_root": str(log or place / "log"),
+        "base": str(place / "base"),
+        "registry": str(folder / "registry"),
+        "nights": str(folder / "nights"),
+        "workers": {"workers": 1, "device": "cpu"},
+        "window": {"days": 2, "valid": 0.2, "gate": 0.2},
+        "ready": {"quiet_for": "PT0S"},
+        "scratch_every": 0,
+        "finetune": {
+            "kernel": {"hidden": 8, "code": 3}, "pooled": STAGE, "domain": STAGE,
+            "gate": gate or OPEN_GATE, "cache": {"folder": str(folder / "cache")},
+        },
+    }  # fmt: skip
+    return fields | changes
+
+
+def spec(place, folder, **changes):
+    return NightlySpec.model_validate(document(place, folder, **changes))
+
+
+def run(asked, night, report=silent):
+    return run_night(asked, ProcessLauncher(), NightRequest(night=night), report)
+
+
+def outcomes(record):
+    return {domain.decision.name: domain.outcome for domain in record.domains}
+
+
+def champions(asked):
+    """Domain -> bundle that serves it."""
+    head = read_head(Path(asked.registry))
+    return {p.name: p.bundle for p in head.pointers.get("champion", {}).values()}
+
+
+def at_promotion(action):
+    """A report that acts when the night is tuned and before anything is promoted."""
+
+    def report(event):
+        if isinstance(event, PhaseStarted) and event.phase == "promote":
+            action()
+
+    return report
+
+
+def written(folder):
+    """Every file of the nights and the registry with its bytes, without locks."""
+    files = [p for name in ("nights", "registry") for p in (folder / name).rglob("*")]
+    kept = (path for path in files if path.is_file() and not path.name.startswith(".lock"))
+    return {path: path.read_bytes() for path in kept}
+
+
+def test_a_late_partition_holds_its_domain_for_a_night_and_is_taken_up_by_the_next(place, tmp_path):
+    shutil.copytree(place / "log", tmp_path / "log")
+    late = tmp_path / "log" / "events" / "region=a" / "dt=2026-10-07"
+    asked = spec(place, tmp_path, log=tmp_path / "log")
+    first = run(asked, SIXTH)
+    assert (first.exit_code, outcomes(first)["region=c"]) == (0, "waiting")
+    assert {n for n, outcome in outcomes(first).items() if outcome == "promoted"} == TRAINED
+    before = champions(asked)
+
+    late.rename(tmp_path / "not-yet")
+    second = run(asked, SEVENTH)
+    assert (second.exit_code, outcomes(second)["region=a"]) == (4, "held")
+    (held,) = (d for d in second.domains if d.decision.name == "region=a")
+    assert held.sentence == "region=a/2026-10-07 has no file"
+    assert (held.served_by, held.bundle) == ("own", before["region=a"])
+    assert outcomes(second)["region=b"] == "promoted"
+
+    (tmp_path / "not-yet").rename(late)
+    third = run(asked, EIGHTH)
+    assert (third.exit_code, outcomes(third)["region=a"]) == (0, "promoted")
+    assert [d.is_late for d in third.days if d.partition == [("region", "a")]] == [True, False]
+    by_name = {domain.decision.name: domain.decision for domain in third.domains}
+    assert by_name["region=a"].new_rows == by_name["region=a"].window_rows
+    assert by_name["region=b"].new_rows < by_name["region=b"].window_rows
+
+    history = list(read_history(Path(asked.registry)))
+    assert [record.registry_after for record in (first, second, third)] == [1, 2, 3]
+    assert [{move.folder for move in commit.moves} for commit in history] == [
+        TRAINED, TRAINED - {"region=a"}, TRAINED,
+    ]  # fmt: skip
+    lineage = read_entry(Path(asked.registry), champions(asked)["region=a"]).lineage
+    assert lineage.parent == before["region=a"]
+    assert all(Path(record.page).is_file() for record in (first, second, third))
+
+
+def test_a_finished_night_run_again_changes_nothing(place, tmp_path):
+    asked = spec(place, tmp_path)
+    run(asked, SEVENTH)
+    before = written(tmp_path)
+    with pytest.raises(AlreadyFinished, match="with exit code 0") as told:
+        run(asked, SEVENTH)
+    assert told.value.exit_code == 6
+    assert written(tmp_path) == before
+
+
+def test_a_dry_run_decides_and_writes_nothing(place, tmp_path):
+    asked = spec(place, tmp_path)
+    record = run_night(asked, ProcessLauncher(), NightRequest(night=SEVENTH, dry_run=True))
+    chosen = {d.decision.name for d in record.domains if d.decision.choice == "train"}
+    assert chosen == TRAINED
+    assert not (tmp_path / "nights").exists()
+    assert not (tmp_path / "registry").exists()
+
+
+def test_the_last_complete_day_is_the_night_where_none_is_asked_for(place, tmp_path):
+    record = run_night(spec(place, tmp_path), ProcessLauncher(), NightRequest(dry_run=True))
+    assert record.night == EIGHTH
+
+
+def test_a_gate_that_holds_everything_moves_nothing(place, tmp_path):
+    asked = spec(place, tmp_path, gate=OPEN_GATE | {"z": 9})
+    record = run(asked, SEVENTH)
+    assert record.exit_code == 4
+    assert {name for name, outcome in outcomes(record).items() if outcome == "held"} == TRAINED
+    assert record.registry_after is None
+    assert not (tmp_path / "registry").exists()
+    assert {domain.served_by for domain in record.domains} == {"base"}
+
+
+def test_a_damaged_bundle_fails_its_domain_alone(place, tmp_path):
+    asked = spec(place, tmp_path)
+
+    def damage():
+        (path,) = (tmp_path / "nights").glob("*/tune/bundles/region=a/kernel.safetensors")
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+
+    record = run(asked, SEVENTH, at_promotion(damage))
+    assert record.exit_code == 5
+    assert outcomes(record)["region=a"] == "failed"
+    assert set(champions(asked)) == TRAINED - {"region=a"}
+    (failed,) = (d for d in record.domains if d.outcome == "failed")
+    assert (failed.served_by, "cannot be read" in failed.sentence) == ("pooled", True)
+
+
+def test_a_pointer_that_somebody_moved_meanwhile_is_left_to_him(place, tmp_path):
+    asked = spec(place, tmp_path)
+    run(asked, SIXTH)
+    first = champions(asked)
+    run(asked, SEVENTH)
+    root = Path(asked.registry)
+    record = run(asked, EIGHTH, at_promotion(lambda: roll_back(root, "champion", ["region=b"])))
+    assert (record.exit_code, outcomes(record)["region=b"]) == (4, "held")
+    assert champions(asked)["region=b"] == first["region=b"]
+    assert outcomes(record)["region=a"] == "promoted"
+
+
+def test_two_nights_at_once_never_both_write(place, tmp_path):
+    asked = spec(place, tmp_path, schedule={"if_busy": "leave"})
+    with one_writer(tmp_path / "nights", waits=False), pytest.raises(Busy):
+        run(asked, SEVENTH)
+    assert not read_nights(tmp_path / "nights").records
+    waiting = asked.model_copy(
+        update={"schedule": asked.schedule.model_copy(update={"if_busy": "wait"})}
+    )
+    assert run(waiting, SEVENTH).exit_code == 0
+
+
+KILLED = """
+import json, os, signal, sys
+from datetime import date
+from iak.pipeline.events import PhaseEnded, PhaseStarted
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.runs.nightly import NightRequest, run_night
+from iak.schemas.nightly import NightlySpec
+
+def report(event):
+    kind = PhaseStarted if sys.argv[2] == "begins" else PhaseEnded
+    if isinstance(event, kind) and event.phase == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asked = NightlySpec.model_validate(json.loads(sys.argv[1]))
+run_night(asked, ProcessLauncher(), NightRequest(night=date(2026, 10, 7)), report)
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place, tmp_path_factory):
+    asked = spec(place, tmp_path_factory.mktemp("undisturbed"))
+    run(asked, SEVENTH)
+    return champions(asked)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("when", [("begins", "tune"), ("begins", "promote"), ("ends", "promote")])
+def test_a_night_that_was_killed_goes_on_to_the_same_pointers(place, tmp_path, undisturbed, when):
+    fields = document(place, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, json.dumps(fields), *when],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "infra/package"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    (left,) = read_nights(tmp_path / "nights").records
+    assert left.status == "running"
+    asked = spec(place, tmp_path)
+    record = run(asked, SEVENTH)
+    assert (record.id, record.attempts, record.exit_code) == (left.id, 2, 0)
+    assert champions(asked) == undisturbed
+    assert len(list(read_history(Path(asked.registry)))) == 1
