@@ -7,11 +7,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from iak.jobs.path_settings import check_paths
 from iak.jobs._progress import console
-from iak.jobs.ray_launcher import RayLauncher
-from iak.jobs.console_report import console_report
 from iak.jobs._tables import number, show_facts, show_table
+from iak.jobs.console_report import console_report
+from iak.jobs.path_settings import check_paths
+from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.files import put_file

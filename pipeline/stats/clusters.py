@@ -122,7 +122,8 @@ def one_sided(z: float, clusters: int, kind: ClusterKind) -> float:
     """
     if kind == "row" or clusters < 2:
         return z
-    return float(stdtrit(clusters - 1, ndtr(z)))
+    # By the lower tail: the upper one rounds to 1 from z = 8.3 on, whose quantile is infinite.
+    return -float(stdtrit(clusters - 1, ndtr(-z)))
 
 
 def mean_and_error(values_N: Floats, users_N: Ints | None) -> tuple[float, float, int]:

@@ -52,8 +52,8 @@ def place(tmp_path_factory):
     write_catalog(folder / "catalog.toml")
     iak.pretrain(
         folder / "catalog.toml", folder / "log", run_dir=folder / "base", model=MODEL,
-        batch_rows=128, epochs=1, patience=9, shuffle_rows=256, row_wise_from_rows=100,
-        workers=1, device="cpu",
+        batch_rows=128, epochs=1, patience=9, shuffle_rows=256,
+        placement={"row_wise_from_rows": 100}, workers=1, device="cpu",
     )  # fmt: skip
     return folder
 

@@ -203,6 +203,7 @@ def test_a_gains_bound_grows_where_users_are_few():
     assert one_sided(1.64, 10, "row") == 1.64
     assert one_sided(1.64, 100_000, "user") == pytest.approx(1.64, abs=1e-3)
     assert one_sided(1.6449, 4, "user") == pytest.approx(2.353, abs=1e-3)
+    assert 9 < one_sided(9, 200, "user") < one_sided(9, 100, "user") < np.inf
 
 
 def test_the_error_of_a_mean_by_rows_and_by_users():
