@@ -39,15 +39,22 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str)
         plain = name.replace("-", "_")
         if new := moved_setting(kind, plain):
             raise BadRequest(f"{command}: {plain} is now {new}")
-        outer, dot, last = plain.rpartition(".")
-        for prefix in ("no_", "empty_"):
-            if plain not in names:
-                plain = f"{outer}{dot}{last.removeprefix(prefix)}"
+        plain = plain_name(plain, names)
         if plain in names or any(n.startswith(f"{plain}.") for n in names):
             continue
         if any(plain.startswith(f"{n}.") for n, is_open in names.items() if is_open):
             continue
-        raise BadRequest(f"{command}: there is no setting {name!r}. {near_settings(plain, names)}")
+        advice = near_settings(plain, names) or f"{command} --help lists them all"
+        raise BadRequest(f"{command}: there is no setting {name!r}. {advice}")
+
+
+def plain_name(name: str, names: Collection[str]) -> str:
+    """Return the setting that `no_bf16` turns off, or that `empty_allow` empties; else the name."""
+    outer, dot, last = name.rpartition(".")
+    for prefix in ("no_", "empty_"):
+        if name not in names:
+            name = f"{outer}{dot}{last.removeprefix(prefix)}"
+    return name
 
 
 def refuse_other_than_text(
@@ -102,7 +109,7 @@ def _takes_text(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
 
 
 def near_settings(name: str, names: Collection[str]) -> str:
-    """Return a sentence with similar settings: the whole name, or its last part, is similar."""
+    """Return a sentence with settings whose name, or its last part, is similar; else nothing."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     last = name.rpartition(".")[2]
     near += [
@@ -111,8 +118,4 @@ def near_settings(name: str, names: Collection[str]) -> str:
         if difflib.SequenceMatcher(None, last, n.rpartition(".")[2]).ratio() > _ALIKE
     ]
     neighbours = list(dict.fromkeys(near))[:4]
-    return (
-        f"Did you mean {' or '.join(neighbours)}?"
-        if neighbours
-        else "iak VERB --help lists them all"
-    )
+    return f"Did you mean {' or '.join(neighbours)}?" if neighbours else ""

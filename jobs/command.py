@@ -18,6 +18,7 @@ from cyclopts import (
     App,
     Argument,
     ArgumentCollection,
+    CoercionError,
     CycloptsError,
     MissingArgumentError,
     Parameter,
@@ -32,6 +33,8 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs import load
 from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.explain import explain
+from iak.schemas.base import shortened
+from iak.schemas.reference import type_name
 
 _WORDS = "_words"
 """Parameter that takes what cyclopts reads as no option: pairs, names, unknown options."""
@@ -39,8 +42,6 @@ _PAIR = re.compile(r"-{0,2}([\w.-]+)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"--?([\w.-]+)")
 _TRUTHS = ("true", "false")
 _YES = ("true", "1", "yes", "on")
-_IN_FILE = re.compile(r"((?:\[[^\[\]]+\])+)(?= from --config)")
-"""How cyclopts names a setting of a file: `[optim][table_lr] from --config`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,8 @@ def read_command(command: Command, words: Sequence[str]) -> BaseModel | None:
     try:
         app(_with_truths(app, words), exit_on_error=False, print_error=False)
     except (CycloptsError, ValidationError) as error:
-        raise BadRequest(f"{command.name}: {_problem(error)}\nSee {command.name} --help") from error
+        problem = _problem(error, kind)
+        raise BadRequest(f"{command.name}: {problem}\nSee {command.name} --help") from error
     return specs[0] if specs else None
 
 
@@ -232,20 +234,23 @@ def _entries(token: Token, argument: Argument) -> Iterator[Token]:
         yield token.evolve(value=str(entry))
 
 
-def _problem(error: CycloptsError | ValidationError) -> str:
+def _problem(error: CycloptsError | ValidationError, kind: type[BaseModel]) -> str:
     """Return what is wrong with the words, by the dotted name of the setting."""
-    cause = error.__cause__ or error.__context__
-    for problem in (error, cause):
+    for problem in (error, error.__cause__, error.__context__):
         if isinstance(problem, ValidationError):
-            return explain(problem)
-    if isinstance(error, MissingArgumentError):
-        name = _setting(error.keyword or "")
-        return f"{name}: the value is missing; write {name}=VALUE"
+            return explain(problem, kind)
+    if isinstance(error, MissingArgumentError) and error.keyword:
+        name = _setting(error.keyword)
+        return f"{name}: the value is missing; write {name}=VALUE or {error.keyword} VALUE"
     if isinstance(error, RepeatArgumentError):
-        return f"{_setting(error.token.keyword or '')} is given twice; give it once"
-    return _IN_FILE.sub(lambda match: match[1].strip("[]").replace("][", "."), str(error))
+        name = _spec.plain_name(_setting(error.token.keyword or ""), load.known_settings(kind))
+        return f"{name} is given twice; give it once"
+    if isinstance(error, CoercionError) and error.token and not error.msg:
+        name, wanted = _setting(error.token.keyword or ""), type_name(error.target_type)
+        return f"{name}: expected {wanted}, seen {shortened(error.token.value)!r}"
+    return str(error)
 
 
 def _setting(keyword: str) -> str:
-    """Return the dotted name of a setting from the flag that gives it."""
-    return keyword.lstrip("-").replace("-", "_")
+    """Return the dotted name of `--optim.table-lr`, or of `[optim][table_lr]`, a file's setting."""
+    return keyword.strip("-[]").replace("][", ".").replace("-", "_")

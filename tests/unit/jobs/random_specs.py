@@ -1,0 +1,122 @@
+"""Draw settings of any verb: some of its fields, each with a value that its type admits."""
+
+import string
+import types
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+WORDS = st.text(string.ascii_letters + string.digits + "äß _-./=,'", min_size=1, max_size=12)
+NAMES = st.text(string.ascii_lowercase + string.digits + "_", min_size=1, max_size=8).filter(
+    lambda name: name[0].isalpha()
+)
+"""Keys of a table, as TOML takes them without quotes."""
+
+
+def leaves(kind, below=""):
+    """(dotted name, annotation with its bounds) of every setting of a spec."""
+    for name, field in kind.model_fields.items():
+        dotted = f"{below}{field.alias or name}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from leaves(inner, f"{dotted}.")
+        else:
+            yield dotted, Annotated[inner, *field.metadata] if field.metadata else inner
+
+
+def values(annotation, bounds=()):
+    """Values that a type admits, as TOML would have them."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        admitted = TypeAdapter(annotation)
+        return values(inner[0], (*inner[1:], *bounds)).filter(lambda v: admits(admitted, v))
+    if origin in (Union, types.UnionType):
+        return st.one_of([values(one, bounds) for one in inner if one is not type(None)])
+    if origin is Literal:
+        return st.sampled_from(inner)
+    if origin is tuple:
+        size = {"min_size": bound(bounds, MinLen, "min_length", 0), "max_size": 3}
+        return st.lists(values(inner[0]), **size)
+    patterns = [b.pattern for b in flattened(bounds) if getattr(b, "pattern", None)]
+    if patterns:
+        return st.from_regex(patterns[0], fullmatch=True, alphabet=st.characters(codec="ascii"))
+    return PLAIN[annotation](flattened(bounds))
+
+
+def flattened(bounds):
+    """Bounds, also those that a `Field` carries."""
+    return [b for bound in bounds for b in (bound, *getattr(bound, "metadata", ()))]
+
+
+def bound(bounds, kind, attribute, absent):
+    found = [getattr(b, attribute) for b in flattened(bounds) if isinstance(b, kind)]
+    return found[0] if found else absent
+
+
+def whole(bounds):
+    low = bound(bounds, Ge, "ge", bound(bounds, Gt, "gt", -1) + 1)
+    return st.integers(low, bound(bounds, Le, "le", 10**6))
+
+
+def real(bounds):
+    low = bound(bounds, Ge, "ge", bound(bounds, Gt, "gt", 0))
+    high = bound(bounds, Le, "le", bound(bounds, Lt, "lt", 1e6))
+    return st.floats(float(low), float(high), allow_subnormal=False)
+
+
+def text(bounds):
+    return WORDS.filter(lambda word: len(word) <= bound(bounds, MaxLen, "max_length", 99))
+
+
+PLAIN = {
+    bool: lambda _: st.booleans(),
+    int: whole,
+    float: real,
+    str: text,
+    Path: lambda _: WORDS.map(lambda word: f"{word}.svg"),  # a picture's ending fits any file
+    date: lambda _: st.dates().map(str),
+}
+
+
+def admits(adapter, value):
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def chosen(kind, fixed):
+    """Settings by their dotted names: `fixed` ones, and a few others.
+
+    Args:
+        kind: the spec.
+        fixed: name -> value, of what the verb needs and what must not be drawn.
+    """
+    drawn = {}
+    for name, annotation in leaves(kind):
+        bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        if name in fixed:
+            continue
+        if get_origin(bare) is dict:
+            entries = st.dictionaries(NAMES, values(get_args(bare)[1]), min_size=1, max_size=2)
+            drawn[name] = entries
+        else:
+            drawn[name] = values(annotation)
+    picked = st.lists(st.sampled_from(sorted(drawn)), unique=True, max_size=6)
+    return picked.flatmap(lambda names: st.fixed_dictionaries({n: drawn[n] for n in names})).map(
+        lambda settings: fixed | dict(spread(settings))
+    )
+
+
+def spread(settings):
+    """Each entry of a table by its own dotted name."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", entry) for key, entry in value.items())
+        else:
+            yield name, value
