@@ -10,6 +10,7 @@ from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.data import unseen
 from iak.pipeline.publish.predict import BASE, IAK, PREDICTIONS, PUBLISHED
+from iak.pipeline.report.gate_words import gate_word, served_word
 from iak.pipeline.runs.evaluate import Evaluation, evaluate
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.metrics import METRICS, ORACLES, tasks_of
@@ -132,31 +133,6 @@ def caption_of(by: Mapping[tuple[str, str], MetricRow], *, has_kernels: bool, mo
         else:
             sentences.append("Intervals take rows as independent: the log declares no user.")
     return " ".join(sentences)
-
-
-def gate_word(result: Mapping[str, Any], domain: str, task: str) -> str:
-    """Return the gate's decision on a domain's own kernel, and this task's part in it."""
-    if domain in (ALL, TOGETHER):
-        return "-"
-    gate = result.get("gate", {}).get(domain)
-    if gate is None:
-        return "no kernel"
-    decided = "published" if gate["publish"] else "held"
-    if task in gate["holding"]:
-        return "held by this task"
-    if gate["holding"]:
-        return f"held by {', '.join(gate['holding'])}"
-    if task in gate["not_judged"]:
-        return f"{decided}; {task} not judged: {gate['not_judged'][task]}"
-    return decided if gate["publish"] else "held: gain within noise"
-
-
-def served_word(result: Mapping[str, Any], domain: str) -> str:
-    """Return the published kernel that serves a domain: its own, a parent's, or the pooled one."""
-    name = result.get("served", {}).get(domain)
-    if domain in (ALL, TOGETHER) or name is None:
-        return "-"
-    return "own" if name == domain else name if name in (POOLED, BASE) else f"parent: {name}"
 
 
 def delta_of(row: MetricRow) -> str:

@@ -104,7 +104,7 @@ class IntervalMark:
     """Whether the interval goes on beyond the scale's lower end."""
     is_cut_high: bool
     kind: str
-    """`better`, `worse` or `unclear`: on which side of zero the whole interval lies."""
+    """`better` or `worse` where the whole interval lies on one side of zero, else `unclear`."""
 
 
 WIDTH, HEIGHT = 92, 16
@@ -131,14 +131,18 @@ def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
     return Scale(-reach, reach, _PAD, WIDTH - _PAD)
 
 
-def interval_mark(interval: tuple[float, float, float], scale: Scale) -> IntervalMark:
+def interval_mark(
+    interval: tuple[float, float, float], scale: Scale, *, is_better_below: bool = False
+) -> IntervalMark:
     """Return where an interval lies on its column's scale.
 
     Args:
         interval: value, low and high.
         scale: of the column.
+        is_better_below: whether less is better, as of a loss.
     """
     value, low, high = interval
+    above, below = ("worse", "better") if is_better_below else ("better", "worse")
     return IntervalMark(
         zero=scale(0.0),
         low=scale(low),
@@ -146,7 +150,7 @@ def interval_mark(interval: tuple[float, float, float], scale: Scale) -> Interva
         high=scale(high),
         is_cut_low=low < scale.low,
         is_cut_high=high > scale.high,
-        kind="better" if low > 0 else "worse" if high < 0 else "unclear",
+        kind=above if low > 0 else below if high < 0 else "unclear",
     )
 
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 from iak.pipeline.report.charts import (
     Chart,
-    IntervalMark,
     Scale,
     calibration_chart,
-    interval_mark,
     interval_scale,
     outcome_columns,
 )
-from iak.pipeline.report.wording import interval, signed
+from iak.pipeline.report.differences import Difference, difference_of
 from iak.schemas.night import DomainNight, NightRecord, Scores
 
 MOST_TASKS = 2
@@ -21,17 +19,6 @@ MOST_LINES = 500
 """Domains that the page shows; `night.json` has all."""
 URGENCY = {"failed": 0, "held": 1, "promoted": 2, "waiting": 3}
 """Order of outcomes where not all domains are shown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One task's difference to the base, as a number and as a mark."""
-
-    task: str
-    value: float | None
-    text: str
-    interval: str
-    mark: IntervalMark | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,17 +101,7 @@ def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[Do
 
 def _difference(domain: DomainNight, task: str, scale: Scale) -> Difference:
     scores = next((s for s in domain.scores if s.task == task), None)
-    delta = scores.delta_auc if scores else None
-    if delta is None:
-        return Difference(task=task, value=None, text=signed(None), interval="", mark=None)
-    value, low, high = delta
-    return Difference(
-        task=task,
-        value=value,
-        text=signed(value),
-        interval=interval(low, high),
-        mark=interval_mark(delta, scale),
-    )
+    return difference_of(task, scores.delta_auc if scores else None, scale)
 
 
 def _trends(nights: Sequence[NightRecord]) -> Mapping[str, Chart]:

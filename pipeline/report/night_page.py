@@ -53,7 +53,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
             if line.night.outcome == outcome
         ],
         lines=lines,
-        tasks=[difference.task for difference in lines[0].differences] if lines else [],
+        tasks=[difference.of for difference in lines[0].differences] if lines else [],
         trends=trends_of([*history, record]) if history else None,
         calibrations=[_calibrations(record, task) for task in tasks],
         rates=_rates(record),

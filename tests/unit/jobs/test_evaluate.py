@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from iak.jobs.evaluate import gate_word, served_word, show_task
+from iak.jobs.evaluate import show_task
 from iak.pipeline.runs.metrics import (
     intervals_of,
     metrics_of,
@@ -121,36 +121,6 @@ def test_metrics_are_written_twice_and_say_the_same(tmp_path):
     ]  # fmt: skip
 
 
-GATE = {
-    "region=a": {"publish": False, "holding": ["cvr"], "not_judged": {}},
-    "region=b": {
-        "publish": True,
-        "holding": [],
-        "not_judged": {"cvr": "5 positives, fewer than 30"},
-    },
-    "region=c": {"publish": False, "holding": [], "not_judged": {}},
-}
-SERVED = {"region=a": "pooled", "region=b": "region=b", "region=c": "base", "region=d": "country=x"}
-TOLD = {"gate": GATE, "served": SERVED, "split": "test"}
-
-
-@pytest.mark.parametrize(
-    ("domain", "task", "gate", "served"),
-    [
-        ("region=a", "cvr", "held by this task", "pooled"),
-        ("region=a", "ctr", "held by cvr", "pooled"),
-        ("region=b", "ctr", "published", "own"),
-        ("region=b", "cvr", "published; cvr not judged: 5 positives, fewer than 30", "own"),
-        ("region=c", "ctr", "held: gain within noise", "base"),
-        ("region=d", "ctr", "no kernel", "parent: country=x"),
-        ("all", "ctr", "-", "-"),
-        ("pooled", "ctr", "-", "-"),
-    ],
-)
-def test_the_table_says_what_the_gate_decided_and_which_kernel_serves(domain, task, gate, served):
-    assert (gate_word(TOLD, domain, task), served_word(TOLD, domain)) == (gate, served)
-
-
 def test_which_kernel_serves_a_domain_is_read_from_the_predictions():
     table = predictions(rows=60)
     names = pa.array(["region=a" if i % 2 else "pooled" for i in range(60)]).dictionary_encode()
@@ -178,7 +148,8 @@ def test_the_record_says_what_intervals_take_as_independent():
 def test_a_block_a_task_shows_base_and_kernels_and_explains_its_summaries(with_kernels, capsys):
     rows = metrics_of(predictions(), CATALOG)
     kept = [r for r in rows if with_kernels or not r.method.startswith("iak")]
-    show_task(TOLD, kept, "ctr")
+    result = {"split": "test", "gate": {}, "served": {"region=a": "pooled"}}
+    show_task(result, kept, "ctr")
     told = " ".join(capsys.readouterr().out.split())
     for words in ("ctr on test", "all: mean over the domains", "pooled: all rows ranked together"):
         assert words in told

@@ -1,0 +1,12 @@
+"""`iak report RUN`: the page of a night or of an evaluation, from what lies in its folder."""
+
+from iak.jobs._progress import console
+from iak.pipeline.runs.report import write_report
+from iak.schemas.job import ReportSpec
+
+
+def main(spec: ReportSpec) -> int:
+    """Write the page, and say where it is."""
+    path = write_report(spec.path, spec.out)
+    console.print(f"page at {path}", markup=False)
+    return 0

@@ -1,0 +1,81 @@
+"""Make the page of an evaluation: base and kernels on the same rows, task by task."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from iak.pipeline.publish.predict import IAK
+from iak.pipeline.report.charts import Curve
+from iak.pipeline.report.evaluation_lines import task_part
+from iak.pipeline.report.links import relative_link
+from iak.pipeline.report.rendering import render
+from iak.pipeline.report.wording import count, percent, signed
+from iak.pipeline.stats.metrics import ALL, MetricRow
+from iak.schemas.record import RunRecord
+
+Curves = Mapping[str, Mapping[str, Curve]]
+"""Task -> method -> its calibration curve over all rows."""
+_FILES = ("record.json", "metrics.json", "metrics.parquet", "predictions")
+
+
+def evaluation_page(
+    record: RunRecord, rows: Sequence[MetricRow], curves: Curves, run_dir: Path, folder: Path
+) -> str:
+    """Return the page of an evaluation as one HTML file.
+
+    Args:
+        record: of the run.
+        rows: its metrics.
+        curves: calibration curves; empty where the predictions are gone.
+        run_dir: the run folder, for its files.
+        folder: where the page will lie; links are relative to it.
+    """
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    parts = [
+        task_part(
+            number, [row for row in rows if row.task == task], record.result, curves.get(task, {})
+        )
+        for number, task in enumerate(tasks)
+    ]
+    return render(
+        "evaluation.html.j2",
+        title=f"Evaluation on {record.result.get('split', 'unknown rows')}",
+        record=record,
+        parts=parts,
+        facts=_facts(record, rows, tasks),
+        clusters=rows[0].cluster if rows else "row",
+        inputs={name: str(digest)[:12] for name, digest in record.inputs.items()},
+        unseen=_unseen(record),
+        files=[(name, relative_link(run_dir / name, folder)) for name in _FILES],
+        run=str(run_dir),
+        base=str(record.spec.get("base", "")),
+        bundles=str(record.spec.get("bundles") or "none: the base alone"),
+    )
+
+
+def _facts(
+    record: RunRecord, rows: Sequence[MetricRow], tasks: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """Return the main numbers: what, value, and a note."""
+    facts = []
+    summed = {row.task: row for row in rows if (row.method, row.domain) == (IAK, ALL)}
+    for row in (summed[task] for task in tasks if task in summed):
+        if row.delta_auc is not None:
+            ends = f"{signed(row.delta_auc_low)} to {signed(row.delta_auc_high)}"
+            facts.append((f"AUC of {row.task}, tuned over base", signed(row.delta_auc), ends))
+    result = record.result
+    if "rows" in result:
+        facts.append(("rows", count(result["rows"]), f"split {result.get('split', '?')}"))
+    if result.get("reachable_share") is not None:
+        share = percent(result["reachable_share"])
+        facts.append(("of the reachable gain", share, "known of a planted log alone"))
+    return facts
+
+
+def _unseen(record: RunRecord) -> list[tuple[str, str, str]]:
+    """Return split, table and share of ids that the base does not know."""
+    return [
+        (split, table, percent(share, 2))
+        for split, tables in record.result.get("unseen", {}).items()
+        for table, share in tables.items()
+        if isinstance(share, float | int)
+    ]
