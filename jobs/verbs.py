@@ -150,6 +150,12 @@ VERBS: dict[str, Verb] = {
         example="iak infra render nightly.toml out=deploy",
         positional=("file",),
     ),
+    "report": Verb(
+        help="Make the page of an evaluation, or the page of a night again",
+        spec="iak.schemas.job:ReportSpec",
+        example="iak report R3 out=evaluation.html",
+        positional=("path",),
+    ),
     "show": Verb(
         help="Show what a run, a published base or a folder of bundles holds",
         spec="iak.schemas.job:ShowSpec",

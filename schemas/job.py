@@ -480,6 +480,15 @@ class ShowSpec(Spec):
     """Also write what is shown as JSON to this file."""
 
 
+class ReportSpec(Spec):
+    """Make the page of an evaluation, or the page of a night again."""
+
+    path: FolderToRead
+    """Folder of a night or run folder of an `iak evaluate`; given first, without a name."""
+    out: FileToWrite | None = None
+    """HTML file to write; `page.html` in that folder when absent."""
+
+
 class DemoSpec(Spec):
     """Make a planted log, pre-train, tune, evaluate, publish."""
 

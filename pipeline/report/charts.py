@@ -124,11 +124,15 @@ def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
     Args:
         intervals: value, low and high of each.
     """
-    reaches = sorted(max(abs(low), abs(high)) for _, low, high in intervals)
-    if not reaches:
+    known = list(intervals)
+    if not known:
         return Scale(-1.0, 1.0, _PAD, WIDTH - _PAD)
+    reaches = sorted(max(abs(low), abs(high)) for _, low, high in known)
     reach = min(reaches[-1], _MOST_REACH * reaches[len(reaches) // 2]) or 1.0
-    return Scale(-reach, reach, _PAD, WIDTH - _PAD)
+    # Zero never lies on the border, where nobody would see on which side an interval is.
+    low = max(-reach, min(-0.1 * reach, *(low for _, low, _ in known)))
+    high = min(reach, max(0.1 * reach, *(high for _, _, high in known)))
+    return Scale(low, high, _PAD, WIDTH - _PAD)
 
 
 def interval_mark(
@@ -191,9 +195,10 @@ def outcome_columns(title: str, nights: Sequence[tuple[str, float | None]]) -> C
     zero = scale(0.0) if gains else height - 1
     lines: dict[str, list[str]] = {}
     for index, (outcome, gain) in enumerate(nights):
-        top = scale(gain) if gain is not None else zero - 2
-        # A gain of zero is still to be seen.
-        end = top if abs(top - zero) >= 1 else zero - 1
+        end = scale(gain) if gain is not None else zero
+        if abs(end - zero) < 2:
+            # No gain, or next to none, is still to be seen; it never leaves the box.
+            end = zero - 2 if zero > 2 else zero + 2
         lines.setdefault(outcome, []).append(f"M{index * step + 2} {zero}V{end}")
     said = ", ".join(f"{sum(o == name for o, _ in nights)} {name}" for name in lines)
     paths = tuple(Path("".join(d), f"column {name}") for name, d in lines.items())

@@ -18,8 +18,12 @@ def relative_link(target: str | Path | None, page_folder: Path) -> str | None:
     if target is None or "://" in str(target):
         return None
     path = Path(target)
-    if not path.exists():
+    try:
+        if not path.exists():
+            return None
+        relative = os.path.relpath(path.resolve(), page_folder.resolve())
+    except (OSError, ValueError):
+        # A name too long for the file system, or a folder that this user may not look into.
         return None
-    relative = os.path.relpath(path.resolve(), page_folder.resolve())
     # A relative link may not start with what a browser takes for a scheme, as in `a:b`.
     return quote(f"./{Path(relative).as_posix()}")

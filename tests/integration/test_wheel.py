@@ -22,6 +22,9 @@ NEEDED = (
     "iak/jobs/configs/clusters/8xH100.toml",
     "iak/jobs/configs/demo/synth.toml",
     "iak/pipeline/errors.py",
+    "iak/pipeline/report/templates/night.html.j2",
+    "iak/pipeline/report/templates/page.css",
+    "iak/pipeline/report/templates/page.js",
     "iak/schemas/catalog/planted.toml",
 )
 

@@ -38,6 +38,7 @@ NEEDED: dict[str, dict[str, str]] = {
     },
     "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
     "init": {"log": "{folder}/nowhere"},
+    "report": {"path": "{folder}/folder"},
     "show": {"path": "{folder}/folder"},
     "synth": {"out": "{folder}/log"},
     "plan": {"catalog": "planted"},
