@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from iak.pipeline.planning.estimate import Estimate
 from iak.schemas.record import BenchmarkRecord
@@ -40,6 +41,7 @@ _WANTED_OF_A = {
 """First words of a target of `finetune` -> the variant that the target is about."""
 _MOST_PANELS = 3
 _VERDICTS = {"survived": _GREEN, "refused_by_name": _BLUE, "wrong": "#a40000"}
+_GATES = {"chain of nights": _BLUE, "present gate, every night": _GREY}
 _MODES = {
     ("trained", "fp32"): _ORANGE,
     ("frozen", "fp32"): "#204a87",
@@ -55,6 +57,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         "data": (_data, 1),
         "faults": (_faults, 1),
         "finetune": (_finetune, 3),
+        "gate": (_gate, 2),
         "scaling": (_scaling, 3),
         "sharding": (_sharding, max(1, min(_MOST_PANELS, len(_measured_tables(record))))),
         "tables": (_tables, 2),
@@ -140,6 +143,60 @@ def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
     ax.set_xlabel("faults injected")
     ax.set_title("What came of them")
     ax.legend(loc="lower right")
+
+
+def _gate(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """Draw the domains that are promoted without a gain, and the smallest gain that is found."""
+    _false_promotions(_of_table(record, "errors"), axes[0])
+    _smallest_gains(_of_table(record, "power"), axes[1])
+
+
+def _false_promotions(lines: Sequence[Line], ax: Axes) -> None:
+    worlds = list(dict.fromkeys(row["world"] for row in lines))[::-1]
+    for offset, (gate, colour) in zip((0.2, -0.2), _GATES.items(), strict=True):
+        rows = {row["world"]: row for row in lines if row["gate"] == gate}
+        shares = [rows[world]["share"] for world in worlds]
+        above = [rows[world]["share_at_most"] - rows[world]["share"] for world in worlds]
+        heights = [y + offset for y in range(len(worlds))]
+        bars = ax.barh(
+            heights, shares, 0.38, xerr=[[0.0] * len(above), above], color=colour, label=gate
+        )
+        ax.bar_label(bars, [f"{share:.1%}" for share in shares], padding=8, fontsize=8)
+    ax.axvline(0.05, color=_ORANGE, linestyle="--", label="5 %")
+    ax.set_yticks(range(len(worlds)), worlds)
+    ax.set_xlim(0, 1.25)
+    ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    ax.set_xlabel("promoted within 30 nights, and upper 95 % bound")
+    ax.set_title("Domains without a gain")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
+
+
+def _smallest_gains(lines: Sequence[Line], ax: Axes) -> None:
+    marks = cycle("os^D")
+    for rows in dict.fromkeys(row["rows_a_night"] for row in lines):
+        mark = next(marks)
+        for gate, colour in _GATES.items():
+            own = sorted(
+                (row["nights"], row["smallest_gain"])
+                for row in lines
+                if (row["rows_a_night"], row["gate"]) == (rows, gate)
+            )
+            nights, gains = zip(*own, strict=True)
+            label = f"{rows:,} rows a night: {gate.partition(',')[0]}"
+            ax.plot(
+                nights, [100 * g for g in gains], mark, linestyle="-", color=colour, label=label
+            )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks([1, 7, 30], ["1", "7", "30"])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("nights")
+    ax.set_ylabel("gain, % of the base's loss")
+    ax.set_title("Smallest gain found in 80 % of domains")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
 
 
 def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:

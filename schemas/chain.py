@@ -30,7 +30,7 @@ class ChainState(Spec):
     began: date
     """Its first night, which set the scale and counted no evidence."""
     scale: Annotated[float, Field(gt=0)]
-    """Gain in nats a row that counts as about 0.76: the base's loss in the first night."""
+    """The base's loss in the first night, in nats a row, of which gains are shares."""
     floor: Annotated[float, Field(gt=0, le=1)]
     """Bound of the number that a night adds to the evidence."""
     log_wealth: tuple[float, ...]

@@ -335,10 +335,10 @@ class ChainSpec(Spec):
     """Probability that a domain without any gain is ever promoted on one base, over all nights."""
     at_once: Share = 0.5
     """Part of `alpha` that the first night may use to promote at once; 0 waits for evidence."""
-    at_once_margin: Margin = 0.005
+    at_once_margin: Margin = 0.003
     """Gain that the first night's own test must exceed. One night shows no loss that is rarer than
     its days, so a small gain has to be seen again."""
-    floor: Annotated[Number, Field(gt=0, le=1)] = 0.05
+    floor: Annotated[Number, Field(gt=0, le=1)] = 0.02
     """Gain or loss up to which a night counts in full. A smaller one finds small gains sooner; a
     larger one also counts rare nights of large loss."""
     canary_hours: Annotated[Number, Field(ge=0, le=10_000)] = 24.0

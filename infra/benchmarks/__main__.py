@@ -37,6 +37,10 @@ BENCHMARKS = {
         spec="BenchTablesSpec",
         help="Whether a night costs more on a table of a billion rows than on a small one",
     ),
+    "gate": Benchmark(
+        spec="BenchGateSpec",
+        help="How often a gate errs in a month of nights, and the smallest gain that it finds",
+    ),
     "faults": Benchmark(
         spec="BenchFaultsSpec",
         help="Whether runs survive damaged files, full disks and killed processes",

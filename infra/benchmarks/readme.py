@@ -30,6 +30,7 @@ def chapter(folder: Path) -> str:
         "finetune": _finetune,
         "finetune-2": _finetune_again,
         "tables": tables_text,
+        "gate": _gate,
         "data": _data,
         "sharding": _sharding,
         "scaling": _scaling,
@@ -248,6 +249,57 @@ def tables_text(record: Record, subfolder: str) -> str:
         ],
     )
     return "\n".join([*lines, *_targets(record)])
+
+
+def _gate(record: Record, subfolder: str) -> str:
+    lines = _head(
+        record,
+        subfolder,
+        "A gate over a month of nights",
+        "Simulated domains; the chain's code is that of `pipeline/publish/chain.py`. A gain is a "
+        "share of the base's loss.",
+    )
+    lines += _table(
+        ["domains without a gain", "gate", "promoted", "of", "share", "at most (95 %)"],
+        [
+            [r["world"], r["gate"], f"{r['promoted']:,}", f"{r['domains']:,}", f"{r['share']:.1%}",
+             f"{r['share_at_most']:.1%}"]
+            for r in _of(record, "errors")
+        ],
+    )  # fmt: skip
+    nights = sorted({r["nights"] for r in _of(record, "power")})
+    gains = {
+        (r["rows_a_night"], r["gate"], r["nights"]): f"{r['smallest_gain']:.2%}"
+        for r in _of(record, "power")
+    }
+    lines += _table(
+        ["new gate rows a night", "gate", *(f"gain found by night {n}" for n in nights)],
+        [
+            [f"{rows:,}", gate, *(gains[rows, gate, n] for n in nights)]
+            for rows, gate in dict.fromkeys((rows, gate) for rows, gate, _ in gains)
+        ],
+    )
+    lines += _floors(_of(record, "floors"))
+    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
+
+
+def _floors(rows: list[Record]) -> list[str]:
+    """Return what the bound of a night costs, and which rare losses it bears."""
+    begin = "promoted_if_a_night_loses_"
+    losses = [name for name in rows[0] if name.startswith(begin)]
+    shares = [f"{float(name.removeprefix(begin)):.0%}" for name in losses]
+    return _table(
+        [
+            "bound of a night, by evidence alone",
+            *(f"promoted where 1 night in 20 loses {share}" for share in shares),
+            "gain found by night 30",
+        ],
+        [
+            [f"{r['floor']:g}", *(f"{r[name]:.1%}" for name in losses),
+             f"{r['smallest_gain_of_30_nights']:.2%}"]
+            for r in rows
+        ],
+    )  # fmt: skip
 
 
 def _data(record: Record, subfolder: str) -> str:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from iak.schemas.bench import BenchSetupSpec, BenchSpec
 from iak.schemas.job import Precision
-from iak.schemas.numbers import BatchRows, Count, TableRows, Whole, Width, Workers
+from iak.schemas.numbers import BatchRows, Count, Size, TableRows, Whole, Width, Workers
 
 
 class BenchDataSpec(BenchSpec):
@@ -77,3 +77,18 @@ class BenchFaultsSpec(BenchSpec):
     """Undamaged runs of each attempt, which must agree; seconds are compared with their median."""
     workers: Workers = 2
     """Faults that are played at the same time, each by a process of one thread."""
+
+
+class BenchGateSpec(BenchSpec):
+    """How often a gate errs in a month of nights, and the smallest gain that it finds."""
+
+    domains: Count = 1_000
+    """Domains without a true gain, in each world."""
+    rows: BatchRows = 10_000
+    """Their new gate rows a night."""
+    spread: Size = 0.25
+    """Standard deviation of a row's gain, as a share of the base's loss."""
+    power_rows: Annotated[tuple[BatchRows, ...], Field(min_length=1)] = (1_000, 10_000, 100_000)
+    """New gate rows a night of which the power is stated."""
+    power_domains: Count = 60
+    """Domains with a gain, for each of them."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.publish.chain import LossRows, advance, first_alpha, needed, withdrawn
+from iak.pipeline.stats.evidence import BETS
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.job import ChainSpec
@@ -60,7 +61,7 @@ def test_the_first_night_fixes_the_scale_and_counts_no_evidence():
     (begun,) = chained([0.001])
     state = begun.state
     assert state.scale == pytest.approx(0.5)
-    assert (state.began, state.nights, state.log_wealth) == (FIRST, 0, (0.0,) * 8)
+    assert (state.began, state.nights, state.log_wealth) == (FIRST, 0, (0.0,) * len(BETS))
     assert state.counted_to == {"ctr": FIRST, "cvr": FIRST}
     assert (begun.observation, begun.log_evidence, state.proved_on) == (None, 0.0, None)
     assert begun.at_once < 0.002

@@ -58,7 +58,7 @@ def decided(step, *, fallback="pooled", **findings):
         ),
         pytest.param(
             chain(proved="one night", at_once=0.012), {}, "promote",
-            "the gain of its first night, 2026-10-09, is at least 1.20% and exceeds 0.50% of the "
+            "the gain of its first night, 2026-10-09, is at least 1.20% and exceeds 0.30% of the "
             "base's loss; the new kernel serves",
             id="proved at once",
         ),
@@ -69,7 +69,7 @@ def decided(step, *, fallback="pooled", **findings):
         ),
         pytest.param(
             chain(at_once=0.001), {}, "hold",
-            "the gain of its first night is at least 0.10% of the base's loss, not above 0.50%, "
+            "the gain of its first night is at least 0.10% of the base's loss, not above 0.30%, "
             "and has to be seen again; pooled serves",
             id="first night too small",
         ),

@@ -69,7 +69,7 @@ def test_the_gates_floors_and_margins_have_one_default():
         "z": 2.0, "min_positives": 30, "min_negatives": 30, "auc_margin": 0.002,
         "logloss_margin": 0.005, "calibration_margin": 0.05,
         "chain": {
-            "alpha": 0.05, "at_once": 0.5, "at_once_margin": 0.005, "floor": 0.05,
+            "alpha": 0.05, "at_once": 0.5, "at_once_margin": 0.003, "floor": 0.02,
             "canary_hours": 24.0,
         },
     }  # fmt: skip

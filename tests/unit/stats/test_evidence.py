@@ -128,8 +128,15 @@ def test_a_nights_number_keeps_to_its_bounds_whatever_the_gains(values, scale, f
 def test_a_user_counts_once_however_many_rows_he_has():
     gain_N = np.array([0.3, 0.1, 0.1, 0.1, 0.1])
     users_N = np.array([7, 4, 4, 4, 4])
-    np.testing.assert_allclose(bounded_gains(gain_N, users_N, 0.5), np.tanh([0.2, 0.6]))
-    np.testing.assert_allclose(bounded_gains(gain_N, None, 0.5), np.tanh(gain_N / 0.5))
+    expected = 10 * np.tanh(np.array([0.02, 0.06]))
+    np.testing.assert_allclose(bounded_gains(gain_N, users_N, 0.5), expected)
+    np.testing.assert_allclose(bounded_gains(gain_N, None, 0.5), 10 * np.tanh(gain_N / 5))
+
+
+def test_a_row_that_loses_several_times_the_bases_loss_is_counted_almost_in_full():
+    (bounded,) = bounded_gains(np.array([-2.5]), None, 0.5)
+    assert -5 < bounded < -4.6
+    assert bounded_gains(np.array([-1e9]), None, 0.5) == -10
 
 
 def test_a_scale_must_be_positive():

@@ -10,8 +10,9 @@ from infra.benchmarks import specs
 from infra.benchmarks.__main__ import BENCHMARKS, CONFIGS, SCRIPTS, main
 
 SPECS = {name: getattr(specs, benchmark.spec) for name, benchmark in BENCHMARKS.items()}
-SIZES = {"faults": "per_class"}
+SIZES = {"faults": "per_class", "gate": "rows"}
 """The setting that a smoke run makes smaller, where it is not batch_rows."""
+GATES = ("chain of nights", "present gate, every night")
 LINES = {
     "data": [
         {"table": "stages", "encoding": "mixed", "stage": stage, "rows_per_s": speed,
@@ -30,6 +31,20 @@ LINES = {
          "uniform_through_all_workers_per_s": 5, "uniform_of_own_rows_per_s": 7,
          "zipf_through_all_workers_per_s": 5, "zipf_of_own_rows_per_s": 7}
         for rows in (10, 100)
+    ],
+    "gate": [
+        *(
+            {"table": "errors", "world": "luck", "gate": gate, "promoted": 1, "domains": 20,
+             "share": 0.05, "share_at_most": 0.2}
+            for gate in GATES
+        ),
+        *(
+            {"table": "power", "rows_a_night": 100, "gate": gate, "nights": nights, "domains": 20,
+             "smallest_gain": 0.1 / nights}
+            for gate in GATES for nights in (1, 7, 30)
+        ),
+        {"table": "floors", "floor": 0.02, "rows_a_night": 10, "promoted_if_a_night_loses_0.1": 0.5,
+         "smallest_gain_of_30_nights": 0.01},
     ],
     "faults": [
         {"table": table, "fault": "base file flipped", "where": "manifest", "injected": 3,
