@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, NonNegativeInt
 
 from iak.schemas.base import Spec
+from iak.schemas.chain import ChainVerdict
 from iak.schemas.verdict import Verdict
 
 
@@ -19,6 +20,10 @@ class KernelResult(Spec):
     reason: str
     """Why it is published or held."""
     gate: Verdict
+    """The kernel against the base."""
+    chain: ChainVerdict | None = None
+    """What all nights decided, which `published` and `reason` then follow; null where the gate
+    judges one night alone."""
     best_epoch: NonNegativeInt
     """Epoch after which it validated best; 0 where no epoch was better than the start."""
     valid_gain: float

@@ -354,21 +354,28 @@ def check_not_moved(
 def _check_same_chains(
     root: Path, head: Commit | None, expected: Commit | None, chains: Mapping[str, ChainState]
 ) -> None:
-    """Refuse to go on from a chain that is no longer the one the caller read.
-
-    Two writers that count the same night would each write its evidence.
+    """Refuse to write a chain over one that another writer has taken further.
 
     Raises:
-        Overtaken: the pointer moved between the two commits.
+        Overtaken: a chain moved since it was read, or has counted the night or a later one.
     """
     for folder, chain in chains.items():
         now, then = (commit.chains.get(folder) if commit else None for commit in (head, expected))
-        if now != then:
+        if now != then or _is_ahead(now, chain):
             raise Overtaken(
-                f"{root}: another writer counted a night of {chain.name} up to "
-                f"{now.last_night if now else None}; it was {then.last_night if then else None} "
-                "when this command read it. Nothing was changed. Run the night again"
+                f"{root}: another writer counted the nights of {chain.name} up to "
+                f"{now.last_night if now else None}; this command has them up to "
+                f"{chain.last_night}. Nothing was changed. Run the night again"
             )
+
+
+def _is_ahead(now: ChainState | None, chain: ChainState) -> bool:
+    """Return whether the registry has a night, or other evidence, that a chain lacks."""
+    if now is None or now.base_fingerprint != chain.base_fingerprint:
+        return False
+    if now.last_night == chain.last_night:
+        return now.log_wealth != chain.log_wealth
+    return now.last_night > chain.last_night
 
 
 def _check_forms(

@@ -1,7 +1,7 @@
 """Promote: store the bundles of a night, then point an alias at them in one step."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,7 @@ from iak.schemas.registry import (
     bundle_digest,
     form_of,
 )
+from iak.schemas.tuning import KernelResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,15 @@ class ChainsOfNight:
     """Folder name of a domain -> its chain after the night, also of domains that were held."""
     withdrawn: Mapping[str, str] = field(default_factory=dict)
     """Folder name of a domain whose kernel is to serve no longer -> why."""
+
+    @classmethod
+    def of(cls, kernels: Iterable[KernelResult]) -> "ChainsOfNight":
+        """Return what a run's gate decided on chains; nothing where it judged one night alone."""
+        judged = {kernel.bundle: kernel.chain for kernel in kernels if kernel.chain is not None}
+        return cls(
+            chains={folder: c.state for folder, c in judged.items() if c.state is not None},
+            withdrawn={f: c.sentence for f, c in judged.items() if c.outcome == "fall_back"},
+        )
 
 
 NO_CHAINS = ChainsOfNight(chains={})
@@ -278,7 +288,8 @@ def _point(
     moving = {change.folder for change in changes}
     changes += _withdrawals(alias, night, expected, moving)
     commit = None
-    if changes or night.chains:
+    stored = head.chains if head else {}
+    if changes or any(stored.get(folder) != chain for folder, chain in night.chains.items()):
         commit = move_pointers(root, "promote", changes, expected=expected, chains=night.chains)
     names = {entry.folder: domain_name(entry.domain) for entry in entries}
     return Promotion(

@@ -72,7 +72,7 @@ def test_a_chain_that_another_writer_moved_is_not_overwritten(root, tmp_path, mo
     monkeypatch.setattr(
         promote_module, "read_head", lambda root: next(heads, None) or read_head(root)
     )
-    with pytest.raises(Overtaken, match="counted a night of city=rome up to 2026-10-02"):
+    with pytest.raises(Overtaken, match="counted the nights of city=rome up to 2026-10-02"):
         promoted(root, run, chains={ROME_FOLDER: chain(3)})
     assert read_head(root).chains[ROME_FOLDER] == chain(2)
 
@@ -108,3 +108,21 @@ def test_commits_from_before_chains_are_read_as_having_none(root, tmp_path):
     assert (commit.format, commit.chains, len(commit.moves)) == (2, {}, 3)
     promoted(root, night(tmp_path / "n2", seed=1), chains={ROME_FOLDER: chain(1)})
     assert [len(commit.chains) for commit in read_history(root)] == [0, 1]
+
+
+def test_a_night_that_is_promoted_again_writes_no_second_commit(root, tmp_path):
+    run = night(tmp_path / "n1")
+    promoted(root, run, chains={ROME_FOLDER: chain(1)})
+    assert promoted(root, run, chains={ROME_FOLDER: chain(1)}).commit is None
+    assert read_head(root).generation == 1
+
+
+@pytest.mark.parametrize("stale", [chain(2), chain(3, wealth=0.7)], ids=["earlier", "other"])
+def test_a_chain_never_goes_back_and_a_night_has_one_evidence(root, tmp_path, stale):
+    run = night(tmp_path / "n1")
+    promoted(root, run, chains={ROME_FOLDER: chain(3)})
+    with pytest.raises(Overtaken, match="counted the nights of city=rome up to 2026-10-03"):
+        promoted(root, run, chains={ROME_FOLDER: stale})
+    other_base = stale.model_copy(update={"base_fingerprint": "c" * 64})
+    promoted(root, run, chains={ROME_FOLDER: other_base})
+    assert read_head(root).chains[ROME_FOLDER] == other_base
