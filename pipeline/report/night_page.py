@@ -7,7 +7,7 @@ from iak.pipeline.progress import PROGRESS
 from iak.pipeline.registry.stored_bundles import stored_folder
 from iak.pipeline.report.bars import Bar, bars_of, days_chart, drift_bars
 from iak.pipeline.report.charts import Chart, calibration_chart, scatter_chart, stacked_bar
-from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, tasks_of
+from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, scores_of, tasks_of
 from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.nights import INDEX, RECORD
 from iak.pipeline.report.rendering import render
@@ -112,7 +112,7 @@ def _calibrations(record: NightRecord, task: str) -> Chart:
     curves = [
         ("curve" if d.decision.level == "pooled" else "thin", s.reliability)
         for d in record.domains
-        for s in d.scores
+        for s in scores_of(d)
         if s.task == task
     ]
     curves.sort(key=lambda curve: curve[0] == "curve")

@@ -1,0 +1,72 @@
+"""The lines of a night's table: which domains, which numbers, in which order."""
+
+import pytest
+
+from iak.pipeline.report import domain_lines as lines_of
+from iak.pipeline.report.domain_lines import (
+    domain_lines,
+    falls_back,
+    mean_auc,
+    scores_of,
+    shown_domains,
+)
+from tests.nights import a_night
+
+
+def test_scores_are_those_of_the_verdict_where_the_night_has_no_others():
+    measured = a_night(domains=3).domains[1]
+    judged = measured.model_copy(update={"scores": []})
+    assert [s.task for s in scores_of(judged)] == ["ctr", "ctcvr"]
+    for one, other in zip(scores_of(judged), measured.scores, strict=True):
+        assert one.delta_auc == other.delta_auc
+        assert (one.auc[0], one.auc[2]) == (other.auc[0], other.auc[2])
+        assert one.auc[1] is None, "a verdict says nothing of the live kernel"
+    assert scores_of(judged.model_copy(update={"verdict": None})) == ()
+
+
+def test_the_mean_weighs_each_domain_by_its_rows_and_leaves_the_pooled_kernel_out():
+    record = a_night(domains=5)
+    own = [d.scores[0] for d in record.domains[1:] if d.scores]
+    rows = sum(s.rows for s in own)
+    expected = sum(s.rows * s.auc[2] for s in own) / rows
+    assert mean_auc(record, "ctr", 2) == pytest.approx(expected)
+    assert mean_auc(record, "no such task", 2) is None
+
+
+def test_of_too_many_domains_those_that_need_a_look_are_shown(monkeypatch):
+    monkeypatch.setattr(lines_of, "MOST_LINES", 5)
+    record = a_night(domains=40)
+    shown = shown_domains(record)
+    urgent = [d for d in record.domains if d.outcome in ("failed", "held")]
+    assert len(shown) == 5
+    assert 0 < len(urgent) < 5
+    assert all(domain in shown for domain in urgent)
+    order = [record.domains.index(domain) for domain in shown]
+    assert order == sorted(order), "they stand in the record's order"
+
+
+@pytest.mark.parametrize(
+    ("level", "served_by", "expected"),
+    [
+        ("domain", "own", False),
+        ("domain", "pooled", True),
+        ("domain", "base", True),
+        ("parent", "parent", False),
+        ("pooled", "pooled", False),
+        ("pooled", "base", True),
+    ],
+)
+def test_a_domain_falls_back_where_another_kernel_serves_it(level, served_by, expected):
+    night = a_night(domains=1).domains[1]
+    decision = night.decision.model_copy(update={"level": level})
+    assert falls_back(night.model_copy(update={"decision": decision, "served_by": served_by})) is (
+        expected
+    )
+
+
+def test_a_line_has_a_difference_for_each_shown_task_and_its_past():
+    history = [a_night(domains=3, number=1)]
+    for line in domain_lines(a_night(domains=3), history):
+        assert [difference.of for difference in line.differences] == ["ctr", "ctcvr"]
+        assert "2 promoted" in line.trend.summary
+    assert all(line.trend is None for line in domain_lines(a_night(domains=3), []))
