@@ -5,6 +5,7 @@ thought of its name.
 """
 
 import fnmatch
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,6 +51,15 @@ def _sent_as(path: Path) -> Path:
     if path.parts[0] in SOURCE_FOLDERS:
         return PACKAGE.name / path
     return path.relative_to(PACKAGE.parent) if path.is_relative_to(PACKAGE) else path
+
+
+def digest_of(folder: Path) -> str:
+    """Return a digest of all that was packed: names and content."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(folder)} {content}\n".encode())
+    return total.hexdigest()[:16]
 
 
 def summary(packed: dict[str, list[Path]], project: Path) -> str:

@@ -248,9 +248,9 @@ def _missing_variables(spec: NightlySpec) -> Sequence[tuple[str, str]]:
 
 def _reach(address: str) -> None:
     """Ask a Ray job server for an answer."""
-    from iak.jobs.submit import connected  # Ray's client takes a second to load
+    from iak.jobs.job_server import connect  # Ray's client takes a second to load
 
-    connected(address).get_version()
+    connect(address).get_version()
 
 
 def init(spec: NightlyInitSpec) -> int:

@@ -36,6 +36,17 @@ def documents_in(logs: str) -> dict[str, str]:
     return documents
 
 
+def without_documents(logs: str) -> str:
+    """Return a job's logs without the documents in them."""
+    lines, is_inside = [], False
+    for line in logs.splitlines(keepends=True):
+        text = line.rstrip("\n")
+        is_inside = text.startswith(BEGIN) or (is_inside and text != END)
+        if not is_inside and text != END:
+            lines.append(line)
+    return "".join(lines)
+
+
 def _documents(words: list[str]) -> list[Path]:
     """Return the paths of the record and of small documents that a command wrote, if any."""
     verb, rest = split_verb(words)

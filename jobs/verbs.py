@@ -144,6 +144,23 @@ VERBS: dict[str, Verb] = {
         spec="iak.schemas.registry_job:RegistryGcSpec",
         example="iak registry gc registry=/registries/shop keep=3",
     ),
+    "jobs list": Verb(
+        help="List the jobs that were submitted to a Ray cluster",
+        spec="iak.schemas.job_server:JobsListSpec",
+        example="iak jobs list address=http://127.0.0.1:8265",
+    ),
+    "jobs logs": Verb(
+        help="Show what a submitted job printed, or follow it",
+        spec="iak.schemas.job_server:JobsLogsSpec",
+        example="iak jobs logs iak-finetune-0a1b follow=true",
+        positional=("job",),
+    ),
+    "jobs stop": Verb(
+        help="Ask a submitted job to stop",
+        spec="iak.schemas.job_server:JobsStopSpec",
+        example="iak jobs stop iak-finetune-0a1b",
+        positional=("job",),
+    ),
     "infra render": Verb(
         help="Write what runs the nights on Kubernetes, by Airflow or by systemd",
         spec="iak.schemas.deploy:RenderSpec",
@@ -172,6 +189,7 @@ VERBS: dict[str, Verb] = {
     ),
 }
 GROUPS = {
+    "jobs": "See and stop what was submitted to a Ray cluster",
     "infra": "Write what runs the nights elsewhere",
     "bench": "Measure this system on this machine; records and pictures are written",
     "nightly": "Leave every night to itself: one file, one command, and a page in the morning",

@@ -13,6 +13,7 @@ from pydantic import (
 
 from iak.schemas.base import Column, Spec, Value, with_names, without_userinfo
 from iak.schemas.feature import Name
+from iak.schemas.job_server import LOOPBACK, ServerAddress
 from iak.schemas.numbers import (
     BatchRows,
     Ceiling,
@@ -565,7 +566,7 @@ class SubmitSpec(Spec):
 
     command: Annotated[Value, Field(min_length=1)]
     """The verb and its settings, as they would follow `iak` there."""
-    address: Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")] = "http://127.0.0.1:8265"
+    address: ServerAddress = LOOPBACK
     """The cluster's job server. Its token is read from RAY_AUTH_TOKEN and is not a setting."""
     out: FolderToWrite = Path("runs/submitted")
     """Folder on this machine for the record and what belongs to it."""

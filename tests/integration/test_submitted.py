@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from iak.pipeline.lock import one_writer
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.record import BenchmarkRecord
 
@@ -67,12 +68,17 @@ def cluster():
 
 def submitted(cluster, command, out, **environment):
     """The exit code, and what was said."""
+    words = ["submit", f"command={command}", f"out={out}"]
+    return iak(cluster, *words, folder=out.parent, **environment)
+
+
+def iak(cluster, *words, folder, **environment):
+    """The exit code of a command that talks to the cluster, and what was said."""
     address, known = cluster
-    words = ["submit", f"address={address}", f"command={command}", f"out={out}"]
     code = "import sys; from iak.jobs.cli import run; sys.exit(run(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        cwd=out.parent,
+        [sys.executable, "-c", code, *words, f"address={address}"],
+        cwd=folder,
         env=known | environment,
         capture_output=True,
         text=True,
@@ -111,3 +117,65 @@ def test_without_the_token_nothing_is_submitted(cluster, tmp_path):
     )
     assert code == 1
     assert "no Ray job server answers" in said
+
+
+def _jobs(cluster, folder):
+    """Return the jobs of the server, as `iak jobs list` writes them."""
+    code, said = iak(cluster, "jobs", "list", f"json={folder / 'jobs.json'}", folder=folder)
+    assert code == 0, said
+    return json.loads((folder / "jobs.json").read_text())
+
+
+def _begun(cluster, command, out):
+    """Start a submission, and return its process."""
+    address, known = cluster
+    code = "import sys; from iak.jobs.cli import run; sys.exit(run(sys.argv[1:]))"
+    words = ["submit", f"address={address}", f"command={command}", f"out={out}"]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=out.parent,
+        env=known,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _until_said(process, text):
+    """Read what a process says until it says this; return all of it."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended without {text!r}: {said}")
+
+
+def test_the_same_command_follows_the_job_that_runs_it(cluster, tmp_path):
+    run_dir = tmp_path / "run"
+    settings = f"catalog=planted data_root={tmp_path} run_dir={run_dir} if_busy=wait"
+    command = f"pretrain {settings}"
+    with one_writer(run_dir, waits=False):  # the job waits for the folder until it is stopped
+        first = _begun(cluster, command, tmp_path / "first")
+        said = _until_said(first, "job iak-pretrain-")
+        job = said.split("job ")[-1].split(" ")[0]
+        second = _begun(cluster, command, tmp_path / "second")
+        _until_said(second, f"job {job} runs this command already")
+        same = [one for one in _jobs(cluster, tmp_path) if one["command"] == command]
+        assert [(one["id"], one["status"]) for one in same] in (
+            [(job, "RUNNING")],
+            [(job, "PENDING")],
+        )
+        _until_said(first, "waiting")
+        code, said = iak(cluster, "jobs", "stop", job.rpartition("-")[0], folder=tmp_path)
+        assert code == 0, said
+        assert "iak pretrain catalog=planted" in said
+        for process in (first, second):
+            said, _ = process.communicate(timeout=120)
+            assert process.returncode == 1
+            assert "the job ended as STOPPED" in said
+    code, said = iak(cluster, "jobs", "stop", job, folder=tmp_path)
+    assert code == 6, said
+    code, said = iak(cluster, "jobs", "logs", job, folder=tmp_path)
+    assert code == 0
+    assert str(run_dir) in said

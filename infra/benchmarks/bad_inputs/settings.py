@@ -54,6 +54,8 @@ NEEDED: dict[str, dict[str, str]] = {
     "registry rollback": {"registry": "{folder}/folder", "domain": "pooled"},
     "registry verify": {"registry": "{folder}/folder"},
     "registry gc": {"registry": "{folder}/folder"},
+    "jobs logs": {"job": "iak-check"},
+    "jobs stop": {"job": "iak-check"},
     "infra render": {"file": "{folder}/file", "out": "{folder}/deploy"},
 }
 """Settings that a verb requires, by verb."""

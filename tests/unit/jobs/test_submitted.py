@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from iak.jobs import _submitted, cli
+from iak.jobs import cli, submitted
 from iak.jobs.submitted import BEGIN, END, documents_in
 
 
@@ -12,9 +12,9 @@ def run(monkeypatch, words, code=0):
     """Run the other end with a command that ends with this code; return its exit code."""
     seen = []
     monkeypatch.setattr(cli, "run", lambda given: (seen.append(given), code)[1])
-    monkeypatch.setattr(sys, "argv", ["_submitted", *words])
+    monkeypatch.setattr(sys, "argv", ["submitted", *words])
     with pytest.raises(SystemExit) as ended:
-        _submitted.main()
+        submitted.main()
     assert seen == [words]
     return ended.value.code
 

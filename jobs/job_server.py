@@ -1,0 +1,198 @@
+"""Talk to a Ray job server: connect, name a job after its command, follow it, see how it ended."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from iak.jobs._progress import console
+from iak.jobs.submitted import BEGIN, END
+from iak.pipeline.errors import BadRequest, PipelineError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_FAILED = 1
+_POLL_S = 1.0
+COMMAND, CODE = "iak_command", "iak_code"
+"""Metadata of a job: what follows `iak` there, and a digest of the code that was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job of the server, as this project started it."""
+
+    id: str
+    status: str
+    command: str
+    code: str
+    """Digest of the code that was sent; empty where another program started the job."""
+    started: datetime | None
+    ended: datetime | None
+    exit_code: int | None
+    message: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.status in _ENDED
+
+
+def connect(address: str) -> "JobSubmissionClient":
+    """Return the job server's client; Ray takes its token from the environment.
+
+    Raises:
+        PipelineError: no server answers, or it refuses the token.
+    """
+    parts = urlsplit(address)
+    has_token = any(os.environ.get(name) for name in _TOKENS)
+    if has_token and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        console.print(
+            f"warning: the token goes to {parts.hostname} unencrypted; "
+            "https:// or a tunnel to 127.0.0.1 would hide it",
+            markup=False,
+        )
+    if has_token:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray.exceptions import AuthenticationError  # Ray reads its mode when it is imported
+    from ray.job_submission import JobSubmissionClient
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("ray."):  # each file that is packed is a line of its log
+            logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with _only_this_address():
+            return JobSubmissionClient(address.rstrip("/"))
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        raise PipelineError(
+            f"no Ray job server answers at {address}: {error}. Is it up, is the tunnel open, "
+            "and is RAY_AUTH_TOKEN set where it needs one?"
+        ) from error
+
+
+def jobs_of(client: "JobSubmissionClient") -> list[Job]:
+    """Return the jobs that this project submitted, newest first."""
+    jobs = [_job(details) for details in client.list_jobs() if details.submission_id]
+    ours = [job for job in jobs if job.command]
+    return sorted(ours, key=lambda job: job.started or datetime.min.replace(tzinfo=UTC))[::-1]
+
+
+def job_named(client: "JobSubmissionClient", name: str) -> Job:
+    """Return the job with this id, or the one whose id begins so.
+
+    Raises:
+        BadRequest: no job has the name, or several begin with it.
+    """
+    jobs = jobs_of(client)
+    if exact := [job for job in jobs if job.id == name]:
+        return exact[0]
+    matches = [job for job in jobs if job.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    listed = ", ".join(job.id for job in (matches or jobs)[:5]) or "none"
+    why = f"{len(matches)} jobs begin with" if matches else "no job is named"
+    raise BadRequest(f"{why} {name!r}; there are {listed}. See them all with iak jobs list")
+
+
+def submission_prefix(words: Sequence[str]) -> str:
+    """Return what the ids of all jobs with these words begin with."""
+    digest = hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()[:12]
+    return f"iak-{words[0]}-{digest}-"
+
+
+def free_submission_id(prefix: str, jobs: Sequence[Job]) -> tuple[str, Job | None]:
+    """Return the id of the next job with a prefix, and the one that still runs, if any.
+
+    The same words have the same id as long as their job runs, so that a second submission finds the
+    first one. After it ended, the next attempt counts on: a server takes no id twice.
+    """
+    same = [job for job in jobs if job.id.startswith(prefix)]
+    running = next((job for job in same if not job.has_ended), None)
+    attempts = [int(job.id.removeprefix(prefix)) for job in same]
+    return f"{prefix}{max(attempts, default=0) + 1}", running
+
+
+def follow(client: "JobSubmissionClient", address: str, job: str) -> None:
+    """Show the job's output, without its documents, until the job ended.
+
+    Raises:
+        PipelineError: the connection broke; the job may still run.
+    """
+    try:
+        asyncio.run(_show_output(client, job))
+        while not _job(client.get_job_info(job)).has_ended:  # its output may be closed before
+            time.sleep(_POLL_S)
+    except (RuntimeError, ConnectionError) as error:  # Ray's words for a connection that broke
+        raise PipelineError(
+            f"the connection to {address} broke while job {job} ran: {error}. It may still run: "
+            f"iak jobs logs {job} address={address}"
+        ) from error
+
+
+def exit_code(client: "JobSubmissionClient", job: str) -> int:
+    """Return the job's own exit code, or 1 where it ended without one."""
+    ended = _job(client.get_job_info(job))
+    if ended.status == "SUCCEEDED":
+        return 0
+    console.print(f"the job ended as {ended.status}: {ended.message}", markup=False)
+    return ended.exit_code or _FAILED
+
+
+async def _show_output(client: "JobSubmissionClient", job: str) -> None:
+    line_begun, is_inside = "", False
+    async for chunk in client.tail_job_logs(job):
+        line_begun += chunk
+        *lines, line_begun = line_begun.split("\n")
+        for line in lines:
+            is_inside = line.startswith(BEGIN) or (is_inside and line != END)
+            if not is_inside and line != END:
+                console.print(line, markup=False)
+    if line_begun and not is_inside and line_begun != END:
+        console.print(line_begun, markup=False)
+
+
+def _job(details: Any) -> Job:  # noqa: ANN401 - Ray's JobDetails
+    metadata = details.metadata or {}
+    return Job(
+        id=details.submission_id,
+        status=str(getattr(details.status, "value", details.status)),
+        command=metadata.get(COMMAND, ""),
+        code=metadata.get(CODE, ""),
+        started=_instant(details.start_time),
+        ended=_instant(details.end_time),
+        exit_code=details.driver_exit_code,
+        message=(details.message or "").partition("\n")[0],  # the job's output follows
+    )
+
+
+def _instant(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _only_this_address() -> Iterator[None]:
+    """Hide the addresses in the environment, which Ray would take before the one it is given."""
+    others = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(others)
