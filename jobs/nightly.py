@@ -1,9 +1,11 @@
-"""`iak nightly …`: decide, tune, judge and promote every night, by one file."""
+"""`iak nightly …`: decide, tune, judge and promote every night, by one file.
+
+Only what trains or opens a base imports torch and Ray, which take seconds; `status` needs neither.
+"""
 
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,14 @@ from iak.jobs._progress import console
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
-from iak.jobs.ray_launcher import RayLauncher
-from iak.pipeline.base.published_base import open_base
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.nightly.identity import with_overrides
-from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.registry.live import data_until, live_pointers, registry_head
 from iak.pipeline.report.summary import sentence_of
 from iak.pipeline.runs.load import load_catalog, load_nightly
-from iak.pipeline.runs.nightly import NightRequest, run_night
-from iak.pipeline.runs.nightly_check import check_nightly
 from iak.pipeline.runs.nightly_file import commented
-from iak.pipeline.runs.nightly_plan import live_pointers, registry_head
+from iak.pipeline.runs.nightly_notify import notify
 from iak.pipeline.runs.nightly_records import night_folder, read_nights
 from iak.schemas.base import Spec
 from iak.schemas.night import DomainNight, NightRecord
@@ -52,6 +50,10 @@ def main(spec: Spec) -> int:
 
 def run(spec: NightlyRunSpec) -> int:
     """Run one night, or say what it would do."""
+    from iak.jobs.ray_launcher import RayLauncher
+    from iak.pipeline.runs.nightly import NightRequest, run_night
+    from iak.pipeline.runs.record import AlreadyFinished
+
     asked = with_overrides(
         _loaded(spec.file), rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline
     )
@@ -61,13 +63,34 @@ def run(spec: NightlyRunSpec) -> int:
             f'iak submit command="nightly run {spec.file}", where cluster is "local"'
         )
     request = NightRequest(night=spec.date, dry_run=spec.dry_run)
-    with console_report() as report:
-        record = run_night(asked, RayLauncher(), request, report)
+    try:
+        with console_report() as report:
+            record = run_night(asked, RayLauncher(), request, report)
+    except AlreadyFinished:
+        raise
+    except PipelineError:
+        _notify_of_failure(asked)
+        raise
     if spec.dry_run:
         _show_decisions(record)
         return 0
     show_night(asked, record)
+    _notify(asked, record)
     return record.exit_code or 0
+
+
+def _notify_of_failure(spec: NightlySpec) -> None:
+    """Tell of the night that failed just now, where it came as far as a record."""
+    failed = [r for r in read_nights(spec.nights).records if r.status == "failed"]
+    if failed:
+        _notify(spec, max(failed, key=lambda record: record.ended_at or record.started_at))
+
+
+def _notify(spec: NightlySpec, record: NightRecord) -> None:
+    """Tell of a night, and show what could not be told."""
+    address = os.environ.get(spec.notify.webhook) if spec.notify.webhook else None
+    for notice in notify(spec.notify, record, address):
+        console.print(notice, markup=False, style="yellow")
 
 
 def _loaded(file: Path) -> NightlySpec:
@@ -182,10 +205,9 @@ def _show_live(spec: NightlySpec, newest: NightRecord) -> None:
     live = live_pointers(registry_head(root), newest.base_fingerprint)
     rows = []
     for name, pointer in sorted(live.items())[:MOST_DOMAINS]:
-        entry = read_entry(root, pointer.bundle)
-        last = entry.lineage.data_window.get("tune", {}).get("last")
-        age = (newest.night - date.fromisoformat(last)).days if last else None
-        rows.append((name, str(last), "-" if age is None else f"{age} d", pointer.bundle[:12]))
+        last = data_until(root, pointer)
+        age = f"{(newest.night - last).days} d" if last else "-"
+        rows.append((name, str(last or "-"), age, pointer.bundle[:12]))
     served = Counter(domain.served_by for domain in newest.domains)
     show_table(
         "live kernels",
@@ -218,6 +240,8 @@ def _held_row(domain: DomainNight) -> tuple[str, ...]:
 
 def check(spec: NightlyCheckSpec) -> int:
     """Say all that would stop a night, and what it would do."""
+    from iak.pipeline.runs.nightly_check import check_nightly
+
     asked = _loaded(spec.file)
     found = check_nightly(asked, reachable=_reach)
     problems = [*found.problems, *_missing_variables(asked)]
@@ -255,6 +279,8 @@ def _reach(address: str) -> None:
 
 def init(spec: NightlyInitSpec) -> int:
     """Write a commented file that `iak nightly run` takes as it is."""
+    from iak.pipeline.base.published_base import open_base
+
     out = spec.out or FILE
     if out.exists() and not spec.overwrite:
         raise BadRequest(f"out={out} exists; name another file, or give overwrite=true")

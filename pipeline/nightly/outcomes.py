@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from iak.schemas.chain import Service
 from iak.schemas.domain import POOLED, Domain
-from iak.schemas.night import Decision, DomainNight
+from iak.schemas.night import Decision, DomainNight, Scores
 from iak.schemas.tuning import KernelResult
+from iak.schemas.verdict import TaskVerdict
 
 OK, SOME_HELD, SOME_FAILED, NOTHING_TO_DO = 0, 4, 5, 6
 
@@ -93,6 +95,7 @@ def _domain_night(
             "bundle": bundle,
             "candidate": done.candidates.get(name),
             "verdict": kernel.gate if kernel else None,
+            "scores": [scores_of(task) for task in kernel.gate.tasks] if kernel else [],
         }
     )
 
@@ -106,3 +109,18 @@ def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, s
     if kernel is None:
         return "held", "no kernel was tuned: too few of its rows are fit to be tuned on"
     return ("promoted" if name in done.promoted else "held"), kernel.reason
+
+
+def scores_of(task: TaskVerdict) -> Scores:
+    """Return one task's numbers as a page shows them; the gate compares candidate and base."""
+    auc = task.auc
+    delta = (auc.delta, auc.low, auc.high)
+    return Scores(
+        task=task.task,
+        rows=task.rows,
+        positives=task.positives,
+        auc=(auc.base, None, auc.kernel),
+        log_loss=(task.log_loss.base, None, task.log_loss.kernel),
+        calibration=(task.calibration.base, None, task.calibration.kernel),
+        delta_auc=cast("tuple[float, float, float]", delta) if None not in delta else None,
+    )

@@ -23,12 +23,13 @@ from iak.pipeline.nightly.outcomes import (
     exit_code,
 )
 from iak.pipeline.registry.commits import read_commit
+from iak.pipeline.registry.live import live_pointers, registry_head
 from iak.pipeline.report.nights import PAGE
 from iak.pipeline.report.pages import write_pages
 from iak.pipeline.runs.finished_run import finished_run
 from iak.pipeline.runs.load import spec_with_presets
 from iak.pipeline.runs.night import tune_night
-from iak.pipeline.runs.nightly_plan import NightPlan, live_pointers, plan_night, registry_head
+from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
 from iak.pipeline.runs.nightly_promotion import Promoted, promote_night
 from iak.pipeline.runs.nightly_records import TUNE, changed, night_folder, now, read_nights
 from iak.pipeline.runs.outputs import verify_outputs

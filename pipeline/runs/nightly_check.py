@@ -8,9 +8,10 @@ from pathlib import Path
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.nightly.choice import LEVELS
 from iak.pipeline.registry.commits import MARKER
+from iak.pipeline.registry.live import registry_head
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.nightly import finetune_spec
-from iak.pipeline.runs.nightly_plan import NightPlan, plan_night, registry_head
+from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
 from iak.pipeline.runs.nightly_records import now, read_nights
 from iak.pipeline.runs.preflight import check_workers, open_frozen_base
 from iak.schemas.nightly import NightlySpec

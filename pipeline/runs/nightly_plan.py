@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from iak.pipeline.base.published_base import PublishedBase
@@ -31,8 +30,7 @@ from iak.pipeline.nightly.partitions import (
     last_complete_day,
 )
 from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
-from iak.pipeline.registry.commits import MARKER, read_head
-from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.registry.live import data_until, live_pointers, registry_head
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.preflight import open_frozen_base
 from iak.schemas.domain import Domain
@@ -113,7 +111,7 @@ def plan_night(
     head = registry_head(Path(spec.registry))
     fingerprint = base.manifest.fingerprint
     live = live_pointers(head, fingerprint)
-    since = {name: _data_until(Path(spec.registry), p) for name, p in live.items()}
+    since = {name: data_until(Path(spec.registry), p) for name, p in live.items()}
     candidates = _candidates(newest, catalog, since)
     request = Request(
         night=night,
@@ -151,17 +149,6 @@ def _kept_digests(spec: NightlySpec, base: PublishedBase) -> KeptContents:
     """Return the digests of the log's files that tuning keeps, where it has kept any yet."""
     folder = spec.finetune.cache.folder or base.folder.parent
     return KeptContents(folder / DIGESTS if folder.is_dir() else None)
-
-
-def registry_head(root: Path) -> Commit | None:
-    """Return the newest commit of a registry; None where there is no registry yet."""
-    return read_head(root) if (root / MARKER).exists() else None
-
-
-def live_pointers(head: Commit | None, base: str) -> dict[str, Pointer]:
-    """Return the champions that run on a base, by domain."""
-    pointers = head.pointers.get("champion", {}).values() if head else ()
-    return {p.name: p for p in pointers if p.base_fingerprint == base}
 
 
 def _find_night(
@@ -246,10 +233,3 @@ def _paths(domains: Sequence[Domain], catalog: Catalog) -> dict[str, tuple[str, 
         names = [Domain(tuple((key, values[key]) for key in keys)).name for keys in known]
         paths[domain.name] = tuple(names)
     return paths
-
-
-def _data_until(root: Path, pointer: Pointer) -> date | None:
-    """Return the last day of the data that a live kernel was tuned on."""
-    window: dict[str, Any] = read_entry(root, pointer.bundle).lineage.data_window.get("tune", {})
-    last = window.get("last")
-    return date.fromisoformat(last) if last else None

@@ -7,7 +7,8 @@ from pathlib import Path
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.publish.bundle import read_bundle, read_manifest
 from iak.pipeline.publish.bundle_index import read_index
-from iak.pipeline.registry.commits import MARKER, domain_name, pointer_of, read_head
+from iak.pipeline.registry.commits import domain_name, pointer_of
+from iak.pipeline.registry.live import registry_head
 from iak.pipeline.registry.promote import Run, promote_run
 from iak.schemas.manifest import BundlesIndex
 from iak.schemas.registry import Commit, bundle_digest
@@ -67,7 +68,7 @@ def _moved_meanwhile(
     expected: Commit | None,
 ) -> dict[str, str]:
     """Return the folders whose pointer is another one than when the night was planned."""
-    head = read_head(root) if (root / MARKER).exists() else None
+    head = registry_head(root)
     moved: dict[str, str] = {}
     for folder in published:
         now, then = (pointer_of(commit, "champion", folder) for commit in (head, expected))

@@ -2,8 +2,9 @@ import itertools
 
 import pytest
 
-from iak.pipeline.nightly.outcomes import Done, domain_nights, exit_code, serving
+from iak.pipeline.nightly.outcomes import Done, domain_nights, exit_code, scores_of, serving
 from iak.schemas.tuning import KernelResult
+from iak.schemas.verdict import Comparison, TaskVerdict
 from tests.unit.nightly.nights import IN_A, domain_night, verdict
 
 
@@ -55,3 +56,14 @@ def test_the_exit_code_names_the_worst():
         nights = [domain_night(IN_A, outcome=outcome) for outcome in outcomes]
         expected = next(code for outcome, code in worst.items() if outcome in outcomes)
         assert exit_code(nights) == expected
+
+
+def test_the_scores_of_a_task_are_those_that_the_gate_compared():
+    compared = Comparison(kernel=0.7, base=0.6, delta=0.1, low=0.05, high=0.15)
+    task = TaskVerdict(
+        task="ctr", rows=9, positives=4, negatives=5, auc=compared, judged=True, holds=False,
+        reason="",
+    )  # fmt: skip
+    found = scores_of(task)
+    assert (found.auc, found.delta_auc) == ((0.6, None, 0.7), (0.1, 0.05, 0.15))
+    assert scores_of(task.model_copy(update={"auc": Comparison()})).delta_auc is None
