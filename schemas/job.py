@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     ConfigDict,
     Field,
     model_validator,
@@ -399,6 +400,9 @@ class FinetuneSpec(TuningSpec, WorkerJobSpec):
     domains: tuple[Column, ...] = ()
     """Names of the only domains that are tuned, beside the pooled kernel; all that have rows enough
     when absent. What serves the others stays as it is."""
+    deadline: AwareDatetime | None = None
+    """Moment, with its zone, after which no further kernels are begun; what is tuned by then is
+    judged and published. The pooled kernel is tuned in any case."""
 
 
 class EvaluateSpec(PlacedSpec, WorkerJobSpec):

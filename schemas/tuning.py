@@ -48,6 +48,8 @@ class TuningResult(Spec):
     """Level by level, those with most rows first."""
     below_floor: dict[str, NonNegativeInt]
     """Domains with fewer tuning rows than their floor, and how many they have."""
+    not_reached: tuple[str, ...] = ()
+    """Domains that were not begun before the run's deadline."""
     stopped_at_cap: tuple[str, ...]
     """Domains whose last epoch was their best. They may improve with more epochs."""
     epochs: tuple[NonNegativeInt, ...]

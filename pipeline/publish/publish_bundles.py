@@ -82,6 +82,7 @@ def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningRes
     return TuningResult(
         kernels=tuple(kernels),
         below_floor=dict(done.below_floor),
+        not_reached=done.not_reached,
         stopped_at_cap=tuple(n for level in done.levels for n in level.tuned.stopped_at_cap),
         epochs=tuple(level.tuned.epochs for level in done.levels),
         contract=dict(done.contract),

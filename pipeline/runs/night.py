@@ -150,6 +150,7 @@ def night_work(
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
         domains=frozenset(spec.domains),
+        deadline=spec.deadline,
         placement=placement,
     )
 

@@ -221,17 +221,25 @@ class _Night:
         if trained:
             with self._phase("tune", ""):
                 tuned = self._tune(trained)
-            kernels = {kernel.domain: kernel for kernel in tuning_of(tuned).kernels}
+            tuning = tuning_of(tuned)
+            kernels = {kernel.domain: kernel for kernel in tuning.kernels}
             with self._phase("promote", "promoting what the gate published"):
                 promoted = self._promote()
             done = Done(
                 kernels=kernels,
                 candidates=promoted.candidates,
                 promoted=promoted.promoted,
-                held=promoted.held,
+                held={**dict.fromkeys(tuning.not_reached, self._too_late()), **promoted.held},
                 failed=promoted.failed,
             )
         self._finish(done, promoted, tuned)
+
+    def _too_late(self) -> str:
+        """Say why a domain was not tuned although it was to train."""
+        due = self.record.deadline
+        zone = ZoneInfo(self.spec.schedule.time_zone)
+        shown = due.astimezone(zone).strftime("%H:%M") if due else "the run"
+        return f"the deadline of {shown} came before its turn"
 
     def _tune(self, trained: list[str]) -> RunRecord:
         """Tune the night's kernels, or return the run that did."""
@@ -243,7 +251,7 @@ class _Night:
             # again under the same inputs.
             verify_outputs(run_dir, before.outputs)
             return before
-        spec = finetune_spec(self.spec, self.plan, trained, run_dir)
+        spec = finetune_spec(self.spec, self.plan, trained, run_dir, deadline=self.record.deadline)
         return tune_night(spec, self.plan.catalog, self.launcher, self._report).record
 
     def _promote(self) -> Promoted:
@@ -290,7 +298,12 @@ class _Night:
 
 
 def finetune_spec(
-    spec: NightlySpec, plan: NightPlan, trained: list[str], run_dir: Path
+    spec: NightlySpec,
+    plan: NightPlan,
+    trained: list[str],
+    run_dir: Path,
+    *,
+    deadline: datetime | None = None,
 ) -> FinetuneSpec:
     """Return what `iak finetune` would be asked for a night.
 
@@ -299,6 +312,7 @@ def finetune_spec(
         plan: of the night.
         trained: names of the domains that train.
         run_dir: folder of the run.
+        deadline: moment after which no further kernels are begun.
     """
     settings: dict[str, Any] = {
         **spec.finetune.model_dump(exclude_unset=True),
@@ -309,6 +323,7 @@ def finetune_spec(
         "run_dir": run_dir,
         "as_of": plan.night,
         "domains": trained,
+        "deadline": deadline,
     }
     if plan.live:
         settings["live"] = f"registry:{spec.registry}@champion"

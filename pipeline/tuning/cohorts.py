@@ -36,6 +36,7 @@ def tune_level(
     rival: Bank | None = None,
     tuned: Tuned | None = None,
     current: Mapping[str, Tensor] | None = None,
+    may_begin: Callable[[], bool] = lambda: True,
 ) -> Tuned:
     """Tune every kernel of a level and return each at its best; a collective call.
 
@@ -50,6 +51,8 @@ def tune_level(
         rival: another start. A kernel starts from it where it validates better.
         tuned: kernels that a resumed run had tuned already; none when absent.
         current: state of the tuner of the cohort that follows them, if it had begun.
+        may_begin: called before each cohort, on every worker alike; where it says no, the level
+            ends with the kernels that are tuned.
 
     Raises:
         Diverged: a loss is not finite.
@@ -62,6 +65,8 @@ def tune_level(
     for cohort in cohorts:
         if cohort.start < tuned.kernels:
             continue
+        if not may_begin():
+            break
         part = replace(setting, train=train.of(cohort), valid=valid.of(cohort))
         first, validated = start.part(cohort), None
         if rival is not None:

@@ -9,7 +9,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +104,8 @@ class FinetuneWork:
     placement: ResolvedPlacement
     domains: frozenset[str] = frozenset()
     """Names of the only domains that are tuned beside the pooled kernel; all when empty."""
+    deadline: datetime | None = None
+    """Moment after which no further kernels are begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,8 @@ class Finetuned:
     levels: tuple[Level, ...]
     below_floor: Mapping[str, int]
     """Domains with fewer tuning rows than their floor, and how many they have."""
+    not_reached: tuple[str, ...] = ()
+    """Domains that were not begun before the deadline."""
     standard: Standardizer
     tasks: tuple[str, ...]
     """The catalogue's tasks, in the order of the gate rows' columns."""
@@ -186,13 +191,14 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     )
     plan_of_levels = _levels(work, base, setting)
     tuned = tune_levels(plan_of_levels, names, setting, report)
-    levels = _with_gate_rows(work, names, tuned, setting, rows["gate"])
+    levels = _with_gate_rows(work, names, tuned, setting, _reached(rows["gate"], tuned))
     usage = _close(work, store, rows, worker)
     after = frozen.digest()
     _check_unchanged(before, after)
     return Finetuned(
         levels=levels,
         below_floor=names.below_floor,
+        not_reached=_not_reached(names, tuned),
         standard=base.standard,
         tasks=tuple(task.name for task in tasks),
         contract=gathered(contract, worker),
@@ -244,6 +250,19 @@ def _with_gate_rows(
         )
         for depth, done in enumerate(tuned)
     )
+
+
+def _reached(rows: TuningRows, tuned: Sequence[Tuned]) -> TuningRows:
+    """Return rows of which those of kernels that were not begun have no slot."""
+    kernels_L = torch.tensor([done.kernels for done in tuned])
+    slots_nL = torch.where(rows.slots_nL < kernels_L, rows.slots_nL, -1)
+    return replace(rows, slots_nL=slots_nL)
+
+
+def _not_reached(names: Names, tuned: Sequence[Tuned]) -> tuple[str, ...]:
+    """Return the names of kernels that were not begun before the deadline."""
+    levels = zip(names.tuned, tuned, strict=True)
+    return tuple(name for level, done in levels for name in level[done.kernels :])
 
 
 def _source(
@@ -449,6 +468,7 @@ def _levels(work: FinetuneWork, base: StandardizedBase, setting: Setting) -> Pla
         run_dir=work.run_dir,
         snapshot=work.view.snapshot.fingerprint,
         checkpoint_every_s=work.checkpoint_every_s,
+        deadline=work.deadline,
     )
 
 

@@ -10,6 +10,8 @@ A level is resumed where its checkpoint left it.
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 import torch
 from torch import distributed as dist
 
+from iak.pipeline.collectives import most
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.pipeline.events import Report
 from iak.pipeline.iak.bank import Bank, repeated, stack
@@ -48,6 +51,8 @@ class Plan:
     """Fingerprint of the log; a checkpoint of another one is refused."""
     checkpoint_every_s: float
     """Seconds between two checkpoints."""
+    deadline: datetime | None = None
+    """Moment after which no cohort below the pooled level begins; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +165,7 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
         before = saved.get(depth)
         done = _restored(start, before) if before else Tuned.nothing(start)
         if before is not None and before.is_finished:
-            tuned.append(done)
+            tuned.append(done.reached())
             continue
         tune_level(
             start,
@@ -172,10 +177,21 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
             rival=inherited if depth and live is not None else None,
             tuned=done,  # `tune_level` adds to it
             current=before.tuner if before else None,
+            may_begin=partial(_may_begin, plan, depth, setting.worker),
         )
-        tuned.append(done)
+        tuned.append(done.reached())
         checkpoint.save(tuned, is_due=True)
     return tuned
+
+
+def _may_begin(plan: Plan, depth: int, worker: Worker) -> bool:
+    """Tell whether a cohort may begin; a collective call, since clocks differ.
+
+    The pooled kernel always does: without it no other kernel has a start.
+    """
+    if plan.deadline is None or depth == 0:
+        return True
+    return not most(int(datetime.now(UTC) >= plan.deadline), worker)
 
 
 def _stage(plan: Plan, depth: int, slots: Sequence[str]) -> Stage:

@@ -14,7 +14,7 @@ of a step on this worker; the other letters are those of kernel.py.
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -165,6 +165,10 @@ class Tuned:
     def kernels(self) -> int:
         """Return the number of tuned kernels."""
         return len(self.best_epoch)
+
+    def reached(self) -> "Tuned":
+        """Return the level without the kernels that were not begun before a deadline."""
+        return replace(self, bank=self.bank.part(slice(0, self.kernels)))
 
     def take(self, following: "Tuned") -> None:
         """Add the kernels of the next cohort, which follow these in the order of slots."""

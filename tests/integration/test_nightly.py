@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
 import iak
+from iak.jobs import cli
 from iak.pipeline.errors import Busy
 from iak.pipeline.events import PhaseStarted, silent
 from iak.pipeline.launcher import ProcessLauncher
@@ -19,6 +20,7 @@ from iak.pipeline.lock import one_writer
 from iak.pipeline.registry.commits import read_head, read_history
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.runs.load import load_nightly
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import read_nights
 from iak.pipeline.runs.record import AlreadyFinished
@@ -49,6 +51,8 @@ def place(tmp_path_factory):
     """A log of eight days, and a base that knows the first five."""
     folder = tmp_path_factory.mktemp("nightly")
     write_log(folder / "log", rows=12_000)
+    for partition in (folder / "log" / "events").glob("*/*"):
+        (partition / "_SUCCESS").touch()
     write_catalog(folder / "catalog.toml")
     iak.pretrain(
         folder / "catalog.toml", folder / "log", run_dir=folder / "base", model=MODEL,
@@ -69,7 +73,7 @@ def document(place, folder, *, log=None, gate=None, **changes):
         "nights": str(folder / "nights"),
         "workers": {"workers": 1, "device": "cpu"},
         "window": {"days": 2, "valid": 0.2, "gate": 0.2},
-        "ready": {"quiet_for": "PT0S"},
+        "ready": {"needs_marker": True},
         "scratch_every": 0,
         "finetune": {
             "kernel": {"hidden": 8, "code": 3}, "pooled": STAGE, "domain": STAGE,
@@ -183,6 +187,19 @@ def test_a_gate_that_holds_everything_moves_nothing(place, tmp_path):
     assert {domain.served_by for domain in record.domains} == {"base"}
 
 
+def test_after_the_deadline_what_is_ready_is_promoted_and_the_rest_is_held(place, tmp_path):
+    asked = spec(place, tmp_path, schedule={"deadline": "05:30", "time_zone": "Asia/Shanghai"})
+    long_ago = NightRequest(night=SEVENTH, clock=lambda: datetime(2026, 10, 8, 1, tzinfo=UTC))
+    record = run_night(asked, ProcessLauncher(), long_ago)
+    assert record.deadline == datetime(2026, 10, 8, 21, 30, tzinfo=UTC)
+    assert outcomes(record) == {
+        "pooled": "promoted", "region=a": "held", "region=b": "held", "region=c": "waiting",
+    }  # fmt: skip
+    (held,) = (d for d in record.domains if d.decision.name == "region=a")
+    assert held.sentence == "the deadline of 05:30 came before its turn"
+    assert (held.served_by, record.exit_code) == ("pooled", 4)
+
+
 def test_a_damaged_bundle_fails_its_domain_alone(place, tmp_path):
     asked = spec(place, tmp_path)
 
@@ -225,9 +242,10 @@ def test_two_nights_at_once_never_both_write(place, tmp_path):
 
 KILLED = """
 import json, os, signal, sys
-from datetime import date
+from datetime import UTC, date, datetime
 from iak.pipeline.events import PhaseEnded, PhaseStarted
 from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.runs.load import load_nightly
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.schemas.nightly import NightlySpec
 
@@ -268,3 +286,24 @@ def test_a_night_that_was_killed_goes_on_to_the_same_pointers(place, tmp_path, u
     assert (record.id, record.attempts, record.exit_code) == (left.id, 2, 0)
     assert champions(asked) == undisturbed
     assert len(list(read_history(Path(asked.registry)))) == 1
+
+
+def test_the_verbs_write_a_file_look_at_it_and_show_what_it_came_to(
+    place, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    base = [f"catalog={place / 'catalog.toml'}", f"base={place / 'base'}"]
+    assert cli.run(["nightly", "init", *base, "out=nightly.toml"]) == 0
+    assert cli.run(["nightly", "init", *base, "out=nightly.toml"]) == 2
+    assert cli.run(["nightly", "check", "nightly.toml"]) == 0
+    assert cli.run(["nightly", "status", "nightly.toml"]) == 0
+    assert "no night has run" in capsys.readouterr().out
+    written_file = load_nightly(Path("nightly.toml"))
+    run(written_file, EIGHTH)
+    assert cli.run(["nightly", "status", "nightly.toml"]) == 0
+    shown = capsys.readouterr().out
+    assert "2026-10-08" in shown
+    assert "Served by: " in shown
+    (tmp_path / "registry" / "commits" / "0000000001.json").write_text("{}")
+    assert cli.run(["nightly", "check", "nightly.toml"]) == 2
+    assert "registry" in capsys.readouterr().out

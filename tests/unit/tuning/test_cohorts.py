@@ -27,10 +27,11 @@ def start():
 
 
 def tune(events=None, save=lambda _level, _tuner: None, **changes):
-    resumed = {n: changes.pop(n) for n in ("tuned", "current") if n in changes}
+    given = ("tuned", "current", "may_begin")
+    others = {n: changes.pop(n) for n in given if n in changes}
     return tune_level(
         start(), level=1, stage=stage(**changes), setting=setting(TRAIN, VALID),
-        report=(events if events is not None else []).append, save=save, **resumed,
+        report=(events if events is not None else []).append, save=save, **others,
     )  # fmt: skip
 
 
@@ -140,3 +141,13 @@ def test_a_kernel_starts_where_it_validates_better(step_rows):
     expected_KN = torch.where(is_other_K[:, None], other.flat_KN, one.flat_KN)
     torch.testing.assert_close(result.bank.flat_KN, expected_KN, atol=1e-9, rtol=0)
     assert torch.equal(one.flat_KN, start().flat_KN)
+
+
+def test_a_level_ends_with_the_cohorts_that_were_begun():
+    expected = tune(step_rows=20)
+    answers = iter([True, True, False])
+    result = tune(step_rows=20, may_begin=lambda: next(answers))
+    assert result.kernels == 4
+    cut = result.reached().bank
+    assert cut.names == expected.bank.names[:4]
+    assert torch.equal(cut.flat_KN, expected.bank.flat_KN[:4])

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pyarrow as pa
@@ -51,10 +52,10 @@ UNTUNED = setting(only(TRAIN, torch.zeros(len(TRAIN), dtype=torch.bool)), VALID)
 """Without a training row no kernel moves: the levels end as they start."""
 
 
-def plan(folder, *, live=None, every_s=1e9, **changes):
+def plan(folder, *, live=None, every_s=1e9, deadline=None, **changes):
     return Plan(
         shape=SHAPE, pooled=stage(**changes), domain=stage(**changes), live=live or {},
-        run_dir=folder, snapshot="rows", checkpoint_every_s=every_s,
+        run_dir=folder, snapshot="rows", checkpoint_every_s=every_s, deadline=deadline,
     )  # fmt: skip
 
 
@@ -268,3 +269,20 @@ def test_what_is_left_as_it_is_serves_as_the_start_of_what_is_below(tmp_path):
         _, cities, shops = tune_levels(plan(folder, live=live), names, around, lambda _: None)
         assert not cities.bank.names
         assert same(without_probe(shops.bank.slot(0)), without_probe(live[parent]))
+
+
+def test_after_the_deadline_no_kernel_begins_but_the_pooled_one(tmp_path):
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    pooled, cities, shops = tune(tmp_path, deadline=past)
+    assert pooled.bank.names == (POOLED,)
+    assert (cities.bank.names, shops.bank.names) == ((), ())
+    assert len(cities.bank.flat_KN) == 0
+
+
+def test_a_deadline_that_has_not_come_changes_nothing(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    due = datetime.now(UTC) + timedelta(days=1)
+    with_it, without = tune(tmp_path / "one", deadline=due), tune(tmp_path / "other")
+    for one, other in zip(with_it, without, strict=True):
+        assert torch.equal(one.bank.flat_KN, other.bank.flat_KN)
