@@ -5,7 +5,6 @@ from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
-from iak.pipeline.base.validation import TaskQuality
 from iak.pipeline.data import unseen
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.pretrain import describe_settings, pretrain_base
@@ -25,7 +24,7 @@ def main(spec: PretrainSpec) -> int:
 def show(pretrained: PretrainResult) -> None:
     """Show the base, each task on validation rows, and the settings that were chosen."""
     result, record, manifest = pretrained.measured, pretrained.record, pretrained.manifest
-    tasks = [TaskQuality(**fields) for fields in result["best_tasks"]]
+    training, tasks = pretrained.training, pretrained.training.best_tasks
     has_reasons = any(quality.reason for quality in tasks)
     columns = ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed")
     show_table(
@@ -51,16 +50,16 @@ def show(pretrained: PretrainResult) -> None:
     show_facts(
         title,
         {
-            "rows trained on": f"{result['rows']:,} in all epochs",
+            "rows trained on": f"{training.rows:,} in all epochs",
             "labelled rows of an epoch": result["labelled_rows"],
             "unseen ids": "; ".join(
                 f"{split}: {unseen.describe(shares)}" for split, shares in result["unseen"].items()
             ),
             "settings that followed from the rows": describe_settings(result["settings"]),
-            "best validation loss": f"{result['best_valid_loss']:.5f} "
-            f"(step {result['best_step']} of {result['steps']})",
+            "best validation loss": f"{training.best_valid_loss:.5f} "
+            f"(step {training.best_step} of {training.steps})",
             **({"tables in low precision": _precisions(manifest)} if manifest else {}),
-            "not loaded as it was": "; ".join(result["loaded"]) or "nothing",
+            "not loaded as it was": "; ".join(training.loaded) or "nothing",
             "quarantined": result["contract"] or "nothing",
             "labels not ripe": not_ripe(
                 result["contract"], record.snapshot["splits"]["pretrain"]["rows"]

@@ -6,6 +6,7 @@ from typing import Any
 from iak.schemas.base import Spec
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.record import RunRecord
+from iak.schemas.training import TrainingResult
 from iak.schemas.tuning import KernelResult, TuningResult
 
 
@@ -31,6 +32,8 @@ class RunResult(Spec):
 class PretrainResult(RunResult):
     """Result of a pre-training run."""
 
+    training: TrainingResult
+    """What the workers measured."""
     manifest: BaseManifest | None
     """Manifest of the published base; None where the continued base was better than its child."""
 

@@ -17,6 +17,7 @@ from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Split
 from iak.pipeline.runs.inputs import Inputs, inputs_of
 from iak.schemas.log import Catalog
+from iak.schemas.training import TrainingResult
 
 REGIONS = ("hangzhou", "ningbo")
 DAYS = ("2026-10-01", "2026-10-02", "2026-10-03")
@@ -225,3 +226,24 @@ def run_inputs(files: Mapping[str, str] | None = None, as_of: str = "", **change
         "as_of": as_of,
     }
     return inputs_of(small_catalog(**changes), snapshot, others)
+
+
+def training_result(**changes: Any) -> TrainingResult:
+    """Return what the workers of a pre-training run measured: one step, and no task."""
+    fields: dict[str, Any] = {
+        "steps": 1,
+        "steps_planned": 1,
+        "rows": 1,
+        "labelled": {},
+        "best_step": 1,
+        "best_valid_loss": 1.0,
+        "best_tasks": (),
+        "parent_valid_loss": None,
+        "is_parent_best": False,
+        "best_child_loss": 1.0,
+        "stopped_early": False,
+        "improving_at_the_end": False,
+        "loaded": (),
+        "plan": (),
+    }
+    return TrainingResult.model_validate(fields | changes)

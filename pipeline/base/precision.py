@@ -6,8 +6,9 @@ tables differ in precision must pass the check for each of them.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from iak.pipeline.stats.losses import log_loss
 from iak.schemas.job import FrozenTablesSpec, Precision
 from iak.schemas.manifest import BaseManifest, PrecisionEntry
 
+D = TypeVar("D")
+
 MAX_ROWS = 1_000_000
 """Validation rows that are used, of all workers: enough to detect .0001 of AUC on paired rows."""
 ANYTHING = 1.0
@@ -44,7 +47,7 @@ def measure(
     batch_rows: int,
     worker: Worker,
     report: Report,
-) -> list[dict[str, Any]]:
+) -> list[PrecisionEntry]:
     """Measure AUC and log-loss of every precision on each task; a collective call.
 
     Args:
@@ -57,7 +60,7 @@ def measure(
         report: called with progress events.
 
     Returns:
-        The fields of a `PrecisionEntry` for each precision and task, on every worker.
+        An entry for each precision and task, on every worker.
     """
     p: dict[str, list[Tensor]] = {}
     labels: list[Tensor] = []
@@ -184,8 +187,8 @@ def gather_rows(
 
 def _entries(
     rows: Mapping[str, npt.NDArray[Any]], titles: Sequence[str], refused: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
-    """Yield the fields of a `PrecisionEntry` for every precision and task.
+) -> Iterator[PrecisionEntry]:
+    """Yield an entry for every precision and task.
 
     Args:
         rows: labels, masks and each precision's probabilities, of all workers.
@@ -196,19 +199,19 @@ def _entries(
         for task, title in enumerate(titles):
             mask_N = rows["mask"][:, task]
             labels_N = rows["labels"][mask_N, task]
-            entry = {"precision": precision, "task": title, "rows": int(mask_N.sum())}
+            entry = partial(PrecisionEntry, precision=precision, task=title, rows=int(mask_N.sum()))
             if precision in refused:
-                yield entry | {"reason": refused[precision]}
+                yield entry(reason=refused[precision])
                 continue
             p_N = rows[precision][mask_N, task]
             if not np.isfinite(p_N).all():
                 broken = int((~np.isfinite(p_N)).sum())
-                yield entry | {"reason": f"{broken:,} predictions are not finite"}
+                yield entry(reason=f"{broken:,} predictions are not finite")
                 continue
-            yield entry | {"auc": auc(labels_N, p_N), "log_loss": log_loss(labels_N, p_N)}
+            yield entry(auc=auc(labels_N, p_N), log_loss=log_loss(labels_N, p_N))
 
 
-def broadcast(documents: list[dict[str, Any]], worker: Worker) -> list[dict[str, Any]]:
+def broadcast(documents: list[D], worker: Worker) -> list[D]:
     """Return worker 0's documents on every worker; a collective call."""
     if worker.world > 1:
         boxed = [documents]

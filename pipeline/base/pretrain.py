@@ -20,9 +20,11 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.placement_rule import Plan
 from iak.schemas.job import Precision
+from iak.schemas.manifest import PrecisionEntry
+from iak.schemas.training import TrainingResult
 
 
-def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str, Any]:
+def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> TrainingResult:
     """Train to the end, then measure what lower precision costs the best weights.
 
     Args:
@@ -31,8 +33,8 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str,
         report: called with progress events.
 
     Returns:
-        The run's result for its record, the same on every worker. The best weights are in the run's
-        folder `.best`, unless `is_parent_best` says that no step improved on the parent.
+        What the run measured, the same on every worker. The best weights are in the run's folder
+        `.best`, unless `is_parent_best` says that no step improved on the parent.
 
     Raises:
         BadRequest: the base that is continued differs in a way that is not allowed.
@@ -41,19 +43,25 @@ def pretrain(work: PretrainWork, *, worker: Worker, report: Report) -> dict[str,
     """
     training = Pretraining(work, worker=worker, report=report)
     result, plan = training.run(), training.plan
-    if result["is_parent_best"]:
+    if result.is_parent_best:
         return result
     if work.early_stop == "per_task":
-        result |= towers.tune_towers(training)
+        result = result.model_copy(update=dict(towers.tune_towers(training)))
     # The trained model and its optimisers go first, so that measuring needs no more memory.
     del training
     gc.collect()
-    return result | {"precisions": _measure_precisions(work, plan, worker, report)}
+    precisions = tuple(_measure_precisions(work, plan, worker, report))
+    return result.model_copy(update={"precisions": precisions})
+
+
+def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
+    """Do one worker's part under a launcher; see `pretrain`."""
+    return pretrain(work, worker=worker, report=report).as_json()
 
 
 def _measure_precisions(
     work: PretrainWork, plan: Plan, worker: Worker, report: Report
-) -> list[dict[str, Any]]:
+) -> list[PrecisionEntry]:
     """Measure the best weights in every precision on validation rows; a collective call."""
     catalog, best = work.view.catalog, work.run_dir / BEST
     weights = json.loads((best / WEIGHTS).read_text())

@@ -12,7 +12,6 @@ Shapes: B rows of a batch, T tasks.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from iak.pipeline.sharding.shard import unwrap
+from iak.schemas.training import TowerResult, TunedTowers
 
 MAX_EPOCHS = 2
 """Epochs over the training rows at most. They are cheap: no backward pass below the towers."""
@@ -67,7 +67,7 @@ class Best:
         return bool((self.waited_T < patience).any())
 
 
-def tune_towers(training: Pretraining) -> dict[str, Any]:
+def tune_towers(training: Pretraining) -> TunedTowers:
     """Train every tower further from the best weights; a collective call.
 
     Args:
@@ -75,14 +75,13 @@ def tune_towers(training: Pretraining) -> dict[str, Any]:
             tower of each task.
 
     Returns:
-        Entries of the run's result that change.
+        What changes in the run's result.
     """
     worker, tasks = training.worker, training.tasks
     document = training.load_best()
     # A worker may have died after the towers were written.
     if "tuned" in document:
-        tuned: dict[str, Any] = document["tuned"]
-        return tuned
+        return TunedTowers.model_validate(document["tuned"])
     model = unwrap(training.model)
     model.eval()
     heads = copy.deepcopy(model.heads).requires_grad_(True)
@@ -114,26 +113,22 @@ def tune_towers(training: Pretraining) -> dict[str, Any]:
     return _write_best_towers(training, best)
 
 
-def _write_best_towers(training: Pretraining, best: Best) -> dict[str, Any]:
+def _write_best_towers(training: Pretraining, best: Best) -> TunedTowers:
     """Put the best tower of each task into the model, measure it, and write the best weights."""
     heads = unwrap(training.model).heads
     with torch.no_grad():
         for task in range(len(training.tasks)):
             copy_tower(best.heads, heads, task)
     result = training.measure()
-    towers = [
-        {"task": task.name, "step": at, "loss_before": float(before), "loss": float(loss)}
+    towers = tuple(
+        TowerResult(task=task.name, step=at, loss_before=float(before), loss=float(loss))
         for task, at, before, loss in zip(
             training.tasks, best.steps_T, best.start_T, best.losses_T, strict=True
         )
-    ]
-    changes = {
-        "towers": towers,
-        "best_valid_loss": result.loss,
-        "best_tasks": result.as_documents(),
-    }
-    training.write_best(tuned=changes)
-    return changes
+    )
+    tuned = TunedTowers(towers=towers, best_valid_loss=result.loss, best_tasks=result.tasks)
+    training.write_best(tuned=tuned.model_dump(mode="json"))
+    return tuned
 
 
 def copy_tower(source: Heads, target: Heads, task: int) -> None:

@@ -45,6 +45,7 @@ from iak.pipeline.sharding.shard import (
 from iak.schemas.job import BaseOptimSpec, ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
+from iak.schemas.training import TaskQuality, TrainingResult
 
 _log = logging.getLogger(__name__)
 _PREFETCHED = 4
@@ -115,7 +116,7 @@ class TrainState:
     parent_loss: float | None = None
     """Validation loss of the base that is continued, before the first step; None without one."""
     best_tasks: list[dict[str, Any]] = field(default_factory=list)
-    """Each task on validation rows, at the best step."""
+    """Each task on validation rows, at the best step: the fields of `TaskQuality`."""
     is_over: bool = False
     """Whether patience is spent."""
     loaded: list[str] = field(default_factory=list)
@@ -175,33 +176,33 @@ class Pretraining:
         )
         return shard(model, self.plan, worker=self.worker, tables_optimizer=adagrad)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> TrainingResult:
         """Train to the end; a collective call.
 
         Returns:
-            The result for the run's record.
+            What the run measured, the same on every worker.
         """
         state = self.state
         if self.work.from_base is not None and state.validations == 0:
             self._validate_parent()
         while state.step < self.steps and not state.is_over:
             self._finish_epoch()
-        return {
-            "steps": state.step,
-            "steps_planned": self.steps,
-            "rows": state.rows,
-            "labelled": dict(zip((t.name for t in self.tasks), state.labelled, strict=False)),
-            "best_step": state.best_step,
-            "best_valid_loss": state.best_loss,
-            "best_tasks": state.best_tasks,
-            "parent_valid_loss": state.parent_loss,
-            "is_parent_best": state.parent_loss is not None and state.best_step == 0,
-            "best_child_loss": state.child_loss,
-            "stopped_early": state.is_over,
-            "improving_at_the_end": state.best_step == state.step,
-            "loaded": state.loaded,
-            "plan": describe(self.plan),
-        }
+        return TrainingResult(
+            steps=state.step,
+            steps_planned=self.steps,
+            rows=state.rows,
+            labelled=dict(zip((t.name for t in self.tasks), state.labelled, strict=False)),
+            best_step=state.best_step,
+            best_valid_loss=state.best_loss,
+            best_tasks=tuple(map(TaskQuality.model_validate, state.best_tasks)),
+            parent_valid_loss=state.parent_loss,
+            is_parent_best=state.parent_loss is not None and state.best_step == 0,
+            best_child_loss=state.child_loss,
+            stopped_early=state.is_over,
+            improving_at_the_end=state.best_step == state.step,
+            loaded=tuple(state.loaded),
+            plan=tuple(describe(self.plan)),
+        )
 
     def _finish_epoch(self) -> None:
         """Train the rest of the epoch; between steps report, validate and write checkpoints."""

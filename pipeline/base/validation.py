@@ -4,7 +4,7 @@ Shapes: B rows of a batch, N rows that are measured, T tasks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,24 +21,9 @@ from iak.pipeline.process import Worker
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.stats.auc import auc
 from iak.pipeline.stats.losses import log_loss
+from iak.schemas.training import TaskQuality
 
 Rows = Mapping[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskQuality:
-    """One task on validation rows. A conversion has two: on clicked rows, and on all rows."""
-
-    task: str
-    rows: int
-    positives: int
-    log_loss: float | None = None
-    """Nats per row."""
-    auc: float | None = None
-    calibration: float | None = None
-    """Positives predicted over positives observed."""
-    reason: str = ""
-    """Why a number is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +37,7 @@ class Validation:
 
     def as_documents(self) -> list[dict[str, Any]]:
         """Return the tasks as plain data, for the record."""
-        return [asdict(quality) for quality in self.tasks]
+        return [quality.model_dump() for quality in self.tasks]
 
 
 @torch.no_grad()
@@ -97,12 +82,8 @@ def validate(
     empty = torch.zeros(0, len(tasks))
     own = {name: torch.cat([empty, *parts]).numpy() for name, parts in kept.items()}
     rows_of_all = gather_rows(own, worker)
-    measured = (
-        [asdict(quality) for quality in qualities_of(rows_of_all, tasks)] if rows_of_all else []
-    )
-    return Validation(
-        loss=loss, tasks=tuple(TaskQuality(**line) for line in broadcast(measured, worker))
-    )
+    measured = qualities_of(rows_of_all, tasks) if rows_of_all else []
+    return Validation(loss=loss, tasks=tuple(broadcast(measured, worker)))
 
 
 def mean_loss(

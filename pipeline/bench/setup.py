@@ -1,32 +1,34 @@
 """Prepare the log and the base of the benchmarks: the wide log, and a base of its older days.
 
-Both are kept below the bench's cache under the hash of what made them, whole or not at all.
+Both are kept in the benchmark's cache, in folders named by the hash of what made them. A folder is
+whole or missing.
 """
 
 import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iak.pipeline.base import published_base
-from iak.pipeline.base.pretrain import pretrain
-from iak.pipeline.base.trainer import PretrainWork
+from iak.pipeline.base.pretrain import pretrain_on_worker
+from iak.pipeline.base.publish import BaseProvenance, publish_trained
+from iak.pipeline.base.trainer import BEST, PretrainWork
 from iak.pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.events import Report
-from iak.pipeline.process import Worker, run_on_workers
-from iak.pipeline.progress import worker_report
+from iak.pipeline.launcher import ProcessLauncher
 from iak.schemas.bench import BenchSetupSpec
 from iak.schemas.plan import ResolvedPlacement
+from iak.schemas.training import TrainingResult
 
 NEVER = 10**9
+"""Steps or validations that no run of a benchmark reaches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,13 @@ class BenchSetup:
 
 
 def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
-    """Return the log and the base; make them unless an earlier run left them."""
+    """Return the log and the base; make them unless an earlier run left them.
+
+    Args:
+        spec: sizes, and the folder that keeps what is made.
+        progress: file to which the workers of the benchmark write their events.
+        report: gets the events of making them.
+    """
     knobs = WideKnobs(
         rows=spec.rows,
         days=spec.days,
@@ -68,7 +76,7 @@ def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
     )
     if not (ground.base / published_base.MANIFEST).is_file():
         report({"event": "base", "table_rows": spec.table_rows})
-        _train_base(ground)
+        _train_base(ground, report)
     return ground
 
 
@@ -123,37 +131,29 @@ def _rates(ground: BenchSetup) -> tuple[float, float]:
     return clicks / len(labels), orders / clicks
 
 
-def _train_base(ground: BenchSetup) -> None:
-    """Train a base in one pass over the older days, and seal it."""
+def _train_base(ground: BenchSetup, report: Report) -> None:
+    """Train a base on the older days for one epoch, and publish it."""
     run_dir = ground.base.parent
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
     view = ground.view("pretrain", "pretrain_valid")
     work = pretrain_work(ground, view, run_dir, from_base=None)
-    result = run_on_workers(train_on_worker, ground.spec.workers, work, ground.progress)[0]
-    weights_file = run_dir / ".best" / "weights.json"
-    weights = json.loads(weights_file.read_text())
-    weights_file.unlink()
-    vocabulary.save(work.encoding, run_dir / ".best" / published_base.ENCODING)
-    published_base.seal(
-        run_dir / ".best",
-        {
-            **published_base.contents(view.catalog, work.encoding, work.model, weights),
-            "parent": None,
-            "spec": {"model": work.model.model_dump(mode="json")},
-            "snapshot": {"fingerprint": view.snapshot.fingerprint},
-            "versions": {},
-            "metrics": [{"name": "valid_loss", "value": result["best_valid_loss"]}],
-            "precisions": result["precisions"],
-            "created_at": datetime.now(UTC),
-        },
+    vocabulary.save(work.encoding, run_dir / published_base.ENCODING)
+    trained = ProcessLauncher().run(
+        pretrain_on_worker,
+        work,
+        report,
+        title="base",
+        run_dir=run_dir,
+        workers=ground.spec.workers,
+        device="cpu",
+        max_failures=0,
     )
-    published_base.move_into_place(run_dir / ".best", ground.base)
-
-
-def train_on_worker(worker: Worker, work: PretrainWork, progress: Path) -> dict[str, object]:
-    """Do one worker's part of the training of the base."""
-    return pretrain(work, worker=worker, report=worker_report(progress, worker.rank))
+    snapshot = {"fingerprint": view.snapshot.fingerprint}
+    provenance = BaseProvenance(spec={}, snapshot=snapshot, versions={})
+    publish_trained(work, TrainingResult.model_validate(trained), provenance)
+    for scratch in (BEST, published_base.ENCODING):  # the base has their files
+        shutil.rmtree(run_dir / scratch)
 
 
 def renamed(view: LogView, **splits: str) -> LogView:

@@ -1,12 +1,10 @@
 """Pre-train a base on the `pretrain` split of a log, and publish it."""
 
-import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +12,10 @@ import torch
 
 from iak.pipeline.base import defaults, optimizer_state, published_base
 from iak.pipeline.base.defaults import Recipe
-from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.base.pretrain import pretrain_on_worker
+from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.base.trainer import WEIGHTS, PretrainWork
+from iak.pipeline.base.trainer import PretrainWork
 from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
@@ -24,7 +23,6 @@ from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
 from iak.pipeline.launcher import Launcher
-from iak.pipeline.process import Worker
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.load import resolve_placement
@@ -50,6 +48,7 @@ from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.results import PretrainResult
+from iak.schemas.training import TrainingResult
 
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
@@ -84,21 +83,24 @@ def pretrain_base(
     """
     try:
         with run_record("pretrain", spec, spec.run_dir, may_move=MAY_MOVE, report=report) as record:
-            manifest = _pretrain(spec, catalog, launcher, record)
+            training, manifest = _pretrain(spec, catalog, launcher, record)
     except AlreadyFinished as finished:
         before = read_record(spec.run_dir)
         why = before.result.get("not_published") if before else None
         raise AlreadyFinished(f"{finished}. {why}" if why else str(finished)) from finished
-    return PretrainResult(run_dir=spec.run_dir, record=record.record, manifest=manifest)
+    return PretrainResult(
+        run_dir=spec.run_dir, record=record.record, training=training, manifest=manifest
+    )
 
 
 def _pretrain(
     spec: PretrainSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
-) -> BaseManifest | None:
+) -> tuple[TrainingResult, BaseManifest | None]:
     """Fit the encoding, train on workers, publish.
 
     Returns:
-        The base's manifest; None where no state was better than the base that was continued.
+        What the workers measured, and the base's manifest; None in its place where no state was
+        better than the base that was continued.
     """
     _check_weights(spec, catalog)
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
@@ -133,7 +135,7 @@ def _pretrain(
     record.report(Notice(text))
     work = pretrain_work(spec, view, encoding, parent=parent, labels=labels, placement=placement)
     with record.phase("train"):
-        result = launcher.run(
+        trained = launcher.run(
             pretrain_on_worker,
             work,
             record.report,
@@ -143,15 +145,17 @@ def _pretrain(
             device=spec.device,
             max_failures=spec.max_failures,
         )
-    record.result = result | {
+    result = TrainingResult.model_validate(trained)
+    shares: dict[str, Mapping[str, float]] = {valid: unseen_ids.shares()}
+    record.result = result.as_json() | {
         "contract": dict(contract_counts),
         "settings": settings,
         "advice": advice(result, recipe),
         "labels": labels.counts(),
         "labelled_rows": labels.describe(),
-        "unseen": {valid: unseen_ids.shares()},
+        "unseen": shares,
     }
-    return _publish_better(spec, work, parent, record)
+    return result, _publish_better(spec, work, parent, record, result, shares)
 
 
 def _check_fits(
@@ -167,28 +171,27 @@ def _check_fits(
 
 
 def _publish_better(
-    spec: PretrainSpec, work: PretrainWork, parent: PublishedBase | None, record: OpenRecord
+    spec: PretrainSpec,
+    work: PretrainWork,
+    parent: PublishedBase | None,
+    record: OpenRecord,
+    result: TrainingResult,
+    unseen_shares: Mapping[str, Mapping[str, float]],
 ) -> BaseManifest | None:
     """Publish the trained base. Where the parent is better, record that none is published."""
-    result = record.result
-    if result["is_parent_best"]:
+    if result.is_parent_best:
         assert parent is not None, "only a continued base has a parent"
-        result["not_published"] = _not_better(result, parent)
+        record.result["not_published"] = _not_better(result, parent)
         record.exit_code = HELD
         _remove_scratch(spec.run_dir)
         return None
     with record.phase("publish"):
-        manifest = publish_base(spec, work, parent, result)
+        manifest = publish_base(spec, work, parent, result, unseen_shares)
         published = f"published {spec.run_dir / 'base'}"
         record.report(Notice(published, is_minor=True))
-    result["fingerprint"] = manifest.fingerprint
+    record.result["fingerprint"] = manifest.fingerprint
     record.outputs = {"base": base_output(spec.run_dir / "base")}
     return manifest
-
-
-def pretrain_on_worker(worker: Worker, work: PretrainWork, report: Report) -> dict[str, Any]:
-    """Do one worker's part."""
-    return pretrain(work, worker=worker, report=report)
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
@@ -214,36 +217,36 @@ def _check_weights(spec: PretrainSpec, catalog: Catalog) -> None:
         raise BadRequest(f"task_weights names unknown tasks {unknown}; there are {titles}")
 
 
-def _not_better(result: Mapping[str, Any], parent: PublishedBase) -> str:
+def _not_better(result: TrainingResult, parent: PublishedBase) -> str:
     """Return the reason why no base was published."""
     return (
-        f"No base was published: on validation rows the best of {result['steps']} steps has loss "
-        f"{result['best_child_loss']:.5f}, the untouched parent {result['parent_valid_loss']:.5f}. "
+        f"No base was published: on validation rows the best of {result.steps} steps has loss "
+        f"{result.best_child_loss:.5f}, the untouched parent {result.parent_valid_loss:.5f}. "
         f"Go on with {parent.folder}, or continue it on newer rows or at other from_rates="
     )
 
 
-def advice(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
+def advice(result: TrainingResult, recipe: Recipe) -> list[str]:
     """Return advice on settings, for a run that stopped too early and a miscalibrated task.
 
     Args:
-        result: result of the workers.
+        result: what the workers measured.
         recipe: the settings of the run.
 
     Returns:
         A sentence for each problem; empty without any.
     """
     lines = []
-    if result["improving_at_the_end"]:
+    if result.improving_at_the_end:
         lines.append(
-            f"Still improving at the last validation (step {result['best_step']}): raise epochs= "
+            f"Still improving at the last validation (step {result.best_step}): raise epochs= "
             f"(now {recipe.epochs})"
         )
-    for quality in result["best_tasks"]:
-        ratio, positives = quality["calibration"], quality["positives"]
+    for quality in result.best_tasks:
+        ratio, positives = quality.calibration, quality.positives
         if ratio is None or abs(ratio - 1) <= max(MISCALIBRATED, 2 / positives**0.5):
             continue
-        if result["improving_at_the_end"] or result["steps"] < FEW_STEPS:
+        if result.improving_at_the_end or result.steps < FEW_STEPS:
             mend = f"take more steps: batch_rows={max(recipe.batch_rows // 2, 1)}, or more epochs="
         else:
             mend = (
@@ -251,7 +254,7 @@ def advice(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
                 "task_weights.TASK="
             )
         lines.append(
-            f"{quality['task']} is miscalibrated on validation rows: predicted/observed = "
+            f"{quality.task} is miscalibrated on validation rows: predicted/observed = "
             f"{ratio:.2f} on {positives:,} positives; {mend}"
         )
     return lines
@@ -369,51 +372,32 @@ def pretrain_work(
 
 
 def publish_base(
-    spec: PretrainSpec, work: PretrainWork, parent: PublishedBase | None, result: Mapping[str, Any]
+    spec: PretrainSpec,
+    work: PretrainWork,
+    parent: PublishedBase | None,
+    result: TrainingResult,
+    unseen_shares: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> BaseManifest:
-    """Seal the best weights as the run's base, and move it into place at once.
+    """Publish the best weights of a run as its base.
 
     Args:
         spec: settings of the run; its folder has the best weights.
-        work: work of the workers.
+        work: what the workers trained.
         parent: the base that was continued; None where a new one was trained.
-        result: result of the workers, with `unseen` where it was measured.
+        result: what the workers measured.
+        unseen_shares: by split, each table's share of unseen ids.
     """
-    best = spec.run_dir / ".sealed"
-    shutil.rmtree(best, ignore_errors=True)
-    shutil.copytree(spec.run_dir / ".best", best, copy_function=_linked)
-    weights = json.loads((best / WEIGHTS).read_text())
-    (best / WEIGHTS).unlink()
-    shutil.copytree(
-        spec.run_dir / published_base.ENCODING,
-        best / published_base.ENCODING,
-        copy_function=_linked,
+    provenance = BaseProvenance(
+        spec=spec.model_dump(mode="json", by_alias=True),
+        snapshot={k: v for k, v in describe_log(work.view).items() if k != "files"},
+        versions=versions(),
     )
-    model = parent.model if parent else spec.model
-    manifest = published_base.seal(
-        best,
-        {
-            **published_base.contents(work.view.catalog, work.encoding, model, weights),
-            "optimizer": weights["optimizer"],
-            "parent": parent.manifest.fingerprint if parent else None,
-            "spec": spec.model_dump(mode="json", by_alias=True)
-            | {"model": model.model_dump(mode="json")},
-            "snapshot": {k: v for k, v in describe_log(work.view).items() if k != "files"},
-            "versions": versions(),
-            "metrics": [
-                {"name": "valid_loss", "value": result["best_valid_loss"]},
-                *result["best_tasks"],
-                *(
-                    {"name": UNSEEN_SHARE, "table": table, "value": share}
-                    for shares in result.get("unseen", {}).values()
-                    for table, share in shares.items()
-                ),
-            ],
-            "precisions": result.get("precisions", []),
-            "created_at": datetime.now(UTC),
-        },
-    )
-    published_base.move_into_place(best, spec.run_dir / "base")
+    metrics = [
+        {"name": UNSEEN_SHARE, "table": table, "value": share}
+        for shares in unseen_shares.values()
+        for table, share in shares.items()
+    ]
+    manifest = publish_trained(work, result, provenance, parent=parent, metrics=metrics)
     _remove_scratch(spec.run_dir)
     return manifest
 
@@ -422,15 +406,3 @@ def _remove_scratch(run_dir: Path) -> None:
     """Remove the files that a run needs only until it is over."""
     for scratch in ("checkpoints", ".best", published_base.ENCODING):
         shutil.rmtree(run_dir / scratch, ignore_errors=True)
-
-
-def _linked(source: str, target: str) -> str:
-    """Give a file a second name; copy it where the file system has no links.
-
-    Until the base is in place, the run keeps the files that it needs to publish again.
-    """
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target

@@ -20,6 +20,7 @@ from iak.pipeline.model.inputs import Input, input_origin
 from iak.pipeline.process import process_group, run_on_workers
 from iak.pipeline.sharding.adagrad_state import local_momentum
 from iak.pipeline.sharding.growth import Growth
+from tests.builders import training_result
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
 from tests.integration.test_pretrain import silent, weights
 
@@ -57,9 +58,7 @@ def published_at(spec, work, training):
     training.write_best()
     if training.worker.rank == 0:
         found = training.measure() if training.worker.world == 1 else None
-        publish(spec, work, {
-            "best_valid_loss": 1.0, "best_tasks": found.as_documents() if found else [],
-        })  # fmt: skip
+        publish(spec, work, training_result(best_tasks=found.tasks if found else ()))
     dist.barrier()
     return work.run_dir / "base"
 
@@ -236,12 +235,12 @@ def test_the_untouched_parent_is_the_first_candidate(log, tmp_path, rates):
         events = []
         found = pretrain(child, worker=worker, report=events.append)
     parent = next(e for e in events if e["event"] == "parent")
-    assert found["parent_valid_loss"] == parent["valid_loss"]
-    assert parent["valid_loss"] == pytest.approx(result["best_valid_loss"], rel=1e-6)
-    assert found["is_parent_best"] == (found["best_child_loss"] >= parent["valid_loss"])
+    assert found.parent_valid_loss == parent["valid_loss"]
+    assert parent["valid_loss"] == pytest.approx(result.best_valid_loss, rel=1e-6)
+    assert found.is_parent_best == (found.best_child_loss >= parent["valid_loss"])
     if rates == 1.0:
-        assert found["is_parent_best"]
-    assert (tmp_path / "child" / ".best").exists() != found["is_parent_best"]
+        assert found.is_parent_best
+    assert (tmp_path / "child" / ".best").exists() != found.is_parent_best
 
 
 def test_each_task_may_keep_its_own_tower(log, tmp_path):
@@ -256,9 +255,9 @@ def test_each_task_may_keep_its_own_tower(log, tmp_path):
             report=silent,
         )
         loss = again.measure().loss
-    assert [line["task"] for line in result["towers"]] == ["ctr", "cvr"]
-    for line in result["towers"]:
-        assert line["loss"] <= line["loss_before"]
-        assert (line["step"] == 0) == (line["loss"] == line["loss_before"])
-    assert loss == pytest.approx(result["best_valid_loss"], rel=1e-6)
+    assert [line.task for line in result.towers] == ["ctr", "cvr"]
+    for line in result.towers:
+        assert line.loss <= line.loss_before
+        assert (line.step == 0) == (line.loss == line.loss_before)
+    assert loss == pytest.approx(result.best_valid_loss, rel=1e-6)
     assert manifest.optimizer

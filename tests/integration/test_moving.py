@@ -295,7 +295,7 @@ def ask_resumed(worker, work):
     standing = dataclasses.replace(training.state)
     digest = digest_model(training.model, worker).combined
     written = written_at(place, training)
-    result = training.run()
+    result = training.run().as_json()
     return {
         "standing": standing, "digest": digest, "written": written, "events": events,
         "per_epoch": training.steps_per_epoch, "result": result, "steps": training.steps,
@@ -346,7 +346,7 @@ def ask_start(worker, works):
     for name, work in works.items():
         training = Pretraining(work, worker=worker, report=silent)
         before = mean_loss(training.model, training.valid, training.tasks, 64, worker)
-        found[name] = before, training.state.loaded, training.run()["best_valid_loss"]
+        found[name] = before, training.state.loaded, training.run().best_valid_loss
     return found
 
 

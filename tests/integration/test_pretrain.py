@@ -96,7 +96,7 @@ def weights(training):
 
 def finished(training, worker):
     """What a run came to, weights and all."""
-    result = training.run()
+    result = training.run().as_json()
     dist.barrier()
     best = json.loads((training.work.run_dir / ".best" / "weights.json").read_text())
     return {
@@ -234,7 +234,7 @@ def ask_continued(work, worker):
     training = Pretraining(child, worker=worker, report=silent)
     start = digest_model(training.model, worker).combined
     before = mean_loss(training.model, training.valid, training.tasks, VALID_BATCH, worker)
-    result = training.run()
+    result = training.run().as_json()
     return {
         "parent": base.digest().combined, "start": start, "before": before,
         "result": result, "after": digest_model(training.model, worker).combined,
@@ -242,7 +242,7 @@ def ask_continued(work, worker):
 
 
 def ask_parent(worker, spec, work):
-    result = Pretraining(work, worker=worker, report=silent).run()
+    result = Pretraining(work, worker=worker, report=silent).run().as_json()
     return publish(spec, work, result), result
 
 

@@ -12,7 +12,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.stats.auc import auc
 from iak.pipeline.stats.losses import log_loss
 from iak.schemas.job import FrozenTablesSpec
-from iak.schemas.manifest import BaseManifest, PrecisionEntry
+from iak.schemas.manifest import BaseManifest
 from tests.unit.schemas.test_manifest import base as manifest_document
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
@@ -72,7 +72,7 @@ def measured(monkeypatch):
             report=reports.append, **changes,
         )  # fmt: skip
         assert reports[-1]["step"] == reports[-1]["of"] == len(reports)
-        return [PrecisionEntry.model_validate(entry) for entry in found]
+        return found
 
     return measure
 

@@ -86,6 +86,6 @@ def test_an_epoch_is_an_iterator_of_steps(tmp_path):
         for _ in range(work.epochs):
             assert not (tmp_path / "stepwise" / ".best").exists(), "steps alone write nothing"
             steps += [stepwise.state.step for _ in stepwise.train_steps()]
-        assert steps == list(range(1, result["steps"] + 1))
-        assert stepwise.state.rows == result["rows"]
+        assert steps == list(range(1, result.steps + 1))
+        assert stepwise.state.rows == result.rows
         assert digest_model(stepwise.model, worker) == digest_model(whole.model, worker)

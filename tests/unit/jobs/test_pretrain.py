@@ -7,13 +7,13 @@ import pytest
 from iak.jobs import pretrain as job
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.base import defaults, published_base
-from iak.pipeline.base.validation import TaskQuality
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.pretrain import advice
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.schemas.job import PretrainSpec
-from tests.builders import write_log
+from iak.schemas.training import TaskQuality
+from tests.builders import training_result, write_log
 
 # torchrec passes it to torch, which deprecates it in 2.13; workers of their own do not mind.
 pytestmark = [
@@ -114,10 +114,9 @@ def test_a_weight_for_a_task_that_is_not_there_is_refused(spec):
 
 def result_with(calibration=1.0, positives=10_000, improving=False, steps=1_000):
     quality = TaskQuality(task="cvr", rows=10**6, positives=positives, calibration=calibration)
-    return {
-        "best_tasks": [{**{f: getattr(quality, f) for f in quality.__slots__}}],
-        "improving_at_the_end": improving, "best_step": steps, "steps": steps,
-    }  # fmt: skip
+    return training_result(
+        best_tasks=(quality,), improving_at_the_end=improving, best_step=steps, steps=steps
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""Publish what a training run left as a base: its best weights, its encoding, a sealed manifest."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from iak.pipeline.base import published_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.trainer import BEST, WEIGHTS, PretrainWork
+from iak.schemas.manifest import BaseManifest
+from iak.schemas.training import TrainingResult
+
+_SEALED = ".sealed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseProvenance:
+    """What the manifest of a base says of its origin."""
+
+    spec: Mapping[str, Any]
+    """Settings of the run, as JSON values; `model` is added."""
+    snapshot: Mapping[str, Any]
+    """The log that it was trained on."""
+    versions: Mapping[str, str]
+    """Versions of the libraries."""
+
+
+def publish_trained(
+    work: PretrainWork,
+    result: TrainingResult,
+    provenance: BaseProvenance,
+    *,
+    parent: PublishedBase | None = None,
+    metrics: Sequence[Mapping[str, Any]] = (),
+) -> BaseManifest:
+    """Seal the best weights as the run's base, and move it into place at once.
+
+    The best weights and the encoding stay in the run folder, so that a run that dies here can
+    publish again.
+
+    Args:
+        work: what the workers trained. Its run folder has the best weights, and the encoding in
+            the folder `encoding`.
+        result: what the workers measured.
+        provenance: what the manifest says of the run.
+        parent: the base that was continued; None where a new one was trained.
+        metrics: further numbers for the manifest, after the validation loss and each task's.
+
+    Returns:
+        The manifest of the base in `base/` of the run folder.
+    """
+    sealed = work.run_dir / _SEALED
+    shutil.rmtree(sealed, ignore_errors=True)
+    shutil.copytree(work.run_dir / BEST, sealed, copy_function=_linked)
+    weights = json.loads((sealed / WEIGHTS).read_text())
+    (sealed / WEIGHTS).unlink()
+    shutil.copytree(
+        work.run_dir / published_base.ENCODING,
+        sealed / published_base.ENCODING,
+        copy_function=_linked,
+    )
+    catalog = work.view.catalog
+    manifest = published_base.seal(
+        sealed,
+        {
+            **published_base.contents(catalog, work.encoding, work.model, weights),
+            "optimizer": weights["optimizer"],
+            "parent": parent.manifest.fingerprint if parent else None,
+            "spec": {**provenance.spec, "model": work.model.model_dump(mode="json")},
+            "snapshot": dict(provenance.snapshot),
+            "versions": dict(provenance.versions),
+            "metrics": [
+                {"name": "valid_loss", "value": result.best_valid_loss},
+                *(quality.model_dump(mode="json") for quality in result.best_tasks),
+                *metrics,
+            ],
+            "precisions": result.precisions,
+            "created_at": datetime.now(UTC),
+        },
+    )
+    published_base.move_into_place(sealed, work.run_dir / "base")
+    return manifest
+
+
+def _linked(source: str, target: str) -> str:
+    """Give a file a second name; copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

@@ -1,0 +1,92 @@
+"""Define the result of a pre-training run, as worker 0 returns it and as the record has it."""
+
+from typing import Any
+
+from pydantic import NonNegativeInt
+
+from iak.schemas.base import Spec
+from iak.schemas.manifest import PrecisionEntry
+
+
+class TaskQuality(Spec):
+    """One task on validation rows. A conversion has two: on clicked rows, and on all rows."""
+
+    task: str
+    """Name of the task."""
+    rows: NonNegativeInt
+    """Labelled validation rows."""
+    positives: NonNegativeInt
+    """Rows of them with a positive label."""
+    log_loss: float | None = None
+    """Nats per row."""
+    auc: float | None = None
+    """None where labels are of one class."""
+    calibration: float | None = None
+    """Positives predicted over positives observed."""
+    reason: str = ""
+    """Why a number is missing."""
+
+
+class TowerResult(Spec):
+    """One task's tower after it was trained further by itself."""
+
+    task: str
+    """Name of the task."""
+    step: NonNegativeInt
+    """Step of its own training at which it was best; 0 for the tower of the base's best step."""
+    loss_before: float
+    """Its validation loss at the base's best step, in nats per row."""
+    loss: float
+    """Its best validation loss."""
+
+
+class TunedTowers(Spec):
+    """What training each tower further changes in the result of a run."""
+
+    towers: tuple[TowerResult, ...]
+    """Every task's tower."""
+    best_valid_loss: float
+    """Validation loss of the base with the best tower of each task."""
+    best_tasks: tuple[TaskQuality, ...]
+    """Each task on validation rows, with these towers."""
+
+
+class TrainingResult(Spec):
+    """What the workers of a pre-training run measured, over all workers."""
+
+    steps: NonNegativeInt
+    """Steps that were taken."""
+    steps_planned: NonNegativeInt
+    """Steps of all epochs."""
+    rows: NonNegativeInt
+    """Rows trained on, in all epochs."""
+    labelled: dict[str, NonNegativeInt]
+    """Task -> rows trained on that have its label."""
+    best_step: int
+    """Step of the best validation; 0 for the base that is continued."""
+    best_valid_loss: float
+    """Weighted sum over tasks of the mean nats per labelled validation row, at that step."""
+    best_tasks: tuple[TaskQuality, ...]
+    """Each task on validation rows, at that step."""
+    parent_valid_loss: float | None
+    """Validation loss of the base that is continued; None without one."""
+    is_parent_best: bool
+    """Whether no step improved on the base that is continued."""
+    best_child_loss: float
+    """Best validation loss after at least one step."""
+    stopped_early: bool
+    """Whether patience ended the run."""
+    improving_at_the_end: bool
+    """Whether the last validation was the best."""
+    loaded: tuple[str, ...]
+    """A line for each part that was not loaded unchanged, from a base or a checkpoint."""
+    plan: tuple[dict[str, Any], ...]
+    """Where each table is placed."""
+    towers: tuple[TowerResult, ...] = ()
+    """Every task's tower; empty unless `early_stop` is `per_task`."""
+    precisions: tuple[PrecisionEntry, ...] = ()
+    """What lower precision costs the best weights; empty where the parent is best."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document as JSON values, under the keys of a run record."""
+        return self.model_dump(mode="json")
