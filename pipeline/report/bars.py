@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from iak.pipeline.report.charts import Chart, Label, Path, Rect, Scale, nice_ceiling
 from iak.pipeline.report.wording import day, decimal, short
-from iak.schemas.night import DriftLine, PartitionDay
+from iak.schemas.night import DriftLine, PartitionDay, PartitionState
 
 MOST_BARS = 20
 """Bars of a list at most."""
-_DAY_KINDS = {
+_FEWEST_DAYS = 8
+"""Days that the chart has room for where there are fewer."""
+_DAY_KINDS: dict[PartitionState, str] = {
     "complete": "past",
     "open": "waiting",
-    "absent": "failed",
     "shrunken": "held",
     "changed": "held",
+    "absent": "failed",
 }
+"""State of a day -> class of its column, the worst state last."""
 _DRIFT_KINDS = {"stable": "past", "moved": "held", "changed": "failed"}
 
 
@@ -70,14 +74,48 @@ def drift_bars(lines: Sequence[DriftLine]) -> list[Bar]:
     ]
 
 
-def days_chart(days: Sequence[PartitionDay]) -> Chart:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogDay:
+    """One day of the log over all its partitions."""
+
+    day: date
+    state: PartitionState
+    """The worst of its partitions."""
+    rows: int
+    late: int
+    """Partitions that came late."""
+    partitions: int
+
+
+def log_days(days: Sequence[PartitionDay]) -> list[LogDay]:
+    """Return the days of the log, oldest first.
+
+    Args:
+        days: of every partition, in any order.
+    """
+    by_day: dict[date, list[PartitionDay]] = {}
+    for each in days:
+        by_day.setdefault(each.day, []).append(each)
+    return [
+        LogDay(
+            day=day_of_log,
+            state=max((each.state for each in parts), key=list(_DAY_KINDS).index),
+            rows=sum(each.rows for each in parts),
+            late=sum(each.is_late for each in parts),
+            partitions=len(parts),
+        )
+        for day_of_log, parts in sorted(by_day.items())
+    ]
+
+
+def days_chart(days: Sequence[LogDay]) -> Chart:
     """Return a column for each day of the log: its rows, its state, and whether it came late.
 
     Args:
         days: oldest first, at least one.
     """
     width, height, top, bottom = 350.0, 130.0, 22.0, 108.0
-    step = (width - 8) / len(days)
+    step = (width - 8) / max(len(days), _FEWEST_DAYS)
     most = nice_ceiling(max(each.rows for each in days))
     y = Scale(0, most, bottom, top)
     rects, labels = [], [Label(4, 13, f"{short(most)} rows")]
@@ -85,21 +123,24 @@ def days_chart(days: Sequence[PartitionDay]) -> Chart:
         left = round(4 + index * step, 1)
         # A day without rows is still to be seen.
         above = min(y(each.rows), bottom - 2)
-        late = ", came late" if each.is_late else ""
+        late = f", late in {each.late:,} of {each.partitions:,} partitions" if each.late else ""
         title = f"{day(each.day)}: {each.state}{late}, {each.rows:,} rows"
         kind = _DAY_KINDS[each.state]
         rects.append(Rect(left, above, round(step * 0.8, 1), round(bottom - above, 1), kind, title))
-        if each.is_late:
+        if each.late:
             labels.append(Label(round(left + step * 0.4, 1), above - 3, "late", "middle"))
     first, last = (f"{d.day.day} {d.day:%b}" for d in (days[0], days[-1]))
+    end = round(4 + (len(days) - 0.2) * step, 1)
     states = [each.state for each in days]
     said = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    dates = [Label(4, height - 6, first)]
+    dates += [Label(end, height - 6, last, "end")] if len(days) > 1 else []
     return Chart(
         title="Rows of each day of the log",
-        summary=f"{first} to {last}: {said}; {sum(d.is_late for d in days)} came late.",
+        summary=f"{first} to {last}: {said}; {sum(d.late > 0 for d in days)} came late.",
         width=width,
         height=height,
         rects=tuple(rects),
         paths=(Path(f"M4 {bottom}H{width - 4}", "axis"),),
-        labels=(*labels, Label(4, height - 6, first), Label(width - 4, height - 6, last, "end")),
+        labels=(*labels, *dates),
     )

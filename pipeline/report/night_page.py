@@ -5,7 +5,7 @@ from pathlib import Path
 
 from iak.pipeline.progress import PROGRESS
 from iak.pipeline.registry.stored_bundles import stored_folder
-from iak.pipeline.report.bars import Bar, bars_of, days_chart, drift_bars
+from iak.pipeline.report.bars import Bar, bars_of, days_chart, drift_bars, log_days
 from iak.pipeline.report.charts import Chart, calibration_chart, scatter_chart, stacked_bar
 from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, scores_of, tasks_of
 from iak.pipeline.report.links import relative_link
@@ -18,6 +18,8 @@ from iak.schemas.night import NightRecord
 
 MOST_COSTS = 12
 """Domains whose cost is drawn, those that cost most first."""
+MOST_BAD_DAYS = 10
+"""Days of single partitions that the page lists."""
 MOST_DAYS = 42
 """Newest days of the log that are drawn."""
 
@@ -32,6 +34,9 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
     """
     lines = domain_lines(record, history)
     tasks = tasks_of(record)
+    days = log_days(record.days)
+    # Those that hold domains come first.
+    bad_days = sorted((each for each in record.days if each.reason), key=lambda d: not d.holds)
     return render(
         "night.html.j2",
         record=record,
@@ -45,7 +50,8 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         service=_service(record),
         facts=_facts(record, tasks),
         behind=sum(falls_back(domain) for domain in record.domains),
-        bad_days=[each for each in record.days if each.reason],
+        bad_days=bad_days[:MOST_BAD_DAYS],
+        more_bad_days=max(0, len(bad_days) - MOST_BAD_DAYS),
         urgent=[
             line
             for outcome in ("failed", "held")
@@ -55,11 +61,12 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         lines=lines,
         tasks=[difference.of for difference in lines[0].differences] if lines else [],
         trends=trends_of([*history, record]) if history else None,
-        calibrations=[_calibrations(record, task) for task in tasks],
+        calibrations=[chart for task in tasks if (chart := _calibrations(record, task))],
+        has_rates=any(domain.rate is not None for domain in record.domains),
         rates=_rates(record),
         drift=drift_bars(record.drift),
         unseen=bars_of(record.unseen, percent),
-        days=days_chart(record.days[-MOST_DAYS:]) if record.days else None,
+        days=days_chart(days[-MOST_DAYS:]) if days else None,
         phases=bars_of(record.timings_s, duration),
         costs=_costs(record),
         links=_links(record, folder),
@@ -107,16 +114,16 @@ def _facts(record: NightRecord, tasks: Sequence[str]) -> list[tuple[str, str, st
     return facts
 
 
-def _calibrations(record: NightRecord, task: str) -> Chart:
+def _calibrations(record: NightRecord, task: str) -> Chart | None:
     """Return one task's curves of all domains, the pooled kernel's on top."""
     curves = [
         ("curve" if d.decision.level == "pooled" else "thin", s.reliability)
         for d in record.domains
         for s in scores_of(d)
-        if s.task == task
+        if s.task == task and s.reliability
     ]
     curves.sort(key=lambda curve: curve[0] == "curve")
-    return calibration_chart(f"Calibration of {task}", curves)
+    return calibration_chart(f"Calibration of {task}", curves) if curves else None
 
 
 def _rates(record: NightRecord) -> Chart | None:

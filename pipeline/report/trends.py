@@ -52,7 +52,7 @@ def trends_of(nights: Sequence[NightRecord]) -> Trends:
     Args:
         nights: oldest first; the last one is the page's own.
     """
-    series = _series(nights[-1])
+    series = [one for one in _series(nights[-1]) if any(one.value(night) for night in nights)]
     outcomes = [night.counts for night in nights]
     return Trends(
         charts=(_outcome_chart(nights), *(_chart(one, nights) for one in series)),
@@ -212,13 +212,14 @@ def _rects(
 
 
 def _columns(number: int) -> list[tuple[float, float]]:
-    """Return the left end and the width of each column."""
-    step = (WIDTH - 2 * _LEFT) / max(number, 6)
-    return [(round(_LEFT + n * step, 1), round(step * 0.78, 1)) for n in range(number)]
+    """Return the left end and the width of each column; a few nights have no broad ones."""
+    step = (WIDTH - 2 * _LEFT) / number
+    wide = round(min(step * 0.78, 36.0), 1)
+    return [(round(_LEFT + (n + 0.5) * step - wide / 2, 1), wide) for n in range(number)]
 
 
 def _dates(nights: Sequence[NightRecord]) -> tuple[Label, ...]:
-    """Return the first and the last date below the chart, and its base line."""
+    """Return the first and the last date, to stand below the chart."""
     first, last = (f"{n.night.day} {n.night:%b}" for n in (nights[0], nights[-1]))
     if len(nights) == 1:
         return (Label(_LEFT, HEIGHT - 6, first),)
