@@ -4,6 +4,7 @@ Only what trains or opens a base imports torch and Ray, which take seconds; `sta
 """
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from iak.jobs._progress import console
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
+from iak.jobs.schedule import backfill, watch
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.nightly.identity import with_overrides
@@ -26,10 +28,12 @@ from iak.schemas.base import Spec
 from iak.schemas.night import DomainNight, NightRecord
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.nightly_job import (
+    NightlyBackfillSpec,
     NightlyCheckSpec,
     NightlyInitSpec,
     NightlyRunSpec,
     NightlyStatusSpec,
+    NightlyWatchSpec,
 )
 
 MOST_DOMAINS = 40
@@ -41,6 +45,8 @@ def main(spec: Spec) -> int:
     """Do what the verb says."""
     verbs: dict[type[Spec], Callable[[Any], int]] = {
         NightlyRunSpec: run,
+        NightlyBackfillSpec: backfill_nights,
+        NightlyWatchSpec: watch_schedule,
         NightlyStatusSpec: status,
         NightlyCheckSpec: check,
         NightlyInitSpec: init,
@@ -91,6 +97,19 @@ def _notify(spec: NightlySpec, record: NightRecord) -> None:
     address = os.environ.get(spec.notify.webhook) if spec.notify.webhook else None
     for notice in notify(spec.notify, record, address):
         console.print(notice, markup=False, style="yellow")
+
+
+def backfill_nights(spec: NightlyBackfillSpec) -> int:
+    """Run the nights of a range of dates, oldest first."""
+    return backfill(spec, lambda night: run(NightlyRunSpec(file=spec.file, date=night)))
+
+
+def watch_schedule(spec: NightlyWatchSpec) -> int:
+    """Run every night when it is due, until this process is stopped."""
+    # A stop of systemd or Kubernetes is as gentle as Ctrl-C: the night's record says so.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    watch(spec, lambda night: run(NightlyRunSpec(file=spec.file, date=night)))
+    return 0
 
 
 def _loaded(file: Path) -> NightlySpec:

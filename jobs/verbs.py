@@ -92,6 +92,18 @@ VERBS: dict[str, Verb] = {
         example="iak nightly run nightly.toml",
         positional=("file",),
     ),
+    "nightly backfill": Verb(
+        help="Run the nights of a range of dates, oldest first",
+        spec="iak.schemas.nightly_job:NightlyBackfillSpec",
+        example="iak nightly backfill nightly.toml 2026-10-20..2026-10-28",
+        positional=("file", "nights"),
+    ),
+    "nightly watch": Verb(
+        help="Keep the schedule on this machine: run every night when it is due",
+        spec="iak.schemas.nightly_job:NightlyWatchSpec",
+        example="iak nightly watch nightly.toml",
+        positional=("file",),
+    ),
     "nightly status": Verb(
         help="Show the last nights, the live kernels and their age, and what is held",
         spec="iak.schemas.nightly_job:NightlyStatusSpec",

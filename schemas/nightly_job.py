@@ -1,8 +1,9 @@
 """Define what the verbs of `iak nightly` may be asked."""
 
 from datetime import date, time
+from typing import Annotated
 
-from pydantic import ConfigDict
+from pydantic import AfterValidator, ConfigDict
 
 from iak.schemas.base import Spec
 from iak.schemas.nightly import Minutes
@@ -11,6 +12,21 @@ from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWri
 
 Night = date
 """A night is named by its nominal date. The alias leaves the name `date` to the setting."""
+
+
+def _range(nights: str) -> str:
+    """Return a range of dates unchanged, or refuse it."""
+    first, dots, last = nights.partition("..")
+    try:
+        is_range = bool(dots) and date.fromisoformat(first) <= date.fromisoformat(last)
+    except ValueError as error:
+        raise ValueError(f"{error}; expected two dates, 2026-10-20..2026-10-28") from error
+    if not is_range:
+        raise ValueError("expected two dates, the first one first: 2026-10-20..2026-10-28")
+    return nights
+
+
+Nights = Annotated[str, AfterValidator(_range)]
 
 
 class NightlyFileSpec(Spec):
@@ -35,6 +51,27 @@ class NightlyRunSpec(NightlyFileSpec):
     """Budget of minutes; the file's when absent."""
     dry_run: bool = False
     """Print the decisions and change nothing."""
+
+
+class NightlyBackfillSpec(NightlyFileSpec):
+    """Run the nights of a range of dates, oldest first."""
+
+    nights: Nights
+    """First and last date, as `2026-10-20..2026-10-28`. Nights that are finished are left alone."""
+
+    @property
+    def first(self) -> Night:
+        """Return the first date."""
+        return date.fromisoformat(self.nights.partition("..")[0])
+
+    @property
+    def last(self) -> Night:
+        """Return the last date."""
+        return date.fromisoformat(self.nights.partition("..")[2])
+
+
+class NightlyWatchSpec(NightlyFileSpec):
+    """Keep the schedule on this machine: run every night when it is due, until it is stopped."""
 
 
 class NightlyStatusSpec(NightlyFileSpec):

@@ -82,6 +82,14 @@ def missed_ticks(schedule: ScheduleSpec, last_night: date | None, now: datetime)
     return due if schedule.missed == "in_order" else due[-1:]
 
 
+def nights_between(schedule: ScheduleSpec, first: date, last: date) -> list[date]:
+    """Return the dates of the schedule's nights from one date to another, both included."""
+    zone = ZoneInfo(schedule.time_zone)
+    start = datetime.combine(first, datetime.min.time(), zone)
+    ticks = takewhile(lambda tick: tick.night <= last, ticks_after(schedule, start))
+    return list(dict.fromkeys(tick.night for tick in ticks if tick.night >= first))
+
+
 def deadline_of(schedule: ScheduleSpec, started: datetime) -> datetime | None:
     """Return the first deadline after a start, in UTC; None where the schedule has none.
 

@@ -44,6 +44,8 @@ NEEDED: dict[str, dict[str, str]] = {
     "plan": {"catalog": "planted"},
     "submit": {"command": "check"},
     "nightly run": {"file": "{folder}/file"},
+    "nightly backfill": {"file": "{folder}/file", "nights": "2026-10-20..2026-10-28"},
+    "nightly watch": {"file": "{folder}/file"},
     "nightly status": {"file": "{folder}/file"},
     "nightly check": {"file": "{folder}/file"},
     "nightly init": {"catalog": "frappe", "base": "{folder}/folder"},
