@@ -19,6 +19,7 @@ from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.nightly.identity import with_overrides
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
+from iak.pipeline.registry.store import open_store
 from iak.pipeline.report.summary import sentence_of
 from iak.pipeline.runs.load import load_catalog, load_nightly
 from iak.pipeline.runs.nightly_file import commented
@@ -220,11 +221,11 @@ def _night_row(record: NightRecord) -> tuple[str, ...]:
 
 def _show_live(spec: NightlySpec, newest: NightRecord) -> None:
     """Show whose kernel serves how many domains, and the live kernels with their age."""
-    root = Path(spec.registry)
-    live = live_pointers(registry_head(root), newest.base_fingerprint)
+    store = open_store(spec.registry)
+    live = live_pointers(registry_head(store), newest.base_fingerprint)
     rows = []
     for name, pointer in sorted(live.items())[:MOST_DOMAINS]:
-        last = data_until(root, pointer)
+        last = data_until(store, pointer)
         age = f"{(newest.night - last).days} d" if last else "-"
         rows.append((name, str(last or "-"), age, pointer.bundle[:12]))
     served = Counter(domain.served_by for domain in newest.domains)
@@ -298,7 +299,7 @@ def _reach(address: str) -> None:
 
 def init(spec: NightlyInitSpec) -> int:
     """Write a commented file that `iak nightly run` takes as it is."""
-    from iak.pipeline.base.published_base import open_base
+    from iak.pipeline.registry.bases import open_base
 
     out = spec.out or FILE
     if out.exists() and not spec.overwrite:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from iak.pipeline.errors import BadRequest
 from iak.schemas.base import shortened
-from iak.schemas.paths import Role, in_registry
+from iak.schemas.paths import BUCKET, Role, in_registry
 
 
 def check_paths(spec: BaseModel) -> None:
@@ -47,9 +47,17 @@ def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role
         if isinstance(value, BaseModel):
             yield from paths_of(value, f"{setting}.")
         for role in roles_of(field.metadata, field.annotation):
-            if isinstance(value, Path):
-                in_it = in_registry(value) if role.may_be_in_registry else None
-                yield setting, in_it[0] if in_it else value, role
+            if (path := _local(value, role)) is not None:
+                yield setting, path, role
+
+
+def _local(value: object, role: Role) -> Path | None:
+    """Return the path that a setting names on this machine; None for an object store, or none."""
+    if isinstance(value, Path) and role.may_be_in_registry and (reference := in_registry(value)):
+        value = reference[0]
+    if isinstance(value, str):
+        return None if value.startswith(BUCKET) else Path(value)
+    return value if isinstance(value, Path) else None
 
 
 def roles_of(metadata: list[object], annotation: object) -> Iterator[Role]:

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from iak.jobs._progress import console, print_event
 from iak.jobs._tables import show_facts, show_table
 from iak.jobs.clusters import load_cluster, shipped_clusters, with_constants, with_devices
-from iak.pipeline.base import published_base
 from iak.pipeline.base.defaults import batch_rows_for
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest
@@ -18,6 +17,7 @@ from iak.pipeline.files import put_file
 from iak.pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change
 from iak.pipeline.planning.estimate import Asked, Estimate, Level, as_rows
 from iak.pipeline.planning.workload import Workload, workload
+from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.explain import explain
 from iak.pipeline.runs.load import SPECS, load_catalog, merged, moved_setting, nested
@@ -38,7 +38,7 @@ _TAKEN = (
 def main(spec: PlanSpec) -> int:
     """Show the plan of one cluster, or a line for each of several; return 0 where the job fits."""
     catalog = load_catalog(spec.catalog)
-    opened = published_base.open_base(spec.base) if spec.base else None
+    opened = open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows
     spec = resolved(spec, catalog, opened)
     clusters = _clusters(spec)

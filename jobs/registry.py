@@ -1,11 +1,11 @@
-"""`iak registry …`: keep the bundles of all nights, and which one serves each domain.
+"""`iak registry …`: what every night published, and which of it serves each domain.
 
-Only `promote run=` loads torch. The other verbs answer at once.
+Only `promote run=` loads torch; the other verbs answer at once.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from iak.jobs._progress import announce, console
@@ -22,7 +22,8 @@ from iak.pipeline.registry.commits import (
 )
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
-from iak.pipeline.registry.stored_bundles import read_entry, stored_folder
+from iak.pipeline.registry.store import Store, at_once, open_store
+from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.registry.verify import verify_registry
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry, Pointer
 from iak.schemas.registry_job import (
@@ -43,7 +44,7 @@ Document = dict[str, Any]
 
 
 def main(spec: RegistrySpec) -> int:
-    """Run the verb, and write what it shows as JSON where `json=` names a file."""
+    """Do what the verb says, and keep what it shows where `json=` asks for it."""
     verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, Document]]] = {
         RegistryListSpec: list_pointers,
         RegistryShowSpec: show,
@@ -65,10 +66,11 @@ def main(spec: RegistrySpec) -> int:
 
 def list_pointers(spec: RegistryListSpec) -> tuple[int, Document]:
     """Print the bundle of each domain, alias by alias."""
-    head = read_head(spec.registry)
-    document: Document = {"registry": str(spec.registry), "generation": _generation(head)}
+    store = open_store(spec.registry)
+    head = read_head(store)
+    document: Document = {"registry": store.uri, "generation": _generation(head)}
     for alias in [spec.alias] if spec.alias else ALIASES:
-        rows = [_pointer_row(spec.registry, p) for p in _pointers(head, alias)]
+        rows = list(at_once(store, partial(_pointer_row, store), _pointers(head, alias)))
         document[alias] = rows
         if rows:
             _show_pointers(alias, rows)
@@ -100,9 +102,9 @@ def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
     )
 
 
-def _pointer_row(root: Path, pointer: Pointer) -> Document:
+def _pointer_row(store: Store, pointer: Pointer) -> Document:
     """Return a pointer and the facts of its bundle."""
-    entry = read_entry(root, pointer.bundle)
+    entry = read_entry(store, pointer.stored)
     return {
         "domain": pointer.name,
         "generation": pointer.generation,
@@ -134,7 +136,7 @@ def show(spec: RegistryShowSpec) -> tuple[int, Document]:
 
 
 def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
-    history = list(read_history(spec.registry))
+    history = list(read_history(open_store(spec.registry)))
     show_table(
         f"history of {spec.registry}",
         ("commit", "what", "when", "by", "pointers moved", "bundles removed"),
@@ -153,29 +155,30 @@ def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
         ends_in_number=True,
     )
     commits = [commit.model_dump(mode="json", exclude={"pointers"}) for commit in history]
-    return 0, {"registry": str(spec.registry), "commits": commits}
+    return 0, {"registry": spec.registry, "commits": commits}
 
 
 def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
     """Print the bundles that a domain had, newest first, alias by alias."""
-    root, head = spec.registry, read_head(spec.registry)
+    store = open_store(spec.registry)
+    head = read_head(store)
     aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
     if not aliases:
-        folder_of(root, head, "champion", domain)  # says which domains there are
-    document: Document = {"registry": str(root), "domain": domain}
+        folder_of(store, head, "champion", domain)  # says which domains there are
+    document: Document = {"registry": store.uri, "domain": domain}
     for alias in aliases:
-        folder = folder_of(root, head, alias, domain)
+        folder = folder_of(store, head, alias, domain)
         pointer = pointer_of(head, alias, folder)
         assert pointer is not None, "folder_of refuses a domain without a pointer"
-        chain = [pointer, *earlier_pointers(root, alias, folder, pointer)]
-        rows = [_row_or_removed(root, p) for p in chain]
+        chain = [pointer, *earlier_pointers(store, alias, folder, pointer)]
+        rows = list(at_once(store, partial(_pointer_row, store), chain))
         document[alias] = rows
-        _show_chain(alias, pointer.name, rows)
-        show_facts(f"lineage of the {alias}", _lineage(read_entry(root, pointer.bundle)))
+        _show_chain(alias, pointer.name, rows, is_cut=chain[-1].before is not None)
+        show_facts(f"lineage of the {alias}", _lineage(read_entry(store, pointer.stored)))
     return 0, document
 
 
-def _show_chain(alias: str, domain: str, rows: Sequence[Document]) -> None:
+def _show_chain(alias: str, domain: str, rows: Sequence[Document], *, is_cut: bool) -> None:
     show_table(
         f"{alias} of {domain}: now, and what rollbacks return to",
         ("commit", "bundle", "gate gain", "tuned", "the gate said"),
@@ -183,20 +186,15 @@ def _show_chain(alias: str, domain: str, rows: Sequence[Document]) -> None:
             (
                 str(row["generation"]),
                 row["bundle"][:12],
-                number(row.get("gain"), 5, sign=True),
-                row.get("tuned_at", "-"),
-                row.get("reason", "removed by gc"),
+                number(row["gain"], 5, sign=True),
+                row["tuned_at"],
+                row["reason"],
             )
             for row in rows
         ],
         text=("bundle", "tuned"),
+        caption="What came before was removed by gc." if is_cut else "",
     )
-
-
-def _row_or_removed(root: Path, pointer: Pointer) -> Document:
-    if stored_folder(root, pointer.bundle).exists():
-        return _pointer_row(root, pointer)
-    return {"domain": pointer.name, "generation": pointer.generation, "bundle": pointer.bundle}
 
 
 def _lineage(entry: Entry) -> Document:
@@ -204,6 +202,7 @@ def _lineage(entry: Entry) -> Document:
     return {
         "bundle": entry.digest,
         "base": lineage.base_fingerprint,
+        "base lies in": lineage.base or "unknown",
         "parent bundle": lineage.parent or "none known",
         "run": f"{lineage.run}, record {(lineage.record_sha256 or 'unknown')[:12]}",
         "code": lineage.code or "unknown",
@@ -216,8 +215,8 @@ def _lineage(entry: Entry) -> Document:
 
 def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
     """Print where two sets of pointers mean different bundles."""
-    root = spec.registry
-    first, second = (_state(root, name) for name in (spec.first, spec.second))
+    store = open_store(spec.registry)
+    first, second = (_state(store, name) for name in (spec.first, spec.second))
     rows = []
     for folder in sorted(first.keys() | second.keys()):
         one, other = first.get(folder), second.get(folder)
@@ -228,8 +227,8 @@ def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
                 "domain": pointer.name,
                 "first": one.bundle if one else None,
                 "second": other.bundle if other else None,
-                "first_gain": _gain(root, one),
-                "second_gain": _gain(root, other),
+                "first_gain": _gain(store, one),
+                "second_gain": _gain(store, other),
             }
         )
     others = [row for row in rows if row["first"] != row["second"]]
@@ -240,7 +239,7 @@ def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
         text=(spec.first, spec.second),
         caption="Each gain was measured on the gate rows of its own night.",
     )
-    return 0, {"registry": str(root), "first": spec.first, "second": spec.second, "domains": rows}
+    return 0, {"registry": store.uri, "first": spec.first, "second": spec.second, "domains": rows}
 
 
 def _diff_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -253,37 +252,36 @@ def _diff_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _gain(root: Path, pointer: Pointer | None) -> float | None:
-    """Return a bundle's gain on its gate rows; None where gc removed it."""
-    if pointer is None or not stored_folder(root, pointer.bundle).exists():
+def _gain(store: Store, pointer: Pointer | None) -> float | None:
+    """Return a bundle's gain on its gate rows; None where it is no longer there."""
+    try:
+        return read_entry(store, pointer.stored).gain if pointer else None
+    except Corrupt:
         return None
-    return read_entry(root, pointer.bundle).gain
 
 
-def _state(root: Path, name: str) -> Mapping[str, Pointer]:
+def _state(store: Store, name: str) -> Mapping[str, Pointer]:
     """Return the pointers that `champion` or `champion:12` names."""
     word, _, generation = name.partition(":")
     alias: Alias = "champion" if word == "champion" else "candidate"
-    commit = read_commit(root, int(generation)) if generation else read_head(root)
+    commit = read_commit(store, int(generation)) if generation else read_head(store)
     return commit.pointers.get(alias, {}) if commit else {}
 
 
 def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
-    """Promote what the gate published, and show what moved, what was held and what was forced."""
+    """Promote what the gate published, and say what moved, what was held and what was forced."""
     from iak.pipeline.registry.promote import promote_alias, promote_run
     from iak.pipeline.runs.finished_run import finished_run  # loads torch, which takes seconds
 
-    domains, force = spec.domains or None, spec.force
+    store, domains, force = open_store(spec.registry), spec.domains or None, spec.force
     with announce("verifying and storing bundles", after_s=2.0):
         if spec.run is not None:
             done = promote_run(
-                spec.registry, finished_run(spec.run), spec.alias, domains=domains, force=force
+                store, finished_run(spec.run), spec.alias, domains=domains, force=force
             )
         else:
             assert spec.source is not None, "the spec has one of both"
-            done = promote_alias(
-                spec.registry, spec.source, spec.alias, domains=domains, force=force
-            )
+            done = promote_alias(store, spec.source, spec.alias, domains=domains, force=force)
     moved = done.commit.moves if done.commit else []
     if moved:
         show_table(
@@ -300,7 +298,7 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
     for name, reason in done.held.items():
         console.print(f"left, the gate held it: {name}: {reason}", markup=False)
     document = {
-        "registry": str(spec.registry),
+        "registry": spec.registry,
         "alias": spec.alias,
         "generation": _generation(done.commit),
         "moves": [move.model_dump(mode="json") for move in moved],
@@ -315,7 +313,7 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
 
 def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
     """Return domains to the bundles they had before, and show what serves them now."""
-    done = roll_back(spec.registry, spec.alias, spec.domain)
+    done = roll_back(open_store(spec.registry), spec.alias, spec.domain)
     for one in done.domains:
         now = (
             f"bundle {one.entry.digest[:12]} of {one.entry.lineage.run} serves again"
@@ -324,26 +322,26 @@ def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
         )
         console.print(f"{one.domain}: bundle {one.left[:12]} is taken back; {now}", markup=False)
     return 0, {
-        "registry": str(spec.registry),
+        "registry": spec.registry,
         "generation": done.commit.generation,
         "moves": [move.model_dump(mode="json") for move in done.commit.moves],
     }
 
 
 def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
-    """Read all commits and all bundles, and show what is damaged."""
+    """Read all commits and all bundles."""
     with announce("reading every byte", after_s=2.0):
-        report = verify_registry(spec.registry)
+        report = verify_registry(open_store(spec.registry))
     show_facts(
         f"registry {spec.registry}: {'damaged' if report.problems else 'sound'}",
         {
             "commits": f"{report.commits:,}",
             "bundles": f"{report.bundles:,}, {report.bytes:,} bytes sound",
-            "of a killed promotion": f"{report.uncommitted:,} (gc removes them)",
+            "not committed": f"{report.uncommitted:,}, of killed promotions (gc removes them)",
         },
     )
     return 0, {
-        "registry": str(spec.registry),
+        "registry": spec.registry,
         "commits": report.commits,
         "bundles": report.bundles,
         "bytes": report.bytes,
@@ -354,7 +352,7 @@ def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
 
 def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
     """Remove bundles that nothing needs, or only show them."""
-    done = remove_unneeded(spec.registry, keep=spec.keep, dry_run=spec.dry_run)
+    done = remove_unneeded(open_store(spec.registry), keep=spec.keep, dry_run=spec.dry_run)
     show_facts(
         f"{'would remove from' if spec.dry_run else 'removed from'} {spec.registry}",
         {
@@ -364,7 +362,7 @@ def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
         },
     )
     return 0, {
-        "registry": str(spec.registry),
+        "registry": spec.registry,
         "dry_run": spec.dry_run,
         "removed": list(done.removed),
         "bytes": done.bytes,
@@ -373,7 +371,7 @@ def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
 
 
 def _say(sentence: str, about: Sequence[str]) -> None:
-    """Print a sentence about these names, if there are any."""
+    """Print a sentence, unless it is about nothing."""
     if about:
         console.print(sentence, markup=False)
 

@@ -23,7 +23,7 @@ def current_document(
     *,
     kind: str,
     current: int,
-    where: Path,
+    where: Path | str,
     mend: str,
     migrations: Mapping[int, Migration] | None = None,
 ) -> dict[str, Any]:

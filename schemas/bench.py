@@ -30,7 +30,7 @@ from iak.schemas.numbers import (
     Width,
     Workers,
 )
-from iak.schemas.paths import FileToRead, FolderToRead, FolderToWrite, NamedPath
+from iak.schemas.paths import BaseToRead, FileToRead, FolderToWrite, NamedPath
 
 
 class BenchSpec(Spec):
@@ -146,7 +146,7 @@ class BenchShardingSpec(BenchSpec):
     """Tables as ROWSxWIDTH; not read where `catalog` or `base` names others."""
     catalog: NamedPath | None = None
     """Measure this catalogue's tables: a TOML file, or the name of a shipped one."""
-    base: FolderToRead | None = None
+    base: BaseToRead | None = None
     """Run or folder of a published base. Tables get the rows of its vocabularies, and its catalogue
     is measured where `catalog` names none."""
     width: Width = 16

@@ -40,6 +40,7 @@ from iak.schemas.numbers import (
     Workers,
 )
 from iak.schemas.paths import (
+    BaseToRead,
     BundlesToRead,
     FileToRead,
     FileToWrite,
@@ -173,7 +174,7 @@ class PretrainOptimSpec(_OptimSpec):
 class PretrainSpec(PlacedSpec, WorkerJobSpec):
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
 
-    from_: Annotated[FolderToRead | None, Field(alias="from")] = None
+    from_: Annotated[BaseToRead | None, Field(alias="from")] = None
     """Run or published base to continue; its encoding is kept, the result has a new fingerprint."""
     allow: tuple[Allowance, ...] = ()
     """Differences from `from` that are meant, `table:NAME:grown` or `dense:NAME:KIND`; every other
@@ -392,10 +393,10 @@ class TuningSpec(PlacedSpec):
 class FinetuneSpec(TuningSpec, WorkerJobSpec):
     """Tune every domain's kernel on a frozen base and write the bundles."""
 
-    base: FolderToRead
-    """Run or folder of the published base."""
+    base: BaseToRead
+    """Run or folder of the published base, or `registry:PLACE@champion`: the one it runs on."""
     live: BundlesToRead | None = None
-    """Bundles that serve now (a run, its `bundles/`, or `registry:DIR@champion`): kernels start
+    """Bundles that serve now (a run, its `bundles/`, or `registry:PLACE@champion`): kernels start
     from them."""
     domains: tuple[Column, ...] = ()
     """Names of the only domains that are tuned, beside the pooled kernel; all that have rows enough
@@ -408,10 +409,10 @@ class FinetuneSpec(TuningSpec, WorkerJobSpec):
 class EvaluateSpec(PlacedSpec, WorkerJobSpec):
     """Evaluate base and kernels on the same later rows, with paired intervals."""
 
-    base: FolderToRead
-    """Run or folder of the published base."""
+    base: BaseToRead
+    """Run or folder of the published base, or `registry:PLACE@champion`: the one it runs on."""
     bundles: BundlesToRead | None = None
-    """Folder of bundles, or `registry:DIR@champion`; the base alone is evaluated when absent."""
+    """Folder of bundles, or `registry:PLACE@champion`; the base alone is evaluated when absent."""
     split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split to evaluate."""
     max_base_gap: Annotated[Number, Field(gt=0, le=1)] | None = None
@@ -525,7 +526,7 @@ class PlanSpec(PlacedSpec):
     """`gpus=8,16,32`: the same kind of machine in these numbers; reports the smallest that fits."""
     settings: FileToRead | None = None
     """The TOML file that the job itself is given by --config; what matters here is taken over."""
-    base: FolderToRead | None = None
+    base: BaseToRead | None = None
     """Run or folder of a published base: its size, and the rows of its tables."""
     table_rows: Annotated[dict[str, TableRows], AfterValidator(with_names)] = {}
     """Table -> rows to plan for, where the catalogue leaves them open or you expect others."""

@@ -14,7 +14,7 @@ from iak.schemas.base import Column, Spec, Value, printable, without_userinfo
 from iak.schemas.feature import Name
 from iak.schemas.job import TuningSpec, WorkersSpec
 from iak.schemas.numbers import Count, CountOrZero, Days, Margin, Money, Number, Rows, Share, Whole
-from iak.schemas.paths import FolderToRead, FolderToWrite, NamedPath
+from iak.schemas.paths import BaseToRead, FolderToWrite, NamedPath, RegistryToWrite
 
 JobServer = Annotated[str, Field(pattern=r"^(local|https?://[^/@\s]+/?)$")]
 """`local`, or the address of a Ray job server."""
@@ -229,10 +229,10 @@ class NightlySpec(Spec):
     """The catalogue: a TOML file, or the name of a shipped one."""
     data_root: Uri
     """Folder or URI below which the catalogue's paths are."""
-    base: FolderToRead
+    base: BaseToRead
     """Run or folder of the published base that the first night freezes. Later ones take the base
     that the registry's history names."""
-    registry: Uri
+    registry: RegistryToWrite
     """Folder or `s3://bucket/prefix` of the registry."""
     nights: FolderToWrite
     """Folder of the nights: a run folder, a record and a page each, and the index over them."""

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from iak.schemas.base import not_empty, printable
+from iak.schemas.base import not_empty, printable, without_userinfo
 
 PICTURES = (".png", ".svg", ".pdf")
+BUCKET = "s3://"
 _REGISTRY = "registry:"
+_COLLAPSED = "s3:/"
+"""What a path makes of `s3://`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Role:
     is_folder: bool
     is_written: bool
     may_be_in_registry: bool = False
-    """Whether `registry:DIR@ALIAS` may stand in the place of a folder."""
+    """Whether `registry:PLACE@ALIAS` may stand in the place of a folder."""
 
 
 def _path_text(value: object) -> object:
@@ -34,13 +37,30 @@ def _path_text(value: object) -> object:
     return value
 
 
-def in_registry(path: Path) -> tuple[Path, str] | None:
-    """Return the folder and the alias that `registry:DIR@ALIAS` names; None for a plain path."""
-    text = str(path)
+def in_registry(path: Path) -> tuple[str, str] | None:
+    """Return the registry's place and the alias that a reference names; None for a plain path.
+
+    Args:
+        path: `registry:DIR@ALIAS` or `registry:s3://bucket/prefix@ALIAS`, which a path holds with
+            one slash less.
+    """
+    text = reference_text(path)
     if not text.startswith(_REGISTRY):
         return None
-    folder, _, alias = text.removeprefix(_REGISTRY).rpartition("@")
-    return Path(folder), alias
+    place, _, alias = text.removeprefix(_REGISTRY).rpartition("@")
+    return place, alias
+
+
+def reference_text(path: Path) -> str:
+    """Return a path, or a reference into a registry, as a person writes it."""
+    return str(path).replace(f"{_REGISTRY}{_COLLAPSED}", f"{_REGISTRY}{BUCKET}", 1)
+
+
+def _registry_place(text: str) -> str:
+    """Refuse a URI on which no registry can lie."""
+    if "://" in text and not text.startswith(BUCKET):
+        raise ValueError("expected a folder or s3://bucket/prefix")
+    return without_userinfo(text)
 
 
 def _picture(path: Path) -> Path:
@@ -55,10 +75,17 @@ NamedPath = Annotated[Path, _TEXT]
 """A path that the job itself looks for: a file, or something shipped by its name."""
 FileToRead = Annotated[Path, _TEXT, Role(is_folder=False, is_written=False)]
 FolderToRead = Annotated[Path, _TEXT, Role(is_folder=True, is_written=False)]
-BundlesToRead = Annotated[
-    Path, _TEXT, Role(is_folder=True, is_written=False, may_be_in_registry=True)
-]
+_IN_REGISTRY = Role(is_folder=True, is_written=False, may_be_in_registry=True)
+_REFERENCE = PlainSerializer(reference_text, return_type=str)
+BundlesToRead = Annotated[Path, _TEXT, _REFERENCE, _IN_REGISTRY]
 """A folder of bundles, or the bundles that a registry's alias means: `registry:DIR@champion`."""
+BaseToRead = Annotated[Path, _TEXT, _REFERENCE, _IN_REGISTRY]
+"""A run or folder of a base, or the base that a registry's alias runs on."""
+_PLACE = AfterValidator(_registry_place)
+RegistryToRead = Annotated[str, _TEXT, _PLACE, Role(is_folder=True, is_written=False)]
+"""A registry: a folder, or `s3://bucket/prefix`."""
+RegistryToWrite = Annotated[str, _TEXT, _PLACE, Role(is_folder=True, is_written=True)]
+"""A registry that is made where it is missing."""
 FileToWrite = Annotated[Path, _TEXT, Role(is_folder=False, is_written=True)]
 """A file whose folder is made where it is missing."""
 Picture = Annotated[FileToWrite, AfterValidator(_picture)]

@@ -15,14 +15,20 @@ from iak.schemas.manifest import BundleManifest, Sha256, sha256_of
 
 MARKER_FORMAT = 1
 """Format of the document that makes a folder a registry."""
-ENTRY_FORMAT = 1
-COMMIT_FORMAT = 2
-"""1: written before commits had chains; it is read as one without."""
+ENTRY_FORMAT = 2
+"""1: a bundle was stored under its digest alone."""
+COMMIT_FORMAT = 3
+"""1: written before commits had chains; it is read as one without. 2: bundles were stored under
+their digests alone."""
 Alias = Literal["champion", "candidate"]
 """`champion` serves. `candidate` waits for a decision."""
 ALIASES: tuple[Alias, ...] = ("champion", "candidate")
 FolderName = Annotated[str, Field(pattern=r"^[a-z0-9_%=,~-]{1,160}$")]
 """A domain as a name of a folder (`publish/bundle.py`); it cannot leave its folder."""
+StoredName = Annotated[str, Field(pattern=r"^[0-9a-f]{64}(-[0-9a-f]{16})?$")]
+"""Folder of a stored bundle: its digest, and a mark drawn when it was stored. A bundle that gc gave
+up is never stored under its old name again, so that a slow gc removes nothing newer."""
+Token = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class RegistryMarker(Spec):
@@ -48,6 +54,8 @@ class Lineage(Spec):
 
     base_fingerprint: str
     """The base it was tuned on."""
+    base: str | None = None
+    """Where that base lay when the bundle was promoted; null where no record says it."""
     schema_hash: str
     """Digest of the features and tables that it reads."""
     parent: Sha256 | None = None
@@ -71,9 +79,11 @@ class Entry(Spec):
     """`entry.json`: one stored bundle, every byte of it named."""
 
     kind: Literal["iak-registry-entry"] = "iak-registry-entry"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     digest: Sha256
-    """`bundle_digest` of its manifest: the name of its folder."""
+    """`bundle_digest` of its manifest."""
+    stored: StoredName
+    """Name of its folder in the registry."""
     folder: FolderName
     """Name of the bundle's own folder inside: the domain's, escaped, or "pooled"."""
     domain: list[tuple[str, str]]
@@ -99,6 +109,8 @@ class Pointer(Spec):
     """Key and value of each key, outermost first; empty for the pooled kernel."""
     bundle: Sha256
     """Digest of the bundle."""
+    stored: StoredName
+    """The folder it is stored in."""
     base_fingerprint: str
     """The base that the bundle runs on."""
     form: Sha256
@@ -107,6 +119,9 @@ class Pointer(Spec):
     """Commit that set this pointer; what a compare-and-swap compares."""
     before: PositiveInt | None = None
     """Commit that set the pointer to which a rollback returns; null: the domain had none."""
+    reach: PositiveInt | None = None
+    """Oldest commit whose pointer rollbacks may return to: gc gave up what came before. Null: the
+    first one."""
 
     @property
     def name(self) -> str:
@@ -130,7 +145,7 @@ class Commit(Spec):
     """One step of the history: all pointers after it, and what it changed."""
 
     kind: Literal["iak-registry-commit"] = "iak-registry-commit"
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     generation: PositiveInt
     """Its number: 1, 2, ... without gaps."""
     parent_sha256: Sha256 | None
@@ -140,9 +155,11 @@ class Commit(Spec):
     """When, by the writer's clock. The order of commits is their numbers alone."""
     by: str
     """User and host."""
+    token: Token
+    """Drawn at random by the writer, who knows its own commit by it when an answer was lost."""
     moves: list[Move] = []
-    removed: list[Sha256] = []
-    """Bundles whose bytes this commit gave up."""
+    removed: list[StoredName] = []
+    """Stored bundles that this commit gave up."""
     pointers: dict[Alias, dict[FolderName, Pointer]]
     """Alias -> folder name of a domain -> its pointer."""
     chains: dict[FolderName, ChainState] = {}

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from iak.schemas.base import Column, Spec
 from iak.schemas.numbers import Count, CountOrZero
-from iak.schemas.paths import FileToWrite, FolderToRead, FolderToWrite
+from iak.schemas.paths import FileToWrite, FolderToRead, RegistryToRead, RegistryToWrite
 from iak.schemas.registry import Alias
 
 Domains = Annotated[tuple[Column, ...], Field(min_length=1)]
@@ -27,8 +27,8 @@ class RegistrySpec(Spec):
 class RegistryListSpec(RegistrySpec):
     """List what serves each domain."""
 
-    registry: FolderToRead
-    """Folder of the registry."""
+    registry: RegistryToRead
+    """Folder of the registry, or `s3://bucket/prefix`."""
     alias: Alias | None = None
     """Only the pointers of this alias."""
 
@@ -36,8 +36,8 @@ class RegistryListSpec(RegistrySpec):
 class RegistryShowSpec(RegistrySpec):
     """Show the history of a registry, of one domain, or a bundle's lineage."""
 
-    registry: FolderToRead
-    """Folder of the registry."""
+    registry: RegistryToRead
+    """Folder of the registry, or `s3://bucket/prefix`."""
     domain: Column | None = None
     """Domain whose pointers and lineage are shown; the newest commits when absent."""
     last: Count = 20
@@ -47,8 +47,8 @@ class RegistryShowSpec(RegistrySpec):
 class RegistryDiffSpec(RegistrySpec):
     """Compare two sets of pointers, domain by domain."""
 
-    registry: FolderToRead
-    """Folder of the registry."""
+    registry: RegistryToRead
+    """Folder of the registry, or `s3://bucket/prefix`."""
     first: State = "champion"
     """`champion` or `candidate`, now, or as a commit left it: `champion:12`."""
     second: State = "candidate"
@@ -58,8 +58,8 @@ class RegistryDiffSpec(RegistrySpec):
 class RegistryPromoteSpec(RegistrySpec):
     """Point an alias at what the gate published in a run, in one step."""
 
-    registry: FolderToWrite
-    """Folder of the registry; made when it is missing."""
+    registry: RegistryToWrite
+    """Folder of the registry, or `s3://bucket/prefix`; made when it is missing."""
     run: FolderToRead | None = None
     """Run folder of an `iak finetune`."""
     source: Alias | None = None
@@ -83,8 +83,8 @@ class RegistryPromoteSpec(RegistrySpec):
 class RegistryRollbackSpec(RegistrySpec):
     """Return domains to the bundles they had before."""
 
-    registry: FolderToRead
-    """Folder of the registry."""
+    registry: RegistryToRead
+    """Folder of the registry, or `s3://bucket/prefix`."""
     domain: Domains
     """One domain, or several that go back in one step."""
     alias: Alias = "champion"
@@ -94,15 +94,15 @@ class RegistryRollbackSpec(RegistrySpec):
 class RegistryVerifySpec(RegistrySpec):
     """Read every byte of a registry, and name what is damaged."""
 
-    registry: FolderToRead
-    """Folder of the registry."""
+    registry: RegistryToRead
+    """Folder of the registry, or `s3://bucket/prefix`."""
 
 
 class RegistryGcSpec(RegistrySpec):
     """Remove stored bundles that neither a pointer nor a rollback needs."""
 
-    registry: FolderToRead
-    """Folder of the registry."""
+    registry: RegistryToRead
+    """Folder of the registry, or `s3://bucket/prefix`."""
     keep: CountOrZero = 3
     """Earlier pointers of each domain that a rollback can return to."""
     dry_run: bool = False

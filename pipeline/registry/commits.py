@@ -1,32 +1,31 @@
 """Read and write the history of a registry: numbered commits, each with all pointers.
 
-    DIR/
-        registry.json               this folder is a registry
-        commits/0000000012.json     all pointers after promotion, rollback or gc number 12
-        bundles/DIGEST/             stored bundles (stored_bundles.py)
-        .lock                       lock of the one writer (lock.py)
+    registry.json               here is a registry
+    commits/0000000012.json     all pointers after promotion, rollback or gc number 12
+    bundles/DIGEST-MARK/        stored bundles (stored_bundles.py)
 
 The newest commit counts. A commit is written whole under a name that must be free. So a reader sees
 all of a promotion of many domains or nothing. And a writer that stalls and wakes up finds its
-number taken: it cannot overwrite a newer pointer, even on a file system whose locks do not work.
-This module does not import torch, because a rollback has to be quick.
+number taken: it cannot overwrite a newer pointer, on any store. It reads the newest commit and
+decides again, unless a pointer that it was to move has moved. This module does not import torch,
+because a rollback has to be quick.
 """
 
-import errno
 import getpass
 import re
+import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt, OtherFormat, Overtaken
-from iak.pipeline.files import not_permitted, put_new_file
-from iak.pipeline.formats import Migration, current_document, unchanged
+from iak.pipeline.formats import Document, Migration, current_document, unchanged
+from iak.pipeline.registry.store import Store
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
@@ -44,9 +43,20 @@ from iak.schemas.registry import (
 MARKER, COMMITS = "registry.json", "commits"
 _NAME = re.compile(r"^(\d{10})\.json$")
 _ZEROS = "0" * 64
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-"""Errors of a file system without hard links: vfat, some of FUSE."""
-_COMMIT_STEPS: Mapping[int, Migration] = {1: unchanged}
+_MOST_RACES = 20
+"""Commits of other writers between which one tries to place its own."""
+
+
+def _with_stored(commit: Document) -> dict[str, Any]:
+    """Migrate a commit of format 2: a bundle was stored under its digest alone."""
+    pointers = {
+        alias: {folder: {**p, "stored": p["bundle"]} for folder, p in by_folder.items()}
+        for alias, by_folder in commit["pointers"].items()
+    }
+    return {**commit, "pointers": pointers, "token": "0" * 16}
+
+
+_COMMIT_STEPS: Mapping[int, Migration] = {1: unchanged, 2: _with_stored}
 """Format 1 had no chains; all else is the same."""
 M = TypeVar("M", bound=BaseModel)
 
@@ -62,104 +72,132 @@ class Change:
     before: int | None
     """Generation that a rollback returns to; None: the domain had no pointer."""
     reason: str
+    reach: int | None
+    """Oldest generation that rollbacks may return to; None: the first."""
+
+
+class NumberTaken(Overtaken):
+    """Another writer's commit came first: whoever wanted to follow its parent decides again."""
 
 
 # ---------------------------------------------------------------- reading
 
 
-def check_registry(root: Path) -> None:
-    """Refuse a folder that is not a registry of this format.
+def is_registry(store: Store) -> bool:
+    """Return whether there is a registry, sound or not."""
+    try:
+        store.read(MARKER)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def check_registry(store: Store) -> None:
+    """Refuse a place without a registry of this format.
 
     Raises:
         BadRequest: there is no registry.
         Corrupt, OtherFormat, NotPermitted: see `read_sealed`.
     """
-    if not (root / MARKER).is_file():
+    if not is_registry(store):
         raise BadRequest(
-            f"{root} is not a registry: it has no {MARKER}. Give the folder of one; the first "
-            "`iak registry promote run=RUN registry=DIR` makes it"
+            f"{store.uri} is not a registry: it has no {MARKER}. Give the place of one; the first "
+            "`iak registry promote run=RUN registry=PLACE` makes it"
         )
-    read_sealed(root / MARKER, RegistryMarker, kind="registry", current=MARKER_FORMAT)
+    read_sealed(store, MARKER, RegistryMarker, kind="registry", current=MARKER_FORMAT)
 
 
-def make_registry(root: Path) -> None:
-    """Make a folder a registry, unless it is one. The caller has its lock.
+def make_registry(store: Store) -> None:
+    """Make an empty place a registry, unless it is one.
 
     Raises:
-        BadRequest: the folder has other content.
+        BadRequest: the place has other content.
     """
-    if not (root / MARKER).exists():
-        others = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-        if others:
-            raise BadRequest(
-                f"{root} is not a registry and holds other things: {', '.join(others[:5])}. Give "
-                "an empty or new folder"
-            )
+    if not is_registry(store):
+        check_empty(store)
         document = RegistryMarker(sha256=_ZEROS).model_dump(mode="json")
-        _put_new(root, root / MARKER, spelled(seal(document)))
-    check_registry(root)
-    (root / COMMITS).mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # another writer made it meanwhile
+            store.create(MARKER, spelled(seal(document)))
+    check_registry(store)
 
 
-def read_head(root: Path) -> Commit | None:
+def check_empty(store: Store) -> None:
+    """Refuse to make a registry where other things lie.
+
+    Raises:
+        BadRequest: naming some of them.
+    """
+    if others := sorted(store.names() - {MARKER}):
+        raise BadRequest(
+            f"{store.uri} is not a registry and holds other things: {', '.join(others[:5])}. Give "
+            "an empty or new place"
+        )
+
+
+def read_head(store: Store) -> Commit | None:
     """Return the newest commit; None in a registry that has none yet.
 
     Raises:
         BadRequest: there is no registry.
         Corrupt: it is not what was written, or an earlier commit is missing.
     """
-    check_registry(root)
-    numbers = _numbers(root)
+    check_registry(store)
+    names = store.names(COMMITS)
+    numbers = {int(match[1]) for name in names if (match := _NAME.match(name))}
     if not numbers:
         return None
     if missing := sorted(set(range(1, max(numbers) + 1)) - numbers):
         raise Corrupt(
-            f"{root / COMMITS} lacks commit {missing[0]}, but has commit {max(numbers)}. Restore "
-            f"{_file_name(missing[0])} from a copy"
+            f"{store.where(COMMITS)} lacks commit {missing[0]}, but has commit {max(numbers)}. "
+            f"Restore {_key(missing[0])} from a copy"
         )
-    return read_commit(root, max(numbers))
+    return read_commit(store, max(numbers))
 
 
-def read_commit(root: Path, generation: int) -> Commit:
+def read_commit(store: Store, generation: int) -> Commit:
     """Return one commit of the history.
 
     Raises:
         BadRequest: there is no commit of this number.
         Corrupt: it is not what was written.
     """
-    path = root / COMMITS / _file_name(generation)
-    if not path.is_file():
-        raise BadRequest(
-            f"{root} has no commit {generation}. `iak registry show registry={root}` lists them"
+    key = _key(generation)
+    try:
+        commit = read_sealed(
+            store,
+            key,
+            Commit,
+            kind="registry commit",
+            current=COMMIT_FORMAT,
+            migrations=_COMMIT_STEPS,
         )
-    commit = read_sealed(
-        path,
-        Commit,
-        kind="registry commit",
-        current=COMMIT_FORMAT,
-        migrations=_COMMIT_STEPS,
-    )
+    except FileNotFoundError as error:
+        raise BadRequest(
+            f"{store.uri} has no commit {generation}. `iak registry show registry={store.uri}` "
+            "lists them"
+        ) from error
     if commit.generation != generation:
         raise Corrupt(
-            f"{path} is commit {commit.generation} under another name. Restore it from a copy"
+            f"{store.where(key)} is commit {commit.generation} under another name. Restore it from "
+            "a copy"
         )
     return commit
 
 
-def read_history(root: Path) -> Iterator[Commit]:
+def read_history(store: Store) -> Iterator[Commit]:
     """Yield every commit, oldest first, each compared with the one before it.
 
     Raises:
         Corrupt: a commit is missing, changed, or follows another one than it names.
     """
-    head = read_head(root)
+    head = read_head(store)
     before: Commit | None = None
     for generation in range(1, head.generation + 1 if head else 1):
-        commit = read_commit(root, generation)
+        commit = read_commit(store, generation)
         if commit.parent_sha256 != (before.sha256 if before else None):
             raise Corrupt(
-                f"{root / COMMITS / _file_name(generation)} does not follow the commit before it: "
-                f"it names {commit.parent_sha256}, commit {generation - 1} has "
+                f"{store.where(_key(generation))} does not follow the commit before it: it names "
+                f"{commit.parent_sha256}, commit {generation - 1} has "
                 f"{before.sha256 if before else None}. Restore both from a copy"
             )
         yield commit
@@ -167,7 +205,8 @@ def read_history(root: Path) -> Iterator[Commit]:
 
 
 def read_sealed(
-    path: Path,
+    store: Store,
+    key: str,
     model: type[M],
     *,
     kind: str,
@@ -177,45 +216,48 @@ def read_sealed(
     """Return a sealed document, after a check that its bytes were not changed.
 
     Args:
-        path: path of the document.
+        store: store of the registry.
+        key: key of the document.
         model: class that the document is validated as.
         kind: kind of document, for messages.
         current: format that this version writes.
         migrations: a format -> the step from it to the next one.
 
     Raises:
-        Corrupt: it is missing, or a byte of it differs.
+        FileNotFoundError: there is none.
+        Corrupt: it cannot be read, or a byte of it differs.
         OtherFormat: another version wrote it.
         NotPermitted: this user may not read it.
     """
+    where = store.where(key)
     try:
-        data = path.read_bytes()
+        data = store.read(key)
         document = parsed(data)
         mend = "Read it with the version that wrote it"
         fields = current_document(
-            document, kind=kind, current=current, where=path, mend=mend, migrations=migrations
+            document, kind=kind, current=current, where=where, mend=mend, migrations=migrations
         )
         check_seal(document, data)
         return model.model_validate(fields)
-    except PermissionError as error:
-        raise not_permitted(path, error) from error
+    except FileNotFoundError:
+        raise
     except OtherFormat as error:
         # A flipped byte may hit the number itself. So check the seal before believing the number.
-        _check_seal_alone(path, data, error)
+        _check_seal_alone(where, data, error)
         raise
     except (OSError, ValueError, ValidationError) as error:
         raise Corrupt(
-            f"{path} is not what was written: {error}. Restore it from a copy of the registry"
+            f"{where} is not what was written: {error}. Restore it from a copy of the registry"
         ) from error
 
 
-def _check_seal_alone(path: Path, data: bytes, error: Exception) -> None:
+def _check_seal_alone(where: str, data: bytes, error: Exception) -> None:
     """Refuse a damaged document, whatever its format says."""
     try:
         check_seal(parsed(data), data)
     except ValueError as damage:
         raise Corrupt(
-            f"{path} is not what was written: {damage}. Restore it from a copy of the registry"
+            f"{where} is not what was written: {damage}. Restore it from a copy of the registry"
         ) from error
 
 
@@ -225,20 +267,36 @@ def pointer_of(commit: Commit | None, alias: Alias, folder: str) -> Pointer | No
 
 
 def earlier_pointers(
-    root: Path, alias: Alias, folder: str, pointer: Pointer | None
+    store: Store, alias: Alias, folder: str, pointer: Pointer
 ) -> Iterator[Pointer]:
-    """Yield the pointers that rollbacks of a domain would return to, nearest first."""
-    while pointer is not None and pointer.before is not None:
-        pointer = pointer_of(read_commit(root, pointer.before), alias, folder)
-        if pointer is not None:
-            yield pointer
+    """Yield the pointers that rollbacks of a domain return to, nearest first."""
+    earlier: Pointer | None = pointer
+    while earlier is not None and earlier.before is not None:
+        if pointer.reach is not None and earlier.before < pointer.reach:
+            return
+        earlier = pointer_of(read_commit(store, earlier.before), alias, folder)
+        if earlier is not None:
+            yield earlier
 
 
-def folder_of(root: Path, head: Commit | None, alias: Alias, domain: str) -> str:
+def given_up_since(store: Store, before: Commit | None, head: Commit | None) -> Iterator[str]:
+    """Yield the stored bundles that gc gave up after one commit, up to another.
+
+    Args:
+        store: store of the registry.
+        before: the commit that was read earlier; None: there was none.
+        head: the newest one.
+    """
+    first = before.generation + 1 if before else 1
+    for generation in range(first, head.generation + 1 if head else 1):
+        yield from read_commit(store, generation).removed
+
+
+def folder_of(store: Store, head: Commit | None, alias: Alias, domain: str) -> str:
     """Return the folder name of a domain that has a pointer.
 
     Args:
-        root: folder of the registry, for messages.
+        store: store of the registry, for messages.
         head: the newest commit.
         alias: alias whose pointers are read.
         domain: the domain's name as tables show it, or its folder name.
@@ -252,7 +310,7 @@ def folder_of(root: Path, head: Commit | None, alias: Alias, domain: str) -> str
             return folder
     known = ", ".join(sorted(pointer.name for pointer in pointers.values())[:5]) or "none"
     raise BadRequest(
-        f"domain={domain} has no {alias} in {root}. Domains that have one: {known}"
+        f"domain={domain} has no {alias} in {store.uri}. Domains that have one: {known}"
         f"{f' and {len(pointers) - 5} more' if len(pointers) > 5 else ''}"
     )
 
@@ -261,37 +319,63 @@ def folder_of(root: Path, head: Commit | None, alias: Alias, domain: str) -> str
 
 
 def move_pointers(
-    root: Path,
+    store: Store,
     action: Literal["promote", "rollback"],
-    changes: Sequence[Change],
+    decide: Callable[[Commit | None], Sequence[Change]],
     *,
     expected: Commit | None,
     chains: Mapping[str, ChainState] | None = None,
-) -> Commit:
+) -> Commit | None:
     """Move pointers in one step, if none of them moved since they were read.
 
-    The caller has the registry's lock. Pointers of other domains may have moved in the meantime.
-    They stay as they are now. So do the chains of other domains.
+    Pointers of other domains may have moved in the meantime. They stay as they are now. So do the
+    chains of other domains. Where another writer's commit comes first, the changes are decided
+    again on what it left.
 
     Args:
-        root: folder of the registry.
+        store: store of the registry.
         action: name of the action in the history.
-        changes: at most one for each alias and domain.
-        expected: the newest commit when the caller decided; None: there was none.
+        decide: returns at most one change for each alias and domain, given the newest commit.
+        expected: the newest commit when the caller decided what to move; None: there was none.
         chains: folder name of a domain -> what its chain is to be from now on.
+
+    Returns:
+        The commit; None where nothing had to change.
 
     Raises:
         Overtaken: one of the pointers or chains moved since; nothing changed.
-        BadRequest: bundles that cannot serve together would be pointed at; nothing changed.
+        BadRequest: bundles that cannot serve together would be pointed at, or the store cannot
+            keep two writers apart; nothing changed.
     """
-    head = read_head(root)
+    chains = chains or {}
+    for _ in range(_MOST_RACES):
+        head = read_head(store)
+        changes = decide(head)
+        stored = head.chains if head else {}
+        if not changes and all(stored.get(folder) == c for folder, c in chains.items()):
+            return None
+        _check_same_chains(store, head, expected, chains)
+        try:
+            return append(store, head, _draft(store, action, changes, head, expected, chains))
+        except NumberTaken as error:
+            lost = error
+    raise lost
+
+
+def _draft(
+    store: Store,
+    action: Literal["promote", "rollback"],
+    changes: Sequence[Change],
+    head: Commit | None,
+    expected: Commit | None,
+    chains: Mapping[str, ChainState],
+) -> "Draft":
+    """Return the commit that makes some changes after `head`."""
     generation = head.generation + 1 if head else 1
-    pointers = (
-        {alias: dict(by_folder) for alias, by_folder in head.pointers.items()} if head else {}
-    )
+    pointers = pointers_of(head)
     moves = []
     for change in changes:
-        check_not_moved(root, head, expected, alias=change.alias, folder=change.folder)
+        check_not_moved(store, head, expected, alias=change.alias, folder=change.folder)
         by_folder = pointers.setdefault(change.alias, {})
         old = by_folder.pop(change.folder, None)
         if change.entry is not None:
@@ -305,54 +389,61 @@ def move_pointers(
                 reason=change.reason,
             )
         )
-    _check_forms(root, changes, pointers)
-    _check_same_chains(root, head, expected, chains or {})
-    return append(
-        root, head, Draft(action=action, pointers=pointers, moves=moves, chains=chains or {})
-    )
+    _check_forms(store, changes, pointers)
+    return Draft(action=action, pointers=pointers, moves=moves, chains=chains)
+
+
+def pointers_of(head: Commit | None) -> dict[Alias, dict[str, Pointer]]:
+    """Return a copy of all pointers after a commit, to change."""
+    return {alias: dict(by_folder) for alias, by_folder in head.pointers.items()} if head else {}
 
 
 def _pointer(change: Change, entry: Entry, generation: int) -> Pointer:
     return Pointer(
         domain=entry.domain,
         bundle=entry.digest,
+        stored=entry.stored,
         base_fingerprint=entry.lineage.base_fingerprint,
         form=entry.form,
         generation=generation,
         before=change.before,
+        reach=change.reach,
     )
 
 
 def check_not_moved(
-    root: Path, head: Commit | None, expected: Commit | None, *, alias: Alias, folder: str
+    store: Store, head: Commit | None, expected: Commit | None, *, alias: Alias, folder: str
 ) -> None:
     """Refuse to go on from a pointer that moved since the caller read it.
 
     Args:
-        root: folder of the registry, for messages.
+        store: store of the registry, for messages.
         head: the newest commit now.
         expected: the newest commit when the caller decided.
         alias: alias whose pointer is read.
         folder: folder name of the domain.
 
     Raises:
-        Overtaken: the pointer moved between the two commits.
+        Overtaken: the pointer moved between the two commits; the message says who moved it.
     """
     now, then = (pointer_of(commit, alias, folder) for commit in (head, expected))
-    if now == then:
+    # gc shortens `reach` and moves nothing, so that pointers are compared by who set them.
+    if (now and now.generation) == (then and then.generation):
         return
     here, there = (f"at generation {p.generation}" if p else "absent" for p in (now, then))
     pointer = now or then
     domain = pointer.name if pointer else folder
+    winner = read_commit(store, now.generation) if now else head
+    who = f" ({winner.by}, {winner.at:%Y-%m-%d %H:%M:%S} UTC)" if winner else ""
     raise Overtaken(
-        f"{root}: another writer moved the {alias} of {domain}: it was {there} when this "
+        f"{store.uri}: another writer{who} moved the {alias} of {domain}: it was {there} when this "
         f"command read it and is {here} now (commit {head.generation if head else 0}). Nothing was "
         "changed. Look at it with `iak registry show`, then run the command again"
     )
 
 
 def _check_same_chains(
-    root: Path, head: Commit | None, expected: Commit | None, chains: Mapping[str, ChainState]
+    store: Store, head: Commit | None, expected: Commit | None, chains: Mapping[str, ChainState]
 ) -> None:
     """Refuse to write a chain over one that another writer has taken further.
 
@@ -363,7 +454,7 @@ def _check_same_chains(
         now, then = (commit.chains.get(folder) if commit else None for commit in (head, expected))
         if now != then or _is_ahead(now, chain):
             raise Overtaken(
-                f"{root}: another writer counted the nights of {chain.name} up to "
+                f"{store.uri}: another writer counted the nights of {chain.name} up to "
                 f"{now.last_night if now else None}; this command has them up to "
                 f"{chain.last_night}. Nothing was changed. Run the night again"
             )
@@ -379,7 +470,7 @@ def _is_ahead(now: ChainState | None, chain: ChainState) -> bool:
 
 
 def _check_forms(
-    root: Path, changes: Sequence[Change], pointers: Mapping[Alias, Mapping[str, Pointer]]
+    store: Store, changes: Sequence[Change], pointers: Mapping[Alias, Mapping[str, Pointer]]
 ) -> None:
     """Refuse pointers to bundles of one base that differ in form: they are served as one bank.
 
@@ -393,8 +484,8 @@ def _check_forms(
                 raise BadRequest(
                     f"the {change.alias} of {moved.name} would be a bundle of other kernel.* "
                     f"settings than that of {other.name}, and bundles of one base serve together. "
-                    f"Move all such domains of {root} in one command (promote without domains=, "
-                    "or rollback domain=[...] with all of them)"
+                    f"Move all such domains of {store.uri} in one command (promote without "
+                    "domains=, or rollback domain=[...] with all of them)"
                 )
 
 
@@ -410,12 +501,12 @@ class Draft:
     """Of the domains whose chain changes; the others stay as they are."""
 
 
-def append(root: Path, head: Commit | None, draft: Draft) -> Commit:
+def append(store: Store, head: Commit | None, draft: Draft) -> Commit:
     """Write the commit that follows `head`.
 
     Raises:
-        Overtaken: another writer's commit followed it first; nothing changed.
-        BadRequest: the file system cannot write a file under a name that must be free.
+        NumberTaken: another writer's commit followed it first; nothing changed.
+        BadRequest: the store cannot write a file under a name that must be free.
     """
     unsealed = Commit(
         generation=head.generation + 1 if head else 1,
@@ -423,6 +514,7 @@ def append(root: Path, head: Commit | None, draft: Draft) -> Commit:
         action=draft.action,
         at=datetime.now(UTC).replace(microsecond=0),
         by=f"{_user()}@{socket.gethostname()}",
+        token=secrets.token_hex(8),
         moves=list(draft.moves),
         removed=list(draft.removed),
         pointers=draft.pointers,
@@ -430,29 +522,14 @@ def append(root: Path, head: Commit | None, draft: Draft) -> Commit:
         sha256=_ZEROS,
     )
     document = seal(unsealed.model_dump(mode="json"))
-    path = root / COMMITS / _file_name(unsealed.generation)
     try:
-        _put_new(root, path, spelled(document))
+        store.create(_key(unsealed.generation), spelled(document))
     except FileExistsError as error:
-        raise Overtaken(
-            f"{root}: another writer wrote commit {unsealed.generation} first. Nothing was "
+        raise NumberTaken(
+            f"{store.uri}: another writer wrote commit {unsealed.generation} first. Nothing was "
             "changed. Look at it with `iak registry show`, then run the command again"
         ) from error
     return Commit.model_validate(document)
-
-
-def _put_new(root: Path, path: Path, content: bytes) -> None:
-    """Write a file under a name that must be free; raise where this file system cannot."""
-    try:
-        put_new_file(path, content)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        raise BadRequest(
-            f"{root} lies on a file system that makes no hard links ({error.strerror}), so that "
-            "two promotions at once could overwrite each other. Nothing was changed. Put the "
-            "registry on a local disk, NFS or another file system that makes them"
-        ) from error
 
 
 def domain_name(domain: Sequence[tuple[str, str]]) -> str:
@@ -460,15 +537,8 @@ def domain_name(domain: Sequence[tuple[str, str]]) -> str:
     return Domain(tuple(domain)).name
 
 
-def _numbers(root: Path) -> set[int]:
-    """Return the numbers of all commits."""
-    folder = root / COMMITS
-    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return {int(match[1]) for name in names if (match := _NAME.match(name))}
-
-
-def _file_name(generation: int) -> str:
-    return f"{generation:010d}.json"
+def _key(generation: int) -> str:
+    return f"{COMMITS}/{generation:010d}.json"
 
 
 def _user() -> str:

@@ -1,16 +1,16 @@
 """What serves now: the champions of a registry that run on one base. Nothing here imports torch."""
 
 from datetime import date
-from pathlib import Path
 
-from iak.pipeline.registry.commits import MARKER, read_head
+from iak.pipeline.registry.commits import is_registry, read_head
+from iak.pipeline.registry.store import Store
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.schemas.registry import Commit, Pointer
 
 
-def registry_head(root: Path) -> Commit | None:
+def registry_head(store: Store) -> Commit | None:
     """Return the newest commit of a registry; None where there is no registry yet."""
-    return read_head(root) if (root / MARKER).exists() else None
+    return read_head(store) if is_registry(store) else None
 
 
 def live_pointers(head: Commit | None, base: str) -> dict[str, Pointer]:
@@ -24,8 +24,8 @@ def live_pointers(head: Commit | None, base: str) -> dict[str, Pointer]:
     return {p.name: p for p in pointers if p.base_fingerprint == base}
 
 
-def data_until(root: Path, pointer: Pointer) -> date | None:
+def data_until(store: Store, pointer: Pointer) -> date | None:
     """Return the last day of the data that a kernel was tuned on; None where it is not known."""
-    window = read_entry(root, pointer.bundle).lineage.data_window.get("tune", {})
+    window = read_entry(store, pointer.stored).lineage.data_window.get("tune", {})
     last = window.get("last")
     return date.fromisoformat(last) if last else None

@@ -1,14 +1,13 @@
 """Promote: store the bundles of a night, then point an alias at them in one step."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.lock import one_writer
 from iak.pipeline.publish.bundle import (
     MANIFEST,
     WEIGHTS,
@@ -18,19 +17,22 @@ from iak.pipeline.publish.bundle import (
 )
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import (
-    MARKER,
     Change,
     check_not_moved,
     domain_name,
+    given_up_since,
+    is_registry,
     make_registry,
     move_pointers,
     pointer_of,
     read_head,
 )
+from iak.pipeline.registry.store import Store, at_once
 from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
 from iak.schemas.chain import ChainState
 from iak.schemas.manifest import BundleEntry, BundleManifest
 from iak.schemas.registry import (
+    ALIASES,
     Alias,
     Commit,
     Entry,
@@ -51,6 +53,8 @@ class Run:
     """Its run folder."""
     bundles: Path
     """Its folder of bundles."""
+    base: str | None
+    """Where the base lies that it ran on, as its record has it."""
     index_sha256: str | None
     """SHA-256 of the bundles' index in the run's record; None where no record has it."""
     record_sha256: str | None
@@ -108,7 +112,7 @@ NO_CHAINS = ChainsOfNight(chains={})
 
 
 def promote_run(
-    root: Path,
+    store: Store,
     run: Run,
     alias: Alias,
     *,
@@ -121,7 +125,7 @@ def promote_run(
     Until the one commit is written, readers see the pointers of before.
 
     Args:
-        root: folder of the registry; made when it is missing.
+        store: store of the registry, which is made when it is missing.
         run: run whose bundles are promoted.
         alias: alias whose pointers move.
         domains: names of the domains to promote; None: all that the gate published.
@@ -135,24 +139,25 @@ def promote_run(
         Corrupt: a bundle is not what the run published, or a document of the registry is damaged.
         Overtaken: another writer moved one of the pointers or chains in the meantime.
     """
-    expected = read_head(root) if (root / MARKER).exists() else None
+    expected = read_head(store) if is_registry(store) else None
     chosen, held = choose_bundles(run, domains, force=force)
     bundles = [_read_sound(run.bundles / entry.folder) for entry in chosen]
     if not bundles and night == NO_CHAINS:
         return Promotion(commit=None, moved=(), forced=(), unchanged=(), held=held)
-    with one_writer(root, waits=True):
-        make_registry(root)
-        entries = [put_stored(root, _unsealed(bundle, run), bundle.contents) for bundle in bundles]
-        return _point(root, alias, entries, expected=expected, held=held, night=night)
+    store.check_creates_once()
+    with store.one_writer():
+        make_registry(store)
+        pending = _Pending(store, alias, run, bundles, seen=expected)
+        return _point(store, alias, pending.entries, expected=expected, held=held, night=night)
 
 
 def promote_alias(
-    root: Path, source: Alias, alias: Alias, *, domains: Collection[str] | None, force: bool
+    store: Store, source: Alias, alias: Alias, *, domains: Collection[str] | None, force: bool
 ) -> Promotion:
     """Point `alias` at the bundles that `source` means now.
 
     Args:
-        root: folder of the registry.
+        store: store of the registry.
         source: alias whose bundles are promoted.
         alias: alias whose pointers move.
         domains: names of the domains to promote; None: all that `source` has.
@@ -164,16 +169,24 @@ def promote_alias(
         Corrupt: a stored bundle or a document of the registry is damaged.
         Overtaken: another writer moved one of the pointers in the meantime.
     """
-    expected = read_head(root)
+    expected = read_head(store)
     pointers = expected.pointers.get(source, {}) if expected else {}
     by_name = {pointer.name: pointer for pointer in pointers.values()}
-    _check_known(by_name, domains, where=f"the {source} pointers of {root}")
-    with one_writer(root, waits=True):
-        entries = [verify_stored(root, by_name[name].bundle) for name in domains or by_name]
+    _check_known(by_name, domains, where=f"the {source} pointers of {store.uri}")
+    store.check_creates_once()
+    with store.one_writer():
+        names = [by_name[name].stored for name in domains or by_name]
+        entries = list(at_once(store, lambda stored: verify_stored(store, stored), names))
         held = {domain_name(e.domain): e.reason for e in entries if not e.published and not force}
         _check_held(held, domains)
         kept = [entry for entry in entries if entry.published or force]
-        return _point(root, alias, kept, expected=expected, held=held)
+
+        def sound(head: Commit | None) -> list[Entry]:
+            for entry in kept:  # gc keeps what the source points at, unless that moved
+                check_not_moved(store, head, expected, alias=source, folder=entry.folder)
+            return kept
+
+        return _point(store, alias, sound, expected=expected, held=held)
 
 
 def choose_bundles(
@@ -243,6 +256,7 @@ def _unsealed(bundle: _Sound, run: Run) -> dict[str, Any]:
     manifest = bundle.manifest
     entry = Entry(
         digest=bundle_digest(manifest),
+        stored=f"{'0' * 64}-{'0' * 16}",  # put_stored draws it
         folder=manifest.name,
         domain=[(key, manifest.domain[key]) for key in manifest.level],
         form=form_of(manifest),
@@ -255,6 +269,7 @@ def _unsealed(bundle: _Sound, run: Run) -> dict[str, Any]:
         gain=manifest.verdict.gain,
         lineage=Lineage(
             base_fingerprint=manifest.base_fingerprint,
+            base=run.base,
             schema_hash=manifest.schema_hash,
             parent=run.parents.get(manifest.name),
             data_window=manifest.data_window,
@@ -266,62 +281,117 @@ def _unsealed(bundle: _Sound, run: Run) -> dict[str, Any]:
         ),
         sha256="0" * 64,
     )
-    return entry.model_dump(mode="json")
+    return entry.model_dump(mode="json", exclude={"stored"})
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The bundles of a run on their way into a registry."""
+
+    store: Store
+    alias: Alias
+    run: Run
+    bundles: Sequence[_Sound]
+    seen: Commit | None
+    """The commit after which gc was looked at last."""
+    uploaded: dict[str, Entry] = field(default_factory=dict)
+    """Digest -> entry of what this command has stored."""
+
+    def entries(self, head: Commit | None) -> list[Entry]:
+        """Return the entries of all bundles, each stored and kept as of `head`."""
+        gone = set(given_up_since(self.store, self.seen, head))
+        self.uploaded = {d: e for d, e in self.uploaded.items() if e.stored not in gone}
+        self.seen = head
+        return list(at_once(self.store, lambda bundle: self._entry(head, bundle), self.bundles))
+
+    def _entry(self, head: Commit | None, bundle: _Sound) -> Entry:
+        """Return the stored bundle that a pointer means already, or store this one."""
+        digest = bundle_digest(bundle.manifest)
+        if digest in self.uploaded:
+            return self.uploaded[digest]
+        for alias in (self.alias, *ALIASES):
+            pointer = pointer_of(head, alias, bundle.manifest.name)
+            if pointer is not None and pointer.bundle == digest:
+                try:
+                    return verify_stored(self.store, pointer.stored)
+                except Corrupt:
+                    break  # the bytes at hand are sound: they are stored beside the damaged ones
+        entry = put_stored(self.store, _unsealed(bundle, self.run), bundle.contents)
+        self.uploaded[digest] = entry
+        return entry
 
 
 def _point(
-    root: Path,
+    store: Store,
     alias: Alias,
-    entries: Sequence[Entry],
+    entries_at: Callable[[Commit | None], Sequence[Entry]],
     *,
     expected: Commit | None,
     held: Mapping[str, str],
     night: ChainsOfNight = NO_CHAINS,
 ) -> Promotion:
-    """Move the pointers of all entries that are not pointed at yet. The caller has the lock."""
-    head, changes = read_head(root), []
-    for entry in entries:
-        check_not_moved(root, head, expected, alias=alias, folder=entry.folder)
-        old = pointer_of(expected, alias, entry.folder)
-        if old is None or old.bundle != entry.digest:
-            changes.append(_change(alias, entry, old))
-    moving = {change.folder for change in changes}
-    changes += _withdrawals(alias, night, expected, moving)
-    commit = None
-    stored = head.chains if head else {}
-    if changes or any(stored.get(folder) != chain for folder, chain in night.chains.items()):
-        commit = move_pointers(root, "promote", changes, expected=expected, chains=night.chains)
-    names = {entry.folder: domain_name(entry.domain) for entry in entries}
+    """Move the pointers of all entries that are not pointed at yet.
+
+    Args:
+        store: store of the registry.
+        alias: alias whose pointers move.
+        entries_at: returns what is promoted, given the newest commit.
+        expected: the newest commit when the caller read the pointers.
+        held: what was left, and why.
+        night: chains to write and pointers to remove in the same commit.
+    """
+    entries: dict[str, Entry] = {}
+    moving: list[str] = []
+    withdrawn: list[str] = []
+
+    def decide(head: Commit | None) -> list[Change]:
+        entries.update({entry.folder: entry for entry in entries_at(head)})
+        changes = []
+        for entry in entries.values():
+            check_not_moved(store, head, expected, alias=alias, folder=entry.folder)
+            old = pointer_of(head, alias, entry.folder)
+            if old is None or old.stored != entry.stored:
+                changes.append(_change(alias, entry, old))
+        moving[:] = [change.folder for change in changes]
+        removals = _withdrawals(alias, night, head, moving)
+        withdrawn[:] = [change.folder for change in removals]
+        return changes + removals
+
+    commit = move_pointers(store, "promote", decide, expected=expected, chains=night.chains)
+    names = {folder: domain_name(entry.domain) for folder, entry in entries.items()}
     return Promotion(
         commit=commit,
-        moved=tuple(names[change.folder] for change in changes if change.folder in moving),
-        forced=tuple(names[e.folder] for e in entries if e.folder in moving and not e.published),
+        moved=tuple(names[folder] for folder in moving),
+        forced=tuple(names[folder] for folder in moving if not entries[folder].published),
         unchanged=tuple(name for folder, name in names.items() if folder not in moving),
-        withdrawn=tuple(c.folder for c in changes if c.entry is None),
+        withdrawn=tuple(withdrawn),
         held=held,
     )
 
 
 def _withdrawals(
-    alias: Alias, night: ChainsOfNight, expected: Commit | None, moving: Collection[str]
+    alias: Alias, night: ChainsOfNight, head: Commit | None, moving: Collection[str]
 ) -> list[Change]:
     """Return the removals of pointers that a night asks for, of domains that have one."""
     asked = {f: why for f, why in night.withdrawn.items() if f not in moving}
     return [
-        Change(alias=alias, folder=folder, entry=None, before=None, reason=why)
+        Change(alias=alias, folder=folder, entry=None, before=None, reach=None, reason=why)
         for folder, why in asked.items()
-        if pointer_of(expected, alias, folder) is not None
+        if pointer_of(head, alias, folder) is not None
     ]
 
 
 def _change(alias: Alias, entry: Entry, old: Pointer | None) -> Change:
-    reason = entry.reason
+    reason, before = entry.reason, old.generation if old else None
     if not entry.published:
         reason = f"held by the gate, promoted by force: {reason}"
+    if old is not None and old.bundle == entry.digest:
+        reason, before = f"stored again, its copy was damaged: {reason}", old.before
     return Change(
         alias=alias,
         folder=entry.folder,
         entry=entry,
-        before=old.generation if old else None,
+        before=before,
+        reach=old.reach if old else None,
         reason=reason,
     )

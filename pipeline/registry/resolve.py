@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
-from iak.pipeline.files import link_or_copy, putting_folder, remove_parts
+from iak.pipeline.files import putting_folder, remove_parts
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.stored_bundles import read_entry, stored_folder, verify_stored
-from iak.schemas.registry import Alias, Commit, Pointer
+from iak.pipeline.registry.store import Store, at_once
+from iak.pipeline.registry.stored_bundles import fetch_stored, read_entry
+from iak.schemas.paths import reference_text
+from iak.schemas.registry import ALIASES, Alias, Commit, Pointer
 
 MOST_TRIES = 3
 """Times that the bundles are read again because gc removed one of them meanwhile."""
@@ -24,14 +26,15 @@ class Resolved:
     """Domains that are left out: their bundle runs on another base."""
 
 
-def resolve(root: Path, alias: Alias, to: Path, *, base_fingerprint: str) -> Resolved:
+def resolve(store: Store, alias: Alias, to: Path, *, base_fingerprint: str) -> Resolved:
     """Make a folder of the bundles that an alias means for a base now.
 
-    The folder holds the stored files themselves, by hard links where the file system makes them,
-    with an index as a night's bundles have. What happens in the registry later does not change it.
+    The folder holds the stored files themselves, by hard links where the file system makes them, or
+    what was downloaded of a bucket, with an index as a night's bundles have. What happens in the
+    registry later does not change it.
 
     Args:
-        root: folder of the registry.
+        store: store of the registry.
         alias: alias whose pointers are read.
         to: the folder; it is replaced.
         base_fingerprint: fingerprint of the base that the bundles will run on.
@@ -42,56 +45,73 @@ def resolve(root: Path, alias: Alias, to: Path, *, base_fingerprint: str) -> Res
         Corrupt: a stored bundle or a document of the registry is damaged.
     """
     for _ in range(MOST_TRIES - 1):
-        head = read_head(root)
+        head = read_head(store)
         try:
-            return _linked(root, head, alias, to, base_fingerprint=base_fingerprint)
+            return _linked(store, head, alias, to, base_fingerprint=base_fingerprint)
         except Corrupt:
             # gc may have removed a bundle after its pointer had moved on.
-            if read_head(root) == head:
+            if read_head(store) == head:
                 raise
-    return _linked(root, read_head(root), alias, to, base_fingerprint=base_fingerprint)
+    return _linked(store, read_head(store), alias, to, base_fingerprint=base_fingerprint)
 
 
-def manifests_of(root: Path, alias: Alias, *, base_fingerprint: str) -> dict[str, str]:
+def alias_of(path: Path, name: str, *, setting: str) -> Alias:
+    """Return the alias that a reference names.
+
+    Args:
+        path: the whole reference, for the message.
+        name: what stands behind its `@`.
+        setting: what names the path.
+
+    Raises:
+        BadRequest: it is no alias.
+    """
+    for alias in ALIASES:
+        if name == alias:
+            return alias
+    raise BadRequest(
+        f"{setting}={reference_text(path)} names no alias of a registry; expected "
+        "registry:PLACE@champion or registry:PLACE@candidate"
+    )
+
+
+def manifests_of(store: Store, alias: Alias, *, base_fingerprint: str) -> dict[str, str]:
     """Return folder name -> SHA-256 of the manifest, of the bundles `resolve` would link now."""
-    pointers, _ = _pointers(root, read_head(root), alias, base_fingerprint)
-    entries = [read_entry(root, pointer.bundle) for pointer in pointers]
+    pointers, _ = _pointers(store, read_head(store), alias, base_fingerprint)
+    entries = at_once(store, lambda p: read_entry(store, p.stored), pointers)
     return {e.folder: f.sha256 for e in entries for f in e.files if f.name == "manifest.json"}
 
 
 def _linked(
-    root: Path, head: Commit | None, alias: Alias, to: Path, *, base_fingerprint: str
+    store: Store, head: Commit | None, alias: Alias, to: Path, *, base_fingerprint: str
 ) -> Resolved:
-    pointers, others = _pointers(root, head, alias, base_fingerprint)
+    pointers, others = _pointers(store, head, alias, base_fingerprint)
     remove_parts(to)
     with putting_folder(to) as built:
-        for pointer in pointers:
-            entry = verify_stored(root, pointer.bundle)
-            (built / entry.folder).mkdir()
-            for file in entry.files:
-                source = stored_folder(root, entry.digest) / entry.folder / file.name
-                link_or_copy(source, built / entry.folder / file.name)
+        for _ in at_once(store, lambda p: fetch_stored(store, p.stored, built), pointers):
+            pass
         write_index(built)
     assert head is not None, "an alias without a commit has no pointer"
     return Resolved(generation=head.generation, of_other_bases=others)
 
 
 def _pointers(
-    root: Path, head: Commit | None, alias: Alias, base_fingerprint: str
+    store: Store, head: Commit | None, alias: Alias, base_fingerprint: str
 ) -> tuple[list[Pointer], tuple[str, ...]]:
     """Return the pointers for a base, and the domains whose pointers are for another one."""
     pointers = list(head.pointers.get(alias, {}).values()) if head else []
     if not pointers:
         raise BadRequest(
-            f"{root} has no {alias}: nothing was promoted to it. `iak registry promote run=RUN "
-            f"registry={root} alias={alias}` does"
+            f"{store.uri} has no {alias}: nothing was promoted to it. `iak registry promote "
+            f"run=RUN registry={store.uri} alias={alias}` does"
         )
     kept = [p for p in pointers if p.base_fingerprint == base_fingerprint]
     if not kept:
         bases = sorted({p.base_fingerprint for p in pointers})
         raise WrongBase(
-            f"every {alias} of {root} was tuned on another base ({', '.join(bases)}), but the base "
-            f"here is {base_fingerprint}. Load the base they name, or promote a run on this one"
+            f"every {alias} of {store.uri} was tuned on another base ({', '.join(bases)}), but the "
+            f"base here is {base_fingerprint}. Load the base they name, or promote a run on this "
+            "one"
         )
     others = tuple(p.name for p in pointers if p.base_fingerprint != base_fingerprint)
     return kept, others

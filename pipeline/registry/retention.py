@@ -3,18 +3,21 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from iak.pipeline.errors import Corrupt
-from iak.pipeline.lock import one_writer
-from iak.pipeline.registry.commits import Draft, append, earlier_pointers, read_head
-from iak.pipeline.registry.stored_bundles import (
-    remove_stored,
-    remove_unfinished,
-    stored_bytes,
-    stored_digests,
+from iak.pipeline.registry.commits import (
+    Draft,
+    NumberTaken,
+    append,
+    earlier_pointers,
+    pointers_of,
+    read_head,
 )
-from iak.schemas.registry import Commit
+from iak.pipeline.registry.store import Store
+from iak.pipeline.registry.stored_bundles import remove_stored, stored_bundles, stored_bytes
+from iak.schemas.registry import Alias, Commit, Pointer
+
+_MOST_RACES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,7 @@ class Removal:
     """The bundles that gc removed, or would remove."""
 
     removed: tuple[str, ...]
-    """Digests of the bundles."""
+    """Names of the stored bundles."""
     bytes: int
     """Bytes of their files."""
     kept: int
@@ -31,62 +34,76 @@ class Removal:
     """Leftovers of writers that died."""
 
 
-def remove_unneeded(root: Path, *, keep: int, dry_run: bool) -> Removal:
+def remove_unneeded(store: Store, *, keep: int, dry_run: bool) -> Removal:
     """Remove stored bundles that are neither pointed at nor needed by a rollback.
 
-    A commit names the bundles before their bytes are removed, so that the history stays whole. The
-    next gc finishes one that was killed.
+    A commit names the bundles before their bytes are removed, and no later commit points at them.
+    So the history stays whole, and the next gc finishes one that was killed. A promotion under way
+    reads that commit, and stores its bundles again.
 
     Args:
-        root: folder of the registry.
+        store: store of the registry.
         keep: earlier pointers of each alias and domain whose bundles stay.
         dry_run: return what would be removed, and change nothing.
 
     Raises:
         BadRequest: there is no registry.
         Corrupt: a document of the history is damaged; nothing is removed.
+        Overtaken: other writers wrote commits all the time; nothing was removed.
     """
-    read_head(root)  # refuses a folder that is not a registry before a lock is put there
-    with one_writer(root, waits=True):
-        head = read_head(root)
-        needed = needed_bundles(root, head, keep=keep)
-        stored = stored_digests(root)
-        removed = sorted(stored - needed)
-        size = sum(_bytes_of(root, digest) for digest in removed)
-        unfinished = 0
-        if not dry_run:
-            unfinished = remove_unfinished(root)
-            _remove(root, head, removed)
-    return Removal(
-        removed=tuple(removed), bytes=size, kept=len(stored & needed), unfinished=unfinished
-    )
+    read_head(store)  # refuses a folder that is not a registry before a lock is put there
+    with store.one_writer():
+        for _ in range(_MOST_RACES):
+            head = read_head(store)
+            kept = _Kept.of(store, head, keep=keep)
+            stored = stored_bundles(store)
+            removed = sorted(stored - kept.names)
+            size = sum(_bytes_of(store, name) for name in removed)
+            try:
+                unfinished = 0 if dry_run else _remove(store, head, kept, removed)
+            except NumberTaken as error:
+                lost = error
+                continue
+            return Removal(
+                removed=tuple(removed),
+                bytes=size,
+                kept=len(stored & kept.names),
+                unfinished=unfinished,
+            )
+    raise lost
 
 
-def needed_bundles(root: Path, head: Commit | None, *, keep: int) -> set[str]:
-    """Return the digests of the bundles that pointers mean, and those of `keep` rollbacks."""
-    needed: set[str] = set()
-    for alias, pointers in head.pointers.items() if head else ():
-        for folder, pointer in pointers.items():
-            earlier = islice(earlier_pointers(root, alias, folder, pointer), keep)
-            needed |= {pointer.bundle, *(one.bundle for one in earlier)}
-    return needed
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What stays: names of bundles, and the oldest commit that each pointer can return to."""
+
+    names: frozenset[str]
+    pointers: dict[Alias, dict[str, Pointer]]
+
+    @classmethod
+    def of(cls, store: Store, head: Commit | None, *, keep: int) -> "_Kept":
+        """Return the pointers with their new reach, and all they and `keep` rollbacks need."""
+        names, pointers = set(), pointers_of(head)
+        for alias, by_folder in pointers.items():
+            for folder, pointer in by_folder.items():
+                chain = [pointer, *islice(earlier_pointers(store, alias, folder, pointer), keep)]
+                names |= {one.stored for one in chain}
+                by_folder[folder] = pointer.model_copy(update={"reach": chain[-1].generation})
+        return cls(frozenset(names), pointers)
 
 
-def _remove(root: Path, head: Commit | None, digests: Collection[str]) -> None:
-    """Write the removal into the history, then remove the bundles."""
-    if not digests:
-        return
-    pointers = (
-        {alias: dict(by_folder) for alias, by_folder in head.pointers.items()} if head else {}
-    )
-    append(root, head, Draft(action="gc", pointers=pointers, removed=sorted(digests)))
-    for digest in digests:
-        remove_stored(root, digest)
+def _remove(store: Store, head: Commit | None, kept: _Kept, removed: Collection[str]) -> int:
+    """Write the removal into the history, then remove the bundles; return leftovers removed."""
+    if removed:
+        append(store, head, Draft(action="gc", pointers=kept.pointers, removed=sorted(removed)))
+    for name in removed:
+        remove_stored(store, name)
+    return store.remove_unfinished()
 
 
-def _bytes_of(root: Path, digest: str) -> int:
+def _bytes_of(store: Store, name: str) -> int:
     """Return a bundle's bytes; 0 where its entry cannot be read."""
     try:
-        return stored_bytes(root, digest)
+        return stored_bytes(store, name)
     except Corrupt:
         return 0

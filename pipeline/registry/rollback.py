@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.lock import one_writer
 from iak.pipeline.registry.commits import (
     Change,
+    check_not_moved,
+    earlier_pointers,
     folder_of,
     move_pointers,
     pointer_of,
-    read_commit,
     read_head,
 )
-from iak.pipeline.registry.stored_bundles import stored_folder, verify_stored
+from iak.pipeline.registry.store import Store
+from iak.pipeline.registry.stored_bundles import verify_stored
 from iak.schemas.registry import Alias, Commit, Entry, Pointer
 
 
@@ -37,58 +37,65 @@ class Rollback:
     domains: tuple[Return, ...]
 
 
-def roll_back(root: Path, alias: Alias, domains: Sequence[str]) -> Rollback:
+def roll_back(store: Store, alias: Alias, domains: Sequence[str]) -> Rollback:
     """Return pointers to where they were before the last promotion of each, in one step.
 
     Promotions are undone one by one: a second rollback goes one further back. Before its first
     promotion a domain had no pointer, and falls back to its parent.
 
     Args:
-        root: folder of the registry.
+        store: store of the registry.
         alias: alias whose pointers move.
         domains: names of domains, or their folder names; at least one, each once.
 
     Raises:
-        BadRequest: a domain has no pointer, gc removed the bundle it had before, or bundles that
+        BadRequest: a domain has no pointer, gc gave up the bundle it had before, or bundles that
             cannot serve together would be pointed at.
         Corrupt: a bundle to return to, or a document of the registry, is damaged.
         Overtaken: another writer moved one of the pointers in the meantime.
     """
-    expected = read_head(root)
-    folders = dict.fromkeys(folder_of(root, expected, alias, domain) for domain in domains)
-    with one_writer(root, waits=True):
-        returns, changes = [], []
+    expected = read_head(store)
+    folders = dict.fromkeys(folder_of(store, expected, alias, domain) for domain in domains)
+    returns: dict[str, Return] = {}
+
+    def decide(head: Commit | None) -> list[Change]:
+        changes = []
         for folder in folders:
-            pointer = pointer_of(expected, alias, folder)
+            check_not_moved(store, head, expected, alias=alias, folder=folder)
+            pointer = pointer_of(head, alias, folder)
             assert pointer is not None, "folder_of refuses a domain without a pointer"
-            earlier = _pointer_before(root, alias, folder, pointer)
-            entry = _verified(root, pointer.name, earlier.bundle) if earlier else None
-            returns.append(Return(domain=pointer.name, left=pointer.bundle, entry=entry))
+            earlier = _pointer_before(store, alias, folder, pointer)
+            entry = verify_stored(store, earlier.stored) if earlier else None
+            returns[folder] = Return(domain=pointer.name, left=pointer.bundle, entry=entry)
             changes.append(
                 Change(
                     alias=alias,
                     folder=folder,
                     entry=entry,
                     before=earlier.before if earlier else None,
+                    reach=pointer.reach,
                     reason=f"rolled back from the bundle of commit {pointer.generation}",
                 )
             )
-        commit = move_pointers(root, "rollback", changes, expected=expected)
-    return Rollback(commit=commit, domains=tuple(returns))
+        return changes
+
+    store.check_creates_once()
+    with store.one_writer():
+        commit = move_pointers(store, "rollback", decide, expected=expected)
+    assert commit is not None, "every domain moves"
+    return Rollback(commit=commit, domains=tuple(returns.values()))
 
 
-def _pointer_before(root: Path, alias: Alias, folder: str, pointer: Pointer) -> Pointer | None:
-    """Return the pointer that a rollback returns to."""
-    if pointer.before is None:
-        return None
-    return pointer_of(read_commit(root, pointer.before), alias, folder)
+def _pointer_before(store: Store, alias: Alias, folder: str, pointer: Pointer) -> Pointer | None:
+    """Return the pointer that a rollback returns to.
 
-
-def _verified(root: Path, domain: str, digest: str) -> Entry:
-    """Return the entry of a bundle that will serve again, after every byte was verified."""
-    if not stored_folder(root, digest).exists():
+    Raises:
+        BadRequest: gc gave its bundle up.
+    """
+    earlier = next(earlier_pointers(store, alias, folder, pointer), None)
+    if earlier is None and pointer.before is not None:
         raise BadRequest(
-            f"the bundle that {domain} had before, {digest[:12]}, is no longer in {root}: gc "
-            "removed it. Promote a run that holds it, or one that the gate publishes"
+            f"the bundle that {pointer.name} had before is no longer in {store.uri}: gc removed "
+            "it. Promote a run that holds it, or one that the gate publishes"
         )
-    return verify_stored(root, digest)
+    return earlier

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.commits import check_registry, read_history
+from iak.pipeline.registry.store import Store
 from iak.pipeline.registry.stored_bundles import (
+    stored_bundles,
     stored_bytes,
-    stored_digests,
-    stored_folder,
+    stored_key,
     verify_stored,
 )
 from iak.schemas.registry import Commit
@@ -24,60 +24,69 @@ class Verified:
     bytes: int
     """Bytes of the sound bundles' files."""
     uncommitted: int
-    """Bundles that no commit names, of a promotion that was killed. gc removes them."""
+    """Bundles that no commit names, of a promotion that was killed or is under way. gc removes
+    them."""
     problems: tuple[str, ...]
 
 
-def verify_registry(root: Path) -> Verified:
-    """Read all commits and all stored bundles, and go on after a damaged one.
+def verify_registry(store: Store) -> Verified:
+    """Read all commits and all bundles they mean, and go on after a damaged one.
 
     A bundle must exist from the commit that first points at it until the gc that names it.
 
     Raises:
         BadRequest: there is no registry.
     """
-    check_registry(root)
+    check_registry(store)
     problems: list[str] = []
-    history = list(_sound_commits(root, problems))
-    wanted = _wanted(history)
-    stored = stored_digests(root)
+    named = _named(_sound_commits(store, problems))
+    stored = stored_bundles(store)
     problems += [
-        f"{stored_folder(root, digest)} is missing, and no gc removed it"
-        for digest in sorted(wanted - stored)
+        f"{store.where(stored_key(name))} is missing, and no gc removed it"
+        for name in sorted(named.wanted - stored)
     ]
     size = 0
-    for digest in sorted(stored):
+    for name in sorted(named.wanted & stored):
         try:
-            verify_stored(root, digest)
-            size += stored_bytes(root, digest)
+            verify_stored(store, name)
+            size += stored_bytes(store, name)
         except PipelineError as error:
             problems.append(str(error))
     return Verified(
-        commits=len(history),
-        bundles=len(stored),
+        commits=named.commits,
+        bundles=len(named.wanted & stored),
         bytes=size,
-        uncommitted=len(stored - _named(history)),
+        uncommitted=len(stored - named.ever),
         problems=tuple(problems),
     )
 
 
-def _sound_commits(root: Path, problems: list[str]) -> Iterator[Commit]:
+def _sound_commits(store: Store, problems: list[str]) -> Iterator[Commit]:
     """Yield the commits up to the first that is damaged, which becomes a problem."""
     try:
-        yield from read_history(root)
+        yield from read_history(store)
     except PipelineError as error:
         problems.append(str(error))
 
 
-def _named(history: list[Commit]) -> set[str]:
-    """Return the digests of all bundles that were ever pointed at."""
-    return {move.after for commit in history for move in commit.moves if move.after}
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a history names."""
+
+    commits: int
+    ever: frozenset[str]
+    """Bundles that were pointed at at any time."""
+    wanted: frozenset[str]
+    """Of these, the ones that were not given up since."""
 
 
-def _wanted(history: list[Commit]) -> set[str]:
-    """Return the digests of the bundles that were pointed at and that no gc has removed."""
+def _named(history: Iterator[Commit]) -> _Named:
+    commits = 0
+    ever: set[str] = set()
     wanted: set[str] = set()
     for commit in history:
-        wanted |= {move.after for move in commit.moves if move.after}
-        wanted -= set(commit.removed)
-    return wanted
+        pointed = {p.stored for by_folder in commit.pointers.values() for p in by_folder.values()}
+        ever |= pointed
+        wanted = (wanted | pointed) - set(commit.removed)
+        commits += 1
+    return _Named(commits, frozenset(ever), frozenset(wanted))

@@ -5,6 +5,7 @@ from pathlib import Path
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.publish.bundle import read_manifest
 from iak.pipeline.publish.bundle_index import BUNDLES, find_bundles, read_index
+from iak.pipeline.registry.bases import open_base
 from iak.pipeline.registry.promote import Run
 from iak.pipeline.runs.pinned import PINNED
 from iak.pipeline.runs.record import RECORD, read_record
@@ -37,11 +38,24 @@ def finished_run(run_dir: Path) -> Run:
     return Run(
         name=str(run_dir.resolve()),
         bundles=run_dir / BUNDLES,
+        base=_base_of(record),
         index_sha256=output.sha256 if output else None,
         record_sha256=record.record_sha256,
         code=record.commit,
         parents=_parents(run_dir, record),
     )
+
+
+def _base_of(record: RunRecord) -> str | None:
+    """Return where the base lies that a run read; None where another one, or none, lies there."""
+    text = record.spec.get("base")
+    try:
+        opened = open_base(Path(text)) if text else None
+    except (PipelineError, OSError):
+        return None
+    if opened is None or opened.manifest.fingerprint != record.result.get("base_fingerprint"):
+        return None
+    return str(opened.folder.resolve())
 
 
 def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:

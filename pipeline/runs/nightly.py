@@ -24,6 +24,7 @@ from iak.pipeline.nightly.outcomes import (
 )
 from iak.pipeline.registry.commits import read_commit
 from iak.pipeline.registry.live import live_pointers, registry_head
+from iak.pipeline.registry.store import open_store
 from iak.pipeline.report.nights import PAGE
 from iak.pipeline.report.pages import write_pages
 from iak.pipeline.runs.finished_run import finished_run
@@ -257,16 +258,18 @@ class _Night:
     def _promote(self) -> Promoted:
         """Move the pointers, from what the registry was when the night was planned."""
         run_dir = night_folder(self.spec.nights, self.record) / TUNE
-        return promote_night(Path(self.spec.registry), finished_run(run_dir), self._expected())
+        return promote_night(
+            open_store(self.spec.registry), finished_run(run_dir), self._expected()
+        )
 
     def _expected(self) -> Commit | None:
         """Return the registry's commit that was the newest when the night was planned."""
         number = self.record.registry_before
-        return read_commit(Path(self.spec.registry), number) if number else None
+        return read_commit(open_store(self.spec.registry), number) if number else None
 
     def _finish(self, done: Done, promoted: Promoted, tuned: RunRecord | None) -> None:
         """Write what the night came to."""
-        head = registry_head(Path(self.spec.registry))
+        head = registry_head(open_store(self.spec.registry))
         live = {n: p.bundle for n, p in live_pointers(head, self.record.base_fingerprint).items()}
         decisions = [domain.decision for domain in self.record.domains]
         domains = domain_nights(decisions, done, live, self.plan.paths)

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.nightly.choice import LEVELS
-from iak.pipeline.registry.commits import MARKER
+from iak.pipeline.registry.commits import check_empty, is_registry
 from iak.pipeline.registry.live import registry_head
+from iak.pipeline.registry.store import open_store
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.nightly import finetune_spec
 from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
 from iak.pipeline.runs.nightly_records import now, read_nights
 from iak.pipeline.runs.preflight import check_workers, open_frozen_base
 from iak.schemas.nightly import NightlySpec
+from iak.schemas.paths import BUCKET
 
 Reachable = Callable[[str], None]
 """Asks a Ray job server for an answer, and raises a PipelineError where there is none."""
@@ -56,20 +58,23 @@ def _check_documents(spec: NightlySpec) -> Iterator[tuple[str, str]]:
             open_frozen_base(spec.base, catalog, spec.finetune.tables)
         except PipelineError as error:
             yield "base", str(error)
-    root = Path(spec.registry)
     try:
-        registry_head(root)
+        store = open_store(spec.registry)
+        if registry_head(store) is None and not is_registry(store):
+            check_empty(store)
+        store.check_creates_once()
     except PipelineError as error:
         yield "registry", str(error)
-    if root.is_dir() and not (root / MARKER).is_file() and any(root.iterdir()):
-        yield "registry", f"{root} holds other things and is no registry; give a new folder"
     for problem in read_nights(spec.nights).problems:
         yield "nights", problem
 
 
 def _check_folders(spec: NightlySpec) -> Iterator[tuple[str, str]]:
     """Look whether this user may write where a night writes."""
-    for setting, folder in (("nights", spec.nights), ("registry", Path(spec.registry))):
+    folders = {"nights": spec.nights}
+    if not spec.registry.startswith(BUCKET):
+        folders["registry"] = Path(spec.registry)
+    for setting, folder in folders.items():
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
         if not existing.is_dir():
             yield setting, f"{existing} is a file, expected a folder"

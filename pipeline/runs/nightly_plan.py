@@ -31,6 +31,7 @@ from iak.pipeline.nightly.partitions import (
 )
 from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
+from iak.pipeline.registry.store import open_store
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.preflight import open_frozen_base
 from iak.schemas.domain import Domain
@@ -108,10 +109,11 @@ def plan_night(
     older = [files for files in listed if files.day < days[0]]
     judged = judge_partitions([*older, *newest.partitions], days, clock, history.partition_days())
     cut, notices = _cut(spec, catalog, days, judged)
-    head = registry_head(Path(spec.registry))
+    store = open_store(spec.registry)
+    head = registry_head(store)
     fingerprint = base.manifest.fingerprint
     live = live_pointers(head, fingerprint)
-    since = {name: data_until(Path(spec.registry), p) for name, p in live.items()}
+    since = {name: data_until(store, p) for name, p in live.items()}
     candidates = _candidates(newest, catalog, since)
     request = Request(
         night=night,

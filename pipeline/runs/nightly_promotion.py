@@ -10,6 +10,7 @@ from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import domain_name, pointer_of
 from iak.pipeline.registry.live import registry_head
 from iak.pipeline.registry.promote import Run, promote_run
+from iak.pipeline.registry.store import Store
 from iak.schemas.manifest import BundlesIndex
 from iak.schemas.registry import Commit, bundle_digest
 
@@ -30,13 +31,13 @@ class Promoted:
     """Number of the commit; None where nothing moved."""
 
 
-def promote_night(root: Path, run: Run, expected: Commit | None) -> Promoted:
+def promote_night(store: Store, run: Run, expected: Commit | None) -> Promoted:
     """Let the kernels serve that the gate published; one domain's trouble stops no other.
 
     A promotion that was interrupted is done again: pointers that it moved already stay.
 
     Args:
-        root: folder of the registry; made when it is missing.
+        store: store of the registry, which is made when it is missing.
         run: the night's tuning.
         expected: the registry's newest commit when the night was planned.
 
@@ -48,10 +49,10 @@ def promote_night(root: Path, run: Run, expected: Commit | None) -> Promoted:
     manifests = {e.folder: read_manifest(run.bundles / e.folder) for e in index.bundles}
     candidates = {e.folder: bundle_digest(manifests[e.folder]) for e in index.bundles}
     published = {e.folder: domain_name(e.domain) for e in index.bundles if e.published}
-    held = _moved_meanwhile(root, published, candidates, expected)
+    held = _moved_meanwhile(store, published, candidates, expected)
     failed = _damaged(run.bundles, index, published)
     kept = [n for folder, n in published.items() if folder not in held and folder not in failed]
-    done = promote_run(root, run, "champion", domains=kept, force=False) if kept else None
+    done = promote_run(store, run, "champion", domains=kept, force=False) if kept else None
     return Promoted(
         promoted=(*done.moved, *done.unchanged) if done else (),
         held={published[folder]: reason for folder, reason in held.items()},
@@ -62,17 +63,18 @@ def promote_night(root: Path, run: Run, expected: Commit | None) -> Promoted:
 
 
 def _moved_meanwhile(
-    root: Path,
+    store: Store,
     published: Mapping[str, str],
     candidates: Mapping[str, str],
     expected: Commit | None,
 ) -> dict[str, str]:
     """Return the folders whose pointer is another one than when the night was planned."""
-    head = registry_head(root)
+    head = registry_head(store)
     moved: dict[str, str] = {}
     for folder in published:
         now, then = (pointer_of(commit, "champion", folder) for commit in (head, expected))
-        if now == then or (now is not None and now.bundle == candidates[folder]):
+        is_same = (now and now.generation) == (then and then.generation)
+        if is_same or (now is not None and now.bundle == candidates[folder]):
             continue
         where = f"commit {now.generation}" if now else "a rollback that removed it"
         moved[folder] = (

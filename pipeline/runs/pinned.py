@@ -6,10 +6,11 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Notice
 from iak.pipeline.publish.bundle_index import INDEX, read_index
-from iak.pipeline.registry.resolve import manifests_of, resolve
+from iak.pipeline.registry.resolve import alias_of, manifests_of, resolve
+from iak.pipeline.registry.store import Store, open_store
 from iak.pipeline.runs.record import OpenRecord
 from iak.schemas.paths import in_registry
-from iak.schemas.registry import ALIASES, Alias
+from iak.schemas.registry import Alias
 
 PINNED = "pinned"
 """Folder below a run folder: setting -> the bundles that its alias meant when the run began."""
@@ -21,7 +22,7 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     A run that is resumed goes on with the bundles it began with, whatever was promoted since.
 
     Args:
-        path: a folder, or `registry:DIR@ALIAS`.
+        path: a folder, or `registry:PLACE@ALIAS`.
         opened: base that the bundles will run on.
         record: record of the run.
         setting: setting that names the path, for messages and as the folder's name.
@@ -35,40 +36,30 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     reference = in_registry(path)
     if reference is None:
         return path
-    root, alias = reference[0], _alias(path, reference[1], setting)
+    store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
     pinned, base = record.run_dir / PINNED / setting, opened.manifest.fingerprint
     if record.before is not None and record.before.inputs and (pinned / INDEX).is_file():
         if record.before.status == "finished":
-            _check_not_moved(root, alias, pinned, base, setting=setting)
+            _check_not_moved(store, alias, pinned, base, setting=setting)
         return pinned
-    done = resolve(root, alias, pinned, base_fingerprint=base)
-    record.report(Notice(f"{setting}: the {alias} of {root} after commit {done.generation}"))
+    done = resolve(store, alias, pinned, base_fingerprint=base)
+    meant = f"the {alias} of {store.uri} after commit {done.generation}"
+    record.report(Notice(f"{setting}: {meant}"))
     if done.of_other_bases:
         left_out = ", ".join(done.of_other_bases)
         record.report(Notice(f"  left out, tuned on another base: {left_out}"))
     return pinned
 
 
-def _alias(path: Path, name: str, setting: str) -> Alias:
-    """Return the alias that a reference names."""
-    for alias in ALIASES:
-        if name == alias:
-            return alias
-    raise BadRequest(
-        f"{setting}={path} names no alias of a registry; expected registry:DIR@champion or "
-        "registry:DIR@candidate"
-    )
-
-
-def _check_not_moved(root: Path, alias: Alias, pinned: Path, base: str, *, setting: str) -> None:
+def _check_not_moved(store: Store, alias: Alias, pinned: Path, base: str, *, setting: str) -> None:
     """Refuse a finished run whose alias has moved since."""
-    now = manifests_of(root, alias, base_fingerprint=base)
+    now = manifests_of(store, alias, base_fingerprint=base)
     then = {entry.folder: entry.manifest_sha256 for entry in read_index(pinned).bundles}
     moved = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
     if moved:
         more = f" and {len(moved) - 5} more" if len(moved) > 5 else ""
         raise BadRequest(
             f"{pinned.parent.parent} holds a finished run whose {setting} was another: the {alias} "
-            f"of {root} moved since in {', '.join(moved[:5])}{more}. Choose another --run-dir for "
-            "what it means now"
+            f"of {store.uri} moved since in {', '.join(moved[:5])}{more}. Choose another --run-dir "
+            "for what it means now"
         )

@@ -17,6 +17,7 @@ from iak.pipeline.errors import BadRequest, DoesNotFit
 from iak.pipeline.events import Notice, Report
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
+from iak.pipeline.registry.bases import open_base
 from iak.pipeline.sharding.quantised import row_bytes
 from iak.pipeline.tuning.checkpoint import CHECKPOINT
 from iak.schemas.feature import table_of
@@ -185,7 +186,7 @@ def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> 
     """Open a base that workers will freeze.
 
     Args:
-        path: run folder or published base.
+        path: run folder, published base, or `registry:PLACE@ALIAS`.
         catalog: the log's catalogue; it must read what the base was trained on.
         tables: the precision of its tables.
 
@@ -193,7 +194,7 @@ def open_frozen_base(path: Path, catalog: Catalog, tables: FrozenTablesSpec) -> 
         BadRequest: there is no base, its catalogue is another one, or a precision costs too much.
         Corrupt: its manifest was changed.
     """
-    opened = published_base.open_base(path)
+    opened = open_base(path)
     published_base.check_same_schema(opened, catalog)
     precision.check(opened.manifest, tables)
     return opened

@@ -23,6 +23,7 @@ from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
 from iak.pipeline.launcher import Launcher
+from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.load import resolve_placement
@@ -106,7 +107,7 @@ def _pretrain(
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
     placement = resolve_placement(spec.placement, job="pretrain")
     check_workers(spec, record.report, is_elsewhere=launcher.is_elsewhere)
-    parent = published_base.open_base(spec.from_) if spec.from_ else None
+    parent = open_base(spec.from_) if spec.from_ else None
     if parent is not None:
         published_base.check_continues(parent, catalog)
     rows = declared_rows(catalog)

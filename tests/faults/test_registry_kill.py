@@ -13,12 +13,13 @@ import pytest
 
 from iak.pipeline.errors import Overtaken
 from iak.pipeline.registry import promote as promoting
-from iak.pipeline.registry.commits import read_head, read_history
+from iak.pipeline.registry.commits import is_registry, read_head, read_history
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import promote_run
 from iak.pipeline.registry.resolve import resolve
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
-from iak.pipeline.registry.stored_bundles import stored_digests
+from iak.pipeline.registry.stored_bundles import stored_bundles
 from iak.pipeline.registry.verify import verify_registry
 from tests.unit.publish.test_bundle import BASE
 from tests.unit.registry.nights import DOMAINS, killed_at, night, promote, served, writes_of
@@ -33,7 +34,7 @@ def nights(tmp_path_factory):
 
 
 def pointers(root):
-    return served(read_head(root)) if (root / "registry.json").exists() else {}
+    return served(read_head(root)) if is_registry(root) else {}
 
 
 def resolved(root, to):
@@ -50,12 +51,12 @@ def after_kills(tmp_path, before, action):
         before: a registry, copied for each kill; None: there is none yet.
         action: what is killed; it is given the registry.
     """
-    root = tmp_path / "killed"
+    root = FolderStore(tmp_path / "killed")
 
     def anew():
-        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(root.root, ignore_errors=True)
         if before is not None:
-            shutil.copytree(before, root)
+            shutil.copytree(before.root, root.root)
 
     anew()
     writes = writes_of(lambda: action(root))
@@ -70,12 +71,13 @@ def after_kills(tmp_path, before, action):
 
 
 def test_a_promotion_killed_at_any_write_shows_the_old_or_the_new(tmp_path, nights):
-    before = tmp_path / "before"
+    before = FolderStore(tmp_path / "before")
     promote(before, nights[0])
     old = resolved(before, tmp_path / "old")
-    shutil.copytree(before, tmp_path / "after")
-    promote(tmp_path / "after", nights[1])
-    new = resolved(tmp_path / "after", tmp_path / "new")
+    after = FolderStore(tmp_path / "after")
+    shutil.copytree(before.root, after.root)
+    promote(after, nights[1])
+    new = resolved(after, tmp_path / "new")
     assert all(old[name] != new[name] for name in old if name.name == "kernel.safetensors")
     seen = set()
     for root in after_kills(tmp_path, before, lambda root: promote(root, nights[1])):
@@ -84,11 +86,11 @@ def test_a_promotion_killed_at_any_write_shows_the_old_or_the_new(tmp_path, nigh
         seen.add(found == new)
         assert verify_registry(root).problems == ()
         promote(root, nights[1])
-        assert pointers(root) == pointers(tmp_path / "after")
+        assert pointers(root) == pointers(after)
         assert verify_registry(root).problems == ()
         remove_unneeded(root, keep=9, dry_run=False)
-        assert not list(root.rglob("*.part"))
-        assert len(stored_digests(root)) == 2 * len(DOMAINS[:2])
+        assert not list(root.root.rglob("*.part"))
+        assert len(stored_bundles(root)) == 2 * len(DOMAINS[:2])
     assert seen == {False, True}
 
 
@@ -103,7 +105,7 @@ def test_the_first_promotion_killed_at_any_write_leaves_none_or_all(tmp_path, ni
 
 
 def test_a_rollback_killed_at_any_write_shows_the_old_or_the_new(tmp_path, nights):
-    before = tmp_path / "before"
+    before = FolderStore(tmp_path / "before")
     for run in nights[:2]:
         promote(before, run)
     old = pointers(before)
@@ -123,7 +125,7 @@ def read_first(root):
 
 def test_of_promoters_at_once_one_wins_and_the_others_are_told(tmp_path, nights, monkeypatch):
     """All read the pointers before any of them moves one."""
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, nights[0])
     started, told = threading.Barrier(2), []
     monkeypatch.setattr(
@@ -158,12 +160,13 @@ def waits_for_all(barrier, function):
 
 
 def test_readers_during_many_promotions_see_whole_nights_alone(tmp_path, nights):
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, nights[0])
     sets = []
     for number, run in enumerate(nights):
-        promote(tmp_path / f"alone{number}", run)
-        sets.append(pointers(tmp_path / f"alone{number}"))
+        alone = FolderStore(tmp_path / f"alone{number}")
+        promote(alone, run)
+        sets.append(pointers(alone))
     child = os.fork()
     if child == 0:
         try:

@@ -18,6 +18,7 @@ from iak.pipeline.events import PhaseStarted, silent
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.lock import one_writer
 from iak.pipeline.registry.commits import read_head, read_history
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.runs.load import load_nightly
@@ -97,7 +98,7 @@ def outcomes(record):
 
 def champions(asked):
     """Domain -> bundle that serves it."""
-    head = read_head(Path(asked.registry))
+    head = read_head(FolderStore(Path(asked.registry)))
     return {p.name: p.bundle for p in head.pointers.get("champion", {}).values()}
 
 
@@ -143,12 +144,14 @@ def test_a_late_partition_holds_its_domain_for_a_night_and_is_taken_up_by_the_ne
     assert by_name["region=a"].new_rows == by_name["region=a"].window_rows
     assert by_name["region=b"].new_rows < by_name["region=b"].window_rows
 
-    history = list(read_history(Path(asked.registry)))
+    history = list(read_history(FolderStore(Path(asked.registry))))
     assert [record.registry_after for record in (first, second, third)] == [1, 2, 3]
     assert [{move.folder for move in commit.moves} for commit in history] == [
         TRAINED, TRAINED - {"region=a"}, TRAINED,
     ]  # fmt: skip
-    lineage = read_entry(Path(asked.registry), champions(asked)["region=a"]).lineage
+    registry = FolderStore(Path(asked.registry))
+    pointer = read_head(registry).pointers["champion"]["region=a"]
+    lineage = read_entry(registry, pointer.stored).lineage
     assert lineage.parent == before["region=a"]
     assert all(Path(record.page).is_file() for record in (first, second, third))
 
@@ -222,7 +225,7 @@ def test_a_pointer_that_somebody_moved_meanwhile_is_left_to_him(place, tmp_path)
     run(asked, SIXTH)
     first = champions(asked)
     run(asked, SEVENTH)
-    root = Path(asked.registry)
+    root = FolderStore(Path(asked.registry))
     record = run(asked, EIGHTH, at_promotion(lambda: roll_back(root, "champion", ["region=b"])))
     assert (record.exit_code, outcomes(record)["region=b"]) == (4, "held")
     assert champions(asked)["region=b"] == first["region=b"]
@@ -285,7 +288,7 @@ def test_a_night_that_was_killed_goes_on_to_the_same_pointers(place, tmp_path, u
     record = run(asked, SEVENTH)
     assert (record.id, record.attempts, record.exit_code) == (left.id, 2, 0)
     assert champions(asked) == undisturbed
-    assert len(list(read_history(Path(asked.registry)))) == 1
+    assert len(list(read_history(FolderStore(Path(asked.registry))))) == 1
 
 
 def test_the_verbs_write_a_file_look_at_it_and_show_what_it_came_to(

@@ -13,6 +13,7 @@ import pytest
 from iak.pipeline.publish.bundle import read_manifest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import bundle_digest
@@ -83,10 +84,10 @@ def test_the_next_night_starts_from_what_the_alias_means_and_names_it_as_parent(
     assert parents
     record = RunRecord.model_validate_json((place / "R3" / "record.json").read_bytes())
     assert len(record.result["live"]) == len(parents)
-    head = read_head(place / "registry")
+    head = read_head(FolderStore(place / "registry"))
     assert head.generation == 2
     for folder, pointer in head.pointers["champion"].items():
-        lineage = read_entry(place / "registry", pointer.bundle).lineage
+        lineage = read_entry(FolderStore(place / "registry"), pointer.stored).lineage
         assert lineage.run == str((place / "R3").resolve())
         assert lineage.parent == parents.get(folder)
         assert lineage.record_sha256 == record.record_sha256

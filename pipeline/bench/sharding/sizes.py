@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from iak.pipeline.base.published_base import open_base
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.tables import TableShape
+from iak.pipeline.registry.bases import open_base
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.feature import ListSpec, table_of
 from iak.schemas.log import Catalog

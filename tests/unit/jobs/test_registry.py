@@ -13,6 +13,7 @@ from iak.jobs.path_settings import check_paths
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.runs.finished_run import finished_run
 from iak.pipeline.runs.outputs import bundles_output
 from iak.pipeline.runs.pinned import PINNED, pinned_bundles
@@ -135,7 +136,7 @@ def test_a_rollback_does_not_load_torch(place):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "pooled" not in served(read_head(registry))
+    assert "pooled" not in served(read_head(FolderStore(registry)))
 
 
 def test_the_parent_is_the_live_bundle_that_the_run_read(place):
@@ -144,7 +145,7 @@ def test_the_parent_is_the_live_bundle_that_the_run_read(place):
     run = finished_run(run_of(place / "R5", **how))
     assert set(run.parents) == {"pooled", "city=rome", "city=oslo%2fa%20b"}
     iak("promote", f"run={place / 'R0'}", f"registry={place / 'registry'}")
-    stored = served(read_head(place / "registry"))
+    stored = served(read_head(FolderStore(place / "registry")))
     assert run.parents["city=rome"] == stored["city=rome"]
     night(place / "R0", seed=7)  # what the run read is gone
     assert finished_run(place / "R5").parents == {}
@@ -201,7 +202,9 @@ def test_a_finished_run_is_of_what_the_alias_meant_then(place):
 
 def test_a_reference_that_names_nothing_is_refused(place):
     iak("promote", f"run={place / 'R0'}", f"registry={place / 'registry'}")
-    with pytest.raises(BadRequest, match=r"names no alias of a registry; expected registry:DIR@ch"):
+    with pytest.raises(
+        BadRequest, match=r"names no alias of a registry; expected registry:PLACE@ch"
+    ):
         pinned(place, place / "E", "winner")
     with pytest.raises(BadRequest, match=r"bundles=.*registry does not exist; expected a folder"):
         pinned(place / "gone", place / "E")

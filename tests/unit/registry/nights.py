@@ -27,6 +27,7 @@ def night(folder, *, seed=0, domains=DOMAINS, held=(), parents=None, **changes):
     return Run(
         name=str(folder),
         bundles=folder / "bundles",
+        base=None,
         index_sha256=read_index(folder / "bundles").sha256,
         record_sha256="e" * 64,
         code="abc",
@@ -34,14 +35,20 @@ def night(folder, *, seed=0, domains=DOMAINS, held=(), parents=None, **changes):
     )
 
 
-def promote(root, run, alias="champion", *, domains=None, force=False):
-    return promote_run(root, run, alias, domains=domains, force=force)
+def promote(store, run, alias="champion", *, domains=None, force=False):
+    return promote_run(store, run, alias, domains=domains, force=force)
 
 
 def served(head, alias="champion"):
     """Domain -> bundle, as a reader of the newest commit sees it."""
     pointers = head.pointers.get(alias, {}) if head else {}
     return {pointer.name: pointer.bundle for pointer in pointers.values()}
+
+
+def stored(head, alias="champion"):
+    """Domain -> name under which its bundle is stored."""
+    pointers = head.pointers.get(alias, {}) if head else {}
+    return {pointer.name: pointer.stored for pointer in pointers.values()}
 
 
 WRITES = (

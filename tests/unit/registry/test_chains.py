@@ -9,20 +9,22 @@ from iak.pipeline.errors import Overtaken
 from iak.pipeline.publish.bundle import bundle_name
 from iak.pipeline.registry import promote as promote_module
 from iak.pipeline.registry.commits import COMMITS, pointer_of, read_commit, read_head, read_history
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import ChainsOfNight, promote_run
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.sealed import seal, spelled
 from iak.pipeline.stats.evidence import BETS
 from iak.schemas.chain import ChainState
-from tests.unit.registry.nights import DOMAINS, POOLED, ROME, night, promote, served
+from iak.schemas.registry import COMMIT_FORMAT
+from tests.unit.registry.nights import DOMAINS, POOLED, ROME, night, promote, served, stored
 
 ROME_FOLDER = bundle_name(ROME)
 
 
 @pytest.fixture
 def root(tmp_path):
-    return tmp_path / "registry"
+    return FolderStore(tmp_path / "registry")
 
 
 def chain(day, *, domain=ROME, wealth=0.0):
@@ -99,13 +101,16 @@ def test_a_domain_that_is_promoted_is_not_withdrawn(root, tmp_path):
 
 def test_commits_from_before_chains_are_read_as_having_none(root, tmp_path):
     promote(root, night(tmp_path / "n1"))
-    path = root / COMMITS / "0000000001.json"
+    path = root.root / COMMITS / "0000000001.json"
     document = json.loads(path.read_bytes())
-    del document["chains"]
+    del document["chains"], document["token"]
+    for pointer in document["pointers"]["champion"].values():
+        del pointer["stored"], pointer["reach"]
     path.unlink()
     path.write_bytes(spelled(seal(document | {"format": 1})))
     commit = read_commit(root, 1)
-    assert (commit.format, commit.chains, len(commit.moves)) == (2, {}, 3)
+    assert (commit.format, commit.chains, len(commit.moves)) == (COMMIT_FORMAT, {}, 3)
+    assert set(stored(commit).values()) == set(served(commit).values())
     promoted(root, night(tmp_path / "n2", seed=1), chains={ROME_FOLDER: chain(1)})
     assert [len(commit.chains) for commit in read_history(root)] == [0, 1]
 

@@ -13,14 +13,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle import bundle_name, read_manifest
-from iak.pipeline.registry.commits import read_head, read_history
+from iak.pipeline.registry.commits import (
+    earlier_pointers,
+    folder_of,
+    pointer_of,
+    read_head,
+    read_history,
+)
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import promote_alias
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import verify_stored
 from iak.pipeline.registry.verify import verify_registry
 from iak.schemas.registry import ALIASES, bundle_digest
-from tests.unit.registry.nights import DOMAINS, NAMES, killed_at, night, promote, served
+from tests.unit.registry.nights import DOMAINS, NAMES, killed_at, night, promote, served, stored
 
 NIGHTS, MOST_WRITES = 3, 70
 CRASH = st.one_of(st.none(), st.integers(0, MOST_WRITES))
@@ -33,7 +40,7 @@ class Registry(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.place = Path(tempfile.mkdtemp())
-        self.root = self.place / "registry"
+        self.root = FolderStore(self.place / "registry")
 
     @initialize()
     def begin(self):
@@ -70,6 +77,13 @@ class Registry(RuleBasedStateMachine):
         if head.generation > self.history[-1].generation:
             self.stacks = stacks
 
+    def returns(self, alias, name):
+        """How many rollbacks a domain has before it."""
+        head = read_head(self.root)
+        folder = folder_of(self.root, head, alias, name)
+        pointer = pointer_of(head, alias, folder)
+        return sum(1 for _ in earlier_pointers(self.root, alias, folder, pointer))
+
     def pushed(self, alias, bundles):
         stacks = {key: list(stack) for key, stack in self.stacks.items()}
         for name, digest in bundles.items():
@@ -104,10 +118,7 @@ class Registry(RuleBasedStateMachine):
     @rule(alias=ALIAS, name=st.sampled_from(NAMES), crash=CRASH)
     def roll_back_a_domain(self, alias, name, crash):
         stack = self.stacks.get((alias, name), [])
-        is_there = len(stack) < 2 or any(
-            path.name == stack[-2] for path in (self.root / "bundles").iterdir()
-        )
-        if not stack or not is_there:
+        if not stack or (len(stack) > 1 and not self.returns(alias, name)):
             try:
                 roll_back(self.root, alias, [name])
             except BadRequest:
@@ -119,7 +130,10 @@ class Registry(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 2), crash=CRASH)
     def collect(self, keep, crash):
+        before = {key: self.returns(*key) for key, stack in self.stacks.items() if stack}
         self.done(lambda: remove_unneeded(self.root, keep=keep, dry_run=False), self.stacks, crash)
+        for key, count in before.items():
+            assert min(keep, count) <= self.returns(*key) <= count
 
     @invariant()
     def every_pointer_is_what_the_model_says_and_its_bundle_is_whole(self):
@@ -128,8 +142,8 @@ class Registry(RuleBasedStateMachine):
         head = read_head(self.root)
         for alias in ALIASES:
             assert served(head, alias) == self.tops()[alias]
-            for digest in served(head, alias).values():
-                verify_stored(self.root, digest)
+            for name in stored(head, alias).values():
+                verify_stored(self.root, name)
 
     @invariant()
     def the_history_only_grows(self):

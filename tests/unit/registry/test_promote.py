@@ -1,27 +1,28 @@
 """Promotions and rollbacks: what moves, what does not, and who is told."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import pytest
 
 from iak.pipeline.errors import BadRequest, Corrupt, Overtaken
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, bundle_name, read_manifest
-from iak.pipeline.registry import commits
 from iak.pipeline.registry.commits import (
     COMMITS,
-    append,
     pointer_of,
     read_commit,
     read_head,
     read_history,
 )
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import promote_alias
+from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import (
     STORED,
     read_entry,
-    stored_digests,
-    stored_folder,
+    stored_bundles,
+    stored_key,
     verify_stored,
 )
 from iak.schemas.registry import bundle_digest
@@ -36,12 +37,13 @@ from tests.unit.registry.nights import (
     night,
     promote,
     served,
+    stored,
 )
 
 
 @pytest.fixture
 def root(tmp_path):
-    return tmp_path / "registry"
+    return FolderStore(tmp_path / "registry")
 
 
 def digest_in(run, domain):
@@ -58,11 +60,11 @@ def test_a_night_is_stored_and_serves_in_one_commit(root, tmp_path):
     assert served(head) == {
         name: digest_in(run, domain) for name, domain in zip(NAMES, DOMAINS, strict=True)
     }
-    for digest in served(head).values():
-        entry = verify_stored(root, digest)
-        stored = stored_folder(root, digest) / entry.folder
-        for name in (MANIFEST, WEIGHTS):
-            assert (stored / name).read_bytes() == (run.bundles / entry.folder / name).read_bytes()
+    for name in stored(head).values():
+        entry = verify_stored(root, name)
+        for file in (MANIFEST, WEIGHTS):
+            found = root.read(stored_key(name, entry.folder, file))
+            assert found == (run.bundles / entry.folder / file).read_bytes()
 
 
 def test_lineage_says_run_base_window_code_and_parent(root, tmp_path):
@@ -71,7 +73,7 @@ def test_lineage_says_run_base_window_code_and_parent(root, tmp_path):
     parent = digest_in(first, ROME)
     second = night(tmp_path / "n2", seed=1, parents={"city=rome": parent})
     promote(root, second)
-    lineage = read_entry(root, served(read_head(root))["city=rome"]).lineage
+    lineage = read_entry(root, stored(read_head(root))["city=rome"]).lineage
     assert lineage.parent == parent
     assert (lineage.run, lineage.code, lineage.record_sha256) == (
         str(tmp_path / "n2"),
@@ -139,7 +141,7 @@ def test_what_the_gate_held_is_left_and_said_or_forced_and_said(root, tmp_path):
 def test_a_night_of_which_all_is_held_makes_no_registry(root, tmp_path):
     done = promote(root, night(tmp_path / "n1", domains=(ROME,), held=(ROME,)))
     assert done.commit is None
-    assert not root.exists()
+    assert not root.root.exists()
 
 
 def test_a_candidate_becomes_champion(root, tmp_path):
@@ -184,10 +186,10 @@ def test_a_promotion_after_a_rollback_returns_to_what_the_rollback_left(root, tm
 
 
 def test_a_rollback_to_a_damaged_bundle_is_refused_by_its_file(root, tmp_path):
-    first = night(tmp_path / "n1", domains=(ROME,))
-    promote(root, first)
+    promote(root, night(tmp_path / "n1", domains=(ROME,)))
+    serving_first = stored(read_head(root))["city=rome"]
     promote(root, night(tmp_path / "n2", seed=1, domains=(ROME,)))
-    path = stored_folder(root, digest_in(first, ROME)) / "city=rome" / WEIGHTS
+    path = root.root / stored_key(serving_first, "city=rome", WEIGHTS)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -215,23 +217,26 @@ def test_a_bundle_that_changed_since_its_run_is_refused(root, tmp_path):
     night(tmp_path / "n1", seed=5)
     with pytest.raises(Corrupt, match="the run's record says"):
         promote(root, run)
-    assert not root.exists()
+    assert not root.root.exists()
 
 
 def test_a_damaged_stored_bundle_is_healed_by_promoting_its_run_again(root, tmp_path):
     run = night(tmp_path / "n1")
     promote(root, run)
-    digest = digest_in(run, ROME)
-    (stored_folder(root, digest) / "city=rome" / WEIGHTS).write_bytes(b"")
+    before = stored(read_head(root))
+    (root.root / stored_key(before["city=rome"], "city=rome", WEIGHTS)).write_bytes(b"")
     with pytest.raises(Corrupt):
-        verify_stored(root, digest)
-    promote(root, run)
-    verify_stored(root, digest)
+        verify_stored(root, before["city=rome"])
+    assert promote(root, run).moved == ("city=rome",)
+    head = read_head(root)
+    verify_stored(root, stored(head)["city=rome"])
+    assert served(head)["city=rome"] == digest_in(run, ROME)
+    assert "its copy was damaged" in head.moves[0].reason
 
 
 def test_a_folder_with_other_things_is_no_registry(root, tmp_path):
-    root.mkdir()
-    (root / "notes.txt").touch()
+    root.root.mkdir()
+    (root.root / "notes.txt").touch()
     with pytest.raises(BadRequest, match=r"is not a registry and holds other things: notes.txt"):
         promote(root, night(tmp_path / "n1"))
     with pytest.raises(BadRequest, match=r"is not a registry: it has no registry\.json"):
@@ -275,21 +280,56 @@ def test_a_writer_that_stalls_before_its_commit_cannot_overwrite_a_newer_one(
 ):
     """Locks do not hold here: another writer commits while this one sleeps before its write."""
     promote(root, night(tmp_path / "n0"))
-    overtaking = night(tmp_path / "n1", seed=1)
-    put_new_file, is_asleep = commits.put_new_file, [True]
-
-    def stalls(path, content):
-        if is_asleep.pop() if is_asleep else False:
-            head = read_head(root)
-            draft = commits.Draft(action="gc", pointers=head.pointers, removed=["a" * 64])
-            append(root, head, draft)
-        put_new_file(path, content)
-
-    monkeypatch.setattr(commits, "put_new_file", stalls)
-    with pytest.raises(Overtaken, match="another writer wrote commit 2 first"):
-        promote(root, overtaking)
-    assert read_head(root).action == "gc"
+    fast, slow = night(tmp_path / "n1", seed=1), night(tmp_path / "n2", seed=2)
+    stall_once(monkeypatch, lambda: promote(root, fast, domains=["city=rome"]))
+    with pytest.raises(
+        Overtaken, match=r"another writer \(.*UTC\) moved the champion of city=rome"
+    ):
+        promote(root, slow)
+    assert served(read_head(root))["city=rome"] == digest_in(fast, ROME)
     assert len(list(read_history(root))) == 2
+
+
+def test_a_writer_whose_number_is_taken_by_others_domains_goes_on_after_them(
+    root, tmp_path, monkeypatch
+):
+    promote(root, night(tmp_path / "n0"))
+    fast, slow = night(tmp_path / "n1", seed=1), night(tmp_path / "n2", seed=2)
+    stall_once(monkeypatch, lambda: promote(root, fast, domains=["city=rome"]))
+    promote(root, slow, domains=["pooled"])
+    now = served(read_head(root))
+    assert (now["city=rome"], now["pooled"]) == (digest_in(fast, ROME), digest_in(slow, POOLED))
+    assert read_head(root).generation == 3
+
+
+def test_what_a_gc_gave_up_meanwhile_is_stored_again(root, tmp_path, monkeypatch):
+    """The gc takes the bundles of a promotion under way for those of a killed one."""
+    promote(root, night(tmp_path / "n0"))
+    slow, taken = night(tmp_path / "n1", seed=1), []
+
+    def gc():
+        taken.extend(remove_unneeded(root, keep=0, dry_run=False).removed)
+
+    stall_once(monkeypatch, gc)
+    promote(root, slow)
+    head = read_head(root)
+    assert [name[:64] for name in taken] == sorted(name[:64] for name in stored(head).values())
+    assert not set(taken) & set(stored(head).values())
+    for name in stored(head).values():
+        verify_stored(root, name)
+
+
+def stall_once(monkeypatch, meanwhile):
+    """Let another writer do something, without a lock, before the next commit is written."""
+    create, waiting = FolderStore.create, [meanwhile]
+    monkeypatch.setattr(FolderStore, "one_writer", lambda _: nullcontext())
+
+    def stalls(store, key, content):
+        if key.startswith(COMMITS) and waiting:
+            waiting.pop()()
+        create(store, key, content)
+
+    monkeypatch.setattr(FolderStore, "create", stalls)
 
 
 def test_history_is_a_chain_and_a_gap_is_refused_by_name(root, tmp_path):
@@ -298,12 +338,12 @@ def test_history_is_a_chain_and_a_gap_is_refused_by_name(root, tmp_path):
     assert [commit.generation for commit in read_history(root)] == [1, 2, 3]
     with pytest.raises(BadRequest, match="has no commit 9"):
         read_commit(root, 9)
-    second = root / COMMITS / "0000000002.json"
+    second = root.root / COMMITS / "0000000002.json"
     second.rename(tmp_path / "taken")
     with pytest.raises(Corrupt, match="lacks commit 2, but has commit 3"):
         read_head(root)
-    (root / COMMITS / "0000000001.json").rename(second)
-    (tmp_path / "taken").rename(root / COMMITS / "0000000001.json")
+    (root.root / COMMITS / "0000000001.json").rename(second)
+    (tmp_path / "taken").rename(root.root / COMMITS / "0000000001.json")
     with pytest.raises(Corrupt, match="is commit 2 under another name"):
         list(read_history(root))
 
@@ -315,11 +355,11 @@ def test_a_file_system_without_hard_links_is_refused_for_promotion(root, tmp_pat
     monkeypatch.setattr("os.link", no_links)
     with pytest.raises(BadRequest, match="makes no hard links"):
         promote(root, night(tmp_path / "n1"))
-    assert not [path for path in root.iterdir() if not path.name.startswith(".")]
+    assert not [path for path in root.root.iterdir() if not path.name.startswith(".")]
 
 
 def test_bundles_that_two_nights_share_are_stored_once(root, tmp_path):
     promote(root, night(tmp_path / "n1"))
     promote(root, night(tmp_path / "n2"), "candidate")
-    assert len(stored_digests(root)) == 3
-    assert len(list((root / STORED).iterdir())) == 3
+    assert len(stored_bundles(root)) == 3
+    assert len(list((root.root / STORED).iterdir())) == 3

@@ -9,11 +9,12 @@ from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS
 from iak.pipeline.publish.bundle_index import check_index, read_index
 from iak.pipeline.registry import resolve as resolving
 from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.resolve import manifests_of, resolve
 from iak.pipeline.registry.retention import remove_unneeded
-from iak.pipeline.registry.stored_bundles import stored_folder
+from iak.pipeline.registry.stored_bundles import stored_key
 from tests.unit.publish.test_bundle import BASE, SCHEMA, read
-from tests.unit.registry.nights import ROME, night, promote, served
+from tests.unit.registry.nights import ROME, night, promote, stored
 
 OTHER = "d" * 64
 
@@ -27,7 +28,7 @@ def contents(folder):
 
 
 def test_an_alias_becomes_the_very_bundles_of_the_night(tmp_path):
-    root, run = tmp_path / "registry", night(tmp_path / "n1")
+    root, run = FolderStore(tmp_path / "registry"), night(tmp_path / "n1")
     promote(root, run)
     done = of_base(root, tmp_path / "pinned")
     assert (done.generation, done.of_other_bases) == (1, ())
@@ -39,7 +40,7 @@ def test_an_alias_becomes_the_very_bundles_of_the_night(tmp_path):
 
 
 def test_later_promotions_and_gc_change_nothing_of_it(tmp_path):
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, night(tmp_path / "n1"))
     of_base(root, tmp_path / "pinned")
     before = contents(tmp_path / "pinned")
@@ -50,17 +51,16 @@ def test_later_promotions_and_gc_change_nothing_of_it(tmp_path):
 
 
 def test_stored_files_are_linked_not_copied(tmp_path):
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, night(tmp_path / "n1"))
     of_base(root, tmp_path / "pinned")
     for name in (MANIFEST, WEIGHTS):
-        digest = served(read_head(root))["city=rome"]
-        stored = stored_folder(root, digest) / "city=rome" / name
-        assert (tmp_path / "pinned" / "city=rome" / name).samefile(stored)
+        key = stored_key(stored(read_head(root))["city=rome"], "city=rome", name)
+        assert (tmp_path / "pinned" / "city=rome" / name).samefile(root.root / key)
 
 
 def test_bundles_of_another_base_are_left_out_and_named(tmp_path):
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, night(tmp_path / "n1"))
     promote(root, night(tmp_path / "n2", seed=1, domains=(ROME,), base_fingerprint=OTHER))
     done = of_base(root, tmp_path / "pinned")
@@ -71,7 +71,7 @@ def test_bundles_of_another_base_are_left_out_and_named(tmp_path):
 
 
 def test_an_alias_without_pointers_is_refused(tmp_path):
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, night(tmp_path / "n1"))
     with pytest.raises(BadRequest, match="has no candidate: nothing was promoted to it"):
         of_base(root, tmp_path / "pinned", "candidate")
@@ -79,22 +79,21 @@ def test_an_alias_without_pointers_is_refused(tmp_path):
 
 
 def test_a_damaged_bundle_is_refused_and_the_folder_stays_as_it_was(tmp_path):
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, night(tmp_path / "n1"))
     of_base(root, tmp_path / "pinned")
     before = contents(tmp_path / "pinned")
-    digest = served(read_head(root))["city=rome"]
-    stored = stored_folder(root, digest) / "city=rome" / WEIGHTS
-    damaged = stored.read_bytes()[:-1]
-    stored.unlink()
-    stored.write_bytes(damaged)
+    path = root.root / stored_key(stored(read_head(root))["city=rome"], "city=rome", WEIGHTS)
+    damaged = path.read_bytes()[:-1]
+    path.unlink()
+    path.write_bytes(damaged)
     with pytest.raises(Corrupt, match=f"{WEIGHTS} is not what was stored"):
         of_base(root, tmp_path / "pinned")
     assert contents(tmp_path / "pinned") == before
 
 
 def test_a_reader_that_gc_overtakes_reads_the_newer_pointers(tmp_path, monkeypatch):
-    root = tmp_path / "registry"
+    root = FolderStore(tmp_path / "registry")
     promote(root, night(tmp_path / "n1"))
     stale = read_head(root)
     newer = night(tmp_path / "n2", seed=1)
@@ -109,7 +108,7 @@ def test_a_reader_that_gc_overtakes_reads_the_newer_pointers(tmp_path, monkeypat
 
 
 def test_a_copy_serves_where_there_are_no_links(tmp_path, monkeypatch):
-    root, run = tmp_path / "registry", night(tmp_path / "n1")
+    root, run = FolderStore(tmp_path / "registry"), night(tmp_path / "n1")
     promote(root, run)
 
     def no_links(_, target):
@@ -118,5 +117,5 @@ def test_a_copy_serves_where_there_are_no_links(tmp_path, monkeypatch):
     monkeypatch.setattr("os.link", no_links)
     of_base(root, tmp_path / "pinned")
     assert contents(tmp_path / "pinned") == contents(run.bundles)
-    shutil.rmtree(root)
+    shutil.rmtree(root.root)
     read(tmp_path / "pinned" / "city=rome")

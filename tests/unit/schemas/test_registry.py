@@ -72,9 +72,14 @@ def test_a_stored_file_cannot_leave_its_folder(name):
 
 
 def test_a_pointer_is_named_by_its_domain():
-    fields = {"bundle": "a" * 64, "base_fingerprint": "f", "form": "b" * 64, "generation": 1}
-    assert Pointer(domain=[("region", "a/b")], **fields).name == "region=a%2Fb"
-    assert Pointer(domain=[], **fields).name == "pooled"
+    fields = {
+        "bundle": "a" * 64,
+        "stored": f"{'a' * 64}-{'0' * 16}",
+        "base_fingerprint": "f",
+        "form": "b" * 64,
+    }
+    assert Pointer(domain=[("region", "a/b")], generation=1, **fields).name == "region=a%2Fb"
+    assert Pointer(domain=[], generation=1, **fields).name == "pooled"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""The base that a registry's alias runs on. A registry keeps where a base lies, not its bytes."""
+
+from pathlib import Path
+
+from iak.pipeline.base import published_base
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.errors import BadRequest, WrongBase
+from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.resolve import alias_of
+from iak.pipeline.registry.store import open_store
+from iak.pipeline.registry.stored_bundles import read_entry
+from iak.schemas.paths import in_registry, reference_text
+
+
+def open_base(path: Path) -> PublishedBase:
+    """Open a base that a setting names.
+
+    While a base is refreshed, an alias has bundles of two: the one of its newest pointer is meant.
+
+    Args:
+        path: a run, a published base, or `registry:PLACE@ALIAS`.
+
+    Raises:
+        BadRequest: there is no such base, registry or alias, or nobody knows where the base lay.
+        WrongBase: another base lies there now.
+        Corrupt: its manifest, or a document of the registry, was changed.
+    """
+    reference = in_registry(path)
+    if reference is None:
+        return published_base.open_base(path)
+    store, alias = open_store(reference[0]), alias_of(path, reference[1], setting="base")
+    head = read_head(store)
+    pointers = head.pointers.get(alias, {}).values() if head else ()
+    if not pointers:
+        raise BadRequest(f"base={reference_text(path)}: {store.uri} has no {alias} yet")
+    newest = max(pointers, key=lambda pointer: pointer.generation)
+    lineage = read_entry(store, newest.stored).lineage
+    if lineage.base is None:
+        raise BadRequest(
+            f"base={reference_text(path)}: the registry does not know where base "
+            f"{lineage.base_fingerprint} lies. Name its folder"
+        )
+    opened = published_base.open_base(Path(lineage.base))
+    if opened.manifest.fingerprint != lineage.base_fingerprint:
+        raise WrongBase(
+            f"base={reference_text(path)}: {lineage.base} is base {opened.manifest.fingerprint} "
+            f"now, but the {alias} of {newest.name} runs on {lineage.base_fingerprint}. Name the "
+            "folder that holds it"
+        )
+    return opened

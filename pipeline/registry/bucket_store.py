@@ -1,0 +1,224 @@
+"""A registry in a bucket of the S3 API, by obstore.
+
+Credentials and endpoint are read from the environment by obstore alone (AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, a role). An object is whole or absent, so no
+upload is ever seen torn.
+"""
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import obstore
+from obstore import exceptions
+from obstore.store import S3Store
+
+from iak.pipeline.errors import BadRequest, NotPermitted, PipelineError, Unreachable
+from iak.pipeline.files import link_or_copy
+from iak.pipeline.registry.download_cache import DownloadCache, default_cache
+from iak.pipeline.registry.folder_store import check_digest, not_stored
+from iak.schemas.paths import BUCKET
+
+PROBES = "probes"
+_RETRIES: obstore.store.RetryConfig = {
+    # Answers 429 and 5xx, timeouts and broken connections are tried again, later each time.
+    "max_retries": 6,
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=5),
+        "base": 2,
+    },
+    "retry_timeout": timedelta(seconds=60),
+}
+_CLIENT: obstore.store.ClientConfig = {
+    # The endpoint's own scheme decides: without this obstore refuses an http:// one.
+    "allow_http": True,
+    "connect_timeout": timedelta(seconds=5),
+    "timeout": timedelta(seconds=30),
+}
+_MOST_CREATES = 5
+"""Times that a create is sent again after an answer that says only that somebody else was busy."""
+_SECRETS = ("access_key_id", "secret_access_key", "session_token", "token")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketStore:
+    """A registry below a prefix of a bucket (`store.py` says what each operation does)."""
+
+    at_once: ClassVar[int] = 16
+    """A bundle is three small objects, and a night has many bundles."""
+    uri: str
+    client: S3Store = field(repr=False)
+    cache: DownloadCache
+
+    @classmethod
+    def of_uri(cls, uri: str) -> "BucketStore":
+        """Return the store of `s3://bucket/prefix`.
+
+        Raises:
+            BadRequest: it names no bucket, or the environment's settings contradict each other.
+        """
+        bucket, _, prefix = uri.removeprefix(BUCKET).strip("/").partition("/")
+        if not bucket:
+            raise BadRequest(f"registry={uri} names no bucket; expected s3://bucket/prefix")
+        try:
+            client = S3Store(
+                bucket, prefix=prefix or None, client_options=_CLIENT, retry_config=_RETRIES
+            )
+        except exceptions.BaseError as error:
+            raise BadRequest(
+                f"registry={uri}: the environment's settings of S3 do not work together: "
+                f"{_first_line(error)}. Look at the variables that begin with AWS_"
+            ) from error
+        return cls(uri=uri.rstrip("/"), client=client, cache=default_cache())
+
+    def where(self, key: str) -> str:
+        """Return the URI of an object."""
+        return f"{self.uri}/{key}"
+
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes."""
+        with self._answering(key):
+            return bytes(obstore.get(self.client, key).bytes())
+
+    def create(self, key: str, content: bytes) -> None:
+        """Write an object under a key that must be free.
+
+        "Already exists" is not yet a lost race. obstore 0.12 says it of two other answers: of 409,
+        by which S3 asks to try again, and of 412 to a request that it repeated itself after the
+        answer to the first was lost. So the object is read: nobody's is tried again, our own
+        was ours all along. That holds where no two writers write the same bytes, as with commits.
+        """
+        for _ in range(_MOST_CREATES):
+            try:
+                with self._answering(key):
+                    obstore.put(self.client, key, content, mode="create", use_multipart=False)
+            except FileExistsError:
+                try:
+                    if self.read(key) == content:
+                        return
+                except FileNotFoundError:
+                    continue
+                raise
+            except FileNotFoundError as error:
+                raise BadRequest(
+                    f"{self.uri}: there is no such bucket. Make it, or name another"
+                ) from error
+            return
+        raise Unreachable(
+            f"{self.where(key)}: {_MOST_CREATES} times the store answered that another request for "
+            "it was under way, but there is none. Nothing was changed. Try again later"
+        )
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Write objects, one after the other."""
+        for key, content in files.items():
+            with self._answering(key):
+                # In one request, also where it is large: a killed upload leaves no parts behind.
+                obstore.put(self.client, key, content, use_multipart=False)
+
+    def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
+        """Download objects into the cache, where they are not there yet, and link them from it."""
+        for key, sha256, target in files:
+            link_or_copy(self.cache.file(sha256, partial(self._download, key, sha256)), target)
+
+    def _download(self, key: str, sha256: str) -> bytes:
+        try:
+            content = self.read(key)
+        except FileNotFoundError as error:
+            raise not_stored(self.where(key), "there is no such object") from error
+        check_digest(self.where(key), content, sha256)
+        return content
+
+    def names(self, below: str = "") -> set[str]:
+        """Return names directly below a key."""
+        with self._answering(below):
+            found = obstore.list_with_delimiter(self.client, below or None)
+        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        return {path.rstrip("/").rpartition("/")[2] for path in paths}
+
+    def remove(self, folder: str) -> None:
+        """Remove objects. A reader may see some of them meanwhile: gc names a bundle first."""
+        with self._answering(folder):
+            keys = [entry["path"] for entry in obstore.list(self.client, f"{folder}/").collect()]
+            if keys:
+                obstore.delete(self.client, keys)
+
+    def remove_unfinished(self) -> int:
+        """Remove keys of probes that were killed."""
+        left = self.names(PROBES)
+        if left:
+            self.remove(PROBES)
+        return len(left)
+
+    def one_writer(self) -> AbstractContextManager[None]:
+        """Keep nobody out: machines share no lock, and need none."""
+        return nullcontext()
+
+    def check_creates_once(self) -> None:
+        """Create an object twice, under a key of its own: the second time must be refused.
+
+        A store that ignores the condition (`rclone serve s3`, some gateways) would let two
+        promotions write the same commit. It is found by what it does, not by its name.
+        """
+        key = f"{PROBES}/{secrets.token_hex(8)}"
+        self.create(key, b"first")
+        try:
+            obstore.put(self.client, key, b"second", mode="create", use_multipart=False)
+        except exceptions.AlreadyExistsError:
+            return
+        except exceptions.BaseError as error:  # NotImplemented, as some stores answer
+            raise self._cannot_promote(_first_line(error)) from error
+        else:
+            raise self._cannot_promote("a second object replaced the first under the same key")
+        finally:
+            with self._answering(key):
+                obstore.delete(self.client, [key])
+
+    def _cannot_promote(self, what: str) -> BadRequest:
+        return BadRequest(
+            f"{self.uri}: this store does not keep 'write only where nothing is' (If-None-Match: "
+            f"*): {what}. Two promotions at once could overwrite each other, so that nothing is "
+            "promoted there. Reading works. Use a store with conditional writes (AWS, GCS's and "
+            "R2's S3 API, MinIO, Ceph), or a folder"
+        )
+
+    @contextmanager
+    def _answering(self, key: str) -> Iterator[None]:
+        """Say in this project's errors what the store answered; FileNotFoundError stays."""
+        try:
+            yield
+        except exceptions.AlreadyExistsError as error:
+            raise FileExistsError(self.where(key)) from error
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            # Such an answer may repeat the key's name: it is not shown, nor kept as a cause.
+            kind = type(error).__name__.removesuffix("Error")
+            raise NotPermitted(
+                f"{self.where(key)}: the store refuses it to these credentials ({kind}). Check "
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what the bucket allows them"
+            ) from None
+        except exceptions.BaseError as error:
+            raise self._unreachable(key, error) from None
+
+    def _unreachable(self, key: str, error: Exception) -> PipelineError:
+        said = _first_line(error)
+        for name in _SECRETS:
+            if secret := self.client.config.get(name):
+                said = said.replace(str(secret), "***")
+        if "NoSuchBucket" in str(error):
+            return BadRequest(f"{self.uri}: there is no such bucket. Make it, or name another")
+        return Unreachable(
+            f"{self.where(key)}: the store does not answer as it should: {said}. Check the "
+            "endpoint (AWS_ENDPOINT_URL), the network and the credentials in the environment, then "
+            "run the command again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error of obstore says, without the structure that it prints below."""
+    return str(error).strip().splitlines()[0][:300]

@@ -1,0 +1,146 @@
+"""A registry in a folder of a file system: files are renamed into place, synced to the disk.
+
+    DIR/.lock, .lock.json       held by the one writer (lock.py)
+
+The lock spares writers useless work. What keeps a stalled one from overwriting a newer commit is
+that a commit's name must be free, which link() guarantees also where locks do not hold.
+"""
+
+import errno
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.files import (
+    is_part,
+    link_or_copy,
+    not_permitted,
+    put_file,
+    put_new_file,
+    remove_folder,
+)
+from iak.pipeline.lock import one_writer
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of a file system without hard links: vfat, some of FUSE."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStore:
+    """A registry in a folder (`store.py` says what each operation does)."""
+
+    at_once: ClassVar[int] = 1
+    root: Path
+
+    @property
+    def uri(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def where(self, key: str) -> str:
+        """Return the path of a file."""
+        return str(self.root / key)
+
+    def read(self, key: str) -> bytes:
+        """Return a file's bytes."""
+        try:
+            return (self.root / key).read_bytes()
+        except PermissionError as error:
+            raise not_permitted(self.root / key, error) from error
+        except NotADirectoryError as error:
+            raise FileNotFoundError(error.errno, error.strerror, str(self.root / key)) from error
+
+    def create(self, key: str, content: bytes) -> None:
+        """Write a file under a name that must be free."""
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            put_new_file(path, content)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise BadRequest(
+                f"{self.root} lies on a file system that makes no hard links ({error.strerror}), "
+                "so that two promotions at once could overwrite each other. Nothing was changed. "
+                "Put the registry on a local disk, NFS or another file system that makes them"
+            ) from error
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Write files, one after the other, each whole and synced."""
+        for key, content in files.items():
+            path = self.root / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put_file(path, content)
+
+    def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
+        """Link files, or copy them where that cannot be."""
+        for key, sha256, target in files:
+            check_digest(self.where(key), self._read_stored(key), sha256)
+            link_or_copy(self.root / key, target)
+
+    def _read_stored(self, key: str) -> bytes:
+        try:
+            return self.read(key)
+        except OSError as error:
+            raise not_stored(self.where(key), f"it cannot be read: {error.strerror}") from error
+
+    def names(self, below: str = "") -> set[str]:
+        """Return names below a folder; parts that were never put in place have none."""
+        folder = self.root / below
+        if not folder.is_dir():
+            return set()
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+    def remove(self, folder: str) -> None:
+        """Remove a folder: readers see all of it, or nothing."""
+        remove_folder(self.root / folder)
+
+    def remove_unfinished(self) -> int:
+        """Remove part files of writers that died. The caller holds the lock, so all of them did."""
+        left = [path for path in self.root.rglob(".*") if is_part(path)]
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return len(left)
+
+    def one_writer(self) -> AbstractContextManager[None]:
+        """Hold the folder's lock."""
+        return one_writer(self.root, waits=True)
+
+    def check_creates_once(self) -> None:
+        """Leave it to `create`: a file system that cannot link says so, and changes nothing."""
+
+
+def check_digest(where: str, content: bytes, sha256: str) -> None:
+    """Refuse bytes that are not the ones that were stored.
+
+    Args:
+        where: path or URI of the file, for the message.
+        content: its bytes.
+        sha256: what the entry says of them.
+
+    Raises:
+        Corrupt: their digest is another.
+    """
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise not_stored(where, f"it has SHA-256 {found}, its entry says {sha256}")
+
+
+def not_stored(where: str, what: str) -> Corrupt:
+    """Return what to raise of a stored file that is damaged or missing.
+
+    Args:
+        where: path or URI of the file.
+        what: what is wrong, as a clause.
+    """
+    return Corrupt(
+        f"{where} is not what was stored: {what}. Promote the run that made it again, which stores "
+        "it anew, or restore the file from a copy of the registry"
+    )

@@ -1,0 +1,121 @@
+"""A place where a registry lies: the few operations that all of it is made of.
+
+Two ways to write are enough. `create` writes a document under a key that must be free: of several
+writers one wins, whatever they believe. `put` writes a file under a key that nobody else writes.
+A folder (folder_store.py) and a bucket of the S3 API (bucket_store.py) both keep the same laws, and
+the same tests hold them to it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+from iak.pipeline.errors import BadRequest
+from iak.schemas.paths import BUCKET
+
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
+
+
+class Store(Protocol):
+    """Files by key. A key is a relative path with `/` between its parts."""
+
+    at_once: ClassVar[int]
+    """Requests that are worth being under way at once."""
+
+    @property
+    def uri(self) -> str:
+        """The folder or the `s3://bucket/prefix`, as settings name it."""
+
+    def where(self, key: str) -> str:
+        """Return the full path or URI of a key, for messages."""
+
+    def read(self, key: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+            NotPermitted: this user may not read it.
+            Unreachable: the store does not answer.
+        """
+
+    def create(self, key: str, content: bytes) -> None:
+        """Write a file under a key that must be free.
+
+        Raises:
+            FileExistsError: the key is taken; nothing changed.
+            BadRequest: the store cannot refuse a key that is taken.
+        """
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Write files under keys that nobody else writes, one after the other."""
+
+    def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
+        """Give files of the store a local name each, every byte verified.
+
+        Args:
+            files: key, SHA-256 that its bytes must have, and the local path, whose folder exists.
+
+        Raises:
+            Corrupt: a file is missing, or its bytes have another digest.
+        """
+
+    def names(self, below: str = "") -> set[str]:
+        """Return the names of files and folders directly below a key; "" is the top."""
+
+    def remove(self, folder: str) -> None:
+        """Remove all files below a key."""
+
+    def remove_unfinished(self) -> int:
+        """Remove what writers that died left beside their target; return how many."""
+
+    def one_writer(self) -> AbstractContextManager[None]:
+        """Keep writers of this machine apart where the store can; `create` keeps all others."""
+
+    def check_creates_once(self) -> None:
+        """Refuse a store on which two promotions at once could overwrite each other.
+
+        Raises:
+            BadRequest: saying what the store did.
+        """
+
+
+def open_store(place: str | Path) -> Store:
+    """Return the store that a setting names. Nothing is read yet.
+
+    Args:
+        place: a folder, or `s3://bucket/prefix`.
+
+    Raises:
+        BadRequest: the URI is of a kind that no registry lies on.
+    """
+    text = str(place)
+    if text.startswith(BUCKET):
+        # Loads obstore, which a registry in a folder does not need.
+        from iak.pipeline.registry.bucket_store import BucketStore
+
+        return BucketStore.of_uri(text)
+    if "://" in text:
+        raise BadRequest(
+            f"{text} is no place for a registry; expected a folder or s3://bucket/prefix"
+        )
+    from iak.pipeline.registry.folder_store import FolderStore
+
+    return FolderStore(Path(text))
+
+
+def at_once(store: Store, do: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
+    """Yield what becomes of each item, in order; the first error ends it.
+
+    Args:
+        store: says how many may be under way.
+        do: reads from the store, or writes to it.
+        items: what it is done with.
+    """
+    if store.at_once == 1:
+        yield from map(do, items)
+        return
+    with ThreadPoolExecutor(store.at_once) as pool:
+        yield from pool.map(do, items)
