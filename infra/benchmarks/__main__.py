@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
+Start = Callable[[BaseModel], int]
+"""Takes the settings of a benchmark, and returns an exit code."""
 PROGRAM = "python -m infra.benchmarks"
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -57,11 +61,12 @@ SCRIPTS = {
 IN_THE_PACKAGE = ("sharding", "scaling")
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], *, start: Start | None = None) -> int:
     """Run the benchmark or script that the first word names.
 
     Args:
         words: the words after `python -m infra.benchmarks`.
+        start: called with a benchmark's settings, in the place of the benchmark.
 
     Returns:
         Exit code: 0 ok, 1 a target is missed and `check_targets` is set, 2 bad request.
@@ -71,14 +76,21 @@ def main(words: Sequence[str]) -> int:
         return 0
     name, *rest = words
     if name in BENCHMARKS:
-        return _run_benchmark(name, rest)
+        return _run_benchmark(name, rest, start)
     if name in SCRIPTS:
         return _run_script(name, rest)
     print(f"error: {_unknown(name)}", file=sys.stderr)
     return 2
 
 
-def _run_benchmark(name: str, words: Sequence[str]) -> int:
+def kind_of(name: str) -> type[BaseModel]:
+    """Return the class of a benchmark's settings."""
+    specs = importlib.import_module("infra.benchmarks.specs")
+    kind: type[BaseModel] = getattr(specs, BENCHMARKS[name].spec)
+    return kind
+
+
+def _run_benchmark(name: str, words: Sequence[str], start: Start | None) -> int:
     from iak.jobs.bench import run_benchmark
     from iak.jobs.cli import run_command
     from iak.jobs.command import Command
@@ -87,7 +99,7 @@ def _run_benchmark(name: str, words: Sequence[str]) -> int:
     benchmark = BENCHMARKS[name]
     command = Command(
         name=f"{PROGRAM} {name}",
-        kind=getattr(importlib.import_module("infra.benchmarks.specs"), benchmark.spec),
+        kind=kind_of(name),
         help=benchmark.help,
         example=f"{PROGRAM} {name} --smoke",
         files=(CONFIGS / f"{name}.toml",),
@@ -95,13 +107,13 @@ def _run_benchmark(name: str, words: Sequence[str]) -> int:
     )
     typed = shlex.join([*PROGRAM.split(), name, *words])
 
-    def start(spec: object) -> int:
+    def measured(spec: BaseModel) -> int:
         assert isinstance(spec, BenchSpec)
         measure = importlib.import_module(f"infra.benchmarks.{name}").measure
         return run_benchmark(name, spec, lambda report: measure(spec, report), typed)
 
     try:
-        return run_command(command, words, start)
+        return run_command(command, words, start or measured)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -136,17 +136,7 @@ def _pretrain(
     record.report(Notice(text))
     work = pretrain_work(spec, view, encoding, parent=parent, labels=labels, placement=placement)
     with record.phase("train"):
-        trained = launcher.run(
-            pretrain_on_worker,
-            work,
-            record.report,
-            title="pretrain",
-            run_dir=spec.run_dir,
-            workers=spec.workers,
-            device=spec.device,
-            max_failures=spec.max_failures,
-        )
-    result = TrainingResult.model_validate(trained)
+        result = _train(spec, work, launcher, record.report)
     shares: dict[str, Mapping[str, float]] = {valid: unseen_ids.shares()}
     record.result = result.as_json() | {
         "contract": dict(contract_counts),
@@ -157,6 +147,23 @@ def _pretrain(
         "unseen": shares,
     }
     return result, _publish_better(spec, work, parent, record, result, shares)
+
+
+def _train(
+    spec: PretrainSpec, work: PretrainWork, launcher: Launcher, report: Report
+) -> TrainingResult:
+    """Train on workers."""
+    trained = launcher.run(
+        pretrain_on_worker,
+        work,
+        report,
+        title="pretrain",
+        run_dir=spec.run_dir,
+        workers=spec.workers,
+        device=spec.device,
+        max_failures=spec.max_failures,
+    )
+    return TrainingResult.model_validate(trained)
 
 
 def _check_fits(

@@ -1,8 +1,9 @@
 """Try a corpus of bad inputs, and judge each outcome: refused by name, wrong, or crashed.
 
-There are four kinds: settings of every verb, catalogues, files and paths. Most follow from the
-schemas, which give each number the values that it cannot have. So a new setting is tried from its
-first day. Each is given to `iak` as a user would give it, in this process. None of them starts Ray.
+There are four kinds: settings of every verb and of this project's benchmarks, catalogues, files
+and paths. Most follow from the schemas, which give each number the values that it cannot have. So a
+new setting is tried from its first day. Each is given to the program as a user would give it, in
+this process. None of them starts Ray.
 Settings and paths are refused before the verb's job begins. Inputs that must reach a job name a log
 that does not exist.
 """
@@ -17,8 +18,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from iak.jobs import cli
+from infra.benchmarks import __main__ as benchmarks
 from infra.benchmarks.bad_inputs.catalogs import bad_catalogs
 from infra.benchmarks.bad_inputs.files import bad_files
+from infra.benchmarks.bad_inputs.hand_written import hand_written
 from infra.benchmarks.bad_inputs.items import BadInput, Outcome, Verdict
 from infra.benchmarks.bad_inputs.settings import bad_paths, bad_settings
 
@@ -30,7 +33,7 @@ _BORDERS = str.maketrans("", "", "│┃")
 
 def all_bad_inputs() -> list[BadInput]:
     """Return the whole corpus, each item with a name of its own."""
-    return [*bad_settings(), *bad_paths(), *bad_catalogs(), *bad_files()]
+    return [*bad_settings(), *hand_written(), *bad_paths(), *bad_catalogs(), *bad_files()]
 
 
 def run_bad_inputs(folder: Path, *, limit: int | None, seed: int) -> list[Outcome]:
@@ -78,7 +81,7 @@ def try_one(item: BadInput, folder: Path) -> Outcome:
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            code = cli.run(words, start=None if item.reaches_job else _accept)
+            code = _run(item, words)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -89,6 +92,13 @@ def try_one(item: BadInput, folder: Path) -> Outcome:
         code, message, tuple(n.replace("{folder}", str(folder)) for n in item.must_name)
     )
     return Outcome(kind=item.kind, name=item.name, outcome=outcome, message=message)
+
+
+def _run(item: BadInput, words: list[str]) -> int:
+    """Give the words to the item's program, and return its exit code."""
+    if item.program == "benchmarks":
+        return benchmarks.main(words, start=lambda _: _ACCEPTED)
+    return cli.run(words, start=None if item.reaches_job else _accept)
 
 
 def _verdict(code: int, message: str, must_name: tuple[str, ...]) -> Verdict:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Program = Literal["iak", "benchmarks"]
+"""`iak`, or `python -m infra.benchmarks`."""
 Kind = Literal["settings", "paths", "catalogues", "files"]
 Verdict = Literal["refused by name", "wrong", "crashed"]
 
@@ -21,9 +23,11 @@ class BadInput:
     name: str
     """Description of what is bad, different for each item."""
     words: tuple[str, ...]
-    """Words after `iak`; `{folder}` stands for the item's own folder."""
+    """Words after the program's; `{folder}` stands for the item's own folder."""
     must_name: tuple[str, ...]
     """Names that the refusal must contain: of the setting, or of the file."""
+    program: Program = "iak"
+    """Program that gets the words."""
     make: Callable[[Path], None] = nothing
     """Write the files that it needs into its folder."""
     reaches_job: bool = False

@@ -1,4 +1,4 @@
-"""Derive bad settings and paths of every verb from its spec."""
+"""Derive bad settings and paths of every command from its spec."""
 
 import functools
 import types
@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from iak.jobs.path_settings import roles_of
 from iak.jobs.verbs import VERBS, spec_class
 from iak.schemas.paths import Role
-from infra.benchmarks.bad_inputs.items import BadInput
+from infra.benchmarks.__main__ import BENCHMARKS, kind_of
+from infra.benchmarks.bad_inputs.items import BadInput, Program
 
 HUGE = "1" + "0" * 30
 NEEDED: dict[str, dict[str, str]] = {
@@ -66,8 +67,18 @@ _OF_A_KNOWN_ONE = 2
 _NO_TEXT = ("nul\0byte", "line\nend", "half\udcffbyte")
 
 
+class Command(NamedTuple):
+    """A command whose settings are tried: a verb of `iak`, or a benchmark of this project."""
+
+    program: Program
+    name: str
+    """Its words after the program's."""
+    kind: type[BaseModel]
+    """Class of its settings."""
+
+
 class Leaf(NamedTuple):
-    """A setting of a verb that holds a value, not further settings."""
+    """A setting of a command that holds a value, not further settings."""
 
     name: str
     annotation: Any
@@ -76,32 +87,33 @@ class Leaf(NamedTuple):
 
 
 def bad_settings() -> Iterator[BadInput]:
-    """Yield, for every setting of every verb, values that it cannot have."""
+    """Yield, for every setting of every command, values that it cannot have."""
     tried: set[tuple[str, str]] = set()
-    for verb in _verbs():
-        for leaf in leaves(spec_class(verb)):
-            yield _misspelt(verb, leaf.name)
+    for command in commands():
+        for leaf in leaves(command.kind):
+            yield _misspelt(command, leaf.name)
             is_known = (leaf.name, str(leaf.annotation)) in tried
             tried.add((leaf.name, str(leaf.annotation)))
             for value in bad_values(leaf)[: _OF_A_KNOWN_ONE if is_known else None]:
-                yield _setting(verb, leaf.name, value)
+                yield _setting(command, leaf.name, value)
             if is_known:
                 continue
             for literal in bad_literals(leaf):
-                yield _in_a_file(verb, leaf.name, literal)
-    yield from _hand_written()
+                yield _in_a_file(command, leaf.name, literal)
 
 
 def bad_paths() -> Iterator[BadInput]:
-    """Yield bad values for every path of every verb."""
-    for verb in _verbs():
-        for leaf in leaves(spec_class(verb)):
+    """Yield bad values for every path of every command."""
+    for command in commands():
+        for leaf in leaves(command.kind):
             if plain_type(leaf.annotation) is Path:
-                yield from _paths(verb, leaf)
+                yield from _paths(command, leaf)
 
 
-def _verbs() -> list[str]:
-    return [verb for verb in VERBS if verb != "doctor"]
+def commands() -> list[Command]:
+    """Return every verb that has settings, and every benchmark of this project."""
+    verbs = [Command("iak", verb, spec_class(verb)) for verb in VERBS if verb != "doctor"]
+    return verbs + [Command("benchmarks", name, kind_of(name)) for name in BENCHMARKS]
 
 
 @functools.cache
@@ -205,55 +217,68 @@ def bad_literals(leaf: Leaf) -> list[str]:
     return []
 
 
-def _words(verb: str, **changes: str) -> tuple[str, ...]:
-    """Return the words of a verb with all required settings, some of them changed."""
-    settings = NEEDED.get(verb, {}) | changes
-    return (*verb.split(), *(f"{name}={value}" for name, value in settings.items()))
+def words_of(verb: str) -> tuple[str, ...]:
+    """Return the words of a verb with all settings that it requires."""
+    return _words(Command("iak", verb, spec_class(verb)))
 
 
-def _setting(verb: str, name: str, value: str) -> BadInput:
+def _words(command: Command, **changes: str) -> tuple[str, ...]:
+    """Return the words of a command with all required settings, some of them changed."""
+    settings = _needed(command) | changes
+    return (*command.name.split(), *(f"{name}={value}" for name, value in settings.items()))
+
+
+def _needed(command: Command) -> dict[str, str]:
+    """Return the settings that a command requires; a benchmark requires none."""
+    return NEEDED.get(command.name, {}) if command.program == "iak" else {}
+
+
+def _setting(command: Command, name: str, value: str) -> BadInput:
     shown = value if len(value) < 20 else f"{value[:6]}... ({len(value)} digits)"
     return BadInput(
+        program=command.program,
         kind="settings",
-        name=f"iak {verb} {name}={shown}",
-        words=_words(verb, **{name: value}),
+        name=f"{command.program} {command.name} {name}={shown}",
+        words=_words(command, **{name: value}),
         must_name=(name,),
-        make=_materials,
+        make=materials,
     )
 
 
-def _in_a_file(verb: str, name: str, literal: str) -> BadInput:
+def _in_a_file(command: Command, name: str, literal: str) -> BadInput:
     """Return a value that stands in the file of --config, with its type."""
     *outer, last = name.split(".")
     section = f"[{'.'.join(outer)}]\n" if outer else ""
 
     def make(folder: Path) -> None:
-        _materials(folder)
+        materials(folder)
         (folder / "settings.toml").write_text(f"{section}{last} = {literal}\n")
 
-    needed = {key: value for key, value in NEEDED.get(verb, {}).items() if key != name}
-    words = (*verb.split(), "--config={folder}/settings.toml")
+    needed = {key: value for key, value in _needed(command).items() if key != name}
+    words = (*command.name.split(), "--config={folder}/settings.toml")
     return BadInput(
+        program=command.program,
         kind="settings",
-        name=f"iak {verb} --config with {name} = {literal}",
+        name=f"{command.program} {command.name} --config with {name} = {literal}",
         words=(*words, *(f"{key}={value}" for key, value in needed.items())),
         must_name=(name,),
         make=make,
     )
 
 
-def _misspelt(verb: str, name: str) -> BadInput:
+def _misspelt(command: Command, name: str) -> BadInput:
     """Return a setting with a letter too many at its end."""
     return BadInput(
+        program=command.program,
         kind="settings",
-        name=f"iak {verb} {name}q=1",
-        words=_words(verb, **{f"{name}q": "1"}),
+        name=f"{command.program} {command.name} {name}q=1",
+        words=_words(command, **{f"{name}q": "1"}),
         must_name=(f"{name}q",),
-        make=_materials,
+        make=materials,
     )
 
 
-def _materials(folder: Path) -> None:
+def materials(folder: Path) -> None:
     """Make a file, a folder, a link to nothing and a link to itself."""
     (folder / "file").write_text("text\n")
     (folder / "folder").mkdir()
@@ -261,7 +286,7 @@ def _materials(folder: Path) -> None:
     (folder / "circle").symlink_to(folder / "circle")
 
 
-def _paths(verb: str, leaf: Leaf) -> Iterator[BadInput]:
+def _paths(command: Command, leaf: Leaf) -> Iterator[BadInput]:
     role = next(roles_of(leaf.metadata, leaf.annotation), None)
     values = {"empty": "", "blank": " ", "too long a name": "{folder}/" + "n" * 300}
     values |= {f"with {text!r}": f"{{folder}}/{text}" for text in _NO_TEXT}
@@ -269,11 +294,12 @@ def _paths(verb: str, leaf: Leaf) -> Iterator[BadInput]:
     values |= _unfit(role)
     for what, value in values.items():
         yield BadInput(
+            program=command.program,
             kind="paths",
-            name=f"iak {verb} {leaf.name}: {what}",
-            words=_words(verb, **{leaf.name: value}),
+            name=f"{command.program} {command.name} {leaf.name}: {what}",
+            words=_words(command, **{leaf.name: value}),
             must_name=(leaf.name,),
-            make=_materials,
+            make=materials,
             reaches_job=role is None,  # a catalogue, which the job itself looks for
         )
 
@@ -287,82 +313,3 @@ def _unfit(role: Role | None) -> dict[str, str]:
     if role.is_written:
         return {**wrong, **links, "below a file": "{folder}/file/below"}
     return {**wrong, **links, "missing": "{folder}/gone"}
-
-
-def _hand_written() -> Iterator[BadInput]:
-    """Yield inputs that no schema gives: words that are not settings, and contradictions."""
-    check = _words("check")
-    pretrain, finetune = _words("pretrain"), _words("finetune")
-    for name, words, must_name in (
-        ("an unknown verb", ("pretrian",), "pretrian"),
-        ("an unknown bench", ("bench", "nope"), "nope"),
-        ("a word that is not a setting", (*check, "fast"), "fast"),
-        ("a flag that does not exist", (*check, "--fast"), "fast"),
-        ("an equals sign alone", (*check, "="), "="),
-        ("a setting without a name", (*check, "=5"), "=5"),
-        ("--config without a file", (*check, "--config"), "--config"),
-        ("--config twice, one missing", (*check, "--config={folder}/a.toml"), "{folder}/a.toml"),
-        ("a setting twice", (*pretrain, "seed=1", "seed=2"), "seed"),
-        ("a group as a value", (*pretrain, "model=5"), "model"),
-        ("a group twice as deep", (*pretrain, "model.width.x=5"), "model.width.x"),
-        ("allow without from", (*pretrain, "allow=table:x:grown"), "allow"),
-        ("an allowance of nothing", (*pretrain, "from={folder}/folder", "allow=x"), "allow"),
-        ("a task without a name", (*pretrain, "task_weights.=1"), "task_weights"),
-        ("a password in a URI", (*check, "data_root=s3://a:b@c/d"), "data_root"),
-        ("a day before it was asked", (*check, "as_of=0000-01-01"), "as_of"),
-        ("a precision of a table", (*finetune, "tables.precisions.x=int7"), "tables.precisions.x"),
-        ("a negative weight", (*pretrain, "task_weights.ctr=-1"), "task_weights.ctr"),
-        ("a weight that is not a number", (*pretrain, "task_weights.ctr=nan"), "task_weights.ctr"),
-        (
-            "a way to cut a table",
-            (*pretrain, "placement.sharding.x=diagonal"),
-            "placement.sharding.x",
-        ),
-        ("no command", ("submit", "command="), "command"),
-        ("an address without a scheme", (*_words("submit"), "address=host:8265"), "address"),
-        ("an address of another scheme", (*_words("submit"), "address=ftp://host"), "address"),
-        ("an address with a password", (*_words("submit"), "address=http://a:b@h"), "address"),
-        ("regions twice", (*_words("synth"), "regions=[a, a]"), "regions"),
-        ("regions without a name", (*_words("synth"), 'regions=["A b"]'), "regions"),
-        ("no regions", (*_words("synth"), "regions=0"), "regions"),
-        ("a billion regions", (*_words("synth"), "regions=1000000000"), "regions"),
-        ("fewer rows than days", (*_words("synth"), "rows=10"), "rows"),
-        ("fewer items than shops", (*_words("synth"), "items=5", "shops=50"), "items"),
-        ("days beyond the calendar", (*_words("synth"), "start_date=9999-12-30"), "days"),
-        ("workers that fall", ("bench", "scaling", "workers=[2, 1]"), "workers"),
-        ("a table without a size", ("bench", "sharding", 'tables=["12"]'), "tables"),
-        ("a name that is none", (*_words("init"), "name=9 lives"), "name"),
-        ("a log without a name", ("init",), "log"),
-        ("a run without a name", ("show",), "path"),
-        ("one run to compare", ("compare", "{folder}/folder"), "second"),
-        ("a split that nobody judges", (*_words("compare"), "split=../x"), "split"),
-        ("a cluster that nobody ships", (*_words("plan"), "cluster=8xZ900"), "8xZ900"),
-        ("a cluster of no machines", (*_words("plan"), "cluster=0x8xH100"), "0x8xH100"),
-        ("more machines than exist", (*_words("plan"), f"cluster={HUGE}x8xH100"), "cluster"),
-        ("a sweep without gpus", (*_words("plan"), "sweep=8,16"), "sweep"),
-        ("a sweep of more than exist", (*_words("plan"), f"sweep=gpus={HUGE}"), "sweep"),
-        ("compare and sweep", (*_words("plan"), "compare=8xH100", "sweep=gpus=8"), "compare"),
-        ("an unknown constant", (*_words("plan"), "constants.magic=1"), "constants"),
-        (
-            "a constant that is not a number",
-            (*_words("plan"), "constants.step_ms=nan"),
-            "constants",
-        ),
-        ("rows of an unknown table", (*_words("plan"), "table_rows.nope=5"), "table_rows"),
-        ("half a quotation", ("submit", "command=check 'a"), "command"),
-        ("a verb that cannot be sent", ("submit", "command=doctor"), "command"),
-        ("a program that is not a verb", ("submit", "command=rm -rf x"), "command"),
-        (
-            "a folder that is not a checkout",
-            (*_words("submit"), "project={folder}/folder"),
-            "project",
-        ),
-    ):
-        yield BadInput(
-            kind="settings",
-            name=name,
-            words=words,
-            must_name=(must_name,),
-            make=_materials,
-            reaches_job=words[0] in ("plan", "submit"),
-        )

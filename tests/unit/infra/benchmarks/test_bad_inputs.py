@@ -6,9 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from iak.jobs import cli, command
+from infra.benchmarks.__main__ import BENCHMARKS, kind_of
 from infra.benchmarks.bad_inputs import all_bad_inputs, run_bad_inputs, table_of, try_one
 from infra.benchmarks.bad_inputs.files import damaged_file, write_log
 from infra.benchmarks.bad_inputs.items import BadInput
+from infra.benchmarks.bad_inputs.settings import leaves
 
 SAMPLE, SEED = 120, 11
 
@@ -28,6 +30,17 @@ def test_a_draw_is_repeatable_and_the_corpus_large(tmp_path):
         assert sum(item.kind == kind for item in items) >= least
     one, other = (run_bad_inputs(tmp_path / n, limit=4, seed=3) for n in ("a", "b"))
     assert [outcome.name for outcome in one] == [outcome.name for outcome in other]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_setting_of_a_benchmark_is_tried(name):
+    tried = {
+        setting
+        for item in all_bad_inputs()
+        if item.program == "benchmarks" and item.words[0] == name
+        for setting in item.must_name
+    }
+    assert {f"{leaf.name}q" for leaf in leaves(kind_of(name))} <= tried
 
 
 def item(*words, must_name="seed"):
