@@ -73,9 +73,9 @@ def compare(
     )
     columns = task_columns(ours, tasks)
     before, after = (probabilities_of(run, tasks, methods) for run in (ours, theirs))
-    found: dict[str, list[MetricRow]] = {}
+    rows: dict[str, list[MetricRow]] = {}
     for method in methods:
-        found[method] = evaluate_methods(
+        rows[method] = evaluate_methods(
             columns.labels,
             {FIRST: before[method], SECOND: after[method]},
             domain_index=index,
@@ -85,7 +85,7 @@ def compare(
             kept=columns.kept,
             base=FIRST,
         )
-    return found
+    return rows
 
 
 def _names(run: Predictions) -> list[str]:

@@ -62,8 +62,8 @@ print(f"matmul; {where}, built for CUDA {torch.version.cuda}")
     "gloo": """
 import tempfile, torch
 from torch import distributed as dist
-with tempfile.TemporaryDirectory() as place:
-    dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=0, world_size=1)
+with tempfile.TemporaryDirectory() as folder:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
     a = torch.ones(2)
     dist.all_reduce(a)
     dist.barrier()

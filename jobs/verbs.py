@@ -224,8 +224,8 @@ def split_verb(words: Sequence[str]) -> tuple[str, list[str]]:
 def spec_class(verb: str) -> "type[BaseModel]":
     """Return the class of a verb's spec."""
     module, _, name = VERBS[verb].spec.partition(":")
-    found: type[BaseModel] = getattr(importlib.import_module(module), name)
-    return found
+    kind: type[BaseModel] = getattr(importlib.import_module(module), name)
+    return kind
 
 
 def unknown_verb(word: str) -> str:

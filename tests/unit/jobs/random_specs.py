@@ -2,14 +2,15 @@
 
 import string
 import types
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
+PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)
 WORDS = st.text(string.ascii_letters + string.digits + "äß _-./=,'", min_size=1, max_size=12)
 NAMES = st.text(string.ascii_lowercase + string.digits + "_", min_size=1, max_size=8).filter(
     lambda name: name[0].isalpha()
@@ -43,7 +44,7 @@ def values(annotation, bounds=()):
         return st.lists(values(inner[0]), **size)
     patterns = [b.pattern for b in flattened(bounds) if getattr(b, "pattern", None)]
     if patterns:
-        return st.from_regex(patterns[0], fullmatch=True, alphabet=st.characters(codec="ascii"))
+        return st.from_regex(patterns[0], fullmatch=True, alphabet=PRINTABLE)
     return PLAIN[annotation](flattened(bounds))
 
 
@@ -79,6 +80,10 @@ PLAIN = {
     str: text,
     Path: lambda _: WORDS.map(lambda word: f"{word}.svg"),  # a picture's ending fits any file
     date: lambda _: st.dates().map(str),
+    AwareDatetime: lambda _: st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    time: lambda _: st.times().map(str),
+    datetime: lambda _: st.datetimes().map(datetime.isoformat),
+    timedelta: lambda _: st.integers(0, 99).map(lambda hours: f"PT{hours}H"),
 }
 
 
@@ -91,26 +96,32 @@ def admits(adapter, value):
 
 
 def chosen(kind, fixed):
-    """Settings by their dotted names: `fixed` ones, and a few others.
+    """Settings by their dotted names: `fixed` ones, all that are needed, and a few others.
 
     Args:
         kind: the spec.
-        fixed: name -> value, of what the verb needs and what must not be drawn.
+        fixed: name -> value, of what is not drawn.
     """
-    drawn = {}
-    for name, annotation in leaves(kind):
-        bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-        if name in fixed:
-            continue
-        if get_origin(bare) is dict:
-            entries = st.dictionaries(NAMES, values(get_args(bare)[1]), min_size=1, max_size=2)
-            drawn[name] = entries
-        else:
-            drawn[name] = values(annotation)
-    picked = st.lists(st.sampled_from(sorted(drawn)), unique=True, max_size=6)
-    return picked.flatmap(lambda names: st.fixed_dictionaries({n: drawn[n] for n in names})).map(
-        lambda settings: fixed | dict(spread(settings))
-    )
+    drawn = {name: drawn_from(a) for name, a in leaves(kind) if name not in fixed}
+    needed = {name: drawn[name] for name in required(kind) if name in drawn}
+    others = sorted(drawn.keys() - needed.keys())
+    picked = st.lists(st.sampled_from(others), unique=True, max_size=6) if others else st.just([])
+    return picked.flatmap(
+        lambda names: st.fixed_dictionaries(needed | {name: drawn[name] for name in names})
+    ).map(lambda settings: fixed | dict(spread(settings)))
+
+
+def required(kind):
+    """Settings without a default, by name."""
+    return [f.alias or name for name, f in kind.model_fields.items() if f.is_required()]
+
+
+def drawn_from(annotation):
+    """Values of a setting; of a table, a few entries."""
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if get_origin(bare) is dict:
+        return st.dictionaries(NAMES, values(get_args(bare)[1]), min_size=1, max_size=2)
+    return values(annotation)
 
 
 def spread(settings):

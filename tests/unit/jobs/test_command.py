@@ -12,28 +12,21 @@ from iak.jobs.cli import read_spec
 from iak.jobs.verbs import VERBS, spec_class
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import merged, nested
-from tests.unit.jobs.random_specs import chosen, leaves
+from tests.unit.jobs.random_specs import chosen, leaves, required
 
 WITH_SETTINGS = sorted(verb for verb in VERBS if verb != "doctor")
-NEEDED = {
-    "catalog": "planted", "data_root": "/logs", "run_dir": "r", "base": "b", "log": "/logs",
-    "path": "r", "first": "r", "second": "q", "registry": "/reg", "run": "r", "domain": "pooled",
-    "command": "demo", "file": "nightly.toml", "out": "out",
-}  # fmt: skip
-"""A value of every setting that some verb cannot do without."""
-ALSO = {"registry promote": {"run": "r"}, "registry rollback": {"domain": ["pooled"]}}
-"""What a verb's settings need together."""
-
-
-def needed(verb):
-    fields = spec_class(verb).model_fields.items()
-    return {name: NEEDED[name] for name, field in fields if field.is_required()}
+ALSO = {
+    "registry promote": {"run": "r"},
+    "registry rollback": {"domain": ["pooled"]},
+    "nightly backfill": {"nights": "2026-10-20..2026-10-28"},
+}
+"""Settings that a verb needs together, and those that hardly any text is."""
 
 
 def fixed(verb):
     """What is not drawn: a catalogue has to exist, since its presets are read."""
     has_catalog = "catalog" in spec_class(verb).model_fields
-    return needed(verb) | ALSO.get(verb, {}) | ({"catalog": "planted"} if has_catalog else {})
+    return ALSO.get(verb, {}) | ({"catalog": "planted"} if has_catalog else {})
 
 
 @functools.cache
@@ -65,10 +58,12 @@ def as_file(asked, path):
     return ["--config", str(path)]
 
 
-@functools.cache
-def without_more(verb):
-    """A verb's spec where only what it needs is asked for, as a tree."""
-    return read_spec(verb, as_pairs(fixed(verb))).model_dump(by_alias=True)
+def with_defaults(verb, asked):
+    """What is asked for over the defaults of the verb, of its files and of the catalogue."""
+    names = {*required(spec_class(verb)), *fixed(verb)}
+    least = read_spec(verb, as_pairs({n: v for n, v in asked.items() if n in names}))
+    tree = merged(least.model_dump(by_alias=True), nested(asked))
+    return spec_class(verb).model_validate(tree)
 
 
 @pytest.mark.parametrize("verb", WITH_SETTINGS)
@@ -84,7 +79,7 @@ def test_any_spec_of_any_verb_is_the_same_in_three_spellings(tmp_path, verb, dat
     asked = data.draw(settings_of(verb), label="asked")
     assume("smoke" not in asked)  # it brings settings of its own
     try:
-        wanted = spec_class(verb).model_validate(merged(without_more(verb), nested(asked)))
+        wanted = with_defaults(verb, asked)
     except ValidationError:
         assume(False)  # settings that contradict each other
     assert read_spec(verb, as_pairs(asked)) == wanted
