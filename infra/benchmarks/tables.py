@@ -26,7 +26,7 @@ from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import KernelShape
 from iak.pipeline.iak.loss import bottleneck_loss
-from iak.pipeline.model.frozen import freeze
+from iak.pipeline.model.digest import freeze
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape
 from iak.pipeline.model.recommender import Recommender
@@ -34,7 +34,7 @@ from iak.pipeline.model.tables import TableShape, build_tables
 from iak.pipeline.model.trunks.mlp import Mlp
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import following, worker_report
-from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.quantised import row_bytes
 from iak.pipeline.sharding.shard import freeze_tables

@@ -14,12 +14,12 @@ from typing import Self
 
 from iak.pipeline.base import precision
 from iak.pipeline.base.published_base import PublishedBase, build_model, files_of, table_shapes
-from iak.pipeline.model.frozen import Digest
+from iak.pipeline.model.digest import Digest
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.base_weights import read_frozen_base
-from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import lay_out
 from iak.pipeline.sharding.shard import digest_model

@@ -32,7 +32,7 @@ from iak.pipeline.iak.bank import Bank, stack
 from iak.pipeline.iak.kernel import fresh
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.levels import find_domains
 from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torchrec.distributed.types import ShardingPlan
 
 from iak.pipeline.data.growth import RowOrigin
-from iak.pipeline.model.frozen import freeze
+from iak.pipeline.model.digest import freeze
 from iak.pipeline.model.inputs import carry_over
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import LocalShard
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import audit
 from iak.pipeline.sharding.audit import FRESH, Entry, Finding, Kind
-from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.growth import Growth, read_grown
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.rectangles import (

@@ -13,7 +13,7 @@ from torch import Tensor
 from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.data.ids import Ids
 from iak.pipeline.model.inputs import InputOrigin
-from iak.pipeline.sharding.frozen import BUFFER_BYTES, ReadRows
+from iak.pipeline.sharding.frozen_tables import BUFFER_BYTES, ReadRows
 from iak.schemas.feature import FIRST_ROW
 
 

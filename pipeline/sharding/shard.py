@@ -33,7 +33,7 @@ from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from iak.pipeline.model.frozen import Digest, digest
+from iak.pipeline.model.digest import Digest, digest
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import (
     TWIN,
@@ -44,7 +44,7 @@ from iak.pipeline.model.tables import (
     whole_tables,
 )
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import check_covers
 from iak.schemas.job import Precision

@@ -45,7 +45,7 @@ from iak.pipeline.events import Report
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.lock import one_writer
-from iak.pipeline.model.frozen import Digest
+from iak.pipeline.model.digest import Digest
 from iak.pipeline.process import Worker
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import Names, Plan, find_domains, tune_levels

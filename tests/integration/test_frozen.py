@@ -14,14 +14,14 @@ from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.model.tables import TableShape, build_tables
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.sharding.base_weights import read_frozen_base, write_base_weights
-from iak.pipeline.sharding.frozen import BUFFER_BYTES, FrozenTables
+from iak.pipeline.sharding.frozen_tables import BUFFER_BYTES, FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.quantised import PRECISIONS, row_bytes
 from iak.pipeline.sharding.shard import dense_state, digest_model, unwrap
 from iak.schemas.plan import PlacementRuleSpec
 from tests.unit.model.small import FEATURES, SHAPES, small_batch, small_model
-from tests.unit.sharding.test_frozen import MIXED, all_in, batches, planned, reader
+from tests.unit.sharding.test_frozen_tables import MIXED, all_in, batches, planned, reader
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.errors import Corrupt
-from iak.pipeline.model.frozen import freeze
+from iak.pipeline.model.digest import freeze
 from iak.pipeline.model.loss import share_of_mean, task_losses
 from iak.pipeline.process import Worker, process_group, run_on_workers
 from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights

@@ -23,7 +23,7 @@ from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import UniformStart, build_tables
 from iak.pipeline.process import Worker, ranks_per_host
-from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.placement_rule import describe, plan_tables
 from iak.pipeline.sharding.quantised import PRECISIONS, row_bytes
 from iak.pipeline.sharding.shard import (

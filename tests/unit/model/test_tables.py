@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.model.frozen import digest, freeze, weighted_sum
+from iak.pipeline.model.digest import digest, freeze, weighted_sum
 from iak.pipeline.model.tables import LocalShard, TableShape, UniformStart, build_tables, mix64
 from tests.unit.model.small import small_model
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.model.frozen import digest, freeze
+from iak.pipeline.model.digest import digest, freeze
 from iak.pipeline.model.tables import TableShape
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding.frozen import FrozenTables
+from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.quantised import PRECISIONS, Lookup, row_bytes, to_bytes
