@@ -161,7 +161,7 @@ def _outcome(k, random):
         return "failed"
     if k >= 37:
         return "waiting"
-    return "held" if k in (7, 22) or (k > 8 and random.random() < 0.06) else "promoted"
+    return "held" if k in (7, 15) or (k > 8 and random.random() < 0.06) else "promoted"
 
 
 def _sentence(outcome, verdict):

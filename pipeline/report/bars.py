@@ -114,11 +114,11 @@ def days_chart(days: Sequence[LogDay]) -> Chart:
     Args:
         days: oldest first, at least one.
     """
-    width, height, top, bottom = 350.0, 130.0, 22.0, 108.0
+    width, height, top, bottom = 350.0, 132.0, 26.0, 110.0
     step = (width - 8) / max(len(days), _FEWEST_DAYS)
     most = nice_ceiling(max(each.rows for each in days))
     y = Scale(0, most, bottom, top)
-    rects, labels = [], [Label(4, 13, f"{short(most)} rows")]
+    rects, labels = [], [Label(width - 4, 10, f"{short(most)} rows", "end")]
     for index, each in enumerate(days):
         left = round(4 + index * step, 1)
         # A day without rows is still to be seen.
