@@ -23,6 +23,8 @@ from iak.pipeline.sealed import seal, spelled
 from iak.schemas.registry import ENTRY_FORMAT, Entry
 
 STORED, ENTRY = "bundles", "entry.json"
+DIGEST_LENGTH = 64
+"""Characters of a SHA-256, with which the name of a stored bundle begins."""
 
 
 def _with_stored(entry: Document) -> dict[str, Any]:
@@ -43,14 +45,19 @@ def stored_bundles(store: Store) -> set[str]:
     return store.names(STORED)
 
 
-def newest_folder(root: Path, digest: str) -> Path | None:
-    """Return where a registry in a folder holds a bundle; None where it does not.
+def newest_folders(root: Path) -> dict[str, Path]:
+    """Return digest -> the folder where a registry in a folder holds that bundle.
+
+    A bundle that was removed and promoted again may have been stored twice; the newest counts.
 
     Args:
-        root: folder of the registry.
-        digest: digest of the bundle.
+        root: folder of the registry; one that cannot be listed holds nothing.
     """
-    return max((root / STORED).glob(f"{digest}*"), key=lambda f: f.stat().st_mtime, default=None)
+    try:
+        folders = sorted((root / STORED).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    except OSError:
+        return {}
+    return {folder.name[:DIGEST_LENGTH]: folder for folder in folders}
 
 
 def read_entry(store: Store, stored: str) -> Entry:

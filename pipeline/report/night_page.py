@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iak.pipeline.progress import PROGRESS
-from iak.pipeline.registry.stored_bundles import newest_folder
+from iak.pipeline.registry.stored_bundles import newest_folders
 from iak.pipeline.report.bars import Bar, bars_of, days_chart, drift_bars, log_days
 from iak.pipeline.report.charts import Chart, calibration_chart, scatter_chart, stacked_bar
 from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, scores_of, tasks_of
@@ -168,6 +168,6 @@ def _bundle_links(record: NightRecord, folder: Path) -> dict[str, str]:
     if "://" in record.registry:
         return {}
     digests = {d for line in record.domains for d in (line.bundle, line.candidate) if d}
-    folders = {d: newest_folder(Path(record.registry), d) for d in digests}
-    found = {d: relative_link(path, folder) for d, path in folders.items() if path}
+    folders = newest_folders(Path(record.registry))
+    found = {digest: relative_link(folders.get(digest), folder) for digest in digests}
     return {digest: link for digest, link in found.items() if link}

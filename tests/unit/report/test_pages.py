@@ -1,5 +1,6 @@
 """The pages of a night and the index: what they hold, parsed, and that nothing leaves the file."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -192,3 +193,15 @@ def test_any_text_comes_through_unchanged(name):
     record = _with_names(a_night(domains=1), name or "x")
     shown = " ".join(Page(night_page(record, [], Path("/nowhere"))).text.split())
     assert " ".join((name or "x").replace("\0", "\ufffd").split()) in shown
+
+
+def test_a_bundle_leads_to_its_folder_while_the_registry_holds_it(tmp_path):
+    record = a_night(domains=2).model_copy(update={"registry": str(tmp_path / "registry")})
+    kept, gone = (domain.bundle for domain in record.domains[:2])
+    for name in (f"{kept}-first", f"{kept}-second"):
+        (tmp_path / "registry" / "bundles" / name).mkdir(parents=True)
+    os.utime(tmp_path / "registry" / "bundles" / f"{kept}-first", (0, 0))
+    page = Page(night_page(record, [], tmp_path / "nights" / "night"))
+    links = [found["href"] for found in page.of("a")]
+    assert f"./../../registry/bundles/{kept}-second" in links
+    assert not any(gone in link or link.endswith("first") for link in links)
