@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
 
 from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
@@ -13,6 +12,8 @@ from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import SOME_HELD, tune_night
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.results import NightResult
+from iak.schemas.tuning import KernelResult, TuningResult
+from iak.schemas.verdict import TaskVerdict, Verdict
 
 
 def main(spec: FinetuneSpec) -> int:
@@ -32,7 +33,7 @@ def labelled_rows(counts: Mapping[str, int]) -> str:
     )
 
 
-def _cache_text(cache: dict[str, Any]) -> str:
+def _cache_text(cache: Mapping[str, int | str]) -> str:
     """Return the use of the cache as text: rows read and rows added."""
     if not cache:
         return "not kept on disk"
@@ -41,42 +42,46 @@ def _cache_text(cache: dict[str, Any]) -> str:
     return f"{text}, at {cache['folder']}{stopped}"
 
 
-def at_cap(result: dict[str, Any]) -> str:
-    """Return a text: the kernels whose last epoch was best, and the settings that allow more."""
-    stopped, kernels = result["stopped_at_cap"], len(result["kernels"])
+def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
+    """Return a text: the kernels whose last epoch was best, and the settings that allow more.
+
+    Args:
+        tuning: what the run tuned.
+        starts_live: whether kernels started from those that serve.
+    """
+    stopped, kernels = tuning.stopped_at_cap, len(tuning.kernels)
     if not stopped:
         return f"none of {kernels}"
     names = ", ".join(stopped[:5]) + (", ..." if len(stopped) > 5 else "")
     give = "pooled.max_epochs, domain.max_epochs give more"
-    if result.get("live"):  # levels.py: a level that starts from live kernels has its own cap
+    if starts_live:  # levels.py: a level that starts from live kernels has its own cap
         give += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
     return f"{len(stopped)} of {kernels} ({names}); {give}"
 
 
-def task_cells(gate: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+def task_cells(gate: Verdict, tasks: Sequence[str]) -> list[str]:
     """Return a cell for each task: the AUC's difference, harm, or why it was not judged."""
-    by = {task["task"]: task for task in gate["tasks"]}
+    by = {task.task: task for task in gate.tasks}
     return [_task_cell(by[name]) if name in by else "-" for name in tasks]
 
 
-def _task_cell(task: Mapping[str, Any]) -> str:
-    if not task["judged"]:
-        return f"not judged: {task['reason']}"
-    auc = task["auc"]
-    text = f"{auc['delta']:+.4f} [{auc['low']:+.4f}, {auc['high']:+.4f}]"
-    return f"HOLDS {text}" if task["holds"] else text
+def _task_cell(task: TaskVerdict) -> str:
+    if not task.judged:
+        return f"not judged: {task.reason}"
+    text = f"{task.auc.delta:+.4f} [{task.auc.low:+.4f}, {task.auc.high:+.4f}]"
+    return f"HOLDS {text}" if task.holds else text
 
 
-def _intervals(kernels: Sequence[Mapping[str, Any]]) -> str:
+def _intervals(kernels: Sequence[KernelResult]) -> str:
     """Return a sentence about the intervals: which rows they take as independent."""
-    judged = [t for k in kernels for t in k["gate"]["tasks"] if t["judged"]]
+    judged = [t for k in kernels for t in k.gate.tasks if t.judged]
     if not judged:
         return "No task of any kernel has enough gate rows to be judged."
-    if judged[0]["cluster"] == "row":
+    if judged[0].cluster == "row":
         return "Differences to the base; rows are taken as independent: the log declares no user."
     by: dict[str, list[float]] = {}
     for task in judged:
-        by.setdefault(task["task"], []).extend([task["se_ratio"]] * (task["se_ratio"] is not None))
+        by.setdefault(task.task, []).extend([] if task.se_ratio is None else [task.se_ratio])
     ratios = ", ".join(f"{name} {median(values):.2f}" for name, values in by.items() if values)
     return (
         "Differences to the base; rows of one user count as dependent. Standard errors over those "
@@ -86,8 +91,8 @@ def _intervals(kernels: Sequence[Mapping[str, Any]]) -> str:
 
 def show(night: NightResult) -> None:
     """Show the run's facts, a line for each kernel, and the folder of the bundles."""
-    result, record = night.measured, night.record
-    tasks = list(dict.fromkeys(t["task"] for k in result["kernels"] for t in k["gate"]["tasks"]))
+    tuning, record = night.tuning, night.record
+    tasks = list(dict.fromkeys(t.task for k in night.kernels for t in k.gate.tasks))
     show_table(
         "kernels",
         (
@@ -100,30 +105,30 @@ def show(night: NightResult) -> None:
         ),
         [
             (
-                k["domain"],
-                f"{k['tuning_rows']:,}",
-                str(k["best_epoch"]),
-                number(k["gate"]["gain"], 5, sign=True),
-                *task_cells(k["gate"], tasks),
-                ("published: " if k["published"] else "held: ") + k["reason"],
+                k.domain,
+                f"{k.tuning_rows:,}",
+                str(k.best_epoch),
+                number(k.gate.gain, 5, sign=True),
+                *task_cells(k.gate, tasks),
+                ("published: " if k.published else "held: ") + k.reason,
             )
-            for k in result["kernels"]
+            for k in night.kernels
         ],
-        caption=_intervals(result["kernels"]),
+        caption=_intervals(night.kernels),
     )
     show_facts(
         f"bundles at {night.bundles}",
         {
-            "tables and trunk": f"unchanged, digest {result['digest'][:16]}",
-            "parameters a kernel": f"{result['parameters_per_kernel']:,}",
-            "below their floor": result["below_floor"] or "none",
-            "best at the last epoch": at_cap(result),
-            "labelled tuning rows": labelled_rows(result["labels"]),
-            "quarantined": result["contract"] or "nothing",
+            "tables and trunk": f"unchanged, digest {tuning.digest[:16]}",
+            "parameters a kernel": f"{tuning.parameters_per_kernel:,}",
+            "below their floor": tuning.below_floor or "none",
+            "best at the last epoch": at_cap(tuning, starts_live=bool(night.measured["live"])),
+            "labelled tuning rows": labelled_rows(tuning.labels),
+            "quarantined": tuning.contract or "nothing",
             "labels not ripe": not_ripe(
-                result["contract"], sum(s["rows"] for s in record.snapshot["splits"].values())
+                tuning.contract, sum(s["rows"] for s in record.snapshot["splits"].values())
             ),
-            "activations": _cache_text(result["cache"]),
+            "activations": _cache_text(tuning.cache),
             "seconds": record.timings_s,
         },
     )

@@ -35,6 +35,7 @@ from iak.pipeline.sharding.shard import unwrap
 from iak.pipeline.tuning.finetune import gathered
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
+from iak.schemas.prediction import GateSummary, PredictionResult
 from iak.schemas.predictions import PredictionsDocument, metric_tasks
 from iak.schemas.verdict import Verdict
 
@@ -61,7 +62,7 @@ class PredictWork:
     placement: ResolvedPlacement
 
 
-def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, Any]:
+def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionResult:
     """Predict every row of the splits under every method; a collective call.
 
     Args:
@@ -95,24 +96,22 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> dict[str, A
         split: UnseenIds.of_counts(gathered(Counter(counted.counts()), worker)).shares()
         for split, counted in unseen.items()
     }
-    result = {
-        "contract": dict(gathered(contract, worker)),
-        "digest": before.combined,
-        "unseen": shares,
-    }
+    gate = None
     if bundles is not None:
         verdicts = zip(bundles.names, bundles.verdicts, strict=True)
-        result["gate"] = {name: _gate_summary(verdict) for name, verdict in verdicts}
-    return result
+        gate = {name: _gate_summary(verdict) for name, verdict in verdicts}
+    return PredictionResult(
+        contract=dict(gathered(contract, worker)), digest=before.combined, unseen=shares, gate=gate
+    )
 
 
-def _gate_summary(verdict: Verdict) -> dict[str, Any]:
+def _gate_summary(verdict: Verdict) -> GateSummary:
     """Return whether a kernel is published, and which tasks hold it or were not judged."""
-    return {
-        "publish": verdict.publish,
-        "holding": list(verdict.holding),
-        "not_judged": {t.task: t.reason for t in verdict.tasks if not t.judged},
-    }
+    return GateSummary(
+        publish=verdict.publish,
+        holding=verdict.holding,
+        not_judged={t.task: t.reason for t in verdict.tasks if not t.judged},
+    )
 
 
 def document_of(work: PredictWork, split: str) -> PredictionsDocument:

@@ -44,6 +44,7 @@ from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
+from iak.schemas.prediction import PredictionResult
 from iak.schemas.record import Output, RunRecord
 
 
@@ -127,7 +128,7 @@ def _evaluate(
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = evaluate_work(spec, view, opened, bundles=bundles, truth=truth, splits=wanted)
     with record.phase("predict"):
-        record.result = launcher.run(
+        predicted = launcher.run(
             predict_on_worker,
             work,
             report,
@@ -137,6 +138,7 @@ def _evaluate(
             device=spec.device,
             max_failures=spec.max_failures,
         )
+    record.result = PredictionResult.model_validate(predicted).as_json()
     with record.phase("metrics"):
         table = read_predictions(spec.run_dir, spec.split).table
         rows = metrics_of(table, catalog)
@@ -205,7 +207,7 @@ def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
 
 def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
     """Do one worker's part."""
-    return predict(work, worker=worker, report=report)
+    return predict(work, worker=worker, report=report).as_json()
 
 
 def _gap_split(catalog: Catalog) -> str | None:

@@ -15,7 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from iak.pipeline.files import not_permitted, putting_file, remove_parts
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.rectangles import together
-from iak.pipeline.tuning.tune import CohortTuner, Tuned
+from iak.pipeline.tuning.tune import CohortTuner, Tuned, TunedNumbers
 
 CHECKPOINT = "tune.safetensors"
 PREVIOUS = "tune.previous.safetensors"
@@ -49,8 +49,8 @@ class Saved:
     is_finished: bool
     flat_KN: Tensor
     """Weights of the kernels that are tuned."""
-    how: dict[str, Any]
-    """Their losses and epochs: all other fields of `Tuned`."""
+    numbers: TunedNumbers
+    """Their losses and epochs."""
     tuner: dict[str, Tensor] | None
     """State of the cohort that follows them, if it had begun."""
 
@@ -103,7 +103,7 @@ class TuningCheckpoint:
             "format": CHECKPOINT_FORMAT,
             "snapshot": self.snapshot,
             "finished": len(finished),
-            "levels": [level.how() for level in levels],
+            "levels": [asdict(level.numbers()) for level in levels],
         }
         metadata[_DIGEST] = _digest(whole, metadata)
         with putting_file(self.newest) as part:
@@ -224,11 +224,22 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
         depth: Saved(
             is_finished=depth < metadata["finished"],
             flat_KN=tensors[f"{depth}/flat"],
-            how=how,
+            numbers=_numbers(level),
             tuner=_below(tensors, f"{depth}/tuner."),
         )
-        for depth, how in enumerate(metadata["levels"])
+        for depth, level in enumerate(metadata["levels"])
     }
+
+
+def _numbers(level: Mapping[str, Any]) -> TunedNumbers:
+    """Return the numbers of a level, which JSON holds as lists."""
+    return TunedNumbers(
+        start_loss=tuple(level["start_loss"]),
+        best_loss=tuple(level["best_loss"]),
+        best_epoch=tuple(level["best_epoch"]),
+        epochs=level["epochs"],
+        stopped_at_cap=tuple(level["stopped_at_cap"]),
+    )
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:

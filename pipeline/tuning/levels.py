@@ -278,6 +278,6 @@ def _live(plan: Plan, name: str) -> Weights:
 
 def _restored(start: Bank, saved: Saved) -> Tuned:
     """Return a level from the checkpoint, in a bank as large as `start`."""
-    tuned = Tuned(bank=start.like(), **saved.how)
+    tuned = Tuned.of(start.like(), saved.numbers)
     tuned.bank.flat_KN[: tuned.kernels] = saved.flat_KN.to(start.flat_KN.device)
     return tuned

@@ -14,7 +14,7 @@ of a step on this worker; the other letters are those of kernel.py.
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -136,6 +136,17 @@ class Progress:
         return len(self.best_loss_K) > 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedNumbers:
+    """Losses and epochs of kernels, without their weights: all that a checkpoint needs of them."""
+
+    start_loss: tuple[float, ...]
+    best_loss: tuple[float, ...]
+    best_epoch: tuple[int, ...]
+    epochs: int
+    stopped_at_cap: tuple[str, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class Tuned:
     """Kernels at their best, with losses and epochs: one number for each slot tuned so far."""
@@ -180,9 +191,27 @@ class Tuned:
         self.epochs = max(self.epochs, following.epochs)
         self.stopped_at_cap += following.stopped_at_cap
 
-    def how(self) -> dict[str, Any]:
-        """Return all fields except the weights, as JSON values."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bank"}
+    def numbers(self) -> TunedNumbers:
+        """Return all fields except the weights."""
+        return TunedNumbers(
+            start_loss=tuple(self.start_loss),
+            best_loss=tuple(self.best_loss),
+            best_epoch=tuple(self.best_epoch),
+            epochs=self.epochs,
+            stopped_at_cap=tuple(self.stopped_at_cap),
+        )
+
+    @classmethod
+    def of(cls, bank: Bank, numbers: TunedNumbers) -> "Tuned":
+        """Return kernels with these weights and numbers."""
+        return cls(
+            bank=bank,
+            start_loss=list(numbers.start_loss),
+            best_loss=list(numbers.best_loss),
+            best_epoch=list(numbers.best_epoch),
+            epochs=numbers.epochs,
+            stopped_at_cap=list(numbers.stopped_at_cap),
+        )
 
 
 class CohortTuner:

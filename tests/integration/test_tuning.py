@@ -510,7 +510,7 @@ def test_the_base_is_the_same_before_and_after_and_gathers_no_gradient(two, plac
     manifest = bases.open_base(place / "base").manifest
     for answers in two:
         frozen = answers["frozen"]
-        assert frozen["combined"] == answers["whole"].digest == answers["published"]["digest"]
+        assert frozen["combined"] == answers["whole"].digest == answers["published"].digest
         assert frozen["by name"] == manifest.digest
         assert (frozen["needs graph"], frozen["trainable"], frozen["gradients"]) == (False, [], [])
 

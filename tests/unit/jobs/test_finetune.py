@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from iak.jobs.finetune import at_cap, show
+from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 FELL = Comparison(kernel=0.622, base=0.689, delta=-0.067, low=-0.121, high=-0.013, harm=True)
@@ -20,22 +21,29 @@ def task(name, auc, *, holds=False, reason="", judged=True, ratio=1.4):
 
 
 def kernel(domain, verdict):
-    return {
-        "domain": domain, "tuning_rows": 1234, "published": verdict.publish, "best_epoch": 2,
-        "reason": verdict.reason, "gate": verdict.model_dump(mode="json"),
-    }  # fmt: skip
+    return KernelResult(
+        domain=domain, tuning_rows=1234, published=verdict.publish, best_epoch=2,
+        reason=verdict.reason, gate=verdict, valid_gain=0.01, bundle=domain,
+    )  # fmt: skip
+
+
+def tuning(*kernels, stopped_at_cap=()):
+    return TuningResult(
+        kernels=kernels, stopped_at_cap=stopped_at_cap, below_floor={}, epochs=(2, 2), contract={},
+        labels={"known ctr": 9_000, "known cvr": 9_000, "positive ctr": 3_100, "positive cvr": 40},
+        cache={}, standardisation=StandardisationResult.model_validate(
+            {"from": "this run's rows", "digest": "e" * 64}
+        ),
+        digest="d" * 64, digest_before="d" * 64, tables_and_trunk_unchanged=True,
+        parameters_per_kernel=7, plan=(),
+    )  # fmt: skip
 
 
 def told(capsys, *kernels):
-    result = {
-        "kernels": list(kernels), "digest": "d" * 64, "parameters_per_kernel": 7, "cache": {},
-        "below_floor": {}, "stopped_at_cap": [], "contract": {},
-        "labels": {"known ctr": 9_000, "known cvr": 9_000, "positive ctr": 3_100,
-                   "positive cvr": 40},
-    }  # fmt: skip
     show(
         SimpleNamespace(
-            measured=result, bundles=Path("r/bundles"), exit_code=4,
+            tuning=tuning(*kernels), kernels=kernels, measured={"live": []},
+            bundles=Path("r/bundles"), exit_code=4,
             record=SimpleNamespace(timings_s={}, exit_code=4, snapshot={"splits": {}}),
         )
     )  # fmt: skip
@@ -82,10 +90,12 @@ def test_the_rows_that_each_task_learns_from_are_said_as_pretrain_says_them(caps
     assert "ctr 9,000 (3,100 positive), cvr 9,000 (40 positive)" in text
 
 
-@pytest.mark.parametrize(
-    ("live", "is_said"), [(["region=a"], True), ([], False)], ids=["a next night", "a first night"]
-)
-def test_what_gives_more_epochs_is_the_setting_that_stopped_them(live, is_said):
-    said = at_cap({"stopped_at_cap": ["region=a"], "kernels": [{}, {}], "live": live})
+@pytest.mark.parametrize("starts_live", [True, False], ids=["a next night", "a first night"])
+def test_what_gives_more_epochs_is_the_setting_that_stopped_them(starts_live):
+    verdict = Verdict(publish=True, reason="gain", rows=900)
+    two = tuning(
+        kernel("pooled", verdict), kernel("region=a", verdict), stopped_at_cap=("region=a",)
+    )
+    said = at_cap(two, starts_live=starts_live)
     assert said.startswith("1 of 2 (region=a); pooled.max_epochs, domain.max_epochs give more")
-    assert ("domain.live_epochs" in said) == is_said
+    assert ("domain.live_epochs" in said) == starts_live

@@ -39,7 +39,7 @@ def checkpoint_in(folder, events=None, snapshot="log"):
 def read(folder, events=None):
     """The second loss of the level that is loaded, which tells the generations apart."""
     result = checkpoint_in(folder, events).load()
-    return {depth: (s.how["best_epoch"][1], s.flat_KN) for depth, s in result.items()}
+    return {depth: (s.numbers.best_epoch[1], s.flat_KN) for depth, s in result.items()}
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_damaged_newest_one_falls_back_aloud_to_the_one_before_it(two, caplog,
 def test_a_damaged_newest_one_never_takes_the_place_of_the_one_before_it(two, monkeypatch):
     flip(two / CHECKPOINT, 0.99)
     again = checkpoint_in(two)
-    assert again.load()[0].how["best_epoch"][1] == 1
+    assert again.load()[0].numbers.best_epoch[1] == 1
 
     def dies(*_args, **_how):
         raise KeyboardInterrupt

@@ -168,7 +168,7 @@ def test_a_run_killed_at_any_event_and_resumed_is_uninterrupted(tmp_path, uninte
     events = []
     found = tune(tmp_path, events.append, **SHORT)
     for level, other in zip(found, expected, strict=True):
-        assert level.how() == other.how()
+        assert level.numbers() == other.numbers()
         assert torch.equal(level.bank.flat_KN, other.bank.flat_KN)
     again = [e for e in events if e["event"] != "resumed"]
     assert again == whole[event:], "what was done is not done over"
@@ -180,7 +180,7 @@ def test_a_run_that_was_at_its_end_tunes_nothing(tmp_path, uninterrupted):
     events = []
     found = tune(tmp_path, events.append, **SHORT)
     assert events == []
-    assert [level.how() for level in found] == [level.how() for level in expected]
+    assert [level.numbers() for level in found] == [level.numbers() for level in expected]
 
 
 DOMAIN = DomainSpec(keys=("city", "shop"), parent=("city",), min_rows=3)
