@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import obstore
 from obstore import exceptions
@@ -24,8 +24,11 @@ from iak.pipeline.registry.download_cache import DownloadCache, default_cache
 from iak.pipeline.registry.folder_store import check_digest, not_stored
 from iak.schemas.paths import BUCKET
 
+if TYPE_CHECKING:  # obstore 0.12 has these names in its stubs alone
+    from obstore.store import ClientConfig, RetryConfig
+
 PROBES = "probes"
-_RETRIES: obstore.store.RetryConfig = {
+_RETRIES: "RetryConfig" = {
     # Answers 429 and 5xx, timeouts and broken connections are tried again, later each time.
     "max_retries": 6,
     "backoff": {
@@ -35,7 +38,7 @@ _RETRIES: obstore.store.RetryConfig = {
     },
     "retry_timeout": timedelta(seconds=60),
 }
-_CLIENT: obstore.store.ClientConfig = {
+_CLIENT: "ClientConfig" = {
     # The endpoint's own scheme decides: without this obstore refuses an http:// one.
     "allow_http": True,
     "connect_timeout": timedelta(seconds=5),
@@ -221,4 +224,4 @@ class BucketStore:
 
 def _first_line(error: Exception) -> str:
     """Return what an error of obstore says, without the structure that it prints below."""
-    return str(error).strip().splitlines()[0][:300]
+    return str(error).strip().splitlines()[0][:600]

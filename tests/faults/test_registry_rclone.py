@@ -1,0 +1,57 @@
+"""A store of the S3 API that ignores conditions, as a test of the probe: `rclone serve s3`."""
+
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.folder_store import FolderStore
+from iak.pipeline.registry.store import open_store
+from iak.pipeline.registry.verify import verify_registry
+from tests.s3 import KEYS
+from tests.unit.registry.nights import night, promote
+
+RCLONE = shutil.which("rclone")
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(RCLONE is None, reason="rclone is not installed"),
+]
+
+
+@pytest.fixture
+def careless(tmp_path, monkeypatch):
+    """Serve a folder over the S3 API, without conditional writes."""
+    (tmp_path / "served" / "bucket").mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    keys = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
+    server = subprocess.Popen(
+        [RCLONE, "serve", "s3", "--addr", address, "--auth-key", keys, str(tmp_path / "served")],
+        stderr=subprocess.DEVNULL,
+    )
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": f"http://{address}"}).items():
+        monkeypatch.setenv(name, value)
+    host, port = address.split(":")
+    for _ in range(200):
+        with socket.socket() as knock:
+            if knock.connect_ex((host, int(port))) == 0:
+                break
+        time.sleep(0.05)
+    yield tmp_path / "served" / "bucket"
+    server.terminate()
+    server.wait()
+
+
+def test_a_store_that_ignores_conditions_is_refused_for_promotion_and_read(careless, tmp_path):
+    run = night(tmp_path / "n1")
+    store = open_store("s3://bucket/registry")
+    with pytest.raises(BadRequest, match="a second object replaced the first under the same key"):
+        promote(store, run)
+    promote(FolderStore(careless / "registry"), run)
+    assert len(read_head(store).moves) == 3
+    assert verify_registry(store).problems == ()
