@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from cyclopts.help import HelpEntry, HelpPanel, InlineText
 from cyclopts.help.formatters import DefaultFormatter
 
@@ -15,15 +15,36 @@ if TYPE_CHECKING:
 
     from iak.jobs.command import Command
 
-EPILOGUE = """
-Every setting is a field of the verb's spec, and can be given in three ways that mean the same:
-  --config FILE.toml      batch_rows = 4096, or [optim] table_lr = 0.05
-  key=value               batch_rows=4096 optim.table_lr=0.05 model.mlp=[256,128]
-  --key value             --batch-rows 4096 --optim.table-lr 0.05
-What is true or false: --smoke, --smoke false, --no-smoke, smoke=false.
-Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held, 5 some failed,
-6 nothing to do, 130 interrupted.
+SPELLINGS = """
+Every setting of a verb can be given in three ways that mean the same:
+  --config FILE.toml   batch_rows = 4096, and below [optim]: table_lr = 0.05
+  key=value            batch_rows=4096 optim.table_lr=0.05 model.mlp=[256,128]
+  --key value          --batch-rows 4096 --optim.table-lr 0.05
+What is true or false: --bf16, --bf16 false, --no-bf16, bf16=false.
 """
+EXIT_CODES = """
+Exit codes: 0 ok, 1 failed, 2 bad request, 3 does not fit, 4 some held,
+5 some failed, 6 nothing to do, 130 interrupted.
+"""
+FIRST_STEPS = """
+From a log to kernels:
+  iak init /data/shop/events out=shop.toml
+  iak check catalog=shop.toml data_root=/data/shop
+  iak pretrain catalog=shop.toml data_root=/data/shop run_dir=R1
+  iak finetune catalog=shop.toml data_root=/data/shop base=R1 run_dir=R2
+  iak show R2
+
+iak VERB --help lists the settings of a verb, with an example.
+"""
+CHAPTERS = {
+    "Begin": ("demo", "synth", "doctor"),
+    "Know the log": ("init", "check"),
+    "Train and judge": ("pretrain", "finetune", "evaluate", "compare"),
+    "Every night": ("nightly", "registry"),
+    "Look": ("show", "report"),
+    "On other machines": ("plan", "submit", "jobs", "infra", "bench"),
+}
+"""Verbs and groups of verbs, in the order of the list."""
 CONFIG = Parameter(
     name="--config",
     help="TOML file of settings; of several files, a later one wins.",
@@ -42,31 +63,34 @@ def verbs_app(doctor: Callable[[], int]) -> App:
     app = App(
         name="iak",
         help="Kernels that adapt a frozen recommender every night.",
-        help_epilogue=EPILOGUE,
+        help_epilogue=FIRST_STEPS + EXIT_CODES,
         help_format="plaintext",
         result_action="return_value",
     )
-    groups = {
-        name: App(name=name, help=text, help_format="plaintext", help_epilogue=EPILOGUE)
-        for name, text in GROUPS.items()
-    }
-    for name, verb in VERBS.items():
-        group, _, last = name.rpartition(" ")
-        parent = groups[group] if group else app
-        parent.command(doctor if name == "doctor" else _listed(verb.help), name=last)
-    for group_app in groups.values():
-        app.command(group_app)
+    for title, names in CHAPTERS.items():
+        chapter = Group.create_ordered(title)
+        for number, name in enumerate(names):
+            entry = _group_app(name) if name in GROUPS else App(name=name, help=VERBS[name].help)
+            entry.group, entry.sort_key = chapter, number
+            if name == "doctor":
+                entry.default(doctor)
+            app.command(entry)
     return app
 
 
-def _listed(text: str) -> Callable[[], None]:
-    """Return a verb for the list of verbs; its own help is made when it is asked for."""
-
-    def verb() -> None:
-        return
-
-    verb.__doc__ = text
-    return verb
+def _group_app(group: str) -> App:
+    """Return the list of a group's verbs, with an example of each."""
+    verbs = {name: verb for name, verb in VERBS.items() if name.startswith(f"{group} ")}
+    examples = "".join(f"  {verb.example}\n" for verb in verbs.values())
+    app = App(
+        name=group,
+        help=GROUPS[group],
+        help_epilogue=f"\nExamples:\n{examples}{EXIT_CODES}",
+        help_format="plaintext",
+    )
+    for name, verb in verbs.items():
+        app.command(App(name=name.removeprefix(f"{group} "), help=verb.help))
+    return app
 
 
 def command_app(command: "Command") -> App:
@@ -76,7 +100,7 @@ def command_app(command: "Command") -> App:
         name=command.name,
         help=command.help + ".",
         usage=usage(command),
-        help_epilogue=example + EPILOGUE,
+        help_epilogue=example + SPELLINGS + EXIT_CODES,
         help_format="plaintext",
         help_formatter=_GroupedHelp(_needed(command)),
         version_flags=(),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iak.jobs import cli
-from iak.jobs.help_pages import EPILOGUE
+from iak.jobs.help_pages import EXIT_CODES
 from iak.pipeline import errors
 from iak.pipeline.errors import BadRequest, PipelineError
 
@@ -176,7 +176,7 @@ def test_exit_codes_are_those_that_the_help_shows():
     }  # fmt: skip
     assert {name for name, code in codes.items() if code == 3} == {"DoesNotFit"}
     assert set(codes.values()) == {1, 2, 3}
-    assert "1 failed, 2 bad request, 3 does not fit" in EPILOGUE
+    assert "1 failed, 2 bad request, 3 does not fit" in EXIT_CODES
 
 
 def test_an_interruption_says_how_to_go_on(capsys):

@@ -3,6 +3,8 @@
 import re
 
 from iak.jobs import cli
+from iak.jobs.help_pages import CHAPTERS
+from iak.jobs.verbs import GROUPS, VERBS
 
 
 def shown(capsys, *words):
@@ -41,3 +43,21 @@ def test_a_flag_shows_how_it_is_turned_off_and_a_default_is_shown(capsys):
     text = " ".join(shown(capsys, "pretrain")["Settings"].split())
     assert "--bf16 --no-bf16" in text
     assert "[default: 262144]" in text
+
+
+def test_every_verb_stands_in_one_chapter_of_the_list(capsys):
+    listed = [name for names in CHAPTERS.values() for name in names]
+    assert sorted(listed) == sorted({*GROUPS, *(verb for verb in VERBS if " " not in verb)})
+    assert cli.run(["--help"]) == 0
+    out = capsys.readouterr().out
+    positions = [out.index(f"─ {title} ─") for title in CHAPTERS]
+    assert positions == sorted(positions)
+    for name in listed:
+        assert re.search(rf"│ {name} ", out)
+
+
+def test_the_help_of_a_group_shows_an_example_of_each_of_its_verbs(capsys):
+    assert cli.run(["registry"]) == 0
+    out = capsys.readouterr().out
+    examples = [verb.example for name, verb in VERBS.items() if name.startswith("registry ")]
+    assert all(" ".join(example.split()) in " ".join(out.split()) for example in examples)
