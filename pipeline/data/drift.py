@@ -10,6 +10,7 @@ index.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,24 +86,33 @@ class Sampler:
     def batches(self, split: str) -> list[pa.RecordBatch]:
         """Return the sampled rows of a split."""
         if split not in self.by_split:
-            self.by_split[split] = list(self._read(self.view.selections[split]))
+            selection = self.view.selections[split]
+            self.by_split[split] = sampled_rows(selection, self.view.catalog, self.wanted)
         return self.by_split[split]
 
     def rows_of(self, split: str) -> int:
         """Return the number of rows that were sampled of a split."""
         return sum(len(batch) for batch in self.batches(split))
 
-    def _read(self, selection: Selection) -> Iterator[pa.RecordBatch]:
-        indices = evenly(len(selection.groups), _MOST_GROUPS)
-        groups = [selection.groups[index] for index in indices]
-        total = sum(rows for _, _, rows in groups)
-        for file, group, rows in groups:
-            stop = min(rows, max(self.wanted * rows // max(total, 1), 1))
-            piece = Piece(file=file, group=group, start=0, stop=stop)
-            try:
-                yield parquet.read_piece(selection, piece, self.view.catalog).rows
-            except PipelineError:
-                continue  # the findings name it
+
+def sampled_rows(selection: Selection, catalog: Catalog, rows: int) -> list[pa.RecordBatch]:
+    """Return rows of evenly spread row groups; a group that cannot be read is left out.
+
+    Args:
+        selection: the rows to sample from.
+        catalog: the log's catalogue.
+        rows: about how many rows to read.
+    """
+    indices = evenly(len(selection.groups), _MOST_GROUPS)
+    groups = [selection.groups[index] for index in indices]
+    total = sum(count for _, _, count in groups)
+    sample: list[pa.RecordBatch] = []
+    for file, group, count in groups:
+        stop = min(count, max(rows * count // max(total, 1), 1))
+        piece = Piece(file=file, group=group, start=0, stop=stop)
+        with suppress(PipelineError):  # findings of other checks name it
+            sample.append(parquet.read_piece(selection, piece, catalog).rows)
+    return sample
 
 
 def find_new_ids(
@@ -204,20 +214,29 @@ def find_drifts(catalog: Catalog, sampler: Sampler) -> Iterator[Drift]:
         if before in selections and after in selections
     ]
     results = [
-        _drift(feature, before, after, sampler.batches(before), sampler.batches(after))
+        drift_of(feature, before, after, sampler.batches(before), sampler.batches(after))
         for feature in catalog.features
         for before, after in pairs
     ]
     yield from sorted(results, key=lambda drift: -drift.index)
 
 
-def _drift(
+def drift_of(
     feature: FeatureSpec,
     before: str,
     after: str,
     old: Sequence[pa.RecordBatch],
     new: Sequence[pa.RecordBatch],
 ) -> Drift:
+    """Return how far a feature's values have moved between two samples of rows.
+
+    Args:
+        feature: the feature.
+        before: name of the older window.
+        after: name of the newer one.
+        old: rows of the older window.
+        new: rows of the newer one.
+    """
     bins = _number_bins if isinstance(feature, NumericSpec) else _id_bins
     a, b = bins(feature, old, new)
     index = stability_index(a, b)
@@ -225,12 +244,21 @@ def _drift(
     # Ids of one list are not independent, so the sample sizes are rows and not occurrences.
     rows = [max(sum(map(len, batches)), 1) for batches in (old, new)]
     noise = float(chi2.ppf(0.95, max(used - 1, 1)) * (1 / rows[0] + 1 / rows[1]))
-    word: Word = "stable"
-    if index > noise and index >= MOVED:
-        word = "changed" if index >= CHANGED else "moved"
     return Drift(
-        feature=feature.name, before=before, after=after, index=index, noise=noise, word=word
+        feature=feature.name,
+        before=before,
+        after=after,
+        index=index,
+        noise=noise,
+        word=word_of(index, noise),
     )
+
+
+def word_of(index: float, noise: float) -> Word:
+    """Return an index as a word; one within its noise is stable."""
+    if index <= noise or index < MOVED:
+        return "stable"
+    return "changed" if index >= CHANGED else "moved"
 
 
 def stability_index(old: npt.NDArray[np.float64], new: npt.NDArray[np.float64]) -> float:

@@ -91,7 +91,7 @@ def list_partitions(
     Raises:
         BadRequest: there is no such folder.
     """
-    selection = _selection(_listed(catalog, data_root, days), days, catalog)
+    selection = select_days(catalog, data_root, days)
     return _partitions(selection, _count(selection, catalog, keys=()), catalog, marker)
 
 
@@ -136,6 +136,11 @@ def _listed(catalog: Catalog, data_root: str, days: tuple[date, date]) -> Snapsh
         schema_problem=lambda schema: contract.schema_problem(schema, catalog),
         version=logs.table_version(uri, catalog.log.version),
     )
+
+
+def select_days(catalog: Catalog, data_root: str, days: tuple[date, date]) -> Selection:
+    """Return the rows of some days, by what the files' footers say."""
+    return _selection(_listed(catalog, data_root, days), days, catalog)
 
 
 def _selection(snapshot: Snapshot, days: tuple[date, date], catalog: Catalog) -> Selection:

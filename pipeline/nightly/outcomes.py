@@ -27,6 +27,8 @@ class Done:
     """Domains whose kernel passed the gate and was not promoted, with the reason."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Domains whose tuning or promotion broke, with the reason."""
+    scratch_gains: Mapping[str, float] = field(default_factory=dict)
+    """Gain of each kernel from scratch less that of the night's, in nats a row."""
 
 
 def domain_nights(
@@ -95,6 +97,7 @@ def _domain_night(
             "bundle": bundle,
             "candidate": done.candidates.get(name),
             "verdict": kernel.gate if kernel else None,
+            "scratch_gain": done.scratch_gains.get(name),
             "scores": [scores_of(task) for task in kernel.gate.tasks] if kernel else [],
         }
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from iak.pipeline.base.published_base import open_base
+from iak.pipeline.data.window_shift import measure_shift
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Notice, Report, silent
 from iak.pipeline.launcher import Launcher
@@ -22,6 +24,7 @@ from iak.pipeline.nightly.outcomes import (
     domain_nights,
     exit_code,
 )
+from iak.pipeline.nightly.refresh import refresh_reason
 from iak.pipeline.registry.commits import read_commit
 from iak.pipeline.registry.live import live_pointers, registry_head
 from iak.pipeline.registry.store import open_store
@@ -32,7 +35,16 @@ from iak.pipeline.runs.load import spec_with_presets
 from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
 from iak.pipeline.runs.nightly_promotion import Promoted, promote_night
-from iak.pipeline.runs.nightly_records import TUNE, changed, night_folder, now, read_nights
+from iak.pipeline.runs.nightly_records import (
+    REFRESH,
+    SCRATCH,
+    TUNE,
+    changed,
+    night_folder,
+    now,
+    read_nights,
+)
+from iak.pipeline.runs.nightly_refresh import base_days, refresh_base
 from iak.pipeline.runs.outputs import verify_outputs
 from iak.pipeline.runs.record import (
     INTERRUPTED,
@@ -43,11 +55,11 @@ from iak.pipeline.runs.record import (
     versions,
 )
 from iak.schemas.job import FinetuneSpec
-from iak.schemas.night import DomainNight, NightRecord
+from iak.schemas.night import DomainNight, DriftLine, NightRecord, RefreshResult
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import Commit
-from iak.schemas.tuning import TuningResult
+from iak.schemas.tuning import KernelResult, TuningResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +110,7 @@ def run_night(
             return _planned(spec, plan, asked.clock())
         before = next((r for r in records if r.id == plan.id), None)
         _refuse_repeated(spec, plan, before, records)
-        night = _Night(spec, plan, launcher, report, asked.clock)
+        night = _Night(spec, plan, records, launcher, report, asked.clock)
         return night.run(before, seconds)
 
 
@@ -143,6 +155,7 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         days=list(plan.days),
         domains=domain_nights(plan.decisions, Done(), live, plan.paths),
         currency=spec.cost.currency,
+        is_scratch_night=_is_scratch_night(spec, plan),
         notices=list(plan.notices),
         versions=versions(),
         machine=machine(),
@@ -159,10 +172,16 @@ def _deadline(spec: NightlySpec, started_at: datetime) -> datetime | None:
     return due if due > here else due + timedelta(days=1)
 
 
+def _is_scratch_night(spec: NightlySpec, plan: NightPlan) -> bool:
+    """Tell whether kernels are also tuned from scratch; in a first night they all are anyway."""
+    is_due = plan.history.nights_since_scratch() >= spec.scratch_every > 0
+    return is_due and bool(plan.trained) and bool(plan.live)
+
+
 def _base_age(plan: NightPlan) -> int | None:
     """Return the days between the last day that the base learned from and the night."""
-    last = plan.base.manifest.snapshot.get("splits", {}).get("pretrain", {}).get("last")
-    return max((plan.night - date.fromisoformat(last)).days, 0) if last else None
+    days = base_days(plan.base)
+    return max((plan.night - days[1]).days, 0) if days else None
 
 
 class _Night:
@@ -172,11 +191,13 @@ class _Night:
         self,
         spec: NightlySpec,
         plan: NightPlan,
+        records: Sequence[NightRecord],
         launcher: Launcher,
         report: Report,
         clock: Callable[[], datetime],
     ) -> None:
         self.spec, self.plan, self.launcher = spec, plan, launcher
+        self._records = records
         self.clock = clock
         self._report = report
         self.record = _planned(spec, plan, clock())
@@ -211,17 +232,106 @@ class _Night:
         except Exception as error:  # noqa: BLE001 - kernels serve already, whatever the page does
             self._report(Notice(f"the page was not written: {error}", is_warning=True))
 
+    def _warn(self, text: str) -> None:
+        """Report what went wrong without ending the night, and keep it for the page."""
+        self._report(Notice(text, is_warning=True))
+        self._write(notices=[*self.record.notices, text])
+
     def say(self, text: str) -> None:
         """Report a sentence."""
         self._report(Notice(text))
 
+    def _measure_shift(self) -> None:
+        """Record how far the log has moved since the base's days, where it is not recorded yet."""
+        days = base_days(self.plan.base)
+        if days is None or self.record.drift or self.record.unseen:
+            return
+        try:
+            with self._phase("shift", "comparing the window with the base's days"):
+                found = measure_shift(
+                    self.plan.catalog,
+                    self.spec.data_root,
+                    before=days,
+                    after=(self.plan.days[0].day, self.plan.night),
+                    encoding=self.plan.base.encoding,
+                )
+        except PipelineError as error:
+            self._warn(f"the log's drift was not measured: {error}")
+            return
+        drift = [
+            DriftLine(name=s.name, index=s.index, noise=s.noise, word=s.word) for s in found.shifts
+        ]
+        self._write(drift=drift, unseen=dict(found.unseen))
+
+    def _refresh(self) -> None:
+        """Refresh the base where it is due, and plan the night again on what came of it."""
+        if self.record.refresh is None:
+            reason = refresh_reason(
+                self.spec.refresh,
+                night=self.plan.night,
+                base_age_days=self.record.base_age_days,
+                unseen=self.record.unseen,
+                history=self.plan.history,
+                base=self.record.base_fingerprint,
+            )
+            if reason is not None:
+                self._train_base(reason)
+        if self.record.refresh is not None and self.record.refresh.published:
+            self._plan_again(Path(self.record.refresh.run_dir))
+
+    def _train_base(self, reason: str) -> None:
+        """Train the base further; where that fails, the night goes on with the base that it has."""
+        run_dir = night_folder(self.spec.nights, self.record) / REFRESH
+        self.say(f"the base is refreshed: {reason}")
+        try:
+            with self._phase("refresh", ""):
+                published = refresh_base(
+                    self.spec,
+                    self.plan.catalog,
+                    self.plan.base,
+                    self.plan.base_path,
+                    run_dir,
+                    night=self.plan.night,
+                    launcher=self.launcher,
+                    report=self._report,
+                )
+        except PipelineError as error:
+            self._warn(f"the base was not refreshed: {error}")
+            return
+        result = RefreshResult(
+            reason=reason,
+            published=published,
+            fingerprint=open_base(run_dir).manifest.fingerprint if published else None,
+            run_dir=str(run_dir),
+            dropped=sorted(self.plan.live) if published else [],
+        )
+        self._write(refresh=result)
+
+    def _plan_again(self, base: Path) -> None:
+        """Decide on the refreshed base: every kernel is tuned anew, none is loaded blindly."""
+        plan = plan_night(
+            self.spec, self._records, asked=self.plan.night, now=self.clock(), base=base
+        )
+        self.plan = replace(plan, head=self._expected())
+        live = {name: pointer.bundle for name, pointer in self.plan.live.items()}
+        self._write(
+            base=str(base),
+            base_fingerprint=plan.base.manifest.fingerprint,
+            base_age_days=_base_age(plan),
+            domains=domain_nights(plan.decisions, Done(), live, plan.paths),
+            is_scratch_night=False,
+        )
+
     def _train_and_promote(self) -> None:
+        if self.plan.trained:
+            self._measure_shift()
+            self._refresh()
         trained = [d.decision.name for d in self.record.domains if d.decision.choice == "train"]
         tuned: RunRecord | None = None
         done, promoted = Done(), Promoted()
         if trained:
             with self._phase("tune", ""):
-                tuned = self._tune(trained)
+                tuned = self._tune(trained, TUNE)
             tuning = tuning_of(tuned)
             kernels = {kernel.domain: kernel for kernel in tuning.kernels}
             with self._phase("promote", "promoting what the gate published"):
@@ -232,6 +342,7 @@ class _Night:
                 promoted=promoted.promoted,
                 held={**dict.fromkeys(tuning.not_reached, self._too_late()), **promoted.held},
                 failed=promoted.failed,
+                scratch_gains=self._scratch_gains(kernels),
             )
         self._finish(done, promoted, tuned)
 
@@ -242,17 +353,46 @@ class _Night:
         shown = due.astimezone(zone).strftime("%H:%M") if due else "the run"
         return f"the deadline of {shown} came before its turn"
 
-    def _tune(self, trained: list[str]) -> RunRecord:
-        """Tune the night's kernels, or return the run that did."""
-        run_dir = night_folder(self.spec.nights, self.record) / TUNE
-        self._write(run_dir=str(run_dir))
+    def _scratch_gains(self, kernels: Mapping[str, KernelResult]) -> dict[str, float]:
+        """Return how much more kernels from scratch gain, on nights that tune them; none else.
+
+        The night's kernels serve already, so that whatever goes wrong here is a notice.
+        """
+        if not self.record.is_scratch_night:
+            return {}
+        try:
+            with self._phase("scratch", ""):
+                scratch = tuning_of(self._tune(list(kernels), SCRATCH))
+        except PipelineError as error:
+            self._warn(f"no kernels were tuned from scratch: {error}")
+            return {}
+        gains = {kernel.domain: kernel.gate.gain for kernel in scratch.kernels}
+        pairs = {name: (gains.get(name), kernel.gate.gain) for name, kernel in kernels.items()}
+        return {n: a - b for n, (a, b) in pairs.items() if a is not None and b is not None}
+
+    def _tune(self, trained: list[str], name: str) -> RunRecord:
+        """Tune kernels in a folder of the night, or return the run that did.
+
+        Args:
+            trained: domains.
+            name: of the folder; `scratch` starts from no live kernel.
+        """
+        run_dir = night_folder(self.spec.nights, self.record) / name
+        if name == TUNE:
+            self._write(run_dir=str(run_dir))
         before = read_record(run_dir)
         if before is not None and before.status == "finished":
             # Its own promotion may have moved the live pointers, so that it could not be asked for
             # again under the same inputs.
             verify_outputs(run_dir, before.outputs)
             return before
-        spec = finetune_spec(self.spec, self.plan, trained, run_dir, deadline=self.record.deadline)
+        spec = finetune_spec(
+            self.spec,
+            self.plan if name == TUNE else replace(self.plan, head=None),
+            trained,
+            run_dir,
+            deadline=self.record.deadline,
+        )
         return tune_night(spec, self.plan.catalog, self.launcher, self._report).record
 
     def _promote(self) -> Promoted:

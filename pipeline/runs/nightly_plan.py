@@ -31,7 +31,7 @@ from iak.pipeline.nightly.partitions import (
 )
 from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
-from iak.pipeline.registry.store import open_store
+from iak.pipeline.registry.store import Store, open_store
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.preflight import open_frozen_base
 from iak.schemas.domain import Domain
@@ -76,7 +76,12 @@ class NightPlan:
 
 
 def plan_night(
-    spec: NightlySpec, records: Sequence[NightRecord], *, asked: date | None, now: datetime
+    spec: NightlySpec,
+    records: Sequence[NightRecord],
+    *,
+    asked: date | None,
+    now: datetime,
+    base: Path | None = None,
 ) -> NightPlan:
     """Decide what a night does.
 
@@ -85,6 +90,7 @@ def plan_night(
         records: of all nights so far.
         asked: nominal date; None takes the log's last complete day.
         now: the present moment, with a zone.
+        base: base that the night freezes; None takes the newest refreshed one, else the file's.
 
     Raises:
         BadLog: there is no complete day, or the log does not keep its contract.
@@ -94,40 +100,26 @@ def plan_night(
     clock = Clock(now=now, ready=spec.ready)
     dated = catalog.model_copy(update={"splits": {"tune": SplitSpec(days=(-1, -1))}})
     listed, night = _find_night(spec, dated, clock, asked)
+    history = History(records, until=night)
+    base_path = base or base_of(spec, history)
+    opened = open_frozen_base(base_path, catalog, spec.finetune.tables)
+    fingerprint = opened.manifest.fingerprint
     windows = task_windows(catalog, night, spec.window.days)
     days = window_days(windows, night)
-    history = History(records, until=night)
-    base_path = base_of(spec, history)
-    base = open_frozen_base(base_path, catalog, spec.finetune.tables)
-    newest = read_newest_days(
-        dated,
-        spec.data_root,
-        days=(days[0], days[-1]),
-        marker=spec.ready.marker,
-        kept=_kept_digests(spec, base),
-    )
+    newest = _read_window(spec, dated, days, opened)
     older = [files for files in listed if files.day < days[0]]
     judged = judge_partitions([*older, *newest.partitions], days, clock, history.partition_days())
     cut, notices = _cut(spec, catalog, days, judged)
     store = open_store(spec.registry)
     head = registry_head(store)
-    fingerprint = base.manifest.fingerprint
-    live = live_pointers(head, fingerprint)
-    since = {name: data_until(store, p) for name, p in live.items()}
-    candidates = _candidates(newest, catalog, since)
-    request = Request(
-        night=night,
-        base=fingerprint,
-        choice=spec.choice,
-        budget=spec.budget,
-        tuned_share=1 - spec.window.valid - spec.window.gate,
-    )
+    candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
     domains = [candidate.domain for candidate in candidates]
+    request = _request(spec, night, fingerprint)
     return NightPlan(
         id=night_id(spec, catalog, night=night, base=fingerprint, domains=domains, days=judged),
         night=night,
         catalog=cut,
-        base=base,
+        base=opened,
         base_path=base_path,
         decisions=tuple(choose(candidates, judged, history, request)),
         paths=_paths(domains, catalog),
@@ -137,6 +129,35 @@ def plan_night(
         history=history,
         notices=tuple(notices),
     )
+
+
+def _request(spec: NightlySpec, night: date, base: str) -> Request:
+    """Return what the choice of domains depends on besides domains and history."""
+    return Request(
+        night=night,
+        base=base,
+        choice=spec.choice,
+        budget=spec.budget,
+        tuned_share=1 - spec.window.valid - spec.window.gate,
+    )
+
+
+def _read_window(
+    spec: NightlySpec, catalog: Catalog, days: Sequence[date], base: PublishedBase
+) -> NewestDays:
+    """Read the partitions of the window by content, and the rows of every domain."""
+    return read_newest_days(
+        catalog,
+        spec.data_root,
+        days=(days[0], days[-1]),
+        marker=spec.ready.marker,
+        kept=_kept_digests(spec, base),
+    )
+
+
+def _live_since(store: Store, head: Commit | None, base: str) -> dict[str, date | None]:
+    """Return the last day of the data of every live kernel, by domain."""
+    return {name: data_until(store, p) for name, p in live_pointers(head, base).items()}
 
 
 def base_of(spec: NightlySpec, history: History) -> Path:

@@ -5,6 +5,8 @@ nights/
     2026-10-28-0123456789abcdef/    date and id
         night.json                  the record
         tune/                       run folder of its tuning
+        scratch/                    the same from scratch, every so many nights
+        refresh/                    a base that was trained further; later nights freeze it
         page.html                   the morning page
 """
 
@@ -18,6 +20,10 @@ from iak.schemas.night import NightRecord
 
 TUNE = "tune"
 """Run folder of a night's tuning, below the night's folder."""
+SCRATCH = "scratch"
+"""Run folder of the kernels that a night also tunes from scratch."""
+REFRESH = "refresh"
+"""Run folder of a base that a night trains further; later nights read the base from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import pytest
 
 import iak
 from iak.jobs import cli
+from iak.pipeline.base.published_base import open_base
 from iak.pipeline.errors import Busy
 from iak.pipeline.events import PhaseStarted, silent
 from iak.pipeline.launcher import ProcessLauncher
@@ -24,7 +25,7 @@ from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.runs.load import load_nightly
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import read_nights
-from iak.pipeline.runs.record import AlreadyFinished
+from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.schemas.nightly import NightlySpec
 from tests.faults.test_kill import write_catalog
 from tests.integration.small_log import MODEL, write_log
@@ -201,6 +202,40 @@ def test_after_the_deadline_what_is_ready_is_promoted_and_the_rest_is_held(place
     (held,) = (d for d in record.domains if d.decision.name == "region=a")
     assert held.sentence == "the deadline of 05:30 came before its turn"
     assert (held.served_by, record.exit_code) == ("pooled", 4)
+
+
+def test_every_nth_night_kernels_from_scratch_are_compared_with_the_chain(place, tmp_path):
+    asked = spec(place, tmp_path, scratch_every=1)
+    first, second = run(asked, SIXTH), run(asked, SEVENTH)
+    assert (first.is_scratch_night, second.is_scratch_night) == (False, True)
+    compared = {d.decision.name for d in second.domains if d.scratch_gain is not None}
+    assert compared == TRAINED
+    assert second.timings_s["scratch"] > 0
+    scratch = read_record(Path(second.run_dir).parent / "scratch")
+    assert scratch.result["live"] == []
+    served = {d.decision.name: d.bundle for d in second.domains}
+    assert champions(asked) == {name: served[name] for name in TRAINED}
+
+
+def test_a_base_that_is_due_is_refreshed_and_its_kernels_are_tuned_anew(place, tmp_path):
+    asked = spec(place, tmp_path, refresh={"dates": [str(SEVENTH)], "from_rates": 0.3})
+    first, second, third = (run(asked, night) for night in (SIXTH, SEVENTH, EIGHTH))
+    assert (first.refresh, first.base_age_days) == (None, 1)
+    assert {line.name for line in first.drift} >= {"price", "ctr", "cvr"}
+    assert first.unseen["item_id"] >= 0
+    assert second.refresh.reason == "refresh.dates names 2026-10-07"
+    assert second.refresh.published
+    assert second.base_fingerprint == second.refresh.fingerprint != first.base_fingerprint
+    assert second.base_age_days == 0
+    assert set(second.refresh.dropped) == TRAINED
+    fresh = open_base(Path(second.refresh.run_dir)).manifest
+    assert fresh.parent == first.base_fingerprint
+    reasons = {d.decision.name: d.decision.reason for d in second.domains}
+    assert "no night has tuned it on this base" in reasons["region=a"]
+    assert third.base == second.refresh.run_dir
+    assert read_record(Path(third.run_dir)).result["live"] == sorted(TRAINED)
+    head = read_head(FolderStore(Path(asked.registry)))
+    assert {p.base_fingerprint for p in head.pointers["champion"].values()} == {fresh.fingerprint}
 
 
 def test_a_damaged_bundle_fails_its_domain_alone(place, tmp_path):

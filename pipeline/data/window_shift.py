@@ -1,0 +1,111 @@
+"""Measure how far a log has moved between two windows: its inputs, its labels, its unseen ids.
+
+Both windows are sampled from evenly spread row groups, so that the cost does not grow with the log.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iak.pipeline.data import unseen
+from iak.pipeline.data.drift import Word, drift_of, sampled_rows, word_of
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.partition_days import select_days
+from iak.schemas.log import Catalog
+
+HALF_WIDTH = 1.96
+"""Standard errors within which 95 of 100 samples lie."""
+SAMPLED_ROWS = 50_000
+"""Rows of each window that are read at most, about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """How far one input or label has moved."""
+
+    name: str
+    index: float
+    """Population stability index; of a label, the relative change of its rate."""
+    noise: float
+    """What 95 of 100 samples of this size stay below if nothing moved."""
+    word: Word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowShift:
+    """How far a log has moved."""
+
+    shifts: tuple[Shift, ...]
+    """Inputs and labels, those that moved furthest first."""
+    unseen: Mapping[str, float]
+    """Table -> share of the later window's ids that the base does not know."""
+
+
+def measure_shift(
+    catalog: Catalog,
+    data_root: str,
+    *,
+    before: tuple[date, date],
+    after: tuple[date, date],
+    encoding: Encoding,
+) -> WindowShift:
+    """Compare the rows of two windows of days.
+
+    Args:
+        catalog: the log's catalogue.
+        data_root: folder or URI below which `log.path` lies.
+        before: first and last day of the older window; its files may be gone.
+        after: first and last day of the newer one.
+        encoding: of the base, which knows its ids.
+
+    Raises:
+        BadLog: a file cannot be decoded.
+        BadRequest: there is no such folder.
+    """
+    earlier, later = (select_days(catalog, data_root, days) for days in (before, after))
+    old, new = (sampled_rows(rows, catalog, SAMPLED_ROWS) for rows in (earlier, later))
+    counted = unseen.count_unseen(later, catalog, encoding)
+    shifts = [*_inputs(catalog, old, new), *_labels(catalog, old, new)] if old and new else []
+    return WindowShift(
+        shifts=tuple(sorted(shifts, key=lambda shift: -abs(shift.index))),
+        unseen=counted.shares(),
+    )
+
+
+def _inputs(
+    catalog: Catalog, old: Sequence[pa.RecordBatch], new: Sequence[pa.RecordBatch]
+) -> Iterator[Shift]:
+    for feature in catalog.features:
+        drift = drift_of(feature, "before", "after", old, new)
+        yield Shift(name=feature.name, index=drift.index, noise=drift.noise, word=drift.word)
+
+
+def _labels(
+    catalog: Catalog, old: Sequence[pa.RecordBatch], new: Sequence[pa.RecordBatch]
+) -> Iterator[Shift]:
+    """Yield the relative change of each label's rate.
+
+    A label that ripens is left out: the newest rows have not got theirs yet.
+    """
+    for task in catalog.tasks:
+        if task.matures_after:
+            continue
+        before, after = (_known_labels(rows, task.label) for rows in (old, new))
+        if not (len(before) and len(after) and before.any()):
+            continue
+        rate = before.mean()
+        index = float(after.mean() / rate - 1)
+        error = np.sqrt(rate * (1 - rate) * (1 / len(before) + 1 / len(after))) / rate
+        noise = float(HALF_WIDTH * error)
+        yield Shift(name=task.title, index=index, noise=noise, word=word_of(abs(index), noise))
+
+
+def _known_labels(batches: Sequence[pa.RecordBatch], label: str) -> npt.NDArray[np.float64]:
+    """Return the labels that are not null, as numbers."""
+    columns = [pc.drop_null(rows.column(label)).cast(pa.float64()) for rows in batches]
+    return np.concatenate([column.to_numpy() for column in columns] or [np.zeros(0)])

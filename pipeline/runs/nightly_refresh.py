@@ -1,0 +1,105 @@
+"""Refresh a night's base: train it further on the days since its own, judged against its parent."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Report
+from iak.pipeline.launcher import Launcher
+from iak.pipeline.runs.load import spec_with_presets
+from iak.pipeline.runs.pretrain import pretrain_base
+from iak.pipeline.runs.record import AlreadyFinished
+from iak.schemas.job import PretrainSpec
+from iak.schemas.log import Catalog, SplitSpec
+from iak.schemas.nightly import NightlySpec, RefreshSpec
+
+
+def base_days(base: PublishedBase) -> tuple[date, date] | None:
+    """Return the first and the last day that a base learned from; None where it does not say."""
+    window = base.manifest.snapshot.get("splits", {}).get("pretrain", {})
+    first, last = window.get("first"), window.get("last")
+    return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None
+
+
+def refresh_base(
+    spec: NightlySpec,
+    catalog: Catalog,
+    base: PublishedBase,
+    path: Path,
+    run_dir: Path,
+    *,
+    night: date,
+    launcher: Launcher,
+    report: Report,
+) -> bool:
+    """Continue a base on the days since its own; return whether the result was published.
+
+    A run that was interrupted is resumed, one that is finished is left as it is.
+
+    Args:
+        spec: the platform's settings, which say how.
+        catalog: the night's, whose splits say which partitions are read.
+        base: the parent.
+        path: where it lies.
+        run_dir: run folder of the refresh, which the new base lies in.
+        night: the last day that is learned from.
+        launcher: starts the workers.
+        report: gets the events.
+
+    Raises:
+        BadRequest: the base does not say which days it has learned from.
+        PipelineError: the refresh cannot be run; the parent stays.
+    """
+    days = base_days(base)
+    if days is None:
+        raise BadRequest(
+            f"{path} does not say which days it learned from, so that no day is known to be new; "
+            "refresh it by `iak pretrain from=`"
+        )
+    asked = _pretrain_spec(spec, catalog, path, run_dir)
+    window = (days[1] + timedelta(days=1), night)
+    try:
+        done = pretrain_base(asked, _cut(catalog, window), launcher, report)
+    except AlreadyFinished:
+        return (run_dir / "base").is_dir()
+    return done.manifest is not None
+
+
+def _pretrain_spec(spec: NightlySpec, catalog: Catalog, path: Path, run_dir: Path) -> PretrainSpec:
+    """Return what `iak pretrain` is asked for a refresh; vocabularies take in new ids."""
+    how = spec.refresh or RefreshSpec()
+    grown: Sequence[str] = [
+        name for name, table in catalog.table_specs.items() if table.encoding == "vocabulary"
+    ]
+    settings: dict[str, Any] = {
+        **spec.workers.model_dump(exclude_unset=True),
+        "catalog": spec.catalog,
+        "data_root": spec.data_root,
+        "from": path,
+        "run_dir": run_dir,
+        "allow": [f"table:{name}:grown" for name in grown],
+        "epochs": how.epochs,
+        "from_rates": how.from_rates,
+    }
+    return spec_with_presets(PretrainSpec, "pretrain", catalog, settings)
+
+
+def _cut(catalog: Catalog, window: tuple[date, date]) -> Catalog:
+    """Return the night's catalogue with the splits of a refresh.
+
+    The rows that judge kernels stay out: a base that has seen them could not be judged by them.
+    """
+    of_night = catalog.splits
+    splits = {
+        "pretrain": _over(of_night["tune"], window),
+        "pretrain_valid": _over(of_night["valid"], window),
+    }
+    return catalog.model_copy(update={"splits": splits})
+
+
+def _over(split: SplitSpec, window: tuple[date, date]) -> SplitSpec:
+    """Return a split over other days."""
+    return SplitSpec(dates=window, where=split.where, slice=split.slice)
