@@ -7,11 +7,11 @@ from pydantic import AfterValidator, Field
 from iak.schemas.base import Spec, Value, not_empty, without_repeats
 from iak.schemas.paths import FileToRead, FolderToWrite
 
-Target = Literal["kubernetes", "airflow", "systemd"]
+Target = Literal["kubernetes", "airflow", "systemd", "prometheus", "grafana"]
 
 
 class RenderSpec(Spec):
-    """Write what runs the nights elsewhere: on Kubernetes, by Airflow, by systemd."""
+    """Write what runs the nights elsewhere, and what watches over them."""
 
     file: FileToRead
     """The nights: nightly.toml."""
@@ -21,6 +21,8 @@ class RenderSpec(Spec):
         "kubernetes",
         "airflow",
         "systemd",
+        "prometheus",
+        "grafana",
     )
     """What to write."""
     iak: Annotated[Value, AfterValidator(not_empty)] = "/usr/local/bin/iak"

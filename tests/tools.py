@@ -1,5 +1,6 @@
-"""Heavy tools that only the long tests use, each in a virtual environment of its own."""
+"""Heavy tools that only the long tests use, each in a folder of its own."""
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -37,3 +38,34 @@ def tool_python(name: str, *requirements: str, constraints: str | None = None) -
                 pytest.skip(f"{wanted} cannot be installed here: {last[0]}")
             ready.write_text(wanted)
     return folder / "bin/python"
+
+
+def debian_program(package: str, program: str) -> Path:
+    """Return a program of a Debian package, from this machine or unpacked beside the tools.
+
+    Skips the test where it cannot be had.
+
+    Args:
+        package: name of the package.
+        program: path of the program inside the package.
+    """
+    if installed := shutil.which(Path(program).name):
+        return Path(installed)
+    folder = TOOLS / package
+    TOOLS.mkdir(exist_ok=True)
+    with FileLock(TOOLS / f"{package}.lock"):
+        if not (folder / program).is_file():
+            _unpack(package, folder)
+    return folder / program
+
+
+def _unpack(package: str, folder: Path) -> None:
+    if not shutil.which("apt-get"):
+        pytest.skip(f"{package} is not here, nor apt-get, which would fetch it")
+    folder.mkdir(exist_ok=True)
+    for words in (["apt-get", "download", package], ["dpkg", "-x", "*.deb", "."]):
+        files = [str(path) for path in folder.glob("*.deb")]
+        command = [file for word in words for file in (files if word == "*.deb" else [word])]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{package} cannot be fetched here: {done.stderr.strip()[-200:]}")

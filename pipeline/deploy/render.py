@@ -3,7 +3,9 @@
 from pathlib import Path, PurePath
 
 from iak.pipeline.deploy import airflow, kubernetes, systemd
+from iak.pipeline.deploy.alerts import alert_rules
 from iak.pipeline.deploy.command import dns_name
+from iak.pipeline.deploy.dashboard import dashboard
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import catalog_path
 from iak.schemas.deploy import RenderSpec, Target
@@ -14,6 +16,9 @@ FIRST_STEPS: dict[Target, str] = {
     "raycronjob.yaml; kubectl create -f rayjob.yaml runs one night now",
     "airflow": "copy it into Airflow's folder of DAGs; `iak` and nightly.toml are on its workers",
     "systemd": "copy both to /etc/systemd/system, systemctl enable --now NAME.timer",
+    "prometheus": "name it in rule_files of prometheus.yml; metrics come from the node exporter's "
+    "textfile collector, whose folder is notify.metrics",
+    "grafana": "import it as a dashboard",
 }
 """What a person does with the files of each kind."""
 
@@ -34,6 +39,10 @@ def render(spec: NightlySpec, asked: RenderSpec) -> dict[str, str]:
         wanted["airflow"] = {f"{name}.py": airflow.dag(spec, file)}
     if "systemd" in asked.targets:
         wanted["systemd"] = systemd.units(spec, file, asked.iak)
+    if "prometheus" in asked.targets:
+        wanted["prometheus"] = {f"{dns_name(spec)}.rules.yaml": alert_rules(spec)}
+    if "grafana" in asked.targets:
+        wanted["grafana"] = {f"{dns_name(spec)}.json": dashboard(spec)}
     return {
         f"{target}/{name}": text for target, files in wanted.items() for name, text in files.items()
     }

@@ -29,11 +29,13 @@ def _rendered(folder, *, catalog="planted", base="/iak/base", **asked):
 def test_every_target_has_its_files(tmp_path):
     assert sorted(_rendered(tmp_path)) == [
         "airflow/iak_shop.py",
+        "grafana/iak-shop.json",
         "kubernetes/base.yaml",
         "kubernetes/cronjob.yaml",
         "kubernetes/network.yaml",
         "kubernetes/raycronjob.yaml",
         "kubernetes/rayjob.yaml",
+        "prometheus/iak-shop.rules.yaml",
         "systemd/iak-shop.service",
         "systemd/iak-shop.timer",
     ]
