@@ -67,6 +67,8 @@ class TuningResult(Spec):
     """Digest of the base's tables and trunk before tuning."""
     tables_and_trunk_unchanged: bool
     parameters_per_kernel: NonNegativeInt
+    gate_seconds: float = 0.0
+    """Seconds in which the gate's rows were predicted in fp32; 0 where only one night is judged."""
     plan: tuple[dict[str, Any], ...]
     """Where each table is placed."""
 

@@ -14,6 +14,7 @@ L levels.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,14 @@ from iak.pipeline.data.batch import labels_of
 from iak.pipeline.data.feature_keys import FeatureKeys, feature_keys
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.splits import parse_date
+from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 
 KEYS = ("c.0", "c.1")
 """Columns of the keys of rows' features."""
+_EPOCH = date(1970, 1, 1)
 CHUNK_ROWS = 16_384
 """Rows that are computed together and stored as one entry of the cache. A chunk begins at a
 multiple of this number within its row group."""
@@ -65,6 +69,8 @@ class TuningRows:
     """Key of each row, by which noise and steps are drawn."""
     user_n: Tensor | None = None
     """Key of each row's user; None where the log declares none."""
+    day_n: Tensor | None = None
+    """Day of each row, in days since 1970-01-01; None where nobody asked for it."""
 
     def __len__(self) -> int:
         return self.labels_nT.shape[0]
@@ -277,6 +283,30 @@ def tuning_rows(
         identity_n=torch.from_numpy(known.column("row").to_numpy().copy()),
         user_n=None if users is None else torch.from_numpy(users),
     )
+
+
+def days_of(rows: SplitRows, reader: Reader) -> Tensor:
+    """Return the day of each row, in days since 1970-01-01, from the folder of its file.
+
+    Args:
+        rows: of one split.
+        reader: what read them.
+
+    Raises:
+        BadRequest: the log's folders name no day.
+    """
+    date_key, files = reader.catalog.log.date_key, reader.selection.snapshot.files
+    days: list[int] = []
+    for read in rows.pieces:
+        day = parse_date(dict(files[read.piece.file].partition).get(date_key or ""))
+        if day is None:
+            raise BadRequest(
+                "evidence over nights counts each day once, and this log's folders name no day. "
+                "Set log.date_key, or tune with `iak finetune`, which judges one night alone"
+            )
+        days.append((day - _EPOCH).days)
+    counts = torch.tensor([read.piece.rows for read in rows.pieces], dtype=torch.int64)
+    return torch.repeat_interleave(torch.tensor(days, dtype=torch.int64), counts)
 
 
 def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np.int64]:

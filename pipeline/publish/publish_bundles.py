@@ -6,14 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.publish.bundle import write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
-from iak.pipeline.publish.gate import GateRows, TaskRows, judge
+from iak.pipeline.publish.gate import judge
+from iak.pipeline.publish.gate_tasks import gate_rows_of
+from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
 from iak.pipeline.tuning.finetune import Finetuned, Level
-from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.schemas.job import GateSpec
 from iak.schemas.predictions import MetricTask
 from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
@@ -46,6 +45,7 @@ def publish_bundles(
     provenance: Provenance,
     tasks: Sequence[MetricTask],
     gate: GateSpec,
+    chains: NightChains | None = None,
 ) -> list[KernelResult]:
     """Judge every kernel on its gate rows and publish the night's bundles, all of them at once.
 
@@ -55,17 +55,33 @@ def publish_bundles(
         provenance: fields that all bundles share.
         tasks: tasks that metrics measure.
         gate: floors, margins, and the standard errors that a gain must exceed.
+        chains: the chains before this night, whose evidence then decides; None judges one night.
 
     Returns:
         Every kernel, level by level.
     """
     kernels = []
+    chain_judge = None
+    if chains is not None:
+        chain_judge = ChainJudge(
+            chains,
+            titles=done.tasks,
+            tasks=tasks,
+            gate=gate,
+            base_fingerprint=provenance.base_fingerprint,
+            live=done.live,
+        )
     with publishing_bundles(root) as folder:
         for level in done.levels:
+            judged = chain_judge.judge(level) if chain_judge else {}
             for slot, name in enumerate(level.tuned.bank.names):
-                rows = _gate_rows(level.gate_rows.get(name), done.tasks, tasks)
-                verdict = judge(rows, gate)
-                kernels.append(_write_kernel(done, level, slot, name, folder, provenance, verdict))
+                chain = judged.get(name)
+                rows = level.gate_rows.get(name)
+                verdict = (
+                    chain.verdict if chain else judge(gate_rows_of(rows, done.tasks, tasks), gate)
+                )
+                kernel = _write_kernel(done, level, slot, name, folder, provenance, verdict)
+                kernels.append(kernel.model_copy(update={"chain": chain and chain.chain}))
     return kernels
 
 
@@ -93,6 +109,7 @@ def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningRes
         digest_before=done.digest_before,
         tables_and_trunk_unchanged=done.digest == done.digest_before,
         parameters_per_kernel=done.parameters_per_kernel,
+        gate_seconds=done.gate_seconds,
         plan=tuple(dict(line) for line in done.plan),
     )
 
@@ -144,63 +161,4 @@ def _write_kernel(
         best_epoch=tuned.best_epoch[slot],
         valid_gain=tuned.start_loss[slot] - tuned.best_loss[slot],
         bundle=path.name,
-    )
-
-
-def _gate_rows(
-    rows: PairedRows | None, titles: Sequence[str], tasks: Sequence[MetricTask]
-) -> GateRows:
-    """Return a kernel's gate rows, one entry for each metric task.
-
-    Args:
-        rows: gate rows under base and candidate; None where the kernel has none.
-        titles: the catalogue's tasks, in the order of the rows' columns.
-        tasks: tasks that metrics measure.
-    """
-    if rows is None:
-        rows = _no_rows(len(titles))
-    column = {title: index for index, title in enumerate(titles)}
-    return GateRows(
-        tasks=tuple(_task_rows(rows, task, column) for task in tasks), users_n=rows.user_n
-    )
-
-
-def _task_rows(rows: PairedRows, task: MetricTask, column: Mapping[str, int]) -> TaskRows:
-    """Return one task's columns of the gate rows.
-
-    Args:
-        rows: gate rows under base and candidate.
-        task: task that metrics measure.
-        column: index of each of the catalogue's tasks.
-    """
-    index = column[task.task]
-    mask_n = rows.mask_nT[:, index]
-    if task.given:  # a conversion by itself is judged where its click happened
-        given = column[task.given]
-        mask_n = mask_n & rows.mask_nT[:, given] & (rows.labels_nT[:, given] == 1)
-    gain_n = rows.base_loss_nT[:, index].astype(np.float64) - rows.candidate_loss_nT[:, index]
-    is_own = task.space == "own"
-    return TaskRows(
-        task=task.name,
-        mask_n=mask_n,
-        labels_n=rows.labels_nT[:, index],
-        base_p_n=(rows.base_own_nT if is_own else rows.base_entire_nT)[:, index],
-        kernel_p_n=(rows.candidate_own_nT if is_own else rows.candidate_entire_nT)[:, index],
-        gain_n=gain_n if task.has_loss else None,
-        kept=task.kept,
-    )
-
-
-def _no_rows(tasks: int) -> PairedRows:
-    """Return the gate rows of a kernel that has none."""
-    floats = np.zeros((0, tasks), np.float32)
-    return PairedRows(
-        base_loss_nT=floats,
-        candidate_loss_nT=floats,
-        labels_nT=floats,
-        mask_nT=np.zeros((0, tasks), np.bool_),
-        base_own_nT=floats,
-        base_entire_nT=floats,
-        candidate_own_nT=floats,
-        candidate_entire_nT=floats,
     )

@@ -1,5 +1,6 @@
 """Tune a night: every domain's kernel on a frozen base, through the gate, into bundles."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from iak.pipeline.launcher import Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.bundle_set import live_kernels
+from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
@@ -52,7 +54,12 @@ ACTIVATIONS = "activations"
 
 
 def tune_night(
-    spec: FinetuneSpec, catalog: Catalog, launcher: Launcher, report: Report = silent
+    spec: FinetuneSpec,
+    catalog: Catalog,
+    launcher: Launcher,
+    report: Report = silent,
+    *,
+    chains: NightChains | None = None,
 ) -> NightResult:
     """Tune the kernels of a night and write their bundles in the run folder.
 
@@ -63,6 +70,8 @@ def tune_night(
         catalog: the log's catalogue.
         launcher: starts the workers.
         report: gets the events of the run.
+        chains: the chains before this night, whose evidence then decides what is published; None
+            judges this night alone.
 
     Raises:
         AlreadyFinished: the folder holds this very run, finished.
@@ -71,12 +80,16 @@ def tune_night(
     with run_record(
         "finetune", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
     ) as record:
-        tuning = _tune(spec, catalog, launcher, record)
+        tuning = _tune(spec, catalog, launcher, record, chains)
     return NightResult(run_dir=spec.run_dir, record=record.record, tuning=tuning)
 
 
 def _tune(
-    spec: FinetuneSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
+    spec: FinetuneSpec,
+    catalog: Catalog,
+    launcher: Launcher,
+    record: OpenRecord,
+    chains: NightChains | None,
 ) -> TuningResult:
     """Open base and log, tune on workers, and put the result into the record."""
     report = record.report
@@ -99,7 +112,7 @@ def _tune(
     with record.phase("tune"):
         record.result = launcher.run(
             tune_on_worker,
-            (work, _provenance(spec, opened, record), spec.gate),
+            (work, _provenance(spec, opened, record), spec.gate, chains),
             report,
             title="finetune",
             run_dir=spec.run_dir,
@@ -194,17 +207,22 @@ def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacem
 
 
 def tune_on_worker(
-    worker: Worker, work: tuple[FinetuneWork, Provenance, GateSpec], report: Report
+    worker: Worker,
+    work: tuple[FinetuneWork, Provenance, GateSpec, NightChains | None],
+    report: Report,
 ) -> dict[str, Any]:
     """Do one worker's part; worker 0 also lets the gate judge and writes the bundles."""
-    tuning, provenance, gate = work
+    tuning, provenance, gate, chains = work
+    tuning = replace(tuning, compares_chains=chains is not None)
     done = finetune(tuning, worker=worker, report=report)
     if worker.rank:
         return {}
     root = tuning.run_dir / BUNDLES
     catalog = tuning.view.catalog
     tasks = metric_tasks(catalog.tasks, negatives_kept=catalog.log.negatives_kept)
-    kernels = publish_bundles(done, root, provenance=provenance, tasks=tasks, gate=gate)
+    kernels = publish_bundles(
+        done, root, provenance=provenance, tasks=tasks, gate=gate, chains=chains
+    )
     return tuning_result(done, kernels).as_json()
 
 

@@ -7,9 +7,10 @@ rows that a gate needs to judge them.
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from iak.pipeline.activations.rows import (
     SplitRows,
     TuningRows,
     activations_of,
+    days_of,
     joined,
     recomputed,
     tuning_rows,
@@ -47,8 +49,9 @@ from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.lock import one_writer
 from iak.pipeline.model.digest import Digest
 from iak.pipeline.process import Worker
+from iak.pipeline.tuning.compared import Compared, compare_level
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
-from iak.pipeline.tuning.levels import Names, Plan, find_domains, tune_levels
+from iak.pipeline.tuning.levels import Names, Plan, find_domains, rivals_of, tune_levels
 from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
@@ -102,6 +105,9 @@ class FinetuneWork:
     checkpoint_every_s: float
     """Seconds between two checkpoints."""
     placement: ResolvedPlacement
+    compares_chains: bool = False
+    """Whether kernels are also compared with what serves and with those above them, on gate rows
+    that are predicted in fp32 as serving predicts them."""
     domains: frozenset[str] = frozenset()
     """Names of the only domains that are tuned beside the pooled kernel; all when empty."""
     deadline: datetime | None = None
@@ -121,6 +127,10 @@ class Level:
     """Name of each kernel that has gate rows -> these rows."""
     domains: Mapping[str, Domain]
     """Name of each kernel -> its domain."""
+    ancestors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Name of each kernel -> its domains at the levels above, outermost first."""
+    compared: Compared = field(default_factory=Compared)
+    """Gate rows against other kernels; nothing where only the base is compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +161,10 @@ class Finetuned:
     """Where the standardisation comes from: `live kernels`, `the cache`, or `this run's rows`."""
     cache: Mapping[str, Any]
     """Rows read from the cache and added to it, over all workers; empty without one."""
+    gate_seconds: float = 0.0
+    """Seconds in which the gate's rows were predicted in fp32; 0 where only one night is judged."""
+    live: frozenset[str] = frozenset()
+    """Domains that have a kernel of their own serving."""
 
 
 def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned:
@@ -191,7 +205,11 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     )
     plan_of_levels = _levels(work, base, setting)
     tuned = tune_levels(plan_of_levels, names, setting, report)
-    levels = _with_gate_rows(work, names, tuned, setting, _reached(rows["gate"], tuned))
+    start = time.monotonic()
+    gate = _gate_rows(work, rows["gate"], sources["gate"], known["gate"], base, names, worker)
+    gate = _reached(gate, tuned)
+    levels = _with_gate_rows(work, names, tuned, setting, gate, plan_of_levels)
+    gate_seconds = time.monotonic() - start if work.compares_chains else 0.0
     usage = _close(work, store, rows, worker)
     after = frozen.digest()
     _check_unchanged(before, after)
@@ -209,6 +227,8 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         parameters_per_kernel=_parameters(plan_of_levels.shape),
         standard_from=standard_from,
         cache=usage,
+        gate_seconds=gate_seconds,
+        live=frozenset(work.live.kernels if work.live else ()),
     )
 
 
@@ -232,24 +252,73 @@ def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCou
     return labels
 
 
+def _gate_rows(
+    work: FinetuneWork,
+    stored: TuningRows,
+    source: RowSource,
+    known: SplitRows,
+    base: StandardizedBase,
+    names: Names,
+    worker: Worker,
+) -> TuningRows:
+    """Return the rows of the gate slice as the gate reads them.
+
+    Evidence over nights is of kernels as they serve. So these rows do not come from the cache,
+    which rounds activations to bf16. They go through the base again, as in `iak evaluate`.
+
+    Args:
+        work: what the run gets.
+        stored: the rows with activations as tuning has them.
+        source: reads the split.
+        known: its rows without activations.
+        base: computes activations.
+        names: domain names of each level.
+        worker: this process.
+    """
+    if not work.compares_chains:
+        return stored
+    exact = replace(base, dtype=torch.float32)
+    is_large = len(known) * base.width * 4 > work.cache.memory_bytes
+    activations = activations_of(
+        known,
+        replace(source, store=None),
+        exact,
+        key={},
+        dtype=torch.float32,
+        spill=work.cache.folder / "spill" if is_large else None,
+        worker=worker,
+    )
+    rows = tuning_rows(known.known, activations, work.view.catalog, names.tuned)
+    return replace(rows, day_n=days_of(known, source.reader))
+
+
 def _with_gate_rows(
     work: FinetuneWork,
     names: Names,
     tuned: Sequence[Tuned],
     setting: Setting,
     gate: TuningRows,
+    plan: Plan,
 ) -> tuple[Level, ...]:
     """Return every level with its gate rows; a collective call."""
-    return tuple(
-        Level(
-            keys=work.view.catalog.domain.levels[depth],
-            tuned=done,
-            rows={n: names.rows[depth][n] for n in done.bank.names},
-            gate_rows=collect_gate_rows(done.bank, depth, setting, gate),
-            domains={n: names.domains[n] for n in done.bank.names},
+    levels = []
+    for depth, done in enumerate(tuned):
+        compared = Compared()
+        if work.compares_chains:
+            rivals = rivals_of(plan, depth, names, tuned[: depth + 1])
+            compared = compare_level(done.bank, rivals, depth, setting, gate)
+        levels.append(
+            Level(
+                keys=work.view.catalog.domain.levels[depth],
+                tuned=done,
+                rows={n: names.rows[depth][n] for n in done.bank.names},
+                gate_rows=collect_gate_rows(done.bank, depth, setting, gate),
+                domains={n: names.domains[n] for n in done.bank.names},
+                ancestors={n: names.ancestors[n] for n in done.bank.names},
+                compared=compared,
+            )
         )
-        for depth, done in enumerate(tuned)
-    )
+    return tuple(levels)
 
 
 def _reached(rows: TuningRows, tuned: Sequence[Tuned]) -> TuningRows:

@@ -5,6 +5,7 @@ Shapes: n rows of a kernel, B rows of a batch, K slots, P slots present in a bat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class PairedRows:
     candidate_entire_nT: npt.NDArray[np.float32]
     user_n: npt.NDArray[np.int64] | None = None
     """Key of each row's user; None where the log declares none."""
+    day_n: npt.NDArray[np.int64] | None = None
+    """Day of each row, in days since 1970-01-01; None where nobody asked for it."""
 
     @property
     def base_loss(self) -> npt.NDArray[np.float64]:
@@ -53,7 +56,7 @@ class PairedRows:
 
 @torch.no_grad()
 def collect_gate_rows(
-    bank: Bank, level: int, setting: Setting, rows: TuningRows
+    bank: Bank, level: int, setting: Setting, rows: TuningRows, *, rival: Bank | None = None
 ) -> dict[str, PairedRows]:
     """Return every kernel's gate rows by name on worker 0, none elsewhere; a collective call.
 
@@ -62,19 +65,31 @@ def collect_gate_rows(
         level: level whose slots are read, a column of `slots_nL`.
         setting: towers, tasks and this worker; its own rows are not read.
         rows: this worker's rows of the gate slice.
+        rival: kernels of the same slots that take the place of the base; None compares with the
+            base itself.
     """
     parts: list[dict[str, PairedRows]] = []
     weights_T = torch.tensor([t.weight for t in setting.tasks])
     everywhere_K = torch.ones(len(bank.names), dtype=torch.bool)
-    for batch in predicted_batches(bank, level, setting, rows, everywhere_K):
+    batches = predicted_batches(bank, level, setting, rows, everywhere_K)
+    # The same slots cut the same rows into the same batches, so that the two run side by side.
+    rivals = (
+        repeat(None)
+        if rival is None
+        else predicted_batches(rival, level, setting, rows, everywhere_K)
+    )
+    for batch, other in zip(batches, rivals, strict=False):
         index_B = batch.index_B
         labels_BT, mask_BT = rows.labels_nT[index_B], rows.mask_nT[index_B]
         columns = {"labels_nT": labels_BT, "mask_nT": mask_BT}
         if rows.user_n is not None:
             columns["user_n"] = rows.user_n[index_B]
+        if rows.day_n is not None:
+            columns["day_n"] = rows.day_n[index_B]
         # The base's logits from the same h that the kernel read, so that only the kernel differs.
+        before_BT = setting.heads(batch.h_BH) if other is None else other.logits_BT
         for who, logits_BT in (
-            ("base", setting.heads(batch.h_BH).cpu()),
+            ("base", before_BT.cpu()),
             ("candidate", batch.logits_BT.cpu()),
         ):
             losses_BT = task_losses(logits_BT, labels_BT, mask_BT, setting.tasks) * weights_T

@@ -194,6 +194,55 @@ def _may_begin(plan: Plan, depth: int, worker: Worker) -> bool:
     return not most(int(datetime.now(UTC) >= plan.deadline), worker)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rivals:
+    """What a level's kernels are compared with besides the base, in banks of the level's slots."""
+
+    tuned_above: Bank | None
+    """Nearest tuned ancestors; None for the pooled level, which has none."""
+    serving_above: Bank | None
+    """What serves each domain now without a kernel of its own; None where that is the base for all.
+    A fresh kernel, which changes no logit, stands for the base."""
+    live: Bank | None
+    """Kernels that serve now, in the slots of `live_names`; None where none does."""
+    live_names: frozenset[str]
+    """Domains of the level that have a kernel of their own serving."""
+
+
+def rivals_of(plan: Plan, depth: int, names: Names, tuned: Sequence[Tuned]) -> Rivals:
+    """Return what a tuned level is compared with.
+
+    Args:
+        plan: plan of all levels.
+        depth: number of the level.
+        names: domain names of each level.
+        tuned: the levels down to this one. Kernels that were not begun are not compared.
+    """
+    *above, level = tuned
+    slots = level.bank.names
+    inherited = _inherited(plan, depth, slots, names, above)
+    serving = {name: _serving_above(plan, name, names) for name in slots}
+    unchanged = fresh(plan.shape, seed=plan.pooled.seed)
+    is_base = not any(serving.values())
+    return Rivals(
+        tuned_above=inherited if depth else None,
+        serving_above=None
+        if is_base
+        else stack(
+            plan.shape,
+            {n: _live(plan, a) if a is not None else unchanged for n, a in serving.items()},
+        ),
+        live=_serving(plan, slots, inherited),
+        live_names=frozenset(slots) & plan.live.keys(),
+    )
+
+
+def _serving_above(plan: Plan, name: str, names: Names) -> str | None:
+    """Return the nearest ancestor whose kernel serves now; None where the base does."""
+    above = reversed(names.ancestors.get(name, ()))
+    return next((ancestor for ancestor in above if ancestor in plan.live), None)
+
+
 def _stage(plan: Plan, depth: int, slots: Sequence[str]) -> Stage:
     """Return the settings of a level, which depend on whether any of its kernels serves already."""
     stage = plan.domain if depth else plan.pooled

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.iak.kernel import PROBE, fresh
-from iak.pipeline.tuning.levels import Names, Plan, find_domains, tune_levels
+from iak.pipeline.tuning.levels import Names, Plan, find_domains, rivals_of, tune_levels
 from iak.pipeline.tuning.tune import valid_losses
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.task import DomainSpec
@@ -286,3 +286,37 @@ def test_a_deadline_that_has_not_come_changes_nothing(tmp_path):
     with_it, without = tune(tmp_path / "one", deadline=due), tune(tmp_path / "other")
     for one, other in zip(with_it, without, strict=True):
         assert torch.equal(one.bank.flat_KN, other.bank.flat_KN)
+
+
+def test_rivals_are_what_was_tuned_above_and_what_serves_without_the_domain(tmp_path):
+    live = {
+        name: without_probe(moved_kernel(seed)) for seed, name in enumerate((POOLED, *SHOPS[:2]))
+    }
+    how = plan(tmp_path, live=live)
+    levels = tune_levels(how, NAMES, UNTUNED, lambda _: None)
+    rivals = rivals_of(how, 2, NAMES, levels)
+    above = [levels[1].bank.slot(CITIES.index(city)) for city in ("city=p", "city=p", "city=q")]
+    for slot, kernel in enumerate([*above, levels[0].bank.slot(0)]):
+        assert same(rivals.tuned_above.slot(slot), kernel)
+        # No city serves, so the pooled kernel does.
+        assert same(live[POOLED], rivals.serving_above.slot(slot))
+    assert rivals.live_names == set(SHOPS[:2])
+    assert all(same(live[name], rivals.live.slot(slot)) for slot, name in enumerate(SHOPS[:2]))
+
+
+def test_where_nothing_serves_the_base_is_the_only_rival_besides_tonights(tmp_path):
+    how = plan(tmp_path)
+    levels = tune_levels(how, NAMES, UNTUNED, lambda _: None)
+    pooled, city = (rivals_of(how, depth, NAMES, levels[: depth + 1]) for depth in (0, 1))
+    assert (pooled.tuned_above, pooled.serving_above, pooled.live) == (None, None, None)
+    assert city.tuned_above is not None
+    assert (city.serving_above, city.live, city.live_names) == (None, None, frozenset())
+
+
+def test_a_fresh_kernel_stands_for_the_base_where_some_have_no_ancestor_that_serves(tmp_path):
+    live = {"city=p": without_probe(moved_kernel(3))}
+    how = plan(tmp_path, live=live)
+    levels = tune_levels(how, NAMES, UNTUNED, lambda _: None)
+    serving = rivals_of(how, 2, NAMES, levels).serving_above
+    assert same(live["city=p"], serving.slot(0))
+    assert same(fresh(SHAPE, seed=stage().seed), serving.slot(2))

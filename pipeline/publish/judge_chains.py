@@ -1,0 +1,181 @@
+"""Judge a level's kernels on all nights: what each was compared with, its evidence, the decision.
+
+Levels are judged from the pooled kernel down, so that a domain that is held knows what serves it.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import date
+
+import numpy as np
+
+from iak.pipeline.publish.chain import LossRows, Step, advance
+from iak.pipeline.publish.decision import Findings, decide, shrunk_gains
+from iak.pipeline.publish.gate import judge
+from iak.pipeline.publish.gate_tasks import gate_rows_of
+from iak.pipeline.stats.auc import Bools
+from iak.pipeline.stats.clusters import mean_and_error
+from iak.pipeline.tuning.finetune import Level
+from iak.pipeline.tuning.gate_rows import PairedRows
+from iak.schemas.chain import ChainState, ChainVerdict
+from iak.schemas.job import GateSpec
+from iak.schemas.predictions import MetricTask
+from iak.schemas.verdict import Verdict
+
+TUNED, SERVING = "tonight's kernel above it", "what serves without it"
+"""How reasons call what a candidate is compared with."""
+_ONE_DAY_HOURS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightChains:
+    """What a night knows of its chains when it begins."""
+
+    night: date
+    """Its nominal date."""
+    states: Mapping[str, ChainState] = field(default_factory=dict)
+    """Domain -> its chain, as the registry has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One kernel after the gate."""
+
+    verdict: Verdict
+    """The kernel against the base; `publish` and `reason` are the chain's."""
+    chain: ChainVerdict
+
+
+class ChainJudge:
+    """Judges the levels of a run, one after the other."""
+
+    def __init__(
+        self,
+        chains: NightChains,
+        *,
+        titles: Sequence[str],
+        tasks: Sequence[MetricTask],
+        gate: GateSpec,
+        base_fingerprint: str,
+        live: Collection[str],
+    ) -> None:
+        """Begin with what serves now.
+
+        Args:
+            chains: the chains before the night.
+            titles: the catalogue's tasks, in the order of the gate rows' columns.
+            tasks: what metrics judge.
+            gate: floors, margins, and what nights together must show.
+            base_fingerprint: the base of the night.
+            live: domains that have a kernel of their own serving.
+        """
+        self._chains, self._titles, self._tasks, self._gate = chains, titles, tasks, gate
+        self._base_fingerprint = base_fingerprint
+        self._serves = set(live)
+
+    def judge(self, level: Level) -> dict[str, Judged]:
+        """Return every kernel of the next level down, judged."""
+        names = level.tuned.bank.names
+        shrunk = shrunk_gains(
+            {n: gain for n in names if (gain := _gain(_rival_rows(level, n))) is not None}
+        )
+        judged = {}
+        for name in names:
+            judged[name] = self._judge_kernel(level, name, shrunk.get(name))
+        for name, done in judged.items():
+            if done.chain.outcome == "promote":
+                self._serves.add(name)
+            elif done.chain.outcome == "fall_back":
+                self._serves.discard(name)
+        return judged
+
+    def _judge_kernel(self, level: Level, name: str, shrunk_gain: float | None) -> Judged:
+        """Return one kernel, judged."""
+        compared, spec = level.compared, self._gate.chain
+        rows = level.gate_rows.get(name)
+        verdict = self._verdict(rows)
+        findings = Findings(base=verdict)
+        if rows is not None:
+            over_serving = compared.serving_above.get(name, rows)
+            rivals = {SERVING: over_serving}
+            if name in compared.tuned_above:
+                rivals = {TUNED: compared.tuned_above[name], **rivals}
+            live = compared.live.get(name)
+            over_live = compared.live_over_above.get(name)
+            findings = Findings(
+                base=verdict,
+                rivals={key: self._verdict(part) for key, part in rivals.items()},
+                live=None if live is None else self._verdict(live),
+                canary=self._canary(over_serving if live is None else live),
+                live_against_rival=None if over_live is None else self._verdict(over_live),
+                shrunk_gain=shrunk_gain,
+            )
+            step = self._advance(level, name, rows, rivals)
+        else:
+            step = Step(state=self._chains.states.get(name))
+        above = reversed(level.ancestors.get(name, ()))
+        fallback = next((ancestor for ancestor in above if ancestor in self._serves), "base")
+        chain = decide(step, findings, fallback=fallback, spec=spec)
+        is_promoted = chain.outcome == "promote"
+        final = verdict.model_copy(update={"publish": is_promoted, "reason": chain.sentence})
+        return Judged(verdict=final, chain=chain)
+
+    def _advance(
+        self, level: Level, name: str, rows: PairedRows, rivals: Mapping[str, PairedRows]
+    ) -> Step:
+        """Return a kernel's chain after the night."""
+        assert rows.day_n is not None, "gate rows of chains have days"
+        losses = LossRows(
+            tasks=self._titles,
+            mask_nT=rows.mask_nT,
+            day_n=rows.day_n,
+            base_loss_nT=rows.base_loss_nT,
+            gain_nT={
+                key: part.base_loss_nT.astype(np.float64) - part.candidate_loss_nT
+                for key, part in rivals.items()
+            },
+            users_n=rows.user_n,
+        )
+        return advance(
+            self._chains.states.get(name),
+            losses,
+            night=self._chains.night,
+            domain=level.domains[name],
+            base_fingerprint=self._base_fingerprint,
+            spec=self._gate.chain,
+        )
+
+    def _verdict(self, rows: PairedRows | None) -> Verdict:
+        return judge(gate_rows_of(rows, self._titles, self._tasks), self._gate)
+
+    def _canary(self, rows: PairedRows) -> Verdict | None:
+        """Return the verdict on the newest hours, in whole days; None where it is not asked for."""
+        days = math.ceil(self._gate.chain.canary_hours / _ONE_DAY_HOURS)
+        if not days or rows.day_n is None:
+            return None
+        return self._verdict(_chosen(rows, rows.day_n > rows.day_n.max() - days))
+
+
+def _rival_rows(level: Level, name: str) -> PairedRows | None:
+    """Return a kernel's rows against the one above it that was tuned tonight, else the base."""
+    return level.compared.tuned_above.get(name, level.gate_rows.get(name))
+
+
+def _gain(rows: PairedRows | None) -> tuple[float, float] | None:
+    """Return the mean gain of a kernel's labelled rows with its error; None of fewer than two."""
+    if rows is None:
+        return None
+    labelled_n = rows.mask_nT.any(axis=1)
+    if np.count_nonzero(labelled_n) < 2:
+        return None
+    users = None if rows.user_n is None else rows.user_n[labelled_n]
+    gain_n = (rows.base_loss - rows.candidate_loss)[labelled_n]
+    mean, error, _ = mean_and_error(gain_n, users)
+    return mean, error
+
+
+def _chosen(rows: PairedRows, chosen_n: Bools) -> PairedRows:
+    """Return some of the rows."""
+    columns = {f.name: getattr(rows, f.name) for f in fields(PairedRows)}
+    return replace(rows, **{n: c[chosen_n] for n, c in columns.items() if c is not None})
