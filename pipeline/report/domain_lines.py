@@ -12,7 +12,6 @@ from iak.pipeline.report.charts import (
 )
 from iak.pipeline.report.differences import Difference, difference_of
 from iak.schemas.night import DomainNight, NightRecord, Scores
-from iak.schemas.verdict import Comparison
 
 MOST_TASKS = 2
 """Tasks that have a column of intervals; the lines below the table have all."""
@@ -30,7 +29,6 @@ class DomainLine:
     """Identifier of its part of the page. Names of domains may hold anything, so it is a number."""
     name: str
     night: DomainNight
-    scores: tuple[Scores, ...]
     differences: tuple[Difference, ...]
     calibration: float | None
     """Of the first task: positives that the candidate predicts over those observed."""
@@ -50,34 +48,9 @@ def falls_back(night: DomainNight) -> bool:
     return night.served_by not in ("own", night.decision.level)
 
 
-def scores_of(night: DomainNight) -> tuple[Scores, ...]:
-    """Return the scores of a domain, those of its verdict where the night measured no others."""
-    if night.scores or night.verdict is None:
-        return tuple(night.scores)
-    return tuple(
-        Scores(
-            task=task.task,
-            rows=task.rows,
-            positives=task.positives,
-            auc=(task.auc.base, None, task.auc.kernel),
-            log_loss=(task.log_loss.base, None, task.log_loss.kernel),
-            calibration=(task.calibration.base, None, task.calibration.kernel),
-            delta_auc=_whole(task.auc),
-        )
-        for task in night.verdict.tasks
-    )
-
-
-def _whole(compared: Comparison) -> tuple[float, float, float] | None:
-    """Return a difference with its interval; None where any of it is missing."""
-    if compared.delta is None or compared.low is None or compared.high is None:
-        return None
-    return compared.delta, compared.low, compared.high
-
-
 def tasks_of(record: NightRecord) -> list[str]:
     """Return the tasks that any domain has scores of, in their first order."""
-    return list(dict.fromkeys(s.task for d in record.domains for s in scores_of(d)))
+    return list(dict.fromkeys(s.task for d in record.domains for s in d.scores))
 
 
 def shown_domains(record: NightRecord) -> list[DomainNight]:
@@ -101,7 +74,7 @@ def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[Do
     shown = shown_domains(record)
     scales = {
         task: interval_scale(
-            s.delta_auc for d in shown for s in scores_of(d) if s.task == task and s.delta_auc
+            s.delta_auc for d in shown for s in d.scores if s.task == task and s.delta_auc
         )
         for task in tasks
     }
@@ -111,15 +84,14 @@ def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[Do
             anchor=f"d{index}",
             name=domain.decision.name,
             night=domain,
-            scores=scores_of(domain),
             differences=tuple(_difference(domain, task, scales[task]) for task in tasks),
-            calibration=next((s.calibration[2] for s in scores_of(domain)), None),
+            calibration=next((s.calibration[2] for s in domain.scores), None),
             trend=trends.get(domain.decision.name),
             curves=tuple(
                 calibration_chart(
                     f"{s.task}, {s.rows:,} rows", [("curve", s.reliability)], size=160
                 )
-                for s in scores_of(domain)
+                for s in domain.scores
                 if s.reliability
             ),
         )
@@ -128,7 +100,7 @@ def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[Do
 
 
 def _difference(domain: DomainNight, task: str, scale: Scale) -> Difference:
-    scores = next((s for s in scores_of(domain) if s.task == task), None)
+    scores = next((s for s in domain.scores if s.task == task), None)
     return difference_of(task, scores.delta_auc if scores else None, scale)
 
 
@@ -158,7 +130,7 @@ def mean_auc(record: NightRecord, task: str, method: int) -> float | None:
         task: its name.
         method: 0 the base, 1 the live kernels, 2 the candidates.
     """
-    scores = [s for d in record.domains if d.decision.level == "domain" for s in scores_of(d)]
+    scores = [s for d in record.domains if d.decision.level == "domain" for s in d.scores]
     both = [s for s in scores if s.task == task and _has_both(s)]
     pairs = [(s.rows, s.auc[method]) for s in both]
     known = [(rows, auc) for rows, auc in pairs if auc is not None]

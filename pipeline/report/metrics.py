@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from iak.pipeline.files import put_file
-from iak.pipeline.report.domain_lines import falls_back, scores_of, shown_domains
+from iak.pipeline.report.domain_lines import falls_back, shown_domains
 from iak.schemas.night import NightRecord
 
 NIGHT_METRICS = {
@@ -129,8 +129,7 @@ def _parts(record: NightRecord) -> dict[str, Parts]:
         },
         "iak_domain_kernel_age_days": {n: d.decision.age_days for n, d in domains.items()},
         "iak_domain_calibration": {
-            name: next((s.calibration[2] for s in scores_of(d)), None)
-            for name, d in domains.items()
+            name: next((s.calibration[2] for s in d.scores), None) for name, d in domains.items()
         },
         "iak_domain_worker_seconds": {n: d.worker_seconds for n, d in domains.items()},
     }

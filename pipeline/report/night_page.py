@@ -7,7 +7,7 @@ from iak.pipeline.progress import PROGRESS
 from iak.pipeline.registry.stored_bundles import newest_folders
 from iak.pipeline.report.bars import Bar, bars_of, days_chart, drift_bars, log_days
 from iak.pipeline.report.charts import Chart, calibration_chart, scatter_chart, stacked_bar
-from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, scores_of, tasks_of
+from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, tasks_of
 from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.nights import INDEX, RECORD
 from iak.pipeline.report.rendering import render
@@ -119,7 +119,7 @@ def _calibrations(record: NightRecord, task: str) -> Chart | None:
     curves = [
         ("curve" if d.decision.level == "pooled" else "thin", s.reliability)
         for d in record.domains
-        for s in scores_of(d)
+        for s in d.scores
         if s.task == task and s.reliability
     ]
     curves.sort(key=lambda curve: curve[0] == "curve")

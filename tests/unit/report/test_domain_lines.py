@@ -7,21 +7,9 @@ from iak.pipeline.report.domain_lines import (
     domain_lines,
     falls_back,
     mean_auc,
-    scores_of,
     shown_domains,
 )
 from tests.nights import a_night
-
-
-def test_scores_are_those_of_the_verdict_where_the_night_has_no_others():
-    measured = a_night(domains=3).domains[1]
-    judged = measured.model_copy(update={"scores": []})
-    assert [s.task for s in scores_of(judged)] == ["ctr", "ctcvr"]
-    for one, other in zip(scores_of(judged), measured.scores, strict=True):
-        assert one.delta_auc == other.delta_auc
-        assert (one.auc[0], one.auc[2]) == (other.auc[0], other.auc[2])
-        assert one.auc[1] is None, "a verdict says nothing of the live kernel"
-    assert scores_of(judged.model_copy(update={"verdict": None})) == ()
 
 
 def test_the_mean_weighs_each_domain_by_its_rows_and_leaves_the_pooled_kernel_out():
