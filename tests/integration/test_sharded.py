@@ -1,4 +1,4 @@
-"""Two gloo workers against one plain model. One spawn answers many questions: see `ask`."""
+"""Two gloo workers against one plain model."""
 
 import dataclasses
 from pathlib import Path
@@ -24,6 +24,7 @@ from iak.pipeline.sharding.shard import (
     unwrap,
 )
 from iak.schemas.plan import PlacementRuleSpec
+from tests.integration.workers import StayingWorkers
 from tests.unit.model.small import SHAPES, TASKS, small_batch, small_model
 
 ALONE = Worker(rank=0, world=1, device=torch.device("cpu"))
@@ -123,34 +124,54 @@ def gradient_traffic(worker, model):
     return len(calls)
 
 
-def ask(worker, directory):
-    """Everything the tests below look at, gathered by one pair of workers."""
-    answers = {"logits": {}, "trained": {}, "start": {}, "reread": {}}
+def ask_logits(worker):
+    """First values and logits under every plan and cut."""
+    start, logits = {}, {}
     for plan in PLANS:
         model = sharded_model(worker, plan, device="cpu" if plan == "rows" else "meta")
-        answers["start"][plan] = digest_model(model, worker)
+        start[plan] = digest_model(model, worker)
         for cut in CUTS:
             rows = my_rows(worker, cut, 7)
-            answers["logits"][plan, cut] = model(rows.ids, rows.numeric_BN).detach()
+            logits[plan, cut] = model(rows.ids, rows.numeric_BN).detach()
+    return start, logits
+
+
+def ask_trained(worker):
+    """Weights after a few steps of every run."""
+    found = {}
     for plan, cut, decay in RUNS:
         model = sharded_model(worker, plan, optimizer=DECAYING if decay else ADAGRAD)
         train(worker, model, cut)
-        answers["trained"][plan, cut, decay] = weights(model)
-    answers["traffic, trained"] = gradient_traffic(worker, model)
-    answers["digest"] = digest_model(model, worker)
-    answers["entries"] = write_base_weights(model, directory, worker, max_file_bytes=800)
-    answers |= ask_frozen(worker, directory, answers)
-    answers["refused"] = ask_refusal(worker, directory, answers)
-    return answers
+        found[plan, cut, decay] = weights(model)
+    return found
 
 
-def ask_frozen(worker, directory, answers):
-    """Read the base back under other plans, frozen, and train its trunk."""
-    (entries, _) = share(worker, answers["entries"])
+def ask_written(worker, directory):
+    """A trained model on disk, and how often its backward pass sent gradients of tables."""
+    plan, cut, _ = RUNS[-1]
+    model = sharded_model(worker, plan)
+    train(worker, model, cut)
+    return {
+        "traffic": gradient_traffic(worker, model),
+        "digest": digest_model(model, worker),
+        "entries": write_base_weights(model, directory, worker, max_file_bytes=800),
+    }
+
+
+def ask_reread(worker, directory, entries):
+    """The digest of what is read back, under every plan."""
+    found = {}
     for plan in PLANS:
         model = sharded_model(worker, plan, optimizer=None, initialise=False)
         read_base_weights(model, directory, entries, worker)
-        answers["reread"][plan] = digest_model(model, worker)
+        found[plan] = digest_model(model, worker)
+    return found
+
+
+def ask_frozen(worker, directory, entries):
+    """Read the base back, frozen, and train its trunk."""
+    model = sharded_model(worker, "columns", optimizer=None, initialise=False)
+    read_base_weights(model, directory, entries, worker)
     traffic = gradient_traffic(worker, model)
     train(worker, model, "halves")
     states = [
@@ -160,15 +181,14 @@ def ask_frozen(worker, directory, answers):
     rows = my_rows(worker, "halves", 0)
     represented = unwrap(model).represent(rows.ids, rows.numeric_BN)
     return {
-        "all entries": entries,
         "after": digest_model(model, worker),
-        "traffic, frozen": traffic,
+        "traffic": traffic,
         "optimiser states": sum(s.numel() for s in states),
         "needs no graph": not represented.h_BH.requires_grad,
     }
 
 
-def ask_refusal(worker, directory, answers):
+def ask_refusal(worker, directory, entries):
     """Break a file that only rank 1 reads; every rank must hear of it."""
     path = directory / "tables/user/r51-c0.safetensors"
     if worker.rank == 0:
@@ -176,7 +196,7 @@ def ask_refusal(worker, directory, answers):
         path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     dist.barrier()
     try:
-        read_base_weights(sharded_model(worker, "mixed"), directory, answers["all entries"], worker)
+        read_base_weights(sharded_model(worker, "mixed"), directory, entries, worker)
     except Corrupt as error:
         return str(error)
     finally:
@@ -186,43 +206,64 @@ def ask_refusal(worker, directory, answers):
     return ""
 
 
-def share(worker, entries):
-    gathered = [None] * worker.world
-    dist.all_gather_object(gathered, entries)
-    return gathered
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return tmp_path_factory.mktemp("base")
 
 
 @pytest.fixture(scope="module")
-def two(base):
-    return run_on_workers(ask, 2, base)
+def workers():
+    with StayingWorkers(2) as staying:
+        yield staying
+
+
+@pytest.fixture(scope="module")
+def untrained(workers):
+    return workers.run(ask_logits)
+
+
+@pytest.fixture(scope="module")
+def trained(workers):
+    return workers.run(ask_trained)
+
+
+@pytest.fixture(scope="module")
+def written(workers, base):
+    return workers.run(ask_written, base)
+
+
+@pytest.fixture(scope="module")
+def entries(written):
+    """The files of the base, which rank 0 knows."""
+    return written[0]["entries"]
+
+
+@pytest.fixture(scope="module")
+def frozen(workers, base, entries):
+    return workers.run(ask_frozen, base, entries)
 
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("plan", PLANS)
-def test_sharded_logits_are_those_of_the_whole_model(two, plan, cut):
+def test_sharded_logits_are_those_of_the_whole_model(untrained, plan, cut):
     rows = small_batch(12, 7)
     whole_BT = small_model()(rows.ids, rows.numeric_BN)
-    sharded_BT = torch.cat([answers["logits"][plan, cut] for answers in two])
+    sharded_BT = torch.cat([logits[plan, cut] for _, logits in untrained])
     torch.testing.assert_close(sharded_BT, whole_BT, atol=1e-6, rtol=0)
 
 
-def test_sharded_tables_start_as_the_whole_ones(two):
+def test_sharded_tables_start_as_the_whole_ones(untrained):
     whole = digest_model(small_model(), ALONE)
-    for answers in two:
-        assert answers["start"] == dict.fromkeys(PLANS, whole)
+    for start, _ in untrained:
+        assert start == dict.fromkeys(PLANS, whole)
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_two_workers_train_as_one_on_the_whole_batch(two, run):
+def test_two_workers_train_as_one_on_the_whole_batch(trained, run):
     plain_shards, plain_dense = train_plain(DECAYING.penalty if run[2] else 0.0)
     whole = {s.table: s.tensor_RW for s in plain_shards}
-    for answers in two:
-        shards, dense = answers["trained"][run]
+    for answers in trained:
+        shards, dense = answers[run]
         for name, tensor in dense.items():
             torch.testing.assert_close(tensor, plain_dense[name], atol=2e-6, rtol=1e-5)
         for s in shards:
@@ -231,9 +272,9 @@ def test_two_workers_train_as_one_on_the_whole_batch(two, run):
             torch.testing.assert_close(s.tensor_RW, part, atol=2e-6, rtol=1e-5)
 
 
-def test_frozen_tables_stay_frozen_while_the_trunk_trains(two):
-    for answers in two:
-        before, after = answers["digest"], answers["after"]
+def test_frozen_tables_stay_frozen_while_the_trunk_trains(written, frozen):
+    for mine, answers in zip(written, frozen, strict=True):
+        before, after = mine["digest"], answers["after"]
         tables = {shape.name for shape in SHAPES}
         changed = {n for n in before.by_name if before.by_name[n] != after.by_name[n]}
         assert not changed & tables
@@ -241,32 +282,30 @@ def test_frozen_tables_stay_frozen_while_the_trunk_trains(two):
         assert answers["needs no graph"]
 
 
-def test_frozen_tables_have_no_optimiser_state_and_no_gradient_traffic(two):
-    for answers in two:
-        assert answers["traffic, trained"] > 0
-        assert answers["traffic, frozen"] == 0
-        assert answers["optimiser states"] == 0
+def test_frozen_tables_have_no_optimiser_state_and_no_gradient_traffic(written, frozen):
+    assert all(answers["traffic"] > 0 for answers in written)
+    assert all(answers["traffic"] == answers["optimiser states"] == 0 for answers in frozen)
 
 
-def test_any_plan_reads_what_any_plan_wrote(two):
-    for answers in two:
-        assert answers["reread"] == dict.fromkeys(PLANS, answers["digest"])
+def test_any_plan_reads_what_any_plan_wrote(workers, base, written, entries):
+    for mine, reread in zip(written, workers.run(ask_reread, base, entries), strict=True):
+        assert reread == dict.fromkeys(PLANS, mine["digest"])
 
 
-def test_one_worker_reads_what_two_wrote(two, base):
+def test_one_worker_reads_what_two_wrote(written, entries, base):
     model = small_model(seed=5)
-    read_base_weights(model, base, two[0]["entries"], ALONE)
-    assert digest_model(model, ALONE) == two[0]["digest"]
+    read_base_weights(model, base, entries, ALONE)
+    assert digest_model(model, ALONE) == written[0]["digest"]
 
 
-def test_a_broken_file_is_refused_on_every_rank(two):
-    for answers in two:
-        assert "r51-c0.safetensors is not the file that was published" in answers["refused"]
+def test_a_broken_file_is_refused_on_every_rank(workers, base, entries):
+    for refused in workers.run(ask_refusal, base, entries):
+        assert "r51-c0.safetensors is not the file that was published" in refused
 
 
-def test_only_rank_0_holds_the_entries(two):
-    assert two[0]["entries"]
-    assert two[1]["entries"] == []
+def test_only_rank_0_holds_the_entries(written):
+    assert written[0]["entries"]
+    assert written[1]["entries"] == []
 
 
 def ask_alone(worker: Worker, base: Path, entries):
@@ -279,9 +318,9 @@ def ask_alone(worker: Worker, base: Path, entries):
     return read
 
 
-def test_an_error_of_a_worker_is_raised_here_with_its_story(two, base):
+def test_an_error_of_a_worker_is_raised_here_with_its_story(entries, base):
     with pytest.raises(Corrupt, match="as asked") as caught:
-        run_on_workers(ask_alone, 1, base, two[0]["entries"])
+        run_on_workers(ask_alone, 1, base, entries)
     assert "in ask_alone" in caught.value.__notes__[0]
 
 

@@ -1,0 +1,86 @@
+"""Gloo workers that stay: each story is a call to them, and not processes that start anew.
+
+`run_on_workers` imports torch in each worker for seconds. Here that is done once a module, so that
+every story can have a fixture of its own.
+"""
+
+import multiprocessing
+import pickle
+import tempfile
+import traceback
+from multiprocessing.connection import Connection, wait
+
+from iak.pipeline.process import process_group
+
+
+class StayingWorkers:
+    """A process group whose workers wait for the next story."""
+
+    def __init__(self, world):
+        self._meeting = tempfile.TemporaryDirectory(prefix="iak-staying-")
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(world)]
+        self._connections = [ours for ours, _ in pipes]
+        self._processes = [
+            context.Process(target=_serve, args=(rank, world, self._meeting.name, theirs))
+            for rank, (_, theirs) in enumerate(pipes)
+        ]
+        for process, (_, theirs) in zip(self._processes, pipes, strict=True):
+            process.start()
+            theirs.close()  # the worker holds the other copy, so its death reads as end of file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for connection in self._connections:
+            connection.close()
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._meeting.cleanup()
+
+    def run(self, story, *args):
+        """Call `story(worker, *args)` on every worker, and return what each gave, by rank.
+
+        Raises:
+            Exception: the first error of a worker. All are ended, since others may wait for it.
+        """
+        for connection in self._connections:
+            connection.send_bytes(pickle.dumps((story, args)))
+        answers = {}
+        while len(answers) < len(self._connections):
+            for connection in wait([c for c in self._connections if c not in answers]):
+                answers[connection] = self._answer(connection)
+        return [answers[connection] for connection in self._connections]
+
+    def _answer(self, connection):
+        try:
+            answer, error = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            answer, error = None, RuntimeError("a worker ended without a word")
+        if error is not None:
+            for process in self._processes:
+                process.kill()
+            raise error
+        return answer
+
+
+def _serve(rank, world, meeting, connection: Connection):
+    """Answer stories until the other end is closed."""
+    with process_group(
+        rank, world, init_method=f"file://{meeting}/store", backend="gloo", threads=1
+    ) as worker:
+        while True:
+            try:
+                story, args = pickle.loads(connection.recv_bytes())
+            except EOFError:
+                return
+            try:
+                answer = story(worker, *args), None
+            except Exception as error:  # noqa: BLE001 - raised by the test
+                error.add_note(traceback.format_exc())
+                answer = None, error
+            connection.send_bytes(pickle.dumps(answer))
