@@ -1,4 +1,4 @@
-"""Frozen tables over gloo workers, against whole ones. One spawn answers many questions: `ask`."""
+"""Frozen tables over gloo workers, against whole ones."""
 
 import os
 import re
@@ -20,6 +20,7 @@ from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.quantised import PRECISIONS, row_bytes
 from iak.pipeline.sharding.shard import dense_state, digest_model, unwrap
 from iak.schemas.plan import PlacementRuleSpec
+from tests.integration.workers import StayingWorkers
 from tests.unit.model.small import FEATURES, SHAPES, small_batch, small_model
 from tests.unit.sharding.test_frozen_tables import MIXED, all_in, batches, planned, reader
 
@@ -88,27 +89,26 @@ def rows_between(ids, first, last):
     return KeyedJaggedTensor(keys, torch.cat(values), lengths=torch.cat(lengths))
 
 
-def ask(worker, directory, entries, examples):
-    """Everything the tests below look at."""
-    answers = {"sums": {}, "rows": {}, "digest": {}, "calls": {}}
+def my_part(worker, examples):
+    return [part_of(ids, worker.rank, worker.world) for ids in examples]
+
+
+def ask_lookups(worker, directory, entries, examples):
+    """Sums, rows and digests under every plan and precision."""
+    answers = {"sums": {}, "rows": {}, "digest": {}}
     for plan in PLANS:
         for held, precisions in HELD.items():
             model = base_of(worker, plan, precisions, directory, entries)
             answers["digest"][plan, held] = digest_model(model, worker)
-            tables = unwrap(model).tables
-            parts = [part_of(ids, worker.rank, worker.world) for ids in examples]
+            tables, parts = unwrap(model).tables, my_part(worker, examples)
             answers["sums"][plan, held] = [tables(ids) for ids in parts]
             answers["rows"][plan, held] = [tables.sequences(ids) for ids in parts]
-    answers["calls"] = ask_calls(worker, model)
-    answers["step"] = ask_step(worker, directory, entries)
-    answers["outside"] = ask_outside(worker, unwrap(model).tables)
-    answers["mapped"] = ask_mapped(worker, directory, entries, parts)
-    answers |= ask_refusals(worker, directory, entries)
     return answers
 
 
-def ask_calls(worker, model):
+def ask_calls(worker, directory, entries):
     """What a forward and a backward pass call, the trunk being trained."""
+    model = base_of(worker, "columns", MIXED, directory, entries)
     for parameter in model.trunk.parameters():
         parameter.requires_grad_()
     rows = small_batch(9, 1, 3 * worker.rank, 3 * worker.rank + 3)
@@ -140,8 +140,9 @@ def ask_step(worker, directory, entries):
     return found
 
 
-def ask_outside(worker, tables):
+def ask_outside(worker, directory, entries):
     """Rank 1 asks for a row that is not there; all must hear, and go on afterwards."""
+    tables = unwrap(base_of(worker, "columns", MIXED, directory, entries)).tables
     rows = small_batch(4, 3)
     good = tables(rows.ids)
     if worker.rank == 1:
@@ -158,9 +159,9 @@ def at(place):
     return MapFolder(path=place, base_fingerprint="b", is_verified=True)
 
 
-def ask_mapped(worker, directory, entries, parts):
+def ask_mapped(worker, directory, entries, examples):
     """Tables mapped from disk: no call, the same sums, and pages that are shared."""
-    found = {}
+    found, parts = {}, my_part(worker, examples)
     for held, precisions in HELD.items():
         with Calls() as loading:
             model = base_of(
@@ -238,8 +239,29 @@ def examples():
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def workers(request, directory, entries, examples):
-    return run_on_workers(ask, request.param, directory, entries, examples)
+def workers(request):
+    with StayingWorkers(request.param) as staying:
+        yield staying
+
+
+@pytest.fixture(scope="module")
+def lookups(workers, directory, entries, examples):
+    return workers.run(ask_lookups, directory, entries, examples)
+
+
+@pytest.fixture(scope="module")
+def mapped(workers, directory, entries, examples):
+    return workers.run(ask_mapped, directory, entries, examples)
+
+
+@pytest.fixture(scope="module")
+def stepped(workers, directory, entries):
+    return workers.run(ask_step, directory, entries)
+
+
+@pytest.fixture(scope="module")
+def refused(workers, directory, entries):
+    return workers.run(ask_refusals, directory, entries)
 
 
 def whole(held):
@@ -259,12 +281,12 @@ def assert_same(found, expected, **tolerance):
 
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("plan", PLANS)
-def test_sharded_is_whole(workers, examples, plan, held):
+def test_sharded_is_whole(lookups, examples, plan, held):
     tables = whole(held)
-    found = [answers["sums"][plan, held] for answers in workers]
+    found = [answers["sums"][plan, held] for answers in lookups]
     assert_same(found, [tables(ids) for ids in examples], atol=2e-6, rtol=2e-6)
-    in_order = [{f: rows_of(ids, tables, f, len(workers)) for f in FEATURES} for ids in examples]
-    assert_same([a["rows"][plan, held] for a in workers], in_order, atol=0, rtol=0)
+    in_order = [{f: rows_of(ids, tables, f, len(lookups)) for f in FEATURES} for ids in examples]
+    assert_same([a["rows"][plan, held] for a in lookups], in_order, atol=0, rtol=0)
 
 
 def rows_of(ids, tables, feature, world):
@@ -273,71 +295,67 @@ def rows_of(ids, tables, feature, world):
 
 
 @pytest.mark.parametrize("held", HELD)
-def test_mapped_is_whole_without_a_call(workers, examples, held):
+def test_mapped_is_whole_without_a_call(mapped, examples, held):
     tables = whole(held)
     expected = [tables(ids) for ids in examples]
-    found = [answers["mapped"][held] for answers in workers]
-    assert all(len(answers["mapped"][held]["calls"]) == 0 for answers in workers)
-    assert all(
-        set(answers["mapped"][held]["loading"]) <= {"all_gather_object"} for answers in workers
-    )
+    found = [answers[held] for answers in mapped]
+    assert all(len(part["calls"]) == 0 for part in found)
+    assert all(set(part["loading"]) <= {"all_gather_object"} for part in found)
     assert_same([part["sums"] for part in found], expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("held", HELD)
-def test_the_digest_hangs_on_no_plan(workers, held):
-    digests = {a["digest"][plan, held].combined for a in workers for plan in PLANS}
-    digests |= {answers["mapped"][held]["digest"].combined for answers in workers}
+def test_the_digest_hangs_on_no_plan(lookups, mapped, held):
+    digests = {a["digest"][plan, held].combined for a in lookups for plan in PLANS}
+    digests |= {answers[held]["digest"].combined for answers in mapped}
     assert len(digests) == 1
     if held == "fp32":
         assert digests == {digest_model(small_model(), ALONE).combined}
 
 
-def test_a_lookup_is_three_calls_and_its_backward_pass_none(workers):
-    for answers in workers:
-        calls = answers["calls"]
+def test_a_lookup_is_three_calls_and_its_backward_pass_none(workers, directory, entries):
+    for calls in workers.run(ask_calls, directory, entries):
         assert calls["forward"] == calls["sequences"] == 3 * ["all_to_all_single"]
         assert calls["backward"] == []
         assert calls["trained"]
 
 
 @pytest.mark.parametrize("held", HELD)
-def test_a_step_changes_the_trunk_and_no_table(workers, held):
+def test_a_step_changes_the_trunk_and_no_table(stepped, held):
     tables = {shape.name for shape in SHAPES}
-    for answers in workers:
-        before, after = answers["step"][held]
+    for answers in stepped:
+        before, after = answers[held]
         changed = {n for n in before.by_name if before.by_name[n] != after.by_name[n]}
         assert changed
         assert not changed & tables
 
 
-def test_an_id_that_is_no_row_is_refused_on_every_worker(workers):
-    for rank, answers in enumerate(workers):
-        heard, goes_on = answers["outside"]
+def test_an_id_that_is_no_row_is_refused_on_every_worker(workers, directory, entries):
+    for rank, (heard, goes_on) in enumerate(workers.run(ask_outside, directory, entries)):
         says = "asks for ids" if rank == 1 else "worker 1 cannot take part"
         assert says in heard
         assert goes_on
 
 
-def test_a_broken_file_is_refused_on_every_worker(workers):
-    for answers in workers:
+def test_a_broken_file_is_refused_on_every_worker(refused):
+    for answers in refused:
         for way in ("flipped", "flipped, mapped"):
             assert "r51-c0.safetensors is not the file that was published" in answers[way]
         assert answers["left"] == []
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_a_value_that_has_no_place_is_refused_on_every_worker(workers, precision):
-    for answers in workers:
+def test_a_value_that_has_no_place_is_refused_on_every_worker(refused, precision):
+    for answers in refused:
         assert re.search(
             rf"user, row {NAN_ROW}, column 2 holds nan", answers[f"nan in {precision}"]
         )
 
 
-def test_fp32_holds_the_same_value(workers):
+def test_fp32_holds_the_same_value(refused):
     broken = small_model()
     broken.tables.embedding_bags["user"].weight.data[NAN_ROW, 2] = torch.nan
-    for answers in workers:
+    for answers in refused:
         assert answers["nan in fp32"] == digest_model(broken, ALONE).combined
 
 

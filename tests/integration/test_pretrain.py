@@ -32,6 +32,7 @@ from tests.integration.small_log import (
     publish,
     write_log,
 )
+from tests.integration.workers import StayingWorkers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
 
@@ -113,28 +114,33 @@ def copied(work, name, **changes):
     return dataclasses.replace(work, run_dir=run_dir, **changes)
 
 
-def ask(worker, works):
-    """Uninterrupted, then killed at each step and resumed."""
+def ask_whole(worker, works):
+    """Uninterrupted runs, and what their models validate to."""
     answers = {}
     for name, work in works.items():
         whole = Pretraining(copied(work, f"{name}-whole"), worker=worker, report=silent)
-        answers[name] = {"whole": finished(whole, worker), "resumed": {}, "rows": whole.train.rows}
-        answers[name]["steps"] = (whole.steps_per_epoch, whole.steps)
-        per_epoch = whole.steps_per_epoch
-        for step in (1, 2, per_epoch - 1, per_epoch, per_epoch + 1, whole.steps - 1, whole.steps):
-            again = copied(work, f"{name}-{step}", checkpoint_every_steps=step)
-            with pytest.raises(Killed):
-                Dying(again, worker=worker, report=silent, dies_at=step).run()
-            dist.barrier()
-            events = []
-            resumed = Pretraining(again, worker=worker, report=events.append)
-            assert events == [{"event": "resumed", "step": step}]
-            answers[name]["resumed"][step] = finished(resumed, worker)
-            if worker.rank == 0:
-                shutil.rmtree(again.run_dir)
-        answers[name]["validation"] = ask_validation(whole, worker)
-    answers["continued"] = ask_continued(works["uneven"], worker)
-    answers["damaged"] = ask_damaged(works["uneven"], worker)
+        answers[name] = finished(whole, worker) | {
+            "rows": whole.train.rows,
+            "steps": (whole.steps_per_epoch, whole.steps),
+            "validation": ask_validation(whole, worker),
+        }
+    return answers
+
+
+def ask_resumed(worker, work, steps):
+    """The same run, killed at each step and resumed: step -> what it came to."""
+    answers = {}
+    for step in steps:
+        again = copied(work, f"killed-{step}", checkpoint_every_steps=step)
+        with pytest.raises(Killed):
+            Dying(again, worker=worker, report=silent, dies_at=step).run()
+        dist.barrier()
+        events = []
+        resumed = Pretraining(again, worker=worker, report=events.append)
+        assert events == [{"event": "resumed", "step": step}]
+        answers[step] = finished(resumed, worker)
+        if worker.rank == 0:
+            shutil.rmtree(again.run_dir)
     return answers
 
 
@@ -163,7 +169,7 @@ def damage(place, name):
         path.write_bytes(change(path.read_bytes()))
 
 
-def ask_damaged(work, worker):
+def ask_damaged(worker, work):
     """Two checkpoints; what a run comes to whose newest, or whose every one, is damaged."""
     kept = copied(work, "kept", checkpoint_every_steps=2)
     with pytest.raises(Killed):
@@ -223,7 +229,7 @@ def ask_validation(training, worker):
     return losses, counted.tolist(), training.work.view.selections["valid"].rows
 
 
-def ask_continued(work, worker):
+def ask_continued(worker, work):
     """A run that starts from a published base, before and after its first step."""
     parent = work.run_dir / "parent"
     child = copied(work, "child", from_base=parent / "base", epochs=1)
@@ -268,31 +274,45 @@ def works(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(works):
-    return run_on_workers(ask, 2, works)
+def workers():
+    with StayingWorkers(2) as staying:
+        yield staying
+
+
+@pytest.fixture(scope="module")
+def whole(workers, works):
+    """What the undisturbed runs came to, by worker and name."""
+    return workers.run(ask_whole, works)
+
+
+@pytest.fixture(scope="module")
+def damaged(workers, works):
+    return workers.run(ask_damaged, works["uneven"])
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_resumed_after_any_checkpoint_is_uninterrupted_bit_for_bit(two, name):
-    for answers in two:
-        whole = answers[name]["whole"]
-        assert len(answers[name]["resumed"]) >= 6
-        for step, resumed in answers[name]["resumed"].items():
-            assert resumed["result"] == whole["result"], step
-            assert resumed["digest"] == whole["digest"], step
-            assert resumed["best"] == whole["best"], step
-            for part, expected in whole["weights"].items():
+def test_resumed_after_any_checkpoint_is_uninterrupted_bit_for_bit(workers, works, whole, name):
+    per_epoch, last = whole[0][name]["steps"]
+    steps = {1, 2, per_epoch - 1, per_epoch, per_epoch + 1, last - 1, last}
+    by_rank = workers.run(ask_resumed, works[name], sorted(steps))
+    for answers, all_resumed in zip(whole, by_rank, strict=True):
+        done = answers[name]
+        for step, resumed in all_resumed.items():
+            assert resumed["result"] == done["result"], step
+            assert resumed["digest"] == done["digest"], step
+            assert resumed["best"] == done["best"], step
+            for part, expected in done["weights"].items():
                 assert torch.equal(resumed["weights"][part], expected), (step, part)
 
 
 @pytest.mark.parametrize("name", [*DAMAGES, "seen by one"])
-def test_of_a_damaged_checkpoint_all_workers_go_back_to_the_one_before(two, name):
-    for answers in two:
-        found, expected = answers["damaged"][name], answers["damaged"]["expected"]
+def test_of_a_damaged_checkpoint_all_workers_go_back_to_the_one_before(damaged, name):
+    for answers in damaged:
+        found, expected = answers[name], answers["expected"]
         assert found["weights"].keys() == expected["weights"].keys()
         assert all(torch.equal(found["weights"][n], w) for n, w in expected["weights"].items())
         assert found["left"] == ["step-00000002"]
-    resumed, *told = two[0]["damaged"][name]["events"]
+    resumed, *told = damaged[0][name]["events"]
     assert resumed == {"event": "resumed", "step": 2}
     path = DAMAGES[name][0].rstrip("*") if name in DAMAGES else "as worker 1 sees it"
     assert "step-00000004 is damaged" in told[0]["told"]
@@ -300,27 +320,26 @@ def test_of_a_damaged_checkpoint_all_workers_go_back_to_the_one_before(two, name
     assert "goes on from step-00000002" in told[1]["told"]
 
 
-def test_resumed_from_the_checkpoint_before_it_ends_as_uninterrupted_bit_for_bit(two):
-    for answers in two:
-        found, whole = answers["damaged"]["to the end"], answers["uneven"]["whole"]
-        assert (found["digest"], found["best"]) == (whole["digest"], whole["best"])
-        told = found["result"].pop("loaded")
-        assert len(told) == 2
-        assert found["result"] | {"loaded": []} == whole["result"]
-        for part, expected in whole["weights"].items():
+def test_resumed_from_the_checkpoint_before_it_ends_as_uninterrupted_bit_for_bit(damaged, whole):
+    for mine, answers in zip(damaged, whole, strict=True):
+        found, done = mine["to the end"], answers["uneven"]
+        assert (found["digest"], found["best"]) == (done["digest"], done["best"])
+        assert len(found["result"]["loaded"]) == 2
+        assert found["result"] | {"loaded": []} == done["result"]
+        for part, expected in done["weights"].items():
             assert torch.equal(found["weights"][part], expected), part
 
 
-def test_where_all_checkpoints_are_damaged_the_run_is_refused_with_what_to_do(two):
-    for answers in two:
-        told = answers["damaged"]["all"]
+def test_where_all_checkpoints_are_damaged_the_run_is_refused_with_what_to_do(damaged):
+    for answers in damaged:
+        told = answers["all"]
         for words in ("step-00000004", "step-00000002", "adam.safetensors", "or remove"):
             assert words in told
 
 
-def test_the_runs_are_what_they_are_meant_to_be(two, works):
+def test_the_runs_are_what_they_are_meant_to_be(whole, works):
     """Epochs that end on a whole batch on both workers, and epochs that do not."""
-    for answers in two:
+    for answers in whole:
         for name, work in works.items():
             left = answers[name]["rows"] % (work.batch_rows // 2)
             assert (left == 0) == (name == "whole batches")
@@ -328,25 +347,24 @@ def test_the_runs_are_what_they_are_meant_to_be(two, works):
             assert steps == 2 * per_epoch > 12
 
 
-def test_every_row_is_trained_on_once_an_epoch(two, works):
-    for answers in two:
+def test_every_row_is_trained_on_once_an_epoch(whole, works):
+    for answers in whole:
         for name, work in works.items():
             rows = work.view.selections["pretrain"].rows
-            assert answers[name]["whole"]["result"]["rows"] == 2 * rows
-            assert sum(a[name]["rows"] for a in two) == rows
+            assert answers[name]["result"]["rows"] == 2 * rows
+            assert sum(a[name]["rows"] for a in whole) == rows
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_validation_drops_no_row(two, name):
-    for answers in two:
+def test_validation_drops_no_row(whole, name):
+    for answers in whole:
         losses, given, rows = answers[name]["validation"]
         assert given == [rows, rows]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_a_run_from_a_base_starts_as_that_base_and_learns_on(two):
-    for answers in two:
-        continued = answers["continued"]
+def test_a_run_from_a_base_starts_as_that_base_and_learns_on(workers, works):
+    for continued in workers.run(ask_continued, works["uneven"]):
         assert continued["start"] == continued["parent"] != continued["after"]
         assert continued["result"]["best_valid_loss"] < continued["before"]
 
@@ -356,8 +374,7 @@ def test_a_base_that_is_not_there_is_refused_in_words(tmp_path):
         bases.open_base(tmp_path)
 
 
-def test_another_catalogue_cannot_use_a_base(two, works):
-    assert two
+def test_another_catalogue_cannot_use_a_base(works):
     opened = bases.open_base(works["uneven"].run_dir / "parent")
     bases.check_same_schema(opened, catalog())
     document = catalog_document()

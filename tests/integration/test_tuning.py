@@ -43,6 +43,7 @@ from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
 from iak.schemas.plan import PlacementRuleSpec, ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from tests.integration.small_log import catalog, publish_base, write_log
+from tests.integration.workers import StayingWorkers
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
 
 pytestmark = pytest.mark.slow
@@ -165,25 +166,33 @@ def checkpoint_bytes(work, worker):
     return (work.run_dir / CHECKPOINT).read_bytes() if worker.rank == 0 else b""
 
 
-def ask(worker, place):
-    """Everything that two workers can tell about tuning."""
-    answers = {"levels": {cut: tuned_level(worker, cut) for cut in CUTS}}
+def ask_levels(worker):
+    """One level, however its rows are split over the workers."""
+    return {cut: tuned_level(worker, cut) for cut in CUTS}
+
+
+def ask_whole(worker, place):
+    """An undisturbed run, and the bytes of its checkpoint."""
     work = finetune_work(place, place / f"whole-{worker.world}")
-    answers["whole"] = finetune(work, worker=worker, report=silent)
-    answers["file"] = checkpoint_bytes(work, worker)
-    again = finetune_work(place, place / "killed")
-    answers["killed"], answers["attempts"] = finetune_killed_again_and_again(again, worker)
-    answers["killed file"] = checkpoint_bytes(again, worker)
-    damaged = finetune_work(place, place / "damaged")
-    answers["damaged"], answers["damage told"] = finetune_killed_and_damaged(damaged, worker)
-    answers["damaged file"] = checkpoint_bytes(damaged, worker)
-    answers["kept"] = {name: ask_kept(place, worker, name) for name in CACHES}
-    answers["live"] = ask_live(place, answers["whole"], worker)
-    answers["frozen"] = ask_frozen(work, worker)
-    answers["published"] = ask_published(work, answers["whole"], worker, place)
-    answers["few"] = ask_few(work, worker)
-    answers["planned"] = finetune(planned_work(place), worker=worker, report=silent)
-    return answers
+    return finetune(work, worker=worker, report=silent), checkpoint_bytes(work, worker)
+
+
+def ask_killed(worker, place):
+    """The same run, killed after every epoch: what it comes to, the attempts, the checkpoint."""
+    work = finetune_work(place, place / "killed")
+    done, attempts = finetune_killed_again_and_again(work, worker)
+    return done, attempts, checkpoint_bytes(work, worker)
+
+
+def ask_damaged(worker, place):
+    """The same run, its newest checkpoint damaged at times: also what was said of that."""
+    work = finetune_work(place, place / "damaged")
+    done, told = finetune_killed_and_damaged(work, worker)
+    return done, told, checkpoint_bytes(work, worker)
+
+
+def ask_planned(worker, place):
+    return finetune(planned_work(place), worker=worker, report=silent)
 
 
 CACHES = {
@@ -212,16 +221,18 @@ def planned_work(place):
     )
 
 
-def ask_kept(place, worker, name):
-    """The same run, its activations kept in another way."""
-    run_dir = place / name.replace(" ", "-")
-    work = finetune_work(place, run_dir, cache=cache_config(place, **CACHES[name]))
-    done = finetune(work, worker=worker, report=silent)
-    dist.barrier()
-    return done
+def ask_kept(worker, place):
+    """The same run, its activations kept in other ways, one after the other."""
+    found = {}
+    for name, config in CACHES.items():
+        run_dir = place / name.replace(" ", "-")
+        work = finetune_work(place, run_dir, cache=cache_config(place, **config))
+        found[name] = finetune(work, worker=worker, report=silent)
+        dist.barrier()
+    return found
 
 
-def ask_live(place, done, worker):
+def ask_live(worker, place, done):
     """The next night, from the kernels that serve."""
     kernels = {
         name: level.tuned.bank.slot(slot)
@@ -252,7 +263,8 @@ def reader_of(work, split, worker):
     )  # fmt: skip
 
 
-def ask_frozen(work, worker):
+def ask_frozen(worker, place):
+    work = finetune_work(place, place / "frozen")
     frozen = FrozenBase.load(work.base, FP32, work.placement, worker)
     model = frozen.model
     base, rows = through_base(model, work, worker)
@@ -271,8 +283,9 @@ def ask_frozen(work, worker):
     }
 
 
-def ask_few(work, worker):
-    """Five rows over the workers, one at a time: at the end one worker has none left."""
+def ask_few(worker, place):
+    """Three rows of worker 0 and none of worker 1, one at a time."""
+    work = finetune_work(place, place / "few")
     frozen = FrozenBase.load(work.base, FP32, work.placement, worker)
     base, whole = through_base(frozen.model, work, worker)
     rows = whole.slice(0, 3 if worker.rank == 0 else 0)
@@ -289,8 +302,9 @@ def ask_few(work, worker):
     return kept.a_BA, expected, activations.is_whole
 
 
-def ask_published(work, done, worker, place):
+def ask_published(worker, place, done):
     """Bundles of which some are published, and every test row's probabilities under them."""
+    work = finetune_work(place, place / "published")
     manifest = work.base.manifest
     if worker.rank == 0:
         provenance = Provenance(
@@ -331,8 +345,53 @@ def alone(place):
 
 
 @pytest.fixture(scope="module")
-def two(place, alone):  # noqa: ARG001 - alone made the base
-    return run_on_workers(ask, 2, place)
+def workers(alone):  # noqa: ARG001 - alone made the base
+    with StayingWorkers(2) as staying:
+        yield staying
+
+
+@pytest.fixture(scope="module")
+def levels(workers):
+    return workers.run(ask_levels)
+
+
+@pytest.fixture(scope="module")
+def whole(workers, place):
+    """What each worker's undisturbed run came to."""
+    return [done for done, _ in workers.run(ask_whole, place)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of_whole(whole, place):  # noqa: ARG001 - the run wrote it
+    return (place / "whole-2" / CHECKPOINT).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def killed(workers, place):
+    return workers.run(ask_killed, place)
+
+
+@pytest.fixture(scope="module")
+def damaged(workers, place):
+    return workers.run(ask_damaged, place)
+
+
+@pytest.fixture(scope="module")
+def kept(workers, place):
+    """Name of a cache -> what worker 0's run with it came to, and worker 1's."""
+    by_rank = workers.run(ask_kept, place)
+    return {name: [answers[name] for answers in by_rank] for name in CACHES}
+
+
+@pytest.fixture(scope="module")
+def frozen(workers, place):
+    return workers.run(ask_frozen, place)
+
+
+@pytest.fixture(scope="module")
+def published(workers, place, whole):
+    """Bundles and predictions of the run, in `place`."""
+    return workers.run(ask_published, place, whole[0])
 
 
 def same(one, other):
@@ -352,17 +411,17 @@ def assert_close(one, other):
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_two_workers_tune_as_one_however_rows_are_split(two, alone, cut):
+def test_two_workers_tune_as_one_however_rows_are_split(levels, alone, cut):
     done = alone[0]
-    for answers in two:
-        assert_close(answers["levels"][cut], done)
-    assert same(two[0]["levels"][cut], two[1]["levels"][cut])
+    for answers in levels:
+        assert_close(answers[cut], done)
+    assert same(levels[0][cut], levels[1][cut])
     assert max(done.best_epoch) > 1
 
 
-def test_two_workers_finetune_as_one(two, alone):
-    whole = two[0]["whole"]
-    for level, expected in zip(whole.levels, alone[1].levels, strict=True):
+def test_two_workers_finetune_as_one(whole, alone):
+    done = whole[0]
+    for level, expected in zip(done.levels, alone[1].levels, strict=True):
         assert_close(level.tuned, expected.tuned)
         assert level.rows == expected.rows
         assert level.gate_rows.keys() == expected.gate_rows.keys()
@@ -374,23 +433,22 @@ def test_two_workers_finetune_as_one(two, alone):
             np.testing.assert_array_equal(
                 np.sort(judged.user_n), np.sort(expected.gate_rows[name].user_n)
             )
-    assert whole.below_floor == alone[1].below_floor
+    assert done.below_floor == alone[1].below_floor
 
 
-def test_a_saved_plan_is_followed_and_changes_no_kernel(two, place):
+def test_a_saved_plan_is_followed_and_changes_no_kernel(workers, whole, place):
     wanted = {t.table: (t.type, [s.rank for s in t.shards]) for t in plan_of_a_person(place).tables}
     assert {kind for kind, _ in wanted.values()} == {"table_wise", "row_wise"}
-    for answers in two:
-        planned, whole = answers["planned"], answers["whole"]
+    for planned, done in zip(workers.run(ask_planned, place), whole, strict=True):
         assert {t["table"]: (t["type"], t["ranks"]) for t in planned.plan} == wanted
-        by_rule = {t["table"]: t["type"] for t in whole.plan}
+        by_rule = {t["table"]: t["type"] for t in done.plan}
         assert all(by_rule[name] != kind for name, (kind, _) in wanted.items())
-        assert planned.digest == whole.digest
-        for a, b in zip(whole.levels, planned.levels, strict=True):
+        assert planned.digest == done.digest
+        for a, b in zip(done.levels, planned.levels, strict=True):
             assert_close(a.tuned, b.tuned)
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -417,120 +475,126 @@ def test_a_plan_that_is_not_for_this_tuning_says_what_differs(place, tmp_path, c
         night_placement(spec, opened)
 
 
-def test_every_level_is_tuned_and_thin_domains_are_not(two):
-    whole = two[0]["whole"]
-    pooled, regions, crosses = (level.rows for level in whole.levels)
+def test_every_level_is_tuned_and_thin_domains_are_not(whole):
+    done = whole[0]
+    pooled, regions, crosses = (level.rows for level in done.levels)
     assert set(pooled) == {"pooled"}
     assert sum(regions.values()) == sum(pooled.values())
-    assert min(crosses.values()) >= 60 > max(whole.below_floor.values())
-    assert sum(crosses.values()) + sum(whole.below_floor.values()) == sum(pooled.values())
+    assert min(crosses.values()) >= 60 > max(done.below_floor.values())
+    assert sum(crosses.values()) + sum(done.below_floor.values()) == sum(pooled.values())
     assert all(
-        len(judged.base_loss) for level in whole.levels for judged in level.gate_rows.values()
+        len(judged.base_loss) for level in done.levels for judged in level.gate_rows.values()
     )
 
 
-def test_the_two_workers_hold_the_same_kernels(two):
-    for mine, theirs in zip(two[0]["whole"].levels, two[1]["whole"].levels, strict=True):
+def test_the_two_workers_hold_the_same_kernels(whole):
+    for mine, theirs in zip(whole[0].levels, whole[1].levels, strict=True):
         assert same(mine.tuned, theirs.tuned)
 
 
-def test_killed_after_every_epoch_and_level_it_still_ends_with_the_same_bytes(two):
-    for answers in two:
-        whole, killed = answers["whole"], answers["killed"]
-        assert all(same(a.tuned, b.tuned) for a, b in zip(whole.levels, killed.levels, strict=True))
-        epochs = sum(level.tuned.epochs for level in whole.levels)
-        assert answers["attempts"] >= epochs
-    assert two[0]["file"] == two[0]["killed file"] != b""
+def test_killed_after_every_epoch_and_level_it_still_ends_with_the_same_bytes(
+    whole, killed, checkpoint_of_whole
+):
+    for done, (resumed, attempts, _) in zip(whole, killed, strict=True):
+        assert all(same(a.tuned, b.tuned) for a, b in zip(done.levels, resumed.levels, strict=True))
+        assert attempts >= sum(level.tuned.epochs for level in done.levels)
+    assert killed[0][2] == checkpoint_of_whole != b""
 
 
-def test_resumed_from_the_checkpoint_before_a_damaged_one_it_ends_with_the_same_bytes(two):
-    for answers in two:
-        whole, damaged = answers["whole"], answers["damaged"]
-        assert all(
-            same(a.tuned, b.tuned) for a, b in zip(whole.levels, damaged.levels, strict=True)
-        )
-    assert two[0]["file"] == two[0]["damaged file"]
-    told = [e["told"] for e in two[0]["damage told"] if e.get("event") == "loaded"]
+def test_resumed_from_the_checkpoint_before_a_damaged_one_it_ends_with_the_same_bytes(
+    whole, damaged, checkpoint_of_whole
+):
+    for done, (resumed, _, _) in zip(whole, damaged, strict=True):
+        assert all(same(a.tuned, b.tuned) for a, b in zip(done.levels, resumed.levels, strict=True))
+    assert damaged[0][2] == checkpoint_of_whole
+
+
+def test_worker_0_alone_says_which_checkpoint_was_damaged_and_which_is_taken(damaged):
+    told = [e["told"] for e in damaged[0][1] if e.get("event") == "loaded"]
     seen = [sum(word in line for line in told) for word in ("digest", "as this worker sees it")]
     assert min(seen) >= 1
     assert all(PREVIOUS in line for line in told)
-    assert not [e for e in two[1]["damage told"] if e.get("event") == "loaded"]
+    assert not [e for e in damaged[1][1] if e.get("event") == "loaded"]
 
 
 @pytest.mark.parametrize("name", ["recomputed", "cached", "cached again", "no budget"])
-def test_kept_cached_or_recomputed_activations_tune_the_same(two, name):
-    for answers in two:
-        for a, b in zip(answers["whole"].levels, answers["kept"][name].levels, strict=True):
+def test_kept_cached_or_recomputed_activations_tune_the_same(whole, kept, name):
+    for done, other in zip(whole, kept[name], strict=True):
+        for a, b in zip(done.levels, other.levels, strict=True):
             assert_close(a.tuned, b.tuned)
-        cached, again = (answers["kept"][n] for n in ("cached", "cached again"))
+
+
+def test_what_is_read_from_the_cache_tunes_the_same_bits(kept):
+    for cached, again in zip(kept["cached"], kept["cached again"], strict=True):
         for a, b in zip(cached.levels, again.levels, strict=True):
             assert same(a.tuned, b.tuned)
 
 
-def test_a_lower_precision_is_the_same_however_it_is_kept(two):
-    for answers in two:
-        kept = answers["kept"]
-        for a, b in zip(kept["in a file"].levels, kept["recomputed bf16"].levels, strict=True):
+def test_a_lower_precision_is_the_same_however_it_is_kept(whole, kept):
+    runs = zip(kept["in a file"], kept["recomputed bf16"], whole, strict=True)
+    for in_a_file, recomputed, done in runs:
+        for a, b in zip(in_a_file.levels, recomputed.levels, strict=True):
             assert_close(a.tuned, b.tuned)
-        for a, b in zip(kept["in a file"].levels, answers["whole"].levels, strict=True):
+        for a, b in zip(in_a_file.levels, done.levels, strict=True):
             assert a.tuned.best_loss == pytest.approx(b.tuned.best_loss, rel=0.03)
 
 
-def test_what_one_run_computes_the_next_one_reads(two):
-    first, again, gone = (two[0]["kept"][n].cache for n in ("cached", "cached again", "no budget"))
+def test_what_one_run_computes_the_next_one_reads(kept):
+    first, again, gone = (kept[name][0].cache for name in ("cached", "cached again", "no budget"))
     assert first["rows_read"] == 0 < first["rows_computed"] == again["rows_read"]
     assert again["rows_computed"] == again["bytes_written"] == 0 < first["bytes_written"]
     assert gone["rows_read"] == first["rows_computed"]
     assert gone["entries_evicted"] > 0 == again["entries_evicted"]
-    assert two[0]["kept"]["recomputed"].cache == {}
+    assert kept["recomputed"][0].cache == {}
 
 
-def test_contract_and_gate_rows_are_the_same_from_the_cache(two):
-    kept = two[0]["kept"]
-    assert kept["cached again"].contract == two[0]["whole"].contract
-    for a, b in zip(kept["cached"].levels, kept["cached again"].levels, strict=True):
+def test_contract_and_gate_rows_are_the_same_from_the_cache(whole, kept):
+    cached, again = kept["cached"][0], kept["cached again"][0]
+    assert again.contract == whole[0].contract
+    for a, b in zip(cached.levels, again.levels, strict=True):
         assert a.rows == b.rows
         assert a.gate_rows.keys() == b.gate_rows.keys()
         for name, judged in a.gate_rows.items():
             np.testing.assert_array_equal(judged.base_loss, b.gate_rows[name].base_loss)
 
 
-def test_a_night_starts_from_the_kernels_that_serve_or_from_a_better_parent(two):
-    whole, live = two[0]["whole"], two[0]["live"]
-    for depth, (a, b) in enumerate(zip(whole.levels, live.levels, strict=True)):
+def test_a_night_starts_from_the_kernels_that_serve_or_from_a_better_parent(workers, place, whole):
+    done, live = whole[0], workers.run(ask_live, place, whole[0])[0]
+    for depth, (a, b) in enumerate(zip(done.levels, live.levels, strict=True)):
         assert a.tuned.bank.names == b.tuned.bank.names
         served = a.tuned.best_loss
         pairs = list(zip(b.tuned.start_loss, served, strict=True))
         assert all(start <= loss * (1 + 1e-6) for start, loss in pairs)
         assert any(start == pytest.approx(loss, rel=1e-6) for start, loss in pairs) or depth
-    torch.testing.assert_close(live.standard.mean_A, whole.standard.mean_A)
+    torch.testing.assert_close(live.standard.mean_A, done.standard.mean_A)
 
 
-def test_the_base_is_the_same_before_and_after_and_gathers_no_gradient(two, place):
+def test_the_base_is_the_same_before_and_after_and_gathers_no_gradient(
+    whole, frozen, published, place
+):
     manifest = bases.open_base(place / "base").manifest
-    for answers in two:
-        frozen = answers["frozen"]
-        assert frozen["combined"] == answers["whole"].digest == answers["published"].digest
-        assert frozen["by name"] == manifest.digest
-        assert (frozen["needs graph"], frozen["trainable"], frozen["gradients"]) == (False, [], [])
+    for loaded, done, predicted in zip(frozen, whole, published, strict=True):
+        assert loaded["combined"] == done.digest == predicted.digest
+        assert loaded["by name"] == manifest.digest
+        assert (loaded["needs graph"], loaded["trainable"], loaded["gradients"]) == (False, [], [])
 
 
-def test_what_kernels_read_has_mean_zero_and_deviation_one_over_all_workers(two):
-    for answers in two:
-        mean, square = answers["frozen"]["moments"]
+def test_what_kernels_read_has_mean_zero_and_deviation_one_over_all_workers(frozen):
+    for answers in frozen:
+        mean, square = answers["moments"]
         torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-4, rtol=0)
         assert ((square - 1).abs() < 1e-3).logical_or(square < 1e-6).all()
 
 
-def test_a_worker_that_runs_out_of_rows_takes_part_in_the_lookups(two):
-    for answers in two:
-        found, expected, is_whole = answers["few"]
+def test_a_worker_that_runs_out_of_rows_takes_part_in_the_lookups(workers, place):
+    few = workers.run(ask_few, place)
+    for found, expected, is_whole in few:
         torch.testing.assert_close(found, expected)
         assert not is_whole  # nobody knows yet: it is told at the next call
-    assert [len(answers["few"][0]) for answers in two] == [3, 0]
+    assert [len(found) for found, _, _ in few] == [3, 0]
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("killed")
 def test_another_log_does_not_resume_a_checkpoint(place):
     def checkpoint(snapshot):
         return TuningCheckpoint(
@@ -542,7 +606,7 @@ def test_another_log_does_not_resume_a_checkpoint(place):
         checkpoint("another").load()
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("published")
 def test_rows_are_predicted_by_their_own_bundle_or_their_ancestors(place):
     files = sorted((place / "evaluate" / "predictions").glob("test-*.parquet"))
     assert len(files) == 2
@@ -565,7 +629,7 @@ def test_rows_are_predicted_by_their_own_bundle_or_their_ancestors(place):
     assert rows.column("served").to_pylist() == served.tolist()
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("published")
 def test_predictions_carry_each_rows_key_and_id_and_say_what_they_are(place):
     found = read_predictions(place / "evaluate", "test")
     log = pq.read_table(place / "log" / "events").to_pydict()
@@ -589,7 +653,7 @@ def opened(place):
     )
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("published")
 def test_bundles_are_refused_on_another_base(place):
     schema = bases.open_base(place / "base").manifest.schema_hash
     with pytest.raises(WrongBase):
