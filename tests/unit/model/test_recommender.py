@@ -1,12 +1,11 @@
+"""The recommender: what its towers read, and what it refuses."""
+
 import pytest
 import torch
 from torch import fx
-from torchrec.modules.crossnet import LowRankCrossNet
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
-from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender, decayed
-from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from tests.unit.model.small import FEATURES, NUMERIC, SHAPES, small_batch, small_model
 
 
@@ -76,39 +75,3 @@ def test_features_must_be_those_of_the_tables():
             trunk=model.trunk,
             heads=model.heads,
         )
-
-
-def test_heads_are_one_tower_per_task():
-    heads, h_BH = Heads(tasks=2, width=3, hidden=4), torch.randn(5, 6)
-    logits_BT = heads(h_BH)
-    for t in range(2):
-        hidden_BD = (h_BH[:, 3 * t : 3 * t + 3] @ heads.w1_TWD[t] + heads.b1_TD[t]).relu()
-        torch.testing.assert_close(logits_BT[:, t], hidden_BD @ heads.w2_TD[t] + heads.b2_T[t])
-
-
-def test_the_trunk_mixes_experts_by_each_tasks_gate():
-    trunk = DcnMmoe(width=6, cross_layers=0, mlp=[], experts=3, expert_width=4, tasks=2)
-    x_BX = torch.randn(5, 6)
-    e_BEW = trunk.expert(x_BX).relu().view(5, 3, 4)
-    gates_BTE = trunk.gate(x_BX).view(5, 2, 3).softmax(-1)
-    for t in range(2):
-        mixture_BW = sum(gates_BTE[:, t, e, None] * e_BEW[:, e] for e in range(3))
-        torch.testing.assert_close(trunk(x_BX)[:, 4 * t : 4 * t + 4], mixture_BW)
-
-
-def test_crosses_may_be_of_low_rank():
-    trunk = DcnMmoe(
-        width=6, cross_layers=2, cross_rank=2, mlp=[8, 5], experts=2, expert_width=4, tasks=2
-    )
-    assert isinstance(trunk.cross, LowRankCrossNet)
-    assert trunk(torch.randn(3, 6)).shape == (3, trunk.out_width)
-
-
-def test_dropout_acts_in_training_only():
-    trunk = DcnMmoe(
-        width=6, cross_layers=1, mlp=[8], experts=2, expert_width=4, tasks=2, dropout=0.5
-    )
-    x_BX = torch.randn(3, 6)
-    assert not torch.equal(trunk(x_BX), trunk(x_BX))
-    trunk.eval()
-    assert torch.equal(trunk(x_BX), trunk(x_BX))
