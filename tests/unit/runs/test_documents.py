@@ -7,12 +7,9 @@ import pytest
 
 from iak.jobs import cli
 from iak.jobs.path_settings import check_paths, paths_of, setting_of
-from iak.pipeline.data import stores
-from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
 from iak.schemas.job import CheckSpec, FinetuneSpec, PretrainSpec
-from tests.builders import small_catalog
 
 BROKEN = {
     "a BOM": (b"\xef\xbb\xbfa = 1\n", "byte order mark"),
@@ -20,6 +17,8 @@ BROKEN = {
     "UTF-16": ("a = 1\n".encode("utf-16-le"), "holds a NUL at byte 1"),
     "Latin-1": ("a = 'é'\n".encode("latin-1"), "byte 5, in line 1, is 0xe9"),
 }
+
+
 TOML = {
     "a bracket too few": (b"[log\n", "is not TOML"),
     "a key twice": (b"a = 1\na = 2\n", "is not TOML"),
@@ -29,6 +28,8 @@ TOML = {
     "digits without an end": (b"a = " + b"9" * 5_000 + b"\n", "is not TOML"),
     "a day that there is not": (b"a = 2026-02-30\n", "is not TOML"),
 }
+
+
 JSON = {
     "a bracket too few": (b'{"a": [1}', "is not JSON"),
     "a key twice": (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
@@ -194,35 +195,3 @@ def test_a_picture_is_of_a_kind_that_can_be_drawn():
     assert CheckSpec.model_validate(asked | {"picture": "p.PNG"}).picture == Path("p.PNG")
     with pytest.raises(ValueError, match=r"\.png, \.svg, \.pdf, not '\.txt'"):
         CheckSpec.model_validate(asked | {"picture": "p.txt"})
-
-
-@pytest.mark.parametrize("options", ["", "region=us-east-1&"])
-def test_an_object_store_that_is_away_is_refused_with_its_setting(options):
-    uri = f"s3://bucket/x?{options}endpoint_override=127.0.0.1:1&scheme=http"
-    with pytest.raises(BadRequest, match=r"data_root: s3://bucket/x/events\?.* cannot be reached"):
-        open_log(small_catalog(), uri, wanted=["pretrain"])
-
-
-def test_a_store_is_asked_a_bounded_number_of_times_with_a_bounded_wait():
-    filesystem, path = stores.open_uri(
-        "s3://bucket/x?region=us-east-1&endpoint_override=127.0.0.1:1&scheme=http"
-    )
-    assert path == "bucket/x"
-    settings = filesystem.__reduce__()[1][0]
-    assert settings["connect_timeout"] == stores.CONNECT_TIMEOUT_S
-    assert settings["endpoint_override"] == "127.0.0.1:1"
-    assert settings["scheme"] == "http"
-
-
-@pytest.mark.parametrize(
-    ("root", "whole"),
-    [
-        ("/data", "/data/events"),
-        ("/data/", "/data/events"),
-        ("/data?x", "/data?x/events"),
-        ("s3://b/x", "s3://b/x/events"),
-        ("s3://b/x/?region=r&scheme=http", "s3://b/x/events?region=r&scheme=http"),
-    ],
-)
-def test_a_folder_below_a_uri_stands_before_its_options(root, whole):
-    assert stores.below(root, "events") == whole
