@@ -5,8 +5,10 @@ import torch
 
 from iak.jobs.clusters import load_cluster, with_devices
 from iak.pipeline.planning.answer import answer
+from iak.pipeline.planning.estimate import Estimate, Step, as_rows
 from iak.pipeline.sharding.quantised import stride_bytes
 from iak.pipeline.tuning.schedule import blocks_of, steps_per_epoch
+from iak.schemas.plan import PlanDocument
 from tests.unit.planning.questions import STAGES, question
 
 
@@ -81,3 +83,76 @@ def test_a_level_is_paced_as_the_schedule_paces_it():
         used = min(steps, stage.max_steps_per_epoch) * own / steps
         assert in_all == pytest.approx(level.kernels * used * epochs)
         assert step.sent["gradients of kernels"] > 0
+
+
+GIB = 2**30
+
+
+def estimated(*, memory=({"tables": GIB},), host_bytes=0, steps=None, cluster=None):
+    """An estimate of given numbers."""
+    step = Step(seconds={"links": 0.2, "products": 0.3, "input": 0.1}, sent={})
+    return Estimate(
+        cluster=cluster or load_cluster("8xH100"),
+        document=PlanDocument.model_construct(job="pretrain", world=8, tables=()),
+        planner_ms=0.0,
+        memory=tuple(memory),
+        host_bytes=host_bytes,
+        phases=steps or {"steps": (step, 100, 720_000.0)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "total", "binds"),
+    [
+        ({"links": 0.2, "products": 0.3, "input": 0.1}, 0.5, "products"),
+        ({"links": 0.2, "products": 0.3, "input": 0.9}, 0.9, "input"),
+        ({"links": 0.2}, 0.2, "links"),
+    ],
+)
+def test_input_runs_beside_all_other_work(seconds, total, binds):
+    step = Step(seconds=seconds, sent={})
+    assert step.total_s == pytest.approx(total)
+    assert step.binds == binds
+
+
+def test_hours_money_and_rate_follow_from_the_phases():
+    told = estimated()
+    assert told.hours == pytest.approx(7_200 * 0.5 / 3_600)
+    assert told.money == pytest.approx(told.hours * told.cluster.price_per_hour)
+    assert told.rows_per_s == pytest.approx(200.0)
+
+
+def test_a_job_that_fits_has_no_problem():
+    assert estimated().problems(max_hours=1.5, max_cost=10_000) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "says"),
+    [
+        (
+            {"memory": [{"tables": GIB}, {"tables": 80 * GIB, "dense": GIB}]},
+            {},
+            "rank 1 needs 81.0 GiB, most of it tables",
+        ),
+        ({"host_bytes": 10**6 * GIB}, {}, "a machine needs 1000000.0 GiB of host memory"),
+        ({}, {"max_hours": 0.5}, "it takes about 1.00 hours; max_hours is 0.5"),
+        ({}, {"max_cost": 0.01}, "max_cost is 0.01"),
+    ],
+)
+def test_each_limit_that_is_broken_is_told_with_its_numbers(changes, limits, says):
+    (problem,) = estimated(**changes).problems(**limits)
+    assert says in problem
+
+
+def test_all_broken_limits_are_told_at_once():
+    told = estimated(memory=[{"tables": 999 * GIB}], host_bytes=10**6 * GIB)
+    assert len(told.problems(max_hours=0.1, max_cost=0.01)) == 4
+
+
+def test_phases_are_lines_for_people_and_records():
+    step = Step(seconds={"links": 0.25}, sent={"ids": 2.0**20})
+    (line,) = as_rows(estimated(steps={"steps": (step, 100, 7_200.0)}))
+    assert line["step_ms"] == 250.0
+    assert line["rows_per_s"] == 400
+    assert line["sent_mib_a_rank"] == {"ids": 1.0}
+    assert (line["binds"], line["hours"]) == ("links", 0.005)
