@@ -3,6 +3,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,43 +40,71 @@ def held(way, rank):
     return rows * row_bytes(way.precision, cols) + (4 * rows if way.mode == "trained" else 0)
 
 
-def test_the_smoke_size_tells_a_whole_story(tmp_path):
-    spec, heard = spec_of(tmp_path), []
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """What a bench of the smoke size came to, and where its files lie."""
+    folder, heard = tmp_path_factory.mktemp("smoke"), []
+    spec = spec_of(folder)
     rows, targets, notes, limits = sharding.measure(spec, heard.append)
     lines = [row for row in rows if row["table"] != "launchers"]
-    assert [(line["sharding"], line["held"], line["precision"]) for line in lines] == 2 * [
-        (way.kind, way.mode, way.precision) for way in WAYS
-    ]
-    whole, narrow = lines[: len(WAYS)], lines[len(WAYS) :]
-    for way, line in zip(WAYS, whole, strict=True):
+    return SimpleNamespace(
+        spec=spec, folder=folder, heard=heard, targets=targets, notes=notes, limits=limits,
+        whole=lines[: len(WAYS)], narrow=lines[len(WAYS) :],
+    )  # fmt: skip
+
+
+def test_every_layout_has_a_line_for_each_table(smoke):
+    expected = [(way.kind, way.mode, way.precision) for way in WAYS]
+    for lines in (smoke.whole, smoke.narrow):
+        assert [(line["sharding"], line["held"], line["precision"]) for line in lines] == expected
+
+
+def test_a_line_has_times_and_bytes_of_every_worker(smoke):
+    for way, line in zip(WAYS, smoke.whole, strict=True):
         assert line["error"] == ""
-        assert len(line["slice_p50_ms"]) == spec.repeats
+        assert len(line["slice_p50_ms"]) == smoke.spec.repeats
         assert 0 < line["p50_ms"] <= line["p90_ms"]
         assert line["held_bytes_per_worker"] == [held(way, rank) for rank in (0, 1)]
         assert sum(line["sent_bytes_per_worker"]) == sum(line["received_bytes_per_worker"]) > 0
+
+
+def test_a_line_is_compared_with_the_planner_where_it_can_count(smoke):
+    for way, line in zip(WAYS, smoke.whole, strict=True):
         if way.precision != "int4":
             assert line["times_planner"] > 0
             assert line["times_here"] > 0
-    by_way = dict(zip(WAYS, whole, strict=True))
+
+
+def test_gradients_of_trained_tables_travel_back(smoke):
+    by_way = dict(zip(WAYS, smoke.whole, strict=True))
     for way, line in by_way.items():
-        if way.mode == "trained":  # gradients travel back
+        if way.mode == "trained":
             frozen = [by_way[w] for w in WAYS if w.kind == way.kind and w.mode == "frozen"]
             assert line["wire_kib"] > max(other["wire_kib"] for other in frozen)
-    failed = [line for line in narrow if line["error"]]
+
+
+def test_a_layout_that_cannot_be_is_a_line_with_its_error(smoke):
+    failed = [line for line in smoke.narrow if line["error"]]
     assert {line["sharding"] for line in failed} == {"column_wise"}
     assert len(failed) == 5
     assert "multiple of 4" in failed[0]["whole_error"][0]
-    assert targets == []
-    assert any("Not measured" in note for note in notes)
-    assert limits["lookup_bytes_per_s"] > 0
-    cluster = ClusterSpec.model_validate(
-        tomllib.loads((tmp_path / "sharding.cluster.toml").read_text())
-    )
-    assert cluster.world == spec.workers
-    assert cluster.intra_gb_per_s == pytest.approx(limits["link_bytes_per_s"] / 1e9, rel=1e-3)
+
+
+def test_the_cluster_file_says_what_was_measured(smoke):
+    path = smoke.folder / "sharding.cluster.toml"
+    cluster = ClusterSpec.model_validate(tomllib.loads(path.read_text()))
+    assert cluster.world == smoke.spec.workers
+    link = smoke.limits["link_bytes_per_s"] / 1e9
+    assert cluster.intra_gb_per_s == pytest.approx(link, rel=1e-3)
     assert cluster.constants.measured.endswith("sharding.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["sharding.cluster.toml"]
-    assert any(event.get("what", "").endswith("slices") for event in heard)
+    assert [path.name for path in smoke.folder.iterdir()] == ["sharding.cluster.toml"]
+
+
+def test_what_was_not_measured_is_said_and_progress_is_told(smoke):
+    assert smoke.targets == []
+    assert any("Not measured" in note for note in smoke.notes)
+    assert smoke.limits["lookup_bytes_per_s"] > 0
+    assert any(event.get("what", "").endswith("slices") for event in smoke.heard)
 
 
 def test_torchrun_runs_what_spawned_workers_run(tmp_path):

@@ -1,5 +1,6 @@
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,27 +20,54 @@ def spec_of(name, **changes):
     )
 
 
-def test_the_smoke_size_tells_a_whole_story(tmp_path):
-    spec, told = spec_of("smoke/tables.toml", out=tmp_path), []
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """What a bench of the smoke size came to."""
+    folder, told = tmp_path_factory.mktemp("smoke"), []
+    spec = spec_of("smoke/tables.toml", out=folder)
     lines, targets, notes, limits = tables.measure(spec, told.append)
-    assert [line["rows"] for line in lines] == [*spec.smaller, spec.rows]
-    for line in lines:
+    return SimpleNamespace(
+        spec=spec,
+        folder=folder,
+        lines=lines,
+        targets=targets,
+        notes=notes,
+        limits=limits,
+        told=told,
+    )
+
+
+def test_every_size_has_a_line_with_what_each_worker_holds(smoke):
+    spec = smoke.spec
+    assert [line["rows"] for line in smoke.lines] == [*spec.smaller, spec.rows]
+    for line in smoke.lines:
         held = -(-line["rows"] // 2) * row_bytes("int8", spec.dim)
         assert line["bytes_per_worker"] == [held, held]
         assert line["rows_compared"] == 2 * spec.checked_rows
-        assert len(line["slice_p50_ms"]) == spec.repeats
+
+
+def test_a_step_takes_longer_than_its_lookup(smoke):
+    for line in smoke.lines:
+        assert len(line["slice_p50_ms"]) == smoke.spec.repeats
         assert 0 < line["lookup_p50_ms"] < line["step_p50_ms"] <= line["step_p90_ms"]
         rates = [value for name, value in line.items() if name.endswith("_per_s")]
         assert len(rates) == 4
         assert min(rates) > 0
-        assert line["ratio"] == line["step_p50_ms"] / lines[0]["step_p50_ms"]
-    (target,) = targets
-    assert target.is_met == (lines[-1]["ratio"] <= tables.MOST)
+
+
+def test_times_are_relative_to_the_smallest_table_and_the_target_is_of_the_largest(smoke):
+    for line in smoke.lines:
+        assert line["ratio"] == line["step_p50_ms"] / smoke.lines[0]["step_p50_ms"]
+    (target,) = smoke.targets
+    assert target.is_met == (smoke.lines[-1]["ratio"] <= tables.MOST)
     assert bool(target.note) != target.is_met
-    assert any("half uniform" in note for note in notes)
-    assert limits["worker_bytes_per_s"] > 0
-    assert told[-1]["what"] == "slices"
-    assert not list(tmp_path.iterdir())
+
+
+def test_notes_limits_and_progress_are_told_and_no_table_stays(smoke):
+    assert any("half uniform" in note for note in smoke.notes)
+    assert smoke.limits["worker_bytes_per_s"] > 0
+    assert smoke.told[-1]["what"] == "slices"
+    assert not list(smoke.folder.iterdir())
 
 
 def test_a_table_that_does_not_fit_is_refused_before_it_is_written(tmp_path):

@@ -108,8 +108,8 @@ def test_where_nothing_would_do_the_limit_is_named(monkeypatch):
 
 def test_a_job_that_the_rule_cannot_place_has_no_price():
     asked = question()
-    rule = PlacementRuleSpec(sharding={"user_id": "column_wise"})
-    odd = [replace(s, width=6) if s.name == "user_id" else s for s in asked.wanted.shapes]
+    rule = PlacementRuleSpec(sharding={"user_id": "row_wise"})
+    odd = [replace(s, rows=3) if s.name == "user_id" else s for s in asked.wanted.shapes]
     wanted = replace(asked.wanted, placement=rule, shapes=tuple(odd))
     impossible = replace(asked, wanted=wanted)
     assert answering._price(asked, H100)[0] < float("inf")
