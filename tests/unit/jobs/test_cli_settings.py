@@ -1,6 +1,5 @@
-"""Any setting is said in three ways that mean the same; whatever a job ends in is an exit code."""
+"""The command line wins over files; whatever a job ends in is an exit code."""
 
-import functools
 import json
 import operator
 from pathlib import Path
@@ -32,9 +31,6 @@ SETTINGS = {
     "optim.warmup_steps": st.integers(1, 10**6),
     "task_weights.ctr": RATE,
 }
-CHOSEN = st.lists(st.sampled_from(sorted(SETTINGS)), unique=True, max_size=5).flatmap(
-    lambda names: st.fixed_dictionaries({name: SETTINGS[name] for name in names})
-)
 
 
 def spelled(value):
@@ -46,18 +42,6 @@ def as_pairs(chosen):
     return [f"{name}={spelled(value)}" for name, value in chosen.items()]
 
 
-def as_flags(chosen):
-    """`--key value`; of what is true or false, `--key` or `--no-key`."""
-    words = []
-    for name, value in chosen.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", spelled(value)]
-    return words
-
-
 def as_joined_flags(chosen):
     return [f"--{name}={spelled(value)}" for name, value in chosen.items()]
 
@@ -67,35 +51,8 @@ def as_file(chosen, path):
     return ["--config", str(path)]
 
 
-def value_of(spec, name):
-    def step(outer, key):
-        return outer[key] if isinstance(outer, dict) else getattr(outer, key)
-
-    found = functools.reduce(step, name.split("."), spec)
-    return list(found) if isinstance(found, tuple) else found
-
-
 def read(words):
     return cli.read_spec("pretrain", [*ASKED, *words])
-
-
-@functools.cache
-def unasked():
-    return read([])
-
-
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(chosen=CHOSEN)
-def test_three_spellings_of_any_settings_are_one_spec(tmp_path, chosen):
-    by_pair = read(as_pairs(chosen))
-    assert read(as_flags(chosen)) == by_pair
-    assert read(as_joined_flags(chosen)) == by_pair
-    assert read(as_file(chosen, tmp_path / "c.toml")) == by_pair
-    for name, value in chosen.items():
-        found = value_of(by_pair, name)
-        assert (str(found) if name == "today" else found) == value
-    for name in SETTINGS.keys() - chosen.keys() - {"task_weights.ctr"}:
-        assert value_of(by_pair, name) == value_of(unasked(), name)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -84,6 +84,7 @@ def test_any_spec_of_any_verb_is_the_same_in_three_spellings(tmp_path, verb, dat
         assume(False)  # settings that contradict each other
     assert read_spec(verb, as_pairs(asked)) == wanted
     assert read_spec(verb, as_flags(asked)) == wanted
+    assert read_spec(verb, [f"--{pair}" for pair in as_pairs(asked)]) == wanted
     assert read_spec(verb, as_file(asked, tmp_path / "c.toml")) == wanted
 
 
