@@ -10,7 +10,7 @@ from typing import Any
 
 from iak.jobs._progress import announce, console
 from iak.jobs._tables import number, show_facts, show_table
-from iak.pipeline.errors import Corrupt
+from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_file
 from iak.pipeline.registry.commits import (
     earlier_pointers,
@@ -25,9 +25,11 @@ from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.store import Store, at_once, open_store
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.registry.verify import verify_registry
+from iak.schemas.forget import ForgetReport, TouchedCache
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry, Pointer
 from iak.schemas.registry_job import (
     RegistryDiffSpec,
+    RegistryForgetSpec,
     RegistryGcSpec,
     RegistryListSpec,
     RegistryPromoteSpec,
@@ -52,6 +54,7 @@ def main(spec: RegistrySpec) -> int:
         RegistryPromoteSpec: promote,
         RegistryRollbackSpec: rollback,
         RegistryVerifySpec: verify,
+        RegistryForgetSpec: forget,
         RegistryGcSpec: gc,
     }
     code, document = verbs[type(spec)](spec)
@@ -348,6 +351,54 @@ def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:
         "uncommitted": report.uncommitted,
         "problems": list(report.problems),
     }
+
+
+def forget(spec: RegistryForgetSpec) -> tuple[int, Document]:
+    """Print what a request to delete users' data touches, and remove caches where asked to."""
+    from iak.pipeline.runs.forget import find_touched  # loads torch, which takes seconds
+
+    users = {line.strip() for line in spec.rows_of.read_text().splitlines()} - {""}
+    if not users:
+        raise BadRequest(f"rows_of={spec.rows_of} names no user; expected one a line")
+    with announce("reading the user column of the log's files", after_s=2.0):
+        found = find_touched(open_store(spec.registry), users, remove_caches=spec.remove_caches)
+    _show_touched(found)
+    return 0, found.model_dump(mode="json")
+
+
+def _show_touched(found: ForgetReport) -> None:
+    """Print files, then what was made from them, worst first."""
+    show_table(
+        f"files with rows of {found.users:,} users",
+        ("file", "rows"),
+        [(file.path, f"{file.rows:,}") for file in found.files[:MOST_DOMAINS]],
+        ends_in_number=True,
+    )
+    lines = [
+        *(("base", b.path, b.state, _rows(b.rows), b.reason) for b in found.bases),
+        *(("cache", c.path, c.state, "-", _cache_note(c)) for c in found.caches),
+        *(
+            (f"bundle {', '.join(b.aliases)}", b.domain, b.state, _rows(b.rows), b.reason)
+            for b in found.bundles
+        ),
+    ]
+    lines.sort(key=lambda line: ("touched", "unknown", "untouched").index(line[2]))
+    show_table(
+        "made from them",
+        ("what", "name", "state", "rows", "note"),
+        lines[:MOST_DOMAINS],
+        text=("name", "state"),
+        caption="Tune again on a log without these rows, promote, then gc keep=0; pre-train the "
+        "base again. json= writes all lines.",
+    )
+
+
+def _rows(rows: int | None) -> str:
+    return "-" if rows is None else f"{rows:,}"
+
+
+def _cache_note(cache: TouchedCache) -> str:
+    return f"{cache.bytes:,} bytes{', removed' if cache.is_removed else ''}"
 
 
 def gc(spec: RegistryGcSpec) -> tuple[int, Document]:

@@ -151,6 +151,11 @@ VERBS: dict[str, Verb] = {
         spec="iak.schemas.registry_job:RegistryVerifySpec",
         example="iak registry verify registry=/registries/shop",
     ),
+    "registry forget": Verb(
+        help="Find what a request to delete users' data touches",
+        spec="iak.schemas.registry_job:RegistryForgetSpec",
+        example="iak registry forget registry=/registries/shop rows_of=users.txt",
+    ),
     "registry gc": Verb(
         help="Remove bundles that neither a pointer nor a rollback needs",
         spec="iak.schemas.registry_job:RegistryGcSpec",

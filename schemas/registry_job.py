@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from iak.schemas.base import Column, Spec
 from iak.schemas.numbers import Count, CountOrZero
-from iak.schemas.paths import FileToWrite, FolderToRead, RegistryToRead, RegistryToWrite
+from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, RegistryToRead, RegistryToWrite
 from iak.schemas.registry import Alias
 
 Domains = Annotated[tuple[Column, ...], Field(min_length=1)]
@@ -96,6 +96,17 @@ class RegistryVerifySpec(RegistrySpec):
 
     registry: RegistryToRead
     """Folder of the registry, or `s3://bucket/prefix`."""
+
+
+class RegistryForgetSpec(RegistrySpec):
+    """Find the files, bundles, bases and caches that a request to delete users' data touches."""
+
+    registry: RegistryToRead
+    """Folder of the registry, or `s3://bucket/prefix`."""
+    rows_of: FileToRead
+    """Text file with a user a line, as the log's user column has them."""
+    remove_caches: bool = False
+    """Also remove the entries of caches that are touched. Nothing else is removed."""
 
 
 class RegistryGcSpec(RegistrySpec):

@@ -57,6 +57,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "registry rollback": {"registry": "{folder}/folder", "domain": "pooled"},
     "registry verify": {"registry": "{folder}/folder"},
     "registry gc": {"registry": "{folder}/folder"},
+    "registry forget": {"registry": "{folder}/folder", "rows_of": "{folder}/file"},
     "jobs logs": {"job": "iak-check"},
     "jobs stop": {"job": "iak-check"},
     "infra render": {"file": "{folder}/file", "out": "{folder}/deploy"},

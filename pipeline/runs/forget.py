@@ -1,0 +1,217 @@
+"""Find what a request to delete users' data touches: files, bundles, bases and caches.
+
+Nothing is deleted but caches, where that is asked for: a log and a base belong to others, and a
+bundle that serves has to be replaced first.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from iak.pipeline.activations.cache import KINDS
+from iak.pipeline.base.published_base import open_base
+from iak.pipeline.data.stores import below, open_uri
+from iak.pipeline.errors import PipelineError
+from iak.pipeline.registry.commits import domain_name, read_head
+from iak.pipeline.registry.store import Store, at_once
+from iak.pipeline.registry.stored_bundles import read_entry, stored_bundles
+from iak.pipeline.runs.night import ACTIVATIONS
+from iak.pipeline.runs.record import read_record
+from iak.schemas.forget import (
+    ForgetReport,
+    State,
+    TouchedBase,
+    TouchedBundle,
+    TouchedCache,
+    TouchedFile,
+)
+from iak.schemas.registry import ALIASES, Alias, Commit, Entry
+
+Document = Mapping[str, Any]
+_WORST_FIRST: tuple[State, ...] = ("touched", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows of the users among the files of one snapshot."""
+
+    rows: int | None
+    """None where it is unknown."""
+    reason: str = ""
+    cache: Path | None = None
+    """Cache of activations that the run filled; None where it is not known."""
+
+    @property
+    def state(self) -> State:
+        """Return the verdict that these rows come to."""
+        return "unknown" if self.rows is None else "touched" if self.rows else "untouched"
+
+
+def find_touched(store: Store, users: Collection[str], *, remove_caches: bool) -> ForgetReport:
+    """Return what a deletion request touches.
+
+    Args:
+        store: store of the registry.
+        users: values of the log's user column, as text.
+        remove_caches: remove the entries of caches that are touched. A later run computes them
+            again, from the rows that the log still has.
+
+    Raises:
+        BadRequest: there is no registry.
+        Corrupt: a document of the registry is damaged.
+    """
+    head = read_head(store)
+    entries = list(at_once(store, lambda name: read_entry(store, name), stored_bundles(store)))
+    search = _Search(frozenset(users))
+    runs = {e.lineage.run: search.in_run(e.lineage.run, e.lineage.base) for e in entries}
+    bases = _bases(entries, search)
+    caches: dict[Path, list[State]] = {}
+    for found in runs.values():
+        if found.cache is not None and found.cache.is_dir():
+            caches.setdefault(found.cache, []).append(found.state)
+    return ForgetReport(
+        registry=store.uri,
+        users=len(search.users),
+        files=sorted(search.files.values(), key=lambda file: file.path),
+        bundles=sorted(
+            (_bundle(entry, runs[entry.lineage.run], head) for entry in entries),
+            key=lambda bundle: (bundle.domain, bundle.stored),
+        ),
+        bases=bases,
+        caches=[_cache(f, states, remove=remove_caches) for f, states in sorted(caches.items())],
+    )
+
+
+@dataclass(slots=True)
+class _Search:
+    """Reads the user column of files, each file once."""
+
+    users: frozenset[str]
+    files: dict[str, TouchedFile] = field(default_factory=dict)
+    _counted: dict[str, int | str] = field(default_factory=dict)
+    """URI of a file -> rows of the users, or why they are not known."""
+
+    def in_run(self, run: str, base: str | None) -> _Found:
+        """Return the rows of the users that a run read on a base, and its cache."""
+        try:
+            record = read_record(Path(run))
+        except (PipelineError, OSError) as error:
+            return _Found(None, str(error))
+        if record is None:
+            return _Found(None, f"the run folder {run} is gone")
+        named = record.spec.get("cache", {}).get("folder")
+        beside = Path(base).parent / ACTIVATIONS if base else None
+        found = self.in_snapshot(record.catalog, record.snapshot)
+        return replace(found, cache=Path(named) if named else beside)
+
+    def in_snapshot(self, catalog: Document, snapshot: Document) -> _Found:
+        """Return the rows of the users in the files that a snapshot names."""
+        user = catalog.get("log", {}).get("user")
+        if not user:
+            return _Found(None, "the catalogue names no user column (log.user)")
+        if not snapshot.get("files"):
+            return _Found(None, "no record says which files were read")
+        rows = 0
+        for file in snapshot["files"]:
+            found = self._in_file(below(snapshot["uri"], file["path"]), user, file)
+            if isinstance(found, str):
+                return _Found(None, found)
+            rows += found
+        return _Found(rows)
+
+    def _in_file(self, uri: str, user: str, file: Document) -> int | str:
+        if uri not in self._counted:
+            self._counted[uri] = self._counted_in(uri, user, file)
+            if isinstance(found := self._counted[uri], int) and found:
+                self.files[uri] = TouchedFile(path=uri, rows=found)
+        return self._counted[uri]
+
+    def _counted_in(self, uri: str, user: str, file: Document) -> int | str:
+        """Count the users' rows of a file, or say why that cannot be."""
+        filesystem, path = open_uri(uri)
+        try:
+            with filesystem.open_input_file(path) as source:
+                parquet = pq.ParquetFile(source)
+                stored = file["rows"] + file.get("deleted_rows", 0)
+                if parquet.metadata.num_rows != stored:
+                    return f"{uri} was rewritten since"
+                if user not in parquet.schema_arrow.names:
+                    return f"{uri} has no column {user}"
+                batches = parquet.iter_batches(columns=[user])
+                return sum(_rows_of(batch.column(0), self.users) for batch in batches)
+        except FileNotFoundError:
+            return f"{uri} is gone"
+        except (OSError, pa.ArrowException) as error:
+            return f"{uri} cannot be read: {error}"
+
+
+def _rows_of(column: pa.Array, users: Collection[str]) -> int:
+    """Return how many values of a column, as text, are among the users."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    text = pc.cast(column, pa.string())
+    return int(pc.sum(pc.is_in(text, value_set=pa.array(sorted(users), pa.string()))).as_py() or 0)
+
+
+def _bundle(entry: Entry, found: _Found, head: Commit | None) -> TouchedBundle:
+    pointers = head.pointers if head else {}
+    aliases: list[Alias] = [
+        alias
+        for alias in ALIASES
+        if any(pointer.stored == entry.stored for pointer in pointers.get(alias, {}).values())
+    ]
+    return TouchedBundle(
+        stored=entry.stored,
+        domain=domain_name(entry.domain),
+        aliases=aliases,
+        run=entry.lineage.run,
+        state=found.state,
+        rows=found.rows,
+        reason=found.reason,
+    )
+
+
+def _bases(entries: Collection[Entry], search: _Search) -> list[TouchedBase]:
+    """Judge each base once, wherever a bundle says that it lies."""
+    places = {(e.lineage.base_fingerprint, e.lineage.base) for e in entries}
+    judged = []
+    for fingerprint, path in sorted(places, key=str):
+        found = _in_base(path, fingerprint, search)
+        judged.append(
+            TouchedBase(
+                path=path or "unknown",
+                fingerprint=fingerprint,
+                state=found.state,
+                rows=found.rows,
+                reason=found.reason,
+            )
+        )
+    return judged
+
+
+def _in_base(path: str | None, fingerprint: str, search: _Search) -> _Found:
+    if path is None:
+        return _Found(None, "the registry does not know where it lies")
+    try:
+        opened = open_base(Path(path))
+    except (PipelineError, OSError) as error:
+        return _Found(None, str(error))
+    if opened.manifest.fingerprint != fingerprint:
+        return _Found(None, f"{path} is another base now")
+    return search.in_snapshot(opened.manifest.catalog, opened.manifest.snapshot)
+
+
+def _cache(folder: Path, states: Collection[State], *, remove: bool) -> TouchedCache:
+    """Measure a cache that some runs filled, and remove its entries where that is asked for."""
+    entries = [path for kind in KINDS for path in folder.glob(f"*/*{kind}")]
+    size = sum(path.stat().st_size for path in entries)
+    state = next((s for s in _WORST_FIRST if s in states), "untouched")
+    is_removed = remove and state == "touched"
+    for path in entries if is_removed else ():
+        path.unlink(missing_ok=True)
+    return TouchedCache(path=str(folder), state=state, bytes=size, is_removed=is_removed)
