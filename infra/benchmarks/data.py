@@ -91,10 +91,10 @@ class Case:
         catalog = self.reader.catalog
         return [c for c in catalog.columns if c not in catalog.log.partition_keys]
 
-    def of_group(self, place: int) -> "Case":
+    def of_group(self, index: int) -> "Case":
         """Return the case of one of the log's row groups."""
         selection = self.reader.selection
-        one = replace(selection, groups=(selection.groups[place],))
+        one = replace(selection, groups=(selection.groups[index],))
         return replace(self, reader=replace(self.reader, selection=one))
 
     def unverified(self) -> "Case":

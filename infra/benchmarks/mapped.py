@@ -47,32 +47,32 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def measure(place: Path, out: Path) -> None:
+def measure(base: Path, out: Path) -> None:
     """Measure every precision and way, then write the table."""
     results = []
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory(dir=out) as folder:
             for way in WAYS:
-                parts = run_on_workers(on_worker, WORKERS, place, precision, way, Path(folder))
+                parts = run_on_workers(on_worker, WORKERS, base, precision, way, Path(folder))
                 results.append({"precision": precision, "way": way, **together(parts)})
-    record = {"commit": commit(), "machine": machine(), "base": str(place), "rows": results}
+    record = {"commit": commit(), "machine": machine(), "base": str(base), "rows": results}
     (out / "mapped.json").write_text(json.dumps(record, indent=1))
     (out / "mapped.md").write_text(table(results))
 
 
 def on_worker(
-    worker: Worker, place: Path, precision: Precision, way: str, folder: Path
+    worker: Worker, base: Path, precision: Precision, way: str, folder: Path
 ) -> dict[str, float]:
     """Return one worker's seconds, bytes and lookups."""
-    opened = published_base.open_base(place)
+    opened = published_base.open_base(base)
     asked = FrozenTablesSpec(precision=precision, mapped=way != WAYS[0], tolerance=ANYTHING)
     before = memory()
     dist.barrier()
     started = time.perf_counter()
-    base = FrozenBase.load(opened, asked, ResolvedPlacement(), worker, map_folder=folder)
+    frozen = FrozenBase.load(opened, asked, ResolvedPlacement(), worker, map_folder=folder)
     dist.barrier()
     ready_s = time.perf_counter() - started
-    tables = base.tables
+    tables = frozen.tables
     for store in tables.stores:
         store.bytes_RN.flatten()[::_PAGE].sum()  # a mapped page counts once it was read
     dist.barrier()

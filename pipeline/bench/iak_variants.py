@@ -47,25 +47,25 @@ _LEVEL = 1
 Reads = Literal["h", "hx"]
 
 
-def open_frozen(ground: BenchSetup, worker: Worker, precision: Precision) -> Recommender:
+def open_frozen(setup: BenchSetup, worker: Worker, precision: Precision) -> Recommender:
     """Open the published base, frozen, its tables in `precision`, whatever its error."""
     return FrozenBase.load(
-        published_base.open_base(ground.base),
+        published_base.open_base(setup.base),
         FrozenTablesSpec(precision=precision, tolerance=precisions.ANYTHING),
         ResolvedPlacement(),
         worker,
     ).model
 
 
-def stage_of(ground: BenchSetup, stage: StageSpec, **changes: int) -> Stage:
+def stage_of(setup: BenchSetup, stage: StageSpec, **changes: int) -> Stage:
     """Return a stage as `iak finetune` makes it, with steps of the bench's rows.
 
     Args:
-        ground: the bench's settings.
+        setup: log, base and settings of the benchmark.
         stage: stage of one level.
         changes: settings of the stage that the benchmark changes.
     """
-    spec = ground.spec
+    spec = setup.spec
     return Stage(
         spec=stage.model_copy(update=changes),
         beta=spec.kernel.beta,
@@ -155,7 +155,7 @@ class KernelInputs:
 
 
 def through_base(
-    model: nn.Module, known: Known, view: LogView, eyes: KernelInputs, worker: Worker
+    model: nn.Module, known: Known, view: LogView, inputs: KernelInputs, worker: Worker
 ) -> StandardizedBase:
     """Return the frozen base with a standardizer fitted on some rows."""
     some: list[pa.RecordBatch] = [
@@ -165,8 +165,8 @@ def through_base(
         model,
         tuning.joined(some, view.catalog),
         view.catalog,
-        reads_x=eyes.reads == "hx",
-        narrow=eyes.narrow,
+        reads_x=inputs.reads == "hx",
+        narrow=inputs.narrow,
         worker=worker,
     )
     return StandardizedBase(
@@ -174,19 +174,19 @@ def through_base(
         catalog=view.catalog,
         standard=standard,
         device=worker.device,
-        dtype=DTYPES[eyes.product],
-        products=DTYPES[eyes.trunk],
+        dtype=DTYPES[inputs.product],
+        products=DTYPES[inputs.trunk],
     )
 
 
 def tuning_rows(
-    base_: StandardizedBase, known: Known, eyes: KernelInputs, worker: Worker
+    base_: StandardizedBase, known: Known, inputs: KernelInputs, worker: Worker
 ) -> TuningRows:
     """Return the rows as kernels read them, computed at each use or kept after the first."""
     names = [(POOLED,), known.domains]
-    if eyes.keeps == "recompute":
-        seen = tuning.recomputed(known.rows, known.source, base_, torch.float32)
-        return tuning.tuning_rows(known.rows.known, seen, base_.catalog, names)
+    if inputs.keeps == "recompute":
+        activations = tuning.recomputed(known.rows, known.source, base_, torch.float32)
+        return tuning.tuning_rows(known.rows.known, activations, base_.catalog, names)
     # Reading releases a piece's features, so read a copy: another variant needs them too.
     pieces = tuple(replace(piece) for piece in known.rows.pieces)
     kept = tuning.activations_of(
@@ -194,19 +194,19 @@ def tuning_rows(
         known.source,
         base_,
         key={},
-        dtype=DTYPES[eyes.keeps],
+        dtype=DTYPES[inputs.keeps],
         spill=None,
         worker=worker,
     )
     return tuning.tuning_rows(known.rows.known, kept, base_.catalog, names)
 
 
-def with_eyes(rows: TuningRows, base_: StandardizedBase) -> TuningRows:
+def with_inputs(rows: TuningRows, base_: StandardizedBase) -> TuningRows:
     """Return the same rows and their kept activations, as kernels on this base read them."""
-    seen = rows.activations
-    if not isinstance(seen, ActivationBuffer):
+    activations = rows.activations
+    if not isinstance(activations, ActivationBuffer):
         return rows
-    return replace(rows, activations=seen.read_through(base_))
+    return replace(rows, activations=activations.read_through(base_))
 
 
 def frozen_bytes(model: nn.Module) -> int:
@@ -281,7 +281,7 @@ class Slices:
 
 
 def slices_of(
-    ground: BenchSetup,
+    setup: BenchSetup,
     base_: StandardizedBase,
     rows: TuningRows,
     domains: Sequence[str],
@@ -293,7 +293,7 @@ def slices_of(
     """Return slices of fresh kernels for the domains, or of a twin's kernels, on these rows.
 
     Args:
-        ground: the bench's settings.
+        setup: log, base and settings of the benchmark.
         base_: base and standardisation of the kernels.
         rows: tuning rows.
         domains: names of the domains, in slot order.
@@ -301,9 +301,7 @@ def slices_of(
         twin: slices of the same kernels, which both then tune in the same memory.
         pooled: True: one kernel for all domains, in steps of the benchmark's rows.
     """
-    kernel = ground.spec.kernel.model_copy(
-        update={"reads": "hx" if base_.standard.reads_x else "h"}
-    )
+    kernel = setup.spec.kernel.model_copy(update={"reads": "hx" if base_.standard.reads_x else "h"})
     setting = Setting(
         heads=unwrap(base_.model).heads,
         tasks=published_base.task_shapes(base_.catalog),
@@ -314,11 +312,11 @@ def slices_of(
     if twin is not None:
         return twin.on(setting)
     names = (POOLED,) if pooled else domains
-    bank = fresh_bank(base_, kernel, names, seed=ground.spec.seed)
-    rows_a_step = ground.spec.batch_rows
+    bank = fresh_bank(base_, kernel, names, seed=setup.spec.seed)
+    rows_a_step = setup.spec.batch_rows
     size = {"min_batch": rows_a_step, "max_batch": rows_a_step} if pooled else {}
     stage = stage_of(
-        ground, ground.spec.pooled if pooled else ground.spec.domain, compression_epochs=0, **size
+        setup, setup.spec.pooled if pooled else setup.spec.domain, compression_epochs=0, **size
     )
     level = 0 if pooled else _LEVEL
     return Slices(CohortTuner(bank, level=level, stage=stage, setting=setting))

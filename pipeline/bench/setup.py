@@ -67,17 +67,17 @@ def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
     )
     report({"event": "log", "rows": spec.rows, "key": knobs.key})
     root = ensure_wide_log(knobs, spec.cache)
-    ground = BenchSetup(
+    setup = BenchSetup(
         spec=spec,
         knobs=knobs,
         data_root=str(root.absolute()),
         base=base_folder(spec, knobs).absolute(),
         progress=progress.absolute(),
     )
-    if not (ground.base / published_base.MANIFEST).is_file():
+    if not (setup.base / published_base.MANIFEST).is_file():
         report({"event": "base", "table_rows": spec.table_rows})
-        _train_base(ground, report)
-    return ground
+        _train_base(setup, report)
+    return setup
 
 
 def base_folder(spec: BenchSetupSpec, knobs: WideKnobs) -> Path:
@@ -93,7 +93,7 @@ def no_encoding(view: LogView) -> Encoding:
 
 
 def pretrain_work(
-    ground: BenchSetup,
+    setup: BenchSetup,
     view: LogView,
     run_dir: Path,
     *,
@@ -102,11 +102,11 @@ def pretrain_work(
     validations: int = 1,
 ) -> PretrainWork:
     """Return the work that `iak pretrain` would pass to its workers, without checkpoints."""
-    spec = ground.spec
+    spec = setup.spec
     return PretrainWork(
         view=view,
         encoding=no_encoding(view),
-        rates=None if from_base else _rates(ground),
+        rates=None if from_base else _rates(setup),
         model=spec.model,
         optim=spec.optim,
         run_dir=run_dir,
@@ -123,21 +123,21 @@ def pretrain_work(
     )
 
 
-def _rates(ground: BenchSetup) -> tuple[float, float]:
+def _rates(setup: BenchSetup) -> tuple[float, float]:
     """Return the rates of clicks in rows, and of orders in clicked rows."""
-    first = next(Path(ground.data_root).rglob("*.parquet"))
+    first = next(Path(setup.data_root).rglob("*.parquet"))
     labels = pq.read_table(first, columns=["click", "order"])
     clicks, orders = (pc.sum(labels.column(n)).as_py() for n in ("click", "order"))
     return clicks / len(labels), orders / clicks
 
 
-def _train_base(ground: BenchSetup, report: Report) -> None:
+def _train_base(setup: BenchSetup, report: Report) -> None:
     """Train a base on the older days for one epoch, and publish it."""
-    run_dir = ground.base.parent
+    run_dir = setup.base.parent
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
-    view = ground.view("pretrain", "pretrain_valid")
-    work = pretrain_work(ground, view, run_dir, from_base=None)
+    view = setup.view("pretrain", "pretrain_valid")
+    work = pretrain_work(setup, view, run_dir, from_base=None)
     vocabulary.save(work.encoding, run_dir / published_base.ENCODING)
     trained = ProcessLauncher().run(
         pretrain_on_worker,
@@ -145,7 +145,7 @@ def _train_base(ground: BenchSetup, report: Report) -> None:
         report,
         title="base",
         run_dir=run_dir,
-        workers=ground.spec.workers,
+        workers=setup.spec.workers,
         device="cpu",
         max_failures=0,
     )

@@ -74,20 +74,20 @@ class Trajectory:
 class Continued(Pretraining):
     """Continued training on the tuning window, (b): the clock stops while it validates."""
 
-    def __init__(self, ground: BenchSetup, *, worker: Worker, report: Report) -> None:
+    def __init__(self, setup: BenchSetup, *, worker: Worker, report: Report) -> None:
         """Open the base sharded and trained, at the start of the tuning window."""
-        spec = ground.spec
-        view = renamed(ground.view("tune", "valid"), pretrain="tune", valid="valid")
+        spec = setup.spec
+        view = renamed(setup.view("tune", "valid"), pretrain="tune", valid="valid")
         work = pretrain_work(
-            ground,
+            setup,
             view,
-            ground.base.parent / "continued",
-            from_base=ground.base,
+            setup.base.parent / "continued",
+            from_base=setup.base,
             epochs=spec.continued_epochs,
             validations=spec.continued_validations,
         )
         super().__init__(work, worker=worker, report=report)
-        self.ground, self.trajectory = ground, Trajectory()
+        self.setup, self.trajectory = setup, Trajectory()
 
     def batches(self, count: int) -> list[Batch]:
         """Return this worker's first `count` whole batches, of one size on every worker."""
@@ -99,7 +99,7 @@ class Continued(Pretraining):
 
     def to_the_base(self) -> None:
         """Go back to the published weights, with fresh optimisers."""
-        opened = published_base.open_base(self.ground.base)
+        opened = published_base.open_base(self.setup.base)
         files = [entry.model_dump() for entry in opened.manifest.files]
         base_weights.read_base_weights(self.model, opened.folder, files, self.worker)
         with torch.no_grad():

@@ -54,7 +54,7 @@ def read_json(path: Path, *, setting: str) -> Any:  # noqa: ANN401 - any JSON va
     """
     text = read_text(path, setting=setting)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise BadRequest(_too_deep(setting, path)) from error
     except ValueError as error:
@@ -123,15 +123,15 @@ def _too_deep(setting: str, path: Path) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in values:
             raise ValueError(f"the key {key!r} occurs twice")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
-def _no_number(word: str) -> float:
+def _refuse_constant(word: str) -> float:
     raise ValueError(f"{word} is not a number")
 
 

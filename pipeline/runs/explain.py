@@ -37,15 +37,15 @@ def explain(
     """
     lines: dict[str, None] = {}
     errors = error.errors(include_url=False)
-    for found in errors:
-        depth = len(found["loc"])
-        if found["type"] == "too_short" and any(
-            len(other["loc"]) > depth and other["loc"][:depth] == found["loc"] for other in errors
+    for finding in errors:
+        depth = len(finding["loc"])
+        if finding["type"] == "too_short" and any(
+            len(other["loc"]) > depth and other["loc"][:depth] == finding["loc"] for other in errors
         ):
             continue  # the list has entries, but they are wrong and reported themselves
-        path, there, wanted = _follow(found["loc"], kind)
+        path, owner, wanted = _follow(finding["loc"], kind)
         where = _where(path, document)
-        lines[f"  {where}: {_told(found, path, there, wanted)}"] = None
+        lines[f"  {where}: {_sentence(finding, path, owner, wanted)}"] = None
     head = "one thing to mend:" if len(lines) == 1 else f"{len(lines)} things to mend:"
     return redacted("\n".join([head, *lines]))
 
@@ -60,39 +60,39 @@ def _follow(
         type or dictionary on the way; and the type of the value, None where it is unknown.
     """
     path: list[int | str] = []
-    found: Any = kind
-    there: Any = None
+    annotation: Any = kind
+    owner: Any = None
     for step in loc:
-        found = _without_none(found)
-        origin, inner = get_origin(found), get_args(found)
+        annotation = _without_none(annotation)
+        origin, inner = get_origin(annotation), get_args(annotation)
         if origin in (Union, types.UnionType):
             chosen = [m for m in inner if _tag_of(m) == step]
             if not chosen:
-                return path, there, found
-            found = chosen[0]
+                return path, owner, annotation
+            annotation = chosen[0]
             continue
         path.append(step)
-        there = found
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            field = found.model_fields.get(str(step))
-            found = field.annotation if field else None
+        owner = annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = annotation.model_fields.get(str(step))
+            annotation = field.annotation if field else None
         elif origin is tuple:
-            found = inner[0]
+            annotation = inner[0]
         elif origin is dict:
-            found = inner[1]
+            annotation = inner[1]
         else:
-            found = None
-    return path, there, _without_none(found)
+            annotation = None
+    return path, owner, _without_none(annotation)
 
 
-def _without_none(found: Any) -> Any:  # noqa: ANN401 - any annotation
+def _without_none(annotation: Any) -> Any:  # noqa: ANN401 - any annotation
     """Return an annotation without its bounds, and without a None that it also takes."""
-    while get_origin(found) is Annotated:
-        found = get_args(found)[0]
-    if get_origin(found) in (Union, types.UnionType):
-        members = [m for m in get_args(found) if m is not type(None)]
-        return _without_none(members[0]) if len(members) == 1 else found
-    return found
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [m for m in get_args(annotation) if m is not type(None)]
+        return _without_none(members[0]) if len(members) == 1 else annotation
+    return annotation
 
 
 def _tag_of(member: Any) -> str | None:  # noqa: ANN401
@@ -104,39 +104,39 @@ def _tag_of(member: Any) -> str | None:  # noqa: ANN401
 def _where(path: Sequence[int | str], document: Mapping[str, Any] | None) -> str:
     """Return a location in TOML's spelling, with the name of its feature or task."""
     where = ".".join(str(part) for part in path if part != "[key]") or "(whole document)"
-    held: Any = document
+    entry: Any = document
     for step in path[:2]:
         try:
-            held = held[step]
+            entry = entry[step]
         except (KeyError, IndexError, TypeError):
             return where
-    if len(path) > 1 and isinstance(path[1], int) and isinstance(held, Mapping):
-        name = held.get("name") or held.get("label")
+    if len(path) > 1 and isinstance(path[1], int) and isinstance(entry, Mapping):
+        name = entry.get("name") or entry.get("label")
         return f"{where} ('{name}')" if name else where
     return where
 
 
-def _told(found: Any, path: Sequence[int | str], there: Any, wanted: Any) -> str:  # noqa: ANN401
+def _sentence(finding: Any, path: Sequence[int | str], owner: Any, wanted: Any) -> str:  # noqa: ANN401
     """Return a sentence about the problem of one value."""
-    seen, problem = found.get("input"), found["type"]
-    if problem == "extra_forbidden" and isinstance(there, type) and issubclass(there, BaseModel):
-        keys = list(there.model_fields)
+    value, problem = finding.get("input"), finding["type"]
+    if problem == "extra_forbidden" and isinstance(owner, type) and issubclass(owner, BaseModel):
+        keys = list(owner.model_fields)
         return f"there is no such key.{nearest(str(path[-1]), keys)} Keys here: {listed(keys)}"
     if problem == "missing":
         section = _SECTIONS.get(str(path[0])) if len(path) == 1 else None
         return f"it is missing; add {section}" if section else "it is required, and missing"
     if problem in ("union_tag_not_found", "union_tag_invalid"):
-        return _kind_told(found["ctx"], problem)
-    told = found["msg"].removeprefix("Value error, ")
-    if problem == "literal_error" and isinstance(seen, str):
-        near = nearest(seen, list(_words(found))).strip()
-        told += f" (d{near[1:]})" if near else ""
+        return _kind_sentence(finding["ctx"], problem)
+    text = finding["msg"].removeprefix("Value error, ")
+    if problem == "literal_error" and isinstance(value, str):
+        near = nearest(value, list(_words(finding))).strip()
+        text += f" (d{near[1:]})" if near else ""
     elif path[:1] == ["presets"] and len(path) > 1:
-        told = _preset_told(path)
+        text = _preset_sentence(path)
     elif wanted is not None and problem not in ("value_error", "literal_error"):
-        told = f"expected {type_name(wanted)}" if _is_kind_error(problem) else told
-        told += _as_list(seen, wanted)
-    return f"{told}, seen {_shown(seen)}" if isinstance(seen, str | int | float | bool) else told
+        text = f"expected {type_name(wanted)}" if _is_kind_error(problem) else text
+        text += _as_list(value, wanted)
+    return f"{text}, seen {_shown(value)}" if isinstance(value, str | int | float | bool) else text
 
 
 def _is_kind_error(problem: str) -> bool:
@@ -144,13 +144,13 @@ def _is_kind_error(problem: str) -> bool:
     return problem.endswith(("_type", "_parsing", "_from_float")) and "date" not in problem
 
 
-def _as_list(seen: Any, wanted: Any) -> str:  # noqa: ANN401
+def _as_list(value: Any, wanted: Any) -> str:  # noqa: ANN401
     """Return a hint that spells one text as a list, where a list is expected."""
     is_open = get_origin(wanted) is tuple and get_args(wanted)[-1] is Ellipsis
-    return f"; write [{json.dumps(seen)}]" if is_open and isinstance(seen, str) else ""
+    return f"; write [{json.dumps(value)}]" if is_open and isinstance(value, str) else ""
 
 
-def _kind_told(context: Mapping[str, Any], problem: str) -> str:
+def _kind_sentence(context: Mapping[str, Any], problem: str) -> str:
     words = [word.strip(" '") for word in context.get("expected_tags", "").split(",") if word]
     if problem == "union_tag_not_found":
         return 'kind is missing; write kind = "categorical", "list", "numeric" or "cross"'
@@ -158,7 +158,7 @@ def _kind_told(context: Mapping[str, Any], problem: str) -> str:
     return f'kind = "{tag}" is none of {", ".join(words)}.{nearest(tag, words)}'.rstrip(".")
 
 
-def _preset_told(path: Sequence[int | str]) -> str:
+def _preset_sentence(path: Sequence[int | str]) -> str:
     name = ".".join(str(part) for part in path[2:])
     return (
         "a setting is a number, a text, true or false, or a list of whole numbers. One of a group "
@@ -166,11 +166,11 @@ def _preset_told(path: Sequence[int | str]) -> str:
     )
 
 
-def _words(found: Mapping[str, Any]) -> Iterator[str]:
+def _words(finding: Mapping[str, Any]) -> Iterator[str]:
     """Yield the words of a literal."""
-    for word in found["ctx"]["expected"].replace(" or ", ", ").split(", "):
+    for word in finding["ctx"]["expected"].replace(" or ", ", ").split(", "):
         yield word.strip("'")
 
 
-def _shown(seen: str | float) -> str:
-    return shortened(repr(seen) if isinstance(seen, str) else json.dumps(seen))
+def _shown(value: str | float) -> str:
+    return shortened(repr(value) if isinstance(value, str) else json.dumps(value))

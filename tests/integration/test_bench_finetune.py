@@ -80,9 +80,9 @@ def ask_ours(worker, ground):
     before = digest_model(model, worker).combined
     answers = {"names": names, "counts": whole.counts, "rows": 0}
     for keeps in ("recompute", "fp32"):
-        eyes = KernelInputs(reads="hx", keeps=keeps)
-        through = iak_variants.through_base(model, known, view, eyes, worker)
-        rows = iak_variants.tuning_rows(through, known, eyes, worker)
+        inputs = KernelInputs(reads="hx", keeps=keeps)
+        through = iak_variants.through_base(model, known, view, inputs, worker)
+        rows = iak_variants.tuning_rows(through, known, inputs, worker)
         slices = iak_variants.slices_of(ground, through, rows, known.domains, worker)
         twin = iak_variants.slices_of(ground, through, rows, known.domains, worker, twin=slices)
         steps = slices.epoch()

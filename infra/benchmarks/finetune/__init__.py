@@ -26,17 +26,17 @@ def measure(
     """Return the table's lines, the targets, notes, and the machine's ceilings."""
     progress = spec.out / "finetune.progress.jsonl"
     with following(progress, report):
-        ground = prepare(spec, progress, report)
+        setup = prepare(spec, progress, report)
         ceilings = run_on_workers(rates.rates_on_worker, spec.workers)[0]
-        measured = run_on_workers(steps.steps_on_worker, spec.workers, ground)[0]
-        first, steady = run_on_workers(nights.nights_on_worker, spec.workers, ground, nights.EQUAL)[
+        measured = run_on_workers(steps.steps_on_worker, spec.workers, setup)[0]
+        first, steady = run_on_workers(nights.nights_on_worker, spec.workers, setup, nights.EQUAL)[
             0
         ]
         others = {
-            way.name: run_on_workers(nights.nights_on_worker, spec.workers, ground, way)[0]
+            way.name: run_on_workers(nights.nights_on_worker, spec.workers, setup, way)[0]
             for way in nights.OTHERS
         }
-        by_domains = run_on_workers(sweep.sweep_on_worker, 1, ground, spec)[0]
+        by_domains = run_on_workers(sweep.sweep_on_worker, 1, setup, spec)[0]
     progress.unlink(missing_ok=True)
     ray_rows, ray_target = ray_share.ray_share(spec, report)
     result = findings.Findings(
@@ -47,8 +47,8 @@ def measure(
         steady=steady,
         others=others,
         sweep=by_domains,
-        window_rows=ground.view("tune").selections["tune"].rows,
-        auc_costs=findings.auc_costs(published_base.open_base(ground.base).manifest.precisions),
+        window_rows=setup.view("tune").selections["tune"].rows,
+        auc_costs=findings.auc_costs(published_base.open_base(setup.base).manifest.precisions),
     )
     return (
         [*findings.rows_of(result), *ray_rows],

@@ -19,7 +19,7 @@ from iak.pipeline.process import Worker
 
 SECONDS = 20.0
 """Approximate time of the loop."""
-_EYES = KernelInputs(reads="hx", keeps="recompute")
+_INPUTS = KernelInputs(reads="hx", keeps="recompute")
 
 
 def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
@@ -28,13 +28,13 @@ def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report)
     Returns:
         `passes`, and the `seconds` between the first one's start and the last one's end.
     """
-    ground, wanted = work
-    model = iak_variants.open_frozen(ground, worker, "int8")
-    view = ground.view("tune")
-    known = iak_variants.read_split(published_base.open_base(ground.base), view, "tune", worker)
-    through = iak_variants.through_base(model, known, view, _EYES, worker)
-    rows = iak_variants.tuning_rows(through, known, _EYES, worker)
-    slices = iak_variants.slices_of(ground, through, rows, known.domains, worker)
+    setup, wanted = work
+    model = iak_variants.open_frozen(setup, worker, "int8")
+    view = setup.view("tune")
+    known = iak_variants.read_split(published_base.open_base(setup.base), view, "tune", worker)
+    through = iak_variants.through_base(model, known, view, _INPUTS, worker)
+    rows = iak_variants.tuning_rows(through, known, _INPUTS, worker)
+    slices = iak_variants.slices_of(setup, through, rows, known.domains, worker)
     warm_up_s = _seconds(slices, 1, report)
     passes = wanted or _agreed(round(SECONDS / warm_up_s))
     return {"passes": passes, "seconds": _seconds(slices, passes, report)}

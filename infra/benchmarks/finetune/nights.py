@@ -52,14 +52,14 @@ OTHERS = (Way(name="products in bf16", products="bf16"), Way(name="x whole", nar
 """Ways that no target is about: a lower precision, and kernels that read all of x."""
 
 
-def nights_on_worker(worker: Worker, ground: BenchSetup, way: Way) -> tuple["Night", "Night"]:
+def nights_on_worker(worker: Worker, setup: BenchSetup, way: Way) -> tuple["Night", "Night"]:
     """Run the first night and the steady one after it."""
-    folder, report = ground.base.parent / "nights", worker_report(ground.progress, worker.rank)
+    folder, report = setup.base.parent / "nights", worker_report(setup.progress, worker.rank)
     if worker.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     dist.barrier()
-    run = partial(night, ground, worker, folder=folder, way=way, report=report)
+    run = partial(night, setup, worker, folder=folder, way=way, report=report)
     first, live = run(nights_ago=1, live=None)
     steady, _ = run(nights_ago=0, live=live)
     dist.barrier()
@@ -152,7 +152,7 @@ class _Clock:
 
 
 def night(
-    ground: BenchSetup,
+    setup: BenchSetup,
     worker: Worker,
     *,
     nights_ago: int,
@@ -162,16 +162,16 @@ def night(
     report: Report,
 ) -> tuple[Night, Live]:
     """Run `iak finetune` for one night; return its measurements and the kernels that serve then."""
-    spec, clock = ground.spec, _Clock(report)
+    spec, clock = setup.spec, _Clock(report)
     narrow = spec.kernel.narrow if way.narrow is None else way.narrow
     run_dir = folder / f"night-{nights_ago}"
     run_dir.mkdir(parents=True, exist_ok=True)
     work = FinetuneWork(
-        view=ground.view("tune", "valid", "gate", nights_ago=nights_ago),
-        base=published_base.open_base(ground.base),
+        view=setup.view("tune", "valid", "gate", nights_ago=nights_ago),
+        base=published_base.open_base(setup.base),
         kernel=spec.kernel.model_copy(update={"precision": way.products, "narrow": narrow}),
-        pooled=stage_of(ground, spec.pooled),
-        domain=stage_of(ground, spec.domain),
+        pooled=stage_of(setup, spec.pooled),
+        domain=stage_of(setup, spec.domain),
         run_dir=run_dir,
         tables=FrozenTablesSpec(tolerance=ANYTHING, products=way.products),
         cache=ActivationCacheConfig(

@@ -31,12 +31,12 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
     """Return lines of the table and the target, from interleaved rounds with and without Ray."""
     small = spec if spec.smoke else spec.model_copy(update=_SMALLER)
     with tempfile.TemporaryDirectory(prefix="iak-bench-ray-") as folder:
-        ground = prepare(small, Path(folder) / "progress.jsonl", report)
-        passes = _SMOKE_PASSES if spec.smoke else _plain(ground, 0)["passes"]
+        setup = prepare(small, Path(folder) / "progress.jsonl", report)
+        passes = _SMOKE_PASSES if spec.smoke else _plain(setup, 0)["passes"]
         rounds = []
         for number in range(1 if spec.smoke else _ROUNDS):
             report({"event": "ray", "round": number + 1, "passes": passes})
-            rounds.append(_round(ground, passes, Path(folder) / f"ray-{number}", number))
+            rounds.append(_round(setup, passes, Path(folder) / f"ray-{number}", number))
     plain_s, ray_s = ([round_[side] for round_ in rounds] for side in ("plain", "ray"))
     share = statistics.median(r / p for r, p in zip(ray_s, plain_s, strict=True)) - 1
     lines = [
@@ -52,35 +52,35 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
     )
 
 
-def _round(ground: BenchSetup, passes: int, run_dir: Path, number: int) -> dict[str, float]:
+def _round(setup: BenchSetup, passes: int, run_dir: Path, number: int) -> dict[str, float]:
     """Return the seconds with and without Ray, in another order each round."""
     runs = {
-        "plain": lambda: _plain(ground, passes)["seconds"],
-        "ray": lambda: _ray(ground, passes, run_dir)["seconds"],
+        "plain": lambda: _plain(setup, passes)["seconds"],
+        "ray": lambda: _ray(setup, passes, run_dir)["seconds"],
     }
     order = sorted(runs, reverse=bool(number % 2))
     return {side: float(runs[side]()) for side in order}
 
 
-def _plain(ground: BenchSetup, passes: int) -> dict[str, Any]:
-    return run_on_workers(plain_on_worker, ground.spec.workers, ground, passes)[0]
+def _plain(setup: BenchSetup, passes: int) -> dict[str, Any]:
+    return run_on_workers(plain_on_worker, setup.spec.workers, setup, passes)[0]
 
 
-def plain_on_worker(worker: Worker, ground: BenchSetup, passes: int) -> dict[str, Any]:
+def plain_on_worker(worker: Worker, setup: BenchSetup, passes: int) -> dict[str, Any]:
     """Run the loop without Ray."""
-    return loop_on_worker(worker, (ground, passes), worker_report(ground.progress, worker.rank))
+    return loop_on_worker(worker, (setup, passes), worker_report(setup.progress, worker.rank))
 
 
-def _ray(ground: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
+def _ray(setup: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
     run_dir.mkdir()
     with console_report() as report:
         return RayLauncher().run(
             loop_on_worker,
-            (ground, passes),
+            (setup, passes),
             report,
             title="loop",
             run_dir=run_dir,
-            workers=ground.spec.workers,
+            workers=setup.spec.workers,
             device="cpu",
             max_failures=0,
         )

@@ -97,18 +97,18 @@ class Steps:
     """Domains in a slice."""
 
 
-def steps_on_worker(worker: Worker, ground: BenchSetup) -> Steps:
+def steps_on_worker(worker: Worker, setup: BenchSetup) -> Steps:
     """Do one worker's part of the whole comparison."""
-    report = worker_report(ground.progress, worker.rank)
-    trainer = Continued(ground, worker=worker, report=report)
+    report = worker_report(setup.progress, worker.rank)
+    trainer = Continued(setup, worker=worker, report=report)
     plain_variants = _plain(trainer)
-    mine = _Ours(ground, trainer, worker)
+    mine = _Ours(setup, trainer, worker)
     variants = [*plain_variants, *mine.variants]
     times: dict[str, list[float]] = {v.name: [] for v in variants}
     rows: dict[str, int] = {}
     for variant in variants:
         variant.some()
-    repeats = ground.spec.repeats
+    repeats = setup.spec.repeats
     for repeat in range(repeats):
         for variant in variants:
             report({"event": "step", "what": variant.name, "step": repeat + 1, "of": repeats})
@@ -170,7 +170,7 @@ def _largest(bytes_by_kind: Mapping[str, int]) -> dict[str, int]:
 
 def _plain(trainer: Continued) -> list[Variant]:
     """Return (a), (b) and (c), on the one sharded model."""
-    spec = trainer.ground.spec
+    spec = trainer.setup.spec
     batches = trainer.batches(spec.slice_steps)
     full, kernel = FullFineTune(trainer), PlainKernel(trainer, spec.kernel, seed=spec.seed)
     sizes = _sizes(trainer, batches)
@@ -246,12 +246,12 @@ def _per_row(floor: Floor, rows: int) -> Floor:
 class _Ours:
     """Variants (d) and (e): the same domains and rows, activations recomputed or stored."""
 
-    def __init__(self, ground: BenchSetup, trainer: Continued, worker: Worker) -> None:
-        spec = ground.spec
-        self.ground, self.worker = ground, worker
-        self.view = ground.view("tune")
+    def __init__(self, setup: BenchSetup, trainer: Continued, worker: Worker) -> None:
+        spec = setup.spec
+        self.setup, self.worker = setup, worker
+        self.view = setup.view("tune")
         known = iak_variants.read_split(
-            published_base.open_base(ground.base), self.view, "tune", worker
+            published_base.open_base(setup.base), self.view, "tune", worker
         )
         self.domains = iak_variants.some_of(known, spec.slice_steps * spec.batch_rows)
         self.known = iak_variants.only(known, self.domains)
@@ -261,13 +261,13 @@ class _Ours:
         self.rows: dict[KernelInputs, TuningRows] = {}
         self.variants = []
         for precision in PRECISIONS:
-            model = iak_variants.open_frozen(ground, worker, precision)
+            model = iak_variants.open_frozen(setup, worker, precision)
             self.variants.append(self._uncached(model, precision))
             if precision == "int8":
                 self.variants.append(self._uncached(model, precision, trunk="bf16"))
             if precision == "fp32":
-                for name, eyes in _KEPT.items():
-                    self.variants.append(self._cached(name, model, eyes))
+                for name, inputs in _KEPT.items():
+                    self.variants.append(self._cached(name, model, inputs))
                 self.variants.append(self._bank(model))
 
     def _uncached(
@@ -286,25 +286,25 @@ class _Ours:
             tables=iak_variants.frozen_bytes(model),
         )
 
-    def _cached(self, name: str, model: nn.Module, eyes: KernelInputs) -> Variant:
-        slices = self._slices(model, eyes)
+    def _cached(self, name: str, model: nn.Module, inputs: KernelInputs) -> Variant:
+        slices = self._slices(model, inputs)
         seconds, _ = _timed(slices.epoch)
-        is_first = eyes.product == "fp32"
+        is_first = inputs.product == "fp32"
         self.first_pass_s[name] = seconds if is_first else self.first_pass_s["e[hx]"]
         return self._variant(
             name,
-            f"ours, {eyes.reads} kept in {eyes.keeps}, encoder's product in {eyes.product}",
+            f"ours, {inputs.reads} kept in {inputs.keeps}, encoder's product in {inputs.product}",
             slices,
-            self._kernels(slices, kept_bytes=2 if eyes.keeps == "bf16" else 4),
+            self._kernels(slices, kept_bytes=2 if inputs.keeps == "bf16" else 4),
             tables=0,
         )
 
     def _bank(self, model: nn.Module) -> Variant:
         """Return the variant with a kernel for each domain; the others tune one for all."""
-        eyes, name = _KEPT["e[hx]"], "e[hx], a kernel a domain"
-        through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
-        rows = iak_variants.with_eyes(self.rows[eyes], through)
-        slices = iak_variants.slices_of(self.ground, through, rows, self.domains, self.worker)
+        inputs, name = _KEPT["e[hx]"], "e[hx], a kernel a domain"
+        through = iak_variants.through_base(model, self.known, self.view, inputs, self.worker)
+        rows = iak_variants.with_inputs(self.rows[inputs], through)
+        slices = iak_variants.slices_of(self.setup, through, rows, self.domains, self.worker)
         self.first_pass_s[name], _ = _timed(slices.epoch)
         return self._variant(
             name,
@@ -314,28 +314,28 @@ class _Ours:
             tables=0,
         )
 
-    def _slices(self, model: nn.Module, eyes: KernelInputs) -> Slices:
+    def _slices(self, model: nn.Module, inputs: KernelInputs) -> Slices:
         """Return slices of kernels with these inputs.
 
         Kernels with the same inputs share one bank. Those stored alike also share one memory.
         """
-        through = iak_variants.through_base(model, self.known, self.view, eyes, self.worker)
-        kept = replace(eyes, product="fp32")
-        if eyes == kept:
-            rows = iak_variants.tuning_rows(through, self.known, eyes, self.worker)
+        through = iak_variants.through_base(model, self.known, self.view, inputs, self.worker)
+        kept = replace(inputs, product="fp32")
+        if inputs == kept:
+            rows = iak_variants.tuning_rows(through, self.known, inputs, self.worker)
             self.rows[kept] = rows
         else:
-            rows = iak_variants.with_eyes(self.rows[kept], through)
+            rows = iak_variants.with_inputs(self.rows[kept], through)
         slices = iak_variants.slices_of(
-            self.ground,
+            self.setup,
             through,
             rows,
             self.domains,
             self.worker,
-            twin=self.twins.get(eyes.inputs),
+            twin=self.twins.get(inputs.inputs),
             pooled=True,
         )
-        self.twins.setdefault(eyes.inputs, slices)
+        self.twins.setdefault(inputs.inputs, slices)
         return slices
 
     def _kernels(self, slices: Slices, *, kept_bytes: int) -> Floor:

@@ -81,25 +81,27 @@ class AtK:
     measured_domains: int
 
 
-def sweep_on_worker(worker: Worker, ground: BenchSetup, spec: BenchFinetuneSpec) -> tuple[AtK, ...]:
+def sweep_on_worker(worker: Worker, setup: BenchSetup, spec: BenchFinetuneSpec) -> tuple[AtK, ...]:
     """Measure every K, in one process, on the same rows."""
-    report = worker_report(ground.progress, worker.rank)
-    model = iak_variants.open_frozen(ground, worker, "fp32")
-    seen: Seen | None = None
-    found = []
+    report = worker_report(setup.progress, worker.rank)
+    model = iak_variants.open_frozen(setup, worker, "fp32")
+    base_output: BaseOutput | None = None
+    results = []
     for domains in spec.domains:
         report({"event": "sweep", "domains": domains})
-        view = ground.view(*_SPLITS, domains=domains)
-        opened = published_base.open_base(ground.base)
+        view = setup.view(*_SPLITS, domains=domains)
+        opened = published_base.open_base(setup.base)
         known = iak_variants.read_split(opened, view, "tune", worker)
         valid = iak_variants.read_split(opened, view, "valid", worker, known.domains)
-        seen = seen or _look(model, known, valid, view, worker, narrow=spec.kernel.narrow)
-        found.append(_at(ground, spec, worker, seen, known, valid))
-    return tuple(found)
+        base_output = base_output or _look(
+            model, known, valid, view, worker, narrow=spec.kernel.narrow
+        )
+        results.append(_at(setup, spec, worker, base_output, known, valid))
+    return tuple(results)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class BaseOutput:
     """The base's output for the rows, the same for any domains."""
 
     through: StandardizedBase
@@ -113,36 +115,36 @@ class Seen:
 
 def _look(
     model: nn.Module, known: Known, valid: Known, view: LogView, worker: Worker, *, narrow: int
-) -> Seen:
+) -> BaseOutput:
     """Pass every row through the base once, and store what a night's kernels read."""
-    eyes = KernelInputs(reads="hx", keeps="bf16", narrow=narrow)
-    whole = iak_variants.through_base(model, known, view, replace(eyes, narrow=0), worker)
+    inputs = KernelInputs(reads="hx", keeps="bf16", narrow=narrow)
+    whole = iak_variants.through_base(model, known, view, replace(inputs, narrow=0), worker)
     kept, started = [], time.perf_counter()
-    through = iak_variants.through_base(model, known, view, eyes, worker)
+    through = iak_variants.through_base(model, known, view, inputs, worker)
     for split in (known, valid):
-        rows = iak_variants.tuning_rows(through, split, eyes, worker)
+        rows = iak_variants.tuning_rows(through, split, inputs, worker)
         for places in torch.arange(len(rows)).split(_VALID_ROWS):
             rows.activations.of(places)
         kept.append(rows.activations)
     seconds = time.perf_counter() - started
-    return Seen(through=through, whole=whole, train=kept[0], valid=kept[1], seconds=seconds)
+    return BaseOutput(through=through, whole=whole, train=kept[0], valid=kept[1], seconds=seconds)
 
 
 def _at(
-    ground: BenchSetup,
+    setup: BenchSetup,
     spec: BenchFinetuneSpec,
     worker: Worker,
-    seen: Seen,
+    base_output: BaseOutput,
     known: Known,
     valid: Known,
 ) -> AtK:
     """Measure one number of domains."""
-    through = seen.through
+    through = base_output.through
     names = [(POOLED,), known.domains]
-    train = tuning_rows(known.rows.known, seen.train, known.catalog, names)
-    slices = iak_variants.slices_of(ground, through, train, known.domains, worker)
-    alone = _alone(ground, slices)
-    separate = _Separate(spec, seen.whole, known, valid)
+    train = tuning_rows(known.rows.known, base_output.train, known.catalog, names)
+    slices = iak_variants.slices_of(setup, through, train, known.domains, worker)
+    alone = _alone(setup, slices)
+    separate = _Separate(spec, base_output.whole, known, valid)
     best = min(spec.separate_batches, key=lambda rows: separate.epoch_s(rows, ()))
     for warm_up in (slices, alone):
         warm_up.epoch()
@@ -154,8 +156,8 @@ def _at(
     middle = {name: statistics.median(held) for name, held in times.items()}
     rows, steps = slices.rows, slices.taken
     del slices, alone
-    judged = tuning_rows(valid.rows.known, seen.valid, valid.catalog, names)
-    epochs_K, levels_s = _whole(ground, through, known, (train, judged), worker)
+    judged = tuning_rows(valid.rows.known, base_output.valid, valid.catalog, names)
+    epochs_K, levels_s = _whole(setup, through, known, (train, judged), worker)
     return AtK(
         domains=len(known.domains),
         rows=rows,
@@ -163,7 +165,7 @@ def _at(
         bank_epoch_s=middle["bank"],
         bank_alone_epoch_s=middle["alone"],
         separate_epoch_s=middle["separate"],
-        bank_whole_s=seen.seconds + levels_s,
+        bank_whole_s=base_output.seconds + levels_s,
         separate_whole_s=separate.epoch_s(best, epochs_K) + separate.valid_s(epochs_K),
         batch_rows=best,
         epochs=max(epochs_K),
@@ -179,14 +181,14 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _whole(
-    ground: BenchSetup,
+    setup: BenchSetup,
     through: StandardizedBase,
     known: Known,
     rows: tuple[TuningRows, TuningRows],
     worker: Worker,
 ) -> tuple[list[int], float]:
     """Tune the whole bank from fresh kernels; return each domain's epochs, and the seconds."""
-    spec, started = ground.spec, time.perf_counter()
+    spec, started = setup.spec, time.perf_counter()
     setting = Setting(
         heads=unwrap(through.model).heads,
         tasks=published_base.task_shapes(known.catalog),
@@ -198,7 +200,7 @@ def _whole(
         iak_variants.fresh_bank(through, spec.kernel, known.domains, seed=spec.seed),
         level=1,
         stage=iak_variants.stage_of(
-            ground, spec.domain, compression_epochs=0, max_epochs=spec.pooled.max_epochs
+            setup, spec.domain, compression_epochs=0, max_epochs=spec.pooled.max_epochs
         ),
         setting=setting,
         report=lambda _: None,
@@ -208,18 +210,18 @@ def _whole(
     return epochs_K, time.perf_counter() - started
 
 
-def _alone(ground: BenchSetup, slices: Slices) -> Slices:
+def _alone(setup: BenchSetup, slices: Slices) -> Slices:
     """Return slices of one kernel on the rows of `slices`, with as many rows per step."""
     train = slices.setting.train
     one = replace(train, slots_nL=torch.zeros_like(train.slots_nL))
-    rows = ground.spec.batch_rows
+    rows = setup.spec.batch_rows
     first = Bank(
         shape=slices.bank.shape,
         names=slices.bank.names[:1],
         flat_KN=slices.bank.flat_KN[:1].clone(),
     )
     stage = iak_variants.stage_of(
-        ground, ground.spec.domain, compression_epochs=0, min_batch=rows, max_batch=rows
+        setup, setup.spec.domain, compression_epochs=0, min_batch=rows, max_batch=rows
     )
     alone = replace(slices.setting, train=one, valid=one)
     return Slices(CohortTuner(first, level=1, stage=stage, setting=alone))

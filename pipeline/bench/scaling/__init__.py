@@ -40,12 +40,12 @@ def measure(
         )
     progress = spec.out / "scaling.progress.jsonl"
     with following(progress, report):
-        ground = prepare(ground_spec(spec), progress, report)
-        by_count = measured.measure_in_turns(spec, ground)
+        setup = prepare(setup_spec(spec), progress, report)
+        by_count = measured.measure_in_turns(spec, setup)
         counted = {}
         for workers in spec.counted:
             report({"event": "counting bytes", "workers": workers})
-            counted[workers] = measured.count_on_workers(spec, ground, workers)
+            counted[workers] = measured.count_on_workers(spec, setup, workers)
     progress.unlink(missing_ok=True)
     result = findings.Findings(
         spec=spec,
@@ -62,7 +62,7 @@ def measure(
     )
 
 
-def ground_spec(spec: BenchScalingSpec) -> BenchSetupSpec:
+def setup_spec(spec: BenchScalingSpec) -> BenchSetupSpec:
     """Return settings that make the log and the base at the sizes of this benchmark."""
     return BenchSetupSpec(
         smoke=spec.smoke,

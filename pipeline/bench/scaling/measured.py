@@ -79,12 +79,12 @@ def grid_of(spec: BenchScalingSpec) -> list[int]:
     return list(dict.fromkeys(max(spec.batch_rows // workers, 1) for workers in counts))
 
 
-def measure_in_turns(spec: BenchScalingSpec, ground: BenchSetup) -> dict[int, list[WorkerResult]]:
+def measure_in_turns(spec: BenchScalingSpec, setup: BenchSetup) -> dict[int, list[WorkerResult]]:
     """Run every number of workers at the same time, slices in turns; return results by number."""
     turns = Turns(len(spec.workers))
     with ThreadPoolExecutor(len(spec.workers)) as pool:
         running = {
-            pool.submit(run_on_workers, _on_worker, count, spec, ground, turns, group): count
+            pool.submit(run_on_workers, _on_worker, count, spec, setup, turns, group): count
             for group, count in enumerate(spec.workers)
         }
         turns.start()
@@ -96,12 +96,12 @@ def measure_in_turns(spec: BenchScalingSpec, ground: BenchSetup) -> dict[int, li
 
 
 def _on_worker(
-    worker: Worker, spec: BenchScalingSpec, ground: BenchSetup, turns: Turns, group: int
+    worker: Worker, spec: BenchScalingSpec, setup: BenchSetup, turns: Turns, group: int
 ) -> WorkerResult:
     """Run one worker's whole part."""
-    report = worker_report(ground.progress, worker.rank)
+    report = worker_report(setup.progress, worker.rank)
     steps = spec.slice_steps * spec.workers[-1]
-    cases = open_cases(ground, grid_of(spec), pass_steps=steps, worker=worker, report=report)
+    cases = open_cases(setup, grid_of(spec), pass_steps=steps, worker=worker, report=report)
     with turns.turn(group, worker):
         pass  # a first round, in which all groups wait until the last one has opened its base
     took: list[list[Took]] = [[] for _ in cases]
@@ -174,7 +174,7 @@ def _median_s(call: Callable[[], object]) -> float:
 
 
 def count_on_workers(
-    spec: BenchScalingSpec, ground: BenchSetup, workers: int
+    spec: BenchScalingSpec, setup: BenchSetup, workers: int
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """Count each workload's bytes on more workers than are timed, at the most workers' strong rows.
 
@@ -182,7 +182,7 @@ def count_on_workers(
         By workload: the rows of a worker's step, and what it sent in one by collective, both means
         over the workers.
     """
-    results = run_on_workers(_counting_worker, workers, spec, ground)
+    results = run_on_workers(_counting_worker, workers, spec, setup)
     return {
         name: (
             statistics.fmean(one[name][0] for one in results),
@@ -196,11 +196,11 @@ def count_on_workers(
 
 
 def _counting_worker(
-    worker: Worker, spec: BenchScalingSpec, ground: BenchSetup
+    worker: Worker, spec: BenchScalingSpec, setup: BenchSetup
 ) -> dict[str, tuple[float, dict[str, float]]]:
     rows = max(spec.batch_rows // spec.workers[-1], 1)
-    report = worker_report(ground.progress, worker.rank)
-    few = replace(ground, spec=ground.spec.model_copy(update={"slice_steps": _COUNTED_STEPS}))
+    report = worker_report(setup.progress, worker.rank)
+    few = replace(setup, spec=setup.spec.model_copy(update={"slice_steps": _COUNTED_STEPS}))
     steps, sent = _COUNTED_STEPS * worker.world, {}
     for case in open_cases(few, [rows], pass_steps=steps, worker=worker, report=report):
         case.work.warm_up()

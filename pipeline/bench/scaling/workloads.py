@@ -29,7 +29,7 @@ from iak.pipeline.process import Worker
 
 PRETRAINING, UNCACHED, CACHED = "pre-training", "tuning, nothing kept", "tuning, kept"
 NAMES = (PRETRAINING, UNCACHED, CACHED)
-_EYES = {
+_INPUTS = {
     UNCACHED: KernelInputs(reads="hx", keeps="recompute"),
     CACHED: KernelInputs(reads="hx", keeps="bf16"),
 }
@@ -70,29 +70,29 @@ class Case:
 
 
 def open_cases(
-    ground: BenchSetup, grid: Sequence[int], *, pass_steps: int, worker: Worker, report: Report
+    setup: BenchSetup, grid: Sequence[int], *, pass_steps: int, worker: Worker, report: Report
 ) -> list[Case]:
     """Return every workload at every size of the grid.
 
     Args:
-        ground: the benchmark's log and base.
+        setup: log and base of the benchmark.
         grid: rows of a worker's step.
         pass_steps: steps of a worker in a pass of tuning, approximately.
         worker: this process.
         report: called with progress events.
     """
     return [
-        *_pretraining(ground, grid, worker, report),
-        *_tuning(ground, grid, pass_steps, worker),
+        *_pretraining(setup, grid, worker, report),
+        *_tuning(setup, grid, pass_steps, worker),
     ]
 
 
 def _pretraining(
-    ground: BenchSetup, grid: Sequence[int], worker: Worker, report: Report
+    setup: BenchSetup, grid: Sequence[int], worker: Worker, report: Report
 ) -> Iterator[Case]:
-    trainer = Continued(ground, worker=worker, report=report)
+    trainer = Continued(setup, worker=worker, report=report)
     for rows in grid:
-        work = PretrainSteps(trainer, rows=rows, steps=ground.spec.slice_steps)
+        work = PretrainSteps(trainer, rows=rows, steps=setup.spec.slice_steps)
         yield Case(name=PRETRAINING, rows=rows, work=work)
 
 
@@ -154,20 +154,20 @@ def _whole_batches(trainer: Continued, rows: int) -> Iterator[Batch]:
 
 
 def _tuning(
-    ground: BenchSetup, grid: Sequence[int], pass_steps: int, worker: Worker
+    setup: BenchSetup, grid: Sequence[int], pass_steps: int, worker: Worker
 ) -> Iterator[Case]:
     """Yield cases of one pooled kernel on int8 tables, activations recomputed or kept in bf16."""
-    view = ground.view("tune")
-    whole = iak_variants.read_split(published_base.open_base(ground.base), view, "tune", worker)
-    model = iak_variants.open_frozen(ground, worker, "int8")
-    for name, eyes in _EYES.items():
+    view = setup.view("tune")
+    whole = iak_variants.read_split(published_base.open_base(setup.base), view, "tune", worker)
+    model = iak_variants.open_frozen(setup, worker, "int8")
+    for name, inputs in _INPUTS.items():
         for size in grid:
             known = iak_variants.only(whole, iak_variants.some_of(whole, pass_steps * size))
-            through = iak_variants.through_base(model, known, view, eyes, worker)
-            rows = iak_variants.tuning_rows(through, known, eyes, worker)
+            through = iak_variants.through_base(model, known, view, inputs, worker)
+            rows = iak_variants.tuning_rows(through, known, inputs, worker)
             gathered = Gathered(rows.activations)
             slices = iak_variants.slices_of(
-                _with_step_rows(ground, size * worker.world),
+                _with_step_rows(setup, size * worker.world),
                 through,
                 replace(rows, activations=gathered),
                 known.domains,
@@ -177,9 +177,9 @@ def _tuning(
             yield Case(name=name, rows=size, work=TuneSteps(slices, gathered))
 
 
-def _with_step_rows(ground: BenchSetup, rows: int) -> BenchSetup:
+def _with_step_rows(setup: BenchSetup, rows: int) -> BenchSetup:
     """Return the same setup for steps of `rows` rows over all workers."""
-    return replace(ground, spec=ground.spec.model_copy(update={"batch_rows": rows}))
+    return replace(setup, spec=setup.spec.model_copy(update={"batch_rows": rows}))
 
 
 class Gathered:

@@ -1,8 +1,8 @@
-"""`iak bench sharding`: what each way of cutting and holding a table costs, and should cost.
+"""`iak bench sharding`: measure each layout of a table, beside TorchRec's own estimate.
 
 sizes      which tables: given sizes, or a catalogue's
-ways       one table in one way: trained or frozen, by rows, columns or whole; a step on it
-worker     a worker's part: all ways of a table in turns, the same under any launcher
+layouts    one table in one layout: trained or frozen, by rows, columns or whole; a step on it
+worker     a worker's part: all layouts of a table in turns, the same under any launcher
 constants  what the machine gives, and the cluster file that `iak plan` reads
 findings   lines, beside the planner's estimates
 baseline   what became worse since an earlier record

@@ -6,24 +6,28 @@ from typing import Any, cast
 
 import torch
 
-from iak.pipeline.bench.sharding.layouts import WAYS
+from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.bench.sharding.worker import Work
 from iak.pipeline.sharding.cost_model import Bandwidths, Estimate, expected
 from iak.schemas.job import Precision
 from iak.schemas.plan import ShardingType
 
-WayResult = Mapping[str, Any]
+LayoutResult = Mapping[str, Any]
 
 
 def lines_of(work: Work, results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a line for each table, way and launcher; those of one way stand together."""
+    """Return a line for each table, layout and launcher; those of one layout stand together."""
     return [
         _line(
-            work, launcher, size, [by_table[table][way] for by_table in result["workers"]], result
+            work,
+            launcher,
+            size,
+            [by_table[table][layout] for by_table in result["workers"]],
+            result,
         )
         for table, size in enumerate(work.sizes)
-        for way in range(len(WAYS))
+        for layout in range(len(LAYOUTS))
         for launcher, result in results.items()
     ]
 
@@ -48,16 +52,16 @@ def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the notes that a reader needs to understand the numbers."""
     spec = work.spec
     notes = [
-        f"All ways of a table are held at once by {spec.workers} workers and step in slices of "
-        f"{spec.slice_steps}, in turns, {spec.repeats} times, {spec.warmup_steps} steps ahead of "
-        "each slice not counted; a step is as long as its slowest worker's.",
+        f"All layouts of a table are in memory at once on {spec.workers} workers. They step in "
+        f"slices of {spec.slice_steps}, in turns, {spec.repeats} times, after {spec.warmup_steps} "
+        "warm-up steps before each slice. A step is as long as its slowest worker's.",
         f"A step has {spec.batch_rows:,} rows over all workers; every other id is uniform, the "
         "others Zipf's. Trained: lookup, backward pass, row-wise Adagrad. Frozen: the lookup.",
         "wire_kib leaves all workers in a step; held_mib is of the worker that holds most, "
         "optimiser included.",
         "planner_ms is TorchRec's estimate with its own constants, here_ms with this machine's "
         "measured ones; it knows TorchRec's exchange, which frozen tables do not use, and counts "
-        "ids and sums under way as memory of trained ones. It cannot count int4.",
+        "ids and sums in flight as memory of trained ones. It cannot count int4.",
         *_failures(lines),
     ]
     if spec.as_ray and spec.as_torchrun:
@@ -72,7 +76,7 @@ def _failures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         if line["error"]:
             where = f"{line['way']} ({line['launcher']}, {line['table']})"
             met.setdefault(line["whole_error"][0], []).append(where)
-    return [f"Not measured: {', '.join(ways)}: {error}" for error, ways in met.items()]
+    return [f"Not measured: {', '.join(layouts)}: {error}" for error, layouts in met.items()]
 
 
 def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -80,10 +84,10 @@ def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
     by_launcher: dict[str, dict[tuple[str, ...], float]] = {"ray": {}, "torchrun": {}}
     for line in lines:
         if not line["error"]:
-            way = tuple(str(line[n]) for n in ("table", "sharding", "held", "precision"))
-            by_launcher[line["launcher"]][way] = line["p50_ms"]
+            layout = tuple(str(line[n]) for n in ("table", "sharding", "held", "precision"))
+            by_launcher[line["launcher"]][layout] = line["p50_ms"]
     ray, torchrun = by_launcher["ray"], by_launcher["torchrun"]
-    ratios = [ray[way] / torchrun[way] for way in ray if way in torchrun]
+    ratios = [ray[layout] / torchrun[layout] for layout in ray if layout in torchrun]
     if not ratios:
         return "No combination ran under both launchers."
     return (
@@ -93,9 +97,9 @@ def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(
-    work: Work, launcher: str, size: Size, parts: Sequence[WayResult], result: Mapping[str, Any]
+    work: Work, launcher: str, size: Size, parts: Sequence[LayoutResult], result: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Merge a way's results over all workers into a line."""
+    """Merge a layout's results over all workers into a line."""
     first = parts[0]
     line: dict[str, Any] = {
         "table": size.title,
@@ -120,7 +124,7 @@ def _line(
     return line | _against(line, plain, here) | {"error": ""}
 
 
-def _measured(work: Work, size: Size, parts: Sequence[WayResult]) -> dict[str, Any]:
+def _measured(work: Work, size: Size, parts: Sequence[LayoutResult]) -> dict[str, Any]:
     """Return times, bytes and memory; a step is as long as its slowest worker's."""
     slices = [
         [max(step) for step in zip(*by_worker, strict=True)]

@@ -1,4 +1,4 @@
-"""Place one table in one way on this worker, and step on it.
+"""Place one table in one layout on this worker, and step on it.
 
     trained   TorchRec's sharded tables: lookup, backward pass, row-wise Adagrad inside it
     frozen    `FrozenTables`: a lookup, in any precision
@@ -44,7 +44,7 @@ _SPARE_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Layout:
     """How a table is cut over the workers, and whether it is trained or frozen, in which type."""
 
     kind: ShardingType
@@ -52,7 +52,7 @@ class Way:
     precision: Precision
 
     def __str__(self) -> str:
-        """Return the way as a line of progress shows it."""
+        """Return the layout's sharding type, mode and precision, for progress."""
         return f"{self.kind} {self.mode} {self.precision}"
 
 
@@ -60,49 +60,49 @@ _MODES: tuple[tuple[Mode, Precision], ...] = (
     ("trained", "fp32"),
     *(("frozen", precision) for precision in PRECISIONS),
 )
-WAYS: tuple[Way, ...] = tuple(
-    Way(kind=kind, mode=mode, precision=precision)
+LAYOUTS: tuple[Layout, ...] = tuple(
+    Layout(kind=kind, mode=mode, precision=precision)
     for kind, (mode, precision) in product(get_args(ShardingType), _MODES)
 )
 """Every sharding type and precision; trained tables are fp32."""
 
 
-def check(size: Size, way: Way, worker: Worker) -> None:
-    """Refuse a table that cannot be placed in this way. Nothing is exchanged or allocated.
+def check(size: Size, layout: Layout, worker: Worker) -> None:
+    """Refuse a table that cannot be placed in this layout. Nothing is exchanged or allocated.
 
     Raises:
-        BadRequest: the table cannot be cut in this way.
+        BadRequest: the table cannot be cut in this layout.
         DoesNotFit: this machine has no room for it beside what it stores already.
     """
-    (line,) = describe(_plan_of(size, way, worker))
+    (line,) = describe(_plan_of(size, layout, worker))
     parts = line["ranks"]
     assert isinstance(parts, tuple)
-    if way.kind == "column_wise" and worker.world > 1 and len(parts) < 2:
+    if layout.kind == "column_wise" and worker.world > 1 and len(parts) < 2:
         raise BadRequest(
             f"{size.width} columns do not split over {worker.world} workers into equal parts "
             "of a multiple of 4, as fbgemm wants them"
         )
-    _check_room(size, way, worker, most=-(-size.rows * size.width // len(parts)))
+    _check_room(size, layout, worker, most=-(-size.rows * size.width // len(parts)))
 
 
 class PlacedTable:
     """A table that is ready to step."""
 
-    def __init__(self, size: Size, way: Way, worker: Worker, *, seed: int) -> None:
+    def __init__(self, size: Size, layout: Layout, worker: Worker, *, seed: int) -> None:
         """Take memory for this worker's part and fill it; a collective call, after `check`.
 
         Raises:
-            BadRequest: the table cannot be placed in this way.
+            BadRequest: the table cannot be placed in this layout.
         """
-        self.size, self.way, self.worker = size, way, worker
-        plan = _plan_of(size, way, worker)
+        self.size, self.layout, self.worker = size, layout, worker
+        plan = _plan_of(size, layout, worker)
         model = _recommender(size)
         start = UniformStart(table="t", seed=seed, scale=_SCALE)
-        if way.mode == "trained":
+        if layout.mode == "trained":
             adagrad = RowWiseAdagrad(lr=_LR)
             self.model: nn.Module = shard(model, plan, worker=worker, tables_optimizer=adagrad)
         else:
-            precisions = {"t": way.precision}
+            precisions = {"t": layout.precision}
             tables = freeze_tables(model, plan, worker=worker, precisions=precisions)
             tables.fill(lambda out_RW, *, table, row, col: _read(start, out_RW, table, row, col))
             self.model = model
@@ -119,7 +119,7 @@ class PlacedTable:
     def step(self, ids: KeyedJaggedTensor) -> None:
         """Look up, and update a trained table by a gradient; a collective call."""
         (mean_BW,) = unwrap(self.model).embed(ids, rows=ids.stride())
-        if self.way.mode == "trained":
+        if self.layout.mode == "trained":
             mean_BW.backward(torch.full_like(mean_BW, 1e-3))
         settle(self.worker)
 
@@ -158,13 +158,13 @@ def settle(worker: Worker) -> None:
         torch.cuda.synchronize(worker.device)
 
 
-def _plan_of(size: Size, way: Way, worker: Worker) -> Any:  # noqa: ANN401 - torchrec's plan
-    """Return the plan that cuts the one table in this way over all workers."""
+def _plan_of(size: Size, layout: Layout, worker: Worker) -> Any:  # noqa: ANN401 - torchrec's plan
+    """Return the plan that cuts the one table in this layout over all workers."""
     return plan_tables(
         [size.shape],
         world=worker.world,
         device=worker.device,
-        rule=PlacementRuleSpec(sharding={"t": way.kind}),
+        rule=PlacementRuleSpec(sharding={"t": layout.kind}),
         ranks_per_host=ranks_per_host(worker.world),
     )
 
@@ -187,15 +187,15 @@ def _read(start: UniformStart, out_RW: Tensor, table: str, row: int, col: int) -
     start(out_RW, row, col)
 
 
-def _check_room(size: Size, way: Way, worker: Worker, *, most: int) -> None:
+def _check_room(size: Size, layout: Layout, worker: Worker, *, most: int) -> None:
     """Refuse what does not fit into free memory; at most `most` elements are on one worker.
 
     Raises:
         DoesNotFit: there is too little memory.
     """
     rows = -(-most // size.width)
-    needed = rows * row_bytes(way.precision, size.width)
-    needed += 4 * rows if way.mode == "trained" else 0
+    needed = rows * row_bytes(layout.precision, size.width)
+    needed += 4 * rows if layout.mode == "trained" else 0
     if worker.device.type == "cuda":
         free: int | None = torch.cuda.mem_get_info(worker.device)[0]
     else:

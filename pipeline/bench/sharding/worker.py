@@ -1,9 +1,9 @@
-"""Measure every way of placing a table, in turns; a worker's part, the same under any launcher.
+"""Measure every layout of a table in turns: one worker's part, the same under any launcher.
 
-All ways of one table are in memory at once and step in slices, one way after the other, in another
-order each time. So other work on the machine falls on all of them. An error of one way is recorded
-and the others go on. Workers agree on errors after each stage. An error of only one worker between
-two collective calls still makes the others wait until the group's timeout.
+All layouts of one table are in memory at once and step in slices, one layout after the other, in
+another order each time. So other work on the machine falls on all of them. An error of one layout
+is recorded and the others go on. Workers agree on errors after each stage. An error of only one
+worker between two collective calls still makes the others wait until the group's timeout.
 """
 
 import time
@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from iak.pipeline.bench.counters import Wire
 from iak.pipeline.bench.sharding import constants
-from iak.pipeline.bench.sharding.layouts import WAYS, PlacedTable, Way, check, ids_of
+from iak.pipeline.bench.sharding.layouts import LAYOUTS, Layout, PlacedTable, check, ids_of
 from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.events import Report
 from iak.pipeline.process import Worker
@@ -36,8 +36,8 @@ class Work:
 
 
 @dataclass(slots=True, kw_only=True)
-class WayResult:
-    """Measurements of one way on this worker."""
+class LayoutResult:
+    """Measurements of one layout on this worker."""
 
     kind: str
     mode: str
@@ -55,8 +55,8 @@ def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
     """Measure everything; return the same result on every worker, in types of JSON.
 
     Returns:
-        `workers`: results by rank, table and way. `constants`: rates of this machine. `hosts`: its
-        description. `seconds`: time of everything but the start.
+        `workers`: results by rank, table and layout. `constants`: rates of this machine. `hosts`:
+        its description. `seconds`: time of everything but the start.
     """
     started = time.perf_counter()
     largest = max(work.sizes, key=lambda size: (size.rows * size.width, size.name))
@@ -80,48 +80,49 @@ def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
 
 def _measure_table(
     worker: Worker, spec: BenchShardingSpec, size: Size, report: Report
-) -> tuple[list[WayResult], Mapping[Way, PlacedTable]]:
-    """Measure all ways of one table."""
+) -> tuple[list[LayoutResult], Mapping[Layout, PlacedTable]]:
+    """Measure all layouts of one table."""
     results = {
-        way: WayResult(kind=way.kind, mode=way.mode, precision=way.precision) for way in WAYS
+        layout: LayoutResult(kind=layout.kind, mode=layout.mode, precision=layout.precision)
+        for layout in LAYOUTS
     }
-    placed: dict[Way, PlacedTable] = {}
-    for number, way in enumerate(WAYS):
-        table, results[way].error = _built(worker, spec, size, way)
+    placed: dict[Layout, PlacedTable] = {}
+    for number, layout in enumerate(LAYOUTS):
+        table, results[layout].error = _built(worker, spec, size, layout)
         if table is not None:
-            placed[way] = table
-            _count(table, results[way], spec)
-        report(_progress(size, "built", number + 1, len(WAYS)))
+            placed[layout] = table
+            _count(table, results[layout], spec)
+        report(_progress(size, "built", number + 1, len(LAYOUTS)))
     for turn in range(spec.repeats):
-        for way in _rotated(list(placed), turn):
-            work = partial(_slice, placed[way], spec, turn)
+        for layout in _rotated(list(placed), turn):
+            work = partial(_slice, placed[layout], spec, turn)
             seconds, error = _together(work, worker)
             if seconds is None:
-                results[way].error = error
-                del placed[way]
+                results[layout].error = error
+                del placed[layout]
             else:
-                results[way].step_s.append(seconds)
+                results[layout].step_s.append(seconds)
         report(_progress(size, "slices", turn + 1, spec.repeats))
     return list(results.values()), placed
 
 
 def _built(
-    worker: Worker, spec: BenchShardingSpec, size: Size, way: Way
+    worker: Worker, spec: BenchShardingSpec, size: Size, layout: Layout
 ) -> tuple[PlacedTable | None, str]:
-    """Return the table stored in this way, after a first step, or the reason why it cannot be."""
-    _, error = _together(partial(check, size, way, worker), worker)
+    """Return the table in this layout after a first step, or the reason why there is none."""
+    _, error = _together(partial(check, size, layout, worker), worker)
     if error:
         return None, error
 
     def build() -> PlacedTable:
-        table = PlacedTable(size, way, worker, seed=spec.seed)
+        table = PlacedTable(size, layout, worker, seed=spec.seed)
         table.step(_step_ids(table, spec, turn=0, step=_COUNTED_STEP))
         return table
 
     return _together(build, worker)
 
 
-def _count(table: PlacedTable, results: WayResult, spec: BenchShardingSpec) -> None:
+def _count(table: PlacedTable, results: LayoutResult, spec: BenchShardingSpec) -> None:
     """Count the bytes that a step sends, and the memory that the table takes."""
     ids = _step_ids(table, spec, turn=0, step=_COUNTED_STEP)
     wire = Wire()
@@ -144,14 +145,14 @@ def _slice(table: PlacedTable, spec: BenchShardingSpec, turn: int) -> list[float
 
 
 def _step_ids(table: PlacedTable, spec: BenchShardingSpec, *, turn: int, step: int) -> Any:  # noqa: ANN401 - torchrec ships no types
-    """Return a step's ids: the same for every way, and others in each step."""
+    """Return a step's ids: the same for every layout, and others in each step."""
     rows = max(spec.batch_rows // table.worker.world, 1)
     seed = hash((spec.seed, turn, step)) % 2**31
     return ids_of(table.size, rows=rows, worker=table.worker, seed=seed)
 
 
 def _of_steps(
-    placed: Mapping[Way, PlacedTable], worker: Worker, spec: BenchShardingSpec
+    placed: Mapping[Layout, PlacedTable], worker: Worker, spec: BenchShardingSpec
 ) -> dict[str, float]:
     """Measure the constants that need a trained table, where one cut by rows could be built."""
     rows_trained = (p for w, p in placed.items() if (w.kind, w.mode) == ("row_wise", "trained"))
@@ -166,7 +167,7 @@ def _together(work: Callable[[], R], worker: Worker) -> tuple[R | None, str]:
     result, error = None, ""
     try:
         result = work()
-    except Exception as failure:  # noqa: BLE001 - a way that fails is a line of the table
+    except Exception as failure:  # noqa: BLE001 - a layout that fails is a line of the table
         error = f"{type(failure).__name__}: {failure}"
     errors: list[Any] = [None] * worker.world
     dist.all_gather_object(errors, error)
@@ -178,10 +179,10 @@ def _together(work: Callable[[], R], worker: Worker) -> tuple[R | None, str]:
     return None, "; ".join(f"worker {rank}: {text}" for rank, text in by_rank.items())
 
 
-def _rotated(ways: Sequence[Way], turn: int) -> list[Way]:
-    """Return the ways, beginning with another one each time."""
-    first = turn * 7 % max(len(ways), 1)
-    return [*ways[first:], *ways[:first]]
+def _rotated(layouts: Sequence[Layout], turn: int) -> list[Layout]:
+    """Return the layouts, beginning with another one each time."""
+    first = turn * 7 % max(len(layouts), 1)
+    return [*layouts[first:], *layouts[:first]]
 
 
 def _progress(size: Size, what: str, step: int, of: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iak.pipeline.bench.sharding import baseline, constants, findings, launchers
-from iak.pipeline.bench.sharding.layouts import WAYS
+from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import Size, sizes_of
 from iak.pipeline.bench.sharding.worker import Work
 from iak.pipeline.errors import BadRequest
@@ -44,9 +44,9 @@ SHARED = {
 }
 
 
-def seen(way, *, step_s, error=""):
+def seen(layout, *, step_s, error=""):
     return {
-        "kind": way.kind, "mode": way.mode, "precision": way.precision, "error": error,
+        "kind": layout.kind, "mode": layout.mode, "precision": layout.precision, "error": error,
         "held_bytes": 2**20, "sent_bytes": 1024.0, "received_bytes": 512.0,
         "collectives": {"alltoall_base": 3}, "step_s": step_s,
     }  # fmt: skip
@@ -56,9 +56,9 @@ def found(slow=0):
     """Two workers of which the second is the slower one in every other step."""
     workers = [
         [[
-            seen(way, step_s=[] if number == 1 else [[first * 1e-3, 2e-3], [2e-3, 2e-3]],
+            seen(layout, step_s=[] if number == 1 else [[first * 1e-3, 2e-3], [2e-3, 2e-3]],
                  error="BadRequest: no" if number == 1 else "")
-            for number, way in enumerate(WAYS)
+            for number, layout in enumerate(LAYOUTS)
         ]]
         for first in (1, 4 + slow)
     ]  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_vocabulary_that_nobody_counted_is_refused():
 
 def test_a_step_is_as_long_as_its_slowest_worker_and_an_error_is_a_line():
     lines = findings.lines_of(work(), {"spawned": found()})
-    assert len(lines) == len(WAYS)
+    assert len(lines) == len(LAYOUTS)
     assert lines[0]["slice_p50_ms"] == [3.0, 2.0]
     assert lines[0]["p50_ms"] == 2.0
     assert lines[0]["lookups_per_s"] == 100 * 8 / 2e-3
