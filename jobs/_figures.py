@@ -182,7 +182,7 @@ def _smallest_gains(lines: Sequence[Line], ax: Axes) -> None:
                 if (row["rows_a_night"], row["gate"]) == (rows, gate)
             )
             nights, gains = zip(*own, strict=True)
-            label = f"{rows:,} rows a night: {gate.partition(',')[0]}"
+            label = f"{rows:,} rows, {gate.partition(',')[0].removesuffix(' of nights')}"
             ax.plot(
                 nights, [100 * g for g in gains], mark, linestyle="-", color=colour, label=label
             )
@@ -193,7 +193,7 @@ def _smallest_gains(lines: Sequence[Line], ax: Axes) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("nights")
+    ax.set_xlabel("nights (rows: new gate rows a night)")
     ax.set_ylabel("gain, % of the base's loss")
     ax.set_title("Smallest gain found in 80 % of domains")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
