@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from iak.pipeline.report.summary import sentence_of
 from iak.pipeline.runs.load import load_catalog, load_nightly
 from iak.pipeline.runs.nightly_file import commented
 from iak.pipeline.runs.nightly_notify import notify
-from iak.pipeline.runs.nightly_records import night_folder, read_nights
+from iak.pipeline.runs.nightly_records import night_folder, now, read_nights
 from iak.schemas.base import Spec
 from iak.schemas.night import DomainNight, NightRecord
 from iak.schemas.nightly import NightlySpec
@@ -57,10 +58,6 @@ def main(spec: Spec) -> int:
 
 def run(spec: NightlyRunSpec) -> int:
     """Run one night, or say what it would do."""
-    from iak.jobs.ray_launcher import RayLauncher
-    from iak.pipeline.runs.nightly import NightRequest, run_night
-    from iak.pipeline.runs.record import AlreadyFinished
-
     asked = with_overrides(
         _loaded(spec.file), rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline
     )
@@ -69,14 +66,19 @@ def run(spec: NightlyRunSpec) -> int:
             f"{spec.file}: cluster is {asked.cluster}; a night runs on it by "
             f'iak submit command="nightly run {spec.file}", where cluster is "local"'
         )
+    from iak.jobs.ray_launcher import RayLauncher
+    from iak.pipeline.runs.nightly import NightRequest, run_night
+    from iak.pipeline.runs.record import AlreadyFinished
+
     request = NightRequest(night=spec.date, dry_run=spec.dry_run)
+    began = now()
     try:
         with console_report() as report:
             record = run_night(asked, RayLauncher(), request, report)
     except AlreadyFinished:
         raise
     except PipelineError:
-        _notify_of_failure(asked)
+        _notify_of_failure(asked, began)
         raise
     if spec.dry_run:
         _show_decisions(record)
@@ -86,11 +88,11 @@ def run(spec: NightlyRunSpec) -> int:
     return record.exit_code or 0
 
 
-def _notify_of_failure(spec: NightlySpec) -> None:
-    """Tell of the night that failed just now, where it came as far as a record."""
-    failed = [r for r in read_nights(spec.nights).records if r.status == "failed"]
-    if failed:
-        _notify(spec, max(failed, key=lambda record: record.ended_at or record.started_at))
+def _notify_of_failure(spec: NightlySpec, began: datetime) -> None:
+    """Tell of the night that failed since this command began, if it came as far as a record."""
+    for record in read_nights(spec.nights).records:
+        if record.status == "failed" and record.ended_at and record.ended_at >= began:
+            _notify(spec, record)
 
 
 def _notify(spec: NightlySpec, record: NightRecord) -> None:

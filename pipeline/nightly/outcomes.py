@@ -97,6 +97,7 @@ def _domain_night(
             "bundle": bundle,
             "candidate": done.candidates.get(name),
             "verdict": kernel.gate if kernel else None,
+            "log_evidence": kernel.chain.log_evidence if kernel and kernel.chain else None,
             "scratch_gain": done.scratch_gains.get(name),
             "scores": [scores_of(task) for task in kernel.gate.tasks] if kernel else [],
         }

@@ -201,7 +201,7 @@ def choose_bundles(
         )
     by_name = {domain_name(entry.domain): entry for entry in index.bundles}
     _check_known(by_name, domains, where=str(run.bundles))
-    asked = {name: by_name[name] for name in domains or by_name}
+    asked = {name: by_name[name] for name in (by_name if domains is None else domains)}
     kept = [entry for entry in asked.values() if entry.published or force]
     left = {name: entry for name, entry in asked.items() if not entry.published and not force}
     reasons = {

@@ -25,8 +25,10 @@ from iak.pipeline.nightly.outcomes import (
     exit_code,
 )
 from iak.pipeline.nightly.refresh import refresh_reason
+from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.registry.commits import read_commit
 from iak.pipeline.registry.live import live_pointers, registry_head
+from iak.pipeline.registry.promote import ChainsOfNight
 from iak.pipeline.registry.store import open_store
 from iak.pipeline.report.nights import PAGE
 from iak.pipeline.report.pages import write_pages
@@ -335,7 +337,7 @@ class _Night:
             tuning = tuning_of(tuned)
             kernels = {kernel.domain: kernel for kernel in tuning.kernels}
             with self._phase("promote", "promoting what the gate published"):
-                promoted = self._promote()
+                promoted = self._promote(ChainsOfNight.of(tuning.kernels))
             done = Done(
                 kernels=kernels,
                 candidates=promoted.candidates,
@@ -393,14 +395,20 @@ class _Night:
             run_dir,
             deadline=self.record.deadline,
         )
-        return tune_night(spec, self.plan.catalog, self.launcher, self._report).record
+        # Kernels from scratch are compared with the chain; they are no part of it.
+        chains = self._chains() if name == TUNE else None
+        catalog = self.plan.catalog
+        return tune_night(spec, catalog, self.launcher, self._report, chains=chains).record
 
-    def _promote(self) -> Promoted:
+    def _promote(self, decided: ChainsOfNight) -> Promoted:
         """Move the pointers, from what the registry was when the night was planned."""
-        run_dir = night_folder(self.spec.nights, self.record) / TUNE
-        return promote_night(
-            open_store(self.spec.registry), finished_run(run_dir), self._expected()
-        )
+        run = finished_run(night_folder(self.spec.nights, self.record) / TUNE)
+        return promote_night(open_store(self.spec.registry), run, self._expected(), decided)
+
+    def _chains(self) -> NightChains:
+        """Return the evidence on every domain's chain when the night was planned."""
+        chains = self.plan.head.chains.values() if self.plan.head else ()
+        return NightChains(night=self.plan.night, states={chain.name: chain for chain in chains})
 
     def _expected(self) -> Commit | None:
         """Return the registry's commit that was the newest when the night was planned."""

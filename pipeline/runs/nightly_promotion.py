@@ -1,6 +1,6 @@
 """Promote a night: the kernels that its gate published, in one step, domain by domain."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from iak.pipeline.publish.bundle import read_bundle, read_manifest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import domain_name, pointer_of
 from iak.pipeline.registry.live import registry_head
-from iak.pipeline.registry.promote import Run, promote_run
+from iak.pipeline.registry.promote import ChainsOfNight, Run, promote_run
 from iak.pipeline.registry.store import Store
 from iak.schemas.manifest import BundlesIndex
 from iak.schemas.registry import Commit, bundle_digest
@@ -31,7 +31,9 @@ class Promoted:
     """Number of the commit; None where nothing moved."""
 
 
-def promote_night(store: Store, run: Run, expected: Commit | None) -> Promoted:
+def promote_night(
+    store: Store, run: Run, expected: Commit | None, decided: ChainsOfNight
+) -> Promoted:
     """Let the kernels serve that the gate published; one domain's trouble stops no other.
 
     A promotion that was interrupted is done again: pointers that it moved already stay.
@@ -40,41 +42,64 @@ def promote_night(store: Store, run: Run, expected: Commit | None) -> Promoted:
         store: store of the registry, which is made when it is missing.
         run: the night's tuning.
         expected: the registry's newest commit when the night was planned.
+        decided: chains after the night, and kernels that are to serve no longer.
 
     Raises:
         Corrupt: the run's index is not what the run wrote.
         Overtaken: another writer moved a pointer in this very moment; run the night again.
     """
     index = read_index(run.bundles)
-    manifests = {e.folder: read_manifest(run.bundles / e.folder) for e in index.bundles}
-    candidates = {e.folder: bundle_digest(manifests[e.folder]) for e in index.bundles}
-    published = {e.folder: domain_name(e.domain) for e in index.bundles if e.published}
-    held = _moved_meanwhile(store, published, candidates, expected)
+    names = {e.folder: domain_name(e.domain) for e in index.bundles}
+    manifests = {folder: read_manifest(run.bundles / folder) for folder in names}
+    candidates = {folder: bundle_digest(manifest) for folder, manifest in manifests.items()}
+    published = [e.folder for e in index.bundles if e.published]
+    moving = [*published, *decided.withdrawn]
+    held = _moved_meanwhile(store, moving, candidates, expected, decided.withdrawn)
     failed = _damaged(run.bundles, index, published)
-    kept = [n for folder, n in published.items() if folder not in held and folder not in failed]
-    done = promote_run(store, run, "champion", domains=kept, force=False) if kept else None
+    left = {*held, *failed}
+    done = promote_run(
+        store,
+        run,
+        "champion",
+        domains=[names[folder] for folder in published if folder not in left],
+        force=False,
+        night=_without(decided, left),
+    )
     return Promoted(
-        promoted=(*done.moved, *done.unchanged) if done else (),
-        held={published[folder]: reason for folder, reason in held.items()},
-        failed={published[folder]: reason for folder, reason in failed.items()},
-        candidates={domain_name(e.domain): candidates[e.folder] for e in index.bundles},
-        generation=done.commit.generation if done and done.commit else None,
+        promoted=(*done.moved, *done.unchanged),
+        held={names[folder]: reason for folder, reason in held.items()},
+        failed={names[folder]: reason for folder, reason in failed.items()},
+        candidates={names[folder]: digest for folder, digest in candidates.items()},
+        generation=done.commit.generation if done.commit else None,
+    )
+
+
+def _without(decided: ChainsOfNight, left: Collection[str]) -> ChainsOfNight:
+    """Return what the gate decided, without the domains that are left as they are."""
+    return ChainsOfNight(
+        chains={folder: c for folder, c in decided.chains.items() if folder not in left},
+        withdrawn={folder: why for folder, why in decided.withdrawn.items() if folder not in left},
     )
 
 
 def _moved_meanwhile(
     store: Store,
-    published: Mapping[str, str],
+    moving: Collection[str],
     candidates: Mapping[str, str],
     expected: Commit | None,
+    withdrawn: Collection[str],
 ) -> dict[str, str]:
-    """Return the folders whose pointer is another one than when the night was planned."""
+    """Return the folders whose pointer is another one than when the night was planned.
+
+    What the night itself moved before it was interrupted is as it should be.
+    """
     head = registry_head(store)
     moved: dict[str, str] = {}
-    for folder in published:
+    for folder in moving:
         now, then = (pointer_of(commit, "champion", folder) for commit in (head, expected))
         is_same = (now and now.generation) == (then and then.generation)
-        if is_same or (now is not None and now.bundle == candidates[folder]):
+        is_ours = folder in withdrawn if now is None else now.bundle == candidates[folder]
+        if is_same or is_ours:
             continue
         where = f"commit {now.generation}" if now else "a rollback that removed it"
         moved[folder] = (
@@ -83,7 +108,7 @@ def _moved_meanwhile(
     return moved
 
 
-def _damaged(bundles: Path, index: BundlesIndex, published: Mapping[str, str]) -> dict[str, str]:
+def _damaged(bundles: Path, index: BundlesIndex, published: Collection[str]) -> dict[str, str]:
     """Return the folders of published bundles whose bytes are not what their manifest says."""
     damaged: dict[str, str] = {}
     for folder in published:

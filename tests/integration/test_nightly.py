@@ -43,7 +43,9 @@ STAGE = {"lr": 1e-3, "max_epochs": 2, "patience": 2, "min_batch": 64, "max_batch
 OPEN_GATE = {
     "z": 0, "min_positives": 5, "min_negatives": 5, "auc_margin": 1, "logloss_margin": 9,
     "calibration_margin": 9,
+    "chain": {"alpha": 0.99, "at_once": 1.0, "at_once_margin": 0, "canary_hours": 0},
 }  # fmt: skip
+"""A gate that lets every gain through, however small."""
 TRAINED = {"pooled", "region=a", "region=b"}
 """Region c has too few rows for a kernel of its own."""
 
@@ -181,14 +183,16 @@ def test_the_last_complete_day_is_the_night_where_none_is_asked_for(place, tmp_p
     assert record.night == EIGHTH
 
 
-def test_a_gate_that_holds_everything_moves_nothing(place, tmp_path):
-    asked = spec(place, tmp_path, gate=OPEN_GATE | {"z": 9})
+def test_a_gate_that_holds_everything_moves_nothing_and_counts_the_night(place, tmp_path):
+    asked = spec(place, tmp_path, gate=OPEN_GATE | {"chain": {"at_once": 0}})
     record = run(asked, SEVENTH)
     assert record.exit_code == 4
     assert {name for name, outcome in outcomes(record).items() if outcome == "held"} == TRAINED
-    assert record.registry_after is None
-    assert not (tmp_path / "registry").exists()
+    assert champions(asked) == {}
     assert {domain.served_by for domain in record.domains} == {"base"}
+    (commit,) = read_history(FolderStore(Path(asked.registry)))
+    assert {chain.name for chain in commit.chains.values()} == TRAINED
+    assert record.registry_after == 1
 
 
 def test_after_the_deadline_what_is_ready_is_promoted_and_the_rest_is_held(place, tmp_path):

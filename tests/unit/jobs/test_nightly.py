@@ -1,0 +1,74 @@
+"""`iak nightly status`: one screen, without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iak.jobs import cli
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.runs.nightly_file import commented
+from iak.pipeline.runs.nightly_records import changed
+from iak.schemas.nightly_job import NightlyRunSpec
+from tests.nights import some_nights
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A `nightly.toml`; catalogue, log and base are not looked at by `status`."""
+    path = tmp_path / "nightly.toml"
+    (tmp_path / "base").mkdir()
+    settings = {
+        "name": "shop", "catalog": "planted", "data_root": "/logs", "base": tmp_path / "base",
+        "registry": tmp_path / "registry", "nights": tmp_path / "nights",
+    }  # fmt: skip
+    path.write_text(commented(settings))
+    return path
+
+
+def status(file, capsys, *words):
+    assert cli.run(["nightly", "status", str(file), *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_before_the_first_night_it_says_so(file, capsys):
+    assert "no night has run" in status(file, capsys)
+
+
+def test_it_shows_the_newest_nights_and_what_is_held(file, capsys):
+    nights = some_nights(4)
+    for record in nights:
+        changed(file.parent / "nights", record)
+    shown = status(file, capsys, "last=2")
+    assert [str(record.night) in shown for record in nights] == [False, False, True, True]
+    held = [d for d in nights[-1].domains if d.outcome == "held"]
+    assert held
+    assert all(domain.decision.name in shown for domain in held)
+
+
+def test_a_record_that_cannot_be_read_is_a_warning(file, capsys):
+    (record,) = some_nights(1)
+    changed(file.parent / "nights", record)
+    broken = file.parent / "nights" / "2026-01-01-x"
+    broken.mkdir()
+    (broken / "night.json").write_text("{")
+    assert "warning: " in status(file, capsys)
+
+
+def test_a_night_of_a_cluster_is_not_run_here(file):
+    from iak.jobs import nightly
+
+    file.write_text(file.read_text().replace('# cluster = "local"', 'cluster = "http://ray:8265"'))
+    with pytest.raises(BadRequest, match="http://ray:8265"):
+        nightly.run(NightlyRunSpec(file=file))
+
+
+def test_status_loads_neither_torch_nor_ray():
+    code = "import sys, iak.jobs.nightly; print({'torch', 'ray'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "set()"
