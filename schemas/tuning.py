@@ -28,6 +28,11 @@ class KernelResult(Spec):
     """Epoch after which it validated best; 0 where no epoch was better than the start."""
     valid_gain: float
     """Nats a labelled row by which tuning lowered its validation loss."""
+    rate: float | None = None
+    """Mean rate of its code in nats per gate row; null without such rows."""
+    reliability: dict[str, list[tuple[float, float, NonNegativeInt]]] = {}
+    """Task -> its calibration curve on the gate rows: mean prediction, observed share and rows of
+    each bin."""
     bundle: str
     """Folder of its bundle below the run's `bundles`; a kernel that is held has one as well."""
 

@@ -10,6 +10,8 @@ from iak.schemas.night import Decision, DomainNight, Scores
 from iak.schemas.tuning import KernelResult
 from iak.schemas.verdict import TaskVerdict
 
+Curve = Sequence[tuple[float, float, int]]
+"""Mean prediction, observed share and rows of each bin."""
 OK, SOME_HELD, SOME_FAILED, NOTHING_TO_DO = 0, 4, 5, 6
 
 
@@ -99,7 +101,10 @@ def _domain_night(
             "verdict": kernel.gate if kernel else None,
             "log_evidence": kernel.chain.log_evidence if kernel and kernel.chain else None,
             "scratch_gain": done.scratch_gains.get(name),
-            "scores": [scores_of(task) for task in kernel.gate.tasks] if kernel else [],
+            "scores": [scores_of(t, kernel.reliability) for t in kernel.gate.tasks]
+            if kernel
+            else [],
+            "rate": kernel.rate if kernel else None,
         }
     )
 
@@ -115,8 +120,13 @@ def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, s
     return ("promoted" if name in done.promoted else "held"), kernel.reason
 
 
-def scores_of(task: TaskVerdict) -> Scores:
-    """Return one task's numbers as a page shows them; the gate compares candidate and base."""
+def scores_of(task: TaskVerdict, curves: Mapping[str, Curve]) -> Scores:
+    """Return one task's numbers as a page shows them; the gate compares candidate and base.
+
+    Args:
+        task: verdict on the task.
+        curves: task -> the candidate's calibration curve.
+    """
     auc = task.auc
     delta = (auc.delta, auc.low, auc.high)
     return Scores(
@@ -127,4 +137,5 @@ def scores_of(task: TaskVerdict) -> Scores:
         log_loss=(task.log_loss.base, None, task.log_loss.kernel),
         calibration=(task.calibration.base, None, task.calibration.kernel),
         delta_auc=cast("tuple[float, float, float]", delta) if None not in delta else None,
+        reliability=list(curves.get(task.task, ())),
     )

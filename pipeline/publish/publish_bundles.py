@@ -9,6 +9,7 @@ from typing import Any
 from iak.pipeline.activations.cache import digest_of
 from iak.pipeline.publish.bundle import write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
+from iak.pipeline.publish.diagnostics import curves_of, mean_rate
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
@@ -77,11 +78,12 @@ def publish_bundles(
             for slot, name in enumerate(level.tuned.bank.names):
                 chain = judged.get(name)
                 rows = level.gate_rows.get(name)
-                verdict = (
-                    chain.verdict if chain else judge(gate_rows_of(rows, done.tasks, tasks), gate)
-                )
+                gate_rows = gate_rows_of(rows, done.tasks, tasks)
+                verdict = chain.verdict if chain else judge(gate_rows, gate)
                 kernel = _write_kernel(done, level, slot, name, folder, provenance, verdict)
-                kernels.append(kernel.model_copy(update={"chain": chain and chain.chain}))
+                measured = {"rate": mean_rate(rows), "reliability": curves_of(gate_rows)}
+                chained = {"chain": chain and chain.chain}
+                kernels.append(kernel.model_copy(update=measured | chained))
     return kernels
 
 

@@ -506,6 +506,7 @@ def _spent(spec: NightlySpec, record: NightRecord, tuned: RunRecord | None) -> d
     every = [k.tuning_rows for k in tuning.kernels]
     seconds = tuned.timings_s.get("tune", 0.0) * int(tuned.spec.get("workers", 1))
     return {
+        "parameters_per_kernel": tuning.parameters_per_kernel,
         "rows_tuned": sum(own) or max(every, default=0),
         "rows_from_cache": int(tuning.cache.get("rows_read", 0)),
         "worker_seconds": round(seconds, 3),

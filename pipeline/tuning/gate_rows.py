@@ -36,6 +36,8 @@ class PairedRows:
     base_entire_nT: npt.NDArray[np.float32]
     candidate_own_nT: npt.NDArray[np.float32]
     candidate_entire_nT: npt.NDArray[np.float32]
+    rate_n: npt.NDArray[np.float32] | None = None
+    """Nats of each row's code under the candidate."""
     user_n: npt.NDArray[np.int64] | None = None
     """Key of each row's user; None where the log declares none."""
     day_n: npt.NDArray[np.int64] | None = None
@@ -81,7 +83,7 @@ def collect_gate_rows(
     for batch, other in zip(batches, rivals, strict=False):
         index_B = batch.index_B
         labels_BT, mask_BT = rows.labels_nT[index_B], rows.mask_nT[index_B]
-        columns = {"labels_nT": labels_BT, "mask_nT": mask_BT}
+        columns = {"labels_nT": labels_BT, "mask_nT": mask_BT, "rate_n": batch.rate_B.cpu()}
         if rows.user_n is not None:
             columns["user_n"] = rows.user_n[index_B]
         if rows.day_n is not None:

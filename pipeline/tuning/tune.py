@@ -582,6 +582,8 @@ class PredictedBatch:
     segments: Segments
     h_BH: Tensor
     logits_BT: Tensor
+    rate_B: Tensor
+    """Nats of each row's code."""
 
 
 @torch.no_grad()
@@ -606,5 +608,10 @@ def predicted_batches(
         code = banks.encode(weights, a_BA, None, segments)
         logits_BT = banks.decode(weights, setting.heads, h_BH, code.z_BC, segments)
         yield PredictedBatch(
-            index_B=index_B, present=present, segments=segments, h_BH=h_BH, logits_BT=logits_BT
+            index_B=index_B,
+            present=present,
+            segments=segments,
+            h_BH=h_BH,
+            logits_BT=logits_BT,
+            rate_B=code.rate_B,
         )

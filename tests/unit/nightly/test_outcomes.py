@@ -64,6 +64,8 @@ def test_the_scores_of_a_task_are_those_that_the_gate_compared():
         task="ctr", rows=9, positives=4, negatives=5, auc=compared, judged=True, holds=False,
         reason="",
     )  # fmt: skip
-    found = scores_of(task)
+    curve = [(0.1, 0.2, 30)]
+    found = scores_of(task, {task.task: curve, "another": []})
+    assert found.reliability == curve
     assert (found.auc, found.delta_auc) == ((0.6, None, 0.7), (0.1, 0.05, 0.15))
-    assert scores_of(task.model_copy(update={"auc": Comparison()})).delta_auc is None
+    assert scores_of(task.model_copy(update={"auc": Comparison()}), {}).delta_auc is None

@@ -68,8 +68,9 @@ def test_a_kernel_s_rows_are_those_of_its_domain_under_base_and_candidate(found,
     h_BH, a_BA = rows.activations.of(places)
     labels_BT, mask_BT = rows.labels_nT[places], rows.mask_nT[places]
     expected = {"labels_nT": labels_BT, "mask_nT": mask_BT, "user_n": rows.user_n[places]}
-    own = kernel.run(bank().slot(slot), heads, h_BH, a_BA, None).logits_BT
-    for who, logits_BT in (("base", heads(h_BH)), ("candidate", own)):
+    own = kernel.run(bank().slot(slot), heads, h_BH, a_BA, None)
+    expected["rate_n"] = own.rate_B.detach()
+    for who, logits_BT in (("base", heads(h_BH)), ("candidate", own.logits_BT)):
         p = probabilities(logits_BT, TASKS)
         losses_BT = task_losses(logits_BT, labels_BT, mask_BT, TASKS) * WEIGHTS_T
         expected |= {f"{who}_loss_nT": losses_BT.detach()}
