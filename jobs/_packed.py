@@ -7,7 +7,7 @@ thought of its name.
 import fnmatch
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from iak.pipeline.errors import BadRequest
@@ -15,19 +15,26 @@ from iak.pipeline.errors import BadRequest
 PACKAGE = Path("infra/package/iak")
 """The package as it stands in a checkout: its own file, and links to the source folders."""
 SOURCE_FOLDERS = ("pipeline", "jobs", "schemas")
-SOURCE_FILES = ("*.py", "*.toml", "py.typed")
+SOURCE_FILES = ("*.py", "*.toml", "py.typed", "*.j2", "*.css", "*.js")
 ALWAYS = ("pyproject.toml", f"{PACKAGE}/__init__.py")
 SECRETS = (".*", "*.pem", "*.key", "*.p12", "*.pfx", "*.crt", "id_*", "*credential*", "*secret*")
 """Names that are left out of a folder that `include` names, and refused where it names them."""
 
 
-def pack(project: Path, include: Sequence[str], target: Path) -> dict[str, list[Path]]:
+def pack(
+    project: Path,
+    include: Sequence[str],
+    target: Path,
+    *,
+    files: Mapping[str, Path] | None = None,
+) -> dict[str, list[Path]]:
     """Copy the files to send into an empty folder.
 
     Args:
         project: folder of the checkout.
         include: further files and folders, relative to it.
         target: empty folder.
+        files: name in the target -> a file from anywhere, such as a `nightly.toml`.
 
     Returns:
         The files that were copied, relative to the project, by the entry that named them.
@@ -37,12 +44,15 @@ def pack(project: Path, include: Sequence[str], target: Path) -> dict[str, list[
     """
     packed: dict[str, list[Path]] = {}
     for entry in (*ALWAYS, *SOURCE_FOLDERS, *include):
-        files = sorted(_included(project, entry) if entry in include else _sources(project, entry))
-        for path in files:
+        copied = sorted(_included(project, entry) if entry in include else _sources(project, entry))
+        for path in copied:
             copy = target / _sent_as(path)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(project / path, copy)
-        packed[entry] = files
+        packed[entry] = copied
+    for name, file in (files or {}).items():
+        shutil.copy2(file, target / name)
+        packed[name] = [file.absolute()]
     return packed
 
 

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -106,10 +107,12 @@ def job_named(client: "JobSubmissionClient", name: str) -> Job:
     raise BadRequest(f"{why} {name!r}; there are {listed}. See them all with iak jobs list")
 
 
-def submission_prefix(words: Sequence[str]) -> str:
-    """Return what the ids of all jobs with these words begin with."""
-    digest = hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()[:12]
-    return f"iak-{words[0]}-{digest}-"
+def submission_prefix(words: Sequence[str], files: Mapping[str, Path] | None = None) -> str:
+    """Return what the ids of all jobs with these words and these files begin with."""
+    total = hashlib.sha256(json.dumps(list(words)).encode())
+    for name, file in sorted((files or {}).items()):
+        total.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return f"iak-{words[0]}-{total.hexdigest()[:12]}-"
 
 
 def free_submission_id(prefix: str, jobs: Sequence[Job]) -> tuple[str, Job | None]:

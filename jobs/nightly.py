@@ -16,6 +16,7 @@ from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
 from iak.jobs.schedule import backfill, watch
+from iak.jobs.submit_night import submit_night
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.nightly.identity import with_overrides
@@ -57,15 +58,16 @@ def main(spec: Spec) -> int:
 
 
 def run(spec: NightlyRunSpec) -> int:
-    """Run one night, or say what it would do."""
-    asked = with_overrides(
-        _loaded(spec.file), rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline
-    )
-    if asked.cluster != "local":
-        raise BadRequest(
-            f"{spec.file}: cluster is {asked.cluster}; a night runs on it by "
-            f'iak submit command="nightly run {spec.file}", where cluster is "local"'
-        )
+    """Run one night, or say what it would do: here, or on the cluster that the file names."""
+    settings = load_nightly(spec.file)
+    if settings.cluster != "local" and not spec.here:
+        return submit_night(spec, settings)  # before Ray is imported, which then reads its token
+    check_paths(settings)
+    asked = with_overrides(settings, rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline)
+    return _run_here(spec, asked)
+
+
+def _run_here(spec: NightlyRunSpec, asked: NightlySpec) -> int:
     from iak.jobs.ray_launcher import RayLauncher
     from iak.pipeline.runs.nightly import NightRequest, run_night
     from iak.pipeline.runs.record import AlreadyFinished

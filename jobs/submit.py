@@ -7,6 +7,8 @@ writes stays there, except its record and small documents beside it, which it pr
 import json
 import shlex
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +31,39 @@ from iak.pipeline.bench.sharding.baseline import benchmark_record_of
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.process import WORKER_ENVIRONMENT
+from iak.pipeline.report.nights import RECORD
+from iak.pipeline.report.pages import write_index
+from iak.pipeline.runs.nightly_records import night_folder
 from iak.pipeline.runs.record import run_record_of
+from iak.pipeline.sealed import check_seal, parsed
 from iak.schemas.job import SubmitSpec
+from iak.schemas.night import NightRecord
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _NOT_SENT = ("submit", "doctor", "jobs list", "jobs logs", "jobs stop")
 _INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What is run on which cluster."""
+
+    words: list[str]
+    """The verb and its settings."""
+    address: str
+    """The cluster's job server."""
+    out: Path
+    """Folder for the documents that the job printed."""
+    project: Path
+    """Checkout whose code is sent."""
+    include: tuple[str, ...] = ()
+    """Files and folders of the checkout to send besides."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Name there -> file, from anywhere on this machine."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that the job takes along. The cluster's dashboard shows them."""
 
 
 def main(spec: SubmitSpec) -> int:
@@ -46,41 +73,54 @@ def main(spec: SubmitSpec) -> int:
     """
     words = _words(spec.command)
     _check_verb(words)
-    project = _project(spec)
-    spec.out.mkdir(parents=True, exist_ok=True)
-    client = connect(spec.address)
-    job, is_ours = _start_or_attach(client, spec, words, project)
+    return submit(
+        Submission(
+            words=words,
+            address=spec.address,
+            out=spec.out,
+            project=checkout(spec.project),
+            include=spec.include,
+        )
+    )
+
+
+def submit(asked: Submission) -> int:
+    """Start the job or find the one that runs already, follow it, and return its exit code."""
+    asked.out.mkdir(parents=True, exist_ok=True)
+    client = connect(asked.address)
+    job, is_ours = _start_or_attach(client, asked)
     try:
-        follow(client, spec.address, job)
+        follow(client, asked.address, job)
     except KeyboardInterrupt:
         if is_ours:
             client.stop_job(job)
         state = "was asked to stop" if is_ours else f"goes on; iak jobs stop {job} would stop it"
         console.print(f"job {job} {state}", markup=False)
         return _INTERRUPTED
-    for path in keep_documents(client.get_job_logs(job), spec.out):
+    for path in keep_documents(client.get_job_logs(job), asked.out):
         console.print(f"fetched: {path}", markup=False)
     return exit_code(client, job)
 
 
-def _start_or_attach(
-    client: "JobSubmissionClient", spec: SubmitSpec, words: list[str], project: Path
-) -> tuple[str, bool]:
+def _start_or_attach(client: "JobSubmissionClient", asked: Submission) -> tuple[str, bool]:
     """Return the id of the job that runs these words, and whether this call started it."""
-    prefix = submission_prefix(words)
+    prefix = submission_prefix(asked.words, asked.files)
     job, running = free_submission_id(prefix, jobs_of(client))
     with tempfile.TemporaryDirectory(prefix="iak-submit-") as packed:
-        sent = pack(project, spec.include, Path(packed))
+        sent = pack(asked.project, asked.include, Path(packed), files=asked.files)
         code = digest_of(Path(packed))
         if running:
             return _attached(running, code)
-        console.print(summary(sent, project), markup=False)
+        console.print(summary(sent, asked.project), markup=False)
         try:
             client.submit_job(  # uploads the folder before it returns (Ray 2.60)
-                entrypoint=shlex.join(["python", "-m", "iak.jobs.submitted", *words]),
+                entrypoint=shlex.join(["python", "-m", "iak.jobs.submitted", *asked.words]),
                 submission_id=job,
-                metadata={COMMAND: shlex.join(words), CODE: code},
-                runtime_env={"working_dir": packed, "env_vars": WORKER_ENVIRONMENT},
+                metadata={COMMAND: shlex.join(asked.words), CODE: code},
+                runtime_env={
+                    "working_dir": packed,
+                    "env_vars": {**WORKER_ENVIRONMENT, **asked.environment},
+                },
             )
         except RuntimeError:
             # Another submission of the same command came first: the server takes an id once.
@@ -88,7 +128,7 @@ def _start_or_attach(
             if running is None:
                 raise
             return _attached(running, code)
-    console.print(f"job {job} on {spec.address}", markup=False)
+    console.print(f"job {job} on {asked.address}", markup=False)
     return job, True
 
 
@@ -118,13 +158,13 @@ def _check_verb(words: list[str]) -> None:
         raise BadRequest(f"command={verb!r} is not a verb that can be submitted; there are {known}")
 
 
-def _project(spec: SubmitSpec) -> Path:
-    """Return the folder of code to send.
+def checkout(project: Path | None) -> Path:
+    """Return the folder of code to send: the one named, or the one that this code runs from.
 
     Raises:
         BadRequest: the folder is not a checkout of this project.
     """
-    folder = (spec.project or Path(__file__).resolve().parents[1]).resolve()
+    folder = (project or Path(__file__).resolve().parents[1]).resolve()
     if not all((folder / name).exists() for name in ("pyproject.toml", "jobs/cli.py")):
         raise BadRequest(
             f"{folder} is not a checkout of this project: no pyproject.toml and jobs/ in it. "
@@ -134,23 +174,36 @@ def _project(spec: SubmitSpec) -> Path:
 
 
 def keep_documents(logs: str, out: Path) -> list[Path]:
-    """Write the documents that the job printed.
+    """Write the documents that the job printed; those of a night into a folder of its own.
 
     Raises:
         PipelineError: a document has a name that is not a file name, or is not a record.
     """
-    written = []
-    for name, text in documents_in(logs).items():
-        if Path(name).name != name or name.startswith("."):
-            raise PipelineError(
-                f"the job printed a document named {name!r}, which is not a file name"
-            )
-        if name.endswith(".json"):
-            read = run_record_of if name == "record.json" else benchmark_record_of
-            try:
-                read(json.loads(text), Path(name))
-            except ValueError as error:
-                raise PipelineError(f"the job's {name} is not a record: {error}") from error
+    documents = documents_in(logs)
+    for name, text in documents.items():
+        _check_document(name, text)
+    if RECORD in documents:
+        night = NightRecord.model_validate_json(documents[RECORD])
+        out = night_folder(out, night)
+        out.mkdir(parents=True, exist_ok=True)
+    for name, text in documents.items():
         put_file(out / name, text)
-        written.append(out / name)
-    return written
+    if RECORD in documents:
+        write_index(out.parent)
+    return [out / name for name in documents]
+
+
+def _check_document(name: str, text: str) -> None:
+    if Path(name).name != name or name.startswith("."):
+        raise PipelineError(f"the job printed a document named {name!r}, which is not a file name")
+    if not name.endswith(".json"):
+        return
+    try:
+        if name == RECORD:
+            check_seal(parsed(text.encode()), text.encode())
+        elif name == "record.json":
+            run_record_of(json.loads(text), Path(name))
+        else:
+            benchmark_record_of(json.loads(text), Path(name))
+    except ValueError as error:
+        raise PipelineError(f"the job's {name} is not a record: {error}") from error

@@ -6,6 +6,10 @@ from pathlib import Path
 from iak.jobs import cli
 from iak.jobs.verbs import split_verb
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.report.nights import PAGE, RECORD
+from iak.pipeline.runs.load import load_nightly
+from iak.pipeline.runs.nightly_records import night_folder, read_nights
+from iak.schemas.nightly_job import NightlyRunSpec
 
 BEGIN, END = "-----BEGIN IAK DOCUMENT ", "-----END IAK DOCUMENT-----"
 _DASHES = "-----"
@@ -26,7 +30,7 @@ def documents_in(logs: str) -> dict[str, str]:
     """Return the documents in a job's logs, by name; one that was cut short is left out."""
     documents: dict[str, str] = {}
     name, lines = "", list[str]()
-    for line in logs.splitlines():
+    for line in logs.split("\n"):  # splitlines() would also cut a page at a form feed
         if line.startswith(BEGIN):
             name, lines = line.removeprefix(BEGIN).removesuffix(_DASHES), []
         elif line == END and name:
@@ -54,6 +58,8 @@ def _documents(words: list[str]) -> list[Path]:
         spec = cli.read_spec(verb, rest)
     except PipelineError:
         return []
+    if isinstance(spec, NightlyRunSpec):
+        return _of_the_night(load_nightly(spec.file).nights)
     name = verb.rpartition(" ")[2]
     out, run_dir = getattr(spec, "out", None), getattr(spec, "run_dir", None)
     if isinstance(out, Path):
@@ -61,6 +67,16 @@ def _documents(words: list[str]) -> list[Path]:
     else:
         wanted = [run_dir / "record.json"] if isinstance(run_dir, Path) else []
     return [path for path in wanted if path.is_file()]
+
+
+def _of_the_night(nights: Path) -> list[Path]:
+    """Return the record and the page of the night that ran last."""
+    records = read_nights(nights).records
+    if not records:
+        return []
+    newest = max(records, key=lambda record: record.ended_at or record.started_at)
+    folder = night_folder(nights, newest)
+    return [path for path in (folder / RECORD, folder / PAGE) if path.is_file()]
 
 
 if __name__ == "__main__":

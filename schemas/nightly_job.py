@@ -1,6 +1,7 @@
 """Define what the verbs of `iak nightly` may be asked."""
 
 from datetime import date, time
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict
@@ -51,6 +52,11 @@ class NightlyRunSpec(NightlyFileSpec):
     """Budget of minutes; the file's when absent."""
     dry_run: bool = False
     """Print the decisions and change nothing."""
+    here: bool = False
+    """Run on the Ray of this machine, although the file names a cluster: how a night is started
+    there once it was submitted."""
+    out: FolderToWrite = Path("runs/nights")
+    """Folder on this machine for the record and the page of a night on a cluster."""
 
 
 class NightlyBackfillSpec(NightlyFileSpec):

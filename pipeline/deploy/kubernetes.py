@@ -5,8 +5,6 @@ Where `cluster` is local, every night gets a Ray cluster of its own, which ends 
 """
 
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -287,20 +285,3 @@ def _ports_outside(spec: NightlySpec) -> list[int]:
         if parts.scheme in ("http", "https"):
             ports.add(parts.port or (443 if parts.scheme == "https" else 80))
     return sorted(ports)
-
-
-def lost_paths(spec: NightlySpec, paths: dict[str, Any]) -> list[str]:
-    """Return the settings whose path would be lost with a pod, each with the path.
-
-    Args:
-        spec: the nights.
-        paths: setting -> path or URI.
-    """
-    mount = PurePosixPath(spec.deploy.mount) if spec.deploy.volume_claim else None
-    lost = []
-    for setting, value in paths.items():
-        path = PurePosixPath(str(value))
-        is_remote = "://" in str(value)
-        if not is_remote and (mount is None or not path.is_relative_to(mount)):
-            lost.append(f"{setting}={value}")
-    return lost

@@ -6,7 +6,7 @@ from iak.pipeline.deploy import airflow, kubernetes, systemd
 from iak.pipeline.deploy.alerts import alert_rules
 from iak.pipeline.deploy.command import dns_name
 from iak.pipeline.deploy.dashboard import dashboard
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.deploy.paths import refuse_catalog_elsewhere, refuse_long_name, refuse_lost_paths
 from iak.pipeline.runs.load import catalog_path
 from iak.schemas.deploy import RenderSpec, Target
 from iak.schemas.nightly import NightlySpec
@@ -49,40 +49,12 @@ def render(spec: NightlySpec, asked: RenderSpec) -> dict[str, str]:
 
 
 def _kubernetes(spec: NightlySpec, file: Path) -> dict[str, str]:
+    refuse_long_name(spec)
     refuse_lost_paths(spec)
     files = {kubernetes.NIGHTLY: file.read_text(encoding="utf-8")}
+    refuse_catalog_elsewhere(spec, file)
     if spec.catalog.suffix == ".toml":
-        _refuse_catalog_elsewhere(spec, file)
         catalog = catalog_path(file.parent / spec.catalog)
         files[spec.catalog.name] = catalog.read_text(encoding="utf-8")
     objects = kubernetes.manifests(spec, files)
     return {name: kubernetes.as_yaml(documents) for name, documents in objects.items()}
-
-
-def refuse_lost_paths(spec: NightlySpec) -> None:
-    """Refuse paths that a pod would write to, or look for, on a disk of its own.
-
-    Raises:
-        BadRequest: naming every such setting.
-    """
-    paths = {name: getattr(spec, name) for name in ("data_root", "base", "registry", "nights")}
-    if spec.finetune.cache.folder:
-        paths["finetune.cache.folder"] = spec.finetune.cache.folder
-    if lost := kubernetes.lost_paths(spec, paths):
-        where = (
-            f"below deploy.mount={spec.deploy.mount}"
-            if spec.deploy.volume_claim
-            else "on a volume (deploy.volume_claim names none)"
-        )
-        raise BadRequest(
-            f"{', '.join(lost)}: a pod's own disk is lost with the pod. Give a URI (s3://...), or "
-            f"an absolute path {where}"
-        )
-
-
-def _refuse_catalog_elsewhere(spec: NightlySpec, file: Path) -> None:
-    if spec.catalog.name != str(spec.catalog):
-        raise BadRequest(
-            f"catalog={spec.catalog} is not beside {file}: pods read both from one ConfigMap. Copy "
-            f"it there and write catalog={spec.catalog.name}"
-        )

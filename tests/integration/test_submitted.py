@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pytest
 
+import iak as iak_api
 from iak.pipeline.lock import one_writer
+from iak.pipeline.report.nights import read_night
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.record import BenchmarkRecord
+from tests.faults.test_kill import write_catalog
+from tests.integration.small_log import MODEL, write_log
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(560),
+    pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
     pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address"),
 ]
 
@@ -72,12 +78,13 @@ def submitted(cluster, command, out, **environment):
     return iak(cluster, *words, folder=out.parent, **environment)
 
 
-def iak(cluster, *words, folder, **environment):
+def iak(cluster, *words, folder, with_address=True, **environment):
     """The exit code of a command that talks to the cluster, and what was said."""
     address, known = cluster
+    words = [*map(str, words), *([f"address={address}"] if with_address else [])]
     code = "import sys; from iak.jobs.cli import run; sys.exit(run(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, f"address={address}"],
+        [sys.executable, "-c", code, *words],
         cwd=folder,
         env=known | environment,
         capture_output=True,
@@ -179,3 +186,60 @@ def test_the_same_command_follows_the_job_that_runs_it(cluster, tmp_path):
     code, said = iak(cluster, "jobs", "logs", job, folder=tmp_path)
     assert code == 0
     assert str(run_dir) in said
+
+
+NIGHTLY = """
+name = "small"
+catalog = "catalog.toml"
+data_root = "{folder}/log"
+base = "{folder}/base"
+registry = "{folder}/registry"
+nights = "{folder}/nights"
+cluster = "{address}"
+scratch_every = 0
+workers = {{ workers = 1, device = "cpu" }}
+window = {{ days = 2, valid = 0.2, gate = 0.2 }}
+[finetune]
+kernel = {{ hidden = 8, code = 3 }}
+pooled = {{ max_epochs = 1, min_batch = 64, max_batch = 64 }}
+domain = {{ max_epochs = 1, min_batch = 64, max_batch = 64 }}
+[finetune.gate]
+z = 0
+min_positives = 5
+min_negatives = 5
+auc_margin = 1
+logloss_margin = 9
+calibration_margin = 9
+"""
+
+
+def test_a_night_on_the_cluster_brings_its_record_and_page_back(cluster, tmp_path):
+    write_log(tmp_path / "log", rows=6_000)
+    for partition in (tmp_path / "log" / "events").glob("*/*"):
+        (partition / "_SUCCESS").touch()
+    write_catalog(tmp_path / "catalog.toml")
+    iak_api.pretrain(
+        tmp_path / "catalog.toml", tmp_path / "log", run_dir=tmp_path / "base", model=MODEL,
+        batch_rows=128, epochs=1, workers=1, device="cpu",
+    )  # fmt: skip
+    file = tmp_path / "nightly.toml"
+    file.write_text(NIGHTLY.format(folder=tmp_path, address=cluster[0]))
+    words = ("nightly", "run", file, "date=2026-10-07", f"out={tmp_path / 'here'}")
+    code, said = iak(cluster, *words, folder=tmp_path, with_address=False)
+    assert code in (0, 4), said
+    assert "job iak-nightly-" in said
+    (folder,) = (tmp_path / "here").glob("2026-10-07-*")
+    night = read_night(folder)
+    assert night == read_night(tmp_path / "nights" / folder.name)
+    assert night.status == "finished"
+    pages = [(one / folder.name / "page.html").read_text() for one in _both(tmp_path)]
+    assert pages[0].rstrip() == pages[1].rstrip()
+    assert folder.name in (tmp_path / "here" / "index.html").read_text()
+    code, said = iak(cluster, *words, folder=tmp_path, with_address=False)
+    assert code == 6, said
+    assert "is finished since" in said.replace("\n", " ")
+
+
+def _both(folder):
+    """Return where a night's folder lies on the cluster and here."""
+    return folder / "nights", folder / "here"

@@ -62,3 +62,11 @@ def test_a_path_that_a_pod_loses_is_refused(tmp_path):
     with pytest.raises(BadRequest, match=r"base=/home/me/base: a pod's own disk is lost"):
         _rendered(tmp_path, base="/home/me/base")
     assert _rendered(tmp_path, base="/home/me/base", targets=("systemd", "airflow"))
+
+
+def test_a_name_that_kuberay_does_not_take_is_refused(tmp_path):
+    file = tmp_path / "nightly.toml"
+    text = NIGHTLY.format(catalog="planted", base="/iak/base")
+    file.write_text(text.replace('"shop"', f'"{"shop_" * 12}"'))
+    with pytest.raises(BadRequest, match="takes 40 at most"):
+        render(load_nightly(file), RenderSpec(file=file, out=tmp_path / "out"))

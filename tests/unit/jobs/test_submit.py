@@ -6,8 +6,10 @@ from iak.jobs import submit
 from iak.jobs.cli import run
 from iak.jobs.submitted import BEGIN, END, documents_in
 from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.report.nights import read_night, write_night
 from iak.schemas.job import SubmitSpec
 from iak.schemas.record import BenchmarkRecord
+from tests.nights import a_night
 
 RECORD = BenchmarkRecord(
     bench="data", spec={}, is_smoke=True, command="iak", started_at="2026-11-20T00:00:00Z",
@@ -66,3 +68,26 @@ def test_a_cluster_that_does_not_answer_is_told_in_a_sentence(tmp_path, capsys):
     words = ["command=bench scaling", "address=http://127.0.0.1:9", f"out={tmp_path}"]
     assert run(["submit", *words]) == 1
     assert "no Ray job server answers at http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_nights_documents_lie_in_a_folder_of_their_own_beside_an_index(tmp_path):
+    sealed = tmp_path / "there"
+    sealed.mkdir()
+    night = write_night(a_night(domains=1), sealed)
+    text = (sealed / "night.json").read_text().rstrip("\n")
+    logs = logs_of("night.json", text) + logs_of("page.html", "<p>one\x0ctwo</p>")
+    folder = tmp_path / "here" / f"{night.night}-{night.id}"
+    assert submit.keep_documents(logs, tmp_path / "here") == [
+        folder / "night.json",
+        folder / "page.html",
+    ]
+    assert read_night(folder) == night
+    assert (folder / "page.html").read_text() == "<p>one\x0ctwo</p>\n"
+    assert str(night.night) in (tmp_path / "here" / "index.html").read_text()
+
+
+def test_a_nights_record_that_was_changed_on_its_way_is_refused(tmp_path):
+    write_night(a_night(domains=1), tmp_path)
+    text = (tmp_path / "night.json").read_text().rstrip("\n")
+    with pytest.raises(PipelineError, match=r"night\.json is not a record"):
+        submit.keep_documents(logs_of("night.json", text.replace("finished", "failed")), tmp_path)
