@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import normal
-from iak.pipeline.data.features import LARGEST, is_padding
+from iak.pipeline.data.features import LARGEST
+from iak.pipeline.data.lists import is_padding
 from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
 from iak.schemas.log import Catalog
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from iak.pipeline.data import features, parquet
+from iak.pipeline.data import parquet
+from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.splits import Selection
 from iak.schemas.domain import POOLED
 from iak.schemas.log import Catalog
@@ -70,7 +71,7 @@ def _count(selection: Selection, catalog: Catalog) -> Counter[Path]:
     counts: Counter[Path] = Counter()
     for file, group, rows in selection.groups:
         columns = parquet.selected_columns(selection, file, group, keys, catalog)
-        levels = [features.domain_names(columns, level) for level in catalog.domain.levels]
+        levels = [domain_names(columns, level) for level in catalog.domain.levels]
         paths = Counter(zip(*(names.to_pylist() for names in levels), strict=True))
         if set(keys) <= set(selection.snapshot.files[file].exact_partition):
             # `selected_columns` then returns one row for all rows of the group.

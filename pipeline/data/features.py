@@ -16,20 +16,18 @@ KeyedJaggedTensor has them. So `batch.py` takes them without a copy.
 Letters: P parts, F features that read a table.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iak.pipeline.data import hashing
-from iak.pipeline.data.ids import Fill, Ids, Memo, Table, fill_with, known, whole_numbers
-from iak.schemas.domain import ESCAPES, POOLED, escaped
+from iak.pipeline.data import domain_columns, hashing
+from iak.pipeline.data.ids import Fill, Ids, Memo, Table, decoded, fill_with, known
+from iak.pipeline.data.lists import last_values
 from iak.schemas.feature import (
     FIRST_ROW,
     NULL_ROW,
@@ -147,9 +145,9 @@ def encode_parts(
         masks = [m for m in (unlabelled, (unripe or {}).get(task.title)) if m is not None]
         columns[f"y.{task.title}"] = _label(rows.column(task.label), masks)
     for depth, keys in enumerate(catalog.domain.levels):
-        columns[f"l.{depth}"] = domain_names(rows, keys)
+        columns[f"l.{depth}"] = domain_columns.domain_names(rows, keys)
     for key in catalog.domain.all_keys:
-        columns[f"k.{key}"] = _key_values(rows.column(key))
+        columns[f"k.{key}"] = domain_columns.key_values(rows.column(key))
     if catalog.log.user:
         columns["user"] = pa.array(hashing.keys_of(rows.column(catalog.log.user)).view(np.int64))
     columns["row"] = pa.array(identity.view(np.int64))
@@ -175,80 +173,6 @@ def no_rows(catalog: Catalog) -> pa.Table:
     return pa.schema({**types, "row": pa.int64()}).empty_table()
 
 
-def domain_names(rows: pa.RecordBatch, keys: tuple[str, ...]) -> pa.DictionaryArray:
-    """Return each row's `Domain.name` at the level of these keys; null where a key is null."""
-    if not keys:
-        return _repeated(pa.array([POOLED]), len(rows))
-    coded = [_as_dictionary(rows.column(key)) for key in keys]
-    if all(len(column.dictionary) == 1 and not column.null_count for column in coded):
-        name = _joined(keys, coded, np.zeros(1, np.int64))
-        if len(rows) and not name.null_count:  # usual: all rows are of one partition
-            return _repeated(name, len(rows))
-    combinations = _combined(coded).dictionary_encode()
-    names = _joined(keys, coded, combinations.dictionary.to_numpy())
-    named = pa.DictionaryArray.from_arrays(combinations.indices, names)
-    # Two combinations may have one name where a dictionary repeats a word; then encode again.
-    if names.null_count or len(names.unique()) < len(names):
-        named = named.dictionary_decode().dictionary_encode()
-    return cast("pa.DictionaryArray", named)
-
-
-def _key_values(column: pa.Array) -> pa.DictionaryArray:
-    """Return a key's values as text, each word once."""
-    coded = _as_dictionary(column)
-    words = coded.dictionary.cast(pa.string())
-    if len(words) == 1 and not coded.null_count:  # usual: all rows are of one partition
-        return _repeated(words, len(coded))
-    return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), words)
-
-
-def _as_dictionary(column: pa.Array) -> pa.DictionaryArray:
-    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-
-
-def _combined(coded: list[pa.DictionaryArray]) -> pa.Array:
-    """Return a number for each row's combination of words; null where a column is null.
-
-    The number has the first column's code as its highest digit (a mixed radix system).
-    """
-    combined, missing = np.zeros(len(coded[0]), np.int64), np.zeros(len(coded[0]), np.bool_)
-    for column in coded:
-        combined = combined * len(column.dictionary) + whole_numbers(column.indices)
-        if column.null_count:
-            missing |= ~known(column)
-    return pa.array(combined, mask=missing if missing.any() else None)
-
-
-def _repeated(word: pa.Array, count: int) -> pa.DictionaryArray:
-    zeros = pa.array(np.zeros(count, np.int32))
-    return pa.DictionaryArray.from_arrays(zeros, word, safe=False)
-
-
-def _joined(keys: tuple[str, ...], coded: list[pa.DictionaryArray], numbers: Ids) -> pa.Array:
-    """Return the names of combinations that `_combined` numbered.
-
-    Args:
-        keys: key of each column.
-        coded: the columns.
-        numbers: numbers of the combinations.
-    """
-    parts: list[Any] = []
-    for key, column in zip(reversed(keys), reversed(coded), strict=True):
-        count = max(len(column.dictionary), 1)
-        numbers, codes = np.divmod(numbers, count)
-        text = column.dictionary.take(pa.array(codes)).cast(pa.string())
-        for character, code in ESCAPES:
-            text = pc.replace_substring(text, character, code)
-        parts = [pa.scalar(f"{escaped(key)}="), text, *([pa.scalar("/"), *parts] if parts else [])]
-    return pc.binary_join_element_wise(*parts, pa.scalar(""))
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
 def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:
     values = column.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False)
     for mask in masks:
@@ -258,7 +182,7 @@ def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:
 
 def raw_number(feature: NumericSpec, rows: pa.RecordBatch) -> Floats:
     """Return the number before standardising; NaN where it is null, not finite, or `LARGEST`."""
-    column = _decoded(rows.column(feature.columns[0])).cast(pa.float64(), safe=False)
+    column = decoded(rows.column(feature.columns[0])).cast(pa.float64(), safe=False)
     values: Floats = column.to_numpy(zero_copy_only=False)
     sizes = np.abs(values)
     is_usable = sizes < LARGEST  # False for NaN as well
@@ -289,7 +213,7 @@ def counted_keys(feature: FeatureSpec, rows: pa.RecordBatch) -> tuple[hashing.Ke
         return np.unique(_crossed(feature, rows), return_counts=True)
     column = rows.column(feature.columns[0])
     if isinstance(feature, ListSpec):
-        column, _ = _last_values(column, feature)
+        column, _ = last_values(column, feature)
     values = hashing.coded(column)
     words = values.dictionary
     # A null has the index after the last word; its count is cut off.
@@ -392,7 +316,7 @@ def _source(
         return _Source(partial(fill_with, table.rows_of_keys(_crossed(feature, rows))))
     column = rows.column(feature.columns[0])
     if isinstance(feature, ListSpec):
-        values, list_ends = _last_values(column, feature)
+        values, list_ends = last_values(column, feature)
         return _Source(partial(table.fill, values), list_ends)
     return _Source(partial(table.fill, column))
 
@@ -400,101 +324,3 @@ def _source(
 def _bucket(values: Floats, boundaries: Floats) -> Ids:
     ids = np.searchsorted(boundaries, values, side="right") + FIRST_ROW
     return np.where(np.isnan(values), NULL_ROW, ids).astype(np.int64)
-
-
-def is_padding(values: pa.Array, padding: int | str) -> npt.NDArray[np.bool_]:
-    """Return True for each value that is the padding of short lists; False for null."""
-    coded = hashing.coded(values)
-    words = [str(word) == str(padding) for word in coded.dictionary.to_pylist()]
-    return np.array([*words, False])[hashing.dictionary_indices(coded)]
-
-
-def _without_padding(column: pa.Array, padding: int | str) -> pa.Array:
-    """Return the lists without their padding; null lists stay null."""
-    bounds = column.offsets.to_numpy()
-    values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
-    is_item = ~is_padding(values, padding)
-    if is_item.all():
-        return column
-    kept = np.concatenate([[0], np.cumsum(is_item)])[bounds - bounds[0]]
-    mask = pa.array(~known(column)) if column.null_count else None
-    return pa.ListArray.from_arrays(
-        pa.array(kept.astype(np.int32)), values.filter(pa.array(is_item)), mask=mask
-    )
-
-
-PADDED_SHARE = 0.2
-"""Share of lists that must end, or begin, with the same value twice before they look padded."""
-
-
-@dataclass(slots=True)
-class ListEnds:
-    """Counts of the values that lists of one length end and begin with, batch by batch."""
-
-    lists: int = 0
-    length: int | None = None
-    """Length of every list so far; -1 where they differ."""
-    ends: Counter[object] = field(default_factory=Counter)
-    starts: Counter[object] = field(default_factory=Counter)
-
-    def add(self, column: pa.Array) -> None:
-        """Count more lists."""
-        column = column.drop_null()
-        sizes = np.diff(column.offsets.to_numpy())
-        if not len(sizes) or self.length == -1:
-            return
-        self.lists += len(sizes)
-        if sizes.min() != sizes.max() or self.length not in (None, int(sizes[0])):
-            self.length = -1
-            return
-        self.length = length = int(sizes[0])
-        if length < 3:
-            return
-        first = column.offsets.to_numpy()[:-1]
-        for counter, position in ((self.ends, length - 2), (self.starts, 0)):
-            pairs = [column.values.take(pa.array(first + position + shift)) for shift in (0, 1)]
-            pairs = [_decoded(pair) for pair in pairs]
-            twice = pairs[0].filter(pc.fill_null(pc.equal(*pairs), False))
-            counter.update({v["values"]: v["counts"] for v in pc.value_counts(twice).to_pylist()})
-
-    def padding(self) -> tuple[object, int] | None:
-        """Return the value that seems to fill lists up, and the number of lists that it fills.
-
-        Return None where no value does.
-        """
-        most = [counter.most_common(1)[0] for counter in (self.ends, self.starts) if counter]
-        best = max(most, key=lambda pair: pair[1], default=None)
-        if self.length in (None, -1) or best is None or best[1] < PADDED_SHARE * self.lists:
-            return None
-        return best
-
-
-def _last_values(column: pa.Array, feature: ListSpec) -> tuple[pa.Array, npt.NDArray[np.int32]]:
-    """Return the last values of each list, flattened, and the offsets of the lists.
-
-    A null list becomes one null value, and so reads the null row. An empty list stays empty, and
-    its mean is zeros. Padding is dropped first: a list of nothing else becomes an empty one.
-    """
-    last = feature.last
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if feature.padding is not None:
-        column = _without_padding(column, feature.padding)
-    bounds = column.offsets.to_numpy()
-    if not column.null_count and np.diff(bounds).max(initial=0) <= last:
-        # Usual: nothing is cut, so the values are taken without a copy.
-        values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
-        return values, (bounds - bounds[0]).astype(np.int32)
-    ends, starts = bounds[1:].astype(np.int64), bounds[:-1].astype(np.int64)
-    starts = np.maximum(starts, ends - last)
-    valid = column.is_valid().to_numpy(zero_copy_only=False)
-    lengths = np.where(valid, ends - starts, 1)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    # Position of each kept value: its list's start, plus its index within the list.
-    positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    if column.null_count:
-        from_null = np.repeat(~valid, lengths)
-        return column.values.take(pa.array(positions, mask=from_null)), offsets.astype(np.int32)
-    is_whole = len(positions) == len(column.values)
-    values = column.values if is_whole else column.values.take(pa.array(positions))
-    return values, offsets.astype(np.int32)

@@ -179,6 +179,13 @@ def known(values: pa.Array) -> npt.NDArray[np.bool_]:
     return cast("npt.NDArray[np.bool_]", values.is_valid().to_numpy(zero_copy_only=False))
 
 
+def decoded(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array of plain values, not of codes of a dictionary."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
 def whole_numbers(values: pa.Array) -> Numbers:
     """Return integers in their own width, and booleans as int8; a null is 0."""
     if pa.types.is_boolean(values.type):

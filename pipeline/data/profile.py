@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iak.pipeline.data import contract, features, hashing, parquet, ripeness, splits
+from iak.pipeline.data import contract, hashing, parquet, ripeness, splits
+from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.drift import (
     Drift,
     NewIds,
@@ -188,7 +189,7 @@ class _Counts:
             labels_TB: label of each task and row, NaN where training has none.
         """
         catalog = self.catalog
-        names = features.domain_names(rows, catalog.domain.keys)
+        names = domain_names(rows, catalog.domain.keys)
         self._into(self.domains, names, labels_TB)
         days = _days(rows, catalog)
         if days is not None:

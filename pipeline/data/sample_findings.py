@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from iak.pipeline.data import (
     contract,
-    features,
     leaks,
     parquet,
     ripeness,
 )
 from iak.pipeline.data.contract import Finding, Level
+from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.notice import EXAMPLES, refusal, remedy_of
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.snapshot import Snapshot
@@ -140,7 +140,7 @@ class _Classes:
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count raw rows."""
-        domains = features.domain_names(rows, self.catalog.domain.keys)
+        domains = domain_names(rows, self.catalog.domain.keys)
         words = [str(word) for word in domains.dictionary.to_pylist()]
         self.domains |= dict.fromkeys(words)
         for task in self.catalog.tasks:

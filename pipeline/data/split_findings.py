@@ -24,6 +24,7 @@ from iak.pipeline.data.event_dates import (
 )
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
+from iak.pipeline.data.lists import ListEnds
 from iak.pipeline.data.notice import EXAMPLES, remedy_of
 from iak.pipeline.data.pieces import spread_pieces
 from iak.pipeline.data.snapshot import Snapshot
@@ -168,7 +169,7 @@ class SplitSample:
     def _padded_lists(self) -> Iterator[Finding]:
         """Yield lists that are filled up to one length, where no padding is declared."""
         lists = [f for f in self.catalog.features if isinstance(f, ListSpec) and f.padding is None]
-        ends = {f.columns[0]: features.ListEnds() for f in lists}
+        ends = {f.columns[0]: ListEnds() for f in lists}
         for raw in self._raw("pretrain"):
             for column, gathered in ends.items():
                 gathered.add(raw.rows.column(column))

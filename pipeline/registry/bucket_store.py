@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # obstore 0.12 has these names in its stubs alone
     from obstore.store import ClientConfig, RetryConfig
 
 PROBES = "probes"
-_RETRIES: "RetryConfig" = {
+RETRIES: "RetryConfig" = {
     # Answers 429 and 5xx, timeouts and broken connections are tried again, later each time.
     "max_retries": 6,
     "backoff": {
@@ -71,7 +71,7 @@ class BucketStore:
             raise BadRequest(f"registry={uri} names no bucket; expected s3://bucket/prefix")
         try:
             client = S3Store(
-                bucket, prefix=prefix or None, client_options=_CLIENT, retry_config=_RETRIES
+                bucket, prefix=prefix or None, client_options=_CLIENT, retry_config=RETRIES
             )
         except exceptions.BaseError as error:
             raise BadRequest(

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.data import domains, features
+from iak.pipeline.data import domains
 from iak.pipeline.data.check import check_log
+from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.domains import BASE, DomainRows, UntunedDomain, nearest_of
 from iak.pipeline.data.view import open_log, select_also
 from iak.schemas.task import DomainSpec
@@ -37,7 +38,7 @@ def test_counts_are_those_of_reading_every_row(tmp_path, keys, parent):
     for name in SPLITS:
         read: dict[tuple[str, ...], int] = {}
         for rows, _ in view.raw_rows(name):
-            levels = [features.domain_names(rows, level) for level in catalog.domain.levels]
+            levels = [domain_names(rows, level) for level in catalog.domain.levels]
             for path in zip(*(names.to_pylist() for names in levels), strict=True):
                 if None not in path:
                     read[path] = read.get(path, 0) + 1
@@ -157,7 +158,7 @@ def test_a_key_inside_the_files_is_counted_by_its_rows_and_not_by_its_folder(tmp
     result = domains.count_domains(view.selections, catalog)
     read: dict[tuple[str, ...], int] = {}
     for batch, _ in view.raw_rows("tune"):
-        for name in features.domain_names(batch, ("region",)).to_pylist():
+        for name in domain_names(batch, ("region",)).to_pylist():
             if name is not None:
                 read["pooled", name] = read.get(("pooled", name), 0) + 1
     assert result.by_split["tune"] == read

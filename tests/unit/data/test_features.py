@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.data import features, hashing
+from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.features import Encoding
 from iak.schemas.feature import FIRST_ROW, NULL_ROW, UNSEEN_ROW
 from iak.schemas.log import Catalog
@@ -221,7 +222,7 @@ def test_a_cross_tells_every_combination_and_its_order_and_nulls():
 def test_the_domain_is_named_by_its_keys_at_every_level_and_null_where_a_key_is():
     catalog = small_catalog(domain__keys=["region", "scene"], domain__parent=["region"])
     rows = pa.table({"region": ["a", None, "b"], "scene": ["x", "y", None]})
-    names = [features.domain_names(batch_of(rows), keys) for keys in catalog.domain.levels]
+    names = [domain_names(batch_of(rows), keys) for keys in catalog.domain.levels]
     assert names[0].to_pylist() == ["pooled"] * 3
     assert names[1].to_pylist() == ["region=a", None, "region=b"]
     assert names[2].to_pylist() == ["region=a/scene=x", None, None]

@@ -50,8 +50,8 @@ def bucket(s3):
 def store(proxy, bucket, monkeypatch, tmp_path):
     for name, value in (KEYS | {"AWS_ENDPOINT_URL": proxy.endpoint}).items():
         monkeypatch.setenv(name, value)
-    impatient = bucket_store._RETRIES | {"max_retries": 2}
-    monkeypatch.setattr(bucket_store, "_RETRIES", impatient)
+    impatient = bucket_store.RETRIES | {"max_retries": 2}
+    monkeypatch.setattr(bucket_store, "RETRIES", impatient)
     monkeypatch.setattr(bucket_store, "default_cache", lambda: DownloadCache(tmp_path / "cache"))
     return open_store(f"s3://{bucket}/shop/registry")
 

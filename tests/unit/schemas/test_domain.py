@@ -4,7 +4,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.data.features import domain_names
+from iak.pipeline.data.domain_columns import domain_names
 from iak.schemas.domain import POOLED, Domain
 
 texts = st.text(alphabet="ab=/%2F,", max_size=6)
