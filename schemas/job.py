@@ -398,6 +398,9 @@ class FinetuneSpec(TuningSpec, WorkerJobSpec):
     live: BundlesToRead | None = None
     """Bundles that serve now (a run, its `bundles/`, or `registry:PLACE@champion`): kernels start
     from them."""
+    live_base: FolderToRead | None = None
+    """Base that the live bundles run on, where that is the parent of `base`. Kernels start from
+    them where they validate better than what is above them; absent: `base`."""
     domains: tuple[Column, ...] = ()
     """Names of the only domains that are tuned, beside the pooled kernel; all that have rows enough
     when absent. What serves the others stays as it is."""

@@ -146,9 +146,10 @@ class RefreshResult(Spec):
     """Fingerprint of the new base; null where its parent was better."""
     run_dir: str
     carried: list[str] = []
-    """Domains whose kernel still helps on the new base and was carried over."""
+    """Domains that had a kernel on the base before, and have one on the new base. Each started from
+    that kernel where it validated better than what is above it."""
     dropped: list[str] = []
-    """Domains whose kernel does not, and that are tuned anew."""
+    """Domains that had a kernel on the base before, and have none on the new one yet."""
 
 
 class NightRecord(Spec):

@@ -11,7 +11,7 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds
 from iak.pipeline.data.domains import nearest_of
 from iak.pipeline.data.view import LogView
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest, WrongBase
 from iak.pipeline.events import Report, silent
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.process import Worker
@@ -97,9 +97,10 @@ def _tune(
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     check_frozen_fits(spec, opened, spec.tables, is_elsewhere=launcher.is_elsewhere)
     placement = night_placement(spec, opened)
-    pinned = pinned_bundles(spec.live, opened, record, setting="live") if spec.live else None
-    serving = bundles_folder(pinned, opened, setting="live") if pinned else None
-    live = _live(spec, opened, serving)
+    of_live = _base_of_live(spec, opened)
+    pinned = pinned_bundles(spec.live, of_live, record, setting="live") if spec.live else None
+    serving = bundles_folder(pinned, of_live, setting="live") if pinned else None
+    live = _live(spec, of_live, serving)
     with record.phase("snapshot"):
         digests_in = spec.cache.folder or opened.folder.parent
         view = list_log(spec, catalog, report, wanted=SPLITS, digests_in=digests_in)
@@ -240,6 +241,24 @@ def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheC
         budget_bytes=int(spec.cache.budget_gib * 2**30),
         memory_bytes=int(spec.cache.memory_gib * 2**30),
     )
+
+
+def _base_of_live(spec: FinetuneSpec, opened: PublishedBase) -> PublishedBase:
+    """Return the base that the live kernels run on: the run's, or its parent.
+
+    Raises:
+        WrongBase: `live_base` is not the base that `base` continues.
+    """
+    if spec.live_base is None:
+        return opened
+    parent = published_base.open_base(spec.live_base)
+    if opened.manifest.parent != parent.manifest.fingerprint:
+        raise WrongBase(
+            f"live_base={spec.live_base} is base {parent.manifest.fingerprint}, but {spec.base} "
+            f"continues {opened.manifest.parent or 'no base'}. Kernels move from a parent to its "
+            "child alone; give the parent, or start without live="
+        )
+    return parent
 
 
 def _live(spec: FinetuneSpec, opened: PublishedBase, serving: BundlesFolder | None) -> Live | None:

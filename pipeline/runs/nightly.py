@@ -200,6 +200,7 @@ class _Night:
     ) -> None:
         self.spec, self.plan, self.launcher = spec, plan, launcher
         self._records = records
+        self._parent: NightPlan | None = None
         self.clock = clock
         self._report = report
         self.record = _planned(spec, plan, clock())
@@ -310,11 +311,11 @@ class _Night:
         self._write(refresh=result)
 
     def _plan_again(self, base: Path) -> None:
-        """Decide on the refreshed base: every kernel is tuned anew, none is loaded blindly."""
+        """Decide on the refreshed base: no kernel serves on it until tonight's gate has seen it."""
         plan = plan_night(
             self.spec, self._records, asked=self.plan.night, now=self.clock(), base=base
         )
-        self.plan = replace(plan, head=self._expected())
+        self._parent, self.plan = self.plan, replace(plan, head=self._expected())
         live = {name: pointer.bundle for name, pointer in self.plan.live.items()}
         self._write(
             base=str(base),
@@ -394,6 +395,7 @@ class _Night:
             trained,
             run_dir,
             deadline=self.record.deadline,
+            parent=self._parent if name == TUNE else None,
         )
         # Kernels from scratch are compared with the chain; they are no part of it.
         chains = self._chains() if name == TUNE else None
@@ -422,6 +424,7 @@ class _Night:
         decisions = [domain.decision for domain in self.record.domains]
         domains = domain_nights(decisions, done, live, self.plan.paths)
         spent = _spent(self.spec, self.record, tuned)
+        refresh = self._with_carried(promoted)
         folder = night_folder(self.spec.nights, self.record)
         self._write(
             status="finished",
@@ -429,9 +432,19 @@ class _Night:
             exit_code=exit_code(domains),
             ended_at=self.clock(),
             registry_after=promoted.generation,
+            refresh=refresh,
             domains=_with_cost(domains, done, spent),
             **spent,
         )
+
+    def _with_carried(self, promoted: Promoted) -> RefreshResult | None:
+        """Return the refresh with the domains whose kernel came over to the new base."""
+        refresh = self.record.refresh
+        if refresh is None or not refresh.published:
+            return refresh
+        had = {*refresh.carried, *refresh.dropped}
+        carried = sorted(had & {*promoted.promoted})
+        return refresh.model_copy(update={"carried": carried, "dropped": sorted(had - {*carried})})
 
     @contextmanager
     def _phase(self, name: str, description: str) -> Iterator[None]:
@@ -455,6 +468,7 @@ def finetune_spec(
     run_dir: Path,
     *,
     deadline: datetime | None = None,
+    parent: NightPlan | None = None,
 ) -> FinetuneSpec:
     """Return what `iak finetune` would be asked for a night.
 
@@ -464,6 +478,8 @@ def finetune_spec(
         trained: names of the domains that train.
         run_dir: folder of the run.
         deadline: moment after which no further kernels are begun.
+        parent: plan on the base before, in a night that refreshed it; its kernels are carried over
+            where they validate better than what is above them.
     """
     settings: dict[str, Any] = {
         **spec.finetune.model_dump(exclude_unset=True),
@@ -476,8 +492,10 @@ def finetune_spec(
         "domains": trained,
         "deadline": deadline,
     }
-    if plan.live:
+    if plan.live or (parent is not None and parent.live):
         settings["live"] = f"registry:{spec.registry}@champion"
+    if parent is not None and parent.live:
+        settings["live_base"] = parent.base_path
     return spec_with_presets(FinetuneSpec, "finetune", plan.catalog, settings)
 
 

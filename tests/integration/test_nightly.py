@@ -14,11 +14,11 @@ import pytest
 import iak
 from iak.jobs import cli
 from iak.pipeline.base.published_base import open_base
-from iak.pipeline.errors import Busy
+from iak.pipeline.errors import Busy, WrongBase
 from iak.pipeline.events import PhaseStarted, silent
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.lock import one_writer
-from iak.pipeline.registry.commits import read_head, read_history
+from iak.pipeline.registry.commits import read_commit, read_head, read_history
 from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
@@ -221,7 +221,7 @@ def test_every_nth_night_kernels_from_scratch_are_compared_with_the_chain(place,
     assert champions(asked) == {name: served[name] for name in TRAINED}
 
 
-def test_a_base_that_is_due_is_refreshed_and_its_kernels_are_tuned_anew(place, tmp_path):
+def test_a_base_that_is_due_is_refreshed_and_kernels_come_over_through_the_gate(place, tmp_path):
     asked = spec(place, tmp_path, refresh={"dates": [str(SEVENTH)], "from_rates": 0.3})
     first, second, third = (run(asked, night) for night in (SIXTH, SEVENTH, EIGHTH))
     assert (first.refresh, first.base_age_days) == (None, 1)
@@ -231,15 +231,33 @@ def test_a_base_that_is_due_is_refreshed_and_its_kernels_are_tuned_anew(place, t
     assert second.refresh.published
     assert second.base_fingerprint == second.refresh.fingerprint != first.base_fingerprint
     assert second.base_age_days == 0
-    assert set(second.refresh.dropped) == TRAINED
+    assert set(second.refresh.carried) == TRAINED
+    assert second.refresh.dropped == []
+    tuned = read_record(Path(second.run_dir))
+    assert tuned.result["live"] == sorted(TRAINED)
+    assert tuned.spec["live_base"] == str(place / "base")
     fresh = open_base(Path(second.refresh.run_dir)).manifest
     assert fresh.parent == first.base_fingerprint
     reasons = {d.decision.name: d.decision.reason for d in second.domains}
     assert "no night has tuned it on this base" in reasons["region=a"]
     assert third.base == second.refresh.run_dir
     assert read_record(Path(third.run_dir)).result["live"] == sorted(TRAINED)
-    head = read_head(FolderStore(Path(asked.registry)))
+    store = FolderStore(Path(asked.registry))
+    head, before = read_head(store), read_commit(store, 1)
+    lineage = read_entry(
+        store, read_commit(store, 2).pointers["champion"]["region=a"].stored
+    ).lineage
+    assert lineage.parent == before.pointers["champion"]["region=a"].bundle
     assert {p.base_fingerprint for p in head.pointers["champion"].values()} == {fresh.fingerprint}
+
+
+def test_kernels_move_to_no_base_but_the_child_of_theirs(place, tmp_path):
+    asked = document(place, tmp_path)["finetune"] | {"kernel": {"hidden": 8, "code": 3}}
+    with pytest.raises(WrongBase, match="Kernels move from a parent to its child alone"):
+        iak.tune_night(
+            place / "catalog.toml", place / "log", base=place / "base", workers=1, device="cpu",
+            run_dir=tmp_path / "run", live=tmp_path, live_base=place / "base", **asked,
+        )  # fmt: skip
 
 
 def test_a_damaged_bundle_fails_its_domain_alone(place, tmp_path):
