@@ -101,6 +101,14 @@ def test_of_two_events_of_which_one_implies_the_other_the_wider_is_the_click():
     assert "it is 1 only where target is 1" in guesses[1].why
 
 
+def test_a_click_by_name_is_the_click_though_a_wider_event_is_implied():
+    seen = np.arange(400) % 2
+    assert label_kinds(label=seen, click=seen * (np.arange(400) % 4 == 1)) == {
+        "click": "click",
+        "label": "binary",
+    }
+
+
 def test_an_order_without_a_click_is_a_plain_label():
     assert label_kinds(order=np.arange(90) % 2) == {"order": "binary"}
 

@@ -99,6 +99,13 @@ def test_the_cheapest_cluster_that_fits_is_advised_and_none_beyond_it_is_asked(m
     assert all("16x" not in name for name, _ in told.asked)
 
 
+def test_another_kind_of_machine_is_advised_where_it_is_cheaper(monkeypatch):
+    cheap = load_cluster("8xL40S")
+    Fitting(monkeypatch, lambda *_: True, lambda kind: kind.price_per_hour * kind.nodes)
+    assert cheap.price_per_hour < H100.price_per_hour
+    assert smallest_change(question(), H100, [cheap], more).startswith("cluster=8xL40S would fit")
+
+
 def test_where_nothing_would_do_the_limit_is_named(monkeypatch):
     told = Fitting(monkeypatch, lambda *_: True, lambda _: float("inf"))
     change = smallest_change(question(), H100, [], more)
