@@ -138,7 +138,7 @@ def test_a_memory_moves_to_any_cut_by_rows_and_starts_anew_in_other_bands(before
     else:
         assert not found_RB.any()
         line = (
-            "table t: weights only, its momentum starts anew; it was kept for "
+            "table t: weights only, its momentum starts anew; it was stored for "
             f"{bands[0]} band(s) of columns, this plan cuts the table into {bands[1]}"
         )
         assert told == [[line]] * now[0]
