@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt
 
 from iak.schemas.base import Spec
 from iak.schemas.domain import Domain
+from iak.schemas.verdict import Comparison, Verdict
 
 Outcome = Literal["promote", "hold", "fall_back"]
 """`promote`: the candidate is to serve. `hold`: what serves goes on. `fall_back`: the kernel that
@@ -71,5 +72,12 @@ class ChainVerdict(Spec):
     shrunk_gain: float | None = None
     """Gain over what it falls back to in nats a row, drawn towards the gains of the other domains
     of its level; null where nothing is judged."""
+    against: dict[str, Verdict] = {}
+    """What the candidate was compared with besides the base, on the same rows, whose metrics stand
+    as the verdict's `base`: `live`, the domain's own kernel; `serving`, what serves without it;
+    `tuned_above`, tonight's kernel above it; `canary`, what serves, on the newest hours.
+    `live_over_serving` has the live kernel in the candidate's place."""
+    gauc: dict[str, Comparison] = {}
+    """Task -> mean AUC within users of the candidate and the base; absent without users."""
     state: ChainState | None
     """What the next night begins with; null where no gate row has a label yet."""

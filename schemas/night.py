@@ -88,6 +88,8 @@ class Scores(Spec):
     positives: NonNegativeInt
     auc: tuple[float | None, float | None, float | None] = (None, None, None)
     """AUC of the base, of the live kernel and of the candidate."""
+    gauc: tuple[float | None, float | None, float | None] = (None, None, None)
+    """The same, of AUC within users; the live kernel's is not measured."""
     log_loss: tuple[float | None, float | None, float | None] = (None, None, None)
     calibration: tuple[float | None, float | None, float | None] = (None, None, None)
     """Positives predicted over positives observed."""

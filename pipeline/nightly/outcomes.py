@@ -8,7 +8,7 @@ from iak.schemas.chain import Service
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.night import Decision, DomainNight, Scores
 from iak.schemas.tuning import KernelResult
-from iak.schemas.verdict import TaskVerdict
+from iak.schemas.verdict import Comparison, TaskVerdict
 
 Curve = Sequence[tuple[float, float, int]]
 """Mean prediction, observed share and rows of each bin."""
@@ -101,9 +101,7 @@ def _domain_night(
             "verdict": kernel.gate if kernel else None,
             "log_evidence": kernel.chain.log_evidence if kernel and kernel.chain else None,
             "scratch_gain": done.scratch_gains.get(name),
-            "scores": [scores_of(t, kernel.reliability) for t in kernel.gate.tasks]
-            if kernel
-            else [],
+            "scores": _scores(kernel) if kernel else [],
             "rate": kernel.rate if kernel else None,
         }
     )
@@ -120,12 +118,32 @@ def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, s
     return ("promoted" if name in done.promoted else "held"), kernel.reason
 
 
-def scores_of(task: TaskVerdict, curves: Mapping[str, Curve]) -> Scores:
-    """Return one task's numbers as a page shows them; the gate compares candidate and base.
+def _scores(kernel: KernelResult) -> list[Scores]:
+    """Return a kernel's numbers, task by task, with those of the kernel that served before it."""
+    live, gaucs = (
+        (kernel.chain.against.get("live"), kernel.chain.gauc) if kernel.chain else (None, {})
+    )
+    lives = {task.task: task for task in live.tasks} if live else {}
+    return [
+        scores_of(task, kernel.reliability, live=lives.get(task.task), gauc=gaucs.get(task.task))
+        for task in kernel.gate.tasks
+    ]
+
+
+def scores_of(
+    task: TaskVerdict,
+    curves: Mapping[str, Curve],
+    *,
+    live: TaskVerdict | None = None,
+    gauc: Comparison | None = None,
+) -> Scores:
+    """Return one task's numbers as a page shows them.
 
     Args:
-        task: verdict on the task.
+        task: verdict on the task, candidate against base.
         curves: task -> the candidate's calibration curve.
+        live: verdict of the candidate against the live kernel; None where none served.
+        gauc: AUC within users, of candidate and base.
     """
     auc = task.auc
     delta = (auc.delta, auc.low, auc.high)
@@ -133,9 +151,14 @@ def scores_of(task: TaskVerdict, curves: Mapping[str, Curve]) -> Scores:
         task=task.task,
         rows=task.rows,
         positives=task.positives,
-        auc=(auc.base, None, auc.kernel),
-        log_loss=(task.log_loss.base, None, task.log_loss.kernel),
-        calibration=(task.calibration.base, None, task.calibration.kernel),
+        auc=(auc.base, live and live.auc.base, auc.kernel),
+        gauc=(gauc.base, None, gauc.kernel) if gauc else (None, None, None),
+        log_loss=(task.log_loss.base, live and live.log_loss.base, task.log_loss.kernel),
+        calibration=(
+            task.calibration.base,
+            live and live.calibration.base,
+            task.calibration.kernel,
+        ),
         delta_auc=cast("tuple[float, float, float]", delta) if None not in delta else None,
         reliability=list(curves.get(task.task, ())),
     )

@@ -14,6 +14,7 @@ from iak.pipeline.publish.chain import LossRows, Step, advance
 from iak.pipeline.publish.decision import Findings, decide, shrunk_gains
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
+from iak.pipeline.publish.gauc_harm import gauc_of, held_by_gauc
 from iak.pipeline.stats.auc import Bools
 from iak.pipeline.stats.clusters import mean_and_error
 from iak.pipeline.tuning.finetune import Level
@@ -21,7 +22,7 @@ from iak.pipeline.tuning.gate_rows import PairedRows
 from iak.schemas.chain import ChainState, ChainVerdict
 from iak.schemas.job import GateSpec
 from iak.schemas.predictions import MetricTask
-from iak.schemas.verdict import Verdict
+from iak.schemas.verdict import Comparison, Verdict
 
 TUNED, SERVING = "tonight's kernel above it", "what serves without it"
 """How reasons call what a candidate is compared with."""
@@ -96,6 +97,7 @@ class ChainJudge:
         rows = level.gate_rows.get(name)
         verdict = self._verdict(rows)
         findings = Findings(base=verdict)
+        against: dict[str, Verdict | None] = {}
         if rows is not None:
             over_serving = compared.serving_above.get(name, rows)
             rivals = {SERVING: over_serving}
@@ -112,11 +114,23 @@ class ChainJudge:
                 shrunk_gain=shrunk_gain,
             )
             step = self._advance(level, name, rows, rivals)
+            against = {
+                "live": findings.live,
+                "serving": findings.rivals[SERVING],
+                "tuned_above": findings.rivals.get(TUNED),
+                "canary": findings.canary,
+                "live_over_serving": findings.live_against_rival,
+            }
         else:
             step = Step(state=self._chains.states.get(name))
         above = reversed(level.ancestors.get(name, ()))
         fallback = next((ancestor for ancestor in above if ancestor in self._serves), "base")
-        chain = decide(step, findings, fallback=fallback, spec=spec)
+        chain = decide(step, findings, fallback=fallback, spec=spec).model_copy(
+            update={
+                "against": {key: found for key, found in against.items() if found is not None},
+                "gauc": self._gaucs(rows, verdict),
+            }
+        )
         is_promoted = chain.outcome == "promote"
         final = verdict.model_copy(update={"publish": is_promoted, "reason": chain.sentence})
         return Judged(verdict=final, chain=chain)
@@ -147,7 +161,22 @@ class ChainJudge:
         )
 
     def _verdict(self, rows: PairedRows | None) -> Verdict:
-        return judge(gate_rows_of(rows, self._titles, self._tasks), self._gate)
+        """Return the gate's verdict on rows, to which users' own rankings add."""
+        verdict = judge(gate_rows_of(rows, self._titles, self._tasks), self._gate)
+        gaucs = self._gaucs(rows, verdict)
+        tasks = [held_by_gauc(t, gaucs.get(t.task), self._gate) for t in verdict.tasks]
+        return verdict.model_copy(update={"tasks": tuple(tasks)})
+
+    def _gaucs(self, rows: PairedRows | None, verdict: Verdict) -> dict[str, Comparison]:
+        """Return the GAUC of candidate and base of each task; none without users."""
+        gate_rows = gate_rows_of(rows, self._titles, self._tasks)
+        judged = {task.task: task.judged for task in verdict.tasks}
+        found = {}
+        for task in gate_rows.tasks if judged else ():
+            compared = gauc_of(task, gate_rows.users_n, self._gate, is_judged=judged[task.task])
+            if compared is not None:
+                found[task.task] = compared
+        return found
 
     def _canary(self, rows: PairedRows) -> Verdict | None:
         """Return the verdict on the newest hours, in whole days; None where it is not asked for."""

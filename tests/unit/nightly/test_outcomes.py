@@ -69,3 +69,18 @@ def test_the_scores_of_a_task_are_those_that_the_gate_compared():
     assert found.reliability == curve
     assert (found.auc, found.delta_auc) == ((0.6, None, 0.7), (0.1, 0.05, 0.15))
     assert scores_of(task.model_copy(update={"auc": Comparison()}), {}).delta_auc is None
+
+
+def test_the_live_kernels_numbers_stand_between_the_bases_and_the_candidates():
+    base, live = (
+        TaskVerdict(
+            task="ctr", rows=9, positives=3, negatives=6, judged=True, holds=False, reason="",
+            auc=Comparison(base=before, kernel=0.8), log_loss=Comparison(base=before, kernel=0.5),
+        )
+        for before in (0.6, 0.7)
+    )  # fmt: skip
+    gauc = Comparison(base=0.55, kernel=0.65)
+    found = scores_of(base, {}, live=live, gauc=gauc)
+    assert (found.auc, found.log_loss) == ((0.6, 0.7, 0.8), (0.6, 0.7, 0.5))
+    assert found.gauc == (0.55, None, 0.65)
+    assert scores_of(base, {}).auc == (0.6, None, 0.8)

@@ -112,6 +112,8 @@ def newest_day_bad():
     columns = {}
     for field in dataclasses.fields(good):
         one, other = getattr(good, field.name), getattr(bad, field.name)
+        if one is None:
+            continue
         chosen = is_newest[:, None] if one.ndim == 2 else is_newest
         columns[field.name] = np.where(chosen, other, one)
     return dataclasses.replace(good, **columns)
@@ -134,3 +136,17 @@ def test_gains_of_a_level_are_shrunk_together():
     alone = judge_of().judge(of_level(("region",), {B: thin}))["region=b"].chain
     both = judge_of().judge(of_level(("region",), {A: good, B: thin}))["region=b"].chain
     assert both.shrunk_gain != alone.shrunk_gain
+
+
+def test_a_decision_keeps_the_numbers_of_all_that_was_compared():
+    rows, live = {A: dated(0.8)}, {A: dated(0.3)}
+    done = judge_of(live={POOLED, "region=a"}).judge(
+        of_level(("region",), rows, tuned_above=rows, serving_above=rows, live=live,
+                 live_over_above=live)
+    )["region=a"].chain  # fmt: skip
+    assert done.against.keys() == {"live", "serving", "tuned_above", "canary", "live_over_serving"}
+    newest, whole = (done.against[key].tasks[0].rows for key in ("canary", "live"))
+    assert newest == whole / 7
+    assert done.gauc["ctr"].delta == pytest.approx(done.gauc["ctr"].kernel - done.gauc["ctr"].base)
+    without_users = {A: dataclasses.replace(rows[A], user_n=None)}
+    assert judge_of().judge(of_level(("region",), without_users))["region=a"].chain.gauc == {}
