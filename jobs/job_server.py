@@ -59,7 +59,7 @@ def connect(address: str) -> "JobSubmissionClient":
     """
     parts = urlsplit(address)
     has_token = any(os.environ.get(name) for name in _TOKENS)
-    if has_token and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if has_token and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         console.print(
             f"warning: the token goes to {parts.hostname} unencrypted; "
             "https:// or a tunnel to 127.0.0.1 would hide it",
@@ -74,7 +74,7 @@ def connect(address: str) -> "JobSubmissionClient":
         if name.startswith("ray."):  # each file that is packed is a line of its log
             logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        with _only_this_address():
+        with only_this_address():
             return JobSubmissionClient(address.rstrip("/"))
     except (ConnectionError, RuntimeError, AuthenticationError) as error:
         raise PipelineError(
@@ -184,7 +184,8 @@ def _instant(milliseconds: int | None) -> datetime | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host's name or address is this machine's own."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -192,7 +193,7 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _only_this_address() -> Iterator[None]:
+def only_this_address() -> Iterator[None]:
     """Hide the addresses in the environment, which Ray would take before the one it is given."""
     others = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
     try:

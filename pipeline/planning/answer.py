@@ -137,14 +137,14 @@ def smallest_change(
         others: clusters of other kinds.
         more: returns a cluster of the same kind with a number of machines.
     """
-    for lower in _lower(question):
+    for lower in in_lower_precisions(question):
         if answer(lower, cluster).fits:
             assert lower.frozen is not None
             return f"tables.precision={lower.frozen.precision} would fit"
     grown = [more(kind, nodes) for kind in (cluster, *others) for nodes in _powers()]
     # By the rule's price, which is quick; the search runs for clusters until one of them fits.
-    for kind in sorted(grown, key=lambda kind: _price(question, kind)):
-        if _price(question, kind)[0] == float("inf"):
+    for kind in sorted(grown, key=lambda kind: price_by_the_rule(question, kind)):
+        if price_by_the_rule(question, kind)[0] == float("inf"):
             break
         other = answer(question, kind)
         if other.fits:
@@ -166,7 +166,7 @@ def _powers() -> Iterator[int]:
         nodes *= 2
 
 
-def _price(question: Question, cluster: ClusterSpec) -> tuple[float, int]:
+def price_by_the_rule(question: Question, cluster: ClusterSpec) -> tuple[float, int]:
     """Return the job's price by the rule's plan, and its workers, which decide between ties.
 
     The price is infinite where the job does not fit, or the rule has no plan.
@@ -185,7 +185,7 @@ def _by_rule(question: Question, cluster: ClusterSpec) -> Estimate:
     return estimate(question.work, question.asked, cluster, plan, 0.0)
 
 
-def _lower(question: Question) -> Iterator[Question]:
+def in_lower_precisions(question: Question) -> Iterator[Question]:
     """Yield the same job with ever lower precisions. Tables that `precisions` names keep theirs."""
     frozen = question.frozen
     while frozen is not None and (precision := _SMALLER.get(frozen.precision)):

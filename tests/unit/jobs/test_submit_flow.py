@@ -148,11 +148,11 @@ def test_a_quotation_without_an_end_is_refused_before_anything_is_sent(run):
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("ray", False)],
 )
 def test_only_loopback_hides_a_token_without_encryption(host, is_loopback):
-    assert job_server._is_loopback(host) == is_loopback
+    assert job_server.is_loopback(host) == is_loopback
 
 
 def test_no_other_address_is_taken_from_the_environment(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:8265")
-    with job_server._only_this_address():
+    with job_server.only_this_address():
         assert "RAY_ADDRESS" not in os.environ
     assert os.environ["RAY_ADDRESS"] == "http://elsewhere:8265"

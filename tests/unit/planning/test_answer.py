@@ -58,15 +58,15 @@ def test_trained_tables_are_of_fp32_and_their_job_is_pretrain():
 )
 def test_lower_precisions_are_tried_one_after_the_other(precision, lower):
     asked = question(precision=precision)
-    assert [q.frozen.precision for q in answering._lower(asked)] == lower
-    assert list(answering._lower(question())) == [], "trained tables have no lower one"
+    assert [q.frozen.precision for q in answering.in_lower_precisions(asked)] == lower
+    assert list(answering.in_lower_precisions(question())) == [], "trained tables have no lower one"
 
 
 def test_a_precision_that_a_table_cannot_have_is_not_advised():
     asked = question(precision="int8")
     odd = replace(asked.work.shapes[0], width=63)
     work = replace(asked.work, shapes=(odd, *asked.work.shapes[1:]))
-    assert list(answering._lower(replace(asked, work=work))) == []
+    assert list(answering.in_lower_precisions(replace(asked, work=work))) == []
 
 
 class Fitting:
@@ -75,7 +75,9 @@ class Fitting:
     def __init__(self, monkeypatch, fits, price):
         self.asked = []
         monkeypatch.setattr(answering, "answer", self.answer)
-        monkeypatch.setattr(answering, "_price", lambda _, kind: (price(kind), kind.world))
+        monkeypatch.setattr(
+            answering, "price_by_the_rule", lambda _, kind: (price(kind), kind.world)
+        )
         self.fits = fits
 
     def answer(self, asked, cluster):
@@ -119,5 +121,5 @@ def test_a_job_that_the_rule_cannot_place_has_no_price():
     odd = [replace(s, rows=3) if s.name == "user_id" else s for s in asked.wanted.shapes]
     wanted = replace(asked.wanted, placement=rule, shapes=tuple(odd))
     impossible = replace(asked, wanted=wanted)
-    assert answering._price(asked, H100)[0] < float("inf")
-    assert answering._price(impossible, H100) == (float("inf"), 8)
+    assert answering.price_by_the_rule(asked, H100)[0] < float("inf")
+    assert answering.price_by_the_rule(impossible, H100) == (float("inf"), 8)
