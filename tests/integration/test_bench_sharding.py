@@ -9,7 +9,7 @@ import pytest
 
 from iak.jobs import bench, cli
 from iak.pipeline.bench import sharding
-from iak.pipeline.bench.sharding.layouts import WAYS
+from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import sizes_of
 from iak.pipeline.bench.sharding.worker import Work, on_worker
 from iak.pipeline.events import silent
@@ -31,13 +31,13 @@ def spec_of(out, **changes):
     return BenchShardingSpec.model_validate(settings | {"smoke": True, "out": out} | changes)
 
 
-def held(way, rank):
+def held(layout, rank):
     """Bytes of a part of the first table: the optimiser has a number a row of the part."""
-    rows = ROWS // 2 if way.kind == "row_wise" else ROWS
-    cols = WIDTH // 2 if way.kind == "column_wise" else WIDTH
-    if way.kind == "table_wise" and rank > 0:
+    rows = ROWS // 2 if layout.kind == "row_wise" else ROWS
+    cols = WIDTH // 2 if layout.kind == "column_wise" else WIDTH
+    if layout.kind == "table_wise" and rank > 0:
         return 0
-    return rows * row_bytes(way.precision, cols) + (4 * rows if way.mode == "trained" else 0)
+    return rows * row_bytes(layout.precision, cols) + (4 * rows if layout.mode == "trained" else 0)
 
 
 @pytest.fixture(scope="module")
@@ -49,37 +49,37 @@ def smoke(tmp_path_factory):
     lines = [row for row in rows if row["table"] != "launchers"]
     return SimpleNamespace(
         spec=spec, folder=folder, heard=heard, targets=targets, notes=notes, limits=limits,
-        whole=lines[: len(WAYS)], narrow=lines[len(WAYS) :],
+        whole=lines[: len(LAYOUTS)], narrow=lines[len(LAYOUTS) :],
     )  # fmt: skip
 
 
 def test_every_layout_has_a_line_for_each_table(smoke):
-    expected = [(way.kind, way.mode, way.precision) for way in WAYS]
+    expected = [(layout.kind, layout.mode, layout.precision) for layout in LAYOUTS]
     for lines in (smoke.whole, smoke.narrow):
         assert [(line["sharding"], line["held"], line["precision"]) for line in lines] == expected
 
 
 def test_a_line_has_times_and_bytes_of_every_worker(smoke):
-    for way, line in zip(WAYS, smoke.whole, strict=True):
+    for layout, line in zip(LAYOUTS, smoke.whole, strict=True):
         assert line["error"] == ""
         assert len(line["slice_p50_ms"]) == smoke.spec.repeats
         assert 0 < line["p50_ms"] <= line["p90_ms"]
-        assert line["held_bytes_per_worker"] == [held(way, rank) for rank in (0, 1)]
+        assert line["held_bytes_per_worker"] == [held(layout, rank) for rank in (0, 1)]
         assert sum(line["sent_bytes_per_worker"]) == sum(line["received_bytes_per_worker"]) > 0
 
 
 def test_a_line_is_compared_with_the_planner_where_it_can_count(smoke):
-    for way, line in zip(WAYS, smoke.whole, strict=True):
-        if way.precision != "int4":
+    for layout, line in zip(LAYOUTS, smoke.whole, strict=True):
+        if layout.precision != "int4":
             assert line["times_planner"] > 0
             assert line["times_here"] > 0
 
 
 def test_gradients_of_trained_tables_travel_back(smoke):
-    by_way = dict(zip(WAYS, smoke.whole, strict=True))
-    for way, line in by_way.items():
-        if way.mode == "trained":
-            frozen = [by_way[w] for w in WAYS if w.kind == way.kind and w.mode == "frozen"]
+    by_layout = dict(zip(LAYOUTS, smoke.whole, strict=True))
+    for layout, line in by_layout.items():
+        if layout.mode == "trained":
+            frozen = [by_layout[w] for w in LAYOUTS if w.kind == layout.kind and w.mode == "frozen"]
             assert line["wire_kib"] > max(other["wire_kib"] for other in frozen)
 
 
@@ -162,6 +162,6 @@ def test_ray_and_torchrun_are_lines_of_one_table(tmp_path):
         ]
         for name in ("ray", "torchrun")
     }
-    assert len(by_launcher["ray"]) == len(WAYS)
+    assert len(by_launcher["ray"]) == len(LAYOUTS)
     assert by_launcher["ray"] == by_launcher["torchrun"]
     assert any("of their time under torchrun" in note for note in record.notes)
