@@ -41,7 +41,7 @@ def test_a_table_that_fits_nowhere_says_so(capsys):
     )
     told = " ".join(capsys.readouterr().out.split())
     assert "TorchRec's planner finds no plan" in told
-    assert "no shipped cluster of up to 128 machines would do; make tables smaller" in told
+    assert "no shipped cluster of up to 128 machines is enough; make tables smaller" in told
 
 
 def test_a_cluster_of_ones_own_is_advised_more_of_its_machines(tmp_path, capsys):
@@ -139,7 +139,7 @@ BOTH = ("table_rows.user_id=9", "table_rows.item_id=9")
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "rows of tables ['item_id', 'user_id'] follow from a log"),
+        ((), "rows of tables ['item_id', 'user_id'] are not known before a log is read"),
         (("table_rows.nobody=5",), "unknown tables ['nobody']"),
         ((*BOTH, "ids.nobody=5"), "unknown features"),
         ((*BOTH, "cluster=9xB1000"), "no cluster"),
