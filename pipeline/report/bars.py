@@ -10,6 +10,8 @@ from iak.schemas.night import DriftLine, PartitionDay, PartitionState
 
 MOST_BARS = 20
 """Bars of a list at most."""
+_MOST_DRIFT = 1.0
+"""Index at which the longest bar ends; from .25 on an input counts as changed."""
 _FEWEST_DAYS = 8
 """Days that the chart has room for where there are fewer."""
 _DAY_KINDS: dict[PartitionState, str] = {
@@ -60,13 +62,15 @@ def bars_of(
 
 def drift_bars(lines: Sequence[DriftLine]) -> list[Bar]:
     """Return a bar for each input and label, those that moved furthest first."""
-    longest = max((max(abs(line.index), line.noise) for line in lines), default=0) or 1.0
+    furthest = max((max(abs(line.index), line.noise) for line in lines), default=0)
+    # One input may move a hundred times as far as the others; its number says so.
+    longest = min(furthest, _MOST_DRIFT) or 1.0
     return [
         Bar(
             name=line.name,
             text=decimal(line.index, 3),
-            length=round(100 * abs(line.index) / longest, 1),
-            noise=round(100 * line.noise / longest, 1),
+            length=round(min(100 * abs(line.index) / longest, 100.0), 1),
+            noise=round(min(100 * line.noise / longest, 100.0), 1),
             kind=_DRIFT_KINDS[line.word],
             word=line.word,
         )

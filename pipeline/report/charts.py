@@ -239,7 +239,8 @@ def calibration_chart(
         Path(f"M{x(0)} {y(0)}L{x(high)} {y(high)}", "diagonal"),
     ]
     paths += [
-        Path("M" + "L".join(f"{x(p)} {y(o)}" for p, o, _ in points), kind)
+        # A curve of one bin is a line of length 0, which round ends make a dot.
+        Path("M" + "L".join(f"{x(p)} {y(o)}" for p, o, _ in points) + "h0", kind)
         for kind, points in curves
     ]
     labels = [

@@ -65,7 +65,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         has_rates=any(domain.rate is not None for domain in record.domains),
         rates=_rates(record),
         drift=drift_bars(record.drift),
-        unseen=bars_of(record.unseen, percent),
+        unseen=bars_of({table: share for table, share in record.unseen.items() if share}, percent),
         days=days_chart(days[-MOST_DAYS:]) if days else None,
         phases=bars_of(record.timings_s, duration),
         costs=_costs(record),

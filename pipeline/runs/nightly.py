@@ -525,6 +525,15 @@ def _spent(spec: NightlySpec, record: NightRecord, tuned: RunRecord | None) -> d
     seconds = tuned.timings_s.get("tune", 0.0) * int(tuned.spec.get("workers", 1))
     return {
         "parameters_per_kernel": tuning.parameters_per_kernel,
+        "windows": [
+            window.model_copy(
+                update={
+                    "rows": tuning.labels.get(f"known {window.task}", 0),
+                    "positives": tuning.labels.get(f"positive {window.task}", 0),
+                }
+            )
+            for window in record.windows
+        ],
         "rows_tuned": sum(own) or max(every, default=0),
         "rows_from_cache": int(tuning.cache.get("rows_read", 0)),
         "worker_seconds": round(seconds, 3),

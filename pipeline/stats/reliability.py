@@ -12,6 +12,8 @@ from iak.pipeline.stats.losses import undo_sampling
 
 BINS = 10
 """Bins of a curve at most."""
+ROWS = 50
+"""Rows of a bin at least, where there are as many: a share of fewer is mostly noise."""
 
 
 def reliability(
@@ -19,7 +21,8 @@ def reliability(
 ) -> list[tuple[float, float, int]]:
     """Return mean prediction, observed share and rows of each bin, lowest predictions first.
 
-    Rows with the same prediction share a bin, so there may be fewer bins than asked for. Means are
+    A bin has at least 50 rows where there are as many, and rows with the same prediction share a
+    bin, so there may be fewer bins than asked for. Means are
     of the full log: where it was sampled, a negative weighs 1 / kept.
 
     Args:
@@ -33,6 +36,7 @@ def reliability(
     positive_N = is_positive(np.asarray(labels)[finite_N])
     if not q_N.size:
         return []
+    bins = max(1, min(bins, q_N.size // ROWS))
     # Edges are predictions that occur: equal ones then never lie on both sides of an edge.
     edges = np.unique(np.quantile(q_N, np.arange(1, bins) / bins, method="lower"))
     bin_N = np.searchsorted(edges, q_N, side="left")

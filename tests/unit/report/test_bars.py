@@ -48,6 +48,13 @@ def test_drift_is_ordered_by_how_far_it_went_in_either_direction():
     assert (second.length, second.noise) == (10, 25)
 
 
+def test_one_input_that_moved_very_far_does_not_hide_the_others():
+    lines = [DriftLine(name=n, index=i, word="changed") for n, i in (("a", 10.5), ("b", 0.5))]
+    first, second = drift_bars(lines)
+    assert (first.length, first.text) == (100, "10.500")
+    assert second.length == 50
+
+
 def test_a_day_has_the_rows_of_its_partitions_and_the_worst_of_their_states():
     days = [
         part("a", 1, 10),
