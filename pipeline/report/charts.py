@@ -109,6 +109,8 @@ class IntervalMark:
 
 WIDTH, HEIGHT = 92, 16
 _PAD = 3
+_LEAST_REACH = 1e-12
+"""Below it, intervals are zero to whoever reads them."""
 _MOST_REACH = 2.5
 """A column's scale ends at this many times its median interval's further end."""
 _MOST_CURVES = 60
@@ -128,7 +130,9 @@ def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
     if not known:
         return Scale(-1.0, 1.0, _PAD, WIDTH - _PAD)
     reaches = sorted(max(abs(low), abs(high)) for _, low, high in known)
-    reach = min(reaches[-1], _MOST_REACH * reaches[len(reaches) // 2]) or 1.0
+    reach = min(reaches[-1], _MOST_REACH * reaches[len(reaches) // 2])
+    if reach < _LEAST_REACH:
+        reach = 1.0
     # Zero never lies on the border, where nobody would see on which side an interval is.
     low = max(-reach, min(-0.1 * reach, *(low for _, low, _ in known)))
     high = min(reach, max(0.1 * reach, *(high for _, _, high in known)))
