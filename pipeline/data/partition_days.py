@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -116,8 +116,9 @@ def read_newest_days(
         BadRequest: there is no such folder.
         BadLog: a file changed while it was listed.
     """
-    snapshot = with_contents(_listed(catalog, data_root, days), catalog, kept)
-    selection = _selection(snapshot, days, catalog)
+    window = _window(days)
+    snapshot = with_contents(_listed(catalog, data_root, window), catalog, kept)
+    selection = parquet.select(snapshot, window, catalog)
     counts = _count(selection, catalog, keys=catalog.domain.all_keys)
     return NewestDays(
         partitions=_partitions(selection, counts, catalog, marker),
@@ -125,10 +126,9 @@ def read_newest_days(
     )
 
 
-def _listed(catalog: Catalog, data_root: str, days: tuple[date, date]) -> Snapshot:
+def _listed(catalog: Catalog, data_root: str, window: Split) -> Snapshot:
     """List the files that may have rows of some days."""
     uri = stores.below(data_root, catalog.log.path)
-    window = _window(days)
     return logs.take_snapshot(
         uri,
         partition_keys=catalog.log.partition_keys,
@@ -138,13 +138,20 @@ def _listed(catalog: Catalog, data_root: str, days: tuple[date, date]) -> Snapsh
     )
 
 
-def select_days(catalog: Catalog, data_root: str, days: tuple[date, date]) -> Selection:
-    """Return the rows of some days, by what the files' footers say."""
-    return _selection(_listed(catalog, data_root, days), days, catalog)
+def select_days(
+    catalog: Catalog, data_root: str, days: tuple[date, date], domain: Domain | None = None
+) -> Selection:
+    """Return the rows of some days, by what the files' footers say.
 
-
-def _selection(snapshot: Snapshot, days: tuple[date, date], catalog: Catalog) -> Selection:
-    return parquet.select(snapshot, _window(days), catalog)
+    Args:
+        catalog: the log's catalogue.
+        data_root: folder or URI below which `log.path` lies.
+        days: the first and the last day.
+        domain: whose rows; None takes all.
+    """
+    where = {key: (value,) for key, value in domain.pairs} if domain else {}
+    window = replace(_window(days), where=where)
+    return parquet.select(_listed(catalog, data_root, window), window, catalog)
 
 
 def _window(days: tuple[date, date]) -> Split:

@@ -16,6 +16,7 @@ from iak.pipeline.data import unseen
 from iak.pipeline.data.drift import Word, drift_of, sampled_rows, word_of
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.partition_days import select_days
+from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
 
 HALF_WIDTH = 1.96
@@ -109,3 +110,55 @@ def _known_labels(batches: Sequence[pa.RecordBatch], label: str) -> npt.NDArray[
     """Return the labels that are not null, as numbers."""
     columns = [pc.drop_null(rows.column(label)).cast(pa.float64()) for rows in batches]
     return np.concatenate([column.to_numpy() for column in columns] or [np.zeros(0)])
+
+
+def domain_drift(
+    catalog: Catalog,
+    data_root: str,
+    domain: Domain,
+    *,
+    before: tuple[date, date],
+    after: tuple[date, date],
+) -> float | None:
+    """Return the largest stability index of a domain's inputs; one within its noise counts as 0.
+
+    An input with one value in every file of both windows, such as the weekday, follows from the
+    calendar or the folder. It differs between any two windows, and is left out.
+
+    Args:
+        catalog: the log's catalogue.
+        data_root: folder or URI below which `log.path` lies.
+        domain: whose rows are compared.
+        before: first and last day of the older window.
+        after: first and last day of the newer one.
+
+    Returns:
+        None where one of the windows has no row of the domain.
+
+    Raises:
+        BadLog: a file cannot be decoded.
+        BadRequest: there is no such folder.
+    """
+    old, new = (
+        sampled_rows(select_days(catalog, data_root, days, domain), catalog, SAMPLED_ROWS)
+        for days in (before, after)
+    )
+    if not (old and new):
+        return None
+    drifts = [
+        drift_of(feature, "before", "after", old, new)
+        for feature in catalog.features
+        if not all(_is_constant(rows, feature.columns) for rows in (*old, *new))
+    ]
+    return max((d.index if d.index > d.noise else 0.0 for d in drifts), default=0.0)
+
+
+def _is_constant(rows: pa.RecordBatch, columns: Sequence[str]) -> bool:
+    """Tell whether columns have one value in all rows; a list counts as many."""
+    for name in columns:
+        column = rows.column(name)
+        if pa.types.is_dictionary(column.type):  # pyarrow 26 counts no distinct values of these
+            column = column.dictionary_decode()
+        if pa.types.is_nested(column.type) or len(column.unique()) > 1:
+            return False
+    return True

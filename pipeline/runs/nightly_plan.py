@@ -4,7 +4,7 @@ Nothing is trained and nothing moves here. The decisions themselves are pure (pi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ from iak.pipeline.data.partition_days import (
     log_dates,
     read_newest_days,
 )
+from iak.pipeline.data.window_shift import domain_drift
 from iak.pipeline.errors import BadLog
 from iak.pipeline.nightly.choice import Candidate, Request, choose
 from iak.pipeline.nightly.history import History
@@ -40,6 +41,8 @@ from iak.schemas.night import Decision, Level, NightRecord, PartitionDay, TaskWi
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.registry import Commit, Pointer
 
+_MOST_DRIFTS = 100
+"""Domains whose drift is measured at most; each takes a sample of its rows."""
 _LATE_DAYS = 7
 """Days before the newest one among which the last complete day is looked for."""
 
@@ -115,13 +118,18 @@ def plan_night(
     candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
     domains = [candidate.domain for candidate in candidates]
     request = _request(spec, night, fingerprint)
+    decisions = choose(candidates, judged, history, request)
+    if few := _with_few_new_rows(decisions):
+        drifts = _drifts(spec, dated, few, days, history, fingerprint)
+        moved = [replace(c, drift=drifts.get(c.domain.name)) for c in candidates]
+        decisions = choose(moved, judged, history, request)
     return NightPlan(
         id=night_id(spec, catalog, night=night, base=fingerprint, domains=domains, days=judged),
         night=night,
         catalog=cut,
         base=opened,
         base_path=base_path,
-        decisions=tuple(choose(candidates, judged, history, request)),
+        decisions=tuple(decisions),
         paths=_paths(domains, catalog),
         windows=tuple(windows),
         days=tuple(judged),
@@ -129,6 +137,37 @@ def plan_night(
         history=history,
         notices=tuple(notices),
     )
+
+
+def _with_few_new_rows(decisions: Sequence[Decision]) -> list[Domain]:
+    """Return the domains that wait although they have new rows: their drift may decide.
+
+    Those with most rows come first; of very many, the others wait without being looked at.
+    """
+    few = [d for d in decisions if d.level == "domain" and d.choice == "wait" and d.new_rows]
+    few.sort(key=lambda decision: -decision.window_rows)
+    return [Domain(tuple(decision.domain)) for decision in few[:_MOST_DRIFTS]]
+
+
+def _drifts(
+    spec: NightlySpec,
+    catalog: Catalog,
+    domains: Sequence[Domain],
+    days: Sequence[date],
+    history: History,
+    base: str,
+) -> dict[str, float]:
+    """Return how far each domain's inputs have moved since its last tuning."""
+    drifts: dict[str, float] = {}
+    for domain in domains:
+        last = next((tuned.night for tuned in history.tunings(domain, base)), None)
+        if last is None or not days[0] <= last < days[-1]:
+            continue
+        before, after = (days[0], last), (last + timedelta(days=1), days[-1])
+        index = domain_drift(catalog, spec.data_root, domain, before=before, after=after)
+        if index is not None:
+            drifts[domain.name] = index
+    return drifts
 
 
 def _request(spec: NightlySpec, night: date, base: str) -> Request:

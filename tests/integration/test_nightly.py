@@ -183,6 +183,17 @@ def test_the_last_complete_day_is_the_night_where_none_is_asked_for(place, tmp_p
     assert record.night == EIGHTH
 
 
+def test_few_new_rows_wait_unless_the_inputs_moved(place, tmp_path):
+    few = {"min_new_rows": 10**6, "max_age_days": 99}
+    run(spec(place, tmp_path), SIXTH)
+    for drift, choice in ((9.0, "wait"), (0.0, "train")):
+        asked = spec(place, tmp_path, choice={**few, "drift": drift})
+        plan = run_night(asked, ProcessLauncher(), NightRequest(night=SEVENTH, dry_run=True))
+        decisions = {d.decision.name: d.decision for d in plan.domains}
+        assert decisions["region=a"].choice == choice
+        assert decisions["region=a"].drift is not None
+
+
 def test_a_gate_that_holds_everything_moves_nothing_and_counts_the_night(place, tmp_path):
     asked = spec(place, tmp_path, gate=OPEN_GATE | {"chain": {"at_once": 0}})
     record = run(asked, SEVENTH)

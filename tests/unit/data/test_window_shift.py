@@ -2,9 +2,11 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from iak.pipeline.data.window_shift import measure_shift
+from iak.pipeline.data.window_shift import domain_drift, measure_shift
+from iak.schemas.domain import Domain
 from tests.builders import batch_of, encoding_of, partition, small_catalog, write_file, write_log
 
 DAYS = ("2026-10-01", "2026-10-02")
@@ -63,6 +65,37 @@ def test_ids_that_the_base_does_not_know_are_counted(tmp_path, rows):
     _, unseen = shift(tmp_path, rows)
     assert 0 < unseen["item"] < 0.5
     assert unseen["user_id"] == 0
+
+
+def test_the_drift_of_a_domain_is_that_of_its_own_rows(tmp_path):
+    layout = [(region, day, [500]) for region in ("hangzhou", "ningbo") for day in DAYS]
+    rows = write_log(tmp_path, layout)
+    moved = rows.filter((pc.field("region") == "ningbo") & (pc.field("dt") == DAYS[1]))
+    (path,) = (tmp_path / partition("ningbo", DAYS[1])).glob("*.parquet")
+    index = moved.schema.get_field_index("price")
+    values = pa.array(np.full(500, 3.0), moved.schema.field("price").type)
+    write_file(path, moved.set_column(index, "price", values).select(rows.column_names[:-2]))
+
+    def drift(region, days=AFTER):
+        domain = Domain((("region", region),))
+        catalog = small_catalog(log__path="")
+        return domain_drift(catalog, str(tmp_path), domain, before=BEFORE, after=days)
+
+    assert drift("hangzhou") < 0.1
+    assert drift("ningbo") > 0.25
+    assert drift("ningbo", (date(2026, 12, 1),) * 2) is None
+
+
+def test_an_input_of_the_calendar_has_not_drifted(tmp_path):
+    rows = write_log(tmp_path, [("hangzhou", day, [500]) for day in DAYS])
+    for number, day in enumerate(DAYS):
+        (path,) = (tmp_path / partition("hangzhou", day)).glob("*.parquet")
+        own = rows.filter(pc.field("dt") == day).select(rows.column_names[:-2])
+        index = own.schema.get_field_index("slot")
+        weekday = pa.array(np.full(500, number), own.schema.field("slot").type)
+        write_file(path, own.set_column(index, "slot", weekday))
+    domain, catalog = Domain((("region", "hangzhou"),)), small_catalog(log__path="")
+    assert domain_drift(catalog, str(tmp_path), domain, before=BEFORE, after=AFTER) < 0.1
 
 
 def test_days_that_are_gone_leave_the_unseen_ids(tmp_path, rows):
