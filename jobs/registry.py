@@ -6,7 +6,7 @@ Only `promote run=` loads torch; the other verbs answer at once.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iak.jobs._progress import announce, console
 from iak.jobs._tables import number, show_facts, show_table
@@ -38,6 +38,9 @@ from iak.schemas.registry_job import (
     RegistrySpec,
     RegistryVerifySpec,
 )
+
+if TYPE_CHECKING:  # it loads torch, which `gc` needs only for some settings
+    from iak.pipeline.runs.stale import Stale
 
 SOME_HELD, NOTHING_TO_DO = 4, 6
 MOST_DOMAINS = 40
@@ -412,13 +415,40 @@ def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
             "leftovers of killed writers": f"{done.unfinished:,}",
         },
     )
+    stale = _stale(spec)
+    for what, folders in stale.items():
+        size = sum(folder.bytes for folder in folders)
+        console.print(f"{what}: {len(folders):,} folders, {size:,} bytes", markup=False)
     return 0, {
         "registry": spec.registry,
         "dry_run": spec.dry_run,
         "removed": list(done.removed),
         "bytes": done.bytes,
         "kept": done.kept,
+        "folders": [
+            {"what": what, "path": str(folder.path), "bytes": folder.bytes}
+            for what, folders in stale.items()
+            for folder in folders
+        ],
     }
+
+
+def _stale(spec: RegistryGcSpec) -> dict[str, list["Stale"]]:
+    """Empty old nights' run folders and remove unused mapped tables, where the spec names them."""
+    if spec.nights is None and spec.base is None:
+        return {}
+    from iak.pipeline.runs.stale import remove_stale_runs, remove_unused_tables  # load torch
+
+    found = {}
+    if spec.nights is not None:
+        found["runs of old nights"] = remove_stale_runs(
+            spec.nights, keep=spec.keep_nights, dry_run=spec.dry_run
+        )
+    if spec.base is not None:
+        found["unused mapped tables"] = remove_unused_tables(
+            spec.base, days=spec.mapped_days, dry_run=spec.dry_run
+        )
+    return found
 
 
 def _say(sentence: str, about: Sequence[str]) -> None:

@@ -5,8 +5,15 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from iak.schemas.base import Column, Spec
-from iak.schemas.numbers import Count, CountOrZero
-from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, RegistryToRead, RegistryToWrite
+from iak.schemas.numbers import Count, CountOrZero, Days
+from iak.schemas.paths import (
+    BaseToRead,
+    FileToRead,
+    FileToWrite,
+    FolderToRead,
+    RegistryToRead,
+    RegistryToWrite,
+)
 from iak.schemas.registry import Alias
 
 Domains = Annotated[tuple[Column, ...], Field(min_length=1)]
@@ -116,5 +123,14 @@ class RegistryGcSpec(RegistrySpec):
     """Folder of the registry, or `s3://bucket/prefix`."""
     keep: CountOrZero = 3
     """Earlier pointers of each domain that a rollback can return to."""
+    nights: FolderToRead | None = None
+    """Folder of nights: run folders of older ones are emptied, records and pages stay. Absent:
+    left alone."""
+    keep_nights: Count = 30
+    """Newest nights whose run folders stay as they are."""
+    base: BaseToRead | None = None
+    """Base beside which unused mapped tables are removed. Absent: left alone."""
+    mapped_days: Days = 14.0
+    """Days since a process of this machine mapped such tables last."""
     dry_run: bool = False
     """List what would be removed, and remove nothing."""

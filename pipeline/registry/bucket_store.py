@@ -153,7 +153,8 @@ class BucketStore:
                 obstore.delete(self.client, keys)
 
     def remove_unfinished(self) -> int:
-        """Remove keys of probes that were killed."""
+        """Remove keys of probes that were killed, and downloads that nobody used for a month."""
+        self.cache.remove_unused()
         left = self.names(PROBES)
         if left:
             self.remove(PROBES)

@@ -333,12 +333,13 @@ def _map(path: Path) -> Tensor:
 # ---------------------------------------------------------------- unused folders
 
 
-def remove_unused(root: Path, *, days: float) -> list[Path]:
+def remove_unused(root: Path, *, days: float, dry_run: bool = False) -> list[Path]:
     """Remove folders of mapped tables that no process has mapped for some days.
 
     Args:
         root: folder of the bases' folders. Other files in it are left alone.
         days: days since a process mapped a folder last.
+        dry_run: return what would be removed, and change nothing.
 
     Returns:
         The folders that were removed.
@@ -355,15 +356,16 @@ def remove_unused(root: Path, *, days: float) -> list[Path]:
         try:
             for lock in sorted(folder.iterdir()):
                 named = _OF_LAYOUT.fullmatch(lock.name)
-                if named and _is_removed(folder / named[1], lock, days):
+                if named and _is_removed(folder / named[1], lock, days, dry_run=dry_run):
                     removed.append(folder / named[1])
-            folder.rmdir()
+            if not dry_run:
+                folder.rmdir()
         except OSError as error:  # not empty, another user's, or just removed by another worker
             _log.debug("%s stays: %s", folder, error)
     return removed
 
 
-def _is_removed(folder: Path, lock: Path, days: float) -> bool:
+def _is_removed(folder: Path, lock: Path, days: float, *, dry_run: bool) -> bool:
     """Remove a folder that is old and that no process maps; return whether there was one."""
     try:
         locked = _open_locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, is_made=False)
@@ -373,6 +375,8 @@ def _is_removed(folder: Path, lock: Path, days: float) -> bool:
         unused_days = (time.time() - lock.stat().st_mtime) / 86_400
         if unused_days < days:
             return False
+        if dry_run:
+            return _is_there(folder)
         part = _part_of(folder)
         shutil.rmtree(part, ignore_errors=True)
         was_there = _is_there(folder)
