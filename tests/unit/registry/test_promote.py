@@ -1,5 +1,6 @@
 """Promotions and rollbacks: what moves, what does not, and who is told."""
 
+import json
 from contextlib import nullcontext
 from datetime import UTC, datetime
 
@@ -25,6 +26,8 @@ from iak.pipeline.registry.stored_bundles import (
     stored_key,
     verify_stored,
 )
+from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.sealed import seal, spelled
 from iak.schemas.registry import bundle_digest
 from tests.unit.publish.test_bundle import write
 from tests.unit.registry.nights import (
@@ -363,3 +366,27 @@ def test_bundles_that_two_nights_share_are_stored_once(root, tmp_path):
     promote(root, night(tmp_path / "n2"), "candidate")
     assert len(stored_bundles(root)) == 3
     assert len(list((root.root / STORED).iterdir())) == 3
+
+
+def test_a_registry_of_before_bundles_had_names_of_their_own_is_read_and_goes_on(root, tmp_path):
+    """Format 2 of a commit, format 1 of an entry: a bundle lay under its digest alone."""
+    promote(root, night(tmp_path / "n1"))
+    for folder in (root.root / STORED).iterdir():
+        entry = json.loads((folder / "entry.json").read_bytes())
+        del entry["stored"], entry["lineage"]["base"]
+        (folder / "entry.json").write_bytes(spelled(seal(entry | {"format": 1})))
+        folder.rename(folder.with_name(entry["digest"]))
+    path = root.root / COMMITS / "0000000001.json"
+    commit = json.loads(path.read_bytes())
+    del commit["token"]
+    for pointer in commit["pointers"]["champion"].values():
+        del pointer["stored"], pointer["reach"]
+    path.write_bytes(spelled(seal(commit | {"format": 2})))
+    assert verify_registry(root).problems == ()
+    assert set(stored(read_head(root)).values()) == stored_bundles(root)
+    before = served(read_head(root))
+    promote(root, night(tmp_path / "n2", seed=1))
+    roll_back(root, "champion", NAMES)
+    assert served(read_head(root)) == before
+    remove_unneeded(root, keep=0, dry_run=False)
+    assert verify_registry(root).problems == ()
