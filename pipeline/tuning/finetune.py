@@ -196,13 +196,8 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     rows = _rows_by_split(work, sources, known, base, names.tuned, worker)
     report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_from_cache(store)})
     tasks = published_base.task_shapes(work.view.catalog)
-    setting = Setting(
-        heads=frozen.heads,
-        tasks=tasks,
-        train=rows["tune"],
-        valid=rows["valid"],
-        worker=worker,
-    )
+    train, valid = rows["tune"], rows["valid"]
+    setting = Setting(heads=frozen.heads, tasks=tasks, train=train, valid=valid, worker=worker)
     plan_of_levels = _levels(work, base, setting)
     tuned = tune_levels(plan_of_levels, names, setting, report)
     start = time.monotonic()
