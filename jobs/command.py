@@ -66,14 +66,14 @@ class Command:
 
 
 def read_command(command: Command, words: Sequence[str]) -> BaseModel | None:
-    """Return a command's frozen spec; None when help was asked for and given.
+    """Return a command's frozen spec, or None when help was asked for and shown.
 
     Args:
-        command: what is read.
-        words: as they follow its name.
+        command: the command to read.
+        words: the words after its name.
 
     Raises:
-        BadRequest: naming the setting, what was seen and what was expected.
+        BadRequest: a setting is wrong. The message names it, what was seen and what was expected.
     """
     kind, specs = command.kind, list[BaseModel]()
     app = help_pages.command_app(command)
@@ -159,7 +159,7 @@ class _Reader:
     def _presets(
         self, arguments: ArgumentCollection, settings: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return what the catalogue that is named suggests for the command."""
+        """Return the presets that the named catalogue suggests for the command."""
         if not self.command.presets or "catalog" not in self.command.kind.model_fields:
             return {}
         tokens = _argument(arguments, "catalog").tokens
@@ -179,7 +179,7 @@ def _pair(word: str) -> tuple[str, str] | None:
 
 
 def _is_object(token: Token) -> bool:
-    """Tell whether a token gives settings by their names: `{"table_lr": 0.1}`."""
+    """Return whether a token gives settings by their names: `{"table_lr": 0.1}`."""
     return token.value.startswith("{")
 
 
@@ -189,7 +189,7 @@ def _argument(arguments: ArgumentCollection, name: str) -> Argument:
 
 
 def _is_set(argument: Argument) -> bool:
-    """Tell whether a flag was given, and not as false."""
+    """Return whether a flag was given, and not as false."""
     return any(token.implicit_value is True or token.value in _YES for token in argument.tokens)
 
 
@@ -209,7 +209,7 @@ def _with_truths(app: App, words: Sequence[str]) -> list[str]:
 
 
 def _is_flag(word: str, arguments: ArgumentCollection) -> bool:
-    """Tell whether a word is the name of a setting that is true or false."""
+    """Return whether a word is the name of a setting that is true or false."""
     try:
         return word.startswith("--") and isinstance(arguments.match(word)[2], bool)
     except ValueError:

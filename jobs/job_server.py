@@ -33,7 +33,7 @@ COMMAND, CODE = "iak_command", "iak_code"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job of the server, as this project started it."""
+    """A job on the server that this project started."""
 
     id: str
     status: str
@@ -108,7 +108,7 @@ def job_named(client: "JobSubmissionClient", name: str) -> Job:
 
 
 def submission_prefix(words: Sequence[str], files: Mapping[str, Path] | None = None) -> str:
-    """Return what the ids of all jobs with these words and these files begin with."""
+    """Return the common prefix of the ids of all jobs with these words and these files."""
     total = hashlib.sha256(json.dumps(list(words)).encode())
     for name, file in sorted((files or {}).items()):
         total.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

@@ -19,7 +19,7 @@ _NOTHING_TO_DO = 6
 
 
 def main(spec: JobsSpec) -> int:
-    """Do what the verb says, at the job server of `address`."""
+    """Run the verb at the job server of `address`."""
     verbs: dict[type[JobsSpec], Callable[[JobSubmissionClient, Any], int]] = {
         JobsListSpec: list_jobs,
         JobsLogsSpec: show_logs,

@@ -45,7 +45,7 @@ FILE = Path("nightly.toml")
 
 
 def main(spec: Spec) -> int:
-    """Do what the verb says."""
+    """Run the verb."""
     verbs: dict[type[Spec], Callable[[Any], int]] = {
         NightlyRunSpec: run,
         NightlyBackfillSpec: backfill_nights,
@@ -91,14 +91,14 @@ def _run_here(spec: NightlyRunSpec, asked: NightlySpec) -> int:
 
 
 def _notify_of_failure(spec: NightlySpec, began: datetime) -> None:
-    """Tell of the night that failed since this command began, if it came as far as a record."""
+    """Send out a notice of the failed night of this command, if it has a record."""
     for record in read_nights(spec.nights).records:
         if record.status == "failed" and record.ended_at and record.ended_at >= began:
             _notify(spec, record)
 
 
 def _notify(spec: NightlySpec, record: NightRecord) -> None:
-    """Tell of a night, and show what could not be told."""
+    """Send out the notices of a night, and show those that failed."""
     address = os.environ.get(spec.notify.webhook) if spec.notify.webhook else None
     for notice in notify(spec.notify, record, address):
         console.print(notice, markup=False, style="yellow")
@@ -118,7 +118,7 @@ def watch_schedule(spec: NightlyWatchSpec) -> int:
 
 
 def _loaded(file: Path) -> NightlySpec:
-    """Return the settings of a file whose paths can be what they are for."""
+    """Return a file's settings, after a check that its paths can be used."""
     spec = load_nightly(file)
     check_paths(spec)
     return spec
@@ -153,7 +153,7 @@ def _show_decisions(record: NightRecord) -> None:
 
 
 def show_night(spec: NightlySpec, record: NightRecord) -> None:
-    """Show what a night did for every domain, and where its page lies."""
+    """Show what a night did for every domain, and the path of its page."""
     shown = record.domains[:MOST_DOMAINS]
     show_table(
         f"{record.name}, night of {record.night}",
@@ -263,7 +263,7 @@ def _held_row(domain: DomainNight) -> tuple[str, ...]:
 
 
 def check(spec: NightlyCheckSpec) -> int:
-    """Say all that would stop a night, and what it would do."""
+    """Show everything that would stop a night, and what the night would do."""
     from iak.pipeline.runs.nightly_check import check_nightly
 
     asked = _loaded(spec.file)
@@ -287,7 +287,7 @@ def check(spec: NightlyCheckSpec) -> int:
 
 
 def _missing_variables(spec: NightlySpec) -> Sequence[tuple[str, str]]:
-    """Return the environment variables that the file names and nobody set."""
+    """Return settings that name an environment variable which is not set, each with a message."""
     name = spec.notify.webhook
     if name is None or name in os.environ:
         return []
@@ -295,7 +295,7 @@ def _missing_variables(spec: NightlySpec) -> Sequence[tuple[str, str]]:
 
 
 def _reach(address: str) -> None:
-    """Ask a Ray job server for an answer."""
+    """Check that a Ray job server answers."""
     from iak.jobs.job_server import connect  # Ray's client takes a second to load
 
     connect(address).get_version()

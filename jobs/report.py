@@ -1,4 +1,4 @@
-"""`iak report RUN`: the page of a night or of an evaluation, from what lies in its folder."""
+"""`iak report RUN`: write the page of a night or an evaluation from its folder."""
 
 from iak.jobs._progress import console
 from iak.pipeline.runs.report import write_report

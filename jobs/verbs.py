@@ -234,7 +234,7 @@ def spec_class(verb: str) -> "type[BaseModel]":
 
 
 def unknown_verb(word: str) -> str:
-    """Return the message for a word that is no verb."""
+    """Return the message for a word that is not a verb."""
     names = [*VERBS, *GROUPS]
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"the verbs are {', '.join(names)}"

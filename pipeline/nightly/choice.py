@@ -1,4 +1,4 @@
-"""Choose which domains train tonight, and say why of each.
+"""Choose which domains train tonight, with a reason for each.
 
 A domain trains where enough of its rows are new, where its kernel is old, or where its inputs have
 moved. Domains are ranked by their expected worth: the gain that earlier nights found, in nats a
@@ -52,7 +52,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a decision is based on."""
+    """The facts that a decision is based on."""
 
     new: int
     """Rows since the last tuning that did not break."""
@@ -64,7 +64,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a choice depends on besides the domains and their history."""
+    """The inputs of a choice besides the domains and their history."""
 
     night: date
     base: str
@@ -81,7 +81,7 @@ def choose(
     history: History,
     request: Request,
 ) -> list[Decision]:
-    """Decide of every domain whether it trains.
+    """Decide for every domain whether it trains.
 
     Args:
         candidates: the domains of the window, of every level.
@@ -110,7 +110,7 @@ def _decide(
     request: Request,
     usual_gain: float,
 ) -> Decision:
-    """Decide of one domain, without a budget."""
+    """Decide for one domain, without a budget."""
     held = held_partitions(days)
     usable = {key: rows for key, rows in candidate.rows.items() if key[0] not in held}
     content = {(tuple(day.partition), day.day): day.content for day in days}

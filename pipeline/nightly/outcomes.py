@@ -1,4 +1,4 @@
-"""What a night came to: the outcome and the sentence of every domain, and the exit code."""
+"""The result of a night: the outcome and the sentence of every domain, and the exit code."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ def domain_nights(
 
     Args:
         decisions: which domains were to train.
-        done: what became of them.
+        done: the results of those that trained.
         live: domain that has a kernel of its own after the night -> digest of its bundle.
         paths: domain -> names of the levels above it, outermost first.
     """
@@ -51,7 +51,7 @@ def domain_nights(
 
 
 def exit_code(domains: Sequence[DomainNight]) -> int:
-    """Return what the night's command answers: 0, 4 some held, 5 some failed, 6 nothing to do."""
+    """Return the exit code of a night: 0, 4 some held, 5 some failed, 6 nothing to do."""
     outcomes = {domain.outcome for domain in domains}
     if "failed" in outcomes:
         return SOME_FAILED

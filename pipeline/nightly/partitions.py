@@ -168,7 +168,7 @@ def _absent(
 
 
 def _unfinished(files: PartitionFiles, clock: Clock) -> str:
-    """Say why a partition's day is not written to its end; nothing where it is."""
+    """Return why a partition's day is not complete, or an empty text where it is."""
     name = _named(files.partition, files.day)
     if files.unreadable:
         return f"{name} has a file that cannot be read: {files.unreadable[0]}"

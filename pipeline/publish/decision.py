@@ -25,7 +25,7 @@ from iak.schemas.verdict import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What a night's gate rows say of one domain; each verdict is of the same rows."""
+    """The verdicts on one domain, all from the same gate rows of a night."""
 
     base: Verdict
     """The candidate against the base."""
@@ -52,7 +52,7 @@ class _Decision(NamedTuple):
 
 
 def decide(step: Step, findings: Findings, *, fallback: str, spec: ChainSpec) -> ChainVerdict:
-    """Return what becomes of a night's candidate and of the kernel that serves.
+    """Decide whether the night's candidate and the live kernel are to serve.
 
     Args:
         step: the chain after the night.
@@ -112,7 +112,7 @@ def _is_proved(state: ChainState | None) -> bool:
 
 
 def _why_not_sound(findings: Findings) -> str:
-    """Say why the candidate may not serve whatever its chain has shown; empty where it may."""
+    """Return why the candidate may not serve whatever its chain has shown; empty where it may."""
     base = findings.base
     if not any(task.judged for task in base.tasks):
         return base.reason
@@ -140,7 +140,7 @@ def _harm(verdict: Verdict) -> str:
 
 
 def _why_promoted(step: Step, findings: Findings, spec: ChainSpec) -> str:
-    """Say why the candidate is to serve."""
+    """Return the reason for which the candidate is to serve."""
     state = step.state
     if findings.is_live:
         since = "" if state is None or not state.proved_on else f" (proved on {state.proved_on})"
@@ -160,7 +160,7 @@ def _why_promoted(step: Step, findings: Findings, spec: ChainSpec) -> str:
 
 
 def _why_not_proved(step: Step, spec: ChainSpec) -> str:
-    """Say what the chain lacks."""
+    """Return what the chain lacks."""
     state = step.state
     if state is None:
         return "no gate row has a label"

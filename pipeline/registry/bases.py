@@ -1,4 +1,4 @@
-"""The base that a registry's alias runs on. A registry keeps where a base lies, not its bytes."""
+"""The base that a registry's alias runs on. A registry keeps the path of a base, not its bytes."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from iak.schemas.paths import in_registry, reference_text
 def open_base(path: Path) -> PublishedBase:
     """Open a base that a setting names.
 
-    While a base is refreshed, an alias has bundles of two: the one of its newest pointer is meant.
+    While a base is refreshed, an alias has bundles of two bases. The newest pointer's base is
+    opened.
 
     Args:
         path: a run, a published base, or `registry:PLACE@ALIAS`.

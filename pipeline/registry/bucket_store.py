@@ -1,6 +1,6 @@
 """A registry in a bucket of the S3 API, by obstore.
 
-Credentials and endpoint are read from the environment by obstore alone (AWS_ACCESS_KEY_ID,
+obstore alone reads credentials and endpoint from the environment (AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, a role). An object is whole or absent, so no
 upload is ever seen torn.
 """
@@ -194,7 +194,7 @@ class BucketStore:
 
     @contextmanager
     def _answering(self, key: str) -> Iterator[None]:
-        """Say in this project's errors what the store answered; FileNotFoundError stays."""
+        """Turn the store's errors into this project's errors; FileNotFoundError stays."""
         try:
             yield
         except exceptions.AlreadyExistsError as error:
@@ -224,5 +224,5 @@ class BucketStore:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error of obstore says, without the structure that it prints below."""
+    """Return the first line of an obstore error, without the structure printed below it."""
     return str(error).strip().splitlines()[0][:600]

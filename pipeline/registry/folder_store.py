@@ -118,12 +118,12 @@ class FolderStore:
 
 
 def check_digest(where: str, content: bytes, sha256: str) -> None:
-    """Refuse bytes that are not the ones that were stored.
+    """Check that bytes are the ones that were stored.
 
     Args:
         where: path or URI of the file, for the message.
         content: its bytes.
-        sha256: what the entry says of them.
+        sha256: the digest in the entry.
 
     Raises:
         Corrupt: their digest is another.
@@ -134,11 +134,11 @@ def check_digest(where: str, content: bytes, sha256: str) -> None:
 
 
 def not_stored(where: str, what: str) -> Corrupt:
-    """Return what to raise of a stored file that is damaged or missing.
+    """Return the error for a stored file that is damaged or missing.
 
     Args:
         where: path or URI of the file.
-        what: what is wrong, as a clause.
+        what: the problem, as a clause.
     """
     return Corrupt(
         f"{where} is not what was stored: {what}. Promote the run that made it again, which stores "

@@ -1,4 +1,4 @@
-"""What serves now: the champions of a registry that run on one base. Nothing here imports torch."""
+"""The bundles that serve now: a registry's champions that run on one base. It imports no torch."""
 
 from datetime import date
 

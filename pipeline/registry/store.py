@@ -1,4 +1,4 @@
-"""A place where a registry lies: the few operations that all of it is made of.
+"""The storage of a registry: the few operations that a registry needs.
 
 Two ways to write are enough. `create` writes a document under a key that must be free: of several
 writers one wins, whatever they believe. `put` writes a file under a key that nobody else writes.
@@ -78,18 +78,18 @@ class Store(Protocol):
         """Refuse a store on which two promotions at once could overwrite each other.
 
         Raises:
-            BadRequest: saying what the store did.
+            BadRequest: the store cannot refuse a key that is taken. The message tells what it did.
         """
 
 
 def open_store(place: str | Path) -> Store:
-    """Return the store that a setting names. Nothing is read yet.
+    """Return the store that a setting names, without reading from it.
 
     Args:
         place: a folder, or `s3://bucket/prefix`.
 
     Raises:
-        BadRequest: the URI is of a kind that no registry lies on.
+        BadRequest: a registry cannot be stored at this kind of URI.
     """
     text = str(place)
     if text.startswith(BUCKET):
@@ -107,12 +107,12 @@ def open_store(place: str | Path) -> Store:
 
 
 def at_once(store: Store, do: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
-    """Yield what becomes of each item, in order; the first error ends it.
+    """Yield the result for each item, in order. The first error ends it.
 
     Args:
-        store: says how many may be under way.
-        do: reads from the store, or writes to it.
-        items: what it is done with.
+        store: the store, which limits how many run at once.
+        do: the function that reads from the store, or writes to it.
+        items: its arguments, one a call.
     """
     if store.at_once == 1:
         yield from map(do, items)

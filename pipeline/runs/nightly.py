@@ -175,7 +175,7 @@ def _deadline(spec: NightlySpec, started_at: datetime) -> datetime | None:
 
 
 def _is_scratch_night(spec: NightlySpec, plan: NightPlan) -> bool:
-    """Tell whether kernels are also tuned from scratch; in a first night they all are anyway."""
+    """Return whether kernels are also tuned from scratch; in a first night they all are anyway."""
     is_due = plan.history.nights_since_scratch() >= spec.scratch_every > 0
     return is_due and bool(plan.trained) and bool(plan.live)
 
@@ -350,7 +350,7 @@ class _Night:
         self._finish(done, promoted, tuned)
 
     def _too_late(self) -> str:
-        """Say why a domain was not tuned although it was to train."""
+        """Return why a domain was not tuned although it was to train."""
         due = self.record.deadline
         zone = ZoneInfo(self.spec.schedule.time_zone)
         shown = due.astimezone(zone).strftime("%H:%M") if due else "the run"

@@ -17,7 +17,7 @@ from iak.schemas.registry import Commit, bundle_digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promoted:
-    """What a night's promotion came to."""
+    """The result of a night's promotion."""
 
     promoted: tuple[str, ...] = ()
     """Domains whose new kernel serves."""
@@ -34,7 +34,7 @@ class Promoted:
 def promote_night(
     store: Store, run: Run, expected: Commit | None, decided: ChainsOfNight
 ) -> Promoted:
-    """Let the kernels serve that the gate published; one domain's trouble stops no other.
+    """Promote the kernels that the gate published. A failed domain stops no other domain.
 
     A promotion that was interrupted is done again: pointers that it moved already stay.
 

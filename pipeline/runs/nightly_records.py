@@ -1,4 +1,4 @@
-"""Where nights lie: a folder each, with a sealed `night.json` that is written at every phase.
+"""The folders of nights: one each, with a sealed `night.json` that is written at every phase.
 
 nights/
     index.html                      the index over all nights

@@ -185,7 +185,7 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
 
 
 def _may_begin(plan: Plan, depth: int, worker: Worker) -> bool:
-    """Tell whether a cohort may begin; a collective call, since clocks differ.
+    """Return whether a cohort may begin; a collective call, since clocks differ.
 
     The pooled kernel always does: without it no other kernel has a start.
     """
