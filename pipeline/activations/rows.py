@@ -36,6 +36,8 @@ from iak.pipeline.activations.cache import Store, key_of
 from iak.pipeline.data import features
 from iak.pipeline.data.batch import labels_of
 from iak.pipeline.data.feature_keys import FeatureKeys, feature_keys
+from iak.pipeline.data.parquet import selected_columns
+from iak.pipeline.data.partition_days import days_of_rows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.splits import parse_date
@@ -45,7 +47,7 @@ from iak.schemas.log import Catalog
 
 KEYS = ("c.0", "c.1")
 """Columns of the keys of rows' features."""
-_EPOCH = date(1970, 1, 1)
+_EPOCH = date(1970, 1, 1).toordinal()
 CHUNK_ROWS = 16_384
 """Rows that are computed together and stored as one entry of the cache. A chunk begins at a
 multiple of this number within its row group."""
@@ -286,27 +288,38 @@ def tuning_rows(
 
 
 def days_of(rows: SplitRows, reader: Reader) -> Tensor:
-    """Return the day of each row, in days since 1970-01-01, from the folder of its file.
+    """Return the day of each row, in days since 1970-01-01; 0 where it has none.
+
+    It is that of the folder of its file, else of its event time. Only the latter is read.
 
     Args:
         rows: of one split.
         reader: what read them.
 
     Raises:
-        BadRequest: the log's folders name no day.
+        BadRequest: the log knows no days.
     """
-    date_key, files = reader.catalog.log.date_key, reader.selection.snapshot.files
-    days: list[int] = []
+    log, selection = reader.catalog.log, reader.selection
+    dated = log.date_key or log.event_time
+    if dated is None:
+        raise BadRequest(
+            "evidence over nights counts each day once, and this log has no date_key or "
+            "event_time. Declare one, or tune with `iak finetune`, which judges one night alone"
+        )
+    parts = [torch.zeros(0, dtype=torch.int64)]
     for read in rows.pieces:
-        day = parse_date(dict(files[read.piece.file].partition).get(date_key or ""))
-        if day is None:
-            raise BadRequest(
-                "evidence over nights counts each day once, and this log's folders name no day. "
-                "Set log.date_key, or tune with `iak finetune`, which judges one night alone"
-            )
-        days.append((day - _EPOCH).days)
-    counts = torch.tensor([read.piece.rows for read in rows.pieces], dtype=torch.int64)
-    return torch.repeat_interleave(torch.tensor(days, dtype=torch.int64), counts)
+        piece = read.piece
+        day = parse_date(
+            selection.snapshot.files[piece.file].exact_partition.get(log.date_key or "")
+        )
+        if day is not None:
+            parts.append(torch.full((piece.rows,), day.toordinal() - _EPOCH))
+            continue
+        columns = selected_columns(selection, piece.file, piece.group, (dated,), reader.catalog)
+        ordinals = days_of_rows(columns.slice(piece.start, piece.rows), reader.catalog)
+        known = ordinals.fill_null(_EPOCH).to_numpy() - _EPOCH
+        parts.append(torch.from_numpy(known.astype(np.int64)))
+    return torch.cat(parts)
 
 
 def slots_of(rows: pa.Table, level: int, names: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -262,7 +262,7 @@ def _count(selection: Selection, catalog: Catalog, *, keys: Sequence[str]) -> di
         dated = log.date_key or log.event_time
         wanted = tuple(dict.fromkeys((*keys, *([dated] if dated else []))))
         columns = parquet.selected_columns(selection, index, group, wanted, catalog)
-        days = _days_of_rows(columns, catalog)
+        days = days_of_rows(columns, catalog)
         texts = [_texts(columns.column(key)) for key in keys]
         table = pa.Table.from_arrays([days, *texts], [str(i) for i in range(len(keys) + 1)])
         counted = table.group_by(table.column_names).aggregate([([], "count_all")])
@@ -280,7 +280,7 @@ def _texts(column: pa.Array) -> pa.Array:
     return plain.cast(pa.string())
 
 
-def _days_of_rows(columns: pa.RecordBatch, catalog: Catalog) -> pa.Array:
+def days_of_rows(columns: pa.RecordBatch, catalog: Catalog) -> pa.Array:
     """Return each row's day as a proleptic ordinal; null where it has none."""
     log = catalog.log
     if log.date_key:
