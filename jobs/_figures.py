@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
 from iak.pipeline.planning.estimate import Estimate
 from iak.schemas.record import BenchmarkRecord
@@ -42,6 +42,12 @@ _WANTED_OF_A = {
 _MOST_PANELS = 3
 _VERDICTS = {"survived": _GREEN, "refused_by_name": _BLUE, "wrong": "#a40000"}
 _GATES = {"chain of nights": _BLUE, "present gate, every night": _GREY}
+_NIGHTS = {
+    "first night's kernels": _GREY,
+    "chain": _BLUE,
+    "from scratch": _ORANGE,
+    "oracle": _GREEN,
+}
 _MODES = {
     ("trained", "fp32"): _ORANGE,
     ("frozen", "fp32"): "#204a87",
@@ -58,6 +64,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         "faults": (_faults, 1),
         "finetune": (_finetune, 3),
         "gate": (_gate, 2),
+        "nights": (_nights, 2),
         "scaling": (_scaling, 3),
         "sharding": (_sharding, max(1, min(_MOST_PANELS, len(_measured_tables(record))))),
         "tables": (_tables, 2),
@@ -197,6 +204,24 @@ def _smallest_gains(lines: Sequence[Line], ax: Axes) -> None:
     ax.set_ylabel("gain, % of the base's loss")
     ax.set_title("Smallest gain found in 80 % of domains")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+
+
+def _nights(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """Draw each method's difference to the base over the nights, a panel for each task."""
+    tasks = list(dict.fromkeys(row["task"] for row in record.rows))
+    for task, ax in zip((tasks[0], tasks[-1]), axes, strict=True):
+        for method, colour in _NIGHTS.items():
+            rows = [r for r in record.rows if (r["method"], r["task"]) == (method, task)]
+            nights = [row["night"] for row in rows]
+            ax.plot(nights, [row["delta_auc"] for row in rows], "o-", color=colour, label=method)
+            low, high = [row["low"] for row in rows], [row["high"] for row in rows]
+            ax.fill_between(nights, low, high, color=colour, alpha=0.12, linewidth=0)
+        ax.axhline(0, color="black", linewidth=0.8, label="base")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("night")
+        ax.set_ylabel("AUC over the base's, next day")
+        ax.set_title(task)
+    axes[0].legend(loc="upper center", bbox_to_anchor=(1.1, -0.18), ncols=5, fontsize=8)
 
 
 def _finetune(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:

@@ -45,6 +45,10 @@ BENCHMARKS = {
         spec="BenchGateSpec",
         help="How often a gate errs in a month of nights, and the smallest gain that it finds",
     ),
+    "nights": Benchmark(
+        spec="BenchNightsSpec",
+        help="What weeks of nights bring, beside the first night alone and nights from scratch",
+    ),
     "faults": Benchmark(
         spec="BenchFaultsSpec",
         help="Whether runs survive damaged files, full disks and killed processes",

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from iak.schemas.bench import BenchSetupSpec, BenchSpec
 from iak.schemas.job import Precision
-from iak.schemas.numbers import BatchRows, Count, Size, TableRows, Whole, Width, Workers
+from iak.schemas.numbers import BatchRows, Count, Rows, Size, TableRows, Whole, Width, Workers
 
 
 class BenchDataSpec(BenchSpec):
@@ -92,3 +92,24 @@ class BenchGateSpec(BenchSpec):
     """New gate rows a night of which the power is stated."""
     power_domains: Count = 60
     """Domains with a gain, for each of them."""
+
+
+class BenchNightsSpec(BenchSpec):
+    """What weeks of nights bring on a log whose tastes drift, beside nights without a chain."""
+
+    rows: Rows = 1_200_000
+    """Rows of the planted log over all days."""
+    nights: Annotated[Count, Field(ge=1)] = 12
+    """Nights, one a day."""
+    base_days: Count = 20
+    """Days that the base learns from, before the first night's window."""
+    window_days: Count = 6
+    """Days that a night reads."""
+    regions: Count = 8
+    """Domains."""
+    users: Count = 10_000
+    """Users of the log."""
+    items: Count = 4_000
+    """Items of the log."""
+    workers: Workers = 2
+    """gloo workers, one thread each."""

@@ -23,9 +23,10 @@ from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.metrics import (
     METRICS,
     METRICS_TABLE,
+    base_gap_facts,
     intervals_of,
     metrics_of,
-    planted_facts,
+    reachable_facts,
     served_by,
     write_metrics,
 )
@@ -148,8 +149,10 @@ def _evaluate(
     record.result |= {"served": served_by(table), "intervals": intervals_of(rows)}
     record.result |= {"unseen_usual": usual_unseen(opened.manifest)}
     if truth is not None:
-        held_out = read_predictions(spec.run_dir, str(gap_split)).table
-        record.result |= planted_facts(table, held_out, catalog)
+        record.result |= reachable_facts(table, catalog)
+    if truth is not None and gap_split is not None:
+        held_out = read_predictions(spec.run_dir, gap_split).table
+        record.result |= base_gap_facts(held_out, catalog)
     record.outputs = outputs_of(spec.run_dir)
     return rows
 

@@ -102,12 +102,11 @@ def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:
         pq.write_table(pa.Table.from_pylist(flat), part, write_page_checksum=True)
 
 
-def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
-    """Return facts of planted logs: the share of the reachable gain, and the base's own gap.
+def reachable_facts(table: pa.Table, catalog: Catalog) -> dict[str, Any]:
+    """Return how much of the gain that a planted log allows each method reaches.
 
     Args:
         table: predictions on the evaluated split.
-        held_out: predictions on held-out rows of the base's own days.
         catalog: the log's catalogue.
     """
     p = probabilities(table, catalog)
@@ -119,12 +118,21 @@ def planted_facts(table: pa.Table, held_out: pa.Table, catalog: Catalog) -> dict
         if method in p:
             name = "reachable_share" if method == IAK else "reachable_share_published"
             facts[name] = reachable_share(true_p, p[BASE]["ctr"], p[method]["ctr"])
+    return facts
+
+
+def base_gap_facts(held_out: pa.Table, catalog: Catalog) -> dict[str, Any]:
+    """Return by how much a planted log's base ranks worse than the global taste it should know.
+
+    Args:
+        held_out: predictions on held-out rows of the base's own days.
+        catalog: the log's catalogue.
+    """
     columns, own = task_columns(held_out, tasks_of(catalog)), probabilities(held_out, catalog)
     mask = columns.masks["ctr"]
     labels = columns.labels["ctr"][mask]
     base_auc = auc(labels, own[BASE]["ctr"][mask])
     global_auc = auc(labels, own["oracle_global"]["ctr"][mask])
-    if base_auc is not None and global_auc is not None:
-        facts["base_gap"] = global_auc - base_auc
-        facts["base_auc_on_its_own_days"] = base_auc
-    return facts
+    if base_auc is None or global_auc is None:
+        return {}
+    return {"base_gap": global_auc - base_auc, "base_auc_on_its_own_days": base_auc}

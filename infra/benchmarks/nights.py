@@ -1,0 +1,292 @@
+"""Play weeks of nights on a planted log whose tastes drift, and compare what serves the next day.
+
+Every night reads the last days and is judged on the day after, which nothing has seen:
+
+- the first night's kernels, left as they were;
+- the chain: `iak nightly run`, whose kernels start from those that serve and pass its gate;
+- from scratch: the same night without anything before it, so that every kernel starts anew;
+- the oracle: the probabilities that the log was drawn from.
+
+Each difference to the base is on the same rows, with a 95 % interval in which rows of one user are
+dependent.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import iak
+from iak.pipeline.base import published_base
+from iak.pipeline.launcher import Launcher, ProcessLauncher
+from iak.pipeline.planted.files import generate
+from iak.pipeline.planted.population import build_knobs
+from iak.pipeline.registry.live import live_pointers, registry_head
+from iak.pipeline.registry.store import open_store
+from iak.pipeline.runs.nightly import NightRequest, run_night
+from iak.pipeline.stats.metrics import ALL, MetricRow
+from iak.schemas.night import NightRecord
+from iak.schemas.nightly import NightlySpec
+from iak.schemas.record import Target
+from iak.schemas.synth import SynthSpec
+from infra.benchmarks.specs import BenchNightsSpec
+
+Report = Callable[[Mapping[str, Any]], None]
+FIRST, CHAIN, SCRATCH, ORACLE = "first night's kernels", "chain", "from scratch", "oracle"
+METHODS = (FIRST, CHAIN, SCRATCH, ORACLE)
+BASE_SPLITS = """\
+[splits.pretrain]
+days = [0, {last}]
+slice = [0.0, 0.94]
+
+[splits.pretrain_valid]
+days = [0, {last}]
+slice = [0.94, 0.97]
+
+[splits.pretrain_test]
+days = [0, {last}]
+slice = [0.97, 1.0]
+
+"""
+TEST_SPLITS = """\
+[splits.test]
+days = [-1, -1]
+
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Log, base and catalogue of all nights."""
+
+    spec: BenchNightsSpec
+    folder: Path
+    catalog: Path
+    """With the base's splits; a night cuts its own."""
+    test_catalog: Path
+    """With the day after a night as its only split."""
+    launcher: Launcher
+    start: date
+    """The log's first day."""
+
+    def night_of(self, number: int) -> date:
+        """Return the date of a night, counted from 0."""
+        days = self.spec.base_days + self.spec.window_days - 1 + number
+        return self.start + timedelta(days=days)
+
+
+def measure(
+    spec: BenchNightsSpec, report: Report
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    """Return a line for each night, method and task, the targets, and notes."""
+    with tempfile.TemporaryDirectory(prefix="iak-nights-") as folder:
+        setting = _set_up(spec, Path(folder), report)
+        lines: list[dict[str, Any]] = []
+        for number in range(spec.nights):
+            lines += _one_night(setting, number)
+            report({"event": "night", "number": number + 1, **_shown(lines, number)})
+    return lines, _targets(lines), _notes(spec, lines), {}
+
+
+def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setting:
+    """Write the log, and train the base on its older days."""
+    days = spec.base_days + spec.window_days + spec.nights
+    knobs = SynthSpec(
+        rows=spec.rows,
+        days=days,
+        base_share=spec.base_days / days,
+        regions=spec.regions,
+        users=spec.users,
+        items=spec.items,
+        shops=max(1, spec.items * 3 // 20),
+        seed=spec.seed + 7,
+    )
+    generate(build_knobs(knobs), folder / "log", lambda _: None)
+    catalog = _catalog(folder / "planted.toml", BASE_SPLITS.format(last=spec.base_days - 1))
+    test_catalog = _catalog(folder / "test.toml", TEST_SPLITS)
+    setting = Setting(
+        spec=spec,
+        folder=folder,
+        catalog=catalog,
+        test_catalog=test_catalog,
+        launcher=ProcessLauncher(),
+        start=knobs.start_date,
+    )
+    report({"event": "base", "rows": spec.rows, "days": days})
+    iak.pretrain(
+        catalog,
+        folder / "log",
+        run_dir=folder / "base",
+        launcher=setting.launcher,
+        workers=spec.workers,
+        device="cpu",
+        today=setting.start + timedelta(days=days),
+    )
+    return setting
+
+
+def _catalog(path: Path, splits: str) -> Path:
+    """Write the planted log's catalogue with other splits, and return its path."""
+    shipped = (resources.files("iak.schemas") / "catalog" / "planted.toml").read_text()
+    before, _, after = shipped.partition("[splits.pretrain]")
+    _, presets, rest = after.partition("[presets.pretrain]")
+    path.write_text(before + splits + presets + rest)
+    return path
+
+
+def _one_night(setting: Setting, number: int) -> list[dict[str, Any]]:
+    """Run the chain's night and one from scratch; return the lines of all methods."""
+    chained = _run(setting, number, "chain")
+    if number == 0 and chained.counts["promoted"]:
+        shutil.copytree(setting.folder / "chain/registry", setting.folder / "first/registry")
+    scratch = _run(setting, number, f"scratch-{number}")
+    lines = _evaluated(setting, number, FIRST, "first")
+    lines += _evaluated(setting, number, CHAIN, "chain", cost=_cost(chained), with_oracle=True)
+    lines += _evaluated(setting, number, SCRATCH, f"scratch-{number}", cost=_cost(scratch))
+    shutil.rmtree(setting.folder / f"scratch-{number}")
+    return lines
+
+
+def _run(setting: Setting, number: int, name: str) -> NightRecord:
+    """Run a night, with the registry and the nights of this name."""
+    spec, folder = setting.spec, setting.folder
+    nights = NightlySpec.model_validate(
+        {
+            "name": "planted",
+            "catalog": setting.catalog,
+            "data_root": str(folder / "log"),
+            "base": folder / "base",
+            "registry": str(folder / name / "registry"),
+            "nights": folder / name / "nights",
+            "workers": {"workers": spec.workers, "device": "cpu"},
+            "window": {"days": spec.window_days},
+            "ready": {"quiet_for": "PT0S"},
+            "scratch_every": 0,
+        }
+    )
+    return run_night(nights, setting.launcher, NightRequest(night=setting.night_of(number)))
+
+
+def _evaluated(
+    setting: Setting,
+    number: int,
+    method: str,
+    name: str,
+    *,
+    cost: Mapping[str, float] | None = None,
+    with_oracle: bool = False,
+) -> list[dict[str, Any]]:
+    """Evaluate what serves on the day after a night; return a line for each task."""
+    folder, day = setting.folder, setting.night_of(number) + timedelta(days=1)
+    run_dir = folder / "evaluations" / f"{method}-{number}".replace(" ", "-")
+    bundles: dict[str, Any] = {}
+    if live_pointers(registry_head(open_store(str(folder / name / "registry"))), _base(setting)):
+        bundles = {"bundles": f"registry:{folder / name / 'registry'}@champion"}
+    evaluation = iak.evaluate(
+        setting.test_catalog,
+        folder / "log",
+        base=folder / "base",
+        run_dir=run_dir,
+        launcher=setting.launcher,
+        workers=setting.spec.workers,
+        device="cpu",
+        as_of=day,
+        today=day,
+        **bundles,
+    )
+    shutil.rmtree(run_dir)
+    shown = {("published" if bundles else "base"): method}
+    shown |= {"oracle": ORACLE} if with_oracle else {}
+    return [
+        _line(row, shown[row.method], number, cost or {})
+        for row in evaluation.rows
+        if row.domain == ALL and row.method in shown
+    ]
+
+
+def _base(setting: Setting) -> str:
+    return published_base.open_base(setting.folder / "base").manifest.fingerprint
+
+
+def _line(row: MetricRow, method: str, night: int, cost: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "table": "nights",
+        "night": night + 1,
+        "method": method,
+        "task": row.task,
+        "rows": row.rows,
+        "auc": row.auc,
+        "delta_auc": row.delta_auc or 0.0,
+        "low": row.delta_auc_low or 0.0,
+        "high": row.delta_auc_high or 0.0,
+        "log_loss": row.logloss,
+        "calibration": row.calibration,
+        **cost,
+    }
+
+
+def _cost(night: NightRecord) -> dict[str, float]:
+    """Return what a night took, and what became of its kernels."""
+    return {
+        "seconds": round(sum(night.timings_s.values()), 1),
+        "rows_tuned": night.rows_tuned,
+        "rows_from_cache": night.rows_from_cache,
+        **{outcome: float(count) for outcome, count in night.counts.items()},
+    }
+
+
+def mean_delta(lines: Sequence[Mapping[str, Any]], method: str, task: str) -> float:
+    """Return a method's difference to the base, as a mean over the nights after the first one."""
+    own = [
+        line["delta_auc"]
+        for line in lines
+        if (line["method"], line["task"]) == (method, task) and line["night"] > 1
+    ]
+    return sum(own) / len(own) if own else 0.0
+
+
+def _targets(lines: Sequence[Mapping[str, Any]]) -> list[Target]:
+    """Return what the chain promises: no less than its first night, and than a start anew."""
+    task = str(lines[0]["task"])
+    first, chain, scratch = (mean_delta(lines, m, task) for m in (FIRST, CHAIN, SCRATCH))
+    return [
+        Target(
+            name=f"chain - first night's kernels, AUC of {task}",
+            wanted="> 0",
+            measured=round(chain - first, 5),
+            is_met=chain > first,
+        ),
+        Target(
+            name=f"chain - from scratch, AUC of {task}",
+            wanted=">= -0.002",
+            measured=round(chain - scratch, 5),
+            is_met=chain >= scratch - 0.002,
+        ),
+    ]
+
+
+def _notes(spec: BenchNightsSpec, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    days = spec.base_days + spec.window_days + spec.nights
+    notes = [
+        f"{spec.rows:,} planted rows over {days} days; the base learns from the first "
+        f"{spec.base_days}, a night reads {spec.window_days}, and is judged on the day after it. "
+        "AUC is a mean over regions, weighted by rows."
+    ]
+    for task in dict.fromkeys(str(line["task"]) for line in lines):
+        means = ", ".join(f"{m} {mean_delta(lines, m, task):+.4f}" for m in METHODS)
+        notes.append(f"{task}, AUC over the base's, mean of nights 2 to {spec.nights}: {means}.")
+    return notes
+
+
+def _shown(lines: Sequence[Mapping[str, Any]], number: int) -> dict[str, float]:
+    """Return the differences of a night's first task, for the progress."""
+    task = lines[0]["task"]
+    return {
+        str(line["method"]): round(line["delta_auc"], 4)
+        for line in lines
+        if line["night"] == number + 1 and line["task"] == task
+    }
