@@ -72,22 +72,7 @@ def a_night(day=LAST, *, domains=40, seed=1, number=14):
         registry_before=100 + number,
         registry_after=101 + number,
         run_dir=f"/nights/{day}/run",
-        windows=[
-            TaskWindow(
-                task="ctr",
-                first=day - timedelta(days=6),
-                last=day,
-                rows=7_410_233,
-                positives=402_120,
-            ),
-            TaskWindow(
-                task="cvr",
-                first=day - timedelta(days=8),
-                last=day - timedelta(days=2),
-                rows=389_004,
-                positives=31_876,
-            ),
-        ],
+        windows=_windows(day),
         days=_days(day, random),
         domains=lines,
         drift=_drift(random, number),
@@ -110,6 +95,17 @@ def a_night(day=LAST, *, domains=40, seed=1, number=14):
         versions={"iak": "0.1.0", "torch": "2.13.0", "ray": "2.60.0"},
         machine={"cores": 32, "processor": "AMD EPYC 9654", "memory_gib": 251},
     )
+
+
+def _windows(day):
+    """The days that two tasks read; a purchase is known two days later."""
+    ripe = day - timedelta(days=2)
+    clicks = {"rows": 7_410_233, "positives": 402_120}
+    purchases = {"rows": 389_004, "positives": 31_876}
+    return [
+        TaskWindow(task="ctr", first=day - timedelta(days=6), last=day, **clicks),
+        TaskWindow(task="cvr", first=ripe - timedelta(days=6), last=ripe, **purchases),
+    ]
 
 
 def name_of(number):

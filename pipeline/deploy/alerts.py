@@ -21,7 +21,7 @@ _DRIFT = 0.25
 
 def alert_rules(spec: NightlySpec) -> str:
     """Return the rules as a file that Prometheus loads."""
-    groups = [{"name": dns_name(spec), "rules": _rules(spec)}]
+    groups = [{"name": dns_name(spec), "rules": [*_night_rules(spec), *_data_rules(spec)]}]
     return yaml.safe_dump({"groups": groups}, sort_keys=False, width=100)
 
 
@@ -31,15 +31,11 @@ def longest_pause(spec: NightlySpec) -> timedelta:
     return max(later.instant - earlier.instant for earlier, later in pairwise(ticks))
 
 
-def _rules(spec: NightlySpec) -> list[dict[str, object]]:
-    """Return the rules, those that wake a person first."""
+def _night_rules(spec: NightlySpec) -> list[dict[str, object]]:
+    """Return the rules about nights as a whole, those that wake a person first."""
     of = f'{{service="{spec.name}"}}'
     overdue_s = int(longest_pause(spec).total_seconds()) + seconds_of_a_night(spec)
-    unseen = _UNSEEN_SHARE
-    if spec.refresh and spec.refresh.unseen_share is not None:
-        unseen = spec.refresh.unseen_share
     held_for = f"{_HELD_NIGHTS * int(longest_pause(spec).total_seconds())}s"
-    old = 2 * spec.choice.max_age_days
     return [
         _rule(
             "IakNightOverdue",
@@ -72,6 +68,17 @@ def _rules(spec: NightlySpec) -> list[dict[str, object]]:
             "ticket",
             f"No kernel was promoted in {_HELD_NIGHTS} nights.",
         ),
+    ]
+
+
+def _data_rules(spec: NightlySpec) -> list[dict[str, object]]:
+    """Return the rules about kernels that grow old, and data that moves away from the base."""
+    of = f'{{service="{spec.name}"}}'
+    old = 2 * spec.choice.max_age_days
+    unseen = _UNSEEN_SHARE
+    if spec.refresh and spec.refresh.unseen_share is not None:
+        unseen = spec.refresh.unseen_share
+    return [
         _rule(
             "IakKernelOld",
             f"iak_domain_kernel_age_days{of} > {old:g}",

@@ -46,80 +46,33 @@ def dashboard(spec: NightlySpec) -> str:
 
 
 def _panels(of: str) -> list[_Panel]:
-    """Return the panels from what a person looks at first to what explains it."""
+    """Return the panels from what a person looks at first to what explains it.
+
+    Args:
+        of: the labels that choose the service's metrics.
+    """
     clock = "time() - iak_night_ended_timestamp_seconds"
+    domain = "{{domain}}"
+    shown: list[tuple[str, Kind, str, str, str, int, int]] = [
+        ("Newest night ended", "stat", clock, "ago", "s", 6, 4),
+        ("Finished", "stat", "iak_night_finished", "finished", "bool_yes_no", 3, 4),
+        ("Exit code", "stat", "iak_night_exit_code", "code", "none", 3, 4),
+        ("Domains that fall back", "stat", "iak_night_fallbacks", "domains", "none", 4, 4),
+        ("Age of the base", "stat", "iak_night_base_age_days", "days", "d", 4, 4),
+        ("Cost", "stat", "iak_night_cost", "cost", "none", 4, 4),
+        ("Kernels by outcome", "timeseries", "iak_night_kernels", "{{outcome}}", "none", 12, 8),
+        ("Gain, nats a row", "timeseries", "iak_domain_gain_nats", domain, "none", 12, 8),
+        ("Seconds by phase", "timeseries", "iak_night_phase_seconds", "{{phase}}", "s", 12, 8),
+        ("Rows tuned", "timeseries", "iak_night_rows_tuned", "rows", "short", 12, 8),
+        ("Unseen ids", "bargauge", "iak_night_unseen_share", "{{table}}", "percentunit", 8, 8),
+        ("Drift of inputs", "bargauge", "iak_night_drift", "{{input}}", "none", 8, 8),
+        ("Predicted over observed", "bargauge", "iak_domain_calibration", domain, "none", 8, 8),
+        ("Age of kernels, days", "bargauge", "iak_domain_kernel_age_days", domain, "none", 12, 8),
+        ("Worker seconds", "bargauge", "iak_domain_worker_seconds", domain, "s", 12, 8),
+    ]
     return [
-        _Panel("Newest night ended", "stat", f"{clock}{of}", "ago", "s", 6, 4),
-        _Panel("Finished", "stat", f"iak_night_finished{of}", "finished", "bool_yes_no", 3, 4),
-        _Panel("Exit code", "stat", f"iak_night_exit_code{of}", "code", "none", 3, 4),
-        _Panel("Domains that fall back", "stat", f"iak_night_fallbacks{of}", "", "none", 4, 4),
-        _Panel("Age of the base", "stat", f"iak_night_base_age_days{of}", "days", "d", 4, 4),
-        _Panel("Cost", "stat", f"iak_night_cost{of}", "cost", "none", 4, 4),
-        _Panel(
-            "Kernels by outcome",
-            "timeseries",
-            f"iak_night_kernels{of}",
-            "{{outcome}}",
-            "none",
-            12,
-            8,
-        ),
-        _Panel(
-            "Gain over the base, nats a row",
-            "timeseries",
-            f"iak_domain_gain_nats{of}",
-            "{{domain}}",
-            "none",
-            12,
-            8,
-        ),
-        _Panel(
-            "Seconds by phase",
-            "timeseries",
-            f"iak_night_phase_seconds{of}",
-            "{{phase}}",
-            "s",
-            12,
-            8,
-        ),
-        _Panel("Rows tuned", "timeseries", f"iak_night_rows_tuned{of}", "rows", "short", 12, 8),
-        _Panel(
-            "Ids that the base does not know",
-            "bargauge",
-            f"iak_night_unseen_share{of}",
-            "{{table}}",
-            "percentunit",
-            8,
-            8,
-        ),
-        _Panel("Drift of inputs", "bargauge", f"iak_night_drift{of}", "{{input}}", "none", 8, 8),
-        _Panel(
-            "Calibration, predicted over observed",
-            "bargauge",
-            f"iak_domain_calibration{of}",
-            "{{domain}}",
-            "none",
-            8,
-            8,
-        ),
-        _Panel(
-            "Age of live kernels, days",
-            "bargauge",
-            f"iak_domain_kernel_age_days{of}",
-            "{{domain}}",
-            "none",
-            12,
-            8,
-        ),
-        _Panel(
-            "Worker seconds by domain",
-            "bargauge",
-            f"iak_domain_worker_seconds{of}",
-            "{{domain}}",
-            "s",
-            12,
-            8,
-        ),
+        _Panel(title, kind, metric + of, legend, unit, width, height)
+        for title, kind, metric, legend, unit, width, height in shown
     ]
 
 
