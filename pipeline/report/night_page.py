@@ -7,7 +7,13 @@ from iak.pipeline.progress import PROGRESS
 from iak.pipeline.registry.stored_bundles import newest_folders
 from iak.pipeline.report.bars import Bar, bars_of, days_chart, drift_bars, log_days
 from iak.pipeline.report.charts import Chart, calibration_chart, scatter_chart, stacked_bar
-from iak.pipeline.report.domain_lines import domain_lines, falls_back, mean_auc, tasks_of
+from iak.pipeline.report.domain_lines import (
+    DomainLine,
+    domain_lines,
+    falls_back,
+    mean_auc,
+    tasks_of,
+)
 from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.nights import INDEX, RECORD
 from iak.pipeline.report.rendering import render
@@ -35,8 +41,6 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
     lines = domain_lines(record, history)
     tasks = tasks_of(record)
     days = log_days(record.days)
-    # Those that hold domains come first.
-    bad_days = sorted((each for each in record.days if each.reason), key=lambda d: not d.holds)
     return render(
         "night.html.j2",
         record=record,
@@ -50,14 +54,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         service=_service(record),
         facts=_facts(record, tasks),
         behind=sum(falls_back(domain) for domain in record.domains),
-        bad_days=bad_days[:MOST_BAD_DAYS],
-        more_bad_days=max(0, len(bad_days) - MOST_BAD_DAYS),
-        urgent=[
-            line
-            for outcome in ("failed", "held")
-            for line in lines
-            if line.night.outcome == outcome
-        ],
+        **_needing_a_look(record, lines),
         lines=lines,
         tasks=[difference.of for difference in lines[0].differences] if lines else [],
         trends=trends_of([*history, record]) if history else None,
@@ -72,6 +69,21 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         links=_links(record, folder),
         bundle_links=_bundle_links(record, folder),
     )
+
+
+def _needing_a_look(record: NightRecord, lines: Sequence[DomainLine]) -> dict[str, object]:
+    """Return the domains and the days of the log that a person should look at, worst first."""
+    bad_days = sorted((each for each in record.days if each.reason), key=lambda d: not d.holds)
+    return {
+        "urgent": [
+            line
+            for outcome in ("failed", "held")
+            for line in lines
+            if line.night.outcome == outcome
+        ],
+        "bad_days": bad_days[:MOST_BAD_DAYS],
+        "more_bad_days": max(0, len(bad_days) - MOST_BAD_DAYS),
+    }
 
 
 def _seconds(record: NightRecord) -> float | None:

@@ -205,3 +205,10 @@ def test_a_bundle_leads_to_its_folder_while_the_registry_holds_it(tmp_path):
     links = [found["href"] for found in page.of("a")]
     assert f"./../../registry/bundles/{kept}-second" in links
     assert not any(gone in link or link.endswith("first") for link in links)
+
+
+def test_a_page_of_very_many_domains_stays_within_bounds(tmp_path):
+    record = a_night(domains=800)
+    text = night_page(record, [a_night(LAST - timedelta(days=1), domains=800)], tmp_path)
+    assert "500 of 801 domains are shown" in Page(text).text
+    assert len(text.encode()) < 1_300_000
