@@ -202,6 +202,7 @@ class NightRecord(Spec):
     """Numbers that tuning sets in one kernel; null where nothing was tuned."""
     rows_tuned: NonNegativeInt = 0
     rows_from_cache: NonNegativeInt = 0
+    """Of these, rows whose activations an earlier run had computed."""
     worker_seconds: float = 0.0
     cost: float = 0.0
     currency: str = "USD"

@@ -81,7 +81,16 @@ def measure_shift(
 def _inputs(
     catalog: Catalog, old: Sequence[pa.RecordBatch], new: Sequence[pa.RecordBatch]
 ) -> Iterator[Shift]:
+    """Yield how far each input has moved.
+
+    One with a single value in every file of both windows, such as the weekday, follows from the
+    calendar. It differs between any two windows, and is left out unless a folder names it.
+    """
+    keys = catalog.log.partition_keys
     for feature in catalog.features:
+        named = [column for column in feature.columns if column not in keys]
+        if named and all(_is_constant(rows, named) for rows in (*old, *new)):
+            continue
         drift = drift_of(feature, "before", "after", old, new)
         yield Shift(name=feature.name, index=drift.index, noise=drift.noise, word=drift.word)
 
@@ -122,9 +131,6 @@ def domain_drift(
 ) -> float | None:
     """Return the largest stability index of a domain's inputs; one within its noise counts as 0.
 
-    An input with one value in every file of both windows, such as the weekday, follows from the
-    calendar or the folder. It differs between any two windows, and is left out.
-
     Args:
         catalog: the log's catalogue.
         data_root: folder or URI below which `log.path` lies.
@@ -145,12 +151,8 @@ def domain_drift(
     )
     if not (old and new):
         return None
-    drifts = [
-        drift_of(feature, "before", "after", old, new)
-        for feature in catalog.features
-        if not all(_is_constant(rows, feature.columns) for rows in (*old, *new))
-    ]
-    return max((d.index if d.index > d.noise else 0.0 for d in drifts), default=0.0)
+    indices = [s.index if s.index > s.noise else 0.0 for s in _inputs(catalog, old, new)]
+    return max(indices, default=0.0)
 
 
 def _is_constant(rows: pa.RecordBatch, columns: Sequence[str]) -> bool:

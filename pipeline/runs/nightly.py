@@ -57,7 +57,7 @@ from iak.pipeline.runs.record import (
     versions,
 )
 from iak.schemas.job import FinetuneSpec
-from iak.schemas.night import DomainNight, DriftLine, NightRecord, RefreshResult
+from iak.schemas.night import DomainNight, DriftLine, NightRecord, RefreshResult, TaskWindow
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import Commit
@@ -523,22 +523,26 @@ def _spent(spec: NightlySpec, record: NightRecord, tuned: RunRecord | None) -> d
     own = [k.tuning_rows for k in tuning.kernels if levels.get(k.domain) == "domain"]
     every = [k.tuning_rows for k in tuning.kernels]
     seconds = tuned.timings_s.get("tune", 0.0) * int(tuned.spec.get("workers", 1))
+    rows = sum(own) or max(every, default=0)
+    cached, computed = (int(tuning.cache.get(f"rows_{how}", 0)) for how in ("read", "computed"))
     return {
         "parameters_per_kernel": tuning.parameters_per_kernel,
-        "windows": [
-            window.model_copy(
-                update={
-                    "rows": tuning.labels.get(f"known {window.task}", 0),
-                    "positives": tuning.labels.get(f"positive {window.task}", 0),
-                }
-            )
-            for window in record.windows
-        ],
-        "rows_tuned": sum(own) or max(every, default=0),
-        "rows_from_cache": int(tuning.cache.get("rows_read", 0)),
+        "windows": [_with_labels(window, tuning) for window in record.windows],
+        "rows_tuned": rows,
+        # The cache counts the rows that validate and judge as well.
+        "rows_from_cache": rows * cached // max(cached + computed, 1),
         "worker_seconds": round(seconds, 3),
         "cost": seconds / 3600 * spec.cost.per_worker_hour,
     }
+
+
+def _with_labels(window: TaskWindow, tuning: TuningResult) -> TaskWindow:
+    """Return a task's window with its labelled tuning rows and the positive ones."""
+    counts = {
+        "rows": tuning.labels.get(f"known {window.task}", 0),
+        "positives": tuning.labels.get(f"positive {window.task}", 0),
+    }
+    return window.model_copy(update=counts)
 
 
 def _with_cost(

@@ -147,6 +147,9 @@ def test_a_late_partition_holds_its_domain_for_a_night_and_is_taken_up_by_the_ne
     assert by_name["region=a"].new_rows == by_name["region=a"].window_rows
     assert by_name["region=b"].new_rows < by_name["region=b"].window_rows
 
+    assert first.rows_from_cache == 0 < second.rows_from_cache <= second.rows_tuned
+    assert all(window.rows > window.positives > 0 for window in third.windows)
+
     history = list(read_history(FolderStore(Path(asked.registry))))
     assert [record.registry_after for record in (first, second, third)] == [1, 2, 3]
     assert [{move.folder for move in commit.moves} for commit in history] == [

@@ -96,6 +96,9 @@ def test_an_input_of_the_calendar_has_not_drifted(tmp_path):
         write_file(path, own.set_column(index, "slot", weekday))
     domain, catalog = Domain((("region", "hangzhou"),)), small_catalog(log__path="")
     assert domain_drift(catalog, str(tmp_path), domain, before=BEFORE, after=AFTER) < 0.1
+    shifts, _ = shift(tmp_path, rows)
+    assert "slot" not in shifts
+    assert "region" in shifts
 
 
 def test_days_that_are_gone_leave_the_unseen_ids(tmp_path, rows):
