@@ -49,7 +49,7 @@ Document = dict[str, Any]
 
 
 def main(spec: RegistrySpec) -> int:
-    """Do what the verb says, and keep what it shows where `json=` asks for it."""
+    """Run the verb, and write its answer to the file of `json=`, if given."""
     verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, Document]]] = {
         RegistryListSpec: list_pointers,
         RegistryShowSpec: show,
