@@ -93,47 +93,52 @@ class ChainJudge:
 
     def _judge_kernel(self, level: Level, name: str, shrunk_gain: float | None) -> Judged:
         """Return one kernel, judged."""
-        compared, spec = level.compared, self._gate.chain
         rows = level.gate_rows.get(name)
-        verdict = self._verdict(rows)
-        findings = Findings(base=verdict)
-        against: dict[str, Verdict | None] = {}
+        verdict, gaucs = self._judged(rows)
+        findings, step = Findings(base=verdict), Step(state=self._chains.states.get(name))
         if rows is not None:
-            over_serving = compared.serving_above.get(name, rows)
-            rivals = {SERVING: over_serving}
-            if name in compared.tuned_above:
-                rivals = {TUNED: compared.tuned_above[name], **rivals}
-            live = compared.live.get(name)
-            over_live = compared.live_over_above.get(name)
-            findings = Findings(
-                base=verdict,
-                rivals={key: self._verdict(part) for key, part in rivals.items()},
-                live=None if live is None else self._verdict(live),
-                canary=self._canary(over_serving if live is None else live),
-                live_against_rival=None if over_live is None else self._verdict(over_live),
-                shrunk_gain=shrunk_gain,
-            )
+            rivals = _rivals(level, name, rows)
+            findings = self._findings(level, name, rows, rivals, verdict, shrunk_gain)
             step = self._advance(level, name, rows, rivals)
-            against = {
-                "live": findings.live,
-                "serving": findings.rivals[SERVING],
-                "tuned_above": findings.rivals.get(TUNED),
-                "canary": findings.canary,
-                "live_over_serving": findings.live_against_rival,
-            }
-        else:
-            step = Step(state=self._chains.states.get(name))
         above = reversed(level.ancestors.get(name, ()))
         fallback = next((ancestor for ancestor in above if ancestor in self._serves), "base")
-        chain = decide(step, findings, fallback=fallback, spec=spec).model_copy(
-            update={
-                "against": {key: found for key, found in against.items() if found is not None},
-                "gauc": self._gaucs(rows, verdict),
-            }
+        chain = decide(step, findings, fallback=fallback, spec=self._gate.chain).model_copy(
+            update={"against": _against(findings), "gauc": gaucs}
         )
         is_promoted = chain.outcome == "promote"
         final = verdict.model_copy(update={"publish": is_promoted, "reason": chain.sentence})
         return Judged(verdict=final, chain=chain)
+
+    def _findings(
+        self,
+        level: Level,
+        name: str,
+        rows: PairedRows,
+        rivals: Mapping[str, PairedRows],
+        verdict: Verdict,
+        shrunk_gain: float | None,
+    ) -> Findings:
+        """Return what a kernel's gate rows say.
+
+        Args:
+            level: the kernel's.
+            name: of its domain.
+            rows: candidate against base.
+            rivals: candidate against what would serve without it.
+            verdict: on `rows`.
+            shrunk_gain: gain drawn towards those of the level.
+        """
+        live = level.compared.live.get(name)
+        over_serving = level.compared.live_over_above.get(name)
+        return Findings(
+            base=verdict,
+            # Where the base serves, that comparison is made already.
+            rivals={k: verdict if p is rows else self._verdict(p) for k, p in rivals.items()},
+            live=None if live is None else self._verdict(live),
+            canary=self._canary(rivals[SERVING] if live is None else live),
+            live_against_rival=None if over_serving is None else self._verdict(over_serving),
+            shrunk_gain=shrunk_gain,
+        )
 
     def _advance(
         self, level: Level, name: str, rows: PairedRows, rivals: Mapping[str, PairedRows]
@@ -160,23 +165,23 @@ class ChainJudge:
             spec=self._gate.chain,
         )
 
-    def _verdict(self, rows: PairedRows | None) -> Verdict:
-        """Return the gate's verdict on rows, to which users' own rankings add."""
-        verdict = judge(gate_rows_of(rows, self._titles, self._tasks), self._gate)
-        gaucs = self._gaucs(rows, verdict)
-        tasks = [held_by_gauc(t, gaucs.get(t.task), self._gate) for t in verdict.tasks]
-        return verdict.model_copy(update={"tasks": tuple(tasks)})
+    def _verdict(self, rows: PairedRows) -> Verdict:
+        return self._judged(rows)[0]
 
-    def _gaucs(self, rows: PairedRows | None, verdict: Verdict) -> dict[str, Comparison]:
-        """Return the GAUC of candidate and base of each task; none without users."""
+    def _judged(self, rows: PairedRows | None) -> tuple[Verdict, dict[str, Comparison]]:
+        """Return the gate's verdict on rows, to which users' own rankings add, and these."""
         gate_rows = gate_rows_of(rows, self._titles, self._tasks)
-        judged = {task.task: task.judged for task in verdict.tasks}
-        found = {}
-        for task in gate_rows.tasks if judged else ():
-            compared = gauc_of(task, gate_rows.users_n, self._gate, is_judged=judged[task.task])
+        verdict = judge(gate_rows, self._gate)
+        columns = {task.task: task for task in gate_rows.tasks}
+        gaucs = {}
+        for task in verdict.tasks:
+            compared = gauc_of(
+                columns[task.task], gate_rows.users_n, self._gate, is_judged=task.judged
+            )
             if compared is not None:
-                found[task.task] = compared
-        return found
+                gaucs[task.task] = compared
+        tasks = [held_by_gauc(t, gaucs.get(t.task), self._gate) for t in verdict.tasks]
+        return verdict.model_copy(update={"tasks": tuple(tasks)}), gaucs
 
     def _canary(self, rows: PairedRows) -> Verdict | None:
         """Return the verdict on the newest hours, in whole days; None where it is not asked for."""
@@ -184,6 +189,27 @@ class ChainJudge:
         if not days or rows.day_n is None:
             return None
         return self._verdict(_chosen(rows, rows.day_n > rows.day_n.max() - days))
+
+
+def _rivals(level: Level, name: str, rows: PairedRows) -> dict[str, PairedRows]:
+    """Return a candidate's rows against what would serve without it, tonight's kernel first."""
+    compared = level.compared
+    rivals = {SERVING: compared.serving_above.get(name, rows)}
+    if name in compared.tuned_above:
+        return {TUNED: compared.tuned_above[name], **rivals}
+    return rivals
+
+
+def _against(findings: Findings) -> dict[str, Verdict]:
+    """Return the verdicts besides that on the base, as a record names them."""
+    found = {
+        "live": findings.live,
+        "serving": findings.rivals.get(SERVING),
+        "tuned_above": findings.rivals.get(TUNED),
+        "canary": findings.canary,
+        "live_over_serving": findings.live_against_rival,
+    }
+    return {name: verdict for name, verdict in found.items() if verdict is not None}
 
 
 def _rival_rows(level: Level, name: str) -> PairedRows | None:
