@@ -47,6 +47,7 @@ from iak.pipeline.runs.nightly_records import (
     read_nights,
 )
 from iak.pipeline.runs.nightly_refresh import base_days, refresh_base
+from iak.pipeline.runs.nightly_retention import keep_what_is_needed
 from iak.pipeline.runs.outputs import verify_outputs
 from iak.pipeline.runs.record import (
     INTERRUPTED,
@@ -225,6 +226,8 @@ class _Night:
             self._write(**_ending(error), ended_at=self.clock())
             self._write_page()
             raise
+        for notice in keep_what_is_needed(self.spec):
+            self._warn(notice)
         self._write_page()
         return self.record
 
