@@ -10,7 +10,7 @@ from infra.benchmarks import specs
 from infra.benchmarks.__main__ import BENCHMARKS, CONFIGS, SCRIPTS, main
 
 SPECS = {name: getattr(specs, benchmark.spec) for name, benchmark in BENCHMARKS.items()}
-SIZES = {"faults": "per_class", "gate": "rows"}
+SIZES = {"faults": "per_class", "gate": "rows", "nights": "rows"}
 """The setting that a smoke run makes smaller, where it is not batch_rows."""
 GATES = ("chain of nights", "present gate, every night")
 LINES = {
@@ -45,6 +45,12 @@ LINES = {
         ),
         {"table": "floors", "floor": 0.02, "rows_a_night": 10, "promoted_if_a_night_loses_0.1": 0.5,
          "smallest_gain_of_30_nights": 0.01},
+    ],
+    "nights": [
+        {"table": "nights", "night": night, "method": method, "task": task, "delta_auc": 0.01,
+         "low": 0.0, "high": 0.02}
+        for night in (1, 2) for task in ("ctr", "cvr")
+        for method in ("chain", "oracle")
     ],
     "faults": [
         {"table": table, "fault": "base file flipped", "where": "manifest", "injected": 3,
