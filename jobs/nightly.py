@@ -25,7 +25,7 @@ from iak.pipeline.registry.store import open_store
 from iak.pipeline.report.summary import sentence_of
 from iak.pipeline.runs.load import load_catalog, load_nightly
 from iak.pipeline.runs.nightly_file import commented
-from iak.pipeline.runs.nightly_notify import notify
+from iak.pipeline.runs.nightly_notify import check_tracking, notify
 from iak.pipeline.runs.nightly_records import night_folder, now, read_nights
 from iak.schemas.base import Spec
 from iak.schemas.night import DomainNight, NightRecord
@@ -42,6 +42,8 @@ from iak.schemas.nightly_job import (
 MOST_DOMAINS = 40
 """Domains shown in a table; the page has all."""
 FILE = Path("nightly.toml")
+TOKEN = "MLFLOW_TRACKING_TOKEN"
+"""Environment variable that MLflow's own client also reads. No file and no message holds it."""
 
 
 def main(spec: Spec) -> int:
@@ -100,7 +102,8 @@ def _notify_of_failure(spec: NightlySpec, began: datetime) -> None:
 def _notify(spec: NightlySpec, record: NightRecord) -> None:
     """Send out the notices of a night, and show those that failed."""
     address = os.environ.get(spec.notify.webhook) if spec.notify.webhook else None
-    for notice in notify(spec.notify, record, address):
+    token = os.environ.get(TOKEN)
+    for notice in notify(spec, record, address=address, token=token):
         console.print(notice, markup=False, style="yellow")
 
 
@@ -268,7 +271,8 @@ def check(spec: NightlyCheckSpec) -> int:
 
     asked = _loaded(spec.file)
     found = check_nightly(asked, reachable=_reach)
-    problems = [*found.problems, *_missing_variables(asked)]
+    tracking = check_tracking(asked, os.environ.get(TOKEN))
+    problems = [*found.problems, *_missing_variables(asked), *tracking]
     if found.plan is not None:
         choices = Counter(decision.choice for decision in found.plan.decisions)
         show_facts(

@@ -8,7 +8,7 @@ PipelineError                exit 1   unless a class below has another code
 ├── BadLog                   exit 1   the log does not keep the contract
 ├── Busy                     exit 1   another process holds the folder
 ├── Overtaken                exit 1   another writer moved a registry's pointer in the meantime
-├── Unreachable              exit 1   an object store does not answer, or not as it should
+├── Unreachable              exit 1   a store or a tracking server does not answer as it should
 ├── Corrupt                  exit 1   a published file is not what its manifest says
 ├── Diverged                 exit 1   the loss became infinite or not a number
 ├── DoesNotFit               exit 3   the job needs more than the machine has
@@ -56,7 +56,7 @@ class Overtaken(PipelineError):
 
 
 class Unreachable(PipelineError):
-    """An object store does not answer, or not as it should, however often it is asked."""
+    """An object store or a tracking server does not answer as it should, however often asked."""
 
 
 class Corrupt(PipelineError):

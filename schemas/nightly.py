@@ -22,6 +22,8 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
 """Name of an environment variable. Its value, which may be a secret, stands in no file."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 """Name of a file; it cannot leave its folder."""
+TrackingServer = Annotated[str, Field(pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$")]
+"""Address of an MLflow server, which names no user."""
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Uri = Annotated[str, AfterValidator(without_userinfo)]
 Pause = Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=7))]
@@ -173,8 +175,9 @@ class NotifySpec(Spec):
 
     webhook: VariableName | None = None
     """Environment variable with the address to which one line of JSON is sent."""
-    tracking: Uri | None = None
-    """Address of an MLflow server. Absent: none."""
+    tracking: TrackingServer | None = None
+    """Address of an MLflow server, `http://…` or `https://…`, that keeps every night as a run.
+    Absent: none."""
     tensorboard: bool = False
     """Also write TensorBoard files into the night's folder."""
     metrics: FolderToWrite | None = None

@@ -1,27 +1,64 @@
-"""Tell of a night: a line for chat, and metrics for Prometheus. What goes wrong fails no night."""
+"""Tell of a night: a line for chat, Prometheus, MLflow, TensorBoard. What breaks fails no night."""
 
+from iak.pipeline.errors import PipelineError
 from iak.pipeline.report.metrics import write_metrics
+from iak.pipeline.report.nights import earlier_nights, night_folders
 from iak.pipeline.report.webhook import send_summary
+from iak.pipeline.runs.nightly_records import night_folder
+from iak.pipeline.tracking.mlflow_run import find_experiment, track_night
+from iak.pipeline.tracking.mlflow_server import MlflowServer
+from iak.pipeline.tracking.tensorboard import write_tensorboard
 from iak.schemas.night import NightRecord
-from iak.schemas.nightly import NotifySpec
+from iak.schemas.nightly import NightlySpec
 
 
-def notify(spec: NotifySpec, record: NightRecord, address: str | None) -> list[str]:
+def notify(
+    spec: NightlySpec, record: NightRecord, *, address: str | None, token: str | None
+) -> list[str]:
     """Send and write what the settings ask for, and return a notice for whatever failed.
 
     Args:
-        spec: who hears of a night.
+        spec: the platform's settings; `notify` says who hears of a night.
         record: the night, finished or failed.
         address: of the webhook, from the environment variable that the settings name.
+        token: of the MLflow server; None where it needs none.
     """
+    asked = spec.notify
     notices: list[str] = []
-    if spec.webhook is not None and (
-        problem := send_summary(record, address, variable=spec.webhook)
+    if asked.webhook is not None and (
+        problem := send_summary(record, address, variable=asked.webhook)
     ):
         notices.append(problem)
-    if spec.metrics is not None:
+    if asked.metrics is not None:
         try:
-            write_metrics(record, spec.metrics)
+            write_metrics(record, asked.metrics)
         except OSError as error:
-            notices.append(f"No metrics were written to {spec.metrics}: {error}.")
+            notices.append(f"No metrics were written to {asked.metrics}: {error}.")
+    folder = night_folder(spec.nights, record)
+    if asked.tracking is not None:
+        try:
+            notices += track_night(MlflowServer(asked.tracking, token), spec, record, folder)
+        except PipelineError as error:
+            notices.append(f"MLflow may lack the night {record.id}: {error}.")
+    if asked.tensorboard:
+        try:
+            write_tensorboard(record, earlier_nights(night_folders(spec.nights), record), folder)
+        except OSError as error:
+            notices.append(f"No TensorBoard files were written to {folder}: {error}.")
     return notices
+
+
+def check_tracking(spec: NightlySpec, token: str | None) -> list[tuple[str, str]]:
+    """Return what would keep nights from the MLflow server: the setting, and what is wrong.
+
+    Args:
+        spec: the platform's settings.
+        token: of the MLflow server; None where it needs none.
+    """
+    if spec.notify.tracking is None:
+        return []
+    try:
+        find_experiment(MlflowServer(spec.notify.tracking, token), spec.name)
+    except PipelineError as error:
+        return [("notify.tracking", str(error))]
+    return []
