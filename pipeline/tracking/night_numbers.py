@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[\w-]+")
 _OTHER = re.compile(r"[^\w-]")
 _LONGEST = 48
 """Characters of a word, and of the value of a domain's key, that are shown as they are."""
-_LONGEST_DOMAIN = 150
+_LONGEST_DOMAIN = 140
 """Characters of a domain's part of a name. MLflow refuses names of more than 250."""
 _METHODS = ("base", "live", "candidate")
 

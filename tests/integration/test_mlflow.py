@@ -1,0 +1,98 @@
+"""Nights on a real MLflow server: sqlite, one worker, in an environment of its own."""
+
+import socket
+import subprocess
+import time
+
+import pytest
+from pydantic import ConfigDict
+from urllib3 import request
+from urllib3.exceptions import HTTPError
+
+from iak.pipeline.runs.nightly_notify import check_tracking, notify
+from iak.pipeline.tracking.mlflow_answers import Answer
+from iak.pipeline.tracking.mlflow_server import MlflowServer
+from iak.pipeline.tracking.night_numbers import night_numbers
+from tests.nights import some_nights
+from tests.tools import tool_python
+from tests.unit.tracking.tracked import settings, written
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+class Anything(Answer):
+    """An answer with all its fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    """Address of a server of MLflow, which runs until the tests end."""
+    python = tool_python("mlflow", "mlflow==3.17.2")
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", str(folder / "artefacts")),
+    ]
+    environment = {"PATH": f"{python.parent}:/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(address, server, folder / "log")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _wait_for(address, server, log):
+    for _ in range(240):
+        assert server.poll() is None, log.read_text()[-2000:]
+        try:
+            if request("GET", f"{address}/health", retries=False, timeout=5).status == 200:
+                return
+        except HTTPError:
+            pass
+        time.sleep(0.5)
+    pytest.fail(log.read_text()[-2000:])
+
+
+def test_nights_are_runs_and_the_newest_version_has_the_aliases(mlflow, tmp_path):
+    spec = settings(tmp_path, notify={"tracking": mlflow, "tensorboard": True})
+    assert check_tracking(spec, None) == []
+    # More numbers than one request takes, and a name that MLflow would refuse as it is.
+    for record in some_nights(2, domains=40):
+        odd = record.domains[1].decision.model_copy(update={"domain": [("city", "a:b/../\n")]})
+        changed = record.domains[1].model_copy(update={"decision": odd})
+        domains = [record.domains[0], changed, *record.domains[2:]]
+        newest, _ = written(tmp_path, record, domains=domains)
+        assert notify(spec, newest, address=None, token=None) == []
+    assert len(night_numbers(newest)) > 1000
+    assert notify(spec, newest, address=None, token=None) == []
+
+    server = MlflowServer(mlflow)
+    found = server.post("runs/search", {"experiment_ids": ["1"]}, Anything).model_dump()["runs"]
+    assert len(found) == 2
+    run = found[0]
+    assert run["info"]["status"] == "FINISHED"
+    assert {m["key"]: m["value"] for m in run["data"]["metrics"]} == night_numbers(newest)
+    assert {"key": "window.days", "value": "7"} in run["data"]["params"]
+    files = server.get("artifacts/list", Anything, run_id=run["info"]["run_id"]).model_dump()
+    assert {each["path"] for each in files["files"]} == {"bundles", "night.json", "page.html"}
+    model = server.get("registered-models/get", Anything, name="shop").model_dump()
+    aliases = {each["alias"]: each["version"] for each in model["registered_model"]["aliases"]}
+    assert aliases == {"champion": "2", "candidate": "2"}
+    version = server.get(
+        "registered-models/alias", Anything, name="shop", alias="champion"
+    ).model_dump()["model_version"]
+    assert version["run_id"] == run["info"]["run_id"]
+    bytes_of = f"{mlflow}/api/2.0/mlflow-artifacts/artifacts/1/{version['run_id']}/artifacts"
+    pooled = newest.domains[0]
+    kernel = request("GET", f"{bytes_of}/bundles/{pooled.bundle}/kernel.safetensors")
+    assert kernel.data == b"weights of pooled"
