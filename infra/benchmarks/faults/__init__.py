@@ -30,6 +30,7 @@ from infra.benchmarks.faults import (  # noqa: F401 - each registers its classes
     checkpoints,
     kills,
     log_files,
+    nights,
 )
 from infra.benchmarks.faults.child import Attempt
 from infra.benchmarks.faults.outcome import Judgement

@@ -38,6 +38,10 @@ WATCHED = (
     "/base",
     "record.json",
     "/predictions",
+    "/registry",
+    "night.json",
+    "page.html",
+    "index.html",
 )
 """Names of what an attempt writes; its changes below each are counted, and one may be its last."""
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}

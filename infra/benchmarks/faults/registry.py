@@ -201,13 +201,12 @@ class Damaging:
 
 def published(workspace: Path) -> dict[str, str]:
     """Return the digest of every file that was published before any attempt."""
+    roots = [root for pattern in PUBLISHED for root in sorted(workspace.glob(pattern))]
     files = [
         path
-        for name in PUBLISHED
-        for path in (
-            [workspace / name] if (workspace / name).is_file() else (workspace / name).rglob("*")
-        )
-        if path.is_file()
+        for root in roots
+        for path in ([root] if root.is_file() else root.rglob("*"))
+        if path.is_file() and not path.name.startswith(".lock")
     ]
     return {
         str(f.relative_to(workspace)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files

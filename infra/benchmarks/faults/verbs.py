@@ -25,9 +25,9 @@ from iak.pipeline.runs.record import AlreadyFinished
 from iak.pipeline.tuning.finetune import SPLITS
 from iak.schemas.job import EvaluateSpec, FinetuneSpec, PretrainSpec, ShowSpec
 from iak.schemas.results import PretrainResult
+from infra.benchmarks.faults.night_attempt import Moment, attempt_night
 from infra.benchmarks.faults.outcome import Ended
 
-Moment = Callable[[str], None]
 _SPECS: dict[str, Any] = {
     "finetune": FinetuneSpec,
     "pretrain": PretrainSpec,
@@ -45,10 +45,12 @@ def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
     """Run a verb, and read what it published.
 
     Args:
-        verb: `finetune`, `pretrain`, `evaluate` or `show`.
-        settings: settings of the verb.
+        verb: `finetune`, `pretrain`, `evaluate`, `show` or `nightly`.
+        settings: settings of the verb; of `nightly`, see `attempt_night`.
         at: gets the name of each moment: `listed`, and the events of the workers.
     """
+    if verb == "nightly":
+        return attempt_night(settings, at)
     spec = _SPECS[verb].model_validate(settings)
     if verb == "show":
         show.main(spec)

@@ -8,6 +8,7 @@
     M1/                       another one, on B2
     N2/                       a night that was killed between two checkpoints
     P2/                       a pre-training that was killed after two checkpoints
+    nights/  registry/        a platform's first night, finished, and its promotions
 
 It is made once; every fault is injected into a copy.
 """
@@ -80,6 +81,30 @@ _PRETRAINING = {
 }  # fmt: skip
 _MAPPED = {"tables": {"precision": "fp32", "mapped": True}}
 _EVALUATION = {**_JOB, "base": "R1", "tables": {"precision": "fp32"}, "run_dir": "E1"}
+_NIGHTLY: dict[str, Any] = {
+    "name": "planted",
+    "catalog": "catalog.toml",
+    "data_root": "log",
+    "base": "R1",
+    "registry": "registry",
+    "nights": "nights",
+    "workers": {"workers": 1, "device": "cpu"},
+    "window": {"days": 2, "valid": 0.2, "gate": 0.2},
+    "ready": {"needs_marker": True},
+    "choice": {"drift": 9.0},
+    "scratch_every": 0,
+    "finetune": {
+        **{name: _NIGHT[name] for name in ("kernel", "pooled", "domain", "checkpoint_every_s")},
+        "gate": {
+            **_NIGHT["gate"],
+            "chain": {"alpha": 0.99, "at_once": 1.0, "at_once_margin": 0, "canary_hours": 0},
+        },
+        "tables": {"precision": "fp32"},
+        "cache": {"precision": "fp32"},
+    },
+}  # fmt: skip
+"""What the platform's `nightly.toml` says: a gate that lets every gain through."""
+FIRST_NIGHT, SECOND_NIGHT = "2026-10-06", "2026-10-07"
 
 
 def _no_cache(workspace: Path) -> None:
@@ -103,12 +128,16 @@ REQUESTS: Mapping[str, Request] = {
         settings={**_PRETRAINING, "run_dir": "P3", "from": "R1", "from_rates": 1.0},
     ),
     "evaluation": Request(verb="evaluate", settings={**_EVALUATION, "bundles": "N1"}),
+    "platform's night": Request(verb="nightly", settings={**_NIGHTLY, "night": SECOND_NIGHT}),
     "record": Request(verb="show", settings={"path": "N1", "json": "shown.json"}),
 }
 """Name -> a request to a workspace."""
 RUN_DIRS = {name: str(request.settings.get("run_dir", "")) for name, request in REQUESTS.items()}
-PUBLISHED = ("R1/base", "B2/base", "N1/bundles", "N5/bundles", "M1/bundles", "N1/record.json")
-"""Paths that were published before any attempt, and that no attempt may change."""
+PUBLISHED = (
+    "R1/base", "B2/base", "N1/bundles", "N5/bundles", "M1/bundles", "N1/record.json",
+    "registry/commits", "registry/bundles", f"nights/{FIRST_NIGHT}-*",
+)  # fmt: skip
+"""Patterns of paths that were published before any attempt, and that no attempt may change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +198,7 @@ def prepare(
         _moved(night, run_dir="M1", base="B2"),
         _moved(night, run_dir="N5", kernel={**_NIGHT["kernel"], "beta": 0.01}),
         _moved(night, run_dir="N0", **_MAPPED),
+        _moved(REQUESTS["platform's night"], night=FIRST_NIGHT),
     )
     for step in steps:
         _must_end(setup.ask(ready, step), ready)
@@ -244,6 +274,7 @@ def _write_given(ready: Path) -> None:
     generate(build_knobs(knobs), ready / "log", lambda _: None)
     for path in (ready / "log/events").rglob("*.parquet"):
         write_log_file(pq.read_table(path, partitioning=None), path)
+        (path.parent / "_SUCCESS").touch()
     shipped = resources.files("iak.schemas") / "catalog" / "planted.toml"
     catalog = (
         shipped.read_text().partition("[splits.")[0].replace("min_rows = 500", "min_rows = 20")
