@@ -14,11 +14,14 @@ import ctypes
 import glob
 import os
 import pwd
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from iak.pipeline.errors import NotPermitted
 
@@ -51,16 +54,38 @@ def putting_file(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
     """
     part = _beside(path)
     try:
-        yield part
-        if part.exists():
-            part.chmod(0o666 & ~_umask())
-            if is_durable:
-                sync_file(part)
-            part.replace(path)
-            if is_durable:
-                sync_folder(path.parent)
+        with _errors_name(path):
+            yield part
+            if part.exists():
+                part.chmod(0o666 & ~_umask())
+                if is_durable:
+                    sync_file(part)
+                part.replace(path)
+                if is_durable:
+                    sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Let errors of the block name a file, so that `disk full` says where.
+
+    A write that fails raises an OSError without a file name (Python 3.11), and safetensors 0.8 an
+    error of its own whose text ends with the system's number.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        code = int(number.group(1))
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def put_new_file(path: Path, content: bytes) -> None:
@@ -76,9 +101,10 @@ def put_new_file(path: Path, content: bytes) -> None:
     """
     part = _beside(path)
     try:
-        part.write_bytes(content)
-        part.chmod(0o666 & ~_umask())
-        sync_file(part)
+        with _errors_name(path):
+            part.write_bytes(content)
+            part.chmod(0o666 & ~_umask())
+            sync_file(part)
         try:
             # link() refuses a name that is taken; rename() would replace the file there.
             os.link(part, path)
@@ -122,8 +148,9 @@ def putting_folder(path: Path) -> Iterator[Path]:
     part = _beside(path)
     part.mkdir()
     try:
-        yield part
-        put_folder(part, path)
+        with _errors_name(path):
+            yield part
+            put_folder(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # the unfinished folder, or the replaced one
 

@@ -112,6 +112,9 @@ def run_night(
         if asked.dry_run:
             return _planned(spec, plan, asked.clock())
         before = next((r for r in records if r.id == plan.id), None)
+        if before is not None and before.status == "finished":
+            # It may have been killed between its record and its page.
+            _write_page(night_folder(spec.nights, before), report)
         _refuse_repeated(spec, plan, before, records)
         night = _Night(spec, plan, records, launcher, report, asked.clock)
         return night.run(before, seconds)
@@ -137,6 +140,14 @@ def _refuse_repeated(
             f"the night of {plan.night} is finished, and nothing that may train is new since then. "
             "Nothing was done"
         )
+
+
+def _write_page(folder: Path, report: Report) -> None:
+    """Write a night's page and the index from its record; what goes wrong there fails no night."""
+    try:
+        write_pages(folder)
+    except Exception as error:  # noqa: BLE001 - kernels serve already, whatever the page does
+        report(Notice(f"the page was not written: {error}", is_warning=True))
 
 
 def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightRecord:
@@ -224,19 +235,12 @@ class _Night:
             self._train_and_promote()
         except BaseException as error:
             self._write(**_ending(error), ended_at=self.clock())
-            self._write_page()
+            _write_page(night_folder(self.spec.nights, self.record), self._report)
             raise
         for notice in keep_what_is_needed(self.spec):
             self._warn(notice)
-        self._write_page()
+        _write_page(night_folder(self.spec.nights, self.record), self._report)
         return self.record
-
-    def _write_page(self) -> None:
-        """Write the morning page and the index; what goes wrong there fails no night."""
-        try:
-            write_pages(night_folder(self.spec.nights, self.record), self.record)
-        except Exception as error:  # noqa: BLE001 - kernels serve already, whatever the page does
-            self._report(Notice(f"the page was not written: {error}", is_warning=True))
 
     def _warn(self, text: str) -> None:
         """Report what went wrong without ending the night, and keep it for the page."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.publish.bundle import read_bundle, read_manifest
 from iak.pipeline.publish.bundle_index import read_index
-from iak.pipeline.registry.commits import domain_name, pointer_of
+from iak.pipeline.registry.commits import domain_name, pointer_of, read_commit
 from iak.pipeline.registry.live import registry_head
 from iak.pipeline.registry.promote import ChainsOfNight, Run, promote_run
 from iak.pipeline.registry.store import Store
@@ -28,7 +28,7 @@ class Promoted:
     candidates: Mapping[str, str] = field(default_factory=dict)
     """Digest of the bundle of every domain that was tuned."""
     generation: int | None = None
-    """Number of the commit; None where nothing moved."""
+    """Number of the commit; None where nothing moved and no chain changed."""
 
 
 def promote_night(
@@ -65,13 +65,40 @@ def promote_night(
         force=False,
         night=_without(decided, left),
     )
+    serving = {folder: candidates[folder] for folder in published if folder not in left}
     return Promoted(
         promoted=(*done.moved, *done.unchanged),
         held={names[folder]: reason for folder, reason in held.items()},
         failed={names[folder]: reason for folder, reason in failed.items()},
         candidates={names[folder]: digest for folder, digest in candidates.items()},
-        generation=done.commit.generation if done.commit else None,
+        generation=done.commit.generation
+        if done.commit
+        else _commit_before_interruption(store, expected, serving, _without(decided, left)),
     )
+
+
+def _commit_before_interruption(
+    store: Store, expected: Commit | None, serving: Mapping[str, str], decided: ChainsOfNight
+) -> int | None:
+    """Return the number of the commit that this night made before it was interrupted, if it did.
+
+    Args:
+        store: store of the registry.
+        expected: the newest commit when the night was planned.
+        serving: folder name of a domain -> digest of the bundle that the night promoted.
+        decided: chains and withdrawals that the night wrote in the same commit.
+    """
+    if not serving and not decided.chains:
+        return None
+    head = registry_head(store)
+    first = expected.generation + 1 if expected else 1
+    for generation in range(first, head.generation + 1 if head else first):
+        commit = read_commit(store, generation)
+        pointers = {folder: pointer_of(commit, "champion", folder) for folder in serving}
+        is_serving = all(p and p.bundle == serving[folder] for folder, p in pointers.items())
+        if is_serving and all(commit.chains.get(f) == c for f, c in decided.chains.items()):
+            return generation
+    return None
 
 
 def _without(decided: ChainsOfNight, left: Collection[str]) -> ChainsOfNight:

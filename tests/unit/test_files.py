@@ -162,3 +162,39 @@ def test_the_last_content_stands(tmp_path_factory, contents):
     for content in contents:
         files.put_file(target, content)
     assert target.read_bytes() == contents[-1]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import save_file
+from iak.pipeline import files
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+path = Path(sys.argv[1])
+def put_tensors():
+    with files.putting_file(path) as part:
+        save_file({"w": np.zeros(10_000)}, part)
+writes = {
+    "bytes": lambda: files.put_file(path, bytes(10_000)),
+    "new": lambda: files.put_new_file(path, bytes(10_000)),
+    "tensors": put_tensors,
+}
+try:
+    writes[sys.argv[2]]()
+except OSError as error:
+    print(error.filename)
+"""
+
+
+@pytest.mark.parametrize("what", ["bytes", "new", "tensors"])
+def test_a_disk_that_takes_no_more_is_reported_with_the_file(tmp_path, what):
+    path = tmp_path / "file"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), what],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(path)
+    assert list(tmp_path.iterdir()) == []

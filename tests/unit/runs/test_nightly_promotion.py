@@ -66,7 +66,7 @@ def test_a_night_that_was_interrupted_after_its_commit_makes_no_second_one(store
     first = promote_night(store, run, planned, decided)
     again = promote_night(store, run, planned, decided)
     assert ROME_NAME not in served(head(store))
-    assert (first.generation, again.generation) == (2, None)
+    assert (first.generation, again.generation) == (2, 2)
     assert (set(again.promoted), again.held) == (set(first.promoted), {})
     assert len(list(read_history(store))) == 2
 
@@ -76,3 +76,12 @@ def test_a_night_that_holds_every_kernel_moves_none_and_is_counted(store, tmp_pa
     done = promote_night(store, run, None, ChainsOfNight(chains={FOLDER: chain(2)}))
     assert (done.promoted, done.generation) == ((), 1)
     assert set(head(store).chains) == {FOLDER}
+
+
+def test_an_interrupted_night_finds_its_own_commit_before_a_later_one(store, tmp_path):
+    promote(store, night(tmp_path / "n1"))
+    planned = head(store)
+    run = night(tmp_path / "n2", seed=1)
+    assert promote_night(store, run, planned, NO_CHAINS).generation == 2
+    promote(store, night(tmp_path / "n3", seed=2), "candidate")
+    assert promote_night(store, run, planned, NO_CHAINS).generation == 2
