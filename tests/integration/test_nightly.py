@@ -172,6 +172,17 @@ def test_a_finished_night_run_again_changes_nothing(place, tmp_path):
     assert written(tmp_path) == before
 
 
+def test_a_night_that_was_killed_before_its_page_has_it_once_it_is_run_again(place, tmp_path):
+    asked = spec(place, tmp_path)
+    page = Path(run(asked, SEVENTH).page)
+    before = written(tmp_path)
+    page.unlink()
+    (tmp_path / "nights" / "index.html").unlink()
+    with pytest.raises(AlreadyFinished):
+        run(asked, SEVENTH)
+    assert written(tmp_path) == before
+
+
 def test_a_dry_run_decides_and_writes_nothing(place, tmp_path):
     asked = spec(place, tmp_path)
     record = run_night(asked, ProcessLauncher(), NightRequest(night=SEVENTH, dry_run=True))
