@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from rich.markup import escape
+
 from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.runs.load import load_catalog
-from iak.pipeline.runs.night import SOME_HELD, tune_night
+from iak.pipeline.runs.night import SOME_FAILED, SOME_HELD, tune_night
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import KernelResult, TuningResult
@@ -132,5 +134,9 @@ def show(night: NightResult) -> None:
             "seconds": record.timings_s,
         },
     )
+    for sentence in tuning.failed.values():
+        console.print(escape(sentence))
     if record.exit_code == SOME_HELD:
         console.print("[dim]some kernels are held (exit code 4)[/dim]")
+    if record.exit_code == SOME_FAILED:
+        console.print("[dim]some kernels failed; the others are as above (exit code 5)[/dim]")

@@ -55,6 +55,9 @@ class TuningResult(Spec):
     """Domains with fewer tuning rows than their floor, and how many they have."""
     not_reached: tuple[str, ...] = ()
     """Domains that were not begun before the run's deadline."""
+    failed: dict[str, str] = {}
+    """Domain whose kernel diverged -> what was seen, in a sentence. It is neither judged nor
+    published."""
     stopped_at_cap: tuple[str, ...]
     """Domains whose last epoch was their best. They may improve with more epochs."""
     epochs: tuple[NonNegativeInt, ...]

@@ -266,7 +266,7 @@ def _tuning_step(setup: TableSetup, batch: StepRows) -> float:
 def _loss(
     setup: TableSetup, batch: StepRows, flat_PN: Tensor, h_BH: Tensor, a_BA: Tensor
 ) -> Tensor:
-    """Return this worker's share of the present kernels' loss."""
+    """Return this worker's share of the present kernels' summed loss."""
     weights = banks.views(flat_PN, setup.bank.shape)
     code = banks.encode(weights, a_BA, batch.noise_BC, batch.rows)
     return bottleneck_loss(
@@ -279,7 +279,7 @@ def _loss(
         rows_P=batch.rows.lengths * setup.worker.world,
         rows=batch.rows,
         beta=1e-3,
-    )
+    ).sum()
 
 
 def _measure_slice(setup: TableSetup, table: OneTable, *, first_step: int) -> None:

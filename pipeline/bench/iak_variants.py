@@ -28,6 +28,7 @@ from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import kernel_shape
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import Diverged
 from iak.pipeline.iak.bank import Bank, stack
 from iak.pipeline.iak.kernel import fresh
 from iak.pipeline.model.recommender import Recommender
@@ -264,7 +265,9 @@ class Slices:
         """Take the first `most` steps of a pass, all when None, and return the steps it took."""
         self.passes += 1
         steps = list(islice(self.tuner.epoch(self.passes), most))
-        self.tuner.mean_loss(steps, self.passes)  # raises where a loss is not finite
+        self.tuner.mean_loss(steps, self.passes)
+        for sentence in self.tuner.progress.failed.values():
+            raise Diverged(sentence)  # the time of other kernels alone would be no benchmark
         self.taken = len(steps)
         return self.taken
 

@@ -1,4 +1,4 @@
-"""Compute the information-bottleneck loss of both phases, per domain and summed over domains.
+"""Compute the information-bottleneck loss of both phases, domain by domain.
 
     compression: task loss of (frozen logits + probe of the code) + beta * rate
     matching:    task loss of the adapted logits                  + beta * rate
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iak.pipeline.iak.grouped import Segments, spread
+from iak.pipeline.iak.grouped import Segments, slot_sums, spread
 from iak.pipeline.model.loss import TaskShape, task_losses
 
 
@@ -30,7 +30,9 @@ def bottleneck_loss(
     rows: Segments,
     beta: float,
 ) -> Tensor:
-    """Return this worker's share of the sum of all domains' losses; shares add up over workers.
+    """Return this worker's share of each domain's loss, (P,); shares add up over workers.
+
+    The gradient of their sum is each domain's own, since domains share no weights.
 
     Args:
         logits_BT: frozen logits + probe in compression, adapted logits in matching.
@@ -47,5 +49,5 @@ def bottleneck_loss(
     weights_T = logits_BT.new_tensor([task.weight for task in tasks])
     share_BT = spread(weights_T / labelled_PT.clamp(min=1), rows)
     losses_BT = task_losses(logits_BT, labels_BT, mask_BT, tasks)
-    rate = (rate_B * spread(1.0 / rows_P.clamp(min=1), rows)).sum()
-    return torch.sum(losses_BT * share_BT) + beta * rate
+    rate_B = rate_B * spread(1.0 / rows_P.clamp(min=1), rows)
+    return slot_sums(torch.sum(losses_BT * share_BT, dim=1) + beta * rate_B, rows)

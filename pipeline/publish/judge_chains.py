@@ -76,8 +76,8 @@ class ChainJudge:
         self._serves = set(live)
 
     def judge(self, level: Level) -> dict[str, Judged]:
-        """Return every kernel of the next level down, judged."""
-        names = level.tuned.bank.names
+        """Return every kernel of the next level down, judged, but those that diverged."""
+        names = [n for n in level.tuned.bank.names if n not in level.tuned.failed]
         shrunk = shrunk_gains(
             {n: gain for n in names if (gain := _gain(_rival_rows(level, n))) is not None}
         )

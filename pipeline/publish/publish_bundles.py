@@ -59,7 +59,7 @@ def publish_bundles(
         chains: the chains before this night, whose evidence then decides; None judges one night.
 
     Returns:
-        Every kernel, level by level.
+        Every kernel that did not diverge, level by level.
     """
     kernels = []
     chain_judge = None
@@ -76,6 +76,8 @@ def publish_bundles(
         for level in done.levels:
             judged = chain_judge.judge(level) if chain_judge else {}
             for slot, name in enumerate(level.tuned.bank.names):
+                if name in level.tuned.failed:
+                    continue  # it is as it started: there is nothing new to judge
                 chain = judged.get(name)
                 rows = level.gate_rows.get(name)
                 gate_rows = gate_rows_of(rows, done.tasks, tasks)
@@ -101,6 +103,7 @@ def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningRes
         kernels=tuple(kernels),
         below_floor=dict(done.below_floor),
         not_reached=done.not_reached,
+        failed={n: why for level in done.levels for n, why in level.tuned.failed.items()},
         stopped_at_cap=tuple(n for level in done.levels for n in level.tuned.stopped_at_cap),
         epochs=tuple(level.tuned.epochs for level in done.levels),
         contract=dict(done.contract),

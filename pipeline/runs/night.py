@@ -47,7 +47,7 @@ from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import TuningResult
 
-SOME_HELD = 4
+SOME_HELD, SOME_FAILED = 4, 5
 """Exit code of a night that held some kernels."""
 ACTIVATIONS = "activations"
 """Folder of the activation cache, beside the base."""
@@ -130,9 +130,16 @@ def _tune(
         "live": sorted(live.kernels) if live else [],
         "untuned_domains": untuned,
     }
-    record.exit_code = 0 if all(kernel.published for kernel in tuning.kernels) else SOME_HELD
+    record.exit_code = _exit_code(tuning)
     record.outputs = {BUNDLES: bundles_output(spec.run_dir / BUNDLES)}
     return tuning
+
+
+def _exit_code(tuning: TuningResult) -> int:
+    """Return the exit code of a run: 0, 4 some held, 5 some failed."""
+    if tuning.failed:
+        return SOME_FAILED
+    return 0 if all(kernel.published for kernel in tuning.kernels) else SOME_HELD
 
 
 def night_work(

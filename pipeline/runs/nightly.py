@@ -351,7 +351,7 @@ class _Night:
                 candidates=promoted.candidates,
                 promoted=promoted.promoted,
                 held={**dict.fromkeys(tuning.not_reached, self._too_late()), **promoted.held},
-                failed=promoted.failed,
+                failed={**tuning.failed, **promoted.failed},
                 scratch_gains=self._scratch_gains(kernels),
             )
         self._finish(done, promoted, tuned)

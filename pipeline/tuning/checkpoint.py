@@ -35,8 +35,9 @@ from iak.pipeline.tuning.tune import CohortTuner, Tuned, TunedNumbers
 
 CHECKPOINT = "tune.safetensors"
 PREVIOUS = "tune.previous.safetensors"
-CHECKPOINT_FORMAT = 2
-"""1: written before checkpoints carried a digest; it cannot be verified, and is refused."""
+CHECKPOINT_FORMAT = 3
+"""1: written before checkpoints carried a digest; it cannot be verified, and is refused. 2: without
+the kernels that diverged, which ended a run then."""
 _METADATA, _DIGEST = "tuning", "content"
 _MISSING = "it is missing"
 _log = logging.getLogger(__name__)
@@ -239,6 +240,7 @@ def _numbers(level: Mapping[str, Any]) -> TunedNumbers:
         best_epoch=tuple(level["best_epoch"]),
         epochs=level["epochs"],
         stopped_at_cap=tuple(level["stopped_at_cap"]),
+        failed=level["failed"],
     )
 
 

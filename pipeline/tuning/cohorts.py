@@ -54,8 +54,8 @@ def tune_level(
         may_begin: called before each cohort, on every worker alike; where it says no, the level
             ends with the kernels that are tuned.
 
-    Raises:
-        Diverged: a loss is not finite.
+    Returns:
+        The level. A kernel that diverged is as it started, and named in `failed`.
     """
     tuned = tuned or Tuned.nothing(start)
     slots = len(start.names)
@@ -82,6 +82,8 @@ def tune_level(
             validated=validated,
         )
         tuned.take(done)
+        for sentence in done.failed.values():
+            report({"event": "loaded", "told": sentence})
         save(tuned, None)
     report({"event": f"level {level}", **_summary(tuned, cohorts)})
     return tuned
@@ -121,7 +123,7 @@ def _better(one: Bank, other: Bank, level: int, setting: Setting) -> tuple[Bank,
     (one_K, is_known_K), (other_K, _) = (
         valid_losses(bank, level, setting, everywhere_K) for bank in (one, other)
     )
-    is_other_K = other_K < one_K
+    is_other_K = other_K < torch.where(one_K.isnan(), torch.inf, one_K)
     is_other_K1 = is_other_K.unsqueeze(1).to(one.flat_KN.device)
     better = replace(one, flat_KN=torch.where(is_other_K1, other.flat_KN, one.flat_KN))
     return better, Validated(torch.where(is_other_K, other_K, one_K), is_known_K)

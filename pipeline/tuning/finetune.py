@@ -179,7 +179,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         PipelineError: tables or trunk changed, although they are frozen.
         BadLog: a task has no label in the tuning rows, labels of one class, or a domain has two
             parents.
-        Diverged: a loss is not finite.
+        Diverged: every kernel diverged.
     """
     frozen = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = frozen.digest()

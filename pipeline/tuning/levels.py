@@ -4,6 +4,8 @@ A domain's kernel starts from the one that serves it now or from its nearest tun
 whichever validates better. The pooled kernel starts from the one that serves now; where none does
 yet, it starts fresh.
 
+A kernel that diverges stays as it started. Those below it start from that: what serves, or fresh.
+
 A level is resumed where its checkpoint left it.
 """
 
@@ -20,7 +22,7 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.collectives import most
-from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.errors import BadLog, BadRequest, Diverged
 from iak.pipeline.events import Report
 from iak.pipeline.iak.bank import Bank, repeated, stack
 from iak.pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
@@ -147,7 +149,7 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
     Raises:
         BadLog: the log changed since the checkpoint was written.
         BadRequest: a kernel that serves has another shape.
-        Diverged: a loss is not finite.
+        Diverged: every kernel diverged.
     """
     checkpoint = TuningCheckpoint(
         plan.run_dir,
@@ -181,7 +183,19 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
         )
         tuned.append(done.reached())
         checkpoint.save(tuned, is_due=True)
+    _refuse_all_failed(tuned)
     return tuned
+
+
+def _refuse_all_failed(tuned: Sequence[Tuned]) -> None:
+    """Raise an error where no kernel is left that could be published."""
+    failed = [sentence for level in tuned for sentence in level.failed.values()]
+    if failed and len(failed) == sum(level.kernels for level in tuned):
+        raise Diverged(
+            f"all {len(failed)} kernels diverged, and nothing is published. The first: {failed[0]}. "
+            "Lower pooled.lr and domain.lr by a factor of ten, in another run_dir. Where that does "
+            "not help, look for extreme numbers in the log: iak check"
+        )
 
 
 def _may_begin(plan: Plan, depth: int, worker: Worker) -> bool:

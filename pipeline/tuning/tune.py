@@ -5,6 +5,9 @@ every epoch each domain is validated and keeps its best weights. The untouched w
 candidate too. A domain is finished when `patience` epochs did not improve it, and costs nothing
 after that.
 
+A kernel whose loss is infinite or not a number is set back to its start and given up. The other
+kernels share nothing with it, and go on as they would without it.
+
 An epoch is an iterator of steps (`CohortTuner.epoch`), so that a caller can drive it step by step.
 
 Shapes: K slots of the cohort, P slots present in a step, T tasks, N units of a kernel's row, B rows
@@ -12,6 +15,7 @@ of a step on this worker; the other letters are those of kernel.py.
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +27,7 @@ from torch import distributed as dist
 
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
-from iak.pipeline.divergence import broken_names, first_broken, refuse_diverged
+from iak.pipeline.divergence import seen
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.bank import Bank
@@ -106,12 +110,22 @@ class Validated(NamedTuple):
 
 
 class StepLoss(NamedTuple):
-    """The loss of one step of an epoch."""
+    """The losses of one step of an epoch."""
 
-    loss: float
-    """This worker's share of the summed loss of the kernels that moved, before the move."""
-    kernels: int
-    """Kernels that moved."""
+    slots: list[int]
+    """Slots of the kernels that moved."""
+    loss_P: list[float]
+    """This worker's share of the loss of each, before the move."""
+
+    @property
+    def loss(self) -> float:
+        """Return this worker's share of their summed loss."""
+        return sum(self.loss_P)
+
+    @property
+    def kernels(self) -> int:
+        """Return how many kernels moved."""
+        return len(self.slots)
 
 
 @dataclass(slots=True)
@@ -129,6 +143,8 @@ class Progress:
     best_epoch_K: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """Epoch after which a kernel validated best; 0 for one that never improved."""
     is_active_K: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    failed: dict[int, str] = field(default_factory=dict)
+    """Slot of a kernel that was given up -> what was seen, in a sentence."""
 
     @property
     def is_validated(self) -> bool:
@@ -145,6 +161,7 @@ class TunedNumbers:
     best_epoch: tuple[int, ...]
     epochs: int
     stopped_at_cap: tuple[str, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,6 +176,8 @@ class Tuned:
     """Epochs of the kernel that took most."""
     stopped_at_cap: list[str]
     """Domains whose last epoch was their best. They may improve with more epochs."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Domain whose kernel diverged and is as it started -> what was seen, in a sentence."""
 
     @classmethod
     def nothing(cls, start: Bank) -> "Tuned":
@@ -190,6 +209,7 @@ class Tuned:
         self.best_epoch += following.best_epoch
         self.epochs = max(self.epochs, following.epochs)
         self.stopped_at_cap += following.stopped_at_cap
+        self.failed |= following.failed
 
     def numbers(self) -> TunedNumbers:
         """Return all fields except the weights."""
@@ -199,6 +219,7 @@ class Tuned:
             best_epoch=tuple(self.best_epoch),
             epochs=self.epochs,
             stopped_at_cap=tuple(self.stopped_at_cap),
+            failed=dict(self.failed),
         )
 
     @classmethod
@@ -211,6 +232,7 @@ class Tuned:
             best_epoch=list(numbers.best_epoch),
             epochs=numbers.epochs,
             stopped_at_cap=list(numbers.stopped_at_cap),
+            failed=dict(numbers.failed),
         )
 
 
@@ -271,14 +293,14 @@ class CohortTuner:
             save: called after each epoch, when the tuner's state can be written.
             validated: validation of the untouched bank; computed when absent.
 
-        Raises:
-            Diverged: a loss is not finite.
+        Returns:
+            Every kernel at its best; one that diverged as it started, named in `failed`.
         """
         while self.progress.phase == "compression":
             loss = self._run_epoch()
             report({"phase": "compression", "epoch": self.progress.epoch, "train_loss": loss})
             if self.progress.epoch == self.stage.compression_epochs:
-                self.progress = Progress(phase="matching")
+                self.progress = Progress(phase="matching", failed=self.progress.failed)
                 # Matching trains other weights: the moments of compression do not fit them.
                 self.adam = self._new_optimizer()
             save(self)
@@ -301,27 +323,30 @@ class CohortTuner:
             number: number of the epoch in its phase, from 0. It seeds the order of rows and noise.
         """
         for step in self._schedule(number).steps():
-            yield StepLoss(self._step(step), len(step.slots))
+            yield StepLoss(step.slots, self._step(step))
 
     def mean_loss(self, steps: Sequence[StepLoss], number: int) -> float:
         """Return the mean training loss over kernels and their steps; a collective call.
 
+        Kernels with a loss that is not finite are given up, and left out of the mean.
+
         Args:
             steps: steps of one epoch, in order.
             number: number of that epoch in its phase, from 0.
-
-        Raises:
-            Diverged: a step's loss is not finite on some worker.
         """
-        losses = [step.loss for step in steps]
-        summed = float(total(torch.tensor(sum(losses)), self.setting.worker))
-        if not math.isfinite(summed):  # the sum over workers, so that all of them raise
-            first = first_broken(losses, self.setting.worker) + 1
-            where = f"step {first} of epoch {number + 1}"
-            self._refuse_diverged(
-                summed, f"the training loss of {self.progress.phase}, at {where},"
-            )
-        return summed / max(sum(step.kernels for step in steps), 1)
+        own = torch.tensor([loss for step in steps for loss in step.loss_P], dtype=torch.float64)
+        # Sums over workers, so that all of them give up the same kernels.
+        by_step = total(own, self.setting.worker).split([step.kernels for step in steps])
+        sums: dict[int, float] = {}
+        for index, (step, loss_P) in enumerate(zip(steps, by_step, strict=True), start=1):
+            where = f"the training loss of {self.progress.phase}, at step {index} of epoch"
+            for slot, loss in zip(step.slots, loss_P.tolist(), strict=True):
+                sums[slot] = sums.get(slot, 0.0) + loss
+                if not math.isfinite(loss):
+                    self._give_up(slot, loss, f"{where} {number + 1},")
+        kept = {slot: loss for slot, loss in sums.items() if slot not in self.progress.failed}
+        moves = sum(slot in kept for step in steps for slot in step.slots)
+        return sum(kept.values()) / max(moves, 1)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything a resumed run needs, as tensors."""
@@ -335,6 +360,8 @@ class CohortTuner:
             "start_loss": progress.start_loss_K,
             "best_epoch": progress.best_epoch_K,
             "is_active": progress.is_active_K,
+            # Words as bytes: a checkpoint stores a tuner as tensors alone.
+            "failed": torch.tensor(list(json.dumps(progress.failed).encode()), dtype=torch.uint8),
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -347,6 +374,7 @@ class CohortTuner:
             start_loss_K=state["start_loss"],
             best_epoch_K=state["best_epoch"],
             is_active_K=state["is_active"],
+            failed={int(k): v for k, v in json.loads(bytes(state["failed"].tolist())).items()},
         )
         self.bank.flat_KN.copy_(state["bank.weights"])
         self._improved.flat_KN.copy_(state["bank.best"])
@@ -382,6 +410,7 @@ class CohortTuner:
         """Return the rows of each step of an epoch; a collective call."""
         rows, progress = self.setting.train, self.progress
         is_run_K = progress.is_active_K if progress.is_validated else self.rows_K > 0
+        is_run_K = is_run_K & ~self._is_failed_K()
         streams = [
             noise.stream(seed=self.stage.seed, domain=name, epoch=number, phase=progress.phase)
             for name in self.bank.names
@@ -397,23 +426,46 @@ class CohortTuner:
             worker=self.setting.worker,
         )
 
-    def _refuse_diverged(self, loss: float, where: str) -> None:
-        name = "domain.lr" if self.level else "pooled.lr"
-        refuse_diverged(loss, where=where, rates={name: self.stage.spec.lr})
+    def _give_up(self, slot: int, loss: float, where: str) -> None:
+        """Set a kernel back to its start for good; it is neither trained nor published.
 
-    def _step(self, step: Step) -> float:
-        """Move the present kernels once, and return this worker's share of their summed loss."""
+        Its best epoch before is not kept either: so close to divergence it is not worth a test.
+
+        Args:
+            slot: number of the kernel.
+            loss: as it is over all workers, which give up the same kernels.
+            where: name and time of the loss.
+        """
+        progress = self.progress
+        if slot in progress.failed:
+            return  # the first sentence has the cause
+        rate = "domain.lr" if self.level else "pooled.lr"
+        what = seen(loss, where=where, rates={rate: self.stage.spec.lr})
+        progress.failed[slot] = f"the kernel of {self.bank.names[slot]} diverged: {what}"
+        self.bank.flat_KN[slot] = self.start.flat_KN[slot]
+        if progress.is_validated:
+            progress.is_active_K[slot] = False
+            progress.best_epoch_K[slot] = 0
+            progress.best_loss_K[slot] = progress.start_loss_K[slot]
+
+    def _is_failed_K(self) -> Tensor:
+        is_failed_K = torch.zeros(len(self.bank.names), dtype=torch.bool)
+        is_failed_K[list(self.progress.failed)] = True
+        return is_failed_K
+
+    def _step(self, step: Step) -> list[float]:
+        """Move the present kernels once, and return this worker's share of the loss of each."""
         weights = banks.views(present_rows(self.bank, step.slots), self.bank.shape)
         tuned = {name: weights[name].requires_grad_() for name in _TRAINED[self.progress.phase]}
-        loss = self._loss(step, weights)
-        gradients = torch.autograd.grad(loss, list(tuned.values()))
+        loss_P = self._losses(step, weights)
+        gradients = torch.autograd.grad(loss_P.sum(), list(tuned.values()))
         gradients_PN = self._side_by_side(dict(zip(tuned, gradients, strict=True)))
         if self.setting.worker.world > 1:
             # A sum, not a mean: each share is divided by the rows of all workers already.
             dist.all_reduce(gradients_PN)
         self._add_shrinkage(step.slots, gradients_PN)
         self.adam.step(step.slots, gradients_PN, self._rate_shares(step.slots))
-        return float(loss.detach())
+        return loss_P.detach().tolist()
 
     def _add_shrinkage(self, slots: list[int], gradients_PN: Tensor) -> None:
         """Add the gradient of `shrink` times the squared distance to the start, in matching.
@@ -456,8 +508,8 @@ class CohortTuner:
             self.gradients_PN[:slots, start:stop] = gradient.flatten(1)
         return self.gradients_PN[:slots]
 
-    def _loss(self, step: Step, weights: Weights) -> Tensor:
-        """Return this worker's share of the present kernels' summed loss."""
+    def _losses(self, step: Step, weights: Weights) -> Tensor:
+        """Return this worker's share of the loss of each present kernel."""
         setting, rows, index_B = self.setting, self.setting.train, step.index_B
         device, segments = setting.worker.device, step.segments(setting.worker.device)
         h_BH, a_BA = rows.activations.of(index_B)
@@ -485,20 +537,23 @@ class CohortTuner:
         if validated is None:
             validated = valid_losses(self.start, self.level, self.setting, everywhere_K)
         loss_K, is_known_K = validated
+        for slot in torch.nonzero(is_known_K & ~loss_K.isfinite()).flatten().tolist():
+            self._give_up(slot, float(loss_K[slot]), "the validation loss before tuning")
+        loss_K = torch.where(loss_K.isfinite(), loss_K, 0.0)  # a record has numbers alone
         self.progress.start_loss_K = loss_K
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)
         # A kernel without a labelled validation row cannot be judged, and stays as it is.
-        self.progress.is_active_K = is_known_K & (self.rows_K > 0)
+        self.progress.is_active_K = is_known_K & (self.rows_K > 0) & ~self._is_failed_K()
 
     def _keep_the_best(self) -> None:
         """Validate the active kernels, keep those that improved, and finish the impatient ones."""
         progress = self.progress
+        loss_K, _ = valid_losses(self.bank, self.level, self.setting, progress.is_active_K)
+        where = f"the validation loss after epoch {progress.epoch}"
+        for slot in torch.nonzero(~loss_K.isfinite()).flatten().tolist():
+            self._give_up(slot, float(loss_K[slot]), where)
         active_K = progress.is_active_K
-        loss_K, _ = valid_losses(self.bank, self.level, self.setting, active_K)
-        names = broken_names(loss_K, active_K, self.bank.names)
-        where = f"the validation loss of {names} after epoch {progress.epoch}"
-        self._refuse_diverged(float(loss_K[active_K].sum()), where)
         better_K = active_K & (loss_K < progress.best_loss_K)
         for slot in torch.nonzero(better_K).flatten().tolist():
             self._improved.flat_KN[slot] = self.bank.flat_KN[slot]
@@ -532,6 +587,7 @@ class CohortTuner:
             stopped_at_cap=[
                 n for n, cap in zip(self.bank.names, at_cap.tolist(), strict=True) if cap
             ],
+            failed={self.bank.names[slot]: why for slot, why in progress.failed.items()},
         )
 
 
