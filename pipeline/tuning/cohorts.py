@@ -83,7 +83,7 @@ def tune_level(
         )
         tuned.take(done)
         for sentence in done.failed.values():
-            report({"event": "loaded", "told": sentence})
+            report({"event": "failed", "level": level, "told": sentence})
         save(tuned, None)
     report({"event": f"level {level}", **_summary(tuned, cohorts)})
     return tuned

@@ -192,7 +192,7 @@ def _refuse_all_failed(tuned: Sequence[Tuned]) -> None:
     failed = [sentence for level in tuned for sentence in level.failed.values()]
     if failed and len(failed) == sum(level.kernels for level in tuned):
         raise Diverged(
-            f"all {len(failed)} kernels diverged, and nothing is published. The first: {failed[0]}. "
+            f"all {len(failed)} kernels diverged, and nothing is published. First {failed[0]}. "
             "Lower pooled.lr and domain.lr by a factor of ten, in another run_dir. Where that does "
             "not help, look for extreme numbers in the log: iak check"
         )

@@ -410,7 +410,7 @@ class CohortTuner:
         """Return the rows of each step of an epoch; a collective call."""
         rows, progress = self.setting.train, self.progress
         is_run_K = progress.is_active_K if progress.is_validated else self.rows_K > 0
-        is_run_K = is_run_K & ~self._is_failed_K()
+        is_run_K = is_run_K & ~self._has_failed()
         streams = [
             noise.stream(seed=self.stage.seed, domain=name, epoch=number, phase=progress.phase)
             for name in self.bank.names
@@ -448,7 +448,8 @@ class CohortTuner:
             progress.best_epoch_K[slot] = 0
             progress.best_loss_K[slot] = progress.start_loss_K[slot]
 
-    def _is_failed_K(self) -> Tensor:
+    def _has_failed(self) -> Tensor:
+        """Return whether each kernel was given up, (K,)."""
         is_failed_K = torch.zeros(len(self.bank.names), dtype=torch.bool)
         is_failed_K[list(self.progress.failed)] = True
         return is_failed_K
@@ -544,7 +545,7 @@ class CohortTuner:
         self.progress.best_loss_K = loss_K.clone()
         self.progress.best_epoch_K = torch.zeros(len(self.bank.names), dtype=torch.int64)
         # A kernel without a labelled validation row cannot be judged, and stays as it is.
-        self.progress.is_active_K = is_known_K & (self.rows_K > 0) & ~self._is_failed_K()
+        self.progress.is_active_K = is_known_K & (self.rows_K > 0) & ~self._has_failed()
 
     def _keep_the_best(self) -> None:
         """Validate the active kernels, keep those that improved, and finish the impatient ones."""

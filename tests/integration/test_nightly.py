@@ -1,5 +1,6 @@
 """Nights as a platform has them: one after the other, late, damaged, interrupted, two at once."""
 
+import html
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from iak.pipeline.runs.load import load_nightly
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import read_nights
 from iak.pipeline.runs.record import AlreadyFinished, read_record
+from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.nightly import NightlySpec
 from tests.faults.test_kill import write_catalog
 from tests.integration.small_log import MODEL, write_log
@@ -300,6 +302,33 @@ def test_a_damaged_bundle_fails_its_domain_alone(place, tmp_path):
     assert set(champions(asked)) == TRAINED - {"region=a"}
     (failed,) = (d for d in record.domains if d.outcome == "failed")
     assert (failed.served_by, "cannot be read" in failed.sentence) == ("pooled", True)
+
+
+def test_a_kernel_that_diverges_fails_its_domain_alone(place, tmp_path, monkeypatch):
+    asked = spec(place, tmp_path)
+    run(asked, SIXTH)
+    before = champions(asked)
+    optimizer = CohortTuner._new_optimizer
+
+    def wild(tuner):
+        """A rate that no setting allows, for region a alone."""
+        adam = optimizer(tuner)
+        adam.lr_K[[name == "region=a" for name in tuner.bank.names]] = 1e30
+        return adam
+
+    monkeypatch.setattr(CohortTuner, "_new_optimizer", wild)
+    record = run(asked, SEVENTH)
+    assert (record.status, record.exit_code) == ("finished", 5)
+    assert outcomes(record)["region=a"] == "failed"
+    assert {n for n, outcome in outcomes(record).items() if outcome == "promoted"} == TRAINED - {
+        "region=a"
+    }
+    after = champions(asked)
+    assert {n for n in TRAINED if after[n] == before[n]} == {"region=a"}
+    (failed,) = (d for d in record.domains if d.outcome == "failed")
+    assert (failed.served_by, failed.bundle, failed.candidate) == ("own", before["region=a"], None)
+    assert failed.sentence.startswith("the kernel of region=a diverged: ")
+    assert failed.sentence in html.unescape(Path(record.page).read_text())
 
 
 def test_a_pointer_that_somebody_moved_meanwhile_is_left_to_him(place, tmp_path):

@@ -1,22 +1,17 @@
 """A loss that is not a number stops a run at once, on every worker, with what to lower."""
 
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.base.trainer import Pretraining, TrainState
 from iak.pipeline.data.reader import Cursor
-from iak.pipeline.divergence import broken_names, first_broken, refuse_diverged
+from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.errors import Diverged
-from iak.pipeline.iak.bank import stack
-from iak.pipeline.tuning.cohorts import tune_level
 from iak.schemas.job import BaseOptimSpec
-from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, setting, stage, tuning_rows
 
 RATES = {"optim.table_lr": 0.05, "optim.dense_lr": 1e-3}
 BROKEN = (math.nan, math.inf, -math.inf)
@@ -38,21 +33,6 @@ def test_the_message_names_the_step_the_rates_and_what_to_lower():
         "the training loss at step 3 of 9 is nan under optim.table_lr=0.05 and "
         "optim.dense_lr=0.001. Lower optim.table_lr first, then optim.dense_lr, by a factor of ten"
     )
-
-
-@given(st.lists(st.sampled_from([1.0, 0.0, *BROKEN])))
-def test_the_first_broken_step_is_the_first_of_any(losses):
-    found = first_broken(losses, ALONE)
-    assert all(map(math.isfinite, losses[:found]))
-    assert found == len(losses) or not math.isfinite(losses[found])
-
-
-def test_broken_slots_are_named_a_few_of_them():
-    losses_K = torch.tensor([1.0, math.nan, math.inf, math.nan, math.nan, 2.0])
-    wanted_K = torch.tensor([True, True, True, True, True, True])
-    assert broken_names(losses_K, wanted_K, "abcdef") == "b, c, d and 1 more"
-    wanted_K[1] = False
-    assert broken_names(losses_K, wanted_K, "abcdef") == "c, d, e"
 
 
 class FromStep(Pretraining):
@@ -90,25 +70,3 @@ def test_pretraining_stops_at_the_very_step(first, broken):
     with pytest.raises(Diverged, match=f"the training loss at step {first} of 8 is"):
         training.run()
     assert training.state.step == first
-
-
-@pytest.mark.parametrize(("level", "setting_name"), [(0, "pooled.lr"), (1, "domain.lr")])
-def test_tuning_stops_in_its_epoch_and_names_the_levels_own_rate(level, setting_name):
-    names = ("a", "b", "c")[: 3 if level else 1]
-    start = stack(SHAPE, {name: moved_kernel(seed) for seed, name in enumerate(names)})
-    around = setting(tuning_rows(200, 3), tuning_rows(90, 3, seed=1))
-    how = stage(compression_epochs=1)
-    extreme = how.spec.model_copy(update={"lr": 1e30})  # a rate that a spec refuses
-    events = []
-    with pytest.raises(Diverged) as told:
-        tune_level(
-            start,
-            level=level,
-            stage=replace(how, spec=extreme),
-            setting=around,
-            report=events.append,
-        )
-    assert "the training loss of " in str(told.value)
-    assert f"{setting_name}=1e+30" in str(told.value)
-    assert "step" in str(told.value)
-    assert not [e for e in events if not math.isfinite(e.get("train_loss", 0.0))]

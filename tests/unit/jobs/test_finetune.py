@@ -27,7 +27,7 @@ def kernel(domain, verdict):
     )  # fmt: skip
 
 
-def tuning(*kernels, stopped_at_cap=()):
+def tuning(*kernels, stopped_at_cap=(), failed=None):
     return TuningResult(
         kernels=kernels, stopped_at_cap=stopped_at_cap, below_floor={}, epochs=(2, 2), contract={},
         labels={"known ctr": 9_000, "known cvr": 9_000, "positive ctr": 3_100, "positive cvr": 40},
@@ -35,16 +35,16 @@ def tuning(*kernels, stopped_at_cap=()):
             {"from": "this run's rows", "digest": "e" * 64}
         ),
         digest="d" * 64, digest_before="d" * 64, tables_and_trunk_unchanged=True,
-        parameters_per_kernel=7, plan=(),
+        parameters_per_kernel=7, plan=(), failed=failed or {},
     )  # fmt: skip
 
 
-def told(capsys, *kernels):
+def told(capsys, *kernels, exit_code=4, **fields):
     show(
         SimpleNamespace(
-            tuning=tuning(*kernels), kernels=kernels, measured={"live": []},
-            bundles=Path("r/bundles"), exit_code=4,
-            record=SimpleNamespace(timings_s={}, exit_code=4, snapshot={"splits": {}}),
+            tuning=tuning(*kernels, **fields), kernels=kernels, measured={"live": []},
+            bundles=Path("r/bundles"), exit_code=exit_code,
+            record=SimpleNamespace(timings_s={}, exit_code=exit_code, snapshot={"splits": {}}),
         )
     )  # fmt: skip
     return " ".join(capsys.readouterr().out.split())
@@ -83,6 +83,15 @@ def test_the_table_says_which_task_held_and_which_was_not_judged(capsys):
 def test_the_caption_says_what_the_intervals_count_on(tasks, words, capsys):
     verdict = Verdict(publish=False, reason="why", rows=9, tasks=tasks)
     assert words in told(capsys, kernel("pooled", verdict))
+
+
+def test_a_kernel_that_diverged_is_told_with_its_sentence_and_the_exit_code(capsys):
+    sentence = "the kernel of region=a diverged: the training loss is nan"
+    held = kernel("pooled", Verdict(publish=False, reason="why", rows=9))
+    words = told(capsys, held, failed={"region=a": sentence}, exit_code=5)
+    assert sentence in words
+    assert "some kernels failed" in words
+    assert "exit code 5" in words
 
 
 def test_the_rows_that_each_task_learns_from_are_said_as_pretrain_says_them(capsys):

@@ -1,5 +1,6 @@
 """Publishing: every tuned kernel is judged on its own rows and written with its verdict."""
 
+import copy
 import json
 from datetime import UTC, datetime
 
@@ -195,6 +196,19 @@ def test_the_next_night_starts_from_what_was_published_with_its_statistics(root,
 def test_kernels_that_read_something_else_are_refused(root, kernels):  # noqa: ARG001
     with pytest.raises(BadRequest, match=r"kernel\.reads=h"):
         live_kernels(root, base_fingerprint=BASE, schema_hash=SCHEMA, reads="h")
+
+
+def test_a_kernel_that_diverged_has_no_bundle_and_the_others_have_theirs(done, tmp_path):
+    broken = copy.deepcopy(done)
+    why = "the kernel of region=a diverged: its loss is nan"
+    broken.levels[1].tuned.failed["region=a"] = why
+    kernels = publish_bundles(
+        broken, tmp_path / "bundles", provenance=PROVENANCE, tasks=TASKS, gate=GateSpec()
+    )
+    names = [kernel.domain for kernel in kernels]
+    assert names == ["pooled", SLASH.name, CROSS.name, OTHER.name]
+    assert not (tmp_path / "bundles" / "region=a").exists()
+    assert tuning_result(broken, kernels).failed == {"region=a": why}
 
 
 def test_a_run_records_what_it_measured_as_plain_json(done, published):

@@ -27,7 +27,7 @@ def tuned(seed):
     bank = stack(SHAPE, {name: moved_kernel(seed + k) for k, name in enumerate("ab")})
     return Tuned(
         bank=bank, start_loss=[0.5, 0.1 * seed], best_loss=[0.4, 0.3], best_epoch=[1, seed],
-        epochs=2, stopped_at_cap=["a"],
+        epochs=2, stopped_at_cap=["a"], failed={"b": "its loss is nan"},
     )  # fmt: skip
 
 

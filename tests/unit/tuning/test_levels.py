@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.errors import BadLog, BadRequest, Diverged
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.iak.kernel import PROBE, fresh
 from iak.pipeline.tuning.levels import Names, Plan, find_domains, rivals_of, tune_levels
-from iak.pipeline.tuning.tune import valid_losses
+from iak.pipeline.tuning.tune import CohortTuner, valid_losses
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.task import DomainSpec
 from tests.unit.iak.small import SHAPE, moved_kernel, only, setting, stage, tuning_rows
@@ -277,6 +277,44 @@ def test_after_the_deadline_no_kernel_begins_but_the_pooled_one(tmp_path):
     assert pooled.bank.names == (POOLED,)
     assert (cities.bank.names, shops.bank.names) == ((), ())
     assert len(cities.bank.flat_KN) == 0
+
+
+def wild_rates(monkeypatch, *names):
+    """Let the kernels of these domains move by a rate that no setting allows."""
+    optimizer = CohortTuner._new_optimizer
+
+    def wild(tuner):
+        adam = optimizer(tuner)
+        adam.lr_K[[name in names for name in tuner.bank.names]] = 1e30
+        return adam
+
+    monkeypatch.setattr(CohortTuner, "_new_optimizer", wild)
+
+
+def test_below_a_kernel_that_diverged_others_start_as_it_did(tmp_path, monkeypatch):
+    wild_rates(monkeypatch, POOLED, CITIES[0])
+    live = {POOLED: moved_kernel(4), CITIES[0]: moved_kernel(5)}
+    pooled, cities, shops = tune(tmp_path, live=live, live_epochs=1)
+    assert (set(pooled.failed), set(cities.failed), shops.failed) == ({POOLED}, {CITIES[0]}, {})
+    assert pooled.failed[POOLED].endswith(" under pooled.lr=0.01")
+    assert same(without_probe(pooled.bank.slot(0)), without_probe(live[POOLED]))
+    start = stack(SHAPE, {n: live[CITIES[0]] for n in SHOPS})
+    everywhere_K = torch.ones(len(SHOPS), dtype=torch.bool)
+    of_city, _ = valid_losses(start, 2, AROUND, everywhere_K)
+    rival = stack(SHAPE, {n: live[POOLED] for n in SHOPS})
+    of_pooled, _ = valid_losses(rival, 2, AROUND, everywhere_K)
+    assert shops.start_loss[3] == pytest.approx(float(of_pooled[3]))
+    taken = min(float(of_city[0]), float(of_pooled[0]))
+    assert shops.start_loss[0] == pytest.approx(taken)
+
+
+def test_where_every_kernel_diverges_the_run_ends_with_the_first_ones_words(tmp_path, monkeypatch):
+    wild_rates(monkeypatch, POOLED, *CITIES, *SHOPS)
+    with pytest.raises(Diverged) as told:
+        tune(tmp_path)
+    words = str(told.value)
+    assert words.startswith("all 7 kernels diverged, and nothing is published. First the kernel of")
+    assert "Lower pooled.lr and domain.lr by a factor of ten" in words
 
 
 def test_a_deadline_that_has_not_come_changes_nothing(tmp_path):

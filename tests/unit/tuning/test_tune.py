@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -275,6 +276,92 @@ def test_a_kernel_takes_as_many_steps_as_its_rate_falls_over():
     around.run(report=lambda _: None)
     steps = [steps_of(rows, around.stage) for rows in SIZES]
     assert around.adam.steps_K.tolist() == [2 * count for count in steps]
+
+
+IS_B = TRAIN.slots_nL[:, 1] == 1
+WITHOUT_B = only(TRAIN, ~IS_B)
+ENDLESS = torch.full((1, 1), math.inf)
+
+
+def labels_of_b(rows, value):
+    """Rows of which those of domain b have this label."""
+    labels_nT = torch.where(rows.slots_nL[:, 1:] == 1, value, rows.labels_nT)
+    return dataclasses.replace(rows, labels_nT=labels_nT)
+
+
+def broken_by_labels(**changes):
+    return tuner(train=labels_of_b(TRAIN, ENDLESS), **changes)
+
+
+def broken_by_rate(**changes):
+    """Domain b moves by a rate that no setting allows, from its first step of matching on."""
+    result = tuner(**changes | {"compression_epochs": 0})
+    result.adam.lr_K[1] = 1e30
+    return result
+
+
+def broken_from_its_start(**changes):
+    """Domain b cannot be validated even as it starts."""
+    return tuner(valid=labels_of_b(VALID, ENDLESS), **changes | {"compression_epochs": 0})
+
+
+@pytest.mark.parametrize(
+    ("broken", "compression_epochs", "step_rows", "seen"),
+    [
+        (broken_by_labels, 2, 10**6, "the training loss of compression, at step 1 of epoch 1, is"),
+        (broken_by_labels, 0, 20, r"the training loss of matching, at step \d+ of epoch 1, is"),
+        (broken_by_rate, 0, 10**6, "the training loss of matching, at step 2 of epoch 1, is"),
+        (broken_from_its_start, 0, 20, "the validation loss before tuning is"),
+    ],
+)
+def test_a_kernel_that_diverges_is_given_up_and_the_others_are_as_without_it(
+    broken, compression_epochs, step_rows, seen
+):
+    changes = {"compression_epochs": compression_epochs, "step_rows": step_rows}
+    lines = []
+    done = broken(**changes).run(report=lines.append)
+    without = tune(train=WITHOUT_B, **changes)
+    assert torch.equal(done.bank.flat_KN[[0, 2]], without.bank.flat_KN[[0, 2]])
+    assert (done.epochs, max(done.best_epoch) > 0) == (without.epochs, True)
+    for numbers in ("start_loss", "best_loss", "best_epoch"):
+        assert getattr(done, numbers)[::2] == getattr(without, numbers)[::2]
+    assert torch.equal(done.bank.flat_KN[1], stack(SHAPE, parents()).flat_KN[1])
+    assert (done.best_epoch[1], done.start_loss[1]) == (0, done.best_loss[1])
+    assert list(done.failed) == ["b"]
+    sentence = rf"the kernel of b diverged: {seen} (nan|inf) under domain\.lr=0\.01"
+    assert re.fullmatch(sentence, done.failed["b"])
+    assert all(math.isfinite(v) for line in lines for v in line.values() if v != line["phase"])
+
+
+def test_a_kernel_whose_last_step_breaks_it_is_given_up_by_its_validation():
+    """One step an epoch: what it breaks is seen when the epoch is over."""
+    done = broken_by_rate(steps_per_epoch=1, min_batch=64, max_batch=1024).run(
+        report=lambda _: None
+    )
+    assert "the validation loss after epoch 1 is nan" in done.failed["b"]
+    assert done.best_epoch[1] == 0
+
+
+@pytest.mark.parametrize("compression_epochs", [0, 2])
+def test_a_resumed_run_knows_which_kernels_it_gave_up(compression_epochs):
+    states = []
+    changes = {"compression_epochs": compression_epochs}
+    expected = broken_by_labels(**changes).run(
+        report=lambda _: None, save=lambda t: states.append(copy.deepcopy(t.state()))
+    )
+    for state in states:
+        resumed = broken_by_labels(**changes)
+        resumed.load(state)
+        done = resumed.run(report=lambda _: None)
+        assert same(done, expected)
+        assert done.failed == expected.failed
+
+
+def test_where_all_kernels_diverge_all_are_as_they_started():
+    endless = dataclasses.replace(TRAIN, labels_nT=torch.full_like(TRAIN.labels_nT, math.inf))
+    done = tune(train=endless)
+    assert list(done.failed) == list(NAMES)
+    assert torch.equal(done.bank.flat_KN, stack(SHAPE, parents()).flat_KN)
 
 
 def test_a_level_without_domains_is_done_at_once():
