@@ -588,7 +588,7 @@ class CohortTuner:
             stopped_at_cap=[
                 n for n, cap in zip(self.bank.names, at_cap.tolist(), strict=True) if cap
             ],
-            failed={self.bank.names[slot]: why for slot, why in progress.failed.items()},
+            failed={self.bank.names[slot]: why for slot, why in sorted(progress.failed.items())},
         )
 
 
