@@ -1,7 +1,6 @@
 """`iak evaluate`: evaluate base and kernels on the same later rows, with paired intervals."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from iak.jobs._progress import console
 from iak.jobs._skipped import not_ripe
@@ -19,6 +18,7 @@ from iak.pipeline.stats.metrics import POOLED as TOGETHER
 from iak.schemas.domain import POOLED
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
+from iak.schemas.prediction import EvaluationResult
 
 MOST_DOMAINS = 40
 """Domains shown, those with most rows; metrics.json has all."""
@@ -35,16 +35,16 @@ def main(spec: EvaluateSpec) -> int:
 
 def show(evaluation: Evaluation, catalog: Catalog) -> None:
     """Show a table for each task, then the facts of the whole evaluation."""
-    record, run_dir = evaluation.record, evaluation.run_dir
+    result, record, run_dir = evaluation.result, evaluation.record, evaluation.run_dir
     for task in tasks_of(catalog):
-        show_task(record.result, evaluation.rows, task.name)
+        show_task(result, evaluation.rows, task.name)
     planted = {
-        k: number(record.result[k], 4)
-        for k in ("reachable_share", "reachable_share_published", "base_gap")
-        if k in record.result
+        name: number(value, 4)
+        for name in ("reachable_share", "reachable_share_published", "base_gap")
+        if (value := getattr(result, name)) is not None
     }
-    gate = record.result.get("gate", {}).get(POOLED)
-    pooled = {} if gate is None else {"pooled kernel": "published" if gate["publish"] else "held"}
+    gate = (result.gate or {}).get(POOLED)
+    pooled = {} if gate is None else {"pooled kernel": "published" if gate.publish else "held"}
     show_facts(
         f"metrics at {run_dir / METRICS}",
         planted
@@ -52,12 +52,12 @@ def show(evaluation: Evaluation, catalog: Catalog) -> None:
         | {
             "predictions": f"{run_dir / PREDICTIONS}",
             "unseen ids": "; ".join(
-                f"{split}: {unseen.describe(shares, record.result['unseen_usual'])}"
-                for split, shares in record.result["unseen"].items()
+                f"{split}: {unseen.describe(shares, result.unseen_usual)}"
+                for split, shares in result.unseen.items()
             ),
-            "quarantined": record.result["contract"] or "nothing",
+            "quarantined": result.contract or "nothing",
             "labels not ripe": not_ripe(
-                record.result["contract"],
+                result.contract,
                 sum(s["rows"] for s in record.snapshot["splits"].values()),
             ),
             "seconds": record.timings_s,
@@ -66,7 +66,7 @@ def show(evaluation: Evaluation, catalog: Catalog) -> None:
     console.print()
 
 
-def show_task(result: Mapping[str, Any], rows: Sequence[MetricRow], task: str) -> None:
+def show_task(result: EvaluationResult, rows: Sequence[MetricRow], task: str) -> None:
     """Show one task: a line for each domain, the base beside its kernels."""
     by = {(r.method, r.domain): r for r in rows if r.task == task}
     has_kernels, has_oracle = ((m, ALL) in by for m in (IAK, ORACLES[0]))
@@ -91,7 +91,7 @@ def show_task(result: Mapping[str, Any], rows: Sequence[MetricRow], task: str) -
         lines.append(line)
     more = len(domains) - len(shown)
     show_table(
-        f"{task} on {result['split']}",
+        f"{task} on {result.split}",
         columns,
         lines,
         caption=caption_of(by, has_kernels=has_kernels, more=more),

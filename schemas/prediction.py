@@ -1,4 +1,4 @@
-"""Define the result of predicting with a base and its kernels, as the workers return it."""
+"""Define the result of an evaluation: what its workers return, and all that its record has."""
 
 from typing import Any
 
@@ -33,3 +33,49 @@ class PredictionResult(Spec):
     def as_json(self) -> dict[str, Any]:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class Intervals(Spec):
+    """What intervals take as independent, and the effect on a standard error."""
+
+    cluster: str = "row"
+    """`user` where rows of one user count as dependent, else `row`."""
+    clusters: dict[str, NonNegativeInt] = {}
+    """Task -> number of independent units."""
+    se_over_delong: dict[str, float | None] = {}
+    """Task -> standard error of the AUC difference over that of independent rows."""
+
+
+class UntunedDomain(Spec):
+    """A domain without a tuning row in a split that is judged."""
+
+    domain: str
+    split: str
+    rows: NonNegativeInt
+    served_by: str
+    """The kernel that serves it."""
+
+
+class EvaluationResult(PredictionResult):
+    """All that an evaluation measured beside its metrics. Fields that older runs lack are empty."""
+
+    base_fingerprint: str = ""
+    split: str = ""
+    """The split that was evaluated."""
+    rows: NonNegativeInt = 0
+    """Rows of it."""
+    untuned_domains: tuple[UntunedDomain, ...] = ()
+    served: dict[str, str] = {}
+    """Domain -> the published kernels that serve its rows, `base` where there is none."""
+    intervals: Intervals = Intervals()
+    unseen_usual: dict[str, float] = {}
+    """Table -> share of unseen ids on the base's validation rows."""
+    expected_log_loss: dict[str, float | None] | None = None
+    """Planted logs: method -> log-loss of clicks, expected under the true probabilities."""
+    reachable_share: float | None = None
+    """Planted logs: share of the reachable gain that the tuned kernels reach."""
+    reachable_share_published: float | None = None
+    """The same of what serves after the gate."""
+    base_gap: float | None = None
+    """Planted logs: AUC by which the base ranks worse than the global taste on its own days."""
+    base_auc_on_its_own_days: float | None = None

@@ -78,6 +78,8 @@ def _write_record(run_dir, labels, rows):
         versions={"torch": "2.13.0"},
         timings_s={"snapshot": 1.2, "predict": 188.0, "metrics": 4.4},
         result={
+            "contract": {},
+            "digest": digest("tables"),
             "split": "test",
             "rows": rows,
             "gate": gate,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from iak.pipeline.publish.predict import BASE, IAK, PUBLISHED
 from iak.pipeline.report.charts import (
@@ -17,6 +16,7 @@ from iak.pipeline.report.differences import Difference, Interval, difference_of
 from iak.pipeline.report.gate_words import gate_word, served_word
 from iak.pipeline.stats.metrics import ALL, MetricRow
 from iak.pipeline.stats.metrics import POOLED as TOGETHER
+from iak.schemas.prediction import EvaluationResult
 
 METHODS = {BASE: "base", IAK: "tuned", PUBLISHED: "published", "oracle": "oracle"}
 """Methods that a page shows -> what it calls them."""
@@ -66,7 +66,7 @@ class TaskPart:
 def task_part(
     number: int,
     rows: Sequence[MetricRow],
-    result: Mapping[str, Any],
+    result: EvaluationResult,
     curves: Mapping[str, Curve],
 ) -> TaskPart:
     """Return one task's part of the page.
@@ -133,7 +133,7 @@ def _line(
     methods: Sequence[str],
     row_of: RowOf,
     scales: Sequence[Scale],
-    result: Mapping[str, Any],
+    result: EvaluationResult,
 ) -> EvaluationLine:
     base, tuned = row_of[BASE, domain], row_of.get((IAK, domain))
     differences = [

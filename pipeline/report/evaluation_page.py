@@ -10,6 +10,7 @@ from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.rendering import render
 from iak.pipeline.report.wording import count, percent, signed
 from iak.pipeline.stats.metrics import ALL, MetricRow
+from iak.schemas.prediction import EvaluationResult
 from iak.schemas.record import RunRecord
 
 Curves = Mapping[str, Mapping[str, Curve]]
@@ -30,21 +31,20 @@ def evaluation_page(
         folder: where the page will lie; links are relative to it.
     """
     tasks = list(dict.fromkeys(row.task for row in rows))
+    result = EvaluationResult.model_validate(record.result)
     parts = [
-        task_part(
-            number, [row for row in rows if row.task == task], record.result, curves.get(task, {})
-        )
+        task_part(number, [row for row in rows if row.task == task], result, curves.get(task, {}))
         for number, task in enumerate(tasks)
     ]
     return render(
         "evaluation.html.j2",
-        title=f"Evaluation on {record.result.get('split', 'unknown rows')}",
+        title=f"Evaluation on {result.split or 'unknown rows'}",
         record=record,
         parts=parts,
-        facts=_facts(record, rows, tasks),
+        facts=_facts(result, rows, tasks),
         clusters=rows[0].cluster if rows else "row",
         inputs={name: str(digest)[:12] for name, digest in record.inputs.items()},
-        unseen=_unseen(record),
+        unseen=_unseen(result),
         files=[(name, relative_link(run_dir / name, folder)) for name in _FILES],
         run=str(run_dir),
         base=str(record.spec.get("base", "")),
@@ -53,7 +53,7 @@ def evaluation_page(
 
 
 def _facts(
-    record: RunRecord, rows: Sequence[MetricRow], tasks: Sequence[str]
+    result: EvaluationResult, rows: Sequence[MetricRow], tasks: Sequence[str]
 ) -> list[tuple[str, str, str]]:
     """Return the main numbers: what, value, and a note."""
     facts = []
@@ -62,20 +62,18 @@ def _facts(
         if row.delta_auc is not None:
             ends = f"{signed(row.delta_auc_low)} to {signed(row.delta_auc_high)}"
             facts.append((f"AUC of {row.task}, tuned over base", signed(row.delta_auc), ends))
-    result = record.result
-    if "rows" in result:
-        facts.append(("rows", count(result["rows"]), f"split {result.get('split', '?')}"))
-    if result.get("reachable_share") is not None:
-        share = percent(result["reachable_share"])
+    if result.rows:
+        facts.append(("rows", count(result.rows), f"split {result.split or '?'}"))
+    if result.reachable_share is not None:
+        share = percent(result.reachable_share)
         facts.append(("of the reachable gain", share, "known of a planted log alone"))
     return facts
 
 
-def _unseen(record: RunRecord) -> list[tuple[str, str, str]]:
+def _unseen(result: EvaluationResult) -> list[tuple[str, str, str]]:
     """Return split, table and share of ids that the base does not know."""
     return [
         (split, table, percent(share, 2))
-        for split, tables in record.result.get("unseen", {}).items()
+        for split, tables in result.unseen.items()
         for table, share in tables.items()
-        if isinstance(share, float | int)
     ]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds, logs, stores
 from iak.pipeline.data.domains import Serving, nearest_of
@@ -45,7 +47,7 @@ from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
-from iak.schemas.prediction import PredictionResult
+from iak.schemas.prediction import EvaluationResult, PredictionResult
 from iak.schemas.record import Output, RunRecord
 
 
@@ -59,11 +61,8 @@ class Evaluation:
     """Its `record.json`."""
     rows: tuple[MetricRow, ...]
     """A row for each method, task and domain, the rows of `metrics.json`."""
-
-    @property
-    def measured(self) -> dict[str, Any]:
-        """Return everything that the run measured beside the metrics, from its record."""
-        return self.record.result
+    result: EvaluationResult
+    """Everything that the run measured beside the metrics."""
 
 
 def evaluate(
@@ -85,9 +84,9 @@ def evaluate(
     with run_record(
         "evaluate", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
     ) as record:
-        rows = _evaluate(spec, catalog, launcher, record)
-        _check_gap(spec, record.result.get("base_gap"))
-    return Evaluation(run_dir=spec.run_dir, record=record.record, rows=tuple(rows))
+        result, rows = _evaluate(spec, catalog, launcher, record)
+        _check_gap(spec, result.base_gap)
+    return Evaluation(run_dir=spec.run_dir, record=record.record, rows=tuple(rows), result=result)
 
 
 def _check_gap(spec: EvaluateSpec, gap: float | None) -> None:
@@ -102,7 +101,7 @@ def _check_gap(spec: EvaluateSpec, gap: float | None) -> None:
 
 def _evaluate(
     spec: EvaluateSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
-) -> list[MetricRow]:
+) -> tuple[EvaluationResult, list[MetricRow]]:
     """Open base, bundles and log, predict on workers, and compute the metrics."""
     report = record.report
     check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
@@ -139,22 +138,35 @@ def _evaluate(
             device=spec.device,
             max_failures=spec.max_failures,
         )
-    record.result = PredictionResult.model_validate(predicted).as_json()
+    prediction = PredictionResult.model_validate(predicted)
+    record.result = prediction.as_json()
     with record.phase("metrics"):
         table = read_predictions(spec.run_dir, spec.split).table
         rows = metrics_of(table, catalog)
         write_metrics(rows, spec.run_dir)
-    record.result |= {"base_fingerprint": opened.manifest.fingerprint, "split": spec.split}
-    record.result |= {"rows": len(table), "untuned_domains": untuned}
-    record.result |= {"served": served_by(table), "intervals": intervals_of(rows)}
-    record.result |= {"unseen_usual": usual_unseen(opened.manifest)}
-    if truth is not None:
-        record.result |= reachable_facts(table, catalog)
-    if truth is not None and gap_split is not None:
-        held_out = read_predictions(spec.run_dir, gap_split).table
-        record.result |= base_gap_facts(held_out, catalog)
+    result = EvaluationResult(
+        **dict(prediction),
+        base_fingerprint=opened.manifest.fingerprint,
+        split=spec.split,
+        rows=len(table),
+        untuned_domains=untuned,
+        served=served_by(table),
+        intervals=intervals_of(rows),
+        unseen_usual=usual_unseen(opened.manifest),
+        **(_planted_facts(spec, catalog, table) if truth else {}),
+    )
+    record.result = result.as_json()
     record.outputs = outputs_of(spec.run_dir)
-    return rows
+    return result, rows
+
+
+def _planted_facts(spec: EvaluateSpec, catalog: Catalog, table: pa.Table) -> dict[str, Any]:
+    """Return what only a planted log tells: the reachable share, and the base's own gap."""
+    facts = reachable_facts(table, catalog)
+    if gap_split := _gap_split(catalog):
+        held_out = read_predictions(spec.run_dir, gap_split).table
+        facts |= base_gap_facts(held_out, catalog)
+    return facts
 
 
 def evaluate_work(

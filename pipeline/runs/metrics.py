@@ -18,6 +18,7 @@ from iak.pipeline.stats.auc import auc
 from iak.pipeline.stats.losses import expected_log_loss, reachable_share
 from iak.pipeline.stats.metrics import ALL, MetricRow, evaluate_methods
 from iak.schemas.log import Catalog
+from iak.schemas.prediction import Intervals
 from iak.schemas.predictions import MetricTask, metric_tasks
 
 Floats = npt.NDArray[np.float64]
@@ -78,7 +79,7 @@ def served_by(table: pa.Table) -> dict[str, str]:
     return {domain: ", ".join(sorted(names)) for domain, names in sorted(kernels.items())}
 
 
-def intervals_of(rows: Sequence[MetricRow]) -> dict[str, Any]:
+def intervals_of(rows: Sequence[MetricRow]) -> Intervals:
     """Return the unit that intervals take as independent, and its effect on a standard error.
 
     The ratio is that of the tuned kernels' AUC difference over all domains; where no user is
@@ -86,11 +87,11 @@ def intervals_of(rows: Sequence[MetricRow]) -> dict[str, Any]:
     """
     method = IAK if any(row.method == IAK for row in rows) else BASE
     summed = [row for row in rows if row.method == method and row.domain == ALL]
-    return {
-        "cluster": summed[0].cluster if summed else "row",
-        "clusters": {row.task: row.clusters for row in summed},
-        "se_over_delong": {row.task: row.se_ratio for row in summed},
-    }
+    return Intervals(
+        cluster=summed[0].cluster if summed else "row",
+        clusters={row.task: row.clusters for row in summed},
+        se_over_delong={row.task: row.se_ratio for row in summed},
+    )
 
 
 def write_metrics(rows: Sequence[MetricRow], run_dir: Path) -> None:

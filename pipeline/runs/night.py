@@ -128,7 +128,7 @@ def _tune(
     record.result |= {
         "base_fingerprint": opened.manifest.fingerprint,
         "live": sorted(live.kernels) if live else [],
-        "untuned_domains": untuned,
+        "untuned_domains": [domain.model_dump() for domain in untuned],
     }
     record.exit_code = _exit_code(tuning)
     record.outputs = {BUNDLES: bundles_output(spec.run_dir / BUNDLES)}

@@ -14,6 +14,7 @@ from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import LogPartlyRead, Notice, NotRead, Report
 from iak.schemas.job import LogJobSpec
 from iak.schemas.log import Catalog
+from iak.schemas.prediction import UntunedDomain
 
 MAY_MOVE = ("allow_skipped", "max_skipped_share")
 """Settings that do not change which rows are read. A refused run may be resumed with others."""
@@ -128,7 +129,7 @@ def _text(days: tuple[date, ...]) -> list[str]:
 
 def report_untuned(
     opened: LogView, serving: Serving, report: Report, judged: Sequence[str] = domains.JUDGED
-) -> list[dict[str, Any]]:
+) -> list[UntunedDomain]:
     """Report the domains of some splits without a tuning row, and the kernels that serve them.
 
     Args:
@@ -152,4 +153,4 @@ def report_untuned(
     for split in judged:
         if message := domains.untuned_message(untuned, split):
             report(Notice(message, is_warning=True))
-    return [asdict(domain) for domain in untuned]
+    return [UntunedDomain(**asdict(domain)) for domain in untuned]

@@ -6,6 +6,7 @@ from iak.jobs.evaluate import show_task
 from iak.pipeline.runs.metrics import (
     metrics_of,
 )
+from iak.schemas.prediction import EvaluationResult
 from tests.unit.runs.test_metrics import CATALOG, predictions
 
 
@@ -13,7 +14,9 @@ from tests.unit.runs.test_metrics import CATALOG, predictions
 def test_a_block_a_task_shows_base_and_kernels_and_explains_its_summaries(with_kernels, capsys):
     rows = metrics_of(predictions(), CATALOG)
     kept = [r for r in rows if with_kernels or not r.method.startswith("iak")]
-    result = {"split": "test", "gate": {}, "served": {"region=a": "pooled"}}
+    result = EvaluationResult(
+        contract={}, digest="", unseen={}, split="test", served={"region=a": "pooled"}
+    )
     show_task(result, kept, "ctr")
     told = " ".join(capsys.readouterr().out.split())
     for words in ("ctr on test", "all: mean over the domains", "pooled: all rows ranked together"):

@@ -1,6 +1,7 @@
 import pytest
 
 from iak.pipeline.report.gate_words import gate_word, served_word
+from iak.schemas.prediction import EvaluationResult
 
 GATE = {
     "region=a": {"publish": False, "holding": ["cvr"], "not_judged": {}},
@@ -12,7 +13,7 @@ GATE = {
     "region=c": {"publish": False, "holding": [], "not_judged": {}},
 }
 SERVED = {"region=a": "pooled", "region=b": "region=b", "region=c": "base", "region=d": "country=x"}
-RESULT = {"gate": GATE, "served": SERVED, "split": "test"}
+RESULT = EvaluationResult(contract={}, digest="", unseen={}, gate=GATE, served=SERVED, split="test")
 
 
 @pytest.mark.parametrize(

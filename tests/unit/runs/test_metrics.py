@@ -133,14 +133,14 @@ def test_which_kernel_serves_a_domain_is_read_from_the_predictions():
 
 def test_the_record_says_what_intervals_take_as_independent():
     found = intervals_of(metrics_of(predictions(), CATALOG))
-    assert found["cluster"] == "user"
-    assert found["clusters"]["ctr"] == 50
-    assert set(found["se_over_delong"]) == {"ctr", "cvr", "ctcvr"}
-    ratio = found["se_over_delong"]
+    assert found.cluster == "user"
+    assert found.clusters["ctr"] == 50
+    assert set(found.se_over_delong) == {"ctr", "cvr", "ctcvr"}
+    ratio = found.se_over_delong
     assert 0.5 < ratio["ctr"] < 2
     assert ratio["cvr"] is None  # kernel and base say the same of it
     without = Catalog.model_validate(
         CATALOG.model_dump() | {"log": {"name": "small", "partition_keys": ["region"]}}
     )
     found = intervals_of(metrics_of(predictions(), without))
-    assert (found["cluster"], found["se_over_delong"]["ctr"]) == ("row", None)
+    assert (found.cluster, found.se_over_delong["ctr"]) == ("row", None)

@@ -120,8 +120,9 @@ def test_domains_without_tuning_rows_are_printed_with_what_serves_them(log, caps
     catalog = small_catalog(splits={"tune": {"days": [0, 0]}, "test": {"days": [2, 2]}})
     opened = open_log(catalog, str(log), wanted=["tune"])
     with console_report() as report:
-        found = skipped.report_untuned(opened, nearest_of({"pooled"}), report)
-    assert found == [{"domain": "region=hefei", "split": "test", "rows": 30, "served_by": "pooled"}]
+        (found,) = skipped.report_untuned(opened, nearest_of({"pooled"}), report)
+    assert (found.domain, found.split) == ("region=hefei", "test")
+    assert (found.rows, found.served_by) == (30, "pooled")
     shown = " ".join(capsys.readouterr().out.split())
     assert "1 domain has 30 rows in test and none in tune: region=hefei (30 rows, " in shown
     assert skipped.report_untuned(opened, nearest_of({"pooled"}), silent, judged=["gate"]) == []
