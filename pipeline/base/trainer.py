@@ -473,7 +473,7 @@ class Pretraining:
         self.state.loaded += lines
         for line in lines if self.worker.rank == 0 else ():
             _log.warning("%s", line)
-            self.report({"event": "loaded", "told": line})
+            self.report({"event": "loaded", "message": line})
 
 
 def restored_state(

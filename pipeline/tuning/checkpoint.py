@@ -172,7 +172,7 @@ class TuningCheckpoint:
     def _warn(self, sentence: str) -> None:
         if self.worker.rank == 0:
             _log.warning("%s", sentence)
-            self.report({"event": "loaded", "told": sentence})
+            self.report({"event": "loaded", "message": sentence})
 
 
 def remove_checkpoint(folder: Path) -> None:

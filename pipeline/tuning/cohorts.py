@@ -60,8 +60,7 @@ def tune_level(
     tuned = tuned or Tuned.nothing(start)
     slots = len(start.names)
     train, valid = (_RowsBySlot(rows, level, slots) for rows in (setting.train, setting.valid))
-    rows_K = total(train.counts(), setting.worker).tolist()
-    cohorts = cohorts_of(rows_K, stage)
+    cohorts = cohorts_of(total(train.counts(), setting.worker).tolist(), stage)
     for cohort in cohorts:
         if cohort.start < tuned.kernels:
             continue
@@ -82,11 +81,15 @@ def tune_level(
             validated=validated,
         )
         tuned.take(done)
-        for sentence in done.failed.values():
-            report({"event": "failed", "level": level, "told": sentence})
+        _report_failed(done, report, level)
         save(tuned, None)
     report({"event": f"level {level}", **_summary(tuned, cohorts)})
     return tuned
+
+
+def _report_failed(done: Tuned, report: Report, level: int) -> None:
+    for sentence in done.failed.values():
+        report({"event": "failed", "level": level, "message": sentence})
 
 
 def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:

@@ -334,7 +334,7 @@ def test_a_run_goes_on_under_other_workers_and_another_plan(tmp_path, begun):
     (told,) = found["standing"].loaded
     assert told.startswith("2 workers wrote the checkpoint, 1 go on")
     assert ("trained on twice" in told) == bool(begun)
-    assert {"event": "loaded", "told": told} in found["events"]
+    assert {"event": "loaded", "message": told} in found["events"]
     assert found["result"]["loaded"] == [told]
     assert found["result"]["steps"] == found["steps"]
     assert rows <= found["result"]["rows"] - rows < rows + begun * 128 + 1

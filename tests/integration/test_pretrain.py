@@ -315,9 +315,9 @@ def test_of_a_damaged_checkpoint_all_workers_go_back_to_the_one_before(damaged, 
     resumed, *told = damaged[0][name]["events"]
     assert resumed == {"event": "resumed", "step": 2}
     path = DAMAGES[name][0].rstrip("*") if name in DAMAGES else "as worker 1 sees it"
-    assert "step-00000004 is damaged" in told[0]["told"]
-    assert path in told[0]["told"]
-    assert "goes on from step-00000002" in told[1]["told"]
+    assert "step-00000004 is damaged" in told[0]["message"]
+    assert path in told[0]["message"]
+    assert "goes on from step-00000002" in told[1]["message"]
 
 
 def test_resumed_from_the_checkpoint_before_it_ends_as_uninterrupted_bit_for_bit(damaged, whole):

@@ -510,7 +510,7 @@ def test_resumed_from_the_checkpoint_before_a_damaged_one_it_ends_with_the_same_
 
 
 def test_worker_0_alone_says_which_checkpoint_was_damaged_and_which_is_taken(damaged):
-    told = [e["told"] for e in damaged[0][1] if e.get("event") == "loaded"]
+    told = [e["message"] for e in damaged[0][1] if e.get("event") == "loaded"]
     seen = [sum(word in line for line in told) for word in ("digest", "as this worker sees it")]
     assert min(seen) >= 1
     assert all(PREVIOUS in line for line in told)
