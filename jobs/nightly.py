@@ -25,7 +25,6 @@ from iak.pipeline.registry.store import open_store
 from iak.pipeline.report.summary import sentence_of
 from iak.pipeline.runs.load import load_catalog, load_nightly
 from iak.pipeline.runs.nightly_file import commented
-from iak.pipeline.runs.nightly_notify import check_tracking, notify
 from iak.pipeline.runs.nightly_records import night_folder, now, read_nights
 from iak.schemas.base import Spec
 from iak.schemas.night import DomainNight, NightRecord
@@ -268,6 +267,7 @@ def _held_row(domain: DomainNight) -> tuple[str, ...]:
 def check(spec: NightlyCheckSpec) -> int:
     """Show everything that would stop a night, and what the night would do."""
     from iak.pipeline.runs.nightly_check import check_nightly
+    from iak.pipeline.runs.nightly_notify import check_tracking
 
     asked = _loaded(spec.file)
     found = check_nightly(asked, reachable=_reach)

@@ -33,10 +33,8 @@ _API, _ARTIFACTS = "/api/2.0/mlflow/", "/api/2.0/mlflow-artifacts/artifacts/"
 class Refused(Unreachable):
     """The server says no."""
 
-    def __init__(self, message: str, code: str) -> None:
-        """Keep MLflow's own code of the error, such as RESOURCE_DOES_NOT_EXIST; empty without."""
-        super().__init__(message)
-        self.code = code
+    code = ""
+    """MLflow's own code of the error, such as RESOURCE_DOES_NOT_EXIST; empty where it gave none."""
 
 
 class MlflowServer:
@@ -145,7 +143,7 @@ class MlflowServer:
                 f"the MLflow server {self.address} cannot be reached: {_cause(error)}"
             ) from error
 
-    def _refusal(self, answer: BaseHTTPResponse) -> "Refused":
+    def _refusal(self, answer: BaseHTTPResponse) -> Refused:
         """Return the error for an answer that says no."""
         try:
             refusal = Refusal.model_validate_json(answer.data)
@@ -153,10 +151,9 @@ class MlflowServer:
             refusal = Refusal()
         said = " ".join(refusal.message.split())[:_LONGEST_MESSAGE]
         hint = ". Is MLFLOW_TRACKING_TOKEN right?" if answer.status in (401, 403) else ""
-        return Refused(
-            f"the MLflow server {self.address} answered {answer.status}: {said}{hint}",
-            refusal.error_code,
-        )
+        error = Refused(f"the MLflow server {self.address} answered {answer.status}: {said}{hint}")
+        error.code = refusal.error_code
+        return error
 
 
 def _cause(error: BaseException) -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from iak.jobs import cli
+from iak.jobs import cli, nightly
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.nightly_file import commented
 from iak.pipeline.runs.nightly_records import changed
-from iak.schemas.nightly_job import NightlyRunSpec
+from iak.schemas.nightly_job import NightlyCheckSpec, NightlyRunSpec
 from tests.nights import some_nights
+from tests.unit.tracking.fake_mlflow import fake_mlflow
 
 ROOT = Path(__file__).parents[3]
 
@@ -59,11 +60,27 @@ def test_a_record_that_cannot_be_read_is_a_warning(file, capsys):
 
 
 def test_a_night_of_a_cluster_is_not_run_here(file):
-    from iak.jobs import nightly
-
     file.write_text(file.read_text().replace('# cluster = "local"', 'cluster = "http://ray:8265"'))
     with pytest.raises(BadRequest, match="http://ray:8265"):
         nightly.run(NightlyRunSpec(file=file))
+
+
+@pytest.mark.parametrize("code", [200, 401])
+def test_the_token_of_mlflow_comes_from_the_environment_and_is_not_shown(
+    file, monkeypatch, capsys, code
+):
+    monkeypatch.setenv(nightly.TOKEN, "T0KEN")
+    with fake_mlflow() as server:
+        server.codes = [code]
+        text = file.read_text().replace("# tracking =", f'tracking = "{server.address}"  #')
+        file.write_text(text)
+        with pytest.raises(BadRequest):  # its base is an empty folder
+            nightly.check(NightlyCheckSpec(file=file))
+        shown = "".join(capsys.readouterr())
+        ((_, _, headers),) = server.requests
+    assert headers["Authorization"] == "Bearer T0KEN"
+    assert ("notify.tracking" in shown) == (code == 401)
+    assert "T0KEN" not in shown
 
 
 def test_status_loads_neither_torch_nor_ray():

@@ -22,7 +22,7 @@ def settings(folder, **changes):
 
 def written(folder, record=None, **changes):
     """The record of a night whose page, record and bundles lie below a folder."""
-    record = record or a_night(domains=3)
+    record = (record or a_night(domains=3)).model_copy(update={"page": "page.html", **changes})
     run = folder / "runs" / record.id
     nights = folder / "nights" / f"{record.night}-{record.id}"
     nights.mkdir(parents=True, exist_ok=True)
@@ -32,5 +32,4 @@ def written(folder, record=None, **changes):
         bundle.mkdir(parents=True, exist_ok=True)
         (bundle / "kernel.safetensors").write_bytes(b"weights of " + bundle.name.encode())
         (bundle / "manifest.json").write_text("{}")
-    record = record.model_copy(update={"run_dir": str(run), "page": "page.html", **changes})
-    return write_night(record, nights), nights
+    return write_night(record.model_copy(update={"run_dir": str(run)}), nights), nights
