@@ -100,6 +100,8 @@ def _notify_of_failure(spec: NightlySpec, began: datetime) -> None:
 
 def _notify(spec: NightlySpec, record: NightRecord) -> None:
     """Send out the notices of a night, and show those that failed."""
+    from iak.pipeline.runs.nightly_notify import notify
+
     address = os.environ.get(spec.notify.webhook) if spec.notify.webhook else None
     token = os.environ.get(TOKEN)
     for notice in notify(spec, record, address=address, token=token):

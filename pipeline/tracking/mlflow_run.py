@@ -1,7 +1,7 @@
 """Keep a night as a run of an MLflow server, and what it promoted as a version of a model.
 
 experiment SERVICE
-    run DATE-ID                 found again by the tag `iak.id`: a night is one run, ever
+    run DATE-ID                 found again by the tag `iak.id`: a night has one run
         parameters              the settings of nightly.toml, as `finetune.kernel.width`
         metrics                 night_numbers.py
         artefacts               night.json, page.html, bundles/DIGEST/ of what was promoted
@@ -40,7 +40,7 @@ Body = dict[str, Any]
 """A part of a request, as JSON values."""
 ID_TAG = "iak.id"
 _LONGEST_VALUE = 500
-"""Characters of a parameter's value; MLflow 3.17 takes 6,000, and servers before 2.8 took 500."""
+"""Characters of a parameter's value; MLflow 3.17 takes 6,000, and older servers took 500."""
 _PARAMETERS, _METRICS = 100, 900
 """Most of each in one request: the server takes 100 and 1,000."""
 _STATES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
