@@ -19,6 +19,8 @@ OK, SOME_HELD, SOME_FAILED, NOTHING_TO_DO = 0, 4, 5, 6
 class Done:
     """What happened to the domains that trained, by name."""
 
+    is_tuned: bool = True
+    """Whether the night has tuned what was to train; before it has, every domain still waits."""
     kernels: Mapping[str, KernelResult] = field(default_factory=dict)
     """Kernels that were tuned and judged."""
     candidates: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +90,7 @@ def _domain_night(
     outcome, sentence = "waiting", decision.reason
     if decision.choice == "hold":
         outcome = "held"
-    elif decision.choice == "train":
+    elif decision.choice == "train" and done.is_tuned:
         outcome, sentence = _trained(name, kernel, done)
     return DomainNight.model_validate(
         {

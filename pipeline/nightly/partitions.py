@@ -186,10 +186,10 @@ def _unfinished(files: PartitionFiles, clock: Clock) -> str:
 
 def _changed(files: PartitionFiles, before: PartitionDay) -> str:
     name = _named(files.partition, files.day)
-    return (
-        f"{name} changed after an earlier night had read it: {before.rows:,} rows then, "
-        f"{files.rows:,} now"
-    )
+    rows = f"{before.rows:,} rows then, {files.rows:,} now"
+    if before.rows == files.rows:
+        rows = f"its {files.rows:,} rows are not those that it had then"
+    return f"{name} changed after an earlier night had read it: {rows}"
 
 
 def _shrunken(files: PartitionFiles, by_key: Mapping[Key, PartitionFiles], ready: ReadySpec) -> str:

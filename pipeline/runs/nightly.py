@@ -167,7 +167,7 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         registry_before=plan.head.generation if plan.head else 0,
         windows=list(plan.windows),
         days=list(plan.days),
-        domains=domain_nights(plan.decisions, Done(), live, plan.paths),
+        domains=domain_nights(plan.decisions, Done(is_tuned=False), live, plan.paths),
         currency=spec.cost.currency,
         is_scratch_night=_is_scratch_night(spec, plan),
         notices=list(plan.notices),
@@ -328,7 +328,7 @@ class _Night:
             base=str(base),
             base_fingerprint=plan.base.manifest.fingerprint,
             base_age_days=_base_age(plan),
-            domains=domain_nights(plan.decisions, Done(), live, plan.paths),
+            domains=domain_nights(plan.decisions, Done(is_tuned=False), live, plan.paths),
             is_scratch_night=False,
         )
 

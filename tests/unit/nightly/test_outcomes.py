@@ -42,6 +42,12 @@ def test_a_domain_held_for_its_data_and_one_that_waits_say_why():
     assert came_to("wait").outcome == "waiting"
 
 
+def test_a_domain_that_is_to_train_waits_until_the_night_has_tuned():
+    planned = came_to("train", is_tuned=False)
+    assert (planned.outcome, planned.sentence) == ("waiting", "as decided")
+    assert came_to("hold", is_tuned=False).outcome == "held"
+
+
 def test_a_domain_is_served_by_the_nearest_kernel():
     live, above = {"pooled": "p" * 64, "region=a": "a" * 64}, ("pooled", "city=x")
     assert serving("region=a", live, above) == ("own", "a" * 64)

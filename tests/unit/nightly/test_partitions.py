@@ -71,6 +71,8 @@ def test_a_day_that_changed_after_a_night_had_read_it_holds_once():
     first = judged(FULL, [seen(content="other", rows=90)])
     assert (first.state, first.holds) == ("changed", True)
     assert "90 rows then, 100 now" in first.reason
+    same = judged(FULL, [seen(content="other", rows=100)])
+    assert "its 100 rows are not those that it had then" in same.reason
     again = judged(FULL, [first])
     assert (again.state, again.holds) == ("complete", False)
 
