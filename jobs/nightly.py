@@ -16,7 +16,6 @@ from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
 from iak.jobs.schedule import backfill, watch
-from iak.jobs.submit_night import submit_night
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.nightly.identity import with_overrides
@@ -62,6 +61,8 @@ def run(spec: NightlyRunSpec) -> int:
     """Run one night, or say what it would do: here, or on the cluster that the file names."""
     settings = load_nightly(spec.file)
     if settings.cluster != "local" and not spec.here:
+        from iak.jobs.submit_night import submit_night
+
         return submit_night(spec, settings)  # before Ray is imported, which then reads its token
     check_paths(settings)
     asked = with_overrides(settings, rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline)

@@ -1,5 +1,7 @@
 """Requests to a server that breaks, refuses, redirects or is none: bounded, without the token."""
 
+import socket
+
 import pytest
 
 from iak.pipeline.errors import BadRequest, Unreachable
@@ -63,6 +65,13 @@ def test_another_kind_of_server_is_named(mlflow, raw):
 def test_a_server_that_is_not_there_is_named():
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1 cannot be reached: NewConnectionError"):
         create("http://127.0.0.1:1")
+
+
+def test_a_server_that_never_answers_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unreachable, match="cannot be reached: ReadTimeoutError"):
+            create(address, timeout_s=0.2)
 
 
 def test_requests_end_when_the_time_for_all_of_them_is_spent(mlflow):
