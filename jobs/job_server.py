@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,8 @@ _ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _FAILED = 1
 _POLL_S = 1.0
+_NOT_YET = "No available agent"
+_TRIES = 60
 COMMAND, CODE = "iak_command", "iak_code"
 """Metadata of a job: what follows `iak` there, and a digest of the code that was sent."""
 
@@ -49,6 +51,34 @@ class Job:
     def has_ended(self) -> bool:
         """Whether nothing of it runs any more."""
         return self.status in _ENDED
+
+
+def send_when_ready(send: Callable[[], str]) -> None:
+    """Send a job, again for a minute where the head is too young to take one.
+
+    The server of a head that has just started answers before the agent that starts jobs
+    (Ray 2.60: status 500, "No available agent to submit job, please try again later").
+
+    Args:
+        send: submits the job.
+
+    Raises:
+        PipelineError: there is no agent after a minute.
+        RuntimeError: the server refuses the job.
+    """
+    for _ in range(_TRIES):
+        try:
+            send()
+        except RuntimeError as error:
+            if _NOT_YET not in str(error):
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
+    raise PipelineError(
+        f"the job server has had no agent that starts jobs for {_TRIES * _POLL_S:.0f} s. Look at "
+        "the cluster's head, then submit again"
+    )
 
 
 def connect(address: str) -> "JobSubmissionClient":

@@ -9,6 +9,7 @@ import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from iak.jobs.job_server import (
     follow,
     free_submission_id,
     jobs_of,
+    send_when_ready,
     submission_prefix,
 )
 from iak.jobs.submitted import documents_in
@@ -113,14 +115,17 @@ def _start_or_attach(client: "JobSubmissionClient", asked: Submission) -> tuple[
             return _attached(running, code)
         console.print(summary(sent, asked.project), markup=False)
         try:
-            client.submit_job(  # uploads the folder before it returns (Ray 2.60)
-                entrypoint=shlex.join(["python", "-m", "iak.jobs.submitted", *asked.words]),
-                submission_id=job,
-                metadata={COMMAND: shlex.join(asked.words), CODE: code},
-                runtime_env={
-                    "working_dir": packed,
-                    "env_vars": {**WORKER_ENVIRONMENT, **asked.environment},
-                },
+            send_when_ready(
+                partial(
+                    client.submit_job,  # uploads the folder before it returns (Ray 2.60)
+                    entrypoint=shlex.join(["python", "-m", "iak.jobs.submitted", *asked.words]),
+                    submission_id=job,
+                    metadata={COMMAND: shlex.join(asked.words), CODE: code},
+                    runtime_env={
+                        "working_dir": packed,
+                        "env_vars": {**WORKER_ENVIRONMENT, **asked.environment},
+                    },
+                )
             )
         except RuntimeError:
             # Another submission of the same command came first: the server takes an id once.

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from iak.jobs import job_server
 from iak.jobs.job_server import (
     CODE,
     COMMAND,
@@ -12,9 +13,10 @@ from iak.jobs.job_server import (
     free_submission_id,
     job_named,
     jobs_of,
+    send_when_ready,
     submission_prefix,
 )
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest, PipelineError
 
 WORDS = ["finetune", "catalog=planted", "run_dir=/runs/R 1"]
 PREFIX = submission_prefix(WORDS)
@@ -98,3 +100,39 @@ def test_a_job_is_named_by_how_its_id_begins():
 def test_the_exit_code_is_the_jobs_own(status, code, expected):
     server = Server(details("iak-a-1", status, driver_exit_code=code))
     assert exit_code(server, "iak-a-1") == expected
+
+
+def young(
+    refusals, message="Request failed with status code 500: No available agent to submit job"
+):
+    """Return a list of sendings, and a function that sends and is refused so many times."""
+    sent = []
+
+    def send():
+        sent.append(len(sent))
+        if len(sent) <= refusals:
+            raise RuntimeError(message)
+        return "a-job"
+
+    return sent, send
+
+
+def test_a_job_is_sent_again_until_the_head_can_start_it(monkeypatch):
+    monkeypatch.setattr(job_server, "_POLL_S", 0)
+    sent, send = young(refusals=2)
+    send_when_ready(send)
+    assert len(sent) == 3
+
+
+def test_a_head_that_never_starts_jobs_is_named(monkeypatch):
+    monkeypatch.setattr(job_server, "_POLL_S", 0)
+    _, send = young(refusals=1_000)
+    with pytest.raises(PipelineError, match="no agent that starts jobs"):
+        send_when_ready(send)
+
+
+def test_a_job_that_the_server_refuses_is_sent_once():
+    sent, send = young(refusals=1, message="the id is taken")
+    with pytest.raises(RuntimeError, match="taken"):
+        send_when_ready(send)
+    assert len(sent) == 1
