@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from iak.pipeline.registry.store import Store, open_store
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.report.index_page import index_page
 from iak.pipeline.report.night_page import night_page
-from iak.pipeline.report.nights import INDEX, PAGE, earlier_nights, night_folders
+from iak.pipeline.report.nights import INDEX, PAGE, NightFolder, earlier_nights, night_folders
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import TUNE, now
 from iak.pipeline.runs.record import AlreadyFinished
@@ -73,11 +73,8 @@ def _report(at: Moment, on_console: Report) -> Report:
 def _results(nights: Path, store: Store) -> Iterator[tuple[str, str]]:
     """Yield a digest of everything that nights leave behind, without times."""
     folders = list(night_folders(nights))
-    for folder in folders:
-        record = folder.record
-        if record is None:
-            yield folder.path.name, folder.problem
-            continue
+    yield "unreadable records", "; ".join(f.problem for f in folders if f.record is None)
+    for folder, record in _newest(folders):
         name = str(record.night)
         yield f"{name}: record", _digest(_decided(record))
         shown = night_page(record, earlier_nights(folders, record), folder.path)
@@ -94,6 +91,19 @@ def _results(nights: Path, store: Store) -> Iterator[tuple[str, str]]:
         served = {p.name: p.bundle for p in head.pointers.get("champion", {}).values()}
         yield "pointers", _digest(served)
         yield "chains", _digest({c.name: c.model_dump(mode="json") for c in head.chains.values()})
+
+
+def _newest(folders: Sequence[NightFolder]) -> Iterable[tuple[NightFolder, NightRecord]]:
+    """Return the night that counts of each date: the finished one, where there is one.
+
+    A night that failed, and whose log then changed, is another night with a folder of its own.
+    """
+    by_date: dict[date, tuple[NightFolder, NightRecord]] = {}
+    for folder in folders:
+        record = folder.record
+        if record is not None and (record.night not in by_date or record.status == "finished"):
+            by_date[record.night] = folder, record
+    return by_date.values()
 
 
 def _decided(record: NightRecord) -> Any:  # noqa: ANN401 - JSON

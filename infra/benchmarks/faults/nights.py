@@ -87,9 +87,9 @@ class Stopped:
         if self.request.damage and answer.fault is None:
             raise Vacuous(f"{self.request.moment} never came: {answer.message}")
         fault = answer.fault or self.fault
-        if answer.ending != "ended":
-            return _wrong_stop(answer, fault) or _again(stage, unnamed_fault(fault.what), before)
-        return _again(stage, unnamed_fault(f"{fault.what}; not noticed"), before)
+        if answer.ending == "ended":
+            raise Vacuous(f"{fault.what}: the night did not notice")
+        return _wrong_stop(answer, fault) or _again(stage, unnamed_fault(fault.what), before)
 
 
 def _wrong_stop(answer: Answer, fault: Fault) -> Judgement | None:
@@ -204,6 +204,7 @@ def _register() -> None:
             register("night's driver killed, run again", phase, DriverKilled(moment))
     for moment in ("tune begins", "promote begins"):
         register("disk full, then run again", NIGHT, _meeting(disk_full, moment))
+    for moment in ("shift begins", "tune begins"):
         register("out of memory, then run again", NIGHT, _meeting(memory_full, moment))
     register("registry is read-only, then run again", NIGHT, read_only_registry)
     hurts: dict[str, OnFile] = {
