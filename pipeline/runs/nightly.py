@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.data.window_shift import measure_shift
-from iak.pipeline.errors import PipelineError
+from iak.pipeline.errors import BadLog, PipelineError
 from iak.pipeline.events import Notice, Report, silent
+from iak.pipeline.files import remove_folder
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.lock import one_writer
 from iak.pipeline.nightly.outcomes import (
@@ -35,7 +36,7 @@ from iak.pipeline.report.pages import write_pages
 from iak.pipeline.runs.finished_run import finished_run
 from iak.pipeline.runs.load import spec_with_presets
 from iak.pipeline.runs.night import tune_night
-from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
+from iak.pipeline.runs.nightly_plan import NightPlan, changed_days, plan_night
 from iak.pipeline.runs.nightly_promotion import Promoted, promote_night
 from iak.pipeline.runs.nightly_records import (
     REFRESH,
@@ -407,7 +408,33 @@ class _Night:
         # Kernels from scratch are compared with the chain; they are no part of it.
         chains = self._chains() if name == TUNE else None
         catalog = self.plan.catalog
-        return tune_night(spec, catalog, self.launcher, self._report, chains=chains).record
+        tuned = tune_night(spec, catalog, self.launcher, self._report, chains=chains).record
+        if name == TUNE:
+            self._refuse_changed_log(run_dir)
+        return tuned
+
+    def _refuse_changed_log(self, run_dir: Path) -> None:
+        """Refuse kernels of a log that changed between the night's plan and its tuning.
+
+        The record would say that they know other rows than they do.
+
+        Args:
+            run_dir: folder of the tuning, which is removed: no attempt may promote it.
+        """
+        changed = changed_days(self.spec, self.plan)
+        if not changed:
+            return
+        remove_folder(run_dir)
+        names = [
+            "/".join([*(f"{key}={value}" for key, value in day.partition), str(day.day)])
+            for day in changed
+        ]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise BadLog(
+            f"the log changed while the night ran: {', '.join(names[:3])}{more} below "
+            f"{self.spec.data_root} are not the files that the night was planned on. Nothing was "
+            "promoted. Run the night again, once nobody writes these days"
+        )
 
     def _promote(self, decided: ChainsOfNight) -> Promoted:
         """Move the pointers, from what the registry was when the night was planned."""

@@ -194,6 +194,22 @@ def _read_window(
     )
 
 
+def changed_days(spec: NightlySpec, plan: NightPlan) -> list[PartitionDay]:
+    """Return the days of partitions whose files are not those that the night was planned on.
+
+    Days that are held are left out: their domains do not read them.
+    """
+    dated = plan.catalog.model_copy(update={"splits": {"tune": SplitSpec(days=(-1, -1))}})
+    days = sorted({day.day for day in plan.days})
+    newest = _read_window(spec, dated, days, plan.base)
+    contents = {(files.day, files.partition): files.content for files in newest.partitions}
+    return [
+        day
+        for day in plan.days
+        if not day.holds and contents.get((day.day, tuple(day.partition)), "") != day.content
+    ]
+
+
 def _live_since(store: Store, head: Commit | None, base: str) -> dict[str, date | None]:
     """Return the last day of the data of every live kernel, by domain."""
     return {name: data_until(store, p) for name, p in live_pointers(head, base).items()}

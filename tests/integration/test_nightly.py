@@ -10,12 +10,13 @@ import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import iak
 from iak.jobs import cli
 from iak.pipeline.base.published_base import open_base
-from iak.pipeline.errors import Busy, WrongBase
+from iak.pipeline.errors import BadLog, Busy, WrongBase
 from iak.pipeline.events import PhaseStarted, silent
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.lock import one_writer
@@ -285,6 +286,30 @@ def test_kernels_move_to_no_base_but_the_child_of_theirs(place, tmp_path):
             place / "catalog.toml", place / "log", base=place / "base", workers=1, device="cpu",
             run_dir=tmp_path / "run", live=tmp_path, live_base=place / "base", **asked,
         )  # fmt: skip
+
+
+def test_kernels_of_a_log_that_changed_after_the_plan_are_not_promoted(place, tmp_path):
+    shutil.copytree(place / "log", tmp_path / "log")
+    asked = spec(place, tmp_path, log=tmp_path / "log")
+    path = next((tmp_path / "log" / "events" / "region=b" / "dt=2026-10-07").glob("*.parquet"))
+    whole = path.read_bytes()
+
+    def restate(event):
+        if isinstance(event, PhaseStarted) and event.phase == "shift":
+            rows = pq.read_table(path, partitioning=None)
+            prices = rows.column("price").combine_chunks()
+            index = rows.schema.get_field_index("price")
+            changed = rows.set_column(index, rows.schema.field(index), prices[::-1])
+            pq.write_table(changed, path)
+
+    with pytest.raises(BadLog, match="changed while the night ran: region=b/2026-10-07 below"):
+        run(asked, SEVENTH, restate)
+    assert champions(asked) == {}
+    path.write_bytes(whole)
+    undisturbed = spec(place, tmp_path / "other")
+    run(undisturbed, SEVENTH)
+    assert run(asked, SEVENTH).exit_code == 0
+    assert champions(asked) == champions(undisturbed)
 
 
 def test_a_damaged_bundle_fails_its_domain_alone(place, tmp_path):

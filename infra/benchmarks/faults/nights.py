@@ -118,7 +118,9 @@ def memory_full(_workspace: Path, random: Random) -> Fault:
     resource.setrlimit(
         resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY)
     )
-    return Fault(what=f"{more:,} bytes of memory left", names=("memory", "bad_alloc"))
+    # A thread whose stack finds no memory is refused in other words (Python 3.11).
+    names = ("memory", "bad_alloc", "can't start new thread")
+    return Fault(what=f"{more:,} bytes of memory left", names=names)
 
 
 def _meeting(damage: Damage, moment: str) -> Stopped:
