@@ -344,6 +344,7 @@ class _Night:
             with self._phase("tune", ""):
                 tuned = self._tune(trained, TUNE)
             tuning = tuning_of(tuned)
+            self._tell_of_ancestors(tuning)
             kernels = {kernel.domain: kernel for kernel in tuning.kernels}
             with self._phase("promote", "promoting what the gate published"):
                 promoted = self._promote(ChainsOfNight.of(tuning.kernels))
@@ -356,6 +357,13 @@ class _Night:
                 scratch_gains=self._scratch_gains(kernels),
             )
         self._finish(done, promoted, tuned)
+
+    def _tell_of_ancestors(self, tuning: TuningResult) -> None:
+        """Keep a notice of each kernel that diverged and that others would have started from."""
+        above = {ancestor for path in self.plan.paths.values() for ancestor in path}
+        for name, sentence in tuning.failed.items():
+            if name in above:
+                self._warn(f"{sentence}. Kernels below it started from what it started from")
 
     def _too_late(self) -> str:
         """Return why a domain was not tuned although it was to train."""

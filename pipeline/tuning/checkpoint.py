@@ -37,7 +37,7 @@ CHECKPOINT = "tune.safetensors"
 PREVIOUS = "tune.previous.safetensors"
 CHECKPOINT_FORMAT = 3
 """1: written before checkpoints carried a digest; it cannot be verified, and is refused. 2: without
-the kernels that diverged, which ended a run then."""
+kernels that diverged, for the first of them ended a run then."""
 _METADATA, _DIGEST = "tuning", "content"
 _MISSING = "it is missing"
 _log = logging.getLogger(__name__)
@@ -209,12 +209,13 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
         digest = _digest(tensors, metadata)
         if digest != metadata.get(_DIGEST):
             raise Corrupt(f"it is damaged (digest {digest}, written as {metadata.get(_DIGEST)})")
-    current_document(
+    metadata = current_document(
         metadata,
         kind="tuning checkpoint",
         current=CHECKPOINT_FORMAT,
         where=path,
         mend="Remove it to start the run again, or choose another --run-dir",
+        migrations={2: _with_none_failed},
     )
     if metadata["snapshot"] != snapshot:
         raise BadLog(
@@ -230,6 +231,10 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
         )
         for depth, level in enumerate(metadata["levels"])
     }
+
+
+def _with_none_failed(metadata: dict[str, Any]) -> dict[str, Any]:
+    return metadata | {"levels": [level | {"failed": {}} for level in metadata["levels"]]}
 
 
 def _numbers(level: Mapping[str, Any]) -> TunedNumbers:

@@ -374,7 +374,7 @@ class CohortTuner:
             start_loss_K=state["start_loss"],
             best_epoch_K=state["best_epoch"],
             is_active_K=state["is_active"],
-            failed={int(k): v for k, v in json.loads(bytes(state["failed"].tolist())).items()},
+            failed=_failed_of(state),
         )
         self.bank.flat_KN.copy_(state["bank.weights"])
         self._improved.flat_KN.copy_(state["bank.best"])
@@ -590,6 +590,14 @@ class CohortTuner:
             ],
             failed={self.bank.names[slot]: why for slot, why in sorted(progress.failed.items())},
         )
+
+
+def _failed_of(state: Mapping[str, Tensor]) -> dict[int, str]:
+    """Return the kernels that were given up; none in a state from when the first ended a run."""
+    if "failed" not in state:
+        return {}
+    failed = json.loads(bytes(state["failed"].tolist()))
+    return {int(slot): sentence for slot, sentence in failed.items()}
 
 
 def present_rows(bank: Bank, slots: list[int]) -> Tensor:

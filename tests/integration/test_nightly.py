@@ -332,12 +332,12 @@ def test_a_kernel_that_diverges_fails_its_domain_alone(place, tmp_path, monkeypa
     asked = spec(place, tmp_path)
     run(asked, SIXTH)
     before = champions(asked)
-    optimizer = CohortTuner._new_optimizer
+    optimizer, broken = CohortTuner._new_optimizer, {"region=a"}
 
     def wild(tuner):
-        """A rate that no setting allows, for region a alone."""
+        """A rate that no setting allows, for one domain alone."""
         adam = optimizer(tuner)
-        adam.lr_K[[name == "region=a" for name in tuner.bank.names]] = 1e30
+        adam.lr_K[[name in broken for name in tuner.bank.names]] = 1e30
         return adam
 
     monkeypatch.setattr(CohortTuner, "_new_optimizer", wild)
@@ -353,6 +353,14 @@ def test_a_kernel_that_diverges_fails_its_domain_alone(place, tmp_path, monkeypa
     assert (failed.served_by, failed.bundle, failed.candidate) == ("own", before["region=a"], None)
     assert failed.sentence.startswith("the kernel of region=a diverged: ")
     assert failed.sentence in html.unescape(Path(record.page).read_text())
+    assert read_record(Path(record.run_dir)).exit_code == 5
+    broken.clear()
+    broken.add("pooled")
+    record = run(asked, EIGHTH)
+    assert (record.exit_code, outcomes(record)["pooled"]) == (5, "failed")
+    assert {outcomes(record)[name] for name in ("region=a", "region=b")} == {"promoted"}
+    assert any("started from what it started from" in notice for notice in record.notices)
+    assert champions(asked)["pooled"] == after["pooled"]
 
 
 def test_a_pointer_that_somebody_moved_meanwhile_is_left_to_him(place, tmp_path):

@@ -1,5 +1,6 @@
 """A tuning's checkpoint: every byte of it counts, and the one before it stands in for it."""
 
+import dataclasses
 import json
 import logging
 
@@ -17,6 +18,7 @@ from iak.pipeline.tuning.checkpoint import (
     CHECKPOINT,
     PREVIOUS,
     TuningCheckpoint,
+    _digest,
     remove_checkpoint,
 )
 from iak.pipeline.tuning.tune import Tuned
@@ -159,6 +161,18 @@ def test_where_both_are_damaged_tuning_starts_from_the_beginning_aloud(two, capl
 def test_another_log_is_refused(two):
     with pytest.raises(BadLog, match="the log changed since"):
         checkpoint_in(two, snapshot="another").load()
+
+
+def test_a_checkpoint_from_before_kernels_failed_alone_goes_on_with_none_failed(two):
+    with safe_open(two / CHECKPOINT, framework="pt") as file:
+        document = json.loads(file.metadata()["tuning"]) | {"format": 2}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for level in document["levels"]:
+        del level["failed"]
+    document["content"] = _digest(tensors, document)
+    save_file(tensors, two / CHECKPOINT, metadata={"tuning": json.dumps(document)})
+    numbers = checkpoint_in(two).load()[0].numbers
+    assert numbers == dataclasses.replace(tuned(2).numbers(), failed={})
 
 
 @pytest.mark.parametrize("number", [1, 99])

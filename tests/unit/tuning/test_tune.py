@@ -26,6 +26,7 @@ from tests.unit.iak.small import (
     stage,
     tuning_rows,
 )
+from tests.unit.workers import on_threads
 
 NAMES = ("a", "b", "c")
 SIZES = (90, 40, 170)
@@ -355,6 +356,25 @@ def test_a_resumed_run_knows_which_kernels_it_gave_up(compression_epochs):
         done = resumed.run(report=lambda _: None)
         assert same(done, expected)
         assert done.failed == expected.failed
+
+
+def test_all_workers_give_up_the_same_kernel_although_one_alone_saw_it_break():
+    is_first = torch.arange(len(TRAIN)) % 2 == 0
+    first_valid = torch.arange(len(VALID)) % 2 == 0
+
+    def tuned_on(worker):
+        mine = worker.rank == 0
+        train = labels_of_b(TRAIN, ENDLESS) if mine else TRAIN
+        around = setting(only(train, is_first == mine), only(VALID, first_valid == mine), worker)
+        how = stage(compression_epochs=1, max_epochs=2)
+        together = CohortTuner(stack(SHAPE, parents()), level=1, stage=how, setting=around)
+        return together.run(report=lambda _: None)
+
+    one, other = on_threads(tuned_on, 2)
+    assert list(one.failed) == ["b"]
+    assert one.failed == other.failed
+    assert same(one, other)
+    assert min(one.best_epoch[::2]) > 0
 
 
 def test_where_all_kernels_diverge_all_are_as_they_started():
