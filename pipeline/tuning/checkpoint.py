@@ -233,8 +233,9 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
     }
 
 
-def _with_none_failed(metadata: dict[str, Any]) -> dict[str, Any]:
-    return metadata | {"levels": [level | {"failed": {}} for level in metadata["levels"]]}
+def _with_none_failed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata of format 2 as format 3 has it."""
+    return {**metadata, "levels": [level | {"failed": {}} for level in metadata["levels"]]}
 
 
 def _numbers(level: Mapping[str, Any]) -> TunedNumbers:
