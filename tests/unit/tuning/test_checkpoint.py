@@ -113,7 +113,7 @@ def test_a_damaged_newest_one_falls_back_aloud_to_the_one_before_it(two, caplog,
         assert is_of(read(two, events), 1)
     (event,) = events
     for words in (str(newest), PREVIOUS, "a few more steps are replayed"):
-        assert words in event["told"]
+        assert words in event["message"]
         assert words in caplog.text
 
 
