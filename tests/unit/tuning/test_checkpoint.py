@@ -154,7 +154,7 @@ def test_where_both_are_damaged_tuning_starts_from_the_beginning_aloud(two, capl
         assert read(two, events) == {}
     (event,) = events
     for words in ("from the beginning", CHECKPOINT, PREVIOUS):
-        assert words in event["told"]
+        assert words in event["message"]
         assert words in caplog.text
 
 
