@@ -263,9 +263,9 @@ def notes_of(findings: Findings, cores: int) -> list[str]:
         f"{spec.batch_rows:,} rows a step on each.",
         "Input is what a step waits for its rows: pre-training reads, encodes and batches them in "
         "a thread ahead of the steps, which takes from the same cores; tuning has read them and "
-        "gathers them. Compute is everything that is not told apart.",
+        "gathers them. Compute is all the rest.",
         "Shares come from a profile of their own, in which workers meet before each collective "
-        "(waiting) and none overlaps with compute: what overlaps in truth is told as the "
+        "(waiting) and none overlaps with compute: what overlaps in truth counts as the "
         "collective's. Watching slows compute, so that it is what is left of the undisturbed step.",
         "Tuning moves one pooled kernel on int8 tables; its rows are cut into whole steps, which "
         "hold a little more or less than was asked for. A step on P domains' kernels sends P times "
