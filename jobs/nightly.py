@@ -323,7 +323,7 @@ def init(spec: NightlyInitSpec) -> int:
             f"the base {spec.base} does not say where its log lies; give data_root=FOLDER"
         )
     nights = spec.nights or out.parent / "nights"
-    settings = {
+    settings: dict[str, Any] = {
         "name": catalog.log.name,
         "catalog": spec.catalog,
         "data_root": data_root,
@@ -331,6 +331,8 @@ def init(spec: NightlyInitSpec) -> int:
         "registry": spec.registry or nights.parent / "registry",
         "nights": nights,
     }
+    if catalog.log.truth:  # a planted log is written in one go, without markers
+        settings["ready"] = {"quiet_for": timedelta(0)}
     out.parent.mkdir(parents=True, exist_ok=True)
     put_file(out, commented(settings))
     console.print(f"wrote {out}; `iak nightly check {out}` looks at it", markup=False)

@@ -21,7 +21,8 @@ def commented(settings: Mapping[str, Any]) -> str:
     """Return a `nightly.toml` with every setting, its meaning and its default.
 
     Args:
-        settings: top-level settings that have a value of their own; the others stand as comments.
+        settings: settings that have a value of their own, those of a section as a mapping; the
+            others stand as comments.
     """
     lines = [
         "# The nights of one platform. `iak nightly check` says what is wrong with this file,",
@@ -36,11 +37,14 @@ def commented(settings: Mapping[str, Any]) -> str:
             continue
         lines += [*_comment(field.description or ""), _setting(name, field, settings), ""]
     for name, kind in sections:
-        lines += _section_lines(name, kind, NightlySpec.model_fields[name])
+        whole = NightlySpec.model_fields[name]
+        lines += _section_lines(name, kind, whole, settings.get(name, {}))
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section_lines(name: str, kind: type[BaseModel], whole: FieldInfo) -> Iterator[str]:
+def _section_lines(
+    name: str, kind: type[BaseModel], whole: FieldInfo, settings: Mapping[str, Any]
+) -> Iterator[str]:
     """Yield a section: its meaning, then its settings as comments."""
     yield from _comment(whole.description or kind.__doc__ or "")
     if name in _OTHER_VERBS:
@@ -53,7 +57,7 @@ def _section_lines(name: str, kind: type[BaseModel], whole: FieldInfo) -> Iterat
             continue
         if name not in _OTHER_VERBS:
             yield from _comment(field.description or "")
-        yield _setting(setting, field, {})
+        yield _setting(setting, field, settings)
     yield ""
 
 

@@ -94,3 +94,8 @@ def test_the_shipped_file_is_whole():
 
     shipped = Path(str(resources.files("iak.jobs") / "configs" / "nightly" / "planted.toml"))
     assert load_nightly(shipped).catalog == spec().catalog
+
+
+def test_a_setting_of_a_section_has_its_value():
+    text = commented(NEEDED | {"ready": {"quiet_for": timedelta(0)}})
+    assert tomllib.loads(text)["ready"] == {"quiet_for": "PT0S"}
