@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import cli, nightly
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.runs.nightly_file import commented
 from iak.pipeline.runs.nightly_records import changed
 from iak.schemas.nightly_job import NightlyCheckSpec, NightlyRunSpec
@@ -60,8 +60,9 @@ def test_a_record_that_cannot_be_read_is_a_warning(file, capsys):
 
 
 def test_a_night_of_a_cluster_is_not_run_here(file):
-    file.write_text(file.read_text().replace('# cluster = "local"', 'cluster = "http://ray:8265"'))
-    with pytest.raises(BadRequest, match="http://ray:8265"):
+    text = file.read_text().replace('# cluster = "local"', 'cluster = "http://127.0.0.1:9"')
+    file.write_text(text)
+    with pytest.raises(PipelineError, match=r"no Ray job server answers at http://127\.0\.0\.1:9"):
         nightly.run(NightlyRunSpec(file=file))
 
 
