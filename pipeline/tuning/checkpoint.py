@@ -106,7 +106,7 @@ class TuningCheckpoint:
             "finished": len(finished),
             "levels": [asdict(level.numbers()) for level in levels],
         }
-        metadata[_DIGEST] = _digest(whole, metadata)
+        metadata[_DIGEST] = content_digest(whole, metadata)
         with putting_file(self.newest) as part:
             save_file(whole, part, metadata={_METADATA: json.dumps(metadata)})
             # Only now, with the new one whole: a process that dies before leaves both files.
@@ -206,7 +206,7 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
         raise Corrupt(f"it is damaged (its metadata holds a {type(metadata).__name__})")
     # Before the format is looked at: a damaged number must not pass for another version's.
     if _DIGEST in metadata or metadata.get("format") == CHECKPOINT_FORMAT:
-        digest = _digest(tensors, metadata)
+        digest = content_digest(tensors, metadata)
         if digest != metadata.get(_DIGEST):
             raise Corrupt(f"it is damaged (digest {digest}, written as {metadata.get(_DIGEST)})")
     metadata = current_document(
@@ -250,7 +250,7 @@ def _numbers(level: Mapping[str, Any]) -> TunedNumbers:
     )
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """Return the digest of tensors on the CPU, and of the metadata without the digest itself."""
     signed = {key: value for key, value in metadata.items() if key != _DIGEST}
     total = xxh3_128(json.dumps(signed, sort_keys=True).encode())

@@ -254,7 +254,7 @@ class CohortTuner:
         # Not a copy: memory is touched only where kernels improve.
         self._improved = bank.like()
         self.progress = Progress(phase="compression" if stage.compression_epochs else "matching")
-        self.adam = self._new_optimizer()
+        self.adam = self.new_optimizer()
         # Scratch memory of a step, grown by `_side_by_side` and used again by every step.
         self.gradients_PN = self.moved_PN = torch.zeros(0, 0)
 
@@ -302,7 +302,7 @@ class CohortTuner:
             if self.progress.epoch == self.stage.compression_epochs:
                 self.progress = Progress(phase="matching", failed=self.progress.failed)
                 # Matching trains other weights: the moments of compression do not fit them.
-                self.adam = self._new_optimizer()
+                self.adam = self.new_optimizer()
             save(self)
         if not self.progress.is_validated:
             self._validate_untouched(validated)
@@ -378,7 +378,7 @@ class CohortTuner:
         )
         self.bank.flat_KN.copy_(state["bank.weights"])
         self._improved.flat_KN.copy_(state["bank.best"])
-        self.adam = self._new_optimizer()  # the units it moves depend on the phase
+        self.adam = self.new_optimizer()  # the units it moves depend on the phase
         self.adam.load(
             {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")}
         )
@@ -392,7 +392,7 @@ class CohortTuner:
                 self._improved.flat_KN[slot] = self.start.flat_KN[slot]
         return self._improved
 
-    def _new_optimizer(self) -> BankAdam:
+    def new_optimizer(self) -> BankAdam:
         """Return an optimiser of this phase's units, its moments zero."""
         return BankAdam(self.bank.flat_KN[:, self._tuned_units()], lr=self.stage.spec.lr)
 

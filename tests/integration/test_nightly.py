@@ -332,7 +332,7 @@ def test_a_kernel_that_diverges_fails_its_domain_alone(place, tmp_path, monkeypa
     asked = spec(place, tmp_path)
     run(asked, SIXTH)
     before = champions(asked)
-    optimizer, broken = CohortTuner._new_optimizer, {"region=a"}
+    optimizer, broken = CohortTuner.new_optimizer, {"region=a"}
 
     def wild(tuner):
         """A rate that no setting allows, for one domain alone."""
@@ -340,7 +340,7 @@ def test_a_kernel_that_diverges_fails_its_domain_alone(place, tmp_path, monkeypa
         adam.lr_K[[name in broken for name in tuner.bank.names]] = 1e30
         return adam
 
-    monkeypatch.setattr(CohortTuner, "_new_optimizer", wild)
+    monkeypatch.setattr(CohortTuner, "new_optimizer", wild)
     record = run(asked, SEVENTH)
     assert (record.status, record.exit_code) == ("finished", 5)
     assert outcomes(record)["region=a"] == "failed"

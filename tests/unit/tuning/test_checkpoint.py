@@ -18,7 +18,7 @@ from iak.pipeline.tuning.checkpoint import (
     CHECKPOINT,
     PREVIOUS,
     TuningCheckpoint,
-    _digest,
+    content_digest,
     remove_checkpoint,
 )
 from iak.pipeline.tuning.tune import Tuned
@@ -169,7 +169,7 @@ def test_a_checkpoint_from_before_kernels_failed_alone_goes_on_with_none_failed(
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     for level in document["levels"]:
         del level["failed"]
-    document["content"] = _digest(tensors, document)
+    document["content"] = content_digest(tensors, document)
     save_file(tensors, two / CHECKPOINT, metadata={"tuning": json.dumps(document)})
     numbers = checkpoint_in(two).load()[0].numbers
     assert numbers == dataclasses.replace(tuned(2).numbers(), failed={})

@@ -281,14 +281,14 @@ def test_after_the_deadline_no_kernel_begins_but_the_pooled_one(tmp_path):
 
 def wild_rates(monkeypatch, *names):
     """Let the kernels of these domains move by a rate that no setting allows."""
-    optimizer = CohortTuner._new_optimizer
+    optimizer = CohortTuner.new_optimizer
 
     def wild(tuner):
         adam = optimizer(tuner)
         adam.lr_K[[name in names for name in tuner.bank.names]] = 1e30
         return adam
 
-    monkeypatch.setattr(CohortTuner, "_new_optimizer", wild)
+    monkeypatch.setattr(CohortTuner, "new_optimizer", wild)
 
 
 def test_below_a_kernel_that_diverged_others_start_as_it_did(tmp_path, monkeypatch):
