@@ -52,7 +52,7 @@ def test_a_document_from_before_the_rule_is_migrated_step_by_step():
 
 @pytest.mark.parametrize("number", ["1", True, -1, 1.5, None])
 def test_a_format_that_is_no_number_is_refused(number):
-    with pytest.raises(OtherFormat, match="no number"):
+    with pytest.raises(OtherFormat, match="not a number"):
         current({"format": number})
 
 

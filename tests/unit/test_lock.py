@@ -61,7 +61,7 @@ def test_the_lock_of_a_dead_writer_is_taken_over_with_a_word(tmp_path, holder, c
     holder.wait()
     with caplog.at_level(logging.WARNING), lock.one_writer(tmp_path, waits=False):
         pass
-    assert f"left by process {holder.pid}" in caplog.text
+    assert f"was locked by process {holder.pid}" in caplog.text
 
 
 def test_a_folder_that_is_free_again_has_no_owner(tmp_path, caplog):
