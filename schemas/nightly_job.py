@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict
 
 from iak.schemas.base import Spec
-from iak.schemas.nightly import Minutes
+from iak.schemas.nightly import Minutes, Uri
 from iak.schemas.numbers import Count, Rows
 from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath
 
@@ -100,7 +100,7 @@ class NightlyInitSpec(Spec):
     """The catalogue: a TOML file, or the name of a shipped one."""
     base: FolderToRead
     """Run or folder of the published base."""
-    data_root: str | None = None
+    data_root: Uri | None = None
     """Folder or URI below which the catalogue's paths are; where the base was trained when
     absent."""
     registry: FolderToWrite | None = None
