@@ -17,7 +17,7 @@ import torch
 
 from iak.pipeline import errors
 from iak.pipeline.errors import PipelineError
-from iak.pipeline.events import Report
+from iak.pipeline.events import Report, WorkersRestarted
 from iak.pipeline.files import put_file
 from iak.pipeline.process import GLOO_ERROR, is_lost_peer
 
@@ -107,7 +107,7 @@ def announce_restart(run_dir: Path, report: Report) -> None:
     attempt = json.loads(path.read_text())["attempt"] + 1 if path.exists() else 1
     write_document(path, {"attempt": attempt})
     if attempt > 1:
-        report({"event": "restarted", "attempt": attempt, "cause": cause_of_failure(run_dir)})
+        report(WorkersRestarted(attempt, cause_of_failure(run_dir)))
     for stale in run_dir.glob(_ERRORS):
         stale.unlink(missing_ok=True)
 

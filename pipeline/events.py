@@ -1,12 +1,13 @@
 """Define the events that a run reports. Callers show them; the library prints nothing.
 
-An event is a frozen type that reads as the JSON object it becomes. Workers report plain mappings,
-which are the lines of `progress.jsonl`; both kinds fit one `Report`.
+An event is a frozen type that reads as the JSON object it becomes. The driver's are `Event`. The
+workers' are `WorkerEvent`: worker 0 appends them to `progress.jsonl`, and the driver reports the
+lines of that file as plain mappings. All fit one `Report`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 Report = Callable[[Mapping[str, Any]], None]
 """Takes one event at a time. Workers call it from their own threads and processes."""
@@ -16,20 +17,33 @@ def silent(_: Mapping[str, Any]) -> None:
     """Take an event and do nothing with it."""
 
 
-class Event(Mapping[str, Any]):
-    """An event as a mapping: its fields, and its name under `event`."""
+class _Fields(Mapping[str, Any]):
+    """An event as a mapping: its name under `event`, then its fields.
+
+    A field `numbers` is a mapping itself, whose entries stand beside the other fields.
+    """
 
     __slots__ = ()
     name: ClassVar[str]
 
+    @property
+    def event(self) -> str:
+        """Return the name of the event."""
+        return self.name
+
     def _names(self) -> tuple[str, ...]:
-        return ("event", *(field.name for field in fields(self)))  # type: ignore[arg-type]
+        own = [each.name for each in fields(self)]  # type: ignore[arg-type]
+        own = [name for name in own if name != "numbers"]
+        return ("event", *own, *getattr(self, "numbers", ()))
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - fields have types of their own
-        """Return a field by its name."""
+        """Return a field, or an entry of `numbers`, by its name."""
+        numbers = getattr(self, "numbers", {})
+        if key in numbers:
+            return numbers[key]
         if key not in self._names():
             raise KeyError(key)
-        return self.name if key == "event" else getattr(self, key)
+        return getattr(self, key)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the fields, `event` first."""
@@ -38,6 +52,21 @@ class Event(Mapping[str, Any]):
     def __len__(self) -> int:
         """Count the fields, `event` included."""
         return len(self._names())
+
+
+class Event(_Fields):
+    """An event of the driver."""
+
+    __slots__ = ()
+
+
+class WorkerEvent(_Fields):
+    """An event of a worker. It is written as a line of JSON, so its fields are plain values.
+
+    It equals the mapping that is read from that line.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +163,157 @@ class WorkersEnded(Event):
 
     name: ClassVar[str] = "workers_ended"
     title: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkDone(WorkerEvent):
+    """A part of a worker's work is done, one of several alike."""
+
+    name: ClassVar[str] = "step"
+    what: str
+    """The parts, in words: `test rows`."""
+    step: int
+    """Parts that are done."""
+    of: int
+    """All parts."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """Further values of this part."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingStep(WorkerEvent):
+    """A step of pre-training was taken."""
+
+    name: ClassVar[str] = "step"
+    step: int
+    of: int
+    loss: float
+    """Mean loss since the last such event."""
+    rows_per_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseValidated(WorkerEvent):
+    """The base was validated: at a step, or as the parent that is continued."""
+
+    of: Literal["validated", "parent"]
+    """`validated` at a step; `parent` for the base that is continued."""
+    step: int
+    valid_loss: float
+    best: bool
+    """Whether no validation before was better."""
+    tasks: Sequence[Mapping[str, Any]]
+    """Each task on validation rows."""
+
+    @property
+    def event(self) -> str:
+        """Return what was validated."""
+        return self.of
+
+    def _names(self) -> tuple[str, ...]:
+        return ("event", "step", "valid_loss", "best", "tasks")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TowersValidated(WorkerEvent):
+    """The towers of the tasks were validated, each by itself."""
+
+    name: ClassVar[str] = "towers"
+    step: int
+    numbers: Mapping[str, float]
+    """Task -> validation loss."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NotLoaded(WorkerEvent):
+    """A part was not loaded as it was, from a base or a checkpoint."""
+
+    name: ClassVar[str] = "loaded"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingResumed(WorkerEvent):
+    """Pre-training goes on from a checkpoint."""
+
+    name: ClassVar[str] = "resumed"
+    step: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseOpened(WorkerEvent):
+    """The frozen base is loaded."""
+
+    name: ClassVar[str] = "base"
+    digest: str
+    """Beginning of the digest of its tables and trunk."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowsRead(WorkerEvent):
+    """The rows of a night are read."""
+
+    name: ClassVar[str] = "rows"
+    numbers: Mapping[str, int]
+    """Split -> rows of this worker; and how many came from the cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelResumed(WorkerEvent):
+    """A level goes on from a checkpoint."""
+
+    name: ClassVar[str] = "resumed"
+    level: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelAdvanced(WorkerEvent):
+    """A level of kernels took an epoch, or is tuned."""
+
+    level: int
+    numbers: Mapping[str, Any]
+    """Losses and counts of the epoch, or of the level."""
+
+    @property
+    def event(self) -> str:
+        """Return the name of the event, which has the number of the level."""
+        return f"level {self.level}"
+
+    def _names(self) -> tuple[str, ...]:
+        return ("event", *self.numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelFailed(WorkerEvent):
+    """A kernel diverged and was given up; the others of its level go on."""
+
+    name: ClassVar[str] = "failed"
+    level: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BenchAdvanced(WorkerEvent):
+    """A benchmark got further."""
+
+    what: str
+    """What it did, in words."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def event(self) -> str:
+        """Return what was done."""
+        return self.what
+
+    def _names(self) -> tuple[str, ...]:
+        return ("event", *self.numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkersRestarted(WorkerEvent):
+    """A worker died, and all are started again."""
+
+    name: ClassVar[str] = "restarted"
+    attempt: int
+    cause: str

@@ -35,6 +35,7 @@ from iak.pipeline.data.fingerprints import content_columns
 from iak.pipeline.data.footer import footer_of, unframed
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Reader
+from iak.pipeline.events import BenchAdvanced, WorkDone
 from iak.pipeline.process import keep_freed_memory
 from iak.schemas.record import Target
 from infra.benchmarks.platform_log import ENCODINGS, HISTORY, catalog_with, write_log
@@ -59,7 +60,7 @@ def measure(
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="iak-bench-data-") as place, _one_thread():
         root = Path(place)
-        report({"event": "log", "rows": spec.rows, "bytes": write_log(spec, root)})
+        report(BenchAdvanced("log", {"rows": spec.rows, "bytes": write_log(spec, root)}))
         cases = [open_case(spec, root, encoding) for encoding in ENCODINGS]
         limits = measured_limits()
         times = _timed(spec, cases, report)
@@ -199,14 +200,7 @@ def _timed(spec: BenchDataSpec, cases: list[Case], report: Report) -> dict[str, 
             for way, one in _once(case).items():
                 seconds[way].append(one)
             done = number * spec.repeats + repeat + 1
-            report(
-                {
-                    "event": "step",
-                    "what": case.encoding,
-                    "step": done,
-                    "of": len(cases) * spec.repeats,
-                }
-            )
+            report(WorkDone(case.encoding, done, len(cases) * spec.repeats))
         times[case.encoding] = seconds
     return times
 
@@ -268,7 +262,7 @@ def _overlap_lines(spec: BenchDataSpec, case: Case, report: Report) -> list[dict
     for repeat in range(spec.repeats):
         for way, work in ways.items():
             seconds[way].append(_seconds(work))
-        report({"event": "step", "what": "overlap", "step": repeat + 1, "of": spec.repeats})
+        report(WorkDone("overlap", repeat + 1, spec.repeats))
     hidden = median(
         (apart - together) / min(alone, consumer)
         for alone, consumer, apart, together in zip(*seconds.values(), strict=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
+from iak.pipeline.events import BenchAdvanced
 from iak.pipeline.publish.chain import LossRows, advance
 from iak.pipeline.stats.auc import Floats
 from iak.pipeline.stats.clusters import mean_and_error
@@ -93,11 +94,11 @@ def measure(
     errors = []
     for world in WORLDS:
         errors += error_lines(world, spec)
-        report({"event": "world", "name": world.name, "promoted": errors[-2]["promoted"]})
+        report(BenchAdvanced("world", {"name": world.name, "promoted": errors[-2]["promoted"]}))
     power = []
     for rows in spec.power_rows:
         power += power_lines(rows, spec)
-        report({"event": "power", "rows": rows})
+        report(BenchAdvanced("power", {"rows": rows}))
     floors = floor_lines(spec)
     targets = [_target(line) for line in errors[::2]]
     return [*errors, *power, *floors], targets, _notes(spec), {}

@@ -25,6 +25,7 @@ from typing import Any
 
 import iak
 from iak.pipeline.base import published_base
+from iak.pipeline.events import BenchAdvanced
 from iak.pipeline.launcher import Launcher, ProcessLauncher
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
@@ -100,7 +101,7 @@ def measure(
         lines: list[dict[str, Any]] = []
         for number in range(spec.nights):
             lines += _one_night(setting, number)
-            report({"event": "night", "number": number + 1, **_shown(lines, number)})
+            report(BenchAdvanced("night", {"number": number + 1, **_shown(lines, number)}))
     return lines, _targets(lines), _notes(spec, lines), {}
 
 
@@ -128,7 +129,7 @@ def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setting:
         launcher=ProcessLauncher(),
         start=knobs.start_date,
     )
-    report({"event": "base", "rows": spec.rows, "days": days})
+    report(BenchAdvanced("base", {"rows": spec.rows, "days": days}))
     iak.pretrain(
         catalog,
         folder / "log",

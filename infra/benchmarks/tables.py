@@ -22,6 +22,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from iak.pipeline.bench.ids import drawn
 from iak.pipeline.bench.limits import free_bytes, kib_of
 from iak.pipeline.errors import Corrupt, DoesNotFit
+from iak.pipeline.events import WorkDone
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import KernelShape
@@ -130,7 +131,7 @@ def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
             _measure_slice(setup, table, first_step=done * spec.slice_steps)
             for law in ("uniform", "zipf"):
                 _measure_lookups(setup, table, law, turn=done)
-        report({"event": "step", "what": "slices", "step": done + 1, "of": spec.repeats})
+        report(WorkDone("slices", done + 1, spec.repeats))
     return Found(tables=tables, bytes_per_s=_copied_bytes_per_s())
 
 
@@ -145,14 +146,7 @@ def _written(
     for done in counted.write(shard.tensor_RW, spec.precision, first_row=shard.row_offset):
         now = time.perf_counter()
         if now - last_report > 1:
-            report(
-                {
-                    "event": "step",
-                    "what": f"rows of {rows:,}",
-                    "step": done,
-                    "of": len(shard.tensor_RW),
-                }
-            )
+            report(WorkDone(f"rows of {rows:,}", done, len(shard.tensor_RW)))
             last_report = now
     dist.barrier()
     seconds = time.perf_counter() - started

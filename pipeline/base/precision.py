@@ -19,7 +19,7 @@ from torch import distributed as dist
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.events import Report
+from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
@@ -81,8 +81,8 @@ def measure(
             if number == 0:
                 labels.append(batch.labels_BT.cpu())
                 masks.append(batch.mask_BT.cpu())
-            done = {"step": number * steps + step + 1, "of": steps * len(_PASSES)}
-            report({"event": "step", "what": "batches in each precision", **done})
+            done = number * steps + step + 1
+            report(WorkDone("batches in each precision", done, steps * len(_PASSES)))
     own = {"labels": labels, "mask": masks, **p}
     rows_of_all = gather_rows({name: torch.cat(part).numpy() for name, part in own.items()}, worker)
     measured = list(_entries(rows_of_all, titles, refused)) if rows_of_all else []

@@ -23,6 +23,7 @@ from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor
 from iak.pipeline.divergence import refuse_diverged
+from iak.pipeline.events import TowersValidated
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from iak.pipeline.sharding.shard import unwrap
@@ -196,4 +197,4 @@ def _validation_losses(training: Pretraining, heads: Heads) -> Tensor:
 def _report(training: Pretraining, step: int, losses_T: Tensor) -> None:
     """Report a validation of the towers."""
     losses = {task.name: float(loss) for task, loss in zip(training.tasks, losses_T, strict=True)}
-    training.report({"event": "towers", "step": step, **losses})
+    training.report(TowersValidated(step, losses))

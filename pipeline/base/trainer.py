@@ -28,7 +28,7 @@ from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor, Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.divergence import refuse_diverged
-from iak.pipeline.events import Report
+from iak.pipeline.events import BaseValidated, NotLoaded, Report, TrainingResumed, TrainingStep
 from iak.pipeline.files import put_file
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from iak.pipeline.process import Worker
@@ -356,16 +356,18 @@ class Pretraining:
             rates={"optim.table_lr": optim.table_lr, "optim.dense_lr": optim.dense_lr},
         )
 
-    def _report_validation(self, event: str, result: Validation, *, best: bool) -> None:
+    def _report_validation(
+        self, of: Literal["validated", "parent"], result: Validation, *, best: bool
+    ) -> None:
         """Report a validation, of a step or of the parent."""
         self.report(
-            {
-                "event": event,
-                "step": self.state.step,
-                "valid_loss": result.loss,
-                "best": best,
-                "tasks": result.as_documents(),
-            }
+            BaseValidated(
+                of=of,
+                step=self.state.step,
+                valid_loss=result.loss,
+                best=best,
+                tasks=result.as_documents(),
+            )
         )
 
     def write_best(self, **facts: object) -> None:
@@ -412,13 +414,7 @@ class Pretraining:
     def _report_step(self, loss: float, rows_per_s: float) -> None:
         """Report a step."""
         self.report(
-            {
-                "event": "step",
-                "step": self.state.step,
-                "of": self.steps,
-                "loss": loss,
-                "rows_per_s": rows_per_s,
-            }
+            TrainingStep(step=self.state.step, of=self.steps, loss=loss, rows_per_s=rows_per_s)
         )
 
     def _save(self) -> None:
@@ -435,7 +431,7 @@ class Pretraining:
             adam = checkpoint.optimizer_tensors(self.adam, self.dense)
             metas, lines = checkpoint.resume(paths, self.model, adam, worker=self.worker)
             self.state, moved = restored_state(metas, self.steps_per_epoch, self.worker)
-            self.report({"event": "resumed", "step": self.state.step})
+            self.report(TrainingResumed(self.state.step))
             self._note_loaded([*lines, *moved])
         elif self.work.from_base is not None:
             self._load_base(published_base.open_base(self.work.from_base))
@@ -473,7 +469,7 @@ class Pretraining:
         self.state.loaded += lines
         for line in lines if self.worker.rank == 0 else ():
             _log.warning("%s", line)
-            self.report({"event": "loaded", "message": line})
+            self.report(NotLoaded(line))
 
 
 def restored_state(

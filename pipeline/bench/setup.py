@@ -21,7 +21,7 @@ from iak.pipeline.bench.wide_log import WideKnobs, ensure_wide_log, wide_catalog
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView, open_log
-from iak.pipeline.events import Report
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.launcher import ProcessLauncher
 from iak.schemas.bench import BenchSetupSpec
 from iak.schemas.plan import ResolvedPlacement
@@ -65,7 +65,7 @@ def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
         domains=spec.domains,
         seed=spec.seed,
     )
-    report({"event": "log", "rows": spec.rows, "key": knobs.key})
+    report(BenchAdvanced("log", {"rows": spec.rows, "key": knobs.key}))
     root = ensure_wide_log(knobs, spec.cache)
     setup = BenchSetup(
         spec=spec,
@@ -75,7 +75,7 @@ def prepare(spec: BenchSetupSpec, progress: Path, report: Report) -> BenchSetup:
         progress=progress.absolute(),
     )
     if not (setup.base / published_base.MANIFEST).is_file():
-        report({"event": "base", "table_rows": spec.table_rows})
+        report(BenchAdvanced("base", {"table_rows": spec.table_rows}))
         _train_base(setup, report)
     return setup
 

@@ -25,7 +25,7 @@ from iak.pipeline.bench.setup import BenchSetup, pretrain_work, renamed
 from iak.pipeline.data.batch import Batch, to_batch
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Cursor
-from iak.pipeline.events import Report
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.iak import kernel
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.model.heads import Heads
@@ -127,7 +127,7 @@ class Continued(Pretraining):
         loss = self._loss()
         state.is_over = trajectory.judged(loss)
         state.best_loss, state.best_step = trajectory.best_loss, trajectory.best_step
-        self.report({"event": "continued", "step": state.step, "valid_loss": loss})
+        self.report(BenchAdvanced("continued", {"step": state.step, "valid_loss": loss}))
         self.started = time.perf_counter()
 
     def fine_tune(self) -> Trajectory:
@@ -153,7 +153,8 @@ class Continued(Pretraining):
                 dist.barrier()
                 trajectory.trained_s += time.perf_counter() - started
                 loss = self._loss()
-                self.report({"event": "fine-tuned", "step": trajectory.steps, "valid_loss": loss})
+                numbers = {"step": trajectory.steps, "valid_loss": loss}
+                self.report(BenchAdvanced("fine-tuned", numbers))
                 if trajectory.judged(loss):
                     return True
                 started = time.perf_counter()

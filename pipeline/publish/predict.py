@@ -26,7 +26,7 @@ from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.unseen import UnseenIds
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
-from iak.pipeline.events import Report
+from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.files import putting_file
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.process import Worker
@@ -172,7 +172,7 @@ def _predict_split(
             done += len(rows)
             if len(rows):
                 write(table)
-            report({"event": "step", "what": f"{split} rows", "step": done, "of": reader.rows})
+            report(WorkDone(f"{split} rows", done, reader.rows))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from iak.pipeline.errors import BadLog, Corrupt
-from iak.pipeline.events import Report
+from iak.pipeline.events import NotLoaded, Report
 from iak.pipeline.files import not_permitted, putting_file, remove_parts
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
@@ -172,7 +172,7 @@ class TuningCheckpoint:
     def _warn(self, sentence: str) -> None:
         if self.worker.rank == 0:
             _log.warning("%s", sentence)
-            self.report({"event": "loaded", "message": sentence})
+            self.report(NotLoaded(sentence))
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from iak.pipeline.activations.buffer import ChosenRows
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
-from iak.pipeline.events import Report
+from iak.pipeline.events import KernelFailed, LevelAdvanced, LevelResumed, Report, WorkDone
 from iak.pipeline.iak.bank import Bank
 from iak.pipeline.tuning.tune import CohortTuner, Setting, Stage, Tuned, Validated, valid_losses
 
@@ -74,7 +74,7 @@ def tune_level(
         if current is not None:
             tuner.load(current)
             current = None  # it belongs to the first cohort that is not tuned yet
-            report({"event": "resumed", "level": level, "epoch": tuner.progress.epoch})
+            report(LevelResumed(level, tuner.progress.epoch))
         done = tuner.run(
             report=_reporter(report, level, cohort, slots),
             save=lambda tuner: save(tuned, tuner),
@@ -83,13 +83,13 @@ def tune_level(
         tuned.take(done)
         _report_failed(done, report, level)
         save(tuned, None)
-    report({"event": f"level {level}", **_summary(tuned, cohorts)})
+    report(LevelAdvanced(level, _summary(tuned, cohorts)))
     return tuned
 
 
 def _report_failed(done: Tuned, report: Report, level: int) -> None:
     for sentence in done.failed.values():
-        report({"event": "failed", "level": level, "message": sentence})
+        report(KernelFailed(level, sentence))
 
 
 def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
@@ -171,9 +171,8 @@ class _RowsBySlot:
 def _reporter(report: Report, level: int, cohort: slice, slots: int) -> Report:
     """Return a function that reports a level's epochs, or its cohorts where it has several."""
     if cohort == slice(0, slots):
-        return lambda line: report({"event": f"level {level}", **line})
-    step = {"event": "step", "what": f"level {level}", "step": cohort.start, "of": slots}
-    return lambda line: report({**step, **line})
+        return lambda line: report(LevelAdvanced(level, line))
+    return lambda line: report(WorkDone(f"level {level}", cohort.start, slots, line))
 
 
 def _summary(tuned: Tuned, cohorts: Sequence[slice]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import Busy, PipelineError
-from iak.pipeline.events import Report
+from iak.pipeline.events import BaseOpened, Report, RowsRead
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.lock import one_writer
@@ -183,7 +183,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     """
     frozen = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = frozen.digest()
-    report({"event": "base", "digest": before.combined[:16]})
+    report(BaseOpened(before.combined[:16]))
     store = _store(work)
     contract: Counter[str] = Counter()
     sources = {split: _source(work, split, store, worker, contract) for split in SPLITS}
@@ -194,7 +194,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         work, frozen.model, known["tune"], sources["tune"], store, worker
     )
     rows = _rows_by_split(work, sources, known, base, names.tuned, worker)
-    report({"event": "rows", **{split: len(rows[split]) for split in SPLITS}, **_from_cache(store)})
+    report(RowsRead({split: len(rows[split]) for split in SPLITS} | _from_cache(store)))
     tasks = published_base.task_shapes(work.view.catalog)
     train, valid = rows["tune"], rows["valid"]
     setting = Setting(heads=frozen.heads, tasks=tasks, train=train, valid=valid, worker=worker)
@@ -518,7 +518,7 @@ def _evict(store: Store, budget_bytes: int) -> None:
         log.info("the activation cache is not kept to its budget now: %s", error)
 
 
-def _from_cache(store: Store | None) -> dict[str, Any]:
+def _from_cache(store: Store | None) -> dict[str, int]:
     return {"from_cache": store.usage.rows_read} if store else {}
 
 

@@ -20,6 +20,7 @@ from random import Random
 from statistics import median
 from typing import Any, Protocol
 
+from iak.pipeline.events import BenchAdvanced, WorkDone
 from iak.pipeline.process import fork_server
 from iak.schemas.record import Target
 from infra.benchmarks.bad_inputs import run_bad_inputs
@@ -113,7 +114,7 @@ def measure(
         results = play_all(setup, CLASSES, spec, report)
         inputs: list[BadInput] = []
         if bad_inputs is not None:
-            report({"event": "bad inputs"})
+            report(BenchAdvanced("bad inputs"))
             workspace = scratch / "inputs"
             workspace.mkdir()
             inputs += bad_inputs(workspace, limit=spec.bad_inputs, seed=spec.seed)
@@ -138,7 +139,7 @@ def play_all(
                 results[index].skipped = outcome
             else:
                 results[index].judged.append(outcome)
-            report({"event": "step", "what": "faults", "step": done, "of": len(turns)})
+            report(WorkDone("faults", done, len(turns)))
     return results
 
 

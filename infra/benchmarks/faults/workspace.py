@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.events import BenchAdvanced
 from iak.pipeline.files import put_file
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
@@ -187,7 +188,7 @@ def prepare(
     """
     ready = scratch / "ready"
     ready.mkdir()
-    report({"event": "log, bases, nights"})
+    report(BenchAdvanced("log, bases, nights"))
     _write_given(ready)
     setup = BenchSetup(server=server, attempt=attempt, ready=ready, scratch=scratch, undamaged={})
     night, pretraining = REQUESTS["night"], REQUESTS["pre-training"]
@@ -206,7 +207,7 @@ def prepare(
     _half(setup, "resumed night", ("tune.safetensors", 8))
     _half(setup, "resumed pre-training", ("validated", 2))
     (ready / SAID).unlink()
-    report({"event": "undamaged attempts"})
+    report(BenchAdvanced("undamaged attempts"))
     return replace(setup, undamaged=_undamaged(setup, repeats, threads))
 
 

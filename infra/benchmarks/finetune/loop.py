@@ -5,7 +5,6 @@ they have all three kinds of work (products, memory, collectives). It reports pr
 """
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from torch import distributed as dist
@@ -14,7 +13,7 @@ from iak.pipeline.base import published_base
 from iak.pipeline.bench import iak_variants
 from iak.pipeline.bench.iak_variants import KernelInputs
 from iak.pipeline.bench.setup import BenchSetup
-from iak.pipeline.events import Report
+from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.process import Worker
 
 SECONDS = 20.0
@@ -45,13 +44,9 @@ def _seconds(slices: iak_variants.Slices, passes: int, report: Report) -> float:
     started = time.perf_counter()
     for done in range(passes):
         slices.epoch()
-        report(_line(done + 1, passes))
+        report(WorkDone("passes", done + 1, passes))
     dist.barrier()
     return time.perf_counter() - started
-
-
-def _line(done: int, passes: int) -> Mapping[str, Any]:
-    return {"event": "step", "what": "passes", "step": done, "of": passes}
 
 
 def _agreed(passes: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.bench.setup import BenchSetup, prepare
-from iak.pipeline.events import Report
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import worker_report
 from iak.schemas.record import Target
@@ -35,7 +35,7 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
         passes = _SMOKE_PASSES if spec.smoke else _plain(setup, 0)["passes"]
         rounds = []
         for number in range(1 if spec.smoke else _ROUNDS):
-            report({"event": "ray", "round": number + 1, "passes": passes})
+            report(BenchAdvanced("ray", {"round": number + 1, "passes": passes}))
             rounds.append(_round(setup, passes, Path(folder) / f"ray-{number}", number))
     plain_s, ray_s = ([round_[side] for round_ in rounds] for side in ("plain", "ray"))
     share = statistics.median(r / p for r, p in zip(ray_s, plain_s, strict=True)) - 1

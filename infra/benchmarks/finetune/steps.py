@@ -30,6 +30,7 @@ from iak.pipeline.bench.torchrec_variants import (
     Trajectory,
 )
 from iak.pipeline.data.batch import Batch
+from iak.pipeline.events import WorkDone
 from iak.pipeline.process import Worker
 from iak.pipeline.progress import worker_report
 from iak.pipeline.sharding.shard import unwrap
@@ -111,7 +112,7 @@ def steps_on_worker(worker: Worker, setup: BenchSetup) -> Steps:
     repeats = setup.spec.repeats
     for repeat in range(repeats):
         for variant in variants:
-            report({"event": "step", "what": variant.name, "step": repeat + 1, "of": repeats})
+            report(WorkDone(variant.name, repeat + 1, repeats))
             seconds, rows[variant.name] = _timed(variant.slice)
             times[variant.name].append(seconds)
     measured = tuple(

@@ -37,6 +37,7 @@ from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import kernel_shape
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.view import LogView
+from iak.pipeline.events import BenchAdvanced
 from iak.pipeline.iak import kernel
 from iak.pipeline.iak.bank import Bank
 from iak.pipeline.iak.kernel import PROBE
@@ -88,7 +89,7 @@ def sweep_on_worker(worker: Worker, setup: BenchSetup, spec: BenchFinetuneSpec) 
     base_output: BaseOutput | None = None
     results = []
     for domains in spec.domains:
-        report({"event": "sweep", "domains": domains})
+        report(BenchAdvanced("sweep", {"domains": domains}))
         view = setup.view(*_SPLITS, domains=domains)
         opened = published_base.open_base(setup.base)
         known = iak_variants.read_split(opened, view, "tune", worker)

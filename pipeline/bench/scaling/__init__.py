@@ -15,7 +15,7 @@ from iak.pipeline.bench.scaling import findings, measured
 from iak.pipeline.bench.scaling.links import link_of
 from iak.pipeline.bench.setup import prepare
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.events import Report
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.progress import following
 from iak.schemas.bench import BenchScalingSpec, BenchSetupSpec
 from iak.schemas.record import Target
@@ -44,7 +44,7 @@ def measure(
         by_count = measured.measure_in_turns(spec, setup)
         counted = {}
         for workers in spec.counted:
-            report({"event": "counting bytes", "workers": workers})
+            report(BenchAdvanced("counting bytes", {"workers": workers}))
             counted[workers] = measured.count_on_workers(spec, setup, workers)
     progress.unlink(missing_ok=True)
     result = findings.Findings(

@@ -15,6 +15,7 @@ from iak.pipeline.bench.scaling.timeline import Profile, Timeline, parts_of, pro
 from iak.pipeline.bench.scaling.turns import Turns
 from iak.pipeline.bench.scaling.workloads import Case, Took, open_cases
 from iak.pipeline.bench.setup import BenchSetup
+from iak.pipeline.events import WorkDone
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import worker_report
 from iak.schemas.bench import BenchScalingSpec
@@ -110,14 +111,8 @@ def _on_worker(
             with turns.turn(group, worker):
                 slices.append(_slice(case))
             if worker.world == spec.workers[-1]:
-                report(
-                    {
-                        "event": "step",
-                        "what": f"{case.name}, {case.rows} rows a worker",
-                        "step": repeat + 1,
-                        "of": spec.repeats,
-                    }
-                )
+                what = f"{case.name}, {case.rows} rows a worker"
+                report(WorkDone(what, repeat + 1, spec.repeats))
     case_results = []
     for case, slices in zip(cases, took, strict=True):
         with turns.turn(group, worker):

@@ -19,7 +19,7 @@ from iak.pipeline.bench.sharding import baseline, constants, findings
 from iak.pipeline.bench.sharding.sizes import sizes_of
 from iak.pipeline.bench.sharding.worker import Work, on_worker
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.events import Report
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.files import put_file
 from iak.pipeline.launcher import Launcher, ProcessLauncher, TorchrunLauncher
 from iak.schemas.bench import BenchShardingSpec
@@ -56,7 +56,7 @@ def measure(
     work = Work(spec=spec, sizes=sizes_of(spec, catalog))
     results, whole_s = {}, {}
     for name, launcher in launchers(spec, ray).items():
-        report({"event": "launcher", "name": name, "workers": spec.workers})
+        report(BenchAdvanced("launcher", {"name": name, "workers": spec.workers}))
         started = time.perf_counter()
         results[name] = _launched(launcher, work, report)
         whole_s[name] = time.perf_counter() - started

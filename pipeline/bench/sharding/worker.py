@@ -18,7 +18,7 @@ from iak.pipeline.bench.counters import Wire
 from iak.pipeline.bench.sharding import constants
 from iak.pipeline.bench.sharding.layouts import LAYOUTS, Layout, PlacedTable, check, ids_of
 from iak.pipeline.bench.sharding.sizes import Size
-from iak.pipeline.events import Report
+from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.process import Worker
 from iak.schemas.bench import BenchShardingSpec
 
@@ -185,5 +185,5 @@ def _rotated(layouts: Sequence[Layout], turn: int) -> list[Layout]:
     return [*layouts[first:], *layouts[:first]]
 
 
-def _progress(size: Size, what: str, step: int, of: int) -> dict[str, Any]:
-    return {"event": "step", "what": f"{size.title} {what}", "step": step, "of": of}
+def _progress(size: Size, what: str, step: int, of: int) -> WorkDone:
+    return WorkDone(f"{size.title} {what}", step, of)
