@@ -248,8 +248,8 @@ def ask_continued(worker, work):
 
 
 def ask_parent(worker, spec, work):
-    result = Pretraining(work, worker=worker, report=silent).run().as_json()
-    return publish(spec, work, result), result
+    result = Pretraining(work, worker=worker, report=silent).run()
+    return publish(spec, work, result), result.as_json()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from iak.pipeline.events import LogListed, PhaseEnded, PhaseStarted, Report
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
-from iak.pipeline.registry.commits import is_registry, read_head
+from iak.pipeline.registry.commits import is_registry, read_head, read_history
 from iak.pipeline.registry.store import Store, open_store
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.report.index_page import index_page
@@ -85,7 +85,9 @@ def _results(nights: Path, store: Store) -> Iterator[tuple[str, str]]:
     if not is_registry(store):
         return
     head = read_head(store)
-    yield "commits", str(head.generation if head else 0)
+    # Cleaning is no part of a night: one that was killed before it is cleaned by the next.
+    moved = [commit for commit in read_history(store) if commit.action != "gc"] if head else []
+    yield "commits", str(len(moved))
     yield "problems", "; ".join(verify_registry(store).problems)
     if head is not None:
         served = {p.name: p.bundle for p in head.pointers.get("champion", {}).values()}
