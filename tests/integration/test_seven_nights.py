@@ -31,7 +31,7 @@ import iak
 from iak.jobs import cli
 from iak.pipeline.data import hashing
 from iak.pipeline.data.splits import SLICE_SALT
-from iak.pipeline.registry.commits import read_commit, read_head, read_history
+from iak.pipeline.registry.commits import read_commit, read_history
 from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.runs.nightly_records import read_nights
@@ -348,13 +348,15 @@ def test_every_live_kernel_comes_over_to_the_refreshed_base(week):
 def test_a_rollback_moves_one_domain_and_the_next_night_starts_from_it(week):
     rolled = week.record(7).registry_before
     assert read_commit(week.store, rolled).action == "rollback"
-    assert rolled == week.record(6).registry_after + 1
+    between = range(week.record(6).registry_after + 1, rolled)
+    assert {read_commit(week.store, number).action for number in between} <= {"gc"}
     assert week.champions(rolled) == week.after(6) | {"region=a": week.after(5)["region=a"]}
     assert parents(week, 7) == week.champions(rolled)
 
 
 def test_the_pointers_and_the_history_say_what_happened(week):
-    history = list(read_history(week.store))
+    # A night ends with gc, which moves nothing.
+    history = [commit for commit in read_history(week.store) if commit.action != "gc"]
     expected = [
         ("promote", EVERY),
         ("promote", EVERY),
@@ -368,7 +370,7 @@ def test_the_pointers_and_the_history_say_what_happened(week):
     assert [(c.action, {move.folder for move in c.moves}) for c in history] == expected
     last = week.record(7)
     served = {d.decision.name: d.bundle for d in last.domains}
-    assert read_head(week.store).generation == last.registry_after == len(history)
+    assert history[-1].generation == last.registry_after
     assert week.after(7) == served == {d.decision.name: d.candidate for d in last.domains}
 
 
