@@ -72,8 +72,8 @@ class TrainingResult(Spec):
     """Validation loss of the base that is continued; None without one."""
     is_parent_best: bool
     """Whether no step improved on the base that is continued."""
-    best_child_loss: float
-    """Best validation loss after at least one step."""
+    best_child_loss: float | None
+    """Best validation loss after at least one step; None where no step was validated."""
     stopped_early: bool
     """Whether patience ended the run."""
     improving_at_the_end: bool

@@ -197,7 +197,7 @@ class Pretraining:
             best_tasks=tuple(map(TaskQuality.model_validate, state.best_tasks)),
             parent_valid_loss=state.parent_loss,
             is_parent_best=state.parent_loss is not None and state.best_step == 0,
-            best_child_loss=state.child_loss,
+            best_child_loss=state.child_loss if math.isfinite(state.child_loss) else None,
             stopped_early=state.is_over,
             improving_at_the_end=state.best_step == state.step,
             loaded=tuple(state.loaded),

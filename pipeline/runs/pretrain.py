@@ -227,9 +227,11 @@ def _check_weights(spec: PretrainSpec, catalog: Catalog) -> None:
 
 def _not_better(result: TrainingResult, parent: PublishedBase) -> str:
     """Return the reason why no base was published."""
+    child = result.best_child_loss
     return (
         f"No base was published: on validation rows the best of {result.steps} steps has loss "
-        f"{result.best_child_loss:.5f}, the untouched parent {result.parent_valid_loss:.5f}. "
+        f"{'none' if child is None else f'{child:.5f}'}, the untouched parent "
+        f"{result.parent_valid_loss:.5f}. "
         f"Go on with {parent.folder}, or continue it on newer rows or at other from_rates="
     )
 
