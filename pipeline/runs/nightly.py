@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -26,6 +26,7 @@ from iak.pipeline.nightly.outcomes import (
     exit_code,
 )
 from iak.pipeline.nightly.refresh import refresh_reason
+from iak.pipeline.nightly.schedule import deadline_of
 from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.registry.commits import read_commit
 from iak.pipeline.registry.live import live_pointers, registry_head
@@ -160,7 +161,7 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         night=plan.night,
         status="planned",
         started_at=started_at,
-        deadline=_deadline(spec, started_at),
+        deadline=deadline_of(spec.schedule, started_at),
         base_fingerprint=plan.base.manifest.fingerprint,
         base=str(plan.base_path),
         base_age_days=_base_age(plan),
@@ -175,16 +176,6 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         versions=versions(),
         machine=machine(),
     )
-
-
-def _deadline(spec: NightlySpec, started_at: datetime) -> datetime | None:
-    """Return the first moment after the night's start that the clock shows the deadline."""
-    if spec.schedule.deadline is None:
-        return None
-    here = started_at.astimezone(ZoneInfo(spec.schedule.time_zone))
-    due = here.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    due = datetime.combine(due.date(), spec.schedule.deadline, here.tzinfo)
-    return due if due > here else due + timedelta(days=1)
 
 
 def _is_scratch_night(spec: NightlySpec, plan: NightPlan) -> bool:
