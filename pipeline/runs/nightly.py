@@ -15,9 +15,8 @@ from zoneinfo import ZoneInfo
 
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.data.window_shift import measure_shift
-from iak.pipeline.errors import BadLog, PipelineError
+from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Notice, Report, silent
-from iak.pipeline.files import remove_folder
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.lock import one_writer
 from iak.pipeline.nightly.outcomes import (
@@ -35,9 +34,8 @@ from iak.pipeline.registry.store import open_store
 from iak.pipeline.report.nights import PAGE
 from iak.pipeline.report.pages import write_pages
 from iak.pipeline.runs.finished_run import finished_run
-from iak.pipeline.runs.load import spec_with_presets
-from iak.pipeline.runs.night import tune_night
-from iak.pipeline.runs.nightly_plan import NightPlan, changed_days, plan_night
+from iak.pipeline.runs.nightly_cost import share_cost, tuning_cost
+from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
 from iak.pipeline.runs.nightly_promotion import Promoted, promote_night
 from iak.pipeline.runs.nightly_records import (
     REFRESH,
@@ -48,19 +46,17 @@ from iak.pipeline.runs.nightly_records import (
     now,
     read_nights,
 )
-from iak.pipeline.runs.nightly_refresh import base_days, refresh_base
+from iak.pipeline.runs.nightly_refresh import base_age_days, base_days, refresh_base
 from iak.pipeline.runs.nightly_retention import keep_what_is_needed
-from iak.pipeline.runs.outputs import verify_outputs
+from iak.pipeline.runs.nightly_tuning import finetune_spec, refuse_changed_log, tune_once, tuning_of
 from iak.pipeline.runs.record import (
     INTERRUPTED,
     AlreadyFinished,
     machine,
-    read_record,
     reported_phase,
     versions,
 )
-from iak.schemas.job import FinetuneSpec
-from iak.schemas.night import DomainNight, DriftLine, NightRecord, RefreshResult, TaskWindow
+from iak.schemas.night import DriftLine, NightRecord, RefreshResult
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import Commit
@@ -164,7 +160,7 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         deadline=deadline_of(spec.schedule, started_at),
         base_fingerprint=plan.base.manifest.fingerprint,
         base=str(plan.base_path),
-        base_age_days=_base_age(plan),
+        base_age_days=base_age_days(plan.base, plan.night),
         registry=spec.registry,
         registry_before=plan.head.generation if plan.head else 0,
         windows=list(plan.windows),
@@ -184,10 +180,13 @@ def _is_scratch_night(spec: NightlySpec, plan: NightPlan) -> bool:
     return is_due and bool(plan.trained) and bool(plan.live)
 
 
-def _base_age(plan: NightPlan) -> int | None:
-    """Return the days between the last day that the base learned from and the night."""
-    days = base_days(plan.base)
-    return max((plan.night - days[1]).days, 0) if days else None
+def _ending(error: BaseException) -> dict[str, Any]:
+    """Return how an error ends a night, as its record says it."""
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted; run it again to go on"
+        return {"status": "interrupted", "exit_code": INTERRUPTED, "error": message}
+    code = error.exit_code if isinstance(error, PipelineError) else 1
+    return {"status": "failed", "exit_code": code, "error": str(error)}
 
 
 class _Night:
@@ -319,7 +318,7 @@ class _Night:
         self._write(
             base=str(base),
             base_fingerprint=plan.base.manifest.fingerprint,
-            base_age_days=_base_age(plan),
+            base_age_days=base_age_days(plan.base, plan.night),
             domains=domain_nights(plan.decisions, Done(is_tuned=False), live, plan.paths),
             is_scratch_night=False,
         )
@@ -333,9 +332,9 @@ class _Night:
         done, promoted = Done(), Promoted()
         if trained:
             with self._phase("tune", ""):
-                tuned = self._tune(trained, TUNE)
+                tuned = self._tune(trained)
             tuning = tuning_of(tuned)
-            self._tell_of_ancestors(tuning)
+            self._warn_of_ancestors(tuning)
             kernels = {kernel.domain: kernel for kernel in tuning.kernels}
             with self._phase("promote", "promoting what the gate published"):
                 promoted = self._promote(ChainsOfNight.of(tuning.kernels))
@@ -349,7 +348,7 @@ class _Night:
             )
         self._finish(done, promoted, tuned)
 
-    def _tell_of_ancestors(self, tuning: TuningResult) -> None:
+    def _warn_of_ancestors(self, tuning: TuningResult) -> None:
         """Keep a notice of each kernel that diverged and that others would have started from."""
         above = {ancestor for path in self.plan.paths.values() for ancestor in path}
         for name, sentence in tuning.failed.items():
@@ -372,7 +371,7 @@ class _Night:
             return {}
         try:
             with self._phase("scratch", ""):
-                scratch = tuning_of(self._tune(list(kernels), SCRATCH))
+                scratch = tuning_of(self._tune_from_scratch(list(kernels)))
         except PipelineError as error:
             self._warn(f"no kernels were tuned from scratch: {error}")
             return {}
@@ -380,60 +379,34 @@ class _Night:
         pairs = {name: (gains.get(name), kernel.gate.gain) for name, kernel in kernels.items()}
         return {n: a - b for n, (a, b) in pairs.items() if a is not None and b is not None}
 
-    def _tune(self, trained: list[str], name: str) -> RunRecord:
-        """Tune kernels in a folder of the night, or return the run that did.
-
-        Args:
-            trained: domains.
-            name: of the folder; `scratch` starts from no live kernel.
-        """
-        run_dir = night_folder(self.spec.nights, self.record) / name
-        if name == TUNE:
-            self._write(run_dir=str(run_dir))
-        before = read_record(run_dir)
-        if before is not None and before.status == "finished":
-            # Its own promotion may have moved the live pointers, so that it could not be asked for
-            # again under the same inputs.
-            verify_outputs(run_dir, before.outputs)
-            return before
+    def _tune(self, trained: list[str]) -> RunRecord:
+        """Tune the night's kernels, or return the run that did."""
+        run_dir = night_folder(self.spec.nights, self.record) / TUNE
+        self._write(run_dir=str(run_dir))
         spec = finetune_spec(
             self.spec,
-            self.plan if name == TUNE else replace(self.plan, head=None),
+            self.plan,
             trained,
             run_dir,
             deadline=self.record.deadline,
-            parent=self._parent if name == TUNE else None,
+            parent=self._parent,
         )
-        # Kernels from scratch are compared with the chain; they are no part of it.
-        chains = self._chains() if name == TUNE else None
-        catalog = self.plan.catalog
-        tuned = tune_night(spec, catalog, self.launcher, self._report, chains=chains).record
-        if name == TUNE:
-            self._refuse_changed_log(run_dir)
-        return tuned
-
-    def _refuse_changed_log(self, run_dir: Path) -> None:
-        """Refuse kernels of a log that changed between the night's plan and its tuning.
-
-        The record would say that they know other rows than they do.
-
-        Args:
-            run_dir: folder of the tuning, which is removed: no attempt may promote it.
-        """
-        changed = changed_days(self.spec, self.plan)
-        if not changed:
-            return
-        remove_folder(run_dir)
-        names = [
-            "/".join([*(f"{key}={value}" for key, value in day.partition), str(day.day)])
-            for day in changed
-        ]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise BadLog(
-            f"the log changed while the night ran: {', '.join(names[:3])}{more} below "
-            f"{self.spec.data_root} are not the files that the night was planned on. Nothing was "
-            "promoted. Run the night again, once nobody writes these days"
+        return tune_once(
+            spec,
+            self.plan.catalog,
+            self.launcher,
+            self._report,
+            chains=self._chains(),
+            verify_log=lambda: refuse_changed_log(self.spec, self.plan),
         )
+
+    def _tune_from_scratch(self, trained: list[str]) -> RunRecord:
+        """Tune the same domains from no live kernel; nothing of it is promoted."""
+        run_dir = night_folder(self.spec.nights, self.record) / SCRATCH
+        plan = replace(self.plan, head=None)
+        spec = finetune_spec(self.spec, plan, trained, run_dir, deadline=self.record.deadline)
+        # These kernels are compared with the chain; they are no part of it.
+        return tune_once(spec, plan.catalog, self.launcher, self._report)
 
     def _promote(self, decided: ChainsOfNight) -> Promoted:
         """Move the pointers, from what the registry was when the night was planned."""
@@ -456,7 +429,7 @@ class _Night:
         live = {n: p.bundle for n, p in live_pointers(head, self.record.base_fingerprint).items()}
         decisions = [domain.decision for domain in self.record.domains]
         domains = domain_nights(decisions, done, live, self.plan.paths)
-        spent = _spent(self.spec, self.record, tuned)
+        spent = tuning_cost(self.spec, self.record, tuned)
         refresh = self._with_carried(promoted)
         folder = night_folder(self.spec.nights, self.record)
         self._write(
@@ -466,7 +439,7 @@ class _Night:
             ended_at=self.clock(),
             registry_after=promoted.generation,
             refresh=refresh,
-            domains=_with_cost(domains, done, spent),
+            domains=share_cost(domains, done, spent),
             **spent,
         )
 
@@ -492,107 +465,3 @@ class _Night:
 
     def _write(self, **fields: object) -> None:
         self.record = changed(self.spec.nights, self.record, **fields)
-
-
-def finetune_spec(
-    spec: NightlySpec,
-    plan: NightPlan,
-    trained: list[str],
-    run_dir: Path,
-    *,
-    deadline: datetime | None = None,
-    parent: NightPlan | None = None,
-) -> FinetuneSpec:
-    """Return what `iak finetune` would be asked for a night.
-
-    Args:
-        spec: the platform's settings; the catalogue's presets for `finetune` stand below them.
-        plan: of the night.
-        trained: names of the domains that train.
-        run_dir: folder of the run.
-        deadline: moment after which no further kernels are begun.
-        parent: plan on the base before, in a night that refreshed it; its kernels are carried over
-            where they validate better than what is above them.
-    """
-    settings: dict[str, Any] = {
-        **spec.finetune.model_dump(exclude_unset=True),
-        **spec.workers.model_dump(exclude_unset=True),
-        "catalog": spec.catalog,
-        "data_root": spec.data_root,
-        "base": plan.base_path,
-        "run_dir": run_dir,
-        "as_of": plan.night,
-        "domains": trained,
-        "deadline": deadline,
-    }
-    if plan.live or (parent is not None and parent.live):
-        settings["live"] = f"registry:{spec.registry}@champion"
-    if parent is not None and parent.live:
-        settings["live_base"] = parent.base_path
-    return spec_with_presets(FinetuneSpec, "finetune", plan.catalog, settings)
-
-
-def tuning_of(record: RunRecord) -> TuningResult:
-    """Return what a finished `iak finetune` measured."""
-    names = {field.alias or name for name, field in TuningResult.model_fields.items()}
-    return TuningResult.model_validate({n: v for n, v in record.result.items() if n in names})
-
-
-def _ending(error: BaseException) -> dict[str, Any]:
-    """Return how an error ends a night, as its record says it."""
-    if isinstance(error, KeyboardInterrupt):
-        message = "interrupted; run it again to go on"
-        return {"status": "interrupted", "exit_code": INTERRUPTED, "error": message}
-    code = error.exit_code if isinstance(error, PipelineError) else 1
-    return {"status": "failed", "exit_code": code, "error": str(error)}
-
-
-def _spent(spec: NightlySpec, record: NightRecord, tuned: RunRecord | None) -> dict[str, Any]:
-    """Return what a night's tuning took, by the names of the record."""
-    if tuned is None:
-        return {}
-    tuning = tuning_of(tuned)
-    levels = {d.decision.name: d.decision.level for d in record.domains}
-    own = [k.tuning_rows for k in tuning.kernels if levels.get(k.domain) == "domain"]
-    every = [k.tuning_rows for k in tuning.kernels]
-    seconds = tuned.timings_s.get("tune", 0.0) * int(tuned.spec.get("workers", 1))
-    rows = sum(own) or max(every, default=0)
-    cached, computed = (int(tuning.cache.get(f"rows_{how}", 0)) for how in ("read", "computed"))
-    return {
-        "parameters_per_kernel": tuning.parameters_per_kernel,
-        "windows": [_with_labels(window, tuning) for window in record.windows],
-        "rows_tuned": rows,
-        # The cache counts the rows that validate and judge as well.
-        "rows_from_cache": rows * cached // max(cached + computed, 1),
-        "worker_seconds": round(seconds, 3),
-        "cost": seconds / 3600 * spec.cost.per_worker_hour,
-    }
-
-
-def _with_labels(window: TaskWindow, tuning: TuningResult) -> TaskWindow:
-    """Return a task's window with its labelled tuning rows and the positive ones."""
-    counts = {
-        "rows": tuning.labels.get(f"known {window.task}", 0),
-        "positives": tuning.labels.get(f"positive {window.task}", 0),
-    }
-    return window.model_copy(update=counts)
-
-
-def _with_cost(
-    domains: list[DomainNight], done: Done, spent: Mapping[str, Any]
-) -> list[DomainNight]:
-    """Share the night's worker-seconds and cost out among its kernels, by their tuning rows."""
-    rows = {name: kernel.tuning_rows for name, kernel in done.kernels.items()}
-    whole = sum(rows.values())
-    if not whole:
-        return domains
-    shares = {d.decision.name: rows.get(d.decision.name, 0) / whole for d in domains}
-    return [
-        domain.model_copy(
-            update={
-                "worker_seconds": round(spent["worker_seconds"] * shares[domain.decision.name], 3),
-                "cost": spent["cost"] * shares[domain.decision.name],
-            }
-        )
-        for domain in domains
-    ]

@@ -24,6 +24,12 @@ def base_days(base: PublishedBase) -> tuple[date, date] | None:
     return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None
 
 
+def base_age_days(base: PublishedBase, night: date) -> int | None:
+    """Return the days from the last day that a base learned from to a night, at least 0."""
+    days = base_days(base)
+    return max((night - days[1]).days, 0) if days else None
+
+
 def refresh_base(
     spec: NightlySpec,
     catalog: Catalog,
