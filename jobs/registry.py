@@ -22,9 +22,9 @@ from iak.pipeline.registry.commits import (
 )
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
-from iak.pipeline.registry.store import Store, at_once, open_store
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.storage.store import Store, at_once, open_store
 from iak.schemas.forget import ForgetReport, TouchedCache
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry, Pointer
 from iak.schemas.registry_job import (

@@ -30,9 +30,9 @@ from iak.pipeline.launcher import Launcher, ProcessLauncher
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
 from iak.pipeline.registry.live import live_pointers, registry_head
-from iak.pipeline.registry.store import open_store
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.stats.metrics import ALL, MetricRow
+from iak.pipeline.storage.store import open_store
 from iak.schemas.night import NightRecord
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import Target

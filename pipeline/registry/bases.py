@@ -7,8 +7,8 @@ from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest, WrongBase
 from iak.pipeline.registry.commits import read_head
 from iak.pipeline.registry.resolve import alias_of
-from iak.pipeline.registry.store import open_store
 from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.storage.store import open_store
 from iak.schemas.paths import in_registry, reference_text
 
 

@@ -25,8 +25,8 @@ from pydantic import BaseModel, ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt, OtherFormat, Overtaken
 from iak.pipeline.formats import Document, Migration, current_document, unchanged
-from iak.pipeline.registry.store import Store
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
+from iak.pipeline.storage.store import Store
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.registry import (

@@ -3,8 +3,8 @@
 from datetime import date
 
 from iak.pipeline.registry.commits import is_registry, read_head
-from iak.pipeline.registry.store import Store
 from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Commit, Pointer
 
 

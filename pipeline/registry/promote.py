@@ -27,8 +27,8 @@ from iak.pipeline.registry.commits import (
     pointer_of,
     read_head,
 )
-from iak.pipeline.registry.store import Store, at_once
 from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
+from iak.pipeline.storage.store import Store, at_once
 from iak.schemas.chain import ChainState
 from iak.schemas.manifest import BundleEntry, BundleManifest
 from iak.schemas.registry import (

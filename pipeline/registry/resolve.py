@@ -7,8 +7,8 @@ from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
 from iak.pipeline.files import putting_folder, remove_parts
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.store import Store, at_once
 from iak.pipeline.registry.stored_bundles import fetch_stored, read_entry
+from iak.pipeline.storage.store import Store, at_once
 from iak.schemas.paths import reference_text
 from iak.schemas.registry import ALIASES, Alias, Commit, Pointer
 

@@ -13,8 +13,8 @@ from iak.pipeline.registry.commits import (
     pointers_of,
     read_head,
 )
-from iak.pipeline.registry.store import Store
 from iak.pipeline.registry.stored_bundles import remove_stored, stored_bundles, stored_bytes
+from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Alias, Commit, Pointer
 
 _MOST_RACES = 20

@@ -13,8 +13,8 @@ from iak.pipeline.registry.commits import (
     pointer_of,
     read_head,
 )
-from iak.pipeline.registry.store import Store
 from iak.pipeline.registry.stored_bundles import verify_stored
+from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Alias, Commit, Entry, Pointer
 
 

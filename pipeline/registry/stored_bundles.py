@@ -17,9 +17,9 @@ from typing import Any
 from iak.pipeline.errors import Corrupt
 from iak.pipeline.formats import Document, Migration
 from iak.pipeline.registry.commits import read_sealed
-from iak.pipeline.registry.folder_store import check_digest, not_stored
-from iak.pipeline.registry.store import Store
 from iak.pipeline.sealed import seal, spelled
+from iak.pipeline.storage.folder_store import check_digest, not_stored
+from iak.pipeline.storage.store import Store
 from iak.schemas.registry import ENTRY_FORMAT, Entry
 
 STORED, ENTRY = "bundles", "entry.json"

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.commits import check_registry, read_history
-from iak.pipeline.registry.store import Store
 from iak.pipeline.registry.stored_bundles import (
     stored_bundles,
     stored_bytes,
     stored_key,
     verify_stored,
 )
+from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Commit
 
 

@@ -30,7 +30,6 @@ from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.registry.commits import read_commit
 from iak.pipeline.registry.live import live_pointers, registry_head
 from iak.pipeline.registry.promote import ChainsOfNight
-from iak.pipeline.registry.store import open_store
 from iak.pipeline.report.nights import PAGE
 from iak.pipeline.report.pages import write_pages
 from iak.pipeline.runs.finished_run import finished_run
@@ -56,6 +55,7 @@ from iak.pipeline.runs.record import (
     reported_phase,
     versions,
 )
+from iak.pipeline.storage.store import open_store
 from iak.schemas.night import DriftLine, NightRecord, RefreshResult
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.record import RunRecord

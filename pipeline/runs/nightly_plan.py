@@ -32,9 +32,9 @@ from iak.pipeline.nightly.partitions import (
 )
 from iak.pipeline.nightly.windows import night_catalog, task_windows, window_days
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
-from iak.pipeline.registry.store import Store, open_store
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.preflight import open_frozen_base
+from iak.pipeline.storage.store import Store, open_store
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog, SplitSpec
 from iak.schemas.night import Decision, Level, NightRecord, PartitionDay, TaskWindow

@@ -10,7 +10,7 @@ from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import domain_name, pointer_of, read_commit
 from iak.pipeline.registry.live import registry_head
 from iak.pipeline.registry.promote import ChainsOfNight, Run, promote_run
-from iak.pipeline.registry.store import Store
+from iak.pipeline.storage.store import Store
 from iak.schemas.manifest import BundlesIndex
 from iak.schemas.registry import Commit, bundle_digest
 

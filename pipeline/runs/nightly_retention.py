@@ -3,8 +3,8 @@
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.live import registry_head
 from iak.pipeline.registry.retention import remove_unneeded
-from iak.pipeline.registry.store import open_store
 from iak.pipeline.runs.stale import remove_stale_runs
+from iak.pipeline.storage.store import open_store
 from iak.schemas.nightly import NightlySpec
 
 

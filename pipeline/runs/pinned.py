@@ -7,8 +7,8 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Notice
 from iak.pipeline.publish.bundle_index import INDEX, read_index
 from iak.pipeline.registry.resolve import alias_of, manifests_of, resolve
-from iak.pipeline.registry.store import Store, open_store
 from iak.pipeline.runs.record import OpenRecord
+from iak.pipeline.storage.store import Store, open_store
 from iak.schemas.paths import in_registry
 from iak.schemas.registry import Alias
 

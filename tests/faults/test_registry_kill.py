@@ -14,13 +14,13 @@ import pytest
 from iak.pipeline.errors import Overtaken
 from iak.pipeline.registry import promote as promoting
 from iak.pipeline.registry.commits import is_registry, read_head, read_history
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import promote_run
 from iak.pipeline.registry.resolve import resolve
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import stored_bundles
 from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.publish.test_bundle import BASE
 from tests.unit.registry.nights import DOMAINS, killed_at, night, promote, served, writes_of
 

@@ -9,9 +9,9 @@ import pytest
 
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.folder_store import FolderStore
-from iak.pipeline.registry.store import open_store
 from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.storage.folder_store import FolderStore
+from iak.pipeline.storage.store import open_store
 from tests.s3 import KEYS
 from tests.unit.registry.nights import night, promote
 

@@ -21,13 +21,13 @@ from iak.pipeline.events import PhaseStarted, silent
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.lock import one_writer
 from iak.pipeline.registry.commits import read_commit, read_head, read_history
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.runs.load import load_nightly
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import read_nights
 from iak.pipeline.runs.record import AlreadyFinished, read_record
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.nightly import NightlySpec
 from tests.faults.test_kill import write_catalog

@@ -13,8 +13,8 @@ import pytest
 from iak.pipeline.publish.bundle import read_manifest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import bundle_digest
 from tests.faults.test_kill import DRIVER, FINETUNE, PRETRAIN, ROOT, write_catalog

@@ -32,9 +32,9 @@ from iak.jobs import cli
 from iak.pipeline.data import hashing
 from iak.pipeline.data.splits import SLICE_SALT
 from iak.pipeline.registry.commits import read_commit, read_history
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.runs.nightly_records import read_nights
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.night import NightRecord
 from tests.faults.test_kill import below, end
 from tests.integration.small_log import MODEL, SHIPPED, write_log

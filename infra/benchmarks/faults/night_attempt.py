@@ -16,7 +16,6 @@ from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.registry.commits import is_registry, read_head, read_history
-from iak.pipeline.registry.store import Store, open_store
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.report.index_page import index_page
 from iak.pipeline.report.night_page import night_page
@@ -24,6 +23,7 @@ from iak.pipeline.report.nights import INDEX, PAGE, NightFolder, earlier_nights,
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import TUNE, now
 from iak.pipeline.runs.record import AlreadyFinished
+from iak.pipeline.storage.store import Store, open_store
 from iak.schemas.manifest import BundleManifest
 from iak.schemas.night import NightRecord
 from iak.schemas.nightly import NightlySpec

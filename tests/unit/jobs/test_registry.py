@@ -13,11 +13,11 @@ from iak.jobs.path_settings import check_paths
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.runs.finished_run import finished_run
 from iak.pipeline.runs.outputs import bundles_output
 from iak.pipeline.runs.pinned import PINNED, pinned_bundles
 from iak.pipeline.runs.record import OpenRecord
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.manifest import sha256_of
 from iak.schemas.record import RunRecord

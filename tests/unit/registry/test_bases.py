@@ -9,7 +9,7 @@ import pytest
 from iak.pipeline.errors import BadRequest, WrongBase
 from iak.pipeline.registry import bases
 from iak.pipeline.registry.bases import open_base
-from iak.pipeline.registry.folder_store import FolderStore
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.paths import in_registry
 from tests.unit.publish.test_bundle import BASE

@@ -9,12 +9,12 @@ from iak.pipeline.errors import Overtaken
 from iak.pipeline.publish.bundle import bundle_name
 from iak.pipeline.registry import promote as promote_module
 from iak.pipeline.registry.commits import COMMITS, pointer_of, read_commit, read_head, read_history
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import ChainsOfNight, promote_run
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.sealed import seal, spelled
 from iak.pipeline.stats.evidence import BETS
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.chain import ChainState
 from iak.schemas.registry import COMMIT_FORMAT
 from tests.unit.registry.nights import DOMAINS, POOLED, ROME, night, promote, served, stored

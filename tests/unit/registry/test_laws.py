@@ -20,12 +20,12 @@ from iak.pipeline.registry.commits import (
     read_head,
     read_history,
 )
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import promote_alias
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import verify_stored
 from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.registry import ALIASES, bundle_digest
 from tests.unit.registry.nights import DOMAINS, NAMES, killed_at, night, promote, served, stored
 

@@ -15,7 +15,6 @@ from iak.pipeline.registry.commits import (
     read_head,
     read_history,
 )
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import promote_alias
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
@@ -28,6 +27,7 @@ from iak.pipeline.registry.stored_bundles import (
 )
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.sealed import seal, spelled
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.registry import bundle_digest
 from tests.unit.publish.test_bundle import write
 from tests.unit.registry.nights import (

@@ -9,10 +9,10 @@ from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS
 from iak.pipeline.publish.bundle_index import check_index, read_index
 from iak.pipeline.registry import resolve as resolving
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.resolve import manifests_of, resolve
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.stored_bundles import stored_key
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.publish.test_bundle import BASE, SCHEMA, read
 from tests.unit.registry.nights import ROME, night, promote, stored
 

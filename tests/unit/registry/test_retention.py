@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from iak.pipeline.errors import BadRequest, PipelineError
 from iak.pipeline.registry.commits import read_head, read_history
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import stored_bundles, stored_key, verify_stored
 from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.registry.nights import ROME, killed_at, night, promote, served, stored, writes_of
 
 NIGHTS = 4

@@ -9,9 +9,9 @@ import pytest
 
 from iak.jobs import cli
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.runs.finished_run import finished_run
 from iak.pipeline.runs.forget import find_touched
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.jobs.test_registry import run_of
 from tests.unit.registry.nights import NAMES, promote, stored
 

@@ -4,10 +4,10 @@ import pytest
 
 from iak.pipeline.publish.bundle import bundle_name
 from iak.pipeline.registry.commits import read_head, read_history
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.promote import NO_CHAINS, ChainsOfNight
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.runs.nightly_promotion import promote_night
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.registry.nights import DOMAINS, NAMES, ROME, night, promote, served
 from tests.unit.registry.test_chains import chain
 

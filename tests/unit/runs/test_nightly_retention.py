@@ -3,9 +3,9 @@
 import pytest
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.runs import nightly_retention
 from iak.pipeline.runs.nightly_retention import keep_what_is_needed
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.deploy.nights import nights
 
 

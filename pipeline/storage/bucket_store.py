@@ -20,8 +20,8 @@ from obstore.store import S3Store
 
 from iak.pipeline.errors import BadRequest, NotPermitted, PipelineError, Unreachable
 from iak.pipeline.files import link_or_copy
-from iak.pipeline.registry.download_cache import DownloadCache, default_cache
-from iak.pipeline.registry.folder_store import check_digest, not_stored
+from iak.pipeline.storage.download_cache import DownloadCache, default_cache
+from iak.pipeline.storage.folder_store import check_digest, not_stored
 from iak.schemas.paths import BUCKET
 
 if TYPE_CHECKING:  # obstore 0.12 has these names in its stubs alone

@@ -7,16 +7,16 @@ import pytest
 
 from iak.pipeline.errors import BadRequest, Corrupt, NotPermitted, Overtaken, Unreachable
 from iak.pipeline.publish.bundle_index import check_index
-from iak.pipeline.registry import bucket_store
 from iak.pipeline.registry.commits import is_registry, read_head, read_history
-from iak.pipeline.registry.download_cache import DownloadCache
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.resolve import resolve
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
-from iak.pipeline.registry.store import open_store
 from iak.pipeline.registry.stored_bundles import stored_bundles, stored_key
 from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.storage import bucket_store
+from iak.pipeline.storage.download_cache import DownloadCache
+from iak.pipeline.storage.folder_store import FolderStore
+from iak.pipeline.storage.store import open_store
 from tests.s3 import KEYS, Proxy, make_bucket, moto_server, objects_of
 from tests.unit.publish.test_bundle import BASE, SCHEMA
 from tests.unit.registry.nights import NAMES, night, promote, served, stored

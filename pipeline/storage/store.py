@@ -1,4 +1,4 @@
-"""The storage of a registry: the few operations that a registry needs.
+"""The few operations on files that a registry and the folders on an object store need.
 
 Two ways to write are enough. `create` writes a document under a key that must be free: of several
 writers one wins, whatever they believe. `put` writes a file under a key that nobody else writes.
@@ -94,14 +94,14 @@ def open_store(place: str | Path) -> Store:
     text = str(place)
     if text.startswith(BUCKET):
         # Loads obstore, which a registry in a folder does not need.
-        from iak.pipeline.registry.bucket_store import BucketStore
+        from iak.pipeline.storage.bucket_store import BucketStore
 
         return BucketStore.of_uri(text)
     if "://" in text:
         raise BadRequest(
             f"{text} is no place for a registry; expected a folder or s3://bucket/prefix"
         )
-    from iak.pipeline.registry.folder_store import FolderStore
+    from iak.pipeline.storage.folder_store import FolderStore
 
     return FolderStore(Path(text))
 
