@@ -46,6 +46,13 @@ class ChainState(Spec):
     """Night in which the chain was shown to be better than what it falls back to; null before."""
     proved_by: Literal["one night", "many nights"] | None = None
     """Which of the two tests showed it."""
+    needed: float | None = None
+    """Natural logarithm of the evidence that proves the chain, by the settings of its last judged
+    night; null where none ever does. For people: no decision reads it."""
+    gain: float | None = None
+    """Gain over the base of its last judged candidate, in nats a gate row. For people."""
+    gain_low: float | None = None
+    """Lower bound of that gain: it less the standard errors that the gate asks for."""
 
     @property
     def name(self) -> str:
@@ -79,5 +86,11 @@ class ChainVerdict(Spec):
     `live_over_serving` has the live kernel in the candidate's place."""
     gauc: dict[str, Comparison] = {}
     """Task -> mean AUC within users of the candidate and the base; absent without users."""
+    gauc_live: dict[str, Comparison] = {}
+    """The same of the candidate and the live kernel, which stands as `base`; empty where no kernel
+    of the domain's own serves."""
+    canary_rows: str = ""
+    """Which rows the canary is of, and why whole days where hours are not known; empty where there
+    is no canary."""
     state: ChainState | None
     """What the next night begins with; null where no gate row has a label yet."""

@@ -345,7 +345,8 @@ class ChainSpec(Spec):
     """Gain or loss up to which a night counts in full. A smaller one finds small gains sooner; a
     larger one also counts rare nights of large loss."""
     canary_hours: Annotated[Number, Field(ge=0, le=10_000)] = 24.0
-    """Newest hours that are also judged by themselves, against what serves; 0 leaves this out."""
+    """Newest hours that are also judged by themselves, against what serves; 0 leaves this out. In a
+    log without `event_time` they are rounded up to whole days."""
 
 
 class GateSpec(Spec):

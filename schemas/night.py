@@ -89,7 +89,7 @@ class Scores(Spec):
     auc: tuple[float | None, float | None, float | None] = (None, None, None)
     """AUC of the base, of the live kernel and of the candidate."""
     gauc: tuple[float | None, float | None, float | None] = (None, None, None)
-    """The same, of AUC within users; the live kernel's is not measured."""
+    """The same, of AUC within users."""
     log_loss: tuple[float | None, float | None, float | None] = (None, None, None)
     calibration: tuple[float | None, float | None, float | None] = (None, None, None)
     """Positives predicted over positives observed."""
@@ -121,6 +121,12 @@ class DomainNight(Spec):
     tuned."""
     log_evidence: float | None = None
     """Natural logarithm of the evidence that its chain has gathered over nights."""
+    evidence_needed: float | None = None
+    """Natural logarithm of the evidence that proves the chain; null where none ever does."""
+    evidence_nights: NonNegativeInt | None = None
+    """Nights that the evidence is of."""
+    proved_on: date | None = None
+    """Night in which the chain was proved; null before."""
     worker_seconds: float = 0.0
     """Its part of the tuning time, by rows passed."""
     cost: float = 0.0

@@ -40,7 +40,7 @@ from iak.pipeline.data.parquet import selected_columns
 from iak.pipeline.data.partition_days import days_of_rows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.reader import Reader
-from iak.pipeline.data.splits import parse_date
+from iak.pipeline.data.splits import event_seconds, parse_date
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
@@ -73,6 +73,9 @@ class TuningRows:
     """Key of each row's user; None where the log declares none."""
     day_n: Tensor | None = None
     """Day of each row, in days since 1970-01-01; None where nobody asked for it."""
+    second_n: Tensor | None = None
+    """Unix time of each row's event in seconds, minus infinity where it has none; None where nobody
+    asked for it, or the log has no event time."""
 
     def __len__(self) -> int:
         return self.labels_nT.shape[0]
@@ -319,6 +322,27 @@ def days_of(rows: SplitRows, reader: Reader) -> Tensor:
         ordinals = days_of_rows(columns.slice(piece.start, piece.rows), reader.catalog)
         known = ordinals.fill_null(_EPOCH).to_numpy() - _EPOCH
         parts.append(torch.from_numpy(known.astype(np.int64)))
+    return torch.cat(parts)
+
+
+def seconds_of_rows(rows: SplitRows, reader: Reader) -> Tensor | None:
+    """Return the Unix time of each row's event in seconds; None where the log has no event time.
+
+    A row without a time has minus infinity, and so is never among the newest.
+
+    Args:
+        rows: of one split.
+        reader: what read them.
+    """
+    log, selection = reader.catalog.log, reader.selection
+    if log.event_time is None:
+        return None
+    parts = [torch.zeros(0, dtype=torch.float64)]
+    for read in rows.pieces:
+        piece, wanted = read.piece, (log.event_time,)
+        columns = selected_columns(selection, piece.file, piece.group, wanted, reader.catalog)
+        times = columns.slice(piece.start, piece.rows).column(log.event_time)
+        parts.append(torch.from_numpy(event_seconds(times, log).copy()))
     return torch.cat(parts)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from iak.schemas.chain import Service
+from iak.schemas.chain import ChainVerdict, Service
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.night import Decision, DomainNight, Scores
 from iak.schemas.tuning import KernelResult
@@ -101,12 +101,25 @@ def _domain_night(
             "bundle": bundle,
             "candidate": done.candidates.get(name),
             "verdict": kernel.gate if kernel else None,
-            "log_evidence": kernel.chain.log_evidence if kernel and kernel.chain else None,
+            **_evidence(kernel.chain if kernel else None),
             "scratch_gain": done.scratch_gains.get(name),
             "scores": _scores(kernel) if kernel else [],
             "rate": kernel.rate if kernel else None,
         }
     )
+
+
+def _evidence(chain: ChainVerdict | None) -> dict[str, object]:
+    """Return how far a domain's chain is; nothing where no chain was judged."""
+    if chain is None:
+        return {}
+    state = chain.state
+    return {
+        "log_evidence": chain.log_evidence,
+        "evidence_needed": chain.needed,
+        "evidence_nights": state and state.nights,
+        "proved_on": state and state.proved_on,
+    }
 
 
 def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, str]:
@@ -122,12 +135,17 @@ def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, s
 
 def _scores(kernel: KernelResult) -> list[Scores]:
     """Return a kernel's numbers, task by task, with those of the kernel that served before it."""
-    live, gaucs = (
-        (kernel.chain.against.get("live"), kernel.chain.gauc) if kernel.chain else (None, {})
-    )
+    chain = kernel.chain
+    live = chain.against.get("live") if chain else None
     lives = {task.task: task for task in live.tasks} if live else {}
     return [
-        scores_of(task, kernel.reliability, live=lives.get(task.task), gauc=gaucs.get(task.task))
+        scores_of(
+            task,
+            kernel.reliability,
+            live=lives.get(task.task),
+            gauc=chain.gauc.get(task.task) if chain else None,
+            gauc_live=chain.gauc_live.get(task.task) if chain else None,
+        )
         for task in kernel.gate.tasks
     ]
 
@@ -138,6 +156,7 @@ def scores_of(
     *,
     live: TaskVerdict | None = None,
     gauc: Comparison | None = None,
+    gauc_live: Comparison | None = None,
 ) -> Scores:
     """Return one task's numbers as a page shows them.
 
@@ -146,6 +165,7 @@ def scores_of(
         curves: task -> the candidate's calibration curve.
         live: verdict of the candidate against the live kernel; None where none served.
         gauc: AUC within users, of candidate and base.
+        gauc_live: the same of candidate and live kernel; None where none served.
     """
     auc = task.auc
     delta = (auc.delta, auc.low, auc.high)
@@ -154,7 +174,7 @@ def scores_of(
         rows=task.rows,
         positives=task.positives,
         auc=(auc.base, live and live.auc.base, auc.kernel),
-        gauc=(gauc.base, None, gauc.kernel) if gauc else (None, None, None),
+        gauc=(gauc.base, gauc_live and gauc_live.base, gauc.kernel) if gauc else (None, None, None),
         log_loss=(task.log_loss.base, live and live.log_loss.base, task.log_loss.kernel),
         calibration=(
             task.calibration.base,

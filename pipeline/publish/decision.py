@@ -6,8 +6,8 @@ shows harm against what would serve without it is withdrawn, unless its successo
 
 Harm is what the gate calls harm (gate.py): task by task, the whole interval of AUC, log-loss or
 calibration is beyond its margin. The candidate is looked at against the base, against what would
-serve without it, against the kernel that serves now, and on the newest hours by themselves. Where
-no task is judged, nothing is promoted.
+serve without it, against the kernel that serves now, and on the newest hours by themselves
+(canary.py). Where no task is judged, nothing is promoted.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from iak.pipeline.publish.chain import Step, needed, withdrawn
 from iak.pipeline.stats.shrinkage import shrunk_means
 from iak.schemas.chain import ChainState, ChainVerdict, Outcome
 from iak.schemas.job import ChainSpec
-from iak.schemas.verdict import Verdict
+from iak.schemas.verdict import Comparison, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,10 @@ class Findings:
     """The candidate against the domain's own kernel that serves; None where none does."""
     canary: Verdict | None = None
     """The candidate against what serves, on the newest hours; None where this is not asked for."""
+    canary_rows: str = "the newest hours"
+    """Which rows those are."""
+    live_gauc: Mapping[str, Comparison] = field(default_factory=dict)
+    """Task -> AUC within users of the candidate and the live kernel."""
     live_against_rival: Verdict | None = None
     """The kernel that serves against what would serve without it; None where none does."""
     shrunk_gain: float | None = None
@@ -123,7 +127,7 @@ def _why_not_sound(findings: Findings) -> str:
         if harm := _harm(verdict):
             return f"worse than {name}: {harm}"
     if findings.canary is not None and (harm := _harm(findings.canary)):
-        return f"worse than what serves in the newest hours: {harm}"
+        return f"worse than what serves in {findings.canary_rows}: {harm}"
     if findings.shrunk_gain is not None and findings.shrunk_gain <= 0 and not findings.is_live:
         return f"no gain is expected: {findings.shrunk_gain:.5f} nats a row, shrunk"
     return ""

@@ -3,19 +3,18 @@
 Levels are judged from the pooled kernel down, so that a domain that is held knows what serves it.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
 
+from iak.pipeline.publish.canary import newest_rows
 from iak.pipeline.publish.chain import LossRows, Step, advance
 from iak.pipeline.publish.decision import Findings, decide, shrunk_gains
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.gauc_harm import gauc_of, held_by_gauc
-from iak.pipeline.stats.auc import Bools
 from iak.pipeline.stats.clusters import mean_and_error
 from iak.pipeline.tuning.finetune import Level
 from iak.pipeline.tuning.gate_rows import PairedRows
@@ -26,7 +25,6 @@ from iak.schemas.verdict import Comparison, Verdict
 
 TUNED, SERVING = "tonight's kernel above it", "what serves without it"
 """How reasons call what a candidate is compared with."""
-_ONE_DAY_HOURS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +100,15 @@ class ChainJudge:
             step = self._advance(level, name, rows, rivals)
         above = reversed(level.ancestors.get(name, ()))
         fallback = next((ancestor for ancestor in above if ancestor in self._serves), "base")
-        chain = decide(step, findings, fallback=fallback, spec=self._gate.chain).model_copy(
-            update={"against": _against(findings), "gauc": gaucs}
+        decided = decide(step, findings, fallback=fallback, spec=self._gate.chain)
+        chain = decided.model_copy(
+            update={
+                "state": _with_numbers(decided, verdict),
+                "against": _against(findings),
+                "gauc": gaucs,
+                "gauc_live": findings.live_gauc,
+                "canary_rows": findings.canary_rows if findings.canary else "",
+            }
         )
         is_promoted = chain.outcome == "promote"
         final = verdict.model_copy(update={"publish": is_promoted, "reason": chain.sentence})
@@ -129,13 +134,19 @@ class ChainJudge:
             shrunk_gain: gain drawn towards those of the level.
         """
         live = level.compared.live.get(name)
+        live_verdict, live_gauc = (None, {}) if live is None else self._judged(live)
         over_serving = level.compared.live_over_above.get(name)
+        newest = newest_rows(
+            rivals[SERVING] if live is None else live, self._gate.chain.canary_hours
+        )
         return Findings(
             base=verdict,
             # Where the base serves, that comparison is made already.
             rivals={k: verdict if p is rows else self._verdict(p) for k, p in rivals.items()},
-            live=None if live is None else self._verdict(live),
-            canary=self._canary(rivals[SERVING] if live is None else live),
+            live=live_verdict,
+            live_gauc=live_gauc,
+            canary=None if newest is None else self._verdict(newest.rows),
+            canary_rows="" if newest is None else newest.sentence,
             live_against_rival=None if over_serving is None else self._verdict(over_serving),
             shrunk_gain=shrunk_gain,
         )
@@ -183,13 +194,6 @@ class ChainJudge:
         tasks = [held_by_gauc(t, gaucs.get(t.task), self._gate) for t in verdict.tasks]
         return verdict.model_copy(update={"tasks": tuple(tasks)}), gaucs
 
-    def _canary(self, rows: PairedRows) -> Verdict | None:
-        """Return the verdict on the newest hours, in whole days; None where it is not asked for."""
-        days = math.ceil(self._gate.chain.canary_hours / _ONE_DAY_HOURS)
-        if not days or rows.day_n is None:
-            return None
-        return self._verdict(_chosen(rows, rows.day_n > rows.day_n.max() - days))
-
 
 def _rivals(level: Level, name: str, rows: PairedRows) -> dict[str, PairedRows]:
     """Return a candidate's rows against what would serve without it, tonight's kernel first."""
@@ -198,6 +202,14 @@ def _rivals(level: Level, name: str, rows: PairedRows) -> dict[str, PairedRows]:
     if name in compared.tuned_above:
         return {TUNED: compared.tuned_above[name], **rivals}
     return rivals
+
+
+def _with_numbers(decided: ChainVerdict, verdict: Verdict) -> ChainState | None:
+    """Return a chain's state with what people want to know of its last judged candidate."""
+    if decided.state is None or not verdict.rows:
+        return decided.state
+    numbers = {"needed": decided.needed, "gain": verdict.gain, "gain_low": verdict.gain_low}
+    return decided.state.model_copy(update=numbers)
 
 
 def _against(findings: Findings) -> dict[str, Verdict]:
@@ -228,9 +240,3 @@ def _gain(rows: PairedRows | None) -> tuple[float, float] | None:
     gain_n = (rows.base_loss - rows.candidate_loss)[labelled_n]
     mean, error, _ = mean_and_error(gain_n, users)
     return mean, error
-
-
-def _chosen(rows: PairedRows, chosen_n: Bools) -> PairedRows:
-    """Return some of the rows."""
-    columns = {f.name: getattr(rows, f.name) for f in fields(PairedRows)}
-    return replace(rows, **{n: c[chosen_n] for n, c in columns.items() if c is not None})

@@ -32,6 +32,7 @@ from iak.pipeline.activations.rows import (
     days_of,
     joined,
     recomputed,
+    seconds_of_rows,
     tuning_rows,
 )
 from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
@@ -284,7 +285,11 @@ def _gate_rows(
         worker=worker,
     )
     rows = tuning_rows(known.known, activations, work.view.catalog, names.tuned)
-    return replace(rows, day_n=days_of(known, source.reader))
+    return replace(
+        rows,
+        day_n=days_of(known, source.reader),
+        second_n=seconds_of_rows(known, source.reader),
+    )
 
 
 def _with_gate_rows(

@@ -42,6 +42,9 @@ class PairedRows:
     """Key of each row's user; None where the log declares none."""
     day_n: npt.NDArray[np.int64] | None = None
     """Day of each row, in days since 1970-01-01; None where nobody asked for it."""
+    second_n: npt.NDArray[np.float64] | None = None
+    """Unix time of each row's event in seconds, minus infinity where it has none; None where the
+    log has no event time."""
 
     @property
     def base_loss(self) -> npt.NDArray[np.float64]:
@@ -88,6 +91,8 @@ def collect_gate_rows(
             columns["user_n"] = rows.user_n[index_B]
         if rows.day_n is not None:
             columns["day_n"] = rows.day_n[index_B]
+        if rows.second_n is not None:
+            columns["second_n"] = rows.second_n[index_B]
         # The base's logits from the same h that the kernel read, so that only the kernel differs.
         before_BT = setting.heads(batch.h_BH) if other is None else other.logits_BT
         for who, logits_BT in (

@@ -273,17 +273,19 @@ def test_ripening_labels_are_read_anew_each_night_and_nothing_is_computed(log, t
     assert plain[1][1:3] == (0, 0)
 
 
-def days_under(root, **changes):
-    """The days of all rows as two workers find them, in the log's order of each."""
+def times_under(root, of=tuning.days_of, **changes):
+    """The days, or the seconds, of all rows as two workers find them."""
     catalog = small_catalog(**changes)
     encoding = encoding_of(raw_rows(root, small_catalog())[0][0], small_catalog())
     found = []
     for rank in range(2):
         reader = small_reader(root, catalog, encoding=encoding, rank=rank, world=2)
         rows = RowSource(reader=reader, store=None, contract=Counter()).read()
-        days = tuning.days_of(rows, reader)
-        assert len(days) == len(rows)
-        found += days.tolist()
+        times = of(rows, reader)
+        if times is None:
+            return None
+        assert len(times) == len(rows)
+        found += times.tolist()
     return Counter(found)
 
 
@@ -293,14 +295,21 @@ def test_a_row_has_the_day_of_its_folder_or_of_its_event_time(tmp_path):
     folders = Counter(
         date.fromisoformat(day).toordinal() - epoch for day in written.column("dt").to_pylist()
     )
-    assert days_under(tmp_path / "log") == folders
+    assert times_under(tmp_path / "log") == folders
     # 86,400 seconds are a day, of which UTC never skips one.
     times = Counter(second // 86_400 for second in written.column("event_time").to_pylist())
-    assert days_under(tmp_path / "log", log__date_key=None) == times
+    assert times_under(tmp_path / "log", log__date_key=None) == times
     assert times != folders
 
 
 def test_a_log_that_knows_no_days_is_refused_by_name(tmp_path):
     write_log(tmp_path / "log", LAYOUT)
     with pytest.raises(BadRequest, match=r"this log has no date_key or event_time"):
-        days_under(tmp_path / "log", log__date_key=None, log__event_time=None)
+        times_under(tmp_path / "log", log__date_key=None, log__event_time=None)
+
+
+def test_a_row_has_the_second_of_its_event_whatever_its_folder_says(tmp_path):
+    written = write_log(tmp_path / "log", LAYOUT)
+    seconds = Counter(map(float, written.column("event_time").to_pylist()))
+    assert times_under(tmp_path / "log", tuning.seconds_of_rows) == seconds
+    assert times_under(tmp_path / "log", tuning.seconds_of_rows, log__event_time=None) is None

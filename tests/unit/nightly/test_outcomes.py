@@ -86,7 +86,9 @@ def test_the_live_kernels_numbers_stand_between_the_bases_and_the_candidates():
         for before in (0.6, 0.7)
     )  # fmt: skip
     gauc = Comparison(base=0.55, kernel=0.65)
-    found = scores_of(base, {}, live=live, gauc=gauc)
+    gauc_live = Comparison(base=0.6, kernel=0.65)
+    found = scores_of(base, {}, live=live, gauc=gauc, gauc_live=gauc_live)
     assert (found.auc, found.log_loss) == ((0.6, 0.7, 0.8), (0.6, 0.7, 0.5))
-    assert found.gauc == (0.55, None, 0.65)
+    assert found.gauc == (0.55, 0.6, 0.65)
+    assert scores_of(base, {}, gauc=gauc).gauc == (0.55, None, 0.65)
     assert scores_of(base, {}).auc == (0.6, None, 0.8)

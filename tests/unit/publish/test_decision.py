@@ -107,6 +107,11 @@ def decided(step, *, fallback="pooled", **findings):
             id="canary",
         ),
         pytest.param(
+            PROVED, {"canary": HARMFUL, "canary_rows": "the newest 6 hours"}, "hold",
+            "worse than what serves in the newest 6 hours: ctr: AUC 0.7 -> 0.6; pooled serves",
+            id="canary of six hours",
+        ),
+        pytest.param(
             PROVED, {"canary": THIN}, "promote",
             "evidence of 9 nights came to 4.00; 3.69 is enough; the new kernel serves",
             id="canary of few rows says nothing",

@@ -68,6 +68,13 @@ def test_a_domain_that_is_held_falls_to_the_base_where_the_one_above_is_held_too
     assert held.chain.sentence.endswith("; base serves")
 
 
+def test_a_chain_carries_what_people_ask_of_its_last_night():
+    done = judge_of().judge(POOLED_LEVEL)[POOLED]
+    state = done.chain.state
+    assert (state.needed, state.gain) == (done.chain.needed, done.verdict.gain)
+    assert state.gain_low == done.verdict.gain_low < state.gain
+
+
 def test_a_domain_without_gate_rows_keeps_its_chain():
     state = judge_of().judge(POOLED_LEVEL)[POOLED].chain.state
     empty = judge_of({POOLED: state}).judge(of_level((), {FLAT: None}))[POOLED]
@@ -127,7 +134,8 @@ def test_the_canary_holds_a_kernel_whose_newest_day_is_bad(hours, outcome):
         of_level((), rows, live=rows, live_over_above={FLAT: dated(0.1)})
     )[POOLED]
     assert done.chain.outcome == outcome
-    is_named = "worse than what serves in the newest hours: ctr: log-loss" in done.chain.sentence
+    which = "the newest day (the log has no event time)"
+    is_named = f"worse than what serves in {which}: ctr: log-loss" in done.chain.sentence
     assert is_named == (outcome == "hold")
 
 
@@ -148,5 +156,9 @@ def test_a_decision_keeps_the_numbers_of_all_that_was_compared():
     newest, whole = (done.against[key].tasks[0].rows for key in ("canary", "live"))
     assert newest == whole / 7
     assert done.gauc["ctr"].delta == pytest.approx(done.gauc["ctr"].kernel - done.gauc["ctr"].base)
+    alone = judge_of().judge(of_level(("region",), live))["region=a"].chain
+    assert done.gauc_live == alone.gauc != done.gauc
+    assert alone.gauc_live == {}
+    assert done.canary_rows == "the newest day (the log has no event time)"
     without_users = {A: dataclasses.replace(rows[A], user_n=None)}
     assert judge_of().judge(of_level(("region",), without_users))["region=a"].chain.gauc == {}
