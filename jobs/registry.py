@@ -1,6 +1,6 @@
 """`iak registry …`: what every night published, and which of it serves each domain.
 
-Only `promote run=` loads torch; the other verbs answer at once.
+Only `promote run=` loads torch, and `show` SciPy. The other verbs answer at once.
 """
 
 import json
@@ -25,6 +25,7 @@ from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.storage.store import Store, at_once, open_store
+from iak.schemas.chain import ChainState
 from iak.schemas.forget import ForgetReport, TouchedCache
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry, Pointer
 from iak.schemas.registry_job import (
@@ -137,12 +138,15 @@ def _bundle_row(entry: Entry) -> Document:
 
 
 def show(spec: RegistryShowSpec) -> tuple[int, Document]:
-    """Print the newest commits, or the pointers and the lineage of one domain."""
+    """Print the newest commits and all chains, or one domain's evidence, pointers and lineage."""
     return _show_domain(spec, spec.domain) if spec.domain else _show_history(spec)
 
 
 def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
+    from iak.jobs._chains import chain_row, show_chains  # loads SciPy, which takes a second
+
     history = list(read_history(open_store(spec.registry)))
+    chains = list(history[-1].chains.values()) if history else []
     show_table(
         f"history of {spec.registry}",
         ("commit", "what", "when", "by", "pointers moved", "bundles removed"),
@@ -160,31 +164,49 @@ def _show_history(spec: RegistryShowSpec) -> tuple[int, Document]:
         text=("what", "when", "by"),
         ends_in_number=True,
     )
-    commits = [commit.model_dump(mode="json", exclude={"pointers"}) for commit in history]
-    return 0, {"registry": spec.registry, "commits": commits}
+    if chains:
+        show_chains(chains)
+    return 0, {
+        "registry": spec.registry,
+        "commits": [c.model_dump(mode="json", exclude={"pointers"}) for c in history],
+        "chains": [chain_row(chain) for chain in chains],
+    }
 
 
 def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
-    """Print the bundles that a domain had, newest first, alias by alias."""
+    """Print a domain's evidence, and the bundles it had, newest first, alias by alias."""
+    from iak.jobs._chains import chain_row, show_chain  # loads SciPy, which takes a second
+
     store = open_store(spec.registry)
     head = read_head(store)
+    chain = _chain_of(head, domain)
     aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
-    if not aliases:
+    if not aliases and chain is None:
         folder_of(store, head, "champion", domain)  # says which domains there are
     document: Document = {"registry": store.uri, "domain": domain}
+    if chain is not None:
+        show_chain(chain)
+        document["chain"] = chain_row(chain)
+    _say(f"{domain} has no kernel of its own yet", () if aliases else (domain,))
     for alias in aliases:
         folder = folder_of(store, head, alias, domain)
         pointer = pointer_of(head, alias, folder)
         assert pointer is not None, "folder_of refuses a domain without a pointer"
-        chain = [pointer, *earlier_pointers(store, alias, folder, pointer)]
-        rows = list(at_once(store, partial(_pointer_row, store), chain))
+        pointers = [pointer, *earlier_pointers(store, alias, folder, pointer)]
+        rows = list(at_once(store, partial(_pointer_row, store), pointers))
         document[alias] = rows
-        _show_chain(alias, pointer.name, rows, is_cut=chain[-1].before is not None)
+        _show_pointers_of(alias, pointer.name, rows, is_cut=pointers[-1].before is not None)
         show_facts(f"lineage of the {alias}", _lineage(read_entry(store, pointer.stored)))
     return 0, document
 
 
-def _show_chain(alias: str, domain: str, rows: Sequence[Document], *, is_cut: bool) -> None:
+def _chain_of(head: Commit | None, domain: str) -> ChainState | None:
+    """Return a domain's chain, by its name or its folder's; None where it has none."""
+    chains = head.chains if head else {}
+    return next((c for folder, c in chains.items() if domain in (folder, c.name)), None)
+
+
+def _show_pointers_of(alias: str, domain: str, rows: Sequence[Document], *, is_cut: bool) -> None:
     show_table(
         f"{alias} of {domain}: now, and what rollbacks return to",
         ("commit", "bundle", "gate gain", "tuned", "the gate said"),

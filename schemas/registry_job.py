@@ -46,7 +46,8 @@ class RegistryShowSpec(RegistrySpec):
     registry: RegistryToRead
     """Folder of the registry, or `s3://bucket/prefix`."""
     domain: Column | None = None
-    """Domain whose pointers and lineage are shown; the newest commits when absent."""
+    """Domain whose evidence, pointers and lineage are shown; the newest commits and the evidence of
+    every domain when absent."""
     last: Count = 20
     """Commits shown, the newest ones; the JSON has all."""
 

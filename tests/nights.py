@@ -26,6 +26,8 @@ CITIES = (
 TASKS = ("ctr", "ctcvr")
 LAST = date(2026, 10, 28)
 _WEEK = 7
+NEEDED = 3.69
+"""Evidence at which a chain is proved."""
 
 
 def digest(*words):
@@ -146,10 +148,21 @@ def _domain(pairs, k, effect, random, number, day):
         scores=scores,
         rate=float(abs(random.normal(1.4, 0.3))) if is_trained else None,
         scratch_gain=float(random.normal(-0.0001, 0.0003)) if number % _WEEK == 0 else None,
-        log_evidence=float(0.4 * number + random.normal(0, 1)) if is_trained else None,
+        **(_evidence(number, random, day) if is_trained else {}),
         worker_seconds=window / 9_000 if outcome != "waiting" else 0.0,
         cost=window / 9_000 / 3600 * 0.9 if outcome != "waiting" else 0.0,
     )
+
+
+def _evidence(number, random, day):
+    """How far a chain is."""
+    evidence = float(0.25 * number + random.normal(0, 1))
+    return {
+        "log_evidence": evidence,
+        "evidence_needed": NEEDED,
+        "evidence_nights": number,
+        "proved_on": day - timedelta(days=1) if evidence >= NEEDED else None,
+    }
 
 
 def _outcome(k, random):
@@ -190,6 +203,7 @@ def _scores(task, effect, spread, window, random, outcome):
         rows=gate,
         positives=positives,
         auc=(base, base + gain * 0.9, base + gain),
+        gauc=(base - 0.05, base - 0.05 + gain * 0.4, base - 0.05 + gain * 0.5),
         log_loss=(0.2101, 0.2089, 0.2086),
         calibration=(1.04, 0.991, float(1 + random.normal(0, 0.02))),
         delta_auc=(gain, gain - half, gain + half),

@@ -71,7 +71,7 @@ class Step:
     @property
     def log_evidence(self) -> float:
         """Return the natural logarithm of the evidence."""
-        return _evidence(self.state).log_e if self.state else 0.0
+        return log_evidence(self.state) if self.state else 0.0
 
 
 def advance(
@@ -108,6 +108,11 @@ def first_alpha(spec: ChainSpec) -> float:
 def needed(spec: ChainSpec) -> float:
     """Return the evidence that proves a chain, as a natural logarithm; infinite where none does."""
     return needed_log_e(spec.alpha - first_alpha(spec))
+
+
+def log_evidence(state: ChainState) -> float:
+    """Return the natural logarithm of a chain's evidence."""
+    return _evidence(state).log_e
 
 
 def withdrawn(state: ChainState) -> ChainState:

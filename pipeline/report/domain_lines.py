@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from iak.pipeline.report.charts import (
     Chart,
@@ -11,7 +12,8 @@ from iak.pipeline.report.charts import (
     outcome_columns,
 )
 from iak.pipeline.report.differences import Difference, difference_of
-from iak.schemas.night import DomainNight, NightRecord, Scores
+from iak.pipeline.report.evidence_words import evidence_words
+from iak.schemas.night import DomainNight, NightRecord
 
 MOST_TASKS = 2
 """Tasks that have a column of intervals; the lines below the table have all."""
@@ -36,6 +38,21 @@ class DomainLine:
     """Its last nights; none on the page of a single night."""
     curves: tuple[Chart, ...]
     """The candidate's calibration, task by task."""
+
+    @property
+    def evidence(self) -> str:
+        """How far its chain is from being proved; empty where no chain was judged."""
+        night = self.night
+        if night.log_evidence is None:
+            return ""
+        return evidence_words(
+            night.log_evidence, night.evidence_needed, night.evidence_nights, night.proved_on
+        )
+
+    @property
+    def has_gauc(self) -> bool:
+        """Whether any task has an AUC within users."""
+        return any(value is not None for s in self.night.scores for value in s.gauc)
 
     @property
     def falls_back(self) -> bool:
@@ -119,7 +136,9 @@ def _trends(nights: Sequence[NightRecord]) -> Mapping[str, Chart]:
     }
 
 
-def mean_auc(record: NightRecord, task: str, method: int) -> float | None:
+def mean_auc(
+    record: NightRecord, task: str, method: int, metric: Literal["auc", "gauc"] = "auc"
+) -> float | None:
     """Return a task's mean AUC over the domains, each weighted by its gate rows.
 
     Only domains that have the AUC of both base and candidate count, so that two methods of one
@@ -129,14 +148,19 @@ def mean_auc(record: NightRecord, task: str, method: int) -> float | None:
         record: the night.
         task: its name.
         method: 0 the base, 1 the live kernels, 2 the candidates.
+        metric: AUC over all rows, or the mean AUC within users.
     """
-    scores = [s for d in record.domains if d.decision.level == "domain" for s in d.scores]
-    both = [s for s in scores if s.task == task and _has_both(s)]
-    pairs = [(s.rows, s.auc[method]) for s in both]
+    pairs = [
+        (s.rows, values[method])
+        for d in record.domains
+        if d.decision.level == "domain"
+        for s in d.scores
+        if s.task == task and _has_both(values := getattr(s, metric))
+    ]
     known = [(rows, auc) for rows, auc in pairs if auc is not None]
     total = sum(rows for rows, _ in known)
     return sum(rows * auc for rows, auc in known) / total if total else None
 
 
-def _has_both(scores: Scores) -> bool:
-    return scores.auc[0] is not None and scores.auc[2] is not None
+def _has_both(values: Sequence[float | None]) -> bool:
+    return values[0] is not None and values[2] is not None

@@ -14,6 +14,7 @@ from iak.pipeline.report.domain_lines import (
     mean_auc,
     tasks_of,
 )
+from iak.pipeline.report.evidence_words import EVIDENCE
 from iak.pipeline.report.links import relative_link
 from iak.pipeline.report.nights import INDEX, RECORD
 from iak.pipeline.report.rendering import render
@@ -61,6 +62,8 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         calibrations=[chart for task in tasks if (chart := _calibrations(record, task))],
         has_rates=any(domain.rate is not None for domain in record.domains),
         rates=_rates(record),
+        has_evidence=any(line.evidence for line in lines),
+        evidence_note=EVIDENCE,
         drift=drift_bars(record.drift),
         unseen=bars_of({table: share for table, share in record.unseen.items() if share}, percent),
         days=days_chart(days[-MOST_DAYS:]) if days else None,
@@ -111,7 +114,7 @@ def _facts(record: NightRecord, tasks: Sequence[str]) -> list[tuple[str, str, st
     for task in tasks[:2]:
         base, candidate = (mean_auc(record, task, method) for method in (0, 2))
         if base is not None and candidate is not None:
-            ends = f"{base:.4f} to {candidate:.4f}"
+            ends = f"{base:.4f} to {candidate:.4f}{_within_users(record, task)}"
             facts.append((f"AUC of {task}, over base", signed(candidate - base), ends))
     if record.rows_tuned:
         cached = percent(record.rows_from_cache / record.rows_tuned, 0)
@@ -124,6 +127,14 @@ def _facts(record: NightRecord, tasks: Sequence[str]) -> list[tuple[str, str, st
         note = f"{furthest.name}, {furthest.word}"
         facts.append(("largest drift", decimal(furthest.index, 3), note))
     return facts
+
+
+def _within_users(record: NightRecord, task: str) -> str:
+    """Return the gain of a task's mean AUC within users, for a note; empty where there is none."""
+    base, candidate = (mean_auc(record, task, method, "gauc") for method in (0, 2))
+    if base is None or candidate is None:
+        return ""
+    return f"; within users {signed(candidate - base)}"
 
 
 def _calibrations(record: NightRecord, task: str) -> Chart | None:

@@ -19,6 +19,8 @@ def test_the_mean_weighs_each_domain_by_its_rows_and_leaves_the_pooled_kernel_ou
     expected = sum(s.rows * s.auc[2] for s in own) / rows
     assert mean_auc(record, "ctr", 2) == pytest.approx(expected)
     assert mean_auc(record, "no such task", 2) is None
+    within = sum(s.rows * s.gauc[2] for s in own) / rows
+    assert mean_auc(record, "ctr", 2, "gauc") == pytest.approx(within)
 
 
 def test_of_too_many_domains_those_that_need_a_look_are_shown(monkeypatch):
@@ -58,3 +60,14 @@ def test_a_line_has_a_difference_for_each_shown_task_and_its_past():
         assert [difference.of for difference in line.differences] == ["ctr", "ctcvr"]
         assert "2 promoted" in line.trend.summary
     assert all(line.trend is None for line in domain_lines(a_night(domains=3), []))
+
+
+def test_a_line_says_how_far_its_chain_is():
+    night = a_night(domains=1).domains[1]
+    unproved = night.model_copy(update={"log_evidence": 2.5, "proved_on": None})
+    record = a_night(domains=1).model_copy(update={"domains": [unproved]})
+    (line,) = domain_lines(record, [])
+    assert line.evidence == "2.50 of 3.69 needed after 14 counted nights"
+    unjudged = night.model_copy(update={"log_evidence": None})
+    (line,) = domain_lines(record.model_copy(update={"domains": [unjudged]}), [])
+    assert line.evidence == ""

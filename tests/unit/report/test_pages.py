@@ -13,7 +13,7 @@ from iak.pipeline.report.night_page import night_page
 from iak.pipeline.report.nights import RECORD, read_night, write_night
 from iak.pipeline.report.pages import write_index, write_pages
 from iak.schemas.night import RefreshResult
-from tests.nights import LAST, a_night, some_nights
+from tests.nights import LAST, NEEDED, a_night, some_nights
 from tests.unit.report.pages import Page, assert_alone
 
 
@@ -59,6 +59,28 @@ def test_every_domain_has_a_line_and_a_part_that_the_line_leads_to(page):
     for domain in record.domains:
         assert domain.sentence in page.text
         assert domain.decision.reason in page.text
+
+
+def test_every_chain_says_how_far_it_is_and_what_is_needed(page):
+    judged = [d for d in some_nights()[-1].domains if d.log_evidence is not None]
+    unproved = [d for d in judged if d.proved_on is None]
+    assert 0 < len(unproved) < len(judged)
+    for domain in unproved:
+        evidence = f"{domain.log_evidence:.2f} of {NEEDED:.2f}"
+        assert page.text.count(evidence) >= 2, "in the table and in the domain's own part"
+    assert "reaches log(1/alpha)" in page.text
+
+
+def test_auc_within_users_stands_beside_auc_where_a_night_has_it(page, tmp_path):
+    score = some_nights()[-1].domains[0].scores[0]
+    assert " / ".join(f"{value:.4f}" for value in score.gauc) in page.text
+    assert "; within users +0.0" in page.text
+    record = a_night(domains=1)
+    domain = record.domains[1]
+    scores = [each.model_copy(update={"gauc": (None,) * 3}) for each in domain.scores]
+    without = [domain.model_copy(update={"scores": scores})]
+    text = night_page(record.model_copy(update={"domains": without}), [], tmp_path)
+    assert "within users" not in text
 
 
 def test_links_inside_the_page_lead_somewhere(page):
