@@ -7,7 +7,7 @@ import pytest
 
 from iak.pipeline.publish.bundle import bundle_name
 from iak.pipeline.publish.chain import log_evidence
-from iak.pipeline.registry.folder_store import FolderStore
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.jobs.test_registry import iak
 from tests.unit.registry.nights import NAMES, ROME, night
 from tests.unit.registry.test_chains import chain, promoted
