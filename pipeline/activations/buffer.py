@@ -30,6 +30,7 @@ from iak.pipeline.data import features
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.feature_keys import FeatureKeys
 from iak.pipeline.errors import DoesNotFit
+from iak.pipeline.model.steady_linear import LEAST_ROWS
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.shard import unwrap
 from iak.schemas.log import Catalog
@@ -76,9 +77,9 @@ class StandardizedBase:
     @torch.no_grad()
     def look_up(self, rows: pa.Table) -> Tensor:
         """Return the standardised activations of encoded rows, a_BA; a collective call."""
-        batch = to_batch(rows, self.catalog).to(self.device)
+        batch = to_batch(_filled_up(rows), self.catalog).to(self.device)
         h_BH, x_BX = represent(self.model, batch, self.products)
-        return self.standard.of(h_BH, x_BX)
+        return self.standard.of(h_BH, x_BX)[: len(rows)]
 
     def read(self, a_BA: Tensor) -> Read:
         """Return stored activations as kernels read them."""
@@ -233,6 +234,13 @@ class ActivationBuffer:
         assert block is not None
         for start in range(0, len(block.rows), LOOK_UP_ROWS):
             yield index, start, block.rows.slice(start, LOOK_UP_ROWS)
+
+
+def _filled_up(rows: pa.Table) -> pa.Table:
+    """Return rows, repeated where they are so few that a product would round them differently."""
+    if not 0 < len(rows) < LEAST_ROWS:
+        return rows
+    return rows.take(pa.array([index % len(rows) for index in range(LEAST_ROWS)]))
 
 
 def memory_for(

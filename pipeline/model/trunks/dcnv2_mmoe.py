@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
 from iak.pipeline.model.inputs import AlongX
+from iak.pipeline.model.steady_linear import SteadyLinear
 
 
 class DcnMmoe(nn.Module):
@@ -48,8 +49,8 @@ class DcnMmoe(nn.Module):
         self.cross = _cross_network(width, cross_layers, cross_rank)
         self.mlp = _mlp(width, mlp, dropout) if mlp else None
         joined = width + (mlp[-1] if mlp else 0)
-        self.expert = nn.Linear(joined, experts * expert_width)
-        self.gate = nn.Linear(joined, tasks * experts)
+        self.expert = SteadyLinear(joined, experts * expert_width)
+        self.gate = SteadyLinear(joined, tasks * experts)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BX: Tensor) -> Tensor:
@@ -101,6 +102,6 @@ def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
         *(
             layer
             for before, after in zip(ins, widths, strict=True)
-            for layer in (nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
+            for layer in (SteadyLinear(before, after), nn.ReLU(), nn.Dropout(dropout))
         )
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from iak.pipeline.model.inputs import AlongX
+from iak.pipeline.model.steady_linear import SteadyLinear
 
 
 class Mlp(nn.Module):
@@ -46,7 +47,7 @@ class Mlp(nn.Module):
         self.out_width = tasks * expert_width
         layers: list[nn.Module] = []
         for before, after in zip([width, *mlp[:-1]], mlp, strict=True):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [SteadyLinear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x_BX: Tensor) -> Tensor:
