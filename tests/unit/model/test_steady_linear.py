@@ -24,9 +24,7 @@ def test_a_row_rounds_the_same_among_any_rows(inputs, outputs, chosen, seed):
 @given(some_rows, st.integers(0, 99))
 def test_a_whole_trunk_rounds_a_row_the_same_among_any_rows(chosen, seed):
     torch.manual_seed(seed)
-    trunk = DcnMmoe(
-        width=13, cross_layers=2, mlp=[7, 5], experts=3, expert_width=6, tasks=2
-    ).eval()
+    trunk = DcnMmoe(width=13, cross_layers=2, mlp=[7, 5], experts=3, expert_width=6, tasks=2).eval()
     x_BX = torch.randn(ROWS, 13)
     with torch.no_grad():
         assert torch.equal(trunk(x_BX[chosen]), trunk(x_BX)[chosen])
