@@ -407,7 +407,8 @@ class FinetuneSpec(TuningSpec, WorkerJobSpec):
     when absent. What serves the others stays as it is."""
     deadline: AwareDatetime | None = None
     """Moment, with its zone, after which no further kernels are begun; what is tuned by then is
-    judged and published. The pooled kernel is tuned in any case."""
+    judged and published. The pooled kernel is tuned in any case. Kernels are begun in the order of
+    `domains`, else those with most rows first."""
 
 
 class EvaluateSpec(PlacedSpec, WorkerJobSpec):

@@ -125,7 +125,9 @@ class BudgetSpec(Spec):
     rows: Rows | None = None
     """Tuning rows of all domains together."""
     minutes: Minutes | None = None
-    """Minutes of tuning, as expected from earlier nights' rows/s."""
+    """Minutes of tuning, as expected from the rows a second of the newest night that tuned. A first
+    night has none to expect from: which domains train is decided before any row is tuned on.
+    `schedule.deadline` bounds that night too."""
 
 
 class ScheduleSpec(Spec):
@@ -137,7 +139,8 @@ class ScheduleSpec(Spec):
     time_zone: Zone = "UTC"
     """Zone of `cron` and `deadline`."""
     deadline: time | None = None
-    """Time of day, after the tick, at which what is ready is promoted and the rest is held."""
+    """Time of day, after the tick, at which what is ready is promoted and the rest is held. Domains
+    are tuned in the order of their expected worth."""
     missed: Literal["in_order", "coalesce"] = "in_order"
     """Nights that were missed run one after the other, or the newest stands for all of them."""
     if_busy: Literal["leave", "wait"] = "wait"

@@ -170,7 +170,7 @@ def night_work(
         cache=_cache_config(spec, opened),
         live=live,
         checkpoint_every_s=spec.checkpoint_every_s,
-        domains=frozenset(spec.domains),
+        domains=spec.domains,
         deadline=spec.deadline,
         placement=placement,
     )

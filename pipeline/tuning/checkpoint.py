@@ -54,6 +54,8 @@ class Saved:
     """Their losses and epochs."""
     tuner: dict[str, Tensor] | None
     """State of the cohort that follows them, if it had begun."""
+    names: tuple[str, ...] | None = None
+    """Domains of these kernels; None where an earlier version wrote the checkpoint."""
 
 
 class TuningCheckpoint:
@@ -105,6 +107,7 @@ class TuningCheckpoint:
             "snapshot": self.snapshot,
             "finished": len(finished),
             "levels": [asdict(level.numbers()) for level in levels],
+            "names": [level.bank.names[: level.kernels] for level in levels],
         }
         metadata[_DIGEST] = content_digest(whole, metadata)
         with putting_file(self.newest) as part:
@@ -222,12 +225,14 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
             f"the log changed since {path} was written; its kernels belong to other rows. Start a "
             "new run"
         )
+    names = metadata.get("names") or [None] * len(metadata["levels"])
     return {
         depth: Saved(
             is_finished=depth < metadata["finished"],
             flat_KN=tensors[f"{depth}/flat"],
             numbers=_numbers(level),
             tuner=_below(tensors, f"{depth}/tuner."),
+            names=None if names[depth] is None else tuple(names[depth]),
         )
         for depth, level in enumerate(metadata["levels"])
     }

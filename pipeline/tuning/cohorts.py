@@ -37,6 +37,7 @@ def tune_level(
     tuned: Tuned | None = None,
     current: Mapping[str, Tensor] | None = None,
     may_begin: Callable[[], bool] = lambda: True,
+    cohorts: Sequence[slice] = (),
 ) -> Tuned:
     """Tune every kernel of a level and return each at its best; a collective call.
 
@@ -53,6 +54,8 @@ def tune_level(
         current: state of the tuner of the cohort that follows them, if it had begun.
         may_begin: called before each cohort, on every worker alike; where it says no, the level
             ends with the kernels that are tuned.
+        cohorts: slots that are tuned together, in the order in which they begin; empty makes them
+            of neighbouring slots.
 
     Returns:
         The level. A kernel that diverged is as it started, and named in `failed`.
@@ -60,7 +63,8 @@ def tune_level(
     tuned = tuned or Tuned.nothing(start)
     slots = len(start.names)
     train, valid = (_RowsBySlot(rows, level, slots) for rows in (setting.train, setting.valid))
-    cohorts = cohorts_of(total(train.counts(), setting.worker).tolist(), stage)
+    if not cohorts:
+        cohorts = cohorts_of(total(train.counts(), setting.worker).tolist(), stage)
     for cohort in cohorts:
         if cohort.start < tuned.kernels:
             continue

@@ -52,7 +52,14 @@ from iak.pipeline.model.digest import Digest
 from iak.pipeline.process import Worker
 from iak.pipeline.tuning.compared import Compared, compare_level
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
-from iak.pipeline.tuning.levels import Names, Plan, find_domains, rivals_of, tune_levels
+from iak.pipeline.tuning.levels import (
+    Names,
+    Plan,
+    begun_in_order,
+    find_domains,
+    rivals_of,
+    tune_levels,
+)
 from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
@@ -109,10 +116,11 @@ class FinetuneWork:
     compares_chains: bool = False
     """Whether kernels are also compared with what serves and with those above them, on gate rows
     that are predicted in fp32 as serving predicts them."""
-    domains: frozenset[str] = frozenset()
+    domains: tuple[str, ...] = ()
     """Names of the only domains that are tuned beside the pooled kernel; all when empty."""
     deadline: datetime | None = None
-    """Moment after which no further kernels are begun."""
+    """Moment after which no further kernels are begun. Until then they begin in the order of
+    `domains`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +198,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     sources = {split: _source(work, split, store, worker, contract) for split in SPLITS}
     known = {split: source.read() for split, source in sources.items()}
     labels = _tuning_labels(known["tune"].known, work.view.catalog, worker)
-    names = find_domains(known["tune"].known, work.view.catalog.domain, worker).only(work.domains)
+    names = _names(work, known["tune"], worker)
     base, standard_from = _standardised_base(
         work, frozen.model, known["tune"], sources["tune"], store, worker
     )
@@ -226,6 +234,15 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         gate_seconds=gate_seconds,
         live=frozenset(work.live.kernels if work.live else ()),
     )
+
+
+def _names(work: FinetuneWork, known: SplitRows, worker: Worker) -> Names:
+    """Return the domains that are tuned, in the order in which they begin; a collective call."""
+    names = find_domains(known.known, work.view.catalog.domain, worker).only(work.domains)
+    if work.deadline is None or not work.domains:
+        return names
+    below = len(names.tuned) - 1
+    return begun_in_order(names, work.domains, [work.pooled, *[work.domain] * below])
 
 
 def _store(work: FinetuneWork) -> Store | None:

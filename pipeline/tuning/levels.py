@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from iak.pipeline.iak.bank import Bank, repeated, stack
 from iak.pipeline.iak.kernel import PROBE, KernelShape, Weights, fresh
 from iak.pipeline.process import Worker
 from iak.pipeline.tuning.checkpoint import Saved, TuningCheckpoint
-from iak.pipeline.tuning.cohorts import tune_level
+from iak.pipeline.tuning.cohorts import cohorts_of, tune_level
 from iak.pipeline.tuning.tune import Setting, Stage, Tuned
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.task import DomainSpec
@@ -73,6 +74,9 @@ class Names:
     """Name -> its domain, at any level."""
     untouched: frozenset[str] = frozenset()
     """Domains that have rows enough and are left as they are."""
+    cohorts: tuple[tuple[slice, ...], ...] = ()
+    """By level, the slots that are tuned together, where `begun_in_order` chose their order. Empty:
+    neighbouring slots are, those with most rows first."""
 
     def only(self, wanted: Collection[str]) -> "Names":
         """Return the same domains, of which only some are tuned; all where none is named.
@@ -85,6 +89,29 @@ class Names:
         tuned = tuple(tuple(name for name in level if name in kept) for level in self.tuned)
         left = {name for level in self.tuned for name in level} - kept
         return replace(self, tuned=tuned, untouched=frozenset(left))
+
+
+def begun_in_order(names: Names, order: Sequence[str], stages: Sequence[Stage]) -> Names:
+    """Return the same domains, whose cohorts begin in the order in which their domains are named.
+
+    A deadline then ends a run with the domains that are named first. The cohorts themselves stay
+    as they are without an order, so that every kernel that is tuned has the same bits. A cohort of
+    several domains begins in the turn of the first of them.
+
+    Args:
+        names: domain names of each level, those with most rows first.
+        order: names, the most urgent first; those that are not named come last.
+        stages: settings of each level.
+    """
+    turn = {name: number for number, name in enumerate(order)}
+    tuned, cohorts = [], []
+    for level, rows, stage in zip(names.tuned, names.rows, stages, strict=True):
+        parts = [level[part] for part in cohorts_of([rows[name] for name in level], stage)]
+        parts.sort(key=lambda part: min(turn.get(name, len(turn)) for name in part))
+        ends = list(accumulate((len(part) for part in parts), initial=0))
+        tuned.append(tuple(name for part in parts for name in part))
+        cohorts.append(tuple(slice(start, end) for start, end in pairwise(ends)))
+    return replace(names, tuned=tuple(tuned), cohorts=tuple(cohorts))
 
 
 def find_domains(rows: pa.Table, domain: DomainSpec, worker: Worker) -> Names:
@@ -164,7 +191,7 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
         inherited = _inherited(plan, depth, slots, names, tuned).to(setting.worker.device)
         live = _serving(plan, slots, inherited)
         start = inherited if live is None else live
-        before = saved.get(depth)
+        before = _of_slots(saved.get(depth), slots, is_ordered=bool(names.cohorts))
         done = _restored(start, before) if before else Tuned.nothing(start)
         if before is not None and before.is_finished:
             tuned.append(done.reached())
@@ -180,11 +207,23 @@ def tune_levels(plan: Plan, names: Names, setting: Setting, report: Report) -> l
             tuned=done,  # `tune_level` adds to it
             current=before.tuner if before else None,
             may_begin=partial(_may_begin, plan, depth, setting.worker),
+            cohorts=names.cohorts[depth] if names.cohorts else (),
         )
         tuned.append(done.reached())
         checkpoint.save(tuned, is_due=True)
     _refuse_all_failed(tuned)
     return tuned
+
+
+def _of_slots(saved: Saved | None, slots: Sequence[str], *, is_ordered: bool) -> Saved | None:
+    """Return a level of the checkpoint where its kernels are those of the first slots, else None.
+
+    Without that, a run that another version began would give kernels to the wrong domains: earlier
+    ones named no kernels in checkpoints, and always took those with most rows first.
+    """
+    if saved is None or (saved.names is None and not is_ordered):
+        return saved
+    return saved if saved.names == tuple(slots[: len(saved.flat_KN)]) else None
 
 
 def _refuse_all_failed(tuned: Sequence[Tuned]) -> None:

@@ -70,6 +70,10 @@ def test_the_newest_is_read_and_the_one_before_it_is_kept(two):
     assert sorted(p.name for p in two.iterdir()) == [PREVIOUS, CHECKPOINT]
 
 
+def test_a_checkpoint_names_its_kernels(two):
+    assert checkpoint_in(two).load()[0].names == ("a", "b")
+
+
 def test_without_a_checkpoint_nothing_is_said(tmp_path):
     events = []
     assert read(tmp_path, events) == {}

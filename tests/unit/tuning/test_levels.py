@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from iak.pipeline.errors import BadLog, BadRequest, Diverged
 from iak.pipeline.iak.bank import stack
 from iak.pipeline.iak.kernel import PROBE, fresh
-from iak.pipeline.tuning.levels import Names, Plan, find_domains, rivals_of, tune_levels
+from iak.pipeline.tuning import levels
+from iak.pipeline.tuning.levels import (
+    Names,
+    Plan,
+    begun_in_order,
+    find_domains,
+    rivals_of,
+    tune_levels,
+)
 from iak.pipeline.tuning.tune import CohortTuner, valid_losses
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.task import DomainSpec
@@ -324,6 +332,91 @@ def test_a_deadline_that_has_not_come_changes_nothing(tmp_path):
     with_it, without = tune(tmp_path / "one", deadline=due), tune(tmp_path / "other")
     for one, other in zip(with_it, without, strict=True):
         assert torch.equal(one.bank.flat_KN, other.bank.flat_KN)
+
+
+SMALL_STEPS = {"max_epochs": 2, "compression_epochs": 1, "patience": 9, "step_rows": 20}
+"""Steps that a few kernels fill, so that a level has several cohorts."""
+COUNTED = dataclasses.replace(
+    NAMES,
+    rows=tuple(
+        Counter(level[slot] for slot in TRAIN.slots_nL[:, depth].tolist() if slot >= 0)
+        for depth, level in enumerate(NAMES.tuned)
+    ),
+)
+
+
+def in_slots(rows, names):
+    """The same rows where the slots of each level are those of `names`."""
+    columns = []
+    for depth, (before, after) in enumerate(zip(NAMES.tuned, names.tuned, strict=True)):
+        slots = torch.tensor([*(after.index(name) for name in before), -1])
+        columns.append(slots[rows.slots_nL[:, depth]])
+    return dataclasses.replace(rows, slots_nL=torch.stack(columns, dim=1))
+
+
+def tune_in_order(folder, order, **how):
+    """Tune the levels with cohorts that begin in this order; return names and levels."""
+    asked = plan(folder, **{**SMALL_STEPS, **how})
+    names = begun_in_order(COUNTED, order, [asked.pooled, asked.domain, asked.domain])
+    around = setting(in_slots(TRAIN, names), in_slots(VALID, names))
+    return names, tune_levels(asked, names, around, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def by_rows(tmp_path_factory):
+    """Every kernel by name, with its numbers, where no order is asked for."""
+    asked = plan(tmp_path_factory.mktemp("by_rows"), **SMALL_STEPS)
+    return by_name(tune_levels(asked, COUNTED, AROUND, lambda _: None))
+
+
+def by_name(tuned):
+    return {
+        name: (level.bank.flat_KN[slot], level.best_loss[slot], level.best_epoch[slot])
+        for level in tuned
+        for slot, name in enumerate(level.bank.names)
+    }
+
+
+@settings(max_examples=5)
+@given(order=st.permutations([*CITIES, *SHOPS]), named=st.integers(0, 6))
+def test_a_kernel_does_not_depend_on_the_order_in_which_cohorts_begin(
+    tmp_path_factory, by_rows, order, named
+):
+    """Law: bit for bit, whatever is named and in whatever order."""
+    names, tuned = tune_in_order(tmp_path_factory.mktemp("ordered"), order[:named])
+    assert any(len(parts) > 1 for parts in names.cohorts)
+    found = by_name(tuned)
+    assert found.keys() == by_rows.keys()
+    for name, (weights, loss, epoch) in found.items():
+        assert torch.equal(weights, by_rows[name][0]), name
+        assert (loss, epoch) == by_rows[name][1:], name
+
+
+@pytest.mark.parametrize("first", SHOPS)
+def test_where_the_time_is_up_the_domains_that_are_named_first_are_tuned(
+    tmp_path, monkeypatch, by_rows, first
+):
+    begun = []
+
+    def may_begin(_plan, depth, _worker):
+        begun.append(depth)
+        return begun.count(2) <= 1  # one cohort of the lowest level
+
+    monkeypatch.setattr(levels, "_may_begin", may_begin)
+    names, tuned = tune_in_order(tmp_path, [first])
+    shops = tuned[2]
+    assert first in shops.bank.names
+    assert 0 < shops.kernels < len(SHOPS)
+    assert shops.bank.names == names.tuned[2][: shops.kernels]
+    assert torch.equal(by_name(tuned)[first][0], by_rows[first][0])
+
+
+def test_a_checkpoint_of_another_order_gives_no_kernel_to_another_domain(tmp_path, by_rows):
+    """Four shops, of which two cohorts change places between a killed run and its next attempt."""
+    for order in ([*SHOPS], [*reversed(SHOPS)]):
+        _, tuned = tune_in_order(tmp_path, order, every_s=0)
+        for name, (weights, *_) in by_name(tuned).items():
+            assert torch.equal(weights, by_rows[name][0]), name
 
 
 def test_rivals_are_what_was_tuned_above_and_what_serves_without_the_domain(tmp_path):
