@@ -4,6 +4,7 @@ Only `promote run=` loads torch, and `show` SciPy. The other verbs answer at onc
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.storage.store import Store, at_once, open_store
 from iak.schemas.chain import ChainState
 from iak.schemas.forget import ForgetReport, TouchedCache
+from iak.schemas.nightly import NightlySpec
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry, Pointer
 from iak.schemas.registry_job import (
     RegistryDiffSpec,
@@ -47,6 +49,8 @@ SOME_HELD, NOTHING_TO_DO = 4, 6
 MOST_DOMAINS = 40
 """Domains shown in a table; the JSON has all."""
 Document = dict[str, Any]
+TOKEN = "MLFLOW_TRACKING_TOKEN"
+"""Environment variable with the MLflow server's token."""
 
 
 def main(spec: RegistrySpec) -> int:
@@ -341,7 +345,9 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
 
 def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
     """Return domains to the bundles they had before, and show what serves them now."""
-    done = roll_back(open_store(spec.registry), spec.alias, spec.domain)
+    store = open_store(spec.registry)
+    tracked = _tracked(spec, store)
+    done = roll_back(store, spec.alias, spec.domain)
     for one in done.domains:
         now = (
             f"bundle {one.entry.digest[:12]} of {one.entry.lineage.run} serves again"
@@ -349,11 +355,34 @@ def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
             else "it had none before: its parent, the pooled kernel or the base serves"
         )
         console.print(f"{one.domain}: bundle {one.left[:12]} is taken back; {now}", markup=False)
+    if tracked is not None:
+        from iak.pipeline.runs.nightly_notify import follow_rollback  # loads NumPy and more
+
+        console.print(follow_rollback(tracked, store, token=os.environ.get(TOKEN)), markup=False)
     return 0, {
         "registry": spec.registry,
         "generation": done.commit.generation,
         "moves": [move.model_dump(mode="json") for move in done.commit.moves],
     }
+
+
+def _tracked(spec: RegistryRollbackSpec, store: Store) -> NightlySpec | None:
+    """Return the settings whose MLflow server follows a rollback; None where none does.
+
+    Raises:
+        BadRequest: the file names another registry.
+    """
+    if spec.nightly is None or spec.alias != "champion":
+        return None
+    from iak.pipeline.runs.load import load_nightly
+
+    settings = load_nightly(spec.nightly)
+    if open_store(settings.registry).uri != store.uri:
+        raise BadRequest(
+            f"nightly={spec.nightly} is of the registry {settings.registry}, and registry= names "
+            f"{spec.registry}. Nothing moved; give the file of this registry"
+        )
+    return settings if settings.notify.tracking is not None else None
 
 
 def verify(spec: RegistryVerifySpec) -> tuple[int, Document]:

@@ -97,6 +97,9 @@ class RegistryRollbackSpec(RegistrySpec):
     """One domain, or several that go back in one step."""
     alias: Alias = "champion"
     """Pointers that move."""
+    nightly: FileToRead | None = None
+    """The `nightly.toml` of these nights. The alias `champion` of the MLflow server that it names
+    (`notify.tracking`) then moves too. Absent: the registry alone moves."""
 
 
 class RegistryVerifySpec(RegistrySpec):

@@ -1,10 +1,14 @@
 """Tell of a night: a line for chat, Prometheus, MLflow, TensorBoard. What breaks fails no night."""
 
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.report.metrics import write_metrics
 from iak.pipeline.report.nights import earlier_nights, night_folders
 from iak.pipeline.report.webhook import send_summary
 from iak.pipeline.runs.nightly_records import night_folder
+from iak.pipeline.storage.store import Store, at_once
+from iak.pipeline.tracking.champion import follow_registry, night_of
 from iak.pipeline.tracking.mlflow_run import find_experiment, track_night
 from iak.pipeline.tracking.mlflow_server import MlflowServer
 from iak.pipeline.tracking.tensorboard import write_tensorboard
@@ -46,6 +50,28 @@ def notify(
         except OSError as error:
             notices.append(f"No TensorBoard files were written to {folder}: {error}.")
     return notices
+
+
+def follow_rollback(spec: NightlySpec, store: Store, *, token: str | None) -> str:
+    """Let MLflow's alias follow a rollback, and return what became of it, or what went wrong.
+
+    The registry has moved already: a server that is down takes nothing back.
+
+    Args:
+        spec: the platform's settings, with an address of an MLflow server.
+        store: of the registry, after the rollback.
+        token: of the MLflow server; None where it needs none.
+    """
+    assert spec.notify.tracking is not None, "the caller asks for no server that is not named"
+    head = read_head(store)
+    pointers = list(head.pointers.get("champion", {}).values()) if head else []
+    entries = at_once(store, lambda pointer: read_entry(store, pointer.stored), pointers)
+    nights = {night for entry in entries if (night := night_of(entry.lineage.run))}
+    try:
+        server = MlflowServer(spec.notify.tracking, token)
+        return follow_registry(server, spec.name, nights)
+    except PipelineError as error:
+        return f"MLflow's alias did not follow: {error}"
 
 
 def check_tracking(spec: NightlySpec, token: str | None) -> list[tuple[str, str]]:

@@ -109,6 +109,10 @@ class MlflowServer:
         """
         return self._api("POST", path, json.dumps(body).encode(), answer)
 
+    def delete(self, path: str, body: Mapping[str, Any], answer: type[_A]) -> _A:
+        """Remove something, and return the answer. Arguments and errors are those of `post`."""
+        return self._api("DELETE", path, json.dumps(body).encode(), answer)
+
     def put_artifact(self, path: str, content: bytes) -> None:
         """Store a file among the artefacts that the server keeps; one of that name is replaced.
 

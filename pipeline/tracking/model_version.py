@@ -1,7 +1,7 @@
 """Register a night's kernels as a version of a model, and move the aliases of the model.
 
 The registry decides what serves (pipeline/registry). The aliases here say the same for those who
-look at MLflow, until a rollback: it moves pointers of the registry alone.
+look at MLflow. After a rollback, `champion.py` lets them follow.
 """
 
 from iak.pipeline.tracking.mlflow_answers import Answer, FoundVersions, OneVersion, RunInfo

@@ -10,6 +10,7 @@ from urllib3 import request
 from urllib3.exceptions import HTTPError
 
 from iak.pipeline.runs.nightly_notify import check_tracking, notify
+from iak.pipeline.tracking.champion import follow_registry
 from iak.pipeline.tracking.mlflow_answers import Answer
 from iak.pipeline.tracking.mlflow_server import MlflowServer
 from iak.pipeline.tracking.night_numbers import night_numbers
@@ -51,6 +52,10 @@ def mlflow(tmp_path_factory):
         server.wait(60)
 
 
+def folder_of(record):
+    return f"{record.night}-{record.id}"
+
+
 def _wait_for(address, server, log):
     for _ in range(240):
         assert server.poll() is None, log.read_text()[-2000:]
@@ -66,12 +71,14 @@ def _wait_for(address, server, log):
 def test_nights_are_runs_and_the_newest_version_has_the_aliases(mlflow, tmp_path):
     spec = settings(tmp_path, notify={"tracking": mlflow, "tensorboard": True})
     assert check_tracking(spec, None) == []
+    nights = []
     # More numbers than one request takes, and a name that MLflow would refuse as it is.
     for record in some_nights(2, domains=40):
         odd = record.domains[1].decision.model_copy(update={"domain": [("city", "a:b/../\n")]})
         changed = record.domains[1].model_copy(update={"decision": odd})
         domains = [record.domains[0], changed, *record.domains[2:]]
         newest, _ = written(tmp_path, record, domains=domains)
+        nights.append(folder_of(newest))
         assert notify(spec, newest, address=None, token=None) == []
     assert len(night_numbers(newest)) > 1000
     assert notify(spec, newest, address=None, token=None) == []
@@ -96,3 +103,11 @@ def test_nights_are_runs_and_the_newest_version_has_the_aliases(mlflow, tmp_path
     pooled = newest.domains[0]
     kernel = request("GET", f"{bytes_of}/bundles/{pooled.bundle}/kernel.safetensors")
     assert kernel.data == b"weights of pooled"
+
+    older = next(night for night in nights if night != folder_of(newest))
+    assert "version 2" in follow_registry(server, "shop", nights)
+    assert "version 1" in follow_registry(server, "shop", [older])
+    for _ in range(2):  # the second time there is no alias to remove
+        assert "has no champion" in follow_registry(server, "shop", [])
+    model = server.get("registered-models/get", Anything, name="shop").model_dump()
+    assert [each["alias"] for each in model["registered_model"]["aliases"]] == ["candidate"]

@@ -18,11 +18,16 @@ from iak.pipeline.runs.outputs import bundles_output
 from iak.pipeline.runs.pinned import PINNED, pinned_bundles
 from iak.pipeline.runs.record import OpenRecord
 from iak.pipeline.storage.folder_store import FolderStore
+from iak.pipeline.tracking.mlflow_run import track_night
+from iak.pipeline.tracking.mlflow_server import MlflowServer
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.manifest import sha256_of
 from iak.schemas.record import RunRecord
+from tests.nights import some_nights
 from tests.unit.publish.test_bundle import BASE, SCHEMA
 from tests.unit.registry.nights import NAMES, ROME, night, served
+from tests.unit.tracking.fake_mlflow import fake_mlflow
+from tests.unit.tracking.tracked import settings, written
 
 OPENED = SimpleNamespace(manifest=SimpleNamespace(fingerprint=BASE, schema_hash=SCHEMA))
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -91,6 +96,46 @@ def test_the_whole_way_by_the_command_line(place, capsys):
     assert iak("verify", registry) == 0
     assert iak("show", registry, "domain=city=oslo%2Fa b") == 0
     assert "removed by gc" in capsys.readouterr().out
+
+
+def nights_on(server, place):
+    """Two nights that are promoted and tracked; return the words of a rollback."""
+    for seed, record in enumerate(some_nights(2, domains=2)):
+        kept, folder = written(place, record)
+        track_night(MlflowServer(server.address), settings(place), kept, folder)
+        run = run_of(folder / "tune", seed=seed)
+        assert iak("promote", f"run={run}", f"registry={place / 'registry'}") == 0
+    file = place / "nightly.toml"
+    file.write_text(
+        f'name = "shop"\ncatalog = "planted"\ndata_root = "/log"\nbase = "{place}"\n'
+        f'registry = "{place / "registry"}"\nnights = "{place / "nights"}"\n'
+        f'[notify]\ntracking = "{server.address}"\n'
+    )
+    return "rollback", f"registry={place / 'registry'}", f"nightly={file}"
+
+
+def test_a_rollback_moves_the_alias_of_mlflow_where_no_bundle_of_a_night_serves(tmp_path, capsys):
+    with fake_mlflow() as server:
+        words = nights_on(server, tmp_path)
+        first, *others = NAMES
+        assert iak(*words, f"domain={first}") == 0
+        assert server.aliases["champion"] == "2", "the newest night serves the other domains"
+        assert iak(*words, *(f"domain={name}" for name in others[-1:])) == 0
+        assert iak(*words, *(f"domain={name}" for name in others[:-1])) == 0
+        assert server.aliases["champion"] == "1"
+        assert "champion of shop in MLflow is version 1" in capsys.readouterr().out
+        server.codes = [500] * 3
+        assert iak(*words, f"domain={first}") == 0, "the registry moved, whatever MLflow does"
+        assert "MLflow's alias did not follow" in capsys.readouterr().out
+
+
+def test_a_rollback_refuses_the_file_of_another_registry(place, capsys):
+    with fake_mlflow() as server:
+        *_, file = nights_on(server, place)
+        iak("promote", f"run={place / 'R0'}", f"registry={place / 'other'}")
+        assert iak("rollback", f"registry={place / 'other'}", file, "domain=pooled") == 2
+    assert "is of the registry" in capsys.readouterr().err
+    assert read_head(FolderStore(place / "other")).generation == 1
 
 
 def test_verify_names_every_damaged_file_and_fails(place, capsys):

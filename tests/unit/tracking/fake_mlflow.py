@@ -42,7 +42,7 @@ class FakeMlflow(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = do_PUT = _answer
+    do_GET = do_POST = do_PUT = do_DELETE = _answer
 
     def _do(self, path, asked):
         fake = self.server
@@ -100,6 +100,9 @@ class FakeMlflow(BaseHTTPRequestHandler):
         assert path == "registered-models/alias", path
         if self.command == "POST":
             fake.aliases[asked["alias"]] = asked["version"]
+            return {}
+        if self.command == "DELETE":
+            fake.aliases.pop(asked["alias"], None)
             return {}
         if asked["alias"] not in fake.aliases:
             raise No("INVALID_PARAMETER_VALUE")
