@@ -53,7 +53,9 @@ def test_without_a_profile_the_document_says_so(root):
     assert found.document()["profile"] is None
 
 
-@pytest.mark.parametrize(("level", "is_refused"), [("warn", False), ("quarantine", False), ("refuse", True)])
+@pytest.mark.parametrize(
+    ("level", "is_refused"), [("warn", False), ("quarantine", False), ("refuse", True)]
+)
 def test_one_finding_that_refuses_refuses_the_log(root, level, is_refused):
     found = checked(root, profile=False)
     finding = Finding(level=level, what="labels", column="click", count=1, remedy="mend it")
