@@ -3,8 +3,8 @@ from datetime import date
 import pytest
 
 from iak.pipeline.registry.commits import read_head
-from iak.pipeline.registry.folder_store import FolderStore
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
+from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.publish.test_bundle import BASE
 from tests.unit.registry.nights import NAMES, ROME, night, promote
 
