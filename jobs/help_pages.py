@@ -41,6 +41,7 @@ CHAPTERS = {
     "Know the log": ("init", "check"),
     "Train and judge": ("pretrain", "finetune", "evaluate", "compare"),
     "Every night": ("nightly", "registry"),
+    "Use it": ("predict",),
     "Look": ("show", "report"),
     "On other machines": ("plan", "submit", "jobs", "infra", "bench"),
 }

@@ -70,6 +70,12 @@ VERBS: dict[str, Verb] = {
         example="iak evaluate catalog=shop.toml data_root=/data/shop base=R1 "
         "bundles=R2/bundles --run-dir R3",
     ),
+    "predict": Verb(
+        help="Predict every task of each row by the kernel of its domain; labels are not needed",
+        spec="iak.schemas.scoring:PredictSpec",
+        example="iak predict /data/shop catalog=shop.toml base=R1 bundles=R2/bundles --run-dir R4",
+        positional=("data_root",),
+    ),
     "compare": Verb(
         help="Compare two evaluations on the same rows, with intervals",
         spec="iak.schemas.job:CompareSpec",

@@ -16,6 +16,9 @@ Day = Annotated[Whole, Field(ge=-100_000, le=100_000)]
 """A day of the log: 0 is the first one, -1 the last one."""
 SplitName = Literal["pretrain", "pretrain_valid", "pretrain_test", "tune", "valid", "gate", "test"]
 
+SCORED = "score"
+"""Name of the split of the rows that are scored; no catalogue declares it."""
+
 _MAY_LEAK = ("log.user", "log.row_id", "log.partition_keys")
 """Settings that may name a leak column: they only identify a row, a user or a folder."""
 
@@ -179,6 +182,14 @@ class Catalog(Spec):
     def keyed(self) -> tuple[FeatureSpec, ...]:
         """Return the features that read a table, in order."""
         return tuple(f for f in self.features if table_of(f))
+
+    def to_score(self, rows: SplitSpec) -> Self:
+        """Return the same log without labels, and with the one split `score`.
+
+        Args:
+            rows: the rows that are scored.
+        """
+        return self.model_copy(update={"tasks": (), "splits": {SCORED: rows}})
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -20,6 +20,10 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.schemas.log import Catalog
 
+FULL_ROWS = 32
+"""A row's result does not depend on its batch where batches have a multiple of so many rows. Vector
+instructions round the last few values of a tensor otherwise than the others (torch 2.13)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -66,6 +70,19 @@ def to_batch(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Batch:
         labels_BT=labels,
         mask_BT=mask,
     )
+
+
+def filled_up(rows: pa.Table) -> pa.Table:
+    """Return encoded rows and, after them, copies of the last one up to a multiple of `FULL_ROWS`.
+
+    Args:
+        rows: encoded rows; without any, none are added.
+    """
+    missing = -len(rows) % FULL_ROWS
+    if not len(rows) or not missing:
+        return rows
+    last = [len(rows) - 1] * missing
+    return rows.take(pa.array([*range(len(rows)), *last]))
 
 
 def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

@@ -197,6 +197,8 @@ class Inspection:
     """`<level>: <what> in <column>` -> rows."""
     masked: Mapping[str, Mask] = field(default_factory=dict)
     """Task -> rows that lose its label alone, where there are any."""
+    breaches: Mapping[str, Mask] = field(default_factory=dict)
+    """What breaks the contract -> the rows that do, where there are any."""
 
     def without(self, unripe: Mapping[str, Mask]) -> dict[str, Mask]:
         """Return the rows that lose the label of one task: masked here, or not ripe.
@@ -218,13 +220,13 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
         catalog: the log's catalogue.
     """
     counts: Counter[str] = Counter()
-    verdicts: list[Mask] = []
+    breaches: dict[str, Mask] = {}
     masked: dict[str, Mask] = {}
 
     def quarantine(bad: Mask, what: str) -> None:
         if bad.any():
             counts[f"quarantine: {what}"] += int(bad.sum())
-            verdicts.append(bad)
+            breaches[what] = bad
 
     def quarantine_nulls(column: str, what: str) -> None:
         if rows.column(column).null_count:
@@ -250,9 +252,10 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
     for what, bad_values in _odd_numbers(rows, catalog):
         counts[f"warn: {what}"] += bad_values
     return Inspection(
-        quarantined=np.logical_or.reduce(verdicts) if verdicts else None,
+        quarantined=np.logical_or.reduce(list(breaches.values())) if breaches else None,
         counts=counts,
         masked=masked,
+        breaches=breaches,
     )
 
 

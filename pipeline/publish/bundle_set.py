@@ -25,16 +25,21 @@ from iak.schemas.verdict import Verdict
 
 BASE_SLOT = -1
 """Slot of a row that no bundle serves."""
+_SEGMENT_ROWS = 8
+"""Rows of a kernel's part of a batch are filled up to a multiple of this number. A matrix product
+of one to three rows rounds them otherwise than one of more rows (MKL of torch 2.13, one thread)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleSet:
-    """Bundles of one base as stacked tensors, each in a slot."""
+    """Bundles of one base as stacked tensors, each in a slot; there are two slots at least."""
 
     names: tuple[str, ...]
     """The domain in each slot."""
     verdicts: tuple[Verdict, ...]
     """The gate's verdict on each."""
+    versions: tuple[str, ...]
+    """SHA-256 of each one's `manifest.json`."""
     weights: dict[str, Tensor]
     """Weights of all kernels by name, with a first dimension of K."""
     mean_KA: Tensor
@@ -82,6 +87,8 @@ class BundleSet:
     def logits(self, heads: Heads, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
         """Return adapted logits, each row's by the bundle in its slot, or the base's without one.
 
+        A row's logits do not depend on the other rows.
+
         Args:
             heads: the base's towers.
             h_BH: the base's representation.
@@ -90,10 +97,8 @@ class BundleSet:
         """
         logits_BT: Tensor = heads(h_BH)
         # Sorted by slot, a bank runs all kernels in one grouped product.
-        order = torch.argsort(slots_B, stable=True)
-        order = order[slots_B[order] != BASE_SLOT]
-        lengths = torch.bincount(slots_B[order], minlength=len(self.names))
-        rows = Segments.of(lengths, h_BH.device)
+        filled = _filled_segments(slots_B, slots=len(self.mean_KA))
+        rows, order = filled.rows, filled.index
         h_BH, x_BX = h_BH[order], x_BX[order]
         a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
         a_BA = (a_BA - spread(self.mean_KA, rows)) / spread(self.scale_KA, rows)
@@ -103,7 +108,33 @@ class BundleSet:
             narrow_BN = grouped_linear(wide_BX, self.narrow_KNX, None, rows)
             a_BA = torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
         adapted = banks.run(self.weights, heads, h_BH, a_BA, None, rows)
-        return logits_BT.index_copy(0, order, adapted.logits_BT)
+        own = filled.is_row
+        return logits_BT.index_copy(0, order[own], adapted.logits_BT[own])
+
+
+@dataclass(frozen=True, slots=True)
+class _FilledSegments:
+    """Rows of a batch sorted by slot, each slot's filled up to a multiple of `_SEGMENT_ROWS`."""
+
+    rows: Segments
+    index: Tensor
+    """Index in the batch of each sorted row. What fills a slot up is its last row again."""
+    is_row: Tensor
+    """Whether it is a row of the batch, and does not fill up."""
+
+
+def _filled_segments(slots_B: Tensor, *, slots: int) -> _FilledSegments:
+    """Return the rows that have a slot, sorted and filled up."""
+    order = torch.argsort(slots_B, stable=True)
+    order = order[slots_B[order] != BASE_SLOT]
+    lengths = torch.bincount(slots_B[order], minlength=slots)
+    rows = Segments.of(-(-lengths // _SEGMENT_ROWS) * _SEGMENT_ROWS, slots_B.device)
+    owners = rows.owners
+    number = torch.arange(rows.rows, device=slots_B.device) - (rows.ends_P - rows.lengths)[owners]
+    starts = lengths.cumsum(0) - lengths
+    is_row = number < lengths[owners]
+    index = order[starts[owners] + torch.minimum(number, lengths[owners] - 1)]
+    return _FilledSegments(rows=rows, index=index, is_row=is_row)
 
 
 def read_bundle_set(root: Path, *, base_fingerprint: str, schema_hash: str) -> BundleSet:
@@ -124,10 +155,16 @@ def read_bundle_set(root: Path, *, base_fingerprint: str, schema_hash: str) -> B
     bundles = [read_bundle(root / entry.folder, **wanted) for entry in index.bundles]
     _check_alike(bundles, root)
     names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
+    own_names = tuple(_domain_of(b).name for b in bundles)
+    verdicts = tuple(b.manifest.verdict for b in bundles)
+    if len(bundles) == 1:
+        # A second slot that no row uses: products of a single slot round by the number of rows.
+        bundles *= 2
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
     return BundleSet(
-        names=tuple(_domain_of(b).name for b in bundles),
-        verdicts=tuple(b.manifest.verdict for b in bundles),
+        names=own_names,
+        verdicts=verdicts,
+        versions=tuple(entry.manifest_sha256 for entry in index.bundles),
         weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
         | _no_probe(bundles),
         mean_KA=torch.stack([b.tensors[f"{STANDARD}mean"] for b in bundles]),

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from iak.pipeline.activations.represent import DTYPES, represent
+from iak.pipeline.activations.represent import DTYPES, represent_alone
 from iak.pipeline.base import published_base
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.batch import filled_up, to_batch
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.unseen import UnseenIds
@@ -206,23 +206,26 @@ def _predicted(
 ) -> pa.Table:
     """Return the rows' labels, truth and probabilities."""
     catalog = work.view.catalog
-    batch = to_batch(rows, catalog).to(worker.device)
+    # Filled up, so that a row's probability does not depend on the rows beside it.
+    batch = to_batch(filled_up(rows), catalog).to(worker.device)
     recommender = unwrap(model)
-    h_BH, x_BX = represent(model, batch, DTYPES[work.tables.products])
+    h_BH, x_BX = represent_alone(model, batch, DTYPES[work.tables.products])
     tasks = published_base.task_shapes(catalog)
     level = len(catalog.domain.levels) - 1
     columns: dict[str, Any] = {"domain": rows.column(f"l.{level}").cast(pa.string())}
     kept = (n for n in rows.schema.names if n in ("row", "id", "user") or n[:2] in ("y.", "t."))
     columns |= {n: rows.column(n) for n in kept}
-    columns |= _columns(BASE, recommender.heads(h_BH), tasks)
+    columns |= _columns(BASE, recommender.heads(h_BH), tasks, len(rows))
     if bundles is None:
         return pa.table(columns)
     for method, published_only in ((IAK, False), (PUBLISHED, True)):
         slots = list(_slots(rows, bundles, level, published_only))
         if published_only:
             columns["served"] = _served(slots, bundles)
+        slots += [BASE_SLOT] * (len(h_BH) - len(slots))
         slots_B = torch.tensor(slots, dtype=torch.int64, device=worker.device)
-        columns |= _columns(method, bundles.logits(recommender.heads, h_BH, x_BX, slots_B), tasks)
+        logits_BT = bundles.logits(recommender.heads, h_BH, x_BX, slots_B)
+        columns |= _columns(method, logits_BT, tasks, len(rows))
     return pa.table(columns)
 
 
@@ -245,10 +248,13 @@ def _slots(rows: pa.Table, bundles: BundleSet, level: int, published_only: bool)
     return (known[path] for path in paths)
 
 
-def _columns(method: str, logits_BT: Tensor, tasks: Sequence[TaskShape]) -> dict[str, Any]:
+def _columns(
+    method: str, logits_BT: Tensor, tasks: Sequence[TaskShape], rows: int
+) -> dict[str, Any]:
+    """Return the probabilities of the first `rows` rows; what follows them filled the batch up."""
     p = probabilities(logits_BT.double().cpu(), tasks)
     return {
-        f"{space}.{method}.{task.name}": values[:, index].numpy()
+        f"{space}.{method}.{task.name}": values[:rows, index].numpy()
         for space, values in (("own", p.own_BT), ("all", p.entire_BT))
         for index, task in enumerate(tasks)
     }

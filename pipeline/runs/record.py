@@ -31,6 +31,8 @@ from iak.schemas.plan import PlacementSpec
 from iak.schemas.record import RECORD_FORMAT, SEALED_FROM, Output, RunRecord
 
 RECORD = "record.json"
+PARTS = "parts"
+"""Folder of predictions that are not published yet."""
 WORK = (
     "checkpoints",
     ".best",
@@ -39,6 +41,7 @@ WORK = (
     "base",
     "bundles",
     "predictions",
+    PARTS,
 )
 """Files of a run folder that a later attempt would resume from, or mix with its own."""
 NOTHING_TO_DO = 6
@@ -50,6 +53,7 @@ _PHASES = {
     "snapshot": "listing the log's files and counting rows",
     "encoding": "reading the pre-training rows for ids and numbers",
     "publish": "publishing the base",
+    "predictions": "publishing the predictions",
     "metrics": "computing metrics",
 }
 """Phases of a run on the driver; those on workers are followed by their progress file."""

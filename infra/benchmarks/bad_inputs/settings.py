@@ -37,6 +37,12 @@ NEEDED: dict[str, dict[str, str]] = {
         "run_dir": "{folder}/run",
         "base": "{folder}/folder",
     },
+    "predict": {
+        "catalog": "frappe",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
+        "base": "{folder}/folder",
+    },
     "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
     "init": {"log": "{folder}/nowhere"},
     "report": {"path": "{folder}/folder"},

@@ -102,7 +102,19 @@ def test_each_row_is_served_by_its_slot_and_the_bases_rows_are_the_bases_bit_for
 def test_a_kernel_that_reads_h_alone_is_served_so(tmp_path):
     bundle_set = bundle_set_of(tmp_path, ["pooled"], reads="h")
     assert not bundle_set.reads_x
-    assert bundle_set.mean_KA.shape == (1, SHAPE.base)
+    assert bundle_set.mean_KA.shape == (2, SHAPE.base)
+
+
+@pytest.mark.parametrize("names", [["pooled"], list(BUNDLES)], ids=["one kernel", "several"])
+def test_a_row_s_logits_do_not_depend_on_the_rows_beside_it(tmp_path, names):
+    bundle_set, heads, rows = bundle_set_of(tmp_path, names), small_heads(), 600
+    h_BH, x_BX = normal(rows, SHAPE.base), normal(rows, X_UNITS, seed=1)
+    slots_B = torch.randint(-1, len(names), (rows,), generator=torch.Generator().manual_seed(0))
+    together_BT = bundle_set.logits(heads, h_BH, x_BX, slots_B)
+    for first, count in ((0, 32), (5, 64), (90, 96), (333, 256)):
+        some = slice(first, first + count)
+        alone_BT = bundle_set.logits(heads, h_BH[some].clone(), x_BX[some].clone(), slots_B[some])
+        assert torch.equal(alone_BT, together_BT[some])
 
 
 def test_no_bundle_is_refused(tmp_path):

@@ -1,0 +1,40 @@
+"""`iak predict`: predict every task of each row, from Parquet to Parquet or in a pipe."""
+
+from iak.jobs._tables import show_facts
+from iak.jobs.console_report import console_report
+from iak.jobs.ray_launcher import RayLauncher
+from iak.pipeline.runs.load import load_catalog
+from iak.pipeline.runs.predict import PredictResult, predict
+from iak.schemas.scoring import PredictSpec
+
+_SHOWN = 12
+"""Kernels that are shown, those with most rows."""
+
+
+def main(spec: PredictSpec) -> int:
+    """Predict the rows that were asked for."""
+    catalog = load_catalog(spec.catalog)
+    with console_report() as report:
+        result = predict(spec, catalog, RayLauncher(), report)
+    show(result)
+    return 0
+
+
+def show(result: PredictResult) -> None:
+    """Show the rows by kernel, and by reason where it was not their domain's own."""
+    scoring = result.scoring
+    kernels = list(scoring.kernels.items())
+    more = sum(rows for _, rows in kernels[_SHOWN:])
+    shown = {name: f"{rows:,}" for name, rows in kernels[:_SHOWN]}
+    shown |= {f"{len(kernels) - _SHOWN} more": f"{more:,}"} if more else {}
+    show_facts(
+        f"predictions at {result.predictions}",
+        {
+            "rows": f"{scoring.rows:,} in {scoring.parts:,} files",
+            "rows by kernel": shown,
+            "not by their own kernel": {n: f"{r:,}" for n, r in scoring.reasons.items()} or "none",
+            "findings": scoring.contract or "nothing",
+            "base": scoring.base_fingerprint,
+            "seconds": result.record.timings_s,
+        },
+    )

@@ -1,0 +1,218 @@
+"""Predict rows on workers, and publish the files of predictions together."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.data import kinds
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.events import Report, silent
+from iak.pipeline.files import put_folder, remove_parts
+from iak.pipeline.launcher import Launcher
+from iak.pipeline.process import Worker
+from iak.pipeline.publish.predict import PREDICTIONS
+from iak.pipeline.runs import skipped
+from iak.pipeline.runs.inputs import inputs_of
+from iak.pipeline.runs.log import describe_log, list_log
+from iak.pipeline.runs.outputs import file_output
+from iak.pipeline.runs.pinned import pinned_bundles
+from iak.pipeline.runs.preflight import (
+    BundlesFolder,
+    base_inputs,
+    bundles_folder,
+    bundles_inputs,
+    check_frozen_fits,
+    check_workers,
+    open_frozen_base,
+)
+from iak.pipeline.runs.record import PARTS, OpenRecord, run_record
+from iak.pipeline.serving.parts import ScoreWork, read_document, score_parts
+from iak.schemas.log import SCORED, Catalog, SplitSpec
+from iak.schemas.results import RunResult
+from iak.schemas.scoring import PredictSpec, ScoresDocument, ScoringResult
+
+MAY_MOVE = (*skipped.MAY_MOVE, "workers")
+"""Settings that do not change a file of predictions."""
+
+
+class PredictResult(RunResult):
+    """Result of a run that predicted."""
+
+    scoring: ScoringResult
+    """Rows by kernel and by reason."""
+
+    @property
+    def predictions(self) -> Path:
+        """Return the folder of the files of predictions."""
+        return self.run_dir / PREDICTIONS
+
+
+def predict(
+    spec: PredictSpec, catalog: Catalog, launcher: Launcher, report: Report = silent
+) -> PredictResult:
+    """Predict every selected row of a log once, and publish the files when all are whole.
+
+    A run that was interrupted is resumed: files that are whole are kept.
+
+    Args:
+        spec: settings of `iak predict`.
+        catalog: the log's catalogue; the log may lack the columns of its labels.
+        launcher: starts the workers.
+        report: gets the events of the run.
+
+    Raises:
+        AlreadyFinished: the folder holds this very run, finished.
+        PipelineError: the request cannot be met; nothing was published.
+    """
+    with run_record("predict", spec, spec.run_dir, may_move=MAY_MOVE, report=report) as record:
+        scoring = _predict(spec, catalog, launcher, record)
+    return PredictResult(run_dir=spec.run_dir, record=record.record, scoring=scoring)
+
+
+def _predict(
+    spec: PredictSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
+) -> ScoringResult:
+    """Open base, bundles and log, predict on workers, and publish."""
+    report = record.report
+    check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    check_frozen_fits(spec, opened, spec.tables, is_elsewhere=launcher.is_elsewhere)
+    bundles = _bundles(spec, opened, record)
+    with record.phase("snapshot"):
+        described = to_score(spec, catalog)
+        view = list_log(spec, described, report, wanted=(SCORED,), digests_in=opened.folder.parent)
+        others = base_inputs(opened) | bundles_inputs(bundles, name="bundles")
+        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
+        skipped.report_skipped(view, spec, report)
+        kinds.refuse_other_kinds(view.snapshot, described, opened.encoding.kinds)
+    work = score_work(spec, view, opened, bundles=bundles.path if bundles else None)
+    # The folder appears only when every file is whole. An attempt may have died after that.
+    published = spec.run_dir / PREDICTIONS
+    if not published.exists():
+        with record.phase("predict"):
+            _run_workers(spec, work, launcher, report)
+    with record.phase("predictions"):
+        documents = _publish(work, published)
+    scoring = _summed(documents, opened, bundles)
+    record.result = scoring.model_dump(mode="json")
+    record.outputs = {
+        f"{PREDICTIONS}/{path.name}": file_output(path) for path in sorted(published.iterdir())
+    }
+    return scoring
+
+
+def to_score(spec: PredictSpec, catalog: Catalog) -> Catalog:
+    """Return the catalogue without labels, and with the rows that are predicted as its split.
+
+    Raises:
+        BadRequest: the log has no dates to choose rows by.
+    """
+    log = catalog.log
+    if spec.dates and not (log.date_key or log.event_time):
+        raise BadRequest(
+            f"dates={spec.dates[0]} to {spec.dates[1]}: the catalogue of log '{log.name}' names no "
+            "date_key and no event_time. Leave dates out, or choose rows by where=COLUMN=VALUE"
+        )
+    return catalog.to_score(SplitSpec(dates=spec.dates, where=spec.admitted))
+
+
+def score_work(
+    spec: PredictSpec, view: LogView, opened: PublishedBase, *, bundles: Path | None
+) -> ScoreWork:
+    """Return the workers' part of a run that predicts.
+
+    Args:
+        spec: settings of the run.
+        view: the rows that are predicted.
+        opened: the base.
+        bundles: folder of the kernels; None predicts with the base alone.
+    """
+    return ScoreWork(
+        view=view,
+        base=opened,
+        bundles=bundles,
+        folder=spec.run_dir.resolve() / PARTS,
+        batch_rows=spec.batch_rows,
+        part_rows=spec.part_rows,
+        tables=spec.tables,
+        placement=spec.placement.resolved(),
+    )
+
+
+def _bundles(spec: PredictSpec, opened: PublishedBase, record: OpenRecord) -> BundlesFolder | None:
+    """Return the folder of the kernels, an alias resolved; None where the base predicts alone."""
+    if spec.bundles is None:
+        return None
+    pinned = pinned_bundles(spec.bundles, opened, record, setting="bundles")
+    return bundles_folder(pinned, opened, setting="bundles")
+
+
+def _run_workers(spec: PredictSpec, work: ScoreWork, launcher: Launcher, report: Report) -> None:
+    """Let workers write the files that are missing."""
+    work.folder.mkdir(parents=True, exist_ok=True)
+    for number in range(len(work.parts)):
+        remove_parts(work.path(number))  # of workers that were killed
+    launcher.run(
+        score_on_worker,
+        work,
+        report,
+        title="predict",
+        run_dir=spec.run_dir,
+        workers=spec.workers,
+        device=spec.device,
+        max_failures=spec.max_failures,
+    )
+
+
+def score_on_worker(worker: Worker, work: ScoreWork, report: Report) -> dict[str, Any]:
+    """Do one worker's part."""
+    score_parts(work, worker=worker, report=report)
+    return {}
+
+
+def _publish(work: ScoreWork, published: Path) -> list[ScoresDocument]:
+    """Give the folder of all files its name, once each of them is what it should be.
+
+    Raises:
+        Corrupt: a file is missing, or holds other rows than its part.
+    """
+    folder = published if published.exists() else work.folder
+    documents = [
+        read_document(folder / work.path(number).name) for number in range(len(work.parts))
+    ]
+    for number, (document, part) in enumerate(zip(documents, work.parts, strict=True)):
+        rows = sum(piece.rows for piece in part)
+        if (document.part, document.rows) != (number, rows):
+            raise Corrupt(
+                f"{folder / work.path(number).name} holds {document.rows:,} rows of part "
+                f"{document.part}, expected {rows:,} rows of part {number}. Remove the run folder, "
+                "and run its `iak predict` again"
+            )
+    if folder != published:
+        put_folder(folder, published)
+    return documents
+
+
+def _summed(
+    documents: Sequence[ScoresDocument], opened: PublishedBase, bundles: BundlesFolder | None
+) -> ScoringResult:
+    """Return the counts of all files."""
+    kernels: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    contract: Counter[str] = Counter()
+    for document in documents:
+        kernels.update(document.kernels)
+        reasons.update(document.reasons)
+        contract.update(document.contract)
+    return ScoringResult(
+        rows=sum(document.rows for document in documents),
+        parts=len(documents),
+        kernels=dict(kernels.most_common()),
+        reasons=dict(reasons.most_common()),
+        contract=dict(contract),
+        base_fingerprint=opened.manifest.fingerprint,
+        bundles=bundles.digest if bundles else None,
+    )

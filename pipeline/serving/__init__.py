@@ -1,0 +1,1 @@
+"""Predict rows with a base and its kernels: from files, from a stream."""

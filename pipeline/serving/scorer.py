@@ -1,0 +1,154 @@
+"""Predict encoded rows: the base once, then each row by the kernel of its domain.
+
+The same code predicts files and streams. A row's result does not depend on the rows beside it.
+
+Shapes: B rows, T tasks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from iak.pipeline.activations.represent import DTYPES, represent_alone
+from iak.pipeline.base import published_base
+from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.data import features
+from iak.pipeline.data.batch import filled_up, to_batch
+from iak.pipeline.model.loss import probabilities
+from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
+from iak.pipeline.serving.encoded import BREACH, ID
+from iak.pipeline.serving.routes import RoutedRows, Routes
+from iak.schemas.job import FrozenTablesSpec
+from iak.schemas.log import Catalog
+from iak.schemas.predictions import MetricTask, metric_tasks
+
+Floats = npt.NDArray[np.float64]
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """A base at work, and the kernels that predict on it."""
+
+    base: FrozenBase
+    catalog: Catalog
+    """The log's catalogue without labels, from `Catalog.to_score`."""
+    tasks: tuple[MetricTask, ...]
+    """The probabilities that a row gets."""
+    routes: Routes
+    products: torch.dtype
+    """Type of the trunk's matrix products."""
+
+    @classmethod
+    def of(
+        cls, base: FrozenBase, catalog: Catalog, *, bundles: Path | None, tables: FrozenTablesSpec
+    ) -> Self:
+        """Return a scorer with the published kernels of a folder, each of them verified.
+
+        Args:
+            base: the base at work.
+            catalog: the log's catalogue without labels.
+            bundles: folder of the bundles; None predicts with the base alone.
+            tables: names the type of the trunk's products.
+
+        Raises:
+            WrongBase: the bundles were tuned on another base.
+            Corrupt: they are not those that their index names.
+        """
+        manifest = base.published.manifest
+        kernels = None
+        if bundles is not None:
+            kernels = read_bundle_set(
+                bundles,
+                base_fingerprint=manifest.fingerprint,
+                schema_hash=manifest.schema_hash,
+            ).to(base.worker.device)
+        known = base.published.catalog
+        return cls(
+            base=base,
+            catalog=catalog,
+            tasks=metric_tasks(known.tasks, negatives_kept=known.log.negatives_kept),
+            routes=Routes(
+                bundles=kernels,
+                base_fingerprint=manifest.fingerprint,
+                levels=len(catalog.domain.levels),
+            ),
+            products=DTYPES[tables.products],
+        )
+
+    @torch.no_grad()
+    def score(self, rows: pa.Table) -> pa.Table:
+        """Return the predictions of encoded rows, in their order; a collective call.
+
+        Args:
+            rows: from `encode_to_score`. Without any, the call only takes part in the lookup.
+
+        Returns:
+            The columns that `ScoresDocument` lists.
+        """
+        if not len(rows):
+            rows = features.no_rows(self.catalog)
+            represent_alone(self.base.model, to_batch(rows, self.catalog), self.products)
+            return self.schema.empty_table()
+        routed = self.routes.of(rows)
+        logits_BT = self._logits(rows, routed)
+        return self._table(rows, routed, self._by_task(logits_BT, len(rows)))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the names and types of the columns of predictions."""
+        columns = {"row": pa.int64()} | ({ID: pa.string()} if self.catalog.log.row_id else {})
+        columns |= {"domain": pa.string()} | {f"p.{task.name}": pa.float64() for task in self.tasks}
+        return pa.schema(columns | dict.fromkeys(("kernel", "version", "reason"), _NAME))
+
+    def _logits(self, rows: pa.Table, routed: RoutedRows) -> Tensor:
+        """Return the logits of the rows and of those that fill the batch up."""
+        device = self.base.worker.device
+        batch = to_batch(filled_up(rows), self.catalog).to(device)
+        h_BH, x_BX = represent_alone(self.base.model, batch, self.products)
+        if self.routes.bundles is None:
+            logits_BT: Tensor = self.base.heads(h_BH)
+            return logits_BT
+        slots_B = torch.full((len(h_BH),), BASE_SLOT)
+        slots_B[: len(rows)] = torch.from_numpy(routed.slots)
+        return self.routes.bundles.logits(self.base.heads, h_BH, x_BX, slots_B.to(device))
+
+    def _by_task(self, logits_BT: Tensor, rows: int) -> dict[str, Floats]:
+        """Return each probability of the first `rows` rows, by its name."""
+        shapes = published_base.task_shapes(self.base.published.catalog)
+        p = probabilities(logits_BT.double().cpu(), shapes)
+        by_space = {"own": p.own_BT, "all": p.entire_BT}
+        index = {shape.name: number for number, shape in enumerate(shapes)}
+        return {
+            task.name: by_space[task.space][:rows, index[task.task]].numpy() for task in self.tasks
+        }
+
+    def _table(self, rows: pa.Table, routed: RoutedRows, by_task: Mapping[str, Floats]) -> pa.Table:
+        """Return the columns of predictions; a row with a breach has nulls and the breach."""
+        breach = _plain(rows.column(BREACH))
+        is_broken = breach.is_valid().to_numpy(zero_copy_only=False)
+        columns = [rows.column("row")]
+        columns += [rows.column(ID)] if self.catalog.log.row_id else []
+        columns.append(_plain(rows.column(f"l.{self.routes.levels - 1}")))
+        columns += [pa.array(by_task[task.name], mask=is_broken) for task in self.tasks]
+        for name in ("kernel", "version", "reason"):
+            words = pa.array([getattr(route, name) for route in routed.routes], pa.string())
+            values = words.take(pa.array(routed.index))
+            replaced = breach if name == "reason" else pa.nulls(len(rows), pa.string())
+            values = pc.if_else(pa.array(is_broken), replaced, values)
+            columns.append(values.dictionary_encode().cast(_NAME))
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column of dictionaries as text."""
+    text = column.cast(pa.string())
+    return text.combine_chunks() if text.num_chunks != 1 else text.chunk(0)

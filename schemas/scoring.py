@@ -1,0 +1,113 @@
+"""Define `iak predict`: its settings, the document in its files, and its result."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, NonNegativeInt
+
+from iak.schemas.base import Spec, Value, without_userinfo
+from iak.schemas.job import EvaluatedTablesSpec, WorkerJobSpec
+from iak.schemas.manifest import Sha256
+from iak.schemas.numbers import BatchRows, Rows
+from iak.schemas.paths import BaseToRead, BundlesToRead, FolderToWrite
+from iak.schemas.plan import PlacedSpec
+
+SCORES_FORMAT = 1
+STREAM = "-"
+"""What `data_root` says where the log is an Arrow stream on standard input."""
+Condition = Annotated[Value, Field(pattern=r"^[^=\[\]]+=")]
+"""A column and a value, `region=a`."""
+
+
+class PredictSpec(PlacedSpec, WorkerJobSpec):
+    """Predict every task of each row by the kernel of its domain. Labels are not needed."""
+
+    data_root: Annotated[str, AfterValidator(without_userinfo)]
+    """Folder or URI below which the catalogue's paths are; given first, without a name. `-` reads
+    an Arrow stream from standard input and writes one to standard output."""
+    base: BaseToRead
+    """Run or folder of the published base, or `registry:PLACE@champion`: the one it runs on."""
+    bundles: BundlesToRead | None = None
+    """Folder of bundles, or `registry:PLACE@champion`; the base alone predicts when absent."""
+    run_dir: FolderToWrite = Path("runs/predict")
+    """Folder of the run: record, progress, `predictions/`. On a cluster, a shared folder."""
+    dates: tuple[date, date] | None = None
+    """First and last date that are predicted, both included; all when absent."""
+    where: tuple[Condition, ...] = ()
+    """`--where region=a --where region=b` predicts the rows of both regions. Conditions on several
+    columns must all hold. Folders of other values are not opened."""
+    batch_rows: BatchRows = 8192
+    """Rows that a worker predicts at a time."""
+    part_rows: Rows = 262_144
+    """Fewest rows of a file of predictions. It holds whole row groups of the log, and a resumed run
+    keeps it."""
+    tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
+
+    @property
+    def admitted(self) -> dict[str, tuple[str, ...]]:
+        """Return the values that `where` admits, by column."""
+        values: dict[str, tuple[str, ...]] = {}
+        for condition in self.where:
+            column, _, value = condition.partition("=")
+            values[column] = (*values.get(column, ()), value)
+        return values
+
+
+class ScoresDocument(Spec):
+    """The `iak` entry in the metadata of a file of `iak predict`.
+
+    A file `predictions/part-NUMBER.parquet` has these columns:
+
+    | column | type | meaning |
+    |---|---|---|
+    | `row` | int64 | key of the row: of its `row_id`, else of its position in its file |
+    | `id` | string | the column `row_id` names, as text; absent where the log declares none |
+    | `domain` | string | the row's domain; null where it has none |
+    | `p.TASK` | double | the task's own probability, a conversion's given its click |
+    | `p.ctcvr` | double | a conversion's probability over all rows; of another name `p.ct_NAME` |
+    | `kernel` | dictionary of string | the domain whose kernel predicted, or `base` |
+    | `version` | dictionary of string | SHA-256 of its manifest; of the base, its fingerprint |
+    | `reason` | dictionary of string | why not its own kernel; null where that predicted |
+
+    A row that breaks the log's contract has null probabilities, kernel and version, and the breach
+    as its reason.
+    """
+
+    kind: Literal["scores"] = "scores"
+    format: Literal[1] = 1
+    part: NonNegativeInt
+    """Number of the file."""
+    rows: NonNegativeInt
+    """Rows of the file."""
+    row_id: str | None
+    """Column of the log that `id` holds."""
+    tasks: tuple[str, ...]
+    """Names of the probabilities."""
+    base_fingerprint: str
+    """The base that predicted."""
+    kernels: dict[str, NonNegativeInt]
+    """Name of a kernel, or `base` -> rows that it predicted."""
+    reasons: dict[str, NonNegativeInt]
+    """Reason -> rows that their own kernel did not predict."""
+    contract: dict[str, NonNegativeInt]
+    """Findings of the log's contract -> rows."""
+
+
+class ScoringResult(Spec):
+    """What `iak predict` counted, over all its files."""
+
+    rows: NonNegativeInt
+    """Rows of the log."""
+    parts: NonNegativeInt
+    """Files of predictions."""
+    kernels: dict[str, NonNegativeInt]
+    """Name of a kernel, or `base` -> rows that it predicted."""
+    reasons: dict[str, NonNegativeInt]
+    """Reason -> rows that their own kernel did not predict."""
+    contract: dict[str, NonNegativeInt]
+    """Findings of the log's contract -> rows."""
+    base_fingerprint: str
+    """The base that predicted."""
+    bundles: Sha256 | None
+    """SHA-256 of the index of the bundles; None where the base alone predicted."""
