@@ -1,13 +1,27 @@
 """Define the catalogue: one TOML file that declares a log, and all that onboarding a log needs."""
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from iak.schemas.base import Column, FolderText, Spec, Value, without_repeats
 from iak.schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
+from iak.schemas.fresh import (
+    CoOccurrenceSpec,
+    FreshSpec,
+    Keys,
+    counted_keys,
+    fresh_names,
+    rate_names,
+)
 from iak.schemas.numbers import Number, Share, Whole
 from iak.schemas.task import DomainSpec, TaskSpec
 
@@ -141,11 +155,32 @@ class Catalog(Spec):
     """Tables that need more than the defaults; others are made from the features that name them."""
     tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
     splits: dict[SplitName, SplitSpec]
+    fresh: tuple[FreshSpec, ...] = ()
+    """Counts of earlier rows that the kernels' encoders read; the base is not trained again."""
     as_of: date | None = None
     """Last date whose labels were collected; the newest date of the log when absent."""
     presets: dict[str, dict[str, str | int | float | bool | tuple[int, ...]]] = {}
     """Settings that suit this log, by verb (`[presets.pretrain]`): dotted names of fields of the
     verb's spec. A config file and the command line override them."""
+
+    @field_validator("fresh", mode="before")
+    @classmethod
+    def _counts_are_usual(cls, fresh: object) -> object:
+        """Read a table of `[[fresh]]` without a kind as counts."""
+        if not isinstance(fresh, list | tuple):
+            return fresh
+        return [{"kind": "counts", **f} if isinstance(f, dict) else f for f in fresh]
+
+    @model_serializer(mode="wrap")
+    def _without_fresh(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `fresh` where nothing is declared.
+
+        Runs, bases and caches of catalogues without statistics keep the digests that they had.
+        """
+        document: dict[str, Any] = handler(self)
+        if not self.fresh:
+            document.pop("fresh", None)
+        return document
 
     @field_validator("tasks")
     @classmethod
@@ -220,9 +255,19 @@ class Catalog(Spec):
         return self.feature_columns - required
 
     @property
+    def fresh_keys(self) -> tuple[Keys, ...]:
+        """Return every key that is counted, parents first; the first one has all rows."""
+        return counted_keys(self.fresh, self.domain.keys) if self.fresh else ()
+
+    @property
+    def fresh_names(self) -> tuple[str, ...]:
+        """Return the name of each fresh statistic that an encoder reads, in order."""
+        return fresh_names(self.fresh, self.tasks, self.domain.keys)
+
+    @property
     def needs_event_time(self) -> bool:
-        """Return whether a split or a maturing label must read the time of the event."""
-        dated = any(s.dates or s.days for s in self.splits.values())
+        """Return whether a split, a maturing label or a statistic must read the event's time."""
+        dated = any(s.dates or s.days for s in self.splits.values()) or bool(self.fresh)
         return (dated and not self.log.date_key) or any(t.matures_after for t in self.tasks)
 
     @model_validator(mode="after")
@@ -385,6 +430,58 @@ class Catalog(Spec):
         if ripening and not (log.event_time or log.date_key):
             raise ValueError(f"tasks {ripening} mature, but the log has no event_time or date_key")
         return self
+
+    @model_validator(mode="after")
+    def _fresh_is_known(self) -> Self:
+        """Refuse statistics of columns, tasks and windows that this log does not have."""
+        ids = {c for f in self.features if f.kind in ("categorical", "cross") for c in f.columns}
+        ids |= {*self.domain.all_keys}
+        for index, spec in enumerate(self.fresh):
+            where = f"fresh.{index}"
+            if isinstance(spec, CoOccurrenceSpec):
+                self._check_pair(spec, where)
+                continue
+            if unknown := [column for column in spec.keys if column not in ids]:
+                raise ValueError(
+                    f"{where}.keys names {unknown}, which no categorical feature, cross or domain "
+                    "reads; a key is an id that rows share. Name such a column, or declare the "
+                    "feature"
+                )
+            self._check_rates(spec.tasks, where)
+            is_dated = self.log.date_key or self.log.event_time
+            if not is_dated and any(window != "all" for window in spec.windows):
+                raise ValueError(
+                    f"{where}.windows counts days, but the log has no date_key or event_time; "
+                    'write windows = ["all"]'
+                )
+        if repeated := sorted({n for n in self.fresh_names if self.fresh_names.count(n) > 1}):
+            raise ValueError(f"fresh declares '{repeated[0]}' twice; declare each once")
+        return self
+
+    def _check_rates(self, names: tuple[str, ...], where: str) -> None:
+        known = rate_names(self.tasks)
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"{where} names tasks {unknown}; the log has {', '.join(known)}")
+
+    def _check_pair(self, spec: CoOccurrenceSpec, where: str) -> None:
+        """Refuse a pair that is no item and history of one table."""
+        item, history = spec.pair
+        tables = {
+            "categorical": {f.columns[0]: table_of(f) for f in self.features if f.kind != "list"},
+            "list": {f.columns[0]: table_of(f) for f in self.features if f.kind == "list"},
+        }
+        for kind, column in (("categorical", item), ("list", history)):
+            if column not in tables[kind]:
+                raise ValueError(
+                    f"{where}.pair names '{column}', which no {kind} feature reads; expected "
+                    "[column of an item, list column of a history]"
+                )
+        if tables["categorical"][item] != tables["list"][history]:
+            raise ValueError(
+                f"{where}.pair {list(spec.pair)}: features read them from two tables, so their ids "
+                f'need not mean the same. Give the list table = "{tables["categorical"][item]}"'
+            )
+        self._check_rates((spec.task,) if spec.task else (), where)
 
     @model_validator(mode="after")
     def _splits_are_disjoint(self) -> Self:
