@@ -17,8 +17,6 @@ from iak.schemas.task import TaskSpec
 Keys = tuple[str, ...]
 """Columns whose values together are counted; none for all rows together."""
 Window = Literal["all"] | Annotated[timedelta, Field(ge=timedelta(days=1), le=timedelta(3_660))]
-CO_OCCURRENCE_WIDTH = 4
-"""Numbers of a co-occurrence: sum, maximum and mean of the lift, and share of hits."""
 
 
 class CountsSpec(Spec):

@@ -9,6 +9,8 @@ A raw record batch becomes an encoded one with the same rows in the same order:
     k.<key>       dictionary<string>     the row's value of each key of its domain
     user          int64                  key of the user
     row           int64                  key of the row itself
+    s.*                                  keys of fresh statistics, where the catalogue declares any
+                                         (fresh_keys.py)
 
 The ids of an encoded batch are contiguous in one buffer, feature after feature, as a
 KeyedJaggedTensor has them. So `batch.py` takes them without a copy.
@@ -26,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import domain_columns, hashing
+from iak.pipeline.data.fresh_keys import fresh_columns, fresh_types
 from iak.pipeline.data.ids import Fill, Ids, Memo, Table, decoded, fill_with, known
 from iak.pipeline.data.lists import last_values
 from iak.schemas.feature import (
@@ -151,6 +154,7 @@ def encode_parts(
     if catalog.log.user:
         columns["user"] = pa.array(hashing.keys_of(rows.column(catalog.log.user)).view(np.int64))
     columns["row"] = pa.array(identity.view(np.int64))
+    columns |= fresh_columns(rows, identity, catalog)
     return [
         pa.RecordBatch.from_arrays(
             [*own.values(), *(column.slice(start, size) for column in columns.values())],
@@ -170,7 +174,8 @@ def no_rows(catalog: Catalog) -> pa.Table:
     types |= {f"l.{depth}": names for depth in range(len(catalog.domain.levels))}
     types |= {f"k.{key}": names for key in catalog.domain.all_keys}
     types |= {"user": pa.int64()} if catalog.log.user else {}
-    return pa.schema({**types, "row": pa.int64()}).empty_table()
+    types |= {"row": pa.int64(), **fresh_types(catalog)}
+    return pa.schema(types).empty_table()
 
 
 def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:

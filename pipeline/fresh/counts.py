@@ -1,0 +1,194 @@
+"""Count the rows of a log's files for fresh statistics, one piece at a time.
+
+What is counted of a file depends on nothing but the file and the catalogue. So it is stored under
+the file's content, and a night counts only files that are new.
+
+Shapes: B rows, C counted numbers, n entries.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from iak.pipeline.data import contract, parquet
+from iak.pipeline.data.fresh_keys import PERIOD, fresh_columns, key_column, list_column
+from iak.pipeline.data.hashing import Keys, combine
+from iak.pipeline.data.parquet import RawRows
+from iak.pipeline.data.pieces import Piece
+from iak.pipeline.data.splits import Selection
+from iak.pipeline.fresh.timeline import Counts, Entries, Periods, merge
+from iak.schemas.fresh import CoOccurrenceSpec, rate_names
+from iak.schemas.log import Catalog
+from iak.schemas.task import TaskSpec
+
+Tables = Mapping[str, Entries]
+"""Name of a table -> its entries."""
+Labels = npt.NDArray[np.float64]
+"""0 or 1, NaN where the label does not count."""
+_UPPER = np.uint64(0xFFFFFFFF00000000)
+_MOST_ENTRIES = 2_000_000
+"""Entries of a file that wait to be merged, which bounds the memory."""
+
+
+def pair_table(spec: CoOccurrenceSpec) -> str:
+    """Return the name of the table that counts an item with an item of its history."""
+    return f"pair.{'+'.join(spec.pair)}.{spec.task or ''}.{spec.last}.{spec.neighbours}"
+
+
+def list_table(spec: CoOccurrenceSpec) -> str:
+    """Return the name of the table that counts the items of histories."""
+    return f"list.{'+'.join(spec.pair)}.{spec.task or ''}.{spec.last}"
+
+
+def table_widths(catalog: Catalog) -> dict[str, int]:
+    """Return the name of every table with C, the numbers that it counts of a key.
+
+    A table of a key has two of each rate: rows whose label is known, and positive ones.
+    """
+    rates = 2 * len(rate_names(catalog.tasks))
+    widths = {key_column(key): rates for key in catalog.fresh_keys}
+    for spec in catalog.fresh:
+        if isinstance(spec, CoOccurrenceSpec):
+            widths |= {list_table(spec): 1, pair_table(spec): 1}
+    return widths
+
+
+def count_file(selection: Selection, file: int, catalog: Catalog) -> Tables:
+    """Count the selected rows of a file.
+
+    Args:
+        selection: the rows that count.
+        file: index of the file in the selection's snapshot.
+        catalog: the log's catalogue.
+    """
+    parts: dict[str, list[Entries]] = {name: [] for name in table_widths(catalog)}
+    for _, group, rows in (g for g in selection.groups if g[0] == file):
+        piece = Piece(file=file, group=group, start=0, stop=rows)
+        raw = parquet.read_piece(selection, piece, catalog)
+        for name, entries in _count_rows(raw, catalog).items():
+            parts[name].append(entries)
+            if sum(map(len, parts[name])) > _MOST_ENTRIES:
+                parts[name] = [merge(parts[name])]
+    merged = {name: merge(found) for name, found in parts.items()}
+    owners = {pair_table(s): s for s in catalog.fresh if isinstance(s, CoOccurrenceSpec)}
+    return {
+        name: _nearest(entries, owners[name].neighbours) if name in owners else entries
+        for name, entries in merged.items()
+    }
+
+
+def pair_keys(item_B: Keys, other_B: Keys) -> Keys:
+    """Return the key of each item with another one.
+
+    Its upper half is the item's, so that the pairs of an item lie together, and can be told apart
+    from those of another item without a further column.
+    """
+    return (item_B & _UPPER) | (combine(item_B, other_B) >> np.uint64(32))
+
+
+def rates(labels: Mapping[str, Labels], tasks: Sequence[TaskSpec]) -> dict[str, Labels]:
+    """Return the labels that each rate counts, by the name of its metric.
+
+    A conversion has two: over clicked rows (`cvr`), and over all rows (`ctcvr`).
+
+    Args:
+        labels: task -> label of each row, NaN where it does not count.
+        tasks: the catalogue's tasks.
+    """
+    click = next((labels[t.title] for t in tasks if t.kind == "click"), None)
+    found: dict[str, Labels] = {}
+    for task in tasks:
+        own = labels[task.title]
+        if task.kind != "conversion" or click is None:
+            found[task.title] = own
+            continue
+        found[task.title] = np.where(click == 1, own, np.nan)
+        found[task.entire_space_title or task.title] = np.where(np.isnan(click), np.nan, own)
+    return found
+
+
+def _count_rows(raw: RawRows, catalog: Catalog) -> dict[str, Entries]:
+    """Count raw rows in every table; a key occurs once in each period."""
+    columns = fresh_columns(raw.rows, raw.identity, catalog)
+    periods_B = columns[PERIOD].to_numpy()
+    by_rate = rates(_labels(raw, catalog), catalog.tasks)
+    stacked_BR = np.stack(list(by_rate.values()), axis=1)
+    counts_BC = np.empty((len(periods_B), 2 * len(by_rate)), np.int64)
+    counts_BC[:, 0::2] = ~np.isnan(stacked_BR)
+    counts_BC[:, 1::2] = stacked_BR == 1
+    columns |= {key_column(()): pa.array(np.zeros(len(periods_B), np.int64))}
+    tables = {
+        name: _entries(_as_keys(columns[name]), periods_B, counts_BC)
+        for name in map(key_column, catalog.fresh_keys)
+    }
+    for spec in catalog.fresh:
+        if isinstance(spec, CoOccurrenceSpec):
+            is_positive_B = by_rate[spec.task or catalog.tasks[0].title] == 1
+            tables |= _count_pairs(spec, columns, periods_B, is_positive_B)
+    return tables
+
+
+def _labels(raw: RawRows, catalog: Catalog) -> dict[str, Labels]:
+    """Return each task's labels as training reads them: without those that break the contract."""
+    inspection = contract.inspect(raw.rows, catalog)
+    labels: dict[str, Labels] = {}
+    for task in catalog.tasks:
+        column = raw.rows.column(task.label).cast(pa.float64(), safe=False)
+        values = column.to_numpy(zero_copy_only=False).copy()
+        for mask in (inspection.quarantined, inspection.masked.get(task.title)):
+            if mask is not None:
+                values[mask] = np.nan
+        labels[task.title] = values
+    return labels
+
+
+def _count_pairs(
+    spec: CoOccurrenceSpec,
+    columns: Mapping[str, pa.Array],
+    periods_B: Periods,
+    is_positive_B: npt.NDArray[np.bool_],
+) -> dict[str, Entries]:
+    """Count the items of positive rows' histories, alone and with the row's item."""
+    history = columns[list_column(spec)]
+    lengths_B = np.diff(history.offsets.to_numpy())
+    is_counted = np.repeat(is_positive_B, lengths_B)
+    others = _as_keys(history.values)[is_counted]
+    items = np.repeat(_as_keys(columns[key_column(spec.pair[:1])]), lengths_B)[is_counted]
+    periods = np.repeat(periods_B, lengths_B)[is_counted]
+    ones = np.ones((len(others), 1), np.int64)
+    return {
+        list_table(spec): _entries(others, periods, ones),
+        pair_table(spec): _entries(pair_keys(items, others), periods, ones),
+    }
+
+
+def _as_keys(column: pa.Array) -> Keys:
+    keys: Keys = column.to_numpy(zero_copy_only=False).view(np.uint64)
+    return keys
+
+
+def _entries(keys_B: Keys, periods_B: Periods, counts_BC: Counts) -> Entries:
+    return merge([Entries(keys_B, periods_B, counts_BC)])
+
+
+def _nearest(pairs: Entries, most: int) -> Entries:
+    """Return, of each item and period, the pairs that were counted most often.
+
+    The choice looks at one period alone. So a label decides nothing about the pairs of a period
+    that its own row reads.
+
+    Args:
+        pairs: merged entries of a table of pairs.
+        most: pairs that an item may keep in a period.
+    """
+    owners_n = pairs.keys_n & _UPPER
+    order = np.lexsort((pairs.keys_n, -pairs.counts_nC[:, 0], pairs.periods_n, owners_n))
+    owners_n, periods_n = owners_n[order], pairs.periods_n[order]
+    is_new = np.ones(len(order), np.bool_)
+    is_new[1:] = (owners_n[1:] != owners_n[:-1]) | (periods_n[1:] != periods_n[:-1])
+    starts = np.flatnonzero(is_new)
+    rank_n = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    kept = np.sort(order[rank_n < most])
+    return Entries(pairs.keys_n[kept], pairs.periods_n[kept], pairs.counts_nC[kept])

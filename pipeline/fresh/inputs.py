@@ -1,0 +1,169 @@
+"""Turn the keys of encoded rows into fresh statistics: smoothed log-odds, log counts and lifts.
+
+    p(key)  = (positives + w p(parent)) / (rows + w)      w: the prior, in rows
+    lift    = ln (n_ij + k) / (n_i n_j / N + k)           k: the prior, in pairs
+
+A row of day D counts labels that were ripe before D began. Labels of a task that ripens in m days
+are those of days up to D - 1 - m. A row that is later than the state reads what the state's next
+day would read. A row of a log without days reads the counts of all folds but its own.
+
+Shapes: B rows, S statistics, C counted numbers, m items of all histories together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from iak.pipeline.data.fresh_keys import PERIOD, key_column, list_column
+from iak.pipeline.data.hashing import Keys
+from iak.pipeline.fresh.counts import list_table, pair_keys, pair_table
+from iak.pipeline.fresh.state import State
+from iak.pipeline.fresh.timeline import Counts
+from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, Window
+from iak.schemas.fresh import Keys as Columns
+from iak.schemas.fresh import rate_names, rates_of
+from iak.schemas.log import Catalog
+
+Floats = npt.NDArray[np.float64]
+_DAY = timedelta(days=1)
+
+
+def statistics_of(rows: pa.Table, state: State, catalog: Catalog) -> npt.NDArray[np.float32]:
+    """Return the statistics of encoded rows, (B, S), in the order of `catalog.fresh_names`.
+
+    Args:
+        rows: encoded rows, with the columns of `fresh_keys.py`.
+        state: counts to look the rows up in.
+        catalog: the log's catalogue.
+    """
+    read = _Rows(rows, state, catalog)
+    columns: list[Floats] = []
+    for spec in catalog.fresh:
+        columns += _lifts(spec, read) if isinstance(spec, CoOccurrenceSpec) else _rates(spec, read)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Some encoded rows, with what was looked up for them."""
+
+    rows: pa.Table
+    state: State
+    catalog: Catalog
+    _sums: dict[Any, Counts] = field(default_factory=dict)
+
+    def keys(self, columns: Columns) -> Keys:
+        """Return the key of each row."""
+        if not columns:
+            return np.zeros(len(self.rows), np.uint64)
+        return as_keys(self.rows.column(key_column(columns)))
+
+    @property
+    def periods_B(self) -> npt.NDArray[np.int64]:
+        """Return the period of each row, at most the day after the state's last one."""
+        periods_B = self.rows.column(PERIOD).to_numpy().astype(np.int64)
+        if self.state.last is None:
+            return periods_B
+        return np.minimum(periods_B, self.state.last + 1)
+
+    def lag(self, rate: str) -> int:
+        """Return the days after which all labels that a rate counts are ripe, at least 1."""
+        tasks = self.catalog.tasks
+        own = next(t for t in tasks if rate in (t.title, t.entire_space_title))
+        # A conversion counts the click's labels too.
+        needed = [own, *(t for t in tasks if own.kind == "conversion" and t.kind == "click")]
+        return 1 + max(-(-(t.matures_after or timedelta()) // _DAY) for t in needed)
+
+    def known(self, columns: Columns, window: Window, rate: str) -> tuple[Floats, Floats]:
+        """Return a key's rows and its positive rows in a window, both (B,)."""
+        index = 2 * rate_names(self.catalog.tasks).index(rate)
+        lag = self.lag(rate)
+        table = key_column(columns)
+        counts_BC = self._through(table, columns, lag)
+        if window != "all":
+            counts_BC = counts_BC - self._through(table, columns, lag + window.days)
+        return counts_BC[:, index].astype(np.float64), counts_BC[:, index + 1].astype(np.float64)
+
+    def _through(self, table: str, columns: Columns, lag: int) -> Counts:
+        """Return a key's counts until `lag` days before the row's day, looked up once."""
+        name = (table, lag if self.state.last is not None else 0)
+        if name not in self._sums:
+            self._sums[name] = before(self.state, table, self.keys(columns), self.periods_B, lag)
+        return self._sums[name]
+
+
+def before(
+    state: State, table: str, keys_B: Keys, periods_B: npt.NDArray[np.int64], lag: int
+) -> Counts:
+    """Return the counts that a row may read of a table, (B, C).
+
+    Args:
+        state: the counts.
+        table: name of the table.
+        keys_B: key of each row.
+        periods_B: day of each row, or its fold.
+        lag: days between a row and the newest day that it reads; at least 1.
+    """
+    timeline = state.timelines[table]
+    if state.last is not None:
+        return timeline.through(keys_B, periods_B - lag)
+    last_B = np.full(len(keys_B), timeline.first + timeline.periods, np.int64)
+    own_BC = timeline.through(keys_B, periods_B) - timeline.through(keys_B, periods_B - 1)
+    return timeline.through(keys_B, last_B) - own_BC
+
+
+def _rates(spec: CountsSpec, read: _Rows) -> Iterator[Floats]:
+    """Yield, of each key, window and rate, the smoothed log-odds and the log of one plus its rows."""
+    for chain in spec.chains(read.catalog.domain.keys):
+        for window in spec.windows:
+            for rate in rates_of(spec, read.catalog.tasks):
+                # Where a window is empty, the rate of the whole past is its prior.
+                known_B, positive_B = read.known((), "all", rate)
+                share_B = (positive_B + 1) / (known_B + 2)
+                for columns in chain:
+                    known_B, positive_B = read.known(columns, window, rate)
+                    share_B = (positive_B + spec.prior * share_B) / (known_B + spec.prior)
+                yield np.log(share_B / (1 - share_B))
+                yield np.log1p(known_B)
+
+
+def _lifts(spec: CoOccurrenceSpec, read: _Rows) -> Iterator[Floats]:
+    """Yield sum, maximum and mean of the lift over each row's history, and the share of hits."""
+    rate = spec.task or read.catalog.tasks[0].title
+    state, lag, periods_B = read.state, read.lag(rate), read.periods_B
+    history = read.rows.column(list_column(spec))
+    history = history.combine_chunks() if isinstance(history, pa.ChunkedArray) else history
+    bounds = history.offsets.to_numpy()
+    lengths_B = np.diff(bounds)
+    index_m = np.repeat(np.arange(len(lengths_B)), lengths_B)
+    others_m = as_keys(history.values.slice(bounds[0], bounds[-1] - bounds[0]))
+    items_m, periods_m = read.keys(spec.pair[:1])[index_m], periods_B[index_m]
+    pairs_m = before(state, pair_table(spec), pair_keys(items_m, others_m), periods_m, lag)[:, 0]
+    other_m = before(state, list_table(spec), others_m, periods_m, lag)[:, 0]
+    _, item_B = read.known(spec.pair[:1], "all", rate)
+    _, all_B = read.known((), "all", rate)
+    expected_m = item_B[index_m] * other_m / np.maximum(all_B, 1)[index_m]
+    lift_m = np.log((pairs_m + spec.prior) / (expected_m + spec.prior))
+    rows = len(lengths_B)
+    sum_B = np.bincount(index_m, weights=lift_m, minlength=rows)
+    most_B = np.full(rows, -np.inf)
+    np.maximum.at(most_B, index_m, lift_m)
+    hits_B = np.bincount(index_m, weights=pairs_m > 0, minlength=rows)
+    lengths_B = np.maximum(lengths_B, 1)
+    yield sum_B
+    yield np.where(np.isfinite(most_B), most_B, 0.0)  # a row without a history has no lift
+    yield sum_B / lengths_B
+    yield hits_B / lengths_B
+
+
+def as_keys(column: pa.Array | pa.ChunkedArray) -> Keys:
+    """Return a column of keys as unsigned words."""
+    keys: Keys = column.to_numpy().view(np.uint64)
+    return keys
+
+

@@ -1,0 +1,109 @@
+"""Choose the rows that fresh statistics count: a log's earlier days, or its training rows."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from iak.pipeline.data import contract, logs, parquet, splits
+from iak.pipeline.data.content import KeptContents
+from iak.pipeline.data.fingerprints import with_contents
+from iak.pipeline.data.fresh_keys import has_days
+from iak.pipeline.data.splits import Selection, Split
+from iak.pipeline.data.view import LogView, select_also
+from iak.pipeline.errors import BadLog
+from iak.schemas.fresh import CountsSpec
+from iak.schemas.log import Catalog
+
+COUNTED_SPLITS = ("pretrain", "tune")
+"""Splits whose rows are counted in a log without days. No row of another one is, so that what
+judges a kernel is in no count."""
+_EPOCH = date(1970, 1, 1).toordinal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """The rows that are counted, the same for every worker."""
+
+    selections: tuple[Selection, ...]
+    last: int | None
+    """Last day that is counted, in days since 1970-01-01; None in a log without days."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return SHA-256 over the files and their counted rows."""
+        listing = [self.last, [selection.fingerprint for selection in self.selections]]
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def past_of(view: LogView, kept: KeptContents) -> Past | None:
+    """Return the rows that a night counts; None where the catalogue declares no statistics.
+
+    In a log with days these are all rows up to the last day of the night's splits, or up to the day
+    on which labels were collected, if that is earlier. A later day is unknown to that night, also
+    where the log has it. In a log without days these are the rows of `COUNTED_SPLITS`.
+
+    Args:
+        view: the night's view of the log.
+        kept: digests of files that were read before.
+    """
+    catalog = view.catalog
+    if not catalog.fresh:
+        return None
+    if not has_days(catalog):
+        chosen = select_also(view, COUNTED_SPLITS)
+        return Past(
+            selections=tuple(_with_content(s, catalog, kept) for s in chosen.values()), last=None
+        )
+    last = _last_day(view)
+    window = Split(
+        name="fresh", first=_first_day(view, last), last=last, where={}, slice=(0.0, 1.0)
+    )
+    snapshot = logs.take_snapshot(
+        view.snapshot.uri,
+        partition_keys=catalog.log.partition_keys,
+        admits=lambda values: splits.admits(window, values, date_key=catalog.log.date_key),
+        schema_problem=lambda schema: contract.schema_problem(schema, catalog),
+        version=view.snapshot.table.version if view.snapshot.table else None,
+    )
+    selection = parquet.select(with_contents(snapshot, catalog, kept), window, catalog)
+    return Past(selections=(selection,), last=last.toordinal() - _EPOCH)
+
+
+def _with_content(selection: Selection, catalog: Catalog, kept: KeptContents) -> Selection:
+    """Return a selection whose files have digests; one that cannot be read is left out."""
+    if all(file.content is not None for file in selection.snapshot.files):
+        return selection
+    snapshot = with_contents(selection.snapshot, catalog, kept)
+    return parquet.select(snapshot, selection.split, catalog)
+
+
+def _last_day(view: LogView) -> date:
+    """Return the last day that a night knows.
+
+    Raises:
+        BadLog: no row of the log has a date.
+    """
+    newest = view.dates.newest
+    if newest is None:
+        raise BadLog(
+            f"{view.snapshot.uri}: fresh statistics count earlier days, and no row has a date. Fill "
+            f"{view.catalog.log.date_key or view.catalog.log.event_time}, or take [[fresh]] out"
+        )
+    ends = [selection.split.last or newest for selection in view.selections.values()]
+    return min(max(ends), newest, view.as_of or newest)
+
+
+def _first_day(view: LogView, last: date) -> date:
+    """Return the first day that a row of the night's splits may read."""
+    days = []
+    for spec in view.catalog.fresh:
+        windows = spec.windows if isinstance(spec, CountsSpec) else ("all",)
+        days += [None if window == "all" else window.days for window in windows]
+    begins = [selection.split.first for selection in view.selections.values()]
+    if None in days or None in begins:
+        return view.dates.counted[0]
+    ripening = max(-(-(t.matures_after or timedelta()) // timedelta(days=1)) for t in view.catalog.tasks)
+    earliest = min(day for day in begins if day)
+    reach = timedelta(days=max(day for day in days if day) + ripening)
+    return max(min(earliest, last) - reach, view.dates.counted[0])
