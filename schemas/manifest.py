@@ -9,7 +9,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, NonNegativeInt, model_validator
+from pydantic import (
+    AwareDatetime,
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from iak.schemas.base import Spec
 from iak.schemas.job import Precision
@@ -100,6 +107,15 @@ class BaseManifest(Spec):
     created_at: AwareDatetime
 
 
+class StatisticsEntry(Spec):
+    """The fresh statistics that a kernel reads."""
+
+    definition: Sha256
+    """Digest of everything that changes what a statistic means."""
+    state: Sha256
+    """Id of the counts that were published with the kernel, `statistics.safetensors` beside it."""
+
+
 class BundleManifest(Spec):
     """A published kernel with its adapters: one domain's, or the pooled one."""
 
@@ -125,9 +141,19 @@ class BundleManifest(Spec):
     weights_digest: str
     """Digest of the tensors' names, types, shapes and values, however the file spells them."""
     shapes: dict[str, list[int]]
+    statistics: StatisticsEntry | None = None
+    """Null where the kernel reads no fresh statistics; the manifest then leaves the field out."""
     created_at: AwareDatetime
     manifest_sha256: Sha256
     """`sha256_of` this document without this field."""
+
+    @model_serializer(mode="wrap")
+    def _without_statistics(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a kernel without statistics lacks, so that old digests stay the same."""
+        document: dict[str, Any] = handler(self)
+        if self.statistics is None:
+            document.pop("statistics", None)
+        return document
 
     @model_validator(mode="after")
     def _level_names_the_domain(self) -> Self:

@@ -1,4 +1,4 @@
-"""Give encoded rows the keys under which fresh statistics count them, and the period they belong to.
+"""Give encoded rows the keys under which fresh statistics count them, and their period.
 
     s.period            int32         the row's day since 1970-01-01; its fold in a log without days
     s.key.<columns>     int64         key of the columns' values together
@@ -105,9 +105,7 @@ def _own_keys(column: pa.Array) -> hashing.Keys:
     return np.append(own, np.uint64(0))[hashing.dictionary_indices(values)]
 
 
-def _folds(
-    rows: pa.RecordBatch, identity: hashing.Keys, catalog: Catalog
-) -> npt.NDArray[np.int32]:
+def _folds(rows: pa.RecordBatch, identity: hashing.Keys, catalog: Catalog) -> npt.NDArray[np.int32]:
     """Return the fold of each row, by the key that cuts slices of splits."""
     keys = identity
     if catalog.log.slice_by:

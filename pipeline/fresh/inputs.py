@@ -24,9 +24,8 @@ from iak.pipeline.data.hashing import Keys
 from iak.pipeline.fresh.counts import list_table, pair_keys, pair_table
 from iak.pipeline.fresh.state import State
 from iak.pipeline.fresh.timeline import Counts
-from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, Window
+from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, Window, rate_names, rates_of
 from iak.schemas.fresh import Keys as Columns
-from iak.schemas.fresh import rate_names, rates_of
 from iak.schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
@@ -63,13 +62,12 @@ class _Rows:
             return np.zeros(len(self.rows), np.uint64)
         return as_keys(self.rows.column(key_column(columns)))
 
-    @property
-    def periods_B(self) -> npt.NDArray[np.int64]:
+    def periods(self) -> npt.NDArray[np.int64]:
         """Return the period of each row, at most the day after the state's last one."""
-        periods_B = self.rows.column(PERIOD).to_numpy().astype(np.int64)
-        if self.state.last is None:
-            return periods_B
-        return np.minimum(periods_B, self.state.last + 1)
+        periods_B: npt.NDArray[np.int64] = self.rows.column(PERIOD).to_numpy().astype(np.int64)
+        if self.state.last is not None:
+            np.minimum(periods_B, self.state.last + 1, out=periods_B)
+        return periods_B
 
     def lag(self, rate: str) -> int:
         """Return the days after which all labels that a rate counts are ripe, at least 1."""
@@ -93,7 +91,7 @@ class _Rows:
         """Return a key's counts until `lag` days before the row's day, looked up once."""
         name = (table, lag if self.state.last is not None else 0)
         if name not in self._sums:
-            self._sums[name] = before(self.state, table, self.keys(columns), self.periods_B, lag)
+            self._sums[name] = before(self.state, table, self.keys(columns), self.periods(), lag)
         return self._sums[name]
 
 
@@ -118,7 +116,7 @@ def before(
 
 
 def _rates(spec: CountsSpec, read: _Rows) -> Iterator[Floats]:
-    """Yield, of each key, window and rate, the smoothed log-odds and the log of one plus its rows."""
+    """Yield, of each key, window and rate, smoothed log-odds and the log of one plus the rows."""
     for chain in spec.chains(read.catalog.domain.keys):
         for window in spec.windows:
             for rate in rates_of(spec, read.catalog.tasks):
@@ -135,7 +133,7 @@ def _rates(spec: CountsSpec, read: _Rows) -> Iterator[Floats]:
 def _lifts(spec: CoOccurrenceSpec, read: _Rows) -> Iterator[Floats]:
     """Yield sum, maximum and mean of the lift over each row's history, and the share of hits."""
     rate = spec.task or read.catalog.tasks[0].title
-    state, lag, periods_B = read.state, read.lag(rate), read.periods_B
+    state, lag, periods_B = read.state, read.lag(rate), read.periods()
     history = read.rows.column(list_column(spec))
     history = history.combine_chunks() if isinstance(history, pa.ChunkedArray) else history
     bounds = history.offsets.to_numpy()
@@ -150,10 +148,10 @@ def _lifts(spec: CoOccurrenceSpec, read: _Rows) -> Iterator[Floats]:
     expected_m = item_B[index_m] * other_m / np.maximum(all_B, 1)[index_m]
     lift_m = np.log((pairs_m + spec.prior) / (expected_m + spec.prior))
     rows = len(lengths_B)
-    sum_B = np.bincount(index_m, weights=lift_m, minlength=rows)
+    sum_B: Floats = np.bincount(index_m, weights=lift_m, minlength=rows)
     most_B = np.full(rows, -np.inf)
     np.maximum.at(most_B, index_m, lift_m)
-    hits_B = np.bincount(index_m, weights=pairs_m > 0, minlength=rows)
+    hits_B: Floats = np.bincount(index_m, weights=pairs_m > 0, minlength=rows)
     lengths_B = np.maximum(lengths_B, 1)
     yield sum_B
     yield np.where(np.isfinite(most_B), most_B, 0.0)  # a row without a history has no lift
@@ -165,5 +163,3 @@ def as_keys(column: pa.Array | pa.ChunkedArray) -> Keys:
     """Return a column of keys as unsigned words."""
     keys: Keys = column.to_numpy().view(np.uint64)
     return keys
-
-

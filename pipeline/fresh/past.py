@@ -87,8 +87,8 @@ def _last_day(view: LogView) -> date:
     newest = view.dates.newest
     if newest is None:
         raise BadLog(
-            f"{view.snapshot.uri}: fresh statistics count earlier days, and no row has a date. Fill "
-            f"{view.catalog.log.date_key or view.catalog.log.event_time}, or take [[fresh]] out"
+            f"{view.snapshot.uri}: fresh statistics count earlier days, and no row has a "
+            f"date. Fill {view.catalog.log.date_key or view.catalog.log.event_time}, or take [[fresh]] out"
         )
     ends = [selection.split.last or newest for selection in view.selections.values()]
     return min(max(ends), newest, view.as_of or newest)
@@ -103,7 +103,9 @@ def _first_day(view: LogView, last: date) -> date:
     begins = [selection.split.first for selection in view.selections.values()]
     if None in days or None in begins:
         return view.dates.counted[0]
-    ripening = max(-(-(t.matures_after or timedelta()) // timedelta(days=1)) for t in view.catalog.tasks)
+    ripening = max(
+        -(-(t.matures_after or timedelta()) // timedelta(days=1)) for t in view.catalog.tasks
+    )
     earliest = min(day for day in begins if day)
     reach = timedelta(days=max(day for day in days if day) + ripening)
     return max(min(earliest, last) - reach, view.dates.counted[0])

@@ -1,4 +1,4 @@
-"""Keep what was counted as a state: built from all workers' counts, published with kernels, read back.
+"""Keep what was counted as a state: made of all workers' counts, published, and read back.
 
 A state is a file `statistics.safetensors` in every bundle that reads it. Its id is the SHA-256 of
 its content. A manifest names the id, and the digest of the definition: of all settings that change
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 
@@ -28,7 +27,6 @@ from iak.schemas.manifest import sha256_of
 STATISTICS = "statistics.safetensors"
 FORMAT = 1
 """Format of the file, and of how keys are made; part of every definition."""
-_UINT = np.dtype(np.uint64)
 
 
 def definition_of(catalog: Catalog) -> str:
@@ -149,7 +147,7 @@ def read_state(path: Path, *, definition: str, id: str) -> State:
     if state.definition != definition:
         raise BadRequest(
             f"{path} was counted under definition {state.definition}, the catalogue here has "
-            f"{definition}: [[fresh]], tasks or dates differ. Use the catalogue that the kernel was "
-            "tuned with, or tune again"
+            f"{definition}: [[fresh]], tasks or dates differ. Use the catalogue that the kernel "
+            "was tuned with, or tune again"
         )
     return state

@@ -1,5 +1,7 @@
 """Write and read a bundle: a folder with `kernel.safetensors` and `manifest.json`, or neither.
 
+A kernel that reads fresh statistics has their state beside it, `statistics.safetensors`.
+
 The manifest has the SHA-256 of the weights and of itself, and must have exactly the bytes that were
 written. Any changed byte in either file is refused. (That guards against accidents. Against someone
 who can rewrite both files, guard the folder.) Nothing is ever unpickled. An index names all bundles
@@ -21,10 +23,11 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
-from iak.pipeline.files import not_permitted, put_file, putting_folder
+from iak.pipeline.files import link_or_copy, not_permitted, put_file, putting_folder
 from iak.pipeline.formats import current_document
+from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
-from iak.schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex
+from iak.schemas.manifest import BUNDLE_FORMAT, BundleManifest, BundlesIndex, StatisticsEntry
 from iak.schemas.verdict import Verdict
 
 WEIGHTS = "kernel.safetensors"
@@ -46,6 +49,14 @@ class Bundle:
 
     manifest: BundleManifest
     tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticsFile:
+    """The state of fresh statistics that a night's bundles share."""
+
+    path: Path
+    entry: StatisticsEntry
 
 
 # ---------------------------------------------------------------- names
@@ -103,6 +114,7 @@ def write_bundle(
     verdict: Verdict,
     versions: Mapping[str, str],
     created_at: datetime,
+    statistics: StatisticsFile | None = None,
 ) -> Path:
     """Write one bundle below `root`, replacing the one of the same domain.
 
@@ -117,6 +129,7 @@ def write_bundle(
         verdict: verdict of the gate.
         versions: versions of the libraries, by name.
         created_at: time of writing, with its time zone.
+        statistics: the fresh statistics that the kernel reads; None for none.
 
     Returns:
         The bundle's folder. It has the old bundle until the new one is whole.
@@ -137,17 +150,24 @@ def write_bundle(
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         weights_digest=weights_digest(own),
         shapes={name: list(tensor.shape) for name, tensor in own.items()},
+        statistics=statistics.entry if statistics else None,
         created_at=created_at,
         manifest_sha256=_NOT_SEALED,
     )
     sealed = seal(unsealed.model_dump(mode="json"), by=_SEAL)
-    return _publish(root, name, weights=weights, manifest=spelled(sealed))
+    state = statistics.path if statistics else None
+    return _publish(root, name, weights=weights, manifest=spelled(sealed), statistics=state)
 
 
-def _publish(root: Path, name: str, *, weights: bytes, manifest: bytes) -> Path:
-    """Write both files into a hidden folder, make them durable, and swap it in as `name`."""
+def _publish(
+    root: Path, name: str, *, weights: bytes, manifest: bytes, statistics: Path | None
+) -> Path:
+    """Write all files into a hidden folder, make them durable, and swap it in as `name`."""
     with putting_folder(root / name) as fresh:
         put_file(fresh / WEIGHTS, weights)
+        if statistics is not None:
+            # All bundles of a night share the bytes of one file.
+            link_or_copy(statistics, fresh / STATISTICS)
         put_file(fresh / MANIFEST, manifest)
     return root / name
 

@@ -1,18 +1,22 @@
 """Choose the bundle that serves a row: its domain's, its nearest ancestor's, or none (the base).
 
-Shapes: K slots, B rows, A encoder inputs, X embedding units, N principal components of x; the
-letters of kernel.py.
+Shapes: K slots, B rows, A encoder inputs, X embedding units, N principal components of x, S fresh
+statistics; the letters of kernel.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from iak.pipeline.activations.standardizer import Standardizer
+from iak.pipeline.activations.statistics import StatisticsStandard
 from iak.pipeline.errors import BadRequest
+from iak.pipeline.fresh.inputs import statistics_of
+from iak.pipeline.fresh.state import STATISTICS, State, definition_of, read_state
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak.grouped import Segments, grouped_linear, spread
 from iak.pipeline.model.heads import Heads
@@ -21,6 +25,8 @@ from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.pipeline.tuning.finetune import Live
 from iak.schemas.domain import Domain
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import BundleManifest
 from iak.schemas.verdict import Verdict
 
 BASE_SLOT = -1
@@ -47,6 +53,13 @@ class BundleSet:
     scale_KA: Tensor
     narrow_KNX: Tensor | None
     reads_x: bool
+    states: tuple[State, ...] = ()
+    """Fresh statistics that the kernels read; several where bundles of several nights serve."""
+    state_K: tuple[int, ...] = ()
+    """Index of each kernel's state."""
+    fresh_mean_KS: Tensor | None = None
+    """The standardisation of each kernel's statistics; None where kernels read none."""
+    fresh_scale_KS: Tensor | None = None
 
     def to(self, device: torch.device) -> "BundleSet":
         """Return the same bundles on a device."""
@@ -56,6 +69,8 @@ class BundleSet:
             mean_KA=self.mean_KA.to(device),
             scale_KA=self.scale_KA.to(device),
             narrow_KNX=None if self.narrow_KNX is None else self.narrow_KNX.to(device),
+            fresh_mean_KS=None if self.fresh_mean_KS is None else self.fresh_mean_KS.to(device),
+            fresh_scale_KS=None if self.fresh_scale_KS is None else self.fresh_scale_KS.to(device),
         )
 
     def slot_for(self, path: Sequence[str], *, published_only: bool) -> int:
@@ -84,7 +99,43 @@ class BundleSet:
             narrow_XN=None if self.narrow_KNX is None else self.narrow_KNX[slot].T.contiguous(),
         )
 
-    def logits(self, heads: Heads, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
+    def statistics_standard(self, slot: int) -> StatisticsStandard | None:
+        """Return how a slot's kernel reads fresh statistics; None where it reads none."""
+        if self.fresh_mean_KS is None or self.fresh_scale_KS is None:
+            return None
+        return StatisticsStandard(
+            mean_S=self.fresh_mean_KS[slot],
+            scale_S=self.fresh_scale_KS[slot],
+            definition=self.states[self.state_K[slot]].definition,
+        )
+
+    def statistics(self, rows: pa.Table, catalog: Catalog, slots_B: Tensor) -> Tensor | None:
+        """Return each row's statistics by the state of its slot's kernel; None without any.
+
+        Args:
+            rows: encoded rows, with their keys.
+            catalog: the log's catalogue.
+            slots_B: slot of each row, `BASE_SLOT` for none and for what fills the batch up.
+        """
+        if self.fresh_mean_KS is None:
+            return None
+        s_BS = torch.zeros(len(slots_B), self.fresh_mean_KS.shape[1])
+        # A row without a kernel has the last entry, which is no state.
+        state_B = torch.tensor([*self.state_K, -1])[slots_B.cpu()]
+        for index, state in enumerate(self.states):
+            own = torch.nonzero(state_B == index).squeeze(1)
+            some = rows.take(pa.array(own.numpy()))
+            s_BS[own] = torch.from_numpy(statistics_of(some, state, catalog))
+        return s_BS.to(slots_B.device)
+
+    def logits(
+        self,
+        heads: Heads,
+        h_BH: Tensor,
+        x_BX: Tensor,
+        slots_B: Tensor,
+        s_BS: Tensor | None = None,
+    ) -> Tensor:
         """Return adapted logits, each row's by the bundle in its slot, or the base's without one.
 
         A row's logits do not depend on the other rows.
@@ -94,6 +145,7 @@ class BundleSet:
             h_BH: the base's representation.
             x_BX: embeddings of the rows.
             slots_B: slot of each row, `BASE_SLOT` for none.
+            s_BS: fresh statistics of the rows; None where the kernels read none.
         """
         logits_BT: Tensor = heads(h_BH)
         # Sorted by slot, a bank runs all kernels in one grouped product.
@@ -107,6 +159,12 @@ class BundleSet:
             wide_BX = a_BA[:, h_BH.shape[1] :]
             narrow_BN = grouped_linear(wide_BX, self.narrow_KNX, None, rows)
             a_BA = torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
+        if self.fresh_mean_KS is not None and self.fresh_scale_KS is not None:
+            assert s_BS is not None, "these kernels read fresh statistics"
+            s_BS = (s_BS[order] - spread(self.fresh_mean_KS, rows)) / spread(
+                self.fresh_scale_KS, rows
+            )
+            a_BA = torch.cat([a_BA, s_BS], dim=1)
         adapted = banks.run(self.weights, heads, h_BH, a_BA, None, rows)
         own = filled.is_row
         return logits_BT.index_copy(0, order[own], adapted.logits_BT[own])
@@ -137,18 +195,24 @@ def _filled_segments(slots_B: Tensor, *, slots: int) -> _FilledSegments:
     return _FilledSegments(rows=rows, index=index, is_row=is_row)
 
 
-def read_bundle_set(root: Path, *, base_fingerprint: str, schema_hash: str) -> BundleSet:
+def read_bundle_set(
+    root: Path, *, base_fingerprint: str, schema_hash: str, catalog: Catalog | None = None
+) -> BundleSet:
     """Read every bundle of a night, each of them verified.
 
     Args:
         root: folder of the bundles.
         base_fingerprint: the base that they must have been tuned on.
         schema_hash: digest of the inputs that they must read.
+        catalog: catalogue of the rows that will be predicted, under whose definition statistics are
+            read; None takes the definition that the bundles name.
 
     Raises:
-        BadRequest: there is none, no index names them, or they differ in shape.
+        BadRequest: there is none, no index names them, they differ in shape, or they read
+            statistics of another definition.
         WrongBase: they were tuned on another base.
-        Corrupt: they are not those that the index names, or a file is not what its manifest says.
+        Corrupt: they are not those that the index names, a file is not what its manifest says, or
+            the state of their statistics is missing.
     """
     wanted = {"base_fingerprint": base_fingerprint, "schema_hash": schema_hash}
     index = check_index(root, **wanted)
@@ -161,6 +225,7 @@ def read_bundle_set(root: Path, *, base_fingerprint: str, schema_hash: str) -> B
         # A second slot that no row uses: products of a single slot round by the number of rows.
         bundles *= 2
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
+    states = _states(root, bundles, catalog)
     return BundleSet(
         names=own_names,
         verdicts=verdicts,
@@ -173,7 +238,33 @@ def read_bundle_set(root: Path, *, base_fingerprint: str, schema_hash: str) -> B
         if narrow[0] is not None
         else None,
         reads_x=bundles[0].manifest.spec["kernel"]["reads"] == "hx",
+        states=tuple(states.values()),
+        state_K=tuple(
+            list(states).index(b.manifest.statistics.state)
+            for b in bundles
+            if b.manifest.statistics
+        ),
+        fresh_mean_KS=_stacked(bundles, "fresh_mean"),
+        fresh_scale_KS=_stacked(bundles, "fresh_scale"),
     )
+
+
+def _states(root: Path, bundles: Sequence[Bundle], catalog: Catalog | None) -> dict[str, State]:
+    """Return the states that bundles name, by id; each is read once."""
+    states: dict[str, State] = {}
+    for bundle in bundles:
+        entry = bundle.manifest.statistics
+        if entry is not None and entry.state not in states:
+            definition = definition_of(catalog) if catalog else entry.definition
+            path = root / bundle.manifest.name / STATISTICS
+            states[entry.state] = read_state(path, definition=definition, id=entry.state)
+    return states
+
+
+def _stacked(bundles: Sequence[Bundle], name: str) -> Tensor | None:
+    """Return a tensor of the standardisation of every bundle; None where they have none."""
+    tensors = [b.tensors[f"{STANDARD}{name}"] for b in bundles if b.manifest.statistics]
+    return torch.stack(tensors) if tensors else None
 
 
 def _domain_of(bundle: Bundle) -> Domain:
@@ -192,14 +283,29 @@ def _check_alike(bundles: Sequence[Bundle], root: Path) -> None:
     first = bundles[0].manifest
     for bundle in bundles[1:]:
         manifest = bundle.manifest
-        if manifest.shapes != first.shapes or manifest.spec["kernel"] != first.spec["kernel"]:
+        is_alike = manifest.shapes == first.shapes
+        is_alike &= manifest.spec["kernel"] == first.spec["kernel"]
+        is_alike &= _definition(manifest) == _definition(first)
+        if not is_alike:
             raise BadRequest(
                 f"bundles below {root} differ in shape: {first.name} and {manifest.name} were not "
-                "tuned with the same kernel.* settings. Keep one run's bundles in a folder"
+                "tuned with the same kernel.* settings and [[fresh]]. Keep one run's bundles in a "
+                "folder"
             )
 
 
-def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: str) -> Live | None:
+def _definition(manifest: BundleManifest) -> str | None:
+    return manifest.statistics.definition if manifest.statistics else None
+
+
+def live_kernels(
+    root: Path,
+    *,
+    base_fingerprint: str,
+    schema_hash: str,
+    reads: str,
+    catalog: Catalog | None = None,
+) -> Live | None:
     """Return the published kernels below `root`, from which a tuning run starts; None without any.
 
     Args:
@@ -207,6 +313,7 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
         base_fingerprint: the base that they must have been tuned on.
         schema_hash: digest of the inputs that they must read.
         reads: inputs of the run's kernels, `h` or `hx`.
+        catalog: the run's catalogue, whose statistics the kernels must read, if they read any.
 
     Raises:
         BadRequest: there is no bundle, no index names them, or they were not tuned together.
@@ -214,7 +321,9 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
         Corrupt: they are not those that the index names, or a file is not what its manifest says.
     """
     folder = find_bundles(root) or root
-    bundle_set = read_bundle_set(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    bundle_set = read_bundle_set(
+        folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash, catalog=catalog
+    )
     serving = [slot for slot, verdict in enumerate(bundle_set.verdicts) if verdict.publish]
     if not serving:
         return None
@@ -225,7 +334,10 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
         )
     standards = [bundle_set.standard(slot) for slot in serving]
     first = standards[0].tensors()
-    if any(not torch.equal(t, first[n]) for s in standards for n, t in s.tensors().items()):
+    is_alike = all(torch.equal(t, first[n]) for s in standards for n, t in s.tensors().items())
+    for stacked in (bundle_set.fresh_mean_KS, bundle_set.fresh_scale_KS):
+        is_alike &= stacked is None or bool((stacked[serving] == stacked[serving[0]]).all())
+    if not is_alike:
         raise BadRequest(
             f"the bundles below {folder} differ in their input statistics; they stem from several "
             "runs. Give the folder of one run, or start without live="
@@ -236,4 +348,5 @@ def live_kernels(root: Path, *, base_fingerprint: str, schema_hash: str, reads: 
             for slot in serving
         },
         standard=standards[0],
+        statistics=bundle_set.statistics_standard(serving[0]),
     )

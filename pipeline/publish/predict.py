@@ -85,6 +85,7 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionR
             work.bundles,
             base_fingerprint=work.base.manifest.fingerprint,
             schema_hash=work.base.manifest.schema_hash,
+            catalog=work.view.catalog,
         ).to(worker.device)
     contract: Counter[str] = Counter()
     unseen = {split: UnseenIds() for split in work.splits}
@@ -224,7 +225,8 @@ def _predicted(
             columns["served"] = _served(slots, bundles)
         slots += [BASE_SLOT] * (len(h_BH) - len(slots))
         slots_B = torch.tensor(slots, dtype=torch.int64, device=worker.device)
-        logits_BT = bundles.logits(recommender.heads, h_BH, x_BX, slots_B)
+        s_BS = bundles.statistics(rows, catalog, slots_B)
+        logits_BT = bundles.logits(recommender.heads, h_BH, x_BX, slots_B, s_BS)
         columns |= _columns(method, logits_BT, tasks, len(rows))
     return pa.table(columns)
 

@@ -1,13 +1,16 @@
 """Publish tuned kernels: let the gate judge each, and write each as a bundle with its verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from iak.pipeline.activations.cache import digest_of
-from iak.pipeline.publish.bundle import write_bundle
+from iak.pipeline.files import putting_file
+from iak.pipeline.fresh.state import STATISTICS
+from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
 from iak.pipeline.publish.diagnostics import curves_of, mean_rate
 from iak.pipeline.publish.gate import judge
@@ -15,6 +18,7 @@ from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
 from iak.pipeline.tuning.finetune import Finetuned, Level
 from iak.schemas.job import GateSpec
+from iak.schemas.manifest import StatisticsEntry
 from iak.schemas.predictions import MetricTask
 from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
 from iak.schemas.verdict import Verdict
@@ -72,7 +76,7 @@ def publish_bundles(
             base_fingerprint=provenance.base_fingerprint,
             live=done.live,
         )
-    with publishing_bundles(root) as folder:
+    with publishing_bundles(root) as folder, _statistics_file(done, folder) as statistics:
         for level in done.levels:
             judged = chain_judge.judge(level) if chain_judge else {}
             for slot, name in enumerate(level.tuned.bank.names):
@@ -82,11 +86,30 @@ def publish_bundles(
                 rows = level.gate_rows.get(name)
                 gate_rows = gate_rows_of(rows, done.tasks, tasks)
                 verdict = chain.verdict if chain else judge(gate_rows, gate)
-                kernel = _write_kernel(done, level, slot, name, folder, provenance, verdict)
+                kernel = _write_kernel(
+                    done, level, slot, name, folder, provenance, verdict, statistics
+                )
                 measured = {"rate": mean_rate(rows), "reliability": curves_of(gate_rows)}
                 chained = {"chain": chain and chain.chain}
                 kernels.append(kernel.model_copy(update=measured | chained))
     return kernels
+
+
+@contextmanager
+def _statistics_file(done: Finetuned, folder: Path) -> Iterator[StatisticsFile | None]:
+    """Yield a file of the statistics that all bundles share; it is removed when each has a link."""
+    if done.statistics is None:
+        yield None
+        return
+    state = done.statistics.state
+    path = folder / f".{STATISTICS}"
+    with putting_file(path) as part:
+        state.write(part)
+    entry = StatisticsEntry(definition=state.definition, state=state.id)
+    try:
+        yield StatisticsFile(path=path, entry=entry)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningResult:
@@ -127,6 +150,7 @@ def _write_kernel(
     folder: Path,
     provenance: Provenance,
     verdict: Verdict,
+    statistics: StatisticsFile | None,
 ) -> KernelResult:
     """Write one kernel's bundle with its verdict.
 
@@ -138,11 +162,15 @@ def _write_kernel(
         folder: folder of bundles.
         provenance: fields that all bundles share.
         verdict: verdict of the gate.
+        statistics: the statistics that the kernel reads; None for none.
     """
     tensors = level.tuned.bank.slot(slot)
     # Only compression used the probe.
     tensors = {n: t for n, t in tensors.items() if not n.startswith("probe")}
     tensors |= {f"{STANDARD}{n}": t for n, t in done.standard.tensors().items()}
+    if done.statistics is not None:
+        standard = done.statistics.standard.tensors()
+        tensors |= {f"{STANDARD}{n}": t for n, t in standard.items()}
     rows = level.rows.get(name, 0)
     path = write_bundle(
         folder,
@@ -155,6 +183,7 @@ def _write_kernel(
         verdict=verdict,
         versions=provenance.versions,
         created_at=provenance.created_at,
+        statistics=statistics,
     )
     tuned = level.tuned
     return KernelResult(

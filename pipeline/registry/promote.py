@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.fresh.state import STATISTICS, read_state
 from iak.pipeline.publish.bundle import (
     MANIFEST,
     WEIGHTS,
@@ -237,6 +238,9 @@ def _read_sound(folder: Path) -> _Sound:
     """Read a bundle of a run, and compare its tensors with the digest that will name it."""
     contents = {name: (folder / name).read_bytes() for name in (MANIFEST, WEIGHTS)}
     manifest = BundleManifest.model_validate_json(contents[MANIFEST])
+    if (entry := manifest.statistics) is not None:
+        read_state(folder / STATISTICS, definition=entry.definition, id=entry.state)
+        contents[STATISTICS] = (folder / STATISTICS).read_bytes()
     on = {"base_fingerprint": manifest.base_fingerprint, "schema_hash": manifest.schema_hash}
     bundle = read_bundle(folder, **on)
     weights = hashlib.sha256(contents[WEIGHTS]).hexdigest()

@@ -9,10 +9,12 @@ import torch
 from iak.pipeline.base import precision, published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds
+from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.domains import nearest_of
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadRequest, WrongBase
 from iak.pipeline.events import Report, silent
+from iak.pipeline.fresh.past import Past, past_of
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_index import BUNDLES
@@ -100,16 +102,18 @@ def _tune(
     of_live = _base_of_live(spec, opened)
     pinned = pinned_bundles(spec.live, of_live, record, setting="live") if spec.live else None
     serving = bundles_folder(pinned, of_live, setting="live") if pinned else None
-    live = _live(spec, of_live, serving)
+    live = _live(spec, of_live, serving, catalog)
     with record.phase("snapshot"):
         digests_in = spec.cache.folder or opened.folder.parent
         view = list_log(spec, catalog, report, wanted=SPLITS, digests_in=digests_in)
         others = base_inputs(opened) | bundles_inputs(serving, name="live bundles")
         others |= plan_inputs(placement.plan)
+        past = past_of(view, KeptContents(digests_in / DIGESTS))
+        others |= {"statistics": past.fingerprint} if past else {}
         record.settle_inputs(inputs_of(catalog, describe_log(view), others))
         skipped.report_skipped(view, spec, report)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
-    work = night_work(spec, view, opened, live=live, placement=placement)
+    work = night_work(spec, view, opened, live=live, placement=placement, past=past)
     with record.phase("tune"):
         record.result = launcher.run(
             tune_on_worker,
@@ -149,6 +153,7 @@ def night_work(
     *,
     live: Live | None,
     placement: ResolvedPlacement,
+    past: Past | None = None,
 ) -> FinetuneWork:
     """Return the workers' part of a night.
 
@@ -158,6 +163,7 @@ def night_work(
         opened: the base that is frozen.
         live: kernels that serve now, from which new ones start; None starts from the base.
         placement: placement of every table, by the rule or by a plan.
+        past: rows that fresh statistics count; None where the catalogue declares none.
     """
     return FinetuneWork(
         view=view,
@@ -173,6 +179,7 @@ def night_work(
         domains=spec.domains,
         deadline=spec.deadline,
         placement=placement,
+        past=past,
     )
 
 
@@ -268,7 +275,9 @@ def _base_of_live(spec: FinetuneSpec, opened: PublishedBase) -> PublishedBase:
     return parent
 
 
-def _live(spec: FinetuneSpec, opened: PublishedBase, serving: BundlesFolder | None) -> Live | None:
+def _live(
+    spec: FinetuneSpec, opened: PublishedBase, serving: BundlesFolder | None, catalog: Catalog
+) -> Live | None:
     """Return the kernels that serve now; None where the spec names no folder of them."""
     if serving is None:
         return None
@@ -277,4 +286,5 @@ def _live(spec: FinetuneSpec, opened: PublishedBase, serving: BundlesFolder | No
         base_fingerprint=opened.manifest.fingerprint,
         schema_hash=opened.manifest.schema_hash,
         reads=spec.kernel.reads,
+        catalog=catalog,
     )

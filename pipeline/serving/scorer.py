@@ -70,6 +70,7 @@ class Scorer:
                 bundles,
                 base_fingerprint=manifest.fingerprint,
                 schema_hash=manifest.schema_hash,
+                catalog=_with_tasks(catalog, base),
             ).to(base.worker.device)
         known = base.published.catalog
         return cls(
@@ -119,7 +120,14 @@ class Scorer:
             return logits_BT
         slots_B = torch.full((len(h_BH),), BASE_SLOT)
         slots_B[: len(rows)] = torch.from_numpy(routed.slots)
-        return self.routes.bundles.logits(self.base.heads, h_BH, x_BX, slots_B.to(device))
+        slots_B = slots_B.to(device)
+        s_BS = self.routes.bundles.statistics(rows, self.counted, slots_B)
+        return self.routes.bundles.logits(self.base.heads, h_BH, x_BX, slots_B, s_BS)
+
+    @property
+    def counted(self) -> Catalog:
+        """Return the catalogue with the tasks whose rates were counted."""
+        return _with_tasks(self.catalog, self.base)
 
     def _by_task(self, logits_BT: Tensor, rows: int) -> dict[str, Floats]:
         """Return each probability of the first `rows` rows, by its name."""
@@ -146,6 +154,11 @@ class Scorer:
             values = pc.if_else(pa.array(is_broken), replaced, values)
             columns.append(values.dictionary_encode().cast(_NAME))
         return pa.Table.from_arrays(columns, schema=self.schema)
+
+
+def _with_tasks(catalog: Catalog, base: FrozenBase) -> Catalog:
+    """Return a catalogue without labels with the base's tasks."""
+    return catalog.model_copy(update={"tasks": base.published.catalog.tasks})
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:

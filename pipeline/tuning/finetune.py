@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.functional import pad
 
 from iak.pipeline.activations import cache
 from iak.pipeline.activations.buffer import ActivationBuffer, StandardizedBase
@@ -36,6 +37,13 @@ from iak.pipeline.activations.rows import (
     tuning_rows,
 )
 from iak.pipeline.activations.standardizer import Standardizer, fit_standardizer
+from iak.pipeline.activations.statistics import (
+    RowStatistics,
+    StatisticsStandard,
+    WithStatistics,
+    count_past,
+    fit_statistics_standard,
+)
 from iak.pipeline.base import published_base
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
@@ -45,6 +53,7 @@ from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import Busy, PipelineError
 from iak.pipeline.events import BaseOpened, Report, RowsRead
+from iak.pipeline.fresh.past import Past
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.kernel import PROBE, KernelShape
 from iak.pipeline.lock import one_writer
@@ -53,6 +62,7 @@ from iak.pipeline.process import Worker
 from iak.pipeline.tuning.compared import Compared, compare_level
 from iak.pipeline.tuning.gate_rows import PairedRows, collect_gate_rows
 from iak.pipeline.tuning.levels import (
+    Kernels,
     Names,
     Plan,
     begun_in_order,
@@ -93,6 +103,8 @@ class Live:
 
     kernels: Mapping[str, Mapping[str, Tensor]]
     standard: Standardizer
+    statistics: StatisticsStandard | None = None
+    """How they read fresh statistics; None where they read none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +133,8 @@ class FinetuneWork:
     deadline: datetime | None = None
     """Moment after which no further kernels are begun. Until then they begin in the order of
     `domains`."""
+    past: Past | None = None
+    """Rows that fresh statistics count; None where the catalogue declares none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +188,8 @@ class Finetuned:
     """Seconds in which the gate's rows were predicted in fp32; 0 where only one night is judged."""
     live: frozenset[str] = frozenset()
     """Domains that have a kernel of their own serving."""
+    statistics: RowStatistics | None = None
+    """Fresh statistics that the kernels read; None where they read none."""
 
 
 def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned:
@@ -202,15 +218,21 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     base, standard_from = _standardised_base(
         work, frozen.model, known["tune"], sources["tune"], store, worker
     )
+    statistics = _statistics(work, known["tune"], store, worker)
     rows = _rows_by_split(work, sources, known, base, names.tuned, worker)
+    rows = {split: _beside(rows[split], known[split], statistics) for split in SPLITS}
     report(RowsRead({split: len(rows[split]) for split in SPLITS} | _from_cache(store)))
     tasks = published_base.task_shapes(work.view.catalog)
     train, valid = rows["tune"], rows["valid"]
     setting = Setting(heads=frozen.heads, tasks=tasks, train=train, valid=valid, worker=worker)
-    plan_of_levels = _levels(work, base, setting)
+    plan_of_levels = _levels(work, base, setting, statistics)
     tuned = tune_levels(plan_of_levels, names, setting, report)
     start = time.monotonic()
-    gate = _gate_rows(work, rows["gate"], sources["gate"], known["gate"], base, names, worker)
+    if work.compares_chains:
+        gate = _exact_gate_rows(work, sources["gate"], known["gate"], base, names, worker)
+        gate = _beside(gate, known["gate"], statistics)
+    else:
+        gate = rows["gate"]
     gate = _reached(gate, tuned)
     levels = _with_gate_rows(work, names, tuned, setting, gate, plan_of_levels)
     gate_seconds = time.monotonic() - start if work.compares_chains else 0.0
@@ -233,6 +255,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         cache=usage,
         gate_seconds=gate_seconds,
         live=frozenset(work.live.kernels if work.live else ()),
+        statistics=statistics,
     )
 
 
@@ -243,6 +266,27 @@ def _names(work: FinetuneWork, known: SplitRows, worker: Worker) -> Names:
         return names
     below = len(names.tuned) - 1
     return begun_in_order(names, work.domains, [work.pooled, *[work.domain] * below])
+
+
+def _statistics(
+    work: FinetuneWork, rows: SplitRows, store: Store | None, worker: Worker
+) -> RowStatistics | None:
+    """Count the past, and standardise its statistics as live kernels do; a collective call."""
+    if work.past is None:
+        return None
+    catalog = work.view.catalog
+    state = count_past(work.past, catalog, store, worker)
+    standard = work.live.statistics if work.live else None
+    if standard is None:
+        standard = fit_statistics_standard(rows.known, state, catalog, worker)
+    return RowStatistics(state=state, catalog=catalog, standard=standard)
+
+
+def _beside(rows: TuningRows, known: SplitRows, statistics: RowStatistics | None) -> TuningRows:
+    """Return rows of a split with their statistics, where kernels read any."""
+    if statistics is None:
+        return rows
+    return replace(rows, activations=statistics.beside(rows.activations, known.known))
 
 
 def _store(work: FinetuneWork) -> Store | None:
@@ -265,31 +309,27 @@ def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCou
     return labels
 
 
-def _gate_rows(
+def _exact_gate_rows(
     work: FinetuneWork,
-    stored: TuningRows,
     source: RowSource,
     known: SplitRows,
     base: StandardizedBase,
     names: Names,
     worker: Worker,
 ) -> TuningRows:
-    """Return the rows of the gate slice as the gate reads them.
+    """Return the rows of the gate slice as serving reads them.
 
     Evidence over nights is of kernels as they serve. So these rows do not come from the cache,
     which rounds activations to bf16. They go through the base again, as in `iak evaluate`.
 
     Args:
         work: what the run gets.
-        stored: the rows with activations as tuning has them.
         source: reads the split.
         known: its rows without activations.
         base: computes activations.
         names: domain names of each level.
         worker: this process.
     """
-    if not work.compares_chains:
-        return stored
     exact = replace(base, dtype=torch.float32)
     is_large = len(known) * base.width * 4 > work.cache.memory_bytes
     activations = activations_of(
@@ -516,6 +556,8 @@ def _close(
         return {}
     for split in SPLITS:
         activations = rows[split].activations
+        if isinstance(activations, WithStatistics):
+            activations = activations.whole
         assert isinstance(activations, ActivationBuffer)
         activations.complete()
     store.close()
@@ -544,18 +586,42 @@ def _from_cache(store: Store | None) -> dict[str, int]:
     return {"from_cache": store.usage.rows_read} if store else {}
 
 
-def _levels(work: FinetuneWork, base: StandardizedBase, setting: Setting) -> Plan:
-    shape = KernelShape.on(setting.heads, work.kernel, inputs=base.width)
+def _levels(
+    work: FinetuneWork,
+    base: StandardizedBase,
+    setting: Setting,
+    statistics: RowStatistics | None,
+) -> Plan:
+    width = len(statistics.standard.mean_S) if statistics else 0
+    shape = KernelShape.on(setting.heads, work.kernel, inputs=base.width + width)
     return Plan(
         shape=shape,
         pooled=work.pooled,
         domain=work.domain,
-        live=work.live.kernels if work.live else {},
+        live=_widened(work.live, width) if work.live else {},
         run_dir=work.run_dir,
         snapshot=work.view.snapshot.fingerprint,
         checkpoint_every_s=work.checkpoint_every_s,
         deadline=work.deadline,
     )
+
+
+def _widened(live: Live, width: int) -> Kernels:
+    """Return live kernels as kernels that read statistics.
+
+    A kernel that was tuned before the catalogue had statistics gives them a weight of zero. So it
+    predicts what it predicted.
+
+    Args:
+        live: the kernels.
+        width: statistics that tonight's kernels read.
+    """
+    if live.statistics is not None or not width:
+        return live.kernels
+    return {
+        name: {n: pad(w, (0, width)) if n == "encode_w" else w for n, w in kernel.items()}
+        for name, kernel in live.kernels.items()
+    }
 
 
 def _parameters(shape: KernelShape) -> int:

@@ -1,0 +1,198 @@
+"""Give a split's rows their fresh statistics beside their activations.
+
+Activations are stored for nights, and statistics change with every day. So they are no part of what
+the cache stores of a base: only what was counted of a file is stored, under the file's content.
+
+Shapes: n rows of this worker, B of them, A units of a row's activations, S statistics.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from iak.pipeline.activations.buffer import Activations
+from iak.pipeline.activations.cache import Store, key_of
+from iak.pipeline.activations.standardizer import Read
+from iak.pipeline.collectives import total
+from iak.pipeline.data.splits import Selection
+from iak.pipeline.fresh.counts import Tables, count_file, table_widths
+from iak.pipeline.fresh.inputs import statistics_of
+from iak.pipeline.fresh.past import Past
+from iak.pipeline.fresh.state import State, definition_of
+from iak.pipeline.fresh.timeline import Entries, merge
+from iak.pipeline.process import Worker
+from iak.schemas.log import Catalog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsStandard:
+    """How statistics become what an encoder reads; fitted once, frozen, in every bundle."""
+
+    mean_S: Tensor
+    scale_S: Tensor
+    """Standard deviation over the tuning rows; 1 where it is nearly 0."""
+    definition: str
+    """Digest of the definition of the statistics."""
+
+    def of(self, s_BS: Tensor) -> Tensor:
+        """Return standardised statistics."""
+        return (s_BS - self.mean_S) / self.scale_S
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that a bundle stores of it, on the CPU."""
+        return {"fresh_mean": self.mean_S.cpu(), "fresh_scale": self.scale_S.cpu()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowStatistics:
+    """The statistics of a run's rows."""
+
+    state: State
+    catalog: Catalog
+    standard: StatisticsStandard
+
+    def beside(self, activations: Activations, rows: pa.Table) -> "WithStatistics":
+        """Return activations with the statistics of the same rows.
+
+        Args:
+            activations: of this worker's rows of a split.
+            rows: the same rows, encoded, with their keys.
+        """
+        s_nS = torch.from_numpy(statistics_of(rows, self.state, self.catalog))
+        return WithStatistics(whole=activations, s_nS=self.standard.of(s_nS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithStatistics:
+    """Activations of which the encoder reads [a ; s]."""
+
+    whole: Activations
+    s_nS: Tensor
+    """Standardised statistics of all rows, on the CPU."""
+
+    def of(self, index_B: Tensor) -> Read:
+        """Return what kernels read of these rows; a collective call."""
+        h_BH, a_BA = self.whole.of(index_B)
+        return Read(h_BH=h_BH, a_BA=torch.cat([a_BA, self.s_nS[index_B].to(a_BA)], dim=1))
+
+
+def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker) -> State:
+    """Count the rows of the past, each file by one worker; a collective call.
+
+    Args:
+        past: the rows.
+        catalog: the log's catalogue.
+        store: the cache, in which files that were counted before are found; None without one.
+        worker: this process.
+    """
+    files = [
+        (selection, file)
+        for selection in past.selections
+        for file in sorted({index for index, _, _ in selection.groups})
+    ]
+    own = files[worker.rank :: worker.world]
+    counted = [_counted(selection, file, catalog, store) for selection, file in own]
+    parts: list[Sequence[Tables]] = [()] * worker.world
+    if worker.world == 1:
+        parts = [counted]
+    else:
+        dist.all_gather_object(parts, [_sum(counted)] if counted else [])
+    return State.of([tables for part in parts for tables in part], catalog, past.last)
+
+
+def _sum(counted: Sequence[Tables]) -> Tables:
+    """Return the sum of several files' counts: less to send than each of them."""
+    return {name: merge([tables[name] for tables in counted]) for name in counted[0]}
+
+
+def _counted(selection: Selection, file: int, catalog: Catalog, store: Store | None) -> Tables:
+    """Return the counts of a file: from the cache where it has them, else counted now."""
+    if store is None:
+        return count_file(selection, file, catalog)
+    key = _key(selection, file, catalog)
+    stored = store.read_rows(key)
+    if stored is not None:
+        return _from_arrow(stored[0], catalog)
+    tables = count_file(selection, file, catalog)
+    store.write_rows(key, _as_arrow(tables), {})
+    return tables
+
+
+def _key(selection: Selection, file: int, catalog: Catalog) -> str:
+    """Return a key of everything that the counts of a file depend on."""
+    log_file = selection.snapshot.files[file]
+    split: dict[str, Any] = {**asdict(selection.split), "name": None}
+    if catalog.log.date_key in dict(log_file.partition):
+        # The file has one date, and all its rows count: tomorrow's window finds it again.
+        split |= {"first": None, "last": None}
+    return key_of(
+        what="counts",
+        definition=definition_of(catalog),
+        catalog=catalog.model_dump(mode="json", exclude={"splits", "presets"}),
+        file=[log_file.path, log_file.fingerprint],
+        split=split,
+    )
+
+
+def _as_arrow(tables: Tables) -> pa.Table:
+    """Return counts as one table with a line for each entry, the tables in their order."""
+    entries = list(tables.values())
+    widths = np.repeat([e.counts_nC.shape[1] for e in entries], [len(e) for e in entries])
+    ends = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+    counts = np.concatenate([e.counts_nC.reshape(-1) for e in entries])
+    index = np.repeat(np.arange(len(entries)), [len(e) for e in entries])
+    return pa.table(
+        {
+            "table": pa.array(index.astype(np.int32)),
+            "key": pa.array(np.concatenate([e.keys_n for e in entries]).view(np.int64)),
+            "period": pa.array(np.concatenate([e.periods_n for e in entries])),
+            "counts": pa.LargeListArray.from_arrays(pa.array(ends), pa.array(counts)),
+        }
+    )
+
+
+def _from_arrow(stored: pa.Table, catalog: Catalog) -> Tables:
+    """Return the counts that `_as_arrow` wrote."""
+    columns = stored.combine_chunks()
+    sizes = np.bincount(columns.column("table").to_numpy(), minlength=len(table_widths(catalog)))
+    tables: dict[str, Entries] = {}
+    first = 0
+    for (name, width), size in zip(table_widths(catalog).items(), sizes.tolist(), strict=True):
+        part = columns.slice(first, size)
+        tables[name] = Entries(
+            part.column("key").to_numpy().view(np.uint64),
+            part.column("period").to_numpy(),
+            pc.list_flatten(part.column("counts")).to_numpy().reshape(size, width),
+        )
+        first += size
+    return tables
+
+
+def fit_statistics_standard(
+    rows: pa.Table, state: State, catalog: Catalog, worker: Worker
+) -> StatisticsStandard:
+    """Fit mean and deviation of the statistics over all workers' rows; a collective call.
+
+    Args:
+        rows: this worker's tuning rows, encoded, with their keys.
+        state: counts to look them up in.
+        catalog: the log's catalogue.
+        worker: this process.
+    """
+    s_nS = torch.from_numpy(statistics_of(rows, state, catalog)).double()
+    count = total(torch.tensor(float(len(s_nS)), dtype=torch.float64), worker).clamp(min=1)
+    mean_S = total(s_nS.sum(0), worker) / count
+    # In two passes, as for [h ; x]: the variance of a nearly constant number would be rounding.
+    deviation_S = (total((s_nS - mean_S).square().sum(0), worker) / count).sqrt()
+    return StatisticsStandard(
+        mean_S=mean_S.float(),
+        scale_S=torch.where(deviation_S > 1e-6, deviation_S, torch.ones_like(deviation_S)).float(),
+        definition=state.definition,
+    )
