@@ -67,14 +67,14 @@ def count_file(selection: Selection, file: int, catalog: Catalog) -> Tables:
     for _, group, rows in (g for g in selection.groups if g[0] == file):
         piece = Piece(file=file, group=group, start=0, stop=rows)
         raw = parquet.read_piece(selection, piece, catalog)
-        for name, entries in _count_rows(raw, catalog).items():
+        for name, entries in count_rows(raw, catalog).items():
             parts[name].append(entries)
             if sum(map(len, parts[name])) > _MOST_ENTRIES:
                 parts[name] = [merge(parts[name])]
     merged = {name: merge(found) for name, found in parts.items()}
     owners = {pair_table(s): s for s in catalog.fresh if isinstance(s, CoOccurrenceSpec)}
     return {
-        name: _nearest(entries, owners[name].neighbours) if name in owners else entries
+        name: nearest(entries, owners[name].neighbours) if name in owners else entries
         for name, entries in merged.items()
     }
 
@@ -109,7 +109,7 @@ def rates(labels: Mapping[str, Labels], tasks: Sequence[TaskSpec]) -> dict[str, 
     return found
 
 
-def _count_rows(raw: RawRows, catalog: Catalog) -> dict[str, Entries]:
+def count_rows(raw: RawRows, catalog: Catalog) -> dict[str, Entries]:
     """Count raw rows in every table; a key occurs once in each period."""
     columns = fresh_columns(raw.rows, raw.identity, catalog)
     periods_B = columns[PERIOD].to_numpy()
@@ -173,7 +173,7 @@ def _entries(keys_B: Keys, periods_B: Periods, counts_BC: Counts) -> Entries:
     return merge([Entries(keys_B, periods_B, counts_BC)])
 
 
-def _nearest(pairs: Entries, most: int) -> Entries:
+def nearest(pairs: Entries, most: int) -> Entries:
     """Return, of each item and period, the pairs that were counted most often.
 
     The choice looks at one period alone. So a label decides nothing about the pairs of a period

@@ -148,15 +148,22 @@ def _lifts(spec: CoOccurrenceSpec, read: _Rows) -> Iterator[Floats]:
     expected_m = item_B[index_m] * other_m / np.maximum(all_B, 1)[index_m]
     lift_m = np.log((pairs_m + spec.prior) / (expected_m + spec.prior))
     rows = len(lengths_B)
-    sum_B: Floats = np.bincount(index_m, weights=lift_m, minlength=rows)
+    sum_B = _sums(index_m, lift_m, rows)
     most_B = np.full(rows, -np.inf)
     np.maximum.at(most_B, index_m, lift_m)
-    hits_B: Floats = np.bincount(index_m, weights=pairs_m > 0, minlength=rows)
+    hits_B = _sums(index_m, pairs_m > 0, rows)
     lengths_B = np.maximum(lengths_B, 1)
     yield sum_B
     yield np.where(np.isfinite(most_B), most_B, 0.0)  # a row without a history has no lift
     yield sum_B / lengths_B
     yield hits_B / lengths_B
+
+
+def _sums(
+    index_m: npt.NDArray[np.int64], values_m: Floats | npt.NDArray[np.bool_], rows: int
+) -> Floats:
+    """Return the sum of each row's values, added in their order."""
+    return np.bincount(index_m, weights=values_m, minlength=rows).astype(np.float64, copy=False)
 
 
 def as_keys(column: pa.Array | pa.ChunkedArray) -> Keys:

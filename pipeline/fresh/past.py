@@ -86,9 +86,10 @@ def _last_day(view: LogView) -> date:
     """
     newest = view.dates.newest
     if newest is None:
+        source = view.catalog.log.date_key or view.catalog.log.event_time
         raise BadLog(
             f"{view.snapshot.uri}: fresh statistics count earlier days, and no row has a "
-            f"date. Fill {view.catalog.log.date_key or view.catalog.log.event_time}, or take [[fresh]] out"
+            f"date. Fill {source}, or take [[fresh]] out"
         )
     ends = [selection.split.last or newest for selection in view.selections.values()]
     return min(max(ends), newest, view.as_of or newest)

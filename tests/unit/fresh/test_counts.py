@@ -1,0 +1,56 @@
+"""What is counted of a file: each rate of each key, and the pairs of an item that met most often."""
+
+import numpy as np
+
+from iak.pipeline.fresh.counts import (
+    count_rows,
+    nearest,
+    pair_keys,
+    rates,
+    table_widths,
+)
+from iak.pipeline.fresh.timeline import Entries, merge
+from tests.unit.fresh.small import dated_catalog, drawn, raw_of, with_labels
+
+CATALOG = dated_catalog()
+
+
+def test_a_conversion_counts_over_clicked_rows_and_over_all_rows():
+    nan = np.nan
+    labels = {"ctr": np.array([1, 0, 1, nan]), "cvr": np.array([1, 0, nan, 1])}
+    found = rates(labels, CATALOG.tasks)
+    assert list(found) == ["ctr", "cvr", "ctcvr"]
+    np.testing.assert_array_equal(found["cvr"], [1, nan, nan, nan])
+    np.testing.assert_array_equal(found["ctcvr"], [1, 0, nan, nan])
+
+
+def test_every_row_with_a_label_is_counted_once_and_a_broken_one_in_no_rate():
+    rows = drawn(50)
+    click = np.arange(50) % 2
+    click[0] = 5  # no label
+    tables = count_rows(raw_of(with_labels(rows, click)), CATALOG)
+    assert set(tables) == set(table_widths(CATALOG))
+    all_rows = tables["s.key."].counts_nC.sum(axis=0)
+    assert all_rows[:2].tolist() == [49, 25]  # known clicks, and clicks
+    for name, entries in tables.items():
+        if name.startswith("s.key."):
+            assert entries.counts_nC.sum(axis=0).tolist() == all_rows.tolist()
+
+
+def test_a_pair_lies_beside_the_other_pairs_of_its_item():
+    items, others = np.arange(9, dtype=np.uint64) << np.uint64(40), np.arange(9, dtype=np.uint64)
+    keys = pair_keys(items, others)
+    assert len(np.unique(keys)) == 9
+    assert np.array_equal(keys >> np.uint64(32), items >> np.uint64(32))
+
+
+def test_an_item_keeps_its_most_frequent_neighbours_of_each_day():
+    owner = np.uint64(7) << np.uint64(32)
+    keys = owner | np.array([1, 2, 3, 1, 2], np.uint64)
+    periods = np.array([0, 0, 0, 1, 1], np.int32)
+    pairs = merge([Entries(keys, periods, np.array([[4], [9], [5], [1], [1]]))])
+    kept = nearest(pairs, 2)
+    seen = zip(kept.keys_n & np.uint64(7), kept.periods_n, kept.counts_nC[:, 0], strict=True)
+    assert sorted((int(k), int(p), int(c)) for k, p, c in seen) == [
+        (1, 1, 1), (2, 0, 9), (2, 1, 1), (3, 0, 5),
+    ]  # fmt: skip

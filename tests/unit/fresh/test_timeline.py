@@ -1,0 +1,48 @@
+"""Counts by key and period: merged as integers, and summed over any range of periods."""
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iak.pipeline.fresh.timeline import Entries, Timeline, merge
+
+ENTRY = st.tuples(st.integers(0, 6), st.integers(-3, 4), st.integers(0, 5))
+
+
+def entries(found):
+    keys, periods, counts = (np.array([f[i] for f in found], np.int64) for i in range(3))
+    return Entries(keys.astype(np.uint64), periods.astype(np.int32), counts[:, None])
+
+
+@given(found=st.lists(ENTRY, max_size=40), cut=st.integers(0, 40), order=st.randoms())
+def test_a_merge_is_the_sum_whatever_the_parts_and_their_order(found, cut, order):
+    shuffled = list(found)
+    order.shuffle(shuffled)
+    whole = merge([entries(found)])
+    parts = merge([merge([entries(shuffled[:cut])]), entries(shuffled[cut:])])
+    total = Counter()
+    for key, period, count in found:
+        total[key, period] += count
+    merged = zip(whole.keys_n.tolist(), whole.periods_n.tolist(), strict=True)
+    assert dict(zip(merged, whole.counts_nC[:, 0].tolist(), strict=True)) == dict(total)
+    for field in ("keys_n", "periods_n", "counts_nC"):
+        assert np.array_equal(getattr(whole, field), getattr(parts, field))
+
+
+@given(found=st.lists(ENTRY, max_size=40))
+def test_a_timeline_sums_each_key_up_to_any_period(found):
+    timeline = Timeline.of(merge([entries(found)]))
+    asked = [(key, period) for key in range(9) for period in range(-6, 8)]
+    keys_B, periods_B = (np.array(column) for column in zip(*asked, strict=True))
+    summed = timeline.through(keys_B.astype(np.uint64), periods_B)[:, 0].tolist()
+    expected = [sum(c for k, p, c in found if k == key and p <= until) for key, until in asked]
+    assert summed == expected
+
+
+def test_a_timeline_is_read_back_from_its_arrays():
+    timeline = Timeline.of(merge([entries([(3, 0, 1), (1, 2, 5), (3, 1, 1)])]))
+    again = Timeline.from_arrays(timeline.arrays())
+    keys_B, periods_B = np.array([1, 3, 3], np.uint64), np.array([2, 0, 9])
+    assert again.through(keys_B, periods_B)[:, 0].tolist() == [5, 1, 2]
