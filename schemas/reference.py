@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from iak.schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
+from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec
 from iak.schemas.log import Catalog, LogSpec, SplitName, SplitSpec
 from iak.schemas.task import DomainSpec, TaskSpec
 
@@ -37,6 +38,16 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
         TableSpec,
     ),
     ("[[tasks]]", "What is predicted.", TaskSpec),
+    (
+        '[[fresh]] of kind "counts"',
+        "Counts of earlier rows, which kernels read beside the frozen base.",
+        CountsSpec,
+    ),
+    (
+        '[[fresh]] of kind "co_occurrence"',
+        "How often the row's item met the items of its history.",
+        CoOccurrenceSpec,
+    ),
     ("[splits.NAME]", "", SplitSpec),
 )
 EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
@@ -85,6 +96,11 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (TaskSpec, "kind"): '"click"',
     (TaskSpec, "weight"): "0.3",
     (TaskSpec, "matures_after"): '"P7D"',
+    (CountsSpec, "keys"): '["item_id"]',
+    (CountsSpec, "windows"): '["P1D", "P7D", "all"]',
+    (CountsSpec, "tasks"): '["ctr", "ctcvr"]',
+    (CoOccurrenceSpec, "pair"): '["item_id", "hist_item_ids"]',
+    (CoOccurrenceSpec, "task"): '"ctr"',
     (SplitSpec, "dates"): "[2026-10-01, 2026-10-07]",
     (SplitSpec, "days"): "[0, -9]",
     (SplitSpec, "where"): '{ split = ["train"] }',

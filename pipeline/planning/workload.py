@@ -111,7 +111,14 @@ def workload(
         numbers=numbers,
         tasks=tasks,
         dense=_dense(nn.Sequential(trunk, heads), x_units),
-        kernels=_kernels(heads, kernel, x_units=x_units, h_units=h_units, domains=domains),
+        kernels=_kernels(
+            heads,
+            kernel,
+            x_units=x_units,
+            h_units=h_units,
+            statistics=len(catalog.fresh_names),
+            domains=domains,
+        ),
     )
 
 
@@ -156,17 +163,17 @@ def _ids(catalog: Catalog, ids: Mapping[str, float]) -> dict[str, float]:
 
 
 def _kernels(
-    heads: Heads, spec: KernelSpec, *, x_units: int, h_units: int, domains: int
+    heads: Heads, spec: KernelSpec, *, x_units: int, h_units: int, statistics: int, domains: int
 ) -> Kernels:
     """Count a kernel's weights, FLOPs and activations."""
     read_x = (spec.narrow or x_units) if spec.reads == "hx" else 0
-    shape = KernelShape.on(heads, spec, inputs=h_units + read_x)
+    shape = KernelShape.on(heads, spec, inputs=h_units + read_x + statistics)
     towers = heads.tasks * heads.hidden * (heads.width + 1)
     return Kernels(
         domains=domains,
         units=bank.units(shape),
         flops=2.0 * (bank.units(shape) + towers),
-        kept_units=h_units + read_x,
+        kept_units=h_units + read_x + statistics,
     )
 
 

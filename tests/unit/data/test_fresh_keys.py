@@ -29,7 +29,8 @@ def test_the_columns_have_the_types_of_a_batch_without_rows():
 
 
 def test_an_item_has_one_key_as_a_column_and_in_a_history():
-    history = pa.array([[item] for item in ROWS.column("item_id").to_pylist()], pa.list_(pa.int64()))
+    items = ROWS.column("item_id").to_pylist()
+    history = pa.array([[item] for item in items], pa.list_(pa.int64()))
     keys = keys_of(changed(ROWS, hist=history), dated_catalog())
     in_history = keys.column("s.list.hist.3").combine_chunks().values
     assert keys.column("s.key.item_id").to_pylist() == in_history.to_pylist()

@@ -1,4 +1,4 @@
-"""What is counted of a file: each rate of each key, and the pairs of an item that met most often."""
+"""What is counted of a file: each rate of each key, and an item's most frequent neighbours."""
 
 import numpy as np
 

@@ -1,6 +1,7 @@
 """Statistics of rows: strictly of the past, or of other folds, and equal to plain counting."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_a_leak_would_be_seen():
 def test_statistics_depend_neither_on_files_nor_on_the_rows_looked_up_together(parts, seed):
     rows = drawn(max(sum(parts), 1), seed)
     bounds = np.cumsum([0, *parts])
-    pieces = [rows.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)] or [rows]
+    pieces = [rows.slice(a, b - a) for a, b in pairwise(bounds)] or [rows]
     # Neighbours are capped by file, so that only a catalogue without a cap has this law.
     catalog = dated_catalog(fresh=({"keys": ["item_id"]}, {"keys": ["user_id", "scene"]}))
     whole = state_of(pieces, catalog)

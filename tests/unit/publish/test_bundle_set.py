@@ -7,16 +7,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.errors import BadRequest, WrongBase
+from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
+from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.iak import kernel
-from iak.pipeline.publish.bundle import write_bundle
+from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
+from iak.schemas.manifest import StatisticsEntry
 from iak.schemas.verdict import Verdict
+from tests.unit.fresh.small import (
+    dated_catalog,
+    drawn,
+    keys_of,
+    state_of,
+    statistics,
+    undated_catalog,
+)
 from tests.unit.iak.small import SHAPE, X_UNITS, moved_kernel, normal, small_heads
 
 BASE, SCHEMA = "b" * 64, "c" * 64
+CATALOG = dated_catalog()
 BUNDLES = {  # name -> domain, seed, published
     "pooled": (None, 0, True),
     "region=a": ({"region": "a"}, 1, False),
@@ -26,7 +37,7 @@ BUNDLES = {  # name -> domain, seed, published
 }
 
 
-def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None):
+def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None, state=None):
     domain, seed, is_published = BUNDLES[name]
     tensors = {n: w for n, w in moved_kernel(seed).items() if not n.startswith("probe")}
     if hidden:
@@ -34,14 +45,33 @@ def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None):
     inputs = SHAPE.inputs if reads == "hx" else SHAPE.base
     tensors |= {f"{STANDARD}mean": normal(inputs, seed=seed)}
     tensors |= {f"{STANDARD}scale": 1 + normal(inputs).abs()}
+    file = None
+    if state is not None:
+        file = state_file(root.parent / f"{state.id}.state", state)
+        width = len(CATALOG.fresh_names)
+        tensors["encode_w"] = widened(tensors["encode_w"], seed)
+        tensors |= {f"{STANDARD}fresh_mean": normal(width, seed=seed)}
+        tensors |= {f"{STANDARD}fresh_scale": 1 + normal(width).abs()}
     return write_bundle(
         root, tensors, domain=domain, base_fingerprint=base, schema_hash=SCHEMA, data_window={},
         spec={"kernel": {"reads": reads}}, versions={},
         verdict=Verdict(
             publish=is_published if published is None else published, reason="", rows=0
         ),
-        created_at=datetime(2026, 11, 20, 3, tzinfo=UTC),
+        created_at=datetime(2026, 11, 20, 3, tzinfo=UTC), statistics=file,
     )  # fmt: skip
+
+
+def widened(encode_w, seed):
+    return torch.cat([encode_w, normal(len(encode_w), len(CATALOG.fresh_names), seed=seed)], dim=1)
+
+
+def state_file(path, state):
+    if not path.exists():
+        state.write(path)
+    return StatisticsFile(
+        path=path, entry=StatisticsEntry(definition=state.definition, state=state.id)
+    )
 
 
 def bundle_set_of(root, names, **changes):
@@ -135,3 +165,54 @@ def test_bundles_of_different_shapes_are_refused(tmp_path):
     write_index(tmp_path)
     with pytest.raises(BadRequest, match="differ in shape: pooled and region=a"):
         read_bundle_set(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
+
+
+def test_each_row_reads_the_statistics_that_were_published_with_its_kernel(tmp_path):
+    root = tmp_path / "bundles"
+    rows = drawn(40)
+    states = {
+        "pooled": state_of([drawn(60, seed=1)], CATALOG),
+        "region=a": state_of([drawn(60, seed=2)], CATALOG),
+    }
+    for name, state in states.items():
+        write(root, name, state=state)
+    write_index(root)
+    served = read_bundle_set(root, base_fingerprint=BASE, schema_hash=SCHEMA, catalog=CATALOG)
+    assert len(served.states) == 2
+    slots_B = torch.tensor([-1, 0, 1, 0] * 10)
+    s_BS = served.statistics(keys_of(rows, CATALOG), CATALOG, slots_B)
+    heads, h_BH, x_BX = small_heads(), normal(40, SHAPE.base), normal(40, X_UNITS, seed=1)
+    logits_BT = served.logits(heads, h_BH, x_BX, slots_B, s_BS)
+    assert torch.equal(logits_BT[slots_B == BASE_SLOT], heads(h_BH)[slots_B == BASE_SLOT])
+    for slot, name in enumerate(served.names):
+        mine, seed, width = slots_B == slot, BUNDLES[name][1], len(CATALOG.fresh_names)
+        own = torch.from_numpy(statistics(rows, states[name], CATALOG))
+        a_BA = torch.cat([h_BH, x_BX], dim=1)
+        a_BA = (a_BA - normal(SHAPE.inputs, seed=seed)) / (1 + normal(SHAPE.inputs).abs())
+        own = (own - normal(width, seed=seed)) / (1 + normal(width).abs())
+        weights = moved_kernel(seed)
+        weights["encode_w"] = widened(weights["encode_w"], seed)
+        a_BA = torch.cat([a_BA, own], dim=1)
+        alone = kernel.run(weights, heads, h_BH[mine], a_BA[mine], None).logits_BT
+        torch.testing.assert_close(logits_BT[mine], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_kernel_without_the_statistics_it_reads_is_refused(tmp_path):
+    root = tmp_path / "bundles"
+    write(root, "pooled", state=state_of([drawn(60)], CATALOG))
+    write_index(root)
+    on = {"base_fingerprint": BASE, "schema_hash": SCHEMA}
+    with pytest.raises(BadRequest, match="tasks or dates differ"):
+        read_bundle_set(root, **on, catalog=undated_catalog())
+    (root / "pooled" / STATISTICS).unlink()
+    with pytest.raises(Corrupt, match="never taken as zero"):
+        read_bundle_set(root, **on, catalog=CATALOG)
+
+
+def test_kernels_with_and_without_statistics_do_not_serve_together(tmp_path):
+    root = tmp_path / "bundles"
+    write(root, "pooled", state=state_of([drawn(60)], CATALOG))
+    write(root, "region=a")
+    write_index(root)
+    with pytest.raises(BadRequest, match="differ in shape"):
+        read_bundle_set(root, base_fingerprint=BASE, schema_hash=SCHEMA)
