@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,21 @@ def watch_schedule(spec: NightlyWatchSpec) -> int:
     """Run every night when it is due, until this process is stopped."""
     # A stop of systemd or Kubernetes is as gentle as Ctrl-C: the night's record says so.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    watch(spec, lambda night: run(NightlyRunSpec(file=spec.file, date=night)))
+    with _metrics(spec):
+        watch(spec, lambda night: run(NightlyRunSpec(file=spec.file, date=night)))
     return 0
+
+
+def _metrics(spec: NightlyWatchSpec) -> AbstractContextManager[object]:
+    """Return what serves the newest night's numbers while nights are waited for, if asked for."""
+    if spec.metrics_port is None:
+        return nullcontext()
+    from iak.pipeline.report.metrics_server import serving_metrics
+
+    nights = load_nightly(spec.file).nights
+    address = str(spec.metrics_address)
+    console.print(f"metrics: http://{address}:{spec.metrics_port}/metrics", markup=False)
+    return serving_metrics(nights, address=address, port=spec.metrics_port)
 
 
 def _loaded(file: Path) -> NightlySpec:

@@ -1,14 +1,15 @@
 """Define what the verbs of `iak nightly` may be asked."""
 
 from datetime import date, time
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, ConfigDict, Field, IPvAnyAddress
 
 from iak.schemas.base import Spec
 from iak.schemas.nightly import Minutes, Uri
-from iak.schemas.numbers import Count, Rows
+from iak.schemas.numbers import Count, Rows, Whole
 from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath
 
 Night = date
@@ -78,6 +79,12 @@ class NightlyBackfillSpec(NightlyFileSpec):
 
 class NightlyWatchSpec(NightlyFileSpec):
     """Keep the schedule on this machine: run every night when it is due, until it is stopped."""
+
+    metrics_port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+    """Port on which Prometheus can scrape `/metrics`: the numbers of the newest night that ended.
+    Nobody has to sign in. Absent: none is opened."""
+    metrics_address: IPvAnyAddress = IPv4Address("127.0.0.1")
+    """Address of this machine on which that port is open: by default to this machine alone."""
 
 
 class NightlyStatusSpec(NightlyFileSpec):

@@ -1,5 +1,7 @@
 """Write a night's numbers for Prometheus, as a file of the node exporter's textfile collector.
 
+`metrics_server.py` serves the same numbers to be scraped.
+
 Every metric is a gauge with the label `service`. A rule that watches for nights that do not come
 compares `iak_night_ended_timestamp_seconds` with the clock.
 """
@@ -50,6 +52,11 @@ Values = dict[tuple[str, ...], float | None]
 
 def metrics_text(record: NightRecord) -> bytes:
     """Return a night in Prometheus's text format. A number that there is not has no line."""
+    return generate_latest(night_registry(record))
+
+
+def night_registry(record: NightRecord) -> CollectorRegistry:
+    """Return a night's numbers as Prometheus's client library collects them."""
     registry = CollectorRegistry()
     whole = _whole(record)
     for name, said in NIGHT_METRICS.items():
@@ -58,7 +65,7 @@ def metrics_text(record: NightRecord) -> bytes:
     for name, (label, said) in PART_METRICS.items():
         values: Values = {(record.name, part): value for part, value in parts[name].items()}
         _add(registry, name, said, values, ["service", label])
-    return generate_latest(registry)
+    return registry
 
 
 def write_metrics(record: NightRecord, folder: Path) -> Path:

@@ -1,13 +1,16 @@
 """`iak nightly status`: one screen, without torch."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from iak.jobs import cli, nightly
 from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.report.metrics import metrics_text
 from iak.pipeline.runs.nightly_file import commented
 from iak.pipeline.runs.nightly_records import changed
 from iak.schemas.nightly_job import NightlyCheckSpec, NightlyRunSpec
@@ -90,3 +93,29 @@ def test_status_loads_neither_torch_nor_ray():
         [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_watch_serves_metrics_while_it_waits_where_a_port_is_named(file, capsys, monkeypatch):
+    scraped = []
+    (record,) = some_nights(1)
+    changed(file.parent / "nights", record)
+
+    def waits(spec, _run_night):
+        with urlopen(f"http://127.0.0.1:{spec.metrics_port}/metrics", timeout=30) as answer:
+            scraped.extend(answer.read().splitlines())
+
+    monkeypatch.setattr(nightly, "watch", waits)
+    monkeypatch.setattr(nightly.signal, "signal", lambda *_: None)  # pytest's own stays
+    port = free_port()
+    assert cli.run(["nightly", "watch", str(file), f"metrics_port={port}"]) == 0
+    assert sorted(scraped) == sorted(metrics_text(record).splitlines())
+    assert f"http://127.0.0.1:{port}/metrics" in capsys.readouterr().out
+    monkeypatch.setattr(nightly, "watch", lambda *_: None)
+    assert cli.run(["nightly", "watch", str(file)]) == 0
+    assert "metrics" not in capsys.readouterr().out
