@@ -1,12 +1,49 @@
 """Settings of `python -m infra.benchmarks NAME`: sizes, and how often each variant is measured."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from iak.schemas.base import without_repeats
 from iak.schemas.bench import BenchSetupSpec, BenchSpec
 from iak.schemas.job import Precision
-from iak.schemas.numbers import BatchRows, Count, Rows, Size, TableRows, Whole, Width, Workers
+from iak.schemas.numbers import (
+    BatchRows,
+    Ceiling,
+    Count,
+    Rows,
+    Seed,
+    Size,
+    TableRows,
+    Whole,
+    Width,
+    Workers,
+)
+from iak.schemas.paths import FolderToWrite
+
+QualityLog = Literal[
+    "planted", "frappe", "movielens", "retailrocket", "xmrec", "coupons", "open_bandit", "ipinyou"
+]
+QualityMethod = Literal[
+    "base",
+    "platt",
+    "bias",
+    "iak",
+    "iak_gated",
+    "iak_no_kl",
+    "iak_one_phase",
+    "iak_h_only",
+    "iak_no_pooling",
+    "bottleneck",
+    "head",
+    "lora",
+    "dense",
+    "continued",
+    "continued_without_state",
+    "joint",
+]
+"""Methods of `quality`, each in infra/benchmarks/quality/methods.py."""
 
 
 class BenchDataSpec(BenchSpec):
@@ -113,3 +150,38 @@ class BenchNightsSpec(BenchSpec):
     """Items of the log."""
     workers: Workers = 2
     """gloo workers, one thread each."""
+
+
+class BenchQualitySpec(BenchSpec):
+    """Settings of `quality`: IAK beside what else could be done with the same recent rows."""
+
+    data_root: Path = Path("data")
+    """Folder of the public logs. A planted log is made in `cache`."""
+    logs: Annotated[
+        tuple[QualityLog, ...], Field(min_length=1), AfterValidator(without_repeats)
+    ] = ("frappe", "movielens", "retailrocket", "xmrec", "coupons", "planted")
+    """Logs, one after the other."""
+    methods: Annotated[
+        tuple[QualityMethod, ...], Field(min_length=1), AfterValidator(without_repeats)
+    ] = ("base", "platt", "iak", "continued", "lora", "bottleneck", "joint")
+    """Methods, each on every log."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(without_repeats)] = (
+        *range(5),
+    )
+    """Seeds of base and methods. Settings are searched on the first one."""
+    trials: Count = 8
+    """Settings that are tried of every method, the shipped ones first."""
+    budget_minutes: Ceiling | None = None
+    """Minutes after which no further cell begins; what is finished is reported."""
+    cells: FolderToWrite = Path("infra/benchmarks/quality/cells")
+    """Folder of the finished cells. A cell that is there is never run again."""
+    cache: FolderToWrite = Path("runs/quality")
+    """Folder of separated logs, bases and predictions, which can be made again."""
+    planted_rows: Rows = 1_850_000
+    """Rows of the planted log."""
+    planted_days: Annotated[Whole, Field(ge=12, le=10_000)] = 28
+    """Its days."""
+    planted_users: Count = 10_000
+    """Its users."""
+    planted_regions: Count = 8
+    """Its domains."""

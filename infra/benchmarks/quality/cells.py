@@ -1,0 +1,161 @@
+"""Finished cells: one JSON document for each fit, which is never run again.
+
+A cell is identified by everything that its result depends on: the log's content, the method with
+its version, its settings and the seed. The hash of these is part of the file's name, so that cells
+can be run in any order, in several sittings, and on several machines.
+
+    cells/<log>/<kind>-<method>-seed<seed>-<id>.json
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, ValidationError
+
+from iak.pipeline.errors import Corrupt
+from iak.pipeline.files import put_file
+from iak.schemas.base import Spec
+from iak.schemas.manifest import sha256_of
+
+Hyper = dict[str, int | float | str]
+"""Settings of a method by name."""
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+class CellKey(Spec):
+    """Everything that the result of a cell depends on."""
+
+    format: Literal[1] = 1
+    """Number of this document's format."""
+    kind: Literal["trial", "test", "pair"]
+    """`trial`: settings on validation rows; `test`: the chosen ones on test rows; `pair`: two
+    methods on the same test rows."""
+    log: str
+    fingerprint: str
+    """Of the log's files and catalogue."""
+    method: str
+    version: Annotated[int, Field(ge=1)]
+    """The method's; raised when its code changes so that its results do."""
+    hyper: Hyper = {}
+    seed: NonNegativeInt
+    rival: str = ""
+    """Of a pair: the method that `method` is compared with."""
+    rival_version: NonNegativeInt = 0
+    rival_hyper: Hyper = {}
+
+    @property
+    def id(self) -> str:
+        """Return the hash of the key, shortened to what a file name bears."""
+        return sha256_of(self.model_dump(mode="json"))[:16]
+
+
+class Line(Spec):
+    """A method on one task in one domain, beside the base or a rival on the same rows."""
+
+    task: str
+    domain: str
+    """`all`: mean over domains, weighted by rows; `pooled`: all rows ranked together."""
+    rows: int
+    positives: int
+    auc: float | None
+    gauc: float | None
+    log_loss: float | None
+    ne: float | None
+    calibration: float | None
+    delta_auc: float | None
+    low: float | None
+    """Of `delta_auc`: 95 % interval in which the rows of one user are dependent."""
+    high: float | None
+    delta_gauc: float | None
+    delta_log_loss: float | None
+    """Log-loss over the other's, minus 1."""
+    delta_log_loss_low: float | None
+    delta_log_loss_high: float | None
+
+
+class Cost(Spec):
+    """What a fit took."""
+
+    cpu_s: float
+    """CPU seconds of this process, which other work on the machine changes little."""
+    parameters: NonNegativeInt
+    """Parameters that the method trains."""
+    kernels: NonNegativeInt = 1
+    """Copies of them: one for each domain that has its own, and one for all."""
+
+
+class Cell(Spec):
+    """The result of a cell."""
+
+    key: CellKey
+    valid_loss: float | None = None
+    """Nats of a validation row, summed over tasks by their weights; null in a pair."""
+    at_cap: tuple[str, ...] = ()
+    """Parts of the method that were still improving at their last epoch."""
+    cost: Cost | None = None
+    lines: tuple[Line, ...] = ()
+    """Metrics on test rows; none in a trial."""
+    run: dict[str, Any] = {}
+    """Commit, versions, machine and time. They do not identify the cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellFolder:
+    """The folder of all finished cells."""
+
+    root: Path
+
+    def path(self, key: CellKey) -> Path:
+        """Return the file of a cell.
+
+        Raises:
+            ValueError: a name in the key cannot be part of a path.
+        """
+        method = f"{key.method}-{key.rival}" if key.rival else key.method
+        for name in (key.log, method):
+            if not _FILE_NAME.fullmatch(name):
+                raise ValueError(f"'{name}' cannot name a file; expected letters, digits, - _ .")
+        return self.root / key.log / f"{key.kind}-{method}-seed{key.seed}-{key.id}.json"
+
+    def get(self, key: CellKey) -> Cell | None:
+        """Return a finished cell; None where it is not finished.
+
+        Raises:
+            Corrupt: its file is not a cell, or another one's.
+        """
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        cell = _read(path)
+        if cell.key != key:
+            raise Corrupt(f"{path} holds another cell than its name says; remove it, and run again")
+        return cell
+
+    def run_once(self, key: CellKey, run: Callable[[], Cell]) -> Cell:
+        """Return a finished cell, running it only where it is not finished.
+
+        Args:
+            key: identity of the cell.
+            run: computes it.
+        """
+        if (finished := self.get(key)) is not None:
+            return finished
+        cell = run()
+        self.path(key).parent.mkdir(parents=True, exist_ok=True)
+        put_file(self.path(key), cell.model_dump_json(indent=1) + "\n")
+        return cell
+
+    def all(self) -> Iterator[Cell]:
+        """Yield every finished cell, in the order of their names."""
+        for path in sorted(self.root.glob("*/*.json")):
+            yield _read(path)
+
+
+def _read(path: Path) -> Cell:
+    try:
+        return Cell.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise Corrupt(f"{path} is not a cell: {error}. Remove it, and run again") from error

@@ -1,0 +1,171 @@
+"""Methods that train the dense part, or an adapter on it, over frozen tables.
+
+B rows, T tasks, R rank.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from iak.pipeline.activations.standardizer import Standardizer
+from iak.pipeline.iak import kernel
+from iak.pipeline.iak.kernel import KernelShape
+from iak.schemas.job import KernelSpec
+from infra.benchmarks.quality.cells import Hyper
+from infra.benchmarks.quality.ground import FrozenRows, Ground
+from infra.benchmarks.quality.methods import Fitted
+from infra.benchmarks.quality.space import Choice, LogRange, Space
+from infra.benchmarks.quality.trainer import Logits, Weights, fit_by_domain
+
+_IN, _OUT = "|in", "|out"
+"""Ends of the names of a low-rank change's two factors."""
+
+
+class Dense(nn.Module):
+    """Trunk and towers: x_BX -> logits_BT."""
+
+    def __init__(self, parts: nn.ModuleDict) -> None:
+        """Join the parts of a base."""
+        super().__init__()
+        self.trunk, self.heads = parts["trunk"], parts["heads"]
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        """Return one logit per task."""
+        logits_BT: Tensor = self.heads(self.trunk(x_BX))
+        return logits_BT
+
+
+def rate_space(start: float) -> Callable[[Mapping[str, object]], Space]:
+    """Return a space of the rate alone, a factor of 8 to both sides."""
+    return lambda _presets: {"lr": LogRange(start, start / 8, start * 8)}
+
+
+def lora_space(_presets: Mapping[str, object]) -> Space:
+    """Return the space of LoRA: its rate and its rank."""
+    return {"lr": LogRange(1e-3, 1e-4, 1e-2), "rank": Choice((8, 4, 16))}
+
+
+def fit_dense(ground: Ground, hyper: Hyper) -> Fitted:
+    """Tune every parameter of trunk and towers."""
+    module = Dense(ground.dense)
+
+    def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
+        out_BT: Tensor = functional_call(module, dict(weights), (rows.x_NX,))
+        return out_BT
+
+    return _fitted(ground, hyper, logits, dict(module.named_parameters()))
+
+
+def fit_head(ground: Ground, hyper: Hyper) -> Fitted:
+    """Tune the towers."""
+    heads = ground.heads
+
+    def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
+        out_BT: Tensor = functional_call(heads, dict(weights), (rows.h_NH,))
+        return out_BT
+
+    return _fitted(ground, hyper, logits, dict(heads.named_parameters()))
+
+
+def fit_lora(ground: Ground, hyper: Hyper) -> Fitted:
+    """Tune a low-rank change of every matrix of trunk and towers, and their vectors whole.
+
+    Source: Hu et al. 2022, "LoRA: low-rank adaptation of large language models". The scale is 1.
+    """
+    module, rank = Dense(ground.dense), int(hyper["rank"])
+    frozen = {name: p.detach() for name, p in module.named_parameters()}
+
+    def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
+        changed = {
+            name: frozen[name] + weights[name + _OUT] @ weights[name + _IN]
+            if name + _IN in weights
+            else weights[name]
+            for name in frozen
+        }
+        out_BT: Tensor = functional_call(module, changed, (rows.x_NX,))
+        return out_BT
+
+    return _fitted(ground, hyper, logits, low_rank(frozen, rank, seed=ground.seed))
+
+
+def low_rank(frozen: Mapping[str, Tensor], rank: int, *, seed: int) -> Weights:
+    """Return the factors of a change that is zero at the start.
+
+    A tensor whose smaller side is not above the rank has no low-rank change: it is tuned whole.
+
+    Args:
+        frozen: parameters by name; the last two dimensions of a matrix count.
+        rank: R.
+        seed: of the first values of the inner factors.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights: Weights = {}
+    for name, w in frozen.items():
+        if w.ndim < 2 or min(w.shape[-2:]) <= rank:
+            weights[name] = w.clone()
+            continue
+        *outer, rows, columns = w.shape
+        inner = torch.empty(*outer, rank, columns)
+        weights[name + _IN] = inner.uniform_(
+            -(columns**-0.5), columns**-0.5, generator=generator
+        )
+        weights[name + _OUT] = torch.zeros(*outer, rows, rank)
+    return weights
+
+
+def fit_bottleneck(ground: Ground, hyper: Hyper) -> Fitted:
+    """Tune a kernel's network as a plain adapter: no Gaussian, no rate, one phase.
+
+    It is `iak.kernel.run` without noise, of a kernel's sizes, over the same inputs.
+    """
+    heads, standard = ground.heads, _standardizer(ground.tune)
+    spec = KernelSpec(hidden=int(hyper["hidden"]))
+    shape = KernelShape.on(heads, spec, inputs=standard.width)
+    # Without noise and rate these two take no gradient, and stay as they are.
+    start = kernel.fresh(shape, seed=ground.seed)
+    fixed = {name: start.pop(name) for name in (*kernel.PRIOR, *kernel.PROBE)}
+    fixed |= {name: start.pop(name) for name in ("logvar_w", "logvar_b")}
+
+    def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
+        a_BA = standard.of(rows.h_NH, rows.x_NX)
+        return kernel.run({**weights, **fixed}, heads, rows.h_NH, a_BA, None).logits_BT
+
+    return _fitted(ground, hyper, logits, start)
+
+
+def bottleneck_space(_presets: Mapping[str, object]) -> Space:
+    """Return the space of the plain adapter."""
+    return {"lr": LogRange(1e-3, 1e-4, 1e-2), "hidden": Choice((64, 128))}
+
+
+def _standardizer(rows: FrozenRows) -> Standardizer:
+    """Return the mean and deviation of [h ; x] over some rows; x is not narrowed."""
+    a_NA = torch.cat([rows.h_NH, rows.x_NX], dim=1).double()
+    deviation_A = a_NA.std(0, correction=0)
+    return Standardizer(
+        mean_A=a_NA.mean(0).float(),
+        scale_A=torch.where(deviation_A > 1e-6, deviation_A, 1.0).float(),
+        reads_x=True,
+    )
+
+
+def _fitted(ground: Ground, hyper: Hyper, logits: Logits, start: Weights) -> Fitted:
+    """Fit weights by domain, and return them as a fitted method."""
+    fit = fit_by_domain(
+        logits,
+        start,
+        tune=ground.tune,
+        valid=ground.valid,
+        domains=ground.domains(),
+        tasks=ground.tasks,
+        lr=float(hyper["lr"]),
+        seed=ground.seed,
+    )
+    return Fitted(
+        predict=lambda rows: ground.predicted_by_logits(fit.predict(ground.frozen(rows))),
+        parameters=sum(w.numel() for w in start.values()),
+        copies=len(fit.by_domain),
+        at_cap=fit.at_cap,
+    )

@@ -1,0 +1,285 @@
+"""What methods share: a log's rows, the base of a seed, and predictions on the same rows.
+
+`Ground` is all that a method sees while it is fitted. It leads to no test row. The judge hands the
+test rows to the fitted method afterwards, as `Slice`.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from iak.pipeline.activations.represent import represent
+from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.base.published_base import PublishedBase, open_base, task_shapes
+from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.view import open_log
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.loss import TaskShape, probabilities
+from iak.pipeline.process import current_worker
+from iak.pipeline.publish.predictions import (
+    TaskColumns,
+    probabilities_of,
+    read_predictions,
+    task_columns,
+)
+from iak.pipeline.runs.evaluate import evaluate
+from iak.pipeline.runs.load import spec_with_presets
+from iak.pipeline.runs.metrics import tasks_of
+from iak.pipeline.runs.pretrain import pretrain_base
+from iak.schemas.job import EvaluatedTablesSpec, EvaluateSpec, PretrainSpec
+from iak.schemas.log import Catalog, SplitName
+from iak.schemas.plan import PlacementSpec
+from iak.schemas.results import PretrainResult
+from infra.benchmarks.quality.logs import Window
+
+Floats = npt.NDArray[np.float64]
+Predicted = Mapping[str, Floats]
+"""Metric task (`ctr`, `cvr`, `ctcvr`) -> probability of each row, in the slice's order."""
+ONE_WORKER: Mapping[str, Any] = {"workers": 1, "device": "cpu"}
+BASE, IAK, PUBLISHED = "base", "iak", "iak_published"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A split's rows, to be predicted in the order in which they lie."""
+
+    window: Window
+    split: SplitName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What predictions of a slice are judged by."""
+
+    columns: TaskColumns
+    domain_names: tuple[str, ...]
+    domain_N: npt.NDArray[np.int64]
+    """Index of each row's domain; -1 where it has none."""
+    users_N: npt.NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenRows:
+    """The frozen base's output for the rows of a slice. N rows, T tasks, H and X units."""
+
+    h_NH: Tensor
+    x_NX: Tensor
+    labels_NT: Tensor
+    mask_NT: Tensor
+    domains: tuple[str | None, ...]
+    """Domain of each row."""
+
+    def of_domain(self, name: str) -> "FrozenRows":
+        """Return the rows of one domain."""
+        return self.take(torch.tensor([domain == name for domain in self.domains]).nonzero()[:, 0])
+
+    def take(self, index_B: Tensor) -> "FrozenRows":
+        """Return some rows."""
+        return FrozenRows(
+            h_NH=self.h_NH[index_B],
+            x_NX=self.x_NX[index_B],
+            labels_NT=self.labels_NT[index_B],
+            mask_NT=self.mask_NT[index_B],
+            domains=tuple(self.domains[index] for index in index_B.tolist()),
+        )
+
+    def __len__(self) -> int:
+        return len(self.h_NH)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A log's window and the base of a seed. No test row can be reached from here."""
+
+    window: Window
+    base: Path
+    """Folder of the published base."""
+    seed: int
+    scratch: Path
+    """Folder for runs, which are removed after their cell is finished."""
+
+    @cached_property
+    def published(self) -> PublishedBase:
+        """Return the base, opened."""
+        return open_base(self.base)
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return the window's catalogue."""
+        return self.window.catalog
+
+    @property
+    def tasks(self) -> tuple[TaskShape, ...]:
+        """Return the tasks with the weights of their losses."""
+        return task_shapes(self.catalog)
+
+    @cached_property
+    def tune(self) -> FrozenRows:
+        """Return the frozen base's output for the rows that kernels learn from."""
+        return self.frozen(Slice(self.window, "tune"))
+
+    @cached_property
+    def valid(self) -> FrozenRows:
+        """Return the same for the rows that stop them."""
+        return self.frozen(Slice(self.window, "valid"))
+
+    @cached_property
+    def dense(self) -> nn.ModuleDict:
+        """Return the frozen base's dense part: `trunk` and `heads`."""
+        base = self._load()
+        return nn.ModuleDict({"trunk": base.model.trunk, "heads": base.heads})
+
+    @property
+    def heads(self) -> Heads:
+        """Return the base's towers."""
+        heads = self.dense["heads"]
+        assert isinstance(heads, Heads)
+        return heads
+
+    @property
+    def base_parameters(self) -> int:
+        """Return the parameters of the base: tables, trunk and towers."""
+        tables = sum(t.rows * t.width for t in self.published.manifest.tables)
+        return int(tables) + sum(p.numel() for p in self.dense.parameters())
+
+    def domains(self) -> tuple[str, ...]:
+        """Return the domains that have rows enough for a kernel of their own."""
+        names = [name for name in self.tune.domains if name is not None]
+        least = self.catalog.domain.min_rows
+        return tuple(sorted(n for n in set(names) if names.count(n) >= least))
+
+    def folder(self, name: str) -> Path:
+        """Return an empty folder for a run."""
+        folder = self.scratch / name
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    @torch.no_grad()
+    def frozen(self, rows: Slice) -> FrozenRows:
+        """Return the frozen base's output for a slice, in its order."""
+        catalog, parts = rows.window.catalog, []
+        view = open_log(catalog, str(rows.window.root), wanted=[rows.split])
+        base = self._load()
+        reader = Reader(
+            selection=view.selections[rows.split],
+            catalog=catalog,
+            encoding=self.published.encoding,
+            rank=0,
+            world=1,
+            as_of=view.as_of,
+        )
+        for table in reader.in_step(8_192):
+            batch = to_batch(table, catalog)
+            h_BH, x_BX = represent(base.model, batch, torch.float32)
+            parts.append((h_BH, x_BX, batch.labels_BT, batch.mask_BT, _domains(table, catalog)))
+        h, x, labels, mask, domains = zip(*parts, strict=True)
+        return FrozenRows(
+            h_NH=torch.cat(h),
+            x_NX=torch.cat(x),
+            labels_NT=torch.cat(labels),
+            mask_NT=torch.cat(mask),
+            domains=tuple(domain for part in domains for domain in part),
+        )
+
+    def predicted(
+        self, rows: Slice, *, base: Path, bundles: Path | None = None, method: str = BASE
+    ) -> Predicted:
+        """Predict a slice by a base of the library, and by kernels where `bundles` names them.
+
+        Args:
+            rows: the slice.
+            base: folder of the base.
+            bundles: folder of a night's bundles.
+            method: `base`, `iak` (every kernel) or `iak_published` (those that the gate let pass).
+        """
+        table = self._evaluated(rows, base, bundles)
+        return probabilities_of(table, tasks_of(self.catalog), [method])[method]
+
+    def rows(self, rows: Slice) -> Rows:
+        """Return what predictions of a slice are judged by."""
+        table = self._evaluated(rows, self.base, None)
+        names, index = np.unique(
+            table.column("domain").fill_null("").to_numpy(zero_copy_only=False), return_inverse=True
+        )
+        # Rows without a domain sort first, under the empty name.
+        unnamed = int(names.size > 0 and names[0] == "")
+        return Rows(
+            columns=task_columns(table, tasks_of(self.catalog)),
+            domain_names=tuple(str(name) for name in names[unnamed:]),
+            domain_N=index - unnamed,
+            users_N=table.column("user").to_numpy() if self.catalog.log.user else None,
+        )
+
+    def predicted_by_logits(self, logits_NT: Tensor) -> Predicted:
+        """Return the probabilities of every metric task from the tasks' logits."""
+        p = probabilities(logits_NT.double(), self.tasks)
+        index = {task.name: number for number, task in enumerate(self.tasks)}
+        return {
+            task.name: (p.own_BT if task.space == "own" else p.entire_BT)[:, index[task.task]]
+            .numpy()
+            .copy()
+            for task in tasks_of(self.catalog)
+        }
+
+    def _load(self) -> FrozenBase:
+        """Return the base with frozen weights; the process must be in a process group."""
+        tables, placement = EvaluatedTablesSpec(), PlacementSpec().resolved()
+        return FrozenBase.load(self.published, tables, placement, current_worker())
+
+    def _evaluated(self, rows: Slice, base: Path, bundles: Path | None) -> pa.Table:
+        run_dir = self.folder("evaluation")
+        asked = {
+            "catalog": rows.window.name,
+            "data_root": str(rows.window.root),
+            "base": base,
+            "run_dir": run_dir,
+            "split": rows.split,
+            **ONE_WORKER,
+        }
+        asked |= {"bundles": bundles} if bundles else {}
+        spec = spec_with_presets(EvaluateSpec, "evaluate", rows.window.catalog, asked)
+        evaluate(spec, rows.window.catalog, ProcessLauncher())
+        table = read_predictions(run_dir, rows.split).table
+        shutil.rmtree(run_dir)
+        return table
+
+
+def train_base(
+    window: Window, catalog: Catalog, run_dir: Path, *, seed: int, **settings: Any  # noqa: ANN401
+) -> PretrainResult:
+    """Train or continue a base on parts of a window.
+
+    Args:
+        window: the rows.
+        catalog: which of them; see `Window.learning`.
+        run_dir: folder of the run.
+        seed: of everything random.
+        settings: of `iak pretrain`, over the catalogue's presets.
+    """
+    asked = {
+        "catalog": window.name,
+        "data_root": str(window.root),
+        "run_dir": run_dir,
+        "seed": seed,
+        **ONE_WORKER,
+        **settings,
+    }
+    spec = spec_with_presets(PretrainSpec, "pretrain", catalog, asked)
+    return pretrain_base(spec, catalog, ProcessLauncher())
+
+
+def _domains(table: pa.Table, catalog: Catalog) -> list[str | None]:
+    level = len(catalog.domain.levels) - 1
+    names: list[str | None] = table.column(f"l.{level}").cast(pa.string()).to_pylist()
+    return names

@@ -1,0 +1,196 @@
+"""The methods that are compared, behind one interface: `fit(ground, hyper) -> Fitted`.
+
+Each takes the log's window and the base of a seed, and learns from the recent rows in its own way.
+What the library can do is the library's: a method here is a few settings. Methods over frozen
+activations are in dense.py and calibration.py.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.base.optimizer_state import FOLDER as OPTIMIZER
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.runs.load import nested, spec_with_presets
+from iak.pipeline.runs.night import tune_night
+from iak.schemas.job import FinetuneSpec
+from iak.schemas.results import PretrainResult
+from infra.benchmarks.quality.cells import Hyper
+from infra.benchmarks.quality.ground import (
+    BASE,
+    IAK,
+    ONE_WORKER,
+    PUBLISHED,
+    Ground,
+    Predicted,
+    Slice,
+    train_base,
+)
+from infra.benchmarks.quality.space import LogRange, Space, first_of
+
+Predict = Callable[[Slice], Predicted]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A method that has learned."""
+
+    predict: Predict
+    """Predicts the rows of a slice in their order."""
+    parameters: int
+    """Parameters that the method trained, of one copy."""
+    copies: int = 1
+    at_cap: tuple[str, ...] = ()
+    """Parts that were still improving at their last epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One way to use the recent rows."""
+
+    what: str
+    """In words, for tables."""
+    fit: Callable[[Ground, Hyper], Fitted]
+    space: Callable[[Mapping[str, Any]], Space] = lambda _presets: {}
+    """Returns what is searched, given the catalogue's presets of the verb `verb`."""
+    verb: str = ""
+    version: int = 1
+    """Raise it with every change of code or of a fixed setting that changes results."""
+    searched_as: str = ""
+    """Method whose search decides the settings; its own where empty."""
+
+
+def fit_base(ground: Ground, _hyper: Hyper) -> Fitted:
+    """Return the base as it is."""
+    return Fitted(predict=lambda rows: ground.predicted(rows, base=ground.base), parameters=0)
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def kernel_space(presets: Mapping[str, Any]) -> Space:
+    """Return what is searched of a night's settings."""
+    return {
+        "pooled.lr": LogRange(presets.get("pooled.lr", 2e-3), 5e-4, 1.6e-2),
+        "pooled.max_epochs": first_of(presets.get("pooled.max_epochs", 4), 8, 16),
+        "domain.lr": LogRange(presets.get("domain.lr", 1e-3), 2.5e-4, 8e-3),
+        "domain.shrink": LogRange(presets.get("domain.shrink", 1e-2), 1e-4, 1e-1),
+        "kernel.beta": LogRange(presets.get("kernel.beta", 1e-3), 1e-5, 1e-2),
+        "kernel.hidden": first_of(presets.get("kernel.hidden", 64), 128),
+    }
+
+
+def kernels(method: str = IAK, **fixed: Any) -> Callable[[Ground, Hyper], Fitted]:  # noqa: ANN401
+    """Return the fit of a night's kernels.
+
+    Args:
+        method: `iak` predicts with every kernel, `iak_published` with those that the gate let pass.
+        fixed: settings of the night that the method fixes, `__` for a dot.
+    """
+    settings = {name.replace("__", "."): value for name, value in fixed.items()}
+
+    def fit(ground: Ground, hyper: Hyper) -> Fitted:
+        run_dir = ground.folder("night")
+        asked = {
+            "catalog": ground.window.name,
+            "data_root": str(ground.window.root),
+            "base": ground.base,
+            "run_dir": run_dir,
+            "seed": ground.seed,
+            "activations": "memory",
+            **ONE_WORKER,
+            **nested({**hyper, **settings}),
+        }
+        spec = spec_with_presets(FinetuneSpec, "finetune", ground.catalog, asked)
+        night = tune_night(spec, ground.catalog, ProcessLauncher())
+        return Fitted(
+            predict=lambda rows: ground.predicted(
+                rows, base=ground.base, bundles=night.bundles, method=method
+            ),
+            parameters=night.tuning.parameters_per_kernel,
+            copies=len(night.kernels),
+            at_cap=night.tuning.stopped_at_cap,
+        )
+
+    return fit
+
+
+# ---------------------------------------------------------------- training of everything
+
+
+def continued_space(has_state: bool) -> Callable[[Mapping[str, Any]], Space]:
+    """Return the space of continued training.
+
+    Args:
+        has_state: whether the optimisers' state is there; without it the shipped rate is lower.
+    """
+
+    def space(presets: Mapping[str, Any]) -> Space:
+        return {
+            "from_rates": LogRange(1.0 if has_state else 0.3, 0.02, 1.0),
+            "epochs": first_of(presets.get("epochs", 8), 4, 16),
+            "optim.decay_share": first_of(presets.get("optim.decay_share", 0.4), 0.0, 1.0),
+        }
+
+    return space
+
+
+def continued(*, keeps_state: bool) -> Callable[[Ground, Hyper], Fitted]:
+    """Return the fit of continued training of everything on the recent rows.
+
+    Args:
+        keeps_state: whether it begins with the base's optimiser state.
+    """
+
+    def fit(ground: Ground, hyper: Hyper) -> Fitted:
+        start = ground.base
+        if not keeps_state:
+            start = ground.folder("stateless")
+            shutil.copytree(ground.base, start, ignore=shutil.ignore_patterns(OPTIMIZER))
+        settings = {"from": start, "patience": 3, "validations_per_epoch": 2}
+        catalog = ground.window.learning("tune")
+        settings |= nested(hyper)
+        run_dir = ground.folder("continued")
+        trained = train_base(ground.window, catalog, run_dir, seed=ground.seed, **settings)
+        return _trained(ground, trained)
+
+    return fit
+
+
+def joint_space(presets: Mapping[str, Any]) -> Space:
+    """Return the space of a training from scratch, around the base's own settings."""
+    tables, dense = presets.get("optim.table_lr", 0.1), presets.get("optim.dense_lr", 1e-3)
+    epochs = presets.get("epochs", 8)
+    return {
+        "epochs": first_of(epochs, 2 * epochs),
+        "optim.table_lr": LogRange(tables, tables / 3, tables * 3),
+        "optim.dense_lr": LogRange(dense, dense / 3, dense * 3),
+    }
+
+
+def fit_joint(ground: Ground, hyper: Hyper) -> Fitted:
+    """Train a new base on old and recent rows together."""
+    trained = train_base(
+        ground.window,
+        ground.window.learning("pretrain", "tune"),
+        ground.folder("joint"),
+        seed=ground.seed,
+        **nested(hyper),
+    )
+    return _trained(ground, trained)
+
+
+def _trained(ground: Ground, trained: PretrainResult) -> Fitted:
+    """Return a trained base as a fitted method; the base itself where none was better."""
+    base: Path = trained.base or ground.base
+    return Fitted(
+        predict=lambda rows: ground.predicted(rows, base=base, method=BASE),
+        parameters=ground.base_parameters,
+        at_cap=("base",) if trained.training.improving_at_the_end else (),
+    )
+
+
+GATED = kernels(PUBLISHED)
+"""A night's kernels after the gate: what a platform would serve."""
