@@ -89,7 +89,9 @@ def fit_lines(
         counts_N = rows.mask_NT[:, index]
         if task.given is not None:
             counts_N = counts_N & (rows.labels_NT[:, task.given] == 1)
-        logit_N, label_N = (t[counts_N, index].double().numpy() for t in (logits_NT, rows.labels_NT))
+        logit_N, label_N = (
+            t[counts_N, index].double().numpy() for t in (logits_NT, rows.labels_NT)
+        )
         lines[index] = _line(logit_N, label_N, penalty, with_slope)
     return lines
 

@@ -39,12 +39,12 @@ class CellKey(Spec):
     method: str
     version: Annotated[int, Field(ge=1)]
     """The method's; raised when its code changes so that its results do."""
-    hyper: Hyper = {}
+    hyper: Hyper = Field(default_factory=dict)
     seed: NonNegativeInt
     rival: str = ""
     """Of a pair: the method that `method` is compared with."""
     rival_version: NonNegativeInt = 0
-    rival_hyper: Hyper = {}
+    rival_hyper: Hyper = Field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -98,7 +98,7 @@ class Cell(Spec):
     cost: Cost | None = None
     lines: tuple[Line, ...] = ()
     """Metrics on test rows; none in a trial."""
-    run: dict[str, Any] = {}
+    run: dict[str, Any] = Field(default_factory=dict)
     """Commit, versions, machine and time. They do not identify the cell."""
 
 

@@ -108,9 +108,7 @@ def low_rank(frozen: Mapping[str, Tensor], rank: int, *, seed: int) -> Weights:
             continue
         *outer, rows, columns = w.shape
         inner = torch.empty(*outer, rank, columns)
-        weights[name + _IN] = inner.uniform_(
-            -(columns**-0.5), columns**-0.5, generator=generator
-        )
+        weights[name + _IN] = inner.uniform_(-(columns**-0.5), columns**-0.5, generator=generator)
         weights[name + _OUT] = torch.zeros(*outer, rows, rank)
     return weights
 

@@ -256,7 +256,12 @@ class Ground:
 
 
 def train_base(
-    window: Window, catalog: Catalog, run_dir: Path, *, seed: int, **settings: Any  # noqa: ANN401
+    window: Window,
+    catalog: Catalog,
+    run_dir: Path,
+    *,
+    seed: int,
+    **settings: Any,  # noqa: ANN401
 ) -> PretrainResult:
     """Train or continue a base on parts of a window.
 

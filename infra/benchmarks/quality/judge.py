@@ -39,9 +39,7 @@ def lines_of(rows: Rows, predicted: Predicted, other: Predicted) -> tuple[Line, 
         base=_OTHER,
     )
     beside = {(row.task, row.domain): row for row in table if row.method == _OTHER}
-    return tuple(
-        _line(row, beside[row.task, row.domain]) for row in table if row.method == _METHOD
-    )
+    return tuple(_line(row, beside[row.task, row.domain]) for row in table if row.method == _METHOD)
 
 
 def _kept(columns: Mapping[str, np.ndarray], is_kept_N: np.ndarray) -> dict[str, np.ndarray]:

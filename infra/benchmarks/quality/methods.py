@@ -16,7 +16,7 @@ from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.load import nested, spec_with_presets
 from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import FinetuneSpec
-from iak.schemas.results import PretrainResult
+from iak.schemas.log import Catalog
 from infra.benchmarks.quality.cells import Hyper
 from infra.benchmarks.quality.ground import (
     BASE,
@@ -130,7 +130,7 @@ def continued_space(has_state: bool) -> Callable[[Mapping[str, Any]], Space]:
     def space(presets: Mapping[str, Any]) -> Space:
         return {
             "from_rates": LogRange(1.0 if has_state else 0.3, 0.02, 1.0),
-            "epochs": first_of(presets.get("epochs", 8), 4, 16),
+            "epochs": first_of(8, 4, 16),
             "optim.decay_share": first_of(presets.get("optim.decay_share", 0.4), 0.0, 1.0),
         }
 
@@ -149,12 +149,8 @@ def continued(*, keeps_state: bool) -> Callable[[Ground, Hyper], Fitted]:
         if not keeps_state:
             start = ground.folder("stateless")
             shutil.copytree(ground.base, start, ignore=shutil.ignore_patterns(OPTIMIZER))
-        settings = {"from": start, "patience": 3, "validations_per_epoch": 2}
-        catalog = ground.window.learning("tune")
-        settings |= nested(hyper)
-        run_dir = ground.folder("continued")
-        trained = train_base(ground.window, catalog, run_dir, seed=ground.seed, **settings)
-        return _trained(ground, trained)
+        fixed = {"from": start, "patience": 3, "validations_per_epoch": 2}
+        return _trained(ground, ground.window.learning("tune"), hyper, fixed)
 
     return fit
 
@@ -172,18 +168,32 @@ def joint_space(presets: Mapping[str, Any]) -> Space:
 
 def fit_joint(ground: Ground, hyper: Hyper) -> Fitted:
     """Train a new base on old and recent rows together."""
-    trained = train_base(
-        ground.window,
-        ground.window.learning("pretrain", "tune"),
-        ground.folder("joint"),
-        seed=ground.seed,
-        **nested(hyper),
-    )
-    return _trained(ground, trained)
+    return _trained(ground, ground.window.learning("pretrain", "tune"), hyper, {})
 
 
-def _trained(ground: Ground, trained: PretrainResult) -> Fitted:
-    """Return a trained base as a fitted method; the base itself where none was better."""
+def _trained(ground: Ground, catalog: Catalog, hyper: Hyper, fixed: Mapping[str, Any]) -> Fitted:
+    """Train a base, and return it as a fitted method; the base itself where none was better.
+
+    A training that still improves at its end is repeated with twice the epochs, at most twice: a
+    rival that is stopped too early would make a false win.
+
+    Args:
+        ground: log and base.
+        catalog: rows that the training learns from.
+        hyper: settings of `iak pretrain` that are searched.
+        fixed: its further settings.
+    """
+    for factor in (1, 2, 4):
+        settings = nested({**hyper, "epochs": factor * int(hyper["epochs"])})
+        trained = train_base(
+            ground.window,
+            catalog,
+            ground.folder("trained"),
+            seed=ground.seed,
+            **{**fixed, **settings},
+        )
+        if not trained.training.improving_at_the_end:
+            break
     base: Path = trained.base or ground.base
     return Fitted(
         predict=lambda rows: ground.predicted(rows, base=base, method=BASE),
