@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
+from iak.jobs._figures_quality import draw_quality, logs_of
 from iak.pipeline.planning.estimate import Estimate
 from iak.schemas.record import BenchmarkRecord
 
@@ -66,6 +67,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         "finetune": (_finetune, 3),
         "gate": (_gate, 2),
         "nights": (_nights, 2),
+        "quality": (draw_quality, max(1, len(logs_of(record)) if record.bench == "quality" else 1)),
         "scaling": (_scaling, 3),
         "sharding": (_sharding, max(1, min(_MOST_PANELS, len(_measured_tables(record))))),
         "tables": (_tables, 2),

@@ -22,7 +22,11 @@ Measured = tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]
 Measure = Callable[[Report], Measured]
 MISSED = 1
 _IN_THE_RECORD = {
-    "sharding": {"sharding", "held", "precision", "planner_ms", "here_ms", "planner_mib"}
+    "quality": {
+        *("what", "is_first", "lowest_seed", "highest_seed", "delta_log_loss", "ne"),
+        *("parameters", "copies", "cpu_s", "at_cap", "domains"),
+    },
+    "sharding": {"sharding", "held", "precision", "planner_ms", "here_ms", "planner_mib"},
 }
 """Columns that would make a benchmark's table too wide for a terminal. Its notes and its record
 give the same numbers."""

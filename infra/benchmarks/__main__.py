@@ -49,6 +49,10 @@ BENCHMARKS = {
         spec="BenchNightsSpec",
         help="What weeks of nights bring, beside the first night alone and nights from scratch",
     ),
+    "quality": Benchmark(
+        spec="BenchQualitySpec",
+        help="IAK beside continued training, LoRA and others, on public logs, with intervals",
+    ),
     "faults": Benchmark(
         spec="BenchFaultsSpec",
         help="Whether runs survive damaged files, full disks and killed processes",

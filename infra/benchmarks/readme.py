@@ -31,6 +31,7 @@ def chapter(folder: Path) -> str:
         "finetune-2": _finetune_again,
         "tables": tables_text,
         "gate": _gate,
+        "quality": quality_text,
         "data": _data,
         "sharding": _sharding,
         "scaling": _scaling,
@@ -300,6 +301,77 @@ def _floors(rows: list[Record]) -> list[str]:
             for r in rows
         ],
     )  # fmt: skip
+
+
+def quality_text(record: Record, subfolder: str) -> str:
+    """Return the section of `quality`: the league of each log, IAK beside rivals, and targets.
+
+    Args:
+        record: of the benchmark.
+        subfolder: folder of the records, relative to the page.
+    """
+    lines = _head(
+        record,
+        subfolder,
+        "What kernels bring, beside what else could be done with the recent rows",
+        "Differences in AUC are in units of 1e-4, on test rows, to the base of the same seed; "
+        "the first task of each log. Cells: `quality/cells`.",
+    )
+    league = [row for row in _of(record, "league") if row["is_first"]]
+    lines += _table(
+        ["log", "method", "AUC", "over the base, 95 %", "lowest and highest seed", "GAUC",
+         "log-loss", "calibration", "harmed domains", "parameters", "CPU of continued",
+         "at its cap"],
+        [_quality_row(row) for row in league],
+    )  # fmt: skip
+    pairs = [row for row in _of(record, "pairs") if row["is_first"] and row["rival"] != "base"]
+    lines += _table(
+        ["log", "IAK minus", "difference, 95 %", "lowest and highest seed", "shown"],
+        [[r["log"], r["what"], _interval(r), _seeds(r), r["verdict"]] for r in pairs],
+    )
+    lines += _targets(record)
+    return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])
+
+
+def _quality_row(row: Record) -> list[str]:
+    loss = row["delta_log_loss"]
+    return [
+        row["log"],
+        row["what"],
+        _plain(row["auc"], ".4f"),
+        _interval(row),
+        _seeds(row),
+        _units(row["delta_gauc"]),
+        "-" if loss is None else f"{loss:+.2%}",
+        _plain(row["calibration"], ".3f"),
+        f"{row['harmed']} of {row['domains']}",
+        f"{row['parameters']:,} x {row['copies']}" if row["parameters"] else "0",
+        _plain(row["of_continued"], ".2f"),
+        f"{row['at_cap']} of {row['seeds']}",
+    ]
+
+
+def _interval(row: Record) -> str:
+    """Return a difference in 1e-4 of AUC with its interval."""
+    if row["low"] is None:
+        return "-"
+    ends = f"[{_units(row['low'])}, {_units(row['high'])}]"
+    return f"{_units(row['delta_auc'])} {ends}"
+
+
+def _seeds(row: Record) -> str:
+    """Return the lowest and highest seed's difference; a dash where there is one seed."""
+    if row["seeds"] < 2 or row["lowest_seed"] is None:
+        return "-"
+    return f"{_units(row['lowest_seed'])}, {_units(row['highest_seed'])}"
+
+
+def _units(value: float | None) -> str:
+    return "-" if value is None else f"{1e4 * value:+.0f}"
+
+
+def _plain(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _data(record: Record, subfolder: str) -> str:

@@ -1,0 +1,80 @@
+"""Judge what kernels bring, beside everything else that could be done with the same recent rows.
+
+On every log a base is trained on old rows. Each method then learns from recent rows, and is chosen
+and stopped on validation rows. It is measured once, on test rows that lie in another folder.
+
+    logs.py         a log's rows, cut apart by the catalogue's splits
+    ground.py       what a method sees: the window and a base
+    methods.py      IAK and its ablations, continued training, joint training (the library's)
+    dense.py        LoRA, towers, all dense parameters, a plain bottleneck (over frozen activations)
+    trainer.py      how those four are fitted: for all rows, then for each domain
+    calibration.py  Platt's slope and bias
+    registry.py     all of them by name
+    space.py        what is searched
+    judge.py        metrics of predictions
+    cells.py        finished results, which are never computed again
+    runner.py       computes one cell
+    league.py       runs those that are missing
+    findings.py     tables and targets
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.process import process_group
+from iak.schemas.record import Target
+from infra.benchmarks.quality.cells import CellFolder
+from infra.benchmarks.quality.findings import league_rows, notes, pair_rows, targets, with_first
+from infra.benchmarks.quality.league import Budget, League, OutOfBudget
+from infra.benchmarks.quality.logs import open_separated
+from infra.benchmarks.quality.runner import Runner
+from infra.benchmarks.specs import BenchQualitySpec
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def measure(
+    spec: BenchQualitySpec, report: Report
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    """Run the cells that are missing; return the lines of all, the targets, and notes.
+
+    A smoke run keeps its cells in a folder of its own, which ends with it.
+    """
+    if not spec.smoke:
+        return _measure(spec, report)
+    folder = Path(tempfile.mkdtemp(prefix="iak-quality-"))
+    try:
+        apart = spec.model_copy(update={"cells": folder / "cells", "cache": folder / "cache"})
+        return _measure(apart, report)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _measure(
+    spec: BenchQualitySpec, report: Report
+) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+    budget = Budget.of(spec.budget_minutes)
+    leagues = []
+    # One process group for all fits: sharded tables need one, also in a world of one.
+    with process_group(0, 1, backend="gloo", threads=1):
+        for name in spec.logs:
+            log = open_separated(name, spec)
+            league = League(
+                spec=spec,
+                log=log,
+                runner=Runner(log, report),
+                folder=CellFolder(spec.cells),
+                budget=budget,
+                report=report,
+            )
+            leagues.append(league)
+            try:
+                league.play()
+            except OutOfBudget:
+                continue  # a later log may be finished already, and is then reported
+    rows = [row for league in leagues for row in with_first(league_rows(league))]
+    rows += [row for league in leagues for row in with_first(pair_rows(league))]
+    return rows, targets(rows), notes(leagues, rows), {}

@@ -134,16 +134,16 @@ class CellFolder:
             raise Corrupt(f"{path} holds another cell than its name says; remove it, and run again")
         return cell
 
-    def run_once(self, key: CellKey, run: Callable[[], Cell]) -> Cell:
+    def run_once(self, key: CellKey, run: Callable[[CellKey], Cell]) -> Cell:
         """Return a finished cell, running it only where it is not finished.
 
         Args:
             key: identity of the cell.
-            run: computes it.
+            run: computes a cell from its key.
         """
         if (finished := self.get(key)) is not None:
             return finished
-        cell = run()
+        cell = run(key)
         self.path(key).parent.mkdir(parents=True, exist_ok=True)
         put_file(self.path(key), cell.model_dump_json(indent=1) + "\n")
         return cell

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from iak.pipeline.files import putting_file
 from iak.pipeline.stats.losses import log_loss
@@ -92,13 +94,15 @@ def selection_loss(rows: Rows, predicted: Predicted, catalog: Catalog) -> float:
 
 
 def save_predictions(path: Path, predicted: Predicted) -> None:
-    """Write probabilities as fp64 arrays."""
+    """Write probabilities, a column for each metric task."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with putting_file(path) as part, part.open("wb") as file:
-        np.savez(file, **predicted)
+    names = sorted(predicted)
+    table = pa.table([predicted[name] for name in names], names=names)
+    with putting_file(path) as part:
+        pq.write_table(table, part)
 
 
 def load_predictions(path: Path) -> Predicted:
     """Read probabilities."""
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    table = pq.read_table(path)
+    return {name: table.column(name).to_numpy() for name in table.schema.names}

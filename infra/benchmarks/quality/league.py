@@ -1,28 +1,14 @@
-"""Run the cells of a benchmark: search on validation rows, then measure on test rows."""
+"""Run the cells that are missing: search on validation rows, then measure on test rows."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
-from typing import Any
-
-import torch
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from iak.pipeline.events import BenchAdvanced
-from iak.pipeline.runs.record import commit, machine, versions
-from infra.benchmarks.quality.cells import Cell, CellFolder, CellKey, Cost, Hyper
-from infra.benchmarks.quality.ground import Ground, Predicted, Rows, Slice, train_base
-from infra.benchmarks.quality.judge import (
-    lines_of,
-    load_predictions,
-    save_predictions,
-    selection_loss,
-)
+from infra.benchmarks.quality.cells import Cell, CellFolder, CellKey, Hyper
 from infra.benchmarks.quality.logs import SeparatedLog
-from infra.benchmarks.quality.methods import Fitted, Method
+from infra.benchmarks.quality.methods import Method
 from infra.benchmarks.quality.registry import METHODS
 from infra.benchmarks.quality.space import Space, trial_settings, trials_of
 from infra.benchmarks.specs import BenchQualitySpec
@@ -57,12 +43,33 @@ class Budget:
             raise OutOfBudget
 
 
-@dataclass(frozen=True)
+class RunsCells(Protocol):
+    """Computes single cells; see runner.py."""
+
+    def trial(self, key: CellKey) -> Cell:
+        """Return the loss of a method on validation rows."""
+        ...
+
+    def test(self, key: CellKey) -> Cell:
+        """Return the metrics of a method on test rows."""
+        ...
+
+    def pair(self, key: CellKey, mine: CellKey, other: CellKey) -> Cell:
+        """Return the metrics of a method beside a rival's, on test rows."""
+        ...
+
+    def has_predictions(self, key: CellKey) -> bool:
+        """Return whether the test predictions of a cell are on this machine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class League:
     """All cells of one log."""
 
     spec: BenchQualitySpec
     log: SeparatedLog
+    runner: RunsCells
     folder: CellFolder
     budget: Budget
     report: Report
@@ -78,9 +85,14 @@ class League:
         for seed in self.spec.seeds:
             for name in self.spec.methods:
                 self.test(name, seed)
-            for rival in self.spec.methods:
-                if IAK in self.spec.methods and rival != IAK:
-                    self.pair(IAK, rival, seed)
+            for rival in self.rivals:
+                self.pair(rival, seed)
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Return the methods that IAK is compared with; none where IAK is not asked for."""
+        methods = self.spec.methods
+        return tuple(name for name in methods if name != IAK and IAK in methods)
 
     # ------------------------------------------------------------ cells
 
@@ -88,83 +100,66 @@ class League:
         """Return the validation loss of a method under some settings, on the search's seed."""
         seed = self.spec.seeds[0]
         key = self._key("trial", name, hyper, seed)
-        return self._run_once(key, lambda: self._fitted(key)[1])
+        return self._run_once(key, self.runner.trial)
 
     def chosen(self, name: str) -> Hyper:
-        """Return the settings whose trial has the lowest validation loss."""
-        name = METHODS[name].searched_as or name
-        space, seed = self._space(METHODS[name]), self.spec.seeds[0]
-        trials = [
-            trial_settings(space, name=name, trial=trial, seed=seed)
-            for trial in range(trials_of(space, self.spec.trials))
-        ]
+        """Return the settings whose trial has the lowest validation loss, the first at a tie.
+
+        Every method has the same number of trials. One without settings has none to try.
+        """
+        name, trials = self.trials(name)
         if len(trials) == 1:
             return trials[0]
         losses = [self.trial(name, hyper).valid_loss for hyper in trials]
-        return trials[min(range(len(trials)), key=lambda trial: losses[trial] or 0.0)]
+        return trials[losses.index(min(loss for loss in losses if loss is not None))]
+
+    def trials(self, name: str) -> tuple[str, list[Hyper]]:
+        """Return the method that is searched, and the settings of its trials."""
+        name = METHODS[name].searched_as or name
+        space, seed = self._space(METHODS[name]), self.spec.seeds[0]
+        return name, [
+            trial_settings(space, name=name, trial=trial, seed=seed)
+            for trial in range(trials_of(space, self.spec.trials))
+        ]
+
+    def finished(self, name: str, seed: int) -> Cell | None:
+        """Return a method's cell on test rows; None where it, or a trial of its, is missing."""
+        if not self._is_searched(name):
+            return None
+        return self.folder.get(self._key("test", name, self.chosen(name), seed))
+
+    def finished_pair(self, rival: str, seed: int) -> Cell | None:
+        """Return the cell of IAK beside a rival; None where it is missing."""
+        if not (self._is_searched(IAK) and self._is_searched(rival)):
+            return None
+        return self.folder.get(self._pair_key(IAK, rival, seed)[0])
+
+    def _is_searched(self, name: str) -> bool:
+        searched, trials = self.trials(name)
+        keys = [self._key("trial", searched, hyper, self.spec.seeds[0]) for hyper in trials]
+        return len(trials) == 1 or all(self.folder.get(key) for key in keys)
 
     def test(self, name: str, seed: int) -> Cell:
         """Return the metrics of a method under its chosen settings, on test rows."""
         key = self._key("test", name, self.chosen(name), seed)
-        return self._run_once(key, lambda: self._tested(key))
+        return self._run_once(key, self.runner.test)
 
-    def pair(self, name: str, rival: str, seed: int) -> Cell | None:
-        """Return the metrics of a method beside a rival; None where predictions are elsewhere."""
-        mine, other = (self._key("test", n, self.chosen(n), seed) for n in (name, rival))
-        key = mine.model_copy(
-            update={
-                "kind": "pair",
-                "rival": rival,
-                "rival_version": other.version,
-                "rival_hyper": other.hyper,
-            }
-        )
-        if self.folder.get(key) is None and not all(map(self._has_predictions, (mine, other))):
+    def pair(self, rival: str, seed: int) -> Cell | None:
+        """Return the metrics of IAK beside a rival; None where predictions are elsewhere."""
+        key, mine, other = self._pair_key(IAK, rival, seed)
+        if self.folder.get(key) is None and not all(
+            map(self.runner.has_predictions, (mine, other))
+        ):
             return None
-        return self._run_once(key, lambda: self._paired(key, mine, other))
+        return self._run_once(key, lambda key: self.runner.pair(key, mine, other))
 
-    # ------------------------------------------------------------ their results
+    def _pair_key(self, name: str, rival: str, seed: int) -> tuple[CellKey, CellKey, CellKey]:
+        """Return the keys of a pair, and of both methods on test rows."""
+        mine, other = (self._key("test", n, self.chosen(n), seed) for n in (name, rival))
+        against = {"rival": rival, "rival_version": other.version, "rival_hyper": other.hyper}
+        return mine.model_copy(update={"kind": "pair", **against}), mine, other
 
-    def _fitted(self, key: CellKey) -> tuple[Fitted, Cell]:
-        """Fit a method; return it, and its cell with what validation rows show."""
-        ground = self._ground(key.seed)
-        if key.kind == "test":
-            # Without the frozen rows that trials share, so that the cost has the base's pass.
-            ground = replace(ground)
-        started = time.process_time()
-        fitted = METHODS[key.method].fit(ground, key.hyper)
-        cost = Cost(
-            cpu_s=round(time.process_time() - started, 2),
-            parameters=fitted.parameters,
-            kernels=fitted.copies,
-        )
-        valid = Slice(self.log.window, "valid")
-        loss = selection_loss(self._valid_rows, fitted.predict(valid), self.log.window.catalog)
-        cell = Cell(
-            key=key, valid_loss=round(loss, 6), at_cap=fitted.at_cap, cost=cost, run=_run_facts()
-        )
-        return fitted, cell
-
-    def _tested(self, key: CellKey) -> Cell:
-        fitted, cell = self._fitted(key)
-        predicted = fitted.predict(Slice(self.log.test, "test"))
-        save_predictions(self._predictions(key), predicted)
-        base = predicted if key.method == "base" else self._base_predictions(key.seed)
-        return cell.model_copy(update={"lines": lines_of(self._test_rows, predicted, base)})
-
-    def _paired(self, key: CellKey, mine: CellKey, other: CellKey) -> Cell:
-        predicted = [load_predictions(self._predictions(k)) for k in (mine, other)]
-        return Cell(key=key, lines=lines_of(self._test_rows, *predicted), run=_run_facts())
-
-    def _base_predictions(self, seed: int) -> Predicted:
-        path = self._predictions(self._key("test", "base", {}, seed))
-        if not path.is_file():
-            ground = self._ground(seed)
-            rows = Slice(self.log.test, "test")
-            save_predictions(path, ground.predicted(rows, base=ground.base))
-        return load_predictions(path)
-
-    def _run_once(self, key: CellKey, run: Callable[[], Cell]) -> Cell:
+    def _run_once(self, key: CellKey, run: Callable[[CellKey], Cell]) -> Cell:
         """Return a finished cell, or run it within the budget."""
         finished = self.folder.get(key)
         if finished is not None:
@@ -177,56 +172,6 @@ class League:
         seconds = round(time.monotonic() - started, 1)
         self.report(BenchAdvanced(key.kind, shown | {"seconds": seconds, **_all_delta(cell)}))
         return cell
-
-    # ------------------------------------------------------------ what they stand on
-
-    @property
-    def _root(self) -> Path:
-        return self.log.window.root.parent
-
-    @cached_property
-    def _grounds(self) -> dict[int, Ground]:
-        return {}
-
-    def _ground(self, seed: int) -> Ground:
-        """Return the base of a seed, trained where no earlier sitting did."""
-        if seed not in self._grounds:
-            # One at a time: each holds the frozen rows of its base.
-            self._grounds.clear()
-            self._grounds[seed] = Ground(
-                window=self.log.window,
-                base=self._base(seed),
-                seed=seed,
-                scratch=self._root / f"scratch-{seed}",
-            )
-        return self._grounds[seed]
-
-    def _base(self, seed: int) -> Path:
-        folder, run_dir = self._root / f"base-{seed}", self._root / f"base-{seed}-run"
-        if not folder.is_dir():
-            shutil.rmtree(run_dir, ignore_errors=True)
-            started = time.monotonic()
-            window = self.log.window
-            trained = train_base(window, window.catalog, run_dir, seed=seed)
-            assert trained.base is not None, "a base from scratch has no parent to be worse than"
-            trained.base.rename(folder)
-            seconds = round(time.monotonic() - started, 1)
-            self.report(BenchAdvanced("base", {"log": self.log.window.name, "seconds": seconds}))
-        return folder
-
-    @cached_property
-    def _valid_rows(self) -> Rows:
-        return self._ground(self.spec.seeds[0]).rows(Slice(self.log.window, "valid"))
-
-    @cached_property
-    def _test_rows(self) -> Rows:
-        return self._ground(self.spec.seeds[0]).rows(Slice(self.log.test, "test"))
-
-    def _predictions(self, key: CellKey) -> Path:
-        return self._root / "predictions" / f"{key.method}-seed{key.seed}-{key.id}.npz"
-
-    def _has_predictions(self, key: CellKey) -> bool:
-        return self._predictions(key).is_file()
 
     def _key(self, kind: str, name: str, hyper: Hyper, seed: int) -> CellKey:
         return CellKey.model_validate(
@@ -251,14 +196,3 @@ def _all_delta(cell: Cell) -> dict[str, float]:
         if line.domain == "all" and line.delta_auc is not None:
             return {"delta_auc": round(line.delta_auc, 5)}
     return {} if cell.valid_loss is None else {"valid_loss": cell.valid_loss}
-
-
-def _run_facts() -> dict[str, Any]:
-    """Return when, where and by which code a cell was run."""
-    return {
-        "at": datetime.now(UTC).replace(microsecond=0).isoformat(),
-        "commit": commit(),
-        "versions": versions(),
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-    }

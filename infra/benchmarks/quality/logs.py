@@ -28,7 +28,8 @@ from iak.schemas.manifest import sha256_of
 from iak.schemas.synth import SynthSpec
 from infra.benchmarks.specs import BenchQualitySpec
 
-PART, TEST = "part", "test"
+PART = "part"
+TEST: SplitName = "test"
 FITTED: tuple[SplitName, ...] = ("pretrain", "pretrain_valid", "tune", "valid", "gate")
 """Splits that methods may read, in the order in which they are used."""
 _DESCRIBED = "separated.json"
@@ -139,6 +140,7 @@ def _catalog(catalog: Catalog, parts: Sequence[SplitName]) -> Catalog:
             "partition_keys": (PART,),
             "date_key": None,
             "event_time": None,
+            "leak_columns": (),  # they are left out of the rows
         }
     )
     splits = {part: SplitSpec(where={PART: (part,)}) for part in parts}
@@ -151,7 +153,7 @@ def _separate(view: LogView, root: Path, wanted: Sequence[SplitName]) -> dict[st
     if described.is_file():
         rows: dict[str, int] = json.loads(described.read_text())
         return rows
-    keys = {}
+    keys: dict[str, np.ndarray] = {}
     for split in wanted:
         batches, identities = zip(*view.raw_rows(split), strict=True)
         below = root / (TEST if split == TEST else "window")

@@ -36,7 +36,7 @@ class Fit:
     @torch.no_grad()
     def predict(self, rows: FrozenRows) -> Tensor:
         """Return logits_NT, each row by its domain's weights, else by the pooled ones."""
-        names = [name if name in self.by_domain else POOLED for name in rows.domains]
+        names = [name if name and name in self.by_domain else POOLED for name in rows.domains]
         logits_NT = torch.empty(len(rows), rows.labels_NT.shape[1])
         for name in dict.fromkeys(names):
             mine = torch.tensor([other == name for other in names]).nonzero()[:, 0]

@@ -10,7 +10,7 @@ from infra.benchmarks import specs
 from infra.benchmarks.__main__ import BENCHMARKS, CONFIGS, SCRIPTS, main
 
 SPECS = {name: getattr(specs, benchmark.spec) for name, benchmark in BENCHMARKS.items()}
-SIZES = {"faults": "per_class", "gate": "rows", "nights": "rows"}
+SIZES = {"faults": "per_class", "gate": "rows", "nights": "rows", "quality": "trials"}
 """The setting that a smoke run makes smaller, where it is not batch_rows."""
 GATES = ("chain of nights", "present gate, every night")
 LINES = {
@@ -51,6 +51,18 @@ LINES = {
          "low": 0.0, "high": 0.02}
         for night in (1, 2) for task in ("ctr", "cvr")
         for method in ("chain", "oracle")
+    ],
+    "quality": [
+        *(
+            {"table": "league", "log": log, "method": method, "what": method, "task": "ctr",
+             "seeds": 2, "auc": 0.7, "delta_auc": delta, "low": delta and delta - 1e-3,
+             "high": delta and delta + 1e-3, "lowest_seed": delta, "highest_seed": delta,
+             "is_first": True}
+            for log in ("frappe", "xmrec")
+            for method, delta in (("base", 0.0), ("iak", 2e-3), ("lora", None))
+        ),
+        {"table": "pairs", "log": "xmrec", "rival": "lora", "task": "ctr", "seeds": 2,
+         "delta_auc": 1e-3, "low": 0.0, "high": 2e-3, "verdict": "open", "is_first": True},
     ],
     "faults": [
         {"table": table, "fault": "base file flipped", "where": "manifest", "injected": 3,

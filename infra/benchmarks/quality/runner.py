@@ -1,0 +1,147 @@
+"""Compute single cells: fit a method, predict, measure. Bases and predictions are cached."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from iak.pipeline.events import BenchAdvanced
+from iak.pipeline.runs.record import commit, machine, versions
+from infra.benchmarks.quality.cells import Cell, CellKey, Cost
+from infra.benchmarks.quality.ground import Ground, Predicted, Rows, Slice, train_base
+from infra.benchmarks.quality.judge import (
+    lines_of,
+    load_predictions,
+    save_predictions,
+    selection_loss,
+)
+from infra.benchmarks.quality.logs import SeparatedLog
+from infra.benchmarks.quality.methods import Fitted
+from infra.benchmarks.quality.registry import METHODS
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Computes the cells of one log."""
+
+    log: SeparatedLog
+    report: Report
+
+    def trial(self, key: CellKey) -> Cell:
+        """Fit a method, and return its loss on validation rows."""
+        return self._fitted(key, self._ground(key.seed))[1]
+
+    def test(self, key: CellKey) -> Cell:
+        """Fit a method, and return its metrics on test rows, beside the base of its seed."""
+        # A copy without the frozen rows that trials share, so that the cost has the base's pass.
+        fitted, cell = self._fitted(key, replace(self._ground(key.seed)))
+        predicted = fitted.predict(Slice(self.log.test, "test"))
+        save_predictions(self._predictions(key), predicted)
+        base = self._base_predictions(key.seed)
+        return cell.model_copy(update={"lines": lines_of(self._test_rows, predicted, base)})
+
+    def pair(self, key: CellKey, mine: CellKey, other: CellKey) -> Cell:
+        """Return the metrics of a method on test rows, beside a rival's.
+
+        Args:
+            key: of the pair.
+            mine: of the method on test rows.
+            other: of the rival.
+        """
+        predicted = [load_predictions(self._predictions(k)) for k in (mine, other)]
+        return Cell(key=key, lines=lines_of(self._test_rows, *predicted), run=_run_facts())
+
+    def has_predictions(self, key: CellKey) -> bool:
+        """Return whether the test predictions of a cell are on this machine."""
+        return self._predictions(key).is_file()
+
+    def _fitted(self, key: CellKey, ground: Ground) -> tuple[Fitted, Cell]:
+        """Fit a method; return it, and its cell with what validation rows show."""
+        started = time.process_time()
+        fitted = METHODS[key.method].fit(ground, key.hyper)
+        cost = Cost(
+            cpu_s=round(time.process_time() - started, 2),
+            parameters=fitted.parameters,
+            kernels=fitted.copies,
+        )
+        predicted = fitted.predict(Slice(self.log.window, "valid"))
+        loss = selection_loss(self._valid_rows, predicted, self.log.window.catalog)
+        cell = Cell(
+            key=key, valid_loss=round(loss, 6), at_cap=fitted.at_cap, cost=cost, run=_run_facts()
+        )
+        return fitted, cell
+
+    def _base_predictions(self, seed: int) -> Predicted:
+        path = self._root / "predictions" / f"base-seed{seed}.parquet"
+        if not path.is_file():
+            ground = self._ground(seed)
+            rows = Slice(self.log.test, "test")
+            save_predictions(path, ground.predicted(rows, base=ground.base))
+        return load_predictions(path)
+
+    @property
+    def _root(self) -> Path:
+        return self.log.window.root.parent
+
+    @cached_property
+    def _grounds(self) -> dict[int, Ground]:
+        return {}
+
+    def _ground(self, seed: int) -> Ground:
+        """Return the base of a seed, trained where no earlier sitting did."""
+        if seed not in self._grounds:
+            # One at a time: each holds the frozen rows of its base.
+            self._grounds.clear()
+            self._grounds[seed] = Ground(
+                window=self.log.window,
+                base=self._base(seed),
+                seed=seed,
+                scratch=self._root / f"scratch-{seed}",
+            )
+        return self._grounds[seed]
+
+    def _base(self, seed: int) -> Path:
+        folder, run_dir = self._root / f"base-{seed}", self._root / f"base-{seed}-run"
+        if not folder.is_dir():
+            shutil.rmtree(run_dir, ignore_errors=True)
+            started = time.monotonic()
+            window = self.log.window
+            trained = train_base(window, window.catalog, run_dir, seed=seed)
+            assert trained.base is not None, "a base from scratch has no parent to be worse than"
+            trained.base.rename(folder)
+            seconds = round(time.monotonic() - started, 1)
+            self.report(BenchAdvanced("base", {"log": self.log.window.name, "seconds": seconds}))
+        return folder
+
+    # Labels do not depend on the seed: the base that predicts beside them is any.
+
+    @cached_property
+    def _valid_rows(self) -> Rows:
+        return self._any_ground.rows(Slice(self.log.window, "valid"))
+
+    @cached_property
+    def _test_rows(self) -> Rows:
+        return self._any_ground.rows(Slice(self.log.test, "test"))
+
+    @property
+    def _any_ground(self) -> Ground:
+        return next(iter(self._grounds.values()), None) or self._ground(0)
+
+    def _predictions(self, key: CellKey) -> Path:
+        return self._root / "predictions" / f"{key.method}-seed{key.seed}-{key.id}.parquet"
+
+
+def _run_facts() -> dict[str, Any]:
+    """Return when, where and by which code a cell was run."""
+    return {
+        "at": datetime.now(UTC).replace(microsecond=0).isoformat(),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }

@@ -1,0 +1,84 @@
+"""Test rows lie in a folder that no method is told of."""
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+
+from iak.pipeline.data.view import open_log
+from iak.pipeline.errors import BadLog, BadRequest
+from infra.benchmarks.quality.logs import (
+    FITTED,
+    TEST,
+    fingerprint_of,
+    open_separated,
+    refuse_shared,
+)
+from infra.benchmarks.specs import BenchQualitySpec
+
+SMALL = {"planted_rows": 6_000, "planted_days": 12, "planted_users": 300, "planted_regions": 2}
+
+
+@pytest.fixture(scope="module")
+def separated(tmp_path_factory):
+    spec = BenchQualitySpec(cache=tmp_path_factory.mktemp("cache"), **SMALL)
+    return open_separated("planted", spec), spec
+
+
+def ids_below(root):
+    return ds.dataset(root, partitioning="hive").to_table(columns=["event_id"])[0].to_numpy()
+
+
+def test_no_test_row_lies_below_the_window(separated):
+    log, _ = separated
+    fitted, tested = ids_below(log.window.root / "events"), ids_below(log.test.root / "events")
+    assert tested.size == log.rows[TEST] > 0
+    assert fitted.size == sum(log.rows.values()) - log.rows[TEST]
+    assert np.intersect1d(fitted, tested).size == 0
+
+
+def test_the_window_has_no_split_of_test_rows(separated):
+    log, _ = separated
+    assert TEST not in log.window.catalog.splits
+    with pytest.raises(BadRequest, match="declares no split"):
+        open_log(log.window.catalog, str(log.window.root), wanted=[TEST])
+
+
+def test_every_split_has_the_rows_that_the_catalogue_gives_it(separated):
+    log, spec = separated
+    view = open_log(log.window.catalog, str(log.window.root), wanted=[*FITTED])
+    assert {name: s.rows for name, s in view.selections.items()} | {
+        TEST: log.rows[TEST]
+    } == log.rows
+    assert open_separated("planted", spec) == log
+
+
+def test_a_dated_log_says_that_every_test_row_is_later(separated):
+    log, _ = separated
+    assert log.is_dated
+
+
+def test_a_training_on_parts_reads_these_and_validates_on_valid(separated):
+    log, _ = separated
+    catalog = log.window.learning("pretrain", "tune")
+    view = open_log(catalog, str(log.window.root), wanted=["pretrain", "pretrain_valid"])
+    rows = {name: selection.rows for name, selection in view.selections.items()}
+    expected = log.rows["pretrain"] + log.rows["tune"]
+    assert rows == {"pretrain": expected, "pretrain_valid": log.rows["valid"]}
+
+
+def test_splits_that_share_a_row_are_refused():
+    keys = {"tune": np.arange(5), "valid": np.arange(5, 9), TEST: np.arange(8, 12)}
+    with pytest.raises(BadLog, match="'valid' and 'test' share 1 rows"):
+        refuse_shared(keys)
+    refuse_shared({"tune": np.arange(5), TEST: np.arange(5, 9)})
+
+
+def test_another_setting_of_the_catalogue_or_file_is_another_log(separated):
+    catalog = separated[0].window.catalog
+    other = catalog.model_copy(update={"presets": {"pretrain": {"epochs": 9}}})
+    prints = {
+        fingerprint_of(catalog, "a"),
+        fingerprint_of(other, "a"),
+        fingerprint_of(catalog, "b"),
+    }
+    assert len(prints) == 3
