@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from iak.pipeline.errors import BadRequest
 from iak.schemas.base import shortened
-from iak.schemas.paths import BUCKET, Role, in_registry
+from iak.schemas.paths import Role, bucket_uri, in_registry
 
 
 def check_paths(spec: BaseModel) -> None:
@@ -19,11 +19,19 @@ def check_paths(spec: BaseModel) -> None:
     """
     for setting, path, role in paths_of(spec):
         try:
-            problem = _written(path, role) if role.is_written else _read(path, role)
+            problem = _problem(path, role)
         except OSError as error:  # a name too long, links in a circle, a folder one may not enter
             problem = f": {error.strerror or error}"
         if problem:
             raise BadRequest(f"{setting}={shortened(str(path))}{problem}")
+
+
+def _problem(path: Path, role: Role) -> str | None:
+    """Return the reason why a path cannot be what its setting needs; None where it can."""
+    if bucket_uri(path):
+        wanted = "a folder" if role.is_folder else "a file"
+        return f" is on an object store; expected {wanted} of this machine"
+    return _written(path, role) if role.is_written else _read(path, role)
 
 
 def setting_of(spec: BaseModel | None, file: str | bytes) -> str:
@@ -52,12 +60,17 @@ def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role
 
 
 def _local(value: object, role: Role) -> Path | None:
-    """Return the path that a setting names on this machine; None for an object store, or none."""
+    """Return the path that a setting names on this machine; None for an object store, or none.
+
+    A registry is a text, which may always name an object store.
+    """
     if isinstance(value, Path) and role.may_be_in_registry and (reference := in_registry(value)):
         value = reference[0]
     if isinstance(value, str):
-        return None if value.startswith(BUCKET) else Path(value)
-    return value if isinstance(value, Path) else None
+        return None if bucket_uri(value) else Path(value)
+    if not isinstance(value, Path):
+        return None
+    return None if role.may_be_in_bucket and bucket_uri(value) else value
 
 
 def roles_of(metadata: list[object], annotation: object) -> Iterator[Role]:

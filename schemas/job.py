@@ -48,6 +48,7 @@ from iak.schemas.paths import (
     FolderToWrite,
     NamedPath,
     Picture,
+    PlaceToWrite,
 )
 from iak.schemas.plan import PlacedSpec, PlacementSpec
 
@@ -100,8 +101,9 @@ class WorkersSpec(Spec):
 class WorkerJobSpec(WorkersSpec, LogJobSpec):
     """Settings of every job that runs on workers."""
 
-    run_dir: FolderToWrite
-    """Folder of the run: record, progress, checkpoints, results. On a cluster, a shared folder."""
+    run_dir: PlaceToWrite
+    """Folder of the run: record, progress, checkpoints, results. On a cluster, a shared folder, or
+    `s3://bucket/prefix`."""
     if_busy: Literal["leave", "wait"] = "leave"
     """What to do when another process works in `run_dir`: name it and exit, or wait for it."""
 
@@ -395,11 +397,12 @@ class FinetuneSpec(TuningSpec, WorkerJobSpec):
     """Tune every domain's kernel on a frozen base and write the bundles."""
 
     base: BaseToRead
-    """Run or folder of the published base, or `registry:PLACE@champion`: the one it runs on."""
+    """Run or folder of the published base, `s3://bucket/prefix` of one, or
+    `registry:PLACE@champion`: the one it runs on."""
     live: BundlesToRead | None = None
     """Bundles that serve now (a run, its `bundles/`, or `registry:PLACE@champion`): kernels start
     from them."""
-    live_base: FolderToRead | None = None
+    live_base: BaseToRead | None = None
     """Base that the live bundles run on, where that is the parent of `base`. Kernels start from
     them where they validate better than what is above them; absent: `base`."""
     domains: tuple[Column, ...] = ()
@@ -415,7 +418,8 @@ class EvaluateSpec(PlacedSpec, WorkerJobSpec):
     """Evaluate base and kernels on the same later rows, with paired intervals."""
 
     base: BaseToRead
-    """Run or folder of the published base, or `registry:PLACE@champion`: the one it runs on."""
+    """Run or folder of the published base, `s3://bucket/prefix` of one, or
+    `registry:PLACE@champion`: the one it runs on."""
     bundles: BundlesToRead | None = None
     """Folder of bundles, or `registry:PLACE@champion`; the base alone is evaluated when absent."""
     split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from iak.schemas.base import not_empty, printable, without_userinfo
+from iak.schemas.base import without_userinfo
 
 PICTURES = (".png", ".svg", ".pdf")
 BUCKET = "s3://"
@@ -27,13 +27,15 @@ class Role:
     is_written: bool
     may_be_in_registry: bool = False
     """Whether `registry:PLACE@ALIAS` may stand in the place of a folder."""
+    may_be_in_bucket: bool = False
+    """Whether `s3://bucket/prefix` may stand in the place of a folder."""
 
 
 def _path_text(value: object) -> object:
     """Refuse a text that no file system takes. An empty one would mean the current folder."""
     text = str(value) if isinstance(value, Path) else value
     if isinstance(text, str):
-        not_empty(printable(text))
+        without_userinfo(text)
     return value
 
 
@@ -51,9 +53,22 @@ def in_registry(path: Path) -> tuple[str, str] | None:
     return place, alias
 
 
+def bucket_uri(path: Path | str) -> str | None:
+    """Return the `s3://bucket/prefix` that a path stands for; None for a plain path.
+
+    Args:
+        path: a URI, which a path holds with one slash less.
+    """
+    text = str(path)
+    if text.startswith(BUCKET):
+        return text.rstrip("/")
+    return BUCKET + text.removeprefix(_COLLAPSED) if text.startswith(_COLLAPSED) else None
+
+
 def reference_text(path: Path) -> str:
-    """Return a path, or a reference into a registry, as a person writes it."""
-    return str(path).replace(f"{_REGISTRY}{_COLLAPSED}", f"{_REGISTRY}{BUCKET}", 1)
+    """Return a path, a URI or a reference into a registry, as a person writes it."""
+    text = str(path).replace(f"{_REGISTRY}{_COLLAPSED}", f"{_REGISTRY}{BUCKET}", 1)
+    return bucket_uri(text) or text
 
 
 def _registry_place(text: str) -> str:
@@ -75,12 +90,15 @@ NamedPath = Annotated[Path, _TEXT]
 """A path that the job itself looks for: a file, or something shipped by its name."""
 FileToRead = Annotated[Path, _TEXT, Role(is_folder=False, is_written=False)]
 FolderToRead = Annotated[Path, _TEXT, Role(is_folder=True, is_written=False)]
-_IN_REGISTRY = Role(is_folder=True, is_written=False, may_be_in_registry=True)
+_IN_REGISTRY = Role(
+    is_folder=True, is_written=False, may_be_in_registry=True, may_be_in_bucket=True
+)
 _REFERENCE = PlainSerializer(reference_text, return_type=str)
 BundlesToRead = Annotated[Path, _TEXT, _REFERENCE, _IN_REGISTRY]
-"""A folder of bundles, or the bundles that a registry's alias means: `registry:DIR@champion`."""
+"""A folder of bundles, `s3://bucket/prefix`, or the bundles that a registry's alias means:
+`registry:DIR@champion`."""
 BaseToRead = Annotated[Path, _TEXT, _REFERENCE, _IN_REGISTRY]
-"""A run or folder of a base, or the base that a registry's alias runs on."""
+"""A run or folder of a base, `s3://bucket/prefix`, or the base that a registry's alias runs on."""
 _PLACE = AfterValidator(_registry_place)
 RegistryToRead = Annotated[str, _TEXT, _PLACE, Role(is_folder=True, is_written=False)]
 """A registry: a folder, or `s3://bucket/prefix`."""
@@ -91,3 +109,11 @@ FileToWrite = Annotated[Path, _TEXT, Role(is_folder=False, is_written=True)]
 Picture = Annotated[FileToWrite, AfterValidator(_picture)]
 FolderToWrite = Annotated[Path, _TEXT, Role(is_folder=True, is_written=True)]
 """A folder that is made where it is missing."""
+PlaceToWrite = Annotated[
+    Path, _TEXT, _REFERENCE, Role(is_folder=True, is_written=True, may_be_in_bucket=True)
+]
+"""A folder that is made where it is missing, or `s3://bucket/prefix`."""
+PlaceToRead = Annotated[
+    Path, _TEXT, _REFERENCE, Role(is_folder=True, is_written=False, may_be_in_bucket=True)
+]
+"""A folder, or `s3://bucket/prefix`."""

@@ -11,6 +11,7 @@ from iak.schemas.paths import (
     FileToRead,
     FileToWrite,
     FolderToRead,
+    PlaceToRead,
     RegistryToRead,
     RegistryToWrite,
 )
@@ -68,7 +69,7 @@ class RegistryPromoteSpec(RegistrySpec):
 
     registry: RegistryToWrite
     """Folder of the registry, or `s3://bucket/prefix`; made when it is missing."""
-    run: FolderToRead | None = None
+    run: PlaceToRead | None = None
     """Run folder of an `iak finetune`."""
     source: Alias | None = None
     """Promote what this alias means now, in the place of a run."""

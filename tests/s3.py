@@ -33,6 +33,12 @@ def make_bucket(endpoint, name):
     client.create_bucket(Bucket=name)
 
 
+def use(monkeypatch, endpoint):
+    """Let this process and its children find the server, with keys that it takes."""
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": endpoint}).items():
+        monkeypatch.setenv(name, value)
+
+
 def objects_of(endpoint, bucket):
     """Return key -> bytes of everything in a bucket."""
     store = S3Store(

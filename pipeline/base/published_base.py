@@ -37,6 +37,8 @@ from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BASE_FORMAT, BaseManifest, fingerprint_of
 
+FOLDER = "base"
+"""Folder of the base in the run folder that published it."""
 MANIFEST = "manifest.json"
 ENCODING = "encoding"
 
@@ -50,6 +52,13 @@ class PublishedBase:
     encoding: Encoding
     catalog: Catalog
     model: ModelSpec
+    uri: str | None = None
+    """Where the base lies on an object store, of which `folder` is a local copy; None elsewhere."""
+
+    @property
+    def place(self) -> str:
+        """Return where the base lies, for documents that other machines read."""
+        return self.uri or str(self.folder.resolve())
 
 
 def task_shapes(
@@ -252,7 +261,7 @@ def open_base(path: Path) -> PublishedBase:
 def _read_manifest(path: Path) -> tuple[Path, bytes]:
     """Find a base at a path or in its folder `base`; return its folder and the manifest's bytes."""
     try:
-        folder = next((f for f in (path, path / "base") if (f / MANIFEST).is_file()), None)
+        folder = next((f for f in (path, path / FOLDER) if (f / MANIFEST).is_file()), None)
         data = (folder / MANIFEST).read_bytes() if folder else b""
     except PermissionError as error:
         raise not_permitted(Path(error.filename or path), error) from error

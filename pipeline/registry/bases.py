@@ -1,5 +1,6 @@
 """The base that a registry's alias runs on. A registry keeps the path of a base, not its bytes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from iak.pipeline.base import published_base
@@ -9,7 +10,8 @@ from iak.pipeline.registry.commits import read_head
 from iak.pipeline.registry.resolve import alias_of
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.storage.store import open_store
-from iak.schemas.paths import in_registry, reference_text
+from iak.pipeline.storage.workplace import read_copy
+from iak.schemas.paths import bucket_uri, in_registry, reference_text
 
 
 def open_base(path: Path) -> PublishedBase:
@@ -19,7 +21,7 @@ def open_base(path: Path) -> PublishedBase:
     opened.
 
     Args:
-        path: a run, a published base, or `registry:PLACE@ALIAS`.
+        path: a run, a published base, `s3://bucket/prefix` of one, or `registry:PLACE@ALIAS`.
 
     Raises:
         BadRequest: there is no such base, registry or alias, or nobody knows where the base lay.
@@ -28,7 +30,7 @@ def open_base(path: Path) -> PublishedBase:
     """
     reference = in_registry(path)
     if reference is None:
-        return published_base.open_base(path)
+        return _open_place(path)
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting="base")
     head = read_head(store)
     pointers = head.pointers.get(alias, {}).values() if head else ()
@@ -41,7 +43,7 @@ def open_base(path: Path) -> PublishedBase:
             f"base={reference_text(path)}: the registry does not know where base "
             f"{lineage.base_fingerprint} lies. Name its folder"
         )
-    opened = published_base.open_base(Path(lineage.base))
+    opened = _open_place(Path(lineage.base))
     if opened.manifest.fingerprint != lineage.base_fingerprint:
         raise WrongBase(
             f"base={reference_text(path)}: {lineage.base} is base {opened.manifest.fingerprint} "
@@ -49,3 +51,12 @@ def open_base(path: Path) -> PublishedBase:
             "folder that holds it"
         )
     return opened
+
+
+def _open_place(path: Path) -> PublishedBase:
+    """Open a base in a folder, or a local copy of one on an object store."""
+    uri = bucket_uri(path)
+    if uri is None:
+        return published_base.open_base(path)
+    opened = published_base.open_base(read_copy(uri, below=[published_base.FOLDER]))
+    return replace(opened, uri=uri)

@@ -44,6 +44,7 @@ from iak.pipeline.runs.preflight import (
 )
 from iak.pipeline.runs.pretrain import usual_unseen
 from iak.pipeline.runs.record import OpenRecord, run_record
+from iak.pipeline.runs.stored_run import local_run
 from iak.pipeline.stats.metrics import MetricRow
 from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
@@ -81,10 +82,13 @@ def evaluate(
         UnderTrained: on a planted log, the base is weaker than `max_base_gap` allows.
         PipelineError: the request cannot be met.
     """
-    with run_record(
-        "evaluate", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
-    ) as record:
-        result, rows = _evaluate(spec, catalog, launcher, record)
+    with (
+        local_run(spec) as local,
+        run_record(
+            "evaluate", spec, local.run_dir, may_move=skipped.MAY_MOVE, report=report
+        ) as record,
+    ):
+        result, rows = _evaluate(local, catalog, launcher, record)
         _check_gap(spec, result.base_gap)
     return Evaluation(run_dir=spec.run_dir, record=record.record, rows=tuple(rows), result=result)
 

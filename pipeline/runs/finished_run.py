@@ -9,6 +9,8 @@ from iak.pipeline.registry.bases import open_base
 from iak.pipeline.registry.promote import Run
 from iak.pipeline.runs.pinned import PINNED
 from iak.pipeline.runs.record import RECORD, read_record
+from iak.pipeline.runs.stored_run import readable
+from iak.schemas.paths import bucket_uri, reference_text
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import bundle_digest
 
@@ -17,26 +19,27 @@ def finished_run(run_dir: Path) -> Run:
     """Return the facts of a run that a promotion needs.
 
     Args:
-        run_dir: run folder of an `iak finetune`.
+        run_dir: run folder of an `iak finetune`, or `s3://bucket/prefix` of one.
 
     Raises:
         BadRequest: the folder holds no finished run of that verb.
         Corrupt: its record was changed.
     """
+    place, run_dir = reference_text(run_dir), readable(run_dir)
     record = read_record(run_dir)
     if record is None:
         raise BadRequest(
-            f"run={run_dir} has no {RECORD}. Give the run folder of an `iak finetune`, whose "
+            f"run={place} has no {RECORD}. Give the run folder of an `iak finetune`, whose "
             f"{BUNDLES}/ is promoted"
         )
     if record.verb != "finetune" or record.status != "finished":
         raise BadRequest(
-            f"run={run_dir} is an iak {record.verb} that is {record.status}; expected a finished "
+            f"run={place} is an iak {record.verb} that is {record.status}; expected a finished "
             "iak finetune. Finish it by its own command, or name another run"
         )
     output = record.outputs.get(BUNDLES)
     return Run(
-        name=str(run_dir.resolve()),
+        name=bucket_uri(place) or str(run_dir.resolve()),
         bundles=run_dir / BUNDLES,
         base=_base_of(record),
         index_sha256=output.sha256 if output else None,
@@ -55,17 +58,17 @@ def _base_of(record: RunRecord) -> str | None:
         return None
     if opened is None or opened.manifest.fingerprint != record.result.get("base_fingerprint"):
         return None
-    return str(opened.folder.resolve())
+    return opened.place
 
 
 def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """Return the live bundles that tuning started from, where they have not changed since."""
     pinned = run_dir / PINNED / "live"
     live = record.spec.get("live")
-    folder = pinned if pinned.is_dir() else find_bundles(Path(live)) if live else None
-    if folder is None:
+    if not live and not pinned.is_dir():
         return {}
     try:
+        folder = pinned if pinned.is_dir() else find_bundles(readable(Path(live)))
         index = read_index(folder)
     except (PipelineError, OSError):
         return {}

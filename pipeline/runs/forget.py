@@ -19,8 +19,8 @@ from iak.pipeline.data.stores import below, open_uri
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.commits import domain_name, read_head
 from iak.pipeline.registry.stored_bundles import read_entry, stored_bundles
-from iak.pipeline.runs.night import ACTIVATIONS
 from iak.pipeline.runs.record import read_record
+from iak.pipeline.runs.stored_run import ACTIVATIONS
 from iak.pipeline.storage.store import Store, at_once
 from iak.schemas.forget import (
     ForgetReport,

@@ -21,6 +21,7 @@ from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.publish.bundle_set import live_kernels
 from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.publish.publish_bundles import Provenance, publish_bundles, tuning_result
+from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.load import resolve_placement
@@ -38,6 +39,7 @@ from iak.pipeline.runs.preflight import (
     plan_inputs,
 )
 from iak.pipeline.runs.record import OpenRecord, run_record, versions
+from iak.pipeline.runs.stored_run import ACTIVATIONS, local_run
 from iak.pipeline.sharding.placement_rule import planned
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
@@ -51,8 +53,6 @@ from iak.schemas.tuning import TuningResult
 
 SOME_HELD, SOME_FAILED = 4, 5
 """Exit code of a night that held some kernels."""
-ACTIVATIONS = "activations"
-"""Folder of the activation cache, beside the base."""
 
 
 def tune_night(
@@ -79,10 +79,13 @@ def tune_night(
         AlreadyFinished: the folder holds this very run, finished.
         PipelineError: the request cannot be met; no bundle was published.
     """
-    with run_record(
-        "finetune", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
-    ) as record:
-        tuning = _tune(spec, catalog, launcher, record, chains)
+    with (
+        local_run(spec) as local,
+        run_record(
+            "finetune", spec, local.run_dir, may_move=skipped.MAY_MOVE, report=report
+        ) as record,
+    ):
+        tuning = _tune(local, catalog, launcher, record, chains)
     return NightResult(run_dir=spec.run_dir, record=record.record, tuning=tuning)
 
 
@@ -265,7 +268,7 @@ def _base_of_live(spec: FinetuneSpec, opened: PublishedBase) -> PublishedBase:
     """
     if spec.live_base is None:
         return opened
-    parent = published_base.open_base(spec.live_base)
+    parent = open_base(spec.live_base)
     if opened.manifest.parent != parent.manifest.fingerprint:
         raise WrongBase(
             f"live_base={spec.live_base} is base {parent.manifest.fingerprint}, but {spec.base} "

@@ -5,11 +5,12 @@ from pathlib import Path
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Notice
-from iak.pipeline.publish.bundle_index import INDEX, read_index
+from iak.pipeline.publish.bundle_index import BUNDLES, INDEX, read_index
 from iak.pipeline.registry.resolve import alias_of, manifests_of, resolve
 from iak.pipeline.runs.record import OpenRecord
 from iak.pipeline.storage.store import Store, open_store
-from iak.schemas.paths import in_registry
+from iak.pipeline.storage.workplace import read_copy
+from iak.schemas.paths import bucket_uri, in_registry
 from iak.schemas.registry import Alias
 
 PINNED = "pinned"
@@ -22,7 +23,7 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     A run that is resumed goes on with the bundles it began with, whatever was promoted since.
 
     Args:
-        path: a folder, or `registry:PLACE@ALIAS`.
+        path: a folder, `s3://bucket/prefix`, or `registry:PLACE@ALIAS`.
         opened: base that the bundles will run on.
         record: record of the run.
         setting: setting that names the path, for messages and as the folder's name.
@@ -35,7 +36,8 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     """
     reference = in_registry(path)
     if reference is None:
-        return path
+        uri = bucket_uri(path)
+        return path if uri is None else read_copy(uri, below=[BUNDLES])
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
     pinned, base = record.run_dir / PINNED / setting, opened.manifest.fingerprint
     if record.before is not None and record.before.inputs and (pinned / INDEX).is_file():

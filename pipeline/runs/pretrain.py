@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,6 +44,7 @@ from iak.pipeline.runs.record import (
     run_record,
     versions,
 )
+from iak.pipeline.runs.stored_run import local_run
 from iak.pipeline.sharding.placement_rule import planned
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog
@@ -82,16 +84,26 @@ def pretrain_base(
         AlreadyFinished: the folder holds this very run, finished.
         PipelineError: the request cannot be met; nothing was published.
     """
-    try:
-        with run_record("pretrain", spec, spec.run_dir, may_move=MAY_MOVE, report=report) as record:
-            training, manifest = _pretrain(spec, catalog, launcher, record)
-    except AlreadyFinished as finished:
-        before = read_record(spec.run_dir)
-        why = before.result.get("not_published") if before else None
-        raise AlreadyFinished(f"{finished}. {why}" if why else str(finished)) from finished
+    with (
+        local_run(spec) as local,
+        _why_not_published(local.run_dir),
+        run_record("pretrain", spec, local.run_dir, may_move=MAY_MOVE, report=report) as record,
+    ):
+        training, manifest = _pretrain(local, catalog, launcher, record)
     return PretrainResult(
         run_dir=spec.run_dir, record=record.record, training=training, manifest=manifest
     )
+
+
+@contextmanager
+def _why_not_published(run_dir: Path) -> Iterator[None]:
+    """Add to the news that a run is finished why it published no base, where it did not."""
+    try:
+        yield
+    except AlreadyFinished as finished:
+        before = read_record(run_dir)
+        why = before.result.get("not_published") if before else None
+        raise AlreadyFinished(f"{finished}. {why}" if why else str(finished)) from finished
 
 
 def _pretrain(

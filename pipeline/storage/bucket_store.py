@@ -1,4 +1,4 @@
-"""A registry in a bucket of the S3 API, by obstore.
+"""Files in a bucket of the S3 API, by obstore.
 
 obstore alone reads credentials and endpoint from the environment (AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, a role). An object is whole or absent, so no
@@ -6,13 +6,13 @@ upload is ever seen torn.
 """
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import obstore
 from obstore import exceptions
@@ -51,7 +51,7 @@ _SECRETS = ("access_key_id", "secret_access_key", "session_token", "token")
 
 @dataclass(frozen=True, slots=True)
 class BucketStore:
-    """A registry below a prefix of a bucket (`store.py` says what each operation does)."""
+    """Files below a prefix of a bucket (`store.py` says what each operation does)."""
 
     at_once: ClassVar[int] = 16
     """A bundle is three small objects, and a night has many bundles."""
@@ -68,14 +68,14 @@ class BucketStore:
         """
         bucket, _, prefix = uri.removeprefix(BUCKET).strip("/").partition("/")
         if not bucket:
-            raise BadRequest(f"registry={uri} names no bucket; expected s3://bucket/prefix")
+            raise BadRequest(f"{uri} names no bucket; expected s3://bucket/prefix")
         try:
             client = S3Store(
                 bucket, prefix=prefix or None, client_options=_CLIENT, retry_config=RETRIES
             )
         except exceptions.BaseError as error:
             raise BadRequest(
-                f"registry={uri}: the environment's settings of S3 do not work together: "
+                f"{uri}: the environment's settings of S3 do not work together: "
                 f"{_first_line(error)}. Look at the variables that begin with AWS_"
             ) from error
         return cls(uri=uri.rstrip("/"), client=client, cache=default_cache())
@@ -124,6 +124,32 @@ class BucketStore:
             with self._answering(key):
                 # In one request, also where it is large: a killed upload leaves no parts behind.
                 obstore.put(self.client, key, content, use_multipart=False)
+
+    def upload(self, key: str, file: BinaryIO) -> None:
+        """Write an object from a local file, a large one in parts of 5 MB.
+
+        An upload in parts that is killed leaves no object, but parts, which the bucket's own rule
+        for unfinished uploads removes (`AbortIncompleteMultipartUpload`).
+        """
+        with self._answering(key):
+            obstore.put(self.client, key, file)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's bytes to a local path, as they arrive."""
+        with self._answering(key), path.open("wb") as file:
+            for chunk in obstore.get(self.client, key).stream():
+                file.write(chunk)
+
+    def written_at(self, key: str) -> float:
+        """Return when an object was written, which S3 says in whole seconds."""
+        with self._answering(key):
+            return obstore.head(self.client, key)["last_modified"].timestamp()
+
+    def remove_files(self, keys: Collection[str]) -> None:
+        """Remove objects."""
+        if keys:
+            with self._answering(min(keys)):
+                obstore.delete(self.client, sorted(keys))
 
     def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
         """Download objects into the cache, where they are not there yet, and link them from it."""

@@ -1,4 +1,4 @@
-"""A registry in a folder of a file system: files are renamed into place, synced to the disk.
+"""Files in a folder of a file system: they are renamed into place, synced to the disk.
 
     DIR/.lock, .lock.json       held by the one writer (lock.py)
 
@@ -9,11 +9,11 @@ that a commit's name must be free, which link() guarantees also where locks do n
 import errno
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import (
@@ -22,6 +22,7 @@ from iak.pipeline.files import (
     not_permitted,
     put_file,
     put_new_file,
+    putting_file,
     remove_folder,
 )
 from iak.pipeline.lock import one_writer
@@ -32,7 +33,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @dataclass(frozen=True, slots=True)
 class FolderStore:
-    """A registry in a folder (`store.py` says what each operation does)."""
+    """Files in a folder (`store.py` says what each operation does)."""
 
     at_once: ClassVar[int] = 1
     root: Path
@@ -78,6 +79,26 @@ class FolderStore:
             path = self.root / key
             path.parent.mkdir(parents=True, exist_ok=True)
             put_file(path, content)
+
+    def upload(self, key: str, file: BinaryIO) -> None:
+        """Copy a local file, whole and synced."""
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with putting_file(path) as part, part.open("wb") as target:
+            shutil.copyfileobj(file, target)
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy a file to a local path."""
+        shutil.copyfile(self.root / key, path)
+
+    def written_at(self, key: str) -> float:
+        """Return when a file was put in place."""
+        return (self.root / key).stat().st_mtime
+
+    def remove_files(self, keys: Collection[str]) -> None:
+        """Remove files."""
+        for key in keys:
+            (self.root / key).unlink(missing_ok=True)
 
     def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
         """Link files, or copy them where that cannot be."""

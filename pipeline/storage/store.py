@@ -6,11 +6,11 @@ A folder (folder_store.py) and a bucket of the S3 API (bucket_store.py) both kee
 the same tests hold them to it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import BinaryIO, ClassVar, Protocol, TypeVar
 
 from iak.pipeline.errors import BadRequest
 from iak.schemas.paths import BUCKET
@@ -51,6 +51,31 @@ class Store(Protocol):
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """Write files under keys that nobody else writes, one after the other."""
+
+    def upload(self, key: str, file: BinaryIO) -> None:
+        """Write a file of any size under a key that nobody else writes.
+
+        Args:
+            key: key of the file.
+            file: local file, open at its beginning. It is read to its end.
+        """
+
+    def download(self, key: str, path: Path) -> None:
+        """Write a file's bytes to a local path; they are not verified.
+
+        Raises:
+            FileNotFoundError: the store has no such file.
+        """
+
+    def written_at(self, key: str) -> float:
+        """Return when a file was written, in seconds since 1970 by the store's own clock.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
+    def remove_files(self, keys: Collection[str]) -> None:
+        """Remove files; one that is gone already is no error."""
 
     def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
         """Give files of the store a local name each, every byte verified.
@@ -99,7 +124,7 @@ def open_store(place: str | Path) -> Store:
         return BucketStore.of_uri(text)
     if "://" in text:
         raise BadRequest(
-            f"{text} is no place for a registry; expected a folder or s3://bucket/prefix"
+            f"{text} is no place that files can be kept in; expected a folder or s3://bucket/prefix"
         )
     from iak.pipeline.storage.folder_store import FolderStore
 

@@ -1,0 +1,195 @@
+"""Work in a local copy of a folder that lies on an object store.
+
+    <user's cache>/iak/scratch/
+        runs/NAME-HASH/     the copy that this machine writes, one for each URI
+        copies/HASH/        copies that are only read, one for each content
+
+Everything on this disk can be lost: what counts is on the store. While a run works, its folder is
+stored again every few seconds in which it changed, so that the run goes on on another machine from
+its last checkpoint there.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+import platformdirs
+
+from iak.pipeline.errors import BadRequest, Overtaken, PipelineError
+from iak.pipeline.storage.download_cache import KEPT_S
+from iak.pipeline.storage.lease import take_lease
+from iak.pipeline.storage.store import open_store
+from iak.pipeline.storage.stored_folder import FolderWriter, IsKept, StoredFolder
+from iak.schemas.paths import BUCKET
+from iak.schemas.stored import FolderVersion
+
+BEAT_S = 20.0
+"""Seconds between two signs of life, at which what changed is stored. A lease lasts six of them."""
+_log = logging.getLogger(__name__)
+
+
+class Workplace:
+    """The local copy of a stored folder, for its one writer."""
+
+    def __init__(self, folder: Path, writer: FolderWriter) -> None:
+        """Use a local copy that is as the writer's newest version."""
+        self.folder, self._writer = folder, writer
+        self._pushing = threading.Lock()
+
+    def push(self) -> None:
+        """Store the folder as it is now.
+
+        Raises:
+            Overtaken: another writer has taken over.
+            Unreachable: the store does not answer.
+        """
+        with self._pushing:
+            self._writer.push(self.folder)
+
+
+@contextmanager
+def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[Workplace]:
+    """Be the one writer of a stored folder for the length of the block, in a local copy.
+
+    The folder is stored when the block ends, also where it raises.
+
+    Args:
+        uri: `s3://bucket/prefix` of the folder; it is made where it is missing.
+        waits: wait for another writer, instead of leaving at once.
+        is_kept: which files belong to the stored folder, by their path below it.
+
+    Raises:
+        Busy: another process writes there.
+        Overtaken: this process gave no sign of life, and another one has taken over.
+        Unreachable: the store does not answer.
+    """
+    lease = take_lease(open_store(uri), waits=waits)
+    try:
+        writer = FolderWriter(lease, is_kept=is_kept)
+        local = scratch() / "runs" / f"{PurePosixPath(uri).name}-{_digest(uri)}"
+        writer.folder.fetch_version(writer.version, local, is_wanted=is_kept)
+        place = Workplace(local, writer)
+        with _kept_alive(place, lease.renew):
+            yield place
+    except BaseException:
+        with suppress(PipelineError):  # what ended the block is what is said
+            lease.release()
+        raise
+    lease.release()
+
+
+@contextmanager
+def _kept_alive(place: Workplace, renew: Callable[[], None]) -> Iterator[None]:
+    """Renew a lease and store the folder every few seconds, and once more when the block ends."""
+    has_ended = threading.Event()
+
+    def keep() -> None:
+        while not has_ended.wait(BEAT_S):
+            try:
+                renew()
+                place.push()
+            except Overtaken as error:
+                _log.warning("%s", error)
+                return
+            except (PipelineError, OSError) as error:
+                _log.warning("%s is not stored now, which is tried again: %s", place.folder, error)
+
+    keeper = threading.Thread(target=keep, name="keeper", daemon=True)
+    keeper.start()
+    try:
+        yield
+    except BaseException:
+        _end(has_ended, keeper)
+        try:
+            place.push()
+        except (PipelineError, OSError) as error:
+            _log.warning("%s was not stored at its end: %s", place.folder, error)
+        raise
+    _end(has_ended, keeper)
+    place.push()
+
+
+def _end(has_ended: threading.Event, keeper: threading.Thread) -> None:
+    has_ended.set()
+    keeper.join()
+
+
+def read_copy(uri: str, *, below: Sequence[str] = ()) -> Path:
+    """Return a local copy of a stored folder, or of a folder inside one, every byte verified.
+
+    Args:
+        uri: `s3://bucket/prefix`.
+        below: folders inside it that are enough, where it has any of them; all of it when empty.
+
+    Raises:
+        BadRequest: nothing is stored there.
+        Corrupt: an object is missing or has other bytes.
+    """
+    folder, inside = _find(uri)
+
+    def read(version: FolderVersion) -> Path:
+        wanted = _wanted(version, inside, below)
+        content = (f"{path} {version.files[path].sha256}" for path in sorted(wanted))
+        local = _copies() / _digest(*content)
+        folder.fetch_version(version, local, is_wanted=frozenset(wanted).__contains__)
+        os.utime(local)  # its last use
+        return local / inside
+
+    copy = folder.reading(read)
+    _remove_unused()
+    return copy
+
+
+def _wanted(version: FolderVersion, inside: str, below: Sequence[str]) -> list[str]:
+    """Return the files of a version that a reader needs, by path."""
+    here = [path for path in version.files if path.startswith(inside)]
+    prefixes = tuple(f"{inside}{name}/" for name in below)
+    enough = [path for path in here if path.startswith(prefixes)] if prefixes else []
+    return enough or here
+
+
+def _find(uri: str) -> tuple[StoredFolder, str]:
+    """Return the stored folder that a URI names or lies in, and the path inside, with its slash.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    bucket, _, prefix = uri.removeprefix(BUCKET).partition("/")
+    parts = [part for part in prefix.split("/") if part]
+    for length in range(len(parts), 0, -1):
+        folder = StoredFolder(open_store(f"{BUCKET}{'/'.join([bucket, *parts[:length]])}"))
+        if folder.version_names():
+            return folder, "".join(f"{part}/" for part in parts[length:])
+    raise BadRequest(
+        f"{uri} holds no folder that this project stored, nor does any folder above it. Check the "
+        "URI, or make it by the command whose run_dir= it is"
+    )
+
+
+def scratch() -> Path:
+    """Return where local copies lie: `iak/scratch` below XDG_CACHE_HOME or ~/.cache."""
+    return platformdirs.user_cache_path("iak") / "scratch"
+
+
+def _copies() -> Path:
+    return scratch() / "copies"
+
+
+def _remove_unused() -> None:
+    """Remove copies that nobody read for a month."""
+    oldest = time.time() - KEPT_S
+    for copy in _copies().iterdir():
+        with suppress(OSError):  # another process removed it
+            if copy.stat().st_mtime < oldest:
+                shutil.rmtree(copy)
+
+
+def _digest(*texts: str) -> str:
+    """Return a short name for texts."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
