@@ -130,10 +130,10 @@ def _is_free(store: Store, number: int) -> bool:
         written = store.written_at(key_of(number))
     except FileNotFoundError:  # a newer lease has replaced it
         return False
-    return _now(store) - written > document.seconds
+    return store_time(store) - written > document.seconds
 
 
-def _now(store: Store) -> float:
+def store_time(store: Store) -> float:
     """Return the present moment by the store's own clock, so that no machine's clock matters."""
     key = f"{CLOCKS}/{secrets.token_hex(8)}"
     store.put({key: b""})

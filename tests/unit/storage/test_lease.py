@@ -92,7 +92,7 @@ def test_without_a_sign_of_life_the_lease_is_taken_over_and_the_old_holder_is_fe
     for seconds, is_over in ((stalled.document.seconds - 1, False), (500, True)):
         module_now = at + seconds
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_now", lambda _, now=module_now: now)
+            patch.setattr(module, "store_time", lambda _, now=module_now: now)
             if is_over:
                 assert take_lease(store, waits=False).number == 2
             else:
@@ -106,7 +106,7 @@ def test_without_a_sign_of_life_the_lease_is_taken_over_and_the_old_holder_is_fe
 
 def test_a_sign_of_life_makes_the_lease_young_again(store):
     holder, seconds = take_lease(store, waits=False), iter(range(1000, 2000, 500))
-    assert module._now(store) - store.written_at(key_of(1)) < holder.document.seconds
+    assert module.store_time(store) - store.written_at(key_of(1)) < holder.document.seconds
     before = store.written_at(key_of(1))
     if isinstance(store, FolderStore):
         os.utime(store.root / key_of(1), (before - next(seconds),) * 2)
