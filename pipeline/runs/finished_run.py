@@ -65,14 +65,13 @@ def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
     """Return the live bundles that tuning started from, where they have not changed since."""
     pinned = run_dir / PINNED / "live"
     live = record.spec.get("live")
-    if not live and not pinned.is_dir():
-        return {}
     try:
-        folder = pinned if pinned.is_dir() else find_bundles(readable(Path(live)))
-        index = read_index(folder)
+        named = find_bundles(readable(Path(live))) if live else None
+        folder = pinned if pinned.is_dir() else named
+        index = read_index(folder) if folder else None
     except (PipelineError, OSError):
         return {}
-    if index.sha256 != record.inputs.get("live bundles"):
+    if folder is None or index is None or index.sha256 != record.inputs.get("live bundles"):
         return {}
     return {
         entry.folder: bundle_digest(read_manifest(folder / entry.folder))
