@@ -39,7 +39,7 @@ iak VERB --help lists the settings of a verb, with an example.
 CHAPTERS = {
     "Begin": ("demo", "synth", "doctor"),
     "Know the log": ("init", "check"),
-    "Train and judge": ("pretrain", "finetune", "evaluate", "compare"),
+    "Train and judge": ("pretrain", "adopt", "finetune", "evaluate", "compare"),
     "Every night": ("nightly", "registry"),
     "Use it": ("predict",),
     "Look": ("show", "report"),

@@ -247,6 +247,7 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
     size = sum(int(f.get("bytes", 0)) for f in files)
     parent = manifest.get("parent")
     metrics = manifest.get("metrics") or []
+    origin = "runs elsewhere" if catalog.get("base") else "was trained from the beginning"
     # A metric's name alone is not unique: there is an unseen share for every table.
     named = {
         m["name"] + (f" of {m['table']}" if m.get("table") else ""): _short(m.get("value"))
@@ -257,7 +258,7 @@ def _show_base(manifest: Document, folder: Path, record: Document | None) -> Non
         f"base {folder}",
         {
             "fingerprint": manifest.get("fingerprint"),
-            "parent": parent or "none: it was trained from the beginning",
+            "parent": parent or f"none: it {origin}",
             "created": manifest.get("created_at"),
             "log": _dict(catalog.get("log")).get("name", "?"),
             "tasks": ", ".join(str(t.get("label")) for t in catalog.get("tasks") or []),

@@ -59,6 +59,11 @@ VERBS: dict[str, Verb] = {
         spec="iak.schemas.job:PretrainSpec",
         example="iak pretrain catalog=shop.toml data_root=/data/shop --run-dir R1",
     ),
+    "adopt": Verb(
+        help="Publish a recommender that runs elsewhere as a base, by the columns of its answers",
+        spec="iak.schemas.job:AdoptSpec",
+        example="iak adopt catalog=shop.toml data_root=/data/shop --run-dir R1",
+    ),
     "finetune": Verb(
         help="Tune every domain's kernel on a frozen base and write the bundles",
         spec="iak.schemas.job:FinetuneSpec",

@@ -221,6 +221,18 @@ class PretrainSpec(PlacedSpec, WorkerJobSpec):
         return self
 
 
+class AdoptSpec(LogJobSpec):
+    """Check the columns of a base that runs elsewhere, and publish it for the other verbs."""
+
+    run_dir: FolderToWrite
+    """Folder of the run: its record, and the published base."""
+    max_unusable_share: Share = 0.0
+    """Share of rows that may lack a finite logit, or an h of the declared length. Such rows lose
+    their labels: no kernel learns from them and no metric ranks them."""
+    if_busy: Literal["leave", "wait"] = "leave"
+    """What to do when another process works in `run_dir`: name it and exit, or wait for it."""
+
+
 class KernelSpec(Spec):
     """Shape of a kernel, and the weight of its rate."""
 

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -22,6 +23,7 @@ from iak.schemas.fresh import (
     fresh_names,
     rate_names,
 )
+from iak.schemas.given_base import GivenBaseSpec
 from iak.schemas.numbers import Number, Share, Whole
 from iak.schemas.task import DomainSpec, TaskSpec
 
@@ -150,10 +152,12 @@ class Catalog(Spec):
 
     log: LogSpec
     domain: DomainSpec
-    features: Annotated[tuple[FeatureSpec, ...], Field(min_length=1)]
+    features: tuple[FeatureSpec, ...] = ()
     tables: dict[Name, TableSpec] = {}
     """Tables that need more than the defaults; others are made from the features that name them."""
     tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
+    base: Annotated[GivenBaseSpec | None, Field(exclude_if=lambda base: base is None)] = None
+    """A recommender that runs elsewhere and is known by its columns; absent: one is pre-trained."""
     splits: dict[SplitName, SplitSpec]
     fresh: tuple[FreshSpec, ...] = ()
     """Counts of earlier rows that the kernels' encoders read; the base is not trained again."""
@@ -202,6 +206,22 @@ class Catalog(Spec):
             for t in tasks
         )
 
+    @field_validator("base")
+    @classmethod
+    def _each_task_has_a_logit(
+        cls, base: GivenBaseSpec | None, info: ValidationInfo
+    ) -> GivenBaseSpec | None:
+        """Bring the logits into the order of the tasks, which is that of every tensor."""
+        if base is None or "tasks" not in info.data:  # the tasks are refused by themselves
+            return base
+        titles, given = [t.title for t in info.data["tasks"]], list(base.logits)
+        if sorted(titles) != sorted(given):
+            raise ValueError(
+                f"logits names a column for {given}, the tasks are {titles}; name one column for "
+                "each task, such as logits.ctr = 'logit_ctr'"
+            )
+        return base.model_copy(update={"logits": {t: base.logits[t] for t in titles}})
+
     @property
     def table_specs(self) -> dict[str, TableSpec]:
         """Return each table by name, in the order in which features first read it."""
@@ -231,6 +251,7 @@ class Catalog(Spec):
         """Return each column of the log, partition keys included, that a job reads."""
         log = self.log
         wanted = [c for f in self.features for c in f.columns]
+        wanted += self.base.columns if self.base else ()
         wanted += [t.label for t in self.tasks]
         wanted += [*self.domain.keys, *self.domain.parent]
         wanted += [c for c in (log.user, log.row_id, log.slice_by) if c]
@@ -244,6 +265,7 @@ class Catalog(Spec):
         """Return the columns that features read and nothing else does."""
         log = self.log
         others = {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
+        others |= set(self.base.columns) if self.base else set()
         others |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
         others |= {c for s in self.splits.values() for c in s.where} | {*log.partition_keys}
         return frozenset(c for f in self.features for c in f.columns) - others
@@ -269,6 +291,32 @@ class Catalog(Spec):
         """Return whether a split, a maturing label or a statistic must read the event's time."""
         dated = any(s.dates or s.days for s in self.splits.values()) or bool(self.fresh)
         return (dated and not self.log.date_key) or any(t.matures_after for t in self.tasks)
+
+    @model_validator(mode="after")
+    def _something_is_read(self) -> Self:
+        """Refuse a base without inputs; one that is given needs none beside its logits."""
+        if self.base is None and not self.features:
+            raise ValueError(
+                "features: expected at least 1; a base that is pre-trained here reads them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _given_base_fits(self) -> Self:
+        """Refuse a given base without a task's logit, and features that nobody has embedded."""
+        if self.base is None:
+            return self
+        if keyed := [f.name for f in self.keyed]:
+            raise ValueError(
+                f"features {keyed} read tables, and a base of kind 'columns' has none. Take them "
+                "out, or log their embeddings as a part of base.h; numbers without buckets are read"
+            )
+        labels, leaks = {t.label for t in self.tasks}, set(self.log.leak_columns)
+        if wrong := sorted(set(self.base.columns) & (labels | leaks)):
+            raise ValueError(
+                f"base names {wrong}, which are labels or leak columns; a kernel must not see them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _features_are_honest(self) -> Self:

@@ -17,12 +17,19 @@ from pydantic_core import PydanticUndefined
 
 from iak.schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec
+from iak.schemas.given_base import GivenBaseSpec
 from iak.schemas.log import Catalog, LogSpec, SplitName, SplitSpec
 from iak.schemas.task import DomainSpec, TaskSpec
 
 SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("[log]", "Where the rows are, and which columns are what.", LogSpec),
     ("[domain]", "What a kernel is tuned for.", DomainSpec),
+    (
+        "[base]",
+        "A recommender that runs elsewhere, by its columns (`pipeline/base/README.md`); absent "
+        "where one is trained.",
+        GivenBaseSpec,
+    ),
     ('[[features]] of kind "categorical"', "A column with one id in each row.", CategoricalSpec),
     (
         '[[features]] of kind "list"',
@@ -68,6 +75,11 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (DomainSpec, "parent"): '["region"]',
     (DomainSpec, "min_rows"): "300",
     (DomainSpec, "values"): '[["north", "noon"], ["north", "night"]]',
+    (GivenBaseSpec, "kind"): '"columns"',
+    (GivenBaseSpec, "logits"): '{ ctr = "logit_ctr", cvr = "logit_cvr" }',
+    (GivenBaseSpec, "h"): '"h"',
+    (GivenBaseSpec, "units"): "64",
+    (GivenBaseSpec, "version"): '"ranker 41"',
     (CategoricalSpec, "name"): '"item_id"',
     (CategoricalSpec, "column"): '"itemId"',
     (CategoricalSpec, "table"): '"item_id"',
@@ -180,8 +192,8 @@ one from a Parquet folder, and `iak check catalog=FILE data_root=FOLDER` checks 
 against it. A key that is not listed here is refused. This page is generated from the documents' own
 types (`python -m iak.schemas.reference > schemas/README.md`).
 
-A catalogue has the sections `[log]`, `[domain]`, `[[features]]`, `[tables.NAME]`, `[[tasks]]`,
-`[splits.NAME]` and `[presets.VERB]`, and one key of its own:
+A catalogue has the sections `[log]`, `[domain]`, `[base]`, `[[features]]`, `[tables.NAME]`,
+`[[tasks]]`, `[splits.NAME]` and `[presets.VERB]`, and one key of its own:
 """
 _BOUNDS = ((Ge, "ge", "at least"), (Gt, "gt", "above"), (Le, "le", "at most"), (Lt, "lt", "below"))
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}

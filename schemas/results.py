@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from iak.schemas.adoption import AdoptionResult
 from iak.schemas.base import Spec
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.record import RunRecord
@@ -41,6 +42,20 @@ class PretrainResult(RunResult):
     def base(self) -> Path | None:
         """Return the folder of the published base; None where none was published."""
         return self.run_dir / "base" if self.manifest else None
+
+
+class AdoptResult(RunResult):
+    """Result of an adoption."""
+
+    adoption: AdoptionResult
+    """What was read and measured."""
+    manifest: BaseManifest
+    """Manifest of the published base."""
+
+    @property
+    def base(self) -> Path:
+        """Return the folder of the published base."""
+        return self.run_dir / "base"
 
 
 class NightResult(RunResult):

@@ -32,7 +32,7 @@ from iak.pipeline.data.feature_keys import FeatureKeys
 from iak.pipeline.errors import DoesNotFit
 from iak.pipeline.model.steady_linear import LEAST_ROWS
 from iak.pipeline.process import Worker
-from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.sharding.shard import unwrap_frozen
 from iak.schemas.log import Catalog
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class StandardizedBase:
     @property
     def units(self) -> int:
         """Return H, the base units of all tasks."""
-        heads = unwrap(self.model).heads
+        heads = unwrap_frozen(self.model).heads
         return heads.tasks * heads.width
 
     @property

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from iak.pipeline.data.batch import Batch
 from iak.pipeline.model.recommender import Representation
-from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.sharding.shard import unwrap_frozen
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LOOK_UP_ROWS = 8192
@@ -27,7 +27,7 @@ def represent(model: nn.Module, batch: Batch, products: torch.dtype) -> Represen
     """
     is_lower = products != torch.float32
     with torch.autocast(batch.numeric_BN.device.type, products, enabled=is_lower):
-        h_BH, x_BX = unwrap(model).represent(batch.ids, batch.numeric_BN)
+        h_BH, x_BX = unwrap_frozen(model).represent(batch.ids, batch.numeric_BN)
     return Representation(h_BH=h_BH.float(), x_BX=x_BX)
 
 

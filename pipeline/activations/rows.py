@@ -155,7 +155,7 @@ class RowSource:
 
     def _known_columns(self, batch: pa.RecordBatch) -> pa.Table:
         """Return labels, domains, identities and users, with keys of features for the cache."""
-        names = [n for n in batch.schema.names if not n.startswith(("f.", "n."))]
+        names = [n for n in batch.schema.names if not n.startswith(features.INPUTS)]
         known = pa.Table.from_batches([batch]).select(names)
         if self.store is not None:
             for name, column in zip(KEYS, feature_keys(batch).T, strict=True):

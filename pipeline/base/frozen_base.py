@@ -14,7 +14,8 @@ from typing import Self
 
 from iak.pipeline.base import precision
 from iak.pipeline.base.published_base import PublishedBase, build_model, files_of, table_shapes
-from iak.pipeline.model.digest import Digest
+from iak.pipeline.model.digest import Digest, digest
+from iak.pipeline.model.given import GivenModel
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
@@ -22,7 +23,7 @@ from iak.pipeline.sharding.base_weights import read_frozen_base
 from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import lay_out
-from iak.pipeline.sharding.shard import digest_model
+from iak.pipeline.sharding.shard import dense_state, digest_model
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
 
@@ -33,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenBase:
-    """A published base whose tables are frozen and spread over the workers."""
+    """A published base at work: its tables frozen and spread over the workers, where it has any."""
 
     published: PublishedBase
-    model: Recommender
+    model: Recommender | GivenModel
     """The model in evaluation mode, without gradients. Its `represent` and `forward` are collective
     calls where tables are sharded."""
     worker: Worker
@@ -66,11 +67,14 @@ class FrozenBase:
                 plan is not for this base, these workers or these precisions.
             Corrupt: a file is not what was published.
         """
+        if published.catalog.base is not None:
+            model = GivenModel(tasks=len(published.catalog.tasks)).to(worker.device)
+            return cls(published=published, model=model, worker=worker)
         for sentence in precision.check(published.manifest, tables):
             _log.warning(sentence)
         precisions = precision.precisions_of(published.manifest, tables)
         shapes = table_shapes(published.catalog, published.encoding, width=published.model.width)
-        model = read_frozen_base(
+        recommender = read_frozen_base(
             # The published weights replace every value, so that the seed does not matter.
             build_model(published.catalog, published.encoding, published.model, seed=0),
             lay_out(shapes, placement, worker=worker, precisions=precisions),
@@ -80,13 +84,18 @@ class FrozenBase:
             worker=worker,
             mapped_at=_map_folder(published, tables, map_folder) if tables.mapped else None,
         )
-        return cls(published=published, model=model, worker=worker)
+        return cls(published=published, model=recommender, worker=worker)
 
     @property
     def tables(self) -> FrozenTables:
-        """Return this worker's part of the tables."""
+        """Return this worker's part of the tables, of a base that has tables."""
+        assert isinstance(self.model, Recommender)
         assert isinstance(self.model.tables, FrozenTables)
         return self.model.tables
+
+    def describe_tables(self) -> list[dict[str, object]]:
+        """Return a line for each table, for records; none where the base has no tables."""
+        return [] if isinstance(self.model, GivenModel) else self.tables.describe()
 
     @property
     def heads(self) -> Heads:
@@ -98,6 +107,8 @@ class FrozenBase:
 
         It is the same for any number of workers and any plan.
         """
+        if isinstance(self.model, GivenModel):
+            return digest(replicas=dense_state(self.model), worker=self.worker)
         return digest_model(self.model, self.worker)
 
 

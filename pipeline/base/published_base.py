@@ -52,6 +52,7 @@ class PublishedBase:
     encoding: Encoding
     catalog: Catalog
     model: ModelSpec
+    """Sizes of the model; the default ones where the log's columns are the base."""
     uri: str | None = None
     """Where the base lies on an object store, of which `folder` is a local copy; None elsewhere."""
 
@@ -240,7 +241,7 @@ def open_base(path: Path) -> PublishedBase:
     manifest = _checked_manifest(folder, data)
     try:
         catalog = Catalog.model_validate(manifest.catalog)
-        model = ModelSpec.model_validate(manifest.spec["model"])
+        model = ModelSpec.model_validate(manifest.spec["model"] if catalog.base is None else {})
     except ValueError as error:  # an older version accepted what this one refuses
         raise BadRequest(
             f"{folder / MANIFEST} has a setting that this version refuses: {error}. Use the "
@@ -315,12 +316,16 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
     theirs, ours = base.catalog, catalog
     differing: Sequence[str] = [
         *(["features"] if _meanings(theirs) != _meanings(ours) else []),
-        *(what for what in ("tasks", "tables") if getattr(theirs, what) != getattr(ours, what)),
+        *(
+            what
+            for what in ("tasks", "tables", "base")
+            if getattr(theirs, what) != getattr(ours, what)
+        ),
     ]
     if differing:
         raise BadRequest(
             f"the catalogue's {', '.join(differing)} differ from those of the base at "
-            f"{base.folder}; use the catalogue it was trained with, or pre-train again"
+            f"{base.folder}; use its own catalogue, or pre-train or adopt a base for this one"
         )
 
 
@@ -339,6 +344,11 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
         BadRequest: the message names what has another meaning.
     """
     theirs, ours = base.catalog, catalog
+    if theirs.base is not None:
+        raise BadRequest(
+            f"the base at {base.folder} runs elsewhere and is known by its columns alone, so there "
+            "is nothing to train further; adopt its next version by iak adopt"
+        )
     before = {feature.name: meaning_of(feature) for feature in theirs.features}
     wrong = [
         f"feature {feature.name} is defined otherwise; give the new one a name of its own"

@@ -50,12 +50,14 @@ Reads = Literal["h", "hx"]
 
 def open_frozen(setup: BenchSetup, worker: Worker, precision: Precision) -> Recommender:
     """Open the published base, frozen, its tables in `precision`, whatever its error."""
-    return FrozenBase.load(
+    model = FrozenBase.load(
         published_base.open_base(setup.base),
         FrozenTablesSpec(precision=precision, tolerance=precisions.ANYTHING),
         ResolvedPlacement(),
         worker,
     ).model
+    assert isinstance(model, Recommender), "a benchmark trains its own base"
+    return model
 
 
 def stage_of(setup: BenchSetup, stage: StageSpec, **changes: int) -> Stage:

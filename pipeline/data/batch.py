@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from iak.pipeline.data import given
 from iak.schemas.log import Catalog
 
 FULL_ROWS = 32
@@ -31,6 +32,7 @@ class Batch:
 
     ids: KeyedJaggedTensor
     numeric_BN: Tensor
+    """Dense inputs in declared order; then the activations and the logits of a given base."""
     labels_BT: Tensor
     """0 or 1, and 0 where the mask is False."""
     mask_BT: Tensor
@@ -63,10 +65,9 @@ def to_batch(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Batch:
     if isinstance(rows, pa.Table) and len(parts := rows.to_batches()) == 1:
         rows = parts[0]
     labels, mask = labels_of(rows, catalog)
-    numbers = [_tensor(_column(rows, f"n.{f.name}")) for f in catalog.numeric]
     return Batch(
         ids=_jagged(rows, [f.name for f in catalog.keyed]),
-        numeric_BN=_stacked(numbers, len(rows)),
+        numeric_BN=_dense(rows, catalog),
         labels_BT=labels,
         mask_BT=mask,
     )
@@ -112,8 +113,24 @@ def _jagged(rows: pa.RecordBatch | pa.Table, names: list[str]) -> KeyedJaggedTen
     return KeyedJaggedTensor(keys=names, values=_contiguous(values), lengths=lengths_FB.view(-1))
 
 
+def _dense(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Tensor:
+    """Return the dense inputs of the rows, (B, N)."""
+    numbers = [_tensor(_column(rows, f"n.{f.name}")) for f in catalog.numeric]
+    numeric_BN = _stacked(numbers, len(rows))
+    if catalog.base is None:
+        return numeric_BN
+    logits = [_tensor(_column(rows, f"{given.LOGIT}{task}")) for task in catalog.base.logits]
+    parts = [numeric_BN, _stacked(logits, len(rows))]
+    if catalog.base.units is not None:
+        h_BU = _tensor(_column(rows, given.H).flatten()).view(len(rows), catalog.base.units)
+        parts.insert(1, h_BU)
+    return torch.cat(parts, dim=1)
+
+
 def _contiguous(parts: list[pa.Array]) -> Tensor:
     """Return the parts as one tensor; without a copy where they are neighbours in one buffer."""
+    if not parts:
+        return torch.empty(0, dtype=torch.int64)
     buffers = [part.buffers()[1] for part in parts]
     ends = [part.offset + len(part) for part in parts]
     are_neighbours = all(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iak.pipeline.data import normal
+from iak.pipeline.data import given, normal
 from iak.pipeline.data.features import LARGEST
 from iak.pipeline.data.lists import is_padding
 from iak.schemas.feature import FIRST_ROW, ListSpec, NumericSpec, table_of
@@ -35,6 +35,7 @@ _ADVICE = {
     "whole number": "An identity table reads whole numbers; for text leave its encoding out.",
     "list of whole numbers": "An identity table reads whole numbers; for text leave its encoding "
     "out.",
+    "list of numbers": "Activations are one list of numbers a row, always of the same length.",
     "number": "A number is an integer, a float, a decimal or a boolean; read text as categorical.",
     "label": "A label is 0, 1 or null, as a number or a boolean.",
     "time": "A time is Unix time as a number, an Arrow timestamp or a date; text is none.",
@@ -82,6 +83,8 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
         kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
         if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
             problems.append(f"{column}: {actual}, expected {' and '.join(wrong)}")
+    if catalog.base is not None and (problem := given.length_problem(schema, catalog.base)):
+        problems.append(problem)
     return "; ".join(problems) or None
 
 
@@ -137,8 +140,8 @@ def normalised(
 def expected_kinds(catalog: Catalog) -> dict[str, str]:
     """Return the kind that the catalogue expects of each column.
 
-    A kind is `id`, `whole number`, a list of either, `number`, `label` or `time`. A column that is
-    read in several ways has the strictest of their kinds.
+    A kind is `id`, `whole number`, `number`, a list of any of them, `label` or `time`. A column
+    that is read in several ways has the strictest of their kinds.
     """
     return dict.fromkeys(catalog.columns, "id") | dict(_uses(catalog))
 
@@ -151,6 +154,10 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
             yield feature.columns[0], "number"
         if isinstance(feature, ListSpec):
             yield feature.columns[0], "list of ids"
+    if catalog.base is not None:
+        yield from ((column, "number") for column in catalog.base.logits.values())
+        if catalog.base.h is not None:
+            yield catalog.base.h, "list of numbers"
     yield from ((task.label, "label") for task in catalog.tasks)
     if log.event_time in catalog.columns:
         yield str(log.event_time), "time"
@@ -242,6 +249,8 @@ def inspect(rows: pa.RecordBatch, catalog: Catalog) -> Inspection:
         if bad.any():
             masked[task.title] = bad
             counts.update(_odd_labels(values[bad], task.label))
+    for bad, what in given.unusable_rows(rows, catalog):
+        quarantine(bad, what)
     for bad, what in _conversions_without_click(rows, catalog):
         quarantine(bad, what)
     if catalog.domain.values:

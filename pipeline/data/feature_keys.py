@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from iak.pipeline.data import hashing
+from iak.pipeline.data.features import INPUTS
 from iak.pipeline.data.hashing import Keys
 
 LANES = 2
@@ -31,14 +32,14 @@ _ROWS = 8_192
 
 
 def feature_keys(rows: pa.RecordBatch) -> FeatureKeys:
-    """Return the key of each encoded row, over its ids (`f.*`) and numbers (`n.*`), n x LANES.
+    """Return the key of each encoded row, over everything that a base reads of it, n x LANES.
 
     The key depends on nothing else: not on the file, the row group, the order or the labels.
 
     Args:
         rows: encoded rows. Keys are comparable only under one encoding.
     """
-    names = [n for n in rows.schema.names if n.startswith(("f.", "n."))]
+    names = [n for n in rows.schema.names if n.startswith(INPUTS)]
     keys = np.zeros((LANES, len(rows)), np.uint64)
     for start in range(0, len(rows), _ROWS):
         part = rows.slice(start, _ROWS)

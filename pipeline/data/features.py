@@ -4,6 +4,7 @@ A raw record batch becomes an encoded one with the same rows in the same order:
 
     f.<feature>   int64 or list<int64>   rows of the feature's table
     n.<feature>   float                  dense input
+    g.<column>    float or list<float>   logits and activations of a given base (given.py)
     y.<task>      float                  label; null where it is missing, unripe or quarantined
     l.<level>     dictionary<string>     name of the row's domain at each level
     k.<key>       dictionary<string>     the row's value of each key of its domain
@@ -27,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iak.pipeline.data import domain_columns, hashing
+from iak.pipeline.data import domain_columns, given, hashing
 from iak.pipeline.data.fresh_keys import fresh_columns, fresh_types
 from iak.pipeline.data.ids import Fill, Ids, Memo, Table, decoded, fill_with, known
 from iak.pipeline.data.lists import last_values
@@ -43,6 +44,8 @@ from iak.schemas.feature import (
 from iak.schemas.log import Catalog
 
 Floats = npt.NDArray[np.float64]
+INPUTS = ("f.", "n.", "g.")
+"""Prefixes of the columns on which the base's answer to a row depends."""
 LARGEST = float(np.finfo(np.float32).max)
 """Numbers of this size or more are read as missing. No float32 can hold them, and writers use such
 values (1.797e308, 3.4e38) to mean that there is no number."""
@@ -144,6 +147,7 @@ def encode_parts(
     columns: dict[str, pa.Array] = {}
     for number in catalog.numeric:
         columns[f"n.{number.name}"] = pa.array(_dense(number, rows, encoding))
+    columns |= given.encoded_columns(rows, catalog)
     for task in catalog.tasks:
         masks = [m for m in (unlabelled, (unripe or {}).get(task.title)) if m is not None]
         columns[f"y.{task.title}"] = _label(rows.column(task.label), masks)
@@ -169,6 +173,7 @@ def no_rows(catalog: Catalog) -> pa.Table:
     ids = {f.name: pa.list_(pa.int64()) if f.kind == "list" else pa.int64() for f in catalog.keyed}
     types: dict[str, pa.DataType] = {f"f.{name}": kind for name, kind in ids.items()}
     types |= {f"n.{f.name}": pa.float32() for f in catalog.numeric}
+    types |= given.encoded_types(catalog)
     types |= {f"y.{t.title}": pa.float32() for t in catalog.tasks}
     names = pa.dictionary(pa.int32(), pa.string())
     types |= {f"l.{depth}": names for depth in range(len(catalog.domain.levels))}

@@ -317,6 +317,8 @@ def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
     }
     if encoding.kinds:  # absent in an older base, whose hash must stay the same
         document["kinds"] = dict(encoding.kinds)
+    if catalog.base is not None:
+        document["base"] = catalog.base.model_dump(mode="json")
     digest.update(json.dumps(document, sort_keys=True).encode())
     for arrays in (encoding.vocabularies, encoding.boundaries):
         for name in sorted(arrays):

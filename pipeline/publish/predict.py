@@ -31,7 +31,7 @@ from iak.pipeline.files import putting_file
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.process import Worker
 from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_bundle_set
-from iak.pipeline.sharding.shard import unwrap
+from iak.pipeline.sharding.shard import unwrap_frozen
 from iak.pipeline.tuning.finetune import gathered
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
@@ -209,7 +209,7 @@ def _predicted(
     catalog = work.view.catalog
     # Filled up, so that a row's probability does not depend on the rows beside it.
     batch = to_batch(filled_up(rows), catalog).to(worker.device)
-    recommender = unwrap(model)
+    recommender = unwrap_frozen(model)
     h_BH, x_BX = represent_alone(model, batch, DTYPES[work.tables.products])
     tasks = published_base.task_shapes(catalog)
     level = len(catalog.domain.levels) - 1

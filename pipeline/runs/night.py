@@ -249,11 +249,16 @@ def _stage(spec: FinetuneSpec, stage: StageSpec) -> Stage:
 
 
 def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheConfig:
-    """Return the settings of the activation cache: beside the base, unless the spec names one."""
+    """Return the settings of the activation cache: beside the base, unless the spec names one.
+
+    Where the log's columns are the base, the log is the cache already. Activations then stay in
+    memory, and in fp32: bf16 would round the logits that kernels correct.
+    """
     folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
+    is_given = opened.catalog.base is not None
     return ActivationCacheConfig(
-        kind=spec.activations,
-        precision=spec.cache.precision,
+        kind="memory" if is_given and spec.activations == "cache" else spec.activations,
+        precision="fp32" if is_given else spec.cache.precision,
         folder=folder.absolute(),
         budget_bytes=int(spec.cache.budget_gib * 2**30),
         memory_bytes=int(spec.cache.memory_gib * 2**30),

@@ -58,6 +58,12 @@ def _check_documents(spec: NightlySpec) -> Iterator[tuple[str, str]]:
             open_frozen_base(spec.base, catalog, spec.finetune.tables)
         except PipelineError as error:
             yield "base", str(error)
+        if catalog.base is not None and spec.refresh is not None:
+            yield (
+                "refresh",
+                "the catalogue's [base] runs elsewhere, so that no night can train it further; "
+                "take [refresh] out, and adopt its next version by iak adopt",
+            )
     try:
         store = open_store(spec.registry)
         if registry_head(store) is None and not is_registry(store):

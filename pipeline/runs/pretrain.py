@@ -115,6 +115,7 @@ def _pretrain(
         What the workers measured, and the base's manifest; None in its place where no state was
         better than the base that was continued.
     """
+    _refuse_given_base(spec, catalog)
     _check_weights(spec, catalog)
     valid = VALIDATION if VALIDATION in catalog.splits else "valid"
     placement = resolve_placement(spec.placement, job="pretrain")
@@ -228,6 +229,15 @@ def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -
         continues=parent is not None,
         has_state=parent is not None and optimizer_state.has_state(parent),
     )
+
+
+def _refuse_given_base(spec: PretrainSpec, catalog: Catalog) -> None:
+    """Refuse a catalogue whose base runs elsewhere: there is nothing to train."""
+    if catalog.base is not None:
+        raise BadRequest(
+            f"catalog {spec.catalog} has a [base] that runs elsewhere. Publish it by iak adopt, or "
+            "take [base] out to train a base here"
+        )
 
 
 def _check_weights(spec: PretrainSpec, catalog: Catalog) -> None:

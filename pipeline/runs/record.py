@@ -52,6 +52,7 @@ _SETTINGS_SHOWN = 5
 _PHASES = {
     "snapshot": "listing the log's files and counting rows",
     "encoding": "reading the pre-training rows for ids and numbers",
+    "columns": "reading the columns of the base",
     "publish": "publishing the base",
     "predictions": "publishing the predictions",
     "metrics": "computing metrics",

@@ -34,6 +34,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.model.digest import Digest, digest
+from iak.pipeline.model.protocol import FrozenModel
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import (
     TWIN,
@@ -177,6 +178,11 @@ def unwrap(model: nn.Module) -> Recommender:
     return cast(Recommender, get_unwrapped_module(model))
 
 
+def unwrap_frozen(model: nn.Module) -> FrozenModel:
+    """Return a frozen base inside the wrappers of DDP and TorchRec, or itself."""
+    return cast(FrozenModel, get_unwrapped_module(model))
+
+
 def local_shards(model: nn.Module) -> list[LocalShard]:
     """Return the parts of tables that this process owns, not copied.
 
@@ -202,7 +208,7 @@ def local_shards(model: nn.Module) -> list[LocalShard]:
 
 def dense_state(model: nn.Module) -> dict[str, Tensor]:
     """Return every parameter and buffer that is not a table, not copied, by its name."""
-    inner = unwrap(model)
+    inner = get_unwrapped_module(model)
     return {
         name: tensor
         for part, child in inner.named_children()

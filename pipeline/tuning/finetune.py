@@ -249,7 +249,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         labels=labels.counts(),
         digest=after.combined,
         digest_before=before.combined,
-        plan=frozen.tables.describe(),
+        plan=frozen.describe_tables(),
         parameters_per_kernel=_parameters(plan_of_levels.shape),
         standard_from=standard_from,
         cache=usage,

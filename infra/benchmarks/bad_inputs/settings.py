@@ -25,6 +25,11 @@ NEEDED: dict[str, dict[str, str]] = {
         "data_root": "{folder}/nowhere",
         "run_dir": "{folder}/run",
     },
+    "adopt": {
+        "catalog": "frappe",
+        "data_root": "{folder}/nowhere",
+        "run_dir": "{folder}/run",
+    },
     "finetune": {
         "catalog": "frappe",
         "data_root": "{folder}/nowhere",

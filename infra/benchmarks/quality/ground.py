@@ -138,7 +138,9 @@ class Ground:
     def dense(self) -> nn.ModuleDict:
         """Return the frozen base's dense part: `trunk` and `heads`."""
         base = self._load()
-        return nn.ModuleDict({"trunk": base.model.trunk, "heads": base.heads})
+        trunk = base.model.trunk
+        assert isinstance(trunk, nn.Module), "the league trains its own bases"
+        return nn.ModuleDict({"trunk": trunk, "heads": base.heads})
 
     @property
     def heads(self) -> Heads:

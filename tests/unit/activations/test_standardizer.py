@@ -52,7 +52,7 @@ def fitted(monkeypatch):
         return batch
 
     monkeypatch.setattr(standardizer, "to_batch", to_batch)
-    monkeypatch.setattr(represent_module, "unwrap", lambda model: model)
+    monkeypatch.setattr(represent_module, "unwrap_frozen", lambda model: model)
     monkeypatch.setattr(standardizer, "LOOK_UP_ROWS", 128)
 
     def fit(reads_x=True, narrow=0):
@@ -121,7 +121,7 @@ class Linear(torch.nn.Module):
 
 
 def test_products_in_bf16_change_h_a_little_and_x_not_at_all(monkeypatch):
-    monkeypatch.setattr(represent_module, "unwrap", lambda model: model)
+    monkeypatch.setattr(represent_module, "unwrap_frozen", lambda model: model)
     model, x_BX = Linear().requires_grad_(False), rows()[1]
     batch = SimpleNamespace(ids=None, numeric_BN=x_BX)
     full, lower = (

@@ -1,0 +1,24 @@
+"""Define what tuning, the gate and serving need of a frozen base, whoever made it."""
+
+from typing import Protocol
+
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.recommender import Representation
+
+
+class FrozenModel(Protocol):
+    """A base at work: rows in, what kernels read and correct out.
+
+    `Recommender` is the base that is pre-trained here, `GivenModel` the one that is known by the
+    columns of its log.
+    """
+
+    heads: Heads
+    """The towers: h_BH -> logits_BT. A kernel moves h and adapts them."""
+
+    def represent(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Representation:
+        """Return h and x of a batch; a collective call where tables are sharded."""
+        ...

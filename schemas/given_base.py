@@ -1,0 +1,45 @@
+"""Define `[base]` of a catalogue: a recommender that runs elsewhere and is known by its columns."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from iak.schemas.base import Column, Spec, Value, with_names
+from iak.schemas.numbers import Units
+
+
+class GivenBaseSpec(Spec):
+    """A recommender that is never run here: the log has what it answered for every row."""
+
+    kind: Literal["columns"]
+    """`columns`: the log has the logits of every task, and what else the server logged."""
+    logits: Annotated[dict[str, Column], Field(min_length=1), AfterValidator(with_names)]
+    """Task -> column with the logit that was served, ln(p / (1 - p)). A conversion's is that of
+    p(conversion | click)."""
+    h: Column | None = None
+    """List column with the activations that the server logged, such as its last hidden layer:
+    float64, float32, float16, or uint16, which are the bits of bfloat16. Kernels read them."""
+    units: Units | None = None
+    """Length of every list in `h`."""
+    version: Value = ""
+    """Name of the model behind the columns. Change it when that model changes: kernels correct the
+    model that they were tuned on, and are refused on another one."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the log that the base is known by."""
+        return (*self.logits.values(), *([self.h] if self.h else []))
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        if repeated := sorted({c for c in self.columns if self.columns.count(c) > 1}):
+            raise ValueError(f"columns {repeated} are named twice; each has one meaning")
+        return self
+
+    @model_validator(mode="after")
+    def _lists_have_a_length(self) -> Self:
+        if (self.h is None) != (self.units is None):
+            raise ValueError(
+                "h and units belong together: h names the list column, units its length"
+            )
+        return self
