@@ -1,4 +1,6 @@
-"""Seven nights of a platform whose log drifts, played one after the other on a real local Ray.
+"""Seven nights of a platform whose log drifts, played one after the other on a real Ray.
+
+They are played twice: each night as a command on this machine, and submitted to a job server.
 
 1. An ordinary night.
 2. A worker is killed, and the night fails. Run again, it goes on.
@@ -38,12 +40,13 @@ from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.night import NightRecord
 from tests.faults.test_kill import below, end
 from tests.integration.small_log import MODEL, SHIPPED, write_log
+from tests.ray_head import RayHead, ray_head
 
 pytestmark = [
     pytest.mark.night,
     pytest.mark.ray,
     pytest.mark.slow,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
 ]
@@ -53,7 +56,7 @@ EVERY = {"pooled", "region=a", "region=b", "region=c"}
 BASE_DAYS = [date(2026, 10, 1) + timedelta(days=n) for n in range(5)]
 NIGHTS = [BASE_DAYS[-1] + timedelta(days=n + 1) for n in range(7)]
 GATE_SHARE = 0.2
-PATIENCE_S = 120
+PATIENCE_S = 180
 SPLITS = """
 [splits.pretrain]
 days = [0, -1]
@@ -98,6 +101,9 @@ with ray_cluster(1):
     for line in sys.stdin:
         print("exit code", run(json.loads(line)), flush=True)
 """
+
+
+SUBMIT = "import sys; from iak.jobs.cli import run; sys.exit(run(sys.argv[1:]))"
 
 
 @dataclass
@@ -147,11 +153,55 @@ def here(folder):
 
 
 @dataclass
+class There:
+    """A Ray head with a job server, to which each night is submitted by a process of its own."""
+
+    folder: Path
+    head: RayHead
+    job: subprocess.Popen | None = None
+
+    @property
+    def cluster(self):
+        return self.head.address
+
+    @property
+    def pid(self):
+        """The process that workers live below."""
+        return self.head.process.pid
+
+    def begin(self, *words):
+        with (self.folder / "submitted.txt").open("ab") as said:
+            self.job = subprocess.Popen(
+                [sys.executable, "-c", SUBMIT, *words, f"out={self.folder / 'here'}"],
+                cwd=self.folder,
+                env=self.head.environment,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+
+    def end(self):
+        """The exit code of what began, which is that of its job."""
+        return self.job.wait(timeout=10 * PATIENCE_S)
+
+
+@contextmanager
+def there(folder):
+    with ray_head() as head:
+        cluster = There(folder, head)
+        try:
+            yield cluster
+        finally:
+            if cluster.job is not None and cluster.job.poll() is None:
+                cluster.job.kill()
+                cluster.job.wait()
+
+
+@dataclass
 class Week:
     """The platform's folder, and what became of its nights."""
 
     folder: Path
-    cluster: Here
+    cluster: Here | There
     codes: dict[int, list[int]] = field(default_factory=dict)
     """Number of the night, from 1 -> exit codes of its runs."""
     failed: NightRecord | None = None
@@ -281,10 +331,10 @@ def play(week):
     week.run(7)
 
 
-@pytest.fixture(scope="module")
-def week(tmp_path_factory):
+@pytest.fixture(scope="module", params=[here, there], ids=["local", "submitted"])
+def week(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("week")
-    with here(folder) as cluster:
+    with request.param(folder) as cluster:
         week = prepare(folder, cluster)
         play(week)
     return week
@@ -384,6 +434,18 @@ def test_every_night_has_a_page_and_the_index_leads_to_all_of_them(week):
         assert all(name in text for name in EVERY)
     bad = html.unescape(Path(week.record(3).page).read_text())
     assert week.domain(3, "region=b").sentence in bad
+
+
+def test_a_submitted_night_brings_its_record_and_page_back(week):
+    if isinstance(week.cluster, Here):
+        assert not (week.folder / "here").exists()
+        return
+    came = {record.night: record for record in read_nights(week.folder / "here").records}
+    assert came == {day(number): week.record(number) for number in range(1, 8)}
+    for number in range(1, 8):
+        there = Path(week.record(number).page)
+        page = week.folder / "here" / there.parent.name / there.name
+        assert page.read_text().rstrip() == there.read_text().rstrip()
 
 
 def promoted(week, number):

@@ -1,13 +1,9 @@
 """A job submitted to a Ray cluster leaves its record where it was asked from, and its exit code."""
 
 import json
-import os
-import secrets
-import socket
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +14,7 @@ from iak.schemas.cluster import ClusterSpec
 from iak.schemas.record import BenchmarkRecord
 from tests.faults.test_kill import write_catalog
 from tests.integration.small_log import MODEL, write_log
+from tests.ray_head import ray_head
 
 pytestmark = [
     pytest.mark.ray,
@@ -27,49 +24,12 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address"),
 ]
 
-ROOT = Path(__file__).parents[2]
-HEAD = """
-import os, sys, ray
-from iak.jobs.ray_launcher import local_settings
-os.environ["RAY_worker_niceness"] = "0"
-ray.init(log_to_driver=False, **local_settings(2) | {
-    "_node_ip_address": "127.0.0.2", "include_dashboard": True,
-    "dashboard_host": "127.0.0.2", "dashboard_port": int(sys.argv[1]),
-})
-print("up", flush=True)
-sys.stdin.read()
-ray.shutdown()
-"""
-# 127.0.0.2 is loopback too, and one that Ray's own processes do not replace by the machine's
-# routable address, where nobody would listen.
-
 
 @pytest.fixture(scope="module")
 def cluster():
-    """(address, environment with its token) of a Ray head on loopback that ends with its input."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.2", 0))
-        port = free.getsockname()[1]
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment |= {
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "PYTHONPATH": str(ROOT / "infra/package"),
-    }
-    head = subprocess.Popen(
-        [sys.executable, "-c", HEAD, str(port)],
-        cwd=ROOT,
-        env=environment | {"RAY_AUTH_MODE": "token"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert head.stdout.readline() == "up\n"
-        yield f"http://127.0.0.2:{port}", environment
-    finally:
-        head.communicate(timeout=60)
+    """(address, environment with its token) of a Ray head on loopback."""
+    with ray_head() as head:
+        yield head.address, head.environment
 
 
 def submitted(cluster, command, out, **environment):

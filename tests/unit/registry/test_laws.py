@@ -1,15 +1,20 @@
 """Laws of a registry: whatever is done to it and wherever it is killed, two things hold.
 
-Every pointer means a bundle that is there, whole. The history only grows.
+Every pointer means a bundle that is there, whole. The history only grows. They are tried on a
+folder and on a bucket.
 """
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
 
+import obstore
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from obstore.store import MemoryStore
 
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle import bundle_name, read_manifest
@@ -25,11 +30,14 @@ from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import verify_stored
 from iak.pipeline.registry.verify import verify_registry
+from iak.pipeline.storage import bucket_store
+from iak.pipeline.storage.bucket_store import BucketStore
+from iak.pipeline.storage.download_cache import DownloadCache
 from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.registry import ALIASES, bundle_digest
 from tests.unit.registry.nights import DOMAINS, NAMES, killed_at, night, promote, served, stored
 
-NIGHTS, MOST_WRITES = 3, 70
+NIGHTS, MOST_WRITES, MOST_PUTS = 3, 70, 12
 CRASH = st.one_of(st.none(), st.integers(0, MOST_WRITES))
 ALIAS = st.sampled_from(ALIASES)
 
@@ -40,7 +48,14 @@ class Registry(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.place = Path(tempfile.mkdtemp())
-        self.root = FolderStore(self.place / "registry")
+        self.root = self.new_store()
+
+    def new_store(self):
+        return FolderStore(self.place / "registry")
+
+    def is_killed_at(self, action, number):
+        """Do an action that dies at a write; return whether it came that far."""
+        return killed_at(action, number)
 
     @initialize()
     def begin(self):
@@ -68,7 +83,7 @@ class Registry(RuleBasedStateMachine):
 
     def done(self, action, stacks, crash):
         """Do an action, or be killed in it; the model follows what a reader sees then."""
-        if crash is None or not killed_at(action, crash):
+        if crash is None or not self.is_killed_at(action, crash):
             if crash is None:
                 action()
             self.stacks = stacks
@@ -157,3 +172,54 @@ class Registry(RuleBasedStateMachine):
 
 TestLaws = Registry.TestCase
 TestLaws.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
+
+
+class Killed(BaseException):
+    """The end of a process that writes to a bucket. No `except Exception` catches it."""
+
+
+class DyingObstore:
+    """obstore, until a put or a delete of this number; from then on nothing is written."""
+
+    def __init__(self, number):
+        self.left = number
+        self.came_that_far = False
+
+    def __getattr__(self, name):
+        function = getattr(obstore, name)
+        if name not in ("put", "delete"):
+            return function
+
+        def call(*given, **named):
+            # Threads write at once; after the first that dies, all are dead.
+            self.left -= 1
+            if self.left < 0:
+                self.came_that_far = True
+                raise Killed
+            return function(*given, **named)
+
+        return call
+
+
+class BucketRegistry(Registry):
+    """The same in a bucket, whose memory outlives the process that is killed."""
+
+    def new_store(self):
+        return BucketStore(
+            uri="s3://bucket/registry",
+            client=MemoryStore(),
+            cache=DownloadCache(self.place / "cache"),
+        )
+
+    def is_killed_at(self, action, number):
+        # Far fewer writes than in a folder: three objects a bundle, a probe and a commit.
+        dying = DyingObstore(number % MOST_PUTS)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bucket_store, "obstore", dying)
+            with contextlib.suppress(Killed):
+                action()
+        return dying.came_that_far
+
+
+TestLawsOfABucket = BucketRegistry.TestCase
+TestLawsOfABucket.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
