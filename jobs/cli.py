@@ -114,8 +114,10 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
 
 def _start(verb: str, spec: BaseModel) -> int:
     """Call a verb's job."""
-    from iak.jobs._progress import announce
+    from iak.jobs._progress import announce, console
 
+    # Where the verb's answer goes to standard output, nothing else may.
+    console.stderr = getattr(spec, "is_stream", False)
     with announce("loading libraries", after_s=2.0):  # torch and ray, from a cold disk
         job = importlib.import_module(f"iak.jobs.{verb.partition(' ')[0]}")
     return int(job.main(spec))

@@ -1,10 +1,15 @@
 """`iak predict`: predict every task of each row, from Parquet to Parquet or in a pipe."""
 
+import os
+import sys
+
+from iak.jobs._progress import console
 from iak.jobs._tables import show_facts
 from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.runs.load import load_catalog
-from iak.pipeline.runs.predict import PredictResult, predict
+from iak.pipeline.runs.predict import PredictResult, predict, predict_stream
+from iak.schemas.log import Catalog
 from iak.schemas.scoring import PredictSpec
 
 _SHOWN = 12
@@ -14,9 +19,21 @@ _SHOWN = 12
 def main(spec: PredictSpec) -> int:
     """Predict the rows that were asked for."""
     catalog = load_catalog(spec.catalog)
+    if spec.is_stream:
+        return _predict_pipe(spec, catalog)
     with console_report() as report:
         result = predict(spec, catalog, RayLauncher(), report)
     show(result)
+    return 0
+
+
+def _predict_pipe(spec: PredictSpec, catalog: Catalog) -> int:
+    """Predict the Arrow stream on standard input."""
+    # A library that prints, in C too, would break the stream: its output goes to standard error.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as sink:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        rows = predict_stream(spec, catalog, sys.stdin.buffer, sink)
+    console.print(f"predicted {rows:,} rows", style="dim")
     return 0
 
 

@@ -45,6 +45,11 @@ class PredictSpec(PlacedSpec, WorkerJobSpec):
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
 
     @property
+    def is_stream(self) -> bool:
+        """Return whether rows come from standard input, so that standard output is for answers."""
+        return self.data_root == STREAM
+
+    @property
     def admitted(self) -> dict[str, tuple[str, ...]]:
         """Return the values that `where` admits, by column."""
         values: dict[str, tuple[str, ...]] = {}

@@ -53,6 +53,28 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     return pinned
 
 
+def bundles_now(path: Path, opened: PublishedBase, scratch: Path, *, setting: str) -> Path:
+    """Return the folder of bundles that a setting names now, of an alias one below `scratch`.
+
+    Args:
+        path: a folder, or `registry:PLACE@ALIAS`.
+        opened: base that the bundles will run on.
+        scratch: folder in which an alias becomes a folder of bundles.
+        setting: setting that names the path, for messages.
+
+    Raises:
+        BadRequest: there is no such registry or alias.
+        WrongBase: all bundles of the alias run on another base.
+        Corrupt: a stored bundle is damaged.
+    """
+    reference = in_registry(path)
+    if reference is None:
+        return path
+    store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
+    resolve(store, alias, scratch / setting, base_fingerprint=opened.manifest.fingerprint)
+    return scratch / setting
+
+
 def _check_not_moved(store: Store, alias: Alias, pinned: Path, base: str, *, setting: str) -> None:
     """Refuse a finished run whose alias has moved since."""
     now = manifests_of(store, alias, base_fingerprint=base)

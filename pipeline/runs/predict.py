@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 
+from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.data import kinds
 from iak.pipeline.data.view import LogView
@@ -12,13 +14,13 @@ from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.events import Report, silent
 from iak.pipeline.files import put_folder, remove_parts
 from iak.pipeline.launcher import Launcher
-from iak.pipeline.process import Worker
+from iak.pipeline.process import Worker, process_group
 from iak.pipeline.publish.predict import PREDICTIONS
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.outputs import file_output
-from iak.pipeline.runs.pinned import pinned_bundles
+from iak.pipeline.runs.pinned import bundles_now, pinned_bundles
 from iak.pipeline.runs.preflight import (
     BundlesFolder,
     base_inputs,
@@ -30,6 +32,8 @@ from iak.pipeline.runs.preflight import (
 )
 from iak.pipeline.runs.record import PARTS, OpenRecord, run_record
 from iak.pipeline.serving.parts import ScoreWork, read_document, score_parts
+from iak.pipeline.serving.scorer import Scorer
+from iak.pipeline.serving.stream import score_stream
 from iak.schemas.log import SCORED, Catalog, SplitSpec
 from iak.schemas.results import RunResult
 from iak.schemas.scoring import PredictSpec, ScoresDocument, ScoringResult
@@ -70,6 +74,37 @@ def predict(
     with run_record("predict", spec, spec.run_dir, may_move=MAY_MOVE, report=report) as record:
         scoring = _predict(spec, catalog, launcher, record)
     return PredictResult(run_dir=spec.run_dir, record=record.record, scoring=scoring)
+
+
+def predict_stream(spec: PredictSpec, catalog: Catalog, source: BinaryIO, sink: BinaryIO) -> int:
+    """Predict an Arrow stream in this process, and return the number of its rows.
+
+    Args:
+        spec: settings of `iak predict`.
+        catalog: the log's catalogue.
+        source: an Arrow IPC stream; partition keys are columns of it.
+        sink: gets an Arrow IPC stream of predictions.
+
+    Raises:
+        BadRequest: rows were to be chosen, or the stream cannot be read.
+        PipelineError: the request cannot be met.
+    """
+    if spec.dates or spec.where:
+        raise BadRequest(
+            "dates= and where= choose rows of files; send those rows of a stream alone"
+        )
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    with (
+        TemporaryDirectory(prefix="iak-bundles-") as scratch,
+        process_group(0, 1, backend="gloo", threads=1) as worker,
+    ):
+        bundles = None
+        if spec.bundles is not None:
+            folder = bundles_now(spec.bundles, opened, Path(scratch), setting="bundles")
+            bundles = bundles_folder(folder, opened, setting="bundles").path
+        base = FrozenBase.load(opened, spec.tables, spec.placement.resolved(), worker)
+        scorer = Scorer.of(base, to_score(spec, catalog), bundles=bundles, tables=spec.tables)
+        return score_stream(scorer, source, sink, batch_rows=spec.batch_rows)
 
 
 def _predict(

@@ -1,4 +1,7 @@
-"""Encode rows that are to be predicted, and name the rows that break the log's contract."""
+"""Encode rows that are to be predicted, and name the rows that break the log's contract.
+
+Rows come from the files of a log, or as record batches that have every column inside.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from iak.pipeline.data import contract, features, hashing
+from iak.pipeline.data import contract, features, hashing, partitions
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.reader import as_text
+from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog
 
 ID, BREACH = "id", "breach"
@@ -39,6 +43,62 @@ def encode_to_score(
     if catalog.log.row_id:
         encoded = encoded.append_column(ID, as_text(rows.column(catalog.log.row_id)))
     return encoded.append_column(BREACH, _breach_of_rows(inspection.breaches, len(rows)))
+
+
+def check_columns(schema: pa.Schema, catalog: Catalog) -> None:
+    """Refuse rows that lack a column of the catalogue, or have one of another kind.
+
+    Args:
+        schema: schema of the rows. Partition keys are columns of it too.
+        catalog: the log's catalogue without labels.
+
+    Raises:
+        BadRequest: the message names each column, its type and what was expected.
+    """
+    keys = catalog.log.partition_keys
+    flat = {"partition_keys": (), "date_key": None}
+    inside = catalog.model_copy(update={"log": catalog.log.model_copy(update=flat)})
+    if problem := contract.schema_problem(schema, inside):
+        advice = contract.type_advice(problem)
+        beside = f" The partition keys {', '.join(keys)} are columns here." if keys else ""
+        raise BadRequest(f"the rows cannot be read: {problem}. {advice}{beside}".rstrip())
+
+
+def raw_batch(batch: pa.RecordBatch, catalog: Catalog) -> pa.RecordBatch:
+    """Return a batch's columns in the types that encoding reads, as files of the log give them.
+
+    Args:
+        batch: rows whose columns `check_columns` has passed.
+        catalog: the log's catalogue without labels.
+
+    Raises:
+        BadRequest: a value cannot be read, such as bytes that are not UTF-8.
+    """
+    named = {name: batch.column(name) for name in batch.schema.names if name in catalog.columns}
+    for key in catalog.log.partition_keys:
+        if key in named:  # a folder's value is text
+            named[key] = partitions.resolve(named[key], None)
+    try:
+        rows = pa.RecordBatch.from_arrays(list(named.values()), list(named))
+        return contract.normalised(rows, catalog.columns, catalog)
+    except (pa.ArrowException, BadLog) as error:
+        raise BadRequest(f"the rows cannot be read: {error}") from error
+
+
+def identity_of(rows: pa.RecordBatch, catalog: Catalog, *, first: int) -> hashing.Keys:
+    """Return the key of each row: of its `row_id`, else of its number among all rows.
+
+    Args:
+        rows: from `raw_batch`.
+        catalog: the log's catalogue.
+        first: number of the first row.
+    """
+    numbers = hashing.keys_of_positions(hashing.key_of_text("rows"), first, len(rows))
+    if not catalog.log.row_id:
+        return numbers
+    ids = rows.column(catalog.log.row_id)
+    is_null = ids.is_null().to_numpy(zero_copy_only=False)
+    return np.where(is_null, numbers, hashing.keys_of(ids))
 
 
 def _breach_of_rows(breaches: Mapping[str, npt.NDArray[np.bool_]], rows: int) -> pa.DictionaryArray:
