@@ -57,7 +57,7 @@ def bundles_now(path: Path, opened: PublishedBase, scratch: Path, *, setting: st
     """Return the folder of bundles that a setting names now, of an alias one below `scratch`.
 
     Args:
-        path: a folder, or `registry:PLACE@ALIAS`.
+        path: a folder, `s3://bucket/prefix`, or `registry:PLACE@ALIAS`.
         opened: base that the bundles will run on.
         scratch: folder in which an alias becomes a folder of bundles.
         setting: setting that names the path, for messages.
@@ -69,7 +69,8 @@ def bundles_now(path: Path, opened: PublishedBase, scratch: Path, *, setting: st
     """
     reference = in_registry(path)
     if reference is None:
-        return path
+        uri = bucket_uri(path)
+        return path if uri is None else read_copy(uri, below=[BUNDLES])
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
     resolve(store, alias, scratch / setting, base_fingerprint=opened.manifest.fingerprint)
     return scratch / setting

@@ -31,6 +31,7 @@ from iak.pipeline.runs.preflight import (
     open_frozen_base,
 )
 from iak.pipeline.runs.record import PARTS, OpenRecord, run_record
+from iak.pipeline.runs.stored_run import local_run
 from iak.pipeline.serving.parts import ScoreWork, read_document, score_parts
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import score_stream
@@ -71,8 +72,11 @@ def predict(
         AlreadyFinished: the folder holds this very run, finished.
         PipelineError: the request cannot be met; nothing was published.
     """
-    with run_record("predict", spec, spec.run_dir, may_move=MAY_MOVE, report=report) as record:
-        scoring = _predict(spec, catalog, launcher, record)
+    with (
+        local_run(spec) as local,
+        run_record("predict", spec, local.run_dir, may_move=MAY_MOVE, report=report) as record,
+    ):
+        scoring = _predict(local, catalog, launcher, record)
     return PredictResult(run_dir=spec.run_dir, record=record.record, scoring=scoring)
 
 

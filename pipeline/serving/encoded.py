@@ -74,13 +74,16 @@ def raw_batch(batch: pa.RecordBatch, catalog: Catalog) -> pa.RecordBatch:
     Raises:
         BadRequest: a value cannot be read, such as bytes that are not UTF-8.
     """
-    named = {name: batch.column(name) for name in batch.schema.names if name in catalog.columns}
-    for key in catalog.log.partition_keys:
+    keys = catalog.log.partition_keys
+    # A key that no feature reads may be the day, which fresh statistics need.
+    wanted = (*catalog.columns, *(k for k in keys if k not in catalog.columns))
+    named = {name: batch.column(name) for name in wanted if name in batch.schema.names}
+    for key in keys:
         if key in named:  # a folder's value is text
             named[key] = partitions.resolve(named[key], None)
     try:
         rows = pa.RecordBatch.from_arrays(list(named.values()), list(named))
-        return contract.normalised(rows, catalog.columns, catalog)
+        return contract.normalised(rows, wanted, catalog)
     except (pa.ArrowException, BadLog) as error:
         raise BadRequest(f"the rows cannot be read: {error}") from error
 
