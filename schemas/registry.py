@@ -181,5 +181,11 @@ def bundle_digest(manifest: BundleManifest) -> str:
 
 
 def form_of(manifest: BundleManifest) -> str:
-    """Return a digest of what bundles that serve together share: shapes and kernel settings."""
-    return sha256_of({"shapes": manifest.shapes, "kernel": manifest.spec.get("kernel")})
+    """Return a digest of what bundles that serve together share.
+
+    That is: shapes, kernel settings, and the definition of the statistics that they read.
+    """
+    shared = {"shapes": manifest.shapes, "kernel": manifest.spec.get("kernel")}
+    if manifest.statistics is not None:
+        shared["statistics"] = manifest.statistics.definition
+    return sha256_of(shared)

@@ -16,6 +16,7 @@ from iak.pipeline.data.contract import Finding, Level
 from iak.pipeline.data.domain_columns import domain_names
 from iak.pipeline.data.notice import EXAMPLES, refusal, remedy_of
 from iak.pipeline.data.pieces import Piece
+from iak.pipeline.data.sampled_negatives import SampledNegatives
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Selection
 from iak.pipeline.errors import PipelineError
@@ -40,6 +41,7 @@ class Sample:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.examples: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
         self.classes = _Classes(catalog)
+        self.negatives = SampledNegatives(catalog)
         self.broken: list[tuple[str, str, int]] = []
 
     def read(self, selection: Selection, *, rows: int) -> None:
@@ -74,6 +76,7 @@ class Sample:
         if inspection.quarantined is not None:
             self.quarantined += int(inspection.quarantined.sum())
         self.classes.add(rows)
+        self.negatives.add(rows, raw.identity)
 
     def findings(self) -> Iterator[Finding]:
         """Yield a finding for each kind of problem and column."""
@@ -91,6 +94,7 @@ class Sample:
         for column in dict.fromkeys(what.rpartition(" in ")[2] for _, what in odd):
             yield self._odd_labels([k for k in odd if k[1].endswith(f" in {column}")], column)
         yield from self.classes.findings()
+        yield from self.negatives.findings()
 
     def _odd_labels(self, keys: Sequence[tuple[str, str]], column: str) -> Finding:
         """Join the impossible values of one label into one finding that names them."""

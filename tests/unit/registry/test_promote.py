@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 import pytest
 
 from iak.pipeline.errors import BadRequest, Corrupt, Overtaken
-from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, bundle_name, read_manifest
+from iak.pipeline.fresh.state import STATISTICS, read_state
+from iak.pipeline.publish.bundle import (
+    MANIFEST,
+    WEIGHTS,
+    StatisticsFile,
+    bundle_name,
+    read_manifest,
+)
 from iak.pipeline.registry.commits import (
     COMMITS,
     pointer_of,
@@ -16,6 +23,7 @@ from iak.pipeline.registry.commits import (
     read_history,
 )
 from iak.pipeline.registry.promote import promote_alias
+from iak.pipeline.registry.resolve import resolve
 from iak.pipeline.registry.retention import remove_unneeded
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import (
@@ -28,8 +36,10 @@ from iak.pipeline.registry.stored_bundles import (
 from iak.pipeline.registry.verify import verify_registry
 from iak.pipeline.sealed import seal, spelled
 from iak.pipeline.storage.folder_store import FolderStore
+from iak.schemas.manifest import StatisticsEntry
 from iak.schemas.registry import bundle_digest
-from tests.unit.publish.test_bundle import write
+from tests.unit.fresh.small import dated_catalog, drawn, state_of
+from tests.unit.publish.test_bundle import BASE, write
 from tests.unit.registry.nights import (
     DOMAINS,
     HELD,
@@ -213,6 +223,31 @@ def test_bundles_of_two_forms_never_serve_together(root, tmp_path):
         roll_back(root, "champion", ["city=rome"])
     roll_back(root, "champion", NAMES)
     assert read_head(root).generation == 3
+
+
+def test_the_statistics_of_a_kernel_are_stored_with_it_and_given_back(root, tmp_path):
+    state = state_of([drawn(60)], dated_catalog())
+    state.write(tmp_path / "state")
+    entry = StatisticsEntry(definition=state.definition, state=state.id)
+    file = StatisticsFile(path=tmp_path / "state", entry=entry)
+    promote(root, night(tmp_path / "n1", statistics=file))
+    resolve(root, "champion", tmp_path / "resolved", base_fingerprint=BASE)
+    for folder in ("pooled", "city=rome"):
+        path = tmp_path / "resolved" / folder / STATISTICS
+        assert read_state(path, definition=state.definition, id=state.id).id == state.id
+    without = night(tmp_path / "n2", seed=1)
+    with pytest.raises(BadRequest, match=r"would be a bundle of other kernel\.\* settings"):
+        promote(root, without, domains=["city=rome"])
+
+
+def test_a_kernel_whose_statistics_are_gone_is_not_promoted(root, tmp_path):
+    state = state_of([drawn(60)], dated_catalog())
+    state.write(tmp_path / "state")
+    entry = StatisticsEntry(definition=state.definition, state=state.id)
+    run = night(tmp_path / "n1", statistics=StatisticsFile(path=tmp_path / "state", entry=entry))
+    (tmp_path / "n1" / "bundles" / "pooled" / STATISTICS).unlink()
+    with pytest.raises(Corrupt, match="never taken as zero"):
+        promote(root, run)
 
 
 def test_a_bundle_that_changed_since_its_run_is_refused(root, tmp_path):

@@ -1,0 +1,130 @@
+"""Fresh statistics from the log to a prediction: published with kernels, and read by their id."""
+
+import json
+
+import numpy as np
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from iak.pipeline import api
+from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.fresh.state import STATISTICS
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.publish.bundle import list_bundles, read_manifest
+from iak.pipeline.runs.load import parse_catalog
+from iak.pipeline.runs.predict import predict
+from iak.schemas.scoring import PredictSpec
+from tests.integration.small_log import SHIPPED, write_log
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.broadcast_buffers. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
+]
+FRESH = """
+[[fresh]]
+keys = ["category"]
+windows = ["P3D", "all"]
+
+[[fresh]]
+kind = "co_occurrence"
+pair = ["item_id", "hist_item_ids"]
+"""
+MODEL = {"width": 4, "mlp": [8], "experts": 2, "expert_width": 4}
+SHORT = {"pooled": {"max_epochs": 1}, "domain": {"max_epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    write_log(place / "log", rows=12_000, days=14)
+    (place / "fresh.toml").write_text(SHIPPED.read_text() + FRESH)
+    api.pretrain("planted", place / "log", run_dir=place / "base", model=MODEL)
+    return place
+
+
+def tune(place, name, catalog, **settings):
+    night = api.tune_night(
+        catalog, place / "log", base=place / "base", run_dir=place / name, **SHORT | settings
+    )
+    return night, {b.name: read_manifest(b) for b in list_bundles(place / name / "bundles")}
+
+
+@pytest.fixture(scope="module")
+def plain(place):
+    return tune(place, "plain", "planted")
+
+
+@pytest.fixture(scope="module")
+def fresh(place):
+    return tune(place, "fresh", place / "fresh.toml")
+
+
+def evaluated(place, name, catalog, bundles):
+    api.evaluate(catalog, place / "log", base=place / "base", bundles=bundles, run_dir=place / name)
+    return ds.dataset(place / name / "predictions").to_table().sort_by("row")
+
+
+def test_all_kernels_of_a_night_name_one_state_and_a_plain_manifest_names_none(place, plain, fresh):
+    states = {manifest.statistics.state for manifest in fresh[1].values()}
+    assert len(states) == 1
+    assert all(manifest.statistics is None for manifest in plain[1].values())
+    text = (place / "plain" / "bundles" / "pooled" / "manifest.json").read_text()
+    assert "statistics" not in json.loads(text)
+    files = [place / "fresh" / "bundles" / name / STATISTICS for name in fresh[1]]
+    assert len({file.stat().st_ino for file in files}) == 1  # one file on the disk
+    width = len(parse_catalog(place / "fresh.toml").fresh_names)
+    inputs = {n: m["pooled"].shapes["encode_w"][1] for n, (_, m) in
+              (("plain", plain), ("fresh", fresh))}  # fmt: skip
+    assert inputs["fresh"] == inputs["plain"] + width
+
+
+def test_any_number_of_workers_counts_the_same_state(place, fresh):
+    _, two = tune(place, "two", place / "fresh.toml", workers=2, device="cpu")
+    assert two["pooled"].statistics == fresh[1]["pooled"].statistics
+
+
+def test_kernels_that_serve_stay_as_they_are_when_a_catalogue_gets_statistics(place, plain):
+    # A rate of nearly zero leaves each kernel where it started: at the one that serves.
+    still = {"pooled": {"max_epochs": 1, "lr": 1e-12}, "domain": {"max_epochs": 1, "lr": 1e-12}}
+    tune(place, "still", place / "fresh.toml", live=place / "plain", **still)
+    before = evaluated(place, "e-plain", "planted", place / "plain")
+    after = evaluated(place, "e-still", place / "fresh.toml", place / "still")
+    served = np.array(before.column("served").to_pylist())
+    assert set(served) - {"base"}
+    for row in (served != "base").nonzero()[0]:
+        assert after.column("own.iak.ctr")[row].as_py() == pytest.approx(
+            before.column("own.iak_published.ctr")[row].as_py(), abs=1e-5
+        )
+
+
+def test_a_prediction_reads_what_an_evaluation_reads(place, fresh):
+    assert fresh[0].kernels
+    found = evaluated(place, "e-fresh", place / "fresh.toml", place / "fresh")
+    spec = PredictSpec.model_validate(
+        {"catalog": place / "fresh.toml", "data_root": str(place / "log"), "workers": 1,
+         "device": "cpu", "base": place / "base", "bundles": place / "fresh",
+         "run_dir": place / "p-fresh", "tables": {"precision": "fp32"}}
+    )  # fmt: skip
+    done = predict(spec, parse_catalog(place / "fresh.toml"), ProcessLauncher())
+    scores = pq.read_table(done.predictions).to_pydict()
+    by_row = dict(zip(scores["row"], scores["p.ctr"], strict=True))
+    expected = zip(
+        found.column("row").to_pylist(), found.column("own.iak_published.ctr").to_pylist(),
+        strict=True,
+    )  # fmt: skip
+    for row, probability in expected:
+        assert by_row[row] == pytest.approx(probability, abs=1e-6)
+
+
+def test_kernels_are_refused_without_their_statistics_and_under_another_definition(place, fresh):
+    assert fresh[0].kernels
+    with pytest.raises(BadRequest, match=r"\[\[fresh\]\], tasks or dates differ"):
+        evaluated(place, "e-other", "planted", place / "fresh")
+    night = place / "gone" / "bundles"
+    tune(place, "gone", place / "fresh.toml")
+    for bundle in list_bundles(night):
+        (bundle / STATISTICS).unlink()
+    with pytest.raises(Corrupt, match="never taken as zero"):
+        evaluated(place, "e-gone", place / "fresh.toml", night)
