@@ -85,7 +85,8 @@ def test_any_number_of_workers_counts_the_same_state(place, fresh):
     assert two["pooled"].statistics == fresh[1]["pooled"].statistics
 
 
-def test_kernels_that_serve_stay_as_they_are_when_a_catalogue_gets_statistics(place, plain):
+@pytest.mark.usefixtures("plain")
+def test_kernels_that_serve_stay_as_they_are_when_a_catalogue_gets_statistics(place):
     # A rate of nearly zero leaves each kernel where it started: at the one that serves.
     still = {"pooled": {"max_epochs": 1, "lr": 1e-12}, "domain": {"max_epochs": 1, "lr": 1e-12}}
     tune(place, "still", place / "fresh.toml", live=place / "plain", **still)

@@ -14,10 +14,9 @@ CATALOG = dated_catalog(fresh=[{"keys": ["user_id", "item_id"], "cross_domain": 
 def findings(click, catalog=CATALOG, rows=None):
     rows = drawn(2_000) if rows is None else rows
     found = SampledNegatives(catalog)
-    for part in (rows.slice(0, 700), rows.slice(700)):
+    labelled = with_labels(rows, click)
+    for part in (labelled.slice(0, 70), labelled.slice(70)):
         raw = raw_of(part)
-        first = 0 if len(part) == 700 else 700
-        raw = raw_of(with_labels(part, click[first : first + len(part)]))
         found.add(raw.rows, raw.identity)
     return list(found.findings())
 
