@@ -127,6 +127,9 @@ class DomainNight(Spec):
     """Nights that the evidence is of."""
     proved_on: date | None = None
     """Night in which the chain was proved; null before."""
+    canary: str = ""
+    """What the newest hours by themselves say of the candidate, in words; empty without a canary.
+    """
     worker_seconds: float = 0.0
     """Its part of the tuning time, by rows passed."""
     cost: float = 0.0

