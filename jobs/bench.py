@@ -15,11 +15,9 @@ from iak.pipeline.files import put_file
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.record import commit, machine, versions
 from iak.schemas.bench import BenchScalingSpec, BenchShardingSpec, BenchSpec
-from iak.schemas.record import BenchmarkRecord, Target
+from iak.schemas.record import BenchmarkRecord, BenchmarkResult, Target
 
-Measured = tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]
-"""A benchmark's lines, targets, notes, and limits of the machine."""
-Measure = Callable[[Report], Measured]
+Measure = Callable[[Report], BenchmarkResult]
 MISSED = 1
 _IN_THE_RECORD = {
     "quality": {
@@ -43,7 +41,7 @@ def main(spec: BenchSpec) -> int:
     raise TypeError(f"iak bench has no benchmark of {type(spec).__name__}")
 
 
-def _sharding(spec: BenchShardingSpec, report: Report) -> Measured:
+def _sharding(spec: BenchShardingSpec, report: Report) -> BenchmarkResult:
     """Measure `sharding`, with the catalogue that the settings name, and Ray where they ask."""
     from iak.pipeline.bench import sharding
 
@@ -55,7 +53,7 @@ def _sharding(spec: BenchShardingSpec, report: Report) -> Measured:
     return sharding.measure(spec, report, catalog=catalog, ray=RayLauncher())
 
 
-def _scaling(spec: BenchScalingSpec, report: Report) -> Measured:
+def _scaling(spec: BenchScalingSpec, report: Report) -> BenchmarkResult:
     """Measure `scaling`."""
     from iak.pipeline.bench import scaling
 
@@ -89,7 +87,7 @@ def run_benchmark(name: str, spec: BenchSpec, measure: Measure, command: str) ->
 def record_of(name: str, spec: BenchSpec, measure: Measure, command: str) -> BenchmarkRecord:
     """Measure, and return the record: results, settings, machine, versions."""
     started_at, started = datetime.now(UTC).replace(microsecond=0), time.monotonic()
-    rows, targets, notes, limits = measure(_report)
+    result = measure(_report)
     return BenchmarkRecord(
         bench=name,
         spec=spec.model_dump(mode="json"),
@@ -99,11 +97,11 @@ def record_of(name: str, spec: BenchSpec, measure: Measure, command: str) -> Ben
         seconds=round(time.monotonic() - started, 1),
         commit=commit(),
         machine=machine(),
-        limits=limits,
+        limits=result.limits,
         versions=versions(),
-        rows=rows,
-        targets=targets,
-        notes=notes,
+        rows=result.rows,
+        targets=result.targets,
+        notes=result.notes,
     )
 
 

@@ -81,6 +81,18 @@ class Target(Spec):
     """Why it was missed, and what would have to change."""
 
 
+class BenchmarkResult(Spec):
+    """What a benchmark returns; its record adds settings, machine and versions."""
+
+    rows: list[dict[str, Any]]
+    """Lines of the table: column -> JSON value."""
+    targets: list[Target] = []
+    notes: list[str] = []
+    """What a reader needs to understand the numbers, and what limits them."""
+    limits: dict[str, float] = {}
+    """Measured ceilings of the machine: memory bandwidth in bytes/s, matmul rate in FLOP/s."""
+
+
 class BenchmarkRecord(Spec):
     """What a benchmark measured: enough to run it again and to compare."""
 

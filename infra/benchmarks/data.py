@@ -37,7 +37,7 @@ from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.events import BenchAdvanced, WorkDone
 from iak.pipeline.process import keep_freed_memory
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult, Target
 from infra.benchmarks.platform_log import ENCODINGS, HISTORY, catalog_with, write_log
 from infra.benchmarks.specs import BenchDataSpec
 
@@ -53,9 +53,7 @@ PREFETCHED, SHUFFLED = "the same, prefetched", "the same, shuffled"
 _CONSUMER_WIDTH = 512
 
 
-def measure(
-    spec: BenchDataSpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def measure(spec: BenchDataSpec, report: Report) -> BenchmarkResult:
     """Return the table's lines, the target, notes, and the machine's ceilings."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="iak-bench-data-") as place, _one_thread():
@@ -70,7 +68,12 @@ def measure(
         profile = profile_of(mixed)
     ratio = _ratio(times["mixed"], BATCHED, RAW)
     targets = [_target(ratio, profile), *_content_targets(times["mixed"])]
-    return stages + overlap, targets, _notes(spec, mixed, profile), limits
+    return BenchmarkResult(
+        rows=stages + overlap,
+        targets=targets,
+        notes=_notes(spec, mixed, profile),
+        limits=limits,
+    )
 
 
 # Ways to read it

@@ -24,7 +24,7 @@ from iak.pipeline.stats.clusters import mean_and_error
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.job import ChainSpec, GateSpec
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult, Target
 from infra.benchmarks.specs import BenchGateSpec
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -87,9 +87,7 @@ WORLDS = (
 )
 
 
-def measure(
-    spec: BenchGateSpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def measure(spec: BenchGateSpec, report: Report) -> BenchmarkResult:
     """Return the lines of both tables, the targets, and notes."""
     errors = []
     for world in WORLDS:
@@ -101,7 +99,7 @@ def measure(
         report(BenchAdvanced("power", {"rows": rows}))
     floors = floor_lines(spec)
     targets = [_target(line) for line in errors[::2]]
-    return [*errors, *power, *floors], targets, _notes(spec), {}
+    return BenchmarkResult(rows=[*errors, *power, *floors], targets=targets, notes=_notes(spec))
 
 
 # ---------------------------------------------------------------- false promotions

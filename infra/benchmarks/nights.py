@@ -35,7 +35,7 @@ from iak.pipeline.stats.metrics import ALL, MetricRow
 from iak.pipeline.storage.store import open_store
 from iak.schemas.night import NightRecord
 from iak.schemas.nightly import NightlySpec
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult, Target
 from iak.schemas.synth import SynthSpec
 from infra.benchmarks.specs import BenchNightsSpec
 
@@ -92,9 +92,7 @@ class Setting:
         return self.start + timedelta(days=days)
 
 
-def measure(
-    spec: BenchNightsSpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def measure(spec: BenchNightsSpec, report: Report) -> BenchmarkResult:
     """Return a line for each night, method and task, the targets, and notes."""
     with tempfile.TemporaryDirectory(prefix="iak-nights-") as folder:
         setting = _set_up(spec, Path(folder), report)
@@ -102,7 +100,7 @@ def measure(
         for number in range(spec.nights):
             lines += _one_night(setting, number)
             report(BenchAdvanced("night", {"number": number + 1, **_shown(lines, number)}))
-    return lines, _targets(lines), _notes(spec, lines), {}
+    return BenchmarkResult(rows=lines, targets=_targets(lines), notes=_notes(spec, lines))
 
 
 def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setting:

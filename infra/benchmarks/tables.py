@@ -42,7 +42,7 @@ from iak.pipeline.sharding.shard import freeze_tables
 from iak.pipeline.tuning.optim import BankAdam
 from iak.schemas.job import KernelSpec
 from iak.schemas.plan import PlacementRuleSpec
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult, Target
 from infra.benchmarks import counted
 from infra.benchmarks.specs import BenchTablesSpec
 
@@ -62,9 +62,7 @@ _SPARE_BYTES = 2 * 2**30
 _WARM_UP_STEPS = 3
 
 
-def measure(
-    spec: BenchTablesSpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def measure(spec: BenchTablesSpec, report: Report) -> BenchmarkResult:
     """Return the table's lines, the target, notes, and the machine's ceiling.
 
     Raises:
@@ -85,7 +83,12 @@ def measure(
     base = lines[0]["step_p50_ms"]
     lines = [line | {"ratio": line["step_p50_ms"] / base} for line in lines]
     ceilings = {"worker_bytes_per_s": min(result.bytes_per_s for result in by_worker)}
-    return lines, [_target(lines)], _notes(spec, lines, free), ceilings
+    return BenchmarkResult(
+        rows=lines,
+        targets=[_target(lines)],
+        notes=_notes(spec, lines, free),
+        limits=ceilings,
+    )
 
 
 @dataclass(slots=True)

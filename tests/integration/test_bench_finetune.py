@@ -204,7 +204,8 @@ def test_a_base_is_made_once(ground, place):
 # Ray Train 2.60 sets deprecated settings of its own.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_whole_bench_tells_every_variant_night_and_number_of_domains(ground):
-    rows, targets, notes, limits = bench.measure(ground.spec, silent)
+    result = bench.measure(ground.spec, silent)
+    rows, targets, notes, limits = result.rows, result.targets, result.notes, result.limits
     by_table = {}
     for row in rows:
         by_table.setdefault(row["table"], []).append(row)

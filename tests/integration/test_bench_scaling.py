@@ -31,11 +31,11 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(place):
     spec, told = spec_at(place), []
-    rows, targets, notes, limits = scaling.measure(spec, told.append)
+    result = scaling.measure(spec, told.append)
     by_table = {}
-    for row in rows:
+    for row in result.rows:
         by_table.setdefault(row["table"], []).append(row)
-    return spec, by_table, targets, notes, limits, told
+    return spec, by_table, result.targets, result.notes, result.limits, told
 
 
 def test_every_workload_is_measured_under_both_laws(found):

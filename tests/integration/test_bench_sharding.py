@@ -45,10 +45,11 @@ def smoke(tmp_path_factory):
     """What a bench of the smoke size came to, and where its files lie."""
     folder, heard = tmp_path_factory.mktemp("smoke"), []
     spec = spec_of(folder)
-    rows, targets, notes, limits = sharding.measure(spec, heard.append)
-    lines = [row for row in rows if row["table"] != "launchers"]
+    result = sharding.measure(spec, heard.append)
+    lines = [row for row in result.rows if row["table"] != "launchers"]
     return SimpleNamespace(
-        spec=spec, folder=folder, heard=heard, targets=targets, notes=notes, limits=limits,
+        spec=spec, folder=folder, heard=heard, targets=result.targets, notes=result.notes,
+        limits=result.limits,
         whole=lines[: len(LAYOUTS)], narrow=lines[len(LAYOUTS) :],
     )  # fmt: skip
 
@@ -100,7 +101,7 @@ def test_the_cluster_file_says_what_was_measured(smoke):
     assert [path.name for path in smoke.folder.iterdir()] == ["sharding.cluster.toml"]
 
 
-def test_what_was_not_measured_is_said_and_progress_is_told(smoke):
+def test_what_was_not_measured_is_said_and_progress_is_reported(smoke):
     assert smoke.targets == []
     assert any("Not measured" in note for note in smoke.notes)
     assert smoke.limits["lookup_bytes_per_s"] > 0
@@ -110,7 +111,7 @@ def test_what_was_not_measured_is_said_and_progress_is_told(smoke):
 def test_torchrun_runs_what_spawned_workers_run(tmp_path):
     spec = spec_of(tmp_path, tables=("200x8",), repeats=1)
     work = Work(spec=spec, sizes=sizes_of(spec, None))
-    ours, theirs = (
+    spawned, by_torchrun = (
         launcher.run(
             on_worker, work, silent,
             title="sharding", run_dir=tmp_path, workers=2, device="cpu", max_failures=0,
@@ -121,7 +122,7 @@ def test_torchrun_runs_what_spawned_workers_run(tmp_path):
     for rank in (0, 1):
         of_each = [
             [{name: seen[name] for name in counted} for seen in found["workers"][rank][0]]
-            for found in (ours, theirs)
+            for found in (spawned, by_torchrun)
         ]
         assert of_each[0] == of_each[1]
 

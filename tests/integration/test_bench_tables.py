@@ -25,7 +25,8 @@ def smoke(tmp_path_factory):
     """What a bench of the smoke size came to."""
     folder, told = tmp_path_factory.mktemp("smoke"), []
     spec = spec_of("smoke/tables.toml", out=folder)
-    lines, targets, notes, limits = tables.measure(spec, told.append)
+    result = tables.measure(spec, told.append)
+    lines, targets, notes, limits = result.rows, result.targets, result.notes, result.limits
     return SimpleNamespace(
         spec=spec,
         folder=folder,

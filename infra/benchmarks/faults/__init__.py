@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from iak.pipeline.events import BenchAdvanced, WorkDone
 from iak.pipeline.process import fork_server
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult, Target
 from infra.benchmarks.bad_inputs import run_bad_inputs
 from infra.benchmarks.faults import (  # noqa: F401 - each registers its classes
     base_files,
@@ -96,7 +96,7 @@ def measure(
     *,
     attempt: Attempt = run_verb,
     bad_inputs: BadInputs | None = run_bad_inputs,
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+) -> BenchmarkResult:
     """Inject every class of faults, try bad inputs, and judge the results.
 
     Raises:
@@ -119,7 +119,12 @@ def measure(
             workspace.mkdir()
             inputs += bad_inputs(workspace, limit=spec.bad_inputs, seed=spec.seed)
     rows = [line_of(result) for result in results] + input_lines(inputs)
-    return rows, targets_of(rows, spec), notes_of(results, inputs), {"prepared_s": prepared}
+    return BenchmarkResult(
+        rows=rows,
+        targets=targets_of(rows, spec),
+        notes=notes_of(results, inputs),
+        limits={"prepared_s": prepared},
+    )
 
 
 def play_all(

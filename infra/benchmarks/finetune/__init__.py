@@ -8,21 +8,17 @@ ray_share what Ray takes of a tuning loop
 findings  lines, targets, notes
 """
 
-from typing import Any
-
 from iak.pipeline.base import published_base
 from iak.pipeline.bench.setup import prepare
 from iak.pipeline.events import Report
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.progress import following
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult
 from infra.benchmarks.finetune import findings, nights, rates, ray_share, steps, sweep
 from infra.benchmarks.specs import BenchFinetuneSpec
 
 
-def measure(
-    spec: BenchFinetuneSpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def measure(spec: BenchFinetuneSpec, report: Report) -> BenchmarkResult:
     """Return the table's lines, the targets, notes, and the machine's ceilings."""
     progress = spec.out / "finetune.progress.jsonl"
     with following(progress, report):
@@ -50,9 +46,9 @@ def measure(
         window_rows=setup.view("tune").selections["tune"].rows,
         auc_costs=findings.auc_costs(published_base.open_base(setup.base).manifest.precisions),
     )
-    return (
-        [*findings.rows_of(result), *ray_rows],
-        [*findings.targets_of(result), ray_target],
-        findings.notes_of(result),
-        dict(findings.limits_of(ceilings)),
+    return BenchmarkResult(
+        rows=[*findings.rows_of(result), *ray_rows],
+        targets=[*findings.targets_of(result), ray_target],
+        notes=findings.notes_of(result),
+        limits=dict(findings.limits_of(ceilings)),
     )

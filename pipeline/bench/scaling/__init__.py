@@ -9,7 +9,6 @@ findings   lines, the model's error, notes
 """
 
 import os
-from typing import Any
 
 from iak.pipeline.bench.scaling import findings, measured
 from iak.pipeline.bench.scaling.links import link_of
@@ -18,15 +17,13 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.progress import following
 from iak.schemas.bench import BenchScalingSpec, BenchSetupSpec
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult
 
 _DOMAINS = 1000
 """Domains of the log. Tuning passes over some of them with one kernel for all."""
 
 
-def measure(
-    spec: BenchScalingSpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def measure(spec: BenchScalingSpec, report: Report) -> BenchmarkResult:
     """Return the table's lines, the target, notes, and the loopback's latency and bandwidth.
 
     Raises:
@@ -54,11 +51,11 @@ def measure(
         link=link_of(measured.slowest(by_count[spec.workers[-1]])),
     )
     rows = findings.rows_of(result)
-    return (
-        rows,
-        findings.targets_of(result, rows),
-        findings.notes_of(result, cores),
-        findings.limits_of(result.link),
+    return BenchmarkResult(
+        rows=rows,
+        targets=findings.targets_of(result, rows),
+        notes=findings.notes_of(result, cores),
+        limits=findings.limits_of(result.link),
     )
 
 

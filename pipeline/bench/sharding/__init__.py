@@ -13,7 +13,6 @@ import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from iak.pipeline.bench.sharding import baseline, constants, findings
 from iak.pipeline.bench.sharding.sizes import sizes_of
@@ -25,7 +24,8 @@ from iak.pipeline.launcher import Launcher, ProcessLauncher, TorchrunLauncher
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.log import Catalog
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult
+from iak.schemas.sharding_result import ShardingResult
 
 RECORD, CLUSTER = "sharding.json", "sharding.cluster.toml"
 
@@ -36,8 +36,8 @@ def measure(
     *,
     catalog: Catalog | None = None,
     ray: Launcher | None = None,
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
-    """Return the table's lines, what became worse, notes, and the machine's constants.
+) -> BenchmarkResult:
+    """Return the table's lines, what became worse, notes, and the machine's rates.
 
     `sharding.cluster.toml` is written beside the record.
 
@@ -68,8 +68,13 @@ def measure(
         )
     first = next(iter(results.values()))
     _write_cluster(spec, first)
-    rows = [*lines, *findings.launchers_of(results, whole_s)]
-    return rows, targets, findings.notes_of(work, lines), first["constants"]
+    rows = [*(line.as_row() for line in lines), *findings.launchers_of(results, whole_s)]
+    return BenchmarkResult(
+        rows=rows,
+        targets=targets,
+        notes=findings.notes_of(work, lines),
+        limits=first.rates.as_limits(),
+    )
 
 
 def launchers(spec: BenchShardingSpec, ray: Launcher | None) -> Mapping[str, Launcher]:
@@ -93,12 +98,12 @@ def launchers(spec: BenchShardingSpec, ray: Launcher | None) -> Mapping[str, Lau
     return asked or {"spawned": ProcessLauncher()}
 
 
-def _launched(launcher: Launcher, work: Work, report: Report) -> dict[str, Any]:
-    """Return what worker 0 measured."""
+def _launched(launcher: Launcher, work: Work, report: Report) -> ShardingResult:
+    """Return what the workers measured."""
     out = work.spec.out  # the run folder lies in it, since a cluster's machines share it
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".sharding-") as run_dir:
-        return launcher.run(
+        document = launcher.run(
             on_worker,
             work,
             report,
@@ -108,11 +113,12 @@ def _launched(launcher: Launcher, work: Work, report: Report) -> dict[str, Any]:
             device=work.spec.device,
             max_failures=0,
         )
+    return ShardingResult.model_validate(document)
 
 
-def _write_cluster(spec: BenchShardingSpec, result: dict[str, Any]) -> None:
+def _write_cluster(spec: BenchShardingSpec, result: ShardingResult) -> None:
     """Write the machine as a cluster file, after reading its text back."""
-    cluster = constants.cluster_of(spec, result["constants"], result["hosts"], spec.out / RECORD)
+    cluster = constants.cluster_of(spec, result.rates, result.hosts, spec.out / RECORD)
     text = constants.toml_of(cluster)
     assert ClusterSpec.model_validate(tomllib.loads(text)) == cluster
     put_file(spec.out / CLUSTER, text)

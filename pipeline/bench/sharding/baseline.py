@@ -8,10 +8,9 @@ from typing import Any
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.formats import first_format
 from iak.schemas.record import BenchmarkRecord, Target
+from iak.schemas.sharding_result import LayoutLine
 
-Line = Mapping[str, Any]
 _COMPARED = {"p50_ms": "step time", "wire_kib": "bytes on the wire", "held_mib": "memory held"}
-_KEY = ("table", "launcher", "sharding", "held", "precision")
 
 
 def read(path: Path) -> BenchmarkRecord:
@@ -29,7 +28,7 @@ def read(path: Path) -> BenchmarkRecord:
     return record
 
 
-def benchmark_record_of(document: Line, where: Path) -> BenchmarkRecord:
+def benchmark_record_of(document: Mapping[str, Any], where: Path) -> BenchmarkRecord:
     """Return a benchmark record in the current format.
 
     Args:
@@ -50,31 +49,33 @@ def benchmark_record_of(document: Line, where: Path) -> BenchmarkRecord:
 
 
 def compared(
-    lines: Sequence[Line], before: BenchmarkRecord, *, threshold: float, source: Path
+    lines: Sequence[LayoutLine], before: BenchmarkRecord, *, threshold: float, source: Path
 ) -> list[Target]:
     """Return a target for each number and one for the combinations that ran.
 
     Raises:
         BadRequest: the two have no combination in common.
     """
-    then = {_key(line): line for line in before.rows if "sharding" in line}
-    now = {_key(line): line for line in lines if "sharding" in line}
-    common = [key for key in now if key in then and not then[key]["error"]]
+    earlier = [LayoutLine.model_validate(row) for row in before.rows if "sharding" in row]
+    then = {line.key: line for line in earlier}
+    now = {line.key: line for line in lines}
+    common = [key for key in now if key in then and not then[key].error]
     if not common:
         raise BadRequest(
             f"check_baseline={source} has no combination in common with this run: other tables, "
             "launchers or workers"
         )
-    ran = [key for key in common if not now[key]["error"]]
+    ran = [key for key in common if not now[key].error]
     return [_runs(common, now, source)] + [
-        _target(name, [(key, _ratio(now[key][name], then[key][name])) for key in ran], threshold)
+        _target(name, [(key, _ratio(*_pair(now[key], then[key], name))) for key in ran], threshold)
         for name in _COMPARED
         if ran
     ]
 
 
-def _key(line: Line) -> tuple[str, ...]:
-    return tuple(str(line[name]) for name in _KEY)
+def _pair(now: LayoutLine, then: LayoutLine, name: str) -> tuple[float, float]:
+    """Return a number of two lines that both ran."""
+    return getattr(now, name), getattr(then, name)
 
 
 def _ratio(now: float, then: float) -> float:
@@ -84,16 +85,16 @@ def _ratio(now: float, then: float) -> float:
 
 
 def _runs(
-    common: Sequence[tuple[str, ...]], now: Mapping[tuple[str, ...], Line], source: Path
+    common: Sequence[tuple[str, ...]], now: Mapping[tuple[str, ...], LayoutLine], source: Path
 ) -> Target:
     """Return the target that all combinations of the earlier run still run."""
-    failed = [key for key in common if now[key]["error"]]
+    failed = [key for key in common if now[key].error]
     return Target(
         name=f"combinations of {source} that fail now",
         wanted="at most 0",
         measured=len(failed),
         is_met=not failed,
-        note="; ".join(f"{_label(key)}: {now[key]['whole_error'][0]}" for key in failed),
+        note="; ".join(f"{_label(key)}: {now[key].whole_error[0]}" for key in failed),
     )
 
 

@@ -1,15 +1,6 @@
 """Measure the machine's rates per worker while all workers work, and describe it for `iak plan`.
 
-    copy_bytes_per_s          bytes read and written by a copy
-    matmul_fp32_flops_per_s   of a large product
-    matmul_bf16_flops_per_s
-    trunk_flops_per_s         of a product as a trunk has it, in fp32
-    link_bytes_per_s          out of one worker to all others, in an all-to-all
-    collective_s              of a collective that carries next to nothing
-    lookup_bytes_per_s        rows read, and read and written again, at random
-    step_s                    of a trained step without rows to speak of, collectives left out
-
-Rates are the slowest worker's, seconds the longest's.
+`MachineRates` of `schemas/sharding_result.py` says what each rate is.
 """
 
 import json
@@ -19,7 +10,7 @@ import socket
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +23,7 @@ from iak.pipeline.bench.sharding.layouts import PlacedTable, ids_of, settle
 from iak.pipeline.process import Worker
 from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec, ConstantsSpec
+from iak.schemas.sharding_result import HostResult, MachineRates
 
 _ROUNDS = 7
 _COPIED_ELEMENTS = 1 << 24
@@ -91,7 +83,7 @@ def of_steps(table: PlacedTable, worker: Worker, *, rows: int) -> dict[str, floa
     }
 
 
-def agreed(measured: Mapping[str, float], worker: Worker) -> dict[str, float]:
+def agreed(measured: Mapping[str, float], worker: Worker) -> MachineRates:
     """Return the slowest rate and the longest time of all workers; a collective call."""
     gathered: list[Any] = [None] * worker.world
     dist.all_gather_object(gathered, dict(measured))
@@ -103,64 +95,61 @@ def agreed(measured: Mapping[str, float], worker: Worker) -> dict[str, float]:
     if "step_s" in result:
         beside = result["step_s"] - collectives * result["collective_s"]
         result["step_s"] = max(beside, 0.0)
-    return result
+    return MachineRates.model_validate(result)
 
 
-def hosts(worker: Worker) -> list[dict[str, Any]]:
+def hosts(worker: Worker) -> tuple[HostResult, ...]:
     """Return each machine, its workers, and its memory; a collective call."""
     gathered: list[Any] = [None] * worker.world
     dist.all_gather_object(gathered, _host(worker))
-    workers = Counter(host["name"] for host in gathered)
-    by_name = {host["name"]: host for host in gathered}
-    return [host | {"workers": workers[name]} for name, host in by_name.items()]
+    workers = Counter(host.name for host in gathered)
+    by_name = {host.name: host for host in gathered}
+    return tuple(
+        host.model_copy(update={"workers": workers[name]}) for name, host in by_name.items()
+    )
 
 
 def cluster_of(
-    spec: BenchShardingSpec,
-    constants: Mapping[str, float],
-    machines: list[dict[str, Any]],
-    record: Path,
+    spec: BenchShardingSpec, rates: MachineRates, machines: Sequence[HostResult], record: Path
 ) -> ClusterSpec:
     """Describe these machines as `iak plan` reads them.
 
     Args:
         spec: the settings of the benchmark.
-        constants: constants from `agreed`.
-        machines: machines from `hosts`.
+        rates: rates from `agreed`.
+        machines: machines from `hosts`, at least one.
         record: path of the record, for the note in the cluster file.
     """
     here, default = machines[0], ConstantsSpec()
-    copied = constants["copy_bytes_per_s"]
-    link = constants.get("link_bytes_per_s", copied)
-    looked_up = constants.get("lookup_bytes_per_s", copied * default.lookup_efficiency)
-    trunk = constants["trunk_flops_per_s"] / constants["matmul_fp32_flops_per_s"]
-    step_s = constants.get("step_s", default.step_ms / 1e3)
+    copied = rates.copy_bytes_per_s
+    link = rates.link_bytes_per_s or copied
+    looked_up = rates.lookup_bytes_per_s or copied * default.lookup_efficiency
+    trunk = rates.trunk_flops_per_s / rates.matmul_fp32_flops_per_s
+    step_s = default.step_ms / 1e3 if rates.step_s is None else rates.step_s
     return ClusterSpec(
         name="measured",
-        device=here["device"],
-        accelerator=here["accelerator"],
+        device=here.device,
+        accelerator=here.accelerator,
         nodes=len(machines),
-        devices_per_node=here["workers"],
-        device_memory_gib=_rounded(
-            (here["device_bytes"] or here["bytes"] / here["workers"]) / 2**30
-        ),
-        host_memory_gib=_rounded(here["bytes"] / 2**30),
-        cores_per_node=here["cores"],
+        devices_per_node=here.workers,
+        device_memory_gib=_rounded((here.device_bytes or here.bytes / here.workers) / 2**30),
+        host_memory_gib=_rounded(here.bytes / 2**30),
+        cores_per_node=here.cores,
         device_gb_per_s=_rounded(copied / 1e9),
         intra_gb_per_s=_rounded(link / 1e9),
         inter_gb_per_s=_rounded(link / 1e9),
-        tflops_fp32=_rounded(constants["matmul_fp32_flops_per_s"] / 1e12),
-        tflops_bf16=_rounded(constants["matmul_bf16_flops_per_s"] / 1e12),
+        tflops_fp32=_rounded(rates.matmul_fp32_flops_per_s / 1e12),
+        tflops_bf16=_rounded(rates.matmul_bf16_flops_per_s / 1e12),
         constants=ConstantsSpec(
             lookup_efficiency=_rounded(min(looked_up / copied, 1.0)),
             matmul_efficiency=_rounded(min(trunk, 1.0)),
             network_efficiency=1.0,
-            collective_us=_rounded(1e6 * constants["collective_s"]),
+            collective_us=_rounded(1e6 * rates.collective_s),
             step_ms=_rounded(1e3 * step_s),
             reserve_share=_RESERVE,
             measured=str(record),
         ),
-        note=_note(spec, constants, machines),
+        note=_note(spec, rates, machines),
     )
 
 
@@ -178,9 +167,7 @@ def _settings(document: Mapping[str, Any]) -> list[str]:
     return [f"{name} = {json.dumps(value)}" for name, value in document.items()]
 
 
-def _note(
-    spec: BenchShardingSpec, constants: Mapping[str, float], machines: list[dict[str, Any]]
-) -> str:
+def _note(spec: BenchShardingSpec, rates: MachineRates, machines: Sequence[HostResult]) -> str:
     """Return a note on how each constant was measured, or that it was not."""
     parts = [
         f"measured by {spec.workers} workers at once: bandwidths are the slowest worker's, a link "
@@ -190,30 +177,30 @@ def _note(
         parts.append("links within and between machines were not measured apart")
     elif spec.workers > 1:
         parts.append("one machine: inter_gb_per_s is that of its own workers, set it for more")
-    if "link_bytes_per_s" not in constants:
+    if rates.link_bytes_per_s is None:
         parts.append("one worker has no link: its memory's bandwidth stands for it")
-    if "lookup_bytes_per_s" not in constants:
+    if rates.lookup_bytes_per_s is None:
         parts.append("no trained table cut by rows ran: lookup_efficiency and step_ms are assumed")
-    if machines[0]["bytes_are_assumed"]:
+    if machines[0].bytes_are_assumed:
         parts.append("the machine's memory is unknown, 1 GiB is written")
     parts.append("rows_per_s_core and reserve_share are assumed")
     return "; ".join(parts)
 
 
-def _host(worker: Worker) -> dict[str, Any]:
+def _host(worker: Worker) -> HostResult:
     """Describe this worker's machine."""
     is_cuda = worker.device.type == "cuda"
     memory = _host_bytes()
     card = torch.cuda.get_device_properties(worker.device) if is_cuda else None
-    return {
-        "name": socket.gethostname(),
-        "device": worker.device.type,
-        "accelerator": card.name if card else platform.processor() or platform.machine(),
-        "device_bytes": card.total_memory if card else None,
-        "bytes": memory or 2**30,
-        "bytes_are_assumed": memory is None,
-        "cores": os.cpu_count() or 1,
-    }
+    return HostResult(
+        name=socket.gethostname(),
+        device=worker.device.type,
+        accelerator=card.name if card else platform.processor() or platform.machine(),
+        device_bytes=card.total_memory if card else None,
+        bytes=memory or 2**30,
+        bytes_are_assumed=memory is None,
+        cores=os.cpu_count() or 1,
+    )
 
 
 def _host_bytes() -> int | None:

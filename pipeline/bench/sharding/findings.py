@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -10,20 +10,17 @@ from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.bench.sharding.worker import Work
 from iak.pipeline.sharding.cost_model import Bandwidths, Estimate, expected
-from iak.schemas.job import Precision
-from iak.schemas.plan import ShardingType
-
-LayoutResult = Mapping[str, Any]
+from iak.schemas.sharding_result import LayoutLine, LayoutResult, MachineRates, ShardingResult
 
 
-def lines_of(work: Work, results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def lines_of(work: Work, results: Mapping[str, ShardingResult]) -> list[LayoutLine]:
     """Return a line for each table, layout and launcher; those of one layout stand together."""
     return [
         _line(
             work,
             launcher,
             size,
-            [by_table[table][layout] for by_table in result["workers"]],
+            [by_table[table][layout] for by_table in result.workers],
             result,
         )
         for table, size in enumerate(work.sizes)
@@ -33,7 +30,7 @@ def lines_of(work: Work, results: Mapping[str, Mapping[str, Any]]) -> list[dict[
 
 
 def launchers_of(
-    results: Mapping[str, Mapping[str, Any]], whole_s: Mapping[str, float]
+    results: Mapping[str, ShardingResult], whole_s: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """Return a line for each launcher: seconds of measuring, and of starting and ending workers."""
     return [
@@ -41,14 +38,14 @@ def launchers_of(
             "table": "launchers",
             "launcher": name,
             "whole_s": round(whole_s[name], 2),
-            "measuring_s": round(result["seconds"], 2),
-            "start_and_end_s": round(whole_s[name] - result["seconds"], 2),
+            "measuring_s": round(result.seconds, 2),
+            "start_and_end_s": round(whole_s[name] - result.seconds, 2),
         }
         for name, result in results.items()
     ]
 
 
-def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def notes_of(work: Work, lines: Sequence[LayoutLine]) -> list[str]:
     """Return the notes that a reader needs to understand the numbers."""
     spec = work.spec
     notes = [
@@ -69,23 +66,23 @@ def notes_of(work: Work, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _failures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _failures(lines: Sequence[LayoutLine]) -> list[str]:
     """Return each error once, with the combinations that had it."""
     met: dict[str, list[str]] = {}
     for line in lines:
-        if line["error"]:
-            where = f"{line['way']} ({line['launcher']}, {line['table']})"
-            met.setdefault(line["whole_error"][0], []).append(where)
+        if line.error:
+            where = f"{line.way} ({line.launcher}, {line.table})"
+            met.setdefault(line.whole_error[0], []).append(where)
     return [f"Not measured: {', '.join(layouts)}: {error}" for error, layouts in met.items()]
 
 
-def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
+def _ray_against_torchrun(lines: Sequence[LayoutLine]) -> str:
     """Compare the same steps under both launchers."""
     by_launcher: dict[str, dict[tuple[str, ...], float]] = {"ray": {}, "torchrun": {}}
     for line in lines:
-        if not line["error"]:
-            layout = tuple(str(line[n]) for n in ("table", "sharding", "held", "precision"))
-            by_launcher[line["launcher"]][layout] = line["p50_ms"]
+        if line.p50_ms is not None:
+            layout = (line.table, line.sharding, line.held, line.precision)
+            by_launcher[line.launcher][layout] = line.p50_ms
     ray, torchrun = by_launcher["ray"], by_launcher["torchrun"]
     ratios = [ray[layout] / torchrun[layout] for layout in ray if layout in torchrun]
     if not ratios:
@@ -97,38 +94,35 @@ def _ray_against_torchrun(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(
-    work: Work, launcher: str, size: Size, parts: Sequence[LayoutResult], result: Mapping[str, Any]
-) -> dict[str, Any]:
+    work: Work, launcher: str, size: Size, parts: Sequence[LayoutResult], result: ShardingResult
+) -> LayoutLine:
     """Merge a layout's results over all workers into a line."""
     first = parts[0]
-    line: dict[str, Any] = {
+    line: dict[str, object] = {
         "table": size.title,
-        "way": f"{first['kind'].removesuffix('_wise')} {first['mode']} {first['precision']}",
+        "way": f"{first.kind.removesuffix('_wise')} {first.mode} {first.precision}",
         "launcher": launcher,
-        "sharding": first["kind"],
-        "held": first["mode"],
-        "precision": first["precision"],
+        "sharding": first.kind,
+        "held": first.mode,
+        "precision": first.precision,
     }
-    if first["error"]:
-        error = str(first["error"])
-        return line | {"error": error.partition(":")[0], "whole_error": [error]}
-    line |= _measured(work, size, parts)
-    kind, precision = cast("ShardingType", first["kind"]), cast("Precision", first["precision"])
-    device_type = str(result["hosts"][0]["device"])
-    is_trained = first["mode"] == "trained"
-    bandwidths = _bandwidths(result["constants"])
+    if first.error:
+        line |= {"error": first.error.partition(":")[0], "whole_error": (first.error,)}
+        return LayoutLine.model_validate(line)
+    measured = LayoutLine.model_validate(line | _measured(work, size, parts))
     plain, here = (
-        _expected(work, size, kind, precision, is_trained, device_type, measured)
-        for measured in (None, bandwidths)
+        _expected(work, size, first, result.hosts[0].device, bandwidths)
+        for bandwidths in (None, _bandwidths(result.rates))
     )
-    return line | _against(line, plain, here) | {"error": ""}
+    against = _against(measured, plain, here)
+    return LayoutLine.model_validate(measured.as_row() | against | {"error": ""})
 
 
-def _measured(work: Work, size: Size, parts: Sequence[LayoutResult]) -> dict[str, Any]:
-    """Return times, bytes and memory; a step is as long as its slowest worker's."""
+def _measured(work: Work, size: Size, parts: Sequence[LayoutResult]) -> dict[str, object]:
+    """Return times, bytes and memory by column; a step is as long as its slowest worker's."""
     slices = [
         [max(step) for step in zip(*by_worker, strict=True)]
-        for by_worker in zip(*(part["step_s"] for part in parts), strict=True)
+        for by_worker in zip(*(part.step_s for part in parts), strict=True)
     ]
     steps = [seconds for slice_ in slices for seconds in slice_]
     p50, p90 = _quantile(steps, 0.5), _quantile(steps, 0.9)
@@ -137,31 +131,25 @@ def _measured(work: Work, size: Size, parts: Sequence[LayoutResult]) -> dict[str
         "p50_ms": round(1e3 * p50, 3),
         "p90_ms": round(1e3 * p90, 3),
         "lookups_per_s": round(rows * size.ids_per_row / p50),
-        "wire_kib": round(sum(part["sent_bytes"] for part in parts) / 2**10, 1),
-        "held_mib": round(max(part["held_bytes"] for part in parts) / 2**20, 3),
-        "slice_p50_ms": [round(1e3 * _quantile(slice_, 0.5), 3) for slice_ in slices],
-        "held_bytes_per_worker": [part["held_bytes"] for part in parts],
-        "sent_bytes_per_worker": [round(part["sent_bytes"]) for part in parts],
-        "received_bytes_per_worker": [round(part["received_bytes"]) for part in parts],
-        "collectives": [f"{name} {count}" for name, count in parts[0]["collectives"].items()],
+        "wire_kib": round(sum(part.sent_bytes for part in parts) / 2**10, 1),
+        "held_mib": round(max(part.held_bytes for part in parts) / 2**20, 3),
+        "slice_p50_ms": tuple(round(1e3 * _quantile(slice_, 0.5), 3) for slice_ in slices),
+        "held_bytes_per_worker": tuple(part.held_bytes for part in parts),
+        "sent_bytes_per_worker": tuple(round(part.sent_bytes) for part in parts),
+        "received_bytes_per_worker": tuple(round(part.received_bytes) for part in parts),
+        "collectives": tuple(f"{name} {count}" for name, count in parts[0].collectives.items()),
     }
 
 
 def _expected(
-    work: Work,
-    size: Size,
-    kind: ShardingType,
-    precision: Precision,
-    is_trained: bool,
-    device_type: str,
-    measured: Bandwidths | None,
+    work: Work, size: Size, layout: LayoutResult, device_type: str, measured: Bandwidths | None
 ) -> Estimate | None:
     """Return the planner's estimate, where it has one."""
     return expected(
         size.shape,
-        kind,
-        precision,
-        is_trained=is_trained,
+        layout.kind,
+        layout.precision,
+        is_trained=layout.mode == "trained",
         world=work.spec.workers,
         device_type=device_type,
         local_rows=max(work.spec.batch_rows // work.spec.workers, 1),
@@ -171,19 +159,19 @@ def _expected(
 
 
 def _against(
-    line: Mapping[str, Any], plain: Estimate | None, here: Estimate | None
-) -> dict[str, Any]:
-    """Return the planner's numbers, and the measured ones as multiples of them."""
-    columns: dict[str, Any] = {}
+    line: LayoutLine, plain: Estimate | None, here: Estimate | None
+) -> dict[str, float | None]:
+    """Return the planner's numbers by column, and the measured ones as multiples of them."""
+    columns: dict[str, float | None] = {}
     for name, estimate in (("planner", plain), ("here", here)):
-        columns[f"{name}_ms"] = None if estimate is None else _rounded(estimate.step_ms)
-        columns[f"times_{name}"] = _times(line["p50_ms"], columns[f"{name}_ms"])
+        estimated = None if estimate is None else _rounded(estimate.step_ms)
+        columns |= {f"{name}_ms": estimated, f"times_{name}": _times(line.p50_ms, estimated)}
     mib = None if plain is None else round(plain.held_bytes / 2**20, 3)
-    return columns | {"planner_mib": mib, "times_planner_mib": _times(line["held_mib"], mib)}
+    return columns | {"planner_mib": mib, "times_planner_mib": _times(line.held_mib, mib)}
 
 
-def _times(measured: float, estimate: float | None) -> float | None:
-    return _rounded(measured / estimate) if estimate else None
+def _times(measured: float | None, estimate: float | None) -> float | None:
+    return _rounded(measured / estimate) if measured is not None and estimate else None
 
 
 def _rounded(value: float) -> float:
@@ -191,10 +179,10 @@ def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _bandwidths(constants: Mapping[str, float]) -> Bandwidths:
+def _bandwidths(rates: MachineRates) -> Bandwidths:
     """Return the measured bandwidths; a single worker's link is its memory."""
-    memory = constants["copy_bytes_per_s"]
-    return Bandwidths(memory=memory, link=constants.get("link_bytes_per_s", memory))
+    memory = rates.copy_bytes_per_s
+    return Bandwidths(memory=memory, link=rates.link_bytes_per_s or memory)
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

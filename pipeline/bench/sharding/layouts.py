@@ -8,7 +8,7 @@ Shapes: B rows of this worker, W columns, I ids.
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,8 @@ from iak.pipeline.sharding.shard import (
 )
 from iak.schemas.job import Precision
 from iak.schemas.plan import PlacementRuleSpec, ShardingType
+from iak.schemas.sharding_result import Mode
 
-Mode = Literal["trained", "frozen"]
 _SCALE = 0.01
 _LR = 0.01
 _SPARE_BYTES = 2**30

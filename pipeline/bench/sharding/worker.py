@@ -8,7 +8,7 @@ worker between two collective calls still makes the others wait until the group'
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.process import Worker
 from iak.schemas.bench import BenchShardingSpec
+from iak.schemas.sharding_result import LayoutResult, ShardingResult
 
 R = TypeVar("R")
 _COUNTED_STEP = 10**6
@@ -35,29 +36,8 @@ class Work:
     sizes: tuple[Size, ...]
 
 
-@dataclass(slots=True, kw_only=True)
-class LayoutResult:
-    """Measurements of one layout on this worker."""
-
-    kind: str
-    mode: str
-    precision: str
-    error: str = ""
-    held_bytes: int = 0
-    sent_bytes: float = 0.0
-    received_bytes: float = 0.0
-    collectives: dict[str, int] = field(default_factory=dict)
-    step_s: list[list[float]] = field(default_factory=list)
-    """Seconds of steps, by slice."""
-
-
 def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
-    """Measure everything; return the same result on every worker, in types of JSON.
-
-    Returns:
-        `workers`: results by rank, table and layout. `constants`: rates of this machine. `hosts`:
-        its description. `seconds`: time of everything but the start.
-    """
+    """Measure everything; return a `ShardingResult` as JSON, the same on every worker."""
     started = time.perf_counter()
     largest = max(work.sizes, key=lambda size: (size.rows * size.width, size.name))
     measured = constants.of_machine(worker, link_bytes=int(work.spec.link_mib * 2**20))
@@ -67,43 +47,47 @@ def on_worker(worker: Worker, work: Work, report: Report) -> dict[str, Any]:
         if size is largest:
             measured |= _of_steps(placed, worker, work.spec)
         del placed
-        tables.append([asdict(line) for line in results])
+        tables.append(results)
     workers: list[Any] = [None] * worker.world
-    dist.all_gather_object(workers, tables)
-    return {
-        "workers": workers,
-        "constants": constants.agreed(measured, worker),
-        "hosts": constants.hosts(worker),
-        "seconds": time.perf_counter() - started,
-    }
+    dist.all_gather_object(workers, tuple(tables))
+    return ShardingResult(
+        workers=tuple(workers),
+        rates=constants.agreed(measured, worker),
+        hosts=constants.hosts(worker),
+        seconds=time.perf_counter() - started,
+    ).as_json()
 
 
 def _measure_table(
     worker: Worker, spec: BenchShardingSpec, size: Size, report: Report
-) -> tuple[list[LayoutResult], Mapping[Layout, PlacedTable]]:
-    """Measure all layouts of one table."""
-    results = {
-        layout: LayoutResult(kind=layout.kind, mode=layout.mode, precision=layout.precision)
-        for layout in LAYOUTS
-    }
+) -> tuple[tuple[LayoutResult, ...], Mapping[Layout, PlacedTable]]:
+    """Measure all layouts of one table; return the tables that still step as well."""
+    results: dict[Layout, LayoutResult] = {}
     placed: dict[Layout, PlacedTable] = {}
-    for number, layout in enumerate(LAYOUTS):
-        table, results[layout].error = _built(worker, spec, size, layout)
+    for number, layout in enumerate(LAYOUTS, 1):
+        table, error = _built(worker, spec, size, layout)
+        results[layout] = _result(layout, error) if table is None else _counted(table, spec)
         if table is not None:
             placed[layout] = table
-            _count(table, results[layout], spec)
-        report(_progress(size, "built", number + 1, len(LAYOUTS)))
+        report(_progress(size, "built", number, len(LAYOUTS)))
     for turn in range(spec.repeats):
         for layout in _rotated(list(placed), turn):
             work = partial(_slice, placed[layout], spec, turn)
             seconds, error = _together(work, worker)
+            before = results[layout]
             if seconds is None:
-                results[layout].error = error
+                results[layout] = before.model_copy(update={"error": error})
                 del placed[layout]
             else:
-                results[layout].step_s.append(seconds)
+                slices = (*before.step_s, tuple(seconds))
+                results[layout] = before.model_copy(update={"step_s": slices})
         report(_progress(size, "slices", turn + 1, spec.repeats))
-    return list(results.values()), placed
+    return tuple(results.values()), placed
+
+
+def _result(layout: Layout, error: str) -> LayoutResult:
+    """Return the result of a layout that could not be built."""
+    return LayoutResult(kind=layout.kind, mode=layout.mode, precision=layout.precision, error=error)
 
 
 def _built(
@@ -122,14 +106,21 @@ def _built(
     return _together(build, worker)
 
 
-def _count(table: PlacedTable, results: LayoutResult, spec: BenchShardingSpec) -> None:
+def _counted(table: PlacedTable, spec: BenchShardingSpec) -> LayoutResult:
     """Count the bytes that a step sends, and the memory that the table takes."""
     ids = _step_ids(table, spec, turn=0, step=_COUNTED_STEP)
     wire = Wire()
     with wire:
         table.step(ids)
-    results.sent_bytes, results.received_bytes = wire.sent, wire.received
-    results.collectives, results.held_bytes = dict(wire.calls), table.held_bytes
+    return LayoutResult(
+        kind=table.layout.kind,
+        mode=table.layout.mode,
+        precision=table.layout.precision,
+        held_bytes=table.held_bytes,
+        sent_bytes=wire.sent,
+        received_bytes=wire.received,
+        collectives=dict(wire.calls),
+    )
 
 
 def _slice(table: PlacedTable, spec: BenchShardingSpec, turn: int) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 
 from iak.jobs import bench, cli
 from iak.schemas.bench import BenchScalingSpec, BenchShardingSpec
-from iak.schemas.record import BenchmarkRecord, Target
+from iak.schemas.record import BenchmarkRecord, BenchmarkResult, Target
 
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs" / "bench"
 SPECS = {"scaling": BenchScalingSpec, "sharding": BenchShardingSpec}
@@ -62,7 +62,10 @@ def test_a_benchmark_keeps_its_record_and_picture_and_says_whether_targets_are_m
     def measure(spec, report, **_):
         report({"event": "step", "what": "slices", "step": 1, "of": 2})
         assert spec.out == tmp_path
-        return LINES[name], [target], ["a note about [x]"], {"bytes_per_s": 1e9}
+        return BenchmarkResult(
+            rows=LINES[name], targets=[target], notes=["a note about [x]"],
+            limits={"bytes_per_s": 1e9},
+        )  # fmt: skip
 
     monkeypatch.setattr(f"iak.pipeline.bench.{name}.measure", measure)
     monkeypatch.setattr(sys, "argv", ["iak", "bench", name])

@@ -1,5 +1,6 @@
 """`iak bench sharding` without workers: sizes, baseline, lines, cluster file."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from iak.schemas.bench import BenchShardingSpec
 from iak.schemas.cluster import ClusterSpec
 from iak.schemas.log import Catalog
 from iak.schemas.record import BenchmarkRecord
+from iak.schemas.sharding_result import HostResult, LayoutLine, MachineRates, ShardingResult
 
-CONSTANTS = {
+RATES = {
     "copy_bytes_per_s": 1e10,
     "matmul_fp32_flops_per_s": 2e11,
     "matmul_bf16_flops_per_s": 1e12,
@@ -28,10 +30,10 @@ CONSTANTS = {
     "lookup_bytes_per_s": 1e9,
     "step_s": 2e-3,
 }
-HOST = {
+HOST = HostResult.model_validate({
     "name": 'a "host"', "device": "cpu", "accelerator": 'a "card" of 2\\3', "device_bytes": None,
     "bytes": 24 * 2**30, "bytes_are_assumed": False, "cores": 2, "workers": 2,
-}  # fmt: skip
+})  # fmt: skip
 SHARED = {
     "log": {"name": "l", "partition_keys": ["region", "dt"], "date_key": "dt"},
     "domain": {"keys": ["region"]},
@@ -44,7 +46,8 @@ SHARED = {
 }
 
 
-def seen(layout, *, step_s, error=""):
+def measured(layout, *, step_s, error=""):
+    """What one worker measured of a layout."""
     return {
         "kind": layout.kind, "mode": layout.mode, "precision": layout.precision, "error": error,
         "held_bytes": 2**20, "sent_bytes": 1024.0, "received_bytes": 512.0,
@@ -52,17 +55,18 @@ def seen(layout, *, step_s, error=""):
     }  # fmt: skip
 
 
-def found(slow=0):
-    """Two workers of which the second is the slower one in every other step."""
+def result_of(slow=0):
+    """Return the result of two workers; the second is slower in every other step."""
     workers = [
         [[
-            seen(layout, step_s=[] if number == 1 else [[first * 1e-3, 2e-3], [2e-3, 2e-3]],
+            measured(layout, step_s=[] if number == 1 else [[first * 1e-3, 2e-3], [2e-3, 2e-3]],
                  error="BadRequest: no" if number == 1 else "")
             for number, layout in enumerate(LAYOUTS)
         ]]
         for first in (1, 4 + slow)
     ]  # fmt: skip
-    return {"workers": workers, "constants": CONSTANTS, "hosts": [HOST], "seconds": 1.0}
+    document = {"workers": workers, "rates": RATES, "hosts": [HOST], "seconds": 1.0}
+    return ShardingResult.model_validate(document)
 
 
 def work(**changes):
@@ -72,7 +76,8 @@ def work(**changes):
 
 def record_of(lines):
     return BenchmarkRecord(
-        bench="sharding", spec={}, is_smoke=True, command="iak", rows=lines,
+        bench="sharding", spec={}, is_smoke=True, command="iak",
+        rows=[line.as_row() for line in lines],
         started_at="2026-11-20T00:00:00Z", seconds=1,
     )  # fmt: skip
 
@@ -95,29 +100,39 @@ def test_a_vocabulary_that_nobody_counted_is_refused():
 
 
 def test_a_step_is_as_long_as_its_slowest_worker_and_an_error_is_a_line():
-    lines = findings.lines_of(work(), {"spawned": found()})
+    lines = findings.lines_of(work(), {"spawned": result_of()})
     assert len(lines) == len(LAYOUTS)
-    assert lines[0]["slice_p50_ms"] == [3.0, 2.0]
-    assert lines[0]["p50_ms"] == 2.0
-    assert lines[0]["lookups_per_s"] == 100 * 8 / 2e-3
-    assert lines[0]["wire_kib"] == 2.0
-    assert lines[0]["times_planner"] == pytest.approx(2.0 / lines[0]["planner_ms"], rel=1e-3)
-    assert lines[1]["error"] == "BadRequest"
-    assert lines[1]["whole_error"] == ["BadRequest: no"]
-    assert "p50_ms" not in lines[1]
+    assert lines[0].slice_p50_ms == (3.0, 2.0)
+    assert lines[0].p50_ms == 2.0
+    assert lines[0].lookups_per_s == 100 * 8 / 2e-3
+    assert lines[0].wire_kib == 2.0
+    assert lines[0].times_planner == pytest.approx(2.0 / lines[0].planner_ms, rel=1e-3)
+    assert lines[1].error == "BadRequest"
+    assert lines[1].whole_error == ("BadRequest: no",)
+    assert "p50_ms" not in lines[1].as_row()
     (note,) = [n for n in findings.notes_of(work(), lines) if n.startswith("Not measured")]
     assert "frozen fp32 (spawned, given: 1,000 x 8)" in note
 
 
-def test_both_launchers_stand_together_and_their_ratio_is_told():
+def test_both_launchers_stand_together_and_their_ratio_is_said():
     both = work(as_ray=True, as_torchrun=True)
-    lines = findings.lines_of(both, {"ray": found(), "torchrun": found()})
-    assert [line["launcher"] for line in lines[:4]] == ["ray", "torchrun"] * 2
+    lines = findings.lines_of(both, {"ray": result_of(), "torchrun": result_of()})
+    assert [line.launcher for line in lines[:4]] == ["ray", "torchrun"] * 2
     assert any("1.000 of their time" in note for note in findings.notes_of(both, lines))
 
 
+def test_a_line_of_a_record_reads_back_as_it_was():
+    for line in findings.lines_of(work(), {"spawned": result_of()}):
+        assert LayoutLine.model_validate(json.loads(json.dumps(line.as_row()))) == line
+
+
+def test_a_result_survives_the_launcher_s_json():
+    result = result_of()
+    assert ShardingResult.model_validate(json.loads(json.dumps(result.as_json()))) == result
+
+
 def test_nothing_is_worse_than_itself(tmp_path):
-    lines = findings.lines_of(work(), {"spawned": found()})
+    lines = findings.lines_of(work(), {"spawned": result_of()})
     path = tmp_path / "before.json"
     path.write_text(record_of(lines).model_dump_json())
     targets = baseline.compared(lines, baseline.read(path), threshold=1.25, source=path)
@@ -126,20 +141,20 @@ def test_nothing_is_worse_than_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "told_as"),
+    ("name", "number", "said_as"),
     [
         pytest.param("p50_ms", 2.6, "step time", id="slower"),
         pytest.param("wire_kib", 2.6, "bytes on the wire", id="more bytes"),
         pytest.param("held_mib", 1.3, "memory held", id="more memory"),
     ],
 )
-def test_a_regression_is_named_with_how_much(name, number, told_as):
-    before = findings.lines_of(work(), {"spawned": found()})
-    after = [dict(line) for line in before]
-    after[2][name] = number
+def test_a_regression_is_named_with_how_much(name, number, said_as):
+    before = findings.lines_of(work(), {"spawned": result_of()})
+    after = [*before]
+    after[2] = before[2].model_copy(update={name: number})
     targets = baseline.compared(after, record_of(before), threshold=1.25, source=Path("b.json"))
     (missed,) = [target for target in targets if not target.is_met]
-    assert missed.name.startswith(told_as)
+    assert missed.name.startswith(said_as)
     assert missed.measured == pytest.approx(1.3)
     assert "frozen fp16: 1.30x" in missed.note
     eased = baseline.compared(after, record_of(before), threshold=1.5, source=Path("b.json"))
@@ -147,9 +162,9 @@ def test_a_regression_is_named_with_how_much(name, number, told_as):
 
 
 def test_a_combination_that_fails_now_is_a_regression():
-    before = findings.lines_of(work(), {"spawned": found()})
-    after = [dict(line) for line in before]
-    after[0] |= {"error": "DoesNotFit", "whole_error": ["DoesNotFit: no room"]}
+    before = findings.lines_of(work(), {"spawned": result_of()})
+    failed = {"error": "DoesNotFit", "whole_error": ("DoesNotFit: no room",)}
+    after = [before[0].model_copy(update=failed), *before[1:]]
     targets = baseline.compared(after, record_of(before), threshold=1.25, source=Path("b.json"))
     assert targets[0].measured == 1
     assert not targets[0].is_met
@@ -157,8 +172,8 @@ def test_a_combination_that_fails_now_is_a_regression():
 
 
 def test_a_baseline_of_other_tables_or_another_bench_is_refused(tmp_path):
-    lines = findings.lines_of(work(), {"spawned": found()})
-    others = [line | {"table": "other"} for line in lines]
+    lines = findings.lines_of(work(), {"spawned": result_of()})
+    others = [line.model_copy(update={"table": "other"}) for line in lines]
     with pytest.raises(BadRequest, match="no combination in common"):
         baseline.compared(lines, record_of(others), threshold=1.25, source=Path("b.json"))
     path = tmp_path / "before.json"
@@ -171,7 +186,7 @@ def test_a_baseline_of_other_tables_or_another_bench_is_refused(tmp_path):
 
 def test_the_cluster_file_reads_back_as_it_was_measured():
     spec = BenchShardingSpec(workers=2)
-    cluster = constants.cluster_of(spec, CONSTANTS, [HOST], Path("out/sharding.json"))
+    cluster = constants.cluster_of(spec, MachineRates(**RATES), [HOST], Path("out/sharding.json"))
     assert ClusterSpec.model_validate(tomllib.loads(constants.toml_of(cluster))) == cluster
     assert cluster.device_gb_per_s == 10
     assert cluster.intra_gb_per_s == 1
@@ -184,8 +199,10 @@ def test_the_cluster_file_reads_back_as_it_was_measured():
 
 
 def test_what_was_not_measured_is_assumed_and_said():
-    some = {n: v for n, v in CONSTANTS.items() if n not in ("lookup_bytes_per_s", "step_s")}
-    cluster = constants.cluster_of(BenchShardingSpec(), some, [HOST], Path("r.json"))
+    some = {n: v for n, v in RATES.items() if n not in ("lookup_bytes_per_s", "step_s")}
+    rates = MachineRates.model_validate(some)
+    assert rates.as_limits() == some
+    cluster = constants.cluster_of(BenchShardingSpec(), rates, [HOST], Path("r.json"))
     assert cluster.constants.lookup_efficiency == 0.3
     assert "lookup_efficiency and step_ms are assumed" in cluster.note
 

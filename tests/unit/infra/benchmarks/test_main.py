@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from iak.schemas.record import BenchmarkRecord, Target
+from iak.schemas.record import BenchmarkRecord, BenchmarkResult, Target
 from infra.benchmarks import specs
 from infra.benchmarks.__main__ import BENCHMARKS, CONFIGS, SCRIPTS, main
 
@@ -148,7 +148,10 @@ def test_a_benchmark_keeps_its_record_and_picture_and_says_whether_targets_are_m
     def measure(spec, report, **_):
         report({"event": "step", "what": "slices", "step": 1, "of": 2})
         assert spec.out == tmp_path
-        return LINES[name], [target], ["a note about [x]"], {"bytes_per_s": 1e9}
+        return BenchmarkResult(
+            rows=LINES[name], targets=[target], notes=["a note about [x]"],
+            limits={"bytes_per_s": 1e9},
+        )  # fmt: skip
 
     monkeypatch.setattr(f"infra.benchmarks.{name}.measure", measure)
     words = [name, f"out={tmp_path}"]
