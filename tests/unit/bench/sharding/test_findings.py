@@ -236,3 +236,14 @@ def test_the_planner_counts_entries_optimiser_and_bandwidths(kind):
         for speed in (1e8, 1e9)
     )
     assert slow == pytest.approx(10 * fast)
+
+
+@pytest.mark.parametrize("machine", ["epyc-2-cores", "xeon-2-cores"])
+def test_the_lines_of_committed_records_still_read(machine):
+    record = baseline.read(Path(f"infra/benchmarks/{machine}/sharding.json"))
+    rows = [row for row in record.rows if "sharding" in row]
+    assert len(rows) >= len(LAYOUTS)
+    for row in rows:
+        line = LayoutLine.model_validate(row)
+        assert line.as_row() == row
+        assert bool(line.p50_ms) != bool(line.error)
