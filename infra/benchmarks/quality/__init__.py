@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from iak.pipeline.process import process_group
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkResult
 from infra.benchmarks.quality.cells import CellFolder
 from infra.benchmarks.quality.findings import league_rows, notes, pair_rows, targets, with_first
 from infra.benchmarks.quality.league import Budget, League, OutOfBudget
@@ -36,9 +36,7 @@ from infra.benchmarks.specs import BenchQualitySpec
 Report = Callable[[Mapping[str, Any]], None]
 
 
-def measure(
-    spec: BenchQualitySpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:
     """Run the cells that are missing; return the lines of all, the targets, and notes.
 
     A smoke run keeps its cells in a folder of its own, which ends with it.
@@ -53,9 +51,7 @@ def measure(
         shutil.rmtree(folder)
 
 
-def _measure(
-    spec: BenchQualitySpec, report: Report
-) -> tuple[list[dict[str, Any]], list[Target], list[str], dict[str, float]]:
+def _measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:
     budget = Budget.of(spec.budget_minutes)
     leagues = []
     # One process group for all fits: sharded tables need one, also in a world of one.
@@ -77,4 +73,4 @@ def _measure(
                 continue  # a later log may be finished already, and is then reported
     rows = [row for league in leagues for row in with_first(league_rows(league))]
     rows += [row for league in leagues for row in with_first(pair_rows(league))]
-    return rows, targets(rows), notes(leagues, rows), {}
+    return BenchmarkResult(rows=rows, targets=targets(rows), notes=notes(leagues, rows))
