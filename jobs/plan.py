@@ -38,6 +38,11 @@ _TAKEN = (
 def main(spec: PlanSpec) -> int:
     """Show the plan of one cluster, or a line for each of several; return 0 where the job fits."""
     catalog = load_catalog(spec.catalog)
+    if catalog.base is not None and spec.job != "finetune":
+        raise BadRequest(
+            f"catalog {spec.catalog} has a [base] that runs elsewhere, so that there is nothing to "
+            "pre-train; plan its tuning by job=finetune"
+        )
     opened = open_base(spec.base) if spec.base else None
     rows = _counted(catalog, opened) | spec.table_rows
     spec = resolved(spec, catalog, opened)
@@ -212,7 +217,9 @@ def _show(question: Question, reply: Answer) -> None:
             f"{estimate.money:,.2f} {cluster.currency}",
             "TorchRec's planner": f"{estimate.planner_ms:.2f} ms per step in tables (its constants)"
             if estimate.planner_ms
-            else "found no plan; what follows is the rule's",
+            else "found no plan; what follows is the rule's"
+            if estimate.document.tables
+            else "has no table to place",
         },
     )
     _show_tables(estimate)

@@ -48,10 +48,13 @@ class PlanDocument(Spec):
     """Workers it is made for."""
     cluster: str = ""
     """Name of the cluster that it was made for, shown to people."""
-    tables: Annotated[tuple[TableDocument, ...], Field(min_length=1)]
+    tables: tuple[TableDocument, ...]
+    """Every table; none for tuning on a base that runs elsewhere."""
 
     @model_validator(mode="after")
     def _ranks_exist(self) -> Self:
+        if self.job == "pretrain" and not self.tables:
+            raise ValueError("tables: a plan of a pre-training lists at least one")
         for table in self.tables:
             beyond = sorted({s.rank for s in table.shards if s.rank >= self.world})
             if beyond:

@@ -17,6 +17,7 @@ from iak.pipeline.base.published_base import build_trunk
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
+from iak.pipeline.model.given import identity_towers
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.tables import TableShape
 from iak.schemas.feature import FIRST_ROW, ListSpec, table_of
@@ -95,6 +96,8 @@ def workload(
     Raises:
         BadRequest: the rows of a table are not known, or a name is unknown.
     """
+    if catalog.base is not None:
+        return _on_given_base(catalog, kernel, rows=rows, ids=ids, domains=domains)
     shapes = _shapes(catalog, rows, width=model.width)
     widths = {feature: shape.width for shape in shapes for feature in shape.features}
     numbers, tasks = len(catalog.numeric), len(catalog.tasks)
@@ -116,6 +119,40 @@ def workload(
             kernel,
             x_units=x_units,
             h_units=h_units,
+            statistics=len(catalog.fresh_names),
+            domains=domains,
+        ),
+    )
+
+
+def _on_given_base(
+    catalog: Catalog,
+    kernel: KernelSpec,
+    *,
+    rows: Mapping[str, int],
+    ids: Mapping[str, float],
+    domains: int,
+) -> Workload:
+    """Count the workload of kernels on a base that runs elsewhere: it costs nothing here."""
+    assert catalog.base is not None, "another base is counted by its model"
+    numbers, tasks = len(catalog.numeric), len(catalog.tasks)
+    x_units = numbers + (catalog.base.units or 0)
+    narrow = kernel.narrow if kernel.narrow < x_units else 0  # a narrower x stays as it is
+    kernel = kernel.model_copy(update={"narrow": narrow})
+    towers = identity_towers(tasks)
+    return Workload(
+        shapes=_shapes(catalog, rows, width=0),
+        ids=_ids(catalog, ids),
+        x_units=x_units,
+        h_units=tasks,
+        numbers=numbers,
+        tasks=tasks,
+        dense=Dense(parameters=0, flops=0.0, kept_bytes=0.0),
+        kernels=_kernels(
+            towers,
+            kernel,
+            x_units=x_units,
+            h_units=tasks,
             statistics=len(catalog.fresh_names),
             domains=domains,
         ),

@@ -84,6 +84,11 @@ def search(wanted: Wanted, cluster: ClusterSpec, *, reserved_bytes: int) -> Sear
     Raises:
         DoesNotFit: the planner finds none. The message has its reason.
     """
+    if not wanted.shapes:  # a base that runs elsewhere
+        document = PlanDocument(
+            job="finetune", world=cluster.world, cluster=cluster.name, tables=()
+        )
+        return SearchResult(document=document, planner_ms=0.0)
     logging.getLogger("torchrec").setLevel(logging.ERROR)  # it warns of topologies made by hand
     asked = [_asked(shape, wanted, cluster) for shape in wanted.shapes]
     is_frozen = wanted.precisions is not None

@@ -1,13 +1,20 @@
 """What a job needs is counted as its layers and its bank have it."""
 
+import dataclasses
+
 from iak.jobs.clusters import load_cluster
 from iak.pipeline.iak import bank
 from iak.pipeline.iak.kernel import KernelShape
+from iak.pipeline.model.given import identity_towers
 from iak.pipeline.model.heads import Heads
-from iak.pipeline.planning.answer import answer
+from iak.pipeline.planning.answer import Frozen, answer
+from iak.pipeline.planning.workload import workload
+from iak.pipeline.sharding.placement_search import Wanted
 from iak.pipeline.tuning.cohorts import cohorts_of
 from iak.pipeline.tuning.tune import Stage
-from iak.schemas.job import DomainStageSpec, KernelSpec
+from iak.schemas.job import DomainStageSpec, KernelSpec, ModelSpec
+from iak.schemas.plan import PlacementRuleSpec
+from tests.given_log import UNITS, given_catalog
 from tests.unit.planning.questions import question
 
 
@@ -37,3 +44,26 @@ def test_the_bank_is_as_large_as_the_one_that_is_tuned():
     assert 1 < at_once < 1000
     assert held["bank"] == 2 * (1000 + at_once) * 4 * bank.units(shape)
     assert held["moments"] == 2 * at_once * 4 * bank.units(shape)
+
+
+def test_a_base_that_runs_elsewhere_costs_nothing_and_its_kernels_fit():
+    work = workload(
+        given_catalog(), ModelSpec(), KernelSpec(narrow=0), rows={}, ids={}, domains=1000
+    )
+    assert (work.shapes, work.dense.parameters, work.dense.flops) == ((), 0, 0.0)
+    inputs = 2 + 1 + UNITS  # two logits, a number, h
+    shape = KernelShape.on(identity_towers(2), KernelSpec(), inputs=inputs)
+    assert work.kernels.units == bank.units(shape)
+    assert work.kernels.kept_units == inputs
+    unchanged = workload(given_catalog(), ModelSpec(), KernelSpec(), rows={}, ids={}, domains=1000)
+    assert unchanged.kernels == work.kernels  # an x narrower than its components stays
+    wanted = Wanted(shapes=(), ids={}, placement=PlacementRuleSpec(), batch_rows=65_536)
+    asked = dataclasses.replace(
+        question(precision="int8"),
+        work=work,
+        wanted=wanted,
+        frozen=Frozen(precision="int8", precisions={}),
+    )
+    found = answer(asked, load_cluster("8xH100"))
+    assert found.fits
+    assert found.estimate.document.tables == ()
