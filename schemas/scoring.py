@@ -2,12 +2,12 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from iak.schemas.base import Spec, Value, without_userinfo
-from iak.schemas.job import EvaluatedTablesSpec, WorkerJobSpec
+from iak.schemas.job import CacheSpec, EvaluatedTablesSpec, WorkerJobSpec
 from iak.schemas.manifest import Sha256
 from iak.schemas.numbers import BatchRows, Rows
 from iak.schemas.paths import BaseToRead, BundlesToRead, FolderToWrite
@@ -43,6 +43,20 @@ class PredictSpec(PlacedSpec, WorkerJobSpec):
     """Fewest rows of a file of predictions. It holds whole row groups of the log, and a resumed run
     keeps it."""
     tables: EvaluatedTablesSpec = EvaluatedTablesSpec()
+    keep_activations: bool = False
+    """Also store the base's output for each row in the activation cache. A night finds it, in
+    whatever files the rows come then, if it has the same tables.* and cache.precision and starts
+    from these bundles (`live=`)."""
+    cache: CacheSpec = CacheSpec()
+
+    @model_validator(mode="after")
+    def _keeps_what_a_night_reads(self) -> Self:
+        if self.keep_activations and self.bundles is None:
+            raise ValueError(
+                "keep_activations stores rows as the kernels of bundles= read them, and no bundles "
+                "are given; name those that the next night starts from"
+            )
+        return self
 
     @property
     def is_stream(self) -> bool:

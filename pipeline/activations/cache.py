@@ -211,6 +211,12 @@ class Store:
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         self._later(self.path_of(key, "standard"), lambda path: _save(whole, path, key=key))
 
+    def flush(self) -> None:
+        """Wait until what was given so far is written, and raise what a write raised."""
+        pending, self._pending = self._pending, []
+        for done in pending:
+            done.result()
+
     def close(self) -> None:
         """Wait until everything is written, and raise what a write raised."""
         self._writer.shutdown(wait=True)

@@ -186,6 +186,11 @@ class RowSource:
         )
 
 
+def scope_of(key: Mapping[str, Any]) -> str:
+    """Return the scope of the cache for everything that activations depend on besides the rows."""
+    return key_of(what="activations", **key)[:16]
+
+
 def activations_of(
     rows: SplitRows,
     source: RowSource,
@@ -211,7 +216,7 @@ def activations_of(
         DoesNotFit: `spill` has no room for them.
     """
     a_nA = memory_for(len(rows), base.width, dtype, spill=spill, device=worker.device)
-    cached = _CachedSplit(rows, source.store, key_of(what="activations", **key)[:16])
+    cached = _CachedSplit(rows, source.store, scope_of(key))
     lacking = {index: cached.lacking_chunks(read, a_nA) for index, read in enumerate(rows.pieces)}
     # Of chunks that are not stored as they are, single rows may be: in chunks of other files.
     is_present_n = cached.find_rows([c for chunks in lacking.values() for c in chunks], a_nA)

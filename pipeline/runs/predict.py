@@ -31,7 +31,8 @@ from iak.pipeline.runs.preflight import (
     open_frozen_base,
 )
 from iak.pipeline.runs.record import PARTS, OpenRecord, run_record
-from iak.pipeline.runs.stored_run import local_run
+from iak.pipeline.runs.stored_run import ACTIVATIONS, local_run
+from iak.pipeline.serving.kept import KeepingConfig
 from iak.pipeline.serving.parts import ScoreWork, read_document, score_parts
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import score_stream
@@ -93,6 +94,8 @@ def predict_stream(spec: PredictSpec, catalog: Catalog, source: BinaryIO, sink: 
         BadRequest: rows were to be chosen, or the stream cannot be read.
         PipelineError: the request cannot be met.
     """
+    if spec.keep_activations:
+        raise BadRequest("keep_activations=true is for files; leave it out for a stream")
     if spec.dates or spec.where:
         raise BadRequest(
             "dates= and where= choose rows of files; send those rows of a stream alone"
@@ -178,6 +181,18 @@ def score_work(
         part_rows=spec.part_rows,
         tables=spec.tables,
         placement=spec.placement.resolved(),
+        keeping=_keeping(spec, opened) if spec.keep_activations else None,
+    )
+
+
+def _keeping(spec: PredictSpec, opened: PublishedBase) -> KeepingConfig:
+    """Return where activations are stored: beside the base, unless the spec names a folder."""
+    folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
+    return KeepingConfig(
+        folder=folder.absolute(),
+        precision=spec.cache.precision,
+        budget_bytes=int(spec.cache.budget_gib * 2**30),
+        run=str(spec.run_dir.resolve()),
     )
 
 

@@ -8,7 +8,7 @@ files, and a resumed run goes on with the files that are missing.
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ from iak.pipeline.files import putting_file
 from iak.pipeline.formats import current_document
 from iak.pipeline.process import Worker
 from iak.pipeline.serving.encoded import encode_to_score
+from iak.pipeline.serving.kept import KeepingConfig, KeptActivations
 from iak.pipeline.serving.scorer import Scorer
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.log import SCORED
@@ -58,6 +59,8 @@ class ScoreWork:
     part_rows: int
     tables: FrozenTablesSpec
     placement: ResolvedPlacement
+    keeping: KeepingConfig | None = None
+    """Where activations are stored; None stores none."""
 
     @property
     def selection(self) -> Selection:
@@ -88,6 +91,9 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     base = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = base.digest()
     scorer = Scorer.of(base, work.view.catalog, bundles=work.bundles, tables=work.tables)
+    if work.keeping is not None and work.bundles is not None:
+        kept = KeptActivations.of(work.keeping, base, work.bundles, work.tables)
+        scorer = replace(scorer, kept=kept)
     # Part by part in turn, so that a worker looks at its own files alone and need not ask others.
     own = {n: part for n, part in enumerate(work.parts) if n % worker.world == worker.rank}
     missing = {number: part for number, part in own.items() if not work.path(number).exists()}
@@ -100,6 +106,8 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     # A lookup in sharded tables is a collective call: take part without rows.
     for _ in range(rounds - steps):
         scorer.score(pa.table({}))
+    if scorer.kept is not None and work.keeping is not None:
+        scorer.kept.close(work.keeping, is_first=worker.rank == 0)
     if base.digest() != before:
         raise PipelineError("tables or trunk changed while they predicted; the result is void")
 
@@ -151,6 +159,8 @@ def _write_part(
             contract=dict(contract),
         )
         out.add_key_value_metadata({DOCUMENT: document.model_dump_json()})
+        if scorer.kept is not None:
+            scorer.kept.store.flush()  # a resumed run does not look at this part again
 
 
 def _encoded(work: ScoreWork, part: Part, contract: Counter[str]) -> Iterator[pa.RecordBatch]:

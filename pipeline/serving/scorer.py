@@ -25,6 +25,7 @@ from iak.pipeline.data.batch import filled_up, to_batch
 from iak.pipeline.model.loss import probabilities
 from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
 from iak.pipeline.serving.encoded import BREACH, ID
+from iak.pipeline.serving.kept import KeptActivations
 from iak.pipeline.serving.routes import RoutedRows, Routes
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.log import Catalog
@@ -46,6 +47,8 @@ class Scorer:
     routes: Routes
     products: torch.dtype
     """Type of the trunk's matrix products."""
+    kept: KeptActivations | None = None
+    """Where the activations of predicted rows are stored; None stores none."""
 
     @classmethod
     def of(
@@ -115,6 +118,8 @@ class Scorer:
         device = self.base.worker.device
         batch = to_batch(filled_up(rows), self.catalog).to(device)
         h_BH, x_BX = represent_alone(self.base.model, batch, self.products)
+        if self.kept is not None:
+            self.kept.add(rows, h_BH[: len(rows)], x_BX[: len(rows)])
         if self.routes.bundles is None:
             logits_BT: Tensor = self.base.heads(h_BH)
             return logits_BT

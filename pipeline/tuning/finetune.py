@@ -481,11 +481,33 @@ def _sample(rows: SplitRows, source: RowSource, worker: Worker) -> pa.Table:
 
 
 def _base_key(work: FinetuneWork) -> dict[str, Any]:
-    """Return everything that activations depend on besides rows and standardisation."""
-    tables = work.tables.model_dump(include={"precision", "precisions", "products"})
-    fingerprint = work.base.manifest.fingerprint
-    kernel = work.kernel.model_dump(include={"reads", "narrow"})
-    return {"base": fingerprint, "tables": tables, **kernel}
+    return base_key(work.base.manifest.fingerprint, work.tables, work.kernel)
+
+
+def base_key(fingerprint: str, tables: FrozenTablesSpec, kernel: KernelSpec) -> dict[str, Any]:
+    """Return everything that activations depend on besides rows and standardisation.
+
+    Args:
+        fingerprint: the base.
+        tables: how its tables are stored, and the type of the trunk's products.
+        kernel: what kernels read of a row.
+    """
+    stored = tables.model_dump(include={"precision", "precisions", "products"})
+    return {"base": fingerprint, "tables": stored, **kernel.model_dump(include={"reads", "narrow"})}
+
+
+def activations_key(
+    base: Mapping[str, Any], standard: Standardizer, precision: str
+) -> dict[str, Any]:
+    """Return everything that stored activations depend on besides their rows.
+
+    Args:
+        base: from `base_key`.
+        standard: standardisation under which they are stored.
+        precision: type in which they are stored.
+    """
+    digest = cache.digest_of(*standard.tensors().values())
+    return {**base, "standard": digest, "precision": precision}
 
 
 def _rows_by_split(
@@ -532,12 +554,11 @@ def _tuning_rows(
     if config.kind == "recompute":
         anew = recomputed(known, source, base, dtype)
         return tuning_rows(known.known, anew, work.view.catalog, names)
-    standard = cache.digest_of(*base.standard.tensors().values())
     activations = activations_of(
         known,
         source,
         base,
-        key={**_base_key(work), "standard": standard, "precision": config.precision},
+        key=activations_key(_base_key(work), base.standard, config.precision),
         dtype=dtype,
         spill=config.folder / "spill" if is_large else None,
         worker=worker,
@@ -562,7 +583,7 @@ def _close(
         activations.complete()
     store.close()
     if worker.rank == 0:
-        _evict(store, work.cache.budget_bytes)
+        keep_to_budget(store, work.cache.budget_bytes)
     parts: list[Usage] = [store.usage] * worker.world
     if worker.world > 1:
         dist.all_gather_object(parts, store.usage)
@@ -573,7 +594,7 @@ def _close(
     return {"folder": str(work.cache.folder), **numbers, "stopped": stopped}
 
 
-def _evict(store: Store, budget_bytes: int) -> None:
+def keep_to_budget(store: Store, budget_bytes: int) -> None:
     """Keep the cache to its budget, unless another run does so now or this user may not."""
     try:
         with one_writer(store.folder, waits=False):
