@@ -18,9 +18,12 @@ from iak.jobs import cli
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.errors import BadLog, Busy, WrongBase
 from iak.pipeline.events import PhaseStarted, silent
+from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.lock import one_writer
+from iak.pipeline.publish.bundle import list_bundles, read_manifest
 from iak.pipeline.registry.commits import read_commit, read_head, read_history
+from iak.pipeline.registry.resolve import resolve
 from iak.pipeline.registry.rollback import roll_back
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.runs.load import load_nightly
@@ -453,3 +456,28 @@ def test_the_verbs_write_a_file_look_at_it_and_show_what_it_came_to(
     (tmp_path / "registry" / "commits" / "0000000001.json").write_text("{}")
     assert cli.run(["nightly", "check", "nightly.toml"]) == 2
     assert "registry" in capsys.readouterr().out
+
+
+def test_a_catalogue_that_gets_statistics_goes_on_from_the_kernels_that_serve(place, tmp_path):
+    fresh = tmp_path / "fresh.toml"
+    text = (place / "catalog.toml").read_text()
+    fresh.write_text(f'{text}\n[[fresh]]\nkeys = ["category"]\nwindows = ["P2D", "all"]\n')
+    run(spec(place, tmp_path), SIXTH)
+    asked = spec(place, tmp_path, catalog=str(fresh))
+    states = []
+    for night in (SEVENTH, EIGHTH):
+        before = champions(asked)
+        record = run(asked, night)
+        assert (record.exit_code, set(champions(asked))) == (0, set(before))
+        bundles = [*(tmp_path / "nights").glob(f"{night}-*/tune/bundles/*/manifest.json")]
+        named = [json.loads(path.read_text())["statistics"]["state"] for path in bundles]
+        assert len(set(named)) == 1
+        states += named[:1]
+    assert states[0] != states[1]  # each night counts one day more
+    resolve(
+        FolderStore(Path(asked.registry)), "champion", tmp_path / "served",
+        base_fingerprint=open_base(place / "base").manifest.fingerprint,
+    )  # fmt: skip
+    manifests = [read_manifest(bundle) for bundle in list_bundles(tmp_path / "served")]
+    assert {manifest.statistics.state for manifest in manifests} <= set(states)
+    assert all((tmp_path / "served" / m.name / STATISTICS).is_file() for m in manifests)
