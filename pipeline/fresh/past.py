@@ -30,6 +30,11 @@ class Past:
     """Last day that is counted, in days since 1970-01-01; None in a log without days."""
 
     @property
+    def last_day(self) -> str | None:
+        """Return the last day that is counted as text; None in a log without days."""
+        return None if self.last is None else str(date.fromordinal(self.last + _EPOCH))
+
+    @property
     def fingerprint(self) -> str:
         """Return SHA-256 over the files and their counted rows."""
         listing = [self.last, [selection.fingerprint for selection in self.selections]]

@@ -117,7 +117,8 @@ class _Search:
         if not snapshot.get("files"):
             return _Found(None, "no record says which files were read")
         rows = 0
-        for file in snapshot["files"]:
+        # What was counted is in the statistics of every bundle of the run.
+        for file in [*snapshot["files"], *snapshot.get("counted", {}).get("files", ())]:
             found = self._in_file(below(snapshot["uri"], file["path"]), user, file)
             if isinstance(found, str):
                 return _Found(None, found)

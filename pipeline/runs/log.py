@@ -8,6 +8,7 @@ from iak.pipeline.data import logs
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.view import LogView, open_log
 from iak.pipeline.events import LogListed, Report
+from iak.pipeline.fresh.past import Past
 from iak.pipeline.runs import skipped
 from iak.schemas.job import LogJobSpec
 from iak.schemas.log import Catalog
@@ -47,8 +48,13 @@ def list_log(
     return view
 
 
-def describe_log(view: LogView) -> dict[str, Any]:
-    """Return the log for a run's record: files with fingerprints, and rows by split."""
+def describe_log(view: LogView, past: Past | None = None) -> dict[str, Any]:
+    """Return the log for a run's record: files with fingerprints, and rows by split.
+
+    Args:
+        view: the run's view of the log.
+        past: rows that fresh statistics count; None where there are none.
+    """
     splits = {
         name: {
             "rows": selection.rows,
@@ -62,4 +68,21 @@ def describe_log(view: LogView) -> dict[str, Any]:
         logs.describe(view.snapshot)
         | {"splits": splits, "as_of": str(view.as_of or "")}
         | skipped.document(view)
+        | ({"counted": _describe_past(past, view)} if past else {})
     )
+
+
+def _describe_past(past: Past, view: LogView) -> dict[str, Any]:
+    """Return what was counted: its rows, and the files among them that no split names."""
+    named = {file.path for file in view.snapshot.files}
+    counted = {
+        file["path"]: file
+        for selection in past.selections
+        for file in logs.describe(selection.snapshot)["files"]
+    }
+    return {
+        "fingerprint": past.fingerprint,
+        "rows": sum(selection.rows for selection in past.selections),
+        "last_day": past.last_day,
+        "files": [file for path, file in sorted(counted.items()) if path not in named],
+    }

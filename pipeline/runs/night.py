@@ -113,7 +113,7 @@ def _tune(
         others |= plan_inputs(placement.plan)
         past = past_of(view, KeptContents(digests_in / DIGESTS))
         others |= {"statistics": past.fingerprint} if past else {}
-        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
+        record.settle_inputs(inputs_of(catalog, describe_log(view, past), others))
         skipped.report_skipped(view, spec, report)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     work = night_work(spec, view, opened, live=live, placement=placement, past=past)

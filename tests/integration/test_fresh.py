@@ -80,6 +80,18 @@ def test_all_kernels_of_a_night_name_one_state_and_a_plain_manifest_names_none(p
     assert inputs["fresh"] == inputs["plain"] + width
 
 
+def test_a_record_says_what_was_counted_beside_the_splits(place, fresh):
+    snapshot = fresh[0].record.snapshot
+    counted = {file["path"] for file in snapshot["counted"]["files"]}
+    named = {file["path"] for file in snapshot["files"]}
+    assert counted
+    assert not counted & named
+    log = {str(p.relative_to(place / "log" / "events")) for p in (place / "log").rglob("*.parquet")
+           if "events" in p.parts}  # fmt: skip
+    last = f"dt={snapshot['counted']['last_day']}"
+    assert counted | named == {path for path in log if path.split("/")[1] <= last}
+
+
 def test_any_number_of_workers_counts_the_same_state(place, fresh):
     _, two = tune(place, "two", place / "fresh.toml", workers=2, device="cpu")
     assert two["pooled"].statistics == fresh[1]["pooled"].statistics

@@ -32,12 +32,13 @@ def place(tmp_path):
     return tmp_path
 
 
-def read_by(place, name, files, *, seed):
+def read_by(place, name, files, *, seed, counted=()):
     """Write a run that read some files of the log."""
     run = place / name
     snapshot = {
         "uri": str(place / "log"),
         "files": [{"path": file, "rows": len(USERS[file])} for file in files],
+        "counted": {"files": [{"path": file, "rows": len(USERS[file])} for file in counted]},
     }
     cache = place / "cache" / name
     entry = cache / "ab" / "x.rows"
@@ -62,6 +63,12 @@ def test_only_what_read_the_users_rows_is_touched(place):
     assert states(report) == {("R0", "untouched", 0), ("R1", "touched", 1)}
     assert [(f.path, f.rows) for f in report.files] == [(f"{place}/log/{SECOND}", 1)]
     assert {b.domain for b in report.bundles} == set(NAMES)
+
+
+def test_rows_that_only_statistics_counted_touch_a_bundle_as_well(place):
+    run = read_by(place, "R2", [FIRST], seed=2, counted=[SECOND])
+    promote(FolderStore(place / "registry"), finished_run(run))
+    assert ("R2", "touched", 1) in states(touched(place, "4"))
 
 
 def test_rows_of_several_users_and_files_are_added(place):
