@@ -326,8 +326,8 @@ def quality_text(record: Record, subfolder: str) -> str:
     )  # fmt: skip
     pairs = [row for row in _of(record, "pairs") if row["is_first"] and row["rival"] != "base"]
     lines += _table(
-        ["log", "IAK minus", "difference, 95 %", "lowest and highest seed", "shown"],
-        [[r["log"], r["what"], _interval(r), _seeds(r), r["verdict"]] for r in pairs],
+        ["log", "method", "minus", "difference, 95 %", "lowest and highest seed", "shown"],
+        [[r["log"], r["method"], r["what"], _interval(r), _seeds(r), r["verdict"]] for r in pairs],
     )
     lines += _targets(record)
     return "\n".join([*lines, *(f"- {note}" for note in record["notes"]), ""])

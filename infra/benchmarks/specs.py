@@ -31,6 +31,8 @@ QualityMethod = Literal[
     "bias",
     "iak",
     "iak_gated",
+    "iak_counts",
+    "iak_pairs",
     "iak_no_kl",
     "iak_one_phase",
     "iak_h_only",

@@ -10,7 +10,7 @@ from typing import Any
 
 from iak.schemas.record import Target
 from infra.benchmarks.quality.cells import Cell, Line
-from infra.benchmarks.quality.league import League
+from infra.benchmarks.quality.league import IAK, League
 from infra.benchmarks.quality.registry import METHODS
 
 MARGIN = 20e-4
@@ -32,10 +32,10 @@ def league_rows(league: League) -> list[Row]:
 
 
 def pair_rows(league: League) -> list[Row]:
-    """Return a row for each rival and task: IAK minus the rival, and what it shows."""
+    """Return a row for each pair and task: a form of IAK minus a rival, and what it shows."""
     rows = []
-    for rival in league.rivals:
-        cells = [league.finished_pair(rival, seed) for seed in league.spec.seeds]
+    for name, rival in league.pairs:
+        cells = [league.finished_pair(name, rival, seed) for seed in league.spec.seeds]
         finished = [cell for cell in cells if cell is not None]
         for task in dict.fromkeys(line.task for cell in finished for line in cell.lines):
             facts = _delta(_lines(finished, task, ALL))
@@ -43,6 +43,7 @@ def pair_rows(league: League) -> list[Row]:
                 {
                     "table": "pairs",
                     "log": league.log.window.name,
+                    "method": name,
                     "rival": rival,
                     "what": METHODS[rival].what,
                     "task": task,
@@ -58,7 +59,7 @@ def verdict(delta: float | None, low: float | None, high: float | None) -> str:
     """Return what the interval of a difference shows.
 
     Args:
-        delta: IAK minus the rival; None where it has no interval.
+        delta: method minus the rival; None where it has no interval.
         low: lower end of the 95 % interval.
         high: upper end.
     """
@@ -82,7 +83,9 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
 
     A log counts where its interval can tell. Its first task counts.
     """
-    pairs = [row for row in rows if row["table"] == "pairs" and row["is_first"]]
+    pairs = [
+        row for row in rows if row["table"] == "pairs" and row["is_first"] and row["method"] == IAK
+    ]
     capped = [row for row in rows if row["table"] == "league" and row["is_first"] and row["at_cap"]]
     made = []
     for rival, wanted in ((CONTINUED, 4), (LORA, 3)):

@@ -37,6 +37,7 @@ from iak.pipeline.runs.evaluate import evaluate
 from iak.pipeline.runs.load import spec_with_presets
 from iak.pipeline.runs.metrics import tasks_of
 from iak.pipeline.runs.pretrain import pretrain_base
+from iak.schemas.fresh import FreshSpec
 from iak.schemas.job import EvaluatedTablesSpec, EvaluateSpec, PretrainSpec
 from iak.schemas.log import Catalog, SplitName
 from iak.schemas.plan import PlacementSpec
@@ -195,7 +196,13 @@ class Ground:
         )
 
     def predicted(
-        self, rows: Slice, *, base: Path, bundles: Path | None = None, method: str = BASE
+        self,
+        rows: Slice,
+        *,
+        base: Path,
+        bundles: Path | None = None,
+        method: str = BASE,
+        fresh: tuple[FreshSpec, ...] = (),
     ) -> Predicted:
         """Predict a slice by a base of the library, and by kernels where `bundles` names them.
 
@@ -204,13 +211,14 @@ class Ground:
             base: folder of the base.
             bundles: folder of a night's bundles.
             method: `base`, `iak` (every kernel) or `iak_published` (those that the gate let pass).
+            fresh: statistics that the kernels read.
         """
-        table = self._evaluated(rows, base, bundles)
+        table = self._evaluated(rows, base, bundles, fresh)
         return probabilities_of(table, tasks_of(self.catalog), [method])[method]
 
     def rows(self, rows: Slice) -> Rows:
         """Return what predictions of a slice are judged by."""
-        table = self._evaluated(rows, self.base, None)
+        table = self._evaluated(rows, self.base)
         names, index = np.unique(
             table.column("domain").fill_null("").to_numpy(zero_copy_only=False), return_inverse=True
         )
@@ -239,8 +247,15 @@ class Ground:
         tables, placement = EvaluatedTablesSpec(), PlacementSpec().resolved()
         return FrozenBase.load(self.published, tables, placement, current_worker())
 
-    def _evaluated(self, rows: Slice, base: Path, bundles: Path | None) -> pa.Table:
+    def _evaluated(
+        self,
+        rows: Slice,
+        base: Path,
+        bundles: Path | None = None,
+        fresh: tuple[FreshSpec, ...] = (),
+    ) -> pa.Table:
         run_dir = self.folder("evaluation")
+        catalog = rows.window.catalog.model_copy(update={"fresh": fresh})
         asked = {
             "catalog": rows.window.name,
             "data_root": str(rows.window.root),
@@ -250,8 +265,8 @@ class Ground:
             **ONE_WORKER,
         }
         asked |= {"bundles": bundles} if bundles else {}
-        spec = spec_with_presets(EvaluateSpec, "evaluate", rows.window.catalog, asked)
-        evaluate(spec, rows.window.catalog, ProcessLauncher())
+        spec = spec_with_presets(EvaluateSpec, "evaluate", catalog, asked)
+        evaluate(spec, catalog, ProcessLauncher())
         table = read_predictions(run_dir, rows.split).table
         shutil.rmtree(run_dir)
         return table

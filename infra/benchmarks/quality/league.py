@@ -15,6 +15,8 @@ from infra.benchmarks.specs import BenchQualitySpec
 
 Report = Callable[[Mapping[str, Any]], None]
 IAK = "iak"
+SUBJECTS = (IAK, "iak_counts", "iak_pairs")
+"""Forms of IAK that are compared with every rival."""
 
 
 class OutOfBudget(Exception):
@@ -85,14 +87,19 @@ class League:
         for seed in self.spec.seeds:
             for name in self.spec.methods:
                 self.test(name, seed)
-            for rival in self.rivals:
-                self.pair(rival, seed)
+            for method, rival in self.pairs:
+                self.pair(method, rival, seed)
 
     @property
-    def rivals(self) -> tuple[str, ...]:
-        """Return the methods that IAK is compared with; none where IAK is not asked for."""
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return who is compared with whom: IAK with all others, its other forms with rivals."""
         methods = self.spec.methods
-        return tuple(name for name in methods if name != IAK and IAK in methods)
+        return tuple(
+            (name, rival)
+            for name in methods
+            for rival in methods
+            if name != rival and (name == IAK or (name in SUBJECTS and not rival.startswith(IAK)))
+        )
 
     # ------------------------------------------------------------ cells
 
@@ -128,11 +135,11 @@ class League:
             return None
         return self.folder.get(self._key("test", name, self.chosen(name), seed))
 
-    def finished_pair(self, rival: str, seed: int) -> Cell | None:
-        """Return the cell of IAK beside a rival; None where it is missing."""
-        if not (self._is_searched(IAK) and self._is_searched(rival)):
+    def finished_pair(self, name: str, rival: str, seed: int) -> Cell | None:
+        """Return the cell of a method beside a rival; None where it is missing."""
+        if not (self._is_searched(name) and self._is_searched(rival)):
             return None
-        return self.folder.get(self._pair_key(IAK, rival, seed)[0])
+        return self.folder.get(self._pair_key(name, rival, seed)[0])
 
     def _is_searched(self, name: str) -> bool:
         searched, trials = self.trials(name)
@@ -144,9 +151,9 @@ class League:
         key = self._key("test", name, self.chosen(name), seed)
         return self._run_once(key, self.runner.test)
 
-    def pair(self, rival: str, seed: int) -> Cell | None:
-        """Return the metrics of IAK beside a rival; None where predictions are elsewhere."""
-        key, mine, other = self._pair_key(IAK, rival, seed)
+    def pair(self, name: str, rival: str, seed: int) -> Cell | None:
+        """Return a method's metrics beside a rival's; None where predictions are elsewhere."""
+        key, mine, other = self._pair_key(name, rival, seed)
         if self.folder.get(key) is None and not all(
             map(self.runner.has_predictions, (mine, other))
         ):

@@ -15,6 +15,8 @@ from iak.pipeline.base.optimizer_state import FOLDER as OPTIMIZER
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.load import nested, spec_with_presets
 from iak.pipeline.runs.night import tune_night
+from iak.schemas.feature import ListSpec, table_of
+from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, FreshSpec
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.log import Catalog
 from infra.benchmarks.quality.cells import Hyper
@@ -30,6 +32,9 @@ from infra.benchmarks.quality.ground import (
 )
 from infra.benchmarks.quality.space import LogRange, Space, first_of
 
+ITEM = "item_id"
+COUNTED = (ITEM, "category")
+"""Columns that are counted, where a log has them."""
 Predict = Callable[[Slice], Predicted]
 
 
@@ -82,17 +87,51 @@ def kernel_space(presets: Mapping[str, Any]) -> Space:
     }
 
 
-def kernels(method: str = IAK, **fixed: Any) -> Callable[[Ground, Hyper], Fitted]:  # noqa: ANN401
+def no_statistics(_catalog: Catalog) -> tuple[FreshSpec, ...]:
+    """Return no statistics."""
+    return ()
+
+
+def counts(catalog: Catalog) -> tuple[FreshSpec, ...]:
+    """Return counts of the item, and of its category where the log has one, also by domain.
+
+    In a window without dates, rows of `pretrain` and `tune` are counted, out of fold. A gain is
+    then what counts tell and the base does not hold. It is no proof of freshness.
+    """
+    columns = {column for feature in catalog.features for column in feature.columns}
+    return tuple(CountsSpec(keys=(name,)) for name in COUNTED if name in columns)
+
+
+def counts_and_pairs(catalog: Catalog) -> tuple[FreshSpec, ...]:
+    """Return counts, and co-occurrences of the item with each history of items that the log has."""
+    (item,) = (f for f in catalog.features if f.columns == (ITEM,))
+    histories = [
+        feature.columns[0]
+        for feature in catalog.features
+        if isinstance(feature, ListSpec) and table_of(feature) == table_of(item)
+    ]
+    pairs = (CoOccurrenceSpec(kind="co_occurrence", pair=(ITEM, name)) for name in histories)
+    return (*counts(catalog), *pairs)
+
+
+def kernels(
+    method: str = IAK,
+    *,
+    statistics: Callable[[Catalog], tuple[FreshSpec, ...]] = no_statistics,
+    **fixed: Any,  # noqa: ANN401
+) -> Callable[[Ground, Hyper], Fitted]:
     """Return the fit of a night's kernels.
 
     Args:
         method: `iak` predicts with every kernel, `iak_published` with those that the gate let pass.
+        statistics: returns what encoders read beside activations, given the log's catalogue.
         fixed: settings of the night that the method fixes, `__` for a dot.
     """
     settings = {name.replace("__", "."): value for name, value in fixed.items()}
 
     def fit(ground: Ground, hyper: Hyper) -> Fitted:
-        run_dir = ground.folder("night")
+        run_dir, fresh = ground.folder("night"), statistics(ground.catalog)
+        catalog = ground.catalog.model_copy(update={"fresh": fresh})
         asked = {
             "catalog": ground.window.name,
             "data_root": str(ground.window.root),
@@ -103,11 +142,11 @@ def kernels(method: str = IAK, **fixed: Any) -> Callable[[Ground, Hyper], Fitted
             **ONE_WORKER,
             **nested({**hyper, **settings}),
         }
-        spec = spec_with_presets(FinetuneSpec, "finetune", ground.catalog, asked)
-        night = tune_night(spec, ground.catalog, ProcessLauncher())
+        spec = spec_with_presets(FinetuneSpec, "finetune", catalog, asked)
+        night = tune_night(spec, catalog, ProcessLauncher())
         return Fitted(
             predict=lambda rows: ground.predicted(
-                rows, base=ground.base, bundles=night.bundles, method=method
+                rows, base=ground.base, bundles=night.bundles, method=method, fresh=fresh
             ),
             parameters=night.tuning.parameters_per_kernel,
             copies=len(night.kernels),

@@ -15,6 +15,8 @@ from infra.benchmarks.quality.methods import (
     Method,
     continued,
     continued_space,
+    counts,
+    counts_and_pairs,
     fit_base,
     fit_joint,
     joint_space,
@@ -33,6 +35,16 @@ METHODS: dict[str, Method] = {
     "bias": Method(what="bias by domain", fit=recalibrate(with_slope=False), space=penalty_space),
     "iak": Method(what="IAK, every kernel", fit=kernels(), space=kernel_space, verb=NIGHT),
     "iak_gated": Method(what="IAK after the gate", fit=GATED, searched_as="iak"),
+    "iak_counts": Method(
+        what="IAK with counts, out of fold",
+        fit=kernels(statistics=counts),
+        searched_as="iak",
+    ),
+    "iak_pairs": Method(
+        what="IAK with counts and co-occurrence",
+        fit=kernels(statistics=counts_and_pairs),
+        searched_as="iak",
+    ),
     "iak_no_kl": Method(
         what="IAK without the rate", fit=kernels(kernel__beta=0.0), searched_as="iak"
     ),

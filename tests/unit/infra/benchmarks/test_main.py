@@ -61,8 +61,9 @@ LINES = {
             for log in ("frappe", "xmrec")
             for method, delta in (("base", 0.0), ("iak", 2e-3), ("lora", None))
         ),
-        {"table": "pairs", "log": "xmrec", "rival": "lora", "task": "ctr", "seeds": 2,
-         "delta_auc": 1e-3, "low": 0.0, "high": 2e-3, "verdict": "open", "is_first": True},
+        {"table": "pairs", "log": "xmrec", "method": "iak", "rival": "lora", "task": "ctr",
+         "seeds": 2, "delta_auc": 1e-3, "low": 0.0, "high": 2e-3, "verdict": "open",
+         "is_first": True},
     ],
     "faults": [
         {"table": table, "fault": "base file flipped", "where": "manifest", "injected": 3,

@@ -14,7 +14,7 @@ from infra.benchmarks.quality.logs import SeparatedLog, Window
 from infra.benchmarks.quality.registry import METHODS
 from infra.benchmarks.specs import BenchQualitySpec
 
-METHOD_NAMES = ("base", "platt", "iak", "iak_no_kl", "continued", "lora")
+METHOD_NAMES = ("base", "platt", "iak", "iak_counts", "iak_no_kl", "continued", "lora")
 SEARCHED = ("platt", "iak", "continued", "lora")
 
 
@@ -137,17 +137,24 @@ def test_what_is_not_finished_is_not_reported(tmp_path):
         unfinished.play()
     assert unfinished.finished("base", 0) is not None
     assert unfinished.finished("lora", 0) is None
-    assert unfinished.finished_pair("lora", 0) is None
+    assert unfinished.finished_pair(IAK, "lora", 0) is None
 
 
 def test_a_pair_whose_predictions_are_elsewhere_is_left_out(tmp_path):
     runner = FakeRunner(lost=("lora",))
     played = league(tmp_path, runner)
     played.play()
-    assert {key.rival for key in runner.seen if key.kind == "pair"} == {*METHOD_NAMES} - {
-        "iak", "lora",
-    }  # fmt: skip
-    assert played.finished_pair("lora", 0) is None
+    assert "lora" not in {key.rival for key in runner.seen}
+    assert played.finished_pair(IAK, "lora", 0) is None
+
+
+def test_iak_is_compared_with_all_and_its_other_forms_with_rivals(tmp_path):
+    runner = FakeRunner()
+    league(tmp_path, runner).play()
+    pairs = Counter((key.method, key.rival) for key in runner.seen if key.kind == "pair")
+    rivals = ("base", "platt", "continued", "lora")
+    expected = [(IAK, rival) for rival in (*rivals, "iak_counts", "iak_no_kl")]
+    assert pairs == dict.fromkeys([*expected, *(("iak_counts", rival) for rival in rivals)], 2)
 
 
 def test_no_cell_begins_after_the_budget(tmp_path):
