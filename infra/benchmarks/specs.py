@@ -43,6 +43,7 @@ QualityMethod = Literal[
     "dense",
     "continued",
     "continued_without_state",
+    "full",
     "joint",
 ]
 """Methods of `quality`, each in infra/benchmarks/quality/methods.py."""

@@ -5,7 +5,8 @@ and stopped on validation rows. It is measured once, on test rows that lie in an
 
     logs.py         a log's rows, cut apart by the catalogue's splits
     ground.py       what a method sees: the window and a base
-    methods.py      IAK and its ablations, continued training, joint training (the library's)
+    methods.py      IAK, its ablations, IAK with statistics (settings of the library's nights)
+    training.py     continued, full by domain, joint (the library's pre-training)
     dense.py        LoRA, towers, all dense parameters, a plain bottleneck (over frozen activations)
     trainer.py      how those four are fitted: for all rows, then for each domain
     calibration.py  Platt's slope and bias

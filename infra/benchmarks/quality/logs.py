@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from iak.pipeline.data.view import LogView, open_log
@@ -23,6 +24,7 @@ from iak.pipeline.files import put_file, putting_file
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
 from iak.pipeline.runs.load import load_catalog
+from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog, SplitName, SplitSpec
 from iak.schemas.manifest import sha256_of
 from iak.schemas.synth import SynthSpec
@@ -60,6 +62,14 @@ class Window:
             "pretrain_valid": SplitSpec(where={PART: ("valid",), **only}),
         }
         return self.catalog.model_copy(update={"splits": splits})
+
+    def domains(self, part: SplitName) -> dict[str, Domain]:
+        """Return the domains of a part's rows by their names, in the order of their names."""
+        keys = list(self.catalog.domain.keys)
+        rows = ds.dataset(self.root / "events" / f"{PART}={part}").to_table(columns=keys)
+        found = (Domain.of(values) for values in rows.group_by(keys).aggregate([]).to_pylist())
+        named = {domain.name: domain for domain in found if all(v for _, v in domain.pairs)}
+        return dict(sorted(named.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,14 @@
 """The methods that are compared, behind one interface: `fit(ground, hyper) -> Fitted`.
 
 Each takes the log's window and the base of a seed, and learns from the recent rows in its own way.
-What the library can do is the library's: a method here is a few settings. Methods over frozen
-activations are in dense.py and calibration.py.
+What the library can do is the library's: a night of kernels is a few settings. Methods that train
+everything are in training.py, those over frozen activations in dense.py and calibration.py.
 """
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from iak.pipeline.base.optimizer_state import FOLDER as OPTIMIZER
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.runs.load import nested, spec_with_presets
 from iak.pipeline.runs.night import tune_night
@@ -21,14 +18,12 @@ from iak.schemas.job import FinetuneSpec
 from iak.schemas.log import Catalog
 from infra.benchmarks.quality.cells import Hyper
 from infra.benchmarks.quality.ground import (
-    BASE,
     IAK,
     ONE_WORKER,
     PUBLISHED,
     Ground,
     Predicted,
     Slice,
-    train_base,
 )
 from infra.benchmarks.quality.space import LogRange, Space, first_of
 
@@ -70,9 +65,6 @@ class Method:
 def fit_base(ground: Ground, _hyper: Hyper) -> Fitted:
     """Return the base as it is."""
     return Fitted(predict=lambda rows: ground.predicted(rows, base=ground.base), parameters=0)
-
-
-# ---------------------------------------------------------------- kernels
 
 
 def kernel_space(presets: Mapping[str, Any]) -> Space:
@@ -154,91 +146,6 @@ def kernels(
         )
 
     return fit
-
-
-# ---------------------------------------------------------------- training of everything
-
-
-def continued_space(has_state: bool) -> Callable[[Mapping[str, Any]], Space]:
-    """Return the space of continued training.
-
-    Args:
-        has_state: whether the optimisers' state is there; without it the shipped rate is lower.
-    """
-
-    def space(presets: Mapping[str, Any]) -> Space:
-        return {
-            "from_rates": LogRange(1.0 if has_state else 0.3, 0.02, 1.0),
-            "epochs": first_of(8, 4, 16),
-            "optim.decay_share": first_of(presets.get("optim.decay_share", 0.4), 0.0, 1.0),
-        }
-
-    return space
-
-
-def continued(*, keeps_state: bool) -> Callable[[Ground, Hyper], Fitted]:
-    """Return the fit of continued training of everything on the recent rows.
-
-    Args:
-        keeps_state: whether it begins with the base's optimiser state.
-    """
-
-    def fit(ground: Ground, hyper: Hyper) -> Fitted:
-        start = ground.base
-        if not keeps_state:
-            start = ground.folder("stateless")
-            shutil.copytree(ground.base, start, ignore=shutil.ignore_patterns(OPTIMIZER))
-        fixed = {"from": start, "patience": 3, "validations_per_epoch": 2}
-        return _trained(ground, ground.window.learning("tune"), hyper, fixed)
-
-    return fit
-
-
-def joint_space(presets: Mapping[str, Any]) -> Space:
-    """Return the space of a training from scratch, around the base's own settings."""
-    tables, dense = presets.get("optim.table_lr", 0.1), presets.get("optim.dense_lr", 1e-3)
-    epochs = presets.get("epochs", 8)
-    return {
-        "epochs": first_of(epochs, 2 * epochs),
-        "optim.table_lr": LogRange(tables, tables / 3, tables * 3),
-        "optim.dense_lr": LogRange(dense, dense / 3, dense * 3),
-    }
-
-
-def fit_joint(ground: Ground, hyper: Hyper) -> Fitted:
-    """Train a new base on old and recent rows together."""
-    return _trained(ground, ground.window.learning("pretrain", "tune"), hyper, {})
-
-
-def _trained(ground: Ground, catalog: Catalog, hyper: Hyper, fixed: Mapping[str, Any]) -> Fitted:
-    """Train a base, and return it as a fitted method; the base itself where none was better.
-
-    A training that still improves at its end is repeated with twice the epochs, at most twice: a
-    rival that is stopped too early would make a false win.
-
-    Args:
-        ground: log and base.
-        catalog: rows that the training learns from.
-        hyper: settings of `iak pretrain` that are searched.
-        fixed: its further settings.
-    """
-    for factor in (1, 2, 4):
-        settings = nested({**hyper, "epochs": factor * int(hyper["epochs"])})
-        trained = train_base(
-            ground.window,
-            catalog,
-            ground.folder("trained"),
-            seed=ground.seed,
-            **{**fixed, **settings},
-        )
-        if not trained.training.improving_at_the_end:
-            break
-    base: Path = trained.base or ground.base
-    return Fitted(
-        predict=lambda rows: ground.predicted(rows, base=base, method=BASE),
-        parameters=ground.base_parameters,
-        at_cap=("base",) if trained.training.improving_at_the_end else (),
-    )
 
 
 GATED = kernels(PUBLISHED)

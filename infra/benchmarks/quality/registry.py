@@ -13,15 +13,18 @@ from infra.benchmarks.quality.dense import (
 from infra.benchmarks.quality.methods import (
     GATED,
     Method,
-    continued,
-    continued_space,
     counts,
     counts_and_pairs,
     fit_base,
-    fit_joint,
-    joint_space,
     kernel_space,
     kernels,
+)
+from infra.benchmarks.quality.training import (
+    continued,
+    continued_space,
+    fit_by_domain,
+    fit_joint,
+    joint_space,
 )
 
 NIGHT, PRETRAIN = "finetune", "pretrain"
@@ -80,6 +83,7 @@ METHODS: dict[str, Method] = {
         space=continued_space(has_state=False),
         verb=PRETRAIN,
     ),
+    "full": Method(what="full fine-tune by domain", fit=fit_by_domain, searched_as="continued"),
     "joint": Method(
         what="new base on old and recent rows", fit=fit_joint, space=joint_space, verb=PRETRAIN
     ),

@@ -88,10 +88,11 @@ def test_targets_count_logs_that_can_tell():
     assert won.is_met
 
 
-def test_a_method_at_its_cap_misses_the_target():
+def test_a_rival_at_its_cap_misses_the_target_and_a_kernel_does_not():
     row = {"table": "league", "log": "frappe", "method": "lora", "is_first": True, "at_cap": 1}
     assert not targets([row])[-1].is_met
     assert targets([row | {"at_cap": 0}])[-1].is_met
+    assert targets([row | {"method": "iak_counts"}])[-1].is_met
 
 
 def test_only_the_first_task_of_a_log_counts():

@@ -66,6 +66,24 @@ def test_a_training_on_parts_reads_these_and_validates_on_valid(separated):
     assert rows == {"pretrain": expected, "pretrain_valid": log.rows["valid"]}
 
 
+def test_the_domains_of_a_part_are_those_of_its_rows(separated):
+    log, _ = separated
+    domains = log.window.domains("tune")
+    assert [*domains] == ["region=hangzhou", "region=shanghai"]
+    rows = [
+        open_log(
+            log.window.learning("tune", where=domain.as_dict()),
+            str(log.window.root),
+            wanted=["pretrain"],
+        )
+        .selections["pretrain"]
+        .rows
+        for domain in domains.values()
+    ]
+    assert min(rows) > 0
+    assert sum(rows) == log.rows["tune"]
+
+
 def test_splits_that_share_a_row_are_refused():
     keys = {"tune": np.arange(5), "valid": np.arange(5, 9), TEST: np.arange(8, 12)}
     with pytest.raises(BadLog, match="'valid' and 'test' share 1 rows"):
