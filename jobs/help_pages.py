@@ -41,7 +41,7 @@ CHAPTERS = {
     "Know the log": ("init", "check"),
     "Train and judge": ("pretrain", "adopt", "finetune", "evaluate", "compare"),
     "Every night": ("nightly", "registry"),
-    "Use it": ("predict",),
+    "Use it": ("predict", "serve"),
     "Look": ("show", "report"),
     "On other machines": ("plan", "submit", "jobs", "infra", "bench"),
 }

@@ -81,6 +81,11 @@ VERBS: dict[str, Verb] = {
         example="iak predict /data/shop catalog=shop.toml base=R1 bundles=R2/bundles --run-dir R4",
         positional=("data_root",),
     ),
+    "serve": Verb(
+        help="Answer requests for predictions over HTTP, and follow the registry's promotions",
+        spec="iak.schemas.serving:ServeSpec",
+        example="iak serve catalog=shop.toml base=R1 bundles=registry:/registries/shop@champion",
+    ),
     "compare": Verb(
         help="Compare two evaluations on the same rows, with intervals",
         spec="iak.schemas.job:CompareSpec",

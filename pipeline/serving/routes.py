@@ -57,6 +57,14 @@ class Routes:
     known: dict[tuple[str | None, ...], Route] = field(default_factory=dict)
     """Names of a domain at each level -> its route, as far as they were asked for."""
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Return the domain of each published kernel, and its version."""
+        if self.bundles is None:
+            return {}
+        slots = zip(self.bundles.names, self.bundles.verdicts, self.bundles.versions, strict=True)
+        return {name: version for name, verdict, version in slots if verdict.publish}
+
     def of(self, rows: pa.Table) -> RoutedRows:
         """Return the route of each encoded row."""
         columns = [_coded(rows.column(f"l.{depth}")) for depth in range(self.levels)]

@@ -48,6 +48,7 @@ NEEDED: dict[str, dict[str, str]] = {
         "run_dir": "{folder}/run",
         "base": "{folder}/folder",
     },
+    "serve": {"catalog": "frappe", "base": "{folder}/folder"},
     "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
     "init": {"log": "{folder}/nowhere"},
     "report": {"path": "{folder}/folder"},

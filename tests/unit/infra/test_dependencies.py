@@ -40,7 +40,12 @@ def test_what_is_imported_is_declared():
     extras = PROJECT["optional-dependencies"]
     declared = {
         canonical_name(requirement)
-        for requirement in [*PROJECT["dependencies"], *extras["delta"], *extras["iceberg"]]
+        for requirement in [
+            *PROJECT["dependencies"],
+            *extras["delta"],
+            *extras["iceberg"],
+            *extras["serve"],
+        ]
     }
     distributions = packages_distributions()
     undeclared: dict[str, str] = {}

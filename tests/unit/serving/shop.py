@@ -1,5 +1,6 @@
 """A small log, an untrained base and kernels of every kind, to predict with in milliseconds."""
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -111,3 +112,23 @@ def read_all(folder):
 
 def bits(table, name):
     return np.asarray(table.column(name).to_numpy()).view(np.int64)
+
+
+def shop_toml():
+    """The catalogue as a TOML file has it."""
+    document = shop_document()
+    lines = []
+    for section in ("log", "domain"):
+        lines += [f"[{section}]", *_pairs(document[section])]
+    for feature in document["features"]:
+        lines += ["[[features]]", *_pairs(feature)]
+    for name, table in document["tables"].items():
+        lines += [f"[tables.{name}]", *_pairs(table)]
+    for task in document["tasks"]:
+        lines += ["[[tasks]]", *_pairs(task)]
+    return "\n".join([*lines, *(f"[splits.{name}]" for name in document["splits"])])
+
+
+def _pairs(table):
+    # A JSON text, number or list is one of TOML too.
+    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]

@@ -11,7 +11,8 @@ from iak.jobs.verbs import split_verb
 
 PAGE = (Path(__file__).parents[3] / "pipeline" / "serving" / "README.md").read_text()
 BLOCKS = re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("iak ")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,87 @@
+"""Open base and kernels for requests, and follow the registry that they come from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.process import Worker
+from iak.pipeline.registry.resolve import alias_of, resolve
+from iak.pipeline.runs.pinned import bundles_now
+from iak.pipeline.runs.preflight import bundles_folder, open_frozen_base
+from iak.pipeline.serving.follow import Follower
+from iak.pipeline.serving.scorer import Scorer
+from iak.pipeline.serving.service import Service
+from iak.pipeline.storage.store import open_store
+from iak.schemas.log import Catalog, SplitSpec
+from iak.schemas.paths import in_registry
+from iak.schemas.plan import ResolvedPlacement
+from iak.schemas.serving import ServeSpec
+
+BUNDLES = "bundles"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A service at work."""
+
+    service: Service
+    follower: Follower | None
+    """Follows the registry; None where the bundles are a folder, or there are none."""
+
+
+@contextmanager
+def serving(spec: ServeSpec, catalog: Catalog) -> Iterator[Serving]:
+    """Yield a service of this process, which follows its registry while the block lasts.
+
+    Args:
+        spec: settings of `iak serve`.
+        catalog: the log's catalogue.
+
+    Raises:
+        PipelineError: base or bundles cannot be used.
+    """
+    opened = open_frozen_base(spec.base, catalog, spec.tables)
+    worker = Worker(rank=0, world=1, device=torch.device("cpu"))
+    base = FrozenBase.load(opened, spec.tables, ResolvedPlacement(), worker)
+    with TemporaryDirectory(prefix="iak-serve-") as name:
+        scratch = Path(name)
+        folder, generation = _bundles(spec, opened, scratch)
+        scorer = Scorer.of(base, catalog.to_score(SplitSpec()), bundles=folder, tables=spec.tables)
+        service = Service(scorer, batch_rows=spec.batch_rows, wait_s=spec.wait_ms / 1000)
+        follower = _follower(spec, service, scratch, generation)
+        if follower is not None:
+            follower.start(spec.follow_s)
+        try:
+            yield Serving(service, follower)
+        finally:
+            if follower is not None:
+                follower.stop()
+            service.close()
+
+
+def _bundles(spec: ServeSpec, opened: PublishedBase, scratch: Path) -> tuple[Path | None, int]:
+    """Return the folder of the bundles, and the commit of the registry that they are of."""
+    if spec.bundles is None:
+        return None, 0
+    reference = in_registry(spec.bundles)
+    if reference is None:
+        folder = bundles_now(spec.bundles, opened, scratch, setting=BUNDLES)
+        return bundles_folder(folder, opened, setting=BUNDLES).path, 0
+    store, alias = open_store(reference[0]), alias_of(spec.bundles, reference[1], setting=BUNDLES)
+    done = resolve(store, alias, scratch / BUNDLES, base_fingerprint=opened.manifest.fingerprint)
+    return scratch / BUNDLES, done.generation
+
+
+def _follower(spec: ServeSpec, service: Service, scratch: Path, generation: int) -> Follower | None:
+    """Return what follows the registry; None where the bundles are in none."""
+    reference = in_registry(spec.bundles) if spec.bundles else None
+    if reference is None or spec.bundles is None:
+        return None
+    store, alias = open_store(reference[0]), alias_of(spec.bundles, reference[1], setting=BUNDLES)
+    return Follower(service, store, alias, scratch, generation=generation)

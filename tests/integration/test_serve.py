@@ -1,0 +1,156 @@
+"""A real server: `curl` asks it, a promotion reaches it under load, and SIGTERM drains it."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import urllib3
+
+from iak.pipeline.serving.requests import ARROW
+from iak.pipeline.storage.folder_store import FolderStore
+from tests.unit.base.test_published_base import ALONE
+from tests.unit.registry.nights import promote
+from tests.unit.serving.shop import (
+    read_all,
+    score,
+    score_work,
+    shop_toml,
+    write_base,
+    write_bundles,
+    write_shop,
+)
+from tests.unit.serving.test_service import run_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+ROOT = Path(__file__).parents[2]
+READY_S, FOLLOWED_S = 120.0, 30.0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("serve")
+    write_shop(root)
+    base = write_base(root / "R1" / "base")
+    for seed in (0, 50):
+        folder = write_bundles(root / f"night-{seed}" / "bundles", base, seed=seed)
+        score(ALONE, score_work(root, base, folder, root / f"scores-{seed}"))
+    (root / "shop.toml").write_text(shop_toml())
+    promote(FolderStore(root / "registry"), run_of(root / "night-0"))
+    return root
+
+
+@pytest.fixture
+def server(place):
+    """A server that follows the registry: its process, and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        "serve", f"catalog={place / 'shop.toml'}", f"base={place / 'R1'}", f"port={port}",
+        f"bundles=registry:{place / 'registry'}@champion", "follow_s=0.2",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iak.jobs.cli", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "infra/package"), "OMP_NUM_THREADS": "1"},
+        cwd=place,
+    )
+    address = f"http://127.0.0.1:{port}"
+    wait_until(lambda: ask(f"{address}/ready") == 200, READY_S)
+    yield process, address
+    process.kill()
+    process.wait()
+
+
+def ask(url):
+    try:
+        return urllib3.request("GET", url, retries=False).status
+    except urllib3.exceptions.HTTPError:
+        return None
+
+
+def wait_until(is_so, seconds):
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.1)
+
+
+def arrow_of(rows):
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue()
+
+
+def compared(scores):
+    """Predictions without reasons: a registry has no kernel that the gate held."""
+    return scores.drop_columns(["reason"]).to_pylist()
+
+
+class Load:
+    """Clients that ask again and again, and compare every answer with the nights' predictions."""
+
+    def __init__(self, address, rows, nights):
+        self.address, self.rows, self.nights = address, rows, nights
+        self.answered, self.failed, self.seen = 0, [], set()
+        self.is_over = threading.Event()
+        self.clients = [threading.Thread(target=self.run, args=(n,)) for n in range(3)]
+        for client in self.clients:
+            client.start()
+
+    def run(self, number):
+        pool = urllib3.connection_from_url(self.address)
+        while not self.is_over.is_set():
+            first, number = 31 * number % 450, number + 3
+            body = arrow_of(self.rows.slice(first, 40))
+            answer = pool.urlopen("POST", "/predict", body, {"content-type": ARROW}, retries=False)
+            if answer.status != 200:
+                self.failed.append(answer.data)
+                continue
+            scores = compared(pa.ipc.open_stream(answer.data).read_all())
+            is_of = [scores == night[first : first + 40] for night in self.nights]
+            self.answered += any(is_of)
+            self.seen |= {is_of.index(True)} if any(is_of) else {"a mixture"}
+
+    def end(self):
+        self.is_over.set()
+        for client in self.clients:
+            client.join()
+
+
+def test_curl_a_promotion_under_load_and_a_drain(place, server):
+    process, address = server
+    row = {
+        "event_id": 7, "user_id": "u1", "item_id": 3, "hist": [1], "slot": 1, "price": 2.5,
+        "age": None, "scene": "feed", "region": "hangzhou",
+    }  # fmt: skip
+    said = subprocess.run(
+        ["curl", "--silent", "--fail", f"{address}/predict", "--json", json.dumps({"rows": [row]})],
+        check=True,
+        capture_output=True,
+    )
+    (answer,) = json.loads(said.stdout)["rows"]
+    assert (answer["id"], answer["kernel"]) == ("7", "region=hangzhou/scene=feed")
+
+    nights = [compared(read_all(place / f"scores-{seed}")) for seed in (0, 50)]
+    rows = write_shop(place / "again")
+    load = Load(address, rows, nights)
+    try:
+        wait_until(lambda: load.answered > 20, READY_S)
+        promote(FolderStore(place / "registry"), run_of(place / "night-50"))
+        wait_until(lambda: 1 in load.seen, FOLLOWED_S)
+    finally:
+        load.end()
+    assert (load.failed, load.seen) == ([], {0, 1})
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
