@@ -37,6 +37,7 @@ from iak.schemas.nightly_job import (
     NightlyStatusSpec,
     NightlyWatchSpec,
 )
+from iak.schemas.paths import reference_text
 
 MOST_DOMAINS = 40
 """Domains shown in a table; the page has all."""
@@ -194,7 +195,7 @@ def show_night(spec: NightlySpec, record: NightRecord) -> None:
     show_facts(
         sentence_of(record),
         {
-            "record": night_folder(spec.nights, record),
+            "record": reference_text(night_folder(spec.nights, record)),
             "page": record.page,
             "registry": f"{record.registry}, commit {record.registry_after or 'none: no move'}",
             "rows": f"{record.rows_tuned:,} tuned, {record.rows_from_cache:,} from the cache",
@@ -215,7 +216,8 @@ def status(spec: NightlyStatusSpec) -> int:
     for problem in nights.problems:
         console.print(f"warning: {problem}", markup=False, style="yellow")
     if not nights.records:
-        console.print(f"no night has run: {asked.nights} holds none", markup=False)
+        nowhere = reference_text(asked.nights)
+        console.print(f"no night has run: {nowhere} holds none", markup=False)
         return 0
     show_table(
         f"{asked.name}, last nights",
@@ -341,9 +343,9 @@ def init(spec: NightlyInitSpec) -> int:
         "name": catalog.log.name,
         "catalog": spec.catalog,
         "data_root": data_root,
-        "base": spec.base,
-        "registry": spec.registry or nights.parent / "registry",
-        "nights": nights,
+        "base": reference_text(spec.base),
+        "registry": spec.registry or reference_text(nights.parent / "registry"),
+        "nights": reference_text(nights),
     }
     if catalog.log.truth:  # a planted log is written in one go, without markers
         settings["ready"] = {"quiet_for": timedelta(0)}

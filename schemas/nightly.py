@@ -14,7 +14,7 @@ from iak.schemas.base import Column, Spec, Value, printable, without_userinfo
 from iak.schemas.feature import Name
 from iak.schemas.job import TuningSpec, WorkersSpec
 from iak.schemas.numbers import Count, CountOrZero, Days, Margin, Money, Number, Rows, Share, Whole
-from iak.schemas.paths import BaseToRead, FolderToWrite, NamedPath, RegistryToWrite
+from iak.schemas.paths import BaseToRead, FolderToWrite, NamedPath, PlaceToWrite, RegistryToWrite
 
 JobServer = Annotated[str, Field(pattern=r"^(local|https?://[^/@\s]+/?)$")]
 """`local`, or the address of a Ray job server."""
@@ -236,12 +236,13 @@ class NightlySpec(Spec):
     data_root: Uri
     """Folder or URI below which the catalogue's paths are."""
     base: BaseToRead
-    """Run or folder of the published base that the first night freezes. Later ones take the base
-    that the registry's history names."""
+    """Run or folder of the published base that the first night freezes, or `s3://bucket/prefix`.
+    Later ones take the base that the nights before have refreshed, if any."""
     registry: RegistryToWrite
     """Folder or `s3://bucket/prefix` of the registry."""
-    nights: FolderToWrite
-    """Folder of the nights: a run folder, a record and a page each, and the index over them."""
+    nights: PlaceToWrite
+    """Folder of the nights, or `s3://bucket/prefix`: a run folder, a record and a page each, and
+    the index over them."""
     cluster: JobServer = "local"
     """Where nights run: on this machine, or on the cluster of a Ray job server."""
     allow: tuple[Value, ...] = ()

@@ -10,7 +10,15 @@ from pydantic import AfterValidator, ConfigDict, Field, IPvAnyAddress
 from iak.schemas.base import Spec
 from iak.schemas.nightly import Minutes, Uri
 from iak.schemas.numbers import Count, Rows, Whole
-from iak.schemas.paths import FileToRead, FileToWrite, FolderToRead, FolderToWrite, NamedPath
+from iak.schemas.paths import (
+    BaseToRead,
+    FileToRead,
+    FileToWrite,
+    FolderToWrite,
+    NamedPath,
+    PlaceToWrite,
+    RegistryToWrite,
+)
 
 Night = date
 """A night is named by its nominal date. The alias leaves the name `date` to the setting."""
@@ -105,14 +113,14 @@ class NightlyInitSpec(Spec):
 
     catalog: NamedPath
     """The catalogue: a TOML file, or the name of a shipped one."""
-    base: FolderToRead
+    base: BaseToRead
     """Run or folder of the published base."""
     data_root: Uri | None = None
     """Folder or URI below which the catalogue's paths are; where the base was trained when
     absent."""
-    registry: FolderToWrite | None = None
+    registry: RegistryToWrite | None = None
     """Folder of the registry; `registry` beside `nights` when absent."""
-    nights: FolderToWrite | None = None
+    nights: PlaceToWrite | None = None
     """Folder of the nights; `nights` beside the file when absent."""
     out: FileToWrite | None = None
     """The file to write; `nightly.toml` in this folder when absent."""

@@ -10,7 +10,6 @@ from iak.schemas.paths import (
     BaseToRead,
     FileToRead,
     FileToWrite,
-    FolderToRead,
     PlaceToRead,
     RegistryToRead,
     RegistryToWrite,
@@ -128,7 +127,7 @@ class RegistryGcSpec(RegistrySpec):
     """Folder of the registry, or `s3://bucket/prefix`."""
     keep: CountOrZero = 3
     """Earlier pointers of each domain that a rollback can return to."""
-    nights: FolderToRead | None = None
+    nights: PlaceToRead | None = None
     """Folder of nights: run folders of older ones are emptied, records and pages stay. Absent:
     left alone."""
     keep_nights: Count = 30

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from iak.pipeline.deploy.command import dns_name
 from iak.pipeline.errors import BadRequest
 from iak.schemas.nightly import NightlySpec
+from iak.schemas.paths import bucket_uri
 
 _LONGEST_NAME = 40
 """A RayJob's name has 47 characters at most (KubeRay 1.4), and six of them are made up."""
@@ -81,5 +82,6 @@ def _settings_where(spec: NightlySpec, is_lost: Callable[[PurePosixPath], bool])
     return [
         f"{setting}={path}"
         for setting, path in paths.items()
-        if "://" not in str(path) and is_lost(PurePosixPath(str(path)))
+        if "://" not in str(path) and not bucket_uri(str(path))
+        if is_lost(PurePosixPath(str(path)))
     ]

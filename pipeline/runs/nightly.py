@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from iak.pipeline.base.published_base import open_base
 from iak.pipeline.data.window_shift import measure_shift
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Notice, Report, silent
 from iak.pipeline.launcher import Launcher
-from iak.pipeline.lock import one_writer
 from iak.pipeline.nightly.outcomes import (
     Done,
     domain_nights,
@@ -27,6 +25,7 @@ from iak.pipeline.nightly.outcomes import (
 from iak.pipeline.nightly.refresh import refresh_reason
 from iak.pipeline.nightly.schedule import deadline_of
 from iak.pipeline.publish.judge_chains import NightChains
+from iak.pipeline.registry.bases import open_base
 from iak.pipeline.registry.commits import read_commit
 from iak.pipeline.registry.live import live_pointers, registry_head
 from iak.pipeline.registry.promote import ChainsOfNight
@@ -40,9 +39,11 @@ from iak.pipeline.runs.nightly_records import (
     REFRESH,
     SCRATCH,
     TUNE,
+    OwnNights,
     changed,
     night_folder,
     now,
+    own_nights,
     read_nights,
 )
 from iak.pipeline.runs.nightly_refresh import base_age_days, base_days, refresh_base
@@ -58,6 +59,7 @@ from iak.pipeline.runs.record import (
 from iak.pipeline.storage.store import open_store
 from iak.schemas.night import DriftLine, NightRecord, RefreshResult
 from iak.schemas.nightly import NightlySpec
+from iak.schemas.paths import reference_text
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import Commit
 from iak.schemas.tuning import KernelResult, TuningResult
@@ -99,22 +101,22 @@ def run_night(
     """
     asked = asked or NightRequest()
     waits = spec.schedule.if_busy == "wait"
-    with nullcontext() if asked.dry_run else one_writer(spec.nights, waits=waits):
-        nights = read_nights(spec.nights)
+    with nullcontext(None) if asked.dry_run else own_nights(spec.nights, waits=waits) as own:
+        nights = read_nights(own.folder if own else spec.nights)
         records = nights.records
         with reported_phase(report, "plan", "deciding which domains train"):
             start = time.monotonic()
             plan = plan_night(spec, records, asked=asked.night, now=asked.clock())
             plan = replace(plan, notices=(*plan.notices, *map(_unread, nights.problems)))
             seconds = time.monotonic() - start
-        if asked.dry_run:
+        if own is None:
             return _planned(spec, plan, asked.clock())
         before = next((r for r in records if r.id == plan.id), None)
         if before is not None and before.status == "finished":
             # It may have been killed between its record and its page.
-            _write_page(night_folder(spec.nights, before), report)
+            _write_page(night_folder(own.folder, before), report)
         _refuse_repeated(spec, plan, before, records)
-        night = _Night(spec, plan, records, launcher, report, asked.clock)
+        night = _Night(spec, plan, records, launcher, report, asked.clock, own)
         return night.run(before, seconds)
 
 
@@ -129,8 +131,8 @@ def _refuse_repeated(
     if before is not None and before.status == "finished":
         raise AlreadyFinished(
             f"the night of {plan.night} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC), "
-            f"with exit code {before.exit_code}: {night_folder(spec.nights, before)}. Nothing was "
-            "done"
+            f"with exit code {before.exit_code}: "
+            f"{reference_text(night_folder(spec.nights, before))}. Nothing was done"
         )
     same_date = [r for r in records if r.night == plan.night and r.status == "finished"]
     if before is None and same_date and not plan.trained:
@@ -159,7 +161,7 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         started_at=started_at,
         deadline=deadline_of(spec.schedule, started_at),
         base_fingerprint=plan.base.manifest.fingerprint,
-        base=str(plan.base_path),
+        base=reference_text(plan.base_path),
         base_age_days=base_age_days(plan.base, plan.night),
         registry=spec.registry,
         registry_before=plan.head.generation if plan.head else 0,
@@ -200,7 +202,9 @@ class _Night:
         launcher: Launcher,
         report: Report,
         clock: Callable[[], datetime],
+        own: OwnNights,
     ) -> None:
+        self._own = own
         self.spec, self.plan, self.launcher = spec, plan, launcher
         self._records = records
         self._parent: NightPlan | None = None
@@ -226,11 +230,11 @@ class _Night:
             self._train_and_promote()
         except BaseException as error:
             self._write(**_ending(error), ended_at=self.clock())
-            _write_page(night_folder(self.spec.nights, self.record), self._report)
+            _write_page(night_folder(self._own.folder, self.record), self._report)
             raise
         for notice in keep_what_is_needed(self.spec):
             self._warn(notice)
-        _write_page(night_folder(self.spec.nights, self.record), self._report)
+        _write_page(night_folder(self._own.folder, self.record), self._report)
         return self.record
 
     def _warn(self, text: str) -> None:
@@ -303,7 +307,7 @@ class _Night:
             reason=reason,
             published=published,
             fingerprint=open_base(run_dir).manifest.fingerprint if published else None,
-            run_dir=str(run_dir),
+            run_dir=reference_text(run_dir),
             dropped=sorted(self.plan.live) if published else [],
         )
         self._write(refresh=result)
@@ -316,7 +320,7 @@ class _Night:
         self._parent, self.plan = self.plan, replace(plan, head=self._expected())
         live = {name: pointer.bundle for name, pointer in self.plan.live.items()}
         self._write(
-            base=str(base),
+            base=reference_text(base),
             base_fingerprint=plan.base.manifest.fingerprint,
             base_age_days=base_age_days(plan.base, plan.night),
             domains=domain_nights(plan.decisions, Done(is_tuned=False), live, plan.paths),
@@ -382,7 +386,7 @@ class _Night:
     def _tune(self, trained: list[str]) -> RunRecord:
         """Tune the night's kernels, or return the run that did."""
         run_dir = night_folder(self.spec.nights, self.record) / TUNE
-        self._write(run_dir=str(run_dir))
+        self._write(run_dir=reference_text(run_dir))
         spec = finetune_spec(
             self.spec,
             self.plan,
@@ -434,7 +438,7 @@ class _Night:
         folder = night_folder(self.spec.nights, self.record)
         self._write(
             status="finished",
-            page=str(folder / PAGE),
+            page=reference_text(folder / PAGE),
             exit_code=exit_code(domains),
             ended_at=self.clock(),
             registry_after=promoted.generation,
@@ -464,4 +468,5 @@ class _Night:
             self._write(timings_s={**self.record.timings_s, name: round(seconds, 3)})
 
     def _write(self, **fields: object) -> None:
-        self.record = changed(self.spec.nights, self.record, **fields)
+        self.record = changed(self._own.folder, self.record, **fields)
+        self._own.push()

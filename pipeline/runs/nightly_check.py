@@ -16,7 +16,7 @@ from iak.pipeline.runs.nightly_tuning import finetune_spec
 from iak.pipeline.runs.preflight import check_workers, open_frozen_base
 from iak.pipeline.storage.store import open_store
 from iak.schemas.nightly import NightlySpec
-from iak.schemas.paths import BUCKET
+from iak.schemas.paths import bucket_uri
 
 Reachable = Callable[[str], None]
 """Asks a Ray job server for an answer, and raises a PipelineError where there is none."""
@@ -71,16 +71,21 @@ def _check_documents(spec: NightlySpec) -> Iterator[tuple[str, str]]:
         store.check_creates_once()
     except PipelineError as error:
         yield "registry", str(error)
-    for problem in read_nights(spec.nights).problems:
-        yield "nights", problem
+    try:
+        if uri := bucket_uri(spec.nights):
+            open_store(uri).check_creates_once()
+        for problem in read_nights(spec.nights).problems:
+            yield "nights", problem
+    except PipelineError as error:
+        yield "nights", str(error)
 
 
 def _check_folders(spec: NightlySpec) -> Iterator[tuple[str, str]]:
     """Look whether this user may write where a night writes."""
-    folders = {"nights": spec.nights}
-    if not spec.registry.startswith(BUCKET):
-        folders["registry"] = Path(spec.registry)
+    folders = {"nights": spec.nights, "registry": Path(spec.registry)}
     for setting, folder in folders.items():
+        if bucket_uri(folder):
+            continue
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
         if not existing.is_dir():
             yield setting, f"{existing} is a file, expected a folder"

@@ -6,8 +6,9 @@ from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.report.metrics import write_metrics
 from iak.pipeline.report.nights import earlier_nights, night_folders
 from iak.pipeline.report.webhook import send_summary
-from iak.pipeline.runs.nightly_records import night_folder
+from iak.pipeline.runs.nightly_records import night_folder, own_nights
 from iak.pipeline.storage.store import Store, at_once
+from iak.pipeline.storage.workplace import here
 from iak.pipeline.tracking.champion import follow_registry, night_of
 from iak.pipeline.tracking.mlflow_run import find_experiment, track_night
 from iak.pipeline.tracking.mlflow_server import MlflowServer
@@ -38,7 +39,8 @@ def notify(
             write_metrics(record, asked.metrics)
         except OSError as error:
             notices.append(f"No metrics were written to {asked.metrics}: {error}.")
-    folder = night_folder(spec.nights, record)
+    nights = here(spec.nights)
+    folder = night_folder(nights, record)
     if asked.tracking is not None:
         try:
             notices += track_night(MlflowServer(asked.tracking, token), spec, record, folder)
@@ -46,8 +48,10 @@ def notify(
             notices.append(f"MLflow may lack the night {record.id}: {error}.")
     if asked.tensorboard:
         try:
-            write_tensorboard(record, earlier_nights(night_folders(spec.nights), record), folder)
-        except OSError as error:
+            with own_nights(spec.nights, waits=True) as own:
+                earlier = earlier_nights(night_folders(own.folder), record)
+                write_tensorboard(record, earlier, night_folder(own.folder, record))
+        except (PipelineError, OSError) as error:
             notices.append(f"No TensorBoard files were written to {folder}: {error}.")
     return notices
 

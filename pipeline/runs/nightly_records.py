@@ -10,13 +10,18 @@ nights/
         page.html                   the morning page
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from iak.pipeline.lock import one_writer
 from iak.pipeline.report.nights import night_folders, write_night
+from iak.pipeline.runs.stored_run import is_stored
+from iak.pipeline.storage.workplace import here, is_there, written_copy
 from iak.schemas.night import NightRecord
+from iak.schemas.paths import bucket_uri
 
 TUNE = "tune"
 """Run folder of a night's tuning, below the night's folder."""
@@ -48,9 +53,46 @@ def changed(nights: Path, record: NightRecord, **fields: object) -> NightRecord:
     return write_night(record.model_copy(update=fields), folder)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnNights:
+    """The folder of nights, for the one night that runs."""
+
+    folder: Path
+    """On this machine."""
+    push: Callable[[], None] = lambda: None
+    """Stores what changed, where the folder is a copy of one on an object store."""
+
+
+@contextmanager
+def own_nights(nights: Path, *, waits: bool) -> Iterator[OwnNights]:
+    """Keep other nights out for the length of the block.
+
+    Args:
+        nights: the folder, or `s3://bucket/prefix`.
+        waits: wait for another night to end, instead of leaving at once.
+
+    Raises:
+        Busy: another night runs, perhaps on another machine.
+        Overtaken: this process gave no sign of life, and another night has taken over.
+    """
+    uri = bucket_uri(nights)
+    if uri is None:
+        with one_writer(nights, waits=waits):
+            yield OwnNights(nights)
+        return
+    with written_copy(uri, waits=waits, is_kept=_is_of_nights) as place:
+        yield OwnNights(place.folder, place.push)
+
+
+def _is_of_nights(path: str) -> bool:
+    """Return whether a file is stored with all nights: those of runs have folders of their own."""
+    parts = PurePosixPath(path).parts
+    return is_stored(path) and parts[1:2] not in [(name,) for name in (TUNE, SCRATCH, REFRESH)]
+
+
 def read_nights(nights: Path) -> Nights:
-    """Return the records of all nights."""
-    folders = list(night_folders(nights))
+    """Return the records of all nights; none where there is no such folder yet."""
+    folders = list(night_folders(here(nights))) if is_there(nights) else []
     records = [folder.record for folder in folders if folder.record is not None]
     return Nights(
         records=sorted(records, key=lambda record: (record.night, record.started_at)),

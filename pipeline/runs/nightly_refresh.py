@@ -5,13 +5,14 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from iak.pipeline.base.published_base import PublishedBase
+from iak.pipeline.base.published_base import FOLDER, PublishedBase
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.events import Report
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.runs.load import spec_with_presets
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished
+from iak.pipeline.storage.workplace import here
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog, SplitSpec
 from iak.schemas.nightly import NightlySpec, RefreshSpec
@@ -70,7 +71,7 @@ def refresh_base(
     try:
         done = pretrain_base(asked, _cut(catalog, window), launcher, report)
     except AlreadyFinished:
-        return (run_dir / "base").is_dir()
+        return (here(run_dir, below=[FOLDER]) / FOLDER).is_dir()
     return done.manifest is not None
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from iak.pipeline.errors import BadLog
 from iak.pipeline.events import Report
-from iak.pipeline.files import remove_folder
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.publish.judge_chains import NightChains
 from iak.pipeline.runs.load import spec_with_presets
@@ -15,6 +14,8 @@ from iak.pipeline.runs.night import tune_night
 from iak.pipeline.runs.nightly_plan import NightPlan, changed_days
 from iak.pipeline.runs.outputs import verify_outputs
 from iak.pipeline.runs.record import read_record
+from iak.pipeline.runs.stored_run import remove_run
+from iak.pipeline.storage.workplace import here, is_there
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.log import Catalog
 from iak.schemas.nightly import NightlySpec
@@ -46,18 +47,19 @@ def tune_once(
         BadLog: the log changed.
         Corrupt: the finished run does not have the files that it wrote.
     """
-    before = read_record(spec.run_dir)
-    if before is not None and before.status == "finished":
+    run_dir = here(spec.run_dir) if is_there(spec.run_dir) else None
+    before = read_record(run_dir) if run_dir else None
+    if run_dir is not None and before is not None and before.status == "finished":
         # Its own promotion may have moved the live pointers, so that it could not be asked for
         # again under the same inputs.
-        verify_outputs(spec.run_dir, before.outputs)
+        verify_outputs(run_dir, before.outputs)
         return before
     tuned = tune_night(spec, catalog, launcher, report, chains=chains).record
     if verify_log is not None:
         try:
             verify_log()
         except BadLog:
-            remove_folder(spec.run_dir)
+            remove_run(spec.run_dir)
             raise
     return tuned
 

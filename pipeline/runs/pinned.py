@@ -9,8 +9,8 @@ from iak.pipeline.publish.bundle_index import BUNDLES, INDEX, read_index
 from iak.pipeline.registry.resolve import alias_of, manifests_of, resolve
 from iak.pipeline.runs.record import OpenRecord
 from iak.pipeline.storage.store import Store, open_store
-from iak.pipeline.storage.workplace import read_copy
-from iak.schemas.paths import bucket_uri, in_registry
+from iak.pipeline.storage.workplace import here
+from iak.schemas.paths import in_registry
 from iak.schemas.registry import Alias
 
 PINNED = "pinned"
@@ -36,8 +36,7 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     """
     reference = in_registry(path)
     if reference is None:
-        uri = bucket_uri(path)
-        return path if uri is None else read_copy(uri, below=[BUNDLES])
+        return here(path, below=[BUNDLES])
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
     pinned, base = record.run_dir / PINNED / setting, opened.manifest.fingerprint
     if record.before is not None and record.before.inputs and (pinned / INDEX).is_file():

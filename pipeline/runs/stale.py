@@ -16,6 +16,10 @@ from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs.nightly_records import SCRATCH, TUNE, night_folder, read_nights
 from iak.pipeline.runs.record import RECORD
 from iak.pipeline.sharding import mapped
+from iak.pipeline.storage.store import open_store
+from iak.pipeline.storage.stored_folder import StoredFolder
+from iak.pipeline.storage.workplace import remove_stored
+from iak.schemas.paths import bucket_uri
 
 _STAYS = (RECORD, LOCK, OWNER)
 
@@ -45,6 +49,9 @@ def remove_stale_runs(nights: Path, *, keep: int, dry_run: bool) -> list[Stale]:
         if record.status not in ("finished", "failed"):
             continue
         for run_dir in (night_folder(nights, record) / name for name in (TUNE, SCRATCH)):
+            if uri := bucket_uri(run_dir):
+                stale += _empty_stored(uri, dry_run=dry_run)
+                continue
             content = list(_content(run_dir))
             if not content:
                 continue
@@ -73,6 +80,20 @@ def remove_unused_tables(base: Path, *, days: float, dry_run: bool) -> list[Stal
     if not dry_run:
         unused = mapped.remove_unused(root, days=days)
     return [Stale(path=path, bytes=sizes.get(path, 0)) for path in unused]
+
+
+def _empty_stored(uri: str, *, dry_run: bool) -> list[Stale]:
+    """Empty a run folder on an object store but for its record, unless a run works in it now."""
+    head = StoredFolder(open_store(uri)).head()
+    size = sum(file.bytes for path, file in head.files.items() if path != RECORD) if head else 0
+    if not size:
+        return []
+    try:
+        if not dry_run:
+            remove_stored(uri, is_kept=lambda path: path == RECORD)
+    except Busy:
+        return []
+    return [Stale(path=Path(uri), bytes=size)]
 
 
 def _content(run_dir: Path) -> Iterator[Path]:

@@ -5,19 +5,20 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from iak.pipeline.base.frozen_base import MAPPED
-from iak.pipeline.data.content import DIGESTS
-from iak.pipeline.files import is_part
+from iak.pipeline.files import is_part, remove_folder
 from iak.pipeline.lock import LOCK, OWNER
-from iak.pipeline.storage.workplace import read_copy, written_copy
+from iak.pipeline.storage.workplace import remove_stored, written_copy
 from iak.schemas.job import WorkerJobSpec
 from iak.schemas.paths import bucket_uri
 
 S = TypeVar("S", bound=WorkerJobSpec)
 ACTIVATIONS = "activations"
 """Folder of the activation cache, beside the base."""
-_OF_THIS_MACHINE = ("ray", ACTIVATIONS, MAPPED)
-"""Folders of a run folder that other machines make for themselves."""
+OF_THIS_MACHINE = ("ray", ACTIVATIONS, "mapped")
+"""Folders of a run folder that other machines make for themselves. Only the names: to import them
+from where they are written would load torch."""
+DIGESTS = "digests.sqlite"
+"""Beginning of the names of the log's digests, which other machines compute for themselves."""
 
 
 @contextmanager
@@ -48,12 +49,15 @@ def is_stored(path: str) -> bool:
     Locks, part files, Ray's own files and caches of this machine are not.
     """
     parts = PurePosixPath(path).parts
-    if any(is_part(Path(part)) for part in parts) or parts[0] in _OF_THIS_MACHINE:
+    if any(is_part(Path(part)) for part in parts) or parts[0] in OF_THIS_MACHINE:
         return False
     return parts[-1] not in (LOCK, OWNER) and not parts[-1].startswith(DIGESTS)
 
 
-def readable(folder: Path) -> Path:
-    """Return a folder that can be read: itself, or a local copy of what is on an object store."""
-    uri = bucket_uri(folder)
-    return folder if uri is None else read_copy(uri)
+def remove_run(run_dir: Path) -> None:
+    """Remove a run folder, so that no later attempt goes on with what it holds."""
+    uri = bucket_uri(run_dir)
+    if uri is None:
+        remove_folder(run_dir)
+    else:
+        remove_stored(uri)

@@ -219,6 +219,19 @@ class FolderWriter:
             self._copy_pages(local, before)
         return self.version
 
+    def remove(self, is_kept: IsKept) -> int:
+        """Store a version without some files, forget all earlier ones, and return the bytes gone.
+
+        Args:
+            is_kept: which files stay.
+        """
+        self._lease.check()
+        before = self.version.files
+        files = {path: entry for path, entry in before.items() if is_kept(path)}
+        self.version = self._commit(files)
+        self._prune(kept=1)
+        return sum(entry.bytes for path, entry in before.items() if path not in files)
+
     def _stored(self, path: Path, keys: Mapping[str, FileInVersion]) -> FileInVersion | None:
         """Return a local file's entry, uploaded where it is new; None where it is gone."""
         try:
@@ -277,16 +290,16 @@ class FolderWriter:
         self._lease.check()
         return FolderVersion.model_validate(document)
 
-    def _prune(self) -> None:
-        """Remove versions that are older than the newest two, and objects that only they name."""
+    def _prune(self, kept: int = _KEPT) -> None:
+        """Remove all but the newest versions, and the objects that only those name."""
         folder, names = self.folder, self.folder.version_names()
-        old = [folder.read_version(name) for name in names[:-_KEPT]]
+        old = [folder.read_version(name) for name in names[:-kept]]
         if not old:
             return
-        kept = self._keys_of(names[-_KEPT:])
-        gone = {entry.key for version in old if version for entry in version.files.values()} - kept
+        used = self._keys_of(names[-kept:])
+        gone = {entry.key for version in old if version for entry in version.files.values()} - used
         # The version first: a reader that still has it begins anew where an object is missing.
-        folder.store.remove_files([f"{VERSIONS}/{name}" for name in names[:-_KEPT]])
+        folder.store.remove_files([f"{VERSIONS}/{name}" for name in names[:-kept]])
         folder.store.remove_files([f"{FILES}/{key}" for key in sorted(gone)])
 
     def _remove_orphans(self) -> None:

@@ -26,7 +26,7 @@ from iak.pipeline.storage.download_cache import KEPT_S
 from iak.pipeline.storage.lease import take_lease
 from iak.pipeline.storage.store import open_store
 from iak.pipeline.storage.stored_folder import FolderWriter, IsKept, StoredFolder
-from iak.schemas.paths import BUCKET
+from iak.schemas.paths import BUCKET, bucket_uri
 from iak.schemas.stored import FolderVersion
 
 BEAT_S = 20.0
@@ -131,7 +131,13 @@ def read_copy(uri: str, *, below: Sequence[str] = ()) -> Path:
         BadRequest: nothing is stored there.
         Corrupt: an object is missing or has other bytes.
     """
-    folder, inside = _find(uri)
+    found = _find(uri)
+    if found is None:
+        raise BadRequest(
+            f"{uri} holds no folder that this project stored, nor does any folder above it. Check "
+            "the URI, or make it by the command whose run_dir= it is"
+        )
+    folder, inside = found
 
     def read(version: FolderVersion) -> Path:
         wanted = _wanted(version, inside, below)
@@ -154,22 +160,53 @@ def _wanted(version: FolderVersion, inside: str, below: Sequence[str]) -> list[s
     return enough or here
 
 
-def _find(uri: str) -> tuple[StoredFolder, str]:
-    """Return the stored folder that a URI names or lies in, and the path inside, with its slash.
-
-    Raises:
-        BadRequest: there is none.
-    """
+def _find(uri: str) -> tuple[StoredFolder, str] | None:
+    """Return the stored folder that a URI names or lies in, and the path inside, with its slash."""
     bucket, _, prefix = uri.removeprefix(BUCKET).partition("/")
     parts = [part for part in prefix.split("/") if part]
     for length in range(len(parts), 0, -1):
         folder = StoredFolder(open_store(f"{BUCKET}{'/'.join([bucket, *parts[:length]])}"))
         if folder.version_names():
             return folder, "".join(f"{part}/" for part in parts[length:])
-    raise BadRequest(
-        f"{uri} holds no folder that this project stored, nor does any folder above it. Check the "
-        "URI, or make it by the command whose run_dir= it is"
-    )
+    return None
+
+
+def here(folder: Path, *, below: Sequence[str] = ()) -> Path:
+    """Return a folder that can be read on this machine: itself, or a copy of a stored one.
+
+    Args:
+        folder: a path, or the `s3://bucket/prefix` that a path stands for.
+        below: as `read_copy` takes it.
+
+    Raises:
+        BadRequest: nothing is stored there.
+        Corrupt: an object is missing or has other bytes.
+    """
+    uri = bucket_uri(folder)
+    return folder if uri is None else read_copy(uri, below=below)
+
+
+def is_there(folder: Path) -> bool:
+    """Return whether a folder exists, on this machine or on an object store."""
+    uri = bucket_uri(folder)
+    return folder.is_dir() if uri is None else _find(uri) is not None
+
+
+def remove_stored(uri: str, *, is_kept: IsKept = lambda _: False) -> int:
+    """Remove a stored folder's files, in all of its versions; return how many bytes they had.
+
+    Args:
+        uri: `s3://bucket/prefix` of the folder.
+        is_kept: which files stay.
+
+    Raises:
+        Busy: a process writes there.
+    """
+    lease = take_lease(open_store(uri), waits=False)
+    try:
+        return FolderWriter(lease).remove(is_kept)
+    finally:
+        lease.release()
 
 
 def scratch() -> Path:

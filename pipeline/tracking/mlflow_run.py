@@ -21,6 +21,7 @@ from iak.pipeline.publish.bundle import bundle_name
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.report.nights import PAGE, RECORD
 from iak.pipeline.report.summary import summary_of
+from iak.pipeline.storage.workplace import here
 from iak.pipeline.tracking.mlflow_answers import (
     Answer,
     Experiment,
@@ -196,10 +197,13 @@ def _artifacts(record: NightRecord, folder: Path) -> Iterator[tuple[str, Path]]:
     yield RECORD, folder / RECORD
     if record.page is not None or (folder / PAGE).exists():
         yield PAGE, folder / PAGE
+    if record.run_dir is None or record.counts["promoted"] == 0:
+        return
+    run_dir = here(Path(record.run_dir), below=[BUNDLES])
     for domain in record.domains:
-        if domain.outcome != "promoted" or domain.bundle is None or record.run_dir is None:
+        if domain.outcome != "promoted" or domain.bundle is None:
             continue
-        bundle = Path(record.run_dir) / BUNDLES / bundle_name(dict(domain.decision.domain) or None)
+        bundle = run_dir / BUNDLES / bundle_name(dict(domain.decision.domain) or None)
         # By digest: the folder's own name may hold what an artefact's path may not.
         for path in sorted(bundle.glob("[!.]*")) or [bundle]:
             yield f"{BUNDLES}/{domain.bundle}/{path.name}", path

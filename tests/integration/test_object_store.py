@@ -5,12 +5,22 @@ import pytest
 
 import iak
 from iak.pipeline.base.published_base import open_base
-from iak.pipeline.publish.bundle_index import read_index
+from iak.pipeline.errors import Busy
+from iak.pipeline.events import PhaseStarted, silent
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.registry.commits import read_head
+from iak.pipeline.registry.stored_bundles import read_entry
+from iak.pipeline.runs.nightly import NightRequest, run_night
+from iak.pipeline.runs.nightly_records import read_nights
 from iak.pipeline.runs.record import AlreadyFinished, read_record
+from iak.pipeline.storage.store import open_store
 from iak.pipeline.storage.workplace import read_copy
+from iak.pipeline.tuning.tune import CohortTuner
+from iak.schemas.nightly import NightlySpec
+from iak.schemas.paths import reference_text
 from tests.faults.test_kill import write_catalog
 from tests.integration.small_log import MODEL, write_log
-from tests.integration.test_nightly import OPEN_GATE, STAGE
+from tests.integration.test_nightly import EIGHTH, OPEN_GATE, SEVENTH, STAGE, TRAINED
 from tests.s3 import KEYS, make_bucket, moto_server
 
 pytestmark = [
@@ -61,10 +71,6 @@ def machines(tmp_path, monkeypatch):
     return use
 
 
-def digests(bundles):
-    return {entry.folder: entry.manifest_sha256 for entry in read_index(bundles).bundles}
-
-
 def weights(bundles):
     return {path.parent.name: path.read_bytes() for path in bundles.glob("*/kernel.safetensors")}
 
@@ -106,3 +112,114 @@ def test_a_base_and_its_kernels_are_the_same_on_s3_as_in_folders(place, tmp_path
         iak.tune_night(
             catalog, on_s3, base="s3://shop/runs/R1", run_dir="s3://shop/runs/R2", **TUNING
         )
+
+
+@pytest.fixture(scope="module")
+def base(place, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("trainer")))
+        iak.pretrain(
+            place / "catalog.toml", "s3://shop/log", run_dir="s3://shop/models/base", **PRETRAINING
+        )
+    return "s3://shop/models/base"
+
+
+def nightly(place, base, name, *, tuning=None, **changes):
+    """A `nightly.toml` with everything on S3 but the catalogue, which travels beside it."""
+    settings = {k: v for k, v in TUNING.items() if k not in WORKERS} | (tuning or {})
+    document = {
+        "name": "planted", "catalog": str(place / "catalog.toml"), "data_root": "s3://shop/log",
+        "base": base, "registry": f"s3://shop/{name}/registry", "nights": f"s3://shop/{name}/nights",
+        "workers": WORKERS, "window": {"days": 2, "valid": 0.2, "gate": 0.2},
+        "ready": {"needs_marker": True}, "scratch_every": 0,
+        "finetune": settings,
+    }  # fmt: skip
+    return NightlySpec.model_validate(document | changes)
+
+
+def run(asked, night, report=silent):
+    return run_night(asked, ProcessLauncher(), NightRequest(night=night), report)
+
+
+def outcomes(record):
+    return {domain.decision.name: domain.outcome for domain in record.domains}
+
+
+def test_nights_on_s3_go_on_from_each_other_on_machines_that_share_nothing_else(
+    place, base, machines
+):
+    asked = nightly(place, base, "platform")
+    machines("monday")
+    first = run(asked, SEVENTH)
+    machines("tuesday")
+    second = run(asked, EIGHTH)
+
+    for record in (first, second):
+        assert {n for n, outcome in outcomes(record).items() if outcome == "promoted"} == TRAINED
+        assert record.base == base
+        assert record.page.startswith("s3://shop/platform/nights/")
+        assert record.run_dir == f"{record.page.removesuffix('/page.html')}/tune"
+    assert [first.registry_after, second.registry_after] == [1, 2]
+
+    machines("reader")
+    assert read_nights(asked.nights).records == [first, second]
+    tuned = read_record(read_copy(second.run_dir))
+    assert tuned.spec["live"] == f"registry:{asked.registry}@champion"
+    store = open_store(asked.registry)
+    pointer = read_head(store).pointers["champion"]["region=a"]
+    lineage = read_entry(store, pointer.stored).lineage
+    assert (lineage.base, lineage.run) == (base, second.run_dir)
+    pages = open_store(str(reference_text(asked.nights)))
+    assert b"planted" in pages.read("index.html")
+    assert pages.read(second.page.removeprefix(f"{pages.uri}/"))
+
+    with pytest.raises(AlreadyFinished, match=r"with exit code 0: s3://shop/platform/nights/"):
+        run(asked, EIGHTH)
+
+
+def test_a_night_that_broke_goes_on_on_another_machine_to_the_same_bundles(
+    place, base, machines, monkeypatch
+):
+    """It dies in the midst of its tuning, of which a checkpoint is stored."""
+    steps, deadly, real = [], [None], CohortTuner._step
+
+    def step(tuner, *args, **kwargs):
+        steps.append(1)
+        if len(steps) == deadly[0]:
+            raise ValueError("died")
+        return real(tuner, *args, **kwargs)
+
+    monkeypatch.setattr(CohortTuner, "_step", step)
+    whole = run(nightly(place, base, "whole"), SEVENTH)
+    needed = len(steps)
+    steps.clear()
+    deadly[0] = needed // 2
+    asked = nightly(place, base, "broken", tuning={"checkpoint_every_s": 0.0})
+    machines("dies")
+    with pytest.raises(ValueError, match="died"):
+        run(asked, SEVENTH)
+    steps.clear()
+    deadly[0] = None
+    machines("goes on")
+    record = run(asked, SEVENTH)
+    assert record.attempts == 2
+    assert 0 < len(steps) < needed
+    assert outcomes(record) == outcomes(whole)
+    one, other = (weights(read_copy(night.run_dir) / "bundles") for night in (whole, record))
+    assert one == other != {}
+
+
+def test_two_nights_on_two_machines_never_run_at_once(place, base, machines):
+    asked = nightly(place, base, "busy", schedule={"if_busy": "leave"})
+    seen = []
+
+    def report(event):
+        if isinstance(event, PhaseStarted) and event.phase == "promote" and not seen:
+            machines("second")
+            with pytest.raises(Busy, match="s3://shop/busy/nights is in use by process"):
+                run(asked, SEVENTH)
+            machines("first")
+            seen.append(event)
+
+    record = run(asked, SEVENTH, report)
+    assert (record.exit_code, len(seen)) == (0, 1)
