@@ -181,29 +181,29 @@ def test_a_night_that_broke_goes_on_on_another_machine_to_the_same_bundles(
     place, base, machines, monkeypatch
 ):
     """It dies in the midst of its tuning, of which a checkpoint is stored."""
-    steps, deadly, real = [], [None], CohortTuner._step
+    epochs, deadly, real = [], [None], CohortTuner.epoch
 
-    def step(tuner, *args, **kwargs):
-        steps.append(1)
-        if len(steps) == deadly[0]:
+    def epoch(tuner, number):
+        epochs.append(number)
+        if len(epochs) == deadly[0]:
             raise ValueError("died")
-        return real(tuner, *args, **kwargs)
+        return real(tuner, number)
 
-    monkeypatch.setattr(CohortTuner, "_step", step)
+    monkeypatch.setattr(CohortTuner, "epoch", epoch)
     whole = run(nightly(place, base, "whole"), SEVENTH)
-    needed = len(steps)
-    steps.clear()
-    deadly[0] = needed // 2
+    needed = len(epochs)
+    epochs.clear()
+    deadly[0] = needed
     asked = nightly(place, base, "broken", tuning={"checkpoint_every_s": 0.0})
     machines("dies")
     with pytest.raises(ValueError, match="died"):
         run(asked, SEVENTH)
-    steps.clear()
+    epochs.clear()
     deadly[0] = None
     machines("goes on")
     record = run(asked, SEVENTH)
     assert record.attempts == 2
-    assert 0 < len(steps) < needed
+    assert 0 < len(epochs) < needed
     assert outcomes(record) == outcomes(whole)
     one, other = (weights(read_copy(night.run_dir) / "bundles") for night in (whole, record))
     assert one == other != {}

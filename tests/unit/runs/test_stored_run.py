@@ -24,8 +24,9 @@ def test_what_another_machine_goes_on_with_is_stored(path):
 @pytest.mark.parametrize(
     "path",
     [
-        ".lock", ".lock.json", "bundles/.lock", ".record.json.12.ab.part", "checkpoints/.step-3.1.a.part/t",
-        "ray/attempt-1/log", "activations/ab/x.rows", "mapped/x/y", "digests.sqlite", "digests.sqlite-wal",
+        ".lock", ".lock.json", "bundles/.lock", ".record.json.12.ab.part",
+        "checkpoints/.step-3.1.a.part/t", "ray/attempt-1/log", "activations/ab/x.rows",
+        "mapped/x/y", "digests.sqlite", "digests.sqlite-wal",
     ],
 )  # fmt: skip
 def test_locks_parts_and_caches_of_a_machine_are_not(path):
