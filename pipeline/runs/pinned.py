@@ -68,8 +68,7 @@ def bundles_now(path: Path, opened: PublishedBase, scratch: Path, *, setting: st
     """
     reference = in_registry(path)
     if reference is None:
-        uri = bucket_uri(path)
-        return path if uri is None else read_copy(uri, below=[BUNDLES])
+        return here(path, below=[BUNDLES])
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
     resolve(store, alias, scratch / setting, base_fingerprint=opened.manifest.fingerprint)
     return scratch / setting
