@@ -49,6 +49,7 @@ from iak.schemas.paths import (
     NamedPath,
     Picture,
     PlaceToWrite,
+    bucket_uri,
 )
 from iak.schemas.plan import PlacedSpec, PlacementSpec
 
@@ -332,14 +333,19 @@ class EvaluatedTablesSpec(FrozenTablesSpec):
 class CacheSpec(Spec):
     """Cache of the activations that a frozen base computed, for later epochs, runs and nights."""
 
-    folder: FolderToWrite | None = None
-    """Folder of the cache; `activations/` beside the base when absent."""
+    folder: PlaceToWrite | None = None
+    """Folder of the cache, or `s3://bucket/prefix`; `activations/` beside the base when absent."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Type of activations, on disk and in memory."""
     budget_gib: Gib = 50.0
-    """GiB on disk; beyond it the least recently used entries are removed."""
+    """GiB on a machine's disk; beyond it the least recently used entries are removed there."""
     memory_gib: Gib = 6.0
     """GiB of activations in a worker's memory; beyond it they are memory-mapped from disk."""
+
+    @property
+    def uri(self) -> str | None:
+        """Return where the cache lies on an object store; None for a folder."""
+        return bucket_uri(self.folder) if self.folder else None
 
 
 class ChainSpec(Spec):

@@ -4,6 +4,10 @@
     <folder>/<2 hex>/<key>.rows          digest, then Arrow IPC: identity, labels, domains, user
     <folder>/<2 hex>/<key>.standard      safetensors: mean and deviation of the inputs
 
+With a URI, entries also lie on an object store, under the same names. An entry that this machine
+lacks is downloaded, one that it makes is uploaded. Where the store does not answer, one warning
+says so and the run goes on with this machine's entries.
+
 A scope is what activations depend on besides the rows: the base, the precision of its tables, the
 standardisation, the precision of what is stored. Within a scope an entry is named by the keys of
 its rows' features (feature_keys.py), so that labels, files and row groups do not matter. A block of
@@ -26,6 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +44,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iak.pipeline.data.feature_keys import FeatureKeys
+from iak.pipeline.errors import PipelineError
 from iak.pipeline.files import is_part, putting_file
+from iak.pipeline.storage.store import Store as Place
+from iak.pipeline.storage.store import open_store
 
 FORMAT = 3
 KINDS = (".activations", ".rows", ".standard")
@@ -71,7 +79,7 @@ class Usage:
 class Store:
     """Entries below one folder; any number of processes read and write it at once."""
 
-    def __init__(self, folder: Path, *, run: str = "") -> None:
+    def __init__(self, folder: Path, *, run: str = "", uri: str | None = None) -> None:
         """Use `folder`, which is created when something is written.
 
         Args:
@@ -79,8 +87,10 @@ class Store:
             run: name of the run, the same when it is resumed. A run does not look for single rows
                 in entries that it wrote itself. A resumed attempt would read rows there that the
                 first attempt computed in another block, where a matrix product rounds differently.
+            uri: `s3://bucket/prefix` at which other machines find the entries; None for none.
         """
         self.folder, self.run = folder, run
+        self._shared = open_store(uri) if uri else None
         self.usage = Usage()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache")
         self._pending: list[Future[None]] = []
@@ -117,9 +127,10 @@ class Store:
             Indices among the n rows, and the activations of these rows. A row comes once.
         """
         wanted = _Wanted(keys)
-        for path in _files_in(self.folder / scope, suffix=".activations"):
+        for path in self._blocks_of(scope):
             if not wanted.left:
                 return
+            self._bring(path)
             match = self._match(path, wanted)
             if match is None:
                 continue
@@ -163,6 +174,7 @@ class Store:
     def read_rows(self, key: str) -> tuple[pa.Table, Counter[str]] | None:
         """Return rows without features, and their quarantined rows by reason; None where absent."""
         path = self.path_of(key, "rows")
+        self._bring(path)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -270,8 +282,47 @@ class Store:
             with putting_file(path, is_durable=False) as part:  # verified when it is read
                 save(part)
             self.usage.bytes_written += path.stat().st_size
+            self._send(path)
         except (OSError, SafetensorError) as error:
             self._stop(str(error))
+
+    def _blocks_of(self, scope: str) -> list[Path]:
+        """Return the files of a scope's blocks by name, those of other machines as well."""
+        folder, suffix = self.folder / scope, ".activations"
+        blocks = set(_files_in(folder, suffix=suffix))
+        with self._sharing() as store:
+            names = store.names(scope) if store else set()
+            blocks |= {folder / name for name in names if name.endswith(suffix)}
+        return sorted(blocks)
+
+    def _bring(self, path: Path) -> None:
+        """Download an entry that this machine lacks, where another one has it."""
+        if self._shared is None or _is_present(path):
+            return
+        with self._sharing() as store, suppress(FileNotFoundError):
+            if store is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with putting_file(path, is_durable=False) as part:  # verified when it is read
+                    store.download(self._key(path), part)
+
+    def _send(self, path: Path) -> None:
+        """Upload an entry that this machine made."""
+        with self._sharing() as store:
+            if store is not None:
+                with path.open("rb") as file:
+                    store.upload(self._key(path), file)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    @contextmanager
+    def _sharing(self) -> Iterator[Place | None]:
+        """Yield the store of all machines' entries; after its first failure it is left alone."""
+        try:
+            yield self._shared
+        except PipelineError as error:
+            self._shared = None
+            _log.warning("the activation cache is not shared any more: %s", error)
 
     def _read(self, path: Path) -> "_Entry | None":
         """Return a block of rows, None where it is absent or damaged."""
@@ -286,6 +337,7 @@ class Store:
 
     def _tensors(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Return an entry's tensors and metadata, None where it is absent or damaged."""
+        self._bring(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = dict(file.metadata() or {})

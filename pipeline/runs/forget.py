@@ -4,6 +4,7 @@ Nothing is deleted but caches, where that is asked for: a log and a base belong 
 bundle that serves has to be replaced first.
 """
 
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from iak.pipeline.data.stores import below, open_uri
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.commits import domain_name, read_head
 from iak.pipeline.registry.stored_bundles import read_entry, stored_bundles
-from iak.pipeline.runs.record import read_record
+from iak.pipeline.runs.record import RECORD, read_record
 from iak.pipeline.runs.stored_run import ACTIVATIONS
-from iak.pipeline.storage.store import Store, at_once
+from iak.pipeline.storage.store import Store, at_once, open_store
+from iak.pipeline.storage.workplace import here, local_folder
 from iak.schemas.forget import (
     ForgetReport,
     State,
@@ -30,6 +32,7 @@ from iak.schemas.forget import (
     TouchedCache,
     TouchedFile,
 )
+from iak.schemas.paths import bucket_uri, reference_text
 from iak.schemas.registry import ALIASES, Alias, Commit, Entry
 
 Document = Mapping[str, Any]
@@ -72,7 +75,7 @@ def find_touched(store: Store, users: Collection[str], *, remove_caches: bool) -
     bases = _bases(entries, search)
     caches: dict[Path, list[State]] = {}
     for found in runs.values():
-        if found.cache is not None and found.cache.is_dir():
+        if found.cache is not None and (bucket_uri(found.cache) or found.cache.is_dir()):
             caches.setdefault(found.cache, []).append(found.state)
     return ForgetReport(
         registry=store.uri,
@@ -99,7 +102,7 @@ class _Search:
     def in_run(self, run: str, base: str | None) -> _Found:
         """Return the rows of the users that a run read on a base, and its cache."""
         try:
-            record = read_record(Path(run))
+            record = read_record(here(Path(run), below=[RECORD]))
         except (PipelineError, OSError) as error:
             return _Found(None, str(error))
         if record is None:
@@ -209,10 +212,14 @@ def _in_base(path: str | None, fingerprint: str, search: _Search) -> _Found:
 
 def _cache(folder: Path, states: Collection[State], *, remove: bool) -> TouchedCache:
     """Measure a cache that some runs filled, and remove its entries where that is asked for."""
-    entries = [path for kind in KINDS for path in folder.glob(f"*/*{kind}")]
-    size = sum(path.stat().st_size for path in entries)
+    store = open_store(reference_text(folder))
+    entries = {key: size for key, size in store.sizes().items() if key.endswith(KINDS)}
     state = next((s for s in _WORST_FIRST if s in states), "untouched")
     is_removed = remove and state == "touched"
-    for path in entries if is_removed else ():
-        path.unlink(missing_ok=True)
-    return TouchedCache(path=str(folder), state=state, bytes=size, is_removed=is_removed)
+    if is_removed:
+        store.remove_files(entries.keys())
+    if is_removed and (uri := bucket_uri(folder)):
+        shutil.rmtree(local_folder(uri, "caches"), ignore_errors=True)
+    return TouchedCache(
+        path=store.uri, state=state, bytes=sum(entries.values()), is_removed=is_removed
+    )

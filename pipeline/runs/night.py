@@ -39,7 +39,7 @@ from iak.pipeline.runs.preflight import (
     plan_inputs,
 )
 from iak.pipeline.runs.record import OpenRecord, run_record, versions
-from iak.pipeline.runs.stored_run import ACTIVATIONS, local_run
+from iak.pipeline.runs.stored_run import ACTIVATIONS, local_cache, local_run
 from iak.pipeline.sharding.placement_rule import planned
 from iak.pipeline.tuning.checkpoint import remove_checkpoint
 from iak.pipeline.tuning.finetune import SPLITS, ActivationCacheConfig, FinetuneWork, Live, finetune
@@ -107,7 +107,7 @@ def _tune(
     serving = bundles_folder(pinned, of_live, setting="live") if pinned else None
     live = _live(spec, of_live, serving, catalog)
     with record.phase("snapshot"):
-        digests_in = spec.cache.folder or opened.folder.parent
+        digests_in = local_cache(spec.cache) or opened.folder.parent
         view = list_log(spec, catalog, report, wanted=SPLITS, digests_in=digests_in)
         others = base_inputs(opened) | bundles_inputs(serving, name="live bundles")
         others |= plan_inputs(placement.plan)
@@ -254,7 +254,7 @@ def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheC
     Where the log's columns are the base, the log is the cache already. Activations then stay in
     memory, and in fp32: bf16 would round the logits that kernels correct.
     """
-    folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
+    folder = local_cache(spec.cache) or opened.folder.parent / ACTIVATIONS
     is_given = opened.catalog.base is not None
     return ActivationCacheConfig(
         kind="memory" if is_given and spec.activations == "cache" else spec.activations,
@@ -262,6 +262,7 @@ def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheC
         folder=folder.absolute(),
         budget_bytes=int(spec.cache.budget_gib * 2**30),
         memory_bytes=int(spec.cache.memory_gib * 2**30),
+        uri=spec.cache.uri,
     )
 
 

@@ -34,6 +34,7 @@ from iak.pipeline.nightly.windows import night_catalog, task_windows, window_day
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.preflight import open_frozen_base
+from iak.pipeline.runs.stored_run import local_cache
 from iak.pipeline.storage.store import Store, open_store
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog, SplitSpec
@@ -225,7 +226,7 @@ def base_of(spec: NightlySpec, history: History) -> Path:
 
 def _kept_digests(spec: NightlySpec, base: PublishedBase) -> KeptContents:
     """Return the digests of the log's files that tuning keeps, where it has kept any yet."""
-    folder = spec.finetune.cache.folder or base.folder.parent
+    folder = local_cache(spec.finetune.cache) or base.folder.parent
     return KeptContents(folder / DIGESTS if folder.is_dir() else None)
 
 

@@ -31,7 +31,7 @@ from iak.pipeline.runs.preflight import (
     open_frozen_base,
 )
 from iak.pipeline.runs.record import PARTS, OpenRecord, run_record
-from iak.pipeline.runs.stored_run import ACTIVATIONS, local_run
+from iak.pipeline.runs.stored_run import ACTIVATIONS, local_cache, local_run
 from iak.pipeline.serving.kept import KeepingConfig
 from iak.pipeline.serving.parts import ScoreWork, read_document, score_parts
 from iak.pipeline.serving.scorer import Scorer
@@ -187,12 +187,14 @@ def score_work(
 
 def _keeping(spec: PredictSpec, opened: PublishedBase) -> KeepingConfig:
     """Return where activations are stored: beside the base, unless the spec names a folder."""
-    folder = spec.cache.folder or opened.folder.parent / ACTIVATIONS
+    folder = local_cache(spec.cache) or opened.folder.parent / ACTIVATIONS
     return KeepingConfig(
         folder=folder.absolute(),
         precision=spec.cache.precision,
         budget_bytes=int(spec.cache.budget_gib * 2**30),
-        run=str(spec.run_dir.resolve()),
+        # A run that goes on on another machine has another folder there, but the same name.
+        run=spec.run_dir.name if spec.cache.uri else str(spec.run_dir.resolve()),
+        uri=spec.cache.uri,
     )
 
 

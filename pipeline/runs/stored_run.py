@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from iak.pipeline.files import is_part, remove_folder
 from iak.pipeline.lock import LOCK, OWNER
-from iak.pipeline.storage.workplace import remove_stored, written_copy
-from iak.schemas.job import WorkerJobSpec
+from iak.pipeline.storage.workplace import local_folder, remove_stored, written_copy
+from iak.schemas.job import CacheSpec, WorkerJobSpec
 from iak.schemas.paths import bucket_uri
 
 S = TypeVar("S", bound=WorkerJobSpec)
@@ -61,3 +61,8 @@ def remove_run(run_dir: Path) -> None:
         remove_folder(run_dir)
     else:
         remove_stored(uri)
+
+
+def local_cache(cache: CacheSpec) -> Path | None:
+    """Return the folder of this machine for a cache; None where the settings name no place."""
+    return local_folder(cache.uri, "caches") if cache.uri else cache.folder

@@ -36,6 +36,8 @@ class KeepingConfig:
     """Bytes of the whole cache. Least recently used entries are removed."""
     run: str
     """Name of the run, the same when it is resumed."""
+    uri: str | None = None
+    """`s3://bucket/prefix` of the entries of all machines; None where this one shares none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class KeptActivations:
             return None
         key = base_key(manifest.fingerprint, tables, kernel)
         return cls(
-            store=Store(config.folder, run=config.run),
+            store=Store(config.folder, run=config.run, uri=config.uri),
             scope=scope_of(activations_key(key, live.standard, config.precision)),
             standard=live.standard.to(base.worker.device),
             precision=config.precision,

@@ -171,6 +171,11 @@ class BucketStore:
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return {path.rstrip("/").rpartition("/")[2] for path in paths}
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every object."""
+        with self._answering(""):
+            return {e["path"]: e["size"] for e in obstore.list(self.client).collect()}
+
     def remove(self, folder: str) -> None:
         """Remove objects. A reader may see some of them meanwhile: gc names a bundle first."""
         with self._answering(folder):

@@ -119,6 +119,11 @@ class FolderStore:
             return set()
         return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every file; parts that were never put in place have none."""
+        files = (path for path in self.root.rglob("*") if path.is_file() and not is_part(path))
+        return {path.relative_to(self.root).as_posix(): path.stat().st_size for path in files}
+
     def remove(self, folder: str) -> None:
         """Remove a folder: readers see all of it, or nothing."""
         remove_folder(self.root / folder)

@@ -90,6 +90,9 @@ class Store(Protocol):
     def names(self, below: str = "") -> set[str]:
         """Return the names of files and folders directly below a key; "" is the top."""
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every file, by key."""
+
     def remove(self, folder: str) -> None:
         """Remove all files below a key."""
 

@@ -2,6 +2,7 @@
 
     <user's cache>/iak/scratch/
         runs/NAME-HASH/     the copy that this machine writes, one for each URI
+        caches/NAME-HASH/   what this machine has of a cache, one for each URI
         copies/HASH/        copies that are only read, one for each content
 
 Everything on this disk can be lost: what counts is on the store. While a run works, its folder is
@@ -72,7 +73,7 @@ def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[Workplac
     lease = take_lease(open_store(uri), waits=waits)
     try:
         writer = FolderWriter(lease, is_kept=is_kept)
-        local = scratch() / "runs" / f"{PurePosixPath(uri).name}-{_digest(uri)}"
+        local = local_folder(uri, "runs")
         writer.folder.fetch_version(writer.version, local, is_wanted=is_kept)
         place = Workplace(local, writer)
         with _kept_alive(place, lease.renew):
@@ -125,7 +126,8 @@ def read_copy(uri: str, *, below: Sequence[str] = ()) -> Path:
 
     Args:
         uri: `s3://bucket/prefix`.
-        below: folders inside it that are enough, where it has any of them; all of it when empty.
+        below: folders and files inside it that are enough, where it has any of them; all of it when
+            empty.
 
     Raises:
         BadRequest: nothing is stored there.
@@ -155,8 +157,9 @@ def read_copy(uri: str, *, below: Sequence[str] = ()) -> Path:
 def _wanted(version: FolderVersion, inside: str, below: Sequence[str]) -> list[str]:
     """Return the files of a version that a reader needs, by path."""
     here = [path for path in version.files if path.startswith(inside)]
-    prefixes = tuple(f"{inside}{name}/" for name in below)
-    enough = [path for path in here if path.startswith(prefixes)] if prefixes else []
+    names = [f"{inside}{name}" for name in below]
+    prefixes = tuple(f"{name}/" for name in names)
+    enough = [path for path in here if path in names or path.startswith(prefixes)]
     return enough or here
 
 
@@ -207,6 +210,16 @@ def remove_stored(uri: str, *, is_kept: IsKept = lambda _: False) -> int:
         return FolderWriter(lease).remove(is_kept)
     finally:
         lease.release()
+
+
+def local_folder(uri: str, kind: str) -> Path:
+    """Return the folder of this machine that stands for one on an object store.
+
+    Args:
+        uri: `s3://bucket/prefix`.
+        kind: name of the folder that it lies in: `runs`, `caches`.
+    """
+    return scratch() / kind / f"{PurePosixPath(uri).name}-{_digest(uri)}"
 
 
 def scratch() -> Path:

@@ -95,6 +95,8 @@ class ActivationCacheConfig:
     """Bytes of the whole cache on disk. Least recently used entries are evicted."""
     memory_bytes: int
     """Activations of one worker above which they go to a file."""
+    uri: str | None = None
+    """`s3://bucket/prefix` of the entries of all machines; None where this one shares none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +295,9 @@ def _store(work: FinetuneWork) -> Store | None:
     """Return the activation cache, None where nothing is stored on disk."""
     if work.cache.kind != "cache":
         return None
-    return Store(work.cache.folder, run=str(work.run_dir))
+    # A run that goes on on another machine has another folder there, but the same name.
+    run = work.run_dir.name if work.cache.uri else str(work.run_dir)
+    return Store(work.cache.folder, run=run, uri=work.cache.uri)
 
 
 def _tuning_labels(rows: pa.Table, catalog: Catalog, worker: Worker) -> LabelCounts:

@@ -127,6 +127,7 @@ def base(place, tmp_path_factory):
 def nightly(place, base, name, *, tuning=None, **changes):
     """A `nightly.toml` with everything on S3 but the catalogue, which travels beside it."""
     settings = {k: v for k, v in TUNING.items() if k not in WORKERS} | (tuning or {})
+    settings |= {"cache": {"folder": f"s3://shop/{name}/cache"}}
     document = {
         "name": "planted", "catalog": str(place / "catalog.toml"), "data_root": "s3://shop/log",
         "base": base, "registry": f"s3://shop/{name}/registry", "nights": f"s3://shop/{name}/nights",
@@ -160,6 +161,7 @@ def test_nights_on_s3_go_on_from_each_other_on_machines_that_share_nothing_else(
         assert record.page.startswith("s3://shop/platform/nights/")
         assert record.run_dir == f"{record.page.removesuffix('/page.html')}/tune"
     assert [first.registry_after, second.registry_after] == [1, 2]
+    assert first.rows_from_cache == 0 < second.rows_from_cache
 
     machines("reader")
     assert read_nights(asked.nights).records == [first, second]
