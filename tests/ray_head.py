@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,18 +15,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """
 import os, sys, ray
+from pathlib import Path
 from iak.jobs.ray_launcher import local_settings
 os.environ["RAY_worker_niceness"] = "0"
-ray.init(log_to_driver=False, **local_settings(2) | {
-    "_node_ip_address": "127.0.0.2", "include_dashboard": True,
-    "dashboard_host": "127.0.0.2", "dashboard_port": int(sys.argv[1]),
+port, folder = sys.argv[1:]
+context = ray.init(log_to_driver=False, **local_settings(2) | {
+    "_node_ip_address": "127.0.0.2", "include_dashboard": True, "_temp_dir": folder,
+    "dashboard_host": "127.0.0.2", "dashboard_port": int(port),
 })
+Path(folder, "ray_current_cluster").write_text(context.address_info["gcs_address"])
 print("up", flush=True)
 sys.stdin.read()
 ray.shutdown()
 """
 # 127.0.0.2 is loopback too, and one that Ray's own processes do not replace by the machine's
-# routable address, where nobody would listen.
+# routable address, where nobody would listen. Ray 2.60 lets a job connect to *any* Ray that runs on
+# the machine, unless the folder of its own one names an address, as `ray start` writes it there.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,9 @@ def ray_head() -> Iterator[RayHead]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "PYTHONPATH": str(ROOT / "infra/package"),
     }
+    folder = tempfile.mkdtemp(prefix="iak-head-")
     head = subprocess.Popen(
-        [sys.executable, "-c", HEAD, str(port)],
+        [sys.executable, "-c", HEAD, str(port), folder],
         cwd=ROOT,
         env=environment | {"RAY_AUTH_MODE": "token"},
         stdin=subprocess.PIPE,
@@ -66,3 +73,4 @@ def ray_head() -> Iterator[RayHead]:
         yield RayHead(f"http://127.0.0.2:{port}", environment, head)
     finally:
         head.communicate(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from iak.schemas.night import NightRecord
 from tests.faults.test_kill import below, end
 from tests.integration.small_log import MODEL, SHIPPED, write_log
 from tests.ray_head import RayHead, ray_head
+from tests.unit.tracking.fake_mlflow import fake_mlflow
 
 pytestmark = [
     pytest.mark.night,
@@ -79,6 +81,7 @@ workers = {{ workers = 1, device = "cpu", max_failures = 0 }}
 window = {{ days = 2, valid = 0.2, gate = {gate} }}
 ready = {{ needs_marker = true }}
 refresh = {{ dates = ["{refreshed}"], from_rates = 0.3 }}
+notify = {{ tracking = "{mlflow}" }}
 [finetune]
 kernel = {{ hidden = 8, code = 3 }}
 pooled = {{ max_epochs = 2, min_batch = 64, max_batch = 64 }}
@@ -202,6 +205,8 @@ class Week:
 
     folder: Path
     cluster: Here | There
+    mlflow: ThreadingHTTPServer
+    """A server that answers as MLflow does, and keeps every night."""
     codes: dict[int, list[int]] = field(default_factory=dict)
     """Number of the night, from 1 -> exit codes of its runs."""
     failed: NightRecord | None = None
@@ -254,7 +259,7 @@ def day(number):
     return NIGHTS[number - 1]
 
 
-def prepare(folder, cluster):
+def prepare(folder, cluster, mlflow):
     """A log with the base's days, a base that learned from them, and the file of its nights."""
     write_log(folder / "made", rows=48_000, days=12, skew=2.0, users=3_000, domain_difference=1.5)
     shutil.copytree(folder / "made" / "truth", folder / "log" / "truth")
@@ -262,7 +267,7 @@ def prepare(folder, cluster):
     # Slices of users, so that a client that breaks may leave those of the gate's slice alone.
     text = text.replace('user = "user_id"', 'user = "user_id"\nslice_by = "user_id"')
     (folder / "catalog.toml").write_text(text)
-    week = Week(folder, cluster)
+    week = Week(folder, cluster, mlflow)
     for each in BASE_DAYS:
         week.deliver(each)
     iak.pretrain(
@@ -270,8 +275,11 @@ def prepare(folder, cluster):
         batch_rows=128, epochs=1, patience=9, workers=1, device="cpu",
     )  # fmt: skip
     (folder / "nightly.toml").write_text(
-        NIGHTLY.format(folder=folder, cluster=cluster.cluster, gate=GATE_SHARE, refreshed=day(5))
-    )
+        NIGHTLY.format(
+            folder=folder, cluster=cluster.cluster, gate=GATE_SHARE, refreshed=day(5),
+            mlflow=mlflow.address,
+        )
+    )  # fmt: skip
     return week
 
 
@@ -334,8 +342,8 @@ def play(week):
 @pytest.fixture(scope="module", params=[here, there], ids=["local", "submitted"])
 def week(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("week")
-    with request.param(folder) as cluster:
-        week = prepare(folder, cluster)
+    with fake_mlflow() as mlflow, request.param(folder) as cluster:
+        week = prepare(folder, cluster, mlflow)
         play(week)
     return week
 
@@ -434,6 +442,18 @@ def test_every_night_has_a_page_and_the_index_leads_to_all_of_them(week):
         assert all(name in text for name in EVERY)
     bad = html.unescape(Path(week.record(3).page).read_text())
     assert week.domain(3, "region=b").sentence in bad
+
+
+def test_every_night_is_one_run_of_mlflow_and_the_last_is_its_champion(week):
+    runs = week.mlflow.runs
+    records = [week.record(number) for number in range(1, 8)]
+    assert [run["tags"]["iak.id"] for run in runs] == [record.id for record in records]
+    assert {run["info"]["status"] for run in runs} == {"FINISHED"}
+    for run, record in zip(runs, records, strict=True):
+        assert run["tags"]["iak.registry_generation"] == str(record.registry_after)
+    versions = [version["run_id"] for version in week.mlflow.versions]
+    assert versions == [run["info"]["run_id"] for run in runs]
+    assert week.mlflow.aliases == {"champion": "7", "candidate": "7"}
 
 
 def test_a_submitted_night_brings_its_record_and_page_back(week):
