@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from iak.schemas.chain import ChainVerdict, Service
+from iak.pipeline.publish.chain import log_evidence
+from iak.schemas.chain import ChainState, ChainVerdict, Service
 from iak.schemas.domain import POOLED, Domain
 from iak.schemas.night import Decision, DomainNight, Scores
 from iak.schemas.tuning import KernelResult
@@ -33,6 +34,8 @@ class Done:
     """Domains whose tuning or promotion broke, with the reason."""
     scratch_gains: Mapping[str, float] = field(default_factory=dict)
     """Gain of each kernel from scratch less that of the night's, in nats a row."""
+    chains: Mapping[str, ChainState] = field(default_factory=dict)
+    """Chains on the night's base after it, also of domains that did not train."""
 
 
 def domain_nights(
@@ -101,7 +104,7 @@ def _domain_night(
             "bundle": bundle,
             "candidate": done.candidates.get(name),
             "verdict": kernel.gate if kernel else None,
-            **_evidence(kernel.chain if kernel else None),
+            **_evidence(kernel.chain if kernel else None, done.chains.get(name)),
             "scratch_gain": done.scratch_gains.get(name),
             "scores": _scores(kernel) if kernel else [],
             "rate": kernel.rate if kernel else None,
@@ -109,18 +112,29 @@ def _domain_night(
     )
 
 
-def _evidence(chain: ChainVerdict | None) -> dict[str, object]:
-    """Return how far a domain's chain is; nothing where no chain was judged."""
-    if chain is None:
-        return {}
-    state = chain.state
-    return {
-        "log_evidence": chain.log_evidence,
-        "evidence_needed": chain.needed,
-        "evidence_nights": state and state.nights,
-        "proved_on": state and state.proved_on,
-        "canary": _canary(chain),
-    }
+def _evidence(judged: ChainVerdict | None, known: ChainState | None) -> dict[str, object]:
+    """Return how far a domain's chain is; nothing where there is none.
+
+    Args:
+        judged: what the night decided on it; None where it judged no kernel of the domain.
+        known: the chain as the registry has it; None where it has none on this base.
+    """
+    state = judged.state if judged else known
+    found: dict[str, object] = {}
+    if state is not None:
+        found = {
+            "log_evidence": log_evidence(state),
+            "evidence_needed": state.needed,
+            "evidence_nights": state.nights,
+            "proved_on": state.proved_on,
+        }
+    if judged is not None:
+        found |= {
+            "log_evidence": judged.log_evidence,
+            "evidence_needed": judged.needed,
+            "canary": _canary(judged),
+        }
+    return found
 
 
 def _canary(chain: ChainVerdict) -> str:

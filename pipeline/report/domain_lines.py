@@ -41,7 +41,7 @@ class DomainLine:
 
     @property
     def evidence(self) -> str:
-        """How far its chain is from being proved; empty where no chain was judged."""
+        """How far its chain is from being proved; empty where it has none."""
         night = self.night
         if night.log_evidence is None:
             return ""

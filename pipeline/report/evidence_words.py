@@ -6,7 +6,8 @@ from iak.pipeline.report.wording import day, plural
 
 EVIDENCE = (
     "Evidence is the natural logarithm of a bet's money over nights (e-process). It starts at 0, "
-    "and a chain is proved where it reaches log(1/alpha)."
+    "and a chain is proved where it reaches log(1/alpha), for the alpha that the first night's own "
+    "test leaves."
 )
 
 

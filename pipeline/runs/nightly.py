@@ -57,6 +57,7 @@ from iak.pipeline.runs.record import (
     versions,
 )
 from iak.pipeline.storage.store import open_store
+from iak.schemas.chain import ChainState
 from iak.schemas.night import DriftLine, NightRecord, RefreshResult
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import reference_text
@@ -432,6 +433,7 @@ class _Night:
         head = registry_head(open_store(self.spec.registry))
         live = {n: p.bundle for n, p in live_pointers(head, self.record.base_fingerprint).items()}
         decisions = [domain.decision for domain in self.record.domains]
+        done = replace(done, chains=self._chains_of(head))
         domains = domain_nights(decisions, done, live, self.plan.paths)
         spent = tuning_cost(self.spec, self.record, tuned)
         refresh = self._with_carried(promoted)
@@ -446,6 +448,12 @@ class _Night:
             domains=share_cost(domains, done, spent),
             **spent,
         )
+
+    def _chains_of(self, head: Commit | None) -> dict[str, ChainState]:
+        """Return the chains on the night's base, by domain."""
+        chains = head.chains.values() if head else ()
+        base = self.record.base_fingerprint
+        return {chain.name: chain for chain in chains if chain.base_fingerprint == base}
 
     def _with_carried(self, promoted: Promoted) -> RefreshResult | None:
         """Return the refresh with the domains whose kernel came over to the new base."""

@@ -223,6 +223,9 @@ def test_a_gate_that_holds_everything_moves_nothing_and_counts_the_night(place, 
     assert {domain.served_by for domain in record.domains} == {"base"}
     (commit,) = read_history(FolderStore(Path(asked.registry)))
     assert {chain.name for chain in commit.chains.values()} == TRAINED
+    assert all(chain.needed and chain.gain is not None for chain in commit.chains.values())
+    (held,) = (d for d in record.domains if d.decision.name == "region=a")
+    assert (held.evidence_nights, held.evidence_needed) == (0, commit.chains["region=a"].needed)
     assert record.registry_after == 1
 
 

@@ -4,6 +4,7 @@ from datetime import date
 import pytest
 
 from iak.pipeline.nightly.outcomes import Done, domain_nights, exit_code, scores_of, serving
+from iak.pipeline.stats.evidence import BETS
 from iak.schemas.chain import ChainState, ChainVerdict
 from iak.schemas.tuning import KernelResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
@@ -110,7 +111,8 @@ def chained(**canary):
         against={"canary": judged}, canary_rows="the newest 6 hours",
         state=ChainState(
             domain=[("region", "a")], base_fingerprint="b", began=NIGHT, scale=0.5, floor=0.02,
-            log_wealth=(2.5,), nights=4, last_night=NIGHT, counted_to={}, proved_on=NIGHT,
+            log_wealth=(2.5,) * len(BETS), nights=4, last_night=NIGHT, counted_to={},
+            proved_on=NIGHT,
         ),
     )  # fmt: skip
     return kernel().model_copy(update={"chain": chain})
@@ -129,5 +131,9 @@ def test_a_domain_says_how_far_its_chain_is_and_what_its_newest_hours_say(canary
     assert found.canary == f"the newest 6 hours: 80 gate rows, {said}"
     assert (found.log_evidence, found.evidence_needed) == (2.5, 3.69)
     assert (found.evidence_nights, found.proved_on) == (4, NIGHT)
+    state = chained().chain.state.model_copy(update={"needed": 3.5})
+    waits = came_to("wait", chains={"region=a": state})
+    assert (waits.evidence_needed, waits.evidence_nights, waits.canary) == (3.5, 4, "")
+    assert waits.log_evidence == pytest.approx(2.5)
     without = came_to(kernels={"region=a": kernel()})
     assert (without.canary, without.log_evidence, without.evidence_needed) == ("", None, None)
