@@ -8,29 +8,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults.test_kill import end
+
 ROOT = Path(__file__).parents[1]
-HEAD = """
-import os, sys, ray
-from pathlib import Path
-from iak.jobs.ray_launcher import local_settings
-os.environ["RAY_worker_niceness"] = "0"
-port, folder = sys.argv[1:]
-context = ray.init(log_to_driver=False, **local_settings(2) | {
-    "_node_ip_address": "127.0.0.2", "include_dashboard": True, "_temp_dir": folder,
-    "dashboard_host": "127.0.0.2", "dashboard_port": int(port),
-})
-Path(folder, "ray_current_cluster").write_text(context.address_info["gcs_address"])
-print("up", flush=True)
-sys.stdin.read()
-ray.shutdown()
-"""
-# 127.0.0.2 is loopback too, and one that Ray's own processes do not replace by the machine's
-# routable address, where nobody would listen. Ray 2.60 lets a job connect to *any* Ray that runs on
-# the machine, unless the folder of its own one names an address, as `ray start` writes it there.
+STORE_BYTES = 200 * 2**20
+PATIENCE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +33,63 @@ class RayHead:
 
 @contextmanager
 def ray_head() -> Iterator[RayHead]:
-    """Yield a head that ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.2", 0))
-        port = free.getsockname()[1]
+    """Yield a head, as `ray start --head` starts it, that ends with the block."""
+    # All of 127/8 is loopback. Ray's own processes replace 127.0.0.1 by the machine's routable
+    # address, where nobody would listen.
+    address = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}.2"
+    # Ray 2.60 opens the agent's port on 127.0.0.1 too, 52365 for every Ray of the machine; where
+    # it is taken, no job ever starts, and nothing says so.
+    port, agents_port = _free_port(address), _free_port("127.0.0.1")
     environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment |= {
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "PYTHONPATH": str(ROOT / "infra/package"),
     }
+    # A folder of its own: Ray 2.60 lets a job connect to the Ray that the folder names, and else to
+    # any that runs on the machine.
     folder = tempfile.mkdtemp(prefix="iak-head-")
+    words = [
+        *("ray", "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=true"),
+        *(f"--node-ip-address={address}", "--port=0", f"--temp-dir={folder}"),
+        *(f"--dashboard-host={address}", f"--dashboard-port={port}"),
+        *(f"--dashboard-agent-listen-port={agents_port}", "--num-cpus=3"),
+        f"--object-store-memory={STORE_BYTES}",
+    ]
     head = subprocess.Popen(
-        [sys.executable, "-c", HEAD, str(port), folder],
+        words,
         cwd=ROOT,
-        env=environment | {"RAY_AUTH_MODE": "token"},
-        stdin=subprocess.PIPE,
+        env=environment | {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
         text=True,
     )
+    assert head.stdout is not None
     try:
-        assert head.stdout is not None
-        assert head.stdout.readline() == "up\n"
-        yield RayHead(f"http://127.0.0.2:{port}", environment, head)
+        _wait_for(head)
+        yield RayHead(f"http://{address}:{port}", environment, head)
     finally:
-        head.communicate(timeout=60)
+        head.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            head.wait(PATIENCE_S)
+        end(head)
+        head.stdout.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(head: "subprocess.Popen[str]") -> None:
+    """Read what a head says until it is up."""
+    assert head.stdout is not None
+    said = ""
+    for line in head.stdout:
+        said += line
+        if "Ray runtime started" in line:
+            return
+    raise AssertionError(f"the head ended: {said}")
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as free:
+        free.bind((address, 0))
+        port: int = free.getsockname()[1]
+        return port

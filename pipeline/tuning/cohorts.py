@@ -63,17 +63,14 @@ def tune_level(
     tuned = tuned or Tuned.nothing(start)
     slots = len(start.names)
     train, valid = (_RowsBySlot(rows, level, slots) for rows in (setting.train, setting.valid))
-    if not cohorts:
-        cohorts = cohorts_of(total(train.counts(), setting.worker).tolist(), stage)
+    cohorts = cohorts or cohorts_of(total(train.counts(), setting.worker).tolist(), stage)
     for cohort in cohorts:
         if cohort.start < tuned.kernels:
             continue
         if not may_begin():
             break
         part = replace(setting, train=train.of(cohort), valid=valid.of(cohort))
-        first, validated = start.part(cohort), None
-        if rival is not None:
-            first, validated = _better(first, rival.part(cohort), level, part)
+        first, validated = _start_of(cohort, start, rival, level, part)
         tuner = CohortTuner(first, level=level, stage=stage, setting=part)
         if current is not None:
             tuner.load(current)
@@ -119,6 +116,15 @@ def cohorts_of(rows: Sequence[int], stage: Stage) -> list[slice]:
         cohorts[-1] = slice(cohorts[-1].start, slot + 1)
         filled += rows_a_step
     return cohorts
+
+
+def _start_of(
+    cohort: slice, start: Bank, rival: Bank | None, level: int, setting: Setting
+) -> tuple[Bank, Validated | None]:
+    """Return the kernels that a cohort starts from, and their validation where it is known."""
+    if rival is None:
+        return start.part(cohort), None
+    return _better(start.part(cohort), rival.part(cohort), level, setting)
 
 
 def _better(one: Bank, other: Bank, level: int, setting: Setting) -> tuple[Bank, Validated]:
