@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from rich.markup import escape
 
@@ -59,6 +60,19 @@ def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
     if starts_live:  # levels.py: a level that starts from live kernels has its own cap
         give += "; pooled.live_epochs, domain.live_epochs where kernels start from live= ones"
     return f"{len(stopped)} of {kernels} ({names}); {give}"
+
+
+def counted_facts(snapshot: Mapping[str, Any]) -> dict[str, str]:
+    """Return what fresh statistics counted, as a fact of a run; nothing where it read none.
+
+    Args:
+        snapshot: the log in the run's record.
+    """
+    counted = snapshot.get("counted")
+    if counted is None:
+        return {}
+    until = f"until {counted['last_day']}" if counted["last_day"] else "out of fold"
+    return {"fresh statistics": f"of {counted['rows']:,} rows, {until}"}
 
 
 def task_cells(gate: Verdict, tasks: Sequence[str]) -> list[str]:
@@ -131,6 +145,7 @@ def show(night: NightResult) -> None:
                 tuning.contract, sum(s["rows"] for s in record.snapshot["splits"].values())
             ),
             "activations": _cache_text(tuning.cache),
+            **counted_facts(record.snapshot),
             "seconds": record.timings_s,
         },
     )

@@ -69,7 +69,9 @@ def count_file(selection: Selection, file: int, catalog: Catalog) -> Tables:
         raw = parquet.read_piece(selection, piece, catalog)
         for name, entries in count_rows(raw, catalog).items():
             parts[name].append(entries)
-            if sum(map(len, parts[name])) > _MOST_ENTRIES:
+            first, *waiting = map(len, parts[name])
+            # Those that wait may be as many as are merged already, so that few merges are needed.
+            if sum(waiting) > max(_MOST_ENTRIES, first):
                 parts[name] = [merge(parts[name])]
     merged = {name: merge(found) for name, found in parts.items()}
     owners = {pair_table(s): s for s in catalog.fresh if isinstance(s, CoOccurrenceSpec)}

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from iak.pipeline.data import parquet
+from iak.pipeline.fresh import counts
 from iak.pipeline.fresh.counts import (
     count_rows,
     nearest,
@@ -10,6 +12,7 @@ from iak.pipeline.fresh.counts import (
     table_widths,
 )
 from iak.pipeline.fresh.timeline import Entries, merge
+from tests.builders import EVERYTHING, snapshot_of, write_log
 from tests.unit.fresh.small import dated_catalog, drawn, raw_of, with_labels
 
 CATALOG = dated_catalog()
@@ -54,3 +57,14 @@ def test_an_item_keeps_its_most_frequent_neighbours_of_each_day():
     assert sorted((int(k), int(p), int(c)) for k, p, c in seen) == [
         (1, 1, 1), (2, 0, 9), (2, 1, 1), (3, 0, 5),
     ]  # fmt: skip
+
+
+def test_a_file_is_counted_the_same_however_few_entries_wait_to_be_merged(tmp_path, monkeypatch):
+    write_log(tmp_path, [("hangzhou", "2026-10-01", [20] * 8)])
+    selection = parquet.select(snapshot_of(tmp_path, CATALOG), EVERYTHING, CATALOG)
+    whole = counts.count_file(selection, 0, CATALOG)
+    monkeypatch.setattr(counts, "_MOST_ENTRIES", 3)
+    parts = counts.count_file(selection, 0, CATALOG)
+    for name, entries in whole.items():
+        assert np.array_equal(entries.keys_n, parts[name].keys_n)
+        assert np.array_equal(entries.counts_nC, parts[name].counts_nC)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from iak.jobs.finetune import at_cap, show
+from iak.jobs.finetune import at_cap, counted_facts, show
 from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
@@ -108,3 +108,11 @@ def test_what_gives_more_epochs_is_the_setting_that_stopped_them(starts_live):
     said = at_cap(two, starts_live=starts_live)
     assert said.startswith("1 of 2 (region=a); pooled.max_epochs, domain.max_epochs give more")
     assert ("domain.live_epochs" in said) == starts_live
+
+
+def test_what_fresh_statistics_counted_is_said_where_there_are_any():
+    assert counted_facts({}) == {}
+    (said,) = counted_facts({"counted": {"rows": 12_000, "last_day": "2026-10-06"}}).values()
+    assert said == "of 12,000 rows, until 2026-10-06"
+    (said,) = counted_facts({"counted": {"rows": 9, "last_day": None}}).values()
+    assert said == "of 9 rows, out of fold"
