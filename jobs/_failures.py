@@ -27,7 +27,10 @@ _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate mem
 _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
 """File with what Ray says of workers that left no file of their own."""
-KILLED = "a worker ended without an error: it was killed, or ran out of memory"
+KILLED = (
+    "a worker ended without an error: it was killed, ran out of memory, or gave no answer for "
+    "hung_after_s"
+)
 
 
 def forget_failures(run_dir: Path) -> None:

@@ -77,10 +77,11 @@ def _run_here(spec: NightlyRunSpec, asked: NightlySpec) -> int:
     from iak.pipeline.runs.record import AlreadyFinished
 
     request = NightRequest(night=spec.date, dry_run=spec.dry_run)
+    launcher = RayLauncher(hung_after_s=asked.workers.hung_after_s)
     began = now()
     try:
         with console_report() as report:
-            record = run_night(asked, RayLauncher(), request, report)
+            record = run_night(asked, launcher, request, report)
     except AlreadyFinished:
         raise
     except PipelineError:

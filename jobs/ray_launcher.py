@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray._private import services
 from ray._private.node import Node
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import distributed as dist
 
@@ -125,8 +127,12 @@ def local_settings(workers: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RayLauncher:
     """Start workers by Ray Train, on the cluster of the environment or on a local Ray."""
+
+    hung_after_s: int = 600
+    """Seconds without an answer after which a worker counts as dead."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -156,7 +162,7 @@ class RayLauncher:
         (run_dir / RESULT).unlink(missing_ok=True)
         config = {"run": function, "work": work, "run_dir": str(run_dir)}
         with ray_cluster(workers), _reported(run_dir / PROGRESS, title, report):
-            trainer = _trainer(config, run_dir, workers, device, max_failures)
+            trainer = self._trainer(config, run_dir, workers, device, max_failures)
             try:
                 trainer.fit()
             except TrainingFailedError as failure:
@@ -168,6 +174,36 @@ class RayLauncher:
         forget_failures(run_dir)
         return result
 
+    def _trainer(
+        self, config: dict[str, Any], run_dir: Path, workers: int, device: str, max_failures: int
+    ) -> TorchTrainer:
+        """Return Ray's trainer for a run.
+
+        Raises:
+            DoesNotFit: the cluster has fewer GPUs than workers that ask for one.
+        """
+        use_gpu = _use_gpu(device, workers)
+        # Of a process that is stopped: its peers leave it by the time-out of their collectives,
+        # and Ray, which polls it, by this variable (2.60).
+        os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(self.hung_after_s)
+        return TorchTrainer(
+            _worker_loop,
+            train_loop_config=config,
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
+            ),
+            torch_config=TorchConfig(
+                backend="nccl" if use_gpu else "gloo", timeout_s=self.hung_after_s
+            ),
+            run_config=RunConfig(
+                name=f"attempt-{time.time_ns()}",
+                storage_path=str(run_dir / "ray"),
+                failure_config=FailureConfig(max_failures=max_failures),
+            ),
+        )
+
 
 @contextmanager
 def _reported(path: Path, title: str, report: Report) -> Iterator[None]:
@@ -178,32 +214,6 @@ def _reported(path: Path, title: str, report: Report) -> Iterator[None]:
             yield
     finally:
         report(WorkersEnded(title))
-
-
-def _trainer(
-    config: dict[str, Any], run_dir: Path, workers: int, device: str, max_failures: int
-) -> TorchTrainer:
-    """Return Ray's trainer for a run.
-
-    Raises:
-        DoesNotFit: the cluster has fewer GPUs than workers that ask for one.
-    """
-    use_gpu = _use_gpu(device, workers)
-    return TorchTrainer(
-        _worker_loop,
-        train_loop_config=config,
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
-        ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
-        run_config=RunConfig(
-            name=f"attempt-{time.time_ns()}",
-            storage_path=str(run_dir / "ray"),
-            failure_config=FailureConfig(max_failures=max_failures),
-        ),
-    )
 
 
 def _worker_loop(config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from iak.schemas.numbers import (
     BatchRows,
     Ceiling,
     Count,
+    CountOrZero,
     Rows,
     Seed,
     Size,
@@ -107,7 +108,9 @@ class BenchFaultsSpec(BenchSpec):
     """Faults of each play of a class, at other seeded positions."""
     per_class: Count = 24
     """Most faults of a class, over all its plays."""
-    bad_inputs: Count = 600
+    only: str = ""
+    """A part of the names of classes and places that are played; all where empty."""
+    bad_inputs: CountOrZero = 600
     """Bad files, catalogues, settings and paths that are tried."""
     fewest_faults: Count = 400
     """Target: faults that are injected at least."""

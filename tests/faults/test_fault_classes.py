@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iak.pipeline.process import fork_server
-from infra.benchmarks.faults import CLASSES, ClassResult, line_of, notes_of, play
+from infra.benchmarks.faults import CLASSES, ClassResult, line_of, notes_of, play, ray_nights
 from infra.benchmarks.faults.verbs import run_verb
 from infra.benchmarks.faults.workspace import prepare
 
@@ -25,7 +25,13 @@ def setup():
         yield prepare(server, run_verb, scratch, repeats=2, threads=2, report=lambda _: None)
 
 
-@pytest.mark.parametrize("known", CLASSES, ids=lambda known: f"{known.name}: {known.where}")
+def marked(known):
+    """A class as a parameter, marked where its attempts start a Ray."""
+    marks = [pytest.mark.ray] if known.where == ray_nights.NIGHT else []
+    return pytest.param(known, id=f"{known.name}: {known.where}", marks=marks)
+
+
+@pytest.mark.parametrize("known", map(marked, CLASSES))
 def test_nothing_comes_out_wrong_and_nothing_is_lost(setup, known):
     result = ClassResult(fault=known.name, where=known.where)
     for number in range(min(TURNS, len(known.plays))):

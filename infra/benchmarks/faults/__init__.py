@@ -26,12 +26,14 @@ from iak.schemas.record import BenchmarkResult, Target
 from infra.benchmarks.bad_inputs import run_bad_inputs
 from infra.benchmarks.faults import (  # noqa: F401 - each registers its classes
     base_files,
+    bucket_nights,
     bundle_files,
     cache_entries,
     checkpoints,
     kills,
     log_files,
     nights,
+    ray_nights,
 )
 from infra.benchmarks.faults.child import Attempt
 from infra.benchmarks.faults.outcome import Judgement
@@ -111,9 +113,9 @@ def measure(
             server, attempt, scratch, repeats=spec.undamaged, threads=spec.workers, report=report
         )
         prepared = time.monotonic() - started
-        results = play_all(setup, CLASSES, spec, report)
+        results = play_all(setup, classes_of(spec.only), spec, report)
         inputs: list[BadInput] = []
-        if bad_inputs is not None:
+        if bad_inputs is not None and spec.bad_inputs:
             report(BenchAdvanced("bad inputs"))
             workspace = scratch / "inputs"
             workspace.mkdir()
@@ -125,6 +127,11 @@ def measure(
         notes=notes_of(results, inputs),
         limits={"prepared_s": prepared},
     )
+
+
+def classes_of(only: str) -> list[FaultClass]:
+    """Return the classes whose name or place contains a text; all where it is empty."""
+    return [known for known in CLASSES if only in f"{known.name}, {known.where}"]
 
 
 def play_all(

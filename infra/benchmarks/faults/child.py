@@ -24,7 +24,8 @@ from infra.benchmarks.faults.outcome import Answer, Ended, Ending, Fault
 
 Damage = Callable[[Path, Random], Fault]
 """Damages something below a workspace, at random positions."""
-TIMEOUT_S = 90.0
+TIMEOUT_S = 240.0
+"""Seconds after which an attempt hangs."""
 SAID = "said.txt"
 """File with the attempt's output, below its workspace."""
 WATCHED = (
@@ -70,6 +71,7 @@ class Request:
     """Event at which damage is done, and the number of its occurrence, from 1."""
     seed: str = ""
     """Seed of the damage."""
+    limit_s: float = TIMEOUT_S
     kill: tuple[str, int] = ("", 0)
     """SIGKILL ahead of the n-th change below one of the watched names, or at the n-th occurrence
     of a moment; n from 1."""
@@ -90,7 +92,7 @@ def run(server: ForkServerContext, attempt: Attempt, workspace: Path, request: R
     process.start()
     sender.close()  # the child holds the other copy, so its death reads as end of file
     try:
-        answer: Answer | None = receiver.recv() if receiver.poll(TIMEOUT_S) else None
+        answer: Answer | None = receiver.recv() if receiver.poll(request.limit_s) else None
         is_dead = answer is None
     except EOFError:
         answer, is_dead = None, False
@@ -101,7 +103,7 @@ def run(server: ForkServerContext, attempt: Attempt, workspace: Path, request: R
         return answer
     seconds = time.monotonic() - started
     if is_dead:
-        return Answer(ending="hung", message=f"still running after {TIMEOUT_S:.0f} s")
+        return Answer(ending="hung", message=f"still running after {request.limit_s:.0f} s")
     number = -(process.exitcode or 0)
     what = signal.Signals(number).name if number > 0 else f"exit code {-number}"
     return Answer(

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from iak.jobs.console_report import console_report
-from iak.pipeline.events import LogListed, PhaseEnded, PhaseStarted, Report
-from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.events import Event, LogListed, PhaseEnded, PhaseStarted, Report
+from iak.pipeline.launcher import Launcher, ProcessLauncher
 from iak.pipeline.publish.bundle import MANIFEST, WEIGHTS, list_bundles, weights_digest
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.registry.commits import is_registry, read_head, read_history
@@ -37,8 +37,8 @@ def attempt_night(settings: Mapping[str, Any], at: Moment) -> Ended:
     """Run a night to its end, or from where it broke, and read what all nights came to.
 
     Args:
-        settings: what `nightly.toml` says, with two more: `night`, the date, and `clock_days`,
-            days that the clock is wrong by.
+        settings: what `nightly.toml` says, with three more: `night`, the date; `clock_days`, days
+            that the clock is wrong by; `launcher`, which is `ray` for a local Ray.
         at: gets the name of each moment: `listed`, and `PHASE begins` and `PHASE ends`.
     """
     written = {name: value for name, value in settings.items() if name not in _OF_REQUEST}
@@ -48,11 +48,20 @@ def attempt_night(settings: Mapping[str, Any], at: Moment) -> Ended:
         night=date.fromisoformat(settings["night"]), clock=lambda: now() + wrong_by
     )
     with console_report() as on_console, suppress(AlreadyFinished):
-        run_night(spec, ProcessLauncher(), asked, _report(at, on_console))
+        run_night(spec, _launcher(spec, settings), asked, _report(at, on_console))
     return Ended(things=dict(_results(spec.nights, open_store(spec.registry))))
 
 
-_OF_REQUEST = ("night", "clock_days")
+_OF_REQUEST = ("night", "clock_days", "launcher")
+
+
+def _launcher(spec: NightlySpec, settings: Mapping[str, Any]) -> Launcher:
+    """Return what starts the night's workers."""
+    if settings.get("launcher") != "ray":
+        return ProcessLauncher()
+    from iak.jobs.ray_launcher import RayLauncher  # takes a second, and few attempts need it
+
+    return RayLauncher(hung_after_s=spec.workers.hung_after_s)
 
 
 def _report(at: Moment, on_console: Report) -> Report:
@@ -66,6 +75,8 @@ def _report(at: Moment, on_console: Report) -> Report:
             at(f"{event.phase} begins")
         elif isinstance(event, PhaseEnded):
             at(f"{event.phase} ends")
+        elif not isinstance(event, Event):
+            at(str(event.get("event")))
 
     return report
 

@@ -53,6 +53,7 @@ class ThreadTrainer:
 
 
 _THREAD = threading.local()
+POLLED = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,7 @@ def _threads_for_ray(monkeypatch):
     monkeypatch.setattr(ray_launcher, "current_worker", lambda: _THREAD.worker)
     monkeypatch.setattr(ray_launcher, "keep_freed_memory", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setenv(POLLED, "600")  # a run sets it, and it must not outlive the test
 
 
 def run(run_dir, function, work=None, *, workers=2, device="cpu", max_failures=3):
@@ -226,6 +228,17 @@ def test_workers_get_a_gpu_each_where_there_are_enough_and_the_device_allows(
     assert asked.scaling.use_gpu == (backend == "nccl")
     gpu = {"GPU": 1} if backend == "nccl" else {}
     assert asked.scaling.resources_per_worker == {"CPU": 1, **gpu}
+
+
+def test_a_worker_without_an_answer_is_dead_to_its_peers_and_to_ray_at_the_same_time(
+    tmp_path,
+):
+    RayLauncher(hung_after_s=7).run(
+        lambda *_: {}, None, silent, title="t", run_dir=tmp_path, workers=2, device="cpu",
+        max_failures=0,
+    )  # fmt: skip
+    assert ThreadTrainer.last.torch.timeout_s == 7
+    assert os.environ[POLLED] == "7"
 
 
 def test_more_workers_than_gpus_are_refused_before_any_starts(tmp_path, met):
