@@ -28,7 +28,7 @@ def main(spec: EvaluateSpec) -> int:
     """Evaluate base and kernels on the same later rows, with paired intervals."""
     catalog = load_catalog(spec.catalog)
     with console_report() as report:
-        evaluation = evaluate(spec, catalog, RayLauncher(hung_after_s=spec.hung_after_s), report)
+        evaluation = evaluate(spec, catalog, RayLauncher.of(spec), report)
     show(evaluation, catalog)
     return 0
 

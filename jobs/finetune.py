@@ -22,7 +22,7 @@ from iak.schemas.verdict import TaskVerdict, Verdict
 def main(spec: FinetuneSpec) -> int:
     """Tune every domain's kernel on a frozen base and write the bundles."""
     with console_report() as report:
-        launcher = RayLauncher(hung_after_s=spec.hung_after_s)
+        launcher = RayLauncher.of(spec)
         night = tune_night(spec, load_catalog(spec.catalog), launcher, report)
     show(night)
     return night.exit_code

@@ -77,7 +77,7 @@ def _run_here(spec: NightlyRunSpec, asked: NightlySpec) -> int:
     from iak.pipeline.runs.record import AlreadyFinished
 
     request = NightRequest(night=spec.date, dry_run=spec.dry_run)
-    launcher = RayLauncher(hung_after_s=asked.workers.hung_after_s)
+    launcher = RayLauncher.of(asked.workers)
     began = now()
     try:
         with console_report() as report:

@@ -16,9 +16,7 @@ from iak.schemas.results import PretrainResult
 def main(spec: PretrainSpec) -> int:
     """Pre-train a base on the catalogue's `pretrain` split and publish it."""
     with console_report() as report:
-        result = pretrain_base(
-            spec, load_catalog(spec.catalog), RayLauncher(hung_after_s=spec.hung_after_s), report
-        )
+        result = pretrain_base(spec, load_catalog(spec.catalog), RayLauncher.of(spec), report)
     show(result)
     return result.exit_code
 

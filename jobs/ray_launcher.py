@@ -19,12 +19,14 @@ import ray
 import torch
 from ray._private import services
 from ray._private.node import Node
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
+from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import distributed as dist
 
+from iak.jobs._elastic import sized_by_what_is_free
 from iak.jobs._failures import (
     announce_restart,
     cause_of_failure,
@@ -43,6 +45,7 @@ from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
 from iak.pipeline.launcher import Work, WorkerFunction
 from iak.pipeline.process import WORKER_ENVIRONMENT, current_worker, keep_freed_memory
 from iak.pipeline.progress import PROGRESS, following, worker_report
+from iak.schemas.job import WorkersSpec
 
 OBJECT_STORE_BYTES = 200 * 2**20
 _QUIET = {
@@ -57,6 +60,8 @@ _QUIET = {
 """Settings of a local Ray, which shares the workers' cores. They turn off statistics that nobody
 reads, and processes that one machine does not need."""
 RESULT = "result.json"
+RESIZE_S = 30.0
+"""Seconds between two looks whether a group can have more workers; growing starts them anew."""
 
 
 @contextmanager
@@ -133,6 +138,13 @@ class RayLauncher:
 
     hung_after_s: int = 600
     """Seconds without an answer after which a worker counts as dead."""
+    min_workers: int = 0
+    """Fewest workers with which a run starts and goes on; 0 for all that it asks for."""
+
+    @classmethod
+    def of(cls, spec: WorkersSpec) -> "RayLauncher":
+        """Return the launcher that a job's settings ask for."""
+        return cls(hung_after_s=spec.hung_after_s, min_workers=spec.min_workers)
 
     @property
     def is_elsewhere(self) -> bool:
@@ -164,7 +176,8 @@ class RayLauncher:
         with ray_cluster(workers), _reported(run_dir / PROGRESS, title, report):
             trainer = self._trainer(config, run_dir, workers, device, max_failures)
             try:
-                trainer.fit()
+                with sized_by_what_is_free():
+                    trainer.fit()
             except TrainingFailedError as failure:
                 raise PipelineError(_story(failure, run_dir)) from failure
             except SystemExit as stop:  # Ray raises it on Ctrl-C while it trains
@@ -190,7 +203,8 @@ class RayLauncher:
             _worker_loop,
             train_loop_config=config,
             scaling_config=ScalingConfig(
-                num_workers=workers,
+                num_workers=(self.min_workers, workers) if self.min_workers else workers,
+                elastic_resize_monitor_interval_s=RESIZE_S,
                 use_gpu=use_gpu,
                 resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
             ),

@@ -91,6 +91,9 @@ class WorkersSpec(Spec):
 
     workers: Workers = 2
     """Ray Train workers."""
+    min_workers: Annotated[Whole, Field(ge=0, le=100_000)] = 0
+    """Fewest workers with which a run under Ray starts, and goes on when machines are lost. It
+    takes more, up to `workers`, when they return. With 0 it never has fewer than `workers`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute; `auto` takes GPUs when the cluster has enough of them."""
     max_failures: CountOrZero = 3
@@ -100,6 +103,15 @@ class WorkersSpec(Spec):
     at each of their common steps, and Ray all the time."""
     seed: Seed = 0
     """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _fewest_is_not_more(self) -> Self:
+        if self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} is more than workers={self.workers}; "
+                "lower it, or raise workers"
+            )
+        return self
 
 
 class WorkerJobSpec(WorkersSpec, LogJobSpec):

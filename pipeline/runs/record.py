@@ -46,7 +46,7 @@ WORK = (
 """Files of a run folder that a later attempt would resume from, or mix with its own."""
 NOTHING_TO_DO = 6
 INTERRUPTED = 130
-_ANYWHERE = ("run_dir", "max_failures", "hung_after_s", "if_busy")
+_ANYWHERE = ("run_dir", "max_failures", "hung_after_s", "min_workers", "if_busy")
 """Settings that are not part of a run's identity."""
 _SETTINGS_SHOWN = 5
 _PHASES = {

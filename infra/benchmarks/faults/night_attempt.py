@@ -61,7 +61,7 @@ def _launcher(spec: NightlySpec, settings: Mapping[str, Any]) -> Launcher:
         return ProcessLauncher()
     from iak.jobs.ray_launcher import RayLauncher  # takes a second, and few attempts need it
 
-    return RayLauncher(hung_after_s=spec.workers.hung_after_s)
+    return RayLauncher.of(spec.workers)
 
 
 def _report(at: Moment, on_console: Report) -> Report:

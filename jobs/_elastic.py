@@ -1,0 +1,79 @@
+"""Let a run start, and go on, with fewer workers than it asks for while machines are missing.
+
+Ray Train's own elastic policy (2.60) counts the resources that live machines have, not those that
+are free. With one of two CPUs taken it asks for two workers, waits a minute for them, and asks for
+two again, for ever. Here a group is as large as what it holds and what is free.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import ray
+from ray.train.v2._internal.execution.scaling_policy import (
+    ElasticScalingPolicy,
+    ScalingDecision,
+    ScalingPolicy,
+)
+from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2.api import data_parallel_trainer
+from ray.train.v2.api.config import ScalingConfig
+
+Resources = Mapping[str, float]
+
+
+class FreeResourcesPolicy(ElasticScalingPolicy):
+    """Sizes a group by the resources that are free, on machines that are alive."""
+
+    def __init__(self, scaling_config: ScalingConfig) -> None:
+        """Take the fewest and most workers, and the resources of one, from `scaling_config`."""
+        super().__init__(scaling_config)
+        self._workers = 0
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Decide how large a group starts, or that it waits."""
+        self._workers = 0
+        return super().make_decision_for_non_running_worker_group()
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
+    ) -> ScalingDecision:
+        """Decide whether a group starts anew with more workers, or goes on as it is."""
+        self._workers = worker_group_state.num_workers
+        return super().make_decision_for_running_worker_group(
+            worker_group_state, worker_group_status
+        )
+
+    def _count_possible_workers(self, reserved_resources: dict[str, dict[str, float]]) -> int:
+        """Return the workers that there can be; the base class asks for it in both decisions."""
+        on_live_machines: int = super()._count_possible_workers(reserved_resources)
+        need = self.scaling_config._resources_per_worker_not_none
+        return min(on_live_machines, self._workers + fitting(ray.available_resources(), need))
+
+
+def fitting(free: Resources, need: Resources) -> int:
+    """Return how many workers fit into free resources.
+
+    Args:
+        free: resources of the whole cluster that nobody holds.
+        need: resources of one worker.
+    """
+    return int(min(free.get(name, 0.0) // amount for name, amount in need.items() if amount))
+
+
+@contextmanager
+def sized_by_what_is_free() -> Iterator[None]:
+    """Let trainers take `FreeResourcesPolicy` where workers are a range.
+
+    Nothing public chooses a policy (2.60), so the function that makes it is set aside.
+    """
+    create = data_parallel_trainer.create_scaling_policy
+
+    def policy(scaling_config: ScalingConfig) -> ScalingPolicy:
+        is_range = scaling_config.elasticity_enabled
+        return FreeResourcesPolicy(scaling_config) if is_range else create(scaling_config)
+
+    data_parallel_trainer.create_scaling_policy = policy
+    try:
+        yield
+    finally:
+        data_parallel_trainer.create_scaling_policy = create
