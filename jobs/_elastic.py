@@ -5,12 +5,15 @@ are free. With one of two CPUs taken it asks for two workers, waits a minute for
 two again, for ever. Here a group is as large as what it holds and what is free.
 """
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
+    ResizeDecision,
     ScalingDecision,
     ScalingPolicy,
 )
@@ -19,6 +22,9 @@ from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.config import ScalingConfig
 
 Resources = Mapping[str, float]
+PATIENCE_S = 30.0
+"""Seconds after which a group that does not start is sized as Ray would. A group that died before
+it was seen running still holds its resources, and Ray takes them away when the next one starts."""
 
 
 class FreeResourcesPolicy(ElasticScalingPolicy):
@@ -27,18 +33,26 @@ class FreeResourcesPolicy(ElasticScalingPolicy):
     def __init__(self, scaling_config: ScalingConfig) -> None:
         """Take the fewest and most workers, and the resources of one, from `scaling_config`."""
         super().__init__(scaling_config)
-        self._workers = 0
+        self._held: Counter[str] = Counter()
+        """Workers of the last group that ran, by machine. Their resources are theirs until the next
+        group starts, also after one of them died."""
+        self._waits_since: float | None = None
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Decide how large a group starts, or that it waits."""
-        self._workers = 0
-        return super().make_decision_for_non_running_worker_group()
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
+        decision = super().make_decision_for_non_running_worker_group()
+        if isinstance(decision, ResizeDecision):
+            self._held.clear()
+            self._waits_since = None
+        return decision
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
     ) -> ScalingDecision:
         """Decide whether a group starts anew with more workers, or goes on as it is."""
-        self._workers = worker_group_state.num_workers
+        self._held = Counter(worker.metadata.node_id for worker in worker_group_state.workers)
         return super().make_decision_for_running_worker_group(
             worker_group_state, worker_group_status
         )
@@ -46,8 +60,11 @@ class FreeResourcesPolicy(ElasticScalingPolicy):
     def _count_possible_workers(self, reserved_resources: dict[str, dict[str, float]]) -> int:
         """Return the workers that there can be; the base class asks for it in both decisions."""
         on_live_machines: int = super()._count_possible_workers(reserved_resources)
+        if self._waits_since and time.monotonic() > self._waits_since + PATIENCE_S:
+            return on_live_machines
+        held = sum(count for node, count in self._held.items() if node in reserved_resources)
         need = self.scaling_config._resources_per_worker_not_none
-        return min(on_live_machines, self._workers + fitting(ray.available_resources(), need))
+        return min(on_live_machines, held + fitting(ray.available_resources(), need))
 
 
 def fitting(free: Resources, need: Resources) -> int:

@@ -104,13 +104,23 @@ def raise_refusal(run_dir: Path) -> None:
         raise kind(refusal["message"])
 
 
-def announce_restart(run_dir: Path, report: Report) -> None:
-    """Report a restart with its cause; the first attempt only leaves its mark."""
+def announce_restart(run_dir: Path, report: Report, *, workers: int) -> None:
+    """Report a restart with its cause; the first attempt only leaves its mark.
+
+    Args:
+        run_dir: folder of the run.
+        report: gets the event.
+        workers: number of workers of this attempt.
+    """
     path = run_dir / STARTED
-    attempt = json.loads(path.read_text())["attempt"] + 1 if path.exists() else 1
-    write_document(path, {"attempt": attempt})
+    last = json.loads(path.read_text()) if path.exists() else {"attempt": 0, "workers": workers}
+    attempt = last["attempt"] + 1
+    write_document(path, {"attempt": attempt, "workers": workers})
     if attempt > 1:
-        report(WorkersRestarted(attempt, cause_of_failure(run_dir)))
+        cause = cause_of_failure(run_dir)
+        if workers != last["workers"]:
+            cause = f"there is room for another number of workers: {workers}, not {last['workers']}"
+        report(WorkersRestarted(attempt, cause))
     for stale in run_dir.glob(_ERRORS):
         stale.unlink(missing_ok=True)
 

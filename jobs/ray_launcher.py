@@ -240,7 +240,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     worker = current_worker()
     report = worker_report(run_dir / PROGRESS, worker.rank)
     if worker.rank == 0:
-        announce_restart(run_dir, report)
+        announce_restart(run_dir, report, workers=worker.world)
     dist.barrier()  # nobody fails anew before rank 0 has reported the last attempt
     try:
         result = config["run"](worker, config["work"], report)

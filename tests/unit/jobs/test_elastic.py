@@ -51,12 +51,31 @@ def test_a_group_waits_while_fewer_than_the_fewest_fit(monkeypatch):
     assert not isinstance(policy.make_decision_for_non_running_worker_group(), ResizeDecision)
 
 
+def running_on(*nodes):
+    workers = [SimpleNamespace(metadata=SimpleNamespace(node_id=node)) for node in nodes]
+    return SimpleNamespace(num_workers=len(nodes), workers=workers, start_time=float("-inf"))
+
+
 @pytest.mark.parametrize(("free", "workers"), [(0, None), (1, 3)])
 def test_a_running_group_grows_by_what_is_free_beside_it(monkeypatch, free, workers):
     policy = policy_of(monkeypatch, fewest=1, most=3, free=free)
-    running = SimpleNamespace(num_workers=2, start_time=float("-inf"))
-    decision = policy.make_decision_for_running_worker_group(running, None)
+    decision = policy.make_decision_for_running_worker_group(running_on("node", "node"), None)
     assert getattr(decision, "num_workers", None) == workers
+
+
+def test_a_group_that_lost_a_machine_has_what_it_holds_on_the_others(monkeypatch):
+    policy = policy_of(monkeypatch, fewest=1, most=3, free=0)
+    policy.make_decision_for_running_worker_group(running_on("node", "node", "lost"), None)
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 2
+    waits = policy.make_decision_for_non_running_worker_group()
+    assert not isinstance(waits, ResizeDecision), "the group that held them is gone"
+
+
+def test_a_group_that_nobody_saw_running_is_sized_as_ray_would_after_a_while(monkeypatch):
+    policy = policy_of(monkeypatch, fewest=1, most=3, free=0)
+    assert not isinstance(policy.make_decision_for_non_running_worker_group(), ResizeDecision)
+    monkeypatch.setattr(_elastic, "PATIENCE_S", -1.0)
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 3
 
 
 def test_a_fixed_number_of_workers_keeps_rays_own_policy():

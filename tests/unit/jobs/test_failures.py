@@ -88,21 +88,30 @@ def test_what_torch_really_raises_is_known_as_out_of_memory():
 
 def test_the_first_attempt_is_silent_and_every_other_says_why(tmp_path):
     told = []
-    _failures.announce_restart(tmp_path, told.append)
+    _failures.announce_restart(tmp_path, told.append, workers=2)
     assert told == []
     failed(tmp_path, RuntimeError("[/p/gloo/pair.cc:1] Connection closed by peer"), rank=0)
     failed(tmp_path, OSError("stale file handle"), rank=1)
-    _failures.announce_restart(tmp_path, told.append)
-    _failures.announce_restart(tmp_path, told.append)
+    _failures.announce_restart(tmp_path, told.append, workers=2)
+    _failures.announce_restart(tmp_path, told.append, workers=2)
     assert told == [
         {"event": "restarted", "attempt": 2, "cause": "OSError: stale file handle"},
         {"event": "restarted", "attempt": 3, "cause": _failures.KILLED},
     ]
 
 
+def test_a_group_of_another_size_is_a_cause_of_its_own(tmp_path):
+    told = []
+    _failures.announce_restart(tmp_path, told.append, workers=1)
+    _failures.announce_restart(tmp_path, told.append, workers=2)
+    assert [event["cause"] for event in told] == [
+        "there is room for another number of workers: 2, not 1"
+    ]
+
+
 def test_a_success_leaves_no_failure_behind(tmp_path):
     failed(tmp_path, OSError("stale file handle"))
-    _failures.announce_restart(tmp_path, lambda _: None)
+    _failures.announce_restart(tmp_path, lambda _: None, workers=2)
     _failures.forget_failures(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
