@@ -108,8 +108,8 @@ class BenchFaultsSpec(BenchSpec):
     """Faults of each play of a class, at other seeded positions."""
     per_class: Count = 24
     """Most faults of a class, over all its plays."""
-    only: str = ""
-    """A part of the names of classes and places that are played; all where empty."""
+    only: tuple[str, ...] = ()
+    """Parts of the names of classes and places that are played; all where empty."""
     bad_inputs: CountOrZero = 600
     """Bad files, catalogues, settings and paths that are tried."""
     fewest_faults: Count = 400

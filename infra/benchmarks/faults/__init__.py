@@ -129,9 +129,10 @@ def measure(
     )
 
 
-def classes_of(only: str) -> list[FaultClass]:
-    """Return the classes whose name or place contains a text; all where it is empty."""
-    return [known for known in CLASSES if only in f"{known.name}, {known.where}"]
+def classes_of(only: Sequence[str]) -> list[FaultClass]:
+    """Return the classes whose name or place contains one of the texts; all where there is none."""
+    named = [(known, f"{known.name}, {known.where}") for known in CLASSES]
+    return [known for known, name in named if not only or any(p in name for p in only)]
 
 
 def play_all(

@@ -26,7 +26,7 @@ from infra.benchmarks.faults.registry import (
 from infra.benchmarks.faults.workspace import REQUESTS, BenchSetup
 
 NIGHT = "platform's night on Ray"
-_HUNG_AFTER_S = 20
+_HUNG_AFTER_S = 30
 _EPOCHS = 40
 """Epochs enough for a fault to come in their midst: the driver hears of an epoch a little later."""
 _ALONE = REQUESTS["platform's night"]
@@ -40,7 +40,7 @@ REQUEST = replace(
         "finetune": {**_FINETUNE, "pooled": _POOLED},
         "launcher": "ray",
     },
-    limit_s=600.0,
+    limit_s=900.0,
 )
 _EPOCH = "level 0"
 """Event of an epoch of the pooled kernel."""

@@ -281,8 +281,8 @@ def test_a_damage_that_comes_while_the_attempt_runs_is_told_by_the_attempt(tmp_p
 
 def test_a_run_of_some_classes_alone_has_their_targets_alone():
     known = FaultClass(name="a worker killed", where="platform's night on Ray")
-    assert known.name in {one.name for one in faults.classes_of("night on Ray")}
-    assert faults.classes_of("") == faults.CLASSES
-    assert faults.classes_of("no such class") == []
+    assert known.name in {one.name for one in faults.classes_of(["night on Ray"])}
+    assert faults.classes_of(()) == faults.CLASSES
+    assert faults.classes_of(["no such class"]) == []
     rows = [line_of(ClassResult(fault=known.name, where=known.where))]
-    assert [t.name for t in targets_of(rows, BenchFaultsSpec(only="Ray"))] == ["wrong", "lost"]
+    assert [t.name for t in targets_of(rows, BenchFaultsSpec(only=("Ray",)))] == ["wrong", "lost"]
