@@ -88,7 +88,11 @@ class Signalled:
             raise Vacuous(f"Ray has {len(found)} processes of {self.part}, not {self.count}")
         for pid in random.sample(found, self.count):
             os.kill(pid, self.signal)
-        return Fault(what=f"{self.signal.name} to {self.count} {self.part}", names=("Ray",))
+        return unnamed_fault(str(self))
+
+    def __str__(self) -> str:
+        """Return what is done, for a note."""
+        return f"{self.signal.name} to {self.count} {self.part}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class Disturbed:
         answer = stage.setup.ask(stage.workspace, asked)
         if answer.ending == "ended" and answer.fault is None:
             raise Vacuous(f"{moment} never came")
-        what = answer.fault.what if answer.fault else "SIGKILL to the driver"
+        what = str(self.signalled) if self.signalled else "SIGKILL to the driver"
         if answer.ending != "ended" and not self.must_end:
             if answer.ending == "hung":
                 return judge(answer, unnamed_fault(what), honest=[], has_published=False)
