@@ -22,7 +22,7 @@ def main(spec: PredictSpec) -> int:
     if spec.is_stream:
         return _predict_pipe(spec, catalog)
     with console_report() as report:
-        result = predict(spec, catalog, RayLauncher(), report)
+        result = predict(spec, catalog, RayLauncher.of(spec), report)
     show(result)
     return 0
 
