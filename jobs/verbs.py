@@ -60,7 +60,7 @@ VERBS: dict[str, Verb] = {
         example="iak pretrain catalog=shop.toml data_root=/data/shop --run-dir R1",
     ),
     "adopt": Verb(
-        help="Publish a recommender that runs elsewhere as a base, by the columns of its answers",
+        help="Publish a recommender that was made elsewhere as a base: its columns, or a module",
         spec="iak.schemas.job:AdoptSpec",
         example="iak adopt catalog=shop.toml data_root=/data/shop --run-dir R1",
     ),

@@ -8,6 +8,16 @@ from iak.schemas.base import Column, Spec, Value, with_names
 from iak.schemas.numbers import Units
 
 
+class ModuleBaseSpec(Spec):
+    """A torch module that was trained elsewhere, run here unchanged."""
+
+    kind: Literal["torch"]
+    """`torch`: a module that a function of yours builds; its weights are given to `iak adopt`."""
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=200)]
+    """The function, as `package.module:name`. It takes nothing and returns the module
+    (pipeline/model/adopted.py says what that has). Every worker imports it."""
+
+
 class GivenBaseSpec(Spec):
     """A recommender that is never run here: the log has what it answered for every row."""
 

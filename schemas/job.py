@@ -238,10 +238,16 @@ class PretrainSpec(PlacedSpec, WorkerJobSpec):
 
 
 class AdoptSpec(LogJobSpec):
-    """Check the columns of a base that runs elsewhere, and publish it for the other verbs."""
+    """Check a recommender that was made elsewhere, and publish it as a base for the other verbs."""
 
     run_dir: FolderToWrite
     """Folder of the run: its record, and the published base."""
+    weights: FileToRead | None = None
+    """Weights of the module of a base of kind `torch`: safetensors, or a state dict of tensors."""
+    scores: Annotated[dict[str, Column], AfterValidator(with_names)] = {}
+    """Task -> column with the module's own logits, which its logits here are compared with."""
+    scores_tolerance: Margin = 1e-4
+    """Most that a logit may differ from the module's own, absolutely and relative to its size."""
     max_unusable_share: Share = 0.0
     """Share of rows that may lack a finite logit, or an h of the declared length. Such rows lose
     their labels: no kernel learns from them and no metric ranks them."""

@@ -23,7 +23,7 @@ from iak.schemas.fresh import (
     fresh_names,
     rate_names,
 )
-from iak.schemas.given_base import GivenBaseSpec
+from iak.schemas.given_base import GivenBaseSpec, ModuleBaseSpec
 from iak.schemas.numbers import Number, Share, Whole
 from iak.schemas.task import DomainSpec, TaskSpec
 
@@ -156,8 +156,12 @@ class Catalog(Spec):
     tables: dict[Name, TableSpec] = {}
     """Tables that need more than the defaults; others are made from the features that name them."""
     tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
-    base: Annotated[GivenBaseSpec | None, Field(exclude_if=lambda base: base is None)] = None
-    """A recommender that runs elsewhere and is known by its columns; absent: one is pre-trained."""
+    base: Annotated[
+        GivenBaseSpec | ModuleBaseSpec | None,
+        Field(discriminator="kind", exclude_if=lambda base: base is None),
+    ] = None
+    """A recommender that was made elsewhere: its columns in the log, or a torch module. Absent: one
+    is pre-trained."""
     splits: dict[SplitName, SplitSpec]
     fresh: tuple[FreshSpec, ...] = ()
     """Counts of earlier rows that the kernels' encoders read; the base is not trained again."""
@@ -209,11 +213,11 @@ class Catalog(Spec):
     @field_validator("base")
     @classmethod
     def _each_task_has_a_logit(
-        cls, base: GivenBaseSpec | None, info: ValidationInfo
-    ) -> GivenBaseSpec | None:
+        cls, base: GivenBaseSpec | ModuleBaseSpec | None, info: ValidationInfo
+    ) -> GivenBaseSpec | ModuleBaseSpec | None:
         """Bring the logits into the order of the tasks, which is that of every tensor."""
-        if base is None or "tasks" not in info.data:  # the tasks are refused by themselves
-            return base
+        if not isinstance(base, GivenBaseSpec) or "tasks" not in info.data:
+            return base  # where there are no tasks, they are refused by themselves
         titles, given = [t.title for t in info.data["tasks"]], list(base.logits)
         if sorted(titles) != sorted(given):
             raise ValueError(
@@ -221,6 +225,11 @@ class Catalog(Spec):
                 "each task, such as logits.ctr = 'logit_ctr'"
             )
         return base.model_copy(update={"logits": {t: base.logits[t] for t in titles}})
+
+    @property
+    def columns_base(self) -> GivenBaseSpec | None:
+        """Return the base that is known by columns; None where the base is run here."""
+        return self.base if isinstance(self.base, GivenBaseSpec) else None
 
     @property
     def table_specs(self) -> dict[str, TableSpec]:
@@ -251,7 +260,7 @@ class Catalog(Spec):
         """Return each column of the log, partition keys included, that a job reads."""
         log = self.log
         wanted = [c for f in self.features for c in f.columns]
-        wanted += self.base.columns if self.base else ()
+        wanted += self.columns_base.columns if self.columns_base else ()
         wanted += [t.label for t in self.tasks]
         wanted += [*self.domain.keys, *self.domain.parent]
         wanted += [c for c in (log.user, log.row_id, log.slice_by) if c]
@@ -265,7 +274,7 @@ class Catalog(Spec):
         """Return the columns that features read and nothing else does."""
         log = self.log
         others = {t.label for t in self.tasks} | {*self.domain.keys, *self.domain.parent}
-        others |= set(self.base.columns) if self.base else set()
+        others |= set(self.columns_base.columns) if self.columns_base else set()
         others |= {c for c in (log.user, log.row_id, log.slice_by, log.event_time) if c}
         others |= {c for s in self.splits.values() for c in s.where} | {*log.partition_keys}
         return frozenset(c for f in self.features for c in f.columns) - others
@@ -304,7 +313,7 @@ class Catalog(Spec):
     @model_validator(mode="after")
     def _given_base_fits(self) -> Self:
         """Refuse a given base without a task's logit, and features that nobody has embedded."""
-        if self.base is None:
+        if self.columns_base is None:
             return self
         if keyed := [f.name for f in self.keyed]:
             raise ValueError(
@@ -312,9 +321,22 @@ class Catalog(Spec):
                 "out, or log their embeddings as a part of base.h; numbers without buckets are read"
             )
         labels, leaks = {t.label for t in self.tasks}, set(self.log.leak_columns)
-        if wrong := sorted(set(self.base.columns) & (labels | leaks)):
+        if wrong := sorted(set(self.columns_base.columns) & (labels | leaks)):
             raise ValueError(
                 f"base names {wrong}, which are labels or leak columns; a kernel must not see them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _module_numbers_its_rows(self) -> Self:
+        """Refuse tables whose rows are numbered here, where a module has numbered its own."""
+        if not isinstance(self.base, ModuleBaseSpec):
+            return self
+        if counted := [n for n, t in self.table_specs.items() if t.encoding != "identity"]:
+            raise ValueError(
+                f"tables {counted} are numbered by this log's ids, and {self.base.factory} was "
+                "trained on numbers of its own. Log its row numbers, and give the tables "
+                "encoding = 'identity' and rows"
             )
         return self
 

@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from iak.schemas.feature import CategoricalSpec, CrossSpec, ListSpec, NumericSpec, TableSpec
 from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec
-from iak.schemas.given_base import GivenBaseSpec
+from iak.schemas.given_base import GivenBaseSpec, ModuleBaseSpec
 from iak.schemas.log import Catalog, LogSpec, SplitName, SplitSpec
 from iak.schemas.task import DomainSpec, TaskSpec
 
@@ -25,10 +25,15 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("[log]", "Where the rows are, and which columns are what.", LogSpec),
     ("[domain]", "What a kernel is tuned for.", DomainSpec),
     (
-        "[base]",
+        '[base] of kind "columns"',
         "A recommender that runs elsewhere, by its columns (`pipeline/base/README.md`); absent "
         "where one is trained.",
         GivenBaseSpec,
+    ),
+    (
+        '[base] of kind "torch"',
+        "A torch module that was trained elsewhere, run here unchanged.",
+        ModuleBaseSpec,
     ),
     ('[[features]] of kind "categorical"', "A column with one id in each row.", CategoricalSpec),
     (
@@ -80,6 +85,8 @@ EXAMPLES: dict[tuple[type[BaseModel], str], str] = {
     (GivenBaseSpec, "h"): '"h"',
     (GivenBaseSpec, "units"): "64",
     (GivenBaseSpec, "version"): '"ranker 41"',
+    (ModuleBaseSpec, "kind"): '"torch"',
+    (ModuleBaseSpec, "factory"): '"shop_model:build"',
     (CategoricalSpec, "name"): '"item_id"',
     (CategoricalSpec, "column"): '"itemId"',
     (CategoricalSpec, "table"): '"item_id"',

@@ -66,8 +66,7 @@ class StandardizedBase:
     @property
     def units(self) -> int:
         """Return H, the base units of all tasks."""
-        heads = unwrap_frozen(self.model).heads
-        return heads.tasks * heads.width
+        return unwrap_frozen(self.model).heads.units
 
     @property
     def width(self) -> int:

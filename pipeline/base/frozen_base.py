@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from iak.pipeline.base import precision
+from iak.pipeline.base import adopted_module, precision
 from iak.pipeline.base.published_base import PublishedBase, build_model, files_of, table_shapes
+from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import Digest, digest
 from iak.pipeline.model.given import GivenModel
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.base_weights import read_frozen_base
@@ -24,6 +25,7 @@ from iak.pipeline.sharding.frozen_tables import FrozenTables
 from iak.pipeline.sharding.mapped import MapFolder
 from iak.pipeline.sharding.placement_rule import lay_out
 from iak.pipeline.sharding.shard import dense_state, digest_model
+from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
 
@@ -37,7 +39,7 @@ class FrozenBase:
     """A published base at work: its tables frozen and spread over the workers, where it has any."""
 
     published: PublishedBase
-    model: Recommender | GivenModel
+    model: Recommender | GivenModel | AdoptedModel
     """The model in evaluation mode, without gradients. Its `represent` and `forward` are collective
     calls where tables are sharded."""
     worker: Worker
@@ -67,8 +69,9 @@ class FrozenBase:
                 plan is not for this base, these workers or these precisions.
             Corrupt: a file is not what was published.
         """
-        if published.catalog.base is not None:
-            model = GivenModel(tasks=len(published.catalog.tasks)).to(worker.device)
+        made_elsewhere = _made_elsewhere(published)
+        if made_elsewhere is not None:
+            model = made_elsewhere.to(worker.device)
             return cls(published=published, model=model, worker=worker)
         for sentence in precision.check(published.manifest, tables):
             _log.warning(sentence)
@@ -95,11 +98,11 @@ class FrozenBase:
 
     def describe_tables(self) -> list[dict[str, object]]:
         """Return a line for each table, for records; none where the base has no tables."""
-        return [] if isinstance(self.model, GivenModel) else self.tables.describe()
+        return [] if isinstance(self.model, GivenModel | AdoptedModel) else self.tables.describe()
 
     @property
-    def heads(self) -> Heads:
-        """Return the towers of all tasks."""
+    def heads(self) -> Heads | Tail:
+        """Return the part from h to the logits: the towers of all tasks, or any frozen tail."""
         return self.model.heads
 
     def digest(self) -> Digest:
@@ -107,9 +110,18 @@ class FrozenBase:
 
         It is the same for any number of workers and any plan.
         """
-        if isinstance(self.model, GivenModel):
+        if isinstance(self.model, GivenModel | AdoptedModel):
             return digest(replicas=dense_state(self.model), worker=self.worker)
         return digest_model(self.model, self.worker)
+
+
+def _made_elsewhere(published: PublishedBase) -> GivenModel | AdoptedModel | None:
+    """Return the model of a base that was made elsewhere; None where it was pre-trained here."""
+    base, tasks = published.catalog.base, len(published.catalog.tasks)
+    if isinstance(base, ModuleBaseSpec):
+        folder, manifest = published.folder, published.manifest
+        return adopted_module.open_module(folder, manifest, base.factory, tasks=tasks)
+    return None if base is None else GivenModel(tasks=tasks)
 
 
 def _map_folder(

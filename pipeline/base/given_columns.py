@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from torch import nn
 
 from iak.pipeline.base.validation import qualities_of
 from iak.pipeline.data import given
 from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.reader import Reader
-from iak.pipeline.model.given import GivenModel
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.schemas.adoption import ColumnRange, DomainQuality, GivenQuality
 from iak.schemas.log import Catalog
@@ -41,12 +41,13 @@ class SeenColumns:
     """Column of logits -> its greatest value."""
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Look at raw rows in plain types."""
-        assert self.catalog.base is not None, "only a given base has columns"
+        """Look at raw rows in plain types; without such columns, count them."""
         self.rows += len(rows)
+        if self.catalog.columns_base is None:
+            return
         for is_bad_n, what in given.unusable_rows(rows, self.catalog):
             self.unusable[what] += int(is_bad_n.sum())
-        for column in self.catalog.base.logits.values():
+        for column in self.catalog.columns_base.logits.values():
             logit_n = given.logits(rows, column)
             logit_n = logit_n[np.isfinite(logit_n)]
             if len(logit_n):
@@ -83,15 +84,18 @@ class SeenColumns:
                 )
 
 
-def measure(reader: Reader, tasks: Sequence[TaskShape], *, batch_rows: int) -> GivenQuality:
-    """Measure the given logits on labelled rows, together and in each domain.
+@torch.no_grad()
+def measure(
+    reader: Reader, model: nn.Module, tasks: Sequence[TaskShape], *, batch_rows: int
+) -> GivenQuality:
+    """Measure a base's logits on labelled rows, together and in each domain.
 
     Args:
         reader: reads the rows, all of them.
+        model: the base.
         tasks: tasks of the catalogue.
         batch_rows: rows that are read at a time.
     """
-    model = GivenModel(tasks=len(tasks))
     parts: dict[str, list[npt.NDArray[np.float32]]] = {}
     domains: list[npt.NDArray[np.object_]] = []
     level = len(reader.catalog.domain.levels) - 1

@@ -117,12 +117,14 @@ def _dense(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Tensor:
     """Return the dense inputs of the rows, (B, N)."""
     numbers = [_tensor(_column(rows, f"n.{f.name}")) for f in catalog.numeric]
     numeric_BN = _stacked(numbers, len(rows))
-    if catalog.base is None:
+    if catalog.columns_base is None:
         return numeric_BN
-    logits = [_tensor(_column(rows, f"{given.LOGIT}{task}")) for task in catalog.base.logits]
+    logits = [
+        _tensor(_column(rows, f"{given.LOGIT}{task}")) for task in catalog.columns_base.logits
+    ]
     parts = [numeric_BN, _stacked(logits, len(rows))]
-    if catalog.base.units is not None:
-        h_BU = _tensor(_column(rows, given.H).flatten()).view(len(rows), catalog.base.units)
+    if catalog.columns_base.units is not None:
+        h_BU = _tensor(_column(rows, given.H).flatten()).view(len(rows), catalog.columns_base.units)
         parts.insert(1, h_BU)
     return torch.cat(parts, dim=1)
 

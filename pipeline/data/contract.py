@@ -83,7 +83,9 @@ def schema_problem(schema: pa.Schema, catalog: Catalog) -> str | None:
         kinds = [kind for name, kind in uses if name == column] or [wanted[column]]
         if wrong := [kind for kind in dict.fromkeys(kinds) if not _is_kind(plain, kind)]:
             problems.append(f"{column}: {actual}, expected {' and '.join(wrong)}")
-    if catalog.base is not None and (problem := given.length_problem(schema, catalog.base)):
+    if catalog.columns_base is not None and (
+        problem := given.length_problem(schema, catalog.columns_base)
+    ):
         problems.append(problem)
     return "; ".join(problems) or None
 
@@ -154,10 +156,10 @@ def _uses(catalog: Catalog) -> Iterable[tuple[str, str]]:
             yield feature.columns[0], "number"
         if isinstance(feature, ListSpec):
             yield feature.columns[0], "list of ids"
-    if catalog.base is not None:
-        yield from ((column, "number") for column in catalog.base.logits.values())
-        if catalog.base.h is not None:
-            yield catalog.base.h, "list of numbers"
+    if catalog.columns_base is not None:
+        yield from ((column, "number") for column in catalog.columns_base.logits.values())
+        if catalog.columns_base.h is not None:
+            yield catalog.columns_base.h, "list of numbers"
     yield from ((task.label, "label") for task in catalog.tasks)
     if log.event_time in catalog.columns:
         yield str(log.event_time), "time"

@@ -35,7 +35,7 @@ def encoded_columns(rows: pa.RecordBatch, catalog: Catalog) -> dict[str, pa.Arra
         rows: raw columns in plain types (normal.py).
         catalog: the log's catalogue.
     """
-    base = catalog.base
+    base = catalog.columns_base
     if base is None:
         return {}
     columns: dict[str, pa.Array] = {}
@@ -53,10 +53,12 @@ def encoded_columns(rows: pa.RecordBatch, catalog: Catalog) -> dict[str, pa.Arra
 
 def encoded_types(catalog: Catalog) -> dict[str, pa.DataType]:
     """Return the types of the encoded columns of a given base."""
-    if catalog.base is None:
+    if catalog.columns_base is None:
         return {}
-    types: dict[str, pa.DataType] = {LOGIT + task: pa.float32() for task in catalog.base.logits}
-    return types | ({H: pa.list_(pa.float32())} if catalog.base.h else {})
+    types: dict[str, pa.DataType] = {
+        LOGIT + task: pa.float32() for task in catalog.columns_base.logits
+    }
+    return types | ({H: pa.list_(pa.float32())} if catalog.columns_base.h else {})
 
 
 def logits(rows: pa.RecordBatch, column: str) -> Floats:
@@ -112,7 +114,7 @@ def unusable_rows(rows: pa.RecordBatch, catalog: Catalog) -> Iterator[tuple[Mask
         rows: raw columns in plain types.
         catalog: the log's catalogue.
     """
-    base = catalog.base
+    base = catalog.columns_base
     if base is None:
         return
     for column in base.logits.values():

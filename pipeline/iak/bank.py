@@ -25,7 +25,7 @@ from iak.pipeline.iak.kernel import (
     fresh,
     rate,
 )
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 
 _ALIGN = 16
 """Weights begin at multiples of this many units. That is 64 bytes of fp32; grouped products need
@@ -186,7 +186,9 @@ def probe(weights: Weights, z_BC: Tensor, rows: Segments) -> Tensor:
     return grouped_linear(z_BC, weights["probe_w"], weights["probe_b"], rows)
 
 
-def decode(weights: Weights, heads: Heads, h_BH: Tensor, z_BC: Tensor, rows: Segments) -> Tensor:
+def decode(
+    weights: Weights, heads: Heads | Tail, h_BH: Tensor, z_BC: Tensor, rows: Segments
+) -> Tensor:
     """Return adapted logits_BT: the code shifts h, and adapters change the towers that read it.
 
     The decoder is multiplied with the towers' first layer once per slot instead of once per row:
@@ -200,6 +202,8 @@ def decode(weights: Weights, heads: Heads, h_BH: Tensor, z_BC: Tensor, rows: Seg
         z_BC: codes of these rows.
         rows: end of each slot's rows.
     """
+    if isinstance(heads, Tail):
+        return _through_tail(weights, heads, h_BH, z_BC, rows)
     tasks, width = heads.tasks, heads.width
     moved_PTWC = weights["decode_w"].unflatten(1, (tasks, width))
     through_PTDC = torch.einsum("ptwc,twd->ptdc", moved_PTWC, heads.w1_TWD)
@@ -226,9 +230,19 @@ def decode(weights: Weights, heads: Heads, h_BH: Tensor, z_BC: Tensor, rows: Seg
     return adapted_BT
 
 
+def _through_tail(
+    weights: Weights, tail: Tail, h_BH: Tensor, z_BC: Tensor, rows: Segments
+) -> Tensor:
+    """Return adapted logits_BT of a base of any shape: h is moved, then the tail runs."""
+    moved_BH = h_BH + grouped_linear(z_BC, weights["decode_w"], None, rows)
+    skip_BT = grouped_linear(z_BC, weights["skip_w"], weights["skip_b"], rows)
+    adapted_BT: Tensor = tail(moved_BH) + skip_BT
+    return adapted_BT
+
+
 def run(
     weights: Weights,
-    heads: Heads,
+    heads: Heads | Tail,
     h_BH: Tensor,
     a_BA: Tensor,
     noise_BC: Tensor | None,

@@ -8,6 +8,9 @@
     h'   = h + Wd z
     logit_t = tower_t(h') + Ws_t z + bs_t
 
+tower_t is a tower with the kernel's adapters (LoRA and a bias), or, on a base of any other shape,
+its frozen tail from h to the logits.
+
 Decoders and adapters start at zero, so that a fresh kernel predicts what the base predicts, bit for
 bit.
 
@@ -26,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 from iak.schemas.job import KernelSpec
 
 Weights = Mapping[str, Tensor]
@@ -62,7 +65,7 @@ class KernelShape:
     """R; 0 for a kernel without adapters."""
 
     @classmethod
-    def on(cls, heads: Heads, spec: KernelSpec, *, inputs: int) -> "KernelShape":
+    def on(cls, heads: Heads | Tail, spec: KernelSpec, *, inputs: int) -> "KernelShape":
         """Return the sizes of a kernel on a base.
 
         Args:
@@ -71,14 +74,14 @@ class KernelShape:
             inputs: A, units that its encoder reads.
         """
         return cls(
-            base=heads.tasks * heads.width,
+            base=heads.units,
             inputs=inputs,
             hidden=spec.hidden,
             code=spec.code,
             tasks=heads.tasks,
             tower_in=heads.width,
             tower_hidden=heads.hidden,
-            rank=spec.adapter_rank,
+            rank=0 if isinstance(heads, Tail) else spec.adapter_rank,
         )
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
@@ -134,13 +137,17 @@ def fresh(shape: KernelShape, *, seed: int) -> dict[str, Tensor]:
         ("mean_w", shape.hidden),
         ("lora_in", shape.tower_in),
     ):
-        bound = 1 / math.sqrt(fan_in)
+        bound = 1 / math.sqrt(max(fan_in, 1))  # a tail has no adapters, and their inputs are 0
         weights[name].uniform_(-bound, bound, generator=generator)
     return weights
 
 
 def run(
-    weights: Weights, heads: Heads, h_BH: Tensor, a_BA: Tensor, noise_BC: Tensor | None
+    weights: Weights,
+    heads: Heads | Tail,
+    h_BH: Tensor,
+    a_BA: Tensor,
+    noise_BC: Tensor | None,
 ) -> KernelOutput:
     """Run one kernel over rows of its domain. Serving uses it, and tests compare the bank with it.
 
@@ -156,14 +163,19 @@ def run(
     logvar_BC = linear(e_BO, weights["logvar_w"], weights["logvar_b"]).clamp(*LOGVAR_BOUNDS)
     z_BC = mean_BC if noise_BC is None else mean_BC + (0.5 * logvar_BC).exp() * noise_BC
     h_BH = h_BH + linear(z_BC, weights["decode_w"])
+    logits_BT = heads(h_BH) if isinstance(heads, Tail) else _adapted(weights, heads, h_BH)
+    logits_BT = logits_BT + linear(z_BC, weights["skip_w"], weights["skip_b"])
+    rate_B = rate(mean_BC, logvar_BC, weights["prior_mean"], weights["prior_logvar"])
+    return KernelOutput(logits_BT, linear(z_BC, weights["probe_w"], weights["probe_b"]), rate_B)
+
+
+def _adapted(weights: Weights, heads: Heads, h_BH: Tensor) -> Tensor:
+    """Return the logits of towers with the kernel's adapters."""
     h_BTW = h_BH.unflatten(1, (heads.tasks, heads.width))
     narrow_BTR = torch.einsum("btw,trw->btr", h_BTW, weights["lora_in"])
     shift_BTD = torch.einsum("btr,tdr->btd", narrow_BTR, weights["lora_out"])
     shift_BTD = shift_BTD + weights["tower_bias"]
-    logits_BT = heads.read_out(heads.hidden_units(h_BH) + shift_BTD)
-    logits_BT = logits_BT + linear(z_BC, weights["skip_w"], weights["skip_b"])
-    rate_B = rate(mean_BC, logvar_BC, weights["prior_mean"], weights["prior_logvar"])
-    return KernelOutput(logits_BT, linear(z_BC, weights["probe_w"], weights["probe_b"]), rate_B)
+    return heads.read_out(heads.hidden_units(h_BH) + shift_BTD)
 
 
 def rate(mean_BC: Tensor, logvar_BC: Tensor, prior_mean: Tensor, prior_logvar: Tensor) -> Tensor:

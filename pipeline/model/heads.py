@@ -4,7 +4,7 @@ Shapes: B rows, T tasks, W units a task reads, D hidden units of a tower, H = T 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,11 @@ class Heads(nn.Module):
         self.w2_TD = nn.Parameter(torch.empty(tasks, hidden))
         self.b2_T = nn.Parameter(torch.empty(tasks))
         self.reset_parameters()
+
+    @property
+    def units(self) -> int:
+        """Return H, the units of h that all towers read."""
+        return self.tasks * self.width
 
     def reset_parameters(self) -> None:
         """Draw first weights as nn.Linear does: uniform within 1 / sqrt(inputs)."""
@@ -62,3 +67,24 @@ class Heads(nn.Module):
     def read_out(self, hidden_BTD: Tensor) -> Tensor:
         """Return the logits of hidden units before their ReLU, `logits_BT`."""
         return torch.einsum("btd,td->bt", hidden_BTD.relu(), self.w2_TD) + self.b2_T
+
+
+class Tail(nn.Module):
+    """The part of any module from h to the logits: frozen, and without adapters of its own."""
+
+    width = hidden = 0  # a kernel's adapters belong to towers, and here are none
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *, tasks: int, units: int) -> None:
+        """Name the part.
+
+        Args:
+            function: h_BH -> logits_BT. Autograd goes through it, to h.
+            tasks: T.
+            units: H.
+        """
+        super().__init__()
+        self.function, self.tasks, self.units = function, tasks, units
+
+    def forward(self, h_BH: Tensor) -> Tensor:
+        """Return one logit per task, `logits_BT`."""
+        return self.function(h_BH)

@@ -5,7 +5,7 @@ from typing import Protocol
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.recommender import Representation
 
 
@@ -13,11 +13,11 @@ class FrozenModel(Protocol):
     """A base at work: rows in, what kernels read and correct out.
 
     `Recommender` is the base that is pre-trained here, `GivenModel` the one that is known by the
-    columns of its log.
+    columns of its log, `AdoptedModel` a torch module that was trained elsewhere.
     """
 
-    heads: Heads
-    """The towers: h_BH -> logits_BT. A kernel moves h and adapts them."""
+    heads: Heads | Tail
+    """The part from h to the logits: towers, which a kernel also adapts, or any frozen tail."""
 
     def represent(self, ids: KeyedJaggedTensor, numeric_BN: Tensor) -> Representation:
         """Return h and x of a batch; a collective call where tables are sharded."""

@@ -21,6 +21,7 @@ from iak.pipeline.model.given import identity_towers
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.tables import TableShape
 from iak.schemas.feature import FIRST_ROW, ListSpec, table_of
+from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import KernelSpec, ModelSpec
 from iak.schemas.log import Catalog
 
@@ -96,7 +97,12 @@ def workload(
     Raises:
         BadRequest: the rows of a table are not known, or a name is unknown.
     """
-    if catalog.base is not None:
+    if isinstance(catalog.base, ModuleBaseSpec):
+        raise BadRequest(
+            f"the base is the module of {catalog.base.factory}, whose size no setting states; it "
+            "lies whole on every worker. Run a night on a few rows to see its memory"
+        )
+    if catalog.columns_base is not None:
         return _on_given_base(catalog, kernel, rows=rows, ids=ids, domains=domains)
     shapes = _shapes(catalog, rows, width=model.width)
     widths = {feature: shape.width for shape in shapes for feature in shape.features}
@@ -134,9 +140,9 @@ def _on_given_base(
     domains: int,
 ) -> Workload:
     """Count the workload of kernels on a base that runs elsewhere: it costs nothing here."""
-    assert catalog.base is not None, "another base is counted by its model"
+    assert catalog.columns_base is not None, "another base is counted by its model"
     numbers, tasks = len(catalog.numeric), len(catalog.tasks)
-    x_units = numbers + (catalog.base.units or 0)
+    x_units = numbers + (catalog.columns_base.units or 0)
     narrow = kernel.narrow if kernel.narrow < x_units else 0  # a narrower x stays as it is
     kernel = kernel.model_copy(update={"narrow": narrow})
     towers = identity_towers(tasks)

@@ -19,7 +19,7 @@ from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.state import STATISTICS, State, definition_of, read_state
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak.grouped import Segments, grouped_linear, spread
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.publish.bundle import Bundle, read_bundle
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.publish.publish_bundles import STANDARD
@@ -130,7 +130,7 @@ class BundleSet:
 
     def logits(
         self,
-        heads: Heads,
+        heads: Heads | Tail,
         h_BH: Tensor,
         x_BX: Tensor,
         slots_B: Tensor,

@@ -4,39 +4,36 @@ Nothing is trained and no weight is copied. The published base says which column
 base's logits and activations. Every other verb takes it as it takes a base that was trained here.
 """
 
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from datetime import UTC, datetime
-
-import pyarrow as pa
 
 from iak.pipeline.base import given_columns, published_base
 from iak.pipeline.base.given_columns import SeenColumns
-from iak.pipeline.data import contract, hashing, vocabulary
-from iak.pipeline.data.features import Encoding
+from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
-from iak.pipeline.data.view import LogView
-from iak.pipeline.errors import BadLog, BadRequest
-from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.events import Notice, Report, silent
 from iak.pipeline.model.digest import digest
 from iak.pipeline.model.given import GivenModel
 from iak.pipeline.runs import skipped
+from iak.pipeline.runs.adopt_module import adopt_module
+from iak.pipeline.runs.adoption import (
+    BATCH_ROWS,
+    inspected,
+    new_folder,
+    publish_adopted,
+    refuse_bad_columns,
+    splits_of,
+)
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
 from iak.pipeline.runs.outputs import base_output
-from iak.pipeline.runs.pretrain import VALIDATION
-from iak.pipeline.runs.record import OpenRecord, run_record, versions
+from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.adoption import AdoptionResult
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest, sha256_of
 from iak.schemas.results import AdoptResult
-
-_BATCH_ROWS = 65_536
-"""Rows that are measured at a time."""
-_SEALED = ".sealed"
 
 
 def adopt_base(spec: AdoptSpec, catalog: Catalog, report: Report = silent) -> AdoptResult:
@@ -60,18 +57,18 @@ def adopt_base(spec: AdoptSpec, catalog: Catalog, report: Report = silent) -> Ad
     with run_record(
         "adopt", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
     ) as record:
-        adoption, manifest = _adopt(spec, catalog, record)
+        adopt = _adopt_columns if catalog.columns_base else adopt_module
+        adoption, manifest = adopt(spec, catalog, record)
     return AdoptResult(
         run_dir=spec.run_dir, record=record.record, adoption=adoption, manifest=manifest
     )
 
 
-def _adopt(
+def _adopt_columns(
     spec: AdoptSpec, catalog: Catalog, record: OpenRecord
 ) -> tuple[AdoptionResult, BaseManifest]:
     """Read the log once for statistics and checks, measure validation rows, and publish."""
-    fitted = "pretrain" if "pretrain" in catalog.splits else "tune"
-    judged = VALIDATION if VALIDATION in catalog.splits else "valid"
+    fitted, judged = splits_of(catalog)
     with record.phase("snapshot"):
         wanted = [fitted, judged]
         view = list_log(spec, catalog, record.report, wanted=wanted, digests_in=spec.run_dir)
@@ -79,10 +76,10 @@ def _adopt(
         skipped.report_skipped(view, spec, record.report)
     seen, counts = SeenColumns(catalog), Counter[str]()
     with record.phase("columns"):
-        encoding = vocabulary.fit(_inspected(view, fitted, seen, counts, record.report), catalog)
-        for _ in _inspected(view, judged, seen, counts, record.report):
+        encoding = vocabulary.fit(inspected(view, fitted, seen, counts, record.report), catalog)
+        for _ in inspected(view, judged, seen, counts, record.report):
             pass
-        _refuse_bad_columns(spec, seen)
+        refuse_bad_columns(spec, seen, what="the columns of [base]")
     with record.phase("metrics"):
         reader = Reader(
             selection=view.selections[judged],
@@ -93,10 +90,19 @@ def _adopt(
             as_of=view.as_of,
         )
         tasks = published_base.task_shapes(catalog)
-        quality = given_columns.measure(reader, tasks, batch_rows=_BATCH_ROWS)
+        model = GivenModel(tasks=len(tasks))
+        quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
     with record.phase("publish"):
-        metrics = [task.model_dump(mode="json") for task in quality.tasks]
-        manifest = _publish(spec, view, encoding, metrics)
+        fields = {
+            "files": [],
+            "digest": {
+                **digest(replicas=dense_state(model)).by_name,
+                **_digest_of_columns(catalog),
+            },
+            "metrics": [task.model_dump(mode="json") for task in quality.tasks],
+        }
+        folder = new_folder(spec.run_dir, encoding)
+        manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
     adoption = AdoptionResult(
         fingerprint=manifest.fingerprint,
         rows=seen.rows,
@@ -113,54 +119,7 @@ def _adopt(
     return adoption, manifest
 
 
-def _inspected(
-    view: LogView, split: str, seen: SeenColumns, counts: Counter[str], report: Report
-) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
-    """Yield the rows of a split with their identities, and look at their columns on the way."""
-    for rows, identity in view.raw_rows(split):
-        seen.add(rows)
-        counts.update(contract.inspect(rows, view.catalog).counts)
-        report(PhaseAdvanced(f"{seen.rows:,} rows"))
-        yield rows, identity
-
-
-def _refuse_bad_columns(spec: AdoptSpec, seen: SeenColumns) -> None:
-    """Refuse columns that are no base.
-
-    Raises:
-        BadLog: the message names every problem.
-    """
-    problems = list(seen.problems(max_unusable_share=spec.max_unusable_share))
-    if problems:
-        listing = "\n".join(f"  {problem}" for problem in problems)
-        raise BadLog(f"the columns of [base] in {spec.catalog} cannot be adopted:\n{listing}")
-
-
-def _publish(
-    spec: AdoptSpec, view: LogView, encoding: Encoding, metrics: list[dict[str, object]]
-) -> BaseManifest:
-    """Seal the base, and move it into place at once."""
-    catalog = view.catalog
+def _digest_of_columns(catalog: Catalog) -> dict[str, str]:
+    """Return the digest of the declared columns, which are the base."""
     assert catalog.base is not None, "only a given base is adopted"
-    model = GivenModel(tasks=len(catalog.tasks))
-    columns = sha256_of(catalog.base.model_dump(mode="json"))
-    sealed = spec.run_dir / _SEALED
-    shutil.rmtree(sealed, ignore_errors=True)
-    vocabulary.save(encoding, sealed / published_base.ENCODING)
-    manifest = published_base.seal(
-        sealed,
-        {
-            "schema_hash": vocabulary.schema_hash(catalog, encoding),
-            "tables": [],
-            "files": [],
-            "digest": {**digest(replicas=dense_state(model)).by_name, "columns": columns},
-            "catalog": catalog.model_dump(mode="json"),
-            "spec": spec.model_dump(mode="json"),
-            "snapshot": {k: v for k, v in describe_log(view).items() if k != "files"},
-            "versions": versions(),
-            "metrics": metrics,
-            "created_at": datetime.now(UTC),
-        },
-    )
-    published_base.move_into_place(sealed, spec.run_dir / "base")
-    return manifest
+    return {"columns": sha256_of(catalog.base.model_dump(mode="json"))}

@@ -255,7 +255,7 @@ def _cache_config(spec: FinetuneSpec, opened: PublishedBase) -> ActivationCacheC
     memory, and in fp32: bf16 would round the logits that kernels correct.
     """
     folder = local_cache(spec.cache) or opened.folder.parent / ACTIVATIONS
-    is_given = opened.catalog.base is not None
+    is_given = opened.catalog.columns_base is not None
     return ActivationCacheConfig(
         kind="memory" if is_given and spec.activations == "cache" else spec.activations,
         precision="fp32" if is_given else spec.cache.precision,

@@ -35,7 +35,7 @@ from iak.pipeline.iak.grouped import Segments, slot_sums
 from iak.pipeline.iak.kernel import DECODER, ENCODER, PRIOR, PROBE, Weights
 from iak.pipeline.iak.loss import bottleneck_loss
 from iak.pipeline.iak.noise import Phase
-from iak.pipeline.model.heads import Heads
+from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.model.loss import TaskShape, task_losses
 from iak.pipeline.process import Worker
 from iak.pipeline.tuning.optim import BankAdam, rate_shares
@@ -92,7 +92,7 @@ class Stage:
 class Setting:
     """Rows, towers, tasks and worker of tuning. Only the rows change during a run."""
 
-    heads: Heads
+    heads: Heads | Tail
     """The frozen towers, which kernels adapt."""
     tasks: Sequence[TaskShape]
     train: TuningRows
@@ -459,7 +459,10 @@ class CohortTuner:
         weights = banks.views(present_rows(self.bank, step.slots), self.bank.shape)
         tuned = {name: weights[name].requires_grad_() for name in _TRAINED[self.progress.phase]}
         loss_P = self._losses(step, weights)
-        gradients = torch.autograd.grad(loss_P.sum(), list(tuned.values()))
+        # Adapters of rank 0, and those of a base without towers, have no entries to be used.
+        gradients = torch.autograd.grad(
+            loss_P.sum(), list(tuned.values()), allow_unused=True, materialize_grads=True
+        )
         gradients_PN = self._side_by_side(dict(zip(tuned, gradients, strict=True)))
         if self.setting.worker.world > 1:
             # A sum, not a mean: each share is divided by the rows of all workers already.

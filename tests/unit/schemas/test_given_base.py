@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from iak.schemas.given_base import GivenBaseSpec
 from tests.builders import small_catalog
+from tests.dlrm_log import DOCUMENT, dlrm_catalog
 from tests.given_log import given_catalog, given_document
 
 BASE = given_document()["base"]
@@ -26,8 +27,8 @@ def without(key):
             {**BASE, "logits": {"ctr": "click", "cvr": "logit_cvr"}},
             r"\['click'\], which are labels",
         ),
-        ({**BASE, "kind": "column"}, "base.kind"),
-        ({**BASE, "units": 0}, "base.units"),
+        ({**BASE, "kind": "column"}, "base"),
+        ({**BASE, "units": 0}, r"base\.columns\.units"),
     ],
 )
 def test_a_base_that_does_not_fit_is_refused(base, message):
@@ -72,3 +73,14 @@ def test_the_columns_of_a_base_are_read_and_are_no_features():
     assert GivenBaseSpec.model_validate(BASE).columns == ("logit_ctr", "logit_cvr", "h")
     assert {"logit_ctr", "logit_cvr", "h"} <= set(catalog.columns)
     assert catalog.feature_columns == {"price"}
+
+
+def test_a_module_reads_row_numbers_of_its_own():
+    with pytest.raises(ValidationError, match=r"tables \['item'\] are numbered by this log's ids"):
+        dlrm_catalog(tables={"user": DOCUMENT["tables"]["user"]})
+
+
+@pytest.mark.parametrize("factory", ["build", "a.b:", "a b:c", "a:b.c", "../a:b"])
+def test_a_factory_is_a_module_and_a_name(factory):
+    with pytest.raises(ValidationError, match="factory"):
+        dlrm_catalog(base={"kind": "torch", "factory": factory})

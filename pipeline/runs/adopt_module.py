@@ -1,0 +1,180 @@
+"""Adopt a torch module: build it, load its weights, prove that it answers as it did, publish it."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from iak.pipeline.base import adopted_module, given_columns, published_base
+from iak.pipeline.base.given_columns import SeenColumns
+from iak.pipeline.data import vocabulary
+from iak.pipeline.data.batch import to_batch
+from iak.pipeline.data.reader import Reader
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import BadLog, BadRequest
+from iak.pipeline.events import Notice
+from iak.pipeline.model.adopted import AdoptedModel
+from iak.pipeline.model.digest import digest
+from iak.pipeline.runs import skipped
+from iak.pipeline.runs.adoption import (
+    BATCH_ROWS,
+    inspected,
+    new_folder,
+    publish_adopted,
+    refuse_bad_columns,
+    splits_of,
+)
+from iak.pipeline.runs.inputs import inputs_of
+from iak.pipeline.runs.log import describe_log, list_log
+from iak.pipeline.runs.outputs import base_output, file_output
+from iak.pipeline.runs.record import OpenRecord
+from iak.pipeline.sharding.shard import dense_state
+from iak.schemas.adoption import AdoptionResult
+from iak.schemas.given_base import GivenBaseSpec, ModuleBaseSpec
+from iak.schemas.job import AdoptSpec
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import BaseManifest
+
+_ROWS_SHOWN = 5
+
+
+def adopt_module(
+    spec: AdoptSpec, catalog: Catalog, record: OpenRecord
+) -> tuple[AdoptionResult, BaseManifest]:
+    """Publish the module that a catalogue's factory builds, with the weights of a file.
+
+    Args:
+        spec: settings of `iak adopt`.
+        catalog: the log's catalogue, with a base of kind `torch`.
+        record: record of the run.
+
+    Raises:
+        BadLog: the module's logits are not its own scores in the log.
+        BadRequest: the factory or the weights cannot be used.
+    """
+    model, source = _module(spec, catalog)
+    fitted, judged = splits_of(catalog)
+    reading = with_scores(catalog, spec.scores)
+    with record.phase("snapshot"):
+        wanted = [fitted, judged]
+        view = list_log(spec, reading, record.report, wanted=wanted, digests_in=spec.run_dir)
+        assert spec.weights is not None, "a module without weights was refused"
+        others = {"weights": file_output(spec.weights).sha256, "factory": source}
+        record.settle_inputs(inputs_of(catalog, describe_log(view), others))
+        skipped.report_skipped(view, spec, record.report)
+    seen, counts = SeenColumns(reading), Counter[str]()
+    with record.phase("columns"):
+        encoding = vocabulary.fit(inspected(view, fitted, seen, counts, record.report), catalog)
+        for _ in inspected(view, judged, seen, counts, record.report):
+            pass
+        refuse_bad_columns(spec, seen, what="the columns of scores=")
+    with record.phase("metrics"):
+        reader = Reader(
+            selection=view.selections[judged], catalog=catalog, encoding=encoding, rank=0, world=1,
+            as_of=view.as_of,
+        )  # fmt: skip
+        _refuse_other_scores(spec, view, reader, model)
+        tasks = published_base.task_shapes(catalog)
+        quality = given_columns.measure(reader, model, tasks, batch_rows=BATCH_ROWS)
+    with record.phase("publish"):
+        folder = new_folder(spec.run_dir, encoding)
+        fields = {
+            "files": [adopted_module.write_weights(model.module, folder)],
+            "digest": dict(digest(replicas=dense_state(model)).by_name),
+            "metrics": [task.model_dump(mode="json") for task in quality.tasks],
+            "spec": spec.model_dump(mode="json") | {adopted_module.SOURCE: source},
+        }
+        manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
+    adoption = AdoptionResult(
+        fingerprint=manifest.fingerprint,
+        rows=seen.rows,
+        unusable=dict(seen.unusable),
+        ranges=tuple(seen.ranges()),
+        quality=quality,
+        contract=dict(counts),
+        advice=tuple(given_columns.advice(seen, quality)),
+    )
+    for line in adoption.advice:
+        record.report(Notice(line))
+    record.result = adoption.as_json()
+    record.outputs = {"base": base_output(spec.run_dir / "base")}
+    return adoption, manifest
+
+
+def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
+    """Return the frozen module with its weights, and the digest of its factory's source."""
+    base, titles = catalog.base, [task.title for task in catalog.tasks]
+    assert isinstance(base, ModuleBaseSpec), "columns have no module"
+    if spec.weights is None:
+        raise BadRequest(
+            f"base.factory={base.factory} builds a module, and weights= names no file of weights. "
+            "Give weights=model.safetensors"
+        )
+    if unknown := sorted(set(spec.scores) - set(titles)):
+        raise BadRequest(f"scores names unknown tasks {unknown}; there are {titles}")
+    module, source = adopted_module.build_module(base.factory)
+    weights = adopted_module.read_weights(spec.weights)
+    adopted_module.load_weights(module, weights, where=str(spec.weights))
+    return AdoptedModel(module, tasks=len(titles)), source
+
+
+def with_scores(catalog: Catalog, scores: dict[str, str]) -> Catalog:
+    """Return a catalogue that also reads the module's own logits, as a given base's are read.
+
+    Args:
+        catalog: the log's catalogue.
+        scores: task -> column; none leaves the catalogue as it is.
+    """
+    if not scores:
+        return catalog
+    given = GivenBaseSpec(kind="columns", logits=scores)
+    return catalog.model_copy(update={"base": given})
+
+
+def _refuse_other_scores(
+    spec: AdoptSpec, view: LogView, reader: Reader, model: AdoptedModel
+) -> None:
+    """Compare the module's logits with its own scores in the log.
+
+    Raises:
+        BadLog: they differ; the message has the first rows that do.
+    """
+    if not spec.scores:
+        return
+    beside = Reader(
+        selection=reader.selection, catalog=view.catalog, encoding=reader.encoding, rank=0, world=1
+    )
+    lines = list(_differences(spec, beside, reader.catalog, model))
+    if lines:
+        listing = "\n".join(f"  {line}" for line in lines[:_ROWS_SHOWN])
+        raise BadLog(
+            f"the module does not answer as it did: {len(lines):,} logits differ by more than "
+            f"{spec.scores_tolerance:g} from its own scores. The first ones:\n{listing}\n"
+            "Look for other weights, another order of features, or ids that are shifted (row "
+            "numbers here are id + 2)"
+        )
+
+
+@torch.no_grad()
+def _differences(
+    spec: AdoptSpec, reader: Reader, catalog: Catalog, model: AdoptedModel
+) -> Iterator[str]:
+    """Yield a line for each logit that differs from the module's own."""
+    titles, row = [task.title for task in catalog.tasks], 0
+    for table in reader.in_step(BATCH_ROWS):
+        batch = to_batch(table, reader.catalog)
+        scores_BT = batch.numeric_BN[:, -len(spec.scores) :]
+        numbers_BN = batch.numeric_BN[:, : -len(spec.scores)]
+        logits_BT = model(batch.ids, numbers_BN)
+        for index, task in enumerate(spec.scores):
+            here_B, own_B = logits_BT[:, titles.index(task)], scores_BT[:, index]
+            yield from _lines(task, row, here_B, own_B, spec.scores_tolerance)
+        row += len(table)
+
+
+def _lines(task: str, first: int, here_B: Tensor, own_B: Tensor, tolerance: float) -> Iterator[str]:
+    is_other_B = ~torch.isclose(here_B, own_B, rtol=tolerance, atol=tolerance)
+    for row in is_other_B.nonzero().flatten().tolist():
+        here, own = float(here_B[row]), float(own_B[row])
+        yield f"row {first + row} of the split, {task}: {here:.6f} here, {own:.6f} in the log"

@@ -1,0 +1,105 @@
+"""Do what every adoption does: choose splits, look at columns, and publish a sealed base."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from iak.pipeline.base import published_base
+from iak.pipeline.base.given_columns import SeenColumns
+from iak.pipeline.data import contract, hashing, vocabulary
+from iak.pipeline.data.features import Encoding
+from iak.pipeline.data.view import LogView
+from iak.pipeline.errors import BadLog
+from iak.pipeline.events import PhaseAdvanced, Report
+from iak.pipeline.runs.log import describe_log
+from iak.pipeline.runs.pretrain import VALIDATION
+from iak.pipeline.runs.record import versions
+from iak.schemas.job import AdoptSpec
+from iak.schemas.log import Catalog
+from iak.schemas.manifest import BaseManifest
+
+BATCH_ROWS = 65_536
+"""Rows that are measured at a time."""
+_SEALED = ".sealed"
+
+
+def splits_of(catalog: Catalog) -> tuple[str, str]:
+    """Return the split that statistics are fitted on, and the one that the base is measured on."""
+    fitted = "pretrain" if "pretrain" in catalog.splits else "tune"
+    return fitted, VALIDATION if VALIDATION in catalog.splits else "valid"
+
+
+def inspected(
+    view: LogView, split: str, seen: SeenColumns, counts: Counter[str], report: Report
+) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
+    """Yield the rows of a split with their identities, and look at their columns on the way."""
+    for rows, identity in view.raw_rows(split):
+        seen.add(rows)
+        counts.update(contract.inspect(rows, view.catalog).counts)
+        report(PhaseAdvanced(f"{seen.rows:,} rows"))
+        yield rows, identity
+
+
+def refuse_bad_columns(spec: AdoptSpec, seen: SeenColumns, *, what: str) -> None:
+    """Refuse columns that are no logits or activations.
+
+    Args:
+        spec: settings of the run.
+        seen: what was seen in them.
+        what: what they are, for the message.
+
+    Raises:
+        BadLog: the message names every problem.
+    """
+    problems = list(seen.problems(max_unusable_share=spec.max_unusable_share))
+    if problems:
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        raise BadLog(f"{what} in {spec.catalog} cannot be adopted:\n{listing}")
+
+
+def new_folder(run_dir: Path, encoding: Encoding) -> Path:
+    """Return a new folder in which a base is made, with its encoding."""
+    folder = run_dir / _SEALED
+    shutil.rmtree(folder, ignore_errors=True)
+    vocabulary.save(encoding, folder / published_base.ENCODING)
+    return folder
+
+
+def publish_adopted(
+    folder: Path,
+    spec: AdoptSpec,
+    catalog: Catalog,
+    view: LogView,
+    encoding: Encoding,
+    fields: Mapping[str, Any],
+) -> BaseManifest:
+    """Seal a base without tables, and move it into place at once.
+
+    Args:
+        folder: from `new_folder`, with every file of the base.
+        spec: settings of the run.
+        catalog: the catalogue of the base.
+        view: the log that was read.
+        encoding: statistics of the catalogue's numbers.
+        fields: files, digest, metrics and what else the manifest says of this base.
+    """
+    manifest = published_base.seal(
+        folder,
+        {
+            "schema_hash": vocabulary.schema_hash(catalog, encoding),
+            "tables": [],
+            "catalog": catalog.model_dump(mode="json"),
+            "spec": spec.model_dump(mode="json"),
+            "snapshot": {k: v for k, v in describe_log(view).items() if k != "files"},
+            "versions": versions(),
+            "created_at": datetime.now(UTC),
+            **fields,
+        },
+    )
+    published_base.move_into_place(folder, spec.run_dir / "base")
+    return manifest

@@ -1,0 +1,73 @@
+"""The log of a DLRM: rows of two regions, and the scores that the model gave them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import torch as safetensors_torch
+
+from iak.schemas.log import Catalog
+from tests.builders import write_file
+from tests.plain_dlrm import ITEMS, USERS, train
+
+REGIONS = ("a", "b")
+DOCUMENT = {
+    "log": {"name": "dlrm", "partition_keys": ["region", "dt"], "date_key": "dt",
+            "row_id": "event_id"},
+    "domain": {"keys": ["region"], "min_rows": 50},
+    "base": {"kind": "torch", "factory": "tests.plain_dlrm:build"},
+    "features": [
+        {"kind": "categorical", "name": "user"}, {"kind": "categorical", "name": "item"},
+        {"kind": "numeric", "name": "price", "standardise": False},
+    ],
+    "tables": {
+        "user": {"encoding": "identity", "rows": USERS + 2},
+        "item": {"encoding": "identity", "rows": ITEMS + 2},
+    },
+    "tasks": [{"label": "click", "kind": "click"}],
+    "splits": {
+        "pretrain": {"days": [0, 0]},
+        "tune": {"days": [1, 1], "slice": [0.0, 0.6]},
+        "valid": {"days": [1, 1], "slice": [0.6, 0.8]},
+        "gate": {"days": [1, 1], "slice": [0.8, 1.0]},
+        "test": {"days": [2, 2]},
+    },
+}  # fmt: skip
+
+
+def dlrm_catalog(**changes) -> Catalog:
+    return Catalog.model_validate(DOCUMENT | changes)
+
+
+def draw(rows: int, region: str, seed: int) -> dict[str, np.ndarray]:
+    """Rows whose click depends on user and item, and on the price, in each region otherwise."""
+    fixed, rng = np.random.default_rng(0), np.random.default_rng([seed, len(region)])
+    taste, kind = fixed.normal(size=(USERS, 2)), fixed.normal(size=(ITEMS, 2))
+    user, item = rng.integers(0, USERS, rows), rng.integers(0, ITEMS, rows)
+    price = rng.normal(size=rows).astype(np.float32)
+    logit = (taste[user] * kind[item]).sum(1) + {"a": 1.5, "b": -1.5}[region] * price
+    click = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+    return {"user": user, "item": item, "price": price, "click": click}
+
+
+def write_dlrm_log(root: Path, rows: int = 1500) -> Path:
+    """Train on the first day; write three days with scores, and the weights of the model."""
+    parts = {
+        (region, day): draw(rows, region, 10 * day + number)
+        for day in (1, 2, 3)
+        for number, region in enumerate(REGIONS)
+    }
+    old = [part for (_, day), part in parts.items() if day == 1]
+    model = train(*(np.concatenate([part[name] for part in old]) for name in old[0]))
+    safetensors_torch.save_file(model.state_dict(), root / "model.safetensors")
+    torch.save(model.state_dict(), root / "model.pt")
+    for number, ((region, day), part) in enumerate(parts.items()):
+        user, item, price = (torch.from_numpy(part[name]) for name in ("user", "item", "price"))
+        with torch.no_grad():
+            score = model(user, item, price[:, None]).flatten().numpy()
+        ids = np.arange(number * rows, (number + 1) * rows)
+        click = part["click"].astype(np.int8)
+        table = pa.table(part | {"click": click, "score": score, "event_id": ids})
+        write_file(root / f"events/region={region}/dt=2026-10-0{day}/part.parquet", table)
+    return root

@@ -1,0 +1,138 @@
+"""A plain-torch DLRM, trained by a loop that knows nothing of this project, as a base."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import torch as safetensors_torch
+
+from iak.pipeline.base import adopted_module, published_base
+from iak.pipeline.errors import BadLog, BadRequest, Corrupt
+from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.publish.bundle_set import read_bundle_set
+from iak.pipeline.publish.predict import BASE
+from iak.pipeline.runs.adopt import adopt_base
+from iak.pipeline.runs.evaluate import evaluate
+from iak.pipeline.runs.night import tune_night
+from iak.schemas.job import AdoptSpec, EvaluateSpec, FinetuneSpec
+from tests.dlrm_log import REGIONS, dlrm_catalog, write_dlrm_log
+
+pytestmark = pytest.mark.slow
+
+CATALOG = dlrm_catalog()
+STAGE = {"min_batch": 32, "max_epochs": 6, "lr": 1e-2}
+
+
+def adopt(root, run_dir, catalog=CATALOG, **settings):
+    asked = {"catalog": "dlrm.toml", "data_root": str(root), "run_dir": run_dir}
+    asked |= {"weights": root / "model.safetensors", "scores": {"ctr": "score"}}
+    return adopt_base(AdoptSpec.model_validate(asked | settings), catalog)
+
+
+def night(root, name, **more):
+    asked = {"catalog": "dlrm.toml", "data_root": str(root), "run_dir": root / name}
+    asked |= {"base": root / "base", "pooled": STAGE, "domain": STAGE, "workers": 1}
+    spec = FinetuneSpec.model_validate(asked | more)
+    return tune_night(spec, CATALOG, ProcessLauncher())
+
+
+def evaluated(root, name, **more):
+    asked = {"catalog": "dlrm.toml", "data_root": str(root), "run_dir": root / name}
+    asked |= {"base": root / "base", "workers": 1}
+    spec = EvaluateSpec.model_validate(asked | more)
+    return evaluate(spec, CATALOG, ProcessLauncher())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = write_dlrm_log(tmp_path_factory.mktemp("dlrm"))
+    adopt(root, root / "base")
+    night(root, "night")
+    return root
+
+
+def weights_of(root, name):
+    manifest = published_base.open_base(root / "base").manifest
+    return read_bundle_set(
+        root / name / "bundles",
+        base_fingerprint=manifest.fingerprint,
+        schema_hash=manifest.schema_hash,
+    ).weights
+
+
+def test_the_base_answers_as_the_model_did(root):
+    evaluated(root, "base only")
+    predicted = pq.read_table(root / "base only" / "predictions" / "test-0.parquet")
+    logged = [
+        pq.read_table(root / f"events/region={region}/dt=2026-10-03/part.parquet")
+        for region in REGIONS
+    ]
+    scores = np.concatenate([table["score"].to_numpy() for table in logged])
+    expected = 1 / (1 + np.exp(-scores.astype(np.float64)))
+    np.testing.assert_allclose(predicted[f"own.{BASE}.ctr"].to_numpy(), expected, atol=1e-6)
+
+
+def test_kernels_learn_what_the_model_did_not_and_change_no_weight(root):
+    before = safetensors_torch.load_file(root / "base/base/module.safetensors")
+    rows = evaluated(root, "tuned", bundles=root / "night").rows
+    wanted = {"all", *(f"region={region}" for region in REGIONS)}
+    gains = [row for row in rows if row.method == "iak" and row.domain in wanted]
+    assert len(gains) == len(wanted)
+    for row in gains:
+        assert row.delta_auc_low > 0.02, row
+    trained = safetensors_torch.load_file(root / "model.safetensors")
+    assert all(torch.equal(before[name], weight) for name, weight in trained.items())
+
+
+def test_two_workers_tune_the_kernels_of_one(root):
+    night(root, "two", workers=2)
+    one, two = weights_of(root, "night"), weights_of(root, "two")
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_a_state_dict_of_torch_is_read_as_well(root, tmp_path):
+    result = adopt(root, tmp_path / "run", weights=root / "model.pt")
+    first = published_base.open_base(root / "base").manifest
+    assert result.manifest.files == first.files
+
+
+def open_module(base):
+    factory = base.catalog.base.factory
+    return adopted_module.open_module(base.folder, base.manifest, factory, tasks=1)
+
+
+def shifted(root, tmp_path):
+    weights = safetensors_torch.load_file(root / "model.safetensors")
+    weights["top.2.bias"] = weights["top.2.bias"] + 0.01
+    safetensors_torch.save_file(weights, tmp_path / "shifted.safetensors")
+    return tmp_path / "shifted.safetensors"
+
+
+def test_weights_that_answer_otherwise_are_refused_with_the_first_rows(root, tmp_path):
+    with pytest.raises(BadLog, match=r"does not answer as it did: .*\n  row 0 of the split, ctr: "):
+        adopt(root, tmp_path / "run", weights=shifted(root, tmp_path))
+    assert not (tmp_path / "run/base").exists()
+
+
+def test_another_source_is_refused(root):
+    base = published_base.open_base(root / "base")
+    spec = base.manifest.spec | {adopted_module.SOURCE: "0" * 64}
+    changed = dataclasses.replace(base, manifest=base.manifest.model_copy(update={"spec": spec}))
+    open_module(base)
+    with pytest.raises(BadRequest, match="Restore that source, or adopt the base again"):
+        open_module(changed)
+
+
+def test_other_bytes_of_the_weights_are_refused(root):
+    base = published_base.open_base(root / "base")
+    weights = base.folder / "module.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    try:
+        with pytest.raises(Corrupt):
+            open_module(base)
+    finally:
+        weights.write_bytes(kept)
