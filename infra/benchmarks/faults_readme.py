@@ -1,9 +1,11 @@
-"""Write a record of the benchmark `faults` into tests/faults/README.md, between its two markers.
+"""Write records of the benchmark `faults` into tests/faults/README.md, between its markers.
 
     python -m infra.benchmarks faults_readme infra/benchmarks/cpu-2-cores/faults.json \
-        infra/benchmarks/cpu-2-cores/faults-before.json
+        infra/benchmarks/cpu-2-cores/faults-before.json \
+        infra/benchmarks/cpu-2-cores/faults-nights.json
 
-The second record, of an earlier build, gives the column `wrong or lost before`.
+The second record, of an earlier build, gives the column `wrong or lost before`. The third one is of
+a run with `only=`, and has a table of its own.
 """
 
 import argparse
@@ -16,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "tests" / "faults" / "README.md"
 RECORD = ROOT / "infra/benchmarks/cpu-2-cores/faults.json"
 BEFORE = RECORD.with_name("faults-before.json")
-BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
+NIGHTS = RECORD.with_name("faults-nights.json")
 Record = Mapping[str, Any]
 _COLUMNS = (
     "fault", "where", "injected", "survived", "refused_by_name", "wrong", "lost", "rows_lost",
@@ -25,16 +27,25 @@ _COLUMNS = (
 _SUMS = ("injected", "survived", "refused_by_name", "wrong", "lost")
 
 
-def written(page: str, record: Record, before: Record) -> str:
-    """Return the page with the record in it."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{chapter(record, before)}\n{END}{tail}"
+def written(page: str, record: Record, before: Record, nights: Record) -> str:
+    """Return the page with the records in it."""
+    for name, text in (("faults", chapter(record, before)), ("nights", chapter(nights))):
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        head, _, rest = page.partition(begin)
+        _, _, tail = rest.partition(end)
+        page = f"{head}{begin}\n{text}\n{end}{tail}"
+    return page
 
 
-def chapter(record: Record, before: Record) -> str:
-    """Return the targets and every class, as Markdown."""
+def chapter(record: Record, before: Record | None = None) -> str:
+    """Return the targets and every class, as Markdown.
+
+    Args:
+        record: what was measured.
+        before: record of an earlier build; without it the table has no column for it.
+    """
     machine = record["machine"]
+    heads = [name.replace("_", " ") for name in _COLUMNS]
     lines = [
         f"`{record['command']}`: {record['seconds'] / 60:.0f} minutes on {machine.get('cores')} "
         f"cores, {machine.get('processor')}, commit {record['commit']}.",
@@ -47,22 +58,24 @@ def chapter(record: Record, before: Record) -> str:
             ],
         ),
         *_table(
-            [*(name.replace("_", " ") for name in _COLUMNS), "wrong or lost before"],
+            [*heads, *(["wrong or lost before"] if before else [])],
             [_line(row, before) for row in [*record["rows"], _total(record["rows"])]],
         ),
-        f"Before: `{before['command']}`, commit {before['commit']}.",
+        *([f"Before: `{before['command']}`, commit {before['commit']}."] if before else []),
         *(["", "What came out wrong or lost:", ""] if any(map(_is_bad, record["rows"])) else []),
         *(f"- {note}" for note in record["notes"]),
     ]
     return "\n".join(lines).rstrip()
 
 
-def _line(row: Record, before: Record) -> list[str]:
+def _line(row: Record, before: Record | None) -> list[str]:
     """Return a class's cells; a number that must be zero and is not is emphasised."""
     cells = []
     for name in _COLUMNS:
         cell = "-" if row[name] is None else f"{row[name]:,}" if name in _SUMS else str(row[name])
         cells.append(f"**{cell}**" if name in ("wrong", "lost") and row[name] else cell)
+    if before is None:
+        return cells
     rows = before["rows"] if row["fault"] != _ALL else [_total(before["rows"])]
     same = [r for r in rows if (r["fault"], r["where"]) == (row["fault"], row["where"])]
     counts = [f"{r['wrong']}, {r['lost']} of {r['injected']}" for r in same if r["injected"]]
@@ -93,7 +106,8 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("record", type=Path, help="record of this build")
     parser.add_argument("before", type=Path, help="record of an earlier build, to compare with")
+    parser.add_argument("nights", type=Path, help="record of the nights alone")
     options = parser.parse_args(words)
-    record, before = (json.loads(path.read_text()) for path in (options.record, options.before))
-    PAGE.write_text(written(PAGE.read_text(), record, before))
+    paths = (options.record, options.before, options.nights)
+    PAGE.write_text(written(PAGE.read_text(), *(json.loads(path.read_text()) for path in paths)))
     return 0
