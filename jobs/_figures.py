@@ -275,12 +275,12 @@ def _memory(variants: Sequence[Line], ax: Axes) -> None:
 
 def _domains(lines: Sequence[Line], ax: Axes) -> None:
     counts = [row["domains"] for row in lines]
-    ways = (
+    curves = (
         ("separate_epoch_s", "one after the other", _GREY),
         ("bank_epoch_s", "bank", _BLUE),
         ("bank_of_1_same_rows_epoch_s", "bank of 1, same rows", _GREEN),
     )
-    for name, label, colour in ways:
+    for name, label, colour in curves:
         ax.plot(counts, [row[name] for row in lines], "o-", color=colour, label=label)
     ax.set_xscale("log")
     ax.set_yscale("log")

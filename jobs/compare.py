@@ -64,15 +64,15 @@ def compare(
             "no task in common. Compare runs of one catalogue's tasks"
         )
     # The domains are the first run's: the second run's catalogue may define others.
-    ours = first.table.take(positions[0])
-    theirs = second.table.take(positions[1])
-    is_known = ours.column("domain").is_valid()
-    ours, theirs = ours.filter(is_known), theirs.filter(is_known)
+    first_rows = first.table.take(positions[0])
+    second_rows = second.table.take(positions[1])
+    is_known = first_rows.column("domain").is_valid()
+    first_rows, second_rows = first_rows.filter(is_known), second_rows.filter(is_known)
     names, index = np.unique(
-        ours.column("domain").to_numpy(zero_copy_only=False), return_inverse=True
+        first_rows.column("domain").to_numpy(zero_copy_only=False), return_inverse=True
     )
-    columns = task_columns(ours, tasks)
-    before, after = (probabilities_of(run, tasks, methods) for run in (ours, theirs))
+    columns = task_columns(first_rows, tasks)
+    before, after = (probabilities_of(run, tasks, methods) for run in (first_rows, second_rows))
     rows: dict[str, list[MetricRow]] = {}
     for method in methods:
         rows[method] = evaluate_methods(
@@ -80,7 +80,7 @@ def compare(
             {FIRST: before[method], SECOND: after[method]},
             domain_index=index,
             domain_names=[str(name) for name in names],
-            users=ours.column("user").to_numpy() if first.document.has_users else None,
+            users=first_rows.column("user").to_numpy() if first.document.has_users else None,
             masks=columns.masks,
             kept=columns.kept,
             base=FIRST,
@@ -116,7 +116,9 @@ def report_of(
         "methods_of_one_run": alone,
         "tasks": [_document(task) for task in first.document.tasks],
         "lines": [
-            {"compared": method, **asdict(row)} for method, found in rows.items() for row in found
+            {"compared": method, **asdict(row)}
+            for method, metrics in rows.items()
+            for row in metrics
         ],
     }
 
@@ -127,11 +129,11 @@ def _document(task: MetricTask) -> dict[str, Any]:
 
 def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -> None:
     """Print a table for each task: every method in both runs, by domain and together."""
-    tasks = dict.fromkeys(row.task for found in rows.values() for row in found)
+    tasks = dict.fromkeys(row.task for metrics in rows.values() for row in metrics)
     for task in tasks:
         lines = []
-        for method, found in rows.items():
-            by = {(row.method, row.domain): row for row in found if row.task == task}
+        for method, metrics in rows.items():
+            by = {(row.method, row.domain): row for row in metrics if row.task == task}
             domains = {domain: row.rows for (_, domain), row in by.items()}
             shown = largest(domains, MOST_DOMAINS, always=(ALL, POOLED))
             lines += [_line(method, by, domain) for domain in shown]
@@ -184,8 +186,8 @@ def _caption(rows: Mapping[str, Sequence[MetricRow]], task: str) -> str:
     """Return a caption: what the columns compare, and what the intervals assume."""
     summed = next(
         row
-        for found in rows.values()
-        for row in found
+        for metrics in rows.values()
+        for row in metrics
         if (row.method, row.task, row.domain) == (SECOND, task, ALL)
     )
     dependent = (

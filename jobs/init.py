@@ -121,11 +121,11 @@ def _log(guess: LogDescription, name: str, path: str) -> Iterator[str]:
         yield _pair("date_key", guess.date_key.column, guess.date_key.why)
     if guess.time:
         yield from _time(guess)
-    for key, found in (
+    for key, column in (
         ("row_id", guess.row_id), ("slice_by", guess.slice_by), ("user", guess.user)
     ):  # fmt: skip
-        if found:
-            yield _pair(key, found.column, found.why)
+        if column:
+            yield _pair(key, column.column, column.why)
     if guess.row_id is None:
         yield '# row_id = "..."   # no column was unique: a row is its position in its file'
     if guess.leaks:

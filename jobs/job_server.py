@@ -116,8 +116,8 @@ def connect(address: str) -> "JobSubmissionClient":
 def jobs_of(client: "JobSubmissionClient") -> list[Job]:
     """Return the jobs that this project submitted, newest first."""
     jobs = [_job(details) for details in client.list_jobs() if details.submission_id]
-    ours = [job for job in jobs if job.command]
-    return sorted(ours, key=lambda job: job.started or datetime.min.replace(tzinfo=UTC))[::-1]
+    iak_jobs = [job for job in jobs if job.command]
+    return sorted(iak_jobs, key=lambda job: job.started or datetime.min.replace(tzinfo=UTC))[::-1]
 
 
 def job_named(client: "JobSubmissionClient", name: str) -> Job:

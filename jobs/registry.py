@@ -415,25 +415,25 @@ def forget(spec: RegistryForgetSpec) -> tuple[int, Document]:
     if not users:
         raise BadRequest(f"rows_of={spec.rows_of} names no user; expected one a line")
     with announce("reading the user column of the log's files", after_s=2.0):
-        found = find_touched(open_store(spec.registry), users, remove_caches=spec.remove_caches)
-    _show_touched(found)
-    return 0, found.model_dump(mode="json")
+        touched = find_touched(open_store(spec.registry), users, remove_caches=spec.remove_caches)
+    _show_touched(touched)
+    return 0, touched.model_dump(mode="json")
 
 
-def _show_touched(found: ForgetReport) -> None:
+def _show_touched(touched: ForgetReport) -> None:
     """Print files, then what was made from them, worst first."""
     show_table(
-        f"files with rows of {found.users:,} users",
+        f"files with rows of {touched.users:,} users",
         ("file", "rows"),
-        [(file.path, f"{file.rows:,}") for file in found.files[:MOST_DOMAINS]],
+        [(file.path, f"{file.rows:,}") for file in touched.files[:MOST_DOMAINS]],
         ends_in_number=True,
     )
     lines = [
-        *(("base", b.path, b.state, _rows(b.rows), b.reason) for b in found.bases),
-        *(("cache", c.path, c.state, "-", _cache_note(c)) for c in found.caches),
+        *(("base", b.path, b.state, _rows(b.rows), b.reason) for b in touched.bases),
+        *(("cache", c.path, c.state, "-", _cache_note(c)) for c in touched.caches),
         *(
             (f"bundle {', '.join(b.aliases)}", b.domain, b.state, _rows(b.rows), b.reason)
-            for b in found.bundles
+            for b in touched.bundles
         ),
     ]
     lines.sort(key=lambda line: ("touched", "unknown", "untouched").index(line[2]))
@@ -490,16 +490,16 @@ def _stale(spec: RegistryGcSpec) -> dict[str, list["Stale"]]:
         return {}
     from iak.pipeline.runs.stale import remove_stale_runs, remove_unused_tables  # load torch
 
-    found = {}
+    removed = {}
     if spec.nights is not None:
-        found["runs of old nights"] = remove_stale_runs(
+        removed["runs of old nights"] = remove_stale_runs(
             spec.nights, keep=spec.keep_nights, dry_run=spec.dry_run
         )
     if spec.base is not None:
-        found["unused mapped tables"] = remove_unused_tables(
+        removed["unused mapped tables"] = remove_unused_tables(
             spec.base, days=spec.mapped_days, dry_run=spec.dry_run
         )
-    return found
+    return removed
 
 
 def _say(sentence: str, about: Sequence[str]) -> None:

@@ -90,13 +90,13 @@ def submit(asked: Submission) -> int:
     """Start the job or find the one that runs already, follow it, and return its exit code."""
     asked.out.mkdir(parents=True, exist_ok=True)
     client = connect(asked.address)
-    job, is_ours = _start_or_attach(client, asked)
+    job, is_own = _start_or_attach(client, asked)
     try:
         follow(client, asked.address, job)
     except KeyboardInterrupt:
-        if is_ours:
+        if is_own:
             client.stop_job(job)
-        state = "was asked to stop" if is_ours else f"goes on; iak jobs stop {job} would stop it"
+        state = "was asked to stop" if is_own else f"goes on; iak jobs stop {job} would stop it"
         console.print(f"job {job} {state}", markup=False)
         return _INTERRUPTED
     for path in keep_documents(client.get_job_logs(job), asked.out):

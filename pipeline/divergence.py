@@ -27,12 +27,12 @@ def refuse_diverged(loss: float, *, where: str, rates: Mapping[str, float]) -> N
     names = list(rates)
     order = f"{names[0]} first, then {' and '.join(names[1:])}" if names[1:] else names[0]
     raise Diverged(
-        f"{seen(loss, where=where, rates=rates)}. Lower {order}, by a factor of ten, in another "
-        "run_dir. Where that does not help, look for extreme numbers in the log: iak check"
+        f"{loss_words(loss, where=where, rates=rates)}. Lower {order}, by a factor of ten, in "
+        "another run_dir. Where that does not help, look for extreme numbers in the log: iak check"
     )
 
 
-def seen(loss: float, *, where: str, rates: Mapping[str, float]) -> str:
+def loss_words(loss: float, *, where: str, rates: Mapping[str, float]) -> str:
     """Return the value of a loss, where it was seen, and the rates that led to it.
 
     Args:

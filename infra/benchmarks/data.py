@@ -56,8 +56,8 @@ _CONSUMER_WIDTH = 512
 def measure(spec: BenchDataSpec, report: Report) -> BenchmarkResult:
     """Return the table's lines, the target, notes, and the machine's ceilings."""
     keep_freed_memory()
-    with tempfile.TemporaryDirectory(prefix="iak-bench-data-") as place, _one_thread():
-        root = Path(place)
+    with tempfile.TemporaryDirectory(prefix="iak-bench-data-") as folder, _one_thread():
+        root = Path(folder)
         report(BenchAdvanced("log", {"rows": spec.rows, "bytes": write_log(spec, root)}))
         cases = [open_case(spec, root, encoding) for encoding in ENCODINGS]
         limits = measured_limits()
@@ -147,25 +147,25 @@ def open_case(spec: BenchDataSpec, root: Path, encoding: str) -> Case:
 def _decode(case: Case) -> None:
     """Decode row groups with pyarrow's defaults."""
     selection = case.reader.selection
-    for place, group, _ in selection.groups:
-        path = case.root / "events" / selection.snapshot.files[place].path
+    for index, group, _ in selection.groups:
+        path = case.root / "events" / selection.snapshot.files[index].path
         pq.ParquetFile(path).read_row_group(group, columns=case.columns, use_threads=False)
 
 
 def _decode_as_asked(case: Case) -> None:
     """Decode row groups with the reader's options: text as dictionaries, checksums verified."""
     selection = case.reader.selection
-    for place, group, _ in selection.groups:
-        parquet = selection.snapshot.open(selection.snapshot.files[place])
+    for index, group, _ in selection.groups:
+        parquet = selection.snapshot.open(selection.snapshot.files[index])
         parquet.read_row_group(group, columns=case.columns, use_threads=False)
 
 
 def _hash(case: Case) -> None:
     """Hash whole files by content, each with its first row group."""
     snapshot, columns = case.reader.selection.snapshot, content_columns(case.reader.catalog)
-    for place, group, _ in case.reader.selection.groups:
+    for index, group, _ in case.reader.selection.groups:
         if group == 0:
-            filesystem, path = snapshot.locate(snapshot.files[place].path)
+            filesystem, path = snapshot.locate(snapshot.files[index].path)
             with filesystem.open_input_file(path) as handle:
                 size, footer = footer_of(handle)
                 read_content(handle, unframed(footer), columns, file_bytes=size)
@@ -176,7 +176,7 @@ def _used_up(items: Iterator[object]) -> None:
         pass
 
 
-WAYS: dict[str, Callable[[Case], None]] = {
+READINGS: dict[str, Callable[[Case], None]] = {
     RAW: _decode,
     OWN: _decode_as_asked,
     HASHED: _hash,
@@ -198,10 +198,10 @@ def _timed(spec: BenchDataSpec, cases: list[Case], report: Report) -> dict[str, 
     times: dict[str, Times] = {}
     for number, case in enumerate(cases):
         _used_up(case.batches())  # files into the system's cache, small ids into the memo
-        seconds: Times = {way: [] for way in WAYS}
+        seconds: Times = {reading: [] for reading in READINGS}
         for repeat in range(spec.repeats):
-            for way, one in _once(case).items():
-                seconds[way].append(one)
+            for reading, one in _once(case).items():
+                seconds[reading].append(one)
             done = number * spec.repeats + repeat + 1
             report(WorkDone(case.encoding, done, len(cases) * spec.repeats))
         times[case.encoding] = seconds
@@ -210,11 +210,11 @@ def _timed(spec: BenchDataSpec, cases: list[Case], report: Report) -> dict[str, 
 
 def _once(case: Case) -> dict[str, float]:
     """Return the seconds of each way over all row groups. The ways take turns on each group."""
-    seconds = dict.fromkeys(WAYS, 0.0)
-    for place in range(len(case.reader.selection.groups)):
-        group = case.of_group(place)
-        for way, read in WAYS.items():
-            seconds[way] += _seconds(partial(read, group))
+    seconds = dict.fromkeys(READINGS, 0.0)
+    for index in range(len(case.reader.selection.groups)):
+        group = case.of_group(index)
+        for reading, read in READINGS.items():
+            seconds[reading] += _seconds(partial(read, group))
     return seconds
 
 
@@ -224,9 +224,9 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _ratio(times: Times, way: str, to: str) -> float:
+def _ratio(times: Times, reading: str, to: str) -> float:
     """Return the rows per second of one way over another's."""
-    return median(b / a for a, b in zip(times[way], times[to], strict=True))
+    return median(b / a for a, b in zip(times[reading], times[to], strict=True))
 
 
 def _stage_lines(case: Case, times: Times) -> list[dict[str, Any]]:
@@ -235,14 +235,14 @@ def _stage_lines(case: Case, times: Times) -> list[dict[str, Any]]:
         {
             "table": "stages",
             "encoding": case.encoding,
-            "stage": way,
+            "stage": reading,
             "rows_per_s": round(rows / median(seconds)),
             "ns_per_row": round(1e9 * median(seconds) / rows, 1),
-            "of_raw_decode": round(_ratio(times, way, RAW), 3),
-            "of_decode_as_asked": round(_ratio(times, way, OWN), 3),
+            "of_raw_decode": round(_ratio(times, reading, RAW), 3),
+            "of_decode_as_asked": round(_ratio(times, reading, OWN), 3),
             "slowest_over_fastest": round(max(seconds) / min(seconds), 2),
         }
-        for way, seconds in times.items()
+        for reading, seconds in times.items()
     ]
 
 
@@ -255,16 +255,16 @@ def _overlap_lines(spec: BenchDataSpec, case: Case, report: Report) -> list[dict
         for batch in batches:
             consume(batch)
 
-    ways: dict[str, Callable[[], object]] = {
+    readings: dict[str, Callable[[], object]] = {
         "batches alone": lambda: _used_up(case.batches()),
         "consumer alone": lambda: all_of(iter(ready)),
         "one after the other": lambda: all_of(case.batches()),
         "prefetched": lambda: all_of(prefetch(case.batches(), depth=case.depth)),
     }
-    seconds: Times = {way: [] for way in ways}
+    seconds: Times = {reading: [] for reading in readings}
     for repeat in range(spec.repeats):
-        for way, work in ways.items():
-            seconds[way].append(_seconds(work))
+        for reading, work in readings.items():
+            seconds[reading].append(_seconds(work))
         report(WorkDone("overlap", repeat + 1, spec.repeats))
     hidden = median(
         (apart - together) / min(alone, consumer)
@@ -277,10 +277,10 @@ def _overlap_lines(spec: BenchDataSpec, case: Case, report: Report) -> list[dict
     }
     return [
         *(
-            {"table": "overlap", "what": way, "seconds": median(took)}
-            for way, took in seconds.items()
+            {"table": "overlap", "what": reading, "seconds": median(took)}
+            for reading, took in seconds.items()
         ),
-        *({"table": "overlap", "what": what, "found": found} for what, found in facts.items()),
+        *({"table": "overlap", "what": what, "found": value} for what, value in facts.items()),
     ]
 
 

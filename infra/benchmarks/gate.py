@@ -185,11 +185,11 @@ class Moments:
 
 def moments_of(days: Days) -> list[Moments]:
     """Return the moments of each day."""
-    found = []
+    moments = []
     for day in days:
         mean, error, rows = mean_and_error(day, None)
-        found.append(Moments(rows=rows, mean=mean, squares=error**2 * rows * (rows - 1)))
-    return found
+        moments.append(Moments(rows=rows, mean=mean, squares=error**2 * rows * (rows - 1)))
+    return moments
 
 
 def published_after(days: Sequence[Moments], gain: float) -> int | None:
@@ -218,19 +218,19 @@ def power_lines(rows: int, spec: BenchGateSpec) -> list[dict[str, Any]]:
 
     The same luck is replayed with every gain of a grid, so a domain has one smallest gain.
     """
-    found: dict[tuple[str, int], list[float]] = {}
+    by_gate: dict[tuple[str, int], list[float]] = {}
     for index in range(spec.power_domains):
         days = _month(WORLDS[0], rows, spec, index)
         moments = moments_of(days)
         for nights in NIGHTS:
-            seen = days[: nights + WINDOW - 1]
-            chain = smallest_gain(seen)
+            known_days = days[: nights + WINDOW - 1]
+            chain = smallest_gain(known_days)
             present = min(
                 GateSpec().z * error - mean for night, mean, error in windows(moments)
                 if night <= nights
             )  # fmt: skip
-            found.setdefault((CHAIN, nights), []).append(chain)
-            found.setdefault((PRESENT, nights), []).append(max(present, 0.0))
+            by_gate.setdefault((CHAIN, nights), []).append(chain)
+            by_gate.setdefault((PRESENT, nights), []).append(max(present, 0.0))
     return [
         {
             "table": "power",
@@ -240,7 +240,7 @@ def power_lines(rows: int, spec: BenchGateSpec) -> list[dict[str, Any]]:
             "domains": spec.power_domains,
             "smallest_gain": round(float(np.quantile(gains, WANTED_POWER)), 5),
         }
-        for (gate, nights), gains in sorted(found.items(), reverse=True)
+        for (gate, nights), gains in sorted(by_gate.items(), reverse=True)
     ]
 
 
@@ -252,8 +252,8 @@ def smallest_gain(days: Days, chain: ChainSpec = DEFAULT) -> float:
     low, high = 1e-5, 1.0
     while high / low > 1.02:
         middle = float(np.sqrt(low * high))
-        is_found = proved_after(days, middle, chain) is not None
-        low, high = (low, middle) if is_found else (middle, high)
+        is_proved = proved_after(days, middle, chain) is not None
+        low, high = (low, middle) if is_proved else (middle, high)
     return high
 
 

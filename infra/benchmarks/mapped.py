@@ -30,7 +30,7 @@ from iak.pipeline.runs.record import commit, machine
 from iak.schemas.job import FrozenTablesSpec, Precision
 from iak.schemas.plan import ResolvedPlacement
 
-WAYS = ("in shares", "mapped, not yet written", "mapped, there already")
+STORAGES = ("in shares", "mapped, not yet written", "mapped, there already")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 WORKERS, ROWS, BATCHES = 2, 4096, 20
 _PAGE, _MIB = 4096, 2**20
@@ -52,20 +52,20 @@ def measure(base: Path, out: Path) -> None:
     results = []
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory(dir=out) as folder:
-            for way in WAYS:
-                parts = run_on_workers(on_worker, WORKERS, base, precision, way, Path(folder))
-                results.append({"precision": precision, "way": way, **together(parts)})
+            for storage in STORAGES:
+                parts = run_on_workers(on_worker, WORKERS, base, precision, storage, Path(folder))
+                results.append({"precision": precision, "way": storage, **together(parts)})
     record = {"commit": commit(), "machine": machine(), "base": str(base), "rows": results}
     (out / "mapped.json").write_text(json.dumps(record, indent=1))
     (out / "mapped.md").write_text(table(results))
 
 
 def on_worker(
-    worker: Worker, base: Path, precision: Precision, way: str, folder: Path
+    worker: Worker, base: Path, precision: Precision, storage: str, folder: Path
 ) -> dict[str, float]:
     """Return one worker's seconds, bytes and lookups."""
     opened = published_base.open_base(base)
-    asked = FrozenTablesSpec(precision=precision, mapped=way != WAYS[0], tolerance=ANYTHING)
+    asked = FrozenTablesSpec(precision=precision, mapped=storage != STORAGES[0], tolerance=ANYTHING)
     before = memory()
     dist.barrier()
     started = time.perf_counter()

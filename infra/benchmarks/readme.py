@@ -338,15 +338,15 @@ def _quality_row(row: Record) -> list[str]:
     return [
         row["log"],
         row["what"],
-        _plain(row["auc"], ".4f"),
+        _decimal(row["auc"], ".4f"),
         _interval(row),
         _seeds(row),
         _units(row["delta_gauc"]),
         "-" if loss is None else f"{loss:+.2%}",
-        _plain(row["calibration"], ".3f"),
+        _decimal(row["calibration"], ".3f"),
         f"{row['harmed']} of {row['domains']}",
         f"{row['parameters']:,} x {row['copies']}" if row["parameters"] else "0",
-        _plain(row["of_continued"], ".2f"),
+        _decimal(row["of_continued"], ".2f"),
         f"{row['at_cap']} of {row['seeds']}",
     ]
 
@@ -370,7 +370,7 @@ def _units(value: float | None) -> str:
     return "-" if value is None else f"{1e4 * value:+.0f}"
 
 
-def _plain(value: float | None, form: str) -> str:
+def _decimal(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
@@ -406,7 +406,7 @@ def _sharding(record: Record, subfolder: str) -> str:
         lines += _table(
             [title, "launcher", "step p50, ms", "p90", "M lookups/s", "sent, KiB", "held, MiB",
              "planner, ms", "here, ms"],
-            [_way(row) for row in _of(record, title)],
+            [_layout_cells(row) for row in _of(record, title)],
         )  # fmt: skip
     lines += _table(
         ["launcher", "seconds in all", "measuring", "start and end"],
@@ -419,7 +419,7 @@ def _sharding(record: Record, subfolder: str) -> str:
     return "\n".join(lines)
 
 
-def _way(row: Record) -> list[str]:
+def _layout_cells(row: Record) -> list[str]:
     """Return a combination that was measured, or its error."""
     if row.get("error"):
         return [row["way"], row["launcher"], row["error"], *[""] * 6]

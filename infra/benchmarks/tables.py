@@ -110,7 +110,7 @@ class OneTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class WorkerResult:
     """Results of one worker."""
 
     tables: list[OneTable]
@@ -121,7 +121,7 @@ def _sizes(spec: BenchTablesSpec) -> list[int]:
     return [*spec.smaller, spec.rows]
 
 
-def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
+def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> WorkerResult:
     """Do one worker's part of the benchmark."""
     report = worker_report(progress, worker.rank)
     tables, setups = [], []
@@ -135,7 +135,7 @@ def _on_worker(worker: Worker, spec: BenchTablesSpec, progress: Path) -> Found:
             for law in ("uniform", "zipf"):
                 _measure_lookups(setup, table, law, turn=done)
         report(WorkDone("slices", done + 1, spec.repeats))
-    return Found(tables=tables, bytes_per_s=_copied_bytes_per_s())
+    return WorkerResult(tables=tables, bytes_per_s=_copied_bytes_per_s())
 
 
 def _written(

@@ -107,8 +107,8 @@ class Store:
         if entry is None:
             return False
         # The name is a digest of the keys; the comparison also finds a file under a wrong name.
-        is_ours = np.array_equal(entry.keys, keys)
-        if not is_ours or entry.a_BA.shape != a_BA.shape or entry.a_BA.dtype != a_BA.dtype:
+        is_of_these_rows = np.array_equal(entry.keys, keys)
+        if not is_of_these_rows or entry.a_BA.shape != a_BA.shape or entry.a_BA.dtype != a_BA.dtype:
             return self._is_damaged(self.path_of_block(scope, keys))
         a_BA.copy_(entry.a_BA)
         self.usage.rows_read += len(a_BA)

@@ -80,7 +80,7 @@ def save(
         part.mkdir(parents=True)
     barrier(worker)
     weights = base_weights.write_base_weights(model, part, worker)
-    momentum = adagrad_state.write_momentum(model, part, worker)
+    accumulators = adagrad_state.write_accumulators(model, part, worker)
     metas: list[Mapping[str, Any]] = [{} for _ in range(worker.world)]
     dist.all_gather_object(metas, dict(meta))
     if worker.rank == 0:
@@ -88,7 +88,7 @@ def save(
             "format": CHECKPOINT_FORMAT,
             "step": step,
             "weights": weights,
-            "momentum": momentum,
+            "momentum": accumulators,
             "adam": save_tensors(adam, part, ADAM),
             "workers": metas,
         }
@@ -210,7 +210,7 @@ def load(
     """
     document = together(lambda: read_state(folder), worker)[worker.rank]
     base_weights.read_base_weights(model, folder, document["weights"], worker)
-    lines = adagrad_state.read_momentum(model, folder, document["momentum"], worker)
+    lines = adagrad_state.read_accumulators(model, folder, document["momentum"], worker)
     entry = FileEntry(**document["adam"])
 
     def read_adam() -> None:

@@ -23,7 +23,7 @@ from iak.pipeline.sharding.rectangles import FileEntry, opened, save_tensors, to
 from iak.pipeline.sharding.shard import unwrap
 
 FOLDER = "optimizer"
-MOMENTUM = f"{FOLDER}/{adagrad_state.FOLDER}"
+ACCUMULATORS = f"{FOLDER}/{adagrad_state.FOLDER}"
 ADAM = f"{FOLDER}/adam.safetensors"
 
 
@@ -46,7 +46,7 @@ def write_state(
     Returns:
         On rank 0 the fields of a `FileEntry` per file; elsewhere nothing.
     """
-    entries = adagrad_state.write_momentum(model, directory, worker, folder=MOMENTUM)
+    entries = adagrad_state.write_accumulators(model, directory, worker, folder=ACCUMULATORS)
     if worker.rank == 0:
         entries.append(save_tensors(adam, directory, ADAM))
     return entries
@@ -83,12 +83,12 @@ def read_state(
         Corrupt: a file is missing or not what the manifest says.
     """
     of_adam = [FileEntry(**entry) for entry in entries if entry["path"] == ADAM]  # type: ignore[arg-type]
-    lines = adagrad_state.read_momentum(
+    lines = adagrad_state.read_accumulators(
         model,
         directory,
         [entry for entry in entries if entry["path"] != ADAM],
         worker,
-        folder=MOMENTUM,
+        folder=ACCUMULATORS,
         sizes_before=sizes_before,
         growth=growth,
     )

@@ -313,13 +313,13 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
     Raises:
         BadRequest: the message names what differs.
     """
-    theirs, ours = base.catalog, catalog
+    published, wanted = base.catalog, catalog
     differing: Sequence[str] = [
-        *(["features"] if _meanings(theirs) != _meanings(ours) else []),
+        *(["features"] if _meanings(published) != _meanings(wanted) else []),
         *(
             what
             for what in ("tasks", "tables", "base")
-            if getattr(theirs, what) != getattr(ours, what)
+            if getattr(published, what) != getattr(wanted, what)
         ),
     ]
     if differing:
@@ -343,26 +343,26 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
     Raises:
         BadRequest: the message names what has another meaning.
     """
-    theirs, ours = base.catalog, catalog
-    if theirs.base is not None:
+    published, wanted = base.catalog, catalog
+    if published.base is not None:
         raise BadRequest(
             f"the base at {base.folder} runs elsewhere and is known by its columns alone, so there "
             "is nothing to train further; adopt its next version by iak adopt"
         )
-    before = {feature.name: meaning_of(feature) for feature in theirs.features}
+    before = {feature.name: meaning_of(feature) for feature in published.features}
     wrong = [
         f"feature {feature.name} is defined otherwise; give the new one a name of its own"
-        for feature in ours.features
+        for feature in wanted.features
         if before.get(feature.name, meaning_of(feature)) != meaning_of(feature)
     ]
-    tables = theirs.table_specs
+    tables = published.table_specs
     wrong += [
         f"table {name} has encoding {spec.encoding}, the base's has {tables[name].encoding}; give "
         "the new one a name of its own"
-        for name, spec in ours.table_specs.items()
+        for name, spec in wanted.table_specs.items()
         if name in tables and tables[name].encoding != spec.encoding
     ]
-    if theirs.tasks != ours.tasks:
+    if published.tasks != wanted.tasks:
         wrong.append("the tasks differ; pre-train a new base for other tasks")
     if wrong:
         listing = "\n".join(f"  {line}" for line in wrong)

@@ -190,7 +190,7 @@ class FullFineTune:
         return loss.detach()
 
 
-class PlainKernel:
+class TorchRecKernel:
     """(c): one kernel on a frozen trunk, the tables at learning rate 0 under autograd.
 
     One kernel for all rows, without standardisation: what costs least in this approach.

@@ -170,16 +170,16 @@ def _partitions(
 ) -> tuple[PartitionFiles, ...]:
     """Gather the files of each partition's days."""
     snapshot = selection.snapshot
-    seen: dict[tuple[date, Pairs], set[LogFile | Unreadable]] = defaultdict(set)
+    files_of: dict[tuple[date, Pairs], set[LogFile | Unreadable]] = defaultdict(set)
     counts: Counter[tuple[date, Pairs]] = Counter()
     for (index, day, _), count in rows.items():
         key = day, partition_of(snapshot.files[index], catalog)
-        seen[key].add(snapshot.files[index])
+        files_of[key].add(snapshot.files[index])
         counts[key] += count
     for file in snapshot.unreadable:
         named = splits.parse_date(dict(file.partition).get(catalog.log.date_key or ""))
         if named is not None:
-            seen[named, partition_of(file, catalog)].add(file)
+            files_of[named, partition_of(file, catalog)].add(file)
     folders = _Folders(snapshot, catalog, marker)
     return tuple(
         PartitionFiles(
@@ -192,7 +192,7 @@ def _partitions(
             has_marker=all(folders.has_marker(file.path) for file in files),
             newest=max(folders.written_at(file.path) for file in files),
         )
-        for (day, pairs), files in sorted(seen.items())
+        for (day, pairs), files in sorted(files_of.items())
     )
 
 

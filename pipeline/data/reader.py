@@ -243,8 +243,8 @@ class Reader:
         is_same = start.selection == selection
         if not start.file and (is_same or not start.selection):
             return 0, 0
-        is_ours = is_same and start.worker == self._worker
-        for number, block in enumerate(blocks if is_ours else ()):
+        is_own = is_same and start.worker == self._worker
+        for number, block in enumerate(blocks if is_own else ()):
             path = self.selection.snapshot.files[block[0].file].path
             if (path, block[0].group) == (start.file, start.group):
                 return number, start.row

@@ -129,8 +129,8 @@ def _gathered(
     by_rank: list[dict[str, tuple[int, str, int, int]]] = [{} for _ in range(worker.world)]
     dist.all_gather_object(by_rank, dict(parts))
     joined: dict[str, tuple[int, str, int, int]] = {}
-    for theirs in by_rank:
-        for name, part in theirs.items():
+    for parts in by_rank:
+        for name, part in parts.items():
             joined[name] = _join(joined.get(name), part)
     return joined
 

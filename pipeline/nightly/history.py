@@ -34,10 +34,10 @@ class History:
 
     def partition_days(self) -> dict[Key, PartitionDay]:
         """Return what the newest night that looked at a partition's day saw of it."""
-        seen: dict[Key, PartitionDay] = {}
+        days: dict[Key, PartitionDay] = {}
         for record in self.records:
-            seen |= {(tuple(day.partition), day.day): day for day in record.days}
-        return seen
+            days |= {(tuple(day.partition), day.day): day for day in record.days}
+        return days
 
     def tunings(self, domain: Domain, base: str) -> Iterator[Tuned]:
         """Yield the tunings of a domain on a base, the newest first; those that broke included.

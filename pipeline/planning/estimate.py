@@ -201,8 +201,8 @@ def estimate(
     for rank in range(cluster.world):
         shards = [(t, s) for t in document.tables for s in t.shards if s.rank == rank]
         tables = sum(held_bytes(t, s, cluster, is_trained=is_trained) for t, s in shards)
-        momentum = sum(_FP32 * shard.rows for _, shard in shards) if is_trained else 0
-        memory.append({"tables": tables, "table optimiser": momentum, **besides})
+        accumulators = sum(_FP32 * shard.rows for _, shard in shards) if is_trained else 0
+        memory.append({"tables": tables, "table optimiser": accumulators, **besides})
     return Estimate(
         cluster=cluster,
         document=document,

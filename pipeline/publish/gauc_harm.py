@@ -21,18 +21,18 @@ def gauc_of(
     if users_n is None:
         return None
     mask_n = rows.mask_n
-    found = paired_gauc(
+    paired = paired_gauc(
         rows.labels_n[mask_n], rows.kernel_p_n[mask_n], rows.base_p_n[mask_n], users_n[mask_n]
     )
-    if found is None:
+    if paired is None:
         return None
     return Comparison(
-        kernel=found.gauc_a,
-        base=found.gauc_b,
-        delta=found.delta,
-        low=found.low,
-        high=found.high,
-        harm=is_judged and found.high < -spec.auc_margin,
+        kernel=paired.gauc_a,
+        base=paired.gauc_b,
+        delta=paired.delta,
+        low=paired.low,
+        high=paired.high,
+        harm=is_judged and paired.high < -spec.auc_margin,
     )
 
 

@@ -214,14 +214,14 @@ def _with_numbers(decided: ChainVerdict, verdict: Verdict) -> ChainState | None:
 
 def _against(findings: Findings) -> dict[str, Verdict]:
     """Return the verdicts besides that on the base, as a record names them."""
-    found = {
+    verdicts = {
         "live": findings.live,
         "serving": findings.rivals.get(SERVING),
         "tuned_above": findings.rivals.get(TUNED),
         "canary": findings.canary,
         "live_over_serving": findings.live_against_rival,
     }
-    return {name: verdict for name, verdict in found.items() if verdict is not None}
+    return {name: verdict for name, verdict in verdicts.items() if verdict is not None}
 
 
 def _rival_rows(level: Level, name: str) -> PairedRows | None:

@@ -30,7 +30,7 @@ def open_base(path: Path) -> PublishedBase:
     """
     reference = in_registry(path)
     if reference is None:
-        return _open_place(path)
+        return _open_folder(path)
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting="base")
     head = read_head(store)
     pointers = head.pointers.get(alias, {}).values() if head else ()
@@ -43,7 +43,7 @@ def open_base(path: Path) -> PublishedBase:
             f"base={reference_text(path)}: the registry does not know where base "
             f"{lineage.base_fingerprint} lies. Name its folder"
         )
-    opened = _open_place(Path(lineage.base))
+    opened = _open_folder(Path(lineage.base))
     if opened.manifest.fingerprint != lineage.base_fingerprint:
         raise WrongBase(
             f"base={reference_text(path)}: {lineage.base} is base {opened.manifest.fingerprint} "
@@ -53,7 +53,7 @@ def open_base(path: Path) -> PublishedBase:
     return opened
 
 
-def _open_place(path: Path) -> PublishedBase:
+def _open_folder(path: Path) -> PublishedBase:
     """Open a base in a folder, or a local copy of one on an object store."""
     uri = bucket_uri(path)
     if uri is None:

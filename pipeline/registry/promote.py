@@ -148,7 +148,7 @@ def promote_run(
     store.check_creates_once()
     with store.one_writer():
         make_registry(store)
-        pending = _Pending(store, alias, run, bundles, seen=expected)
+        pending = _Pending(store, alias, run, bundles, known_head=expected)
         return _point(store, alias, pending.entries, expected=expected, held=held, night=night)
 
 
@@ -296,16 +296,16 @@ class _Pending:
     alias: Alias
     run: Run
     bundles: Sequence[_Sound]
-    seen: Commit | None
+    known_head: Commit | None
     """The commit after which gc was looked at last."""
     uploaded: dict[str, Entry] = field(default_factory=dict)
     """Digest -> entry of what this command has stored."""
 
     def entries(self, head: Commit | None) -> list[Entry]:
         """Return the entries of all bundles, each stored and kept as of `head`."""
-        gone = set(given_up_since(self.store, self.seen, head))
+        gone = set(given_up_since(self.store, self.known_head, head))
         self.uploaded = {d: e for d, e in self.uploaded.items() if e.stored not in gone}
-        self.seen = head
+        self.known_head = head
         return list(at_once(self.store, lambda bundle: self._entry(head, bundle), self.bundles))
 
     def _entry(self, head: Commit | None, bundle: _Sound) -> Entry:

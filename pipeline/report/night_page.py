@@ -192,5 +192,5 @@ def _bundle_links(record: NightRecord, folder: Path) -> dict[str, str]:
         return {}
     digests = {d for line in record.domains for d in (line.bundle, line.candidate) if d}
     folders = newest_folders(Path(record.registry))
-    found = {digest: relative_link(folders.get(digest), folder) for digest in digests}
-    return {digest: link for digest, link in found.items() if link}
+    links = {digest: relative_link(folders.get(digest), folder) for digest in digests}
+    return {digest: link for digest, link in links.items() if link}

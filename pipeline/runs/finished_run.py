@@ -25,21 +25,21 @@ def finished_run(run_dir: Path) -> Run:
         BadRequest: the folder holds no finished run of that verb.
         Corrupt: its record was changed.
     """
-    place, run_dir = reference_text(run_dir), here(run_dir)
+    reference, run_dir = reference_text(run_dir), here(run_dir)
     record = read_record(run_dir)
     if record is None:
         raise BadRequest(
-            f"run={place} has no {RECORD}. Give the run folder of an `iak finetune`, whose "
+            f"run={reference} has no {RECORD}. Give the run folder of an `iak finetune`, whose "
             f"{BUNDLES}/ is promoted"
         )
     if record.verb != "finetune" or record.status != "finished":
         raise BadRequest(
-            f"run={place} is an iak {record.verb} that is {record.status}; expected a finished "
+            f"run={reference} is an iak {record.verb} that is {record.status}; expected a finished "
             "iak finetune. Finish it by its own command, or name another run"
         )
     output = record.outputs.get(BUNDLES)
     return Run(
-        name=bucket_uri(place) or str(run_dir.resolve()),
+        name=bucket_uri(reference) or str(run_dir.resolve()),
         bundles=run_dir / BUNDLES,
         base=_base_of(record),
         index_sha256=output.sha256 if output else None,

@@ -40,7 +40,7 @@ _WORST_FIRST: tuple[State, ...] = ("touched", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Matches:
     """Rows of the users among the files of one snapshot."""
 
     rows: int | None
@@ -74,9 +74,9 @@ def find_touched(store: Store, users: Collection[str], *, remove_caches: bool) -
     runs = {e.lineage.run: search.in_run(e.lineage.run, e.lineage.base) for e in entries}
     bases = _bases(entries, search)
     caches: dict[Path, list[State]] = {}
-    for found in runs.values():
-        if found.cache is not None and (bucket_uri(found.cache) or found.cache.is_dir()):
-            caches.setdefault(found.cache, []).append(found.state)
+    for matches in runs.values():
+        if matches.cache is not None and (bucket_uri(matches.cache) or matches.cache.is_dir()):
+            caches.setdefault(matches.cache, []).append(matches.state)
     return ForgetReport(
         registry=store.uri,
         users=len(search.users),
@@ -99,40 +99,40 @@ class _Search:
     _counted: dict[str, int | str] = field(default_factory=dict)
     """URI of a file -> rows of the users, or why they are not known."""
 
-    def in_run(self, run: str, base: str | None) -> _Found:
+    def in_run(self, run: str, base: str | None) -> _Matches:
         """Return the rows of the users that a run read on a base, and its cache."""
         try:
             record = read_record(here(Path(run), below=[RECORD]))
         except (PipelineError, OSError) as error:
-            return _Found(None, str(error))
+            return _Matches(None, str(error))
         if record is None:
-            return _Found(None, f"the run folder {run} is gone")
+            return _Matches(None, f"the run folder {run} is gone")
         named = record.spec.get("cache", {}).get("folder")
         beside = Path(base).parent / ACTIVATIONS if base else None
-        found = self.in_snapshot(record.catalog, record.snapshot)
-        return replace(found, cache=Path(named) if named else beside)
+        matches = self.in_snapshot(record.catalog, record.snapshot)
+        return replace(matches, cache=Path(named) if named else beside)
 
-    def in_snapshot(self, catalog: Document, snapshot: Document) -> _Found:
+    def in_snapshot(self, catalog: Document, snapshot: Document) -> _Matches:
         """Return the rows of the users in the files that a snapshot names."""
         user = catalog.get("log", {}).get("user")
         if not user:
-            return _Found(None, "the catalogue names no user column (log.user)")
+            return _Matches(None, "the catalogue names no user column (log.user)")
         if not snapshot.get("files"):
-            return _Found(None, "no record says which files were read")
+            return _Matches(None, "no record says which files were read")
         rows = 0
         # What was counted is in the statistics of every bundle of the run.
         for file in [*snapshot["files"], *snapshot.get("counted", {}).get("files", ())]:
-            found = self._in_file(below(snapshot["uri"], file["path"]), user, file)
-            if isinstance(found, str):
-                return _Found(None, found)
-            rows += found
-        return _Found(rows)
+            matches = self._in_file(below(snapshot["uri"], file["path"]), user, file)
+            if isinstance(matches, str):
+                return _Matches(None, matches)
+            rows += matches
+        return _Matches(rows)
 
     def _in_file(self, uri: str, user: str, file: Document) -> int | str:
         if uri not in self._counted:
             self._counted[uri] = self._counted_in(uri, user, file)
-            if isinstance(found := self._counted[uri], int) and found:
-                self.files[uri] = TouchedFile(path=uri, rows=found)
+            if isinstance(matches := self._counted[uri], int) and matches:
+                self.files[uri] = TouchedFile(path=uri, rows=matches)
         return self._counted[uri]
 
     def _counted_in(self, uri: str, user: str, file: Document) -> int | str:
@@ -162,7 +162,7 @@ def _rows_of(column: pa.Array, users: Collection[str]) -> int:
     return int(pc.sum(pc.is_in(text, value_set=pa.array(sorted(users), pa.string()))).as_py() or 0)
 
 
-def _bundle(entry: Entry, found: _Found, head: Commit | None) -> TouchedBundle:
+def _bundle(entry: Entry, matches: _Matches, head: Commit | None) -> TouchedBundle:
     pointers = head.pointers if head else {}
     aliases: list[Alias] = [
         alias
@@ -174,39 +174,39 @@ def _bundle(entry: Entry, found: _Found, head: Commit | None) -> TouchedBundle:
         domain=domain_name(entry.domain),
         aliases=aliases,
         run=entry.lineage.run,
-        state=found.state,
-        rows=found.rows,
-        reason=found.reason,
+        state=matches.state,
+        rows=matches.rows,
+        reason=matches.reason,
     )
 
 
 def _bases(entries: Collection[Entry], search: _Search) -> list[TouchedBase]:
     """Judge each base once, wherever a bundle says that it lies."""
-    places = {(e.lineage.base_fingerprint, e.lineage.base) for e in entries}
+    bases = {(e.lineage.base_fingerprint, e.lineage.base) for e in entries}
     judged = []
-    for fingerprint, path in sorted(places, key=str):
-        found = _in_base(path, fingerprint, search)
+    for fingerprint, path in sorted(bases, key=str):
+        matches = _in_base(path, fingerprint, search)
         judged.append(
             TouchedBase(
                 path=path or "unknown",
                 fingerprint=fingerprint,
-                state=found.state,
-                rows=found.rows,
-                reason=found.reason,
+                state=matches.state,
+                rows=matches.rows,
+                reason=matches.reason,
             )
         )
     return judged
 
 
-def _in_base(path: str | None, fingerprint: str, search: _Search) -> _Found:
+def _in_base(path: str | None, fingerprint: str, search: _Search) -> _Matches:
     if path is None:
-        return _Found(None, "the registry does not know where it lies")
+        return _Matches(None, "the registry does not know where it lies")
     try:
         opened = open_base(Path(path))
     except (PipelineError, OSError) as error:
-        return _Found(None, str(error))
+        return _Matches(None, str(error))
     if opened.manifest.fingerprint != fingerprint:
-        return _Found(None, f"{path} is another base now")
+        return _Matches(None, f"{path} is another base now")
     return search.in_snapshot(opened.manifest.catalog, opened.manifest.snapshot)
 
 

@@ -254,7 +254,7 @@ class _Night:
             return
         try:
             with self._phase("shift", "comparing the window with the base's days"):
-                found = measure_shift(
+                moved = measure_shift(
                     self.plan.catalog,
                     self.spec.data_root,
                     before=days,
@@ -265,9 +265,9 @@ class _Night:
             self._warn(f"the log's drift was not measured: {error}")
             return
         drift = [
-            DriftLine(name=s.name, index=s.index, noise=s.noise, word=s.word) for s in found.shifts
+            DriftLine(name=s.name, index=s.index, noise=s.noise, word=s.word) for s in moved.shifts
         ]
-        self._write(drift=drift, unseen=dict(found.unseen))
+        self._write(drift=drift, unseen=dict(moved.unseen))
 
     def _refresh(self) -> None:
         """Refresh the base where it is due, and plan the night again on what came of it."""

@@ -42,8 +42,8 @@ def check_nightly(spec: NightlySpec, *, reachable: Reachable) -> Checked:
     problems = [*_check_documents(spec), *_check_folders(spec), *_check_cluster(spec, reachable)]
     plan: NightPlan | None = None
     if not any(part in ("catalog", "base", "registry") for part, _ in problems):
-        plan, found = _planned(spec)
-        problems += found
+        plan, more = _planned(spec)
+        problems += more
     return Checked(problems=problems, plan=plan)
 
 

@@ -125,8 +125,8 @@ def _moved_meanwhile(
     for folder in moving:
         now, then = (pointer_of(commit, "champion", folder) for commit in (head, expected))
         is_same = (now and now.generation) == (then and then.generation)
-        is_ours = folder in withdrawn if now is None else now.bundle == candidates[folder]
-        if is_same or is_ours:
+        is_own = folder in withdrawn if now is None else now.bundle == candidates[folder]
+        if is_same or is_own:
             continue
         where = f"commit {now.generation}" if now else "a rollback that removed it"
         moved[folder] = (

@@ -40,7 +40,7 @@ NOTHING_GROWN = Growth()
 _log = logging.getLogger(__name__)
 
 
-def local_momentum(model: nn.Module) -> list[LocalShard]:
+def local_accumulators(model: nn.Module) -> list[LocalShard]:
     """Return this worker's parts of the state, not copied.
 
     Each is a single column; its column offset is the number of its band.
@@ -69,7 +69,7 @@ def local_momentum(model: nn.Module) -> list[LocalShard]:
     ]
 
 
-def write_momentum(
+def write_accumulators(
     model: nn.Module,
     directory: Path,
     worker: Worker,
@@ -94,7 +94,7 @@ def write_momentum(
     """
     by_rank = together(
         lambda: write_rectangles(
-            local_momentum(model), directory, folder=folder, max_file_bytes=max_file_bytes
+            local_accumulators(model), directory, folder=folder, max_file_bytes=max_file_bytes
         ),
         worker,
     )
@@ -102,7 +102,7 @@ def write_momentum(
     return [] if worker.rank else [asdict(entry) for entry in entries]
 
 
-def read_momentum(
+def read_accumulators(
     model: nn.Module,
     directory: Path,
     entries: Sequence[Mapping[str, object]],
@@ -117,7 +117,7 @@ def read_momentum(
     Args:
         model: sharded, its tables trained.
         directory: folder of the files.
-        entries: entries that `write_momentum` returned, the same on every rank.
+        entries: entries that `write_accumulators` returned, the same on every rank.
         worker: this process.
         folder: name of the folder below the directory.
         sizes_before: rows and width of every table that was written; the model's own when absent.
@@ -145,7 +145,7 @@ def read_momentum(
             if name in sizes
         }
         source, bands, anew = Source(directory, files), _bands_owned(model), []
-        for part in local_momentum(model):
+        for part in local_accumulators(model):
             name = part.table
             now = _Size(*sizes[name], bands[name])
             anew += _read_part(part, source, was.get(name), now, growth.rows.get(name))
@@ -174,7 +174,7 @@ def _read_part(
         part.tensor_RW.zero_()
         return [f"table {part.table}: weights only, its momentum starts anew; {why}"]
     if isinstance(origin, RowOrigin):
-        return _read_grown_momentum(part, source, origin)
+        return _read_grown_accumulators(part, source, origin)
     source.read(part.tensor_RW, table=part.table, row=part.row_offset, col=part.col_offset)
     return []
 
@@ -195,7 +195,7 @@ def _starts_anew(name: str, was: _Size | None, now: _Size, origin: RowOrigin | s
 
 
 @torch.no_grad()
-def _read_grown_momentum(part: LocalShard, source: Source, origin: RowOrigin) -> list[str]:
+def _read_grown_accumulators(part: LocalShard, source: Source, origin: RowOrigin) -> list[str]:
     """Give each row the state of the row that its id used before, and zero to rows of new ids.
 
     A new id starts with the weights of unseen ids. Many ids share these, so that their accumulator

@@ -165,8 +165,8 @@ def _send_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
 def _exchange_sizes(sizes: _Sizes, worker: Worker) -> _Sizes:
     """Make the first call, and raise where a worker called `refuse`: its sizes are negative."""
     asked = _send_sizes(sizes, worker)
-    for rank, theirs in enumerate(asked):
-        if any(ids < 0 for ids, _ in theirs):
+    for rank, of_rank in enumerate(asked):
+        if any(ids < 0 for ids, _ in of_rank):
             raise ValueError(f"worker {rank} cannot take part in the lookup; see its own error")
     return asked
 
@@ -185,7 +185,7 @@ def _exchange_requests(
             for p in (rows[rank], lengths[rank])
         ]
     )
-    counts = [[n for pair in theirs for n in pair] for theirs in asked]
+    counts = [[n for pair in of_rank for n in pair] for of_rank in asked]
     received = _all_to_all(
         message, [sum(n for pair in mine for n in pair) for mine in sizes], [sum(c) for c in counts]
     )
@@ -202,12 +202,12 @@ def _exchange_answers(
     asked: _Sizes,
 ) -> list[tuple[Tensor, ...]]:
     """Make the third call; return the bytes with which each owner answers each question."""
-    given = [_answer_sizes(questions, theirs) for theirs in asked]
+    given = [_answer_sizes(questions, of_rank) for of_rank in asked]
     wanted = [_answer_sizes(questions, mine) for mine in sizes]
     device = questions[0].rows_I.device
     message = torch.empty(sum(map(sum, given)), dtype=torch.uint8, device=device)
     # Views of the message, into which answers are written: no answer is copied before it is sent.
-    slots = message.split([size for theirs in given for size in theirs])
+    slots = message.split([size for of_rank in given for size in of_rank])
     for rank, parts in enumerate(requests):
         for number, question in enumerate(questions):
             slot = slots[rank * len(questions) + number]

@@ -84,23 +84,23 @@ def find_experiment(server: MlflowServer, name: str) -> str | None:
         Unreachable: the server does not answer, refuses, or keeps it as deleted.
     """
     try:
-        found = server.get("experiments/get-by-name", FoundExperiment, experiment_name=name)
+        answer = server.get("experiments/get-by-name", FoundExperiment, experiment_name=name)
     except Refused as error:
         if error.code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    if found.experiment.lifecycle_stage != "active":
+    if answer.experiment.lifecycle_stage != "active":
         raise Unreachable(
             f"the experiment {name} of {server.address} is deleted. Restore it there "
-            f"(`mlflow experiments restore -x {found.experiment.experiment_id}`)"
+            f"(`mlflow experiments restore -x {answer.experiment.experiment_id}`)"
         )
-    return found.experiment.experiment_id
+    return answer.experiment.experiment_id
 
 
 def _experiment(server: MlflowServer, name: str) -> str:
     """Return the id of an experiment, which is made where there is none."""
-    found = find_experiment(server, name)
-    return found or server.post("experiments/create", {"name": name}, Experiment).experiment_id
+    answer = find_experiment(server, name)
+    return answer or server.post("experiments/create", {"name": name}, Experiment).experiment_id
 
 
 def _run_of(server: MlflowServer, experiment: str, record: NightRecord) -> Run:

@@ -45,13 +45,13 @@ def publish_version(server: MlflowServer, record: NightRecord, info: RunInfo) ->
 
 def _version(server: MlflowServer, record: NightRecord, info: RunInfo) -> str:
     """Return the number of the night's version, which is made where there is none."""
-    found = server.get(
+    answer = server.get(
         "model-versions/search",
         FoundVersions,
         filter=f"name = '{record.name}' and run_id = '{info.run_id}'",
         max_results="1",
     )
-    for version in found.model_versions:
+    for version in answer.model_versions:
         return version.version
     made = {
         "name": record.name,
@@ -66,10 +66,10 @@ def _version(server: MlflowServer, record: NightRecord, info: RunInfo) -> str:
 def _is_free(server: MlflowServer, record: NightRecord, alias: str) -> bool:
     """Return whether no version of a newer night has an alias."""
     try:
-        found = server.get("registered-models/alias", OneVersion, name=record.name, alias=alias)
+        answer = server.get("registered-models/alias", OneVersion, name=record.name, alias=alias)
     except Refused as error:
         if error.code == _NO_ALIAS:
             return True
         raise
-    tags = {tag.key: tag.value for tag in found.model_version.tags}
+    tags = {tag.key: tag.value for tag in answer.model_version.tags}
     return tags.get(_NIGHT, "") <= record.night.isoformat()

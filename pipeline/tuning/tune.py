@@ -27,7 +27,7 @@ from torch import distributed as dist
 
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.collectives import total
-from iak.pipeline.divergence import seen
+from iak.pipeline.divergence import loss_words
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak import noise
 from iak.pipeline.iak.bank import Bank
@@ -440,7 +440,7 @@ class CohortTuner:
         if slot in progress.failed:
             return  # the first sentence has the cause
         rate = "domain.lr" if self.level else "pooled.lr"
-        what = seen(loss, where=where, rates={rate: self.stage.spec.lr})
+        what = loss_words(loss, where=where, rates={rate: self.stage.spec.lr})
         progress.failed[slot] = f"the kernel of {self.bank.names[slot]} diverged: {what}"
         self.bank.flat_KN[slot] = self.start.flat_KN[slot]
         if progress.is_validated:

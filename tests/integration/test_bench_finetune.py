@@ -11,7 +11,7 @@ from iak.pipeline.base import published_base as bases
 from iak.pipeline.bench import iak_variants, setup, torchrec_variants
 from iak.pipeline.bench.counters import cost_of
 from iak.pipeline.bench.iak_variants import KernelInputs
-from iak.pipeline.bench.torchrec_variants import Continued, FullFineTune, PlainKernel
+from iak.pipeline.bench.torchrec_variants import Continued, FullFineTune, TorchRecKernel
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
 from infra.benchmarks import finetune as bench
@@ -52,7 +52,7 @@ def ask_plain(worker, ground):
     trainers = {
         "a": FullFineTune(place),
         "b": place,
-        "c": PlainKernel(place, ground.spec.kernel, seed=0),
+        "c": TorchRecKernel(place, ground.spec.kernel, seed=0),
     }
     for name, trainer in trainers.items():
         place.to_the_base()

@@ -18,7 +18,7 @@ from iak.pipeline.data.growth import RowOrigin
 from iak.pipeline.errors import Corrupt
 from iak.pipeline.model.inputs import Input, input_origin
 from iak.pipeline.process import process_group, run_on_workers
-from iak.pipeline.sharding.adagrad_state import local_momentum
+from iak.pipeline.sharding.adagrad_state import local_accumulators
 from iak.pipeline.sharding.growth import Growth
 from tests.builders import training_result
 from tests.integration.small_log import catalog, pretrain_spec, pretrain_work, publish, write_log
@@ -154,7 +154,7 @@ def test_rows_keep_their_memory_when_a_table_grows_and_new_ones_have_none(log, t
         stepped(whole, batches_of(whole, K))
         folder = published_at(spec, work, whole)
         opened = bases.open_base(folder)
-        (grown,) = (s for s in local_momentum(whole.model) if s.table == "user_id")
+        (grown,) = (s for s in local_accumulators(whole.model) if s.table == "user_id")
         memory_R = grown.tensor_RW.flatten().clone()
         before = len(memory_R) - 7
         origin = RowOrigin(
@@ -190,7 +190,7 @@ def shortened(folder, opened, rows):
     (entry,) = (e for e in opened.manifest.optimizer if e.table == "user_id")
     part = load_file(folder / entry.path)["weight"][:rows].clone()
     shard = LocalShard(table="user_id", row_offset=0, col_offset=0, tensor_RW=part)
-    written = write_rectangles([shard], folder, folder=optimizer_state.MOMENTUM)
+    written = write_rectangles([shard], folder, folder=optimizer_state.ACCUMULATORS)
     return [*kept, *map(asdict, written)]
 
 

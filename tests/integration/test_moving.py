@@ -26,7 +26,11 @@ from iak.pipeline.errors import BadRequest
 from iak.pipeline.model.tables import TableShape, build_tables
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.sharding import growth as growing
-from iak.pipeline.sharding.adagrad_state import local_momentum, read_momentum, write_momentum
+from iak.pipeline.sharding.adagrad_state import (
+    local_accumulators,
+    read_accumulators,
+    write_accumulators,
+)
 from iak.pipeline.sharding.base_weights import read_base_weights, write_base_weights
 from iak.pipeline.sharding.growth import Growth
 from iak.pipeline.sharding.placement_rule import plan_tables
@@ -78,12 +82,12 @@ def write_all(worker, place, plans):
     found = {}
     for number in plans:
         model = moving_model(worker, PLANS[number])
-        for part in local_momentum(model):
+        for part in local_accumulators(model):
             part.tensor_RW.copy_(planted(part))
         folder = place / f"{worker.world}-{number}"
         held = [
             write_base_weights(model, folder, worker, max_file_bytes=800),
-            write_momentum(model, folder, worker, max_file_bytes=100),
+            write_accumulators(model, folder, worker, max_file_bytes=100),
         ]
         dist.broadcast_object_list(held)
         found[worker.world, number] = held
@@ -96,19 +100,19 @@ def read_all(worker, place, entries, moves):
     for (wrote, before), now in moves:
         folder, (files, remembered) = place / f"{wrote}-{before}", entries[wrote, before]
         model = moving_model(worker, PLANS[now], seed=9)
-        for part in local_momentum(model):
+        for part in local_accumulators(model):
             part.tensor_RW.fill_(-1.0)
         read_base_weights(model, folder, files, worker)
-        told = read_momentum(model, folder, remembered, worker)
+        told = read_accumulators(model, folder, remembered, worker)
         is_right = True
-        for part in local_momentum(model):
+        for part in local_accumulators(model):
             cuts = [
                 bands(PLANS[plan], world, part.table)
                 for plan, world in ((before, wrote), (now, worker.world))
             ]
             expected = planted(part) if cuts[0] == cuts[1] else torch.zeros_like(part.tensor_RW)
             is_right &= torch.equal(part.tensor_RW, expected)
-        held = sum(part.tensor_RW.numel() for part in local_momentum(model))
+        held = sum(part.tensor_RW.numel() for part in local_accumulators(model))
         found[(wrote, before), now] = digest_model(model, worker).combined, told, is_right, held
     return found
 
@@ -171,7 +175,7 @@ def ask_learning(worker, place):
     train(worker, still, "halves")
     held = [
         write_base_weights(still, place, worker),
-        write_momentum(still, place, worker),
+        write_accumulators(still, place, worker),
     ]
     dist.broadcast_object_list(held)
     found = {}
@@ -179,7 +183,7 @@ def ask_learning(worker, place):
         model = sharded_model(worker, "tables")
         read_base_weights(model, place, held[0], worker)
         if name == "moved":
-            assert read_momentum(model, place, held[1], worker) == []
+            assert read_accumulators(model, place, held[1], worker) == []
         train(worker, model, "halves")
         found[name] = weights(model)
     set_tables_lr(still, ADAGRAD.lr)  # as the others begin
@@ -376,10 +380,10 @@ def test_a_run_from_a_base_that_grew_starts_where_the_base_ended(tmp_path):
         assert grown == pytest.approx(before, rel=1e-5)
         assert best < grown
         assert told == []  # the base brings its optimisers' state, and all of it applies
-        momentum = [line for line in told_grown if line.startswith("table ")]
-        assert momentum == [
+        accumulators = [line for line in told_grown if line.startswith("table ")]
+        assert accumulators == [
             "table user_id: the momentum of its new rows starts anew",
             "table weekday: weights only, its momentum starts anew; the base had no such table",
         ]
-        differences = {line.partition(": ")[0] for line in told_grown if line not in momentum}
+        differences = {line.partition(": ")[0] for line in told_grown if line not in accumulators}
         assert differences == {*allow, "table:user_id:grown"}

@@ -18,7 +18,7 @@ from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.process import run_on_workers
 from iak.pipeline.sharding import rectangles
-from iak.pipeline.sharding.adagrad_state import local_momentum
+from iak.pipeline.sharding.adagrad_state import local_accumulators
 from iak.pipeline.sharding.placement_rule import as_document, describe, plan_tables
 from iak.pipeline.sharding.shard import dense_state, digest_model, local_shards
 from iak.schemas.job import BaseOptimSpec, EvaluatedTablesSpec
@@ -90,7 +90,7 @@ def weights(training):
     moments = {n: t.clone() for n, t in adam.items()}
     squares = {
         (s.table, s.row_offset, "momentum"): s.tensor_RW.clone()
-        for s in local_momentum(training.model)
+        for s in local_accumulators(training.model)
     }
     return shards | dense | moments | squares
 

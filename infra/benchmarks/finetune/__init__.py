@@ -29,8 +29,10 @@ def measure(spec: BenchFinetuneSpec, report: Report) -> BenchmarkResult:
             0
         ]
         others = {
-            way.name: run_on_workers(nights.nights_on_worker, spec.workers, setup, way)[0]
-            for way in nights.OTHERS
+            variation.name: run_on_workers(nights.nights_on_worker, spec.workers, setup, variation)[
+                0
+            ]
+            for variation in nights.OTHERS
         }
         by_domains = run_on_workers(sweep.sweep_on_worker, 1, setup, spec)[0]
     progress.unlink(missing_ok=True)

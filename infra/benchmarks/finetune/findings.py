@@ -109,8 +109,8 @@ def _night_rows(findings: Findings) -> list[dict[str, Any]]:
         ("steady night, to its best steps", findings.steady.to_best_s, findings.steady, None),
         ("steady night, to its end", findings.steady.seconds, findings.steady, None),
         *(
-            (f"{which} night, {way}, to its best steps", night.to_best_s, night, None)
-            for way, both in findings.others.items()
+            (f"{which} night, {variation}, to its best steps", night.to_best_s, night, None)
+            for variation, both in findings.others.items()
             for which, night in zip(("first", "steady"), both, strict=True)
         ),
     ]

@@ -37,7 +37,7 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Variation:
     """Settings of a night that differ from the benchmark's."""
 
     name: str
@@ -47,19 +47,21 @@ class Way:
     """Components of x that kernels read; the spec's when absent."""
 
 
-EQUAL = Way(name="")
-OTHERS = (Way(name="products in bf16", products="bf16"), Way(name="x whole", narrow=0))
+EQUAL = Variation(name="")
+OTHERS = (Variation(name="products in bf16", products="bf16"), Variation(name="x whole", narrow=0))
 """Ways that no target is about: a lower precision, and kernels that read all of x."""
 
 
-def nights_on_worker(worker: Worker, setup: BenchSetup, way: Way) -> tuple["Night", "Night"]:
+def nights_on_worker(
+    worker: Worker, setup: BenchSetup, variation: Variation
+) -> tuple["Night", "Night"]:
     """Run the first night and the steady one after it."""
     folder, report = setup.base.parent / "nights", worker_report(setup.progress, worker.rank)
     if worker.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     dist.barrier()
-    run = partial(night, setup, worker, folder=folder, way=way, report=report)
+    run = partial(night, setup, worker, folder=folder, variation=variation, report=report)
     first, live = run(nights_ago=1, live=None)
     steady, _ = run(nights_ago=0, live=live)
     dist.barrier()
@@ -158,22 +160,22 @@ def night(
     nights_ago: int,
     folder: Path,
     live: Live | None,
-    way: Way,
+    variation: Variation,
     report: Report,
 ) -> tuple[Night, Live]:
     """Run `iak finetune` for one night; return its measurements and the kernels that serve then."""
     spec, clock = setup.spec, _Clock(report)
-    narrow = spec.kernel.narrow if way.narrow is None else way.narrow
+    narrow = spec.kernel.narrow if variation.narrow is None else variation.narrow
     run_dir = folder / f"night-{nights_ago}"
     run_dir.mkdir(parents=True, exist_ok=True)
     work = FinetuneWork(
         view=setup.view("tune", "valid", "gate", nights_ago=nights_ago),
         base=published_base.open_base(setup.base),
-        kernel=spec.kernel.model_copy(update={"precision": way.products, "narrow": narrow}),
+        kernel=spec.kernel.model_copy(update={"precision": variation.products, "narrow": narrow}),
         pooled=stage_of(setup, spec.pooled),
         domain=stage_of(setup, spec.domain),
         run_dir=run_dir,
-        tables=FrozenTablesSpec(tolerance=ANYTHING, products=way.products),
+        tables=FrozenTablesSpec(tolerance=ANYTHING, products=variation.products),
         cache=ActivationCacheConfig(
             kind="cache",
             precision="bf16",

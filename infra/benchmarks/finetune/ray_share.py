@@ -32,41 +32,41 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
     small = spec if spec.smoke else spec.model_copy(update=_SMALLER)
     with tempfile.TemporaryDirectory(prefix="iak-bench-ray-") as folder:
         setup = prepare(small, Path(folder) / "progress.jsonl", report)
-        passes = _SMOKE_PASSES if spec.smoke else _plain(setup, 0)["passes"]
+        passes = _SMOKE_PASSES if spec.smoke else _without_ray(setup, 0)["passes"]
         rounds = []
         for number in range(1 if spec.smoke else _ROUNDS):
             report(BenchAdvanced("ray", {"round": number + 1, "passes": passes}))
             rounds.append(_round(setup, passes, Path(folder) / f"ray-{number}", number))
-    plain_s, ray_s = ([round_[side] for round_ in rounds] for side in ("plain", "ray"))
-    share = statistics.median(r / p for r, p in zip(ray_s, plain_s, strict=True)) - 1
+    gloo_s, ray_s = ([round_[side] for round_ in rounds] for side in ("plain", "ray"))
+    share = statistics.median(r / p for r, p in zip(ray_s, gloo_s, strict=True)) - 1
     lines = [
         {"table": "ray", "what": what, "passes": passes, "seconds": [round(s, 3) for s in seconds]}
-        for what, seconds in (("plain torch.distributed", plain_s), ("Ray Train", ray_s))
+        for what, seconds in (("plain torch.distributed", gloo_s), ("Ray Train", ray_s))
     ]
     return lines, Target(
         name="Ray's share of the loop beyond start-up",
         wanted=f"at most {MOST:.1%}",
         measured=round(share, 4),
         is_met=share <= MOST,
-        note="" if share <= MOST else _note(plain_s, ray_s),
+        note="" if share <= MOST else _note(gloo_s, ray_s),
     )
 
 
 def _round(setup: BenchSetup, passes: int, run_dir: Path, number: int) -> dict[str, float]:
     """Return the seconds with and without Ray, in another order each round."""
     runs = {
-        "plain": lambda: _plain(setup, passes)["seconds"],
+        "plain": lambda: _without_ray(setup, passes)["seconds"],
         "ray": lambda: _ray(setup, passes, run_dir)["seconds"],
     }
     order = sorted(runs, reverse=bool(number % 2))
     return {side: float(runs[side]()) for side in order}
 
 
-def _plain(setup: BenchSetup, passes: int) -> dict[str, Any]:
-    return run_on_workers(plain_on_worker, setup.spec.workers, setup, passes)[0]
+def _without_ray(setup: BenchSetup, passes: int) -> dict[str, Any]:
+    return run_on_workers(passes_on_worker, setup.spec.workers, setup, passes)[0]
 
 
-def plain_on_worker(worker: Worker, setup: BenchSetup, passes: int) -> dict[str, Any]:
+def passes_on_worker(worker: Worker, setup: BenchSetup, passes: int) -> dict[str, Any]:
     """Run the loop without Ray."""
     return loop_on_worker(worker, (setup, passes), worker_report(setup.progress, worker.rank))
 
@@ -86,10 +86,10 @@ def _ray(setup: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
         )
 
 
-def _note(plain_s: list[float], ray_s: list[float]) -> str:
-    spread = max(plain_s) / min(plain_s) - 1
+def _note(gloo_s: list[float], ray_s: list[float]) -> str:
+    spread = max(gloo_s) / min(gloo_s) - 1
     return (
         f"rounds of the plain loop differ by {spread:.1%} among themselves; Ray took "
-        f"{[round(s, 2) for s in ray_s]} s, plain {[round(s, 2) for s in plain_s]} s. Its daemons "
+        f"{[round(s, 2) for s in ray_s]} s, plain {[round(s, 2) for s in gloo_s]} s. Its daemons "
         "share the workers' cores: a core of their own, or fewer reports, would take them out"
     )

@@ -26,7 +26,7 @@ from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.bench.torchrec_variants import (
     Continued,
     FullFineTune,
-    PlainKernel,
+    TorchRecKernel,
     Trajectory,
 )
 from iak.pipeline.data.batch import Batch
@@ -102,9 +102,9 @@ def steps_on_worker(worker: Worker, setup: BenchSetup) -> Steps:
     """Do one worker's part of the whole comparison."""
     report = worker_report(setup.progress, worker.rank)
     trainer = Continued(setup, worker=worker, report=report)
-    plain_variants = _plain(trainer)
-    mine = _Ours(setup, trainer, worker)
-    variants = [*plain_variants, *mine.variants]
+    baselines = _baselines(trainer)
+    mine = _IakVariants(setup, trainer, worker)
+    variants = [*baselines, *mine.variants]
     times: dict[str, list[float]] = {v.name: [] for v in variants}
     rows: dict[str, int] = {}
     for variant in variants:
@@ -131,7 +131,7 @@ def steps_on_worker(worker: Worker, setup: BenchSetup) -> Steps:
     )
     parameters = mine.twins["hx"].bank.flat_KN.shape[1]
     domains = len(mine.domains)
-    del mine, variants, plain_variants
+    del mine, variants, baselines
     gc.collect()  # banks and frozen tables, before the runs to convergence
     trainer.to_the_base()
     full = trainer.fine_tune()
@@ -169,11 +169,11 @@ def _largest(bytes_by_kind: Mapping[str, int]) -> dict[str, int]:
     return dict(zip(kinds, most.tolist(), strict=True))
 
 
-def _plain(trainer: Continued) -> list[Variant]:
+def _baselines(trainer: Continued) -> list[Variant]:
     """Return (a), (b) and (c), on the one sharded model."""
     spec = trainer.setup.spec
     batches = trainer.batches(spec.slice_steps)
-    full, kernel = FullFineTune(trainer), PlainKernel(trainer, spec.kernel, seed=spec.seed)
+    full, kernel = FullFineTune(trainer), TorchRecKernel(trainer, spec.kernel, seed=spec.seed)
     sizes = _sizes(trainer, batches)
     lookups = roofline.lookups(sizes, row_bytes=sizes.width * roofline.FP32, trained=True)
     everything = lookups + roofline.trunk(sizes, passes=("forward", "inputs", "weights"))
@@ -244,7 +244,7 @@ def _per_row(floor: Floor, rows: int) -> Floor:
     return Floor(flops=floor.flops / rows, num_bytes=floor.num_bytes / rows)
 
 
-class _Ours:
+class _IakVariants:
     """Variants (d) and (e): the same domains and rows, activations recomputed or stored."""
 
     def __init__(self, setup: BenchSetup, trainer: Continued, worker: Worker) -> None:

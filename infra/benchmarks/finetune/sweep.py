@@ -124,8 +124,8 @@ def _look(
     through = iak_variants.through_base(model, known, view, inputs, worker)
     for split in (known, valid):
         rows = iak_variants.tuning_rows(through, split, inputs, worker)
-        for places in torch.arange(len(rows)).split(_VALID_ROWS):
-            rows.activations.of(places)
+        for positions in torch.arange(len(rows)).split(_VALID_ROWS):
+            rows.activations.of(positions)
         kept.append(rows.activations)
     seconds = time.perf_counter() - started
     return BaseOutput(through=through, whole=whole, train=kept[0], valid=kept[1], seconds=seconds)
@@ -154,7 +154,7 @@ def _at(
         times["bank"].append(_seconds(slices.epoch))
         times["alone"].append(_seconds(alone.epoch))
         times["separate"].append(separate.epoch_s(best, ()))
-    middle = {name: statistics.median(held) for name, held in times.items()}
+    middle = {name: statistics.median(seconds) for name, seconds in times.items()}
     rows, steps = slices.rows, slices.taken
     del slices, alone
     judged = tuning_rows(valid.rows.known, base_output.valid, valid.catalog, names)
@@ -244,7 +244,7 @@ class _Separate:
         self.sample = sorted(
             {int(p) for p in np.linspace(0, len(known.domains) - 1, spec.separate_sample)}
         )
-        names = [known.domains[place] for place in self.sample]
+        names = [known.domains[position] for position in self.sample]
         self.rows = _by_domain(known, names)
         self.valid_share = len(valid.rows) / max(sum(self.counts), 1)
         inner = unwrap(through.model)
@@ -279,8 +279,8 @@ class _Separate:
         tuned = [w.requires_grad_() for n, w in weights.items() if n not in PROBE]
         adam = torch.optim.Adam(tuned, lr=self.spec.domain.lr)
         order = torch.randperm(len(table))
-        for places_B in order.split(batch_rows):
-            loss = self._loss(table.take(pa.array(places_B.numpy())), weights, is_training=True)
+        for positions_B in order.split(batch_rows):
+            loss = self._loss(table.take(pa.array(positions_B.numpy())), weights, is_training=True)
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()

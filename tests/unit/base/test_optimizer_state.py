@@ -30,8 +30,8 @@ def _no_tables(monkeypatch):
     """Tables have their own tests: here there are none."""
     for module in (adagrad_state, optimizer_state):
         monkeypatch.setattr(module, "unwrap", lambda model: model)
-    monkeypatch.setattr(adagrad_state, "write_momentum", lambda *_, **__: [])
-    monkeypatch.setattr(adagrad_state, "read_momentum", lambda *_, **__: ["table t: anew"])
+    monkeypatch.setattr(adagrad_state, "write_accumulators", lambda *_, **__: [])
+    monkeypatch.setattr(adagrad_state, "read_accumulators", lambda *_, **__: ["table t: anew"])
 
 
 def adam(w=(2, 3), b=(2,), start=1.0):

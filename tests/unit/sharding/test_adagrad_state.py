@@ -16,7 +16,11 @@ from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.model.tables import LocalShard
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import adagrad_state
-from iak.pipeline.sharding.adagrad_state import local_momentum, read_momentum, write_momentum
+from iak.pipeline.sharding.adagrad_state import (
+    local_accumulators,
+    read_accumulators,
+    write_accumulators,
+)
 from iak.pipeline.sharding.growth import Growth
 from iak.schemas.feature import FIRST_ROW
 from tests.unit.workers import CPU, on_threads, outcomes
@@ -104,7 +108,7 @@ def written(folder, world, cut, *, rows=ROWS, max_file_bytes=20):
     """The entries of a memory written under a cut, and the memory."""
     memory_RB = matrix(rows, cut.bands)
     by_rank = on_threads(
-        lambda w: write_momentum(
+        lambda w: write_accumulators(
             cut.model(w.rank, rows=rows, memory_RB=memory_RB), folder, w,
             max_file_bytes=max_file_bytes,
         ),
@@ -117,9 +121,9 @@ def written(folder, world, cut, *, rows=ROWS, max_file_bytes=20):
 def read(folder, entries, world, cut, *, rows=ROWS, **how):
     """The matrix as it was read under a cut, and what each worker says of it."""
     models = [cut.model(rank, rows=rows) for rank in range(world)]
-    told = on_threads(lambda w: read_momentum(models[w.rank], folder, entries, w, **how), world)
+    told = on_threads(lambda w: read_accumulators(models[w.rank], folder, entries, w, **how), world)
     found_RB = torch.full((rows, cut.bands), -2.0)
-    for part in (part for model in models for part in local_momentum(model)):
+    for part in (part for model in models for part in local_accumulators(model)):
         stop = part.row_offset + len(part.tensor_RW)
         found_RB[part.row_offset : stop, part.col_offset] = part.tensor_RW.flatten()
     return found_RB, told
@@ -218,7 +222,7 @@ def test_a_damaged_file_is_refused_by_every_worker(tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    told = outcomes(lambda w: read_momentum(cut.model(w.rank), tmp_path, entries, w), 2)
+    told = outcomes(lambda w: read_accumulators(cut.model(w.rank), tmp_path, entries, w), 2)
     assert [type(error) for error in told] == [Corrupt, Corrupt]
     assert entries[-1]["path"] in str(told[0])
 
@@ -226,8 +230,8 @@ def test_a_damaged_file_is_refused_by_every_worker(tmp_path):
 def test_two_runs_may_keep_theirs_in_one_directory(tmp_path):
     model = WHOLE.model(0, memory_RB=matrix())
     for folder in ("one", "two"):
-        (entry,) = write_momentum(model, tmp_path, ALONE, folder=folder)
+        (entry,) = write_accumulators(model, tmp_path, ALONE, folder=folder)
         assert Path(entry["path"]).parts[0] == folder
     other = WHOLE.model(0)
-    assert read_momentum(other, tmp_path, [entry], ALONE, folder="two") == []
+    assert read_accumulators(other, tmp_path, [entry], ALONE, folder="two") == []
     assert torch.equal(other.memories[0], matrix().flatten())
