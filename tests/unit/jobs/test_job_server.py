@@ -1,5 +1,6 @@
 """Jobs of a server: their ids, which one still runs, which are ours, and how they ended."""
 
+import os
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -136,3 +137,18 @@ def test_a_job_that_the_server_refuses_is_sent_once():
     with pytest.raises(RuntimeError, match="taken"):
         send_when_ready(send)
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("ray", False)],
+)
+def test_only_loopback_hides_a_token_without_encryption(host, is_loopback):
+    assert job_server.is_loopback(host) == is_loopback
+
+
+def test_no_other_address_is_taken_from_the_environment(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:8265")
+    with job_server.only_this_address():
+        assert "RAY_ADDRESS" not in os.environ
+    assert os.environ["RAY_ADDRESS"] == "http://elsewhere:8265"
