@@ -53,6 +53,8 @@ class BundleSet:
     scale_KA: Tensor
     narrow_KNX: Tensor | None
     reads_x: bool
+    shared: Standardizer | None = None
+    """The standardisation of all kernels, where they have the same one, as of one night."""
     states: tuple[State, ...] = ()
     """Fresh statistics that the kernels read; several where bundles of several nights serve."""
     state_K: tuple[int, ...] = ()
@@ -69,6 +71,7 @@ class BundleSet:
             mean_KA=self.mean_KA.to(device),
             scale_KA=self.scale_KA.to(device),
             narrow_KNX=None if self.narrow_KNX is None else self.narrow_KNX.to(device),
+            shared=None if self.shared is None else self.shared.to(device),
             fresh_mean_KS=None if self.fresh_mean_KS is None else self.fresh_mean_KS.to(device),
             fresh_scale_KS=None if self.fresh_scale_KS is None else self.fresh_scale_KS.to(device),
         )
@@ -151,14 +154,13 @@ class BundleSet:
         # Sorted by slot, a bank runs all kernels in one grouped product.
         filled = _filled_segments(slots_B, slots=len(self.mean_KA))
         rows, order = filled.rows, filled.index
-        h_BH, x_BX = h_BH[order], x_BX[order]
-        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
-        a_BA = (a_BA - spread(self.mean_KA, rows)) / spread(self.scale_KA, rows)
-        if self.narrow_KNX is not None:
-            # Stored as N x X: grouped products take weights as (outputs, inputs).
-            wide_BX = a_BA[:, h_BH.shape[1] :]
-            narrow_BN = grouped_linear(wide_BX, self.narrow_KNX, None, rows)
-            a_BA = torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
+        if self.shared is not None:
+            # Once for the batch. By slot, 1,000 copies of the components would be read.
+            a_BA = self.shared.of(h_BH, x_BX)[order]
+            h_BH = h_BH[order]
+        else:
+            h_BH = h_BH[order]
+            a_BA = self._standardised(h_BH, x_BX[order], rows)
         if self.fresh_mean_KS is not None and self.fresh_scale_KS is not None:
             assert s_BS is not None, "these kernels read fresh statistics"
             s_BS = (s_BS[order] - spread(self.fresh_mean_KS, rows)) / spread(
@@ -168,6 +170,16 @@ class BundleSet:
         adapted = banks.run(self.weights, heads, h_BH, a_BA, None, rows)
         own = filled.is_row
         return logits_BT.index_copy(0, order[own], adapted.logits_BT[own])
+
+    def _standardised(self, h_BH: Tensor, x_BX: Tensor, rows: Segments) -> Tensor:
+        """Return the encoder inputs of rows sorted by slot, each by its own kernel's statistics."""
+        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
+        a_BA = (a_BA - spread(self.mean_KA, rows)) / spread(self.scale_KA, rows)
+        if self.narrow_KNX is None:
+            return a_BA
+        # Stored as N x X: grouped products take weights as (outputs, inputs).
+        narrow_BN = grouped_linear(a_BA[:, h_BH.shape[1] :], self.narrow_KNX, None, rows)
+        return torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,18 +238,20 @@ def read_bundle_set(
         bundles *= 2
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
     states = _states(root, bundles, catalog)
+    reads_x = bundles[0].manifest.spec["kernel"]["reads"] == "hx"
     return BundleSet(
         names=own_names,
         verdicts=verdicts,
         versions=tuple(entry.manifest_sha256 for entry in index.bundles),
         weights={n: torch.stack([b.tensors[n] for b in bundles]) for n in names}
         | _no_probe(bundles),
-        mean_KA=torch.stack([b.tensors[f"{STANDARD}mean"] for b in bundles]),
-        scale_KA=torch.stack([b.tensors[f"{STANDARD}scale"] for b in bundles]),
-        narrow_KNX=torch.stack([n.T for n in narrow if n is not None])
+        mean_KA=_alike_or_stacked([b.tensors[f"{STANDARD}mean"] for b in bundles]),
+        scale_KA=_alike_or_stacked([b.tensors[f"{STANDARD}scale"] for b in bundles]),
+        narrow_KNX=_alike_or_stacked([n.T for n in narrow if n is not None])
         if narrow[0] is not None
         else None,
-        reads_x=bundles[0].manifest.spec["kernel"]["reads"] == "hx",
+        reads_x=reads_x,
+        shared=_shared(bundles, reads_x=reads_x),
         states=tuple(states.values()),
         state_K=tuple(
             list(states).index(b.manifest.statistics.state)
@@ -247,6 +261,24 @@ def read_bundle_set(
         fresh_mean_KS=_stacked(bundles, "fresh_mean"),
         fresh_scale_KS=_stacked(bundles, "fresh_scale"),
     )
+
+
+def _alike_or_stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors as one, with a first dimension of K; equal ones share their memory."""
+    if all(torch.equal(tensor, tensors[0]) for tensor in tensors[1:]):
+        return tensors[0].expand(len(tensors), *tensors[0].shape)
+    return torch.stack(list(tensors))
+
+
+def _shared(bundles: Sequence[Bundle], *, reads_x: bool) -> Standardizer | None:
+    """Return the standardisation that all bundles have; None where they differ."""
+    names = [
+        name for name in ("mean", "scale", "narrow") if f"{STANDARD}{name}" in bundles[0].tensors
+    ]
+    first, *others = ({n: b.tensors[f"{STANDARD}{n}"] for n in names} for b in bundles)
+    if any(not torch.equal(other[n], first[n]) for other in others for n in names):
+        return None
+    return Standardizer.from_tensors(first, reads_x=reads_x)
 
 
 def _states(root: Path, bundles: Sequence[Bundle], catalog: Catalog | None) -> dict[str, State]:

@@ -1,5 +1,6 @@
 """The bundle set: a row gets its own bundle, else its nearest ancestor's, else the base itself."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -37,13 +38,18 @@ BUNDLES = {  # name -> domain, seed, published
 }
 
 
-def write(root, name, *, base=BASE, reads="hx", published=None, hidden=None, state=None):
+def write(
+    root, name, *, base=BASE, reads="hx", published=None, hidden=None, state=None, alike=False,
+    narrow=0,
+):  # fmt: skip
     domain, seed, is_published = BUNDLES[name]
-    tensors = {n: w for n, w in moved_kernel(seed).items() if not n.startswith("probe")}
+    shape = replace(SHAPE, inputs=SHAPE.base + narrow) if narrow else SHAPE
+    tensors = {n: w for n, w in moved_kernel(seed, shape).items() if not n.startswith("probe")}
     if hidden:
         tensors = {n: w[:hidden] if n.startswith("encode") else w for n, w in tensors.items()}
     inputs = SHAPE.inputs if reads == "hx" else SHAPE.base
-    tensors |= {f"{STANDARD}mean": normal(inputs, seed=seed)}
+    tensors |= {f"{STANDARD}mean": normal(inputs, seed=0 if alike else seed)}
+    tensors |= {f"{STANDARD}narrow": normal(X_UNITS, narrow)} if narrow else {}
     tensors |= {f"{STANDARD}scale": 1 + normal(inputs).abs()}
     file = None
     if state is not None:
@@ -216,3 +222,17 @@ def test_kernels_with_and_without_statistics_do_not_serve_together(tmp_path):
     write_index(root)
     with pytest.raises(BadRequest, match="differ in shape"):
         read_bundle_set(root, base_fingerprint=BASE, schema_hash=SCHEMA)
+
+
+def test_kernels_of_one_standardisation_read_what_each_would_read_by_itself(tmp_path):
+    for name in BUNDLES:
+        write(tmp_path, name, alike=True, narrow=2)
+    write_index(tmp_path)
+    bundle_set = read_bundle_set(tmp_path, base_fingerprint=BASE, schema_hash=SCHEMA)
+    heads, rows = small_heads(), 96
+    h_BH, x_BX = normal(rows, SHAPE.base), normal(rows, X_UNITS, seed=1)
+    slots_B = torch.arange(rows) % (len(BUNDLES) + 1) - 1
+    assert bundle_set.shared is not None
+    together = bundle_set.logits(heads, h_BH, x_BX, slots_B)
+    each = replace(bundle_set, shared=None).logits(heads, h_BH, x_BX, slots_B)
+    torch.testing.assert_close(together, each, atol=1e-5, rtol=1e-5)
