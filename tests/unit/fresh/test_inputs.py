@@ -4,13 +4,14 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iak.pipeline.data.fresh_keys import PERIOD
-from iak.pipeline.fresh.inputs import before
-from tests.builders import DAYS
+from iak.pipeline.data.fresh_keys import PERIOD, as_of_now
+from iak.pipeline.fresh.inputs import before, statistics_of
+from tests.builders import DAYS, batch_of
 from tests.unit.fresh.small import (
     LAST,
     dated_catalog,
@@ -178,3 +179,18 @@ def test_a_key_that_was_never_seen_has_its_parents_rate_and_no_rows():
     assert len(np.unique(rates)) <= 2  # that of all rows, on each of two days
     assert np.array_equal(rates, crossed)
     assert not found[is_new][:, names.index("log rows of item_id all ctr")].any()
+
+
+def test_a_row_that_is_scored_without_a_day_reads_the_newest_counts():
+    rows = drawn(60)
+    catalog = dated_catalog(fresh=[{"keys": ["item_id"]}])
+    state = state_of([rows], catalog)
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    undated = batch_of(columns | {"dt": pa.nulls(60, pa.string())})
+    tomorrow = batch_of(columns | {"dt": pa.array(["2026-10-04"] * 60)})
+    keys = keys_of(undated, catalog)
+    assert not statistics_of(keys, state, catalog)[:, 1].any()  # with a label: nothing
+    scored = pa.Table.from_batches([as_of_now(keys.combine_chunks().to_batches()[0])])
+    expected = statistics(tomorrow, state, catalog)
+    assert expected[:, 1].any()
+    assert np.array_equal(statistics_of(scored, state, catalog), expected)
