@@ -18,6 +18,7 @@ from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adopt_module import adopt_module
 from iak.pipeline.runs.adoption import (
     BATCH_ROWS,
+    adoption_result,
     inspected,
     new_folder,
     publish_adopted,
@@ -103,15 +104,7 @@ def _adopt_columns(
         }
         folder = new_folder(spec.run_dir, encoding)
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
-    adoption = AdoptionResult(
-        fingerprint=manifest.fingerprint,
-        rows=seen.rows,
-        unusable=dict(seen.unusable),
-        ranges=tuple(seen.ranges()),
-        quality=quality,
-        contract=dict(counts),
-        advice=tuple(given_columns.advice(seen, quality)),
-    )
+    adoption = adoption_result(manifest, seen, quality, counts)
     for line in adoption.advice:
         record.report(Notice(line))
     record.result = adoption.as_json()

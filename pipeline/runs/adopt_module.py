@@ -19,6 +19,7 @@ from iak.pipeline.model.digest import digest
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adoption import (
     BATCH_ROWS,
+    adoption_result,
     inspected,
     new_folder,
     publish_adopted,
@@ -86,15 +87,7 @@ def adopt_module(
             "spec": spec.model_dump(mode="json") | {adopted_module.SOURCE: source},
         }
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
-    adoption = AdoptionResult(
-        fingerprint=manifest.fingerprint,
-        rows=seen.rows,
-        unusable=dict(seen.unusable),
-        ranges=tuple(seen.ranges()),
-        quality=quality,
-        contract=dict(counts),
-        advice=tuple(given_columns.advice(seen, quality)),
-    )
+    adoption = adoption_result(manifest, seen, quality, counts)
     for line in adoption.advice:
         record.report(Notice(line))
     record.result = adoption.as_json()

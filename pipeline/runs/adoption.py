@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from iak.pipeline.base import published_base
+from iak.pipeline.base import given_columns, published_base
 from iak.pipeline.base.given_columns import SeenColumns
 from iak.pipeline.data import contract, hashing, vocabulary
 from iak.pipeline.data.features import Encoding
@@ -19,6 +19,7 @@ from iak.pipeline.events import PhaseAdvanced, Report
 from iak.pipeline.runs.log import describe_log
 from iak.pipeline.runs.pretrain import VALIDATION
 from iak.pipeline.runs.record import versions
+from iak.schemas.adoption import AdoptionResult, GivenQuality
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
@@ -103,3 +104,25 @@ def publish_adopted(
     )
     published_base.move_into_place(folder, spec.run_dir / "base")
     return manifest
+
+
+def adoption_result(
+    manifest: BaseManifest, seen: SeenColumns, quality: GivenQuality, counts: Mapping[str, int]
+) -> AdoptionResult:
+    """Return what an adoption measured, with advice on what is most likely a mistake.
+
+    Args:
+        manifest: manifest of the published base.
+        seen: what was seen in its columns.
+        quality: how well its logits predict.
+        counts: rows by finding of the contract.
+    """
+    return AdoptionResult(
+        fingerprint=manifest.fingerprint,
+        rows=seen.rows,
+        unusable=dict(seen.unusable),
+        ranges=tuple(seen.ranges()),
+        quality=quality,
+        contract=dict(counts),
+        advice=tuple(given_columns.advice(seen, quality)),
+    )
