@@ -21,7 +21,7 @@ from iak.schemas.numbers import (
     Width,
     Workers,
 )
-from iak.schemas.paths import FolderToWrite
+from iak.schemas.paths import FolderToRead, FolderToWrite
 
 QualityLog = Literal[
     "planted", "frappe", "movielens", "retailrocket", "xmrec", "coupons", "open_bandit", "ipinyou"
@@ -161,8 +161,8 @@ class BenchNightsSpec(BenchSpec):
 class BenchQualitySpec(BenchSpec):
     """Settings of `quality`: IAK beside what else could be done with the same recent rows."""
 
-    data_root: Path = Path("data")
-    """Folder of the public logs. A planted log is made in `cache`."""
+    data_root: FolderToRead | None = None
+    """Folder of the public logs, where `logs` names one. A planted log is made in `cache`."""
     logs: Annotated[
         tuple[QualityLog, ...], Field(min_length=1), AfterValidator(without_repeats)
     ] = ("frappe", "movielens", "retailrocket", "xmrec", "coupons", "planted")

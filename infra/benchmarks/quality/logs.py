@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from iak.pipeline.data.view import LogView, open_log
-from iak.pipeline.errors import BadLog
+from iak.pipeline.errors import BadLog, BadRequest
 from iak.pipeline.files import put_file, putting_file
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
@@ -98,7 +98,7 @@ def open_separated(name: str, spec: BenchQualitySpec) -> SeparatedLog:
         BadLog: two splits share a row.
     """
     catalog = load_catalog(Path(name))
-    data_root = str(_planted(spec) if name == "planted" else spec.data_root)
+    data_root = str(_planted(spec) if name == "planted" else _public(spec, name))
     wanted = [split for split in (*FITTED, TEST) if split in catalog.splits]
     view = open_log(catalog, data_root, wanted=wanted)
     fingerprint = fingerprint_of(catalog, view.snapshot.fingerprint)
@@ -125,6 +125,17 @@ def fingerprint_of(catalog: Catalog, files: str) -> str:
     """
     document = catalog.model_dump(mode="json", exclude_defaults=True)
     return sha256_of({"catalog": document, "files": files})
+
+
+def _public(spec: BenchQualitySpec, name: str) -> Path:
+    """Return the folder of the public logs.
+
+    Raises:
+        BadRequest: the settings name none.
+    """
+    if spec.data_root is None:
+        raise BadRequest(f"logs: {name} is a public log; name the folder that has it by data_root=")
+    return spec.data_root
 
 
 def _planted(spec: BenchQualitySpec) -> Path:
