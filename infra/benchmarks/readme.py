@@ -310,13 +310,17 @@ def quality_text(record: Record, subfolder: str) -> str:
         record: of the benchmark.
         subfolder: folder of the records, relative to the page.
     """
-    lines = _head(
-        record,
-        subfolder,
-        "What kernels bring, beside what else could be done with the recent rows",
-        "Differences in AUC are in units of 1e-4, on test rows, to the base of the same seed; "
-        "the first task of each log. Cells: `quality/cells`.",
-    )
+    machine, title = record["machine"], "What kernels bring, beside other uses of the recent rows"
+    lines = [
+        f"**{title}** (`{record['command']}`, {machine.get('cores')} cores, "
+        f"{machine.get('processor')}, commit {record['commit']}; the command collects cells that "
+        "earlier sittings ran). Differences in AUC are in units of 1e-4, on test rows, to the base "
+        "of the same seed, for the first task of each log. Other tasks and single domains: "
+        "`quality/cells`.",
+        "",
+        f"![{title}]({subfolder}/quality.png)",
+        "",
+    ]
     league = [row for row in _of(record, "league") if row["is_first"]]
     lines += _table(
         ["log", "method", "AUC", "over the base, 95 %", "lowest and highest seed", "GAUC",

@@ -15,6 +15,8 @@ from infra.benchmarks.quality.registry import METHODS
 
 MARGIN = 20e-4
 """AUC: a loss up to this counts as none, and a wider half interval cannot tell."""
+WHOLE_TRIALS, WHOLE_SEEDS = 8, 5
+"""Below these a result is a first look."""
 CONTINUED, LORA = "continued", "lora"
 ALL, POOLED = "all", "pooled"
 Row = dict[str, Any]
@@ -112,10 +114,16 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
 def notes(leagues: Sequence[League], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return in words how much was tried, how logs are cut, and what is missing."""
     spec = leagues[0].spec
-    lines = [
+    lines = []
+    if spec.trials < WHOLE_TRIALS or len(spec.seeds) < WHOLE_SEEDS:
+        lines.append(
+            f"A first look: {spec.trials} trials and {len(spec.seeds)} seeds are far below the "
+            f"{WHOLE_TRIALS} and {WHOLE_SEEDS} that a claim needs, and one seed shows no spread."
+        )
+    lines += [
         f"{spec.trials} settings of every method were tried on validation rows, the shipped ones "
-        f"first, on seed {spec.seeds[0]}; the best was measured on test rows with "
-        f"{len(spec.seeds)} seeds, each with a base of its own. A method without settings has "
+        f"first, on seed {spec.seeds[0]}. The best was measured on test rows with "
+        f"{len(spec.seeds)} seed(s), each with a base of its own. A method without settings has "
         "none to try, and IAK's ablations take IAK's.",
         "Differences are to the base of the same seed, a mean over domains weighted by rows. "
         "The interval is over rows, those of one user dependent, where the log names a user.",

@@ -105,8 +105,10 @@ def open_separated(name: str, spec: BenchQualitySpec) -> SeparatedLog:
     root = spec.cache / name / fingerprint[:12]
     rows = _separate(view, root, wanted)
     return SeparatedLog(
-        window=Window(name=name, root=root / "window", catalog=_catalog(catalog, wanted[:-1])),
-        test=Window(name=name, root=root / TEST, catalog=_catalog(catalog, [TEST])),
+        window=Window(
+            name=name, root=root / "window", catalog=catalog_of_parts(catalog, wanted[:-1])
+        ),
+        test=Window(name=name, root=root / TEST, catalog=catalog_of_parts(catalog, [TEST])),
         fingerprint=fingerprint,
         rows=rows,
         is_dated=_is_dated(view),
@@ -117,13 +119,13 @@ def fingerprint_of(catalog: Catalog, files: str) -> str:
     """Return SHA-256 of a log's content and of everything that its catalogue sets.
 
     Settings at their defaults are left out, so that a new one in a later version of the catalogue's
-    schema leaves the fingerprint as it is.
+    schema leaves the fingerprint as it is. So are fresh statistics: a method brings its own.
 
     Args:
         catalog: of the log.
         files: fingerprint of its files.
     """
-    document = catalog.model_dump(mode="json", exclude_defaults=True)
+    document = catalog.model_dump(mode="json", exclude_defaults=True, exclude={"fresh"})
     return sha256_of({"catalog": document, "files": files})
 
 
@@ -152,8 +154,8 @@ def _planted(spec: BenchQualitySpec) -> Path:
     return root
 
 
-def _catalog(catalog: Catalog, parts: Sequence[SplitName]) -> Catalog:
-    """Return the catalogue of separated rows: one folder a split, and no dates."""
+def catalog_of_parts(catalog: Catalog, parts: Sequence[SplitName]) -> Catalog:
+    """Return the catalogue of separated rows: a folder for each split, no dates, no statistics."""
     log = catalog.log.model_copy(
         update={
             "path": "events",
@@ -165,7 +167,7 @@ def _catalog(catalog: Catalog, parts: Sequence[SplitName]) -> Catalog:
         }
     )
     splits = {part: SplitSpec(where={PART: (part,)}) for part in parts}
-    return catalog.model_copy(update={"log": log, "splits": splits})
+    return catalog.model_copy(update={"log": log, "splits": splits, "fresh": ()})
 
 
 def _separate(view: LogView, root: Path, wanted: Sequence[SplitName]) -> dict[str, int]:

@@ -105,3 +105,4 @@ def test_notes_name_what_is_not_finished(played):
     said = notes([played], [r for r in league_rows(played) if r["method"] != "lora"])
     assert said[-1] == "Not finished: frappe lora (0 of 2 seeds)."
     assert any(f"{MARGIN:g}" in note for note in said)
+    assert said[0].startswith("A first look: 3 trials and 2 seeds")

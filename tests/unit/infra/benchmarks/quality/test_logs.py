@@ -6,6 +6,7 @@ import pytest
 
 from iak.pipeline.data.view import open_log
 from iak.pipeline.errors import BadLog, BadRequest
+from iak.schemas.fresh import CountsSpec
 from infra.benchmarks.quality.logs import (
     FITTED,
     TEST,
@@ -100,3 +101,12 @@ def test_another_setting_of_the_catalogue_or_file_is_another_log(separated):
         fingerprint_of(catalog, "b"),
     }
     assert len(prints) == 3
+
+
+def test_statistics_are_a_methods_own(separated):
+    """A catalogue that declares some is the same log, and its window declares none."""
+    catalog = separated[0].window.catalog
+    fresh = (CountsSpec(keys=("item_id",)),)
+    other = catalog.model_copy(update={"fresh": fresh})
+    assert fingerprint_of(other, "a") == fingerprint_of(catalog, "a")
+    assert catalog_of_parts(other, ["tune"]).fresh == ()
