@@ -17,6 +17,7 @@ MARGIN = 20e-4
 """AUC: a loss up to this counts as none, and a wider half interval cannot tell."""
 WHOLE_TRIALS, WHOLE_SEEDS = 8, 5
 """Below these a result is a first look."""
+TOO_WIDE = ", too wide to count"
 CONTINUED, LORA = "continued", "lora"
 ALL, POOLED = "all", "pooled"
 Row = dict[str, Any]
@@ -65,12 +66,16 @@ def verdict(delta: float | None, low: float | None, high: float | None) -> str:
         low: lower end of the 95 % interval.
         high: upper end.
     """
-    if delta is None or low is None or high is None or (high - low) / 2 > MARGIN:
+    if delta is None or low is None or high is None:
         return "cannot tell"
+    # A wide interval counts for neither side, but a reader sees on which side of zero it lies.
+    wide = TOO_WIDE if (high - low) / 2 > MARGIN else ""
     if low > 0:
-        return "better"
+        return f"better{wide}"
     if high < 0:
-        return "worse"
+        return f"worse{wide}"
+    if wide:
+        return "cannot tell"
     return "not inferior" if low > -MARGIN else "open"
 
 
@@ -127,7 +132,7 @@ def notes(leagues: Sequence[League], rows: Sequence[Mapping[str, Any]]) -> list[
         "none to try, and IAK's ablations take IAK's.",
         "Differences are to the base of the same seed, a mean over domains weighted by rows. "
         "The interval is over rows, those of one user dependent, where the log names a user.",
-        f"A log whose half interval is above {MARGIN:g} cannot tell.",
+        f"A difference whose half interval is above {MARGIN:g} counts for neither side.",
         "A kernel's rate falls to zero over its epochs, so that its last epoch is often its best. "
         "It is counted as at its cap all the same: more epochs may help it.",
     ]

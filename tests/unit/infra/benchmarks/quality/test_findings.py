@@ -22,8 +22,9 @@ from tests.unit.infra.benchmarks.quality.test_league import METHOD_NAMES, FakeRu
         (-15e-4, -5e-4, "worse"),
         (-15e-4, 15e-4, "not inferior"),
         (-25e-4, 10e-4, "open"),
-        (5e-4, 50e-4, "cannot tell"),
-        (-50e-4, -5e-4, "cannot tell"),
+        (5e-4, 50e-4, "better, too wide to count"),
+        (-50e-4, -5e-4, "worse, too wide to count"),
+        (-50e-4, 5e-4, "cannot tell"),
         (None, None, "cannot tell"),
     ],
 )
@@ -78,6 +79,7 @@ def pair(log, rival, shown, *, is_first=True):
 def test_targets_count_logs_that_can_tell():
     rows = [pair(f"log{n}", "continued", "better") for n in range(3)]
     rows += [pair("log3", "continued", "open"), pair("log4", "continued", "cannot tell")]
+    rows += [pair("log7", "continued", "worse, too wide to count")]
     rows += [pair("log5", "continued", "better", is_first=False)]
     won, lost, *_ = targets(rows)
     assert (won.measured, won.is_met) == (3, False)

@@ -10,6 +10,7 @@ from iak.schemas.fresh import CountsSpec
 from infra.benchmarks.quality.logs import (
     FITTED,
     TEST,
+    catalog_of_parts,
     fingerprint_of,
     open_separated,
     refuse_shared,
