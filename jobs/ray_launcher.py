@@ -40,11 +40,12 @@ from iak.jobs._failures import (
 )
 from iak.jobs._progress import announce
 from iak.jobs._session import private_folder
-from iak.pipeline.errors import DoesNotFit, PipelineError
+from iak.pipeline.errors import BadRequest, DoesNotFit, PipelineError
 from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
 from iak.pipeline.launcher import Work, WorkerFunction
 from iak.pipeline.process import WORKER_ENVIRONMENT, current_worker, keep_freed_memory
 from iak.pipeline.progress import PROGRESS, following, worker_report
+from iak.pipeline.storage.workplace import scratch
 from iak.schemas.job import WorkersSpec
 
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -174,6 +175,7 @@ class RayLauncher:
         (run_dir / RESULT).unlink(missing_ok=True)
         config = {"run": function, "work": work, "run_dir": str(run_dir)}
         with ray_cluster(workers), _reported(run_dir / PROGRESS, title, report):
+            refuse_other_machines(run_dir)
             trainer = self._trainer(config, run_dir, workers, device, max_failures)
             try:
                 with sized_by_what_is_free():
@@ -216,6 +218,24 @@ class RayLauncher:
                 storage_path=str(run_dir / "ray"),
                 failure_config=FailureConfig(max_failures=max_failures),
             ),
+        )
+
+
+def refuse_other_machines(run_dir: Path) -> None:
+    """Refuse workers on other machines for a run folder that is a local copy of a stored one.
+
+    Raises:
+        BadRequest: the cluster has several machines.
+    """
+    if not run_dir.is_relative_to(scratch().resolve()):
+        return
+    machines = sum(1 for node in ray.nodes() if node["Alive"])
+    if machines > 1:
+        raise BadRequest(
+            f"the run folder is on an object store, and {run_dir} is its copy on this machine "
+            f"alone, but this Ray cluster has {machines} machines, whose workers would not see it. "
+            "Give run_dir= (nights= of nightly.toml) a folder that all of them share, or start the "
+            "command without RAY_ADDRESS"
         )
 
 

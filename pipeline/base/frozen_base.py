@@ -73,6 +73,7 @@ class FrozenBase:
         if made_elsewhere is not None:
             model = made_elsewhere.to(worker.device)
             return cls(published=published, model=model, worker=worker)
+        published.bring()
         for sentence in precision.check(published.manifest, tables):
             _log.warning(sentence)
         precisions = precision.precisions_of(published.manifest, tables)

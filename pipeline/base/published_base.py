@@ -32,6 +32,7 @@ from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.model.trunks.mlp import Mlp
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.growth import Growth
+from iak.pipeline.storage.workplace import read_copy
 from iak.schemas.feature import meaning_of, table_of
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
@@ -60,6 +61,31 @@ class PublishedBase:
     def place(self) -> str:
         """Return where the base lies, for documents that other machines read."""
         return self.uri or str(self.folder.resolve())
+
+    def bring(self) -> None:
+        """Download a base on an object store to this machine, unless its copy is here and whole.
+
+        A worker on another machine than the driver has no copy yet. Its content is verified where
+        it is loaded.
+
+        Raises:
+            BadRequest: this machine keeps its copies elsewhere than the driver's.
+        """
+        if self.uri is None or all(
+            _size_of(self.folder / entry.path) == entry.bytes for entry in self.manifest.files
+        ):
+            return
+        copy = read_copy(self.uri, below=[FOLDER])
+        if self.folder not in (copy, copy / FOLDER):
+            raise BadRequest(
+                f"{self.uri} was opened as {self.folder} on the driver's machine, but this one "
+                f"keeps its copies below {copy}. Either the base was replaced meanwhile, or "
+                "XDG_CACHE_HOME is another path here: set it to one path on all machines"
+            )
+
+
+def _size_of(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
 
 
 def task_shapes(

@@ -6,7 +6,12 @@ from iak.pipeline.deploy import airflow, kubernetes, systemd
 from iak.pipeline.deploy.alerts import alert_rules
 from iak.pipeline.deploy.command import dns_name
 from iak.pipeline.deploy.dashboard import dashboard
-from iak.pipeline.deploy.paths import refuse_catalog_elsewhere, refuse_long_name, refuse_lost_paths
+from iak.pipeline.deploy.paths import (
+    refuse_catalog_elsewhere,
+    refuse_long_name,
+    refuse_lost_paths,
+    refuse_nights_out_of_reach,
+)
 from iak.pipeline.runs.load import catalog_path
 from iak.schemas.deploy import RenderSpec, Target
 from iak.schemas.nightly import NightlySpec
@@ -51,6 +56,7 @@ def render(spec: NightlySpec, asked: RenderSpec) -> dict[str, str]:
 def _kubernetes(spec: NightlySpec, file: Path) -> dict[str, str]:
     refuse_long_name(spec)
     refuse_lost_paths(spec)
+    refuse_nights_out_of_reach(spec)
     files = {kubernetes.NIGHTLY: file.read_text(encoding="utf-8")}
     refuse_catalog_elsewhere(spec, file)
     if spec.catalog.suffix == ".toml":

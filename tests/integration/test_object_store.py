@@ -1,13 +1,17 @@
 """Log, runs, base, bundles and nights on S3, and nothing else is shared: moto's server plays it."""
 
+import shutil
+from pathlib import Path
+
 import pyarrow.fs as pafs
 import pytest
 
 import iak
 from iak.pipeline.base.published_base import open_base
-from iak.pipeline.errors import Busy
+from iak.pipeline.errors import BadRequest, Busy
 from iak.pipeline.events import PhaseStarted, silent
 from iak.pipeline.launcher import ProcessLauncher
+from iak.pipeline.registry.bases import open_base as open_named_base
 from iak.pipeline.registry.commits import read_head
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.runs.nightly import NightRequest, run_night
@@ -122,6 +126,20 @@ def base(place, tmp_path_factory):
             place / "catalog.toml", "s3://shop/log", run_dir="s3://shop/models/base", **PRETRAINING
         )
     return "s3://shop/models/base"
+
+
+def test_a_worker_on_another_machine_brings_the_base_to_the_path_that_the_driver_names(
+    base, machines
+):
+    machines("driver")
+    opened = open_named_base(Path(base))
+    shutil.rmtree(opened.folder)
+    opened.bring()
+    assert open_base(opened.folder).manifest == opened.manifest
+    shutil.rmtree(opened.folder)
+    machines("elsewhere")
+    with pytest.raises(BadRequest, match="XDG_CACHE_HOME is another path here"):
+        opened.bring()
 
 
 def nightly(place, base, name, *, tuning=None, **changes):

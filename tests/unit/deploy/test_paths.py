@@ -8,6 +8,7 @@ from iak.pipeline.deploy.paths import (
     refuse_catalog_elsewhere,
     refuse_long_name,
     refuse_lost_paths,
+    refuse_nights_out_of_reach,
     refuse_relative_paths,
 )
 from iak.pipeline.errors import BadRequest
@@ -29,6 +30,21 @@ def test_relative_paths_are_named_all_at_once():
 
 def test_absolute_paths_and_uris_are_fine_on_a_cluster():
     refuse_relative_paths(nights(base="/somewhere/else", registry="s3://models/shop"))
+
+
+def test_what_is_on_an_object_store_outlives_a_pod_without_a_volume():
+    spec = nights(
+        base="s3://models/base", nights="s3://models/nights", deploy={},
+        finetune={"cache": {"folder": "s3://models/cache"}}, cluster="local",
+    )  # fmt: skip
+    refuse_lost_paths(spec)
+    refuse_relative_paths(spec)
+
+
+def test_nights_that_workers_pods_would_not_see_are_refused():
+    refuse_nights_out_of_reach(nights())
+    with pytest.raises(BadRequest, match=r"nights=s3://models/nights: .*deploy\.volume_claim"):
+        refuse_nights_out_of_reach(nights(nights="s3://models/nights"))
 
 
 def test_a_pod_keeps_what_is_on_its_volume():
