@@ -15,7 +15,9 @@ from iak.jobs._tables import number, show_facts, show_table
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.record import RECORD, check_unchanged
+from iak.pipeline.storage.workplace import here
 from iak.schemas.job import ShowSpec
+from iak.schemas.paths import reference_text
 
 MANIFEST, INDEX = "manifest.json", "index.json"
 Document = dict[str, Any]
@@ -26,7 +28,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 def main(spec: ShowSpec) -> int:
     """Show what a run, a published base or a folder of bundles holds."""
-    documents = read_folder(spec.path)
+    documents = read_folder(here(spec.path))
     record = documents.get("record")
     if record:
         _show_record(record, spec.path)
@@ -110,7 +112,7 @@ def _show_record(record: Document, path: Path) -> None:
     outputs = _outputs(_dict(record.get("outputs")))
     asked = ("catalog", "data_root", "base", "bundles", "live", "from", "split", "workers", "seed")
     show_facts(
-        f"run {path}: iak {record.get('verb')}, {record.get('status')}",
+        f"run {reference_text(path)}: iak {record.get('verb')}, {record.get('status')}",
         {
             "exit code": "-" if record.get("exit_code") is None else record["exit_code"],
             "started": f"{record.get('started_at')}, attempt {record.get('attempts', 1)}",

@@ -48,6 +48,7 @@ from iak.schemas.paths import (
     FolderToWrite,
     NamedPath,
     Picture,
+    PlaceToRead,
     PlaceToWrite,
     bucket_uri,
 )
@@ -476,9 +477,10 @@ class CompareSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    first: FolderToRead
-    """Run folder of an evaluation: what the other one is compared with."""
-    second: FolderToRead
+    first: PlaceToRead
+    """Run folder of an evaluation, or `s3://bucket/prefix` of one: what the other one is compared
+    with."""
+    second: PlaceToRead
     """Run folder of the other evaluation; differences are second minus first."""
     split: Literal["pretrain_valid", "pretrain_test", "valid", "gate", "test"] = "test"
     """Split that both evaluated."""
@@ -528,8 +530,9 @@ class ShowSpec(Spec):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    path: FolderToRead
-    """The folder; given first, without a name: `iak show RUN`."""
+    path: PlaceToRead
+    """The folder, or `s3://bucket/prefix` of a run or a base; given first, without a name:
+    `iak show RUN`."""
     json_out: Annotated[FileToWrite | None, Field(alias="json")] = None
     """Also write what is shown as JSON to this file."""
 

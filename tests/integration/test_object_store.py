@@ -7,6 +7,7 @@ import pyarrow.fs as pafs
 import pytest
 
 import iak
+from iak.jobs import cli
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.errors import BadRequest, Busy
 from iak.pipeline.events import PhaseStarted, silent
@@ -111,6 +112,8 @@ def test_a_base_and_its_kernels_are_the_same_on_s3_as_in_folders(place, tmp_path
     record = read_record(tuned)
     assert (record.status, record.spec["run_dir"]) == ("finished", "s3://shop/runs/R2")
     assert record.spec["base"] == "s3://shop/runs/R1"
+    for words in (["show", "s3://shop/runs/R2"], ["compare", *["s3://shop/runs/R3"] * 2]):
+        assert cli.run([*words, f"json={tmp_path / 'shown.json'}"]) == 0
     machines("fourth")
     with pytest.raises(AlreadyFinished):
         iak.tune_night(
