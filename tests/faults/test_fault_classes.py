@@ -31,7 +31,7 @@ def marked(known):
     return pytest.param(known, id=f"{known.name}: {known.where}", marks=marks)
 
 
-@pytest.mark.parametrize("known", map(marked, CLASSES))
+@pytest.mark.parametrize("known", [marked(known) for known in CLASSES])
 def test_nothing_comes_out_wrong_and_nothing_is_lost(setup, known):
     result = ClassResult(fault=known.name, where=known.where)
     for number in range(min(TURNS, len(known.plays))):
