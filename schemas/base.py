@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 T = TypeVar("T")
 
+_ALIAS = re.compile(r"(?<=.)@(champion|candidate)$")
+"""What follows a registry in `registry:s3://bucket@champion`, which is no user of a host."""
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 """The `user:password` of a URI."""
 
@@ -97,7 +99,7 @@ def without_userinfo(uri: str) -> str:
         ValueError: it is empty, or has a user or a password, which every record would then contain.
     """
     not_empty(printable(uri))
-    if _USERINFO.search(uri):
+    if _USERINFO.search(_ALIAS.sub("", uri)):
         raise ValueError(
             "a URI must not hold a user or a password, which would stand in every record. Leave "
             "them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (S3), "
