@@ -29,6 +29,7 @@ from iak.pipeline.events import BenchAdvanced
 from iak.pipeline.launcher import Launcher, ProcessLauncher
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
+from iak.pipeline.publish.predict import BASE, PUBLISHED
 from iak.pipeline.registry.live import live_pointers, registry_head
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.stats.metrics import ALL, MetricRow
@@ -213,13 +214,12 @@ def _evaluated(
         **bundles,
     )
     shutil.rmtree(run_dir)
-    shown = {("published" if bundles else "base"): method}
+    shown = {(PUBLISHED if bundles else BASE): method}
     shown |= {"oracle": ORACLE} if with_oracle else {}
-    return [
-        _line(row, shown[row.method], number, cost or {})
-        for row in evaluation.rows
-        if row.domain == ALL and row.method in shown
-    ]
+    rows = [row for row in evaluation.rows if row.domain == ALL and row.method in shown]
+    if {row.method for row in rows} != set(shown):
+        raise ValueError(f"the evaluation has rows of {[row.method for row in rows]}, not {shown}")
+    return [_line(row, shown[row.method], number, cost or {}) for row in rows]
 
 
 def _base(setting: Setting) -> str:

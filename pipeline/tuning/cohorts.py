@@ -52,8 +52,7 @@ def tune_level(
         rival: another start. A kernel starts from it where it validates better.
         tuned: kernels that a resumed run had tuned already; none when absent.
         current: state of the tuner of the cohort that follows them, if it had begun.
-        may_begin: called before each cohort, on every worker alike; where it says no, the level
-            ends with the kernels that are tuned.
+        may_begin: called before each cohort, on every worker alike; no ends the level there.
         cohorts: slots that are tuned together, in the order in which they begin; empty makes them
             of neighbouring slots.
 

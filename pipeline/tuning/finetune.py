@@ -221,22 +221,18 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         work, frozen.model, known["tune"], sources["tune"], store, worker
     )
     statistics = _statistics(work, known["tune"], store, worker)
-    rows = _rows_by_split(work, sources, known, base, names.tuned, worker)
-    rows = {split: _beside(rows[split], known[split], statistics) for split in SPLITS}
+    rows = _rows_by_split(work, sources, known, base, names.tuned, statistics, worker)
     report(RowsRead({split: len(rows[split]) for split in SPLITS} | _from_cache(store)))
-    tasks = published_base.task_shapes(work.view.catalog)
-    train, valid = rows["tune"], rows["valid"]
-    setting = Setting(heads=frozen.heads, tasks=tasks, train=train, valid=valid, worker=worker)
+    setting = _setting(work, frozen, rows, worker)
     plan_of_levels = _levels(work, base, setting, statistics)
     tuned = tune_levels(plan_of_levels, names, setting, report)
     start = time.monotonic()
+    gate = rows["gate"]
     if work.compares_chains:
-        gate = _exact_gate_rows(work, sources["gate"], known["gate"], base, names, worker)
-        gate = _beside(gate, known["gate"], statistics)
-    else:
-        gate = rows["gate"]
-    gate = _reached(gate, tuned)
-    levels = _with_gate_rows(work, names, tuned, setting, gate, plan_of_levels)
+        gate = _exact_gate_rows(
+            work, sources["gate"], known["gate"], base, names, statistics, worker
+        )
+    levels = _with_gate_rows(work, names, tuned, setting, _reached(gate, tuned), plan_of_levels)
     gate_seconds = time.monotonic() - start if work.compares_chains else 0.0
     usage = _close(work, store, rows, worker)
     after = frozen.digest()
@@ -246,7 +242,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         below_floor=names.below_floor,
         not_reached=_not_reached(names, tuned),
         standard=base.standard,
-        tasks=tuple(task.name for task in tasks),
+        tasks=tuple(task.name for task in setting.tasks),
         contract=gathered(contract, worker),
         labels=labels.counts(),
         digest=after.combined,
@@ -258,6 +254,19 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
         gate_seconds=gate_seconds,
         live=frozenset(work.live.kernels if work.live else ()),
         statistics=statistics,
+    )
+
+
+def _setting(
+    work: FinetuneWork, frozen: FrozenBase, rows: Mapping[str, TuningRows], worker: Worker
+) -> Setting:
+    """Return what all levels are tuned with: rows, towers, tasks and this worker."""
+    return Setting(
+        heads=frozen.heads,
+        tasks=published_base.task_shapes(work.view.catalog),
+        train=rows["tune"],
+        valid=rows["valid"],
+        worker=worker,
     )
 
 
@@ -319,6 +328,7 @@ def _exact_gate_rows(
     known: SplitRows,
     base: StandardizedBase,
     names: Names,
+    statistics: RowStatistics | None,
     worker: Worker,
 ) -> TuningRows:
     """Return the rows of the gate slice as serving reads them.
@@ -332,6 +342,7 @@ def _exact_gate_rows(
         known: its rows without activations.
         base: computes activations.
         names: domain names of each level.
+        statistics: what kernels read beside activations; None where they read none.
         worker: this process.
     """
     exact = replace(base, dtype=torch.float32)
@@ -347,7 +358,7 @@ def _exact_gate_rows(
     )
     rows = tuning_rows(known.known, activations, work.view.catalog, names.tuned)
     return replace(
-        rows,
+        _beside(rows, known, statistics),
         day_n=days_of(known, source.reader),
         second_n=seconds_of_rows(known, source.reader),
     )
@@ -520,17 +531,19 @@ def _rows_by_split(
     known: Mapping[str, SplitRows],
     base: StandardizedBase,
     names: Sequence[Sequence[str]],
+    statistics: RowStatistics | None,
     worker: Worker,
 ) -> dict[str, TuningRows]:
     """Return every split's rows; in files where all splits together do not fit in memory."""
     row_bytes = base.width * DTYPES[work.cache.precision].itemsize
     is_large = sum(map(len, known.values())) * row_bytes > work.cache.memory_bytes
-    return {
+    rows = {
         split: _tuning_rows(
             work, sources[split], known[split], base, names, worker, is_large=is_large
         )
         for split in SPLITS
     }
+    return {split: _beside(rows[split], known[split], statistics) for split in SPLITS}
 
 
 def _tuning_rows(
