@@ -235,8 +235,7 @@ def finetune(work: FinetuneWork, *, worker: Worker, report: Report) -> Finetuned
     levels = _with_gate_rows(work, names, tuned, setting, _reached(gate, tuned), plan_of_levels)
     gate_seconds = time.monotonic() - start if work.compares_chains else 0.0
     usage = _close(work, store, rows, worker)
-    after = frozen.digest()
-    _check_unchanged(before, after)
+    _check_unchanged(before, after := frozen.digest())
     return Finetuned(
         levels=levels,
         below_floor=names.below_floor,
