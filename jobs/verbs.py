@@ -81,6 +81,12 @@ VERBS: dict[str, Verb] = {
         example="iak predict /data/shop catalog=shop.toml base=R1 bundles=R2/bundles --run-dir R4",
         positional=("data_root",),
     ),
+    "explain": Verb(
+        help="Show what the kernel adds to the base's logit of given rows, and who serves them",
+        spec="iak.schemas.explaining:ExplainSpec",
+        example="iak explain /data/shop catalog=shop.toml base=R1 bundles=R2/bundles rows=5",
+        positional=("data_root",),
+    ),
     "serve": Verb(
         help="Answer requests for predictions over HTTP, and follow the registry's promotions",
         spec="iak.schemas.serving:ServeSpec",

@@ -36,6 +36,7 @@ from iak.pipeline.serving.kept import KeepingConfig
 from iak.pipeline.serving.parts import ScoreWork, read_document, score_parts
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.stream import score_stream
+from iak.schemas.explaining import ChosenRowsSpec
 from iak.schemas.log import SCORED, Catalog, SplitSpec
 from iak.schemas.results import RunResult
 from iak.schemas.scoring import PredictSpec, ScoresDocument, ScoringResult
@@ -146,7 +147,7 @@ def _predict(
     return scoring
 
 
-def to_score(spec: PredictSpec, catalog: Catalog) -> Catalog:
+def to_score(spec: PredictSpec | ChosenRowsSpec, catalog: Catalog) -> Catalog:
     """Return the catalogue without labels, and with the rows that are predicted as its split.
 
     Raises:

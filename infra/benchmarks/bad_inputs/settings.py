@@ -48,6 +48,12 @@ NEEDED: dict[str, dict[str, str]] = {
         "run_dir": "{folder}/run",
         "base": "{folder}/folder",
     },
+    "explain": {
+        "catalog": "frappe",
+        "data_root": "{folder}/nowhere",
+        "base": "{folder}/folder",
+        "bundles": "{folder}/folder",
+    },
     "serve": {"catalog": "frappe", "base": "{folder}/folder"},
     "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
     "init": {"log": "{folder}/nowhere"},
