@@ -87,6 +87,12 @@ VERBS: dict[str, Verb] = {
         example="iak explain /data/shop catalog=shop.toml base=R1 bundles=R2/bundles rows=5",
         positional=("data_root",),
     ),
+    "shadow": Verb(
+        help="Replay a day of the log through live and candidate kernels, and compare the answers",
+        spec="iak.schemas.shadow:ShadowSpec",
+        example="iak shadow /data/shop catalog=shop.toml base=R1 live=R2 candidate=R3",
+        positional=("data_root",),
+    ),
     "serve": Verb(
         help="Answer requests for predictions over HTTP, and follow the registry's promotions",
         spec="iak.schemas.serving:ServeSpec",

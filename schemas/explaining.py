@@ -9,9 +9,8 @@ from iak.schemas.base import Spec, Value
 from iak.schemas.job import EvaluatedTablesSpec, LogJobSpec
 from iak.schemas.numbers import Whole
 from iak.schemas.paths import BaseToRead, BundlesToRead, FileToWrite
-from iak.schemas.scoring import Condition
+from iak.schemas.scoring import Condition, admitted_values
 
-EXPLANATIONS_FORMAT = 1
 Id = Annotated[Value, Field(min_length=1)]
 
 
@@ -32,11 +31,7 @@ class ChosenRowsSpec(LogJobSpec):
     @property
     def admitted(self) -> dict[str, tuple[str, ...]]:
         """Return the values that `where` admits, by column."""
-        values: dict[str, tuple[str, ...]] = {}
-        for condition in self.where:
-            column, _, value = condition.partition("=")
-            values[column] = (*values.get(column, ()), value)
-        return values
+        return admitted_values(self.where)
 
 
 class ExplainSpec(ChosenRowsSpec):

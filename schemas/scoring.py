@@ -1,5 +1,6 @@
 """Define `iak predict`: its settings, the document in its files, and its result."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,6 +19,15 @@ STREAM = "-"
 """What `data_root` says where the log is an Arrow stream on standard input."""
 Condition = Annotated[Value, Field(pattern=r"^[^=\[\]]+=")]
 """A column and a value, `region=a`."""
+
+
+def admitted_values(conditions: Sequence[Condition]) -> dict[str, tuple[str, ...]]:
+    """Return the values that conditions admit, by column."""
+    values: dict[str, tuple[str, ...]] = {}
+    for condition in conditions:
+        column, _, value = condition.partition("=")
+        values[column] = (*values.get(column, ()), value)
+    return values
 
 
 class PredictSpec(PlacedSpec, WorkerJobSpec):
@@ -66,11 +76,7 @@ class PredictSpec(PlacedSpec, WorkerJobSpec):
     @property
     def admitted(self) -> dict[str, tuple[str, ...]]:
         """Return the values that `where` admits, by column."""
-        values: dict[str, tuple[str, ...]] = {}
-        for condition in self.where:
-            column, _, value = condition.partition("=")
-            values[column] = (*values.get(column, ()), value)
-        return values
+        return admitted_values(self.where)
 
 
 class ScoresDocument(Spec):

@@ -54,6 +54,13 @@ NEEDED: dict[str, dict[str, str]] = {
         "base": "{folder}/folder",
         "bundles": "{folder}/folder",
     },
+    "shadow": {
+        "catalog": "frappe",
+        "data_root": "{folder}/nowhere",
+        "base": "{folder}/folder",
+        "live": "{folder}/folder",
+        "candidate": "{folder}/folder",
+    },
     "serve": {"catalog": "frappe", "base": "{folder}/folder"},
     "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
     "init": {"log": "{folder}/nowhere"},
