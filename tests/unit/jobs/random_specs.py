@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from hypothesis import strategies as st
-from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, IPvAnyAddress, TypeAdapter, ValidationError
 
 PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)
 WORDS = st.text(string.ascii_letters + string.digits + "äß _-./=,'", min_size=1, max_size=12)
@@ -83,6 +83,7 @@ PLAIN = {
     AwareDatetime: lambda _: st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
     time: lambda _: st.times().map(str),
     datetime: lambda _: st.datetimes().map(datetime.isoformat),
+    IPvAnyAddress: lambda _: st.ip_addresses().map(str),
     timedelta: lambda _: st.integers(0, 99).map(lambda hours: f"PT{hours}H"),
 }
 

@@ -143,10 +143,10 @@ REFUSED = {
     "value for a group, flag": (["--optim", "3"], GROUP),
     "value for a group, file": ("optim = 3", GROUP),
     "below a number, pair": (
-        ["workers.x=3"], "there is no setting 'workers.x'. Did you mean workers?",
+        ["workers.x=3"], "there is no setting 'workers.x'. Did you mean workers or min_workers?",
     ),
     "below a number, file": (
-        "workers.x = 3", "there is no setting 'workers.x'. Did you mean workers?",
+        "workers.x = 3", "there is no setting 'workers.x'. Did you mean workers or min_workers?",
     ),
     "old flat spelling, pair": (["plan=p.json"], "plan is now placement.plan"),
     "old flat spelling, flag": (["--plan", "p.json"], "plan is now placement.plan"),

@@ -40,7 +40,8 @@ def told(document: dict[str, Any]) -> str:
         ),
         pytest.param(
             {"domains": {"keys": ["region"]}},
-            "domains: there is no such key. Did you mean 'domain'? Keys here: as_of, domain, ",
+            "domains: there is no such key. Did you mean 'domain'? "
+            "Keys here: as_of, base, domain, ",
             id="a section misspelt",
         ),
         pytest.param(
@@ -112,10 +113,15 @@ def test_sections_that_are_missing_are_named_as_toml_writes_them():
     assert told({}).splitlines()[1:] == [
         "  log: it is missing; add [log]",
         "  domain: it is missing; add [domain]",
-        "  features: it is missing; add [[features]]",
         "  tasks: it is missing; add [[tasks]]",
         "  splits: it is missing; add [splits.NAME]",
     ]
+
+
+def test_a_base_that_is_trained_here_needs_features():
+    document = catalog_document()
+    del document["features"]
+    assert "features: expected at least 1; a base that is pre-trained here" in told(document)
 
 
 def test_a_document_of_unknown_type_is_explained_in_pydantics_words():
