@@ -41,7 +41,7 @@ CHAPTERS = {
     "Know the log": ("init", "check"),
     "Train and judge": ("pretrain", "adopt", "finetune", "evaluate", "compare"),
     "Every night": ("nightly", "registry"),
-    "Use it": ("predict", "explain", "shadow", "serve"),
+    "Use it": ("predict", "explain", "shadow", "serve", "export"),
     "Look": ("show", "report"),
     "On other machines": ("plan", "submit", "jobs", "infra", "bench"),
 }

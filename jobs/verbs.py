@@ -98,6 +98,11 @@ VERBS: dict[str, Verb] = {
         spec="iak.schemas.serving:ServeSpec",
         example="iak serve catalog=shop.toml base=R1 bundles=registry:/registries/shop@champion",
     ),
+    "export": Verb(
+        help="Write base and kernels as a folder that torch and NumPy alone can predict with",
+        spec="iak.schemas.export:ExportSpec",
+        example="iak export catalog=shop.toml base=R1 bundles=R2/bundles out=E1",
+    ),
     "compare": Verb(
         help="Compare two evaluations on the same rows, with intervals",
         spec="iak.schemas.job:CompareSpec",

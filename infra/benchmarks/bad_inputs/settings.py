@@ -62,6 +62,7 @@ NEEDED: dict[str, dict[str, str]] = {
         "candidate": "{folder}/folder",
     },
     "serve": {"catalog": "frappe", "base": "{folder}/folder"},
+    "export": {"catalog": "frappe", "base": "{folder}/folder", "out": "{folder}/export"},
     "compare": {"first": "{folder}/folder", "second": "{folder}/folder"},
     "init": {"log": "{folder}/nowhere"},
     "report": {"path": "{folder}/folder"},

@@ -1,0 +1,233 @@
+"""Write a base and its kernels as a folder that `runtime.py` predicts from.
+
+    export.json  encoding.safetensors  dense.safetensors  tables/NAME.safetensors
+    bank/bank.json  bank/bank.safetensors
+    iak_runtime.py                        a copy of runtime.py
+
+A kernel's weights are inputs of the runtime. So a night's bank is written alone, and the base is
+exported once.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from iak.pipeline.base.precision import precisions_of
+from iak.pipeline.base.published_base import PublishedBase, files_of, task_shapes
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.files import put_file
+from iak.pipeline.publish.bundle_set import BundleSet
+from iak.pipeline.serving import runtime
+from iak.pipeline.sharding.base_weights import DENSE_PATH
+from iak.pipeline.sharding.quantised import to_bytes
+from iak.pipeline.sharding.rectangles import FileEntry, Source, opened, verify_file
+from iak.schemas.export import (
+    BankDocument,
+    ExportDocument,
+    ExportedKernel,
+    ExportedProbability,
+    ExportedTable,
+    ExportedTask,
+)
+from iak.schemas.feature import FIRST_ROW
+from iak.schemas.job import FrozenTablesSpec, Precision
+from iak.schemas.log import Catalog
+from iak.schemas.predictions import metric_tasks
+
+DOCUMENT, BANK = "export.json", "bank"
+BANK_DOCUMENT, BANK_WEIGHTS = "bank.json", "bank.safetensors"
+RUNTIME = "iak_runtime.py"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+"""Types of entries that the runtime reads."""
+TRUNKS = ("dcnv2_mmoe", "mlp")
+"""Trunks that the runtime computes."""
+_UNREAD = ("probe_w", "probe_b", "prior_mean", "prior_logvar")
+"""Weights that only tuning and the rate read."""
+_JOINED = {"code_w": ("mean_w", "logvar_w"), "code_b": ("mean_b", "logvar_b")}
+"""The encoder's mean and variance come from one product, and so are stored as one weight."""
+
+
+def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
+    """Refuse a base that the runtime cannot compute.
+
+    Raises:
+        BadRequest: it was made elsewhere, has a trunk or a precision that the runtime does not
+            know, or its products are not in fp32.
+    """
+    if base.catalog.columns_base is not None:
+        raise BadRequest(
+            f"the base at {base.place} is known by its columns: its logits are made elsewhere, so "
+            "there is no base to export. Predict with `iak serve`"
+        )
+    if base.catalog.base is not None:
+        raise BadRequest(
+            f"the base at {base.place} is an adopted torch module, and an export holds no code of "
+            "others. Export it with its own tools, or predict with `iak serve`"
+        )
+    if base.model.trunk not in TRUNKS:
+        raise BadRequest(
+            f"the base at {base.place} has the trunk {base.model.trunk}; the runtime computes "
+            f"{' and '.join(TRUNKS)}. Predict with `iak serve`"
+        )
+    if tables.products != "fp32":
+        raise BadRequest(f"tables.products={tables.products}; an export computes in fp32 alone")
+    for name, precision in precisions_of(base.manifest, tables).items():
+        if precision not in PRECISIONS:
+            raise BadRequest(
+                f"table {name} would be exported as {precision}; the runtime reads "
+                f"{', '.join(PRECISIONS)}. Set tables.precisions.{name}=int8"
+            )
+
+
+def write_base(
+    folder: Path, base: PublishedBase, catalog: Catalog, tables: FrozenTablesSpec
+) -> None:
+    """Write a base, its catalogue and the runtime; one table at a time is in memory.
+
+    Args:
+        folder: an empty folder.
+        base: a base that `check_exportable` passed.
+        catalog: catalogue of the rows that will be predicted.
+        tables: precision of the tables.
+
+    Raises:
+        BadRequest: a table cannot be stored in its precision.
+        Corrupt: a file is not what was published.
+    """
+    precisions = precisions_of(base.manifest, tables)
+    entries = [FileEntry(**fields) for fields in files_of(base)]
+    written = [_write(folder, "encoding.safetensors", _encoding(base))]
+    written.append(_write(folder, "dense.safetensors", _dense(base, entries)))
+    source = Source(base.folder, entries)
+    (folder / "tables").mkdir()
+    for table in base.manifest.tables:
+        rows_RW = torch.empty(table.rows, table.width)
+        source.read(rows_RW, table=table.name, row=0, col=0)
+        weight = _stored(rows_RW, precisions[table.name], table.name)
+        written.append(_write(folder, f"tables/{table.name}.safetensors", {"weight": weight}))
+    document = _document(base, catalog, precisions, dict(written))
+    put_file(folder / DOCUMENT, document.model_dump_json(indent=1))
+    put_file(folder / RUNTIME, Path(runtime.__file__).read_bytes())
+
+
+def write_bank(folder: Path, bundles: BundleSet, *, base_fingerprint: str) -> None:
+    """Write kernels as one file and its document.
+
+    Args:
+        folder: an empty folder.
+        bundles: the kernels, held ones too: a held one names the reason of its rows.
+        base_fingerprint: the base that they were tuned on.
+
+    Raises:
+        BadRequest: the kernels read fresh statistics.
+    """
+    if bundles.states:
+        raise BadRequest(
+            "these kernels read fresh statistics, which an export does not hold. Predict with "
+            "`iak serve`, or tune kernels without [[fresh]]"
+        )
+    _, digest = _write(folder, BANK_WEIGHTS, _bank_weights(bundles))
+    slots = zip(bundles.names, bundles.versions, bundles.verdicts, strict=True)
+    document = BankDocument(
+        base_fingerprint=base_fingerprint,
+        kernels=tuple(
+            ExportedKernel(domain=name, version=version, published=verdict.publish)
+            for name, version, verdict in slots
+        ),
+        reads_x=bundles.reads_x,
+        is_shared=bundles.shared is not None,
+        sha256=digest,
+    )
+    put_file(folder / BANK_DOCUMENT, document.model_dump_json(indent=1))
+
+
+def _bank_weights(bundles: BundleSet) -> dict[str, Tensor]:
+    """Return what the runtime reads of kernels, by name."""
+    joined = {name for pair in _JOINED.values() for name in pair}
+    weights = {n: w for n, w in bundles.weights.items() if n not in (*_UNREAD, *joined)}
+    weights |= {
+        name: torch.cat([bundles.weights[part] for part in parts], dim=1)
+        for name, parts in _JOINED.items()
+    }
+    if bundles.shared is not None:
+        standard = bundles.shared.tensors()
+    else:
+        stacked = {
+            "mean": bundles.mean_KA, "scale": bundles.scale_KA, "narrow": bundles.narrow_KNX,
+        }  # fmt: skip
+        standard = {name: tensor for name, tensor in stacked.items() if tensor is not None}
+    return weights | {f"standard.{name}": tensor for name, tensor in standard.items()}
+
+
+def _document(
+    base: PublishedBase,
+    catalog: Catalog,
+    precisions: Mapping[str, Precision],
+    files: Mapping[str, str],
+) -> ExportDocument:
+    """Return everything that the runtime needs beside the weights."""
+    shapes = task_shapes(base.catalog)
+    titles = [shape.name for shape in shapes]
+    metrics = metric_tasks(base.catalog.tasks, negatives_kept=base.catalog.log.negatives_kept)
+    tables = base.catalog.table_specs
+    return ExportDocument(
+        base_fingerprint=base.manifest.fingerprint,
+        features=catalog.features,
+        tables={
+            name: ExportedTable(
+                encoding=spec.encoding,
+                ids=(spec.rows or 0) - FIRST_ROW if spec.encoding != "vocabulary" else None,
+                precision=precisions[name],
+            )
+            for name, spec in tables.items()
+        },
+        statistics=dict(base.encoding.statistics),
+        partition_keys=catalog.log.partition_keys,
+        user=catalog.log.user,
+        domain_keys=catalog.domain.keys,
+        parent_keys=catalog.domain.parent,
+        domains=catalog.domain.values,
+        tasks=tuple(ExportedTask(name=s.name, given=s.given) for s in shapes),
+        probabilities=tuple(
+            ExportedProbability(name=m.name, task=titles.index(m.task), space=m.space)
+            for m in metrics
+        ),
+        model=base.model,
+        files=dict(files),
+    )
+
+
+def _encoding(base: PublishedBase) -> dict[str, Tensor]:
+    """Return vocabularies and boundaries; safetensors of NumPy 2 has no unsigned 64-bit tensor."""
+    keys = {f"vocabulary.{n}": k.view(np.int64) for n, k in base.encoding.vocabularies.items()}
+    cuts = {f"boundaries.{n}": c for n, c in base.encoding.boundaries.items()}
+    return {name: torch.tensor(array) for name, array in (keys | cuts).items()}
+
+
+def _dense(base: PublishedBase, entries: list[FileEntry]) -> dict[str, Tensor]:
+    """Return trunk and towers, after a check of their file."""
+    (entry,) = (entry for entry in entries if entry.path == DENSE_PATH)
+    verify_file(base.folder, entry)
+    with opened(base.folder / DENSE_PATH) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def _stored(rows_RW: Tensor, precision: Precision, table: str) -> Tensor:
+    """Return a table's rows as the runtime reads them: numbers, or the bytes of int8."""
+    bytes_RN = to_bytes(rows_RW, precision, table=table, first_row=0)
+    if precision == "int8":
+        return bytes_RN
+    return bytes_RN.view(torch.float32 if precision == "fp32" else torch.float16)
+
+
+def _write(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Write a file of tensors; return its name and its SHA-256."""
+    path = folder / name
+    save_file({n: t.contiguous().clone() for n, t in tensors.items()}, path)
+    with path.open("rb") as file:
+        return name, hashlib.file_digest(file, "sha256").hexdigest()

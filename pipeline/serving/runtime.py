@@ -1,0 +1,802 @@
+"""Predict rows with an exported base and its kernels, by torch, NumPy and safetensors alone.
+
+`iak export` copies this file into its folder as `iak_runtime.py`:
+
+    export.json  encoding.safetensors  dense.safetensors  tables/NAME.safetensors
+    bank/bank.json  bank/bank.safetensors                  (bank/ only where there are kernels)
+
+    import iak_runtime
+    model = iak_runtime.load("export")
+    answers = model.predict({"user_id": ["u1"], "item_id": [3], "region": ["rome"]})
+    model.load_bank("tomorrow")
+
+So nothing here may import the package. Each part repeats, operation by operation, what it names:
+in fp32 and one thread a row gets the last bit of `iak predict`, which tests compare.
+
+Shapes: B rows, V ids, R rows of a table, W columns, K kernels, T tasks, H units of h, X units of x,
+A inputs of an encoder, C code units; in the towers W units that a task reads and D hidden ones.
+"""
+
+import hashlib
+import json
+import math
+import numbers
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional
+
+FORMAT = 1
+NULL_ROW, UNSEEN_ROW, FIRST_ROW = 0, 1, 2
+POOLED, BASE = "pooled", "base"
+NO_BUNDLES = "no bundles were given"
+NO_KERNEL = "its domain has no kernel"
+HELD = "the gate held its domain's kernel"
+BASE_SLOT = -1
+FULL_ROWS = 32
+"""Rows of a batch are filled up to a multiple of this: the last values of a tensor, which fill no
+vector register, round otherwise (torch 2.13)."""
+SEGMENT_ROWS = 8
+"""Rows of a kernel are filled up to a multiple of this: a product of one to three rows rounds
+otherwise (MKL of torch 2.13)."""
+LEAST_OUTPUTS = 12
+"""Outputs of a product from which a row's result does not depend on its address (MKL)."""
+LARGEST = float(np.finfo(np.float32).max)
+_MASK = 2**64 - 1
+_WHOLE = re.compile(r"-?\d+")
+
+Columns = Mapping[str, Sequence[Any]]
+Ids = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+Weights = Mapping[str, Tensor]
+
+
+class BadRows(ValueError):
+    """Rows that cannot be read; the message names the column and the value."""
+
+
+class BadExport(ValueError):
+    """A folder that is no export, was changed, or does not fit the one that is loaded."""
+
+
+# ---------------------------------------------------------------- keys of ids (data/hashing.py)
+
+
+def mix(keys: Keys) -> Keys:
+    """Return each key mixed by the finaliser of splitmix64."""
+    with np.errstate(over="ignore"):
+        x = keys + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def combine(first: Keys, second: Keys) -> Keys:
+    """Return one key for each ordered pair of keys."""
+    with np.errstate(over="ignore"):
+        return mix(mix(first) * np.uint64(31) + second)
+
+
+def word_of(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row
+    """Return what is mixed to the key of an id: its 64 bits, or FNV-1a of its UTF-8 bytes.
+
+    Args:
+        value: a whole number, a boolean or text; None has an arbitrary word.
+        column: name of its column, for the message.
+
+    Raises:
+        BadRows: the value is no id.
+    """
+    if value is None:
+        return 0
+    if isinstance(value, numbers.Integral):
+        return int(value) & _MASK
+    if not isinstance(value, str):
+        raise BadRows(f"column {column} holds {value!r}; expected a whole number, text or None")
+    word = 0xCBF29CE484222325
+    for byte in value.encode():
+        word = (word ^ byte) * 0x100000001B3 & _MASK
+    return word
+
+
+def keys_of(values: Sequence[Any], column: str) -> Keys:
+    """Return the key of each id."""
+    # Texts repeat, and each is hashed byte by byte.
+    texts = {value: word_of(value, column) for value in values if isinstance(value, str)}
+    words = [texts[v] if isinstance(v, str) else word_of(v, column) for v in values]
+    return mix(np.array(words, np.uint64))
+
+
+# ---------------------------------------------------------------- ids, numbers (data/features.py)
+
+
+class Encoder:
+    """Turn raw columns into rows of tables and numbers, by the catalogue of the base."""
+
+    def __init__(self, document: Mapping[str, Any], arrays: Weights) -> None:
+        """Take what was learned.
+
+        Args:
+            document: `export.json`.
+            arrays: `encoding.safetensors`: vocabularies and boundaries, by name.
+        """
+        self.features: list[dict[str, Any]] = document["features"]
+        self.tables: dict[str, dict[str, Any]] = document["tables"]
+        self.statistics: dict[str, list[float]] = document["statistics"]
+        self.partition_keys = frozenset(document["partition_keys"])
+        self._arrays = {name: tensor.numpy() for name, tensor in arrays.items()}
+
+    @property
+    def keyed(self) -> list[dict[str, Any]]:
+        """Return the features that read a table, in order."""
+        return [feature for feature in self.features if not self._is_dense(feature)]
+
+    @property
+    def dense(self) -> list[dict[str, Any]]:
+        """Return the dense inputs, in order."""
+        return [feature for feature in self.features if self._is_dense(feature)]
+
+    @staticmethod
+    def _is_dense(feature: Mapping[str, Any]) -> bool:
+        is_number = feature["kind"] == "numeric"
+        return is_number and not feature["buckets"] and not feature["boundaries"]
+
+    def table_of(self, feature: Mapping[str, Any]) -> str:
+        """Return the name of the table that a feature reads."""
+        return str(feature.get("table") or feature["name"])
+
+    def ids(self, feature: Mapping[str, Any], rows: Columns) -> tuple[Ids, Ids]:
+        """Return the table's row of each id, and the number of ids of each row.
+
+        Raises:
+            BadRows: a value cannot be read.
+        """
+        if feature["kind"] == "numeric":
+            cuts = self._arrays[f"boundaries.{feature['name']}"]
+            values = self.raw_number(feature, rows)
+            ids = np.searchsorted(cuts, values, side="right") + FIRST_ROW
+            return np.where(np.isnan(values), NULL_ROW, ids).astype(np.int64), _ones(len(values))
+        table = self.table_of(feature)
+        if feature["kind"] == "cross":
+            keys = self._crossed(feature, rows)
+            return self._rows_of_keys(table, keys), _ones(len(keys))
+        name = feature["column"] or feature["name"]
+        column = rows[name]
+        if feature["kind"] == "list":
+            kept = [_last_values(values, feature, name) for values in column]
+            flat = [value for values in kept for value in values]
+            return self._look_up(table, flat, name), np.array([len(v) for v in kept], np.int64)
+        return self._look_up(table, column, name), _ones(len(column))
+
+    def numbers(self, rows: Columns, count: int) -> npt.NDArray[np.float32]:
+        """Return the dense inputs (B, N)."""
+        columns = [self._standardised(feature, rows) for feature in self.dense]
+        stacked = np.empty((count, len(columns)), np.float32)
+        for index, column in enumerate(columns):
+            stacked[:, index] = column
+        return stacked
+
+    def raw_number(self, feature: Mapping[str, Any], rows: Columns) -> Floats:
+        """Return the number before standardising; NaN where it is null, not finite or too large."""
+        name = feature["column"] or feature["name"]
+        values = np.array([_number(value, name) for value in rows[name]], np.float64)
+        sizes = np.abs(values)
+        is_usable = sizes < LARGEST  # False for NaN as well
+        if feature["log"]:
+            values = np.sign(values) * np.log1p(sizes)
+        return np.where(is_usable, values, np.nan)
+
+    def _standardised(self, feature: Mapping[str, Any], rows: Columns) -> npt.NDArray[np.float32]:
+        values, bound = self.raw_number(feature, rows), LARGEST
+        if feature["standardise"]:
+            mean, deviation = self.statistics[feature["name"]]
+            values = (values - mean) / deviation
+            bound = min(feature["clip"], bound)
+        values = np.clip(values, -bound, bound)
+        return np.where(np.isnan(values), 0.0, values).astype(np.float32)
+
+    def _crossed(self, feature: Mapping[str, Any], rows: Columns) -> Keys:
+        keys = np.zeros(len(rows[feature["columns"][0]]), np.uint64)
+        for name in feature["columns"]:
+            is_null = np.array([value is None for value in rows[name]], np.bool_)
+            own = np.where(is_null, np.uint64(0), keys_of(rows[name], name))
+            keys = combine(keys, own)
+        return keys
+
+    def _look_up(self, table: str, values: Sequence[Any], column: str) -> Ids:
+        is_null = np.array([value is None for value in values], np.bool_)
+        if self.tables[table]["encoding"] == "identity":
+            count = self.tables[table]["ids"]
+            wholes = (_whole(value, column) for value in values)
+            ids = [n + FIRST_ROW if 0 <= n < count else UNSEEN_ROW for n in wholes]
+            rows = np.array(ids, np.int64)
+        else:
+            rows = self._rows_of_keys(table, keys_of(values, column))
+        return np.where(is_null, NULL_ROW, rows).astype(np.int64)
+
+    def _rows_of_keys(self, table: str, keys: Keys) -> Ids:
+        """Return the row of each key: its place in the vocabulary, or its remainder."""
+        if self.tables[table]["encoding"] != "vocabulary":
+            return (keys % np.uint64(self.tables[table]["ids"])).astype(np.int64) + FIRST_ROW
+        vocabulary = self._arrays[f"vocabulary.{table}"].view(np.uint64)
+        if not len(vocabulary):
+            return np.full(len(keys), UNSEEN_ROW, np.int64)
+        positions = np.minimum(np.searchsorted(vocabulary, keys), len(vocabulary) - 1)
+        rows = np.where(vocabulary[positions] == keys, positions + FIRST_ROW, UNSEEN_ROW)
+        return rows.astype(np.int64)
+
+
+def _ones(count: int) -> Ids:
+    return np.ones(count, np.int64)
+
+
+def _number(value: Any, column: str) -> float:  # noqa: ANN401 - a value of a row
+    """Return a number as a float; NaN for None. The text of a partition key is read as a number."""
+    if value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise BadRows(f"column {column} holds {value!r}; expected a number or None") from error
+
+
+def _whole(value: Any, column: str) -> int:  # noqa: ANN401 - a value of a row
+    """Return the number of an identity table's id; -1 for None."""
+    if value is None:
+        return -1
+    if isinstance(value, numbers.Integral) or (
+        isinstance(value, str) and _WHOLE.fullmatch(value.strip())
+    ):
+        return int(value)
+    raise BadRows(f"column {column} holds {value!r}; expected a whole number or None")
+
+
+def _last_values(values: Any, feature: Mapping[str, Any], column: str) -> list[Any]:  # noqa: ANN401
+    """Return the last values of a list without its padding; a null list is one null."""
+    if values is None:
+        return [None]
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, list | tuple):
+        raise BadRows(f"column {column} holds {values!r}; expected a list or None")
+    padding = feature["padding"]
+    kept = [v for v in values if padding is None or v is None or str(v) != str(padding)]
+    return kept[-feature["last"] :]
+
+
+# ---------------------------------------------------------------- tables (sharding/quantised.py)
+
+
+class Tables:
+    """Embedding tables in files that are mapped: a machine's processes share their pages."""
+
+    def __init__(self, folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Map the file of each table.
+
+        Args:
+            folder: folder with `NAME.safetensors` of each table.
+            tables: the table's entry in `export.json`, by name.
+        """
+        self._precisions = {name: entry["precision"] for name, entry in tables.items()}
+        self._files = {name: _mapped(folder / f"{name}.safetensors") for name in tables}
+        self.rows = {name: file["weight"] for name, file in self._files.items()}
+
+    def means(self, table: str, ids: Ids, lengths: Ids) -> Tensor:
+        """Return the mean of each row's entries, (B, W); zeros for a row without ids."""
+        entries_VW = self._entries(table, torch.from_numpy(ids))
+        lengths_B = torch.from_numpy(lengths)
+        starts_B = lengths_B.cumsum(0) - lengths_B
+        order_V = torch.arange(len(ids))
+        sums_BW = functional.embedding_bag(order_V, entries_VW, starts_B, mode="sum")
+        return sums_BW / lengths_B[:, None].clamp(min=1)
+
+    def _entries(self, table: str, ids_V: Tensor) -> Tensor:
+        """Return the entries of some rows in fp32."""
+        picked = self.rows[table].index_select(0, ids_V)
+        if self._precisions[table] != "int8":
+            return picked.float()
+        # Scale and bias, fp16 each, stand before the codes: value = scale * code + bias.
+        scale_V1, bias_V1 = picked[:, :4].contiguous().view(torch.float16).float().split(1, dim=1)
+        return scale_V1 * picked[:, 4:].float() + bias_V1
+
+
+# ---------------------------------------------------------------- trunk and towers (model/)
+
+
+class Trunk:
+    """From x to h: a cross network beside an MLP and a mixture of experts, or an MLP alone."""
+
+    def __init__(self, weights: Weights, sizes: Mapping[str, Any], *, tasks: int) -> None:
+        """Take the weights whose names begin with `trunk.`.
+
+        Args:
+            weights: dense weights by name.
+            sizes: `model` of `export.json`.
+            tasks: T.
+        """
+        start = "trunk."
+        self._w = {n.removeprefix(start): w for n, w in weights.items() if n.startswith(start)}
+        self._sizes, self._tasks = sizes, tasks
+
+    def __call__(self, x_BX: Tensor) -> Tensor:
+        """Return `h_BH`."""
+        layers = len(self._sizes["mlp"])
+        if self._sizes["trunk"] == "mlp":
+            for layer in range(layers):
+                x_BX = self._linear(f"layers.{3 * layer}", x_BX)
+                x_BX = x_BX.relu() if layer + 1 < layers else x_BX
+            return x_BX
+        wide_BX = x_BX
+        for layer in range(layers):
+            wide_BX = self._linear(f"mlp.{3 * layer}", wide_BX).relu()
+        z_BZ = torch.cat([self._crossed(x_BX), wide_BX], dim=1)
+        experts, width = self._sizes["experts"], self._sizes["expert_width"]
+        e_BEW = self._linear("expert", z_BZ).relu().view(-1, experts, width)
+        gate_BTE = self._linear("gate", z_BZ).view(-1, self._tasks, experts).softmax(dim=-1)
+        return (gate_BTE @ e_BEW).flatten(1)
+
+    def _crossed(self, x_BX: Tensor) -> Tensor:
+        """Return the crosses of DCN-v2, in the order of operations of torchrec 1.8."""
+        if self._sizes["cross_rank"]:
+            crossed_BX = x_BX
+            for layer in range(self._sizes["cross_layers"]):
+                narrow_BR = linear(crossed_BX, self._w[f"cross.V_kernels.{layer}"])
+                wide_BX = linear(narrow_BR, self._w[f"cross.W_kernels.{layer}"])
+                crossed_BX = x_BX * (wide_BX + self._w[f"cross.bias.{layer}"]) + crossed_BX
+            return crossed_BX
+        x_BX1 = crossed_BX1 = x_BX.unsqueeze(2)
+        for layer in range(self._sizes["cross_layers"]):
+            product_BX1 = torch.matmul(self._w[f"cross.kernels.{layer}"], crossed_BX1)
+            crossed_BX1 = x_BX1 * (product_BX1 + self._w[f"cross.bias.{layer}"]) + crossed_BX1
+        return crossed_BX1.squeeze(dim=2)
+
+    def _linear(self, name: str, x_BI: Tensor) -> Tensor:
+        """Return a layer's outputs, computed with at least `LEAST_OUTPUTS` of them."""
+        w_OI, b_O = self._w[f"{name}.weight"], self._w[f"{name}.bias"]
+        missing = LEAST_OUTPUTS - len(w_OI)
+        if missing <= 0:
+            return linear(x_BI, w_OI, b_O)
+        w_OI, b_O = functional.pad(w_OI, (0, 0, 0, missing)), functional.pad(b_O, (0, missing))
+        return linear(x_BI, w_OI, b_O)[:, :-missing].contiguous()
+
+
+def linear(x_BI: Tensor, w_OI: Tensor, b_O: Tensor | None = None) -> Tensor:
+    """Return w x + b; each row of x begins at a multiple of 16 bytes, as MKL's rounding needs."""
+    width = x_BI.shape[1]
+    if width % 4:
+        spaced = x_BI.new_empty(len(x_BI), width + -width % 4)[:, :width]
+        x_BI = spaced.copy_(x_BI)
+    return functional.linear(x_BI, w_OI, b_O)
+
+
+class Towers:
+    """From h to the logits: one tower for each task."""
+
+    def __init__(self, weights: Weights) -> None:
+        """Take the weights whose names begin with `heads.`."""
+        self.w1_TWD, self.b1_TD = weights["heads.w1_TWD"], weights["heads.b1_TD"]
+        self.w2_TD, self.b2_T = weights["heads.w2_TD"], weights["heads.b2_T"]
+        self.tasks, self.width, self.hidden = self.w1_TWD.shape
+
+    def __call__(self, h_BH: Tensor) -> Tensor:
+        """Return `logits_BT`."""
+        return self.read_out(self.hidden_units(h_BH))
+
+    def hidden_units(self, h_BH: Tensor) -> Tensor:
+        """Return the hidden units before their ReLU, `hidden_BTD`."""
+        h_BTW = h_BH.reshape(-1, self.tasks, self.width)
+        return torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD
+
+    def read_out(self, hidden_BTD: Tensor) -> Tensor:
+        """Return the logits of hidden units before their ReLU, `logits_BT`."""
+        return torch.einsum("btd,td->bt", hidden_BTD.relu(), self.w2_TD) + self.b2_T
+
+
+# ---------------------------------------------------------------- kernels (iak/bank.py)
+
+
+class Segments:
+    """Rows of a batch sorted by kernel, each kernel's filled up to a multiple of `SEGMENT_ROWS`."""
+
+    def __init__(self, slots_B: Tensor, kernels: int) -> None:
+        """Sort the rows.
+
+        Args:
+            slots_B: kernel of each row, `BASE_SLOT` for none.
+            kernels: K.
+        """
+        order = torch.argsort(slots_B, stable=True)
+        order = order[slots_B[order] != BASE_SLOT]
+        counts_K = torch.bincount(slots_B[order], minlength=kernels)
+        filled_K = (-(-counts_K // SEGMENT_ROWS) * SEGMENT_ROWS).to(torch.int32)
+        self.ends_K = filled_K.cumsum(0, dtype=torch.int32)
+        self.owners = torch.arange(kernels).repeat_interleave(filled_K)
+        number = torch.arange(len(self.owners)) - (self.ends_K - filled_K)[self.owners]
+        starts_K, last = counts_K.cumsum(0) - counts_K, counts_K[self.owners] - 1
+        self.is_row = number <= last
+        """Whether it is a row of the batch, and does not fill up."""
+        self.index = order[starts_K[self.owners] + torch.minimum(number, last)]
+        """Index in the batch of each sorted row."""
+
+    def linear(self, x_BI: Tensor, w_KOI: Tensor) -> Tensor:
+        """Return w[k] x[b] for each row b of each kernel k."""
+        outputs = w_KOI.shape[1]
+        # grouped_mm needs rows whose length is a multiple of four floats.
+        x_BI = functional.pad(x_BI, (0, -x_BI.shape[1] % 4))
+        w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, -outputs % 4))
+        y_BO = functional.grouped_mm(x_BI, w_KOI.transpose(1, 2), offs=self.ends_K)
+        return y_BO[:, :outputs]
+
+    def spread(self, values_K: Tensor) -> Tensor:
+        """Repeat each kernel's value for each of its rows."""
+        return values_K.index_select(0, self.owners)
+
+
+class Bank:
+    """The kernels of one night, on one base."""
+
+    def __init__(self, folder: Path, base_fingerprint: str) -> None:
+        """Read a bank.
+
+        Args:
+            folder: folder with `bank.json` and `bank.safetensors`.
+            base_fingerprint: the base that the kernels must have been tuned on.
+
+        Raises:
+            BadExport: there is no bank, it was changed, or it is of another base.
+        """
+        document = _document(folder / "bank.json", "iak-bank")
+        if document["base_fingerprint"] != base_fingerprint:
+            raise BadExport(
+                f"{folder} has kernels of base {document['base_fingerprint']}; this export is of "
+                f"base {base_fingerprint}. Export the bank of this base, or the new base as well"
+            )
+        file = folder / "bank.safetensors"
+        _compare(file, document["sha256"])
+        self.w = _read(file)
+        self._reads_x, self._is_shared = document["reads_x"], document["is_shared"]
+        self.kernels: list[dict[str, Any]] = document["kernels"]
+        self.slots = {kernel["domain"]: slot for slot, kernel in enumerate(self.kernels)}
+
+    def route(self, path: Sequence[str]) -> tuple[int, str | None]:
+        """Return the slot that predicts a domain, and why it is not the domain's own.
+
+        Args:
+            path: names from the pooled level down to the domain's own.
+        """
+        own = self.slots.get(path[-1], BASE_SLOT)
+        for name in reversed(path):
+            slot = self.slots.get(name, BASE_SLOT)
+            if slot != BASE_SLOT and self.kernels[slot]["published"]:
+                return slot, None if slot == own else NO_KERNEL if own == BASE_SLOT else HELD
+        return BASE_SLOT, NO_KERNEL if own == BASE_SLOT else HELD
+
+    def logits(self, towers: Towers, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
+        """Return `logits_BT`, each row's by the kernel in its slot, or the base's without one."""
+        logits_BT = towers(h_BH)
+        rows = Segments(slots_B, len(self.w["encode_w"]))
+        if self._is_shared:
+            a_BA = self._standardised_once(h_BH, x_BX)[rows.index]
+            h_BH = h_BH[rows.index]
+        else:
+            h_BH = h_BH[rows.index]
+            a_BA = self._standardised(h_BH, x_BX[rows.index], rows)
+        adapted_BT = self._decoded(towers, h_BH, self._code(a_BA, rows), rows)
+        own = rows.is_row
+        return logits_BT.index_copy(0, rows.index[own], adapted_BT[own])
+
+    def _standardised_once(self, h_BH: Tensor, x_BX: Tensor) -> Tensor:
+        """Return the inputs of the encoders where all have one standardisation."""
+        a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
+        a_BA = (a_BA - self.w["standard.mean"]) / self.w["standard.scale"]
+        narrow_XN = self.w.get("standard.narrow")
+        if narrow_XN is None:
+            return a_BA
+        h_BH, x_BX = a_BA.split([h_BH.shape[1], len(narrow_XN)], dim=1)
+        return torch.cat([h_BH, x_BX @ narrow_XN], dim=1)
+
+    def _standardised(self, h_BH: Tensor, x_BX: Tensor, rows: Segments) -> Tensor:
+        """Return the inputs of rows sorted by kernel, each by its own standardisation."""
+        units = h_BH.shape[1]
+        a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
+        mean_BA, scale_BA = (rows.spread(self.w[f"standard.{n}"]) for n in ("mean", "scale"))
+        a_BA = (a_BA - mean_BA) / scale_BA
+        narrow_KNX = self.w.get("standard.narrow")
+        if narrow_KNX is None:
+            return a_BA
+        return torch.cat([a_BA[:, :units], rows.linear(a_BA[:, units:], narrow_KNX)], dim=1)
+
+    def _code(self, a_BA: Tensor, rows: Segments) -> Tensor:
+        """Return the mean of each row's code."""
+        e_BO = (rows.linear(a_BA, self.w["encode_w"]) + rows.spread(self.w["encode_b"])).relu()
+        # The variance is not read here. A product with other outputs might round otherwise.
+        both_BC = rows.linear(e_BO, self.w["code_w"]) + rows.spread(self.w["code_b"])
+        return both_BC.chunk(2, dim=1)[0]
+
+    def _decoded(self, towers: Towers, h_BH: Tensor, z_BC: Tensor, rows: Segments) -> Tensor:
+        """Return adapted logits: the code moves h, and adapters change the towers that read it."""
+        tasks, width = towers.tasks, towers.width
+        lora_in, lora_out = self.w["lora_in"], self.w["lora_out"]
+        moved_KTWC = self.w["decode_w"].unflatten(1, (tasks, width))
+        through_KTDC = torch.einsum("ptwc,twd->ptdc", moved_KTWC, towers.w1_TWD)
+        from_code = [through_KTDC.flatten(1, 2), self.w["skip_w"]]
+        rank = lora_in.shape[2]
+        if rank:
+            from_code.append((lora_in @ moved_KTWC).flatten(1, 2))
+        sizes = [part.shape[1] for part in from_code]
+        shift_B, skip_BT, *narrow = rows.linear(z_BC, torch.cat(from_code, dim=1)).split(
+            sizes, dim=1
+        )
+        shift_B = shift_B + rows.spread(self.w["tower_bias"].flatten(1))
+        if rank:
+            narrow_B = narrow[0] + rows.linear(h_BH, _block_diagonal(lora_in))
+            shift_B = shift_B + rows.linear(narrow_B, _block_diagonal(lora_out))
+        hidden_BTD = towers.hidden_units(h_BH) + shift_B.unflatten(1, (tasks, towers.hidden))
+        return skip_BT + rows.spread(self.w["skip_b"]) + towers.read_out(hidden_BTD)
+
+
+def _block_diagonal(weight_KTOI: Tensor) -> Tensor:
+    """Return each kernel's matrices of all tasks as one block-diagonal matrix."""
+    tasks = torch.eye(weight_KTOI.shape[1], dtype=weight_KTOI.dtype)
+    wide = torch.einsum("ptoi,tu->ptoui", weight_KTOI, tasks)
+    return wide.flatten(3, 4).flatten(1, 2)
+
+
+# ---------------------------------------------------------------- the whole (serving/scorer.py)
+
+
+class Model:
+    """An exported base, and the kernels that predict on it now."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read an export; `load` is the way in."""
+        self._document = _document(folder / "export.json", "iak-export")
+        for name, digest in self._document["files"].items():
+            if not name.startswith("tables/"):  # these stay on disk until a row is read
+                _compare(folder / name, digest)
+        dense = _read(folder / "dense.safetensors")
+        self.fingerprint = str(self._document["base_fingerprint"])
+        self.encoder = Encoder(self._document, _read(folder / "encoding.safetensors"))
+        self.tables = Tables(folder / "tables", self._document["tables"])
+        self._trunk = Trunk(dense, self._document["model"], tasks=len(self._document["tasks"]))
+        self._towers = Towers(dense)
+        bank = folder / "bank"
+        self._bank = Bank(bank, self.fingerprint) if bank.is_dir() else None
+
+    def load_bank(self, folder: str | Path) -> None:
+        """Let the kernels of another bank predict, from the next call on.
+
+        Args:
+            folder: an export, or what `iak export only=bank` wrote.
+
+        Raises:
+            BadExport: there is no bank, it was changed, or it is of another base.
+        """
+        path = Path(folder)
+        path = path / "bank" if (path / "bank").is_dir() else path
+        self._bank = Bank(path, self.fingerprint)  # one assignment: `predict` reads it once
+
+    @torch.no_grad()
+    def predict(self, rows: Columns) -> dict[str, Any]:
+        """Return the probabilities of rows; a row's do not depend on the rows beside it.
+
+        Args:
+            rows: the columns of the log, partition keys among them, as sequences of one length.
+                A value is a whole number, a float, text, a list of such, or None.
+
+        Returns:
+            `domain`, `p.TASK` for each task (float64; NaN where a row breaks the log's contract),
+            `kernel`, `version` and `reason`, as `iak predict` writes them.
+
+        Raises:
+            BadRows: a column is missing, or a value cannot be read.
+        """
+        columns, count = self._columns(rows)
+        if not count:
+            return self._answers([], np.zeros((0, 2, len(self._document["tasks"]))), [], [])
+        bank = self._bank
+        domains, routes, slots = self._routes(columns, count, bank)
+        filled = {n: [*v, *[v[-1]] * (-count % FULL_ROWS)] for n, v in columns.items()}
+        h_BH, x_BX = self._represent(filled)
+        if bank is None:
+            logits_BT = self._towers(h_BH)
+        else:
+            slots_B = torch.full((len(h_BH),), BASE_SLOT)
+            slots_B[:count] = torch.tensor(slots)
+            logits_BT = bank.logits(self._towers, h_BH, x_BX, slots_B)
+        p_BST = self._probabilities(logits_BT.double())[:count]
+        return self._answers(domains, p_BST, routes, self._breaches(columns, count))
+
+    def _columns(self, rows: Columns) -> tuple[dict[str, list[Any]], int]:
+        """Return every column that is read, as a list, and the number of rows."""
+        document = self._document
+        keys = (*document["domain_keys"], *document["parent_keys"])
+        users = [document["user"]] if document["user"] else []
+        needed = dict.fromkeys((*keys, *users), False)
+        for feature in self.encoder.features:
+            names = feature.get("columns") or [feature["column"] or feature["name"]]
+            needed |= {n: needed.get(n, True) and feature["optional"] for n in names}
+        lengths = {n: len(rows[n]) for n in needed if n in rows}
+        if len(set(lengths.values())) > 1:
+            raise BadRows(f"columns differ in length: {lengths}; give one value for each row")
+        count = next(iter(lengths.values()), 0)
+        if missing := [n for n, is_optional in needed.items() if n not in rows and not is_optional]:
+            raise BadRows(f"columns {', '.join(missing)} are missing; the rows have {list(rows)}")
+        columns = {n: _listed(rows[n]) if n in rows else [None] * count for n in needed}
+        for key in self.encoder.partition_keys & columns.keys():
+            columns[key] = [_text(value, key) for value in columns[key]]
+        return columns, count
+
+    def _represent(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        """Return h and x of a batch."""
+        means = []
+        for feature in self.encoder.keyed:
+            ids, lengths = self.encoder.ids(feature, columns)
+            means.append(self.tables.means(self.encoder.table_of(feature), ids, lengths))
+        count = len(next(iter(columns.values())))
+        numeric_BN = torch.from_numpy(self.encoder.numbers(columns, count))
+        x_BX = torch.cat([*means, numeric_BN], dim=1)
+        return self._trunk(x_BX), x_BX
+
+    def _routes(
+        self, columns: Columns, count: int, bank: Bank | None
+    ) -> tuple[list[str | None], list[tuple[str, str, str | None]], list[int]]:
+        """Return the domain of each row, its (kernel, version, reason), and its slot."""
+        keys, parents = self._document["domain_keys"], self._document["parent_keys"]
+        own = _names(columns, keys, count)
+        levels = [[POOLED] * count, *([_names(columns, parents, count)] if parents else []), own]
+        routes, slots = [], []
+        known: dict[tuple[str | None, ...], tuple[int, str | None]] = {}
+        for path in zip(*levels, strict=True):
+            if path not in known:
+                names = [name for name in path if name]
+                known[path] = bank.route(names) if bank else (BASE_SLOT, NO_BUNDLES)
+            slot, reason = known[path]
+            kernel, version = BASE, self.fingerprint
+            if bank is not None and slot != BASE_SLOT:
+                kernel, version = (bank.kernels[slot][n] for n in ("domain", "version"))
+            routes.append((kernel, version, reason))
+            slots.append(slot)
+        return own, routes, slots
+
+    def _breaches(self, columns: Columns, count: int) -> list[str | None]:
+        """Return what breaks the log's contract in each row; None where nothing does."""
+        document = self._document
+        keys = document["domain_keys"]
+        nulls = [(k, f"null domain key in {k}") for k in (*keys, *document["parent_keys"])]
+        user = document["user"]
+        nulls += [(user, f"null user in {user}")] if user else []
+        declared = {tuple(values) for values in document["domains"]}
+        breaches: list[str | None] = []
+        for row in range(count):
+            found = next((what for name, what in nulls if columns[name][row] is None), None)
+            values = tuple(_text(columns[key][row], key) for key in keys)
+            if found is None and declared and values not in declared:
+                found = "undeclared domain"
+            breaches.append(found)
+        return breaches
+
+    def _probabilities(self, logits_BT: Tensor) -> Floats:
+        """Return each task's own probability and the one over all rows, (B, 2, T)."""
+        yes: list[Tensor] = []
+        for task, logit_B in zip(self._document["tasks"], logits_BT.unbind(dim=1), strict=True):
+            yes_B = functional.logsigmoid(logit_B)
+            yes.append(yes_B if task["given"] is None else yes[task["given"]] + yes_B)
+        entire_BT = torch.stack(yes, dim=1).exp()
+        p_BST: Floats = torch.stack([logits_BT.sigmoid(), entire_BT], dim=1).numpy()
+        return p_BST
+
+    def _answers(
+        self,
+        domains: list[str | None],
+        p_BST: Floats,
+        routes: list[tuple[str, str, str | None]],
+        breaches: list[str | None],
+    ) -> dict[str, Any]:
+        is_broken = np.array([breach is not None for breach in breaches], np.bool_)
+        answers: dict[str, Any] = {"domain": domains}
+        for p in self._document["probabilities"]:
+            own = p_BST[:, int(p["space"] == "all"), p["task"]]
+            answers[f"p.{p['name']}"] = np.where(is_broken, np.nan, own)
+        rows = list(zip(routes, breaches, strict=True))
+        answers["kernel"] = [None if breach else kernel for (kernel, _, _), breach in rows]
+        answers["version"] = [None if breach else version for (_, version, _), breach in rows]
+        answers["reason"] = [breach or reason for (_, _, reason), breach in rows]
+        return answers
+
+
+def load(folder: str | Path) -> Model:
+    """Read an export; its tables are mapped, and all other files are compared with their digests.
+
+    Args:
+        folder: what `iak export` wrote.
+
+    Raises:
+        BadExport: it is no export, a newer version wrote it, or a file was changed.
+    """
+    return Model(Path(folder))
+
+
+def verify(folder: str | Path) -> None:
+    """Compare every file of an export with its digest, tables included.
+
+    Raises:
+        BadExport: a file is missing or was changed.
+    """
+    for name, digest in _document(Path(folder) / "export.json", "iak-export")["files"].items():
+        _compare(Path(folder) / name, digest)
+
+
+def _listed(values: Sequence[Any]) -> list[Any]:
+    """Return a column as a list of Python's own values."""
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+def _text(value: Any, column: str) -> str | None:  # noqa: ANN401 - a value of a row
+    """Return the value of a key as text, as Arrow writes it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    raise BadRows(f"column {column} holds {value!r}; expected text, a whole number or None")
+
+
+def _names(columns: Columns, keys: Sequence[str], count: int) -> list[str | None]:
+    """Return the name of each row's domain at the level of some keys; None where one is null."""
+    names: list[str | None] = []
+    for row in range(count):
+        values = [_text(columns[key][row], key) for key in keys]
+        pairs = zip(keys, values, strict=True)
+        parts = [f"{_escaped(k)}={_escaped(v)}" for k, v in pairs if v is not None]
+        names.append("/".join(parts) if len(parts) == len(keys) else None)
+    return names
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("/", "%2F")
+
+
+def _document(path: Path, kind: str) -> dict[str, Any]:
+    """Return a document of the export, after a check of its kind and format."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        actual = (document["kind"], document["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadExport(f"{path} cannot be read: {error}. Write it with `iak export`") from error
+    if actual != (kind, FORMAT):
+        raise BadExport(f"{path} is {actual}; expected {(kind, FORMAT)}. Export it again")
+    return document
+
+
+def _compare(path: Path, digest: str) -> None:
+    try:
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadExport(f"{path} cannot be read: {error}. Export it again") from error
+    if actual != digest:
+        raise BadExport(f"{path} has SHA-256 {actual}, its document says {digest}. Export it again")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return copies of a file's tensors: a tensor of its own begins at an aligned address."""
+    return {name: tensor.clone() for name, tensor in _mapped(path).items()}
+
+
+def _mapped(path: Path) -> dict[str, Tensor]:
+    """Return a file's tensors as views of its pages, which nothing here writes to."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise BadExport(f"{path} cannot be read: {error}. Export it again") from error
