@@ -67,7 +67,7 @@ class BadExport(ValueError):
     """A folder that is no export, was changed, or does not fit the one that is loaded."""
 
 
-# ---------------------------------------------------------------- keys of ids (data/hashing.py)
+# ------------------------------------------------ keys of ids, as data/hashing.py
 
 
 def mix(keys: Keys) -> Keys:
@@ -115,7 +115,7 @@ def keys_of(values: Sequence[Any], column: str) -> Keys:
     return mix(np.array(words, np.uint64))
 
 
-# ---------------------------------------------------------------- ids, numbers (data/features.py)
+# ------------------------------------------------ ids and numbers, as data/features.py
 
 
 class Encoder:
@@ -272,7 +272,7 @@ def _last_values(values: Any, feature: Mapping[str, Any], column: str) -> list[A
     return kept[-feature["last"] :]
 
 
-# ---------------------------------------------------------------- tables (sharding/quantised.py)
+# ------------------------------------------------ tables, as sharding/quantised.py
 
 
 class Tables:
@@ -296,7 +296,8 @@ class Tables:
         starts_B = lengths_B.cumsum(0) - lengths_B
         order_V = torch.arange(len(ids))
         sums_BW = functional.embedding_bag(order_V, entries_VW, starts_B, mode="sum")
-        return sums_BW / lengths_B[:, None].clamp(min=1)
+        means_BW: Tensor = sums_BW / lengths_B[:, None].clamp(min=1)
+        return means_BW
 
     def _entries(self, table: str, ids_V: Tensor) -> Tensor:
         """Return the entries of some rows in fp32."""
@@ -305,10 +306,11 @@ class Tables:
             return picked.float()
         # Scale and bias, fp16 each, stand before the codes: value = scale * code + bias.
         scale_V1, bias_V1 = picked[:, :4].contiguous().view(torch.float16).float().split(1, dim=1)
-        return scale_V1 * picked[:, 4:].float() + bias_V1
+        entries_VW: Tensor = scale_V1 * picked[:, 4:].float() + bias_V1
+        return entries_VW
 
 
-# ---------------------------------------------------------------- trunk and towers (model/)
+# ------------------------------------------------ trunk and towers, as model/
 
 
 class Trunk:
@@ -400,7 +402,7 @@ class Towers:
         return torch.einsum("btd,td->bt", hidden_BTD.relu(), self.w2_TD) + self.b2_T
 
 
-# ---------------------------------------------------------------- kernels (iak/bank.py)
+# ------------------------------------------------ kernels, as iak/bank.py
 
 
 class Segments:
@@ -540,7 +542,8 @@ class Bank:
             narrow_B = narrow[0] + rows.linear(h_BH, _block_diagonal(lora_in))
             shift_B = shift_B + rows.linear(narrow_B, _block_diagonal(lora_out))
         hidden_BTD = towers.hidden_units(h_BH) + shift_B.unflatten(1, (tasks, towers.hidden))
-        return skip_BT + rows.spread(self.w["skip_b"]) + towers.read_out(hidden_BTD)
+        adapted_BT: Tensor = skip_BT + rows.spread(self.w["skip_b"]) + towers.read_out(hidden_BTD)
+        return adapted_BT
 
 
 def _block_diagonal(weight_KTOI: Tensor) -> Tensor:
@@ -550,7 +553,7 @@ def _block_diagonal(weight_KTOI: Tensor) -> Tensor:
     return wide.flatten(3, 4).flatten(1, 2)
 
 
-# ---------------------------------------------------------------- the whole (serving/scorer.py)
+# ------------------------------------------------ the whole, as serving/scorer.py
 
 
 class Model:
@@ -735,7 +738,7 @@ def verify(folder: str | Path) -> None:
         _compare(Path(folder) / name, digest)
 
 
-def _listed(values: Sequence[Any]) -> list[Any]:
+def _listed(values: Sequence[Any] | npt.NDArray[Any]) -> list[Any]:
     """Return a column as a list of Python's own values."""
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 

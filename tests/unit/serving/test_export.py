@@ -1,0 +1,316 @@
+"""An exported base answers as the scorer does, to the last bit, and reads nothing else."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iak.pipeline.base.frozen_base import FrozenBase
+from iak.pipeline.data import batch as batches
+from iak.pipeline.errors import BadRequest
+from iak.pipeline.publish.bundle import read_bundle, write_bundle
+from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.publish.bundle_set import read_bundle_set
+from iak.pipeline.publish.publish_bundles import STANDARD
+from iak.pipeline.serving import export, routes, runtime
+from iak.pipeline.serving.encoded import encode_to_score, identity_of, raw_batch
+from iak.pipeline.serving.scorer import Scorer
+from iak.schemas.job import EvaluatedTablesSpec
+from iak.schemas.log import SplitSpec
+from iak.schemas.plan import ResolvedPlacement
+from tests.unit.base.test_published_base import ALONE, published
+from tests.unit.serving.shop import (
+    BUNDLES,
+    TABLES,
+    shop_catalog,
+    write_base,
+    write_bundles,
+    write_shop,
+)
+
+CATALOG = shop_catalog().to_score(SplitSpec())
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("export")
+
+
+@pytest.fixture(scope="module")
+def rows(place):
+    return write_shop(place)
+
+
+@pytest.fixture(scope="module")
+def base(place):
+    return write_base(place / "base")
+
+
+@pytest.fixture(scope="module")
+def night(place, base):
+    return write_bundles(place / "night" / "bundles", base)
+
+
+@pytest.fixture(scope="module")
+def pair(place, base, night):
+    """The scorer and the export of one base with the same kernels."""
+    return scorer(base, night), exported(place / "whole", base, night)
+
+
+def scorer(base, bundles, tables=TABLES, catalog=CATALOG):
+    frozen = FrozenBase.load(base, tables, ResolvedPlacement(), ALONE)
+    return Scorer.of(frozen, catalog, bundles=bundles, tables=tables)
+
+
+def bundle_set(base, bundles):
+    manifest = base.manifest
+    return read_bundle_set(
+        bundles, base_fingerprint=manifest.fingerprint, schema_hash=manifest.schema_hash
+    )
+
+
+def exported(folder, base, bundles, tables=TABLES, catalog=CATALOG):
+    folder.mkdir(parents=True)
+    export.write_base(folder, base, catalog, tables)
+    if bundles is not None:
+        write_bank(folder / "bank", base, bundles)
+    return runtime.load(folder)
+
+
+def write_bank(folder, base, bundles):
+    folder.mkdir()
+    found = bundle_set(base, bundles)
+    export.write_bank(folder, found, base_fingerprint=base.manifest.fingerprint)
+
+
+def answers(scorer, rows):
+    raw = raw_batch(rows.combine_chunks().to_batches()[0], scorer.catalog)
+    identity = identity_of(raw, scorer.catalog, first=0)
+    encoded = encode_to_score(
+        raw, identity, catalog=scorer.catalog, encoding=scorer.base.published.encoding,
+        counts=Counter(),
+    )  # fmt: skip
+    return scorer.score(pa.Table.from_batches([encoded]))
+
+
+def assert_same(model, scorer, rows, *, within=0.0):
+    """Compare every column that both answer; probabilities to the bit unless `within` is given."""
+    found, expected = model.predict(rows.to_pydict()), answers(scorer, rows)
+    for name, values in found.items():
+        if not name.startswith("p."):
+            assert values == expected.column(name).to_pylist()
+            continue
+        wanted = expected.column(name).to_numpy()
+        if within:
+            np.testing.assert_allclose(values, wanted, rtol=0, atol=within)
+        else:
+            np.testing.assert_array_equal(values, wanted)
+    assert {f"p.{task.name}" for task in scorer.tasks} <= found.keys()
+    return found
+
+
+@settings(max_examples=40)
+@given(order=st.lists(st.integers(0, 507), min_size=1, max_size=70))
+def test_any_rows_in_any_order_are_predicted_to_the_last_bit(pair, rows, order):
+    scorer, model = pair
+    assert_same(model, scorer, rows.take(pa.array(order)))
+
+
+def test_rows_of_every_kind_of_route_are_among_them(pair, rows):
+    found = assert_same(pair[1], pair[0], rows)
+    reasons = {routes.NO_KERNEL, routes.HELD, "null domain key in scene", None}
+    assert set(found["reason"]) == reasons
+    assert {"region=hangzhou", "region=hangzhou/scene=feed", "pooled"} <= set(found["kernel"])
+
+
+def test_without_rows_there_are_columns_without_values(pair):
+    found = pair[1].predict({name: [] for name in ("user_id", "item_id", "slot", "region", "hist",
+                                                    "scene", "price", "age")})  # fmt: skip
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(found, 0)
+    assert "p.ctcvr" in found
+
+
+@pytest.mark.parametrize("names", [["pooled"], list(BUNDLES)[3:4]])
+def test_a_single_kernel_is_exported(tmp_path, base, rows, names):
+    night = write_bundles(tmp_path / "bundles", base, names)
+    assert_same(exported(tmp_path / "out", base, night), scorer(base, night), rows.slice(0, 37))
+
+
+def test_a_base_without_kernels_is_exported(tmp_path, base, rows):
+    found = assert_same(exported(tmp_path / "out", base, None), scorer(base, None), rows)
+    assert set(found["kernel"]) == {"base", None}
+
+
+def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base, night, rows):
+    folder = tmp_path / "bundles"
+    for number, name in enumerate(BUNDLES):
+        bundle = read_bundle(
+            night / name.replace("/", "%2F") if not (night / name).is_dir() else night / name,
+            base_fingerprint=base.manifest.fingerprint, schema_hash=base.manifest.schema_hash,
+        )  # fmt: skip
+        tensors = dict(bundle.tensors)
+        tensors[f"{STANDARD}mean"] = tensors[f"{STANDARD}mean"] + number
+        units = len(tensors[f"{STANDARD}mean"]) - 8
+        tensors[f"{STANDARD}narrow"] = torch.randn(
+            units, 3, generator=torch.Generator().manual_seed(number)
+        )
+        tensors["encode_w"] = tensors["encode_w"][:, : 8 + 3]
+        manifest = bundle.manifest
+        write_bundle(
+            folder, tensors, domain=manifest.domain or None,
+            base_fingerprint=manifest.base_fingerprint, schema_hash=manifest.schema_hash,
+            data_window={}, spec=manifest.spec, versions={}, verdict=manifest.verdict,
+            created_at=manifest.created_at,
+        )  # fmt: skip
+    write_index(folder)
+    assert bundle_set(base, folder).shared is None
+    assert_same(exported(tmp_path / "out", base, folder), scorer(base, folder), rows)
+
+
+def test_the_mlp_trunk_is_exported(tmp_path, rows):
+    base, _ = published(tmp_path / "base", "mlp")
+    night = write_bundles(tmp_path / "bundles", base)
+    assert_same(exported(tmp_path / "out", base, night), scorer(base, night), rows)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_low_precision_agrees_within_rounding(tmp_path, base, night, rows, precision):
+    tables = EvaluatedTablesSpec(precision=precision, tolerance=1.0)
+    model = exported(tmp_path / "out", base, night, tables)
+    # fbgemm adds scale * code with one rounding, torch with two.
+    assert_same(model, scorer(base, night, tables), rows, within=1e-6)
+    size = {"int8": 4 + 4, "fp16": 2 * 4}[precision]
+    weight = model.tables.rows["item"]
+    assert weight.shape[1] * weight.element_size() == size
+
+
+def test_declared_domains_and_null_users_are_breaches(tmp_path, base, night, rows):
+    domain = {"keys": ["region", "scene"], "parent": ["region"], "values": [["hangzhou", "feed"]]}
+    catalog = shop_catalog(domain=domain).to_score(SplitSpec())
+    users = rows.column("user_id").to_pylist()
+    users[2] = None
+    rows = rows.set_column(rows.schema.get_field_index("user_id"), "user_id", pa.array(users))
+    model = exported(tmp_path / "out", base, night, catalog=catalog)
+    found = assert_same(model, scorer(base, night, catalog=catalog), rows)
+    assert {"undeclared domain", "null user in user_id"} <= set(found["reason"])
+
+
+def test_another_bank_is_swapped_in_without_the_base(tmp_path, base, night, rows):
+    other = write_bundles(tmp_path / "bundles", base, seed=50)
+    model = exported(tmp_path / "out", base, night)
+    before = model.predict(rows.to_pydict())
+    write_bank(tmp_path / "bank", base, other)
+    model.load_bank(tmp_path / "bank")
+    after = assert_same(model, scorer(base, other), rows)
+    assert not np.array_equal(before["p.ctr"], after["p.ctr"], equal_nan=True)
+    model.load_bank(tmp_path / "out")
+    again = model.predict(rows.to_pydict())
+    np.testing.assert_array_equal(before["p.ctr"], again["p.ctr"])
+
+
+def test_a_bank_of_another_base_is_refused(tmp_path, pair, night, base):
+    folder = tmp_path / "bank"
+    folder.mkdir()
+    export.write_bank(folder, bundle_set(base, night), base_fingerprint="0" * 64)
+    with pytest.raises(runtime.BadExport, match=f"kernels of base {'0' * 64}"):
+        pair[1].load_bank(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["dense.safetensors", "encoding.safetensors", "bank/bank.safetensors"]
+)
+def test_a_file_that_was_changed_is_refused_by_name(tmp_path, base, night, name):
+    exported(tmp_path / "out", base, night)
+    path = tmp_path / "out" / name
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(runtime.BadExport, match=f"{name} has SHA-256"):
+        runtime.load(tmp_path / "out")
+
+
+def test_a_table_that_was_changed_is_found_by_verify(tmp_path, base):
+    exported(tmp_path / "out", base, None)
+    runtime.verify(tmp_path / "out")
+    path = tmp_path / "out" / "tables" / "item.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(runtime.BadExport, match=r"item.safetensors has SHA-256"):
+        runtime.verify(tmp_path / "out")
+
+
+def test_what_is_no_export_is_refused(tmp_path):
+    with pytest.raises(runtime.BadExport, match=r"export.json cannot be read.*iak export"):
+        runtime.load(tmp_path)
+    (tmp_path / "export.json").write_text('{"kind": "iak-export", "format": 2}')
+    with pytest.raises(runtime.BadExport, match=r"expected .*Export it again"):
+        runtime.load(tmp_path)
+
+
+def test_rows_that_cannot_be_read_are_refused_by_column(pair, rows):
+    columns = rows.slice(0, 2).to_pydict()
+    model = pair[1]
+    with pytest.raises(runtime.BadRows, match="columns price are missing"):
+        model.predict({n: v for n, v in columns.items() if n != "price"})
+    with pytest.raises(runtime.BadRows, match="differ in length"):
+        model.predict(columns | {"price": [1.0]})
+    for name, value in {"price": "x", "slot": 0.5, "hist": "ab", "region": 1.5}.items():
+        with pytest.raises(runtime.BadRows, match=f"column {name} holds {value!r}"):
+            model.predict(columns | {name: [value, value]})
+
+
+def test_tables_are_mapped_and_not_read(tmp_path, base):
+    model = exported(tmp_path / "out", base, None)
+    path = str(tmp_path / "out" / "tables" / "item.safetensors")
+    address = model.tables.rows["item"].data_ptr()
+    with open("/proc/self/maps") as maps:  # noqa: PTH123 - of the kernel
+        spans = [line.split(maxsplit=1)[0] for line in maps if path in line]
+    bounds = [[int(end, 16) for end in span.split("-")] for span in spans]
+    assert any(start <= address < end for start, end in bounds)
+
+
+def manifest_of(base, **changes):
+    fields = {"catalog": base.catalog, "model": base.model, "manifest": base.manifest}
+    return SimpleNamespace(place="here", **fields | changes)
+
+
+def test_what_the_runtime_cannot_express_is_refused_with_the_reason(base):
+    columns = SimpleNamespace(columns_base=object(), base=object())
+    module = SimpleNamespace(columns_base=None, base=object())
+    cases = {
+        "known by its columns": (manifest_of(base, catalog=columns), TABLES),
+        "an adopted torch module": (manifest_of(base, catalog=module), TABLES),
+        "has the trunk other": (
+            manifest_of(base, model=base.model.model_copy(update={"trunk": "other"})), TABLES,
+        ),
+        "computes in fp32 alone": (base, EvaluatedTablesSpec(products="bf16")),
+        "would be exported as int4": (base, EvaluatedTablesSpec(precision="int4")),
+    }  # fmt: skip
+    export.check_exportable(base, TABLES)
+    for words, (refused, tables) in cases.items():
+        with pytest.raises(BadRequest, match=words):
+            export.check_exportable(refused, tables)
+
+
+def test_kernels_with_fresh_statistics_are_refused(tmp_path, base):
+    with pytest.raises(BadRequest, match="fresh statistics"):
+        export.write_bank(
+            tmp_path, SimpleNamespace(states=("one",)), base_fingerprint=base.manifest.fingerprint
+        )
+
+
+def test_constants_are_those_of_the_package():
+    assert runtime.FULL_ROWS == batches.FULL_ROWS
+    assert (runtime.NO_BUNDLES, runtime.NO_KERNEL, runtime.HELD) == (
+        routes.NO_BUNDLES, routes.NO_KERNEL, routes.HELD,
+    )  # fmt: skip
