@@ -333,8 +333,7 @@ class Trunk:
         layers = len(self._sizes["mlp"])
         if self._sizes["trunk"] == "mlp":
             for layer in range(layers):
-                x_BX = self._linear(f"layers.{3 * layer}", x_BX)
-                x_BX = x_BX.relu() if layer + 1 < layers else x_BX
+                x_BX = self._linear(f"layers.{3 * layer}", x_BX).relu()
             return x_BX
         wide_BX = x_BX
         for layer in range(layers):

@@ -14,16 +14,16 @@ from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data import batch as batches
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.publish.bundle import read_bundle, write_bundle
-from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.publish.bundle_index import read_index, write_index
 from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.pipeline.serving import export, routes, runtime
 from iak.pipeline.serving.encoded import encode_to_score, identity_of, raw_batch
 from iak.pipeline.serving.scorer import Scorer
-from iak.schemas.job import EvaluatedTablesSpec
+from iak.schemas.job import EvaluatedTablesSpec, ModelSpec
 from iak.schemas.log import SplitSpec
 from iak.schemas.plan import ResolvedPlacement
-from tests.unit.base.test_published_base import ALONE, published
+from tests.unit.base.test_published_base import ALONE, MODELS, published
 from tests.unit.serving.shop import (
     BUNDLES,
     TABLES,
@@ -33,15 +33,9 @@ from tests.unit.serving.shop import (
     write_shop,
 )
 
+H = 8
+"""Units of h of the small base: two tasks of four."""
 CATALOG = shop_catalog().to_score(SplitSpec())
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -156,18 +150,18 @@ def test_a_base_without_kernels_is_exported(tmp_path, base, rows):
 
 def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base, night, rows):
     folder = tmp_path / "bundles"
-    for number, name in enumerate(BUNDLES):
+    for number, entry in enumerate(read_index(night).bundles):
         bundle = read_bundle(
-            night / name.replace("/", "%2F") if not (night / name).is_dir() else night / name,
-            base_fingerprint=base.manifest.fingerprint, schema_hash=base.manifest.schema_hash,
+            night / entry.folder, base_fingerprint=base.manifest.fingerprint,
+            schema_hash=base.manifest.schema_hash,
         )  # fmt: skip
         tensors = dict(bundle.tensors)
         tensors[f"{STANDARD}mean"] = tensors[f"{STANDARD}mean"] + number
-        units = len(tensors[f"{STANDARD}mean"]) - 8
+        units = len(tensors[f"{STANDARD}mean"]) - H
         tensors[f"{STANDARD}narrow"] = torch.randn(
             units, 3, generator=torch.Generator().manual_seed(number)
         )
-        tensors["encode_w"] = tensors["encode_w"][:, : 8 + 3]
+        tensors["encode_w"] = tensors["encode_w"][:, : H + 3]
         manifest = bundle.manifest
         write_bundle(
             folder, tensors, domain=manifest.domain or None,
@@ -180,8 +174,21 @@ def test_kernels_of_several_nights_have_their_own_standardisation(tmp_path, base
     assert_same(exported(tmp_path / "out", base, folder), scorer(base, folder), rows)
 
 
-def test_the_mlp_trunk_is_exported(tmp_path, rows):
-    base, _ = published(tmp_path / "base", "mlp")
+SHAPES = {
+    "mlp": MODELS["mlp"],
+    "crosses of low rank": ModelSpec(
+        width=4, cross_layers=3, cross_rank=2, mlp=(13, 6), experts=3, expert_width=4, tower_width=3
+    ),
+    "no crosses": ModelSpec(
+        width=4, cross_layers=0, mlp=(16,), experts=4, expert_width=4, tower_width=8
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_base_of_another_shape_is_exported(tmp_path, rows, monkeypatch, shape):
+    monkeypatch.setitem(MODELS, shape, SHAPES[shape])
+    base, _ = published(tmp_path / "base", shape)
     night = write_bundles(tmp_path / "bundles", base)
     assert_same(exported(tmp_path / "out", base, night), scorer(base, night), rows)
 
