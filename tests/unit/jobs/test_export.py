@@ -12,5 +12,5 @@ def test_base_kernels_and_size_are_shown(tmp_path, capsys):
     spec = ExportSpec(**{name: tmp_path / path for name, path in paths.items()})
     assert main(spec) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "kernels 4" in said
+    assert "kernels: 4" in said
     assert (tmp_path / "E1" / "iak_runtime.py").is_file()
