@@ -12,8 +12,10 @@ from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import list_bundles, read_manifest
+from iak.pipeline.runs.explain_rows import explain_rows
 from iak.pipeline.runs.load import parse_catalog
 from iak.pipeline.runs.predict import predict
+from iak.schemas.explaining import ExplainSpec
 from iak.schemas.scoring import PredictSpec
 from tests.integration.small_log import SHIPPED, write_log
 
@@ -129,6 +131,23 @@ def test_a_prediction_reads_what_an_evaluation_reads(place, fresh):
     )  # fmt: skip
     for row, probability in expected:
         assert by_row[row] == pytest.approx(probability, abs=1e-6)
+
+
+def test_an_explanation_reads_the_statistics_that_its_kernel_reads(place, fresh):
+    assert fresh[0].kernels
+    spec = ExplainSpec.model_validate(
+        {"catalog": place / "fresh.toml", "data_root": str(place / "log"), "base": place / "base",
+         "bundles": place / "fresh", "rows": 500}
+    )  # fmt: skip
+    found = explain_rows(spec, parse_catalog(place / "fresh.toml")).rows
+    served = [row.bundles for row in found if row.bundles.rate_nats is not None]
+    assert served
+    for explanation in served:
+        assert explanation.first_day <= explanation.last_day
+        for task in explanation.tasks:
+            parts = task.through_h + task.through_adapters + task.through_skip
+            p = 1 / (1 + np.exp(-(task.base_logit + parts)))
+            assert p == pytest.approx(explanation.probabilities[task.task], abs=1e-5)
 
 
 def test_kernels_are_refused_without_their_statistics_and_under_another_definition(place, fresh):

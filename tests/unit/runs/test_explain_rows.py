@@ -7,13 +7,16 @@ import pytest
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.publish.bundle import bundle_name, read_bundle, write_bundle
-from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.publish.bundle_index import read_index, write_index
+from iak.pipeline.registry.promote import Run
 from iak.pipeline.runs.chosen_rows import open_chosen_rows
 from iak.pipeline.runs.explain_rows import explain_rows
 from iak.pipeline.runs.predict import predict, to_score
+from iak.pipeline.storage.folder_store import FolderStore
 from iak.schemas.explaining import ExplainSpec
 from iak.schemas.log import Catalog
 from iak.schemas.scoring import PredictSpec
+from tests.unit.registry.nights import promote
 from tests.unit.serving.shop import (
     HANGZHOU,
     read_all,
@@ -140,3 +143,25 @@ def test_settings_that_name_the_same_bundles_share_the_base(place, base):
     with open_chosen_rows(spec, catalog(), scored, bundles, lambda _: None) as chosen:
         bases = {id(opened.scorer.base) for opened in chosen.scorers.values()}
     assert len(bases) == 1
+
+
+def test_an_alias_of_a_registry_is_explained_beside_a_folder(place, base, tmp_path):
+    bundles = place / "yesterday" / "bundles"
+    run = Run(
+        name="R", bundles=bundles, base=None, index_sha256=read_index(bundles).sha256,
+        record_sha256="e" * 64, code="abc", parents={},
+    )  # fmt: skip
+    promote(FolderStore(tmp_path / "registry"), run)
+    alias = f"registry:{tmp_path / 'registry'}@champion"
+    document = explained(place, base, against=alias, rows=60)
+    assert document.against == alias
+    of_folder = explained(place, base, bundles=place / "yesterday", rows=60)
+    served = [
+        (row.against, other.bundles)
+        for row, other in zip(document.rows, of_folder.rows, strict=True)
+        if other.bundles.kernel
+    ]
+    assert served
+    for by_alias, by_folder in served:
+        assert by_alias.probabilities == by_folder.probabilities
+        assert by_alias.tasks == by_folder.tasks
