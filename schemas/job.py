@@ -128,11 +128,14 @@ class WorkerJobSpec(WorkersSpec, LogJobSpec):
 class ModelSpec(Spec):
     """Shape of the base: embedding tables, a trunk, and a tower for each task."""
 
-    trunk: Literal["dcnv2_mmoe", "mlp"] = "dcnv2_mmoe"
-    """`dcnv2_mmoe`: a cross network beside an MLP, then experts that each task mixes; `mlp`: the
-    MLP alone, whose last width is tasks * expert_width."""
+    trunk: Literal["dcnv2_mmoe", "deepfm", "dlrm", "mlp", "ple"] = "dcnv2_mmoe"
+    """`dcnv2_mmoe`: a cross network beside an MLP, then experts that each task mixes; `deepfm`: a
+    factorization machine beside an MLP; `dlrm`: dot products of all pairs of embeddings, then an
+    MLP; `mlp`: the MLP alone, whose last width is tasks * expert_width; `ple`: levels of each
+    task's own experts and shared ones."""
     width: Width = 16
-    """Embedding dimension of tables that do not state their own."""
+    """Embedding dimension of tables that do not state their own, and units of the vectors that
+    `deepfm` and `dlrm` multiply."""
     init_scale: Size = 0.01
     """Table entries start uniform in plus and minus this."""
     cross_layers: Layers = 2
@@ -140,9 +143,14 @@ class ModelSpec(Spec):
     cross_rank: UnitsOrZero = 0
     """Rank of a cross layer's matrix; 0 is full rank."""
     mlp: Annotated[tuple[Units, ...], Field(min_length=1, max_length=64)] = (128,)
-    """Widths of the deep part beside the cross network."""
+    """Widths of the deep part: beside the cross network or the factorization machine, or over the
+    dot products of `dlrm`. `ple` has none."""
     experts: Annotated[Whole, Field(gt=0, le=1_024)] = 4
-    """MMoE experts."""
+    """MMoE experts; in `ple`, experts of each task in each level."""
+    shared_experts: Annotated[Whole, Field(gt=0, le=1_024)] = 2
+    """Experts in each level of `ple` that all tasks read."""
+    levels: Annotated[Whole, Field(gt=0, le=64)] = 2
+    """Extraction levels of `ple`."""
     expert_width: Units = 64
     """Units of an expert, and so of each task's representation."""
     tower_width: Units = 32

@@ -26,10 +26,13 @@ from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.inputs import Input, input_origin
 from iak.pipeline.model.loss import TaskShape
-from iak.pipeline.model.recommender import Recommender, embedded_width
+from iak.pipeline.model.recommender import Recommender
 from iak.pipeline.model.tables import TableShape, build_tables
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
+from iak.pipeline.model.trunks.deepfm import DeepFm
+from iak.pipeline.model.trunks.dlrm import Dlrm
 from iak.pipeline.model.trunks.mlp import Mlp
+from iak.pipeline.model.trunks.ple import Ple
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.growth import Growth
 from iak.pipeline.storage.workplace import read_copy
@@ -42,6 +45,8 @@ FOLDER = "base"
 """Folder of the base in the run folder that published it."""
 MANIFEST = "manifest.json"
 ENCODING = "encoding"
+
+Trunk = DcnMmoe | DeepFm | Dlrm | Mlp | Ple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +167,9 @@ def build_model(
         with_twins=with_twins,
     )
     numeric, tasks = len(catalog.numeric), len(catalog.tasks)
-    trunk = build_trunk(spec, width=embedded_width(tables, features) + numeric, tasks=tasks)
+    widths = {feature: shape.width for shape in shapes for feature in shape.features}
+    embeddings = [widths[feature] for feature in features]
+    trunk = build_trunk(spec, embeddings=embeddings, numbers=numeric, tasks=tasks)
     heads = Heads(tasks=tasks, width=spec.expert_width, hidden=spec.tower_width)
     return Recommender(
         tables=tables,
@@ -174,37 +181,56 @@ def build_model(
     )
 
 
-def build_trunk(spec: ModelSpec, *, width: int, tasks: int) -> DcnMmoe | Mlp:
+def build_trunk(spec: ModelSpec, *, embeddings: Sequence[int], numbers: int, tasks: int) -> Trunk:
     """Build the trunk of `spec`.
 
     Args:
         spec: kind and sizes.
-        width: units of x, which it reads.
+        embeddings: width of each embedding, in the order of x.
+        numbers: units at the end of x, which are numbers.
         tasks: number of tasks.
 
     Raises:
-        BadRequest: the widths of `spec` do not fit together.
+        BadRequest: the widths of `spec` do not fit together, or the trunk needs embeddings.
     """
+    try:
+        return _build_trunk(spec, embeddings=embeddings, numbers=numbers, tasks=tasks)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+
+
+def _build_trunk(spec: ModelSpec, *, embeddings: Sequence[int], numbers: int, tasks: int) -> Trunk:
+    shared = {"expert_width": spec.expert_width, "tasks": tasks}
+    width = sum(embeddings) + numbers
     if spec.trunk == "mlp":
-        try:
-            return Mlp(
-                width=width,
-                mlp=spec.mlp,
-                expert_width=spec.expert_width,
-                tasks=tasks,
-                dropout=spec.dropout,
-            )
-        except ValueError as error:
-            raise BadRequest(str(error)) from error
+        return Mlp(width=width, mlp=spec.mlp, dropout=spec.dropout, **shared)
+    if spec.trunk == "ple":
+        return Ple(
+            width=width,
+            levels=spec.levels,
+            experts=spec.experts,
+            shared_experts=spec.shared_experts,
+            dropout=spec.dropout,
+            **shared,
+        )
+    if spec.trunk in ("deepfm", "dlrm"):
+        of_vectors = DeepFm if spec.trunk == "deepfm" else Dlrm
+        return of_vectors(
+            embeddings=embeddings,
+            numbers=numbers,
+            width=spec.width,
+            mlp=spec.mlp,
+            dropout=spec.dropout,
+            **shared,
+        )
     return DcnMmoe(
         width=width,
         cross_layers=spec.cross_layers,
         cross_rank=spec.cross_rank or None,
         mlp=spec.mlp,
         experts=spec.experts,
-        expert_width=spec.expert_width,
-        tasks=tasks,
         dropout=spec.dropout,
+        **shared,
     )
 
 
@@ -410,7 +436,7 @@ def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
     }
     return [
         *(Input(f.name, widths[f.name]) for f in catalog.keyed),
-        *(Input(f.name, 1) for f in catalog.numeric),
+        *(Input(f.name, 1, is_number=True) for f in catalog.numeric),
     ]
 
 

@@ -20,6 +20,7 @@ class Input(NamedTuple):
 
     name: str
     width: int
+    is_number: bool = False
 
 
 class AlongX(NamedTuple):
@@ -29,6 +30,19 @@ class AlongX(NamedTuple):
     """Axis that is multiplied with x: a new unit's entries start at zero."""
     makes: int | None = None
     """Axis along which units of x are made: a new unit's entries start fresh."""
+    pairs: int | None = None
+    """Axis that begins with one entry for each of `pairs_of` the embeddings and the vector of all
+    numbers. A new pair's entries start fresh: its product is zero at first, because the weights
+    that read a new input are, and two factors of zero would never learn."""
+
+
+def pairs_of(vectors: int) -> Tensor:
+    """Return the positions of both vectors of each pair, `pairs_2P`, in order.
+
+    Args:
+        vectors: number of vectors.
+    """
+    return torch.triu_indices(vectors, vectors, offset=1, device="cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +53,10 @@ class InputOrigin:
     """Units of x in the earlier layout."""
     unit_before: tuple[int, ...]
     """Each unit of x -> its index in the earlier layout, or NOWHERE for a new one."""
+    embeddings_before: int
+    """Embeddings of x in the earlier layout."""
+    embedding_before: tuple[int, ...]
+    """Each embedding of x -> its position among the earlier ones, or NOWHERE for a new one."""
 
     @property
     def is_same(self) -> bool:
@@ -61,6 +79,26 @@ class InputOrigin:
         (now,) = torch.where(before != NOWHERE)
         return now, before[now]
 
+    def pair_indices(self, length: int) -> tuple[Tensor, Tensor]:
+        """Return the entries of an axis of pairs that have an origin, and each origin's index.
+
+        Args:
+            length: entries of the axis now. It begins with the pairs, and other entries may follow.
+        """
+        # Vector 0 holds the numbers. It has no input of its own, and so is never new.
+        vector_V = torch.tensor([0, *(e if e == NOWHERE else 1 + e for e in self.embedding_before)])
+        pairs_before = pairs_of(1 + self.embeddings_before).T.tolist()
+        index_before = {tuple(pair): index for index, pair in enumerate(pairs_before)}
+        # A pair is the same whichever of its vectors comes first.
+        moved = [
+            index_before.get((min(pair), max(pair)), NOWHERE)
+            for pair in vector_V[pairs_of(len(vector_V))].T.tolist()
+        ]
+        first = len(pairs_before)
+        before = torch.tensor([*moved, *range(first, first + length - len(moved))])
+        (now,) = torch.where(before != NOWHERE)
+        return now, before[now]
+
     def fits(self, along: AlongX, now: Sequence[int], before: Sequence[int]) -> bool:
         """Return whether two shapes differ by nothing but the units of x.
 
@@ -70,10 +108,12 @@ class InputOrigin:
             before: shape of the tensor in the earlier layout.
         """
         more = len(self.unit_before) - self.units_before
-        expected = [
-            length - more if axis in (along.reads, along.makes) else length
-            for axis, length in enumerate(now)
-        ]
+        pairs, pairs_before = (
+            pairs_of(1 + embeddings).shape[1]
+            for embeddings in (len(self.embedding_before), self.embeddings_before)
+        )
+        longer = {along.reads: more, along.makes: more, along.pairs: pairs - pairs_before}
+        expected = [length - longer.get(axis, 0) for axis, length in enumerate(now)]
         return expected == list(before)
 
 
@@ -89,7 +129,14 @@ def input_origin(before: Sequence[Input], now: Sequence[Input]) -> InputOrigin:
         for part in now
         for unit in range(part.width)
     ]
-    return InputOrigin(units_before=end, unit_before=tuple(unit_before))
+    embeddings = [part for part in before if not part.is_number]
+    positions = {part: position for position, part in enumerate(embeddings)}
+    return InputOrigin(
+        units_before=end,
+        unit_before=tuple(unit_before),
+        embeddings_before=len(embeddings),
+        embedding_before=tuple(positions.get(part, NOWHERE) for part in now if not part.is_number),
+    )
 
 
 @torch.no_grad()
@@ -97,13 +144,18 @@ def carry_over(now: Tensor, before: Tensor, along: AlongX, origin: InputOrigin) 
     """Fill a tensor of this layout from the same tensor of an earlier layout.
 
     Args:
-        now: overwritten in place. Along `makes`, entries without an origin keep their values;
-            along `reads`, they become zero.
+        now: overwritten in place. Along `makes` and `pairs`, entries without an origin keep their
+            values; along `reads`, they become zero.
         before: the tensor in the earlier layout.
         along: the axes that begin with x.
         origin: origin of each unit of x.
     """
     part = before.to(now)
+    if along.pairs is not None:
+        to_pairs, from_pairs = origin.pair_indices(now.shape[along.pairs])
+        part = part.index_select(along.pairs, from_pairs.to(now.device))
+        now.index_copy_(along.pairs, to_pairs.to(now.device), part)
+        return
     if along.makes is not None:
         to_makes, from_makes = origin.indices(now.shape[along.makes])
         part = part.index_select(along.makes, from_makes.to(now.device))

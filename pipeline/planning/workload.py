@@ -109,7 +109,7 @@ def workload(
     numbers, tasks = len(catalog.numeric), len(catalog.tasks)
     x_units = sum(widths.values()) + numbers
     with torch.device("meta"):
-        trunk = build_trunk(model, width=x_units, tasks=tasks)
+        trunk = build_trunk(model, embeddings=list(widths.values()), numbers=numbers, tasks=tasks)
         heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
     h_units = tasks * model.expert_width
     return Workload(

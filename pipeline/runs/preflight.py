@@ -175,9 +175,11 @@ def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
     """Count the weights of trunk and towers without making them."""
     specs, tasks = catalog.table_specs, len(catalog.tasks)
     names = [table_of(feature) or feature.name for feature in catalog.keyed]
-    width = sum(specs[name].width or model.width for name in names) + len(catalog.numeric)
+    embeddings = [specs[name].width or model.width for name in names]
     with torch.device("meta"):
-        trunk = published_base.build_trunk(model, width=width, tasks=tasks)
+        trunk = published_base.build_trunk(
+            model, embeddings=embeddings, numbers=len(catalog.numeric), tasks=tasks
+        )
         heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
     return sum(p.numel() for module in (trunk, heads) for p in module.parameters())
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.steady_linear import SteadyLinear
+from iak.pipeline.model.steady_linear import SteadyLinear, steady_mlp
 
 
 class DcnMmoe(nn.Module):
@@ -47,7 +47,7 @@ class DcnMmoe(nn.Module):
         self.experts, self.expert_width, self.tasks = experts, expert_width, tasks
         self.out_width = tasks * expert_width
         self.cross = _cross_network(width, cross_layers, cross_rank)
-        self.mlp = _mlp(width, mlp, dropout) if mlp else None
+        self.mlp = steady_mlp(width, mlp, dropout) if mlp else None
         joined = width + (mlp[-1] if mlp else 0)
         self.expert = SteadyLinear(joined, experts * expert_width)
         self.gate = SteadyLinear(joined, tasks * experts)
@@ -93,15 +93,3 @@ def _cross_network(width: int, layers: int, rank: int | None) -> nn.Module:
         else LowRankCrossNet(in_features=width, num_layers=layers, low_rank=rank)
     )
     return cross
-
-
-def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Build linear, ReLU, dropout, once per width."""
-    ins = [width, *widths[:-1]]
-    return nn.Sequential(
-        *(
-            layer
-            for before, after in zip(ins, widths, strict=True)
-            for layer in (SteadyLinear(before, after), nn.ReLU(), nn.Dropout(dropout))
-        )
-    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.steady_linear import SteadyLinear
+from iak.pipeline.model.steady_linear import steady_mlp
 
 
 class Mlp(nn.Module):
@@ -45,10 +45,7 @@ class Mlp(nn.Module):
             )
         self.expert_width, self.tasks = expert_width, tasks
         self.out_width = tasks * expert_width
-        layers: list[nn.Module] = []
-        for before, after in zip([width, *mlp[:-1]], mlp, strict=True):
-            layers += [SteadyLinear(before, after), nn.ReLU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers = steady_mlp(width, mlp, dropout)[:-1]  # h itself is never dropped
 
     def forward(self, x_BX: Tensor) -> Tensor:
         """Return the tasks' units side by side, `h_BH`."""

@@ -31,6 +31,7 @@ LARGER = SIZES | {
 }
 SCENE = {"kind": "categorical", "name": "scene"}
 AGE = {"kind": "numeric", "name": "years", "column": "age"}
+OUT = {"expert_width": 4, "tower_width": 3, "init_scale": 1.0}
 MODELS = {
     "crosses": ModelSpec(
         width=4, cross_layers=2, mlp=(8,), experts=2, expert_width=4, tower_width=3, init_scale=1.0
@@ -38,6 +39,9 @@ MODELS = {
     "mlp": ModelSpec(
         trunk="mlp", width=4, mlp=(9, 8), expert_width=4, tower_width=3, init_scale=1.0
     ),
+    "deepfm": ModelSpec(trunk="deepfm", width=4, mlp=(9,), **OUT),
+    "dlrm": ModelSpec(trunk="dlrm", width=4, mlp=(9,), **OUT),
+    "ple": ModelSpec(trunk="ple", width=4, experts=2, **OUT),
 }
 
 

@@ -8,6 +8,8 @@ from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
 from iak.pipeline.model.trunks.mlp import Mlp
 from iak.schemas.job import ModelSpec
 
+INPUTS = {"embeddings": [4], "numbers": 1, "tasks": 2}
+
 
 def test_h_is_linear_and_relu_once_a_width():
     trunk = Mlp(width=5, mlp=[7, 6], expert_width=3, tasks=2)
@@ -29,10 +31,10 @@ def test_h_itself_is_never_dropped():
 def test_widths_that_do_not_agree_are_refused_with_what_to_do(mlp):
     spec = ModelSpec(trunk="mlp", mlp=mlp, expert_width=3)
     with pytest.raises(BadRequest, match=r"2 tasks of expert_width 3 read 6 units.*model\.mlp"):
-        build_trunk(spec, width=5, tasks=2)
+        build_trunk(spec, **INPUTS)
 
 
 def test_a_spec_chooses_its_trunk():
-    assert isinstance(build_trunk(ModelSpec(), width=5, tasks=2), DcnMmoe)
+    assert isinstance(build_trunk(ModelSpec(), **INPUTS), DcnMmoe)
     plain = ModelSpec(trunk="mlp", mlp=(8, 4), expert_width=2)
-    assert isinstance(build_trunk(plain, width=5, tasks=2), Mlp)
+    assert isinstance(build_trunk(plain, **INPUTS), Mlp)

@@ -1,5 +1,6 @@
 """A row comes to the same bits alone in memory and among any neighbours."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +8,18 @@ from torch import nn
 
 from iak.pipeline.model.steady_linear import LEAST_OUTPUTS, LEAST_ROWS, SteadyLinear
 from iak.pipeline.model.trunks.dcnv2_mmoe import DcnMmoe
+from iak.pipeline.model.trunks.deepfm import DeepFm
+from iak.pipeline.model.trunks.dlrm import Dlrm
+from iak.pipeline.model.trunks.ple import Ple
 
 ROWS = 60
+DEEP = {"embeddings": [3, 5, 2], "numbers": 3, "width": 5, "mlp": [7]}
+TRUNKS = {
+    "dcnv2_mmoe": lambda **h: DcnMmoe(width=13, cross_layers=2, mlp=[7, 5], experts=3, **h),
+    "deepfm": lambda **h: DeepFm(**DEEP, **h),
+    "dlrm": lambda **h: Dlrm(**DEEP, **h),
+    "ple": lambda **h: Ple(width=13, levels=2, experts=3, shared_experts=2, **h),
+}
 some_rows = st.lists(st.integers(0, ROWS - 1), min_size=LEAST_ROWS, max_size=2 * ROWS)
 sizes = st.integers(1, 70)
 
@@ -21,10 +32,11 @@ def test_a_row_rounds_the_same_among_any_rows(inputs, outputs, chosen, seed):
         assert torch.equal(layer(x_BI[chosen]), layer(x_BI)[chosen])
 
 
+@pytest.mark.parametrize("kind", TRUNKS)
 @given(some_rows, st.integers(0, 99))
-def test_a_whole_trunk_rounds_a_row_the_same_among_any_rows(chosen, seed):
+def test_a_whole_trunk_rounds_a_row_the_same_among_any_rows(kind, chosen, seed):
     torch.manual_seed(seed)
-    trunk = DcnMmoe(width=13, cross_layers=2, mlp=[7, 5], experts=3, expert_width=6, tasks=2).eval()
+    trunk = TRUNKS[kind](expert_width=6, tasks=2).eval()
     x_BX = torch.randn(ROWS, 13)
     with torch.no_grad():
         assert torch.equal(trunk(x_BX[chosen]), trunk(x_BX)[chosen])

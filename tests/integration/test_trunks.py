@@ -1,0 +1,36 @@
+"""Each trunk, pre-trained on a small log, frozen, and tuned by kernels."""
+
+import pytest
+
+from iak.pipeline.base import published_base
+from iak.pipeline.base.pretrain import pretrain
+from iak.pipeline.process import run_on_workers
+from iak.pipeline.tuning.finetune import finetune
+from tests.integration.small_log import (
+    MODEL,
+    catalog,
+    pretrain_spec,
+    pretrain_work,
+    publish,
+    write_log,
+)
+from tests.integration.test_tuning import finetune_work
+
+pytestmark = pytest.mark.slow
+
+
+def pretrained_and_tuned(worker, place, kind):
+    """What tuning returns, on a base of this trunk."""
+    spec = pretrain_spec(place / "log", place, epochs=1, model=MODEL | {"trunk": kind})
+    work = pretrain_work(spec, catalog())
+    publish(spec, work, pretrain(work, worker=worker, report=lambda _: None))
+    return finetune(finetune_work(place, place / "tuned"), worker=worker, report=lambda _: None)
+
+
+@pytest.mark.parametrize("kind", ["deepfm", "dlrm", "ple"])
+def test_kernels_tune_on_a_frozen_base(tmp_path, kind):
+    write_log(tmp_path / "log")
+    (tuned,) = run_on_workers(pretrained_and_tuned, 1, tmp_path, kind)
+    base = published_base.open_base(tmp_path / "base")
+    assert base.model.trunk == kind
+    print(tuned)
