@@ -33,4 +33,7 @@ def test_kernels_tune_on_a_frozen_base(tmp_path, kind):
     (tuned,) = run_on_workers(pretrained_and_tuned, 1, tmp_path, kind)
     base = published_base.open_base(tmp_path / "base")
     assert base.model.trunk == kind
-    print(tuned)
+    assert tuned.digest == tuned.digest_before
+    pooled, *_ = tuned.levels
+    assert pooled.tuned.best_epoch[0] > 0
+    assert pooled.tuned.best_loss[0] < pooled.tuned.start_loss[0]

@@ -32,6 +32,20 @@ def test_a_row_of_the_dense_part_costs_what_its_layers_cost():
     assert 4 * (x + 256 + 128) <= work.dense.kept_bytes <= 4 * (x + 256 + 2 * 128 + 4 * 32) * 1.5
 
 
+def test_dot_products_of_all_pairs_are_counted():
+    model = ModelSpec(trunk="dlrm", width=64, mlp=(256,), expert_width=64, tower_width=32)
+    work = question(model=model).work
+    vectors, h = 1 + 12, 64 * work.tasks
+    assert work.x_units == 64 * 12 + work.numbers
+    pairs = vectors * (vectors - 1) // 2
+    bottom, projections = 64 * 64, 12 * 64 * 64
+    top = (pairs + 64) * 256 + 256 * h
+    towers = work.tasks * (64 * 32 + 32)
+    # The product makes both halves of the symmetric matrix of dot products.
+    products = bottom + projections + vectors * vectors * 64 + top + towers
+    assert work.dense.flops == 2 * products
+
+
 def test_the_bank_is_as_large_as_the_one_that_is_tuned():
     work = question(precision="int8").work
     heads = Heads(tasks=work.tasks, width=64, hidden=32)
