@@ -147,9 +147,11 @@ class ModelSpec(Spec):
     dot products of `dlrm`. `ple` has none."""
     experts: Annotated[Whole, Field(gt=0, le=1_024)] = 4
     """MMoE experts; in `ple`, experts of each task in each level."""
-    shared_experts: Annotated[Whole, Field(gt=0, le=1_024)] = 2
+    # A default of these two is not written. So the settings of other trunks keep their digest, and a
+    # run that an earlier version began is still the same run.
+    shared_experts: Annotated[Whole, Field(gt=0, le=1_024, exclude_if=lambda n: n == 2)] = 2
     """Experts in each level of `ple` that all tasks read."""
-    levels: Annotated[Whole, Field(gt=0, le=64)] = 2
+    levels: Annotated[Whole, Field(gt=0, le=64, exclude_if=lambda n: n == 2)] = 2
     """Extraction levels of `ple`."""
     expert_width: Units = 64
     """Units of an expert, and so of each task's representation."""

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from iak.jobs.cli import read_spec
-from iak.schemas.job import EvaluatedTablesSpec, PretrainSpec
+from iak.schemas.job import EvaluatedTablesSpec, ModelSpec, PretrainSpec
 
 ASKED = {"catalog": "planted", "data_root": "/logs", "run_dir": "/runs/r"}
 WORDS = (
@@ -105,3 +105,10 @@ def test_no_key_of_tables_turns_an_evaluation_into_low_precision(key, way, tmp_p
     assert tables.precision == "fp32"
     assert tables != EvaluatedTablesSpec(), "the key itself was heard"
     assert read_spec("finetune", [*asked, *words]).tables.precision == "int8"
+
+
+def test_settings_of_ple_change_no_document_of_another_trunk():
+    """A run that was begun before they existed is still the same run."""
+    assert not {"levels", "shared_experts"} & set(ModelSpec().model_dump())
+    other = ModelSpec(trunk="ple", levels=3, shared_experts=1)
+    assert ModelSpec.model_validate(other.model_dump(mode="json")) == other
