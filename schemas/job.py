@@ -147,8 +147,8 @@ class ModelSpec(Spec):
     dot products of `dlrm`. `ple` has none."""
     experts: Annotated[Whole, Field(gt=0, le=1_024)] = 4
     """MMoE experts; in `ple`, experts of each task in each level."""
-    # A default of these two is not written. So the settings of other trunks keep their digest, and a
-    # run that an earlier version began is still the same run.
+    # A default of these two is not written. So the settings of other trunks keep their digest, and
+    # a run that an earlier version began is still the same run.
     shared_experts: Annotated[Whole, Field(gt=0, le=1_024, exclude_if=lambda n: n == 2)] = 2
     """Experts in each level of `ple` that all tasks read."""
     levels: Annotated[Whole, Field(gt=0, le=64, exclude_if=lambda n: n == 2)] = 2
