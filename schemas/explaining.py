@@ -43,7 +43,7 @@ class ExplainSpec(ChosenRowsSpec):
     """Other bundles on the same base, explained beside: yesterday's folder, or another alias, as
     `registry:PLACE@candidate`."""
     ids: tuple[Id, ...] = ()
-    """Values of the column `log.row_id`, whose rows alone are explained."""
+    """`--ids 17 --ids 18` explains the rows with these values in the column `log.row_id`."""
     rows: Annotated[Whole, Field(ge=1, le=1_000)] = 20
     """Rows that are explained at most: the first of the log, or of those with `ids`."""
 

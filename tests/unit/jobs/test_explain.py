@@ -55,3 +55,8 @@ def test_a_setting_beside_another_is_named_in_each_line(words, capsys):
 def test_an_id_without_a_row_is_a_bad_request(words, capsys):
     assert cli.run([*words, "ids=['nobody']"]) == 2
     assert "nobody" in capsys.readouterr().err
+
+
+def test_ids_that_a_shell_passes_on_are_values_of_their_own(words):
+    for asked in (["--ids", "u1-17", "--ids", "u1-18"], ["ids=['u1-17','u1-18']"]):
+        assert cli.read_spec("explain", [*words[1:], *asked]).ids == ("u1-17", "u1-18")
