@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.files import putting_folder, sync_file
+from iak.pipeline.files import putting_folder
 from iak.pipeline.publish.bundle_set import BundleSet, read_bundle_set
 from iak.pipeline.runs.pinned import bundles_now
 from iak.pipeline.runs.preflight import bundles_folder, open_frozen_base
@@ -47,10 +47,7 @@ def export(spec: ExportSpec, catalog: Catalog) -> ExportResult:
             bank = folder if spec.only == "bank" else folder / BANK
             bank.mkdir(exist_ok=True)
             write_bank(bank, bundles, base_fingerprint=opened.manifest.fingerprint)
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        for path in files:
-            sync_file(path)
-        size = sum(path.stat().st_size for path in files)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return ExportResult(
         out=spec.out,
         base_fingerprint=opened.manifest.fingerprint,

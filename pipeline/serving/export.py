@@ -8,13 +8,11 @@ A kernel's weights are inputs of the runtime. So a night's bank is written alone
 exported once.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from iak.pipeline.base.precision import precisions_of
@@ -25,7 +23,7 @@ from iak.pipeline.publish.bundle_set import BundleSet
 from iak.pipeline.serving import runtime
 from iak.pipeline.sharding.base_weights import DENSE_PATH
 from iak.pipeline.sharding.quantised import to_bytes
-from iak.pipeline.sharding.rectangles import FileEntry, Source, opened, verify_file
+from iak.pipeline.sharding.rectangles import FileEntry, Source, opened, save_tensors, verify_file
 from iak.schemas.export import (
     BankDocument,
     ExportDocument,
@@ -104,7 +102,6 @@ def write_base(
     written = [_write(folder, "encoding.safetensors", _encoding(base))]
     written.append(_write(folder, "dense.safetensors", _dense(base, entries)))
     source = Source(base.folder, entries)
-    (folder / "tables").mkdir()
     for table in base.manifest.tables:
         rows_RW = torch.empty(table.rows, table.width)
         source.read(rows_RW, table=table.name, row=0, col=0)
@@ -161,7 +158,7 @@ def _bank_weights(bundles: BundleSet) -> dict[str, Tensor]:
             "mean": bundles.mean_KA, "scale": bundles.scale_KA, "narrow": bundles.narrow_KNX,
         }  # fmt: skip
         standard = {name: tensor for name, tensor in stacked.items() if tensor is not None}
-    return weights | {f"standard.{name}": tensor for name, tensor in standard.items()}
+    return weights | {f"standard.{name}": tensor.clone() for name, tensor in standard.items()}
 
 
 def _document(
@@ -214,7 +211,8 @@ def _dense(base: PublishedBase, entries: list[FileEntry]) -> dict[str, Tensor]:
     (entry,) = (entry for entry in entries if entry.path == DENSE_PATH)
     verify_file(base.folder, entry)
     with opened(base.folder / DENSE_PATH) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        # Copies: safetensors refuses to write views of one file's pages.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
 def _stored(rows_RW: Tensor, precision: Precision, table: str) -> Tensor:
@@ -227,7 +225,5 @@ def _stored(rows_RW: Tensor, precision: Precision, table: str) -> Tensor:
 
 def _write(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
     """Write a file of tensors; return its name and its SHA-256."""
-    path = folder / name
-    save_file({n: t.contiguous().clone() for n, t in tensors.items()}, path)
-    with path.open("rb") as file:
-        return name, hashlib.file_digest(file, "sha256").hexdigest()
+    whole = {tensor_name: tensor.contiguous() for tensor_name, tensor in tensors.items()}
+    return name, str(save_tensors(whole, folder, name)["sha256"])

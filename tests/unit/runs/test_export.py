@@ -75,6 +75,11 @@ def test_the_folder_has_what_its_document_names(place):
     assert {path.name for path in (place / "B2").iterdir()} == {"bank.json", "bank.safetensors"}
 
 
+def test_who_may_read_one_file_of_an_export_may_read_all(place):
+    modes = {path.stat().st_mode for path in (place / "E1").rglob("*") if path.is_file()}
+    assert len(modes) == 1  # safetensors 0.8 alone would make files that only their owner reads
+
+
 def test_the_result_counts_published_kernels_and_bytes(place):
     result = exported(place, "E2", bundles=place / "R2")
     assert result.kernels == 4

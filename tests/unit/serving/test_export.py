@@ -23,6 +23,7 @@ from iak.pipeline.serving.scorer import Scorer
 from iak.schemas.job import EvaluatedTablesSpec, ModelSpec
 from iak.schemas.log import SplitSpec
 from iak.schemas.plan import ResolvedPlacement
+from tests.builders import FEATURES
 from tests.unit.base.test_published_base import ALONE, MODELS, published
 from tests.unit.serving.shop import (
     BUNDLES,
@@ -213,6 +214,16 @@ def test_declared_domains_and_null_users_are_breaches(tmp_path, base, night, row
     model = exported(tmp_path / "out", base, night, catalog=catalog)
     found = assert_same(model, scorer(base, night, catalog=catalog), rows)
     assert {"undeclared domain", "null user in user_id"} <= set(found["reason"])
+
+
+def test_a_column_that_is_optional_may_be_missing(tmp_path, base, night, rows):
+    features = [
+        feature | {"optional": feature["name"] in ("price", "hist")} for feature in FEATURES
+    ]
+    catalog = shop_catalog(features=features).to_score(SplitSpec())
+    model = exported(tmp_path / "out", base, night, catalog=catalog)
+    fewer = rows.drop_columns(["price", "hist"])
+    assert_same(model, scorer(base, night, catalog=catalog), fewer)
 
 
 def test_another_bank_is_swapped_in_without_the_base(tmp_path, base, night, rows):
