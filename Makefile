@@ -26,8 +26,11 @@ demo: .venv/.ready ## from rows to a published kernel on planted data; CPU, minu
 test: .venv/.ready ## unit tests, on a CPU, in parallel
 	@$(PYTHON) -m pytest -n auto -m "not (slow or ray or night or faults or gpu)"
 
-test-long: .venv/.ready ## the rest: Ray, faults, whole nights (and gpu where there is one)
-	@$(PYTHON) -m pytest -m "slow or ray or night or faults or gpu"
+# Files run two at a time, but those that start a Ray one after the other: of two Rays on one machine
+# only the first has a job agent.
+test-long: .venv/.ready ## the rest: faults, whole nights, Ray (and gpu where there is one)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "(slow or night or faults or gpu) and not ray"
+	@$(PYTHON) -m pytest -m ray
 
 bench-smoke: .venv/.ready ## every benchmark at a size that shows that it runs (minutes)
 	@for bench in sharding scaling; do \
