@@ -31,6 +31,7 @@ def chapter(folder: Path) -> str:
         "finetune-2": _finetune_again,
         "tables": tables_text,
         "gate": _gate,
+        "nights": nights_text,
         "quality": quality_text,
         "data": _data,
         "sharding": _sharding,
@@ -301,6 +302,36 @@ def _floors(rows: list[Record]) -> list[str]:
             for r in rows
         ],
     )  # fmt: skip
+
+
+def nights_text(record: Record, subfolder: str) -> str:
+    """Return the section of `nights`: what each method brings on the day after every night."""
+    rows = _of(record, "nights")
+    task = rows[0]["task"]
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    cells = {(r["night"], r["method"]): r for r in rows if r["task"] == task}
+    lines = _head(
+        record,
+        subfolder,
+        "What a chain of nights brings",
+        f"AUC of {task} on the day after each night, less the base's, in units of 1e-4, with 95 % "
+        "intervals in which a user's rows are dependent.",
+    )
+    lines += _table(
+        ["night", *methods],
+        [
+            [str(night), *(_delta(cells.get((night, method))) for method in methods)]
+            for night in sorted({r["night"] for r in rows})
+        ],
+    )
+    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
+
+
+def _delta(row: Record | None) -> str:
+    """Return a difference with its interval, or a dash where nothing was measured."""
+    if row is None:
+        return "-"
+    return f"{1e4 * row['delta_auc']:+.0f} [{1e4 * row['low']:+.0f}, {1e4 * row['high']:+.0f}]"
 
 
 def quality_text(record: Record, subfolder: str) -> str:

@@ -41,3 +41,15 @@ def test_a_scripts_table_stands_on_the_page_line_by_line(name):
     _, _, *lines = table
     assert lines
     assert [line for line in lines if line not in said] == []
+
+
+def test_a_night_has_a_line_and_a_method_without_rows_a_dash():
+    row = {"table": "nights", "night": 1, "task": "ctr", "method": "chain"}
+    measured = {"delta_auc": 0.0053, "low": 0.004, "high": 0.0066}
+    record = json.loads((RECORDS / "gate.json").read_text()) | {
+        "rows": [row | measured, row | {"night": 2, "method": "oracle"} | measured],
+    }
+    lines = readme.nights_text(record, "x").splitlines()
+    assert "| night | chain | oracle |" in lines
+    assert "| 1 | +53 [+40, +66] | - |" in lines
+    assert "| 2 | - | +53 [+40, +66] |" in lines
