@@ -21,7 +21,7 @@ from iak.pipeline.publish.predictions import (
     task_columns,
 )
 from iak.pipeline.stats.metrics import ALL, POOLED, MetricRow, evaluate_methods
-from iak.pipeline.storage.workplace import here
+from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.job import CompareSpec
 from iak.schemas.predictions import MetricTask
 
@@ -33,7 +33,9 @@ MOST_DOMAINS = 20
 
 def main(spec: CompareSpec) -> int:
     """Compare every method that both runs have, on every task that both measure."""
-    first, second = (read_predictions(here(run), spec.split) for run in (spec.first, spec.second))
+    first, second = (
+        read_predictions(readable_folder(run), spec.split) for run in (spec.first, spec.second)
+    )
     positions = paired_rows(first, second, common=spec.common)
     rows = compare(first, second, positions)
     document = report_of(spec, first, second, positions, rows)

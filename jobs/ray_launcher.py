@@ -45,7 +45,7 @@ from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
 from iak.pipeline.launcher import Work, WorkerFunction
 from iak.pipeline.process import WORKER_ENVIRONMENT, current_worker, keep_freed_memory
 from iak.pipeline.progress import PROGRESS, following, worker_report
-from iak.pipeline.storage.workplace import scratch
+from iak.pipeline.storage.working_copy import scratch
 from iak.schemas.job import WorkersSpec
 
 OBJECT_STORE_BYTES = 200 * 2**20

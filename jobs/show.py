@@ -15,7 +15,7 @@ from iak.jobs._tables import number, show_facts, show_table
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.record import RECORD, check_unchanged
-from iak.pipeline.storage.workplace import here
+from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.job import ShowSpec
 from iak.schemas.paths import reference_text
 
@@ -28,7 +28,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 def main(spec: ShowSpec) -> int:
     """Show what a run, a published base or a folder of bundles holds."""
-    documents = read_folder(here(spec.path))
+    documents = read_folder(readable_folder(spec.path))
     record = documents.get("record")
     if record:
         _show_record(record, spec.path)

@@ -9,7 +9,7 @@ from iak.pipeline.errors import PipelineError
 from iak.pipeline.report.nights import PAGE, RECORD
 from iak.pipeline.runs.load import load_nightly
 from iak.pipeline.runs.nightly_records import night_folder, read_nights
-from iak.pipeline.storage.workplace import here, is_there
+from iak.pipeline.storage.working_copy import folder_exists, readable_folder
 from iak.schemas.nightly_job import NightlyRunSpec
 
 BEGIN, END = "-----BEGIN IAK DOCUMENT ", "-----END IAK DOCUMENT-----"
@@ -66,8 +66,8 @@ def _documents(words: list[str]) -> list[Path]:
     if isinstance(out, Path):
         wanted = [out / f"{name}.json", out / f"{name}.cluster.toml"]
     else:
-        folder = run_dir if isinstance(run_dir, Path) and is_there(run_dir) else None
-        wanted = [here(folder) / "record.json"] if folder else []
+        folder = run_dir if isinstance(run_dir, Path) and folder_exists(run_dir) else None
+        wanted = [readable_folder(folder) / "record.json"] if folder else []
     return [path for path in wanted if path.is_file()]
 
 
@@ -77,7 +77,7 @@ def _of_the_night(nights: Path) -> list[Path]:
     if not records:
         return []
     newest = max(records, key=lambda record: record.ended_at or record.started_at)
-    folder = night_folder(here(nights), newest)
+    folder = night_folder(readable_folder(nights), newest)
     return [path for path in (folder / RECORD, folder / PAGE) if path.is_file()]
 
 

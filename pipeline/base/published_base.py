@@ -35,7 +35,7 @@ from iak.pipeline.model.trunks.mlp import Mlp
 from iak.pipeline.model.trunks.ple import Ple
 from iak.pipeline.sharding import base_weights
 from iak.pipeline.sharding.growth import Growth
-from iak.pipeline.storage.workplace import read_copy
+from iak.pipeline.storage.working_copy import read_copy
 from iak.schemas.feature import meaning_of, table_of
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog

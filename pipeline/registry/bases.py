@@ -10,7 +10,7 @@ from iak.pipeline.registry.commits import read_head
 from iak.pipeline.registry.resolve import alias_of
 from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.storage.store import open_store
-from iak.pipeline.storage.workplace import read_copy
+from iak.pipeline.storage.working_copy import read_copy
 from iak.schemas.paths import bucket_uri, in_registry, reference_text
 
 

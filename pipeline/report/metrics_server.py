@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.report.metrics import night_registry
 from iak.pipeline.report.nights import night_folders
-from iak.pipeline.storage.workplace import here, is_there
+from iak.pipeline.storage.working_copy import folder_exists, readable_folder
 from iak.schemas.night import NightRecord
 
 
@@ -54,9 +54,9 @@ class _NewestNight(Collector):
         self._nights = nights
 
     def collect(self) -> Iterator[Metric]:
-        if not is_there(self._nights):
+        if not folder_exists(self._nights):
             return
-        records = [folder.record for folder in night_folders(here(self._nights))]
+        records = [folder.record for folder in night_folders(readable_folder(self._nights))]
         ended = [record for record in records if record is not None and record.ended_at is not None]
         if ended:
             yield from night_registry(max(ended, key=_order)).collect()

@@ -9,7 +9,7 @@ from iak.pipeline.registry.bases import open_base
 from iak.pipeline.registry.promote import Run
 from iak.pipeline.runs.pinned import PINNED
 from iak.pipeline.runs.record import RECORD, read_record
-from iak.pipeline.storage.workplace import here
+from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.paths import bucket_uri, reference_text
 from iak.schemas.record import RunRecord
 from iak.schemas.registry import bundle_digest
@@ -25,7 +25,7 @@ def finished_run(run_dir: Path) -> Run:
         BadRequest: the folder holds no finished run of that verb.
         Corrupt: its record was changed.
     """
-    reference, run_dir = reference_text(run_dir), here(run_dir)
+    reference, run_dir = reference_text(run_dir), readable_folder(run_dir)
     record = read_record(run_dir)
     if record is None:
         raise BadRequest(
@@ -66,7 +66,7 @@ def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
     pinned = run_dir / PINNED / "live"
     live = record.spec.get("live")
     try:
-        named = find_bundles(here(Path(live))) if live else None
+        named = find_bundles(readable_folder(Path(live))) if live else None
         folder = pinned if pinned.is_dir() else named
         index = read_index(folder) if folder else None
     except (PipelineError, OSError):

@@ -23,7 +23,7 @@ from iak.pipeline.registry.stored_bundles import read_entry, stored_bundles
 from iak.pipeline.runs.record import RECORD, read_record
 from iak.pipeline.runs.stored_run import ACTIVATIONS
 from iak.pipeline.storage.store import Store, at_once, open_store
-from iak.pipeline.storage.workplace import here, local_folder
+from iak.pipeline.storage.working_copy import local_folder, readable_folder
 from iak.schemas.forget import (
     ForgetReport,
     State,
@@ -102,7 +102,7 @@ class _Search:
     def in_run(self, run: str, base: str | None) -> _Matches:
         """Return the rows of the users that a run read on a base, and its cache."""
         try:
-            record = read_record(here(Path(run), below=[RECORD]))
+            record = read_record(readable_folder(Path(run), below=[RECORD]))
         except (PipelineError, OSError) as error:
             return _Matches(None, str(error))
         if record is None:

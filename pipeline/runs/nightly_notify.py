@@ -8,7 +8,7 @@ from iak.pipeline.report.nights import earlier_nights, night_folders
 from iak.pipeline.report.webhook import send_summary
 from iak.pipeline.runs.nightly_records import night_folder, own_nights
 from iak.pipeline.storage.store import Store, at_once
-from iak.pipeline.storage.workplace import here
+from iak.pipeline.storage.working_copy import readable_folder
 from iak.pipeline.tracking.champion import follow_registry, night_of
 from iak.pipeline.tracking.mlflow_run import find_experiment, track_night
 from iak.pipeline.tracking.mlflow_server import MlflowServer
@@ -39,7 +39,7 @@ def notify(
             write_metrics(record, asked.metrics)
         except OSError as error:
             notices.append(f"No metrics were written to {asked.metrics}: {error}.")
-    nights = here(spec.nights)
+    nights = readable_folder(spec.nights)
     folder = night_folder(nights, record)
     if asked.tracking is not None:
         try:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from iak.pipeline.lock import one_writer
 from iak.pipeline.report.nights import night_folders, write_night
 from iak.pipeline.runs.stored_run import is_stored
-from iak.pipeline.storage.workplace import here, is_there, written_copy
+from iak.pipeline.storage.working_copy import folder_exists, readable_folder, written_copy
 from iak.schemas.night import NightRecord
 from iak.schemas.paths import bucket_uri
 
@@ -92,7 +92,7 @@ def _is_of_nights(path: str) -> bool:
 
 def read_nights(nights: Path) -> Nights:
     """Return the records of all nights; none where there is no such folder yet."""
-    folders = list(night_folders(here(nights))) if is_there(nights) else []
+    folders = list(night_folders(readable_folder(nights))) if folder_exists(nights) else []
     records = [folder.record for folder in folders if folder.record is not None]
     return Nights(
         records=sorted(records, key=lambda record: (record.night, record.started_at)),

@@ -12,7 +12,7 @@ from iak.pipeline.launcher import Launcher
 from iak.pipeline.runs.load import spec_with_presets
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.pipeline.runs.record import AlreadyFinished
-from iak.pipeline.storage.workplace import here
+from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.job import PretrainSpec
 from iak.schemas.log import Catalog, SplitSpec
 from iak.schemas.nightly import NightlySpec, RefreshSpec
@@ -71,7 +71,7 @@ def refresh_base(
     try:
         done = pretrain_base(asked, _cut(catalog, window), launcher, report)
     except AlreadyFinished:
-        return (here(run_dir, below=[FOLDER]) / FOLDER).is_dir()
+        return (readable_folder(run_dir, below=[FOLDER]) / FOLDER).is_dir()
     return done.manifest is not None
 
 

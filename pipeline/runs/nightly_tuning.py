@@ -15,7 +15,7 @@ from iak.pipeline.runs.nightly_plan import NightPlan, changed_days
 from iak.pipeline.runs.outputs import verify_outputs
 from iak.pipeline.runs.record import read_record
 from iak.pipeline.runs.stored_run import remove_run
-from iak.pipeline.storage.workplace import here, is_there
+from iak.pipeline.storage.working_copy import folder_exists, readable_folder
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.log import Catalog
 from iak.schemas.nightly import NightlySpec
@@ -47,7 +47,7 @@ def tune_once(
         BadLog: the log changed.
         Corrupt: the finished run does not have the files that it wrote.
     """
-    run_dir = here(spec.run_dir) if is_there(spec.run_dir) else None
+    run_dir = readable_folder(spec.run_dir) if folder_exists(spec.run_dir) else None
     before = read_record(run_dir) if run_dir else None
     if run_dir is not None and before is not None and before.status == "finished":
         # Its own promotion may have moved the live pointers, so that it could not be asked for

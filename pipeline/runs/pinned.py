@@ -9,7 +9,7 @@ from iak.pipeline.publish.bundle_index import BUNDLES, INDEX, read_index
 from iak.pipeline.registry.resolve import alias_of, manifests_of, resolve
 from iak.pipeline.runs.record import OpenRecord
 from iak.pipeline.storage.store import Store, open_store
-from iak.pipeline.storage.workplace import here
+from iak.pipeline.storage.working_copy import readable_folder
 from iak.schemas.paths import in_registry
 from iak.schemas.registry import Alias
 
@@ -36,7 +36,7 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
     """
     reference = in_registry(path)
     if reference is None:
-        return here(path, below=[BUNDLES])
+        return readable_folder(path, below=[BUNDLES])
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
     pinned, base = record.run_dir / PINNED / setting, opened.manifest.fingerprint
     if record.before is not None and record.before.inputs and (pinned / INDEX).is_file():
@@ -68,7 +68,7 @@ def bundles_now(path: Path, opened: PublishedBase, scratch: Path, *, setting: st
     """
     reference = in_registry(path)
     if reference is None:
-        return here(path, below=[BUNDLES])
+        return readable_folder(path, below=[BUNDLES])
     store, alias = open_store(reference[0]), alias_of(path, reference[1], setting=setting)
     resolve(store, alias, scratch / setting, base_fingerprint=opened.manifest.fingerprint)
     return scratch / setting

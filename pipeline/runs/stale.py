@@ -18,7 +18,7 @@ from iak.pipeline.runs.record import RECORD
 from iak.pipeline.sharding import mapped
 from iak.pipeline.storage.store import open_store
 from iak.pipeline.storage.stored_folder import StoredFolder
-from iak.pipeline.storage.workplace import remove_stored
+from iak.pipeline.storage.working_copy import remove_stored
 from iak.schemas.paths import bucket_uri
 
 _STAYS = (RECORD, LOCK, OWNER)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from iak.pipeline.files import is_part, remove_folder
 from iak.pipeline.lock import LOCK, OWNER
-from iak.pipeline.storage.workplace import local_folder, remove_stored, written_copy
+from iak.pipeline.storage.working_copy import local_folder, remove_stored, written_copy
 from iak.schemas.job import CacheSpec, WorkerJobSpec
 from iak.schemas.paths import bucket_uri
 

@@ -21,7 +21,7 @@ from iak.pipeline.publish.bundle import bundle_name
 from iak.pipeline.publish.bundle_index import BUNDLES
 from iak.pipeline.report.nights import PAGE, RECORD
 from iak.pipeline.report.summary import summary_of
-from iak.pipeline.storage.workplace import here
+from iak.pipeline.storage.working_copy import readable_folder
 from iak.pipeline.tracking.mlflow_answers import (
     Answer,
     Experiment,
@@ -199,7 +199,7 @@ def _artifacts(record: NightRecord, folder: Path) -> Iterator[tuple[str, Path]]:
         yield PAGE, folder / PAGE
     if record.run_dir is None or record.counts["promoted"] == 0:
         return
-    run_dir = here(Path(record.run_dir), below=[BUNDLES])
+    run_dir = readable_folder(Path(record.run_dir), below=[BUNDLES])
     for domain in record.domains:
         if domain.outcome != "promoted" or domain.bundle is None:
             continue

@@ -19,7 +19,7 @@ from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import read_nights
 from iak.pipeline.runs.record import AlreadyFinished, read_record
 from iak.pipeline.storage.store import open_store
-from iak.pipeline.storage.workplace import read_copy
+from iak.pipeline.storage.working_copy import read_copy
 from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import reference_text

@@ -4,7 +4,7 @@ On every log a base is trained on old rows. Each method then learns from recent 
 and stopped on validation rows. It is measured once, on test rows that lie in another folder.
 
     logs.py         a log's rows, cut apart by the catalogue's splits
-    ground.py       what a method sees: the window and a base
+    setup.py        what a method sees: the window and a base
     methods.py      IAK, its ablations, IAK with statistics (settings of the library's nights)
     training.py     continued, full by domain, joint (the library's pre-training)
     dense.py        LoRA, towers, all dense parameters, a plain bottleneck (over frozen activations)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from iak.pipeline.model.loss import TaskShape
 from infra.benchmarks.quality.cells import Hyper
-from infra.benchmarks.quality.ground import FrozenRows, Ground
 from infra.benchmarks.quality.methods import Fitted
+from infra.benchmarks.quality.setup import FrozenRows, MethodSetup
 from infra.benchmarks.quality.space import LogRange, Space
 
 Floats = npt.NDArray[np.float64]
@@ -29,29 +29,29 @@ def penalty_space(_presets: Mapping[str, object]) -> Space:
     return {"penalty": LogRange(1.0, 1e-2, 1e3)}
 
 
-def recalibrate(*, with_slope: bool) -> Callable[[Ground, Hyper], Fitted]:
+def recalibrate(*, with_slope: bool) -> Callable[[MethodSetup, Hyper], Fitted]:
     """Return the fit of a recalibration.
 
     Args:
         with_slope: whether a slope is fitted beside the bias.
     """
 
-    def fit(ground: Ground, hyper: Hyper) -> Fitted:
+    def fit(setup: MethodSetup, hyper: Hyper) -> Fitted:
         lines: Lines = {}
-        for name in ground.domains():
-            rows = ground.tune.of_domain(name)
+        for name in setup.domains():
+            rows = setup.tune.of_domain(name)
             lines[name] = fit_lines(
-                base_logits(ground, rows),
+                base_logits(setup, rows),
                 rows,
-                ground.tasks,
+                setup.tasks,
                 penalty=float(hyper["penalty"]),
                 with_slope=with_slope,
             )
         return Fitted(
-            predict=lambda rows: ground.predicted_by_logits(
-                _changed(ground, ground.frozen(rows), lines)
+            predict=lambda rows: setup.predicted_by_logits(
+                _changed(setup, setup.frozen(rows), lines)
             ),
-            parameters=(1 + with_slope) * len(ground.tasks),
+            parameters=(1 + with_slope) * len(setup.tasks),
             copies=len(lines),
         )
 
@@ -59,9 +59,9 @@ def recalibrate(*, with_slope: bool) -> Callable[[Ground, Hyper], Fitted]:
 
 
 @torch.no_grad()
-def base_logits(ground: Ground, rows: FrozenRows) -> Tensor:
+def base_logits(setup: MethodSetup, rows: FrozenRows) -> Tensor:
     """Return the base's logits_NT."""
-    logits_NT: Tensor = ground.heads(rows.h_NH)
+    logits_NT: Tensor = setup.heads(rows.h_NH)
     return logits_NT
 
 
@@ -112,10 +112,10 @@ def _line(logit_N: Floats, label_N: Floats, penalty: float, with_slope: bool) ->
     return line
 
 
-def _changed(ground: Ground, rows: FrozenRows, lines: Lines) -> Tensor:
+def _changed(setup: MethodSetup, rows: FrozenRows, lines: Lines) -> Tensor:
     """Return the recalibrated logits; rows of other domains keep the base's."""
-    unchanged = np.tile([1.0, 0.0], (len(ground.tasks), 1))
+    unchanged = np.tile([1.0, 0.0], (len(setup.tasks), 1))
     of_row_NT2 = torch.from_numpy(
         np.stack([lines.get(name or "", unchanged) for name in rows.domains])
     )
-    return base_logits(ground, rows).double() * of_row_NT2[..., 0] + of_row_NT2[..., 1]
+    return base_logits(setup, rows).double() * of_row_NT2[..., 0] + of_row_NT2[..., 1]

@@ -14,8 +14,8 @@ from iak.pipeline.iak import kernel
 from iak.pipeline.iak.kernel import KernelShape
 from iak.schemas.job import KernelSpec
 from infra.benchmarks.quality.cells import Hyper
-from infra.benchmarks.quality.ground import FrozenRows, Ground
 from infra.benchmarks.quality.methods import Fitted
+from infra.benchmarks.quality.setup import FrozenRows, MethodSetup
 from infra.benchmarks.quality.space import Choice, LogRange, Space
 from infra.benchmarks.quality.trainer import Logits, Weights, fit_by_domain
 
@@ -47,34 +47,34 @@ def lora_space(_presets: Mapping[str, object]) -> Space:
     return {"lr": LogRange(1e-3, 1e-4, 1e-2), "rank": Choice((8, 4, 16))}
 
 
-def fit_dense(ground: Ground, hyper: Hyper) -> Fitted:
+def fit_dense(setup: MethodSetup, hyper: Hyper) -> Fitted:
     """Tune every parameter of trunk and towers."""
-    module = Dense(ground.dense)
+    module = Dense(setup.dense)
 
     def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
         out_BT: Tensor = functional_call(module, dict(weights), (rows.x_NX,))
         return out_BT
 
-    return _fitted(ground, hyper, logits, dict(module.named_parameters()))
+    return _fitted(setup, hyper, logits, dict(module.named_parameters()))
 
 
-def fit_head(ground: Ground, hyper: Hyper) -> Fitted:
+def fit_head(setup: MethodSetup, hyper: Hyper) -> Fitted:
     """Tune the towers."""
-    heads = ground.heads
+    heads = setup.heads
 
     def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
         out_BT: Tensor = functional_call(heads, dict(weights), (rows.h_NH,))
         return out_BT
 
-    return _fitted(ground, hyper, logits, dict(heads.named_parameters()))
+    return _fitted(setup, hyper, logits, dict(heads.named_parameters()))
 
 
-def fit_lora(ground: Ground, hyper: Hyper) -> Fitted:
+def fit_lora(setup: MethodSetup, hyper: Hyper) -> Fitted:
     """Tune a low-rank change of every matrix of trunk and towers, and their vectors whole.
 
     Source: Hu et al. 2022, "LoRA: low-rank adaptation of large language models". The scale is 1.
     """
-    module, rank = Dense(ground.dense), int(hyper["rank"])
+    module, rank = Dense(setup.dense), int(hyper["rank"])
     frozen = {name: p.detach() for name, p in module.named_parameters()}
 
     def logits(weights: Mapping[str, Tensor], rows: FrozenRows) -> Tensor:
@@ -87,7 +87,7 @@ def fit_lora(ground: Ground, hyper: Hyper) -> Fitted:
         out_BT: Tensor = functional_call(module, changed, (rows.x_NX,))
         return out_BT
 
-    return _fitted(ground, hyper, logits, low_rank(frozen, rank, seed=ground.seed))
+    return _fitted(setup, hyper, logits, low_rank(frozen, rank, seed=setup.seed))
 
 
 def low_rank(frozen: Mapping[str, Tensor], rank: int, *, seed: int) -> Weights:
@@ -113,16 +113,16 @@ def low_rank(frozen: Mapping[str, Tensor], rank: int, *, seed: int) -> Weights:
     return weights
 
 
-def fit_bottleneck(ground: Ground, hyper: Hyper) -> Fitted:
+def fit_bottleneck(setup: MethodSetup, hyper: Hyper) -> Fitted:
     """Tune a kernel's network as a plain adapter: no Gaussian, no rate, one phase.
 
     It is `iak.kernel.run` without noise, of a kernel's sizes, over the same inputs.
     """
-    heads, standard = ground.heads, _standardizer(ground.tune)
+    heads, standard = setup.heads, _standardizer(setup.tune)
     spec = KernelSpec(hidden=int(hyper["hidden"]))
     shape = KernelShape.on(heads, spec, inputs=standard.width)
     # Without noise and rate these two take no gradient, and stay as they are.
-    start = kernel.fresh(shape, seed=ground.seed)
+    start = kernel.fresh(shape, seed=setup.seed)
     fixed = {name: start.pop(name) for name in (*kernel.PRIOR, *kernel.PROBE)}
     fixed |= {name: start.pop(name) for name in ("logvar_w", "logvar_b")}
 
@@ -130,7 +130,7 @@ def fit_bottleneck(ground: Ground, hyper: Hyper) -> Fitted:
         a_BA = standard.of(rows.h_NH, rows.x_NX)
         return kernel.run({**weights, **fixed}, heads, rows.h_NH, a_BA, None).logits_BT
 
-    return _fitted(ground, hyper, logits, start)
+    return _fitted(setup, hyper, logits, start)
 
 
 def bottleneck_space(_presets: Mapping[str, object]) -> Space:
@@ -149,20 +149,20 @@ def _standardizer(rows: FrozenRows) -> Standardizer:
     )
 
 
-def _fitted(ground: Ground, hyper: Hyper, logits: Logits, start: Weights) -> Fitted:
+def _fitted(setup: MethodSetup, hyper: Hyper, logits: Logits, start: Weights) -> Fitted:
     """Fit weights by domain, and return them as a fitted method."""
     fit = fit_by_domain(
         logits,
         start,
-        tune=ground.tune,
-        valid=ground.valid,
-        domains=ground.domains(),
-        tasks=ground.tasks,
+        tune=setup.tune,
+        valid=setup.valid,
+        domains=setup.domains(),
+        tasks=setup.tasks,
         lr=float(hyper["lr"]),
-        seed=ground.seed,
+        seed=setup.seed,
     )
     return Fitted(
-        predict=lambda rows: ground.predicted_by_logits(fit.predict(ground.frozen(rows))),
+        predict=lambda rows: setup.predicted_by_logits(fit.predict(setup.frozen(rows))),
         parameters=sum(w.numel() for w in start.values()),
         copies=len(fit.by_domain),
         at_cap=fit.at_cap,

@@ -13,7 +13,7 @@ from iak.pipeline.stats.metrics import MetricRow, evaluate_methods
 from iak.schemas.log import Catalog
 from iak.schemas.predictions import metric_tasks
 from infra.benchmarks.quality.cells import Line
-from infra.benchmarks.quality.ground import Predicted, Rows
+from infra.benchmarks.quality.setup import Predicted, Rows
 
 _METHOD, _OTHER = "method", "other"
 

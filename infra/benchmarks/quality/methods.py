@@ -1,4 +1,4 @@
-"""The methods that are compared, behind one interface: `fit(ground, hyper) -> Fitted`.
+"""The methods that are compared, behind one interface: `fit(setup, hyper) -> Fitted`.
 
 Each takes the log's window and the base of a seed, and learns from the recent rows in its own way.
 What the library can do is the library's: a night of kernels is a few settings. Methods that train
@@ -17,11 +17,11 @@ from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, FreshSpec
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.log import Catalog
 from infra.benchmarks.quality.cells import Hyper
-from infra.benchmarks.quality.ground import (
+from infra.benchmarks.quality.setup import (
     IAK,
     ONE_WORKER,
     PUBLISHED,
-    Ground,
+    MethodSetup,
     Predicted,
     Slice,
 )
@@ -52,7 +52,7 @@ class Method:
 
     what: str
     """In words, for tables."""
-    fit: Callable[[Ground, Hyper], Fitted]
+    fit: Callable[[MethodSetup, Hyper], Fitted]
     space: Callable[[Mapping[str, Any]], Space] = lambda _presets: {}
     """Returns what is searched, given the catalogue's presets of the verb `verb`."""
     verb: str = ""
@@ -62,9 +62,9 @@ class Method:
     """Method whose search decides the settings; its own where empty."""
 
 
-def fit_base(ground: Ground, _hyper: Hyper) -> Fitted:
+def fit_base(setup: MethodSetup, _hyper: Hyper) -> Fitted:
     """Return the base as it is."""
-    return Fitted(predict=lambda rows: ground.predicted(rows, base=ground.base), parameters=0)
+    return Fitted(predict=lambda rows: setup.predicted(rows, base=setup.base), parameters=0)
 
 
 def kernel_space(presets: Mapping[str, Any]) -> Space:
@@ -111,7 +111,7 @@ def kernels(
     *,
     statistics: Callable[[Catalog], tuple[FreshSpec, ...]] = no_statistics,
     **fixed: Any,  # noqa: ANN401
-) -> Callable[[Ground, Hyper], Fitted]:
+) -> Callable[[MethodSetup, Hyper], Fitted]:
     """Return the fit of a night's kernels.
 
     Args:
@@ -121,15 +121,15 @@ def kernels(
     """
     settings = {name.replace("__", "."): value for name, value in fixed.items()}
 
-    def fit(ground: Ground, hyper: Hyper) -> Fitted:
-        run_dir, fresh = ground.folder("night"), statistics(ground.catalog)
-        catalog = ground.catalog.model_copy(update={"fresh": fresh})
+    def fit(setup: MethodSetup, hyper: Hyper) -> Fitted:
+        run_dir, fresh = setup.folder("night"), statistics(setup.catalog)
+        catalog = setup.catalog.model_copy(update={"fresh": fresh})
         asked = {
-            "catalog": ground.window.name,
-            "data_root": str(ground.window.root),
-            "base": ground.base,
+            "catalog": setup.window.name,
+            "data_root": str(setup.window.root),
+            "base": setup.base,
             "run_dir": run_dir,
-            "seed": ground.seed,
+            "seed": setup.seed,
             "activations": "memory",
             **ONE_WORKER,
             **nested({**hyper, **settings}),
@@ -137,8 +137,8 @@ def kernels(
         spec = spec_with_presets(FinetuneSpec, "finetune", catalog, asked)
         night = tune_night(spec, catalog, ProcessLauncher())
         return Fitted(
-            predict=lambda rows: ground.predicted(
-                rows, base=ground.base, bundles=night.bundles, method=method, fresh=fresh
+            predict=lambda rows: setup.predicted(
+                rows, base=setup.base, bundles=night.bundles, method=method, fresh=fresh
             ),
             parameters=night.tuning.parameters_per_kernel,
             copies=len(night.kernels),

@@ -12,7 +12,6 @@ from typing import Any
 from iak.pipeline.events import BenchAdvanced
 from iak.pipeline.runs.record import commit, machine, versions
 from infra.benchmarks.quality.cells import Cell, CellKey, Cost
-from infra.benchmarks.quality.ground import Ground, Predicted, Rows, Slice, train_base
 from infra.benchmarks.quality.judge import (
     lines_of,
     load_predictions,
@@ -22,6 +21,7 @@ from infra.benchmarks.quality.judge import (
 from infra.benchmarks.quality.logs import SeparatedLog
 from infra.benchmarks.quality.methods import Fitted
 from infra.benchmarks.quality.registry import METHODS
+from infra.benchmarks.quality.setup import MethodSetup, Predicted, Rows, Slice, train_base
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -35,12 +35,12 @@ class Runner:
 
     def trial(self, key: CellKey) -> Cell:
         """Fit a method, and return its loss on validation rows."""
-        return self._fitted(key, self._ground(key.seed))[1]
+        return self._fitted(key, self._setup(key.seed))[1]
 
     def test(self, key: CellKey) -> Cell:
         """Fit a method, and return its metrics on test rows, beside the base of its seed."""
         # A copy without the frozen rows that trials share, so that the cost has the base's pass.
-        fitted, cell = self._fitted(key, replace(self._ground(key.seed)))
+        fitted, cell = self._fitted(key, replace(self._setup(key.seed)))
         predicted = fitted.predict(Slice(self.log.test, "test"))
         save_predictions(self._predictions(key), predicted)
         base = self._base_predictions(key.seed)
@@ -61,10 +61,10 @@ class Runner:
         """Return whether the test predictions of a cell are on this machine."""
         return self._predictions(key).is_file()
 
-    def _fitted(self, key: CellKey, ground: Ground) -> tuple[Fitted, Cell]:
+    def _fitted(self, key: CellKey, setup: MethodSetup) -> tuple[Fitted, Cell]:
         """Fit a method; return it, and its cell with what validation rows show."""
         started = time.process_time()
-        fitted = METHODS[key.method].fit(ground, key.hyper)
+        fitted = METHODS[key.method].fit(setup, key.hyper)
         cost = Cost(
             cpu_s=round(time.process_time() - started, 2),
             parameters=fitted.parameters,
@@ -80,9 +80,9 @@ class Runner:
     def _base_predictions(self, seed: int) -> Predicted:
         path = self._root / "predictions" / f"base-seed{seed}.parquet"
         if not path.is_file():
-            ground = self._ground(seed)
+            setup = self._setup(seed)
             rows = Slice(self.log.test, "test")
-            save_predictions(path, ground.predicted(rows, base=ground.base))
+            save_predictions(path, setup.predicted(rows, base=setup.base))
         return load_predictions(path)
 
     @property
@@ -90,21 +90,21 @@ class Runner:
         return self.log.window.root.parent
 
     @cached_property
-    def _grounds(self) -> dict[int, Ground]:
+    def _setups(self) -> dict[int, MethodSetup]:
         return {}
 
-    def _ground(self, seed: int) -> Ground:
+    def _setup(self, seed: int) -> MethodSetup:
         """Return the base of a seed, trained where no earlier sitting did."""
-        if seed not in self._grounds:
+        if seed not in self._setups:
             # One at a time: each holds the frozen rows of its base.
-            self._grounds.clear()
-            self._grounds[seed] = Ground(
+            self._setups.clear()
+            self._setups[seed] = MethodSetup(
                 window=self.log.window,
                 base=self._base(seed),
                 seed=seed,
                 scratch=self._root / f"scratch-{seed}",
             )
-        return self._grounds[seed]
+        return self._setups[seed]
 
     def _base(self, seed: int) -> Path:
         folder, run_dir = self._root / f"base-{seed}", self._root / f"base-{seed}-run"
@@ -123,15 +123,15 @@ class Runner:
 
     @cached_property
     def _valid_rows(self) -> Rows:
-        return self._any_ground.rows(Slice(self.log.window, "valid"))
+        return self._any_setup.rows(Slice(self.log.window, "valid"))
 
     @cached_property
     def _test_rows(self) -> Rows:
-        return self._any_ground.rows(Slice(self.log.test, "test"))
+        return self._any_setup.rows(Slice(self.log.test, "test"))
 
     @property
-    def _any_ground(self) -> Ground:
-        return next(iter(self._grounds.values()), None) or self._ground(0)
+    def _any_setup(self) -> MethodSetup:
+        return next(iter(self._setups.values()), None) or self._setup(0)
 
     def _predictions(self, key: CellKey) -> Path:
         return self._root / "predictions" / f"{key.method}-seed{key.seed}-{key.id}.parquet"

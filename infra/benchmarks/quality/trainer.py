@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
-from infra.benchmarks.quality.ground import FrozenRows
+from infra.benchmarks.quality.setup import FrozenRows
 
 Weights = dict[str, Tensor]
 Logits = Callable[[Mapping[str, Tensor], FrozenRows], Tensor]

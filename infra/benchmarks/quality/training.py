@@ -10,8 +10,8 @@ from iak.pipeline.base.optimizer_state import FOLDER as OPTIMIZER
 from iak.pipeline.runs.load import nested
 from iak.schemas.log import Catalog
 from infra.benchmarks.quality.cells import Hyper
-from infra.benchmarks.quality.ground import Ground, Predicted, Slice, train_base
 from infra.benchmarks.quality.methods import Fitted
+from infra.benchmarks.quality.setup import MethodSetup, Predicted, Slice, train_base
 from infra.benchmarks.quality.space import LogRange, Space, first_of
 
 CONTINUED: Mapping[str, Any] = {"patience": 3, "validations_per_epoch": 2}
@@ -35,20 +35,20 @@ def continued_space(has_state: bool) -> Callable[[Mapping[str, Any]], Space]:
     return space
 
 
-def continued(*, keeps_state: bool) -> Callable[[Ground, Hyper], Fitted]:
+def continued(*, keeps_state: bool) -> Callable[[MethodSetup, Hyper], Fitted]:
     """Return the fit of continued training of everything on the recent rows.
 
     Args:
         keeps_state: whether it begins with the base's optimiser state.
     """
 
-    def fit(ground: Ground, hyper: Hyper) -> Fitted:
-        start = ground.base
+    def fit(setup: MethodSetup, hyper: Hyper) -> Fitted:
+        start = setup.base
         if not keeps_state:
-            start = ground.folder("stateless")
-            shutil.copytree(ground.base, start, ignore=shutil.ignore_patterns(OPTIMIZER))
+            start = setup.folder("stateless")
+            shutil.copytree(setup.base, start, ignore=shutil.ignore_patterns(OPTIMIZER))
         fixed = {**CONTINUED, "from": start}
-        return _fitted(ground, _trained(ground, ground.window.learning("tune"), hyper, fixed))
+        return _fitted(setup, _trained(setup, setup.window.learning("tune"), hyper, fixed))
 
     return fit
 
@@ -64,43 +64,43 @@ def joint_space(presets: Mapping[str, Any]) -> Space:
     }
 
 
-def fit_joint(ground: Ground, hyper: Hyper) -> Fitted:
+def fit_joint(setup: MethodSetup, hyper: Hyper) -> Fitted:
     """Train a new base on old and recent rows together."""
-    return _fitted(ground, _trained(ground, ground.window.learning("pretrain", "tune"), hyper, {}))
+    return _fitted(setup, _trained(setup, setup.window.learning("pretrain", "tune"), hyper, {}))
 
 
-def fit_by_domain(ground: Ground, hyper: Hyper) -> Fitted:
+def fit_by_domain(setup: MethodSetup, hyper: Hyper) -> Fitted:
     """Continue the base on all recent rows, then that one on each domain's rows, everything.
 
     It is the practice that kernels replace: a whole model for each domain.
     """
     pooled = _trained(
-        ground, ground.window.learning("tune"), hyper, {**CONTINUED, "from": ground.base}
+        setup, setup.window.learning("tune"), hyper, {**CONTINUED, "from": setup.base}
     )
-    start = ground.base if pooled.base is None else pooled.base
+    start = setup.base if pooled.base is None else pooled.base
     own: dict[str, _Trained] = {}
-    for number, (name, domain) in enumerate(ground.window.domains("tune").items()):
-        if name in ground.domains():
-            catalog = ground.window.learning("tune", where=domain.as_dict())
+    for number, (name, domain) in enumerate(setup.window.domains("tune").items()):
+        if name in setup.domains():
+            catalog = setup.window.learning("tune", where=domain.as_dict())
             fixed = {**CONTINUED, "from": start}
-            own[name] = _trained(ground, catalog, hyper, fixed, folder=f"domain-{number}")
+            own[name] = _trained(setup, catalog, hyper, fixed, folder=f"domain-{number}")
     bases = {name: trained.base or start for name, trained in own.items()}
 
     def predict(rows: Slice) -> Predicted:
-        of_row = ground.rows(rows)
-        mixed = {task: p.copy() for task, p in ground.predicted(rows, base=start).items()}
+        of_row = setup.rows(rows)
+        mixed = {task: p.copy() for task, p in setup.predicted(rows, base=start).items()}
         for name, base in bases.items():
             if name not in of_row.domain_names:
                 continue
             mine_N = of_row.domain_N == of_row.domain_names.index(name)
-            for task, p in ground.predicted(rows, base=base).items():
+            for task, p in setup.predicted(rows, base=base).items():
                 mixed[task][mine_N] = p[mine_N]
         return mixed
 
     at_cap = [name for name, trained in {"pooled": pooled, **own}.items() if trained.is_at_cap]
     return Fitted(
         predict=predict,
-        parameters=ground.base_parameters,
+        parameters=setup.base_parameters,
         copies=1 + len(own),
         at_cap=tuple(at_cap),
     )
@@ -117,7 +117,7 @@ class _Trained:
 
 
 def _trained(
-    ground: Ground,
+    setup: MethodSetup,
     catalog: Catalog,
     hyper: Hyper,
     fixed: Mapping[str, Any],
@@ -130,7 +130,7 @@ def _trained(
     rival that is stopped too early would make a false win.
 
     Args:
-        ground: log and base.
+        setup: log and base.
         catalog: rows that the training learns from.
         hyper: settings of `iak pretrain` that are searched.
         fixed: its further settings.
@@ -139,10 +139,10 @@ def _trained(
     for factor in (1, 2, 4):
         settings = nested({**hyper, "epochs": factor * int(hyper["epochs"])})
         result = train_base(
-            ground.window,
+            setup.window,
             catalog,
-            ground.folder(folder),
-            seed=ground.seed,
+            setup.folder(folder),
+            seed=setup.seed,
             **{**fixed, **settings},
         )
         if not result.training.improving_at_the_end:
@@ -150,11 +150,11 @@ def _trained(
     return _Trained(result.base, result.training.improving_at_the_end)
 
 
-def _fitted(ground: Ground, trained: _Trained) -> Fitted:
+def _fitted(setup: MethodSetup, trained: _Trained) -> Fitted:
     """Return a trained base as a fitted method; the base itself where none was better."""
-    base = trained.base or ground.base
+    base = trained.base or setup.base
     return Fitted(
-        predict=lambda rows: ground.predicted(rows, base=base),
-        parameters=ground.base_parameters,
+        predict=lambda rows: setup.predicted(rows, base=base),
+        parameters=setup.base_parameters,
         at_cap=("base",) if trained.is_at_cap else (),
     )

@@ -5,7 +5,7 @@ import ray
 
 from iak.jobs.ray_launcher import refuse_other_machines
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.storage.workplace import local_folder
+from iak.pipeline.storage.working_copy import local_folder
 
 
 @pytest.fixture

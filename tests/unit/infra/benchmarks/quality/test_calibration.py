@@ -6,7 +6,7 @@ import torch
 
 from iak.pipeline.model.loss import TaskShape
 from infra.benchmarks.quality.calibration import fit_lines
-from infra.benchmarks.quality.ground import FrozenRows
+from infra.benchmarks.quality.setup import FrozenRows
 
 TASKS = (
     TaskShape(name="ctr", kind="click"),

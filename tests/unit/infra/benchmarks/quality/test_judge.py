@@ -8,13 +8,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from iak.pipeline.publish.predictions import TaskColumns
 from iak.pipeline.runs.load import load_catalog
-from infra.benchmarks.quality.ground import Rows
 from infra.benchmarks.quality.judge import (
     lines_of,
     load_predictions,
     save_predictions,
     selection_loss,
 )
+from infra.benchmarks.quality.setup import Rows
 
 TASKS = ("ctr", "cvr", "ctcvr")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from iak.pipeline.process import process_group
-from infra.benchmarks.quality.ground import Ground, Slice, train_base
 from infra.benchmarks.quality.judge import selection_loss
 from infra.benchmarks.quality.logs import open_separated
 from infra.benchmarks.quality.registry import METHODS
+from infra.benchmarks.quality.setup import MethodSetup, Slice, train_base
 from infra.benchmarks.quality.space import trial_settings
 from infra.benchmarks.specs import BenchQualitySpec
 
@@ -28,28 +28,30 @@ def played(tmp_path_factory):
     log = open_separated("planted", BenchQualitySpec(cache=folder, **SMALL))
     with process_group(0, 1, backend="gloo", threads=1):
         trained = train_base(log.window, log.window.catalog, folder / "base", seed=0)
-        ground = Ground(window=log.window, base=trained.base, seed=0, scratch=folder / "scratch")
+        setup = MethodSetup(
+            window=log.window, base=trained.base, seed=0, scratch=folder / "scratch"
+        )
         slices = {"valid": Slice(log.window, "valid"), "test": Slice(log.test, "test")}
-        base = {name: ground.predicted(rows, base=ground.base) for name, rows in slices.items()}
-        yield ground, slices, base
+        base = {name: setup.predicted(rows, base=setup.base) for name, rows in slices.items()}
+        yield setup, slices, base
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_predicts_every_row_and_keeps_its_best_state(name, played):
-    ground, slices, base = played
+    setup, slices, base = played
     method = METHODS[name]
     searched = METHODS[method.searched_as or name]
-    presets = ground.catalog.presets.get(searched.verb, {})
+    presets = setup.catalog.presets.get(searched.verb, {})
     hyper = trial_settings(searched.space(presets), name=name, trial=0, seed=0)
-    fitted = method.fit(ground, hyper)
+    fitted = method.fit(setup, hyper)
     predicted = {split: fitted.predict(rows) for split, rows in slices.items()}
     for split, probabilities in predicted.items():
         assert {*probabilities} == {*base[split]}
         for task, p in probabilities.items():
             assert p.shape == base[split][task].shape
             assert np.all((p > 0) & (p < 1))
-    rows = ground.rows(slices["valid"])
-    losses = [selection_loss(rows, p["valid"], ground.catalog) for p in (predicted, base)]
+    rows = setup.rows(slices["valid"])
+    losses = [selection_loss(rows, p["valid"], setup.catalog) for p in (predicted, base)]
     if name == "base":
         assert losses[0] == losses[1]
     if name in KEEP_THE_BEST:

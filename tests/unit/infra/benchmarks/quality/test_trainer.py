@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.model.loss import TaskShape
-from infra.benchmarks.quality.ground import FrozenRows
+from infra.benchmarks.quality.setup import FrozenRows
 from infra.benchmarks.quality.trainer import POOLED, Fit, batch_rows, fit_by_domain, mean_loss
 
 TASKS = (TaskShape(name="ctr", kind="click", weight=0.5),)

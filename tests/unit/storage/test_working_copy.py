@@ -6,11 +6,11 @@ import threading
 import pytest
 
 from iak.pipeline.errors import BadRequest, Busy, Overtaken
-from iak.pipeline.storage import workplace
+from iak.pipeline.storage import working_copy
 from iak.pipeline.storage.lease import take_lease
 from iak.pipeline.storage.store import open_store
 from iak.pipeline.storage.stored_folder import FolderWriter, StoredFolder
-from iak.pipeline.storage.workplace import read_copy, scratch, written_copy
+from iak.pipeline.storage.working_copy import read_copy, scratch, written_copy
 from tests.s3 import make_bucket, moto_server, use
 
 _names = itertools.count()
@@ -19,7 +19,7 @@ _names = itertools.count()
 @pytest.fixture(scope="module")
 def s3():
     server, endpoint = moto_server()
-    make_bucket(endpoint, "workplaces")
+    make_bucket(endpoint, "working-copies")
     yield endpoint
     server.stop()
 
@@ -28,7 +28,7 @@ def s3():
 def uri(s3, monkeypatch, tmp_path):
     use(monkeypatch, s3)
     machine(monkeypatch, tmp_path, "one")
-    return f"s3://workplaces/{next(_names)}/R1"
+    return f"s3://working-copies/{next(_names)}/R1"
 
 
 def machine(monkeypatch, tmp_path, name):
@@ -66,7 +66,7 @@ def test_another_machine_goes_on_with_what_one_has_written(uri, monkeypatch, tmp
 
 
 def test_what_changes_is_stored_while_the_work_goes_on(uri, monkeypatch):
-    monkeypatch.setattr(workplace, "BEAT_S", 0.02)
+    monkeypatch.setattr(working_copy, "BEAT_S", 0.02)
     is_stored = threading.Event()
     push = FolderWriter.push
 
@@ -146,7 +146,7 @@ def test_copies_that_nobody_reads_any_more_are_removed(uri, monkeypatch):
     old = read_copy(uri)
     with written(uri) as place:
         (place.folder / "one").write_bytes(b"new")
-    monkeypatch.setattr(workplace, "KEPT_S", -60.0)
-    monkeypatch.setattr(workplace.os, "utime", lambda _: None)
+    monkeypatch.setattr(working_copy, "KEPT_S", -60.0)
+    monkeypatch.setattr(working_copy.os, "utime", lambda _: None)
     read_copy(uri)
     assert not old.exists()

@@ -1,7 +1,7 @@
 """What methods share: a log's rows, the base of a seed, and predictions on the same rows.
 
-`Ground` is all that a method sees while it is fitted. It leads to no test row. The judge hands the
-test rows to the fitted method afterwards, as `Slice`.
+`MethodSetup` is all that a method sees while it is fitted. It leads to no test row. The judge hands
+the test rows to the fitted method afterwards, as `Slice`.
 """
 
 import shutil
@@ -100,7 +100,7 @@ class FrozenRows:
 
 
 @dataclass(frozen=True)
-class Ground:
+class MethodSetup:
     """A log's window and the base of a seed. No test row can be reached from here."""
 
     window: Window

@@ -35,7 +35,7 @@ BEAT_S = 20.0
 _log = logging.getLogger(__name__)
 
 
-class Workplace:
+class WorkingCopy:
     """The local copy of a stored folder, for its one writer."""
 
     def __init__(self, folder: Path, writer: FolderWriter) -> None:
@@ -55,7 +55,7 @@ class Workplace:
 
 
 @contextmanager
-def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[Workplace]:
+def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[WorkingCopy]:
     """Be the one writer of a stored folder for the length of the block, in a local copy.
 
     The folder is stored when the block ends, also where it raises.
@@ -75,7 +75,7 @@ def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[Workplac
         writer = FolderWriter(lease, is_kept=is_kept)
         local = local_folder(uri, "runs")
         writer.folder.fetch_version(writer.version, local, is_wanted=is_kept)
-        place = Workplace(local, writer)
+        place = WorkingCopy(local, writer)
         with _kept_alive(place, lease.renew):
             yield place
     except BaseException:
@@ -86,7 +86,7 @@ def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[Workplac
 
 
 @contextmanager
-def _kept_alive(place: Workplace, renew: Callable[[], None]) -> Iterator[None]:
+def _kept_alive(place: WorkingCopy, renew: Callable[[], None]) -> Iterator[None]:
     """Renew a lease and store the folder every few seconds, and once more when the block ends."""
     has_ended = threading.Event()
 
@@ -174,7 +174,7 @@ def _find(uri: str) -> tuple[StoredFolder, str] | None:
     return None
 
 
-def here(folder: Path, *, below: Sequence[str] = ()) -> Path:
+def readable_folder(folder: Path, *, below: Sequence[str] = ()) -> Path:
     """Return a folder that can be read on this machine: itself, or a copy of a stored one.
 
     Args:
@@ -189,7 +189,7 @@ def here(folder: Path, *, below: Sequence[str] = ()) -> Path:
     return folder if uri is None else read_copy(uri, below=below)
 
 
-def is_there(folder: Path) -> bool:
+def folder_exists(folder: Path) -> bool:
     """Return whether a folder exists, on this machine or on an object store."""
     uri = bucket_uri(folder)
     return folder.is_dir() if uri is None else _find(uri) is not None
