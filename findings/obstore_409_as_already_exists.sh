@@ -3,6 +3,7 @@
 # Seen: it is also raised for HTTP 409, by which S3 says that another conditional request was under way and asks to
 # try again. Nobody has the object then. (And for a 412 to its own repeated request, whose first answer was lost.)
 # Why it matters: a writer that takes it for a lost race gives up a commit that nobody made.
+# Output: 1 request, answered 409: Object at location commit already exists: Error performing PUT http://127.0.0.1:...
 # Seen with obstore 0.12.1. Exits with 1 once a 409 is retried or raised as another error.
 set -euo pipefail
 folder=$(mktemp -d)

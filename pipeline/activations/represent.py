@@ -46,6 +46,9 @@ def represent_alone(model: nn.Module, batch: Batch, products: torch.dtype) -> Re
 class _AlignedRows(TorchFunctionMode):
     """Let each row that enters a linear layer begin at a multiple of 16 bytes.
 
+    The layers of our own trunks are a `SteadyLinear`, which needs no alignment. An adopted module
+    brings layers of its own.
+
     A product with few outputs rounds a row by where it begins in memory (MKL of torch 2.13: up to
     eight outputs). Where the inputs are no multiple of four floats, that differs from row to row.
     """

@@ -132,20 +132,20 @@ def cluster_of(
         accelerator=here.accelerator,
         nodes=len(machines),
         devices_per_node=here.workers,
-        device_memory_gib=_rounded((here.device_bytes or here.bytes / here.workers) / 2**30),
-        host_memory_gib=_rounded(here.bytes / 2**30),
+        device_memory_gib=rounded((here.device_bytes or here.bytes / here.workers) / 2**30),
+        host_memory_gib=rounded(here.bytes / 2**30),
         cores_per_node=here.cores,
-        device_gb_per_s=_rounded(copied / 1e9),
-        intra_gb_per_s=_rounded(link / 1e9),
-        inter_gb_per_s=_rounded(link / 1e9),
-        tflops_fp32=_rounded(rates.matmul_fp32_flops_per_s / 1e12),
-        tflops_bf16=_rounded(rates.matmul_bf16_flops_per_s / 1e12),
+        device_gb_per_s=rounded(copied / 1e9),
+        intra_gb_per_s=rounded(link / 1e9),
+        inter_gb_per_s=rounded(link / 1e9),
+        tflops_fp32=rounded(rates.matmul_fp32_flops_per_s / 1e12),
+        tflops_bf16=rounded(rates.matmul_bf16_flops_per_s / 1e12),
         constants=ConstantsSpec(
-            lookup_efficiency=_rounded(min(looked_up / copied, 1.0)),
-            matmul_efficiency=_rounded(min(trunk, 1.0)),
+            lookup_efficiency=rounded(min(looked_up / copied, 1.0)),
+            matmul_efficiency=rounded(min(trunk, 1.0)),
             network_efficiency=1.0,
-            collective_us=_rounded(1e6 * rates.collective_s),
-            step_ms=_rounded(1e3 * step_s),
+            collective_us=rounded(1e6 * rates.collective_s),
+            step_ms=rounded(1e3 * step_s),
             reserve_share=_RESERVE,
             measured=str(record),
         ),
@@ -240,6 +240,6 @@ def _rounds_s(work: Callable[[], object], worker: Worker) -> list[float]:
     return seconds[1:]
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Round to four digits: the rest is noise."""
     return float(f"{value:.4g}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from iak.pipeline.bench.sharding.constants import rounded
 from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.bench.sharding.worker import Work
@@ -164,19 +165,14 @@ def _against(
     """Return the planner's numbers by column, and the measured ones as multiples of them."""
     columns: dict[str, float | None] = {}
     for name, estimate in (("planner", plain), ("here", here)):
-        estimated = None if estimate is None else _rounded(estimate.step_ms)
+        estimated = None if estimate is None else rounded(estimate.step_ms)
         columns |= {f"{name}_ms": estimated, f"times_{name}": _times(line.p50_ms, estimated)}
     mib = None if plain is None else round(plain.held_bytes / 2**20, 3)
     return columns | {"planner_mib": mib, "times_planner_mib": _times(line.held_mib, mib)}
 
 
 def _times(measured: float | None, estimate: float | None) -> float | None:
-    return _rounded(measured / estimate) if measured is not None and estimate else None
-
-
-def _rounded(value: float) -> float:
-    """Round to four digits: the rest is noise."""
-    return float(f"{value:.4g}")
+    return rounded(measured / estimate) if measured is not None and estimate else None
 
 
 def _bandwidths(rates: MachineRates) -> Bandwidths:
