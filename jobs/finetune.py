@@ -15,7 +15,7 @@ from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import SOME_FAILED, SOME_HELD, tune_night
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.results import NightResult
-from iak.schemas.tuning import KernelResult, TuningResult
+from iak.schemas.tuning import CacheUse, KernelResult, TuningResult
 from iak.schemas.verdict import TaskVerdict, Verdict
 
 
@@ -37,13 +37,13 @@ def labelled_rows(counts: Mapping[str, int]) -> str:
     )
 
 
-def _cache_text(cache: Mapping[str, int | str]) -> str:
+def _cache_text(cache: CacheUse) -> str:
     """Return the use of the cache as text: rows read and rows added."""
-    if not cache:
+    if not cache.folder:
         return "not kept on disk"
-    text = f"{cache['rows_read']:,} rows from the cache, {cache['rows_computed']:,} added to it"
-    stopped = f"; writing stopped: {cache['stopped']}" if cache["stopped"] else ""
-    return f"{text}, at {cache['folder']}{stopped}"
+    text = f"{cache.rows_read:,} rows from the cache, {cache.rows_computed:,} added to it"
+    stopped = f"; writing stopped: {cache.stopped}" if cache.stopped else ""
+    return f"{text}, at {cache.folder}{stopped}"
 
 
 def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:

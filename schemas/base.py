@@ -4,7 +4,13 @@ import re
 import unicodedata
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 T = TypeVar("T")
 
@@ -75,6 +81,20 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+class SparseSpec(Spec):
+    """A document that is written without the fields that were not set.
+
+    So a field may be added, and a document of before is still written as it was.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        fields = type(self).model_fields
+        unset = fields.keys() - self.model_fields_set
+        unset |= {alias for name in unset if (alias := fields[name].alias)}
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 MOST_SHOWN = 200

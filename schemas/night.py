@@ -163,6 +163,19 @@ class RefreshResult(Spec):
     """Domains that had a kernel on the base before, and have none on the new one yet."""
 
 
+class TuningCost(Spec):
+    """What a night's tuning took, under the names of the night's record."""
+
+    parameters_per_kernel: NonNegativeInt
+    windows: list[TaskWindow]
+    """Every task's days, with its labelled rows."""
+    rows_tuned: NonNegativeInt
+    rows_from_cache: NonNegativeInt
+    worker_seconds: float
+    cost: float
+    """Price of that time, in the currency of `nightly.toml`."""
+
+
 class NightRecord(Spec):
     """`night.json`: one night from its decisions to its promotion."""
 

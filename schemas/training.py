@@ -6,6 +6,7 @@ from pydantic import NonNegativeInt
 
 from iak.schemas.base import Spec
 from iak.schemas.manifest import PrecisionEntry
+from iak.schemas.table_placement import TablePlacement
 
 
 class TaskQuality(Spec):
@@ -80,8 +81,8 @@ class TrainingResult(Spec):
     """Whether the last validation was the best."""
     loaded: tuple[str, ...]
     """A line for each part that was not loaded unchanged, from a base or a checkpoint."""
-    plan: tuple[dict[str, Any], ...]
-    """Where each table is placed."""
+    plan: tuple[TablePlacement, ...]
+    """Where each table was placed."""
     towers: tuple[TowerResult, ...] = ()
     """Every task's tower; empty unless `early_stop` is `per_task`."""
     precisions: tuple[PrecisionEntry, ...] = ()

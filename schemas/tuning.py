@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import Field, NonNegativeInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import SparseSpec, Spec
 from iak.schemas.chain import ChainVerdict
+from iak.schemas.table_placement import TablePlacement
 from iak.schemas.verdict import Verdict
 
 
@@ -46,6 +47,24 @@ class StandardisationResult(Spec):
     """SHA-256 of its tensors."""
 
 
+class CacheUse(SparseSpec):
+    """What a run read from the activation cache and added to it, over all workers."""
+
+    folder: str = ""
+    """Folder of the cache; empty where nothing was stored on disk."""
+    rows_read: NonNegativeInt = 0
+    """Rows whose activations were stored."""
+    rows_moved: NonNegativeInt = 0
+    """Those among them that are in other blocks today than when they were computed."""
+    rows_computed: NonNegativeInt = 0
+    """Rows that the base computed, because they were not stored."""
+    bytes_written: NonNegativeInt = 0
+    entries_evicted: NonNegativeInt = 0
+    entries_damaged: NonNegativeInt = 0
+    stopped: str = ""
+    """Why reading or writing stopped on the first worker where it did; empty where on none."""
+
+
 class TuningResult(Spec):
     """What a tuning run measured, over all workers."""
 
@@ -66,8 +85,8 @@ class TuningResult(Spec):
     """Quarantined rows by reason."""
     labels: dict[str, NonNegativeInt]
     """`known TASK` and `positive TASK` -> tuning rows."""
-    cache: dict[str, int | str]
-    """Folder of the activation cache and what it was used for; empty without one."""
+    cache: CacheUse
+    """What the activation cache was used for; nothing is set where nothing was stored on disk."""
     standardisation: StandardisationResult
     digest: str
     """Digest of the base's tables and trunk after tuning."""
@@ -77,8 +96,8 @@ class TuningResult(Spec):
     parameters_per_kernel: NonNegativeInt
     gate_seconds: float = 0.0
     """Seconds in which the gate's rows were predicted in fp32; 0 where only one night is judged."""
-    plan: tuple[dict[str, Any], ...]
-    """Where each table is placed."""
+    plan: tuple[TablePlacement, ...]
+    """Where each table was placed."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the document as JSON values, under the keys of a run record."""

@@ -28,6 +28,7 @@ from iak.pipeline.sharding.shard import dense_state, digest_model
 from iak.schemas.given_base import ModuleBaseSpec
 from iak.schemas.job import FrozenTablesSpec
 from iak.schemas.plan import ResolvedPlacement
+from iak.schemas.table_placement import TablePlacement
 
 MAPPED = "mapped"
 """Folder of mapped tables, beside the base."""
@@ -97,8 +98,8 @@ class FrozenBase:
         assert isinstance(self.model.tables, FrozenTables)
         return self.model.tables
 
-    def describe_tables(self) -> list[dict[str, object]]:
-        """Return a line for each table, for records; none where the base has no tables."""
+    def describe_tables(self) -> list[TablePlacement]:
+        """Return the placement of every table; empty where the base has no tables."""
         return [] if isinstance(self.model, GivenModel | AdoptedModel) else self.tables.describe()
 
     @property

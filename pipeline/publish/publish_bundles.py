@@ -131,14 +131,14 @@ def tuning_result(done: Finetuned, kernels: Sequence[KernelResult]) -> TuningRes
         epochs=tuple(level.tuned.epochs for level in done.levels),
         contract=dict(done.contract),
         labels=dict(done.labels),
-        cache=dict(done.cache),
+        cache=done.cache,
         standardisation=standard,
         digest=done.digest,
         digest_before=done.digest_before,
         tables_and_trunk_unchanged=done.digest == done.digest_before,
         parameters_per_kernel=done.parameters_per_kernel,
         gate_seconds=done.gate_seconds,
-        plan=tuple(dict(line) for line in done.plan),
+        plan=tuple(done.plan),
     )
 
 

@@ -446,7 +446,7 @@ class _Night:
             registry_after=promoted.generation,
             refresh=refresh,
             domains=share_cost(domains, done, spent),
-            **spent,
+            **(dict(spent) if spent else {}),
         )
 
     def _chains_of(self, head: Commit | None) -> dict[str, ChainState]:

@@ -34,6 +34,8 @@ from iak.pipeline.sharding.stacks import (
     whole_pieces,
 )
 from iak.schemas.job import Precision
+from iak.schemas.plan import ShardingType
+from iak.schemas.table_placement import TablePlacement
 
 BUFFER_BYTES = 16 * 2**20
 """Bytes of fp32 rows that are read from files at a time."""
@@ -166,22 +168,22 @@ class FrozenTables(nn.Module):
             for piece in self._shown(stack)
         ]
 
-    def describe(self) -> list[dict[str, object]]:
-        """Return a line per table for records: its ranks, precision and bytes per rank."""
-        lines: list[dict[str, object]] = []
+    def describe(self) -> list[TablePlacement]:
+        """Return the placement of every table, for records."""
+        lines = []
         for name, shape in self.shapes.items():
             pieces = [p for stack in self.stacks for p in stack.pieces if p.table == name]
             precision = self.precisions[name]
             lines.append(
-                {
-                    "table": name,
-                    "type": "mapped" if self.mapped_at else _sharding_type(pieces, shape),
-                    "precision": precision,
-                    "ranks": [piece.rank for piece in pieces],
-                    "rows": shape.rows,
-                    "width": shape.width,
-                    "bytes_per_rank": [p.rows * row_bytes(precision, p.cols) for p in pieces],
-                }
+                TablePlacement(
+                    table=name,
+                    type="mapped" if self.mapped_at else _sharding_type(pieces, shape),
+                    precision=precision,
+                    ranks=tuple(piece.rank for piece in pieces),
+                    rows=shape.rows,
+                    width=shape.width,
+                    bytes_per_rank=tuple(p.rows * row_bytes(precision, p.cols) for p in pieces),
+                )
             )
         return lines
 
@@ -369,7 +371,7 @@ def _joined(bands: Sequence[tuple[int, Tensor]]) -> Tensor:
     return torch.cat([sums for _, sums in sorted(bands, key=lambda band: band[0])], dim=1)
 
 
-def _sharding_type(pieces: Sequence[Piece], shape: TableShape) -> str:
+def _sharding_type(pieces: Sequence[Piece], shape: TableShape) -> ShardingType:
     """Return the sharding type of a table, as a plan names it."""
     if len(pieces) == 1:
         return "table_wise"

@@ -6,7 +6,7 @@ yet.)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 import torch
@@ -32,23 +32,12 @@ from iak.schemas.plan import (
     ShardingType,
     TableDocument,
 )
+from iak.schemas.table_placement import TablePlacement
 
 Plan: TypeAlias = ShardingPlan
 """TorchRec's plan, under a name for rooms that do not import torchrec.distributed."""
 TABLES_PATH = "tables"
 """The name under which a model holds its tables."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
-    """One table of a plan, for tables and records."""
-
-    table: str
-    type: str
-    ranks: tuple[int, ...]
-    rows: int
-    width: int
-    bytes_per_rank: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +127,22 @@ def plan_tables(
     return ShardingPlan(plan={TABLES_PATH: module_plan})
 
 
-def describe(plan: ShardingPlan) -> list[dict[str, object]]:
-    """Return the plan as lines for people and records: one per table, in declared order."""
+def describe(plan: ShardingPlan) -> list[TablePlacement]:
+    """Return the placement of every table, in declared order, for people and records."""
     placements = []
     for table, sharding in _tables_plan(plan).items():
         shards = sharding.sharding_spec.shards
         placements.append(
-            Placement(
+            TablePlacement(
                 table=table,
-                type=sharding.sharding_type,
+                type=cast("ShardingType", sharding.sharding_type),
                 ranks=tuple(sharding.ranks),
                 rows=max(s.shard_offsets[0] + s.shard_sizes[0] for s in shards),
                 width=max(s.shard_offsets[1] + s.shard_sizes[1] for s in shards),
                 bytes_per_rank=tuple(4 * s.shard_sizes[0] * s.shard_sizes[1] for s in shards),
             )
         )
-    return [asdict(placement) for placement in placements]
+    return placements
 
 
 def as_document(plan: ShardingPlan, *, job: Job, world: int, cluster: str = "") -> PlanDocument:
@@ -177,7 +166,7 @@ def as_document(plan: ShardingPlan, *, job: Job, world: int, cluster: str = "") 
             )
             for rank, shard in zip(sharding.ranks, sharding.sharding_spec.shards, strict=True)
         )
-        named = {key: line[key] for key in ("table", "type", "rows", "width")}
+        named = line.model_dump(include={"table", "type", "rows", "width"})
         tables.append(TableDocument.model_validate({**named, "shards": shards}))
     return PlanDocument(job=job, world=world, cluster=cluster, tables=tuple(tables))
 
@@ -275,12 +264,7 @@ def check_covers(plan: ShardingPlan, shapes: Mapping[str, tuple[int, int]]) -> N
         BadRequest: a table is missing, unknown, or of another shape.
     """
     planned = {
-        str(row["table"]): (
-            row["rows"],
-            row["width"],
-            sum(cast("tuple[int]", row["bytes_per_rank"])),
-        )
-        for row in describe(plan)
+        line.table: (line.rows, line.width, sum(line.bytes_per_rank)) for line in describe(plan)
     }
     wanted = {name: (rows, width, rows * width * 4) for name, (rows, width) in shapes.items()}
     wrong = sorted(name for name in planned | wanted if planned.get(name) != wanted.get(name))

@@ -75,6 +75,8 @@ from iak.schemas.domain import Domain
 from iak.schemas.job import FrozenTablesSpec, KernelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
+from iak.schemas.table_placement import TablePlacement
+from iak.schemas.tuning import CacheUse
 
 log = logging.getLogger(__name__)
 SPLITS = ("tune", "valid", "gate")
@@ -179,13 +181,13 @@ class Finetuned:
     digest_before: str
     """Digest of tables and trunk before tuning. `finetune` raises where it differs from `digest`.
     """
-    plan: Sequence[Mapping[str, object]]
+    plan: Sequence[TablePlacement]
     """Where each table is placed."""
     parameters_per_kernel: int
     standard_from: str
     """Where the standardisation comes from: `live kernels`, `the cache`, or `this run's rows`."""
-    cache: Mapping[str, Any]
-    """Rows read from the cache and added to it, over all workers; empty without one."""
+    cache: CacheUse
+    """Rows read from the cache and added to it, over all workers."""
     gate_seconds: float = 0.0
     """Seconds in which the gate's rows were predicted in fp32; 0 where only one night is judged."""
     live: frozenset[str] = frozenset()
@@ -584,13 +586,13 @@ def _tuning_rows(
 
 def _close(
     work: FinetuneWork, store: Store | None, rows: Mapping[str, TuningRows], worker: Worker
-) -> dict[str, Any]:
+) -> CacheUse:
     """Finish writing the cache, keep it to its budget, and return its use in this run.
 
     A collective call. Rows that no step used are computed now, for the nights that follow.
     """
     if store is None:
-        return {}
+        return CacheUse()
     for split in SPLITS:
         activations = rows[split].activations
         if isinstance(activations, WithStatistics):
@@ -607,7 +609,7 @@ def _close(
     for part in parts:
         numbers.update({k: v for k, v in asdict(part).items() if isinstance(v, int)})
     stopped = next((part.stopped for part in parts if part.stopped), "")
-    return {"folder": str(work.cache.folder), **numbers, "stopped": stopped}
+    return CacheUse(folder=str(work.cache.folder), **numbers, stopped=stopped)
 
 
 def keep_to_budget(store: Store, budget_bytes: int) -> None:

@@ -424,7 +424,7 @@ def test_a_saved_plan_is_followed_exactly(tmp_path):
     planned = spec.model_copy(update={**changes, "run_dir": tmp_path / "planned"})
     answers = run_on_workers(ask_where, 2, pretrain_work(planned, days_of(4)))
     assert [told for told, _ in answers] == [describe(made)] * 2
-    assert {line["table"]: line["type"] for line in answers[0][0]}.items() >= asked.items()
+    assert {line.table: line.type for line in answers[0][0]}.items() >= asked.items()
     for rank, (_, held) in enumerate(answers):
         wanted = {
             (t.table, s.row, s.col, (s.rows, s.cols))

@@ -440,8 +440,8 @@ def test_a_saved_plan_is_followed_and_changes_no_kernel(workers, whole, place):
     wanted = {t.table: (t.type, [s.rank for s in t.shards]) for t in plan_of_a_person(place).tables}
     assert {kind for kind, _ in wanted.values()} == {"table_wise", "row_wise"}
     for planned, done in zip(workers.run(ask_planned, place), whole, strict=True):
-        assert {t["table"]: (t["type"], t["ranks"]) for t in planned.plan} == wanted
-        by_rule = {t["table"]: t["type"] for t in done.plan}
+        assert {t.table: (t.type, list(t.ranks)) for t in planned.plan} == wanted
+        by_rule = {t.table: t.type for t in done.plan}
         assert all(by_rule[name] != kind for name, (kind, _) in wanted.items())
         assert planned.digest == done.digest
         for a, b in zip(done.levels, planned.levels, strict=True):

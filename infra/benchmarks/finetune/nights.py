@@ -211,8 +211,8 @@ def _measured(done: Finetuned, work: FinetuneWork, clock: _Clock) -> Night:
     return Night(
         seconds=clock.seconds(),
         to_best_s=clock.seconds() - idle_s,
-        rows_from_cache=int(done.cache.get("rows_read", 0)),
-        rows_computed=int(done.cache.get("rows_computed", 0)),
+        rows_from_cache=done.cache.rows_read,
+        rows_computed=done.cache.rows_computed,
         rows_to_best=rows_to_best,
         epochs=tuple(level.tuned.epochs for level in done.levels),
         gain=gain,

@@ -75,8 +75,7 @@ def check(size: Size, layout: Layout, worker: Worker) -> None:
         DoesNotFit: this machine has no room for it beside what it stores already.
     """
     (line,) = describe(_plan_of(size, layout, worker))
-    parts = line["ranks"]
-    assert isinstance(parts, tuple)
+    parts = line.ranks
     if layout.kind == "column_wise" and worker.world > 1 and len(parts) < 2:
         raise BadRequest(
             f"{size.width} columns do not split over {worker.world} workers into equal parts "

@@ -20,7 +20,9 @@ from iak.pipeline.tuning.tune import Tuned
 from iak.schemas.domain import Domain
 from iak.schemas.job import GateSpec
 from iak.schemas.predictions import metric_tasks
+from iak.schemas.table_placement import TablePlacement
 from iak.schemas.task import TaskSpec
+from iak.schemas.tuning import CacheUse
 from tests.unit.iak.small import SHAPE, moved_kernel, standard
 
 BASE, SCHEMA = "b" * 64, "c" * 64
@@ -64,6 +66,10 @@ def paired(better, rows=ROWS, seed=0, *, order=None):
     return PairedRows(labels_nT=labels, mask_nT=mask, user_n=np.arange(rows) // 2, **columns)
 
 
+ITEMS = TablePlacement(
+    table="item", type="table_wise", precision="int8", ranks=(0,), rows=7, width=4,
+    bytes_per_rank=(84,),
+)  # fmt: skip
 A = Domain((("region", "a"),))
 SLASH = Domain((("region", "b/c"),))
 CROSS = Domain((("region", "b/c"), ("daypart", "x")))
@@ -103,8 +109,8 @@ def done():
         ),
         below_floor={"region=z": 3}, standard=standard(), tasks=("ctr", "cvr"),
         contract={"null label": 2}, labels={"known ctr": 9, "positive ctr": 4},
-        digest="d", digest_before="d", cache={"folder": "/c", "rows_read": 5, "stopped": ""},
-        standard_from="the cache", plan=({"table": "item", "rows": 7},), parameters_per_kernel=1,
+        digest="d", digest_before="d", cache=CacheUse(folder="/c", rows_read=5, stopped=""),
+        standard_from="the cache", plan=(ITEMS,), parameters_per_kernel=1,
     )  # fmt: skip
 
 
@@ -219,6 +225,7 @@ def test_a_run_records_what_it_measured_as_plain_json(done, published):
     assert result["standardisation"]["from"] == "the cache"
     assert (result["epochs"], result["stopped_at_cap"]) == ([4, 4, 4], [])
     assert result["tables_and_trunk_unchanged"] is True
-    for name in ("below_floor", "contract", "labels", "cache"):
+    assert result["cache"] == {"folder": "/c", "rows_read": 5, "stopped": ""}
+    for name in ("below_floor", "contract", "labels"):
         assert result[name] == getattr(done, name)
-    assert result["plan"] == [{"table": "item", "rows": 7}]
+    assert result["plan"] == [ITEMS.model_dump(mode="json")]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from iak.pipeline.nightly.outcomes import Done
 from iak.pipeline.runs.nightly_cost import share_cost, tuning_cost
 from iak.schemas.domain import Domain
-from iak.schemas.night import TaskWindow
+from iak.schemas.night import TaskWindow, TuningCost
 from iak.schemas.record import RunRecord
 from iak.schemas.tuning import KernelResult
 from tests.unit.nightly.nights import IN_A, IN_B, POOLED, day, domain_night, record
@@ -41,31 +41,31 @@ ALL = (kernel("pooled", 100), kernel("region=a", 60), kernel("region=b", 30))
 
 def test_a_worker_s_time_is_charged_for_each_worker():
     spent = tuning_cost(PRICED, NIGHT, tuned(kernels=ALL))
-    assert spent["worker_seconds"] == 200
-    assert spent["cost"] == pytest.approx(0.2)
-    assert spent["parameters_per_kernel"] == 100
+    assert spent.worker_seconds == 200
+    assert spent.cost == pytest.approx(0.2)
+    assert spent.parameters_per_kernel == 100
 
 
 def test_rows_count_once_although_the_pooled_kernel_has_them_too():
-    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL))["rows_tuned"] == 90
-    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL[:1]))["rows_tuned"] == 100
+    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL)).rows_tuned == 90
+    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL[:1])).rows_tuned == 100
 
 
 def test_rows_from_the_cache_are_the_cache_s_share_of_the_tuning_rows():
     cache = {"rows_read": 75, "rows_computed": 25, "folder": "cache"}
-    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL, cache=cache))["rows_from_cache"] == 67
-    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL))["rows_from_cache"] == 0
+    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL, cache=cache)).rows_from_cache == 67
+    assert tuning_cost(PRICED, NIGHT, tuned(kernels=ALL)).rows_from_cache == 0
 
 
 def test_windows_get_the_labels_that_tuning_counted():
     labels = {"known ctr": 90, "positive ctr": 9, "known cvr": 5}
-    (window,) = tuning_cost(PRICED, NIGHT, tuned(labels=labels))["windows"]
+    (window,) = tuning_cost(PRICED, NIGHT, tuned(labels=labels)).windows
     assert (window.rows, window.positives) == (90, 9)
 
 
 def test_a_night_that_tuned_nothing_cost_nothing():
-    assert tuning_cost(PRICED, NIGHT, None) == {}
-    assert share_cost(NIGHT.domains, Done(), {}) == NIGHT.domains
+    assert tuning_cost(PRICED, NIGHT, None) is None
+    assert share_cost(NIGHT.domains, Done(), None) == NIGHT.domains
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**6), min_size=1))
@@ -75,7 +75,10 @@ def test_shares_add_up_to_the_whole(rows):
         f"region={name}": KernelResult.model_validate(kernel(f"region={name}", count))
         for name, count in rows.items()
     }
-    spent = {"worker_seconds": 1000.0, "cost": 7.0}
+    spent = TuningCost(
+        parameters_per_kernel=1, windows=[], rows_tuned=1, rows_from_cache=0, worker_seconds=1000.0,
+        cost=7.0,
+    )  # fmt: skip
     shared = share_cost(domains, Done(kernels=kernels), spent)
     assert sum(domain.cost for domain in shared) == pytest.approx(7)
     assert sum(d.worker_seconds for d in shared) == pytest.approx(1000, abs=0.001 * len(shared))

@@ -1,16 +1,19 @@
 """A document is frozen and knows its keys; its texts hold nothing that no file could."""
 
+import json
+import pickle
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from iak.schemas.base import (
     MOST_SHOWN,
     Column,
     FolderText,
+    SparseSpec,
     Spec,
     Value,
     not_empty,
@@ -27,6 +30,25 @@ ANY_TEXT = st.text(st.characters(), max_size=12)
 class Small(Spec):
     size: float = 1.0
     """How large it is."""
+
+
+class Sparse(SparseSpec):
+    size: float = 1.0
+    from_: str = Field(default="", alias="from")
+    inner: tuple["Sparse", ...] = ()
+
+
+_SPARSE_FIELDS = {"size": st.floats(0, 9), "from": st.text("ab"), "inner": st.just([{"size": 2.0}])}
+
+
+@given(st.fixed_dictionaries({}, optional=_SPARSE_FIELDS))
+def test_a_sparse_document_is_written_as_it_was_read(document):
+    read = Sparse.model_validate(document)
+    assert read.model_dump(mode="json", by_alias=True) == document
+    assert json.loads(read.model_dump_json(by_alias=True)) == document
+    assert pickle.loads(pickle.dumps(read)).model_dump(by_alias=True) == read.model_dump(
+        by_alias=True
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

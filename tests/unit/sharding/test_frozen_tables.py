@@ -272,8 +272,8 @@ def test_every_row_has_one_place_that_all_workers_know(sizes, kinds, precisions,
 
 
 def test_the_tables_say_where_they_lie():
-    lines = {line["table"]: line for line in frozen_tables(MIXED).describe()}
-    assert lines["shop"] == {
+    lines = {line.table: line for line in frozen_tables(MIXED).describe()}
+    assert lines["shop"].model_dump(mode="json") == {
         "table": "shop", "type": "table_wise", "precision": "int4", "ranks": [0], "rows": 50,
         "width": 16, "bytes_per_rank": [50 * 12],
     }  # fmt: skip

@@ -54,18 +54,21 @@ def test_no_rank_holds_more_than_the_lightest_and_one_table(rows, world):
     shapes = [table(f"t{i}", n) for i, n in enumerate(rows)]
     load = [0] * world
     for line in describe(plan(shapes, world)):
-        (rank,) = line["ranks"]
-        load[rank] += line["rows"]
+        (rank,) = line.ranks
+        load[rank] += line.rows
     assert max(load) <= min(load) + max(rows)
 
 
 def test_big_tables_are_cut_by_rows_and_small_ones_are_not():
     lines = describe(plan([table("small", 49), table("big", 50)], 2))
-    assert [(line["table"], line["type"]) for line in lines] == [
+    assert [(line.table, line.type) for line in lines] == [
         ("small", "table_wise"),
         ("big", "row_wise"),
     ]
-    assert json.loads(json.dumps(lines))[1]["bytes_per_rank"] == [800, 800]
+    assert lines[1].model_dump(mode="json") == {
+        "table": "big", "type": "row_wise", "ranks": [0, 1], "rows": 50, "width": 8,
+        "bytes_per_rank": [800, 800],
+    }  # fmt: skip
 
 
 def test_cards_are_numbered_by_host():

@@ -1,0 +1,28 @@
+"""Results of older runs are still read, and written as they were."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from iak.schemas.table_placement import TablePlacement
+from iak.schemas.tuning import CacheUse
+
+RECORDS = Path(__file__).parents[3] / "infra" / "benchmarks" / "cpu-2-cores"
+
+
+@pytest.mark.parametrize("log", ["coupons", "retailrocket", "xmrec"])
+def test_the_cache_and_the_tables_of_an_older_record_are_read_and_written_as_they_were(log):
+    runs = json.loads((RECORDS / f"{log}.json").read_bytes())
+    cache = runs["finetune"]["result"]["cache"]
+    assert CacheUse.model_validate(cache).model_dump(mode="json") == cache
+    assert "rows_moved" not in cache, "the record is older than this field"
+    for run in (runs["pretrain"], runs["finetune"]):
+        assert run["result"]["plan"]
+        for line in run["result"]["plan"]:
+            written = TablePlacement.model_validate(line).model_dump_json()
+            assert written == json.dumps(line, separators=(",", ":"))
+
+
+def test_a_run_without_a_cache_says_nothing_of_one():
+    assert CacheUse().model_dump(mode="json") == {}
