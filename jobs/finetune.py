@@ -150,7 +150,8 @@ def show(night: NightResult) -> None:
             "seconds": record.timings_s,
         },
     )
-    for sentence in tuning.failed.values():
+    findings = [k.code.finding(k.domain) for k in night.kernels if k.code]
+    for sentence in (*tuning.failed.values(), *filter(None, findings)):
         console.print(escape(sentence))
     if record.exit_code == SOME_HELD:
         console.print("[dim]some kernels are held (exit code 4)[/dim]")

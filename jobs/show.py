@@ -198,6 +198,7 @@ def _show_kernels(kernels: Sequence[Document]) -> None:
             f"{k.get('tuning_rows', 0):,}",
             _gate_rows(_dict(k.get("gate"))),
             number(_dict(k.get("gate")).get("gain"), 5, sign=True),
+            _code(k),
             ("published: " if k.get("published") else "held: ")
             + str(k.get("reason", ""))
             + _task_verdicts(_dict(k.get("gate"))),
@@ -206,8 +207,18 @@ def _show_kernels(kernels: Sequence[Document]) -> None:
     ]
     published = sum(bool(k.get("published")) for k in kernels)
     title = f"kernels: {published:,} of {len(kernels):,} published"
-    show_table(title, ("domain", "tuning rows", "gate rows", "gain", "verdict"), lines)
+    show_table(title, ("domain", "tuning rows", "gate rows", "gain", "code", "verdict"), lines)
     _show_rest(len(kernels))
+
+
+def _code(kernel: Document) -> str:
+    """Return the rate of a kernel's code and its active units; a dash where none was measured."""
+    code = _dict(kernel.get("code"))
+    if kernel.get("rate") is None or not code:
+        return number(kernel.get("rate"), 2)
+    return (
+        f"{number(kernel['rate'], 2)} nats, {code.get('active_units')} of {code.get('units')} units"
+    )
 
 
 def _gate_rows(gate: Document) -> str:

@@ -9,6 +9,7 @@ from iak.schemas.base import Spec
 from iak.schemas.chain import Service
 from iak.schemas.domain import Domain
 from iak.schemas.manifest import Sha256
+from iak.schemas.tuning import CodeDiagnostics
 from iak.schemas.verdict import Verdict
 
 NIGHT_FORMAT = 1
@@ -116,6 +117,8 @@ class DomainNight(Spec):
     scores: list[Scores] = []
     rate: float | None = None
     """Rate of its code in nats a row: what the information bottleneck lets through."""
+    code: CodeDiagnostics | None = None
+    """What its information bottleneck does; null without gate rows."""
     scratch_gain: float | None = None
     """Gain of a kernel from scratch less that of the chain, in nats a row; null unless both were
     tuned."""

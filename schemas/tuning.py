@@ -9,6 +9,39 @@ from iak.schemas.chain import ChainVerdict
 from iak.schemas.table_placement import TablePlacement
 from iak.schemas.verdict import Verdict
 
+UNCHANGED = 1e-6
+"""Change of a probability up to which a kernel predicts what the base does; fp32 rounds to less."""
+
+
+class CodeDiagnostics(Spec):
+    """What a kernel's information bottleneck does on its gate rows."""
+
+    units: NonNegativeInt
+    """Units of its code."""
+    active_units: NonNegativeInt
+    """Units whose mean varies over the rows, with a variance above 0.01 (Burda et al. 2016,
+    "Importance weighted autoencoders")."""
+    label_nats: dict[str, tuple[float, float]] = {}
+    """Task -> lower bounds of the nats a row that base and kernel tell about the label: entropy of
+    the rate less log-loss."""
+    prior_distance: float | None = None
+    """KL divergence of its prior from the pooled kernel's in nats; null for the pooled kernel."""
+    largest_change: float
+    """Largest change of a probability against the base."""
+
+    def finding(self, domain: str) -> str:
+        """Return what is wrong with the code in a sentence, and an empty text where nothing is.
+
+        Args:
+            domain: name of the kernel's domain.
+        """
+        said = f"{domain}: {self.active_units} of {self.units} units of the code are active"
+        if self.largest_change <= UNCHANGED:
+            return f"{said}, and no probability changes: the kernel does nothing"
+        if self.active_units == 0:
+            return f"{said}: the code has collapsed, and every row gets the same correction"
+        return ""
+
 
 class KernelResult(Spec):
     """One kernel of a run after the gate."""
@@ -31,6 +64,8 @@ class KernelResult(Spec):
     """Nats a labelled row by which tuning lowered its validation loss."""
     rate: float | None = None
     """Mean rate of its code in nats per gate row; null without such rows."""
+    code: CodeDiagnostics | None = None
+    """What its information bottleneck does; null without gate rows."""
     reliability: dict[str, list[tuple[float, float, NonNegativeInt]]] = {}
     """Task -> its calibration curve on the gate rows: mean prediction, observed share and rows of
     each bin."""

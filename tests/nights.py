@@ -14,6 +14,7 @@ from iak.schemas.night import (
     Scores,
     TaskWindow,
 )
+from iak.schemas.tuning import CodeDiagnostics
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 CITIES = (
@@ -147,10 +148,22 @@ def _domain(pairs, k, effect, random, number, day):
         verdict=verdict,
         scores=scores,
         rate=float(abs(random.normal(1.4, 0.3))) if is_trained else None,
+        code=_code(k) if is_trained else None,
         scratch_gain=float(random.normal(-0.0001, 0.0003)) if number % _WEEK == 0 else None,
         **(_evidence(number, random, day) if is_trained else {}),
         worker_seconds=window / 9_000 if outcome != "waiting" else 0.0,
         cost=window / 9_000 / 3600 * 0.9 if outcome != "waiting" else 0.0,
+    )
+
+
+def _code(k):
+    """What a code does; that of the fourth domain has collapsed."""
+    return CodeDiagnostics(
+        units=16,
+        active_units=0 if k == 3 else 16 - k % 9,
+        label_nats={"ctr": (0.0412, 0.0436)},
+        prior_distance=0.1 * k if k else None,
+        largest_change=0.2,
     )
 
 

@@ -108,6 +108,7 @@ def _domain_night(
             "scratch_gain": done.scratch_gains.get(name),
             "scores": _scores(kernel) if kernel else [],
             "rate": kernel.rate if kernel else None,
+            "code": kernel.code if kernel else None,
         }
     )
 

@@ -66,6 +66,7 @@ def _is_in_newest_hours(
 
 
 def _chosen(rows: PairedRows, chosen_n: Bools) -> PairedRows:
-    """Return some of the rows."""
-    columns = {f.name: getattr(rows, f.name) for f in fields(PairedRows)}
-    return replace(rows, **{n: c[chosen_n] for n, c in columns.items() if c is not None})
+    """Return some of the rows, without the moments of their code."""
+    columns = {f.name: getattr(rows, f.name) for f in fields(PairedRows) if f.name != "code"}
+    chosen = {n: c[chosen_n] for n, c in columns.items() if c is not None}
+    return replace(rows, code=None, **chosen)

@@ -12,7 +12,7 @@ from iak.pipeline.files import putting_file
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
 from iak.pipeline.publish.bundle_index import publishing_bundles
-from iak.pipeline.publish.diagnostics import curves_of, mean_rate
+from iak.pipeline.publish.diagnostics import code_of, curves_of, mean_rate
 from iak.pipeline.publish.gate import judge
 from iak.pipeline.publish.gate_tasks import gate_rows_of
 from iak.pipeline.publish.judge_chains import ChainJudge, NightChains
@@ -77,7 +77,8 @@ def publish_bundles(
             live=done.live,
         )
     with publishing_bundles(root) as folder, _statistics_file(done, folder) as statistics:
-        for level in done.levels:
+        for depth, level in enumerate(done.levels):
+            pooled = done.levels[0].tuned.bank.slot(0) if depth else None
             judged = chain_judge.judge(level) if chain_judge else {}
             for slot, name in enumerate(level.tuned.bank.names):
                 if name in level.tuned.failed:
@@ -89,7 +90,11 @@ def publish_bundles(
                 kernel = _write_kernel(
                     done, level, slot, name, folder, provenance, verdict, statistics
                 )
-                measured = {"rate": mean_rate(rows), "reliability": curves_of(gate_rows)}
+                measured = {
+                    "rate": mean_rate(rows),
+                    "code": code_of(rows, gate_rows, level.tuned.bank.slot(slot), pooled),
+                    "reliability": curves_of(gate_rows),
+                }
                 chained = {"chain": chain and chain.chain}
                 kernels.append(kernel.model_copy(update=measured | chained))
     return kernels

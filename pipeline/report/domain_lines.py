@@ -11,6 +11,7 @@ from iak.pipeline.report.charts import (
     interval_scale,
     outcome_columns,
 )
+from iak.pipeline.report.code_words import code_words
 from iak.pipeline.report.differences import Difference, difference_of
 from iak.pipeline.report.evidence_words import evidence_words
 from iak.schemas.night import DomainNight, NightRecord
@@ -48,6 +49,11 @@ class DomainLine:
         return evidence_words(
             night.log_evidence, night.evidence_needed, night.evidence_nights, night.proved_on
         )
+
+    @property
+    def code(self) -> str:
+        """What its code does on the gate rows; empty where it has none."""
+        return code_words(self.night.rate, self.night.code)
 
     @property
     def has_gauc(self) -> bool:

@@ -62,6 +62,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         calibrations=[chart for task in tasks if (chart := _calibrations(record, task))],
         has_rates=any(domain.rate is not None for domain in record.domains),
         rates=_rates(record),
+        code_findings=_code_findings(record),
         has_evidence=any(line.evidence for line in lines),
         evidence_note=EVIDENCE,
         drift=drift_bars(record.drift),
@@ -164,6 +165,12 @@ def _rates(record: NightRecord) -> Chart | None:
         x_name="rate, nats a row",
         y_name="gain, 1/1000 nats a row",
     )
+
+
+def _code_findings(record: NightRecord) -> list[str]:
+    """Return a sentence for each kernel whose code has collapsed, or which does nothing."""
+    coded = [(d.decision.name, d.code) for d in record.domains if d.code]
+    return [sentence for name, code in coded if (sentence := code.finding(name))]
 
 
 def _costs(record: NightRecord) -> list[Bar]:

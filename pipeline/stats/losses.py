@@ -70,6 +70,17 @@ def normalized_entropy(labels: Array, p: Array, *, kept: float = 1.0) -> float |
     return _value(_mean_losses(labels, p, kept=kept).ne_G)
 
 
+def label_nats(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
+    """Return a lower bound of the nats a row that predictions tell about the label.
+
+    It is the entropy of the observed rate less the log-loss, which bounds the mutual information
+    from below (Barber and Agakov 2003, "The IM algorithm"). It is negative where knowing the rate
+    alone predicts better, and None when a class is missing. The arguments are those of `log_loss`.
+    """
+    losses = _mean_losses(labels, p, kept=kept)
+    return _value(losses.logloss_G / losses.ne_G - losses.logloss_G)
+
+
 def calibration(labels: Array, p: Array, *, kept: float = 1.0) -> float | None:
     """Return positives predicted over positives observed; None when none was observed.
 

@@ -110,6 +110,8 @@ def _of_domain(domain: DomainNight) -> Iterator[tuple[str, float | None]]:
         "age_days": decision.age_days,
         "drift": decision.drift,
         "rate": domain.rate,
+        "active_units": domain.code.active_units if domain.code else None,
+        "prior_distance": domain.code.prior_distance if domain.code else None,
         "scratch_gain": domain.scratch_gain,
         "log_evidence": domain.log_evidence,
         "worker_seconds": domain.worker_seconds,

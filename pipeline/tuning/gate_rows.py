@@ -1,6 +1,7 @@
 """Collect the rows that the gate reads: a kernel's gate rows under base and candidate.
 
-Shapes: n rows of a kernel, B rows of a batch, K slots, P slots present in a batch, T tasks.
+Shapes: n rows of a kernel, B rows of a batch, K slots, P slots present in a batch, T tasks, C code
+units.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,33 @@ from torch import distributed as dist
 
 from iak.pipeline.activations.rows import TuningRows
 from iak.pipeline.iak.bank import Bank
+from iak.pipeline.iak.grouped import slot_sums
 from iak.pipeline.model.loss import probabilities, task_losses
-from iak.pipeline.tuning.tune import Setting, predicted_batches
+from iak.pipeline.tuning.tune import PredictedBatch, Setting, predicted_batches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeMoments:
+    """Sums over a kernel's rows of each code unit's mean, from which its variance follows."""
+
+    rows: int
+    sums_C: npt.NDArray[np.float64]
+    squares_C: npt.NDArray[np.float64]
+
+    def __add__(self, other: "CodeMoments") -> "CodeMoments":
+        """Return the moments of both parts' rows together."""
+        return CodeMoments(
+            rows=self.rows + other.rows,
+            sums_C=self.sums_C + other.sums_C,
+            squares_C=self.squares_C + other.squares_C,
+        )
+
+    def variances(self) -> npt.NDArray[np.float64]:
+        """Return the variance of each unit's mean over the rows, (C,)."""
+        mean_C = self.sums_C / self.rows
+        # The difference of two sums may round to slightly below zero.
+        found: npt.NDArray[np.float64] = np.maximum(self.squares_C / self.rows - mean_C**2, 0.0)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +64,8 @@ class PairedRows:
     candidate_entire_nT: npt.NDArray[np.float32]
     rate_n: npt.NDArray[np.float32] | None = None
     """Nats of each row's code under the candidate."""
+    code: CodeMoments | None = None
+    """Moments of the candidate's code over these rows; None for a part that was chosen of them."""
     user_n: npt.NDArray[np.int64] | None = None
     """Key of each row's user; None where the log declares none."""
     day_n: npt.NDArray[np.int64] | None = None
@@ -106,23 +134,31 @@ def collect_gate_rows(
                 f"{who}_own_nT": p.own_BT,
                 f"{who}_entire_nT": p.entire_BT,
             }
-        ends_P = batch.segments.ends_P.tolist()
-        parts.append(_by_name(bank.names[batch.present], ends_P, columns))
+        parts.append(_by_name(bank.names[batch.present], batch, columns))
     everywhere: list[list[dict[str, PairedRows]]] = [[] for _ in range(setting.worker.world)]
     dist.gather_object(parts, everywhere if setting.worker.rank == 0 else None)
     return _joined([part for parts in everywhere for part in parts])
 
 
 def _by_name(
-    names: Sequence[str], ends: Sequence[int], columns: Mapping[str, Tensor]
+    names: Sequence[str], batch: PredictedBatch, columns: Mapping[str, Tensor]
 ) -> dict[str, PairedRows]:
     """Cut the columns of a batch into its kernels' rows; a kernel without rows is left out."""
-    starts = [0, *ends]
-    return {
-        name: PairedRows(**{field: column[start:end].numpy() for field, column in columns.items()})
-        for name, start, end in zip(names, starts, ends, strict=False)
-        if end > start
-    }
+    ends = batch.segments.ends_P.tolist()
+    code_BC = batch.code_BC.double()
+    sums_PC, squares_PC = (
+        slot_sums(values_BC, batch.segments).cpu().numpy() for values_BC in (code_BC, code_BC**2)
+    )
+    parts = {}
+    for slot, (name, start, end) in enumerate(zip(names, [0, *ends], ends, strict=False)):
+        if end > start:
+            parts[name] = PairedRows(
+                **{field: column[start:end].numpy() for field, column in columns.items()},
+                code=CodeMoments(
+                    rows=end - start, sums_C=sums_PC[slot], squares_C=squares_PC[slot]
+                ),
+            )
+    return parts
 
 
 def _joined(parts: Sequence[Mapping[str, PairedRows]]) -> dict[str, PairedRows]:
@@ -136,8 +172,13 @@ def _joined(parts: Sequence[Mapping[str, PairedRows]]) -> dict[str, PairedRows]:
 
 def _concatenated(parts: Sequence[PairedRows]) -> PairedRows:
     """Return the parts as one; users are in all of them or in none."""
-    columns: dict[str, Any] = {}
+    joined: dict[str, Any] = {}
     for field in fields(PairedRows):
-        arrays = [getattr(part, field.name) for part in parts]
-        columns[field.name] = None if arrays[0] is None else np.concatenate(arrays)
-    return PairedRows(**columns)
+        values = [getattr(part, field.name) for part in parts]
+        if values[0] is None:
+            joined[field.name] = None
+        elif isinstance(values[0], CodeMoments):
+            joined[field.name] = sum(values[1:], values[0])
+        else:
+            joined[field.name] = np.concatenate(values)
+    return PairedRows(**joined)

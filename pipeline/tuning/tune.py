@@ -650,6 +650,8 @@ class PredictedBatch:
     segments: Segments
     h_BH: Tensor
     logits_BT: Tensor
+    code_BC: Tensor
+    """Each row's code, without noise."""
     rate_B: Tensor
     """Nats of each row's code."""
 
@@ -681,5 +683,6 @@ def predicted_batches(
             segments=segments,
             h_BH=h_BH,
             logits_BT=logits_BT,
+            code_BC=code.z_BC,
             rate_B=code.rate_B,
         )

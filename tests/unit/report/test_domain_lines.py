@@ -9,6 +9,7 @@ from iak.pipeline.report.domain_lines import (
     mean_auc,
     shown_domains,
 )
+from iak.schemas.tuning import CodeDiagnostics
 from tests.nights import a_night
 
 
@@ -71,3 +72,21 @@ def test_a_line_says_how_far_its_chain_is():
     unjudged = night.model_copy(update={"log_evidence": None})
     (line,) = domain_lines(record.model_copy(update={"domains": [unjudged]}), [])
     assert line.evidence == ""
+
+
+def test_a_line_says_what_its_code_does():
+    night = a_night(domains=1).domains[1]
+    code = CodeDiagnostics(
+        units=16, active_units=11, label_nats={"ctr": (0.0412, 0.0436)}, prior_distance=0.38,
+        largest_change=0.2,
+    )  # fmt: skip
+    coded = night.model_copy(update={"rate": 1.25, "code": code})
+    record = a_night(domains=1).model_copy(update={"domains": [coded]})
+    (line,) = domain_lines(record, [])
+    assert line.code == (
+        "11 of 16 units active; 1.25 nats a row; prior 0.38 nats from the pooled one; of ctr the "
+        "base tells at least 0.0412 nats, the kernel 0.0436"
+    )
+    bare = night.model_copy(update={"code": None})
+    (line,) = domain_lines(record.model_copy(update={"domains": [bare]}), [])
+    assert line.code == ""

@@ -72,6 +72,14 @@ def test_every_chain_says_how_far_it_is_and_what_is_needed(page):
     assert page.text.count("the newest 24 hours: 1,204 gate rows") == len(judged)
 
 
+def test_a_collapsed_code_is_named_and_every_code_is_described(page):
+    coded = [d for d in some_nights()[-1].domains if d.code]
+    findings = [d.code.finding(d.decision.name) for d in coded]
+    assert sum(map(bool, findings)) == 1
+    assert all(finding in page.text for finding in findings)
+    assert page.text.count("units active") == len(coded)
+
+
 def test_auc_within_users_stands_beside_auc_where_a_night_has_it(page, tmp_path):
     score = some_nights()[-1].domains[0].scores[0]
     assert " / ".join(f"{value:.4f}" for value in score.gauc) in page.text

@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from iak.pipeline.stats.losses import (
     calibration,
     expected_log_loss,
+    label_nats,
     log_loss,
     losses_per_group,
     normalized_entropy,
@@ -35,6 +36,18 @@ def test_knowing_the_rate_alone_has_entropy_one_and_calibration_one():
     assert normalized_entropy(labels, p) == pytest.approx(1)
     assert calibration(labels, p) == pytest.approx(1)
     assert calibration(labels, 2 * p) == pytest.approx(2)
+
+
+def test_the_rate_alone_tells_nothing_of_the_label_and_the_truth_tells_its_information():
+    labels = np.array([1, 0, 0, 0, 1, 0, 0, 0])
+    assert label_nats(labels, np.full(8, 0.25)) == pytest.approx(0)
+    assert label_nats(labels, np.full(8, 0.9)) < 0
+    assert label_nats(np.ones(3), np.full(3, 0.5)) is None, "one class alone has no entropy"
+    # Two kinds of rows with rates 0.1 and 0.9: ln 2 less the entropy of 0.1.
+    kinds = np.repeat([0.1, 0.9], 1000)
+    drawn = np.concatenate([np.arange(1000) < 100, np.arange(1000) < 900])
+    information = math.log(2) + 0.1 * math.log(0.1) + 0.9 * math.log(0.9)
+    assert label_nats(drawn, kinds) == pytest.approx(information)
 
 
 @given(p=st.floats(0.001, 0.999), kept=st.floats(0.01, 1))

@@ -46,18 +46,29 @@ def judged(rows, rival=None):
     return found
 
 
+def code_of(slot, a_BA):
+    """The means of a kernel's code, by the formulas of kernel.py."""
+    weights = bank().slot(slot)
+    e_BO = (a_BA @ weights["encode_w"].T + weights["encode_b"]).relu()
+    return (e_BO @ weights["mean_w"].T + weights["mean_b"]).double().numpy()
+
+
 @pytest.fixture(scope="module")
 def found():
     return judged(rows_of())
 
 
+def assert_close(one, other, name=""):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def assert_columns(columns, expected):
-    for field in dataclasses.fields(columns):
+    for field in (f for f in dataclasses.fields(columns) if f.name != "code"):
         one, other = getattr(columns, field.name), expected.get(field.name)
         if one is None or other is None:
             assert one is other
             continue
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=field.name)
+        assert_close(one, other, field.name)
 
 
 @pytest.mark.parametrize("slot", range(3))
@@ -77,6 +88,9 @@ def test_a_kernel_s_rows_are_those_of_its_domain_under_base_and_candidate(found,
         expected |= {f"{who}_own_nT": p.own_BT.detach(), f"{who}_entire_nT": p.entire_BT.detach()}
     assert len(places) > 5
     assert_columns(found[NAMES[slot]], expected)
+    code_BC = code_of(slot, a_BA)
+    assert found[NAMES[slot]].code.rows == len(places)
+    assert_close(found[NAMES[slot]].code.variances(), code_BC.var(0))
 
 
 def test_a_loss_is_that_of_all_tasks_and_nothing_where_a_label_is_missing(found):
@@ -99,6 +113,8 @@ def test_worker_0_has_every_worker_s_rows_and_the_others_none(ends):
     assert by_rank[0].keys() == whole.keys() == set(NAMES)
     for name, columns in by_rank[0].items():
         assert_columns(columns, dataclasses.asdict(whole[name]))
+        assert columns.code.rows == whole[name].code.rows == len(columns.labels_nT)
+        assert_close(columns.code.variances(), whole[name].code.variances())
 
 
 def tuning_part(rows, first, last):
