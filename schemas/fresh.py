@@ -16,6 +16,8 @@ from iak.schemas.task import TaskSpec
 
 Keys = tuple[str, ...]
 """Columns whose values together are counted; none for all rows together."""
+MOST_KEYS = 10_000_000
+"""Keys of a table that a state has where no setting says otherwise."""
 Window = Literal["all"] | Annotated[timedelta, Field(ge=timedelta(days=1), le=timedelta(3_660))]
 
 
@@ -38,6 +40,9 @@ class CountsSpec(Spec):
     task: of a conversion the one over all rows."""
     prior: Size = 20.0
     """Rows that the parent's rate counts for."""
+    most_keys: Count = MOST_KEYS
+    """Keys that are kept, those with most rows; the others read their parent's rate. It bounds the
+    file of statistics that is published with kernels."""
 
     @field_validator("windows")
     @classmethod

@@ -6,7 +6,6 @@ the cache stores of a base: only what was counted of a file is stored, under the
 Shapes: n rows of this worker, B of them, A units of a row's activations, S statistics.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from iak.pipeline.fresh.counts import Tables, count_file, table_widths
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.past import Past
 from iak.pipeline.fresh.state import State, definition_of
-from iak.pipeline.fresh.timeline import Entries, merge
+from iak.pipeline.fresh.timeline import Entries, RunningSum
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
 
@@ -98,18 +97,17 @@ def count_past(past: Past, catalog: Catalog, store: Store | None, worker: Worker
         for file in sorted({index for index, _, _ in selection.groups})
     ]
     own = files[worker.rank :: worker.world]
-    counted = [_counted(selection, file, catalog, store) for selection, file in own]
-    parts: list[Sequence[Tables]] = [()] * worker.world
-    if worker.world == 1:
-        parts = [counted]
-    else:
-        dist.all_gather_object(parts, [_sum(counted)] if counted else [])
-    return State.of([tables for part in parts for tables in part], catalog, past.last)
-
-
-def _sum(counted: Sequence[Tables]) -> Tables:
-    """Return the sum of several files' counts: less to send than each of them."""
-    return {name: merge([tables[name] for tables in counted]) for name in counted[0]}
+    sums = {name: RunningSum() for name in table_widths(catalog)}
+    for selection, file in own:
+        # One file after the other: memory is that of the sum, however many files there are.
+        for name, entries in _counted(selection, file, catalog, store).items():
+            sums[name].add(entries)
+    counted = {name: found.total() for name, found in sums.items() if found.parts}
+    parts: list[Tables] = [counted]
+    if worker.world > 1:
+        parts = [{}] * worker.world
+        dist.all_gather_object(parts, counted)
+    return State.of([part for part in parts if part], catalog, past.last)
 
 
 def _counted(selection: Selection, file: int, catalog: Catalog, store: Store | None) -> Tables:

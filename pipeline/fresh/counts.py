@@ -18,8 +18,8 @@ from iak.pipeline.data.hashing import Keys, combine
 from iak.pipeline.data.parquet import RawRows
 from iak.pipeline.data.pieces import Piece
 from iak.pipeline.data.splits import Selection
-from iak.pipeline.fresh.timeline import Counts, Entries, Periods, merge
-from iak.schemas.fresh import CoOccurrenceSpec, rate_names
+from iak.pipeline.fresh.timeline import Counts, Entries, Periods, RunningSum, merge, most_counted
+from iak.schemas.fresh import CoOccurrenceSpec, CountsSpec, rate_names
 from iak.schemas.log import Catalog
 from iak.schemas.task import TaskSpec
 
@@ -28,8 +28,6 @@ Tables = Mapping[str, Entries]
 Labels = npt.NDArray[np.float64]
 """0 or 1, NaN where the label does not count."""
 _UPPER = np.uint64(0xFFFFFFFF00000000)
-_MOST_ENTRIES = 2_000_000
-"""Entries of a file that wait to be merged, which bounds the memory."""
 
 
 def pair_table(spec: CoOccurrenceSpec) -> str:
@@ -55,6 +53,36 @@ def table_widths(catalog: Catalog) -> dict[str, int]:
     return widths
 
 
+def key_bounds(catalog: Catalog) -> dict[str, int]:
+    """Return the name of each table of keys with the most keys that a state has of it.
+
+    A table that several specifications read has the keys of the largest bound.
+    """
+    bounds: dict[str, int] = {}
+    for spec in catalog.fresh:
+        if isinstance(spec, CountsSpec):
+            for columns in (key for chain in spec.chains(catalog.domain.keys) for key in chain):
+                name = key_column(columns)
+                bounds[name] = max(bounds.get(name, 0), spec.most_keys)
+    return bounds
+
+
+def within_bound(entries: Entries, most: int | None) -> Entries:
+    """Return the entries of the keys with most rows, as many as a table may have.
+
+    Rows decide, and no label: of all rates the one with most rows counts, since that of a
+    conversion counts clicked rows alone. A key that is left out reads its parent's rate.
+
+    Args:
+        entries: merged entries of a table of keys.
+        most: keys that it may have; None for all.
+    """
+    if most is None or not len(entries):
+        return entries
+    known_nR = entries.counts_nC[:, 0::2]
+    return most_counted(entries, most, known_nR[:, known_nR.sum(axis=0).argmax()])
+
+
 def count_file(selection: Selection, file: int, catalog: Catalog) -> Tables:
     """Count the selected rows of a file.
 
@@ -63,17 +91,13 @@ def count_file(selection: Selection, file: int, catalog: Catalog) -> Tables:
         file: index of the file in the selection's snapshot.
         catalog: the log's catalogue.
     """
-    parts: dict[str, list[Entries]] = {name: [] for name in table_widths(catalog)}
+    sums = {name: RunningSum() for name in table_widths(catalog)}
     for _, group, rows in (g for g in selection.groups if g[0] == file):
         piece = Piece(file=file, group=group, start=0, stop=rows)
         raw = parquet.read_piece(selection, piece, catalog)
         for name, entries in count_rows(raw, catalog).items():
-            parts[name].append(entries)
-            first, *waiting = map(len, parts[name])
-            # Those that wait may be as many as are merged already, so that few merges are needed.
-            if sum(waiting) > max(_MOST_ENTRIES, first):
-                parts[name] = [merge(parts[name])]
-    merged = {name: merge(found) for name, found in parts.items()}
+            sums[name].add(entries)
+    merged = {name: found.total() for name, found in sums.items()}
     owners = {pair_table(s): s for s in catalog.fresh if isinstance(s, CoOccurrenceSpec)}
     return {
         name: nearest(entries, owners[name].neighbours) if name in owners else entries

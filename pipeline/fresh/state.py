@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,9 @@ from safetensors import numpy as safetensors_numpy
 from iak.pipeline.data.fresh_keys import FOLDS
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import not_permitted
-from iak.pipeline.fresh.counts import Tables, table_widths
+from iak.pipeline.fresh.counts import Tables, key_bounds, table_widths, within_bound
 from iak.pipeline.fresh.timeline import Entries, Timeline, merge
+from iak.schemas.fresh import MOST_KEYS, CountsSpec, FreshSpec
 from iak.schemas.log import Catalog
 from iak.schemas.manifest import sha256_of
 
@@ -40,7 +42,7 @@ def definition_of(catalog: Catalog) -> str:
         {
             "format": FORMAT,
             "folds": FOLDS,
-            "fresh": [spec.model_dump(mode="json") for spec in catalog.fresh],
+            "fresh": [_meaning(spec) for spec in catalog.fresh],
             "domain": list(catalog.domain.keys),
             "tasks": [t.model_dump(mode="json", exclude={"weight"}) for t in catalog.tasks],
             "log": log,
@@ -51,6 +53,15 @@ def definition_of(catalog: Catalog) -> str:
             ],
         }
     )
+
+
+def _meaning(spec: FreshSpec) -> dict[str, Any]:
+    """Return the settings of a specification, without a bound that is as it always was.
+
+    Kernels that were published before the bound existed keep their definition.
+    """
+    unchanged = isinstance(spec, CountsSpec) and spec.most_keys == MOST_KEYS
+    return spec.model_dump(mode="json", exclude={"most_keys"} if unchanged else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,12 +83,13 @@ class State:
             catalog: the log's catalogue.
             last: last day that was counted; None in a log without days.
         """
-        timelines = {}
+        timelines, bounds = {}, key_bounds(catalog)
         for name, width in table_widths(catalog).items():
             nothing = Entries(
                 np.empty(0, np.uint64), np.empty(0, np.int32), np.empty((0, width), np.int64)
             )
-            timelines[name] = Timeline.of(merge([nothing, *(tables[name] for tables in counted)]))
+            summed = merge([nothing, *(tables[name] for tables in counted)])
+            timelines[name] = Timeline.of(within_bound(summed, bounds.get(name)))
         return cls(definition=definition_of(catalog), last=last, timelines=timelines)
 
     @property

@@ -8,7 +8,7 @@ Shapes: n entries (a key in a period), U distinct keys, C counted numbers, B row
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from iak.pipeline.data.hashing import Keys
 
 Counts = npt.NDArray[np.int64]
 Periods = npt.NDArray[np.int32]
+MOST_WAITING = 2_000_000
+"""Entries that may wait to be merged where fewer are merged already."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +51,52 @@ def merge(parts: Sequence[Entries]) -> Entries:
     starts = np.flatnonzero(is_new)
     return Entries(
         keys_n[starts], periods_n[starts], np.add.reduceat(counts_nC[order], starts, axis=0)
+    )
+
+
+@dataclass(slots=True)
+class RunningSum:
+    """The sum of entries that come in parts, of which few wait to be merged at a time."""
+
+    parts: list[Entries] = field(default_factory=list)
+    """The sum so far, then what waits."""
+
+    def add(self, entries: Entries) -> None:
+        """Add a part."""
+        self.parts.append(entries)
+        merged, *waiting = map(len, self.parts)
+        # As many may wait as are merged already. Then all merges together cost a few times the
+        # last one, and memory is at most twice that of the sum.
+        if sum(waiting) > max(MOST_WAITING, merged):
+            self.parts = [merge(self.parts)]
+
+    def total(self) -> Entries:
+        """Return the sum, sorted by key and period; at least one part was added."""
+        self.parts = [merge(self.parts)]
+        return self.parts[0]
+
+
+def most_counted(entries: Entries, most: int, sizes_n: npt.NDArray[np.int64]) -> Entries:
+    """Return the entries of those keys whose sizes sum to most; of equal ones, of smaller keys.
+
+    Args:
+        entries: merged entries.
+        most: keys that are kept.
+        sizes_n: size of each entry, which no label may decide.
+    """
+    if not len(entries):
+        return entries
+    is_new_n = np.append(True, entries.keys_n[1:] != entries.keys_n[:-1])
+    starts_U = np.flatnonzero(is_new_n)
+    if len(starts_U) <= most:
+        return entries
+    totals_U = np.add.reduceat(sizes_n, starts_U)
+    # A stable sort leaves equal keys in their rising order.
+    kept_U = np.zeros(len(starts_U), np.bool_)
+    kept_U[np.argsort(-totals_U, kind="stable")[:most]] = True
+    is_kept_n = kept_U[np.cumsum(is_new_n) - 1]
+    return Entries(
+        entries.keys_n[is_kept_n], entries.periods_n[is_kept_n], entries.counts_nC[is_kept_n]
     )
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 
 from iak.pipeline.data import parquet
-from iak.pipeline.fresh import counts
+from iak.pipeline.fresh import counts, timeline
 from iak.pipeline.fresh.counts import (
     count_rows,
+    key_bounds,
     nearest,
     pair_keys,
     rates,
@@ -63,8 +64,16 @@ def test_a_file_is_counted_the_same_however_few_entries_wait_to_be_merged(tmp_pa
     write_log(tmp_path, [("hangzhou", "2026-10-01", [20] * 8)])
     selection = parquet.select(snapshot_of(tmp_path, CATALOG), EVERYTHING, CATALOG)
     whole = counts.count_file(selection, 0, CATALOG)
-    monkeypatch.setattr(counts, "_MOST_ENTRIES", 3)
+    monkeypatch.setattr(timeline, "MOST_WAITING", 3)
     parts = counts.count_file(selection, 0, CATALOG)
     for name, entries in whole.items():
         assert np.array_equal(entries.keys_n, parts[name].keys_n)
         assert np.array_equal(entries.counts_nC, parts[name].counts_nC)
+
+
+def test_a_table_that_two_specifications_read_has_the_larger_bound():
+    fresh = ({"keys": ["item_id"], "most_keys": 5}, {"keys": ["item_id", "scene"], "most_keys": 3})
+    assert key_bounds(dated_catalog(fresh=fresh)) == {
+        "s.key.": 5, "s.key.item_id": 5, "s.key.item_id+region": 5, "s.key.item_id+scene": 3,
+        "s.key.item_id+scene+region": 3,
+    }  # fmt: skip

@@ -1,6 +1,7 @@
 """Statistics of rows: strictly of the past, or of other folds, and equal to plain counting."""
 
 import math
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -68,6 +69,53 @@ def test_no_label_of_a_rows_own_fold_is_read(count, seed, fold):
     states = [state_of([r], UNDATED, None) for r in (rows, changed)]
     known, leaking = (statistics(rows, state, UNDATED) for state in states)
     assert np.array_equal(known[is_own], leaking[is_own])
+
+
+@given(count=st.integers(1, 80), seed=st.integers(0, 99), most=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_no_label_decides_which_keys_are_kept(count, seed, most):
+    rows = drawn(count, seed)
+    changed = relabelled(rows, np.ones(count, np.bool_), seed)
+    for fresh in ([{"keys": ["item_id"], "most_keys": most}],
+                  [{"keys": ["item_id"], "tasks": ["cvr"], "most_keys": most}]):  # fmt: skip
+        catalog = dated_catalog(fresh=fresh)
+        one, other = (state_of([r], catalog).timelines for r in (rows, changed))
+        for name in ("s.key.item_id", "s.key.item_id+region"):
+            assert np.array_equal(one[name].keys_U, other[name].keys_U)
+            assert len(one[name].keys_U) <= most
+
+
+def test_a_key_beyond_the_bound_reads_its_parents_rate_and_the_others_stay():
+    rows = drawn(300)
+    catalog = dated_catalog(fresh=[{"keys": ["item_id"], "cross_domain": False}])
+    bounded = dated_catalog(fresh=[{"keys": ["item_id"], "cross_domain": False, "most_keys": 2}])
+    whole, few = (statistics(rows, state_of([rows], c), c) for c in (catalog, bounded))
+    items = rows.column("item_id").to_pylist()
+    days = rows.column("dt").to_pylist()
+    common = [item for item, _ in Counter(items).most_common(2)]
+    is_kept = np.array([item in common for item in items])
+    assert np.array_equal(few[is_kept], whole[is_kept])
+    assert not few[~is_kept][:, 1].any(), "no rows are known of the others"
+    for day in DAYS:
+        rates = few[~is_kept & (np.array(days) == day)][:, 0]
+        assert len(np.unique(rates)) == 1, "all read the rate of all rows"
+
+
+def test_a_domain_that_appears_tonight_reads_the_numbers_of_its_items():
+    rows = drawn(200)
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    new = batch_of(columns | {"region": pa.array(["a new one"] * 200)})
+    state = state_of([rows], DATED)
+    names = DATED.fresh_names
+    found = statistics(new, state, DATED)
+    for rate in ("ctr", "cvr", "ctcvr"):
+        of_item, of_both = (
+            found[:, names.index(f"log-odds of {key} all {rate}")]
+            for key in ("item_id", "item_id+region")
+        )
+        assert np.array_equal(of_item, of_both)
+        assert len(np.unique(of_item)) > 3
+        assert not found[:, names.index(f"log rows of item_id+region all {rate}")].any()
 
 
 def test_a_leak_would_be_seen():

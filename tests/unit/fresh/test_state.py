@@ -4,6 +4,7 @@ import pytest
 
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.fresh.state import STATISTICS, definition_of, read_state
+from iak.schemas.fresh import MOST_KEYS
 from tests.unit.fresh.small import dated_catalog, drawn, state_of, statistics, undated_catalog
 
 CATALOG = dated_catalog()
@@ -60,6 +61,14 @@ def test_a_state_of_another_definition_is_refused(written):
 )  # fmt: skip
 def test_what_changes_a_number_changes_the_definition(changes):
     assert definition_of(dated_catalog(**changes)) != definition_of(CATALOG)
+
+
+def test_a_bound_on_keys_changes_the_definition_unless_it_is_the_default():
+    plain, default, small = (
+        definition_of(dated_catalog(fresh=({"keys": ["item_id"]} | bound,)))
+        for bound in ({}, {"most_keys": MOST_KEYS}, {"most_keys": 7})
+    )
+    assert plain == default != small
 
 
 def test_what_changes_no_number_leaves_the_definition():

@@ -3,10 +3,12 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.fresh.timeline import Entries, Timeline, merge
+from iak.pipeline.fresh import timeline as timelines
+from iak.pipeline.fresh.timeline import Entries, RunningSum, Timeline, merge, most_counted
 
 ENTRY = st.tuples(st.integers(0, 6), st.integers(-3, 4), st.integers(0, 5))
 
@@ -29,6 +31,34 @@ def test_a_merge_is_the_sum_whatever_the_parts_and_their_order(found, cut, order
     assert dict(zip(merged, whole.counts_nC[:, 0].tolist(), strict=True)) == dict(total)
     for field in ("keys_n", "periods_n", "counts_nC"):
         assert np.array_equal(getattr(whole, field), getattr(parts, field))
+
+
+@given(parts=st.lists(st.lists(ENTRY, max_size=9), min_size=1, max_size=8), most=st.integers(0, 9))
+def test_a_running_sum_is_the_merge_of_its_parts_however_few_wait(parts, most):
+    whole = merge([entries(part) for part in parts])
+    running = RunningSum()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timelines, "MOST_WAITING", most)
+        for part in parts:
+            running.add(entries(part))
+            merged, *waiting = map(len, running.parts)
+            assert sum(waiting) <= max(most, merged), "what waits is bounded"
+    for field in ("keys_n", "periods_n", "counts_nC"):
+        assert np.array_equal(getattr(running.total(), field), getattr(whole, field))
+
+
+@given(found=st.lists(ENTRY, max_size=40), most=st.integers(1, 8))
+def test_the_keys_that_are_kept_are_those_with_most_and_keep_all_their_periods(found, most):
+    whole = merge([entries(found)])
+    kept = most_counted(whole, most, whole.counts_nC[:, 0])
+    totals = Counter()
+    for key, _, count in found:
+        totals[key] += count
+    wanted = sorted(totals, key=lambda key: (-totals[key], key))[:most]
+    assert sorted(set(kept.keys_n.tolist())) == sorted(wanted)
+    is_wanted = np.isin(whole.keys_n, np.array(wanted, np.uint64))
+    assert np.array_equal(kept.counts_nC, whole.counts_nC[is_wanted])
+    assert np.array_equal(kept.periods_n, whole.periods_n[is_wanted])
 
 
 @given(found=st.lists(ENTRY, max_size=40))
