@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iak.pipeline.activations.cache import KINDS
-from iak.pipeline.base.published_base import open_base
 from iak.pipeline.data.stores import below, open_uri
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.registry.bases import open_base
 from iak.pipeline.registry.commits import domain_name, read_head
 from iak.pipeline.registry.stored_bundles import read_entry, stored_bundles
 from iak.pipeline.runs.record import RECORD, read_record
@@ -108,9 +108,8 @@ class _Search:
         if record is None:
             return _Matches(None, f"the run folder {run} is gone")
         named = record.spec.get("cache", {}).get("folder")
-        beside = Path(base).parent / ACTIVATIONS if base else None
         matches = self.in_snapshot(record.catalog, record.snapshot)
-        return replace(matches, cache=Path(named) if named else beside)
+        return replace(matches, cache=Path(named) if named else _cache_beside(base))
 
     def in_snapshot(self, catalog: Document, snapshot: Document) -> _Matches:
         """Return the rows of the users in the files that a snapshot names."""
@@ -196,6 +195,18 @@ def _bases(entries: Collection[Entry], search: _Search) -> list[TouchedBase]:
             )
         )
     return judged
+
+
+def _cache_beside(base: str | None) -> Path | None:
+    """Return the cache beside a base: beside this machine's copy of one on an object store."""
+    if base is None:
+        return None
+    if bucket_uri(base) is None:
+        return Path(base).parent / ACTIVATIONS
+    try:
+        return open_base(Path(base)).folder.parent / ACTIVATIONS
+    except (PipelineError, OSError):  # it is gone, and so is what was beside it
+        return None
 
 
 def _in_base(path: str | None, fingerprint: str, search: _Search) -> _Matches:

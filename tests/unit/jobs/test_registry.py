@@ -35,7 +35,7 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 def run_of(
     folder, *, status="finished", verb="finetune", inputs=None, spec=None, snapshot=None,
-    catalog=None, **how,
+    catalog=None, result=None, **how,
 ):  # fmt: skip
     """Write a run folder as `iak finetune` leaves it."""
     night(folder, **how)
@@ -43,7 +43,7 @@ def run_of(
         verb=verb, status=status, exit_code=0, spec=spec or {}, spec_digest="x", started_at=NOW,
         ended_at=NOW, commit="abc", inputs=inputs or {"base": BASE},
         outputs={"bundles": bundles_output(folder / "bundles")}, snapshot=snapshot or {},
-        catalog=catalog or {},
+        catalog=catalog or {}, result=result or {},
     )  # fmt: skip
     document = json.loads(record.model_dump_json())
     digest = sha256_of(document, without=frozenset({"record_sha256"}))
