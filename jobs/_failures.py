@@ -18,8 +18,9 @@ import torch
 from iak.pipeline import errors
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.events import Report, WorkersRestarted
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_file, remove_path
 from iak.pipeline.process import GLOO_ERROR, is_lost_peer
+from iak.pipeline.run_files import SHARED_DISK, RunFiles
 
 REFUSED = "refused.json"
 STARTED = "started.json"
@@ -55,19 +56,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 
-def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
+def keep_failure(run_dir: Path, rank: int, error: Exception) -> list[Path]:
     """Write a worker's error to the run folder, and end the run where the error would come again.
 
     Args:
         run_dir: folder of the run.
         rank: rank of the worker.
         error: the error that is being handled, so that the current traceback is its own.
+
+    Returns:
+        The files that it wrote.
     """
+    path, refused = run_dir / f"worker-{rank}.error.json", run_dir / REFUSED
     if isinstance(error, PipelineError):
         refusal = {"kind": type(error).__name__, "message": str(error)}
-        write_document(run_dir / REFUSED, refusal)
-        return
-    path = run_dir / f"worker-{rank}.error.json"
+        write_document(refused, refusal)
+        return [refused]
     sentence = f"{type(error).__name__}: {_first_line(error)}"
     write_document(path, {"error": sentence, "traceback": traceback.format_exc()})
     if is_out_of_memory(error):
@@ -76,13 +80,14 @@ def keep_failure(run_dir: Path, rank: int, error: Exception) -> None:
             "smaller batches (batch_rows, step_rows), smaller or fewer tables, or more workers, "
             f"which share the tables' rows. The traceback is in {path}"
         )
-        write_document(run_dir / REFUSED, {"kind": "DoesNotFit", "message": message})
+        write_document(refused, {"kind": "DoesNotFit", "message": message})
     elif not is_worth_a_retry(error):
         message = (
             f"worker {rank} failed with {sentence}\nThe same rows and settings would fail again, "
             f"so nothing was tried a second time. The traceback is in {path}"
         )
-        write_document(run_dir / REFUSED, {"kind": "PipelineError", "message": message})
+        write_document(refused, {"kind": "PipelineError", "message": message})
+    return [path, refused] if refused.exists() else [path]
 
 
 def _first_line(error: Exception) -> str:
@@ -104,18 +109,22 @@ def raise_refusal(run_dir: Path) -> None:
         raise kind(refusal["message"])
 
 
-def announce_restart(run_dir: Path, report: Report, *, workers: int) -> None:
+def announce_restart(
+    run_dir: Path, report: Report, *, workers: int, files: RunFiles = SHARED_DISK
+) -> None:
     """Report a restart with its cause; the first attempt only leaves its mark.
 
     Args:
         run_dir: folder of the run.
         report: gets the event.
         workers: number of workers of this attempt.
+        files: the run's files, as this worker reaches them.
     """
     path = run_dir / STARTED
     last = json.loads(path.read_text()) if path.exists() else {"attempt": 0, "workers": workers}
     attempt = last["attempt"] + 1
     write_document(path, {"attempt": attempt, "workers": workers})
+    files.send(path)
     if attempt > 1:
         cause = cause_of_failure(run_dir)
         if workers != last["workers"]:
@@ -123,6 +132,7 @@ def announce_restart(run_dir: Path, report: Report, *, workers: int) -> None:
         report(WorkersRestarted(attempt, cause))
     for stale in run_dir.glob(_ERRORS):
         stale.unlink(missing_ok=True)
+        files.there(remove_path, stale)
 
 
 def cause_of_failure(run_dir: Path) -> str:

@@ -10,8 +10,8 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,20 @@ from iak.jobs._failures import (
     tracebacks,
     write_document,
 )
+from iak.jobs._machines import (
+    DriverMachine,
+    files_here,
+    reached_by_workers,
+    settings_for_workers,
+    settings_here,
+)
 from iak.jobs._progress import announce
 from iak.jobs._session import private_folder
-from iak.pipeline.errors import BadRequest, DoesNotFit, PipelineError
+from iak.pipeline.errors import DoesNotFit, PipelineError
 from iak.pipeline.events import Report, WorkersEnded, WorkersStarted
 from iak.pipeline.launcher import Work, WorkerFunction
 from iak.pipeline.process import WORKER_ENVIRONMENT, current_worker, keep_freed_memory
 from iak.pipeline.progress import PROGRESS, following, worker_report
-from iak.pipeline.storage.working_copy import scratch
 from iak.schemas.job import WorkersSpec
 
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -173,9 +179,12 @@ class RayLauncher:
         run_dir = run_dir.resolve()
         forget_failures(run_dir)
         (run_dir / RESULT).unlink(missing_ok=True)
-        config = {"run": function, "work": work, "run_dir": str(run_dir)}
-        with ray_cluster(workers), _reported(run_dir / PROGRESS, title, report):
-            refuse_other_machines(run_dir)
+        with (
+            ray_cluster(workers),
+            _reported(run_dir / PROGRESS, title, report),
+            self._reached(run_dir, report) as machine,
+        ):
+            config = {"run": function, **settings_for_workers(work, run_dir, machine)}
             trainer = self._trainer(config, run_dir, workers, device, max_failures)
             try:
                 with sized_by_what_is_free():
@@ -188,6 +197,12 @@ class RayLauncher:
         result: dict[str, Any] = json.loads((run_dir / RESULT).read_text())
         forget_failures(run_dir)
         return result
+
+    def _reached(
+        self, run_dir: Path, report: Report
+    ) -> AbstractContextManager[DriverMachine | None]:
+        """Let workers of other machines reach the run folder; a local Ray has none."""
+        return reached_by_workers(run_dir, report) if self.is_elsewhere else nullcontext()
 
     def _trainer(
         self, config: dict[str, Any], run_dir: Path, workers: int, device: str, max_failures: int
@@ -221,24 +236,6 @@ class RayLauncher:
         )
 
 
-def refuse_other_machines(run_dir: Path) -> None:
-    """Refuse workers on other machines for a run folder that is a local copy of a stored one.
-
-    Raises:
-        BadRequest: the cluster has several machines.
-    """
-    if not run_dir.is_relative_to(scratch().resolve()):
-        return
-    machines = sum(1 for node in ray.nodes() if node["Alive"])
-    if machines > 1:
-        raise BadRequest(
-            f"the run folder is on an object store, and {run_dir} is its copy on this machine "
-            f"alone, but this Ray cluster has {machines} machines, whose workers would not see it. "
-            "Give run_dir= (nights= of nightly.toml) a folder that all of them share, or start the "
-            "command without RAY_ADDRESS"
-        )
-
-
 @contextmanager
 def _reported(path: Path, title: str, report: Report) -> Iterator[None]:
     """Report the workers' start and end, and between them every line of their progress file."""
@@ -252,23 +249,29 @@ def _reported(path: Path, title: str, report: Report) -> Iterator[None]:
 
 def _worker_loop(config: dict[str, Any]) -> None:
     """Run one worker under Ray Train: process group, work, result or error."""
-    run_dir = Path(config["run_dir"])
+    work, run_dir = settings_here(config)
+    files = files_here(config["machine"])
+    worker = replace(current_worker(), files=files)
+    if files.is_first:
+        files.fetch(run_dir)
+    dist.barrier()  # this machine has the run folder as the driver's has it
     if is_refused(run_dir):
         return
     torch.set_num_threads(1)
     keep_freed_memory()
-    worker = current_worker()
-    report = worker_report(run_dir / PROGRESS, worker.rank)
+    report = worker_report(run_dir / PROGRESS, worker.rank, files)
     if worker.rank == 0:
-        announce_restart(run_dir, report, workers=worker.world)
+        announce_restart(run_dir, report, workers=worker.world, files=files)
     dist.barrier()  # nobody fails anew before rank 0 has reported the last attempt
     try:
-        result = config["run"](worker, config["work"], report)
+        result = config["run"](worker, work, report)
     except Exception as error:
-        keep_failure(run_dir, worker.rank, error)
+        for path in keep_failure(run_dir, worker.rank, error):
+            files.send(path)
         raise
     if worker.rank == 0:
         write_document(run_dir / RESULT, result)
+        files.send(run_dir / RESULT)
 
 
 def _use_gpu(device: str, workers: int) -> bool:

@@ -171,6 +171,26 @@ def put_folder(built: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
+def replace_folder(built: Path, path: Path) -> None:
+    """Move a finished folder to its name, and remove the folder that it replaces."""
+    put_folder(built, path)
+    shutil.rmtree(built, ignore_errors=True)
+
+
+def empty_folder(path: Path) -> None:
+    """Make a folder, and remove what it has, where it exists."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file or a folder, where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def sync_file(path: Path) -> None:
     """Wait until a file's bytes are on the disk."""
     with path.open("rb") as file:

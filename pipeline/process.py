@@ -28,6 +28,7 @@ import torch
 from torch import distributed as dist
 
 from iak.pipeline.errors import PipelineError
+from iak.pipeline.run_files import SHARED_DISK, RunFiles
 
 Backend = Literal["gloo", "nccl"]
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -56,6 +57,13 @@ class Worker:
     rank: int
     world: int
     device: torch.device
+    files: RunFiles = SHARED_DISK
+    """The run's files, as this worker reaches them."""
+
+    @property
+    def is_first_here(self) -> bool:
+        """Return whether this worker acts for all workers that share its disk."""
+        return self.rank == 0 or self.files.is_first
 
 
 def current_worker() -> Worker:

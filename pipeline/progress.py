@@ -9,36 +9,45 @@ from pathlib import Path
 from typing import Any
 
 from iak.pipeline.events import Report, silent
+from iak.pipeline.run_files import SHARED_DISK, RunFiles
 
 PROGRESS = "progress.jsonl"
 """Its name in a run folder."""
 _POLL_S = 0.3
 
 
-def line_writer(path: Path) -> Report:
+def line_writer(path: Path, files: RunFiles = SHARED_DISK) -> Report:
     """Return a report that appends each event to a file, with the time at which it came.
 
     Args:
         path: the progress file; made where it is missing.
+        files: the run's files, as this process reaches them.
     """
     lock = threading.Lock()
 
     def report(event: Mapping[str, Any]) -> None:
         line = json.dumps({"at": round(time.time(), 2), **event})
-        with lock, path.open("a") as file:
-            file.write(line + "\n")
+        with lock:
+            files.there(append_line, path, line)
 
     return report
 
 
-def worker_report(path: Path, rank: int) -> Report:
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, which is made where it is missing."""
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def worker_report(path: Path, rank: int, files: RunFiles = SHARED_DISK) -> Report:
     """Return a worker's report: worker 0 appends to the file, the others' events are dropped.
 
     Args:
         path: the progress file, in a folder that exists.
         rank: rank of the worker.
+        files: the run's files, as this worker reaches them.
     """
-    return line_writer(path) if rank == 0 else silent
+    return line_writer(path, files) if rank == 0 else silent
 
 
 @contextmanager

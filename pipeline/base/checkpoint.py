@@ -14,8 +14,6 @@ damaged file in the newest checkpoint, all workers read the previous one, which 
 everything that was read.
 """
 
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from iak.pipeline.base.checkpoint_folders import complete, folder_of, put_checkpoint
 from iak.pipeline.errors import Corrupt
-from iak.pipeline.files import not_permitted, put_file, put_folder
+from iak.pipeline.files import empty_folder, not_permitted, put_file, remove_path
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.process import Worker
 from iak.pipeline.sealed import SEAL, check_seal, parsed, seal, spelled
 from iak.pipeline.sharding import adagrad_state, base_weights
 from iak.pipeline.sharding.rectangles import FileEntry, opened, save_tensors, together, verify_file
 
-KEEP = 2
-"""Checkpoints of a run that stay on disk."""
 STATE = "state.json"
 CHECKPOINT_FORMAT = 2
 """Format 1 has no digest of its state, and is read without one."""
@@ -42,17 +39,8 @@ ADAM = "adam.safetensors"
 
 def list_complete(folder: Path, *, worker: Worker) -> list[Path]:
     """Return the complete checkpoints as worker 0 lists them, newest first; a collective call."""
-    return together(lambda: complete(folder), worker)[0]
-
-
-def complete(folder: Path) -> list[Path]:
-    """Return the complete checkpoints, newest first."""
-    steps = {
-        int(named[1]): path
-        for path in folder.glob("step-*")
-        if (named := re.fullmatch(r"step-(\d+)", path.name))
-    }
-    return [steps[step] for step in sorted(steps, reverse=True)]
+    names = together(lambda: [path.name for path in complete(folder)], worker)[0]
+    return [folder / name for name in names]
 
 
 def save(
@@ -74,11 +62,9 @@ def save(
         meta: plain data of this worker. The checkpoint contains that of every worker.
         worker: this process.
     """
-    part, path = folder / f".step-{step:08d}.part", folder / f"step-{step:08d}"
-    if worker.rank == 0:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-    barrier(worker)
+    path = folder_of(folder, step)
+    part = path.with_name(f".{path.name}.part")
+    make_folder(part, worker)
     weights = base_weights.write_base_weights(model, part, worker)
     accumulators = adagrad_state.write_accumulators(model, part, worker)
     metas: list[Mapping[str, Any]] = [{} for _ in range(worker.world)]
@@ -93,11 +79,25 @@ def save(
             "workers": metas,
         }
         write_state(part, document)
-        put_folder(part, path)
-        shutil.rmtree(part, ignore_errors=True)
-        for old in complete(folder)[KEEP:]:
-            shutil.rmtree(old, ignore_errors=True)
+    gather(part, worker)
+    if worker.rank == 0:
+        worker.files.there(put_checkpoint, part, path)
     barrier(worker)  # no worker goes on before the checkpoint is complete
+
+
+def make_folder(folder: Path, worker: Worker) -> None:
+    """Make an empty folder to which all workers write; a collective call."""
+    if worker.rank == 0:
+        worker.files.there(empty_folder, folder)
+    barrier(worker)
+    folder.mkdir(parents=True, exist_ok=True)  # on the disk of a machine that is not the driver's
+
+
+def gather(folder: Path, worker: Worker) -> None:
+    """Bring what all workers wrote to a folder to the driver's machine; a collective call."""
+    barrier(worker)  # every worker has written its files
+    worker.files.merge(folder)
+    barrier(worker)
 
 
 def write_state(folder: Path, document: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ def resume(
                 "are replayed"
             )
         for damaged in paths[:number] if worker.rank == 0 else ():
-            shutil.rmtree(damaged, ignore_errors=True)
+            worker.files.there(remove_path, damaged)
         return metas, [*problems, *lines]
     folder = paths[0].parent
     listing = "\n".join(f"  {line}" for line in problems)

@@ -70,11 +70,11 @@ class FrozenBase:
                 plan is not for this base, these workers or these precisions.
             Corrupt: a file is not what was published.
         """
+        published.bring()
         made_elsewhere = _made_elsewhere(published)
         if made_elsewhere is not None:
             model = made_elsewhere.to(worker.device)
             return cls(published=published, model=model, worker=worker)
-        published.bring()
         for sentence in precision.check(published.manifest, tables):
             _log.warning(sentence)
         precisions = precision.precisions_of(published.manifest, tables)

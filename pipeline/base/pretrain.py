@@ -64,6 +64,7 @@ def _measure_precisions(
 ) -> list[PrecisionEntry]:
     """Measure the best weights in every precision on validation rows; a collective call."""
     catalog, best = work.view.catalog, work.run_dir / BEST
+    worker.files.fetch(best)
     weights = json.loads((best / WEIGHTS).read_text())
 
     def base_in(kind: Precision) -> Recommender:

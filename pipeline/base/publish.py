@@ -11,6 +11,7 @@ from typing import Any
 from iak.pipeline.base import published_base
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import BEST, WEIGHTS, PretrainWork
+from iak.pipeline.files import replace_folder
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.training import TrainingResult
 
@@ -82,7 +83,7 @@ def publish_trained(
             "created_at": datetime.now(UTC),
         },
     )
-    published_base.move_into_place(sealed, work.run_dir / "base")
+    replace_folder(sealed, work.run_dir / "base")
     return manifest
 
 

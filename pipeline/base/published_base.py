@@ -10,7 +10,6 @@ A pre-training run publishes the folder `base/`:
 """
 
 import json
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from iak.pipeline.data import growth, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.files import not_permitted, put_file, put_folder
+from iak.pipeline.files import not_permitted, put_file
 from iak.pipeline.formats import current_document, unchanged
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.inputs import Input, input_origin
@@ -74,7 +73,7 @@ class PublishedBase:
         it is loaded.
 
         Raises:
-            BadRequest: this machine keeps its copies elsewhere than the driver's.
+            BadRequest: another base lies there by now, or this process keeps its copies elsewhere.
         """
         if self.uri is None or all(
             _size_of(self.folder / entry.path) == entry.bytes for entry in self.manifest.files
@@ -83,9 +82,10 @@ class PublishedBase:
         copy = read_copy(self.uri, below=[FOLDER])
         if self.folder not in (copy, copy / FOLDER):
             raise BadRequest(
-                f"{self.uri} was opened as {self.folder} on the driver's machine, but this one "
-                f"keeps its copies below {copy}. Either the base was replaced meanwhile, or "
-                "XDG_CACHE_HOME is another path here: set it to one path on all machines"
+                f"{self.uri} was opened as {self.folder}, but what lies there now has the copy "
+                f"{copy}. Either the base was replaced meanwhile: start the run again. Or "
+                "XDG_CACHE_HOME is another path for this process than for the one that started it: "
+                "give both the same"
             )
 
 
@@ -270,12 +270,6 @@ def seal(folder: Path, document: Mapping[str, Any]) -> BaseManifest:
     manifest = unnamed.model_copy(update={"fingerprint": name})
     put_file(folder / MANIFEST, manifest.model_dump_json(indent=1))
     return manifest
-
-
-def move_into_place(built: Path, published: Path) -> None:
-    """Publish a complete folder under its name, and remove the folder that it replaces."""
-    put_folder(built, published)
-    shutil.rmtree(built, ignore_errors=True)
 
 
 def open_base(path: Path) -> PublishedBase:

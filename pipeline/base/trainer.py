@@ -6,7 +6,6 @@ Shapes: B rows of this worker, T tasks.
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,7 +28,7 @@ from iak.pipeline.data.reader import Cursor, Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.divergence import refuse_diverged
 from iak.pipeline.events import BaseValidated, NotLoaded, Report, TrainingResumed, TrainingStep
-from iak.pipeline.files import put_file
+from iak.pipeline.files import put_file, replace_folder
 from iak.pipeline.model.loss import TaskShape, share_of_mean, task_losses
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding import base_weights
@@ -379,10 +378,7 @@ class Pretraining:
             facts: plain data to write beside them.
         """
         built, best = self.work.run_dir / f"{BEST}.part", self.work.run_dir / BEST
-        if self.worker.rank == 0:
-            shutil.rmtree(built, ignore_errors=True)
-            built.mkdir(parents=True)
-        checkpoint.barrier(self.worker)
+        checkpoint.make_folder(built, self.worker)
         files = base_weights.write_base_weights(self.model, built, self.worker)
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
         optimizer = optimizer_state.write_state(self.model, adam, built, self.worker)
@@ -395,7 +391,9 @@ class Pretraining:
             }
             document |= facts
             put_file(built / WEIGHTS, json.dumps(document))
-            published_base.move_into_place(built, best)
+        checkpoint.gather(built, self.worker)
+        if self.worker.rank == 0:
+            self.worker.files.there(replace_folder, built, best)
         checkpoint.barrier(self.worker)
 
     def load_best(self) -> dict[str, Any]:
@@ -405,6 +403,7 @@ class Pretraining:
             The document that was written beside them.
         """
         best = self.work.run_dir / BEST
+        self.worker.files.fetch(best)
         document: dict[str, Any] = json.loads((best / WEIGHTS).read_text())
         base_weights.read_base_weights(self.model, best, document["files"], self.worker)
         adam = checkpoint.optimizer_tensors(self.adam, self.dense)
@@ -434,6 +433,7 @@ class Pretraining:
             self.report(TrainingResumed(self.state.step))
             self._note_loaded([*lines, *moved])
         elif self.work.from_base is not None:
+            self.worker.files.fetch(self.work.from_base)
             self._load_base(published_base.open_base(self.work.from_base))
 
     def _load_base(self, opened: PublishedBase) -> None:

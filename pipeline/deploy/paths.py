@@ -45,23 +45,6 @@ def refuse_lost_paths(spec: NightlySpec) -> None:
         )
 
 
-def refuse_nights_out_of_reach(spec: NightlySpec) -> None:
-    """Refuse nights on an object store where workers run in other pods than the night itself.
-
-    A run on an object store works in a local copy, which only the machine has that started it.
-
-    Raises:
-        BadRequest: says where nights may lie.
-    """
-    if uri := bucket_uri(spec.nights):
-        raise BadRequest(
-            f"nights={uri}: each worker's pod has a disk of its own, and a tuning run there would "
-            "need the run folder that the head's pod copied from the store. Put nights on a volume "
-            "(deploy.volume_claim), below deploy.mount; base, registry, data_root and "
-            "finetune.cache.folder may be on the store"
-        )
-
-
 def refuse_long_name(spec: NightlySpec) -> None:
     """Refuse a name that is too long for the objects of a cluster.
 

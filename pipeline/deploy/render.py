@@ -10,7 +10,6 @@ from iak.pipeline.deploy.paths import (
     refuse_catalog_elsewhere,
     refuse_long_name,
     refuse_lost_paths,
-    refuse_nights_out_of_reach,
 )
 from iak.pipeline.runs.load import catalog_path
 from iak.schemas.deploy import RenderSpec, Target
@@ -56,7 +55,6 @@ def render(spec: NightlySpec, asked: RenderSpec) -> dict[str, str]:
 def _kubernetes(spec: NightlySpec, file: Path) -> dict[str, str]:
     refuse_long_name(spec)
     refuse_lost_paths(spec)
-    refuse_nights_out_of_reach(spec)
     files = {kubernetes.NIGHTLY: file.read_text(encoding="utf-8")}
     refuse_catalog_elsewhere(spec, file)
     if spec.catalog.suffix == ".toml":

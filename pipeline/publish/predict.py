@@ -81,6 +81,7 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionR
     before = base.digest()
     bundles = None
     if work.bundles is not None:
+        worker.files.fetch(work.bundles)
         bundles = read_bundle_set(
             work.bundles,
             base_fingerprint=work.base.manifest.fingerprint,
@@ -166,7 +167,8 @@ def _predict_split(
     folder = work.run_dir / PREDICTIONS
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
-    with _writing(folder / f"{split}-{worker.rank}.parquet") as write:
+    path = folder / f"{split}-{worker.rank}.parquet"
+    with _writing(path) as write:
         for rows in reader.in_step(work.batch_rows, contract):
             unseen.add(rows, catalog)
             table = _predicted(rows, model, bundles, work, worker).replace_schema_metadata(metadata)
@@ -174,6 +176,8 @@ def _predict_split(
             if len(rows):
                 write(table)
             report(WorkDone(f"{split} rows", done, reader.rows))
+    if done:
+        worker.files.send(path)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadLog
 from iak.pipeline.events import PhaseAdvanced, Report
+from iak.pipeline.files import replace_folder
 from iak.pipeline.runs.log import describe_log
 from iak.pipeline.runs.pretrain import VALIDATION
 from iak.pipeline.runs.record import versions
@@ -102,7 +103,7 @@ def publish_adopted(
             **fields,
         },
     )
-    published_base.move_into_place(folder, spec.run_dir / "base")
+    replace_folder(folder, spec.run_dir / "base")
     return manifest
 
 

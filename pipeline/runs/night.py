@@ -241,6 +241,7 @@ def tune_on_worker(
     kernels = publish_bundles(
         done, root, provenance=provenance, tasks=tasks, gate=gate, chains=chains
     )
+    worker.files.send(root)
     return tuning_result(done, kernels).as_json()
 
 

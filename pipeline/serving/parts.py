@@ -88,6 +88,8 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     Raises:
         PipelineError: tables or trunk changed meanwhile.
     """
+    if work.bundles is not None:
+        worker.files.fetch(work.bundles)
     base = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = base.digest()
     scorer = Scorer.of(base, work.view.catalog, bundles=work.bundles, tables=work.tables)
@@ -103,11 +105,12 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     progress = _Progress(report, done=all_rows - left, of=all_rows)
     for number, part in missing.items():
         _write_part(work, number, part, scorer, progress)
+        worker.files.send(work.path(number))
     # A lookup in sharded tables is a collective call: take part without rows.
     for _ in range(rounds - steps):
         scorer.score(pa.table({}))
     if scorer.kept is not None and work.keeping is not None:
-        scorer.kept.close(work.keeping, is_first=worker.rank == 0)
+        scorer.kept.close(work.keeping, is_first=worker.is_first_here)
     if base.digest() != before:
         raise PipelineError("tables or trunk changed while they predicted; the result is void")
 

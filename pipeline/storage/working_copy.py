@@ -224,7 +224,7 @@ def local_folder(uri: str, kind: str) -> Path:
 
 def scratch() -> Path:
     """Return where local copies lie: `iak/scratch` below XDG_CACHE_HOME or ~/.cache."""
-    return platformdirs.user_cache_path("iak") / "scratch"
+    return platformdirs.user_cache_path("iak").resolve() / "scratch"
 
 
 def _copies() -> Path:

@@ -115,6 +115,8 @@ class TuningCheckpoint:
             # Only now, with the new one whole: a process that dies before leaves both files.
             if self._is_newest_sound and self.newest.exists():
                 self.newest.replace(self.previous)
+                self.worker.files.send(self.previous)  # before the newest takes its place there
+        self.worker.files.send(self.newest)
         self._is_newest_sound = True
         self.written_at = time.monotonic()
 

@@ -600,7 +600,7 @@ def _close(
         assert isinstance(activations, ActivationBuffer)
         activations.complete()
     store.close()
-    if worker.rank == 0:
+    if worker.is_first_here:
         keep_to_budget(store, work.cache.budget_bytes)
     parts: list[Usage] = [store.usage] * worker.world
     if worker.world > 1:

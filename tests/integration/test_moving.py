@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import distributed as dist
 
 from iak.pipeline.base import checkpoint, published_base
+from iak.pipeline.base.checkpoint_folders import complete
 from iak.pipeline.base.trainer import Pretraining
 from iak.pipeline.base.validation import mean_loss
 from iak.pipeline.data.growth import RowOrigin
@@ -294,7 +295,7 @@ def ask_until_killed(worker, work, step):
 def ask_resumed(worker, work):
     """The run as it stands once it has been loaded, and its end."""
     events = []
-    place = checkpoint.complete(work.run_dir / "checkpoints")[0]
+    place = complete(work.run_dir / "checkpoints")[0]
     training = Pretraining(work, worker=worker, report=events.append)
     standing = dataclasses.replace(training.state)
     digest = digest_model(training.model, worker).combined

@@ -141,7 +141,7 @@ def test_a_worker_on_another_machine_brings_the_base_to_the_path_that_the_driver
     assert open_base(opened.folder).manifest == opened.manifest
     shutil.rmtree(opened.folder)
     machines("elsewhere")
-    with pytest.raises(BadRequest, match="XDG_CACHE_HOME is another path here"):
+    with pytest.raises(BadRequest, match="XDG_CACHE_HOME is another path for this"):
         opened.bring()
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from iak.pipeline.base.checkpoint import (
     CHECKPOINT_FORMAT,
     STATE,
-    complete,
     read_state,
     write_state,
 )
+from iak.pipeline.base.checkpoint_folders import complete
 from iak.pipeline.errors import Corrupt, NotPermitted, OtherFormat
 
 DOCUMENT = {

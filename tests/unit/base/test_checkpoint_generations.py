@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from iak.pipeline.base import checkpoint
-from iak.pipeline.base.checkpoint import KEEP, complete, optimizer_tensors
+from iak.pipeline.base.checkpoint import optimizer_tensors
+from iak.pipeline.base.checkpoint_folders import KEEP, complete
 from iak.pipeline.errors import Corrupt
 from iak.pipeline.sharding import adagrad_state
 from iak.pipeline.sharding.shard import dense_state, local_shards

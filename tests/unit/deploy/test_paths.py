@@ -8,7 +8,6 @@ from iak.pipeline.deploy.paths import (
     refuse_catalog_elsewhere,
     refuse_long_name,
     refuse_lost_paths,
-    refuse_nights_out_of_reach,
     refuse_relative_paths,
 )
 from iak.pipeline.errors import BadRequest
@@ -39,12 +38,6 @@ def test_what_is_on_an_object_store_outlives_a_pod_without_a_volume():
     )  # fmt: skip
     refuse_lost_paths(spec)
     refuse_relative_paths(spec)
-
-
-def test_nights_that_workers_pods_would_not_see_are_refused():
-    refuse_nights_out_of_reach(nights())
-    with pytest.raises(BadRequest, match=r"nights=s3://models/nights: .*deploy\.volume_claim"):
-        refuse_nights_out_of_reach(nights(nights="s3://models/nights"))
 
 
 def test_a_pod_keeps_what_is_on_its_volume():

@@ -64,6 +64,16 @@ def test_a_path_that_a_pod_loses_is_refused(tmp_path):
     assert _rendered(tmp_path, base="/home/me/base", targets=("systemd", "airflow"))
 
 
+def test_a_night_with_everything_on_s3_needs_no_volume(tmp_path):
+    file = tmp_path / "nightly.toml"
+    text = NIGHTLY.format(catalog="planted", base="s3://models/base")
+    file.write_text(text.replace('"/iak/', '"s3://models/').partition("[deploy]")[0])
+    spec = load_nightly(file)
+    assert str(spec.nights) == "s3:/models/nights"
+    written = render(spec, RenderSpec(file=file, out=tmp_path / "out"))
+    assert "persistentVolumeClaim" not in written["kubernetes/rayjob.yaml"]
+
+
 def test_a_name_that_kuberay_does_not_take_is_refused(tmp_path):
     file = tmp_path / "nightly.toml"
     text = NIGHTLY.format(catalog="planted", base="/iak/base")

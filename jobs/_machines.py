@@ -1,0 +1,106 @@
+"""Let workers of other machines reach the driver's scratch, by an actor on the driver's machine.
+
+On a cluster whose machines share no disk, the run folder is the driver's copy of a folder on an
+object store. An actor serves that disk (pipeline/storage/driver_disk.py). A worker whose own
+scratch is the driver's does not use it.
+"""
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.train import get_context
+
+from iak.pipeline.events import Notice, Report
+from iak.pipeline.run_files import SHARED_DISK, RunFiles, SharedDisk
+from iak.pipeline.storage.driver_disk import (
+    DriverDisk,
+    RemoteFiles,
+    marked_scratch,
+    packed,
+    sees_scratch,
+)
+from iak.pipeline.storage.working_copy import scratch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverMachine:
+    """The driver's machine, as workers reach it."""
+
+    mark: str
+    """Name of a file in the driver's scratch."""
+    disk: ActorHandle[DriverDisk]
+    """Serves it."""
+
+
+def settings_for_workers(
+    work: object, run_dir: Path, machine: DriverMachine | None
+) -> dict[str, Any]:
+    """Return a run's work and folder as a worker on any machine reads them.
+
+    Args:
+        work: what the workers get; it must pickle.
+        run_dir: run folder on the driver's machine.
+        machine: the driver's; None where all workers see the driver's disk.
+    """
+    if machine is None:
+        return {"work": work, "run_dir": run_dir, "machine": None}
+    return {"packed": packed((work, run_dir)), "machine": machine}
+
+
+def settings_here(config: dict[str, Any]) -> tuple[Any, Path]:
+    """Return a run's work and folder, with the paths of this machine."""
+    if config["machine"] is None:
+        return config["work"], config["run_dir"]
+    work, run_dir = pickle.loads(config["packed"])
+    return work, run_dir
+
+
+def files_here(machine: DriverMachine | None) -> RunFiles:
+    """Return the run's files as this worker reaches them."""
+    if machine is None:
+        return SHARED_DISK
+    is_first = get_context().get_local_rank() == 0
+    if sees_scratch(machine.mark):
+        return SharedDisk(is_first=is_first)
+
+    def call(method: str, *arguments: object) -> Any:  # noqa: ANN401 - what the method returns
+        return ray.get(getattr(machine.disk, method).remote(*arguments))
+
+    return RemoteFiles(call, is_first=is_first)
+
+
+@contextmanager
+def reached_by_workers(run_dir: Path, report: Report) -> Iterator[DriverMachine | None]:
+    """Serve this machine's scratch to workers of other machines for the length of the block.
+
+    Args:
+        run_dir: run folder on this machine.
+        report: gets the bytes that were carried, when the block ends.
+
+    Yields:
+        This machine; None where the cluster has no other one that would need it.
+    """
+    machines = sum(1 for node in ray.nodes() if node["Alive"])
+    # A cluster may grow while a run works, but a run folder that all machines see needs no help.
+    if machines == 1 and not run_dir.is_relative_to(scratch()):
+        yield None
+        return
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    serve: Any = ray.remote(num_cpus=0, label_selector=here)(DriverDisk)
+    with marked_scratch() as mark:
+        disk = serve.remote(scratch())
+        try:
+            yield DriverMachine(mark=mark, disk=disk)
+        finally:
+            with suppress(RayError):  # the cluster may be gone
+                received, sent = ray.get(disk.carried.remote())
+                text = f"files between machines: {received:,} bytes to the driver's, {sent:,} from"
+                report(Notice(f"{text} it", is_minor=True))
+                ray.kill(disk)
