@@ -81,6 +81,14 @@ class Target(Spec):
     """Why it was missed, and what would have to change."""
 
 
+class BenchmarkLine(Spec):
+    """A line of a benchmark's table. Each field is a column of it."""
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the line as JSON values, by column."""
+        return self.model_dump(mode="json")
+
+
 class BenchmarkResult(Spec):
     """What a benchmark returns; its record adds settings, machine and versions."""
 

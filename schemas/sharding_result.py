@@ -4,9 +4,10 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt
 
-from iak.schemas.base import Spec
+from iak.schemas.base import SparseSpec, Spec
 from iak.schemas.job import Precision
 from iak.schemas.plan import ShardingType
+from iak.schemas.record import BenchmarkLine
 
 Mode = Literal["trained", "frozen"]
 
@@ -90,10 +91,10 @@ class ShardingResult(Spec):
         return self.model_dump(mode="json")
 
 
-class LayoutLine(Spec):
+class LayoutLine(SparseSpec, BenchmarkLine):
     """One layout of a table under one launcher: a line of the record.
 
-    A line with an error has no numbers.
+    A line with an error has no numbers. Columns that were not set are left out.
     """
 
     table: str
@@ -137,6 +138,13 @@ class LayoutLine(Spec):
         """Return what tells the line from others of its record, and finds it in another one."""
         return self.table, self.launcher, self.sharding, self.held, self.precision
 
-    def as_row(self) -> dict[str, Any]:
-        """Return the line as JSON values; what was not set is left out."""
-        return self.model_dump(mode="json", exclude_unset=True)
+
+class LauncherLine(BenchmarkLine):
+    """The seconds of one launcher: a line of the record."""
+
+    table: Literal["launchers"] = "launchers"
+    launcher: str
+    whole_s: float
+    measuring_s: float
+    start_and_end_s: float
+    """Seconds of starting and ending workers."""

@@ -50,10 +50,10 @@ def measure(spec: BenchScalingSpec, report: Report) -> BenchmarkResult:
         counted=counted,
         link=link_of(measured.slowest(by_count[spec.workers[-1]])),
     )
-    rows = findings.rows_of(result)
+    lines = findings.lines_of(result)
     return BenchmarkResult(
-        rows=rows,
-        targets=findings.targets_of(result, rows),
+        rows=[line.as_row() for line in lines],
+        targets=findings.targets_of(result, lines),
         notes=findings.notes_of(result, cores),
         limits=findings.limits_of(result.link),
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from iak.pipeline.bench.scaling.links import Counted as CountedBytes
 from iak.pipeline.bench.scaling.links import (
@@ -19,9 +18,16 @@ from iak.pipeline.bench.scaling.timeline import COMPUTE, INPUT, WAITING
 from iak.pipeline.bench.scaling.workloads import NAMES, PRETRAINING
 from iak.pipeline.bench.wide_log import MEAN_HISTORY
 from iak.schemas.bench import BenchScalingSpec
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkLine, Target
+from iak.schemas.scaling_result import (
+    BytesLine,
+    ErrorLine,
+    MeasuredLine,
+    Scaling,
+    SharesLine,
+    SimulatedLine,
+)
 
-Scaling = Literal["strong", "weak"]
 SCALINGS: tuple[Scaling, ...] = ("strong", "weak")
 MOST_ERROR = 0.25
 """Largest error of the simulation, as a share of a measured step, with which it is believed."""
@@ -82,18 +88,18 @@ def model_of(findings: Findings, name: str) -> Model:
     )
 
 
-def rows_of(findings: Findings) -> list[dict[str, Any]]:
+def lines_of(findings: Findings) -> list[BenchmarkLine]:
     """Return every line, the measured ones first."""
     models = {name: model_of(findings, name) for name in NAMES}
     return [
-        *(_measured_row(findings, n, s, w) for n, s, w in _cases(findings.spec.workers)),
-        *(_shares_row(findings, n, s, w) for n, s, w in _cases(findings.spec.workers)),
-        *_bytes_rows(findings, models),
+        *(_measured_line(findings, n, s, w) for n, s, w in _cases(findings.spec.workers)),
+        *(_shares_line(findings, n, s, w) for n, s, w in _cases(findings.spec.workers)),
+        *_bytes_lines(findings, models),
         *(
-            _error_row(findings, models[n], n, s, w)
+            _error_line(findings, models[n], n, s, w)
             for n, s, w in _cases(findings.spec.workers[1:])
         ),
-        *_simulated_rows(findings, models),
+        *_simulated_lines(findings, models),
     ]
 
 
@@ -101,43 +107,37 @@ def _cases(workers: Sequence[int]) -> list[tuple[str, Scaling, int]]:
     return [(name, scaling, count) for name in NAMES for scaling in SCALINGS for count in workers]
 
 
-def _measured_row(findings: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
+def _measured_line(findings: Findings, name: str, scaling: Scaling, workers: int) -> MeasuredLine:
     m = findings.of(name, scaling, workers)
     reached = efficiency(m.rows_per_s, alone=findings.alone(name), workers=workers)
-    return {
-        "table": "measured",
-        "kind": "measured",
-        "workload": name,
-        "scaling": scaling,
-        "workers": workers,
-        "rows_a_worker": round(m.rows, 1),
-        "step_ms": round(1e3 * m.step_s, 3),
-        "rows_per_s": round(m.rows_per_s),
-        "efficiency": round(reached, 4),
-        "slowest_over_fastest_slice": round(m.spread, 2),
-        "sent_kib_a_step": round(sum(m.sent.values()) / _KIB, 1),
-        "sent_kib_by_collective": {n: round(sent / _KIB, 2) for n, sent in m.sent.items()},
-        "collectives_a_step": {n: round(calls, 2) for n, calls in m.calls.items()},
-        "profiled_step_ms": round(1e3 * m.profiled_s, 3),
-    }
+    return MeasuredLine(
+        workload=name,
+        scaling=scaling,
+        workers=workers,
+        rows_a_worker=round(m.rows, 1),
+        step_ms=round(1e3 * m.step_s, 3),
+        rows_per_s=round(m.rows_per_s),
+        efficiency=round(reached, 4),
+        slowest_over_fastest_slice=round(m.spread, 2),
+        sent_kib_a_step=round(sum(m.sent.values()) / _KIB, 1),
+        sent_kib_by_collective={n: round(sent / _KIB, 2) for n, sent in m.sent.items()},
+        collectives_a_step={n: round(calls, 2) for n, calls in m.calls.items()},
+        profiled_step_ms=round(1e3 * m.profiled_s, 3),
+    )
 
 
-def _shares_row(findings: Findings, name: str, scaling: Scaling, workers: int) -> dict[str, Any]:
+def _shares_line(findings: Findings, name: str, scaling: Scaling, workers: int) -> SharesLine:
     m = findings.of(name, scaling, workers)
     kinds = dict.fromkeys(
         [INPUT, COMPUTE, WAITING, *(n for o in findings.measured for n in o.parts)]
     )
-    return {
-        "table": "shares of a measured step",
-        "kind": "measured",
-        "workload": name,
-        "scaling": scaling,
-        "workers": workers,
-        **{kind: round(m.parts.get(kind, 0.0) / m.step_s, 4) for kind in kinds},
-    }
+    shares = {kind: round(m.parts.get(kind, 0.0) / m.step_s, 4) for kind in kinds}
+    return SharesLine.model_validate(
+        {"workload": name, "scaling": scaling, "workers": workers, **shares}
+    )
 
 
-def _bytes_rows(findings: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
+def _bytes_lines(findings: Findings, models: Mapping[str, Model]) -> list[BytesLine]:
     """Compare the counted bytes with those that the simulation assumes."""
     points = [(m.name, m.workers, m.rows, m.sent) for m in findings.measured if m.workers > 1] + [
         (name, workers, *findings.counted[workers][name])
@@ -145,59 +145,55 @@ def _bytes_rows(findings: Findings, models: Mapping[str, Model]) -> list[dict[st
         for name in NAMES
     ]
     return [
-        {
-            "table": "bytes a worker sends in a step",
-            "kind": "measured",
-            "workload": name,
-            "workers": workers,
-            "rows_a_worker": round(rows, 1),
-            "collective": traffic.name,
-            "counted_kib": round(sent.get(traffic.name, 0.0) / _KIB, 2),
-            "simulated_kib": round(traffic.sent(workers, rows) / _KIB, 2),
-        }
+        BytesLine(
+            workload=name,
+            workers=workers,
+            rows_a_worker=round(rows, 1),
+            collective=traffic.name,
+            counted_kib=round(sent.get(traffic.name, 0.0) / _KIB, 2),
+            simulated_kib=round(traffic.sent(workers, rows) / _KIB, 2),
+        )
         for name, workers, rows, sent in points
         for traffic in models[name].traffic
     ]
 
 
-def _error_row(
+def _error_line(
     findings: Findings, model: Model, name: str, scaling: Scaling, workers: int
-) -> dict[str, Any]:
+) -> ErrorLine:
     """Return the error of the simulation of a measured case, over this machine's own loopback."""
     m = findings.of(name, scaling, workers)
     parts = model.parts(findings.link, workers=workers, rows=m.rows)
     predicted_s = sum(parts.values())
     collectives_s = predicted_s - parts[INPUT] - parts[COMPUTE]
     moved_s = sum(s for n, s in m.parts.items() if n not in (INPUT, COMPUTE, WAITING))
-    return {
-        "table": "model's error",
-        "kind": "simulated",
-        "workload": name,
-        "scaling": scaling,
-        "workers": workers,
-        "simulated_ms": round(1e3 * predicted_s, 3),
-        "measured_ms": round(1e3 * m.step_s, 3),
-        "error": round(predicted_s / m.step_s - 1, 4),
-        "simulated_compute_ms": round(1e3 * parts[COMPUTE], 3),
-        "measured_compute_ms": round(1e3 * m.parts[COMPUTE], 3),
-        "simulated_collectives_ms": round(1e3 * collectives_s, 3),
-        "measured_collectives_ms": round(1e3 * moved_s, 3),
-        "measured_waiting_ms": round(1e3 * m.parts[WAITING], 3),
-    }
+    return ErrorLine(
+        workload=name,
+        scaling=scaling,
+        workers=workers,
+        simulated_ms=round(1e3 * predicted_s, 3),
+        measured_ms=round(1e3 * m.step_s, 3),
+        error=round(predicted_s / m.step_s - 1, 4),
+        simulated_compute_ms=round(1e3 * parts[COMPUTE], 3),
+        measured_compute_ms=round(1e3 * m.parts[COMPUTE], 3),
+        simulated_collectives_ms=round(1e3 * collectives_s, 3),
+        measured_collectives_ms=round(1e3 * moved_s, 3),
+        measured_waiting_ms=round(1e3 * m.parts[WAITING], 3),
+    )
 
 
-def _simulated_rows(findings: Findings, models: Mapping[str, Model]) -> list[dict[str, Any]]:
+def _simulated_lines(findings: Findings, models: Mapping[str, Model]) -> list[SimulatedLine]:
     spec = findings.spec
     return [
-        _simulated_row(findings, models[name], name, scaling, workers, gb_per_s)
+        _simulated_line(findings, models[name], name, scaling, workers, gb_per_s)
         for gb_per_s in spec.link_gb_per_s
         for name, scaling, workers in _cases(spec.simulated)
     ]
 
 
-def _simulated_row(
+def _simulated_line(
     findings: Findings, model: Model, name: str, scaling: Scaling, workers: int, gb_per_s: float
-) -> dict[str, Any]:
+) -> SimulatedLine:
     spec = findings.spec
     rows = rows_of_worker(spec, scaling, workers)
     link = findings.link.behind(gb_per_s=gb_per_s, latency_us=spec.latency_us)
@@ -206,40 +202,38 @@ def _simulated_row(
     rate = model.rows_per_s(link, workers=workers, rows=rows)
     alone = model.rows_per_s(link, workers=1, rows=spec.batch_rows)
     sent = sum(model.sent(workers=workers, rows=rows).values())
-    return {
-        "table": "simulated",
-        "kind": "simulated",
-        "workload": name,
-        "scaling": scaling,
-        "link_gb_per_s": gb_per_s,
-        "workers": workers,
-        "rows_a_worker": rows,
-        "step_ms": round(1e3 * step_s, 3),
-        "rows_per_s": round(rate),
-        "efficiency": round(efficiency(rate, alone=alone, workers=workers), 4),
-        INPUT: round(parts[INPUT] / step_s, 4),
-        COMPUTE: round(parts[COMPUTE] / step_s, 4),
-        "collectives": round(1 - (parts[INPUT] + parts[COMPUTE]) / step_s, 4),
-        "shares": {kind: round(s / step_s, 4) for kind, s in parts.items()},
-        "sent_kib_a_step": round(sent / _KIB, 1),
-        "link_beats_loopback": link.byte_s < findings.link.byte_s,
-    }
+    return SimulatedLine(
+        workload=name,
+        scaling=scaling,
+        link_gb_per_s=gb_per_s,
+        workers=workers,
+        rows_a_worker=rows,
+        step_ms=round(1e3 * step_s, 3),
+        rows_per_s=round(rate),
+        efficiency=round(efficiency(rate, alone=alone, workers=workers), 4),
+        input=round(parts[INPUT] / step_s, 4),
+        compute=round(parts[COMPUTE] / step_s, 4),
+        collectives=round(1 - (parts[INPUT] + parts[COMPUTE]) / step_s, 4),
+        shares={kind: round(s / step_s, 4) for kind, s in parts.items()},
+        sent_kib_a_step=round(sent / _KIB, 1),
+        link_beats_loopback=link.byte_s < findings.link.byte_s,
+    )
 
 
-def targets_of(findings: Findings, rows: Sequence[Mapping[str, Any]]) -> list[Target]:
+def targets_of(findings: Findings, lines: Sequence[BenchmarkLine]) -> list[Target]:
     """Return the target that the simulation predicts the measurements."""
-    errors = [row for row in rows if row["table"] == "model's error"]
-    worst = max(errors, key=lambda row: abs(row["error"]))
-    error = abs(float(worst["error"]))
+    errors = [line for line in lines if isinstance(line, ErrorLine)]
+    worst = max(errors, key=lambda line: abs(line.error))
+    error = abs(worst.error)
     note = ""
     if error > MOST_ERROR:
         note = (
-            f"{worst['workload']}, {worst['scaling']}, {worst['workers']} workers: "
-            f"{worst['simulated_ms']:g} ms foreseen, {worst['measured_ms']:g} measured; compute "
-            f"{worst['simulated_compute_ms']:g} against {worst['measured_compute_ms']:g}, "
-            f"collectives {worst['simulated_collectives_ms']:g} against "
-            f"{worst['measured_collectives_ms']:g}, waiting 0 against "
-            f"{worst['measured_waiting_ms']:g}. Workers of one machine share its memory and caches "
+            f"{worst.workload}, {worst.scaling}, {worst.workers} workers: "
+            f"{worst.simulated_ms:g} ms foreseen, {worst.measured_ms:g} measured; compute "
+            f"{worst.simulated_compute_ms:g} against {worst.measured_compute_ms:g}, "
+            f"collectives {worst.simulated_collectives_ms:g} against "
+            f"{worst.measured_collectives_ms:g}, waiting 0 against "
+            f"{worst.measured_waiting_ms:g}. Workers of one machine share its memory and caches "
             "and wait for the slower one; the model lets each have a machine of its own"
         )
     return [

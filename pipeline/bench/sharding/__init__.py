@@ -68,9 +68,9 @@ def measure(
         )
     first = next(iter(results.values()))
     _write_cluster(spec, first)
-    rows = [*(line.as_row() for line in lines), *findings.launchers_of(results, whole_s)]
+    launcher_lines = findings.launchers_of(results, whole_s)
     return BenchmarkResult(
-        rows=rows,
+        rows=[line.as_row() for line in (*lines, *launcher_lines)],
         targets=targets,
         notes=findings.notes_of(work, lines),
         limits=first.rates.as_limits(),

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -11,7 +10,13 @@ from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.bench.sharding.worker import Work
 from iak.pipeline.sharding.cost_model import Bandwidths, Estimate, expected
-from iak.schemas.sharding_result import LayoutLine, LayoutResult, MachineRates, ShardingResult
+from iak.schemas.sharding_result import (
+    LauncherLine,
+    LayoutLine,
+    LayoutResult,
+    MachineRates,
+    ShardingResult,
+)
 
 
 def lines_of(work: Work, results: Mapping[str, ShardingResult]) -> list[LayoutLine]:
@@ -32,16 +37,15 @@ def lines_of(work: Work, results: Mapping[str, ShardingResult]) -> list[LayoutLi
 
 def launchers_of(
     results: Mapping[str, ShardingResult], whole_s: Mapping[str, float]
-) -> list[dict[str, Any]]:
+) -> list[LauncherLine]:
     """Return a line for each launcher: seconds of measuring, and of starting and ending workers."""
     return [
-        {
-            "table": "launchers",
-            "launcher": name,
-            "whole_s": round(whole_s[name], 2),
-            "measuring_s": round(result.seconds, 2),
-            "start_and_end_s": round(whole_s[name] - result.seconds, 2),
-        }
+        LauncherLine(
+            launcher=name,
+            whole_s=round(whole_s[name], 2),
+            measuring_s=round(result.seconds, 2),
+            start_and_end_s=round(whole_s[name] - result.seconds, 2),
+        )
         for name, result in results.items()
     ]
 

@@ -62,7 +62,8 @@ def measured_findings(spec, *, slower):
 def test_lines_tell_measured_from_simulated_and_the_model_from_what_it_missed(slower, is_met):
     spec = BenchScalingSpec(batch_rows=64, simulated=(8,), link_gb_per_s=(1.25,))
     found = measured_findings(spec, slower=slower)
-    rows = findings.rows_of(found)
+    lines = findings.lines_of(found)
+    rows = [line.as_row() for line in lines]
     by_table = {}
     for row in rows:
         by_table.setdefault(row["table"], []).append(row)
@@ -76,7 +77,7 @@ def test_lines_tell_measured_from_simulated_and_the_model_from_what_it_missed(sl
     for row in by_table["simulated"]:
         assert row[INPUT] + row[COMPUTE] + row["collectives"] == pytest.approx(1.0, abs=1e-3)
         assert 0 < row["efficiency"] < 1
-    (target,) = findings.targets_of(found, rows)
+    (target,) = findings.targets_of(found, lines)
     assert target.is_met == is_met
     assert bool(target.note) != is_met
     assert all(r["counted_kib"] == r["simulated_kib"]
