@@ -24,7 +24,8 @@ from iak.pipeline.registry.live import data_until, live_pointers, registry_head
 from iak.pipeline.report.summary import sentence_of
 from iak.pipeline.runs.load import load_catalog, load_nightly
 from iak.pipeline.runs.nightly_file import commented
-from iak.pipeline.runs.nightly_records import night_folder, now, read_nights
+from iak.pipeline.runs.nightly_records import night_folder, read_nights
+from iak.pipeline.runs.record import now
 from iak.pipeline.storage.store import open_store
 from iak.schemas.base import Spec
 from iak.schemas.night import DomainNight, NightRecord

@@ -25,6 +25,8 @@ class _Fields(Mapping[str, Any]):
 
     __slots__ = ()
     name: ClassVar[str]
+    part_of_name: ClassVar[str] = ""
+    """The field that the name of the event has already, and that the mapping leaves out."""
 
     @property
     def event(self) -> str:
@@ -33,7 +35,7 @@ class _Fields(Mapping[str, Any]):
 
     def _names(self) -> tuple[str, ...]:
         own = [each.name for each in fields(self)]  # type: ignore[arg-type]
-        own = [name for name in own if name != "numbers"]
+        own = [name for name in own if name not in ("numbers", self.part_of_name)]
         return ("event", *own, *getattr(self, "numbers", ()))
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - fields have types of their own
@@ -196,6 +198,7 @@ class TrainingStep(WorkerEvent):
 class BaseValidated(WorkerEvent):
     """The base was validated: at a step, or as the parent that is continued."""
 
+    part_of_name: ClassVar[str] = "of"
     of: Literal["validated", "parent"]
     """`validated` at a step; `parent` for the base that is continued."""
     step: int
@@ -209,9 +212,6 @@ class BaseValidated(WorkerEvent):
     def event(self) -> str:
         """Return what was validated."""
         return self.of
-
-    def _names(self) -> tuple[str, ...]:
-        return ("event", "step", "valid_loss", "best", "tasks")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,6 +271,7 @@ class LevelResumed(WorkerEvent):
 class LevelAdvanced(WorkerEvent):
     """A level of kernels took an epoch, or is tuned."""
 
+    part_of_name: ClassVar[str] = "level"
     level: int
     numbers: Mapping[str, Any]
     """Losses and counts of the epoch, or of the level."""
@@ -279,9 +280,6 @@ class LevelAdvanced(WorkerEvent):
     def event(self) -> str:
         """Return the name of the event, which has the number of the level."""
         return f"level {self.level}"
-
-    def _names(self) -> tuple[str, ...]:
-        return ("event", *self.numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,6 +295,7 @@ class KernelFailed(WorkerEvent):
 class BenchAdvanced(WorkerEvent):
     """A benchmark got further."""
 
+    part_of_name: ClassVar[str] = "what"
     what: str
     """What it did, in words."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
@@ -305,9 +304,6 @@ class BenchAdvanced(WorkerEvent):
     def event(self) -> str:
         """Return what was done."""
         return self.what
-
-    def _names(self) -> tuple[str, ...]:
-        return ("event", *self.numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ umask gives them, also where a library made them for the user alone (safetensors
 
 import ctypes
 import glob
+import hashlib
 import os
 import pwd
 import re
@@ -28,6 +29,12 @@ from iak.pipeline.errors import NotPermitted
 PART = ".part"
 _EXCHANGE = 2  # renameat2's RENAME_EXCHANGE
 _HERE = -100  # AT_FDCWD
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, which are read a little at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def put_file(path: Path, content: bytes | str) -> None:

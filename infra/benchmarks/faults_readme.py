@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.benchmarks.readme import table_of
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "tests" / "faults" / "README.md"
 RECORD = ROOT / "infra/benchmarks/cpu-2-cores/faults.json"
@@ -50,14 +52,14 @@ def chapter(record: Record, before: Record | None = None) -> str:
         f"`{record['command']}`: {record['seconds'] / 60:.0f} minutes on {machine.get('cores')} "
         f"cores, {machine.get('processor')}, commit {record['commit']}.",
         "",
-        *_table(
+        *table_of(
             ("target", "wanted", "measured"),
             [
                 (t["name"], t["wanted"], f"{t['measured']:,.0f}" + ("" if t["is_met"] else " ✗"))
                 for t in record["targets"]
             ],
         ),
-        *_table(
+        *table_of(
             [*heads, *(["wrong or lost before"] if before else [])],
             [_line(row, before) for row in [*record["rows"], _total(record["rows"])]],
         ),
@@ -92,11 +94,6 @@ def _total(rows: Sequence[Record]) -> dict[str, Any]:
 
 def _is_bad(row: Record) -> bool:
     return bool(row["wrong"] or row["lost"])
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
 
 
 def main(words: Sequence[str]) -> int:

@@ -63,7 +63,7 @@ def _elsewhere(here: Mapping[str, Record], others: Sequence[Mapping[str, Record]
             "",
         ]
         known = {t["name"]: t for record in here.values() for t in record["targets"]}
-        lines += _table(
+        lines += table_of(
             ["record", "target", "wanted", "there", "here"],
             [
                 [name, t["name"], t["wanted"], _measured(t), _measured(known.get(t["name"]))]
@@ -104,7 +104,8 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, with an empty line after it."""
     lines = [heads, ["---"] * len(heads), *rows]
     return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
 
@@ -121,7 +122,7 @@ def _targets(record: Record) -> list[str]:
         for t in targets
     ]
     notes = [f"- *{t['name']}*: {t['note']}." for t in targets if not t["is_met"] and t["note"]]
-    table = _table(["target", "wanted", "measured", ""], rows)
+    table = table_of(["target", "wanted", "measured", ""], rows)
     return [*table, *(["Where a target was missed:", "", *notes, ""] if notes else [])]
 
 
@@ -133,7 +134,7 @@ def _finetune(record: Record, subfolder: str) -> str:
         "The base: 26 ids and 2 histories of dimension 64, 20 M rows of tables, an MLP "
         "1024-512-256; 2 M rows of log, 2 gloo workers of one thread, fp32, 8,192 rows a step.",
     )
-    lines += _table(
+    lines += table_of(
         ["variant", "rows/s", "times (a)", "with the cache pass", "tables + optimiser, MiB",
          "sent a step, KiB", "times its floor"],
         [
@@ -149,7 +150,7 @@ def _finetune(record: Record, subfolder: str) -> str:
             for r in _of(record, "variants")
         ],
     )  # fmt: skip
-    lines += _table(
+    lines += table_of(
         ["a night", "seconds", "of continued training", "gain, nats a row"],
         [
             [r["what"], f"{r['seconds']:.1f}", _share(r["of_continued"]),
@@ -158,7 +159,7 @@ def _finetune(record: Record, subfolder: str) -> str:
         ],
     )  # fmt: skip
     lines += [_bought(_of(record, "nights")), ""]
-    lines += _table(
+    lines += table_of(
         ["domains", "bank, an epoch", "one kernel, same rows", "one by one, an epoch",
          "bank, whole tuning", "one by one, whole", "of the bank's, not epochs"],
         [
@@ -198,7 +199,7 @@ def _finetune_again(record: Record, _subfolder: str) -> str:
         "which came later, rather than its steps.",
         "",
     ]
-    lines += _table(
+    lines += table_of(
         ["variant of the second run", "rows/s", "times (a)", "slowest over fastest slice"],
         [
             [f"{r['variant']}: {r['what']}", f"{r['rows_per_s']:,}", f"{r['times_a']:.2f}",
@@ -207,7 +208,7 @@ def _finetune_again(record: Record, _subfolder: str) -> str:
             if r["variant"][0] in "ad"
         ],
     )  # fmt: skip
-    lines += _table(
+    lines += table_of(
         ["a night of the second run", "seconds", "of continued training", "gain, nats a row",
          "seconds of"],
         [
@@ -235,7 +236,7 @@ def tables_text(record: Record, subfolder: str) -> str:
         "Dimension 8, int8, every row distinct, over 2 workers; half of a step's lookups fall "
         "evenly over the table, half as Zipf's; the three sizes take turns.",
     )
-    lines += _table(
+    lines += table_of(
         ["rows", "step, median", "90 %", "against 1 M", "lookups/s, uniform", "Zipf"],
         [
             [
@@ -261,7 +262,7 @@ def _gate(record: Record, subfolder: str) -> str:
         "Simulated domains; the chain's code is that of `pipeline/publish/chain.py`. A gain is a "
         "share of the base's loss.",
     )
-    lines += _table(
+    lines += table_of(
         ["domains without a gain", "gate", "promoted", "of", "share", "at most (95 %)"],
         [
             [r["world"], r["gate"], f"{r['promoted']:,}", f"{r['domains']:,}", f"{r['share']:.1%}",
@@ -274,7 +275,7 @@ def _gate(record: Record, subfolder: str) -> str:
         (r["rows_a_night"], r["gate"], r["nights"]): f"{r['smallest_gain']:.2%}"
         for r in _of(record, "power")
     }
-    lines += _table(
+    lines += table_of(
         ["new gate rows a night", "gate", *(f"gain found by night {n}" for n in nights)],
         [
             [f"{rows:,}", gate, *(gains[rows, gate, n] for n in nights)]
@@ -290,7 +291,7 @@ def _floors(rows: list[Record]) -> list[str]:
     begin = "promoted_if_a_night_loses_"
     losses = [name for name in rows[0] if name.startswith(begin)]
     shares = [f"{float(name.removeprefix(begin)):.0%}" for name in losses]
-    return _table(
+    return table_of(
         [
             "bound of a night, by evidence alone",
             *(f"promoted where 1 night in 20 loses {share}" for share in shares),
@@ -317,7 +318,7 @@ def nights_text(record: Record, subfolder: str) -> str:
         f"AUC of {task} on the day after each night, less the base's, in units of 1e-4, with 95 % "
         "intervals in which a user's rows are dependent.",
     )
-    lines += _table(
+    lines += table_of(
         ["night", *methods],
         [
             [str(night), *(_delta(cells.get((night, method))) for method in methods)]
@@ -353,14 +354,14 @@ def quality_text(record: Record, subfolder: str) -> str:
         "",
     ]
     league = [row for row in _of(record, "league") if row["is_first"]]
-    lines += _table(
+    lines += table_of(
         ["log", "method", "AUC", "over the base, 95 %", "lowest and highest seed", "GAUC",
          "log-loss", "calibration", "harmed domains", "parameters", "CPU of continued",
          "at its cap"],
         [_quality_row(row) for row in league],
     )  # fmt: skip
     pairs = [row for row in _of(record, "pairs") if row["is_first"] and row["rival"] != "base"]
-    lines += _table(
+    lines += table_of(
         ["log", "method", "minus", "difference, 95 %", "lowest and highest seed", "shown"],
         [[r["log"], r["method"], r["what"], _interval(r), _seeds(r), r["verdict"]] for r in pairs],
     )
@@ -416,7 +417,7 @@ def _data(record: Record, subfolder: str) -> str:
         "From Parquet to batches",
         "20 columns, two of them histories, zstd, one thread; ids are mixed.",
     )
-    lines += _table(
+    lines += table_of(
         ["stage", "rows/s", "of raw decode"],
         [
             [r["stage"], f"{r['rows_per_s']:,}", f"{r['of_raw_decode']:.2f}"]
@@ -438,12 +439,12 @@ def _sharding(record: Record, subfolder: str) -> str:
     )
     titles = dict.fromkeys(row["table"] for row in record["rows"] if "way" in row)
     for title in titles:
-        lines += _table(
+        lines += table_of(
             [title, "launcher", "step p50, ms", "p90", "M lookups/s", "sent, KiB", "held, MiB",
              "planner, ms", "here, ms"],
             [_layout_cells(row) for row in _of(record, title)],
         )  # fmt: skip
-    lines += _table(
+    lines += table_of(
         ["launcher", "seconds in all", "measuring", "start and end"],
         [
             [r["launcher"], f"{r['whole_s']:.1f}", f"{r['measuring_s']:.1f}",
@@ -493,7 +494,7 @@ def _scaling(record: Record, subfolder: str) -> str:
         )  # fmt: skip
     heads = ["measured", "", "workers", "step, ms", "rows/s", "efficiency", "input", "compute",
              "waiting", "collectives"]  # fmt: skip
-    lines += _table(heads, measured)
+    lines += table_of(heads, measured)
     simulated = _of(record, "simulated")
     counts = sorted({r["workers"] for r in simulated})
     keys = dict.fromkeys((r["workload"], r["scaling"], r["link_gb_per_s"]) for r in simulated)
@@ -501,7 +502,7 @@ def _scaling(record: Record, subfolder: str) -> str:
         (r["workload"], r["scaling"], r["link_gb_per_s"], r["workers"]): f"{r['efficiency']:.2f}"
         for r in simulated
     }
-    lines += _table(
+    lines += table_of(
         ["simulated efficiency", "", "link, GB/s", *(f"{n} workers" for n in counts)],
         [[w, law, f"{link:g}", *(cells[w, law, link, n] for n in counts)] for w, law, link in keys],
     )

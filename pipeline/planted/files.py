@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.files import put_file, putting_folder
+from iak.pipeline.files import put_file, putting_folder, sha256_of_file
 from iak.pipeline.formats import first_format
 from iak.pipeline.planted import rows
 from iak.pipeline.planted.population import (
@@ -225,8 +225,8 @@ def _write_part(
         orders=orders,
         events_bytes=paths[0].stat().st_size,
         truth_bytes=paths[1].stat().st_size,
-        events_sha256=_sha256(paths[0]),
-        truth_sha256=_sha256(paths[1]),
+        events_sha256=sha256_of_file(paths[0]),
+        truth_sha256=sha256_of_file(paths[1]),
     )
 
 
@@ -372,8 +372,3 @@ def _coded(codes: I8, names: tuple[str, ...]) -> pa.DictionaryArray:
 
 def _truth_table(truth: Truth) -> pa.Table:
     return pa.table({name: getattr(truth, name) for name in TRUTH_COLUMNS}, schema=TRUTH_SCHEMA)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

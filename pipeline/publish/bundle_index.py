@@ -8,7 +8,6 @@ Readers follow the index. The folder must have every bundle that the index names
 every manifest must be the one that it names. `read_bundle` verifies the weights.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from iak.pipeline.errors import BadRequest, Corrupt
-from iak.pipeline.files import not_permitted, put_file, putting_folder, remove_parts
+from iak.pipeline.files import (
+    not_permitted,
+    put_file,
+    putting_folder,
+    remove_parts,
+    sha256_of_file,
+)
 from iak.pipeline.formats import current_document
 from iak.pipeline.publish.bundle import MANIFEST, check_base, list_bundles, read_manifest
 from iak.pipeline.sealed import check_seal, parsed, seal, spelled
@@ -78,7 +83,7 @@ def _entry(folder: Path, manifest: BundleManifest) -> BundleEntry:
     return BundleEntry(
         folder=folder.name,
         domain=[(key, manifest.domain[key]) for key in manifest.level],
-        manifest_sha256=_sha256(folder / MANIFEST),
+        manifest_sha256=sha256_of_file(folder / MANIFEST),
         weights_sha256=manifest.weights_sha256,
         published=manifest.verdict.publish,
     )
@@ -182,7 +187,3 @@ def _check_entry(folder: Path, entry: BundleEntry) -> None:
 
 def _rest(names: list[str]) -> str:
     return f" and {len(names) - 5} more" if len(names) > 5 else ""
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -42,7 +42,6 @@ from iak.pipeline.runs.nightly_records import (
     OwnNights,
     changed,
     night_folder,
-    now,
     own_nights,
     read_nights,
 )
@@ -53,6 +52,7 @@ from iak.pipeline.runs.record import (
     INTERRUPTED,
     AlreadyFinished,
     machine,
+    now,
     reported_phase,
     versions,
 )

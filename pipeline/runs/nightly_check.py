@@ -11,9 +11,10 @@ from iak.pipeline.registry.commits import check_empty, is_registry
 from iak.pipeline.registry.live import registry_head
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
-from iak.pipeline.runs.nightly_records import now, read_nights
+from iak.pipeline.runs.nightly_records import read_nights
 from iak.pipeline.runs.nightly_tuning import finetune_spec
 from iak.pipeline.runs.preflight import check_workers, open_frozen_base
+from iak.pipeline.runs.record import now
 from iak.pipeline.storage.store import open_store
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import bucket_uri

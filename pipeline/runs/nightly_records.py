@@ -13,7 +13,6 @@ nights/
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from iak.pipeline.lock import one_writer
@@ -98,8 +97,3 @@ def read_nights(nights: Path) -> Nights:
         records=sorted(records, key=lambda record: (record.night, record.started_at)),
         problems=[folder.problem for folder in folders if folder.record is None],
     )
-
-
-def now() -> datetime:
-    """Return the present moment, in whole seconds of UTC."""
-    return datetime.now(UTC).replace(microsecond=0)

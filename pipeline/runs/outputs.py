@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iak.pipeline.base import optimizer_state, published_base
 from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
+from iak.pipeline.files import sha256_of_file
 from iak.pipeline.publish.bundle import read_bundle
 from iak.pipeline.publish.bundle_index import read_index
 from iak.pipeline.sharding import rectangles
@@ -25,9 +26,7 @@ TABLE_BYTES = 8 * 2**30
 
 def file_output(path: Path) -> Output:
     """Return a file as an output."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Output(kind="file", sha256=digest, bytes=path.stat().st_size)
+    return Output(kind="file", sha256=sha256_of_file(path), bytes=path.stat().st_size)
 
 
 def base_output(folder: Path) -> Output:

@@ -216,14 +216,14 @@ def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
         yield opened
     except BaseException as error:
         if opened.is_written:
-            opened.write(**_ending(error), ended_at=_now())
+            opened.write(**_ending(error), ended_at=now())
         raise
     assert opened.record.inputs, f"iak {opened.record.verb} must call settle_inputs"
     opened.write(
         status="finished",
         exit_code=opened.exit_code,
         outputs=opened.outputs,
-        ended_at=_now(),
+        ended_at=now(),
     )
 
 
@@ -254,7 +254,7 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> Op
         status="running",
         spec=document,
         spec_digest=spec_digest(document),
-        started_at=_now(),
+        started_at=now(),
         commit=commit(),
         machine=machine(),
         versions=versions(),
@@ -461,5 +461,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """Return the present moment, in whole seconds of UTC."""
     return datetime.now(UTC).replace(microsecond=0)

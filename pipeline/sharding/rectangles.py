@@ -8,7 +8,6 @@ before it uses a byte of it.
 Shapes: R rows, W columns of a part.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
-from iak.pipeline.files import not_permitted, putting_file
+from iak.pipeline.files import not_permitted, putting_file, sha256_of_file
 from iak.pipeline.model.tables import LocalShard
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.audit import Entry
@@ -73,7 +72,7 @@ def verify_file(directory: Path, entry: FileEntry) -> None:
             raise Corrupt(
                 f"{path} is missing; its manifest lists it. Restore it, or publish again."
             )
-        sha256 = _sha256(path)
+        sha256 = sha256_of_file(path)
     except PermissionError as error:
         raise not_permitted(path, error) from error
     if sha256 != entry.sha256:
@@ -207,7 +206,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, int]:
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with putting_file(path) as part:
         save_file(cpu, part)
-    return _sha256(path), path.stat().st_size
+    return sha256_of_file(path), path.stat().st_size
 
 
 def matrix_of(entries: Sequence[FileEntry]) -> Entry:
@@ -332,9 +331,3 @@ def type_named(word: str) -> str:
 def dtype_of(tensor: Tensor) -> str:
     """Return torch's name of a tensor's type."""
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, read a little at a time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all, with the mode that the umask gives."""
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -198,3 +199,9 @@ def test_a_disk_that_takes_no_more_is_reported_with_the_file(tmp_path, what):
     )
     assert done.stdout.strip() == str(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(content := b"kernel" * 100_000)
+    assert files.sha256_of_file(path) == hashlib.sha256(content).hexdigest()

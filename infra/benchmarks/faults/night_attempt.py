@@ -21,8 +21,8 @@ from iak.pipeline.report.index_page import index_page
 from iak.pipeline.report.night_page import night_page
 from iak.pipeline.report.nights import INDEX, PAGE, NightFolder, earlier_nights, night_folders
 from iak.pipeline.runs.nightly import NightRequest, run_night
-from iak.pipeline.runs.nightly_records import TUNE, now
-from iak.pipeline.runs.record import AlreadyFinished
+from iak.pipeline.runs.nightly_records import TUNE
+from iak.pipeline.runs.record import AlreadyFinished, now
 from iak.pipeline.storage.store import Store, open_store
 from iak.schemas.manifest import BundleManifest
 from iak.schemas.night import NightRecord

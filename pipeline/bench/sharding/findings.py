@@ -3,12 +3,11 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from iak.pipeline.bench.sharding.constants import rounded
 from iak.pipeline.bench.sharding.layouts import LAYOUTS
 from iak.pipeline.bench.sharding.sizes import Size
 from iak.pipeline.bench.sharding.worker import Work
+from iak.pipeline.bench.times import quantile
 from iak.pipeline.sharding.cost_model import Bandwidths, Estimate, expected
 from iak.schemas.sharding_result import (
     LauncherLine,
@@ -130,7 +129,7 @@ def _measured(work: Work, size: Size, parts: Sequence[LayoutResult]) -> dict[str
         for by_worker in zip(*(part.step_s for part in parts), strict=True)
     ]
     steps = [seconds for slice_ in slices for seconds in slice_]
-    p50, p90 = _quantile(steps, 0.5), _quantile(steps, 0.9)
+    p50, p90 = quantile(steps, 0.5), quantile(steps, 0.9)
     rows = max(work.spec.batch_rows // work.spec.workers, 1) * work.spec.workers
     return {
         "p50_ms": round(1e3 * p50, 3),
@@ -138,7 +137,7 @@ def _measured(work: Work, size: Size, parts: Sequence[LayoutResult]) -> dict[str
         "lookups_per_s": round(rows * size.ids_per_row / p50),
         "wire_kib": round(sum(part.sent_bytes for part in parts) / 2**10, 1),
         "held_mib": round(max(part.held_bytes for part in parts) / 2**20, 3),
-        "slice_p50_ms": tuple(round(1e3 * _quantile(slice_, 0.5), 3) for slice_ in slices),
+        "slice_p50_ms": tuple(round(1e3 * quantile(slice_, 0.5), 3) for slice_ in slices),
         "held_bytes_per_worker": tuple(part.held_bytes for part in parts),
         "sent_bytes_per_worker": tuple(round(part.sent_bytes) for part in parts),
         "received_bytes_per_worker": tuple(round(part.received_bytes) for part in parts),
@@ -183,7 +182,3 @@ def _bandwidths(rates: MachineRates) -> Bandwidths:
     """Return the measured bandwidths; a single worker's link is its memory."""
     memory = rates.copy_bytes_per_s
     return Bandwidths(memory=memory, link=rates.link_bytes_per_s or memory)
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(share))
