@@ -15,13 +15,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,13 +35,12 @@ from iak.pipeline.data.fingerprints import content_columns
 from iak.pipeline.data.footer import footer_of, unframed
 from iak.pipeline.data.prefetch import prefetch
 from iak.pipeline.data.reader import Reader
-from iak.pipeline.events import BenchAdvanced, WorkDone
+from iak.pipeline.events import BenchAdvanced, Report, WorkDone
 from iak.pipeline.process import keep_freed_memory
-from iak.schemas.record import BenchmarkResult, Target
+from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from infra.benchmarks.platform_log import ENCODINGS, HISTORY, catalog_with, write_log
 from infra.benchmarks.specs import BenchDataSpec
 
-Report = Callable[[Mapping[str, Any]], None]
 WANTED = 0.70
 RAW, OWN = "raw decode", "decode as the reader asks"
 ENCODED, BATCHED = "decode + encode", "decode + encode + batch"
@@ -69,11 +68,42 @@ def measure(spec: BenchDataSpec, report: Report) -> BenchmarkResult:
     ratio = _ratio(times["mixed"], BATCHED, RAW)
     targets = [_target(ratio, profile), *_content_targets(times["mixed"])]
     return BenchmarkResult(
-        rows=stages + overlap,
+        rows=[line.as_row() for line in (*stages, *overlap)],
         targets=targets,
         notes=_notes(spec, mixed, profile),
         limits=limits,
     )
+
+
+class StageLine(BenchmarkLine):
+    """The rows per second of one way to read the log."""
+
+    table: Literal["stages"] = "stages"
+    encoding: str
+    stage: str
+    rows_per_s: int
+    ns_per_row: float
+    of_raw_decode: float
+    """Rows per second over those of decoding alone."""
+    of_decode_as_asked: float
+    """Rows per second over those of decoding the columns that the catalogue names."""
+    slowest_over_fastest: float
+
+
+class OverlapLine(BenchmarkLine):
+    """The seconds of a producer and a consumer of batches, alone or together."""
+
+    table: Literal["overlap"] = "overlap"
+    what: str
+    seconds: float
+
+
+class OverlapFact(BenchmarkLine):
+    """A number that says how well producer and consumer overlap."""
+
+    table: Literal["overlap"] = "overlap"
+    what: str
+    found: int | float
 
 
 # Ways to read it
@@ -229,24 +259,25 @@ def _ratio(times: Times, reading: str, to: str) -> float:
     return median(b / a for a, b in zip(times[reading], times[to], strict=True))
 
 
-def _stage_lines(case: Case, times: Times) -> list[dict[str, Any]]:
+def _stage_lines(case: Case, times: Times) -> list[StageLine]:
     rows = case.reader.rows
     return [
-        {
-            "table": "stages",
-            "encoding": case.encoding,
-            "stage": reading,
-            "rows_per_s": round(rows / median(seconds)),
-            "ns_per_row": round(1e9 * median(seconds) / rows, 1),
-            "of_raw_decode": round(_ratio(times, reading, RAW), 3),
-            "of_decode_as_asked": round(_ratio(times, reading, OWN), 3),
-            "slowest_over_fastest": round(max(seconds) / min(seconds), 2),
-        }
+        StageLine(
+            encoding=case.encoding,
+            stage=reading,
+            rows_per_s=round(rows / median(seconds)),
+            ns_per_row=round(1e9 * median(seconds) / rows, 1),
+            of_raw_decode=round(_ratio(times, reading, RAW), 3),
+            of_decode_as_asked=round(_ratio(times, reading, OWN), 3),
+            slowest_over_fastest=round(max(seconds) / min(seconds), 2),
+        )
         for reading, seconds in times.items()
     ]
 
 
-def _overlap_lines(spec: BenchDataSpec, case: Case, report: Report) -> list[dict[str, Any]]:
+def _overlap_lines(
+    spec: BenchDataSpec, case: Case, report: Report
+) -> list[OverlapLine | OverlapFact]:
     """Time a consumer that computes as long as a batch takes, with and without prefetching."""
     ready = list(case.batches())
     consume = _consumer(_seconds(lambda: _used_up(case.batches())) / len(ready))
@@ -276,11 +307,8 @@ def _overlap_lines(spec: BenchDataSpec, case: Case, report: Report) -> list[dict
         f"batches made and not used, at most (depth {case.depth})": most_in_flight(case),
     }
     return [
-        *(
-            {"table": "overlap", "what": reading, "seconds": median(took)}
-            for reading, took in seconds.items()
-        ),
-        *({"table": "overlap", "what": what, "found": value} for what, value in facts.items()),
+        *(OverlapLine(what=reading, seconds=median(took)) for reading, took in seconds.items()),
+        *(OverlapFact(what=what, found=value) for what, value in facts.items()),
     ]
 
 

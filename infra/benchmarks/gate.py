@@ -9,25 +9,24 @@ gain is the share of the base's loss that the candidate saves on it. Two gates r
 Which harm is shown by AUC, log-loss or calibration is left out: it could only hold more kernels.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import beta
 
-from iak.pipeline.events import BenchAdvanced
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.publish.chain import LossRows, advance
 from iak.pipeline.stats.auc import Floats
 from iak.pipeline.stats.clusters import mean_and_error
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
 from iak.schemas.job import ChainSpec, GateSpec
-from iak.schemas.record import BenchmarkResult, Target
+from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from infra.benchmarks.specs import BenchGateSpec
 
-Report = Callable[[Mapping[str, Any]], None]
 CHAIN, PRESENT = "chain of nights", "present gate, every night"
 MONTH, WINDOW = 30, 7
 """Nights of a simulation, and days of a night's window."""
@@ -87,25 +86,75 @@ WORLDS = (
 )
 
 
+class ErrorLine(BenchmarkLine):
+    """Domains without a gain that a gate promotes within a month."""
+
+    table: Literal["errors"] = "errors"
+    world: str
+    gate: str
+    promoted: int
+    domains: int
+    share: float
+    share_at_most: float
+    """Upper 95 % bound of the share."""
+
+
+class PowerLine(BenchmarkLine):
+    """The smallest gain that a gate finds within some nights, in 80 % of domains."""
+
+    table: Literal["power"] = "power"
+    rows_a_night: int
+    gate: str
+    nights: int
+    domains: int
+    smallest_gain: float
+    """As a share of the base's loss."""
+
+
+class FloorLine(BenchmarkLine):
+    """What one bound of a night costs, and what it protects from."""
+
+    table: Literal["floors"] = "floors"
+    floor: float
+    """The bound, as a share of the base's loss."""
+    rows_a_night: int
+    promoted: dict[float, float]
+    """Loss of one night in 20 -> share of domains that are promoted in spite of it."""
+    smallest_gain_of_30_nights: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the line as JSON values; each loss is a column."""
+        return {
+            "table": self.table,
+            "floor": self.floor,
+            "rows_a_night": self.rows_a_night,
+            **{f"promoted_if_a_night_loses_{loss:g}": s for loss, s in self.promoted.items()},
+            "smallest_gain_of_30_nights": self.smallest_gain_of_30_nights,
+        }
+
+
 def measure(spec: BenchGateSpec, report: Report) -> BenchmarkResult:
     """Return the lines of both tables, the targets, and notes."""
-    errors = []
+    errors: list[ErrorLine] = []
     for world in WORLDS:
         errors += error_lines(world, spec)
-        report(BenchAdvanced("world", {"name": world.name, "promoted": errors[-2]["promoted"]}))
-    power = []
+        report(BenchAdvanced("world", {"name": world.name, "promoted": errors[-2].promoted}))
+    power: list[PowerLine] = []
     for rows in spec.power_rows:
         power += power_lines(rows, spec)
         report(BenchAdvanced("power", {"rows": rows}))
     floors = floor_lines(spec)
     targets = [_target(line) for line in errors[::2]]
-    return BenchmarkResult(rows=[*errors, *power, *floors], targets=targets, notes=_notes(spec))
+    lines = (*errors, *power, *floors)
+    return BenchmarkResult(
+        rows=[line.as_row() for line in lines], targets=targets, notes=_notes(spec)
+    )
 
 
 # ---------------------------------------------------------------- false promotions
 
 
-def error_lines(world: World, spec: BenchGateSpec) -> list[dict[str, Any]]:
+def error_lines(world: World, spec: BenchGateSpec) -> list[ErrorLine]:
     """Return how many domains without a gain each gate promotes within a month."""
     promoted = dict.fromkeys((CHAIN, PRESENT), 0)
     for index in range(spec.domains):
@@ -114,15 +163,14 @@ def error_lines(world: World, spec: BenchGateSpec) -> list[dict[str, Any]]:
         promoted[CHAIN] += proved_after(days, 0.0) is not None
         promoted[PRESENT] += published_after(moments_of(days), 0.0) is not None
     return [
-        {
-            "table": "errors",
-            "world": world.name,
-            "gate": gate,
-            "promoted": count,
-            "domains": spec.domains,
-            "share": round(count / spec.domains, 4),
-            "share_at_most": round(upper_bound(count, spec.domains), 4),
-        }
+        ErrorLine(
+            world=world.name,
+            gate=gate,
+            promoted=count,
+            domains=spec.domains,
+            share=round(count / spec.domains, 4),
+            share_at_most=round(upper_bound(count, spec.domains), 4),
+        )
         for gate, count in promoted.items()
     ]
 
@@ -213,7 +261,7 @@ def windows(days: Sequence[Moments]) -> Iterator[tuple[int, float, float]]:
 # ---------------------------------------------------------------- power
 
 
-def power_lines(rows: int, spec: BenchGateSpec) -> list[dict[str, Any]]:
+def power_lines(rows: int, spec: BenchGateSpec) -> list[PowerLine]:
     """Return the smallest gain that each gate finds in 80 % of domains, after some nights.
 
     The same luck is replayed with every gain of a grid, so a domain has one smallest gain.
@@ -232,14 +280,13 @@ def power_lines(rows: int, spec: BenchGateSpec) -> list[dict[str, Any]]:
             by_gate.setdefault((CHAIN, nights), []).append(chain)
             by_gate.setdefault((PRESENT, nights), []).append(max(present, 0.0))
     return [
-        {
-            "table": "power",
-            "rows_a_night": rows,
-            "gate": gate,
-            "nights": nights,
-            "domains": spec.power_domains,
-            "smallest_gain": round(float(np.quantile(gains, WANTED_POWER)), 5),
-        }
+        PowerLine(
+            rows_a_night=rows,
+            gate=gate,
+            nights=nights,
+            domains=spec.power_domains,
+            smallest_gain=round(float(np.quantile(gains, WANTED_POWER)), 5),
+        )
         for (gate, nights), gains in sorted(by_gate.items(), reverse=True)
     ]
 
@@ -257,7 +304,7 @@ def smallest_gain(days: Days, chain: ChainSpec = DEFAULT) -> float:
     return high
 
 
-def floor_lines(spec: BenchGateSpec) -> list[dict[str, Any]]:
+def floor_lines(spec: BenchGateSpec) -> list[FloorLine]:
     """Return what the bound of a night costs and what it protects from, by evidence alone.
 
     A tenth of the rows and of the domains is enough here.
@@ -266,16 +313,23 @@ def floor_lines(spec: BenchGateSpec) -> list[dict[str, Any]]:
     rows, domains = max(spec.rows // 10, 20), max(spec.domains // 5, 4)
     for floor in FLOORS:
         chain = DEFAULT.model_copy(update={"floor": floor, "at_once": 0.0})
-        line: dict[str, Any] = {"table": "floors", "floor": floor, "rows_a_night": rows}
+        shares = {}
         for loss in LOSSES:
             world = World(name="rare nights", rare_night=0.05, night_loss=loss)
             months = (_month(world, rows, spec, index) for index in range(domains))
             promoted = sum(proved_after(month, 0.0, chain) is not None for month in months)
-            line[f"promoted_if_a_night_loses_{loss:g}"] = round(promoted / domains, 4)
+            shares[loss] = round(promoted / domains, 4)
         months = (_month(WORLDS[0], rows, spec, i) for i in range(min(spec.power_domains, domains)))
         gains = [smallest_gain(month, chain) for month in months]
-        line["smallest_gain_of_30_nights"] = round(float(np.quantile(gains, WANTED_POWER)), 5)
-        lines.append(line)
+        gain = round(float(np.quantile(gains, WANTED_POWER)), 5)
+        lines.append(
+            FloorLine(
+                floor=floor,
+                rows_a_night=rows,
+                promoted=shares,
+                smallest_gain_of_30_nights=gain,
+            )
+        )
     return lines
 
 
@@ -295,14 +349,14 @@ def _rare(points: Floats, probability: float, loss: float) -> Floats:
     return values
 
 
-def _target(line: Mapping[str, Any]) -> Target:
+def _target(line: ErrorLine) -> Target:
     alpha = DEFAULT.alpha
     return Target(
-        name=f"false promotions of a month, upper 95 % bound: {line['world']}",
+        name=f"false promotions of a month, upper 95 % bound: {line.world}",
         wanted=f"at most {alpha:g}",
-        measured=line["share_at_most"],
-        is_met=line["share_at_most"] <= alpha,
-        note=f"{line['promoted']} of {line['domains']} domains",
+        measured=line.share_at_most,
+        is_met=line.share_at_most <= alpha,
+        note=f"{line.promoted} of {line.domains} domains",
     )
 
 

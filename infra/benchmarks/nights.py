@@ -16,16 +16,16 @@ dependent.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import iak
 from iak.pipeline.base import published_base
-from iak.pipeline.events import BenchAdvanced
+from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.launcher import Launcher, ProcessLauncher
 from iak.pipeline.planted.files import generate
 from iak.pipeline.planted.population import build_knobs
@@ -36,11 +36,10 @@ from iak.pipeline.stats.metrics import ALL, MetricRow
 from iak.pipeline.storage.store import open_store
 from iak.schemas.night import NightRecord
 from iak.schemas.nightly import NightlySpec
-from iak.schemas.record import BenchmarkResult, Target
+from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from iak.schemas.synth import SynthSpec
 from infra.benchmarks.specs import BenchNightsSpec
 
-Report = Callable[[Mapping[str, Any]], None]
 FIRST, CHAIN, SCRATCH = "first night's kernels", "chain", "from scratch"
 GATED, ORACLE = "chain through the gate", "oracle"
 METHODS = (FIRST, CHAIN, SCRATCH, GATED, ORACLE)
@@ -93,15 +92,50 @@ class Setting:
         return self.start + timedelta(days=days)
 
 
+class NightLine(BenchmarkLine):
+    """What a method brings to one task on the day after a night."""
+
+    table: Literal["nights"] = "nights"
+    night: int
+    """Counted from 1."""
+    method: str
+    task: str
+    rows: int
+    auc: float | None
+    delta_auc: float
+    """AUC over the base's, on the same rows."""
+    low: float
+    high: float
+    log_loss: float | None
+    calibration: float | None
+
+
+class TunedNightLine(NightLine):
+    """The same of a method that tuned in this night, with what the night took."""
+
+    seconds: float
+    rows_tuned: int
+    rows_from_cache: int
+    promoted: float
+    """Domains with this outcome, as are the next three."""
+    held: float
+    failed: float
+    waiting: float
+
+
 def measure(spec: BenchNightsSpec, report: Report) -> BenchmarkResult:
     """Return a line for each night, method and task, the targets, and notes."""
     with tempfile.TemporaryDirectory(prefix="iak-nights-") as folder:
         setting = _set_up(spec, Path(folder), report)
-        lines: list[dict[str, Any]] = []
+        lines: list[NightLine] = []
         for number in range(spec.nights):
             lines += _one_night(setting, number)
             report(BenchAdvanced("night", {"number": number + 1, **_shown(lines, number)}))
-    return BenchmarkResult(rows=lines, targets=_targets(lines), notes=_notes(spec, lines))
+    return BenchmarkResult(
+        rows=[line.as_row() for line in lines],
+        targets=_targets(lines),
+        notes=_notes(spec, lines),
+    )
 
 
 def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setting:
@@ -150,7 +184,7 @@ def _catalog(path: Path, splits: str) -> Path:
     return path
 
 
-def _one_night(setting: Setting, number: int) -> list[dict[str, Any]]:
+def _one_night(setting: Setting, number: int) -> list[NightLine]:
     """Run the chain's night and one from scratch; return the lines of all methods."""
     chained = _run(setting, number, "chain", gate=OPEN_GATE)
     if number == 0 and chained.counts["promoted"]:
@@ -158,9 +192,9 @@ def _one_night(setting: Setting, number: int) -> list[dict[str, Any]]:
     scratch = _run(setting, number, f"scratch-{number}", gate=OPEN_GATE)
     gated = _run(setting, number, "gated", gate={})
     lines = _evaluated(setting, number, FIRST, "first")
-    lines += _evaluated(setting, number, CHAIN, "chain", cost=_cost(chained), with_oracle=True)
-    lines += _evaluated(setting, number, SCRATCH, f"scratch-{number}", cost=_cost(scratch))
-    lines += _evaluated(setting, number, GATED, "gated", cost=_cost(gated))
+    lines += _evaluated(setting, number, CHAIN, "chain", tuned=chained, with_oracle=True)
+    lines += _evaluated(setting, number, SCRATCH, f"scratch-{number}", tuned=scratch)
+    lines += _evaluated(setting, number, GATED, "gated", tuned=gated)
     shutil.rmtree(setting.folder / f"scratch-{number}")
     return lines
 
@@ -192,10 +226,19 @@ def _evaluated(
     method: str,
     name: str,
     *,
-    cost: Mapping[str, float] | None = None,
+    tuned: NightRecord | None = None,
     with_oracle: bool = False,
-) -> list[dict[str, Any]]:
-    """Evaluate what serves on the day after a night; return a line for each task."""
+) -> list[NightLine]:
+    """Evaluate what serves on the day after a night; return a line for each task.
+
+    Args:
+        setting: log, base and catalogue.
+        number: number of the night, counted from 0.
+        method: name of what serves.
+        name: folder of its registry.
+        tuned: the night in which it tuned; None where it tuned nothing.
+        with_oracle: whether to add the probabilities that the log was drawn from.
+    """
     folder, day = setting.folder, setting.night_of(number) + timedelta(days=1)
     run_dir = folder / "evaluations" / f"{method}-{number}".replace(" ", "-")
     bundles: dict[str, Any] = {}
@@ -219,53 +262,50 @@ def _evaluated(
     rows = [row for row in evaluation.rows if row.domain == ALL and row.method in shown]
     if {row.method for row in rows} != set(shown):
         raise ValueError(f"the evaluation has rows of {[row.method for row in rows]}, not {shown}")
-    return [_line(row, shown[row.method], number, cost or {}) for row in rows]
+    return [_line(row, shown[row.method], number, tuned) for row in rows]
 
 
 def _base(setting: Setting) -> str:
     return published_base.open_base(setting.folder / "base").manifest.fingerprint
 
 
-def _line(row: MetricRow, method: str, night: int, cost: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        "table": "nights",
-        "night": night + 1,
-        "method": method,
-        "task": row.task,
-        "rows": row.rows,
-        "auc": row.auc,
-        "delta_auc": row.delta_auc or 0.0,
-        "low": row.delta_auc_low or 0.0,
-        "high": row.delta_auc_high or 0.0,
-        "log_loss": row.logloss,
-        "calibration": row.calibration,
-        **cost,
+def _line(row: MetricRow, method: str, number: int, tuned: NightRecord | None) -> NightLine:
+    """Return the line of one task, with what the night took where the method tuned in it."""
+    line = NightLine(
+        night=number + 1,
+        method=method,
+        task=row.task,
+        rows=row.rows,
+        auc=row.auc,
+        delta_auc=row.delta_auc or 0.0,
+        low=row.delta_auc_low or 0.0,
+        high=row.delta_auc_high or 0.0,
+        log_loss=row.logloss,
+        calibration=row.calibration,
+    )
+    if tuned is None:
+        return line
+    took = {
+        "seconds": round(sum(tuned.timings_s.values()), 1),
+        "rows_tuned": tuned.rows_tuned,
+        "rows_from_cache": tuned.rows_from_cache,
     }
+    return TunedNightLine.model_validate({**dict(line), **took, **tuned.counts})
 
 
-def _cost(night: NightRecord) -> dict[str, float]:
-    """Return what a night took, and what became of its kernels."""
-    return {
-        "seconds": round(sum(night.timings_s.values()), 1),
-        "rows_tuned": night.rows_tuned,
-        "rows_from_cache": night.rows_from_cache,
-        **{outcome: float(count) for outcome, count in night.counts.items()},
-    }
-
-
-def mean_delta(lines: Sequence[Mapping[str, Any]], method: str, task: str) -> float:
+def mean_delta(lines: Sequence[NightLine], method: str, task: str) -> float:
     """Return a method's difference to the base, as a mean over the nights after the first one."""
     own = [
-        line["delta_auc"]
+        line.delta_auc
         for line in lines
-        if (line["method"], line["task"]) == (method, task) and line["night"] > 1
+        if (line.method, line.task) == (method, task) and line.night > 1
     ]
     return sum(own) / len(own) if own else 0.0
 
 
-def _targets(lines: Sequence[Mapping[str, Any]]) -> list[Target]:
+def _targets(lines: Sequence[NightLine]) -> list[Target]:
     """Return what the chain promises: no less than its first night, and than a start anew."""
-    task = str(lines[0]["task"])
+    task = lines[0].task
     first, chain, scratch = (mean_delta(lines, m, task) for m in (FIRST, CHAIN, SCRATCH))
     return [
         Target(
@@ -283,24 +323,24 @@ def _targets(lines: Sequence[Mapping[str, Any]]) -> list[Target]:
     ]
 
 
-def _notes(spec: BenchNightsSpec, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(spec: BenchNightsSpec, lines: Sequence[NightLine]) -> list[str]:
     days = spec.base_days + spec.window_days + spec.nights
     notes = [
         f"{spec.rows:,} planted rows over {days} days; the base learns from the first "
         f"{spec.base_days}, a night reads {spec.window_days}, and is judged on the day after it. "
         "AUC is a mean over regions, weighted by rows."
     ]
-    for task in dict.fromkeys(str(line["task"]) for line in lines):
+    for task in dict.fromkeys(line.task for line in lines):
         means = ", ".join(f"{m} {mean_delta(lines, m, task):+.4f}" for m in METHODS)
         notes.append(f"{task}, AUC over the base's, mean of nights 2 to {spec.nights}: {means}.")
     return notes
 
 
-def _shown(lines: Sequence[Mapping[str, Any]], number: int) -> dict[str, float]:
+def _shown(lines: Sequence[NightLine], number: int) -> dict[str, float]:
     """Return the differences of a night's first task, for the progress."""
-    task = lines[0]["task"]
+    task = lines[0].task
     return {
-        str(line["method"]): round(line["delta_auc"], 4)
+        line.method: round(line.delta_auc, 4)
         for line in lines
-        if line["night"] == number + 1 and line["task"] == task
+        if line.night == number + 1 and line.task == task
     }

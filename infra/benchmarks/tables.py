@@ -9,10 +9,9 @@ Shapes: B rows of this worker, I ids, T tasks, P domains of a step, N units of a
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +20,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from iak.pipeline.bench.ids import drawn
 from iak.pipeline.bench.limits import free_bytes, kib_of
+from iak.pipeline.bench.times import quantile
 from iak.pipeline.errors import Corrupt, DoesNotFit
-from iak.pipeline.events import WorkDone
+from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.iak import bank as banks
 from iak.pipeline.iak.grouped import Segments
 from iak.pipeline.iak.kernel import KernelShape
@@ -40,13 +40,12 @@ from iak.pipeline.sharding.placement_rule import plan_tables
 from iak.pipeline.sharding.quantised import row_bytes
 from iak.pipeline.sharding.shard import freeze_tables
 from iak.pipeline.tuning.optim import BankAdam
-from iak.schemas.job import KernelSpec
+from iak.schemas.job import KernelSpec, Precision
 from iak.schemas.plan import PlacementRuleSpec
-from iak.schemas.record import BenchmarkResult, Target
+from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from infra.benchmarks import counted
 from infra.benchmarks.specs import BenchTablesSpec
 
-Report = Callable[[Mapping[str, Any]], None]
 MOST = 1.5
 """Times the step of the smallest table that the step of the largest may take."""
 _SINGLE, _LISTS, _LIST_IDS = 4, 1, 16
@@ -80,15 +79,40 @@ def measure(spec: BenchTablesSpec, report: Report) -> BenchmarkResult:
     lines = [
         _line(spec, parts) for parts in zip(*(result.tables for result in by_worker), strict=True)
     ]
-    base = lines[0]["step_p50_ms"]
-    lines = [line | {"ratio": line["step_p50_ms"] / base} for line in lines]
+    base = lines[0].step_p50_ms
+    lines = [line.model_copy(update={"ratio": line.step_p50_ms / base}) for line in lines]
     ceilings = {"worker_bytes_per_s": min(result.bytes_per_s for result in by_worker)}
     return BenchmarkResult(
-        rows=lines,
+        rows=[line.as_row() for line in lines],
         targets=[_target(lines)],
         notes=_notes(spec, lines, free),
         limits=ceilings,
     )
+
+
+class SizeLine(BenchmarkLine):
+    """A table of one size: the slowest worker's times, every worker's memory."""
+
+    rows: int
+    precision: Precision
+    dim: int
+    bytes_per_worker: tuple[int, ...]
+    rss_bytes_per_worker: tuple[int | None, ...]
+    """Resident bytes of each worker after the table was written; null where the system does not
+    show them."""
+    write_s: float
+    rows_compared: int
+    """Rows that were looked up and compared with what was written."""
+    uniform_through_all_workers_per_s: int
+    uniform_of_own_rows_per_s: int
+    zipf_through_all_workers_per_s: int
+    zipf_of_own_rows_per_s: int
+    step_p50_ms: float
+    step_p90_ms: float
+    lookup_p50_ms: float
+    slice_p50_ms: tuple[float, ...]
+    ratio: float = 1.0
+    """Its median step over the smallest table's."""
 
 
 @dataclass(slots=True)
@@ -292,7 +316,7 @@ def _measure_slice(setup: TableSetup, table: OneTable, *, first_step: int) -> No
             took.append(seconds)
             table.lookup_s.append(looked_up)
     table.step_s += took
-    table.slice_p50_s.append(_quantile(took, 0.5))
+    table.slice_p50_s.append(quantile(took, 0.5))
 
 
 def _measure_lookups(setup: TableSetup, table: OneTable, law: str, *, turn: int) -> None:
@@ -349,57 +373,56 @@ def _compare(setup: TableSetup, count: int) -> int:
     return count
 
 
-def _line(spec: BenchTablesSpec, parts: Sequence[OneTable]) -> dict[str, Any]:
+def _line(spec: BenchTablesSpec, parts: Sequence[OneTable]) -> SizeLine:
     """Return a table's line: the slowest worker's times, every worker's memory."""
     steps = [max(step) for step in zip(*(part.step_s for part in parts), strict=True)]
     lookups = [max(step) for step in zip(*(part.lookup_s for part in parts), strict=True)]
     slices = [max(step) for step in zip(*(part.slice_p50_s for part in parts), strict=True)]
-    rates = {
-        f"{name.replace(' ', '_')}_per_s": round(
-            sum(_quantile(part.lookups_per_s[name], 0.5) for part in parts)
-        )
+    per_s = {
+        name: round(sum(quantile(part.lookups_per_s[name], 0.5) for part in parts))
         for name in parts[0].lookups_per_s
     }
-    return {
-        "rows": parts[0].rows,
-        "precision": spec.precision,
-        "dim": spec.dim,
-        "bytes_per_worker": [part.held_bytes for part in parts],
-        "rss_bytes_per_worker": [part.rss_bytes for part in parts],
-        "write_s": round(max(part.write_s for part in parts), 3),
-        "rows_compared": sum(part.checked for part in parts),
-        **rates,
-        "step_p50_ms": round(1e3 * _quantile(steps, 0.5), 3),
-        "step_p90_ms": round(1e3 * _quantile(steps, 0.9), 3),
-        "lookup_p50_ms": round(1e3 * _quantile(lookups, 0.5), 3),
-        "slice_p50_ms": [round(1e3 * seconds, 3) for seconds in slices],
-    }
+    return SizeLine(
+        rows=parts[0].rows,
+        precision=spec.precision,
+        dim=spec.dim,
+        bytes_per_worker=tuple(part.held_bytes for part in parts),
+        rss_bytes_per_worker=tuple(part.rss_bytes for part in parts),
+        write_s=round(max(part.write_s for part in parts), 3),
+        rows_compared=sum(part.checked for part in parts),
+        uniform_through_all_workers_per_s=per_s["uniform through all workers"],
+        uniform_of_own_rows_per_s=per_s["uniform of own rows"],
+        zipf_through_all_workers_per_s=per_s["zipf through all workers"],
+        zipf_of_own_rows_per_s=per_s["zipf of own rows"],
+        step_p50_ms=round(1e3 * quantile(steps, 0.5), 3),
+        step_p90_ms=round(1e3 * quantile(steps, 0.9), 3),
+        lookup_p50_ms=round(1e3 * quantile(lookups, 0.5), 3),
+        slice_p50_ms=tuple(round(1e3 * seconds, 3) for seconds in slices),
+    )
 
 
-def _target(lines: Sequence[Mapping[str, Any]]) -> Target:
+def _target(lines: Sequence[SizeLine]) -> Target:
     """Compare the largest table's step with the smallest one's."""
     small, large = lines[0], lines[-1]
     note = ""
-    if large["ratio"] > MOST:
-        more = large["lookup_p50_ms"] - small["lookup_p50_ms"]
+    if large.ratio > MOST:
+        more = large.lookup_p50_ms - small.lookup_p50_ms
         note = (
-            f"{more:.1f} of the {large['step_p50_ms'] - small['step_p50_ms']:.1f} ms between them "
+            f"{more:.1f} of the {large.step_p50_ms - small.step_p50_ms:.1f} ms between them "
             "are lookups: a uniform row of a large table is in no cache, and waits for memory. "
             "Fewer bytes a row (int4), larger batches of prefetched rows, or fewer uniform ids "
             "would change it"
         )
     return Target(
-        name=f"step at {large['rows']:,} rows against {small['rows']:,}",
+        name=f"step at {large.rows:,} rows against {small.rows:,}",
         wanted=f"at most {MOST}x",
-        measured=round(float(large["ratio"]), 3),
-        is_met=large["ratio"] <= MOST,
+        measured=round(large.ratio, 3),
+        is_met=large.ratio <= MOST,
         note=note,
     )
 
 
-def _notes(
-    spec: BenchTablesSpec, lines: Sequence[Mapping[str, Any]], free: int | None
-) -> list[str]:
+def _notes(spec: BenchTablesSpec, lines: Sequence[SizeLine], free: int | None) -> list[str]:
     """Return the notes that a reader needs to understand the numbers."""
     ids = sum(count for _, _, count in _FEATURES)
     known = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
@@ -412,7 +435,7 @@ def _notes(
         f"Memory free before: {known}. Resident memory of a worker is that of its process after "
         "the table was written, smaller tables and libraries included.",
         "Drift: the slices' medians stand in the order in which they were measured; the smallest "
-        f"table's go from {lines[0]['slice_p50_ms'][0]} to {lines[0]['slice_p50_ms'][-1]} ms.",
+        f"table's go from {lines[0].slice_p50_ms[0]} to {lines[0].slice_p50_ms[-1]} ms.",
     ]
 
 
@@ -450,7 +473,3 @@ def _copied_bytes_per_s() -> float:
         target.copy_(source)
         seconds.append(time.perf_counter() - started)
     return 2 * source.numel() * source.element_size() / min(seconds)
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(share))

@@ -44,7 +44,7 @@ def test_nothing_comes_out_wrong_and_nothing_is_lost(setup, known):
         pytest.skip(result.skipped)
     line = line_of(result)
     said = "\n".join(notes_of([result], []))
-    assert (line["wrong"], line["lost"]) == (0, 0), said
+    assert (line.wrong, line.lost) == (0, 0), said
 
 
 def test_an_undamaged_attempt_meets_every_row_once(setup):

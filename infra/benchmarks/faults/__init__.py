@@ -12,17 +12,17 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
-from iak.pipeline.events import BenchAdvanced, WorkDone
+from iak.pipeline.events import BenchAdvanced, Report, WorkDone
 from iak.pipeline.process import fork_server
-from iak.schemas.record import BenchmarkResult, Target
+from iak.schemas.record import BenchmarkLine, BenchmarkResult, Target
 from infra.benchmarks.bad_inputs import run_bad_inputs
 from infra.benchmarks.faults import (  # noqa: F401 - each registers its classes
     base_files,
@@ -42,7 +42,6 @@ from infra.benchmarks.faults.verbs import run_verb
 from infra.benchmarks.faults.workspace import BenchSetup, prepare
 from infra.benchmarks.specs import BenchFaultsSpec
 
-Report = Callable[[Mapping[str, Any]], None]
 FEWEST_FAULTS, FEWEST_INPUTS = 400, 600
 _DRAWS = 4
 """Times that a fault is drawn until it has something to damage."""
@@ -92,6 +91,27 @@ class ClassResult:
     """Reason why nothing was injected."""
 
 
+class FaultLine(BenchmarkLine):
+    """What came of all faults of one class, or of all bad inputs of one kind."""
+
+    table: Literal["faults", "bad inputs"]
+    fault: str
+    where: str
+    injected: int
+    survived: int
+    refused_by_name: int
+    wrong: int
+    lost: int
+    """Attempts that lost something."""
+    rows_lost: int | None
+    """Null where nobody counted them, as in the next field."""
+    rows_repeated: int | None
+    seconds_to_recover: float | None
+    """Median; null where no attempt recovered."""
+    times_undamaged: float | None
+    """Median of the seconds over those of an undamaged attempt."""
+
+
 def measure(
     spec: BenchFaultsSpec,
     report: Report,
@@ -120,10 +140,10 @@ def measure(
             workspace = scratch / "inputs"
             workspace.mkdir()
             inputs += bad_inputs(workspace, limit=spec.bad_inputs, seed=spec.seed)
-    rows = [line_of(result) for result in results] + input_lines(inputs)
+    lines = [line_of(result) for result in results] + input_lines(inputs)
     return BenchmarkResult(
-        rows=rows,
-        targets=targets_of(rows, spec),
+        rows=[line.as_row() for line in lines],
+        targets=targets_of(lines, spec),
         notes=notes_of(results, inputs),
         limits={"prepared_s": prepared},
     )
@@ -196,26 +216,26 @@ def play(setup: BenchSetup, known: FaultClass, number: int, seed: str) -> Judgem
     return f"nothing to hit in {_DRAWS} draws: {reason}"
 
 
-def line_of(result: ClassResult) -> dict[str, Any]:
+def line_of(result: ClassResult) -> FaultLine:
     """Return a class's line of the report."""
     judged = result.judged
     verdicts = [one.verdict for one in judged]
     seconds = [one.seconds for one in judged if one.seconds is not None]
     over = [one.over_undamaged for one in judged if one.over_undamaged is not None]
-    return {
-        "table": "faults",
-        "fault": result.fault,
-        "where": result.where,
-        "injected": len(judged),
-        "survived": verdicts.count("survived"),
-        "refused_by_name": verdicts.count("refused by name"),
-        "wrong": verdicts.count("wrong"),
-        "lost": sum(bool(one.lost) for one in judged),
-        "rows_lost": _sum([one.rows_lost for one in judged]),
-        "rows_repeated": _sum([one.rows_repeated for one in judged]),
-        "seconds_to_recover": round(median(seconds), 2) if seconds else None,
-        "times_undamaged": round(median(over), 2) if over else None,
-    }
+    return FaultLine(
+        table="faults",
+        fault=result.fault,
+        where=result.where,
+        injected=len(judged),
+        survived=verdicts.count("survived"),
+        refused_by_name=verdicts.count("refused by name"),
+        wrong=verdicts.count("wrong"),
+        lost=sum(bool(one.lost) for one in judged),
+        rows_lost=_sum([one.rows_lost for one in judged]),
+        rows_repeated=_sum([one.rows_repeated for one in judged]),
+        seconds_to_recover=round(median(seconds), 2) if seconds else None,
+        times_undamaged=round(median(over), 2) if over else None,
+    )
 
 
 def _sum(values: Sequence[int | None]) -> int | None:
@@ -224,45 +244,44 @@ def _sum(values: Sequence[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def input_lines(inputs: Sequence[BadInput]) -> list[dict[str, Any]]:
+def input_lines(inputs: Sequence[BadInput]) -> list[FaultLine]:
     """Return a line for each kind of bad input; a raw crash is wrong."""
     by_kind: dict[str, list[BadInput]] = defaultdict(list)
     for one in inputs:
         by_kind[one.kind].append(one)
     return [
-        {
-            "table": "bad inputs",
-            "fault": kind,
-            "where": "bad input",
-            "injected": len(of_kind),
-            "survived": 0,
-            "refused_by_name": sum(one.outcome == "refused by name" for one in of_kind),
-            "wrong": sum(one.outcome != "refused by name" for one in of_kind),
-            "lost": 0,
-            "rows_lost": None,
-            "rows_repeated": None,
-            "seconds_to_recover": None,
-            "times_undamaged": None,
-        }
+        FaultLine(
+            table="bad inputs",
+            fault=kind,
+            where="bad input",
+            injected=len(of_kind),
+            survived=0,
+            refused_by_name=sum(one.outcome == "refused by name" for one in of_kind),
+            wrong=sum(one.outcome != "refused by name" for one in of_kind),
+            lost=0,
+            rows_lost=None,
+            rows_repeated=None,
+            seconds_to_recover=None,
+            times_undamaged=None,
+        )
         for kind, of_kind in by_kind.items()
     ]
 
 
-def targets_of(rows: Sequence[Mapping[str, Any]], spec: BenchFaultsSpec) -> list[Target]:
+def targets_of(lines: Sequence[FaultLine], spec: BenchFaultsSpec) -> list[Target]:
     """Return the targets: nothing wrong, nothing lost, over enough faults and inputs.
 
     A run of some classes alone need not have enough.
     """
-
-    def total(column: str, table: str | None = None) -> int:
-        return sum(row[column] for row in rows if table in (None, row["table"]))
-
     targets = [
-        _at_most("wrong", total("wrong"), "the notes name each"),
-        _at_most("lost", total("lost"), "the notes name each"),
+        _at_most("wrong", sum(line.wrong for line in lines), "the notes name each"),
+        _at_most("lost", sum(line.lost for line in lines), "the notes name each"),
     ]
     if not spec.only:
-        faults, inputs = total("injected", "faults"), total("injected", "bad inputs")
+        faults, inputs = (
+            sum(line.injected for line in lines if line.table == table)
+            for table in ("faults", "bad inputs")
+        )
         targets.append(_at_least("faults injected", faults, spec.fewest_faults))
         targets.append(_at_least("bad inputs tried", inputs, spec.fewest_inputs))
     return targets

@@ -5,7 +5,7 @@ steps     a step of each of them, interleaved; (a) and (b) to their best step
 sweep     (f) K separate fine-tunes against a bank of K
 roofline  the lower bound on the step time; `rates` the machine's ceilings
 ray_share what Ray takes of a tuning loop
-findings  lines, targets, notes
+findings  lines, targets, notes; `lines` has their types
 """
 
 from iak.pipeline.base import published_base
@@ -36,7 +36,7 @@ def measure(spec: BenchFinetuneSpec, report: Report) -> BenchmarkResult:
         }
         by_domains = run_on_workers(sweep.sweep_on_worker, 1, setup, spec)[0]
     progress.unlink(missing_ok=True)
-    ray_rows, ray_target = ray_share.ray_share(spec, report)
+    ray_lines, ray_target = ray_share.ray_share(spec, report)
     result = findings.Findings(
         spec=spec,
         rates=ceilings,
@@ -49,7 +49,7 @@ def measure(spec: BenchFinetuneSpec, report: Report) -> BenchmarkResult:
         auc_costs=findings.auc_costs(published_base.open_base(setup.base).manifest.precisions),
     )
     return BenchmarkResult(
-        rows=[*findings.rows_of(result), *ray_rows],
+        rows=[line.as_row() for line in (*findings.lines_of(result), *ray_lines)],
         targets=[*findings.targets_of(result), ray_target],
         notes=findings.notes_of(result),
         limits=dict(findings.limits_of(ceilings)),

@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from iak.pipeline.bench.torchrec_variants import Trajectory
 from iak.schemas.manifest import PrecisionEntry
-from iak.schemas.record import Target
+from iak.schemas.record import BenchmarkLine, Target
+from infra.benchmarks.finetune.lines import (
+    DomainsLine,
+    DurationLine,
+    NightLine,
+    TrainingLine,
+    VariantLine,
+)
 from infra.benchmarks.finetune.nights import Night
 from infra.benchmarks.finetune.rates import Rates
 from infra.benchmarks.finetune.steps import Measured, Steps
@@ -14,7 +20,6 @@ from infra.benchmarks.finetune.sweep import AtK
 from infra.benchmarks.specs import BenchFinetuneSpec
 
 MIB = 2**20
-KINDS = ("tables", "optimiser", "kernels", "cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,43 +44,44 @@ class Findings:
         return next(v for v in self.steps.variants if v.name == name)
 
 
-def rows_of(findings: Findings) -> list[dict[str, Any]]:
+def lines_of(findings: Findings) -> list[BenchmarkLine]:
     """Return every line: of the variants, the nights, the numbers of domains."""
     return [
-        *(_variant_row(findings, v) for v in findings.steps.variants),
-        *_night_rows(findings),
-        *(_domains_row(at) for at in findings.sweep),
+        *(_variant_line(findings, v) for v in findings.steps.variants),
+        *_duration_lines(findings),
+        *(_domains_line(at) for at in findings.sweep),
     ]
 
 
-def _variant_row(findings: Findings, v: Measured) -> dict[str, Any]:
+def _variant_line(findings: Findings, v: Measured) -> VariantLine:
     seconds, how = _to_best(findings, v)
     floor_s = v.floor.seconds(
         flops_per_s=findings.rates.flops_per_s, bytes_per_s=findings.rates.bytes_per_s
     )
     by_flops = v.floor.flops / findings.rates.flops_per_s >= floor_s
-    return {
-        "table": "variants",
-        "variant": v.name,
-        "what": v.title,
-        "rows_per_s": round(v.rows_per_s),
-        "times_a": round(v.rows_per_s / findings.variant("a").rows_per_s, 2),
-        "times_a_with_cache_pass": round(_with_cache_pass(findings, v), 2)
-        if v.first_pass_s
-        else None,
-        "slowest_over_fastest_slice": round(v.spread, 2),
-        "auc_cost": findings.auc_costs.get(v.name.removeprefix("d[").removesuffix("]")),
-        "seconds_to_best": round(seconds, 2),
-        "seconds_to_best_is": how,
-        **{f"{kind}_mib": round(v.memory.get(kind, 0) / MIB, 1) for kind in KINDS},
-        "activations_mib": round(v.cost.peak_bytes / MIB, 1),
-        "sent_kib_a_step": round(v.cost.sent_bytes / 1024, 1),
-        "received_kib_a_step": round(v.cost.received_bytes / 1024, 1),
-        "collectives_a_step": dict(v.cost.collectives),
-        "times_the_floor": round(findings.spec.workers / v.rows_per_s / floor_s, 2),
-        "floor_is": "flops" if by_flops else "bytes",
-        "top": [f"{name} {share:.0%}" for name, share in v.cost.top[:5]],
-    }
+    whole = round(_with_cache_pass(findings, v), 2) if v.first_pass_s else None
+    return VariantLine(
+        variant=v.name,
+        what=v.title,
+        rows_per_s=round(v.rows_per_s),
+        times_a=round(v.rows_per_s / findings.variant("a").rows_per_s, 2),
+        times_a_with_cache_pass=whole,
+        slowest_over_fastest_slice=round(v.spread, 2),
+        auc_cost=findings.auc_costs.get(v.name.removeprefix("d[").removesuffix("]")),
+        seconds_to_best=round(seconds, 2),
+        seconds_to_best_is=how,
+        tables_mib=round(v.memory.get("tables", 0) / MIB, 1),
+        optimiser_mib=round(v.memory.get("optimiser", 0) / MIB, 1),
+        kernels_mib=round(v.memory.get("kernels", 0) / MIB, 1),
+        cache_mib=round(v.memory.get("cache", 0) / MIB, 1),
+        activations_mib=round(v.cost.peak_bytes / MIB, 1),
+        sent_kib_a_step=round(v.cost.sent_bytes / 1024, 1),
+        received_kib_a_step=round(v.cost.received_bytes / 1024, 1),
+        collectives_a_step=dict(v.cost.collectives),
+        times_the_floor=round(findings.spec.workers / v.rows_per_s / floor_s, 2),
+        floor_is="flops" if by_flops else "bytes",
+        top=tuple(f"{name} {share:.0%}" for name, share in v.cost.top[:5]),
+    )
 
 
 def _to_best(findings: Findings, v: Measured) -> tuple[float, str]:
@@ -99,78 +105,80 @@ def _with_cache_pass(findings: Findings, v: Measured) -> float:
     return whole / findings.variant("a").rows_per_s
 
 
-def _night_rows(findings: Findings) -> list[dict[str, Any]]:
-    continued = findings.steps.continued
-    lines = [
-        ("continued training, to its best step", continued.best_s, None, continued),
-        ("full fine-tune, to its best step", findings.steps.full.best_s, None, findings.steps.full),
-        ("first night, to its best steps", findings.first.to_best_s, findings.first, None),
-        ("first night, to its end", findings.first.seconds, findings.first, None),
-        ("steady night, to its best steps", findings.steady.to_best_s, findings.steady, None),
-        ("steady night, to its end", findings.steady.seconds, findings.steady, None),
+def _duration_lines(findings: Findings) -> list[DurationLine]:
+    runs = (
+        ("continued training, to its best step", findings.steps.continued),
+        ("full fine-tune, to its best step", findings.steps.full),
+    )
+    first, steady = findings.first, findings.steady
+    nights = (
+        ("first night, to its best steps", first.to_best_s, first),
+        ("first night, to its end", first.seconds, first),
+        ("steady night, to its best steps", steady.to_best_s, steady),
+        ("steady night, to its end", steady.seconds, steady),
         *(
-            (f"{which} night, {variation}, to its best steps", night.to_best_s, night, None)
+            (f"{which} night, {variation}, to its best steps", night.to_best_s, night)
             for variation, both in findings.others.items()
             for which, night in zip(("first", "steady"), both, strict=True)
         ),
-    ]
+    )
     return [
-        {
-            "table": "nights",
-            "what": what,
-            "seconds": round(seconds, 2),
-            "of_continued": round(seconds / continued.best_s, 3) if continued.best_s else None,
-            **_night(night),
-            **_run(run),
-        }
-        for what, seconds, night, run in lines
+        *(_training_line(findings, what, run) for what, run in runs),
+        *(_night_line(findings, what, seconds, night) for what, seconds, night in nights),
     ]
 
 
-def _night(night: Night | None) -> dict[str, Any]:
-    if night is None:
-        return {}
-    return {
-        "gain_nats_a_row": round(night.gain, 5),
-        "pooled_gain_nats_a_row": round(night.pooled_gain, 5),
-        "rows_from_cache": night.rows_from_cache,
-        "rows_through_base": night.rows_computed,
-        "epochs": list(night.epochs),
-        "kernels_stopped_at_cap": night.stopped_at_cap,
-        "kernels_at_once": night.at_once,
-        "moments_mib": round(night.moment_bytes / MIB, 2),
-        "seconds_of": {name: round(seconds, 2) for name, seconds in night.parts.items()},
-    }
+def _of_continued(findings: Findings, seconds: float) -> float | None:
+    """Return seconds over those of continued training; None where that never improved."""
+    whole = findings.steps.continued.best_s
+    return round(seconds / whole, 3) if whole else None
 
 
-def _run(run: Trajectory | None) -> dict[str, Any]:
-    if run is None:
-        return {}
-    return {
-        "gain_nats_a_row": round(run.gain, 5),
-        "losses": [[step, round(loss, 5)] for step, loss in run.losses],
-        "cut_short": run.is_cut_short,
-    }
+def _training_line(findings: Findings, what: str, run: Trajectory) -> TrainingLine:
+    return TrainingLine(
+        what=what,
+        seconds=round(run.best_s, 2),
+        of_continued=_of_continued(findings, run.best_s),
+        gain_nats_a_row=round(run.gain, 5),
+        losses=tuple((step, round(loss, 5)) for step, loss in run.losses),
+        cut_short=run.is_cut_short,
+    )
 
 
-def _domains_row(at: AtK) -> dict[str, Any]:
-    return {
-        "table": "domains",
-        "domains": at.domains,
-        "rows": at.rows,
-        "bank_steps": at.steps,
-        "bank_epoch_s": round(at.bank_epoch_s, 3),
-        "bank_of_1_same_rows_epoch_s": round(at.bank_alone_epoch_s, 3),
-        "separate_epoch_s": round(at.separate_epoch_s, 3),
-        "times_separate_an_epoch": round(at.separate_epoch_s / at.bank_epoch_s, 2),
-        "bank_whole_s": round(at.bank_whole_s, 2),
-        "separate_whole_s": round(at.separate_whole_s, 2),
-        "times_separate_whole": round(at.separate_whole_s / at.bank_whole_s, 2),
-        "separate_batch_rows": at.batch_rows,
-        "epochs_of_slowest": at.epochs,
-        "epochs_of_mean_row": round(at.domain_epochs, 2),
-        "separate_domains_measured": at.measured_domains,
-    }
+def _night_line(findings: Findings, what: str, seconds: float, night: Night) -> NightLine:
+    return NightLine(
+        what=what,
+        seconds=round(seconds, 2),
+        of_continued=_of_continued(findings, seconds),
+        gain_nats_a_row=round(night.gain, 5),
+        pooled_gain_nats_a_row=round(night.pooled_gain, 5),
+        rows_from_cache=night.rows_from_cache,
+        rows_through_base=night.rows_computed,
+        epochs=night.epochs,
+        kernels_stopped_at_cap=night.stopped_at_cap,
+        kernels_at_once=night.at_once,
+        moments_mib=round(night.moment_bytes / MIB, 2),
+        seconds_of={name: round(seconds, 2) for name, seconds in night.parts.items()},
+    )
+
+
+def _domains_line(at: AtK) -> DomainsLine:
+    return DomainsLine(
+        domains=at.domains,
+        rows=at.rows,
+        bank_steps=at.steps,
+        bank_epoch_s=round(at.bank_epoch_s, 3),
+        bank_of_1_same_rows_epoch_s=round(at.bank_alone_epoch_s, 3),
+        separate_epoch_s=round(at.separate_epoch_s, 3),
+        times_separate_an_epoch=round(at.separate_epoch_s / at.bank_epoch_s, 2),
+        bank_whole_s=round(at.bank_whole_s, 2),
+        separate_whole_s=round(at.separate_whole_s, 2),
+        times_separate_whole=round(at.separate_whole_s / at.bank_whole_s, 2),
+        separate_batch_rows=at.batch_rows,
+        epochs_of_slowest=at.epochs,
+        epochs_of_mean_row=round(at.domain_epochs, 2),
+        separate_domains_measured=at.measured_domains,
+    )
 
 
 def targets_of(findings: Findings) -> list[Target]:
@@ -279,15 +287,15 @@ def _at_most(name: str, wanted: float, measured: float, note: str) -> Target:
 
 def _why(findings: Findings, name: str) -> str:
     """Return a sentence on a variant's time, and its ratio to the lower bound."""
-    v, row = findings.variant(name), _variant_row(findings, findings.variant(name))
+    v, line = findings.variant(name), _variant_line(findings, findings.variant(name))
     a = findings.variant("a").floor
     rates = {"flops_per_s": findings.rates.flops_per_s, "bytes_per_s": findings.rates.bytes_per_s}
     most = a.seconds(**rates) / v.floor.seconds(**rates)
-    row_a = _variant_row(findings, findings.variant("a"))
+    line_a = _variant_line(findings, findings.variant("a"))
     return (
-        f"{name} takes {row['times_the_floor']} times its floor ({row['floor_is']}), (a) "
-        f"{row_a['times_the_floor']}; at their floors they would "
-        f"stand {most:.1f} to 1. Time goes to {', '.join(row['top'])}"
+        f"{name} takes {line.times_the_floor} times its floor ({line.floor_is}), (a) "
+        f"{line_a.times_the_floor}; at their floors they would "
+        f"stand {most:.1f} to 1. Time goes to {', '.join(line.top)}"
     )
 
 

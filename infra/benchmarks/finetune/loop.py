@@ -15,19 +15,35 @@ from iak.pipeline.bench.iak_variants import KernelInputs
 from iak.pipeline.bench.setup import BenchSetup
 from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.process import Worker
+from iak.schemas.base import Spec
 
 SECONDS = 20.0
 """Approximate time of the loop."""
 _INPUTS = KernelInputs(reads="hx", keeps="recompute")
 
 
-def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
-    """Pass over the tuning rows a number of times, or for about SECONDS where the number is 0.
+class LoopResult(Spec):
+    """Passes over the tuning rows."""
 
-    Returns:
-        `passes`, and the `seconds` between the first one's start and the last one's end.
+    passes: int
+    seconds: float
+    """Seconds between the first one's start and the last one's end."""
+
+
+def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report) -> dict[str, Any]:
+    """Do one worker's part under a launcher; see `run_loop`."""
+    return run_loop(worker, *work, report).model_dump()
+
+
+def run_loop(worker: Worker, setup: BenchSetup, wanted: int, report: Report) -> LoopResult:
+    """Pass over the tuning rows.
+
+    Args:
+        worker: this process.
+        setup: log, base and settings.
+        wanted: number of passes; 0 takes as many as fill about SECONDS.
+        report: called after each pass.
     """
-    setup, wanted = work
     model = iak_variants.open_frozen(setup, worker, "int8")
     view = setup.view("tune")
     known = iak_variants.read_split(published_base.open_base(setup.base), view, "tune", worker)
@@ -36,7 +52,7 @@ def loop_on_worker(worker: Worker, work: tuple[BenchSetup, int], report: Report)
     slices = iak_variants.slices_of(setup, through, rows, known.domains, worker)
     warm_up_s = _seconds(slices, 1, report)
     passes = wanted or _agreed(round(SECONDS / warm_up_s))
-    return {"passes": passes, "seconds": _seconds(slices, passes, report)}
+    return LoopResult(passes=passes, seconds=_seconds(slices, passes, report))
 
 
 def _seconds(slices: iak_variants.Slices, passes: int, report: Report) -> float:

@@ -8,7 +8,6 @@ machine with them.
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
@@ -17,22 +16,23 @@ from iak.pipeline.events import BenchAdvanced, Report
 from iak.pipeline.process import Worker, run_on_workers
 from iak.pipeline.progress import worker_report
 from iak.schemas.record import Target
-from infra.benchmarks.finetune.loop import loop_on_worker
+from infra.benchmarks.finetune.lines import RayLine
+from infra.benchmarks.finetune.loop import LoopResult, loop_on_worker, run_loop
 from infra.benchmarks.specs import BenchFinetuneSpec
 
 MOST = 0.025
 _ROUNDS = 3
 _SMOKE_PASSES = 3
-_SMALLER: dict[str, Any] = {"rows": 280_000, "table_rows": 400_000, "domains": (100,)}
+_SMALLER = {"rows": 280_000, "table_rows": 400_000, "domains": (100,)}
 """Smaller sizes of what only the starts depend on, since the comparison leaves starts out."""
 
 
-def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, Any]], Target]:
+def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[RayLine], Target]:
     """Return lines of the table and the target, from interleaved rounds with and without Ray."""
     small = spec if spec.smoke else spec.model_copy(update=_SMALLER)
     with tempfile.TemporaryDirectory(prefix="iak-bench-ray-") as folder:
         setup = prepare(small, Path(folder) / "progress.jsonl", report)
-        passes = _SMOKE_PASSES if spec.smoke else _without_ray(setup, 0)["passes"]
+        passes = _SMOKE_PASSES if spec.smoke else _without_ray(setup, 0).passes
         rounds = []
         for number in range(1 if spec.smoke else _ROUNDS):
             report(BenchAdvanced("ray", {"round": number + 1, "passes": passes}))
@@ -40,7 +40,7 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
     gloo_s, ray_s = ([round_[side] for round_ in rounds] for side in ("plain", "ray"))
     share = statistics.median(r / p for r, p in zip(ray_s, gloo_s, strict=True)) - 1
     lines = [
-        {"table": "ray", "what": what, "passes": passes, "seconds": [round(s, 3) for s in seconds]}
+        RayLine(what=what, passes=passes, seconds=tuple(round(s, 3) for s in seconds))
         for what, seconds in (("plain torch.distributed", gloo_s), ("Ray Train", ray_s))
     ]
     return lines, Target(
@@ -55,26 +55,26 @@ def ray_share(spec: BenchFinetuneSpec, report: Report) -> tuple[list[dict[str, A
 def _round(setup: BenchSetup, passes: int, run_dir: Path, number: int) -> dict[str, float]:
     """Return the seconds with and without Ray, in another order each round."""
     runs = {
-        "plain": lambda: _without_ray(setup, passes)["seconds"],
-        "ray": lambda: _ray(setup, passes, run_dir)["seconds"],
+        "plain": lambda: _without_ray(setup, passes).seconds,
+        "ray": lambda: _ray(setup, passes, run_dir).seconds,
     }
     order = sorted(runs, reverse=bool(number % 2))
-    return {side: float(runs[side]()) for side in order}
+    return {side: runs[side]() for side in order}
 
 
-def _without_ray(setup: BenchSetup, passes: int) -> dict[str, Any]:
+def _without_ray(setup: BenchSetup, passes: int) -> LoopResult:
     return run_on_workers(passes_on_worker, setup.spec.workers, setup, passes)[0]
 
 
-def passes_on_worker(worker: Worker, setup: BenchSetup, passes: int) -> dict[str, Any]:
+def passes_on_worker(worker: Worker, setup: BenchSetup, passes: int) -> LoopResult:
     """Run the loop without Ray."""
-    return loop_on_worker(worker, (setup, passes), worker_report(setup.progress, worker.rank))
+    return run_loop(worker, setup, passes, worker_report(setup.progress, worker.rank))
 
 
-def _ray(setup: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
+def _ray(setup: BenchSetup, passes: int, run_dir: Path) -> LoopResult:
     run_dir.mkdir()
     with console_report() as report:
-        return RayLauncher().run(
+        document = RayLauncher().run(
             loop_on_worker,
             (setup, passes),
             report,
@@ -84,6 +84,7 @@ def _ray(setup: BenchSetup, passes: int, run_dir: Path) -> dict[str, Any]:
             device="cpu",
             max_failures=0,
         )
+    return LoopResult.model_validate(document)
 
 
 def _note(gloo_s: list[float], ray_s: list[float]) -> str:

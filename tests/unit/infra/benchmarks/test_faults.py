@@ -90,13 +90,13 @@ def result(*answers, lost=()):
 def test_a_line_counts_each_verdict_and_what_is_lost():
     line = line_of(result(ended(), ended({}), refused("R1/base/manifest.json"), lost=("N1/x",)))
     wanted = {"injected": 3, "survived": 1, "refused_by_name": 1, "wrong": 1, "lost": 3}
-    assert {name: line[name] for name in wanted} == wanted
-    assert (line["seconds_to_recover"], line["times_undamaged"]) == (3.0, 1.5)
+    assert line.model_dump(include=set(wanted)) == wanted
+    assert (line.seconds_to_recover, line.times_undamaged) == (3.0, 1.5)
 
 
 def test_rows_that_nobody_counted_are_not_claimed():
-    assert line_of(result(refused("R1/base/manifest.json")))["rows_lost"] is None
-    assert line_of(result(ended(), refused("R1/base/manifest.json")))["rows_lost"] == 0
+    assert line_of(result(refused("R1/base/manifest.json"))).rows_lost is None
+    assert line_of(result(ended(), refused("R1/base/manifest.json"))).rows_lost == 0
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def test_what_an_attempt_damages_of_what_was_published_is_lost(tmp_path, how):
 
     found = played(tmp_path, answer)
     assert found.lost == ("N1/bundles/pooled/manifest.json",)
-    assert line_of(ClassResult(fault="f", where="w", judged=[found]))["lost"] == 1
+    assert line_of(ClassResult(fault="f", where="w", judged=[found])).lost == 1
 
 
 def test_bundles_beside_a_refusal_are_wrong(tmp_path):

@@ -65,9 +65,9 @@ def test_the_smallest_gain_is_found_and_one_a_little_smaller_is_not():
 
 def test_the_present_gate_promotes_many_domains_without_a_gain_and_the_chain_few():
     chain, present = error_lines(WORLDS[1], SMALL)
-    assert (chain["gate"], present["gate"]) == (CHAIN, PRESENT)
-    assert chain["promoted"] <= 2
-    assert present["promoted"] >= 8
+    assert (chain.gate, present.gate) == (CHAIN, PRESENT)
+    assert chain.promoted <= 2
+    assert present.promoted >= 8
 
 
 def test_the_bound_of_a_share_is_clopper_and_pearsons():

@@ -10,6 +10,7 @@ from iak.pipeline.bench.torchrec_variants import Trajectory
 from iak.schemas.manifest import PrecisionEntry
 from infra.benchmarks.finetune import findings
 from infra.benchmarks.finetune.findings import Findings
+from infra.benchmarks.finetune.lines import DurationLine, VariantLine
 from infra.benchmarks.finetune.nights import Night
 from infra.benchmarks.finetune.rates import Rates
 from infra.benchmarks.finetune.roofline import Floor
@@ -86,6 +87,11 @@ FOUND = Findings(
 )
 
 
+def variants():
+    lines = findings.lines_of(FOUND)
+    return {line.variant: line for line in lines if isinstance(line, VariantLine)}
+
+
 def test_targets_are_met_at_their_bound_and_missed_beyond_it_with_a_reason():
     targets = {target.name: target for target in findings.targets_of(FOUND)}
     met = {name: target.is_met for name, target in targets.items()}
@@ -111,8 +117,8 @@ def test_targets_are_met_at_their_bound_and_missed_beyond_it_with_a_reason():
 def test_nothing_is_a_share_of_training_that_never_bettered_its_start():
     steps = dataclasses.replace(FOUND.steps, continued=trajectory(0.4, 0.5, 0.6))
     found = dataclasses.replace(FOUND, steps=steps)
-    nights = [row for row in findings.rows_of(found) if row["table"] == "nights"]
-    assert {row["of_continued"] for row in nights} == {None}
+    nights = [line for line in findings.lines_of(found) if isinstance(line, DurationLine)]
+    assert {line.of_continued for line in nights} == {None}
     assert not [t for t in findings.targets_of(found) if "continued training" in t.name]
     assert len(findings.targets_of(found)) == len(findings.targets_of(FOUND)) - 2
 
@@ -124,22 +130,22 @@ def test_a_kernels_moments_count_against_the_memory_target():
 
 
 def test_every_variant_is_held_against_a_and_against_its_floor():
-    rows = {row["variant"]: row for row in findings.rows_of(FOUND) if row["table"] == "variants"}
-    assert rows["d[fp32]"]["times_a"] == 2.6
-    for row in rows.values():
-        assert row["times_the_floor"] == pytest.approx(2 * 1e8 / 1e9, abs=0.01)
-        assert row["floor_is"] == "flops"
-        assert (row["sent_kib_a_step"], row["received_kib_a_step"]) == (2.0, 1.0)
-    assert rows["d[int8]"]["auc_cost"] == 0.0001
+    lines = variants()
+    assert lines["d[fp32]"].times_a == 2.6
+    for line in lines.values():
+        assert line.times_the_floor == pytest.approx(2 * 1e8 / 1e9, abs=0.01)
+        assert line.floor_is == "flops"
+        assert (line.sent_kib_a_step, line.received_kib_a_step) == (2.0, 1.0)
+    assert lines["d[int8]"].auc_cost == 0.0001
 
 
 def test_seconds_to_the_best_step_are_the_runs_own_or_the_nights_rows():
-    rows = {row["variant"]: row for row in findings.rows_of(FOUND) if row["table"] == "variants"}
-    assert rows["b"]["seconds_to_best"] == 100.0
-    assert "measured, step 1" in rows["b"]["seconds_to_best_is"]
-    assert rows["d[fp32]"]["seconds_to_best"] == round(9_000 / 260, 2)
-    assert rows["e[hx]"]["seconds_to_best"] == 10 + 8_000 / 1_600
-    assert rows["e[hx]"]["times_a_with_cache_pass"] == 6.0
+    lines = variants()
+    assert lines["b"].seconds_to_best == 100.0
+    assert "measured, step 1" in lines["b"].seconds_to_best_is
+    assert lines["d[fp32]"].seconds_to_best == round(9_000 / 260, 2)
+    assert lines["e[hx]"].seconds_to_best == 10 + 8_000 / 1_600
+    assert lines["e[hx]"].times_a_with_cache_pass == 6.0
 
 
 def test_a_run_that_might_have_gone_on_is_named():

@@ -1,0 +1,54 @@
+"""The lines of committed records are read as their types, and written byte for byte as before."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.benchmarks import data, faults, gate, tables
+from infra.benchmarks.finetune import lines as finetune
+
+HERE = Path(__file__).parents[4] / "infra" / "benchmarks"
+DURATIONS = {True: finetune.TrainingLine, False: finetune.NightLine}
+OVERLAPS = {True: data.OverlapLine, False: data.OverlapFact}
+NEWEST = "epyc-2-cores"
+
+
+def kind_of(row):
+    """Return the type of a line. Lines of one table differ by the columns that they have."""
+    match row.get("table"):
+        case "nights":
+            return DURATIONS["losses" in row]
+        case "overlap":
+            return OVERLAPS["seconds" in row]
+        case table:
+            kinds = (
+                finetune.VariantLine, finetune.DomainsLine, finetune.RayLine, data.StageLine,
+                gate.ErrorLine, gate.PowerLine,
+            )  # fmt: skip
+            by_table = {kind.model_fields["table"].default: kind for kind in kinds}
+            return by_table.get(table, tables.SizeLine if table is None else faults.FaultLine)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"{NEWEST}/{name}.json" for name in ("data", "finetune", "gate", "tables")]
+    + ["cpu-2-cores/faults.json"],
+)
+def test_a_committed_record_has_these_lines(path):
+    rows = json.loads((HERE / path).read_bytes())["rows"]
+    rows = [row for row in rows if row.get("table") != "floors"]
+    for row in rows:
+        assert json.dumps(kind_of(row).model_validate(row).as_row()) == json.dumps(row)
+
+
+def test_a_loss_of_rare_nights_is_a_column_of_the_record():
+    rows = json.loads((HERE / NEWEST / "gate.json").read_bytes())["rows"]
+    (row,) = (row for row in rows if row["table"] == "floors" and row["floor"] == 0.05)
+    line = gate.FloorLine(
+        floor=0.05,
+        rows_a_night=row["rows_a_night"],
+        promoted={loss: row[f"promoted_if_a_night_loses_{loss:g}"] for loss in gate.LOSSES},
+        smallest_gain_of_30_nights=row["smallest_gain_of_30_nights"],
+    )
+    assert json.dumps(line.as_row()) == json.dumps(row)
