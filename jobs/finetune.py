@@ -139,7 +139,7 @@ def show(night: NightResult) -> None:
             "tables and trunk": f"unchanged, digest {tuning.digest[:16]}",
             "parameters a kernel": f"{tuning.parameters_per_kernel:,}",
             "below their floor": tuning.below_floor or "none",
-            "best at the last epoch": at_cap(tuning, starts_live=bool(night.measured["live"])),
+            "best at the last epoch": at_cap(tuning, starts_live=bool(tuning.live)),
             "labelled tuning rows": labelled_rows(tuning.labels),
             "quarantined": tuning.contract or "nothing",
             "labels not ripe": not_ripe(

@@ -7,7 +7,7 @@ from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.data import unseen
 from iak.pipeline.runs.load import load_catalog
-from iak.pipeline.runs.pretrain import describe_settings, pretrain_base
+from iak.pipeline.runs.pretrain import pretrain_base
 from iak.schemas.job import PretrainSpec
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.results import PretrainResult
@@ -23,8 +23,8 @@ def main(spec: PretrainSpec) -> int:
 
 def show(pretrained: PretrainResult) -> None:
     """Show the base, each task on validation rows, and the settings that were chosen."""
-    result, record, manifest = pretrained.measured, pretrained.record, pretrained.manifest
-    training, tasks = pretrained.training, pretrained.training.best_tasks
+    training, record, manifest = pretrained.training, pretrained.record, pretrained.manifest
+    tasks = training.best_tasks
     has_reasons = any(quality.reason for quality in tasks)
     columns = ("task", "rows", "positives", "log-loss", "AUC", "predicted/observed")
     show_table(
@@ -51,23 +51,23 @@ def show(pretrained: PretrainResult) -> None:
         title,
         {
             "rows trained on": f"{training.rows:,} in all epochs",
-            "labelled rows of an epoch": result["labelled_rows"],
+            "labelled rows of an epoch": training.labelled_rows,
             "unseen ids": "; ".join(
-                f"{split}: {unseen.describe(shares)}" for split, shares in result["unseen"].items()
+                f"{split}: {unseen.describe(shares)}" for split, shares in training.unseen.items()
             ),
-            "settings that followed from the rows": describe_settings(result["settings"]),
+            "settings that followed from the rows": training.settings.describe(),
             "best validation loss": f"{training.best_valid_loss:.5f} "
             f"(step {training.best_step} of {training.steps})",
             **({"tables in low precision": _precisions(manifest)} if manifest else {}),
             "not loaded as it was": "; ".join(training.loaded) or "nothing",
-            "quarantined": result["contract"] or "nothing",
+            "quarantined": training.contract or "nothing",
             "labels not ripe": not_ripe(
-                result["contract"], record.snapshot["splits"]["pretrain"]["rows"]
+                training.contract, record.snapshot["splits"]["pretrain"]["rows"]
             ),
             "seconds": record.timings_s,
         },
     )
-    for line in (result.get("not_published"), *result["advice"]):
+    for line in (training.not_published, *training.advice):
         if line:
             console.print(line, markup=False)
 

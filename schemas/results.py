@@ -1,14 +1,13 @@
 """Define what the use cases return: the run's folder and record, and what was published."""
 
 from pathlib import Path
-from typing import Any
 
 from iak.schemas.adoption import AdoptionResult
 from iak.schemas.base import Spec
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.record import RunRecord
-from iak.schemas.training import TrainingResult
-from iak.schemas.tuning import KernelResult, TuningResult
+from iak.schemas.training import TrainingRunResult
+from iak.schemas.tuning import KernelResult, TuningRunResult
 
 
 class RunResult(Spec):
@@ -24,17 +23,12 @@ class RunResult(Spec):
         """Return the exit code of the verb: 0, or 4 where a kernel is held."""
         return self.record.exit_code or 0
 
-    @property
-    def measured(self) -> dict[str, Any]:
-        """Return everything that the run measured, as its record has it."""
-        return self.record.result
-
 
 class PretrainResult(RunResult):
     """Result of a pre-training run."""
 
-    training: TrainingResult
-    """What the workers measured."""
+    training: TrainingRunResult
+    """What the run measured."""
     manifest: BaseManifest | None
     """Manifest of the published base; None where the continued base was better than its child."""
 
@@ -61,7 +55,7 @@ class AdoptResult(RunResult):
 class NightResult(RunResult):
     """Result of a tuning run."""
 
-    tuning: TuningResult
+    tuning: TuningRunResult
     """Every kernel after the gate, and counts of rows, labels and epochs."""
 
     @property

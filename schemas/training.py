@@ -91,3 +91,42 @@ class TrainingResult(Spec):
     def as_json(self) -> dict[str, Any]:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json")
+
+
+class UsedSettings(Spec):
+    """The settings of a training that may be left open."""
+
+    used: dict[str, int | float]
+    """Name of a setting -> the value that was used."""
+    followed: tuple[str, ...]
+    """Those that were left open, whose values follow from the rows."""
+
+    def describe(self) -> str:
+        """Return the settings that were left open, with the values that were used, as text."""
+        values = {name: self.used[name] for name in self.followed}
+        return "  ".join(f"{name}={value:g}" for name, value in values.items()) or "none"
+
+
+class TrainingRunResult(TrainingResult):
+    """All that the record of a pre-training has."""
+
+    contract: dict[str, NonNegativeInt]
+    """Quarantined rows by reason."""
+    settings: UsedSettings
+    advice: tuple[str, ...]
+    """A sentence for each setting that is most likely wrong."""
+    labels: dict[str, NonNegativeInt]
+    """`known TASK` and `positive TASK` -> rows of an epoch."""
+    labelled_rows: str
+    """The same as text."""
+    unseen: dict[str, dict[str, float]]
+    """By split, each table's share of ids that training never saw."""
+    not_published: str | None = None
+    """Why no base was published; None where one was."""
+    fingerprint: str | None = None
+    """Fingerprint of the published base; None where there is none."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document as JSON values, under the keys of a run record."""
+        absent = {n for n in ("not_published", "fingerprint") if getattr(self, n) is None}
+        return self.model_dump(mode="json", exclude=absent)

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt
 
 from iak.schemas.base import SparseSpec, Spec
 from iak.schemas.chain import ChainVerdict
+from iak.schemas.prediction import UntunedDomain
 from iak.schemas.table_placement import TablePlacement
 from iak.schemas.verdict import Verdict
 
@@ -137,3 +138,14 @@ class TuningResult(Spec):
     def as_json(self) -> dict[str, Any]:
         """Return the document as JSON values, under the keys of a run record."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class TuningRunResult(TuningResult):
+    """All that the record of a tuning run has."""
+
+    base_fingerprint: str
+    """The base that the kernels were tuned on."""
+    live: tuple[str, ...]
+    """Domains whose kernels served when the run began."""
+    untuned_domains: tuple[UntunedDomain, ...]
+    """Domains that are judged and had no tuning row."""

@@ -17,7 +17,7 @@ from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.splits import Split
 from iak.pipeline.runs.inputs import Inputs, inputs_of
 from iak.schemas.log import Catalog
-from iak.schemas.training import TrainingResult
+from iak.schemas.training import TrainingResult, TrainingRunResult
 
 REGIONS = ("hangzhou", "ningbo")
 DAYS = ("2026-10-01", "2026-10-02", "2026-10-03")
@@ -247,3 +247,16 @@ def training_result(**changes: Any) -> TrainingResult:
         "plan": (),
     }
     return TrainingResult.model_validate(fields | changes)
+
+
+def training_run_result(**changes: Any) -> TrainingRunResult:
+    """Return what the record of such a run has."""
+    fields: dict[str, Any] = {
+        "contract": {},
+        "settings": {"used": {"epochs": 2, "from_rates": 1.0}, "followed": ("epochs",)},
+        "advice": (),
+        "labels": {},
+        "labelled_rows": "",
+        "unseen": {},
+    }
+    return TrainingRunResult(**dict(training_result()), **(fields | changes))

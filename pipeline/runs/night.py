@@ -49,7 +49,7 @@ from iak.schemas.log import Catalog
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
-from iak.schemas.tuning import TuningResult
+from iak.schemas.tuning import TuningResult, TuningRunResult
 
 SOME_HELD, SOME_FAILED = 4, 5
 """Exit code of a night that held some kernels."""
@@ -95,7 +95,7 @@ def _tune(
     launcher: Launcher,
     record: OpenRecord,
     chains: NightChains | None,
-) -> TuningResult:
+) -> TuningRunResult:
     """Open base and log, tune on workers, and put the result into the record."""
     report = record.report
     check_workers(spec, report, is_elsewhere=launcher.is_elsewhere)
@@ -118,7 +118,7 @@ def _tune(
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     work = night_work(spec, view, opened, live=live, placement=placement, past=past)
     with record.phase("tune"):
-        record.result = launcher.run(
+        measured = launcher.run(
             tune_on_worker,
             (work, _provenance(spec, opened, record), spec.gate, chains),
             report,
@@ -128,18 +128,21 @@ def _tune(
             device=spec.device,
             max_failures=spec.max_failures,
         )
-    tuning = TuningResult.model_validate(record.result)
+    tuning = TuningResult.model_validate(measured)
+    record.result = tuning.as_json()
     remove_checkpoint(spec.run_dir)
     published = {kernel.domain for kernel in tuning.kernels if kernel.published}
     untuned = skipped.report_untuned(view, nearest_of(published), report)
-    record.result |= {
-        "base_fingerprint": opened.manifest.fingerprint,
-        "live": sorted(live.kernels) if live else [],
-        "untuned_domains": [domain.model_dump() for domain in untuned],
-    }
+    result = TuningRunResult(
+        **dict(tuning),
+        base_fingerprint=opened.manifest.fingerprint,
+        live=tuple(sorted(live.kernels) if live else ()),
+        untuned_domains=tuple(untuned),
+    )
+    record.result = result.as_json()
     record.exit_code = _exit_code(tuning)
     record.outputs = {BUNDLES: bundles_output(spec.run_dir / BUNDLES)}
-    return tuning
+    return result
 
 
 def _exit_code(tuning: TuningResult) -> int:

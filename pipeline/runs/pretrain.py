@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -51,7 +50,7 @@ from iak.schemas.log import Catalog
 from iak.schemas.manifest import BaseManifest
 from iak.schemas.plan import ResolvedPlacement
 from iak.schemas.results import PretrainResult
-from iak.schemas.training import TrainingResult
+from iak.schemas.training import TrainingResult, TrainingRunResult, UsedSettings
 
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
@@ -108,11 +107,11 @@ def _why_not_published(run_dir: Path) -> Iterator[None]:
 
 def _pretrain(
     spec: PretrainSpec, catalog: Catalog, launcher: Launcher, record: OpenRecord
-) -> tuple[TrainingResult, BaseManifest | None]:
+) -> tuple[TrainingRunResult, BaseManifest | None]:
     """Fit the encoding, train on workers, publish.
 
     Returns:
-        What the workers measured, and the base's manifest; None in its place where no state was
+        What the run measured, and the base's manifest; None in its place where no state was
         better than the base that was continued.
     """
     _refuse_given_base(spec, catalog)
@@ -144,22 +143,22 @@ def _pretrain(
         _check_fits(spec, catalog, parent, rows=rows, is_elsewhere=launcher.is_elsewhere)
         unseen_ids = unseen.count_unseen(view.selections[valid], catalog, encoding)
     recipe = recipe_of(spec, view, parent)
-    settings = {"used": recipe.described(), "followed": list(recipe.followed)}
-    text = f"settings that follow from the rows: {describe_settings(settings)}"
-    record.report(Notice(text))
+    settings = UsedSettings(used=recipe.described(), followed=recipe.followed)
+    record.report(Notice(f"settings that follow from the rows: {settings.describe()}"))
     work = pretrain_work(spec, view, encoding, parent=parent, labels=labels, placement=placement)
     with record.phase("train"):
-        result = _train(spec, work, launcher, record.report)
-    shares: dict[str, Mapping[str, float]] = {valid: unseen_ids.shares()}
-    record.result = result.as_json() | {
-        "contract": dict(contract_counts),
-        "settings": settings,
-        "advice": advice(result, recipe),
-        "labels": labels.counts(),
-        "labelled_rows": labels.describe(),
-        "unseen": shares,
-    }
-    return result, _publish_better(spec, work, parent, record, result, shares)
+        trained = _train(spec, work, launcher, record.report)
+    result = TrainingRunResult(
+        **dict(trained),
+        contract=dict(contract_counts),
+        settings=settings,
+        advice=tuple(advice(trained, recipe)),
+        labels=labels.counts(),
+        labelled_rows=labels.describe(),
+        unseen={valid: unseen_ids.shares()},
+    )
+    record.result = result.as_json()
+    return _publish_better(spec, work, parent, record, result)
 
 
 def _train(
@@ -196,29 +195,28 @@ def _publish_better(
     work: PretrainWork,
     parent: PublishedBase | None,
     record: OpenRecord,
-    result: TrainingResult,
-    unseen_shares: Mapping[str, Mapping[str, float]],
-) -> BaseManifest | None:
-    """Publish the trained base. Where the parent is better, record that none is published."""
+    result: TrainingRunResult,
+) -> tuple[TrainingRunResult, BaseManifest | None]:
+    """Publish the trained base. Where the parent is better, record that none is published.
+
+    Returns:
+        As `_pretrain`.
+    """
     if result.is_parent_best:
         assert parent is not None, "only a continued base has a parent"
-        record.result["not_published"] = _not_better(result, parent)
+        result = result.model_copy(update={"not_published": _not_better(result, parent)})
+        record.result = result.as_json()
         record.exit_code = HELD
         _remove_scratch(spec.run_dir)
-        return None
+        return result, None
     with record.phase("publish"):
-        manifest = publish_base(spec, work, parent, result, unseen_shares)
+        manifest = publish_base(spec, work, parent, result, result.unseen)
         published = f"published {spec.run_dir / 'base'}"
         record.report(Notice(published, is_minor=True))
-    record.result["fingerprint"] = manifest.fingerprint
+    result = result.model_copy(update={"fingerprint": manifest.fingerprint})
+    record.result = result.as_json()
     record.outputs = {"base": base_output(spec.run_dir / "base")}
-    return manifest
-
-
-def describe_settings(settings: Mapping[str, Any]) -> str:
-    """Return the settings that were left open, with the values that were used."""
-    used = {name: settings["used"][name] for name in settings["followed"]}
-    return "  ".join(f"{name}={value:g}" for name, value in used.items()) or "none"
+    return result, manifest
 
 
 def recipe_of(spec: PretrainSpec, view: LogView, parent: PublishedBase | None) -> Recipe:

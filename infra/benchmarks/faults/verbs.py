@@ -62,7 +62,7 @@ def run_verb(verb: str, settings: Mapping[str, Any], at: Moment) -> Ended:
                 spec, load_catalog(spec.catalog), ProcessLauncher(), _report(rows, at, on_console)
             )
             if isinstance(result, PretrainResult):
-                rows["trained"] = result.measured["rows"]
+                rows["trained"] = result.training.rows
         except AlreadyFinished:
             rows.clear()
     return _PUBLISHED[verb](spec, rows)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from iak.jobs.finetune import at_cap, counted_facts, show
-from iak.schemas.tuning import KernelResult, StandardisationResult, TuningResult
+from iak.schemas.tuning import KernelResult, StandardisationResult, TuningRunResult
 from iak.schemas.verdict import Comparison, TaskVerdict, Verdict
 
 FELL = Comparison(kernel=0.622, base=0.689, delta=-0.067, low=-0.121, high=-0.013, harm=True)
@@ -28,21 +28,22 @@ def kernel(domain, verdict):
 
 
 def tuning(*kernels, stopped_at_cap=(), failed=None):
-    return TuningResult(
+    return TuningRunResult(
         kernels=kernels, stopped_at_cap=stopped_at_cap, below_floor={}, epochs=(2, 2), contract={},
         labels={"known ctr": 9_000, "known cvr": 9_000, "positive ctr": 3_100, "positive cvr": 40},
         cache={}, standardisation=StandardisationResult.model_validate(
             {"from": "this run's rows", "digest": "e" * 64}
         ),
         digest="d" * 64, digest_before="d" * 64, tables_and_trunk_unchanged=True,
-        parameters_per_kernel=7, plan=(), failed=failed or {},
+        parameters_per_kernel=7, plan=(), failed=failed or {}, base_fingerprint="b" * 64, live=(),
+        untuned_domains=(),
     )  # fmt: skip
 
 
 def told(capsys, *kernels, exit_code=4, **fields):
     show(
         SimpleNamespace(
-            tuning=tuning(*kernels, **fields), kernels=kernels, measured={"live": []},
+            tuning=tuning(*kernels, **fields), kernels=kernels,
             bundles=Path("r/bundles"), exit_code=exit_code,
             record=SimpleNamespace(timings_s={}, exit_code=exit_code, snapshot={"splits": {}}),
         )

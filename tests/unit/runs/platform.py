@@ -15,7 +15,7 @@ from iak.pipeline.sharding.shard import digest_model
 from iak.schemas.job import ModelSpec
 from iak.schemas.log import Catalog
 from iak.schemas.nightly import NightlySpec
-from iak.schemas.tuning import TuningResult
+from iak.schemas.tuning import TuningResult, TuningRunResult
 from tests.builders import DAYS, REGIONS, partition, raw_rows, write_log
 from tests.unit.base.test_published_base import ALONE, model_of
 from tests.unit.jobs.test_pretrain import CATALOG, MODEL
@@ -75,6 +75,14 @@ def tuning_result(**changes):
         "parameters_per_kernel": 100, "plan": (),
     }  # fmt: skip
     return TuningResult.model_validate(fields | changes)
+
+
+def tuning_run_result(**changes):
+    """Return what the record of such a run has."""
+    return TuningRunResult(
+        **dict(tuning_result(**changes)), base_fingerprint="b", live=("region=a",),
+        untuned_domains=(),
+    )  # fmt: skip
 
 
 def kernel(domain, rows):

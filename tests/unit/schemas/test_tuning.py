@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from iak.schemas.table_placement import TablePlacement
-from iak.schemas.tuning import CacheUse
+from iak.schemas.tuning import CacheUse, TuningRunResult
+from tests.unit.runs.platform import kernel, tuning_run_result
 
 RECORDS = Path(__file__).parents[3] / "infra" / "benchmarks" / "cpu-2-cores"
 
@@ -26,3 +27,12 @@ def test_the_cache_and_the_tables_of_an_older_record_are_read_and_written_as_the
 
 def test_a_run_without_a_cache_says_nothing_of_one():
     assert CacheUse().model_dump(mode="json") == {}
+
+
+def test_a_record_has_what_the_workers_measured_and_then_what_the_driver_adds():
+    result = tuning_run_result(kernels=[kernel("pooled", 9)], cache={"rows_read": 5})
+    document = result.as_json()
+    assert list(document)[-3:] == ["base_fingerprint", "live", "untuned_domains"]
+    assert document["cache"] == {"rows_read": 5}
+    assert document["standardisation"] == {"from": "this run's rows", "digest": "s"}
+    assert TuningRunResult.model_validate(document) == result
