@@ -79,8 +79,8 @@ def kernels(done):
 
 def test_restated_labels_are_learned_from_what_is_kept(ended):
     first, second, fresh = (ended[name] for name in ("first", "second", "fresh"))
-    assert second.cache["rows_computed"] == 0
-    assert second.cache["rows_read"] == first.cache["rows_computed"] > 0
+    assert second.cache.rows_computed == 0
+    assert second.cache.rows_read == first.cache.rows_computed > 0
     assert second.labels != first.labels
     assert all((a == b).all() for a, b in zip(kernels(second), kernels(fresh), strict=True))
     assert any((a != b).any() for a, b in zip(kernels(first), kernels(second), strict=True))
@@ -88,9 +88,9 @@ def test_restated_labels_are_learned_from_what_is_kept(ended):
 
 def test_rows_in_other_files_and_row_groups_are_found(ended):
     moved = ended["moved"]
-    assert moved.cache["rows_computed"] == 0
-    assert moved.cache["rows_read"] == ended["first"].cache["rows_computed"]
-    assert moved.cache["rows_moved"] > 0
+    assert moved.cache.rows_computed == 0
+    assert moved.cache.rows_read == ended["first"].cache.rows_computed
+    assert moved.cache.rows_moved > 0
     assert moved.labels == ended["second"].labels
 
 

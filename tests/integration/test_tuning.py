@@ -42,6 +42,7 @@ from iak.pipeline.tuning.tune import CohortTuner
 from iak.schemas.job import FinetuneSpec, FrozenTablesSpec, GateSpec, KernelSpec
 from iak.schemas.plan import PlacementRuleSpec, ResolvedPlacement
 from iak.schemas.predictions import metric_tasks
+from iak.schemas.tuning import CacheUse
 from tests.integration.small_log import catalog, publish_base, write_log
 from tests.integration.workers import StayingWorkers
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel, only, setting, stage, tuning_rows
@@ -541,11 +542,11 @@ def test_a_lower_precision_is_the_same_however_it_is_kept(whole, kept):
 
 def test_what_one_run_computes_the_next_one_reads(kept):
     first, again, gone = (kept[name][0].cache for name in ("cached", "cached again", "no budget"))
-    assert first["rows_read"] == 0 < first["rows_computed"] == again["rows_read"]
-    assert again["rows_computed"] == again["bytes_written"] == 0 < first["bytes_written"]
-    assert gone["rows_read"] == first["rows_computed"]
-    assert gone["entries_evicted"] > 0 == again["entries_evicted"]
-    assert kept["recomputed"][0].cache == {}
+    assert first.rows_read == 0 < first.rows_computed == again.rows_read
+    assert again.rows_computed == again.bytes_written == 0 < first.bytes_written
+    assert gone.rows_read == first.rows_computed
+    assert gone.entries_evicted > 0 == again.entries_evicted
+    assert kept["recomputed"][0].cache == CacheUse()
 
 
 def test_contract_and_gate_rows_are_the_same_from_the_cache(whole, kept):

@@ -62,13 +62,13 @@ def night_of(place, **changes):
 def test_a_night_computes_no_row_that_was_predicted_before(place):
     predict(spec_of(place), shop_catalog(), ProcessLauncher())
     used = night_of(place)
-    assert (used["rows_read"], used["rows_computed"]) == (ROWS, 0)
+    assert (used.rows_read, used.rows_computed) == (ROWS, 0)
 
 
 def test_a_night_in_another_precision_computes_every_row(place):
     predict(spec_of(place, cache={"precision": "fp32"}), shop_catalog(), ProcessLauncher())
     used = night_of(place)
-    assert (used["rows_read"], used["rows_computed"]) == (0, ROWS)
+    assert (used.rows_read, used.rows_computed) == (0, ROWS)
 
 
 def test_predictions_are_the_same_with_activations_stored_or_not(place):
