@@ -23,14 +23,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent
+from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent_rows
 from iak.pipeline.activations.standardizer import Read, Standardizer
 from iak.pipeline.collectives import greatest
 from iak.pipeline.data import features
-from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.feature_keys import FeatureKeys
 from iak.pipeline.errors import DoesNotFit
-from iak.pipeline.model.steady_linear import LEAST_ROWS
 from iak.pipeline.process import Worker
 from iak.pipeline.sharding.shard import unwrap_frozen
 from iak.schemas.log import Catalog
@@ -76,8 +74,9 @@ class StandardizedBase:
     @torch.no_grad()
     def look_up(self, rows: pa.Table) -> Tensor:
         """Return the standardised activations of encoded rows, a_BA; a collective call."""
-        batch = to_batch(_filled_up(rows), self.catalog).to(self.device)
-        h_BH, x_BX = represent(self.model, batch, self.products)
+        h_BH, x_BX = represent_rows(
+            self.model, rows, self.catalog, products=self.products, device=self.device
+        )
         return self.standard.of(h_BH, x_BX)[: len(rows)]
 
     def read(self, a_BA: Tensor) -> Read:
@@ -233,13 +232,6 @@ class ActivationBuffer:
         assert block is not None
         for start in range(0, len(block.rows), LOOK_UP_ROWS):
             yield index, start, block.rows.slice(start, LOOK_UP_ROWS)
-
-
-def _filled_up(rows: pa.Table) -> pa.Table:
-    """Return rows, repeated where they are so few that a product would round them differently."""
-    if not 0 < len(rows) < LEAST_ROWS:
-        return rows
-    return rows.take(pa.array([index % len(rows) for index in range(LEAST_ROWS)]))
 
 
 def memory_for(

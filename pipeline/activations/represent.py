@@ -1,16 +1,13 @@
-"""Compute the frozen base's output for a batch: h and x."""
+"""Compute the frozen base's output: h and x."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
+import pyarrow as pa
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
-from iak.pipeline.data.batch import Batch
+from iak.pipeline.data.batch import Batch, filled_up, to_batch
 from iak.pipeline.model.recommender import Representation
 from iak.pipeline.sharding.shard import unwrap_frozen
+from iak.schemas.log import Catalog
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LOOK_UP_ROWS = 8192
@@ -31,44 +28,24 @@ def represent(model: nn.Module, batch: Batch, products: torch.dtype) -> Represen
     return Representation(h_BH=h_BH.float(), x_BX=x_BX)
 
 
-def represent_alone(model: nn.Module, batch: Batch, products: torch.dtype) -> Representation:
-    """Return h and x as `represent` does; a row's fp32 values do not depend on its position.
+def represent_rows(
+    model: nn.Module,
+    rows: pa.Table,
+    catalog: Catalog,
+    *,
+    products: torch.dtype,
+    device: torch.device,
+) -> Representation:
+    """Return h and x of encoded rows, and of rows after them that fill the batch up.
+
+    A row's fp32 values do not depend on the other rows of its call: the batch is filled up here,
+    and the base computes it under `batch_invariant`. A collective call.
 
     Args:
         model: the base, its tables frozen.
-        batch: this worker's rows, from `filled_up` rows.
+        rows: this worker's rows, encoded; without any, none are added.
+        catalog: whose features encoded them.
         products: type of the trunk's matrix products, torch.float32 or torch.bfloat16.
+        device: where the base computes.
     """
-    with _AlignedRows():
-        return represent(model, batch, products)
-
-
-class _AlignedRows(TorchFunctionMode):
-    """Let each row that enters a linear layer begin at a multiple of 16 bytes.
-
-    The layers of our own trunks are a `SteadyLinear`, which needs no alignment. An adopted module
-    brings layers of its own.
-
-    A product with few outputs rounds a row by where it begins in memory (MKL of torch 2.13: up to
-    eight outputs). Where the inputs are no multiple of four floats, that differs from row to row.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the function returns
-        if func is functional.linear:
-            args = (_aligned(args[0]), *args[1:])
-        return func(*args, **(kwargs or {}))
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """Return the same values with gaps between the rows, where alignment needs them."""
-    width = x.shape[-1]
-    if width % 4 == 0:
-        return x
-    spaced = x.new_empty(*x.shape[:-1], width + -width % 4)[..., :width]
-    return spaced.copy_(x)
+    return represent(model, to_batch(filled_up(rows), catalog).to(device), products)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent
+from iak.pipeline.activations.represent import LOOK_UP_ROWS, represent_rows
 from iak.pipeline.collectives import most, total
-from iak.pipeline.data.batch import to_batch
 from iak.pipeline.model.recommender import Representation
 from iak.pipeline.process import Worker
 from iak.schemas.log import Catalog
@@ -143,8 +142,9 @@ def fit_standardizer(
 def _represented(
     model: nn.Module, rows: pa.Table, catalog: Catalog, worker: Worker
 ) -> Representation:
-    batch = to_batch(rows, catalog).to(worker.device)
-    return represent(model, batch, torch.float32)
+    """Return h and x of encoded rows; a collective call."""
+    h_BH, x_BX = represent_rows(model, rows, catalog, products=torch.float32, device=worker.device)
+    return Representation(h_BH=h_BH[: len(rows)], x_BX=x_BX[: len(rows)])
 
 
 def _components(covariance_XX: Tensor, narrow: int, worker: Worker) -> Tensor:

@@ -26,6 +26,7 @@ from typing import Protocol, cast
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.model.heads import Tail
 from iak.pipeline.model.recommender import Representation
 
@@ -78,4 +79,6 @@ class AdoptedModel(nn.Module):
             numeric_BN: numbers of these rows.
         """
         own = cast("Adoptable", self.module)
-        return Representation(h_BH=own.represent(ids, numeric_BN), x_BX=numeric_BN)
+        with batch_invariant():
+            h_BH = own.represent(ids, numeric_BN)
+        return Representation(h_BH=h_BH, x_BX=numeric_BN)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from iak.pipeline.model.batch_invariant import batch_invariant, row_dots, task_products
+
 
 class Heads(nn.Module):
     """Task t reads h[:, t*W:(t+1)*W] through Linear(W, D), ReLU, Linear(D, 1)."""
@@ -62,11 +64,11 @@ class Heads(nn.Module):
     def hidden_units(self, h_BH: Tensor) -> Tensor:
         """Return the towers' hidden units before their ReLU, `hidden_BTD`."""
         h_BTW = h_BH.reshape(-1, self.tasks, self.width)
-        return torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD
+        return task_products(h_BTW, self.w1_TWD) + self.b1_TD
 
     def read_out(self, hidden_BTD: Tensor) -> Tensor:
         """Return the logits of hidden units before their ReLU, `logits_BT`."""
-        return torch.einsum("btd,td->bt", hidden_BTD.relu(), self.w2_TD) + self.b2_T
+        return row_dots(hidden_BTD.relu(), self.w2_TD) + self.b2_T
 
 
 class Tail(nn.Module):
@@ -87,4 +89,5 @@ class Tail(nn.Module):
 
     def forward(self, h_BH: Tensor) -> Tensor:
         """Return one logit per task, `logits_BT`."""
-        return self.function(h_BH)
+        with batch_invariant():
+            return self.function(h_BH)

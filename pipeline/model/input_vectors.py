@@ -12,8 +12,7 @@ from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
-
-from iak.pipeline.model.steady_linear import steady_linear
+from torch.nn.functional import linear
 
 
 class InputVectors(nn.Module):
@@ -57,10 +56,7 @@ class InputVectors(nn.Module):
         starts = [0, *accumulate(self.sizes)]
         end = starts[-1]
         e_BFK = torch.stack(
-            [
-                steady_linear(x_BX[:, a:b], self.weight_KX[:, a:b], outputs=self.width)
-                for a, b in pairwise(starts)
-            ],
+            [linear(x_BX[:, a:b], self.weight_KX[:, a:b]) for a, b in pairwise(starts)],
             dim=1,
         )
         return e_BFK, x_BX[:, end:, None] * self.weight_KX[:, end:].T

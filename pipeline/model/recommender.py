@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from iak.pipeline.model.batch_invariant import batch_invariant
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.inputs import AlongX
 from iak.pipeline.model.tables import TWIN
@@ -93,7 +94,9 @@ class Recommender(nn.Module):
         """
         embedded = self.embed(ids, rows=numeric_BN.shape[0])
         x_BX = torch.cat([*embedded, numeric_BN], dim=1)
-        return Representation(h_BH=self.trunk(self.dropout(x_BX)), x_BX=x_BX)
+        with batch_invariant():
+            h_BH = self.trunk(self.dropout(x_BX))
+        return Representation(h_BH=h_BH, x_BX=x_BX)
 
     def embed(self, ids: KeyedJaggedTensor, *, rows: int) -> list[Tensor]:
         """Return each feature's mean embedding (rows, width), in declared order.

@@ -131,6 +131,7 @@ class BundleSet:
             s_BS[own] = torch.from_numpy(statistics_of(some, state, catalog))
         return s_BS.to(slots_B.device)
 
+    @torch.no_grad()
     def logits(
         self,
         heads: Heads | Tail,

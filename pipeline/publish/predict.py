@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from iak.pipeline.activations.represent import DTYPES, represent_alone
+from iak.pipeline.activations.represent import DTYPES, represent_rows
 from iak.pipeline.base import published_base
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.data.batch import filled_up, to_batch
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.snapshot import Snapshot
 from iak.pipeline.data.unseen import UnseenIds
@@ -211,10 +210,11 @@ def _predicted(
 ) -> pa.Table:
     """Return the rows' labels, truth and probabilities."""
     catalog = work.view.catalog
-    # Filled up, so that a row's probability does not depend on the rows beside it.
-    batch = to_batch(filled_up(rows), catalog).to(worker.device)
     recommender = unwrap_frozen(model)
-    h_BH, x_BX = represent_alone(model, batch, DTYPES[work.tables.products])
+    # With the rows that fill the batch up, so that heads and kernels read a full batch too.
+    h_BH, x_BX = represent_rows(
+        model, rows, catalog, products=DTYPES[work.tables.products], device=worker.device
+    )
     tasks = published_base.task_shapes(catalog)
     level = len(catalog.domain.levels) - 1
     columns: dict[str, Any] = {"domain": rows.column(f"l.{level}").cast(pa.string())}

@@ -15,8 +15,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from iak.pipeline.activations.represent import represent_alone
-from iak.pipeline.data.batch import filled_up, to_batch
 from iak.pipeline.iak.contributions import Contributions, contributions
 from iak.pipeline.publish.bundle import read_manifest
 from iak.pipeline.publish.bundle_index import read_index
@@ -60,8 +58,7 @@ def _contributions(
 ) -> list[Contributions]:
     """Return the contributions of each row, as tensors of one row."""
     device, heads = scorer.base.worker.device, scorer.base.heads
-    batch = to_batch(filled_up(rows), scorer.catalog).to(device)
-    h_BH, x_BX = represent_alone(scorer.base.model, batch, scorer.products)
+    h_BH, x_BX = scorer.represent(rows)
     bundles = scorer.routes.bundles
     s_BS = None
     if bundles is not None:

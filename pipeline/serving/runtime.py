@@ -47,7 +47,7 @@ SEGMENT_ROWS = 8
 """Rows of a kernel are filled up to a multiple of this: a product of one to three rows rounds
 otherwise (MKL of torch 2.13)."""
 LEAST_OUTPUTS = 12
-"""Outputs of a product from which a row's result does not depend on its address (MKL)."""
+"""Outputs of a product from which a row's result does not depend on the other rows (MKL)."""
 LARGEST = float(np.finfo(np.float32).max)
 _MASK = 2**64 - 1
 _WHOLE = re.compile(r"-?\d+")
@@ -360,22 +360,18 @@ class Trunk:
         return crossed_BX1.squeeze(dim=2)
 
     def _linear(self, name: str, x_BI: Tensor) -> Tensor:
-        """Return a layer's outputs, computed with at least `LEAST_OUTPUTS` of them."""
-        w_OI, b_O = self._w[f"{name}.weight"], self._w[f"{name}.bias"]
-        missing = LEAST_OUTPUTS - len(w_OI)
-        if missing <= 0:
-            return linear(x_BI, w_OI, b_O)
-        w_OI, b_O = functional.pad(w_OI, (0, 0, 0, missing)), functional.pad(b_O, (0, missing))
-        return linear(x_BI, w_OI, b_O)[:, :-missing].contiguous()
+        """Return a layer's outputs, `y_BO`."""
+        return linear(x_BI, self._w[f"{name}.weight"], self._w[f"{name}.bias"])
 
 
 def linear(x_BI: Tensor, w_OI: Tensor, b_O: Tensor | None = None) -> Tensor:
-    """Return w x + b; each row of x begins at a multiple of 16 bytes, as MKL's rounding needs."""
-    width = x_BI.shape[1]
-    if width % 4:
-        spaced = x_BI.new_empty(len(x_BI), width + -width % 4)[:, :width]
-        x_BI = spaced.copy_(x_BI)
-    return functional.linear(x_BI, w_OI, b_O)
+    """Return w x + b for each row, computed with at least `LEAST_OUTPUTS` outputs."""
+    missing = LEAST_OUTPUTS - len(w_OI)
+    if missing <= 0:
+        return functional.linear(x_BI, w_OI, b_O)
+    bias = None if b_O is None else functional.pad(b_O, (0, missing))
+    y_BO = functional.linear(x_BI, functional.pad(w_OI, (0, 0, 0, missing)), bias)
+    return y_BO[:, :-missing].contiguous()
 
 
 class Towers:
@@ -394,11 +390,13 @@ class Towers:
     def hidden_units(self, h_BH: Tensor) -> Tensor:
         """Return the hidden units before their ReLU, `hidden_BTD`."""
         h_BTW = h_BH.reshape(-1, self.tasks, self.width)
-        return torch.einsum("btw,twd->btd", h_BTW, self.w1_TWD) + self.b1_TD
+        by_task = [linear(h_BTW[:, task], self.w1_TWD[task].T) for task in range(self.tasks)]
+        return torch.stack(by_task, dim=1) + self.b1_TD
 
     def read_out(self, hidden_BTD: Tensor) -> Tensor:
         """Return the logits of hidden units before their ReLU, `logits_BT`."""
-        return torch.einsum("btd,td->bt", hidden_BTD.relu(), self.w2_TD) + self.b2_T
+        # A sum along each row. A product with one output would round by the number of rows.
+        return (hidden_BTD.relu() * self.w2_TD).sum(dim=-1) + self.b2_T
 
 
 # ------------------------------------------------ kernels, as iak/bank.py

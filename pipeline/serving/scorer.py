@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from iak.pipeline.activations.represent import DTYPES, represent_alone
+from iak.pipeline.activations.represent import DTYPES, represent_rows
 from iak.pipeline.base import published_base
 from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data import features
-from iak.pipeline.data.batch import filled_up, to_batch
 from iak.pipeline.model.loss import probabilities
+from iak.pipeline.model.recommender import Representation
 from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
 from iak.pipeline.serving.encoded import BREACH, ID
 from iak.pipeline.serving.kept import KeptActivations
@@ -99,12 +99,21 @@ class Scorer:
             The columns that `ScoresDocument` lists.
         """
         if not len(rows):
-            rows = features.no_rows(self.catalog)
-            represent_alone(self.base.model, to_batch(rows, self.catalog), self.products)
+            self.represent(features.no_rows(self.catalog))
             return self.schema.empty_table()
         routed = self.routes.of(rows)
         logits_BT = self._logits(rows, routed)
         return self._table(rows, routed, self._by_task(logits_BT, len(rows)))
+
+    def represent(self, rows: pa.Table) -> Representation:
+        """Return h and x of encoded rows, and of rows that fill the batch up; a collective call."""
+        return represent_rows(
+            self.base.model,
+            rows,
+            self.catalog,
+            products=self.products,
+            device=self.base.worker.device,
+        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -115,9 +124,7 @@ class Scorer:
 
     def _logits(self, rows: pa.Table, routed: RoutedRows) -> Tensor:
         """Return the logits of the rows and of those that fill the batch up."""
-        device = self.base.worker.device
-        batch = to_batch(filled_up(rows), self.catalog).to(device)
-        h_BH, x_BX = represent_alone(self.base.model, batch, self.products)
+        h_BH, x_BX = self.represent(rows)
         if self.kept is not None:
             self.kept.add(rows, h_BH[: len(rows)], x_BX[: len(rows)])
         if self.routes.bundles is None:
@@ -125,7 +132,7 @@ class Scorer:
             return logits_BT
         slots_B = torch.full((len(h_BH),), BASE_SLOT)
         slots_B[: len(rows)] = torch.from_numpy(routed.slots)
-        slots_B = slots_B.to(device)
+        slots_B = slots_B.to(self.base.worker.device)
         s_BS = self.routes.bundles.statistics(rows, self.counted, slots_B)
         return self.routes.bundles.logits(self.base.heads, h_BH, x_BX, slots_B, s_BS)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.steady_linear import SteadyLinear, steady_mlp
+from iak.pipeline.model.trunks.mlp import mlp_layers
 
 
 class DcnMmoe(nn.Module):
@@ -47,10 +47,10 @@ class DcnMmoe(nn.Module):
         self.experts, self.expert_width, self.tasks = experts, expert_width, tasks
         self.out_width = tasks * expert_width
         self.cross = _cross_network(width, cross_layers, cross_rank)
-        self.mlp = steady_mlp(width, mlp, dropout) if mlp else None
+        self.mlp = mlp_layers(width, mlp, dropout) if mlp else None
         joined = width + (mlp[-1] if mlp else 0)
-        self.expert = SteadyLinear(joined, experts * expert_width)
-        self.gate = SteadyLinear(joined, tasks * experts)
+        self.expert = nn.Linear(joined, experts * expert_width)
+        self.gate = nn.Linear(joined, tasks * experts)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BX: Tensor) -> Tensor:

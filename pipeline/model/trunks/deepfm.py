@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from iak.pipeline.model.input_vectors import InputVectors
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.steady_linear import SteadyLinear, steady_mlp
+from iak.pipeline.model.trunks.mlp import mlp_layers
 
 
 class DeepFm(nn.Module):
@@ -54,8 +54,8 @@ class DeepFm(nn.Module):
         self.out_width = tasks * expert_width
         self.vectors = InputVectors(embeddings=embeddings, numbers=numbers, width=width)
         units = sum(embeddings) + numbers
-        self.deep = steady_mlp(units, mlp, dropout)
-        self.out = SteadyLinear(units + width + mlp[-1], self.out_width)
+        self.deep = mlp_layers(units, mlp, dropout)
+        self.out = nn.Linear(units + width + mlp[-1], self.out_width)
 
     def forward(self, x_BX: Tensor) -> Tensor:
         """Return the tasks' units side by side, `h_BH`."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from iak.pipeline.model.input_vectors import InputVectors
 from iak.pipeline.model.inputs import AlongX, pairs_of
-from iak.pipeline.model.steady_linear import SteadyLinear, steady_mlp
+from iak.pipeline.model.trunks.mlp import mlp_layers
 
 
 class Dlrm(nn.Module):
@@ -53,9 +53,9 @@ class Dlrm(nn.Module):
         self.vectors = InputVectors(embeddings=embeddings, numbers=numbers, width=width)
         # The bottom MLP's first matrix is the part of `vectors` that reads numbers.
         self.bottom_bias_K = nn.Parameter(torch.empty(width).uniform_(-1, 1))
-        self.bottom = SteadyLinear(width, width)
+        self.bottom = nn.Linear(width, width)
         pairs = pairs_of(1 + len(embeddings)).shape[1]
-        top = steady_mlp(pairs + width, (*mlp, self.out_width), dropout)
+        top = mlp_layers(pairs + width, (*mlp, self.out_width), dropout)
         self.top = top[:-1]  # h itself is never dropped
 
     def forward(self, x_BX: Tensor) -> Tensor:

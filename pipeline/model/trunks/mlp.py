@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.steady_linear import steady_mlp
 
 
 class Mlp(nn.Module):
@@ -45,7 +44,7 @@ class Mlp(nn.Module):
             )
         self.expert_width, self.tasks = expert_width, tasks
         self.out_width = tasks * expert_width
-        self.layers = steady_mlp(width, mlp, dropout)[:-1]  # h itself is never dropped
+        self.layers = mlp_layers(width, mlp, dropout)[:-1]  # h itself is never dropped
 
     def forward(self, x_BX: Tensor) -> Tensor:
         """Return the tasks' units side by side, `h_BH`."""
@@ -55,3 +54,17 @@ class Mlp(nn.Module):
     def along_x(self) -> dict[str, AlongX]:
         """Return the parameters that run along x."""
         return {"layers.0.weight": AlongX(reads=1)}
+
+
+def mlp_layers(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Build linear, ReLU, dropout, once per width.
+
+    Args:
+        width: units that the first layer reads.
+        widths: units of each layer, in order.
+        dropout: probability that a unit is dropped while training.
+    """
+    layers: list[nn.Module] = []
+    for before, after in zip([width, *widths[:-1]], widths, strict=True):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from iak.pipeline.model.inputs import AlongX
-from iak.pipeline.model.steady_linear import SteadyLinear
 
 
 class Ple(nn.Module):
@@ -107,10 +106,10 @@ class Level(nn.Module):
         """
         super().__init__()
         self.expert_width = expert_width
-        self.experts = nn.ModuleList(SteadyLinear(width, e * expert_width) for e in experts)
+        self.experts = nn.ModuleList(nn.Linear(width, e * expert_width) for e in experts)
         *own, shared = experts
         gates = [e + shared for e in own] + ([] if is_last else [sum(experts)])
-        self.gates = nn.ModuleList(SteadyLinear(width, choices) for choices in gates)
+        self.gates = nn.ModuleList(nn.Linear(width, choices) for choices in gates)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:

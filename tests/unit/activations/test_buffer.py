@@ -98,20 +98,15 @@ def test_of_a_block_only_the_missing_rows_are_computed():
     assert some.a_nA[:, 0].tolist() == [-1, -1, -1, 6, -1, 10, -1, -1]
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3, 4, 6])
-def test_a_product_has_no_row_or_at_least_four(monkeypatch, rows):
-    seen = []
+def test_a_look_up_returns_the_rows_alone_without_those_that_fill_them_up(monkeypatch):
+    def represented(_model, rows, _catalog, **_settings):
+        n_B = torch.tensor([*rows["n"].to_pylist(), 99.0])
+        return n_B, n_B
 
-    def represented(_model, batch, _products):
-        seen.append(len(batch))
-        return batch, batch
-
-    monkeypatch.setattr(buffer, "to_batch", lambda rows, _: torch.tensor(rows["n"].to_pylist()))
-    monkeypatch.setattr(buffer, "represent", represented)
-    standard = SimpleNamespace(of=lambda h, _: h[:, None])
+    monkeypatch.setattr(buffer, "represent_rows", represented)
+    standard = SimpleNamespace(of=lambda h_B, _: h_B[:, None])
     base = StandardizedBase(model=None, catalog=CATALOG, standard=standard, device=CPU)
-    assert base.look_up(rows_of(range(rows)))[:, 0].tolist() == list(range(rows))
-    assert seen == [max(rows, 4) if rows else 0]
+    assert base.look_up(rows_of(range(3)))[:, 0].tolist() == [0, 1, 2]
 
 
 def test_a_long_block_passes_in_pieces_and_is_told_of_once(monkeypatch):

@@ -1,8 +1,11 @@
 """h and x come in fp32 whatever the trunk's products are, and only those are rounded."""
 
+import pyarrow as pa
+import pytest
 import torch
 
-from iak.pipeline.activations.represent import represent
+from iak.pipeline.activations import represent as represent_module
+from iak.pipeline.activations.represent import represent, represent_rows
 from iak.pipeline.data.batch import Batch
 from tests.unit.model.small import small_batch, small_model
 
@@ -33,3 +36,17 @@ def test_bf16_products_round_h_and_leave_x():
     assert torch.equal(rounded.x_BX, exact.x_BX)
     assert not torch.equal(rounded.h_BH, exact.h_BH)
     torch.testing.assert_close(rounded.h_BH, exact.h_BH, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(("rows", "computed"), [(0, 0), (1, 32), (31, 32), (32, 32), (33, 64)])
+def test_a_batch_is_filled_up_with_copies_of_its_last_row(monkeypatch, rows, computed):
+    batches = []
+    monkeypatch.setattr(
+        represent_module, "to_batch", lambda rows, _: torch.tensor(rows["n"].to_pylist())
+    )
+    monkeypatch.setattr(represent_module, "represent", lambda _model, n_B, _: batches.append(n_B))
+    represent_rows(
+        None, pa.table({"n": range(rows)}), None, products=torch.float32, device=torch.device("cpu")
+    )
+    (n_B,) = batches
+    assert n_B.tolist() == [*range(rows), *[rows - 1] * (computed - rows)]

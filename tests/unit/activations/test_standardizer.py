@@ -17,15 +17,8 @@ from tests.unit.iak.small import ALONE, normal
 ROWS, H, X = 400, 3, 6
 
 
-class PlainModel(torch.nn.Module):
-    """Hands on h and x as the batch holds them."""
-
-    def represent(self, h_BH, x_BX):
-        return Representation(h_BH=h_BH, x_BX=x_BX)
-
-
 def rows(seed=0):
-    """x whose last two units hang on the first four, one of them constant."""
+    """x with a unit that follows its first one closely, and a constant unit."""
     x = normal(ROWS, 4, seed=seed) * torch.tensor([1.0, 3.0, 0.2, 5.0]) + 2
     x = torch.cat([x, x[:, :1] + 0.1 * normal(ROWS, 1, seed=seed + 1), torch.ones(ROWS, 1)], dim=1)
     return normal(ROWS, H, seed=seed + 2).abs(), x
@@ -46,18 +39,16 @@ class Sample:
 
 @pytest.fixture
 def fitted(monkeypatch):
-    def to_batch(sample, _):
-        batch = SimpleNamespace(ids=sample.h, numeric_BN=sample.x)
-        batch.to = lambda _: batch
-        return batch
+    def represented(_model, sample, _catalog, **_settings):
+        """Return h and x with one more row, as a batch that is filled up has."""
+        return Representation(*(torch.cat([part, part[:1]]) for part in (sample.h, sample.x)))
 
-    monkeypatch.setattr(standardizer, "to_batch", to_batch)
-    monkeypatch.setattr(represent_module, "unwrap_frozen", lambda model: model)
+    monkeypatch.setattr(standardizer, "represent_rows", represented)
     monkeypatch.setattr(standardizer, "LOOK_UP_ROWS", 128)
 
     def fit(reads_x=True, narrow=0):
         return fit_standardizer(
-            PlainModel(), Sample(*rows()), None, reads_x=reads_x, narrow=narrow, worker=ALONE
+            None, Sample(*rows()), None, reads_x=reads_x, narrow=narrow, worker=ALONE
         )
 
     return fit

@@ -38,6 +38,13 @@ BUNDLES = {  # name -> domain, seed, published
 }
 
 
+@pytest.fixture(autouse=True)
+def predicting():
+    """Let the towers compute as they do while predicting, which no gradient passes."""
+    with torch.no_grad():
+        yield
+
+
 def write(
     root, name, *, base=BASE, reads="hx", published=None, hidden=None, state=None, alike=False,
     narrow=0,

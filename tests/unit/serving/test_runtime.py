@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iak.pipeline.data import features, hashing
-from iak.pipeline.model.steady_linear import LEAST_OUTPUTS
+from iak.pipeline.model.batch_invariant import LEAST_OUTPUTS
 from iak.pipeline.serving import runtime
 from iak.pipeline.serving.encoded import raw_batch
 from iak.schemas.feature import FIRST_ROW
