@@ -152,8 +152,8 @@ def losses_of_towers(
         tasks: one per tower.
     """
     logits_BT = heads(h_BH)
-    with torch.no_grad():
-        fixed_BT = fixed(h_BH)
+    # Detached, where no_grad would make the towers compute by the products of prediction.
+    fixed_BT = fixed(h_BH).detach()
     is_conversion_T = torch.tensor([t.given is not None for t in tasks], device=h_BH.device)
     # Two losses, because a click's own loss needs its trained tower, a conversion's the fixed one.
     mixed_BT = torch.where(is_conversion_T, logits_BT, fixed_BT)
