@@ -4,13 +4,22 @@
 every story can have a fixture of its own.
 """
 
+import faulthandler
 import multiprocessing
+import os
 import pickle
+import signal
 import tempfile
+import time
 import traceback
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from iak.pipeline.process import process_group
+
+ANSWER_WITHIN_S = 200
+"""Seconds without an answer after which workers count as hung: well above the slowest story on a
+busy machine, and below pytest's limit, which would not say where they hang."""
 
 
 class StayingWorkers:
@@ -47,12 +56,17 @@ class StayingWorkers:
 
         Raises:
             Exception: the first error of a worker. All are ended, since others may wait for it.
+            RuntimeError: no worker answered in time; the text has every worker's stack.
         """
         for connection in self._connections:
             connection.send_bytes(pickle.dumps((story, args)))
         answers = {}
         while len(answers) < len(self._connections):
-            for connection in wait([c for c in self._connections if c not in answers]):
+            waiting = [c for c in self._connections if c not in answers]
+            ready = wait(waiting, timeout=ANSWER_WITHIN_S)
+            if not ready:
+                raise RuntimeError(self._stacks_of_hung())
+            for connection in ready:
                 answers[connection] = self._answer(connection)
         return [answers[connection] for connection in self._connections]
 
@@ -62,25 +76,53 @@ class StayingWorkers:
         except EOFError:
             answer, error = None, RuntimeError("a worker ended without a word")
         if error is not None:
-            for process in self._processes:
-                process.kill()
+            self._kill()
             raise error
         return answer
+
+    def _stacks_of_hung(self):
+        """Return where each worker is, and end all."""
+        for process in self._processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(1)  # they write their stacks by themselves, even while they wait in C
+        lines = [f"no answer within {ANSWER_WITHIN_S} s"]
+        for rank, process in enumerate(self._processes):
+            lines += [f"rank {rank}, exit code {process.exitcode}:"]
+            lines += [_stack_path(self._meeting.name, rank).read_text()]
+        self._kill()
+        return "\n".join(lines)
+
+    def _kill(self):
+        for process in self._processes:
+            process.kill()
+
+
+def _stack_path(meeting, rank):
+    """Return the file in which a worker writes its stack when asked."""
+    return Path(meeting) / f"stack-{rank}.txt"
 
 
 def _serve(rank, world, meeting, connection: Connection):
     """Answer stories until the other end is closed."""
-    with process_group(
+    group = process_group(
         rank, world, init_method=f"file://{meeting}/store", backend="gloo", threads=1
-    ) as worker:
-        while True:
-            try:
-                story, args = pickle.loads(connection.recv_bytes())
-            except EOFError:
-                return
-            try:
-                answer = story(worker, *args), None
-            except Exception as error:  # noqa: BLE001 - raised by the test
-                error.add_note(traceback.format_exc())
-                answer = None, error
-            connection.send_bytes(pickle.dumps(answer))
+    )
+    with _stack_path(meeting, rank).open("w") as stacks:
+        faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+        with group as worker:
+            _answer_stories(worker, connection)
+
+
+def _answer_stories(worker, connection: Connection):
+    while True:
+        try:
+            story, args = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        try:
+            answer = story(worker, *args), None
+        except Exception as error:  # noqa: BLE001 - raised by the test
+            error.add_note(traceback.format_exc())
+            answer = None, error
+        connection.send_bytes(pickle.dumps(answer))
