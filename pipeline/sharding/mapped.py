@@ -118,12 +118,21 @@ def _lock_whole(
     # A loop, because flock cannot turn an exclusive lock into a shared one at once: between the two
     # another process may remove the folder.
     while True:
-        lock = _open_locked(path, fcntl.LOCK_SH)
+        lock = _open_locked(path, fcntl.LOCK_SH)  # waits for a process that writes
         if _is_there(folder / INDEX):
             _touch(path)
             return lock
         lock.close()
-        with _open_locked(path, fcntl.LOCK_EX):
+        try:
+            # Never wait for the exclusive lock: another process may have written the folder since,
+            # and then has it mapped for hours, perhaps waiting for this one in a collective call.
+            alone = _open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Two processes that look at the same moment keep each other from writing. Pauses of
+            # random lengths let one of them go first.
+            time.sleep(random.uniform(0.001, 0.02))
+            continue
+        with alone:
             if not _is_there(folder / INDEX):  # none, or one that an older version wrote
                 _make(folder, where, sizes, write)
 

@@ -111,6 +111,26 @@ def test_a_worker_waits_for_the_one_that_writes(tmp_path):
     assert writes == list(CONTENT)
 
 
+def test_a_worker_does_not_wait_for_one_that_wrote_and_maps(tmp_path, monkeypatch):
+    """Another writes and maps the folder after this one saw none. It may then wait for this one."""
+    open_locked, other = mapped._open_locked, []
+
+    def other_first(path, how, **settings):
+        if how & fcntl.LOCK_EX and not other:
+            other.append(None)  # the other's own calls are plain
+            other[0] = attach(tmp_path, write)
+        return open_locked(path, how, **settings)
+
+    monkeypatch.setattr(mapped, "_open_locked", other_first)
+    # A thread, so that a deadlock fails the test and does not stop the suite.
+    found = []
+    thread = threading.Thread(target=lambda: found.append(attach(tmp_path)), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert text(*found) == CONTENT == text(*other)
+
+
 def test_rows_that_are_verified_as_they_are_read_are_all_that_is_written(tmp_path):
     def refuses(_name, _append):
         raise Corrupt("r0-c0.safetensors is not the file that was published")
