@@ -113,15 +113,15 @@ def test_a_worker_waits_for_the_one_that_writes(tmp_path):
 
 def test_a_worker_does_not_wait_for_one_that_wrote_and_maps(tmp_path, monkeypatch):
     """Another writes and maps the folder after this one saw none. It may then wait for this one."""
-    open_locked, other = mapped._open_locked, []
+    flock, other = fcntl.flock, []
 
-    def other_first(path, how, **settings):
+    def other_first(file, how):
         if how & fcntl.LOCK_EX and not other:
             other.append(None)  # the other's own calls are plain
             other[0] = attach(tmp_path, write)
-        return open_locked(path, how, **settings)
+        flock(file, how)
 
-    monkeypatch.setattr(mapped, "_open_locked", other_first)
+    monkeypatch.setattr(fcntl, "flock", other_first)
     # A thread, so that a deadlock fails the test and does not stop the suite.
     found = []
     thread = threading.Thread(target=lambda: found.append(attach(tmp_path)), daemon=True)
