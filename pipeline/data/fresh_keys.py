@@ -44,6 +44,12 @@ def list_column(spec: CoOccurrenceSpec) -> str:
     return f"s.list.{spec.pair[1]}.{spec.last}"
 
 
+def as_keys(column: pa.Array | pa.ChunkedArray) -> hashing.Keys:
+    """Return a column of keys as unsigned words."""
+    keys: hashing.Keys = column.to_numpy(zero_copy_only=False).view(np.uint64)
+    return keys
+
+
 def has_days(catalog: Catalog) -> bool:
     """Return whether rows have a day; otherwise statistics are counted out of fold."""
     return bool(catalog.log.date_key or catalog.log.event_time)

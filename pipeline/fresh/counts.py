@@ -1,7 +1,7 @@
 """Count the rows of a log's files for fresh statistics, one piece at a time.
 
-What is counted of a file depends on nothing but the file and the catalogue. So it is stored under
-the file's content, and a night counts only files that are new.
+The counts of a file depend on the file and the catalogue alone. So they are stored under the file's
+content, and a night counts only files that are new.
 
 Shapes: B rows, C counted numbers, n entries.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from iak.pipeline.data import contract, parquet
-from iak.pipeline.data.fresh_keys import PERIOD, fresh_columns, key_column, list_column
+from iak.pipeline.data.fresh_keys import PERIOD, as_keys, fresh_columns, key_column, list_column
 from iak.pipeline.data.hashing import Keys, combine
 from iak.pipeline.data.parquet import RawRows
 from iak.pipeline.data.pieces import Piece
@@ -97,19 +97,19 @@ def count_file(selection: Selection, file: int, catalog: Catalog) -> Tables:
         raw = parquet.read_piece(selection, piece, catalog)
         for name, entries in count_rows(raw, catalog).items():
             sums[name].add(entries)
-    merged = {name: found.total() for name, found in sums.items()}
-    owners = {pair_table(s): s for s in catalog.fresh if isinstance(s, CoOccurrenceSpec)}
-    return {
-        name: nearest(entries, owners[name].neighbours) if name in owners else entries
-        for name, entries in merged.items()
-    }
+    tables = {name: entries.total() for name, entries in sums.items()}
+    for spec in catalog.fresh:
+        if isinstance(spec, CoOccurrenceSpec):
+            name = pair_table(spec)
+            tables[name] = most_frequent_pairs(tables[name], spec.neighbours)
+    return tables
 
 
 def pair_keys(item_B: Keys, other_B: Keys) -> Keys:
-    """Return the key of each item with another one.
+    """Return the key of each pair: of an item and another item of its history.
 
-    Its upper half is the item's, so that the pairs of an item lie together, and can be told apart
-    from those of another item without a further column.
+    The upper half of the key is the item's. So the pairs of an item are neighbours once keys are
+    sorted, and a pair's item can be read from its key.
     """
     return (item_B & _UPPER) | (combine(item_B, other_B) >> np.uint64(32))
 
@@ -124,29 +124,31 @@ def rates(labels: Mapping[str, Labels], tasks: Sequence[TaskSpec]) -> dict[str, 
         tasks: the catalogue's tasks.
     """
     click = next((labels[t.title] for t in tasks if t.kind == "click"), None)
-    found: dict[str, Labels] = {}
+    by_rate: dict[str, Labels] = {}
     for task in tasks:
         own = labels[task.title]
         if task.kind != "conversion" or click is None:
-            found[task.title] = own
+            by_rate[task.title] = own
             continue
-        found[task.title] = np.where(click == 1, own, np.nan)
-        found[task.entire_space_title or task.title] = np.where(np.isnan(click), np.nan, own)
-    return found
+        by_rate[task.title] = np.where(click == 1, own, np.nan)
+        by_rate[task.entire_space_title or task.title] = np.where(np.isnan(click), np.nan, own)
+    return by_rate
 
 
 def count_rows(raw: RawRows, catalog: Catalog) -> dict[str, Entries]:
-    """Count raw rows in every table; a key occurs once in each period."""
+    """Return the counts of raw rows in every table; a key occurs once in each period."""
     columns = fresh_columns(raw.rows, raw.identity, catalog)
     periods_B = columns[PERIOD].to_numpy()
     by_rate = rates(_labels(raw, catalog), catalog.tasks)
     stacked_BR = np.stack(list(by_rate.values()), axis=1)
+    # Two numbers of each rate, side by side: rows with a known label, and positive rows.
     counts_BC = np.empty((len(periods_B), 2 * len(by_rate)), np.int64)
     counts_BC[:, 0::2] = ~np.isnan(stacked_BR)
     counts_BC[:, 1::2] = stacked_BR == 1
+    # The key of no column is the same in every row, and counts all of them.
     columns |= {key_column(()): pa.array(np.zeros(len(periods_B), np.int64))}
     tables = {
-        name: _entries(_as_keys(columns[name]), periods_B, counts_BC)
+        name: _entries(as_keys(columns[name]), periods_B, counts_BC)
         for name in map(key_column, catalog.fresh_keys)
     }
     for spec in catalog.fresh:
@@ -180,8 +182,8 @@ def _count_pairs(
     history = columns[list_column(spec)]
     lengths_B = np.diff(history.offsets.to_numpy())
     is_counted = np.repeat(is_positive_B, lengths_B)
-    others = _as_keys(history.values)[is_counted]
-    items = np.repeat(_as_keys(columns[key_column(spec.pair[:1])]), lengths_B)[is_counted]
+    others = as_keys(history.values)[is_counted]
+    items = np.repeat(as_keys(columns[key_column(spec.pair[:1])]), lengths_B)[is_counted]
     periods = np.repeat(periods_B, lengths_B)[is_counted]
     ones = np.ones((len(others), 1), np.int64)
     return {
@@ -190,31 +192,28 @@ def _count_pairs(
     }
 
 
-def _as_keys(column: pa.Array) -> Keys:
-    keys: Keys = column.to_numpy(zero_copy_only=False).view(np.uint64)
-    return keys
-
-
 def _entries(keys_B: Keys, periods_B: Periods, counts_BC: Counts) -> Entries:
     return merge([Entries(keys_B, periods_B, counts_BC)])
 
 
-def nearest(pairs: Entries, most: int) -> Entries:
-    """Return, of each item and period, the pairs that were counted most often.
+def most_frequent_pairs(pairs: Entries, most: int) -> Entries:
+    """Return the pairs of each item that were counted most often in each period.
 
-    The choice looks at one period alone. So a label decides nothing about the pairs of a period
-    that its own row reads.
+    The choice is made in each period alone. A row never reads its own period, so its label has no
+    influence on which pairs it can read.
 
     Args:
         pairs: merged entries of a table of pairs.
-        most: pairs that an item may keep in a period.
+        most: pairs that an item keeps in a period at most. Of equal ones the smaller key stays.
     """
-    owners_n = pairs.keys_n & _UPPER
-    order = np.lexsort((pairs.keys_n, -pairs.counts_nC[:, 0], pairs.periods_n, owners_n))
-    owners_n, periods_n = owners_n[order], pairs.periods_n[order]
+    items_n = pairs.keys_n & _UPPER
+    # By item, then period, then falling count.
+    order = np.lexsort((pairs.keys_n, -pairs.counts_nC[:, 0], pairs.periods_n, items_n))
+    items_n, periods_n = items_n[order], pairs.periods_n[order]
     is_new = np.ones(len(order), np.bool_)
-    is_new[1:] = (owners_n[1:] != owners_n[:-1]) | (periods_n[1:] != periods_n[:-1])
+    is_new[1:] = (items_n[1:] != items_n[:-1]) | (periods_n[1:] != periods_n[:-1])
     starts = np.flatnonzero(is_new)
     rank_n = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    kept = np.sort(order[rank_n < most])
-    return Entries(pairs.keys_n[kept], pairs.periods_n[kept], pairs.counts_nC[kept])
+    # Sorted back, so that entries stay in the order of `merge`.
+    chosen = np.sort(order[rank_n < most])
+    return Entries(pairs.keys_n[chosen], pairs.periods_n[chosen], pairs.counts_nC[chosen])

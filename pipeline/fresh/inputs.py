@@ -3,8 +3,11 @@
     p(key)  = (positives + w p(parent)) / (rows + w)      w: the prior, in rows
     lift    = ln (n_ij + k) / (n_i n_j / N + k)           k: the prior, in pairs
 
-A row of day D counts labels that were ripe before D began. Labels of a task that ripens in m days
-are those of days up to D - 1 - m. A row that is later than the state reads what the state's next
+Here n_ij counts how often item j is in the history of a positive row of item i, n_j how often it is
+in the history of any positive row, n_i positive rows of i, and N all positive rows.
+
+A row of day D reads labels that were ripe before D began. Of a task that ripens in m days these are
+the labels of days up to D - 1 - m. A row that is later than the state reads what the state's next
 day would read. A row of a log without days reads the counts of all folds but its own.
 
 Shapes: B rows, S statistics, C counted numbers, m items of all histories together.
@@ -13,13 +16,12 @@ Shapes: B rows, S statistics, C counted numbers, m items of all histories togeth
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from iak.pipeline.data.fresh_keys import PERIOD, key_column, list_column
+from iak.pipeline.data.fresh_keys import PERIOD, as_keys, key_column, list_column
 from iak.pipeline.data.hashing import Keys
 from iak.pipeline.fresh.counts import list_table, pair_keys, pair_table
 from iak.pipeline.fresh.state import State
@@ -40,21 +42,25 @@ def statistics_of(rows: pa.Table, state: State, catalog: Catalog) -> npt.NDArray
         state: counts to look the rows up in.
         catalog: the log's catalogue.
     """
-    read = _Rows(rows, state, catalog)
+    lookup = _Lookup(rows, state, catalog)
     columns: list[Floats] = []
     for spec in catalog.fresh:
-        columns += _lifts(spec, read) if isinstance(spec, CoOccurrenceSpec) else _rates(spec, read)
+        if isinstance(spec, CoOccurrenceSpec):
+            columns += _lifts(spec, lookup)
+        else:
+            columns += _rates(spec, lookup)
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 @dataclass(slots=True)
-class _Rows:
-    """Some encoded rows, with what was looked up for them."""
+class _Lookup:
+    """Look the counts of some encoded rows up in a state."""
 
     rows: pa.Table
     state: State
     catalog: Catalog
-    _sums: dict[Any, Counts] = field(default_factory=dict)
+    _counts: dict[tuple[str, int], Counts] = field(default_factory=dict)
+    """Counts of a table up to a lag, which several rates and windows share."""
 
     def keys(self, columns: Columns) -> Keys:
         """Return the key of each row."""
@@ -77,25 +83,34 @@ class _Rows:
         needed = [own, *(t for t in tasks if own.kind == "conversion" and t.kind == "click")]
         return 1 + max(-(-(t.matures_after or timedelta()) // _DAY) for t in needed)
 
-    def known(self, columns: Columns, window: Window, rate: str) -> tuple[Floats, Floats]:
-        """Return a key's rows and its positive rows in a window, both (B,)."""
+    def labels(self, columns: Columns, window: Window, rate: str) -> tuple[Floats, Floats]:
+        """Return of each row's key the known labels and the positive ones in a window, both (B,).
+
+        Args:
+            columns: columns of the key; none for all rows.
+            window: days before the row that count, or all of them.
+            rate: name of the rate, whose labels count.
+        """
         index = 2 * rate_names(self.catalog.tasks).index(rate)
         lag = self.lag(rate)
         table = key_column(columns)
-        counts_BC = self._through(table, columns, lag)
+        counts_BC = self._until(table, columns, lag)
         if window != "all":
-            counts_BC = counts_BC - self._through(table, columns, lag + window.days)
+            # Counts are running sums over days, so a window is a difference of two.
+            counts_BC = counts_BC - self._until(table, columns, lag + window.days)
         return counts_BC[:, index].astype(np.float64), counts_BC[:, index + 1].astype(np.float64)
 
-    def _through(self, table: str, columns: Columns, lag: int) -> Counts:
-        """Return a key's counts until `lag` days before the row's day, looked up once."""
+    def _until(self, table: str, columns: Columns, lag: int) -> Counts:
+        """Return the counts of each row's key until `lag` days before its day, looked up once."""
+        # Without days a lag changes nothing.
         name = (table, lag if self.state.last is not None else 0)
-        if name not in self._sums:
-            self._sums[name] = before(self.state, table, self.keys(columns), self.periods(), lag)
-        return self._sums[name]
+        if name not in self._counts:
+            keys_B, periods_B = self.keys(columns), self.periods()
+            self._counts[name] = readable_counts(self.state, table, keys_B, periods_B, lag)
+        return self._counts[name]
 
 
-def before(
+def readable_counts(
     state: State, table: str, keys_B: Keys, periods_B: npt.NDArray[np.int64], lag: int
 ) -> Counts:
     """Return the counts that a row may read of a table, (B, C).
@@ -110,63 +125,61 @@ def before(
     timeline = state.timelines[table]
     if state.last is not None:
         return timeline.through(keys_B, periods_B - lag)
+    # Periods are folds: all of them but the row's own.
     last_B = np.full(len(keys_B), timeline.first + timeline.periods, np.int64)
     own_BC = timeline.through(keys_B, periods_B) - timeline.through(keys_B, periods_B - 1)
     return timeline.through(keys_B, last_B) - own_BC
 
 
-def _rates(spec: CountsSpec, read: _Rows) -> Iterator[Floats]:
-    """Yield, of each key, window and rate, smoothed log-odds and the log of one plus the rows."""
-    for chain in spec.chains(read.catalog.domain.keys):
+def _rates(spec: CountsSpec, lookup: _Lookup) -> Iterator[Floats]:
+    """Yield smoothed log-odds and the log of one plus the labels, by key, window and rate."""
+    for chain in spec.chains(lookup.catalog.domain.keys):
         for window in spec.windows:
-            for rate in rates_of(spec, read.catalog.tasks):
-                # Where a window is empty, the rate of the whole past is its prior.
-                known_B, positive_B = read.known((), "all", rate)
+            for rate in rates_of(spec, lookup.catalog.tasks):
+                # The chain starts from the rate of all earlier rows, so that an empty window has
+                # a prior too. One positive and one negative row more keep it inside (0, 1).
+                known_B, positive_B = lookup.labels((), "all", rate)
                 share_B = (positive_B + 1) / (known_B + 2)
                 for columns in chain:
-                    known_B, positive_B = read.known(columns, window, rate)
+                    known_B, positive_B = lookup.labels(columns, window, rate)
                     share_B = (positive_B + spec.prior * share_B) / (known_B + spec.prior)
                 yield np.log(share_B / (1 - share_B))
                 yield np.log1p(known_B)
 
 
-def _lifts(spec: CoOccurrenceSpec, read: _Rows) -> Iterator[Floats]:
+def _lifts(spec: CoOccurrenceSpec, lookup: _Lookup) -> Iterator[Floats]:
     """Yield sum, maximum and mean of the lift over each row's history, and the share of hits."""
-    rate = spec.task or read.catalog.tasks[0].title
-    state, lag, periods_B = read.state, read.lag(rate), read.periods()
-    history = read.rows.column(list_column(spec))
+    rate = spec.task or lookup.catalog.tasks[0].title
+    state, lag, periods_B = lookup.state, lookup.lag(rate), lookup.periods()
+    history = lookup.rows.column(list_column(spec))
     history = history.combine_chunks() if isinstance(history, pa.ChunkedArray) else history
     bounds = history.offsets.to_numpy()
     lengths_B = np.diff(bounds)
-    index_m = np.repeat(np.arange(len(lengths_B)), lengths_B)
+    row_m = np.repeat(np.arange(len(lengths_B)), lengths_B)
+    # A slice of a table has all values of its parent, and offsets into them.
     others_m = as_keys(history.values.slice(bounds[0], bounds[-1] - bounds[0]))
-    items_m, periods_m = read.keys(spec.pair[:1])[index_m], periods_B[index_m]
-    pairs_m = before(state, pair_table(spec), pair_keys(items_m, others_m), periods_m, lag)[:, 0]
-    other_m = before(state, list_table(spec), others_m, periods_m, lag)[:, 0]
-    _, item_B = read.known(spec.pair[:1], "all", rate)
-    _, all_B = read.known((), "all", rate)
-    expected_m = item_B[index_m] * other_m / np.maximum(all_B, 1)[index_m]
+    items_m, periods_m = lookup.keys(spec.pair[:1])[row_m], periods_B[row_m]
+    pair_keys_m = pair_keys(items_m, others_m)
+    pairs_m = readable_counts(state, pair_table(spec), pair_keys_m, periods_m, lag)[:, 0]
+    other_m = readable_counts(state, list_table(spec), others_m, periods_m, lag)[:, 0]
+    _, item_B = lookup.labels(spec.pair[:1], "all", rate)
+    _, all_B = lookup.labels((), "all", rate)
+    expected_m = item_B[row_m] * other_m / np.maximum(all_B, 1)[row_m]
     lift_m = np.log((pairs_m + spec.prior) / (expected_m + spec.prior))
     rows = len(lengths_B)
-    sum_B = _sums(index_m, lift_m, rows)
+    sum_B = _sums(row_m, lift_m, rows)
     most_B = np.full(rows, -np.inf)
-    np.maximum.at(most_B, index_m, lift_m)
-    hits_B = _sums(index_m, pairs_m > 0, rows)
-    lengths_B = np.maximum(lengths_B, 1)
+    np.maximum.at(most_B, row_m, lift_m)
+    hits_B = _sums(row_m, pairs_m > 0, rows)
+    divisor_B = np.maximum(lengths_B, 1)
     yield sum_B
     yield np.where(np.isfinite(most_B), most_B, 0.0)  # a row without a history has no lift
-    yield sum_B / lengths_B
-    yield hits_B / lengths_B
+    yield sum_B / divisor_B
+    yield hits_B / divisor_B
 
 
 def _sums(
-    index_m: npt.NDArray[np.int64], values_m: Floats | npt.NDArray[np.bool_], rows: int
+    row_m: npt.NDArray[np.int64], values_m: Floats | npt.NDArray[np.bool_], rows: int
 ) -> Floats:
     """Return the sum of each row's values, added in their order."""
-    return np.bincount(index_m, weights=values_m, minlength=rows).astype(np.float64, copy=False)
-
-
-def as_keys(column: pa.Array | pa.ChunkedArray) -> Keys:
-    """Return a column of keys as unsigned words."""
-    keys: Keys = column.to_numpy().view(np.uint64)
-    return keys
+    return np.bincount(row_m, weights=values_m, minlength=rows).astype(np.float64, copy=False)

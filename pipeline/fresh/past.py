@@ -12,18 +12,17 @@ from iak.pipeline.data.fresh_keys import has_days
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.data.view import LogView, select_also
 from iak.pipeline.errors import BadLog
-from iak.schemas.fresh import CountsSpec
+from iak.schemas.fresh import CountsSpec, Window
 from iak.schemas.log import Catalog
 
 COUNTED_SPLITS = ("pretrain", "tune")
-"""Splits whose rows are counted in a log without days. No row of another one is, so that what
-judges a kernel is in no count."""
+"""Splits whose rows are counted in a log without days. Rows that judge a kernel are in no count."""
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """The rows that are counted, the same for every worker."""
+    """The earlier rows that are counted, the same for every worker."""
 
     selections: tuple[Selection, ...]
     last: int | None
@@ -102,16 +101,18 @@ def _last_day(view: LogView) -> date:
 
 def _first_day(view: LogView, last: date) -> date:
     """Return the first day that a row of the night's splits may read."""
-    days = []
-    for spec in view.catalog.fresh:
-        windows = spec.windows if isinstance(spec, CountsSpec) else ("all",)
-        days += [None if window == "all" else window.days for window in windows]
+    oldest = view.dates.counted[0]
     begins = [selection.split.first for selection in view.selections.values()]
-    if None in days or None in begins:
-        return view.dates.counted[0]
+    windows: list[Window] = []
+    for spec in view.catalog.fresh:
+        windows += spec.windows if isinstance(spec, CountsSpec) else ("all",)
+    days = [window.days for window in windows if window != "all"]
+    # A window or a split without a beginning reads the whole log.
+    if "all" in windows or None in begins:
+        return oldest
+    # A row reads only ripe labels, so its window ends that many days earlier.
     ripening = max(
         -(-(t.matures_after or timedelta()) // timedelta(days=1)) for t in view.catalog.tasks
     )
     earliest = min(day for day in begins if day)
-    reach = timedelta(days=max(day for day in days if day) + ripening)
-    return max(min(earliest, last) - reach, view.dates.counted[0])
+    return max(min(earliest, last) - timedelta(days=max(days) + ripening), oldest)

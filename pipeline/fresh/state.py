@@ -1,8 +1,8 @@
-"""Keep what was counted as a state: made of all workers' counts, published, and read back.
+"""Join the counts of all workers to a state, publish it with kernels, and read it back.
 
 A state is a file `statistics.safetensors` in every bundle that reads it. Its id is the SHA-256 of
-its content. A manifest names the id, and the digest of the definition: of all settings that change
-what a number means.
+its content. A manifest names the id and the digest of the definition. The definition is all
+settings that change what a number means.
 """
 
 import hashlib
@@ -76,14 +76,15 @@ class State:
 
     @classmethod
     def of(cls, counted: Sequence[Tables], catalog: Catalog, last: int | None) -> "State":
-        """Return the sum of what files' rows were counted to, in any order.
+        """Return the sum of the counts of files, in any order.
 
         Args:
-            counted: tables of each file.
+            counted: counts of each file, by table.
             catalog: the log's catalogue.
             last: last day that was counted; None in a log without days.
         """
         timelines, bounds = {}, key_bounds(catalog)
+        # A table without any entry still has its width.
         for name, width in table_widths(catalog).items():
             nothing = Entries(
                 np.empty(0, np.uint64), np.empty(0, np.int32), np.empty((0, width), np.int64)
@@ -94,7 +95,7 @@ class State:
 
     @property
     def id(self) -> str:
-        """Return SHA-256 over the content, however a file spells it."""
+        """Return SHA-256 over definition, last day and arrays, which no file format changes."""
         total = hashlib.sha256(json.dumps([self.definition, self.last]).encode())
         for name, array in sorted(self._arrays().items()):
             total.update(f"{name!r} {array.dtype} {list(array.shape)}\n".encode())

@@ -1,8 +1,8 @@
 """Count keys by period, and sum the counts of a key over a range of periods.
 
-A period is a day, or a fold of a log without days. `Entries` are what was counted, in any order.
-A `Timeline` is the same, sorted: each key's running sums over its periods. Counts are integers, so
-that the result depends neither on the order of files nor on the number of workers.
+A period is a day, or a fold of a log without days. `Entries` are counts in any order. A `Timeline`
+is the same, sorted: each key's running sums over its periods. Counts are integers, so that the
+result depends neither on the order of files nor on the number of workers.
 
 Shapes: n entries (a key in a period), U distinct keys, C counted numbers, B rows.
 """
@@ -106,8 +106,10 @@ class Timeline:
 
     keys_U: Keys
     """Distinct keys, ascending."""
-    places_n: npt.NDArray[np.int64]
-    """Index of an entry's key times `periods`, plus its period counted from `first`; ascending."""
+    cells_n: npt.NDArray[np.int64]
+    """Cell of each entry in a grid of keys by periods, row by row; ascending.
+
+    It is the index of the entry's key times `periods`, plus the entry's period minus `first`."""
     sums_nC: Counts
     """Counts of the entry's key up to and with its period."""
     first: int
@@ -121,7 +123,7 @@ class Timeline:
         if not len(entries):
             return cls(
                 keys_U=entries.keys_n,
-                places_n=np.empty(0, np.int64),
+                cells_n=np.empty(0, np.int64),
                 sums_nC=entries.counts_nC,
                 first=0,
                 periods=1,
@@ -131,14 +133,14 @@ class Timeline:
         keys_U, starts_U, index_n = np.unique(
             entries.keys_n, return_index=True, return_inverse=True
         )
-        places_n = index_n.astype(np.int64) * periods + (entries.periods_n - first)
+        cells_n = index_n.astype(np.int64) * periods + (entries.periods_n - first)
         sums_nC = np.cumsum(entries.counts_nC, axis=0)
-        # A running sum over all keys, from which that of the keys before is taken away.
+        # One running sum over all entries, minus its value at the end of the key before.
         before_UC = np.zeros((len(keys_U), sums_nC.shape[1]), np.int64)
         before_UC[1:] = sums_nC[starts_U[1:] - 1]
         return cls(
             keys_U=keys_U,
-            places_n=places_n,
+            cells_n=cells_n,
             sums_nC=sums_nC - before_UC[index_n],
             first=first,
             periods=periods,
@@ -154,13 +156,15 @@ class Timeline:
         counts_BC = np.zeros((len(keys_B), self.sums_nC.shape[1]), np.int64)
         if not len(self.keys_U):
             return counts_BC
+        # A key that is larger than all would point behind the last one.
         index_B = np.minimum(np.searchsorted(self.keys_U, keys_B), len(self.keys_U) - 1)
         start_B = index_B * self.periods
         last_B = start_B + np.minimum(periods_B - self.first, self.periods - 1)
-        entry_B = np.searchsorted(self.places_n, last_B, side="right") - 1
-        # The entry may belong to a smaller key, where this one has nothing so early.
+        entry_B = np.searchsorted(self.cells_n, last_B, side="right") - 1
+        # The last entry up to that cell. It belongs to a smaller key where this key has no entry
+        # so early, and to no row where the key was never counted.
         is_counted_B = (self.keys_U[index_B] == keys_B) & (periods_B >= self.first)
-        is_counted_B &= (entry_B >= 0) & (self.places_n[entry_B] >= start_B)
+        is_counted_B &= (entry_B >= 0) & (self.cells_n[entry_B] >= start_B)
         counts_BC[is_counted_B] = self.sums_nC[entry_B[is_counted_B]]
         return counts_BC
 
@@ -169,7 +173,7 @@ class Timeline:
         bounds = np.array([self.first, self.periods], np.int64)
         return {
             "keys": self.keys_U,
-            "places": self.places_n,
+            "places": self.cells_n,  # the name that files have had from the first on
             "sums": self.sums_nC,
             "bounds": bounds,
         }
@@ -180,7 +184,7 @@ class Timeline:
         first, periods = (int(bound) for bound in arrays["bounds"])
         return cls(
             keys_U=arrays["keys"].view(np.uint64),
-            places_n=arrays["places"].view(np.int64),
+            cells_n=arrays["places"].view(np.int64),
             sums_nC=arrays["sums"].view(np.int64),
             first=first,
             periods=periods,

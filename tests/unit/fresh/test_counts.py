@@ -7,7 +7,7 @@ from iak.pipeline.fresh import counts, timeline
 from iak.pipeline.fresh.counts import (
     count_rows,
     key_bounds,
-    nearest,
+    most_frequent_pairs,
     pair_keys,
     rates,
     table_widths,
@@ -53,7 +53,7 @@ def test_an_item_keeps_its_most_frequent_neighbours_of_each_day():
     keys = owner | np.array([1, 2, 3, 1, 2], np.uint64)
     periods = np.array([0, 0, 0, 1, 1], np.int32)
     pairs = merge([Entries(keys, periods, np.array([[4], [9], [5], [1], [1]]))])
-    kept = nearest(pairs, 2)
+    kept = most_frequent_pairs(pairs, 2)
     seen = zip(kept.keys_n & np.uint64(7), kept.periods_n, kept.counts_nC[:, 0], strict=True)
     assert sorted((int(k), int(p), int(c)) for k, p, c in seen) == [
         (1, 1, 1), (2, 0, 9), (2, 1, 1), (3, 0, 5),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iak.pipeline.data.fresh_keys import PERIOD, as_of_now
-from iak.pipeline.fresh.inputs import before, statistics_of
+from iak.pipeline.fresh.inputs import readable_counts, statistics_of
 from tests.builders import DAYS, batch_of
 from tests.unit.fresh.small import (
     LAST,
@@ -124,7 +124,9 @@ def test_a_leak_would_be_seen():
     keys = keys_of(rows, DATED)
     key_B = keys.column("s.key.item_id").to_numpy().view(np.uint64)
     counts = [
-        before(state_of([r], DATED), "s.key.item_id", key_B, keys.column(PERIOD).to_numpy(), 0)
+        readable_counts(
+            state_of([r], DATED), "s.key.item_id", key_B, keys.column(PERIOD).to_numpy(), 0
+        )
         for r in (rows, changed)
     ]
     assert not np.array_equal(*counts)
