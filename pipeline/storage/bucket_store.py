@@ -1,8 +1,8 @@
-"""Files in a bucket of the S3 API, by obstore.
+"""Keep files in a bucket of the S3 API, by obstore.
 
 obstore alone reads credentials and endpoint from the environment (AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, a role). An object is whole or absent, so no
-upload is ever seen torn.
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, a role). S3 shows an object whole or not at
+all, so nobody reads half an upload.
 """
 
 import secrets
@@ -45,7 +45,7 @@ _CLIENT: "ClientConfig" = {
     "timeout": timedelta(seconds=30),
 }
 _MOST_CREATES = 5
-"""Times that a create is sent again after an answer that says only that somebody else was busy."""
+"""Times that a create is sent at most, where the answer is that another request is under way."""
 _SECRETS = ("access_key_id", "secret_access_key", "session_token", "token")
 
 
@@ -53,8 +53,7 @@ _SECRETS = ("access_key_id", "secret_access_key", "session_token", "token")
 class BucketStore:
     """Files below a prefix of a bucket (`store.py` says what each operation does)."""
 
-    at_once: ClassVar[int] = 16
-    """A bundle is three small objects, and a night has many bundles."""
+    at_once: ClassVar[int] = 16  # a bundle is three small objects, and a night has many bundles
     uri: str
     client: S3Store = field(repr=False)
     cache: DownloadCache
@@ -86,20 +85,21 @@ class BucketStore:
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes."""
-        with self._answering(key):
+        with self._translated_errors(key):
             return bytes(obstore.get(self.client, key).bytes())
 
     def create(self, key: str, content: bytes) -> None:
         """Write an object under a key that must be free.
 
-        "Already exists" is not yet a lost race. obstore 0.12 says it of two other answers: of 409,
-        by which S3 asks to try again, and of 412 to a request that it repeated itself after the
-        answer to the first was lost. So the object is read: nobody's is tried again, our own
-        was ours all along. That holds where no two writers write the same bytes, as with commits.
+        obstore 0.12 raises AlreadyExistsError in two cases where no other writer won. S3 answered
+        409, which asks to try again. Or the answer to a first request was lost, obstore sent it
+        again, and S3 answered 412. So the object is read. Where there is none, the create is sent
+        again. Where it has our bytes, it is ours. For that no two writers may write the same
+        bytes, and none do: a commit, a lease and a version each name their origin.
         """
         for _ in range(_MOST_CREATES):
             try:
-                with self._answering(key):
+                with self._translated_errors(key):
                     obstore.put(self.client, key, content, mode="create", use_multipart=False)
             except FileExistsError:
                 try:
@@ -121,8 +121,8 @@ class BucketStore:
     def put(self, files: Mapping[str, bytes]) -> None:
         """Write objects, one after the other."""
         for key, content in files.items():
-            with self._answering(key):
-                # In one request, also where it is large: a killed upload leaves no parts behind.
+            with self._translated_errors(key):
+                # In one request, also where it is large, so that a killed upload leaves no parts.
                 obstore.put(self.client, key, content, use_multipart=False)
 
     def upload(self, key: str, file: BinaryIO) -> None:
@@ -131,28 +131,28 @@ class BucketStore:
         An upload in parts that is killed leaves no object, but parts, which the bucket's own rule
         for unfinished uploads removes (`AbortIncompleteMultipartUpload`).
         """
-        with self._answering(key):
+        with self._translated_errors(key):
             obstore.put(self.client, key, file)
 
     def download(self, key: str, path: Path) -> None:
         """Write an object's bytes to a local path, as they arrive."""
-        with self._answering(key), path.open("wb") as file:
+        with self._translated_errors(key), path.open("wb") as file:
             for chunk in obstore.get(self.client, key).stream():
                 file.write(chunk)
 
     def written_at(self, key: str) -> float:
-        """Return when an object was written, which S3 says in whole seconds."""
-        with self._answering(key):
+        """Return when an object was written; S3 gives whole seconds."""
+        with self._translated_errors(key):
             return obstore.head(self.client, key)["last_modified"].timestamp()
 
     def remove_files(self, keys: Collection[str]) -> None:
         """Remove objects."""
         if keys:
-            with self._answering(min(keys)):
+            with self._translated_errors(min(keys)):
                 obstore.delete(self.client, sorted(keys))
 
     def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
-        """Download objects into the cache, where they are not there yet, and link them from it."""
+        """Download objects that the cache lacks, and link all of them from it."""
         for key, sha256, target in files:
             link_or_copy(self.cache.file(sha256, partial(self._download, key, sha256)), target)
 
@@ -166,19 +166,19 @@ class BucketStore:
 
     def names(self, below: str = "") -> set[str]:
         """Return names directly below a key."""
-        with self._answering(below):
-            found = obstore.list_with_delimiter(self.client, below or None)
-        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        with self._translated_errors(below):
+            listing = obstore.list_with_delimiter(self.client, below or None)
+        paths = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
         return {path.rstrip("/").rpartition("/")[2] for path in paths}
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of every object."""
-        with self._answering(""):
+        with self._translated_errors(""):
             return {e["path"]: e["size"] for e in obstore.list(self.client).collect()}
 
     def remove(self, folder: str) -> None:
-        """Remove objects. A reader may see some of them meanwhile: gc names a bundle first."""
-        with self._answering(folder):
+        """Remove objects. Meanwhile a reader may see some of them, as S3 removes one by one."""
+        with self._translated_errors(folder):
             keys = [entry["path"] for entry in obstore.list(self.client, f"{folder}/").collect()]
             if keys:
                 obstore.delete(self.client, keys)
@@ -186,20 +186,20 @@ class BucketStore:
     def remove_unfinished(self) -> int:
         """Remove keys of probes that were killed, and downloads that nobody used for a month."""
         self.cache.remove_unused()
-        left = self.names(PROBES)
-        if left:
+        probes = self.names(PROBES)
+        if probes:
             self.remove(PROBES)
-        return len(left)
+        return len(probes)
 
     def one_writer(self) -> AbstractContextManager[None]:
-        """Keep nobody out: machines share no lock, and need none."""
+        """Lock nothing: machines share no lock, and `create` keeps their writers apart."""
         return nullcontext()
 
     def check_creates_once(self) -> None:
         """Create an object twice, under a key of its own: the second time must be refused.
 
         A store that ignores the condition (`rclone serve s3`, some gateways) would let two
-        promotions write the same commit. It is found by what it does, not by its name.
+        promotions write the same commit. Only a trial shows it: such a store reports no error.
         """
         key = f"{PROBES}/{secrets.token_hex(8)}"
         self.create(key, b"first")
@@ -212,7 +212,7 @@ class BucketStore:
         else:
             raise self._cannot_promote("a second object replaced the first under the same key")
         finally:
-            with self._answering(key):
+            with self._translated_errors(key):
                 obstore.delete(self.client, [key])
 
     def _cannot_promote(self, what: str) -> BadRequest:
@@ -224,14 +224,14 @@ class BucketStore:
         )
 
     @contextmanager
-    def _answering(self, key: str) -> Iterator[None]:
+    def _translated_errors(self, key: str) -> Iterator[None]:
         """Turn the store's errors into this project's errors; FileNotFoundError stays."""
         try:
             yield
         except exceptions.AlreadyExistsError as error:
             raise FileExistsError(self.where(key)) from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            # Such an answer may repeat the key's name: it is not shown, nor kept as a cause.
+            # The answer may have the access key's name, so it is neither shown nor a cause.
             kind = type(error).__name__.removesuffix("Error")
             raise NotPermitted(
                 f"{self.where(key)}: the store refuses it to these credentials ({kind}). Check "
@@ -241,14 +241,14 @@ class BucketStore:
             raise self._unreachable(key, error) from None
 
     def _unreachable(self, key: str, error: Exception) -> PipelineError:
-        said = _first_line(error)
+        message = _first_line(error)
         for name in _SECRETS:
             if secret := self.client.config.get(name):
-                said = said.replace(str(secret), "***")
+                message = message.replace(str(secret), "***")
         if "NoSuchBucket" in str(error):
             return BadRequest(f"{self.uri}: there is no such bucket. Make it, or name another")
         return Unreachable(
-            f"{self.where(key)}: the store does not answer as it should: {said}. Check the "
+            f"{self.where(key)}: the store does not answer as it should: {message}. Check the "
             "endpoint (AWS_ENDPOINT_URL), the network and the credentials in the environment, then "
             "run the command again"
         )

@@ -1,7 +1,7 @@
-"""Files of object stores on this machine's disk, by the SHA-256 of their bytes.
+"""Keep files of object stores on this machine's disk, by the SHA-256 of their bytes.
 
-A night reads mostly the bundles of the night before. Every use hashes the file: one that was
-damaged is downloaded again. A file that nobody used for a month is removed.
+Most bundles that a night reads are those of the night before. Each use hashes the file, and a
+damaged one is downloaded again. A file that nobody used for a month is removed.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ class DownloadCache:
         path = self.folder / sha256[:2] / sha256
         try:
             if hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
-                path.touch()  # its last use
+                path.touch()  # `remove_unused` reads the last use from the time of change
                 return path
         except OSError:
-            pass  # not there, or removed meanwhile
+            pass  # never downloaded, or removed by another process
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The cache need not survive a crash of the machine: what is torn is downloaded again.
+        # Not synced to the disk: a file that a crash of the machine damages is downloaded again.
         with putting_file(path, is_durable=False) as part:
             part.write_bytes(download())
         return path

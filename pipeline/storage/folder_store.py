@@ -1,9 +1,10 @@
-"""Files in a folder of a file system: they are renamed into place, synced to the disk.
+"""Keep files in a folder of a file system: each is synced to the disk and renamed into place.
 
-    DIR/.lock, .lock.json       held by the one writer (lock.py)
+    DIR/.lock, .lock.json       the lock of the one writer (lock.py)
 
-The lock spares writers useless work. What keeps a stalled one from overwriting a newer commit is
-that a commit's name must be free, which link() guarantees also where locks do not hold.
+The lock only saves a second writer from work in vain. A writer that stalled cannot overwrite a
+newer commit, because a commit's name must be free. link() guarantees that, also on file systems
+whose locks do not work.
 """
 
 import errno
@@ -40,7 +41,7 @@ class FolderStore:
 
     @property
     def uri(self) -> str:
-        """The folder."""
+        """Return the path of the folder."""
         return str(self.root)
 
     def where(self, key: str) -> str:
@@ -129,18 +130,21 @@ class FolderStore:
         remove_folder(self.root / folder)
 
     def remove_unfinished(self) -> int:
-        """Remove part files of writers that died. The caller holds the lock, so all of them did."""
-        left = [path for path in self.root.rglob(".*") if is_part(path)]
-        for path in left:
+        """Remove part files of writers that died.
+
+        The caller has the lock, so no writer of a part file is alive.
+        """
+        parts = [path for path in self.root.rglob(".*") if is_part(path)]
+        for path in parts:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return len(left)
+        return len(parts)
 
     def one_writer(self) -> AbstractContextManager[None]:
-        """Hold the folder's lock."""
+        """Take the folder's lock, after its present owner."""
         return one_writer(self.root, waits=True)
 
     def check_creates_once(self) -> None:
-        """Leave it to `create`: a file system that cannot link says so, and changes nothing."""
+        """Do nothing: `create` itself fails on a file system without links, and changes nothing."""
 
 
 def check_digest(where: str, content: bytes, sha256: str) -> None:
@@ -154,9 +158,9 @@ def check_digest(where: str, content: bytes, sha256: str) -> None:
     Raises:
         Corrupt: their digest is another.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise not_stored(where, f"it has SHA-256 {found}, its entry says {sha256}")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
+        raise not_stored(where, f"it has SHA-256 {actual}, its entry says {sha256}")
 
 
 def not_stored(where: str, what: str) -> Corrupt:

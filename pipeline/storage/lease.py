@@ -1,12 +1,12 @@
-"""Keep one writer of a folder that several machines share, by a lease on its object store.
+"""Give a folder that several machines share one writer, by a lease on its object store.
 
-    leases/000007.json    who may write; the newest number holds
+    leases/000007.json    who may write; the lease with the newest number is valid
 
-A lease is created under a number that must be free, so of several writers one gets it. Its holder
-writes it again and again as a sign of life. Where that stays away for `seconds`, by the store's own
-clock, the next writer takes the next number. A holder that stalled and wakes up finds a newer
-number. What it still writes carries its old one, and readers pass it over (stored_folder.py). So
-the clock decides who waits, and the number decides what counts.
+A lease is created under a number that must be free, so one of several writers gets it. Its owner
+writes it again every few seconds as a sign of life. When no sign came for `seconds`, by the store's
+own clock, the next writer takes the next number. An owner that stalled and wakes up sees a newer
+number. Its files still have the old number, and readers ignore them (stored_folder.py). So the
+clock decides who waits, and the number decides which version is valid.
 """
 
 import os
@@ -29,6 +29,7 @@ LEASES, CLOCKS = "leases", "clocks"
 LEASE_S = 120
 """Seconds without a sign of life after which a lease may be taken over."""
 _POLL_S = 5.0
+"""Seconds between two looks at a lease that another writer has."""
 _NAMESPACE = Path("/proc/self/ns/pid")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -54,7 +55,7 @@ class Lease:
         """Check that no other writer has taken over.
 
         Raises:
-            Overtaken: one has; what this process still writes counts for nothing.
+            Overtaken: one has; readers ignore what this process still writes.
         """
         newest = newest_lease(self.store)
         if newest > self.number:
@@ -107,7 +108,7 @@ def take_lease(store: Store, *, waits: bool, sleep: Callable[[float], None] = ti
 
 
 def newest_lease(store: Store) -> int:
-    """Return the number of the newest lease of a folder; 0 where it never had one."""
+    """Return the number of a folder's newest lease; 0 where it never had one."""
     return max(_numbers(store), default=0)
 
 
@@ -122,7 +123,7 @@ def _numbers(store: Store) -> list[int]:
 
 
 def _is_free(store: Store, number: int) -> bool:
-    """Return whether a lease was released, or its holder is gone."""
+    """Return whether a lease was released, ran out, or its owner has died."""
     document = _read(store, number)
     if document is None or document.is_released or _has_died(document):
         return True
@@ -144,7 +145,7 @@ def store_time(store: Store) -> float:
 
 
 def _read(store: Store, number: int) -> LeaseDocument | None:
-    """Return a lease's document; None where nobody can have written it as it is."""
+    """Return a lease's document; None where it is gone or damaged."""
     try:
         return LeaseDocument.model_validate_json(store.read(key_of(number)))
     except (FileNotFoundError, ValidationError):
@@ -157,7 +158,7 @@ def _owner(store: Store, number: int) -> str:
 
 
 def own_document() -> LeaseDocument:
-    """Return the document of a lease of this process."""
+    """Return the document by which this process takes a lease."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
     return LeaseDocument(
         owner=f"process {os.getpid()} on {socket.gethostname()} ({command})",
@@ -169,20 +170,19 @@ def own_document() -> LeaseDocument:
 
 
 def _machine() -> str:
-    """Return what tells this boot and process namespace from all others; empty where unknown."""
+    """Return an identifier of this boot and process namespace; empty where there is none."""
     with suppress(OSError):
         return f"{_BOOT.read_text().strip()} {_NAMESPACE.readlink()}"
     return ""
 
 
 def _has_died(document: LeaseDocument) -> bool:
-    """Return whether the holder was a process of this machine that is no more."""
+    """Return whether the owner was a process of this machine that has ended."""
     if not document.machine or document.machine != _machine():
         return False
-    try:
-        os.kill(document.process, 0)  # sends nothing
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
+    with suppress(PermissionError):  # a process of another user, which is alive
+        try:
+            os.kill(document.process, 0)  # sends no signal, and only checks the process
+        except ProcessLookupError:
+            return True
     return False

@@ -1,9 +1,9 @@
-"""The few operations on files that a registry and the folders on an object store need.
+"""Define the few operations on files that a registry and folders on an object store need.
 
-Two ways to write are enough. `create` writes a document under a key that must be free: of several
-writers one wins, whatever they believe. `put` writes a file under a key that nobody else writes.
-A folder (folder_store.py) and a bucket of the S3 API (bucket_store.py) both keep the same laws, and
-the same tests hold them to it.
+Two operations that write are enough. `create` writes a document under a key that must be free, so
+one of several writers wins. `put` writes a file under a key that nobody else writes. A folder
+(folder_store.py) and a bucket of the S3 API (bucket_store.py) keep the same laws, and pass the same
+tests.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -23,11 +23,11 @@ class Store(Protocol):
     """Files by key. A key is a relative path with `/` between its parts."""
 
     at_once: ClassVar[int]
-    """Requests that are worth being under way at once."""
+    """Requests that `at_once` sends at the same time."""
 
     @property
     def uri(self) -> str:
-        """The folder or the `s3://bucket/prefix`, as settings name it."""
+        """Return the folder or the `s3://bucket/prefix`, as settings name it."""
 
     def where(self, key: str) -> str:
         """Return the full path or URI of a key, for messages."""
@@ -78,7 +78,7 @@ class Store(Protocol):
         """Remove files; one that is gone already is no error."""
 
     def fetch(self, files: Iterable[tuple[str, str, Path]]) -> None:
-        """Give files of the store a local name each, every byte verified.
+        """Give each of some files a local path, with every byte verified.
 
         Args:
             files: key, SHA-256 that its bytes must have, and the local path, whose folder exists.
@@ -97,38 +97,39 @@ class Store(Protocol):
         """Remove all files below a key."""
 
     def remove_unfinished(self) -> int:
-        """Remove what writers that died left beside their target; return how many."""
+        """Remove unfinished files of writers that died; return how many."""
 
     def one_writer(self) -> AbstractContextManager[None]:
-        """Keep writers of this machine apart where the store can; `create` keeps all others."""
+        """Let one writer of this machine in at a time, where the store has locks.
+
+        Writers of other machines are kept apart by `create`.
+        """
 
     def check_creates_once(self) -> None:
         """Refuse a store on which two promotions at once could overwrite each other.
 
         Raises:
-            BadRequest: the store cannot refuse a key that is taken. The message tells what it did.
+            BadRequest: the store cannot refuse a key that is taken. The message says what it did.
         """
 
 
-def open_store(place: str | Path) -> Store:
+def open_store(location: str | Path) -> Store:
     """Return the store that a setting names, without reading from it.
 
     Args:
-        place: a folder, or `s3://bucket/prefix`.
+        location: a folder, or `s3://bucket/prefix`.
 
     Raises:
         BadRequest: a registry cannot be stored at this kind of URI.
     """
-    text = str(place)
+    text = str(location)
     if text.startswith(BUCKET):
         # Loads obstore, which a registry in a folder does not need.
         from iak.pipeline.storage.bucket_store import BucketStore
 
         return BucketStore.of_uri(text)
     if "://" in text:
-        raise BadRequest(
-            f"{text} is no place that files can be kept in; expected a folder or s3://bucket/prefix"
-        )
+        raise BadRequest(f"{text} names no store of files; expected a folder or s3://bucket/prefix")
     from iak.pipeline.storage.folder_store import FolderStore
 
     return FolderStore(Path(text))

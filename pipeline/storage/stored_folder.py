@@ -1,16 +1,17 @@
-"""Keep a folder on an object store: whole in every version, with one writer.
+"""Keep a folder on an object store: as a series of whole versions, with one writer.
 
     versions/000007-000002.json   all files of the folder: path -> object, size; sealed
     files/SHA256-MARK             the bytes of a file
     leases/, clocks/              who may write (lease.py)
     page.html, ...                plain copies of pages, for browsers
 
-A version is written last, under a name that must be free, so that a reader finds the files of one
-moment or those of another one, never a mixture. Its name begins with the writer's lease. A new
-writer's first version copies the newest one, so that a writer which stalled can add nothing: its
-lease is older. What a reader downloads is compared with its SHA-256.
+A version is written after all files that it names, under a name that must be free. So a reader
+gets the files of one version, never a mixture of two. Its name begins with the number of the
+writer's lease. A new writer begins with a version that copies the newest one. So a version of a
+writer that stalled is never the newest: its lease is older. Every file that is downloaded is
+compared with its SHA-256.
 
-The newest two versions are kept. A reader whose version is removed in the midst takes the newest.
+The newest two versions stay. A reader whose version is removed while it reads takes the newest one.
 """
 
 import hashlib
@@ -37,12 +38,14 @@ _OWN = (VERSIONS, FILES, LEASES, CLOCKS)
 PAGES = (".html",)
 """Ends of the names of files that also lie under their own name, for browsers."""
 _KEPT = 2
-"""Newest versions that are kept: a reader may still read the one before the newest."""
+"""Newest versions that stay. A reader may still be at the one before the newest."""
 _IN_MEMORY = 16 * 2**20
-"""Size up to which a file is read once, so that one which grows meanwhile is uploaded as read."""
+"""Size up to which a file is read once, so that the bytes which were hashed are uploaded."""
 _ATTEMPTS = 5
-"""Times that a reader begins anew because its version was replaced while it read."""
+"""Times that a reader begins at most, where its version is removed while it reads."""
 T = TypeVar("T")
+FileState = tuple[int, int, int]
+"""Inode, size and time of a file, which together change with its content."""
 IsKept = Callable[[str], bool]
 """Whether a file belongs to the stored folder, by its path below it."""
 
@@ -65,9 +68,9 @@ class StoredFolder:
                 return None
             try:
                 return self._read(names[-1])
-            except FileNotFoundError:  # newer ones have replaced it meanwhile
+            except FileNotFoundError:  # its writer has removed it, after newer ones
                 continue
-        raise self._moves()
+        raise self._replaced_too_often()
 
     def fetch(self, to: Path) -> FolderVersion:
         """Give a local folder the files of the newest version; see `fetch_version`.
@@ -84,10 +87,11 @@ class StoredFolder:
         return self.reading(read)
 
     def reading(self, read: Callable[[FolderVersion], T]) -> T:
-        """Return what a function makes of the newest version, or of a newer one that replaces it.
+        """Return the result of a function that reads the newest version.
 
         Args:
-            read: reads objects of a version. It is called again where they went meanwhile.
+            read: reads objects of a version. It is called again, with a newer version, where an
+                object was removed while it read.
 
         Raises:
             BadRequest: nothing is stored there.
@@ -105,20 +109,20 @@ class StoredFolder:
             except FileNotFoundError as error:
                 if self.head() == version:
                     raise self._damaged(str(error.args[-1]), "it is missing") from error
-        raise self._moves()
+        raise self._replaced_too_often()
 
     def fetch_version(
         self, version: FolderVersion, to: Path, *, is_wanted: IsKept = lambda _: True
     ) -> None:
         """Give a local folder the files of a version, every byte verified.
 
-        Files that are there and right stay as they are. Others that are wanted, and that the
-        version does not have, are removed.
+        Local files with the right bytes stay as they are. Local files that `is_wanted` names, and
+        the version does not have, are removed.
 
         Args:
             version: the version.
             to: local folder, made where it is missing.
-            is_wanted: which files.
+            is_wanted: which files, by their path.
 
         Raises:
             FileNotFoundError: an object is missing, as when the version was removed meanwhile.
@@ -130,22 +134,22 @@ class StoredFolder:
             if path not in wanted:
                 _remove(to / path, below=to)
         for _ in at_once(
-            self.store, lambda item: self._bring(to / item[0], item[1]), wanted.items()
+            self.store, lambda item: self._download(to / item[0], item[1]), wanted.items()
         ):
             pass
 
-    def _bring(self, path: Path, entry: FileInVersion) -> None:
-        """Download a file, unless it is there already."""
+    def _download(self, path: Path, entry: FileInVersion) -> None:
+        """Download a file, unless it is here already."""
         if _sha256_of(path, entry.bytes) == entry.sha256:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         key = f"{FILES}/{entry.key}"
-        # It can be downloaded again, and is verified: no need to wait for the disk.
+        # Not synced to the disk: it is verified at every use, and can be downloaded again.
         with putting_file(path, is_durable=False) as part:
             self.store.download(key, part)
-            found = _sha256_of(part, None)
-            if found != entry.sha256:
-                raise self._damaged(self.store.where(key), f"its bytes have SHA-256 {found}")
+            actual = _sha256_of(part, None)
+            if actual != entry.sha256:
+                raise self._damaged(self.store.where(key), f"its bytes have SHA-256 {actual}")
 
     def version_names(self) -> list[str]:
         """Return the names of all versions, oldest first."""
@@ -174,7 +178,7 @@ class StoredFolder:
             f"remove {self.store.uri} and make it again"
         )
 
-    def _moves(self) -> Corrupt:
+    def _replaced_too_often(self) -> Corrupt:
         return Corrupt(
             f"{self.store.uri} was replaced {_ATTEMPTS} times while it was read. Run the command "
             "again, once its writer has ended"
@@ -185,14 +189,15 @@ class FolderWriter:
     """A folder on a store, for its one writer."""
 
     def __init__(self, lease: Lease, *, is_kept: IsKept = lambda _: True) -> None:
-        """Fence off earlier writers, by a first version that copies the newest one.
+        """Shut earlier writers out, by a first version that copies the newest one.
 
         Args:
             lease: the right to write the folder.
             is_kept: which local files belong to it.
         """
         self.folder, self._lease, self._is_kept = StoredFolder(lease.store), lease, is_kept
-        self._seen: dict[str, tuple[tuple[int, int, int], FileInVersion]] = {}
+        self._uploads: dict[str, tuple[FileState, FileInVersion]] = {}
+        """State of each local file at its last upload, and its entry."""
         head = self.folder.head()
         self._number = -1
         self.version = self._commit(head.files if head else {})
@@ -210,7 +215,7 @@ class FolderWriter:
         self._lease.check()
         keys = {entry.sha256: entry for entry in self.version.files.values()}
         paths = list(files_below(local, self._is_kept))
-        entries = at_once(self.folder.store, lambda p: (p, self._stored(local / p, keys)), paths)
+        entries = at_once(self.folder.store, lambda p: (p, self._entry_of(local / p, keys)), paths)
         files = {path: entry for path, entry in entries if entry is not None}
         if files != self.version.files:
             before = self.version.files
@@ -229,31 +234,31 @@ class FolderWriter:
         before = self.version.files
         files = {path: entry for path, entry in before.items() if is_kept(path)}
         self.version = self._commit(files)
-        self._prune(kept=1)
+        self._prune(newest=1)
         return sum(entry.bytes for path, entry in before.items() if path not in files)
 
-    def _stored(self, path: Path, keys: Mapping[str, FileInVersion]) -> FileInVersion | None:
-        """Return a local file's entry, uploaded where it is new; None where it is gone."""
+    def _entry_of(self, path: Path, keys: Mapping[str, FileInVersion]) -> FileInVersion | None:
+        """Return a local file's entry, after an upload where it is new; None where it is gone."""
         try:
-            # By the open file: one that replaces it meanwhile is another file.
+            # State and bytes come from one open file, also where another one replaces it meanwhile.
             with path.open("rb") as file:
                 while True:
                     state = _state_of(file)
-                    seen = self._seen.get(str(path))
-                    if seen is not None and seen[0] == state and seen[1].sha256 in keys:
-                        return keys[seen[1].sha256]
-                    entry = self._uploaded(file, state[1], keys)
-                    if _state_of(file) == state:  # else it grew, as a file of events does
-                        self._seen[str(path)] = (state, entry)
+                    last_state, last = self._uploads.get(str(path), (None, None))
+                    if last is not None and last_state == state and last.sha256 in keys:
+                        return keys[last.sha256]  # unchanged since then: not even hashed
+                    entry = self._upload(file, state[1], keys)
+                    if _state_of(file) == state:
+                        self._uploads[str(path)] = (state, entry)
                         return entry
-                    file.seek(0)
+                    file.seek(0)  # it grew while it was read, as a file of events does
         except FileNotFoundError:
             return None
 
-    def _uploaded(
+    def _upload(
         self, file: BufferedReader, size: int, keys: Mapping[str, FileInVersion]
     ) -> FileInVersion:
-        """Return the entry of an open file's bytes, which are uploaded where no object has them."""
+        """Upload an open file's bytes, unless an object has them already; return their entry."""
         content = file.read() if size <= _IN_MEMORY else None
         if content is None:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -286,39 +291,41 @@ class FolderWriter:
         )
         name = f"{lease:06d}-{self._number:06d}.json"
         self.folder.store.create(f"{VERSIONS}/{name}", spelled(document))
-        # Another writer may have taken over since the last check. Then readers pass this over.
+        # Another writer may have taken over since the last check. Then readers ignore this version.
         self._lease.check()
         return FolderVersion.model_validate(document)
 
-    def _prune(self, kept: int = _KEPT) -> None:
-        """Remove all but the newest versions, and the objects that only those name."""
+    def _prune(self, newest: int = _KEPT) -> None:
+        """Remove all but the newest versions, and the objects that only removed ones name."""
         folder, names = self.folder, self.folder.version_names()
-        old = [folder.read_version(name) for name in names[:-kept]]
+        old = [folder.read_version(name) for name in names[:-newest]]
         if not old:
             return
-        used = self._keys_of(names[-kept:])
-        gone = {entry.key for version in old if version for entry in version.files.values()} - used
-        # The version first: a reader that still has it begins anew where an object is missing.
-        folder.store.remove_files([f"{VERSIONS}/{name}" for name in names[:-kept]])
-        folder.store.remove_files([f"{FILES}/{key}" for key in sorted(gone)])
+        used = self._keys_of(names[-newest:])
+        unused = {e.key for version in old if version for e in version.files.values()} - used
+        # Versions before objects: a reader that misses an object then finds a newer version.
+        folder.store.remove_files([f"{VERSIONS}/{name}" for name in names[:-newest]])
+        folder.store.remove_files([f"{FILES}/{key}" for key in sorted(unused)])
 
     def _remove_orphans(self) -> None:
-        """Remove objects of earlier leases that no version names: their writer died too early.
+        """Remove objects of earlier leases that no version names: their writer died before.
 
-        Those of later leases stay. If this process stalls here, they are what serves.
+        Objects of later leases stay. If this process stalls here, another writer's version has
+        them.
         """
         self._prune()
-        kept = self._keys_of(self.folder.version_names())
-        left = self.folder.store.names(FILES) - kept
-        orphans = sorted(key for key in left if _lease_of(key) < self._lease.number)
+        used = self._keys_of(self.folder.version_names())
+        unused = self.folder.store.names(FILES) - used
+        orphans = sorted(key for key in unused if _lease_of(key) < self._lease.number)
         self.folder.store.remove_files([f"{FILES}/{key}" for key in orphans])
 
     def _keys_of(self, names: Iterable[str]) -> set[str]:
+        """Return the keys of all objects that some versions name."""
         versions = [self.folder.read_version(name) for name in names]
         return {entry.key for version in versions if version for entry in version.files.values()}
 
     def _copy_pages(self, local: Path, before: Mapping[str, FileInVersion]) -> None:
-        """Write changed pages under their own names as well; readers of versions need none."""
+        """Write changed pages under their own names too, where a browser finds them."""
         pages, old = _pages(self.version.files), _pages(before)
         changed = [path for path, entry in pages.items() if old.get(path) != entry]
         self.folder.store.put({path: (local / path).read_bytes() for path in changed})
@@ -335,10 +342,10 @@ def _pages(files: Mapping[str, FileInVersion]) -> dict[str, FileInVersion]:
 
 def files_below(folder: Path, is_kept: IsKept) -> Iterator[str]:
     """Yield the path of every plain file below a local folder, by name, with `/` between parts."""
-    for place, folders, names in os.walk(folder):
-        folders.sort()
+    for parent, folders, names in os.walk(folder):
+        folders.sort()  # os.walk enters them in this order
         for name in sorted(names):
-            path = Path(place, name)
+            path = Path(parent, name)
             inside = path.relative_to(folder).as_posix()
             if is_kept(inside) and path.is_file() and not path.is_symlink():
                 yield inside
@@ -350,7 +357,7 @@ def _lease_of(key: str) -> int:
 
 
 def _remove(path: Path, *, below: Path) -> None:
-    """Remove a file, and the folders above it that it leaves empty: a file may take their name."""
+    """Remove a file, and the folders above it that are empty then: a file may need their name."""
     path.unlink(missing_ok=True)
     for folder in path.parents:
         if folder == below or any(folder.iterdir()):
@@ -358,8 +365,8 @@ def _remove(path: Path, *, below: Path) -> None:
         folder.rmdir()
 
 
-def _state_of(file: BufferedReader) -> tuple[int, int, int]:
-    """Return inode, size and time of an open file, which together change with its content."""
+def _state_of(file: BufferedReader) -> FileState:
+    """Return the state of an open file."""
     stat = os.fstat(file.fileno())
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 

@@ -5,9 +5,8 @@
         caches/NAME-HASH/   what this machine has of a cache, one for each URI
         copies/HASH/        copies that are only read, one for each content
 
-Everything on this disk can be lost: what counts is on the store. While a run works, its folder is
-stored again every few seconds in which it changed, so that the run goes on on another machine from
-its last checkpoint there.
+Nothing here is the only copy. While a run works, its folder is stored again every few seconds in
+which it changed. So another machine can resume the run from its last checkpoint on the store.
 """
 
 import hashlib
@@ -31,7 +30,9 @@ from iak.schemas.paths import BUCKET, bucket_uri
 from iak.schemas.stored import FolderVersion
 
 BEAT_S = 20.0
-"""Seconds between two signs of life, at which what changed is stored. A lease lasts six of them."""
+"""Seconds between two signs of life, each of which also stores what changed.
+
+A lease lasts six times as long (`LEASE_S`)."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +40,7 @@ class WorkingCopy:
     """The local copy of a stored folder, for its one writer."""
 
     def __init__(self, folder: Path, writer: FolderWriter) -> None:
-        """Use a local copy that is as the writer's newest version."""
+        """Use a local copy that equals the writer's newest version."""
         self.folder, self._writer = folder, writer
         self._pushing = threading.Lock()
 
@@ -56,7 +57,7 @@ class WorkingCopy:
 
 @contextmanager
 def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[WorkingCopy]:
-    """Be the one writer of a stored folder for the length of the block, in a local copy.
+    """Become the one writer of a stored folder during the block, by a local copy.
 
     The folder is stored when the block ends, also where it raises.
 
@@ -67,7 +68,7 @@ def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[WorkingC
 
     Raises:
         Busy: another process writes there.
-        Overtaken: this process gave no sign of life, and another one has taken over.
+        Overtaken: this process gave no sign of life for too long, and another one has taken over.
         Unreachable: the store does not answer.
     """
     lease = take_lease(open_store(uri), waits=waits)
@@ -75,50 +76,51 @@ def written_copy(uri: str, *, waits: bool, is_kept: IsKept) -> Iterator[WorkingC
         writer = FolderWriter(lease, is_kept=is_kept)
         local = local_folder(uri, "runs")
         writer.folder.fetch_version(writer.version, local, is_wanted=is_kept)
-        place = WorkingCopy(local, writer)
-        with _kept_alive(place, lease.renew):
-            yield place
+        copy = WorkingCopy(local, writer)
+        with _stored_regularly(copy, lease.renew):
+            yield copy
     except BaseException:
-        with suppress(PipelineError):  # what ended the block is what is said
+        with suppress(PipelineError):  # the error that ended the block is the one to report
             lease.release()
         raise
     lease.release()
 
 
 @contextmanager
-def _kept_alive(place: WorkingCopy, renew: Callable[[], None]) -> Iterator[None]:
+def _stored_regularly(copy: WorkingCopy, renew: Callable[[], None]) -> Iterator[None]:
     """Renew a lease and store the folder every few seconds, and once more when the block ends."""
     has_ended = threading.Event()
 
-    def keep() -> None:
+    def store_until_the_end() -> None:
         while not has_ended.wait(BEAT_S):
             try:
                 renew()
-                place.push()
+                copy.push()
             except Overtaken as error:
                 _log.warning("%s", error)
                 return
             except (PipelineError, OSError) as error:
-                _log.warning("%s is not stored now, which is tried again: %s", place.folder, error)
+                _log.warning("%s is not stored now, which is tried again: %s", copy.folder, error)
 
-    keeper = threading.Thread(target=keep, name="keeper", daemon=True)
-    keeper.start()
+    thread = threading.Thread(target=store_until_the_end, name="storing", daemon=True)
+    thread.start()
     try:
         yield
     except BaseException:
-        _end(has_ended, keeper)
+        _join(has_ended, thread)
         try:
-            place.push()
+            copy.push()
         except (PipelineError, OSError) as error:
-            _log.warning("%s was not stored at its end: %s", place.folder, error)
+            _log.warning("%s was not stored at its end: %s", copy.folder, error)
         raise
-    _end(has_ended, keeper)
-    place.push()
+    _join(has_ended, thread)
+    copy.push()
 
 
-def _end(has_ended: threading.Event, keeper: threading.Thread) -> None:
+def _join(has_ended: threading.Event, thread: threading.Thread) -> None:
+    """End a thread that stores, so that it neither renews the lease nor stores after this."""
     has_ended.set()
-    keeper.join()
+    thread.join()
 
 
 def read_copy(uri: str, *, below: Sequence[str] = ()) -> Path:
@@ -133,20 +135,20 @@ def read_copy(uri: str, *, below: Sequence[str] = ()) -> Path:
         BadRequest: nothing is stored there.
         Corrupt: an object is missing or has other bytes.
     """
-    found = _find(uri)
-    if found is None:
+    stored = _stored_folder_of(uri)
+    if stored is None:
         raise BadRequest(
             f"{uri} holds no folder that this project stored, nor does any folder above it. Check "
             "the URI, or make it by the command whose run_dir= it is"
         )
-    folder, inside = found
+    folder, inside = stored
 
     def read(version: FolderVersion) -> Path:
         wanted = _wanted(version, inside, below)
         content = (f"{path} {version.files[path].sha256}" for path in sorted(wanted))
         local = _copies() / _digest(*content)
         folder.fetch_version(version, local, is_wanted=frozenset(wanted).__contains__)
-        os.utime(local)  # its last use
+        os.utime(local)  # `_remove_unused` reads the last use from it
         return local / inside
 
     copy = folder.reading(read)
@@ -156,15 +158,18 @@ def read_copy(uri: str, *, below: Sequence[str] = ()) -> Path:
 
 def _wanted(version: FolderVersion, inside: str, below: Sequence[str]) -> list[str]:
     """Return the files of a version that a reader needs, by path."""
-    here = [path for path in version.files if path.startswith(inside)]
+    files = [path for path in version.files if path.startswith(inside)]
     names = [f"{inside}{name}" for name in below]
     prefixes = tuple(f"{name}/" for name in names)
-    enough = [path for path in here if path in names or path.startswith(prefixes)]
-    return enough or here
+    chosen = [path for path in files if path in names or path.startswith(prefixes)]
+    return chosen or files
 
 
-def _find(uri: str) -> tuple[StoredFolder, str] | None:
-    """Return the stored folder that a URI names or lies in, and the path inside, with its slash."""
+def _stored_folder_of(uri: str) -> tuple[StoredFolder, str] | None:
+    """Return the stored folder that a URI names or lies in, and the path inside, ending in `/`.
+
+    None where no folder is stored on the way.
+    """
     bucket, _, prefix = uri.removeprefix(BUCKET).partition("/")
     parts = [part for part in prefix.split("/") if part]
     for length in range(len(parts), 0, -1):
@@ -192,7 +197,7 @@ def readable_folder(folder: Path, *, below: Sequence[str] = ()) -> Path:
 def folder_exists(folder: Path) -> bool:
     """Return whether a folder exists, on this machine or on an object store."""
     uri = bucket_uri(folder)
-    return folder.is_dir() if uri is None else _find(uri) is not None
+    return folder.is_dir() if uri is None else _stored_folder_of(uri) is not None
 
 
 def remove_stored(uri: str, *, is_kept: IsKept = lambda _: False) -> int:
