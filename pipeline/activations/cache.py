@@ -49,7 +49,7 @@ from iak.pipeline.files import is_part, putting_file
 from iak.pipeline.storage.store import Store as Place
 from iak.pipeline.storage.store import open_store
 
-FORMAT = 3
+FORMAT = 4
 KINDS = (".activations", ".rows", ".standard")
 _SPARE_BYTES = 2 * 2**30
 """Free space on the disk that the cache leaves to others."""

@@ -204,26 +204,18 @@ def decode(
     """
     if isinstance(heads, Tail):
         return _through_tail(weights, heads, h_BH, z_BC, rows)
-    tasks, width = heads.tasks, heads.width
-    moved_PTWC = weights["decode_w"].unflatten(1, (tasks, width))
-    through_PTDC = torch.einsum("ptwc,twd->ptdc", moved_PTWC, heads.w1_TWD)
-    from_code = [through_PTDC.flatten(1, 2), weights["skip_w"]]
-    rank = weights["lora_in"].shape[2]
-    if rank:
-        narrow_PTRC = weights["lora_in"] @ moved_PTWC
-        from_code.append(narrow_PTRC.flatten(1, 2))
+    tasks, rank = heads.tasks, weights["lora_in"].shape[2]
+    parts = from_code(weights, heads)
     # One product for everything that reads the code; its columns are split again afterwards.
-    sizes = [part.shape[1] for part in from_code]
-    shift_BX, skip_BT, *narrow = grouped_linear(
-        z_BC, torch.cat(from_code, dim=1), None, rows
-    ).split(sizes, dim=1)
+    sizes = [part.shape[1] for part in parts]
+    shift_BX, skip_BT, *narrow = grouped_linear(z_BC, torch.cat(parts, dim=1), None, rows).split(
+        sizes, dim=1
+    )
     shift_BX = shift_BX + spread(weights["tower_bias"].flatten(1), rows)
     if rank:
-        narrow_BX = narrow[0] + grouped_linear(
-            h_BH, _block_diagonal(weights["lora_in"]), None, rows
-        )
+        narrow_BX = narrow[0] + grouped_linear(h_BH, block_diagonal(weights["lora_in"]), None, rows)
         shift_BX = shift_BX + grouped_linear(
-            narrow_BX, _block_diagonal(weights["lora_out"]), None, rows
+            narrow_BX, block_diagonal(weights["lora_out"]), None, rows
         )
     hidden_BTD = heads.hidden_units(h_BH) + shift_BX.unflatten(1, (tasks, heads.hidden))
     adapted_BT: Tensor = skip_BT + spread(weights["skip_b"], rows) + heads.read_out(hidden_BTD)
@@ -266,7 +258,27 @@ def run(
     )
 
 
-def _block_diagonal(weight_PTOI: Tensor) -> Tensor:
+def from_code(weights: Weights, heads: Heads | Tail) -> list[Tensor]:
+    """Return the matrices that read the code: of the towers' hidden units, the skip, the adapters.
+
+    Before a tail, the first one is the decoder itself. Without adapters there is no third one.
+
+    Args:
+        weights: weights of the P slots present.
+        heads: the base's towers, or its tail.
+    """
+    if isinstance(heads, Tail):
+        return [weights["decode_w"], weights["skip_w"]]
+    moved_PTWC = weights["decode_w"].unflatten(1, (heads.tasks, heads.width))
+    through_PTDC = torch.einsum("ptwc,twd->ptdc", moved_PTWC, heads.w1_TWD)
+    parts = [through_PTDC.flatten(1, 2), weights["skip_w"]]
+    if weights["lora_in"].shape[2]:
+        narrow_PTRC = weights["lora_in"] @ moved_PTWC
+        parts.append(narrow_PTRC.flatten(1, 2))
+    return parts
+
+
+def block_diagonal(weight_PTOI: Tensor) -> Tensor:
     """Return each slot's matrices of all tasks as one block-diagonal matrix, (P, T * O, T * I)."""
     # The zeros cost less than a grouped product for each task.
     tasks = torch.eye(weight_PTOI.shape[1], dtype=weight_PTOI.dtype, device=weight_PTOI.device)

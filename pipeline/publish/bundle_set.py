@@ -1,7 +1,7 @@
 """Choose the bundle that serves a row: its domain's, its nearest ancestor's, or none (the base).
 
 Shapes: K slots, B rows, A encoder inputs, X embedding units, N principal components of x, S fresh
-statistics; the letters of kernel.py.
+statistics.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,6 @@ from iak.pipeline.activations.statistics import StatisticsStandard
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.state import STATISTICS, State, definition_of, read_state
-from iak.pipeline.iak import bank as banks
-from iak.pipeline.iak.grouped import Segments, grouped_linear, spread
-from iak.pipeline.model.heads import Heads, Tail
 from iak.pipeline.publish.bundle import Bundle, read_bundle
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.publish.publish_bundles import STANDARD
@@ -31,14 +28,11 @@ from iak.schemas.verdict import Verdict
 
 BASE_SLOT = -1
 """Slot of a row that no bundle serves."""
-_SEGMENT_ROWS = 8
-"""Rows of a kernel's part of a batch are filled up to a multiple of this number. A matrix product
-of one to three rows rounds them otherwise than one of more rows (MKL of torch 2.13, one thread)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleSet:
-    """Bundles of one base as stacked tensors, each in a slot; there are two slots at least."""
+    """Bundles of one base as stacked tensors, each in a slot."""
 
     names: tuple[str, ...]
     """The domain in each slot."""
@@ -131,82 +125,6 @@ class BundleSet:
             s_BS[own] = torch.from_numpy(statistics_of(some, state, catalog))
         return s_BS.to(slots_B.device)
 
-    @torch.no_grad()
-    def logits(
-        self,
-        heads: Heads | Tail,
-        h_BH: Tensor,
-        x_BX: Tensor,
-        slots_B: Tensor,
-        s_BS: Tensor | None = None,
-    ) -> Tensor:
-        """Return adapted logits, each row's by the bundle in its slot, or the base's without one.
-
-        A row's logits do not depend on the other rows.
-
-        Args:
-            heads: the base's towers.
-            h_BH: the base's representation.
-            x_BX: embeddings of the rows.
-            slots_B: slot of each row, `BASE_SLOT` for none.
-            s_BS: fresh statistics of the rows; None where the kernels read none.
-        """
-        logits_BT: Tensor = heads(h_BH)
-        # Sorted by slot, a bank runs all kernels in one grouped product.
-        filled = _filled_segments(slots_B, slots=len(self.mean_KA))
-        rows, order = filled.rows, filled.index
-        if self.shared is not None:
-            # Once for the batch. By slot, 1,000 copies of the components would be read.
-            a_BA = self.shared.of(h_BH, x_BX)[order]
-            h_BH = h_BH[order]
-        else:
-            h_BH = h_BH[order]
-            a_BA = self._standardised(h_BH, x_BX[order], rows)
-        if self.fresh_mean_KS is not None and self.fresh_scale_KS is not None:
-            assert s_BS is not None, "these kernels read fresh statistics"
-            s_BS = (s_BS[order] - spread(self.fresh_mean_KS, rows)) / spread(
-                self.fresh_scale_KS, rows
-            )
-            a_BA = torch.cat([a_BA, s_BS], dim=1)
-        adapted = banks.run(self.weights, heads, h_BH, a_BA, None, rows)
-        own = filled.is_row
-        return logits_BT.index_copy(0, order[own], adapted.logits_BT[own])
-
-    def _standardised(self, h_BH: Tensor, x_BX: Tensor, rows: Segments) -> Tensor:
-        """Return the encoder inputs of rows sorted by slot, each by its own kernel's statistics."""
-        a_BA = torch.cat([h_BH, x_BX], dim=1) if self.reads_x else h_BH
-        a_BA = (a_BA - spread(self.mean_KA, rows)) / spread(self.scale_KA, rows)
-        if self.narrow_KNX is None:
-            return a_BA
-        # Stored as N x X: grouped products take weights as (outputs, inputs).
-        narrow_BN = grouped_linear(a_BA[:, h_BH.shape[1] :], self.narrow_KNX, None, rows)
-        return torch.cat([a_BA[:, : h_BH.shape[1]], narrow_BN], dim=1)
-
-
-@dataclass(frozen=True, slots=True)
-class _FilledSegments:
-    """Rows of a batch sorted by slot, each slot's filled up to a multiple of `_SEGMENT_ROWS`."""
-
-    rows: Segments
-    index: Tensor
-    """Index in the batch of each sorted row. What fills a slot up is its last row again."""
-    is_row: Tensor
-    """Whether it is a row of the batch, and does not fill up."""
-
-
-def _filled_segments(slots_B: Tensor, *, slots: int) -> _FilledSegments:
-    """Return the rows that have a slot, sorted and filled up."""
-    order = torch.argsort(slots_B, stable=True)
-    order = order[slots_B[order] != BASE_SLOT]
-    lengths = torch.bincount(slots_B[order], minlength=slots)
-    rows = Segments.of(-(-lengths // _SEGMENT_ROWS) * _SEGMENT_ROWS, slots_B.device)
-    owners = rows.owners
-    number = torch.arange(rows.rows, device=slots_B.device) - (rows.ends_P - rows.lengths)[owners]
-    starts = lengths.cumsum(0) - lengths
-    is_row = number < lengths[owners]
-    index = order[starts[owners] + torch.minimum(number, lengths[owners] - 1)]
-    return _FilledSegments(rows=rows, index=index, is_row=is_row)
-
 
 def read_bundle_set(
     root: Path, *, base_fingerprint: str, schema_hash: str, catalog: Catalog | None = None
@@ -234,9 +152,6 @@ def read_bundle_set(
     names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
     own_names = tuple(_domain_of(b).name for b in bundles)
     verdicts = tuple(b.manifest.verdict for b in bundles)
-    if len(bundles) == 1:
-        # A second slot that no row uses: products of a single slot round by the number of rows.
-        bundles *= 2
     narrow = [b.tensors.get(f"{STANDARD}narrow") for b in bundles]
     states = _states(root, bundles, catalog)
     reads_x = bundles[0].manifest.spec["kernel"]["reads"] == "hx"

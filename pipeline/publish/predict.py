@@ -29,6 +29,7 @@ from iak.pipeline.events import Report, WorkDone
 from iak.pipeline.files import putting_file
 from iak.pipeline.model.loss import TaskShape, probabilities
 from iak.pipeline.process import Worker
+from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, BundleSet, read_bundle_set
 from iak.pipeline.sharding.shard import unwrap_frozen
 from iak.pipeline.tuning.finetune import gathered
@@ -78,7 +79,7 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionR
     """
     base = FrozenBase.load(work.base, work.tables, work.placement, worker)
     before = base.digest()
-    bundles = None
+    kernels = None
     if work.bundles is not None:
         worker.files.fetch(work.bundles)
         bundles = read_bundle_set(
@@ -87,10 +88,11 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionR
             schema_hash=work.base.manifest.schema_hash,
             catalog=work.view.catalog,
         ).to(worker.device)
+        kernels = BundlePredictor(bundles, base.heads)
     contract: Counter[str] = Counter()
     unseen = {split: UnseenIds() for split in work.splits}
     for split in work.splits:
-        _predict_split(work, split, base.model, bundles, worker, contract, unseen[split], report)
+        _predict_split(work, split, base.model, kernels, worker, contract, unseen[split], report)
     if base.digest() != before:
         raise PipelineError("tables or trunk changed while they were evaluated; the result is void")
     shares = {
@@ -98,8 +100,8 @@ def predict(work: PredictWork, *, worker: Worker, report: Report) -> PredictionR
         for split, counted in unseen.items()
     }
     gate = None
-    if bundles is not None:
-        verdicts = zip(bundles.names, bundles.verdicts, strict=True)
+    if kernels is not None:
+        verdicts = zip(kernels.bundles.names, kernels.bundles.verdicts, strict=True)
         gate = {name: _gate_summary(verdict) for name, verdict in verdicts}
     return PredictionResult(
         contract=dict(gathered(contract, worker)), digest=before.combined, unseen=shares, gate=gate
@@ -133,7 +135,7 @@ def _predict_split(
     work: PredictWork,
     split: str,
     model: nn.Module,
-    bundles: BundleSet | None,
+    kernels: BundlePredictor | None,
     worker: Worker,
     contract: Counter[str],
     unseen: UnseenIds,
@@ -145,7 +147,7 @@ def _predict_split(
         work: log, base and settings.
         split: name of the split.
         model: the frozen base.
-        bundles: kernels that may serve a row; None for the base alone.
+        kernels: kernels that may serve a row; None for the base alone.
         worker: this process.
         contract: counts quarantined rows by reason.
         unseen: counts ids that the base has not seen.
@@ -170,7 +172,7 @@ def _predict_split(
     with _writing(path) as write:
         for rows in reader.in_step(work.batch_rows, contract):
             unseen.add(rows, catalog)
-            table = _predicted(rows, model, bundles, work, worker).replace_schema_metadata(metadata)
+            table = _predicted(rows, model, kernels, work, worker).replace_schema_metadata(metadata)
             done += len(rows)
             if len(rows):
                 write(table)
@@ -206,7 +208,11 @@ def _writing(path: Path) -> Iterator[Callable[[pa.Table], None]]:
 
 @torch.no_grad()
 def _predicted(
-    rows: pa.Table, model: nn.Module, bundles: BundleSet | None, work: PredictWork, worker: Worker
+    rows: pa.Table,
+    model: nn.Module,
+    kernels: BundlePredictor | None,
+    work: PredictWork,
+    worker: Worker,
 ) -> pa.Table:
     """Return the rows' labels, truth and probabilities."""
     catalog = work.view.catalog
@@ -221,8 +227,9 @@ def _predicted(
     kept = (n for n in rows.schema.names if n in ("row", "id", "user") or n[:2] in ("y.", "t."))
     columns |= {n: rows.column(n) for n in kept}
     columns |= _columns(BASE, recommender.heads(h_BH), tasks, len(rows))
-    if bundles is None:
+    if kernels is None:
         return pa.table(columns)
+    bundles = kernels.bundles
     for method, published_only in ((IAK, False), (PUBLISHED, True)):
         slots = list(_slots(rows, bundles, level, published_only))
         if published_only:
@@ -230,7 +237,7 @@ def _predicted(
         slots += [BASE_SLOT] * (len(h_BH) - len(slots))
         slots_B = torch.tensor(slots, dtype=torch.int64, device=worker.device)
         s_BS = bundles.statistics(rows, catalog, slots_B)
-        logits_BT = bundles.logits(recommender.heads, h_BH, x_BX, slots_B, s_BS)
+        logits_BT = kernels.logits(h_BH, x_BX, slots_B, s_BS)
         columns |= _columns(method, logits_BT, tasks, len(rows))
     return pa.table(columns)
 

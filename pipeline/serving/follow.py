@@ -3,14 +3,11 @@
 import logging
 import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 from iak.pipeline.errors import PipelineError
-from iak.pipeline.publish.bundle_set import read_bundle_set
 from iak.pipeline.registry.commits import read_head
 from iak.pipeline.registry.resolve import resolve
-from iak.pipeline.serving.routes import Routes
 from iak.pipeline.serving.scorer import Scorer
 from iak.pipeline.serving.service import Service
 from iak.pipeline.storage.store import Store
@@ -63,19 +60,9 @@ class Follower:
         folder = self.scratch / "newest"
         manifest = scorer.base.published.manifest
         done = resolve(self.store, self.alias, folder, base_fingerprint=manifest.fingerprint)
-        kernels = read_bundle_set(
-            folder,
-            base_fingerprint=manifest.fingerprint,
-            schema_hash=manifest.schema_hash,
-            catalog=scorer.counted,
-        ).to(scorer.base.worker.device)
+        newest = scorer.with_kernels(folder)
         shutil.rmtree(folder)
-        routes = Routes(
-            bundles=kernels,
-            base_fingerprint=manifest.fingerprint,
-            levels=scorer.routes.levels,
-        )
-        return replace(scorer, routes=routes), done.generation
+        return newest, done.generation
 
     def start(self, every_s: float) -> None:
         """Look at the registry again and again, in a thread of its own."""

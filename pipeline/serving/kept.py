@@ -86,9 +86,16 @@ class KeptActivations:
         )
 
     def add(self, rows: pa.Table, h_BH: Tensor, x_BX: Tensor) -> None:
-        """Store the activations of encoded rows, in the background."""
+        """Store the activations of encoded rows, in the background.
+
+        Args:
+            rows: the rows.
+            h_BH: the base's representation of them, and of the rows that fill the batch up.
+            x_BX: embeddings of the same.
+        """
         (batch,) = rows.combine_chunks().to_batches()
-        a_BA = self.standard.of(h_BH, x_BX).to(DTYPES[self.precision]).cpu()
+        # Cut at the end: a product of few rows rounds otherwise.
+        a_BA = self.standard.of(h_BH, x_BX)[: len(rows)].to(DTYPES[self.precision]).cpu()
         self.store.write(self.scope, feature_keys(batch), a_BA, computed=len(batch))
 
     def close(self, config: KeepingConfig, *, is_first: bool) -> None:

@@ -44,8 +44,8 @@ FULL_ROWS = 32
 """Rows of a batch are filled up to a multiple of this: the last values of a tensor, which fill no
 vector register, round otherwise (torch 2.13)."""
 SEGMENT_ROWS = 8
-"""Rows of a kernel are filled up to a multiple of this: a product of one to three rows rounds
-otherwise (MKL of torch 2.13)."""
+"""Rows of a kernel are filled up to a multiple of this, and each product has so many: one of more
+or fewer rows may round a row otherwise (MKL of torch 2.13)."""
 LEAST_OUTPUTS = 12
 """Outputs of a product from which a row's result does not depend on the other rows (MKL)."""
 LARGEST = float(np.finfo(np.float32).max)
@@ -399,55 +399,74 @@ class Towers:
         return (hidden_BTD.relu() * self.w2_TD).sum(dim=-1) + self.b2_T
 
 
-# ------------------------------------------------ kernels, as iak/bank.py
+# ------------------------------------------------ kernels, as iak/predictor.py
 
 
-class Segments:
+class SortedRows:
     """Rows of a batch sorted by kernel, each kernel's filled up to a multiple of `SEGMENT_ROWS`."""
 
-    def __init__(self, slots_B: Tensor, kernels: int) -> None:
+    def __init__(self, slots_B: Tensor) -> None:
         """Sort the rows.
 
         Args:
             slots_B: kernel of each row, `BASE_SLOT` for none.
-            kernels: K.
         """
         order = torch.argsort(slots_B, stable=True)
         order = order[slots_B[order] != BASE_SLOT]
-        counts_K = torch.bincount(slots_B[order], minlength=kernels)
-        filled_K = (-(-counts_K // SEGMENT_ROWS) * SEGMENT_ROWS).to(torch.int32)
-        self.ends_K = filled_K.cumsum(0, dtype=torch.int32)
-        self.owners = torch.arange(kernels).repeat_interleave(filled_K)
-        number = torch.arange(len(self.owners)) - (self.ends_K - filled_K)[self.owners]
-        starts_K, last = counts_K.cumsum(0) - counts_K, counts_K[self.owners] - 1
-        self.is_row = number <= last
+        slots_P, lengths_P = slots_B[order].unique_consecutive(return_counts=True)
+        filled_P = -(-lengths_P // SEGMENT_ROWS) * SEGMENT_ROWS
+        index_R = torch.arange(len(slots_P)).repeat_interleave(filled_P)
+        number_R = torch.arange(len(index_R)) - (filled_P.cumsum(0) - filled_P)[index_R]
+        starts_P, last_R = lengths_P.cumsum(0) - lengths_P, lengths_P[index_R] - 1
+        self.slots, self.runs = slots_P.tolist(), (filled_P // SEGMENT_ROWS).tolist()
+        """Kernels that have rows, and how many times `SEGMENT_ROWS` rows each of them has."""
+        self.owners = slots_P[index_R]
+        """Kernel of each sorted row."""
+        self.is_row = number_R <= last_R
         """Whether it is a row of the batch, and does not fill up."""
-        self.index = order[starts_K[self.owners] + torch.minimum(number, last)]
+        self.index = order[starts_P[index_R] + torch.minimum(number_R, last_R)]
         """Index in the batch of each sorted row."""
-
-    def linear(self, x_BI: Tensor, w_KOI: Tensor) -> Tensor:
-        """Return w[k] x[b] for each row b of each kernel k."""
-        outputs = w_KOI.shape[1]
-        # grouped_mm needs rows whose length is a multiple of four floats.
-        x_BI = functional.pad(x_BI, (0, -x_BI.shape[1] % 4))
-        w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, -outputs % 4))
-        y_BO = functional.grouped_mm(x_BI, w_KOI.transpose(1, 2), offs=self.ends_K)
-        return y_BO[:, :outputs]
 
     def spread(self, values_K: Tensor) -> Tensor:
         """Repeat each kernel's value for each of its rows."""
         return values_K.index_select(0, self.owners)
 
+    def put_back(self, values_RX: Tensor, count: int) -> Tensor:
+        """Return values in the order of a batch of `count` rows, zeros where a row has none."""
+        index, values_RX = self.index[self.is_row], values_RX[self.is_row]
+        return values_RX.new_zeros(count, values_RX.shape[1]).index_copy_(0, index, values_RX)
+
+
+class SlotLinear:
+    """A matrix for each kernel, and its product with that kernel's rows."""
+
+    def __init__(self, w_KOI: Tensor) -> None:
+        """Take the matrices; rows and columns are filled up to multiples of four floats."""
+        self.outputs = w_KOI.shape[1]
+        w_KOI = functional.pad(w_KOI, (0, -w_KOI.shape[2] % 4, 0, -self.outputs % 4))
+        self.by_slot = w_KOI.transpose(1, 2).unbind()
+
+    def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
+        """Return w[k] x[b] for each row b of each kernel k."""
+        x_BI = functional.pad(x_BI, (0, -x_BI.shape[1] % 4))
+        runs = x_BI.unflatten(0, (-1, SEGMENT_ROWS)).split(rows.runs)
+        products = [
+            torch.bmm(run, self.by_slot[slot].expand(len(run), -1, -1))
+            for run, slot in zip(runs, rows.slots, strict=True)
+        ]
+        return torch.cat(products).flatten(0, 1)[:, : self.outputs]
+
 
 class Bank:
     """The kernels of one night, on one base."""
 
-    def __init__(self, folder: Path, base_fingerprint: str) -> None:
+    def __init__(self, folder: Path, base_fingerprint: str, towers: Towers) -> None:
         """Read a bank.
 
         Args:
             folder: folder with `bank.json` and `bank.safetensors`.
             base_fingerprint: the base that the kernels must have been tuned on.
+            towers: its towers.
 
         Raises:
             BadExport: there is no bank, it was changed, or it is of another base.
@@ -463,7 +482,35 @@ class Bank:
         self.w = _read(file)
         self._reads_x, self._is_shared = document["reads_x"], document["is_shared"]
         self.kernels: list[dict[str, Any]] = document["kernels"]
+        self._prepare(towers)
         self.slots = {kernel["domain"]: slot for slot, kernel in enumerate(self.kernels)}
+
+    def _prepare(self, towers: Towers) -> None:
+        """Compute what follows from the weights alone."""
+        self._towers = towers
+        # Mean and variance of the code lie in one weight. Predicting reads the mean.
+        mean_w, _ = self.w["code_w"].chunk(2, dim=1)
+        self._encode, self._mean = SlotLinear(self.w["encode_w"]), SlotLinear(mean_w)
+        self._mean_b, _ = self.w["code_b"].chunk(2, dim=1)
+        lora_in, lora_out = self.w["lora_in"], self.w["lora_out"]
+        moved_KTWC = self.w["decode_w"].unflatten(1, (towers.tasks, towers.width))
+        through_KTDC = torch.einsum("ptwc,twd->ptdc", moved_KTWC, towers.w1_TWD)
+        parts = [through_KTDC.flatten(1, 2), self.w["skip_w"]]
+        self._has_adapters = lora_in.shape[2] > 0
+        if self._has_adapters:
+            parts.append((lora_in @ moved_KTWC).flatten(1, 2))
+            self._lora_in = SlotLinear(_block_diagonal(lora_in))
+            self._lora_out = SlotLinear(_block_diagonal(lora_out))
+        self._sizes = [part.shape[1] for part in parts]
+        self._from_code = SlotLinear(torch.cat(parts, dim=1))
+        narrow = self.w.get("standard.narrow")
+        if narrow is not None:
+            # One map of all kernels, which also divides x by its scale, or one of each kernel.
+            scale = self.w["standard.scale"]
+            if self._is_shared:
+                self._scaled_NX = (narrow / scale[-len(narrow) :, None]).T.contiguous()
+            else:
+                self._narrow = SlotLinear(narrow)
 
     def route(self, path: Sequence[str]) -> tuple[int, str | None]:
         """Return the slot that predicts a domain, and why it is not the domain's own.
@@ -478,69 +525,50 @@ class Bank:
                 return slot, None if slot == own else NO_KERNEL if own == BASE_SLOT else HELD
         return BASE_SLOT, NO_KERNEL if own == BASE_SLOT else HELD
 
-    def logits(self, towers: Towers, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
+    def logits(self, h_BH: Tensor, x_BX: Tensor, slots_B: Tensor) -> Tensor:
         """Return `logits_BT`, each row's by the kernel in its slot, or the base's without one."""
-        logits_BT = towers(h_BH)
-        rows = Segments(slots_B, len(self.w["encode_w"]))
+        rows, towers = SortedRows(slots_B), self._towers
+        if not rows.slots:
+            return towers(h_BH)
+        h_RH = h_BH[rows.index]
         if self._is_shared:
-            a_BA = self._standardised_once(h_BH, x_BX)[rows.index]
-            h_BH = h_BH[rows.index]
+            a_RA = self._standardised_once(h_BH, x_BX)[rows.index]
         else:
-            h_BH = h_BH[rows.index]
-            a_BA = self._standardised(h_BH, x_BX[rows.index], rows)
-        adapted_BT = self._decoded(towers, h_BH, self._code(a_BA, rows), rows)
-        own = rows.is_row
-        return logits_BT.index_copy(0, rows.index[own], adapted_BT[own])
+            a_RA = self._standardised(h_RH, x_BX[rows.index], rows)
+        within_RX, skip_RT = self._added(h_RH, a_RA, rows)
+        within_BX, skip_BT = (rows.put_back(part, len(h_BH)) for part in (within_RX, skip_RT))
+        shift_BTD = within_BX.unflatten(1, (towers.tasks, towers.hidden))
+        return towers.read_out(towers.hidden_units(h_BH) + shift_BTD) + skip_BT
 
     def _standardised_once(self, h_BH: Tensor, x_BX: Tensor) -> Tensor:
         """Return the inputs of the encoders where all have one standardisation."""
-        a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
-        a_BA = (a_BA - self.w["standard.mean"]) / self.w["standard.scale"]
-        narrow_XN = self.w.get("standard.narrow")
-        if narrow_XN is None:
-            return a_BA
-        h_BH, x_BX = a_BA.split([h_BH.shape[1], len(narrow_XN)], dim=1)
-        return torch.cat([h_BH, x_BX @ narrow_XN], dim=1)
+        mean, scale = self.w["standard.mean"], self.w["standard.scale"]
+        if "standard.narrow" not in self.w:
+            a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
+            return (a_BA - mean) / scale
+        units = h_BH.shape[1]
+        narrow_BN = torch.mm(x_BX - mean[units:], self._scaled_NX.T)
+        return torch.cat([(h_BH - mean[:units]) / scale[:units], narrow_BN], dim=1)
 
-    def _standardised(self, h_BH: Tensor, x_BX: Tensor, rows: Segments) -> Tensor:
+    def _standardised(self, h_BH: Tensor, x_BX: Tensor, rows: SortedRows) -> Tensor:
         """Return the inputs of rows sorted by kernel, each by its own standardisation."""
         units = h_BH.shape[1]
         a_BA = torch.cat([h_BH, x_BX], dim=1) if self._reads_x else h_BH
         mean_BA, scale_BA = (rows.spread(self.w[f"standard.{n}"]) for n in ("mean", "scale"))
         a_BA = (a_BA - mean_BA) / scale_BA
-        narrow_KNX = self.w.get("standard.narrow")
-        if narrow_KNX is None:
+        if "standard.narrow" not in self.w:
             return a_BA
-        return torch.cat([a_BA[:, :units], rows.linear(a_BA[:, units:], narrow_KNX)], dim=1)
+        return torch.cat([a_BA[:, :units], self._narrow(a_BA[:, units:], rows)], dim=1)
 
-    def _code(self, a_BA: Tensor, rows: Segments) -> Tensor:
-        """Return the mean of each row's code."""
-        e_BO = (rows.linear(a_BA, self.w["encode_w"]) + rows.spread(self.w["encode_b"])).relu()
-        # The variance is not read here. A product with other outputs might round otherwise.
-        both_BC = rows.linear(e_BO, self.w["code_w"]) + rows.spread(self.w["code_b"])
-        return both_BC.chunk(2, dim=1)[0]
-
-    def _decoded(self, towers: Towers, h_BH: Tensor, z_BC: Tensor, rows: Segments) -> Tensor:
-        """Return adapted logits: the code moves h, and adapters change the towers that read it."""
-        tasks, width = towers.tasks, towers.width
-        lora_in, lora_out = self.w["lora_in"], self.w["lora_out"]
-        moved_KTWC = self.w["decode_w"].unflatten(1, (tasks, width))
-        through_KTDC = torch.einsum("ptwc,twd->ptdc", moved_KTWC, towers.w1_TWD)
-        from_code = [through_KTDC.flatten(1, 2), self.w["skip_w"]]
-        rank = lora_in.shape[2]
-        if rank:
-            from_code.append((lora_in @ moved_KTWC).flatten(1, 2))
-        sizes = [part.shape[1] for part in from_code]
-        shift_B, skip_BT, *narrow = rows.linear(z_BC, torch.cat(from_code, dim=1)).split(
-            sizes, dim=1
-        )
-        shift_B = shift_B + rows.spread(self.w["tower_bias"].flatten(1))
-        if rank:
-            narrow_B = narrow[0] + rows.linear(h_BH, _block_diagonal(lora_in))
-            shift_B = shift_B + rows.linear(narrow_B, _block_diagonal(lora_out))
-        hidden_BTD = towers.hidden_units(h_BH) + shift_B.unflatten(1, (tasks, towers.hidden))
-        adapted_BT: Tensor = skip_BT + rows.spread(self.w["skip_b"]) + towers.read_out(hidden_BTD)
-        return adapted_BT
+    def _added(self, h_BH: Tensor, a_BA: Tensor, rows: SortedRows) -> tuple[Tensor, Tensor]:
+        """Return what the kernels add to the towers' hidden units, and to the logits."""
+        e_BO = (self._encode(a_BA, rows) + rows.spread(self.w["encode_b"])).relu()
+        z_BC = self._mean(e_BO, rows) + rows.spread(self._mean_b)
+        within_BX, skip_BT, *narrow = self._from_code(z_BC, rows).split(self._sizes, dim=1)
+        within_BX = within_BX + rows.spread(self.w["tower_bias"].flatten(1))
+        if self._has_adapters:
+            within_BX = within_BX + self._lora_out(narrow[0] + self._lora_in(h_BH, rows), rows)
+        return within_BX, skip_BT + rows.spread(self.w["skip_b"])
 
 
 def _block_diagonal(weight_KTOI: Tensor) -> Tensor:
@@ -569,7 +597,7 @@ class Model:
         self._trunk = Trunk(dense, self._document["model"], tasks=len(self._document["tasks"]))
         self._towers = Towers(dense)
         bank = folder / "bank"
-        self._bank = Bank(bank, self.fingerprint) if bank.is_dir() else None
+        self._bank = Bank(bank, self.fingerprint, self._towers) if bank.is_dir() else None
 
     def load_bank(self, folder: str | Path) -> None:
         """Let the kernels of another bank predict, from the next call on.
@@ -582,7 +610,9 @@ class Model:
         """
         path = Path(folder)
         path = path / "bank" if (path / "bank").is_dir() else path
-        self._bank = Bank(path, self.fingerprint)  # one assignment: `predict` reads it once
+        self._bank = Bank(
+            path, self.fingerprint, self._towers
+        )  # one assignment: `predict` reads it once
 
     @torch.no_grad()
     def predict(self, rows: Columns) -> dict[str, Any]:
@@ -611,7 +641,7 @@ class Model:
         else:
             slots_B = torch.full((len(h_BH),), BASE_SLOT)
             slots_B[:count] = torch.tensor(slots)
-            logits_BT = bank.logits(self._towers, h_BH, x_BX, slots_B)
+            logits_BT = bank.logits(h_BH, x_BX, slots_B)
         p_BST = self._probabilities(logits_BT.double())[:count]
         return self._answers(domains, p_BST, routes, self._breaches(columns, count))
 

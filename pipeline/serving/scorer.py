@@ -6,7 +6,7 @@ Shapes: B rows, T tasks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +23,7 @@ from iak.pipeline.base.frozen_base import FrozenBase
 from iak.pipeline.data import features
 from iak.pipeline.model.loss import probabilities
 from iak.pipeline.model.recommender import Representation
+from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
 from iak.pipeline.serving.encoded import BREACH, ID
 from iak.pipeline.serving.kept import KeptActivations
@@ -49,6 +50,8 @@ class Scorer:
     """Type of the trunk's matrix products."""
     kept: KeptActivations | None = None
     """Where the activations of predicted rows are stored; None stores none."""
+    kernels: BundlePredictor | None = None
+    """The kernels of `routes` at work; None where the base predicts alone."""
 
     @classmethod
     def of(
@@ -66,26 +69,42 @@ class Scorer:
             WrongBase: the bundles were tuned on another base.
             Corrupt: they are not those that their index names.
         """
-        manifest = base.published.manifest
-        kernels = None
-        if bundles is not None:
-            kernels = read_bundle_set(
-                bundles,
-                base_fingerprint=manifest.fingerprint,
-                schema_hash=manifest.schema_hash,
-                catalog=_with_tasks(catalog, base),
-            ).to(base.worker.device)
         known = base.published.catalog
-        return cls(
+        alone = cls(
             base=base,
             catalog=catalog,
             tasks=metric_tasks(known.tasks, negatives_kept=known.log.negatives_kept),
             routes=Routes(
-                bundles=kernels,
-                base_fingerprint=manifest.fingerprint,
+                bundles=None,
+                base_fingerprint=base.published.manifest.fingerprint,
                 levels=len(catalog.domain.levels),
             ),
             products=DTYPES[tables.products],
+        )
+        return alone if bundles is None else alone.with_kernels(bundles)
+
+    def with_kernels(self, bundles: Path) -> Self:
+        """Return a scorer of the same base with the published kernels of a folder.
+
+        Args:
+            bundles: folder of the bundles; each of them is verified.
+
+        Raises:
+            WrongBase: the bundles were tuned on another base.
+            Corrupt: they are not those that their index names.
+        """
+        manifest = self.base.published.manifest
+        kernels = read_bundle_set(
+            bundles,
+            base_fingerprint=manifest.fingerprint,
+            schema_hash=manifest.schema_hash,
+            catalog=self.counted,
+        ).to(self.base.worker.device)
+        return replace(
+            self,
+            # New routes: those that were found belong to the kernels before.
+            routes=replace(self.routes, bundles=kernels, known={}),
+            kernels=BundlePredictor(kernels, self.base.heads),
         )
 
     @torch.no_grad()
@@ -126,15 +145,15 @@ class Scorer:
         """Return the logits of the rows and of those that fill the batch up."""
         h_BH, x_BX = self.represent(rows)
         if self.kept is not None:
-            self.kept.add(rows, h_BH[: len(rows)], x_BX[: len(rows)])
-        if self.routes.bundles is None:
+            self.kept.add(rows, h_BH, x_BX)
+        if self.kernels is None:
             logits_BT: Tensor = self.base.heads(h_BH)
             return logits_BT
         slots_B = torch.full((len(h_BH),), BASE_SLOT)
         slots_B[: len(rows)] = torch.from_numpy(routed.slots)
         slots_B = slots_B.to(self.base.worker.device)
-        s_BS = self.routes.bundles.statistics(rows, self.counted, slots_B)
-        return self.routes.bundles.logits(self.base.heads, h_BH, x_BX, slots_B, s_BS)
+        s_BS = self.kernels.bundles.statistics(rows, self.counted, slots_B)
+        return self.kernels.logits(h_BH, x_BX, slots_B, s_BS)
 
     @property
     def counted(self) -> Catalog:

@@ -100,6 +100,30 @@ def test_h_comes_back_from_what_is_kept_and_the_standard_from_its_file(seed, nar
     assert torch.equal(again.of(h_BH, x_BX), read.a_BA)
 
 
+def test_a_narrowed_row_is_rounded_alike_in_few_rows_and_in_many():
+    inputs, components, rows = 1796, 256, 2048  # as the shipped kernels narrow a wide base's x
+    standard = Standardizer(
+        mean_A=normal(4 + inputs), scale_A=1 + normal(4 + inputs).abs(), reads_x=True,
+        narrow_XN=normal(inputs, components),
+    )  # fmt: skip
+    h_BH, x_BX = normal(rows, 4), normal(rows, inputs, seed=1)
+    together_BA = standard.of(h_BH, x_BX)
+    for first, count in ((0, 32), (64, 96), (1024, 544), (600, 1424)):
+        some = slice(first, first + count)
+        assert torch.equal(standard.of(h_BH[some], x_BX[some]), together_BA[some])
+
+
+def test_a_narrowed_row_is_the_map_of_its_standardised_inputs():
+    standard = Standardizer(
+        mean_A=normal(9), scale_A=0.1 + normal(9, seed=1).abs(), reads_x=True,
+        narrow_XN=normal(5, 3, seed=2),
+    )  # fmt: skip
+    h_BH, x_BX = normal(40, 4, seed=3), normal(40, 5, seed=4)
+    a_BA = (torch.cat([h_BH, x_BX], dim=1) - standard.mean_A) / standard.scale_A
+    expected_BA = torch.cat([a_BA[:, :4], a_BA[:, 4:] @ standard.narrow_XN], dim=1)
+    torch.testing.assert_close(standard.of(h_BH, x_BX), expected_BA, atol=1e-4, rtol=1e-5)
+
+
 class Linear(torch.nn.Module):
     """x as it is, and h as a product of it."""
 

@@ -36,3 +36,17 @@ def test_no_task_reads_anothers_units():
     heads(h_BH)[:, 1].sum().backward()
     assert not h_BH.grad[:, :3].any()
     assert h_BH.grad[:, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "width", "hidden"), [(1, 128, 32), (2, 4, 3), (2, 128, 32), (3, 5, 16)]
+)
+def test_without_autograd_a_row_s_logits_are_rounded_alike_among_any_rows(tasks, width, hidden):
+    heads, h_BH = Heads(tasks=tasks, width=width, hidden=hidden), torch.randn(600, tasks * width)
+    trained_BT = heads(h_BH)
+    with torch.no_grad():
+        together_BT = heads(h_BH)
+        torch.testing.assert_close(together_BT, trained_BT)
+        for first, count in ((0, 32), (5, 32), (90, 96), (333, 256)):
+            some = slice(first, first + count)
+            assert torch.equal(heads(h_BH[some].clone()), together_BT[some])

@@ -13,6 +13,7 @@ from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.iak import kernel
 from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
 from iak.pipeline.publish.bundle_index import write_index
+from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.schemas.manifest import StatisticsEntry
@@ -131,7 +132,7 @@ def test_each_row_is_served_by_its_slot_and_the_bases_rows_are_the_bases_bit_for
     heads, rows = small_heads(), len(slots)
     h_BH, x_BX = normal(rows, SHAPE.base), normal(rows, X_UNITS, seed=1)
     slots_B = torch.tensor(slots, dtype=torch.int64)
-    served_BT = bundle_set.logits(heads, h_BH, x_BX, slots_B)
+    served_BT = BundlePredictor(bundle_set, heads).logits(h_BH, x_BX, slots_B)
     assert torch.equal(served_BT[slots_B == BASE_SLOT], heads(h_BH)[slots_B == BASE_SLOT])
     for slot, name in enumerate(bundle_set.names):
         mine = slots_B == slot
@@ -145,7 +146,7 @@ def test_each_row_is_served_by_its_slot_and_the_bases_rows_are_the_bases_bit_for
 def test_a_kernel_that_reads_h_alone_is_served_so(tmp_path):
     bundle_set = bundle_set_of(tmp_path, ["pooled"], reads="h")
     assert not bundle_set.reads_x
-    assert bundle_set.mean_KA.shape == (2, SHAPE.base)
+    assert bundle_set.mean_KA.shape == (1, SHAPE.base)
 
 
 @pytest.mark.parametrize("names", [["pooled"], list(BUNDLES)], ids=["one kernel", "several"])
@@ -153,10 +154,12 @@ def test_a_row_s_logits_do_not_depend_on_the_rows_beside_it(tmp_path, names):
     bundle_set, heads, rows = bundle_set_of(tmp_path, names), small_heads(), 600
     h_BH, x_BX = normal(rows, SHAPE.base), normal(rows, X_UNITS, seed=1)
     slots_B = torch.randint(-1, len(names), (rows,), generator=torch.Generator().manual_seed(0))
-    together_BT = bundle_set.logits(heads, h_BH, x_BX, slots_B)
+    together_BT = BundlePredictor(bundle_set, heads).logits(h_BH, x_BX, slots_B)
     for first, count in ((0, 32), (5, 64), (90, 96), (333, 256)):
         some = slice(first, first + count)
-        alone_BT = bundle_set.logits(heads, h_BH[some].clone(), x_BX[some].clone(), slots_B[some])
+        alone_BT = BundlePredictor(bundle_set, heads).logits(
+            h_BH[some].clone(), x_BX[some].clone(), slots_B[some]
+        )
         assert torch.equal(alone_BT, together_BT[some])
 
 
@@ -195,7 +198,7 @@ def test_each_row_reads_the_statistics_that_were_published_with_its_kernel(tmp_p
     slots_B = torch.tensor([-1, 0, 1, 0] * 10)
     s_BS = served.statistics(keys_of(rows, CATALOG), CATALOG, slots_B)
     heads, h_BH, x_BX = small_heads(), normal(40, SHAPE.base), normal(40, X_UNITS, seed=1)
-    logits_BT = served.logits(heads, h_BH, x_BX, slots_B, s_BS)
+    logits_BT = BundlePredictor(served, heads).logits(h_BH, x_BX, slots_B, s_BS)
     assert torch.equal(logits_BT[slots_B == BASE_SLOT], heads(h_BH)[slots_B == BASE_SLOT])
     for slot, name in enumerate(served.names):
         mine, seed, width = slots_B == slot, BUNDLES[name][1], len(CATALOG.fresh_names)
@@ -240,6 +243,6 @@ def test_kernels_of_one_standardisation_read_what_each_would_read_by_itself(tmp_
     h_BH, x_BX = normal(rows, SHAPE.base), normal(rows, X_UNITS, seed=1)
     slots_B = torch.arange(rows) % (len(BUNDLES) + 1) - 1
     assert bundle_set.shared is not None
-    together = bundle_set.logits(heads, h_BH, x_BX, slots_B)
-    each = replace(bundle_set, shared=None).logits(heads, h_BH, x_BX, slots_B)
+    together = BundlePredictor(bundle_set, heads).logits(h_BH, x_BX, slots_B)
+    each = BundlePredictor(replace(bundle_set, shared=None), heads).logits(h_BH, x_BX, slots_B)
     torch.testing.assert_close(together, each, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,144 @@
+"""Compute what K kernels add to the base's output, for each row the kernel in its slot.
+
+Tuning moves weights in every step. Here they stay, so what follows from weights alone is computed
+once, and only kernels that have rows cost time.
+
+Shapes: K slots, B rows, P slots that have rows, I inputs, O outputs, and the letters of kernel.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grouped_mm, pad
+
+from iak.pipeline.iak.bank import block_diagonal, from_code
+from iak.pipeline.iak.kernel import Weights
+from iak.pipeline.model.heads import Heads, Tail
+
+SEGMENT_ROWS = 8
+"""Rows of a slot come in multiples of this number, and a product has so many rows, neither more nor
+less. Products of other numbers of rows may round a row otherwise: with 512 inputs and 64 outputs
+one of 8 rows differs from one of 16 (MKL of torch 2.13, one thread)."""
+_FLOATS = 4
+"""Inputs and outputs of a product are filled up to a multiple of so many floats, 16 bytes: where
+rows begin elsewhere, a product may round them otherwise."""
+
+
+@dataclass(frozen=True)
+class SortedRows:
+    """Rows that are sorted by slot; only slots that have some are listed."""
+
+    slots: Sequence[int]
+    """Slots that have rows, rising."""
+    lengths: Sequence[int]
+    """Rows of each of them, a multiple of `SEGMENT_ROWS`."""
+    owners_B: Tensor
+    """Slot of each row."""
+
+    def spread(self, values_K: Tensor) -> Tensor:
+        """Return the value of each row's slot; further dimensions stay."""
+        return values_K.index_select(0, self.owners_B)
+
+    @cached_property
+    def runs(self) -> list[int]:
+        """Return how many times `SEGMENT_ROWS` rows each of the slots has."""
+        return [length // SEGMENT_ROWS for length in self.lengths]
+
+    @cached_property
+    def present(self) -> Tensor:
+        """Return the slots that have rows, (P,), on the rows' device."""
+        return torch.tensor(self.slots, device=self.owners_B.device)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Return the index after each slot's last row, (P,), as `grouped_mm` takes it."""
+        ends_P = torch.tensor(self.lengths).cumsum(0, dtype=torch.int32)
+        return ends_P.to(self.owners_B.device)
+
+
+class SlotLinear:
+    """A matrix for each slot, and its product with the rows of that slot."""
+
+    def __init__(self, w_KOI: Tensor) -> None:
+        """Take the matrices, (K, O, I); they are copied where they must be filled up."""
+        self.outputs, inputs = w_KOI.shape[1:]
+        missing = (-inputs % _FLOATS, -self.outputs % _FLOATS)
+        if any(missing):
+            w_KOI = pad(w_KOI, (0, missing[0], 0, missing[1]))
+        self._missing_inputs = missing[0]
+        self._w_KIO = w_KOI.transpose(1, 2)
+        # Views are made once: 1,000 of them cost as much as the products of a small batch.
+        self._by_slot = self._w_KIO.unbind()
+
+    def __call__(self, x_BI: Tensor, rows: SortedRows) -> Tensor:
+        """Return w[k] x[b] for each row b of each slot k, `y_BO`."""
+        if self._missing_inputs:
+            x_BI = pad(x_BI, (0, self._missing_inputs))
+        if x_BI.device.type == "cpu":
+            # On a CPU grouped_mm walks through all K slots, and lets a row round by its neighbours
+            # (torch 2.13). `expand` copies no matrix.
+            runs = x_BI.unflatten(0, (-1, SEGMENT_ROWS)).split(rows.runs)
+            products = [
+                torch.bmm(run, self._by_slot[slot].expand(len(run), -1, -1))
+                for run, slot in zip(runs, rows.slots, strict=True)
+            ]
+            y_BO = torch.cat(products).flatten(0, 1)
+        else:
+            y_BO = grouped_mm(x_BI, self._w_KIO[rows.present], offs=rows.ends)
+        return y_BO[:, : self.outputs] if y_BO.shape[1] > self.outputs else y_BO
+
+
+class Added(NamedTuple):
+    """What kernels add to the base's output for B rows."""
+
+    within_BX: Tensor
+    """Added to the towers' hidden units, T * D of them; before a tail, to h."""
+    logits_BT: Tensor
+    """Added to the logits."""
+
+
+class Predictor:
+    """K kernels on one base, which predict with the mean of the code."""
+
+    def __init__(self, weights: Weights, heads: Heads | Tail) -> None:
+        """Prepare the products.
+
+        Args:
+            weights: weights of all kernels by name, with a first dimension of K.
+            heads: the base's towers, or its tail.
+        """
+        self._encode, self._encode_b = SlotLinear(weights["encode_w"]), weights["encode_b"]
+        self._mean, self._mean_b = SlotLinear(weights["mean_w"]), weights["mean_b"]
+        self._skip_b = weights["skip_b"]
+        parts = from_code(weights, heads)
+        self._sizes = [part.shape[1] for part in parts]
+        self._from_code = SlotLinear(torch.cat(parts, dim=1))
+        self._tower_bias: Tensor | None = None
+        self._lora: tuple[SlotLinear, SlotLinear] | None = None
+        if isinstance(heads, Heads):
+            self._tower_bias = weights["tower_bias"].flatten(1)
+            adapters = [block_diagonal(weights[name]) for name in ("lora_in", "lora_out")]
+            if weights["lora_in"].shape[2]:
+                self._lora = SlotLinear(adapters[0]), SlotLinear(adapters[1])
+
+    def added(self, h_BH: Tensor, a_BA: Tensor, rows: SortedRows) -> Added:
+        """Return what the kernels add; a row's numbers do not depend on the other rows.
+
+        Args:
+            h_BH: the base's representation, sorted by slot. One row or more.
+            a_BA: standardised encoder inputs of these rows.
+            rows: the slots that they are sorted by.
+        """
+        e_BO = (self._encode(a_BA, rows) + rows.spread(self._encode_b)).relu_()
+        z_BC = self._mean(e_BO, rows) + rows.spread(self._mean_b)
+        within_BX, skip_BT, *narrow = self._from_code(z_BC, rows).split(self._sizes, dim=1)
+        if self._tower_bias is not None:
+            within_BX = within_BX + rows.spread(self._tower_bias)
+        if self._lora is not None:
+            narrow_in, wide_out = self._lora
+            within_BX = within_BX + wide_out(narrow[0] + narrow_in(h_BH, rows), rows)
+        return Added(within_BX=within_BX, logits_BT=skip_BT + rows.spread(self._skip_b))
