@@ -8,7 +8,7 @@ from iak.pipeline.publish.chain import log_evidence
 from iak.pipeline.report.evidence_words import EVIDENCE, evidence_words
 from iak.schemas.chain import ChainState
 
-MOST_CHAINS = 40
+MAX_CHAINS = 40
 """Chains shown in a table; the JSON has all."""
 
 
@@ -34,7 +34,7 @@ def show_chains(chains: Sequence[ChainState]) -> None:
     """Print the chains of all domains, those that are nearest to being proved first."""
     rows = [chain_row(chain) for chain in chains]
     rows.sort(key=lambda row: (row["proved_on"] is not None, -row["log_evidence"]))
-    left = f" {len(rows) - MOST_CHAINS} more; json= writes all." * (len(rows) > MOST_CHAINS)
+    left = f" {len(rows) - MAX_CHAINS} more; json= writes all." * (len(rows) > MAX_CHAINS)
     show_table(
         "chains: the evidence of each domain's kernels over nights",
         ("domain", "nights", "evidence", "needed", "gain", "at least", "where it stands"),
@@ -48,7 +48,7 @@ def show_chains(chains: Sequence[ChainState]) -> None:
                 number(row["gain_low"], 5, sign=True),
                 row["stands"],
             )
-            for row in rows[:MOST_CHAINS]
+            for row in rows[:MAX_CHAINS]
         ],
         caption=f"{EVIDENCE} Gain: of the last judged kernel over the base, in nats a row.{left}",
     )

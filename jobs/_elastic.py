@@ -64,10 +64,10 @@ class FreeResourcesPolicy(ElasticScalingPolicy):
             return on_live_machines
         held = sum(count for node, count in self._held.items() if node in reserved_resources)
         need = self.scaling_config._resources_per_worker_not_none
-        return min(on_live_machines, held + fitting(ray.available_resources(), need))
+        return min(on_live_machines, held + workers_that_fit(ray.available_resources(), need))
 
 
-def fitting(free: Resources, need: Resources) -> int:
+def workers_that_fit(free: Resources, need: Resources) -> int:
     """Return how many workers fit into free resources.
 
     Args:

@@ -40,7 +40,7 @@ _WANTED_OF_A = {
     "cached h,": "e[h]",
 }
 """First words of a target of `finetune` -> the variant that the target is about."""
-_MOST_PANELS = 3
+_MAX_PANELS = 3
 _VERDICTS = {"survived": _GREEN, "refused_by_name": _BLUE, "wrong": "#a40000"}
 _GATES = {"chain of nights": _BLUE, "present gate, every night": _GREY}
 _NIGHTS = {
@@ -69,7 +69,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         "nights": (_nights, 2),
         "quality": (draw_quality, max(1, len(logs_of(record)) if record.bench == "quality" else 1)),
         "scaling": (_scaling, 3),
-        "sharding": (_sharding, max(1, min(_MOST_PANELS, len(_measured_tables(record))))),
+        "sharding": (_sharding, max(1, min(_MAX_PANELS, len(_measured_tables(record))))),
         "tables": (_tables, 2),
     }
     if record.bench not in panels:

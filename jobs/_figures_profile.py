@@ -35,8 +35,8 @@ _SPLITS = {
     "test": "#4e9a51",
 }
 _TASKS = ("#3465a4", "#d9822b", "#4e9a51", "#8f6bb3", "#6c7a89")
-_MOST_FEATURES = 15
-_MOST_TICKS = 8
+_MAX_FEATURES = 15
+_MAX_TICKS = 8
 _GRID = "#e3e6ea"
 
 
@@ -97,7 +97,7 @@ def _rates_by_day(ax: Axes, profiles: Sequence[SplitProfile], days: Sequence[str
             positives = sum(labels.positives for labels in values)
             lines[task].append(positives / rows if rows else float("nan"))
     for (task, rates), colour in zip(lines.items(), _TASKS, strict=False):
-        style = "o-" if len(days) <= 2 * _MOST_TICKS else "-"
+        style = "o-" if len(days) <= 2 * _MAX_TICKS else "-"
         ax.plot(range(len(days)), rates, style, markersize=3.5, color=colour, label=task)
     ax.set_title("Positives among labelled rows, by day")
     _rate_axis(ax)
@@ -140,7 +140,7 @@ def _rate_axis(ax: Axes) -> None:
 
 def _most_moved(drift: Sequence[Drift]) -> Mapping[str, list[Drift]]:
     """Return the features that moved most, each with its windows in order."""
-    names = list(dict.fromkeys(d.feature for d in drift))[:_MOST_FEATURES]
+    names = list(dict.fromkeys(d.feature for d in drift))[:_MAX_FEATURES]
     order = {"pretrain": 0, "tune": 1}
     return {
         name: sorted((d for d in drift if d.feature == name), key=lambda d: order.get(d.before, 2))
@@ -173,7 +173,7 @@ def _drift(ax: Axes, drifts: Mapping[str, Sequence[Drift]]) -> None:
 
 
 def _day_ticks(ax: Axes, days: Sequence[str]) -> None:
-    step = -(-len(days) // _MOST_TICKS)
+    step = -(-len(days) // _MAX_TICKS)
     positions = range(0, len(days), step)
     # The month and day are enough where all days are of one year.
     short = len({day[:4] for day in days}) == 1

@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-LONGEST_SOCKET = 107
+MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path on Linux."""
 _BELOW = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.123")
 """Bytes that Ray's sockets take below the private folder, at most."""
@@ -36,7 +36,7 @@ def _name() -> str:
 
 
 def _has_room(parent: Path) -> bool:
-    return len(os.fsencode(parent.absolute() / _name())) + _BELOW <= LONGEST_SOCKET
+    return len(os.fsencode(parent.absolute() / _name())) + _BELOW <= MAX_SOCKET_PATH
 
 
 def _own(parent: Path) -> Path:

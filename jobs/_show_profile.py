@@ -7,8 +7,8 @@ from iak.jobs._progress import console
 from iak.jobs._tables import show_facts, show_table
 from iak.pipeline.data.drift import Drift, NewIds
 from iak.pipeline.data.profile import (
-    LEAST_NEGATIVES,
-    LEAST_POSITIVES,
+    MIN_NEGATIVES,
+    MIN_POSITIVES,
     Labels,
     Profile,
     SplitProfile,
@@ -17,8 +17,8 @@ from iak.pipeline.data.profile import (
 
 JUDGED = ("gate", "test")
 """Splits on which kernels are judged."""
-_MOST_DRIFTS = 12
-_LEAST_NEW = 0.0005
+_MAX_DRIFTS = 12
+_MIN_NEW_SHARE = 0.0005
 
 
 def show_profile(profile: Profile) -> None:
@@ -104,7 +104,7 @@ def _show_power(profile: Profile) -> None:
     for task, counts in profile.undecided.items():
         facts[f"domains that {task} cannot be judged in"] = (
             f"{counts['too few']:,} of {counts['domains']:,} with gate rows: fewer than "
-            f"{LEAST_POSITIVES} positives or {LEAST_NEGATIVES} negatives"
+            f"{MIN_POSITIVES} positives or {MIN_NEGATIVES} negatives"
         )
     if facts:
         show_facts("what can be decided", facts)
@@ -114,7 +114,7 @@ def _show_new_ids(new_ids: Sequence[NewIds]) -> None:
     splits = list(dict.fromkeys(one.split for one in new_ids))
     by = {(one.table, one.split): one.share for one in new_ids}
     tables = list(dict.fromkeys(one.table for one in new_ids))
-    shown = [t for t in tables if any(by.get((t, s), 0.0) >= _LEAST_NEW for s in splits)]
+    shown = [t for t in tables if any(by.get((t, s), 0.0) >= _MIN_NEW_SHARE for s in splits)]
     if shown:
         show_table(
             "ids that the pre-training rows do not have, share of occurrences",
@@ -136,7 +136,7 @@ def _show_drift(drift: Sequence[Drift]) -> None:
     pairs = sorted({(d.before, d.after) for d in drift})
     by = {(d.feature, d.before, d.after): d for d in drift}
     names = list(dict.fromkeys(d.feature for d in drift))
-    shown = names[:_MOST_DRIFTS]
+    shown = names[:_MAX_DRIFTS]
     show_table(
         "drift of features (stability index; from .10 moved, from .25 changed)",
         ("feature", *(f"{a} to {b}" for a, b in pairs), "noise stays below"),

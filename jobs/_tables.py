@@ -9,7 +9,7 @@ from rich.table import Table
 
 from iak.jobs._progress import console
 
-_WIDEST = 200
+_MAX_WIDTH = 200
 """Characters of a line at most where the output is a file or a pipe."""
 
 
@@ -66,7 +66,7 @@ def _print_wide(table: Table) -> None:
     if console.is_terminal:
         console.print(table)
         return
-    asked = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    asked = Measurement.get(console, console.options.update(max_width=_MAX_WIDTH), table).maximum
     before = console.width
     console.width = max(before, asked)  # print() takes no width beyond the console's own
     try:

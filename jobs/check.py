@@ -20,7 +20,7 @@ from iak.pipeline.runs.load import load_catalog
 from iak.schemas.job import CheckSpec
 
 REFUSED, WARNED = 1, 0
-_LEAST_SHARE = 0.001
+_MIN_SHARE = 0.001
 
 
 def main(spec: CheckSpec) -> int:
@@ -58,7 +58,7 @@ def share_text(share: float) -> str:
     """Return a share in per cent; a dash where no rows are counted."""
     if not share:
         return "-"
-    return f"{share:.1%}" if share >= _LEAST_SHARE else f"under {_LEAST_SHARE:.1%}"
+    return f"{share:.1%}" if share >= _MIN_SHARE else f"under {_MIN_SHARE:.1%}"
 
 
 def show(report: Report, name: str, *, has_profile: bool = False) -> None:
@@ -94,7 +94,7 @@ def show(report: Report, name: str, *, has_profile: bool = False) -> None:
         }
     show_facts(f"log '{name}': {report.files:,} files, {report.rows:,} rows", facts)
     if counts["refuse"]:
-        console.print("[red]this log cannot be trained on until the errors are mended[/red]")
+        console.print("[red]this log cannot be trained on until the errors are corrected[/red]")
 
 
 def _checksums(report: Report) -> str:

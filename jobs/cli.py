@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iak.jobs.verbs import GROUPS, MOVED, VERBS, spec_class, split_verb, unknown_verb
+from iak.pipeline.errors import INTERRUPTED, BadRequest, DoesNotFit, PipelineError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,11 +38,11 @@ def run(words: Sequence[str], *, start: Start | None = None) -> int:
             return run_command(_command(verb), rest, lambda spec: begin(verb, spec))
         if refusal := _refusal(words, verb):
             print(f"error: {refusal}", file=sys.stderr)
-            return 2
+            return BadRequest.exit_code
         return _show_verbs(words)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _refusal(words: Sequence[str], verb: str) -> str | None:
@@ -57,7 +58,7 @@ def _refusal(words: Sequence[str], verb: str) -> str | None:
 
 
 def _show_verbs(words: Sequence[str]) -> int:
-    """Answer `--help`, `--version`, `doctor` and the names of groups; return the exit code."""
+    """Show `--help`, `--version` or a group's verbs, or run `doctor`; return the exit code."""
     from cyclopts import CycloptsError
 
     from iak.jobs.help_pages import verbs_app
@@ -65,7 +66,7 @@ def _show_verbs(words: Sequence[str]) -> int:
     try:
         code = verbs_app(_doctor)(list(words), exit_on_error=False)
     except CycloptsError:
-        return 2
+        return BadRequest.exit_code
     return code if isinstance(code, int) else 0
 
 
@@ -88,7 +89,6 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
     """
     from iak.jobs.command import read_command
     from iak.jobs.path_settings import check_paths, setting_of
-    from iak.pipeline.errors import DoesNotFit, PipelineError
     from iak.schemas.base import redacted
 
     spec: BaseModel | None = None
@@ -102,7 +102,7 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None:  # nothing that a setting could have named: show the traceback
             raise
         problem = f"{setting_of(spec, error.filename)}{error.filename}: {error.strerror or error}"
         print(f"error: {command.name}: {redacted(problem)}", file=sys.stderr)
@@ -116,9 +116,9 @@ def _start(verb: str, spec: BaseModel) -> int:
     """Call a verb's job."""
     from iak.jobs._progress import announce, console
 
-    # Where the verb's answer goes to standard output, nothing else may.
+    # A verb whose result is a stream on standard output must be the only one that writes there.
     console.stderr = getattr(spec, "is_stream", False)
-    with announce("loading libraries", after_s=2.0):  # torch and ray, from a cold disk
+    with announce("loading libraries", after_s=2.0):  # torch and Ray, from a cold disk
         job = importlib.import_module(f"iak.jobs.{verb.partition(' ')[0]}")
     return int(job.main(spec))
 

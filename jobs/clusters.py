@@ -11,7 +11,7 @@ from iak.pipeline.runs.documents import read_toml
 from iak.pipeline.runs.explain import explain
 from iak.schemas.cluster import ClusterSpec
 
-MOST_NODES = 100_000
+MAX_NODES = 100_000
 _PART = re.compile(r"(?P<devices>[1-9]\d*)x(?P<kind>[A-Z].*)")
 _MANY = re.compile(r"(?P<nodes>\d+)x(?P<kind>\d+x.+)")
 
@@ -41,9 +41,9 @@ def load_cluster(name: str) -> ClusterSpec:
 
 
 def _refuse_more_than_exist(nodes: int) -> None:
-    if nodes > MOST_NODES:
+    if nodes > MAX_NODES:
         raise BadRequest(
-            f"cluster= and sweep= ask for {nodes:,} machines; plan for {MOST_NODES:,} at most"
+            f"cluster= and sweep= ask for {nodes:,} machines; plan for {MAX_NODES:,} at most"
         )
 
 

@@ -27,7 +27,7 @@ from iak.schemas.predictions import MetricTask
 
 FIRST, SECOND = "first", "second"
 FORMAT = 1
-MOST_DOMAINS = 20
+MAX_DOMAINS = 20
 """Domains shown, those with most rows. The JSON has all."""
 
 
@@ -138,7 +138,7 @@ def show(document: Mapping[str, Any], rows: Mapping[str, Sequence[MetricRow]]) -
         for method, metrics in rows.items():
             by = {(row.method, row.domain): row for row in metrics if row.task == task}
             domains = {domain: row.rows for (_, domain), row in by.items()}
-            shown = largest(domains, MOST_DOMAINS, always=(ALL, POOLED))
+            shown = largest(domains, MAX_DOMAINS, always=(ALL, POOLED))
             lines += [_line(method, by, domain) for domain in shown]
         show_table(
             f"{task} on {document['split']}",

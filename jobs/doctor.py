@@ -1,4 +1,4 @@
-"""`iak doctor`: check that the installed libraries belong together and work, and say what mends it.
+"""`iak doctor`: check that the installed libraries fit together and work, and say how to repair.
 
 torch, torchrec and fbgemm are built against each other, and torchrec requires fbgemm without a
 version. Most broken installs of this field come from these two facts. Each library is tried in a
@@ -33,13 +33,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One row of the table; `mend` is the command that mends what is wrong, run in ROOT."""
+    """One row of the table; `remedy` is the command that repairs what is wrong, run in ROOT."""
 
     name: str
     found: str
     is_ok: bool
     note: str = ""
-    mend: str | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +166,7 @@ def judge_versions(versions: Versions) -> list[Check]:
 
 
 def doctor() -> int:
-    """Print the table and the commands that mend it; return 0 when all is well, else 1."""
+    """Print the table and the commands that repair it; return 0 when all is well, else 1."""
     from rich.console import Console
     from rich.table import Table
 
@@ -183,9 +183,9 @@ def doctor() -> int:
     if not wrong:
         console.print("All libraries belong together and work.")
         return 0
-    console.print(f"{len(wrong)} wrong. To mend, in {ROOT}:", soft_wrap=True)
-    for mend in dict.fromkeys(check.mend for check in wrong if check.mend):
-        console.print(f"  {mend}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{len(wrong)} wrong. To repair it, in {ROOT}:", soft_wrap=True)
+    for remedy in dict.fromkeys(check.remedy for check in wrong if check.remedy):
+        console.print(f"  {remedy}", soft_wrap=True, markup=False, highlight=False)
     return 1
 
 
@@ -196,17 +196,19 @@ def _python(versions: Versions) -> Check:
     found = versions["python"] or "absent"
     is_ok = _numbers(found) >= (3, 11)
     note = "" if is_ok else "3.11 or newer is needed; install it, then make the environment anew"
-    return Check(name="python", found=found, is_ok=is_ok, note=note, mend=_anew(versions))
+    return Check(name="python", found=found, is_ok=is_ok, note=note, remedy=_anew(versions))
 
 
 def _torch(versions: Versions) -> Check:
     found = versions.get("torch")
     if found is None:
-        return Check(name="torch", found="absent", is_ok=False, note="needed", mend=_anew(versions))
+        return Check(
+            name="torch", found="absent", is_ok=False, note="needed", remedy=_anew(versions)
+        )
     is_ok = _minor(found) in {family[0] for family in FAMILIES}
     known = ", ".join(family[0] for family in FAMILIES)
     note = "" if is_ok else f"known to work here: {known}"
-    return Check(name="torch", found=found, is_ok=is_ok, note=note, mend=_anew(versions))
+    return Check(name="torch", found=found, is_ok=is_ok, note=note, remedy=_anew(versions))
 
 
 def _torchrec(versions: Versions) -> Check:
@@ -214,11 +216,11 @@ def _torchrec(versions: Versions) -> Check:
     expected = family[1]
     is_ok = found is not None and _minor(found) == expected
     note = "" if is_ok else f"torch {_minor(versions.get('torch'))} needs torchrec {expected}"
-    mend = _anew(versions)
+    remedy = _anew(versions)
     if family is FAMILIES[0]:
         # Named beside its fbgemm: alone, it would bring one of pip's choosing.
-        mend = _pip(f"{_PINS} torchrec=={expected}.0 {_fbgemm_build(versions)}")
-    return Check(name="torchrec", found=found or "absent", is_ok=is_ok, note=note, mend=mend)
+        remedy = _pip(f"{_PINS} torchrec=={expected}.0 {_fbgemm_build(versions)}")
+    return Check(name="torchrec", found=found or "absent", is_ok=is_ok, note=note, remedy=remedy)
 
 
 def _fbgemm(versions: Versions) -> Check:
@@ -235,11 +237,13 @@ def _fbgemm(versions: Versions) -> Check:
         note = f"torch {_minor(torch)} needs fbgemm {expected}"
     is_ok = not note
     if is_ok and kind == "cpu" and versions.get("fbgemm-gpu") is None:
-        note = f"the next pip install may lay the CUDA build over it: {_mend_fbgemm(versions)}"
+        note = f"the next pip install may lay the CUDA build over it: {_fbgemm_remedy(versions)}"
     elif is_ok and kind == "cpu" and not _is_cpu(torch):
         note = "built for the CPU: tables will not use a GPU"
     shown = f"{found} ({kind})" if kind in {"cpu", "gpu"} else found
-    return Check(name="fbgemm", found=shown, is_ok=is_ok, note=note, mend=_mend_fbgemm(versions))
+    return Check(
+        name="fbgemm", found=shown, is_ok=is_ok, note=note, remedy=_fbgemm_remedy(versions)
+    )
 
 
 def _pinned(versions: Versions, name: str, requirement: str) -> Check:
@@ -250,7 +254,7 @@ def _pinned(versions: Versions, name: str, requirement: str) -> Check:
         found=found or "absent",
         is_ok=found is not None,
         note=note,
-        mend=_pip(f"{_PINS} '{requirement}'"),
+        remedy=_pip(f"{_PINS} '{requirement}'"),
     )
 
 
@@ -264,7 +268,7 @@ def _trial(name: str, ended: Probe, versions: Versions) -> Check:
         found=found,
         is_ok=ended.status == 0,
         note="" if ended.status == 0 else "if the versions above are right, its files are damaged",
-        mend=_reinstall(_OWNER.get(name, name), versions),
+        remedy=_reinstall(_OWNER.get(name, name), versions),
     )
 
 
@@ -288,7 +292,7 @@ def _fbgemm_kind(versions: Versions) -> tuple[Literal["absent", "cpu", "gpu", "b
     return ("gpu", real_gpu) if real_gpu else ("absent", "absent")
 
 
-def _mend_fbgemm(versions: Versions) -> str:
+def _fbgemm_remedy(versions: Versions) -> str:
     """Return the command that leaves one fbgemm: the right build in the project's version."""
     if _family(versions) is not FAMILIES[0]:
         return _anew(versions)
@@ -304,7 +308,7 @@ def _fbgemm_build(versions: Versions) -> str:
 def _reinstall(owner: str, versions: Versions) -> str:
     """Return the command that writes a library's files again, at the version that is there."""
     if owner == "fbgemm":
-        return _mend_fbgemm(versions)
+        return _fbgemm_remedy(versions)
     found = versions.get(owner)
     if owner == "torch" or found is None:
         return _anew(versions)

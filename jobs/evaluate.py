@@ -20,7 +20,7 @@ from iak.schemas.job import EvaluateSpec
 from iak.schemas.log import Catalog
 from iak.schemas.prediction import EvaluationResult
 
-MOST_DOMAINS = 40
+MAX_DOMAINS = 40
 """Domains shown, those with most rows; metrics.json has all."""
 
 
@@ -71,7 +71,7 @@ def show_task(result: EvaluationResult, rows: Sequence[MetricRow], task: str) ->
     by = {(r.method, r.domain): r for r in rows if r.task == task}
     has_kernels, has_oracle = ((m, ALL) in by for m in (IAK, ORACLES[0]))
     domains = {domain: row.rows for (method, domain), row in by.items() if method == BASE}
-    shown = largest(domains, MOST_DOMAINS, always=(ALL, TOGETHER))
+    shown = largest(domains, MAX_DOMAINS, always=(ALL, TOGETHER))
     columns = ["domain", "rows", "positives", "base AUC"]
     columns += ["tuned AUC", "published AUC"] if has_kernels else []
     columns += ["oracle AUC"] if has_oracle else []

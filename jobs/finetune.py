@@ -11,8 +11,9 @@ from iak.jobs._skipped import not_ripe
 from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.ray_launcher import RayLauncher
+from iak.pipeline.errors import SOME_FAILED, SOME_HELD
 from iak.pipeline.runs.load import load_catalog
-from iak.pipeline.runs.night import SOME_FAILED, SOME_HELD, tune_night
+from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import FinetuneSpec
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import CacheUse, KernelResult, TuningResult

@@ -106,7 +106,7 @@ def _head(sample: LogSample) -> Iterator[str]:
     yield "# A starting catalogue, written by `iak init`: every `guessed:` is one, with its reason."
     size = f"{len(snapshot.files):,} files, {snapshot.rows:,} rows"
     yield f"# Seen: {size}; {len(sample.rows):,} rows were looked at."
-    yield "# Read it once, mend what is wrong, then run `iak check`."
+    yield "# Read it once, correct what is wrong, then run `iak check`."
     yield "# Every key is explained in schemas/README.md."
     yield ""
 

@@ -9,13 +9,12 @@ from iak.jobs._progress import console
 from iak.jobs._tables import show_table
 from iak.jobs.job_server import Job, connect, exit_code, follow, job_named, jobs_of
 from iak.jobs.submitted import without_documents
+from iak.pipeline.errors import NOTHING_TO_DO
 from iak.pipeline.files import put_file
 from iak.schemas.job_server import JobsListSpec, JobsLogsSpec, JobsSpec, JobsStopSpec
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
-
-_NOTHING_TO_DO = 6
 
 
 def main(spec: JobsSpec) -> int:
@@ -69,7 +68,7 @@ def stop(client: "JobSubmissionClient", spec: JobsStopSpec) -> int:
     job = job_named(client, spec.job)
     if job.has_ended:
         console.print(f"{job.id} has ended already: {job.status.lower()}", markup=False)
-        return _NOTHING_TO_DO
+        return NOTHING_TO_DO
     client.stop_job(job.id)
     console.print(f"{job.id} was asked to stop: iak {job.command}", markup=False)
     return 0

@@ -1,6 +1,7 @@
 """`iak nightly …`: decide, tune, judge and promote every night, by one file.
 
-Only what trains or opens a base imports torch and Ray, which take seconds; `status` needs neither.
+torch and Ray take seconds to import. So only the functions that train or open a base import them,
+and `iak nightly status` answers at once.
 """
 
 import os
@@ -17,7 +18,7 @@ from iak.jobs._tables import number, show_facts, show_table
 from iak.jobs.console_report import console_report
 from iak.jobs.path_settings import check_paths
 from iak.jobs.schedule import backfill, watch
-from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.errors import OK, BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.nightly.identity import with_overrides
 from iak.pipeline.registry.live import data_until, live_pointers, registry_head
@@ -40,7 +41,7 @@ from iak.schemas.nightly_job import (
 )
 from iak.schemas.paths import reference_text
 
-MOST_DOMAINS = 40
+MAX_DOMAINS = 40
 """Domains shown in a table; the page has all."""
 FILE = Path("nightly.toml")
 TOKEN = "MLFLOW_TRACKING_TOKEN"
@@ -61,43 +62,46 @@ def main(spec: Spec) -> int:
 
 
 def run(spec: NightlyRunSpec) -> int:
-    """Run one night, or say what it would do: here, or on the cluster that the file names."""
+    """Run one night, or show what it would do: here, or on the cluster that the file names."""
     settings = load_nightly(spec.file)
     if settings.cluster != "local" and not spec.here:
+        # Ray reads its token when it is imported, so nothing above may import it.
         from iak.jobs.submit_night import submit_night
 
-        return submit_night(spec, settings)  # before Ray is imported, which then reads its token
+        return submit_night(spec, settings)
     check_paths(settings)
-    asked = with_overrides(settings, rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline)
-    return _run_here(spec, asked)
+    changed = with_overrides(settings, rows=spec.rows, minutes=spec.minutes, deadline=spec.deadline)
+    return _run_here(spec, changed)
 
 
-def _run_here(spec: NightlyRunSpec, asked: NightlySpec) -> int:
+def _run_here(spec: NightlyRunSpec, settings: NightlySpec) -> int:
+    """Run the night in this process, and send out its notices, also those of a failed night."""
     from iak.jobs.ray_launcher import RayLauncher
     from iak.pipeline.runs.nightly import NightRequest, run_night
     from iak.pipeline.runs.record import AlreadyFinished
 
     request = NightRequest(night=spec.date, dry_run=spec.dry_run)
-    launcher = RayLauncher.of(asked.workers)
+    launcher = RayLauncher.of(settings.workers)
     began = now()
     try:
         with console_report() as report:
-            record = run_night(asked, launcher, request, report)
-    except AlreadyFinished:
+            record = run_night(settings, launcher, request, report)
+    except AlreadyFinished:  # a PipelineError too, but no failure: nothing was done
         raise
     except PipelineError:
-        _notify_of_failure(asked, began)
+        _notify_of_failure(settings, began)
         raise
     if spec.dry_run:
         _show_decisions(record)
-        return 0
-    show_night(asked, record)
-    _notify(asked, record)
-    return record.exit_code or 0
+        return OK
+    show_night(settings, record)
+    _notify(settings, record)
+    return record.exit_code or OK
 
 
 def _notify_of_failure(spec: NightlySpec, began: datetime) -> None:
     """Send out a notice of the failed night of this command, if it has a record."""
+    # A night that failed before it was planned has none; older records are of other commands.
     for record in read_nights(spec.nights).records:
         if record.status == "failed" and record.ended_at and record.ended_at >= began:
             _notify(spec, record)
@@ -120,7 +124,8 @@ def backfill_nights(spec: NightlyBackfillSpec) -> int:
 
 def watch_schedule(spec: NightlyWatchSpec) -> int:
     """Run every night when it is due, until this process is stopped."""
-    # A stop of systemd or Kubernetes is as gentle as Ctrl-C: the night's record says so.
+    # systemd and Kubernetes stop a process by SIGTERM. It becomes a KeyboardInterrupt, as Ctrl-C
+    # does, so that the night's record says `interrupted`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _metrics(spec):
         watch(spec, lambda night: run(NightlyRunSpec(file=spec.file, date=night)))
@@ -128,7 +133,7 @@ def watch_schedule(spec: NightlyWatchSpec) -> int:
 
 
 def _metrics(spec: NightlyWatchSpec) -> AbstractContextManager[object]:
-    """Return what serves the newest night's numbers while nights are waited for, if asked for."""
+    """Return the server of Prometheus's metrics; one that does nothing where no port is named."""
     if spec.metrics_port is None:
         return nullcontext()
     from iak.pipeline.report.metrics_server import serving_metrics
@@ -139,7 +144,7 @@ def _metrics(spec: NightlyWatchSpec) -> AbstractContextManager[object]:
     return serving_metrics(nights, address=address, port=spec.metrics_port)
 
 
-def _loaded(file: Path) -> NightlySpec:
+def _checked_settings(file: Path) -> NightlySpec:
     """Return a file's settings, after a check that its paths can be used."""
     spec = load_nightly(file)
     check_paths(spec)
@@ -162,7 +167,7 @@ def _show_decisions(record: NightRecord) -> None:
                 number(d.worth, 2),
                 d.reason,
             )
-            for d in decisions[:MOST_DOMAINS]
+            for d in decisions[:MAX_DOMAINS]
         ],
         caption=_more(len(decisions)),
         text=("decision",),
@@ -176,7 +181,7 @@ def _show_decisions(record: NightRecord) -> None:
 
 def show_night(spec: NightlySpec, record: NightRecord) -> None:
     """Show what a night did for every domain, and the path of its page."""
-    shown = record.domains[:MOST_DOMAINS]
+    shown = record.domains[:MAX_DOMAINS]
     show_table(
         f"{record.name}, night of {record.night}",
         ("domain", "outcome", "tuning rows", "gain", "served by", "sentence"),
@@ -207,41 +212,41 @@ def show_night(spec: NightlySpec, record: NightRecord) -> None:
 
 
 def _more(domains: int) -> str:
-    left = domains - MOST_DOMAINS
+    left = domains - MAX_DOMAINS
     return f"{left:,} more; the page has all" if left > 0 else ""
 
 
 def status(spec: NightlyStatusSpec) -> int:
     """Show the last nights, the live kernels with their age, and what the newest night held."""
-    asked = _loaded(spec.file)
-    nights = read_nights(asked.nights)
+    settings = _checked_settings(spec.file)
+    nights = read_nights(settings.nights)
     for problem in nights.problems:
         console.print(f"warning: {problem}", markup=False, style="yellow")
     if not nights.records:
-        nowhere = reference_text(asked.nights)
-        console.print(f"no night has run: {nowhere} holds none", markup=False)
-        return 0
+        folder = reference_text(settings.nights)
+        console.print(f"no night has run: {folder} has no record of one", markup=False)
+        return OK
     show_table(
-        f"{asked.name}, last nights",
+        f"{settings.name}, last nights",
         ("night", "status", "exit", "promoted", "held", "failed", "waiting", "minutes", "id"),
         [_night_row(record) for record in nights.records[-spec.last :]],
         text=("status",),
     )
     newest = nights.records[-1]
-    _show_live(asked, newest)
+    _show_live(settings, newest)
     _show_held(newest)
-    return 0
+    return OK
 
 
 def _night_row(record: NightRecord) -> tuple[str, ...]:
     counts = record.counts
-    ended = record.ended_at - record.started_at if record.ended_at else None
+    duration = record.ended_at - record.started_at if record.ended_at else None
     return (
         str(record.night),
         record.status,
         "-" if record.exit_code is None else str(record.exit_code),
         *(str(counts[name]) for name in ("promoted", "held", "failed", "waiting")),
-        f"{ended.total_seconds() / 60:.1f}" if ended else "-",
+        f"{duration.total_seconds() / 60:.1f}" if duration else "-",
         record.id,
     )
 
@@ -251,7 +256,7 @@ def _show_live(spec: NightlySpec, newest: NightRecord) -> None:
     store = open_store(spec.registry)
     live = live_pointers(registry_head(store), newest.base_fingerprint)
     rows = []
-    for name, pointer in sorted(live.items())[:MOST_DOMAINS]:
+    for name, pointer in sorted(live.items())[:MAX_DOMAINS]:
         last = data_until(store, pointer)
         age = f"{(newest.night - last).days} d" if last else "-"
         rows.append((name, str(last or "-"), age, pointer.bundle[:12]))
@@ -266,18 +271,18 @@ def _show_live(spec: NightlySpec, newest: NightRecord) -> None:
 
 def _show_held(newest: NightRecord) -> None:
     """Show the domains that the newest night held or failed, with the reason."""
-    kept = [d for d in newest.domains if d.outcome in ("held", "failed")]
+    not_promoted = [d for d in newest.domains if d.outcome in ("held", "failed")]
     if newest.error:
         console.print(f"the night of {newest.night}: {newest.error}", markup=False, style="yellow")
-    if not kept:
-        console.print(f"the night of {newest.night} held nothing", markup=False)
+    if not not_promoted:
+        console.print(f"the night of {newest.night} held no domain", markup=False)
         return
     show_table(
         f"held or failed on {newest.night}",
         ("domain", "outcome", "why"),
-        [_held_row(domain) for domain in kept[:MOST_DOMAINS]],
+        [_held_row(domain) for domain in not_promoted[:MAX_DOMAINS]],
         text=("outcome",),
-        caption=_more(len(kept)),
+        caption=_more(len(not_promoted)),
     )
 
 
@@ -290,25 +295,28 @@ def check(spec: NightlyCheckSpec) -> int:
     from iak.pipeline.runs.nightly_check import check_nightly
     from iak.pipeline.runs.nightly_notify import check_tracking
 
-    asked = _loaded(spec.file)
-    found = check_nightly(asked, reachable=_reach)
-    tracking = check_tracking(asked, os.environ.get(TOKEN))
-    problems = [*found.problems, *_missing_variables(asked), *tracking]
-    if found.plan is not None:
-        choices = Counter(decision.choice for decision in found.plan.decisions)
+    settings = _checked_settings(spec.file)
+    findings = check_nightly(settings, ask_job_server=_ask_job_server)
+    tracking = check_tracking(settings, os.environ.get(TOKEN))
+    problems = [*findings.problems, *_missing_variables(settings), *tracking]
+    if (plan := findings.plan) is not None:
+        choices = Counter(decision.choice for decision in plan.decisions)
         show_facts(
-            f"{asked.name}: the next night is that of {found.plan.night}",
+            f"{settings.name}: the next night is that of {plan.night}",
             {
                 "domains": ", ".join(f"{n} {choice}" for choice, n in sorted(choices.items())),
-                "base": f"{found.plan.base_path}, {found.plan.base.manifest.fingerprint[:16]}",
-                "registry": f"{asked.registry}, {len(found.plan.live)} live kernels",
+                "base": f"{plan.base_path}, {plan.base.manifest.fingerprint[:16]}",
+                "registry": f"{settings.registry}, {len(plan.live)} live kernels",
             },
         )
     if problems:
         show_table("problems", ("where", "what"), problems)
-        raise BadRequest(f"{spec.file}: {len(problems)} problems; nothing was spent")
+        raise BadRequest(
+            f"{spec.file}: {len(problems)} problems, listed above; a night would not run as it "
+            "should. Correct them, and check again"
+        )
     console.print("no problem was found")
-    return 0
+    return OK
 
 
 def _missing_variables(spec: NightlySpec) -> Sequence[tuple[str, str]]:
@@ -319,8 +327,12 @@ def _missing_variables(spec: NightlySpec) -> Sequence[tuple[str, str]]:
     return [("notify.webhook", f"the environment has no variable {name}")]
 
 
-def _reach(address: str) -> None:
-    """Check that a Ray job server answers."""
+def _ask_job_server(address: str) -> None:
+    """Check that a Ray job server answers.
+
+    Raises:
+        PipelineError: it does not answer, or refuses the token.
+    """
     from iak.jobs.job_server import connect  # Ray's client takes a second to load
 
     connect(address).get_version()
@@ -353,5 +365,5 @@ def init(spec: NightlyInitSpec) -> int:
         settings["ready"] = {"quiet_for": timedelta(0)}
     out.parent.mkdir(parents=True, exist_ok=True)
     put_file(out, commented(settings))
-    console.print(f"wrote {out}; `iak nightly check {out}` looks at it", markup=False)
-    return 0
+    console.print(f"wrote {out}; check it by `iak nightly check {out}`", markup=False)
+    return OK

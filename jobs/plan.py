@@ -12,7 +12,7 @@ from iak.jobs._tables import show_facts, show_table
 from iak.jobs.clusters import load_cluster, shipped_clusters, with_constants, with_devices
 from iak.pipeline.base.defaults import batch_rows_for
 from iak.pipeline.base.published_base import PublishedBase
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.errors import OK, BadRequest, DoesNotFit
 from iak.pipeline.files import put_file
 from iak.pipeline.planning.answer import Answer, Frozen, Question, answer, smallest_change
 from iak.pipeline.planning.estimate import Asked, Estimate, Level, as_rows
@@ -27,7 +27,6 @@ from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import FinetuneSpec, PlanSpec
 from iak.schemas.log import Catalog
 
-FITS, DOES_NOT_FIT = 0, 3
 _TAKEN = (
     "model", "kernel", "pooled", "domain", "tables", "cache", "batch_rows", "bf16", "epochs",
     "placement",
@@ -58,12 +57,12 @@ def main(spec: PlanSpec) -> int:
         return _show_many(spec, answers)
     _show(question, answers[0])
     if answers[0].fits:
-        return FITS
+        return OK
     others = [with_constants(load_cluster(n), spec.constants) for n in shipped_clusters()]
     kinds = [kind for kind in others if kind.name != answers[0].cluster.name]
     change = smallest_change(question, clusters[0], kinds, _machines)
     console.print(f"[bold]smallest change:[/bold] {change}", highlight=False)
-    return DOES_NOT_FIT
+    return DoesNotFit.exit_code
 
 
 def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
@@ -302,14 +301,14 @@ def _show_many(spec: PlanSpec, answers: Sequence[Answer]) -> int:
     fitting = [a for a in answers if a.fits]
     if not fitting:
         console.print("none of them fits")
-        return DOES_NOT_FIT
+        return DoesNotFit.exit_code
     smallest = min(fitting, key=lambda a: a.cluster.world)
     cheapest = min(fitting, key=lambda a: a.estimate.money)
     console.print(
         f"smallest that fits: {smallest.cluster.name}; cheapest: {cheapest.cluster.name}",
         highlight=False,
     )
-    return FITS
+    return OK
 
 
 def _write(spec: PlanSpec, work: Workload, answers: Sequence[Answer]) -> None:

@@ -190,7 +190,7 @@ class RayLauncher:
                 with sized_by_what_is_free():
                     trainer.fit()
             except TrainingFailedError as failure:
-                raise PipelineError(_story(failure, run_dir)) from failure
+                raise PipelineError(_failure_message(failure, run_dir)) from failure
             except SystemExit as stop:  # Ray raises it on Ctrl-C while it trains
                 raise KeyboardInterrupt from stop
         raise_refusal(run_dir)
@@ -284,7 +284,7 @@ def _use_gpu(device: str, workers: int) -> bool:
     return gpus >= workers and device != "cpu"
 
 
-def _story(failure: TrainingFailedError, run_dir: Path) -> str:
+def _failure_message(failure: TrainingFailedError, run_dir: Path) -> str:
     """Return a message with the error that ended the run."""
     raise_refusal(run_dir)
     files = tracebacks(run_dir)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from iak.jobs._progress import announce, console
 from iak.jobs._tables import number, show_facts, show_table
-from iak.pipeline.errors import BadRequest, Corrupt
+from iak.pipeline.errors import NOTHING_TO_DO, OK, SOME_HELD, BadRequest, Corrupt
 from iak.pipeline.files import put_file
 from iak.pipeline.registry.commits import (
     earlier_pointers,
@@ -45,8 +45,7 @@ from iak.schemas.registry_job import (
 if TYPE_CHECKING:  # it loads torch, which `gc` needs only for some settings
     from iak.pipeline.runs.stale import Stale
 
-SOME_HELD, NOTHING_TO_DO = 4, 6
-MOST_DOMAINS = 40
+MAX_DOMAINS = 40
 """Domains shown in a table; the JSON has all."""
 Document = dict[str, Any]
 TOKEN = "MLFLOW_TRACKING_TOKEN"
@@ -92,7 +91,7 @@ def list_pointers(spec: RegistryListSpec) -> tuple[int, Document]:
 
 def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
     """Print the pointers of an alias."""
-    left = f"{len(rows) - MOST_DOMAINS} more domains; json= writes all" * (len(rows) > MOST_DOMAINS)
+    left = f"{len(rows) - MAX_DOMAINS} more domains; json= writes all" * (len(rows) > MAX_DOMAINS)
     show_table(
         alias,
         ("domain", "commit", "gate gain", "bundle", "parent", "tuned", "run"),
@@ -106,7 +105,7 @@ def _show_pointers(alias: str, rows: Sequence[Document]) -> None:
                 row["tuned_at"],
                 row["run"] + ("" if row["published"] else " (held by the gate, forced)"),
             )
-            for row in rows[:MOST_DOMAINS]
+            for row in rows[:MAX_DOMAINS]
         ],
         text=("bundle", "parent", "tuned"),
         caption=left,
@@ -267,7 +266,7 @@ def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
     show_table(
         f"{spec.first} -> {spec.second}: {len(others)} of {len(rows)} domains differ",
         ("domain", spec.first, spec.second, "gate gains"),
-        [_diff_cells(row) for row in others[:MOST_DOMAINS]],
+        [_diff_cells(row) for row in others[:MAX_DOMAINS]],
         text=(spec.first, spec.second),
         caption="Each gain was measured on the gate rows of its own night.",
     )
@@ -340,7 +339,7 @@ def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
     }
     if done.held:
         return SOME_HELD, document
-    return (0 if moved else NOTHING_TO_DO), document
+    return (OK if moved else NOTHING_TO_DO), document
 
 
 def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
@@ -425,7 +424,7 @@ def _show_touched(touched: ForgetReport) -> None:
     show_table(
         f"files with rows of {touched.users:,} users",
         ("file", "rows"),
-        [(file.path, f"{file.rows:,}") for file in touched.files[:MOST_DOMAINS]],
+        [(file.path, f"{file.rows:,}") for file in touched.files[:MAX_DOMAINS]],
         ends_in_number=True,
     )
     lines = [
@@ -440,7 +439,7 @@ def _show_touched(touched: ForgetReport) -> None:
     show_table(
         "made from them",
         ("what", "name", "state", "rows", "note"),
-        lines[:MOST_DOMAINS],
+        lines[:MAX_DOMAINS],
         text=("name", "state"),
         caption="Tune again on a log without these rows, promote, then gc keep=0; pre-train the "
         "base again. json= writes all lines.",

@@ -11,7 +11,14 @@ from datetime import UTC, date, datetime, timedelta
 
 from iak.jobs._progress import console
 from iak.jobs._tables import show_table
-from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.errors import (
+    NOTHING_TO_DO,
+    OK,
+    SOME_FAILED,
+    SOME_HELD,
+    BadRequest,
+    PipelineError,
+)
 from iak.pipeline.nightly.schedule import Tick, missed_ticks, next_tick, nights_between
 from iak.pipeline.runs.load import load_nightly
 from iak.pipeline.runs.nightly_records import read_nights
@@ -20,10 +27,9 @@ from iak.schemas.nightly_job import NightlyBackfillSpec, NightlyWatchSpec
 
 RunNight = Callable[[date], int]
 """Run the night of a date, and return its exit code."""
-_OK, _SOME_HELD, _SOME_FAILED, _NOTHING_TO_DO = 0, 4, 5, 6
-_ORDINARY = (_SOME_FAILED, _SOME_HELD, _OK, _NOTHING_TO_DO)
+_ORDINARY = (SOME_FAILED, SOME_HELD, OK, NOTHING_TO_DO)
 """Exit codes of a night that came to its end, the most serious first."""
-_LONGEST_SLEEP_S = 60.0
+_MAX_SLEEP_S = 60.0
 """Seconds after which the clock is looked at again: a machine that slept, or whose clock was set,
 finds its tick at most that late."""
 _RETRY_AFTER = timedelta(minutes=10)
@@ -63,7 +69,7 @@ def worst_code(codes: Iterable[int]) -> int:
     """Return the exit code of several nights: the most serious of theirs."""
     codes = list(codes)
     broken = [code for code in codes if code not in _ORDINARY]
-    return max(broken) if broken else next((c for c in _ORDINARY if c in codes), _OK)
+    return max(broken) if broken else next((c for c in _ORDINARY if c in codes), OK)
 
 
 def watch(
@@ -138,7 +144,7 @@ def _wait_for(tick: Tick, clock: Clock) -> None:
 
 def _sleep_until(instant: datetime, clock: Clock) -> None:
     while (left := (instant - clock.now()).total_seconds()) > 0:
-        clock.sleep(min(left, _LONGEST_SLEEP_S))
+        clock.sleep(min(left, _MAX_SLEEP_S))
 
 
 def _code_of(run_night: RunNight, night: date) -> int:

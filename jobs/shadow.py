@@ -2,6 +2,7 @@
 
 from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report
+from iak.pipeline.errors import OK, SOME_HELD
 from iak.pipeline.files import put_file
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.shadow import shadow
@@ -10,7 +11,6 @@ from iak.schemas.shadow import ScoreChange, ShadowDocument, ShadowSpec
 
 _SHOWN = 20
 """Domains that are shown, those with most rows. The JSON has all."""
-_HELD = 4
 _COLUMNS = (
     "domain", "task", "rows", "mean", "p10", "p50", "p90", "ranks", "delta AUC", "live cal", "cal",
 )  # fmt: skip
@@ -25,7 +25,7 @@ def main(spec: ShadowSpec) -> int:
     if spec.json_out:
         spec.json_out.parent.mkdir(parents=True, exist_ok=True)
         put_file(spec.json_out, document.model_dump_json(indent=1))
-    return _HELD if document.exceeded else 0
+    return SOME_HELD if document.exceeded else OK
 
 
 def show(document: ShadowDocument) -> None:

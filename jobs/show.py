@@ -21,8 +21,8 @@ from iak.schemas.paths import reference_text
 
 MANIFEST, INDEX = "manifest.json", "index.json"
 Document = dict[str, Any]
-_MOST_DOMAINS = 40
-_MOST_OUTPUTS = 8
+_MAX_DOMAINS = 40
+_MAX_OUTPUTS = 8
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -150,7 +150,7 @@ def _digests(inputs: Document) -> dict[str, str]:
 
 def _outputs(outputs: Document) -> dict[str, str]:
     """Return the results of a run: path -> bytes and the short digest that covers them."""
-    shown = {name: _dict(output) for name, output in [*outputs.items()][:_MOST_OUTPUTS]}
+    shown = {name: _dict(output) for name, output in [*outputs.items()][:_MAX_OUTPUTS]}
     lines = {
         name: f"{bytes_text(output.get('bytes', 0))}, {str(output.get('sha256'))[:12]}"
         for name, output in shown.items()
@@ -203,7 +203,7 @@ def _show_kernels(kernels: Sequence[Document]) -> None:
             + str(k.get("reason", ""))
             + _task_verdicts(_dict(k.get("gate"))),
         )
-        for k in kernels[:_MOST_DOMAINS]
+        for k in kernels[:_MAX_DOMAINS]
     ]
     published = sum(bool(k.get("published")) for k in kernels)
     title = f"kernels: {published:,} of {len(kernels):,} published"
@@ -369,7 +369,7 @@ def _show_bundles(bundles: Sequence[Document], folder: Path, record: Document | 
     show_table(
         "kernels",
         ("domain", "tuning rows", "gate rows", "gain", "verdict"),
-        [_bundle_line(b) for b in bundles[:_MOST_DOMAINS]],
+        [_bundle_line(b) for b in bundles[:_MAX_DOMAINS]],
     )
     _show_rest(len(bundles))
     window = _dict(bundles[0].get("data_window"))
@@ -411,8 +411,8 @@ def _task_verdict(task: Document) -> str:
 
 
 def _show_rest(count: int) -> None:
-    if count > _MOST_DOMAINS:
-        console.print(f"  and {count - _MOST_DOMAINS:,} more; json=FILE writes them all")
+    if count > _MAX_DOMAINS:
+        console.print(f"  and {count - _MAX_DOMAINS:,} more; json=FILE writes them all")
 
 
 def bytes_text(size: float) -> str:

@@ -30,7 +30,7 @@ from iak.jobs.job_server import (
 from iak.jobs.submitted import documents_in
 from iak.jobs.verbs import VERBS, split_verb
 from iak.pipeline.bench.sharding.baseline import benchmark_record_of
-from iak.pipeline.errors import BadRequest, PipelineError
+from iak.pipeline.errors import INTERRUPTED, BadRequest, PipelineError
 from iak.pipeline.files import put_file
 from iak.pipeline.process import WORKER_ENVIRONMENT
 from iak.pipeline.report.nights import RECORD
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _NOT_SENT = ("submit", "doctor", "jobs list", "jobs logs", "jobs stop")
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +97,7 @@ def submit(asked: Submission) -> int:
             client.stop_job(job)
         state = "was asked to stop" if is_own else f"goes on; iak jobs stop {job} would stop it"
         console.print(f"job {job} {state}", markup=False)
-        return _INTERRUPTED
+        return INTERRUPTED
     for path in keep_documents(client.get_job_logs(job), asked.out):
         console.print(f"fetched: {path}", markup=False)
     return exit_code(client, job)

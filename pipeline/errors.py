@@ -16,7 +16,18 @@ PipelineError                exit 1   unless a class below has another code
 
 Each error says what was seen, what was expected, where, and what to do next. They carry one
 string, so that they survive pickling between workers.
+
+A job that ends without an error has one of the codes below. `jobs/README.md` explains them.
 """
+
+OK = 0
+SOME_HELD = 4
+"""Some kernels are held, or a base is not better than its parent. Nothing is wrong."""
+SOME_FAILED = 5
+"""Some kernels failed. The others are as if nothing had happened."""
+NOTHING_TO_DO = 6
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells count."""
 
 
 class PipelineError(Exception):

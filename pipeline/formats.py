@@ -1,7 +1,7 @@
 """Read documents by the number of their format, which every document carries.
 
 A reader knows one number, the current one. An older document is migrated, one number at a time, or
-refused with the command that mends it. A newer document is refused, since a later version wrote it.
+refused with the command that makes it again. A newer document is refused: a later version wrote it.
 The oldest documents carry no number and count as format 0.
 """
 
@@ -24,7 +24,7 @@ def current_document(
     kind: str,
     current: int,
     where: Path | str,
-    mend: str,
+    remedy: str,
     migrations: Mapping[int, Migration] | None = None,
 ) -> dict[str, Any]:
     """Return `document` in its current format.
@@ -34,7 +34,7 @@ def current_document(
         kind: kind of document, for the message: `run record`, `bundle manifest`.
         current: number that this version writes.
         where: the file it was read from.
-        mend: command that makes a current document, as a sentence without its full stop.
+        remedy: command that makes a current document, as a sentence without its full stop.
         migrations: a format -> the step from it to the next one.
 
     Raises:
@@ -46,7 +46,7 @@ def current_document(
     version = document.get("format", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise OtherFormat(
-            f"{where} is a {kind} of format {version!r}, which is not a number. {mend}"
+            f"{where} is a {kind} of format {version!r}, which is not a number. {remedy}"
         )
     if version > current:
         raise OtherFormat(
@@ -59,13 +59,13 @@ def current_document(
         if step is None:
             raise OtherFormat(
                 f"{where} is a {kind} of format {version}, written by an older version; this one "
-                f"reads format {current}. {mend}"
+                f"reads format {current}. {remedy}"
             )
         migrated = step(migrated) | {"format": number + 1}
     return migrated
 
 
-def first_format(model: type[M], document: object, *, kind: str, where: Path, mend: str) -> M:
+def first_format(model: type[M], document: object, *, kind: str, where: Path, remedy: str) -> M:
     """Return a document of a kind that has had only one format, with or without its number.
 
     Args:
@@ -73,7 +73,7 @@ def first_format(model: type[M], document: object, *, kind: str, where: Path, me
         document: the document as JSON values.
         kind: kind of document, for messages.
         where: the file it was read from.
-        mend: command that makes a current document, as a sentence without its full stop.
+        remedy: command that makes a current document, as a sentence without its full stop.
 
     Raises:
         OtherFormat: a newer version wrote it.
@@ -81,7 +81,7 @@ def first_format(model: type[M], document: object, *, kind: str, where: Path, me
     """
     steps = {0: unchanged}
     current = current_document(
-        document, kind=kind, current=1, where=where, mend=mend, migrations=steps
+        document, kind=kind, current=1, where=where, remedy=remedy, migrations=steps
     )
     return model.model_validate(current)
 

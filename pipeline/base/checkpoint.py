@@ -133,7 +133,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         kind="checkpoint",
         current=CHECKPOINT_FORMAT,
         where=path,
-        mend=f"Finish that run with the version that started it, or remove {folder.parent}",
+        remedy=f"Finish that run with the version that started it, or remove {folder.parent}",
         migrations={0: unchanged, 1: unchanged},
     )
 

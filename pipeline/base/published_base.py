@@ -62,7 +62,7 @@ class PublishedBase:
     """Where the base lies on an object store, of which `folder` is a local copy; None elsewhere."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return where the base lies, for documents that other machines read."""
         return self.uri or str(self.folder.resolve())
 
@@ -329,7 +329,7 @@ def _checked_manifest(folder: Path, data: bytes) -> BaseManifest:
             kind="base manifest",
             current=BASE_FORMAT,
             where=folder / MANIFEST,
-            mend="Publish the base again with `iak pretrain`",
+            remedy="Publish the base again with `iak pretrain`",
             migrations={1: unchanged},
         )
         manifest = BaseManifest.model_validate(current)

@@ -90,7 +90,7 @@ class LogDates:
                 f"{what}: {_listed(dates)}",
                 column=column,
                 count=sum(dates.values()),
-                remedy="No window is counted from them; mend or remove the rows",
+                remedy="No window is counted from them; correct or remove the rows",
                 where=where,
             )
             for dates, what in doubts

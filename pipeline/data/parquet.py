@@ -207,7 +207,7 @@ def _read_group(
     try:
         return contract.normalised(batch, columns, catalog)
     except pa.ArrowException as error:
-        raise BadLog(f"{file.path}, row group {group}: {error}. Mend the export") from error
+        raise BadLog(f"{file.path}, row group {group}: {error}. Correct the export") from error
 
 
 def _as_logged(

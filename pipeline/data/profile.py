@@ -32,9 +32,9 @@ from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import PipelineError
 from iak.schemas.log import Catalog
 
-LEAST_POSITIVES = 30
+MIN_POSITIVES = 30
 """Positives below which nothing can be decided."""
-LEAST_NEGATIVES = 30
+MIN_NEGATIVES = 30
 """Negatives below which nothing can be decided."""
 REST = "(other domains)"
 NO_DOMAIN = "(no domain)"
@@ -140,9 +140,9 @@ def profile_log(
 def power(labels: Labels) -> str:
     """Return in words how precisely the rows of a task can measure an AUC."""
     few = []
-    if labels.positives < LEAST_POSITIVES:
+    if labels.positives < MIN_POSITIVES:
         few.append(f"about {labels.positives:,} positives")
-    if labels.negatives < LEAST_NEGATIVES:
+    if labels.negatives < MIN_NEGATIVES:
         few.append(f"about {labels.negatives:,} negatives")
     if not labels.rows:
         return "no label: nothing can be decided here"
@@ -340,7 +340,7 @@ def _undecided(counts: Mapping[str, _Counts], catalog: Catalog) -> dict[str, dic
         few = [
             labels
             for labels in known
-            if labels.positives < LEAST_POSITIVES or labels.negatives < LEAST_NEGATIVES
+            if labels.positives < MIN_POSITIVES or labels.negatives < MIN_NEGATIVES
         ]
         counted[task.title] = {"domains": len(known), "too few": len(few)}
     return counted

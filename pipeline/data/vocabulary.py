@@ -273,7 +273,7 @@ def load(folder: Path) -> Encoding:
             kind="encoding",
             current=FORMAT,
             where=path,
-            mend="Publish the base again: iak pretrain",
+            remedy="Publish the base again: iak pretrain",
             migrations={0: _with_unknown_kinds},
         )
         kinds_learned = {str(k): str(v) for k, v in document["kinds"].items()}

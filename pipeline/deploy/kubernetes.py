@@ -30,7 +30,7 @@ _KEPT_S = 24 * 3600
 """Seconds that a finished job is kept, so that a person can read its logs in the morning."""
 _AFTER_DEADLINE_S = 1800
 """Seconds after the deadline in which what is ready is promoted and the page is written."""
-_LONGEST_S = 20 * 3600
+_MAX_NIGHT_S = 20 * 3600
 """Seconds that a night without a deadline may take: less than a day, so that none overtakes it."""
 
 
@@ -76,7 +76,7 @@ def seconds_of_a_night(spec: NightlySpec) -> int:
     tick = next_tick(spec.schedule, datetime(2026, 1, 1, tzinfo=UTC))
     deadline = deadline_of(spec.schedule, tick.instant)
     if deadline is None:
-        return _LONGEST_S
+        return _MAX_NIGHT_S
     return int((deadline - tick.instant).total_seconds()) + _AFTER_DEADLINE_S
 
 

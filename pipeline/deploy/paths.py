@@ -8,7 +8,7 @@ from iak.pipeline.errors import BadRequest
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import bucket_uri
 
-_LONGEST_NAME = 40
+_MAX_NAME = 40
 """A RayJob's name has 47 characters at most (KubeRay 1.4), and six of them are made up."""
 
 
@@ -52,10 +52,10 @@ def refuse_long_name(spec: NightlySpec) -> None:
         BadRequest: says how long it may be.
     """
     name = dns_name(spec)
-    if len(name) > _LONGEST_NAME:
+    if len(name) > _MAX_NAME:
         raise BadRequest(
             f"name={spec.name}: {name} has {len(name)} characters. KubeRay adds its own to it and "
-            f"takes {_LONGEST_NAME} at most; choose a shorter name"
+            f"takes {_MAX_NAME} at most; choose a shorter name"
         )
 
 

@@ -60,7 +60,7 @@ def with_overrides(
     minutes: float | None,
     deadline: time | None,
 ) -> NightlySpec:
-    """Return the settings with what the command line gives in their place."""
+    """Return the settings, with those that the command line gives in place of the file's."""
     budget = {"rows": rows, "minutes": minutes}
     given = {name: value for name, value in budget.items() if value is not None}
     changed = {"budget": spec.budget.model_copy(update=given)}

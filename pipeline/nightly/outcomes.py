@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from iak.pipeline.errors import NOTHING_TO_DO, OK, SOME_FAILED, SOME_HELD
 from iak.pipeline.publish.chain import log_evidence
 from iak.schemas.chain import ChainState, ChainVerdict, Service
 from iak.schemas.domain import POOLED, Domain
@@ -13,11 +14,10 @@ from iak.schemas.verdict import Comparison, TaskVerdict
 
 Curve = Sequence[tuple[float, float, int]]
 """Mean prediction, observed share and rows of each bin."""
-OK, SOME_HELD, SOME_FAILED, NOTHING_TO_DO = 0, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class NightOutcomes:
     """What happened to the domains that trained, by name."""
 
     is_tuned: bool = True
@@ -40,7 +40,7 @@ class Done:
 
 def domain_nights(
     decisions: Sequence[Decision],
-    done: Done,
+    done: NightOutcomes,
     live: Mapping[str, str],
     paths: Mapping[str, Sequence[str]],
 ) -> list[DomainNight]:
@@ -83,7 +83,7 @@ def serving(name: str, live: Mapping[str, str], above: Sequence[str]) -> tuple[S
 
 def _domain_night(
     decision: Decision,
-    done: Done,
+    done: NightOutcomes,
     live: Mapping[str, str],
     paths: Mapping[str, Sequence[str]],
 ) -> DomainNight:
@@ -151,7 +151,7 @@ def _canary(chain: ChainVerdict) -> str:
     return f"{chain.canary_rows}: {verdict.rows:,} gate rows, {said}"
 
 
-def _trained(name: str, kernel: KernelResult | None, done: Done) -> tuple[str, str]:
+def _trained(name: str, kernel: KernelResult | None, done: NightOutcomes) -> tuple[str, str]:
     """Return the outcome of a domain that was to train, and its sentence."""
     if name in done.failed:
         return "failed", done.failed[name]

@@ -128,7 +128,7 @@ def _manifest_of(path: Path) -> SynthManifest:
         json.loads(path.read_bytes()),
         kind="planted log's manifest",
         where=path,
-        mend="Remove the log, and run `iak synth` again",
+        remedy="Remove the log, and run `iak synth` again",
     )
 
 

@@ -235,7 +235,7 @@ def read_manifest(folder: Path) -> BundleManifest:
         kind="bundle manifest",
         current=BUNDLE_FORMAT,
         where=path,
-        mend="Tune the domain again with `iak finetune`",
+        remedy="Tune the domain again with `iak finetune`",
     )
     try:
         check_seal(doc, data, by=_SEAL)

@@ -153,7 +153,7 @@ def _parsed_index(root: Path) -> BundlesIndex:
             kind="index of bundles",
             current=BUNDLES_FORMAT,
             where=path,
-            mend="Tune again with `iak finetune` into a new --run-dir",
+            remedy="Tune again with `iak finetune` into a new --run-dir",
         )
         return BundlesIndex.model_validate(current)
     except (ValueError, ValidationError) as error:

@@ -28,7 +28,7 @@ from iak.pipeline.stats.evidence import (
     lower_bound_of_days,
     means_of_users,
     needed_log_e,
-    night_number,
+    night_observation,
 )
 from iak.schemas.chain import ChainState
 from iak.schemas.domain import Domain
@@ -170,7 +170,7 @@ def _count(state: ChainState, rows: LossRows, night: date, spec: ChainSpec) -> S
         return Step(state=state.model_copy(update={"last_night": night}))
     users = _of(rows.users_n, new_n)
     observation = min(
-        night_number(gain_n[new_n], users, scale=state.scale, floor=state.floor)
+        night_observation(gain_n[new_n], users, scale=state.scale, floor=state.floor)
         for gain_n in _gains(rows, new_nT).values()
     )
     evidence = _evidence(state).add(night, observation)

@@ -38,7 +38,7 @@ class NightChains:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class JudgedKernel:
     """One kernel after the gate."""
 
     verdict: Verdict
@@ -73,7 +73,7 @@ class ChainJudge:
         self._base_fingerprint = base_fingerprint
         self._serves = set(live)
 
-    def judge(self, level: Level) -> dict[str, Judged]:
+    def judge(self, level: Level) -> dict[str, JudgedKernel]:
         """Return every kernel of the next level down, judged, but those that diverged."""
         names = [n for n in level.tuned.bank.names if n not in level.tuned.failed]
         shrunk = shrunk_gains(
@@ -89,7 +89,7 @@ class ChainJudge:
                 self._serves.discard(name)
         return judged
 
-    def _judge_kernel(self, level: Level, name: str, shrunk_gain: float | None) -> Judged:
+    def _judge_kernel(self, level: Level, name: str, shrunk_gain: float | None) -> JudgedKernel:
         """Return one kernel, judged."""
         rows = level.gate_rows.get(name)
         verdict, gaucs = self._judged(rows)
@@ -112,7 +112,7 @@ class ChainJudge:
         )
         is_promoted = chain.outcome == "promote"
         final = verdict.model_copy(update={"publish": is_promoted, "reason": chain.sentence})
-        return Judged(verdict=final, chain=chain)
+        return JudgedKernel(verdict=final, chain=chain)
 
     def _findings(
         self,

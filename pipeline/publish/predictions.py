@@ -104,7 +104,7 @@ def _document(metadata: Mapping[bytes, bytes], path: Path) -> PredictionsDocumen
             kind="predictions",
             current=PREDICTIONS_FORMAT,
             where=path,
-            mend="Evaluate again with `iak evaluate`",
+            remedy="Evaluate again with `iak evaluate`",
             migrations={1: unchanged},
         )
         return PredictionsDocument.model_validate(current)

@@ -43,7 +43,7 @@ from iak.schemas.registry import (
 MARKER, COMMITS = "registry.json", "commits"
 _NAME = re.compile(r"^(\d{10})\.json$")
 _ZEROS = "0" * 64
-_MOST_RACES = 20
+_MAX_ATTEMPTS = 20
 """Commits of other writers between which one tries to place its own."""
 
 
@@ -233,9 +233,9 @@ def read_sealed(
     try:
         data = store.read(key)
         document = parsed(data)
-        mend = "Read it with the version that wrote it"
+        remedy = "Read it with the version that wrote it"
         fields = current_document(
-            document, kind=kind, current=current, where=where, mend=mend, migrations=migrations
+            document, kind=kind, current=current, where=where, remedy=remedy, migrations=migrations
         )
         check_seal(document, data)
         return model.model_validate(fields)
@@ -279,7 +279,7 @@ def earlier_pointers(
             yield earlier
 
 
-def given_up_since(store: Store, before: Commit | None, head: Commit | None) -> Iterator[str]:
+def removed_since(store: Store, before: Commit | None, head: Commit | None) -> Iterator[str]:
     """Yield the stored bundles that gc gave up after one commit, up to another.
 
     Args:
@@ -348,7 +348,7 @@ def move_pointers(
             keep two writers apart; nothing changed.
     """
     chains = chains or {}
-    for _ in range(_MOST_RACES):
+    for _ in range(_MAX_ATTEMPTS):
         head = read_head(store)
         changes = decide(head)
         stored = head.chains if head else {}

@@ -21,12 +21,12 @@ from iak.pipeline.registry.commits import (
     Change,
     check_not_moved,
     domain_name,
-    given_up_since,
     is_registry,
     make_registry,
     move_pointers,
     pointer_of,
     read_head,
+    removed_since,
 )
 from iak.pipeline.registry.stored_bundles import put_stored, verify_stored
 from iak.pipeline.storage.store import Store, at_once
@@ -83,7 +83,7 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sound:
+class _VerifiedBundle:
     """A bundle of the run, every byte of it verified."""
 
     manifest: BundleManifest
@@ -142,7 +142,7 @@ def promote_run(
     """
     expected = read_head(store) if is_registry(store) else None
     chosen, held = choose_bundles(run, domains, force=force)
-    bundles = [_read_sound(run.bundles / entry.folder) for entry in chosen]
+    bundles = [_read_verified(run.bundles / entry.folder) for entry in chosen]
     if not bundles and night == NO_CHAINS:
         return Promotion(commit=None, moved=(), forced=(), unchanged=(), held=held)
     store.check_creates_once()
@@ -234,7 +234,7 @@ def _check_held(reasons: Mapping[str, str], domains: Collection[str] | None) -> 
         )
 
 
-def _read_sound(folder: Path) -> _Sound:
+def _read_verified(folder: Path) -> _VerifiedBundle:
     """Read a bundle of a run, and compare its tensors with the digest that will name it."""
     contents = {name: (folder / name).read_bytes() for name in (MANIFEST, WEIGHTS)}
     manifest = BundleManifest.model_validate_json(contents[MANIFEST])
@@ -252,10 +252,10 @@ def _read_sound(folder: Path) -> _Sound:
             f"{folder / WEIGHTS} holds tensors of digest {digest}, the manifest says "
             f"{manifest.weights_digest}. Publish the domain again"
         )
-    return _Sound(manifest, contents)
+    return _VerifiedBundle(manifest, contents)
 
 
-def _unsealed(bundle: _Sound, run: Run) -> dict[str, Any]:
+def _unsealed(bundle: _VerifiedBundle, run: Run) -> dict[str, Any]:
     """Return a bundle's entry as JSON values, without its own digest."""
     manifest = bundle.manifest
     entry = Entry(
@@ -295,7 +295,7 @@ class _Pending:
     store: Store
     alias: Alias
     run: Run
-    bundles: Sequence[_Sound]
+    bundles: Sequence[_VerifiedBundle]
     known_head: Commit | None
     """The commit after which gc was looked at last."""
     uploaded: dict[str, Entry] = field(default_factory=dict)
@@ -303,12 +303,12 @@ class _Pending:
 
     def entries(self, head: Commit | None) -> list[Entry]:
         """Return the entries of all bundles, each stored and kept as of `head`."""
-        gone = set(given_up_since(self.store, self.known_head, head))
+        gone = set(removed_since(self.store, self.known_head, head))
         self.uploaded = {d: e for d, e in self.uploaded.items() if e.stored not in gone}
         self.known_head = head
         return list(at_once(self.store, lambda bundle: self._entry(head, bundle), self.bundles))
 
-    def _entry(self, head: Commit | None, bundle: _Sound) -> Entry:
+    def _entry(self, head: Commit | None, bundle: _VerifiedBundle) -> Entry:
         """Return the stored bundle that a pointer means already, or store this one."""
         digest = bundle_digest(bundle.manifest)
         if digest in self.uploaded:

@@ -12,12 +12,12 @@ from iak.pipeline.storage.store import Store, at_once
 from iak.schemas.paths import reference_text
 from iak.schemas.registry import ALIASES, Alias, Commit, Pointer
 
-MOST_TRIES = 3
+MAX_ATTEMPTS = 3
 """Times that the bundles are read again because gc removed one of them meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class ResolvedAlias:
     """The commit that was resolved, and the domains left out."""
 
     generation: int
@@ -26,7 +26,7 @@ class Resolved:
     """Domains that are left out: their bundle runs on another base."""
 
 
-def resolve(store: Store, alias: Alias, to: Path, *, base_fingerprint: str) -> Resolved:
+def resolve(store: Store, alias: Alias, to: Path, *, base_fingerprint: str) -> ResolvedAlias:
     """Make a folder of the bundles that an alias means for a base now.
 
     The folder holds the stored files themselves, by hard links where the file system makes them, or
@@ -44,7 +44,7 @@ def resolve(store: Store, alias: Alias, to: Path, *, base_fingerprint: str) -> R
         WrongBase: every bundle of the alias runs on another base.
         Corrupt: a stored bundle or a document of the registry is damaged.
     """
-    for _ in range(MOST_TRIES - 1):
+    for _ in range(MAX_ATTEMPTS - 1):
         head = read_head(store)
         try:
             return _linked(store, head, alias, to, base_fingerprint=base_fingerprint)
@@ -84,7 +84,7 @@ def manifests_of(store: Store, alias: Alias, *, base_fingerprint: str) -> dict[s
 
 def _linked(
     store: Store, head: Commit | None, alias: Alias, to: Path, *, base_fingerprint: str
-) -> Resolved:
+) -> ResolvedAlias:
     pointers, others = _pointers(store, head, alias, base_fingerprint)
     remove_parts(to)
     with putting_folder(to) as built:
@@ -92,7 +92,7 @@ def _linked(
             pass
         write_index(built)
     assert head is not None, "an alias without a commit has no pointer"
-    return Resolved(generation=head.generation, of_other_bases=others)
+    return ResolvedAlias(generation=head.generation, of_other_bases=others)
 
 
 def _pointers(

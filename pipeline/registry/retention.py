@@ -17,7 +17,7 @@ from iak.pipeline.registry.stored_bundles import remove_stored, stored_bundles, 
 from iak.pipeline.storage.store import Store
 from iak.schemas.registry import Alias, Commit, Pointer
 
-_MOST_RACES = 20
+_MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def remove_unneeded(store: Store, *, keep: int, dry_run: bool) -> Removal:
     """
     read_head(store)  # refuses a folder that is not a registry before a lock is put there
     with store.one_writer():
-        for _ in range(_MOST_RACES):
+        for _ in range(_MAX_ATTEMPTS):
             head = read_head(store)
             kept = _Kept.of(store, head, keep=keep)
             stored = stored_bundles(store)

@@ -16,7 +16,7 @@ from iak.schemas.registry import Commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class Verification:
     """Counts of what was read, and the problems in it."""
 
     commits: int
@@ -29,7 +29,7 @@ class Verified:
     problems: tuple[str, ...]
 
 
-def verify_registry(store: Store) -> Verified:
+def verify_registry(store: Store) -> Verification:
     """Read all commits and all bundles they mean, and go on after a damaged one.
 
     A bundle must exist from the commit that first points at it until the gc that names it.
@@ -52,7 +52,7 @@ def verify_registry(store: Store) -> Verified:
             size += stored_bytes(store, name)
         except PipelineError as error:
             problems.append(str(error))
-    return Verified(
+    return Verification(
         commits=named.commits,
         bundles=len(named.wanted & stored),
         bytes=size,

@@ -8,9 +8,9 @@ from iak.pipeline.report.charts import Chart, Label, Path, Rect, Scale, nice_cei
 from iak.pipeline.report.wording import day, decimal, short
 from iak.schemas.night import DriftLine, PartitionDay, PartitionState
 
-MOST_BARS = 20
+MAX_BARS = 20
 """Bars of a list at most."""
-_MOST_DRIFT = 1.0
+_MAX_DRIFT = 1.0
 """Index at which the longest bar ends; from .25 on an input counts as changed."""
 _FEWEST_DAYS = 8
 """Days that the chart has room for where there are fewer."""
@@ -40,7 +40,7 @@ class Bar:
 
 
 def bars_of(
-    values: Mapping[str, float], text: Callable[[float], str], *, most: int = MOST_BARS
+    values: Mapping[str, float], text: Callable[[float], str], *, most: int = MAX_BARS
 ) -> list[Bar]:
     """Return a bar for each number, the largest first; further ones share a last bar.
 
@@ -64,7 +64,7 @@ def drift_bars(lines: Sequence[DriftLine]) -> list[Bar]:
     """Return a bar for each input and label, those that moved furthest first."""
     furthest = max((max(abs(line.index), line.noise) for line in lines), default=0)
     # One input may move a hundred times as far as the others; its number says so.
-    longest = min(furthest, _MOST_DRIFT) or 1.0
+    longest = min(furthest, _MAX_DRIFT) or 1.0
     return [
         Bar(
             name=line.name,
@@ -74,7 +74,7 @@ def drift_bars(lines: Sequence[DriftLine]) -> list[Bar]:
             kind=_DRIFT_KINDS[line.word],
             word=line.word,
         )
-        for line in sorted(lines, key=lambda line: -abs(line.index))[:MOST_BARS]
+        for line in sorted(lines, key=lambda line: -abs(line.index))[:MAX_BARS]
     ]
 
 

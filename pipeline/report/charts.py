@@ -109,11 +109,11 @@ class IntervalMark:
 
 WIDTH, HEIGHT = 92, 16
 _PAD = 3
-_LEAST_REACH = 1e-12
+_MIN_REACH = 1e-12
 """Below it, intervals are zero to whoever reads them."""
-_MOST_REACH = 2.5
+_MAX_REACH = 2.5
 """A column's scale ends at this many times its median interval's further end."""
-_MOST_CURVES = 60
+_MAX_CURVES = 60
 """Curves of one picture: more of them only make it darker."""
 
 
@@ -130,8 +130,8 @@ def interval_scale(intervals: Iterable[tuple[float, float, float]]) -> Scale:
     if not known:
         return Scale(-1.0, 1.0, _PAD, WIDTH - _PAD)
     reaches = sorted(max(abs(low), abs(high)) for _, low, high in known)
-    reach = min(reaches[-1], _MOST_REACH * reaches[len(reaches) // 2])
-    if reach < _LEAST_REACH:
+    reach = min(reaches[-1], _MAX_REACH * reaches[len(reaches) // 2])
+    if reach < _MIN_REACH:
         reach = 1.0
     # Zero never lies on the border, where nobody would see on which side an interval is.
     low = max(-reach, min(-0.1 * reach, *(low for _, low, _ in known)))
@@ -232,7 +232,7 @@ def calibration_chart(
         curves: class and points of each, the most important last.
         size: of the square box.
     """
-    curves = [(kind, points) for kind, points in curves if points][-_MOST_CURVES:]
+    curves = [(kind, points) for kind, points in curves if points][-_MAX_CURVES:]
     ends = sorted(max(p, y) for _, points in curves for p, y, _ in points)
     # Bins of thin domains jump far; the last hundredth of the points may lie on the border.
     high = nice_ceiling(ends[int(0.99 * (len(ends) - 1))]) if ends else 1.0

@@ -16,9 +16,9 @@ from iak.pipeline.report.differences import Difference, difference_of
 from iak.pipeline.report.evidence_words import evidence_words
 from iak.schemas.night import DomainNight, NightRecord
 
-MOST_TASKS = 2
+MAX_TASKS = 2
 """Tasks that have a column of intervals; the lines below the table have all."""
-MOST_LINES = 500
+MAX_LINES = 500
 """Domains that the page shows; `night.json` has all."""
 URGENCY = {"failed": 0, "held": 1, "promoted": 2, "waiting": 3}
 """Order of outcomes where not all domains are shown."""
@@ -79,11 +79,11 @@ def tasks_of(record: NightRecord) -> list[str]:
 def shown_domains(record: NightRecord) -> list[DomainNight]:
     """Return the domains that a page shows, in the record's order.
 
-    Of more than `MOST_LINES`, those that failed or were held come first.
+    Of more than `MAX_LINES`, those that failed or were held come first.
     """
     order = range(len(record.domains))
     urgent = sorted(order, key=lambda i: (URGENCY[record.domains[i].outcome], i))
-    return [record.domains[i] for i in sorted(urgent[:MOST_LINES])]
+    return [record.domains[i] for i in sorted(urgent[:MAX_LINES])]
 
 
 def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[DomainLine]:
@@ -93,7 +93,7 @@ def domain_lines(record: NightRecord, history: Sequence[NightRecord]) -> list[Do
         record: the night.
         history: earlier nights, oldest first.
     """
-    tasks = tasks_of(record)[:MOST_TASKS]
+    tasks = tasks_of(record)[:MAX_TASKS]
     shown = shown_domains(record)
     scales = {
         task: interval_scale(

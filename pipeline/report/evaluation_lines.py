@@ -20,7 +20,7 @@ from iak.schemas.prediction import EvaluationResult
 
 METHODS = {BASE: "base", IAK: "tuned", PUBLISHED: "published", "oracle": "oracle"}
 """Methods that a page shows -> what it calls them."""
-MOST_LINES = 500
+MAX_LINES = 500
 """Domains of a table, those with most rows; `metrics.json` has all."""
 _DIFFERENCES = (("delta_auc", 1.0, 4), ("delta_logloss", 100.0, 2))
 """Fields of a metric row, the factor by which they are shown, and decimals."""
@@ -80,7 +80,7 @@ def task_part(
     row_of = {(row.method, row.domain): row for row in rows}
     methods = [method for method in METHODS if (method, ALL) in row_of]
     domains = _largest_first(row_of)
-    shown = domains[:MOST_LINES]
+    shown = domains[:MAX_LINES]
     with_summaries = [*(d for d in (ALL, TOGETHER) if (BASE, d) in row_of), *shown]
     tuned = [row_of[IAK, domain] for domain in with_summaries if (IAK, domain) in row_of]
     scales = [

@@ -23,11 +23,11 @@ from iak.pipeline.report.trends import OUTCOMES, trends_of
 from iak.pipeline.report.wording import decimal, duration, percent, short, signed
 from iak.schemas.night import NightRecord
 
-MOST_COSTS = 12
+MAX_COSTS = 12
 """Domains whose cost is drawn, those that cost most first."""
-MOST_BAD_DAYS = 10
+MAX_BAD_DAYS = 10
 """Days of single partitions that the page lists."""
-MOST_DAYS = 42
+MAX_DAYS = 42
 """Newest days of the log that are drawn."""
 
 
@@ -67,7 +67,7 @@ def night_page(record: NightRecord, history: Sequence[NightRecord], folder: Path
         evidence_note=EVIDENCE,
         drift=drift_bars(record.drift),
         unseen=bars_of({table: share for table, share in record.unseen.items() if share}, percent),
-        days=days_chart(days[-MOST_DAYS:]) if days else None,
+        days=days_chart(days[-MAX_DAYS:]) if days else None,
         phases=bars_of(record.timings_s, duration),
         costs=_costs(record),
         links=_links(record, folder),
@@ -85,8 +85,8 @@ def _needing_a_look(record: NightRecord, lines: Sequence[DomainLine]) -> dict[st
             for line in lines
             if line.night.outcome == outcome
         ],
-        "bad_days": bad_days[:MOST_BAD_DAYS],
-        "more_bad_days": max(0, len(bad_days) - MOST_BAD_DAYS),
+        "bad_days": bad_days[:MAX_BAD_DAYS],
+        "more_bad_days": max(0, len(bad_days) - MAX_BAD_DAYS),
     }
 
 
@@ -176,7 +176,7 @@ def _code_findings(record: NightRecord) -> list[str]:
 def _costs(record: NightRecord) -> list[Bar]:
     """Return what the dearest domains took of the workers' time, and all others together."""
     seconds = {d.decision.name: d.worker_seconds for d in record.domains if d.worker_seconds}
-    return bars_of(seconds, duration, most=MOST_COSTS)
+    return bars_of(seconds, duration, most=MAX_COSTS)
 
 
 def _links(record: NightRecord, folder: Path) -> list[tuple[str, str, str | None]]:

@@ -11,7 +11,7 @@ WORDS: dict[Outcome, str] = {
     "waiting": "did not train",
 }
 """What a page calls each outcome."""
-MOST_NAMES = 3
+MAX_NAMES = 3
 """Domains that one line names."""
 
 
@@ -47,8 +47,8 @@ def particulars_of(record: NightRecord) -> str:
 def _names(record: NightRecord, outcome: Outcome) -> str:
     """Return the first domains of an outcome as a sentence; nothing where there are none."""
     names = [d.decision.name for d in record.domains if d.outcome == outcome]
-    more = len(names) - MOST_NAMES
-    listed = ", ".join(names[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - MAX_NAMES
+    listed = ", ".join(names[:MAX_NAMES]) + (f" and {more:,} more" if more > 0 else "")
     return f"{WORDS[outcome].capitalize()}: {listed}." if names else ""
 
 

@@ -56,7 +56,7 @@ def adopt_base(spec: AdoptSpec, catalog: Catalog, report: Report = silent) -> Ad
             'kind = "columns" and the column of each task\'s logit, or train a base by iak pretrain'
         )
     with run_record(
-        "adopt", spec, spec.run_dir, may_move=skipped.MAY_MOVE, report=report
+        "adopt", spec, spec.run_dir, may_differ=skipped.MAY_DIFFER, report=report
     ) as record:
         adopt = _adopt_columns if catalog.columns_base else adopt_module
         adoption, manifest = adopt(spec, catalog, record)

@@ -12,9 +12,9 @@ from typing import Any
 
 from iak.pipeline.errors import BadRequest
 
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """Size above which a file was not written by a person."""
-MOST_DEPTH = 32
+MAX_DEPTH = 32
 """Most tables inside each other. No document of this project has a quarter of it."""
 _BOM = b"\xef\xbb\xbf"
 
@@ -74,7 +74,7 @@ def read_text(path: Path, *, setting: str) -> str:
             raise BadRequest(f"{setting} {path} is a folder, expected a file")
         if path.exists() and not path.is_file():
             raise BadRequest(f"{setting} {path} is not a plain file")
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise BadRequest(
                 f"{setting} {path} has {path.stat().st_size / 2**20:,.0f} MiB; that is not a "
                 "document of this kind"
@@ -106,7 +106,7 @@ def read_text(path: Path, *, setting: str) -> str:
 def _refuse_deep(value: object, setting: str, path: Path) -> None:
     """Refuse a value that is nested too deeply, without recursion, whose depth is limited."""
     level: list[object] = [value]
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         inner: list[object] = []
         for one in level:
             if isinstance(one, Mapping):
@@ -119,7 +119,7 @@ def _refuse_deep(value: object, setting: str, path: Path) -> None:
 
 
 def _too_deep(setting: str, path: Path) -> str:
-    return f"{setting} {path} is nested deeper than {MOST_DEPTH} levels; no document of ours is"
+    return f"{setting} {path} is nested deeper than {MAX_DEPTH} levels; no document of ours is"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

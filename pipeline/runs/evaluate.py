@@ -85,7 +85,7 @@ def evaluate(
     with (
         local_run(spec) as local,
         run_record(
-            "evaluate", spec, local.run_dir, may_move=skipped.MAY_MOVE, report=report
+            "evaluate", spec, local.run_dir, may_differ=skipped.MAY_DIFFER, report=report
         ) as record,
     ):
         result, rows = _evaluate(local, catalog, launcher, record)

@@ -46,7 +46,7 @@ def explain(
         path, owner, wanted = _follow(finding["loc"], kind)
         where = _where(path, document)
         lines[f"  {where}: {_sentence(finding, path, owner, wanted)}"] = None
-    head = "one thing to mend:" if len(lines) == 1 else f"{len(lines)} things to mend:"
+    head = "one thing to fix:" if len(lines) == 1 else f"{len(lines)} things to fix:"
     return redacted("\n".join([head, *lines]))
 
 

@@ -58,7 +58,7 @@ def _base_of(record: RunRecord) -> str | None:
         return None
     if opened is None or opened.manifest.fingerprint != record.result.get("base_fingerprint"):
         return None
-    return opened.place
+    return opened.location
 
 
 def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:

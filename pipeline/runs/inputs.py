@@ -56,16 +56,18 @@ def catalog_document(catalog: Catalog) -> dict[str, Any]:
     return document
 
 
-def describe_changes(before: RunRecord, now: Inputs, *, may_move: Collection[str]) -> list[str]:
+def describe_changes(before: RunRecord, now: Inputs, *, may_differ: Collection[str]) -> list[str]:
     """Return a line for each input that differs from that of a record.
 
     Args:
         before: record of the earlier attempt, which names its inputs.
         now: inputs of today.
-        may_move: inputs that may differ.
+        may_differ: inputs that may differ.
     """
     names = [*before.inputs, *(name for name in now.digests if name not in before.inputs)]
-    changed = [n for n in names if before.inputs.get(n) != now.digests.get(n) and n not in may_move]
+    changed = [
+        n for n in names if before.inputs.get(n) != now.digests.get(n) and n not in may_differ
+    ]
     return [_sentence(name, before, now) for name in changed]
 
 

@@ -131,7 +131,7 @@ def _load_plan(path: Path, job: Job) -> PlanDocument:
 def _plan_of(document: Mapping[str, Any], where: Path) -> PlanDocument:
     """Return a plan in the current format."""
     return first_format(
-        PlanDocument, document, kind="plan", where=where, mend="Make it again: iak plan save=FILE"
+        PlanDocument, document, kind="plan", where=where, remedy="Make it again: iak plan save=FILE"
     )
 
 

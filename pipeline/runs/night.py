@@ -12,7 +12,7 @@ from iak.pipeline.data import kinds
 from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.domains import nearest_of
 from iak.pipeline.data.view import LogView
-from iak.pipeline.errors import BadRequest, WrongBase
+from iak.pipeline.errors import OK, SOME_FAILED, SOME_HELD, BadRequest, WrongBase
 from iak.pipeline.events import Report, silent
 from iak.pipeline.fresh.past import Past, past_of
 from iak.pipeline.launcher import Launcher
@@ -51,9 +51,6 @@ from iak.schemas.predictions import metric_tasks
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import TuningResult, TuningRunResult
 
-SOME_HELD, SOME_FAILED = 4, 5
-"""Exit code of a night that held some kernels."""
-
 
 def tune_night(
     spec: FinetuneSpec,
@@ -82,7 +79,7 @@ def tune_night(
     with (
         local_run(spec) as local,
         run_record(
-            "finetune", spec, local.run_dir, may_move=skipped.MAY_MOVE, report=report
+            "finetune", spec, local.run_dir, may_differ=skipped.MAY_DIFFER, report=report
         ) as record,
     ):
         tuning = _tune(local, catalog, launcher, record, chains)
@@ -149,7 +146,7 @@ def _exit_code(tuning: TuningResult) -> int:
     """Return the exit code of a run: 0, 4 some held, 5 some failed."""
     if tuning.failed:
         return SOME_FAILED
-    return 0 if all(kernel.published for kernel in tuning.kernels) else SOME_HELD
+    return OK if all(kernel.published for kernel in tuning.kernels) else SOME_HELD
 
 
 def night_work(

@@ -1,7 +1,7 @@
-"""A night, from its decisions to its page: plan, tune in one bank, judge, promote, record.
+"""Run a night, from its decisions to its page: plan, tune in one bank, judge, promote, record.
 
-`night.json` is written at every phase. A night that broke goes on where it was when it is run
-again: its decisions stay, its tuning resumes, a promotion that was made is not made twice.
+`night.json` is written at every phase. A night that was interrupted is resumed when it is run
+again: its decisions stay, its tuning resumes, and a promotion that was made is not made twice.
 """
 
 import time
@@ -14,11 +14,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from iak.pipeline.data.window_shift import measure_shift
-from iak.pipeline.errors import PipelineError
+from iak.pipeline.errors import INTERRUPTED, PipelineError
 from iak.pipeline.events import Notice, Report, silent
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.nightly.outcomes import (
-    Done,
+    NightOutcomes,
     domain_nights,
     exit_code,
 )
@@ -34,22 +34,21 @@ from iak.pipeline.report.pages import write_pages
 from iak.pipeline.runs.finished_run import finished_run
 from iak.pipeline.runs.nightly_cost import share_cost, tuning_cost
 from iak.pipeline.runs.nightly_plan import NightPlan, plan_night
-from iak.pipeline.runs.nightly_promotion import Promoted, promote_night
+from iak.pipeline.runs.nightly_promotion import NightPromotion, promote_night
 from iak.pipeline.runs.nightly_records import (
     REFRESH,
     SCRATCH,
     TUNE,
-    OwnNights,
+    LockedNights,
     changed,
+    locked_nights,
     night_folder,
-    own_nights,
     read_nights,
 )
 from iak.pipeline.runs.nightly_refresh import base_age_days, base_days, refresh_base
-from iak.pipeline.runs.nightly_retention import keep_what_is_needed
+from iak.pipeline.runs.nightly_retention import apply_retention
 from iak.pipeline.runs.nightly_tuning import finetune_spec, refuse_changed_log, tune_once, tuning_of
 from iak.pipeline.runs.record import (
-    INTERRUPTED,
     AlreadyFinished,
     machine,
     now,
@@ -68,7 +67,7 @@ from iak.schemas.tuning import KernelResult, TuningResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightRequest:
-    """What a night is asked besides the platform's settings."""
+    """The request for one night, beside the platform's settings."""
 
     night: date | None = None
     """Nominal date; None takes the log's last complete day."""
@@ -81,15 +80,15 @@ class NightRequest:
 def run_night(
     spec: NightlySpec,
     launcher: Launcher,
-    asked: NightRequest | None = None,
+    request: NightRequest | None = None,
     report: Report = silent,
 ) -> NightRecord:
-    """Run a night to its end, or from where it broke.
+    """Run a night to its end, or resume one that was interrupted.
 
     Args:
         spec: the platform's settings.
         launcher: starts the workers.
-        asked: date and clock; the last complete day now when absent.
+        request: date and clock; the last complete day and the machine's clock when absent.
         report: gets the events of the night.
 
     Returns:
@@ -98,37 +97,44 @@ def run_night(
     Raises:
         AlreadyFinished: this night is finished, or nothing is new since it was; nothing was done.
         Busy: another night runs, and `schedule.if_busy` is `leave`.
-        PipelineError: the night cannot be planned or tuned. What was written lets it go on.
+        PipelineError: the night cannot be planned or tuned. Run it again to resume it.
     """
-    asked = asked or NightRequest()
+    request = request or NightRequest()
     waits = spec.schedule.if_busy == "wait"
-    with nullcontext(None) if asked.dry_run else own_nights(spec.nights, waits=waits) as own:
-        nights = read_nights(own.folder if own else spec.nights)
+    # A dry run writes nothing, so it needs no lock and may look while another night runs.
+    lock = nullcontext(None) if request.dry_run else locked_nights(spec.nights, waits=waits)
+    with lock as locked:
+        nights = read_nights(locked.folder if locked else spec.nights)
         records = nights.records
         with reported_phase(report, "plan", "deciding which domains train"):
             start = time.monotonic()
-            plan = plan_night(spec, records, asked=asked.night, now=asked.clock())
-            plan = replace(plan, notices=(*plan.notices, *map(_unread, nights.problems)))
+            plan = plan_night(spec, records, asked=request.night, now=request.clock())
+            plan = replace(plan, notices=(*plan.notices, *map(_unread_notice, nights.problems)))
             seconds = time.monotonic() - start
-        if own is None:
-            return _planned(spec, plan, asked.clock())
+        if locked is None:
+            return _planned(spec, plan, request.clock())
         before = next((r for r in records if r.id == plan.id), None)
         if before is not None and before.status == "finished":
-            # It may have been killed between its record and its page.
-            _write_page(night_folder(own.folder, before), report)
+            # The process may have been killed after it wrote the record and before the page.
+            _write_page(night_folder(locked.folder, before), report)
         _refuse_repeated(spec, plan, before, records)
-        night = _Night(spec, plan, records, launcher, report, asked.clock, own)
+        night = _Night(spec, plan, records, launcher, report, request.clock, locked)
         return night.run(before, seconds)
 
 
-def _unread(problem: str) -> str:
-    return f"the night looks back without one of the nights before: {problem}"
+def _unread_notice(problem: str) -> str:
+    """Return the notice about an earlier night that the decisions do not take into account."""
+    return f"an earlier night could not be read, so decisions do not depend on it: {problem}"
 
 
 def _refuse_repeated(
     spec: NightlySpec, plan: NightPlan, before: NightRecord | None, records: Sequence[NightRecord]
 ) -> None:
-    """Refuse a night that is finished, or that has nothing new after a finished one of its date."""
+    """Refuse a night that is finished, or that has nothing new after a finished one of its date.
+
+    Raises:
+        AlreadyFinished: in both cases.
+    """
     if before is not None and before.status == "finished":
         raise AlreadyFinished(
             f"the night of {plan.night} is finished since {before.ended_at:%Y-%m-%d %H:%M} (UTC), "
@@ -144,15 +150,15 @@ def _refuse_repeated(
 
 
 def _write_page(folder: Path, report: Report) -> None:
-    """Write a night's page and the index from its record; what goes wrong there fails no night."""
+    """Write a night's page and the index from its record; an error becomes a warning."""
     try:
         write_pages(folder)
-    except Exception as error:  # noqa: BLE001 - kernels serve already, whatever the page does
+    except Exception as error:  # noqa: BLE001 - the kernels serve already, so the night succeeded
         report(Notice(f"the page was not written: {error}", is_warning=True))
 
 
 def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightRecord:
-    """Return the record of a night before anything is spent."""
+    """Return the record of a night before anything is trained."""
     live = {name: pointer.bundle for name, pointer in plan.live.items()}
     return NightRecord(
         id=plan.id,
@@ -168,7 +174,7 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
         registry_before=plan.head.generation if plan.head else 0,
         windows=list(plan.windows),
         days=list(plan.days),
-        domains=domain_nights(plan.decisions, Done(is_tuned=False), live, plan.paths),
+        domains=domain_nights(plan.decisions, NightOutcomes(is_tuned=False), live, plan.paths),
         currency=spec.cost.currency,
         is_scratch_night=_is_scratch_night(spec, plan),
         notices=list(plan.notices),
@@ -178,15 +184,18 @@ def _planned(spec: NightlySpec, plan: NightPlan, started_at: datetime) -> NightR
 
 
 def _is_scratch_night(spec: NightlySpec, plan: NightPlan) -> bool:
-    """Return whether kernels are also tuned from scratch; in a first night they all are anyway."""
+    """Return whether kernels are also tuned from scratch, for comparison with those that are not.
+
+    In a first night no kernel serves, so all kernels start from scratch anyway.
+    """
     is_due = plan.history.nights_since_scratch() >= spec.scratch_every > 0
     return is_due and bool(plan.trained) and bool(plan.live)
 
 
 def _ending(error: BaseException) -> dict[str, Any]:
-    """Return how an error ends a night, as its record says it."""
+    """Return the fields of the record of a night that ends with an error."""
     if isinstance(error, KeyboardInterrupt):
-        message = "interrupted; run it again to go on"
+        message = "interrupted; run it again to resume"
         return {"status": "interrupted", "exit_code": INTERRUPTED, "error": message}
     code = error.exit_code if isinstance(error, PipelineError) else 1
     return {"status": "failed", "exit_code": code, "error": str(error)}
@@ -203,11 +212,12 @@ class _Night:
         launcher: Launcher,
         report: Report,
         clock: Callable[[], datetime],
-        own: OwnNights,
+        locked: LockedNights,
     ) -> None:
-        self._own = own
+        self._locked = locked
         self.spec, self.plan, self.launcher = spec, plan, launcher
         self._records = records
+        # The plan before the base was refreshed; None in a night that refreshes none.
         self._parent: NightPlan | None = None
         self.clock = clock
         self._report = report
@@ -217,9 +227,10 @@ class _Night:
         """Do what the plan says, and write the record whatever happens."""
         if before is not None:
             self.record = before.model_copy(update={"attempts": before.attempts + 1})
-            # Kernels start from what served when the night was planned, whatever moved since then.
+            # Pointers may have moved since the first attempt. Every attempt starts from the kernels
+            # that served then, so that the tuning run has the same inputs and is resumed.
             self.plan = replace(self.plan, head=self._expected())
-            self.say(f"the night of {before.night} goes on; it was {before.status}")
+            self.say(f"the night of {before.night} is resumed; it was {before.status}")
         self._write(
             status="running",
             error=None,
@@ -229,17 +240,17 @@ class _Night:
             self._report(Notice(notice, is_warning=True))
         try:
             self._train_and_promote()
-        except BaseException as error:
+        except BaseException as error:  # also Ctrl-C: the record says how the night ended
             self._write(**_ending(error), ended_at=self.clock())
-            _write_page(night_folder(self._own.folder, self.record), self._report)
+            _write_page(night_folder(self._locked.folder, self.record), self._report)
             raise
-        for notice in keep_what_is_needed(self.spec):
+        for notice in apply_retention(self.spec):
             self._warn(notice)
-        _write_page(night_folder(self._own.folder, self.record), self._report)
+        _write_page(night_folder(self._locked.folder, self.record), self._report)
         return self.record
 
     def _warn(self, text: str) -> None:
-        """Report what went wrong without ending the night, and keep it for the page."""
+        """Report a problem that does not end the night, and put it into the record for the page."""
         self._report(Notice(text, is_warning=True))
         self._write(notices=[*self.record.notices, text])
 
@@ -248,7 +259,7 @@ class _Night:
         self._report(Notice(text))
 
     def _measure_shift(self) -> None:
-        """Record how far the log has moved since the base's days, where it is not recorded yet."""
+        """Record how far the log has drifted since the base's days, unless it is recorded."""
         days = base_days(self.plan.base)
         if days is None or self.record.drift or self.record.unseen:
             return
@@ -270,7 +281,7 @@ class _Night:
         self._write(drift=drift, unseen=dict(moved.unseen))
 
     def _refresh(self) -> None:
-        """Refresh the base where it is due, and plan the night again on what came of it."""
+        """Refresh the base where it is due, and plan the night again where one was published."""
         if self.record.refresh is None:
             reason = refresh_reason(
                 self.spec.refresh,
@@ -286,7 +297,7 @@ class _Night:
             self._plan_again(Path(self.record.refresh.run_dir))
 
     def _train_base(self, reason: str) -> None:
-        """Train the base further; where that fails, the night goes on with the base that it has."""
+        """Train the base further. Where that fails, the night goes on with the present base."""
         run_dir = night_folder(self.spec.nights, self.record) / REFRESH
         self.say(f"the base is refreshed: {reason}")
         try:
@@ -314,7 +325,7 @@ class _Night:
         self._write(refresh=result)
 
     def _plan_again(self, base: Path) -> None:
-        """Decide on the refreshed base: no kernel serves on it until tonight's gate has seen it."""
+        """Plan the night again on the refreshed base, on which no kernel serves yet."""
         plan = plan_night(
             self.spec, self._records, asked=self.plan.night, now=self.clock(), base=base
         )
@@ -324,17 +335,19 @@ class _Night:
             base=reference_text(base),
             base_fingerprint=plan.base.manifest.fingerprint,
             base_age_days=base_age_days(plan.base, plan.night),
-            domains=domain_nights(plan.decisions, Done(is_tuned=False), live, plan.paths),
+            domains=domain_nights(plan.decisions, NightOutcomes(is_tuned=False), live, plan.paths),
             is_scratch_night=False,
         )
 
     def _train_and_promote(self) -> None:
+        """Do all phases after the plan, and write what came of them into the record."""
         if self.plan.trained:
             self._measure_shift()
             self._refresh()
+        # From the record, not the plan: a resumed night keeps the decisions of its first attempt.
         trained = [d.decision.name for d in self.record.domains if d.decision.choice == "train"]
         tuned: RunRecord | None = None
-        done, promoted = Done(), Promoted()
+        outcomes, promoted = NightOutcomes(), NightPromotion()
         if trained:
             with self._phase("tune", ""):
                 tuned = self._tune(trained)
@@ -343,7 +356,7 @@ class _Night:
             kernels = {kernel.domain: kernel for kernel in tuning.kernels}
             with self._phase("promote", "promoting what the gate published"):
                 promoted = self._promote(ChainsOfNight.of(tuning.kernels))
-            done = Done(
+            outcomes = NightOutcomes(
                 kernels=kernels,
                 candidates=promoted.candidates,
                 promoted=promoted.promoted,
@@ -351,14 +364,16 @@ class _Night:
                 failed={**tuning.failed, **promoted.failed},
                 scratch_gains=self._scratch_gains(kernels),
             )
-        self._finish(done, promoted, tuned)
+        self._finish(outcomes, promoted, tuned)
 
     def _warn_of_ancestors(self, tuning: TuningResult) -> None:
-        """Keep a notice of each kernel that diverged and that others would have started from."""
+        """Warn of each kernel that diverged and from which other kernels would have started."""
         above = {ancestor for path in self.plan.paths.values() for ancestor in path}
         for name, sentence in tuning.failed.items():
             if name in above:
-                self._warn(f"{sentence}. Kernels below it started from what it started from")
+                self._warn(
+                    f"{sentence}. The kernels below it started from the kernel that it started from"
+                )
 
     def _too_late(self) -> str:
         """Return why a domain was not tuned although it was to train."""
@@ -368,9 +383,10 @@ class _Night:
         return f"the deadline of {shown} came before its turn"
 
     def _scratch_gains(self, kernels: Mapping[str, KernelResult]) -> dict[str, float]:
-        """Return how much more kernels from scratch gain, on nights that tune them; none else.
+        """Return the gain of each kernel from scratch, less that of the night's kernel.
 
-        The night's kernels serve already, so that whatever goes wrong here is a notice.
+        Empty on a night that tunes none from scratch. The night's kernels serve already, so an
+        error here is a warning.
         """
         if not self.record.is_scratch_night:
             return {}
@@ -410,10 +426,10 @@ class _Night:
         run_dir = night_folder(self.spec.nights, self.record) / SCRATCH
         plan = replace(self.plan, head=None)
         spec = finetune_spec(self.spec, plan, trained, run_dir, deadline=self.record.deadline)
-        # These kernels are compared with the chain; they are no part of it.
+        # Without chains: these kernels are compared with the night's, and are no evidence of them.
         return tune_once(spec, plan.catalog, self.launcher, self._report)
 
-    def _promote(self, decided: ChainsOfNight) -> Promoted:
+    def _promote(self, decided: ChainsOfNight) -> NightPromotion:
         """Move the pointers, from what the registry was when the night was planned."""
         run = finished_run(night_folder(self.spec.nights, self.record) / TUNE)
         return promote_night(open_store(self.spec.registry), run, self._expected(), decided)
@@ -428,13 +444,15 @@ class _Night:
         number = self.record.registry_before
         return read_commit(open_store(self.spec.registry), number) if number else None
 
-    def _finish(self, done: Done, promoted: Promoted, tuned: RunRecord | None) -> None:
-        """Write what the night came to."""
+    def _finish(
+        self, outcomes: NightOutcomes, promoted: NightPromotion, tuned: RunRecord | None
+    ) -> None:
+        """Write the results of the night."""
         head = registry_head(open_store(self.spec.registry))
         live = {n: p.bundle for n, p in live_pointers(head, self.record.base_fingerprint).items()}
         decisions = [domain.decision for domain in self.record.domains]
-        done = replace(done, chains=self._chains_of(head))
-        domains = domain_nights(decisions, done, live, self.plan.paths)
+        outcomes = replace(outcomes, chains=self._chains_of(head))
+        domains = domain_nights(decisions, outcomes, live, self.plan.paths)
         spent = tuning_cost(self.spec, self.record, tuned)
         refresh = self._with_carried(promoted)
         folder = night_folder(self.spec.nights, self.record)
@@ -445,7 +463,7 @@ class _Night:
             ended_at=self.clock(),
             registry_after=promoted.generation,
             refresh=refresh,
-            domains=share_cost(domains, done, spent),
+            domains=share_cost(domains, outcomes, spent),
             **(dict(spent) if spent else {}),
         )
 
@@ -455,14 +473,15 @@ class _Night:
         base = self.record.base_fingerprint
         return {chain.name: chain for chain in chains if chain.base_fingerprint == base}
 
-    def _with_carried(self, promoted: Promoted) -> RefreshResult | None:
-        """Return the refresh with the domains whose kernel came over to the new base."""
+    def _with_carried(self, promoted: NightPromotion) -> RefreshResult | None:
+        """Return the refresh with the domains whose kernel was carried over to the new base."""
         refresh = self.record.refresh
         if refresh is None or not refresh.published:
             return refresh
-        had = {*refresh.carried, *refresh.dropped}
-        carried = sorted(had & {*promoted.promoted})
-        return refresh.model_copy(update={"carried": carried, "dropped": sorted(had - {*carried})})
+        before = {*refresh.carried, *refresh.dropped}
+        carried = sorted(before & {*promoted.promoted})
+        dropped = sorted(before - {*carried})
+        return refresh.model_copy(update={"carried": carried, "dropped": dropped})
 
     @contextmanager
     def _phase(self, name: str, description: str) -> Iterator[None]:
@@ -476,5 +495,6 @@ class _Night:
             self._write(timings_s={**self.record.timings_s, name: round(seconds, 3)})
 
     def _write(self, **fields: object) -> None:
-        self.record = changed(self._own.folder, self.record, **fields)
-        self._own.push()
+        """Change fields of the record, and write it; upload it where nights lie on a store."""
+        self.record = changed(self._locked.folder, self.record, **fields)
+        self._locked.push()

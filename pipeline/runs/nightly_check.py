@@ -1,4 +1,4 @@
-"""Look for all that would stop a night, before anything is spent."""
+"""Find everything that would stop a night, before anything is trained."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,37 +19,42 @@ from iak.pipeline.storage.store import open_store
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import bucket_uri
 
-Reachable = Callable[[str], None]
-"""Asks a Ray job server for an answer, and raises a PipelineError where there is none."""
+AskJobServer = Callable[[str], None]
+"""Takes the address of a Ray job server, and raises a PipelineError where none answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """What was found."""
+class NightlyFindings:
+    """The result of a check of `nightly.toml`."""
 
     problems: Sequence[tuple[str, str]]
-    """Part of the settings, and what is wrong with it."""
+    """Setting or section, and what is wrong with it."""
     plan: NightPlan | None
     """What a night would do now; None where something keeps it from being planned."""
 
 
-def check_nightly(spec: NightlySpec, *, reachable: Reachable) -> Checked:
+def check_nightly(spec: NightlySpec, *, ask_job_server: AskJobServer) -> NightlyFindings:
     """Return every problem that can be found without training anything.
 
     Args:
         spec: the platform's settings.
-        reachable: asks the job server, where nights run on a cluster.
+        ask_job_server: is called once where nights run on a cluster, with its address.
     """
-    problems = [*_check_documents(spec), *_check_folders(spec), *_check_cluster(spec, reachable)]
+    problems = [
+        *_check_documents(spec),
+        *_check_folders(spec),
+        *_check_cluster(spec, ask_job_server),
+    ]
     plan: NightPlan | None = None
+    # Without these three there is nothing to plan on, and their problem would be named twice.
     if not any(part in ("catalog", "base", "registry") for part, _ in problems):
         plan, more = _planned(spec)
         problems += more
-    return Checked(problems=problems, plan=plan)
+    return NightlyFindings(problems=problems, plan=plan)
 
 
 def _check_documents(spec: NightlySpec) -> Iterator[tuple[str, str]]:
-    """Look at the catalogue, the base, the registry and the nights so far."""
+    """Yield the problems of the catalogue, the base, the registry and the nights so far."""
     try:
         catalog = load_catalog(spec.catalog)
     except PipelineError as error:
@@ -82,30 +87,31 @@ def _check_documents(spec: NightlySpec) -> Iterator[tuple[str, str]]:
 
 
 def _check_folders(spec: NightlySpec) -> Iterator[tuple[str, str]]:
-    """Look whether this user may write where a night writes."""
+    """Yield the folders in which a night would write and this user may not."""
     folders = {"nights": spec.nights, "registry": Path(spec.registry)}
     for setting, folder in folders.items():
         if bucket_uri(folder):
             continue
+        # A folder that is missing is made by the night, so its nearest parent decides.
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
         if not existing.is_dir():
             yield setting, f"{existing} is a file, expected a folder"
         elif not os.access(existing, os.W_OK | os.X_OK):
-            yield setting, f"{existing} is not writable for this user"
+            yield setting, f"{existing} may not be written to by this user"
 
 
-def _check_cluster(spec: NightlySpec, reachable: Reachable) -> Iterator[tuple[str, str]]:
-    """Look whether the workers can be started."""
+def _check_cluster(spec: NightlySpec, ask_job_server: AskJobServer) -> Iterator[tuple[str, str]]:
+    """Yield why no job can be submitted to the cluster; nothing where nights run here."""
     if spec.cluster == "local":
         return
     try:
-        reachable(spec.cluster)
+        ask_job_server(spec.cluster)
     except PipelineError as error:
         yield "cluster", str(error)
 
 
 def _planned(spec: NightlySpec) -> tuple[NightPlan | None, list[tuple[str, str]]]:
-    """Plan a night as it would run now, and say what keeps it from being planned or tuned."""
+    """Return the plan of a night that would run now, and what would stop it or its tuning."""
     try:
         plan = plan_night(spec, read_nights(spec.nights).records, asked=None, now=now())
     except PipelineError as error:

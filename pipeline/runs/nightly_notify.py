@@ -1,4 +1,7 @@
-"""Tell of a night: a line for chat, Prometheus, MLflow, TensorBoard. What breaks fails no night."""
+"""Report a night to others: to a chat, Prometheus, MLflow and TensorBoard.
+
+A receiver that fails gives a notice and stops neither the others nor the night.
+"""
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.commits import read_head
@@ -6,7 +9,7 @@ from iak.pipeline.registry.stored_bundles import read_entry
 from iak.pipeline.report.metrics import write_metrics
 from iak.pipeline.report.nights import earlier_nights, night_folders
 from iak.pipeline.report.webhook import send_summary
-from iak.pipeline.runs.nightly_records import night_folder, own_nights
+from iak.pipeline.runs.nightly_records import locked_nights, night_folder
 from iak.pipeline.storage.store import Store, at_once
 from iak.pipeline.storage.working_copy import readable_folder
 from iak.pipeline.tracking.champion import follow_registry, night_of
@@ -20,10 +23,10 @@ from iak.schemas.nightly import NightlySpec
 def notify(
     spec: NightlySpec, record: NightRecord, *, address: str | None, token: str | None
 ) -> list[str]:
-    """Send and write what the settings ask for, and return a notice for whatever failed.
+    """Send and write what the settings ask for, and return a notice for each part that failed.
 
     Args:
-        spec: the platform's settings; `notify` says who hears of a night.
+        spec: the platform's settings; `notify` names the receivers.
         record: the night, finished or failed.
         address: of the webhook, from the environment variable that the settings name.
         token: of the MLflow server; None where it needs none.
@@ -48,7 +51,7 @@ def notify(
             notices.append(f"MLflow may lack the night {record.id}: {error}.")
     if asked.tensorboard:
         try:
-            with own_nights(spec.nights, waits=True) as own:
+            with locked_nights(spec.nights, waits=True) as own:
                 earlier = earlier_nights(night_folders(own.folder), record)
                 write_tensorboard(record, earlier, night_folder(own.folder, record))
         except (PipelineError, OSError) as error:
@@ -57,9 +60,9 @@ def notify(
 
 
 def follow_rollback(spec: NightlySpec, store: Store, *, token: str | None) -> str:
-    """Let MLflow's alias follow a rollback, and return what became of it, or what went wrong.
+    """Move MLflow's alias after a rollback, and return a sentence with the result or the problem.
 
-    The registry has moved already: a server that is down takes nothing back.
+    The registry has moved already, and stays so when the server is down.
 
     Args:
         spec: the platform's settings, with an address of an MLflow server.
@@ -79,7 +82,7 @@ def follow_rollback(spec: NightlySpec, store: Store, *, token: str | None) -> st
 
 
 def check_tracking(spec: NightlySpec, token: str | None) -> list[tuple[str, str]]:
-    """Return what would keep nights from the MLflow server: the setting, and what is wrong.
+    """Return why nights could not be written to the MLflow server: setting and problem.
 
     Args:
         spec: the platform's settings.

@@ -1,6 +1,7 @@
 """Plan a night: read the log's newest days, the registry and the history, and decide.
 
-Nothing is trained and nothing moves here. The decisions themselves are pure (pipeline/nightly).
+Nothing is trained and no pointer moves here. The decisions themselves are pure functions of
+pipeline/nightly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,20 +43,20 @@ from iak.schemas.night import Decision, Level, NightRecord, PartitionDay, TaskWi
 from iak.schemas.nightly import NightlySpec
 from iak.schemas.registry import Commit, Pointer
 
-_MOST_DRIFTS = 100
-"""Domains whose drift is measured at most; each takes a sample of its rows."""
+_MAX_DRIFTS = 100
+"""Domains whose drift is measured at most. Each measurement reads a sample of rows."""
 _LATE_DAYS = 7
-"""Days before the newest one among which the last complete day is looked for."""
+"""Days before the newest one among which the last complete day is searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightPlan:
-    """What a night is to do, before anything is spent."""
+    """What a night is to do, before anything is trained."""
 
     id: str
     night: date
     catalog: Catalog
-    """The platform's, cut into the night's splits."""
+    """The platform's catalogue, with the splits of the night."""
     base: PublishedBase
     base_path: Path
     decisions: tuple[Decision, ...]
@@ -102,7 +103,7 @@ def plan_night(
     """
     catalog = load_catalog(spec.catalog)
     clock = Clock(now=now, ready=spec.ready)
-    dated = catalog.model_copy(update={"splits": {"tune": SplitSpec(days=(-1, -1))}})
+    dated = _dated(catalog)
     listed, night = _find_night(spec, dated, clock, asked)
     history = History(records, until=night)
     base_path = base or base_of(spec, history)
@@ -113,13 +114,14 @@ def plan_night(
     newest = _read_window(spec, dated, days, opened)
     older = [files for files in listed if files.day < days[0]]
     judged = judge_partitions([*older, *newest.partitions], days, clock, history.partition_days())
-    cut, notices = _cut(spec, catalog, days, judged)
+    split, notices = _split_catalog(spec, catalog, days, judged)
     store = open_store(spec.registry)
     head = registry_head(store)
     candidates = _candidates(newest, catalog, _live_since(store, head, fingerprint))
     domains = [candidate.domain for candidate in candidates]
     request = _request(spec, night, fingerprint)
     decisions = choose(candidates, judged, history, request)
+    # Drift is measured only for domains that it may still make train, since it reads rows.
     if few := _with_few_new_rows(decisions):
         drifts = _drifts(spec, dated, few, days, history, fingerprint)
         moved = [replace(c, drift=drifts.get(c.domain.name)) for c in candidates]
@@ -127,7 +129,7 @@ def plan_night(
     return NightPlan(
         id=night_id(spec, catalog, night=night, base=fingerprint, domains=domains, days=judged),
         night=night,
-        catalog=cut,
+        catalog=split,
         base=opened,
         base_path=base_path,
         decisions=tuple(decisions),
@@ -141,13 +143,13 @@ def plan_night(
 
 
 def _with_few_new_rows(decisions: Sequence[Decision]) -> list[Domain]:
-    """Return the domains that wait although they have new rows: their drift may decide.
+    """Return the domains that wait although they have new rows. A large drift makes them train.
 
-    Those with most rows come first; of very many, the others wait without being looked at.
+    Those with most rows come first. Of more than `_MAX_DRIFTS`, the others wait.
     """
     few = [d for d in decisions if d.level == "domain" and d.choice == "wait" and d.new_rows]
     few.sort(key=lambda decision: -decision.window_rows)
-    return [Domain(tuple(decision.domain)) for decision in few[:_MOST_DRIFTS]]
+    return [Domain(tuple(decision.domain)) for decision in few[:_MAX_DRIFTS]]
 
 
 def _drifts(
@@ -158,7 +160,10 @@ def _drifts(
     history: History,
     base: str,
 ) -> dict[str, float]:
-    """Return how far each domain's inputs have moved since its last tuning."""
+    """Return how far each domain's inputs have drifted since its last tuning.
+
+    A domain that was never tuned on this base, or not within the window, is left out.
+    """
     drifts: dict[str, float] = {}
     for domain in domains:
         last = next((tuned.night for tuned in history.tunings(domain, base)), None)
@@ -200,7 +205,7 @@ def changed_days(spec: NightlySpec, plan: NightPlan) -> list[PartitionDay]:
 
     Days that are held are left out: their domains do not read them.
     """
-    dated = plan.catalog.model_copy(update={"splits": {"tune": SplitSpec(days=(-1, -1))}})
+    dated = _dated(plan.catalog)
     days = sorted({day.day for day in plan.days})
     newest = _read_window(spec, dated, days, plan.base)
     contents = {(files.day, files.partition): files.content for files in newest.partitions}
@@ -209,6 +214,11 @@ def changed_days(spec: NightlySpec, plan: NightPlan) -> list[PartitionDay]:
         for day in plan.days
         if not day.holds and contents.get((day.day, tuple(day.partition)), "") != day.content
     ]
+
+
+def _dated(catalog: Catalog) -> Catalog:
+    """Return a catalogue whose one split is a day, by which a log is read as a dated one."""
+    return catalog.model_copy(update={"splits": {"tune": SplitSpec(days=(-1, -1))}})
 
 
 def _live_since(store: Store, head: Commit | None, base: str) -> dict[str, date | None]:
@@ -225,7 +235,7 @@ def base_of(spec: NightlySpec, history: History) -> Path:
 
 
 def _kept_digests(spec: NightlySpec, base: PublishedBase) -> KeptContents:
-    """Return the digests of the log's files that tuning keeps, where it has kept any yet."""
+    """Return the digests of the log's files that earlier tuning runs stored beside their cache."""
     folder = local_cache(spec.finetune.cache) or base.folder.parent
     return KeptContents(folder / DIGESTS if folder.is_dir() else None)
 
@@ -234,13 +244,17 @@ def _find_night(
     spec: NightlySpec, catalog: Catalog, clock: Clock, asked: date | None
 ) -> tuple[tuple[PartitionFiles, ...], date]:
     """Return the log's newest partitions, and the night's nominal date."""
-    # The dates of a planted log are made up: no clock bounds them.
+    # A planted log may have dates after today. In any other log a later date is a mistake.
     zone = ZoneInfo(catalog.log.time_zone)
     today = None if catalog.log.truth else clock.now.astimezone(zone).date()
     dates = log_dates(catalog, spec.data_root, today=today)
     newest = min(filter(None, (asked, dates.newest)), default=None)
     if newest is None or dates.newest is None:
-        raise BadLog(f"{spec.data_root}: the log has no dated row, so that no night has a date")
+        raise BadLog(
+            f"{spec.data_root}: the log has no row with a date, so no night has one. Name the "
+            "column of dates in the catalogue: log.date_key or log.event_time"
+        )
+    # As many days as the window, the history of partitions and the slowest label need together.
     ripening = max((t.matures_after or timedelta(0) for t in catalog.tasks), default=timedelta(0))
     span = timedelta(days=spec.window.days + spec.ready.history_days + _LATE_DAYS) + ripening
     listed = list_partitions(
@@ -260,10 +274,13 @@ def _no_complete_day(dates: LogDates, spec: NightlySpec) -> str:
     )
 
 
-def _cut(
+def _split_catalog(
     spec: NightlySpec, catalog: Catalog, days: Sequence[date], judged: Sequence[PartitionDay]
 ) -> tuple[Catalog, list[str]]:
-    """Cut the log into the night's splits, without the rows of partitions that are held."""
+    """Return the catalogue with the night's splits, and notices.
+
+    The splits leave out the rows of partitions that are held, where that can be expressed.
+    """
     held = held_partitions(judged)
     every = list(dict.fromkeys(tuple(day.partition) for day in judged))
     kept = [partition for partition in every if partition not in held]
@@ -271,7 +288,7 @@ def _cut(
         return night_catalog(catalog, days, spec.window), []
     keys = {key for partition in every for key, _ in partition}
     if len(keys) > 1 or not all(every):
-        # Values of several keys cannot name some of their combinations.
+        # `where` lists values key by key, so it cannot leave out one combination of two keys.
         notice = "rows of held partitions are read for the kernels above their domains"
         return night_catalog(catalog, days, spec.window), [notice]
     values = [value for partition in kept for _, value in partition]

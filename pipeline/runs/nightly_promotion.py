@@ -1,4 +1,4 @@
-"""Promote a night: the kernels that its gate published, in one step, domain by domain."""
+"""Promote a night: move the pointers to all kernels that its gate published, in one commit."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,27 +16,27 @@ from iak.schemas.registry import Commit, bundle_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promoted:
+class NightPromotion:
     """The result of a night's promotion."""
 
     promoted: tuple[str, ...] = ()
     """Domains whose new kernel serves."""
     held: Mapping[str, str] = field(default_factory=dict)
-    """Domains whose pointer somebody else moved meanwhile, with the reason."""
+    """Domains whose pointer another writer moved while the night ran, with the reason."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Domains whose bundle is damaged, with the reason."""
     candidates: Mapping[str, str] = field(default_factory=dict)
-    """Digest of the bundle of every domain that was tuned."""
+    """Domain that was tuned -> digest of its bundle."""
     generation: int | None = None
     """Number of the commit; None where nothing moved and no chain changed."""
 
 
 def promote_night(
     store: Store, run: Run, expected: Commit | None, decided: ChainsOfNight
-) -> Promoted:
+) -> NightPromotion:
     """Promote the kernels that the gate published. A failed domain stops no other domain.
 
-    A promotion that was interrupted is done again: pointers that it moved already stay.
+    A promotion that was interrupted is repeated. Pointers that it moved already stay.
 
     Args:
         store: store of the registry, which is made when it is missing.
@@ -56,31 +56,32 @@ def promote_night(
     moving = [*published, *decided.withdrawn]
     held = _moved_meanwhile(store, moving, candidates, expected, decided.withdrawn)
     failed = _damaged(run.bundles, index, published)
-    left = {*held, *failed}
+    excluded = {*held, *failed}
+    decided = _without(decided, excluded)
+    serving = {folder: candidates[folder] for folder in published if folder not in excluded}
     done = promote_run(
         store,
         run,
         "champion",
-        domains=[names[folder] for folder in published if folder not in left],
+        domains=[names[folder] for folder in serving],
         force=False,
-        night=_without(decided, left),
+        night=decided,
     )
-    serving = {folder: candidates[folder] for folder in published if folder not in left}
-    return Promoted(
+    # Nothing moves in a repeated promotion: the commit of the first attempt is the night's.
+    commit = done.commit or _commit_before_interruption(store, expected, serving, decided)
+    return NightPromotion(
         promoted=(*done.moved, *done.unchanged),
         held={names[folder]: reason for folder, reason in held.items()},
         failed={names[folder]: reason for folder, reason in failed.items()},
         candidates={names[folder]: digest for folder, digest in candidates.items()},
-        generation=done.commit.generation
-        if done.commit
-        else _commit_before_interruption(store, expected, serving, _without(decided, left)),
+        generation=commit.generation if commit else None,
     )
 
 
 def _commit_before_interruption(
     store: Store, expected: Commit | None, serving: Mapping[str, str], decided: ChainsOfNight
-) -> int | None:
-    """Return the number of the commit that this night made before it was interrupted, if it did.
+) -> Commit | None:
+    """Return the commit that this night made before it was interrupted; None where it made none.
 
     Args:
         store: store of the registry.
@@ -97,15 +98,17 @@ def _commit_before_interruption(
         pointers = {folder: pointer_of(commit, "champion", folder) for folder in serving}
         is_serving = all(p and p.bundle == serving[folder] for folder, p in pointers.items())
         if is_serving and all(commit.chains.get(f) == c for f, c in decided.chains.items()):
-            return generation
+            return commit
     return None
 
 
-def _without(decided: ChainsOfNight, left: Collection[str]) -> ChainsOfNight:
-    """Return what the gate decided, without the domains that are left as they are."""
+def _without(decided: ChainsOfNight, excluded: Collection[str]) -> ChainsOfNight:
+    """Return what the gate decided on the other domains."""
+    kept = [folder for folder in decided.chains if folder not in excluded]
+    withdrawn = [folder for folder in decided.withdrawn if folder not in excluded]
     return ChainsOfNight(
-        chains={folder: c for folder, c in decided.chains.items() if folder not in left},
-        withdrawn={folder: why for folder, why in decided.withdrawn.items() if folder not in left},
+        chains={folder: decided.chains[folder] for folder in kept},
+        withdrawn={folder: decided.withdrawn[folder] for folder in withdrawn},
     )
 
 
@@ -116,9 +119,9 @@ def _moved_meanwhile(
     expected: Commit | None,
     withdrawn: Collection[str],
 ) -> dict[str, str]:
-    """Return the folders whose pointer is another one than when the night was planned.
+    """Return folder -> reason, where another writer moved the pointer since the night was planned.
 
-    What the night itself moved before it was interrupted is as it should be.
+    A move that this night itself made before it was interrupted does not count.
     """
     head = registry_head(store)
     moved: dict[str, str] = {}

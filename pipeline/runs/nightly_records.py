@@ -37,7 +37,7 @@ class Nights:
     records: Sequence[NightRecord]
     """Oldest first."""
     problems: Sequence[str]
-    """Records that cannot be read, and why."""
+    """A sentence for each record that cannot be read."""
 
 
 def night_folder(nights: Path, record: NightRecord) -> Path:
@@ -53,38 +53,38 @@ def changed(nights: Path, record: NightRecord, **fields: object) -> NightRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnNights:
-    """The folder of nights, for the one night that runs."""
+class LockedNights:
+    """The folder of nights while one night has its lock."""
 
     folder: Path
-    """On this machine."""
+    """The folder on this machine; a local copy where nights lie on an object store."""
     push: Callable[[], None] = lambda: None
-    """Stores what changed, where the folder is a copy of one on an object store."""
+    """Uploads what changed in a local copy; does nothing otherwise."""
 
 
 @contextmanager
-def own_nights(nights: Path, *, waits: bool) -> Iterator[OwnNights]:
-    """Keep other nights out for the length of the block.
+def locked_nights(nights: Path, *, waits: bool) -> Iterator[LockedNights]:
+    """Lock the folder of nights while the block lasts, so that one night runs at a time.
 
     Args:
         nights: the folder, or `s3://bucket/prefix`.
-        waits: wait for another night to end, instead of leaving at once.
+        waits: wait until another night ends; otherwise raise Busy at once.
 
     Raises:
         Busy: another night runs, perhaps on another machine.
-        Overtaken: this process gave no sign of life, and another night has taken over.
+        Overtaken: this process did not renew its lease in time, and another night has taken over.
     """
     uri = bucket_uri(nights)
     if uri is None:
         with one_writer(nights, waits=waits):
-            yield OwnNights(nights)
+            yield LockedNights(nights)
         return
-    with written_copy(uri, waits=waits, is_kept=_is_of_nights) as place:
-        yield OwnNights(place.folder, place.push)
+    with written_copy(uri, waits=waits, is_kept=_is_uploaded) as copy:
+        yield LockedNights(copy.folder, copy.push)
 
 
-def _is_of_nights(path: str) -> bool:
-    """Return whether a file is stored with all nights: those of runs have folders of their own."""
+def _is_uploaded(path: str) -> bool:
+    """Return whether a file is uploaded with the nights. Run folders are uploaded by their runs."""
     parts = PurePosixPath(path).parts
     return is_stored(path) and parts[1:2] not in [(name,) for name in (TUNE, SCRATCH, REFRESH)]
 

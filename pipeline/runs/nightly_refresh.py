@@ -1,4 +1,4 @@
-"""Refresh a night's base: train it further on the days since its own, judged against its parent."""
+"""Refresh a night's base: continue its training on later days, and compare it with its parent."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -47,12 +47,12 @@ def refresh_base(
     A run that was interrupted is resumed, one that is finished is left as it is.
 
     Args:
-        spec: the platform's settings, which say how.
-        catalog: the night's, whose splits say which partitions are read.
+        spec: the platform's settings; `refresh` has those of the training.
+        catalog: the night's catalogue, whose splits name the partitions that are read.
         base: the parent.
-        path: where it lies.
-        run_dir: run folder of the refresh, which the new base lies in.
-        night: the last day that is learned from.
+        path: folder or reference of the parent.
+        run_dir: run folder of the refresh, in which the new base is published.
+        night: the last day that the base is trained on.
         launcher: starts the workers.
         report: gets the events.
 
@@ -66,18 +66,19 @@ def refresh_base(
             f"{path} does not say which days it learned from, so that no day is known to be new; "
             "refresh it by `iak pretrain from=`"
         )
-    asked = _pretrain_spec(spec, catalog, path, run_dir)
+    pretrain = _pretrain_spec(spec, catalog, path, run_dir)
     window = (days[1] + timedelta(days=1), night)
     try:
-        done = pretrain_base(asked, _cut(catalog, window), launcher, report)
+        result = pretrain_base(pretrain, _refresh_catalog(catalog, window), launcher, report)
     except AlreadyFinished:
+        # An earlier attempt of this night ended the training. It published a base or it did not.
         return (readable_folder(run_dir, below=[FOLDER]) / FOLDER).is_dir()
-    return done.manifest is not None
+    return result.manifest is not None
 
 
 def _pretrain_spec(spec: NightlySpec, catalog: Catalog, path: Path, run_dir: Path) -> PretrainSpec:
-    """Return what `iak pretrain` is asked for a refresh; vocabularies take in new ids."""
-    how = spec.refresh or RefreshSpec()
+    """Return the settings of `iak pretrain` for a refresh, in which vocabularies take new ids."""
+    refresh = spec.refresh or RefreshSpec()
     grown: Sequence[str] = [
         name for name, table in catalog.table_specs.items() if table.encoding == "vocabulary"
     ]
@@ -88,25 +89,24 @@ def _pretrain_spec(spec: NightlySpec, catalog: Catalog, path: Path, run_dir: Pat
         "from": path,
         "run_dir": run_dir,
         "allow": [f"table:{name}:grown" for name in grown],
-        "epochs": how.epochs,
-        "from_rates": how.from_rates,
+        "epochs": refresh.epochs,
+        "from_rates": refresh.from_rates,
     }
     return spec_with_presets(PretrainSpec, "pretrain", catalog, settings)
 
 
-def _cut(catalog: Catalog, window: tuple[date, date]) -> Catalog:
+def _refresh_catalog(catalog: Catalog, window: tuple[date, date]) -> Catalog:
     """Return the night's catalogue with the splits of a refresh.
 
-    The rows that judge kernels stay out: a base that has seen them could not be judged by them.
+    The gate's slice of rows is in neither split, because the gate compares kernels with this base.
     """
-    of_night = catalog.splits
     splits = {
-        "pretrain": _over(of_night["tune"], window),
-        "pretrain_valid": _over(of_night["valid"], window),
+        "pretrain": _with_dates(catalog.splits["tune"], window),
+        "pretrain_valid": _with_dates(catalog.splits["valid"], window),
     }
     return catalog.model_copy(update={"splits": splits})
 
 
-def _over(split: SplitSpec, window: tuple[date, date]) -> SplitSpec:
-    """Return a split over other days."""
+def _with_dates(split: SplitSpec, window: tuple[date, date]) -> SplitSpec:
+    """Return a split over other days; its partitions and its slice of rows stay."""
     return SplitSpec(dates=window, where=split.where, slice=split.slice)

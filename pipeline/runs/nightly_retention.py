@@ -1,4 +1,4 @@
-"""Remove what `nightly.toml` no longer keeps: bundles, and the run folders of old nights."""
+"""Apply the retention of `nightly.toml`: remove old bundles, and run folders of old nights."""
 
 from iak.pipeline.errors import PipelineError
 from iak.pipeline.registry.live import registry_head
@@ -8,11 +8,13 @@ from iak.pipeline.storage.store import open_store
 from iak.schemas.nightly import NightlySpec
 
 
-def keep_what_is_needed(spec: NightlySpec) -> list[str]:
-    """Remove the rest, and return a notice for whatever failed: no night fails by its cleaning.
+def apply_retention(spec: NightlySpec) -> list[str]:
+    """Remove what `keep` does not keep, and return a notice for each part that failed.
+
+    It raises nothing for a store or a disk that fails: the night itself has succeeded.
 
     Args:
-        spec: the platform's settings; `keep` says what stays.
+        spec: the platform's settings; `keep` has the number of bundles and nights that stay.
     """
     notices = []
     try:

@@ -40,8 +40,8 @@ def tune_once(
         launcher: starts the workers.
         report: gets the events.
         chains: evidence on the chains that these kernels continue; None where they continue none.
-        verify_log: raises BadLog where the log is not the planned one; is called after the tuning,
-            whose folder is removed then, so that no later attempt promotes its kernels.
+        verify_log: is called after the tuning, and raises BadLog where the log is no longer the
+            planned one. The run folder is then removed, so that no attempt promotes its kernels.
 
     Raises:
         BadLog: the log changed.
@@ -50,8 +50,8 @@ def tune_once(
     run_dir = readable_folder(spec.run_dir) if folder_exists(spec.run_dir) else None
     before = read_record(run_dir) if run_dir else None
     if run_dir is not None and before is not None and before.status == "finished":
-        # Its own promotion may have moved the live pointers, so that it could not be asked for
-        # again under the same inputs.
+        # The night may have promoted these kernels before it was interrupted. `live=` then names
+        # other bundles than this run read, so that `tune_night` would refuse the run's folder.
         verify_outputs(run_dir, before.outputs)
         return before
     tuned = tune_night(spec, catalog, launcher, report, chains=chains).record
@@ -96,16 +96,16 @@ def finetune_spec(
     deadline: datetime | None = None,
     parent: NightPlan | None = None,
 ) -> FinetuneSpec:
-    """Return what `iak finetune` would be asked for a night.
+    """Return the settings of `iak finetune` for a night.
 
     Args:
         spec: the platform's settings; the catalogue's presets for `finetune` stand below them.
         plan: of the night.
         trained: names of the domains that train.
         run_dir: folder of the run.
-        deadline: moment after which no further kernels are begun.
-        parent: plan on the base before, in a night that refreshed it; its kernels are carried over
-            where they validate better than what is above them.
+        deadline: moment after which no further kernel is begun; None for none.
+        parent: plan on the parent of the base, in a night that refreshed the base. Its live kernels
+            are the start of tonight's where they validate better than the kernels above them.
     """
     settings: dict[str, Any] = {
         **spec.finetune.model_dump(exclude_unset=True),

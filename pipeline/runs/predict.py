@@ -41,7 +41,7 @@ from iak.schemas.log import SCORED, Catalog, SplitSpec
 from iak.schemas.results import RunResult
 from iak.schemas.scoring import PredictSpec, ScoresDocument, ScoringResult
 
-MAY_MOVE = (*skipped.MAY_MOVE, "workers")
+MAY_DIFFER = (*skipped.MAY_DIFFER, "workers")
 """Settings that do not change a file of predictions."""
 
 
@@ -76,7 +76,7 @@ def predict(
     """
     with (
         local_run(spec) as local,
-        run_record("predict", spec, local.run_dir, may_move=MAY_MOVE, report=report) as record,
+        run_record("predict", spec, local.run_dir, may_differ=MAY_DIFFER, report=report) as record,
     ):
         scoring = _predict(local, catalog, launcher, record)
     return PredictResult(run_dir=spec.run_dir, record=record.record, scoring=scoring)

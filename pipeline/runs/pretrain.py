@@ -20,7 +20,7 @@ from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabu
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.view import LogView
-from iak.pipeline.errors import BadRequest
+from iak.pipeline.errors import SOME_HELD, BadRequest
 from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
 from iak.pipeline.launcher import Launcher
 from iak.pipeline.registry.bases import open_base
@@ -55,10 +55,8 @@ from iak.schemas.training import TrainingResult, TrainingRunResult, UsedSettings
 VALIDATION = "pretrain_valid"
 UNSEEN_SHARE = "unseen_share"
 """Metric of a base: share of its validation rows' ids of a table that training never saw."""
-MAY_MOVE = ("workers", "placement", "plan", *skipped.MAY_MOVE)
+MAY_DIFFER = ("workers", "placement", "plan", *skipped.MAY_DIFFER)
 """Settings, and the input `plan`, that may change between a checkpoint and its resumption."""
-HELD = 4
-"""Exit code of a run whose child was not better than its parent."""
 MISCALIBRATED = 0.1
 """Distance of predicted over observed from 1 that is reported, where it is beyond two standard
 deviations of the positives as well."""
@@ -86,7 +84,7 @@ def pretrain_base(
     with (
         local_run(spec) as local,
         _why_not_published(local.run_dir),
-        run_record("pretrain", spec, local.run_dir, may_move=MAY_MOVE, report=report) as record,
+        run_record("pretrain", spec, local.run_dir, may_differ=MAY_DIFFER, report=report) as record,
     ):
         training, manifest = _pretrain(local, catalog, launcher, record)
     return PretrainResult(
@@ -206,7 +204,7 @@ def _publish_better(
         assert parent is not None, "only a continued base has a parent"
         result = result.model_copy(update={"not_published": _not_better(result, parent)})
         record.result = result.as_json()
-        record.exit_code = HELD
+        record.exit_code = SOME_HELD
         _remove_scratch(spec.run_dir)
         return result, None
     with record.phase("publish"):
@@ -277,15 +275,17 @@ def advice(result: TrainingResult, recipe: Recipe) -> list[str]:
         if ratio is None or abs(ratio - 1) <= max(MISCALIBRATED, 2 / positives**0.5):
             continue
         if result.improving_at_the_end or result.steps < FEW_STEPS:
-            mend = f"take more steps: batch_rows={max(recipe.batch_rows // 2, 1)}, or more epochs="
+            remedy = (
+                f"take more steps: batch_rows={max(recipe.batch_rows // 2, 1)}, or more epochs="
+            )
         else:
-            mend = (
+            remedy = (
                 f"lower optim.table_lr= (now {recipe.optim.table_lr:g}), or weigh the task more by "
                 "task_weights.TASK="
             )
         lines.append(
             f"{quality.task} is miscalibrated on validation rows: predicted/observed = "
-            f"{ratio:.2f} on {positives:,} positives; {mend}"
+            f"{ratio:.2f} on {positives:,} positives; {remedy}"
         )
     return lines
 

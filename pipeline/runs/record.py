@@ -19,7 +19,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from iak.pipeline.errors import BadRequest, Corrupt, PipelineError
+from iak.pipeline.errors import (
+    INTERRUPTED,
+    NOTHING_TO_DO,
+    BadRequest,
+    Corrupt,
+    PipelineError,
+)
 from iak.pipeline.events import Notice, PhaseEnded, PhaseStarted, Report, silent
 from iak.pipeline.files import put_file
 from iak.pipeline.formats import current_document, unchanged
@@ -44,8 +50,6 @@ WORK = (
     PARTS,
 )
 """Files of a run folder that a later attempt would resume from, or mix with its own."""
-NOTHING_TO_DO = 6
-INTERRUPTED = 130
 _ANYWHERE = ("run_dir", "max_failures", "hung_after_s", "min_workers", "if_busy")
 """Settings that are not part of a run's identity."""
 _SETTINGS_SHOWN = 5
@@ -75,7 +79,7 @@ class OpenRecord:
     record: RunRecord
     before: RunRecord | None = None
     """Record of the run that the folder has already; None where it has none."""
-    may_move: Collection[str] = ()
+    may_differ: Collection[str] = ()
     """Settings and inputs that may differ when an unfinished run is resumed."""
     snapshot: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +124,9 @@ class OpenRecord:
 
     def _compare(self, before: RunRecord, inputs: Inputs) -> None:
         is_finished = before.status == "finished"
-        changed = describe_changes(before, inputs, may_move=() if is_finished else self.may_move)
+        changed = describe_changes(
+            before, inputs, may_differ=() if is_finished else self.may_differ
+        )
         listing = "\n".join(f"  {line}" for line in changed)
         if is_finished and changed:
             raise BadRequest(
@@ -182,7 +188,7 @@ def run_record(
     spec: Spec,
     run_dir: Path,
     *,
-    may_move: Collection[str] = (),
+    may_differ: Collection[str] = (),
     report: Report = silent,
 ) -> Iterator[OpenRecord]:
     """Open the run folder for this spec, and close its record however the run ends.
@@ -193,7 +199,7 @@ def run_record(
         verb: the verb that runs: `pretrain`, `finetune`, `evaluate`.
         spec: settings of the run.
         run_dir: the run folder; made where it is missing.
-        may_move: settings and inputs that may differ when an unfinished run is resumed.
+        may_differ: settings and inputs that may differ when an unfinished run is resumed.
         report: gets an event when a phase begins and ends.
 
     Raises:
@@ -203,7 +209,7 @@ def run_record(
         Corrupt: the folder's record was changed, or a result of a finished run.
     """
     with one_writer(run_dir, waits=getattr(spec, "if_busy", "leave") == "wait"):
-        opened = _open(verb, spec, run_dir, may_move)
+        opened = _open(verb, spec, run_dir, may_differ)
         opened.report = report
         yield from _recorded(opened)
 
@@ -236,7 +242,7 @@ def _ending(error: BaseException) -> dict[str, Any]:
     return {"status": "failed", "exit_code": code, "error": str(error)}
 
 
-def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> OpenRecord:
+def _open(verb: str, spec: Spec, run_dir: Path, may_differ: Collection[str]) -> OpenRecord:
     document = spec.model_dump(mode="json", by_alias=True)
     before, work = read_record(run_dir), work_left(run_dir)
     if before is None and work:
@@ -247,7 +253,7 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> Op
     is_refused = before is not None and before.exit_code == BadRequest.exit_code
     resumed = None if is_refused and not work else before
     if resumed is not None:
-        _check_same(resumed, verb, document, run_dir, may_move)
+        _check_same(resumed, verb, document, run_dir, may_differ)
     run_dir.mkdir(parents=True, exist_ok=True)
     record = RunRecord(
         verb=verb,
@@ -260,7 +266,7 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_move: Collection[str]) -> Op
         versions=versions(),
         attempts=before.attempts + 1 if before else 1,
     )
-    return OpenRecord(run_dir=run_dir, record=record, before=resumed, may_move=may_move)
+    return OpenRecord(run_dir=run_dir, record=record, before=resumed, may_differ=may_differ)
 
 
 def work_left(run_dir: Path) -> list[str]:
@@ -276,11 +282,15 @@ def _is_work(path: Path) -> bool:
 
 
 def _check_same(
-    before: RunRecord, verb: str, document: dict[str, Any], run_dir: Path, may_move: Collection[str]
+    before: RunRecord,
+    verb: str,
+    document: dict[str, Any],
+    run_dir: Path,
+    may_differ: Collection[str],
 ) -> None:
     is_same = before.spec_digest == spec_digest(document)
     if before.status != "finished":
-        is_same |= _fixed(before.spec, may_move) == _fixed(document, may_move)
+        is_same |= _fixed(before.spec, may_differ) == _fixed(document, may_differ)
     if before.verb != verb or not is_same:
         raise BadRequest(
             f"{run_dir} holds another run (iak {before.verb}, {before.status}, started "
@@ -316,9 +326,9 @@ def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> st
     return f"its settings differ: {'; '.join(shown)}{more}"
 
 
-def _fixed(document: dict[str, Any], may_move: Collection[str]) -> str:
+def _fixed(document: dict[str, Any], may_differ: Collection[str]) -> str:
     """Return a digest of the settings that must be the same when a run is resumed."""
-    return spec_digest({key: value for key, value in document.items() if key not in may_move})
+    return spec_digest({key: value for key, value in document.items() if key not in may_differ})
 
 
 def read_record(run_dir: Path) -> RunRecord | None:
@@ -357,7 +367,7 @@ def run_record_of(document: object, where: Path) -> RunRecord:
         kind="run record",
         current=RECORD_FORMAT,
         where=where,
-        mend="Choose another --run-dir",
+        remedy="Choose another --run-dir",
         migrations={0: unchanged, 1: unchanged, 2: _nest_placement},
     )
     assert isinstance(document, Mapping), "current_document refuses anything else"

@@ -16,7 +16,7 @@ from iak.schemas.job import LogJobSpec
 from iak.schemas.log import Catalog
 from iak.schemas.prediction import UntunedDomain
 
-MAY_MOVE = ("allow_skipped", "max_skipped_share")
+MAY_DIFFER = ("allow_skipped", "max_skipped_share")
 """Settings that do not change which rows are read. A refused run may be resumed with others."""
 _EARLIEST_ZONE = timezone(timedelta(hours=14))
 """The zone in which a date begins first. No row of any log can lie beyond its today."""

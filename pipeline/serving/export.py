@@ -59,17 +59,17 @@ def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
     """
     if base.catalog.columns_base is not None:
         raise BadRequest(
-            f"the base at {base.place} is known by its columns: its logits are made elsewhere, so "
-            "there is no base to export. Predict with `iak serve`"
+            f"the base at {base.location} is known by its columns: its logits are made elsewhere, "
+            "so there is no base to export. Predict with `iak serve`"
         )
     if base.catalog.base is not None:
         raise BadRequest(
-            f"the base at {base.place} is an adopted torch module, and an export holds no code of "
-            "others. Export it with its own tools, or predict with `iak serve`"
+            f"the base at {base.location} is an adopted torch module, and an export holds no code "
+            "of others. Export it with its own tools, or predict with `iak serve`"
         )
     if base.model.trunk not in TRUNKS:
         raise BadRequest(
-            f"the base at {base.place} has the trunk {base.model.trunk}; the runtime computes "
+            f"the base at {base.location} has the trunk {base.model.trunk}; the runtime computes "
             f"{' and '.join(TRUNKS)}. Predict with `iak serve`"
         )
     if tables.products != "fp32":

@@ -190,18 +190,18 @@ def read_document(path: Path) -> ScoresDocument:
         Corrupt: it is missing, or is not one, or does not count the file's rows.
         OtherFormat: another version wrote it.
     """
-    mend = "Remove the run folder, and run its `iak predict` again"
+    remedy = "Remove the run folder, and run its `iak predict` again"
     try:
         metadata = pq.read_metadata(path)
         written = json.loads((metadata.metadata or {}).get(DOCUMENT, b"{}"))
         entry = current_document(
-            written, kind="scores", current=SCORES_FORMAT, where=path, mend=mend
+            written, kind="scores", current=SCORES_FORMAT, where=path, remedy=remedy
         )
         document = ScoresDocument.model_validate(entry)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise Corrupt(f"{path} is no file of predictions: {error}. {mend}") from error
+        raise Corrupt(f"{path} is no file of predictions: {error}. {remedy}") from error
     if document.rows != metadata.num_rows:
         raise Corrupt(
-            f"{path} has {metadata.num_rows:,} rows, its document says {document.rows:,}. {mend}"
+            f"{path} has {metadata.num_rows:,} rows, its document says {document.rows:,}. {remedy}"
         )
     return document

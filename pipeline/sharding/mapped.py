@@ -276,7 +276,7 @@ def _read_index(folder: Path, where: MapFolder, sizes: Mapping[str, int]) -> Map
             kind="index of mapped tables",
             current=MAPPED_FORMAT,
             where=path,
-            mend=f"Remove {folder}: the next run writes it again",
+            remedy=f"Remove {folder}: the next run writes it again",
         )
         index = MappedIndex.model_validate(current)
     except (ValueError, ValidationError) as error:

@@ -1,25 +1,26 @@
 """Gather evidence over nights that a chain of kernels is better than what it falls back to.
 
 A test at 5 % that is repeated every night finds a difference in most domains that have none within
-a month. Evidence that may be looked at every night is an *e-process*: the money of a gambler who
-starts with 1 and bets on a game that is fair or worse if the chain is no better. Such money reaches
+a month. Evidence that may be looked at every night is an *e-process*: the wealth of a gambler who
+starts with 1 and bets on a game that is fair or worse if the chain is no better. It reaches
 1 / alpha with a probability of at most alpha, however often one looks (Ville's inequality).
 
-Each night is one bet on one number, because the rows of a night share that night's luck. The number
-is bounded, so that no bet can lose more than the gambler has:
+Each night is one bet on one observation x, because the rows of a night share that night's luck. It
+is bounded, so that no bet can lose more than the gambler has. With c = MAX_USER_GAIN:
 
-    m = mean over users of MOST * tanh(gain / (MOST * scale))    no single user decides
-    x = floor * tanh(m / floor)                                  no single night decides
+    m = mean over users of c * tanh(gain / (c * scale))    no single user decides
+    x = floor * tanh(m / floor)                            no single night decides
 
-so that -floor <= x <= floor. With the base's loss as the scale, m is a share of it. What is tested
-is that the mean of x, given all nights before, is at most zero. Gains are bounded like losses: if
-losses alone were cut, a game that loses rarely and much would look favourable. A night's loss above
-`floor` still counts as little more than `floor`. So a chain that gains a little in most nights and
-loses far more than `floor` in rare ones is outside what the test covers. The simulation says how
-far: `python -m infra.benchmarks gate`.
+so that -floor <= x <= floor. With the base's loss as the scale, m is a share of that loss. The null
+hypothesis is that the mean of x, given all nights before, is at most zero. Gains are bounded like
+losses: if losses alone were clipped, a game that loses rarely and much would look favourable.
 
-A bet puts a share of the money, divided by `floor`, on x. The best share depends on the unknown
-gain, so the money is split evenly over a grid of shares at the start, and is never moved.
+A night's loss above `floor` counts as little more than `floor`. So the test does not cover a chain
+that gains a little in most nights and loses far more than `floor` in rare ones. The simulation
+`python -m infra.benchmarks gate` measures how often such a chain is proved.
+
+A bet puts a share of the wealth, divided by `floor`, on x. The best share depends on the unknown
+gain, so the wealth is split evenly over a grid of shares at the start, and is never moved.
 
 Source: Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting";
 Ville 1939, "Étude critique de la notion de collectif".
@@ -38,36 +39,35 @@ from iak.pipeline.stats.auc import Array, Floats
 from iak.pipeline.stats.clusters import mean_and_error
 
 BETS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Shares of the money that the K bets put on a night. All are below 1, so no night takes all."""
-MOST = 10.0
-"""Most that one user's gain or loss counts, in shares of the scale. A row on which the base is
-right and a kernel is badly wrong loses several times the base's mean loss. A lower bound would
-forgive such rows."""
+"""Shares of the wealth that the K bets put on a night. All are below 1, so no night takes all."""
+MAX_USER_GAIN = 10.0
+"""Bound on one user's gain or loss, in shares of the scale. A row on which the base is right and a
+kernel is badly wrong loses several times the mean loss, which a smaller bound would hide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The evidence of a chain after some nights: one number for each bet, and the last night."""
+    """The evidence of a chain after some nights: the wealth of each bet, and the last night."""
 
     floor: float
-    """Lower bound of a night's number."""
+    """Bound on the size of a night's observation; above 0 and at most 1."""
     log_wealth: tuple[float, ...] = (0.0,) * len(BETS)
-    """Natural logarithm of each bet's money, in the order of `BETS`."""
+    """Natural logarithm of each bet's wealth, in the order of `BETS`."""
     nights: int = 0
     """Nights that were counted."""
     last_night: date | None = None
     """The last of them."""
 
     def __post_init__(self) -> None:
-        """Refuse a floor that bounds nothing, and money of other bets."""
+        """Refuse a floor that bounds nothing, and the wealth of other bets."""
         if not 0 < self.floor <= 1:
             raise ValueError(f"floor {self.floor} must be above 0 and at most 1")
         if len(self.log_wealth) != len(BETS):
-            raise ValueError(f"money of {len(self.log_wealth)} bets, but there are {len(BETS)}")
+            raise ValueError(f"wealth of {len(self.log_wealth)} bets, but there are {len(BETS)}")
 
     @property
     def log_e(self) -> float:
-        """Return the natural logarithm of the evidence: the mean money over all bets."""
+        """Return the natural logarithm of the evidence: the mean wealth over all bets."""
         return float(logsumexp(self.log_wealth)) - math.log(len(BETS))
 
     def is_counted(self, night: date) -> bool:
@@ -79,11 +79,11 @@ class Evidence:
 
         Args:
             night: its nominal date, later than that of every night before.
-            x: its number, as `night_number` returns it.
+            x: its observation, as `night_observation` returns it.
 
         Raises:
-            ValueError: the night was counted already, or x is below the floor or not a number. A
-                loss is never cut to the floor: that would make the evidence worthless.
+            ValueError: the night was counted already, or x is below -floor or not a number. A loss
+                is never clipped here: the wealth would then no longer bound the error.
         """
         if self.is_counted(night):
             raise ValueError(
@@ -92,7 +92,7 @@ class Evidence:
             )
         if not -self.floor <= x < math.inf:
             raise ValueError(
-                f"night {night} has the number {x}; the bets need {-self.floor} or more"
+                f"night {night} has the observation {x}; expected {-self.floor} or more"
             )
         gained = np.log1p(np.array(BETS) / self.floor * x)
         return replace(
@@ -107,7 +107,8 @@ def needed_log_e(alpha: float) -> float:
     """Return the evidence at which a chain is shown to be better, as a natural logarithm.
 
     Args:
-        alpha: probability that a chain that is no better ever reaches it; infinite for 0.
+        alpha: probability that a chain that is no better ever reaches it. For 0 the result is
+            infinite, which no chain reaches.
     """
     return -math.log(alpha) if alpha > 0 else math.inf
 
@@ -131,18 +132,23 @@ def bounded_gains(gain_N: Floats, keys_N: Array | None, scale: float) -> Floats:
     """
     if not scale > 0:
         raise ValueError(f"scale {scale} must be above 0")
-    bounded: Floats = MOST * np.tanh(means_of_users(gain_N, keys_N) / (MOST * scale))
+    bounded: Floats = MAX_USER_GAIN * np.tanh(
+        means_of_users(gain_N, keys_N) / (MAX_USER_GAIN * scale)
+    )
     return bounded
 
 
-def night_number(gain_N: Floats, users_N: Array | None, *, scale: float, floor: float) -> float:
-    """Return the number that a night adds to the evidence.
+def night_observation(
+    gain_N: Floats, users_N: Array | None, *, scale: float, floor: float
+) -> float:
+    """Return the observation that a night adds to the evidence: x of the module's formula.
 
     Args:
         gain_N: nats by which each row's loss is lower, at least one row.
         users_N: key of each row's user; None where the log declares none.
-        scale: scale s of `bounded_gains`.
-        floor: mean bounded gain up to which a night counts in full.
+        scale: the base's loss in nats a row; fixed when the chain began.
+        floor: bound on the size of the observation. A mean gain that is small against it counts in
+            full.
     """
     mean = float(bounded_gains(gain_N, users_N, scale).mean())
     return floor * math.tanh(mean / floor)
@@ -151,20 +157,21 @@ def night_number(gain_N: Floats, users_N: Array | None, *, scale: float, floor: 
 def lower_bound_of_days(
     gain_N: Floats, days_N: Array, users_N: Array | None, *, scale: float, alpha: float
 ) -> float | None:
-    """Return what the mean bounded gain of one night's days exceeds, with an error of `alpha`.
+    """Return a lower confidence bound on the mean bounded gain of one night's days.
 
-    Each day has luck of its own, which all its rows share. So the error is that between days, or
-    that between users where it is larger, with Student's quantile for as many days.
+    All rows of a day share that day's luck. So the standard error is that between days, or that
+    between users where it is larger. Student's quantile has one degree of freedom less than days.
 
     Args:
         gain_N: nats by which each row's loss is lower.
         days_N: day of each row.
         users_N: key of each row's user; None where the log declares none.
-        scale: scale s of `bounded_gains`.
-        alpha: probability with which the bound may be above the true mean.
+        scale: the base's loss in nats a row; fixed when the chain began.
+        alpha: probability with which the bound may be above the true mean; 0 or less gives None.
 
     Returns:
-        None where one day, or one user, has all rows: nothing is known of others.
+        The bound, in shares of the scale. None where one day or one user has all rows, because they
+        say nothing about other days or users.
     """
     days, day_of_N = np.unique(days_N, return_inverse=True)
     if days.size < 2 or alpha <= 0:
@@ -172,13 +179,14 @@ def lower_bound_of_days(
     if users_N is None:
         values, owners, day_of_V = bounded_gains(gain_N, None, scale), None, day_of_N
     else:
-        # A value for each day of a user, so that both kinds of clusters can be told apart.
+        # V values: one for each day of each user. So they can be clustered both by user and by day.
         users, user_of_N = np.unique(users_N, return_inverse=True)
         keys_N = user_of_N * days.size + day_of_N
         values, present = bounded_gains(gain_N, keys_N, scale), np.unique(keys_N)
         owners, day_of_V = present // days.size, present % days.size
         if users.size < 2:
             return None
+    # Both means are the same; only the standard errors differ with the clusters.
     mean, between_users, _ = mean_and_error(values, owners)
     _, between_days, _ = mean_and_error(values, day_of_V)
     critical = float(stdtrit(days.size - 1, 1 - alpha))

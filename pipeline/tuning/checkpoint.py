@@ -219,7 +219,7 @@ def read_levels(path: Path, snapshot: str) -> dict[int, Saved]:
         kind="tuning checkpoint",
         current=CHECKPOINT_FORMAT,
         where=path,
-        mend="Remove it to start the run again, or choose another --run-dir",
+        remedy="Remove it to start the run again, or choose another --run-dir",
         migrations={2: _with_none_failed},
     )
     if metadata["snapshot"] != snapshot:

@@ -365,7 +365,9 @@ def test_a_kernel_that_diverges_fails_its_domain_alone(place, tmp_path, monkeypa
     record = run(asked, EIGHTH)
     assert (record.exit_code, outcomes(record)["pooled"]) == (5, "failed")
     assert {outcomes(record)[name] for name in ("region=a", "region=b")} == {"promoted"}
-    assert any("started from what it started from" in notice for notice in record.notices)
+    assert any(
+        "started from the kernel that it started from" in notice for notice in record.notices
+    )
     assert champions(asked)["pooled"] == after["pooled"]
 
 

@@ -5,7 +5,7 @@ They are played twice: each night as a command on this machine, and submitted to
 1. An ordinary night.
 2. A worker is killed, and the night fails. Run again, it goes on.
 3. A broken client reports a click for every impression in region b: the gate holds its kernel.
-4. The platform mends that day, which an earlier night has read; region c's newest day is late.
+4. The platform corrects that day, which an earlier night has read; region c's newest day is late.
 5. Both days are taken up, and the base is refreshed.
 6. An ordinary night on the new base. Then region a is rolled back.
 7. An ordinary night.
@@ -376,9 +376,9 @@ def test_the_gate_holds_what_a_bad_day_taught_and_the_live_kernel_serves_on(week
 
 def test_a_mended_day_and_a_late_one_hold_their_domains_for_a_night(week):
     assert promoted(week, 4) == {"pooled", "region=a"}
-    mended, late = (week.domain(4, name) for name in ("region=b", "region=c"))
-    assert {mended.outcome, late.outcome} == {"held"}
-    assert f"region=b/{day(3)} changed after an earlier night had read it" in mended.sentence
+    corrected, late = (week.domain(4, name) for name in ("region=b", "region=c"))
+    assert {corrected.outcome, late.outcome} == {"held"}
+    assert f"region=b/{day(3)} changed after an earlier night had read it" in corrected.sentence
     assert late.sentence == f"region=c/{day(4)} has no file"
     before, after = week.after(3), week.after(4)
     assert [after[name] for name in ("region=b", "region=c")] == [

@@ -19,11 +19,11 @@ from iak.schemas.plan import PlacementSpec
 from iak.schemas.record import RECORD_FORMAT
 from tests.builders import run_inputs
 
-MEND = "Make it again: iak plan save=FILE"
+REMEDY = "Make it again: iak plan save=FILE"
 
 
 def current(document, **changes):
-    asked = {"kind": "plan", "current": 3, "where": Path("plan.json"), "mend": MEND}
+    asked = {"kind": "plan", "current": 3, "where": Path("plan.json"), "remedy": REMEDY}
     return current_document(document, **asked | changes)
 
 
@@ -108,20 +108,22 @@ def test_an_edited_run_record_of_flat_settings_is_refused(tmp_path):
         read_record(tmp_path)
 
 
-@pytest.mark.parametrize(("may_move", "is_resumed"), [(("placement",), True), ((), False)])
-def test_an_unfinished_run_of_flat_settings_moves_as_a_present_one(tmp_path, may_move, is_resumed):
+@pytest.mark.parametrize(("may_differ", "is_resumed"), [(("placement",), True), ((), False)])
+def test_an_unfinished_run_of_flat_settings_moves_as_a_present_one(
+    tmp_path, may_differ, is_resumed
+):
     with pytest.raises(BadLog), run_record("pretrain", spec(tmp_path), tmp_path):
         raise BadLog("the log is gone")
     older(tmp_path / "record.json")
     moved = spec(tmp_path).model_copy(update={"placement": PlacementSpec(row_wise_from_rows=7)})
     if is_resumed:
-        with run_record("pretrain", moved, tmp_path, may_move=may_move) as record:
+        with run_record("pretrain", moved, tmp_path, may_differ=may_differ) as record:
             record.settle_inputs(run_inputs())
             assert record.is_resumed
         return
     with (
         pytest.raises(BadRequest, match=r"placement\.row_wise_from_rows was 10000, is 7"),
-        run_record("pretrain", moved, tmp_path, may_move=may_move),
+        run_record("pretrain", moved, tmp_path, may_differ=may_differ),
     ):
         pytest.fail("another run's folder was opened")
 

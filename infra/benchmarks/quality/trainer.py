@@ -19,7 +19,7 @@ Weights = dict[str, Tensor]
 Logits = Callable[[Mapping[str, Tensor], FrozenRows], Tensor]
 """Returns logits_BT of some rows under some weights."""
 POOLED = "pooled"
-_MOST_EPOCHS, _PATIENCE = 40, 3
+_MAX_EPOCHS, _PATIENCE = 40, 3
 _PREDICT_ROWS = 8_192
 
 
@@ -93,7 +93,7 @@ def _fit(
     optimizer = torch.optim.Adam(weights.values(), lr=lr)
     order = torch.Generator().manual_seed(seed)
     best, best_loss, best_epoch = copy.deepcopy(start), mean_loss(logits, start, valid, tasks), 0
-    for epoch in range(1, _MOST_EPOCHS + 1):
+    for epoch in range(1, _MAX_EPOCHS + 1):
         for index_B in torch.randperm(len(tune), generator=order).split(batch_rows(len(tune))):
             rows = tune.take(index_B)
             losses_BT = task_losses(logits(weights, rows), rows.labels_NT, rows.mask_NT, tasks)
@@ -107,7 +107,7 @@ def _fit(
             best = {name: w.detach().clone() for name, w in weights.items()}
         if epoch - best_epoch >= _PATIENCE:
             return best, False
-    return best, best_epoch == _MOST_EPOCHS
+    return best, best_epoch == _MAX_EPOCHS
 
 
 def batch_rows(rows: int) -> int:

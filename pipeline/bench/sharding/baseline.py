@@ -44,7 +44,7 @@ def benchmark_record_of(document: Mapping[str, Any], where: Path) -> BenchmarkRe
         document,
         kind="benchmark record",
         where=where,
-        mend="Run the benchmark again",
+        remedy="Run the benchmark again",
     )
 
 

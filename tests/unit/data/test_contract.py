@@ -223,7 +223,7 @@ def test_an_order_without_a_click_is_found_with_its_remedy(root):
     write_file(file_below(root), table)
     result = finding(check(root), "order without click")
     assert (result.count, result.level) == (2, "quarantine")
-    assert "mend the join" in result.remedy
+    assert "correct the join" in result.remedy
 
 
 def test_a_partition_that_is_no_date_is_found(root):

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from iak.jobs._chains import MOST_CHAINS, chain_row, show_chain, show_chains
+from iak.jobs._chains import MAX_CHAINS, chain_row, show_chain, show_chains
 from tests.unit.registry.test_chains import chain
 
 
@@ -24,7 +24,7 @@ def test_the_nearest_to_proved_come_first_and_the_proved_ones_last(capsys):
 
 
 def test_of_very_many_chains_some_are_counted_only(capsys):
-    show_chains([named(f"c{k}") for k in range(MOST_CHAINS + 3)])
+    show_chains([named(f"c{k}") for k in range(MAX_CHAINS + 3)])
     assert "3 more; json= writes all" in " ".join(capsys.readouterr().out.split())
 
 

@@ -142,9 +142,9 @@ def test_a_verb_whose_settings_all_have_defaults_needs_no_word():
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["pretrain", *ASKED[:2]], "one thing to mend: run_dir: it is required, and missing"),
-        (["finetune", *ASKED[:2]], "2 things to mend: run_dir: it is required"),
-        (["compare", "R1"], "one thing to mend: second: it is required"),
+        (["pretrain", *ASKED[:2]], "one thing to fix: run_dir: it is required, and missing"),
+        (["finetune", *ASKED[:2]], "2 things to fix: run_dir: it is required"),
+        (["compare", "R1"], "one thing to fix: second: it is required"),
     ],
 )
 def test_what_is_to_be_mended_is_said_in_words_of_settings_not_of_classes(words, told, capsys):

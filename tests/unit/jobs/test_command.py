@@ -105,16 +105,16 @@ REFUSED = {
     "unknown key, file": ("optim.tabel_lr = 1", f"there is no setting 'optim.tabel_lr'. {NEAR}"),
     "like no key": (["zork=1"], "there is no setting 'zork'. iak pretrain --help lists them all"),
     "wrong type, pair": (
-        ["workers=many"], "one thing to mend:\n  workers: expected whole number, seen 'many'",
+        ["workers=many"], "one thing to fix:\n  workers: expected whole number, seen 'many'",
     ),
     "wrong type, flag": (
-        ["--workers", "many"], "one thing to mend:\n  workers: expected whole number, seen 'many'",
+        ["--workers", "many"], "one thing to fix:\n  workers: expected whole number, seen 'many'",
     ),
     "wrong type, file": (
-        'workers = "many"', "one thing to mend:\n  workers: expected whole number, seen 'many'",
+        'workers = "many"', "one thing to fix:\n  workers: expected whole number, seen 'many'",
     ),
     "neither true nor false, pair": (
-        ["bf16=maybe"], "one thing to mend:\n  bf16: expected true or false, seen 'maybe'",
+        ["bf16=maybe"], "one thing to fix:\n  bf16: expected true or false, seen 'maybe'",
     ),
     "neither true nor false, flag": (
         ["--bf16=maybe"], "bf16: expected true or false, seen 'maybe'",

@@ -48,7 +48,7 @@ def test_families_belong_together(versions):
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "note", "mend"),
+    ("changes", "name", "note", "remedy"),
     [
         pytest.param(
             {"fbgemm-gpu": "1.9.0"},
@@ -123,26 +123,28 @@ def test_families_belong_together(versions):
         ),
     ],
 )
-def test_what_does_not_belong_is_named_with_the_command_that_mends_it(changes, name, note, mend):
+def test_what_does_not_belong_is_named_with_the_command_that_repairs_it(
+    changes, name, note, remedy
+):
     found = wrong(GOOD | changes)
     assert list(found) == [name]
     assert note in found[name].note
-    assert found[name].mend == mend
+    assert found[name].remedy == remedy
 
 
 def test_an_older_torch_beside_newer_libraries_is_made_anew():
     found = wrong(GOOD | {"torch": "2.12.0"})
     assert set(found) == {"torchrec", "fbgemm"}
-    assert {check.mend for check in found.values()} == {
+    assert {check.remedy for check in found.values()} == {
         "rm -rf .venv && make install ACCELERATOR=cpu"
     }
 
 
 def test_cuda_is_mended_with_cuda():
     both = wrong(CUDA | {"fbgemm-gpu-cpu": "1.8.0"})
-    assert both["fbgemm"].mend.endswith("--constraint infra/constraints.txt fbgemm-gpu==1.8.0")
+    assert both["fbgemm"].remedy.endswith("--constraint infra/constraints.txt fbgemm-gpu==1.8.0")
     old = wrong(CUDA | {"torch": "2.10.0+cu128"})
-    assert old["torch"].mend == "rm -rf .venv && make install ACCELERATOR=cuda"
+    assert old["torch"].remedy == "rm -rf .venv && make install ACCELERATOR=cuda"
 
 
 def test_a_library_that_aborts_is_a_row(monkeypatch):
@@ -153,7 +155,7 @@ def test_a_library_that_aborts_is_a_row(monkeypatch):
     bad = [check for check in checks if not check.is_ok]
     assert [check.name for check in bad] == ["try torchrec"]
     assert bad[0].found.startswith("died of SIGABRT")
-    assert bad[0].mend == (
+    assert bad[0].remedy == (
         f"{sys.executable} -m pip install --force-reinstall --no-deps torchrec==1.8.0"
     )
 

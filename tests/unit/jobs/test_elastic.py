@@ -11,7 +11,11 @@ from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.config import ScalingConfig
 
 from iak.jobs import _elastic
-from iak.jobs._elastic import FreeResourcesPolicy, fitting, sized_by_what_is_free
+from iak.jobs._elastic import (
+    FreeResourcesPolicy,
+    sized_by_what_is_free,
+    workers_that_fit,
+)
 from iak.jobs.ray_launcher import RayLauncher
 from iak.schemas.job import WorkersSpec
 
@@ -28,14 +32,14 @@ def policy_of(monkeypatch, *, fewest, most, free):
 
 @given(free=st.floats(0, 1e6), need=st.floats(0.01, 1e3), gpus=st.integers(0, 8))
 def test_as_many_fit_as_the_scarcest_resource_allows(free, need, gpus):
-    count = fitting({"CPU": free, "GPU": gpus}, {"CPU": need, "GPU": 1.0, "memory": 0.0})
+    count = workers_that_fit({"CPU": free, "GPU": gpus}, {"CPU": need, "GPU": 1.0, "memory": 0.0})
     assert count * need <= free * (1 + 1e-9)
     assert count <= gpus
     assert count == gpus or (count + 1) * need > free * (1 - 1e-9)
 
 
 def test_what_nobody_has_fits_nowhere():
-    assert fitting({"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}) == 0
+    assert workers_that_fit({"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}) == 0
 
 
 @pytest.mark.parametrize(("free", "workers"), [(1, 1), (2, 2), (3, 3), (4, 3)])

@@ -16,7 +16,7 @@ def mode(path):
 @pytest.fixture(autouse=True)
 def _ours(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setattr(_session, "LONGEST_SOCKET", 1_000)
+    monkeypatch.setattr(_session, "MAX_SOCKET_PATH", 1_000)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
@@ -58,7 +58,7 @@ def test_rays_own_setting_comes_first(tmp_path, monkeypatch):
 
 
 def test_a_folder_whose_sockets_would_have_too_long_a_path_is_left_out(monkeypatch, tmp_path):
-    monkeypatch.setattr(_session, "LONGEST_SOCKET", 107)
+    monkeypatch.setattr(_session, "MAX_SOCKET_PATH", 107)
     deep = tmp_path / ("x" * 90)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))

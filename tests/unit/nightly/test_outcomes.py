@@ -3,7 +3,13 @@ from datetime import date
 
 import pytest
 
-from iak.pipeline.nightly.outcomes import Done, domain_nights, exit_code, scores_of, serving
+from iak.pipeline.nightly.outcomes import (
+    NightOutcomes,
+    domain_nights,
+    exit_code,
+    scores_of,
+    serving,
+)
 from iak.pipeline.stats.evidence import BETS
 from iak.schemas.chain import ChainState, ChainVerdict
 from iak.schemas.tuning import KernelResult
@@ -23,7 +29,7 @@ def kernel(*, publish=True):
 def came_to(choice="train", live=None, **done):
     decision = domain_night(IN_A, choice=choice).decision
     paths = {"region=a": ("pooled",)}
-    return domain_nights([decision], Done(**done), live or {}, paths)[0]
+    return domain_nights([decision], NightOutcomes(**done), live or {}, paths)[0]
 
 
 @pytest.mark.parametrize(

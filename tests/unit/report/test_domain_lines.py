@@ -25,7 +25,7 @@ def test_the_mean_weighs_each_domain_by_its_rows_and_leaves_the_pooled_kernel_ou
 
 
 def test_of_too_many_domains_those_that_need_a_look_are_shown(monkeypatch):
-    monkeypatch.setattr(lines_of, "MOST_LINES", 5)
+    monkeypatch.setattr(lines_of, "MAX_LINES", 5)
     record = a_night(domains=40)
     shown = shown_domains(record)
     urgent = [d for d in record.domains if d.outcome in ("failed", "held")]

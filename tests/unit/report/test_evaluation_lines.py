@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.report.evaluation_lines import MOST_LINES, task_part
+from iak.pipeline.report.evaluation_lines import MAX_LINES, task_part
 from iak.schemas.prediction import EvaluationResult, GateSummary
 from tests.unit.report.rows import metric
 
@@ -66,11 +66,11 @@ def test_an_interval_that_ends_at_zero_is_no_difference():
 
 
 def test_of_very_many_domains_the_largest_are_shown():
-    rows = [row for k in range(MOST_LINES + 3) for row in both(f"d{k}", rows=1000 + k)]
+    rows = [row for k in range(MAX_LINES + 3) for row in both(f"d{k}", rows=1000 + k)]
     part = part_of(rows)
-    assert (len(part.lines), part.left_out) == (MOST_LINES, 3)
-    assert part.lines[0].domain == f"d{MOST_LINES + 2}"
-    assert f"of {MOST_LINES + 3} domains" in part.sentence
+    assert (len(part.lines), part.left_out) == (MAX_LINES, 3)
+    assert part.lines[0].domain == f"d{MAX_LINES + 2}"
+    assert f"of {MAX_LINES + 3} domains" in part.sentence
 
 
 def test_log_loss_is_shown_in_per_cent_and_less_is_better():

@@ -58,7 +58,7 @@ def test_without_a_profile_the_document_says_so(root):
 )
 def test_one_finding_that_refuses_refuses_the_log(root, level, is_refused):
     found = checked(root, profile=False)
-    finding = Finding(level=level, what="labels", column="click", count=1, remedy="mend it")
+    finding = Finding(level=level, what="labels", column="click", count=1, remedy="correct it")
     report = dataclasses.replace(found.report, findings=[finding])
     assert dataclasses.replace(found, report=report).is_refused is is_refused
 

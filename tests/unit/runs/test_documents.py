@@ -8,7 +8,7 @@ import pytest
 from iak.jobs import cli
 from iak.jobs.path_settings import check_paths, paths_of, setting_of
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.runs.documents import MOST_BYTES, MOST_DEPTH, read_json, read_toml
+from iak.pipeline.runs.documents import MAX_BYTES, MAX_DEPTH, read_json, read_toml
 from iak.schemas.job import CheckSpec, FinetuneSpec, PretrainSpec
 
 BROKEN = {
@@ -69,7 +69,7 @@ def test_what_is_whole_is_read(tmp_path):
     assert read_toml(tmp_path / "c.toml", setting="x") == {"a": {"b": {"c": "é"}}}
     (tmp_path / "c.json").write_text('{"a": [1, {"b": null}]}')
     assert read_json(tmp_path / "c.json", setting="x") == {"a": [1, {"b": None}]}
-    deep = MOST_DEPTH - 1
+    deep = MAX_DEPTH - 1
     (tmp_path / "d.json").write_text("[" * deep + "1" + "]" * deep)
     read_json(tmp_path / "d.json", setting="x")
 
@@ -77,7 +77,7 @@ def test_what_is_whole_is_read(tmp_path):
 def test_what_is_no_plain_file_is_refused(tmp_path):
     large = tmp_path / "large.toml"
     with large.open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
+        file.truncate(MAX_BYTES + 1)
     os.mkfifo(tmp_path / "pipe")
     for path, told in (
         (tmp_path, "is a folder, expected a file"),

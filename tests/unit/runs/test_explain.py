@@ -104,7 +104,7 @@ def told(document: dict[str, Any]) -> str:
 )
 def test_a_line_says_where_what_was_seen_and_what_to_write(changes, line):
     lines = told(catalog_document(**changes)).splitlines()
-    assert lines[0] == "one thing to mend:"
+    assert lines[0] == "one thing to fix:"
     assert lines[1].strip().startswith(line)
     assert len(lines) == 2
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from iak.pipeline.errors import BadRequest, Busy
+from iak.pipeline.errors import INTERRUPTED, BadRequest, Busy
 from iak.pipeline.lock import one_writer
 from iak.pipeline.report.nights import read_night
 from iak.pipeline.runs import nightly
 from iak.pipeline.runs.nightly import NightRequest, run_night
 from iak.pipeline.runs.nightly_records import changed, night_folder
-from iak.pipeline.runs.record import INTERRUPTED, AlreadyFinished
+from iak.pipeline.runs.record import AlreadyFinished
 from tests.unit.runs.platform import NOW, write_platform
 
 ASKED = NightRequest(clock=lambda: NOW)
@@ -88,7 +88,7 @@ def test_a_night_before_that_cannot_be_read_is_a_notice(spec):
     (spec.nights / "2026-10-01-damaged").mkdir(parents=True)
     (spec.nights / "2026-10-01-damaged" / "night.json").write_text("{")
     (notice,) = planned(spec).notices
-    assert "looks back without one of the nights before" in notice
+    assert "an earlier night could not be read" in notice
     assert "2026-10-01-damaged" in notice
 
 

@@ -11,14 +11,14 @@ def unreachable(address):
     raise PipelineError(f"nobody answers at {address}")
 
 
-def problems(tmp_path, reachable=lambda _: None, **changes):
+def problems(tmp_path, ask_job_server=lambda _: None, **changes):
     fields = {
         "base": tmp_path / "base", "registry": str(tmp_path / "registry"),
         "nights": tmp_path / "nights", "data_root": str(tmp_path / "logs"),
     }  # fmt: skip
-    checked = check_nightly(spec(**fields | changes), reachable=reachable)
-    assert checked.plan is None
-    return dict(checked.problems)
+    findings = check_nightly(spec(**fields | changes), ask_job_server=ask_job_server)
+    assert findings.plan is None
+    return dict(findings.problems)
 
 
 def test_every_part_that_is_wrong_is_named_at_once(tmp_path):

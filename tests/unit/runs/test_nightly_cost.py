@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iak.pipeline.nightly.outcomes import Done
+from iak.pipeline.nightly.outcomes import NightOutcomes
 from iak.pipeline.runs.nightly_cost import share_cost, tuning_cost
 from iak.schemas.domain import Domain
 from iak.schemas.night import TaskWindow, TuningCost
@@ -65,7 +65,7 @@ def test_windows_get_the_labels_that_tuning_counted():
 
 def test_a_night_that_tuned_nothing_cost_nothing():
     assert tuning_cost(PRICED, NIGHT, None) is None
-    assert share_cost(NIGHT.domains, Done(), None) == NIGHT.domains
+    assert share_cost(NIGHT.domains, NightOutcomes(), None) == NIGHT.domains
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**6), min_size=1))
@@ -79,7 +79,7 @@ def test_shares_add_up_to_the_whole(rows):
         parameters_per_kernel=1, windows=[], rows_tuned=1, rows_from_cache=0, worker_seconds=1000.0,
         cost=7.0,
     )  # fmt: skip
-    shared = share_cost(domains, Done(kernels=kernels), spent)
+    shared = share_cost(domains, NightOutcomes(kernels=kernels), spent)
     assert sum(domain.cost for domain in shared) == pytest.approx(7)
     assert sum(d.worker_seconds for d in shared) == pytest.approx(1000, abs=0.001 * len(shared))
     assert shared[-1].cost == 0, "a domain that did not train cost something"

@@ -4,7 +4,7 @@ import pytest
 
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs import nightly_retention
-from iak.pipeline.runs.nightly_retention import keep_what_is_needed
+from iak.pipeline.runs.nightly_retention import apply_retention
 from iak.pipeline.storage.folder_store import FolderStore
 from tests.unit.deploy.nights import nights
 
@@ -27,13 +27,13 @@ def test_both_are_asked_for_what_the_file_keeps(asked, tmp_path):
     spec = nights(
         registry=str(tmp_path / "r"), nights=tmp_path / "n", keep={"nights": 5, "bundles": 2}
     )
-    assert keep_what_is_needed(spec) == []
+    assert apply_retention(spec) == []
     assert asked["bundles"] == {"keep": 2, "dry_run": False}
     assert asked["runs"] == (tmp_path / "n", {"keep": 5, "dry_run": False})
 
 
 def test_a_platform_without_promotions_has_nothing_to_clean(tmp_path):
-    assert keep_what_is_needed(nights(registry=str(tmp_path / "r"), nights=tmp_path / "n")) == []
+    assert apply_retention(nights(registry=str(tmp_path / "r"), nights=tmp_path / "n")) == []
     assert not (tmp_path / "r").exists()
 
 
@@ -43,6 +43,6 @@ def test_what_fails_is_a_notice(asked, monkeypatch, tmp_path):
 
     monkeypatch.setattr(nightly_retention, "remove_unneeded", refuse)
     spec = nights(registry=str(tmp_path / "r"), nights=tmp_path / "n")
-    assert keep_what_is_needed(spec) == ["The registry was not cleaned: damaged"]
+    assert apply_retention(spec) == ["The registry was not cleaned: damaged"]
     assert "runs" in asked
     assert isinstance(nightly_retention.open_store(spec.registry), FolderStore)

@@ -43,10 +43,10 @@ def interrupt(run_dir, error=None, *, work=True):
         raise error
 
 
-def again(run_dir, inputs=None, *, may_move=(), report=silent, **other):
+def again(run_dir, inputs=None, *, may_differ=(), report=silent, **other):
     """The same command once more, as far as its inputs."""
     asked = spec(run_dir, **other)
-    with run_record("pretrain", asked, run_dir, may_move=may_move, report=report) as record:
+    with run_record("pretrain", asked, run_dir, may_differ=may_differ, report=report) as record:
         record.settle_inputs(inputs or run_inputs())
         return record
     return None
@@ -109,7 +109,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path, verb, other):
 
 
 def test_an_unfinished_run_may_move_to_other_workers_but_to_no_other_seed(tmp_path):
-    move = {"may_move": ("workers", "placement")}
+    move = {"may_differ": ("workers", "placement")}
     with pytest.raises(BadLog), run_record("pretrain", spec(tmp_path), tmp_path):
         raise BadLog("two workers were too many")
     with (
@@ -250,9 +250,9 @@ def test_an_input_that_may_move_is_no_change_until_the_run_is_finished(tmp_path)
     now.digests["plan"] = "d" * 64
     interrupt(tmp_path)
     assert "plan changed from absent to dddddddddddd" in refused(BadRequest, tmp_path, now)
-    again(tmp_path, now, may_move=["plan"])
+    again(tmp_path, now, may_differ=["plan"])
     assert "plan changed from dddddddddddd to absent" in refused(
-        BadRequest, tmp_path, may_move=["plan"]
+        BadRequest, tmp_path, may_differ=["plan"]
     )
 
 

@@ -59,6 +59,6 @@ def test_decay_pulls_the_rows_a_batch_touches_and_no_others(table):
 
 
 def test_without_twins_fbgemm_drops_the_decay_of_a_lone_readers_table():
-    """The bug that twins are for; when this fails, fbgemm has mended it and twins can go."""
+    """The bug that twins are for; when this fails, fbgemm has fixed it and twins can go."""
     start_RW = UniformStart(table="lone", seed=0, scale=0.1)(torch.empty(10, WIDTH))
     assert torch.equal(after_a_step_without_loss(with_twins=False)["lone"], start_RW)

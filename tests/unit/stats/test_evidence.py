@@ -15,7 +15,7 @@ from iak.pipeline.stats.evidence import (
     bounded_gains,
     lower_bound_of_days,
     needed_log_e,
-    night_number,
+    night_observation,
 )
 
 FIRST = date(2026, 10, 1)
@@ -101,7 +101,7 @@ def test_a_floor_that_bounds_nothing_is_refused(floor):
 
 
 def test_money_of_other_bets_is_refused():
-    with pytest.raises(ValueError, match=f"money of 3 bets, but there are {len(BETS)}"):
+    with pytest.raises(ValueError, match=f"wealth of 3 bets, but there are {len(BETS)}"):
         Evidence(floor=FLOOR, log_wealth=(0.0, 0.0, 0.0))
 
 
@@ -119,9 +119,9 @@ gains = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 @given(gains, st.floats(1e-3, 1e3), st.floats(1e-3, 1))
 def test_a_nights_number_keeps_to_its_bounds_whatever_the_gains(values, scale, floor):
     users = np.arange(len(values)) // 3
-    x = night_number(np.array(values), users, scale=scale, floor=floor)
+    x = night_observation(np.array(values), users, scale=scale, floor=floor)
     assert -floor <= x <= floor
-    mirrored = night_number(-np.array(values), users, scale=scale, floor=floor)
+    mirrored = night_observation(-np.array(values), users, scale=scale, floor=floor)
     assert mirrored == pytest.approx(-x, abs=1e-12)
 
 
