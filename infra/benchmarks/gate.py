@@ -4,9 +4,9 @@ A domain has one day of new gate rows every night, and the night's window has se
 gain is the share of the base's loss that the candidate saves on it. Two gates read the same rows:
 
 - the chain (pipeline/publish/chain.py): evidence over nights, each day counted once;
-- the present gate's rule, every night anew: the window's mean gain exceeds z standard errors.
+- the present gate: every night tests its window alone. The mean gain must exceed z standard errors.
 
-Which harm is shown by AUC, log-loss or calibration is left out: it could only hold more kernels.
+The checks of AUC, log-loss and calibration are left out. They could only hold more kernels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,16 +45,16 @@ Days = Sequence[Floats]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """How gains of a domain without any true gain come about; its mean gain is zero."""
+    """A way to draw the gains of a domain without a true gain: their expected value is zero."""
 
     name: str
     night_spread: float = 0.0
-    """Standard deviation of what all rows of a day share."""
+    """Standard deviation of the part that all rows of a day share."""
     rare_night: float = 0.0
-    """Probability of a day whose rows all lose `night_loss`; on other days they gain for it."""
+    """Probability of a day whose rows all lose `night_loss`. On other days they gain a little."""
     night_loss: float = 0.0
     rare_row: float = 0.0
-    """Probability of a row that loses `row_loss`; other rows gain for it."""
+    """Probability of a row that loses `row_loss`. Other rows gain a little."""
     row_loss: float = 0.0
 
     def day(self, draw: np.random.Generator, rows: int, spread: float) -> Floats:
@@ -62,8 +62,8 @@ class World:
 
         Args:
             draw: random numbers.
-            rows: how many.
-            spread: standard deviation of a row's own luck.
+            rows: number of rows.
+            spread: standard deviation of a row's own part.
         """
         shared = self.night_spread * draw.normal()
         shared += _rare(draw.random(1), self.rare_night, self.night_loss)[0]
@@ -190,7 +190,7 @@ def proved_after(days: Days, gain: float, chain: ChainSpec = DEFAULT) -> int | N
     """
     state: ChainState | None = None
     for night in range(1, len(days) - WINDOW + 2):
-        # Later windows overlap with what was counted: only the new day is handed over.
+        # Later windows overlap with days that were counted, so only the new day is passed on.
         first = 0 if night == 1 else night + WINDOW - 2
         state = advance(
             state,
@@ -223,7 +223,7 @@ def _rows(days: Days, gain: float, first: int) -> LossRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """A day's rows as far as a mean and its error need them."""
+    """The sums over a day's rows from which a mean and its standard error are computed."""
 
     rows: int
     mean: float
@@ -264,7 +264,7 @@ def windows(days: Sequence[Moments]) -> Iterator[tuple[int, float, float]]:
 def power_lines(rows: int, spec: BenchGateSpec) -> list[PowerLine]:
     """Return the smallest gain that each gate finds in 80 % of domains, after some nights.
 
-    The same luck is replayed with every gain of a grid, so a domain has one smallest gain.
+    The same random rows are used for every gain that is tried, so a domain has one smallest gain.
     """
     by_gate: dict[tuple[str, int], list[float]] = {}
     for index in range(spec.power_domains):
@@ -294,7 +294,7 @@ def power_lines(rows: int, spec: BenchGateSpec) -> list[PowerLine]:
 def smallest_gain(days: Days, chain: ChainSpec = DEFAULT) -> float:
     """Return the smallest gain that proves the chain within these days, to 2 % of itself.
 
-    It is halved between 0.00001 and 1, for a larger gain is found no later.
+    Bisection between 0.00001 and 1 finds it, because a larger gain is proved no later.
     """
     low, high = 1e-5, 1.0
     while high / low > 1.02:
@@ -305,9 +305,9 @@ def smallest_gain(days: Days, chain: ChainSpec = DEFAULT) -> float:
 
 
 def floor_lines(spec: BenchGateSpec) -> list[FloorLine]:
-    """Return what the bound of a night costs and what it protects from, by evidence alone.
+    """Return, for each bound on a night, the false promotions and the smallest gain found.
 
-    A tenth of the rows and of the domains is enough here.
+    The first night's test is off. A tenth of the rows and a fifth of the domains are enough here.
     """
     lines = []
     rows, domains = max(spec.rows // 10, 20), max(spec.domains // 5, 4)
@@ -339,11 +339,11 @@ def _month(world: World, rows: int, spec: BenchGateSpec, index: int) -> Days:
     return [world.day(draw, rows, spec.spread) for _ in range(WINDOW - 1 + MONTH)]
 
 
-# ---------------------------------------------------------------- what is said of it
+# ---------------------------------------------------------------- targets and notes
 
 
 def _rare(points: Floats, probability: float, loss: float) -> Floats:
-    """Return a loss where a uniform point is below a probability, and what makes up for it else."""
+    """Return a loss where a point is below the probability, else a gain; their mean is zero."""
     gain = loss * probability / (1 - probability)
     values: Floats = np.where(points < probability, -loss, gain)
     return values

@@ -1,14 +1,14 @@
-"""Play weeks of nights on a planted log whose tastes drift, and compare what serves the next day.
+"""Run weeks of nights on a planted log whose tastes drift, and compare what serves the next day.
 
-Every night reads the last days and is judged on the day after, which nothing has seen:
+Every night reads the last days, and its kernels are evaluated on the day after, which was not used:
 
 - the first night's kernels, left as they were;
 - the chain, whose kernels start from those that serve;
-- from scratch: the same night without anything before it, so that every kernel starts anew;
-- the chain through the gate: what a platform gets, with the settings that ship;
+- from scratch: the same night without any night before it, so that no kernel has a start;
+- the chain through the gate: the kernels that a platform would serve, with the shipped settings;
 - the oracle: the probabilities that the log was drawn from.
 
-The first three compare kernels, so their gate lets every gain through, however small.
+The first three compare kernels and not gates. So their gate publishes every gain, however small.
 
 Each difference to the base is on the same rows, with a 95 % interval in which rows of one user are
 dependent.
@@ -50,7 +50,7 @@ OPEN_GATE = {
     "calibration_margin": 9,
     "chain": {"alpha": 0.99, "at_once": 1, "at_once_margin": 0, "canary_hours": 0},
 }
-"""Settings under which every kernel serves that shows a gain at all."""
+"""Settings of a gate that publishes every kernel with a gain, however small."""
 BASE_SPLITS = """\
 [splits.pretrain]
 days = [0, {last}]
@@ -73,15 +73,15 @@ days = [-1, -1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """Log, base and catalogue of all nights."""
+class Setup:
+    """Log, base and catalogues of all nights."""
 
     spec: BenchNightsSpec
     folder: Path
     catalog: Path
-    """With the base's splits; a night cuts its own."""
+    """Catalogue with the splits of the base's training. A night makes its own splits."""
     test_catalog: Path
-    """With the day after a night as its only split."""
+    """Catalogue whose only split is the day after a night."""
     launcher: Launcher
     start: date
     """The log's first day."""
@@ -126,10 +126,10 @@ class TunedNightLine(NightLine):
 def measure(spec: BenchNightsSpec, report: Report) -> BenchmarkResult:
     """Return a line for each night, method and task, the targets, and notes."""
     with tempfile.TemporaryDirectory(prefix="iak-nights-") as folder:
-        setting = _set_up(spec, Path(folder), report)
+        setup = _set_up(spec, Path(folder), report)
         lines: list[NightLine] = []
         for number in range(spec.nights):
-            lines += _one_night(setting, number)
+            lines += _one_night(setup, number)
             report(BenchAdvanced("night", {"number": number + 1, **_shown(lines, number)}))
     return BenchmarkResult(
         rows=[line.as_row() for line in lines],
@@ -138,7 +138,7 @@ def measure(spec: BenchNightsSpec, report: Report) -> BenchmarkResult:
     )
 
 
-def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setting:
+def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setup:
     """Write the log, and train the base on its older days."""
     days = spec.base_days + spec.window_days + spec.nights
     knobs = SynthSpec(
@@ -154,7 +154,7 @@ def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setting:
     generate(build_knobs(knobs), folder / "log", lambda _: None)
     catalog = _catalog(folder / "planted.toml", BASE_SPLITS.format(last=spec.base_days - 1))
     test_catalog = _catalog(folder / "test.toml", TEST_SPLITS)
-    setting = Setting(
+    setup = Setup(
         spec=spec,
         folder=folder,
         catalog=catalog,
@@ -167,12 +167,12 @@ def _set_up(spec: BenchNightsSpec, folder: Path, report: Report) -> Setting:
         catalog,
         folder / "log",
         run_dir=folder / "base",
-        launcher=setting.launcher,
+        launcher=setup.launcher,
         workers=spec.workers,
         device="cpu",
-        today=setting.start + timedelta(days=days),
+        today=setup.start + timedelta(days=days),
     )
-    return setting
+    return setup
 
 
 def _catalog(path: Path, splits: str) -> Path:
@@ -184,28 +184,28 @@ def _catalog(path: Path, splits: str) -> Path:
     return path
 
 
-def _one_night(setting: Setting, number: int) -> list[NightLine]:
+def _one_night(setup: Setup, number: int) -> list[NightLine]:
     """Run the chain's night and one from scratch; return the lines of all methods."""
-    chained = _run(setting, number, "chain", gate=OPEN_GATE)
+    chained = _run(setup, number, "chain", gate=OPEN_GATE)
     if number == 0 and chained.counts["promoted"]:
-        shutil.copytree(setting.folder / "chain/registry", setting.folder / "first/registry")
-    scratch = _run(setting, number, f"scratch-{number}", gate=OPEN_GATE)
-    gated = _run(setting, number, "gated", gate={})
-    lines = _evaluated(setting, number, FIRST, "first")
-    lines += _evaluated(setting, number, CHAIN, "chain", tuned=chained, with_oracle=True)
-    lines += _evaluated(setting, number, SCRATCH, f"scratch-{number}", tuned=scratch)
-    lines += _evaluated(setting, number, GATED, "gated", tuned=gated)
-    shutil.rmtree(setting.folder / f"scratch-{number}")
+        shutil.copytree(setup.folder / "chain/registry", setup.folder / "first/registry")
+    scratch = _run(setup, number, f"scratch-{number}", gate=OPEN_GATE)
+    gated = _run(setup, number, "gated", gate={})
+    lines = _evaluated(setup, number, FIRST, "first")
+    lines += _evaluated(setup, number, CHAIN, "chain", tuned=chained, with_oracle=True)
+    lines += _evaluated(setup, number, SCRATCH, f"scratch-{number}", tuned=scratch)
+    lines += _evaluated(setup, number, GATED, "gated", tuned=gated)
+    shutil.rmtree(setup.folder / f"scratch-{number}")
     return lines
 
 
-def _run(setting: Setting, number: int, name: str, *, gate: Mapping[str, Any]) -> NightRecord:
+def _run(setup: Setup, number: int, name: str, *, gate: Mapping[str, Any]) -> NightRecord:
     """Run a night, with the registry and the nights of this name, through this gate."""
-    spec, folder = setting.spec, setting.folder
+    spec, folder = setup.spec, setup.folder
     nights = NightlySpec.model_validate(
         {
             "name": "planted",
-            "catalog": setting.catalog,
+            "catalog": setup.catalog,
             "data_root": str(folder / "log"),
             "base": folder / "base",
             "registry": str(folder / name / "registry"),
@@ -217,11 +217,11 @@ def _run(setting: Setting, number: int, name: str, *, gate: Mapping[str, Any]) -
             "finetune": {"gate": gate},
         }
     )
-    return run_night(nights, setting.launcher, NightRequest(night=setting.night_of(number)))
+    return run_night(nights, setup.launcher, NightRequest(night=setup.night_of(number)))
 
 
 def _evaluated(
-    setting: Setting,
+    setup: Setup,
     number: int,
     method: str,
     name: str,
@@ -232,25 +232,25 @@ def _evaluated(
     """Evaluate what serves on the day after a night; return a line for each task.
 
     Args:
-        setting: log, base and catalogue.
+        setup: log, base and catalogues.
         number: number of the night, counted from 0.
-        method: name of what serves.
+        method: method whose kernels serve.
         name: folder of its registry.
-        tuned: the night in which it tuned; None where it tuned nothing.
+        tuned: record of the night in which the method tuned; None where it tuned nothing.
         with_oracle: whether to add the probabilities that the log was drawn from.
     """
-    folder, day = setting.folder, setting.night_of(number) + timedelta(days=1)
+    folder, day = setup.folder, setup.night_of(number) + timedelta(days=1)
     run_dir = folder / "evaluations" / f"{method}-{number}".replace(" ", "-")
     bundles: dict[str, Any] = {}
-    if live_pointers(registry_head(open_store(str(folder / name / "registry"))), _base(setting)):
+    if live_pointers(registry_head(open_store(str(folder / name / "registry"))), _base(setup)):
         bundles = {"bundles": f"registry:{folder / name / 'registry'}@champion"}
     evaluation = iak.evaluate(
-        setting.test_catalog,
+        setup.test_catalog,
         folder / "log",
         base=folder / "base",
         run_dir=run_dir,
-        launcher=setting.launcher,
-        workers=setting.spec.workers,
+        launcher=setup.launcher,
+        workers=setup.spec.workers,
         device="cpu",
         as_of=day,
         today=day,
@@ -265,8 +265,8 @@ def _evaluated(
     return [_line(row, shown[row.method], number, tuned) for row in rows]
 
 
-def _base(setting: Setting) -> str:
-    return published_base.open_base(setting.folder / "base").manifest.fingerprint
+def _base(setup: Setup) -> str:
+    return published_base.open_base(setup.folder / "base").manifest.fingerprint
 
 
 def _line(row: MetricRow, method: str, number: int, tuned: NightRecord | None) -> NightLine:

@@ -1,10 +1,11 @@
-"""Judge what kernels bring, beside everything else that could be done with the same recent rows.
+"""Compare kernels with other ways to use the same recent rows.
 
-On every log a base is trained on old rows. Each method then learns from recent rows, and is chosen
-and stopped on validation rows. It is measured once, on test rows that lie in another folder.
+On every log a base is trained on old rows. Each method then learns from recent rows. Its settings
+and its early stop are chosen on validation rows. It is measured once, on test rows that lie in
+another folder.
 
-    logs.py         a log's rows, cut apart by the catalogue's splits
-    setup.py        what a method sees: the window and a base
+    logs.py         a log's rows in two folders, separated by the catalogue's splits
+    setup.py        all that a method may read: the window and a base
     methods.py      IAK, its ablations, IAK with statistics (settings of the library's nights)
     training.py     continued, full by domain, joint (the library's pre-training)
     dense.py        LoRA, towers, all dense parameters, a plain bottleneck (over frozen activations)
@@ -13,9 +14,9 @@ and stopped on validation rows. It is measured once, on test rows that lie in an
     registry.py     all of them by name
     space.py        what is searched
     judge.py        metrics of predictions
-    cells.py        finished results, which are never computed again
+    cells.py        finished results, one for each fit, which are never computed again
     runner.py       computes one cell
-    league.py       runs those that are missing
+    league.py       computes the cells that are missing
     findings.py     tables and targets
 """
 
@@ -55,7 +56,7 @@ def measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:
 def _measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:
     budget = Budget.of(spec.budget_minutes)
     leagues = []
-    # One process group for all fits: sharded tables need one, also in a world of one.
+    # TorchRec needs a process group also for one process, and it cannot be made twice.
     with process_group(0, 1, backend="gloo", threads=1):
         for name in spec.logs:
             log = open_separated(name, spec)
@@ -71,7 +72,7 @@ def _measure(spec: BenchQualitySpec, report: Report) -> BenchmarkResult:
             try:
                 league.play()
             except OutOfBudget:
-                continue  # a later log may be finished already, and is then reported
+                continue  # cells of a later log may be finished, which are reported all the same
     rows = [row for league in leagues for row in with_first(league_rows(league))]
     rows += [row for league in leagues for row in with_first(pair_rows(league))]
     return BenchmarkResult(rows=rows, targets=targets(rows), notes=notes(leagues, rows))

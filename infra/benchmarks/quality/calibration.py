@@ -1,7 +1,7 @@
 """Recalibrate the base's logits by domain: a slope and a bias, or the bias alone.
 
-Source: Platt 1999, "Probabilistic outputs for support vector machines". A penalty holds both near
-no change, so that a domain with few rows stays near the base.
+Source: Platt 1999, "Probabilistic outputs for support vector machines". A penalty on the distance
+from slope 1 and bias 0 keeps a domain with few rows near the base.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ Lines = dict[str, Floats]
 
 
 def penalty_space(_presets: Mapping[str, object]) -> Space:
-    """Return the space of the penalty, in nats of a domain's whole log."""
+    """Return the search space: the penalty, in nats summed over a domain's tuning rows."""
     return {"penalty": LogRange(1.0, 1e-2, 1e3)}
 
 
@@ -75,7 +75,7 @@ def fit_lines(
 ) -> Floats:
     """Return slope and bias of every task, (T, 2).
 
-    A conversion is recalibrated on the rows with its click, which its own probability is about.
+    A conversion's logit is that of P(conversion given click), so it is fitted on clicked rows.
 
     Args:
         logits_NT: the base's.

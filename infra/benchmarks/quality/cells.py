@@ -1,8 +1,8 @@
-"""Finished cells: one JSON document for each fit, which is never run again.
+"""Store finished cells: a JSON document for each fit, which is never computed again.
 
 A cell is identified by everything that its result depends on: the log's content, the method with
-its version, its settings and the seed. The hash of these is part of the file's name, so that cells
-can be run in any order, in several sittings, and on several machines.
+its version, its settings and the seed. The hash of these is part of the file's name. So cells can
+be computed in any order, in several runs of the benchmark, and on several machines.
 
     cells/<log>/<kind>-<method>-seed<seed>-<id>.json
 """
@@ -35,20 +35,20 @@ class CellKey(Spec):
     methods on the same test rows."""
     log: str
     fingerprint: str
-    """Of the log's files and catalogue."""
+    """SHA-256 of the log's files and catalogue."""
     method: str
     version: Annotated[int, Field(ge=1)]
-    """The method's; raised when its code changes so that its results do."""
+    """Version of the method, raised with every change of code that changes its results."""
     hyper: Hyper = Field(default_factory=dict)
     seed: NonNegativeInt
     rival: str = ""
-    """Of a pair: the method that `method` is compared with."""
+    """The method that `method` is compared with; empty unless the kind is `pair`."""
     rival_version: NonNegativeInt = 0
     rival_hyper: Hyper = Field(default_factory=dict)
 
     @property
     def id(self) -> str:
-        """Return the hash of the key, shortened to what a file name bears."""
+        """Return the first 16 characters of the key's SHA-256, for the file's name."""
         return sha256_of(self.model_dump(mode="json"))[:16]
 
 
@@ -67,24 +67,24 @@ class Line(Spec):
     calibration: float | None
     delta_auc: float | None
     low: float | None
-    """Of `delta_auc`: 95 % interval in which the rows of one user are dependent."""
+    """Lower end of the 95 % interval of `delta_auc`, in which rows of one user are dependent."""
     high: float | None
     delta_gauc: float | None
     delta_log_loss: float | None
-    """Log-loss over the other's, minus 1."""
+    """Log-loss divided by that of the base or rival, minus 1."""
     delta_log_loss_low: float | None
     delta_log_loss_high: float | None
 
 
 class Cost(Spec):
-    """What a fit took."""
+    """The cost of a fit."""
 
     cpu_s: float
-    """CPU seconds of this process, which other work on the machine changes little."""
+    """CPU seconds of this process. Other work on the machine changes them little."""
     parameters: NonNegativeInt
-    """Parameters that the method trains."""
+    """Parameters that the method trains, in one copy."""
     kernels: NonNegativeInt = 1
-    """Copies of them: one for each domain that has its own, and one for all."""
+    """Number of copies: one for each domain that has its own, and one for all others."""
 
 
 class Cell(Spec):
@@ -124,14 +124,14 @@ class CellFolder:
         """Return a finished cell; None where it is not finished.
 
         Raises:
-            Corrupt: its file is not a cell, or another one's.
+            Corrupt: its file is not a cell, or has another cell.
         """
         path = self.path(key)
         if not path.is_file():
             return None
         cell = _read(path)
         if cell.key != key:
-            raise Corrupt(f"{path} holds another cell than its name says; remove it, and run again")
+            raise Corrupt(f"{path} has another cell than its name says; remove it, and run again")
         return cell
 
     def run_once(self, key: CellKey, run: Callable[[CellKey], Cell]) -> Cell:

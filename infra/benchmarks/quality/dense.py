@@ -1,6 +1,6 @@
-"""Methods that train the dense part, or an adapter on it, over frozen tables.
+"""Train the dense part of the base, or an adapter on it, over frozen tables.
 
-B rows, T tasks, R rank.
+Shapes: B rows, T tasks, R rank.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from infra.benchmarks.quality.space import Choice, LogRange, Space
 from infra.benchmarks.quality.trainer import Logits, Weights, fit_by_domain
 
 _IN, _OUT = "|in", "|out"
-"""Ends of the names of a low-rank change's two factors."""
+"""Suffixes of the names of the two factors of a low-rank change."""
 
 
 class Dense(nn.Module):
@@ -38,12 +38,12 @@ class Dense(nn.Module):
 
 
 def rate_space(start: float) -> Callable[[Mapping[str, object]], Space]:
-    """Return a space of the rate alone, a factor of 8 to both sides."""
+    """Return a search space of the learning rate alone, from `start` / 8 to `start` * 8."""
     return lambda _presets: {"lr": LogRange(start, start / 8, start * 8)}
 
 
 def lora_space(_presets: Mapping[str, object]) -> Space:
-    """Return the space of LoRA: its rate and its rank."""
+    """Return the search space of LoRA: its learning rate and its rank."""
     return {"lr": LogRange(1e-3, 1e-4, 1e-2), "rank": Choice((8, 4, 16))}
 
 
@@ -106,6 +106,7 @@ def low_rank(frozen: Mapping[str, Tensor], rank: int, *, seed: int) -> Weights:
         if w.ndim < 2 or min(w.shape[-2:]) <= rank:
             weights[name] = w.clone()
             continue
+        # One factor is zero, so the change is zero too. The other is not, so gradients are not zero.
         *outer, rows, columns = w.shape
         inner = torch.empty(*outer, rank, columns)
         weights[name + _IN] = inner.uniform_(-(columns**-0.5), columns**-0.5, generator=generator)
@@ -121,7 +122,7 @@ def fit_bottleneck(setup: MethodSetup, hyper: Hyper) -> Fitted:
     heads, standard = setup.heads, _standardizer(setup.tune)
     spec = KernelSpec(hidden=int(hyper["hidden"]))
     shape = KernelShape.on(heads, spec, inputs=standard.width)
-    # Without noise and rate these two take no gradient, and stay as they are.
+    # The prior, the probe and the variance have no gradient without noise and rate.
     start = kernel.fresh(shape, seed=setup.seed)
     fixed = {name: start.pop(name) for name in (*kernel.PRIOR, *kernel.PROBE)}
     fixed |= {name: start.pop(name) for name in ("logvar_w", "logvar_b")}
@@ -134,7 +135,7 @@ def fit_bottleneck(setup: MethodSetup, hyper: Hyper) -> Fitted:
 
 
 def bottleneck_space(_presets: Mapping[str, object]) -> Space:
-    """Return the space of the plain adapter."""
+    """Return the search space of the plain adapter."""
     return {"lr": LogRange(1e-3, 1e-4, 1e-2), "hidden": Choice((64, 128))}
 
 

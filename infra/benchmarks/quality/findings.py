@@ -1,7 +1,7 @@
-"""Make the tables of a benchmark from finished cells: the league, IAK beside each rival, targets.
+"""Make the benchmark's tables from finished cells: all methods, IAK against each rival, targets.
 
-Two kinds of doubt are kept apart. The interval of a line is over rows, those of one user dependent,
-as a mean over seeds. The spread is the lowest and highest seed.
+Two kinds of uncertainty are shown apart. The interval of a line is over rows, with those of one
+user dependent, and is a mean over seeds. The spread is from the lowest to the highest seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,10 @@ from infra.benchmarks.quality.league import IAK, League
 from infra.benchmarks.quality.registry import METHODS
 
 MARGIN = 20e-4
-"""AUC: a loss up to this counts as none, and a wider half interval cannot tell."""
+"""Difference in AUC up to which a loss counts as none. An interval whose half is wider than this
+decides nothing."""
 WHOLE_TRIALS, WHOLE_SEEDS = 8, 5
-"""Below these a result is a first look."""
+"""Trials and seeds below which a result is only a first look."""
 TOO_WIDE = ", too wide to count"
 CONTINUED, LORA = "continued", "lora"
 ALL, POOLED = "all", "pooled"
@@ -35,7 +36,7 @@ def league_rows(league: League) -> list[Row]:
 
 
 def pair_rows(league: League) -> list[Row]:
-    """Return a row for each pair and task: a form of IAK minus a rival, and what it shows."""
+    """Return a row for each pair and task: a form of IAK minus a rival, with the verdict."""
     rows = []
     for name, rival in league.pairs:
         cells = [league.finished_pair(name, rival, seed) for seed in league.spec.seeds]
@@ -59,10 +60,10 @@ def pair_rows(league: League) -> list[Row]:
 
 
 def verdict(delta: float | None, low: float | None, high: float | None) -> str:
-    """Return what the interval of a difference shows.
+    """Return the verdict of an interval: better, worse, not inferior, open, or cannot tell.
 
     Args:
-        delta: method minus the rival; None where it has no interval.
+        delta: AUC of the method minus that of the rival; None where it has no interval.
         low: lower end of the 95 % interval.
         high: upper end.
     """
@@ -80,16 +81,16 @@ def verdict(delta: float | None, low: float | None, high: float | None) -> str:
 
 
 def harmed(lines: Sequence[Line]) -> tuple[int, int]:
-    """Return the domains whose AUC is lower for certain, and those that have an interval."""
+    """Return how many domains have a lower AUC beyond their interval, and how many have one."""
     own = [line for line in lines if line.domain not in (ALL, POOLED) and line.high is not None]
     return sum(line.high is not None and line.high < 0 for line in own), len(own)
 
 
 def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
-    """Return what IAK should reach against continued training and LoRA, and that none is capped.
+    """Return the targets: wins against continued training and LoRA, and no rival stopped too early.
 
-    A log counts where its interval can tell. Its first task counts. A rival that is stopped while
-    it still improves would make a false win; a kernel that is stopped so makes none.
+    Only the first task of a log counts, and only where its interval decides. A rival that is
+    stopped while it still improves would make a false win. A kernel that is stopped so makes none.
     """
     pairs = [
         row for row in rows if row["table"] == "pairs" and row["is_first"] and row["method"] == IAK
@@ -117,7 +118,7 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
 
 
 def notes(leagues: Sequence[League], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return in words how much was tried, how logs are cut, and what is missing."""
+    """Return notes: the size of the search, the splits of each log, and cells that are missing."""
     spec = leagues[0].spec
     lines = []
     if spec.trials < WHOLE_TRIALS or len(spec.seeds) < WHOLE_SEEDS:

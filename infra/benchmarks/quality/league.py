@@ -1,4 +1,4 @@
-"""Run the cells that are missing: search on validation rows, then measure on test rows."""
+"""Compute the cells that are missing: search on validation rows, then measure on test rows."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,12 +20,12 @@ SUBJECTS = (IAK, "iak_counts", "iak_pairs")
 
 
 class OutOfBudget(Exception):
-    """The minutes of this sitting are over."""
+    """The minutes of this run of the benchmark are over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long a sitting may begin cells."""
+    """The time until which this run of the benchmark may begin cells."""
 
     ends_at: float | None
     """On the monotonic clock; None for no end."""
@@ -77,9 +77,9 @@ class League:
     report: Report
 
     def play(self) -> None:
-        """Run every cell that is not finished yet.
+        """Compute every cell that is not finished yet.
 
-        Seed by seed, so that a sitting that ends early has all methods on few seeds.
+        All methods of one seed come first, so that a run that ends early can compare them.
 
         Raises:
             OutOfBudget: the time is over; what is finished is kept.
@@ -92,7 +92,7 @@ class League:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Return who is compared with whom: IAK with all others, its other forms with rivals."""
+        """Return method and rival: IAK with all others, its other forms with what is not IAK."""
         methods = self.spec.methods
         return tuple(
             (name, rival)
@@ -112,7 +112,7 @@ class League:
     def chosen(self, name: str) -> Hyper:
         """Return the settings whose trial has the lowest validation loss, the first at a tie.
 
-        Every method has the same number of trials. One without settings has none to try.
+        Every method with settings has the same number of trials. A single trial is not computed.
         """
         name, trials = self.trials(name)
         if len(trials) == 1:
@@ -130,7 +130,7 @@ class League:
         ]
 
     def finished(self, name: str, seed: int) -> Cell | None:
-        """Return a method's cell on test rows; None where it, or a trial of its, is missing."""
+        """Return a method's cell on test rows; None where it or one of its trials is missing."""
         if not self._is_searched(name):
             return None
         return self.folder.get(self._key("test", name, self.chosen(name), seed))
@@ -152,7 +152,10 @@ class League:
         return self._run_once(key, self.runner.test)
 
     def pair(self, name: str, rival: str, seed: int) -> Cell | None:
-        """Return a method's metrics beside a rival's; None where predictions are elsewhere."""
+        """Return a method's metrics beside a rival's.
+
+        None where the predictions of one of them are on another machine.
+        """
         key, mine, other = self._pair_key(name, rival, seed)
         if self.folder.get(key) is None and not all(
             map(self.runner.has_predictions, (mine, other))

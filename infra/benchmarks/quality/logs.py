@@ -88,11 +88,11 @@ class SeparatedLog:
 
 
 def open_separated(name: str, spec: BenchQualitySpec) -> SeparatedLog:
-    """Return a log with its test rows apart; separate them where no earlier run did.
+    """Return a log whose test rows lie in a folder of their own; write both folders once.
 
     Args:
         name: name of a shipped catalogue.
-        spec: folders, and the knobs of the planted log.
+        spec: folders, and the settings of the planted log.
 
     Raises:
         BadLog: two splits share a row.

@@ -1,8 +1,8 @@
-"""The methods that are compared, behind one interface: `fit(setup, hyper) -> Fitted`.
+"""Define the interface of the methods, `fit(setup, hyper) -> Fitted`, and those that tune kernels.
 
-Each takes the log's window and the base of a seed, and learns from the recent rows in its own way.
-What the library can do is the library's: a night of kernels is a few settings. Methods that train
-everything are in training.py, those over frozen activations in dense.py and calibration.py.
+Each method takes the log's window and the base of a seed, and learns from the recent rows. Kernels
+are tuned by the library's own nights, so a method here is a few settings of a night. Methods that
+train everything are in training.py, those over frozen activations in dense.py and calibration.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,8 +40,9 @@ class Fitted:
     predict: Predict
     """Predicts the rows of a slice in their order."""
     parameters: int
-    """Parameters that the method trained, of one copy."""
+    """Parameters that the method trained, in one copy."""
     copies: int = 1
+    """Number of copies: one for each domain that has its own, and one for all others."""
     at_cap: tuple[str, ...] = ()
     """Parts that were still improving at their last epoch."""
 
@@ -51,11 +52,12 @@ class Method:
     """One way to use the recent rows."""
 
     what: str
-    """In words, for tables."""
+    """The method in words, for tables."""
     fit: Callable[[MethodSetup, Hyper], Fitted]
     space: Callable[[Mapping[str, Any]], Space] = lambda _presets: {}
-    """Returns what is searched, given the catalogue's presets of the verb `verb`."""
+    """Returns the search space, given the catalogue's presets of the verb `verb`."""
     verb: str = ""
+    """Verb whose presets the search starts from; empty where it needs none."""
     version: int = 1
     """Raise it with every change of code or of a fixed setting that changes results."""
     searched_as: str = ""
@@ -68,7 +70,7 @@ def fit_base(setup: MethodSetup, _hyper: Hyper) -> Fitted:
 
 
 def kernel_space(presets: Mapping[str, Any]) -> Space:
-    """Return what is searched of a night's settings."""
+    """Return the search space of a night's settings."""
     return {
         "pooled.lr": LogRange(presets.get("pooled.lr", 2e-3), 5e-4, 1.6e-2),
         "pooled.max_epochs": first_of(presets.get("pooled.max_epochs", 4), 8, 16),

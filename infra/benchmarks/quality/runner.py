@@ -39,7 +39,8 @@ class Runner:
 
     def test(self, key: CellKey) -> Cell:
         """Fit a method, and return its metrics on test rows, beside the base of its seed."""
-        # A copy without the frozen rows that trials share, so that the cost has the base's pass.
+        # A copy, because the setup keeps the frozen rows that trials share. A copy computes them
+        # again, so that the cost of the cell has the base's pass over the rows too.
         fitted, cell = self._fitted(key, replace(self._setup(key.seed)))
         predicted = fitted.predict(Slice(self.log.test, "test"))
         save_predictions(self._predictions(key), predicted)
@@ -94,7 +95,7 @@ class Runner:
         return {}
 
     def _setup(self, seed: int) -> MethodSetup:
-        """Return the base of a seed, trained where no earlier sitting did."""
+        """Return the setup of a seed; its base is trained once and then read from disk."""
         if seed not in self._setups:
             # One at a time: each holds the frozen rows of its base.
             self._setups.clear()
@@ -119,7 +120,7 @@ class Runner:
             self.report(BenchAdvanced("base", {"log": self.log.window.name, "seconds": seconds}))
         return folder
 
-    # Labels do not depend on the seed: the base that predicts beside them is any.
+    # Labels do not depend on the seed, so any base may be evaluated to read them.
 
     @cached_property
     def _valid_rows(self) -> Rows:

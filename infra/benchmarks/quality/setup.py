@@ -1,7 +1,7 @@
-"""What methods share: a log's rows, the base of a seed, and predictions on the same rows.
+"""Give methods what they share: a log's rows, the base of a seed, and predictions of rows.
 
-`MethodSetup` is all that a method sees while it is fitted. It leads to no test row. The judge hands
-the test rows to the fitted method afterwards, as `Slice`.
+A method reads only `MethodSetup` while it is fitted, from which no test row can be reached. The
+runner passes the test rows to the fitted method afterwards, as `Slice`.
 """
 
 import shutil
@@ -61,7 +61,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """What predictions of a slice are judged by."""
+    """The labels, domains and users of a slice, by which predictions are judged."""
 
     columns: TaskColumns
     domain_names: tuple[str, ...]
@@ -132,7 +132,7 @@ class MethodSetup:
 
     @cached_property
     def valid(self) -> FrozenRows:
-        """Return the same for the rows that stop them."""
+        """Return the same for the validation rows, which stop the training of kernels."""
         return self.frozen(Slice(self.window, "valid"))
 
     @cached_property
@@ -157,7 +157,7 @@ class MethodSetup:
         return int(tables) + sum(p.numel() for p in self.dense.parameters())
 
     def domains(self) -> tuple[str, ...]:
-        """Return the domains that have rows enough for a kernel of their own."""
+        """Return the domains with at least `domain.min_rows` tuning rows."""
         names = [name for name in self.tune.domains if name is not None]
         least = self.catalog.domain.min_rows
         return tuple(sorted(n for n in set(names) if names.count(n) >= least))
@@ -217,7 +217,7 @@ class MethodSetup:
         return probabilities_of(table, tasks_of(self.catalog), [method])[method]
 
     def rows(self, rows: Slice) -> Rows:
-        """Return what predictions of a slice are judged by."""
+        """Return the labels, domains and users of a slice."""
         table = self._evaluated(rows, self.base)
         names, index = np.unique(
             table.column("domain").fill_null("").to_numpy(zero_copy_only=False), return_inverse=True

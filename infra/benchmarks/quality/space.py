@@ -1,7 +1,7 @@
-"""The settings that a method's search tries: the shipped ones first, then points spread evenly.
+"""Choose the settings of a search's trials: the shipped ones first, then points spread evenly.
 
-Every method gets the same number of trials. The points are Halton's, scrambled by a seed: a longer
-search repeats the shorter one's trials and adds to them, so that its cells are found again.
+Every method has the same number of trials. The points are a Halton sequence, scrambled by a seed. A
+longer search begins with the trials of a shorter one, so that finished cells are used again.
 Source: Owen 2017, "A randomized Halton algorithm in R".
 """
 

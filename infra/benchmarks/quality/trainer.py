@@ -25,13 +25,13 @@ _PREDICT_ROWS = 8_192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """Weights for all rows and for single domains."""
+    """The fitted weights, for all rows and for single domains."""
 
     logits: Logits
     by_domain: Mapping[str, Weights]
     """Domain -> its weights; `pooled` for all others."""
     at_cap: tuple[str, ...]
-    """Those that were still improving at the last epoch."""
+    """Names of the fits that were still improving at the last epoch."""
 
     @torch.no_grad()
     def predict(self, rows: FrozenRows) -> Tensor:
@@ -60,10 +60,10 @@ def fit_by_domain(
 
     Args:
         logits: the model.
-        start: its weights before.
-        tune: rows to learn from.
-        valid: rows that stop a fit.
-        domains: names of those that get weights of their own.
+        start: the weights before the fit.
+        tune: tuning rows.
+        valid: validation rows, which stop a fit.
+        domains: names of the domains that get weights of their own.
         tasks: the tasks with the weights of their losses.
         lr: Adam's rate.
         seed: of the order of rows.
@@ -73,7 +73,7 @@ def fit_by_domain(
     for name in domains:
         own, own_valid = tune.of_domain(name), valid.of_domain(name)
         if not len(own_valid):
-            continue
+            continue  # nothing could stop the fit; the pooled weights predict this domain
         by_domain[name], is_at_cap = _fit(logits, pooled, own, own_valid, tasks, lr / 2, seed)
         at_cap += [name] if is_at_cap else []
     return Fit(logits=logits, by_domain=by_domain, at_cap=tuple(at_cap))
@@ -89,6 +89,7 @@ def _fit(
     seed: int,
 ) -> tuple[Weights, bool]:
     """Return the best weights, and whether they are those of the last possible epoch."""
+    # The untouched start is the first candidate, so that validation cannot become worse.
     weights = {name: w.detach().clone().requires_grad_() for name, w in start.items()}
     optimizer = torch.optim.Adam(weights.values(), lr=lr)
     order = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Methods that train everything, tables too: continued, by domain, or a new base from scratch."""
+"""Train everything, tables too: continue the base, once or for each domain, or train a new one."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,14 +15,15 @@ from infra.benchmarks.quality.setup import MethodSetup, Predicted, Slice, train_
 from infra.benchmarks.quality.space import LogRange, Space, first_of
 
 CONTINUED: Mapping[str, Any] = {"patience": 3, "validations_per_epoch": 2}
-"""How every continued training is stopped."""
+"""Settings of early stopping of every continued training."""
 
 
 def continued_space(has_state: bool) -> Callable[[Mapping[str, Any]], Space]:
-    """Return the space of continued training.
+    """Return the search space of continued training.
 
     Args:
-        has_state: whether the optimisers' state is there; without it the shipped rate is lower.
+        has_state: whether the base has its optimisers' state. Without it the shipped rate is lower,
+            because Adagrad's first steps are then large.
     """
 
     def space(presets: Mapping[str, Any]) -> Space:
@@ -54,7 +55,7 @@ def continued(*, keeps_state: bool) -> Callable[[MethodSetup, Hyper], Fitted]:
 
 
 def joint_space(presets: Mapping[str, Any]) -> Space:
-    """Return the space of a training from scratch, around the base's own settings."""
+    """Return the search space of a training from scratch, around the base's own settings."""
     tables, dense = presets.get("optim.table_lr", 0.1), presets.get("optim.dense_lr", 1e-3)
     epochs = presets.get("epochs", 8)
     return {
@@ -70,9 +71,9 @@ def fit_joint(setup: MethodSetup, hyper: Hyper) -> Fitted:
 
 
 def fit_by_domain(setup: MethodSetup, hyper: Hyper) -> Fitted:
-    """Continue the base on all recent rows, then that one on each domain's rows, everything.
+    """Continue the base on all recent rows, then the result on each domain's rows.
 
-    It is the practice that kernels replace: a whole model for each domain.
+    Everything is trained. That is the practice that kernels replace: a whole model for each domain.
     """
     pooled = _trained(
         setup, setup.window.learning("tune"), hyper, {**CONTINUED, "from": setup.base}
@@ -108,12 +109,12 @@ def fit_by_domain(setup: MethodSetup, hyper: Hyper) -> Fitted:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """A training that ended."""
+    """The result of a training."""
 
     base: Path | None
-    """Its base; None where no step was better than the base that it continued."""
+    """The published base; None where no step was better than the base that was continued."""
     is_at_cap: bool
-    """Whether it was still improving at its end."""
+    """Whether the training was still improving at its last epoch."""
 
 
 def _trained(
