@@ -1,4 +1,4 @@
-"""Show the chains of a registry: the evidence that each domain's kernels have gathered."""
+"""Show the chains of a registry: the evidence on each domain's kernels over nights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

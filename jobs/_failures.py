@@ -1,8 +1,8 @@
 """Decide what an error on a worker leads to: the run ends at once, or it is tried again.
 
-A lost peer, a lost connection or a failing disk may be gone at the next attempt. Any other error
-would come again with the same rows and settings, so it ends the run at the first attempt. Each
-failing worker leaves its traceback in the run folder. A success removes it.
+A lost peer, a lost connection or a failing disk may be repaired by the next attempt. Any other
+error would come again with the same rows and settings, so it ends the run at the first attempt.
+Each failing worker writes its traceback into the run folder. A success removes these files.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ STARTED = "started.json"
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _ERRORS = "worker-*.error.json"
 UNSEEN = "worker-any.error.json"
-"""File with what Ray says of workers that left no file of their own."""
+"""File with Ray's own report on workers that wrote no file themselves."""
 KILLED = (
     "a worker ended without an error: it was killed, ran out of memory, or gave no answer for "
     "hung_after_s"
@@ -41,7 +41,7 @@ def forget_failures(run_dir: Path) -> None:
 
 
 def is_worth_a_retry(error: Exception) -> bool:
-    """Return whether this error may be gone at another attempt."""
+    """Return whether another attempt may succeed after this error."""
     return is_lost_peer(error) or isinstance(error, OSError)
 
 
@@ -57,7 +57,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def keep_failure(run_dir: Path, rank: int, error: Exception) -> list[Path]:
-    """Write a worker's error to the run folder, and end the run where the error would come again.
+    """Write a worker's error to the run folder, and end the run where a retry would fail too.
 
     Args:
         run_dir: folder of the run.
@@ -101,7 +101,7 @@ def is_refused(run_dir: Path) -> bool:
 
 
 def raise_refusal(run_dir: Path) -> None:
-    """Raise the error with which a worker ended the run, in its own class. None did: do nothing."""
+    """Raise the error with which a worker ended the run, in its own class, if one did."""
     path = run_dir / REFUSED
     if path.exists():
         refusal = json.loads(path.read_text())
@@ -112,7 +112,7 @@ def raise_refusal(run_dir: Path) -> None:
 def announce_restart(
     run_dir: Path, report: Report, *, workers: int, files: RunFiles = SHARED_DISK
 ) -> None:
-    """Report a restart with its cause; the first attempt only leaves its mark.
+    """Report a restart with its cause. The first attempt is only counted, in a file.
 
     Args:
         run_dir: folder of the run.
@@ -128,7 +128,7 @@ def announce_restart(
     if attempt > 1:
         cause = cause_of_failure(run_dir)
         if workers != last["workers"]:
-            cause = f"there is room for another number of workers: {workers}, not {last['workers']}"
+            cause = f"the cluster now has room for {workers} workers, and had for {last['workers']}"
         report(WorkersRestarted(attempt, cause))
     for stale in run_dir.glob(_ERRORS):
         stale.unlink(missing_ok=True)
@@ -137,8 +137,9 @@ def announce_restart(
 
 def cause_of_failure(run_dir: Path) -> str:
     """Return why the last attempt ended, in a line: the first error that is not a lost peer."""
-    errors_seen = [document["error"] for document in _failures(run_dir)]
-    own = [line for line in errors_seen if GLOO_ERROR.search(line) is None]
+    lines = [document["error"] for document in _failures(run_dir)]
+    # When one worker fails, its peers fail too, with gloo's errors: those are not the cause.
+    own = [line for line in lines if GLOO_ERROR.search(line) is None]
     return own[0] if own else KILLED
 
 
@@ -151,7 +152,7 @@ def message_without_error(run_dir: Path, failure: Exception) -> str:
     """
     path = run_dir / UNSEEN
     write_document(path, {"error": KILLED, "traceback": str(failure)})
-    return f"training failed on the workers: {KILLED}. All that Ray says of it is in {path}"
+    return f"training failed on the workers: {KILLED}. Ray's whole report is in {path}"
 
 
 def tracebacks(run_dir: Path) -> list[Path]:

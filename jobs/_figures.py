@@ -34,7 +34,7 @@ _KINDS = {
     "cache": "#8f6bb3",
     "activations": _GREY,
 }
-_WANTED_OF_A = {
+_TARGET_VARIANTS = {
     "ours uncached": "d[fp32]",
     "cached [h;x]": "e[hx]",
     "cached h,": "e[h]",
@@ -80,7 +80,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         axes = figure.subplots(1, count, squeeze=False)[0]
         fill(record, axes)
         where = f"{record.machine.get('cores', '?')} cores, {record.machine.get('processor', '?')}"
-        smoke = "smoke sizes: the numbers say nothing · " if record.is_smoke else ""
+        smoke = "smoke sizes: the numbers mean nothing · " if record.is_smoke else ""
         figure.suptitle(
             f"{smoke}iak bench {record.bench} · {where} · {record.started_at:%Y-%m-%d} · "
             f"commit {record.commit or '?'}",
@@ -138,7 +138,7 @@ def _data(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
 
 
 def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """Draw the outcomes of the faults, by the first word of their classes' names."""
+    """Draw the outcomes of the faults, grouped by the first word of their names."""
     (ax,) = axes
     groups: dict[str, Counter[str]] = {}
     for row in record.rows:
@@ -151,12 +151,12 @@ def _faults(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
         ax.barh(names, counts, left=before, color=colour, label=verdict.replace("_", " "))
         before = [b + c for b, c in zip(before, counts, strict=True)]
     ax.set_xlabel("faults injected")
-    ax.set_title("What came of them")
+    ax.set_title("Outcomes")
     ax.legend(loc="lower right")
 
 
 def _gate(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
-    """Draw the domains that are promoted without a gain, and the smallest gain that is found."""
+    """Draw the share of false promotions, and the smallest gain that is found."""
     _false_promotions(_of_table(record, "errors"), axes[0])
     _smallest_gains(_of_table(record, "power"), axes[1])
 
@@ -244,7 +244,7 @@ def _speeds(record: BenchmarkRecord, variants: Sequence[Line], ax: Axes) -> None
     wanted = [
         (variant, float(target.wanted.removeprefix("at least ").removesuffix("x")) * by_name["a"])
         for target in record.targets
-        for begins, variant in _WANTED_OF_A.items()
+        for begins, variant in _TARGET_VARIANTS.items()
         if target.name.startswith(begins) and variant in by_name
     ]
     if wanted:
@@ -337,10 +337,10 @@ def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
         own = [row for row in measured if row["workload"] == name]
         _efficiency_line(own, ax, "o-", color=colour, label=name)
         for index, link in enumerate(links):
-            foreseen = [
+            rows = [
                 row for row in simulated if (row["workload"], row["link_gb_per_s"]) == (name, link)
             ]
-            _efficiency_line(foreseen, ax, ".--", color=colour, alpha=(index + 1) / len(links))
+            _efficiency_line(rows, ax, ".--", color=colour, alpha=(index + 1) / len(links))
     for index, link in enumerate(links):
         label, shade = f"simulated, {link:g} GB/s", (index + 1) / len(links)
         ax.plot([], [], "--", color="black", alpha=shade, label=label)
@@ -349,7 +349,7 @@ def _efficiencies(record: BenchmarkRecord, scaling: str, ax: Axes) -> None:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set_ylim(bottom=0)
     ax.set_xlabel("workers (log)")
-    ax.set_ylabel("efficiency: of as many lone workers")
+    ax.set_ylabel("efficiency, against one worker")
 
 
 def _efficiency_line(rows: Sequence[Line], ax: Axes, style: str, **looks: Any) -> None:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Draw a log's profile: rows and label rates by day or split, and drift."""
+"""Draw the profile of a log: rows and label rates by day or split, and drift."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

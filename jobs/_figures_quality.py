@@ -1,4 +1,4 @@
-"""Draw what each method brings on each log: a panel a log, a line a method, with its intervals."""
+"""Draw the gain of each method: a panel for each log, a line with intervals for each method."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,7 @@
 """Pack what `iak submit` sends to a cluster: the code, and the files that `include` names.
 
-Only listed files are sent. So a key, a `.env` or a log in the checkout stays here, even if nobody
-thought of its name.
+Only files of listed kinds are sent. So a key, a `.env` or a log in the checkout is not sent, even
+if its name is in no list of secrets.
 """
 
 import fnmatch
@@ -18,7 +18,8 @@ SOURCE_FOLDERS = ("pipeline", "jobs", "schemas")
 SOURCE_FILES = ("*.py", "*.toml", "py.typed", "*.j2", "*.css", "*.js")
 ALWAYS = ("pyproject.toml", f"{PACKAGE}/__init__.py")
 SECRETS = (".*", "*.pem", "*.key", "*.p12", "*.pfx", "*.crt", "id_*", "*credential*", "*secret*")
-"""Names that are left out of a folder that `include` names, and refused where it names them."""
+"""Patterns of names that are never sent: left out of a folder that `include` names, and refused
+where `include` names such a file itself."""
 
 
 def pack(
@@ -103,7 +104,7 @@ def _included(project: Path, entry: str) -> Iterator[Path]:
     if any(map(_is_secret, path.relative_to(project).parts)):
         raise BadRequest(
             f"include={entry!r} has the name of a secret or a hidden file ({', '.join(SECRETS)}), "
-            "and these never travel. Give secrets to the cluster itself"
+            "and these are never sent. Store secrets on the cluster itself"
         )
     if path.is_file():
         yield path.relative_to(project)

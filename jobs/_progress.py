@@ -31,7 +31,7 @@ _last_line = 0.0
 
 
 class Announcement:
-    """The work that goes on, and how far it is."""
+    """The name and the progress of work that is shown."""
 
     def __init__(self, what: str, detail: str) -> None:
         """Begin with nothing done.
@@ -57,18 +57,18 @@ class Announcement:
 announcements: list[Announcement] = []
 
 
-def tell(detail: str) -> None:
-    """Replace the detail of the newest announcement, if one is shown: rows read so far."""
+def update_detail(detail: str) -> None:
+    """Replace the detail of the newest announcement, such as rows read so far, if one is shown."""
     if announcements:
         announcements[-1].update(detail)
 
 
 @contextmanager
 def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[Announcement]:
-    """Show that work begins, and every few seconds that it is not finished.
+    """Show that work begins, and every few seconds that it goes on, until the block is left.
 
-    On a terminal a spinner turns until the block is left. Elsewhere a plain line is written at
-    once, and another one whenever nothing was shown for a while.
+    A terminal shows a spinner. Elsewhere a plain line is written at once, and then another one
+    every few seconds.
 
     Args:
         what: the work that begins: `reading the log`.
@@ -79,15 +79,15 @@ def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[A
     stop = threading.Event()
     announcements.append(made)
     with ExitStack() as stack:
-        keep: Callable[[], None] = partial(_keep_saying, made, stop)
+        show: Callable[[], None] = partial(_print_lines, made, stop)
         if after_s:
-            keep = partial(_keep_saying, made, stop, after_s)
+            show = partial(_print_lines, made, stop, after_s)
         elif console.is_terminal:
             status = stack.enter_context(console.status(escape(f"{made.line()} ...")))
-            keep = partial(_keep_turning, made, stop, status)
+            show = partial(_update_spinner, made, stop, status)
         else:
             console.print(f"{made.line()} ...", markup=False, style="dim")
-        thread = threading.Thread(target=keep, daemon=True)
+        thread = threading.Thread(target=show, daemon=True)
         thread.start()
         try:
             yield made
@@ -99,12 +99,14 @@ def announce(what: str, detail: str = "", *, after_s: float = 0.0) -> Iterator[A
         console.print(made.line(), markup=False, style="dim")
 
 
-def _keep_turning(made: Announcement, stop: threading.Event, status: Status) -> None:
+def _update_spinner(made: Announcement, stop: threading.Event, status: Status) -> None:
+    """Show the present detail beside the spinner until `stop` is set."""
     while not stop.wait(_POLL_S):
         status.update(escape(f"{made.line()} ..."))
 
 
-def _keep_saying(made: Announcement, stop: threading.Event, first_s: float = 0.0) -> None:
+def _print_lines(made: Announcement, stop: threading.Event, first_s: float = 0.0) -> None:
+    """Print a line every few seconds until `stop` is set, the first one after `first_s`."""
     if first_s:
         if stop.wait(first_s):
             return
@@ -116,7 +118,7 @@ def _keep_saying(made: Announcement, stop: threading.Event, first_s: float = 0.0
 class WorkersBar:
     """A bar for the steps of workers, and a line for each of their other events.
 
-    Without a terminal there is no bar, but now and then a line that says what goes on.
+    Without a terminal there is no bar, but a line every few seconds.
     """
 
     def __init__(self, title: str) -> None:
@@ -136,7 +138,7 @@ class WorkersBar:
         self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task(f"{title}: starting workers", total=None, note="")
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_saying, daemon=True)
+        self._thread = threading.Thread(target=self._print_lines, daemon=True)
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -156,15 +158,16 @@ class WorkersBar:
         """Show an event of a worker."""
         _show_line(dict(event), self.title, self._bar, self._task)
 
-    def _keep_saying(self) -> None:
+    def _print_lines(self) -> None:
+        """Print what the workers do whenever nothing else was printed for a few seconds."""
         if console.is_terminal:
             return
-        start = said = time.monotonic()
+        start = last = time.monotonic()
         while not self._stop.wait(_POLL_S):
             now = time.monotonic()
-            said = max(said, _last_line)
-            if now - said >= _LINE_EVERY_S:
-                said = now
+            last = max(last, _last_line)
+            if now - last >= _LINE_EVERY_S:
+                last = now
                 waited_for = escape(self._bar.tasks[0].description)
                 self._bar.print(f"  {waited_for}, {now - start:.0f} s")
 
@@ -177,6 +180,7 @@ def show_progress(path: Path, title: str) -> Iterator[None]:
 
 
 def _show_line(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -> None:
+    """Move the bar by an event about steps; print any other event as a line above the bar."""
     kind = event.pop("event", "note")
     if kind == "step":
         note = "  ".join(
@@ -194,13 +198,13 @@ def _show_line(event: dict[str, Any], title: str, bar: Progress, task: TaskID) -
                 f"  {title}: {event.get('what', 'step')} {event['step']}/{event['of']}  {note}"
             )
         return
-    # The work behind the bar is over. The next work has a name, but no count yet.
-    bar.update(task, description=f"{title}: working, the last word was {kind}", total=None)
+    # The steps that the bar counted are done, and the next work has no count yet.
+    bar.update(task, description=f"{title}: working, last event: {kind}", total=None)
     bar.print(f"  {title}: {kind}  {_line(event)}", markup=False)  # errors quote brackets
 
 
 def print_event(title: str, event: Mapping[str, Any]) -> None:
-    """Print an event as a line; of steps, one now and then."""
+    """Print an event as a line; of events about steps, one every few seconds."""
     fields = dict(event)
     kind = fields.pop("event", "note")
     if kind == "step" and not _is_time_for_a_line():
@@ -212,7 +216,7 @@ def print_event(title: str, event: Mapping[str, Any]) -> None:
 
 def _is_time_for_a_line() -> bool:
     """Return whether a line about steps is due. Without a terminal there is no bar to watch."""
-    global _last_line  # noqa: PLW0603 - one display a process
+    global _last_line  # noqa: PLW0603 - a process has one console
     now = time.monotonic()
     if now - _last_line < _LINE_EVERY_S:
         return False

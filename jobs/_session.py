@@ -1,10 +1,9 @@
-"""Make a folder for Ray's session that nobody else on the machine may enter.
+"""Make a folder for Ray's session that no other user of the machine may enter.
 
-Ray keeps logs, sockets and spilled objects below `/tmp/ray`. It gives every folder that it makes
+Ray stores logs, sockets and spilled objects below `/tmp/ray`. It gives every folder that it makes
 the mode 0777, whatever the umask (2.60, `try_to_create_directory`). So a local Ray gets a folder
-inside one of mode 0700, where the inner mode does not matter. A cluster that the environment names
-was started by somebody else, who chose the folder. There, start Ray with
-`ray start --temp-dir=FOLDER` below a private folder.
+inside one of mode 0700, where the inner mode does not matter. On a cluster that the environment
+names, whoever started Ray chose its folder: `ray start --temp-dir=FOLDER` below a private one.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Check settings as a person spells them: an unknown one is refused with similar names."""
+"""Check the names and types of settings, and refuse an unknown one with similar names."""
 
 import difflib
 import types
@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.runs.load import known_settings, moved_setting
 
-_ALIKE = 0.8
+_MIN_SIMILARITY = 0.8
+"""Ratio of `difflib` above which the last parts of two dotted names count as similar."""
 
 
 def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
@@ -24,7 +25,7 @@ def dotted(tree: Mapping[str, Any], below: str = "") -> list[str]:
 
 
 def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str) -> None:
-    """Refuse a setting that the spec does not have, and name those that are spelled alike.
+    """Refuse a setting that the spec does not have, and name those with a similar spelling.
 
     Args:
         kind: the command's spec.
@@ -49,7 +50,10 @@ def refuse_unknown(kind: type[BaseModel], asked: Iterable[str], *, command: str)
 
 
 def plain_name(name: str, names: Collection[str]) -> str:
-    """Return the setting that `no_bf16` turns off, or that `empty_allow` empties; else the name."""
+    """Return the setting that `no_bf16` turns off or that `empty_allow` empties; else the name.
+
+    cyclopts makes these names for flags and for lists.
+    """
     outer, dot, last = name.rpartition(".")
     for prefix in ("no_", "empty_"):
         if name not in names:
@@ -109,13 +113,13 @@ def _takes_text(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
 
 
 def near_settings(name: str, names: Collection[str]) -> str:
-    """Return a sentence with settings whose name, or its last part, is similar; else nothing."""
+    """Return a sentence with settings whose name or its last part is similar; empty if none is."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     last = name.rpartition(".")[2]
     near += [
         n
         for n in names
-        if difflib.SequenceMatcher(None, last, n.rpartition(".")[2]).ratio() > _ALIKE
+        if difflib.SequenceMatcher(None, last, n.rpartition(".")[2]).ratio() > _MIN_SIMILARITY
     ]
     neighbours = list(dict.fromkeys(near))[:4]
     return f"Did you mean {' or '.join(neighbours)}?" if neighbours else ""

@@ -26,8 +26,7 @@ _IN_THE_RECORD = {
     },
     "sharding": {"sharding", "held", "precision", "planner_ms", "here_ms", "planner_mib"},
 }
-"""Columns that would make a benchmark's table too wide for a terminal. Its notes and its record
-give the same numbers."""
+"""Columns that would make a benchmark's table too wide for a terminal. The record has them."""
 
 
 def main(spec: BenchSpec) -> int:
@@ -106,7 +105,7 @@ def record_of(name: str, spec: BenchSpec, measure: Measure, command: str) -> Ben
 
 
 def _report(event: Mapping[str, Any]) -> None:
-    if not isinstance(event, Event):  # start and end of workers, which the bench names itself
+    if not isinstance(event, Event):  # the driver's: start and end of workers, for instance
         print_event("bench", event)
 
 
@@ -125,7 +124,7 @@ def show(record: BenchmarkRecord) -> None:
         console.print(f"- {note}", markup=False)
     show_facts("limits", {name: f"{value:.3g}" for name, value in record.limits.items()})
     if record.is_smoke:
-        console.print("a smoke run: it shows that the benchmark runs; its numbers say nothing")
+        console.print("a smoke run: it shows that the benchmark works; its numbers mean nothing")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:

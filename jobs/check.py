@@ -49,7 +49,7 @@ def main(spec: CheckSpec) -> int:
 
 
 def _finding_text(finding: Finding) -> str:
-    """Return the text of a finding: what is wrong, what to do, and where."""
+    """Return a finding as text: what is wrong, what to do, and where."""
     where = f" [{'; '.join(finding.examples)}]" if finding.examples else ""
     return f"{finding.what}. {finding.remedy}{where}"
 

@@ -25,6 +25,7 @@ def load_cluster(name: str) -> ClusterSpec:
     if Path(name).suffix == ".toml":
         return _parse(Path(name))
     shipped = shipped_clusters()
+    # "2xH100" is a part of the shipped machine "8xH100".
     if part := _PART.fullmatch(name):
         wholes = [kind for kind in shipped if kind.partition("x")[2] == part["kind"]]
         if name not in shipped and wholes:
@@ -36,11 +37,12 @@ def load_cluster(name: str) -> ClusterSpec:
             f"no cluster '{name}'. Shipped are {', '.join(shipped)}; put a number before one for "
             "several machines (4x8xH100), or name a TOML file of your own"
         )
-    _refuse_more_than_exist(nodes)
+    _refuse_too_many(nodes)
     return _parse(shipped[kind]).model_copy(update={"name": name, "nodes": nodes})
 
 
-def _refuse_more_than_exist(nodes: int) -> None:
+def _refuse_too_many(nodes: int) -> None:
+    """Refuse more machines than any cluster has, which are most likely a mistake."""
     if nodes > MAX_NODES:
         raise BadRequest(
             f"cluster= and sweep= ask for {nodes:,} machines; plan for {MAX_NODES:,} at most"
@@ -54,7 +56,7 @@ def shipped_clusters() -> dict[str, Path]:
 
 
 def with_constants(cluster: ClusterSpec, constants: dict[str, float]) -> ClusterSpec:
-    """Return the cluster with these constants in the place of its own."""
+    """Return the cluster with these constants instead of its own; the others stay."""
     if not constants:
         return cluster
     settings = cluster.model_dump()
@@ -71,10 +73,10 @@ def with_devices(cluster: ClusterSpec, devices: int) -> ClusterSpec:
     A part of a machine has the same part of its memory, cores and price.
 
     Raises:
-        BadRequest: the devices make more than one machine, and not whole ones.
+        BadRequest: there are more devices than one machine has, and no whole number of machines.
     """
     per_node = cluster.devices_per_node
-    _refuse_more_than_exist(devices // per_node)
+    _refuse_too_many(devices // per_node)
     kind = cluster.name.rpartition(f"{per_node}x")[2]
     is_shipped = f"{per_node}x{kind}" in shipped_clusters()
     if devices < per_node:

@@ -49,7 +49,7 @@ def main(spec: CompareSpec) -> int:
 def compare(
     first: Predictions, second: Predictions, positions: tuple[Ints, Ints]
 ) -> dict[str, list[MetricRow]]:
-    """Return, by method, the second run's metrics with the first run in the place of the base.
+    """Return method -> metrics of the second run, with the first run as what it is compared with.
 
     Args:
         first: predictions of the first run.
@@ -66,7 +66,7 @@ def compare(
             f"{first.run_dir} has {_names(first)}, {second.run_dir} {_names(second)}: they have "
             "no task in common. Compare runs of one catalogue's tasks"
         )
-    # The domains are the first run's: the second run's catalogue may define others.
+    # Rows are grouped by the domains of the first run, because the second run may define others.
     first_rows = first.table.take(positions[0])
     second_rows = second.table.take(positions[1])
     is_known = first_rows.column("domain").is_valid()
@@ -181,7 +181,9 @@ def _delta(row: MetricRow, name: str, scale: float, digits: int) -> str:
     values = [getattr(row, f"{name}{end}") for end in ("", "_low", "_high")]
     if any(value is None for value in values):
         return "-"
-    value, low, high = (f"{scale * value + 0.0:+.{digits}f}" for value in values)  # -0.0 is 0.0
+    value, low, high = (
+        f"{scale * value + 0.0:+.{digits}f}" for value in values
+    )  # so that -0.0 has no sign
     return f"{value} [{low}, {high}]"
 
 

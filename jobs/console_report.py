@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from iak.jobs._progress import WorkersBar, announce, console, tell
+from iak.jobs._progress import WorkersBar, announce, console, update_detail
 from iak.jobs._skipped import show_partly_read
 from iak.pipeline.events import (
     Event,
@@ -30,14 +30,14 @@ def console_report() -> Iterator[Report]:
 
 
 class _ShownRun:
-    """What the console shows of a run at the moment: open phases, and the workers' bar."""
+    """The part of a run that the console shows now: open phases, and the workers' bar."""
 
     def __init__(self) -> None:
         self._phases: list[ExitStack] = []
         self._bar: WorkersBar | None = None
 
     def show(self, event: Mapping[str, Any]) -> None:
-        """Show an event; one of an unknown type is left out."""
+        """Show an event. Events that this class does not know are not shown."""
         match event:
             case PhaseStarted():
                 self._phases.append(ExitStack())
@@ -45,7 +45,7 @@ class _ShownRun:
                     begun = announce(event.description, event.detail, after_s=event.show_after_s)
                     self._phases[-1].enter_context(begun)
             case PhaseAdvanced():
-                tell(event.detail)
+                update_detail(event.detail)
             case PhaseEnded():
                 self._phases.pop().close()
             case WorkersStarted():

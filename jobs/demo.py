@@ -64,7 +64,7 @@ def main(spec: DemoSpec) -> int:
 
 
 def _synth_spec(spec: DemoSpec, out: Path) -> SynthJobSpec:
-    """Return the frozen demo knobs, or those of a file."""
+    """Return the settings of the planted log: the demo's own, or those of a file."""
     shipped = Path(str(resources.files("iak.jobs") / "configs" / "demo" / "synth.toml"))
     file = spec.synth or shipped
     knobs = read_toml(file, setting="synth")

@@ -1,8 +1,8 @@
 """`iak doctor`: check that the installed libraries fit together and work, and say how to repair.
 
 torch, torchrec and fbgemm are built against each other, and torchrec requires fbgemm without a
-version. Most broken installs of this field come from these two facts. Each library is tried in a
-process of its own, so that an abort is one row of the table and not the end of the command.
+version. Most broken installations come from these two facts. Each library is tried in a process of
+its own, so that an abort is one row of the table and not the end of the command.
 """
 
 import signal
@@ -47,7 +47,7 @@ class Probe:
     """Result of one library's trial: its output, and its exit status (negative: a signal)."""
 
     status: int
-    said: str
+    output: str
 
 
 PROBES: dict[str, str] = {
@@ -132,9 +132,9 @@ def run_probe(name: str) -> Probe:
             command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return Probe(status=1, said=f"no answer in {TIMEOUT_S} s")
+        return Probe(status=1, output=f"no answer in {TIMEOUT_S} s")
     lines = (ended.stdout if ended.returncode == 0 else ended.stderr).strip().splitlines()
-    return Probe(status=ended.returncode, said=lines[-1] if lines else "")
+    return Probe(status=ended.returncode, output=lines[-1] if lines else "")
 
 
 def diagnose(
@@ -195,7 +195,7 @@ def doctor() -> int:
 def _python(versions: Versions) -> Check:
     found = versions["python"] or "absent"
     is_ok = _numbers(found) >= (3, 11)
-    note = "" if is_ok else "3.11 or newer is needed; install it, then make the environment anew"
+    note = "" if is_ok else "3.11 or newer is needed; install it, then a new environment"
     return Check(name="python", found=found, is_ok=is_ok, note=note, remedy=_anew(versions))
 
 
@@ -230,14 +230,16 @@ def _fbgemm(versions: Versions) -> Check:
     if kind == "absent":
         note = "needed by torchrec"
     elif kind == "both":
-        note = "the CPU and the CUDA build lie over each other in one folder"
+        note = "the CPU and the CUDA build are installed into the same folder"
     elif kind == "gpu" and _is_cpu(torch):
         note = "the CUDA build does not load under a torch built for the CPU"
     elif _minor(found) != expected:
         note = f"torch {_minor(torch)} needs fbgemm {expected}"
     is_ok = not note
     if is_ok and kind == "cpu" and versions.get("fbgemm-gpu") is None:
-        note = f"the next pip install may lay the CUDA build over it: {_fbgemm_remedy(versions)}"
+        note = (
+            f"the next pip install may overwrite it by the CUDA build: {_fbgemm_remedy(versions)}"
+        )
     elif is_ok and kind == "cpu" and not _is_cpu(torch):
         note = "built for the CPU: tables will not use a GPU"
     shown = f"{found} ({kind})" if kind in {"cpu", "gpu"} else found
@@ -260,9 +262,9 @@ def _pinned(versions: Versions, name: str, requirement: str) -> Check:
 
 def _trial(name: str, ended: Probe, versions: Versions) -> Check:
     """Return the row of one library's trial."""
-    found = ended.said
+    found = ended.output
     if ended.status < 0:
-        found = f"died of {_signal(-ended.status)}. {ended.said}".strip()
+        found = f"died of {_signal(-ended.status)}. {ended.output}".strip()
     return Check(
         name=f"try {name}",
         found=found,
@@ -316,7 +318,7 @@ def _reinstall(owner: str, versions: Versions) -> str:
 
 
 def _anew(versions: Versions) -> str:
-    """Return the command that makes the environment anew, for the accelerator it was made for."""
+    """Return the command that installs a new environment, for the same accelerator."""
     is_cpu = _is_cpu(versions.get("torch")) or _fbgemm_kind(versions)[0] == "cpu"
     kind = "cpu" if is_cpu else "cuda"
     return f"rm -rf .venv && make install ACCELERATOR={kind}"

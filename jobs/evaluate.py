@@ -105,7 +105,7 @@ def _arrow(values: Sequence[float | None], digits: int) -> str:
 
 
 def caption_of(by: Mapping[tuple[str, str], MetricRow], *, has_kernels: bool, more: int) -> str:
-    """Return a caption: what summaries and columns mean, and what the intervals assume."""
+    """Return a caption: the meaning of columns and summary lines, and the intervals' assumption."""
     sentences = [
         "all: mean over the domains, each weighted by its rows, so that only rows of one domain "
         "are ranked against each other.",

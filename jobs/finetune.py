@@ -48,7 +48,7 @@ def _cache_text(cache: CacheUse) -> str:
 
 
 def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
-    """Return a text: the kernels whose last epoch was best, and the settings that allow more.
+    """Return as text the kernels whose last epoch was best, and the settings for more epochs.
 
     Args:
         tuning: what the run tuned.
@@ -65,7 +65,7 @@ def at_cap(tuning: TuningResult, *, starts_live: bool) -> str:
 
 
 def counted_facts(snapshot: Mapping[str, Any]) -> dict[str, str]:
-    """Return what fresh statistics counted, as a fact of a run; nothing where it read none.
+    """Return the rows that fresh statistics counted, as a fact of a run; empty where it has none.
 
     Args:
         snapshot: the log in the run's record.

@@ -114,7 +114,7 @@ def _needed(command: "Command") -> frozenset[str]:
 
 
 def usage(command: "Command") -> str:
-    """Return the usage line: what needs no name, then what has to be given by its name."""
+    """Return the usage line: settings that need no name, then those that must be named."""
     words: list[str] = []
     for name in command.positional:
         is_needed = command.kind.model_fields[name].is_required()
@@ -134,7 +134,7 @@ class _GroupedHelp:
 
     def __call__(self, console: "Console", options: "ConsoleOptions", panel: HelpPanel) -> None:
         if panel.format == "command":
-            return  # --help alone
+            return  # the only command is --help itself
         groups: dict[str, list[HelpEntry]] = {_NEEDED: [], _OTHERS: []}
         for entry in panel.entries:
             groups.setdefault(self._group_of(entry), []).append(_reflowed(entry))
@@ -152,7 +152,7 @@ class _GroupedHelp:
 
 
 def _reflowed(entry: HelpEntry) -> HelpEntry:
-    """Return an entry whose text does not break where the source does."""
+    """Return an entry without the line breaks that its text has in the source code."""
     from rich.text import Text
 
     shown = entry.description

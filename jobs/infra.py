@@ -1,4 +1,4 @@
-"""`iak infra render`: write what runs the nights on Kubernetes, by Airflow or by systemd."""
+"""`iak infra render`: write the files that run the nights on Kubernetes, Airflow or systemd."""
 
 from iak.jobs._progress import console
 from iak.jobs._tables import show_facts
@@ -9,7 +9,7 @@ from iak.schemas.deploy import RenderSpec
 
 
 def main(spec: RenderSpec) -> int:
-    """Write the files, and say how each kind is put to use."""
+    """Write the files, and show what to do with each kind."""
     files = render(load_nightly(spec.file), spec)
     for name, text in files.items():
         path = spec.out / name

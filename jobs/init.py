@@ -1,6 +1,6 @@
-"""`iak init LOG`: look at a Parquet folder and write a first catalogue for it.
+"""`iak init LOG`: read a sample of a Parquet folder and write a starting catalogue for it.
 
-Every guess stands in the file with its reason. A person reads it once and corrects it.
+The file has every guess with its reason, for a person who reads and corrects it.
 """
 
 import json
@@ -60,7 +60,8 @@ def _refuse_contradictions(text: str) -> None:
     except ValidationError as error:
         raise PipelineError(
             f"the guesses contradict each other: {explain(error)}\nNothing was written. Write the "
-            "catalogue by hand (schemas/README.md), and report the log's columns as a fault of init"
+            "catalogue by hand (schemas/README.md), and report this as a bug of iak init, with the "
+            "log's columns"
         ) from error
 
 
@@ -71,8 +72,8 @@ def _absolute(path: str) -> str:
 
 def log_name(data_root: str, path: str) -> str:
     """Return the folder's name; its parent's where the folder has a general name."""
-    says_nothing = path.lower() in ("events", "data", "log", "logs", "parquet", "part", "train")
-    return data_root.rpartition("/")[2] if says_nothing and data_root else path
+    is_general = path.lower() in ("events", "data", "log", "logs", "parquet", "part", "train")
+    return data_root.rpartition("/")[2] if is_general and data_root else path
 
 
 def _identifier(name: str) -> str:

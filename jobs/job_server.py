@@ -1,4 +1,4 @@
-"""Talk to a Ray job server: connect, name a job after its command, follow it, see how it ended."""
+"""Use a Ray job server: connect, name a job after its command, follow it, return its exit code."""
 
 import asyncio
 import hashlib
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-_ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _FAILED = 1
 _POLL_S = 1.0
 _NOT_YET = "No available agent"
 _TRIES = 60
 COMMAND, CODE = "iak_command", "iak_code"
-"""Metadata of a job: what follows `iak` there, and a digest of the code that was sent."""
+"""Keys of a job's metadata: its words after `iak`, and a digest of the code that was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """Return whether the job has ended, in any way."""
         return self.status in _ENDED
 
 
 def send_when_ready(send: Callable[[], str]) -> None:
-    """Send a job, again for a minute where the head is too young to take one.
+    """Submit a job; repeat it for up to a minute while the head cannot start jobs yet.
 
     The server of a head that has just started answers before the agent that starts jobs
     (Ray 2.60: status 500, "No available agent to submit job, please try again later").
@@ -101,7 +101,7 @@ def connect(address: str) -> "JobSubmissionClient":
     from ray.job_submission import JobSubmissionClient
 
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith("ray."):  # each file that is packed is a line of its log
+        if name.startswith("ray."):  # Ray's client logs a line for each file that it packs
             logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with only_this_address():
@@ -121,7 +121,7 @@ def jobs_of(client: "JobSubmissionClient") -> list[Job]:
 
 
 def job_named(client: "JobSubmissionClient", name: str) -> Job:
-    """Return the job with this id, or the one whose id begins so.
+    """Return the job with this id, or the only one whose id begins with it.
 
     Raises:
         BadRequest: no job has the name, or several begin with it.
@@ -146,10 +146,17 @@ def submission_prefix(words: Sequence[str], files: Mapping[str, Path] | None = N
 
 
 def free_submission_id(prefix: str, jobs: Sequence[Job]) -> tuple[str, Job | None]:
-    """Return the id of the next job with a prefix, and the one that still runs, if any.
+    """Return the id for the next job with a prefix, and the job with that prefix that runs now.
 
-    The same words have the same id as long as their job runs, so that a second submission finds the
-    first one. After it ended, the next attempt counts on: a server takes no id twice.
+    A second submission of the same words follows the job that runs. Ids end in a number that grows,
+    because a server takes no id twice.
+
+    Args:
+        prefix: from `submission_prefix`.
+        jobs: all jobs of the server.
+
+    Returns:
+        The id, and None where no such job runs.
     """
     same = [job for job in jobs if job.id.startswith(prefix)]
     running = next((job for job in same if not job.has_ended), None)
@@ -158,16 +165,16 @@ def free_submission_id(prefix: str, jobs: Sequence[Job]) -> tuple[str, Job | Non
 
 
 def follow(client: "JobSubmissionClient", address: str, job: str) -> None:
-    """Show the job's output, without its documents, until the job ended.
+    """Show the job's output until it ends, without the documents in it.
 
     Raises:
         PipelineError: the connection broke; the job may still run.
     """
     try:
         asyncio.run(_show_output(client, job))
-        while not _job(client.get_job_info(job)).has_ended:  # its output may be closed before
+        while not _job(client.get_job_info(job)).has_ended:  # Ray may close the output earlier
             time.sleep(_POLL_S)
-    except (RuntimeError, ConnectionError) as error:  # Ray's words for a connection that broke
+    except (RuntimeError, ConnectionError) as error:  # Ray raises either when a connection breaks
         raise PipelineError(
             f"the connection to {address} broke while job {job} ran: {error}. It may still run: "
             f"iak jobs logs {job} address={address}"
@@ -224,8 +231,8 @@ def is_loopback(host: str) -> bool:
 
 @contextmanager
 def only_this_address() -> Iterator[None]:
-    """Hide the addresses in the environment, which Ray would take before the one it is given."""
-    others = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
+    """Hide the addresses in the environment, which Ray prefers to the address it is given."""
+    others = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""`iak jobs …`: what was submitted to a Ray cluster, what it prints, and how to stop it."""
+"""`iak jobs …`: list the jobs submitted to a Ray cluster, show what they print, stop them."""
 
 import json
 from collections.abc import Callable

@@ -60,9 +60,9 @@ def paths_of(spec: BaseModel, below: str = "") -> Iterator[tuple[str, Path, Role
 
 
 def _local(value: object, role: Role) -> Path | None:
-    """Return the path that a setting names on this machine; None for an object store, or none.
+    """Return the path that a setting names on this machine; None where it names none.
 
-    A registry is a text, which may always name an object store.
+    That is so for an object store. A registry's setting is text, which may always name one.
     """
     if isinstance(value, Path) and role.may_be_in_registry and (reference := in_registry(value)):
         value = reference[0]

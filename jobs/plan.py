@@ -27,7 +27,7 @@ from iak.schemas.cluster import ClusterSpec
 from iak.schemas.job import FinetuneSpec, PlanSpec
 from iak.schemas.log import Catalog
 
-_TAKEN = (
+_PLANNED = (
     "model", "kernel", "pooled", "domain", "tables", "cache", "batch_rows", "bf16", "epochs",
     "placement",
 )  # fmt: skip
@@ -74,20 +74,20 @@ def _counted(catalog: Catalog, opened: PublishedBase | None) -> dict[str, int]:
 
 
 def resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> PlanSpec:
-    """Merge the plan's settings over the job's file, the catalogue's presets, the base's size."""
+    """Return the plan's settings, with those of the job's file, the presets and the base below."""
     defaults: dict[str, Any] = {
         "batch_rows": FinetuneSpec.model_fields["step_rows"].default
         if spec.job == "finetune"
         else batch_rows_for(spec.rows)
     }
     for settings in (dict(catalog.presets.get(spec.job, {})), _job_settings(spec)):
-        flat = {k: v for k, v in settings.items() if k.partition(".")[0] in _TAKEN}
+        flat = {k: v for k, v in settings.items() if k.partition(".")[0] in _PLANNED}
         defaults = merged(defaults, nested(flat))
         if spec.job == "finetune" and "step_rows" in settings:
             defaults["batch_rows"] = settings["step_rows"]
         if settings.get("activations") == "recompute":
             raise BadRequest("activations=recompute is not planned for; plan with the cache")
-    # A plan that the job follows is left out: it would leave nothing to search.
+    # The job's own plan is left out: with it there would be no placement to search for.
     rule = {k: v for k, v in defaults.get("placement", {}).items() if k != "plan"}
     defaults |= {"placement": rule}
     if opened:
@@ -102,7 +102,7 @@ def resolved(spec: PlanSpec, catalog: Catalog, opened: PublishedBase | None) -> 
 
 
 def _job_settings(spec: PlanSpec) -> dict[str, Any]:
-    """Return what the file says that the job itself is given by --config."""
+    """Return the settings of the file that the job itself is given by --config."""
     if spec.settings is None:
         return {}
     settings = read_toml(spec.settings, setting="settings")
@@ -195,7 +195,7 @@ def _machines(cluster: ClusterSpec, nodes: int) -> ClusterSpec:
 
 
 def _show(question: Question, reply: Answer) -> None:
-    """Show the whole answer for one cluster."""
+    """Show all facts of the estimate for one cluster."""
     estimate, cluster = reply.estimate, reply.cluster
     verdict = "fits" if reply.fits else "does not fit"
     work, job = question.work, estimate.document.job

@@ -29,7 +29,8 @@ def main(spec: PredictSpec) -> int:
 
 def _predict_pipe(spec: PredictSpec, catalog: Catalog) -> int:
     """Predict the Arrow stream on standard input."""
-    # A library that prints, in C too, would break the stream: its output goes to standard error.
+    # Output of any library, also from C, would damage the stream. So standard output gets another
+    # file descriptor for the stream, and its own is redirected to standard error.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as sink:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         rows = predict_stream(spec, catalog, sys.stdin.buffer, sink)

@@ -73,7 +73,7 @@ def show(pretrained: PretrainResult) -> None:
 
 
 def _precisions(manifest: BaseManifest) -> str:
-    """Return the AUC of each precision less that of fp32, by task, as text."""
+    """Return as text, by precision and task, the AUC less that of fp32."""
     full = {entry.task: entry.auc for entry in manifest.precisions if entry.precision == "fp32"}
     costs: dict[str, list[str]] = {}
     for entry in manifest.precisions:

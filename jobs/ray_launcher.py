@@ -64,11 +64,11 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-"""Settings of a local Ray, which shares the workers' cores. They turn off statistics that nobody
-reads, and processes that one machine does not need."""
+"""Settings of a local Ray, which shares its cores with the workers. They turn off statistics that
+nobody reads, and processes that one machine does not need."""
 RESULT = "result.json"
 RESIZE_S = 30.0
-"""Seconds between two looks whether a group can have more workers; growing starts them anew."""
+"""Seconds between two checks whether a group can have more workers, which restarts all of them."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def ray_cluster(workers: int) -> Iterator[None]:
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
     )  # its default is 15: slower than any neighbour
-    if not address:  # another cluster's processes are started already
+    if not address:  # the processes of a running cluster no longer read these variables
         for name, value in {**WORKER_ENVIRONMENT, **_QUIET}.items():
             os.environ.setdefault(name, value)
     starting = "1 worker" if workers == 1 else f"{workers} workers"
@@ -101,9 +101,10 @@ def ray_cluster(workers: int) -> Iterator[None]:
 
 @contextmanager
 def _without_log_monitor() -> Iterator[None]:
-    """Start no process that carries workers' logs to this one, which does not listen to them.
+    """Start no process that sends workers' logs to this one, which does not read them.
 
-    `log_to_driver=False` leaves it running, and it takes its time; nothing public stops it (2.60).
+    `log_to_driver=False` still starts it, and it takes processor time. Ray has no public setting
+    for it (2.60), so the method that starts it is replaced while the block lasts.
     """
     start = Node.start_log_monitor
     Node.start_log_monitor = lambda _: None  # type: ignore[method-assign]
@@ -118,7 +119,8 @@ def _loopback_stays_loopback() -> Iterator[None]:
     """Let a local Ray listen on 127.0.0.1 alone.
 
     Ray replaces that address by the machine's routable one, and its servers then listen on every
-    interface; nothing public turns that off (2.60), so the one function that does it is set aside.
+    interface. Ray has no public setting for it (2.60), so the function that does it is replaced
+    while the block lasts.
     """
     resolve = services.resolve_ip_for_localhost
     services.resolve_ip_for_localhost = lambda host: host
@@ -213,8 +215,8 @@ class RayLauncher:
             DoesNotFit: the cluster has fewer GPUs than workers that ask for one.
         """
         use_gpu = _use_gpu(device, workers)
-        # Of a process that is stopped: its peers leave it by the time-out of their collectives,
-        # and Ray, which polls it, by this variable (2.60).
+        # A process that hangs is given up in two ways: by its peers, whose collectives time out,
+        # and by Ray, which polls it and reads this variable (2.60).
         os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(self.hung_after_s)
         return TorchTrainer(
             _worker_loop,
@@ -255,14 +257,15 @@ def _worker_loop(config: dict[str, Any]) -> None:
     if files.is_first:
         files.fetch(run_dir)
     dist.barrier()  # this machine has the run folder as the driver's has it
-    if is_refused(run_dir):
+    if is_refused(run_dir):  # Ray restarts the group all the same; it ends at once
         return
     torch.set_num_threads(1)
     keep_freed_memory()
     report = worker_report(run_dir / PROGRESS, worker.rank, files)
     if worker.rank == 0:
         announce_restart(run_dir, report, workers=worker.world, files=files)
-    dist.barrier()  # nobody fails anew before rank 0 has reported the last attempt
+    # Rank 0 reports and removes the errors of the last attempt. No rank may write new ones before.
+    dist.barrier()
     try:
         result = config["run"](worker, work, report)
     except Exception as error:

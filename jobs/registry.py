@@ -1,6 +1,7 @@
-"""`iak registry …`: what every night published, and which of it serves each domain.
+"""`iak registry …`: show, move and verify the pointers to the bundles that serve each domain.
 
-Only `promote run=` loads torch, and `show` SciPy. The other verbs answer at once.
+torch and SciPy take seconds to import. Only `promote run=`, `forget` and `gc nights=` load torch,
+and only `show` loads SciPy.
 """
 
 import json
@@ -53,7 +54,11 @@ TOKEN = "MLFLOW_TRACKING_TOKEN"
 
 
 def main(spec: RegistrySpec) -> int:
-    """Run the verb, and write its answer to the file of `json=`, if given."""
+    """Run the verb, and write its result to the file of `json=`, if given.
+
+    Raises:
+        Corrupt: `verify` found problems; they are shown, and written to the file first.
+    """
     verbs: dict[type[RegistrySpec], Callable[[Any], tuple[int, Document]]] = {
         RegistryListSpec: list_pointers,
         RegistryShowSpec: show,
@@ -185,12 +190,13 @@ def _show_domain(spec: RegistryShowSpec, domain: str) -> tuple[int, Document]:
     chain = _chain_of(head, domain)
     aliases = [alias for alias in ALIASES if _has(head, alias, domain)]
     if not aliases and chain is None:
-        folder_of(store, head, "champion", domain)  # says which domains there are
+        folder_of(store, head, "champion", domain)  # refuses the name, and lists those that exist
     document: Document = {"registry": store.uri, "domain": domain}
     if chain is not None:
         show_chain(chain)
         document["chain"] = chain_row(chain)
-    _say(f"{domain} has no kernel of its own yet", () if aliases else (domain,))
+    if not aliases:
+        console.print(f"{domain} has no kernel of its own yet", markup=False)
     for alias in aliases:
         folder = folder_of(store, head, alias, domain)
         pointer = pointer_of(head, alias, folder)
@@ -224,7 +230,7 @@ def _show_pointers_of(alias: str, domain: str, rows: Sequence[Document], *, is_c
             for row in rows
         ],
         text=("bundle", "tuned"),
-        caption="What came before was removed by gc." if is_cut else "",
+        caption="Earlier bundles were removed by gc." if is_cut else "",
     )
 
 
@@ -245,7 +251,7 @@ def _lineage(entry: Entry) -> Document:
 
 
 def diff(spec: RegistryDiffSpec) -> tuple[int, Document]:
-    """Print where two sets of pointers mean different bundles."""
+    """Print the domains for which two sets of pointers point at different bundles."""
     store = open_store(spec.registry)
     first, second = (_state(store, name) for name in (spec.first, spec.second))
     rows = []
@@ -300,46 +306,50 @@ def _state(store: Store, name: str) -> Mapping[str, Pointer]:
 
 
 def promote(spec: RegistryPromoteSpec) -> tuple[int, Document]:
-    """Promote what the gate published, and say what moved, what was held and what was forced."""
+    """Promote what the gate published, and show what moved, what was held and what was forced."""
     from iak.pipeline.registry.promote import promote_alias, promote_run
     from iak.pipeline.runs.finished_run import finished_run  # loads torch, which takes seconds
 
     store, domains, force = open_store(spec.registry), spec.domains or None, spec.force
     with announce("verifying and storing bundles", after_s=2.0):
         if spec.run is not None:
-            done = promote_run(
+            promotion = promote_run(
                 store, finished_run(spec.run), spec.alias, domains=domains, force=force
             )
         else:
             assert spec.source is not None, "the spec has one of both"
-            done = promote_alias(store, spec.source, spec.alias, domains=domains, force=force)
-    moved = done.commit.moves if done.commit else []
-    if moved:
+            promotion = promote_alias(store, spec.source, spec.alias, domains=domains, force=force)
+    moves = promotion.commit.moves if promotion.commit else []
+    if moves:
         show_table(
-            f"{spec.alias} of {spec.registry}, commit {_generation(done.commit)}",
+            f"{spec.alias} of {spec.registry}, commit {_generation(promotion.commit)}",
             ("domain", "before", "after", "why"),
             [
                 (name, (m.before or "-")[:12], (m.after or "-")[:12], m.reason)
-                for name, m in zip(done.moved, moved, strict=True)
+                for name, m in zip(promotion.moved, moves, strict=True)
             ],
             text=("before", "after"),
         )
-    _say(f"served by this very bundle already: {', '.join(done.unchanged)}", done.unchanged)
-    _say(f"held by the gate and promoted by force: {', '.join(done.forced)}", done.forced)
-    for name, reason in done.held.items():
-        console.print(f"left, the gate held it: {name}: {reason}", markup=False)
+    if promotion.unchanged:
+        names = ", ".join(promotion.unchanged)
+        console.print(f"served by the same bundle already: {names}", markup=False)
+    if promotion.forced:
+        names = ", ".join(promotion.forced)
+        console.print(f"held by the gate and promoted by force: {names}", markup=False)
+    for name, reason in promotion.held.items():
+        console.print(f"not promoted, the gate held it: {name}: {reason}", markup=False)
     document = {
         "registry": spec.registry,
         "alias": spec.alias,
-        "generation": _generation(done.commit),
-        "moves": [move.model_dump(mode="json") for move in moved],
-        "unchanged": list(done.unchanged),
-        "forced": list(done.forced),
-        "held": dict(done.held),
+        "generation": _generation(promotion.commit),
+        "moves": [move.model_dump(mode="json") for move in moves],
+        "unchanged": list(promotion.unchanged),
+        "forced": list(promotion.forced),
+        "held": dict(promotion.held),
     }
-    if done.held:
+    if promotion.held:
         return SOME_HELD, document
-    return (OK if moved else NOTHING_TO_DO), document
+    return (OK if moves else NOTHING_TO_DO), document
 
 
 def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
@@ -351,9 +361,9 @@ def rollback(spec: RegistryRollbackSpec) -> tuple[int, Document]:
         now = (
             f"bundle {one.entry.digest[:12]} of {one.entry.lineage.run} serves again"
             if one.entry
-            else "it had none before: its parent, the pooled kernel or the base serves"
+            else "it had none before, so its parent, the pooled kernel or the base serves"
         )
-        console.print(f"{one.domain}: bundle {one.left[:12]} is taken back; {now}", markup=False)
+        console.print(f"{one.domain}: bundle {one.left[:12]} serves no longer; {now}", markup=False)
     if tracked is not None:
         from iak.pipeline.runs.nightly_notify import follow_rollback  # loads NumPy and more
 
@@ -455,14 +465,14 @@ def _cache_note(cache: TouchedCache) -> str:
 
 
 def gc(spec: RegistryGcSpec) -> tuple[int, Document]:
-    """Remove bundles that nothing needs, or only show them."""
+    """Remove bundles that no pointer and no rollback needs; with `dry_run` only show them."""
     done = remove_unneeded(open_store(spec.registry), keep=spec.keep, dry_run=spec.dry_run)
     show_facts(
         f"{'would remove from' if spec.dry_run else 'removed from'} {spec.registry}",
         {
             "bundles": f"{len(done.removed):,}, {done.bytes:,} bytes",
             "kept": f"{done.kept:,}: pointed at, or one of {spec.keep} rollbacks of a domain",
-            "leftovers of killed writers": f"{done.unfinished:,}",
+            "unfinished files of killed writers": f"{done.unfinished:,}",
         },
     )
     stale = _stale(spec)
@@ -499,12 +509,6 @@ def _stale(spec: RegistryGcSpec) -> dict[str, list["Stale"]]:
             spec.base, days=spec.mapped_days, dry_run=spec.dry_run
         )
     return removed
-
-
-def _say(sentence: str, about: Sequence[str]) -> None:
-    """Print a sentence, unless it is about nothing."""
-    if about:
-        console.print(sentence, markup=False)
 
 
 def _pointers(head: Commit | None, alias: Alias) -> list[Pointer]:

@@ -28,10 +28,10 @@ from iak.schemas.nightly_job import NightlyBackfillSpec, NightlyWatchSpec
 RunNight = Callable[[date], int]
 """Run the night of a date, and return its exit code."""
 _ORDINARY = (SOME_FAILED, SOME_HELD, OK, NOTHING_TO_DO)
-"""Exit codes of a night that came to its end, the most serious first."""
+"""Exit codes of a night that ended without an error, the most serious first."""
 _MAX_SLEEP_S = 60.0
-"""Seconds after which the clock is looked at again: a machine that slept, or whose clock was set,
-finds its tick at most that late."""
+"""Seconds after which the clock is read again. So a machine that slept, or whose clock was set, is
+late by this much at most."""
 _RETRY_AFTER = timedelta(minutes=10)
 
 
@@ -87,7 +87,7 @@ def watch(
         spec: the file.
         run_night: runs one night.
         clock: the machine's when absent.
-        goes_on: whether to wait for another tick; asked after each one.
+        goes_on: returns whether to wait for another tick; called before each one.
     """
     clock = clock or Clock()
     nights = load_nightly(spec.file)
@@ -109,12 +109,12 @@ def _last_night(nights: NightlySpec, now: datetime) -> date:
 
 
 def _read_again(spec: NightlyWatchSpec, before: NightlySpec) -> NightlySpec:
-    """Return the file's settings; those of before where it became unreadable."""
+    """Return the file's settings; the last ones where the file cannot be read now."""
     try:
         return load_nightly(spec.file)
     except PipelineError as error:
         console.print(
-            f"{spec.file} cannot be read, so its last settings stay: {error}",
+            f"{spec.file} cannot be read, so its last settings are used: {error}",
             markup=False,
             style="yellow",
         )
@@ -148,7 +148,7 @@ def _sleep_until(instant: datetime, clock: Clock) -> None:
 
 
 def _code_of(run_night: RunNight, night: date) -> int:
-    """Return a night's exit code; what refuses or breaks it is shown, and is a code too."""
+    """Return a night's exit code. An error is shown, and its code is returned."""
     try:
         return run_night(night)
     except PipelineError as error:

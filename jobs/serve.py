@@ -1,4 +1,4 @@
-"""`iak serve`: answer requests for predictions over HTTP, until the process is told to end."""
+"""`iak serve`: answer requests for predictions over HTTP, until SIGTERM or Ctrl-C."""
 
 import asyncio
 import importlib.util
@@ -42,8 +42,8 @@ def check_token(host: str, token: str | None) -> None:
         raise BadRequest(f"host={host}: expected an IP address or localhost") from error
     if not is_loopback and token is None:
         raise BadRequest(
-            f"host={host} is not loopback, so that others may ask. Set a token in the environment "
-            f"variable {TOKEN}, or leave host out"
+            f"host={host} is not loopback, so other machines could send requests. Set a token in "
+            f"the environment variable {TOKEN}, or leave host out"
         )
 
 
@@ -57,7 +57,7 @@ def check_libraries() -> None:
 
 
 async def _serve(spec: ServeSpec, work: Serving, token: str | None) -> None:
-    """Answer requests until the process is told to end, then those that came before."""
+    """Answer requests until a signal arrives, and then those that came before it."""
     from granian.constants import Interfaces
     from granian.server.embed import Server as Http
 

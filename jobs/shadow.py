@@ -1,4 +1,4 @@
-"""`iak shadow`: what would change if the candidate served, before it does."""
+"""`iak shadow`: show how predictions would change if the candidate served."""
 
 from iak.jobs._tables import largest, number, show_facts, show_table
 from iak.jobs.console_report import console_report

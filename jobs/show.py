@@ -1,8 +1,8 @@
 """`iak show PATH`: show what a run, a published base or a folder of bundles holds.
 
-Documents are read as they are, field by field, so that a folder of an older or newer format is
-shown as far as possible. Then bundles are compared with their index. Bundles of an unpublished
-night, and a folder that lost one, are shown and then refused.
+Documents are read as JSON, field by field, and not as the types of schemas/. So a folder of an
+older or newer format is shown as far as possible. Then bundles are compared with their index:
+bundles of an unpublished night, and a folder that lost one, are shown and then refused.
 """
 
 import json
@@ -67,6 +67,7 @@ def read_folder(path: Path) -> Document:
             documents |= {"base": _read(folder / MANIFEST), "base_folder": str(folder)}
     if _kind(path) == "iak-bundle":
         documents |= {"bundles": [_bundle(path)], "bundles_folder": str(path)}
+    # Dot files are parts that are not in place yet. A folder with an index and no bundle lost them.
     for folder in (path, path / "bundles"):
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         bundles = [f for f in inside if not f.name.startswith(".") and _kind(f) == "iak-bundle"]

@@ -1,7 +1,7 @@
 """`iak submit`: run a verb on a Ray cluster, follow it, and end with its exit code.
 
-The code of this project is sent along. Libraries must be on the cluster's machines. What the job
-writes stays there, except its record and small documents beside it, which it prints at its end.
+The code of this project is sent too. Libraries must be installed on the cluster's machines. Results
+stay there, except the record and small documents beside it, which the job prints at its end.
 """
 
 import json
@@ -44,12 +44,12 @@ from iak.schemas.night import NightRecord
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_NOT_SENT = ("submit", "doctor", "jobs list", "jobs logs", "jobs stop")
+_ONLY_HERE = ("submit", "doctor", "jobs list", "jobs logs", "jobs stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What is run on which cluster."""
+    """A command, the cluster on which it runs, and what is sent with it."""
 
     words: list[str]
     """The verb and its settings."""
@@ -62,9 +62,9 @@ class Submission:
     include: tuple[str, ...] = ()
     """Files and folders of the checkout to send besides."""
     files: Mapping[str, Path] = field(default_factory=dict)
-    """Name there -> file, from anywhere on this machine."""
+    """Name in the job's folder -> file of this machine, also outside the checkout."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables that the job takes along. The cluster's dashboard shows them."""
+    """Environment variables of the job. The cluster's dashboard shows their values."""
 
 
 def main(spec: SubmitSpec) -> int:
@@ -137,9 +137,10 @@ def _start_or_attach(client: "JobSubmissionClient", asked: Submission) -> tuple[
 
 
 def _attached(running: Job, code: str) -> tuple[str, bool]:
+    """Show that a job runs this command already; return its id, and False."""
     console.print(f"job {running.id} runs this command already; following it", markup=False)
     if running.code != code:
-        console.print("  it runs other code than this checkout's", markup=False)
+        console.print("  its code differs from this checkout's", markup=False)
     return running.id, False
 
 
@@ -157,8 +158,8 @@ def _check_verb(words: list[str]) -> None:
         BadRequest: names the verbs.
     """
     verb, _ = split_verb(words)
-    if verb not in VERBS or verb in _NOT_SENT:
-        known = ", ".join(name for name in VERBS if name not in _NOT_SENT)
+    if verb not in VERBS or verb in _ONLY_HERE:
+        known = ", ".join(name for name in VERBS if name not in _ONLY_HERE)
         raise BadRequest(f"command={verb!r} is not a verb that can be submitted; there are {known}")
 
 
@@ -198,6 +199,7 @@ def keep_documents(logs: str, out: Path) -> list[Path]:
 
 
 def _check_document(name: str, text: str) -> None:
+    """Refuse a document that would lie outside the folder, or whose digest does not match."""
     if Path(name).name != name or name.startswith("."):
         raise PipelineError(f"the job printed a document named {name!r}, which is not a file name")
     if not name.endswith(".json"):

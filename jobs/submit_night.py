@@ -15,7 +15,7 @@ _FILE = "nightly.toml"
 def submit_night(spec: NightlyRunSpec, nights: NightlySpec) -> int:
     """Submit the night to the cluster's job server, and return its exit code.
 
-    The file and its catalogue travel with the code. Paths in the file are the cluster's.
+    The file and its catalogue are sent with the code. Paths in the file are those of the cluster.
 
     Raises:
         BadRequest: a path in the file means nothing on another machine.
@@ -38,13 +38,13 @@ def submit_night(spec: NightlyRunSpec, nights: NightlySpec) -> int:
 
 
 def _settings(spec: NightlyRunSpec) -> list[str]:
-    """Return what the night was asked besides its file, as words."""
+    """Return the settings of this one night as words; those that stay here are left out."""
     given = spec.model_dump(mode="json", exclude_defaults=True, exclude={"file", "out", "here"})
     return [f"{name}={value}" for name, value in given.items()]
 
 
 def _environment(nights: NightlySpec) -> dict[str, str]:
-    """Return the environment variables that the night takes along, and say which are missing."""
+    """Return the environment variables of the night, and show which of them are not set here."""
     if missing := [name for name in nights.allow if name not in os.environ]:
         console.print(
             f"not in this environment, so not sent: {', '.join(missing)}",

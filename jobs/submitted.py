@@ -1,4 +1,4 @@
-"""Run on the cluster what `iak submit` sent: one command, then print its documents."""
+"""Run one command on the cluster, as `iak submit` sent it, and print its documents at its end."""
 
 import sys
 from pathlib import Path

@@ -212,7 +212,7 @@ VERBS: dict[str, Verb] = {
         positional=("job",),
     ),
     "infra render": Verb(
-        help="Write what runs the nights on Kubernetes, by Airflow or by systemd",
+        help="Write the files that run the nights on Kubernetes, by Airflow or by systemd",
         spec="iak.schemas.deploy:RenderSpec",
         example="iak infra render nightly.toml out=deploy",
         positional=("file",),
@@ -240,10 +240,10 @@ VERBS: dict[str, Verb] = {
 }
 GROUPS = {
     "jobs": "See and stop what was submitted to a Ray cluster",
-    "infra": "Write what runs the nights elsewhere",
+    "infra": "Write files that run the nights on other machines",
     "bench": "Measure this system on this machine; records and pictures are written",
-    "nightly": "Leave every night to itself: one file, one command, and a page in the morning",
-    "registry": "Keep what every night published, and say which of it serves each domain",
+    "nightly": "Run every night by one file: tune, judge, promote, and write the morning page",
+    "registry": "Store what every night published, and point at the bundle that serves each domain",
 }
 """First words of the verbs that have two."""
 MOVED = {

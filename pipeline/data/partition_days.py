@@ -1,8 +1,7 @@
 """Describe the newest days of a log, partition by partition: files, rows, content, marker, age.
 
-A partition of a day is what its writer delivers at once: the files under one combination of the
-partition keys. Which of them are complete is decided elsewhere (nightly/partitions.py); here they
-are only described.
+A partition's day is what the log's writer delivers at once: the files of one day below one
+combination of the other partition keys. nightly/partitions.py decides which of them are complete.
 """
 
 import hashlib
@@ -31,27 +30,27 @@ Pairs = tuple[tuple[str, str], ...]
 RowsByDay = Mapping[Domain, Mapping[tuple[Pairs, date], int]]
 """A domain of any level -> its rows of each partition's day."""
 _Group = tuple[int, date, tuple[str | None, ...]]
-"""Index of a file, a day, and the values of the domain's keys: what rows are counted by."""
+"""Index of a file, a day, and the values of the domain's keys. Rows are counted by these three."""
 _DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionFiles:
-    """One day of one partition, as its folder shows it."""
+    """One day of one partition, as its files and folders show it."""
 
     day: date
     partition: Pairs
     files: int
-    """Files, those that cannot be read included."""
+    """Number of files, including those that cannot be read."""
     unreadable: tuple[str, ...]
     """Why a file cannot be read, for each such file."""
     rows: int
     content: str
-    """SHA-256 over the content of its files, in any order."""
+    """SHA-256 over the content of its files. It does not depend on their names or order."""
     has_marker: bool
-    """Whether the folder of its day, or one below, holds the marker."""
+    """Whether each file's folder, or one above it up to that of the day, has the marker file."""
     newest: datetime
-    """When its newest file was written."""
+    """When its newest file was written; 1970 on a store that does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +77,15 @@ def log_dates(catalog: Catalog, data_root: str, *, today: date | None) -> LogDat
 def list_partitions(
     catalog: Catalog, data_root: str, *, days: tuple[date, date], marker: str
 ) -> tuple[PartitionFiles, ...]:
-    """Describe every partition of some days by what its files' footers say.
+    """Describe every partition of some days from the footers of its files, without their rows.
 
-    The content of a file is then known by its size and footer alone.
+    The `content` then covers size and footer of each file.
 
     Args:
         catalog: the log's catalogue; a split of it must be dated where folders name no day.
         data_root: folder or URI below which `log.path` lies.
-        days: the first and the last day that are looked at.
-        marker: name of the file that a finished partition holds.
+        days: the first and the last day, both included.
+        marker: name of the file that the writer puts into a finished partition.
 
     Raises:
         BadRequest: there is no such folder.
@@ -108,9 +107,9 @@ def read_newest_days(
     Args:
         catalog: the log's catalogue; a split of it must be dated where folders name no day.
         data_root: folder or URI below which `log.path` lies.
-        days: the first and the last day that are looked at.
-        marker: name of the file that a finished partition holds.
-        kept: digests of files that were read before.
+        days: the first and the last day, both included.
+        marker: name of the file that the writer puts into a finished partition.
+        kept: digests of files that were read before, which are not read again.
 
     Raises:
         BadRequest: there is no such folder.
@@ -141,13 +140,13 @@ def _listed(catalog: Catalog, data_root: str, window: Split) -> Snapshot:
 def select_days(
     catalog: Catalog, data_root: str, days: tuple[date, date], domain: Domain | None = None
 ) -> Selection:
-    """Return the rows of some days, by what the files' footers say.
+    """Return the selection of the rows of some days, from the footers of the files.
 
     Args:
         catalog: the log's catalogue.
         data_root: folder or URI below which `log.path` lies.
-        days: the first and the last day.
-        domain: whose rows; None takes all.
+        days: the first and the last day, both included.
+        domain: the domain whose rows are selected; None selects all.
     """
     where = {key: (value,) for key, value in domain.pairs} if domain else {}
     window = replace(_window(days), where=where)
@@ -159,7 +158,7 @@ def _window(days: tuple[date, date]) -> Split:
 
 
 def partition_of(file: LogFile | Unreadable, catalog: Catalog) -> Pairs:
-    """Return the partition of a file: its keys besides the date, those of one value in it."""
+    """Return the partition of a file: the keys besides the date that have one value in it."""
     values = file.exact_partition if isinstance(file, LogFile) else dict(file.partition)
     keys = [key for key in catalog.log.partition_keys if key != catalog.log.date_key]
     return tuple((key, values[key] or "") for key in keys if key in values)
@@ -176,6 +175,7 @@ def _partitions(
         key = day, partition_of(snapshot.files[index], catalog)
         files_of[key].add(snapshot.files[index])
         counts[key] += count
+    # No row of an unreadable file is counted, so only its folder can tell its day.
     for file in snapshot.unreadable:
         named = splits.parse_date(dict(file.partition).get(catalog.log.date_key or ""))
         if named is not None:
@@ -202,7 +202,7 @@ def _content(fingerprints: Iterable[str]) -> str:
 
 
 class _Folders:
-    """What the folders of a log's files show besides the files."""
+    """Looks up markers and times in the folders of a log, each folder once."""
 
     def __init__(self, snapshot: Snapshot, catalog: Catalog, marker: str) -> None:
         self._snapshot, self._log, self._marker = snapshot, catalog.log, marker
@@ -212,6 +212,8 @@ class _Folders:
         """Return whether a file's folder, or one above it up to its day's, has the marker."""
         *folders, _ = path.split("/")
         named = [i for i, f in enumerate(folders) if f.startswith(f"{self._log.date_key}=")]
+        # A marker above the day's folder would be that of all days. Without dates in folders, the
+        # root's counts.
         first = named[0] + 1 if named else 0
         above = ["/".join(folders[:depth]) for depth in range(first, len(folders) + 1)]
         return any(self._holds_marker(folder) for folder in above)
@@ -249,7 +251,7 @@ def _rows_by_day(
 def _count(selection: Selection, catalog: Catalog, *, keys: Sequence[str]) -> dict[_Group, int]:
     """Count rows by file, day and the values of some columns.
 
-    What the folders of a file name costs no reading.
+    A file whose folders name the day and all these columns is counted by its footer alone.
     """
     counts: Counter[_Group] = Counter()
     log = catalog.log
@@ -261,6 +263,7 @@ def _count(selection: Selection, catalog: Catalog, *, keys: Sequence[str]) -> di
             continue
         dated = log.date_key or log.event_time
         wanted = tuple(dict.fromkeys((*keys, *([dated] if dated else []))))
+        # Arrow groups rows by columns of any type, and without a loop over rows in Python.
         columns = parquet.selected_columns(selection, index, group, wanted, catalog)
         days = days_of_rows(columns, catalog)
         texts = [_texts(columns.column(key)) for key in keys]
@@ -281,13 +284,14 @@ def _texts(column: pa.Array) -> pa.Array:
 
 
 def days_of_rows(columns: pa.RecordBatch, catalog: Catalog) -> pa.Array:
-    """Return each row's day as a proleptic ordinal; null where it has none."""
+    """Return each row's day as `date.toordinal` counts it; null where a row has no day."""
     log = catalog.log
     if log.date_key:
         names = columns.column(log.date_key).dictionary_encode()
         days = [splits.parse_date(name) for name in names.dictionary.to_pylist()]
         ordinals = pa.array([day and day.toordinal() for day in days], pa.int64())
         return ordinals.take(names.indices)
+    # The day is the one of the wall clock in the log's zone, not of UTC.
     seconds = splits.event_seconds(columns.column(log.event_time), log)
     micros = pa.array(np.where(np.isfinite(seconds), seconds * 1e6, 0).astype(np.int64))
     wall = pc.local_timestamp(micros.cast(pa.timestamp("us", log.time_zone))).cast(pa.int64())

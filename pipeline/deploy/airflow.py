@@ -11,8 +11,8 @@ from iak.schemas.nightly import NightlySpec
 def dag(spec: NightlySpec, file: PurePath) -> str:
     """Return the DAG's file.
 
-    The night itself finds the newest complete day, so nothing depends on the dates that Airflow
-    gives a run (with cron its data interval has no length, Airflow 3.3).
+    The night itself finds the newest complete day. So it reads no date of Airflow's run, whose data
+    interval has length 0 with a cron schedule (Airflow 3.3).
 
     Args:
         spec: the nights.

@@ -11,7 +11,7 @@ from iak.pipeline.nightly.schedule import ticks_after
 from iak.schemas.nightly import NightlySpec
 
 _TICKS_LOOKED_AT = 400
-"""More than a year of daily ticks, so that the longest pause of the schedule is among them."""
+"""Ticks in which the longest pause is searched: more than a year of a daily schedule."""
 _UNSEEN_SHARE = 0.2
 _HELD_NIGHTS = 3
 _CALIBRATION = 0.2
@@ -72,7 +72,7 @@ def _night_rules(spec: NightlySpec) -> list[dict[str, object]]:
 
 
 def _data_rules(spec: NightlySpec) -> list[dict[str, object]]:
-    """Return the rules about kernels that grow old, and data that moves away from the base."""
+    """Return the rules about old kernels, and about data that has drifted since the base."""
     of = f'{{service="{spec.name}"}}'
     old = 2 * spec.choice.max_age_days
     unseen = _UNSEEN_SHARE

@@ -15,7 +15,7 @@ _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One panel: what is asked of Prometheus, and how it is drawn."""
+    """One panel: its query to Prometheus, and how it is drawn."""
 
     title: str
     kind: Kind
@@ -46,7 +46,7 @@ def dashboard(spec: NightlySpec) -> str:
 
 
 def _panels(of: str) -> list[_Panel]:
-    """Return the panels from what a person looks at first to what explains it.
+    """Return the panels: first the state of the newest night, then what explains it.
 
     Args:
         of: the labels that choose the service's metrics.

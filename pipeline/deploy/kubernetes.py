@@ -1,7 +1,7 @@
 """Describe the nights as Kubernetes objects: KubeRay's jobs and cron jobs, and what they need.
 
-Where `cluster` is local, every night gets a Ray cluster of its own, which ends with it. Where
-`cluster` names a job server, nights are submitted to the Ray cluster that stands there.
+Where `cluster` is local, every night gets a Ray cluster of its own, which ends with the night.
+Where `cluster` names a job server, nights are submitted to the Ray cluster behind it, which stays.
 """
 
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ _KEPT_S = 24 * 3600
 _AFTER_DEADLINE_S = 1800
 """Seconds after the deadline in which what is ready is promoted and the page is written."""
 _MAX_NIGHT_S = 20 * 3600
-"""Seconds that a night without a deadline may take: less than a day, so that none overtakes it."""
+"""Seconds that a night without a deadline may take: less than a day, to end before the next one."""
 
 
 def manifests(spec: NightlySpec, files: dict[str, str]) -> dict[str, list[Manifest]]:
@@ -72,7 +72,7 @@ def ray_job(spec: NightlySpec) -> Manifest:
 
 
 def seconds_of_a_night(spec: NightlySpec) -> int:
-    """Return the seconds after which a night is ended from outside."""
+    """Return the seconds after which the scheduler stops a night."""
     tick = next_tick(spec.schedule, datetime(2026, 1, 1, tzinfo=UTC))
     deadline = deadline_of(spec.schedule, tick.instant)
     if deadline is None:
@@ -120,7 +120,7 @@ def _ray_job_spec(spec: NightlySpec) -> Manifest:
 def _ray_cron_job(spec: NightlySpec) -> Manifest:
     """Return the schedule as KubeRay's own kind.
 
-    A RayCronJob has no field that keeps nights apart. The lock on `nights` does it.
+    A RayCronJob has no field against two nights at a time. The lock on `nights` prevents them.
     """
     body = {
         "schedule": spec.schedule.cron,

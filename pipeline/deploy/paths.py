@@ -1,4 +1,4 @@
-"""Refuse settings of nightly.toml that mean nothing where a night runs: paths, a long name."""
+"""Refuse settings of nightly.toml that cannot work where a night runs: paths, and a long name."""
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -9,7 +9,8 @@ from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import bucket_uri
 
 _MAX_NAME = 40
-"""A RayJob's name has 47 characters at most (KubeRay 1.4), and six of them are made up."""
+"""Characters of a service's name. A RayJob's name has 47 at most (KubeRay 1.4), and Kubernetes
+appends six of them where `generateName` is given."""
 
 
 def refuse_relative_paths(spec: NightlySpec) -> None:
@@ -60,20 +61,20 @@ def refuse_long_name(spec: NightlySpec) -> None:
 
 
 def refuse_catalog_elsewhere(spec: NightlySpec, file: Path) -> None:
-    """Refuse a catalogue's file that is not beside nightly.toml: both travel together.
+    """Refuse a catalogue's file that is not beside nightly.toml, because both are sent together.
 
     Raises:
         BadRequest: it lies elsewhere.
     """
     if spec.catalog.suffix == ".toml" and spec.catalog.name != str(spec.catalog):
         raise BadRequest(
-            f"catalog={spec.catalog} is not beside {file}, and both travel together. Copy it there "
-            f"and write catalog={spec.catalog.name}"
+            f"catalog={spec.catalog} is not beside {file}, and both are sent together. Copy it "
+            f"there and write catalog={spec.catalog.name}"
         )
 
 
 def _settings_where(spec: NightlySpec, is_lost: Callable[[PurePosixPath], bool]) -> list[str]:
-    """Return the settings with a path, not a URI, for which this holds: `base=/home/me/base`."""
+    """Return the settings whose path, where it is no URI, is lost: `base=/home/me/base`."""
     paths: dict[str, object] = {
         name: getattr(spec, name) for name in ("data_root", "base", "registry", "nights")
     }

@@ -1,4 +1,4 @@
-"""Describe the pods of a Ray cluster that tunes: container, resources, volumes, who they run as."""
+"""Describe the pods of a Ray cluster for nights: container, resources, volumes, user, rights."""
 
 from pathlib import PurePosixPath
 from typing import Any
@@ -41,9 +41,9 @@ def ray_cluster(spec: NightlySpec) -> Manifest:
     workers = spec.workers.workers
     return {
         "rayVersion": RAY_VERSION,
-        "authOptions": {"mode": "token"},  # KubeRay makes the token and hands it to the pods
+        "authOptions": {"mode": "token"},  # KubeRay makes a token for all pods of the cluster
         "headGroupSpec": {
-            # Without processors of its own the head gets no worker, and stays free to drive.
+            # With 0 processors Ray starts no worker on the head, which runs the driver.
             "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
             "template": {
                 "metadata": {"labels": labels(spec)},

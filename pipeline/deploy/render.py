@@ -1,4 +1,4 @@
-"""Render all that runs the nights elsewhere from nightly.toml, as files of one folder."""
+"""Render the files that run the nights on other machines, from nightly.toml."""
 
 from pathlib import Path, PurePath
 
@@ -24,15 +24,15 @@ FIRST_STEPS: dict[Target, str] = {
     "textfile collector, whose folder is notify.metrics",
     "grafana": "import it as a dashboard",
 }
-"""What a person does with the files of each kind."""
+"""Target -> the next steps of a person who has its files."""
 
 
 def render(spec: NightlySpec, asked: RenderSpec) -> dict[str, str]:
     """Return every file's text by its path in the output folder.
 
     Raises:
-        BadRequest: the nights cannot run there: a path that a pod would lose, a name that
-            Kubernetes does not take.
+        BadRequest: the nights cannot run on Kubernetes, because of a path that a pod would lose or
+            a name that Kubernetes does not take.
     """
     wanted: dict[Target, dict[str, str]] = {}
     file = PurePath(asked.file.absolute())

@@ -1,16 +1,17 @@
-"""Count a night's gate rows as evidence on a chain: one domain's kernels over nights. No clock.
+"""Count a night's gate rows as evidence on a chain: the kernels of one domain over nights.
 
 A chain is compared with what would serve its domain without it. There are two such kernels: the one
 above it that serves when the night begins, and the one above it that was tuned tonight. Which of
-them serves tomorrow is decided on tonight's rows, so the chain has to be better than both, and the
-lower of the two gains is counted. The base stands for a kernel that does not exist.
+them serves tomorrow is decided on tonight's rows. So the chain has to be better than both, and the
+lower of the two gains is counted. Where one of the kernels does not exist, the base takes its part.
 
-1. The first night fixes the scale, and may prove the chain at once by a test of its own.
-2. Each later night adds one bet to the evidence (stats/evidence.py). Windows of nights overlap; a
-   row's label counts once, in the first night that has it.
-3. A chain that was proved stays so. With a new base, all begins again.
+1. The first night fixes the scale. A test of its own may prove the chain in that night already.
+2. Each later night adds one bet to the evidence (stats/evidence.py). Windows of nights overlap. The
+   label of a row counts once, in the first night that has it.
+3. A chain that was proved stays proved. With a new base it begins again.
 
-Both tests together prove a chain that is no better with a probability of at most `alpha`.
+Both tests together prove a chain that is no better with a probability of at most `alpha`. Nothing
+here reads the clock: a repeated night gives the same result.
 
 Shapes: n gate rows, T tasks.
 """
@@ -35,13 +36,13 @@ from iak.schemas.domain import Domain
 from iak.schemas.job import ChainSpec
 
 _EPOCH = date(1970, 1, 1)
-_LARGEST = 1e30
-"""Stands for a loss that is not finite; tanh makes it 1, whichever it is."""
+_NOT_FINITE = 1e30
+"""Size that replaces one that is not finite. Every size as large as this becomes 1 in tanh."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossRows:
-    """A kernel's gate rows as losses that tuning lowers."""
+    """The losses on a kernel's gate rows, and the differences to its rivals'."""
 
     tasks: Sequence[str]
     """Titles of the T tasks."""
@@ -50,9 +51,9 @@ class LossRows:
     day_n: Ints
     """Day of each row, in days since 1970-01-01."""
     base_loss_nT: Array
-    """Under the base, with the tasks' weights."""
+    """Loss of the base in nats, times the task's weight."""
     gain_nT: Mapping[str, Array]
-    """What would serve without the chain -> nats by which the candidate's loss is lower."""
+    """Rival, which would serve without the chain -> nats by which the candidate's loss is lower."""
     users_n: Array | None = None
     """Key of each row's user; None where the log declares none."""
 
@@ -64,9 +65,9 @@ class Step:
     state: ChainState | None
     """None where the chain could not begin: no gate row has a label."""
     observation: float | None = None
-    """The number that the night added to the evidence; None where it added none."""
+    """The observation that the night added to the evidence; None where it added none."""
     at_once: float | None = None
-    """Lower bound of the first night's gain, as a share of the base's loss."""
+    """Lower bound on the gain of a first night, as a share of the base's loss; None of others."""
 
     @property
     def log_evidence(self) -> float:
@@ -91,7 +92,7 @@ def advance(
         night: nominal date of the night.
         domain: the chain's.
         base_fingerprint: the base of the night; a chain of another base begins again.
-        spec: alpha, its parts, and the bound of a night.
+        spec: alpha, its parts, and the bound on a night's observation.
     """
     if state is None or state.base_fingerprint != base_fingerprint:
         return _begin(rows, night, domain, base_fingerprint, spec)
@@ -101,12 +102,13 @@ def advance(
 
 
 def first_alpha(spec: ChainSpec) -> float:
-    """Return the part of alpha that the first night's test has."""
+    """Return the part of alpha that the test of the first night may use."""
     return spec.alpha * spec.at_once
 
 
 def needed(spec: ChainSpec) -> float:
     """Return the evidence that proves a chain, as a natural logarithm; infinite where none does."""
+    # The errors of two tests add up at most, so the bets get what the first test leaves of alpha.
     return needed_log_e(spec.alpha - first_alpha(spec))
 
 
@@ -118,7 +120,7 @@ def log_evidence(state: ChainState) -> float:
 def withdrawn(state: ChainState) -> ChainState:
     """Return a chain whose kernel serves no longer: a later night has to prove it again.
 
-    Its evidence stays. A fresh start would be a second chance to be wrong.
+    Its evidence stays. To begin again would test the same domain twice, each time with `alpha`.
     """
     return state.model_copy(update={"proved_on": None, "proved_by": None})
 
@@ -126,11 +128,12 @@ def withdrawn(state: ChainState) -> ChainState:
 def _begin(
     rows: LossRows, night: date, domain: Domain, base_fingerprint: str, spec: ChainSpec
 ) -> Step:
-    """Return the first night of a chain."""
+    """Return a chain after its first night; no chain where no gate row has a label."""
     labelled_n: Bools = np.any(rows.mask_nT, axis=1)
     if not labelled_n.any():
         return Step(state=None)
-    users = _of(rows.users_n, labelled_n)
+    users = _chosen(rows.users_n, labelled_n)
+    # The scale is a mean over users, like the gains that are divided by it.
     loss_n = np.where(rows.mask_nT, rows.base_loss_nT, 0.0).sum(axis=1)[labelled_n]
     scale = float(means_of_users(_finite(loss_n), users).mean())
     if not scale > 0:
@@ -142,6 +145,7 @@ def _begin(
         for gain_n in _gains(rows, rows.mask_nT).values()
     ]
     known = [bound for bound in bounds if bound is not None]
+    # Better than every rival: the lowest bound counts, and a rival without one proves nothing.
     at_once = min(known) if known and len(known) == len(bounds) else None
     is_proved = at_once is not None and at_once > spec.at_once_margin
     evidence = Evidence(floor=spec.floor)
@@ -163,19 +167,20 @@ def _begin(
 
 def _count(state: ChainState, rows: LossRows, night: date, spec: ChainSpec) -> Step:
     """Return a chain after a night that adds to its evidence."""
+    # A label may ripen nights after its row, so each task has a last day of its own.
     days = [_day(state.counted_to.get(task)) for task in rows.tasks]
     new_nT = rows.mask_nT & (rows.day_n[:, None] > np.array(days))
     new_n: Bools = np.any(new_nT, axis=1)
     if not new_n.any():
         return Step(state=state.model_copy(update={"last_night": night}))
-    users = _of(rows.users_n, new_n)
-    observation = min(
+    users = _chosen(rows.users_n, new_n)
+    observation = min(  # over the rivals: the chain has to be better than each of them
         night_observation(gain_n[new_n], users, scale=state.scale, floor=state.floor)
         for gain_n in _gains(rows, new_nT).values()
     )
     evidence = _evidence(state).add(night, observation)
-    is_new = state.proved_on is None and evidence.log_e >= needed(spec)
-    proved = {"proved_on": night, "proved_by": "many nights"} if is_new else {}
+    is_proved_now = state.proved_on is None and evidence.log_e >= needed(spec)
+    proved = {"proved_on": night, "proved_by": "many nights"} if is_proved_now else {}
     after = state.model_copy(
         update={
             "log_wealth": evidence.log_wealth,
@@ -198,10 +203,10 @@ def _evidence(state: ChainState) -> Evidence:
 
 
 def _gains(rows: LossRows, counts_nT: Bools) -> dict[str, Floats]:
-    """Return each row's gain over each rival, summed over the tasks that count.
+    """Return each row's gain over each rival, summed over the labels that count.
 
-    A loss of the candidate that is not a number counts as the largest loss: to leave the night out
-    would be to choose nights by their result.
+    A candidate's loss that is not a number counts as a very large one. To leave such a night out
+    would select nights by their result, and the test would no longer hold.
     """
     return {
         name: np.where(counts_nT, _finite(gain_nT), 0.0).sum(axis=1)
@@ -210,13 +215,15 @@ def _gains(rows: LossRows, counts_nT: Bools) -> dict[str, Floats]:
 
 
 def _finite(values: Array) -> Floats:
+    """Return values in float64, those that are not finite replaced; NaN counts as a loss."""
     finite: Floats = np.nan_to_num(
-        np.asarray(values, np.float64), nan=-_LARGEST, posinf=_LARGEST, neginf=-_LARGEST
+        np.asarray(values, np.float64), nan=-_NOT_FINITE, posinf=_NOT_FINITE, neginf=-_NOT_FINITE
     )
     return finite
 
 
-def _of(users_n: Array | None, chosen_n: Bools) -> Array | None:
+def _chosen(users_n: Array | None, chosen_n: Bools) -> Array | None:
+    """Return the users of some rows; None where rows carry none."""
     return None if users_n is None else users_n[chosen_n]
 
 

@@ -88,7 +88,7 @@ def decide(step: Step, findings: Findings, *, fallback: str, spec: ChainSpec) ->
 
 
 def shrunk_gains(measured: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Return each domain's gain, drawn towards those of its level by how uncertain it is.
+    """Return each domain's gain after shrinkage towards the mean of its level.
 
     Args:
         measured: domain -> its candidate's gain over what would serve without it, in nats a row,

@@ -1,6 +1,6 @@
-"""Judge a level's kernels on all nights: what each was compared with, its evidence, the decision.
+"""Judge a level's kernels on the evidence of all nights, and decide which of them serve.
 
-Levels are judged from the pooled kernel down, so that a domain that is held knows what serves it.
+Levels are judged from the pooled kernel down. So the fallback of a held domain is known already.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,12 +24,12 @@ from iak.schemas.predictions import MetricTask
 from iak.schemas.verdict import Comparison, Verdict
 
 TUNED, SERVING = "tonight's kernel above it", "what serves without it"
-"""How reasons call what a candidate is compared with."""
+"""Names of a candidate's rivals in the reasons of a decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightChains:
-    """What a night knows of its chains when it begins."""
+    """The chains before a night."""
 
     night: date
     """Its nominal date."""
@@ -59,7 +59,7 @@ class ChainJudge:
         base_fingerprint: str,
         live: Collection[str],
     ) -> None:
-        """Begin with what serves now.
+        """Prepare to judge the levels of one night.
 
         Args:
             chains: the chains before the night.
@@ -74,23 +74,22 @@ class ChainJudge:
         self._serves = set(live)
 
     def judge(self, level: Level) -> dict[str, JudgedKernel]:
-        """Return every kernel of the next level down, judged, but those that diverged."""
+        """Return the verdicts of the next level down, by domain, without kernels that diverged."""
         names = [n for n in level.tuned.bank.names if n not in level.tuned.failed]
         shrunk = shrunk_gains(
             {n: gain for n in names if (gain := _gain(_rival_rows(level, n))) is not None}
         )
-        judged = {}
-        for name in names:
-            judged[name] = self._judge_kernel(level, name, shrunk.get(name))
-        for name, done in judged.items():
-            if done.chain.outcome == "promote":
+        judged = {name: self._judge_kernel(level, name, shrunk.get(name)) for name in names}
+        # Only now: the kernels of one level are no fallbacks of each other.
+        for name, kernel in judged.items():
+            if kernel.chain.outcome == "promote":
                 self._serves.add(name)
-            elif done.chain.outcome == "fall_back":
+            elif kernel.chain.outcome == "fall_back":
                 self._serves.discard(name)
         return judged
 
     def _judge_kernel(self, level: Level, name: str, shrunk_gain: float | None) -> JudgedKernel:
-        """Return one kernel, judged."""
+        """Return the verdict on one kernel. One without gate rows is held."""
         rows = level.gate_rows.get(name)
         verdict, gaucs = self._judged(rows)
         findings, step = Findings(base=verdict), Step(state=self._chains.states.get(name))
@@ -123,15 +122,15 @@ class ChainJudge:
         verdict: Verdict,
         shrunk_gain: float | None,
     ) -> Findings:
-        """Return what a kernel's gate rows say.
+        """Return the verdicts on a kernel's gate rows, against each kernel it is compared with.
 
         Args:
-            level: the kernel's.
-            name: of its domain.
+            level: the kernel's level.
+            name: name of its domain.
             rows: candidate against base.
-            rivals: candidate against what would serve without it.
-            verdict: on `rows`.
-            shrunk_gain: gain drawn towards those of the level.
+            rivals: candidate against each kernel that would serve without it.
+            verdict: the gate's verdict on `rows`.
+            shrunk_gain: the kernel's gain after shrinkage towards its level; None where unknown.
         """
         live = level.compared.live.get(name)
         live_verdict, live_gauc = (None, {}) if live is None else self._judged(live)
@@ -141,7 +140,7 @@ class ChainJudge:
         )
         return Findings(
             base=verdict,
-            # Where the base serves, that comparison is made already.
+            # Where the base is the rival, `rows` are its rows, and they are judged already.
             rivals={k: verdict if p is rows else self._verdict(p) for k, p in rivals.items()},
             live=live_verdict,
             live_gauc=live_gauc,
@@ -180,7 +179,10 @@ class ChainJudge:
         return self._judged(rows)[0]
 
     def _judged(self, rows: PairedRows | None) -> tuple[Verdict, dict[str, Comparison]]:
-        """Return the gate's verdict on rows, to which users' own rankings add, and these."""
+        """Return the gate's verdict on rows, and the AUC within users of each task.
+
+        A task whose AUC within users is worse is held too.
+        """
         gate_rows = gate_rows_of(rows, self._titles, self._tasks)
         verdict = judge(gate_rows, self._gate)
         columns = {task.task: task for task in gate_rows.tasks}
@@ -205,7 +207,7 @@ def _rivals(level: Level, name: str, rows: PairedRows) -> dict[str, PairedRows]:
 
 
 def _with_numbers(decided: ChainVerdict, verdict: Verdict) -> ChainState | None:
-    """Return a chain's state with what people want to know of its last judged candidate."""
+    """Return a chain's state with the numbers of its last judged candidate, for `iak registry`."""
     if decided.state is None or not verdict.rows:
         return decided.state
     numbers = {"needed": decided.needed, "gain": verdict.gain, "gain_low": verdict.gain_low}
@@ -213,7 +215,7 @@ def _with_numbers(decided: ChainVerdict, verdict: Verdict) -> ChainState | None:
 
 
 def _against(findings: Findings) -> dict[str, Verdict]:
-    """Return the verdicts besides that on the base, as a record names them."""
+    """Return the verdicts beside that against the base, by their names in a record."""
     verdicts = {
         "live": findings.live,
         "serving": findings.rivals.get(SERVING),
@@ -230,7 +232,7 @@ def _rival_rows(level: Level, name: str) -> PairedRows | None:
 
 
 def _gain(rows: PairedRows | None) -> tuple[float, float] | None:
-    """Return the mean gain of a kernel's labelled rows with its error; None of fewer than two."""
+    """Return the mean gain of labelled rows and its standard error; None of fewer than two rows."""
     if rows is None:
         return None
     labelled_n = rows.mask_nT.any(axis=1)

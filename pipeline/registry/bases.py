@@ -1,4 +1,7 @@
-"""The base that a registry's alias runs on. A registry keeps the path of a base, not its bytes."""
+"""Open the base that a setting names: a folder, or the base on which a registry's bundles run.
+
+A registry stores the path of a base and its fingerprint, not its files.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +27,8 @@ def open_base(path: Path) -> PublishedBase:
         path: a run, a published base, `s3://bucket/prefix` of one, or `registry:PLACE@ALIAS`.
 
     Raises:
-        BadRequest: there is no such base, registry or alias, or nobody knows where the base lay.
+        BadRequest: there is no such base, registry or alias, or the registry has no path of the
+            base.
         WrongBase: another base lies there now.
         Corrupt: its manifest, or a document of the registry, was changed.
     """
@@ -36,6 +40,7 @@ def open_base(path: Path) -> PublishedBase:
     pointers = head.pointers.get(alias, {}).values() if head else ()
     if not pointers:
         raise BadRequest(f"base={reference_text(path)}: {store.uri} has no {alias} yet")
+    # While a base is refreshed, domains move to it one by one. The last one that moved decides.
     newest = max(pointers, key=lambda pointer: pointer.generation)
     lineage = read_entry(store, newest.stored).lineage
     if lineage.base is None:

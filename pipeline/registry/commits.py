@@ -4,11 +4,13 @@
     commits/0000000012.json     all pointers after promotion, rollback or gc number 12
     bundles/DIGEST-MARK/        stored bundles (stored_bundles.py)
 
-The newest commit counts. A commit is written whole under a name that must be free. So a reader sees
-all of a promotion of many domains or nothing. And a writer that stalls and wakes up finds its
-number taken: it cannot overwrite a newer pointer, on any store. It reads the newest commit and
-decides again, unless a pointer that it was to move has moved. This module does not import torch,
-because a rollback has to be quick.
+The newest commit counts. A commit is written as one file under a name that nothing has yet:
+
+- a reader sees all of a promotion of many domains, or nothing of it;
+- a writer that was slow finds its number taken, and can overwrite no newer pointer on any store. It
+  reads the newest commit and decides again, unless a pointer that it was to move has moved.
+
+This module does not import torch, because a rollback has to be quick.
 """
 
 import getpass
@@ -44,7 +46,7 @@ MARKER, COMMITS = "registry.json", "commits"
 _NAME = re.compile(r"^(\d{10})\.json$")
 _ZEROS = "0" * 64
 _MAX_ATTEMPTS = 20
-"""Commits of other writers between which one tries to place its own."""
+"""Times that a commit is tried, each after another writer's commit came first."""
 
 
 def _with_stored(commit: Document) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Change:
 
 
 class NumberTaken(Overtaken):
-    """Another writer's commit came first: whoever wanted to follow its parent decides again."""
+    """Another writer's commit came first, so that the present one has to be decided again."""
 
 
 # ---------------------------------------------------------------- reading
@@ -93,7 +95,7 @@ def is_registry(store: Store) -> bool:
 
 
 def check_registry(store: Store) -> None:
-    """Refuse a place without a registry of this format.
+    """Refuse a store without a registry of this format.
 
     Raises:
         BadRequest: there is no registry.
@@ -101,17 +103,17 @@ def check_registry(store: Store) -> None:
     """
     if not is_registry(store):
         raise BadRequest(
-            f"{store.uri} is not a registry: it has no {MARKER}. Give the place of one; the first "
-            "`iak registry promote run=RUN registry=PLACE` makes it"
+            f"{store.uri} is not a registry: it has no {MARKER}. Name the folder or URI of one; "
+            "the first `iak registry promote run=RUN registry=PLACE` makes it"
         )
     read_sealed(store, MARKER, RegistryMarker, kind="registry", current=MARKER_FORMAT)
 
 
 def make_registry(store: Store) -> None:
-    """Make an empty place a registry, unless it is one.
+    """Make an empty store a registry, unless it is one already.
 
     Raises:
-        BadRequest: the place has other content.
+        BadRequest: the store has other content.
     """
     if not is_registry(store):
         check_empty(store)
@@ -122,15 +124,15 @@ def make_registry(store: Store) -> None:
 
 
 def check_empty(store: Store) -> None:
-    """Refuse to make a registry where other things lie.
+    """Refuse to make a registry in a store that has other content.
 
     Raises:
-        BadRequest: naming some of them.
+        BadRequest: the message names some of it.
     """
     if others := sorted(store.names() - {MARKER}):
         raise BadRequest(
-            f"{store.uri} is not a registry and holds other things: {', '.join(others[:5])}. Give "
-            "an empty or new place"
+            f"{store.uri} is not a registry and has other content: {', '.join(others[:5])}. Give "
+            "an empty or new folder"
         )
 
 
@@ -143,6 +145,7 @@ def read_head(store: Store) -> Commit | None:
     """
     check_registry(store)
     names = store.names(COMMITS)
+    # The store is listed before a commit is read: a number that is missing was removed by hand.
     numbers = {int(match[1]) for name in names if (match := _NAME.match(name))}
     if not numbers:
         return None
@@ -242,7 +245,7 @@ def read_sealed(
     except FileNotFoundError:
         raise
     except OtherFormat as error:
-        # A flipped byte may hit the number itself. So check the seal before believing the number.
+        # A damaged byte may be in the format's number itself, so the digest decides first.
         _check_seal_alone(where, data, error)
         raise
     except (OSError, ValueError, ValidationError) as error:
@@ -252,7 +255,11 @@ def read_sealed(
 
 
 def _check_seal_alone(where: str, data: bytes, error: Exception) -> None:
-    """Refuse a damaged document, whatever its format says."""
+    """Refuse a document whose digest does not match, without reading its format.
+
+    Raises:
+        Corrupt: it does not match.
+    """
     try:
         check_seal(parsed(data), data)
     except ValueError as damage:
@@ -269,7 +276,7 @@ def pointer_of(commit: Commit | None, alias: Alias, folder: str) -> Pointer | No
 def earlier_pointers(
     store: Store, alias: Alias, folder: str, pointer: Pointer
 ) -> Iterator[Pointer]:
-    """Yield the pointers that rollbacks of a domain return to, nearest first."""
+    """Yield the pointers that rollbacks of a domain return to, the latest first."""
     earlier: Pointer | None = pointer
     while earlier is not None and earlier.before is not None:
         if pointer.reach is not None and earlier.before < pointer.reach:
@@ -280,11 +287,11 @@ def earlier_pointers(
 
 
 def removed_since(store: Store, before: Commit | None, head: Commit | None) -> Iterator[str]:
-    """Yield the stored bundles that gc gave up after one commit, up to another.
+    """Yield the stored bundles that gc removed after one commit, up to another.
 
     Args:
         store: store of the registry.
-        before: the commit that was read earlier; None: there was none.
+        before: the commit that was read earlier; None where there was none.
         head: the newest one.
     """
     first = before.generation + 1 if before else 1
@@ -326,11 +333,10 @@ def move_pointers(
     expected: Commit | None,
     chains: Mapping[str, ChainState] | None = None,
 ) -> Commit | None:
-    """Move pointers in one step, if none of them moved since they were read.
+    """Move pointers in one commit, if none of them moved since they were read.
 
-    Pointers of other domains may have moved in the meantime. They stay as they are now. So do the
-    chains of other domains. Where another writer's commit comes first, the changes are decided
-    again on what it left.
+    Pointers and chains of other domains may have moved in the meantime, and stay as they are now.
+    Where another writer's commit comes first, `decide` is called again with that commit.
 
     Args:
         store: store of the registry.
@@ -427,7 +433,7 @@ def check_not_moved(
         Overtaken: the pointer moved between the two commits; the message says who moved it.
     """
     now, then = (pointer_of(commit, alias, folder) for commit in (head, expected))
-    # gc shortens `reach` and moves nothing, so that pointers are compared by who set them.
+    # gc rewrites `reach` of a pointer without a move, so the commits that set them are compared.
     if (now and now.generation) == (then and then.generation):
         return
     here, there = (f"at generation {p.generation}" if p else "absent" for p in (now, then))
@@ -472,9 +478,9 @@ def _is_ahead(now: ChainState | None, chain: ChainState) -> bool:
 def _check_forms(
     store: Store, changes: Sequence[Change], pointers: Mapping[Alias, Mapping[str, Pointer]]
 ) -> None:
-    """Refuse pointers to bundles of one base that differ in form: they are served as one bank.
+    """Refuse pointers to bundles of one base that differ in form, since one bank serves them all.
 
-    Bundles of another base are not looked at: a reader takes only those of its own.
+    Bundles of another base may differ: a reader takes only those of its own base.
     """
     for change in changes:
         moved = pointers[change.alias].get(change.folder)

@@ -1,4 +1,4 @@
-"""The bundles that serve now: a registry's champions that run on one base. It imports no torch."""
+"""Find the bundles that serve now: a registry's champions on one base. It imports no torch."""
 
 from datetime import date
 

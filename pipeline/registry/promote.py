@@ -48,18 +48,19 @@ from iak.schemas.tuning import KernelResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The run whose bundles are promoted, with the facts that lineage needs."""
+    """The run whose bundles are promoted, with the facts for their lineage."""
 
     name: str
     """Its run folder."""
     bundles: Path
     """Its folder of bundles."""
     base: str | None
-    """Where the base lies that it ran on, as its record has it."""
+    """Location of the base that it ran on, from its record; None where it is not there now."""
     index_sha256: str | None
-    """SHA-256 of the bundles' index in the run's record; None where no record has it."""
+    """SHA-256 of the bundles' index in the run's record; None where the record has none."""
     record_sha256: str | None
     code: str | None
+    """Commit of the code that ran."""
     parents: Mapping[str, str]
     """Folder name of a domain -> digest of the live bundle that its tuning started from."""
 
@@ -75,7 +76,7 @@ class Promotion:
     forced: tuple[str, ...]
     """Domains among them whose bundle the gate had held."""
     unchanged: tuple[str, ...]
-    """Domains whose pointer already meant the same bundle."""
+    """Domains whose pointer already pointed at the same bundle."""
     held: Mapping[str, str]
     """Domain that was left out because the gate held it -> the gate's reason."""
     withdrawn: tuple[str, ...] = ()
@@ -92,7 +93,7 @@ class _VerifiedBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainsOfNight:
-    """What a night's gate decided besides its bundles; a promotion writes it in the same commit."""
+    """Decisions of a night's gate beside its bundles, written in the commit of the promotion."""
 
     chains: Mapping[str, ChainState]
     """Folder name of a domain -> its chain after the night, also of domains that were held."""
@@ -110,6 +111,7 @@ class ChainsOfNight:
 
 
 NO_CHAINS = ChainsOfNight(chains={})
+"""Of a promotion by hand, which counts no night."""
 
 
 def promote_run(
@@ -123,7 +125,7 @@ def promote_run(
 ) -> Promotion:
     """Store what the gate published in a run, and point `alias` at it.
 
-    Until the one commit is written, readers see the pointers of before.
+    Readers see the present pointers until the commit is written, and then all new ones.
 
     Args:
         store: store of the registry, which is made when it is missing.
@@ -131,8 +133,8 @@ def promote_run(
         alias: alias whose pointers move.
         domains: names of the domains to promote; None: all that the gate published.
         force: also take bundles that the gate held.
-        night: chains to write, and pointers to remove, in the same commit. It is written although
-            no pointer moves: a night that is held has been counted.
+        night: chains to write, and pointers to remove, in the same commit. The chains are written
+            even if no pointer moves, because a held night has been counted too.
 
     Raises:
         BadRequest: a named domain has no bundle in the run or was held, or bundles of two forms
@@ -155,7 +157,7 @@ def promote_run(
 def promote_alias(
     store: Store, source: Alias, alias: Alias, *, domains: Collection[str] | None, force: bool
 ) -> Promotion:
-    """Point `alias` at the bundles that `source` means now.
+    """Point `alias` at the bundles that `source` points at now.
 
     Args:
         store: store of the registry.
@@ -182,12 +184,12 @@ def promote_alias(
         _check_held(held, domains)
         kept = [entry for entry in entries if entry.published or force]
 
-        def sound(head: Commit | None) -> list[Entry]:
-            for entry in kept:  # gc keeps what the source points at, unless that moved
+        def still_pointed_at(head: Commit | None) -> list[Entry]:
+            for entry in kept:  # gc may remove a bundle that the source no longer points at
                 check_not_moved(store, head, expected, alias=source, folder=entry.folder)
             return kept
 
-        return _point(store, alias, sound, expected=expected, held=held)
+        return _point(store, alias, still_pointed_at, expected=expected, held=held)
 
 
 def choose_bundles(
@@ -204,10 +206,10 @@ def choose_bundles(
     _check_known(by_name, domains, where=str(run.bundles))
     asked = {name: by_name[name] for name in (by_name if domains is None else domains)}
     kept = [entry for entry in asked.values() if entry.published or force]
-    left = {name: entry for name, entry in asked.items() if not entry.published and not force}
+    held = {name: entry for name, entry in asked.items() if not entry.published and not force}
     reasons = {
         name: read_manifest(run.bundles / entry.folder).verdict.reason
-        for name, entry in left.items()
+        for name, entry in held.items()
     }
     _check_held(reasons, domains)
     return kept, reasons
@@ -236,6 +238,7 @@ def _check_held(reasons: Mapping[str, str], domains: Collection[str] | None) -> 
 
 def _read_verified(folder: Path) -> _VerifiedBundle:
     """Read a bundle of a run, and compare its tensors with the digest that will name it."""
+    # Read once into memory: what is stored are these bytes, whoever writes the folder meanwhile.
     contents = {name: (folder / name).read_bytes() for name in (MANIFEST, WEIGHTS)}
     manifest = BundleManifest.model_validate_json(contents[MANIFEST])
     if (entry := manifest.statistics) is not None:
@@ -290,26 +293,27 @@ def _unsealed(bundle: _VerifiedBundle, run: Run) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Pending:
-    """The bundles of a run on their way into a registry."""
+    """The bundles of a run while they are stored in a registry."""
 
     store: Store
     alias: Alias
     run: Run
     bundles: Sequence[_VerifiedBundle]
     known_head: Commit | None
-    """The commit after which gc was looked at last."""
+    """The commit up to which removals by gc are known."""
     uploaded: dict[str, Entry] = field(default_factory=dict)
-    """Digest -> entry of what this command has stored."""
+    """Digest -> entry of a bundle that this command has stored."""
 
     def entries(self, head: Commit | None) -> list[Entry]:
-        """Return the entries of all bundles, each stored and kept as of `head`."""
+        """Return the entries of all bundles, after storing those that `head` does not point at."""
+        # gc of another writer may have removed what no commit pointed at yet.
         gone = set(removed_since(self.store, self.known_head, head))
         self.uploaded = {d: e for d, e in self.uploaded.items() if e.stored not in gone}
         self.known_head = head
         return list(at_once(self.store, lambda bundle: self._entry(head, bundle), self.bundles))
 
     def _entry(self, head: Commit | None, bundle: _VerifiedBundle) -> Entry:
-        """Return the stored bundle that a pointer means already, or store this one."""
+        """Return the entry of a stored bundle that a pointer points at, or store this one."""
         digest = bundle_digest(bundle.manifest)
         if digest in self.uploaded:
             return self.uploaded[digest]
@@ -319,7 +323,7 @@ class _Pending:
                 try:
                     return verify_stored(self.store, pointer.stored)
                 except Corrupt:
-                    break  # the bytes at hand are sound: they are stored beside the damaged ones
+                    break  # store the run's copy, which was verified, beside the damaged one
         entry = put_stored(self.store, _unsealed(bundle, self.run), bundle.contents)
         self.uploaded[digest] = entry
         return entry
@@ -341,13 +345,14 @@ def _point(
         alias: alias whose pointers move.
         entries_at: returns what is promoted, given the newest commit.
         expected: the newest commit when the caller read the pointers.
-        held: what was left, and why.
+        held: domain that is left out -> the gate's reason.
         night: chains to write and pointers to remove in the same commit.
     """
     entries: dict[str, Entry] = {}
     moving: list[str] = []
     withdrawn: list[str] = []
 
+    # Called again for each commit that another writer makes first. The lists have its last result.
     def decide(head: Commit | None) -> list[Change]:
         entries.update({entry.folder: entry for entry in entries_at(head)})
         changes = []
@@ -390,6 +395,7 @@ def _change(alias: Alias, entry: Entry, old: Pointer | None) -> Change:
     if not entry.published:
         reason = f"held by the gate, promoted by force: {reason}"
     if old is not None and old.bundle == entry.digest:
+        # The bundle stays the same, so a rollback must return to the one before it.
         reason, before = f"stored again, its copy was damaged: {reason}", old.before
     return Change(
         alias=alias,

@@ -1,4 +1,4 @@
-"""Resolve an alias: make a folder of the bundles that it means now, for a run to read."""
+"""Resolve an alias: make a folder of the bundles that it points at now, for a run to read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedAlias:
-    """The commit that was resolved, and the domains left out."""
+    """The commit whose pointers were followed, and the domains that were left out."""
 
     generation: int
     """The commit that was read."""
@@ -27,11 +27,11 @@ class ResolvedAlias:
 
 
 def resolve(store: Store, alias: Alias, to: Path, *, base_fingerprint: str) -> ResolvedAlias:
-    """Make a folder of the bundles that an alias means for a base now.
+    """Make a folder of the bundles of an alias that run on a base.
 
-    The folder holds the stored files themselves, by hard links where the file system makes them, or
-    what was downloaded of a bucket, with an index as a night's bundles have. What happens in the
-    registry later does not change it.
+    The folder has hard links to the stored files, or copies where the file system makes no links
+    or the registry is in a bucket, and an index as a night's bundles have. Later changes of the
+    registry do not change it.
 
     Args:
         store: store of the registry.
@@ -49,7 +49,8 @@ def resolve(store: Store, alias: Alias, to: Path, *, base_fingerprint: str) -> R
         try:
             return _linked(store, head, alias, to, base_fingerprint=base_fingerprint)
         except Corrupt:
-            # gc may have removed a bundle after its pointer had moved on.
+            # The pointer may have moved meanwhile, and gc may have removed the bundle. Without a
+            # new commit the bundle is damaged.
             if read_head(store) == head:
                 raise
     return _linked(store, read_head(store), alias, to, base_fingerprint=base_fingerprint)
@@ -60,8 +61,8 @@ def alias_of(path: Path, name: str, *, setting: str) -> Alias:
 
     Args:
         path: the whole reference, for the message.
-        name: what stands behind its `@`.
-        setting: what names the path.
+        name: the part of the reference behind `@`.
+        setting: setting that has the reference, for the message.
 
     Raises:
         BadRequest: it is no alias.

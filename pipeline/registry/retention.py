@@ -1,4 +1,4 @@
-"""Remove the stored bundles that no pointer and no rollback needs (`gc`)."""
+"""Remove the stored bundles that no pointer and no rollback needs (`iak registry gc`)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ class Removal:
     bytes: int
     """Bytes of their files."""
     kept: int
-    """Bundles that stay."""
+    """Number of bundles that stay."""
     unfinished: int
-    """Leftovers of writers that died."""
+    """Number of removed files that killed writers had not finished."""
 
 
 def remove_unneeded(store: Store, *, keep: int, dry_run: bool) -> Removal:
     """Remove stored bundles that are neither pointed at nor needed by a rollback.
 
-    A commit names the bundles before their bytes are removed, and no later commit points at them.
-    So the history stays whole, and the next gc finishes one that was killed. A promotion under way
-    reads that commit, and stores its bundles again.
+    A commit names the bundles before their files are removed, and no later commit points at them.
+    So the history stays readable, and the next gc finishes one that was killed. A promotion that
+    runs at the same time reads that commit, and stores its bundles again.
 
     Args:
         store: store of the registry.
@@ -49,9 +49,9 @@ def remove_unneeded(store: Store, *, keep: int, dry_run: bool) -> Removal:
     Raises:
         BadRequest: there is no registry.
         Corrupt: a document of the history is damaged; nothing is removed.
-        Overtaken: other writers wrote commits all the time; nothing was removed.
+        Overtaken: another writer's commit came first each time; nothing was removed.
     """
-    read_head(store)  # refuses a folder that is not a registry before a lock is put there
+    read_head(store)  # refuses a folder that is no registry, before a lock file is made in it
     with store.one_writer():
         for _ in range(_MAX_ATTEMPTS):
             head = read_head(store)
@@ -75,14 +75,14 @@ def remove_unneeded(store: Store, *, keep: int, dry_run: bool) -> Removal:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What stays: names of bundles, and the oldest commit that each pointer can return to."""
+    """The bundles that stay, and the pointers with the oldest commit they can return to."""
 
     names: frozenset[str]
     pointers: dict[Alias, dict[str, Pointer]]
 
     @classmethod
     def of(cls, store: Store, head: Commit | None, *, keep: int) -> "_Kept":
-        """Return the pointers with their new reach, and all they and `keep` rollbacks need."""
+        """Return the pointers with their new reach, and the bundles of `keep` rollbacks of each."""
         names, pointers = set(), pointers_of(head)
         for alias, by_folder in pointers.items():
             for folder, pointer in by_folder.items():
@@ -93,7 +93,7 @@ class _Kept:
 
 
 def _remove(store: Store, head: Commit | None, kept: _Kept, removed: Collection[str]) -> int:
-    """Write the removal into the history, then remove the bundles; return leftovers removed."""
+    """Commit the removal, then remove the files; return how many unfinished files went too."""
     if removed:
         append(store, head, Draft(action="gc", pointers=kept.pointers, removed=sorted(removed)))
     for name in removed:

@@ -38,10 +38,10 @@ class Rollback:
 
 
 def roll_back(store: Store, alias: Alias, domains: Sequence[str]) -> Rollback:
-    """Return pointers to where they were before the last promotion of each, in one step.
+    """Undo the last promotion of each domain, all in one commit.
 
-    Promotions are undone one by one: a second rollback goes one further back. Before its first
-    promotion a domain had no pointer, and falls back to its parent.
+    A second rollback undoes the promotion before that. A domain whose first promotion is undone has
+    no pointer any more, and its parent's kernel serves it.
 
     Args:
         store: store of the registry.
@@ -49,7 +49,7 @@ def roll_back(store: Store, alias: Alias, domains: Sequence[str]) -> Rollback:
         domains: names of domains, or their folder names; at least one, each once.
 
     Raises:
-        BadRequest: a domain has no pointer, gc gave up the bundle it had before, or bundles that
+        BadRequest: a domain has no pointer, gc removed the bundle it had before, or bundles that
             cannot serve together would be pointed at.
         Corrupt: a bundle to return to, or a document of the registry, is damaged.
         Overtaken: another writer moved one of the pointers in the meantime.
@@ -90,7 +90,7 @@ def _pointer_before(store: Store, alias: Alias, folder: str, pointer: Pointer) -
     """Return the pointer that a rollback returns to.
 
     Raises:
-        BadRequest: gc gave its bundle up.
+        BadRequest: gc removed its bundle.
     """
     earlier = next(earlier_pointers(store, alias, folder, pointer), None)
     if earlier is None and pointer.before is not None:

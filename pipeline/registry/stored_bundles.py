@@ -5,8 +5,8 @@
         region=a/kernel.safetensors      the bundle as it was published (publish/bundle.py)
         region=a/manifest.json
 
-The entry is written last, and no pointer means a bundle before a commit says so: a torn upload is
-never read. Bundles are read by hashing, without torch.
+The entry is written last, and no commit points at a bundle before that. So an upload that was
+interrupted is never read. Bundles are verified by their SHA-256, without torch.
 """
 
 import secrets
@@ -41,17 +41,17 @@ def stored_key(stored: str, *names: str) -> str:
 
 
 def stored_bundles(store: Store) -> set[str]:
-    """Return the names of all stored bundles, of killed promotions too."""
+    """Return the names of all stored bundles, including those of killed promotions."""
     return store.names(STORED)
 
 
 def newest_folders(root: Path) -> dict[str, Path]:
     """Return digest -> the folder where a registry in a folder holds that bundle.
 
-    A bundle that was removed and promoted again may have been stored twice; the newest counts.
+    A bundle that was removed and promoted again may be stored twice; the newest folder counts.
 
     Args:
-        root: folder of the registry; one that cannot be listed holds nothing.
+        root: folder of the registry; one that cannot be listed counts as empty.
     """
     try:
         folders = sorted((root / STORED).iterdir(), key=lambda folder: folder.stat().st_mtime)
@@ -107,7 +107,7 @@ def verify_stored(store: Store, stored: str) -> Entry:
 
 
 def put_stored(store: Store, unsealed: Mapping[str, Any], contents: Mapping[str, bytes]) -> Entry:
-    """Store a bundle under a name of its own, whatever is stored already.
+    """Store a bundle under a new name, even where the same bundle is stored already.
 
     Args:
         store: store of the registry.
@@ -122,7 +122,7 @@ def put_stored(store: Store, unsealed: Mapping[str, Any], contents: Mapping[str,
 
 
 def fetch_stored(store: Store, stored: str, to: Path) -> Entry:
-    """Give a stored bundle's files local names below a folder, every byte verified.
+    """Put a stored bundle's files into a folder of this machine, every byte verified.
 
     Args:
         store: store of the registry.
@@ -143,7 +143,7 @@ def fetch_stored(store: Store, stored: str, to: Path) -> Entry:
 
 
 def remove_stored(store: Store, stored: str) -> None:
-    """Remove a stored bundle that a commit gave up."""
+    """Remove a stored bundle. A commit of gc must have named it before."""
     store.remove(stored_key(stored))
 
 

@@ -17,20 +17,20 @@ from iak.schemas.registry import Commit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """Counts of what was read, and the problems in it."""
+    """The result of a verification: counts of what was read, and problems."""
 
     commits: int
     bundles: int
     bytes: int
-    """Bytes of the sound bundles' files."""
+    """Bytes of the files of undamaged bundles."""
     uncommitted: int
-    """Bundles that no commit names, of a promotion that was killed or is under way. gc removes
+    """Bundles that no commit names: a promotion stored them and was killed, or runs now. gc removes
     them."""
     problems: tuple[str, ...]
 
 
 def verify_registry(store: Store) -> Verification:
-    """Read all commits and all bundles they mean, and go on after a damaged one.
+    """Read all commits and all bundles they point at, also after a damaged bundle.
 
     A bundle must exist from the commit that first points at it until the gc that names it.
 
@@ -71,13 +71,13 @@ def _sound_commits(store: Store, problems: list[str]) -> Iterator[Commit]:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a history names."""
+    """The bundles that a history names."""
 
     commits: int
     ever: frozenset[str]
-    """Bundles that were pointed at at any time."""
+    """Bundles that any commit pointed at."""
     wanted: frozenset[str]
-    """Of these, the ones that were not given up since."""
+    """Those of them that gc has not removed since."""
 
 
 def _named(history: Iterator[Commit]) -> _Named:

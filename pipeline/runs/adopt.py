@@ -11,23 +11,22 @@ from iak.pipeline.base.given_columns import SeenColumns
 from iak.pipeline.data import vocabulary
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.errors import BadRequest
-from iak.pipeline.events import Notice, Report, silent
+from iak.pipeline.events import Report, silent
 from iak.pipeline.model.digest import digest
 from iak.pipeline.model.given import GivenModel
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adopt_module import adopt_module
 from iak.pipeline.runs.adoption import (
     BATCH_ROWS,
-    adoption_result,
     inspected,
     new_folder,
     publish_adopted,
+    record_adoption,
     refuse_bad_columns,
     splits_of,
 )
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
-from iak.pipeline.runs.outputs import base_output
 from iak.pipeline.runs.record import OpenRecord, run_record
 from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.adoption import AdoptionResult
@@ -104,12 +103,7 @@ def _adopt_columns(
         }
         folder = new_folder(spec.run_dir, encoding)
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
-    adoption = adoption_result(manifest, seen, quality, counts)
-    for line in adoption.advice:
-        record.report(Notice(line))
-    record.result = adoption.as_json()
-    record.outputs = {"base": base_output(spec.run_dir / "base")}
-    return adoption, manifest
+    return record_adoption(record, spec, manifest, seen, quality, counts), manifest
 
 
 def _digest_of_columns(catalog: Catalog) -> dict[str, str]:

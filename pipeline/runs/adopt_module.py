@@ -13,22 +13,21 @@ from iak.pipeline.data.batch import to_batch
 from iak.pipeline.data.reader import Reader
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadLog, BadRequest
-from iak.pipeline.events import Notice
 from iak.pipeline.model.adopted import AdoptedModel
 from iak.pipeline.model.digest import digest
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.adoption import (
     BATCH_ROWS,
-    adoption_result,
     inspected,
     new_folder,
     publish_adopted,
+    record_adoption,
     refuse_bad_columns,
     splits_of,
 )
 from iak.pipeline.runs.inputs import inputs_of
 from iak.pipeline.runs.log import describe_log, list_log
-from iak.pipeline.runs.outputs import base_output, file_output
+from iak.pipeline.runs.outputs import file_output
 from iak.pipeline.runs.record import OpenRecord
 from iak.pipeline.sharding.shard import dense_state
 from iak.schemas.adoption import AdoptionResult
@@ -87,12 +86,7 @@ def adopt_module(
             "spec": spec.model_dump(mode="json") | {adopted_module.SOURCE: source},
         }
         manifest = publish_adopted(folder, spec, catalog, view, encoding, fields)
-    adoption = adoption_result(manifest, seen, quality, counts)
-    for line in adoption.advice:
-        record.report(Notice(line))
-    record.result = adoption.as_json()
-    record.outputs = {"base": base_output(spec.run_dir / "base")}
-    return adoption, manifest
+    return record_adoption(record, spec, manifest, seen, quality, counts), manifest
 
 
 def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
@@ -113,11 +107,13 @@ def _module(spec: AdoptSpec, catalog: Catalog) -> tuple[AdoptedModel, str]:
 
 
 def with_scores(catalog: Catalog, scores: dict[str, str]) -> Catalog:
-    """Return a catalogue that also reads the module's own logits, as a given base's are read.
+    """Return a catalogue that also reads the scores that the module gave elsewhere.
+
+    They are read as the logits of a base of kind `columns` are.
 
     Args:
         catalog: the log's catalogue.
-        scores: task -> column; none leaves the catalogue as it is.
+        scores: task -> column of its scores; empty leaves the catalogue as it is.
     """
     if not scores:
         return catalog
@@ -128,7 +124,7 @@ def with_scores(catalog: Catalog, scores: dict[str, str]) -> Catalog:
 def _refuse_other_scores(
     spec: AdoptSpec, view: LogView, reader: Reader, model: AdoptedModel
 ) -> None:
-    """Compare the module's logits with its own scores in the log.
+    """Compare the module's logits here with the scores that it gave elsewhere, which the log has.
 
     Raises:
         BadLog: they differ; the message has the first rows that do.
@@ -142,10 +138,10 @@ def _refuse_other_scores(
     if lines:
         listing = "\n".join(f"  {line}" for line in lines[:_ROWS_SHOWN])
         raise BadLog(
-            f"the module does not answer as it did: {len(lines):,} logits differ by more than "
-            f"{spec.scores_tolerance:g} from its own scores. The first ones:\n{listing}\n"
-            "Look for other weights, another order of features, or ids that are shifted (row "
-            "numbers here are id + 2)"
+            f"the module gives other scores here: {len(lines):,} logits differ by more than "
+            f"{spec.scores_tolerance:g} from its scores in the log. The first ones:\n{listing}\n"
+            "Check the weights, the order of features, and whether ids are shifted (row numbers "
+            "here are id + 2)"
         )
 
 
@@ -153,10 +149,11 @@ def _refuse_other_scores(
 def _differences(
     spec: AdoptSpec, reader: Reader, catalog: Catalog, model: AdoptedModel
 ) -> Iterator[str]:
-    """Yield a line for each logit that differs from the module's own."""
+    """Yield a line for each logit that differs from the module's score in the log."""
     titles, row = [task.title for task in catalog.tasks], 0
     for table in reader.in_step(BATCH_ROWS):
         batch = to_batch(table, reader.catalog)
+        # `with_scores` adds the scores behind the numbers that the module reads.
         scores_BT = batch.numeric_BN[:, -len(spec.scores) :]
         numbers_BN = batch.numeric_BN[:, : -len(spec.scores)]
         logits_BT = model(batch.ids, numbers_BN)

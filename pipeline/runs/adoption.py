@@ -1,4 +1,4 @@
-"""Do what every adoption does: choose splits, look at columns, and publish a sealed base."""
+"""Do the steps that all adoptions share: choose splits, check columns, publish a sealed base."""
 
 import shutil
 from collections import Counter
@@ -15,11 +15,12 @@ from iak.pipeline.data import contract, hashing, vocabulary
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import BadLog
-from iak.pipeline.events import PhaseAdvanced, Report
+from iak.pipeline.events import Notice, PhaseAdvanced, Report
 from iak.pipeline.files import replace_folder
 from iak.pipeline.runs.log import describe_log
+from iak.pipeline.runs.outputs import base_output
 from iak.pipeline.runs.pretrain import VALIDATION
-from iak.pipeline.runs.record import versions
+from iak.pipeline.runs.record import OpenRecord, versions
 from iak.schemas.adoption import AdoptionResult, GivenQuality
 from iak.schemas.job import AdoptSpec
 from iak.schemas.log import Catalog
@@ -39,7 +40,15 @@ def splits_of(catalog: Catalog) -> tuple[str, str]:
 def inspected(
     view: LogView, split: str, seen: SeenColumns, counts: Counter[str], report: Report
 ) -> Iterator[tuple[pa.RecordBatch, hashing.Keys]]:
-    """Yield the rows of a split with their identities, and look at their columns on the way."""
+    """Yield the rows of a split with their identities; count findings and ranges of their columns.
+
+    Args:
+        view: the run's view of the log.
+        split: split that is read.
+        seen: gets the base's columns of each batch.
+        counts: gets the rows by finding of the contract.
+        report: gets the number of rows read so far.
+    """
     for rows, identity in view.raw_rows(split):
         seen.add(rows)
         counts.update(contract.inspect(rows, view.catalog).counts)
@@ -52,8 +61,8 @@ def refuse_bad_columns(spec: AdoptSpec, seen: SeenColumns, *, what: str) -> None
 
     Args:
         spec: settings of the run.
-        seen: what was seen in them.
-        what: what they are, for the message.
+        seen: statistics of the columns.
+        what: the columns in words, for the message.
 
     Raises:
         BadLog: the message names every problem.
@@ -65,7 +74,7 @@ def refuse_bad_columns(spec: AdoptSpec, seen: SeenColumns, *, what: str) -> None
 
 
 def new_folder(run_dir: Path, encoding: Encoding) -> Path:
-    """Return a new folder in which a base is made, with its encoding."""
+    """Return a new folder in which a base is built. It has the encoding already."""
     folder = run_dir / _SEALED
     shutil.rmtree(folder, ignore_errors=True)
     vocabulary.save(encoding, folder / published_base.ENCODING)
@@ -88,7 +97,7 @@ def publish_adopted(
         catalog: the catalogue of the base.
         view: the log that was read.
         encoding: statistics of the catalogue's numbers.
-        fields: files, digest, metrics and what else the manifest says of this base.
+        fields: further fields of the manifest, among them files, digest and metrics.
     """
     manifest = published_base.seal(
         folder,
@@ -107,18 +116,25 @@ def publish_adopted(
     return manifest
 
 
-def adoption_result(
-    manifest: BaseManifest, seen: SeenColumns, quality: GivenQuality, counts: Mapping[str, int]
+def record_adoption(
+    record: OpenRecord,
+    spec: AdoptSpec,
+    manifest: BaseManifest,
+    seen: SeenColumns,
+    quality: GivenQuality,
+    counts: Mapping[str, int],
 ) -> AdoptionResult:
-    """Return what an adoption measured, with advice on what is most likely a mistake.
+    """Write the result of an adoption into its record, report its advice, and return it.
 
     Args:
+        record: record of the run.
+        spec: settings of the run.
         manifest: manifest of the published base.
-        seen: what was seen in its columns.
+        seen: statistics of its columns.
         quality: how well its logits predict.
         counts: rows by finding of the contract.
     """
-    return AdoptionResult(
+    adoption = AdoptionResult(
         fingerprint=manifest.fingerprint,
         rows=seen.rows,
         unusable=dict(seen.unusable),
@@ -127,3 +143,8 @@ def adoption_result(
         contract=dict(counts),
         advice=tuple(given_columns.advice(seen, quality)),
     )
+    for line in adoption.advice:
+        record.report(Notice(line))
+    record.result = adoption.as_json()
+    record.outputs = {"base": base_output(spec.run_dir / "base")}
+    return adoption

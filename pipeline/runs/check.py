@@ -28,7 +28,7 @@ class Findings:
 
     @property
     def is_refused(self) -> bool:
-        """Return whether the log cannot be trained on until it is corrected."""
+        """Return whether no training may read the log before it is corrected."""
         return any(finding.level == "refuse" for finding in self.report.findings)
 
     def document(self) -> dict[str, Any]:

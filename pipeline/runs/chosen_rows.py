@@ -1,4 +1,4 @@
-"""Open base, bundles and the chosen rows of a log in this process, for verbs that look at rows."""
+"""Open a base, bundles and chosen rows of a log in this process, for `explain` and `shadow`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from iak.schemas.plan import ResolvedPlacement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerOfSetting:
-    """The base with the kernels that one setting names."""
+    """The base with the kernels of one setting, such as `bundles=` or `against=`."""
 
     scorer: Scorer
     bundles: Path
@@ -38,7 +38,7 @@ class ChosenRows:
     view: LogView
     base: PublishedBase
     scorers: Mapping[str, ScorerOfSetting]
-    """By setting."""
+    """Setting -> what it names."""
 
 
 @contextmanager
@@ -57,9 +57,9 @@ def open_chosen_rows(
         spec: settings of base, tables and log.
         catalog: the log's catalogue.
         scored: the same catalogue without labels, and with the rows as its split `score`.
-        bundles: setting -> the bundles that it names. An alias is resolved now.
+        bundles: setting -> the bundles that it names. An alias is resolved once, here.
         report: gets the files and rows of the log.
-        with_labels: whether the view reads labels too.
+        with_labels: whether the view reads the columns of labels too.
 
     Raises:
         PipelineError: base, bundles or log cannot be used.

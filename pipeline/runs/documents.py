@@ -1,7 +1,7 @@
 """Read TOML and JSON files that a person wrote, or refuse them in one sentence.
 
-Every file that a setting names is read here. So a BOM, a NUL, a lost byte or an open bracket gives
-a message and not a traceback.
+Every file that a setting names is read here. So a byte order mark, a NUL, a broken character or an
+open bracket gives a message and no traceback.
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 from iak.pipeline.errors import BadRequest
 
 MAX_BYTES = 64 * 2**20
-"""Size above which a file was not written by a person."""
+"""Bytes of the largest file that is read: no person writes a larger one."""
 MAX_DEPTH = 32
-"""Most tables inside each other. No document of this project has a quarter of it."""
+"""Tables inside each other at most. Documents of this project have less than a quarter of it."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -36,7 +36,7 @@ def read_toml(path: Path, *, setting: str) -> dict[str, Any]:
         raise BadRequest(f"{setting} {path} is not TOML: {error}{_hint(str(error))}") from error
     except RecursionError as error:
         raise BadRequest(_too_deep(setting, path)) from error
-    except ValueError as error:  # a number of thousands of digits, a date that there is not
+    except ValueError as error:  # a number of thousands of digits, a 31st of February
         raise BadRequest(f"{setting} {path} is not TOML: {error}") from error
     _refuse_deep(document, setting, path)
     return document
@@ -90,7 +90,7 @@ def read_text(path: Path, *, setting: str) -> str:
         )
     if b"\0" in content:
         raise BadRequest(
-            f"{setting} {path} holds a NUL at byte {content.index(0):,}, so it is not text in "
+            f"{setting} {path} has a NUL at byte {content.index(0):,}, so it is not text in "
             "UTF-8; save it as UTF-8"
         )
     try:
@@ -104,7 +104,7 @@ def read_text(path: Path, *, setting: str) -> str:
 
 
 def _refuse_deep(value: object, setting: str, path: Path) -> None:
-    """Refuse a value that is nested too deeply, without recursion, whose depth is limited."""
+    """Refuse a value that is nested too deeply. It walks level by level: recursion has a limit."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         inner: list[object] = []
@@ -119,7 +119,7 @@ def _refuse_deep(value: object, setting: str, path: Path) -> None:
 
 
 def _too_deep(setting: str, path: Path) -> str:
-    return f"{setting} {path} is nested deeper than {MAX_DEPTH} levels; no document of ours is"
+    return f"{setting} {path} is nested deeper than {MAX_DEPTH} levels; no document needs that"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _refuse_constant(word: str) -> float:
 
 
 def _hint(problem: str) -> str:
-    """Return a hint for TOML's commonest errors in a catalogue; empty for others."""
+    """Return a hint for the most common errors in a catalogue's TOML; empty for others."""
     if "twice" in problem or "overwrite" in problem:
         return (
             ". A section or a key may occur only once. Features and tasks are lists, whose entries "

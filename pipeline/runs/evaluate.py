@@ -1,4 +1,4 @@
-"""Evaluate a base and its kernels on later rows, with paired intervals."""
+"""Evaluate a base and its kernels on later rows, with intervals on paired differences."""
 
 import shutil
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Evaluation:
     rows: tuple[MetricRow, ...]
     """A row for each method, task and domain, the rows of `metrics.json`."""
     result: EvaluationResult
-    """Everything that the run measured beside the metrics."""
+    """The other numbers of the run: rows, contract, unseen ids, gate, facts of a planted log."""
 
 
 def evaluate(
@@ -128,7 +128,7 @@ def _evaluate(
         skipped.report_skipped(view, spec, report)
         kinds.refuse_other_kinds(view.snapshot, catalog, opened.encoding.kinds)
     untuned = skipped.report_untuned(view, _serving(bundles, opened), report, judged=[spec.split])
-    # Another number of workers would leave files of an earlier attempt between the new ones.
+    # Each worker writes a file. An earlier attempt with more workers left files of other rows.
     shutil.rmtree(spec.run_dir / PREDICTIONS, ignore_errors=True)
     work = evaluate_work(spec, view, opened, bundles=bundles, truth=truth, splits=wanted)
     with record.phase("predict"):
@@ -165,7 +165,7 @@ def _evaluate(
 
 
 def _planted_facts(spec: EvaluateSpec, catalog: Catalog, table: pa.Table) -> dict[str, Any]:
-    """Return what only a planted log tells: the reachable share, and the base's own gap."""
+    """Return the numbers that need true probabilities: the reachable share, and the base's gap."""
     facts = reachable_facts(table, catalog)
     if gap_split := _gap_split(catalog):
         held_out = read_predictions(spec.run_dir, gap_split).table
@@ -212,7 +212,7 @@ def outputs_of(run_dir: Path) -> dict[str, Output]:
 
 
 def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
-    """Return the rule by which workers choose the published kernel of a domain."""
+    """Return the function that names the published kernel of a domain, as workers choose it."""
     if bundles is None:
         return nearest_of(set())
     bundle_set = read_bundle_set(
@@ -225,7 +225,7 @@ def _serving(bundles: Path | None, opened: PublishedBase) -> Serving:
 
 
 def predict_on_worker(worker: Worker, work: PredictWork, report: Report) -> dict[str, Any]:
-    """Do one worker's part."""
+    """Predict one worker's rows."""
     return predict(work, worker=worker, report=report).as_json()
 
 

@@ -1,4 +1,4 @@
-"""Explain pydantic's findings in a document to the person who wrote it."""
+"""Turn pydantic's errors into sentences for the person who wrote the document."""
 
 import json
 import types
@@ -28,12 +28,12 @@ def explain(
     kind: type[BaseModel] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return pydantic's findings, one per line: where, what was seen, what was expected.
+    """Return pydantic's errors, one per line: where, what was expected, what was seen.
 
     Args:
-        error: the findings.
+        error: the errors.
         kind: type of the document, to name similar keys; None names none.
-        document: the document that was read, so that a feature or a task is named and not counted.
+        document: the document that was read, to name a feature or a task beside its position.
     """
     lines: dict[str, None] = {}
     errors = error.errors(include_url=False)
@@ -42,7 +42,7 @@ def explain(
         if finding["type"] == "too_short" and any(
             len(other["loc"]) > depth and other["loc"][:depth] == finding["loc"] for other in errors
         ):
-            continue  # the list has entries, but they are wrong and reported themselves
+            continue  # it counts only valid entries; those that are not have errors of their own
         path, owner, wanted = _follow(finding["loc"], kind)
         where = _where(path, document)
         lines[f"  {where}: {_sentence(finding, path, owner, wanted)}"] = None
@@ -56,8 +56,9 @@ def _follow(
     """Follow a location into the types of a document.
 
     Returns:
-        The location without pydantic's own steps, which name a member of a union; the last document
-        type or dictionary on the way; and the type of the value, None where it is unknown.
+        The location without the steps by which pydantic names the member of a union; the type of
+        the document or dictionary that holds the value; and the type of the value, None where it
+        is unknown.
     """
     path: list[int | str] = []
     annotation: Any = kind
@@ -140,7 +141,7 @@ def _sentence(finding: Any, path: Sequence[int | str], owner: Any, wanted: Any) 
 
 
 def _is_kind_error(problem: str) -> bool:
-    """Return whether a value is of another type; pydantic's own text on dates says more."""
+    """Return whether a value is of another type. Pydantic's text on dates is better than ours."""
     return problem.endswith(("_type", "_parsing", "_from_float")) and "date" not in problem
 
 

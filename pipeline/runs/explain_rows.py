@@ -22,7 +22,7 @@ from iak.schemas.log import SCORED, Catalog
 from iak.schemas.paths import reference_text
 
 _NAMED = 5
-"""Ids that an error names at most."""
+"""Ids named in an error at most."""
 
 
 def explain_rows(
@@ -58,7 +58,7 @@ def explain_rows(
         against=_text(spec.against),
         rows=tuple(
             ExplainedRow.model_validate(
-                _identity(rows, index) | {s: found[index] for s, found in by_setting.items()}
+                _identity(rows, index) | {s: rows_of[index] for s, rows_of in by_setting.items()}
             )
             for index in range(len(rows))
         ),
@@ -81,7 +81,7 @@ def _identity(rows: pa.Table, index: int) -> dict[str, int | str | None]:
 
 
 def _first_rows(spec: ExplainSpec, chosen: ChosenRows) -> pa.Table:
-    """Return the encoded rows that are explained."""
+    """Return the first rows of the log that were chosen, encoded; `spec.rows` of them at most."""
     parts: list[pa.RecordBatch] = []
     rows = 0
     for part in _encoded(spec.ids, chosen, most=spec.rows):
@@ -114,7 +114,7 @@ def _refuse_missing(spec: ExplainSpec, table: pa.Table, chosen: ChosenRows) -> N
 
 
 def _encoded(ids: Sequence[str], chosen: ChosenRows, *, most: int) -> Iterator[pa.RecordBatch]:
-    """Yield encoded rows in the log's order, of each row group `most` at the most."""
+    """Yield encoded rows in the log's order, at most `most` of each row group."""
     catalog, selection = chosen.view.catalog, chosen.view.selections[SCORED]
     for piece in pieces_of(selection, rank=0, world=1):
         raw = parquet.read_piece(selection, piece, catalog)

@@ -57,12 +57,12 @@ def export(spec: ExportSpec, catalog: Catalog) -> ExportResult:
 
 
 def _check_free(out: Path) -> None:
-    """Refuse to replace a folder that is neither empty nor an export."""
+    """Refuse to replace a folder that has other files than those of an export."""
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not any((out / name).is_file() for name in (DOCUMENT, BANK_DOCUMENT)):
         raise BadRequest(
-            f"out={out} holds files and is no export, so it is not replaced. Name another folder"
+            f"out={out} has files and is no export, so it is not replaced. Name another folder"
         )
 
 
@@ -71,9 +71,9 @@ def _bundles(spec: ExportSpec, opened: PublishedBase, catalog: Catalog) -> Bundl
     if spec.bundles is None:
         return None
     with TemporaryDirectory(prefix="iak-export-") as scratch:
-        place = bundles_now(spec.bundles, opened, Path(scratch), setting=BUNDLES)
+        folder = bundles_now(spec.bundles, opened, Path(scratch), setting=BUNDLES)
         return read_bundle_set(
-            bundles_folder(place, opened, setting=BUNDLES).path,
+            bundles_folder(folder, opened, setting=BUNDLES).path,
             base_fingerprint=opened.manifest.fingerprint,
             schema_hash=opened.manifest.schema_hash,
             catalog=catalog,

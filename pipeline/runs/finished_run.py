@@ -1,4 +1,4 @@
-"""Read a finished `iak finetune` for its promotion: its bundles, its record, its parents."""
+"""Read the run folder of a finished `iak finetune`, for the promotion of its bundles."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def finished_run(run_dir: Path) -> Run:
 
 
 def _base_of(record: RunRecord) -> str | None:
-    """Return where the base lies that a run read; None where another one, or none, lies there."""
+    """Return the location of the base that a run read; None where it is no longer there."""
     text = record.spec.get("base")
     try:
         opened = open_base(Path(text)) if text else None
@@ -62,7 +62,10 @@ def _base_of(record: RunRecord) -> str | None:
 
 
 def _parents(run_dir: Path, record: RunRecord) -> dict[str, str]:
-    """Return the live bundles that tuning started from, where they have not changed since."""
+    """Return folder of a domain -> digest of the live bundle that its tuning started from.
+
+    Empty where tuning started from no live bundle, or where those bundles have changed since.
+    """
     pinned = run_dir / PINNED / "live"
     live = record.spec.get("live")
     try:

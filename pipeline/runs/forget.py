@@ -1,7 +1,7 @@
 """Find what a request to delete users' data touches: files, bundles, bases and caches.
 
-Nothing is deleted but caches, where that is asked for: a log and a base belong to others, and a
-bundle that serves has to be replaced first.
+Only caches are deleted here, and only on request. Files of the log and bases belong to others, and
+a bundle that serves has to be replaced first.
 """
 
 import shutil
@@ -46,12 +46,13 @@ class _Matches:
     rows: int | None
     """None where it is unknown."""
     reason: str = ""
+    """Why it is unknown."""
     cache: Path | None = None
     """Cache of activations that the run filled; None where it is not known."""
 
     @property
     def state(self) -> State:
-        """Return the verdict that these rows come to."""
+        """Return whether files with these rows were read."""
         return "unknown" if self.rows is None else "touched" if self.rows else "untouched"
 
 
@@ -96,8 +97,8 @@ class _Search:
 
     users: frozenset[str]
     files: dict[str, TouchedFile] = field(default_factory=dict)
-    _counted: dict[str, int | str] = field(default_factory=dict)
-    """URI of a file -> rows of the users, or why they are not known."""
+    _rows: dict[str, int | str] = field(default_factory=dict)
+    """URI of a file -> rows of the users, or why they are unknown."""
 
     def in_run(self, run: str, base: str | None) -> _Matches:
         """Return the rows of the users that a run read on a base, and its cache."""
@@ -119,7 +120,7 @@ class _Search:
         if not snapshot.get("files"):
             return _Matches(None, "no record says which files were read")
         rows = 0
-        # What was counted is in the statistics of every bundle of the run.
+        # Fresh statistics count rows of further files, and every bundle of the run has them.
         for file in [*snapshot["files"], *snapshot.get("counted", {}).get("files", ())]:
             matches = self._in_file(below(snapshot["uri"], file["path"]), user, file)
             if isinstance(matches, str):
@@ -128,14 +129,15 @@ class _Search:
         return _Matches(rows)
 
     def _in_file(self, uri: str, user: str, file: Document) -> int | str:
-        if uri not in self._counted:
-            self._counted[uri] = self._counted_in(uri, user, file)
-            if isinstance(matches := self._counted[uri], int) and matches:
+        """Return the users' rows of a file, or why they are unknown. Each file is read once."""
+        if uri not in self._rows:
+            self._rows[uri] = self._count(uri, user, file)
+            if isinstance(matches := self._rows[uri], int) and matches:
                 self.files[uri] = TouchedFile(path=uri, rows=matches)
-        return self._counted[uri]
+        return self._rows[uri]
 
-    def _counted_in(self, uri: str, user: str, file: Document) -> int | str:
-        """Count the users' rows of a file, or say why that cannot be."""
+    def _count(self, uri: str, user: str, file: Document) -> int | str:
+        """Read a file's user column; return the users' rows, or why they are unknown."""
         filesystem, path = open_uri(uri)
         try:
             with filesystem.open_input_file(path) as source:
@@ -180,7 +182,7 @@ def _bundle(entry: Entry, matches: _Matches, head: Commit | None) -> TouchedBund
 
 
 def _bases(entries: Collection[Entry], search: _Search) -> list[TouchedBase]:
-    """Judge each base once, wherever a bundle says that it lies."""
+    """Return each base that a stored bundle runs on, with the users' rows that it learned from."""
     bases = {(e.lineage.base_fingerprint, e.lineage.base) for e in entries}
     judged = []
     for fingerprint, path in sorted(bases, key=str):

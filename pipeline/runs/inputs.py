@@ -98,11 +98,12 @@ def _describe_log(before: RunRecord, now: Inputs) -> str:
 
 def _columns_of(catalog: Document) -> str:
     """Return a digest of the columns whose content the fingerprints of files cover."""
-    from iak.pipeline.data.fingerprints import content_columns  # pyarrow, which readers do not need
+    # Imported here: it loads pyarrow, which a reader of records does not need.
+    from iak.pipeline.data.fingerprints import content_columns
 
     try:
         return content_columns(Catalog.model_validate(catalog)).digest
-    except ValueError:  # of a version that knew other keys
+    except ValueError:  # a catalogue of a version that had other keys
         return ""
 
 
@@ -131,8 +132,8 @@ def _value(document: Document, name: str) -> str:
 def flattened(document: Document, outer: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every value of a tree with its dotted name.
 
-    An entry of a list of tables, a feature or a task, stands under its own name; the order of the
-    names is a value of the list's.
+    Entries of a list of tables (features, tasks) are yielded under their names instead of their
+    positions. The list of these names is yielded too, so that another order is seen.
     """
     for key, value in document.items():
         name = f"{outer}{key}"

@@ -1,4 +1,4 @@
-"""Load a catalogue or a sharding plan by name, and a spec with the catalogue's presets."""
+"""Load catalogues, nightly files and sharding plans, and merge settings with presets."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -77,7 +77,7 @@ SPECS: Mapping[str, type[BaseModel]] = {
     "evaluate": EvaluateSpec,
     "plan": PlanSpec,
 }
-"""Verb that reads presets of a catalogue -> its spec."""
+"""Verb for which a catalogue may have presets -> its spec."""
 
 
 def refuse_unknown_presets(catalog: Catalog) -> None:
@@ -158,9 +158,9 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_settings(kind: type[BaseModel], below: str = "") -> dict[str, bool]:
-    """Return dotted name of each setting, by alias -> whether further names may follow it.
+    """Return the dotted name of each setting -> whether a user may append keys of his own.
 
-    A dictionary takes keys of its own: `task_weights.ctr` is one of `task_weights`.
+    A setting with an alias has the alias as its name. A dictionary takes keys: `task_weights.ctr`.
     """
     names: dict[str, bool] = {}
     for field_name, field in kind.model_fields.items():

@@ -187,7 +187,7 @@ def night_work(
 
 
 def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -> Provenance:
-    """Return the fields that all bundles of the run share."""
+    """Return the provenance that all bundles of the run share."""
     snapshot = record.snapshot
     return Provenance(
         base_fingerprint=opened.manifest.fingerprint,
@@ -201,7 +201,7 @@ def _provenance(spec: FinetuneSpec, opened: PublishedBase, record: OpenRecord) -
 
 
 def night_placement(spec: FinetuneSpec, opened: PublishedBase) -> ResolvedPlacement:
-    """Return where the tables of the run shall lie; a plan that it names is read and compared.
+    """Return the placement of the run's tables; a plan that the settings name is checked.
 
     Raises:
         BadRequest: the plan is not for this job, its tables or its workers.
@@ -229,7 +229,7 @@ def tune_on_worker(
     work: tuple[FinetuneWork, Provenance, GateSpec, NightChains | None],
     report: Report,
 ) -> dict[str, Any]:
-    """Do one worker's part; worker 0 also lets the gate judge and writes the bundles."""
+    """Tune with one worker's rows. Worker 0 then judges all kernels and writes the bundles."""
     tuning, provenance, gate, chains = work
     tuning = replace(tuning, compares_chains=chains is not None)
     done = finetune(tuning, worker=worker, report=report)
@@ -288,7 +288,7 @@ def _base_of_live(spec: FinetuneSpec, opened: PublishedBase) -> PublishedBase:
 def _live(
     spec: FinetuneSpec, opened: PublishedBase, serving: BundlesFolder | None, catalog: Catalog
 ) -> Live | None:
-    """Return the kernels that serve now; None where the spec names no folder of them."""
+    """Return the kernels that serve now; None where the settings name none."""
     if serving is None:
         return None
     return live_kernels(

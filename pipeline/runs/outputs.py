@@ -1,10 +1,14 @@
 """List the results of a run with their digests when it ends, and verify them later.
 
-A file is read whole. Of a folder of bundles the index, every manifest and every weight are read. Of
-a base the manifest, the encoding, the dense part and the size of every file are compared. The
-content of its tables is read up to `TABLE_BYTES`; of larger bases evenly spread files are read.
-Loading a base compares each file with the manifest again (rectangles.py), so that none is used
-unverified.
+What is read depends on the kind of result:
+
+- a file: all of it;
+- a folder of bundles: the index, every manifest and every weight;
+- a base: the manifest, the encoding, the dense part, and the size of every file. Its tables are
+  read up to `TABLE_BYTES`; of larger tables evenly spread files are read.
+
+Loading a base compares each file with the manifest again (rectangles.py). So no file is used
+without a check.
 """
 
 import hashlib
@@ -21,7 +25,7 @@ from iak.schemas.manifest import FileEntry
 from iak.schemas.record import Output
 
 TABLE_BYTES = 8 * 2**30
-"""Bytes of a base's tables that are read again: some seconds."""
+"""Bytes of a base's tables that are read again, which takes some seconds."""
 
 
 def file_output(path: Path) -> Output:
@@ -58,7 +62,9 @@ def verify_outputs(run_dir: Path, outputs: Mapping[str, Output]) -> None:
         BadRequest: this user may not read one of them.
         Corrupt: one is missing, empty or changed; all of them are named.
     """
-    problems = [line for name, output in outputs.items() for line in _wrong(run_dir / name, output)]
+    problems = [
+        line for name, output in outputs.items() for line in _problems(run_dir / name, output)
+    ]
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
         raise Corrupt(
@@ -67,7 +73,7 @@ def verify_outputs(run_dir: Path, outputs: Mapping[str, Output]) -> None:
         )
 
 
-def _wrong(path: Path, written: Output) -> Iterator[str]:
+def _problems(path: Path, written: Output) -> Iterator[str]:
     """Yield the problems of one result."""
     describe = {"file": file_output, "base": base_output, "bundles": bundles_output}
     if not path.exists():
@@ -89,13 +95,13 @@ def _wrong(path: Path, written: Output) -> Iterator[str]:
             f"written, {actual.sha256[:12]} ({actual.bytes:,} bytes) is there"
         )
     elif written.kind == "base":
-        yield from _wrong_in_base(path)
+        yield from _problems_of_base(path)
 
 
-def _wrong_in_base(folder: Path) -> Iterator[str]:
+def _problems_of_base(folder: Path) -> Iterator[str]:
     """Yield the files of a base that are missing or differ from its manifest."""
     manifest = published_base.open_base(folder).manifest
-    has_state = (folder / optimizer_state.FOLDER).is_dir()  # it may have been removed
+    has_state = (folder / optimizer_state.FOLDER).is_dir()  # a person may remove it to save space
     entries = [*manifest.files, *(manifest.optimizer if has_state else [])]
     is_read = {entry.path for entry in _read_again(entries)}
     for entry in entries:

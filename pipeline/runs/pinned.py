@@ -20,7 +20,7 @@ PINNED = "pinned"
 def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, setting: str) -> Path:
     """Return the folder of bundles that a setting names, or one made from a registry's alias.
 
-    A run that is resumed goes on with the bundles it began with, whatever was promoted since.
+    A resumed run reads the bundles that it began with, whatever was promoted since.
 
     Args:
         path: a folder, `s3://bucket/prefix`, or `registry:PLACE@ALIAS`.
@@ -43,22 +43,22 @@ def pinned_bundles(path: Path, opened: PublishedBase, record: OpenRecord, *, set
         if record.before.status == "finished":
             _check_not_moved(store, alias, pinned, base, setting=setting)
         return pinned
-    done = resolve(store, alias, pinned, base_fingerprint=base)
-    meant = f"the {alias} of {store.uri} after commit {done.generation}"
-    record.report(Notice(f"{setting}: {meant}"))
-    if done.of_other_bases:
-        left_out = ", ".join(done.of_other_bases)
+    resolved = resolve(store, alias, pinned, base_fingerprint=base)
+    meaning = f"the {alias} of {store.uri} after commit {resolved.generation}"
+    record.report(Notice(f"{setting}: {meaning}"))
+    if resolved.of_other_bases:
+        left_out = ", ".join(resolved.of_other_bases)
         record.report(Notice(f"  left out, tuned on another base: {left_out}"))
     return pinned
 
 
 def bundles_now(path: Path, opened: PublishedBase, scratch: Path, *, setting: str) -> Path:
-    """Return the folder of bundles that a setting names now, of an alias one below `scratch`.
+    """Return the folder of bundles that a setting names now.
 
     Args:
         path: a folder, `s3://bucket/prefix`, or `registry:PLACE@ALIAS`.
         opened: base that the bundles will run on.
-        scratch: folder in which an alias becomes a folder of bundles.
+        scratch: folder in which the bundles of an alias are put.
         setting: setting that names the path, for messages.
 
     Raises:

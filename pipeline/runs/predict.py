@@ -42,7 +42,7 @@ from iak.schemas.results import RunResult
 from iak.schemas.scoring import PredictSpec, ScoresDocument, ScoringResult
 
 MAY_DIFFER = (*skipped.MAY_DIFFER, "workers")
-"""Settings that do not change a file of predictions."""
+"""Settings that change no file of predictions."""
 
 
 class PredictResult(RunResult):
@@ -60,9 +60,9 @@ class PredictResult(RunResult):
 def predict(
     spec: PredictSpec, catalog: Catalog, launcher: Launcher, report: Report = silent
 ) -> PredictResult:
-    """Predict every selected row of a log once, and publish the files when all are whole.
+    """Predict every selected row of a log once, and publish all files together.
 
-    A run that was interrupted is resumed: files that are whole are kept.
+    A run that was interrupted is resumed: files that are complete are not written again.
 
     Args:
         spec: settings of `iak predict`.
@@ -99,7 +99,8 @@ def predict_stream(spec: PredictSpec, catalog: Catalog, source: BinaryIO, sink: 
         raise BadRequest("keep_activations=true is for files; leave it out for a stream")
     if spec.dates or spec.where:
         raise BadRequest(
-            "dates= and where= choose rows of files; send those rows of a stream alone"
+            "dates= and where= choose rows of files, and this is a stream. Leave them out, and "
+            "send the rows that you want predicted"
         )
     opened = open_frozen_base(spec.base, catalog, spec.tables)
     with (
@@ -132,7 +133,8 @@ def _predict(
         skipped.report_skipped(view, spec, report)
         kinds.refuse_other_kinds(view.snapshot, described, opened.encoding.kinds)
     work = score_work(spec, view, opened, bundles=bundles.path if bundles else None)
-    # The folder appears only when every file is whole. An attempt may have died after that.
+    # `_publish` renames the folder when every file is complete. An attempt that was interrupted
+    # after that has nothing left to predict.
     published = spec.run_dir / PREDICTIONS
     if not published.exists():
         with record.phase("predict"):
@@ -193,7 +195,7 @@ def _keeping(spec: PredictSpec, opened: PublishedBase) -> KeepingConfig:
         folder=folder.absolute(),
         precision=spec.cache.precision,
         budget_bytes=int(spec.cache.budget_gib * 2**30),
-        # A run that goes on on another machine has another folder there, but the same name.
+        # A run that is resumed on another machine has another folder there, but the same name.
         run=spec.run_dir.name if spec.cache.uri else str(spec.run_dir.resolve()),
         uri=spec.cache.uri,
     )
@@ -225,16 +227,16 @@ def _run_workers(spec: PredictSpec, work: ScoreWork, launcher: Launcher, report:
 
 
 def score_on_worker(worker: Worker, work: ScoreWork, report: Report) -> dict[str, Any]:
-    """Do one worker's part."""
+    """Write one worker's files of predictions."""
     score_parts(work, worker=worker, report=report)
     return {}
 
 
 def _publish(work: ScoreWork, published: Path) -> list[ScoresDocument]:
-    """Give the folder of all files its name, once each of them is what it should be.
+    """Check every file, and rename the folder to its published name.
 
     Raises:
-        Corrupt: a file is missing, or holds other rows than its part.
+        Corrupt: a file is missing, or has other rows than its part.
     """
     folder = published if published.exists() else work.folder
     documents = [
@@ -244,7 +246,7 @@ def _publish(work: ScoreWork, published: Path) -> list[ScoresDocument]:
         rows = sum(piece.rows for piece in part)
         if (document.part, document.rows) != (number, rows):
             raise Corrupt(
-                f"{folder / work.path(number).name} holds {document.rows:,} rows of part "
+                f"{folder / work.path(number).name} has {document.rows:,} rows of part "
                 f"{document.part}, expected {rows:,} rows of part {number}. Remove the run folder, "
                 "and run its `iak predict` again"
             )

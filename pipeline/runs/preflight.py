@@ -42,7 +42,7 @@ def check_workers(spec: WorkerJobSpec, report: Report, *, is_elsewhere: bool) ->
     Args:
         spec: names the workers and their device.
         report: gets the warning.
-        is_elsewhere: whether workers run on other machines; nothing is judged then.
+        is_elsewhere: whether workers run on other machines, of which nothing is known here.
 
     Raises:
         DoesNotFit: device=cuda with more workers than this machine has GPUs, or more workers than
@@ -95,18 +95,19 @@ def check_training_fits(
         catalog: the log's catalogue.
         model: shape of the base.
         rows: rows of each table; a table whose rows are not counted yet is left out.
-        is_elsewhere: whether workers run on other machines; nothing is judged then.
+        is_elsewhere: whether workers run on other machines, of which nothing is known here.
 
     Raises:
         DoesNotFit: the message names the largest table, or the trunk.
     """
+    if is_elsewhere:
+        return
     tables = {
         name: rows.get(name, 0) * ((table.width or model.width) * 4 + _STATE_BYTES)
         for name, table in catalog.table_specs.items()
     }
+    # Tables are divided among the workers. Each worker has the whole dense part.
     dense = _dense_weights(catalog, model) * _DENSE_BYTES * spec.workers
-    if is_elsewhere:
-        return
     room, where = _room(spec)
     if sum(tables.values()) + dense <= room:
         return
@@ -127,7 +128,7 @@ def check_training_fits(
 
 
 def declared_rows(catalog: Catalog) -> dict[str, int]:
-    """Return the rows of the tables whose size no log can change."""
+    """Return the rows of the tables whose size is declared, and not counted in the log."""
     return {
         name: table.rows
         for name, table in catalog.table_specs.items()
@@ -144,7 +145,7 @@ def check_frozen_fits(
         spec: names the workers and their device.
         opened: the base whose tables are frozen.
         tables: the precision of the tables, and whether they are mapped.
-        is_elsewhere: whether workers run on other machines; nothing is judged then.
+        is_elsewhere: whether workers run on other machines, of which nothing is known here.
 
     Raises:
         DoesNotFit: the message names the size, and the precision that is asked for.
@@ -163,7 +164,7 @@ def check_frozen_fits(
 
 
 def _room(spec: WorkerJobSpec) -> tuple[float, str]:
-    """Return the bytes that all workers have for tables and weights, and a clause about them."""
+    """Return the bytes of memory that all workers have together, and a clause about them."""
     if spec.device != "cpu" and torch.cuda.device_count() >= spec.workers:
         room = torch.cuda.get_device_properties(0).total_memory * spec.workers
         return room, f"{spec.workers} GPUs have {room / _GIB:,.0f} GiB"
@@ -172,7 +173,7 @@ def _room(spec: WorkerJobSpec) -> tuple[float, str]:
 
 
 def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
-    """Count the weights of trunk and towers without making them."""
+    """Count the weights of trunk and towers. On the device `meta` they take no memory."""
     specs, tasks = catalog.table_specs, len(catalog.tasks)
     names = [table_of(feature) or feature.name for feature in catalog.keyed]
     embeddings = [specs[name].width or model.width for name in names]
@@ -230,7 +231,7 @@ def bundles_folder(path: Path, opened: PublishedBase, *, setting: str) -> Bundle
         if (path / CHECKPOINT).exists():
             what = (
                 "is of a night that was killed before it was published; run its `iak finetune` "
-                "again with the same settings, it resumes"
+                "again with the same settings: it resumes"
             )
         raise BadRequest(
             f"{setting}={path} {what}. Expected: the run folder of an `iak finetune`, or its "

@@ -58,10 +58,10 @@ UNSEEN_SHARE = "unseen_share"
 MAY_DIFFER = ("workers", "placement", "plan", *skipped.MAY_DIFFER)
 """Settings, and the input `plan`, that may change between a checkpoint and its resumption."""
 MISCALIBRATED = 0.1
-"""Distance of predicted over observed from 1 that is reported, where it is beyond two standard
-deviations of the positives as well."""
+"""Distance of predicted/observed from 1 above which a task is reported as miscalibrated. The
+distance must also exceed two standard deviations of the number of positives."""
 FEW_STEPS = 300
-"""Steps below which a task off its rate has most likely not come down to it yet."""
+"""Steps below which a miscalibrated task has most likely not been trained long enough."""
 
 
 def pretrain_base(
@@ -83,7 +83,7 @@ def pretrain_base(
     """
     with (
         local_run(spec) as local,
-        _why_not_published(local.run_dir),
+        _explained(local.run_dir),
         run_record("pretrain", spec, local.run_dir, may_differ=MAY_DIFFER, report=report) as record,
     ):
         training, manifest = _pretrain(local, catalog, launcher, record)
@@ -93,14 +93,14 @@ def pretrain_base(
 
 
 @contextmanager
-def _why_not_published(run_dir: Path) -> Iterator[None]:
-    """Add to the news that a run is finished why it published no base, where it did not."""
+def _explained(run_dir: Path) -> Iterator[None]:
+    """Add to `AlreadyFinished` the reason why the finished run published no base, if it did not."""
     try:
         yield
     except AlreadyFinished as finished:
         before = read_record(run_dir)
-        why = before.result.get("not_published") if before else None
-        raise AlreadyFinished(f"{finished}. {why}" if why else str(finished)) from finished
+        reason = before.result.get("not_published") if before else None
+        raise AlreadyFinished(f"{finished}. {reason}" if reason else str(finished)) from finished
 
 
 def _pretrain(
@@ -109,7 +109,7 @@ def _pretrain(
     """Fit the encoding, train on workers, publish.
 
     Returns:
-        What the run measured, and the base's manifest; None in its place where no state was
+        The run's measurements, and the base's manifest. The manifest is None where no state was
         better than the base that was continued.
     """
     _refuse_given_base(spec, catalog)
@@ -120,6 +120,7 @@ def _pretrain(
     parent = open_base(spec.from_) if spec.from_ else None
     if parent is not None:
         published_base.check_continues(parent, catalog)
+    # Checked twice: here with the declared sizes, before the log is read for the counted ones.
     rows = declared_rows(catalog)
     _check_fits(spec, catalog, parent, rows=rows, is_elsewhere=launcher.is_elsewhere)
     with record.phase("snapshot"):
@@ -367,7 +368,7 @@ def pretrain_work(
         view: the run's view of the log.
         encoding: encoding fitted on the pre-training rows.
         parent: the base that is continued; None where a new one is trained.
-        labels: the labels of the pre-training rows, whose rates a new base starts from.
+        labels: the labels of the pre-training rows. A new base starts with their rates as biases.
         placement: placement of every table, by the rule or by a plan.
 
     Raises:
@@ -433,6 +434,6 @@ def publish_base(
 
 
 def _remove_scratch(run_dir: Path) -> None:
-    """Remove the files that a run needs only until it is over."""
+    """Remove the files that a run needs only until it ends."""
     for scratch in ("checkpoints", ".best", published_base.ENCODING):
         shutil.rmtree(run_dir / scratch, ignore_errors=True)

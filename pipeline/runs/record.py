@@ -1,8 +1,8 @@
 """Write the record of a run: its settings, its inputs, its machine and its results.
 
-A run is identified by its settings and its inputs. A folder with a finished run of the same ones is
-left alone after its results are verified. An interrupted run is resumed only under the same
-settings and on the same inputs. A folder without work may start any run.
+A run is identified by its settings and its inputs. Where the folder has a finished run with the
+same ones, its results are verified and nothing is done. An interrupted run is resumed only with the
+same settings and inputs. A folder without results or checkpoints may start any run.
 """
 
 import hashlib
@@ -49,9 +49,10 @@ WORK = (
     "predictions",
     PARTS,
 )
-"""Files of a run folder that a later attempt would resume from, or mix with its own."""
-_ANYWHERE = ("run_dir", "max_failures", "hung_after_s", "min_workers", "if_busy")
-"""Settings that are not part of a run's identity."""
+"""Checkpoints and results in a run folder: a later attempt resumes from them, or would mix them
+with its own."""
+_NOT_IDENTITY = ("run_dir", "max_failures", "hung_after_s", "min_workers", "if_busy")
+"""Settings that change no result, and so are no part of a run's identity."""
 _SETTINGS_SHOWN = 5
 _PHASES = {
     "snapshot": "listing the log's files and counting rows",
@@ -61,7 +62,7 @@ _PHASES = {
     "predictions": "publishing the predictions",
     "metrics": "computing metrics",
 }
-"""Phases of a run on the driver; those on workers are followed by their progress file."""
+"""Phase on the driver -> its description. Phases on workers are shown from their progress file."""
 _PACKAGES = ("torch", "torchrec", "fbgemm-gpu", "ray", "pyarrow", "numpy", "iak")
 
 
@@ -73,12 +74,12 @@ class AlreadyFinished(PipelineError):
 
 @dataclass(slots=True)
 class OpenRecord:
-    """A record that is still being filled."""
+    """The record of a run while it works."""
 
     run_dir: Path
     record: RunRecord
     before: RunRecord | None = None
-    """Record of the run that the folder has already; None where it has none."""
+    """Record of the earlier attempt in the folder; None where there is none to resume."""
     may_differ: Collection[str] = ()
     """Settings and inputs that may differ when an unfinished run is resumed."""
     snapshot: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class OpenRecord:
     report: Report = silent
     """Gets an event when a phase begins and ends."""
     is_written: bool = False
-    """Whether the folder's record is this one; before the inputs are known it may be an older."""
+    """Whether `record.json` is this record. Until the inputs are known it may be an earlier one."""
 
     @property
     def is_resumed(self) -> bool:
@@ -110,7 +111,7 @@ class OpenRecord:
     def settle_inputs(self, inputs: Inputs) -> None:
         """Compare the run's inputs with those of an earlier attempt, and write them to the record.
 
-        Call it as soon as the inputs are known and before anything expensive.
+        Call it as soon as the inputs are known, before anything that takes long.
 
         Raises:
             AlreadyFinished: the folder holds this very run, finished; its results are verified.
@@ -123,7 +124,9 @@ class OpenRecord:
         self.write(inputs=dict(inputs.digests), catalog=dict(inputs.catalog))
 
     def _compare(self, before: RunRecord, inputs: Inputs) -> None:
+        """Return where the run may resume; raise as `settle_inputs` says where it may not."""
         is_finished = before.status == "finished"
+        # A finished run stands for exactly its inputs; a resumed one may read some others.
         changed = describe_changes(
             before, inputs, may_differ=() if is_finished else self.may_differ
         )
@@ -152,7 +155,7 @@ class OpenRecord:
                 "--run-dir for these inputs, or restore the old ones to resume it"
             )
         for line in changed:
-            text = f"the attempt before left no work; this one starts anew: {line}"
+            text = f"the earlier attempt left no results, so this one starts from scratch: {line}"
             self.report(Notice(text))
 
     def write(self, **changes: object) -> None:
@@ -216,6 +219,8 @@ def run_record(
 
 def _recorded(opened: OpenRecord) -> Iterator[OpenRecord]:
     """Write the record when the run begins and when it ends, however it ends."""
+    # An earlier record with inputs stays until `settle_inputs` has compared them: it may be of a
+    # finished run, which this one must not overwrite.
     if opened.before is None or not opened.before.inputs:
         opened.write()
     try:
@@ -243,6 +248,7 @@ def _ending(error: BaseException) -> dict[str, Any]:
 
 
 def _open(verb: str, spec: Spec, run_dir: Path, may_differ: Collection[str]) -> OpenRecord:
+    """Return the record of a new attempt, compared with that of the attempt before it."""
     document = spec.model_dump(mode="json", by_alias=True)
     before, work = read_record(run_dir), work_left(run_dir)
     if before is None and work:
@@ -250,6 +256,7 @@ def _open(verb: str, spec: Spec, run_dir: Path, may_differ: Collection[str]) -> 
             f"{run_dir} holds {', '.join(work)}, but no {RECORD} to show of which run. Restore "
             "it from a copy, remove the folder, or choose another --run-dir"
         )
+    # A request that was refused did nothing, so its settings may be corrected in the same folder.
     is_refused = before is not None and before.exit_code == BadRequest.exit_code
     resumed = None if is_refused and not work else before
     if resumed is not None:
@@ -288,6 +295,7 @@ def _check_same(
     run_dir: Path,
     may_differ: Collection[str],
 ) -> None:
+    """Refuse a folder that has a run of another verb or of other settings."""
     is_same = before.spec_digest == spec_digest(document)
     if before.status != "finished":
         is_same |= _fixed(before.spec, may_differ) == _fixed(document, may_differ)
@@ -320,14 +328,14 @@ def _difference(before: RunRecord, verb: str, document: Mapping[str, Any]) -> st
     if before.verb != verb:
         return f"this is iak {verb}"
     then, now = (dict(flattened(spec)) for spec in (before.spec, document))
-    names = [n for n in (then | now) if n not in _ANYWHERE and then.get(n) != now.get(n)]
+    names = [n for n in (then | now) if n not in _NOT_IDENTITY and then.get(n) != now.get(n)]
     shown = [f"{n} was {then.get(n)!r}, is {now.get(n)!r}" for n in names[:_SETTINGS_SHOWN]]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return f"its settings differ: {'; '.join(shown)}{more}"
 
 
 def _fixed(document: dict[str, Any], may_differ: Collection[str]) -> str:
-    """Return a digest of the settings that must be the same when a run is resumed."""
+    """Return the SHA-256 of the settings that must be the same when a run is resumed."""
     return spec_digest({key: value for key, value in document.items() if key not in may_differ})
 
 
@@ -376,9 +384,9 @@ def run_record_of(document: object, where: Path) -> RunRecord:
 
 
 def _nest_placement(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Migrate a record whose settings of the placement are not yet below `placement`.
+    """Migrate a record of format 2, whose settings of the placement are not below `placement`.
 
-    The digest of the settings is computed again, so that the same command still names this run.
+    The digest of the settings is computed again, so that the same command still finds this run.
     """
     spec = document.get("spec")
     flat = {
@@ -414,14 +422,14 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 def spec_digest(document: dict[str, Any]) -> str:
     """Return the SHA-256 of the settings, without the run folder."""
-    kept = {k: v for k, v in document.items() if k not in _ANYWHERE}
+    kept = {k: v for k, v in document.items() if k not in _NOT_IDENTITY}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def commit() -> str | None:
-    """Return the commit of this package's own checkout, `+` appended when the tree was changed.
+    """Return the commit of this package's checkout, with `+` when files differ from it.
 
-    An installed package has none. A repository around it is another project's.
+    None for an installed package, also where it lies inside the repository of another project.
     """
     here = Path(__file__).resolve().parents[2]  # the folder that holds pipeline/
     try:

@@ -1,4 +1,4 @@
-"""Make the page of an evaluation, or the page of a night again, from what lies in its folder."""
+"""Write the page of an evaluation, or the page of a night again, from the files in its folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
     Args:
         run: folder of a night, or run folder of a finished `iak evaluate`.
-        out: where to write the page; beside the record where absent.
+        out: file of the page; `page.html` beside the record when absent.
 
     Raises:
         BadRequest: the folder holds neither.
@@ -42,9 +42,9 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         return _night_report(run, out)
     record = read_record(run)
     if record is None or record.verb != "evaluate" or record.status != "finished":
-        held = f"an iak {record.verb} that is {record.status}" if record else "no record of a run"
+        seen = f"an iak {record.verb} that is {record.status}" if record else "no record of a run"
         raise BadRequest(
-            f"{run} holds {held}; expected the folder of a night ({NIGHT}) or of a finished iak "
+            f"{run} has {seen}; expected the folder of a night ({NIGHT}) or of a finished iak "
             f"evaluate ({RECORD}). Evaluate this run's base and bundles with iak evaluate first"
         )
     path = out or run / PAGE
@@ -55,7 +55,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
 
 def _night_report(folder: Path, out: Path | None) -> Path:
-    """Write a night's page; only one in its own place also brings the index up to date."""
+    """Write a night's page. Without `out` the index of all nights is written too."""
     if out is None:
         return write_pages(folder)
     record = read_night(folder)
@@ -75,8 +75,10 @@ def read_metrics(run: Path) -> Sequence[MetricRow]:
     try:
         return _ROWS.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        said = str(error).splitlines()[0]
-        raise Corrupt(f"{path} cannot be read: {said}. Evaluate again with iak evaluate") from error
+        problem = str(error).splitlines()[0]  # pydantic names every row, this message one
+        raise Corrupt(
+            f"{path} cannot be read: {problem}. Evaluate again with iak evaluate"
+        ) from error
 
 
 def _curves_of_run(run: Path, split: str) -> Curves:

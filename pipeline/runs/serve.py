@@ -28,7 +28,7 @@ BUNDLES = "bundles"
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A service at work."""
+    """A running service, with what follows its registry."""
 
     service: Service
     follower: Follower | None
@@ -66,7 +66,7 @@ def serving(spec: ServeSpec, catalog: Catalog) -> Iterator[Serving]:
 
 
 def _bundles(spec: ServeSpec, opened: PublishedBase, scratch: Path) -> tuple[Path | None, int]:
-    """Return the folder of the bundles, and the commit of the registry that they are of."""
+    """Return the folder of the bundles, and the number of the registry's commit that names them."""
     if spec.bundles is None:
         return None, 0
     reference = in_registry(spec.bundles)
@@ -74,8 +74,9 @@ def _bundles(spec: ServeSpec, opened: PublishedBase, scratch: Path) -> tuple[Pat
         folder = bundles_now(spec.bundles, opened, scratch, setting=BUNDLES)
         return bundles_folder(folder, opened, setting=BUNDLES).path, 0
     store, alias = open_store(reference[0]), alias_of(spec.bundles, reference[1], setting=BUNDLES)
-    done = resolve(store, alias, scratch / BUNDLES, base_fingerprint=opened.manifest.fingerprint)
-    return scratch / BUNDLES, done.generation
+    base = opened.manifest.fingerprint
+    resolved = resolve(store, alias, scratch / BUNDLES, base_fingerprint=base)
+    return scratch / BUNDLES, resolved.generation
 
 
 def _follower(spec: ServeSpec, service: Service, scratch: Path, generation: int) -> Follower | None:

@@ -1,4 +1,4 @@
-"""Replay chosen rows through live and candidate kernels, and hold the changes against limits."""
+"""Predict chosen rows by live and candidate kernels, and compare the changes with limits."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ from iak.schemas.shadow import Exceeded, ScoreChange, ShadowDocument, ShadowLimi
 
 
 def shadow(spec: ShadowSpec, catalog: Catalog, report: Report = silent) -> ShadowDocument:
-    """Return how the candidate's answers differ from the live ones, and which limits fail.
+    """Return how the candidate's predictions differ from the live ones, and which limits fail.
 
-    All answers are in memory at once: about 100 bytes for each row and task.
+    All predictions are in memory at once: about 100 bytes for each row and task.
 
     Args:
         spec: settings of `iak shadow`.
@@ -128,12 +128,12 @@ def exceeded_limits(
         latency: time of the candidate's pass over the live one's.
         limits: those that are absent always hold.
     """
-    found = [each for change in changes for each in _exceeded_by(change, limits)]
+    exceeded = [limit for change in changes for limit in _exceeded_by(change, limits)]
     if limits.latency is not None and latency > limits.latency:
-        found.append(
+        exceeded.append(
             Exceeded(limit="latency", domain=None, task=None, seen=latency, allowed=limits.latency)
         )
-    return found
+    return exceeded
 
 
 def _exceeded_by(change: ScoreChange, limits: ShadowLimits) -> Iterator[Exceeded]:

@@ -19,7 +19,7 @@ from iak.schemas.prediction import UntunedDomain
 MAY_DIFFER = ("allow_skipped", "max_skipped_share")
 """Settings that do not change which rows are read. A refused run may be resumed with others."""
 _EARLIEST_ZONE = timezone(timedelta(hours=14))
-"""The zone in which a date begins first. No row of any log can lie beyond its today."""
+"""The zone in which a day begins first. No row of any log can have a later date than its today."""
 
 
 def today_of(spec: LogJobSpec, catalog: Catalog) -> date | None:
@@ -27,8 +27,8 @@ def today_of(spec: LogJobSpec, catalog: Catalog) -> date | None:
 
     Args:
         spec: the job's spec; its `today` wins.
-        catalog: the log's catalogue; the dates of a planted log are made up, and no clock bounds
-            them.
+        catalog: the log's catalogue. A planted log may have dates after today, so its result is
+            None unless `today` is set.
     """
     if spec.today or catalog.log.truth:
         return spec.today
@@ -82,7 +82,7 @@ def _unread_folders(opened: LogView) -> list[NotRead]:
     key = opened.catalog.log.date_key
     return [
         NotRead(
-            reason=f"its folder's {key} is not a date, so that no window holds it",
+            reason=f"its folder's {key} is not a date, so that it is in no split",
             rows=sum(unread.values()),
             examples=tuple(f"{key}={name}" for name in sorted(unread)[:3]),
         )

@@ -1,7 +1,7 @@
-"""Remove what old nights and unused bases left on disks: run folders, and mapped tables.
+"""Remove run folders of old nights, and mapped tables of bases that nobody uses.
 
-A night's record and page stay, and so do the records of its runs: they say which files each bundle
-was tuned on. A refreshed base stays, since later nights and bundles may run on it.
+The record and page of a night stay, and so do the records of its runs, which say which files each
+bundle was tuned on. A refreshed base stays, because later nights and bundles may run on it.
 """
 
 import shutil
@@ -26,7 +26,7 @@ _STAYS = (RECORD, LOCK, OWNER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stale:
-    """A folder that was emptied or removed, or would be."""
+    """A folder that was emptied or removed; in a dry run one that would be."""
 
     path: Path
     bytes: int
@@ -47,7 +47,7 @@ def remove_stale_runs(nights: Path, *, keep: int, dry_run: bool) -> list[Stale]:
     stale = []
     for record in records[: max(0, len(records) - keep)]:
         if record.status not in ("finished", "failed"):
-            continue
+            continue  # it may be resumed
         for run_dir in (night_folder(nights, record) / name for name in (TUNE, SCRATCH)):
             if uri := bucket_uri(run_dir):
                 stale += _empty_stored(uri, dry_run=dry_run)
@@ -60,7 +60,7 @@ def remove_stale_runs(nights: Path, *, keep: int, dry_run: bool) -> list[Stale]:
                 if not dry_run:
                     with one_writer(run_dir, waits=False):
                         _remove(content)
-            except Busy:
+            except Busy:  # a run works in it now
                 continue
             stale.append(Stale(path=run_dir, bytes=size))
     return stale

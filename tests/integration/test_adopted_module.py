@@ -112,7 +112,7 @@ def shifted(root, tmp_path):
 
 
 def test_weights_that_answer_otherwise_are_refused_with_the_first_rows(root, tmp_path):
-    with pytest.raises(BadLog, match=r"does not answer as it did: .*\n  row 0 of the split, ctr: "):
+    with pytest.raises(BadLog, match=r"gives other scores here: .*\n  row 0 of the split, ctr: "):
         adopt(root, tmp_path / "run", weights=shifted(root, tmp_path))
     assert not (tmp_path / "run/base").exists()
 

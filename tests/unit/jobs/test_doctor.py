@@ -53,7 +53,7 @@ def test_families_belong_together(versions):
         pytest.param(
             {"fbgemm-gpu": "1.9.0"},
             "fbgemm",
-            "lie over each other",
+            "installed into the same folder",
             SHIM,
             id="pip laid the CUDA build over the CPU build",
         ),
@@ -151,7 +151,8 @@ def test_a_library_that_aborts_is_a_row(monkeypatch):
     monkeypatch.setitem(doctor.PROBES, "torchrec", "import os; os.abort()")
     ended = run_probe("torchrec")
     assert ended.status < 0
-    checks = diagnose(GOOD, probe=lambda n: ended if n == "torchrec" else Probe(status=0, said=""))
+    well = Probe(status=0, output="")
+    checks = diagnose(GOOD, probe=lambda name: ended if name == "torchrec" else well)
     bad = [check for check in checks if not check.is_ok]
     assert [check.name for check in bad] == ["try torchrec"]
     assert bad[0].found.startswith("died of SIGABRT")
@@ -162,12 +163,12 @@ def test_a_library_that_aborts_is_a_row(monkeypatch):
 
 def test_the_error_of_a_failing_trial_is_shown(monkeypatch):
     monkeypatch.setitem(doctor.PROBES, "ray", "raise OSError('libray.so is missing')")
-    assert run_probe("ray") == Probe(status=1, said="OSError: libray.so is missing")
+    assert run_probe("ray") == Probe(status=1, output="OSError: libray.so is missing")
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, 0), (1, 1)], ids=["well", "ill"])
 def test_the_exit_code_and_the_commands_are_printed(monkeypatch, capsys, status, code):
-    checks = diagnose(GOOD, probe=lambda _: Probe(status=status, said="x"))
+    checks = diagnose(GOOD, probe=lambda _: Probe(status=status, output="x"))
     monkeypatch.setattr(doctor, "diagnose", lambda: checks)
     assert doctor.doctor() == code
     shown = capsys.readouterr().out

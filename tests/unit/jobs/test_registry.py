@@ -69,7 +69,7 @@ def test_the_whole_way_by_the_command_line(place, capsys):
     assert len(json.loads(shown.read_text())["moves"]) == 3
     assert iak("promote", f"run={place / 'R0'}", registry) == 6
     assert iak("promote", f"run={place / 'R1'}", registry) == 4
-    assert "left, the gate held it: city=rome: ctr: AUC falls" in capsys.readouterr().out
+    assert "not promoted, the gate held it: city=rome: ctr: AUC falls" in capsys.readouterr().out
     assert iak("promote", f"run={place / 'R1'}", registry, "domains=city=rome") == 2
     assert "force=true" in capsys.readouterr().err
     assert iak("list", registry, f"json={shown}") == 0

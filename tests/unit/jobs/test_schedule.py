@@ -132,7 +132,7 @@ def test_the_file_is_read_again_and_a_broken_one_is_not_followed(tmp_path, capsy
         (28, "02:30"),
         (29, "04:00"),
     ]
-    assert "its last settings stay" in " ".join(capsys.readouterr().out.split())
+    assert "its last settings are used" in " ".join(capsys.readouterr().out.split())
 
 
 def asked(file, nights):

@@ -203,7 +203,7 @@ def test_the_same_command_again_follows_the_job_that_runs_and_does_not_stop_it(s
     assert server.stopped == []
     assert server.followed == [f"{job_server.submission_prefix(WORDS)}1"]
     assert "runs this command already" in shown
-    assert "it runs other code than this checkout's" in shown
+    assert "its code differs from this checkout's" in shown
 
 
 def test_a_connection_that_breaks_says_how_to_follow_the_job(submitted):

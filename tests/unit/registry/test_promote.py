@@ -275,7 +275,7 @@ def test_a_damaged_stored_bundle_is_healed_by_promoting_its_run_again(root, tmp_
 def test_a_folder_with_other_things_is_no_registry(root, tmp_path):
     root.root.mkdir()
     (root.root / "notes.txt").touch()
-    with pytest.raises(BadRequest, match=r"is not a registry and holds other things: notes.txt"):
+    with pytest.raises(BadRequest, match=r"is not a registry and has other content: notes.txt"):
         promote(root, night(tmp_path / "n1"))
     with pytest.raises(BadRequest, match=r"is not a registry: it has no registry\.json"):
         read_head(root)

@@ -13,8 +13,8 @@ from iak.schemas.job import CheckSpec, FinetuneSpec, PretrainSpec
 
 BROKEN = {
     "a BOM": (b"\xef\xbb\xbfa = 1\n", "byte order mark"),
-    "a NUL": (b"a = 1\nb = '\0'\n", "holds a NUL at byte 11"),
-    "UTF-16": ("a = 1\n".encode("utf-16-le"), "holds a NUL at byte 1"),
+    "a NUL": (b"a = 1\nb = '\0'\n", "has a NUL at byte 11"),
+    "UTF-16": ("a = 1\n".encode("utf-16-le"), "has a NUL at byte 1"),
     "Latin-1": ("a = 'é'\n".encode("latin-1"), "byte 5, in line 1, is 0xe9"),
 }
 

@@ -30,7 +30,7 @@ def test_every_part_that_is_wrong_is_named_at_once(tmp_path):
     )
     assert set(found) == {"catalog", "registry", "nights", "cluster"}
     assert "none.toml" in found["catalog"]
-    assert "photo.jpg" in found["registry"] or "other things" in found["registry"]
+    assert "photo.jpg" in found["registry"] or "other content" in found["registry"]
     assert found["nights"] == f"{tmp_path / 'nights'} is a file, expected a folder"
     assert found["cluster"] == "nobody answers at http://ray:8265"
 

@@ -241,7 +241,7 @@ def test_an_attempt_that_left_no_work_starts_anew_on_changed_inputs_and_says_so(
     interrupt(tmp_path, work=False)
     events = []
     again(tmp_path, run_inputs(domain__keys=["scene"]), report=events.append)
-    assert "left no work" in events[0].text
+    assert "left no results" in events[0].text
     assert read_record(tmp_path).inputs == run_inputs(domain__keys=["scene"]).digests
 
 

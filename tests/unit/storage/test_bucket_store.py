@@ -335,7 +335,7 @@ def test_a_bucket_that_is_not_there_is_said(nights):
 
 def test_a_prefix_with_other_things_is_no_registry(store, nights):
     store.put({"notes.txt": b"mine"})
-    with pytest.raises(BadRequest, match=r"is not a registry and holds other things: notes.txt"):
+    with pytest.raises(BadRequest, match=r"is not a registry and has other content: notes.txt"):
         promote(store, nights[0])
     assert not is_registry(store)
 
