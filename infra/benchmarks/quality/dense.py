@@ -106,7 +106,7 @@ def low_rank(frozen: Mapping[str, Tensor], rank: int, *, seed: int) -> Weights:
         if w.ndim < 2 or min(w.shape[-2:]) <= rank:
             weights[name] = w.clone()
             continue
-        # One factor is zero, so the change is zero too. The other is not, so gradients are not zero.
+        # One factor is zero, so the change is too. The other is not, so there are gradients.
         *outer, rows, columns = w.shape
         inner = torch.empty(*outer, rank, columns)
         weights[name + _IN] = inner.uniform_(-(columns**-0.5), columns**-0.5, generator=generator)

@@ -1,4 +1,7 @@
-"""The map in pipeline/README.md names every file of the package, and no other file."""
+"""The map in pipeline/README.md names every file of the package, and no other file.
+
+So does the table "Where is ...?": the file and the definition that it names exist.
+"""
 
 import re
 from pathlib import Path
@@ -51,6 +54,37 @@ def sources() -> set[str]:
         for path in (ROOT / room).rglob("*.py")
         if path.name != "__init__.py"
     }
+
+
+def answers(page: str) -> list[tuple[str, list[str], list[str]]]:
+    """Return, for each question of "Where is ...?", the files and the definitions of its answer."""
+    table = page.split("## Where is ...?")[1].split("\n## ")[0]
+    lines = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
+    named = [(question.strip(), re.findall(r"`([\w./]+)`", answer)) for question, answer in lines]
+    return [
+        (
+            question,
+            [word for word in words if "/" in word],
+            # `matures_after` is a field and `all_reduce` a library's; both stand in a file too.
+            [word.rpartition(".")[2] for word in words if "/" not in word and word != "night.json"],
+        )
+        for question, words in named
+    ]
+
+
+@pytest.mark.parametrize(("question", "files", "names"), answers(PAGE.read_text()))
+def test_an_answer_names_files_that_have_what_it_names(question, files, names):
+    assert files, question
+    texts = [(ROOT / file).read_text() for file in files]
+    places = texts if "cost" not in question else [*texts, (ROOT / "schemas/night.py").read_text()]
+    missing = [name for name in names if not any(re.search(rf"\b{name}\b", t) for t in places)]
+    assert missing == []
+
+
+def test_every_question_has_an_answer():
+    questions = [question for question, _, _ in answers(PAGE.read_text())]
+    for words in ("frozen", "gradients", "ripe", "publish", "named", "cost"):
+        assert any(words in question for question in questions), words
 
 
 def test_the_map_names_every_file_of_the_package():
