@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iak.jobs.verbs import GROUPS, MOVED, VERBS, spec_class, split_verb, unknown_verb
-from iak.pipeline.errors import INTERRUPTED, BadRequest, DoesNotFit, PipelineError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     from iak.jobs.command import Command
 
     Start = Callable[[str, BaseModel], int]
+
+
+_BAD_REQUEST, _INTERRUPTED = 2, 130
+"""Exit codes of pipeline/errors.py, repeated here so that help imports nothing of the library."""
 
 
 def main() -> None:
@@ -38,11 +41,11 @@ def run(words: Sequence[str], *, start: Start | None = None) -> int:
             return run_command(_command(verb), rest, lambda spec: begin(verb, spec))
         if refusal := _refusal(words, verb):
             print(f"error: {refusal}", file=sys.stderr)
-            return BadRequest.exit_code
+            return _BAD_REQUEST
         return _show_verbs(words)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
-        return INTERRUPTED
+        return _INTERRUPTED
 
 
 def _refusal(words: Sequence[str], verb: str) -> str | None:
@@ -66,7 +69,7 @@ def _show_verbs(words: Sequence[str]) -> int:
     try:
         code = verbs_app(_doctor)(list(words), exit_on_error=False)
     except CycloptsError:
-        return BadRequest.exit_code
+        return _BAD_REQUEST
     return code if isinstance(code, int) else 0
 
 
@@ -89,6 +92,7 @@ def run_command(command: Command, words: Sequence[str], start: Callable[[BaseMod
     """
     from iak.jobs.command import read_command
     from iak.jobs.path_settings import check_paths, setting_of
+    from iak.pipeline.errors import DoesNotFit, PipelineError
     from iak.schemas.base import redacted
 
     spec: BaseModel | None = None
