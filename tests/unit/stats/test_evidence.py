@@ -86,7 +86,7 @@ def test_a_game_that_is_favourable_gains_on_average():
 
 @pytest.mark.parametrize("x", [-FLOOR * 1.001, -1.0, math.nan, math.inf])
 def test_a_number_below_the_floor_is_refused_and_never_cut(x):
-    with pytest.raises(ValueError, match=r"the bets need -0\.05 or more"):
+    with pytest.raises(ValueError, match=r"expected -0\.05 or more"):
         after([0.01]).add(FIRST + timedelta(days=1), x)
 
 
