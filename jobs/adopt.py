@@ -7,6 +7,7 @@ from iak.pipeline.runs.adopt import adopt_base
 from iak.pipeline.runs.load import load_catalog
 from iak.schemas.adoption import DomainQuality
 from iak.schemas.job import AdoptSpec
+from iak.schemas.paths import reference_text
 from iak.schemas.results import AdoptResult
 from iak.schemas.training import TaskQuality
 
@@ -37,7 +38,7 @@ def show(adopted: AdoptResult) -> None:
         [(domain.domain, *_line(task)) for domain in largest for task in domain.tasks],
     )
     show_facts(
-        f"base {adoption.fingerprint[:12]} published at {adopted.base}",
+        f"base {adoption.fingerprint[:12]} published at {reference_text(adopted.base)}",
         {
             "rows read": f"{adoption.rows:,}",
             "range of the logits": "; ".join(

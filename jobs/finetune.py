@@ -15,6 +15,7 @@ from iak.pipeline.errors import SOME_FAILED, SOME_HELD
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.night import tune_night
 from iak.schemas.job import FinetuneSpec
+from iak.schemas.paths import reference_text
 from iak.schemas.results import NightResult
 from iak.schemas.tuning import CacheUse, KernelResult, TuningResult
 from iak.schemas.verdict import TaskVerdict, Verdict
@@ -135,7 +136,7 @@ def show(night: NightResult) -> None:
         caption=_intervals(night.kernels),
     )
     show_facts(
-        f"bundles at {night.bundles}",
+        f"bundles at {reference_text(night.bundles)}",
         {
             "tables and trunk": f"unchanged, digest {tuning.digest[:16]}",
             "parameters a kernel": f"{tuning.parameters_per_kernel:,}",

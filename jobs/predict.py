@@ -10,6 +10,7 @@ from iak.jobs.ray_launcher import RayLauncher
 from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.predict import PredictResult, predict, predict_stream
 from iak.schemas.log import Catalog
+from iak.schemas.paths import reference_text
 from iak.schemas.scoring import PredictSpec
 
 _SHOWN = 12
@@ -46,7 +47,7 @@ def show(result: PredictResult) -> None:
     shown = {name: f"{rows:,}" for name, rows in kernels[:_SHOWN]}
     shown |= {f"{len(kernels) - _SHOWN} more": f"{more:,}"} if more else {}
     show_facts(
-        f"predictions at {result.predictions}",
+        f"predictions at {reference_text(result.predictions)}",
         {
             "rows": f"{scoring.rows:,} in {scoring.parts:,} files",
             "rows by kernel": shown,

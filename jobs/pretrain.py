@@ -10,6 +10,7 @@ from iak.pipeline.runs.load import load_catalog
 from iak.pipeline.runs.pretrain import pretrain_base
 from iak.schemas.job import PretrainSpec
 from iak.schemas.manifest import BaseManifest
+from iak.schemas.paths import reference_text
 from iak.schemas.results import PretrainResult
 
 
@@ -45,8 +46,8 @@ def show(pretrained: PretrainResult) -> None:
         ends_in_number=not has_reasons,
     )
     title = "no base published"
-    if manifest is not None:
-        title = f"base {manifest.fingerprint[:12]} published at {pretrained.base}"
+    if manifest is not None and pretrained.base is not None:
+        title = f"base {manifest.fingerprint[:12]} published at {reference_text(pretrained.base)}"
     show_facts(
         title,
         {

@@ -105,6 +105,7 @@ def _tune(
     live = _live(spec, of_live, serving, catalog)
     with record.phase("snapshot"):
         digests_in = local_cache(spec.cache) or opened.folder.parent
+        digests_in.mkdir(parents=True, exist_ok=True)  # as a machine's copy of a shared cache
         view = list_log(spec, catalog, report, wanted=SPLITS, digests_in=digests_in)
         others = base_inputs(opened) | bundles_inputs(serving, name="live bundles")
         others |= plan_inputs(placement.plan)

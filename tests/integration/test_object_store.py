@@ -1,6 +1,12 @@
 """Log, runs, base, bundles and nights on S3, and nothing else is shared: moto's server plays it."""
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -10,7 +16,7 @@ import iak
 from iak.jobs import cli
 from iak.pipeline.base.published_base import open_base
 from iak.pipeline.errors import BadRequest, Busy
-from iak.pipeline.events import PhaseStarted, silent
+from iak.pipeline.events import PhaseStarted, TrainingResumed, silent
 from iak.pipeline.launcher import ProcessLauncher
 from iak.pipeline.registry.bases import open_base as open_named_base
 from iak.pipeline.registry.commits import read_head
@@ -25,7 +31,7 @@ from iak.schemas.nightly import NightlySpec
 from iak.schemas.paths import reference_text
 from tests.faults.test_kill import write_catalog
 from tests.integration.small_log import MODEL, write_log
-from tests.integration.test_nightly import EIGHTH, OPEN_GATE, SEVENTH, STAGE, TRAINED
+from tests.integration.test_nightly import EIGHTH, OPEN_GATE, ROOT, SEVENTH, STAGE, TRAINED
 from tests.s3 import KEYS, make_bucket, moto_server
 
 pytestmark = [
@@ -45,23 +51,57 @@ PRETRAINING = {
     "placement": {"row_wise_from_rows": 100},
 }  # fmt: skip
 
+KILLED = """
+import json, os, signal, sys, time
+import iak
+from iak.pipeline.base import checkpoint
+from iak.pipeline.storage import working_copy
+from iak.pipeline.storage.store import open_store
+from iak.pipeline.storage.stored_folder import StoredFolder
+
+settings, save = json.loads(sys.argv[1]), checkpoint.save
+working_copy.BEAT_S = 0.1
+
+def is_stored(path):
+    head = StoredFolder(open_store(settings["run_dir"])).head()
+    return head is not None and path in head.files
+
+def save_and_die(folder, step, *rest, **how):
+    save(folder, step, *rest, **how)
+    while not is_stored(f"checkpoints/step-{step:08d}/state.json"):
+        time.sleep(0.05)
+    if step == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.save = save_and_die
+iak.pretrain(**settings)
+"""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A log on S3, beside which only its catalogue is a file."""
-    folder, server = tmp_path_factory.mktemp("stored"), moto_server()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (KEYS | {"AWS_ENDPOINT_URL": server[1]}).items():
-            patch.setenv(name, value)
-        make_bucket(server[1], "shop")
-        write_log(folder / "log", rows=12_000)
-        for partition in (folder / "log" / "events").glob("*/*"):
-            (partition / "_SUCCESS").touch()
-        store, root = pafs.FileSystem.from_uri("s3://shop/log")
-        pafs.copy_files(str(folder / "log"), root, destination_filesystem=store)
-        write_catalog(folder / "catalog.toml")
+    folder = tmp_path_factory.mktemp("stored")
+    with pytest.MonkeyPatch.context() as patch, stored_log(folder, patch):
         yield folder
-    server[0].stop()
+
+
+@contextmanager
+def stored_log(folder, patch):
+    """Yield what finds a server of S3 with a log below s3://shop/log, as in a local folder."""
+    server, endpoint = moto_server()
+    environment = KEYS | {"AWS_ENDPOINT_URL": endpoint}
+    for name, value in environment.items():
+        patch.setenv(name, value)
+    make_bucket(endpoint, "shop")
+    write_log(folder / "log", rows=12_000)
+    for partition in (folder / "log" / "events").glob("*/*"):
+        (partition / "_SUCCESS").touch()
+    store, root = pafs.FileSystem.from_uri("s3://shop/log")
+    pafs.copy_files(str(folder / "log"), root, destination_filesystem=store)
+    write_catalog(folder / "catalog.toml")
+    yield environment
+    server.stop()
 
 
 @pytest.fixture
@@ -230,6 +270,48 @@ def test_a_night_that_broke_goes_on_on_another_machine_to_the_same_bundles(
     assert outcomes(record) == outcomes(whole)
     one, other = (weights(read_copy(night.run_dir) / "bundles") for night in (whole, record))
     assert one == other != {}
+
+
+def test_a_base_that_a_night_refreshed_on_s3_is_frozen_by_the_next_one_elsewhere(
+    place, base, machines
+):
+    asked = nightly(place, base, "fresh", refresh={"dates": [str(SEVENTH)], "from_rates": 0.3})
+    machines("monday")
+    first = run(asked, SEVENTH)
+    machines("tuesday")
+    second = run(asked, EIGHTH)
+    assert first.refresh.published
+    assert first.refresh.run_dir.startswith("s3://shop/fresh/nights/")
+    assert second.base == first.refresh.run_dir
+    machines("reader")
+    fresh = open_named_base(Path(second.base)).manifest
+    assert fresh.parent == open_named_base(Path(base)).manifest.fingerprint
+    assert second.base_fingerprint == first.base_fingerprint == fresh.fingerprint
+
+
+@pytest.mark.faults
+def test_a_run_that_was_killed_goes_on_on_another_machine_to_the_same_base(place, base, machines):
+    """It has no time to store anything at its end, or to release its lease."""
+    settings = PRETRAINING | {
+        "catalog": str(place / "catalog.toml"), "data_root": "s3://shop/log",
+        "run_dir": "s3://shop/killed", "checkpoint_every_steps": 10,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, json.dumps(settings)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "infra/package"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    seen = []
+    machines("goes on")
+    iak.pretrain(**settings, report=seen.append)
+    assert [event.step for event in seen if isinstance(event, TrainingResumed)] == [20]
+    machines("reader")
+    one, other = (open_named_base(Path(uri)).manifest for uri in ("s3://shop/killed", base))
+    assert one.files == other.files
 
 
 def test_two_nights_on_two_machines_never_run_at_once(place, base, machines):
