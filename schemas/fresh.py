@@ -14,6 +14,7 @@ from iak.schemas.feature import Name
 from iak.schemas.numbers import Count, Size, Whole
 from iak.schemas.task import TaskSpec
 
+Use = Literal["kernel", "base"]
 Keys = tuple[str, ...]
 """Columns whose values together are counted; none for all rows together."""
 MOST_KEYS = 10_000_000
@@ -25,6 +26,10 @@ class CountsSpec(Spec):
     """Rates and counts of a key: smoothed log-odds of each task, and the logarithm of its rows."""
 
     kind: Literal["counts"] = "counts"
+    use: Use = "kernel"
+    """Who reads it: `kernel`, beside what the base computes; or `base`, as numbers among its own
+    inputs, for which the base is trained anew. A base keeps what was counted when it was trained.
+    """
     keys: Annotated[tuple[Column, ...], Field(min_length=1), AfterValidator(without_repeats)]
     """Columns whose values together are the key. A rarer key borrows from its parent, which is the
     key without its last column."""
@@ -67,6 +72,8 @@ class CoOccurrenceSpec(Spec):
     """How often the row's item and the items of its history met in earlier positive rows."""
 
     kind: Literal["co_occurrence"]
+    use: Use = "kernel"
+    """Who reads it: `kernel`, or `base` (see counts)."""
     pair: tuple[Column, Column]
     """Column of the row's item, and list column of its history; features read both from one table,
     so that their ids mean the same."""

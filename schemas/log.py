@@ -17,11 +17,14 @@ from iak.schemas.base import Column, FolderText, Spec, Value, without_repeats
 from iak.schemas.feature import FeatureSpec, Name, NumericSpec, TableSpec, table_of
 from iak.schemas.fresh import (
     CoOccurrenceSpec,
+    CountsSpec,
     FreshSpec,
     Keys,
+    Use,
     counted_keys,
     fresh_names,
     rate_names,
+    rates_of,
 )
 from iak.schemas.given_base import GivenBaseSpec, ModuleBaseSpec
 from iak.schemas.numbers import Number, Share, Whole
@@ -253,7 +256,14 @@ class Catalog(Spec):
         Args:
             rows: the rows that are scored.
         """
-        return self.model_copy(update={"tasks": (), "splits": {SCORED: rows}})
+        # Statistics name the rates that they read, since no task will say them.
+        fresh = tuple(
+            spec.model_copy(update={"tasks": rates_of(spec, self.tasks)})
+            if isinstance(spec, CountsSpec)
+            else spec
+            for spec in self.fresh
+        )
+        return self.model_copy(update={"tasks": (), "splits": {SCORED: rows}, "fresh": fresh})
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -292,8 +302,22 @@ class Catalog(Spec):
 
     @property
     def fresh_names(self) -> tuple[str, ...]:
-        """Return the name of each fresh statistic that an encoder reads, in order."""
-        return fresh_names(self.fresh, self.tasks, self.domain.keys)
+        """Return the name of each fresh statistic that a kernel's encoder reads, in order."""
+        return fresh_names(self.fresh_of("kernel"), self.tasks, self.domain.keys)
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """Return the name of each number that a base reads: numeric features, then statistics."""
+        statistics = fresh_names(self.fresh_of("base"), self.tasks, self.domain.keys)
+        return (*(f.name for f in self.numeric), *statistics)
+
+    def fresh_of(self, use: Use) -> tuple[FreshSpec, ...]:
+        """Return the statistics that kernels read, or those that the base reads."""
+        return tuple(spec for spec in self.fresh if spec.use == use)
+
+    def counting(self, use: Use) -> Self:
+        """Return the catalogue with the statistics of one use alone."""
+        return self.model_copy(update={"fresh": self.fresh_of(use)})
 
     @property
     def needs_event_time(self) -> bool:
@@ -524,8 +548,14 @@ class Catalog(Spec):
                     f"{where}.windows counts days, but the log has no date_key or event_time; "
                     'write windows = ["all"]'
                 )
-        if repeated := sorted({n for n in self.fresh_names if self.fresh_names.count(n) > 1}):
-            raise ValueError(f"fresh declares '{repeated[0]}' twice; declare each once")
+        if self.base is not None and self.fresh_of("base"):
+            raise ValueError(
+                'fresh has use = "base", but this base was made elsewhere and reads what it was '
+                'made with; write use = "kernel"'
+            )
+        for names in (self.fresh_names, self.number_names):
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"fresh declares '{repeated[0]}' twice; declare each once")
         return self
 
     def _check_rates(self, names: tuple[str, ...], where: str) -> None:

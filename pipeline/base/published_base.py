@@ -11,7 +11,7 @@ A pre-training run publishes the folder `base/`:
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from iak.pipeline.data.features import Encoding
 from iak.pipeline.errors import BadRequest, Corrupt
 from iak.pipeline.files import not_permitted, put_file
 from iak.pipeline.formats import current_document, unchanged
+from iak.pipeline.fresh.base_numbers import read_base_statistics
+from iak.pipeline.fresh.state import definition_of
 from iak.pipeline.model.heads import Heads
 from iak.pipeline.model.inputs import Input, input_origin
 from iak.pipeline.model.loss import TaskShape
@@ -44,6 +46,7 @@ FOLDER = "base"
 """Folder of the base in the run folder that published it."""
 MANIFEST = "manifest.json"
 ENCODING = "encoding"
+OF_BASE = 'fresh statistics of use = "base"'
 
 Trunk = DcnMmoe | DeepFm | Dlrm | Mlp | Ple
 
@@ -166,7 +169,7 @@ def build_model(
         seed=seed,
         with_twins=with_twins,
     )
-    numeric, tasks = len(catalog.numeric), len(catalog.tasks)
+    numeric, tasks = len(catalog.number_names), len(catalog.tasks)
     widths = {feature: shape.width for shape in shapes for feature in shape.features}
     embeddings = [widths[feature] for feature in features]
     trunk = build_trunk(spec, embeddings=embeddings, numbers=numeric, tasks=tasks)
@@ -293,7 +296,9 @@ def open_base(path: Path) -> PublishedBase:
             f"{folder / MANIFEST} has a setting that this version refuses: {error}. Use the "
             "version that published the base, or publish it again"
         ) from error
-    encoding = vocabulary.load(folder / ENCODING)
+    encoding = replace(
+        vocabulary.load(folder / ENCODING), fresh=read_base_statistics(folder / ENCODING, catalog)
+    )
     schema = vocabulary.schema_hash(catalog, encoding)
     if schema != manifest.schema_hash:
         raise Corrupt(
@@ -362,6 +367,7 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
     published, wanted = base.catalog, catalog
     differing: Sequence[str] = [
         *(["features"] if _meanings(published) != _meanings(wanted) else []),
+        *([OF_BASE] if _statistics(published) != _statistics(wanted) else []),
         *(
             what
             for what in ("tasks", "tables", "base")
@@ -378,6 +384,12 @@ def check_same_schema(base: PublishedBase, catalog: Catalog) -> None:
 def _meanings(catalog: Catalog) -> list[dict[str, Any]]:
     """Return the meanings of all features, in order, without whether they are optional."""
     return [meaning_of(feature) for feature in catalog.features]
+
+
+def _statistics(catalog: Catalog) -> str | None:
+    """Return the definition of the statistics that a base reads; None where it reads none."""
+    catalog = catalog.counting("base")
+    return definition_of(catalog) if catalog.fresh else None
 
 
 def check_continues(base: PublishedBase, catalog: Catalog) -> None:
@@ -408,6 +420,8 @@ def check_continues(base: PublishedBase, catalog: Catalog) -> None:
         for name, spec in wanted.table_specs.items()
         if name in tables and tables[name].encoding != spec.encoding
     ]
+    if _statistics(published) not in (None, _statistics(wanted)):
+        wrong.append(f"the {OF_BASE} differ; pre-train a new base for other statistics")
     if published.tasks != wanted.tasks:
         wrong.append("the tasks differ; pre-train a new base for other tasks")
     if wrong:
@@ -430,7 +444,7 @@ def inputs(catalog: Catalog, encoding: Encoding, *, width: int) -> list[Input]:
     }
     return [
         *(Input(f.name, widths[f.name]) for f in catalog.keyed),
-        *(Input(f.name, 1, is_number=True) for f in catalog.numeric),
+        *(Input(name, 1, is_number=True) for name in catalog.number_names),
     ]
 
 

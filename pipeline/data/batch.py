@@ -117,7 +117,7 @@ def _jagged(rows: pa.RecordBatch | pa.Table, names: list[str]) -> KeyedJaggedTen
 
 def _dense(rows: pa.RecordBatch | pa.Table, catalog: Catalog) -> Tensor:
     """Return the dense inputs of the rows, (B, N)."""
-    numbers = [_tensor(_column(rows, f"n.{f.name}")) for f in catalog.numeric]
+    numbers = [_tensor(_column(rows, f"n.{name}")) for name in catalog.number_names]
     numeric_BN = _stacked(numbers, len(rows))
     if catalog.columns_base is None:
         return numeric_BN

@@ -22,6 +22,7 @@ Letters: P parts, F features that read a table.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iak.pipeline.data import domain_columns, given, hashing
-from iak.pipeline.data.fresh_keys import fresh_columns, fresh_types
+from iak.pipeline.data.fresh_keys import as_of_now, fresh_columns, fresh_types
 from iak.pipeline.data.ids import Fill, Ids, Memo, Table, decoded, fill_with, known
 from iak.pipeline.data.lists import last_values
 from iak.schemas.feature import (
@@ -51,6 +52,19 @@ LARGEST = float(np.finfo(np.float32).max)
 values (1.797e308, 3.4e38) to mean that there is no number."""
 
 
+class BaseNumbers(Protocol):
+    """Fresh statistics that a base reads as numbers, as they were when it was trained."""
+
+    @property
+    def id(self) -> str:
+        """Return SHA-256 over what was counted, and how it is standardised."""
+        ...
+
+    def of(self, rows: pa.Table) -> npt.NDArray[np.float32]:
+        """Return the standardised statistics of rows with the columns of fresh_keys.py, (B, S)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
     """Vocabularies and statistics learned from the pre-training window (see vocabulary.py)."""
@@ -63,6 +77,8 @@ class Encoding:
     """Bucketed feature -> its boundaries, rising."""
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Table -> kind of its ids (see kinds.py); without an entry where it is not known."""
+    fresh: BaseNumbers | None = None
+    """Fresh statistics that the base reads; None where it reads none."""
     memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
     """Rows that were looked up before; not part of what was learned."""
 
@@ -74,6 +90,7 @@ class Encoding:
             statistics=self.statistics,
             boundaries=self.boundaries,
             kinds=self.kinds,
+            fresh=self.fresh,
         )
         return learned, ()
 
@@ -98,6 +115,7 @@ def encode(
     encoding: Encoding,
     unlabelled: npt.NDArray[np.bool_] | None = None,
     unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    is_scored: bool = False,
 ) -> pa.RecordBatch:
     """Return the encoded rows. Each depends on its own columns alone.
 
@@ -108,6 +126,8 @@ def encode(
         encoding: encoding learned on the base's window.
         unlabelled: quarantined rows, which lose every label; None where there are none.
         unripe: task -> rows that lose its label, because it is not ripe or impossible.
+        is_scored: whether the rows are scored and have no label; one without a day then reads the
+            newest statistics.
     """
     (batch,) = encode_parts(
         rows,
@@ -117,6 +137,7 @@ def encode(
         encoding=encoding,
         unlabelled=unlabelled,
         unripe=unripe,
+        is_scored=is_scored,
     )
     return batch
 
@@ -130,6 +151,7 @@ def encode_parts(
     encoding: Encoding,
     unlabelled: npt.NDArray[np.bool_] | None = None,
     unripe: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    is_scored: bool = False,
 ) -> list[pa.RecordBatch]:
     """Return the encoded rows in several batches, each with contiguous ids.
 
@@ -141,12 +163,17 @@ def encode_parts(
         encoding: encoding learned on the base's window.
         unlabelled: quarantined rows; None where there are none.
         unripe: task -> rows that lose its label.
+        is_scored: whether the rows are scored and have no label.
     """
     ends = np.cumsum([0, *sizes])
     ids = _ids(rows, ends, catalog, encoding)
     columns: dict[str, pa.Array] = {}
     for number in catalog.numeric:
         columns[f"n.{number.name}"] = pa.array(_dense(number, rows, encoding))
+    fresh = fresh_columns(rows, identity, catalog)
+    if is_scored:
+        fresh = as_of_now(fresh)
+    columns |= _base_statistics(fresh, catalog, encoding)
     columns |= given.encoded_columns(rows, catalog)
     for task in catalog.tasks:
         masks = [m for m in (unlabelled, (unripe or {}).get(task.title)) if m is not None]
@@ -158,7 +185,7 @@ def encode_parts(
     if catalog.log.user:
         columns["user"] = pa.array(hashing.keys_of(rows.column(catalog.log.user)).view(np.int64))
     columns["row"] = pa.array(identity.view(np.int64))
-    columns |= fresh_columns(rows, identity, catalog)
+    columns |= fresh
     return [
         pa.RecordBatch.from_arrays(
             [*own.values(), *(column.slice(start, size) for column in columns.values())],
@@ -172,7 +199,7 @@ def no_rows(catalog: Catalog) -> pa.Table:
     """Return an encoded batch without rows, for a worker that has run out of them."""
     ids = {f.name: pa.list_(pa.int64()) if f.kind == "list" else pa.int64() for f in catalog.keyed}
     types: dict[str, pa.DataType] = {f"f.{name}": kind for name, kind in ids.items()}
-    types |= {f"n.{f.name}": pa.float32() for f in catalog.numeric}
+    types |= {f"n.{name}": pa.float32() for name in catalog.number_names}
     types |= given.encoded_types(catalog)
     types |= {f"y.{t.title}": pa.float32() for t in catalog.tasks}
     names = pa.dictionary(pa.int32(), pa.string())
@@ -181,6 +208,23 @@ def no_rows(catalog: Catalog) -> pa.Table:
     types |= {"user": pa.int64()} if catalog.log.user else {}
     types |= {"row": pa.int64(), **fresh_types(catalog)}
     return pa.schema(types).empty_table()
+
+
+def _base_statistics(
+    fresh: Mapping[str, pa.Array], catalog: Catalog, encoding: Encoding
+) -> dict[str, pa.Array]:
+    """Return the statistics that the base reads as numbers; none before any is counted.
+
+    Args:
+        fresh: columns of fresh_keys.py.
+        catalog: the log's catalogue.
+        encoding: encoding learned on the base's window.
+    """
+    names = catalog.number_names[len(catalog.numeric) :]
+    if not names or encoding.fresh is None:
+        return {}
+    s_BS = encoding.fresh.of(pa.table(dict(fresh)))
+    return {f"n.{name}": pa.array(s_B) for name, s_B in zip(names, s_BS.T.copy(), strict=True)}
 
 
 def _label(column: pa.Array, masks: list[npt.NDArray[np.bool_]]) -> pa.Array:

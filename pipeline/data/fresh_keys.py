@@ -80,18 +80,17 @@ def fresh_columns(
     return columns
 
 
-def as_of_now(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return encoded rows of which those without a day are later than all that was counted.
+def as_of_now(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    """Return `fresh_columns` in which rows without a day are later than all that was counted.
 
     It is for rows that are scored and have no label: they then read the newest counts. A row with a
     label must not, since its own label may be among them.
     """
-    if PERIOD not in rows.schema.names:
-        return rows
-    index = rows.schema.get_field_index(PERIOD)
-    periods = rows.column(index).to_numpy()
+    if PERIOD not in columns:
+        return dict(columns)
+    periods = columns[PERIOD].to_numpy()
     later = np.where(periods == NO_DAY, np.iinfo(np.int32).max, periods)
-    return rows.set_column(index, PERIOD, pa.array(later, pa.int32()))
+    return {**columns, PERIOD: pa.array(later, pa.int32())}
 
 
 def fresh_types(catalog: Catalog) -> dict[str, pa.DataType]:

@@ -61,7 +61,7 @@ class SampledNegatives:
                 name = "+".join(key)
                 yield notice(
                     f"a value of {name} has one label alone ({mixed:,} have both, {expected:,.0f} "
-                    "are to be expected): were negatives drawn from what a user never had?",
+                    "are to be expected), as if negatives were drawn from what a user never had",
                     column=name,
                     count=rows,
                     remedy="Then a count of it gives the label away. Take it out of [[fresh]], or "

@@ -309,7 +309,7 @@ def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
     Two inputs with the same hash may be read by the same base.
     """
     digest = hashlib.sha256()
-    document = {
+    document: dict[str, Any] = {
         "features": [meaning_of(f) for f in catalog.features],
         "tables": {k: v.model_dump(mode="json") for k, v in catalog.table_specs.items()},
         "tasks": [t.model_dump(mode="json") for t in catalog.tasks],
@@ -317,6 +317,9 @@ def schema_hash(catalog: Catalog, encoding: Encoding) -> str:
     }
     if encoding.kinds:  # absent in an older base, whose hash must stay the same
         document["kinds"] = dict(encoding.kinds)
+    if encoding.fresh is not None:
+        specs = [spec.model_dump(mode="json") for spec in catalog.fresh_of("base")]
+        document["fresh"] = [encoding.fresh.id, specs, list(catalog.number_names)]
     if catalog.base is not None:
         document["base"] = catalog.base.model_dump(mode="json")
     digest.update(json.dumps(document, sort_keys=True).encode())

@@ -12,7 +12,7 @@ from iak.pipeline.data.fresh_keys import has_days
 from iak.pipeline.data.splits import Selection, Split
 from iak.pipeline.data.view import LogView, select_also
 from iak.pipeline.errors import BadLog
-from iak.schemas.fresh import CountsSpec, Window
+from iak.schemas.fresh import CountsSpec, Use, Window
 from iak.schemas.log import Catalog
 
 COUNTED_SPLITS = ("pretrain", "tune")
@@ -40,8 +40,8 @@ class Past:
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
-def past_of(view: LogView, kept: KeptContents) -> Past | None:
-    """Return the rows that a night counts; None where the catalogue declares no statistics.
+def past_of(view: LogView, kept: KeptContents, use: Use = "kernel") -> Past | None:
+    """Return the rows that a run counts; None where the catalogue declares no statistics.
 
     In a log with days these are all rows up to the last day of the night's splits, or up to the day
     on which labels were collected, if that is earlier. A later day is unknown to that night, also
@@ -50,19 +50,20 @@ def past_of(view: LogView, kept: KeptContents) -> Past | None:
     Args:
         view: the night's view of the log.
         kept: digests of files that were read before.
+        use: who reads what is counted: a night's kernels, or a base, whose training counts the rows
+            of `pretrain` where the log has no days.
     """
-    catalog = view.catalog
+    catalog = view.catalog.counting(use)
     if not catalog.fresh:
         return None
     if not has_days(catalog):
-        chosen = select_also(view, COUNTED_SPLITS)
+        chosen = select_also(view, COUNTED_SPLITS if use == "kernel" else ("pretrain",))
         return Past(
             selections=tuple(_with_content(s, catalog, kept) for s in chosen.values()), last=None
         )
     last = _last_day(view)
-    window = Split(
-        name="fresh", first=_first_day(view, last), last=last, where={}, slice=(0.0, 1.0)
-    )
+    first = _first_day(view, catalog, last)
+    window = Split(name="fresh", first=first, last=last, where={}, slice=(0.0, 1.0))
     snapshot = logs.take_snapshot(
         view.snapshot.uri,
         partition_keys=catalog.log.partition_keys,
@@ -99,12 +100,12 @@ def _last_day(view: LogView) -> date:
     return min(max(ends), newest, view.as_of or newest)
 
 
-def _first_day(view: LogView, last: date) -> date:
+def _first_day(view: LogView, catalog: Catalog, last: date) -> date:
     """Return the first day that a row of the night's splits may read."""
     oldest = view.dates.counted[0]
     begins = [selection.split.first for selection in view.selections.values()]
     windows: list[Window] = []
-    for spec in view.catalog.fresh:
+    for spec in catalog.fresh:
         windows += spec.windows if isinstance(spec, CountsSpec) else ("all",)
     days = [window.days for window in windows if window != "all"]
     # A window or a split without a beginning reads the whole log.

@@ -56,12 +56,13 @@ def definition_of(catalog: Catalog) -> str:
 
 
 def _meaning(spec: FreshSpec) -> dict[str, Any]:
-    """Return the settings of a specification, without a bound that is as it always was.
+    """Return the settings of a specification that change its numbers.
 
-    Kernels that were published before the bound existed keep their definition.
+    A bound that is as it always was is left out, so that kernels that were published before the
+    bound existed keep their definition.
     """
-    unchanged = isinstance(spec, CountsSpec) and spec.most_keys == MOST_KEYS
-    return spec.model_dump(mode="json", exclude={"most_keys"} if unchanged else None)
+    is_default = isinstance(spec, CountsSpec) and spec.most_keys == MOST_KEYS
+    return spec.model_dump(mode="json", exclude={"use", *(["most_keys"] if is_default else [])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -106,7 +106,7 @@ def workload(
         return _on_given_base(catalog, kernel, rows=rows, ids=ids, domains=domains)
     shapes = _shapes(catalog, rows, width=model.width)
     widths = {feature: shape.width for shape in shapes for feature in shape.features}
-    numbers, tasks = len(catalog.numeric), len(catalog.tasks)
+    numbers, tasks = len(catalog.number_names), len(catalog.tasks)
     x_units = sum(widths.values()) + numbers
     with torch.device("meta"):
         trunk = build_trunk(model, embeddings=list(widths.values()), numbers=numbers, tasks=tasks)
@@ -141,7 +141,7 @@ def _on_given_base(
 ) -> Workload:
     """Count the workload of kernels on a base that runs elsewhere: it costs nothing here."""
     assert catalog.columns_base is not None, "another base is counted by its model"
-    numbers, tasks = len(catalog.numeric), len(catalog.tasks)
+    numbers, tasks = len(catalog.number_names), len(catalog.tasks)
     x_units = numbers + (catalog.columns_base.units or 0)
     narrow = kernel.narrow if kernel.narrow < x_units else 0  # a narrower x stays as it is
     kernel = kernel.model_copy(update={"narrow": narrow})

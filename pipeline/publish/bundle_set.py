@@ -116,6 +116,7 @@ class BundleSet:
         """
         if self.fresh_mean_KS is None:
             return None
+        catalog = catalog.counting("kernel")
         s_BS = torch.zeros(len(slots_B), self.fresh_mean_KS.shape[1])
         # A row without a kernel has the last entry, which is no state.
         state_B = torch.tensor([*self.state_K, -1])[slots_B.cpu()]
@@ -203,7 +204,7 @@ def _states(root: Path, bundles: Sequence[Bundle], catalog: Catalog | None) -> d
     for bundle in bundles:
         entry = bundle.manifest.statistics
         if entry is not None and entry.state not in states:
-            definition = definition_of(catalog) if catalog else entry.definition
+            definition = definition_of(catalog.counting("kernel")) if catalog else entry.definition
             path = root / bundle.manifest.name / STATISTICS
             states[entry.state] = read_state(path, definition=definition, id=entry.state)
     return states

@@ -179,7 +179,7 @@ def _dense_weights(catalog: Catalog, model: ModelSpec) -> int:
     embeddings = [specs[name].width or model.width for name in names]
     with torch.device("meta"):
         trunk = published_base.build_trunk(
-            model, embeddings=embeddings, numbers=len(catalog.numeric), tasks=tasks
+            model, embeddings=embeddings, numbers=len(catalog.number_names), tasks=tasks
         )
         heads = Heads(tasks=tasks, width=model.expert_width, hidden=model.tower_width)
     return sum(p.numel() for module in (trunk, heads) for p in module.parameters())

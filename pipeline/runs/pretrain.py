@@ -4,12 +4,14 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import pyarrow as pa
 import torch
 
+from iak.pipeline.activations.statistics import count_past
 from iak.pipeline.base import defaults, optimizer_state, published_base
 from iak.pipeline.base.defaults import Recipe
 from iak.pipeline.base.pretrain import pretrain_on_worker
@@ -17,12 +19,16 @@ from iak.pipeline.base.publish import BaseProvenance, publish_trained
 from iak.pipeline.base.published_base import PublishedBase
 from iak.pipeline.base.trainer import PretrainWork
 from iak.pipeline.data import contract, hashing, kinds, ripeness, unseen, vocabulary
+from iak.pipeline.data.content import DIGESTS, KeptContents
 from iak.pipeline.data.features import Encoding
 from iak.pipeline.data.labels import LabelCounts
 from iak.pipeline.data.view import LogView
 from iak.pipeline.errors import SOME_HELD, BadRequest
 from iak.pipeline.events import Notice, PhaseAdvanced, Report, silent
+from iak.pipeline.fresh.base_numbers import BaseStatistics, fit_base_statistics
+from iak.pipeline.fresh.past import past_of
 from iak.pipeline.launcher import Launcher
+from iak.pipeline.process import Worker
 from iak.pipeline.registry.bases import open_base
 from iak.pipeline.runs import skipped
 from iak.pipeline.runs.inputs import inputs_of
@@ -330,10 +336,30 @@ def fit_encoding(
         kept=parent.encoding if parent else None,
         grown=[name for name in tables if f"table:{name}:grown" in spec.allow],
     )
+    statistics = _base_statistics(view, parent, spec.run_dir)
+    encoding = replace(encoding, fresh=statistics)
     if parent is not None:
         published_base.check_loads(parent, view.catalog, encoding, spec.allow)
     vocabulary.save(encoding, spec.run_dir / published_base.ENCODING)
+    if statistics is not None:
+        statistics.write(spec.run_dir / published_base.ENCODING)
     return encoding
+
+
+def _base_statistics(
+    view: LogView, parent: PublishedBase | None, run_dir: Path
+) -> BaseStatistics | None:
+    """Count the base's fresh statistics, and standardise them; None where it reads none."""
+    past = past_of(view, KeptContents(run_dir / DIGESTS), "base")
+    if past is None:
+        return None
+    catalog = view.catalog.counting("base")
+    alone = Worker(rank=0, world=1, device=torch.device("cpu"))
+    state = count_past(past, catalog, None, alone)
+    before = parent.encoding.fresh if parent else None
+    if isinstance(before, BaseStatistics) and before.state.definition == state.definition:
+        return replace(before, state=state)  # the parent's weights know its standardisation
+    return fit_base_statistics(state, catalog, view.raw_rows("pretrain"))
 
 
 def _inspected(

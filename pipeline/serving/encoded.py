@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from iak.pipeline.data import contract, features, hashing, partitions
 from iak.pipeline.data.features import Encoding
-from iak.pipeline.data.fresh_keys import as_of_now
 from iak.pipeline.data.reader import as_text
 from iak.pipeline.errors import BadLog, BadRequest
 from iak.schemas.log import Catalog
@@ -40,8 +39,9 @@ def encode_to_score(
     """
     inspection = contract.inspect(rows, catalog)
     counts.update(inspection.counts)
-    encoded = features.encode(rows, identity=identity, catalog=catalog, encoding=encoding)
-    encoded = as_of_now(encoded)
+    encoded = features.encode(
+        rows, identity=identity, catalog=catalog, encoding=encoding, is_scored=True
+    )
     if catalog.log.row_id:
         encoded = encoded.append_column(ID, as_text(rows.column(catalog.log.row_id)))
     return encoded.append_column(BREACH, _breach_of_rows(inspection.breaches, len(rows)))

@@ -67,6 +67,11 @@ def check_exportable(base: PublishedBase, tables: FrozenTablesSpec) -> None:
             f"the base at {base.location} is an adopted torch module, and an export holds no code "
             "of others. Export it with its own tools, or predict with `iak serve`"
         )
+    if base.encoding.fresh is not None:
+        raise BadRequest(
+            f"the base at {base.place} reads fresh statistics, which an export does not hold. "
+            "Predict with `iak serve`"
+        )
     if base.model.trunk not in TRUNKS:
         raise BadRequest(
             f"the base at {base.location} has the trunk {base.model.trunk}; the runtime computes "

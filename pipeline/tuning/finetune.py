@@ -286,7 +286,7 @@ def _statistics(
     """Count the past, and standardise its statistics as live kernels do; a collective call."""
     if work.past is None:
         return None
-    catalog = work.view.catalog
+    catalog = work.view.catalog.counting("kernel")
     state = count_past(work.past, catalog, store, worker)
     standard = work.live.statistics if work.live else None
     if standard is None:

@@ -160,3 +160,51 @@ def test_kernels_are_refused_without_their_statistics_and_under_another_definiti
         (bundle / STATISTICS).unlink()
     with pytest.raises(Corrupt, match="never taken as zero"):
         evaluated(place, "e-gone", place / "fresh.toml", night)
+
+
+@pytest.fixture(scope="module")
+def based(place):
+    """A base that reads statistics itself, and kernels on it that read none."""
+    text = SHIPPED.read_text() + FRESH.replace("[[fresh]]", '[[fresh]]\nuse = "base"')
+    (place / "based.toml").write_text(text)
+    api.pretrain(place / "based.toml", place / "log", run_dir=place / "based", model=MODEL)
+    return api.tune_night(
+        place / "based.toml", place / "log", base=place / "based", run_dir=place / "on", **SHORT
+    )
+
+
+def test_a_base_reads_statistics_and_its_kernels_need_none(place, based):
+    assert based.kernels
+    catalog = parse_catalog(place / "based.toml")
+    manifest = read_manifest(list_bundles(place / "on" / "bundles")[0])
+    assert manifest.statistics is None
+    assert catalog.fresh_names == ()
+    assert len(catalog.number_names) > len(catalog.numeric)
+    folder = place / "based" / "base" / "encoding"
+    assert (folder / STATISTICS).is_file()
+
+
+def test_a_prediction_on_such_a_base_is_what_its_evaluation_has(place, based):
+    assert based.kernels
+    catalog = place / "based.toml"
+    api.evaluate(
+        catalog, place / "log", base=place / "based", bundles=place / "on", run_dir=place / "e-on"
+    )
+    found = ds.dataset(place / "e-on" / "predictions").to_table()
+    spec = PredictSpec.model_validate(
+        {"catalog": catalog, "data_root": str(place / "log"), "workers": 1, "device": "cpu",
+         "base": place / "based", "bundles": place / "on", "run_dir": place / "p-on",
+         "tables": {"precision": "fp32"}}
+    )  # fmt: skip
+    scores = pq.read_table(predict(spec, parse_catalog(catalog), ProcessLauncher()).predictions)
+    by_row = dict(zip(*(scores.column(n).to_pylist() for n in ("row", "p.ctr")), strict=True))
+    columns = [found.column(n).to_pylist() for n in ("row", "own.iak_published.ctr")]
+    for row, probability in zip(*columns, strict=True):
+        assert by_row[row] == pytest.approx(probability, abs=1e-6)
+
+
+@pytest.mark.usefixtures("based")
+def test_another_catalogue_is_refused_on_such_a_base(place):
+    settings = {"base": place / "based", "run_dir": place / "e-wrong"}
+    with pytest.raises(BadRequest, match='fresh statistics of use = "base" differ'):
+        api.evaluate("planted", place / "log", **settings)

@@ -32,7 +32,7 @@ def test_negatives_of_items_that_the_user_never_had_are_warned_of():
     (finding,) = findings(used(rows), rows=rows)
     assert finding.level == "warn"
     assert finding.column == "user_id+item_id"
-    assert "drawn from what a user never had?" in finding.what
+    assert "negatives were drawn from what a user never had" in finding.what
     assert "gives the label away" in finding.remedy
 
 

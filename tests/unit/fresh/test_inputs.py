@@ -240,7 +240,8 @@ def test_a_row_that_is_scored_without_a_day_reads_the_newest_counts():
     tomorrow = batch_of(columns | {"dt": pa.array(["2026-10-04"] * 60)})
     keys = keys_of(undated, catalog)
     assert not statistics_of(keys, state, catalog)[:, 1].any()  # with a label: nothing
-    scored = pa.Table.from_batches([as_of_now(keys.combine_chunks().to_batches()[0])])
+    batch = keys.combine_chunks().to_batches()[0]
+    scored = pa.table(as_of_now(dict(zip(batch.schema.names, batch.columns, strict=True))))
     expected = statistics(tomorrow, state, catalog)
     assert expected[:, 1].any()
     assert np.array_equal(statistics_of(scored, state, catalog), expected)

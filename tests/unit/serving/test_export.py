@@ -298,7 +298,8 @@ def test_tables_are_mapped_and_not_read(tmp_path, base):
 
 
 def manifest_of(base, **changes):
-    fields = {"catalog": base.catalog, "model": base.model, "manifest": base.manifest}
+    names = ("catalog", "model", "manifest", "encoding")
+    fields = {name: getattr(base, name) for name in names}
     return SimpleNamespace(place="here", **fields | changes)
 
 
@@ -308,6 +309,9 @@ def test_what_the_runtime_cannot_express_is_refused_with_the_reason(base):
     cases = {
         "known by its columns": (manifest_of(base, catalog=columns), TABLES),
         "an adopted torch module": (manifest_of(base, catalog=module), TABLES),
+        "reads fresh statistics": (
+            manifest_of(base, encoding=SimpleNamespace(fresh=object())), TABLES,
+        ),
         "has the trunk other": (
             manifest_of(base, model=base.model.model_copy(update={"trunk": "other"})), TABLES,
         ),
