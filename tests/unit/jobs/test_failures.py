@@ -105,7 +105,7 @@ def test_a_group_of_another_size_is_a_cause_of_its_own(tmp_path):
     _failures.announce_restart(tmp_path, told.append, workers=1)
     _failures.announce_restart(tmp_path, told.append, workers=2)
     assert [event["cause"] for event in told] == [
-        "there is room for another number of workers: 2, not 1"
+        "the cluster now has room for 2 workers, and had for 1"
     ]
 
 

@@ -62,7 +62,7 @@ def test_a_picture_says_where_and_when_and_whether_its_numbers_count(drawn, is_s
     shown = record("data", STAGES).model_copy(update={"is_smoke": is_smoke})
     title = drawn(shown).get_suptitle()
     assert "2 cores, a processor · 2026-10-01 · commit abc" in title
-    assert title.startswith("smoke sizes: the numbers say nothing") == is_smoke
+    assert title.startswith("smoke sizes: the numbers mean nothing") == is_smoke
 
 
 def fault(table, name, **verdicts):

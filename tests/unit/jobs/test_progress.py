@@ -87,5 +87,5 @@ def test_workers_that_have_spoken_are_no_longer_starting(said, tmp_path):
     path = tmp_path / "progress.jsonl"
     with show_progress(path, "finetune"):
         path.write_text(json.dumps({"event": "rows", "tune": 7}) + "\n")
-        wait_for("finetune: working, the last word was rows", said)
+        wait_for("finetune: working, last event: rows", said)
         assert "starting workers" not in said().rpartition("rows")[2]
