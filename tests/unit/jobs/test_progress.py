@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from iak.jobs import _progress
-from iak.jobs._progress import announce, show_progress, tell
+from iak.jobs._progress import announce, show_progress, update_detail
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_what_begins_is_said_at_once(said):
 
 def test_what_goes_on_is_said_again_with_what_is_known_by_then(said):
     with announce("reading", "0 rows"):
-        tell("5,000 of 9,000 rows")
+        update_detail("5,000 of 9,000 rows")
         wait_for("still reading (5,000 of 9,000 rows)", said)
 
 
@@ -46,7 +46,7 @@ def test_nothing_is_said_after_the_end(said):
         wait_for("still reading", said)
     before = said()
     threading.Event().wait(0.05)
-    tell("lost")
+    update_detail("lost")
     assert said() == before
 
 
