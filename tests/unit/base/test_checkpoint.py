@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from iak.pipeline.base.checkpoint import (
     CHECKPOINT_FORMAT,
     STATE,
+    list_complete,
     read_state,
     write_state,
 )
 from iak.pipeline.base.checkpoint_folders import complete
 from iak.pipeline.errors import Corrupt, NotPermitted, OtherFormat
+from tests.unit.workers import on_threads
 
 DOCUMENT = {
     "format": CHECKPOINT_FORMAT, "step": 400, "weights": [{"path": "dense.safetensors"}],
@@ -89,3 +91,11 @@ def test_checkpoints_are_listed_newest_first_and_nothing_else_is(tmp_path):
     assert [p.name for p in complete(tmp_path)] == [
         "step-100000000", "step-00000400", "step-00000200",
     ]  # fmt: skip
+
+
+def test_all_workers_read_the_checkpoints_that_worker_0_lists(tmp_path):
+    """A store may show a new folder to one machine before the others."""
+    for rank, step in ((0, 200), (1, 400)):
+        (tmp_path / str(rank) / f"step-{step:08d}").mkdir(parents=True)
+    lists = on_threads(lambda w: list_complete(tmp_path / str(w.rank), worker=w), 2)
+    assert [[path.name for path in paths] for paths in lists] == [["step-00000200"]] * 2

@@ -408,3 +408,55 @@ def test_quarantined_rows_keep_their_place_and_lose_their_labels(tmp_path):
     assert table.column("y.cvr").to_pylist() == [0, 0, 0, None, 1, 0]
     assert counts["quarantine: label outside {0, 1}: 2 in click"] == 1
     assert counts["quarantine: order without click"] == 1
+
+
+RIPENING = small_catalog(
+    log__event_time=None,
+    tasks=[{"label": "click", "kind": "click", "matures_after": "P1D"}, {"label": "order"}],
+)
+RIPENING_ENCODING = encoding_for(RIPENING)
+
+
+@given(layout=LAYOUTS, part_rows=st.integers(1, 9), batch_rows=st.integers(1, 9))
+@settings(max_examples=30)
+def test_rows_that_are_encoded_in_parts_are_those_that_are_encoded_piece_by_piece(
+    layout, part_rows, batch_rows
+):
+    """Declared ids, masked labels and findings too: a part takes its own rows of each column."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        write_log(Path(folder), layout)
+        patch.setattr(reader, "_PART_ROWS", part_rows)
+        worker = small_reader(
+            Path(folder), RIPENING, encoding=RIPENING_ENCODING, with_ids=True,
+            as_of=date(2026, 10, 2),
+        )  # fmt: skip
+        of_pieces, of_parts = Counter[str](), Counter[str]()
+        expected = [row for table in worker.in_order(of_pieces) for row in table.to_pylist()]
+        in_parts = [row for t in worker.in_step(batch_rows, of_parts) for row in t.to_pylist()]
+        assert in_parts == expected
+        assert of_parts == of_pieces
+
+
+def test_a_batch_that_lies_in_one_part_is_a_slice_of_it(tmp_path, monkeypatch):
+    """A batch of several chunks is copied when its ids become a tensor."""
+    monkeypatch.setattr(reader, "_PART_ROWS", 12)
+    write_log(tmp_path, [("ningbo", DAYS[0], [24, 24])])
+    tables = list(small_reader(tmp_path, CATALOG, encoding=ENCODING).in_step(4))
+    assert [table.column("row").num_chunks for table in tables] == [1] * 12
+
+
+def blocks_of_an_epoch(worker, epoch):
+    """The blocks of twelve rows in the order of an epoch: the first id of each, and its shuffle."""
+    blocks = []
+    for table, _ in shuffle(worker, epoch=epoch, batch_rows=12, block_rows=12):
+        ids = ids_of([table])
+        blocks.append((min(ids), tuple(row - min(ids) for row in ids)))
+    return blocks
+
+
+def test_each_block_has_an_order_of_its_own_and_each_epoch_another_order_of_blocks(tmp_path):
+    write_log(tmp_path, [("ningbo", DAYS[0], [12, 12, 12, 12])])
+    worker = small_reader(tmp_path, CATALOG, encoding=ENCODING)
+    epochs = [blocks_of_an_epoch(worker, epoch) for epoch in range(5)]
+    assert all(len({order for _, order in blocks}) == 4 for blocks in epochs)
+    assert len({tuple(first for first, _ in blocks) for blocks in epochs}) > 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iak.jobs import cli
-from iak.jobs.verbs import VERBS
+from iak.jobs.verbs import GROUPS, VERBS
 from iak.pipeline.errors import BadRequest
 from iak.schemas.job import DemoSpec, FinetuneSpec, PretrainSpec
 from iak.schemas.synth import SynthSpec
@@ -247,3 +247,19 @@ def test_a_flat_setting_of_an_older_version_is_refused_by_its_new_name(tmp_path,
     with pytest.raises(BadRequest) as refused:
         spec([*ASKED, *(word.replace("{config}", str(config)) for word in words)])
     assert str(refused.value) == "iak pretrain: plan is now placement.plan"
+
+
+def test_a_benchmark_that_moved_is_refused_with_its_new_command(capsys):
+    for name in ("data", "faults", "finetune", "tables"):
+        assert cli.run(["bench", name, "--smoke"]) == 2
+        assert f"is now `python -m infra.benchmarks {name}`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_alone_lists_its_verbs_and_another_word_is_refused(group, capsys):
+    assert cli.run([group]) == 0
+    shown = capsys.readouterr().out
+    own = [verb for verb in VERBS if verb.startswith(f"{group} ")]
+    assert own
+    assert all(VERBS[verb].example in " ".join(shown.split()) for verb in own)
+    assert cli.run([group, "zork"]) == 2

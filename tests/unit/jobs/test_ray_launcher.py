@@ -20,7 +20,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from iak.jobs import ray_launcher
 from iak.jobs.ray_launcher import RayLauncher, ray_cluster
 from iak.pipeline.errors import BadLog, DoesNotFit, PipelineError
-from iak.pipeline.events import silent
+from iak.pipeline.events import WorkersEnded, WorkersStarted, silent
 from iak.pipeline.process import Worker
 from tests.unit.workers import outcomes
 
@@ -298,3 +298,34 @@ def test_a_ray_that_runs_already_is_neither_started_nor_ended(started, monkeypat
     with ray_cluster(3):
         pass
     assert started == []
+
+
+@pytest.mark.usefixtures("started")
+def test_a_local_ray_is_quiet_and_a_variable_that_is_set_stays_as_it_is():
+    expected = {
+        "RAY_num_workers_soft_limit": "7", "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_worker_niceness": "0", "THP_MEM_ALLOC_ENABLE": "1",
+    }  # fmt: skip
+    for name in expected:
+        os.environ.pop(name, None)
+    os.environ.update({"RAY_num_workers_soft_limit": "7"})
+    with ray_cluster(1):
+        assert {name: os.environ[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("error", [None, BadLog("a hole in the log")])
+def test_the_start_and_the_end_of_workers_are_reported_whatever_they_come_to(tmp_path, error):
+    def work(worker, _, report):
+        report({"event": "rows", "of": worker.rank})
+        if error is not None:
+            raise error
+        return {}
+
+    events = []
+    with pytest.raises(BadLog) if error else nullcontext():
+        RayLauncher().run(
+            work, None, events.append, title="t", run_dir=tmp_path, workers=2, device="cpu",
+            max_failures=0,
+        )  # fmt: skip
+    assert (events[0], events[-1]) == (WorkersStarted("t"), WorkersEnded("t"))
+    assert [event["of"] for event in events[1:-1]] == [0], "worker 0's lines, in between"

@@ -1,6 +1,6 @@
 """Ids go out, rows come back: the answer is the whole table's, wherever its rows lie."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from iak.pipeline.sharding import exchange as exchange_module
 from iak.pipeline.sharding.exchange import Question, Store, exchange, offsets_of, refuse
 from iak.pipeline.sharding.quantised import PRECISIONS, Lookup, to_bytes
 from tests.unit.workers import CPU, on_threads, outcomes
@@ -169,3 +170,29 @@ def test_offsets_are_where_each_bag_begins_and_the_last_one_ends(lengths):
     offsets = offsets_of(torch.tensor(lengths, dtype=torch.int32))
     assert offsets.tolist() == [sum(lengths[:bag]) for bag in range(len(lengths) + 1)]
     assert offsets.dtype == torch.int64
+
+
+@settings(max_examples=10)
+@given(drawn=worlds(), is_summed=st.booleans())
+def test_short_row_numbers_stay_short_and_give_the_same_sums(drawn, is_summed):
+    """Row numbers are most of what is sent: int32 halves it, also beside the lengths of bags."""
+    world, owners, bags = drawn
+    table = table_of(owners, whole_numbers=True)
+    sent = []
+
+    def ask(worker):
+        question = table.question(worker.rank, bags[worker.rank], is_summed=is_summed)
+        short = replace(question, rows_I=question.rows_I.int())
+        (sums,) = exchange([short], worker)
+        return sums
+
+    def recording(message, *sizes):
+        sent.append(message.dtype)
+        return all_to_all(message, *sizes)
+
+    all_to_all = vars(exchange_module)["_all_to_all"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange_module, "_all_to_all", recording)
+        sums = on_threads(ask, world)
+    assert all(torch.equal(s, table.sums(mine)) for s, mine in zip(sums, bags, strict=True))
+    assert set(sent) == {torch.int32, torch.uint8}, "requests, then answers"

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 
 from iak.pipeline.errors import BadLog, NotPermitted, OtherFormat
 from iak.pipeline.iak.bank import stack
+from iak.pipeline.process import Worker
 from iak.pipeline.tuning import checkpoint
 from iak.pipeline.tuning.checkpoint import (
     CHECKPOINT,
@@ -23,6 +26,7 @@ from iak.pipeline.tuning.checkpoint import (
 )
 from iak.pipeline.tuning.tune import Tuned
 from tests.unit.iak.small import ALONE, SHAPE, moved_kernel
+from tests.unit.workers import CPU, on_threads
 
 
 def tuned(seed):
@@ -207,3 +211,40 @@ def test_nothing_is_left_when_a_run_is_over(two):
     (two / "record.json").write_text("{}")
     remove_checkpoint(two)
     assert [p.name for p in two.iterdir()] == ["record.json"]
+
+
+def test_a_checkpoint_is_written_when_it_is_due_and_on_demand(tmp_path, monkeypatch):
+    clock = SimpleNamespace(seconds=0.0, monotonic=lambda: clock.seconds)
+    monkeypatch.setattr(checkpoint, "time", clock)
+    writer = TuningCheckpoint(
+        tmp_path, snapshot="log", every_s=60, worker=ALONE, report=lambda _: None
+    )
+    newest = {}
+    for seconds in (59, 60, 119, 120):
+        clock.seconds = float(seconds)
+        writer.save([tuned(seconds)])
+        newest[seconds] = read(tmp_path)[0][0] if (tmp_path / CHECKPOINT).exists() else None
+    assert newest == {59: None, 60: 60, 119: 60, 120: 120}
+    writer.save([tuned(7)], is_due=True)
+    assert is_of(read(tmp_path), 7)
+
+
+def on_worker(folder, worker, events):
+    return TuningCheckpoint(
+        folder, snapshot="log", every_s=0, worker=worker, report=events.append
+    )  # fmt: skip
+
+
+def test_worker_0_alone_writes(tmp_path):
+    on_worker(tmp_path, Worker(rank=1, world=2, device=CPU), []).save([tuned(1)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_workers_take_a_generation_that_each_of_them_can_read(two, tmp_path_factory):
+    """A damaged disk may show a damaged file to one worker alone."""
+    other = shutil.copytree(two, tmp_path_factory.mktemp("other") / "run")
+    flip(other / CHECKPOINT, 0.99)
+    folders, events = (two, other), ([], [])
+    loaded = on_threads(lambda w: on_worker(folders[w.rank], w, events[w.rank]).load(), 2)
+    assert [levels[0].numbers.best_epoch[1] for levels in loaded] == [1, 1]
+    assert [len(told) for told in events] == [1, 0], "worker 0 reports for all"

@@ -1,6 +1,7 @@
 """Which level starts from what, how many domains are tuned, and what a resumed run does over."""
 
 import dataclasses
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -451,3 +452,27 @@ def test_a_fresh_kernel_stands_for_the_base_where_some_have_no_ancestor_that_ser
     serving = rivals_of(how, 2, NAMES, levels).serving_above
     assert same(live["city=p"], serving.slot(0))
     assert same(fresh(SHAPE, seed=stage().seed), serving.slot(2))
+
+
+class ClockOf:
+    """A clock for each worker, by a thread's own moment."""
+
+    def __init__(self):
+        self.own = threading.local()
+
+    def now(self, _zone):
+        return self.own.moment
+
+
+def test_workers_whose_clocks_differ_begin_the_same_cohorts(tmp_path, monkeypatch):
+    """Else one would begin a step, and wait for the others for ever."""
+    deadline, clock = datetime(2026, 1, 1, tzinfo=UTC), ClockOf()
+    monkeypatch.setattr(levels, "datetime", clock)
+
+    def tune_on(worker):
+        clock.own.moment = deadline + timedelta(seconds=worker.rank - 1)
+        return tune(tmp_path, deadline=deadline, around=setting(TRAIN, VALID, worker))
+
+    for pooled, cities, shops in on_threads(tune_on, 2):
+        assert pooled.bank.names == (POOLED,)
+        assert (cities.bank.names, shops.bank.names) == ((), ())
