@@ -69,6 +69,7 @@ def draw(record: BenchmarkRecord, path: Path) -> None:
         "nights": (_nights, 2),
         "quality": (draw_quality, max(1, len(logs_of(record)) if record.bench == "quality" else 1)),
         "scaling": (_scaling, 3),
+        "serve": (_serve, 3),
         "sharding": (_sharding, max(1, min(_MAX_PANELS, len(_measured_tables(record))))),
         "tables": (_tables, 2),
     }
@@ -313,6 +314,35 @@ def _tables(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
         ax.set_xlabel("rows of the table (log)")
         ax.set_ylim(bottom=0)
         ax.legend()
+
+
+def _serve(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:
+    """Draw rows per second of files, and latency by domains and by rows of a request."""
+    files = _of_table(record, "files")
+    axes[0].bar([row["what"] for row in files], [row["rows_per_s"] for row in files], color=_BLUE)
+    axes[0].set_ylabel("rows a second")
+    axes[0].set_title("From Parquet to Parquet")
+    domains = _of_table(record, "domains")
+    labels = [f"{row['server']},\n{row['domains']} domains" for row in domains]
+    axes[1].barh(labels, [row["p50_ms"] for row in domains], color=_BLUE)
+    axes[1].invert_yaxis()
+    axes[1].set_xlabel("ms, median")
+    axes[1].set_title(f"A request of {domains[0]['rows']:,} rows")
+    sizes = _of_table(record, "sizes")
+    servers = dict.fromkeys(row["server"] for row in sizes)
+    for server, colour in zip(servers, (_GREY, _BLUE, _ORANGE), strict=False):
+        own = [row for row in sizes if row["server"] == server]
+        for name, style in (("p50_ms", "o-"), ("p99_ms", "o:")):
+            label = f"{server}, {'median' if name == 'p50_ms' else '99 %'}"
+            axes[2].plot(
+                [r["rows"] for r in own], [r[name] for r in own], style, color=colour, label=label
+            )
+    axes[2].set_xscale("log")
+    axes[2].set_yscale("log")
+    axes[2].set_xlabel("rows of a request (log)")
+    axes[2].set_ylabel("ms (log)")
+    axes[2].set_title("Latency by size")
+    axes[2].legend(fontsize=7)
 
 
 def _scaling(record: BenchmarkRecord, axes: Sequence[Axes]) -> None:

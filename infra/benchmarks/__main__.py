@@ -53,6 +53,10 @@ BENCHMARKS = {
         spec="BenchQualitySpec",
         help="IAK beside continued training, LoRA and others, on public logs, with intervals",
     ),
+    "serve": Benchmark(
+        spec="BenchServeSpec",
+        help="What a thousand kernels cost in predictions, from Parquet and over HTTP",
+    ),
     "faults": Benchmark(
         spec="BenchFaultsSpec",
         help="Whether runs survive damaged files, full disks and killed processes",

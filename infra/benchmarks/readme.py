@@ -31,6 +31,7 @@ def chapter(folder: Path) -> str:
         "finetune-2": _finetune_again,
         "tables": tables_text,
         "gate": _gate,
+        "serve": serve_text,
         "nights": nights_text,
         "quality": quality_text,
         "data": _data,
@@ -252,6 +253,54 @@ def tables_text(record: Record, subfolder: str) -> str:
         ],
     )
     return "\n".join([*lines, *_targets(record)])
+
+
+def serve_text(record: Record, subfolder: str) -> str:
+    """Return the section of `serve`: files, requests by domains and by rows, promotions.
+
+    Args:
+        record: of the benchmark.
+        subfolder: folder of the records, relative to the page.
+    """
+    lines = _head(
+        record,
+        subfolder,
+        "What kernels cost where rows are predicted",
+        "Each row by the kernel of its domain, beside the base alone in the same run.",
+    )
+    lines += table_of(
+        ["from Parquet to Parquet", "rows/s", "of the base's"],
+        [[r["what"], f"{r['rows_per_s']:,}", f"{r['of_base']:.2f}"] for r in _of(record, "files")],
+    )
+    lines += table_of(
+        ["server", "domains in the request", "rows", "median", "99 %", "times the base"],
+        [
+            [r["server"], str(r["domains"]), f"{r['rows']:,}", *_latency(r),
+             f"{r['times_base']:.2f}"]
+            for r in _of(record, "domains")
+        ],
+    )  # fmt: skip
+    lines += table_of(
+        ["server", "rows of the request", "median", "99 %", "rows/s of one client"],
+        [
+            [r["server"], f"{r['rows']:,}", *_latency(r), f"{r['rows_per_s']:,}"]
+            for r in _of(record, "sizes")
+        ],
+    )
+    lines += table_of(
+        ["promotions under load", "seconds to the first answer", "slowest", "requests", "failed"],
+        [
+            [str(r["promotions"]), f"{r['seconds']:.1f}", f"{r['slowest_s']:.1f}",
+             f"{r['requests']:,}", f"{r['failed']:,}"]
+            for r in _of(record, "promotions")
+        ],
+    )  # fmt: skip
+    return "\n".join([*lines, *_targets(record), *(f"- {note}" for note in record["notes"]), ""])
+
+
+def _latency(row: Record) -> list[str]:
+    """Return median and 99 % quantile of a request's time."""
+    return [f"{row[name]:.1f} ms" for name in ("p50_ms", "p99_ms")]
 
 
 def _gate(record: Record, subfolder: str) -> str:

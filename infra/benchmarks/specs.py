@@ -101,6 +101,23 @@ class BenchTablesSpec(BenchSpec):
     """Rows that are recomputed and compared, of each table and by each worker."""
 
 
+class BenchServeSpec(BenchSetupSpec):
+    """Settings of `serve`: what kernels cost where rows are predicted, in files and over HTTP."""
+
+    request_rows: BatchRows = 512
+    """Rows of a request whose domains vary."""
+    domains_in_request: Annotated[tuple[Count, ...], Field(min_length=1)] = (8, 100, 400)
+    """Distinct domains of such a request, rising."""
+    sizes: Annotated[tuple[BatchRows, ...], Field(min_length=1)] = (1, 16, 128, 512, 2048)
+    """Rows of a request whose domains are those of the log."""
+    requests: Count = 60
+    """Times that each request is sent, in turns with the others."""
+    clients: Count = 2
+    """Clients that ask at the same time while kernels are promoted."""
+    promotions: Count = 3
+    """Promotions under load; the median time to the first answer is reported."""
+
+
 class BenchFaultsSpec(BenchSpec):
     """Settings of `faults`: whether runs survive damaged files, full disks and kills."""
 

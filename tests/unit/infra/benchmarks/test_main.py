@@ -65,6 +65,24 @@ LINES = {
          "seeds": 2, "delta_auc": 1e-3, "low": 0.0, "high": 2e-3, "verdict": "open",
          "is_first": True},
     ],
+    "serve": [
+        *(
+            {"table": "files", "what": what, "rows_per_s": 9_000, "of_base": 1.0}
+            for what in ("the base alone", "20 kernels")
+        ),
+        *(
+            {"table": "domains", "server": server, "domains": 8, "rows": 512, "p50_ms": 50.0,
+             "p99_ms": 70.0, "times_base": 1.0}
+            for server in ("base alone", "all kernels")
+        ),
+        *(
+            {"table": "sizes", "server": "all kernels", "rows": rows, "p50_ms": 5.0, "p99_ms": 7.0,
+             "rows_per_s": 200}
+            for rows in (1, 512)
+        ),
+        {"table": "promotions", "promotions": 2, "seconds": 1.0, "slowest_s": 2.0, "requests": 90,
+         "failed": 0},
+    ],
     "faults": [
         {"table": table, "fault": "base file flipped", "where": "manifest", "injected": 3,
          "survived": 1, "refused_by_name": 1, "wrong": 1, "lost": 0, "rows_lost": None,

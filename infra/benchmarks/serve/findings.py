@@ -1,0 +1,155 @@
+"""State what was measured as lines, targets and notes."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from iak.pipeline.bench.times import quantile
+from iak.schemas.record import BenchmarkResult, Target
+from infra.benchmarks.serve.offline import BASE as BASE_FILES
+from infra.benchmarks.serve.offline import KERNELS as KERNEL_FILES
+from infra.benchmarks.serve.online import ALL, BASE, Asked
+from infra.benchmarks.specs import BenchServeSpec
+
+LEAST_SHARE = 0.8
+"""Share of the base's rows per second, from Parquet to Parquet, that all kernels must reach."""
+MOST_TIMES = {8: 1.15, 400: 1.6}
+"""Distinct domains in a request -> times the base's latency that it may take."""
+PROMOTION_S = 5.0
+"""Seconds from a promotion to the first answer by its kernel."""
+
+
+def result(
+    spec: BenchServeSpec, speeds: Mapping[str, Sequence[float]], asked: Asked
+) -> BenchmarkResult:
+    """Return what a record has.
+
+    Args:
+        spec: settings of the benchmark.
+        speeds: rows per second from Parquet to Parquet, of each repeat.
+        asked: seconds of requests.
+    """
+    return BenchmarkResult(
+        rows=[*_files(spec, speeds), *_domains(spec, asked), *_sizes(asked), _swap(asked)],
+        targets=_targets(spec, speeds, asked),
+        notes=_notes(spec),
+    )
+
+
+def _files(spec: BenchServeSpec, speeds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    words = {BASE_FILES: "the base alone", KERNEL_FILES: f"{spec.domains[-1]:,} kernels"}
+    base = median(speeds[BASE_FILES])
+    return [
+        {
+            "table": "files",
+            "what": words[name],
+            "rows_per_s": round(median(values)),
+            "of_base": median(values) / base,
+        }
+        for name, values in speeds.items()
+    ]
+
+
+def _domains(spec: BenchServeSpec, asked: Asked) -> list[dict[str, Any]]:
+    base = _median_of(asked.by_domains, BASE)
+    return [
+        {
+            "table": "domains",
+            "server": server,
+            "domains": domains,
+            "rows": spec.request_rows,
+            **_times(seconds),
+            "times_base": median(seconds) / base,
+        }
+        for (server, domains), seconds in asked.by_domains.items()
+    ]
+
+
+def _sizes(asked: Asked) -> list[dict[str, Any]]:
+    return [
+        {
+            "table": "sizes",
+            "server": server,
+            "rows": rows,
+            **_times(seconds),
+            "rows_per_s": round(rows / median(seconds)),
+        }
+        for (server, rows), seconds in asked.by_rows.items()
+    ]
+
+
+def _times(seconds: Sequence[float]) -> dict[str, float]:
+    return {f"p{share}_ms": 1e3 * quantile(seconds, share / 100) for share in (50, 99)}
+
+
+def _swap(asked: Asked) -> dict[str, Any]:
+    return {
+        "table": "promotions",
+        "promotions": len(asked.promotion_s),
+        "seconds": median(asked.promotion_s),
+        "slowest_s": max(asked.promotion_s),
+        "requests": asked.requests,
+        "failed": asked.failed,
+    }
+
+
+def _targets(
+    spec: BenchServeSpec, speeds: Mapping[str, Sequence[float]], asked: Asked
+) -> list[Target]:
+    share = median(speeds[KERNEL_FILES]) / median(speeds[BASE_FILES])
+    kernels = f"{spec.domains[-1]:,} kernels"
+    targets = [
+        Target(
+            name=f"Parquet to Parquet, rows/s with {kernels} over the base alone",
+            wanted=f"at least {LEAST_SHARE:g}",
+            measured=share,
+            is_met=share >= LEAST_SHARE,
+        )
+    ]
+    base = _median_of(asked.by_domains, BASE)
+    for (server, domains), seconds in asked.by_domains.items():
+        if server == ALL and domains in MOST_TIMES:
+            times = median(seconds) / base
+            targets.append(
+                Target(
+                    name=f"latency of {spec.request_rows} rows of {domains} domains over the base",
+                    wanted=f"at most {MOST_TIMES[domains]:g}x",
+                    measured=times,
+                    is_met=times <= MOST_TIMES[domains],
+                )
+            )
+    seconds = median(asked.promotion_s)
+    return [
+        *targets,
+        Target(
+            name="seconds from a promotion to the first answer",
+            wanted=f"less than {PROMOTION_S:g}",
+            measured=seconds,
+            is_met=seconds < PROMOTION_S,
+        ),
+        Target(
+            name="requests that failed while kernels were promoted",
+            wanted="0",
+            measured=asked.failed,
+            is_met=asked.failed == 0,
+        ),
+    ]
+
+
+def _median_of(asked: Mapping[tuple[str, int], Sequence[float]], server: str) -> float:
+    """Return the median seconds of a server's requests."""
+    return median(s for (name, _), seconds in asked.items() if name == server for s in seconds)
+
+
+def _notes(spec: BenchServeSpec) -> list[str]:
+    return [
+        f"The base is that of `finetune` with {spec.table_rows:,} rows of tables, in int8; kernels "
+        f"have {spec.kernel.hidden} hidden units, a code of {spec.kernel.code}, and weights that "
+        "are drawn: they move no time.",
+        "One process, one thread that predicts. Requests are Arrow streams over loopback, from one "
+        "client with one connection; `wait_ms=0`. Servers are asked in turns.",
+        "From Parquet to Parquet: one worker, the last day of the log, timed from the first batch "
+        f"to the last; {spec.repeats} repeats in turns.",
+        f"Kernels are promoted while {spec.clients} clients ask without a pause. The server looks "
+        "at the registry twice a second.",
+    ]
