@@ -17,13 +17,14 @@ from iak.pipeline.activations.statistics import StatisticsStandard
 from iak.pipeline.errors import BadRequest
 from iak.pipeline.fresh.inputs import statistics_of
 from iak.pipeline.fresh.state import STATISTICS, State, definition_of, read_state
-from iak.pipeline.publish.bundle import Bundle, read_bundle
+from iak.pipeline.iak.kernel import PROBE
+from iak.pipeline.publish.bundle import Bundle, read_bundle, read_manifest
 from iak.pipeline.publish.bundle_index import check_index, find_bundles
 from iak.pipeline.publish.publish_bundles import STANDARD
 from iak.pipeline.tuning.finetune import Live
 from iak.schemas.domain import Domain
 from iak.schemas.log import Catalog
-from iak.schemas.manifest import BundleManifest
+from iak.schemas.manifest import BundleEntry, BundleManifest
 from iak.schemas.verdict import Verdict
 
 BASE_SLOT = -1
@@ -96,6 +97,16 @@ class BundleSet:
             narrow_XN=None if self.narrow_KNX is None else self.narrow_KNX[slot].T.contiguous(),
         )
 
+    def bundle_tensors(self, slot: int) -> dict[str, Tensor]:
+        """Return a slot's tensors on the CPU, under the names that its bundle stores them by."""
+        standard = self.shared if self.shared is not None else self.standard(slot)
+        tensors = {name: w[slot].cpu() for name, w in self.weights.items() if name not in PROBE}
+        tensors |= {f"{STANDARD}{name}": tensor for name, tensor in standard.tensors().items()}
+        for name, stacked in (("mean", self.fresh_mean_KS), ("scale", self.fresh_scale_KS)):
+            if stacked is not None:
+                tensors[f"{STANDARD}fresh_{name}"] = stacked[slot].cpu()
+        return tensors
+
     def statistics_standard(self, slot: int) -> StatisticsStandard | None:
         """Return how a slot's kernel reads fresh statistics; None where it reads none."""
         if self.fresh_mean_KS is None or self.fresh_scale_KS is None:
@@ -128,7 +139,12 @@ class BundleSet:
 
 
 def read_bundle_set(
-    root: Path, *, base_fingerprint: str, schema_hash: str, catalog: Catalog | None = None
+    root: Path,
+    *,
+    base_fingerprint: str,
+    schema_hash: str,
+    catalog: Catalog | None = None,
+    known: BundleSet | None = None,
 ) -> BundleSet:
     """Read every bundle of a night, each of them verified.
 
@@ -138,6 +154,7 @@ def read_bundle_set(
         schema_hash: digest of the inputs that they must read.
         catalog: catalogue of the rows that will be predicted, under whose definition statistics are
             read; None takes the definition that the bundles name.
+        known: bundles that were read before. Those among them are copied instead of read again.
 
     Raises:
         BadRequest: there is none, no index names them, they differ in shape, or they read
@@ -148,7 +165,7 @@ def read_bundle_set(
     """
     wanted = {"base_fingerprint": base_fingerprint, "schema_hash": schema_hash}
     index = check_index(root, **wanted)
-    bundles = [read_bundle(root / entry.folder, **wanted) for entry in index.bundles]
+    bundles = [_bundle(root, entry, known, **wanted) for entry in index.bundles]
     _check_alike(bundles, root)
     names = [n for n in bundles[0].tensors if not n.startswith(STANDARD)]
     own_names = tuple(_domain_of(b).name for b in bundles)
@@ -180,9 +197,32 @@ def read_bundle_set(
     )
 
 
+def _bundle(
+    root: Path,
+    entry: BundleEntry,
+    known: BundleSet | None,
+    *,
+    base_fingerprint: str,
+    schema_hash: str,
+) -> Bundle:
+    """Return a bundle: from the set that has it, else from its folder, verified."""
+    folder = root / entry.folder
+    if known is None or entry.manifest_sha256 not in known.versions:
+        return read_bundle(folder, base_fingerprint=base_fingerprint, schema_hash=schema_hash)
+    # The manifest has the digest of the weights, and these were verified when they were read.
+    slot = known.versions.index(entry.manifest_sha256)
+    return Bundle(manifest=read_manifest(folder), tensors=known.bundle_tensors(slot))
+
+
+def _are_equal(tensor: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors have the same values; one and the same is not compared."""
+    is_one = tensor.data_ptr() == other.data_ptr() and tensor.stride() == other.stride()
+    return (is_one and tensor.shape == other.shape) or torch.equal(tensor, other)
+
+
 def _alike_or_stacked(tensors: Sequence[Tensor]) -> Tensor:
     """Return tensors as one, with a first dimension of K; equal ones share their memory."""
-    if all(torch.equal(tensor, tensors[0]) for tensor in tensors[1:]):
+    if all(_are_equal(tensor, tensors[0]) for tensor in tensors[1:]):
         return tensors[0].expand(len(tensors), *tensors[0].shape)
     return torch.stack(list(tensors))
 
@@ -193,7 +233,7 @@ def _shared(bundles: Sequence[Bundle], *, reads_x: bool) -> Standardizer | None:
         name for name in ("mean", "scale", "narrow") if f"{STANDARD}{name}" in bundles[0].tensors
     ]
     first, *others = ({n: b.tensors[f"{STANDARD}{n}"] for n in names} for b in bundles)
-    if any(not torch.equal(other[n], first[n]) for other in others for n in names):
+    if any(not _are_equal(other[n], first[n]) for other in others for n in names):
         return None
     return Standardizer.from_tensors(first, reads_x=reads_x)
 

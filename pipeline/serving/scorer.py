@@ -87,7 +87,8 @@ class Scorer:
         """Return a scorer of the same base with the published kernels of a folder.
 
         Args:
-            bundles: folder of the bundles; each of them is verified.
+            bundles: folder of the bundles. Those that predict already are not read again, and each
+                other one is verified.
 
         Raises:
             WrongBase: the bundles were tuned on another base.
@@ -99,6 +100,7 @@ class Scorer:
             base_fingerprint=manifest.fingerprint,
             schema_hash=manifest.schema_hash,
             catalog=self.counted,
+            known=self.routes.bundles,
         ).to(self.base.worker.device)
         return replace(
             self,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from iak.pipeline.errors import BadRequest, Corrupt, WrongBase
 from iak.pipeline.fresh.state import STATISTICS
 from iak.pipeline.iak import kernel
-from iak.pipeline.publish.bundle import StatisticsFile, write_bundle
+from iak.pipeline.publish import bundle_set as bundle_set_module
+from iak.pipeline.publish.bundle import StatisticsFile, read_bundle, write_bundle
 from iak.pipeline.publish.bundle_index import write_index
 from iak.pipeline.publish.bundle_predictor import BundlePredictor
 from iak.pipeline.publish.bundle_set import BASE_SLOT, read_bundle_set
@@ -232,6 +233,33 @@ def test_kernels_with_and_without_statistics_do_not_serve_together(tmp_path):
     write_index(root)
     with pytest.raises(BadRequest, match="differ in shape"):
         read_bundle_set(root, base_fingerprint=BASE, schema_hash=SCHEMA)
+
+
+@pytest.mark.parametrize("settings", [{"alike": True, "narrow": 2}, {}], ids=["shared", "own"])
+def test_bundles_that_are_known_are_copied_and_only_the_others_read(
+    tmp_path, monkeypatch, settings
+):
+    wanted = {"base_fingerprint": BASE, "schema_hash": SCHEMA}
+    before = bundle_set_of(tmp_path, BUNDLES, **settings)
+    name = "region=a"
+    write(tmp_path, name, published=True, **settings)
+    write_index(tmp_path)
+    whole = read_bundle_set(tmp_path, **wanted)
+    read = []
+    monkeypatch.setattr(
+        bundle_set_module,
+        "read_bundle",
+        lambda path, **k: read.append(path) or read_bundle(path, **k),
+    )
+    again = read_bundle_set(tmp_path, known=before, **wanted)
+    assert len(read) == 1
+    assert again.versions == whole.versions != before.versions
+    assert (again.names, again.verdicts) == (whole.names, whole.verdicts)
+    for slot in range(len(BUNDLES)):
+        ours, theirs = again.bundle_tensors(slot), whole.bundle_tensors(slot)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[n], theirs[n]) for n in ours)
+    assert (again.shared is None) == (whole.shared is None)
 
 
 def test_kernels_of_one_standardisation_read_what_each_would_read_by_itself(tmp_path):
