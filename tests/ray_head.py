@@ -39,7 +39,7 @@ def ray_head() -> Iterator[RayHead]:
     address = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}.2"
     # Ray 2.60 opens the agent's port on 127.0.0.1 too, 52365 for every Ray of the machine; where
     # it is taken, no job ever starts, and nothing says so.
-    port, agents_port = _free_port(address), _free_port("127.0.0.1")
+    port, agents_port = free_port(address), free_port("127.0.0.1")
     environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment |= {
@@ -66,7 +66,7 @@ def ray_head() -> Iterator[RayHead]:
     )
     assert head.stdout is not None
     try:
-        _wait_for(head)
+        wait_for(head)
         yield RayHead(f"http://{address}:{port}", environment, head)
     finally:
         head.terminate()
@@ -77,7 +77,7 @@ def ray_head() -> Iterator[RayHead]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(head: "subprocess.Popen[str]") -> None:
+def wait_for(head: "subprocess.Popen[str]") -> None:
     """Read what a head says until it is up."""
     assert head.stdout is not None
     said = ""
@@ -88,7 +88,7 @@ def _wait_for(head: "subprocess.Popen[str]") -> None:
     raise AssertionError(f"the head ended: {said}")
 
 
-def _free_port(address: str) -> int:
+def free_port(address: str) -> int:
     with socket.socket() as free:
         free.bind((address, 0))
         port: int = free.getsockname()[1]

@@ -88,6 +88,7 @@ def score_parts(work: ScoreWork, *, worker: Worker, report: Report) -> None:
     Raises:
         PipelineError: tables or trunk changed meanwhile.
     """
+    work.folder.mkdir(parents=True, exist_ok=True)  # on a machine that is not the driver's
     if work.bundles is not None:
         worker.files.fetch(work.bundles)
     base = FrozenBase.load(work.base, work.tables, work.placement, worker)

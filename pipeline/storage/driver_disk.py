@@ -126,7 +126,8 @@ class RemoteFiles:
         if states is None:
             remove_path(path)
             return
-        if path.is_dir():
+        if "" not in states:
+            path.mkdir(parents=True, exist_ok=True)
             for name in [*files_below(path, is_carried)]:
                 if name not in states:
                     (path / name).unlink()

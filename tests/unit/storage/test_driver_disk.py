@@ -77,6 +77,12 @@ def test_a_machine_gets_the_folder_as_the_driver_has_it(machines):
     assert not (machines.here / "absent").exists()
 
 
+def test_a_folder_without_files_is_made_as_well(machines):
+    machines.there.mkdir(parents=True)
+    machines.files().fetch(machines.here)
+    assert machines.here.is_dir()
+
+
 def test_what_is_gone_there_goes_here(machines):
     write(machines.here / "best", weights="old")
     machines.files().fetch(machines.here / "best")
