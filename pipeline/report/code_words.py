@@ -16,7 +16,7 @@ def code_words(rate: float | None, code: CodeDiagnostics | None) -> str:
     if rate is not None:
         parts.append(f"{rate:.2f} nats a row")
     if code.prior_distance is not None:
-        parts.append(f"prior {code.prior_distance:.2f} nats from the pooled one")
+        parts.append(f"prior {code.prior_distance:.2g} nats from the pooled one")
     parts += [
         f"of {task} the base tells at least {base:.4f} nats, the kernel {kernel:.4f}"
         for task, (base, kernel) in code.label_nats.items()
